@@ -1,0 +1,48 @@
+"""Record what robot policies do, at any size, without losing a step.
+
+The public names are loaded when first used: reading a store needs no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mosaic_collect.dataset import TrajectoryDataset
+    from mosaic_collect.export import ExportReport, export_npy
+    from mosaic_collect.schema import Field, Schema
+    from mosaic_collect.writer import TrajectoryWriter, WriterStats
+
+__version__ = "0.1.0"
+__all__ = [
+    "ExportReport",
+    "Field",
+    "Schema",
+    "TrajectoryDataset",
+    "TrajectoryWriter",
+    "WriterStats",
+    "export_npy",
+]
+
+_HOMES = {
+    "ExportReport": "mosaic_collect.export",
+    "Field": "mosaic_collect.schema",
+    "Schema": "mosaic_collect.schema",
+    "TrajectoryDataset": "mosaic_collect.dataset",
+    "TrajectoryWriter": "mosaic_collect.writer",
+    "WriterStats": "mosaic_collect.writer",
+    "export_npy": "mosaic_collect.export",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

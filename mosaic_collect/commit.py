@@ -1,0 +1,202 @@
+"""A store's folder: which operation comes before which, so that every instant is a good one.
+
+    1. shards: temp file, write, sync, rename          (ShardFile)
+    2. sync the folders that gained a name             (publish)
+    3. replace the root zarr.json, sync the folder     (publish)  <- the commit
+    4. let each array's own zarr.json follow           (publish)
+
+The root document alone says what exists. What lies past its ``committed_steps`` is debris of a
+killed run; ``recover`` removes it. This module knows files and states, not values.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from mosaic_collect.errors import CorruptStoreError, StoreNotFoundError
+from mosaic_collect.files import Files, PosixFiles, is_temp_name, temp_name, write_file
+from mosaic_collect.lock import LOCK_NAME
+from mosaic_collect.metadata import StoreState, array_document, root_document
+from mosaic_collect.parsing import MAX_DOCUMENT_NBYTES, parse_root
+
+DOCUMENT = "zarr.json"
+_SHARD = re.compile(r"c\.(\d+)(\.0)+")
+
+
+class ShardFile:
+    """A shard on its way: written under a temp name, then given its own."""
+
+    def __init__(self, files: Files, path: str) -> None:
+        self._files, self.path = files, path
+        self._file = files.create(temp_name(path))
+        self.nbytes = 0
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        """Append the buffers."""
+        self._file.write(buffers)
+        self.nbytes += sum(len(b) for b in buffers)
+
+    def finish(self) -> None:
+        """When it returns, the bytes are safe under a new name that is not yet safe itself."""
+        try:
+            self._file.sync()
+        finally:
+            self._file.close()
+        self._files.rename(self._file.path, self.path)
+
+    def abandon(self) -> None:
+        """Leave the temp file as debris."""
+        self._file.close()
+
+
+class StoreFolder:
+    """The files of one store.
+
+    Args:
+        path: The store.
+        files: The seam.
+    """
+
+    def __init__(self, path: str, files: Files | None = None) -> None:
+        self.path = path
+        self._files: Files = PosixFiles() if files is None else files
+
+    def begin(self, state: StoreState) -> None:
+        """Make an empty store: the root document first, so that any kill leaves a store."""
+        write_file(self._files, self._join(DOCUMENT), root_document(state))
+        self._files.sync_folder(self.path)
+        self._files.sync_folder(os.path.dirname(os.path.abspath(self.path)))
+        self._make_arrays(state)
+
+    def shard(self, state: StoreState, name: str, block: int) -> ShardFile:
+        """Open the shard of a field and block for writing; the old one stays until ``finish``."""
+        return ShardFile(self._files, self._join(name, state.grid(name).shard_name(block)))
+
+    def publish(self, state: StoreState, with_shards: bool) -> None:
+        """Commit ``state``: when it returns, it is what every later opening sees.
+
+        Args:
+            state: What is to be true; its shards are finished.
+            with_shards: Whether shards were finished since the last call.
+        """
+        if with_shards:
+            for field in state.schema.stored:
+                self._files.sync_folder(self._join(field.name))
+        write_file(self._files, self._join(DOCUMENT), root_document(state))
+        self._files.sync_folder(self.path)
+        self._write_array_documents(state)
+
+    def recover(self, state: StoreState) -> list[str]:
+        """Make the folder agree with its root document before more is written.
+
+        Returns:
+            Paths of removed debris.
+
+        Raises:
+            CorruptStoreError: A committed shard is missing.
+        """
+        self._require_shards(state)
+        self._make_arrays(state)
+        removed = self._debris(state)
+        for path in removed:
+            self._files.remove(path)
+        for folder in {os.path.dirname(p) for p in removed}:
+            self._files.sync_folder(folder)
+        return removed
+
+    def missing_shards(self, state: StoreState) -> list[str]:
+        """Paths of committed shards that are not there."""
+        missing = []
+        for name, grid in state.grids().items():
+            have = set(_listing(self._join(name)))
+            names = (grid.shard_name(b) for b in range(state.num_blocks))
+            missing += [self._join(name, n) for n in names if n not in have]
+        return missing
+
+    def _require_shards(self, state: StoreState) -> None:
+        missing = self.missing_shards(state)
+        if missing:
+            raise CorruptStoreError(
+                f"{self.path}: {len(missing)} committed shards are missing, {missing[0]} first"
+            )
+
+    def _debris(self, state: StoreState) -> list[str]:
+        found = [self._join(n) for n in _listing(self.path) if is_temp_name(n)]
+        for field in state.schema.stored:
+            folder = self._join(field.name)
+            names = [n for n in _listing(folder) if _is_debris(n, state.num_blocks)]
+            found += [os.path.join(folder, n) for n in names]
+        return found
+
+    def _make_arrays(self, state: StoreState) -> None:
+        for field in state.schema.stored:
+            self._files.make_folder(self._join(field.name))
+        self._write_array_documents(state)
+        for field in state.schema.stored:
+            self._files.sync_folder(self._join(field.name))
+        self._files.sync_folder(self.path)
+
+    def _write_array_documents(self, state: StoreState) -> None:
+        for field in state.schema.stored:
+            path = self._join(field.name, DOCUMENT)
+            write_file(self._files, path, array_document(state, field.name))
+
+    def _join(self, *names: str) -> str:
+        return os.path.join(self.path, *names)
+
+
+def read_state(path: str) -> StoreState | None:
+    """What the store at ``path`` says of itself; None for one killed before it said anything.
+
+    Raises:
+        StoreNotFoundError: No folder there, or one that is no store.
+        CorruptStoreError: The root document is damaged, or missing beside shards.
+        NewerFormatError: A newer package wrote it.
+    """
+    if not os.path.isdir(path):
+        raise StoreNotFoundError(f"no store at {path}: no such folder")
+    data = _read_document(os.path.join(path, DOCUMENT))
+    if data is not None:
+        return parse_root(data, path)
+    if is_unborn(path):
+        return None
+    if os.path.exists(os.path.join(path, LOCK_NAME)):
+        raise CorruptStoreError(f"{path}: zarr.json is missing, though other files are there")
+    raise StoreNotFoundError(f"no store at {path}: the folder has no zarr.json")
+
+
+def is_unborn(path: str) -> bool:
+    """Whether a kill before the first root document could have left the folder so.
+
+    The root document is written before any array, so only the lock and temp files can be there.
+    """
+    names = _listing(path)
+    return all(n == LOCK_NAME or is_temp_name(n) for n in names)
+
+
+def _read_document(path: str) -> bytes | None:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_DOCUMENT_NBYTES + 1)
+    except FileNotFoundError:
+        return None
+    if len(data) > MAX_DOCUMENT_NBYTES:
+        raise CorruptStoreError(
+            f"{path}: more than {MAX_DOCUMENT_NBYTES} bytes, no document of ours"
+        )
+    return data
+
+
+def _listing(folder: str) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+
+
+def _is_debris(name: str, num_blocks: int) -> bool:
+    shard = _SHARD.fullmatch(name)
+    return is_temp_name(name) or (shard is not None and int(shard.group(1)) >= num_blocks)

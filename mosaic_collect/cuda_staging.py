@@ -1,0 +1,214 @@
+"""Staging on a GPU: the only module that knows streams and events.
+
+      caller's stream   ── copy row ── copy row ──●full ──────────── copy row (other buffer) ──
+                                                  │ event
+      side stream       ──────────────────────────▼─ block to pinned host memory ─●── ...
+                                                                                  │ event
+      encoder thread    ───────────────────────────────────── waits ──────────────▼─ encode
+
+Two device buffers take turns. A row is copied on the caller's stream, so the simulator may
+overwrite its tensors at once; a full block crosses the bus in one flat copy per field on a side
+stream; before a buffer is written again, the caller's stream (not the caller) waits for the copy
+out of it. The host never synchronises in ``stage``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mosaic_collect.grid import FieldGrid
+from mosaic_collect.inputs import is_tensor
+from mosaic_collect.schema import TRAJECTORY_ID
+from mosaic_collect.staging import Block, host_arrays
+
+_TORCH_DTYPES: dict[str, torch.dtype] = {
+    n: getattr(torch, n)
+    for n in (
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    )
+}
+
+
+class Streams(Protocol):
+    """What staging needs of a device; tests put a simulated one in its place."""
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A device buffer."""
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A page-locked host buffer."""
+
+    def copy_row(self, target: torch.Tensor, source: Any) -> None:
+        """Copy on the caller's stream; the source may be overwritten by later work of it."""
+
+    def record(self) -> Any:
+        """An event behind all that the caller's stream was given so far."""
+
+    def wait(self, event: Any) -> None:
+        """Later work of the caller's stream runs after the event."""
+
+    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
+        """On the side stream, after the event, copy each source to its host target.
+
+        Returns:
+            An event behind the copies.
+        """
+
+    def synchronize(self, event: Any) -> None:
+        """Block the calling thread until the event has happened, without the GIL."""
+
+
+class CudaStreams:
+    """``Streams`` of a CUDA device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._side = torch.cuda.Stream(device)
+        self._last: Any = None
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def copy_row(self, target: torch.Tensor, source: Any) -> None:
+        # A copy from host memory must be over when it returns: the caller may overwrite it, and
+        # a pinned source would otherwise be read later.
+        with torch.cuda.device(self._device):
+            target.copy_(source, non_blocking=source.device.type == "cuda")
+
+    def record(self) -> Any:
+        event = torch.cuda.Event()
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+    def wait(self, event: Any) -> None:
+        torch.cuda.current_stream(self._device).wait_event(event)
+
+    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
+        event = torch.cuda.Event()
+        with torch.cuda.stream(self._side):
+            self._side.wait_event(after)
+            for target, source in pairs:
+                target.copy_(source, non_blocking=True)
+            event.record(self._side)
+        return event
+
+    def synchronize(self, event: Any) -> None:
+        event.synchronize()
+
+
+class DeviceStaging:
+    """Stages on a device and hands blocks to the host asynchronously.
+
+    The same calls as ``HostStaging``. Trajectory ids are the writer's own and go straight to the
+    host block.
+    """
+
+    def __init__(self, grids: Mapping[str, FieldGrid], num_envs: int, streams: Streams) -> None:
+        self._streams, self._num_envs = streams, num_envs
+        self._grids = grids
+        self._names = [n for n in grids if n != TRAJECTORY_ID]
+        self._buffers = [self._device_buffers() for _ in range(2)]
+        self._copied: list[Any] = [None, None]
+        self._turn = 0
+        self._tensors: dict[int, dict[str, torch.Tensor]] = {}
+
+    def new_block(self) -> Block:
+        """One more slot for the ring, page-locked."""
+        tensors = {
+            n: self._streams.pinned(self._grids[n].buffer_shape, self._dtype(n))
+            for n in self._names
+        }
+        ids = {TRAJECTORY_ID: self._grids[TRAJECTORY_ID]}
+        arrays: dict[str, NDArray[Any]] = {n: t.numpy() for n, t in tensors.items()}
+        block = Block({**arrays, **host_arrays(ids)}, self._grids)
+        self._tensors[id(block)] = tensors
+        return block
+
+    def begin(self, block: Block) -> None:
+        """Stage into the other device buffer from now on, with what ``block`` holds already."""
+        self._turn = 1 - self._turn
+        if self._copied[self._turn] is not None:
+            self._streams.wait(self._copied[self._turn])
+        if block.count:
+            for name in self._names:
+                source = self._tensors[id(block)][name]
+                self._streams.copy_row(self._buffers[self._turn][name], source)
+
+    def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
+        """Copy one step behind those staged, without counting it yet.
+
+        Args:
+            block: The current block.
+            rows: Per field, an array or tensor ``(num_envs[, dim])``, or one number for all.
+        """
+        buffers = self._buffers[self._turn]
+        for name, value in rows.items():
+            target = buffers[name][: self._num_envs, block.count]
+            if isinstance(value, (bool, int, float)):
+                target.fill_(value)
+            else:
+                self._streams.copy_row(target, _as_tensor(value))
+
+    def seal(self, block: Block) -> None:
+        """Start the block's copy to the host; ``block.wait_ready`` waits for it."""
+        buffers, tensors = self._buffers[self._turn], self._tensors[id(block)]
+        pairs = [(tensors[n], buffers[n]) for n in self._names]
+        event = self._streams.copy_out(pairs, self._streams.record())
+        self._copied[self._turn] = event
+        block.wait_ready = self._waiter(event)
+
+    def close(self) -> None:
+        """Wait for copies under way, then give the device memory back."""
+        for event in self._copied:
+            if event is not None:
+                self._streams.synchronize(event)
+        self._buffers = []
+        self._tensors = {}
+
+    def _waiter(self, event: Any) -> Callable[[], None]:
+        return lambda: self._streams.synchronize(event)
+
+    def _dtype(self, name: str) -> torch.dtype:
+        return _TORCH_DTYPES[self._grids[name].field.dtype]
+
+    def _device_buffers(self) -> dict[str, torch.Tensor]:
+        buffers = {}
+        for name in self._names:
+            grid = self._grids[name]
+            buffers[name] = self._streams.empty(grid.buffer_shape, self._dtype(name))
+            buffers[name].fill_(grid.field.fill_value)
+        return buffers
+
+
+def cuda_staging(grids: Mapping[str, FieldGrid], num_envs: int, device: str) -> DeviceStaging:
+    """Staging on the named CUDA device."""
+    return DeviceStaging(grids, num_envs, CudaStreams(torch.device(device)))
+
+
+def free_device_nbytes(device: str, share: float = 0.1) -> int:
+    """Bytes that staging may take on the device: a share of what is free."""
+    free, _total = torch.cuda.mem_get_info(torch.device(device))
+    return int(free * share)
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    return value.detach() if is_tensor(value) else torch.from_numpy(np.array(value))

@@ -1,0 +1,178 @@
+"""Reading a store: its committed prefix, lazily. Needs neither torch nor zarr."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any
+
+from numpy.typing import NDArray
+
+from mosaic_collect.commit import read_state
+from mosaic_collect.errors import InputError, MissingDependencyError, StoreNotFoundError
+from mosaic_collect.grid import FieldGrid
+from mosaic_collect.lazy import LazyArray
+from mosaic_collect.metadata import COLLECTING, StoreState
+from mosaic_collect.reading import read_ranges
+from mosaic_collect.schema import Schema
+
+
+class TrajectoryDataset:
+    """A snapshot of a store: what was committed when it was opened, or at the last ``refresh``.
+
+    Opening reads one small document, however many steps there are, and never disturbs a writer.
+
+    Args:
+        path: The store.
+        threads: That decode; default: the processors, at most 4.
+
+    Raises:
+        StoreNotFoundError: No store there.
+        CorruptStoreError: Its metadata is damaged or contradicts itself.
+        NewerFormatError: A newer mosaic_collect wrote it.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
+        self.path = os.fspath(path)
+        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._pool: ThreadPoolExecutor | None = None
+        self.refresh()
+
+    def refresh(self) -> None:
+        """See what was committed meanwhile."""
+        self._state = read_state(self.path)
+        self._codec = None if self._state is None else self._state.compressor.encoder()
+
+    def __repr__(self) -> str:
+        return f"<TrajectoryDataset {self.path}: {self.num_steps} steps x {self.num_envs} envs>"
+
+    def __reduce__(self) -> Any:
+        return TrajectoryDataset, (self.path, self._threads)
+
+    @property
+    def state(self) -> StoreState:
+        """All that the root document says.
+
+        Raises:
+            StoreNotFoundError: The store was killed before it said anything.
+        """
+        if self._state is None:
+            raise StoreNotFoundError(f"{self.path} was killed before its first commit: no fields")
+        return self._state
+
+    @property
+    def num_steps(self) -> int:
+        """Committed steps, T."""
+        return self._state.committed_steps if self._state else 0
+
+    @property
+    def num_envs(self) -> int:
+        """Environments, N; 0 for a store killed before it said so."""
+        return self._state.num_envs if self._state else 0
+
+    @property
+    def num_valid(self) -> int:
+        """Pairs with a true mask."""
+        return self._state.num_valid if self._state else 0
+
+    @property
+    def num_trajectories(self) -> int:
+        """Trajectories that were ended."""
+        return self._state.num_trajectories if self._state else 0
+
+    @property
+    def status(self) -> str:
+        """``collecting`` or ``complete``."""
+        return self._state.status if self._state else COLLECTING
+
+    @property
+    def schema(self) -> Schema:
+        """The caller's fields, without the mask and the trajectory ids."""
+        return self.state.schema
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The user's own metadata; a copy."""
+        return dict(self._state.metadata) if self._state else {}
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of all stored fields."""
+        return tuple(f.name for f in self.state.schema.stored) if self._state else ()
+
+    def read(
+        self, field: str, start: int = 0, stop: int | None = None, envs: slice | None = None
+    ) -> NDArray[Any]:
+        """Rows of some steps, decoding only the blocks and chunks touched.
+
+        Args:
+            field: Its name.
+            start: First step.
+            stop: Behind the last step; None: all.
+            envs: A slice of environments with a positive step; None: all.
+
+        Returns:
+            Shape ``(stop - start, N[, D])``, the caller's own.
+
+        Raises:
+            InputError: No such field, or a range that is not committed.
+            CorruptStoreError: A damaged shard.
+        """
+        stop = self.num_steps if stop is None else stop
+        if not 0 <= start <= stop <= self.num_steps:
+            raise InputError(f"steps {start}..{stop}: expected within 0..{self.num_steps}")
+        chosen = range(self.num_envs)[slice(None) if envs is None else envs]
+        if chosen.step < 1:
+            raise InputError(f"envs: expected a slice with a positive step, got {envs}")
+        return self._read(self.state.grid(field), range(start, stop), chosen)
+
+    def __getitem__(self, field: str) -> LazyArray:
+        """A field as a lazy array ``(T, N[, D])``.
+
+        Raises:
+            InputError: No such field.
+        """
+        grid = self.state.grid(field)
+        shape = (self.num_steps, self.num_envs, *grid.field.row_shape)
+        return LazyArray(shape, grid.field.dtype, partial(self._read, grid))
+
+    def to_zarr(self) -> Any:
+        """The store as a read-only ``zarr.Group`` of zarr-python 3.
+
+        Raises:
+            MissingDependencyError: It is not installed.
+        """
+        try:
+            import zarr
+        except ImportError as error:
+            raise _missing("zarr") from error
+        return zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=True)
+
+    def to_xarray(self) -> Any:
+        """The store as an ``xarray.Dataset`` of lazy arrays.
+
+        Raises:
+            MissingDependencyError: It is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise _missing("xarray") from error
+        # "auto" needs dask; without it xarray's own lazy arrays do.
+        return xarray.open_dataset(self.path, engine="zarr", consolidated=True, zarr_format=3)
+
+    def _read(self, grid: FieldGrid, steps: range, envs: range) -> NDArray[Any]:
+        assert self._codec is not None
+        return read_ranges(self.path, grid, self._codec, self._executor(), steps, envs)
+
+    def _executor(self) -> ThreadPoolExecutor | None:
+        if self._pool is None and self._threads > 1:
+            self._pool = ThreadPoolExecutor(self._threads, "mosaic-decode")
+        return self._pool
+
+
+def _missing(package: str) -> MissingDependencyError:
+    return MissingDependencyError(
+        f"this call needs {package}: pip install 'mosaic-collect[analysis]' (Python 3.11 or later)"
+    )

@@ -1,0 +1,90 @@
+"""Every error this package raises on purpose, grouped by what a caller would do about it.
+
+MosaicCollectError
+├── InputError            (ValueError)        change the call: a bad argument, shape, dtype, option
+├── ClosedError           (RuntimeError)      the writer is closed: open another with resume=True
+├── MissingDependencyError (ImportError)      install the named extra
+├── StoreError                                the store, as it is, does not allow the call
+│   ├── StoreNotFoundError (FileNotFoundError)    another path, or create it
+│   ├── StoreExistsError   (FileExistsError)      resume=True, or another path
+│   ├── StoreLockedError                          another writer lives: wait, or stop it
+│   ├── StoreMismatchError                        other schema, N or codec than the store's
+│   ├── NewerFormatError                          a newer mosaic_collect wrote it: upgrade
+│   ├── IncompleteStoreError                      collecting: finish it, or allow_incomplete=True
+│   └── CorruptStoreError                         damaged bytes or lying metadata: restore a copy
+├── WriteError            (OSError)           the disk said no: mend it, then resume=True
+│   └── SpaceError                                not enough memory or disk for what was asked
+└── ExportError                               the export, as asked for, would be wrong or useless
+├── NonFiniteError                            NaN or infinity would enter a grid
+└── CorruptExportError                        the .npy is torn, hostile or not of this kind
+"""
+
+from __future__ import annotations
+
+
+class MosaicCollectError(Exception):
+    """Base of all errors raised on purpose by this package."""
+
+
+class InputError(MosaicCollectError, ValueError):
+    """An argument is wrong; nothing was staged or written."""
+
+
+class ClosedError(MosaicCollectError, RuntimeError):
+    """The writer was closed, or belongs to another process."""
+
+
+class MissingDependencyError(MosaicCollectError, ImportError):
+    """An optional package is needed for this call; the message names the extra to install."""
+
+
+class StoreError(MosaicCollectError):
+    """The store does not allow the call."""
+
+
+class StoreNotFoundError(StoreError, FileNotFoundError):
+    """No store lies at this path."""
+
+
+class StoreExistsError(StoreError, FileExistsError):
+    """Something lies at the path already, and overwriting was not asked for."""
+
+
+class StoreLockedError(StoreError):
+    """Another living writer holds the store."""
+
+
+class StoreMismatchError(StoreError):
+    """The store was made with another schema, number of environments or codec."""
+
+
+class NewerFormatError(StoreError):
+    """The store's format version is newer than this package."""
+
+
+class IncompleteStoreError(StoreError):
+    """The store is still collecting, and the call wants a complete one."""
+
+
+class CorruptStoreError(StoreError):
+    """Bytes are damaged or metadata contradicts itself or the files."""
+
+
+class WriteError(MosaicCollectError, OSError):
+    """Writing failed; committed steps are safe. Chained to the cause."""
+
+
+class SpaceError(WriteError):
+    """Not enough memory or disk for what was asked; nothing was written."""
+
+
+class ExportError(MosaicCollectError):
+    """The export, as asked for, would be wrong or useless."""
+
+
+class NonFiniteError(ExportError):
+    """A grid export would hold NaN or infinity."""
+
+
+class CorruptExportError(ExportError):
+    """An .npy file is torn, hostile, or not a dict of arrays."""

@@ -1,0 +1,137 @@
+"""The one seam through which a store's files change.
+
+Whatever makes, writes, syncs, renames or removes goes through a ``Files`` object, so that tests
+can record every operation, fail any of them, or rebuild what a power cut would have left. Each
+operation says what it promises; only ``sync`` and ``sync_folder`` promise anything about power.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+_IOV_MAX = 512  # below every system's limit on buffers a call
+
+
+class OpenFile(Protocol):
+    """A file being written."""
+
+    path: str
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        """Append all bytes of ``buffers``, or raise."""
+
+    def sync(self) -> None:
+        """When it returns, the bytes written so far survive a power cut, though not the name."""
+
+    def close(self) -> None:
+        """Close; closing twice is allowed."""
+
+
+class Files(Protocol):
+    """File operations of a store. Every failure is an OSError that names the path."""
+
+    def make_folder(self, path: str) -> None:
+        """Make one folder; it may be there already. The name lasts after ``sync_folder``."""
+
+    def create(self, path: str) -> OpenFile:
+        """Open a new, empty file for writing, replacing one of that name."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Atomically give the file the other name, replacing what had it."""
+
+    def sync_folder(self, path: str) -> None:
+        """When it returns, names made, changed or removed in the folder survive a power cut."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file; it may be gone already."""
+
+
+class PosixFiles:
+    """``Files`` on a POSIX file system."""
+
+    def make_folder(self, path: str) -> None:
+        os.makedirs(path, exist_ok=True)
+
+    def create(self, path: str) -> PosixFile:
+        return PosixFile(path)
+
+    def rename(self, source: str, target: str) -> None:
+        os.replace(source, target)
+
+    def sync_folder(self, path: str) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            _named(path, os.fsync, fd)
+        finally:
+            os.close(fd)
+
+    def remove(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+class PosixFile:
+    """``OpenFile`` on a POSIX file descriptor."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        views = [memoryview(b).cast("B") for b in buffers if len(b)]
+        for start in range(0, len(views), _IOV_MAX):
+            self._write_all(views[start : start + _IOV_MAX])
+
+    def sync(self) -> None:
+        _named(self.path, os.fsync, self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            _named(self.path, os.close, fd)
+
+    def _write_all(self, views: list[memoryview]) -> None:
+        while views:
+            written = _named(self.path, os.writev, self._fd, views)
+            while views and written >= len(views[0]):
+                written -= len(views.pop(0))
+            if written:
+                views[0] = views[0][written:]
+
+
+def write_file(files: Files, path: str, data: bytes) -> None:
+    """Replace a file's content as a whole: temp file, sync, rename.
+
+    After a kill or a power cut the file has the old content or the new one. Only after
+    ``sync_folder`` of its folder is it surely the new one.
+    """
+    temp = temp_name(path)
+    file = files.create(temp)
+    try:
+        file.write([data])
+        file.sync()
+    finally:
+        file.close()
+    files.rename(temp, path)
+
+
+def temp_name(path: str) -> str:
+    """Where a file lies until it is whole; reopening a store for writing removes leftovers."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.tmp")
+
+
+def is_temp_name(name: str) -> bool:
+    """Whether ``temp_name`` made this file name."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _named(path: str, call: Any, *args: Any) -> Any:
+    """Calls on a descriptor leave the path out of their errors: put it in."""
+    try:
+        return call(*args)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error

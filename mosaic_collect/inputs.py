@@ -1,0 +1,130 @@
+"""Checks of what a caller hands to ``add_step``, all before anything is staged.
+
+Values are NumPy arrays or torch tensors. This module never imports torch: a value can only be a
+tensor if its caller has.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import InputError
+from mosaic_collect.schema import VALID_MASK, Field, Schema
+
+_MASK = Field(name=VALID_MASK, dtype="bool")
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether ``value`` is a torch tensor."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+class StepCheck:
+    """Holds one store's schema against each step's rows.
+
+    Args:
+        schema: The caller's fields.
+        num_envs: Environments, N.
+    """
+
+    def __init__(self, schema: Schema, num_envs: int) -> None:
+        self._num_envs = num_envs
+        self._fields = {f.name: f for f in schema.fields}
+        self._required = [f.name for f in schema.fields if f.default is None]
+        self._optional = [f.name for f in schema.fields if f.default is not None]
+
+    def check(self, rows: Mapping[str, Any], mask: Any, given: Mapping[str, bool]) -> None:
+        """Check one step.
+
+        Args:
+            rows: Per field, a value of shape ``(num_envs, dim)``; absent ones left out.
+            mask: Shape ``(num_envs,)``, bool; or None.
+            given: What earlier steps gave of the optional fields; empty before the first.
+
+        Raises:
+            InputError: Naming each field at fault, what was expected and what came.
+        """
+        problems = [p for name in self._required if name not in rows for p in [_missing(name)]]
+        problems += [
+            p
+            for name in self._optional
+            if name in given
+            for p in _changed(name, given[name], name in rows)
+        ]
+        for name, value in rows.items():
+            field = self._fields.get(name)
+            if field is None:
+                known = ", ".join(self._fields)
+                problems.append(f"{name}: unknown field; the fields are: {known}")
+            else:
+                problems += _value_problems(field, value, self._num_envs)
+        if mask is not None:
+            problems += _value_problems(_MASK, mask, self._num_envs)
+        if problems:
+            raise InputError("bad step, nothing was added: " + "; ".join(problems))
+
+    def given_by(self, rows: Mapping[str, Any]) -> dict[str, bool]:
+        """Which of the optional fields these rows give."""
+        return {name: name in rows for name in self._optional}
+
+
+def env_indices(env_ids: Any, num_envs: int) -> NDArray[np.int64]:
+    """Environments a caller names: whole numbers, or a bool mask of shape ``(num_envs,)``.
+
+    Raises:
+        InputError: Other types, or numbers out of ``0..num_envs-1``.
+    """
+    array = np.asarray(env_ids.detach().cpu() if is_tensor(env_ids) else env_ids)
+    if array.dtype == np.bool_:
+        if array.shape != (num_envs,):
+            raise InputError(f"env_ids: expected a mask of shape ({num_envs},), got {array.shape}")
+        return np.flatnonzero(array).astype(np.int64)
+    array = array.reshape(-1)
+    if array.size and array.dtype.kind not in "iu":
+        raise InputError(f"env_ids: expected whole numbers or a bool mask, got {array.dtype}")
+    if array.size and (array.min() < 0 or array.max() >= num_envs):
+        raise InputError(f"env_ids: expected 0..{num_envs - 1}, got {array.min()}..{array.max()}")
+    return np.unique(array).astype(np.int64)
+
+
+def _value_problems(field: Field, value: Any, num_envs: int) -> list[str]:
+    if not isinstance(value, np.ndarray) and not is_tensor(value):
+        return [f"{field.name}: expected a torch tensor or NumPy array, got {type(value).__name__}"]
+    found = []
+    expected = (num_envs, *field.row_shape)
+    if tuple(value.shape) != expected:
+        found.append(f"{field.name}: expected shape {expected}, got {tuple(value.shape)}")
+    dtype = str(value.dtype).removeprefix("torch.")
+    if not _fits(dtype, field.dtype):
+        found.append(f"{field.name}: expected dtype {field.dtype}, got {dtype}")
+    return found
+
+
+def _fits(dtype: str, stored: str) -> bool:
+    """Floats may change precision; whole numbers only where every value fits; bool is bool."""
+    if dtype == "bfloat16":
+        return stored.startswith("float")
+    try:
+        source, target = np.dtype(dtype), np.dtype(stored)
+    except TypeError:
+        return False
+    if source.kind == target.kind == "f":
+        return True
+    return source.kind in "iub" and target.kind == source.kind and np.can_cast(source, target)
+
+
+def _missing(name: str) -> str:
+    return f"{name}: expected on every step, got none"
+
+
+def _changed(name: str, before: bool, now: bool) -> list[str]:
+    if before == now:
+        return []
+    words = ("left out", "given")
+    return [f"{name}: expected {words[before]} as on the first step, got {words[now]}"]

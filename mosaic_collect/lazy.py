@@ -1,0 +1,111 @@
+"""A field of a store that looks like an array and reads only what is indexed."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import InputError
+
+#: Reads (steps, envs), both ascending ranges, as ``(len(steps), len(envs)[, dim])``.
+ReadRanges = Callable[[range, range], NDArray[Any]]
+
+
+class LazyArray:
+    """A committed field, ``(T, N[, D])``.
+
+    Index it like a NumPy array with whole numbers, slices and ``...``; each index decodes only the
+    chunks that it touches and gives an ordinary array.
+
+    Attributes:
+        shape: ``(T, N[, D])``.
+        dtype: Of the values.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, read: ReadRanges) -> None:
+        self.shape = shape
+        self.dtype: np.dtype[Any] = np.dtype(dtype)
+        self._read = read
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def size(self) -> int:
+        """Number of values."""
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes it would take in memory."""
+        return self.size * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<LazyArray {self.shape} {self.dtype}>"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a LazyArray is on disk; an array of it is always a copy")
+        return np.asarray(self[...], dtype=dtype)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Decode what a basic index names.
+
+        Raises:
+            InputError: Another kind of index, or too many.
+            IndexError: A position out of range.
+        """
+        parts = _expand(key, self.ndim)
+        steps, step_rest = _split(parts[0], self.shape[0], 0)
+        envs, env_rest = _split(parts[1], self.shape[1], 1)
+        values = self._read(steps, envs)
+        # Positions were turned into ranges of one and backward slices read forward: finish here.
+        rest = (step_rest, env_rest, *(_checked(p) for p in parts[2:]))
+        return np.asarray(values[rest])
+
+
+def _expand(key: Any, ndim: int) -> list[Any]:
+    parts = list(key) if isinstance(key, tuple) else [key]
+    dots = [i for i, p in enumerate(parts) if p is Ellipsis]
+    if len(dots) > 1 or len(parts) - len(dots) > ndim:
+        raise InputError(f"index {key!r}: expected at most {ndim} parts and one ...")
+    at = dots[0] if dots else len(parts)
+    missing = ndim - (len(parts) - len(dots))
+    return [*parts[:at], *[slice(None)] * missing, *parts[at + 1 :]]
+
+
+def _split(part: Any, length: int, axis: int) -> tuple[range, Any]:
+    """What to read along an axis, ascending, and the index that finishes the job on the result."""
+    part = _checked(part)
+    if isinstance(part, slice):
+        wanted = range(length)[part]
+        if wanted.step < 0:
+            return wanted[::-1], slice(None, None, -1)
+        return wanted, slice(None)
+    position = part + length if part < 0 else part
+    if not 0 <= position < length:
+        raise IndexError(f"index {part} is out of range for axis {axis} of length {length}")
+    return range(position, position + 1), 0
+
+
+def _checked(part: Any) -> Any:
+    if isinstance(part, slice):
+        return part
+    try:
+        if isinstance(part, (bool, np.bool_)):
+            raise TypeError
+        return operator.index(part)
+    except TypeError:
+        raise InputError(
+            f"index {part!r}: expected whole numbers, slices and ...; for more, read() first or "
+            "use to_zarr() or to_xarray()"
+        ) from None

@@ -1,0 +1,280 @@
+"""Opening a store for writing: everything that may be refused is refused here, before a write."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib import metadata as packages
+from typing import Any
+
+import numpy as np
+
+from mosaic_collect.budget import plan_ring, ring_nbytes, slots_for
+from mosaic_collect.codec import Compressor
+from mosaic_collect.commit import StoreFolder, is_unborn, read_state
+from mosaic_collect.errors import (
+    InputError,
+    MissingDependencyError,
+    SpaceError,
+    StoreExistsError,
+    StoreMismatchError,
+)
+from mosaic_collect.grid import FieldGrid
+from mosaic_collect.lock import StoreLock
+from mosaic_collect.metadata import Run, StoreState
+from mosaic_collect.parsing import MAX_CHUNK_NBYTES
+from mosaic_collect.reading import load_block
+from mosaic_collect.schema import VALID_MASK, Schema
+from mosaic_collect.staging import Block, HostStaging
+from mosaic_collect.stats import Counts, float_names, nonfinite_pairs
+
+_PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
+
+
+@dataclass
+class OpenStore:
+    """A store that a writer may go on with.
+
+    Attributes:
+        folder: Its files.
+        lock: Held.
+        state: As committed, without this run.
+        run: This run's entry.
+        staging: Copies steps into blocks.
+        free: The ring's free slots.
+        partial: The last block, loaded, if it is not full.
+        partial_counts: Of its committed rows.
+        ring_nbytes: Bytes of the ring.
+    """
+
+    folder: StoreFolder
+    lock: StoreLock
+    state: StoreState
+    run: Run
+    staging: Any
+    free: list[Block]
+    partial: Block | None
+    partial_counts: Counts
+    ring_nbytes: int
+
+    def runs_with(self, open_envs: str) -> tuple[Run, ...]:
+        """The runs so far and this one."""
+        return (*self.state.runs, replace(self.run, open_envs=open_envs))
+
+    @staticmethod
+    def merged_metadata(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+        """``old`` updated with ``new``, both of JSON values.
+
+        Raises:
+            InputError: JSON cannot hold a value.
+        """
+        return {**old, **_json_copy(new)}
+
+
+def open_store(
+    path: str,
+    schema: Schema | None,
+    num_envs: int | None,
+    *,
+    device: str,
+    buffer_mb: float | str,
+    metadata: Mapping[str, Any] | None,
+    compressor: str,
+    resume: bool,
+) -> OpenStore:
+    """Create a store or open one to go on with; arguments and errors as ``TrajectoryWriter``'s."""
+    _check_arguments(schema, num_envs, device)
+    budget = ring_nbytes(buffer_mb)
+    Compressor.named(compressor)
+    added = _json_copy(metadata or {})
+    existing = _existing(path, resume)
+    if existing is None:
+        state = _new_state(schema, num_envs, device, buffer_mb, compressor)
+    else:
+        state = _matching(existing, path, schema, num_envs, compressor)
+    state = replace(state, metadata={**state.metadata, **added})
+    block_nbytes = _block_nbytes(state.grids())
+    slots = slots_for(budget, block_nbytes)
+    _check_disk(path, block_nbytes)
+    os.makedirs(path, exist_ok=True)
+    lock = StoreLock(path)
+    try:
+        # Another writer may have been at work until the lock was ours.
+        if read_state(path) != existing:
+            raise StoreExistsError(f"{path} changed while it was being opened; open it again")
+        return _prepare(path, lock, state, existing is None, device, slots)
+    except BaseException:
+        lock.release()
+        raise
+
+
+def _prepare(
+    path: str, lock: StoreLock, state: StoreState, new: bool, device: str, slots: int
+) -> OpenStore:
+    grids = state.grids()
+    folder = StoreFolder(path)
+    staging = _staging(grids, state.num_envs, device)
+    free = [staging.new_block() for _ in range(slots)]
+    partial, counts = None, Counts.zero(float_names(grids))
+    if state.committed_steps % state.block_steps:
+        partial = free.pop()
+        counts = _load_partial(path, state, partial)
+    if new:
+        folder.begin(state)
+    else:
+        folder.recover(state)
+    nbytes = slots * _block_nbytes(grids)
+    run = _this_run(state)
+    return OpenStore(folder, lock, state, run, staging, free, partial, counts, nbytes)
+
+
+def _existing(path: str, resume: bool) -> StoreState | None:
+    """The state of the store to go on with; None if one is to be made."""
+    if resume:
+        return read_state(path)
+    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+        if os.path.isdir(path) and is_unborn(path):
+            raise StoreExistsError(f"{path} is a store of zero steps: resume=True goes on with it")
+        raise StoreExistsError(
+            f"{path} exists: resume=True goes on with a store, another path makes a new one"
+        )
+    return None
+
+
+def _new_state(
+    schema: Schema | None,
+    num_envs: int | None,
+    device: str,
+    buffer_mb: float | str,
+    compressor: str,
+) -> StoreState:
+    if schema is None or num_envs is None:
+        missing = "schema" if schema is None else "num_envs"
+        raise InputError(f"{missing}: expected for a new store, got None")
+    device_nbytes = _device_nbytes(device)
+    step_nbytes = schema.pair_nbytes * num_envs
+    plan = plan_ring(step_nbytes, buffer_mb, device_nbytes)
+    steps = plan.block_steps
+    grids = _plan_grids(schema, num_envs, steps)
+    # Padding to whole chunks may add a little to each block: take it out of the steps.
+    while steps > 1 and plan.slots * _block_nbytes(grids) > ring_nbytes(buffer_mb):
+        steps -= 1
+        grids = _plan_grids(schema, num_envs, steps)
+    too_large = [n for n, g in grids.items() if g.chunk_nbytes > MAX_CHUNK_NBYTES]
+    if too_large:
+        raise InputError(f"a chunk of {', '.join(too_large)} is over 1 GiB: lower buffer_mb")
+    return StoreState(
+        schema=schema,
+        num_envs=num_envs,
+        block_steps=steps,
+        chunk_envs={n: g.chunk_envs for n, g in grids.items()},
+        compressor=Compressor.named(compressor),
+        nonfinite=dict.fromkeys(float_names(grids), 0),
+    )
+
+
+def _plan_grids(schema: Schema, num_envs: int, steps: int) -> dict[str, FieldGrid]:
+    return {f.name: FieldGrid.plan(f, num_envs, steps) for f in schema.stored}
+
+
+def _block_nbytes(grids: Mapping[str, FieldGrid]) -> int:
+    return sum(g.shard_nbytes for g in grids.values())
+
+
+def _matching(
+    state: StoreState, path: str, schema: Schema | None, num_envs: int | None, compressor: str
+) -> StoreState:
+    problems = [] if schema is None else state.schema.differences(schema)
+    if num_envs not in (None, state.num_envs):
+        problems.append(f"num_envs: expected {state.num_envs}, got {num_envs}")
+    if compressor not in ("auto", state.compressor.name):
+        problems.append(f"compressor: expected {state.compressor.name}, got {compressor}")
+    if problems:
+        raise StoreMismatchError(f"{path} was made otherwise: " + "; ".join(problems))
+    return state
+
+
+def _load_partial(path: str, state: StoreState, block: Block) -> Counts:
+    """Read the last block's committed rows back into a slot, and count them."""
+    index, count = divmod(state.committed_steps, state.block_steps)
+    for name, grid in state.grids().items():
+        load_block(path, grid, state.compressor.encoder(), index, block.arrays[name])
+    block.index, block.count = index, count
+    block.clear_tail(count)
+    mask = block.arrays[VALID_MASK][: state.num_envs, :count]
+    names = float_names(state.grids())
+    nonfinite = {n: nonfinite_pairs(block.arrays[n], mask) for n in names}
+    return Counts(int(np.count_nonzero(mask)), nonfinite)
+
+
+def _this_run(state: StoreState) -> Run:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            versions[name] = packages.version(name)
+        except packages.PackageNotFoundError:
+            continue
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    return Run(first_step=state.committed_steps, open_envs="", started=started, versions=versions)
+
+
+def _staging(grids: Mapping[str, FieldGrid], num_envs: int, device: str) -> Any:
+    if device == "cpu":
+        return HostStaging(grids, num_envs)
+    from mosaic_collect.cuda_staging import cuda_staging  # torch is optional on the CPU
+
+    return cuda_staging(grids, num_envs, device)
+
+
+def _device_nbytes(device: str) -> int | None:
+    if device == "cpu":
+        return None
+    from mosaic_collect.cuda_staging import free_device_nbytes
+
+    return free_device_nbytes(device)
+
+
+def _check_arguments(schema: Any, num_envs: Any, device: str) -> None:
+    if schema is not None and not isinstance(schema, Schema):
+        raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
+    whole = isinstance(num_envs, int) and not isinstance(num_envs, bool)
+    if num_envs is not None and not (whole and num_envs >= 1):
+        raise InputError(f"num_envs: expected a whole number of at least 1, got {num_envs!r}")
+    if device != "cpu":
+        _check_cuda(device)
+
+
+def _check_cuda(device: str) -> None:
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(f"device {device!r} needs torch, which is missing") from error
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise InputError(f'device: expected "cpu" or "cuda:0", got {device!r}') from error
+    if kind != "cuda" or not torch.cuda.is_available():
+        raise InputError(f"device: {device!r} is not there; cpu, or a CUDA device that torch sees")
+
+
+def _check_disk(path: str, block_nbytes: int) -> None:
+    folder = os.path.abspath(path)
+    while not os.path.isdir(folder):
+        folder = os.path.dirname(folder)
+    free = shutil.disk_usage(folder).free
+    if free < block_nbytes:
+        raise SpaceError(f"{folder}: {free} bytes free, one block may take {block_nbytes}")
+
+
+def _json_copy(entries: Mapping[str, Any]) -> dict[str, Any]:
+    """What JSON will give back for these entries: tuples become lists, for one."""
+    try:
+        copy = json.loads(json.dumps(dict(entries), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"metadata: expected values that JSON can hold: {error}") from error
+    return dict(copy)

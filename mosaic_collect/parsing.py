@@ -1,0 +1,219 @@
+"""Reading a root document: nothing in it is believed before it was checked.
+
+A store may come from anywhere, so every size is bounded before anything is allocated for it, and
+all problems are reported together.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Callable
+from typing import Any
+
+from mosaic_collect.codec import Compressor
+from mosaic_collect.errors import (
+    CorruptStoreError,
+    InputError,
+    NewerFormatError,
+    StoreNotFoundError,
+)
+from mosaic_collect.metadata import (
+    ATTRIBUTE,
+    COLLECTING,
+    COMPLETE,
+    FORMAT_VERSION,
+    Run,
+    StoreState,
+)
+from mosaic_collect.schema import Field, Schema
+
+MAX_DOCUMENT_NBYTES = 64 << 20
+MAX_CHUNK_NBYTES = 1 << 30  # Blosc's own limit is just under 2 GiB
+_MAX_ENVS = 1 << 24
+_MAX_STEPS = 1 << 40
+_MAX_ID = (1 << 63) - 1
+
+
+def parse_root(data: bytes, where: str) -> StoreState:
+    """The state that a root ``zarr.json`` says.
+
+    Args:
+        data: The document.
+        where: The store's path, for errors.
+
+    Raises:
+        StoreNotFoundError: Valid JSON, but no store of this package.
+        NewerFormatError: Its format version is above ``FORMAT_VERSION``.
+        CorruptStoreError: It is damaged or contradicts itself; every problem is named.
+    """
+    document = _document(data, where)
+    version = document.get("format_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise CorruptStoreError(f"{where}: format_version is {version!r}, expected a number from 1")
+    if version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{where} has format version {version}, this mosaic_collect reads up to "
+            f"{FORMAT_VERSION}: upgrade it"
+        )
+    return _Parser(document, where).state()
+
+
+class _Parser:
+    """Takes a state's document apart, gathering problems on the way."""
+
+    def __init__(self, document: dict[str, Any], where: str) -> None:
+        self._document, self._where = document, where
+        self._problems: list[str] = []
+
+    def state(self) -> StoreState:
+        schema = self._schema()
+        self._raise()
+        assert schema is not None
+        float_fields = [f.name for f in schema.fields if f.dtype.startswith("float")]
+        defaults = [f.name for f in schema.fields if f.default is not None]
+        num_envs = self._count("num_envs", 1, _MAX_ENVS)
+        steps = self._count("committed_steps", 0, _MAX_STEPS)
+        pairs = num_envs * steps
+        next_id = self._count("next_trajectory_id", 0, _MAX_ID)
+        state = StoreState(
+            schema=schema,
+            num_envs=num_envs,
+            block_steps=self._count("block_steps", 1, _MAX_STEPS),
+            chunk_envs=self._counts("chunk_envs", [f.name for f in schema.stored], 1, num_envs),
+            compressor=self._compressor(),
+            committed_steps=steps,
+            status=self._status(),
+            num_valid=self._count("num_valid", 0, pairs),
+            num_trajectories=self._count("num_trajectories", 0, next_id),
+            next_trajectory_id=next_id,
+            has_mask=self._typed("has_mask", bool, False),
+            given=self._given(defaults),
+            nonfinite=self._counts("nonfinite", float_fields, 0, pairs),
+            runs=self._runs(num_envs, steps),
+            metadata=self._typed("metadata", dict, {}),
+        )
+        self._check_chunks(state)
+        self._raise()
+        return state
+
+    def _raise(self) -> None:
+        if self._problems:
+            raise CorruptStoreError(f"{self._where}: bad metadata: " + "; ".join(self._problems))
+
+    def _typed(self, name: str, kind: type, instead: Any) -> Any:
+        value = self._document.get(name)
+        if type(value) is not kind:
+            self._problems.append(f"{name}: expected {kind.__name__}, got {value!r:.80}")
+            return instead
+        return value
+
+    def _count(self, name: str, least: int, most: int) -> int:
+        return self._bounded(name, self._document.get(name), least, most)
+
+    def _bounded(self, name: str, value: Any, least: int, most: int) -> int:
+        if type(value) is not int or not least <= value <= most:
+            self._problems.append(f"{name}: expected {least}..{most}, got {value!r:.80}")
+            return least
+        return value
+
+    def _counts(self, name: str, keys: list[str], least: int, most: int) -> dict[str, int]:
+        given = self._typed(name, dict, {})
+        if sorted(given) != sorted(keys):
+            self._problems.append(f"{name}: expected the keys {keys}, got {sorted(given)!r:.200}")
+            return dict.fromkeys(keys, least)
+        return {k: self._bounded(f"{name}.{k}", given[k], least, most) for k in keys}
+
+    def _given(self, defaults: list[str]) -> dict[str, bool]:
+        given = self._typed("given", dict, {})
+        if given and (sorted(given) != sorted(defaults) or not _all_bool(given.values())):
+            self._problems.append(
+                f"given: expected true or false for {defaults}, got {given!r:.200}"
+            )
+            return {}
+        return dict(given)
+
+    def _status(self) -> str:
+        status = self._document.get("status")
+        if status not in (COLLECTING, COMPLETE):
+            self._problems.append(
+                f"status: expected {COLLECTING} or {COMPLETE}, got {status!r:.80}"
+            )
+            return COLLECTING
+        return str(status)
+
+    def _compressor(self) -> Compressor:
+        given = self._typed("compressor", dict, {})
+        name, level = given.get("name"), given.get("level")
+        known = name in ("lz4", "zstd", "none") and type(level) is int and len(given) == 2
+        if not known or not -(1 << 17) <= level <= 22:
+            self._problems.append(f"compressor: unknown {given!r:.80}")
+            return Compressor("none", 0)
+        return Compressor(str(name), int(level))
+
+    def _schema(self) -> Schema | None:
+        given = self._typed("fields", list, [])
+        try:
+            return Schema(tuple(Field(**f) for f in given))
+        except (InputError, TypeError) as error:
+            self._problems.append(f"fields: {error}")
+            return None
+
+    def _runs(self, num_envs: int, steps: int) -> tuple[Run, ...]:
+        runs: list[Run] = []
+        for entry in self._typed("runs", list, []):
+            least = runs[-1].first_step if runs else 0
+            problems = _run_problems(entry, num_envs, least, steps)
+            self._problems += problems
+            if not problems:
+                runs.append(Run(**entry))
+        return tuple(runs)
+
+    def _check_chunks(self, state: StoreState) -> None:
+        for name, grid in state.grids().items():
+            if grid.chunk_nbytes > MAX_CHUNK_NBYTES:
+                self._problems.append(f"{name}: a chunk of {grid.chunk_nbytes} bytes is too large")
+
+
+def _document(data: bytes, where: str) -> dict[str, Any]:
+    root = _guard(lambda: json.loads(data), where)
+    attributes = root.get("attributes") if isinstance(root, dict) else None
+    document = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(document, dict):
+        raise StoreNotFoundError(
+            f"{where} is no mosaic_collect store: zarr.json lacks its attribute"
+        )
+    return document
+
+
+def _guard(parse: Callable[[], Any], where: str) -> Any:
+    try:
+        return parse()
+    except (ValueError, RecursionError) as error:
+        raise CorruptStoreError(f"{where}: zarr.json is no valid JSON: {error}") from error
+
+
+def _run_problems(entry: Any, num_envs: int, least: int, most: int) -> list[str]:
+    names = {"first_step", "open_envs", "started", "versions"}
+    if not isinstance(entry, dict) or set(entry) != names:
+        return [f"runs: expected entries of {sorted(names)}, got {entry!r:.80}"]
+    found = []
+    first = entry["first_step"]
+    if type(first) is not int or not least <= first <= most:
+        found.append(f"runs.first_step: expected {least}..{most}, got {first!r:.80}")
+    if _bitmap_nbytes(entry["open_envs"]) != -(-num_envs // 8):
+        found.append(f"runs.open_envs: expected a bitmap of {num_envs} environments")
+    if not isinstance(entry["started"], str) or not isinstance(entry["versions"], dict):
+        found.append("runs: started must be a string, versions a dict")
+    return found
+
+
+def _bitmap_nbytes(text: Any) -> int:
+    try:
+        return len(base64.b64decode(text, validate=True))
+    except (TypeError, ValueError):
+        return -1
+
+
+def _all_bool(values: Any) -> bool:
+    return all(isinstance(v, bool) for v in values)

@@ -1,0 +1,226 @@
+"""What a store holds: named fields, one row per environment and step.
+
+A field's value for one step has shape ``(num_envs, dim)``, or ``(num_envs,)`` where ``dim`` is
+None. Two more fields belong to every store and are not part of a schema: ``valid_mask`` (bool)
+and ``trajectory_id`` (int64), both of shape ``(num_envs,)`` a step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from mosaic_collect.errors import InputError
+
+VALID_MASK = "valid_mask"
+TRAJECTORY_ID = "trajectory_id"
+DTYPES = (
+    *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
+    *("float16", "float32", "float64"),
+)
+MOSAIC_SIGMA = 0.01  # what MOSAIC's collector stores where no sigma is given
+MOSAIC_FIELDS = (
+    "observations",
+    "student_observations",
+    "actions",
+    "action_mean",
+    "action_sigma",
+)
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
+_MAX_DIM = 1 << 24
+
+
+@dataclass(frozen=True, kw_only=True)
+class Field:
+    """One named array of a store.
+
+    Attributes:
+        name: A letter, then letters, digits and underscores; it becomes a folder's name.
+        dim: Width of a row; None for one value per environment.
+        dtype: NumPy name of the stored type, one of ``DTYPES``.
+        default: What stands in when the field is never given: None (it must be given), a number,
+            or the name of another field of the same shape.
+    """
+
+    name: str
+    dim: int | None = None
+    dtype: str = "float32"
+    default: float | str | None = None
+
+    @property
+    def row_shape(self) -> tuple[int, ...]:
+        """Shape of one environment's value: ``(dim,)`` or ``()``."""
+        return () if self.dim is None else (self.dim,)
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of one environment's value of one step."""
+        return int(np.dtype(self.dtype).itemsize) * (self.dim or 1)
+
+    @property
+    def fill_value(self) -> int | float | bool:
+        """What stands where nothing was recorded: -1 for trajectory ids, else 0 or False."""
+        if self.name == TRAJECTORY_ID:
+            return -1
+        return False if self.dtype == "bool" else 0.0 if self.dtype.startswith("float") else 0
+
+    def problems(self) -> list[str]:
+        """All that is wrong with this field, in words."""
+        found = []
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            found.append(f"field name {self.name!r}: expected a letter, then letters, digits or _")
+        if self.name in (VALID_MASK, TRAJECTORY_ID):
+            found.append(f"field {self.name!r}: the writer keeps this one itself; leave it out")
+        if self.dim is not None and not _is_count(self.dim, _MAX_DIM):
+            found.append(
+                f"field {self.name!r}: dim must be None or 1..{_MAX_DIM}, got {self.dim!r}"
+            )
+        if self.dtype not in DTYPES:
+            found.append(
+                f"field {self.name!r}: dtype {self.dtype!r} is none of {', '.join(DTYPES)}"
+            )
+        return found
+
+
+#: The two fields of every store that the writer keeps.
+WRITER_FIELDS = (
+    Field(name=VALID_MASK, dtype="bool"),
+    Field(name=TRAJECTORY_ID, dtype="int64"),
+)
+
+
+@dataclass(frozen=True)
+class Schema:
+    """The fields of a store, in the order in which they are written.
+
+    Raises:
+        InputError: Naming every problem of every field at once.
+    """
+
+    fields: tuple[Field, ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "fields", tuple(self.fields))
+        problems = [p for f in self.fields for p in _field_problems(f)]
+        if not problems:
+            problems = self._cross_problems()
+        if problems:
+            raise InputError("bad schema: " + "; ".join(problems))
+
+    @classmethod
+    def mosaic(
+        cls,
+        obs_dim: int,
+        action_dim: int,
+        student_obs_dim: int | None = None,
+        extra: Iterable[Field] = (),
+    ) -> Schema:
+        """The fields of a MOSAIC expert file, all float32, and any ``extra`` ones.
+
+        MOSAIC's rule for missing values is kept: the action stands in for a missing mean, 0.01 for
+        a missing sigma (BAAI-Humanoid/MOSAIC, collection/expert_trajectory_collector.py).
+        """
+        _check_dims(obs_dim=obs_dim, action_dim=action_dim)
+        fields = [Field(name="observations", dim=obs_dim)]
+        if student_obs_dim is not None:
+            _check_dims(student_obs_dim=student_obs_dim)
+            fields.append(Field(name="student_observations", dim=student_obs_dim))
+        fields += [
+            Field(name="actions", dim=action_dim),
+            Field(name="action_mean", dim=action_dim, default="actions"),
+            Field(name="action_sigma", dim=action_dim, default=MOSAIC_SIGMA),
+        ]
+        return cls((*fields, *extra))
+
+    def with_fields(self, *fields: Field) -> Schema:
+        """This schema with more fields behind its own."""
+        return replace(self, fields=(*self.fields, *fields))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the fields that a caller gives."""
+        return tuple(f.name for f in self.fields)
+
+    @property
+    def stored(self) -> tuple[Field, ...]:
+        """All fields of a store: the schema's, then the mask and the trajectory ids."""
+        return (*self.fields, *WRITER_FIELDS)
+
+    @property
+    def pair_nbytes(self) -> int:
+        """Raw bytes of one pair: all stored fields of one environment and step."""
+        return sum(f.row_nbytes for f in self.stored)
+
+    def __getitem__(self, name: str) -> Field:
+        """The stored field of that name.
+
+        Raises:
+            InputError: There is none; the message lists those there are.
+        """
+        for field in self.stored:
+            if field.name == name:
+                return field
+        have = ", ".join(f.name for f in self.stored)
+        raise InputError(f"no field {name!r}; the fields are: {have}")
+
+    def differences(self, other: Schema) -> list[str]:
+        """In words, where ``other`` differs from this schema."""
+        mine, theirs = ({f.name: f for f in s.fields} for s in (self, other))
+        found = [f"{n}: expected {mine[n]}, got none" for n in mine if n not in theirs]
+        found += [f"{n}: not in the store" for n in theirs if n not in mine]
+        both = [n for n in mine if n in theirs and mine[n] != theirs[n]]
+        found += [f"{n}: expected {mine[n]}, got {theirs[n]}" for n in both]
+        if not found and self != other:
+            found.append(f"order: expected {self.names}, got {other.names}")
+        return found
+
+    def _cross_problems(self) -> list[str]:
+        names = self.names
+        found = [] if names else ["no fields"]
+        # Folders must stay apart on file systems that fold case.
+        folded = [n.lower() for n in names]
+        found += [f"field {n!r} is there twice" for n in set(names) if folded.count(n.lower()) > 1]
+        by_name = {f.name: f for f in self.fields}
+        for field in self.fields:
+            found += _default_problems(field, by_name)
+        return found
+
+
+def _is_count(value: Any, most: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+
+def _check_dims(**dims: Any) -> None:
+    bad = [
+        f"{k} must be a whole number of at least 1, got {v!r}"
+        for k, v in dims.items()
+        if not _is_count(v, _MAX_DIM)
+    ]
+    if bad:
+        raise InputError("bad schema: " + "; ".join(bad))
+
+
+def _field_problems(field: Any) -> list[str]:
+    if not isinstance(field, Field):
+        return [f"expected a Field, got {type(field).__name__}"]
+    return field.problems()
+
+
+def _default_problems(field: Field, by_name: dict[str, Field]) -> list[str]:
+    if field.default is None:
+        return []
+    if isinstance(field.default, str):
+        source = by_name.get(field.default)
+        if source is None or source.default is not None or source is field:
+            return [f"field {field.name!r}: default {field.default!r} names no required field"]
+        if (source.dim, source.dtype) != (field.dim, field.dtype):
+            return [f"field {field.name!r}: default {field.default!r} has another shape or dtype"]
+        return []
+    number = isinstance(field.default, (int, float)) and not isinstance(field.default, bool)
+    return (
+        [] if number else [f"field {field.name!r}: default {field.default!r} is no number or name"]
+    )

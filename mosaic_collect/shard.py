@@ -1,0 +1,125 @@
+"""Shard bytes: chunks, then an index, as Zarr v3's ``sharding_indexed`` codec lays them out.
+
+    ┌─────────┬─────┬─────────┬─────┬───┬────────────────────────────┬─────┐
+    │ chunk 0 │ crc │ chunk 1 │ crc │ … │ (offset, nbytes) per chunk │ crc │
+    └─────────┴─────┴─────────┴─────┴───┴────────────────────────────┴─────┘
+                                          uint64 LE each, 16·chunks   4 bytes
+
+A chunk that is all fill value may be absent: both numbers are 2**64-1 then. This package never
+writes one so, but reads it. Format: zarr-specs.readthedocs.io, v3 codec "sharding-indexed" 1.0.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
+from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.grid import FieldGrid
+
+_ABSENT = np.uint64(2**64 - 1)
+
+
+def write_chunks(encoded: Iterable[tuple[Any, bytes]], write: Callable[[list[Any]], None]) -> None:
+    """Write one shard: encoded chunks in order, then the index.
+
+    Args:
+        encoded: Per chunk, its payload and the payload's checksum.
+        write: Takes a list of buffers and appends them to the file.
+    """
+    index: list[tuple[int, int]] = []
+    offset = 0
+    for payload, crc in encoded:
+        write([payload, crc])
+        nbytes = len(payload) + CRC_NBYTES
+        index.append((offset, nbytes))
+        offset += nbytes
+    table = np.array(index, dtype="<u8").tobytes()
+    write([table, crc_bytes(table)])
+
+
+class ShardReader:
+    """One open shard file. Whoever replaces the file meanwhile does not disturb this reader.
+
+    Args:
+        path: The file.
+        grid: The field's cutting.
+        codec: For the chunks.
+        what: Names the shard in errors.
+
+    Raises:
+        CorruptStoreError: The file is missing, its index damaged or pointing out of the file.
+    """
+
+    def __init__(self, path: str, grid: FieldGrid, codec: ChunkCodec, what: str) -> None:
+        self._grid, self._codec, self._what = grid, codec, what
+        try:
+            self._fd = os.open(path, os.O_RDONLY)
+        except FileNotFoundError as error:
+            raise CorruptStoreError(f"{what}: the file {path} is missing") from error
+        try:
+            self._index = self._read_index()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._fd)
+
+    def stored_nbytes(self, chunk: int) -> int:
+        """Bytes the chunk takes in the file; 0 if it is absent."""
+        offset, nbytes = self._index[chunk]
+        return 0 if offset == _ABSENT else int(nbytes)
+
+    def read(self, chunk: int, out: NDArray[Any]) -> None:
+        """Decode one chunk into C-contiguous ``out``, shape ``(chunk_envs, block_steps[, dim])``.
+
+        Raises:
+            CorruptStoreError: The chunk's bytes are damaged.
+        """
+        offset, nbytes = (int(v) for v in self._index[chunk])
+        what = f"{self._what}, chunk {chunk}"
+        if offset == _ABSENT:
+            out[...] = self._grid.field.fill_value
+            return
+        data = os.pread(self._fd, nbytes, offset)
+        if len(data) != nbytes:
+            raise CorruptStoreError(
+                f"{what}: expected {nbytes} bytes, the file ends after {len(data)}"
+            )
+        self._codec.decode(memoryview(data), out, what)
+
+    def _read_index(self) -> NDArray[np.uint64]:
+        chunks = self._grid.chunks
+        nbytes = 16 * chunks + CRC_NBYTES
+        size = os.fstat(self._fd).st_size
+        if size < nbytes:
+            raise CorruptStoreError(f"{self._what}: {size} bytes cannot hold an index of {nbytes}")
+        raw = memoryview(os.pread(self._fd, nbytes, size - nbytes))
+        table = np.frombuffer(checked(raw, f"{self._what}, index"), dtype="<u8")
+        index = table.reshape(chunks, 2).astype(np.uint64)
+        self._check_index(index, size - nbytes)
+        return index
+
+    def _check_index(self, index: NDArray[np.uint64], end: int) -> None:
+        absent = (index == _ABSENT).all(axis=1)
+        offsets, sizes = index[:, 0], index[:, 1]
+        # Compared one by one, as offset + size could wrap around.
+        inside = (
+            (offsets <= end) & (sizes <= end) & (sizes <= np.uint64(end) - np.minimum(offsets, end))
+        )
+        if not (inside | absent).all():
+            bad = int(np.flatnonzero(~(inside | absent))[0])
+            raise CorruptStoreError(f"{self._what}, index: chunk {bad} lies outside the file")

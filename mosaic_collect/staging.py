@@ -1,0 +1,113 @@
+"""The ring of block buffers, and copying steps into it.
+
+One block buffer per field, env-major; step ``s`` of the block is one strided write:
+
+                 block_steps (S)
+               s=0  s=1  s=2  ...
+            ┌────┬────┬────┬─────┐
+      env 0 │ D  │ D  │ D  │     │    each cell: dim values of one environment and step
+      env 1 │ D  │ D  │ D  │     │    chunk = chunk_envs whole rows = contiguous bytes
+        ... │    │    │    │     │
+    padding │fill│fill│fill│fill │    up to padded_envs; never written
+            └────┴────┴────┴─────┘
+
+A ring of three: one block fills while one is encoded and one is committed. A slot is free again
+only when its block is committed, so a kill loses at most the ring. "Staged" means copied: what the
+caller does to its arrays after ``stage`` cannot reach the block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.grid import FieldGrid
+from mosaic_collect.inputs import is_tensor
+from mosaic_collect.schema import TRAJECTORY_ID
+
+
+class Block:
+    """One slot of the ring: a buffer ``(padded_envs, block_steps[, dim])`` per field.
+
+    Attributes:
+        arrays: The buffers.
+        index: Which block of the store it holds.
+        count: Steps staged so far.
+        wait_ready: Returns when all staged values have arrived in ``arrays``.
+    """
+
+    def __init__(self, arrays: dict[str, NDArray[Any]], grids: Mapping[str, FieldGrid]) -> None:
+        self.arrays = arrays
+        self.index = -1
+        self.count = 0
+        self.wait_ready: Callable[[], None] = _nothing
+        self._grids = grids
+        for name, array in arrays.items():
+            array[...] = grids[name].field.fill_value
+
+    def start(self, index: int, trajectory_ids: NDArray[np.int64]) -> None:
+        """Begin another block; every step has these trajectory ids until ``set_ids``."""
+        self.index, self.count, self.wait_ready = index, 0, _nothing
+        self.set_ids(slice(0, len(trajectory_ids)), trajectory_ids)
+
+    def set_ids(self, envs: Any, trajectory_ids: NDArray[np.int64]) -> None:
+        """Give the environments these ids from the next step on."""
+        self.arrays[TRAJECTORY_ID][envs, self.count :] = trajectory_ids[:, None]
+
+    def clear_tail(self, count: int) -> None:
+        """Put the fill value behind the first ``count`` steps, where an older block shows."""
+        for name, array in self.arrays.items():
+            array[:, count:] = self._grids[name].field.fill_value
+
+
+def host_arrays(grids: Mapping[str, FieldGrid]) -> dict[str, NDArray[Any]]:
+    """Buffers of one block in ordinary memory."""
+    return {n: np.empty(g.buffer_shape, np.dtype(g.field.dtype)) for n, g in grids.items()}
+
+
+class HostStaging:
+    """Copies steps straight into the ring's current block."""
+
+    def __init__(self, grids: Mapping[str, FieldGrid], num_envs: int) -> None:
+        self._grids, self._num_envs = grids, num_envs
+
+    def new_block(self) -> Block:
+        """One more slot for the ring."""
+        return Block(host_arrays(self._grids), self._grids)
+
+    def begin(self, block: Block) -> None:
+        """Stage into ``block`` from now on; what it holds already stays."""
+
+    def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
+        """Copy one step behind those staged, without counting it yet.
+
+        Args:
+            block: The current block.
+            rows: Per field, an array or tensor ``(num_envs[, dim])``, or one number for all.
+        """
+        for name, value in rows.items():
+            target = block.arrays[name][: self._num_envs, block.count]
+            np.copyto(target, as_numpy(value), casting="same_kind")
+
+    def seal(self, block: Block) -> None:
+        """All staged steps are on their way to ``block``; ``block.wait_ready`` waits for them."""
+
+    def close(self) -> None:
+        """Give back what staging took."""
+
+
+def as_numpy(value: Any) -> Any:
+    """A tensor's values as a NumPy array, without a copy where that is possible."""
+    if not is_tensor(value):
+        return value
+    tensor = value.detach()
+    if str(tensor.dtype) == "torch.bfloat16":
+        tensor = tensor.float()
+    return tensor.cpu().resolve_conj().resolve_neg().numpy()
+
+
+def _nothing() -> None:
+    """Values staged on the host are there at once."""

@@ -1,0 +1,74 @@
+"""What the encoder counts on the way: valid pairs, and valid pairs that hold NaN or infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.grid import FieldGrid
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts over some steps.
+
+    Attributes:
+        num_valid: Pairs whose mask is true.
+        nonfinite: Per float field, valid pairs holding NaN or infinity.
+    """
+
+    num_valid: int
+    nonfinite: Mapping[str, int]
+
+    @classmethod
+    def zero(cls, names: Iterable[str]) -> Counts:
+        """Nothing counted, for the float fields of these names."""
+        return cls(0, dict.fromkeys(names, 0))
+
+    def __add__(self, other: Counts) -> Counts:
+        return self._combine(other, 1)
+
+    def __sub__(self, other: Counts) -> Counts:
+        return self._combine(other, -1)
+
+    def _combine(self, other: Counts, sign: int) -> Counts:
+        nonfinite = {k: v + sign * other.nonfinite.get(k, 0) for k, v in self.nonfinite.items()}
+        return Counts(self.num_valid + sign * other.num_valid, nonfinite)
+
+
+def float_names(grids: Mapping[str, FieldGrid]) -> list[str]:
+    """Names of the fields that can hold NaN or infinity."""
+    return [name for name, grid in grids.items() if grid.field.dtype.startswith("float")]
+
+
+def nonfinite_pairs(values: NDArray[Any], mask: NDArray[np.bool_]) -> int:
+    """Masked-in pairs of ``values`` that hold NaN or infinity.
+
+    Args:
+        values: Shape ``(>= envs, >= steps[, dim])``, float, C-contiguous.
+        mask: Shape ``(envs, steps)``; what lies outside it is not counted.
+    """
+    if all_finite(values):
+        return 0
+    envs, steps = mask.shape
+    return int(np.count_nonzero(~finite_rows(values[:envs, :steps]) & mask))
+
+
+def all_finite(values: NDArray[Any]) -> bool:
+    """Whether surely no value is NaN or infinite; False may also mean that the sum overflowed.
+
+    A sum is NaN or infinite if any term is, and takes no temporary array.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.add.reduce(values, axis=None)))
+
+
+def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows of ``(a, b[, dim])`` hold neither NaN nor infinity, shape ``(a, b)``."""
+    finite = np.isfinite(values)
+    rows = finite if values.ndim == 2 else np.logical_and.reduce(finite, axis=2)
+    return np.asarray(rows)

@@ -1,0 +1,417 @@
+"""The writer: steps in, a committed store out.
+
+    with TrajectoryWriter("expert.zarr", schema, num_envs=1000) as writer:
+        writer.add_step(observations=..., actions=...)
+        writer.end_trajectories(env_ids)
+
+What holds when a call has returned, after a kill, and after a power cut:
+
+| call | returned | killed or power cut later |
+| --- | --- | --- |
+| ``add_step`` | the rows are copied | lost, if not committed by then |
+| ``checkpoint`` | all added steps are committed | they stay |
+| ``close``, leaving ``with`` | the same, and the store is complete | they stay |
+"""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from mosaic_collect.errors import ClosedError
+from mosaic_collect.inputs import StepCheck, env_indices
+from mosaic_collect.metadata import COLLECTING, COMPLETE, StoreState
+from mosaic_collect.opening import OpenStore, open_store
+from mosaic_collect.pipeline import Job, Pipeline
+from mosaic_collect.schema import VALID_MASK, Schema
+from mosaic_collect.staging import Block
+from mosaic_collect.trajectories import Trajectories
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class WriterStats:
+    """What a writer did since it was opened.
+
+    Attributes:
+        steps: Added.
+        committed_steps: Of the store, in all.
+        raw_nbytes: Of the added steps, uncompressed.
+        stored_nbytes: Written to shards.
+        stalled_seconds: That ``add_step`` waited for the disk.
+        seconds: Since opening.
+    """
+
+    steps: int
+    committed_steps: int
+    raw_nbytes: int
+    stored_nbytes: int
+    stalled_seconds: float
+    seconds: float
+
+
+class TrajectoryWriter:
+    """Records vectorised steps into a store.
+
+    Args:
+        path: The store, a folder that is not there yet, or is empty.
+        schema: The fields; on resume it may be left out.
+        num_envs: Environments, N; on resume it may be left out.
+        device: Where steps are staged: "cpu", or a CUDA device such as "cuda:0".
+        buffer_mb: Bound of the host ring, in 10^6 bytes; "auto" aims at 64 steps a block inside a
+            tenth of the free memory. On resume the store's block size stays.
+        metadata: The user's own words about the data, JSON; on resume they update the store's.
+        compressor: "auto", "lz4", "zstd" or "none"; on resume "auto" is the store's own.
+        resume: Go on where the committed steps of a store end.
+        checkpoint_seconds: Commit at least this often while steps come in; None: only full blocks.
+        threads: That compress; default: the processors, at most 4.
+
+    Raises:
+        InputError: A bad argument.
+        StoreExistsError: The path is taken, and ``resume`` was not asked for.
+        StoreNotFoundError: ``resume``, and no store there.
+        StoreMismatchError: ``resume`` with another schema, N or compressor than the store's.
+        StoreLockedError: Another writer is at work on it.
+        CorruptStoreError, NewerFormatError: The store cannot be gone on with.
+        SpaceError: Not even one block fits into memory or on the disk.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        schema: Schema | None = None,
+        num_envs: int | None = None,
+        *,
+        device: Any = "cpu",
+        buffer_mb: float | str = "auto",
+        metadata: Mapping[str, Any] | None = None,
+        compressor: str = "auto",
+        resume: bool = False,
+        checkpoint_seconds: float | None = 60.0,
+        threads: int | None = None,
+    ) -> None:
+        opened = open_store(
+            os.fspath(path),
+            schema,
+            num_envs,
+            device=str(device),
+            buffer_mb=buffer_mb,
+            metadata=metadata,
+            compressor=compressor,
+            resume=resume,
+        )
+        self._start(opened, threads or min(4, os.cpu_count() or 1), checkpoint_seconds)
+
+    def _start(self, opened: OpenStore, threads: int, checkpoint_seconds: float | None) -> None:
+        self._opened, self._staging = opened, opened.staging
+        self._state = self._published = opened.state
+        self._check = StepCheck(self._state.schema, self._state.num_envs)
+        self._given = dict(self._state.given)
+        self._has_mask = self._state.has_mask
+        self._metadata = dict(self._state.metadata)
+        self._trajectories = Trajectories(self._state)
+        self._checkpoint_seconds = checkpoint_seconds
+        self._pid, self._closed = os.getpid(), False
+        self._block: Block | None = opened.partial
+        self._partial_job: Job | None = None
+        self._last_job: Job | None = None
+        self._first_step = self._steps = self._state.committed_steps
+        self._stalled = 0.0
+        self._opened_at = self._committed_at = time.monotonic()
+        self._pipeline = Pipeline(
+            opened.folder,
+            self._state,
+            self._state.grids(),
+            opened.free,
+            threads,
+            opened.partial_counts,
+        )
+        if self._block is not None:
+            self._staging.begin(self._block)
+            self._block.set_ids(slice(0, self.num_envs), self._trajectories.ids)
+        atexit.register(self._at_exit)
+
+    # -- what a caller does ----------------------------------------------------------------------
+
+    def add_step(self, *, valid_mask: Any = None, **rows: Any) -> None:
+        """Add one vectorised step: copies everything, so the caller may overwrite it at once.
+
+        Waits when the disk is behind by the whole ring; nothing is ever dropped.
+
+        Args:
+            valid_mask: Which environments' rows count, bool of shape ``(num_envs,)``; None: all.
+            **rows: Per field an array or tensor of shape ``(num_envs, dim)``, on any device. None
+                is as if left out, which only a field with a default may be, and then always.
+
+        Raises:
+            InputError: A wrong shape, dtype or type, an unknown, missing or newly given field;
+                nothing was added.
+            ClosedError: After ``close``.
+            WriteError: Writing failed since; committed steps stay.
+        """
+        self._require_open()
+        rows = {name: value for name, value in rows.items() if value is not None}
+        self._check.check(rows, valid_mask, self._given)
+        self._settle_partial()
+        block = self._block_with_room()
+        self._staging.stage(block, {**self._with_defaults(rows), VALID_MASK: _mask(valid_mask)})
+        self._given = self._given or self._check.given_by(rows)
+        self._has_mask = self._has_mask or valid_mask is not None
+        self._trajectories.step()
+        # Last, and in one: an interrupt before this line leaves the step out altogether.
+        block.count += 1
+        self._steps = block.index * self._state.block_steps + block.count
+        if self._due():
+            self._commit_partial(wait=False)
+
+    def end_trajectories(self, env_ids: Any) -> None:
+        """The last added step was the last of these environments' trajectories.
+
+        Ending the same environment again before another step, or before any step, does nothing.
+
+        Args:
+            env_ids: Whole numbers, or a bool mask of shape ``(num_envs,)``.
+
+        Raises:
+            InputError: Not so.
+            ClosedError: After ``close``.
+        """
+        self._require_open()
+        envs = env_indices(env_ids, self.num_envs)
+        self._settle_partial()
+        ended = self._trajectories.end(envs)
+        if self._block is not None:
+            self._block.set_ids(ended, self._trajectories.ids[ended])
+
+    def checkpoint(self) -> None:
+        """Commit: when it returns, all that was added so far survives kill and power cut.
+
+        Raises:
+            ClosedError: After ``close``.
+            WriteError: Writing failed; what was committed before stays.
+        """
+        self._require_open()
+        self._commit_partial(wait=True)
+
+    def update_metadata(self, **entries: Any) -> None:
+        """Change the user's metadata, JSON values; committed together with the steps so far.
+
+        Raises:
+            InputError: A value that JSON cannot hold.
+            ClosedError: After ``close``.
+        """
+        self._require_open()
+        self._metadata = self._opened.merged_metadata(self._metadata, entries)
+
+    def close(self, complete: bool = True) -> None:
+        """Commit everything, end the threads, let the next writer in. A second call does nothing.
+
+        Args:
+            complete: Whether the collection is finished; if not, the store stays ``collecting``.
+
+        Raises:
+            WriteError: Writing failed; what was committed before stays.
+        """
+        if self._closed or os.getpid() != self._pid:
+            return
+        try:
+            self._finish(COMPLETE if complete else self._status())
+        finally:
+            self._shut()
+
+    def __enter__(self) -> TrajectoryWriter:
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            self.close()
+            return
+        try:
+            self.close(complete=False)
+        except Exception as failure:  # noqa: BLE001  the caller's goes through, this one beside it
+            _log.error("after %s, closing %s failed: %s", kind.__name__, self.path, failure)
+            if hasattr(error, "add_note"):
+                error.add_note(f"mosaic_collect: closing {self.path} failed, too: {failure}")
+
+    # -- what a caller may ask -------------------------------------------------------------------
+
+    @property
+    def path(self) -> str:
+        """The store."""
+        return self._opened.folder.path
+
+    @property
+    def schema(self) -> Schema:
+        """The store's fields."""
+        return self._state.schema
+
+    @property
+    def num_envs(self) -> int:
+        """Environments, N."""
+        return self._state.num_envs
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the store, committed or not."""
+        return self._steps
+
+    @property
+    def block_steps(self) -> int:
+        """Steps of a block, S."""
+        return self._state.block_steps
+
+    @property
+    def ring_nbytes(self) -> int:
+        """Bytes of the host ring."""
+        return self._opened.ring_nbytes
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The user's metadata as it will be committed next; a copy."""
+        return dict(self._metadata)
+
+    @property
+    def stats(self) -> WriterStats:
+        """Figures since opening."""
+        steps = self._steps - self._first_step
+        return WriterStats(
+            steps=steps,
+            committed_steps=self._pipeline.committed_steps,
+            raw_nbytes=steps * self.num_envs * self.schema.pair_nbytes,
+            stored_nbytes=self._pipeline.stored_nbytes,
+            stalled_seconds=self._stalled,
+            seconds=time.monotonic() - self._opened_at,
+        )
+
+    # -- blocks ----------------------------------------------------------------------------------
+
+    def _block_with_room(self) -> Block:
+        """The current block, or the next one if it is full.
+
+        A full block waits for the next step, so that an end after its last step is still in its
+        commit.
+        """
+        if self._block is not None and self._block.count == self._state.block_steps:
+            self._hand_over(self._block, release=True)
+            self._block = None
+        if self._block is None:
+            start = time.monotonic()
+            block = self._pipeline.acquire()
+            self._stalled += time.monotonic() - start
+            block.start(self._steps // self._state.block_steps, self._trajectories.ids)
+            self._staging.begin(block)
+            self._block = block
+        return self._block
+
+    def _hand_over(self, block: Block, release: bool, status: str = COLLECTING) -> Job:
+        self._staging.seal(block)
+        job = Job(self._snapshot(status), block, block.count, release)
+        self._committed_at = time.monotonic()
+        return self._submit(job)
+
+    def _submit(self, job: Job) -> Job:
+        self._last_job = self._pipeline.submit(job)
+        self._published = job.state
+        return job
+
+    def _commit_partial(self, wait: bool) -> None:
+        """Queue a commit of all added steps; the current block goes on filling afterwards."""
+        self._settle_partial()
+        state = self._snapshot(self._status())
+        if state != self._published:
+            if self._block is not None and self._block.count:
+                self._partial_job = self._hand_over(self._block, release=False)
+            else:
+                self._submit(Job(state))
+        if wait:
+            self._settle_all()
+
+    def _settle_partial(self) -> None:
+        """Wait until the current block is not being read: bytes must not change under a codec."""
+        self._pipeline.check()
+        if self._partial_job is not None:
+            start = time.monotonic()
+            self._pipeline.wait(self._partial_job)
+            self._stalled += time.monotonic() - start
+            self._partial_job = None
+
+    def _settle_all(self) -> None:
+        self._settle_partial()
+        if self._last_job is not None:
+            self._pipeline.wait(self._last_job)
+
+    def _due(self) -> bool:
+        limit = self._checkpoint_seconds
+        return limit is not None and time.monotonic() - self._committed_at >= limit
+
+    def _status(self) -> str:
+        """What a commit before the end says; a store to which nothing was added stays as it was."""
+        return COLLECTING if self._steps > self._first_step else self._state.status
+
+    def _snapshot(self, status: str) -> StoreState:
+        """The state that is true once all added steps are committed, but for the counts."""
+        runs = self._state.runs
+        if self._steps > self._first_step or not runs:
+            runs = self._opened.runs_with(self._trajectories.open_bitmap())
+        return replace(
+            self._state,
+            committed_steps=self._steps,
+            status=status,
+            given=self._given,
+            has_mask=self._has_mask,
+            runs=runs,
+            metadata=self._metadata,
+            num_trajectories=self._trajectories.ended,
+            next_trajectory_id=self._trajectories.next_id,
+        )
+
+    def _with_defaults(self, rows: Mapping[str, Any]) -> dict[str, Any]:
+        filled = dict(rows)
+        for field in self.schema.fields:
+            if field.name not in rows:
+                default = field.default
+                filled[field.name] = rows[default] if isinstance(default, str) else default
+        return filled
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    def _finish(self, status: str) -> None:
+        self._settle_partial()
+        final = self._snapshot(status)
+        block = self._block
+        if block is not None and block.count and self._steps > self._pipeline.committed_steps:
+            self._hand_over(block, release=True, status=status)
+        elif final != self._published:
+            self._submit(Job(final))
+        self._settle_all()
+
+    def _shut(self) -> None:
+        self._closed = True
+        atexit.unregister(self._at_exit)
+        self._pipeline.close()
+        self._staging.close()
+        self._opened.lock.release()
+        self._block = None
+        self._opened.free.clear()
+
+    def _at_exit(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        _log.warning("%s was not closed; committing what was added", self.path)
+        self.close(complete=False)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise ClosedError(f"the writer of {self.path} is closed; resume=True opens another")
+        if os.getpid() != self._pid:
+            raise ClosedError(f"the writer of {self.path} belongs to process {self._pid}")
+
+
+def _mask(valid_mask: Any) -> Any:
+    return True if valid_mask is None else valid_mask
