@@ -38,14 +38,13 @@ class BlockEncoder:
                 yield grid, chunk
 
     def encode(self, task: tuple[FieldGrid, int]) -> tuple[Any, bytes, int]:
-        """Payload, checksum, and number of valid pairs that hold NaN or infinity."""
+        """Payload, checksum, and number of pairs that hold NaN or infinity."""
         grid, chunk = task
         rows = slice(chunk * grid.chunk_envs, (chunk + 1) * grid.chunk_envs)
         values = self._block.arrays[grid.field.name][rows]
         found = 0
         if grid.field.name in self._nonfinite:
-            mask = self._block.arrays[VALID_MASK][: self._num_envs][rows, : self._count]
-            found = nonfinite_pairs(values, mask)
+            found = nonfinite_pairs(values)
         return (*self._codec.encode(values), found)
 
     def collect(self, results: Iterator[Any], grid: FieldGrid) -> Iterator[tuple[Any, bytes]]:

@@ -56,7 +56,7 @@ class StoreState:
         next_trajectory_id: The least id never used.
         has_mask: A mask was given at some step.
         given: For each field with a default, whether the caller gives it; empty before a step.
-        nonfinite: Per float field, valid pairs that hold NaN or infinity.
+        nonfinite: Per float field, pairs that hold NaN or infinity, valid or not.
         runs: One entry a writer.
         metadata: The user's own, JSON.
     """

@@ -208,7 +208,7 @@ def _load_partial(path: str, state: StoreState, block: Block) -> Counts:
     block.clear_tail(count)
     mask = block.arrays[VALID_MASK][: state.num_envs, :count]
     names = float_names(state.grids())
-    nonfinite = {n: nonfinite_pairs(block.arrays[n], mask) for n in names}
+    nonfinite = {n: nonfinite_pairs(block.arrays[n]) for n in names}
     return Counts(int(np.count_nonzero(mask)), nonfinite)
 
 

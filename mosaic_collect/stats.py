@@ -1,4 +1,4 @@
-"""What the encoder counts on the way: valid pairs, and valid pairs that hold NaN or infinity."""
+"""What the encoder counts on the way: valid pairs, and pairs that hold NaN or infinity."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Counts:
 
     Attributes:
         num_valid: Pairs whose mask is true.
-        nonfinite: Per float field, valid pairs holding NaN or infinity.
+        nonfinite: Per float field, pairs holding NaN or infinity, valid or not.
     """
 
     num_valid: int
@@ -45,17 +45,15 @@ def float_names(grids: Mapping[str, FieldGrid]) -> list[str]:
     return [name for name, grid in grids.items() if grid.field.dtype.startswith("float")]
 
 
-def nonfinite_pairs(values: NDArray[Any], mask: NDArray[np.bool_]) -> int:
-    """Masked-in pairs of ``values`` that hold NaN or infinity.
+def nonfinite_pairs(values: NDArray[Any]) -> int:
+    """Pairs of ``values`` that hold NaN or infinity.
 
     Args:
-        values: Shape ``(>= envs, >= steps[, dim])``, float, C-contiguous.
-        mask: Shape ``(envs, steps)``; what lies outside it is not counted.
+        values: Shape ``(envs, steps[, dim])``, float, C-contiguous.
     """
     if all_finite(values):
         return 0
-    envs, steps = mask.shape
-    return int(np.count_nonzero(~finite_rows(values[:envs, :steps]) & mask))
+    return int(np.count_nonzero(~finite_rows(values)))
 
 
 def all_finite(values: NDArray[Any]) -> bool:

@@ -1,0 +1,148 @@
+"""Does an exported file hold just what the store holds? Bit by bit, in bounded memory."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.errors import CorruptExportError
+from mosaic_collect.export.npy_scan import NpyFile, StoredArray, scan_npy
+from mosaic_collect.export.plan import ExportPlan, Options, plan_export
+from mosaic_collect.verify import VerifyReport
+
+
+def verify_export(
+    store: str | os.PathLike[str],
+    path: str | os.PathLike[str],
+    progress: Callable[[int], object] | None = None,
+) -> VerifyReport:
+    """Compare a file that ``export_npy`` wrote with the store that it came from.
+
+    The file says with which options it was made; the pairs are chosen again by them, read from the
+    store, and compared with the bytes at the place where they belong.
+
+    Args:
+        store: The store.
+        path: The file; nothing in it is executed.
+        progress: Told the bytes compared since the last call.
+
+    Raises:
+        CorruptExportError: The file is torn, hostile, or not an export of this package.
+        StoreNotFoundError, CorruptStoreError, NewerFormatError: Of the store.
+    """
+    start = time.monotonic()
+    file = scan_npy(path)
+    dataset = TrajectoryDataset(store)
+    options = _options(file)
+    problems = _same_store(file, dataset)
+    nbytes = 0
+    if not problems:
+        plan = plan_export(dataset, options)
+        problems = _same_shape(file, plan)
+        if not problems:
+            problems = _same_values(file, plan, progress or (lambda count: None))
+            nbytes = plan.arrays_nbytes
+    seconds = time.monotonic() - start
+    return VerifyReport(file.path, tuple(problems), (), len(file.arrays), nbytes, seconds)
+
+
+def provenance(file: NpyFile) -> dict[str, Any] | None:
+    """What ``export_npy`` wrote of itself into the file's metadata; None if it did not write it."""
+    metadata = file.plain.get("metadata")
+    ours = metadata.get("mosaic_collect") if isinstance(metadata, dict) else None
+    return ours if isinstance(ours, dict) else None
+
+
+def _options(file: NpyFile) -> Options:
+    ours = provenance(file)
+    asked = ours.get("options") if ours else None
+    if not isinstance(asked, dict):
+        raise CorruptExportError(f"{file.path}: does not say how it was exported from which store")
+    try:
+        # The layout found, not the one asked for: auto might decide otherwise now.
+        return Options(**{**asked, "layout": (ours or {})["layout"], "allow_incomplete": True})
+    except (TypeError, KeyError) as error:
+        raise CorruptExportError(f"{file.path}: unknown export options: {error}") from error
+
+
+def _same_store(file: NpyFile, dataset: TrajectoryDataset) -> list[str]:
+    ours = provenance(file) or {}
+    told = {"steps": ours.get("store_steps"), "envs": ours.get("store_envs")}
+    have = {"steps": dataset.num_steps, "envs": dataset.num_envs}
+    return [
+        f"the file was made from {told[k]} {k}, the store has {have[k]}"
+        for k in have
+        if told[k] != have[k]
+    ]
+
+
+def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
+    problems = []
+    for name in sorted(set(file.arrays) | set(plan.arrays)):
+        have, want = file.arrays.get(name), plan.arrays.get(name)
+        found = None if have is None else (tuple(have.shape), str(have.dtype))
+        expected = None if want is None else (want.shape, str(np.dtype(want.dtype)))
+        if found != expected:
+            problems.append(f"{name}: expected {expected}, got {found}")
+    told = {k: v for k, v in file.plain.get("metadata", {}).items() if k != "mosaic_collect"}
+    expected_metadata = {k: v for k, v in plan.metadata.items() if k != "mosaic_collect"}
+    if told != expected_metadata:
+        problems.append(f"metadata: expected {expected_metadata}, got {told!r:.500}")
+    return problems
+
+
+def _same_values(file: NpyFile, plan: ExportPlan, progress: Callable[[int], object]) -> list[str]:
+    problems = []
+    with open(file.path, "rb") as handle:
+        for name, stored in file.arrays.items():
+            for block in range(plan.source.num_blocks):
+                wrong, nbytes = _compare_block(handle.fileno(), plan, name, stored, block)
+                progress(nbytes)
+                if wrong:
+                    problems.append(f"{name}, block {block}: {wrong} rows differ from the store")
+    return problems
+
+
+def _compare_block(
+    fd: int, plan: ExportPlan, name: str, stored: StoredArray, block: int
+) -> tuple[int, int]:
+    """Rows of a block that differ, and bytes compared."""
+    row_nbytes = stored.nbytes // max(1, stored.shape[0] * stored.shape[1])
+    chosen = plan.selection.block(block)
+    # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.
+    rows = int(plan.selection.first_rows[block]) + np.cumsum(chosen).reshape(chosen.shape) - 1
+    wrong = compared = 0
+    for envs in plan.source.slabs(plan.source.state.grid(name)):
+        columns = slice(envs.start, envs.stop)
+        if not chosen[:, columns].any():
+            continue
+        values = plan.source.read(name, block, envs)
+        for step in range(len(chosen)):
+            picked = chosen[step, columns]
+            expected = np.ascontiguousarray(values[step][picked], stored.dtype)
+            if len(expected):
+                first = int(rows[step, columns][picked][0])
+                found = os.pread(fd, expected.nbytes, stored.offset + first * row_nbytes)
+                wrong += _rows_off(expected, found)
+                compared += expected.nbytes
+    return wrong, compared
+
+
+def _rows_off(expected: NDArray[Any], found: bytes) -> int:
+    if found == expected.tobytes():
+        return 0
+    bits = np.frombuffer(found, np.uint8).reshape(len(expected), -1)
+    return int((bits != expected.view(np.uint8).reshape(len(expected), -1)).any(axis=1).sum())
+
+
+def read_array(file: NpyFile, name: str) -> NDArray[Any]:
+    """One array of a scanned file as a read-only memory map, ``file.arrays[name].shape``."""
+    arrays: Mapping[str, StoredArray] = file.arrays
+    stored = arrays[name]
+    return np.memmap(file.path, stored.dtype, "r", stored.offset, stored.shape)
