@@ -12,15 +12,20 @@ from __future__ import annotations
 
 import struct
 import sys
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from crc32c import crc32c
-from numcodecs import Blosc, Zstd
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, InputError
+
+with warnings.catch_warnings():
+    # numcodecs would rather have google-crc32c, which holds the GIL; it is used for neither here.
+    warnings.filterwarnings("ignore", "crc32c usage is deprecated", DeprecationWarning)
+    from numcodecs import Blosc, Zstd
 
 CRC_NBYTES = 4
 COMPRESSORS = ("auto", "lz4", "zstd", "none")

@@ -1,0 +1,105 @@
+"""What a rollout loop needs of a simulation and of a policy.
+
+    observations = simulation.reset()
+    while collecting:
+        output = policy.act(observations)               one forward a step
+        record(observations, output)                    the very tensors that were acted on
+        result = simulation.step(output.actions)
+        policy.reset(result.dones)
+        observations = result.observations              of done environments: after their reset
+
+One observation object a step: it comes from ``reset`` once and then from each ``step``, and feeds
+the policy and the record alike. There is no call that computes observations again, because noise
+would be drawn again and histories would advance twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias, runtime_checkable
+
+import torch
+
+#: Group name -> float tensor ``(num_envs, dim)``; a TensorDict is one, too.
+Observations: TypeAlias = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class PolicyOutput:
+    """What a policy says to one step's observations; all ``(num_envs, num_actions)``.
+
+    Attributes:
+        actions: To be taken.
+        mean: Of the action distribution.
+        sigma: Its standard deviation, in the units of the actions.
+    """
+
+    actions: torch.Tensor
+    mean: torch.Tensor
+    sigma: torch.Tensor
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a simulation says after a step.
+
+    Attributes:
+        observations: Those to act on next; of done environments the first of their next episode.
+        dones: Which environments ended an episode with this step, ``(num_envs,)``, bool.
+        time_outs: Which of those ended by time and not by failing, ``(num_envs,)``, bool.
+    """
+
+    observations: Observations
+    dones: torch.Tensor
+    time_outs: torch.Tensor
+
+
+@runtime_checkable
+class Policy(Protocol):
+    """A policy in evaluation mode, with its normalisers applied."""
+
+    def act(self, observations: Observations) -> PolicyOutput:
+        """Answer one step's observations with exactly one forward, so that memories advance once.
+
+        Runs without gradients.
+
+        Raises:
+            InputError: An observation group is missing or has another width than in training.
+        """
+
+    def reset(self, dones: torch.Tensor) -> None:
+        """Forget what recurrent memories hold of these environments.
+
+        Args:
+            dones: Shape ``(num_envs,)``, bool.
+        """
+
+
+@runtime_checkable
+class Simulation(Protocol):
+    """Vectorised environments that reset themselves when an episode ends.
+
+    Attributes:
+        num_envs: Environments, N.
+        num_actions: Width of an action, A.
+        device: Where observations are, and actions are expected.
+    """
+
+    @property
+    def num_envs(self) -> int: ...
+
+    @property
+    def num_actions(self) -> int: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def reset(self) -> Observations:
+        """Begin new episodes in all environments."""
+
+    def step(self, actions: torch.Tensor) -> StepResult:
+        """Take actions ``(num_envs, num_actions)``."""
+
+    def close(self) -> None:
+        """Give back what the simulator took; a second call does nothing."""

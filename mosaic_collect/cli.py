@@ -1,0 +1,63 @@
+"""The command line: thin over the library.
+
+Exit codes: 0 all is well; 1 the answer is no (a damaged store, an export that differs); 2 the
+command could not be done (bad arguments, an error); 130 interrupted, what was added is committed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from mosaic_collect import __version__
+from mosaic_collect.commands import COMMANDS
+from mosaic_collect.errors import MosaicCollectError
+
+OK, NO, FAILED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; its exit code."""
+    parsed = build_parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.DEBUG if parsed.verbose else logging.WARNING,
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    try:
+        return OK if parsed.run(parsed) else NO
+    except (MosaicCollectError, FileNotFoundError) as error:
+        if parsed.verbose:
+            logging.exception("%s failed", parsed.command)
+        print(f"mosaic-collect {parsed.command}: {error}", file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print(f"mosaic-collect {parsed.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """All commands with their options."""
+    parser = argparse.ArgumentParser(
+        prog="mosaic-collect",
+        description="Record robot policies into sharded Zarr stores, and export them to MOSAIC.",
+    )
+    parser.add_argument("--version", action="version", version=f"mosaic-collect {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for command in COMMANDS:
+        sub = commands.add_parser(
+            command.NAME,
+            help=command.HELP,
+            description=command.HELP,
+            epilog=f"example:\n  {command.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        sub.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks")
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

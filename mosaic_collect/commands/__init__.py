@@ -1,0 +1,13 @@
+"""The commands of the command line, one module each.
+
+A command has ``NAME``, ``HELP``, ``EXAMPLE``, ``add_arguments(parser)`` and ``run(arguments)``,
+which prints its answer and says whether it is yes.
+"""
+
+from typing import Any
+
+from mosaic_collect.commands import collect, demo, export, inspect, verify
+
+COMMANDS: tuple[Any, ...] = (collect, export, inspect, verify, demo)
+
+__all__ = ["COMMANDS"]

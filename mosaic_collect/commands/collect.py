@@ -1,0 +1,134 @@
+"""``mosaic-collect collect``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from tqdm import tqdm
+
+from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.errors import MissingDependencyError, StoreNotFoundError
+
+if TYPE_CHECKING:
+    from mosaic_collect.writer import TrajectoryWriter
+
+NAME = "collect"
+HELP = "Run an rsl_rl checkpoint in a simulated task and record it into a store."
+EXAMPLE = (
+    "mosaic-collect collect --sim mjlab --task Mjlab-Tracking-Flat-Unitree-G1 --motion motions/ "
+    "--checkpoint model.pt --num-envs 1024 --max-steps 5000 --output expert.zarr"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("--sim", choices=("mjlab",), default="mjlab", help="the simulator")
+    parser.add_argument("--task", required=True, help="a registered task of it")
+    parser.add_argument("--checkpoint", required=True, help="an rsl_rl checkpoint of the policy")
+    parser.add_argument("--output", required=True, help="the store")
+    parser.add_argument("--max-steps", type=int, required=True, help="steps of the store in all")
+    parser.add_argument("--motion", help="a motion .npz, or a folder of them")
+    parser.add_argument("--num-envs", type=int, help="environments; default 64, or the store's")
+    parser.add_argument(
+        "--passes", type=int, help="trajectories of each motion; default: go round to --max-steps"
+    )
+    parser.add_argument("--resume", action="store_true", help="go on with the store")
+    parser.add_argument(
+        "--allow-changed",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="on resume, what may differ: task, checkpoint, motions, observations",
+    )
+    parser.add_argument("--device", help="cpu or cuda:0; default: CUDA if there is one")
+    parser.add_argument("--seed", type=int, default=0, help="of noise")
+    parser.add_argument("--student-history", type=int, default=5, help="frames; 0: no student")
+    parser.add_argument("--no-student-noise", action="store_true")
+    parser.add_argument("--no-teacher-noise", action="store_true", help="policy sees no noise")
+    parser.add_argument("--buffer-mb", default="auto", help='bound of the host ring; "auto"')
+    parser.add_argument("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
+    parser.add_argument("--checkpoint-seconds", type=float, default=60.0, help="commit that often")
+
+
+def run(arguments: argparse.Namespace) -> bool:
+    """Collect with a progress bar."""
+    try:
+        from mosaic_collect.collecting import CollectOptions, run_collect
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]' ({error})"
+        ) from error
+    options = CollectOptions(
+        task=arguments.task,
+        checkpoint=arguments.checkpoint,
+        output=arguments.output,
+        max_steps=arguments.max_steps,
+        motion=arguments.motion,
+        num_envs=arguments.num_envs,
+        passes=arguments.passes,
+        resume=arguments.resume,
+        allow_changed=tuple(arguments.allow_changed),
+        device=arguments.device,
+        seed=arguments.seed,
+        teacher_noise=not arguments.no_teacher_noise,
+        student_history=arguments.student_history,
+        student_noise=not arguments.no_student_noise,
+        buffer_mb=_number_or_auto(arguments.buffer_mb),
+        compressor=arguments.compressor,
+        checkpoint_seconds=arguments.checkpoint_seconds,
+    )
+    try:
+        with ProgressBar(options.max_steps) as bar:
+            result = run_collect(options, bar)
+    except KeyboardInterrupt:
+        print(_interrupted(options.output), file=sys.stderr)
+        raise
+    if result.already_complete:
+        print(f"{options.output} is complete with {result.num_steps:,} steps; nothing to do")
+        return True
+    ends = f"{result.completed:,} trajectories reached their motion's end, {result.fell:,} did not"
+    print(f"{options.output}: {result.num_steps:,} steps" + (f"; {ends}" if options.motion else ""))
+    return True
+
+
+class ProgressBar:
+    """Steps, env-steps/s, MB/s in and on disk, and the share of time stalled, on stderr."""
+
+    def __init__(self, max_steps: int) -> None:
+        self._bar: Any = tqdm(total=max_steps, unit="step", desc="collect", disable=None)
+
+    def __enter__(self) -> Callable[[TrajectoryWriter], None]:
+        return self._show
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.close()
+
+    def _show(self, writer: TrajectoryWriter) -> None:
+        self._bar.update(writer.num_steps - self._bar.n)
+        stats = writer.stats
+        seconds = max(stats.seconds, 1e-9)
+        self._bar.set_postfix_str(
+            f"{stats.steps * writer.num_envs / seconds:,.0f} env-steps/s, "
+            f"{stats.raw_nbytes / seconds / 1e6:.1f} MB/s in, "
+            f"{stats.stored_nbytes / seconds / 1e6:.1f} MB/s on disk, "
+            f"{stats.stalled_seconds / seconds:.1%} stalled",
+            refresh=False,
+        )
+
+
+def _interrupted(output: str) -> str:
+    try:
+        steps = TrajectoryDataset(output).num_steps
+    except StoreNotFoundError:
+        return "interrupted before the first step"
+    return f"{output}: {steps:,} steps are committed; the same command with --resume goes on"
+
+
+def _number_or_auto(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

@@ -1,0 +1,207 @@
+"""The demo: record a G1 that squats, break off, go on, export, and prove every step of it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from dataclasses import dataclass, replace
+from importlib import resources
+
+import numpy as np
+
+from mosaic_collect.adapters.recorded import recorded_policy
+from mosaic_collect.collecting import CollectOptions, CollectResult, Watch, run_collect
+from mosaic_collect.commands.collect import ProgressBar
+from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.errors import InputError
+from mosaic_collect.export.compare import verify_export
+from mosaic_collect.export.npy import ExportReport, export_npy
+from mosaic_collect.inspect.summary import summarize
+from mosaic_collect.inspect.text import megabytes, summary_text, table
+from mosaic_collect.replay import ReplayReport, replay_check
+from mosaic_collect.verify import VerifyReport, verify_store
+from mosaic_collect.writer import TrajectoryWriter
+
+TASK = "Mjlab-Tracking-Flat-Unitree-G1"
+_INTERRUPT_AT = 30
+_MARK = ".mosaic-collect-demo"
+
+
+class _BreakOff(KeyboardInterrupt):
+    """What Ctrl-C would be."""
+
+
+@dataclass(frozen=True)
+class _Proof:
+    """What the demo found."""
+
+    store: VerifyReport
+    export: VerifyReport
+    replay: ReplayReport
+
+    @property
+    def ok(self) -> bool:
+        return self.store.ok and self.export.ok and self.replay.ok
+
+
+def run_demo(output: str, num_envs: int, device: str | None) -> bool:
+    """Run all of it, telling on stdout what happens.
+
+    Args:
+        output: Folder for store and export; an earlier demo's are replaced.
+        num_envs: Environments.
+        device: Of the simulation; None: CUDA if there is one.
+
+    Returns:
+        Whether store, export and replay were all proven right.
+
+    Raises:
+        InputError: The folder holds something else.
+        MosaicCollectError: A step failed.
+    """
+    assets = resources.files("mosaic_collect.demo") / "assets"
+    with (
+        resources.as_file(assets / "g1_squat.npz") as motion,
+        resources.as_file(assets / "g1_expert.pt") as checkpoint,
+    ):
+        _prepare(output)
+        store, npy = os.path.join(output, "g1.zarr"), os.path.join(output, "g1.npy")
+        frames = int(np.load(motion)["joint_pos"].shape[0])
+        options = CollectOptions(
+            task=TASK,
+            motion=str(motion),
+            checkpoint=str(checkpoint),
+            output=store,
+            num_envs=num_envs,
+            max_steps=_INTERRUPT_AT + frames,
+            device=device,
+        )
+        rate = _collect(options)
+        report = _export(store, npy)
+        proof = _prove(store, npy, str(checkpoint))
+    _show(store, rate, report, proof)
+    return proof.ok
+
+
+def _prepare(output: str) -> None:
+    mark = os.path.join(output, _MARK)
+    if os.path.isdir(output) and os.listdir(output) and not os.path.exists(mark):
+        raise InputError(f"{output}: holds something that no demo made; give --output another")
+    os.makedirs(output, exist_ok=True)
+    shutil.rmtree(os.path.join(output, "g1.zarr"), ignore_errors=True)
+    with open(mark, "w") as file:
+        file.write("Made by mosaic-collect demo, which replaces what is here.\n")
+
+
+def _collect(options: CollectOptions) -> float:
+    """Record, break off once, go on; environment steps a second of both runs."""
+    _say("1. Record. The first simulation on a machine compiles its kernels, which takes minutes.")
+    clock = _Clock()
+    try:
+        _record(options, _breaking_off(_INTERRUPT_AT), clock)
+    except _BreakOff:
+        dataset = TrajectoryDataset(options.output)
+        print(f"   broken off, as by Ctrl-C: {dataset.num_steps} steps committed, all that were "
+              f"added; status {dataset.status}")  # fmt: skip
+    _say("2. Go on where it ended.")
+    result = _record(replace(options, resume=True), None, clock)
+    print(f"   {result.completed} trajectories reached their motion's end, {result.fell} fell")
+    return clock.rate
+
+
+def _record(options: CollectOptions, then: Watch | None, clock: _Clock) -> CollectResult:
+    with ProgressBar(options.max_steps) as bar:
+
+        def watch(writer: TrajectoryWriter) -> None:
+            bar(writer)
+            clock.tick(writer)
+            if then is not None:
+                then(writer)
+
+        return run_collect(options, watch)
+
+
+def _breaking_off(steps: int) -> Watch:
+    def watch(writer: TrajectoryWriter) -> None:
+        if writer.num_steps >= steps:
+            raise _BreakOff
+
+    return watch
+
+
+class _Clock:
+    """Environment steps a second while steps came in, without making the environments."""
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+        self._pairs = 0
+        self._last: tuple[int, float] | None = None
+
+    def tick(self, writer: TrajectoryWriter) -> None:
+        """A step was added."""
+        now = time.monotonic()
+        if self._last is not None and self._last[0] == id(writer):
+            self._seconds += now - self._last[1]
+            self._pairs += writer.num_envs
+        self._last = (id(writer), now)
+
+    @property
+    def rate(self) -> float:
+        """Environment steps a second."""
+        return self._pairs / self._seconds if self._seconds else 0.0
+
+
+def _export(store: str, npy: str) -> ExportReport:
+    _say("3. Export to the .npy that MOSAIC loads.")
+    report = export_npy(store, npy)
+    print(f"   {npy}: {report.num_pairs:,} valid pairs, {report.layout}, "
+          f"{megabytes(report.file_nbytes)} MB in {report.seconds:.1f} s")  # fmt: skip
+    return report
+
+
+def _prove(store: str, npy: str, checkpoint: str) -> _Proof:
+    _say("4. Prove it.")
+    of_store = verify_store(store)
+    print(f"   store:  {_verdict(of_store.problems)}: every checksum of {of_store.checked} shards")
+    of_export = verify_export(store, npy)
+    print(f"   export: {_verdict(of_export.problems)}: compared with the store bit by bit")
+    policy, groups = recorded_policy(TrajectoryDataset(store), checkpoint)
+    replay = replay_check(store, policy, groups)
+    print(f"   replay: {'ok' if replay.ok else f'{replay.rows_off} ROWS OFF'}: {replay.rows:,} "
+          "recorded observations given to the checkpoint again")  # fmt: skip
+    return _Proof(of_store, of_export, replay)
+
+
+def _verdict(problems: tuple[str, ...]) -> str:
+    return "ok" if not problems else f"{len(problems)} PROBLEMS, first: {problems[0]}"
+
+
+def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
+    summary = summarize(store)
+    dataset = TrajectoryDataset(store)
+    raw, stored = summary.raw_nbytes, summary.stored_nbytes
+    rows = [
+        ("pairs", f"{dataset.state.num_pairs:,} ({dataset.num_valid:,} valid)"),
+        ("raw", f"{megabytes(raw)} MB"),
+        ("stored", f"{megabytes(stored)} MB, ratio {raw / max(stored, 1):.2f}"),
+        ("recording", f"{rate:,.0f} env-steps/s, physics included"),
+        ("export", f"{report.file_nbytes / 1e6 / max(report.seconds, 1e-9):,.0f} MB/s"),
+        ("replay, mean", f"largest difference {proof.replay.largest_mean:.1e} of 1e-05 allowed"),
+        ("replay, sigma", f"largest difference {proof.replay.largest_sigma:.1e}"),
+        ("all proven", "yes" if proof.ok else "NO"),
+    ]
+    print("\n" + summary_text(summary))
+    print("\n" + table(("demo", "result"), rows, right_from=2))
+    print(
+        "\nTry next:\n"
+        f"  mosaic-collect inspect {report.path}\n"
+        f"  mosaic-collect verify {store} --npy {report.path}\n"
+        f"  mosaic-collect export {store} small.npy --max-pairs 1000\n"
+        f'  python -c "from mosaic_collect import TrajectoryDataset as D; '
+        f"print(D('{store}')['actions'][0, :3, :5])\""
+    )
+
+
+def _say(text: str) -> None:
+    print(f"\n{text}", flush=True)

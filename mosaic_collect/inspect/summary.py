@@ -1,0 +1,133 @@
+"""What a store or an exported ``.npy`` holds, without loading it and without unpickling."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.export.compare import provenance
+from mosaic_collect.export.npy_scan import scan_npy
+from mosaic_collect.grid import FieldGrid
+
+
+@dataclass(frozen=True)
+class FieldSummary:
+    """One array: shape, dtype, uncompressed and stored bytes, pairs with NaN or infinity."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    raw_nbytes: int
+    stored_nbytes: int
+    nonfinite: int | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A store or an export.
+
+    Attributes:
+        path: Where.
+        kind: ``store`` or ``export``.
+        fields: Its arrays.
+        facts: (what, value) in words, in the order to be shown.
+        metadata: The user's own, or MOSAIC's of an export.
+    """
+
+    path: str
+    kind: str
+    fields: tuple[FieldSummary, ...]
+    facts: tuple[tuple[str, str], ...]
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def raw_nbytes(self) -> int:
+        """Of all arrays, uncompressed."""
+        return sum(f.raw_nbytes for f in self.fields)
+
+    @property
+    def stored_nbytes(self) -> int:
+        """Of all arrays, as stored."""
+        return sum(f.stored_nbytes for f in self.fields)
+
+
+def summarize(path: str | os.PathLike[str]) -> Summary:
+    """Summarise a store (a folder) or an export (a file).
+
+    Raises:
+        FileNotFoundError, StoreError, CorruptExportError: It is neither, or damaged.
+    """
+    name = os.fspath(path)
+    return _export(name) if os.path.isfile(name) else _store(name)
+
+
+def _store(path: str) -> Summary:
+    dataset = TrajectoryDataset(path)
+    if not dataset.num_envs:
+        unborn = (("status", "killed before its first commit: zero steps"),)
+        return Summary(path, "store", (), unborn)
+    state = dataset.state
+    fields = tuple(_field(dataset, grid) for grid in state.grids().values())
+    open_last = state.runs[-1].started if state.runs else "never"
+    facts = (
+        ("status", state.status),
+        ("steps", f"{state.committed_steps:,} x {state.num_envs:,} envs"),
+        ("pairs", f"{state.num_pairs:,}, of them {state.num_valid:,} valid ({_share(state)})"),
+        ("trajectories", f"{state.num_trajectories:,} ended"),
+        ("block", f"{state.block_steps} steps, {state.num_blocks} blocks"),
+        ("compressor", f"{state.compressor.name}, level {state.compressor.level}"),
+        ("runs", f"{len(state.runs)}, the last from {open_last}"),
+        ("written by", _versions(state.runs[-1].versions if state.runs else {})),
+    )
+    return Summary(path, "store", fields, facts, dataset.metadata)
+
+
+def _field(dataset: TrajectoryDataset, grid: FieldGrid) -> FieldSummary:
+    state, name = dataset.state, grid.field.name
+    folder = os.path.join(dataset.path, name)
+    stored = sum(_size(os.path.join(folder, grid.shard_name(b))) for b in range(state.num_blocks))
+    shape = (state.committed_steps, state.num_envs, *grid.field.row_shape)
+    raw = state.num_pairs * grid.field.row_nbytes
+    return FieldSummary(name, shape, grid.field.dtype, raw, stored, state.nonfinite.get(name))
+
+
+def _export(path: str) -> Summary:
+    file = scan_npy(path)
+    fields = tuple(
+        FieldSummary(name, a.shape, str(a.dtype), a.nbytes, a.nbytes, None)
+        for name, a in file.arrays.items()
+    )
+    metadata = file.plain.get("metadata")
+    told = metadata if isinstance(metadata, dict) else {}
+    ours = provenance(file)
+    facts = [
+        ("valid pairs", f"{told.get('num_steps', 'not said')}"),
+        ("trajectories", f"{told.get('num_trajectories', 'not said')}"),
+        ("valid_mask", "yes" if "valid_mask" in file.arrays else "no: every row counts"),
+    ]
+    if ours:
+        left = {k: v for k, v in dict(ours.get("left_out", {})).items() if v}
+        facts += [
+            ("layout", str(ours.get("layout"))),
+            ("left out", ", ".join(f"{v} {k}" for k, v in left.items()) or "nothing"),
+            ("from", f"{ours.get('store_steps')} steps x {ours.get('store_envs')} envs"),
+        ]
+    plain = {k: v for k, v in told.items() if k != "mosaic_collect"}
+    return Summary(path, "export", fields, tuple(facts), plain)
+
+
+def _share(state: Any) -> str:
+    return f"{state.num_valid / state.num_pairs:.1%}" if state.num_pairs else "none yet"
+
+
+def _versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not said"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.path.getsize(path)
+    except OSError:
+        return 0

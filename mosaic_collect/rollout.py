@@ -1,0 +1,120 @@
+"""The collection loop: one observation object a step feeds the policy and the record.
+
+    observations ──▶ policy.act ──▶ actions ──▶ simulation.step ──▶ next observations
+          │                │                          │
+          └──── add_step ──┘                     dones ──▶ end_trajectories
+
+The row is recorded before the step, so nothing that the simulator overwrites can reach it, and
+rows pair what was seen with what was done about it. Observations are never computed again: noise
+would be drawn anew and histories would advance twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import torch
+
+from mosaic_collect.adapters.protocol import (
+    Observations,
+    Policy,
+    PolicyOutput,
+    Simulation,
+    StepResult,
+)
+from mosaic_collect.writer import TrajectoryWriter
+
+
+class Account(Protocol):
+    """Knows what each environment is at: which motion, which frame, or nothing."""
+
+    def active(self) -> torch.Tensor:
+        """Environments whose next row counts, ``(N,)`` bool; the others idle."""
+
+    def describe(self) -> Mapping[str, torch.Tensor]:
+        """Extra fields of the next row, ``(N,)`` each."""
+
+    def settle(self, result: StepResult) -> Mapping[str, Any]:
+        """Take note of what ended; gives metadata to be committed with the steps so far."""
+
+
+class EpisodeAccount:
+    """For tasks without motions: every environment is always at work."""
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self._all = torch.ones(num_envs, dtype=torch.bool, device=device)
+
+    def active(self) -> torch.Tensor:
+        return self._all
+
+    def describe(self) -> Mapping[str, torch.Tensor]:
+        return {}
+
+    def settle(self, result: StepResult) -> Mapping[str, Any]:
+        return {}
+
+
+Rows = Callable[[Observations, PolicyOutput], Mapping[str, torch.Tensor]]
+
+
+def collect(
+    simulation: Simulation,
+    policy: Policy,
+    writer: TrajectoryWriter,
+    rows: Rows,
+    account: Account,
+    max_steps: int,
+    on_step: Callable[[], object] | None = None,
+) -> None:
+    """Record until the store has ``max_steps`` steps or every environment idles.
+
+    Args:
+        simulation: Vectorised environments.
+        policy: Acts in them.
+        writer: Records; stays open.
+        rows: The fields of a step, out of what was seen and what was done.
+        account: Of the environments' motions.
+        max_steps: Of the store in all, those of earlier runs included.
+        on_step: Called after each step.
+    """
+    observations = simulation.reset()
+    while writer.num_steps < max_steps:
+        active = account.active()
+        if not bool(active.any()):
+            break
+        output = policy.act(observations)
+        fields = {**rows(observations, output), **account.describe()}
+        writer.add_step(**fields, valid_mask=active)
+        # Kept apart from what the step changes in place.
+        before = active.clone()
+        result = simulation.step(output.actions)
+        policy.reset(result.dones)
+        writer.end_trajectories(result.dones & before)
+        writer.update_metadata(**account.settle(result))
+        observations = result.observations
+        if on_step is not None:
+            on_step()
+
+
+def teacher_rows(teacher: tuple[str, ...], student: str | None) -> Rows:
+    """MOSAIC's fields: the policy's groups side by side, and the student's group.
+
+    Args:
+        teacher: Groups that the policy acts on, in its order.
+        student: Group of the student; None: it is not recorded.
+    """
+
+    def rows(observations: Observations, output: PolicyOutput) -> Mapping[str, torch.Tensor]:
+        seen = [observations[group] for group in teacher]
+        fields = {
+            "observations": seen[0] if len(seen) == 1 else torch.cat(seen, dim=-1),
+            "actions": output.actions,
+            "action_mean": output.mean,
+            "action_sigma": output.sigma,
+        }
+        if student is not None:
+            fields["student_observations"] = observations[student]
+        return fields
+
+    return rows

@@ -1,0 +1,30 @@
+#!/usr/bin/env bash
+# Installs what the tests need into virtual environments inside the checkout, and passes them:
+# lint, types, the tests, and the torch-free core on Python 3.10 with NumPy 1.26.
+# Arguments go to pytest; with any, only pytest runs.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+. scripts/lib.sh
+
+main_venv test,mjlab,bench
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE=disabled MOSAIC_COLLECT_TEST_SH=1
+if [ $# -gt 0 ]; then
+  exec "$PYTHON" -m pytest "$@"
+fi
+
+say "lint"
+"$PYTHON" -m ruff check . || die "ruff check"
+"$PYTHON" -m ruff format --check . || die "ruff format: run it without --check"
+say "types"
+"$PYTHON" -m mypy || die "mypy"
+
+say "Python 3.10 with NumPy 1.26, without torch and zarr"
+if py310=$(find_python 3.10); then
+  make_venv .venv-py310 "$py310" "numpy==1.26.4" "pytest>=8" "hypothesis>=6.100" -e .
+  .venv-py310/bin/python -m pytest -q tests/core tests/export || die "the tests on Python 3.10"
+else
+  echo "SKIPPED: no Python 3.10 was found"
+fi
+
+say "tests"
+"$PYTHON" -m pytest -n "${MOSAIC_COLLECT_JOBS:-2}" --dist loadgroup || die "the tests"
