@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, InputError
 
-with warnings.catch_warnings():
-    # numcodecs would rather have google-crc32c, which holds the GIL; it is used for neither here.
-    warnings.filterwarnings("ignore", "crc32c usage is deprecated", DeprecationWarning)
+with warnings.catch_warnings(record=True):
+    # numcodecs warns where it finds crc32c and not google-crc32c, which holds the GIL. Recorded and
+    # not filtered, because numcodecs puts a filter of its own in front.
     from numcodecs import Blosc, Zstd
 
 CRC_NBYTES = 4

@@ -35,7 +35,7 @@ make_venv() {
   fi
   say "installing into $folder (once; minutes)"
   "$python" -m venv "$folder" || die "$python cannot make a virtual environment in $folder"
-  "$folder/bin/python" -m pip install --quiet --disable-pip-version-check "$@" ||
+  "$folder/bin/python" -m pip install -qq --disable-pip-version-check "$@" ||
     die "pip could not install: $*"
   printf '%s\n' "$want" >"$folder/.installed"
 }

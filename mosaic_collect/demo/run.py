@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from dataclasses import dataclass, replace
 from importlib import resources
@@ -193,14 +194,22 @@ def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
     ]
     print("\n" + summary_text(summary))
     print("\n" + table(("demo", "result"), rows, right_from=2))
+    command, python = _beside("mosaic-collect"), _beside("python")
     print(
         "\nTry next:\n"
-        f"  mosaic-collect inspect {report.path}\n"
-        f"  mosaic-collect verify {store} --npy {report.path}\n"
-        f"  mosaic-collect export {store} small.npy --max-pairs 1000\n"
-        f'  python -c "from mosaic_collect import TrajectoryDataset as D; '
+        f"  {command} inspect {report.path}\n"
+        f"  {command} verify {store} --npy {report.path}\n"
+        f"  {command} export {store} small.npy --max-pairs 1000\n"
+        f'  {python} -c "from mosaic_collect import TrajectoryDataset as D; '
         f"print(D('{store}')['actions'][0, :3, :5])\""
     )
+
+
+def _beside(name: str) -> str:
+    """A program of this environment, as it can be typed here."""
+    path = os.path.join(os.path.dirname(sys.executable), name)
+    found = os.path.relpath(path) if os.path.exists(path) else name
+    return found if not found.startswith("..") else path
 
 
 def _say(text: str) -> None:
