@@ -13,6 +13,7 @@ from typing import Any
 
 import mjlab.tasks  # noqa: F401  registers the tasks
 import torch
+import warp
 from mjlab.envs import ManagerBasedRlEnv
 from mjlab.managers.termination_manager import TerminationTermCfg
 from mjlab.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
@@ -69,6 +70,7 @@ class MjlabSimulation(VecEnvSimulation):
 
     def __init__(self, options: MjlabOptions, queue: MotionQueue | None) -> None:
         self.options = options
+        warp.config.quiet = True  # a line a compiled kernel would tear the progress bar apart
         cfg = _env_cfg(options, queue)
         with quiet():  # mjlab tells its managers' tables on stdout
             super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=options.device)))
