@@ -9,6 +9,7 @@ from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.export.npy import ExportReport, run_export, size_text
 from mosaic_collect.export.plan import Options, default_target, plan_export
 from mosaic_collect.export.target import check_target
+from mosaic_collect.sizes import size_of
 
 NAME = "export"
 HELP = "Write a store as the single .npy dict that MOSAIC loads, in bounded memory."
@@ -66,7 +67,10 @@ def report_text(report: ExportReport) -> str:
     """What was exported."""
     left = {k: v for k, v in asdict(report.left_out).items() if v}
     rate = report.file_nbytes / 1e6 / max(report.seconds, 1e-9)
-    size = f"{report.file_nbytes / 1e6:,.1f} MB in {report.seconds:.1f} s ({rate:,.0f} MB/s)"
+    size = f"{size_of(report.file_nbytes)} in {report.seconds:.1f} s ({rate:,.0f} MB/s)"
     lines = [f"{report.path}: {report.num_pairs:,} valid pairs, {report.layout}, {size}"]
-    lines.append("left out: " + (", ".join(f"{v:,} {k}" for k, v in left.items()) or "nothing"))
+    lines.append(
+        "left out: "
+        + (", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in left.items()) or "nothing")
+    )
     return "\n".join(lines + [f"note: {note}" for note in report.notes])

@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.export.compare import verify_export
+from mosaic_collect.sizes import size_of
 from mosaic_collect.verify import VerifyReport, verify_store
 
 NAME = "verify"
@@ -45,7 +46,7 @@ def run(arguments: argparse.Namespace) -> bool:
 
 def _say(report: VerifyReport, unit: str) -> bool:
     verdict = "ok" if report.ok else f"{len(report.problems)} PROBLEMS"
-    figures = f"{report.checked:,} {unit}, {report.nbytes / 1e6:,.1f} MB, {report.seconds:.1f} s"
+    figures = f"{report.checked:,} {unit}, {size_of(report.nbytes)}, {report.seconds:.1f} s"
     lines = [f"{report.path}: {verdict} ({figures})"]
     lines += [f"  problem: {problem}" for problem in report.problems]
     lines += [f"  note: {note}" for note in report.notes]

@@ -19,8 +19,9 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.export.npy import ExportReport, export_npy
 from mosaic_collect.inspect.summary import summarize
-from mosaic_collect.inspect.text import megabytes, summary_text, table
+from mosaic_collect.inspect.text import summary_text, table
 from mosaic_collect.replay import ReplayReport, replay_check
+from mosaic_collect.sizes import size_of
 from mosaic_collect.verify import VerifyReport, verify_store
 from mosaic_collect.writer import TrajectoryWriter
 
@@ -157,7 +158,7 @@ def _export(store: str, npy: str) -> ExportReport:
     _say("3. Export to the .npy that MOSAIC loads.")
     report = export_npy(store, npy)
     print(f"   {npy}: {report.num_pairs:,} valid pairs, {report.layout}, "
-          f"{megabytes(report.file_nbytes)} MB in {report.seconds:.1f} s")  # fmt: skip
+          f"{size_of(report.file_nbytes)} in {report.seconds:.1f} s")  # fmt: skip
     return report
 
 
@@ -184,8 +185,8 @@ def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
     raw, stored = summary.raw_nbytes, summary.stored_nbytes
     rows = [
         ("pairs", f"{dataset.state.num_pairs:,} ({dataset.num_valid:,} valid)"),
-        ("raw", f"{megabytes(raw)} MB"),
-        ("stored", f"{megabytes(stored)} MB, ratio {raw / max(stored, 1):.2f}"),
+        ("raw", size_of(raw)),
+        ("stored", f"{size_of(stored)}, ratio {raw / max(stored, 1):.2f}"),
         ("recording", f"{rate:,.0f} env-steps/s, physics included"),
         ("export", f"{report.file_nbytes / 1e6 / max(report.seconds, 1e-9):,.0f} MB/s"),
         ("replay, mean", f"largest difference {proof.replay.largest_mean:.1e} of 1e-05 allowed"),

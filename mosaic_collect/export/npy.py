@@ -19,6 +19,7 @@ from mosaic_collect.export.plan import ExportPlan, Options, plan_export
 from mosaic_collect.export.selection import Left
 from mosaic_collect.export.stream import ArrayStream
 from mosaic_collect.export.target import Target, check_target
+from mosaic_collect.sizes import size_of
 
 _log = logging.getLogger(__name__)
 _THREADS = 4
@@ -134,10 +135,10 @@ def run_export(plan: ExportPlan, path: str, progress: bool | None = None) -> Exp
 
 def size_text(plan: ExportPlan) -> str:
     """What loading the file will take, in words."""
-    gigabytes = plan.arrays_nbytes / 1e9
+    size = size_of(plan.arrays_nbytes)
     return (
-        f"{plan.selection.num_pairs:,} pairs, {plan.layout}: {gigabytes:.2f} GB on disk, as much "
-        f"RAM for np.load, and {gigabytes:.2f} GB on the training device of every rank"
+        f"{plan.selection.num_pairs:,} pairs, {plan.layout}: {size} on disk, as much RAM for "
+        "np.load, and as much on the training device of every rank"
     )
 
 

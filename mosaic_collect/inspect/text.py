@@ -37,12 +37,6 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]], right_from: int = 
     return "\n".join([line(head), line(["-" * w for w in widths]), *map(line, rows)])
 
 
-def megabytes(nbytes: float) -> str:
-    """Bytes as 10^6 bytes, one decimal where it says something."""
-    value = nbytes / 1e6
-    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
-
-
 _HEAD = ("field", "dtype", "shape", "raw MB", "stored MB", "ratio", "NaN/inf")
 
 
@@ -52,8 +46,8 @@ def _rows(summary: Summary) -> list[list[str]]:
             f.name,
             f.dtype,
             " x ".join(f"{n:,}" for n in f.shape),
-            megabytes(f.raw_nbytes),
-            megabytes(f.stored_nbytes),
+            _megabytes(f.raw_nbytes),
+            _megabytes(f.stored_nbytes),
             _ratio(f.raw_nbytes, f.stored_nbytes),
             "" if f.nonfinite is None else f"{f.nonfinite:,}",
         ]
@@ -63,7 +57,13 @@ def _rows(summary: Summary) -> list[list[str]]:
 
 def _total(summary: Summary) -> list[str]:
     raw, stored = summary.raw_nbytes, summary.stored_nbytes
-    return ["all", "", "", megabytes(raw), megabytes(stored), _ratio(raw, stored), ""]
+    return ["all", "", "", _megabytes(raw), _megabytes(stored), _ratio(raw, stored), ""]
+
+
+def _megabytes(nbytes: float) -> str:
+    """10^6 bytes, with a decimal where it says something."""
+    value = nbytes / 1e6
+    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
 
 
 def _ratio(raw: int, stored: int) -> str:
