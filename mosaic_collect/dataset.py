@@ -37,6 +37,7 @@ class TrajectoryDataset:
         self.path = os.fspath(path)
         self._threads = threads or min(4, os.cpu_count() or 1)
         self._pool: ThreadPoolExecutor | None = None
+        self._pool_owner = 0
         self.refresh()
 
     def refresh(self) -> None:
@@ -167,8 +168,10 @@ class TrajectoryDataset:
         return read_ranges(self.path, grid, self._codec, self._executor(), steps, envs)
 
     def _executor(self) -> ThreadPoolExecutor | None:
-        if self._pool is None and self._threads > 1:
+        # A forked child, a data loader's worker for one, has the pool but none of its threads.
+        if self._threads > 1 and (self._pool is None or self._pool_owner != os.getpid()):
             self._pool = ThreadPoolExecutor(self._threads, "mosaic-decode")
+            self._pool_owner = os.getpid()
         return self._pool
 
 

@@ -78,9 +78,12 @@ def env_indices(env_ids: Any, num_envs: int) -> NDArray[np.int64]:
     """Environments a caller names: whole numbers, or a bool mask of shape ``(num_envs,)``.
 
     Raises:
-        InputError: Other types, or numbers out of ``0..num_envs-1``.
+        InputError: Other types, numbers out of ``0..num_envs-1``, or one of them twice.
     """
-    array = np.asarray(env_ids.detach().cpu() if is_tensor(env_ids) else env_ids)
+    try:
+        array = np.asarray(env_ids.detach().cpu() if is_tensor(env_ids) else env_ids)
+    except ValueError as error:
+        raise InputError(f"env_ids: expected whole numbers or a bool mask: {error}") from error
     if array.dtype == np.bool_:
         if array.shape != (num_envs,):
             raise InputError(f"env_ids: expected a mask of shape ({num_envs},), got {array.shape}")
@@ -90,7 +93,12 @@ def env_indices(env_ids: Any, num_envs: int) -> NDArray[np.int64]:
         raise InputError(f"env_ids: expected whole numbers or a bool mask, got {array.dtype}")
     if array.size and (array.min() < 0 or array.max() >= num_envs):
         raise InputError(f"env_ids: expected 0..{num_envs - 1}, got {array.min()}..{array.max()}")
-    return np.unique(array).astype(np.int64)
+    unique = np.unique(array)
+    if len(unique) < len(array):
+        # Simulators give dones as 0 and 1 of a whole-number type: taken for ids, those would end
+        # the wrong trajectories.
+        raise InputError("env_ids: an id is there twice; flags of all environments must be bool")
+    return unique.astype(np.int64)
 
 
 def _value_problems(field: Field, value: Any, num_envs: int) -> list[str]:

@@ -8,6 +8,7 @@ and ``trajectory_id`` (int64), both of shape ``(num_envs,)`` a step.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -73,13 +74,14 @@ class Field:
         found = []
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             found.append(f"field name {self.name!r}: expected a letter, then letters, digits or _")
-        if self.name in (VALID_MASK, TRAJECTORY_ID):
+        elif self.name.lower() in (VALID_MASK, TRAJECTORY_ID):
             found.append(f"field {self.name!r}: the writer keeps this one itself; leave it out")
         if self.dim is not None and not _is_count(self.dim, _MAX_DIM):
             found.append(
                 f"field {self.name!r}: dim must be None or 1..{_MAX_DIM}, got {self.dim!r}"
             )
-        if self.dtype not in DTYPES:
+        # A numpy.dtype equals its name, but is none.
+        if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             found.append(
                 f"field {self.name!r}: dtype {self.dtype!r} is none of {', '.join(DTYPES)}"
             )
@@ -106,8 +108,8 @@ class Schema:
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
         problems = [p for f in self.fields for p in _field_problems(f)]
-        if not problems:
-            problems = self._cross_problems()
+        if all(isinstance(f, Field) for f in self.fields):
+            problems += self._cross_problems()
         if problems:
             raise InputError("bad schema: " + "; ".join(problems))
 
@@ -124,10 +126,10 @@ class Schema:
         MOSAIC's rule for missing values is kept: the action stands in for a missing mean, 0.01 for
         a missing sigma (BAAI-Humanoid/MOSAIC, collection/expert_trajectory_collector.py).
         """
-        _check_dims(obs_dim=obs_dim, action_dim=action_dim)
+        student = {} if student_obs_dim is None else {"student_obs_dim": student_obs_dim}
+        _check_dims(obs_dim=obs_dim, action_dim=action_dim, **student)
         fields = [Field(name="observations", dim=obs_dim)]
         if student_obs_dim is not None:
-            _check_dims(student_obs_dim=student_obs_dim)
             fields.append(Field(name="student_observations", dim=student_obs_dim))
         fields += [
             Field(name="actions", dim=action_dim),
@@ -179,12 +181,11 @@ class Schema:
         return found
 
     def _cross_problems(self) -> list[str]:
-        names = self.names
-        found = [] if names else ["no fields"]
+        found = [] if self.fields else ["no fields"]
         # Folders must stay apart on file systems that fold case.
-        folded = [n.lower() for n in names]
-        found += [f"field {n!r} is there twice" for n in set(names) if folded.count(n.lower()) > 1]
-        by_name = {f.name: f for f in self.fields}
+        folded = Counter(str(f.name).lower() for f in self.fields)
+        found += [f"field {name!r} is there twice" for name, n in folded.items() if n > 1]
+        by_name = {str(f.name): f for f in self.fields}
         for field in self.fields:
             found += _default_problems(field, by_name)
         return found
@@ -213,14 +214,28 @@ def _field_problems(field: Any) -> list[str]:
 def _default_problems(field: Field, by_name: dict[str, Field]) -> list[str]:
     if field.default is None:
         return []
+    what = f"field {field.name!r}: default {field.default!r}"
     if isinstance(field.default, str):
-        source = by_name.get(field.default)
-        if source is None or source.default is not None or source is field:
-            return [f"field {field.name!r}: default {field.default!r} names no required field"]
-        if (source.dim, source.dtype) != (field.dim, field.dtype):
-            return [f"field {field.name!r}: default {field.default!r} has another shape or dtype"]
-        return []
-    number = isinstance(field.default, (int, float)) and not isinstance(field.default, bool)
-    return (
-        [] if number else [f"field {field.name!r}: default {field.default!r} is no number or name"]
-    )
+        return [f"{what} {problem}" for problem in _source_problems(field, by_name)]
+    if not isinstance(field.default, (int, float)) or isinstance(field.default, bool):
+        return [f"{what} is no number or name"]
+    fits = field.dtype not in DTYPES or _holds(field.dtype, field.default)
+    return [] if fits else [f"{what} does not fit {field.dtype}"]
+
+
+def _source_problems(field: Field, by_name: dict[str, Field]) -> list[str]:
+    source = by_name.get(str(field.default))
+    if source is None or source.default is not None or source is field:
+        return ["names no required field"]
+    same = (source.dim, source.dtype) == (field.dim, field.dtype)
+    return [] if same else ["has another shape or dtype"]
+
+
+def _holds(dtype: str, number: float) -> bool:
+    """Whether the dtype has the number: floats may round it, others must be it."""
+    if dtype.startswith("float"):
+        return abs(number) <= float(np.finfo(dtype).max)
+    if dtype == "bool":
+        return number in (0, 1)
+    limits = np.iinfo(dtype)
+    return int(limits.min) <= number <= int(limits.max) and number == int(number)

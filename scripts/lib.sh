@@ -27,17 +27,18 @@ sys.exit('%d.%d' % sys.version_info[:2] != '$version')" >/dev/null 2>&1; then
 make_venv() {
   local folder=$1 python=$2
   shift 2
-  local want have
-  want=$(printf '%s\n' "$("$python" --version)" "$@" | cat - pyproject.toml constraints.txt | cksum)
-  have=$(cat "$folder/.installed" 2>/dev/null || true)
-  if [ "$want" = "$have" ] && "$folder/bin/python" -c pass 2>/dev/null; then
+  # A stamp for each set of requirements: what one script installed serves the others, too.
+  local stamp
+  stamp=$(printf '%s\n' "$("$python" --version)" "$@" | cat - pyproject.toml constraints.txt | cksum)
+  stamp=$folder/.installed-${stamp%% *}
+  if [ -e "$stamp" ] && "$folder/bin/python" -c pass 2>/dev/null; then
     return 0
   fi
   say "installing into $folder (once; minutes)"
   "$python" -m venv "$folder" || die "$python cannot make a virtual environment in $folder"
   "$folder/bin/python" -m pip install -qq --disable-pip-version-check "$@" ||
     die "pip could not install: $*"
-  printf '%s\n' "$want" >"$folder/.installed"
+  touch "$stamp"
 }
 
 # main_venv: .venv with everything that demo and tests need; sets $PYTHON.
