@@ -120,8 +120,7 @@ class ChunkCodec:
     def _check_size(self, payload: memoryview, expected: int, what: str) -> None:
         """Refuse a chunk whose own header promises another size, before anything is allocated."""
         if self._name == "lz4":
-            long_enough = len(payload) >= _BLOSC_HEADER
-            size = struct.unpack_from("<I", payload, 4)[0] if long_enough else -1
+            size = blosc_content_size(payload)
         elif self._name == "zstd":
             size = zstd_content_size(payload)
         else:
@@ -147,6 +146,17 @@ def checked(data: memoryview, what: str) -> memoryview:
     if crc_bytes(payload) != expected:
         raise CorruptStoreError(f"{what}: checksum mismatch, the bytes are damaged")
     return payload
+
+
+def blosc_content_size(frame: memoryview) -> int:
+    """Size that a blosc frame says it decompresses to; -1 if it is not as long as it says.
+
+    Blosc believes its header and would read behind a shorter frame (c-blosc, README_CHUNK_FORMAT).
+    """
+    if len(frame) < _BLOSC_HEADER:
+        return -1
+    size, _blocksize, frame_size = struct.unpack_from("<III", frame, 4)
+    return int(size) if frame_size == len(frame) else -1
 
 
 def zstd_content_size(frame: memoryview) -> int:

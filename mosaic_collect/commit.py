@@ -11,16 +11,27 @@ killed run; ``recover`` removes it. This module knows files and states, not valu
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError, StoreNotFoundError
-from mosaic_collect.files import Files, PosixFiles, is_temp_name, temp_name, write_file
+from mosaic_collect.files import (
+    Files,
+    PosixFiles,
+    discard,
+    finish,
+    is_temp_name,
+    open_regular,
+    temp_name,
+    write_file,
+)
 from mosaic_collect.lock import LOCK_NAME
 from mosaic_collect.metadata import StoreState, array_document, root_document
-from mosaic_collect.parsing import MAX_DOCUMENT_NBYTES, parse_root
+from mosaic_collect.parsing import MAX_DOCUMENT_NBYTES, parse_root, refuse_large
 
 DOCUMENT = "zarr.json"
 _SHARD = re.compile(r"c\.(\d+)(\.0)+")
@@ -41,15 +52,11 @@ class ShardFile:
 
     def finish(self) -> None:
         """When it returns, the bytes are safe under a new name that is not yet safe itself."""
-        try:
-            self._file.sync()
-        finally:
-            self._file.close()
-        self._files.rename(self._file.path, self.path)
+        finish(self._files, self._file, self.path)
 
     def abandon(self) -> None:
-        """Leave the temp file as debris."""
-        self._file.close()
+        """Remove the temp file, if the system lets us; if not, a resume will."""
+        discard(self._files, self._file)
 
 
 class StoreFolder:
@@ -64,11 +71,27 @@ class StoreFolder:
         self.path = path
         self._files: Files = PosixFiles() if files is None else files
 
+    def make(self) -> None:
+        """Make the store's folder, and those above it that are missing.
+
+        When it returns, the folder's name survives a power cut. Each name is made safe before the
+        next is made, so a kill on the way leaves at most one unsafe: that of the lowest folder
+        there is, which the next call makes safe.
+        """
+        folder, missing = os.path.realpath(self.path), []
+        while not os.path.isdir(folder):
+            missing.append(folder)
+            folder = os.path.dirname(folder)
+        # What is above a folder of ours may be another user's, closed to us: nothing to be done.
+        with contextlib.suppress(PermissionError):
+            self._files.sync_folder(os.path.dirname(folder))
+        for folder in reversed(missing):
+            self._files.make_folder(folder)
+            self._files.sync_folder(os.path.dirname(folder))
+
     def begin(self, state: StoreState) -> None:
         """Make an empty store: the root document first, so that any kill leaves a store."""
-        write_file(self._files, self._join(DOCUMENT), root_document(state))
-        self._files.sync_folder(self.path)
-        self._files.sync_folder(os.path.dirname(os.path.abspath(self.path)))
+        self._write_root(state)
         self._make_arrays(state)
 
     def shard(self, state: StoreState, name: str, block: int) -> ShardFile:
@@ -85,26 +108,30 @@ class StoreFolder:
         if with_shards:
             for field in state.schema.stored:
                 self._files.sync_folder(self._join(field.name))
-        write_file(self._files, self._join(DOCUMENT), root_document(state))
-        self._files.sync_folder(self.path)
+        self._write_root(state)
         self._write_array_documents(state)
 
     def recover(self, state: StoreState) -> list[str]:
         """Make the folder agree with its root document before more is written.
 
+        Debris goes first, as it may be what fills the disk. The root document is written anew: the
+        run before may have died between replacing it and syncing that, or because that sync
+        failed, and then a second sync of the same replacement proves nothing. Only when it is
+        surely there may arrays follow it.
+
         Returns:
             Paths of removed debris.
 
         Raises:
-            CorruptStoreError: A committed shard is missing.
+            CorruptStoreError: A committed shard is missing, or a field's folder is a link.
         """
+        self._require_own_folders(state)
         self._require_shards(state)
-        self._make_arrays(state)
         removed = self._debris(state)
         for path in removed:
             self._files.remove(path)
-        for folder in {os.path.dirname(p) for p in removed}:
-            self._files.sync_folder(folder)
+        self._write_root(state)
+        self._make_arrays(state)
         return removed
 
     def missing_shards(self, state: StoreState) -> list[str]:
@@ -115,6 +142,13 @@ class StoreFolder:
             names = (grid.shard_name(b) for b in range(state.num_blocks))
             missing += [self._join(name, n) for n in names if n not in have]
         return missing
+
+    def _require_own_folders(self, state: StoreState) -> None:
+        """Writing through a link, or removing behind it, would reach files of someone else."""
+        for field in state.schema.stored:
+            path = self._join(field.name)
+            if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
+                raise CorruptStoreError(f"{path}: expected a folder, found a link or a file")
 
     def _require_shards(self, state: StoreState) -> None:
         missing = self.missing_shards(state)
@@ -130,6 +164,13 @@ class StoreFolder:
             names = [n for n in _listing(folder) if _is_debris(n, state.num_blocks)]
             found += [os.path.join(folder, n) for n in names]
         return found
+
+    def _write_root(self, state: StoreState) -> None:
+        data = root_document(state)
+        # Before it is written: what no reader would read must not replace what they can.
+        refuse_large(data, self.path)
+        write_file(self._files, self._join(DOCUMENT), data)
+        self._files.sync_folder(self.path)
 
     def _make_arrays(self, state: StoreState) -> None:
         for field in state.schema.stored:
@@ -179,21 +220,20 @@ def is_unborn(path: str) -> bool:
 
 def _read_document(path: str) -> bytes | None:
     try:
-        with open(path, "rb") as file:
-            data = file.read(MAX_DOCUMENT_NBYTES + 1)
+        with open(open_regular(path), "rb") as file:
+            return file.read(MAX_DOCUMENT_NBYTES + 1)
     except FileNotFoundError:
         return None
-    if len(data) > MAX_DOCUMENT_NBYTES:
-        raise CorruptStoreError(
-            f"{path}: more than {MAX_DOCUMENT_NBYTES} bytes, no document of ours"
-        )
-    return data
+    except OSError as error:
+        if error.errno in (errno.EINVAL, errno.ELOOP):
+            raise CorruptStoreError(f"{path}: {error.strerror}") from error
+        raise
 
 
 def _listing(folder: str) -> list[str]:
     try:
         return sorted(os.listdir(folder))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
 
 

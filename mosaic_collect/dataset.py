@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.commit import read_state
@@ -14,8 +15,10 @@ from mosaic_collect.errors import InputError, MissingDependencyError, StoreNotFo
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.lazy import LazyArray
 from mosaic_collect.metadata import COLLECTING, StoreState
-from mosaic_collect.reading import read_ranges
+from mosaic_collect.reading import open_shard, read_ranges
 from mosaic_collect.schema import Schema
+
+_LARGE_NBYTES = 16 << 20
 
 
 class TrajectoryDataset:
@@ -121,6 +124,10 @@ class TrajectoryDataset:
             CorruptStoreError: A damaged shard.
         """
         stop = self.num_steps if stop is None else stop
+        if not all(isinstance(s, (int, np.integer)) for s in (start, stop)):
+            raise InputError(f"steps {start!r}..{stop!r}: expected whole numbers")
+        if envs is not None and not isinstance(envs, slice):
+            raise InputError(f"envs: expected a slice or None, got {envs!r}")
         if not 0 <= start <= stop <= self.num_steps:
             raise InputError(f"steps {start}..{stop}: expected within 0..{self.num_steps}")
         chosen = range(self.num_envs)[slice(None) if envs is None else envs]
@@ -165,6 +172,10 @@ class TrajectoryDataset:
 
     def _read(self, grid: FieldGrid, steps: range, envs: range) -> NDArray[Any]:
         assert self._codec is not None
+        row_nbytes = grid.field.row_nbytes
+        if len(steps) and len(steps) * len(envs) * row_nbytes > _LARGE_NBYTES:
+            # Metadata may promise what no file holds: look before room is made for it.
+            open_shard(self.path, grid, self._codec, steps[-1] // grid.block_steps).close()
         return read_ranges(self.path, grid, self._codec, self._executor(), steps, envs)
 
     def _executor(self) -> ThreadPoolExecutor | None:

@@ -71,7 +71,22 @@ class CorruptStoreError(StoreError):
 
 
 class WriteError(MosaicCollectError, OSError):
-    """Writing failed; committed steps are safe. Chained to the cause."""
+    """Writing failed; committed steps are safe. Chained to the cause.
+
+    ``errno`` and ``filename`` are the cause's, where it has them.
+    """
+
+    @classmethod
+    def because(cls, message: str, cause: BaseException) -> WriteError:
+        """An error that says ``message`` and carries what the cause knows; raise it from that."""
+        error = cls(message)
+        error.errno = getattr(cause, "errno", None)
+        error.filename = getattr(cause, "filename", None)
+        return error
+
+    def __str__(self) -> str:
+        # OSError would put its number and file name in place of the message.
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
 
 
 class SpaceError(WriteError):

@@ -8,7 +8,9 @@ operation says what it promises; only ``sync`` and ``sync_folder`` promise anyth
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -37,7 +39,7 @@ class Files(Protocol):
         """Make one folder; it may be there already. The name lasts after ``sync_folder``."""
 
     def create(self, path: str) -> OpenFile:
-        """Open a new, empty file for writing, replacing one of that name."""
+        """Open a new, empty file for writing; what had that name is removed, not opened."""
 
     def rename(self, source: str, target: str) -> None:
         """Atomically give the file the other name, replacing what had it."""
@@ -53,7 +55,11 @@ class PosixFiles:
     """``Files`` on a POSIX file system."""
 
     def make_folder(self, path: str) -> None:
-        os.makedirs(path, exist_ok=True)
+        try:
+            os.mkdir(path)
+        except FileExistsError:
+            if not os.path.isdir(path):
+                raise
 
     def create(self, path: str) -> PosixFile:
         return PosixFile(path)
@@ -64,7 +70,11 @@ class PosixFiles:
     def sync_folder(self, path: str) -> None:
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            _named(path, os.fsync, fd)
+            named(path, os.fsync, fd)
+        except OSError as error:
+            # Some file systems (of the network, mostly) have no such sync and say so.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
         finally:
             os.close(fd)
 
@@ -78,7 +88,11 @@ class PosixFile:
 
     def __init__(self, path: str) -> None:
         self.path = path
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        # Never through a link, and never into a file that has another name, too: in a store made
+        # by someone else either could lead out of it.
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def write(self, buffers: Sequence[Any]) -> None:
         views = [memoryview(b).cast("B") for b in buffers if len(b)]
@@ -86,16 +100,16 @@ class PosixFile:
             self._write_all(views[start : start + _IOV_MAX])
 
     def sync(self) -> None:
-        _named(self.path, os.fsync, self._fd)
+        named(self.path, os.fsync, self._fd)
 
     def close(self) -> None:
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            _named(self.path, os.close, fd)
+            named(self.path, os.close, fd)
 
     def _write_all(self, views: list[memoryview]) -> None:
         while views:
-            written = _named(self.path, os.writev, self._fd, views)
+            written = named(self.path, os.writev, self._fd, views)
             while views and written >= len(views[0]):
                 written -= len(views.pop(0))
             if written:
@@ -108,14 +122,52 @@ def write_file(files: Files, path: str, data: bytes) -> None:
     After a kill or a power cut the file has the old content or the new one. Only after
     ``sync_folder`` of its folder is it surely the new one.
     """
-    temp = temp_name(path)
-    file = files.create(temp)
+    file = files.create(temp_name(path))
     try:
         file.write([data])
-        file.sync()
-    finally:
+    except BaseException:
+        discard(files, file)
+        raise
+    finish(files, file, path)
+
+
+def finish(files: Files, file: OpenFile, path: str) -> None:
+    """Sync and close a whole temp file, then give it its name.
+
+    The name is given only if both succeeded: what was never on the disk never gets a name.
+    """
+    try:
+        try:
+            file.sync()
+        finally:
+            file.close()
+        files.rename(file.path, path)
+    except BaseException:
+        discard(files, file)
+        raise
+
+
+def discard(files: Files, file: OpenFile) -> None:
+    """Close a temp file that is of no use and remove it, if the system lets us."""
+    with contextlib.suppress(OSError):
         file.close()
-    files.rename(temp, path)
+    with contextlib.suppress(OSError):
+        files.remove(file.path)
+
+
+def open_regular(path: str) -> int:
+    """A descriptor for reading a regular file; a link to one is fine.
+
+    Without waiting: a store from elsewhere may hold a pipe where a file belongs.
+
+    Raises:
+        OSError: It names the path; ``EINVAL`` for something that is no regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "no regular file", path)
+    return fd
 
 
 def temp_name(path: str) -> str:
@@ -129,8 +181,8 @@ def is_temp_name(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
-def _named(path: str, call: Any, *args: Any) -> Any:
-    """Calls on a descriptor leave the path out of their errors: put it in."""
+def named(path: str, call: Any, *args: Any) -> Any:
+    """Make a call on a descriptor; such calls leave the path out of their errors: put it in."""
     try:
         return call(*args)
     except OSError as error:

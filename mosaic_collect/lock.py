@@ -7,6 +7,7 @@ process, so a set of held paths does that.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
@@ -33,7 +34,8 @@ class StoreLock:
         with _guard:
             self._refuse_own(path)
             # Opened only now: closing any descriptor of the file would drop this process's lock.
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            # Not through a link: what it leads to would be overwritten.
+            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
             try:
                 self._take(fd)
             except BaseException:
@@ -41,6 +43,11 @@ class StoreLock:
                 raise
             self._fd, self._key = fd, _identity(os.fstat(fd))
             _held.add(self._key)
+
+    def __del__(self) -> None:
+        # An interrupt may fall between the making of a lock and its owner's taking it.
+        if self._fd >= 0:
+            self.release()
 
     def release(self) -> None:
         """Let the next writer in."""
@@ -62,8 +69,20 @@ class StoreLock:
         except (BlockingIOError, PermissionError) as error:
             holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "an unknown process"
             raise StoreLockedError(f"{self._store}: {holder} is writing to it") from error
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+        # Only words for others' errors: a full disk may leave them out.
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
+
+
+def _forget() -> None:
+    """A forked child holds none of its parent's locks."""
+    global _guard  # noqa: PLW0603  the parent's may have been held while it forked
+    _guard = threading.Lock()
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget)
 
 
 def _identity(status: os.stat_result) -> tuple[int, int]:

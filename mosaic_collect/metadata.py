@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from crc32c import crc32c
+
 from mosaic_collect.codec import Compressor
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.schema import Schema
@@ -158,12 +160,23 @@ def _sharding_codec(grid: FieldGrid, compressor: Compressor) -> dict[str, Any]:
     return {"name": "sharding_indexed", "configuration": configuration}
 
 
+def checksum(document: dict[str, Any]) -> int:
+    """CRC-32C of a state's document without its entry ``checksum``, in a canonical form of JSON.
+
+    Keys sorted, no spaces, ASCII only. A flipped bit in a number is still good JSON: this tells.
+    """
+    entries = {k: v for k, v in document.items() if k != "checksum"}
+    text = json.dumps(entries, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return int(crc32c(text.encode()))
+
+
 def _state_document(state: StoreState) -> dict[str, Any]:
     document = {f.name: getattr(state, f.name) for f in fields(state)}
     document["format_version"] = FORMAT_VERSION
     document["compressor"] = vars(state.compressor)
     document["runs"] = [vars(r) for r in state.runs]
     document["fields"] = [vars(f) for f in document.pop("schema").fields]
+    document["checksum"] = checksum(document)
     return document
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import functools
 import os
 import platform
 import shutil
@@ -20,11 +21,14 @@ from mosaic_collect.commit import StoreFolder, is_unborn, read_state
 from mosaic_collect.errors import (
     InputError,
     MissingDependencyError,
+    MosaicCollectError,
     SpaceError,
     StoreExistsError,
     StoreMismatchError,
+    WriteError,
 )
 from mosaic_collect.grid import FieldGrid
+from mosaic_collect.jsonvalues import json_copy
 from mosaic_collect.lock import StoreLock
 from mosaic_collect.metadata import Run, StoreState
 from mosaic_collect.parsing import MAX_CHUNK_NBYTES
@@ -71,9 +75,9 @@ class OpenStore:
         """``old`` updated with ``new``, both of JSON values.
 
         Raises:
-            InputError: JSON cannot hold a value.
+            InputError: JSON cannot hold a value, or they are too many.
         """
-        return {**old, **_json_copy(new)}
+        return json_copy({**old, **json_copy(new)})
 
 
 def open_store(
@@ -88,46 +92,63 @@ def open_store(
     resume: bool,
 ) -> OpenStore:
     """Create a store or open one to go on with; arguments and errors as ``TrajectoryWriter``'s."""
-    _check_arguments(schema, num_envs, device)
+    _check_arguments(path, schema, num_envs, device)
     budget = ring_nbytes(buffer_mb)
     Compressor.named(compressor)
-    added = _json_copy(metadata or {})
-    existing = _existing(path, resume)
-    if existing is None:
-        state = _new_state(schema, num_envs, device, buffer_mb, compressor)
-    else:
-        state = _matching(existing, path, schema, num_envs, compressor)
-    state = replace(state, metadata={**state.metadata, **added})
-    block_nbytes = _block_nbytes(state.grids())
-    slots = slots_for(budget, block_nbytes)
-    _check_disk(path, block_nbytes)
-    os.makedirs(path, exist_ok=True)
-    lock = StoreLock(path)
+    added = json_copy(metadata or {})
+    try:
+        existing = _existing(path, resume)
+        if existing is None:
+            state = _new_state(schema, num_envs, device, buffer_mb, compressor)
+        else:
+            state = _matching(existing, path, schema, num_envs, compressor)
+        state = replace(state, metadata=OpenStore.merged_metadata(state.metadata, added))
+        block_nbytes = _block_nbytes(state.grids())
+        slots = slots_for(budget, block_nbytes)
+        _check_disk(path, block_nbytes)
+        return _open(StoreFolder(path), existing, state, device, slots)
+    except MosaicCollectError:
+        raise
+    except OSError as error:
+        raise WriteError.because(f"{path} cannot be opened for writing: {error}", error) from error
+
+
+def _open(
+    folder: StoreFolder, existing: StoreState | None, state: StoreState, device: str, slots: int
+) -> OpenStore:
+    folder.make()
+    lock = StoreLock(folder.path)
     try:
         # Another writer may have been at work until the lock was ours.
-        if read_state(path) != existing:
-            raise StoreExistsError(f"{path} changed while it was being opened; open it again")
-        return _prepare(path, lock, state, existing is None, device, slots)
+        if read_state(folder.path) != existing:
+            raise StoreExistsError(
+                f"{folder.path} changed while it was being opened; open it again"
+            )
+        return _prepare(folder, lock, existing, state, device, slots)
     except BaseException:
         lock.release()
         raise
 
 
 def _prepare(
-    path: str, lock: StoreLock, state: StoreState, new: bool, device: str, slots: int
+    folder: StoreFolder,
+    lock: StoreLock,
+    existing: StoreState | None,
+    state: StoreState,
+    device: str,
+    slots: int,
 ) -> OpenStore:
     grids = state.grids()
-    folder = StoreFolder(path)
     staging = _staging(grids, state.num_envs, device)
     free = [staging.new_block() for _ in range(slots)]
     partial, counts = None, Counts.zero(float_names(grids))
     if state.committed_steps % state.block_steps:
         partial = free.pop()
-        counts = _load_partial(path, state, partial)
-    if new:
+        counts = _load_partial(folder.path, state, partial)
+    if existing is None:
         folder.begin(state)
     else:
-        folder.recover(state)
+        folder.recover(existing)
     nbytes = slots * _block_nbytes(grids)
     run = _this_run(state)
     return OpenStore(folder, lock, state, run, staging, free, partial, counts, nbytes)
@@ -213,14 +234,18 @@ def _load_partial(path: str, state: StoreState, block: Block) -> Counts:
 
 
 def _this_run(state: StoreState) -> Run:
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    first = state.committed_steps
+    return Run(first_step=first, open_envs="", started=started, versions=dict(_versions()))
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in _PACKAGES:
-        try:
+        with contextlib.suppress(packages.PackageNotFoundError):
             versions[name] = packages.version(name)
-        except packages.PackageNotFoundError:
-            continue
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    return Run(first_step=state.committed_steps, open_envs="", started=started, versions=versions)
+    return versions
 
 
 def _staging(grids: Mapping[str, FieldGrid], num_envs: int, device: str) -> Any:
@@ -239,7 +264,9 @@ def _device_nbytes(device: str) -> int | None:
     return free_device_nbytes(device)
 
 
-def _check_arguments(schema: Any, num_envs: Any, device: str) -> None:
+def _check_arguments(path: Any, schema: Any, num_envs: Any, device: str) -> None:
+    if not isinstance(path, str) or not path or "\0" in path:
+        raise InputError(f"path: expected the name of a folder, got {path!r}")
     if schema is not None and not isinstance(schema, Schema):
         raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
     whole = isinstance(num_envs, int) and not isinstance(num_envs, bool)
@@ -269,12 +296,3 @@ def _check_disk(path: str, block_nbytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < block_nbytes:
         raise SpaceError(f"{folder}: {free} bytes free, one block may take {block_nbytes}")
-
-
-def _json_copy(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """What JSON will give back for these entries: tuples become lists, for one."""
-    try:
-        copy = json.loads(json.dumps(dict(entries), allow_nan=False))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"metadata: expected values that JSON can hold: {error}") from error
-    return dict(copy)

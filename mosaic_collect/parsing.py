@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Callable
+import math
 from typing import Any
 
 from mosaic_collect.codec import Compressor
@@ -25,10 +25,12 @@ from mosaic_collect.metadata import (
     FORMAT_VERSION,
     Run,
     StoreState,
+    checksum,
 )
 from mosaic_collect.schema import Field, Schema
 
 MAX_DOCUMENT_NBYTES = 64 << 20
+MAX_VALUES = 1 << 20  # of a document; each may take some 100 bytes in memory
 MAX_CHUNK_NBYTES = 1 << 30  # Blosc's own limit is just under 2 GiB
 _MAX_ENVS = 1 << 24
 _MAX_STEPS = 1 << 40
@@ -47,6 +49,26 @@ def parse_root(data: bytes, where: str) -> StoreState:
         NewerFormatError: Its format version is above ``FORMAT_VERSION``.
         CorruptStoreError: It is damaged or contradicts itself; every problem is named.
     """
+    try:
+        return _parse(data, where)
+    except RecursionError as error:
+        raise CorruptStoreError(f"{where}: zarr.json is nested too deeply") from error
+
+
+def refuse_large(data: bytes, where: str) -> None:
+    """Refuse a document that is larger than any of ours, in bytes or in memory.
+
+    Raises:
+        CorruptStoreError: It is.
+    """
+    values = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if len(data) > MAX_DOCUMENT_NBYTES or values > MAX_VALUES:
+        raise CorruptStoreError(
+            f"{where}: zarr.json is larger than {MAX_DOCUMENT_NBYTES} bytes or {MAX_VALUES} values"
+        )
+
+
+def _parse(data: bytes, where: str) -> StoreState:
     document = _document(data, where)
     version = document.get("format_version")
     if not isinstance(version, int) or isinstance(version, bool) or version < 1:
@@ -56,7 +78,12 @@ def parse_root(data: bytes, where: str) -> StoreState:
             f"{where} has format version {version}, this mosaic_collect reads up to "
             f"{FORMAT_VERSION}: upgrade it"
         )
-    return _Parser(document, where).state()
+    state = _Parser(document, where).state()
+    if document.get("checksum") != checksum(document):
+        raise CorruptStoreError(
+            f"{where}: zarr.json was damaged or edited: the checksum of its attribute is wrong"
+        )
+    return state
 
 
 class _Parser:
@@ -176,7 +203,8 @@ class _Parser:
 
 
 def _document(data: bytes, where: str) -> dict[str, Any]:
-    root = _guard(lambda: json.loads(data), where)
+    refuse_large(data, where)
+    root = _json(data, where)
     attributes = root.get("attributes") if isinstance(root, dict) else None
     document = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
     if not isinstance(document, dict):
@@ -186,11 +214,22 @@ def _document(data: bytes, where: str) -> dict[str, Any]:
     return document
 
 
-def _guard(parse: Callable[[], Any], where: str) -> Any:
+def _json(data: bytes, where: str) -> Any:
     try:
-        return parse()
-    except (ValueError, RecursionError) as error:
+        return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
+    except ValueError as error:
         raise CorruptStoreError(f"{where}: zarr.json is no valid JSON: {error}") from error
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
 
 
 def _run_problems(entry: Any, num_envs: int, least: int, most: int) -> list[str]:

@@ -6,7 +6,12 @@
                pool: compress + checksum, one chunk a task, no GIL
 
 While one block is being synced the next is encoded. The first failure stops everything: it is
-kept, raised to whoever waits, and nothing is written after it.
+kept, raised to whoever waits, and nothing is written after it. Above all no sync that failed is
+tried again: the system may have dropped the pages that it could not write, and say yes the second
+time.
+
+The caller's thread may be interrupted anywhere, so what it shares with the others are C-level
+queues and single assignments, never a Python lock that an interrupt could leave held.
 """
 
 from __future__ import annotations
@@ -16,7 +21,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from queue import Queue
+from queue import Empty, Queue, SimpleQueue
 from typing import Any
 
 from mosaic_collect.commit import ShardFile, StoreFolder
@@ -42,6 +47,7 @@ class Job:
         block: The block to write; None if only the state changed.
         count: Staged steps of the block.
         release: Whether the slot is free afterwards.
+        queued: Set when the encoder will see it.
         done: Set when committed.
     """
 
@@ -49,6 +55,7 @@ class Job:
     block: Block | None = None
     count: int = 0
     release: bool = True
+    queued: bool = False
     done: bool = False
     counts: Counts = field(default_factory=lambda: Counts(0, {}))
 
@@ -63,6 +70,7 @@ class Pipeline:
         blocks: The ring's slots, all free.
         threads: Of the compressing pool.
         partial: Counts of the committed rows of the last, partial block, if there is one.
+        at_rest: Called when nothing will be written any more.
     """
 
     def __init__(
@@ -73,44 +81,65 @@ class Pipeline:
         blocks: list[Block],
         threads: int,
         partial: Counts,
+        at_rest: Callable[[], None],
     ) -> None:
-        self._folder, self._grids = folder, grids
+        self._folder, self._grids, self._at_rest = folder, grids, at_rest
         self._codec = state.compressor.encoder()
-        # Without the partial block, which will be encoded again with more rows.
-        self._full = Counts(state.num_valid, state.nonfinite) - partial
-        self._partial = partial
+        # Of all blocks but the one encoded last, which may be encoded again with more rows.
+        self._before = Counts(state.num_valid, state.nonfinite) - partial
+        self._newest = partial
+        self._newest_index = state.committed_steps // state.block_steps
         self._encoded_steps = self.committed_steps = state.committed_steps
         self._free = list(blocks)
-        self._changed = threading.Condition()
+        # Per slot, the job that will free it: of jobs queued twice, the later one.
+        self._holder: dict[int, Job] = {}
         self._failure: BaseException | None = None
-        self._stage = "nothing"
+        self._failing = threading.Lock()
+        self._stopped = False
+        self._at_work = {"encoder": "idle", "committer": "idle"}
         self.stored_nbytes = 0
-        self._jobs: Queue[Job | None] = Queue()
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         self._to_commit: Queue[ShardFile | Job | None] = Queue(maxsize=2 * len(grids))
+        self._changes: SimpleQueue[None] = SimpleQueue()
         self._pool = WorkerPool(threads, "mosaic-compress")
-        self._threads = [self._start(self._encode_all), self._start(self._commit_all)]
+        self._threads: list[threading.Thread] = []
+        try:
+            for target in (self._encode_all, self._commit_all):
+                self._threads.append(self._start(target))
+        except BaseException:
+            self._jobs.put(None)
+            raise
 
-    def acquire(self) -> Block:
-        """A free slot; waits for one.
+    def free_block(self) -> Block:
+        """A free slot; waits for one. It stays free until a job that releases it is submitted.
 
         Raises:
             WriteError: Writing failed.
         """
         self._wait(lambda: bool(self._free), "a free block of the ring")
-        with self._changed:
-            return self._free.pop()
+        return self._free[-1]
 
-    def submit(self, job: Job) -> Job:
-        """Queue a commit; jobs are done in order."""
+    def submit(self, job: Job) -> None:
+        """Queue a commit; jobs are done in order. A job that is queued already is left alone.
+
+        After an interrupt a job may be there twice, one behind the other; that does no harm.
+        """
+        if job.queued:
+            return
+        if job.release and job.block is not None:
+            self._holder[id(job.block)] = job
+            if job.block in self._free:
+                self._free.remove(job.block)
         self._jobs.put(job)
-        return job
+        job.queued = True
 
     def wait(self, job: Job) -> None:
-        """Return when the job is committed.
+        """Return when the job is committed; if an interrupt kept it from the queue, queue it first.
 
         Raises:
             WriteError: Writing failed; what was committed before stays.
         """
+        self.submit(job)
         self._wait(lambda: job.done, "a commit")
 
     def check(self) -> None:
@@ -122,28 +151,51 @@ class Pipeline:
         failure = self._failure
         if failure is not None:
             message = f"writing failed: {failure}; the first {self.committed_steps} steps are safe"
-            error = WriteError(f"{message}; mend the cause and go on with resume=True")
-            error.errno = getattr(failure, "errno", None)
-            error.filename = getattr(failure, "filename", None)
-            raise error from failure
+            message += "; mend the cause and go on with resume=True"
+            raise WriteError.because(message, failure) from failure
 
-    def close(self) -> None:
-        """End the threads; what was not committed by then is left."""
+    def close(self, patience: float | None = None) -> bool:
+        """End the threads once they have done what they are at; what is not committed is left.
+
+        Args:
+            patience: Seconds to wait for that; None: however long it takes.
+
+        Returns:
+            Whether they ended. If not, they still will when what they wait for lets them.
+        """
+        self._stopped = True
         self._jobs.put(None)
+        start = time.monotonic()
         for thread in self._threads:
-            thread.join()
-        self._pool.close()
+            while thread.is_alive():
+                seconds = time.monotonic() - start
+                if patience is not None and seconds >= patience:
+                    return False
+                thread.join(_REPORT_SECONDS if patience is None else patience - seconds)
+                if patience is None and thread.is_alive():
+                    self._report("the writing threads to end", start)
+        self._free.clear()
+        return True
 
     def _wait(self, ready: Callable[[], bool], what: str) -> None:
         start = time.monotonic()
-        with self._changed:
-            while not ready():
-                self.check()
-                if not self._changed.wait(_REPORT_SECONDS):
-                    seconds = time.monotonic() - start
-                    _log.warning(
-                        "waiting for %s since %.0f s; at work: %s", what, seconds, self._stage
-                    )
+        while not ready():
+            self.check()
+            try:
+                self._changes.get(timeout=_REPORT_SECONDS)
+            except Empty:
+                self._report(what, start)
+                self._require_alive()
+
+    def _report(self, what: str, since: float) -> None:
+        seconds = time.monotonic() - since
+        work = ", ".join(f"{who} at {at}" for who, at in self._at_work.items())
+        _log.warning("waiting for %s since %.0f s: %s", what, seconds, work)
+
+    def _require_alive(self) -> None:
+        dead = [t.name for t in self._threads if not t.is_alive()]
+        if dead:
+            self._fail(RuntimeError(f"the thread {dead[0]} died at {self._at_work}"))
 
     def _start(self, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(
@@ -159,37 +211,45 @@ class Pipeline:
             self._fail(error)
 
     def _fail(self, error: BaseException) -> None:
-        with self._changed:
+        with self._failing:
             self._failure = self._failure or error
-            self._changed.notify_all()
+        self._stopped = True
+        self._tell()
+
+    def _tell(self) -> None:
+        """Wake whoever waits; one note is enough, it is taken before the state is looked at."""
+        if self._changes.empty():
+            self._changes.put(None)
 
     # -- encoder thread --------------------------------------------------------------------------
 
     def _encode_all(self) -> None:
         try:
-            while (job := self._jobs.get()) is not None and self._failure is None:
+            while (job := self._jobs.get()) is not None and not self._stopped:
                 # A job is there twice if an interrupt fell between its queueing and its
                 # bookkeeping; its rows are written already.
                 if job.block is not None and job.state.committed_steps > self._encoded_steps:
                     self._encode(job, job.block)
-                job.counts = self._full + self._partial
+                job.counts = self._before + self._newest
                 self._to_commit.put(job)
+                self._at_work["encoder"] = "idle"
         finally:
+            self._pool.close()
             self._to_commit.put(None)
 
     def _encode(self, job: Job, block: Block) -> None:
-        self._stage = f"the copy of block {block.index} to the host"
+        self._at_work["encoder"] = f"the copy of block {block.index} to the host"
         block.wait_ready()
         if job.count < job.state.block_steps:
             block.clear_tail(job.count)
         encoder = BlockEncoder(self._codec, block, job.count, self._grids)
         results = self._pool.map_ahead(encoder.encode, encoder.tasks())
         for name, grid in self._grids.items():
-            self._stage = f"encoding block {block.index} of {name}"
+            self._at_work["encoder"] = f"block {block.index} of {name}"
             shard = self._folder.shard(job.state, name, block.index)
             self._write(shard, encoder.collect(results, grid))
         self._encoded_steps = job.state.committed_steps
-        self._count(encoder.counts(), job.release)
+        self._count(encoder.counts(), block.index)
 
     def _write(self, shard: ShardFile, encoded: Iterator[tuple[Any, bytes]]) -> None:
         try:
@@ -199,45 +259,47 @@ class Pipeline:
             raise
         self._to_commit.put(shard)
 
-    def _count(self, counts: Counts, final: bool) -> None:
-        self._partial = Counts.zero(counts.nonfinite) if final else counts
-        if final:
-            self._full = self._full + counts
+    def _count(self, counts: Counts, index: int) -> None:
+        if index != self._newest_index:
+            self._before, self._newest_index = self._before + self._newest, index
+        self._newest = counts
 
     # -- committer thread ------------------------------------------------------------------------
 
     def _commit_all(self) -> None:
         with_shards = False
-        while (item := self._to_commit.get()) is not None:
-            try:
-                if self._failure is not None:
-                    _discard(item)
-                elif isinstance(item, ShardFile):
-                    self._finish(item)
-                    with_shards = True
-                else:
-                    self._commit(item, with_shards)
-                    with_shards = False
-            except BaseException as error:  # noqa: BLE001  raised again at the caller's next call
-                self._fail(error)
+        try:
+            while (item := self._to_commit.get()) is not None:
+                try:
+                    if self._stopped:
+                        _discard(item)
+                    elif isinstance(item, ShardFile):
+                        self._finish(item)
+                        with_shards = True
+                    elif not item.done:  # it may be there twice
+                        self._commit(item, with_shards)
+                        with_shards = False
+                except BaseException as error:  # noqa: BLE001  raised at the caller's next call
+                    self._fail(error)
+                self._at_work["committer"] = "idle"
+        finally:
+            self._at_rest()
 
     def _finish(self, shard: ShardFile) -> None:
-        self._stage = f"syncing {shard.path}"
+        self._at_work["committer"] = f"the sync of {shard.path}"
         shard.finish()
         self.stored_nbytes += shard.nbytes
 
     def _commit(self, job: Job, with_shards: bool) -> None:
-        self._stage = f"committing step {job.state.committed_steps}"
+        self._at_work["committer"] = f"the commit of step {job.state.committed_steps}"
         counts = job.counts
         state = replace(job.state, num_valid=counts.num_valid, nonfinite=dict(counts.nonfinite))
         self._folder.publish(state, with_shards)
-        with self._changed:
-            self.committed_steps = state.committed_steps
-            self._stage = "nothing"
-            job.done = True
-            if job.block is not None and job.release and job.block not in self._free:
-                self._free.append(job.block)
-            self._changed.notify_all()
+        self.committed_steps = state.committed_steps
+        if job.block is not None and self._holder.get(id(job.block)) is job:
+            self._free.append(job.block)
+        job.done = True
+        self._tell()
 
 
 def _discard(item: ShardFile | Job) -> None:

@@ -11,6 +11,7 @@ writes one so, but reads it. Format: zarr-specs.readthedocs.io, v3 codec "shardi
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
 from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.files import named, open_regular
 from mosaic_collect.grid import FieldGrid
 
 _ABSENT = np.uint64(2**64 - 1)
@@ -54,14 +56,20 @@ class ShardReader:
 
     Raises:
         CorruptStoreError: The file is missing, its index damaged or pointing out of the file.
+        OSError: The system does not let us read it; names the file, as ``read`` does.
     """
 
     def __init__(self, path: str, grid: FieldGrid, codec: ChunkCodec, what: str) -> None:
         self._grid, self._codec, self._what = grid, codec, what
+        self._path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY)
-        except FileNotFoundError as error:
+            self._fd = open_regular(path)
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise CorruptStoreError(f"{what}: the file {path} is missing") from error
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ELOOP):
+                raise CorruptStoreError(f"{what}: {path}: {error.strerror}") from error
+            raise
         try:
             self._index = self._read_index()
         except BaseException:
@@ -94,7 +102,7 @@ class ShardReader:
         if offset == _ABSENT:
             out[...] = self._grid.field.fill_value
             return
-        data = os.pread(self._fd, nbytes, offset)
+        data = named(self._path, os.pread, self._fd, nbytes, offset)
         if len(data) != nbytes:
             raise CorruptStoreError(
                 f"{what}: expected {nbytes} bytes, the file ends after {len(data)}"
@@ -107,7 +115,7 @@ class ShardReader:
         size = os.fstat(self._fd).st_size
         if size < nbytes:
             raise CorruptStoreError(f"{self._what}: {size} bytes cannot hold an index of {nbytes}")
-        raw = memoryview(os.pread(self._fd, nbytes, size - nbytes))
+        raw = memoryview(named(self._path, os.pread, self._fd, nbytes, size - nbytes))
         table = np.frombuffer(checked(raw, f"{self._what}, index"), dtype="<u8")
         index = table.reshape(chunks, 2).astype(np.uint64)
         self._check_index(index, size - nbytes)

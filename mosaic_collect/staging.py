@@ -33,7 +33,7 @@ class Block:
     """One slot of the ring: a buffer ``(padded_envs, block_steps[, dim])`` per field.
 
     Attributes:
-        arrays: The buffers.
+        arrays: The buffers; once the block is ready, padding holds the fill value.
         index: Which block of the store it holds.
         count: Steps staged so far.
         wait_ready: Returns when all staged values have arrived in ``arrays``.
@@ -45,8 +45,6 @@ class Block:
         self.count = 0
         self.wait_ready: Callable[[], None] = _nothing
         self._grids = grids
-        for name, array in arrays.items():
-            array[...] = grids[name].field.fill_value
 
     def start(self, index: int, trajectory_ids: NDArray[np.int64]) -> None:
         """Begin another block; every step has these trajectory ids until ``set_ids``."""
@@ -64,8 +62,15 @@ class Block:
 
 
 def host_arrays(grids: Mapping[str, FieldGrid]) -> dict[str, NDArray[Any]]:
-    """Buffers of one block in ordinary memory."""
-    return {n: np.empty(g.buffer_shape, np.dtype(g.field.dtype)) for n, g in grids.items()}
+    """Buffers of one block in ordinary memory, full of the fill value.
+
+    Zeros are the system's own, not written here: memory that is never staged into is never taken.
+    """
+    arrays = {n: np.zeros(g.buffer_shape, np.dtype(g.field.dtype)) for n, g in grids.items()}
+    for name, array in arrays.items():
+        if grids[name].field.fill_value:
+            array[...] = grids[name].field.fill_value
+    return arrays
 
 
 class HostStaging:
@@ -103,10 +108,10 @@ def as_numpy(value: Any) -> Any:
     """A tensor's values as a NumPy array, without a copy where that is possible."""
     if not is_tensor(value):
         return value
-    tensor = value.detach()
-    if str(tensor.dtype) == "torch.bfloat16":
-        tensor = tensor.float()
-    return tensor.cpu().resolve_conj().resolve_neg().numpy()
+    if str(value.dtype) == "torch.bfloat16":  # which NumPy lacks
+        value = value.float()
+    # One call for detach, copy to the host, and what is only marked as negated or conjugated.
+    return value.numpy(force=True)
 
 
 def _nothing() -> None:

@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 
 from mosaic_collect.commit import DOCUMENT, read_state
 from mosaic_collect.errors import CorruptStoreError, StoreNotFoundError
+from mosaic_collect.files import open_regular
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.metadata import StoreState, array_document, root_document
+from mosaic_collect.parsing import MAX_DOCUMENT_NBYTES
 from mosaic_collect.reading import open_shard
 from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.stats import all_finite, finite_rows
@@ -128,8 +130,8 @@ class _StoreCheck:
 
     def _json(self, path: str) -> Any:
         try:
-            with open(path, "rb") as file:
-                return json.load(file)
+            with os.fdopen(open_regular(path), "rb") as file:
+                return json.loads(file.read(MAX_DOCUMENT_NBYTES))
         except (OSError, ValueError, RecursionError):
             return None
 
@@ -160,8 +162,9 @@ class _StoreCheck:
         self.nbytes += nbytes
         if name == VALID_MASK:
             self._num_valid += found
-        elif name == TRAJECTORY_ID and found is not None:
-            self._check_ids(block, *found)
+        elif name == TRAJECTORY_ID:
+            if not problems:  # ids that could not be read say nothing
+                self._check_ids(block, *found)
         elif name in self._nonfinite:
             self._nonfinite[name] += found
 

@@ -11,6 +11,10 @@ What holds when a call has returned, after a kill, and after a power cut:
 | ``add_step`` | the rows are copied | lost, if not committed by then |
 | ``checkpoint`` | all added steps are committed | they stay |
 | ``close``, leaving ``with`` | the same, and the store is complete | they stay |
+
+An interrupt may fall between any two instructions of the caller's thread. So each call changes the
+writer's account by one assignment that says all of it, and whatever comes before or after that
+assignment can be done again: jobs may be queued twice, ids written twice.
 """
 
 from __future__ import annotations
@@ -23,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from mosaic_collect.errors import ClosedError
+from mosaic_collect.errors import ClosedError, InputError
 from mosaic_collect.inputs import StepCheck, env_indices
 from mosaic_collect.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.opening import OpenStore, open_store
@@ -33,6 +37,8 @@ from mosaic_collect.staging import Block
 from mosaic_collect.trajectories import Trajectories
 
 _log = logging.getLogger(__name__)
+_INTERRUPTS = (KeyboardInterrupt, SystemExit)
+_INTERRUPTED_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -96,6 +102,7 @@ class TrajectoryWriter:
         checkpoint_seconds: float | None = 60.0,
         threads: int | None = None,
     ) -> None:
+        _check_options(checkpoint_seconds, threads)
         opened = open_store(
             os.fspath(path),
             schema,
@@ -106,7 +113,11 @@ class TrajectoryWriter:
             compressor=compressor,
             resume=resume,
         )
-        self._start(opened, threads or min(4, os.cpu_count() or 1), checkpoint_seconds)
+        try:
+            self._start(opened, threads or min(4, os.cpu_count() or 1), checkpoint_seconds)
+        except BaseException:
+            self._abandon(opened)
+            raise
 
     def _start(self, opened: OpenStore, threads: int, checkpoint_seconds: float | None) -> None:
         self._opened, self._staging = opened, opened.staging
@@ -115,13 +126,16 @@ class TrajectoryWriter:
         self._given = dict(self._state.given)
         self._has_mask = self._state.has_mask
         self._metadata = dict(self._state.metadata)
-        self._trajectories = Trajectories(self._state)
+        self._trajectories = Trajectories.after(self._state)
         self._checkpoint_seconds = checkpoint_seconds
-        self._pid, self._closed = os.getpid(), False
+        self._pid, self._closed, self._shut_down = os.getpid(), False, False
         self._block: Block | None = opened.partial
         self._partial_job: Job | None = None
         self._last_job: Job | None = None
-        self._first_step = self._steps = self._state.committed_steps
+        # Steps before the current block, while there is one; all steps, while there is none.
+        self._first_step = self._steps_before = self._state.committed_steps
+        # Whether the rest of the current block may hold other trajectory ids than the account.
+        self._ids_stale = True
         self._stalled = 0.0
         self._opened_at = self._committed_at = time.monotonic()
         self._pipeline = Pipeline(
@@ -131,11 +145,19 @@ class TrajectoryWriter:
             opened.free,
             threads,
             opened.partial_counts,
+            at_rest=opened.lock.release,
         )
         if self._block is not None:
             self._staging.begin(self._block)
-            self._block.set_ids(slice(0, self.num_envs), self._trajectories.ids)
         atexit.register(self._at_exit)
+
+    def _abandon(self, opened: OpenStore) -> None:
+        """Undo a start that failed on its way; nothing was added yet."""
+        atexit.unregister(self._at_exit)
+        pipeline = getattr(self, "_pipeline", None)
+        if pipeline is not None:
+            pipeline.close()
+        opened.lock.release()
 
     # -- what a caller does ----------------------------------------------------------------------
 
@@ -157,16 +179,16 @@ class TrajectoryWriter:
         """
         self._require_open()
         rows = {name: value for name, value in rows.items() if value is not None}
-        self._check.check(rows, valid_mask, self._given)
+        # What a step gave that an interrupt left out decides nothing.
+        self._check.check(rows, valid_mask, self._given if self.num_steps else {})
         self._settle_partial()
         block = self._block_with_room()
+        self._refresh_ids()
         self._staging.stage(block, {**self._with_defaults(rows), VALID_MASK: _mask(valid_mask)})
-        self._given = self._given or self._check.given_by(rows)
+        self._given = self._check.given_by(rows)
         self._has_mask = self._has_mask or valid_mask is not None
-        self._trajectories.step()
-        # Last, and in one: an interrupt before this line leaves the step out altogether.
+        # One assignment adds the step: an interrupt before it leaves the step out altogether.
         block.count += 1
-        self._steps = block.index * self._state.block_steps + block.count
         if self._due():
             self._commit_partial(wait=False)
 
@@ -176,7 +198,7 @@ class TrajectoryWriter:
         Ending the same environment again before another step, or before any step, does nothing.
 
         Args:
-            env_ids: Whole numbers, or a bool mask of shape ``(num_envs,)``.
+            env_ids: Whole numbers, each once, or a bool mask of shape ``(num_envs,)``.
 
         Raises:
             InputError: Not so.
@@ -185,9 +207,14 @@ class TrajectoryWriter:
         self._require_open()
         envs = env_indices(env_ids, self.num_envs)
         self._settle_partial()
-        ended = self._trajectories.end(envs)
+        self._refresh_ids()
+        steps = self.num_steps
+        envs = envs[self._trajectories.open_at(steps)[envs]]
+        self._ids_stale = True
+        self._trajectories = self._trajectories.ending(envs, steps)
         if self._block is not None:
-            self._block.set_ids(ended, self._trajectories.ids[ended])
+            self._block.set_ids(envs, self._trajectories.ids[envs])
+        self._ids_stale = False
 
     def checkpoint(self) -> None:
         """Commit: when it returns, all that was added so far survives kill and power cut.
@@ -212,18 +239,15 @@ class TrajectoryWriter:
     def close(self, complete: bool = True) -> None:
         """Commit everything, end the threads, let the next writer in. A second call does nothing.
 
+        An interrupt meanwhile is raised when everything is committed; a second one at once.
+
         Args:
             complete: Whether the collection is finished; if not, the store stays ``collecting``.
 
         Raises:
             WriteError: Writing failed; what was committed before stays.
         """
-        if self._closed or os.getpid() != self._pid:
-            return
-        try:
-            self._finish(COMPLETE if complete else self._status())
-        finally:
-            self._shut()
+        self._close(complete, interrupts=1)
 
     def __enter__(self) -> TrajectoryWriter:
         return self
@@ -232,8 +256,10 @@ class TrajectoryWriter:
         if kind is None:
             self.close()
             return
+        # Who interrupts the commit that an interrupt caused wants to be gone.
+        interrupts = 0 if issubclass(kind, _INTERRUPTS) else 1
         try:
-            self.close(complete=False)
+            self._close(complete=False, interrupts=interrupts)
         except Exception as failure:  # noqa: BLE001  the caller's goes through, this one beside it
             _log.error("after %s, closing %s failed: %s", kind.__name__, self.path, failure)
             if hasattr(error, "add_note"):
@@ -259,7 +285,10 @@ class TrajectoryWriter:
     @property
     def num_steps(self) -> int:
         """Steps of the store, committed or not."""
-        return self._steps
+        block = self._block
+        if block is None:
+            return self._steps_before
+        return block.index * self._state.block_steps + block.count
 
     @property
     def block_steps(self) -> int:
@@ -279,7 +308,7 @@ class TrajectoryWriter:
     @property
     def stats(self) -> WriterStats:
         """Figures since opening."""
-        steps = self._steps - self._first_step
+        steps = self.num_steps - self._first_step
         return WriterStats(
             steps=steps,
             committed_steps=self._pipeline.committed_steps,
@@ -298,27 +327,36 @@ class TrajectoryWriter:
         commit.
         """
         if self._block is not None and self._block.count == self._state.block_steps:
-            self._hand_over(self._block, release=True)
+            self._submit(self._job(self._block))
+            self._steps_before = self.num_steps
             self._block = None
         if self._block is None:
             start = time.monotonic()
-            block = self._pipeline.acquire()
+            block = self._pipeline.free_block()
             self._stalled += time.monotonic() - start
-            block.start(self._steps // self._state.block_steps, self._trajectories.ids)
+            block.start(self._steps_before // self._state.block_steps, self._trajectories.ids)
             self._staging.begin(block)
             self._block = block
         return self._block
 
-    def _hand_over(self, block: Block, release: bool, status: str = COLLECTING) -> Job:
-        self._staging.seal(block)
-        job = Job(self._snapshot(status), block, block.count, release)
-        self._committed_at = time.monotonic()
-        return self._submit(job)
+    def _refresh_ids(self) -> None:
+        """Put the account's ids into the rest of the block.
 
-    def _submit(self, job: Job) -> Job:
-        self._last_job = self._pipeline.submit(job)
+        A commit of a part of it left the fill value there, or an interrupt old ids.
+        """
+        if self._ids_stale and self._block is not None:
+            self._block.set_ids(slice(0, self.num_envs), self._trajectories.ids)
+        self._ids_stale = False
+
+    def _job(self, block: Block, release: bool = True, status: str = COLLECTING) -> Job:
+        self._staging.seal(block)
+        return Job(self._snapshot(status), block, block.count, release)
+
+    def _submit(self, job: Job) -> None:
+        self._committed_at = time.monotonic()
+        self._last_job = job
+        self._pipeline.submit(job)
         self._published = job.state
-        return job
 
     def _commit_partial(self, wait: bool) -> None:
         """Queue a commit of all added steps; the current block goes on filling afterwards."""
@@ -326,7 +364,9 @@ class TrajectoryWriter:
         state = self._snapshot(self._status())
         if state != self._published:
             if self._block is not None and self._block.count:
-                self._partial_job = self._hand_over(self._block, release=False)
+                # Known before it is queued: from then on the block must not change.
+                self._partial_job = self._job(self._block, release=False)
+                self._submit(self._partial_job)
             else:
                 self._submit(Job(state))
         if wait:
@@ -339,6 +379,7 @@ class TrajectoryWriter:
             start = time.monotonic()
             self._pipeline.wait(self._partial_job)
             self._stalled += time.monotonic() - start
+            self._ids_stale = True
             self._partial_job = None
 
     def _settle_all(self) -> None:
@@ -352,16 +393,16 @@ class TrajectoryWriter:
 
     def _status(self) -> str:
         """What a commit before the end says; a store to which nothing was added stays as it was."""
-        return COLLECTING if self._steps > self._first_step else self._state.status
+        return COLLECTING if self.num_steps > self._first_step else self._state.status
 
     def _snapshot(self, status: str) -> StoreState:
         """The state that is true once all added steps are committed, but for the counts."""
-        runs = self._state.runs
-        if self._steps > self._first_step or not runs:
-            runs = self._opened.runs_with(self._trajectories.open_bitmap())
+        steps, runs = self.num_steps, self._state.runs
+        if steps > self._first_step or not runs:
+            runs = self._opened.runs_with(self._trajectories.open_bitmap(steps))
         return replace(
             self._state,
-            committed_steps=self._steps,
+            committed_steps=steps,
             status=status,
             given=self._given,
             has_mask=self._has_mask,
@@ -381,24 +422,55 @@ class TrajectoryWriter:
 
     # -- the end ---------------------------------------------------------------------------------
 
+    def _close(self, complete: bool, interrupts: int) -> None:
+        if self._shut_down or os.getpid() != self._pid:
+            return
+        came, patience = None, None
+        # Only a commit that was begun is given up: an interrupt outside this try leaves the writer
+        # open, for another close or the interpreter's exit to finish.
+        while not self._closed:
+            try:
+                self._finish(COMPLETE if complete else self._status())
+                self._closed = True
+            except _INTERRUPTS as interrupt:
+                came = interrupt
+                if not interrupts:
+                    patience, self._closed = _INTERRUPTED_SECONDS, True
+                else:
+                    interrupts -= 1
+                    _log.warning("%s: committing first; interrupt again to leave", self.path)
+            except BaseException:
+                self._shut(None)
+                raise
+        self._shut(patience)
+        if came is not None:
+            raise came
+
     def _finish(self, status: str) -> None:
+        """Commit everything. Begun again after an interrupt, it does what is left to do."""
         self._settle_partial()
         final = self._snapshot(status)
         block = self._block
-        if block is not None and block.count and self._steps > self._pipeline.committed_steps:
-            self._hand_over(block, release=True, status=status)
+        if block is not None and block.count and self.num_steps > self._pipeline.committed_steps:
+            self._submit(self._job(block, status=status))
         elif final != self._published:
             self._submit(Job(final))
         self._settle_all()
 
-    def _shut(self) -> None:
+    def _shut(self, patience: float | None) -> None:
+        """End the threads, whose last one releases the lock; called again, it does the rest.
+
+        Args:
+            patience: Seconds to wait for what the threads are at; None: until it is over.
+        """
         self._closed = True
         atexit.unregister(self._at_exit)
-        self._pipeline.close()
+        if not self._pipeline.close(patience):
+            return
         self._staging.close()
-        self._opened.lock.release()
-        self._block = None
+        self._steps_before, self._block = self.num_steps, None
         self._opened.free.clear()
+        self._shut_down = True
 
     def _at_exit(self) -> None:
         if os.getpid() != self._pid:
@@ -411,6 +483,17 @@ class TrajectoryWriter:
             raise ClosedError(f"the writer of {self.path} is closed; resume=True opens another")
         if os.getpid() != self._pid:
             raise ClosedError(f"the writer of {self.path} belongs to process {self._pid}")
+
+
+def _check_options(checkpoint_seconds: Any, threads: Any) -> None:
+    number = isinstance(checkpoint_seconds, (int, float)) and checkpoint_seconds >= 0
+    if checkpoint_seconds is not None and not number:
+        raise InputError(
+            f"checkpoint_seconds: expected a number from 0, or None, got {checkpoint_seconds!r}"
+        )
+    whole = isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1
+    if threads is not None and not whole:
+        raise InputError(f"threads: expected a whole number from 1, or None, got {threads!r}")
 
 
 def _mask(valid_mask: Any) -> Any:

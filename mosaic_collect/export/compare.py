@@ -11,9 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.errors import CorruptExportError
+from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.export.npy_scan import NpyFile, StoredArray, scan_npy
 from mosaic_collect.export.plan import ExportPlan, Options, plan_export
+from mosaic_collect.export.source import exported
+from mosaic_collect.shown import shown
 from mosaic_collect.verify import VerifyReport
 
 
@@ -43,7 +45,10 @@ def verify_export(
     problems = _same_store(file, dataset)
     nbytes = 0
     if not problems:
-        plan = plan_export(dataset, options)
+        try:
+            plan = plan_export(dataset, options)
+        except InputError as error:
+            raise CorruptExportError(f"{file.path}: impossible export options: {error}") from error
         problems = _same_shape(file, plan)
         if not problems:
             problems = _same_values(file, plan, progress or (lambda count: None))
@@ -64,11 +69,18 @@ def _options(file: NpyFile) -> Options:
     asked = ours.get("options") if ours else None
     if not isinstance(asked, dict):
         raise CorruptExportError(f"{file.path}: does not say how it was exported from which store")
+    fields = asked.get("fields")
+    named = isinstance(fields, list) and all(isinstance(name, str) for name in fields)
     try:
         # The layout found, not the one asked for: auto might decide otherwise now.
-        return Options(**{**asked, "layout": (ours or {})["layout"], "allow_incomplete": True})
+        options = Options(
+            **{**asked, "layout": str((ours or {})["layout"]), "allow_incomplete": True}
+        )
     except (TypeError, KeyError) as error:
         raise CorruptExportError(f"{file.path}: unknown export options: {error}") from error
+    if fields is not None and not named:
+        raise CorruptExportError(f"{file.path}: unknown export options: fields {shown(fields)}")
+    return options
 
 
 def _same_store(file: NpyFile, dataset: TrajectoryDataset) -> list[str]:
@@ -76,7 +88,7 @@ def _same_store(file: NpyFile, dataset: TrajectoryDataset) -> list[str]:
     told = {"steps": ours.get("store_steps"), "envs": ours.get("store_envs")}
     have = {"steps": dataset.num_steps, "envs": dataset.num_envs}
     return [
-        f"the file was made from {told[k]} {k}, the store has {have[k]}"
+        f"the file was made from {shown(told[k])} {k}, the store has {have[k]}"
         for k in have
         if told[k] != have[k]
     ]
@@ -89,11 +101,11 @@ def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
         found = None if have is None else (tuple(have.shape), str(have.dtype))
         expected = None if want is None else (want.shape, str(np.dtype(want.dtype)))
         if found != expected:
-            problems.append(f"{name}: expected {expected}, got {found}")
+            problems.append(f"{shown(name)}: expected {expected}, got {found}")
     told = {k: v for k, v in file.plain.get("metadata", {}).items() if k != "mosaic_collect"}
     expected_metadata = {k: v for k, v in plan.metadata.items() if k != "mosaic_collect"}
     if told != expected_metadata:
-        problems.append(f"metadata: expected {expected_metadata}, got {told!r:.500}")
+        problems.append(f"metadata: expected {expected_metadata}, got {shown(told)}")
     return problems
 
 
@@ -125,7 +137,7 @@ def _compare_block(
         values = plan.source.read(name, block, envs)
         for step in range(len(chosen)):
             picked = chosen[step, columns]
-            expected = np.ascontiguousarray(values[step][picked], stored.dtype)
+            expected = exported(values[step][picked], stored.dtype)
             if len(expected):
                 first = int(rows[step, columns][picked][0])
                 found = os.pread(fd, expected.nbytes, stored.offset + first * row_nbytes)

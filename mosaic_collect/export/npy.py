@@ -17,7 +17,7 @@ from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import MosaicCollectError, WriteError
 from mosaic_collect.export.plan import ExportPlan, Options, plan_export
 from mosaic_collect.export.selection import Left
-from mosaic_collect.export.stream import ArrayStream
+from mosaic_collect.export.stream import ArrayStream, pwrite_all
 from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.sizes import size_of
 
@@ -144,7 +144,7 @@ def size_text(plan: ExportPlan) -> str:
 
 def _write(plan: ExportPlan, fd: int, bar: Any) -> None:
     for offset, data in plan.file.pieces:
-        os.pwrite(fd, data, offset)
+        pwrite_all(fd, memoryview(data), offset)
     stream = ArrayStream(plan.source, plan.selection, fd, plan.check_finite, bar.update)
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "mosaic-export") as pool:
         for name, spec in plan.arrays.items():

@@ -12,6 +12,7 @@ Opcodes: CPython Lib/pickletools.py.
 from __future__ import annotations
 
 import os
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,11 +22,19 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from mosaic_collect.errors import CorruptExportError
+from mosaic_collect.files import open_regular
+from mosaic_collect.shown import shown
 
 _MAX_OPCODES = 1_000_000
 _MAX_PLAIN_NBYTES = 1 << 20
 _MAX_HEADER_NBYTES = 1 << 16
+_MAX_AXES = 32
+_MAX_LENGTH = 1 << 48
 _DTYPES = frozenset(("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8"))
+_DICT_HEADER = re.compile(
+    rb"\{'descr': '\|?O8?', 'fortran_order': (True|False), 'shape': \(\), \} *\n?"
+)
+_CALLS = ("numpy.core.multiarray._reconstruct", "numpy.core.multiarray.scalar", "numpy.dtype")
 _MARK = object()
 #: What ill-typed stand-ins and torn structures raise while they are taken apart.
 _MALFORMED = (
@@ -69,7 +78,7 @@ def scan_npy(path: str | os.PathLike[str]) -> NpyFile:
         CorruptExportError: Torn, hostile, or no dict of arrays.
     """
     name = os.fspath(path)
-    with open(name, "rb") as file:
+    with os.fdopen(open_regular(name), "rb") as file:
         size = os.fstat(file.fileno()).st_size
         try:
             _check_header(file)
@@ -79,7 +88,9 @@ def scan_npy(path: str | os.PathLike[str]) -> NpyFile:
         except _MALFORMED as error:
             raise CorruptExportError(f"{name}: not a well-formed file: {error!r:.200}") from error
     content = _content(root, name)
-    arrays = {k: v.stored(f"{name}: {k}") for k, v in content.items() if isinstance(v, _Array)}
+    arrays = {
+        k: v.stored(f"{name}: {shown(k)}") for k, v in content.items() if isinstance(v, _Array)
+    }
     plain = {k: v for k, v in content.items() if not isinstance(v, _Array)}
     return NpyFile(name, size, arrays, plain)
 
@@ -94,15 +105,16 @@ def _content(root: Any, name: str) -> dict[str, Any]:
 
 
 def _check_header(file: BinaryIO) -> None:
-    version = np.lib.format.read_magic(file)
-    if version == (1, 0):
-        shape, _order, dtype = np.lib.format.read_array_header_1_0(file, _MAX_HEADER_NBYTES)
-    elif version == (2, 0):
-        shape, _order, dtype = np.lib.format.read_array_header_2_0(file, _MAX_HEADER_NBYTES)
-    else:
-        raise CorruptExportError(f"npy format version {version} is unknown")
-    if shape != () or dtype != np.dtype(object):
-        raise CorruptExportError(f"holds an array {shape} of {dtype}, expected a dict")
+    """Compared as text: evaluating it, as NumPy does, is for files that one trusts."""
+    magic = file.read(8)
+    if magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
+        raise CorruptExportError("not an npy file")
+    form = "<H" if magic[6] == 1 else "<I"
+    (nbytes,) = struct.unpack(form, file.read(struct.calcsize(form)))
+    header = file.read(min(nbytes, _MAX_HEADER_NBYTES))
+    if not _DICT_HEADER.fullmatch(header):
+        told = shown(header.decode("latin-1").strip())
+        raise CorruptExportError(f"expected a dict, got an array with the header {told}")
 
 
 @dataclass(frozen=True)
@@ -127,15 +139,25 @@ class _Global:
 
 
 class _Dtype:
-    """A dtype under construction."""
+    """A dtype under construction; BUILD fills it."""
 
-    def __init__(self, code: str) -> None:
-        self.code, self.order = code, "="
+    def __init__(self, code: Any, align: Any, copy: Any) -> None:
+        if not isinstance(code, str) or align not in (0, 1) or copy not in (0, 1):
+            raise CorruptExportError("a dtype is not made as NumPy makes one")
+        self.code = code.lstrip("<|=")
+
+    def build(self, version: Any, order: Any, *rest: Any) -> None:
+        """Take the state: nothing but the byte order, for numbers."""
+        if version not in (3, 4) or rest[:3] != (None, None, None) or rest[3:5] != (-1, -1):
+            raise CorruptExportError("a dtype is not made as NumPy makes one")
+        if order not in ("<", "|", "="):
+            raise CorruptExportError(f"byte order {shown(order)}, which MOSAIC cannot take")
 
     def resolve(self) -> np.dtype[Any]:
+        """The dtype, little-endian."""
         if self.code not in _DTYPES:
-            raise CorruptExportError(f"dtype {self.code!r} is no number or bool")
-        return np.dtype("<" + self.code)  # BUILD let no other order pass
+            raise CorruptExportError(f"dtype {shown(self.code)} is no number or bool")
+        return np.dtype("<" + self.code)
 
 
 class _Array:
@@ -147,11 +169,20 @@ class _Array:
         self.fortran: Any = False
         self.values: Any = None
 
+    def build(self, version: Any, shape: Any, dtype: Any, fortran: Any, values: Any) -> None:
+        """Take the state."""
+        if version != 1 or not isinstance(fortran, bool) or not _is_shape(shape):
+            raise CorruptExportError(f"an array with the shape {shown(shape)}")
+        self.shape, self.dtype, self.fortran, self.values = shape, dtype, fortran, values
+
     def stored(self, what: str) -> StoredArray:
         if not isinstance(self.dtype, _Dtype) or not isinstance(self.values, (_Extent, bytes)):
             raise CorruptExportError(f"{what}: expected an array of numbers")
-        dtype = self.dtype.resolve()
         values = self.values
+        try:
+            dtype = self.dtype.resolve()
+        except CorruptExportError as error:
+            raise CorruptExportError(f"{what}: {error}") from error
         if isinstance(values, bytes):
             raise CorruptExportError(f"{what}: values outside the file")
         if values.nbytes != prod(self.shape) * dtype.itemsize:
@@ -192,6 +223,11 @@ class _Machine:
     def number(self, form: str) -> Any:
         """One number of a ``struct`` format."""
         return struct.unpack(form, self._read(struct.calcsize(form)))[0]
+
+    def protocol(self) -> None:
+        """Refuse what ``np.load`` would."""
+        if not 2 <= self.number("<B") <= 5:
+            raise CorruptExportError("an unknown pickle protocol")
 
     def line(self) -> str:
         """A text line."""
@@ -270,7 +306,11 @@ class _Machine:
         target = self._stack[-1]
         if not isinstance(target, dict) or len(values) % 2:
             raise CorruptExportError("expected a dict and pairs")
-        target.update(zip(values[::2], values[1::2], strict=True))
+        keys = values[::2]
+        # Hashing a deeply nested tuple overflows the stack of C.
+        if not all(isinstance(key, (str, int, float, type(None))) for key in keys):
+            raise CorruptExportError("a key that is neither text nor number")
+        target.update(zip(keys, values[1::2], strict=True))
 
     def tuple_of(self, count: int) -> None:
         """Push a tuple of the top values."""
@@ -284,36 +324,45 @@ class _Machine:
 
     def name(self, module: Any, name: Any) -> None:
         """Push a name, without looking it up."""
-        self.push(_Global(str(module), str(name)))
+        if not (isinstance(module, str) and isinstance(name, str)):
+            raise CorruptExportError("a name that is no text")
+        self.push(_Global(module, name))
 
     def call(self) -> None:
         """Stand in for the three calls that arrays and NumPy numbers are made by."""
         arguments, function = self.pop(), self.pop()
-        called = function.plain if isinstance(function, _Global) else repr(function)
+        called = function.plain if isinstance(function, _Global) else shown(function)
+        if not isinstance(arguments, tuple) or called not in _CALLS:
+            needless = "which no dict of arrays needs"
+            raise CorruptExportError(f"it would call {shown(called)}, {needless}")
         if called == "numpy.core.multiarray._reconstruct":
+            self._check_reconstruct(*arguments)
             self.push(_Array())
         elif called == "numpy.dtype":
-            self.push(_Dtype(str(arguments[0]).lstrip("<|=")))
-        elif called == "numpy.core.multiarray.scalar":
-            dtype = arguments[0].resolve()
-            self.push(np.frombuffer(self.bytes_of(arguments[1]), dtype)[0].item())
+            self.push(_Dtype(*arguments))
         else:
-            raise CorruptExportError(f"it would call {called:.100}, which no dict of arrays needs")
+            dtype, value = arguments
+            self.push(np.frombuffer(self.bytes_of(value), dtype.resolve())[0].item())
+
+    def _check_reconstruct(self, kind: Any, shape: Any, code: Any) -> None:
+        named = isinstance(kind, _Global) and kind.plain == "numpy.ndarray"
+        if not named or shape != (0,) or self.bytes_of(code) != b"b":
+            raise CorruptExportError("an array is not made as NumPy makes one")
 
     def build(self) -> None:
         """Give the array or dtype on top its state."""
         state, target = self.pop(), self._stack[-1]
-        if isinstance(target, _Array):
-            _version, target.shape, target.dtype, target.fortran, target.values = state
-            whole = isinstance(target.shape, tuple) and all(type(n) is int for n in target.shape)
-            if not whole or any(n < 0 for n in target.shape):
-                raise CorruptExportError(f"a shape of {target.shape!r:.80}")
-        elif isinstance(target, _Dtype):
-            if state[1] not in ("<", "|", "="):
-                raise CorruptExportError(f"byte order {state[1]!r:.10}, which MOSAIC cannot take")
-            target.order = "=" if state[1] == "|" else state[1]
-        else:
+        if not isinstance(state, tuple) or not isinstance(target, (_Array, _Dtype)):
             raise CorruptExportError("state for something that is no array")
+        target.build(*state)
+
+
+def _is_shape(shape: Any) -> bool:
+    return (
+        isinstance(shape, tuple)
+        and len(shape) <= _MAX_AXES
+        and all(type(n) is int and 0 <= n < _MAX_LENGTH for n in shape)
+    )
 
 
 def _push(value: Any) -> Callable[[_Machine], None]:
@@ -322,7 +371,7 @@ def _push(value: Any) -> Callable[[_Machine], None]:
 
 
 _ACTIONS: dict[bytes, Callable[[_Machine], Any]] = {
-    b"\x80": lambda m: m.number("<B"),  # PROTO
+    b"\x80": lambda m: m.protocol(),
     b"\x95": lambda m: m.number("<Q"),  # FRAME
     b"(": lambda m: m.push(_MARK),
     b"\x94": lambda m: m.put(None),  # MEMOIZE

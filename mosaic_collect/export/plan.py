@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import (
     ExportError,
@@ -16,9 +19,11 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.export.pickle_stream import ArraySpec, FilePlan, plan_file
 from mosaic_collect.export.selection import Left, Rules, Selection, every_pair, select
-from mosaic_collect.export.source import SLAB_NBYTES, Source
+from mosaic_collect.export.source import SLAB_NBYTES, Source, exported
 from mosaic_collect.metadata import COMPLETE, Run, StoreState
-from mosaic_collect.schema import MOSAIC_FIELDS, VALID_MASK, Field
+from mosaic_collect.schema import MOSAIC_FIELDS, TRAJECTORY_ID, VALID_MASK, Field
+from mosaic_collect.stats import all_finite, finite_rows
+from mosaic_collect.truncation import truncated_ids
 
 AUTO, GRID, COMPACT = "auto", "grid", "compact"
 
@@ -74,11 +79,13 @@ def plan_export(dataset: TrajectoryDataset, options: Options) -> ExportPlan:
     # Damage is gone around chunk by chunk.
     source = Source(dataset, 1 if options.skip_damaged else SLAB_NBYTES)
     fields = _chosen_fields(source.state, options)
-    layout = _layout(source.state, fields, options)
+    # Around damage every field is looked into anyway, and cannot be counted before.
+    nonfinite = {} if options.skip_damaged else _nonfinite(source, fields)
+    layout = _layout(source.state, nonfinite, options)
     if layout == GRID:
         selection, left = every_pair(source), Left()
     else:
-        selection, left = select(source, _rules(source, fields, options))
+        selection, left = select(source, _rules(dataset, fields, nonfinite, options))
     if not selection.num_pairs:
         raise ExportError(f"{source.path}: no pair is left to export: {_reasons(left)}")
     arrays = _arrays(source.state, layout, fields, selection.num_pairs)
@@ -130,8 +137,24 @@ def _chosen_fields(state: StoreState, options: Options) -> list[Field]:
     return [f for f in stored if f.name in names]
 
 
-def _layout(state: StoreState, fields: list[Field], options: Options) -> str:
-    nonfinite = {f.name: n for f in fields if (n := state.nonfinite.get(f.name, 0))}
+def _nonfinite(source: Source, fields: list[Field]) -> dict[str, int]:
+    """Per field of the export that holds any: pairs with NaN or infinity, as the file has them."""
+    counts = {f.name: source.state.nonfinite.get(f.name, 0) for f in fields}
+    # float64 turns infinite beyond float32's range, which the store's own counts do not tell.
+    counts.update({f.name: _count_nonfinite(source, f) for f in fields if f.dtype == "float64"})
+    return {name: count for name, count in counts.items() if count}
+
+
+def _count_nonfinite(source: Source, field: Field) -> int:
+    count = 0
+    for block in range(source.num_blocks):
+        for envs in source.slabs(source.state.grid(field.name)):
+            values = exported(source.read(field.name, block, envs), np.float32)
+            count += 0 if all_finite(values) else int(np.count_nonzero(~finite_rows(values)))
+    return count
+
+
+def _layout(state: StoreState, nonfinite: dict[str, int], options: Options) -> str:
     if options.layout == GRID:
         if nonfinite and not options.allow_nonfinite:
             raise NonFiniteError(
@@ -148,16 +171,26 @@ def _layout(state: StoreState, fields: list[Field], options: Options) -> str:
     return COMPACT
 
 
-def _rules(source: Source, fields: list[Field], options: Options) -> Rules:
+def _rules(
+    dataset: TrajectoryDataset,
+    fields: list[Field],
+    nonfinite: dict[str, int],
+    options: Options,
+) -> Rules:
     names = [f.name for f in fields]
+    floats = [f.name for f in fields if f.dtype.startswith("float")]
     return Rules(
         fields=names,
-        finite_fields=[n for n in names if source.state.nonfinite.get(n)],
+        finite_fields=floats if options.skip_damaged else list(nonfinite),
         skip_damaged=options.skip_damaged,
-        truncated_ids=None,
+        truncated_ids=_truncated(dataset) if options.exclude_truncated else None,
         max_pairs=options.max_pairs,
         seed=options.seed,
     )
+
+
+def _truncated(dataset: TrajectoryDataset) -> NDArray[np.int64]:
+    return truncated_ids(dataset.state, lambda step: dataset.read(TRAJECTORY_ID, step, step + 1)[0])
 
 
 def _arrays(

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.export.draw import Draw
-from mosaic_collect.export.source import Source
+from mosaic_collect.export.source import Source, exported
 from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.stats import all_finite, finite_rows
 
@@ -146,16 +146,21 @@ class _Search:
         return self._mask(block, bad) & ~bad
 
     def _mask(self, block: int, damaged: Mask) -> Mask:
-        """The mask; where it is damaged itself, all False, and noted in ``damaged``."""
-        mask = self._read(VALID_MASK, block, range(damaged.shape[1]), damaged)
-        return np.zeros_like(damaged) if mask is None else mask
+        """The mask; where it is damaged itself, False, and noted in ``damaged``."""
+        mask = np.zeros_like(damaged)
+        for envs in self._source.slabs(self._source.state.grid(VALID_MASK)):
+            values = self._read(VALID_MASK, block, envs, damaged)
+            if values is not None:
+                mask[:, envs.start : envs.stop] = values
+        return mask
 
     def _look_at(self, name: str, block: int, damaged: Mask, nonfinite: Mask) -> None:
         for envs in self._source.slabs(self._source.state.grid(name)):
             values = self._read(name, block, envs, damaged)
-            finite = values is None or name not in self._rules.finite_fields or all_finite(values)
-            if values is not None and not finite:
-                nonfinite[:, envs.start : envs.stop] |= ~finite_rows(values)
+            if values is not None and name in self._rules.finite_fields:
+                values = exported(values, np.float32)
+                if not all_finite(values):
+                    nonfinite[:, envs.start : envs.stop] |= ~finite_rows(values)
 
     def _truncated(self, block: int, damaged: Mask) -> Mask:
         found = np.zeros_like(damaged)

@@ -55,3 +55,9 @@ class Source:
     def mask(self, block: int) -> NDArray[np.bool_]:
         """Valid pairs of a block, ``(steps of the block, N)``."""
         return self.read(VALID_MASK, block, range(self.num_envs))
+
+
+def exported(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Values as the file has them, C-contiguous; float64 beyond float32's range turns infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.export.selection import Selection
-from mosaic_collect.export.source import Source
+from mosaic_collect.export.source import Source, exported
 from mosaic_collect.stats import all_finite, finite_rows
 
 Progress = Callable[[int], object]
@@ -79,12 +79,12 @@ class ArrayStream:
             return 0
         values = self._source.read(field, block, envs)
         rows = values if mine.all() else values[mine]
-        rows = np.ascontiguousarray(rows, dtype)
+        rows = exported(rows, dtype)
         if self._finite and rows.dtype.kind == "f":
             self._check(rows, field, block)
         data = rows.reshape(-1).view(np.uint8).data
         if len(envs) == self._source.num_envs:
-            _pwrite_all(self._fd, data, start)
+            pwrite_all(self._fd, data, start)
             return len(data)
         # Rows of one step lie together in the file, behind those of the environments before.
         ends = np.cumsum(np.count_nonzero(mine, axis=1)) * row_nbytes
@@ -92,7 +92,7 @@ class ArrayStream:
         steps -= np.count_nonzero(chosen[:, envs.start :], axis=1)
         begin = 0
         for end, before in zip(ends.tolist(), (steps * row_nbytes).tolist(), strict=True):
-            _pwrite_all(self._fd, data[begin:end], start + before)
+            pwrite_all(self._fd, data[begin:end], start + before)
             begin = end
         return len(data)
 
@@ -112,7 +112,8 @@ class ArrayStream:
             os.posix_fadvise(self._fd, start, nbytes, os.POSIX_FADV_DONTNEED)
 
 
-def _pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+def pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+    """Write all of ``data`` at ``offset``, however few bytes a call takes."""
     while len(data):
         written = os.pwrite(fd, data, offset)
         data, offset = data[written:], offset + written

@@ -49,7 +49,7 @@ class Target:
         if free < nbytes:
             raise SpaceError(f"{path}: {nbytes} bytes needed, {free} free")
         try:
-            self.fd = os.open(self._temp, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self.fd = self._open()
         except OSError as error:
             raise WriteError(f"{path}: cannot be written: {error}") from error
         try:
@@ -72,16 +72,26 @@ class Target:
                 os.fsync(self.fd)
                 os.replace(self._temp, self._path)
                 PosixFiles().sync_folder(os.path.dirname(os.path.abspath(self._path)))
-            else:
-                self._discard()
+        except BaseException:
+            self._discard()
+            raise
         finally:
+            if kind is not None:
+                self._discard()
             os.close(self.fd)
+
+    def _open(self) -> int:
+        return os.open(self._temp, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
     def _claim(self, nbytes: int) -> None:
         try:
-            fcntl.lockf(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # flock and not lockf: it keeps threads of one process apart, too.
+            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise WriteError(f"{self._path}: another export is writing it") from error
+        if not self._is_temp():
+            # It was another export's until just now, and has the target's name by now.
+            raise WriteError(f"{self._path}: another export is writing it")
         os.ftruncate(self.fd, 0)
         try:
             os.posix_fallocate(self.fd, 0, nbytes)
@@ -91,6 +101,14 @@ class Target:
                 raise SpaceError(f"{self._path}: no room for {nbytes} bytes: {error}") from error
             raise WriteError(f"{self._path}: cannot be written: {error}") from error
 
+    def _is_temp(self) -> bool:
+        """Whether the open file is the one that has the temp name now."""
+        try:
+            return os.path.samestat(os.fstat(self.fd), os.stat(self._temp))
+        except FileNotFoundError:
+            return False
+
     def _discard(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._temp)
+        if self._is_temp():
+            with contextlib.suppress(OSError):
+                os.unlink(self._temp)

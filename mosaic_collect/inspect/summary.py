@@ -10,6 +10,7 @@ from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.export.compare import provenance
 from mosaic_collect.export.npy_scan import scan_npy
 from mosaic_collect.grid import FieldGrid
+from mosaic_collect.shown import shown
 
 
 @dataclass(frozen=True)
@@ -103,19 +104,27 @@ def _export(path: str) -> Summary:
     told = metadata if isinstance(metadata, dict) else {}
     ours = provenance(file)
     facts = [
-        ("valid pairs", f"{told.get('num_steps', 'not said')}"),
-        ("trajectories", f"{told.get('num_trajectories', 'not said')}"),
+        ("valid pairs", shown(told.get("num_steps", "not said"))),
+        ("trajectories", shown(told.get("num_trajectories", "not said"))),
         ("valid_mask", "yes" if "valid_mask" in file.arrays else "no: every row counts"),
     ]
     if ours:
-        left = {k: v for k, v in dict(ours.get("left_out", {})).items() if v}
         facts += [
-            ("layout", str(ours.get("layout"))),
-            ("left out", ", ".join(f"{v} {k}" for k, v in left.items()) or "nothing"),
-            ("from", f"{ours.get('store_steps')} steps x {ours.get('store_envs')} envs"),
+            ("layout", shown(ours.get("layout"))),
+            ("left out", _left_out(ours.get("left_out"))),
+            (
+                "from",
+                f"{shown(ours.get('store_steps'))} steps x {shown(ours.get('store_envs'))} envs",
+            ),
         ]
     plain = {k: v for k, v in told.items() if k != "mosaic_collect"}
     return Summary(path, "export", fields, tuple(facts), plain)
+
+
+def _left_out(told: Any) -> str:
+    if not isinstance(told, dict):
+        return shown(told)
+    return ", ".join(f"{shown(v)} {shown(k)}" for k, v in told.items() if v) or "nothing"
 
 
 def _share(state: Any) -> str:

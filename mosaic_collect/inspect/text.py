@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from typing import Any
 
 from mosaic_collect.inspect.summary import Summary
-
-_MOST_METADATA = 100
+from mosaic_collect.shown import shown
 
 
 def summary_text(summary: Summary) -> str:
     """The whole summary, a line an item."""
     lines = [f"{summary.kind} {summary.path}"]
-    lines += [f"  {name + ':':14}{value}" for name, value in summary.facts]
+    lines += [f"  {name + ':':14}{shown(value)}" for name, value in summary.facts]
     if summary.fields:
         lines += ["", table(_HEAD, [*_rows(summary), _total(summary)], right_from=2)]
     if summary.metadata:
         lines += ["", "  metadata:"]
-        lines += [f"    {key}: {_short(value)}" for key, value in summary.metadata.items()]
+        lines += [f"    {shown(key)}: {shown(value)}" for key, value in summary.metadata.items()]
     return "\n".join(lines)
 
 
@@ -43,7 +40,7 @@ _HEAD = ("field", "dtype", "shape", "raw MB", "stored MB", "ratio", "NaN/inf")
 def _rows(summary: Summary) -> list[list[str]]:
     return [
         [
-            f.name,
+            shown(f.name),
             f.dtype,
             " x ".join(f"{n:,}" for n in f.shape),
             _megabytes(f.raw_nbytes),
@@ -68,8 +65,3 @@ def _megabytes(nbytes: float) -> str:
 
 def _ratio(raw: int, stored: int) -> str:
     return f"{raw / stored:.2f}" if stored else "-"
-
-
-def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else json.dumps(value, default=str)
-    return text if len(text) <= _MOST_METADATA else text[: _MOST_METADATA - 3] + "..."

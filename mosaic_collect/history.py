@@ -1,0 +1,110 @@
+"""The last frames of each environment, term by term.
+
+frames pushed      a b c, environment reset, d      histories of three frames, of one term
+
+oldest first       [a a a] [a a b] [a b c] [d d d]  Isaac Lab's and mjlab's own, the default:
+filled by first                                     what a deployed student sees
+newest first       [a 0 0] [b a 0] [c b a] [d 0 0]  as MOSAIC's builder has it
+zero-filled
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from mosaic_collect.errors import InputError
+
+OLDEST_FIRST, NEWEST_FIRST = "oldest_first", "newest_first"
+FIRST_FRAME, ZEROS = "first_frame", "zeros"
+
+
+class FrameHistory:
+    """Histories of several terms, laid out as all frames of the first, then all of the next.
+
+    Args:
+        num_envs: Environments, N.
+        dims: Width of each term's frame.
+        length: Frames kept, the newest included; at least 1.
+        device: Where they are kept.
+        order: ``oldest_first`` or ``newest_first``.
+        fill: What stands before the first frame after a reset: ``first_frame`` or ``zeros``.
+
+    Attributes:
+        buffers: Per term ``(num_envs, length, dim)``, in ``order``.
+
+    Raises:
+        InputError: An unknown order or fill, or a length below 1.
+    """
+
+    def __init__(
+        self,
+        num_envs: int,
+        dims: Mapping[str, int],
+        length: int,
+        device: torch.device,
+        order: str = OLDEST_FIRST,
+        fill: str = FIRST_FRAME,
+    ) -> None:
+        _check(length, order, fill)
+        self._oldest_first, self._fill_first = order == OLDEST_FIRST, fill == FIRST_FRAME
+        self.buffers = {
+            key: torch.zeros(num_envs, length, dim, device=device) for key, dim in dims.items()
+        }
+        self._empty = torch.ones(num_envs, dtype=torch.bool, device=device)
+        self._pushed: dict[str, torch.Tensor] = {}
+
+    def push(self, frames: Mapping[str, torch.Tensor]) -> None:
+        """Store one frame per term, ``(num_envs, dim)`` each; a copy."""
+        self.buffers = self._with(frames)
+        self._empty[:] = False
+        self._pushed = dict(frames)
+
+    def observe(self, frames: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """The histories that end with these frames, pushed just now or not yet; stores nothing.
+
+        Returns:
+            Shape ``(num_envs, length * sum of dims)``.
+        """
+        buffers = self.buffers if self._is_pushed(frames) else self._with(frames)
+        return torch.cat([b.flatten(start_dim=1) for b in buffers.values()], dim=-1)
+
+    def reset(self, rows: Any) -> None:
+        """Forget the frames of these environments: whole numbers, a bool mask, or a slice."""
+        self._empty[rows] = True
+        for buffer in self.buffers.values():
+            buffer[rows] = 0.0
+        self._pushed = {}
+
+    def _with(self, frames: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {key: self._appended(self.buffers[key], frame) for key, frame in frames.items()}
+
+    def _appended(self, buffer: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
+        newest = frame.to(buffer.device).unsqueeze(1)
+        kept = buffer[:, 1:] if self._oldest_first else buffer[:, :-1]
+        moved = torch.cat((kept, newest) if self._oldest_first else (newest, kept), dim=1)
+        if not self._fill_first:
+            return moved
+        return torch.where(self._empty[:, None, None], newest, moved)
+
+    def _is_pushed(self, frames: Mapping[str, torch.Tensor]) -> bool:
+        # The same tensors may hold the next step's values by now: compare those as well.
+        at = -1 if self._oldest_first else 0
+        return bool(self._pushed) and all(
+            frame is self._pushed[key] and torch.equal(frame, self.buffers[key][:, at])
+            for key, frame in frames.items()
+        )
+
+
+def _check(length: int, order: str, fill: str) -> None:
+    problems = []
+    if length < 1:
+        problems.append(f"history_length: expected at least 1, got {length}")
+    if order not in (OLDEST_FIRST, NEWEST_FIRST):
+        problems.append(f"order: expected {OLDEST_FIRST} or {NEWEST_FIRST}, got {order!r}")
+    if fill not in (FIRST_FRAME, ZEROS):
+        problems.append(f"fill: expected {FIRST_FRAME} or {ZEROS}, got {fill!r}")
+    if problems:
+        raise InputError("; ".join(problems))

@@ -1,0 +1,110 @@
+"""``export``: a store to MOSAIC's ``.npy``, beside what ``dd conv=fdatasync`` writes there."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from argparse import Namespace
+from typing import Any
+
+import numpy as np
+
+from benchlib.ingest import DifferentDataError, record_all, remove
+from benchlib.measure import MB, Meter, in_child, medians, spread
+from benchlib.peers import Plan
+from benchlib.table import show
+from benchlib.workload import Workload, make_workload
+
+_LAYOUTS = ("grid", "compact")
+_STEPS_AT_ONCE = 64
+
+
+def export(args: Namespace) -> dict[str, Any]:
+    """The subcommand."""
+    workload = make_workload(args.num_envs, args.dims, args.noise)
+    steps = max(1, int(args.export_gb * 1e9) // workload.step_nbytes)
+    store, file = (os.path.join(args.folder, n) for n in ("export.zarr", "export.npy"))
+    plan = Plan(store, steps, args.block_steps, args.buffer_mb, args.compressor)
+    runs: dict[str, list[dict[str, float]]] = {"dd": [], **{layout: [] for layout in _LAYOUTS}}
+    remove(store)
+    try:
+        in_child(record_all, workload, plan)
+        for number in range(args.export_runs):
+            runs["dd"].append(_dd(file, steps * workload.step_nbytes))
+            for layout in _LAYOUTS:
+                os.sync()
+                runs[layout].append(in_child(_export, store, file, layout))
+                if number == 0:
+                    in_child(compare_export, workload, file, steps, layout)
+                remove(file)
+    finally:
+        remove(store)
+        remove(file)
+    sequential = medians(runs["dd"])["mb_s"]
+    rows = [_row(name, figures, sequential) for name, figures in runs.items()]
+    show(f"Export of {steps} steps, medians of {args.export_runs}", rows)
+    return {name: {"runs": f, "median": medians(f)} for name, f in runs.items()}
+
+
+def compare_export(workload: Workload, file: str, steps: int, layout: str) -> None:
+    """Load the file as MOSAIC does, and hold every value against what was recorded.
+
+    Raises:
+        DifferentDataError: Naming the field and step.
+    """
+    data = np.load(file, allow_pickle=True).item()
+    done = 0
+    for start in range(0, steps, _STEPS_AT_ONCE):
+        order = np.arange(start, min(start + _STEPS_AT_ONCE, steps)) % workload.pool_steps
+        mask = workload.pool["valid_mask"][order]
+        count = len(order) if layout == "grid" else int(mask.sum())
+        for name, pool in workload.pool.items():
+            if name not in data:
+                continue
+            expected = pool[order] if layout == "grid" else pool[order][mask][:, None]
+            if data[name][done : done + count].tobytes() != expected.tobytes():
+                raise DifferentDataError(f"export, {name}, step {start}: other values than given")
+        done += count
+    if len(data["actions"]) != done:
+        raise DifferentDataError(f"export: expected {done} rows, got {len(data['actions'])}")
+
+
+def _export(store: str, file: str, layout: str) -> dict[str, float]:
+    from mosaic_collect import export_npy
+
+    meter = Meter()
+    meter.start()
+    export_npy(store, file, layout=layout, progress=False)
+    figures = meter.stop()
+    size = os.path.getsize(file)
+    return {
+        "mb_s": size / MB / figures["wall_s"],
+        "cpu_s_per_gb": figures["cpu_s"] / size * 1e9,
+        "peak_mb": figures["peak_mb"],
+        "file_mb": size / MB,
+    }
+
+
+def _dd(file: str, nbytes: int) -> dict[str, float]:
+    blocks = max(1, nbytes // (4 << 20))
+    command = ["dd", "if=/dev/zero", f"of={file}", "bs=4M", f"count={blocks}", "conv=fdatasync"]
+    os.sync()
+    start = time.perf_counter()
+    subprocess.run(command, check=True, capture_output=True)
+    seconds = time.perf_counter() - start
+    remove(file)
+    return {"mb_s": blocks * (4 << 20) / MB / seconds, "file_mb": blocks * (4 << 20) / MB}
+
+
+def _row(name: str, figures: list[dict[str, float]], sequential: float) -> dict[str, Any]:
+    middle = medians(figures)
+    return {
+        "what": "dd conv=fdatasync" if name == "dd" else f"export, {name}",
+        "MB/s": middle["mb_s"],
+        "of dd": f"{middle['mb_s'] / sequential:.2f}",
+        "CPU s per GB": middle.get("cpu_s_per_gb"),
+        "peak RAM MB": middle.get("peak_mb"),
+        "file MB": middle["file_mb"],
+        "spread": f"{spread(f['mb_s'] for f in figures):.0%}",
+    }

@@ -1,0 +1,210 @@
+"""``gpu``: what recording costs a simulator on a CUDA device, and whether every bit arrives."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from argparse import Namespace
+from typing import Any
+
+import numpy as np
+
+from benchlib.ingest import DifferentDataError, remove
+from benchlib.measure import MB, in_child, percentile
+from benchlib.peers import Plan
+from benchlib.table import show
+from benchlib.workload import Workload, make_workload
+
+_STEP_MS = 20.0
+_POOL_ON_DEVICE = 64
+
+
+def gpu(args: Namespace) -> dict[str, Any]:
+    """The subcommand; says why where there is nothing to measure."""
+    reason = in_child(_why_not)
+    if reason:
+        print(f"\n### GPU: not measured, {reason}\n", flush=True)
+        return {"skipped": reason}
+    workload, small = (
+        make_workload(args.num_envs, args.dims, args.noise),
+        make_workload(16, "small"),
+    )
+    path = os.path.join(args.folder, "gpu.zarr")
+    plan = Plan(path, args.steps, args.block_steps, args.buffer_mb, "auto")
+    # A ring of three blocks of about two steps: thousands of blocks in a few seconds.
+    many = Plan(path, 4 * args.steps, 2, 7 * small.step_nbytes / MB, "auto")
+    results = {}
+    for measure in (host_time, copy_rate, step_loss, correctness):
+        mine = (small, many) if measure is correctness else (workload, plan)
+        remove(path)
+        try:
+            results[measure.__name__] = in_child(measure, *mine)
+        finally:
+            remove(path)
+    show("GPU", [{"what": n, **figures} for n, f in results.items() for figures in [_flat(f)]])
+    return results
+
+
+def host_time(workload: Workload, plan: Plan) -> dict[str, float]:
+    """Host microseconds of ``add_step`` for six fields, the device idle or not."""
+    import torch
+
+    steps, writer = _on_device(workload), _writer(workload, plan)
+    taken = []
+    for index in range(plan.steps):
+        rows = steps[index % len(steps)]
+        start = time.perf_counter()
+        writer.add_step(**rows)
+        taken.append((time.perf_counter() - start) * 1e6)
+        if index % 16 == 15:
+            # Enough pause that the disk keeps up: it is the call that is measured.
+            torch.cuda.synchronize()
+            time.sleep(0.01)
+    writer.close()
+    return {
+        "p50_us": percentile(taken, 0.5),
+        "p99_us": percentile(taken, 0.99),
+        "max_us": max(taken),
+    }
+
+
+def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
+    """A block's way off the device, beside one large pinned copy of as many bytes."""
+    import torch
+
+    from mosaic_collect.cuda_staging import cuda_staging
+
+    writer = _writer(workload, plan)
+    grids = writer._state.grids()
+    writer.close()
+    staging = cuda_staging(grids, workload.num_envs, "cuda:0")
+    block, rows = staging.new_block(), _on_device(workload)[0]
+    nbytes = sum(block.arrays[n].nbytes for n in rows)
+    source = torch.empty(nbytes, dtype=torch.uint8, device="cuda:0")
+    target = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+    ours, plain = [], []
+    for _ in range(20):
+        staging.begin(block)
+        staging.stage(block, rows)
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        staging.seal(block)
+        block.wait_ready()
+        ours.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        target.copy_(source, non_blocking=True)
+        torch.cuda.synchronize()
+        plain.append(time.perf_counter() - start)
+    block_s, plain_s = percentile(ours, 0.5), percentile(plain, 0.5)
+    return {
+        "block_mb_s": nbytes / MB / block_s,
+        "pinned_mb_s": nbytes / MB / plain_s,
+        "share": plain_s / block_s,
+    }
+
+
+def step_loss(workload: Workload, plan: Plan) -> dict[str, float]:
+    """Steps a second of a simulation that keeps the device busy 20 ms a step."""
+    alone = _simulated(workload, None, plan.steps // 4)
+    writer = _writer(workload, plan)
+    recorded = _simulated(workload, writer, plan.steps // 4)
+    writer.close()
+    return {"alone_steps_s": alone, "recorded_steps_s": recorded, "loss": 1 - recorded / alone}
+
+
+def correctness(workload: Workload, plan: Plan) -> dict[str, float]:
+    """Under load, with random delays, and sources overwritten at once, nothing may change.
+
+    Raises:
+        DifferentDataError: It did.
+    """
+    import torch
+
+    from mosaic_collect import TrajectoryDataset
+
+    steps, writer, chance = _on_device(workload), _writer(workload, plan), random.Random(0)
+    buffers = {n: torch.empty_like(v) for n, v in steps[0].items()}
+    load = torch.randn(2048, 2048, device="cuda:0")
+    for index in range(plan.steps):
+        for name, buffer in buffers.items():
+            buffer.copy_(steps[index % len(steps)][name], non_blocking=True)
+        torch.cuda._sleep(chance.randrange(2_000_000))
+        load = (load @ load).clamp(-1, 1)
+        writer.add_step(**buffers)
+        for buffer in buffers.values():
+            buffer.fill_(1)
+    blocks = writer.num_steps // writer.block_steps
+    writer.close()
+    dataset = TrajectoryDataset(plan.path)
+    for start in range(0, plan.steps, 64):
+        order = np.arange(start, min(start + 64, plan.steps)) % len(steps)
+        for name, pool in workload.pool.items():
+            if dataset.read(name, start, start + len(order)).tobytes() != pool[order].tobytes():
+                raise DifferentDataError(f"{name}, step {start}: other values than given")
+    return {"blocks": blocks, "differences": 0}
+
+
+def _simulated(workload: Workload, writer: Any, steps: int) -> float:
+    import torch
+
+    rows = _on_device(workload)
+    cycles = _cycles_of(_STEP_MS)
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for index in range(steps):
+        torch.cuda._sleep(cycles)
+        if writer is not None:
+            writer.add_step(**rows[index % len(rows)])
+        # As a simulator does, which needs the step's results for the next action.
+        torch.cuda.current_stream().synchronize()
+    return steps / (time.perf_counter() - start)
+
+
+def _cycles_of(milliseconds: float) -> int:
+    """How long ``torch.cuda._sleep`` must be told to sleep."""
+    import torch
+
+    probe = 50_000_000
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    for _ in range(2):  # the first warms up
+        begin.record()
+        torch.cuda._sleep(probe)
+        end.record()
+        end.synchronize()
+    return int(probe * milliseconds / begin.elapsed_time(end))
+
+
+def _on_device(workload: Workload) -> list[dict[str, Any]]:
+    import torch
+
+    count = min(_POOL_ON_DEVICE, workload.pool_steps)
+    return [
+        {n: torch.from_numpy(v).to("cuda:0") for n, v in workload.true_step(i).items()}
+        for i in range(count)
+    ]
+
+
+def _writer(workload: Workload, plan: Plan) -> Any:
+    from benchlib.peers.ours import schema_of
+    from mosaic_collect import TrajectoryWriter
+
+    return TrajectoryWriter(
+        plan.path,
+        schema_of(workload),
+        workload.num_envs,
+        device="cuda:0",
+        buffer_mb=plan.buffer_mb,
+    )
+
+
+def _why_not() -> str:
+    try:
+        import torch
+    except ImportError:
+        return "torch is not installed"
+    return "" if torch.cuda.is_available() else "torch sees no CUDA device"
+
+
+def _flat(figures: dict[str, float]) -> dict[str, str]:
+    return {"figures": ", ".join(f"{k} {v:.4g}" for k, v in figures.items())}

@@ -1,0 +1,137 @@
+"""Running a function in a child process of its own and measuring what it took."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import resource
+import statistics
+import time
+import traceback
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+MB = 1_000_000
+
+
+class Meter:
+    """Wall seconds, CPU seconds of all threads, and peak memory, from ``start`` to ``stop``."""
+
+    def start(self) -> None:
+        """Begin; what the process holds already does not count as memory taken."""
+        self._reset_peak()
+        self._memory = status_nbytes("VmRSS")
+        self._cpu = _cpu_seconds()
+        self._wall = time.perf_counter()
+
+    def stop(self) -> dict[str, float]:
+        """The figures; memory includes pages of files that are mapped."""
+        wall = time.perf_counter() - self._wall
+        cpu = _cpu_seconds() - self._cpu
+        peak = status_nbytes("VmHWM") - self._memory
+        return {"wall_s": wall, "cpu_s": cpu, "peak_mb": peak / MB}
+
+    def _reset_peak(self) -> None:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+
+
+def in_child(function: Callable[..., Any], *args: Any) -> Any:
+    """The result of ``function`` in a forked child, which shares the pool and nothing else.
+
+    Raises:
+        RuntimeError: It failed there; the message has the child's traceback.
+    """
+    context = multiprocessing.get_context("fork")
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_child, args=(theirs, function, args))
+    child.start()
+    theirs.close()
+    try:
+        good, result = ours.recv()
+    except EOFError:
+        good, result = False, "the child died"
+    child.join()
+    if not good:
+        raise RuntimeError(result)
+    return result
+
+
+def _child(pipe: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> None:
+    try:
+        pipe.send((True, function(*args)))
+    except BaseException:  # noqa: BLE001  the parent raises it
+        pipe.send((False, traceback.format_exc()))
+
+
+def medians(runs: Iterable[dict[str, float]]) -> dict[str, float]:
+    """Per figure, the median over the runs."""
+    runs = list(runs)
+    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
+
+
+def spread(values: Iterable[float]) -> float:
+    """How noisy: (largest - smallest) / median."""
+    values = list(values)
+    middle = statistics.median(values)
+    return (max(values) - min(values)) / middle if middle else 0.0
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The value that ``share`` of the values do not exceed."""
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+def tree_nbytes(path: str) -> int:
+    """Bytes of all files under ``path``."""
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    folders = os.walk(path)
+    return sum(os.path.getsize(os.path.join(f, n)) for f, _, names in folders for n in names)
+
+
+def sync_tree(path: str) -> None:
+    """Make a file, or a folder with all that is in it, survive a power cut."""
+    for folder, _, names in os.walk(path):
+        for name in (*names, ""):
+            sync_path(os.path.join(folder, name))
+    if os.path.isfile(path):
+        sync_path(path)
+
+
+def sync_path(path: str) -> None:
+    """``fsync`` one file or folder."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def one_torch_thread() -> Iterator[None]:
+    """Torch's own threads would take the cores that are measured."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _cpu_seconds() -> float:
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def status_nbytes(key: str) -> int:
+    """A figure of this process that the kernel keeps, ``VmRSS`` say, in bytes."""
+    with open("/proc/self/status") as file:
+        for line in file:
+            if line.startswith(key):
+                return int(line.split()[1]) * 1024
+    raise OSError(f"/proc/self/status has no {key}")

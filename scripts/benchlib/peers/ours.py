@@ -1,0 +1,43 @@
+"""This package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from benchlib.peers import Plan
+from benchlib.workload import DIMS, Rows, Workload
+from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
+
+__all__ = ["DIMS", "Ours", "schema_of"]
+
+
+def schema_of(workload: Workload) -> Schema:
+    """The fields of a workload."""
+    width = {name: values.shape[-1] for name, values in workload.pool.items()}
+    return Schema.mosaic(width["observations"], width["actions"], width["student_observations"])
+
+
+class Ours:
+    """``TrajectoryWriter``."""
+
+    def __init__(self, workload: Workload, plan: Plan) -> None:
+        self.writer = TrajectoryWriter(
+            plan.path,
+            schema_of(workload),
+            workload.num_envs,
+            buffer_mb=plan.buffer_mb,
+            compressor=plan.compressor,
+        )
+        workload.require_distinct(self.writer.block_steps)
+
+    def add(self, rows: Rows) -> None:
+        self.writer.add_step(**rows)
+
+    def finish(self) -> None:
+        self.writer.close()
+
+    @staticmethod
+    def read(path: str, field: str, start: int, stop: int) -> NDArray[Any]:
+        return TrajectoryDataset(path, threads=1).read(field, start, stop)

@@ -1,0 +1,205 @@
+"""Collect expert trajectories in Isaac Lab, 2.1 to 2.3, with the flags of MOSAIC's own script.
+
+    python scripts/collect_expert_trajectories.py --headless \
+        --task Expert-General-Tracking-Flat-G1-MOSAIC-v0 --checkpoint_path model.pt \
+        --motion MOTIONS --output_path expert.npy --num_envs 800 --steps_per_env 500 \
+        --student_task MOSAIC-Distill-General-Tracking-Flat-G1-v0
+
+Run it with Isaac Lab's Python, with MOSAIC's packages installed. Steps go to a store at once
+(``expert.zarr``), so a run that was stopped goes on with ``--resume``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+import traceback
+from typing import Any
+
+from isaaclab.app import AppLauncher
+
+from mosaic_collect.adapters.isaaclab_cli import Plan, add_arguments
+from mosaic_collect.errors import InputError, MosaicCollectError
+
+
+def parse() -> tuple[argparse.Namespace, list[str], Plan]:
+    """The flags, what is left for Hydra, and what they come to."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_arguments(parser)
+    AppLauncher.add_app_launcher_args(parser)
+    args, hydra = parser.parse_known_args()
+    try:
+        return args, hydra, Plan.of(args, os.environ)
+    except MosaicCollectError as error:
+        parser.error(str(error))
+
+
+def checkpoint_of(args: argparse.Namespace, agent_cfg: Any) -> str:
+    """Where the teacher's checkpoint is: named, on Weights & Biases, or in the logs."""
+    if args.checkpoint_path:
+        return os.path.abspath(args.checkpoint_path)
+    if args.wandb_path:
+        return _download(args.wandb_path)
+    from isaaclab_tasks.utils import get_checkpoint_path
+
+    experiment = args.experiment_name or agent_cfg.experiment_name
+    logs = os.path.abspath(os.path.join("logs", "rsl_rl", experiment))
+    run = args.load_run or agent_cfg.load_run
+    return str(get_checkpoint_path(logs, run, args.checkpoint or agent_cfg.load_checkpoint))
+
+
+def _download(wandb_path: str) -> str:
+    import wandb
+
+    run_path, _, name = (
+        wandb_path.rpartition("/") if "model" in wandb_path else (wandb_path, "", "")
+    )
+    run = wandb.Api().run(run_path)
+    names = [file.name for file in run.files() if file.name.startswith("model_")]
+    name = name or max(names, key=lambda n: int(n.split("_")[1].split(".")[0]))
+    folder = os.path.join("logs", "rsl_rl", "temp")
+    run.file(name).download(folder, replace=True)
+    return os.path.abspath(os.path.join(folder, name))
+
+
+def student_group(args: argparse.Namespace, env_cfg: Any) -> Any:
+    """The policy group that the student observes, not a copy; None if there is no student."""
+    import gymnasium
+    from isaaclab_tasks.utils import load_cfg_from_registry
+
+    if args.student_task is None:
+        return env_cfg.observations.policy if args.student_obs_history is not None else None
+    gymnasium.spec(args.student_task)  # says which tasks there are, if it is none of them
+    cfg = load_cfg_from_registry(args.student_task, "env_cfg_entry_point")
+    group = getattr(cfg.observations, "policy", None)
+    if group is None:
+        raise InputError(f"student_task: {args.student_task} has no observations.policy")
+    return group
+
+
+def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) -> None:
+    """Make the environment, load the teacher, record, export."""
+    import gymnasium
+    from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper
+
+    from mosaic_collect.adapters.isaaclab import collect_motions
+    from mosaic_collect.adapters.isaaclab_cfg import (
+        add_student_group,
+        prepare_env_cfg,
+        prepare_motion_cfg,
+    )
+    from mosaic_collect.adapters.isaaclab_cli import json_safe
+    from mosaic_collect.adapters.rsl_rl import load_policy
+    from mosaic_collect.adapters.runners import config_dict
+    from mosaic_collect.motions import file_sha256
+
+    prepare_motion_cfg(env_cfg.commands.motion, args.motion)
+    prepare_env_cfg(env_cfg, plan.num_envs, terminations=not args.disable_terminations)
+    group = student_group(args, env_cfg)
+    if group is not None:
+        add_student_group(env_cfg, group, not args.disable_student_noise, args.student_obs_history)
+    if args.seed is not None:
+        env_cfg.seed = args.seed
+    checkpoint = checkpoint_of(args, agent_cfg)
+    about = {
+        "simulator": "isaaclab",
+        "task": args.task,
+        "checkpoint_sha256": file_sha256(checkpoint),
+        "student": [args.student_task, args.student_obs_history, not args.disable_student_noise],
+        "steps_per_env": args.steps_per_env,
+    }
+    notes = {
+        "checkpoint_path": checkpoint,
+        "command": sys.argv[0],
+        "flags": json_safe(vars(args)),
+        "runner_cfg": json_safe(config_dict(agent_cfg)),
+    }
+    env = RslRlVecEnvWrapper(
+        gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
+        clip_actions=getattr(agent_cfg, "clip_actions", None),
+    )
+    try:
+        policy = load_policy(env, agent_cfg, checkpoint, env.unwrapped.device)
+        queue = collect_motions(
+            env,
+            policy,
+            plan.store,
+            plan.motions,
+            about,
+            notes=notes,
+            resume=args.resume,
+            on_step=progress(plan.num_motions),
+            buffer_mb=args.buffer_mb if args.buffer_mb == "auto" else float(args.buffer_mb),
+        )
+    finally:
+        env.close()
+    print(f"{plan.store}: {queue.completed} trajectories to their end, {queue.fell} fell before")
+    export(plan, args.layout)
+
+
+def progress(motions: int) -> Any:
+    """Shows, after each step, how far it is."""
+    from tqdm import tqdm
+
+    bar = tqdm(unit=" steps", desc=f"{motions} motions")
+
+    def on_step(writer: Any) -> None:
+        bar.update()
+        if bar.n % 50 == 0:
+            stats = writer.stats
+            speed = stats.raw_nbytes / 1e6 / max(stats.seconds, 1e-9)
+            share = 100 * stats.stalled_seconds / max(stats.seconds, 1e-9)
+            bar.set_postfix_str(f"{speed:.0f} MB/s, {share:.0f} % stalled")
+
+    return on_step
+
+
+def export(plan: Plan, layout: str) -> None:
+    """The ``.npy``, if one is asked for."""
+    from mosaic_collect import export_npy
+
+    if plan.npy is None:
+        return
+    report = export_npy(plan.store, plan.npy, layout=layout)
+    print(
+        f"{plan.npy}: {report.num_pairs} pairs, {report.layout}, {report.file_nbytes / 1e9:.2f} GB"
+    )
+    for note in report.notes:
+        print(f"  {note}")
+
+
+def run(args: argparse.Namespace, hydra: list[str], plan: Plan, launcher: Any) -> None:
+    """All that needs the simulator."""
+    importlib.import_module(args.tasks_module)
+    from isaaclab_tasks.utils.hydra import hydra_task_config
+
+    sys.argv = [sys.argv[0], *hydra]
+
+    @hydra_task_config(args.task, "rsl_rl_cfg_entry_point")
+    def main(env_cfg: Any, agent_cfg: Any) -> None:
+        if args.distributed:
+            env_cfg.sim.device = agent_cfg.device = f"cuda:{launcher.local_rank}"
+        elif args.device is not None:
+            env_cfg.sim.device = args.device
+        collect(args, plan, env_cfg, agent_cfg)
+
+    main()
+
+
+if __name__ == "__main__":
+    arguments, left, what = parse()
+    app = AppLauncher(arguments)
+    code = 0
+    try:
+        run(arguments, left, what, app)
+    except BaseException:  # noqa: BLE001  told, and then an exit code
+        # Closing the app may end the process at once, with nobody told why.
+        traceback.print_exc()
+        code = 1
+    finally:
+        app.app.close()
+    sys.exit(code)

@@ -1,0 +1,126 @@
+"""One toy task and its training config, in the words of each rsl_rl generation."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rsl_rl.env import VecEnv
+from rsl_rl.runners import OnPolicyRunner
+
+from mosaic_collect.adapters.rsl_rl import generation
+from mosaic_collect.adapters.runners import quiet
+
+GENERATION = generation()
+ACTIONS, POLICY_DIM = 3, 6
+
+
+class ToyEnv(VecEnv):
+    """A noisy point that drifts; episodes of seven steps, environment 0 falls every fourth.
+
+    Observations are drawn anew at each call, as noisy simulators do.
+    """
+
+    def __init__(self, num_envs: int = 4, critic_dim: int = 12) -> None:
+        self.num_envs, self.num_actions, self.max_episode_length = num_envs, ACTIONS, 7
+        self.device, self.cfg, self._critic_dim = "cpu", {}, critic_dim
+        self.episode_length_buf = torch.zeros(num_envs, dtype=torch.long)
+        self.state = torch.randn(num_envs, POLICY_DIM)
+        self.asked = 0
+
+    @property
+    def unwrapped(self) -> ToyEnv:
+        return self
+
+    def get_observations(self) -> Any:
+        self.asked += 1
+        return self._observe()
+
+    def reset(self) -> Any:
+        self.episode_length_buf[:] = 0
+        observed = self._observe()
+        return observed if isinstance(observed, tuple) else (observed, {})
+
+    def step(self, actions: torch.Tensor) -> Any:
+        self.state = 0.9 * self.state
+        self.state[:, :ACTIONS] += 0.1 * actions
+        self.episode_length_buf += 1
+        time_outs = self.episode_length_buf >= self.max_episode_length
+        falls = self.episode_length_buf >= 4
+        falls[1:] = False
+        dones = time_outs | falls
+        self.episode_length_buf[dones] = 0
+        self.state[dones] = torch.randn(int(dones.sum()), POLICY_DIM)
+        reward, extras = -self.state.square().sum(-1), {"time_outs": time_outs & ~falls}
+        observed = self._observe()
+        if isinstance(observed, tuple):
+            return observed[0], reward, dones.long(), {**extras, **observed[1]}
+        return observed, reward, dones.long(), extras
+
+    def close(self) -> None:
+        pass
+
+    def _observe(self) -> Any:
+        noisy = 3 * self.state + 1 + 0.1 * torch.randn_like(self.state)
+        groups = {"policy": noisy, "critic": self.state.repeat(1, 2)[:, : self._critic_dim]}
+        if GENERATION == "rsl_rl2":
+            return groups["policy"], {"observations": groups}
+        from tensordict import TensorDict
+
+        return TensorDict(groups, batch_size=[self.num_envs])
+
+
+def config(recurrent: bool = False, normalise: bool = True) -> dict[str, Any]:
+    """A training config of the installed generation."""
+    common = {
+        "seed": 1,
+        "num_steps_per_env": 8,
+        "save_interval": 50,
+        "logger": "tensorboard",
+        "algorithm": {"class_name": "PPO", "num_learning_epochs": 1, "num_mini_batches": 2},
+    }
+    rnn = {"rnn_type": "gru", "rnn_hidden_dim": 8, "rnn_num_layers": 1} if recurrent else {}
+    if GENERATION == "rsl_rl5":
+        common["algorithm"]["rnd_cfg"] = None
+        model = {
+            "class_name": "RNNModel" if recurrent else "MLPModel",
+            "hidden_dims": [16, 16],
+            "activation": "elu",
+            "obs_normalization": normalise,
+            **rnn,
+        }
+        sets = {"actor": ["policy"], "critic": ["critic"]}
+        return {**common, "obs_groups": sets, "actor": {**model, **_noise()}, "critic": model}
+    policy = {
+        "class_name": "ActorCriticRecurrent" if recurrent else "ActorCritic",
+        "init_noise_std": 0.5,
+        "actor_hidden_dims": [16, 16],
+        "critic_hidden_dims": [16, 16],
+        "activation": "elu",
+        **rnn,
+    }
+    if GENERATION == "rsl_rl2":
+        return {**common, "policy": policy, "empirical_normalization": normalise}
+    policy |= {"actor_obs_normalization": normalise, "critic_obs_normalization": normalise}
+    return {**common, "policy": policy, "obs_groups": {"policy": ["policy"], "critic": ["critic"]}}
+
+
+def _noise() -> dict[str, Any]:
+    from importlib.util import find_spec
+
+    if find_spec("rsl_rl.modules.distribution") is None:
+        return {"stochastic": True, "init_noise_std": 0.5}
+    return {"distribution_cfg": {"class_name": "GaussianDistribution", "init_std": 0.5}}
+
+
+def train(path: str, recurrent: bool = False, normalise: bool = True) -> OnPolicyRunner:
+    """A runner that learned for one iteration and was saved."""
+    torch.manual_seed(0)
+    with quiet():
+        runner = OnPolicyRunner(ToyEnv(), config(recurrent, normalise), None, "cpu")
+        # 2.x and 3.x want to be told that there is no log; 3.3 would save at iteration 0.
+        runner.disable_logs, runner.logger_type = True, "none"
+        runner.current_learning_iteration = 1
+        runner.learn(1)
+        runner.save(path)
+    return runner

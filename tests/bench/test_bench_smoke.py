@@ -1,0 +1,146 @@
+"""The benchmarks run, and would notice a recorder that loses or changes a value."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from benchlib import codecs, export, loop, read, scale  # noqa: E402
+from benchlib.ingest import DifferentDataError, record, record_all  # noqa: E402
+from benchlib.peers import PEERS, Plan  # noqa: E402
+from benchlib.workload import Workload, make_workload  # noqa: E402
+
+from mosaic_collect import Field, Schema, TrajectoryWriter, export_npy  # noqa: E402
+
+STEPS = 10
+TINY = shlex.split(
+    "--runs 1 --num-envs 3 --dims small --block-steps 4 --buffer-mb 0.05 --disk-only"
+    " --steps 10 --long-steps 20 --no-sweep --loop-steps 3 --read-steps 12"
+    " --export-gb 0.0005 --export-runs 1 --blocks 2 4"
+    " --recorders mosaic_collect memmap h5py"
+)
+
+
+@pytest.fixture(scope="module")
+def workload():
+    return make_workload(3, "small")
+
+
+@pytest.fixture
+def plan(tmp_path):
+    return Plan(str(tmp_path / "out"), STEPS, 4, 0.05, "auto")
+
+
+def altered(workload, field="actions"):
+    """The same steps, but one value of step 7 is another in its last bit."""
+
+    def change(index, rows):
+        if index != 7:
+            return rows
+        values = rows[field].copy()
+        values.view(np.uint8).reshape(-1)[0] ^= 1
+        return {**rows, field: values}
+
+    return Workload(workload.pool, change)
+
+
+def bench(folder, command):
+    """Run the script as a user does; its parent process must hold no threads, so not here."""
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    out = folder / "bench.json"
+    arguments = [command, *TINY, "--folder", str(folder), "--json", str(out)]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "bench.py"), *arguments],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout, json.loads(out.read_text())
+
+
+@pytest.mark.parametrize("command", ["ingest", "loop", "export", "read", "scale", "codec", "gpu"])
+def test_subcommand_prints_a_table_and_writes_json(tmp_path, command):
+    printed, results = bench(tmp_path, command)
+    assert "###" in printed
+    assert results[command]
+    assert [p.name for p in tmp_path.iterdir()] == ["bench.json"], "something was left behind"
+
+
+def test_steps_close_on_themselves_and_histories_hold_the_frames_before(workload):
+    width = 6 + 3 + 3
+    term = workload.pool["student_observations"][..., : 5 * 6].reshape(-1, 3, 5, 6)
+    assert workload.pool["observations"].shape == (256, 3, width)
+    for age in range(1, 5):
+        assert (term[:, :, 4 - age] == np.roll(term[:, :, 4], age, axis=0)).all()
+
+
+def test_a_pool_shorter_than_a_block_is_refused(workload):
+    with pytest.raises(AssertionError, match="repeats the pool"):
+        workload.require_distinct(257)
+
+
+@pytest.mark.parametrize("name", PEERS)
+def test_an_altered_recording_is_noticed(workload, plan, name):
+    try:
+        PEERS[name].load()
+    except ImportError as error:
+        pytest.skip(str(error))
+    with pytest.raises(DifferentDataError, match="actions, steps 0"):
+        record(name, altered(workload), plan)
+
+
+def test_an_altered_mask_is_noticed(workload, plan):
+    with pytest.raises(DifferentDataError, match="valid_mask"):
+        record("mosaic_collect", altered(workload, "valid_mask"), plan)
+
+
+def test_loop_notices(workload, plan):
+    with pytest.raises(DifferentDataError):
+        loop.run_loop("mosaic_collect", altered(workload), plan)
+
+
+@pytest.mark.parametrize("name", read.READERS)
+def test_read_notices(workload, plan, name):
+    record_all(altered(workload), plan)
+    with pytest.raises(DifferentDataError):
+        read.measure_reader(name, workload, plan)
+
+
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+def test_export_notices(workload, plan, tmp_path, layout):
+    record_all(altered(workload), plan)
+    export_npy(plan.path, tmp_path / "x.npy", layout=layout, progress=False)
+    with pytest.raises(DifferentDataError, match="actions"):
+        export.compare_export(workload, str(tmp_path / "x.npy"), STEPS, layout)
+
+
+def test_scale_notices(tmp_path):
+    schema = Schema((Field(name="observations", dim=1),))
+    with TrajectoryWriter(tmp_path / "s", schema, 2) as writer:
+        for value in (0, 1, 3):
+            writer.add_step(observations=np.full((2, 1), value, np.float32))
+    with pytest.raises(DifferentDataError):
+        scale.check_values(str(tmp_path / "s"), 3)
+
+
+def test_codec_notices(workload):
+    class Lossy:
+        def encode(self, values):
+            return values.tobytes(), b""
+
+        def decode(self, data, out, what):
+            out.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+            out.reshape(-1)[0] += 1
+
+    with pytest.raises(DifferentDataError):
+        codecs.measure(Lossy(), codecs.chunks_of(workload, 4)["actions"])

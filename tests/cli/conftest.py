@@ -1,0 +1,57 @@
+"""Fixtures of the command line's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from mosaic_collect.cli import main
+
+
+@pytest.fixture(autouse=True)
+def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Syncing takes most of a small test's time, and only tests/durability cuts the power."""
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that was run: its exit code and what it printed."""
+
+    code: int
+    out: str
+    err: str
+
+    def failed(self, *words: str) -> None:
+        """Check that it failed in one line on stderr that holds these words."""
+        assert self.code == 2
+        assert self.out == ""
+        assert "Traceback" not in self.err
+        assert self.err.startswith("mosaic-collect ")
+        assert self.err.count("\n") == 1, "more than one line"
+        for word in words:
+            assert word in self.err
+
+
+@pytest.fixture
+def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Run one command in this process."""
+
+    def run(*arguments: str) -> Done:
+        capsys.readouterr()
+        try:
+            code = main(list(arguments))
+        except SystemExit as exit_:  # argparse's way
+            code = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        return Done(code, out, err)
+
+    return run
+
+
+@pytest.fixture
+def npy(tmp_path) -> str:
+    """Beside ``store``, by its name; no file lies there yet."""
+    return str(tmp_path / "expert.npy")

@@ -1,0 +1,127 @@
+"""``mosaic-collect export``: options handed on, sizes before, figures after."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from mosaic_collect import export_npy
+from mosaic_collect.errors import SpaceError
+from tests.export import stores
+
+
+@pytest.fixture
+def made(store: str) -> str:
+    stores.write(
+        store, 10, masks=stores.some_masks(4), ends={9: [0, 2]}, schema=stores.STUDENT,
+        edit=stores.nan_at("actions", (6, 2)),
+    )  # fmt: skip
+    return store
+
+
+def test_beside_the_store_by_its_name(cli, made: str, npy: str) -> None:
+    done = cli("export", made)
+    assert (done.code, done.err) == (0, "")
+    assert os.path.exists(npy)
+    assert stores.load(npy)["metadata"]["num_steps"] > 0
+
+
+@pytest.mark.parametrize("slash", ["", "/"])
+def test_in_the_working_folder(cli, made: str, npy: str, monkeypatch, slash: str) -> None:
+    monkeypatch.chdir(os.path.dirname(made))
+    assert cli("export", "expert.zarr" + slash).code == 0
+    assert os.path.exists(npy)
+
+
+def test_says_sizes_and_what_was_left_out(cli, made: str, npy: str) -> None:
+    out = cli("export", made, npy).out
+    before, after, left, *notes = out.splitlines()
+    report = export_npy(made, npy)
+    assert f"{report.num_pairs:,} pairs, compact" in before
+    for words in ("RAM", "training device", "every rank"):
+        assert words in before
+    assert after.startswith(f"{npy}: {report.num_pairs:,} valid pairs, compact")
+    assert left == f"left out: {report.left_out.invalid} invalid, 1 nonfinite"
+    assert notes == [f"note: {note}" for note in report.notes]
+
+
+OPTIONS = [
+    (["--layout", "compact"], {"layout": "compact"}),
+    (["--layout", "grid", "--allow-nonfinite"], {"layout": "grid", "allow_nonfinite": True}),
+    (["--fields", "actions", "action_mean"], {"fields": ["actions", "action_mean"]}),
+    (["--max-pairs", "7", "--seed", "3"], {"max_pairs": 7, "seed": 3}),
+    (["--exclude-truncated"], {"exclude_truncated": True}),
+    (["--skip-damaged"], {"skip_damaged": True}),
+    (["--allow-incomplete"], {"allow_incomplete": True}),
+]
+
+
+@pytest.mark.parametrize(("arguments", "options"), OPTIONS)
+def test_options_are_the_librarys(cli, made: str, npy: str, tmp_path, arguments, options) -> None:
+    other = str(tmp_path / "other.npy")
+    assert cli("export", made, npy, *arguments).code == 0
+    export_npy(made, other, **options)
+    with open(npy, "rb") as one, open(other, "rb") as two:
+        assert one.read() == two.read()
+
+
+def test_every_option_of_the_library_is_there(cli) -> None:
+    import inspect
+
+    out = cli("export", "--help").out
+    for name in inspect.signature(export_npy).parameters:
+        if name not in ("store", "path", "progress"):
+            assert f"--{name.replace('_', '-')}" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["expert"], ".npy"),
+        (["missing/expert.npy"], "does not exist"),
+        (["expert.zarr/expert.npy"], "inside the store"),
+        (["e.npy", "--fields", "rewards"], "rewards"),
+        (["e.npy", "--layout", "grid"], "NaN or infinity"),
+        (["e.npy", "--max-pairs", "0"], "max_pairs"),
+        (["e.npy", "--seed", "-1"], "seed"),
+    ],
+)
+def test_errors(cli, made: str, monkeypatch, arguments: list[str], words: str) -> None:
+    folder = os.path.dirname(made)
+    monkeypatch.chdir(folder)
+    cli("export", "expert.zarr", *arguments).failed(words)
+    assert os.listdir(folder) == ["expert.zarr"]
+
+
+def test_an_unfinished_store(cli, store: str, npy: str) -> None:
+    stores.write(store, 5, complete=False)
+    cli("export", store, npy).failed("still collecting", "allow_incomplete")
+    assert cli("export", store, npy, "--allow-incomplete").code == 0
+
+
+def test_a_damaged_store(cli, made: str, npy: str) -> None:
+    stores.flip(os.path.join(made, "actions", "c.1.0.0"), 3)
+    cli("export", made, npy).failed("actions, block 1")
+    done = cli("export", made, npy, "--skip-damaged")
+    assert done.code == 0
+    assert "12 damaged" in done.out
+
+
+def test_a_full_disk(cli, made: str, npy: str, monkeypatch) -> None:
+    def full(*arguments) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    done = cli("export", made, npy)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "No space left" in done.err
+    assert SpaceError.__name__ not in done.err
+
+
+def test_an_existing_file_is_replaced(cli, made: str, npy: str) -> None:
+    np.save(npy, np.zeros(3))
+    assert cli("export", made, npy).code == 0
+    assert "actions" in stores.load(npy)

@@ -1,0 +1,157 @@
+"""``mosaic-collect inspect``: stores and exports, told in a screen."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, export_npy
+from mosaic_collect.inspect import summarize
+from tests import helpers
+from tests.export import pickles, stores
+
+
+def test_a_store(cli, store: str) -> None:
+    stores.write(
+        store, 10, masks=stores.some_masks(4), ends={3: [0, 1], 9: [2]}, schema=stores.STUDENT,
+        edit=stores.nan_at("actions", (1, 1)), metadata={"robot": "G1", "seeds": [1, 2]},
+    )  # fmt: skip
+    done = cli("inspect", store)
+    assert (done.code, done.err) == (0, "")
+    dataset = TrajectoryDataset(store)
+    valid = dataset.num_valid
+    for words in (
+        f"store {store}",
+        "complete",
+        "10 x 4 envs",
+        f"40, of them {valid} valid ({valid / 40:.1%})",
+        "3 ended",
+        "3 steps, 4 blocks",
+        "zstd",
+        "numpy",
+        "robot: G1",
+        "seeds: [1, 2]",
+    ):
+        assert words in done.out
+    lines = {line.split()[0]: line for line in done.out.splitlines() if line.strip()}
+    for name in dataset.fields:
+        shape = " x ".join(map(str, dataset[name].shape))
+        assert shape in lines[name]
+    assert lines["actions"].split()[-1] == "1", "the pair with NaN"
+    assert lines["student_observations"].split()[-1] == "0"
+
+
+def test_sizes_are_those_of_the_files(store: str) -> None:
+    stores.write(store, 30, num_envs=8)
+    summary = summarize(store)
+    assert {f.name for f in summary.fields} == set(TrajectoryDataset(store).fields)
+    for field in summary.fields:
+        folder = os.path.join(store, field.name)
+        shards = [n for n in os.listdir(folder) if n.startswith("c.")]
+        assert field.stored_nbytes == sum(os.path.getsize(os.path.join(folder, n)) for n in shards)
+        assert field.raw_nbytes == TrajectoryDataset(store)[field.name].nbytes
+    assert summary.stored_nbytes == sum(f.stored_nbytes for f in summary.fields)
+
+
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+def test_an_export(cli, store: str, npy: str, layout: str) -> None:
+    stores.write(store, 10, masks=stores.some_masks(4), ends={3: [0]}, metadata={"robot": "G1"})
+    report = export_npy(store, npy, layout=layout)
+    done = cli("inspect", npy)
+    assert (done.code, done.err) == (0, "")
+    for words in (f"export {npy}", layout, "10 steps x 4 envs", f"{report.num_pairs}"):
+        assert words in done.out
+    for name, shape in report.shapes.items():
+        line = next(x for x in done.out.splitlines() if x.split()[:1] == [name])
+        assert " x ".join(map(str, shape)) in line
+    if layout == "compact":
+        assert "16 invalid" in done.out or f"{40 - report.num_pairs} invalid" in done.out
+
+
+def test_an_export_of_upstream(cli, npy: str) -> None:
+    metadata = {"num_trajectories": 3, "num_steps": 8, "has_valid_mask": False}
+    np.save(npy, {"actions": np.zeros((2, 4, 2), np.float32), "metadata": metadata})
+    done = cli("inspect", npy)
+    assert done.code == 0
+    assert "2 x 4 x 2" in done.out
+    assert "num_steps: 8" in done.out
+
+
+def test_several_at_once(cli, store: str, npy: str) -> None:
+    stores.write(store, 4)
+    export_npy(store, npy)
+    out = cli("inspect", store, npy).out
+    assert out.index(f"store {store}") < out.index(f"export {npy}")
+
+
+def test_stores_of_all_states(cli, store: str) -> None:
+    with helpers.open_writer(store) as writer:
+        assert "collecting" in cli("inspect", store).out
+        helpers.add(writer, 0, 1)
+        writer.checkpoint()
+        out = cli("inspect", store).out
+        assert "2 x 4 envs" in out
+    assert "complete" in cli("inspect", store).out
+
+
+def test_an_empty_store(cli, store: str) -> None:
+    helpers.open_writer(store).close()
+    done = cli("inspect", store)
+    assert done.code == 0
+    assert "0 x 4 envs" in done.out
+
+
+def test_a_store_killed_before_its_first_document(cli, store: str) -> None:
+    os.mkdir(store)
+    done = cli("inspect", store)
+    assert done.code == 0
+    assert "zero steps" in done.out
+
+
+def test_a_large_export_at_once(cli, npy: str) -> None:
+    """Without loading it: a file of 4 GiB that is mostly a hole."""
+    spec = pickles.array(pickles.shape_of(1 << 20, 1 << 10, 1), b"", code="f4")
+    head, tail = pickles.dict_of(a=spec).split(spec)
+    begin = pickles.header() + head + spec[:-2] + b"\x8e" + (1 << 32).to_bytes(8, "little")
+    with open(npy, "wb") as file:
+        file.write(begin)
+        file.seek(len(begin) + (1 << 32))
+        file.write(b"tb" + tail)
+    start = time.monotonic()
+    done = cli("inspect", npy)
+    assert done.code == 0
+    assert "1,048,576 x 1,024 x 1" in done.out
+    assert time.monotonic() - start < 5
+
+
+def test_a_hostile_export(cli, npy: str, tmp_path) -> None:
+    """Nothing in it is run; tests/export/test_hostile_npy.py has many more."""
+    mark = tmp_path / "executed"
+    call = b"cos\nsystem\n" + pickles.text(f"touch {mark}") + b"\x85R"
+    pickles.write(npy, pickles.dict_of(metadata=call))
+    cli("inspect", npy).failed("expert.npy", "system")
+    assert not mark.exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"text\n", b"\x93NUMPY\x01\x00", b"PK\x03\x04"])
+def test_a_file_of_something_else(cli, npy: str, content: bytes) -> None:
+    with open(npy, "wb") as file:
+        file.write(content)
+    cli("inspect", npy).failed("expert.npy")
+
+
+def test_a_damaged_root(cli, store: str) -> None:
+    stores.write(store, 4)
+    stores.flip(os.path.join(store, "zarr.json"), 0)
+    cli("inspect", store).failed("expert.zarr", "JSON")
+
+
+def test_metadata_of_any_length_takes_a_line_each(cli, store: str) -> None:
+    stores.write(store, 2, metadata={"long": "x" * 10_000, "lines": "one\ntwo", "list": [1] * 999})
+    out = cli("inspect", store).out
+    told = out.split("metadata:\n", 1)[1].splitlines()
+    assert len(told) == 3
+    assert max(map(len, told)) < 130

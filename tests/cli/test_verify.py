@@ -1,0 +1,118 @@
+"""``mosaic-collect verify``: 0 all is well, 1 something is off, 2 it could not be done."""
+
+from __future__ import annotations
+
+import os
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from mosaic_collect import export_npy
+from mosaic_collect.export.npy_scan import scan_npy
+from tests import helpers
+from tests.export import stores
+
+
+@pytest.fixture
+def made(store: str, npy: str) -> tuple[str, str]:
+    stores.write(store, 10, masks=stores.some_masks(4))
+    export_npy(store, npy)
+    return store, npy
+
+
+def test_all_is_well(cli, made: tuple[str, str]) -> None:
+    store, npy = made
+    done = cli("verify", store)
+    assert (done.code, done.err) == (0, "")
+    assert f"{store}: ok (24 shards" in done.out
+    done = cli("verify", store, "--npy", npy)
+    assert (done.code, done.err) == (0, "")
+    assert f"{npy}: ok (4 arrays" in done.out
+
+
+def test_a_damaged_store(cli, made: tuple[str, str]) -> None:
+    store, npy = made
+    stores.flip(os.path.join(store, "actions", "c.1.0.0"), 3)
+    os.unlink(os.path.join(store, "action_mean", "c.2.0.0"))
+    done = cli("verify", store, "--npy", npy)
+    assert (done.code, done.err) == (1, "")
+    assert "2 PROBLEMS" in done.out
+    assert "problem: " in done.out
+    assert "actions, block 1, chunk 0" in done.out
+    assert "(steps 3..5, envs 0..3)" in done.out
+    assert npy not in done.out, "what is damaged is not compared with"
+
+
+def test_an_export_that_differs(cli, made: tuple[str, str]) -> None:
+    store, npy = made
+    stores.flip(npy, scan_npy(npy).arrays["action_mean"].offset, 1)
+    done = cli("verify", store, "--npy", npy)
+    assert (done.code, done.err) == (1, "")
+    assert f"{store}: ok" in done.out
+    assert f"{npy}: 1 PROBLEMS" in done.out
+    assert "action_mean, block 0: 1 rows differ" in done.out
+
+
+def test_an_export_of_another_store(cli, made: tuple[str, str], tmp_path) -> None:
+    other = str(tmp_path / "other.zarr")
+    stores.write(other, 11)
+    done = cli("verify", other, "--npy", made[1])
+    assert done.code == 1
+    assert "10 steps, the store has 11" in done.out
+
+
+def test_notes_are_no_problems(cli, made: tuple[str, str]) -> None:
+    store, _ = made
+    with open(os.path.join(store, "actions", "c.99.0.0"), "wb") as file:
+        file.write(b"x")
+    done = cli("verify", store)
+    assert done.code == 0
+    assert "note: actions: 1 files past the last commit" in done.out
+
+
+@pytest.mark.parametrize("what", ["cut off", "text", "of others"])
+def test_a_file_that_is_no_such_export(cli, made: tuple[str, str], what: str) -> None:
+    """Not a good export: never 0, and no traceback."""
+    store, npy = made
+    if what == "cut off":
+        os.truncate(npy, 1000)
+    elif what == "text":
+        with open(npy, "w") as file:
+            file.write("text")
+    else:
+        np.save(npy, {"actions": np.zeros((1, 1, 1), np.float32), "metadata": {}})
+    done = cli("verify", store, "--npy", npy)
+    assert done.code in (1, 2)
+    assert "Traceback" not in done.err
+    assert npy in done.out + done.err
+
+
+@pytest.mark.parametrize("what", ["missing", "folder"])
+def test_no_export_to_be_read(cli, made: tuple[str, str], tmp_path, what: str) -> None:
+    path = tmp_path / "e.npy"
+    if what == "folder":
+        path.mkdir()
+    done = cli("verify", made[0], "--npy", str(path))
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "e.npy" in done.err
+
+
+def test_an_empty_and_an_unfinished_store(cli, store: str, tmp_path) -> None:
+    helpers.open_writer(store).close(complete=False)
+    assert cli("verify", store).code == 0
+    os.mkdir(tmp_path / "unborn.zarr")
+    done = cli("verify", str(tmp_path / "unborn.zarr"))
+    assert done.code == 0
+    assert "zero steps" in done.out
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+def test_a_checkpoint_for_a_store_that_says_nothing_of_its_network(
+    cli, made: tuple[str, str]
+) -> None:
+    done = cli("verify", made[0], "--checkpoint", "model.pt")
+    assert done.code == 2
+    assert "runner_cfg" in done.err
+    assert done.err.count("\n") == 1

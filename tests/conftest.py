@@ -1,0 +1,28 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+# Threads and files make single examples slow now and then; that is no failure.
+settings.register_profile(
+    "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
+)
+settings.load_profile("default")
+
+
+@pytest.fixture
+def store(tmp_path: os.PathLike[str]) -> str:
+    """A path at which no store lies yet."""
+    return os.path.join(tmp_path, "expert.zarr")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
+    """Chunks of some 100 bytes, so that small shards hold many of them, and padding."""
+    nbytes = 100
+    monkeypatch.setattr("mosaic_collect.grid.CHUNK_NBYTES", nbytes)
+    return nbytes

@@ -1,0 +1,131 @@
+"""Changes to a task's config; those with a number are of that fault of MOSAIC's script."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from mosaic_collect.adapters.isaaclab_cfg import (
+    ACCOUNT,
+    STUDENT,
+    add_student_group,
+    prepare_env_cfg,
+    prepare_motion_cfg,
+)
+from mosaic_collect.adapters.isaaclab_motion import MotionAccount, loaded_motions
+from mosaic_collect.adapters.vec_env import VecEnvSimulation
+from mosaic_collect.errors import InputError
+from mosaic_collect.motions import Motion, MotionQueue
+from tests.contract.inside.toy import PolicyCfg, make, task_cfg, write_motions
+
+
+def prepared(folder: Path, **options: Any) -> Any:
+    cfg = task_cfg(3, episode=4.0)
+    prepare_motion_cfg(cfg.commands.motion, write_motions(folder / "motions", [20, 20, 20, 20]))
+    prepare_env_cfg(cfg, 3, **options)
+    return cfg
+
+
+def test_11_terminations_can_be_switched_off(tmp_path: Path) -> None:
+    kept, off = make(prepared(tmp_path)), make(prepared(tmp_path, terminations=False))
+    assert kept.unwrapped.termination_manager.active_terms == [
+        *("too_long", "motion_end", "fallen", ACCOUNT)
+    ]
+    assert off.unwrapped.termination_manager.active_terms == [ACCOUNT]
+    simulation = VecEnvSimulation(off)
+    simulation.reset()
+    off.unwrapped.scene.fall[:] = True
+    assert not simulation.step(torch.zeros(3, 2)).dones.any()
+
+
+def test_the_tasks_own_episode_length_ends_no_trajectory(tmp_path: Path) -> None:
+    simulation = VecEnvSimulation(make(prepared(tmp_path)))
+    simulation.reset()
+    for _ in range(6):
+        assert not simulation.step(torch.zeros(3, 2)).dones.any()
+
+
+def test_12_all_motions_are_loaded_by_every_process(tmp_path: Path) -> None:
+    motion = prepared(tmp_path).commands.motion
+    assert motion.motion_dataset_shard_across_gpus is False
+    assert motion.motion_dataset_load_cap is None
+
+
+def test_10_a_start_on_the_first_frame_is_asked_for(tmp_path: Path) -> None:
+    motion = prepared(tmp_path).commands.motion
+    assert (motion.start_from_beginning, motion.start_frame) == (True, 0)
+
+
+def test_a_command_of_another_kind_is_refused() -> None:
+    with pytest.raises(InputError, match="expected MOSAIC's command with start_from_beginning"):
+        prepare_motion_cfg(SimpleNamespace(motion="x"), "y")
+
+
+def test_11_the_students_history_and_noise_are_what_was_asked_for(tmp_path: Path) -> None:
+    cfg, task = prepared(tmp_path), PolicyCfg()
+    add_student_group(cfg, task, noise=False, history=4)
+    student = getattr(cfg.observations, STUDENT)
+    assert (student.enable_corruption, student.history_length) == (False, 4)
+    assert (task.enable_corruption, task.history_length) == (True, None)
+    assert student.pos is not task.pos
+    assert make(cfg).unwrapped.observation_manager.group_obs_dim[STUDENT] == (20,)
+    as_trained = prepared(tmp_path)
+    task.history_length = 2
+    add_student_group(as_trained, task)
+    kept = getattr(as_trained.observations, STUDENT)
+    assert (kept.enable_corruption, kept.history_length) == (True, 2)
+
+
+def test_11_a_student_that_cannot_be_observed_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="student_task"):
+        add_student_group(prepared(tmp_path), None)
+    with pytest.raises(InputError, match="student_obs_history"):
+        add_student_group(prepared(tmp_path), PolicyCfg(), history=-1)
+
+
+@pytest.mark.parametrize("kind", ["events", "terminations"])
+@pytest.mark.parametrize("value", [None, {}])
+def test_configs_without_terms(tmp_path: Path, kind: str, value: Any) -> None:
+    cfg = task_cfg(3)
+    setattr(cfg, kind, value)
+    prepare_env_cfg(cfg, 3)
+    assert list(getattr(cfg, kind)) == [ACCOUNT]
+
+
+def test_motions_that_are_gone_or_of_another_command(tmp_path: Path) -> None:
+    folder = Path(write_motions(tmp_path / "motions", [20]))
+    shutil.copy(folder / "motion_0.npz", folder / "motion_1.npz")
+    cfg = task_cfg(3)
+    prepare_motion_cfg(cfg.commands.motion, str(folder))
+    prepare_env_cfg(cfg, 3)
+    env = make(cfg).unwrapped
+    motions = loaded_motions(env)
+    assert [m.frames for m in motions] == [20]  # twins are one motion
+    gone = Motion(path="gone.npz", sha256="0" * 64, frames=3)
+    account = MotionAccount(env, MotionQueue([*motions], 1, {"motions": [vars(gone)]}))
+    account.assign(None)
+    assert account.motion_ids.tolist() == [1, -1, -1]
+    del env.command_manager.get_term("motion").motion_dir_loader
+    with pytest.raises(InputError, match="expected MOSAIC's with motion_dir_loader"):
+        loaded_motions(env)
+
+
+def test_restarting_one_environment_leaves_the_others_histories(tmp_path: Path) -> None:
+    cfg = prepared(tmp_path)
+    add_student_group(cfg, PolicyCfg(), history=3)
+    env = make(cfg)
+    simulation = VecEnvSimulation(env)
+    account = MotionAccount(env.unwrapped, MotionQueue(loaded_motions(env.unwrapped), None))
+    simulation.reset()
+    for _ in range(4):
+        simulation.step(torch.zeros(3, 2))
+    account.restart[1] = True
+    result = simulation.step(torch.zeros(3, 2))
+    assert result.dones.tolist() == result.time_outs.tolist() == [False, True, False]
+    clocks = result.observations[STUDENT][:, -3:].tolist()
+    assert clocks == [[3.0, 4.0, 5.0], [0.0, 0.0, 0.0], [3.0, 4.0, 5.0]]

@@ -1,0 +1,202 @@
+"""Collections on Isaac Lab's own code, held against what the environment itself said.
+
+Tests with a number are of that fault of MOSAIC's script, as in the README's table.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mosaic_collect.errors import InputError, StoreMismatchError
+from tests.contract.inside.session import HISTORY, Session, run
+from tests.contract.inside.toy import NOISE, write_motions
+
+LENGTHS = [6, 4, 9, 5, 7, 3, 8]
+FALLS = {1: [1], 4: [0, 2]}
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    """Seven motions in four environments; three fall."""
+    folder = tmp_path_factory.mktemp("session")
+    return run(folder, write_motions(folder / "motions", LENGTHS), falls=FALLS)
+
+
+def test_5_every_row_knows_its_motion_frame_and_trajectory(session: Session) -> None:
+    valid = session.read("valid_mask")
+    assert np.array_equal(
+        session.read("motion_id")[valid], np.array(session.witness.motions)[valid]
+    )
+    assert np.array_equal(
+        session.read("motion_frame")[valid], np.array(session.witness.frames)[valid]
+    )
+    told = session.data.metadata
+    assert [Path(m["path"]).stem for m in told["motions"]] == [f"motion_{i}" for i in range(7)]
+    assert all(len(m["sha256"]) == 64 for m in told["motions"])
+
+
+def test_6_idle_environments_are_masked(session: Session) -> None:
+    valid, witness = session.read("valid_mask"), session.witness
+    running = np.zeros_like(valid)
+    begun = 4  # each motion is begun once, in the order of resets
+    busy = [True] * 4
+    for step, dones in enumerate(witness.dones):
+        running[step] = busy
+        for env in np.flatnonzero(dones):
+            busy[env] = begun < len(LENGTHS)
+            begun += 1
+    assert np.array_equal(valid, running & ~np.array(witness.over))
+    assert not valid.all()
+    assert session.data.num_valid == int(running.sum())
+
+
+def test_7_falls_and_resets_begin_another_trajectory(session: Session) -> None:
+    ids, valid = session.read("trajectory_id"), session.read("valid_mask")
+    changed = ids[1:] != ids[:-1]
+    ended = np.array(session.witness.dones)[:-1] & valid[:-1]
+    assert np.array_equal(changed, ended)
+    for trajectory in np.unique(ids[valid]):
+        rows = (ids == trajectory) & valid
+        assert len(np.unique(session.read("motion_id")[rows])) == 1
+        assert np.array_equal(np.diff(session.read("motion_frame")[rows]), np.ones(rows.sum() - 1))
+    failed = np.array(session.witness.failed) & valid
+    assert (session.queue.fell, session.queue.completed) == (failed.sum(), 7 - failed.sum())
+    assert session.queue.fell == 3
+
+
+def test_8_the_recorded_observation_is_the_acted_one_with_its_noise(session: Session) -> None:
+    recorded, acted = session.read("observations"), torch.stack(session.pilot.acted).numpy()
+    assert np.array_equal(recorded, acted)
+    # Noise is on: what is seen of the start is not the start itself, which the command tells.
+    start = recorded[0]
+    off = np.abs(start[:, :2] - start[:, 2:4])
+    assert 0 < off.max() <= NOISE + 1e-4  # float32 at some hundreds
+    assert np.array_equal(
+        session.read("action_mean"), np.float32(0.01) * (acted[..., 2:4] - acted[..., :2])
+    )
+
+
+def test_8_the_student_history_is_the_environments_own(session: Session) -> None:
+    recorded = session.read("student_observations")
+    assert np.array_equal(recorded, torch.stack(session.witness.students).numpy())
+    # Term by term, oldest first: the clock's frames are the last columns.
+    clock = session.read("observations")[..., 4]
+    ages = np.arange(HISTORY)[::-1]
+    assert np.array_equal(recorded[..., -HISTORY:], np.maximum(clock[..., None] - ages, 0))
+
+
+def test_9_no_stale_pair_after_a_reset(session: Session) -> None:
+    valid, seen = session.read("valid_mask"), session.read("observations")
+    assert np.array_equal(seen[..., 2][valid], 100.0 * (session.read("motion_id")[valid] + 1))
+    assert np.array_equal(seen[..., 3][valid], session.read("motion_frame")[valid])
+    after = np.vstack([np.ones(4, bool), np.array(session.witness.dones)[:-1]])
+    assert np.array_equal(seen[..., 4] == 0, after)
+
+
+def test_10_trajectories_begin_on_their_motions_first_frame(session: Session) -> None:
+    ids, valid = session.read("trajectory_id"), session.read("valid_mask")
+    seen, frames = session.read("observations"), session.read("motion_frame")
+    first = np.vstack([np.ones(4, bool), ids[1:] != ids[:-1]]) & valid
+    # As Isaac Lab has it: the command has moved on by one where the reset is within a step.
+    assert np.array_equal(frames[0], np.zeros(4))
+    assert set(frames[1:][first[1:]].tolist()) == {1}
+    place = np.stack([100.0 * (session.read("motion_id") + 1), np.zeros_like(frames)], axis=-1)
+    assert np.abs(seen[..., :2] - place)[first].max() <= NOISE + 1e-4
+
+
+def test_each_motion_is_recorded_once_and_to_its_last_frame(session: Session) -> None:
+    valid, ids = session.read("valid_mask"), session.read("trajectory_id")
+    motions, frames = session.read("motion_id"), session.read("motion_frame")
+    failed = np.array(session.witness.failed) & valid
+    fallen = set(motions[failed].tolist())
+    assert len(fallen) == 3
+    for motion, length in enumerate(LENGTHS):
+        rows = (motions == motion) & valid
+        assert len(np.unique(ids[rows])) == 1
+        assert (frames[rows].max() == length - 1) is np.bool_(motion not in fallen)
+
+
+def test_11_steps_per_env_ends_trajectories(tmp_path: Path) -> None:
+    motions = write_motions(tmp_path / "motions", [9, 9, 3, 9])
+    short = run(tmp_path, motions, num_envs=2, steps_per_trajectory=4)
+    ids, valid = short.read("trajectory_id"), short.read("valid_mask")
+    rows = [int(((ids == i) & valid).sum()) for i in np.unique(ids[valid])]
+    assert sorted(rows) == [2, 4, 4, 4]
+    assert short.queue.completed == 4
+
+
+def test_11_max_trajectories_and_max_steps(tmp_path: Path) -> None:
+    motions = write_motions(tmp_path / "motions", [5] * 6)
+    some = run(tmp_path / "a", motions, num_envs=2, max_trajectories=3)
+    assert some.queue.completed == some.data.num_trajectories == 3
+    few = run(tmp_path / "b", motions, num_envs=2, max_steps=3)
+    assert few.data.num_steps == 3
+    assert few.data.num_valid == 6
+
+
+def test_12_a_motion_is_known_by_its_file_whatever_the_loaders_order(tmp_path: Path) -> None:
+    motions = write_motions(tmp_path / "motions", [5, 4, 6])
+    plain = run(tmp_path / "a", motions, num_envs=2)
+    shuffled = run(tmp_path / "b", motions, num_envs=2, shuffled=True)
+    assert plain.data.metadata["motions"] == shuffled.data.metadata["motions"]
+    for each in (plain, shuffled):
+        valid = each.read("valid_mask")
+        seen = each.read("observations")[..., 2]
+        assert np.array_equal(seen[valid], 100.0 * (each.read("motion_id")[valid] + 1))
+
+
+def test_12_a_range_of_motions_is_one_of_sorted_paths_and_shared_by_processes(
+    tmp_path: Path,
+) -> None:
+    motions = write_motions(tmp_path / "motions", [3] * 6)
+    seen = []
+    for rank in (0, 1):
+        part = run(tmp_path / str(rank), motions, 2, start_index=1, end_index=6, rank=rank, world=2)
+        seen.append([Path(m["path"]).stem for m in part.data.metadata["motions"]])
+    assert seen == [["motion_1", "motion_3", "motion_5"], ["motion_2", "motion_4"]]
+
+
+def test_a_run_goes_on_with_the_motions_that_are_not_done(tmp_path: Path) -> None:
+    motions = write_motions(tmp_path / "motions", [6, 5, 4, 6, 3])
+    first = run(tmp_path, motions, num_envs=2, max_steps=8)
+    done = first.queue.completed
+    assert 0 < done < 5
+    second = run(tmp_path, motions, num_envs=2, resume=True)
+    assert second.queue.completed == 5
+    again = {Path(second.queue.motions[m].path).stem for m in _begun_after(second, 8)}
+    counts = first.data.metadata["motion_counts"]["completed"]
+    assert again == {f"motion_{m}" for m, count in enumerate(counts) if not count}
+    third = run(tmp_path, motions, num_envs=2, resume=True)
+    assert third.data.num_steps == second.data.num_steps
+
+
+def _begun_after(session: Session, step: int) -> set[int]:
+    valid = session.read("valid_mask")[step:]
+    return set(session.read("motion_id")[step:][valid].tolist())
+
+
+def test_a_resume_of_another_task_is_refused(tmp_path: Path) -> None:
+    motions = write_motions(tmp_path / "motions", [3, 3])
+    run(tmp_path, motions, num_envs=2, max_steps=1)
+    with pytest.raises(StoreMismatchError, match="task: expected 'toy', got 'other'"):
+        run(tmp_path, motions, num_envs=2, resume=True, about={"task": "other"})
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"start_index": 5}, "none for process 0"),
+        ({"start_index": -1}, "start_index"),
+        ({"steps_per_trajectory": 0, "max_steps": 0}, "steps_per_trajectory.*max_steps"),
+    ],
+)
+def test_bad_options(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    motions = write_motions(tmp_path / "motions", [3, 3])
+    with pytest.raises(InputError, match=words):
+        run(tmp_path, motions, **options)
+    assert not (tmp_path / "expert.zarr").exists()

@@ -1,0 +1,99 @@
+"""``scripts/collect_expert_trajectories.py`` from its flags to its files."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rsl_rl.runners import OnPolicyRunner
+
+from mosaic_collect import TrajectoryDataset
+from mosaic_collect.adapters.runners import quiet
+from tests.contract.inside.session import toy_env
+from tests.contract.inside.toy import write_motions
+from tests.contract.inside.toy_tasks import BLIND, STUDENT, TEACHER, AgentCfg
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with five motions and a checkpoint."""
+    folder = tmp_path_factory.mktemp("script")
+    motions = write_motions(folder / "motions", [6, 4, 5, 6, 3])
+    with quiet():
+        runner = OnPolicyRunner(toy_env(motions, 2), AgentCfg().to_dict(), None, "cpu")
+        runner.logger_type = "none"
+        runner.save(str(folder / "model.pt"))
+    return folder
+
+
+def script(work: Path, output: str, *flags: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [
+            *(sys.executable, "-W", "ignore", "-m", "tests.contract.inside.run_script"),
+            *("--headless", "--task", TEACHER, "--motion", str(work / "motions")),
+            *("--checkpoint_path", str(work / "model.pt"), "--output_path", str(work / output)),
+            *("--tasks_module", "tests.contract.inside.toy_tasks", "--buffer_mb", "1", *flags),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def ok(result: subprocess.CompletedProcess[str]) -> str:
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout
+
+
+def test_a_run_that_was_stopped_goes_on_and_exports(work: Path) -> None:
+    flags = ("--num_envs", "2", "--student_task", STUDENT, "--disable_student_noise", "--seed", "3")
+    ok(script(work, "expert.npy", *flags, "--max_steps", "6"))
+    first = TrajectoryDataset(work / "expert.zarr")
+    assert first.num_steps == 6
+    out = ok(script(work, "expert.npy", *flags, "--resume", "True", "--layout", "compact"))
+    assert "5 trajectories to their end, 0 fell" in out
+    assert "app closed" in out
+    data = TrajectoryDataset(work / "expert.zarr")
+    assert data.status == "complete"
+    assert sorted(set(data.read("motion_id")[data.read("valid_mask")].tolist())) == [0, 1, 2, 3, 4]
+    assert data.schema["student_observations"].dim == 2 * 3
+    assert {k: data.metadata[k] for k in ("task", "student", "groups", "steps_per_env")} == {
+        "task": TEACHER,
+        "student": [STUDENT, None, False],
+        "groups": {"policy": 5},
+        "steps_per_env": 100,
+    }
+    content: dict[str, Any] = np.load(work / "expert.npy", allow_pickle=True).item()
+    assert content["student_observations"].shape == (data.num_valid, 1, 6)
+    refused = script(work, "expert.npy", *flags, "--resume", "--steps_per_env", "3")
+    assert refused.returncode == 1
+    assert "steps_per_env: expected 100, got 3" in refused.stderr
+
+
+def test_a_store_without_export_and_a_student_by_history(work: Path) -> None:
+    out = ok(script(work, "plain.zarr", "--student_obs_history", "4", "--disable_terminations"))
+    assert "5 trajectories" in out
+    data = TrajectoryDataset(work / "plain.zarr")
+    assert data.num_envs == 5  # 16 by default, but no more than there are motions
+    assert data.schema["student_observations"].dim == 4 * 5
+    assert not (work / "plain.npy").exists()
+
+
+def test_11_a_student_that_cannot_be_observed_ends_the_run_and_says_why(work: Path) -> None:
+    result = script(work, "blind.zarr", "--student_task", BLIND)
+    assert result.returncode == 1
+    assert f"{BLIND} has no observations.policy" in result.stderr
+    assert "app closed" in result.stdout
+    assert not (work / "blind.zarr").exists()
+
+
+def test_4_flags_are_checked_before_a_simulator_starts(work: Path) -> None:
+    result = script(work, "expert", "--num_envs", "0")
+    assert result.returncode == 2
+    assert "output_path: expected *.npy or *.zarr" in result.stderr
+    assert "num_envs: expected at least 1" in result.stderr
+    assert "app closed" not in result.stdout

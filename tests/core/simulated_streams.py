@@ -1,0 +1,178 @@
+"""A device on the CPU whose streams run as unhelpfully as their events allow.
+
+Tensors of the simulated device are ordinary CPU tensors of a subclass whose in-place operations
+are not done but queued, on the caller's stream or on the side stream. Queued work runs only when
+somebody waits for an event, and then in the worst order: either the caller's stream runs as far
+ahead as events let it, or the side stream does. What is right under both orders is right under
+any, as each stream is in order by itself and only events relate the two.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+
+_IN_PLACE = {torch.Tensor.fill_, torch.Tensor.copy_, torch.Tensor.zero_, torch.Tensor.add_}
+
+
+class Event:
+    """Happened, once the stream that recorded it got there."""
+
+    happened = False
+
+
+Work = Callable[[], None] | Event  # an Event in a queue: what follows runs after it
+
+
+class Machine:
+    """Two streams and who runs first.
+
+    Args:
+        ahead: ``caller`` or ``side``: the stream that runs as far ahead as it can.
+    """
+
+    def __init__(self, ahead: str) -> None:
+        self.queues: dict[str, deque[Work]] = {"caller": deque(), "side": deque()}
+        other = {"caller": "side", "side": "caller"}[ahead]
+        self._order = (ahead, other)
+        self._lock = threading.RLock()
+
+    def put(self, stream: str, *work: Work) -> None:
+        """Queue work, or an event that later work waits for."""
+        with self._lock:
+            self.queues[stream].extend(work)
+
+    def run_until(self, event: Event) -> None:
+        """Run queued work, unhelpfully, until the event has happened."""
+        with self._lock:
+            while not event.happened:
+                if not any(self._advance(stream) for stream in self._order):
+                    raise RuntimeError("deadlock: both streams wait for ever")
+
+    def drain(self) -> None:
+        """Run everything."""
+        with self._lock:
+            while any(self.queues.values()):
+                assert any(self._advance(stream) for stream in self._order)
+
+    def _advance(self, stream: str) -> bool:
+        """One operation of the stream, if no event holds it back."""
+        queue = self.queues[stream]
+        while queue and isinstance(queue[0], Event) and queue[0].happened:
+            queue.popleft()
+        if not queue or isinstance(queue[0], Event):
+            return False
+        work = queue.popleft()
+        assert not isinstance(work, Event)
+        work()
+        return True
+
+
+class DeviceTensor(torch.Tensor):
+    """A tensor of the simulated device: operations in place are queued on a stream."""
+
+    machine: ClassVar[Machine]
+    stream: ClassVar[str] = "caller"
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        if func not in _IN_PLACE:
+            return super().__torch_function__(func, types, args, kwargs or {})
+        plain = [a.as_subclass(torch.Tensor) if isinstance(a, torch.Tensor) else a for a in args]
+
+        def work() -> None:
+            func(*plain, **(kwargs or {}))
+
+        cls.machine.put(cls.stream, work)
+        return args[0]
+
+
+class SimulatedStreams:
+    """``Streams`` on a machine of the kind above; subclasses each forget one thing.
+
+    Args:
+        ahead: See ``Machine``.
+    """
+
+    def __init__(self, ahead: str = "caller") -> None:
+        self.machine = DeviceTensor.machine = Machine(ahead)
+        self.copies_out = 0
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype).as_subclass(DeviceTensor)
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    def copy_row(self, target: torch.Tensor, source: Any) -> None:
+        if not isinstance(source, DeviceTensor):
+            # From host memory: over when it returns, so read now.
+            source = source.clone()
+        target.copy_(source)
+
+    def record(self) -> Event:
+        return self._event("caller")
+
+    def wait(self, event: Any) -> None:
+        self.machine.put("caller", event)
+
+    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
+        self.copies_out += 1
+        self.machine.put("side", after)
+        for target, source in pairs:
+            self.machine.put("side", _copy(target, source))
+        return self._event("side")
+
+    def synchronize(self, event: Any) -> None:
+        self.machine.run_until(event)
+
+    def _event(self, stream: str) -> Event:
+        event = Event()
+        self.machine.put(stream, lambda: setattr(event, "happened", True))
+        return event
+
+
+def _copy(target: torch.Tensor, source: torch.Tensor) -> Callable[[], None]:
+    plain = source.as_subclass(torch.Tensor)
+
+    def work() -> None:
+        target.copy_(plain)
+
+    return work
+
+
+class WithoutWait(SimulatedStreams):
+    """The caller's stream does not wait before a device buffer is written again."""
+
+    def wait(self, event: Any) -> None:
+        pass
+
+
+class WithoutAfter(SimulatedStreams):
+    """The side stream does not wait for the rows before it copies a block out."""
+
+    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
+        done = Event()
+        done.happened = True
+        return super().copy_out(pairs, done)
+
+
+class WithoutSynchronize(SimulatedStreams):
+    """The host does not wait for a block's copy before it encodes it."""
+
+    def synchronize(self, event: Any) -> None:
+        pass
+
+
+class RowsOnTheSide(SimulatedStreams):
+    """Rows are copied on the side stream, where the caller's later work may overtake them."""
+
+    def copy_row(self, target: torch.Tensor, source: Any) -> None:
+        plain = source.as_subclass(torch.Tensor)
+        self.machine.put("side", _copy(target.as_subclass(torch.Tensor), plain))

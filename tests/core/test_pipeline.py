@@ -1,0 +1,144 @@
+"""The pipeline's promises: a full ring makes the caller wait, and a failure is never swallowed."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import threading
+
+import pytest
+
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.commit import StoreFolder
+from mosaic_collect.errors import WriteError
+from mosaic_collect.files import PosixFiles
+from tests.core.mortal_files import MortalFiles
+from tests.helpers import add, assert_holds, open_writer
+
+
+class GatedFiles(PosixFiles):
+    """A disk that can be made to wait."""
+
+    def __init__(self) -> None:
+        self.gate, self.reached = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def rename(self, source: str, target: str) -> None:
+        self.reached.set()
+        assert self.gate.wait(60)
+        super().rename(source, target)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, files: PosixFiles) -> None:
+    folder = functools.partial(StoreFolder, files=files)
+    monkeypatch.setattr("mosaic_collect.opening.StoreFolder", folder)
+
+
+def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = GatedFiles()
+    use(monkeypatch, files)
+    steps = 12
+    with open_writer(store, block_steps=1) as writer:
+        files.gate.clear()
+        files.reached.clear()
+        caller = threading.Thread(target=add, args=(writer, *range(steps)))
+        caller.start()
+        assert files.reached.wait(30)
+        # Three blocks of one step each, and none is free before its commit: it must stop there.
+        caller.join(0.3)
+        assert caller.is_alive()
+        assert writer.num_steps == 3
+        assert TrajectoryDataset(store).num_steps == 0
+        files.gate.set()
+        caller.join(30)
+        assert not caller.is_alive()
+        assert writer.stats.stalled_seconds >= 0.2
+    assert_holds(TrajectoryDataset(store), range(steps))
+
+
+def test_blocks_are_committed_in_order_and_whole(store: str) -> None:
+    """Whatever is seen at any moment is a prefix."""
+    with open_writer(store, block_steps=2) as writer:
+        for step in range(40):
+            add(writer, step)
+            dataset = TrajectoryDataset(store)
+            assert dataset.num_steps % 2 == 0
+            assert_holds(dataset, range(dataset.num_steps))
+
+
+def test_a_failure_comes_at_the_next_call_and_at_close(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = MortalFiles()
+    use(monkeypatch, files)
+    writer = open_writer(store)
+    add(writer, *range(4))
+    writer.checkpoint()
+    files.fuel = 0
+    add(writer, 4)
+    with pytest.raises(WriteError):
+        writer.checkpoint()
+    for call in (
+        lambda: add(writer, 5),
+        lambda: writer.end_trajectories([0]),
+        writer.checkpoint,
+        writer.close,
+    ):
+        with pytest.raises(WriteError, match="the first 4 steps are safe") as caught:
+            call()
+        assert isinstance(caught.value.__cause__, OSError)
+        assert caught.value.errno == errno.EIO
+    files.fuel = None
+    assert_holds(TrajectoryDataset(store), range(4))
+    with TrajectoryWriter(store, resume=True) as writer:
+        add(writer, 4)
+    assert_holds(TrajectoryDataset(store), range(5))
+
+
+def test_a_failure_at_leaving_the_with_block_goes_through(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = MortalFiles()
+    use(monkeypatch, files)
+    writer = open_writer(store)
+    add(writer, 0)
+    files.fuel = 3
+    with pytest.raises(WriteError, match="steps are safe"), writer:
+        pass
+    assert TrajectoryDataset(store).num_steps == 0
+
+
+def test_the_callers_own_exception_is_not_hidden_by_ours(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = MortalFiles()
+    use(monkeypatch, files)
+    writer = open_writer(store)
+    add(writer, 0)
+    files.fuel = 3
+    with pytest.raises(ZeroDivisionError) as caught, writer:
+        raise ZeroDivisionError
+    assert "closing" in caplog.text
+    assert "writing failed" in caplog.text
+    assert all("closing" in note for note in getattr(caught.value, "__notes__", []))
+
+
+def test_a_failure_of_the_encoder_is_one_of_ours_too(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = open_writer(store)
+    add(writer, 0)
+
+    def broken(self: object, task: object) -> object:
+        raise MemoryError("no scratch")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mosaic_collect.encoder.BlockEncoder.encode", broken)
+        with pytest.raises(WriteError, match="no scratch") as caught:
+            writer.checkpoint()
+    assert isinstance(caught.value.__cause__, MemoryError)
+    with pytest.raises(WriteError):
+        writer.close()
+    assert TrajectoryDataset(store).num_steps == 0

@@ -1,0 +1,36 @@
+"""Nothing here may wait for ever: a test that hangs shows all stacks and ends the run."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.durability.explorer import RAM
+from tests.durability.figures import FIGURES
+
+_SECONDS = float(os.environ.get("MOSAIC_COLLECT_WATCHDOG", "120"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if FIGURES:
+        terminalreporter.section("durability, in figures")
+    for what, number in FIGURES.items():
+        terminalreporter.write_line(f"{what:<58}{number:>9}")
+
+
+@pytest.fixture(autouse=True)
+def watchdog() -> Iterator[None]:
+    faulthandler.dump_traceback_later(_SECONDS, exit=True)
+    yield
+    faulthandler.cancel_dump_traceback_later()
+
+
+@pytest.fixture
+def ram_store() -> Iterator[str]:
+    """A path at which no store lies yet, where syncing costs nothing."""
+    with tempfile.TemporaryDirectory(dir=RAM) as folder:
+        yield os.path.join(folder, "expert.zarr")

@@ -1,0 +1,104 @@
+"""``Files`` that do what they are told and write it down, and writers that work on them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from mosaic_collect import opening
+from mosaic_collect.commit import StoreFolder
+from mosaic_collect.files import Files, OpenFile, PosixFiles
+from mosaic_collect.metadata import StoreState
+
+
+class WrappedFile:
+    """An open file whose operations pass through its ``Files``."""
+
+    def __init__(self, files: WrappedFiles, inner: OpenFile) -> None:
+        self._files, self._inner, self.path = files, inner, inner.path
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        data = b"".join(bytes(memoryview(b).cast("B")) for b in buffers if len(b))
+        self._files.do("write", lambda: self._inner.write(buffers), self.path, data)
+
+    def sync(self) -> None:
+        self._files.do("sync", self._inner.sync, self.path)
+
+    def close(self) -> None:
+        self._inner.close()
+
+
+class WrappedFiles:
+    """``Files`` of which every operation passes through ``do``, for subclasses to meddle with."""
+
+    def __init__(self) -> None:
+        self.inner: Files = PosixFiles()
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        return call()
+
+    def make_folder(self, path: str) -> None:
+        self.do("make_folder", lambda: self.inner.make_folder(path), path)
+
+    def create(self, path: str) -> WrappedFile:
+        return WrappedFile(self, self.do("create", lambda: self.inner.create(path), path))
+
+    def rename(self, source: str, target: str) -> None:
+        self.do("rename", lambda: self.inner.rename(source, target), source, target)
+
+    def sync_folder(self, path: str) -> None:
+        self.do("sync_folder", lambda: self.inner.sync_folder(path), path)
+
+    def remove(self, path: str) -> None:
+        self.do("remove", lambda: self.inner.remove(path), path)
+
+
+class RecordingFiles(WrappedFiles):
+    """Writes down every operation under ``root``, in the order in which they were done.
+
+    Attributes:
+        log: ``(kind, path, ...)`` with paths relative to ``root``; and marks, ``("mark", ...)``.
+    """
+
+    def __init__(self, root: str) -> None:
+        super().__init__()
+        self._root, self._order = root, threading.Lock()
+        self.log: list[tuple[Any, ...]] = []
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        with self._order:
+            result = call()
+            rest = [self._inside(d) if isinstance(d, str) else d for d in details]
+            # The root's own name, above it, is taken to be safe.
+            if not self._inside(path).startswith(os.pardir):
+                self.log.append((kind, self._inside(path), *rest))
+            return result
+
+    def mark(self, what: str, number: int) -> None:
+        """Write down that something became true between two operations."""
+        with self._order:
+            self.log.append(("mark", what, number))
+
+    def _inside(self, path: str) -> str:
+        relative = os.path.relpath(path, self._root)
+        return "" if relative == "." else relative
+
+
+class MarkedFolder(StoreFolder):
+    """Marks each commit as such when it returns."""
+
+    def publish(self, state: StoreState, with_shards: bool) -> None:
+        super().publish(state, with_shards)
+        if isinstance(self._files, RecordingFiles):
+            self._files.mark("committed", state.committed_steps)
+
+
+@contextmanager
+def writing_through(files: Any, folder: type[StoreFolder] = StoreFolder) -> Iterator[None]:
+    """Writers opened inside use these files and this kind of folder."""
+    with patch.object(opening, "StoreFolder", lambda path: folder(path, files)):
+        yield

@@ -1,0 +1,96 @@
+"""A tiny store whose content is known from its step numbers alone, and its check."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.files import is_temp_name
+from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
+from tests.helpers import assert_same, buffer_mb, expected, mask, rows
+
+NUM_ENVS = 2
+BLOCK_STEPS = 2
+#: The least number of fields, so that runs are short and many states can be looked at.
+TINY = Schema((Field(name="x", dim=2),))
+
+
+def open_tiny(path: Any, schema: Schema = TINY, **options: Any) -> TrajectoryWriter:
+    """A writer with one compressing thread and blocks of two steps."""
+    settings = {"checkpoint_seconds": None, "threads": 1, "compressor": "none", **options}
+    settings.setdefault("buffer_mb", buffer_mb(BLOCK_STEPS, NUM_ENVS, schema))
+    return TrajectoryWriter(path, schema, NUM_ENVS, **settings)
+
+
+def add_tiny(writer: TrajectoryWriter, steps: int = 1) -> None:
+    """Go on by some steps, masks included."""
+    for step in range(writer.num_steps, writer.num_steps + steps):
+        given = rows(step, writer.num_envs, writer.schema)
+        writer.add_step(valid_mask=mask(step, writer.num_envs), **given)
+
+
+def check(path: str) -> int:
+    """Everything that must be true of a tiny store, whatever happened to its writers.
+
+    Returns:
+        Its committed steps.
+    """
+    dataset = TrajectoryDataset(path, threads=1)
+    steps = dataset.num_steps
+    if not dataset.fields:
+        return 0
+    for name, want in expected(range(steps), dataset.num_envs, dataset.schema).items():
+        assert_same(dataset.read(name), want, name)
+    masks = [mask(s, dataset.num_envs) for s in range(steps)]
+    want = np.array(masks, bool).reshape(steps, dataset.num_envs)
+    assert_same(dataset.read(VALID_MASK), want, VALID_MASK)
+    assert dataset.num_valid == np.count_nonzero(want)
+    check_ids(dataset.read(TRAJECTORY_ID), dataset.state.next_trajectory_id)
+    return steps
+
+
+def check_ids(ids: np.ndarray, next_id: int) -> None:
+    """Each id belongs to one environment and to consecutive steps."""
+    seen: set[int] = set()
+    for column in ids.T:
+        starts = np.flatnonzero(np.diff(column, prepend=-2))
+        own = column[starts].tolist()
+        assert len(set(own)) == len(own), f"an id comes back: {own}"
+        assert not seen & set(own), f"an id of two environments: {own}"
+        seen |= set(own)
+    assert all(0 <= i < next_id for i in seen), f"ids {seen}, the next would be {next_id}"
+
+
+def check_documents(path: str) -> None:
+    """Arrays' own documents may lag behind the root document, but never lead."""
+    with open(os.path.join(path, "zarr.json"), "rb") as file:
+        root = json.load(file)
+    for name, array in root["consolidated_metadata"]["metadata"].items():
+        own = os.path.join(path, name, "zarr.json")
+        if os.path.exists(own):
+            with open(own, "rb") as file:
+                assert json.load(file)["shape"][0] <= array["shape"][0], f"{name} leads"
+
+
+def check_resume(path: str, steps: int) -> None:
+    """A writer goes on after these steps and leaves a store without debris."""
+    resume = os.path.exists(path)
+    with open_tiny(path, resume=resume) as writer:
+        assert writer.num_steps == steps, f"resumed at {writer.num_steps}, read {steps}"
+        add_tiny(writer, 3)
+    assert check(path) == steps + 3
+    assert TrajectoryDataset(path).status == "complete"
+    check_documents(path)
+    check_no_debris(path)
+
+
+def check_no_debris(path: str) -> None:
+    """No temp files, and no shard that holds no committed step."""
+    blocks = TrajectoryDataset(path).state.num_blocks
+    names = [n for _, _, found in os.walk(path) for n in found]
+    assert not [n for n in names if is_temp_name(n)]
+    assert not [n for n in names if n.startswith("c.") and int(n.split(".")[1]) >= blocks]

@@ -1,0 +1,303 @@
+"""The table of bad inputs: each call gives its documented exception and changes nothing on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import (
+    ClosedError,
+    InputError,
+    MissingDependencyError,
+    MosaicCollectError,
+    NewerFormatError,
+    SpaceError,
+    StoreExistsError,
+    StoreLockedError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    WriteError,
+)
+from mosaic_collect.lock import LOCK_NAME
+from mosaic_collect.metadata import ATTRIBUTE
+from tests.durability.rig import NUM_ENVS, TINY, add_tiny, check, open_tiny
+from tests.helpers import rows
+
+STEPS = 3
+NESTED: Any = []
+for _ in range(200):
+    NESTED = [NESTED]
+CIRCLE: list[Any] = []
+CIRCLE.append(CIRCLE)
+
+
+def contents(folder: str) -> dict[str, bytes | None]:
+    """Every path under the folder and its bytes; a lock's words do not count."""
+    found: dict[str, bytes | None] = {}
+    for here, folders, names in os.walk(folder):
+        found.update({os.path.join(here, f): None for f in folders})
+        for name in names:
+            with open(os.path.join(here, name), "rb") as file:
+                found[os.path.join(here, name)] = b"" if name == LOCK_NAME else file.read()
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: os.PathLike[str]) -> str:
+    """A folder with a store of three steps, a file, a folder that is no store, and an empty one."""
+    folder = os.fspath(tmp_path)
+    with open_tiny(os.path.join(folder, "store")) as writer:
+        add_tiny(writer, STEPS)
+    os.makedirs(os.path.join(folder, "photos", "2024"))
+    os.mkdir(os.path.join(folder, "empty"))
+    with open(os.path.join(folder, "file"), "w") as file:
+        file.write("text")
+    with open(os.path.join(folder, "broken"), "w"):
+        pass
+    return folder
+
+
+def newer(store: str) -> None:
+    path = os.path.join(store, "zarr.json")
+    with open(path) as file:
+        root = json.load(file)
+    root["attributes"][ATTRIBUTE]["format_version"] = 2
+    with open(path, "w") as file:
+        json.dump(root, file)
+
+
+OPENINGS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
+    ("store", {}, StoreExistsError, "resume=True goes on"),
+    ("file", {}, StoreExistsError, "exists"),
+    ("photos", {}, StoreExistsError, "exists"),
+    ("new", {"resume": True}, StoreNotFoundError, "no such folder"),
+    ("file", {"resume": True}, StoreNotFoundError, "no such folder"),
+    ("photos", {"resume": True}, StoreNotFoundError, "no zarr.json"),
+    ("file/under", {}, WriteError, "cannot be opened for writing"),
+    ("new", {"schema": None}, InputError, "schema: expected for a new store"),
+    ("new", {"num_envs": None}, InputError, "num_envs: expected for a new store"),
+    ("new", {"schema": "mosaic"}, InputError, "schema: expected a Schema"),
+    ("new", {"num_envs": 0}, InputError, "num_envs"),
+    ("new", {"num_envs": -1}, InputError, "num_envs"),
+    ("new", {"num_envs": 2.0}, InputError, "num_envs"),
+    ("new", {"num_envs": True}, InputError, "num_envs"),
+    ("new", {"num_envs": "2"}, InputError, "num_envs"),
+    ("new", {"buffer_mb": 0}, InputError, "buffer_mb"),
+    ("new", {"buffer_mb": -5}, InputError, "buffer_mb"),
+    ("new", {"buffer_mb": float("nan")}, InputError, "buffer_mb"),
+    ("new", {"buffer_mb": float("inf")}, InputError, "buffer_mb"),
+    ("new", {"buffer_mb": "much"}, InputError, "buffer_mb"),
+    ("new", {"buffer_mb": True}, InputError, "buffer_mb"),
+    ("new", {"buffer_mb": 1e-6}, SpaceError, "buffer_mb"),
+    ("new", {"compressor": "gzip"}, InputError, "compressor"),
+    ("new", {"compressor": None}, InputError, "compressor"),
+    ("new", {"threads": 0}, InputError, "threads"),
+    ("new", {"threads": -1}, InputError, "threads"),
+    ("new", {"threads": 1.5}, InputError, "threads"),
+    ("new", {"checkpoint_seconds": -1}, InputError, "checkpoint_seconds"),
+    ("new", {"checkpoint_seconds": float("nan")}, InputError, "checkpoint_seconds"),
+    ("new", {"checkpoint_seconds": "soon"}, InputError, "checkpoint_seconds"),
+    ("new", {"device": "gpu"}, MosaicCollectError, "device"),
+    ("new", {"device": "cuda:99"}, MosaicCollectError, "device"),
+    ("new", {"metadata": 5}, InputError, "metadata"),
+    ("new", {"metadata": {"a": object()}}, InputError, "metadata"),
+    ("new", {"metadata": {"a": float("nan")}}, InputError, "metadata"),
+    ("new", {"metadata": {"a": CIRCLE}}, InputError, "metadata"),
+    ("new", {"metadata": {"a": NESTED}}, InputError, "levels"),
+    ("new", {"metadata": {"a": "x" * (17 << 20)}}, InputError, "at most"),
+    ("new", {"metadata": {"a": [0] * 300_000}}, InputError, "at most"),
+    ("new", {"metadata": {(1, 2): 3}}, InputError, "metadata"),
+    ("store", {"resume": True, "num_envs": 3}, StoreMismatchError, "num_envs: expected 2, got 3"),
+    ("store", {"resume": True, "compressor": "lz4"}, StoreMismatchError, "compressor"),
+    (
+        *("store", {"resume": True, "schema": Schema((Field(name="y", dim=2),))}),
+        *(StoreMismatchError, "y: not in the store"),
+    ),
+    (
+        *("store", {"resume": True, "schema": Schema((Field(name="x", dim=3),))}),
+        *(StoreMismatchError, "x: expected"),
+    ),
+    ("store", {"resume": True, "buffer_mb": 1e-6}, SpaceError, "buffer_mb"),
+    ("store", {"resume": True, "metadata": {"a": object()}}, InputError, "metadata"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "error", "words"), OPENINGS)
+def test_opening_a_writer(
+    folder: str, name: str, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    before = contents(folder)
+    settings = {"schema": TINY, "num_envs": NUM_ENVS, "buffer_mb": 0.001, **options}
+    with pytest.raises(error, match=words):
+        TrajectoryWriter(os.path.join(folder, name), **settings)
+    assert contents(folder) == before
+    assert check(os.path.join(folder, "store")) == STEPS
+
+
+@pytest.mark.parametrize("path", ["", "a\0b", None, 5, b"bytes", ["list"]])
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_path_that_is_none(folder: str, path: Any, resume: bool) -> None:
+    with pytest.raises((InputError, TypeError), match=r"path|str"):
+        TrajectoryWriter(path, TINY, NUM_ENVS, resume=resume)
+
+
+def test_a_newer_format(folder: str) -> None:
+    store = os.path.join(folder, "store")
+    newer(store)
+    before = contents(folder)
+    with pytest.raises(NewerFormatError, match="format version 2"):
+        TrajectoryDataset(store)
+    with pytest.raises(NewerFormatError, match="upgrade"):
+        open_tiny(store, resume=True)
+    assert contents(folder) == before
+
+
+def test_a_second_writer_of_this_process(folder: str) -> None:
+    store = os.path.join(folder, "store")
+    with open_tiny(store, resume=True) as writer:
+        before = contents(folder)
+        with pytest.raises(StoreLockedError, match="another writer of this process"):
+            open_tiny(store, resume=True)
+        assert contents(folder) == before
+        add_tiny(writer)
+    assert check(store) == STEPS + 1
+
+
+GOOD = rows(STEPS, NUM_ENVS, TINY)["x"]
+MASK = np.ones(NUM_ENVS, bool)
+Call = Callable[[TrajectoryWriter], Any]
+CALLS: list[tuple[str, Call, type[Exception], str]] = [
+    ("no field", lambda w: w.add_step(), InputError, "x: expected on every step"),
+    ("None", lambda w: w.add_step(x=None), InputError, "x: expected on every step"),
+    ("a list", lambda w: w.add_step(x=GOOD.tolist()), InputError, "expected a torch tensor"),
+    ("a number", lambda w: w.add_step(x=1.0), InputError, "expected a torch tensor"),
+    ("too few", lambda w: w.add_step(x=GOOD[:1]), InputError, r"shape \(2, 2\), got \(1, 2\)"),
+    ("too wide", lambda w: w.add_step(x=np.zeros((2, 3))), InputError, "shape"),
+    ("turned", lambda w: w.add_step(x=np.zeros(2)), InputError, "shape"),
+    ("whole", lambda w: w.add_step(x=GOOD.astype(int)), InputError, "dtype float32, got int64"),
+    ("complex", lambda w: w.add_step(x=GOOD + 0j), InputError, "dtype"),
+    ("objects", lambda w: w.add_step(x=GOOD.astype(object)), InputError, "dtype"),
+    ("words", lambda w: w.add_step(x=GOOD.astype(str)), InputError, "dtype"),
+    ("unknown", lambda w: w.add_step(x=GOOD, y=GOOD), InputError, "y: unknown field"),
+    ("ids", lambda w: w.add_step(x=GOOD, trajectory_id=MASK), InputError, "unknown field"),
+    ("mask wide", lambda w: w.add_step(x=GOOD, valid_mask=MASK[:1]), InputError, "valid_mask"),
+    ("mask int", lambda w: w.add_step(x=GOOD, valid_mask=MASK * 1), InputError, "dtype bool"),
+    ("mask list", lambda w: w.add_step(x=GOOD, valid_mask=[True] * 2), InputError, "valid_mask"),
+    ("positional", lambda w: w.add_step(GOOD), TypeError, "positional"),
+    ("end high", lambda w: w.end_trajectories([2]), InputError, r"expected 0\.\.1"),
+    ("end low", lambda w: w.end_trajectories([-1]), InputError, r"expected 0\.\.1"),
+    ("end floats", lambda w: w.end_trajectories([0.0]), InputError, "whole numbers"),
+    ("end mask", lambda w: w.end_trajectories([True]), InputError, "mask of shape"),
+    ("end None", lambda w: w.end_trajectories(None), InputError, "whole numbers"),
+    ("end words", lambda w: w.end_trajectories(["0"]), InputError, "whole numbers"),
+    ("end huge", lambda w: w.end_trajectories([2**70]), InputError, "env_ids"),
+    ("end ragged", lambda w: w.end_trajectories([[0], [0, 1]]), InputError, "env_ids"),
+    ("metadata", lambda w: w.update_metadata(a=object()), InputError, "metadata"),
+    ("metadata nan", lambda w: w.update_metadata(a=float("inf")), InputError, "metadata"),
+    ("metadata deep", lambda w: w.update_metadata(a=NESTED), InputError, "levels"),
+    ("metadata large", lambda w: w.update_metadata(a="x" * (17 << 20)), InputError, "at most"),
+]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "words"), [c[1:] for c in CALLS], ids=[c[0] for c in CALLS]
+)
+def test_calls_of_a_writer(folder: str, call: Call, error: type[Exception], words: str) -> None:
+    store = os.path.join(folder, "store")
+    with open_tiny(store, resume=True) as writer:
+        add_tiny(writer)
+        writer.checkpoint()
+        before, metadata = contents(folder), writer.metadata
+        with pytest.raises(error, match=words):
+            call(writer)
+        writer.checkpoint()
+        assert contents(folder) == before
+        assert writer.metadata == metadata
+        assert writer.num_steps == STEPS + 1
+        add_tiny(writer, 2)
+    assert check(store) == STEPS + 3
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda w: add_tiny(w),
+        lambda w: w.end_trajectories([0]),
+        lambda w: w.checkpoint(),
+        lambda w: w.update_metadata(a=1),
+    ],
+)
+def test_calls_of_a_closed_writer(folder: str, call: Call) -> None:
+    with open_tiny(os.path.join(folder, "store"), resume=True) as writer:
+        pass
+    before = contents(folder)
+    with pytest.raises(ClosedError, match="closed; resume=True"):
+        call(writer)
+    writer.close()
+    assert contents(folder) == before
+
+
+Read = Callable[[TrajectoryDataset], Any]
+READS: list[tuple[str, Read, type[Exception], str]] = [
+    ("field", lambda d: d.read("y"), InputError, "the fields are: x, valid_mask"),
+    ("field type", lambda d: d.read(5), InputError, "no field 5"),
+    ("below", lambda d: d.read("x", -1), InputError, "expected within 0..3"),
+    ("above", lambda d: d.read("x", 0, 4), InputError, "expected within 0..3"),
+    ("turned", lambda d: d.read("x", 2, 1), InputError, "expected within 0..3"),
+    ("start float", lambda d: d.read("x", 0.5), InputError, "steps"),
+    ("start word", lambda d: d.read("x", "0"), InputError, "steps"),
+    ("stop float", lambda d: d.read("x", 0, 2.0), InputError, "steps"),
+    ("envs back", lambda d: d.read("x", 0, 1, slice(None, None, -1)), InputError, "positive step"),
+    ("envs number", lambda d: d.read("x", 0, 1, 0), InputError, "envs"),
+    ("envs list", lambda d: d.read("x", 0, 1, [0, 1]), InputError, "envs"),
+    ("item field", lambda d: d["y"], InputError, "no field"),
+    ("item list", lambda d: d["x"][[0, 1]], InputError, "index"),
+    ("item mask", lambda d: d["x"][np.ones(3, bool)], InputError, "index"),
+    ("item float", lambda d: d["x"][1.0], InputError, "index"),
+    ("item above", lambda d: d["x"][3], IndexError, "out of range"),
+    ("item below", lambda d: d["x"][:, -3], IndexError, "out of range"),
+    ("item many", lambda d: d["x"][0, 0, 0, 0], InputError, "at most 3 parts"),
+    ("item dots", lambda d: d["x"][..., ...], InputError, "at most 3 parts"),
+]
+
+
+@pytest.mark.parametrize(
+    ("read", "error", "words"), [r[1:] for r in READS], ids=[r[0] for r in READS]
+)
+def test_reads_of_a_dataset(folder: str, read: Read, error: type[Exception], words: str) -> None:
+    dataset = TrajectoryDataset(os.path.join(folder, "store"), threads=1)
+    before = contents(folder)
+    with pytest.raises(error, match=words):
+        read(dataset)
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("name", ["new", "photos", "file", "file/under"])
+def test_opening_what_is_no_store(folder: str, name: str) -> None:
+    before = contents(folder)
+    with pytest.raises(StoreNotFoundError, match="no store at"):
+        TrajectoryDataset(os.path.join(folder, name))
+    assert contents(folder) == before
+
+
+def test_an_empty_folder_is_a_store_of_zero_steps(folder: str) -> None:
+    """As a kill right after its making leaves it."""
+    dataset = TrajectoryDataset(os.path.join(folder, "empty"))
+    assert dataset.num_steps == 0
+    with pytest.raises(StoreNotFoundError, match="before its first commit"):
+        dataset.read("x")
+
+
+def test_missing_packages_are_named(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "zarr", None)
+    monkeypatch.setitem(__import__("sys").modules, "xarray", None)
+    dataset = TrajectoryDataset(os.path.join(folder, "store"))
+    for call in (dataset.to_zarr, dataset.to_xarray):
+        with pytest.raises(MissingDependencyError, match="pip install"):
+            call()

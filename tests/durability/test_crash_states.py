@@ -1,0 +1,244 @@
+"""Promises 1 and 2: killed or cut off at any instant, the committed steps are there, bit for bit.
+
+And that the explorer is worth something: it finds every one of the classic mistakes put in below.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mosaic_collect import TrajectoryWriter
+from mosaic_collect.commit import StoreFolder
+from mosaic_collect.metadata import StoreState
+from tests.durability.disk import Disk
+from tests.durability.explorer import Explorer, LostError, disk_after
+from tests.durability.figures import count
+from tests.durability.recording import MarkedFolder, RecordingFiles
+from tests.durability.rig import add_tiny
+
+Adding = Callable[[int], None]
+
+
+def first_run(writer: TrajectoryWriter, adding: Adding) -> None:
+    """A partial block, that block grown, one of two full blocks, ends, and the close."""
+    for steps in (1, 1):
+        adding(steps)
+        add_tiny(writer, steps)
+        writer.checkpoint()
+    writer.end_trajectories([0])
+    adding(2)
+    add_tiny(writer, 2)
+    writer.end_trajectories([1])
+    adding(1)
+    add_tiny(writer, 1)
+
+
+def short_run(writer: TrajectoryWriter, adding: Adding) -> None:
+    """Steps that grow the last block, whatever it held, and begin another."""
+    adding(2)
+    add_tiny(writer, 2)
+
+
+def nothing(writer: TrajectoryWriter, adding: Adding) -> None:
+    """Open and close."""
+
+
+def test_a_first_run() -> None:
+    explorer = Explorer(random_states=2)
+    explorer.explore(explorer.record(first_run))
+    assert explorer.prefixes > 150
+    assert explorer.distinct > 300
+    report(explorer)
+
+
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_run_that_resumes_a_closed_store(steps: int) -> None:
+    def before(writer: TrajectoryWriter, adding: Adding) -> None:
+        add_tiny(writer, steps)
+
+    explorer = Explorer(random_states=0)
+    disk, least, most = disk_after(first := explorer.record(before), len(first))
+    log = explorer.record(short_run, next(disk.states(0, 0)))
+    explorer.explore(log, disk, least, max(most, steps))
+    report(explorer)
+
+
+def test_a_run_that_resumes_a_killed_one_and_is_cut_off_itself() -> None:
+    """What the killed run had not synced may still be lost when the second run is at work."""
+    explorer = Explorer(random_states=0)
+    first = explorer.record(first_run)
+    risky = [i + 1 for i, operation in enumerate(first) if operation[0] == "rename"]
+    for prefix in sorted(random.Random(1).sample(risky, 5)):
+        disk, least, most = disk_after(first, prefix)
+        log = explorer.record(nothing, next(disk.states(0, 0)))
+        explorer.explore(log, disk, least, most)
+    report(explorer)
+
+
+def report(explorer: Explorer) -> None:
+    count("instants of a run looked at", explorer.prefixes)
+    count("states a power cut may leave at them", explorer.states)
+    count("distinct ones, each opened, compared and resumed", explorer.distinct)
+
+
+# -- mistakes that must be found -----------------------------------------------------------------
+
+
+class NoDataSync(RecordingFiles):
+    """Files get their name before their bytes are safe."""
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        return None if kind == "sync" else super().do(kind, call, path, *details)
+
+
+class NoShardSync(RecordingFiles):
+    """The same, of shards only."""
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        if kind == "sync" and "zarr.json" not in path:
+            return None
+        return super().do(kind, call, path, *details)
+
+
+class NoFolderSync(RecordingFiles):
+    """No name of any shard is made safe before the commit that needs it."""
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        if kind == "sync_folder" and ".zarr/" in path:
+            return None
+        return super().do(kind, call, path, *details)
+
+
+class NoRootSync(RecordingFiles):
+    """A commit returns before its name is safe."""
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        if kind == "sync_folder" and path.endswith(".zarr"):
+            return None
+        return super().do(kind, call, path, *details)
+
+
+class NoSyncAbove(RecordingFiles):
+    """The store's own name is never made safe."""
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        if kind == "sync_folder" and path.endswith("today"):
+            return None
+        return super().do(kind, call, path, *details)
+
+
+class InPlace(RecordingFiles):
+    """The root document is overwritten, not replaced."""
+
+    def create(self, path: str) -> Any:
+        return super().create(path.replace("/.zarr.json.tmp", "/zarr.json"))
+
+    def rename(self, source: str, target: str) -> None:
+        if not target.endswith("/zarr.json"):
+            super().rename(source, target)
+
+
+class RootBeforeShards(MarkedFolder):
+    """Steps 2 and 3 of the protocol swapped: the commit, then the names that it speaks of."""
+
+    def publish(self, state: StoreState, with_shards: bool) -> None:
+        super().publish(state, with_shards=False)
+        for field in state.schema.stored:
+            self._files.sync_folder(self._join(field.name))
+
+
+class ArraysBeforeRoot(MarkedFolder):
+    """Steps 3 and 4 swapped: an array tells of steps that are not committed."""
+
+    def publish(self, state: StoreState, with_shards: bool) -> None:
+        self._write_array_documents(state)
+        super().publish(state, with_shards)
+
+
+@pytest.mark.parametrize(
+    ("files", "folder", "found"),
+    [
+        (NoDataSync, MarkedFolder, "zarr.json is no valid JSON"),
+        (NoShardSync, MarkedFolder, "block 0: 0 bytes cannot hold an index"),
+        (NoFolderSync, MarkedFolder, "c.0.0.0 is missing"),
+        (NoRootSync, MarkedFolder, "zarr.json is missing"),
+        (NoSyncAbove, MarkedFolder, "-1 steps are there, expected 0"),
+        (InPlace, MarkedFolder, "zarr.json is no valid JSON"),
+        (RecordingFiles, RootBeforeShards, "c.0.0.0 is missing"),
+        (RecordingFiles, ArraysBeforeRoot, "x leads"),
+    ],
+    ids=lambda c: getattr(c, "__name__", ""),
+)
+def test_a_mistake_is_found(
+    files: type[RecordingFiles], folder: type[StoreFolder], found: str
+) -> None:
+    explorer = Explorer(random_states=0)
+    log = explorer.record(first_run, files=files, folder=folder)
+    with pytest.raises(LostError, match=found):
+        explorer.explore(log)
+
+
+class RecoverTrustsTheCache(MarkedFolder):
+    """A resume believes the root document it reads, which a power cut may still take back."""
+
+    def _write_root(self, state: StoreState) -> None:
+        if not hasattr(self, "_resuming"):
+            super()._write_root(state)
+
+    def recover(self, state: StoreState) -> list[str]:
+        self._resuming = True
+        try:
+            return super().recover(state)
+        finally:
+            del self._resuming
+
+
+def test_a_resume_that_trusts_the_cache_is_found() -> None:
+    explorer = Explorer(random_states=0)
+    first = explorer.record(first_run)
+    renamed = [
+        i + 1
+        for i, operation in enumerate(first)
+        if operation[0] == "rename" and operation[2].endswith(".zarr/zarr.json")
+    ]
+    disk, least, most = disk_after(first, renamed[1])
+    log = explorer.record(nothing, next(disk.states(0, 0)), folder=RecoverTrustsTheCache)
+    with pytest.raises(LostError):
+        explorer.explore(log, disk, least, most)
+
+
+# -- the model of the disk itself ----------------------------------------------------------------
+
+
+def test_the_disk_forgets_what_was_not_synced() -> None:
+    disk = Disk()
+    for operation in [("create", "a"), ("write", "a", b"1234")]:
+        disk.apply(operation)
+    found = {tuple(sorted(t.items())) for t in disk.states(0, 0)}
+    assert found == {(), *(((("a", c)),) for c in (b"", b"12", b"1234", bytes(4)))}
+    disk.apply(("sync", "a"))
+    assert {tuple(t.items()) for t in disk.states(0, 0)} == {(), (("a", b"1234"),)}
+    disk.apply(("sync_folder", ""))
+    assert list(disk.states(0, 0))[1:] == [{"a": b"1234"}] * 4
+
+
+def test_a_rename_is_one_thing() -> None:
+    disk = Disk()
+    for operation in [("create", "a"), ("sync_folder", ""), ("create", "b")]:
+        disk.apply(operation)
+    disk.apply(("write", "b", b"new"))
+    disk.apply(("sync", "b"))
+    disk.apply(("rename", "b", "a"))
+    found = {tuple(sorted(t.items())) for t in disk.states(0, 0)}
+    assert found == {(("a", b""),), (("a", b""), ("b", b"new")), (("a", b"new"),)}
+
+
+def test_what_lies_in_a_lost_folder_is_lost() -> None:
+    disk = Disk()
+    for operation in [("make_folder", "f"), ("create", "f/a"), ("sync_folder", "f")]:
+        disk.apply(operation)
+    assert {tuple(t) for t in disk.states(0, 0)} == {(), ("f", "f/a")}

@@ -1,0 +1,222 @@
+"""Promise 7, exhaustively: Ctrl-C between any two instructions of the caller's thread.
+
+A trace function raises ``KeyboardInterrupt`` before the n-th bytecode that the thread executes in
+the writer's modules. Real signals come at fewer places. ``MOSAIC_COLLECT_EVERY=1`` tries each n.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.schema import TRAJECTORY_ID
+from tests.durability.rig import add_tiny, check, check_resume, open_tiny
+
+MODULES = ("writer.py", "pipeline.py", "trajectories.py", "staging.py")
+EVERY = int(os.environ.get("MOSAIC_COLLECT_EVERY", "0"))
+
+
+class Interrupter:
+    """Raises ``KeyboardInterrupt`` once, at the given instruction; counts until then."""
+
+    def __init__(self, at: int) -> None:
+        self.at, self.count = at, 0
+
+    def __enter__(self) -> Interrupter:
+        sys.settrace(self._call)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        sys.settrace(None)
+
+    def _call(self, frame: Any, event: str, arg: Any) -> Any:
+        if os.path.basename(frame.f_code.co_filename) not in MODULES:
+            return None
+        frame.f_trace_opcodes = True
+        return self._step
+
+    def _step(self, frame: Any, event: str, arg: Any) -> Any:
+        if event == "opcode":
+            self.count += 1
+            if self.count == self.at:
+                raise KeyboardInterrupt
+        return self._step
+
+
+def instants(run: Callable[[int], int], about: int, spare: int = 0) -> range:
+    """Which instructions to interrupt at: all but the last few, or about so many, evenly."""
+    total = run(10**9) - spare
+    assert total > 200
+    return range(1, total + 1, EVERY or max(1, total // about))
+
+
+class Session:
+    """Calls of a writer, of which one may be interrupted.
+
+    Attributes:
+        added: Steps whose ``add_step`` returned.
+        ended: Environment 0's ends that returned, as the step after which each came.
+        maybe: Where an end was interrupted.
+    """
+
+    CALLS = "a a c e a a e a t a a a e c a".split()
+
+    def __init__(self, writer: TrajectoryWriter) -> None:
+        self.writer, self.added = writer, 0
+        self.ended: set[int] = set()
+        self.maybe: set[int] = set()
+        self.left = list(self.CALLS)
+
+    def go_on(self) -> None:
+        while self.left:
+            call = self.left.pop(0)
+            if call == "a":
+                add_tiny(self.writer)
+                self.added += 1
+            elif call == "e":
+                last = self.writer.num_steps - 1
+                self.maybe.add(last)
+                self.writer.end_trajectories([0])
+                self.ended.add(last)
+            elif call == "c":
+                self.writer.checkpoint()
+            else:
+                self.writer._commit_partial(wait=False)  # what checkpoint_seconds does
+
+    def assert_right(self, store: str) -> None:
+        steps = self.writer.num_steps
+        assert self.added <= steps <= self.added + 1
+        assert check(store) == steps
+        ids = TrajectoryDataset(store).read(TRAJECTORY_ID)
+        changes = set(np.flatnonzero(np.diff(ids[:, 0])).tolist())
+        assert {e for e in self.ended if e < steps - 1} <= changes <= self.maybe
+        assert (ids[:, 1] == ids[:1, 1]).all()
+
+
+def interrupted(session: Session, at: int) -> int:
+    """Go on until the interrupt; how many instructions that took."""
+    with Interrupter(at) as interrupter:
+        session.go_on()
+    return interrupter.count
+
+
+def test_the_with_block_is_left_by_it(ram_store: str) -> None:
+    def run(at: int) -> int:
+        session, count, path = None, 0, f"{ram_store}-{at}"
+        try:
+            with open_tiny(path) as writer:
+                session = Session(writer)
+                count = interrupted(session, at)
+        except KeyboardInterrupt:
+            assert at < 10**9
+        assert session is not None
+        session.assert_right(path)
+        check_resume(path, session.writer.num_steps)
+        return count
+
+    for at in instants(run, 120):
+        run(at)
+    settle()
+
+
+def test_the_caller_goes_on_after_it(ram_store: str) -> None:
+    def run(at: int) -> int:
+        count, path = 0, f"{ram_store}-{at}"
+        with open_tiny(path) as writer:
+            session = Session(writer)
+            try:
+                count = interrupted(session, at)
+            except KeyboardInterrupt:
+                session.added = writer.num_steps
+                session.go_on()
+        session.assert_right(path)
+        return count
+
+    for at in instants(run, 120):
+        run(at)
+    settle()
+
+
+def test_a_ring_of_one_block_goes_on_after_it(ram_store: str) -> None:
+    """A slot that got lost would make the next call wait for ever."""
+
+    def run(at: int) -> int:
+        count, path = 0, f"{ram_store}-{at}"
+        with open_tiny(path, buffer_mb=0.00005) as writer:
+            assert len(writer._pipeline._free) == 1
+            try:
+                with Interrupter(at) as interrupter:
+                    add_tiny(writer, 3 * writer.block_steps)
+                count = interrupter.count
+            except KeyboardInterrupt:
+                add_tiny(writer, 2 * writer.block_steps)
+        check(path)
+        return count
+
+    for at in instants(run, 80):
+        run(at)
+    settle()
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_it_falls_into_the_close(ram_store: str, complete: bool) -> None:
+    """Everything is committed all the same; if it came too early or too late, by another close."""
+
+    def run(at: int) -> int:
+        count, path = 0, f"{ram_store}-{at}-{complete}"
+        writer = open_tiny(path)
+        add_tiny(writer, 3)
+        try:
+            with Interrupter(at) as interrupter:
+                writer.close(complete)
+            count = interrupter.count
+        except KeyboardInterrupt:
+            writer.close(complete)
+        assert check(path) == 3
+        assert TrajectoryDataset(path).status == ("complete" if complete else "collecting")
+        check_resume(path, 3)
+        return count
+
+    for at in instants(run, 60):
+        run(at)
+    settle()
+
+
+def test_it_falls_into_the_opening(ram_store: str) -> None:
+    """The lock is free again: a notebook's next cell can open the store."""
+
+    def run(at: int) -> int:
+        count, path = 0, f"{ram_store}-{at}"
+        writer = None
+        try:
+            with Interrupter(at) as interrupter:
+                writer = open_tiny(path)
+            count = interrupter.count
+        except KeyboardInterrupt:
+            pass
+        if writer is not None:
+            writer.close()
+        with open_tiny(path, resume=os.path.exists(path)) as again:
+            add_tiny(again, 2)
+        assert check(path) == 2
+        return count
+
+    # Behind the constructor's last try, with the writer on its way to the caller, nobody can catch
+    # it: that writer stays open until the interpreter exits.
+    for at in instants(run, 60, spare=10):
+        run(at)
+
+
+def settle() -> None:
+    """No thread of a closed writer stays."""
+    for thread in threading.enumerate():
+        if thread.name.startswith("mosaic"):
+            thread.join(10)
+            assert not thread.is_alive()

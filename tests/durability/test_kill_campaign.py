@@ -1,0 +1,66 @@
+"""Promise 1, with real processes and real kills; thousands more with ``scripts/torture.py``."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import random
+import subprocess
+import sys
+from types import ModuleType
+
+import pytest
+
+from tests.helpers import REPO
+
+SCRIPT = os.path.join(REPO, "scripts", "torture.py")
+KILLS = 250
+
+
+def test_hundreds_of_kills(tmp_path: os.PathLike[str]) -> None:
+    # A process of its own: children are forked, which is safe only where no thread was ever begun.
+    result = subprocess.run(
+        [sys.executable, "-W", "error", SCRIPT, "--kills", str(KILLS), "--seed", "3"],
+        env={**os.environ, "PYTHONPATH": REPO},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    print(result.stdout)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert result.stdout.splitlines()[0].split() == ["kills", str(KILLS)]
+
+
+@pytest.fixture(scope="module")
+def torture() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("torture", SCRIPT)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["torture"] = module  # where dataclasses look for annotations
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize(("committed", "added"), [(6, 6), (3, 4)])
+def test_the_campaign_sees_lost_and_invented_steps(
+    torture: ModuleType, store: str, committed: int, added: int
+) -> None:
+    shape = torture.Shape.drawn(random.Random(1))
+    with shape.open(store, 1) as writer:
+        for step in range(5):
+            torture.add(writer, shape, step)
+    torture.inspect(store, shape, torture.Told(5, 5))
+    with pytest.raises(AssertionError, match="5 steps"):
+        torture.inspect(store, shape, torture.Told(committed, added))
+
+
+def test_the_campaign_sees_a_wrong_row(torture: ModuleType, store: str) -> None:
+    shape = torture.Shape(num_envs=2, block_steps=3, compressor="none", dims=(2,))
+    with shape.open(store, 1) as writer:
+        for step in (0, 1, 3):
+            torture.add(writer, shape, step)
+    with pytest.raises(AssertionError, match="f0 differs"):
+        torture.inspect(store, shape, torture.Told(3, 3))

@@ -1,0 +1,275 @@
+"""Promises 5, 6 and 7 with real processes and signals: what was added is committed where it can be."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from mosaic_collect import TrajectoryDataset
+from mosaic_collect.errors import StoreLockedError
+from tests.durability.rig import check, check_resume, open_tiny
+from tests.helpers import REPO
+
+HEADER = """
+import os, sys, time, threading
+from tests.durability.rig import add_tiny, open_tiny
+from tests.durability.recording import WrappedFiles, writing_through
+from mosaic_collect.signals import termination_as_exit
+path = sys.argv[1]
+
+def ready():
+    print("ready", flush=True)
+
+def spin(writer, steps=7):
+    add_tiny(writer, steps)
+    ready()
+    # Short sleeps: a signal that comes just before a long one would be seen after it.
+    for _ in range(600):
+        time.sleep(0.1)
+
+class Stuck(WrappedFiles):
+    '''A disk that never answers, from the next sync on.'''
+    stuck = False
+    def do(self, kind, call, path, *details):
+        if self.stuck and kind == "sync":
+            time.sleep(600)
+        return call()
+"""
+
+
+@contextmanager
+def child(store: str, code: str) -> Iterator[subprocess.Popen[str]]:
+    """A child that runs the code and has said that it is ready."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", HEADER + code, store],
+        env={**os.environ, "PYTHONPATH": REPO},
+        cwd=REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == "ready\n", line + process.communicate()[1]
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+        for pipe in (process.stdout, process.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+def end(process: subprocess.Popen[str], number: int | None = None, seconds: float = 20) -> str:
+    """Send the signal and wait; the child's standard error."""
+    if number is not None:
+        process.send_signal(number)
+    return process.communicate(timeout=seconds)[1]
+
+
+IN_WITH = "with termination_as_exit(), open_tiny(path) as writer: spin(writer)"
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [
+        (signal.SIGINT, -signal.SIGINT),
+        (signal.SIGTERM, 128 + signal.SIGTERM),
+        (signal.SIGHUP, 128 + signal.SIGHUP),
+    ],
+)
+def test_a_signal_commits_what_was_added(store: str, number: int, status: int) -> None:
+    with child(store, IN_WITH) as process:
+        end(process, number)
+    assert process.returncode == status
+    assert check(store) == 7
+    assert TrajectoryDataset(store).status == "collecting"
+    check_resume(store, 7)
+
+
+def test_without_the_helper_sigterm_is_a_kill(store: str) -> None:
+    with child(store, "with open_tiny(path) as writer: spin(writer)") as process:
+        end(process, signal.SIGTERM)
+    assert process.returncode == -signal.SIGTERM
+    steps = check(store)
+    assert 0 <= steps <= 7
+    check_resume(store, steps)
+
+
+def test_an_ignored_signal_stays_ignored(store: str) -> None:
+    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + IN_WITH
+    with child(store, code) as process:
+        process.send_signal(signal.SIGHUP)
+        time.sleep(0.2)
+        assert process.poll() is None
+        end(process, signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert check(store) == 7
+
+
+STUCK = """
+stuck = Stuck()
+with termination_as_exit(), writing_through(stuck), open_tiny(path) as writer:
+    add_tiny(writer, 1)
+    writer.checkpoint()
+    stuck.stuck = True
+    spin(writer, 2)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_ends_at_once_and_safely(store: str, number: int) -> None:
+    with child(store, STUCK) as process:
+        process.send_signal(number)
+        time.sleep(1)
+        assert process.poll() is None, "the first is to wait for the commit"
+        start = time.monotonic()
+        end(process, number, seconds=10)
+        assert time.monotonic() - start < 5
+    assert process.returncode in (-number, 128 + number)
+    check_resume(store, check(store))
+
+
+CLOSING = """
+class Slow(WrappedFiles):
+    delay = 0
+    def do(self, kind, call, path, *details):
+        time.sleep(self.delay)
+        return call()
+
+with writing_through(Slow()):
+    writer = open_tiny(path)
+    add_tiny(writer, 3)
+    Slow.delay = 0.05
+    ready()
+    writer.close()
+"""
+
+
+def test_the_first_interrupt_of_a_close_waits_for_the_commit(store: str) -> None:
+    with child(store, CLOSING) as process:
+        time.sleep(0.3)
+        assert "interrupt again to leave" in end(process, signal.SIGINT, seconds=60)
+    assert process.returncode == -signal.SIGINT
+    assert check(store) == 3
+    assert TrajectoryDataset(store).status == "complete"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "writer = open_tiny(path); add_tiny(writer, 5); ready()",
+        "writer = open_tiny(path); add_tiny(writer, 5); ready(); sys.exit(3)",
+        "writer = open_tiny(path); add_tiny(writer, 5); ready(); raise ValueError('simulator')",
+        "with open_tiny(path) as writer: add_tiny(writer, 5); ready(); raise ValueError('simulator')",
+        """
+def work():
+    global writer
+    writer = open_tiny(path)
+    add_tiny(writer, 5)
+    ready()
+threading.Thread(target=work).start()""",
+    ],
+    ids=["end", "sys.exit", "exception", "exception-in-with", "another-thread"],
+)
+def test_an_exit_without_close_commits(store: str, code: str) -> None:
+    with child(store, code) as process:
+        error = end(process)
+    assert ("was not closed" in error) == ("with" not in code)
+    assert check(store) == 5
+    assert TrajectoryDataset(store).status == "collecting"
+    check_resume(store, 5)
+
+
+def test_os_exit_is_a_kill(store: str) -> None:
+    code = "writer = open_tiny(path); add_tiny(writer, 5); writer.checkpoint(); add_tiny(writer)"
+    with child(store, code + "; ready(); os._exit(1)") as process:
+        end(process)
+    assert 5 <= check(store) <= 6
+    check_resume(store, check(store))
+
+
+def test_a_second_writer_is_refused_while_the_first_lives_and_not_longer(store: str) -> None:
+    with child(store, "with open_tiny(path) as writer: spin(writer)") as process:
+        start = time.monotonic()
+        with pytest.raises(StoreLockedError, match=f"process {process.pid} on"):
+            open_tiny(store, resume=True)
+        assert time.monotonic() - start < 2
+        TrajectoryDataset(store)  # readers are never kept out
+        end(process, signal.SIGKILL)
+    check_resume(store, check(store))
+
+
+def test_a_forked_child_neither_writes_nor_keeps_the_lock(store: str) -> None:
+    code = """
+from mosaic_collect.errors import ClosedError
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
+with open_tiny(path) as writer:
+    add_tiny(writer, 3)
+    process = os.fork()
+    if process == 0:
+        try:
+            add_tiny(writer)
+        except ClosedError as error:
+            assert "belongs to process" in str(error)
+            writer.close()
+            ready()
+            time.sleep(10)
+        os._exit(1)
+    add_tiny(writer, 2)
+"""
+    with child(store, code) as process:
+        process.wait(timeout=20)
+        assert process.returncode == 0
+        # The forked child lives on and holds nothing.
+        check_resume(store, 5)
+
+
+def test_a_child_forked_from_a_writing_parent_can_write_itself_later(store: str) -> None:
+    code = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)
+writer = open_tiny(path)
+add_tiny(writer, 3)
+source, target = os.pipe()
+process = os.fork()
+if process == 0:
+    os.read(source, 1)
+    with open_tiny(path, resume=True) as own:
+        add_tiny(own, 2)
+    os._exit(0)
+writer.close()
+os.write(target, b"x")
+assert os.waitpid(process, 0)[1] == 0
+ready()
+"""
+    with child(store, code) as process:
+        end(process)
+    assert check(store) == 5
+
+
+def test_reading_while_another_process_writes(store: str) -> None:
+    code = """
+with open_tiny(path) as writer:
+    ready()
+    for _ in range(40):
+        add_tiny(writer)
+        writer.checkpoint()
+"""
+    with child(store, code) as process:
+        seen: list[int] = []
+        while process.poll() is None:
+            seen.append(check(store))
+        assert process.returncode == 0
+    assert seen == sorted(seen)
+    assert len(set(seen)) > 2
+    assert check(store) == 40

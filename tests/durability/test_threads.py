@@ -1,0 +1,202 @@
+"""Promise 6: a thread that dies or hangs is told of; nobody waits for ever without saying so."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from mosaic_collect import pipeline
+from mosaic_collect.commit import StoreFolder
+from mosaic_collect.encoder import BlockEncoder
+from mosaic_collect.errors import WriteError
+from mosaic_collect.lock import StoreLock
+from mosaic_collect.pipeline import Pipeline
+from tests.durability.recording import WrappedFiles, writing_through
+from tests.durability.rig import add_tiny, check, check_resume, open_tiny
+
+
+class Gate(WrappedFiles):
+    """Holds an operation of a kind until it is opened."""
+
+    def __init__(self, kind: str, part: str = "") -> None:
+        super().__init__()
+        self._kind, self._part, self.shut = kind, part, False
+        self.opened = threading.Event()
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        if self.shut and kind == self._kind and self._part in path:
+            assert self.opened.wait(60)
+        return call()
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "_REPORT_SECONDS", 0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "part", "words"),
+    [
+        ("sync", "/x/", "committer at the sync of"),
+        ("sync_folder", "/x", "committer at the commit of step"),
+        ("write", "/x/", "encoder at block"),
+    ],
+)
+def test_a_hang_is_reported_and_nothing_is_dropped(
+    store: str, caplog: pytest.LogCaptureFixture, kind: str, part: str, words: str
+) -> None:
+    gate = Gate(kind, part)
+    with writing_through(gate):
+        writer = open_tiny(store)
+        gate.shut = True
+        thread = threading.Thread(target=lambda: (add_tiny(writer, 9), writer.close()))
+        with caplog.at_level(logging.WARNING):
+            thread.start()
+            deadline = time.monotonic() + 30
+            while words not in caplog.text and time.monotonic() < deadline:
+                time.sleep(0.01)
+        assert "waiting for" in caplog.text
+        assert words in caplog.text
+        gate.opened.set()
+        thread.join(30)
+        assert not thread.is_alive()
+    assert check(store) == 9
+
+
+def test_a_hang_in_the_close_is_reported(store: str, caplog: pytest.LogCaptureFixture) -> None:
+    """Also where there is a failure already, and the other thread has not come back yet."""
+    gate = Gate("sync", "/x/")
+    with writing_through(gate):
+        writer = open_tiny(store)
+        add_tiny(writer)
+        gate.shut = True
+        writer._commit_partial(wait=False)
+        while not writer._pipeline._at_work["committer"].startswith("the sync"):
+            time.sleep(0.001)
+        writer._pipeline._fail(OSError(errno.EIO, "elsewhere"))
+        closing = threading.Thread(target=_close_failing, args=(writer,))
+        closing.start()
+        while "waiting for the writing threads to end" not in caplog.text:
+            time.sleep(0.01)
+        gate.opened.set()
+        closing.join(30)
+        assert not closing.is_alive()
+    check_resume(store, 0)
+
+
+def _close_failing(writer: Any) -> None:
+    with pytest.raises(WriteError, match="elsewhere"):
+        writer.close()
+
+
+@pytest.mark.parametrize("error", [RuntimeError("boom"), SystemExit(3), MemoryError("no room")])
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(BlockEncoder, "encode"), (BlockEncoder, "counts"), (StoreFolder, "publish")],
+)
+def test_whatever_ends_a_thread_reaches_the_caller(
+    store: str, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, error: BaseException
+) -> None:
+    writer = open_tiny(store)
+    add_tiny(writer, 2)
+    writer.checkpoint()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(kind, name, fail)
+        with pytest.raises(WriteError, match="the first 2 steps are safe") as caught:
+            add_tiny(writer, 40)
+        assert caught.value.__cause__ is error
+        with pytest.raises(WriteError):
+            writer.close()
+    assert not [t for t in threading.enumerate() if t.name.startswith("mosaic_")]
+    check_resume(store, 2)
+
+
+def test_the_encoder_does_not_wait_for_ever_for_a_failed_committer(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The queue between them is short, and the committer fails while it is full."""
+    gate = Gate("sync", "/x/")
+    with writing_through(gate):
+        writer = open_tiny(store, buffer_mb=0.01)  # dozens of steps a block: three in the ring
+        gate.shut = True
+        for _ in range(3):
+            add_tiny(writer, writer.block_steps)
+        time.sleep(0.2)
+        real = StoreFolder.publish
+        monkeypatch.setattr(StoreFolder, "publish", _fail)
+        gate.opened.set()
+        with pytest.raises(WriteError, match="no more"):
+            add_tiny(writer, 2 * writer.block_steps)
+        with pytest.raises(WriteError):
+            writer.close()
+        monkeypatch.setattr(StoreFolder, "publish", real)
+    with open_tiny(store, resume=True, buffer_mb=0.01) as writer:
+        assert writer.num_steps == 0
+        add_tiny(writer)
+
+
+def _fail(*_: Any) -> None:
+    raise OSError(errno.ENOSPC, "no more")
+
+
+def test_a_thread_that_is_gone_is_noticed(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pipeline, "_commit_all", lambda self: None)
+    writer = open_tiny(store)
+    add_tiny(writer)
+    with pytest.raises(WriteError, match="died"):
+        writer.checkpoint()
+    with pytest.raises(WriteError, match="died"):
+        writer.close()
+    writer._opened.lock.release()
+
+
+def test_the_lock_stays_as_long_as_something_may_be_written(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A writer that was left in the middle of a commit holds its store until that is over."""
+    released = threading.Event()
+    real = StoreLock.release
+
+    def release(lock: StoreLock) -> None:
+        real(lock)
+        released.set()
+
+    monkeypatch.setattr(StoreLock, "release", release)
+    gate = Gate("rename", ".zarr/.zarr.json")
+    with writing_through(gate):
+        writer = open_tiny(store)
+        add_tiny(writer)
+        gate.shut = True
+        writer._commit_partial(wait=False)
+        while not writer._pipeline._at_work["committer"].startswith("the commit"):
+            time.sleep(0.001)
+        writer._shut(patience=0.1)
+        assert not released.is_set()
+        gate.opened.set()
+        assert released.wait(10)
+    writer.close()
+    check_resume(store, check(store))
+
+
+def test_threads_that_cannot_be_started(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Pipeline._start
+
+    def refuse(self: Pipeline, target: Any) -> threading.Thread:
+        if target.__name__ == "_commit_all":
+            raise RuntimeError("can't start new thread")
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Pipeline, "_start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            open_tiny(store)
+    check_resume(store, 0)

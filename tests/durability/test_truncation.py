@@ -1,0 +1,103 @@
+"""Trajectories that a run's stop cut off are known by their ids; ended ones never among them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.schema import TRAJECTORY_ID
+from mosaic_collect.truncation import open_envs, truncated_ids
+from tests.helpers import add, ids, open_writer
+
+N = 4
+
+
+def truncated(store: str) -> list[int]:
+    dataset = TrajectoryDataset(store)
+    steps_read = []
+
+    def read(step: int) -> Any:
+        steps_read.append(step)
+        return dataset.read(TRAJECTORY_ID, step, step + 1)[0]
+
+    found = truncated_ids(dataset.state, read) if dataset.fields else np.empty(0)
+    assert len(steps_read) <= len(dataset.state.runs)
+    return found.tolist()
+
+
+def test_a_store_without_steps_has_none(store: str) -> None:
+    open_writer(store, N).close()
+    assert truncated(store) == []
+    TrajectoryWriter(store, resume=True).close()
+    assert truncated(store) == []
+
+
+@pytest.mark.parametrize("complete", [True, False])
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_what_is_open_at_the_close_is_truncated(store: str, steps: int, complete: bool) -> None:
+    writer = open_writer(store, N, block_steps=3)
+    add(writer, *range(steps))
+    writer.end_trajectories([1, 3])
+    writer.close(complete=complete)
+    assert truncated(store) == [0, 2]
+
+
+def test_what_all_ended_is_not(store: str) -> None:
+    with open_writer(store, N) as writer:
+        for step in range(7):
+            add(writer, step)
+            writer.end_trajectories(range(N))
+    assert truncated(store) == []
+
+
+def test_every_run_leaves_its_own(store: str) -> None:
+    with open_writer(store, N) as writer:
+        add(writer, 0, 1)
+        writer.end_trajectories([0])
+        add(writer, 2)
+        writer.end_trajectories([1, 2, 3])
+    with TrajectoryWriter(store, resume=True) as writer:
+        add(writer, 3)
+        writer.end_trajectories([1])
+    TrajectoryWriter(store, resume=True).close()  # adds nothing: cuts nothing off
+    with TrajectoryWriter(store, resume=True) as writer:
+        add(writer, 4)
+        writer.end_trajectories(range(N))
+    got = ids(TrajectoryDataset(store))
+    assert truncated(store) == sorted([got[2, 0], *got[3, [0, 2, 3]]])
+
+
+def test_an_end_after_the_last_commit_is_not_known(store: str) -> None:
+    writer = open_writer(store, N)
+    add(writer, 0)
+    writer.checkpoint()
+    writer.end_trajectories([0])
+    assert truncated(store) == [0, 1, 2, 3]
+    writer.checkpoint()
+    assert truncated(store) == [1, 2, 3]
+    writer.close()
+
+
+def test_an_end_behind_a_full_block_belongs_to_its_commit(store: str) -> None:
+    writer = open_writer(store, N, block_steps=3)
+    add(writer, 0, 1, 2)
+    writer.end_trajectories([2])
+    add(writer, 3, 4, 5, 6)
+    while writer.stats.committed_steps < 6:
+        pass
+    got = ids(TrajectoryDataset(store))
+    assert truncated(store) == sorted(got[5])
+    assert 2 not in got[5]
+    writer.close()
+
+
+@pytest.mark.parametrize("num_envs", [1, 7, 8, 9, 17])
+def test_the_bitmap_is_read_in_its_order(store: str, num_envs: int) -> None:
+    with open_writer(store, num_envs) as writer:
+        add(writer, 0)
+        writer.end_trajectories(range(0, num_envs, 3))
+    bitmap = TrajectoryDataset(store).state.runs[0].open_envs
+    assert open_envs(bitmap, num_envs).tolist() == [e % 3 != 0 for e in range(num_envs)]

@@ -1,0 +1,133 @@
+"""Environments beside the one that runs the tests, made when a test first asks for them.
+
+Each is a virtual environment ``.venv-NAME`` in the checkout that holds only what differs: a path
+file lets it see this interpreter's packages (torch, NumPy, pytest), its own come first. What cannot
+be made, offline for instance, is a reason to skip.
+
+``python -m tests.envs`` makes all of them.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# tensordict and what it imports; GitPython and what it imports: every rsl_rl does at import.
+_TENSORDICT = ("tensordict==0.10.0", "pyvers", "importlib_metadata", "orjson", "cloudpickle")
+_GIT = ("GitPython", "gitdb", "smmap")
+# torch's tensorboard writer, which rsl_rl 5 imports whatever it logs to.
+_TENSORBOARD = ("tensorboard", "protobuf", "absl-py")
+
+
+@dataclass(frozen=True)
+class Environment:
+    """One recipe.
+
+    Attributes:
+        name: Its folder is ``.venv-`` and this.
+        packages: Installed without their dependencies, so that no second torch comes along.
+    """
+
+    name: str
+    packages: tuple[str, ...]
+
+    @property
+    def folder(self) -> Path:
+        return ROOT / f".venv-{self.name}"
+
+    @property
+    def python(self) -> Path:
+        return self.folder / "bin" / "python"
+
+    def make(self) -> None:
+        """Make it unless it is there; safe to call from several processes.
+
+        Raises:
+            RuntimeError: It could not be made; the message says why.
+        """
+        locks = ROOT / ".venv-locks"
+        locks.mkdir(exist_ok=True)
+        with open(locks / self.name, "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            stamp = self.folder / "made-of"
+            recipe = "\n".join((sys.executable, *self.packages))
+            if stamp.is_file() and stamp.read_text() == recipe:
+                return
+            shutil.rmtree(self.folder, ignore_errors=True)
+            _run(sys.executable, "-m", "venv", "--without-pip", str(self.folder))
+            site = Path(sysconfig.get_path("purelib", vars={"base": str(self.folder)}))
+            (site / "zz_main.pth").write_text(sysconfig.get_path("purelib") + "\n")
+            _run(
+                *(sys.executable, "-m", "pip", "--python", str(self.python), "install", "--quiet"),
+                *("--disable-pip-version-check", "--no-deps", "--no-compile", *self.packages),
+            )
+            stamp.write_text(recipe)
+
+    def pytest(self, folder: str) -> None:
+        """Run the tests of a folder inside; skip if the environment cannot be made."""
+        try:
+            self.make()
+        except (OSError, RuntimeError) as error:
+            pytest.skip(f"no environment {self.name}: {error}")
+        path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))).rstrip(os.pathsep)
+        result = subprocess.run(
+            [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", folder],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", INSIDE: self.name},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        sys.stdout.write(result.stdout + result.stderr)
+        assert result.returncode == 0, f"{folder} failed in {self.name}:\n{result.stdout[-6000:]}"
+
+
+#: Tests within an environment look here for its name.
+INSIDE = "MOSAIC_COLLECT_ENVIRONMENT"
+
+RSL_RL = {
+    version: Environment(f"rsl-rl-{version}", (f"rsl-rl-lib=={version}", *_TENSORDICT, *extra))
+    for version, extra in (
+        ("2.3.3", _GIT),
+        ("3.1.2", _GIT),
+        ("4.0.1", _GIT),
+        ("5.4.2", (*_GIT, *_TENSORBOARD)),
+    )
+}
+# What Isaac Lab's managers, environments and wrappers import for good; the simulator, and what only
+# it needs (Warp, SciPy, trimesh, ...), has stand-ins in tests/contract/inside/stand_ins.py.
+_ISAAC = (
+    *("prettytable==3.3.0", "wcwidth", "gymnasium==1.2.0", "farama-notifications"),
+    *("toml", "packaging"),
+)
+ISAACLAB = {
+    version: Environment(
+        f"isaaclab-{version}",
+        (f"isaaclab=={version}", f"rsl-rl-lib=={rsl_rl}", *_ISAAC, *_TENSORDICT, *_GIT),
+    )
+    for version, rsl_rl in (("2.2.0", "2.3.3"), ("2.3.2.post1", "3.1.2"))
+}
+ALL = (*RSL_RL.values(), *ISAACLAB.values())
+
+
+def _run(*command: str) -> None:
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    except subprocess.SubprocessError as error:
+        words = (getattr(error, "stderr", None) or str(error)).strip().splitlines()
+        raise RuntimeError("; ".join(words[-2:])) from error
+
+
+if __name__ == "__main__":
+    for environment in ALL:
+        environment.make()
+        sys.stdout.write(f"{environment.python}\n")

@@ -1,0 +1,278 @@
+"""``verify_export``: an export held against its store, bit by bit."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from mosaic_collect import Field, TrajectoryDataset, export_npy
+from mosaic_collect.errors import (
+    CorruptExportError,
+    CorruptStoreError,
+    MosaicCollectError,
+    StoreNotFoundError,
+)
+from mosaic_collect.export.compare import provenance, verify_export
+from mosaic_collect.export.npy_scan import scan_npy
+from tests.export import pickles, stores
+
+OPTIONS: list[dict[str, Any]] = [
+    {},
+    {"layout": "grid"},
+    {"layout": "compact"},
+    {"fields": ["actions", "trajectory_id", "motion_id"]},
+    {"max_pairs": 11, "seed": 4},
+    {"exclude_truncated": True},
+    {"skip_damaged": True, "fields": ["observations", "actions"]},
+]
+SCHEMA = stores.STUDENT.with_fields(Field(name="motion_id", dtype="int32"))
+
+
+def written(store: str, **options: Any) -> stores.Rows:
+    return stores.write(
+        store, 13, masks=stores.some_masks(4), ends={6: [0, 1], 12: [2]}, schema=SCHEMA, **options
+    )
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_an_export_of_the_store_is_ok(
+    request: pytest.FixtureRequest, store: str, npy: str, options: dict[str, Any], padded: bool
+) -> None:
+    if padded:
+        request.getfixturevalue("small_chunks")
+    written(store)
+    export_npy(store, npy, **options)
+    told: list[int] = []
+    report = verify_export(store, npy, told.append)
+    assert report.ok
+    assert report.problems == ()
+    arrays = scan_npy(npy).arrays
+    assert report.checked == len(arrays)
+    assert report.nbytes == sum(a.nbytes for a in arrays.values()) == sum(told)
+
+
+def test_with_nan_in_an_allowed_grid(store: str, npy: str) -> None:
+    stores.write(store, 8, edit=stores.nan_at("actions", (3, 1)))
+    export_npy(store, npy, layout="grid", allow_nonfinite=True)
+    assert verify_export(store, npy).ok
+
+
+@pytest.mark.parametrize("options", [{"layout": "grid"}, {"max_pairs": 9}])
+def test_a_flipped_bit_anywhere_in_an_array_is_found(
+    store: str, npy: str, options: dict[str, Any]
+) -> None:
+    written(store)
+    export_npy(store, npy, **options)
+    found = []
+    for name, stored in scan_npy(npy).arrays.items():
+        first, last = stored.offset, stored.offset + stored.nbytes - 1
+        for at in (first, (first + last) // 2, last):
+            stores.flip(npy, at, 1)
+            report = verify_export(store, npy)
+            assert not report.ok
+            assert len(report.problems) == 1
+            assert report.problems[0].startswith(f"{name}, block ")
+            assert "1 rows differ" in report.problems[0]
+            found.append(report.problems[0])
+            stores.flip(npy, at, 1)
+    assert verify_export(store, npy).ok
+    if options.get("layout") == "grid":
+        assert any(", block 0:" in text for text in found)
+        assert any(", block 4:" in text for text in found)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_any_flipped_bit_is_found(tmp_path_factory: Any, data: Any) -> None:
+    """In the bytes around the arrays, too, it is a problem, an error, or no difference at all."""
+    folder = str(tmp_path_factory.getbasetemp() / "flipped")
+    store, npy = folder + ".zarr", folder + ".npy"
+    if not os.path.exists(store):
+        written(store)
+        export_npy(store, npy)
+    size = os.path.getsize(npy)
+    at, bit = data.draw(st.integers(0, size - 1)), data.draw(st.integers(0, 7))
+    before = stores.load(npy)
+    stores.flip(npy, at, 1 << bit)
+    try:
+        assert not _is_ok(store, npy) or _loads_the_same(npy, before)
+    finally:
+        stores.flip(npy, at, 1 << bit)
+
+
+def _is_ok(store: str, npy: str) -> bool:
+    try:
+        return verify_export(store, npy).ok
+    except MosaicCollectError:
+        return False
+
+
+def _loads_the_same(npy: str, before: dict[str, Any]) -> bool:
+    """For our eyes: provenance is not compared, as it is in the file alone."""
+    after = stores.load(npy)
+    for data in (before, after):
+        data["metadata"] = {k: v for k, v in data["metadata"].items() if k != "mosaic_collect"}
+    return list(after) == list(before) and all(
+        pickle.dumps(after[k]) == pickle.dumps(before[k]) for k in before
+    )
+
+
+def test_exchanged_rows_are_found(store: str, npy: str) -> None:
+    written(store)
+    export_npy(store, npy, layout="compact")
+    stored = scan_npy(npy).arrays["actions"]
+    rows = np.memmap(npy, stored.dtype, "r+", stored.offset, stored.shape)
+    rows[[3, 4]] = rows[[4, 3]]
+    rows.flush()
+    report = verify_export(store, npy)
+    assert not report.ok
+    assert "2 rows differ" in report.problems[0]
+
+
+def test_another_store_is_found(store: str, npy: str) -> None:
+    written(store)
+    export_npy(store, npy)
+    longer, wider, other = (f"{store}.{n}" for n in ("longer", "wider", "other"))
+    stores.write(longer, 14, masks=stores.some_masks(4), schema=SCHEMA)
+    stores.write(wider, 13, num_envs=5, masks=stores.some_masks(5), schema=SCHEMA)
+    stores.write(
+        other, 13, first=1, masks=lambda step: stores.some_masks(4)(step - 1), schema=SCHEMA
+    )
+    assert "13 steps, the store has 14" in verify_export(longer, npy).problems[0]
+    assert "4 envs, the store has 5" in verify_export(wider, npy).problems[0]
+    assert not verify_export(other, npy).ok
+
+
+def test_a_store_that_was_gone_on_with_is_found(store: str, npy: str) -> None:
+    written(store)
+    export_npy(store, npy)
+    stores.write(store, 2, first=13, schema=SCHEMA, resume=True)
+    assert "13 steps, the store has 15" in verify_export(store, npy).problems[0]
+
+
+def _changed(npy: str, **changes: Any) -> None:
+    data = stores.load(npy)
+    data.update(changes)
+    Path(npy).write_bytes(pickles.header() + pickles.dump(data))
+
+
+def test_another_shape_dtype_or_set_of_arrays_is_found(store: str, npy: str) -> None:
+    written(store)
+    export_npy(store, npy, layout="compact")
+    data = stores.load(npy)
+    _changed(npy)
+    assert verify_export(store, npy).ok, "np.save of the same arrays is the same export"
+
+    for changes, words in (
+        ({"actions": data["actions"][:-1]}, "actions"),
+        ({"actions": data["actions"].astype(np.float64)}, "actions"),
+        ({"actions": data["actions"].reshape(-1, 2)}, "actions"),
+        ({"extra": data["actions"]}, "extra"),
+        ({"valid_mask": np.ones((30, 1), bool)}, "valid_mask"),
+    ):
+        export_npy(store, npy, layout="compact")
+        _changed(npy, **changes)
+        report = verify_export(store, npy)
+        assert not report.ok
+        assert report.problems[0].startswith(words)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"num_steps": 1},
+        {"num_trajectories": 99},
+        {"has_valid_mask": True},
+        {"obs_dim_dict": {}},
+        {"more": 1},
+    ],
+)
+def test_metadata_that_lies_is_found(store: str, npy: str, change: dict[str, Any]) -> None:
+    written(store)
+    export_npy(store, npy, layout="compact")
+    metadata = {**stores.load(npy)["metadata"], **change}
+    _changed(npy, metadata=metadata)
+    report = verify_export(store, npy)
+    assert [p[:9] for p in report.problems] == ["metadata:"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"options": None},
+        {"options": {"unknown": 1}},
+        {"options": {"fields": 5}},
+        {"options": {"fields": [["a"]]}},
+        {"options": {"fields": ["no_such_field"]}},
+        {"options": {"seed": "x", "max_pairs": "y"}},
+        {"options": {"max_pairs": 1e9}},
+        {"layout": "circle"},
+        {"layout": ["grid"]},
+        {"layout": None},
+        {"store_steps": "13"},
+    ],
+)
+def test_provenance_that_makes_no_sense_is_refused_or_a_problem(
+    store: str, npy: str, change: dict[str, Any]
+) -> None:
+    """A file may come from anywhere: no other errors than ours."""
+    written(store)
+    export_npy(store, npy, layout="compact")
+    metadata = stores.load(npy)["metadata"]
+    metadata["mosaic_collect"].update(change)
+    _changed(npy, metadata=metadata)
+    try:
+        assert not verify_export(store, npy).ok
+    except CorruptExportError as error:
+        assert npy in str(error)  # noqa: PT017
+
+
+def test_a_file_of_others_is_refused(store: str, npy: str) -> None:
+    written(store)
+    np.save(npy, {"actions": np.zeros((2, 2, 2), np.float32), "metadata": {"num_steps": 4}})
+    with pytest.raises(CorruptExportError, match="does not say how it was exported"):
+        verify_export(store, npy)
+    assert provenance(scan_npy(npy)) is None
+
+
+def test_a_cut_off_file_is_refused(store: str, npy: str) -> None:
+    written(store)
+    export_npy(store, npy)
+    os.truncate(npy, os.path.getsize(npy) - 1)
+    with pytest.raises(CorruptExportError, match="cut off"):
+        verify_export(store, npy)
+
+
+def test_errors_of_the_store(store: str, npy: str) -> None:
+    written(store)
+    export_npy(store, npy)
+    with pytest.raises(StoreNotFoundError):
+        verify_export(store + ".gone", npy)
+    shard = os.path.join(store, "actions", "c.1.0.0")
+    stores.flip(shard, 3)
+    with pytest.raises(CorruptStoreError, match="actions, block 1"):
+        verify_export(store, npy)
+
+
+def test_an_export_of_an_unfinished_store_stays_good_while_nothing_is_added(
+    store: str, npy: str
+) -> None:
+    written(store, complete=False)
+    export_npy(store, npy, allow_incomplete=True)
+    assert verify_export(store, npy).ok
+
+
+def test_the_auto_layout_that_was_chosen_is_held_against(store: str, npy: str) -> None:
+    stores.write(store, 4)
+    assert export_npy(store, npy).layout == "grid"
+    assert provenance(scan_npy(npy))["options"]["layout"] == "auto"
+    assert verify_export(store, npy).ok
+    assert TrajectoryDataset(store).num_steps == 4

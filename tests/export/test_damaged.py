@@ -1,0 +1,160 @@
+"""Damaged stores: refused, or exported without the pairs that were hit."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, export_npy
+from mosaic_collect.errors import CorruptStoreError, ExportError
+from mosaic_collect.verify import verify_store
+from tests.export import stores
+
+NAMES = stores.MOSAIC_NAMES
+
+
+def shard(store: str, field: str, block: int) -> str:
+    dims = 1 if field in ("valid_mask", "trajectory_id") else 2
+    return os.path.join(store, field, f"c.{block}" + ".0" * dims)
+
+
+def refused(store: str, npy: str, match: str, **options: object) -> None:
+    before = sorted(os.listdir(os.path.dirname(npy)))
+    with pytest.raises(CorruptStoreError, match=match):
+        export_npy(store, npy, **options)
+    assert sorted(os.listdir(os.path.dirname(npy))) == before, "something was left behind"
+
+
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+def test_a_flipped_byte_is_refused_and_named(store: str, npy: str, layout: str) -> None:
+    stores.write(store, 10)
+    stores.flip(shard(store, "actions", 2), 5)
+    refused(store, npy, "actions, block 2, chunk 0", layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+def test_a_missing_shard_is_refused_and_named(store: str, npy: str, layout: str) -> None:
+    stores.write(store, 10)
+    os.unlink(shard(store, "action_sigma", 1))
+    refused(store, npy, "action_sigma, block 1", layout=layout)
+
+
+def test_a_damaged_mask_is_refused(store: str, npy: str) -> None:
+    stores.write(store, 10, masks=stores.some_masks(4))
+    stores.flip(shard(store, "valid_mask", 1), 0)
+    refused(store, npy, "valid_mask, block 1")
+
+
+def test_damage_in_a_left_out_field_does_not_matter(store: str, npy: str) -> None:
+    recorded = stores.write(store, 10)
+    stores.flip(shard(store, "observations", 2), 5)
+    os.unlink(shard(store, "action_sigma", 0))
+    for skip in (False, True):
+        export_npy(
+            store, npy, fields=["actions", "action_mean"], layout="compact", skip_damaged=skip
+        )
+        every = recorded["valid_mask"]
+        stores.assert_compact(npy, recorded, every, ["actions", "action_mean"])
+
+
+@pytest.mark.parametrize("field", NAMES)
+def test_skipped_are_just_the_pairs_of_the_chunk(
+    small_chunks: int, store: str, npy: str, field: str
+) -> None:
+    recorded = stores.write(store, 10, num_envs=7, masks=stores.some_masks(7))
+    grid = TrajectoryDataset(store).state.grid(field)
+    assert grid.chunks > 1
+    hit = np.zeros((10, 7), bool)
+    hit[2 * grid.block_steps : 3 * grid.block_steps, : grid.chunk_envs] = True
+    stores.flip(shard(store, field, 2), 3)  # within the first chunk
+    refused(store, npy, f"{field}, block 2, chunk 0")
+
+    report = export_npy(store, npy, skip_damaged=True)
+    stores.assert_compact(npy, recorded, recorded["valid_mask"] & ~hit, NAMES)
+    assert report.left_out.damaged == hit.sum()
+    assert report.left_out.invalid == (~hit & ~recorded["valid_mask"]).sum()
+
+
+def test_a_pair_damaged_in_two_fields_counts_once(store: str, npy: str) -> None:
+    recorded = stores.write(store, 10)
+    for field in ("actions", "observations"):
+        stores.flip(shard(store, field, 0), 4)
+    os.unlink(shard(store, "actions", 3))
+    report = export_npy(store, npy, skip_damaged=True)
+    whole = np.ones((10, 4), bool)
+    whole[[0, 1, 2, 9]] = False
+    assert report.left_out.damaged == 16
+    stores.assert_compact(npy, recorded, whole, NAMES)
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_where_the_mask_is_damaged_nothing_is_known_to_be_valid(
+    store: str, npy: str, missing: bool
+) -> None:
+    recorded = stores.write(store, 10, masks=stores.some_masks(4))
+    path = shard(store, "valid_mask", 1)
+    if missing:
+        os.unlink(path)
+    else:
+        stores.flip(path, -1)
+    report = export_npy(store, npy, skip_damaged=True)
+    whole = recorded["valid_mask"].copy()
+    whole[3:6] = False
+    assert report.left_out.damaged == 12
+    stores.assert_compact(npy, recorded, whole, NAMES)
+
+
+def test_only_the_damaged_chunk_of_a_mask_is_skipped(
+    small_chunks: int, store: str, npy: str
+) -> None:
+    recorded = stores.write(store, 4, num_envs=150, block_steps=2)
+    grid = TrajectoryDataset(store).state.grid("valid_mask")
+    assert grid.chunks > 1
+    stores.flip(shard(store, "valid_mask", 1), 0)
+    hit = np.zeros((4, 150), bool)
+    hit[grid.block_steps : 2 * grid.block_steps, : grid.chunk_envs] = True
+    report = export_npy(store, npy, skip_damaged=True)
+    assert report.left_out.damaged == hit.sum()
+    stores.assert_compact(npy, recorded, ~hit, NAMES)
+
+
+def test_skipping_with_nan_and_a_draw(store: str, npy: str) -> None:
+    """Damage, NaN, idle environments and a draw in one store, each pair under one reason."""
+    edit = stores.nan_at("actions", (0, 0), (4, 1))
+    recorded = stores.write(store, 10, masks=stores.some_masks(4), edit=edit)
+    stores.flip(shard(store, "action_mean", 0), 4)
+    report = export_npy(store, npy, skip_damaged=True, max_pairs=9)
+    left = report.left_out
+    whole = stores.finite_pairs(recorded, NAMES)
+    whole[:3] = False
+    assert left.damaged == 12
+    assert left.nonfinite == 1, "NaN in a damaged pair counts as damaged"
+    assert report.num_pairs == 9
+    assert left.not_drawn == whole.sum() - 9
+    assert sum(vars(left).values()) + 9 == 40
+
+
+def test_an_undamaged_store_loses_nothing(store: str, npy: str) -> None:
+    recorded = stores.write(store, 10, masks=stores.some_masks(4))
+    report = export_npy(store, npy, skip_damaged=True)
+    assert report.left_out.damaged == 0
+    stores.assert_compact(npy, recorded, recorded["valid_mask"], NAMES)
+
+
+def test_all_damaged_is_nothing_to_export(store: str, npy: str) -> None:
+    stores.write(store, 3)
+    os.unlink(shard(store, "actions", 0))
+    with pytest.raises(ExportError, match="12 damaged"):
+        export_npy(store, npy, skip_damaged=True)
+
+
+def test_a_mask_that_contradicts_the_metadata_is_refused(store: str, npy: str) -> None:
+    """The mask of another store, whole by its checksums."""
+    stores.write(store, 6, masks=stores.some_masks(4))
+    other = store + "2"
+    stores.write(other, 6)
+    os.replace(shard(other, "valid_mask", 0), shard(store, "valid_mask", 0))
+    refused(store, npy, "valid_mask")
+    assert not verify_store(store).ok

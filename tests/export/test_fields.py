@@ -1,0 +1,119 @@
+"""Which fields enter, by name, and what becomes of their dtypes."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+
+from mosaic_collect import Field, Schema, export_npy
+from tests import helpers
+from tests.export import stores
+
+EXTRA = (
+    Field(name="motion_id", dtype="int32"),
+    Field(name="contacts", dim=4, dtype="bool"),
+    Field(name="double", dim=2, dtype="float64"),
+    Field(name="half", dim=2, dtype="float16"),
+    Field(name="byte", dim=3, dtype="uint8"),
+)
+SCHEMA = Schema.mosaic(obs_dim=3, action_dim=2, student_obs_dim=5, extra=EXTRA)
+
+
+def test_by_default_mosaics_fields_and_no_others(store: str, npy: str) -> None:
+    stores.write(store, 4, schema=SCHEMA)
+    export_npy(store, npy)
+    assert set(stores.load(npy)) == {*stores.MOSAIC_NAMES, "student_observations", "metadata"}
+
+
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["student_observations", "actions", "action_mean", "action_sigma"],
+        ["motion_id", "actions"],
+        ["double", "half", "byte", "contacts"],
+    ],
+)
+def test_just_those_named(store: str, npy: str, layout: str, names: list[str]) -> None:
+    masks = stores.some_masks(4)
+    recorded = stores.write(store, 8, schema=SCHEMA, masks=masks)
+    export_npy(store, npy, layout=layout, fields=names)
+
+    data = stores.load(npy)
+    grid = layout == "grid"
+    assert set(data) == {*names, "metadata"} | ({"valid_mask"} if grid else set())
+    for name in names:
+        rows = recorded[name]
+        want = rows.astype(np.float32) if rows.dtype.kind == "f" else rows
+        if not grid:
+            want = want[recorded["valid_mask"]][:, None]
+        helpers.assert_same(data[name], want, name)
+
+
+def test_one_name_alone_may_be_a_string(store: str, npy: str) -> None:
+    stores.write(store, 3, schema=SCHEMA)
+    export_npy(store, npy, fields="motion_id")
+    assert set(stores.load(npy)) == {"motion_id", "metadata"}
+
+
+def test_named_twice_is_there_once(store: str, npy: str) -> None:
+    stores.write(store, 3)
+    export_npy(store, npy, fields=["actions", "actions"])
+    assert set(stores.load(npy)) == {"actions", "metadata"}
+
+
+def test_the_mask_may_be_named_in_a_grid(store: str, npy: str) -> None:
+    stores.write(store, 3, masks=stores.some_masks(4))
+    export_npy(store, npy, layout="grid", fields=["actions", "valid_mask"])
+    assert set(stores.load(npy)) == {"actions", "valid_mask", "metadata"}
+
+
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+def test_trajectory_ids_by_name(store: str, npy: str, layout: str) -> None:
+    stores.write(store, 9, ends={3: [0, 2], 5: [1]})
+    export_npy(store, npy, layout=layout, fields=["actions", "trajectory_id"])
+    ids = stores.load(npy)["trajectory_id"]
+    assert ids.dtype == np.int64
+    want = helpers.ids(helpers.TrajectoryDataset(store))
+    helpers.assert_same(ids, want if layout == "grid" else want.reshape(-1, 1))
+
+
+def test_compact_keeps_time_order_within_each_trajectory(store: str, npy: str) -> None:
+    """Also where rows are missing in between, and whatever the blocks."""
+    masks, ends = stores.some_masks(4), {2: [0], 6: [0, 1], 9: [3], 13: [2]}
+    recorded = stores.write(
+        store, 20, masks=masks, ends=ends, edit=stores.nan_at("actions", (8, 1), (10, 0))
+    )
+    export_npy(store, npy, fields=["observations", "actions", "trajectory_id"])
+    data = stores.load(npy)
+    ids = data["trajectory_id"][:, 0]
+    good = stores.finite_pairs(recorded, ["actions"])
+    stored_ids = helpers.ids(helpers.TrajectoryDataset(store))
+    for one in np.unique(stored_ids):
+        steps, envs = np.nonzero((stored_ids == one) & good)
+        assert len(set(envs.tolist())) <= 1
+        want = recorded["observations"][steps, envs]
+        np.testing.assert_array_equal(data["observations"][ids == one, 0], want)
+    assert set(ids) == set(stored_ids[good])
+
+
+def test_the_report_notes_what_training_would_miss(store: str, npy: str) -> None:
+    stores.write(store, 3, schema=SCHEMA)
+
+    def notes(*fields: str) -> str:
+        return " ".join(export_npy(store, npy, fields=fields).notes)
+
+    assert "action_sigma" in notes("observations", "actions", "action_mean")
+    assert "no observations" in notes("actions", "action_mean", "action_sigma")
+    both = ("observations", "student_observations", "actions", "action_mean", "action_sigma")
+    assert "student_observations only" in notes(*both)
+    assert notes(*both[1:]) == ""
+
+
+def test_whatever_the_order_of_names(store: str, npy: str) -> None:
+    recorded = stores.write(store, 3)
+    for names in itertools.permutations(["observations", "actions", "action_sigma"]):
+        export_npy(store, npy, fields=names, layout="compact")
+        stores.assert_compact(npy, recorded, recorded["valid_mask"], names)

@@ -1,0 +1,168 @@
+"""Grid, compact and auto: what each holds, and when which is chosen."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import Field, Schema, export_npy
+from mosaic_collect.errors import InputError
+from tests import helpers
+from tests.export import stores
+
+
+def no_masks(step: int) -> None:
+    return None
+
+
+def all_true_masks(step: int) -> np.ndarray:
+    return np.ones(4, bool)
+
+
+def one_mask(step: int) -> np.ndarray | None:
+    """Given once, and all true."""
+    return np.ones(4, bool) if step == 3 else None
+
+
+def one_invalid(step: int) -> np.ndarray | None:
+    return np.array([True, False, True, True]) if step == 3 else None
+
+
+def metadata(path: str) -> dict[str, Any]:
+    return stores.load(path)["metadata"]
+
+
+@pytest.mark.parametrize(
+    ("masks", "there"),
+    [(no_masks, False), (all_true_masks, True), (one_mask, True), (one_invalid, True)],
+)
+def test_a_grid_holds_the_mask_if_one_was_ever_given(
+    store: str, npy: str, masks: Any, there: bool
+) -> None:
+    recorded = stores.write(store, 7, masks=masks)
+    report = export_npy(store, npy, layout="grid")
+
+    data = stores.load(npy)
+    assert ("valid_mask" in data) == there == data["metadata"]["has_valid_mask"]
+    if there:
+        helpers.assert_same(data["valid_mask"], recorded["valid_mask"])
+    assert report.layout == "grid"
+    assert report.num_pairs == data["metadata"]["num_steps"] == recorded["valid_mask"].sum()
+
+
+def test_a_grid_holds_every_row_as_recorded(store: str, npy: str) -> None:
+    recorded = stores.write(store, 11, masks=stores.some_masks(4), schema=stores.STUDENT)
+    report = export_npy(store, npy, layout="grid")
+    data = stores.load(npy)
+    for name in (*stores.MOSAIC_NAMES, "student_observations", "valid_mask"):
+        helpers.assert_same(data[name], recorded[name], name)
+        assert report.shapes[name] == recorded[name].shape
+
+
+@pytest.mark.parametrize("masks", [no_masks, all_true_masks, one_invalid, stores.some_masks(4)])
+def test_compact_holds_the_valid_rows_and_no_mask(store: str, npy: str, masks: Any) -> None:
+    recorded = stores.write(store, 11, masks=masks)
+    report = export_npy(store, npy, layout="compact")
+
+    valid = recorded["valid_mask"]
+    stores.assert_compact(npy, recorded, valid, stores.MOSAIC_NAMES)
+    told = metadata(npy)
+    assert told["has_valid_mask"] is False
+    assert told["num_steps"] == report.num_pairs == valid.sum()
+    assert report.left_out.invalid == (~valid).sum()
+
+
+@pytest.mark.parametrize(
+    ("masks", "layout"),
+    [
+        (no_masks, "grid"),
+        (all_true_masks, "grid"),
+        (one_mask, "grid"),
+        (one_invalid, "compact"),
+        (stores.some_masks(4), "compact"),
+    ],
+)
+def test_auto_is_a_grid_only_if_every_row_is_valid(
+    store: str, npy: str, masks: Any, layout: str
+) -> None:
+    stores.write(store, 9, masks=masks)
+    assert export_npy(store, npy).layout == layout
+
+
+def test_auto_is_compact_where_a_grid_would_hold_nan(store: str, npy: str) -> None:
+    stores.write(store, 5, edit=stores.nan_at("actions", (2, 1)))
+    report = export_npy(store, npy)
+    assert report.layout == "compact"
+    assert report.left_out.nonfinite == 1
+
+
+def test_auto_is_compact_for_a_draw(store: str, npy: str) -> None:
+    stores.write(store, 5)
+    assert export_npy(store, npy, max_pairs=3).layout == "compact"
+
+
+def test_metadata_is_mosaics(store: str, npy: str) -> None:
+    masks, ends = stores.some_masks(4), {2: [0, 1], 6: [0], 8: [3]}
+    recorded = stores.write(store, 9, masks=masks, ends=ends, schema=stores.STUDENT)
+    for layout in ("grid", "compact"):
+        export_npy(store, npy, layout=layout)
+        told = metadata(npy)
+        assert told["num_trajectories"] == 4
+        assert told["num_steps"] == recorded["valid_mask"].sum()
+        assert sorted(told["obs_dim_dict"].values()) == [3, 5]
+        assert told["action_dim"] == 2
+        ours = {k for k in told if k.startswith("mosaic_collect")}
+        assert set(told) - ours == {
+            *("num_trajectories", "num_steps", "obs_dim_dict", "action_dim", "has_valid_mask"),
+        }
+        assert ours == {"mosaic_collect"}, "our provenance goes under one further key"
+
+
+def test_provenance_says_where_it_comes_from(store: str, npy: str) -> None:
+    stores.write(store, 4, metadata={"checkpoint": "model_3000.pt", "seeds": [1, 2]})
+    export_npy(store, npy, layout="compact", seed=5)
+    ours = metadata(npy)["mosaic_collect"]
+    assert ours["metadata"] == {"checkpoint": "model_3000.pt", "seeds": [1, 2]}
+    assert (ours["store_steps"], ours["store_envs"], ours["layout"]) == (4, 4, "compact")
+    assert ours["options"]["seed"] == 5
+    assert ours["runs"][0]["versions"]["numpy"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"layout": "dense"}, "dense"),
+        ({"max_pairs": 0}, "max_pairs"),
+        ({"max_pairs": True}, "max_pairs"),
+        ({"max_pairs": 2.5}, "max_pairs"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 0.5}, "seed"),
+        ({"layout": "grid", "max_pairs": 3}, "max_pairs"),
+        ({"layout": "grid", "exclude_truncated": True}, "exclude_truncated"),
+        ({"layout": "grid", "skip_damaged": True}, "skip_damaged"),
+        ({"fields": []}, "fields"),
+        ({"fields": ["actions", "rewards"]}, "rewards"),
+        ({"fields": ["valid_mask"]}, "fields"),
+        ({"layout": "compact", "fields": ["actions", "valid_mask"]}, "valid_mask"),
+    ],
+)
+def test_bad_options_are_refused_before_a_byte(
+    store: str, npy: str, options: dict[str, Any], words: str
+) -> None:
+    stores.write(store, 3)
+    with pytest.raises(InputError, match=words):
+        export_npy(store, npy, **options)
+    assert not os.path.exists(npy)
+
+
+def test_a_store_of_other_fields_exports_all_of_them(store: str, npy: str) -> None:
+    schema = Schema((Field(name="lidar", dim=4), Field(name="reward")))
+    recorded = stores.write(store, 5, schema=schema)
+    export_npy(store, npy)
+    data = stores.load(npy)
+    helpers.assert_same(data["lidar"], recorded["lidar"])
+    helpers.assert_same(data["reward"], recorded["reward"])
+    assert data["metadata"]["action_dim"] is None

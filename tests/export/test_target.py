@@ -1,0 +1,238 @@
+"""The file: checked before, whole under its name or not there at all, nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from typing import Any
+
+import pytest
+
+from mosaic_collect import export_npy
+from mosaic_collect.errors import CorruptStoreError, InputError, SpaceError, WriteError
+from mosaic_collect.export.target import Target
+from tests import helpers
+from tests.export import stores
+
+
+@pytest.fixture
+def made(store: str) -> str:
+    stores.write(store, 10)
+    return store
+
+
+def listing(path: str) -> list[str]:
+    return sorted(os.listdir(os.path.dirname(path)))
+
+
+@pytest.mark.parametrize("name", ["expert", "expert.npz", "expert.pt", "expert.npy.gz", "npy"])
+def test_a_name_without_npy_is_refused(made: str, tmp_path, name: str) -> None:
+    with pytest.raises(InputError, match=r"\.npy"):
+        export_npy(made, str(tmp_path / name))
+    assert listing(str(tmp_path / name)) == ["expert.zarr"]
+
+
+def test_a_missing_folder_is_refused(made: str, tmp_path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        export_npy(made, str(tmp_path / "missing" / "expert.npy"))
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_folder_as_target_is_refused(made: str, tmp_path) -> None:
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(InputError, match="folder"):
+        export_npy(made, tmp_path / "folder.npy")
+
+
+@pytest.mark.parametrize("inside", ["", "actions"])
+def test_a_place_inside_the_store_is_refused(made: str, inside: str, tmp_path) -> None:
+    with pytest.raises(InputError, match="inside the store"):
+        export_npy(made, os.path.join(made, inside, "expert.npy"))
+    link = tmp_path / "link"
+    link.symlink_to(os.path.join(made, inside))
+    with pytest.raises(InputError, match="inside the store"):
+        export_npy(made, link / "expert.npy")
+
+
+def test_checked_before_the_store_is_looked_at(tmp_path) -> None:
+    with pytest.raises(InputError, match=r"\.npy"):
+        export_npy(tmp_path / "nothing", tmp_path / "expert")
+
+
+def test_a_relative_name_and_a_path_object(made: str, tmp_path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert export_npy("expert.zarr", "expert.npy").path == "expert.npy"
+    assert stores.load("expert.npy")
+    export_npy(tmp_path / "expert.zarr", tmp_path / "other.npy")
+    assert stores.load(str(tmp_path / "other.npy"))
+
+
+def test_not_enough_space_is_said_before_a_byte(made: str, npy: str, monkeypatch: Any) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
+    with pytest.raises(SpaceError, match="1000 free"):
+        export_npy(made, npy)
+    assert listing(npy) == ["expert.zarr"]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_no_room_for_the_whole_file(made: str, npy: str, monkeypatch: Any, code: int) -> None:
+    def no_room(fd: int, offset: int, length: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", no_room)
+    with pytest.raises(SpaceError):
+        export_npy(made, npy)
+    assert listing(npy) == ["expert.zarr"]
+
+
+def test_a_disk_that_fails_on_the_way(made: str, npy: str, monkeypatch: Any) -> None:
+    real, calls = os.pwrite, []
+
+    def failing(fd: int, data: Any, offset: int) -> int:
+        calls.append(offset)
+        if len(calls) == 8:
+            raise OSError(errno.EIO, "broken")
+        return real(fd, data, offset)
+
+    with open(npy, "wb") as file:
+        file.write(b"before")
+    monkeypatch.setattr(os, "pwrite", failing)
+    with pytest.raises(WriteError, match="broken") as caught:
+        export_npy(made, npy)
+    assert isinstance(caught.value.__cause__, OSError)
+    assert listing(npy) == ["expert.npy", "expert.zarr"]
+    assert open_bytes(npy) == b"before"
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_disk_that_fails_at_the_end(made: str, npy: str, monkeypatch: Any, call: str) -> None:
+    with open(npy, "wb") as file:
+        file.write(b"before")
+
+    def failing(*args: Any) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(os, call, failing)
+    with pytest.raises(WriteError, match="broken"):
+        export_npy(made, npy)
+    assert open_bytes(npy) == b"before"
+    assert listing(npy) == ["expert.npy", "expert.zarr"], "the temp file was left"
+
+
+def test_short_writes_are_gone_on_with(made: str, npy: str, monkeypatch: Any) -> None:
+    real = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: real(fd, data[:7], offset))
+    export_npy(made, npy, layout="grid")
+    helpers.assert_same(
+        stores.load(npy)["observations"], helpers.expected(range(10), 4)["observations"]
+    )
+
+
+def test_an_existing_file_stays_if_a_corrupt_shard_is_met(made: str, npy: str) -> None:
+    export_npy(made, npy)
+    before = open_bytes(npy)
+    stores.flip(os.path.join(made, "action_sigma", "c.3.0.0"), 2)
+    with pytest.raises(CorruptStoreError, match="action_sigma, block 3"):
+        export_npy(made, npy, layout="grid")
+    assert open_bytes(npy) == before
+    assert listing(npy) == ["expert.npy", "expert.zarr"]
+
+
+def test_an_interrupt_leaves_nothing(made: str, npy: str, monkeypatch: Any) -> None:
+    def interrupted(*args: Any) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "pwrite", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        export_npy(made, npy)
+    assert listing(npy) == ["expert.zarr"]
+
+
+def test_an_existing_file_is_replaced_in_one(made: str, npy: str) -> None:
+    """Who has the old one open goes on reading it."""
+    with open(npy, "wb") as file:
+        file.write(b"before")
+    with open(npy, "rb") as old:
+        export_npy(made, npy)
+        assert old.read() == b"before"
+    assert "observations" in stores.load(npy)
+    assert listing(npy) == ["expert.npy", "expert.zarr"]
+
+
+def test_a_killed_exports_leftover_is_taken_over(made: str, npy: str) -> None:
+    temp = os.path.join(os.path.dirname(npy), ".expert.npy.tmp")
+    with open(temp, "wb") as file:
+        file.write(b"\xff" * 1_000_000)
+    export_npy(made, npy)
+    helpers.assert_same(stores.load(npy)["actions"], helpers.expected(range(10), 4)["actions"])
+    assert listing(npy) == ["expert.npy", "expert.zarr"]
+
+
+_HOLDER = """
+import sys
+from mosaic_collect.export.target import Target
+with Target(sys.argv[1], 10):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_another_process_that_exports_there_is_not_disturbed(made: str, npy: str) -> None:
+    holder = subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, npy],
+        cwd=helpers.REPO,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(WriteError, match="another export"):
+            export_npy(made, npy)
+        holder.communicate()
+    assert holder.returncode == 0
+    assert os.path.getsize(npy) == 10
+    assert listing(npy) == ["expert.npy", "expert.zarr"]
+
+
+def test_another_thread_that_exports_there_is_not_disturbed(made: str, npy: str) -> None:
+    """POSIX record locks belong to a process: they do not keep its own threads apart."""
+    with Target(npy, 10) as first:
+        os.pwrite(first.fd, b"0123456789", 0)
+        with pytest.raises(WriteError, match="another export"):
+            export_npy(made, npy)
+    assert open_bytes(npy) == b"0123456789"
+
+
+def test_an_export_that_ends_just_now_is_not_disturbed(
+    made: str, npy: str, monkeypatch: Any
+) -> None:
+    """It had the temp file until just before the lock was ours, and then gave it its name."""
+    temp = os.path.join(os.path.dirname(npy), ".expert.npy.tmp")
+    with open(temp, "wb") as file:
+        file.write(b"whole")
+    real, calls = fcntl.flock, []
+
+    def flock(fd: int, how: int) -> None:
+        if not calls:
+            os.replace(temp, npy)
+        calls.append(fd)
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    try:
+        with Target(npy, 10):
+            assert open_bytes(npy) == b"whole", "the other's file was emptied"
+    except WriteError:
+        assert open_bytes(npy) == b"whole", "the other's file was emptied"
+
+
+def open_bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()

@@ -1,0 +1,129 @@
+"""Steps whose every value says where it belongs, and stores made of them.
+
+A value encodes step, environment, field and feature, so that a row that lands in a wrong place is
+seen. Floats hold whole numbers that every precision in use holds exactly.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+
+import mosaic_collect
+from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
+from mosaic_collect.writer import TrajectoryWriter
+
+SMALL = Schema.mosaic(obs_dim=3, action_dim=2)
+#: One required field per dtype and rank.
+ALL_DTYPES = Schema(
+    tuple(Field(name=f"a_{d}", dim=3, dtype=d) for d in DTYPES)
+    + tuple(Field(name=f"b_{d}", dtype=d) for d in DTYPES)
+)
+REPO = os.path.dirname(os.path.dirname(os.path.abspath(mosaic_collect.__file__)))
+
+
+def values(field: Field, place: int, step: int, num_envs: int) -> np.ndarray:
+    """One step of the field that stands at ``place`` in its schema: ``(num_envs[, dim])``."""
+    shape = (num_envs, *field.row_shape)
+    inside = np.arange(np.prod(shape, dtype=int), dtype=np.int64).reshape(shape)
+    code = (place + 1) * 100_003 + step * 997 + inside
+    dtype = np.dtype(field.dtype)
+    if dtype.kind == "b":
+        return code * 2654435761 >> 7 & 1 == 1
+    if dtype.kind in "iu":
+        return (code % min(int(np.iinfo(dtype).max) + 1, 2**31)).astype(dtype)
+    # float16 holds whole numbers up to 2048.
+    return (code % 2039 - 1000 if dtype.itemsize == 2 else code).astype(dtype)
+
+
+def rows(step: int, num_envs: int, schema: Schema = SMALL) -> dict[str, np.ndarray]:
+    """One step of all the caller's fields."""
+    return {f.name: values(f, i, step, num_envs) for i, f in enumerate(schema.fields)}
+
+
+def mask(step: int, num_envs: int) -> np.ndarray:
+    """A mask that differs from step to step, with both values in it where N > 1."""
+    return (np.arange(num_envs) + step) % 3 != 1
+
+
+def expected(steps: range | list[int], num_envs: int, schema: Schema = SMALL) -> dict[str, Any]:
+    """What the caller's fields of a store of these steps hold, ``(T, N[, D])``."""
+    shapes = {f.name: (0, num_envs, *f.row_shape) for f in schema.fields}
+    stacks: dict[str, list[np.ndarray]] = {n: [] for n in shapes}
+    for step in steps:
+        for name, value in rows(step, num_envs, schema).items():
+            stacks[name].append(value)
+    return {
+        n: np.stack(s) if s else np.zeros(shapes[n], schema[n].dtype) for n, s in stacks.items()
+    }
+
+
+def buffer_mb(block_steps: int, num_envs: int, schema: Schema = SMALL) -> float:
+    """The ``buffer_mb`` that gives a ring of three blocks of so many steps."""
+    return (3 * block_steps + 1) * schema.pair_nbytes * num_envs / 1e6
+
+
+def open_writer(
+    path: Any, num_envs: int = 4, schema: Schema = SMALL, block_steps: int = 3, **options: Any
+) -> TrajectoryWriter:
+    """A writer with blocks of a few steps that commits when it is told to, and only then."""
+    options.setdefault("buffer_mb", buffer_mb(block_steps, num_envs, schema))
+    options.setdefault("checkpoint_seconds", None)
+    options.setdefault("threads", 2)
+    return TrajectoryWriter(path, schema, num_envs, **options)
+
+
+def add(writer: TrajectoryWriter, *steps: int, masks: bool = False) -> None:
+    """Add these steps."""
+    for step in steps:
+        given = {VALID_MASK: mask(step, writer.num_envs)} if masks else {}
+        writer.add_step(**rows(step, writer.num_envs, writer.schema), **given)
+
+
+def record(path: Any, steps: int, masks: bool = False, **options: Any) -> TrajectoryDataset:
+    """A complete store of ``steps`` steps; options as ``open_writer``'s."""
+    with open_writer(path, **options) as writer:
+        add(writer, *range(steps), masks=masks)
+    return TrajectoryDataset(path)
+
+
+def assert_same(got: Any, want: np.ndarray, what: str = "") -> None:
+    """Same shape, type and bits, NaN included."""
+    got = np.asarray(got)
+    assert got.shape == want.shape, what
+    assert got.dtype == want.dtype, what
+    if got.tobytes() != want.tobytes():
+        np.testing.assert_array_equal(got, want, err_msg=what)
+        raise AssertionError(f"{what}: equal values, other bits")
+
+
+def assert_holds(dataset: TrajectoryDataset, steps: range | list[int]) -> None:
+    """The dataset's rows are those of ``rows`` for these steps, whatever masks and ids are."""
+    want = expected(steps, dataset.num_envs, dataset.schema)
+    assert dataset.num_steps == len(steps)
+    for name in want:
+        assert_same(dataset.read(name), want[name], name)
+
+
+def ids(dataset: TrajectoryDataset) -> np.ndarray:
+    """All trajectory ids, ``(T, N)``."""
+    return dataset.read(TRAJECTORY_ID)
+
+
+def run_python(code: str, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:
+    """Run code in another interpreter that can import the package under test and the helpers."""
+    environment = {**os.environ, "PYTHONPATH": REPO, "PYTHONWARNINGS": "error"}
+    return subprocess.run(
+        [sys.executable, "-c", code, *args],
+        env=environment,
+        cwd=REPO,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

@@ -1,0 +1,180 @@
+"""Every command and example of the documentation is run.
+
+- README.md: blocks fenced as ``python`` share one namespace and one folder, in order; lines of
+  blocks fenced as ``bash`` are run in that folder. ``text`` and ``yaml`` are for reading only.
+- docs/*.md: ``python`` blocks are run behind the README's, in its namespace and folder; ``bash``
+  blocks only if the fence says ``bash run``.
+- The two scripts are special: ``scripts/test.sh`` cannot be run by what it runs, and
+  ``scripts/demo.sh`` makes ``.venv`` and takes minutes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests import helpers
+
+ROOT = Path(helpers.REPO)
+README = ROOT / "README.md"
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+_FENCE = re.compile(r"^(```+)([^\n`]*)\n(.*?)^\1[ \t]*$", re.M | re.S)
+_TEST_SH, _DEMO_SH = "bash scripts/test.sh", "bash scripts/demo.sh"
+
+
+@dataclass(frozen=True)
+class Block:
+    """One fenced block: where it stands, its language and further words, its text."""
+
+    place: str
+    language: str
+    words: tuple[str, ...]
+    text: str
+
+    @property
+    def lines(self) -> list[str]:
+        """Commands of a shell block: continued lines joined, comments and empty lines left out."""
+        joined = self.text.replace("\\\n", " ")
+        return [line for line in joined.splitlines() if shlex.split(line, comments=True)]
+
+
+def blocks(path: Path) -> list[Block]:
+    text = path.read_text()
+    found = []
+    for match in _FENCE.finditer(text):
+        line = text.count("\n", 0, match.start()) + 1
+        info = match.group(2).split() or [""]
+        place = f"{path.relative_to(ROOT)}:{line}"
+        found.append(Block(place, info[0], tuple(info[1:]), match.group(3)))
+    return found
+
+
+def commands(path: Path) -> list[str]:
+    """All shell commands of a document, without comments."""
+    shell = [block for block in blocks(path) if block.language in ("bash", "sh", "console")]
+    return [shlex.join(shlex.split(x, comments=True)) for block in shell for x in block.lines]
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> dict[str, str]:
+    """An environment in which ``mosaic-collect`` is this interpreter's."""
+    script = Path(sys.executable).parent / "mosaic-collect"
+    if not script.exists():
+        script = tmp_path / "bin" / "mosaic-collect"
+        script.parent.mkdir()
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mosaic_collect.cli "$@"\n')
+        script.chmod(0o755)
+    path = os.pathsep.join([str(script.parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, "PYTHONPATH": helpers.REPO, "PYTHONWARNINGS": "error"}
+
+
+def run_line(line: str, place: str, folder: Path, environment: dict[str, str]) -> None:
+    if line.startswith((_TEST_SH, _DEMO_SH)):
+        return  # tests of their own
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, f"{place}: {line}\n{done.stdout}{done.stderr}"
+    assert "Traceback" not in done.stderr, f"{place}: {line}\n{done.stderr}"
+
+
+def run_block(block: Block, folder: Path, environment: dict[str, str], names: dict) -> None:
+    if block.language == "python":
+        # Lines of a traceback are those of the document.
+        line = int(block.place.rsplit(":", 1)[1])
+        source = "\n" * line + block.text
+        exec(compile(source, str(ROOT / block.place.rsplit(":", 1)[0]), "exec"), names)
+    elif block.language == "bash":
+        for line in block.lines:
+            run_line(line, block.place, folder, environment)
+
+
+def test_all_examples_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: dict[str, str]
+) -> None:
+    for package in ("torch", "zarr", "xarray"):
+        pytest.importorskip(package)
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block in blocks(README):
+        run_block(block, folder, shell, names)
+    for path in DOCS:
+        for block in blocks(path):
+            if block.language == "python" or "run" in block.words:
+                run_block(block, folder, shell, names)
+
+
+def test_every_block_says_what_it_is() -> None:
+    """A block of another or of no language would be left out of these tests unnoticed."""
+    for block in blocks(README):
+        assert block.language in ("python", "bash", "text", "yaml", "json"), block.place
+    assert any(block.language == "python" for block in blocks(README))
+    assert any(block.language == "bash" for block in blocks(README))
+
+
+def test_commands_for_reading_only_parse_at_least() -> None:
+    """Commands that need a GPU, a checkpoint or an hour: their options must be right."""
+    from mosaic_collect.cli import build_parser
+
+    parser = build_parser()
+    for path in (README, *DOCS):
+        for block in blocks(path):
+            if block.language not in ("text", "bash", "sh", "console"):
+                continue
+            for line in block.text.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True) if "mosaic-collect " in line else []
+                if words[:1] != ["mosaic-collect"] or words[1:] in (["--version"], ["--help"]):
+                    continue
+                assert parser.parse_args(words[1:]).run, f"{block.place}: {line}"
+
+
+def test_links_lead_somewhere() -> None:
+    for path in (README, *DOCS):
+        for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
+            if "://" not in target:
+                assert (path.parent / target).exists(), f"{path.name}: {target}"
+
+
+def test_the_documented_test_command_is_what_ci_runs() -> None:
+    assert _TEST_SH in commands(README)
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert _TEST_SH in [line.strip() for line in ci.splitlines()]
+    assert (ROOT / "scripts" / "test.sh").exists()
+
+
+def test_the_demo_is_documented() -> None:
+    assert _DEMO_SH in commands(README)
+    assert (ROOT / "scripts" / "demo.sh").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("mjlab")
+def test_the_demo_script() -> None:
+    if not os.environ.get("MOSAIC_COLLECT_TEST_SH"):
+        pytest.skip("scripts/demo.sh makes .venv: run by scripts/test.sh, which made it already")
+    done = subprocess.run(
+        ["bash", "scripts/demo.sh"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1500,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    assert "all proven" in done.stdout
+    assert (ROOT / "out" / "demo" / "g1.npy").exists()
