@@ -9,29 +9,40 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mosaic_collect.collector import ExpertTrajectoryCollector
     from mosaic_collect.dataset import TrajectoryDataset
     from mosaic_collect.export import ExportReport, export_npy
     from mosaic_collect.schema import Field, Schema
+    from mosaic_collect.student_obs import (
+        StudentObsBuilder,
+        create_student_obs_builder_from_env_cfg,
+    )
     from mosaic_collect.writer import TrajectoryWriter, WriterStats
 
 __version__ = "0.1.0"
 __all__ = [
+    "ExpertTrajectoryCollector",
     "ExportReport",
     "Field",
     "Schema",
+    "StudentObsBuilder",
     "TrajectoryDataset",
     "TrajectoryWriter",
     "WriterStats",
+    "create_student_obs_builder_from_env_cfg",
     "export_npy",
 ]
 
 _HOMES = {
+    "ExpertTrajectoryCollector": "mosaic_collect.collector",
     "ExportReport": "mosaic_collect.export",
     "Field": "mosaic_collect.schema",
     "Schema": "mosaic_collect.schema",
+    "StudentObsBuilder": "mosaic_collect.student_obs",
     "TrajectoryDataset": "mosaic_collect.dataset",
     "TrajectoryWriter": "mosaic_collect.writer",
     "WriterStats": "mosaic_collect.writer",
+    "create_student_obs_builder_from_env_cfg": "mosaic_collect.student_obs",
     "export_npy": "mosaic_collect.export",
 }
 

@@ -26,5 +26,8 @@ else
   echo "SKIPPED: no Python 3.10 was found"
 fi
 
+say "environments for the rsl_rl generations and Isaac Lab's wheels"
+"$PYTHON" -m tests.envs || echo "some could not be made: their tests skip, with the reason"
+
 say "tests"
 "$PYTHON" -m pytest -n "${MOSAIC_COLLECT_JOBS:-2}" --dist loadgroup || die "the tests"
