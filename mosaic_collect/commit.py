@@ -16,6 +16,7 @@ import errno
 import os
 import re
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError, StoreNotFoundError
@@ -34,6 +35,7 @@ from mosaic_collect.metadata import StoreState, array_document, root_document
 from mosaic_collect.parsing import MAX_DOCUMENT_NBYTES, parse_root, refuse_large
 
 DOCUMENT = "zarr.json"
+_MOST_MISSING = 1000  # that are counted
 _SHARD = re.compile(r"c\.(\d+)(\.0)+")
 
 
@@ -134,13 +136,18 @@ class StoreFolder:
         self._make_arrays(state)
         return removed
 
-    def missing_shards(self, state: StoreState) -> list[str]:
-        """Paths of committed shards that are not there."""
-        missing = []
+    def missing_shards(self, state: StoreState, most: int = _MOST_MISSING) -> list[str]:
+        """Paths of committed shards that are not there, at most so many.
+
+        Metadata may claim more blocks than could ever be counted: after this call none is missing
+        or the claim is known to be wrong.
+        """
+        missing: list[str] = []
         for name, grid in state.grids().items():
             have = set(_listing(self._join(name)))
             names = (grid.shard_name(b) for b in range(state.num_blocks))
-            missing += [self._join(name, n) for n in names if n not in have]
+            absent = (self._join(name, n) for n in names if n not in have)
+            missing += islice(absent, most - len(missing))
         return missing
 
     def _require_own_folders(self, state: StoreState) -> None:
@@ -154,7 +161,8 @@ class StoreFolder:
         missing = self.missing_shards(state)
         if missing:
             raise CorruptStoreError(
-                f"{self.path}: {len(missing)} committed shards are missing, {missing[0]} first"
+                f"{self.path}: {_number_of(missing)} committed shards are missing, "
+                f"{missing[0]} first"
             )
 
     def _debris(self, state: StoreState) -> list[str]:
@@ -235,6 +243,10 @@ def _listing(folder: str) -> list[str]:
         return sorted(os.listdir(folder))
     except (FileNotFoundError, NotADirectoryError):
         return []
+
+
+def _number_of(missing: list[str]) -> str:
+    return str(len(missing)) if len(missing) < _MOST_MISSING else f"{_MOST_MISSING} or more"
 
 
 def _is_debris(name: str, num_blocks: int) -> bool:

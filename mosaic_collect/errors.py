@@ -1,9 +1,6 @@
 """Every error this package raises on purpose, grouped by what a caller would do about it.
 
 MosaicCollectError
-├── InputError            (ValueError)        change the call: a bad argument, shape, dtype, option
-├── ClosedError           (RuntimeError)      the writer is closed: open another with resume=True
-├── MissingDependencyError (ImportError)      install the named extra
 ├── StoreError                                the store, as it is, does not allow the call
 │   ├── StoreNotFoundError (FileNotFoundError)    another path, or create it
 │   ├── StoreExistsError   (FileExistsError)      resume=True, or another path
@@ -14,9 +11,12 @@ MosaicCollectError
 │   └── CorruptStoreError                         damaged bytes or lying metadata: restore a copy
 ├── WriteError            (OSError)           the disk said no: mend it, then resume=True
 │   └── SpaceError                                not enough memory or disk for what was asked
-└── ExportError                               the export, as asked for, would be wrong or useless
-├── NonFiniteError                            NaN or infinity would enter a grid
-└── CorruptExportError                        the .npy is torn, hostile or not of this kind
+├── ExportError                               the export, as asked for, would be wrong or useless
+│   ├── NonFiniteError                            NaN or infinity would enter a grid
+│   └── CorruptExportError                        the .npy is torn, hostile or not of this kind
+├── InputError            (ValueError)        change the call: a bad argument, shape, dtype, option
+├── ClosedError           (RuntimeError)      the writer is closed: open another with resume=True
+└── MissingDependencyError (ImportError)      install the named extra
 """
 
 from __future__ import annotations

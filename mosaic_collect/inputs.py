@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -108,14 +109,19 @@ def _value_problems(field: Field, value: Any, num_envs: int) -> list[str]:
     expected = (num_envs, *field.row_shape)
     if tuple(value.shape) != expected:
         found.append(f"{field.name}: expected shape {expected}, got {tuple(value.shape)}")
-    dtype = str(value.dtype).removeprefix("torch.")
-    if not _fits(dtype, field.dtype):
+    if not _fits(value.dtype, field.dtype):
+        dtype = str(value.dtype).removeprefix("torch.")
         found.append(f"{field.name}: expected dtype {field.dtype}, got {dtype}")
     return found
 
 
-def _fits(dtype: str, stored: str) -> bool:
-    """Floats may change precision; whole numbers only where every value fits; bool is bool."""
+@cache
+def _fits(given: Any, stored: str) -> bool:
+    """Floats may change precision; whole numbers only where every value fits; bool is bool.
+
+    Cached: NumPy takes longer to spell a dtype than to copy a small field.
+    """
+    dtype = str(given).removeprefix("torch.")
     if dtype == "bfloat16":
         return stored.startswith("float")
     try:

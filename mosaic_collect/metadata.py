@@ -181,4 +181,4 @@ def _state_document(state: StoreState) -> dict[str, Any]:
 
 
 def _dump(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, indent=1, allow_nan=False).encode()
+    return json.dumps(document, allow_nan=False).encode()

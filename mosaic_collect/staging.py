@@ -33,7 +33,7 @@ class Block:
     """One slot of the ring: a buffer ``(padded_envs, block_steps[, dim])`` per field.
 
     Attributes:
-        arrays: The buffers; once the block is ready, padding holds the fill value.
+        arrays: The buffers.
         index: Which block of the store it holds.
         count: Steps staged so far.
         wait_ready: Returns when all staged values have arrived in ``arrays``.
@@ -45,6 +45,10 @@ class Block:
         self.count = 0
         self.wait_ready: Callable[[], None] = _nothing
         self._grids = grids
+        for name, array in arrays.items():
+            # Written now, though zeros could be had untouched: the block's first step would wait
+            # for all of its memory otherwise, tens of milliseconds in the middle of a simulation.
+            array[...] = grids[name].field.fill_value
 
     def start(self, index: int, trajectory_ids: NDArray[np.int64]) -> None:
         """Begin another block; every step has these trajectory ids until ``set_ids``."""
@@ -62,15 +66,8 @@ class Block:
 
 
 def host_arrays(grids: Mapping[str, FieldGrid]) -> dict[str, NDArray[Any]]:
-    """Buffers of one block in ordinary memory, full of the fill value.
-
-    Zeros are the system's own, not written here: memory that is never staged into is never taken.
-    """
-    arrays = {n: np.zeros(g.buffer_shape, np.dtype(g.field.dtype)) for n, g in grids.items()}
-    for name, array in arrays.items():
-        if grids[name].field.fill_value:
-            array[...] = grids[name].field.fill_value
-    return arrays
+    """Buffers of one block in ordinary memory."""
+    return {n: np.empty(g.buffer_shape, np.dtype(g.field.dtype)) for n, g in grids.items()}
 
 
 class HostStaging:

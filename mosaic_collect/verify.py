@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.commit import DOCUMENT, read_state
+from mosaic_collect.commit import DOCUMENT, StoreFolder, read_state
 from mosaic_collect.errors import CorruptStoreError, StoreNotFoundError
 from mosaic_collect.files import open_regular
 from mosaic_collect.grid import FieldGrid
@@ -106,6 +106,11 @@ class _StoreCheck:
 
     def shards(self, progress: Callable[[int], object]) -> None:
         """Check every committed shard, block by block in order."""
+        missing = StoreFolder(self._path).missing_shards(self._state, _MOST_PROBLEMS)
+        if len(missing) == _MOST_PROBLEMS:
+            # Not damage but a lie, perhaps of more blocks than could be looked at.
+            self.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")
+            return
         with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
             for name, grid in self._state.grids().items():
                 for block, result in enumerate(pool.map(self._shard(grid), self._blocks())):

@@ -130,6 +130,7 @@ def record(path: str, shape: Shape, pipe: int, chance: random.Random) -> None:
 
 
 def add(writer: TrajectoryWriter, shape: Shape, step: int) -> None:
+    """Add one step, and end the trajectories that end after it."""
     steps = range(step, step + 1)
     given = {name: v[0] for name, v in rows(shape, steps).items()}
     writer.add_step(valid_mask=mask(shape, steps)[0], **given)
@@ -148,7 +149,7 @@ def fork(path: str, shape: Shape, chance: random.Random) -> tuple[int, int]:
         os.close(source)
         record(path, shape, target, chance)
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001  the child must not run on as its parent
         traceback.print_exc()
     finally:
         os._exit(status)
@@ -272,6 +273,7 @@ def check_ids(dataset: TrajectoryDataset, shape: Shape) -> None:
 
 
 def has_debris(path: str) -> bool:
+    """Whether a commit was cut off."""
     return any(is_temp_name(n) for _, _, names in os.walk(path) for n in names)
 
 
@@ -310,6 +312,7 @@ def torture(kills: int, seed: int, folder: str) -> Campaign:
 
 
 def tally(campaign: Campaign, told: Told, found: int, before: int) -> None:
+    """Count one child's end."""
     campaign.steps += found - before
     if told.closed:
         campaign.survived += 1

@@ -20,7 +20,7 @@ from mosaic_collect import errors
 PACKAGE = Path(mosaic_collect.__file__).parent
 #: The core, from the bottom up: a module imports only what stands before it.
 CORE = (
-    *("errors", "files", "workers", "sizes"),
+    *("errors", "files", "workers", "sizes", "shown"),
     *("schema", "budget", "lock", "lazy", "signals"),
     *("grid", "codec", "inputs"),
     *("shard", "stats", "staging", "metadata", "cuda_staging"),
@@ -216,22 +216,35 @@ def test_the_core_loads_nothing_heavy(name: str) -> None:
     assert not heavy & set(loaded.stdout.split())
 
 
+#: What other work is written against, and whether it may need torch.
+PUBLIC = {
+    "ExpertTrajectoryCollector": True,
+    "ExportReport": False,
+    "Field": False,
+    "Schema": False,
+    "StudentObsBuilder": True,
+    "TrajectoryDataset": False,
+    "TrajectoryWriter": False,
+    "WriterStats": False,
+    "create_student_obs_builder_from_env_cfg": True,
+    "export_npy": False,
+}
+
+
 def test_the_public_names() -> None:
-    assert set(mosaic_collect.__all__) == {
-        "ExportReport",
-        "Field",
-        "Schema",
-        "TrajectoryDataset",
-        "TrajectoryWriter",
-        "WriterStats",
-        "export_npy",
-    }
-    for name in mosaic_collect.__all__:
-        assert getattr(mosaic_collect, name).__name__ == name
-        assert name in dir(mosaic_collect)
+    assert set(mosaic_collect.__all__) == PUBLIC.keys()
     assert mosaic_collect.__all__ == sorted(mosaic_collect.__all__)
-    assert mosaic_collect._HOMES.keys() == set(mosaic_collect.__all__)
+    assert mosaic_collect._HOMES.keys() == PUBLIC.keys()
+    assert PUBLIC.keys() <= set(dir(mosaic_collect))
     assert re.fullmatch(r"\d+\.\d+\.\d+", mosaic_collect.__version__)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_a_public_name_is_what_it_says(name: str) -> None:
+    assert needs_more(own(mosaic_collect._HOMES[name])) == PUBLIC[name]
+    if PUBLIC[name]:
+        pytest.importorskip("torch", reason="torch is not installed, which this name needs")
+    assert getattr(mosaic_collect, name).__name__ == name
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import MissingDependencyError, StoreNotFoundError
+from mosaic_collect.signals import termination_as_exit
 
 if TYPE_CHECKING:
     from mosaic_collect.writer import TrajectoryWriter
@@ -81,9 +82,9 @@ def run(arguments: argparse.Namespace) -> bool:
         checkpoint_seconds=arguments.checkpoint_seconds,
     )
     try:
-        with ProgressBar(options.max_steps) as bar:
+        with termination_as_exit(), ProgressBar(options.max_steps) as bar:
             result = run_collect(options, bar)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit):
         print(_interrupted(options.output), file=sys.stderr)
         raise
     if result.already_complete:

@@ -156,6 +156,25 @@ def test_nothing_of_a_step_is_waited_for_by_the_caller() -> None:
     recording.staging.seal(block)
 
 
+def test_two_device_buffers_take_turns() -> None:
+    """The simulator goes on through a whole block while the one before it crosses the bus."""
+    streams = SimulatedStreams()
+    recording = Recording(streams)
+    simulator = Simulator(SCHEMA)
+    left = []
+    for index in range(3):
+        block = recording.slots[index]
+        block.start(index, np.arange(N))
+        recording.staging.begin(block)
+        for step in range(index * S, (index + 1) * S):
+            recording.staging.stage(block, simulator.step(step))
+            block.count += 1
+        recording.staging.seal(block)
+        left.append(streams.machine.run_alone("caller"))
+    assert left[:2] == [0, 0]
+    assert left[2] > 0  # only the third block needs the first one's buffer
+
+
 @pytest.mark.parametrize("ahead", AHEAD)
 def test_numbers_stand_for_all_in_their_turn(ahead: str) -> None:
     """A default is written on the caller's stream like a row, not at once."""

@@ -26,6 +26,7 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.lock import LOCK_NAME
 from mosaic_collect.metadata import ATTRIBUTE
+from tests.durability.figures import count
 from tests.durability.rig import NUM_ENVS, TINY, add_tiny, check, open_tiny
 from tests.helpers import rows
 
@@ -49,9 +50,10 @@ def contents(folder: str) -> dict[str, bytes | None]:
 
 
 @pytest.fixture
-def folder(tmp_path: os.PathLike[str]) -> str:
+def folder(ram_store: str) -> str:
     """A folder with a store of three steps, a file, a folder that is no store, and an empty one."""
-    folder = os.fspath(tmp_path)
+    count("bad inputs tried")
+    folder = os.path.dirname(ram_store)
     with open_tiny(os.path.join(folder, "store")) as writer:
         add_tiny(writer, STEPS)
     os.makedirs(os.path.join(folder, "photos", "2024"))
@@ -227,7 +229,7 @@ def test_calls_of_a_writer(folder: str, call: Call, error: type[Exception], word
 @pytest.mark.parametrize(
     "call",
     [
-        lambda w: add_tiny(w),
+        add_tiny,
         lambda w: w.end_trajectories([0]),
         lambda w: w.checkpoint(),
         lambda w: w.update_metadata(a=1),

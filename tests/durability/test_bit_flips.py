@@ -1,4 +1,4 @@
-"""Promise 4: a flipped bit anywhere in a data file is reported with its place; the rest reads on."""
+"""Promise 4: a flipped bit anywhere in a data file is reported with its place, the rest is read."""
 
 from __future__ import annotations
 

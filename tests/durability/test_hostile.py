@@ -1,7 +1,7 @@
 """Promise 8: a store from anywhere gives its data or a documented error, and does no harm.
 
 What lies in a store is made up, mutated and signed anew, so that checksums do not hide the checks
-behind them. Nothing may hang, take memory for sizes that are only claimed, or lead out of the store.
+behind them. Nothing may hang, take memory for sizes only claimed, or lead out of the store.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mosaic_collect import TrajectoryDataset
+from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.codec import Compressor, crc_bytes
 from mosaic_collect.errors import CorruptStoreError, MosaicCollectError, StoreError
 from mosaic_collect.grid import FieldGrid
@@ -32,6 +32,8 @@ from mosaic_collect.verify import verify_store
 from tests.durability.explorer import RAM
 from tests.durability.rig import add_tiny, open_tiny
 
+#: ``MOSAIC_COLLECT_FUZZ=100`` tries a hundred times as many.
+MORE = int(os.environ.get("MOSAIC_COLLECT_FUZZ", "1"))
 MOST_MEMORY = 200 << 20
 GRID = FieldGrid(Field(name="x", dim=3), num_envs=5, block_steps=2, chunk_envs=2)
 #: Numbers at which sizes overflow, and ordinary ones.
@@ -88,7 +90,7 @@ def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
             yield from paths(inner, (*here, key))
 
 
-@settings(max_examples=400)
+@settings(max_examples=400 * MORE)
 @given(data=st.data())
 def test_a_mutated_state_is_refused_or_harmless(
     valid: tuple[str, dict[str, Any]], data: st.DataObject
@@ -236,13 +238,13 @@ def decode(data: bytes, compressor: str) -> None:
 compressors = st.sampled_from(sorted(SHARDS))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200 * MORE)
 @given(data=st.binary(max_size=300), compressor=compressors)
 def test_arbitrary_bytes_as_a_shard(data: bytes, compressor: str) -> None:
     decode(data, compressor)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300 * MORE)
 @given(compressor=compressors, data=st.data())
 def test_a_mutated_shard(compressor: str, data: st.DataObject) -> None:
     mutated = bytearray(SHARDS[compressor])
@@ -251,7 +253,7 @@ def test_a_mutated_shard(compressor: str, data: st.DataObject) -> None:
     decode(bytes(mutated), compressor)
 
 
-@settings(max_examples=300)
+@settings(max_examples=300 * MORE)
 @given(compressor=compressors, data=st.data())
 def test_an_index_that_lies_under_a_right_checksum(compressor: str, data: st.DataObject) -> None:
     size = len(SHARDS[compressor])
@@ -260,7 +262,7 @@ def test_an_index_that_lies_under_a_right_checksum(compressor: str, data: st.Dat
     decode(SHARDS[compressor][:-52] + table + crc_bytes(table), compressor)
 
 
-@settings(max_examples=400)
+@settings(max_examples=400 * MORE)
 @given(compressor=compressors, data=st.data())
 def test_a_chunk_that_lies_under_a_right_checksum(compressor: str, data: st.DataObject) -> None:
     """The decompressor sees bytes it was never made for: sizes of its header among them."""
@@ -358,3 +360,38 @@ def test_a_store_behind_a_link_is_like_any_other(tiny: str) -> None:
         add_tiny(writer, 2)
     assert TrajectoryDataset(link).num_steps == TrajectoryDataset(tiny).num_steps == 5
     assert os.path.islink(link)
+
+
+def lie(path: str, steps: int) -> None:
+    """Let the store claim so many steps."""
+    document = os.path.join(path, "zarr.json")
+    with open(document) as file:
+        root = json.load(file)
+    root["attributes"][ATTRIBUTE]["committed_steps"] = steps
+    with open(document, "wb") as file:
+        file.write(sign(root))
+
+
+@pytest.mark.parametrize("steps", [2**40, 2**40 - 1, 1_000_000])
+def test_more_steps_than_could_be_counted(tiny: str, steps: int) -> None:
+    lie(tiny, steps)
+    with pytest.raises(CorruptStoreError, match="missing"):
+        open_tiny(tiny, resume=True)
+    report = verify_store(tiny)
+    assert not report.ok
+    assert any("missing" in p for p in report.problems)
+    with pytest.raises(CorruptStoreError, match="missing"):
+        TrajectoryDataset(tiny).read("x")
+    with pytest.raises(MosaicCollectError):
+        export_npy(tiny, tiny + ".npy", progress=False)
+    assert not os.path.exists(tiny + ".npy")
+
+
+@pytest.mark.parametrize("name", ["x/zarr.json", "zarr.json", "x/c.1.0.0"])
+def test_verifying_and_exporting_wait_for_no_pipe(tiny: str, name: str) -> None:
+    os.remove(os.path.join(tiny, name))
+    os.mkfifo(os.path.join(tiny, name))
+    assert not verify_store(tiny).ok
+    if name != "x/zarr.json":
+        with pytest.raises(MosaicCollectError):
+            export_npy(tiny, tiny + ".npy", progress=False)

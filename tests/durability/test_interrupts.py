@@ -17,6 +17,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.schema import TRAJECTORY_ID
+from tests.durability.figures import count
 from tests.durability.rig import add_tiny, check, check_resume, open_tiny
 
 MODULES = ("writer.py", "pipeline.py", "trajectories.py", "staging.py")
@@ -54,7 +55,9 @@ def instants(run: Callable[[int], int], about: int, spare: int = 0) -> range:
     """Which instructions to interrupt at: all but the last few, or about so many, evenly."""
     total = run(10**9) - spare
     assert total > 200
-    return range(1, total + 1, EVERY or max(1, total // about))
+    chosen = range(1, total + 1, EVERY or max(1, total // about))
+    count("instructions interrupted", len(chosen))
+    return chosen
 
 
 class Session:
@@ -66,7 +69,7 @@ class Session:
         maybe: Where an end was interrupted.
     """
 
-    CALLS = "a a c e a a e a t a a a e c a".split()
+    CALLS = tuple("aaceaaeataaaeca")
 
     def __init__(self, writer: TrajectoryWriter) -> None:
         self.writer, self.added = writer, 0

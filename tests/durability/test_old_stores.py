@@ -1,4 +1,4 @@
-"""Stores of every released format version open for ever, are read right, and can be gone on with."""
+"""Stores of every released format version open for ever and can be gone on with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Promises 5, 6 and 7 with real processes and signals: what was added is committed where it can be."""
+"""Promises 5 and 7 with real processes and signals."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_the_first_interrupt_of_a_close_waits_for_the_commit(store: str) -> None
         "writer = open_tiny(path); add_tiny(writer, 5); ready()",
         "writer = open_tiny(path); add_tiny(writer, 5); ready(); sys.exit(3)",
         "writer = open_tiny(path); add_tiny(writer, 5); ready(); raise ValueError('simulator')",
-        "with open_tiny(path) as writer: add_tiny(writer, 5); ready(); raise ValueError('simulator')",
+        "with open_tiny(path) as w: add_tiny(w, 5); ready(); raise ValueError('simulator')",
         """
 def work():
     global writer

@@ -139,8 +139,21 @@ def test_no_end_of_problems(store: str, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr("mosaic_collect.verify._MOST_PROBLEMS", 5)
     stores.write(store, 30)
     for block in range(10):
-        os.unlink(os.path.join(store, "actions", f"c.{block}.0.0"))
+        stores.flip(os.path.join(store, "actions", f"c.{block}.0.0"), 2)
     assert len(verify_store(store).problems) == 5
+
+
+def test_very_many_missing_shards_are_told_at_once(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mosaic_collect.verify._MOST_PROBLEMS", 5)
+    stores.write(store, 30)
+    for block in range(10):
+        os.unlink(os.path.join(store, "actions", f"c.{block}.0.0"))
+    report = verify_store(store)
+    assert not report.ok
+    assert 1 <= len(report.problems) <= 5
+    assert "missing" in report.problems[0]
 
 
 def edit_json(path: str, edit: Callable[[Any], None]) -> None:
