@@ -83,6 +83,7 @@ class CudaStreams:
         self._last: Any = None
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        self._caller()
         return torch.empty(shape, dtype=dtype, device=self._device)
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -92,15 +93,24 @@ class CudaStreams:
         # A copy from host memory must be over when it returns: the caller may overwrite it, and
         # a pinned source would otherwise be read later.
         with torch.cuda.device(self._device):
+            self._caller()
             target.copy_(source, non_blocking=source.device.type == "cuda")
 
     def record(self) -> Any:
         event = torch.cuda.Event()
-        event.record(torch.cuda.current_stream(self._device))
+        event.record(self._caller())
         return event
 
     def wait(self, event: Any) -> None:
-        torch.cuda.current_stream(self._device).wait_event(event)
+        self._caller().wait_event(event)
+
+    def _caller(self) -> Any:
+        """The caller's stream, ordered behind the one it used before, if it has changed."""
+        stream = torch.cuda.current_stream(self._device)
+        if self._last is not None and self._last != stream:
+            stream.wait_stream(self._last)
+        self._last = stream
+        return stream
 
     def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
         event = torch.cuda.Event()
