@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 
@@ -27,7 +28,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         return OK if parsed.run(parsed) else NO
-    except (MosaicCollectError, FileNotFoundError) as error:
+    except BrokenPipeError:
+        # Whoever read our answer has gone; nor must the interpreter flush at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except (MosaicCollectError, OSError) as error:
         if parsed.verbose:
             logging.exception("%s failed", parsed.command)
         print(f"mosaic-collect {parsed.command}: {error}", file=sys.stderr)

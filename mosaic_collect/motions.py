@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -41,9 +42,13 @@ class Motion:
             InputError: The file is missing or holds no motion.
         """
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            # Opened here: np.load leaves a torn file open.
+            with open(path, "rb") as file:
+                arrays = np.load(file, allow_pickle=False)
+                if isinstance(arrays, np.ndarray):
+                    raise ValueError("it holds a single array")
                 frames = int(arrays["joint_pos"].shape[0])
-        except (OSError, KeyError, ValueError) as error:
+        except (OSError, EOFError, LookupError, ValueError, BadZipFile) as error:
             raise InputError(f"{path}: expected a motion .npz with joint_pos: {error}") from error
         return cls(path, file_sha256(path), frames)
 
@@ -113,6 +118,11 @@ class MotionQueue:
     def motions(self) -> list[Motion]:
         """All motions; a motion's place is its id."""
         return self._motions
+
+    @property
+    def present(self) -> list[Motion]:
+        """Those of them whose files were given."""
+        return [self._motions[index] for index in sorted(i for _count, i in self._heap)]
 
     def next(self) -> int:
         """The id of the motion to run next; -1 if none is left."""

@@ -118,7 +118,7 @@ def _set_motion(cfg: Any, task: str, queue: MotionQueue | None) -> None:
     if tracks != (queue is not None):
         raise InputError(f"motion: {task} {'needs motions' if tracks else 'takes no motion'}")
     if queue is not None:
-        cfg.commands[_MOTION] = queued_cfg(cfg.commands[_MOTION], queue.motions[0].path)
+        cfg.commands[_MOTION] = queued_cfg(cfg.commands[_MOTION], queue.present[0].path)
         # Computed before the command advances, so the environment is still on the last frame.
         cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
 

@@ -46,6 +46,7 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
         self.motion.time_step_total = int(lengths.sum())
         self.ends = torch.cumsum(lengths, 0)
         self.starts = self.ends - lengths
+        self._any_motion = queue.motions.index(queue.present[0])
         #: The motion each environment follows, and whether it idles for want of one.
         self.motion_ids = torch.zeros(self.num_envs, dtype=torch.int32, device=self.device)
         self.idle = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
@@ -76,8 +77,8 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
         drawn = [self.queue.next() for _ in range(len(env_ids))]
         motions = torch.tensor(drawn, dtype=torch.int32, device=self.device)
         self.idle[env_ids] = motions < 0
-        # An idle environment goes on with motion 0; its rows do not count.
-        self.motion_ids[env_ids] = motions.clamp(min=0)
+        # An idle environment goes on with some motion that is there; its rows do not count.
+        self.motion_ids[env_ids] = torch.where(motions < 0, self._any_motion, motions)
         self.time_steps[env_ids] = self.starts[self.motion_ids[env_ids].long()]
 
 
