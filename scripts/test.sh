@@ -12,6 +12,7 @@ if [ $# -gt 0 ]; then
   exec "$PYTHON" -m pytest "$@"
 fi
 
+jobs=${MOSAIC_COLLECT_JOBS:-2}
 say "lint"
 "$PYTHON" -m ruff check . || die "ruff check"
 "$PYTHON" -m ruff format --check . || die "ruff format: run it without --check"
@@ -20,8 +21,9 @@ say "types"
 
 say "Python 3.10 with NumPy 1.26, without torch and zarr"
 if py310=$(find_python 3.10); then
-  make_venv .venv-py310 "$py310" "numpy==1.26.4" "pytest>=8" "hypothesis>=6.100" -e .
-  .venv-py310/bin/python -m pytest -q tests/core tests/export || die "the tests on Python 3.10"
+  make_venv .venv-py310 "$py310" "numpy==1.26.4" "pytest>=8" "pytest-xdist>=3.5" \
+    "hypothesis>=6.100" -e .
+  .venv-py310/bin/python -m pytest -q -n "$jobs" tests/core tests/export || die "the tests on Python 3.10"
 else
   echo "SKIPPED: no Python 3.10 was found"
 fi
@@ -30,4 +32,4 @@ say "environments for the rsl_rl generations and Isaac Lab's wheels"
 "$PYTHON" -m tests.envs || echo "some could not be made: their tests skip, with the reason"
 
 say "tests"
-"$PYTHON" -m pytest -n "${MOSAIC_COLLECT_JOBS:-2}" --dist loadgroup || die "the tests"
+"$PYTHON" -m pytest -q -n "$jobs" --dist loadgroup --durations=15 || die "the tests"
