@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import struct
 import sys
+import threading
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -83,20 +84,34 @@ class ChunkCodec:
     def __init__(self, compressor: Compressor) -> None:
         self._name = compressor.name
         self._codec: Any = None
+        self._local = threading.local()
         if compressor.name == "lz4":
             # No shuffle: it hides the repeats of a history from the compressor (docs/design.md).
             self._codec = Blosc("lz4", clevel=compressor.level, shuffle=Blosc.NOSHUFFLE)
         elif compressor.name == "zstd":
             self._codec = Zstd(level=compressor.level)
 
-    def encode(self, values: NDArray[Any]) -> tuple[Any, bytes]:
-        """Compressed bytes of C-contiguous ``values``, and their checksum's 4 bytes.
+    def encode(self, values: NDArray[Any]) -> tuple[list[Any], bytes]:
+        """Buffers of the compressed bytes of C-contiguous ``values``, and their checksum.
 
-        Two buffers and not one, so that nobody need join them: the file takes them as they are.
+        Not one buffer, so that nobody need join them: the file takes them as they are.
         """
+        payload = self.compress(values)
+        return [payload], crc_bytes(payload)
+
+    def compress(self, values: NDArray[Any]) -> Any:
+        """Compressed bytes of C-contiguous ``values``; without a compressor, themselves."""
         raw = _as_bytes(values)
-        payload = raw if self._codec is None else self._codec.encode(raw)
-        return payload, crc_bytes(payload)
+        return raw if self._codec is None else self._codec.encode(raw)
+
+    def gives(self, payload: NDArray[np.uint8], values: NDArray[Any]) -> bool:
+        """Whether the compressor's decoder makes just the bytes of ``values`` of ``payload``."""
+        found = self._scratch(values.nbytes)
+        try:
+            self._codec.decode(payload, found)
+        except (RuntimeError, ValueError):
+            return False
+        return same_bytes(found, values)
 
     def decode(self, data: memoryview, out: NDArray[Any], what: str) -> None:
         """Fill C-contiguous ``out`` from the chunk's bytes ``data``, checksum included.
@@ -117,6 +132,13 @@ class ChunkCodec:
         if sys.byteorder == "big":
             out.byteswap(inplace=True)
 
+    def _scratch(self, nbytes: int) -> NDArray[np.uint8]:
+        """Memory of the calling thread's own, kept: fresh pages cost more than to fill them."""
+        found: NDArray[np.uint8] | None = getattr(self._local, "scratch", None)
+        if found is None or found.nbytes < nbytes:
+            found = self._local.scratch = np.empty(nbytes, np.uint8)
+        return found[:nbytes]
+
     def _check_size(self, payload: memoryview, expected: int, what: str) -> None:
         """Refuse a chunk whose own header promises another size, before anything is allocated."""
         if self._name == "lz4":
@@ -129,9 +151,12 @@ class ChunkCodec:
             raise CorruptStoreError(f"{what}: expected {expected} bytes of values, got {size}")
 
 
-def crc_bytes(data: Any) -> bytes:
-    """CRC-32C of ``data`` as 4 little-endian bytes (RFC 3720, appendix B.4)."""
-    return struct.pack("<I", crc32c(data))
+def crc_bytes(*buffers: Any) -> bytes:
+    """CRC-32C of the buffers, one behind the other, as 4 little-endian bytes (RFC 3720, B.4)."""
+    crc = 0
+    for buffer in buffers:
+        crc = crc32c(buffer, crc)
+    return struct.pack("<I", crc)
 
 
 def checked(data: memoryview, what: str) -> memoryview:
@@ -146,6 +171,12 @@ def checked(data: memoryview, what: str) -> memoryview:
     if crc_bytes(payload) != expected:
         raise CorruptStoreError(f"{what}: checksum mismatch, the bytes are damaged")
     return payload
+
+
+def same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    """Whether two C-contiguous arrays of one size hold the same bytes."""
+    wide = np.uint64 if one.nbytes % 8 == 0 else np.uint8
+    return bool((one.reshape(-1).view(wide) == other.reshape(-1).view(wide)).all())
 
 
 def blosc_content_size(frame: memoryview) -> int:

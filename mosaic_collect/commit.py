@@ -1,6 +1,6 @@
 """A store's folder: which operation comes before which, so that every instant is a good one.
 
-    1. shards: temp file, write, sync, rename          (ShardFile)
+    1. shards: temp file, write, sync, rename          (shard_file)
     2. sync the folders that gained a name             (publish)
     3. replace the root zarr.json, sync the folder     (publish)  <- the commit
     4. let each array's own zarr.json follow           (publish)
@@ -15,50 +15,24 @@ import contextlib
 import errno
 import os
 import re
-from collections.abc import Sequence
 from itertools import islice
-from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError, StoreNotFoundError
 from mosaic_collect.files import (
     Files,
     PosixFiles,
-    discard,
-    finish,
     is_temp_name,
     open_regular,
-    temp_name,
     write_file,
 )
 from mosaic_collect.lock import LOCK_NAME
 from mosaic_collect.metadata import StoreState, array_document, root_document
 from mosaic_collect.parsing import MAX_DOCUMENT_NBYTES, parse_root, refuse_large
+from mosaic_collect.shard_file import ShardFile, ShardLink
 
 DOCUMENT = "zarr.json"
 _MOST_MISSING = 1000  # that are counted
 _SHARD = re.compile(r"c\.(\d+)(\.0)+")
-
-
-class ShardFile:
-    """A shard on its way: written under a temp name, then given its own."""
-
-    def __init__(self, files: Files, path: str) -> None:
-        self._files, self.path = files, path
-        self._file = files.create(temp_name(path))
-        self.nbytes = 0
-
-    def write(self, buffers: Sequence[Any]) -> None:
-        """Append the buffers."""
-        self._file.write(buffers)
-        self.nbytes += sum(len(b) for b in buffers)
-
-    def finish(self) -> None:
-        """When it returns, the bytes are safe under a new name that is not yet safe itself."""
-        finish(self._files, self._file, self.path)
-
-    def abandon(self) -> None:
-        """Remove the temp file, if the system lets us; if not, a resume will."""
-        discard(self._files, self._file)
 
 
 class StoreFolder:
@@ -99,6 +73,11 @@ class StoreFolder:
     def shard(self, state: StoreState, name: str, block: int) -> ShardFile:
         """Open the shard of a field and block for writing; the old one stays until ``finish``."""
         return ShardFile(self._files, self._join(name, state.grid(name).shard_name(block)))
+
+    def shard_link(self, state: StoreState, name: str, source: str, block: int) -> ShardLink:
+        """The shard of a field and block that has the bytes of field ``source``'s."""
+        paths = [self._join(n, state.grid(n).shard_name(block)) for n in (source, name)]
+        return ShardLink(self._files, *paths)
 
     def publish(self, state: StoreState, with_shards: bool) -> None:
         """Commit ``state``: when it returns, it is what every later opening sees.

@@ -7,55 +7,79 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.codec import ChunkCodec
+from mosaic_collect.codec import crc_bytes, same_bytes
+from mosaic_collect.field_encoder import Encoded, FieldEncoder
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.schema import VALID_MASK
 from mosaic_collect.staging import Block
-from mosaic_collect.stats import Counts, float_names, nonfinite_pairs
+from mosaic_collect.stats import Counts, all_finite, float_names, nonfinite_pairs
 
 
 class BlockEncoder:
     """One block's chunks, in the order in which its shards hold them.
 
+    Attributes:
+        twins: Field -> the field that stands in for it and has just its bytes in this block, as
+            actions have those of their mean where a policy acts by the mean.
+
     Args:
-        codec: Shared by all threads.
+        encoders: One a stored field, shared by all threads.
         block: All values arrived; nobody changes it meanwhile.
         count: Its steps that hold rows.
         grids: All stored fields' cuttings.
     """
 
     def __init__(
-        self, codec: ChunkCodec, block: Block, count: int, grids: Mapping[str, FieldGrid]
+        self,
+        encoders: Mapping[str, FieldEncoder],
+        block: Block,
+        count: int,
+        grids: Mapping[str, FieldGrid],
     ) -> None:
-        self._codec, self._block, self._count, self._grids = codec, block, count, grids
+        self._encoders, self._block, self._count, self._grids = encoders, block, count, grids
         self._num_envs = grids[VALID_MASK].num_envs
+        self.twins = dict(self._find_twins())
         self._nonfinite = dict.fromkeys(float_names(grids), 0)
 
     def tasks(self) -> Iterator[tuple[FieldGrid, int]]:
-        """Every (field, chunk), field by field."""
-        for grid in self._grids.values():
-            for chunk in range(grid.chunks):
+        """Every (field, chunk), field by field, twins left out."""
+        for name, grid in self._grids.items():
+            for chunk in range(0 if name in self.twins else grid.chunks):
                 yield grid, chunk
 
-    def encode(self, task: tuple[FieldGrid, int]) -> tuple[Any, bytes, int]:
-        """Payload, checksum, and number of pairs that hold NaN or infinity."""
+    def encode(self, task: tuple[FieldGrid, int]) -> tuple[Encoded, bytes, int]:
+        """The chunk, its checksum, and number of pairs that hold NaN or infinity."""
         grid, chunk = task
-        rows = slice(chunk * grid.chunk_envs, (chunk + 1) * grid.chunk_envs)
-        values = self._block.arrays[grid.field.name][rows]
+        values = self._block.arrays[grid.field.name][grid.rows(chunk)]
+        encoded = self._encoders[grid.field.name].encode(values)
         found = 0
-        if grid.field.name in self._nonfinite:
+        if grid.field.name in self._nonfinite and not all(map(all_finite, encoded.distinct)):
             found = nonfinite_pairs(values)
-        return (*self._codec.encode(values), found)
+        return encoded, crc_bytes(*encoded.buffers), found
 
-    def collect(self, results: Iterator[Any], grid: FieldGrid) -> Iterator[tuple[Any, bytes]]:
-        """The next shard's chunks out of ``results``, counted."""
+    def collect(self, results: Iterator[Any], grid: FieldGrid) -> Iterator[tuple[list[Any], bytes]]:
+        """The next shard's chunks out of ``results``, counted; written before the next is due."""
         for _ in range(grid.chunks):
-            payload, crc, found = next(results)
+            encoded, crc, found = next(results)
             if found:
                 self._nonfinite[grid.field.name] += found
-            yield payload, crc
+            yield encoded.buffers, crc
+            self._encoders[grid.field.name].take_back(encoded)
 
     def counts(self) -> Counts:
         """Of the whole block, once all results were collected."""
         mask = self._block.arrays[VALID_MASK][: self._num_envs, : self._count]
-        return Counts(int(np.count_nonzero(mask)), self._nonfinite)
+        twins = {n: self._nonfinite[s] for n, s in self.twins.items() if s in self._nonfinite}
+        return Counts(int(np.count_nonzero(mask)), {**self._nonfinite, **twins})
+
+    def _find_twins(self) -> Iterator[tuple[str, str]]:
+        """Compares only where the schema says that one field can stand in for the other."""
+        for name, grid in self._grids.items():
+            source = grid.field.default
+            if not isinstance(source, str):
+                continue
+            if grid.chunk_shape == self._grids[source].chunk_shape and all(
+                same_bytes(self._block.arrays[name][rows], self._block.arrays[source][rows])
+                for rows in map(grid.rows, range(grid.chunks))
+            ):
+                yield name, source

@@ -14,6 +14,8 @@ import stat
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+#: What systems say that cannot give a file a second name, or not one more.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 _IOV_MAX = 512  # below every system's limit on buffers a call
 
 
@@ -41,6 +43,13 @@ class Files(Protocol):
     def create(self, path: str) -> OpenFile:
         """Open a new, empty file for writing; what had that name is removed, not opened."""
 
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name, in any folder; what had that name is removed.
+
+        Raises:
+            OSError: With an errno of ``NO_LINKS`` where the file system has no second names.
+        """
+
     def rename(self, source: str, target: str) -> None:
         """Atomically give the file the other name, replacing what had it."""
 
@@ -63,6 +72,11 @@ class PosixFiles:
 
     def create(self, path: str) -> PosixFile:
         return PosixFile(path)
+
+    def link(self, source: str, target: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(target)
+        os.link(source, target)
 
     def rename(self, source: str, target: str) -> None:
         os.replace(source, target)

@@ -76,6 +76,10 @@ class FieldGrid:
         """Raw bytes of a shard, padding included."""
         return self.chunks * self.chunk_nbytes
 
+    def rows(self, chunk: int) -> slice:
+        """The environments of a chunk, among ``padded_envs``."""
+        return slice(chunk * self.chunk_envs, (chunk + 1) * self.chunk_envs)
+
     def shard_name(self, block: int) -> str:
         """File name of a block's shard inside the field's folder.
 

@@ -24,12 +24,14 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, Queue, SimpleQueue
 from typing import Any
 
-from mosaic_collect.commit import ShardFile, StoreFolder
+from mosaic_collect.commit import StoreFolder
 from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.errors import WriteError
+from mosaic_collect.field_encoder import FieldEncoder
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.metadata import StoreState
 from mosaic_collect.shard import write_chunks
+from mosaic_collect.shard_file import ShardFile, ShardLink
 from mosaic_collect.staging import Block
 from mosaic_collect.stats import Counts
 from mosaic_collect.workers import WorkerPool
@@ -84,7 +86,7 @@ class Pipeline:
         at_rest: Callable[[], None],
     ) -> None:
         self._folder, self._grids, self._at_rest = folder, grids, at_rest
-        self._codec = state.compressor.encoder()
+        self._encoders = {name: FieldEncoder(state.compressor) for name in grids}
         # Of all blocks but the one encoded last, which may be encoded again with more rows.
         self._before = Counts(state.num_valid, state.nonfinite) - partial
         self._newest = partial
@@ -99,7 +101,7 @@ class Pipeline:
         self._at_work = {"encoder": "idle", "committer": "idle"}
         self.stored_nbytes = 0
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
-        self._to_commit: Queue[ShardFile | Job | None] = Queue(maxsize=2 * len(grids))
+        self._to_commit: Queue[ShardFile | ShardLink | Job | None] = Queue(maxsize=2 * len(grids))
         self._changes: SimpleQueue[None] = SimpleQueue()
         self._pool = WorkerPool(threads, "mosaic-compress")
         self._threads: list[threading.Thread] = []
@@ -242,16 +244,19 @@ class Pipeline:
         block.wait_ready()
         if job.count < job.state.block_steps:
             block.clear_tail(job.count)
-        encoder = BlockEncoder(self._codec, block, job.count, self._grids)
+        encoder = BlockEncoder(self._encoders, block, job.count, self._grids)
         results = self._pool.map_ahead(encoder.encode, encoder.tasks())
         for name, grid in self._grids.items():
-            self._at_work["encoder"] = f"block {block.index} of {name}"
-            shard = self._folder.shard(job.state, name, block.index)
-            self._write(shard, encoder.collect(results, grid))
+            if name not in encoder.twins:
+                self._at_work["encoder"] = f"block {block.index} of {name}"
+                shard = self._folder.shard(job.state, name, block.index)
+                self._write(shard, encoder.collect(results, grid))
+        for name, source in encoder.twins.items():
+            self._to_commit.put(self._folder.shard_link(job.state, name, source, block.index))
         self._encoded_steps = job.state.committed_steps
         self._count(encoder.counts(), block.index)
 
-    def _write(self, shard: ShardFile, encoded: Iterator[tuple[Any, bytes]]) -> None:
+    def _write(self, shard: ShardFile, encoded: Iterator[tuple[list[Any], bytes]]) -> None:
         try:
             write_chunks(encoded, shard.write)
         except BaseException:
@@ -273,7 +278,7 @@ class Pipeline:
                 try:
                     if self._stopped:
                         _discard(item)
-                    elif isinstance(item, ShardFile):
+                    elif isinstance(item, (ShardFile, ShardLink)):
                         self._finish(item)
                         with_shards = True
                     elif not item.done:  # it may be there twice
@@ -285,7 +290,7 @@ class Pipeline:
         finally:
             self._at_rest()
 
-    def _finish(self, shard: ShardFile) -> None:
+    def _finish(self, shard: ShardFile | ShardLink) -> None:
         self._at_work["committer"] = f"the sync of {shard.path}"
         shard.finish()
         self.stored_nbytes += shard.nbytes
@@ -302,6 +307,6 @@ class Pipeline:
         self._tell()
 
 
-def _discard(item: ShardFile | Job) -> None:
-    if isinstance(item, ShardFile):
+def _discard(item: ShardFile | ShardLink | Job) -> None:
+    if not isinstance(item, Job):
         item.abandon()

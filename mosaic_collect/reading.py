@@ -62,7 +62,7 @@ def load_block(
     """Decode a whole shard into a staged block's buffer ``(padded_envs, block_steps[, dim])``."""
     with open_shard(store, grid, codec, block) as shard:
         for chunk in range(grid.chunks):
-            shard.read(chunk, out[chunk * grid.chunk_envs : (chunk + 1) * grid.chunk_envs])
+            shard.read(chunk, out[grid.rows(chunk)])
 
 
 def read_ranges(

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,18 +27,20 @@ from mosaic_collect.grid import FieldGrid
 _ABSENT = np.uint64(2**64 - 1)
 
 
-def write_chunks(encoded: Iterable[tuple[Any, bytes]], write: Callable[[list[Any]], None]) -> None:
+def write_chunks(
+    encoded: Iterable[tuple[Sequence[Any], bytes]], write: Callable[[list[Any]], None]
+) -> None:
     """Write one shard: encoded chunks in order, then the index.
 
     Args:
-        encoded: Per chunk, its payload and the payload's checksum.
+        encoded: Per chunk, the buffers of its payload and the payload's checksum.
         write: Takes a list of buffers and appends them to the file.
     """
     index: list[tuple[int, int]] = []
     offset = 0
-    for payload, crc in encoded:
-        write([payload, crc])
-        nbytes = len(payload) + CRC_NBYTES
+    for buffers, crc in encoded:
+        write([*buffers, crc])
+        nbytes = sum(map(len, buffers)) + CRC_NBYTES
         index.append((offset, nbytes))
         offset += nbytes
     table = np.array(index, dtype="<u8").tobytes()

@@ -15,7 +15,10 @@ from mosaic_collect.shown import shown
 
 @dataclass(frozen=True)
 class FieldSummary:
-    """One array: shape, dtype, uncompressed and stored bytes, pairs with NaN or infinity."""
+    """One array: shape, dtype, uncompressed and stored bytes, pairs with NaN or infinity.
+
+    Files that an array shares with one before it count there: they are stored once.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -70,7 +73,8 @@ def _store(path: str) -> Summary:
         unborn = (("status", "killed before its first commit: zero steps"),)
         return Summary(path, "store", (), unborn)
     state = dataset.state
-    fields = tuple(_field(dataset, grid) for grid in state.grids().values())
+    counted: set[tuple[int, int]] = set()
+    fields = tuple(_field(dataset, grid, counted) for grid in state.grids().values())
     open_last = state.runs[-1].started if state.runs else "never"
     facts = (
         ("status", state.status),
@@ -85,10 +89,13 @@ def _store(path: str) -> Summary:
     return Summary(path, "store", fields, facts, dataset.metadata)
 
 
-def _field(dataset: TrajectoryDataset, grid: FieldGrid) -> FieldSummary:
+def _field(
+    dataset: TrajectoryDataset, grid: FieldGrid, counted: set[tuple[int, int]]
+) -> FieldSummary:
     state, name = dataset.state, grid.field.name
     folder = os.path.join(dataset.path, name)
-    stored = sum(_size(os.path.join(folder, grid.shard_name(b))) for b in range(state.num_blocks))
+    shards = (os.path.join(folder, grid.shard_name(b)) for b in range(state.num_blocks))
+    stored = sum(_size(path, counted) for path in shards)
     shape = (state.committed_steps, state.num_envs, *grid.field.row_shape)
     raw = state.num_pairs * grid.field.row_nbytes
     return FieldSummary(name, shape, grid.field.dtype, raw, stored, state.nonfinite.get(name))
@@ -135,8 +142,14 @@ def _versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not said"
 
 
-def _size(path: str) -> int:
+def _size(path: str, counted: set[tuple[int, int]]) -> int:
+    """Of a file that was not counted yet; 0 for one that is not there."""
     try:
-        return os.path.getsize(path)
+        found = os.stat(path)
     except OSError:
         return 0
+    if found.st_nlink > 1:
+        if (found.st_dev, found.st_ino) in counted:
+            return 0
+        counted.add((found.st_dev, found.st_ino))
+    return found.st_size

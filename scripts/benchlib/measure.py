@@ -85,11 +85,11 @@ def percentile(values: Iterable[float], share: float) -> float:
 
 
 def tree_nbytes(path: str) -> int:
-    """Bytes of all files under ``path``."""
+    """Bytes of all files under ``path``; a file of two names counts once, as it is stored once."""
     if os.path.isfile(path):
         return os.path.getsize(path)
-    folders = os.walk(path)
-    return sum(os.path.getsize(os.path.join(f, n)) for f, _, names in folders for n in names)
+    paths = (os.path.join(folder, n) for folder, _, names in os.walk(path) for n in names)
+    return sum({(s.st_dev, s.st_ino): s.st_size for s in map(os.stat, paths)}.values())
 
 
 def sync_tree(path: str) -> None:

@@ -19,6 +19,7 @@ from benchlib.peers import PEERS, Plan  # noqa: E402
 from benchlib.workload import Workload, make_workload  # noqa: E402
 
 from mosaic_collect import Field, Schema, TrajectoryWriter, export_npy  # noqa: E402
+from mosaic_collect.field_encoder import Encoded  # noqa: E402
 
 STEPS = 10
 TINY = shlex.split(
@@ -136,11 +137,14 @@ def test_scale_notices(tmp_path):
 def test_codec_notices(workload):
     class Lossy:
         def encode(self, values):
-            return values.tobytes(), b""
+            return Encoded([values.tobytes()], [values])
+
+        def take_back(self, encoded):
+            pass
 
         def decode(self, data, out, what):
-            out.reshape(-1).view(np.uint8)[:] = np.frombuffer(data, np.uint8)
+            out.reshape(-1).view(np.uint8)[:] = np.frombuffer(data[:-4], np.uint8)
             out.reshape(-1)[0] += 1
 
     with pytest.raises(DifferentDataError):
-        codecs.measure(Lossy(), codecs.chunks_of(workload, 4)["actions"])
+        codecs.measure(Lossy(), Lossy(), codecs.chunks_of(workload, 4)["actions"])

@@ -41,6 +41,10 @@ class MortalFiles(PosixFiles):
         self.spend()
         return MortalFile(path, self)
 
+    def link(self, source: str, target: str) -> None:
+        self.spend()
+        super().link(source, target)
+
     def rename(self, source: str, target: str) -> None:
         self.spend()
         super().rename(source, target)

@@ -72,6 +72,10 @@ class Disk:
         number = self._file(path)
         self.files[number] = (self.files[number][0],) * 2
 
+    def _link(self, source: str, target: str) -> None:
+        self._remove(target)
+        self._name(target, self._file(source))
+
     def _rename(self, source: str, target: str) -> None:
         folder, old = os.path.split(source)
         number = self.now[folder].pop(old)

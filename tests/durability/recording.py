@@ -47,6 +47,9 @@ class WrappedFiles:
     def create(self, path: str) -> WrappedFile:
         return WrappedFile(self, self.do("create", lambda: self.inner.create(path), path))
 
+    def link(self, source: str, target: str) -> None:
+        self.do("link", lambda: self.inner.link(source, target), source, target)
+
     def rename(self, source: str, target: str) -> None:
         self.do("rename", lambda: self.inner.rename(source, target), source, target)
 
