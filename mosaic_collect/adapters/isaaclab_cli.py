@@ -6,26 +6,38 @@ The names are those of MOSAIC's script. Isaac Lab adds its own (``--headless``, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mosaic_collect.adapters.isaaclab import MotionOptions
+from mosaic_collect.adapters.isaaclab_checkpoint import checkpoint_problems
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
 from mosaic_collect.export.plan import AUTO, COMPACT, GRID
 
-_NO_EFFECT = "accepted as MOSAIC's script does; it has no effect on a collection"
+# Of the logger, and of the teacher that a student's training asks; a collection has neither.
+_WITHOUT_EFFECT = (
+    *("--run_name", "--logger", "--log_project_name"),
+    *("--load_teacher_run", "--teacher_checkpoint"),
+)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all flags but Isaac Lab's."""
+def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Add all flags but Isaac Lab's.
+
+    Returns:
+        The required ones, for ``optional``.
+    """
     add = parser.add_argument
-    add("--task", required=True, help="name of the teacher's task")
-    add("--motion", required=True, help="a motion file (.npz) or a folder of them")
-    add("--output_path", required=True, help="*.zarr: a store; *.npy: a store and its export")
+    required = [
+        add("--task", required=True, help="name of the teacher's task"),
+        add("--motion", required=True, help="a motion file (.npz) or a folder of them"),
+        add("--output_path", required=True, help="*.zarr: a store; *.npy: a store and its export"),
+    ]
     add("--checkpoint_path", help="the teacher's checkpoint (.pt)")
     add("--num_envs", type=int, default=16, help="environments; at most one per motion")
     add("--steps_per_env", type=int, default=100, help="most rows of a trajectory")
@@ -59,10 +71,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--checkpoint", help="checkpoint file within the run")
     group.add_argument("--wandb_path", help="run, or run and file, to download a checkpoint from")
     group.add_argument(
+        "--resume_student_checkpoint", help="as --checkpoint_path, which MOSAIC's script has, too"
+    )
+    group.add_argument(
         "--distributed", action="store_true", help="torchrun's processes share the motions"
     )
-    for name in ("--run_name", "--logger", "--log_project_name"):
-        group.add_argument(name, help=_NO_EFFECT)
+    for name in _WITHOUT_EFFECT:
+        group.add_argument(name, help="accepted, for MOSAIC's script does; changes no collection")
+    return required
+
+
+@contextlib.contextmanager
+def optional(required: Sequence[argparse.Action]) -> Iterator[None]:
+    """Let flags be left out within.
+
+    Isaac Lab's launcher parses the command line while it adds its flags, at a time when
+    ``--help`` is none: without this, help could only be had with all required flags given.
+    """
+    for action in required:
+        action.required = False
+    try:
+        yield
+    finally:
+        for action in required:
+            action.required = True
 
 
 @dataclass(frozen=True)
@@ -143,9 +175,7 @@ def _problems(args: argparse.Namespace) -> list[str]:
         problems.append(f"start_index: expected 0 or more, got {args.start_index}")
     if args.num_envs < 1:
         problems.append(f"num_envs: expected at least 1, got {args.num_envs}")
-    if args.checkpoint_path and not os.path.isfile(args.checkpoint_path):
-        problems.append(f"checkpoint_path: expected a file, found none at {args.checkpoint_path}")
-    return problems
+    return problems + checkpoint_problems(args)
 
 
 def _share(count: int | None, rank: int, world: int) -> int | None:
