@@ -48,8 +48,8 @@ def module(name: str, **content: Any) -> None:
     sys.modules[name] = made
 
 
-if __name__ == "__main__":
-    install()
+def simulator() -> None:
+    """The doubles, in place of Isaac Lab's modules."""
     from isaaclab.app import AppLauncher as IsaacLabs
 
     # Isaac Lab's own flags, which it checks against ours.
@@ -58,5 +58,10 @@ if __name__ == "__main__":
     module("isaaclab_tasks")
     module("isaaclab_tasks.utils", load_cfg_from_registry=load_cfg_from_registry)
     module("isaaclab_tasks.utils.hydra", hydra_task_config=hydra_task_config)
+
+
+if __name__ == "__main__":
+    install()
+    simulator()
     sys.argv[0] = str(SCRIPT)
     runpy.run_path(str(SCRIPT), run_name="__main__")
