@@ -133,7 +133,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             notes=notes,
             resume=args.resume,
             on_step=progress(plan.num_motions),
-            buffer_mb=args.buffer_mb if args.buffer_mb == "auto" else float(args.buffer_mb),
+            buffer_mb=args.buffer_mb,
         )
     finally:
         env.close()

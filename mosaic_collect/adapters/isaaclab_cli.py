@@ -25,6 +25,15 @@ _WITHOUT_EFFECT = (
     *("--load_teacher_run", "--teacher_checkpoint"),
 )
 
+#: The lowest values that make sense; every process must have a trajectory to collect, too.
+_LEAST = {
+    "num_envs": 1,
+    "steps_per_env": 1,
+    "max_steps": 1,
+    "start_index": 0,
+    "student_obs_history": 0,
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """Add all flags but Isaac Lab's.
@@ -62,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add("--store", help="the store; default: --output_path, ending in .zarr")
     add("--resume", nargs="?", const=True, default=False, type=_flag, help="go on with the store")
     add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="of the .npy")
-    add("--buffer_mb", default="auto", help="of the writer: megabytes, or auto")
+    add("--buffer_mb", default=AUTO, type=_megabytes, help="of the writer: megabytes, or auto")
     add("--seed", type=int, help="of the environments")
     add("--tasks_module", default="whole_body_tracking.tasks", help="imported for its tasks")
     group = parser.add_argument_group("rsl_rl")
@@ -130,7 +139,7 @@ class Plan:
         rank, world = 0, 1
         if args.distributed:
             rank, world = int(environ.get("RANK", "0")), int(environ.get("WORLD_SIZE", "1"))
-        problems = _problems(args)
+        problems = _problems(args, world)
         if problems:
             raise InputError("; ".join(problems))
         wants_npy = args.output_path.endswith(".npy")
@@ -146,9 +155,9 @@ class Plan:
             world=world,
         )
         npy = _of_rank(args.output_path, rank, world) if wants_npy else None
-        files = motion_files(args.motion)[motions.start_index : motions.end_index][rank::world]
+        files = motions.chosen(motion_files(args.motion))
         num_envs = TrajectoryDataset(store).num_envs if args.resume else 0
-        num_envs = num_envs or max(1, min(args.num_envs, len(files)))
+        num_envs = num_envs or min(args.num_envs, len(files))
         return cls(store, npy, num_envs, len(files), motions)
 
 
@@ -165,16 +174,18 @@ def motion_files(motion: str) -> list[str]:
     return found
 
 
-def _problems(args: argparse.Namespace) -> list[str]:
-    problems = []
+def _problems(args: argparse.Namespace, world: int) -> list[str]:
+    problems = [
+        f"{name}: expected at least {least}, got {value}"
+        for name, least in (*_LEAST.items(), ("max_trajectories", world))
+        if (value := getattr(args, name)) is not None and value < least
+    ]
     if not args.output_path.endswith((".npy", ".zarr")):
         problems.append(f"output_path: expected *.npy or *.zarr, got {args.output_path}")
     if args.output_path.endswith(".zarr") and args.store:
         problems.append("store: expected only with an output_path ending in .npy")
-    if args.start_index < 0:
-        problems.append(f"start_index: expected 0 or more, got {args.start_index}")
-    if args.num_envs < 1:
-        problems.append(f"num_envs: expected at least 1, got {args.num_envs}")
+    if args.output_path.endswith(".zarr") and args.layout != AUTO:
+        problems.append("layout: expected only with an output_path ending in .npy")
     return problems + checkpoint_problems(args)
 
 
@@ -192,6 +203,13 @@ def _flag(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise argparse.ArgumentTypeError(f"expected True or False, got {text}")
     return text.lower() in ("true", "1")
+
+
+def _megabytes(text: str) -> str | float:
+    try:
+        return text if text == AUTO else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected megabytes or {AUTO}, got {text}") from None
 
 
 def json_safe(value: Any) -> Any:

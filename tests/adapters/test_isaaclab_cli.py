@@ -158,12 +158,39 @@ def test_all_problems_are_told_together(motions: Path) -> None:
         motions,
         "x.zarr",
         *("--store", "y.zarr", "--num_envs", "0", "--checkpoint_path", "none.pt"),
-        *("--start_index", "-1"),
+        *("--start_index", "-1", "--steps_per_env", "0", "--max_steps", "0", "--layout", "grid"),
+        *("--max_trajectories", "0", "--student_obs_history", "-1"),
     )
-    with pytest.raises(InputError, match=r"store:.*start_index:.*num_envs:.*checkpoint_path:"):
+    with pytest.raises(InputError) as told:
         Plan.of(args, {})
+    assert sorted(problem.split(":")[0] for problem in str(told.value).split("; ")) == [
+        *("checkpoint_path", "layout", "max_steps", "max_trajectories", "num_envs"),
+        *("start_index", "steps_per_env", "store", "student_obs_history"),
+    ]
     with pytest.raises(InputError, match=r"output_path: expected \*\.npy or \*\.zarr"):
         Plan.of(parse(motions, "expert"), {})
+
+
+def test_a_process_with_nothing_to_collect_is_told_before_a_simulator_starts(
+    motions: Path,
+) -> None:
+    with pytest.raises(InputError, match=r"motions 3\.\.3: none for process 0 of 1 among 5"):
+        Plan.of(parse(motions, "x.npy", "--start_index", "3", "--end_index", "3"), {})
+    world = {"RANK": "0", "WORLD_SIZE": "3"}
+    args = parse(motions, "x.npy", "--distributed", "--max_trajectories", "2")
+    with pytest.raises(InputError, match="max_trajectories: expected at least 3, got 2"):
+        Plan.of(args, world)
+    args = parse(motions, "x.npy", "--distributed", "--start_index", "4")
+    with pytest.raises(InputError, match="none for process 1 of 3"):
+        Plan.of(args, {**world, "RANK": "1"})
+
+
+def test_the_writers_buffer(motions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(motions, "x.npy").buffer_mb == "auto"
+    assert parse(motions, "x.npy", "--buffer_mb", "1.5").buffer_mb == 1.5
+    with pytest.raises(SystemExit):
+        parse(motions, "x.npy", "--buffer_mb", "much")
+    assert "expected megabytes or auto, got much" in capsys.readouterr().err
 
 
 def test_motion_files(motions: Path, tmp_path: Path) -> None:
