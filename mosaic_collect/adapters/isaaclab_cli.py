@@ -16,7 +16,7 @@ from typing import Any
 from mosaic_collect.adapters.isaaclab import MotionOptions
 from mosaic_collect.adapters.isaaclab_checkpoint import checkpoint_problems
 from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.plan import AUTO, COMPACT, GRID
 
 # Of the logger, and of the teacher that a student's training asks; a collection has neither.
@@ -134,7 +134,7 @@ class Plan:
 
         Raises:
             InputError: A flag that makes no sense, with all others that make none.
-            StoreError: ``--resume``, and the store cannot be read.
+            StoreError: ``--resume``, and the store cannot be read; or it is there without.
         """
         rank, world = 0, 1
         if args.distributed:
@@ -145,6 +145,10 @@ class Plan:
         wants_npy = args.output_path.endswith(".npy")
         store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
         store = _of_rank(store, rank, world)
+        if not args.resume and _is_taken(store):
+            raise StoreExistsError(
+                f"{store} exists: --resume goes on with it, --store names another"
+            )
         motions = MotionOptions(
             start_index=args.start_index,
             end_index=args.end_index,
@@ -191,6 +195,10 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
 
 def _share(count: int | None, rank: int, world: int) -> int | None:
     return None if count is None else len(range(count)[rank::world])
+
+
+def _is_taken(path: str) -> bool:
+    return os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
 
 
 def _of_rank(path: str, rank: int, world: int) -> str:

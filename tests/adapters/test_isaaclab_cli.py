@@ -18,7 +18,7 @@ from mosaic_collect.adapters.isaaclab_cli import (
     motion_files,
     optional,
 )
-from mosaic_collect.errors import InputError, StoreNotFoundError
+from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
 
 
 @pytest.fixture
@@ -144,8 +144,12 @@ def test_a_store_that_goes_on_keeps_its_environments(motions: Path, tmp_path: Pa
     with TrajectoryWriter(store, Schema.mosaic(3, 2), 2, buffer_mb=1):
         pass
     assert Plan.of(parse(motions, store, "--resume"), {}).num_envs == 2
+    with pytest.raises(StoreExistsError, match="--resume goes on with it"):
+        Plan.of(parse(motions, store), {})
     with pytest.raises(StoreNotFoundError):
         Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume"), {})
+    (tmp_path / "empty.zarr").mkdir()
+    assert Plan.of(parse(motions, str(tmp_path / "empty.zarr")), {}).num_envs == 5
 
 
 def test_a_range_bounds_the_environments(motions: Path) -> None:
