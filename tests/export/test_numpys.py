@@ -125,6 +125,8 @@ def test_what_is_saved_there_can_be_scanned_here(npy: str, version: str) -> None
     """Upstream's collector saves with ``np.save``."""
     run(python_with(version), _SAVE, npy)
     file = scan_npy(npy)
+    if version == "2" and not hasattr(np, "_core"):
+        pytest.skip(f"NumPy {np.__version__} itself cannot load what NumPy 2 saves, to compare")
     data = np.load(npy, allow_pickle=True).item()
     assert file.plain["metadata"] == data["metadata"]
     assert set(file.arrays) == {"observations", "actions", "valid_mask"}
