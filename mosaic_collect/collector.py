@@ -26,6 +26,7 @@ from mosaic_collect.writer import TrajectoryWriter
 
 _log = logging.getLogger(__name__)
 _COUNT = "num_trajectories"  # in the store's metadata: trajectories that were marked as ended
+_LISTS = ("data_buffer", "valid_masks")  # where MOSAIC's class keeps all steps
 _MIB = 1024 * 1024
 
 
@@ -136,20 +137,19 @@ class ExpertTrajectoryCollector:
         """Trajectories ended with the last step.
 
         Args:
-            count: How many, where it is not known which; the store's trajectory ids then stay as
-                they are, but for all environments at once.
+            count: How many, where it is not known which, a number or a tensor of one; the store's
+                trajectory ids then stay as they are, but for all environments at once.
             env_ids: Which environments', as whole numbers or a bool mask; ``count`` is then theirs.
 
         Raises:
             InputError: Not such environments, or a negative count.
         """
-        if env_ids is not None:
-            count = self._end(env_ids)
-        elif count < 0:
+        count = int(count) if env_ids is None else self._end(env_ids)
+        if count < 0:
             raise InputError(f"count: expected 0 or more, got {count}")
-        elif self._writer is not None and count == self._writer.num_envs:
+        if env_ids is None and self._writer is not None and count == self._writer.num_envs:
             self._end(np.arange(count))
-        self.num_trajectories += int(count)
+        self.num_trajectories += count
         if self._writer is not None:
             self._writer.update_metadata(**{_COUNT: self.num_trajectories})
 
@@ -211,6 +211,14 @@ class ExpertTrajectoryCollector:
             "action_dim": self.action_dim,
             "memory_usage_mb": ring / _MIB,
         }
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _LISTS:
+            raise AttributeError(
+                f"{name}: steps are in the store {self.store} and not in memory; read them with "
+                "TrajectoryDataset"
+            )
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
     def num_steps(self) -> int:

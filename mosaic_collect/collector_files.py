@@ -77,6 +77,9 @@ def load_file(path: str, device: Any) -> dict[str, Any]:
         raise CorruptExportError(f"{path}: expected a whole .npy file: {error}") from error
     if not isinstance(content, dict) or "metadata" not in content:
         raise CorruptExportError(f"{path}: expected a dict of arrays with metadata")
+    others = [k for k, v in content.items() if k != "metadata" and not isinstance(v, np.ndarray)]
+    if others:
+        raise CorruptExportError(f"{path}: expected arrays, got others for {', '.join(others)}")
     return {
         key: value if key == "metadata" else torch.from_numpy(value).to(device)
         for key, value in content.items()

@@ -1,4 +1,4 @@
-"""Collect expert trajectories in Isaac Lab, 2.1 to 2.3, with the flags of MOSAIC's own script.
+r"""Collect expert trajectories in Isaac Lab, 2.1 to 2.3, with the flags of MOSAIC's own script.
 
     python scripts/collect_expert_trajectories.py --headless \
         --task Expert-General-Tracking-Flat-G1-MOSAIC-v0 --checkpoint_path model.pt \
@@ -20,7 +20,8 @@ from typing import Any
 
 from isaaclab.app import AppLauncher
 
-from mosaic_collect.adapters.isaaclab_cli import Plan, add_arguments
+from mosaic_collect.adapters.isaaclab_checkpoint import newest_checkpoint, wandb_run
+from mosaic_collect.adapters.isaaclab_cli import Plan, add_arguments, optional
 from mosaic_collect.errors import InputError, MosaicCollectError
 
 
@@ -29,8 +30,9 @@ def parse() -> tuple[argparse.Namespace, list[str], Plan]:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add_arguments(parser)
-    AppLauncher.add_app_launcher_args(parser)
+    required = add_arguments(parser)
+    with optional(required):
+        AppLauncher.add_app_launcher_args(parser)
     args, hydra = parser.parse_known_args()
     try:
         return args, hydra, Plan.of(args, os.environ)
@@ -40,8 +42,9 @@ def parse() -> tuple[argparse.Namespace, list[str], Plan]:
 
 def checkpoint_of(args: argparse.Namespace, agent_cfg: Any) -> str:
     """Where the teacher's checkpoint is: named, on Weights & Biases, or in the logs."""
-    if args.checkpoint_path:
-        return os.path.abspath(args.checkpoint_path)
+    named = args.checkpoint_path or args.resume_student_checkpoint
+    if named:
+        return os.path.abspath(named)
     if args.wandb_path:
         return _download(args.wandb_path)
     from isaaclab_tasks.utils import get_checkpoint_path
@@ -55,12 +58,9 @@ def checkpoint_of(args: argparse.Namespace, agent_cfg: Any) -> str:
 def _download(wandb_path: str) -> str:
     import wandb
 
-    run_path, _, name = (
-        wandb_path.rpartition("/") if "model" in wandb_path else (wandb_path, "", "")
-    )
+    run_path, named = wandb_run(wandb_path)
     run = wandb.Api().run(run_path)
-    names = [file.name for file in run.files() if file.name.startswith("model_")]
-    name = name or max(names, key=lambda n: int(n.split("_")[1].split(".")[0]))
+    name = named or newest_checkpoint([file.name for file in run.files()])
     folder = os.path.join("logs", "rsl_rl", "temp")
     run.file(name).download(folder, replace=True)
     return os.path.abspath(os.path.join(folder, name))
@@ -133,7 +133,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             notes=notes,
             resume=args.resume,
             on_step=progress(plan.num_motions),
-            buffer_mb=args.buffer_mb if args.buffer_mb == "auto" else float(args.buffer_mb),
+            buffer_mb=args.buffer_mb,
         )
     finally:
         env.close()

@@ -41,6 +41,19 @@ make_venv() {
   touch "$stamp"
 }
 
+# numpy_venv VERSION PYTHON...: an environment that holds this NumPy alone, on the first of these
+# Pythons that is there; else a line that says why not.
+numpy_venv() {
+  local version=$1 python series
+  shift
+  series=${version%.*}
+  if ! python=$(find_python "$@"); then
+    echo "SKIPPED: NumPy $version: none of Python $* was found"
+  elif ! (make_venv ".venv-numpy${series//./}" "$python" --only-binary :all: "numpy==$version"); then
+    echo "SKIPPED: NumPy $version could not be installed, see above"
+  fi
+}
+
 # main_venv: .venv with everything that demo and tests need; sets $PYTHON.
 main_venv() {
   local base

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need into virtual environments inside the checkout, and passes them:
-# lint, types, the tests, and the torch-free core on Python 3.10 with NumPy 1.26.
+# lint, types, the tests, and the torch-free core on Python 3.10 with NumPy 1.26. What has no
+# interpreter or package index to run with is skipped and says so.
 # Arguments go to pytest; with any, only pytest runs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -18,6 +19,10 @@ say "lint"
 "$PYTHON" -m ruff format --check . || die "ruff format: run it without --check"
 say "types"
 "$PYTHON" -m mypy || die "mypy"
+
+say "the NumPy versions that load exports: the oldest supported, and Isaac Sim's"
+numpy_venv 1.21.6 3.10 3.9 3.8 3.7
+numpy_venv 1.26.0 3.10 3.11 3.12
 
 say "Python 3.10 with NumPy 1.26, without torch and zarr"
 if py310=$(find_python 3.10); then

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from mosaic_collect.adapters.isaaclab_cfg import STUDENT
 from mosaic_collect.adapters.isaaclab_motion import MotionAccount, loaded_motions
@@ -18,7 +18,7 @@ from mosaic_collect.adapters.protocol import Policy
 from mosaic_collect.adapters.vec_env import VecEnvSimulation
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreMismatchError
-from mosaic_collect.motions import Motion, MotionQueue
+from mosaic_collect.motions import MotionQueue
 from mosaic_collect.rollout import collect, teacher_rows
 from mosaic_collect.schema import Field, Schema
 from mosaic_collect.writer import TrajectoryWriter
@@ -27,6 +27,7 @@ MOTION_FIELDS = (
     Field(name="motion_id", dtype="int32"),
     Field(name="motion_frame", dtype="int32"),
 )
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,8 +52,8 @@ class MotionOptions:
     rank: int = 0
     world: int = 1
 
-    def chosen(self, motions: list[Motion]) -> list[Motion]:
-        """Those of this process.
+    def chosen(self, motions: Sequence[_T]) -> list[_T]:
+        """Those of this process, of motions or their files in the order of paths.
 
         Raises:
             InputError: There is none, or a number makes no sense.
@@ -64,7 +65,7 @@ class MotionOptions:
         ]
         if self.start_index < 0:
             problems.append(f"start_index: expected 0 or more, got {self.start_index}")
-        found = motions[max(self.start_index, 0) : self.end_index][self.rank :: self.world]
+        found = list(motions[max(self.start_index, 0) : self.end_index][self.rank :: self.world])
         if not found:
             problems.append(
                 f"motions {self.start_index}..{self.end_index}: none for process {self.rank} of "

@@ -6,26 +6,47 @@ The names are those of MOSAIC's script. Isaac Lab adds its own (``--headless``, 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mosaic_collect.adapters.isaaclab import MotionOptions
+from mosaic_collect.adapters.isaaclab_checkpoint import checkpoint_problems
 from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.plan import AUTO, COMPACT, GRID
 
-_NO_EFFECT = "accepted as MOSAIC's script does; it has no effect on a collection"
+# Of the logger, and of the teacher that a student's training asks; a collection has neither.
+_WITHOUT_EFFECT = (
+    *("--run_name", "--logger", "--log_project_name"),
+    *("--load_teacher_run", "--teacher_checkpoint"),
+)
+
+#: The lowest values that make sense; every process must have a trajectory to collect, too.
+_LEAST = {
+    "num_envs": 1,
+    "steps_per_env": 1,
+    "max_steps": 1,
+    "start_index": 0,
+    "student_obs_history": 0,
+}
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add all flags but Isaac Lab's."""
+def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
+    """Add all flags but Isaac Lab's.
+
+    Returns:
+        The required ones, for ``optional``.
+    """
     add = parser.add_argument
-    add("--task", required=True, help="name of the teacher's task")
-    add("--motion", required=True, help="a motion file (.npz) or a folder of them")
-    add("--output_path", required=True, help="*.zarr: a store; *.npy: a store and its export")
+    required = [
+        add("--task", required=True, help="name of the teacher's task"),
+        add("--motion", required=True, help="a motion file (.npz) or a folder of them"),
+        add("--output_path", required=True, help="*.zarr: a store; *.npy: a store and its export"),
+    ]
     add("--checkpoint_path", help="the teacher's checkpoint (.pt)")
     add("--num_envs", type=int, default=16, help="environments; at most one per motion")
     add("--steps_per_env", type=int, default=100, help="most rows of a trajectory")
@@ -50,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--store", help="the store; default: --output_path, ending in .zarr")
     add("--resume", nargs="?", const=True, default=False, type=_flag, help="go on with the store")
     add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="of the .npy")
-    add("--buffer_mb", default="auto", help="of the writer: megabytes, or auto")
+    add("--buffer_mb", default=AUTO, type=_megabytes, help="of the writer: megabytes, or auto")
     add("--seed", type=int, help="of the environments")
     add("--tasks_module", default="whole_body_tracking.tasks", help="imported for its tasks")
     group = parser.add_argument_group("rsl_rl")
@@ -59,10 +80,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--checkpoint", help="checkpoint file within the run")
     group.add_argument("--wandb_path", help="run, or run and file, to download a checkpoint from")
     group.add_argument(
+        "--resume_student_checkpoint", help="as --checkpoint_path, which MOSAIC's script has, too"
+    )
+    group.add_argument(
         "--distributed", action="store_true", help="torchrun's processes share the motions"
     )
-    for name in ("--run_name", "--logger", "--log_project_name"):
-        group.add_argument(name, help=_NO_EFFECT)
+    for name in _WITHOUT_EFFECT:
+        group.add_argument(name, help="accepted, for MOSAIC's script does; changes no collection")
+    return required
+
+
+@contextlib.contextmanager
+def optional(required: Sequence[argparse.Action]) -> Iterator[None]:
+    """Let flags be left out within.
+
+    Isaac Lab's launcher parses the command line while it adds its flags, at a time when
+    ``--help`` is none: without this, help could only be had with all required flags given.
+    """
+    for action in required:
+        action.required = False
+    try:
+        yield
+    finally:
+        for action in required:
+            action.required = True
 
 
 @dataclass(frozen=True)
@@ -93,17 +134,21 @@ class Plan:
 
         Raises:
             InputError: A flag that makes no sense, with all others that make none.
-            StoreError: ``--resume``, and the store cannot be read.
+            StoreError: ``--resume``, and the store cannot be read; or it is there without.
         """
         rank, world = 0, 1
         if args.distributed:
             rank, world = int(environ.get("RANK", "0")), int(environ.get("WORLD_SIZE", "1"))
-        problems = _problems(args)
+        problems = _problems(args, world)
         if problems:
             raise InputError("; ".join(problems))
         wants_npy = args.output_path.endswith(".npy")
         store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
         store = _of_rank(store, rank, world)
+        if not args.resume and _is_taken(store):
+            raise StoreExistsError(
+                f"{store} exists: --resume goes on with it, --store names another"
+            )
         motions = MotionOptions(
             start_index=args.start_index,
             end_index=args.end_index,
@@ -114,9 +159,9 @@ class Plan:
             world=world,
         )
         npy = _of_rank(args.output_path, rank, world) if wants_npy else None
-        files = motion_files(args.motion)[motions.start_index : motions.end_index][rank::world]
+        files = motions.chosen(motion_files(args.motion))
         num_envs = TrajectoryDataset(store).num_envs if args.resume else 0
-        num_envs = num_envs or max(1, min(args.num_envs, len(files)))
+        num_envs = num_envs or min(args.num_envs, len(files))
         return cls(store, npy, num_envs, len(files), motions)
 
 
@@ -133,23 +178,27 @@ def motion_files(motion: str) -> list[str]:
     return found
 
 
-def _problems(args: argparse.Namespace) -> list[str]:
-    problems = []
+def _problems(args: argparse.Namespace, world: int) -> list[str]:
+    problems = [
+        f"{name}: expected at least {least}, got {value}"
+        for name, least in (*_LEAST.items(), ("max_trajectories", world))
+        if (value := getattr(args, name)) is not None and value < least
+    ]
     if not args.output_path.endswith((".npy", ".zarr")):
         problems.append(f"output_path: expected *.npy or *.zarr, got {args.output_path}")
     if args.output_path.endswith(".zarr") and args.store:
         problems.append("store: expected only with an output_path ending in .npy")
-    if args.start_index < 0:
-        problems.append(f"start_index: expected 0 or more, got {args.start_index}")
-    if args.num_envs < 1:
-        problems.append(f"num_envs: expected at least 1, got {args.num_envs}")
-    if args.checkpoint_path and not os.path.isfile(args.checkpoint_path):
-        problems.append(f"checkpoint_path: expected a file, found none at {args.checkpoint_path}")
-    return problems
+    if args.output_path.endswith(".zarr") and args.layout != AUTO:
+        problems.append("layout: expected only with an output_path ending in .npy")
+    return problems + checkpoint_problems(args)
 
 
 def _share(count: int | None, rank: int, world: int) -> int | None:
     return None if count is None else len(range(count)[rank::world])
+
+
+def _is_taken(path: str) -> bool:
+    return os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
 
 
 def _of_rank(path: str, rank: int, world: int) -> str:
@@ -162,6 +211,13 @@ def _flag(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise argparse.ArgumentTypeError(f"expected True or False, got {text}")
     return text.lower() in ("true", "1")
+
+
+def _megabytes(text: str) -> str | float:
+    try:
+        return text if text == AUTO else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected megabytes or {AUTO}, got {text}") from None
 
 
 def json_safe(value: Any) -> Any:

@@ -31,8 +31,7 @@ def load_policy(
     """
     checkpoint = Checkpoint.read(checkpoint_path)
     checkpoint.require((RSL2, RSL23), "rsl_rl 2.x")
-    # MOSAIC's fork would replace the trained sigma.
-    config = {**config_dict(runner_cfg), "reset_noise_std_on_resume": False}
+    config = _for_acting(config_dict(runner_cfg))
     runner = build_runner(env, config, device, runner_class)
     if getattr(runner.alg, "use_estimate_ref_vel", False):
         raise InputError("runner_cfg: an actor with use_estimate_ref_vel is not supported")
@@ -48,6 +47,14 @@ def load_policy(
     return ActorCriticPolicy(
         module, trained_shapes(runner, [GROUP]), lambda rows: normalizer(rows[GROUP]), deterministic
     )
+
+
+def _for_acting(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what MOSAIC's fork does for training only."""
+    config["reset_noise_std_on_resume"] = False  # it would replace the trained sigma
+    if "expert_trajectory_path" in config.get("algorithm", {}):
+        config["algorithm"]["expert_trajectory_path"] = None  # it would load the file, to no end
+    return config
 
 
 def _is_nested(checkpoint: Checkpoint) -> bool:

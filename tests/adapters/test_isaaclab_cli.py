@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.adapters.isaaclab_cli import Plan, add_arguments, json_safe, motion_files
-from mosaic_collect.errors import InputError, StoreNotFoundError
+from mosaic_collect.adapters.isaaclab_checkpoint import newest_checkpoint, wandb_run
+from mosaic_collect.adapters.isaaclab_cli import (
+    Plan,
+    add_arguments,
+    json_safe,
+    motion_files,
+    optional,
+)
+from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
 
 
 @pytest.fixture
@@ -45,6 +53,73 @@ def test_mosaics_own_command_line(motions: Path) -> None:
     assert args.resume is False
 
 
+#: Every flag of MOSAIC's script and of its rsl_rl part: a value as upstream takes it, and what
+#: upstream has without it.
+MOSAICS_FLAGS: dict[str, tuple[Any, Any]] = {
+    "checkpoint_path": ("m.pt", None),
+    "num_envs": (800, 16),
+    "steps_per_env": (500, 100),
+    "max_trajectories": (7, None),
+    "start_index": (2, 0),
+    "end_index": (4, None),
+    "enable_terminations": (None, True),
+    "student_obs_history": (5, None),  # upstream's 0 is only printed; None: as the student's task
+    "student_task": ("S", None),
+    "disable_student_noise": (None, False),
+    "experiment_name": ("e", None),
+    "run_name": ("n", None),
+    "resume": (True, False),
+    "load_run": ("r", None),
+    "checkpoint": ("model_1.pt", None),
+    "resume_student_checkpoint": ("logs/model_1.pt", None),
+    "load_teacher_run": ("t", None),
+    "teacher_checkpoint": ("teacher.pt", None),
+    "logger": ("wandb", None),
+    "log_project_name": ("p", None),
+    "wandb_path": ("a/b/c", None),
+    "distributed": (None, False),
+}
+
+
+@pytest.mark.parametrize("flag", MOSAICS_FLAGS)
+def test_each_flag_of_mosaics_script_is_taken(motions: Path, flag: str) -> None:
+    given, default = MOSAICS_FLAGS[flag]
+    assert getattr(parse(motions, "x.npy"), flag) == default
+    value = [] if given is None else [str(given)]
+    assert getattr(parse(motions, "x.npy", f"--{flag}", *value), flag) == (given or True)
+
+
+def test_required_flags_are_optional_while_the_launcher_adds_its_own() -> None:
+    parser = argparse.ArgumentParser()
+    required = add_arguments(parser)
+    with optional(required):
+        assert parser.parse_known_args([])[0].task is None
+    with pytest.raises(SystemExit):
+        parser.parse_known_args([])
+
+
+def test_one_checkpoint_only(motions: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model.pt"
+    model.touch()
+    both = ("--checkpoint_path", str(model), "--wandb_path", "team/project/run")
+    with pytest.raises(InputError, match="checkpoint_path, wandb_path: expected one checkpoint"):
+        Plan.of(parse(motions, "x.npy", *both), {})
+    missing = ("--resume_student_checkpoint", str(tmp_path / "none.pt"))
+    with pytest.raises(InputError, match=r"resume_student_checkpoint: .* none at .*none\.pt"):
+        Plan.of(parse(motions, "x.npy", *missing), {})
+    for flag in ("--checkpoint_path", "--resume_student_checkpoint"):
+        Plan.of(parse(motions, "x.npy", flag, str(model)), {})
+
+
+def test_a_run_on_weights_and_biases() -> None:
+    assert wandb_run("team/models/run7") == ("team/models/run7", None)
+    assert wandb_run("team/models/run7/model_500.pt") == ("team/models/run7", "model_500.pt")
+    files = ["config.yaml", "model_900.pt", "model_1000.pt", "model_card.md", "x/model_2000.pt"]
+    assert newest_checkpoint(files) == "model_1000.pt"
+    with pytest.raises(InputError, match=r"files model_\*\.pt, found none"):
+        newest_checkpoint(["config.yaml"])
+
+
 def test_a_store_alone_and_a_store_elsewhere(motions: Path) -> None:
     alone = Plan.of(parse(motions, "x.zarr"), {})
     assert (alone.store, alone.npy) == ("x.zarr", None)
@@ -69,8 +144,12 @@ def test_a_store_that_goes_on_keeps_its_environments(motions: Path, tmp_path: Pa
     with TrajectoryWriter(store, Schema.mosaic(3, 2), 2, buffer_mb=1):
         pass
     assert Plan.of(parse(motions, store, "--resume"), {}).num_envs == 2
+    with pytest.raises(StoreExistsError, match="--resume goes on with it"):
+        Plan.of(parse(motions, store), {})
     with pytest.raises(StoreNotFoundError):
         Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume"), {})
+    (tmp_path / "empty.zarr").mkdir()
+    assert Plan.of(parse(motions, str(tmp_path / "empty.zarr")), {}).num_envs == 5
 
 
 def test_a_range_bounds_the_environments(motions: Path) -> None:
@@ -83,12 +162,39 @@ def test_all_problems_are_told_together(motions: Path) -> None:
         motions,
         "x.zarr",
         *("--store", "y.zarr", "--num_envs", "0", "--checkpoint_path", "none.pt"),
-        *("--start_index", "-1"),
+        *("--start_index", "-1", "--steps_per_env", "0", "--max_steps", "0", "--layout", "grid"),
+        *("--max_trajectories", "0", "--student_obs_history", "-1"),
     )
-    with pytest.raises(InputError, match=r"store:.*start_index:.*num_envs:.*checkpoint_path:"):
+    with pytest.raises(InputError) as told:
         Plan.of(args, {})
+    assert sorted(problem.split(":")[0] for problem in str(told.value).split("; ")) == [
+        *("checkpoint_path", "layout", "max_steps", "max_trajectories", "num_envs"),
+        *("start_index", "steps_per_env", "store", "student_obs_history"),
+    ]
     with pytest.raises(InputError, match=r"output_path: expected \*\.npy or \*\.zarr"):
         Plan.of(parse(motions, "expert"), {})
+
+
+def test_a_process_with_nothing_to_collect_is_told_before_a_simulator_starts(
+    motions: Path,
+) -> None:
+    with pytest.raises(InputError, match=r"motions 3\.\.3: none for process 0 of 1 among 5"):
+        Plan.of(parse(motions, "x.npy", "--start_index", "3", "--end_index", "3"), {})
+    world = {"RANK": "0", "WORLD_SIZE": "3"}
+    args = parse(motions, "x.npy", "--distributed", "--max_trajectories", "2")
+    with pytest.raises(InputError, match="max_trajectories: expected at least 3, got 2"):
+        Plan.of(args, world)
+    args = parse(motions, "x.npy", "--distributed", "--start_index", "4")
+    with pytest.raises(InputError, match="none for process 1 of 3"):
+        Plan.of(args, {**world, "RANK": "1"})
+
+
+def test_the_writers_buffer(motions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert parse(motions, "x.npy").buffer_mb == "auto"
+    assert parse(motions, "x.npy", "--buffer_mb", "1.5").buffer_mb == 1.5
+    with pytest.raises(SystemExit):
+        parse(motions, "x.npy", "--buffer_mb", "much")
+    assert "expected megabytes or auto, got much" in capsys.readouterr().err
 
 
 def test_motion_files(motions: Path, tmp_path: Path) -> None:

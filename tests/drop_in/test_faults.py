@@ -5,6 +5,7 @@ Numbers 6 to 12 are of its script; ``tests/contract`` has them.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ import torch
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.collector import ExpertTrajectoryCollector
 from mosaic_collect.errors import InputError
+from tests import helpers
 from tests.drop_in.upstream import UpstreamCollector
 
 N, OBS, ACT, STUDENT = 4, 5, 3, 7
@@ -137,3 +139,12 @@ def test_5_trajectories_and_origin_are_in_store_and_file(tmp_path: Path) -> None
     assert data.read("trajectory_id").tolist() == [[0, 1, 2, 3], [4, 1, 2, 3], [5, 1, 2, 3]]
     assert {key: data.metadata[key] for key in origin} == origin
     assert np.unique(data.read("trajectory_id")).size == 6
+
+
+def test_each_fault_of_the_readmes_table_has_a_test() -> None:
+    root = Path(helpers.REPO)
+    table = re.findall(r"^\| (\d+) \|", (root / "README.md").read_text(), re.M)
+    assert table == [str(number) for number in range(1, 13)]
+    files = [*(root / "tests/drop_in").glob("*.py"), *(root / "tests/contract").rglob("*.py")]
+    tested = {n for file in files for n in re.findall(r"^def test_(\d+)_", file.read_text(), re.M)}
+    assert tested == set(table)

@@ -32,8 +32,8 @@ class Consumer:
         self.action_sigma = flat_view(data["action_sigma"])
 
     def draw(self, batch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of a batch, drawn uniformly; ``valid_mask`` is ignored, as there."""
-        rows = np.random.default_rng(seed).integers(0, len(self.observations), batch)
+        """Rows of a batch, drawn uniformly and none twice; ``valid_mask`` is ignored, as there."""
+        rows = np.random.default_rng(seed).permutation(len(self.observations))[:batch]
         return self.observations[rows], self.action_mean[rows]
 
     def loss(self, batch: int = 64, seed: int = 0) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mosaic_collect import export_npy
+from mosaic_collect import Schema, export_npy
 from tests.export import stores
 from tests.export.consumer import Consumer, collector_load
 
@@ -57,6 +57,20 @@ def test_rows_of_all_fields_belong_together(store: str, npy: str, layout: str) -
     for key in ("actions", "action_mean", "action_sigma"):
         want = recorded[key].reshape(-1, 2)
         np.testing.assert_array_equal(getattr(consumer, key), want)
+
+
+@pytest.mark.parametrize(("fields", "per_pair"), [(KEYS, 4044), (KEYS[1:], 3428)])
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+def test_a_pair_takes_what_the_readme_says(
+    store: str, npy: str, layout: str, fields: tuple[str, ...], per_pair: int
+) -> None:
+    stores.write(store, 6, schema=Schema.mosaic(154, 29, 770))
+    report = export_npy(store, npy, layout=layout, fields=fields)
+    assert report.device_nbytes == report.num_pairs * per_pair
+    assert 0 < report.file_nbytes - report.device_nbytes < 8192
+    consumer = Consumer(npy)
+    kept = consumer.observations, consumer.actions, consumer.action_mean, consumer.action_sigma
+    assert sum(array.nbytes for array in kept) == report.num_pairs * 3428
 
 
 @pytest.mark.parametrize("layout", ["grid", "compact"])

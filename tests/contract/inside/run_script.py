@@ -18,17 +18,13 @@ SCRIPT = Path(__file__).parents[3] / "scripts" / "collect_expert_trajectories.py
 
 
 class AppLauncher:
-    """Isaac Lab's flags, and an app that can be closed."""
+    """An app that can be closed; the flags will be Isaac Lab's own."""
 
     local_rank = 0
+    add_app_launcher_args: Callable[..., None]
 
     def __init__(self, args: Any) -> None:
         self.app = SimpleNamespace(close=lambda: sys.stdout.write("app closed\n"))
-
-    @staticmethod
-    def add_app_launcher_args(parser: Any) -> None:
-        parser.add_argument("--headless", action="store_true")
-        parser.add_argument("--device", default=None)
 
 
 def load_cfg_from_registry(task: str, key: str) -> Any:
@@ -52,11 +48,20 @@ def module(name: str, **content: Any) -> None:
     sys.modules[name] = made
 
 
-if __name__ == "__main__":
-    install()
+def simulator() -> None:
+    """The doubles, in place of Isaac Lab's modules."""
+    from isaaclab.app import AppLauncher as IsaacLabs
+
+    # Isaac Lab's own flags, which it checks against ours.
+    AppLauncher.add_app_launcher_args = IsaacLabs.add_app_launcher_args
     module("isaaclab.app", AppLauncher=AppLauncher)
     module("isaaclab_tasks")
     module("isaaclab_tasks.utils", load_cfg_from_registry=load_cfg_from_registry)
     module("isaaclab_tasks.utils.hydra", hydra_task_config=hydra_task_config)
+
+
+if __name__ == "__main__":
+    install()
+    simulator()
     sys.argv[0] = str(SCRIPT)
     runpy.run_path(str(SCRIPT), run_name="__main__")

@@ -91,6 +91,31 @@ def test_11_a_student_that_cannot_be_observed_ends_the_run_and_says_why(work: Pa
     assert not (work / "blind.zarr").exists()
 
 
+def test_help_shows_isaac_labs_flags_beside_ours() -> None:
+    """Isaac Lab's launcher parses the command line before it lets ``--help`` be one."""
+    told = subprocess.run(
+        [*(sys.executable, "-W", "ignore", "-m", "tests.contract.inside.run_script"), "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    out = ok(told)
+    assert all(flag in out for flag in ("--student_obs_history", "--headless", "--kit_args"))
+    assert "--headless \\\n        --task" in out  # the example can be copied
+    assert "app closed" not in out
+
+
+def test_flags_that_are_needed_are_named() -> None:
+    result = subprocess.run(
+        [*(sys.executable, "-W", "ignore", "-m", "tests.contract.inside.run_script"), "--headless"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 2
+    assert "required: --task, --motion, --output_path" in result.stderr
+
+
 def test_4_flags_are_checked_before_a_simulator_starts(work: Path) -> None:
     result = script(work, "expert", "--num_envs", "0")
     assert result.returncode == 2
