@@ -10,7 +10,6 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mosaic_collect.adapters.isaaclab import MotionOptions
 from mosaic_collect.dataset import TrajectoryDataset
@@ -162,13 +161,3 @@ def _flag(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise argparse.ArgumentTypeError(f"expected True or False, got {text}")
     return text.lower() in ("true", "1")
-
-
-def json_safe(value: Any) -> Any:
-    """A config as JSON values; what JSON cannot hold, by its words."""
-    if isinstance(value, Mapping):
-        return {str(k): json_safe(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_safe(v) for v in value]
-    plain = value is None or isinstance(value, (bool, int, float, str))
-    return value if plain else str(value)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.adapters.isaaclab_cli import Plan, add_arguments, json_safe, motion_files
+from mosaic_collect.adapters.isaaclab_cli import Plan, add_arguments, motion_files
 from mosaic_collect.errors import InputError, StoreNotFoundError
 
 
@@ -98,11 +98,3 @@ def test_motion_files(motions: Path, tmp_path: Path) -> None:
     for nothing in (tmp_path / "none.npz", tmp_path / "motions" / "empty"):
         with pytest.raises(InputError, match="found none"):
             motion_files(str(nothing))
-
-
-def test_configs_as_json() -> None:
-    assert json_safe({"a": (1, 2.5), "b": {3: None}, "c": int}) == {
-        "a": [1, 2.5],
-        "b": {"3": None},
-        "c": "<class 'int'>",
-    }
