@@ -59,9 +59,8 @@ def _widths(
     dataset: TrajectoryDataset, groups: Any, runner_cfg: Mapping[str, Any]
 ) -> dict[str, int]:
     """The actor's groups, which together are as wide as the recorded observations."""
-    width = _dim(dataset, "observations")
+    width, named = _dim(dataset, "observations"), _actors_groups(runner_cfg)
     if not groups:
-        named = _actors_groups(runner_cfg)
         if len(named) != 1:
             raise InputError(
                 f"groups: expected the widths of {', '.join(named)}, which add up to {width}: give "
@@ -72,6 +71,11 @@ def _widths(
         isinstance(w, int) and w > 0 for w in groups.values()
     ):
         raise InputError(f"groups: expected widths by name, got {groups!r}")
+    if set(groups) != set(named):
+        raise InputError(
+            f"groups: expected those that the actor reads, {', '.join(named)}, "
+            f"got {', '.join(map(str, groups))}"
+        )
     if sum(groups.values()) != width:
         raise InputError(f"groups: expected {dict(groups)} to add up to {width}")
     return dict(groups)

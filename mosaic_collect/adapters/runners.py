@@ -91,8 +91,9 @@ def loading(path: str, network: Any) -> Iterator[None]:
     except InputError:
         raise
     except (KeyError, RuntimeError, ValueError) as error:
+        words = " ".join(str(error).split())  # torch says a line for each parameter
         raise InputError(
-            f"checkpoint {path} does not fit the configured policy: {error}; expected the keys "
+            f"checkpoint {path} does not fit the configured policy: {words}; expected the keys "
             f"{listed(network.state_dict())}"
         ) from error
 

@@ -70,7 +70,9 @@ class ToyEnv(VecEnv):
         return TensorDict(groups, batch_size=[self.num_envs])
 
 
-def config(recurrent: bool = False, normalise: bool = True) -> dict[str, Any]:
+def config(
+    recurrent: bool = False, normalise: bool = True, hidden: tuple[int, ...] = (16, 16)
+) -> dict[str, Any]:
     """A training config of the installed generation."""
     common = {
         "seed": 1,
@@ -84,7 +86,7 @@ def config(recurrent: bool = False, normalise: bool = True) -> dict[str, Any]:
         common["algorithm"]["rnd_cfg"] = None
         model = {
             "class_name": "RNNModel" if recurrent else "MLPModel",
-            "hidden_dims": [16, 16],
+            "hidden_dims": list(hidden),
             "activation": "elu",
             "obs_normalization": normalise,
             **rnn,
@@ -94,8 +96,8 @@ def config(recurrent: bool = False, normalise: bool = True) -> dict[str, Any]:
     policy = {
         "class_name": "ActorCriticRecurrent" if recurrent else "ActorCritic",
         "init_noise_std": 0.5,
-        "actor_hidden_dims": [16, 16],
-        "critic_hidden_dims": [16, 16],
+        "actor_hidden_dims": list(hidden),
+        "critic_hidden_dims": list(hidden),
         "activation": "elu",
         **rnn,
     }
@@ -113,11 +115,11 @@ def _noise() -> dict[str, Any]:
     return {"distribution_cfg": {"class_name": "GaussianDistribution", "init_std": 0.5}}
 
 
-def train(path: str, recurrent: bool = False, normalise: bool = True) -> OnPolicyRunner:
-    """A runner that learned for one iteration and was saved."""
-    torch.manual_seed(0)
+def train(path: str, recurrent: bool = False, seed: int = 0, **options: Any) -> OnPolicyRunner:
+    """A runner that learned for one iteration and was saved; options are ``config``'s."""
+    torch.manual_seed(seed)
     with quiet():
-        runner = OnPolicyRunner(ToyEnv(), config(recurrent, normalise), None, "cpu")
+        runner = OnPolicyRunner(ToyEnv(), config(recurrent, **options), None, "cpu")
         # 2.x and 3.x want to be told that there is no log; 3.3 would save at iteration 0.
         runner.disable_logs, runner.logger_type = True, "none"
         runner.current_learning_iteration = 1
