@@ -74,8 +74,9 @@ class ReplayReport:
     def figures(self) -> str:
         """The largest differences in words."""
         return (
-            f"largest difference of mean {self.largest_mean:.1e} ({self.relative_mean:.1e} of the "
-            f"row's largest), of sigma {self.largest_sigma:.1e} ({self.relative_sigma:.1e})"
+            f"largest difference of mean {self.largest_mean:.1e} (relative "
+            f"{self.relative_mean:.1e}), of sigma {self.largest_sigma:.1e} (relative "
+            f"{self.relative_sigma:.1e})"
         )
 
 
