@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from mosaic_collect.adapters.protocol import Policy
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
-from mosaic_collect.inspect.differences import Differences
+from mosaic_collect.inspect.differences import TOLERANCE, Differences, check_tolerance
 
-TOLERANCE = 1e-5
 _NEEDED = ("observations", "action_mean", "action_sigma")
 
 
@@ -125,16 +124,6 @@ def replay_check(
     return tally.report()
 
 
-def check_tolerance(tolerance: float) -> None:
-    """Refuse one that nothing would exceed.
-
-    Raises:
-        InputError: Not finite, or below 0.
-    """
-    if not 0 <= tolerance < np.inf:
-        raise InputError(f"tolerance: expected a finite number from 0 on, got {tolerance}")
-
-
 class _Tally:
     """Gathers the differences."""
 
@@ -190,7 +179,8 @@ class _Largest:
         recorded = recorded[valid].astype(np.float64)
         with np.errstate(invalid="ignore"):  # infinity less infinity
             difference = np.abs(said[valid] - recorded)
-        each = np.asarray(np.nan_to_num(difference, nan=np.inf).max(axis=1))
+        difference[~np.isfinite(difference)] = np.inf
+        each = np.asarray(difference.max(axis=1))
         self.absolute = max(self.absolute, float(each.max(initial=0.0)))
         share = _share(each, np.abs(recorded).max(axis=1))
         self.relative = max(self.relative, float(share.max(initial=0.0)))

@@ -11,6 +11,7 @@ from mosaic_collect.adapters.runner_cfg import read_runner_cfg
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
 from mosaic_collect.export.compare import verify_export
+from mosaic_collect.inspect.differences import TOLERANCE, check_tolerance
 from mosaic_collect.inspect.replay_plot import check_picture, plot_replay
 from mosaic_collect.sizes import size_of
 from mosaic_collect.verify import VerifyReport, verify_store
@@ -43,16 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--tolerance",
         type=float,
-        default=1e-5,
+        default=TOLERANCE,
         metavar="X",
-        help="largest difference allowed, absolute and in units of the actions (default 1e-5). On "
-        "the kind of device that recorded, differences are near 1e-7 of the largest value or zero; "
-        "between GPU and CPU kernels, and with TF32, they can be larger: see the relative ones "
-        "that are told, and allow 1e-4 or 1e-3 where they are of that size",
+        help="largest difference allowed, absolute, in units of the actions (default %(default)s). "
+        "On the hardware that recorded there is usually none. Other float32 kernels, as of a GPU "
+        "and a CPU, differ by some 2e-6 of a row's largest value, those in TF32 by some 2e-3. The "
+        "report tells this relative difference, too: where it is of that size and the tolerance is "
+        "exceeded all the same, raise the tolerance or use the --device that recorded",
     )
-    replay.add_argument(
-        "--device", default="cpu", help="of the network; best the one that recorded"
-    )
+    replay.add_argument("--device", default="cpu", help="of the network (default %(default)s)")
     replay.add_argument(
         "--runner-cfg",
         metavar="FILE",
@@ -99,6 +99,7 @@ def _check(arguments: argparse.Namespace) -> None:
         if given:
             names = ", ".join("--" + name.replace("_", "-") for name in given)
             raise InputError(f"{names}: expected --checkpoint FILE beside it")
+    check_tolerance(arguments.tolerance)
     if arguments.plot is not None:
         check_picture(arguments.plot)
 
@@ -134,7 +135,10 @@ def _replay(arguments: argparse.Namespace) -> bool:
         )
     print(f"{arguments.checkpoint}: {report.verdict} ({report.figures})", flush=True)
     if arguments.plot is not None:
-        title = f"{os.path.basename(dataset.path)}: {report.verdict}\n{report.figures}"
+        names = [
+            os.path.basename(os.path.normpath(p)) for p in (dataset.path, arguments.checkpoint)
+        ]
+        title = f"{' replayed by '.join(names)}: {report.verdict}\n{report.figures}"
         plot_replay(report.differences, report.tolerance, title, arguments.plot)
         print(f"{arguments.plot}: drawn")
     return report.ok

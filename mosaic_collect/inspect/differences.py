@@ -13,7 +13,20 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.errors import InputError
+
 MOST_BINS = 2000
+TOLERANCE = 1e-5  # absolute, in units of the actions
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Refuse one that nothing would exceed.
+
+    Raises:
+        InputError: Not finite, or below 0.
+    """
+    if not 0 <= tolerance < np.inf:
+        raise InputError(f"tolerance: expected a finite number from 0 on, got {tolerance}")
 
 
 class Differences:

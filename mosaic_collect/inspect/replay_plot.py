@@ -39,10 +39,7 @@ def check_picture(path: str | os.PathLike[str]) -> None:
 def plot_replay(
     differences: Differences, tolerance: float, title: str, path: str | os.PathLike[str]
 ) -> None:
-    """Draw the largest difference of mean and of sigma over the steps, on a logarithmic axis.
-
-    Steps without any difference stand on the line at the bottom, those whose difference is not
-    finite on the line at the top. Steps that hold rows that are off are marked from top to bottom.
+    """Save the picture that ``replay_figure`` draws.
 
     Args:
         differences: Of a replay.
@@ -55,6 +52,18 @@ def plot_replay(
         MissingDependencyError: matplotlib is not installed.
     """
     check_picture(path)
+    replay_figure(differences, tolerance, title).savefig(os.fspath(path), dpi=150)
+
+
+def replay_figure(differences: Differences, tolerance: float, title: str) -> Figure:
+    """Draw the largest difference of mean and of sigma over the steps, on a logarithmic axis.
+
+    Steps without any difference stand on the line at the bottom, those whose difference is not
+    finite on the line at the top. A red stem and triangle mark steps with rows that are off.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
     figure = _figure()
     axes = figure.add_subplot()
     scale = _Scale(differences, tolerance)
@@ -63,9 +72,11 @@ def plot_replay(
     axes.axhline(limit, color=_LIMIT, linestyle="--", linewidth=1, label=label)
     _mark_off(axes, differences, scale)
     _dress(axes, differences, scale)
-    axes.set_title(title, fontsize=10, loc="left")
+    colour = _OFF if differences.rows_off.any() else "black"
+    # A dollar in a file's name begins no formula.
+    axes.set_title(title, fontsize=10, loc="left", color=colour, parse_math=False)
     figure.legend(loc="outside lower left", ncols=4, frameon=False, fontsize=9)
-    figure.savefig(os.fspath(path), dpi=150)
+    return figure
 
 
 class _Scale:
@@ -104,9 +115,8 @@ def _curves(axes: Axes, differences: Differences, scale: _Scale) -> None:
         ("sigma", differences.sigma, _SIGMA, 2.4),
         ("mean", differences.mean, _MEAN, 0.9),
     ):
-        label, size = f"largest difference of {name}", 2 + width
-        y = scale.place(values)
-        axes.plot(x, y, marker, ls="-", color=colour, lw=width, markersize=size, label=label)
+        (line,) = axes.plot(x, scale.place(values), color=colour, linewidth=width)
+        line.set(marker=marker, markersize=2 + width, label=f"largest difference of {name}")
 
 
 def _mark_off(axes: Axes, differences: Differences, scale: _Scale) -> None:
@@ -118,11 +128,11 @@ def _mark_off(axes: Axes, differences: Differences, scale: _Scale) -> None:
     count = int(np.count_nonzero(off))
     what = "steps" if differences.bin_steps == 1 else f"bins of {differences.bin_steps} steps"
     label = f"{what} with rows off: {count:,}"
-    axes.plot(x, scale.place(worst), "v", ls="", color=_OFF, markersize=5, label=label)
+    axes.plot(x, scale.place(worst), "v", color=_OFF, markersize=5, label=label, clip_on=False)
 
 
 def _dress(axes: Axes, differences: Differences, scale: _Scale) -> None:
-    from matplotlib.ticker import MaxNLocator
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     axes.set_yscale("log")
     axes.minorticks_off()
@@ -130,7 +140,8 @@ def _dress(axes: Axes, differences: Differences, scale: _Scale) -> None:
     top = scale.infinity if scale.infinite else 10.0**scale.last
     axes.set_ylim(scale.zero / 2, top * 2)
     axes.set_xlim(-0.5, max(differences.num_steps, 1) - 0.5)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     axes.grid(axis="y", color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
