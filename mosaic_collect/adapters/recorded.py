@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
+
 from mosaic_collect.adapters.protocol import Policy
 from mosaic_collect.adapters.rsl_rl import load_policy
 from mosaic_collect.adapters.shapes_only import shapes_only
@@ -36,7 +38,8 @@ def recorded_policy(
         The policy, and the groups.
 
     Raises:
-        InputError: Nobody says what network it was, or the checkpoint is of another.
+        InputError: Nobody says what network it was, the checkpoint is of another, or there is no
+            such device.
         MissingDependencyError: rsl_rl is not installed.
     """
     told = dataset.metadata
@@ -46,6 +49,7 @@ def recorded_policy(
             f"{dataset.path}: its metadata has no runner_cfg, the training config that says what "
             "network the checkpoint is of: give it with --runner-cfg agent.yaml (or .json)"
         )
+    _check_device(device)
     widths = _widths(dataset, told.get("groups") if groups is None else groups, config)
     # The critic is built, too, though never used: any width will do for its groups.
     known = {**dict.fromkeys(_read_groups(config), 1), **widths}
@@ -53,6 +57,14 @@ def recorded_policy(
     env = shapes_only(dataset.num_envs, known, action_dim, device)
     config = _acting_only(_without_empty(config))
     return load_policy(env, config, checkpoint, device, _runner_class(told)), widths
+
+
+def _check_device(device: Any) -> None:
+    try:
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch has no CUDA at all
+        words = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"device: expected one that is here, got {device}: {words[0]}") from error
 
 
 def _widths(
@@ -73,7 +85,7 @@ def _widths(
         raise InputError(f"groups: expected widths by name, got {groups!r}")
     if set(groups) != set(named):
         raise InputError(
-            f"groups: expected those that the actor reads, {', '.join(named)}, "
+            f"groups: expected {', '.join(named)}, which the actor reads, "
             f"got {', '.join(map(str, groups))}"
         )
     if sum(groups.values()) != width:

@@ -22,8 +22,7 @@ HELP = (
     "it bit by bit; replay its observations through the checkpoint. Exit code 1: something is off."
 )
 EXAMPLE = (
-    "mosaic-collect verify expert.zarr --npy expert.npy\n"
-    "  mosaic-collect verify expert.zarr --checkpoint model.pt --plot replay.png"
+    "mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png"
 )
 
 

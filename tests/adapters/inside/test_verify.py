@@ -192,8 +192,8 @@ def test_a_network_that_is_told(
     ("groups", "words"),
     [
         (["policy=5"], "add up to 6"),
-        (["actor=6"], "the actor reads, policy, got actor"),
-        (["policy=3", "critic=3"], "the actor reads, policy, got policy, critic"),
+        (["actor=6"], "expected policy, which the actor reads, got actor"),
+        (["policy=3", "critic=3"], "expected policy, which the actor reads, got policy, critic"),
     ],
 )
 def test_groups_that_do_not_fit(
@@ -259,6 +259,14 @@ def test_a_critic_may_see_what_the_store_does_not_know(
     store = str(tmp_path / "expert.zarr")
     record(store, checkpoint, recurrent, about={"runner_cfg": told, "groups": {"policy": 6}})
     assert verify(store, checkpoint)[0] == 0
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "nowhere"])
+def test_a_device_that_is_not_here(recorded: Any, verify: Verify, device: str) -> None:
+    store, checkpoint, _ = recorded
+    code, said = verify(store, checkpoint, "--device", device)
+    assert code == 2
+    assert f"device: expected one that is here, got {device}" in said
 
 
 def test_a_picture(recorded: Any, tmp_path: Path, verify: Verify) -> None:
