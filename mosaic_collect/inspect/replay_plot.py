@@ -115,7 +115,7 @@ def _curves(axes: Axes, differences: Differences, scale: _Scale) -> None:
         ("sigma", differences.sigma, _SIGMA, 2.4),
         ("mean", differences.mean, _MEAN, 0.9),
     ):
-        (line,) = axes.plot(x, scale.place(values), color=colour, linewidth=width)
+        (line,) = axes.step(x, scale.place(values), where="mid", color=colour, linewidth=width)
         line.set(marker=marker, markersize=2 + width, label=f"largest difference of {name}")
 
 
