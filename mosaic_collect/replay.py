@@ -117,7 +117,8 @@ def replay_check(
             row = {name: values[step] for name, values in block.items()}
             policy.reset(torch.as_tensor(row["trajectory_id"] != last_ids, device=device))
             last_ids = row["trajectory_id"]
-            output = policy.act(_split(torch.as_tensor(row["observations"], device=device), groups))
+            seen = torch.as_tensor(row["observations"], dtype=torch.float32, device=device)
+            output = policy.act(_split(seen, groups))
             tally.add(start + step, row, output.mean.cpu().numpy(), output.sigma.cpu().numpy())
             if progress is not None:
                 progress(1)

@@ -100,14 +100,20 @@ def _dim(dataset: TrajectoryDataset, name: str) -> int:
 
 
 def _actors_groups(runner_cfg: Mapping[str, Any]) -> tuple[str, ...]:
-    sets = runner_cfg.get("obs_groups") or {}
+    sets = _sets(runner_cfg)
     return _listed(next((sets[name] for name in _ACTORS_SETS if name in sets), "policy"))
 
 
 def _read_groups(runner_cfg: Mapping[str, Any]) -> Iterable[str]:
     """All groups that the config's networks read, the critic's among them."""
+    return [name for groups in _sets(runner_cfg).values() for name in _listed(groups)]
+
+
+def _sets(runner_cfg: Mapping[str, Any]) -> Mapping[str, Any]:
     sets = runner_cfg.get("obs_groups") or {}
-    return [name for groups in sets.values() for name in _listed(groups)]
+    if not isinstance(sets, Mapping):
+        raise InputError(f"runner_cfg: expected obs_groups with lists by name, got {sets!r}")
+    return sets
 
 
 def _listed(groups: str | Iterable[str]) -> tuple[str, ...]:

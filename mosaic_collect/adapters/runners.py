@@ -17,6 +17,8 @@ from mosaic_collect.adapters.checkpoint import listed
 from mosaic_collect.adapters.protocol import Observations, PolicyOutput
 from mosaic_collect.errors import InputError, MissingDependencyError, MosaicCollectError
 
+#: What runners raise while they look classes up by name and hand options on to them.
+_UNBUILDABLE = (NameError, AttributeError, TypeError, ValueError, ImportError, FileNotFoundError)
 _log = logging.getLogger(__name__)
 
 
@@ -47,8 +49,7 @@ def build_runner(env: Any, runner_cfg: Any, device: Any, runner_class: type[Any]
             raise InputError(
                 f"runner_cfg: this rsl_rl's runner expects {error}; found {listed(config)}"
             ) from error
-        except (NameError, TypeError, ValueError, ImportError, FileNotFoundError) as error:
-            # It looks classes up by name and hands options on to them.
+        except _UNBUILDABLE as error:
             kind = type(error).__name__
             raise InputError(f"runner_cfg: this rsl_rl cannot build it: {kind}: {error}") from error
 

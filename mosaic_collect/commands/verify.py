@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mosaic_collect.adapters.runner_cfg import read_runner_cfg
 from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.inspect.differences import TOLERANCE, check_tolerance
 from mosaic_collect.inspect.replay_plot import check_picture, plot_replay
@@ -99,6 +99,8 @@ def _check(arguments: argparse.Namespace) -> None:
             names = ", ".join("--" + name.replace("_", "-") for name in given)
             raise InputError(f"{names}: expected --checkpoint FILE beside it")
     check_tolerance(arguments.tolerance)
+    if arguments.runner_cfg is not None:
+        read_runner_cfg(arguments.runner_cfg)
     if arguments.plot is not None:
         check_picture(arguments.plot)
 
@@ -115,8 +117,14 @@ def _say(report: VerifyReport, unit: str) -> bool:
 
 def _replay(arguments: argparse.Namespace) -> bool:
     # torch and rsl_rl are needed for this alone.
-    from mosaic_collect.adapters.recorded import recorded_policy
-    from mosaic_collect.replay import replay_check
+    try:
+        from mosaic_collect.adapters.recorded import recorded_policy
+        from mosaic_collect.replay import replay_check
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the replay check needs torch and the rsl_rl of the checkpoint: pip install torch "
+            f"rsl-rl-lib ({error})"
+        ) from error
 
     dataset = TrajectoryDataset(arguments.store)
     policy, groups = recorded_policy(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -145,3 +146,18 @@ def test_groups_are_names_with_widths(cli, made: tuple[str, str], group: str) ->
     done = cli("verify", made[0], "--checkpoint", "model.pt", "--groups", group)
     assert done.code == 2
     assert "expected NAME=WIDTH, such as policy=154" in done.err
+
+
+def test_without_torch(cli, made: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n.startswith("mosaic_collect.adapters.recorded")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = cli("verify", made[0], "--checkpoint", "model.pt")
+    assert done.code == 2
+    assert done.err.startswith("mosaic-collect verify: the replay check needs torch")
+    assert done.err.count("\n") == 1
+
+
+def test_a_config_that_cannot_be_read_is_told_first(cli, made: tuple[str, str]) -> None:
+    done = cli("verify", made[0], "--checkpoint", "model.pt", "--runner-cfg", "none.json")
+    done.failed("runner_cfg none.json: cannot be read")

@@ -13,11 +13,15 @@ import numpy as np
 import pytest
 import torch
 
+from mosaic_collect import Schema, TrajectoryWriter
+from mosaic_collect.adapters.rsl_rl import load_policy
 from mosaic_collect.adapters.runner_cfg import json_safe
+from mosaic_collect.adapters.vec_env import VecEnvSimulation
 from mosaic_collect.cli import main
+from mosaic_collect.rollout import EpisodeAccount, collect, teacher_rows
 from tests.adapters.inside import recording
 from tests.adapters.inside.recording import VALID, record
-from tests.adapters.inside.toy import GENERATION, config, train
+from tests.adapters.inside.toy import GENERATION, ToyEnv, config, train
 
 Verify = Callable[..., tuple[int, str]]
 
@@ -259,6 +263,44 @@ def test_a_critic_may_see_what_the_store_does_not_know(
     store = str(tmp_path / "expert.zarr")
     record(store, checkpoint, recurrent, about={"runner_cfg": told, "groups": {"policy": 6}})
     assert verify(store, checkpoint)[0] == 0
+
+
+@pytest.mark.skipif(GENERATION == "rsl_rl2", reason="2.x has no obs_groups")
+def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) -> None:
+    _, _, recurrent = trained
+    checkpoint, store = str(tmp_path / "model.pt"), str(tmp_path / "expert.zarr")
+    groups = {"actor_groups": ("critic", "policy")}
+    train(checkpoint, recurrent, **groups)
+    env, told = ToyEnv(), json_safe(config(recurrent, **groups))
+    policy = load_policy(env, told, checkpoint)
+    schema = Schema.mosaic(obs_dim=12 + 6, action_dim=env.num_actions)
+    with TrajectoryWriter(
+        store, schema, env.num_envs, buffer_mb=1, metadata={"runner_cfg": told}
+    ) as writer:
+        rows, account = (
+            teacher_rows(tuple(policy.shapes), None),
+            EpisodeAccount(4, torch.device("cpu")),
+        )
+        collect(VecEnvSimulation(env), policy, writer, rows, account, 20)
+    code, said = verify(store, checkpoint)
+    assert code == 2
+    assert "--groups critic=WIDTH policy=WIDTH" in said
+    assert verify(store, checkpoint, "--groups", "critic=12", "policy=6")[0] == 0
+    code, said = verify(store, checkpoint, "--groups", "policy=6", "critic=12")
+    assert code == 1
+    assert "80 OF 80 valid ROWS OFF" in said
+
+
+@pytest.mark.parametrize("obs_groups", [["policy"], "policy", 3])
+def test_groups_of_no_set_are_refused(
+    untold: Any, tmp_path: Path, verify: Verify, obs_groups: Any
+) -> None:
+    store, checkpoint, recurrent = untold
+    path = tmp_path / "agent.json"
+    path.write_text(json.dumps({**config(recurrent), "obs_groups": obs_groups}))
+    code, said = verify(store, checkpoint, "--runner-cfg", str(path))
+    assert code == 2
+    assert "expected obs_groups with lists by name" in said
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "nowhere"])

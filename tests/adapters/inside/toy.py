@@ -71,7 +71,10 @@ class ToyEnv(VecEnv):
 
 
 def config(
-    recurrent: bool = False, normalise: bool = True, hidden: tuple[int, ...] = (16, 16)
+    recurrent: bool = False,
+    normalise: bool = True,
+    hidden: tuple[int, ...] = (16, 16),
+    actor_groups: tuple[str, ...] = ("policy",),
 ) -> dict[str, Any]:
     """A training config of the installed generation."""
     common = {
@@ -91,7 +94,7 @@ def config(
             "obs_normalization": normalise,
             **rnn,
         }
-        sets = {"actor": ["policy"], "critic": ["critic"]}
+        sets = {"actor": list(actor_groups), "critic": ["critic"]}
         return {**common, "obs_groups": sets, "actor": {**model, **_noise()}, "critic": model}
     policy = {
         "class_name": "ActorCriticRecurrent" if recurrent else "ActorCritic",
@@ -104,7 +107,8 @@ def config(
     if GENERATION == "rsl_rl2":
         return {**common, "policy": policy, "empirical_normalization": normalise}
     policy |= {"actor_obs_normalization": normalise, "critic_obs_normalization": normalise}
-    return {**common, "policy": policy, "obs_groups": {"policy": ["policy"], "critic": ["critic"]}}
+    sets = {"policy": list(actor_groups), "critic": ["critic"]}
+    return {**common, "policy": policy, "obs_groups": sets}
 
 
 def _noise() -> dict[str, Any]:
