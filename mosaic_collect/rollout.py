@@ -100,6 +100,9 @@ def collect(
 def teacher_rows(teacher: tuple[str, ...], student: str | None) -> Rows:
     """MOSAIC's fields: the policy's groups side by side, and the student's group.
 
+    They are what the policy saw and said. What an environment does to actions behind that, such as
+    the clipping of Isaac Lab's wrapper, is not in them.
+
     Args:
         teacher: Groups that the policy acts on, in its order.
         student: Group of the student; None: it is not recorded.

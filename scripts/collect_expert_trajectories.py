@@ -92,8 +92,8 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
         prepare_env_cfg,
         prepare_motion_cfg,
     )
-    from mosaic_collect.adapters.isaaclab_cli import json_safe
     from mosaic_collect.adapters.rsl_rl import load_policy
+    from mosaic_collect.adapters.runner_cfg import json_safe
     from mosaic_collect.adapters.runners import config_dict
     from mosaic_collect.motions import file_sha256
 

@@ -55,6 +55,7 @@ OPTIONAL = {
     "xarray": ("dataset",),
     "torch": ("opening", "collecting"),
     "matplotlib": ("inspect",),
+    "yaml": ("adapters.runner_cfg",),
 }
 
 

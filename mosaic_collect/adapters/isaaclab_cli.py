@@ -11,7 +11,6 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from mosaic_collect.adapters.isaaclab import MotionOptions
 from mosaic_collect.adapters.isaaclab_checkpoint import checkpoint_problems
@@ -218,13 +217,3 @@ def _megabytes(text: str) -> str | float:
         return text if text == AUTO else float(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected megabytes or {AUTO}, got {text}") from None
-
-
-def json_safe(value: Any) -> Any:
-    """A config as JSON values; what JSON cannot hold, by its words."""
-    if isinstance(value, Mapping):
-        return {str(k): json_safe(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [json_safe(v) for v in value]
-    plain = value is None or isinstance(value, (bool, int, float, str))
-    return value if plain else str(value)

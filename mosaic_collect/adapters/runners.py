@@ -15,8 +15,10 @@ import torch
 
 from mosaic_collect.adapters.checkpoint import listed
 from mosaic_collect.adapters.protocol import Observations, PolicyOutput
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.errors import InputError, MissingDependencyError, MosaicCollectError
 
+#: What runners raise while they look classes up by name and hand options on to them.
+_UNBUILDABLE = (NameError, AttributeError, TypeError, ValueError, ImportError, FileNotFoundError)
 _log = logging.getLogger(__name__)
 
 
@@ -32,7 +34,7 @@ def build_runner(env: Any, runner_cfg: Any, device: Any, runner_class: type[Any]
         runner_class: A subclass of ``OnPolicyRunner``; None: that itself.
 
     Raises:
-        InputError: The config is of another type, or not of this rsl_rl's generation.
+        InputError: The config is of another type, or not one that this rsl_rl can build.
         MissingDependencyError: rsl_rl is not installed.
     """
     config = config_dict(runner_cfg)
@@ -41,10 +43,15 @@ def build_runner(env: Any, runner_cfg: Any, device: Any, runner_class: type[Any]
     with quiet(), _alone():
         try:
             return (runner_class or _default_class())(env, config, None, str(device))
+        except MosaicCollectError:
+            raise
         except KeyError as error:
             raise InputError(
                 f"runner_cfg: this rsl_rl's runner expects {error}; found {listed(config)}"
             ) from error
+        except _UNBUILDABLE as error:
+            kind = type(error).__name__
+            raise InputError(f"runner_cfg: this rsl_rl cannot build it: {kind}: {error}") from error
 
 
 def config_dict(runner_cfg: Any) -> dict[str, Any]:
@@ -85,8 +92,9 @@ def loading(path: str, network: Any) -> Iterator[None]:
     except InputError:
         raise
     except (KeyError, RuntimeError, ValueError) as error:
+        words = " ".join(str(error).split())  # torch says a line for each parameter
         raise InputError(
-            f"checkpoint {path} does not fit the configured policy: {error}; expected the keys "
+            f"checkpoint {path} does not fit the configured policy: {words}; expected the keys "
             f"{listed(network.state_dict())}"
         ) from error
 

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import os
 
 from tqdm import tqdm
 
+from mosaic_collect.adapters.runner_cfg import read_runner_cfg
 from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.export.compare import verify_export
+from mosaic_collect.inspect.differences import TOLERANCE, check_tolerance
+from mosaic_collect.inspect.replay_plot import check_picture, plot_replay
 from mosaic_collect.sizes import size_of
 from mosaic_collect.verify import VerifyReport, verify_store
 
@@ -16,24 +21,66 @@ HELP = (
     "Check every checksum of a store and that metadata and files agree; compare an export with "
     "it bit by bit; replay its observations through the checkpoint. Exit code 1: something is off."
 )
-EXAMPLE = "mosaic-collect verify expert.zarr --npy expert.npy"
+EXAMPLE = (
+    "mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png"
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("store", help="the store")
     parser.add_argument("--npy", metavar="FILE", help="compare this export with the store")
-    parser.add_argument(
+    replay = parser.add_argument_group(
+        "replay",
+        "The checkpoint, given every recorded observation of a valid row again, must say the mean "
+        "and sigma that were recorded. Needs the generation of rsl_rl that wrote the checkpoint.",
+    )
+    replay.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="give the recorded observations to this checkpoint and compare what it says",
+        help="an rsl_rl checkpoint; it is a pickle, so only one that you trust",
     )
-    parser.add_argument("--device", default="cpu", help="of the checkpoint's network")
-    parser.add_argument("--tolerance", type=float, default=1e-5, help="of the replay")
+    replay.add_argument(
+        "--tolerance",
+        type=float,
+        default=TOLERANCE,
+        metavar="X",
+        help="largest difference allowed, absolute, in units of the actions (default %(default)s). "
+        "On the hardware that recorded there is usually none. Other float32 kernels, as of a GPU "
+        "and a CPU, differ by some 2e-6 of a row's largest value, those in TF32 by some 2e-3. The "
+        "report tells this relative difference, too: where it is of that size and the tolerance is "
+        "exceeded all the same, raise the tolerance or use the --device that recorded",
+    )
+    replay.add_argument("--device", default="cpu", help="of the network (default %(default)s)")
+    replay.add_argument(
+        "--runner-cfg",
+        metavar="FILE",
+        help="the training config (.json or .yaml, such as params/agent.yaml beside the "
+        "checkpoint); default: what the store says",
+    )
+    replay.add_argument(
+        "--groups",
+        nargs="+",
+        type=_group,
+        metavar="NAME=WIDTH",
+        help="observation groups that make up the recorded observations, in order; default: what "
+        "the store says, or else one group as wide as they are",
+    )
+    replay.add_argument(
+        "--plot", metavar="FILE", help="draw the differences over the steps (.png, .svg, .pdf)"
+    )
+
+
+def _group(text: str) -> tuple[str, int]:
+    name, _, width = text.partition("=")
+    if not name or not width.isdecimal() or int(width) < 1:
+        raise argparse.ArgumentTypeError(f"expected NAME=WIDTH, such as policy=154, got {text!r}")
+    return name, int(width)
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Verify, printing every problem; True if there is none."""
+    _check(arguments)
     with tqdm(unit="shard", desc="verify", disable=None, leave=False) as bar:
         good = _say(verify_store(arguments.store, bar.update), "shards")
     if arguments.npy and good:
@@ -42,6 +89,20 @@ def run(arguments: argparse.Namespace) -> bool:
     if arguments.checkpoint and good:
         good = _replay(arguments)
     return good
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """What would be wrong only after hours, before them."""
+    if arguments.checkpoint is None:
+        given = [n for n in ("plot", "runner_cfg", "groups") if getattr(arguments, n) is not None]
+        if given:
+            names = ", ".join("--" + name.replace("_", "-") for name in given)
+            raise InputError(f"{names}: expected --checkpoint FILE beside it")
+    check_tolerance(arguments.tolerance)
+    if arguments.runner_cfg is not None:
+        read_runner_cfg(arguments.runner_cfg)
+    if arguments.plot is not None:
+        check_picture(arguments.plot)
 
 
 def _say(report: VerifyReport, unit: str) -> bool:
@@ -56,20 +117,35 @@ def _say(report: VerifyReport, unit: str) -> bool:
 
 def _replay(arguments: argparse.Namespace) -> bool:
     # torch and rsl_rl are needed for this alone.
-    from mosaic_collect.adapters.recorded import recorded_policy
-    from mosaic_collect.replay import replay_check
+    try:
+        from mosaic_collect.adapters.recorded import recorded_policy
+        from mosaic_collect.replay import replay_check
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"the replay check needs torch and the rsl_rl of the checkpoint: pip install torch "
+            f"rsl-rl-lib ({error})"
+        ) from error
 
     dataset = TrajectoryDataset(arguments.store)
-    policy, groups = recorded_policy(dataset, arguments.checkpoint, arguments.device)
+    policy, groups = recorded_policy(
+        dataset,
+        arguments.checkpoint,
+        arguments.device,
+        None if arguments.runner_cfg is None else read_runner_cfg(arguments.runner_cfg),
+        None if arguments.groups is None else dict(arguments.groups),
+    )
     with tqdm(
         total=dataset.num_steps, unit="step", desc="replay", disable=None, leave=False
     ) as bar:
         report = replay_check(
             arguments.store, policy, groups, arguments.device, arguments.tolerance, bar.update
         )
-    verdict = "ok" if report.ok else f"{report.rows_off:,} ROWS OFF, first {report.first_off}"
-    print(
-        f"{arguments.checkpoint}: {verdict} ({report.rows:,} valid rows, largest difference of "
-        f"mean {report.largest_mean:.1e}, of sigma {report.largest_sigma:.1e})"
-    )
+    print(f"{arguments.checkpoint}: {report.verdict} ({report.figures})", flush=True)
+    if arguments.plot is not None:
+        names = [
+            os.path.basename(os.path.normpath(p)) for p in (dataset.path, arguments.checkpoint)
+        ]
+        title = f"{' replayed by '.join(names)}: {report.verdict}\n{report.figures}"
+        plot_replay(report.differences, report.tolerance, title, arguments.plot)
+        print(f"{arguments.plot}: drawn")
     return report.ok

@@ -14,7 +14,6 @@ from mosaic_collect.adapters.isaaclab_checkpoint import newest_checkpoint, wandb
 from mosaic_collect.adapters.isaaclab_cli import (
     Plan,
     add_arguments,
-    json_safe,
     motion_files,
     optional,
 )
@@ -204,11 +203,3 @@ def test_motion_files(motions: Path, tmp_path: Path) -> None:
     for nothing in (tmp_path / "none.npz", tmp_path / "motions" / "empty"):
         with pytest.raises(InputError, match="found none"):
             motion_files(str(nothing))
-
-
-def test_configs_as_json() -> None:
-    assert json_safe({"a": (1, 2.5), "b": {3: None}, "c": int}) == {
-        "a": [1, 2.5],
-        "b": {"3": None},
-        "c": "<class 'int'>",
-    }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -116,3 +117,47 @@ def test_a_checkpoint_for_a_store_that_says_nothing_of_its_network(
     assert done.code == 2
     assert "runner_cfg" in done.err
     assert done.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "option", [("--plot", "replay.png"), ("--runner-cfg", "a.json"), ("--groups", "policy=3")]
+)
+def test_options_of_a_replay_that_is_not_asked_for(
+    cli, made: tuple[str, str], option: tuple[str, str]
+) -> None:
+    done = cli("verify", made[0], *option)
+    done.failed(option[0], "expected --checkpoint")
+
+
+@pytest.mark.parametrize("tolerance", ["nan", "-1", "inf"])
+def test_a_tolerance_that_proves_nothing(cli, made: tuple[str, str], tolerance: str) -> None:
+    done = cli("verify", made[0], "--checkpoint", "model.pt", "--tolerance", tolerance)
+    done.failed("tolerance: expected a finite number")
+
+
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
+def test_a_picture_that_could_not_be_saved_is_told_first(cli, made: tuple[str, str]) -> None:
+    done = cli("verify", made[0], "--checkpoint", "model.pt", "--plot", "replay.txt")
+    done.failed("plot replay.txt", "png")
+
+
+@pytest.mark.parametrize("group", ["policy", "policy=", "=3", "policy=0", "policy=x"])
+def test_groups_are_names_with_widths(cli, made: tuple[str, str], group: str) -> None:
+    done = cli("verify", made[0], "--checkpoint", "model.pt", "--groups", group)
+    assert done.code == 2
+    assert "expected NAME=WIDTH, such as policy=154" in done.err
+
+
+def test_without_torch(cli, made: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [n for n in sys.modules if n.startswith("mosaic_collect.adapters.recorded")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    done = cli("verify", made[0], "--checkpoint", "model.pt")
+    assert done.code == 2
+    assert done.err.startswith("mosaic-collect verify: the replay check needs torch")
+    assert done.err.count("\n") == 1
+
+
+def test_a_config_that_cannot_be_read_is_told_first(cli, made: tuple[str, str]) -> None:
+    done = cli("verify", made[0], "--checkpoint", "model.pt", "--runner-cfg", "none.json")
+    done.failed("runner_cfg none.json: cannot be read")

@@ -57,7 +57,7 @@ def test_unaltered_rows_are_as_recorded(recorded: str) -> None:
     assert report.rows == 23
     assert report.rows_off == 0
     assert report.first_off is None
-    assert sum(told) == 11
+    assert told == [1] * 11
 
 
 def test_a_shifted_row(recorded: str) -> None:
@@ -129,6 +129,87 @@ def test_nan_is_off(recorded: str) -> None:
     assert report.first_off == (3, 0)
 
 
+@pytest.mark.parametrize("value", [np.inf, -np.inf])
+def test_infinity_is_off_even_where_the_policy_says_so_too(recorded: str, value: float) -> None:
+    def alter(rows: Rows) -> None:
+        rows["action_mean"][3, 0, 0] = value
+
+    class Infinite(toys.ToyPolicy):
+        def act(self, observations: Mapping[str, torch.Tensor]) -> PolicyOutput:
+            output = super().act(observations)
+            return PolicyOutput(output.actions, output.mean * value, output.sigma)
+
+    copy = altered(recorded, alter)
+    for policy in (toys.ToyPolicy(), Infinite()):
+        report = replay_check(copy, policy, toys.GROUPS)
+        assert not report.ok
+        assert report.largest_mean == report.relative_mean == np.inf
+
+
+def test_relative_to_the_rows_largest_value(recorded: str) -> None:
+    largest = np.abs(TrajectoryDataset(recorded).read("action_mean")[4, 2]).max()
+
+    def alter(rows: Rows) -> None:
+        rows["action_mean"][4, 2, np.abs(rows["action_mean"][4, 2]).argmin()] += 2e-3
+
+    report = replay_check(altered(recorded, alter), toys.ToyPolicy(), toys.GROUPS)
+    assert report.largest_mean == pytest.approx(2e-3, rel=1e-2)
+    assert report.relative_mean == pytest.approx(2e-3 / largest, rel=1e-2)
+    assert report.relative_sigma < 1e-6
+
+
+def test_a_recorded_zero_has_no_relative_difference_or_an_infinite_one(recorded: str) -> None:
+    def alter(rows: Rows) -> None:
+        rows["action_sigma"][:] = 0.0
+
+    class Sure(toys.ToyPolicy):
+        def act(self, observations: Mapping[str, torch.Tensor]) -> PolicyOutput:
+            output = super().act(observations)
+            return PolicyOutput(output.actions, output.mean, torch.zeros_like(output.sigma))
+
+    copy = altered(recorded, alter)
+    assert replay_check(copy, Sure(), toys.GROUPS).relative_sigma == 0.0
+    assert replay_check(copy, toys.ToyPolicy(), toys.GROUPS).relative_sigma == np.inf
+
+
+def test_differences_over_the_steps(recorded: str) -> None:
+    def alter(rows: Rows) -> None:
+        rows["action_mean"][4, 2] += 0.5
+        rows["action_sigma"][5, 0] += 0.25
+
+    report = replay_check(altered(recorded, alter), toys.ToyPolicy(), toys.GROUPS)
+    found = report.differences
+    assert found.num_steps == 11
+    assert found.rows.sum() == 23
+    assert np.flatnonzero(found.rows_off).tolist() == [4, 5]
+    assert found.mean[4] == pytest.approx(0.5, rel=1e-5)
+    assert found.sigma[5] == pytest.approx(0.25, rel=1e-5)
+
+
+@pytest.mark.parametrize("tolerance", [-1e-9, float("nan"), float("inf")])
+def test_a_tolerance_that_proves_nothing_is_refused(recorded: str, tolerance: float) -> None:
+    with pytest.raises(InputError, match="tolerance: expected a finite number"):
+        replay_check(recorded, toys.ToyPolicy(), toys.GROUPS, tolerance=tolerance)
+
+
+def test_a_policy_of_other_actions_is_refused(recorded: str) -> None:
+    class Wide(toys.ToyPolicy):
+        def act(self, observations: Mapping[str, torch.Tensor]) -> PolicyOutput:
+            wide = torch.zeros(3, toys.ACTION_DIM + 1)
+            return PolicyOutput(wide, wide, wide)
+
+    with pytest.raises(InputError, match="policy: expected actions"):
+        replay_check(recorded, Wide(), toys.GROUPS)
+
+
+def test_what_is_said(recorded: str) -> None:
+    report = replay_check(recorded, toys.ToyPolicy(), toys.GROUPS)
+    assert report.verdict == "ok, 23 valid rows"
+    assert report.figures.startswith("largest difference of mean ")
+    report = replay_check(recorded, toys.ToyPolicy(seed=1), toys.GROUPS)
+    assert report.verdict == "23 OF 23 valid ROWS OFF, the first at step 0, env 0"
+
+
 def test_invalid_rows_do_not_count(recorded: str) -> None:
     """Idle environments' rows are not looked at, whatever is in them."""
 
@@ -148,6 +229,7 @@ def test_no_valid_row_proves_nothing(recorded: str) -> None:
     report = replay_check(altered(recorded, alter), toys.ToyPolicy(), toys.GROUPS)
     assert report.rows == 0
     assert not report.ok
+    assert "NO VALID ROWS" in report.verdict
 
 
 class Counting:

@@ -70,7 +70,12 @@ class ToyEnv(VecEnv):
         return TensorDict(groups, batch_size=[self.num_envs])
 
 
-def config(recurrent: bool = False, normalise: bool = True) -> dict[str, Any]:
+def config(
+    recurrent: bool = False,
+    normalise: bool = True,
+    hidden: tuple[int, ...] = (16, 16),
+    actor_groups: tuple[str, ...] = ("policy",),
+) -> dict[str, Any]:
     """A training config of the installed generation."""
     common = {
         "seed": 1,
@@ -84,25 +89,26 @@ def config(recurrent: bool = False, normalise: bool = True) -> dict[str, Any]:
         common["algorithm"]["rnd_cfg"] = None
         model = {
             "class_name": "RNNModel" if recurrent else "MLPModel",
-            "hidden_dims": [16, 16],
+            "hidden_dims": list(hidden),
             "activation": "elu",
             "obs_normalization": normalise,
             **rnn,
         }
-        sets = {"actor": ["policy"], "critic": ["critic"]}
+        sets = {"actor": list(actor_groups), "critic": ["critic"]}
         return {**common, "obs_groups": sets, "actor": {**model, **_noise()}, "critic": model}
     policy = {
         "class_name": "ActorCriticRecurrent" if recurrent else "ActorCritic",
         "init_noise_std": 0.5,
-        "actor_hidden_dims": [16, 16],
-        "critic_hidden_dims": [16, 16],
+        "actor_hidden_dims": list(hidden),
+        "critic_hidden_dims": list(hidden),
         "activation": "elu",
         **rnn,
     }
     if GENERATION == "rsl_rl2":
         return {**common, "policy": policy, "empirical_normalization": normalise}
     policy |= {"actor_obs_normalization": normalise, "critic_obs_normalization": normalise}
-    return {**common, "policy": policy, "obs_groups": {"policy": ["policy"], "critic": ["critic"]}}
+    sets = {"policy": list(actor_groups), "critic": ["critic"]}
+    return {**common, "policy": policy, "obs_groups": sets}
 
 
 def _noise() -> dict[str, Any]:
@@ -113,11 +119,11 @@ def _noise() -> dict[str, Any]:
     return {"distribution_cfg": {"class_name": "GaussianDistribution", "init_std": 0.5}}
 
 
-def train(path: str, recurrent: bool = False, normalise: bool = True) -> OnPolicyRunner:
-    """A runner that learned for one iteration and was saved."""
-    torch.manual_seed(0)
+def train(path: str, recurrent: bool = False, seed: int = 0, **options: Any) -> OnPolicyRunner:
+    """A runner that learned for one iteration and was saved; options are ``config``'s."""
+    torch.manual_seed(seed)
     with quiet():
-        runner = OnPolicyRunner(ToyEnv(), config(recurrent, normalise), None, "cpu")
+        runner = OnPolicyRunner(ToyEnv(), config(recurrent, **options), None, "cpu")
         # 2.x and 3.x want to be told that there is no log; 3.3 would save at iteration 0.
         runner.disable_logs, runner.logger_type = True, "none"
         runner.current_learning_iteration = 1

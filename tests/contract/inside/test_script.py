@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.runners import quiet
+from mosaic_collect.cli import main
 from tests.contract.inside.session import toy_env
 from tests.contract.inside.toy import write_motions
-from tests.contract.inside.toy_tasks import BLIND, STUDENT, TEACHER, AgentCfg
+from tests.contract.inside.toy_tasks import BLIND, CLIP, STUDENT, TEACHER, AgentCfg
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     motions = write_motions(folder / "motions", [6, 4, 5, 6, 3])
     with quiet():
         runner = OnPolicyRunner(toy_env(motions, 2), AgentCfg().to_dict(), None, "cpu")
-        runner.logger_type = "none"
+        runner.disable_logs, runner.logger_type = True, "none"
+        runner.learn(1)
         runner.save(str(folder / "model.pt"))
     return folder
 
@@ -72,6 +75,64 @@ def test_a_run_that_was_stopped_goes_on_and_exports(work: Path) -> None:
     refused = script(work, "expert.npy", *flags, "--resume", "--steps_per_env", "3")
     assert refused.returncode == 1
     assert "steps_per_env: expected 100, got 3" in refused.stderr
+
+
+@pytest.fixture(scope="module")
+def replayed(work: Path) -> str:
+    """A store that the script wrote."""
+    ok(script(work, "replayed.zarr", "--num_envs", "2", "--seed", "5"))
+    return str(work / "replayed.zarr")
+
+
+def verify(store: str, checkpoint: Path, *options: str) -> int:
+    return main(["verify", store, "--checkpoint", str(checkpoint), *options])
+
+
+def test_its_store_says_what_network_it_was(
+    work: Path, replayed: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify(replayed, work / "model.pt") == 0
+    valid = TrajectoryDataset(replayed).num_valid
+    assert f"model.pt: ok, {valid} valid rows" in capsys.readouterr().out
+
+
+def test_what_is_recorded_is_what_the_policy_said_not_what_the_wrapper_clipped(
+    replayed: str,
+) -> None:
+    data = TrajectoryDataset(replayed)
+    mean = data.read("action_mean")
+    assert data.metadata["runner_cfg"]["clip_actions"] == CLIP
+    assert (abs(mean) > CLIP).any()
+    assert (data.read("actions") == mean).all()
+
+
+def test_another_checkpoint_is_not_its_stores(
+    work: Path, replayed: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    content = torch.load(work / "model.pt", weights_only=False)
+    content["model_state_dict"]["std"] += 1e-3
+    torch.save(content, tmp_path / "other.pt")
+    assert verify(replayed, tmp_path / "other.pt") == 1
+    valid = TrajectoryDataset(replayed).num_valid
+    assert f"{valid} OF {valid} valid ROWS OFF" in capsys.readouterr().out
+    content["model_state_dict"]["actor.0.weight"] = torch.zeros(8, 5)
+    torch.save(content, tmp_path / "other.pt")
+    assert verify(replayed, tmp_path / "other.pt") == 2
+
+
+def test_a_config_as_isaac_labs_training_dumps_it(
+    work: Path, replayed: str, tmp_path: Path
+) -> None:
+    pytest.importorskip("yaml")
+    from isaaclab.utils.io import dump_yaml
+
+    path = str(tmp_path / "params" / "agent.yaml")
+    dump_yaml(path, AgentCfg())
+    assert verify(replayed, work / "model.pt", "--runner-cfg", path) == 0
+    wider = AgentCfg()
+    wider.policy.actor_hidden_dims = [32, 16]
+    dump_yaml(path, wider)
+    assert verify(replayed, work / "model.pt", "--runner-cfg", path) == 2
 
 
 def test_a_store_without_export_and_a_student_by_history(work: Path) -> None:

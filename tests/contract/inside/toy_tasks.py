@@ -7,24 +7,59 @@ from typing import Any
 
 import gymnasium
 
-from tests.adapters.inside.toy import config
+from tests.adapters.inside.toy import GENERATION
 from tests.contract.inside.toy import ToyEnv, task_cfg
 
+# isort: split
+from isaaclab.utils import configclass
+from isaaclab_rl.rsl_rl import (
+    RslRlOnPolicyRunnerCfg,
+    RslRlPpoActorCriticCfg,
+    RslRlPpoAlgorithmCfg,
+)
+
 TEACHER, STUDENT, BLIND = "Toy-Teacher-v0", "Toy-Student-v0", "Toy-Blind-v0"
+TUPLES = GENERATION == "rsl_rl2"
+CLIP = 0.02  # of the wrapper; the toy's untrained actors say more than that
 
 
-class AgentCfg:
-    """A runner's config, as Isaac Lab's config classes are."""
+@configclass
+class AgentCfg(RslRlOnPolicyRunnerCfg):
+    """A runner's config of Isaac Lab's own classes, with what such configs have besides."""
 
-    def __init__(self) -> None:
-        self.device, self.clip_actions = "cpu", None
-        self.experiment_name, self.load_run, self.load_checkpoint = "toy", ".*", "model_.*.pt"
+    num_steps_per_env = 8
+    max_iterations = 1
+    save_interval = 50
+    experiment_name = "toy"
+    device = "cuda:0"  # of the training; no such device is here
+    clip_actions = CLIP
+    policy = RslRlPpoActorCriticCfg(
+        init_noise_std=0.5,
+        actor_hidden_dims=[16, 16],
+        critic_hidden_dims=[16, 16],
+        activation="elu",
+        **({} if TUPLES else {"actor_obs_normalization": True, "critic_obs_normalization": True}),
+    )
+    algorithm = RslRlPpoAlgorithmCfg(
+        value_loss_coef=1.0,
+        use_clipped_value_loss=True,
+        clip_param=0.2,
+        entropy_coef=0.005,
+        num_learning_epochs=1,
+        num_mini_batches=2,
+        learning_rate=1.0e-3,
+        schedule="adaptive",
+        gamma=0.99,
+        lam=0.95,
+        desired_kl=0.01,
+        max_grad_norm=1.0,
+    )
 
-    def to_dict(self) -> dict[str, Any]:
-        found = config()
-        if "obs_groups" in found:  # the task has no group for a critic
-            found["obs_groups"] = {"policy": ["policy"], "critic": ["policy"]}
-        return found
+    def __post_init__(self) -> None:
+        if TUPLES:
+            self.empirical_normalization = True
+        else:  # the task has no group for a critic
+            self.obs_groups = {"policy": ["policy"], "critic": ["policy"]}
 
 
 def make_env(cfg: Any, render_mode: Any = None, **_: Any) -> ToyEnv:

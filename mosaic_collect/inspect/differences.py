@@ -1,0 +1,85 @@
+"""Differences over the steps of a replay, in a bounded number of bins.
+
+A bin keeps the largest of its steps, so that no peak is lost. Eight steps in at most three bins:
+
+    steps    0 1 2 | 3 4 5 | 6 7
+    bins       0       1      2
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import InputError
+
+MOST_BINS = 2000
+TOLERANCE = 1e-5  # absolute, in units of the actions
+
+
+def check_tolerance(tolerance: float) -> None:
+    """Refuse one that nothing would exceed.
+
+    Raises:
+        InputError: Not finite, or below 0.
+    """
+    if not 0 <= tolerance < np.inf:
+        raise InputError(f"tolerance: expected a finite number from 0 on, got {tolerance}")
+
+
+class Differences:
+    """The largest difference of mean and of sigma in each bin of steps, and the rows that are off.
+
+    Attributes:
+        num_steps: T.
+        bin_steps: Steps of a bin; the last may have fewer.
+        mean: Largest absolute difference of the mean over valid rows, ``(bins,)`` float64;
+            infinite where either side is not finite, NaN where no row was valid.
+        sigma: Of sigma.
+        rows: Valid rows, ``(bins,)`` int64.
+        rows_off: Of those, the ones beyond the tolerance.
+
+    Args:
+        num_steps: T.
+        most_bins: Bound of the number of bins.
+    """
+
+    def __init__(self, num_steps: int, most_bins: int = MOST_BINS) -> None:
+        self.num_steps = num_steps
+        self.bin_steps = max(1, math.ceil(num_steps / most_bins))
+        bins = math.ceil(num_steps / self.bin_steps)
+        self.mean = np.full(bins, np.nan)
+        self.sigma = np.full(bins, np.nan)
+        self.rows = np.zeros(bins, np.int64)
+        self.rows_off = np.zeros(bins, np.int64)
+
+    def add(
+        self,
+        step: int,
+        mean: NDArray[np.float64],
+        sigma: NDArray[np.float64],
+        off: NDArray[np.bool_],
+    ) -> None:
+        """Take a step's valid rows.
+
+        Args:
+            step: Which.
+            mean: Difference of each row's mean, ``(rows,)``.
+            sigma: Of each row's sigma.
+            off: Which rows are beyond the tolerance.
+        """
+        if not mean.size:
+            return
+        place = step // self.bin_steps
+        # fmax, not max: a bin starts as NaN.
+        self.mean[place] = np.fmax(self.mean[place], mean.max())
+        self.sigma[place] = np.fmax(self.sigma[place], sigma.max())
+        self.rows[place] += mean.size
+        self.rows_off[place] += np.count_nonzero(off)
+
+    @property
+    def first_steps(self) -> NDArray[np.int64]:
+        """The first step of each bin, ``(bins,)``."""
+        return np.arange(len(self.rows), dtype=np.int64) * self.bin_steps

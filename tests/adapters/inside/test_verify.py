@@ -1,0 +1,320 @@
+"""``mosaic-collect verify --checkpoint`` beside the installed rsl_rl: what it must find."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mosaic_collect import Schema, TrajectoryWriter
+from mosaic_collect.adapters.rsl_rl import load_policy
+from mosaic_collect.adapters.runner_cfg import json_safe
+from mosaic_collect.adapters.vec_env import VecEnvSimulation
+from mosaic_collect.cli import main
+from mosaic_collect.rollout import EpisodeAccount, collect, teacher_rows
+from tests.adapters.inside import recording
+from tests.adapters.inside.recording import VALID, record
+from tests.adapters.inside.toy import GENERATION, ToyEnv, config, train
+
+Verify = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def verify(capsys: pytest.CaptureFixture[str]) -> Verify:
+    """Exit code and what was said, of which errors are one line."""
+
+    def run(store: str, checkpoint: str, *options: str) -> tuple[int, str]:
+        capsys.readouterr()
+        code = main(["verify", store, "--checkpoint", checkpoint, *options])
+        out, err = capsys.readouterr()
+        assert err.count("\n") == (1 if code == 2 else 0), err
+        return code, out + err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def recorded(trained: Any, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """``(store, checkpoint, recurrent)`` of a collection without fault."""
+    _, checkpoint, recurrent = trained
+    store = str(tmp_path_factory.mktemp("recorded") / "expert.zarr")
+    record(store, checkpoint, recurrent)
+    return store, checkpoint, recurrent
+
+
+@pytest.fixture
+def untold(trained: Any, tmp_path: Path) -> Any:
+    """``(store, checkpoint, recurrent)`` of a store that does not say its network."""
+    _, checkpoint, recurrent = trained
+    store = str(tmp_path / "untold.zarr")
+    record(store, checkpoint, recurrent, about={})
+    return store, checkpoint, recurrent
+
+
+def off(said: str) -> int:
+    """How many rows, of all valid ones."""
+    found = re.search(rf"(\d+) OF {VALID} valid ROWS OFF", said)
+    assert found, said
+    return int(found[1])
+
+
+def test_a_right_store_is_right(recorded: Any, verify: Verify) -> None:
+    store, checkpoint, _ = recorded
+    code, said = verify(store, checkpoint)
+    assert code == 0
+    assert f"{checkpoint}: ok, {VALID} valid rows" in said
+    assert "of mean 0.0e+00" in said
+
+
+FAULTS = [
+    (recording.one_shifted_row, 1),
+    (recording.one_environment_shifted, 29),
+    (recording.stale_after_resets, 7 + 4 + 4 + 2),  # environment 0 falls every fourth step
+    (recording.noise_drawn_again, VALID),
+]
+
+
+@pytest.mark.parametrize(("fault", "rows"), FAULTS, ids=[f.__name__ for f, _ in FAULTS])
+def test_a_fault_of_the_record_is_found(
+    trained: Any, tmp_path: Path, verify: Verify, fault: recording.Fault, rows: int
+) -> None:
+    _, checkpoint, recurrent = trained
+    store = str(tmp_path / "faulty.zarr")
+    expected = record(store, checkpoint, recurrent, fault)
+    if not recurrent:
+        assert np.count_nonzero(expected) == rows
+    code, said = verify(store, checkpoint)
+    assert code == 1
+    assert off(said) == np.count_nonzero(expected)
+    step, env = np.argwhere(expected)[0]
+    assert f"the first at step {step}, env {env}" in said
+
+
+def test_another_checkpoint_is_found(recorded: Any, tmp_path: Path, verify: Verify) -> None:
+    store, _, recurrent = recorded
+    other = str(tmp_path / "other.pt")
+    train(other, recurrent, seed=1)
+    code, said = verify(store, other)
+    assert (code, off(said)) == (1, VALID)
+
+
+def test_another_sigma_is_found(recorded: Any, tmp_path: Path, verify: Verify) -> None:
+    """A checkpoint that differs in nothing else."""
+    store, checkpoint, _ = recorded
+
+    def change(name: str, value: torch.Tensor) -> torch.Tensor:
+        return value + 1e-4 if name.rpartition(".")[2] in ("std", "std_param") else value
+
+    code, said = verify(store, altered(checkpoint, tmp_path, change))
+    assert (code, off(said)) == (1, VALID)
+    assert "of mean 0.0e+00" in said
+    assert verify(store, altered(checkpoint, tmp_path, change), "--tolerance", "1e-3")[0] == 0
+
+
+def test_a_normaliser_that_learned_nothing_is_found(
+    recorded: Any, tmp_path: Path, verify: Verify
+) -> None:
+    store, checkpoint, _ = recorded
+
+    def change(name: str, value: torch.Tensor) -> torch.Tensor:
+        neutral = {"_mean": torch.zeros_like, "_var": torch.ones_like, "_std": torch.ones_like}
+        return neutral.get(name.rpartition(".")[2], lambda v: v)(value)
+
+    code, said = verify(store, altered(checkpoint, tmp_path, change))
+    assert (code, off(said)) == (1, VALID)
+
+
+def test_a_checkpoint_without_normaliser_is_refused(
+    recorded: Any, tmp_path: Path, verify: Verify
+) -> None:
+    store, _, recurrent = recorded
+    bare = str(tmp_path / "bare.pt")
+    train(bare, recurrent, normalise=False)
+    code, said = verify(store, bare)
+    assert code == 2
+    assert "norm" in said
+
+
+def test_a_network_of_another_shape_is_refused(
+    recorded: Any, tmp_path: Path, verify: Verify
+) -> None:
+    store, _, recurrent = recorded
+    for hidden in ((8, 8), (16, 16, 16)):
+        other = str(tmp_path / "other.pt")
+        train(other, recurrent, hidden=hidden)
+        code, said = verify(store, other)
+        assert code == 2
+        assert "does not fit" in said
+
+
+def altered(
+    checkpoint: str, folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor]
+) -> str:
+    """A copy of the checkpoint with other values in its state dicts."""
+    content = torch.load(checkpoint, weights_only=False)
+    for name, state in content.items():
+        if name.endswith("state_dict") and "optimizer" not in name:
+            content[name] = {k: change(k, v) for k, v in state.items()}
+    other = str(folder / "altered.pt")
+    torch.save(content, other)
+    return other
+
+
+def test_a_store_that_does_not_say_its_network(untold: Any, verify: Verify) -> None:
+    store, checkpoint, _ = untold
+    code, said = verify(store, checkpoint)
+    assert code == 2
+    assert "has no runner_cfg" in said
+    assert "--runner-cfg agent.yaml" in said
+
+
+@pytest.mark.parametrize("ending", ["json", "yaml"])
+@pytest.mark.parametrize("groups", [(), ("--groups", "policy=6")])
+def test_a_network_that_is_told(
+    untold: Any, tmp_path: Path, verify: Verify, ending: str, groups: tuple[str, ...]
+) -> None:
+    store, checkpoint, recurrent = untold
+    path = tmp_path / f"agent.{ending}"
+    if ending == "json":
+        path.write_text(json.dumps(config(recurrent)))
+    else:
+        yaml = pytest.importorskip("yaml")
+        path.write_text(yaml.dump({**config(recurrent), "betas": (0.9, 0.99)}))
+    code, said = verify(store, checkpoint, "--runner-cfg", str(path), *groups)
+    assert code == 0, said
+    assert f"ok, {VALID} valid rows" in said
+
+
+@pytest.mark.parametrize(
+    ("groups", "words"),
+    [
+        (["policy=5"], "add up to 6"),
+        (["actor=6"], "expected policy, which the actor reads, got actor"),
+        (["policy=3", "critic=3"], "expected policy, which the actor reads, got policy, critic"),
+    ],
+)
+def test_groups_that_do_not_fit(
+    untold: Any, tmp_path: Path, verify: Verify, groups: list[str], words: str
+) -> None:
+    store, checkpoint, recurrent = untold
+    path = tmp_path / "agent.json"
+    path.write_text(json.dumps(config(recurrent)))
+    code, said = verify(store, checkpoint, "--runner-cfg", str(path), "--groups", *groups)
+    assert code == 2
+    assert words in said
+
+
+def test_a_config_that_this_rsl_rl_cannot_build(
+    untold: Any, tmp_path: Path, verify: Verify
+) -> None:
+    """Such as one with MOSAIC's own policies, which its fork alone has."""
+    store, checkpoint, recurrent = untold
+    told = config(recurrent)
+    told["actor" if GENERATION == "rsl_rl5" else "policy"]["class_name"] = "ActorCriticFSQ"
+    path = tmp_path / "agent.json"
+    path.write_text(json.dumps(told))
+    code, said = verify(store, checkpoint, "--runner-cfg", str(path))
+    assert code == 2
+    assert "ActorCriticFSQ" in said
+
+
+def test_what_only_training_needs_is_left_out(trained: Any, tmp_path: Path, verify: Verify) -> None:
+    """A replay has neither simulator nor the files of teachers and experts."""
+    _, checkpoint, recurrent = trained
+    for algorithm in (
+        {"rnd_cfg": {"weight": 1.0}, "symmetry_cfg": {"data_augmentation_func": "gone:mirror"}},
+        {"class_name": "MOSAIC", "expert_trajectory_path": "gone.npy", "hybrid": False},
+    ):
+        told = config(recurrent)
+        told["algorithm"].update(algorithm)
+        store = str(tmp_path / f"{len(algorithm)}.zarr")
+        record(store, checkpoint, recurrent, about={"runner_cfg": json_safe(told)})
+        code, said = verify(store, checkpoint)
+        assert code == 0, said
+
+
+def test_an_actor_that_sees_an_estimate_is_refused(
+    trained: Any, tmp_path: Path, verify: Verify
+) -> None:
+    _, checkpoint, recurrent = trained
+    told = config(recurrent)
+    told["algorithm"] = {"class_name": "MOSAIC", "use_estimate_ref_vel": True}
+    store = str(tmp_path / "expert.zarr")
+    record(store, checkpoint, recurrent, about={"runner_cfg": told})
+    code, said = verify(store, checkpoint)
+    assert code == 2
+    assert "use_estimate_ref_vel" in said
+
+
+@pytest.mark.skipif(GENERATION == "rsl_rl2", reason="2.x has no obs_groups")
+def test_a_critic_may_see_what_the_store_does_not_know(
+    trained: Any, tmp_path: Path, verify: Verify
+) -> None:
+    _, checkpoint, recurrent = trained
+    told = config(recurrent)
+    told["obs_groups"]["critic"] = ["policy", "critic", "privileged"]
+    store = str(tmp_path / "expert.zarr")
+    record(store, checkpoint, recurrent, about={"runner_cfg": told, "groups": {"policy": 6}})
+    assert verify(store, checkpoint)[0] == 0
+
+
+@pytest.mark.skipif(GENERATION == "rsl_rl2", reason="2.x has no obs_groups")
+def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) -> None:
+    _, _, recurrent = trained
+    checkpoint, store = str(tmp_path / "model.pt"), str(tmp_path / "expert.zarr")
+    groups = {"actor_groups": ("critic", "policy")}
+    train(checkpoint, recurrent, **groups)
+    env, told = ToyEnv(), json_safe(config(recurrent, **groups))
+    policy = load_policy(env, told, checkpoint)
+    schema = Schema.mosaic(obs_dim=12 + 6, action_dim=env.num_actions)
+    with TrajectoryWriter(
+        store, schema, env.num_envs, buffer_mb=1, metadata={"runner_cfg": told}
+    ) as writer:
+        rows, account = (
+            teacher_rows(tuple(policy.shapes), None),
+            EpisodeAccount(4, torch.device("cpu")),
+        )
+        collect(VecEnvSimulation(env), policy, writer, rows, account, 20)
+    code, said = verify(store, checkpoint)
+    assert code == 2
+    assert "--groups critic=WIDTH policy=WIDTH" in said
+    assert verify(store, checkpoint, "--groups", "critic=12", "policy=6")[0] == 0
+    code, said = verify(store, checkpoint, "--groups", "policy=6", "critic=12")
+    assert code == 1
+    assert "80 OF 80 valid ROWS OFF" in said
+
+
+@pytest.mark.parametrize("obs_groups", [["policy"], "policy", 3])
+def test_groups_of_no_set_are_refused(
+    untold: Any, tmp_path: Path, verify: Verify, obs_groups: Any
+) -> None:
+    store, checkpoint, recurrent = untold
+    path = tmp_path / "agent.json"
+    path.write_text(json.dumps({**config(recurrent), "obs_groups": obs_groups}))
+    code, said = verify(store, checkpoint, "--runner-cfg", str(path))
+    assert code == 2
+    assert "expected obs_groups with lists by name" in said
+
+
+@pytest.mark.parametrize("device", ["cuda:77", "nowhere"])
+def test_a_device_that_is_not_here(recorded: Any, verify: Verify, device: str) -> None:
+    store, checkpoint, _ = recorded
+    code, said = verify(store, checkpoint, "--device", device)
+    assert code == 2
+    assert f"device: expected one that is here, got {device}" in said
+
+
+def test_a_picture(recorded: Any, tmp_path: Path, verify: Verify) -> None:
+    store, checkpoint, _ = recorded
+    picture = str(tmp_path / "replay.svg")
+    code, said = verify(store, checkpoint, "--plot", picture)
+    assert code == 0
+    assert f"{picture}: drawn" in said
+    assert os.path.getsize(picture) > 1000
