@@ -15,7 +15,7 @@ from typing import Any
 from mosaic_collect.adapters.isaaclab import MotionOptions
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
-from mosaic_collect.export.plan import AUTO, COMPACT, GRID
+from mosaic_collect.export.options import AUTO, COMPACT, GRID
 
 _NO_EFFECT = "accepted as MOSAIC's script does; it has no effect on a collection"
 

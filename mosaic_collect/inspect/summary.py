@@ -12,6 +12,8 @@ from mosaic_collect.export.npy_scan import scan_npy
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.shown import shown
 
+_MOST_STORES = 20
+
 
 @dataclass(frozen=True)
 class FieldSummary:
@@ -112,13 +114,23 @@ def _export(path: str) -> Summary:
         facts += [
             ("layout", shown(ours.get("layout"))),
             ("left out", _left_out(ours.get("left_out"))),
-            (
-                "from",
-                f"{shown(ours.get('store_steps'))} steps x {shown(ours.get('store_envs'))} envs",
-            ),
+            ("from", _origin(ours)),
         ]
     plain = {k: v for k, v in told.items() if k != "mosaic_collect"}
     return Summary(path, "export", fields, tuple(facts), plain)
+
+
+def _origin(ours: dict[str, Any]) -> str:
+    stores = ours.get("stores")
+    if isinstance(stores, list):
+        return shown("; ".join(_store_told(s) for s in stores[:_MOST_STORES]))
+    return f"{shown(ours.get('store_steps'))} steps x {shown(ours.get('store_envs'))} envs"
+
+
+def _store_told(store: Any) -> str:
+    if not isinstance(store, dict):
+        return shown(store)
+    return f"{shown(store.get('path'))}, {_origin({**store, 'stores': None})}"
 
 
 def _left_out(told: Any) -> str:
