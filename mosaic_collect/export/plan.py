@@ -63,6 +63,8 @@ def plan_export(datasets: Sequence[TrajectoryDataset], options: Options) -> Expo
     for dataset in datasets:
         _check_store(dataset, options)
     check_mergeable(datasets, _names(options))
+    if options.layout == GRID:
+        check_grid(datasets)
     # Damage is gone around chunk by chunk.
     source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
     fields = _chosen_fields(source.schema, options)
@@ -70,7 +72,6 @@ def plan_export(datasets: Sequence[TrajectoryDataset], options: Options) -> Expo
     nonfinite = {} if options.skip_damaged else _nonfinite(source, fields)
     layout = _layout(source, nonfinite, options)
     if layout == GRID:
-        check_grid(datasets)
         selection, left = every_pair(source), Left()
     else:
         selection, left = select(source, _rules(source, fields, nonfinite, options))

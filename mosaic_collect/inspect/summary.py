@@ -114,23 +114,29 @@ def _export(path: str) -> Summary:
         facts += [
             ("layout", shown(ours.get("layout"))),
             ("left out", _left_out(ours.get("left_out"))),
-            ("from", _origin(ours)),
+            *(("from", store) for store in _origins(ours)),
         ]
     plain = {k: v for k, v in told.items() if k != "mosaic_collect"}
     return Summary(path, "export", fields, tuple(facts), plain)
 
 
-def _origin(ours: dict[str, Any]) -> str:
+def _origins(ours: dict[str, Any]) -> list[str]:
+    """What is told of the store, or of each of several."""
     stores = ours.get("stores")
-    if isinstance(stores, list):
-        return shown("; ".join(_store_told(s) for s in stores[:_MOST_STORES]))
-    return f"{shown(ours.get('store_steps'))} steps x {shown(ours.get('store_envs'))} envs"
+    if not isinstance(stores, list):
+        return [_size_told(ours)]
+    told = [
+        f"{_size_told(store)}: {shown(store.get('path'))}"
+        if isinstance(store, dict)
+        else shown(store)
+        for store in stores[:_MOST_STORES]
+    ]
+    more = len(stores) - len(told)
+    return [*told, f"{more} more"] if more else told
 
 
-def _store_told(store: Any) -> str:
-    if not isinstance(store, dict):
-        return shown(store)
-    return f"{shown(store.get('path'))}, {_origin({**store, 'stores': None})}"
+def _size_told(store: dict[str, Any]) -> str:
+    return f"{shown(store.get('store_steps'))} steps x {shown(store.get('store_envs'))} envs"
 
 
 def _left_out(told: Any) -> str:

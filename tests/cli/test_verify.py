@@ -116,3 +116,41 @@ def test_a_checkpoint_for_a_store_that_says_nothing_of_its_network(
     assert done.code == 2
     assert "runner_cfg" in done.err
     assert done.err.count("\n") == 1
+
+
+@pytest.fixture
+def merged(made: tuple[str, str], tmp_path) -> tuple[str, str, str]:
+    """Two stores and their file."""
+    other = str(tmp_path / "other.zarr")
+    stores.write(other, 6, first=50, num_envs=2)
+    export_npy([made[0], other], made[1])
+    return made[0], other, made[1]
+
+
+def test_several_stores_and_their_file(cli, merged: tuple[str, str, str]) -> None:
+    store, other, npy = merged
+    done = cli("verify", store, other, "--npy", npy)
+    assert (done.code, done.err) == (0, "")
+    assert [line.split(": ")[0] for line in done.out.splitlines()] == [store, other, npy]
+    done = cli("verify", other, store, "--npy", npy)
+    assert done.code == 1
+    assert "10 steps, the store" in done.out
+
+
+def test_each_store_is_looked_at_whatever_the_first_is_like(
+    cli, merged: tuple[str, str, str]
+) -> None:
+    store, other, npy = merged
+    for path in (store, other):
+        stores.flip(os.path.join(path, "actions", "c.1.0.0"), 3)
+    done = cli("verify", store, other, "--npy", npy)
+    assert done.code == 1
+    assert done.out.count("1 PROBLEMS") == 2
+    assert npy not in done.out
+
+
+def test_a_store_twice_is_compared_with_no_file(cli, merged: tuple[str, str, str]) -> None:
+    store, _, npy = merged
+    done = cli("verify", store, store, "--npy", npy)
+    assert done.code == 2
+    assert "the same store as" in done.err
