@@ -155,13 +155,7 @@ def _prepare(
 
 
 def existing_state(path: str, resume: bool) -> StoreState | None:
-    """The state of the store to go on with; None if one is to be made.
-
-    Raises:
-        StoreExistsError: The path is taken, and ``resume`` was not asked for.
-        StoreNotFoundError: ``resume``, and no store there.
-        CorruptStoreError, NewerFormatError: The store cannot be gone on with.
-    """
+    """The state of the store to go on with; None if one is to be made. Errors: the writer's."""
     if resume:
         return read_state(path)
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
