@@ -27,7 +27,9 @@ def notes(contents: Contents, state: StoreState, first_step: int, apart: bool) -
     told = _told(contents, "num_steps")
     if told is not None and told != state.num_valid:
         yield f"the file's metadata says num_steps {shown(told)}, valid pairs are {state.num_valid}"
-    if first_step:
+    if first_step == contents.num_steps:
+        yield "all steps were there already"
+    elif first_step:
         yield f"went on at step {first_step}: trajectories open there go on under new ids"
 
 

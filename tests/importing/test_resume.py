@@ -73,6 +73,7 @@ def test_twice_and_with_a_file_that_was_moved(
     import_npy(moved, made, resume=True)
     report = import_npy(moved, made, resume=True)
     assert report.first_step == report.num_steps == 11
+    assert "all steps were there already" in report.notes
     assert_whole(made, data)
     assert TrajectoryDataset(made).metadata["imported_from"]["path"] == moved
 
