@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from mosaic_collect.collector import ExpertTrajectoryCollector
     from mosaic_collect.dataset import TrajectoryDataset
     from mosaic_collect.export import ExportReport, export_npy
+    from mosaic_collect.importing import ImportReport, import_npy
     from mosaic_collect.schema import Field, Schema
     from mosaic_collect.student_obs import (
         StudentObsBuilder,
@@ -24,6 +25,7 @@ __all__ = [
     "ExpertTrajectoryCollector",
     "ExportReport",
     "Field",
+    "ImportReport",
     "Schema",
     "StudentObsBuilder",
     "TrajectoryDataset",
@@ -31,12 +33,14 @@ __all__ = [
     "WriterStats",
     "create_student_obs_builder_from_env_cfg",
     "export_npy",
+    "import_npy",
 ]
 
 _HOMES = {
     "ExpertTrajectoryCollector": "mosaic_collect.collector",
     "ExportReport": "mosaic_collect.export",
     "Field": "mosaic_collect.schema",
+    "ImportReport": "mosaic_collect.importing",
     "Schema": "mosaic_collect.schema",
     "StudentObsBuilder": "mosaic_collect.student_obs",
     "TrajectoryDataset": "mosaic_collect.dataset",
@@ -44,6 +48,7 @@ _HOMES = {
     "WriterStats": "mosaic_collect.writer",
     "create_student_obs_builder_from_env_cfg": "mosaic_collect.student_obs",
     "export_npy": "mosaic_collect.export",
+    "import_npy": "mosaic_collect.importing",
 }
 
 

@@ -17,8 +17,9 @@ import torch
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.export.npy import run_export
+from mosaic_collect.export.options import Options
 from mosaic_collect.export.pickle_stream import plan_file
-from mosaic_collect.export.plan import Options, plan_export
+from mosaic_collect.export.plan import plan_export
 from mosaic_collect.export.target import check_target
 
 _log = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ def save_file(store: str, path: str, num_trajectories: int, options: Mapping[str
     options = dict(options)
     progress = options.pop("progress", None)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    check_target(path, store)
-    plan = plan_export(TrajectoryDataset(store), Options(**{"allow_incomplete": True, **options}))
+    check_target(path, [store])
+    plan = plan_export([TrajectoryDataset(store)], Options(**{"allow_incomplete": True, **options}))
     metadata = {**plan.metadata, "num_trajectories": num_trajectories}
     plan = replace(plan, metadata=metadata, file=plan_file(plan.arrays, {"metadata": metadata}))
     report = run_export(plan, path, progress)

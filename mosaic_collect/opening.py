@@ -31,7 +31,7 @@ from mosaic_collect.grid import FieldGrid
 from mosaic_collect.jsonvalues import json_copy
 from mosaic_collect.lock import StoreLock
 from mosaic_collect.metadata import Run, StoreState
-from mosaic_collect.parsing import MAX_CHUNK_NBYTES
+from mosaic_collect.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
 from mosaic_collect.reading import load_block
 from mosaic_collect.schema import VALID_MASK, Schema
 from mosaic_collect.staging import Block, HostStaging
@@ -97,7 +97,7 @@ def open_store(
     Compressor.named(compressor)
     added = json_copy(metadata or {})
     try:
-        existing = _existing(path, resume)
+        existing = existing_state(path, resume)
         if existing is None:
             state = _new_state(schema, num_envs, device, buffer_mb, compressor)
         else:
@@ -154,8 +154,8 @@ def _prepare(
     return OpenStore(folder, lock, state, run, staging, free, partial, counts, nbytes)
 
 
-def _existing(path: str, resume: bool) -> StoreState | None:
-    """The state of the store to go on with; None if one is to be made."""
+def existing_state(path: str, resume: bool) -> StoreState | None:
+    """The state of the store to go on with; None if one is to be made. Errors: the writer's."""
     if resume:
         return read_state(path)
     if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
@@ -270,8 +270,8 @@ def _check_arguments(path: Any, schema: Any, num_envs: Any, device: str) -> None
     if schema is not None and not isinstance(schema, Schema):
         raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
     whole = isinstance(num_envs, int) and not isinstance(num_envs, bool)
-    if num_envs is not None and not (whole and num_envs >= 1):
-        raise InputError(f"num_envs: expected a whole number of at least 1, got {num_envs!r}")
+    if num_envs is not None and not (whole and 1 <= num_envs <= MAX_ENVS):
+        raise InputError(f"num_envs: expected a whole number of 1..{MAX_ENVS}, got {num_envs!r}")
     if device != "cpu":
         _check_cuda(device)
 

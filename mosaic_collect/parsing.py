@@ -32,7 +32,7 @@ from mosaic_collect.schema import Field, Schema
 MAX_DOCUMENT_NBYTES = 64 << 20
 MAX_VALUES = 1 << 20  # of a document; each may take some 100 bytes in memory
 MAX_CHUNK_NBYTES = 1 << 30  # Blosc's own limit is just under 2 GiB
-_MAX_ENVS = 1 << 24
+MAX_ENVS = 1 << 24
 _MAX_STEPS = 1 << 40
 _MAX_ID = (1 << 63) - 1
 
@@ -99,7 +99,7 @@ class _Parser:
         assert schema is not None
         float_fields = [f.name for f in schema.fields if f.dtype.startswith("float")]
         defaults = [f.name for f in schema.fields if f.default is not None]
-        num_envs = self._count("num_envs", 1, _MAX_ENVS)
+        num_envs = self._count("num_envs", 1, MAX_ENVS)
         steps = self._count("committed_steps", 0, _MAX_STEPS)
         pairs = num_envs * steps
         next_id = self._count("next_trajectory_id", 0, _MAX_ID)

@@ -33,7 +33,7 @@ CORE = (
 RINGS = (
     CORE,
     ("export",),
-    ("inspect",),
+    ("inspect", "importing"),
     (
         *("motions", "history", "observation_terms", "student_obs"),
         *("collector_files", "collector", "adapters", "rollout"),
@@ -205,7 +205,7 @@ def needs_more(name: str, above: tuple[str, ...] = ()) -> bool:
     return any(needs_more(n, (*above, name)) for n in inner)
 
 
-@pytest.mark.parametrize("name", ["writer", "dataset", "verify", "export"])
+@pytest.mark.parametrize("name", ["writer", "dataset", "verify", "export", "importing"])
 def test_the_core_loads_nothing_heavy(name: str) -> None:
     """What the sources say, seen once more in a fresh interpreter."""
     code = f"import sys, mosaic_collect.{name}; print(*{{m.split('.')[0] for m in sys.modules}})"
@@ -222,6 +222,7 @@ PUBLIC = {
     "ExpertTrajectoryCollector": True,
     "ExportReport": False,
     "Field": False,
+    "ImportReport": False,
     "Schema": False,
     "StudentObsBuilder": True,
     "TrajectoryDataset": False,
@@ -229,6 +230,7 @@ PUBLIC = {
     "WriterStats": False,
     "create_student_obs_builder_from_env_cfg": True,
     "export_npy": False,
+    "import_npy": False,
 }
 
 

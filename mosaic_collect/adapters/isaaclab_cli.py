@@ -16,7 +16,7 @@ from mosaic_collect.adapters.isaaclab import MotionOptions
 from mosaic_collect.adapters.isaaclab_checkpoint import checkpoint_problems
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreExistsError
-from mosaic_collect.export.plan import AUTO, COMPACT, GRID
+from mosaic_collect.export.options import AUTO, COMPACT, GRID
 
 # Of the logger, and of the teacher that a student's training asks; a collection has neither.
 _WITHOUT_EFFECT = (

@@ -6,13 +6,15 @@ import argparse
 from dataclasses import asdict
 
 from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.export.npy import ExportReport, run_export, size_text
-from mosaic_collect.export.plan import Options, default_target, plan_export
+from mosaic_collect.errors import InputError
+from mosaic_collect.export.npy import ExportReport, run_export, size_text, store_paths
+from mosaic_collect.export.options import Options
+from mosaic_collect.export.plan import default_target, plan_export
 from mosaic_collect.export.target import check_target
 from mosaic_collect.sizes import size_of
 
 NAME = "export"
-HELP = "Write a store as the single .npy dict that MOSAIC loads, in bounded memory."
+HELP = "Write a store, or several as one, as the .npy dict that MOSAIC loads, in bounded memory."
 EXAMPLE = (
     "mosaic-collect export expert.zarr expert.npy "
     "--fields student_observations actions action_mean action_sigma"
@@ -21,14 +23,19 @@ EXAMPLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("store", help="the store")
-    parser.add_argument("npy", nargs="?", help="the file; default: beside the store, by its name")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        metavar="PATH",
+        help="the store, or several with the same fields, then the file, a name ending in .npy; "
+        "of one store it may be left out: then it is beside it, by its name",
+    )
     parser.add_argument(
         "--layout",
         choices=("auto", "grid", "compact"),
         default="auto",
         help="grid [T, N, D] with valid_mask, compact [M, 1, D] of valid rows only; "
-        "auto: grid if every row is valid",
+        "auto: grid of one store if every row is valid",
     )
     parser.add_argument("--fields", nargs="+", metavar="FIELD", help="keep only these")
     parser.add_argument("--max-pairs", type=int, metavar="K", help="draw K pairs uniformly")
@@ -45,8 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> bool:
     """Export, saying sizes before and figures after."""
-    path = arguments.npy or default_target(arguments.store)
-    check_target(path, arguments.store)
+    named, path = _stores_and_target(arguments.paths)
+    stores = store_paths(named)
+    check_target(path, stores)
     options = Options(
         layout=arguments.layout,
         fields=arguments.fields,
@@ -57,10 +65,20 @@ def run(arguments: argparse.Namespace) -> bool:
         exclude_truncated=arguments.exclude_truncated,
         skip_damaged=arguments.skip_damaged,
     )
-    plan = plan_export(TrajectoryDataset(arguments.store), options)
+    plan = plan_export([TrajectoryDataset(store) for store in stores], options)
     print(size_text(plan), flush=True)
     print(report_text(run_export(plan, path)))
     return True
+
+
+def _stores_and_target(paths: list[str]) -> tuple[list[str], str]:
+    """The last path is the file, unless it is the only one."""
+    *stores, last = paths
+    if stores:
+        return stores, last
+    if last.endswith(".npy"):
+        raise InputError(f"{last}: expected a store before the file's name, got none")
+    return [last], default_target(last)
 
 
 def report_text(report: ExportReport) -> str:

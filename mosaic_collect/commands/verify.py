@@ -18,8 +18,8 @@ from mosaic_collect.verify import VerifyReport, verify_store
 
 NAME = "verify"
 HELP = (
-    "Check every checksum of a store and that metadata and files agree; compare an export with "
-    "it bit by bit; replay its observations through the checkpoint. Exit code 1: something is off."
+    "Check every checksum of stores and that metadata and files agree; compare an export with "
+    "them bit by bit; replay observations through the checkpoint. Exit code 1: something is off."
 )
 EXAMPLE = (
     "mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png"
@@ -28,8 +28,12 @@ EXAMPLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("store", help="the store")
-    parser.add_argument("--npy", metavar="FILE", help="compare this export with the store")
+    parser.add_argument("store", nargs="+", help="the store, or several")
+    parser.add_argument(
+        "--npy",
+        metavar="FILE",
+        help="compare this export with the store; one of several with all, in the same order",
+    )
     replay = parser.add_argument_group(
         "replay",
         "The checkpoint, given every recorded observation of a valid row again, must say the mean "
@@ -81,13 +85,13 @@ def _group(text: str) -> tuple[str, int]:
 def run(arguments: argparse.Namespace) -> bool:
     """Verify, printing every problem; True if there is none."""
     _check(arguments)
-    with tqdm(unit="shard", desc="verify", disable=None, leave=False) as bar:
-        good = _say(verify_store(arguments.store, bar.update), "shards")
+    # Lists and not generators: each store is looked at, whatever the ones before were like.
+    good = all([_verify(store) for store in arguments.store])  # noqa: C419
     if arguments.npy and good:
         with tqdm(unit="B", unit_scale=True, desc="compare", disable=None, leave=False) as bar:
             good = _say(verify_export(arguments.store, arguments.npy, bar.update), "arrays")
     if arguments.checkpoint and good:
-        good = _replay(arguments)
+        good = all([_replay(store, arguments) for store in arguments.store])  # noqa: C419
     return good
 
 
@@ -103,6 +107,14 @@ def _check(arguments: argparse.Namespace) -> None:
         read_runner_cfg(arguments.runner_cfg)
     if arguments.plot is not None:
         check_picture(arguments.plot)
+        if len(arguments.store) > 1:
+            raise InputError("plot: expected one store, for each would replace the last one's")
+
+
+def _verify(store: str) -> bool:
+    with tqdm(unit="shard", desc="verify", disable=None, leave=False) as bar:
+        report = verify_store(store, bar.update)
+    return _say(report, "shards")
 
 
 def _say(report: VerifyReport, unit: str) -> bool:
@@ -115,7 +127,7 @@ def _say(report: VerifyReport, unit: str) -> bool:
     return report.ok
 
 
-def _replay(arguments: argparse.Namespace) -> bool:
+def _replay(store: str, arguments: argparse.Namespace) -> bool:
     # torch and rsl_rl are needed for this alone.
     try:
         from mosaic_collect.adapters.recorded import recorded_policy
@@ -126,7 +138,7 @@ def _replay(arguments: argparse.Namespace) -> bool:
             f"rsl-rl-lib ({error})"
         ) from error
 
-    dataset = TrajectoryDataset(arguments.store)
+    dataset = TrajectoryDataset(store)
     policy, groups = recorded_policy(
         dataset,
         arguments.checkpoint,
@@ -138,7 +150,7 @@ def _replay(arguments: argparse.Namespace) -> bool:
         total=dataset.num_steps, unit="step", desc="replay", disable=None, leave=False
     ) as bar:
         report = replay_check(
-            arguments.store, policy, groups, arguments.device, arguments.tolerance, bar.update
+            store, policy, groups, arguments.device, arguments.tolerance, bar.update
         )
     print(f"{arguments.checkpoint}: {report.verdict} ({report.figures})", flush=True)
     if arguments.plot is not None:

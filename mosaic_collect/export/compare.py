@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,41 +12,45 @@ from numpy.typing import NDArray
 
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import CorruptExportError, InputError
+from mosaic_collect.export.npy import store_paths
 from mosaic_collect.export.npy_scan import NpyFile, StoredArray, scan_npy
-from mosaic_collect.export.plan import ExportPlan, Options, plan_export
+from mosaic_collect.export.options import Options
+from mosaic_collect.export.plan import ExportPlan, plan_export
 from mosaic_collect.export.source import exported
 from mosaic_collect.shown import shown
 from mosaic_collect.verify import VerifyReport
 
 
 def verify_export(
-    store: str | os.PathLike[str],
+    store: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     path: str | os.PathLike[str],
     progress: Callable[[int], object] | None = None,
 ) -> VerifyReport:
-    """Compare a file that ``export_npy`` wrote with the store that it came from.
+    """Compare a file that ``export_npy`` wrote with the store that it came from, or the stores.
 
     The file says with which options it was made; the pairs are chosen again by them, read from the
     store, and compared with the bytes at the place where they belong.
 
     Args:
-        store: The store.
+        store: The store; of a file of several, all of them in the same order.
         path: The file; nothing in it is executed.
         progress: Told the bytes compared since the last call.
 
     Raises:
         CorruptExportError: The file is torn, hostile, or not an export of this package.
-        StoreNotFoundError, CorruptStoreError, NewerFormatError: Of the store.
+        InputError: No store is named, or one twice.
+        StoreNotFoundError, CorruptStoreError, NewerFormatError: Of a store.
     """
     start = time.monotonic()
+    paths = store_paths(store)
     file = scan_npy(path)
-    dataset = TrajectoryDataset(store)
+    datasets = [TrajectoryDataset(p) for p in paths]
     options = _options(file)
-    problems = _same_store(file, dataset)
+    problems = _same_stores(file, datasets)
     nbytes = 0
     if not problems:
         try:
-            plan = plan_export(dataset, options)
+            plan = plan_export(datasets, options)
         except InputError as error:
             raise CorruptExportError(f"{file.path}: impossible export options: {error}") from error
         problems = _same_shape(file, plan)
@@ -83,12 +87,24 @@ def _options(file: NpyFile) -> Options:
     return options
 
 
-def _same_store(file: NpyFile, dataset: TrajectoryDataset) -> list[str]:
+def _same_stores(file: NpyFile, datasets: Sequence[TrajectoryDataset]) -> list[str]:
+    """Paths are not compared: a store may have been moved since."""
     ours = provenance(file) or {}
+    told = ours.get("stores", [ours])
+    if not isinstance(told, list) or not all(isinstance(t, dict) for t in told):
+        raise CorruptExportError(f"{file.path}: does not say from which stores it was exported")
+    if len(told) != len(datasets):
+        return [f"the file was made from {len(told)} stores, {len(datasets)} given"]
+    pairs = zip(told, datasets, strict=True)
+    return [problem for t, dataset in pairs for problem in _same_store(t, dataset, len(told) > 1)]
+
+
+def _same_store(ours: dict[str, Any], dataset: TrajectoryDataset, several: bool) -> list[str]:
     told = {"steps": ours.get("store_steps"), "envs": ours.get("store_envs")}
     have = {"steps": dataset.num_steps, "envs": dataset.num_envs}
+    store = f"the store {dataset.path}" if several else "the store"
     return [
-        f"the file was made from {shown(told[k])} {k}, the store has {have[k]}"
+        f"the file was made from {shown(told[k])} {k}, {store} has {have[k]}"
         for k in have
         if told[k] != have[k]
     ]
@@ -117,7 +133,8 @@ def _same_values(file: NpyFile, plan: ExportPlan, progress: Callable[[int], obje
                 wrong, nbytes = _compare_block(handle.fileno(), plan, name, stored, block)
                 progress(nbytes)
                 if wrong:
-                    problems.append(f"{name}, block {block}: {wrong} rows differ from the store")
+                    part, inside = plan.source.place(block)
+                    problems.append(f"{name}, block {inside}: {wrong} rows differ from {part.path}")
     return problems
 
 
@@ -130,7 +147,7 @@ def _compare_block(
     # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.
     rows = int(plan.selection.first_rows[block]) + np.cumsum(chosen).reshape(chosen.shape) - 1
     wrong = compared = 0
-    for envs in plan.source.slabs(plan.source.state.grid(name)):
+    for envs in plan.source.slabs(name, block):
         columns = slice(envs.start, envs.stop)
         if not chosen[:, columns].any():
             continue

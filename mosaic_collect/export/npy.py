@@ -1,4 +1,4 @@
-"""``export_npy``: a store as the single ``.npy`` dict that MOSAIC loads."""
+"""``export_npy``: a store, or several, as the single ``.npy`` dict that MOSAIC loads."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ from tqdm import tqdm
 
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import MosaicCollectError, WriteError
-from mosaic_collect.export.plan import ExportPlan, Options, plan_export
+from mosaic_collect.export.merging import check_distinct
+from mosaic_collect.export.options import Options
+from mosaic_collect.export.plan import ExportPlan, plan_export
 from mosaic_collect.export.selection import Left
 from mosaic_collect.export.stream import ArrayStream, pwrite_all
 from mosaic_collect.export.target import Target, check_target
+from mosaic_collect.schema import TRAJECTORY_ID
 from mosaic_collect.sizes import size_of
 
 _log = logging.getLogger(__name__)
@@ -53,7 +56,7 @@ class ExportReport:
 
 
 def export_npy(
-    store: str | os.PathLike[str],
+    store: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     path: str | os.PathLike[str],
     layout: str = "auto",
     fields: Sequence[str] | None = None,
@@ -72,13 +75,18 @@ def export_npy(
     that had the name before is still there, untouched.
 
     Args:
-        store: The store.
+        store: The store, or several that hold the same fields: their pairs follow one another in
+            the order named. Their numbers of environments may differ. A trajectory id is raised
+            by the number of ids that the stores before have used, so each stays unique.
         path: The file, ``*.npy``; one of that name is replaced.
         layout: ``grid``: every pair, ``[T, N, D]``, with ``valid_mask`` if one was given or a
             pair is invalid. ``compact``: only valid, finite pairs, ``[M, 1, D]``, ordered by step,
             then environment. ``auto``: grid if every pair is valid and finite, else compact,
-            because MOSAIC ignores the mask and would train on invalid rows.
-        fields: Which to keep; None: MOSAIC's. Others, ``trajectory_id`` too, by name.
+            because MOSAIC ignores the mask and would train on invalid rows. Several stores are
+            compact unless a grid is asked for, in which their steps follow one another; it needs
+            one number of environments in all.
+        fields: Which to keep; None: MOSAIC's. Others, ``trajectory_id`` too, by name. Of several
+            stores only fields that are kept must be alike; None: all must.
         max_pairs: Draw that many pairs uniformly, for a compact file.
         seed: Of the draw; with one seed, a larger draw contains the smaller.
         allow_incomplete: Export a store that is still collecting.
@@ -89,13 +97,14 @@ def export_npy(
 
     Raises:
         InputError: A bad argument or target.
-        StoreNotFoundError, NewerFormatError, CorruptStoreError: Of the store.
+        StoreNotFoundError, NewerFormatError, CorruptStoreError: Of a store.
+        StoreMismatchError: The stores' fields differ, or a grid's numbers of environments.
         IncompleteStoreError: Still collecting.
         ExportError: No pair is left to export; NonFiniteError: NaN in a grid.
         SpaceError: Not enough disk; WriteError: The file cannot be written.
     """
-    target = os.fspath(path)
-    check_target(target, os.fspath(store))
+    target, paths = os.fspath(path), store_paths(store)
+    check_target(target, paths)
     options = Options(
         layout=layout,
         fields=fields,
@@ -106,7 +115,19 @@ def export_npy(
         exclude_truncated=exclude_truncated,
         skip_damaged=skip_damaged,
     )
-    return run_export(plan_export(TrajectoryDataset(store), options), target, progress)
+    return run_export(plan_export([TrajectoryDataset(p) for p in paths], options), target, progress)
+
+
+def store_paths(store: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    """The paths of one store or several.
+
+    Raises:
+        InputError: None, or one of them twice.
+    """
+    several = [store] if isinstance(store, (str, os.PathLike)) else store
+    paths = [os.fspath(path) for path in several]
+    check_distinct(paths)
+    return paths
 
 
 def run_export(plan: ExportPlan, path: str, progress: bool | None = None) -> ExportReport:
@@ -166,9 +187,8 @@ def _report(plan: ExportPlan, path: str, seconds: float) -> ExportReport:
 
 
 def _notes(plan: ExportPlan) -> list[str]:
-    notes = []
-    state = plan.source.state
-    if plan.layout == "grid" and state.num_valid < state.num_pairs:
+    source, notes = plan.source, _id_notes(plan)
+    if plan.layout == "grid" and source.num_valid < source.num_pairs:
         notes.append("MOSAIC ignores valid_mask and trains on the invalid rows of this grid")
     missing = {"actions", "action_mean", "action_sigma"} - set(plan.arrays)
     if missing:
@@ -178,3 +198,13 @@ def _notes(plan: ExportPlan) -> list[str]:
     if not {"observations", "student_observations"} & set(plan.arrays):
         notes.append("MOSAIC cannot train on it: no observations")
     return notes
+
+
+def _id_notes(plan: ExportPlan) -> list[str]:
+    """How far each store's trajectory ids were raised."""
+    if TRAJECTORY_ID not in plan.arrays:
+        return []
+    return [
+        f"trajectory_id: those of {part.path} are its own and {part.first_id} more, to be unique"
+        for part in plan.source.parts[1:]
+    ]

@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import (
@@ -17,29 +16,15 @@ from mosaic_collect.errors import (
     InputError,
     NonFiniteError,
 )
+from mosaic_collect.export.about import about
+from mosaic_collect.export.merging import check_grid, check_mergeable
+from mosaic_collect.export.options import AUTO, COMPACT, GRID, Options, check_options
 from mosaic_collect.export.pickle_stream import ArraySpec, FilePlan, plan_file
 from mosaic_collect.export.selection import Left, Rules, Selection, every_pair, select
 from mosaic_collect.export.source import SLAB_NBYTES, Source, exported
-from mosaic_collect.metadata import COMPLETE, Run, StoreState
-from mosaic_collect.schema import MOSAIC_FIELDS, TRAJECTORY_ID, VALID_MASK, Field
+from mosaic_collect.metadata import COMPLETE
+from mosaic_collect.schema import MOSAIC_FIELDS, VALID_MASK, Field, Schema
 from mosaic_collect.stats import all_finite, finite_rows
-from mosaic_collect.truncation import truncated_ids
-
-AUTO, GRID, COMPACT = "auto", "grid", "compact"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """What a caller may say of an export; see ``export_npy``."""
-
-    layout: str = AUTO
-    fields: Sequence[str] | None = None
-    max_pairs: int | None = None
-    seed: int = 0
-    allow_incomplete: bool = False
-    allow_nonfinite: bool = False
-    exclude_truncated: bool = False
-    skip_damaged: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,7 +32,7 @@ class ExportPlan:
     """A decided export.
 
     Attributes:
-        source: The store.
+        source: The stores.
         layout: ``grid`` or ``compact``.
         selection: Which pairs, in the file's order.
         left: Which not, and why.
@@ -72,45 +57,31 @@ class ExportPlan:
         return sum(spec.nbytes for spec in self.arrays.values())
 
 
-def plan_export(dataset: TrajectoryDataset, options: Options) -> ExportPlan:
+def plan_export(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPlan:
     """Decide an export; arguments and errors as ``export_npy``'s."""
-    _check_options(options)
-    _check_store(dataset, options)
+    check_options(options)
+    for dataset in datasets:
+        _check_store(dataset, options)
+    check_mergeable(datasets, _names(options))
+    if options.layout == GRID:
+        check_grid(datasets)
     # Damage is gone around chunk by chunk.
-    source = Source(dataset, 1 if options.skip_damaged else SLAB_NBYTES)
-    fields = _chosen_fields(source.state, options)
+    source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
+    fields = _chosen_fields(source.schema, options)
     # Around damage every field is looked into anyway, and cannot be counted before.
     nonfinite = {} if options.skip_damaged else _nonfinite(source, fields)
-    layout = _layout(source.state, nonfinite, options)
+    layout = _layout(source, nonfinite, options)
     if layout == GRID:
         selection, left = every_pair(source), Left()
     else:
-        selection, left = select(source, _rules(dataset, fields, nonfinite, options))
+        selection, left = select(source, _rules(source, fields, nonfinite, options))
     if not selection.num_pairs:
         raise ExportError(f"{source.path}: no pair is left to export: {_reasons(left)}")
-    arrays = _arrays(source.state, layout, fields, selection.num_pairs)
-    metadata = _metadata(source.state, layout, arrays, selection.num_pairs, left, options)
+    arrays = _arrays(source, layout, fields, selection.num_pairs)
+    metadata = about(source, layout, arrays, selection.num_pairs, left, options)
     file = plan_file(arrays, {"metadata": metadata})
     finite = not (layout == GRID and options.allow_nonfinite)
     return ExportPlan(source, layout, selection, left, arrays, metadata, file, finite)
-
-
-def _check_options(options: Options) -> None:
-    if options.layout not in (AUTO, GRID, COMPACT):
-        raise InputError(f"layout: expected auto, grid or compact, got {options.layout!r}")
-    whole = isinstance(options.max_pairs, int) and not isinstance(options.max_pairs, bool)
-    if options.max_pairs is not None and not (whole and options.max_pairs >= 1):
-        raise InputError(f"max_pairs: expected at least 1, got {options.max_pairs!r}")
-    if not isinstance(options.seed, int) or options.seed < 0:
-        raise InputError(f"seed: expected a whole number from 0, got {options.seed!r}")
-    compact_only = {
-        "max_pairs": options.max_pairs is not None,
-        "exclude_truncated": options.exclude_truncated,
-        "skip_damaged": options.skip_damaged,
-    }
-    asked = [name for name, value in compact_only.items() if value]
-    if options.layout == GRID and asked:
-        raise InputError(f"{', '.join(asked)}: a grid holds every pair; use layout='compact'")
 
 
 def _check_store(dataset: TrajectoryDataset, options: Options) -> None:
@@ -123,23 +94,27 @@ def _check_store(dataset: TrajectoryDataset, options: Options) -> None:
         raise ExportError(f"{dataset.path}: no committed step, nothing to export")
 
 
-def _chosen_fields(state: StoreState, options: Options) -> list[Field]:
+def _names(options: Options) -> list[str] | None:
+    fields = options.fields
+    return [fields] if isinstance(fields, str) else None if fields is None else list(fields)
+
+
+def _chosen_fields(schema: Schema, options: Options) -> list[Field]:
     """By name and in the store's order; by default MOSAIC's, or all if the store has none."""
-    stored = state.schema.stored
-    if options.fields is None:
-        ours = [f for f in state.schema.fields if f.name in MOSAIC_FIELDS]
-        return ours or list(state.schema.fields)
-    names = [options.fields] if isinstance(options.fields, str) else list(options.fields)
+    names = _names(options)
+    if names is None:
+        ours = [f for f in schema.fields if f.name in MOSAIC_FIELDS]
+        return ours or list(schema.fields)
     for name in names:
-        state.schema[name]
+        schema[name]
     if not set(names) - {VALID_MASK}:
         raise InputError("fields: expected at least one, got none")
-    return [f for f in stored if f.name in names]
+    return [f for f in schema.stored if f.name in names]
 
 
 def _nonfinite(source: Source, fields: list[Field]) -> dict[str, int]:
     """Per field of the export that holds any: pairs with NaN or infinity, as the file has them."""
-    counts = {f.name: source.state.nonfinite.get(f.name, 0) for f in fields}
+    counts = {f.name: source.nonfinite(f.name) for f in fields}
     # float64 turns infinite beyond float32's range, which the store's own counts do not tell.
     counts.update({f.name: _count_nonfinite(source, f) for f in fields if f.dtype == "float64"})
     return {name: count for name, count in counts.items() if count}
@@ -148,13 +123,13 @@ def _nonfinite(source: Source, fields: list[Field]) -> dict[str, int]:
 def _count_nonfinite(source: Source, field: Field) -> int:
     count = 0
     for block in range(source.num_blocks):
-        for envs in source.slabs(source.state.grid(field.name)):
+        for envs in source.slabs(field.name, block):
             values = exported(source.read(field.name, block, envs), np.float32)
             count += 0 if all_finite(values) else int(np.count_nonzero(~finite_rows(values)))
     return count
 
 
-def _layout(state: StoreState, nonfinite: dict[str, int], options: Options) -> str:
+def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
     if options.layout == GRID:
         if nonfinite and not options.allow_nonfinite:
             raise NonFiniteError(
@@ -162,9 +137,10 @@ def _layout(state: StoreState, nonfinite: dict[str, int], options: Options) -> s
                 "crashes on it: use layout='compact', or allow_nonfinite=True"
             )
         return GRID
-    all_valid = state.num_valid == state.num_pairs
+    all_valid = source.num_valid == source.num_pairs
     plain = options.max_pairs is None and not (options.exclude_truncated or options.skip_damaged)
-    if options.layout == AUTO and all_valid and plain and not nonfinite:
+    one = len(source.parts) == 1  # the columns of a merged grid are no environment's own time
+    if options.layout == AUTO and one and all_valid and plain and not nonfinite:
         return GRID
     if options.fields is not None and VALID_MASK in options.fields:
         raise InputError("fields: a compact export holds no valid_mask, all its pairs are valid")
@@ -172,7 +148,7 @@ def _layout(state: StoreState, nonfinite: dict[str, int], options: Options) -> s
 
 
 def _rules(
-    dataset: TrajectoryDataset,
+    source: Source,
     fields: list[Field],
     nonfinite: dict[str, int],
     options: Options,
@@ -183,26 +159,23 @@ def _rules(
         fields=names,
         finite_fields=floats if options.skip_damaged else list(nonfinite),
         skip_damaged=options.skip_damaged,
-        truncated_ids=_truncated(dataset) if options.exclude_truncated else None,
+        truncated_ids=source.truncated_ids() if options.exclude_truncated else None,
         max_pairs=options.max_pairs,
         seed=options.seed,
     )
 
 
-def _truncated(dataset: TrajectoryDataset) -> NDArray[np.int64]:
-    return truncated_ids(dataset.state, lambda step: dataset.read(TRAJECTORY_ID, step, step + 1)[0])
-
-
 def _arrays(
-    state: StoreState, layout: str, fields: list[Field], num_pairs: int
+    source: Source, layout: str, fields: list[Field], num_pairs: int
 ) -> dict[str, ArraySpec]:
-    leading = (state.committed_steps, state.num_envs) if layout == GRID else (num_pairs, 1)
+    num_envs = source.parts[0].num_envs
+    leading = (num_pairs // num_envs, num_envs) if layout == GRID else (num_pairs, 1)
     arrays = {
         f.name: ArraySpec((*leading, *f.row_shape), export_dtype(f))
         for f in fields
         if f.name != VALID_MASK
     }
-    if layout == GRID and _has_mask(state):
+    if layout == GRID and source.has_mask:
         arrays[VALID_MASK] = ArraySpec(leading, "bool")
     return arrays
 
@@ -210,53 +183,6 @@ def _arrays(
 def export_dtype(field: Field) -> str:
     """float32 for floats, which is all that MOSAIC's networks take; others as stored."""
     return "float32" if field.dtype.startswith("float") else field.dtype
-
-
-def _has_mask(state: StoreState) -> bool:
-    return state.has_mask or state.num_valid < state.num_pairs
-
-
-def _metadata(
-    state: StoreState,
-    layout: str,
-    arrays: dict[str, ArraySpec],
-    num_pairs: int,
-    left: Left,
-    options: Options,
-) -> dict[str, Any]:
-    dims = {f.name: f.dim for f in state.schema.fields if f.name.endswith("observations")}
-    action = [f.dim for f in state.schema.fields if f.name == "actions"]
-    return {
-        "num_trajectories": state.num_trajectories,
-        "num_steps": num_pairs if layout == COMPACT else state.num_valid,
-        "obs_dim_dict": dims,
-        "action_dim": action[0] if action else None,
-        "has_valid_mask": VALID_MASK in arrays,
-        "mosaic_collect": _provenance(state, layout, left, options),
-    }
-
-
-def _provenance(state: StoreState, layout: str, left: Left, options: Options) -> dict[str, Any]:
-    asked = asdict(options)
-    asked["fields"] = None if options.fields is None else list(options.fields)
-    return {
-        "layout": layout,
-        "options": asked,
-        "left_out": asdict(left),
-        "store_status": state.status,
-        "store_steps": state.committed_steps,
-        "store_envs": state.num_envs,
-        "runs": [_run(run) for run in state.runs],
-        "metadata": state.metadata,
-    }
-
-
-def _run(run: Run) -> dict[str, Any]:
-    return {
-        "first_step": run.first_step,
-        "started": run.started,
-        "versions": dict(run.versions),
-    }
 
 
 def _pairs(counts: dict[str, int]) -> str:

@@ -6,6 +6,7 @@ values. Everything else is worked out again from the mask, which compresses to a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -37,7 +38,7 @@ class Selection:
     """Chosen pairs.
 
     Args:
-        source: The store.
+        source: The stores.
         choose: Gives a block's chosen pairs, ``(steps of the block, N)``.
 
     Attributes:
@@ -57,9 +58,7 @@ class Selection:
 
 def every_pair(source: Source) -> Selection:
     """All pairs, valid or not."""
-    return Selection(
-        source, lambda block: np.ones((len(source.step_range(block)), source.num_envs), np.bool_)
-    )
+    return Selection(source, lambda block: np.ones(source.shape(block), np.bool_))
 
 
 @dataclass(frozen=True)
@@ -113,49 +112,50 @@ class _Search:
     def __init__(self, source: Source, rules: Rules) -> None:
         self._source, self._rules = source, rules
         self._bad: dict[int, NDArray[np.uint8]] = {}
-        self._num_valid = 0
+        self._num_valid: Counter[str] = Counter()
         self.left = Left()
 
     def look(self, block: int) -> None:
         """Search one block."""
-        shape = (len(self._source.step_range(block)), self._source.num_envs)
+        shape = self._source.shape(block)
         damaged, nonfinite = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         valid = self._mask(block, damaged)
-        self._num_valid += int(np.count_nonzero(valid))
+        self._num_valid[self._source.place(block)[0].path] += int(np.count_nonzero(valid))
         for name in self._rules.looked_at:
             self._look_at(name, block, damaged, nonfinite)
         truncated = self._truncated(block, damaged)
         self._remember(block, valid, damaged, truncated, nonfinite)
 
     def check_mask(self) -> None:
-        """Hold the mask against the metadata, where all of it could be read."""
-        expected = self._source.state.num_valid
-        if not self.left.damaged and self._num_valid != expected:
-            raise CorruptStoreError(
-                f"{self._source.path}: valid_mask holds {self._num_valid} valid pairs, the "
-                f"metadata says {expected}"
-            )
+        """Hold the masks against the metadata, where all of them could be read."""
+        for part in () if self.left.damaged else self._source.parts:
+            found, expected = self._num_valid[part.path], part.state.num_valid
+            if found != expected:
+                raise CorruptStoreError(
+                    f"{part.path}: valid_mask holds {found} valid pairs, the metadata says "
+                    f"{expected}"
+                )
 
     def candidates(self, block: int) -> Mask:
         """Pairs of a block that nothing speaks against."""
         packed = self._bad.get(block)
         if packed is None:
             return self._source.mask(block)
-        shape = (len(self._source.step_range(block)), self._source.num_envs)
+        shape = self._source.shape(block)
         bad = np.unpackbits(packed, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
         return self._mask(block, bad) & ~bad
 
     def _mask(self, block: int, damaged: Mask) -> Mask:
         """The mask; where it is damaged itself, False, and noted in ``damaged``."""
         mask = np.zeros_like(damaged)
-        for envs in self._source.slabs(self._source.state.grid(VALID_MASK)):
+        for envs in self._source.slabs(VALID_MASK, block):
             values = self._read(VALID_MASK, block, envs, damaged)
             if values is not None:
                 mask[:, envs.start : envs.stop] = values
         return mask
 
     def _look_at(self, name: str, block: int, damaged: Mask, nonfinite: Mask) -> None:
-        for envs in self._source.slabs(self._source.state.grid(name)):
+        for envs in self._source.slabs(name, block):
             values = self._read(name, block, envs, damaged)
             if values is not None and name in self._rules.finite_fields:
                 values = exported(values, np.float32)
@@ -167,7 +167,7 @@ class _Search:
         ids = self._rules.truncated_ids
         if ids is None or not len(ids):
             return found
-        for envs in self._source.slabs(self._source.state.grid(TRAJECTORY_ID)):
+        for envs in self._source.slabs(TRAJECTORY_ID, block):
             columns = slice(envs.start, envs.stop)
             values = self._read(TRAJECTORY_ID, block, envs, damaged)
             if values is not None:

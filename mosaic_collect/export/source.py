@@ -1,47 +1,105 @@
-"""A store as an exporter walks it: block by block, in slabs of bounded size."""
+"""What an exporter walks: the blocks of one store, or of several, one store behind the other.
+
+    store    a.zarr, N = 4        b.zarr, N = 2
+    block    0     1     2        3     4            numbered through
+    ids      as stored            raised by the ids that a.zarr has used
+
+Nothing behind this module knows how many stores there are: a block has its steps, its number of
+environments and its slabs, and that is all.
+"""
 
 from __future__ import annotations
 
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.reading import read_ranges
-from mosaic_collect.schema import VALID_MASK
+from mosaic_collect.export.part import StorePart
+from mosaic_collect.schema import VALID_MASK, Schema
 
 #: Bytes of one slab to aim at; a worker holds a slab, its selected rows, and one chunk.
 SLAB_NBYTES = 8 << 20
 
 
 class Source:
-    """The committed steps of a store.
+    """The committed steps of stores that hold the same fields.
 
     Args:
-        dataset: A snapshot; it is not refreshed meanwhile.
+        datasets: Snapshots, at least one; they are not refreshed meanwhile.
         slab_nbytes: Of a slab, about; at least one chunk. To go around damaged chunks, 1.
+
+    Attributes:
+        parts: One a store.
+        num_blocks: Of all of them.
     """
 
-    def __init__(self, dataset: TrajectoryDataset, slab_nbytes: int = SLAB_NBYTES) -> None:
-        self._slab_nbytes = slab_nbytes
-        self.path = dataset.path
-        self.state = dataset.state
-        self.num_envs = self.state.num_envs
-        self.num_blocks = self.state.num_blocks
-        self._codec = self.state.compressor.encoder()
+    def __init__(
+        self, datasets: Sequence[TrajectoryDataset], slab_nbytes: int = SLAB_NBYTES
+    ) -> None:
+        used = accumulate((d.state.next_trajectory_id for d in datasets), initial=0)
+        self.parts = tuple(
+            StorePart(dataset, slab_nbytes, first_id)
+            for dataset, first_id in zip(datasets, used, strict=False)
+        )
+        self._firsts = list(accumulate((p.num_blocks for p in self.parts), initial=0))
+        self.num_blocks = self._firsts.pop()
 
-    def step_range(self, block: int) -> range:
-        """Committed steps of a block."""
-        size = self.state.block_steps
-        return range(block * size, min((block + 1) * size, self.state.committed_steps))
+    @property
+    def path(self) -> str:
+        """All stores' paths."""
+        return ", ".join(p.path for p in self.parts)
 
-    def slabs(self, grid: FieldGrid) -> list[range]:
-        """Environments cut into whole chunks of about ``slab_nbytes`` a block."""
-        chunks = max(1, self._slab_nbytes // grid.chunk_nbytes)
-        width = chunks * grid.chunk_envs
-        return [range(e, min(e + width, self.num_envs)) for e in range(0, self.num_envs, width)]
+    @property
+    def schema(self) -> Schema:
+        """The first store's."""
+        return self.parts[0].state.schema
+
+    @property
+    def num_pairs(self) -> int:
+        """Committed pairs, valid or not."""
+        return sum(p.state.num_pairs for p in self.parts)
+
+    @property
+    def num_valid(self) -> int:
+        """Pairs with a true mask, as the stores say."""
+        return sum(p.state.num_valid for p in self.parts)
+
+    @property
+    def num_trajectories(self) -> int:
+        """Trajectories that were ended."""
+        return sum(p.state.num_trajectories for p in self.parts)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask was given at some step, or must have been."""
+        return any(p.state.has_mask for p in self.parts) or self.num_valid < self.num_pairs
+
+    def nonfinite(self, field: str) -> int:
+        """Pairs in which the field holds NaN or infinity, as the stores say."""
+        return sum(p.state.nonfinite.get(field, 0) for p in self.parts)
+
+    def truncated_ids(self) -> NDArray[np.int64]:
+        """Ids of trajectories that never ended, ascending."""
+        return np.concatenate([p.truncated_ids() for p in self.parts])
+
+    def place(self, block: int) -> tuple[StorePart, int]:
+        """The store that a block is of, and the block's number there."""
+        at = bisect_right(self._firsts, block) - 1
+        return self.parts[at], block - self._firsts[at]
+
+    def shape(self, block: int) -> tuple[int, int]:
+        """A block's steps and environments."""
+        part, inside = self.place(block)
+        return len(part.step_range(inside)), part.num_envs
+
+    def slabs(self, field: str, block: int) -> list[range]:
+        """A block's environments, cut into whole chunks of about ``slab_nbytes``."""
+        return self.place(block)[0].slabs(field)
 
     def read(self, field: str, block: int, envs: range) -> NDArray[Any]:
         """Rows of one block, ``(steps of the block, len(envs)[, dim])``.
@@ -49,12 +107,12 @@ class Source:
         Raises:
             CorruptStoreError: A damaged chunk.
         """
-        grid = self.state.grid(field)
-        return read_ranges(self.path, grid, self._codec, None, self.step_range(block), envs)
+        part, inside = self.place(block)
+        return part.read(field, inside, envs)
 
     def mask(self, block: int) -> NDArray[np.bool_]:
         """Valid pairs of a block, ``(steps of the block, N)``."""
-        return self.read(VALID_MASK, block, range(self.num_envs))
+        return self.read(VALID_MASK, block, range(self.shape(block)[1]))
 
 
 def exported(values: NDArray[Any], dtype: Any) -> NDArray[Any]:

@@ -26,7 +26,7 @@ class ArrayStream:
     """Writes one field's selected rows as a contiguous array.
 
     Args:
-        source: The store.
+        source: The stores.
         selection: Which pairs.
         fd: The file.
         finite: Whether a value that is NaN or infinite contradicts the metadata.
@@ -46,9 +46,7 @@ class ArrayStream:
             CorruptStoreError: A damaged chunk.
             OSError: The file cannot be written.
         """
-        grid = self._source.state.grid(field)
-        row_nbytes = int(np.dtype(dtype).itemsize) * (grid.field.dim or 1)
-        slabs = self._source.slabs(grid)
+        row_nbytes = int(np.dtype(dtype).itemsize) * (self._source.schema[field].dim or 1)
         for block in range(self._source.num_blocks):
             chosen = self._selection.block(block)
             first = int(self._selection.first_rows[block])
@@ -59,7 +57,7 @@ class ArrayStream:
             ) -> int:
                 return self._put(field, dtype, block, envs, chosen, start, row_nbytes)
 
-            for written in pool.map(put, slabs):
+            for written in pool.map(put, self._source.slabs(field, block)):
                 self._progress(written)
             self._write_back(start, int(np.count_nonzero(chosen)) * row_nbytes)
 
@@ -83,7 +81,7 @@ class ArrayStream:
         if self._finite and rows.dtype.kind == "f":
             self._check(rows, field, block)
         data = rows.reshape(-1).view(np.uint8).data
-        if len(envs) == self._source.num_envs:
+        if len(envs) == chosen.shape[1]:
             pwrite_all(self._fd, data, start)
             return len(data)
         # Rows of one step lie together in the file, behind those of the environments before.
@@ -98,8 +96,9 @@ class ArrayStream:
 
     def _check(self, rows: NDArray[Any], field: str, block: int) -> None:
         if not all_finite(rows) and not finite_rows(rows.reshape(len(rows), 1, -1)).all():
+            part, inside = self._source.place(block)
             raise CorruptStoreError(
-                f"{self._source.path}: {field}, block {block} holds NaN or infinity, which the "
+                f"{part.path}: {field}, block {inside} holds NaN or infinity, which the "
                 "metadata denies"
             )
 

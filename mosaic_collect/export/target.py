@@ -7,17 +7,18 @@ import errno
 import fcntl
 import os
 import shutil
+from collections.abc import Sequence
 from types import TracebackType
 
 from mosaic_collect.errors import InputError, SpaceError, WriteError
 from mosaic_collect.files import PosixFiles, temp_name
 
 
-def check_target(path: str, store: str) -> None:
+def check_target(path: str, stores: Sequence[str]) -> None:
     """Refuse a name that MOSAIC could not load or that is no place for a file.
 
     Raises:
-        InputError: It does not end in ``.npy``, is a folder, or lies in the store or in no folder.
+        InputError: It does not end in ``.npy``, is a folder, or lies in a store or in no folder.
     """
     if not path.endswith(".npy"):
         raise InputError(f"{path}: expected a name ending in .npy, the only one MOSAIC loads")
@@ -26,9 +27,12 @@ def check_target(path: str, store: str) -> None:
         raise InputError(f"{path}: the folder {folder} does not exist")
     if os.path.isdir(path):
         raise InputError(f"{path}: expected a file's name, got a folder")
-    inside = os.path.realpath(store) + os.sep
-    if (os.path.realpath(folder) + os.sep).startswith(inside):
-        raise InputError(f"{path}: lies inside the store, which holds nothing but its own files")
+    for store in stores:
+        inside = os.path.realpath(store) + os.sep
+        if (os.path.realpath(folder) + os.sep).startswith(inside):
+            raise InputError(
+                f"{path}: lies inside the store {store}, which holds nothing but its own files"
+            )
 
 
 class Target:

@@ -12,6 +12,8 @@ from mosaic_collect.export.npy_scan import scan_npy
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.shown import shown
 
+_MOST_STORES = 20
+
 
 @dataclass(frozen=True)
 class FieldSummary:
@@ -119,13 +121,29 @@ def _export(path: str) -> Summary:
         facts += [
             ("layout", shown(ours.get("layout"))),
             ("left out", _left_out(ours.get("left_out"))),
-            (
-                "from",
-                f"{shown(ours.get('store_steps'))} steps x {shown(ours.get('store_envs'))} envs",
-            ),
+            *(("from", store) for store in _origins(ours)),
         ]
     plain = {k: v for k, v in told.items() if k != "mosaic_collect"}
     return Summary(path, "export", fields, tuple(facts), plain)
+
+
+def _origins(ours: dict[str, Any]) -> list[str]:
+    """What is told of the store, or of each of several."""
+    stores = ours.get("stores")
+    if not isinstance(stores, list):
+        return [_size_told(ours)]
+    told = [
+        f"{_size_told(store)}: {shown(store.get('path'))}"
+        if isinstance(store, dict)
+        else shown(store)
+        for store in stores[:_MOST_STORES]
+    ]
+    more = len(stores) - len(told)
+    return [*told, f"{more} more"] if more else told
+
+
+def _size_told(store: dict[str, Any]) -> str:
+    return f"{shown(store.get('store_steps'))} steps x {shown(store.get('store_envs'))} envs"
 
 
 def _left_out(told: Any) -> str:

@@ -20,7 +20,7 @@ WITHOUT_MJLAB = pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab
 
 
 def test_the_commands_are_those_of_the_issue() -> None:
-    assert sorted(NAMES) == ["collect", "demo", "export", "inspect", "verify"]
+    assert sorted(NAMES) == ["collect", "demo", "export", "import", "inspect", "verify"]
 
 
 def test_help_lists_the_commands(cli) -> None:
@@ -54,6 +54,8 @@ def test_version(cli) -> None:
         ("dance",),
         ("inspect",),
         ("export",),
+        ("import",),
+        ("import", "e.npy"),
         ("export", "s.zarr", "--layout", "dense"),
         ("export", "s.zarr", "--max-pairs", "many"),
         ("verify",),
@@ -72,6 +74,7 @@ def test_bad_usage_is_2(cli, arguments: tuple[str, ...]) -> None:
     [
         ("inspect", "nothing.zarr"),
         ("inspect", "nothing.npy"),
+        ("import", "nothing.npy", "e.zarr"),
         ("export", "nothing.zarr"),
         ("verify", "nothing.zarr"),
     ],

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import pytest
 
-from mosaic_collect import export_npy
+from mosaic_collect import Schema, export_npy
 from mosaic_collect.errors import SpaceError
 from tests.export import stores
 
@@ -125,3 +125,46 @@ def test_an_existing_file_is_replaced(cli, made: str, npy: str) -> None:
     np.save(npy, np.zeros(3))
     assert cli("export", made, npy).code == 0
     assert "actions" in stores.load(npy)
+
+
+@pytest.fixture
+def others(tmp_path) -> list[str]:
+    """Two more stores of other widths."""
+    paths = [str(tmp_path / f"{name}.zarr") for name in ("second", "third")]
+    for number, path in enumerate(paths, 1):
+        stores.write(path, 5, first=100 * number, num_envs=2 + number, schema=stores.STUDENT)
+    return paths
+
+
+def test_several_stores(cli, made: str, others: list[str], npy: str, tmp_path) -> None:
+    other = str(tmp_path / "other.npy")
+    done = cli("export", made, *others, npy, "--fields", "actions", "trajectory_id")
+    assert (done.code, done.err) == (0, "")
+    report = export_npy([made, *others], other, fields=["actions", "trajectory_id"])
+    with open(npy, "rb") as one, open(other, "rb") as two:
+        assert one.read() == two.read()
+    assert f"{report.num_pairs:,} valid pairs, compact" in done.out
+    assert "third.zarr are its own and" in done.out
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["expert.npy"], "expected a store before"),
+        (["expert.zarr", "second.zarr"], "second.zarr: expected a name ending in .npy"),
+        (["expert.zarr", "second.zarr", "expert.zarr/", "e.npy"], "the same store as"),
+        (["expert.zarr", "second.zarr", "third.zarr/e.npy", "e.npy"], "third.zarr/e.npy"),
+        (["expert.zarr", "second.zarr", "second.zarr/e.npy"], "inside the store"),
+        (["expert.zarr", "narrow.zarr", "e.npy"], "observations: expected dim 3"),
+        (["expert.zarr", "second.zarr", "e.npy", "--layout", "grid"], "number of environments"),
+    ],
+)
+def test_errors_of_several(
+    cli, made: str, others: list[str], monkeypatch, names: list[str], words: str
+) -> None:
+    folder = os.path.dirname(made)
+    stores.write(os.path.join(folder, "narrow.zarr"), 2, schema=Schema.mosaic(2, 2, 5))
+    monkeypatch.chdir(folder)
+    before = sorted(os.listdir(folder))
+    cli("export", *names).failed(words)
+    assert sorted(os.listdir(folder)) == before

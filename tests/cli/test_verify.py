@@ -161,3 +161,47 @@ def test_without_torch(cli, made: tuple[str, str], monkeypatch: pytest.MonkeyPat
 def test_a_config_that_cannot_be_read_is_told_first(cli, made: tuple[str, str]) -> None:
     done = cli("verify", made[0], "--checkpoint", "model.pt", "--runner-cfg", "none.json")
     done.failed("runner_cfg none.json: cannot be read")
+
+
+@pytest.fixture
+def merged(made: tuple[str, str], tmp_path) -> tuple[str, str, str]:
+    """Two stores and their file."""
+    other = str(tmp_path / "other.zarr")
+    stores.write(other, 6, first=50, num_envs=2)
+    export_npy([made[0], other], made[1])
+    return made[0], other, made[1]
+
+
+def test_several_stores_and_their_file(cli, merged: tuple[str, str, str]) -> None:
+    store, other, npy = merged
+    done = cli("verify", store, other, "--npy", npy)
+    assert (done.code, done.err) == (0, "")
+    assert [line.split(": ")[0] for line in done.out.splitlines()] == [store, other, npy]
+    done = cli("verify", other, store, "--npy", npy)
+    assert done.code == 1
+    assert "10 steps, the store" in done.out
+
+
+def test_each_store_is_looked_at_whatever_the_first_is_like(
+    cli, merged: tuple[str, str, str]
+) -> None:
+    store, other, npy = merged
+    for path in (store, other):
+        stores.flip(os.path.join(path, "actions", "c.1.0.0"), 3)
+    done = cli("verify", store, other, "--npy", npy)
+    assert done.code == 1
+    assert done.out.count("1 PROBLEMS") == 2
+    assert npy not in done.out
+
+
+def test_a_store_twice_is_compared_with_no_file(cli, merged: tuple[str, str, str]) -> None:
+    store, _, npy = merged
+    done = cli("verify", store, store, "--npy", npy)
+    assert done.code == 2
+    assert "the same store as" in done.err
+
+
+def test_one_picture_of_several_stores_is_refused(cli, merged: tuple[str, str, str]) -> None:
+    store, other, _ = merged
+    done = cli("verify", store, other, "--checkpoint", "model.pt", "--plot", "replay.png")
+    done.failed("plot: expected one store")

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.export.npy_scan import scan_npy
-from mosaic_collect.export.plan import Options, plan_export
+from mosaic_collect.export.options import Options
+from mosaic_collect.export.plan import plan_export
 from mosaic_collect.inspect import summarize
 from mosaic_collect.inspect.text import summary_text
 from tests.export import pickles, stores
@@ -148,6 +149,6 @@ def test_what_is_accepted_is_what_numpy_loads(files: list[bytes], path: str, dat
 def test_a_plan_is_of_the_files_exact_size(tmp_path: os.PathLike[str]) -> None:
     store = os.path.join(tmp_path, "s.zarr")
     stores.write(store, 3)
-    plan = plan_export(TrajectoryDataset(store), Options())
+    plan = plan_export([TrajectoryDataset(store)], Options())
     end = max(offset + len(piece) for offset, piece in plan.file.pieces)
     assert end == plan.file.nbytes

@@ -155,15 +155,20 @@ SHOWN = {
 }
 
 
+def write_case(folder: Path, name: str, pickled: bytes) -> None:
+    """One case as a file."""
+    if b"{mark}" in pickled:
+        pickled = _with_mark(pickled, str(folder / f"{name}.executed").encode())
+    head = _MINUS_SIGNS if name == "a header of minus signs" else None
+    pickles.write(str(folder / f"{name}.npy"), pickled, head)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds each case as a file ``NAME.npy``; ``NAME.executed`` comes to be if it is run."""
     made = tmp_path_factory.mktemp("hostile")
     for name, pickled in {**REFUSED, **SHOWN}.items():
-        if b"{mark}" in pickled:
-            pickled = _with_mark(pickled, str(made / f"{name}.executed").encode())
-        head = _MINUS_SIGNS if name == "a header of minus signs" else None
-        pickles.write(str(made / f"{name}.npy"), pickled, head)
+        write_case(made, name, pickled)
     os.mkfifo(made / "a pipe.npy")
     return made
 

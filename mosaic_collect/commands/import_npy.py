@@ -1,0 +1,76 @@
+"""``mosaic-collect import``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.errors import StoreError
+from mosaic_collect.importing import ImportReport, import_npy
+from mosaic_collect.signals import termination_as_exit
+from mosaic_collect.sizes import size_of
+
+NAME = "import"
+HELP = (
+    "Make a store of an .npy file of MOSAIC's own collector, or of an export, without unpickling "
+    "or loading it."
+)
+EXAMPLE = "mosaic-collect import expert.npy expert.zarr"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("npy", help="the file")
+    parser.add_argument("store", help="the store to be made")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with an interrupted import of the same file"
+    )
+    parser.add_argument("--buffer-mb", default="auto", help='bound of the host ring; "auto"')
+    parser.add_argument("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
+
+
+def run(arguments: argparse.Namespace) -> bool:
+    """Import with a progress bar, then say what was made."""
+    try:
+        with termination_as_exit():
+            report = import_npy(
+                arguments.npy,
+                arguments.store,
+                buffer_mb=_number_or_auto(arguments.buffer_mb),
+                compressor=arguments.compressor,
+                resume=arguments.resume,
+            )
+    except (KeyboardInterrupt, SystemExit):
+        print(_interrupted(arguments.store), file=sys.stderr)
+        raise
+    print(report_text(report))
+    return True
+
+
+def report_text(report: ImportReport) -> str:
+    """What was made."""
+    rate = report.file_nbytes / 1e6 / max(report.seconds, 1e-9)
+    size = f"{size_of(report.file_nbytes)} in {report.seconds:.1f} s ({rate:,.0f} MB/s)"
+    steps = f"{report.num_steps:,} steps x {report.num_envs:,} envs"
+    pairs = f"{report.num_valid:,} valid pairs, {report.num_trajectories:,} ended trajectories"
+    lines = [
+        f"{report.store}: {steps}, {pairs}, from {size}",
+        f"fields: {', '.join(report.shapes)}",
+    ]
+    return "\n".join(lines + [f"note: {note}" for note in report.notes])
+
+
+def _interrupted(store: str) -> str:
+    try:
+        steps = TrajectoryDataset(store).num_steps
+    except StoreError:
+        return "interrupted before the first step"
+    return f"{store}: {steps:,} steps are committed; the same command with --resume goes on"
+
+
+def _number_or_auto(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text

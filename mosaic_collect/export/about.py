@@ -1,0 +1,70 @@
+"""What a file says of itself: MOSAIC's ``metadata``, and, under our name, where it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from mosaic_collect.export.options import COMPACT, Options
+from mosaic_collect.export.part import StorePart
+from mosaic_collect.export.pickle_stream import ArraySpec
+from mosaic_collect.export.selection import Left
+from mosaic_collect.export.source import Source
+from mosaic_collect.metadata import Run
+from mosaic_collect.schema import VALID_MASK
+
+
+def about(
+    source: Source,
+    layout: str,
+    arrays: Mapping[str, ArraySpec],
+    num_pairs: int,
+    left: Left,
+    options: Options,
+) -> dict[str, Any]:
+    """The file's ``metadata``."""
+    fields = source.schema.fields
+    dims = {f.name: f.dim for f in fields if f.name.endswith("observations")}
+    action = [f.dim for f in fields if f.name == "actions"]
+    return {
+        "num_trajectories": source.num_trajectories,
+        "num_steps": num_pairs if layout == COMPACT else source.num_valid,
+        "obs_dim_dict": dims,
+        "action_dim": action[0] if action else None,
+        "has_valid_mask": VALID_MASK in arrays,
+        "mosaic_collect": _provenance(source, layout, left, options),
+    }
+
+
+def _provenance(source: Source, layout: str, left: Left, options: Options) -> dict[str, Any]:
+    asked = asdict(options)
+    asked["fields"] = None if options.fields is None else list(options.fields)
+    told = {"layout": layout, "options": asked, "left_out": asdict(left)}
+    if len(source.parts) == 1:
+        return {**told, **_store(source.parts[0])}
+    return {**told, "stores": [_one_of_several(part) for part in source.parts]}
+
+
+def _one_of_several(part: StorePart) -> dict[str, Any]:
+    """A store by its path, and what was added to its trajectory ids."""
+    return {"path": part.path, "first_trajectory_id": part.first_id, **_store(part)}
+
+
+def _store(part: StorePart) -> dict[str, Any]:
+    state = part.state
+    return {
+        "store_status": state.status,
+        "store_steps": state.committed_steps,
+        "store_envs": state.num_envs,
+        "runs": [_run(run) for run in state.runs],
+        "metadata": state.metadata,
+    }
+
+
+def _run(run: Run) -> dict[str, Any]:
+    return {
+        "first_step": run.first_step,
+        "started": run.started,
+        "versions": dict(run.versions),
+    }

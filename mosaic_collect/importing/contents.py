@@ -1,0 +1,169 @@
+"""Whether a scanned ``.npy`` dict can become a store, and what that store's fields will be.
+
+The file is MOSAIC's (BAAI-Humanoid/MOSAIC, collection/expert_trajectory_collector.py), or our own
+export of either layout:
+
+    observations, student_observations, actions, action_mean, action_sigma   floats [T, N, D]
+    valid_mask       bool [T, N]
+    trajectory_id    int64 [T, N]
+    other arrays     [T, N] or [T, N, D], of any dtype that a store can hold
+
+A compact file ``[M, 1, D]`` is a grid of one environment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+
+from mosaic_collect.errors import CorruptExportError, InputError
+from mosaic_collect.export.compare import provenance
+from mosaic_collect.export.npy_scan import NpyFile, StoredArray
+from mosaic_collect.parsing import MAX_ENVS
+from mosaic_collect.schema import (
+    MOSAIC_FIELDS,
+    MOSAIC_SIGMA,
+    TRAJECTORY_ID,
+    VALID_MASK,
+    Field,
+    Schema,
+)
+
+#: The field that keeps a file's trajectory ids, as the writer numbers its own.
+SOURCE_ID = "source_trajectory_id"
+
+
+@dataclass(frozen=True)
+class Contents:
+    """A file that can become a store.
+
+    Attributes:
+        file: As scanned.
+        schema: Of the store.
+        num_steps: T.
+        num_envs: N.
+        arrays: Per field of the schema, where its values lie.
+        mask: Where the mask lies; None: every pair is valid.
+        id_field: The field that holds the file's trajectory ids, if it has any.
+    """
+
+    file: NpyFile
+    schema: Schema
+    num_steps: int
+    num_envs: int
+    arrays: dict[str, StoredArray]
+    mask: StoredArray | None
+    id_field: str | None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all values, the mask's too."""
+        mask = 0 if self.mask is None else self.mask.nbytes
+        return mask + sum(array.nbytes for array in self.arrays.values())
+
+
+def check_contents(file: NpyFile) -> Contents:
+    """Hold a scanned file against what a store can be made of.
+
+    Raises:
+        CorruptExportError: Naming every key at fault, what was expected and what is there.
+    """
+    problems = list(_missing(file)) or list(_misshapen(file))
+    if problems:
+        raise CorruptExportError(f"{file.path}: cannot become a store: " + "; ".join(problems))
+    names = _field_names(file)
+    try:
+        schema = Schema(tuple(_field(name, file.arrays[key], file) for name, key in names.items()))
+    except InputError as error:
+        raise CorruptExportError(f"{file.path}: cannot become a store: {error}") from error
+    num_steps, num_envs = _leading(file)
+    return Contents(
+        file=file,
+        schema=schema,
+        num_steps=num_steps,
+        num_envs=num_envs,
+        arrays={name: file.arrays[key] for name, key in names.items()},
+        mask=file.arrays.get(VALID_MASK),
+        id_field=next((name for name, key in names.items() if key == TRAJECTORY_ID), None),
+    )
+
+
+def _missing(file: NpyFile) -> Iterator[str]:
+    """What must be there. Our own exports may hold any fields; others are MOSAIC's."""
+    have = ", ".join(sorted(file.arrays)) or "no array"
+    if provenance(file) is None:
+        if not {"observations", "student_observations"} & set(file.arrays):
+            yield f"expected observations or student_observations, got {have}"
+        if "actions" not in file.arrays:
+            yield f"expected actions, got {have}"
+    elif not set(file.arrays) - {VALID_MASK}:
+        yield f"expected at least one field, got {have}"
+    metadata = file.plain.get("metadata")
+    told = metadata.get("has_valid_mask") if isinstance(metadata, dict) else None
+    if told is True and VALID_MASK not in file.arrays:
+        yield "the metadata tells of a valid_mask, and there is none"
+
+
+def _misshapen(file: NpyFile) -> Iterator[str]:
+    leading = _leading(file)
+    if not (len(leading) == 2 and leading[0] >= 1 and 1 <= leading[1] <= MAX_ENVS):
+        key = _first(file)
+        yield f"{key}: expected [T, N, D], N at most {MAX_ENVS}, got {file.arrays[key].shape}"
+        return
+    for key, array in file.arrays.items():
+        axes = _expected_axes(key)
+        whole = array.shape[:2] == leading and len(array.shape) in axes and 0 not in array.shape
+        if not whole:
+            form = " or ".join(str([*leading, "D"][:n]) for n in axes).replace("'", "")
+            yield f"{key}: expected {form}, got {list(array.shape)}"
+        kinds = _expected_kinds(key)
+        if array.dtype.kind not in kinds:
+            yield f"{key}: expected {_KINDS[kinds]}, got {array.dtype}"
+
+
+_KINDS = {"f": "floats", "b": "bool", "i": "whole numbers", "biuf": "numbers"}
+
+
+def _expected_axes(key: str) -> tuple[int, ...]:
+    if key in (VALID_MASK, TRAJECTORY_ID):
+        return (2,)
+    return (3,) if key in MOSAIC_FIELDS else (2, 3)
+
+
+def _expected_kinds(key: str) -> str:
+    if key in MOSAIC_FIELDS:
+        return "f"
+    return {VALID_MASK: "b", TRAJECTORY_ID: "i"}.get(key, "biuf")
+
+
+def _first(file: NpyFile) -> str:
+    """The key whose shape the others are held against: MOSAIC's first, else the file's."""
+    return next((name for name in MOSAIC_FIELDS if name in file.arrays), next(iter(file.arrays)))
+
+
+def _leading(file: NpyFile) -> tuple[int, ...]:
+    return file.arrays[_first(file)].shape[:2]
+
+
+def _field_names(file: NpyFile) -> dict[str, str]:
+    """Field -> key, MOSAIC's in its order, then the file's others; the mask is no field."""
+    others = [key for key in file.arrays if key not in (*MOSAIC_FIELDS, VALID_MASK)]
+    keys = [*(key for key in MOSAIC_FIELDS if key in file.arrays), *others]
+    taken = {key.lower() for key in keys}
+    numbered = (SOURCE_ID if n == 1 else f"{SOURCE_ID}_{n}" for n in count(1))
+    free = next(name for name in numbered if name not in taken)
+    return {free if key == TRAJECTORY_ID else key: key for key in keys}
+
+
+def _field(name: str, array: StoredArray, file: NpyFile) -> Field:
+    """With the default that ``Schema.mosaic`` gives it, so that a collection can go on."""
+    default: float | str | None = None
+    actions = file.arrays.get("actions")
+    alike = actions is not None and (actions.shape, actions.dtype) == (array.shape, array.dtype)
+    if name == "action_mean" and alike:
+        default = "actions"
+    if name == "action_sigma":
+        default = MOSAIC_SIGMA
+    dim = array.shape[2] if len(array.shape) == 3 else None
+    return Field(name=name, dim=dim, dtype=array.dtype.name, default=default)

@@ -1,0 +1,181 @@
+"""An interrupted import goes on where its committed steps end, with the same file only."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter, import_npy
+from mosaic_collect.errors import (
+    CorruptExportError,
+    StoreMismatchError,
+    StoreNotFoundError,
+    WriteError,
+)
+from mosaic_collect.importing.source import SourceFile
+from mosaic_collect.metadata import COLLECTING, COMPLETE
+from mosaic_collect.schema import VALID_MASK
+from tests import helpers
+from tests.importing import files
+
+RING: dict[str, Any] = {"buffer_mb": 0.003}  # blocks of some steps
+
+
+def interrupted(npy: str, made: str, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """An import in which the step behind ``after`` others is interrupted."""
+    add, left = TrajectoryWriter.add_step, [after]
+
+    def counted(self: TrajectoryWriter, **rows: Any) -> None:
+        if not left[0]:
+            raise KeyboardInterrupt
+        left[0] -= 1
+        add(self, **rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrajectoryWriter, "add_step", counted)
+        with pytest.raises(KeyboardInterrupt):
+            import_npy(npy, made, **RING)
+
+
+def assert_whole(made: str, data: dict[str, Any]) -> None:
+    dataset = TrajectoryDataset(made)
+    assert dataset.status == COMPLETE
+    for name in (*files.NAMES, VALID_MASK):
+        helpers.assert_same(dataset.read(name), data[name], name)
+
+
+@pytest.mark.parametrize("after", [0, 1, 4, 7, 10])
+def test_what_was_added_stays_and_the_rest_comes(
+    npy: str, made: str, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    data = files.save(npy)
+    interrupted(npy, made, monkeypatch, after)
+    dataset = TrajectoryDataset(made)
+    assert (dataset.num_steps, dataset.status) == (after, COLLECTING)
+    report = import_npy(npy, made, resume=True, **RING)
+    assert (report.first_step, report.num_steps) == (after, 11)
+    assert any(f"went on at step {after}" in n for n in report.notes) == (after > 0)
+    assert_whole(made, data)
+
+
+def test_twice_and_with_a_file_that_was_moved(
+    npy: str, made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = files.save(npy)
+    interrupted(npy, made, monkeypatch, 3)
+    moved = npy.replace("expert", "moved")
+    os.rename(npy, moved)
+    import_npy(moved, made, resume=True)
+    report = import_npy(moved, made, resume=True)
+    assert report.first_step == report.num_steps == 11
+    assert "all steps were there already" in report.notes
+    assert_whole(made, data)
+    assert TrajectoryDataset(made).metadata["imported_from"]["path"] == moved
+
+
+def test_trajectories_open_there_go_on_under_new_ids(
+    npy: str, made: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ids = np.zeros((11, 4), np.int64) + np.arange(4)
+    ids[6:, 1] = 9
+    files.save(npy, trajectory_id=ids)
+    interrupted(npy, made, monkeypatch, 3)
+    report = import_npy(npy, made, resume=True)
+    dataset = TrajectoryDataset(made)
+    helpers.assert_same(dataset.read("source_trajectory_id"), ids)
+    assert report.num_trajectories == 1
+    assert helpers.ids(dataset)[[2, 3, 6]].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [4, 8, 6, 7]]
+
+
+def test_a_store_that_was_killed_before_its_first_document(npy: str, made: str) -> None:
+    data = files.save(npy)
+    os.mkdir(made)
+    import_npy(npy, made, resume=True)
+    assert_whole(made, data)
+
+
+def test_no_store_there(npy: str, made: str) -> None:
+    files.save(npy)
+    with pytest.raises(StoreNotFoundError):
+        import_npy(npy, made, resume=True)
+    assert not os.path.exists(made)
+
+
+def test_another_file_is_refused(npy: str, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = files.save(npy)
+    interrupted(npy, made, monkeypatch, 3)
+    before = Path(made, "zarr.json").read_bytes()
+    data["actions"][10, 3, 1] += 1
+    np.save(npy, data)
+    with pytest.raises(StoreMismatchError, match=r"another file.*sha256"):
+        import_npy(npy, made, resume=True)
+    files.save(npy, more=np.zeros((11, 4), np.float32))
+    with pytest.raises(StoreMismatchError, match=r"another file.*nbytes"):
+        import_npy(npy, made, resume=True)
+    assert Path(made, "zarr.json").read_bytes() == before
+
+
+def test_a_store_that_is_no_import_is_refused(npy: str, made: str) -> None:
+    files.save(npy)
+    helpers.record(made, 3)
+    with pytest.raises(StoreMismatchError, match="not imported"):
+        import_npy(npy, made, resume=True)
+
+
+def test_an_import_that_was_gone_on_with_is_refused(npy: str, made: str) -> None:
+    data = files.save(npy)
+    import_npy(npy, made)
+    with TrajectoryWriter(made, resume=True) as writer:
+        writer.add_step(**{name: data[name][0] for name in files.NAMES})
+    with pytest.raises(StoreMismatchError, match="at most 11 steps, got 12"):
+        import_npy(npy, made, resume=True)
+
+
+@pytest.mark.parametrize("how", ["changed", "cut off"])
+def test_a_file_that_changes_meanwhile_leaves_no_complete_store(
+    npy: str, made: str, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    data = files.save(npy)
+    whole = npy + ".copy"
+    shutil.copy2(npy, whole)
+    digest = SourceFile.sha256
+
+    def then_changed(self: SourceFile, progress: Any) -> str:
+        found = digest(self, progress)
+        if how == "cut off":
+            os.truncate(npy, 500)
+        else:
+            os.utime(npy, ns=(1, 1))
+        return found
+
+    monkeypatch.setattr(SourceFile, "sha256", then_changed)
+    with pytest.raises(CorruptExportError, match="was changed while"):
+        import_npy(npy, made)
+    monkeypatch.setattr(SourceFile, "sha256", digest)
+    assert TrajectoryDataset(made).status == COLLECTING
+    os.replace(whole, npy)
+    import_npy(npy, made, resume=True)
+    assert_whole(made, data)
+
+
+def test_a_disk_that_says_no(npy: str, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = files.save(npy)
+    replaced = os.replace
+
+    def full(source: Any, target: Any) -> None:
+        if os.path.basename(target) == "c.1.0.0":
+            raise OSError(28, "No space left on device", target)
+        replaced(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        with pytest.raises(WriteError, match="resume=True"):
+            import_npy(npy, made, **RING)
+    assert 0 < TrajectoryDataset(made).num_steps < 11
+    import_npy(npy, made, resume=True, **RING)
+    assert_whole(made, data)
