@@ -142,7 +142,7 @@ class DeviceStaging:
         self._tensors: dict[int, dict[str, torch.Tensor]] = {}
 
     def new_block(self) -> Block:
-        """One more slot for the ring, page-locked."""
+        """One more slot for the ring, page-locked, to be filled first."""
         tensors = {
             n: self._streams.pinned(self._grids[n].buffer_shape, self._dtype(n))
             for n in self._names

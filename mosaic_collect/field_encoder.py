@@ -83,16 +83,17 @@ class FieldEncoder:
         """
         data = values.reshape(-1).view(np.uint8)
         if not self._by_hand or data.nbytes < _SMALL_NBYTES:
-            return self._compressed(values)
+            return self.compressed(values)
         if self._encoded % _DECISION == 0:
             self._decide(values, data)
         self._encoded += 1
         if self._raw:
             return Encoded(raw_frame(data), [values])
         found = None if self._pattern is None else self._repeating(values, self._pattern)
-        return found or self._compressed(values)
+        return found or self.compressed(values)
 
-    def _compressed(self, values: NDArray[Any]) -> Encoded:
+    def compressed(self, values: NDArray[Any]) -> Encoded:
+        """The same by the compressor alone."""
         return Encoded([self._codec.compress(values)], [values])
 
     def _decide(self, values: NDArray[Any], data: Bytes) -> None:

@@ -41,10 +41,13 @@ class FieldGrid:
 
     @classmethod
     def plan(cls, field: Field, num_envs: int, block_steps: int) -> FieldGrid:
-        """Chunks of about ``CHUNK_NBYTES``, as even as they can be so that little is padded."""
-        most = max(1, CHUNK_NBYTES // (field.row_nbytes * block_steps))
-        chunks = -(-num_envs // min(most, num_envs))
-        return cls(field, num_envs, block_steps, -(-num_envs // chunks))
+        """Chunks of half of ``CHUNK_NBYTES`` to all of it, so that the least is padded.
+
+        Padding costs as much as environments do where the values do not compress.
+        """
+        most = min(num_envs, max(1, CHUNK_NBYTES // (field.row_nbytes * block_steps)))
+        sizes = range(most, most // 2, -1)
+        return cls(field, num_envs, block_steps, min(sizes, key=lambda size: -num_envs % size))
 
     @property
     def chunks(self) -> int:

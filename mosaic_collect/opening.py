@@ -50,7 +50,7 @@ class OpenStore:
         state: As committed, without this run.
         run: This run's entry.
         staging: Copies steps into blocks.
-        free: The ring's free slots.
+        free: The ring's free slots; at most one of them is filled yet.
         partial: The last block, loaded, if it is not full.
         partial_counts: Of its committed rows.
         ring_nbytes: Bytes of the ring.
@@ -141,6 +141,7 @@ def _prepare(
     grids = state.grids()
     staging = _staging(grids, state.num_envs, device)
     free = [staging.new_block() for _ in range(slots)]
+    free[-1].fill()  # the others are filled while steps come in
     partial, counts = None, Counts.zero(float_names(grids))
     if state.committed_steps % state.block_steps:
         partial = free.pop()

@@ -69,7 +69,7 @@ class Pipeline:
         folder: The store's files.
         state: As committed; counts of full blocks are carried on from it.
         grids: All stored fields' cuttings.
-        blocks: The ring's slots, all free.
+        blocks: The ring's slots, all free; those that are not filled are, first of all.
         threads: Of the compressing pool.
         partial: Counts of the committed rows of the last, partial block, if there is one.
         at_rest: Called when nothing will be written any more.
@@ -92,7 +92,8 @@ class Pipeline:
         self._newest = partial
         self._newest_index = state.committed_steps // state.block_steps
         self._encoded_steps = self.committed_steps = state.committed_steps
-        self._free = list(blocks)
+        self._free = [block for block in blocks if block.filled]
+        self._unfilled = [block for block in blocks if not block.filled]
         # Per slot, the job that will free it: of jobs queued twice, the later one.
         self._holder: dict[int, Job] = {}
         self._failure: BaseException | None = None
@@ -274,6 +275,7 @@ class Pipeline:
     def _commit_all(self) -> None:
         with_shards = False
         try:
+            self._fill_ring()
             while (item := self._to_commit.get()) is not None:
                 try:
                     if self._stopped:
@@ -289,6 +291,14 @@ class Pipeline:
                 self._at_work["committer"] = "idle"
         finally:
             self._at_rest()
+
+    def _fill_ring(self) -> None:
+        """Here, since there is nothing to commit before the first block is full."""
+        while self._unfilled and not self._stopped:
+            block = self._unfilled.pop()
+            block.fill()
+            self._free.append(block)
+            self._tell()
 
     def _finish(self, shard: ShardFile | ShardLink) -> None:
         self._at_work["committer"] = f"the sync of {shard.path}"

@@ -36,6 +36,7 @@ class Block:
         arrays: The buffers.
         index: Which block of the store it holds.
         count: Steps staged so far.
+        filled: Whether ``fill`` was called; before that its memory is nobody's.
         wait_ready: Returns when all staged values have arrived in ``arrays``.
     """
 
@@ -44,11 +45,17 @@ class Block:
         self.index = -1
         self.count = 0
         self.wait_ready: Callable[[], None] = _nothing
+        self.filled = False
         self._grids = grids
-        for name, array in arrays.items():
-            # Written now, though zeros could be had untouched: the block's first step would wait
-            # for all of its memory otherwise, tens of milliseconds in the middle of a simulation.
-            array[...] = grids[name].field.fill_value
+
+    def fill(self) -> None:
+        """Put the fill value everywhere, before the first use.
+
+        Though zeros could be had untouched: the block's first step would wait for all of its
+        memory then, tens of milliseconds in the middle of a simulation.
+        """
+        self.clear_tail(0)
+        self.filled = True
 
     def start(self, index: int, trajectory_ids: NDArray[np.int64]) -> None:
         """Begin another block; every step has these trajectory ids until ``set_ids``."""
@@ -77,7 +84,7 @@ class HostStaging:
         self._grids, self._num_envs = grids, num_envs
 
     def new_block(self) -> Block:
-        """One more slot for the ring."""
+        """One more slot for the ring, to be filled first."""
         return Block(host_arrays(self._grids), self._grids)
 
     def begin(self, block: Block) -> None:

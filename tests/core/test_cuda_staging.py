@@ -66,6 +66,8 @@ class Recording:
         self.schema = schema
         self.staging = DeviceStaging(grids, N, streams)
         self.slots = [self.staging.new_block() for _ in range(SLOTS)]
+        for slot in self.slots:
+            slot.fill()
         self.busy: list[Any] = []
         self.taken: dict[int, dict[str, np.ndarray]] = {}
 

@@ -47,13 +47,13 @@ def encoder() -> FieldEncoder:
 def compressed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Sizes of the chunks that were left to the compressor."""
     seen: list[int] = []
-    inner = FieldEncoder._compressed
+    inner = FieldEncoder.compressed
 
     def spy(self: FieldEncoder, values: np.ndarray) -> object:
         seen.append(values.nbytes)
         return inner(self, values)
 
-    monkeypatch.setattr(FieldEncoder, "_compressed", spy)
+    monkeypatch.setattr(FieldEncoder, "compressed", spy)
     return seen
 
 

@@ -17,7 +17,9 @@ SCHEMA = Schema((Field(name="a", dim=2), Field(name="b", dtype="int8")))
 def make() -> tuple[HostStaging, Block]:
     grids = {f.name: FieldGrid(f, N, S, chunk_envs=2) for f in SCHEMA.stored}
     staging = HostStaging(grids, N)
-    return staging, staging.new_block()
+    block = staging.new_block()
+    block.fill()
+    return staging, block
 
 
 def test_a_new_block_is_fill_value_and_padded() -> None:
