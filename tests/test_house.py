@@ -24,7 +24,7 @@ CORE = (
     *("schema", "budget", "lock", "lazy", "signals"),
     *("grid", "codec", "inputs"),
     *("shard", "stats", "staging", "metadata", "cuda_staging"),
-    *("parsing", "jsonvalues", "reading", "trajectories", "truncation", "encoder"),
+    *("parsing", "jsonvalues", "reading", "trajectories", "truncation", "ends", "encoder"),
     *("commit", "verify", "pipeline", "opening"),
     *("writer", "dataset"),
 )
