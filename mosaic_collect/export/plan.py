@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.ends import failed_ids
 from mosaic_collect.errors import (
     ExportError,
     IncompleteStoreError,
@@ -39,6 +40,7 @@ class Options:
     allow_incomplete: bool = False
     allow_nonfinite: bool = False
     exclude_truncated: bool = False
+    exclude_failed: bool = False
     skip_damaged: bool = False
 
 
@@ -106,6 +108,7 @@ def _check_options(options: Options) -> None:
     compact_only = {
         "max_pairs": options.max_pairs is not None,
         "exclude_truncated": options.exclude_truncated,
+        "exclude_failed": options.exclude_failed,
         "skip_damaged": options.skip_damaged,
     }
     asked = [name for name, value in compact_only.items() if value]
@@ -128,7 +131,7 @@ def _chosen_fields(state: StoreState, options: Options) -> list[Field]:
     stored = state.schema.stored
     if options.fields is None:
         ours = [f for f in state.schema.fields if f.name in MOSAIC_FIELDS]
-        return ours or list(state.schema.fields)
+        return ours or [state.schema[name] for name in state.schema.names]
     names = [options.fields] if isinstance(options.fields, str) else list(options.fields)
     for name in names:
         state.schema[name]
@@ -163,7 +166,8 @@ def _layout(state: StoreState, nonfinite: dict[str, int], options: Options) -> s
             )
         return GRID
     all_valid = state.num_valid == state.num_pairs
-    plain = options.max_pairs is None and not (options.exclude_truncated or options.skip_damaged)
+    excluding = options.exclude_truncated or options.exclude_failed or options.skip_damaged
+    plain = options.max_pairs is None and not excluding
     if options.layout == AUTO and all_valid and plain and not nonfinite:
         return GRID
     if options.fields is not None and VALID_MASK in options.fields:
@@ -184,6 +188,7 @@ def _rules(
         finite_fields=floats if options.skip_damaged else list(nonfinite),
         skip_damaged=options.skip_damaged,
         truncated_ids=_truncated(dataset) if options.exclude_truncated else None,
+        failed_ids=failed_ids(dataset.path, dataset.state) if options.exclude_failed else None,
         max_pairs=options.max_pairs,
         seed=options.seed,
     )

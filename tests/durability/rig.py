@@ -11,7 +11,14 @@ import numpy as np
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.ends import end_problems
 from mosaic_collect.files import is_temp_name
-from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.schema import (
+    ENDED,
+    FAILED,
+    GOES_ON,
+    TRAJECTORY_END,
+    TRAJECTORY_ID,
+    VALID_MASK,
+)
 from tests.helpers import assert_same, buffer_mb, expected, mask, rows
 
 NUM_ENVS = 2
@@ -52,8 +59,21 @@ def check(path: str) -> int:
     assert_same(dataset.read(VALID_MASK), want, VALID_MASK)
     assert dataset.num_valid == np.count_nonzero(want)
     check_ids(dataset.read(TRAJECTORY_ID), dataset.state.next_trajectory_id)
-    assert end_problems(path, dataset.state) == []
+    if dataset.schema.has_ends:
+        check_ends(path, dataset)
     return steps
+
+
+def how(step: int) -> int:
+    """How trajectories of a tiny store end at that step."""
+    return FAILED if step % 2 else ENDED
+
+
+def check_ends(path: str, dataset: TrajectoryDataset) -> None:
+    """Ends stand at last rows, as many as are committed, and are those of their steps."""
+    assert end_problems(path, dataset.state) == []
+    for step, ends in enumerate(dataset.read(TRAJECTORY_END)):
+        assert set(ends.tolist()) <= {GOES_ON, how(step)}
 
 
 def check_ids(ids: np.ndarray, next_id: int) -> None:

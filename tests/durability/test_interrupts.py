@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, Schema
+from mosaic_collect.schema import FAILED, TRAJECTORY_END, TRAJECTORY_ID, Schema
 from tests.durability.figures import count
-from tests.durability.rig import TINY, TINY_ENDS, add_tiny, check, check_resume, open_tiny
+from tests.durability.rig import TINY, TINY_ENDS, add_tiny, check, check_resume, how, open_tiny
 
 MODULES = ("writer.py", "pipeline.py", "trajectories.py", "staging.py")
 SCHEMAS = [pytest.param(TINY, id="ids"), pytest.param(TINY_ENDS, id="ends")]
@@ -67,7 +67,7 @@ class Session:
     Attributes:
         added: Steps whose ``add_step`` returned.
         ended: Environment 0's ends that returned, as the step after which each came; it failed
-            there if the step's number is odd.
+            there if ``how`` says so.
         maybe: Where an end was interrupted.
     """
 
@@ -89,7 +89,8 @@ class Session:
             elif call == "e":
                 last = self.writer.num_steps - 1
                 self.maybe.add(last)
-                failed = [0] * (last % 2) if self.writer.schema.has_ends else None
+                failed = [0] if how(last) == FAILED else []
+                failed = failed if self.writer.schema.has_ends else None
                 self.writer.end_trajectories([0], failed)
                 self.ended.add(last)
             elif call == "c":
@@ -113,7 +114,7 @@ class Session:
         """All that returned, those of the last step, too."""
         told = np.flatnonzero(ends[:, 0])
         assert self.ended <= set(told.tolist()) <= self.maybe
-        assert ends[told, 0].tolist() == [FAILED if s % 2 else ENDED for s in told]
+        assert ends[told, 0].tolist() == [how(step) for step in told]
         assert not ends[:, 1].any()
 
 

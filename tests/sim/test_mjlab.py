@@ -14,6 +14,7 @@ from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.export.compare import verify_export
+from mosaic_collect.schema import ENDED, GOES_ON
 from mosaic_collect.verify import verify_store
 from tests.sim import mjlab_case
 from tests.sim.mjlab_case import EXPERT, ROWS, TASK, Case, make_case, trajectories
@@ -72,6 +73,8 @@ def test_passes_end_it_and_idle_environments_do_not_count(passes: str) -> None:
     np.testing.assert_array_equal(dataset.read("valid_mask"), mask)
     assert dataset.status == "complete"
     assert dataset.num_trajectories == 4
+    ends = dataset.read("trajectory_end")
+    assert ends[ends != GOES_ON].tolist() == [ENDED] * 4
 
 
 def test_observations_move_with_the_reference(passes: str) -> None:
