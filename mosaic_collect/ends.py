@@ -100,12 +100,14 @@ class _Check:
 
     def __init__(self, state: StoreState) -> None:
         self._state = state
-        first_steps = [run.first_step for run in state.runs]
-        self._new_run = set(first_steps)
+        starts = [run.first_step for run in state.runs]
+        stops = [*starts[1:], state.committed_steps]
+        self._starts = set(starts)
         #: The last row of each run, and which trajectories were still open by then.
         self._stops = {
             stop - 1: open_envs(run.open_envs, state.num_envs)
-            for run, stop in zip(state.runs, [*first_steps[1:], state.committed_steps], strict=True)
+            # A store of zero steps has no run.
+            for run, stop in zip(state.runs, stops, strict=False)
             if stop > run.first_step
         }
         self._last_ids = np.zeros(state.num_envs, np.int64)
@@ -120,7 +122,7 @@ class _Check:
             self._note(part.steps.start, f"expected {GOES_ON}, {ENDED} or {FAILED}")
         before = np.concatenate([self._last_ends[None, columns], part.ends]) != GOES_ON
         changed = np.diff(np.concatenate([self._last_ids[None, columns], ids]), axis=0) != 0
-        inner = np.array([step not in self._new_run for step in part.steps])
+        inner = np.array([step not in self._starts for step in part.steps])
         if part.steps.start == 0:
             changed[0] = before[0] = False  # before the first row there is none
         self._note_first(part, before[:-1] & ~changed, "an end, but the trajectory goes on")
