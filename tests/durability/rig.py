@@ -102,7 +102,8 @@ def check_documents(path: str) -> None:
 def check_resume(path: str, steps: int) -> None:
     """A writer goes on after these steps and leaves a store without debris."""
     resume = os.path.exists(path)
-    with open_tiny(path, None if resume else TINY, resume=resume) as writer:
+    born = resume and TrajectoryDataset(path).fields
+    with open_tiny(path, None if born else TINY, resume=resume) as writer:
         assert writer.num_steps == steps, f"resumed at {writer.num_steps}, read {steps}"
         add_tiny(writer, 3)
     assert check(path) == steps + 3
