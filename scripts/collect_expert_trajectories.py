@@ -168,6 +168,8 @@ def export(plan: Plan, layout: str, exclude_falls: bool) -> None:
     print(
         f"{plan.npy}: {report.num_pairs} pairs, {report.layout}, {report.file_nbytes / 1e9:.2f} GB"
     )
+    if exclude_falls:
+        print(f"  {report.left_out.failed} pairs of trajectories that fell are left out")
     for note in report.notes:
         print(f"  {note}")
 
