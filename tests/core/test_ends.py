@@ -7,6 +7,7 @@ import re
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -232,35 +233,69 @@ def test_ends_do_nothing_to_the_shards_of_a_store_without_the_field(store: str) 
         assert _shards(store) == before
 
 
+class Gate:
+    """Holds the encoder at a block's chunks, and sees whether ends change there meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self.changed: list[bool] = []
+        encode = BlockEncoder.encode
+
+        def waiting(encoder: BlockEncoder, task: Any) -> Any:
+            self._wait(encoder)
+            return encode(encoder, task)
+
+        monkeypatch.setattr(BlockEncoder, "encode", waiting)
+
+    def _wait(self, encoder: BlockEncoder) -> None:
+        ends = encoder._block.arrays[TRAJECTORY_END]
+        before = ends.copy()
+        self.reached.set()
+        assert self.opened.wait(30)
+        self.changed.append(bool((ends != before).any()))
+
+    def assert_waits(self, call: Callable[[], object]) -> None:
+        """The call returns when the gate is opened, and not before; nothing changed by then."""
+        assert self.reached.wait(30)
+        caller = threading.Thread(target=call)
+        caller.start()
+        caller.join(0.2)
+        assert caller.is_alive()
+        self.opened.set()
+        caller.join(30)
+        assert not caller.is_alive()
+        assert self.changed
+        assert not any(self.changed)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
 def test_no_byte_changes_while_the_block_is_encoded(
-    store: str, monkeypatch: pytest.MonkeyPatch
+    store: str, monkeypatch: pytest.MonkeyPatch, steps: int
 ) -> None:
     """An end waits for a commit that reads the last row."""
-    reading, go_on = threading.Event(), threading.Event()
-    encode = BlockEncoder.encode
-    seen: list[bool] = []
-
-    def slow(self: BlockEncoder, task: object) -> object:
-        values = self._block.arrays[TRAJECTORY_END].copy()
-        reading.set()
-        assert go_on.wait(30)
-        seen.append(bool((self._block.arrays[TRAJECTORY_END] == values).all()))
-        return encode(self, task)  # type: ignore[arg-type]
-
+    gate = Gate(monkeypatch)
     with open_ends(store, threads=1) as writer:
-        add_own(writer, 0)
-        monkeypatch.setattr(BlockEncoder, "encode", slow)
+        add_own(writer, *range(steps))
         writer._commit_partial(wait=False)
-        assert reading.wait(30)
-        ending = threading.Thread(target=writer.end_trajectories, args=([0], [0]))
-        ending.start()
-        ending.join(0.2)
-        assert ending.is_alive()
-        go_on.set()
-        ending.join(30)
-    assert seen
-    assert all(seen)
-    assert_ends(store, 1, (0, 0, FAILED))
+        gate.assert_waits(lambda: writer.end_trajectories([0], [0]))
+    assert_ends(store, steps, (steps - 1, 0, FAILED))
+
+
+def test_nor_of_a_full_block_that_an_interrupted_add_step_left(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block is queued, and is the current one still."""
+    gate = Gate(monkeypatch)
+    with open_ends(store, threads=1) as writer:
+        add_own(writer, 0, 1, 2)
+        submit = Pipeline.submit
+        with monkeypatch.context() as patch:
+            patch.setattr(Pipeline, "submit", lambda *a: (submit(*a), _interrupt()))
+            with pytest.raises(KeyboardInterrupt):
+                add_own(writer, 3)
+        gate.assert_waits(lambda: writer.end_trajectories([0], [0]))
+        add_own(writer, 3)
+    assert_ends(store, 4, (2, 0, FAILED))
 
 
 @pytest.mark.parametrize("buffer_mb", [None, 0.0002])
@@ -273,7 +308,9 @@ def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
     with open_ends(store, **options) as writer:
         border = writer.block_steps
         assert (buffer_mb is None) or len(writer._pipeline._free) == 1
-        add_own(writer, *range(border))
+        add_own(writer, 0)
+        writer.end_trajectories([1])
+        add_own(writer, *range(1, border))
         home = writer._pipeline if where == "free_block" else writer._staging
         with monkeypatch.context() as patch:
             patch.setattr(home, where, _interrupt)
@@ -284,11 +321,12 @@ def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
         writer.end_trajectories([3])
         writer.checkpoint()
         told = [(border - 1, 0, ENDED), (border - 1, 2, FAILED), (border - 1, 3, ENDED)]
+        told.append((0, 1, ENDED))
         assert_ends(store, border, *told)
         add_own(writer, *range(border, 3 * border + 1))
     assert_ends(store, 3 * border + 1, *told)
     got = ids(TrajectoryDataset(store))
-    assert (got[border - 1] != got[border]).tolist() == [True, False, True, True]
+    assert (got[border - 1] != got[border]).tolist() == [True, border == 1, True, True]
 
 
 def _interrupt(*args: object) -> None:
