@@ -13,7 +13,7 @@ from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.metadata import COMPLETE
 from mosaic_collect.motions import MotionQueue, file_sha256, find_motions, missing_motions
-from mosaic_collect.rollout import EpisodeAccount, collect, teacher_rows
+from mosaic_collect.rollout import EpisodeAccount, collect, collected_schema, teacher_rows
 from mosaic_collect.schema import Field, Schema
 from mosaic_collect.writer import TrajectoryWriter
 
@@ -110,7 +110,7 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         _refuse_changes(_about(options, queue), told, options)
     simulation = MjlabSimulation(_simulation_options(options, known), queue)
     try:
-        steps = _record(options, simulation, queue, on_step)
+        steps = _record(options, simulation, queue, known, on_step)
     finally:
         simulation.close()
     return CollectResult(steps, False, *_ends(queue))
@@ -120,6 +120,7 @@ def _record(
     options: CollectOptions,
     simulation: MjlabSimulation,
     queue: MotionQueue | None,
+    known: TrajectoryDataset | None,
     on_step: Watch | None,
 ) -> int:
     policy = simulation.policy(options.checkpoint)
@@ -128,7 +129,7 @@ def _record(
     about = {**_about(options, queue), "groups": groups, "runner_cfg": simulation.runner_cfg}
     with TrajectoryWriter(
         options.output,
-        _schema(simulation, groups, student, queue),
+        collected_schema(_schema(simulation, groups, student, queue), known),
         simulation.num_envs,
         device=simulation.device,
         buffer_mb=options.buffer_mb,

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.inputs import is_tensor
-from mosaic_collect.schema import TRAJECTORY_ID
-from mosaic_collect.staging import Block, host_arrays
+from mosaic_collect.staging import HOST_FIELDS, Block, host_arrays
 
 _TORCH_DTYPES: dict[str, torch.dtype] = {
     n: getattr(torch, n)
@@ -128,14 +127,14 @@ class CudaStreams:
 class DeviceStaging:
     """Stages on a device and hands blocks to the host asynchronously.
 
-    The same calls as ``HostStaging``. Trajectory ids are the writer's own and go straight to the
-    host block.
+    The same calls as ``HostStaging``. Trajectories' ids and ends are the writer's own and go
+    straight to the host block.
     """
 
     def __init__(self, grids: Mapping[str, FieldGrid], num_envs: int, streams: Streams) -> None:
         self._streams, self._num_envs = streams, num_envs
         self._grids = grids
-        self._names = [n for n in grids if n != TRAJECTORY_ID]
+        self._names = [n for n in grids if n not in HOST_FIELDS]
         self._buffers = [self._device_buffers() for _ in range(2)]
         self._copied: list[Any] = [None, None]
         self._turn = 0
@@ -147,9 +146,9 @@ class DeviceStaging:
             n: self._streams.pinned(self._grids[n].buffer_shape, self._dtype(n))
             for n in self._names
         }
-        ids = {TRAJECTORY_ID: self._grids[TRAJECTORY_ID]}
+        own = {n: self._grids[n] for n in HOST_FIELDS if n in self._grids}
         arrays: dict[str, NDArray[Any]] = {n: t.numpy() for n, t in tensors.items()}
-        block = Block({**arrays, **host_arrays(ids)}, self._grids)
+        block = Block({**arrays, **host_arrays(own)}, self._grids)
         self._tensors[id(block)] = tensors
         return block
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.schema import VALID_MASK, Field, Schema
+from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END, VALID_MASK, Field, Schema
 
 _MASK = Field(name=VALID_MASK, dtype="bool")
 
@@ -36,7 +36,7 @@ class StepCheck:
 
     def __init__(self, schema: Schema, num_envs: int) -> None:
         self._num_envs = num_envs
-        self._fields = {f.name: f for f in schema.fields}
+        self._fields = {f.name: f for f in schema.fields if f.name != TRAJECTORY_END}
         self._required = [f.name for f in schema.fields if f.default is None]
         self._optional = [f.name for f in schema.fields if f.default is not None]
 
@@ -61,8 +61,7 @@ class StepCheck:
         for name, value in rows.items():
             field = self._fields.get(name)
             if field is None:
-                known = ", ".join(self._fields)
-                problems.append(f"{name}: unknown field; the fields are: {known}")
+                problems.append(_unknown(name, self._fields))
             else:
                 problems += _value_problems(field, value, self._num_envs)
         if mask is not None:
@@ -75,8 +74,16 @@ class StepCheck:
         return {name: name in rows for name in self._optional}
 
 
-def env_indices(env_ids: Any, num_envs: int) -> NDArray[np.int64]:
+def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[np.int64]:
     """Environments a caller names: whole numbers, or a bool mask of shape ``(num_envs,)``.
+
+    Args:
+        env_ids: So named.
+        num_envs: Environments, N.
+        what: The argument's name, for errors.
+
+    Returns:
+        Ascending.
 
     Raises:
         InputError: Other types, numbers out of ``0..num_envs-1``, or one of them twice.
@@ -84,22 +91,50 @@ def env_indices(env_ids: Any, num_envs: int) -> NDArray[np.int64]:
     try:
         array = np.asarray(env_ids.detach().cpu() if is_tensor(env_ids) else env_ids)
     except ValueError as error:
-        raise InputError(f"env_ids: expected whole numbers or a bool mask: {error}") from error
+        raise InputError(f"{what}: expected whole numbers or a bool mask: {error}") from error
     if array.dtype == np.bool_:
         if array.shape != (num_envs,):
-            raise InputError(f"env_ids: expected a mask of shape ({num_envs},), got {array.shape}")
+            raise InputError(f"{what}: expected a mask of shape ({num_envs},), got {array.shape}")
         return np.flatnonzero(array).astype(np.int64)
     array = array.reshape(-1)
     if array.size and array.dtype.kind not in "iu":
-        raise InputError(f"env_ids: expected whole numbers or a bool mask, got {array.dtype}")
+        raise InputError(f"{what}: expected whole numbers or a bool mask, got {array.dtype}")
     if array.size and (array.min() < 0 or array.max() >= num_envs):
-        raise InputError(f"env_ids: expected 0..{num_envs - 1}, got {array.min()}..{array.max()}")
+        raise InputError(f"{what}: expected 0..{num_envs - 1}, got {array.min()}..{array.max()}")
     unique = np.unique(array)
     if len(unique) < len(array):
         # Simulators give dones as 0 and 1 of a whole-number type: taken for ids, those would end
         # the wrong trajectories.
-        raise InputError("env_ids: an id is there twice; flags of all environments must be bool")
+        raise InputError(f"{what}: an id is there twice; flags of all environments must be bool")
     return unique.astype(np.int64)
+
+
+def end_codes(
+    envs: NDArray[np.int64], failed: Any, schema: Schema, num_envs: int
+) -> NDArray[np.uint8]:
+    """How the trajectories of these environments ended: ``ENDED`` or ``FAILED``, one an entry.
+
+    Args:
+        envs: Whose trajectories end.
+        failed: Which of them failed, named as ``env_indices`` takes them; None: none.
+        schema: Of the store.
+        num_envs: Environments, N.
+
+    Raises:
+        InputError: ``failed`` names others, or the store has no place for it.
+    """
+    if failed is None:
+        return np.full(len(envs), ENDED, np.uint8)
+    if not schema.has_ends:
+        raise InputError(
+            f"failed: expected None, for the store has no field {TRAJECTORY_END}; a new store has "
+            "it if its schema was made by Schema.with_ends()"
+        )
+    fell = env_indices(failed, num_envs, "failed")
+    others = np.setdiff1d(fell, envs)
+    if len(others):
+        raise InputError(f"failed: expected some of env_ids, got {others.tolist()[:8]}, too")
+    return np.where(np.isin(envs, fell), FAILED, ENDED).astype(np.uint8)
 
 
 def _value_problems(field: Field, value: Any, num_envs: int) -> list[str]:
@@ -142,3 +177,9 @@ def _changed(name: str, before: bool, now: bool) -> list[str]:
         return []
     words = ("left out", "given")
     return [f"{name}: expected {words[before]} as on the first step, got {words[now]}"]
+
+
+def _unknown(name: str, fields: Mapping[str, Field]) -> str:
+    if name == TRAJECTORY_END:
+        return f"{name}: the writer's own; it is said by end_trajectories(env_ids, failed)"
+    return f"{name}: unknown field; the fields are: {', '.join(fields)}"

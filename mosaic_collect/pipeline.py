@@ -30,6 +30,7 @@ from mosaic_collect.errors import WriteError
 from mosaic_collect.field_encoder import FieldEncoder
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.metadata import StoreState
+from mosaic_collect.schema import TRAJECTORY_END
 from mosaic_collect.shard import write_chunks
 from mosaic_collect.shard_file import ShardFile, ShardLink
 from mosaic_collect.staging import Block
@@ -92,6 +93,7 @@ class Pipeline:
         self._newest = partial
         self._newest_index = state.committed_steps // state.block_steps
         self._encoded_steps = self.committed_steps = state.committed_steps
+        self._encoded_ends = state.num_trajectories
         self._free = [block for block in blocks if block.filled]
         self._unfilled = [block for block in blocks if not block.filled]
         # Per slot, the job that will free it: of jobs queued twice, the later one.
@@ -229,10 +231,8 @@ class Pipeline:
     def _encode_all(self) -> None:
         try:
             while (job := self._jobs.get()) is not None and not self._stopped:
-                # A job is there twice if an interrupt fell between its queueing and its
-                # bookkeeping; its rows are written already.
-                if job.block is not None and job.state.committed_steps > self._encoded_steps:
-                    self._encode(job, job.block)
+                if job.block is not None:
+                    self._encode(job, job.block, self._unwritten(job.state))
                 job.counts = self._before + self._newest
                 self._to_commit.put(job)
                 self._at_work["encoder"] = "idle"
@@ -240,22 +240,38 @@ class Pipeline:
             self._pool.close()
             self._to_commit.put(None)
 
-    def _encode(self, job: Job, block: Block) -> None:
+    def _unwritten(self, state: StoreState) -> list[str]:
+        """Fields whose shards do not hold yet what the state says.
+
+        None where a job is there twice, because an interrupt fell between its queueing and its
+        bookkeeping. An end that was told after its row was committed changes one field.
+        """
+        if state.committed_steps > self._encoded_steps:
+            return list(self._grids)
+        more_ends = state.num_trajectories > self._encoded_ends
+        return [TRAJECTORY_END] if more_ends and TRAJECTORY_END in self._grids else []
+
+    def _encode(self, job: Job, block: Block, names: list[str]) -> None:
+        if not names:
+            return
         self._at_work["encoder"] = f"the copy of block {block.index} to the host"
         block.wait_ready()
         if job.count < job.state.block_steps:
             block.clear_tail(job.count)
         encoder = BlockEncoder(self._encoders, block, job.count, self._grids)
-        results = self._pool.map_ahead(encoder.encode, encoder.tasks())
-        for name, grid in self._grids.items():
-            if name not in encoder.twins:
-                self._at_work["encoder"] = f"block {block.index} of {name}"
-                shard = self._folder.shard(job.state, name, block.index)
-                self._write(shard, encoder.collect(results, grid))
-        for name, source in encoder.twins.items():
+        written = [name for name in names if name not in encoder.twins]
+        results = self._pool.map_ahead(encoder.encode, encoder.tasks(written))
+        for name in written:
+            self._at_work["encoder"] = f"block {block.index} of {name}"
+            shard = self._folder.shard(job.state, name, block.index)
+            self._write(shard, encoder.collect(results, self._grids[name]))
+        for name in (name for name in names if name in encoder.twins):
+            source = encoder.twins[name]
             self._to_commit.put(self._folder.shard_link(job.state, name, source, block.index))
+        if job.state.committed_steps > self._encoded_steps:
+            self._count(encoder.counts(), block.index)
         self._encoded_steps = job.state.committed_steps
-        self._count(encoder.counts(), block.index)
+        self._encoded_ends = job.state.num_trajectories
 
     def _write(self, shard: ShardFile, encoded: Iterator[tuple[list[Any], bytes]]) -> None:
         try:

@@ -3,6 +3,7 @@
     observations ──▶ policy.act ──▶ actions ──▶ simulation.step ──▶ next observations
           │                │                          │
           └──── add_step ──┘                     dones ──▶ end_trajectories
+                                                          failed: not by time
 
 The row is recorded before the step, so nothing that the simulator overwrites can reach it, and
 rows pair what was seen with what was done about it. Observations are never computed again: noise
@@ -23,6 +24,8 @@ from mosaic_collect.adapters.protocol import (
     Simulation,
     StepResult,
 )
+from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.schema import TRAJECTORY_END, Schema
 from mosaic_collect.writer import TrajectoryWriter
 
 
@@ -55,6 +58,17 @@ class EpisodeAccount:
         return {}
 
 
+def collected_schema(schema: Schema, resumed: TrajectoryDataset | None) -> Schema:
+    """A collection's fields: with ``trajectory_end``, but for a store that was made without it.
+
+    Args:
+        schema: The fields that are given at each step.
+        resumed: The store to be gone on with; None: a new one is made.
+    """
+    made_without = resumed is not None and resumed.fields and TRAJECTORY_END not in resumed.fields
+    return schema if made_without else schema.with_ends()
+
+
 Rows = Callable[[Observations, PolicyOutput], Mapping[str, torch.Tensor]]
 
 
@@ -72,7 +86,8 @@ def collect(
     Args:
         simulation: Vectorised environments.
         policy: Acts in them.
-        writer: Records; stays open.
+        writer: Records, also which ends were failures if its schema has a place for that; stays
+            open.
         rows: The fields of a step, out of what was seen and what was done.
         account: Of the environments' motions.
         max_steps: Of the store in all, those of earlier runs included.
@@ -90,7 +105,9 @@ def collect(
         before = active.clone()
         result = simulation.step(output.actions)
         policy.reset(result.dones)
-        writer.end_trajectories(result.dones & before)
+        ended = result.dones & before
+        failed = ended & ~result.time_outs if writer.schema.has_ends else None
+        writer.end_trajectories(ended, failed)
         writer.update_metadata(**account.settle(result))
         observations = result.observations
         if on_step is not None:

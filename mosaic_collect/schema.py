@@ -2,7 +2,8 @@
 
 A field's value for one step has shape ``(num_envs, dim)``, or ``(num_envs,)`` where ``dim`` is
 None. Two more fields belong to every store and are not part of a schema: ``valid_mask`` (bool)
-and ``trajectory_id`` (int64), both of shape ``(num_envs,)`` a step.
+and ``trajectory_id`` (int64), both of shape ``(num_envs,)`` a step. The writer keeps them, and a
+third one where the schema has it: ``trajectory_end``, see ``Schema.with_ends``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,10 @@ from mosaic_collect.errors import InputError
 
 VALID_MASK = "valid_mask"
 TRAJECTORY_ID = "trajectory_id"
+TRAJECTORY_END = "trajectory_end"
+#: Values of ``trajectory_end``: the trajectory goes on behind the row, or the run stopped there;
+#: it ended as it should, by time or at its motion's end; it failed, by a fall for one.
+GOES_ON, ENDED, FAILED = 0, 1, 2
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64"),
@@ -76,6 +81,8 @@ class Field:
             found.append(f"field name {self.name!r}: expected a letter, then letters, digits or _")
         elif self.name.lower() in (VALID_MASK, TRAJECTORY_ID):
             found.append(f"field {self.name!r}: the writer keeps this one itself; leave it out")
+        elif self.name.lower() == TRAJECTORY_END and self != END_FIELD:
+            found.append(f"field {self.name!r}: kept by the writer; add it by Schema.with_ends()")
         if self.dim is not None and not _is_count(self.dim, _MAX_DIM):
             found.append(
                 f"field {self.name!r}: dim must be None or 1..{_MAX_DIM}, got {self.dim!r}"
@@ -88,6 +95,8 @@ class Field:
         return found
 
 
+#: The field that ``Schema.with_ends`` adds.
+END_FIELD = Field(name=TRAJECTORY_END, dtype="uint8", default=GOES_ON)
 #: The two fields of every store that the writer keeps.
 WRITER_FIELDS = (
     Field(name=VALID_MASK, dtype="bool"),
@@ -142,10 +151,23 @@ class Schema:
         """This schema with more fields behind its own."""
         return replace(self, fields=(*self.fields, *fields))
 
+    def with_ends(self) -> Schema:
+        """This schema with ``trajectory_end``, uint8 ``(num_envs,)`` a step, behind its own fields.
+
+        The writer fills it in, from what ``end_trajectories`` is told: ``ENDED`` or ``FAILED`` at
+        the last row of a trajectory, ``GOES_ON`` at all others.
+        """
+        return self if self.has_ends else self.with_fields(END_FIELD)
+
+    @property
+    def has_ends(self) -> bool:
+        """Whether the store says of each trajectory how it ended."""
+        return END_FIELD in self.fields
+
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the fields that a caller gives."""
-        return tuple(f.name for f in self.fields)
+        return tuple(f.name for f in self.fields if f.name != TRAJECTORY_END)
 
     @property
     def stored(self) -> tuple[Field, ...]:
@@ -181,7 +203,7 @@ class Schema:
         return found
 
     def _cross_problems(self) -> list[str]:
-        found = [] if self.fields else ["no fields"]
+        found = [] if self.names else ["no fields"]
         # Folders must stay apart on file systems that fold case.
         folded = Counter(str(f.name).lower() for f in self.fields)
         found += [f"field {name!r} is there twice" for name, n in folded.items() if n > 1]

@@ -26,7 +26,10 @@ from numpy.typing import NDArray
 
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.inputs import is_tensor
-from mosaic_collect.schema import TRAJECTORY_ID
+from mosaic_collect.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
+
+#: Fields that the writer fills in itself, always on the host.
+HOST_FIELDS = (TRAJECTORY_ID, TRAJECTORY_END)
 
 
 class Block:
@@ -58,13 +61,19 @@ class Block:
         self.filled = True
 
     def start(self, index: int, trajectory_ids: NDArray[np.int64]) -> None:
-        """Begin another block; every step has these trajectory ids until ``set_ids``."""
+        """Begin another block; steps have no end, and these trajectory ids until ``set_ids``."""
         self.index, self.count, self.wait_ready = index, 0, _nothing
         self.set_ids(slice(0, len(trajectory_ids)), trajectory_ids)
+        if TRAJECTORY_END in self.arrays:
+            self.arrays[TRAJECTORY_END][...] = GOES_ON
 
     def set_ids(self, envs: Any, trajectory_ids: NDArray[np.int64]) -> None:
         """Give the environments these ids from the next step on."""
         self.arrays[TRAJECTORY_ID][envs, self.count :] = trajectory_ids[:, None]
+
+    def set_ends(self, envs: Any, ends: NDArray[np.uint8]) -> None:
+        """Give the environments' last staged rows these ends."""
+        self.arrays[TRAJECTORY_END][envs, self.count - 1] = ends
 
     def clear_tail(self, count: int) -> None:
         """Put the fill value behind the first ``count`` steps, where an older block shows."""

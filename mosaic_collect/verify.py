@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.commit import DOCUMENT, StoreFolder, read_state
+from mosaic_collect.ends import end_problems
 from mosaic_collect.errors import CorruptStoreError, StoreNotFoundError
 from mosaic_collect.files import open_regular
 from mosaic_collect.grid import FieldGrid
@@ -129,6 +130,7 @@ class _StoreCheck:
             if count != self._state.nonfinite[name]:
                 told = self._state.nonfinite[name]
                 self.problems.append(f"{name}: {count} non-finite pairs, metadata says {told}")
+        self.problems += end_problems(self._path, self._state)
 
     def _blocks(self) -> range:
         return range(self._state.num_blocks)

@@ -2,7 +2,7 @@
 
     with TrajectoryWriter("expert.zarr", schema, num_envs=1000) as writer:
         writer.add_step(observations=..., actions=...)
-        writer.end_trajectories(env_ids)
+        writer.end_trajectories(env_ids, failed=fallen)
 
 What holds when a call has returned, after a kill, and after a power cut:
 
@@ -28,11 +28,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mosaic_collect.errors import ClosedError, InputError
-from mosaic_collect.inputs import StepCheck, env_indices
+from mosaic_collect.inputs import StepCheck, end_codes, env_indices
 from mosaic_collect.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.opening import OpenStore, open_store
 from mosaic_collect.pipeline import Job, Pipeline
-from mosaic_collect.schema import VALID_MASK, Schema
+from mosaic_collect.reading import load_block
+from mosaic_collect.schema import TRAJECTORY_END, VALID_MASK, Schema
 from mosaic_collect.staging import Block
 from mosaic_collect.trajectories import Trajectories
 
@@ -130,12 +131,13 @@ class TrajectoryWriter:
         self._checkpoint_seconds = checkpoint_seconds
         self._pid, self._closed, self._shut_down = os.getpid(), False, False
         self._block: Block | None = opened.partial
-        self._partial_job: Job | None = None
+        # The last job that reads a block which may be the current one.
+        self._reading: Job | None = None
         self._last_job: Job | None = None
         # Steps before the current block, while there is one; all steps, while there is none.
         self._first_step = self._steps_before = self._state.committed_steps
-        # Whether the rest of the current block may hold other trajectory ids than the account.
-        self._ids_stale = True
+        # The account that the current block shows; None if that is not known.
+        self._shown: Trajectories | None = None
         self._stalled = 0.0
         self._opened_at = self._committed_at = time.monotonic()
         self._pipeline = Pipeline(
@@ -182,8 +184,8 @@ class TrajectoryWriter:
         # What a step gave that an interrupt left out decides nothing.
         self._check.check(rows, valid_mask, self._given if self.num_steps else {})
         self._settle_partial()
+        self._refresh()
         block = self._block_with_room()
-        self._refresh_ids()
         self._staging.stage(block, {**self._with_defaults(rows), VALID_MASK: _mask(valid_mask)})
         self._given = self._check.given_by(rows)
         self._has_mask = self._has_mask or valid_mask is not None
@@ -192,29 +194,32 @@ class TrajectoryWriter:
         if self._due():
             self._commit_partial(wait=False)
 
-    def end_trajectories(self, env_ids: Any) -> None:
+    def end_trajectories(self, env_ids: Any, failed: Any = None) -> None:
         """The last added step was the last of these environments' trajectories.
 
         Ending the same environment again before another step, or before any step, does nothing.
 
         Args:
             env_ids: Whole numbers, each once, or a bool mask of shape ``(num_envs,)``.
+            failed: Which of them failed, by a fall for one, named in the same way; None: none did.
+                Only for a schema made by ``Schema.with_ends``.
 
         Raises:
             InputError: Not so.
             ClosedError: After ``close``.
+            WriteError: Writing failed since; committed steps stay.
         """
         self._require_open()
         envs = env_indices(env_ids, self.num_envs)
+        ends = end_codes(envs, failed, self.schema, self.num_envs)
         self._settle_partial()
-        self._refresh_ids()
+        self._refresh()
         steps = self.num_steps
-        envs = envs[self._trajectories.open_at(steps)[envs]]
-        self._ids_stale = True
-        self._trajectories = self._trajectories.ending(envs, steps)
-        if self._block is not None:
-            self._block.set_ids(envs, self._trajectories.ids[envs])
-        self._ids_stale = False
+        ending = self._trajectories.open_at(steps)[envs]
+        if ending.any():
+            envs, ends = envs[ending], ends[ending]
+            self._trajectories = self._trajectories.ending(envs, ends, steps)
+            self._show(envs)
 
     def checkpoint(self) -> None:
         """Commit: when it returns, all that was added so far survives kill and power cut.
@@ -327,9 +332,10 @@ class TrajectoryWriter:
         commit.
         """
         if self._block is not None and self._block.count == self._state.block_steps:
-            self._submit(self._job(self._block))
+            self._submit(self._job(self._block, self._snapshot(COLLECTING)))
             self._steps_before = self.num_steps
             self._block = None
+            self._reading = None
         if self._block is None:
             start = time.monotonic()
             block = self._pipeline.free_block()
@@ -339,21 +345,52 @@ class TrajectoryWriter:
             self._block = block
         return self._block
 
-    def _refresh_ids(self) -> None:
-        """Put the account's ids into the rest of the block.
+    def _refresh(self) -> None:
+        """Put the account into the block, if it may show another.
 
-        A commit of a part of it left the fill value there, or an interrupt old ids.
+        A commit of a part of it left the fill value behind its rows, an interrupt an old account.
         """
-        if self._ids_stale and self._block is not None:
-            self._block.set_ids(slice(0, self.num_envs), self._trajectories.ids)
-        self._ids_stale = False
+        if self._shown is not self._trajectories:
+            self._show(slice(0, self.num_envs))
 
-    def _job(self, block: Block, release: bool = True, status: str = COLLECTING) -> Job:
+    def _show(self, envs: Any) -> None:
+        """Put these environments' next ids, and the last step's ends, where they belong."""
+        account = self._trajectories
+        if self._block is not None:
+            self._block.set_ids(envs, account.ids[envs])
+        ended = account.ended_at(self.num_steps)
+        if self.schema.has_ends and len(ended):
+            if self._block is not None and self._block.count:
+                self._block.set_ends(ended, account.ends[ended])
+            else:
+                self._amend(ended, account.ends[ended])
+        self._shown = account
+
+    def _amend(self, envs: Any, ends: Any) -> None:
+        """Give the last step ends, whose block an interrupted ``add_step`` has handed over.
+
+        Only the ends are written anew, so the slot need hold nothing else.
+        """
+        self._settle_all()
+        steps, self._block = self.num_steps, None
+        block, grid = self._pipeline.free_block(), self._state.grid(TRAJECTORY_END)
+        block.start(steps // self._state.block_steps - 1, self._trajectories.ids)
+        codec, buffer = self._state.compressor.encoder(), block.arrays[TRAJECTORY_END]
+        load_block(self.path, grid, codec, block.index, buffer)
+        block.count = self._state.block_steps
+        block.set_ends(envs, ends)
+        self._submit(Job(self._snapshot(COLLECTING), block, block.count))
+        self._reading = None  # it is not the current block
+
+    def _job(self, block: Block, state: StoreState, release: bool = True) -> Job:
         self._staging.seal(block)
-        return Job(self._snapshot(status), block, block.count, release)
+        return Job(state, block, block.count, release)
 
     def _submit(self, job: Job) -> None:
         self._committed_at = time.monotonic()
+        if job.block is not None:
+            # Known before it is queued: from then on the block must not change.
+            self._reading = job
         self._last_job = job
         self._pipeline.submit(job)
         self._published = job.state
@@ -361,26 +398,32 @@ class TrajectoryWriter:
     def _commit_partial(self, wait: bool) -> None:
         """Queue a commit of all added steps; the current block goes on filling afterwards."""
         self._settle_partial()
-        state = self._snapshot(self._status())
-        if state != self._published:
-            if self._block is not None and self._block.count:
-                # Known before it is queued: from then on the block must not change.
-                self._partial_job = self._job(self._block, release=False)
-                self._submit(self._partial_job)
-            else:
-                self._submit(Job(state))
+        self._queue_commit(self._status(), release=False)
         if wait:
             self._settle_all()
+
+    def _queue_commit(self, status: str, release: bool) -> None:
+        """Queue a commit of all that was added and told, if there is anything new."""
+        self._refresh()
+        state, before, block = self._snapshot(status), self._published, self._block
+        if state == before:
+            return
+        same_rows = state.committed_steps == before.committed_steps
+        same_ends = state.num_trajectories == before.num_trajectories
+        if block is None or not block.count or (same_rows and same_ends):
+            self._submit(Job(state))
+        else:
+            self._submit(self._job(block, state, release))
 
     def _settle_partial(self) -> None:
         """Wait until the current block is not being read: bytes must not change under a codec."""
         self._pipeline.check()
-        if self._partial_job is not None:
+        if self._reading is not None:
             start = time.monotonic()
-            self._pipeline.wait(self._partial_job)
+            self._pipeline.wait(self._reading)
             self._stalled += time.monotonic() - start
-            self._ids_stale = True
-            self._partial_job = None
+            self._shown = None
+            self._reading = None
 
     def _settle_all(self) -> None:
         self._settle_partial()
@@ -415,7 +458,7 @@ class TrajectoryWriter:
     def _with_defaults(self, rows: Mapping[str, Any]) -> dict[str, Any]:
         filled = dict(rows)
         for field in self.schema.fields:
-            if field.name not in rows:
+            if field.name not in rows and field.name != TRAJECTORY_END:
                 default = field.default
                 filled[field.name] = rows[default] if isinstance(default, str) else default
         return filled
@@ -449,12 +492,7 @@ class TrajectoryWriter:
     def _finish(self, status: str) -> None:
         """Commit everything. Begun again after an interrupt, it does what is left to do."""
         self._settle_partial()
-        final = self._snapshot(status)
-        block = self._block
-        if block is not None and block.count and self.num_steps > self._pipeline.committed_steps:
-            self._submit(self._job(block, status=status))
-        elif final != self._published:
-            self._submit(Job(final))
+        self._queue_commit(status, release=True)
         self._settle_all()
 
     def _shut(self, patience: float | None) -> None:

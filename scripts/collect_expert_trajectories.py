@@ -138,7 +138,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
     finally:
         env.close()
     print(f"{plan.store}: {queue.completed} trajectories to their end, {queue.fell} fell before")
-    export(plan, args.layout)
+    export(plan, args.layout, args.exclude_falls)
 
 
 def progress(motions: int) -> Any:
@@ -158,16 +158,18 @@ def progress(motions: int) -> Any:
     return on_step
 
 
-def export(plan: Plan, layout: str) -> None:
+def export(plan: Plan, layout: str, exclude_falls: bool) -> None:
     """The ``.npy``, if one is asked for."""
     from mosaic_collect import export_npy
 
     if plan.npy is None:
         return
-    report = export_npy(plan.store, plan.npy, layout=layout)
+    report = export_npy(plan.store, plan.npy, layout=layout, exclude_failed=exclude_falls)
     print(
         f"{plan.npy}: {report.num_pairs} pairs, {report.layout}, {report.file_nbytes / 1e9:.2f} GB"
     )
+    if exclude_falls:
+        print(f"  {report.left_out.failed} pairs of trajectories that fell are left out")
     for note in report.notes:
         print(f"  {note}")
 

@@ -31,9 +31,10 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.ends import end_problems
 from mosaic_collect.errors import StoreNotFoundError
 from mosaic_collect.files import is_temp_name
-from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
 
 PHASES = ("open", "record", "close")
 _MOST_STEPS = 150
@@ -59,7 +60,8 @@ class Shape:
 
     @property
     def schema(self) -> Schema:
-        return Schema(tuple(Field(name=f"f{i}", dim=d) for i, d in enumerate(self.dims)))
+        fields = (Field(name=f"f{i}", dim=d) for i, d in enumerate(self.dims))
+        return Schema(tuple(fields)).with_ends()
 
     def open(self, path: str, threads: int) -> TrajectoryWriter:
         nbytes = (3 * self.block_steps + 1) * self.schema.pair_nbytes * self.num_envs
@@ -103,6 +105,12 @@ def ends(shape: Shape, steps: range) -> np.ndarray:
     return np.asarray((step * 11 + env * 7) % 13 == 0)
 
 
+def how(shape: Shape, steps: range) -> np.ndarray:
+    """How they end: uint8 ``(len(steps), num_envs)``, 0 for trajectories that go on."""
+    code = np.where(np.arange(shape.num_envs) % 2, FAILED, ENDED)
+    return np.asarray(ends(shape, steps) * code, np.uint8)
+
+
 # -- the child -------------------------------------------------------------------------------------
 
 
@@ -119,7 +127,7 @@ def record(path: str, shape: Shape, pipe: int, chance: random.Random) -> None:
         if step >= _MOST_STEPS:
             break
         tell(_ADDING, step + 1)
-        add(writer, shape, step)
+        add(writer, shape, step, early=chance.random() < 0.1)
         if chance.random() < 0.1:
             writer.checkpoint()
         tell(_COMMITTED, writer.stats.committed_steps)
@@ -129,12 +137,15 @@ def record(path: str, shape: Shape, pipe: int, chance: random.Random) -> None:
     tell(_CLOSED, writer.num_steps)
 
 
-def add(writer: TrajectoryWriter, shape: Shape, step: int) -> None:
-    """Add one step, and end the trajectories that end after it."""
+def add(writer: TrajectoryWriter, shape: Shape, step: int, early: bool = False) -> None:
+    """Add one step, perhaps commit it, and end the trajectories that end after it."""
     steps = range(step, step + 1)
     given = {name: v[0] for name, v in rows(shape, steps).items()}
     writer.add_step(valid_mask=mask(shape, steps)[0], **given)
-    writer.end_trajectories(ends(shape, steps)[0])
+    if early:
+        writer.checkpoint()
+    told = how(shape, steps)[0]
+    writer.end_trajectories(told != 0, told == FAILED)
 
 
 def fork(path: str, shape: Shape, chance: random.Random) -> tuple[int, int]:
@@ -257,6 +268,7 @@ def inspect(path: str, shape: Shape, told: Told) -> int:
     assert dataset.read(VALID_MASK).tobytes() == valid.tobytes(), "the mask differs"
     assert dataset.num_valid == np.count_nonzero(valid)
     check_ids(dataset, shape)
+    check_ends(dataset, shape)
     return steps
 
 
@@ -270,6 +282,16 @@ def check_ids(dataset: TrajectoryDataset, shape: Shape) -> None:
     assert ((ids[1:] != ids[:-1]) == changes[:-1]).all(), "trajectories are cut elsewhere"
     used = 0 if not len(ids) else np.count_nonzero(changes[:-1]) + shape.num_envs
     assert len(np.unique(ids)) == used, "an id is used twice"
+
+
+def check_ends(dataset: TrajectoryDataset, shape: Shape) -> None:
+    """They are as told; those of a run's last row may be lost, as ends are told after their row."""
+    found, want = dataset.read(TRAJECTORY_END), how(shape, range(dataset.num_steps))
+    stops = [run.first_step - 1 for run in dataset.state.runs[1:]] + [dataset.num_steps - 1]
+    late = np.zeros_like(want)
+    late[[step for step in stops if step >= 0]] = 1
+    assert ((found == want) | (late & (found == 0))).all(), "ends differ"
+    assert end_problems(dataset.path, dataset.state) == [], "ends and ids contradict each other"
 
 
 def has_debris(path: str) -> bool:

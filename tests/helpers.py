@@ -43,7 +43,11 @@ def values(field: Field, place: int, step: int, num_envs: int) -> np.ndarray:
 
 def rows(step: int, num_envs: int, schema: Schema = SMALL) -> dict[str, np.ndarray]:
     """One step of all the caller's fields."""
-    return {f.name: values(f, i, step, num_envs) for i, f in enumerate(schema.fields)}
+    return {
+        f.name: values(f, i, step, num_envs)
+        for i, f in enumerate(schema.fields)
+        if f.name in schema.names
+    }
 
 
 def mask(step: int, num_envs: int) -> np.ndarray:
@@ -53,7 +57,7 @@ def mask(step: int, num_envs: int) -> np.ndarray:
 
 def expected(steps: range | list[int], num_envs: int, schema: Schema = SMALL) -> dict[str, Any]:
     """What the caller's fields of a store of these steps hold, ``(T, N[, D])``."""
-    shapes = {f.name: (0, num_envs, *f.row_shape) for f in schema.fields}
+    shapes = {name: (0, num_envs, *schema[name].row_shape) for name in schema.names}
     stacks: dict[str, list[np.ndarray]] = {n: [] for n in shapes}
     for step in steps:
         for name, value in rows(step, num_envs, schema).items():

@@ -24,7 +24,7 @@ CORE = (
     *("schema", "budget", "lock", "lazy", "signals"),
     *("grid", "zstd_format", "repeats", "repeat_frame", "codec", "field_encoder", "inputs"),
     *("shard", "stats", "staging", "metadata", "cuda_staging"),
-    *("parsing", "jsonvalues", "reading", "trajectories", "truncation", "encoder"),
+    *("parsing", "jsonvalues", "reading", "trajectories", "truncation", "ends", "encoder"),
     *("commit", "verify", "pipeline", "opening"),
     *("writer", "dataset"),
 )

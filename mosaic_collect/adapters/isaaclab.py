@@ -19,7 +19,7 @@ from mosaic_collect.adapters.vec_env import VecEnvSimulation
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.motions import MotionQueue
-from mosaic_collect.rollout import collect, teacher_rows
+from mosaic_collect.rollout import collect, collected_schema, teacher_rows
 from mosaic_collect.schema import Field, Schema
 from mosaic_collect.writer import TrajectoryWriter
 
@@ -109,7 +109,8 @@ def collect_motions(
         StoreMismatchError: On resume, ``about`` differs.
         StoreError, WriteError: Of the writer.
     """
-    told = TrajectoryDataset(store).metadata if resume else {}
+    known = TrajectoryDataset(store) if resume else None
+    told = known.metadata if known else {}
     _refuse_changes(about, told)
     unwrapped, simulation = env.unwrapped, VecEnvSimulation(env)
     queue = MotionQueue(options.chosen(loaded_motions(unwrapped)), 1, told)
@@ -121,7 +122,7 @@ def collect_motions(
     student = STUDENT if STUDENT in dims else None
     with TrajectoryWriter(
         store,
-        _schema(dims, groups, student, simulation.num_actions),
+        collected_schema(_schema(dims, groups, student, simulation.num_actions), known),
         simulation.num_envs,
         device=simulation.device,
         metadata={

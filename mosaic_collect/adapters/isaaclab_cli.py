@@ -70,6 +70,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add("--store", help="the store; default: --output_path, ending in .zarr")
     add("--resume", nargs="?", const=True, default=False, type=_flag, help="go on with the store")
     add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="of the .npy")
+    add(
+        "--exclude_falls",
+        action="store_true",
+        help="leave trajectories that ended by a fall out of the .npy; the store keeps them",
+    )
     add("--buffer_mb", default=AUTO, type=_megabytes, help="of the writer: megabytes, or auto")
     add("--seed", type=int, help="of the environments")
     add("--tasks_module", default="whole_body_tracking.tasks", help="imported for its tasks")
@@ -132,7 +137,8 @@ class Plan:
             environ: With torchrun's ``RANK`` and ``WORLD_SIZE``, if ``--distributed``.
 
         Raises:
-            InputError: A flag that makes no sense, with all others that make none.
+            InputError: A flag that makes no sense, with all others that make none; or falls are
+                to be left out of a store that does not know them.
             StoreError: ``--resume``, and the store cannot be read; or it is there without.
         """
         rank, world = 0, 1
@@ -159,7 +165,10 @@ class Plan:
         )
         npy = _of_rank(args.output_path, rank, world) if wants_npy else None
         files = motions.chosen(motion_files(args.motion))
-        num_envs = TrajectoryDataset(store).num_envs if args.resume else 0
+        known = TrajectoryDataset(store) if args.resume else None
+        if known and known.fields and args.exclude_falls and not known.schema.has_ends:
+            raise InputError(f"exclude_falls: {store} does not know which ends were falls")
+        num_envs = known.num_envs if known else 0
         num_envs = num_envs or min(args.num_envs, len(files))
         return cls(store, npy, num_envs, len(files), motions)
 
@@ -189,6 +198,10 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
         problems.append("store: expected only with an output_path ending in .npy")
     if args.output_path.endswith(".zarr") and args.layout != AUTO:
         problems.append("layout: expected only with an output_path ending in .npy")
+    if args.exclude_falls and not args.output_path.endswith(".npy"):
+        problems.append("exclude_falls: expected only with an output_path ending in .npy")
+    if args.exclude_falls and args.layout == GRID:
+        problems.append("exclude_falls: a grid holds every pair; use --layout compact")
     return problems + checkpoint_problems(args)
 
 

@@ -46,6 +46,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--exclude-truncated", action="store_true", help="leave out trajectories that never ended"
     )
     parser.add_argument(
+        "--exclude-failed", action="store_true", help="leave out trajectories that ended by a fall"
+    )
+    parser.add_argument(
         "--skip-damaged", action="store_true", help="leave out pairs whose bytes are damaged"
     )
 
@@ -63,6 +66,7 @@ def run(arguments: argparse.Namespace) -> bool:
         allow_incomplete=arguments.allow_incomplete,
         allow_nonfinite=arguments.allow_nonfinite,
         exclude_truncated=arguments.exclude_truncated,
+        exclude_failed=arguments.exclude_failed,
         skip_damaged=arguments.skip_damaged,
     )
     plan = plan_export([TrajectoryDataset(store) for store in stores], options)

@@ -21,6 +21,7 @@ class Options:
     allow_incomplete: bool = False
     allow_nonfinite: bool = False
     exclude_truncated: bool = False
+    exclude_failed: bool = False
     skip_damaged: bool = False
 
 
@@ -40,6 +41,7 @@ def check_options(options: Options) -> None:
     compact_only = {
         "max_pairs": options.max_pairs is not None,
         "exclude_truncated": options.exclude_truncated,
+        "exclude_failed": options.exclude_failed,
         "skip_damaged": options.skip_damaged,
     }
     asked = [name for name, value in compact_only.items() if value]

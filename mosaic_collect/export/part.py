@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.ends import failed_ids
 from mosaic_collect.reading import read_ranges
 from mosaic_collect.schema import TRAJECTORY_ID
 from mosaic_collect.truncation import truncated_ids
@@ -58,3 +59,11 @@ class StorePart:
         dataset = self._dataset
         found = truncated_ids(self.state, lambda s: dataset.read(TRAJECTORY_ID, s, s + 1)[0])
         return found + self.first_id
+
+    def failed_ids(self) -> NDArray[np.int64]:
+        """Ids of trajectories that failed, ascending, as ``read`` gives them.
+
+        Raises:
+            InputError: The store does not say how its trajectories ended.
+        """
+        return failed_ids(self.path, self.state) + self.first_id

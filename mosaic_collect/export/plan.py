@@ -104,7 +104,7 @@ def _chosen_fields(schema: Schema, options: Options) -> list[Field]:
     names = _names(options)
     if names is None:
         ours = [f for f in schema.fields if f.name in MOSAIC_FIELDS]
-        return ours or list(schema.fields)
+        return ours or [schema[name] for name in schema.names]
     for name in names:
         schema[name]
     if not set(names) - {VALID_MASK}:
@@ -138,7 +138,8 @@ def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
             )
         return GRID
     all_valid = source.num_valid == source.num_pairs
-    plain = options.max_pairs is None and not (options.exclude_truncated or options.skip_damaged)
+    excluding = options.exclude_truncated or options.exclude_failed or options.skip_damaged
+    plain = options.max_pairs is None and not excluding
     one = len(source.parts) == 1  # the columns of a merged grid are no environment's own time
     if options.layout == AUTO and one and all_valid and plain and not nonfinite:
         return GRID
@@ -160,6 +161,7 @@ def _rules(
         finite_fields=floats if options.skip_damaged else list(nonfinite),
         skip_damaged=options.skip_damaged,
         truncated_ids=source.truncated_ids() if options.exclude_truncated else None,
+        failed_ids=source.failed_ids() if options.exclude_failed else None,
         max_pairs=options.max_pairs,
         seed=options.seed,
     )

@@ -30,6 +30,7 @@ class Left:
     damaged: int = 0
     invalid: int = 0
     truncated: int = 0
+    failed: int = 0
     nonfinite: int = 0
     not_drawn: int = 0
 
@@ -69,7 +70,8 @@ class Rules:
         fields: Fields of the export.
         finite_fields: Those in which NaN or infinity excludes a pair.
         skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
-        truncated_ids: Trajectories to leave out, ascending.
+        truncated_ids: Trajectories to leave out because they never ended, ascending.
+        failed_ids: Trajectories to leave out because they failed, ascending.
         max_pairs: Draw that many of the rest; None: all.
         seed: Of the draw.
     """
@@ -78,6 +80,7 @@ class Rules:
     finite_fields: Sequence[str] = ()
     skip_damaged: bool = False
     truncated_ids: NDArray[np.int64] | None = None
+    failed_ids: NDArray[np.int64] | None = None
     max_pairs: int | None = None
     seed: int = 0
 
@@ -123,8 +126,9 @@ class _Search:
         self._num_valid[self._source.place(block)[0].path] += int(np.count_nonzero(valid))
         for name in self._rules.looked_at:
             self._look_at(name, block, damaged, nonfinite)
-        truncated = self._truncated(block, damaged)
-        self._remember(block, valid, damaged, truncated, nonfinite)
+        truncated = self._of_trajectories(self._rules.truncated_ids, block, damaged)
+        failed = self._of_trajectories(self._rules.failed_ids, block, damaged)
+        self._remember(block, valid, damaged, truncated, failed, nonfinite)
 
     def check_mask(self) -> None:
         """Hold the masks against the metadata, where all of them could be read."""
@@ -162,9 +166,9 @@ class _Search:
                 if not all_finite(values):
                     nonfinite[:, envs.start : envs.stop] |= ~finite_rows(values)
 
-    def _truncated(self, block: int, damaged: Mask) -> Mask:
+    def _of_trajectories(self, ids: NDArray[np.int64] | None, block: int, damaged: Mask) -> Mask:
+        """Pairs of the trajectories of these ids."""
         found = np.zeros_like(damaged)
-        ids = self._rules.truncated_ids
         if ids is None or not len(ids):
             return found
         for envs in self._source.slabs(TRAJECTORY_ID, block):
@@ -185,15 +189,22 @@ class _Search:
             return None
 
     def _remember(
-        self, block: int, valid: Mask, damaged: Mask, truncated: Mask, nonfinite: Mask
+        self,
+        block: int,
+        valid: Mask,
+        damaged: Mask,
+        truncated: Mask,
+        failed: Mask,
+        nonfinite: Mask,
     ) -> None:
-        bad = damaged | truncated | nonfinite
+        bad = damaged | truncated | failed | nonfinite
         whole = valid & ~damaged
         counts = {
             "damaged": damaged,
             "invalid": ~valid & ~damaged,
             "truncated": whole & truncated,
-            "nonfinite": whole & ~truncated & nonfinite,
+            "failed": whole & ~truncated & failed,
+            "nonfinite": whole & ~truncated & ~failed & nonfinite,
         }
         added = {k: getattr(self.left, k) + int(np.count_nonzero(v)) for k, v in counts.items()}
         self.left = replace(self.left, **added)

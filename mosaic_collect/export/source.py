@@ -87,6 +87,14 @@ class Source:
         """Ids of trajectories that never ended, ascending."""
         return np.concatenate([p.truncated_ids() for p in self.parts])
 
+    def failed_ids(self) -> NDArray[np.int64]:
+        """Ids of trajectories that failed, ascending.
+
+        Raises:
+            InputError: A store does not say how its trajectories ended.
+        """
+        return np.concatenate([p.failed_ids() for p in self.parts])
+
     def place(self, block: int) -> tuple[StorePart, int]:
         """The store that a block is of, and the block's number there."""
         at = bisect_right(self._firsts, block) - 1

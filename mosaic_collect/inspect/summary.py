@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.ends import count_failed
+from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.export.compare import provenance
 from mosaic_collect.export.npy_scan import scan_npy
 from mosaic_collect.grid import FieldGrid
@@ -82,13 +84,23 @@ def _store(path: str) -> Summary:
         ("status", state.status),
         ("steps", f"{state.committed_steps:,} x {state.num_envs:,} envs"),
         ("pairs", f"{state.num_pairs:,}, of them {state.num_valid:,} valid ({_share(state)})"),
-        ("trajectories", f"{state.num_trajectories:,} ended"),
+        ("trajectories", f"{state.num_trajectories:,} ended{_failed(dataset)}"),
         ("block", f"{state.block_steps} steps, {state.num_blocks} blocks"),
         ("compressor", f"{state.compressor.name}, level {state.compressor.level}"),
         ("runs", f"{len(state.runs)}, the last from {open_last}"),
         ("written by", _versions(state.runs[-1].versions if state.runs else {})),
     )
     return Summary(path, "store", fields, facts, dataset.metadata)
+
+
+def _failed(dataset: TrajectoryDataset) -> str:
+    """How many of them failed, where the store says so: one pass over its smallest field."""
+    if not dataset.schema.has_ends:
+        return ""
+    try:
+        return f", {count_failed(dataset.path, dataset.state):,} of them failed"
+    except CorruptStoreError:
+        return ", how is damaged"
 
 
 def _field(

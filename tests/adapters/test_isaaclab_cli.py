@@ -203,3 +203,26 @@ def test_motion_files(motions: Path, tmp_path: Path) -> None:
     for nothing in (tmp_path / "none.npz", tmp_path / "motions" / "empty"):
         with pytest.raises(InputError, match="found none"):
             motion_files(str(nothing))
+
+
+def test_falls_are_left_out_of_an_export_of_a_store_that_knows_them(
+    motions: Path, tmp_path: Path
+) -> None:
+    output = str(tmp_path / "x.npy")
+    assert parse(motions, output).exclude_falls is False
+    assert parse(motions, output, "--exclude_falls").exclude_falls is True
+    with pytest.raises(InputError, match=r"exclude_falls: expected only with .*\.npy"):
+        Plan.of(parse(motions, "x.zarr", "--exclude_falls"), {})
+    with pytest.raises(InputError, match="exclude_falls: a grid holds every pair"):
+        Plan.of(parse(motions, output, "--exclude_falls", "--layout", "grid"), {})
+
+    schema = Schema.mosaic(3, 2)
+    for known, path in ((schema, "old.npy"), (schema.with_ends(), "new.npy")):
+        output = str(tmp_path / path)
+        TrajectoryWriter(output.replace("npy", "zarr"), known, 2).close()
+        args = parse(motions, output, "--exclude_falls", "--resume")
+        if known.has_ends:
+            assert Plan.of(args, {}).num_envs == 2
+        else:
+            with pytest.raises(InputError, match="does not know which ends"):
+                Plan.of(args, {})

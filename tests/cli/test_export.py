@@ -67,6 +67,17 @@ def test_options_are_the_librarys(cli, made: str, npy: str, tmp_path, arguments,
         assert one.read() == two.read()
 
 
+def test_falls_are_left_out(cli, store: str, npy: str) -> None:
+    schema = stores.STUDENT.with_ends()
+    stores.write(store, 6, ends={5: range(4)}, falls={2: [1]}, schema=schema)
+    assert "left out: 3 failed" in cli("export", store, npy, "--exclude-failed").out
+
+
+def test_a_store_that_does_not_know_its_falls(cli, made: str, npy: str) -> None:
+    cli("export", made, npy, "--exclude-failed").failed("trajectory_end", "with_ends")
+    assert not os.path.exists(npy)
+
+
 def test_every_option_of_the_library_is_there(cli) -> None:
     import inspect
 

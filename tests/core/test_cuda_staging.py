@@ -13,7 +13,8 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.grid import FieldGrid
-from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.verify import verify_store
 from tests.helpers import ALL_DTYPES, add, assert_holds, assert_same, ids, mask, open_writer, rows
 
 torch = pytest.importorskip("torch", reason="torch is not installed; staging on a device needs it")
@@ -303,6 +304,29 @@ def test_a_writer_on_the_device_makes_the_same_store(store: str, device: str) ->
     changes = np.argwhere(got[1:] != got[:-1]).tolist()
     assert changes == [[s, s % N] for s in range(29) if s % 7 == 3]
     assert len(np.unique(got)) == N + len(changes)
+
+
+@pytest.mark.parametrize("commit_every", [1, 3, 99])
+def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
+    """Also those told after their row's commit, of a block on the device in part or as a whole."""
+    simulator = Simulator(SCHEMA)
+    want = np.zeros((14, N), np.uint8)
+    with open_writer(store, N, SCHEMA.with_ends(), block_steps=S, device=device) as writer:
+        assert TRAJECTORY_END not in writer._staging._names
+        for step in range(14):
+            writer.add_step(**simulator.step(step))
+            simulator.spoil()
+            if step % commit_every == 0:
+                writer.checkpoint()
+            if step % 3 != 1:
+                writer.end_trajectories([step % N, (step + 1) % N], [step % N])
+                want[step, step % N], want[step, (step + 1) % N] = FAILED, ENDED
+    dataset = TrajectoryDataset(store)
+    assert_same(dataset.read(TRAJECTORY_END), want)
+    assert_holds(dataset, range(14))
+    assert dataset.num_trajectories == np.count_nonzero(want)
+    assert dataset.num_valid == sum(mask(s, N).sum() for s in range(14))
+    assert verify_store(store).ok
 
 
 @pytest.mark.parametrize("stride", [1, 3, 4, 6])

@@ -30,20 +30,23 @@ from hypothesis.stateful import (
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.commit import StoreFolder
+from mosaic_collect.ends import end_problems
 from mosaic_collect.errors import InputError, WriteError
+from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END
 from tests.core.mortal_files import MortalFiles
 from tests.helpers import assert_same, buffer_mb, mask, rows
 
-SCHEMA = Schema.mosaic(2, 1, extra=(Field(name="phase", dtype="int16"),))
+SCHEMA = Schema.mosaic(2, 1, extra=(Field(name="phase", dtype="int16"),)).with_ends()
 
 
 @dataclass(frozen=True)
 class Step:
-    """One added step: what it was given, and which trajectory each environment was in."""
+    """One added step: what it was given, which trajectory each environment was in, which ended."""
 
     given: dict[str, np.ndarray]
     mask: np.ndarray | None
     tokens: np.ndarray
+    how: np.ndarray
 
 
 class Collection(RuleBasedStateMachine):
@@ -149,6 +152,7 @@ class Collection(RuleBasedStateMachine):
             {n: v for n, v in given.items() if n not in self.left_out},
             mask(self.numbers, self.num_envs) if masked else None,
             self.current.copy(),
+            np.zeros(self.num_envs, np.uint8),
         )
         # Even if the call fails, its rows may count: it may be a commit before them that failed.
         self.writer.add_step(**step.given, valid_mask=step.mask)
@@ -158,11 +162,14 @@ class Collection(RuleBasedStateMachine):
         self.open_envs[:] = True
 
     @precondition(lambda self: self.writer)
-    @rule(envs=st.sets(st.integers(0, 3)))
-    def end(self, envs: set[int]) -> None:
+    @rule(envs=st.sets(st.integers(0, 3)), failed=st.sets(st.integers(0, 3)))
+    def end(self, envs: set[int], failed: set[int]) -> None:
         named = np.array(sorted(e for e in envs if e < self.num_envs), np.int64)
-        self.writer.end_trajectories(named)
+        fell = np.isin(named, list(failed))
+        self.writer.end_trajectories(named, named[fell])
         ended = named[self.open_envs[named]]
+        if len(ended):
+            self.steps[-1].how[ended] = np.where(np.isin(ended, named[fell]), FAILED, ENDED)
         self.ends += [len(self.steps)] * len(ended)
         self.current[ended] = self.new_tokens(len(ended))
         self.open_envs[ended] = False
@@ -173,6 +180,7 @@ class Collection(RuleBasedStateMachine):
         self.writer.checkpoint()
         self.promised, self.promised_ends = len(self.steps), len(self.ends)
         assert self.read().num_steps == len(self.steps)
+        self.check_last_ends(self.read())
 
     @precondition(lambda self: self.writer)
     @rule(complete=st.booleans())
@@ -188,6 +196,7 @@ class Collection(RuleBasedStateMachine):
         assert dataset.status == self.status
         assert dataset.num_steps == len(self.steps)
         assert dataset.num_trajectories == len(self.ends)
+        self.check_last_ends(dataset)
 
     @precondition(lambda self: self.writer)
     @rule(fuel=st.integers(0, 60), more=st.integers(0, 6), then=st.sampled_from(["add", "commit"]))
@@ -216,6 +225,9 @@ class Collection(RuleBasedStateMachine):
         # Ends after the last kept step were committed or not: either is right.
         self.ends = [e for e in self.ends if e <= kept][: dataset.num_trajectories]
         self.steps = self.steps[:kept]
+        if kept:
+            self.check_how(dataset)
+            self.steps[-1].how[:] = dataset.read(TRAJECTORY_END, kept - 1)[0]
         self.promised, self.promised_ends = kept, len(self.ends)
         assert dataset.status in {self.status, "collecting"}
         self.status = dataset.status
@@ -266,6 +278,7 @@ class Collection(RuleBasedStateMachine):
         self.check_rows(dataset)
         self.check_ids(dataset)
         self.check_ends(dataset)
+        assert end_problems(self.path, dataset.state) == []
         if self.held is not None:
             self.check_rows(self.held)
 
@@ -273,7 +286,8 @@ class Collection(RuleBasedStateMachine):
         steps = self.steps[: dataset.num_steps]
         n = self.num_envs
         masks = [np.ones(n, bool) if s.mask is None else s.mask for s in steps]
-        want = {f.name: [self.stored(s, f) for s in steps] for f in SCHEMA.fields}
+        given = [SCHEMA[name] for name in SCHEMA.names]
+        want = {f.name: [self.stored(s, f) for s in steps] for f in given}
         for name, values in [*want.items(), ("valid_mask", masks)]:
             field = SCHEMA[name]
             empty = np.zeros((0, n, *field.row_shape), field.dtype)
@@ -284,10 +298,24 @@ class Collection(RuleBasedStateMachine):
             f.name: sum(
                 int((~np.isfinite(v).reshape(n, -1).all(axis=1)).sum()) for v in want[f.name]
             )
-            for f in SCHEMA.fields
+            for f in given
             if f.dtype == "float32"
         }
         assert dataset.state.nonfinite == bad
+        self.check_how(dataset)
+
+    def check_how(self, dataset: TrajectoryDataset) -> None:
+        """How trajectories ended; of the last committed row it may be there already, or not yet."""
+        got = dataset.read(TRAJECTORY_END)
+        if len(got):
+            want = np.stack([s.how for s in self.steps[: len(got)]])
+            assert_same(got[:-1], want[:-1])
+            assert ((got[-1] == want[-1]) | (got[-1] == 0)).all()
+
+    def check_last_ends(self, dataset: TrajectoryDataset) -> None:
+        """After a promise it is there."""
+        if self.steps:
+            assert_same(dataset.read(TRAJECTORY_END)[-1], self.steps[-1].how)
 
     def stored(self, step: Step, field: Field) -> np.ndarray:
         if field.name in step.given:

@@ -20,9 +20,10 @@ from mosaic_collect.commit import StoreFolder
 from mosaic_collect.errors import StoreNotFoundError
 from mosaic_collect.files import is_temp_name
 from mosaic_collect.lock import LOCK_NAME
+from mosaic_collect.schema import Schema
 from tests.durability.disk import Disk, Tree, build
 from tests.durability.recording import MarkedFolder, RecordingFiles, writing_through
-from tests.durability.rig import check, check_documents, check_resume, open_tiny
+from tests.durability.rig import TINY, check, check_documents, check_resume, open_tiny
 
 STORE = os.path.join("runs", "today", "expert.zarr")
 NOTHING = -1  # as a number of steps: not even a store
@@ -40,12 +41,14 @@ class Explorer:
 
     Attributes:
         random_states: Random subsets looked at per prefix.
+        schema: Of the stores.
         prefixes: Instants looked at.
         states: States that a power cut may leave at them.
         distinct: Different ones among them, each opened and resumed.
     """
 
     random_states: int = 4
+    schema: Schema = TINY
     prefixes: int = 0
     states: int = 0
     distinct: int = 0
@@ -64,7 +67,7 @@ class Explorer:
             build(tree or {}, root)
             recorder = files(root)
             with writing_through(recorder, folder):
-                _run(script, os.path.join(root, STORE), recorder)
+                _run(script, os.path.join(root, STORE), self.schema, recorder)
         return recorder.log
 
     def explore(
@@ -140,8 +143,8 @@ def _look_at(path: str) -> int:
     return steps
 
 
-def _run(script: Script, path: str, recorder: RecordingFiles) -> None:
-    with open_tiny(path, resume=os.path.exists(path)) as writer:
+def _run(script: Script, path: str, schema: Schema, recorder: RecordingFiles) -> None:
+    with open_tiny(path, schema, resume=os.path.exists(path)) as writer:
         recorder.mark("committed", writer.num_steps)
         script(writer, lambda steps: recorder.mark("added", writer.num_steps + steps))
 

@@ -9,20 +9,29 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.ends import end_problems
 from mosaic_collect.files import is_temp_name
-from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.schema import (
+    ENDED,
+    FAILED,
+    GOES_ON,
+    TRAJECTORY_END,
+    TRAJECTORY_ID,
+    VALID_MASK,
+)
 from tests.helpers import assert_same, buffer_mb, expected, mask, rows
 
 NUM_ENVS = 2
 BLOCK_STEPS = 2
 #: The least number of fields, so that runs are short and many states can be looked at.
 TINY = Schema((Field(name="x", dim=2),))
+TINY_ENDS = TINY.with_ends()
 
 
-def open_tiny(path: Any, schema: Schema = TINY, **options: Any) -> TrajectoryWriter:
+def open_tiny(path: Any, schema: Schema | None = TINY, **options: Any) -> TrajectoryWriter:
     """A writer with one compressing thread and blocks of two steps."""
     settings = {"checkpoint_seconds": None, "threads": 1, "compressor": "none", **options}
-    settings.setdefault("buffer_mb", buffer_mb(BLOCK_STEPS, NUM_ENVS, schema))
+    settings.setdefault("buffer_mb", buffer_mb(BLOCK_STEPS, NUM_ENVS, schema or TINY_ENDS))
     return TrajectoryWriter(path, schema, NUM_ENVS, **settings)
 
 
@@ -50,7 +59,21 @@ def check(path: str) -> int:
     assert_same(dataset.read(VALID_MASK), want, VALID_MASK)
     assert dataset.num_valid == np.count_nonzero(want)
     check_ids(dataset.read(TRAJECTORY_ID), dataset.state.next_trajectory_id)
+    if dataset.schema.has_ends:
+        check_ends(path, dataset)
     return steps
+
+
+def how(step: int) -> int:
+    """How trajectories of a tiny store end at that step."""
+    return FAILED if step % 2 else ENDED
+
+
+def check_ends(path: str, dataset: TrajectoryDataset) -> None:
+    """Ends stand at last rows, as many as are committed, and are those of their steps."""
+    assert end_problems(path, dataset.state) == []
+    for step, ends in enumerate(dataset.read(TRAJECTORY_END)):
+        assert set(ends.tolist()) <= {GOES_ON, how(step)}
 
 
 def check_ids(ids: np.ndarray, next_id: int) -> None:
@@ -79,7 +102,8 @@ def check_documents(path: str) -> None:
 def check_resume(path: str, steps: int) -> None:
     """A writer goes on after these steps and leaves a store without debris."""
     resume = os.path.exists(path)
-    with open_tiny(path, resume=resume) as writer:
+    born = resume and TrajectoryDataset(path).fields
+    with open_tiny(path, None if born else TINY, resume=resume) as writer:
         assert writer.num_steps == steps, f"resumed at {writer.num_steps}, read {steps}"
         add_tiny(writer, 3)
     assert check(path) == steps + 3

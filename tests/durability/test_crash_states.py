@@ -18,7 +18,7 @@ from tests.durability.disk import Disk
 from tests.durability.explorer import Explorer, LostError, disk_after
 from tests.durability.figures import count
 from tests.durability.recording import MarkedFolder, RecordingFiles
-from tests.durability.rig import add_tiny
+from tests.durability.rig import TINY_ENDS, add_tiny
 
 Adding = Callable[[int], None]
 
@@ -76,6 +76,24 @@ def test_a_run_that_resumes_a_killed_one_and_is_cut_off_itself() -> None:
         disk, least, most = disk_after(first, prefix)
         log = explorer.record(nothing, next(disk.states(0, 0)))
         explorer.explore(log, disk, least, most)
+    report(explorer)
+
+
+def ending_run(writer: TrajectoryWriter, adding: Adding) -> None:
+    """Ends told after their row's commit: of a partial block, of a full one, before the close."""
+    for steps, failed in ((1, []), (1, [0]), (1, [])):
+        adding(steps)
+        add_tiny(writer, steps)
+        writer.checkpoint()
+        writer.end_trajectories([0, 1], failed and [0, 1])
+        if steps == 1 and not failed:
+            writer.checkpoint()
+
+
+def test_a_run_whose_rows_end_after_their_commit() -> None:
+    explorer = Explorer(random_states=0, schema=TINY_ENDS)
+    explorer.explore(explorer.record(ending_run))
+    assert explorer.distinct > 100
     report(explorer)
 
 

@@ -16,11 +16,12 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.schema import TRAJECTORY_ID
+from mosaic_collect.schema import FAILED, TRAJECTORY_END, TRAJECTORY_ID, Schema
 from tests.durability.figures import count
-from tests.durability.rig import add_tiny, check, check_resume, open_tiny
+from tests.durability.rig import TINY, TINY_ENDS, add_tiny, check, check_resume, how, open_tiny
 
 MODULES = ("writer.py", "pipeline.py", "trajectories.py", "staging.py")
+SCHEMAS = [pytest.param(TINY, id="ids"), pytest.param(TINY_ENDS, id="ends")]
 EVERY = int(os.environ.get("MOSAIC_COLLECT_EVERY", "0"))
 
 
@@ -65,11 +66,13 @@ class Session:
 
     Attributes:
         added: Steps whose ``add_step`` returned.
-        ended: Environment 0's ends that returned, as the step after which each came.
+        ended: Environment 0's ends that returned, as the step after which each came; it failed
+            there if ``how`` says so.
         maybe: Where an end was interrupted.
     """
 
-    CALLS = tuple("aaceaaeataaaeca")
+    #: Ends come behind full blocks, partial ones, commits of both, and steps that begin a block.
+    CALLS = tuple("aaceaaeataaaecaaaeaaeea")
 
     def __init__(self, writer: TrajectoryWriter) -> None:
         self.writer, self.added = writer, 0
@@ -86,7 +89,9 @@ class Session:
             elif call == "e":
                 last = self.writer.num_steps - 1
                 self.maybe.add(last)
-                self.writer.end_trajectories([0])
+                failed = [0] if how(last) == FAILED else []
+                failed = failed if self.writer.schema.has_ends else None
+                self.writer.end_trajectories([0], failed)
                 self.ended.add(last)
             elif call == "c":
                 self.writer.checkpoint()
@@ -97,10 +102,20 @@ class Session:
         steps = self.writer.num_steps
         assert self.added <= steps <= self.added + 1
         assert check(store) == steps
-        ids = TrajectoryDataset(store).read(TRAJECTORY_ID)
+        dataset = TrajectoryDataset(store)
+        ids = dataset.read(TRAJECTORY_ID)
         changes = set(np.flatnonzero(np.diff(ids[:, 0])).tolist())
         assert {e for e in self.ended if e < steps - 1} <= changes <= self.maybe
         assert (ids[:, 1] == ids[:1, 1]).all()
+        if dataset.schema.has_ends:
+            self.assert_ends(dataset.read(TRAJECTORY_END))
+
+    def assert_ends(self, ends: np.ndarray) -> None:
+        """All that returned, those of the last step, too."""
+        told = np.flatnonzero(ends[:, 0])
+        assert self.ended <= set(told.tolist()) <= self.maybe
+        assert ends[told, 0].tolist() == [how(step) for step in told]
+        assert not ends[:, 1].any()
 
 
 def interrupted(session: Session, at: int) -> int:
@@ -110,11 +125,12 @@ def interrupted(session: Session, at: int) -> int:
     return interrupter.count
 
 
-def test_the_with_block_is_left_by_it(ram_store: str) -> None:
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_the_with_block_is_left_by_it(ram_store: str, schema: Schema) -> None:
     def run(at: int) -> int:
         session, count, path = None, 0, f"{ram_store}-{at}"
         try:
-            with open_tiny(path) as writer:
+            with open_tiny(path, schema) as writer:
                 session = Session(writer)
                 count = interrupted(session, at)
         except KeyboardInterrupt:
@@ -129,10 +145,11 @@ def test_the_with_block_is_left_by_it(ram_store: str) -> None:
     settle()
 
 
-def test_the_caller_goes_on_after_it(ram_store: str) -> None:
+@pytest.mark.parametrize("schema", SCHEMAS)
+def test_the_caller_goes_on_after_it(ram_store: str, schema: Schema) -> None:
     def run(at: int) -> int:
         count, path = 0, f"{ram_store}-{at}"
-        with open_tiny(path) as writer:
+        with open_tiny(path, schema) as writer:
             session = Session(writer)
             try:
                 count = interrupted(session, at)

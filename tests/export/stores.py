@@ -23,6 +23,7 @@ def write(
     masks: Callable[[int], np.ndarray | None] | None = None,
     edit: Callable[[int, Rows], None] | None = None,
     ends: Ends | None = None,
+    falls: Ends | None = None,
     complete: bool = True,
     first: int = 0,
     **options: Any,
@@ -35,6 +36,7 @@ def write(
         masks: Step -> mask ``(N,)``, or None for a step without one.
         edit: Changes a step's rows in place, to put NaN there, say.
         ends: Trajectories to end.
+        falls: Trajectories to end by failing; for a schema with ``trajectory_end``.
         complete: Leave a complete store, or an unfinished one.
         first: Step that the values are of.
         options: As ``helpers.open_writer``'s.
@@ -55,6 +57,8 @@ def write(
             recorded.setdefault(name, []).append(value.copy())
         if ends is not None and step in ends:
             writer.end_trajectories(ends[step])
+        if falls is not None and step in falls:
+            writer.end_trajectories(falls[step], falls[step])
     writer.close(complete=complete)
     return {name: np.stack(values) for name, values in recorded.items()}
 

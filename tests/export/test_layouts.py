@@ -142,6 +142,7 @@ def test_provenance_says_where_it_comes_from(store: str, npy: str) -> None:
         ({"seed": 0.5}, "seed"),
         ({"layout": "grid", "max_pairs": 3}, "max_pairs"),
         ({"layout": "grid", "exclude_truncated": True}, "exclude_truncated"),
+        ({"layout": "grid", "exclude_failed": True}, "exclude_failed"),
         ({"layout": "grid", "skip_damaged": True}, "skip_damaged"),
         ({"fields": []}, "fields"),
         ({"fields": ["actions", "rewards"]}, "rewards"),
@@ -166,3 +167,13 @@ def test_a_store_of_other_fields_exports_all_of_them(store: str, npy: str) -> No
     helpers.assert_same(data["lidar"], recorded["lidar"])
     helpers.assert_same(data["reward"], recorded["reward"])
     assert data["metadata"]["action_dim"] is None
+
+
+def test_how_trajectories_ended_is_exported_by_name_only(store: str, npy: str) -> None:
+    recorded = stores.write(store, 5, schema=Schema((Field(name="lidar", dim=4),)).with_ends())
+    export_npy(store, npy)
+    assert sorted(stores.load(npy)) == ["lidar", "metadata"]
+    export_npy(store, npy, fields=["lidar", "trajectory_end"])
+    data = stores.load(npy)
+    helpers.assert_same(data["lidar"], recorded["lidar"])
+    helpers.assert_same(data["trajectory_end"], np.zeros((5, 4), np.uint8))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.export.compare import verify_export
+from mosaic_collect.schema import ENDED, FAILED, GOES_ON
 from mosaic_collect.verify import verify_store
 from tests.sim import mjlab_case
 from tests.sim.mjlab_case import EXPERT, ROWS, TASK, Case, make_case, trajectories
@@ -72,6 +74,8 @@ def test_passes_end_it_and_idle_environments_do_not_count(passes: str) -> None:
     np.testing.assert_array_equal(dataset.read("valid_mask"), mask)
     assert dataset.status == "complete"
     assert dataset.num_trajectories == 4
+    ends = dataset.read("trajectory_end")
+    assert ends[ends != GOES_ON].tolist() == [ENDED] * 4
 
 
 def test_observations_move_with_the_reference(passes: str) -> None:
@@ -234,6 +238,52 @@ def test_a_resume_repeats_what_was_unfinished_and_nothing_else(
     export_npy(store, npy, exclude_truncated=True)
     rows = np.load(npy, allow_pickle=True).item()["actions"]
     assert len(rows) == sum(ROWS), "the unfinished one is left out"
+
+
+def test_a_fall_is_told_from_a_motions_end(
+    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Environment 0 trips at the third step of each episode."""
+    from mjlab.managers.termination_manager import TerminationTermCfg
+
+    from mosaic_collect.adapters import mjlab as adapter
+
+    env_cfg = adapter._env_cfg
+
+    def tripping(env: Any) -> Any:
+        tripped = env.episode_length_buf == 3
+        tripped[1:] = False
+        return tripped
+
+    def with_a_trip(*args: Any) -> Any:
+        cfg = env_cfg(*args)
+        cfg.terminations["trip"] = TerminationTermCfg(func=tripping)
+        return cfg
+
+    monkeypatch.setattr(adapter, "_env_cfg", with_a_trip)
+    result = run(case.options("falls", max_steps=ROWS[1]))
+    store, npy = case.store("falls"), str(case.folder / "falls.npy")
+    dataset = TrajectoryDataset(store)
+    ends = dataset.read("trajectory_end")
+    assert np.flatnonzero(ends[:, 0]).tolist() == [2, 5]
+    assert (ends[[2, 5], 0] == FAILED).all()
+    assert (ends[:, 1][ends[:, 1] != GOES_ON] == ENDED).all()
+    assert (result.fell, result.completed) == (2, np.count_nonzero(ends == ENDED))
+    assert verify_store(store).ok
+    report = export_npy(store, npy, exclude_failed=True)
+    assert report.left_out.failed == 6
+    assert verify_export(store, npy).ok
+
+
+def test_a_store_made_without_ends_goes_on_without(
+    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = case.options("older", max_steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr("mosaic_collect.collecting.collected_schema", lambda schema, known: schema)
+        run(options)
+    assert run(replace(options, max_steps=4, resume=True)).num_steps == 4
+    assert "trajectory_end" not in TrajectoryDataset(case.store("older")).fields
 
 
 def test_a_larger_max_steps_extends_a_complete_store(case: Case, run: Callable[..., Any]) -> None:

@@ -41,7 +41,7 @@ def load(store: str, checkpoint: str) -> Any:
 def altered(store: str, path: Any, observations: np.ndarray) -> str:
     """A copy of the store with other teacher observations."""
     dataset = TrajectoryDataset(store)
-    rows = {f.name: dataset.read(f.name) for f in dataset.schema.fields}
+    rows = {name: dataset.read(name) for name in dataset.schema.names}
     rows["observations"] = observations
     mask = dataset.read("valid_mask")
     copy = str(path / "altered.zarr")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import os
 
 import numpy as np
 import pytest
@@ -13,7 +14,14 @@ torch = pytest.importorskip("torch")
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.adapters.protocol import Policy, Simulation  # noqa: E402
 from mosaic_collect.replay import replay_check  # noqa: E402
-from mosaic_collect.rollout import EpisodeAccount, collect, teacher_rows  # noqa: E402
+from mosaic_collect.rollout import (  # noqa: E402
+    EpisodeAccount,
+    collect,
+    collected_schema,
+    teacher_rows,
+)
+from mosaic_collect.schema import FAILED, TRAJECTORY_END  # noqa: E402
+from mosaic_collect.verify import verify_store  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.sim import toys  # noqa: E402
 
@@ -110,6 +118,39 @@ def test_trajectories_end_with_the_step_that_ended_them(store: str) -> None:
     changes = np.diff(ids, axis=0) != 0
     np.testing.assert_array_equal(changes, last[:-1])
     assert dataset.num_trajectories == last.sum() == 6
+
+
+def test_falls_are_told_from_ends_by_time(store: str) -> None:
+    """Of rows that count only: who idles falls over and over, and nobody is told."""
+    falls = ((0, 1), (1, 1))
+    Recorded(store, schema=toys.SCHEMA.with_ends(), falls=falls)
+    dataset = TrajectoryDataset(store)
+    _, episode, _, last = whole_episodes(EPISODES)
+    want = last.astype(np.uint8)
+    for env, number in falls:
+        want[last[:, env] & (episode[:, env] == number), env] = FAILED
+    helpers.assert_same(dataset.read(TRAJECTORY_END), want)
+    assert np.count_nonzero(want == FAILED) == 2
+    assert verify_store(store).ok
+
+
+def test_a_store_without_a_place_for_falls_goes_on_without(store: str) -> None:
+    Recorded(store, max_steps=4)
+    known = TrajectoryDataset(store)
+    assert collected_schema(toys.SCHEMA, known) == toys.SCHEMA
+    Recorded(store, max_steps=6, resume=True, falls=((0, 1),))
+    assert TRAJECTORY_END not in TrajectoryDataset(store).fields
+
+
+def test_other_stores_get_a_place_for_falls(store: str) -> None:
+    wanted = toys.SCHEMA.with_ends()
+    assert collected_schema(toys.SCHEMA, None) == wanted
+    Recorded(store, max_steps=4, schema=wanted)
+    assert collected_schema(toys.SCHEMA, TrajectoryDataset(store)) == wanted
+    unborn = store + "-unborn"
+    os.mkdir(unborn)
+    open(os.path.join(unborn, ".mosaic_collect.lock"), "w").close()
+    assert collected_schema(toys.SCHEMA, TrajectoryDataset(unborn)) == wanted
 
 
 def test_it_stops_when_all_idle(store: str) -> None:

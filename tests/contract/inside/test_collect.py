@@ -13,6 +13,8 @@ import pytest
 import torch
 
 from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.schema import ENDED, FAILED
+from mosaic_collect.verify import verify_store
 from tests.contract.inside.session import HISTORY, Session, run
 from tests.contract.inside.toy import NOISE, write_motions
 
@@ -67,6 +69,11 @@ def test_7_falls_and_resets_begin_another_trajectory(session: Session) -> None:
     failed = np.array(session.witness.failed) & valid
     assert (session.queue.fell, session.queue.completed) == (failed.sum(), 7 - failed.sum())
     assert session.queue.fell == 3
+    # A fall on the motion's last frame would be none: the motion was at its end.
+    how = session.read("trajectory_end")
+    assert np.array_equal(how == FAILED, failed)
+    assert np.array_equal(how == ENDED, np.array(session.witness.dones) & valid & ~failed)
+    assert verify_store(session.data.path).ok
 
 
 def test_8_the_recorded_observation_is_the_acted_one_with_its_noise(session: Session) -> None:

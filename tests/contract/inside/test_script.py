@@ -57,7 +57,9 @@ def test_a_run_that_was_stopped_goes_on_and_exports(work: Path) -> None:
     ok(script(work, "expert.npy", *flags, "--max_steps", "6"))
     first = TrajectoryDataset(work / "expert.zarr")
     assert first.num_steps == 6
-    out = ok(script(work, "expert.npy", *flags, "--resume", "True", "--layout", "compact"))
+    export = ("--layout", "compact", "--exclude_falls")
+    out = ok(script(work, "expert.npy", *flags, "--resume", "True", *export))
+    assert "0 pairs of trajectories that fell are left out" in out
     assert "5 trajectories to their end, 0 fell" in out
     assert "app closed" in out
     data = TrajectoryDataset(work / "expert.zarr")
