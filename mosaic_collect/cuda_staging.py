@@ -53,8 +53,8 @@ class Streams(Protocol):
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A page-locked host buffer."""
 
-    def copy_row(self, target: torch.Tensor, source: Any) -> None:
-        """Copy on the caller's stream; the source may be overwritten by later work of it."""
+    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
+        """Copy (target, source) each, on the caller's stream: its later work may overwrite them."""
 
     def record(self) -> Any:
         """An event behind all that the caller's stream was given so far."""
@@ -88,12 +88,13 @@ class CudaStreams:
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
 
-    def copy_row(self, target: torch.Tensor, source: Any) -> None:
-        # A copy from host memory must be over when it returns: the caller may overwrite it, and
-        # a pinned source would otherwise be read later.
+    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
         with torch.cuda.device(self._device):
             self._caller()
-            target.copy_(source, non_blocking=source.device.type == "cuda")
+            for target, source in pairs:
+                # A copy from host memory must be over when it returns: the caller may overwrite
+                # it, and a pinned source would otherwise be read later.
+                target.copy_(source, non_blocking=source.device.type == "cuda")
 
     def record(self) -> Any:
         event = torch.cuda.Event()
@@ -112,7 +113,8 @@ class CudaStreams:
         return stream
 
     def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
-        event = torch.cuda.Event()
+        # Who waits for it sleeps, and leaves the processor to the simulation.
+        event = torch.cuda.Event(blocking=True)
         with torch.cuda.stream(self._side):
             self._side.wait_event(after)
             for target, source in pairs:
@@ -158,9 +160,8 @@ class DeviceStaging:
         if self._copied[self._turn] is not None:
             self._streams.wait(self._copied[self._turn])
         if block.count:
-            for name in self._names:
-                source = self._tensors[id(block)][name]
-                self._streams.copy_row(self._buffers[self._turn][name], source)
+            buffers, tensors = self._buffers[self._turn], self._tensors[id(block)]
+            self._streams.copy_rows([(buffers[n], tensors[n]) for n in self._names])
 
     def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
         """Copy one step behind those staged, without counting it yet.
@@ -169,13 +170,14 @@ class DeviceStaging:
             block: The current block.
             rows: Per field, an array or tensor ``(num_envs[, dim])``, or one number for all.
         """
-        buffers = self._buffers[self._turn]
+        buffers, pairs = self._buffers[self._turn], []
         for name, value in rows.items():
             target = buffers[name][: self._num_envs, block.count]
             if isinstance(value, (bool, int, float)):
                 target.fill_(value)
             else:
-                self._streams.copy_row(target, _as_tensor(value))
+                pairs.append((target, _as_tensor(value)))
+        self._streams.copy_rows(pairs)
 
     def seal(self, block: Block) -> None:
         """Start the block's copy to the host; ``block.wait_ready`` waits for it."""

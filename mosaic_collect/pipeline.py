@@ -51,6 +51,7 @@ class Job:
         count: Staged steps of the block.
         release: Whether the slot is free afterwards.
         queued: Set when the encoder will see it.
+        written: Set when its shards are written, though not safe yet: the block may change again.
         done: Set when committed.
     """
 
@@ -59,6 +60,7 @@ class Job:
     count: int = 0
     release: bool = True
     queued: bool = False
+    written: bool = False
     done: bool = False
     counts: Counts = field(default_factory=lambda: Counts(0, {}))
 
@@ -147,6 +149,15 @@ class Pipeline:
         self.submit(job)
         self._wait(lambda: job.done, "a commit")
 
+    def wait_written(self, job: Job) -> None:
+        """The same, but only until nobody reads the job's block any more.
+
+        Raises:
+            WriteError: Writing failed; what was committed before stays.
+        """
+        self.submit(job)
+        self._wait(lambda: job.written, "a block to be written")
+
     def check(self) -> None:
         """Raise the failure, if there is one.
 
@@ -233,6 +244,8 @@ class Pipeline:
             while (job := self._jobs.get()) is not None and not self._stopped:
                 if job.block is not None:
                     self._encode(job, job.block, self._unwritten(job.state))
+                job.written = True
+                self._tell()
                 job.counts = self._before + self._newest
                 self._to_commit.put(job)
                 self._at_work["encoder"] = "idle"

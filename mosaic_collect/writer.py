@@ -23,7 +23,7 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -131,8 +131,9 @@ class TrajectoryWriter:
         self._checkpoint_seconds = checkpoint_seconds
         self._pid, self._closed, self._shut_down = os.getpid(), False, False
         self._block: Block | None = opened.partial
-        # The last job that reads a block which may be the current one.
+        # The last job that reads a block which may be the current one, and the last of any block.
         self._reading: Job | None = None
+        self._last_shards: Job | None = None
         self._last_job: Job | None = None
         # Steps before the current block, while there is one; all steps, while there is none.
         self._first_step = self._steps_before = self._state.committed_steps
@@ -337,13 +338,18 @@ class TrajectoryWriter:
             self._block = None
             self._reading = None
         if self._block is None:
-            start = time.monotonic()
-            block = self._pipeline.free_block()
-            self._stalled += time.monotonic() - start
+            block = self._timed(self._pipeline.free_block)
             block.start(self._steps_before // self._state.block_steps, self._trajectories.ids)
             self._staging.begin(block)
             self._block = block
         return self._block
+
+    def _timed(self, wait: Callable[..., Any], *args: Any) -> Any:
+        """Wait, and count it."""
+        start = time.monotonic()
+        found = wait(*args)
+        self._stalled += time.monotonic() - start
+        return found
 
     def _refresh(self) -> None:
         """Put the account into the block, if it may show another.
@@ -389,8 +395,12 @@ class TrajectoryWriter:
     def _submit(self, job: Job) -> None:
         self._committed_at = time.monotonic()
         if job.block is not None:
+            before = self._last_shards
+            if before is not None and before.block is job.block:
+                # Its shards must have their names before they are written anew.
+                self._timed(self._pipeline.wait, before)
             # Known before it is queued: from then on the block must not change.
-            self._reading = job
+            self._reading = self._last_shards = job
         self._last_job = job
         self._pipeline.submit(job)
         self._published = job.state
@@ -419,9 +429,7 @@ class TrajectoryWriter:
         """Wait until the current block is not being read: bytes must not change under a codec."""
         self._pipeline.check()
         if self._reading is not None:
-            start = time.monotonic()
-            self._pipeline.wait(self._reading)
-            self._stalled += time.monotonic() - start
+            self._timed(self._pipeline.wait_written, self._reading)
             self._shown = None
             self._reading = None
 

@@ -111,11 +111,10 @@ class SimulatedStreams:
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype)
 
-    def copy_row(self, target: torch.Tensor, source: Any) -> None:
-        if not isinstance(source, DeviceTensor):
+    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
+        for target, source in pairs:
             # From host memory: over when it returns, so read now.
-            source = source.clone()
-        target.copy_(source)
+            target.copy_(source if isinstance(source, DeviceTensor) else source.clone())
 
     def record(self) -> Event:
         return self._event("caller")
@@ -174,6 +173,7 @@ class WithoutSynchronize(SimulatedStreams):
 class RowsOnTheSide(SimulatedStreams):
     """Rows are copied on the side stream, where the caller's later work may overtake them."""
 
-    def copy_row(self, target: torch.Tensor, source: Any) -> None:
-        plain = source.as_subclass(torch.Tensor)
-        self.machine.put("side", _copy(target.as_subclass(torch.Tensor), plain))
+    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
+        for target, source in pairs:
+            plain = source.as_subclass(torch.Tensor)
+            self.machine.put("side", _copy(target.as_subclass(torch.Tensor), plain))

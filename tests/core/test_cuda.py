@@ -82,6 +82,26 @@ def test_another_stream_of_the_callers(store: str, steps: list[dict[str, Any]]) 
     assert_holds(TrajectoryDataset(store), range(40))
 
 
+def test_static_buffers_of_a_cuda_graph(store: str, steps: list[dict[str, Any]]) -> None:
+    """Each replay overwrites the same tensors, right behind the step's copies."""
+    sources = {n: torch.empty_like(v) for n, v in steps[0].items()}
+    static = {n: torch.empty_like(v) for n, v in steps[0].items()}
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        for name, value in static.items():
+            value.copy_(sources[name])
+    with open_writer(store, N, SCHEMA, block_steps=4, device="cuda:0") as writer:
+        for given in steps:
+            for name, value in given.items():
+                sources[name].copy_(value)
+            graph.replay()
+            writer.add_step(**static)
+            for value in sources.values():
+                value.zero_()
+            graph.replay()
+    assert_holds(TrajectoryDataset(store), range(40))
+
+
 @pytest.mark.parametrize("pinned", [False, True])
 def test_host_tensors_and_arrays_on_a_device_writer(store: str, pinned: bool) -> None:
     with open_writer(store, N, SCHEMA, block_steps=4, device="cuda:0") as writer:

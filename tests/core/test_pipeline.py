@@ -58,6 +58,31 @@ def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(
     assert_holds(TrajectoryDataset(store), range(steps))
 
 
+def test_a_timed_commit_is_waited_for_only_until_it_is_written(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may take its time to make it safe, but for a block that is to be written anew."""
+    files = GatedFiles()
+    use(monkeypatch, files)
+    with open_writer(store, block_steps=4) as writer:
+        files.gate.clear()
+        files.reached.clear()
+        add(writer, 0)
+        writer._commit_partial(wait=False)
+        assert files.reached.wait(30)
+        add(writer, 1, 2, 3)
+        assert TrajectoryDataset(store).num_steps == 0
+        # The first shards have no names yet: written now, the full block's would take theirs.
+        caller = threading.Thread(target=add, args=(writer, 4))
+        caller.start()
+        caller.join(0.3)
+        assert caller.is_alive()
+        files.gate.set()
+        caller.join(30)
+        assert not caller.is_alive()
+    assert_holds(TrajectoryDataset(store), range(5))
+
+
 def test_blocks_are_committed_in_order_and_whole(store: str) -> None:
     """Whatever is seen at any moment is a prefix."""
     with open_writer(store, block_steps=2) as writer:

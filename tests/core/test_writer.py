@@ -200,13 +200,17 @@ class TestCheckpoint:
         now = [1000.0]
         clock = SimpleNamespace(monotonic=lambda: now[0])
         monkeypatch.setattr("mosaic_collect.writer.time", clock)
-        # A commit that falls due with a step is over when the next one was added.
+        # A commit that falls due with a step is written when the next one was added, and then is
+        # a matter of the disk.
         wanted = {1: 0, 3: 3, 4: 3, 6: 6}
         with open_writer(store, block_steps=100, checkpoint_seconds=10.0) as writer:
             for step in range(7):
                 now[0] += 4
                 add(writer, step)
                 if step in wanted:
+                    deadline = time.monotonic() + 30
+                    while TrajectoryDataset(store).num_steps < wanted[step]:
+                        assert time.monotonic() < deadline
                     assert TrajectoryDataset(store).num_steps == wanted[step]
 
 
