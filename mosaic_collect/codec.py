@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import struct
 import sys
-import threading
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -22,6 +21,7 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, InputError
+from mosaic_collect.scratch import Scratch
 
 with warnings.catch_warnings(record=True):
     # numcodecs warns where it finds crc32c and not google-crc32c, which holds the GIL. Recorded and
@@ -84,7 +84,7 @@ class ChunkCodec:
     def __init__(self, compressor: Compressor) -> None:
         self._name = compressor.name
         self._codec: Any = None
-        self._local = threading.local()
+        self._scratch, self._flags = Scratch(), Scratch()
         if compressor.name == "lz4":
             # No shuffle: it hides the repeats of a history from the compressor (docs/design.md).
             self._codec = Blosc("lz4", clevel=compressor.level, shuffle=Blosc.NOSHUFFLE)
@@ -106,12 +106,12 @@ class ChunkCodec:
 
     def gives(self, payload: NDArray[np.uint8], values: NDArray[Any]) -> bool:
         """Whether the compressor's decoder makes just the bytes of ``values`` of ``payload``."""
-        found = self._scratch(values.nbytes)
+        found = self._scratch.take(values.nbytes)
         try:
             self._codec.decode(payload, found)
         except (RuntimeError, ValueError):
             return False
-        return same_bytes(found, values)
+        return same_bytes(found, values, self._flags)
 
     def decode(self, data: memoryview, out: NDArray[Any], what: str) -> None:
         """Fill C-contiguous ``out`` from the chunk's bytes ``data``, checksum included.
@@ -131,13 +131,6 @@ class ChunkCodec:
             raise CorruptStoreError(f"{what}: does not decompress: {error}") from error
         if sys.byteorder == "big":
             out.byteswap(inplace=True)
-
-    def _scratch(self, nbytes: int) -> NDArray[np.uint8]:
-        """Memory of the calling thread's own, kept: fresh pages cost more than to fill them."""
-        found: NDArray[np.uint8] | None = getattr(self._local, "scratch", None)
-        if found is None or found.nbytes < nbytes:
-            found = self._local.scratch = np.empty(nbytes, np.uint8)
-        return found[:nbytes]
 
     def _check_size(self, payload: memoryview, expected: int, what: str) -> None:
         """Refuse a chunk whose own header promises another size, before anything is allocated."""
@@ -173,10 +166,11 @@ def checked(data: memoryview, what: str) -> memoryview:
     return payload
 
 
-def same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
+def same_bytes(one: NDArray[Any], other: NDArray[Any], scratch: Scratch) -> bool:
     """Whether two C-contiguous arrays of one size hold the same bytes."""
     wide = np.uint64 if one.nbytes % 8 == 0 else np.uint8
-    return bool((one.reshape(-1).view(wide) == other.reshape(-1).view(wide)).all())
+    a, b = one.reshape(-1).view(wide), other.reshape(-1).view(wide)
+    return bool(np.equal(a, b, out=scratch.take(a.size).view(np.bool_)).all())
 
 
 def blosc_content_size(frame: memoryview) -> int:

@@ -11,6 +11,7 @@ from mosaic_collect.codec import crc_bytes, same_bytes
 from mosaic_collect.field_encoder import Encoded, FieldEncoder
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.schema import VALID_MASK
+from mosaic_collect.scratch import Scratch
 from mosaic_collect.staging import Block
 from mosaic_collect.stats import Counts, all_finite, float_names, nonfinite_pairs
 
@@ -77,12 +78,15 @@ class BlockEncoder:
 
     def _find_twins(self) -> Iterator[tuple[str, str]]:
         """Compares only where the schema says that one field can stand in for the other."""
+        scratch = Scratch()
         for name, grid in self._grids.items():
             source = grid.field.default
             if not isinstance(source, str):
                 continue
             if grid.chunk_shape == self._grids[source].chunk_shape and all(
-                same_bytes(self._block.arrays[name][rows], self._block.arrays[source][rows])
+                same_bytes(
+                    self._block.arrays[name][rows], self._block.arrays[source][rows], scratch
+                )
                 for rows in map(grid.rows, range(grid.chunks))
             ):
                 yield name, source

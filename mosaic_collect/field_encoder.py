@@ -29,6 +29,7 @@ from mosaic_collect.repeat_frame import (
     row_cost,
 )
 from mosaic_collect.repeats import RowPattern, find_pattern
+from mosaic_collect.scratch import Scratch
 from mosaic_collect.zstd_format import MOST_BLOCK_NBYTES
 
 _log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Encoded:
     Attributes:
         buffers: They follow each other in the file.
         distinct: Arrays among which every value of the chunk is: what is looked for in the chunk
-            needs to be looked for only there.
+            needs to be looked for only there. Good until the thread encodes again.
         room: The encoder's own memory that they are in; None: not its own.
     """
 
@@ -68,6 +69,7 @@ class FieldEncoder:
     def __init__(self, compressor: Compressor) -> None:
         self._codec = ChunkCodec(compressor)
         self._by_hand = compressor.name == "zstd" and sys.byteorder == "little"
+        self._scratch = Scratch()
         # Memory of frames that are written: fresh pages cost more than to fill them.
         self._rooms: list[Bytes] = []
         self._encoded = 0
@@ -122,35 +124,31 @@ class FieldEncoder:
     def _repeating(self, values: NDArray[Any], pattern: RowPattern) -> Encoded | None:
         """The frame by hand; None if too few rows follow the pattern."""
         rows = _rows(values)
-        follows = likely_followers(rows, pattern)
-        if follows.mean() < _FOLLOWING:
+        likely = likely_followers(rows, pattern)
+        if likely.mean() < _FOLLOWING:
             return None
-        data = rows.view(np.uint8).reshape(len(rows), pattern.row_nbytes)
-        new = new_bytes(data, pattern)
+        data = values.view(np.uint8)
+        new = new_bytes(data, pattern, self._scratch)
         room = self._rooms.pop() if self._rooms else np.empty(0, np.uint8)
-        room, frame = _joined(repeat_frame(data, new, follows, pattern), room)
-        if not self._codec.gives(frame, data):
-            # Rows that follow at the ends of the copies and not between: compare it all.
-            follows = followers(rows, pattern)
-            room, frame = _joined(repeat_frame(data, new, follows, pattern), room)
-            if not self._codec.gives(frame, data):
-                _log.error("a frame by hand does not decode to its chunk: %s", pattern)
-                return None
-        distinct = [new.view(values.dtype), data[~follows].view(values.dtype)]
-        return Encoded([frame], distinct, room)
+        # Rows that follow at the ends of the copies and not between: then all is compared.
+        for follows in (likely, None):
+            follows = (followers(rows, pattern) if follows is None else follows).reshape(
+                values.shape[:2]
+            )
+            frame = repeat_frame(data, new, follows, pattern)
+            if room.nbytes < frame.nbytes:
+                room = np.empty(frame.nbytes + frame.nbytes // 8, np.uint8)
+            frame.write(room[: frame.nbytes])
+            if self._codec.gives(room[: frame.nbytes], data):
+                distinct = [new.view(values.dtype), data[~follows].view(values.dtype)]
+                return Encoded([room[: frame.nbytes]], distinct, room)
+        _log.error("a frame by hand does not decode to its chunk: %s", pattern)
+        return None
 
     def take_back(self, encoded: Encoded) -> None:
         """Its buffers are written: their memory may be used again."""
         if encoded.room is not None:
             self._rooms.append(encoded.room)
-
-
-def _joined(pieces: list[Bytes], room: Bytes) -> tuple[Bytes, Bytes]:
-    """The pieces in one array, at the start of ``room`` or of a larger one; and that."""
-    nbytes = sum(map(len, pieces))
-    if room.nbytes < nbytes:
-        room = np.empty(nbytes + nbytes // 8, np.uint8)
-    return room, np.concatenate(pieces, out=room[:nbytes])
 
 
 def _rows(values: NDArray[Any]) -> NDArray[np.unsignedinteger]:

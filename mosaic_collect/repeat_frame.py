@@ -9,15 +9,17 @@ together by hand is believed only when the library's own decoder gives the chunk
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
+import math
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.repeats import RowPattern
+from mosaic_collect.scratch import Scratch
 from mosaic_collect.zstd_format import (
     END,
     MOST_BLOCK_NBYTES,
@@ -32,29 +34,57 @@ _MOST_COPIES = 256
 Bytes = NDArray[np.uint8]
 
 
-def repeat_frame(
-    rows: Bytes, new: Bytes, follows: NDArray[np.bool_], pattern: RowPattern
-) -> list[Bytes]:
-    """The frame of ``rows``, in pieces; right if the rows that ``follows`` names do follow.
+@dataclass(frozen=True)
+class _Record:
+    """How one environment's rows lie in a frame, given which of them follow the pattern.
+
+    Attributes:
+        template: All of its bytes but those of the holes.
+        holes: (start, stop) in the template, whether whole rows or only their new bytes go there,
+            and of which steps: (first, last).
+    """
+
+    template: Bytes
+    holes: tuple[tuple[slice, bool, slice], ...]
+
+
+def repeat_frame(rows: Bytes, new: Bytes, follows: NDArray[np.bool_], pattern: RowPattern) -> Frame:
+    """The frame of a chunk, right if the rows that ``follows`` names do follow the pattern.
 
     Args:
-        rows: ``(rows, row_nbytes)``, contiguous.
-        new: Their ``new_bytes``.
-        follows: ``(rows,)``; the first is False.
+        rows: ``(envs, steps, row_nbytes)``, contiguous.
+        new: Their ``new_bytes``, ``(envs, steps, new_nbytes)``.
+        follows: ``(envs, steps)``; the first is False.
         pattern: Of a row at most ``MOST_BLOCK_NBYTES`` wide.
     """
-    pieces = [_array(frame_header(rows.nbytes))]
-    most = _most_rows(pattern)
-    for start, stop in _runs(follows):
-        if not follows[start]:
-            pieces += raw_blocks(rows[start:stop].reshape(-1))
-            continue
-        for first in range(start, stop, most):
-            last = min(first + most, stop)
-            before, behind = _around(pattern, last - first)
-            pieces += [before, new[first:last].reshape(-1), behind]
-    pieces.append(_array(END))
-    return pieces
+    # Environments alike lie alike, so a run of them is filled in as one.
+    edges = [0, *(np.flatnonzero((follows[1:] != follows[:-1]).any(axis=1)) + 1), len(follows)]
+    runs = [(slice(a, b), _record(pattern, follows[a].tobytes())) for a, b in pairwise(edges)]
+    return Frame(rows, new, runs)
+
+
+class Frame:
+    """A frame that knows its size and is yet to be written."""
+
+    def __init__(self, rows: Bytes, new: Bytes, runs: list[tuple[slice, _Record]]) -> None:
+        self._rows, self._new, self._runs = rows, new, runs
+        self._header = frame_header(rows.nbytes)
+        sizes = ((envs.stop - envs.start) * len(record.template) for envs, record in runs)
+        self.nbytes = len(self._header) + sum(sizes) + len(END)
+
+    def write(self, out: Bytes) -> None:
+        """Fill ``out``, of ``nbytes``."""
+        at = len(self._header)
+        out[:at] = _array(self._header)
+        for envs, record in self._runs:
+            count, size = envs.stop - envs.start, len(record.template)
+            part = out[at : at + count * size].reshape(count, size)
+            part[...] = record.template
+            for hole, whole, steps in record.holes:
+                source = self._rows if whole else self._new
+                part[:, hole] = source[envs, steps].reshape(count, -1)
+            at += count * size
+        out[at:] = _array(END)
 
 
 def raw_frame(data: Bytes) -> list[Any]:
@@ -100,19 +130,41 @@ def followers(rows: NDArray[np.unsignedinteger], pattern: RowPattern) -> NDArray
     return follows
 
 
-def new_bytes(rows: Bytes, pattern: RowPattern) -> Bytes:
-    """What each row does not copy from the row before, ``(rows, new_nbytes)``."""
-    scattered, gathered = _record_types(pattern)
-    new = np.empty(len(rows), gathered)
+def new_bytes(rows: Bytes, pattern: RowPattern, scratch: Scratch) -> Bytes:
+    """What each row does not copy from the row before, ``(envs, steps, new_nbytes)``.
+
+    Args:
+        rows: ``(envs, steps, row_nbytes)``, contiguous.
+        pattern: Of a row.
+        scratch: Where to put them.
+    """
+    shape = (*rows.shape[:2], pattern.new_nbytes)
+    new = scratch.take(math.prod(shape))
     if pattern.new:
         # One pass over the rows, which slices would make one each.
-        new[...] = rows.view(scattered)[:, 0]
-    return new.view(np.uint8).reshape(len(rows), pattern.new_nbytes)
+        scattered, gathered = _record_types(pattern)
+        new.view(gathered).reshape(rows.shape[:2])[...] = rows.view(scattered)[..., 0]
+    return new.reshape(shape)
 
 
-def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    edges = [0, *(np.flatnonzero(np.diff(flags)) + 1).tolist(), len(flags)]
-    return itertools.pairwise(edges)
+@lru_cache(maxsize=4096)
+def _record(pattern: RowPattern, follows: bytes) -> _Record:
+    """A few steps begin trajectories, so the same few records come again and again."""
+    pieces: list[Bytes] = []
+    holes = []
+    edges = [0, *(i for i in range(1, len(follows)) if follows[i] != follows[i - 1]), len(follows)]
+    for start, stop in pairwise(edges):
+        whole = not follows[start]
+        width = pattern.row_nbytes if whole else pattern.new_nbytes
+        most = MOST_BLOCK_NBYTES // width if whole else _most_rows(pattern)
+        for first in range(start, stop, most):
+            steps = slice(first, min(first + most, stop))
+            count = steps.stop - steps.start
+            before, behind = _around(pattern, count, whole)
+            at = sum(map(len, pieces)) + len(before)
+            holes.append((slice(at, at + count * width), whole, steps))
+            pieces += [before, np.zeros(count * width, np.uint8), behind]
+    return _Record(np.concatenate(pieces), tuple(holes))
 
 
 def _most_rows(pattern: RowPattern) -> int:
@@ -136,8 +188,10 @@ def _record_types(pattern: RowPattern) -> tuple[np.dtype[Any], np.dtype[Any]]:
 
 
 @lru_cache(maxsize=1024)
-def _around(pattern: RowPattern, count: int) -> tuple[Bytes, Bytes]:
-    """What stands before and behind the new bytes of so many rows."""
+def _around(pattern: RowPattern, count: int, whole: bool = False) -> tuple[Bytes, Bytes]:
+    """What stands before and behind so many whole rows, or the new bytes of so many."""
+    if whole:
+        return _array(raw_block_header(count * pattern.row_nbytes)), _array(b"")
     sequences = []
     done = 0  # bytes of these rows behind the last copy
     for row in range(count):
