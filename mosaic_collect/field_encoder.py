@@ -1,7 +1,7 @@
 """Chunks of one field to bytes, by the cheapest of three ways to a frame of the store's codec.
 
     nothing to gain (sensor noise)       the values as they are, in raw blocks, not copied
-    rows repeat the row before, shifted  new bytes and copies (``repeat_frame``)
+    rows repeat the row before, shifted  new bytes and copies (``repeat_coder``)
     else                                 the compressor's own
 
 Which way is decided on samples that the compressor is given, anew every few chunks. All three are
@@ -12,25 +12,17 @@ from __future__ import annotations
 
 import logging
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.codec import ChunkCodec, Compressor
-from mosaic_collect.repeat_frame import (
-    Bytes,
-    followers,
-    likely_followers,
-    new_bytes,
-    raw_frame,
-    repeat_frame,
-    row_cost,
-)
-from mosaic_collect.repeats import RowPattern, find_pattern
+from mosaic_collect.repeat_coder import Bytes, Frame, RepeatCoder
+from mosaic_collect.repeats import find_pattern
 from mosaic_collect.scratch import Scratch
-from mosaic_collect.zstd_format import MOST_BLOCK_NBYTES
+from mosaic_collect.zstd_format import MOST_BLOCK_NBYTES, raw_frame
 
 _log = logging.getLogger(__name__)
 _SMALL_NBYTES = 256 << 10  # a chunk below this is not worth a decision
@@ -74,7 +66,7 @@ class FieldEncoder:
         self._rooms: list[Bytes] = []
         self._encoded = 0
         self._raw = False
-        self._pattern: RowPattern | None = None
+        self._coder: RepeatCoder | None = None
 
     def encode(self, values: NDArray[Any]) -> Encoded:
         """The bytes of one chunk, without a checksum.
@@ -91,7 +83,8 @@ class FieldEncoder:
         self._encoded += 1
         if self._raw:
             return Encoded(raw_frame(data), [values])
-        found = None if self._pattern is None else self._repeating(values, self._pattern)
+        coder = self._coder
+        found = None if coder is None else self._repeating(values, coder)
         return found or self.compressed(values)
 
     def compressed(self, values: NDArray[Any]) -> Encoded:
@@ -105,13 +98,11 @@ class FieldEncoder:
         self._raw = left >= _NOTHING
         wide = values.ndim == 3 and row_nbytes <= MOST_BLOCK_NBYTES
         if self._raw or left < _MUCH or not wide:
-            self._pattern = None
-        elif (
-            self._pattern is None
-            or likely_followers(_rows(values), self._pattern).mean() < _FOLLOWING
-        ):
+            self._coder = None
+        elif self._coder is None or not _fits(self._coder, values):
             pattern = find_pattern(_rows(values))
-            self._pattern = pattern if pattern and _pays(pattern, left) else None
+            coder = None if pattern is None else RepeatCoder(pattern, values.itemsize)
+            self._coder = coder if coder and _pays(coder, left) else None
 
     def _sampled(self, data: Bytes, row_nbytes: int) -> float:
         """Compressed size of a sample as a share of what it was: the median of a few."""
@@ -121,29 +112,33 @@ class FieldEncoder:
         packed = [len(self._codec.compress(data[s : s + size])) for s in starts]
         return float(np.median(packed)) / size
 
-    def _repeating(self, values: NDArray[Any], pattern: RowPattern) -> Encoded | None:
+    def _repeating(self, values: NDArray[Any], coder: RepeatCoder) -> Encoded | None:
         """The frame by hand; None if too few rows follow the pattern."""
-        rows = _rows(values)
-        likely = likely_followers(rows, pattern)
-        if likely.mean() < _FOLLOWING:
+        rows, shape = _rows(values), values.shape[:2]
+        follows = coder.likely_followers(rows)
+        if np.count_nonzero(follows) < _FOLLOWING * len(rows):
             return None
         data = values.view(np.uint8)
-        new = new_bytes(data, pattern, self._scratch)
+        new = coder.new_bytes(data, self._scratch)
+        encoded = self._proven(coder.frame(data, new, follows.reshape(shape)), data)
+        if encoded is None:
+            # Some follow at the ends of the copies and not between: compare it all.
+            follows = coder.followers(rows)
+            encoded = self._proven(coder.frame(data, new, follows.reshape(shape)), data)
+        if encoded is None:
+            _log.error("a frame by hand does not decode to its chunk: %s", coder.pattern)
+            return None
+        odd = rows[~follows].view(values.dtype)
+        return replace(encoded, distinct=[new.view(values.dtype), odd])
+
+    def _proven(self, frame: Frame, data: Bytes) -> Encoded | None:
+        """The frame written, if the compressor's own decoder makes the chunk of it."""
         room = self._rooms.pop() if self._rooms else np.empty(0, np.uint8)
-        # Rows that follow at the ends of the copies and not between: then all is compared.
-        for follows in (likely, None):
-            follows = (followers(rows, pattern) if follows is None else follows).reshape(
-                values.shape[:2]
-            )
-            frame = repeat_frame(data, new, follows, pattern)
-            if room.nbytes < frame.nbytes:
-                room = np.empty(frame.nbytes + frame.nbytes // 8, np.uint8)
-            frame.write(room[: frame.nbytes])
-            if self._codec.gives(room[: frame.nbytes], data):
-                distinct = [new.view(values.dtype), data[~follows].view(values.dtype)]
-                return Encoded([room[: frame.nbytes]], distinct, room)
-        _log.error("a frame by hand does not decode to its chunk: %s", pattern)
-        return None
+        if room.nbytes < frame.nbytes:
+            room = np.empty(frame.nbytes + frame.nbytes // 8, np.uint8)
+        written = room[: frame.nbytes]
+        frame.write(written)
+        return Encoded([written], [], room) if self._codec.gives(written, data) else None
 
     def take_back(self, encoded: Encoded) -> None:
         """Its buffers are written: their memory may be used again."""
@@ -156,11 +151,17 @@ def _rows(values: NDArray[Any]) -> NDArray[np.unsignedinteger]:
     return values.view(f"u{values.itemsize}").reshape(-1, values.shape[2])
 
 
-def _pays(pattern: RowPattern, left: float) -> bool:
+def _fits(coder: RepeatCoder, values: NDArray[Any]) -> bool:
+    """Whether enough rows still follow its pattern."""
+    return bool(coder.likely_followers(_rows(values)).mean() >= _FOLLOWING)
+
+
+def _pays(coder: RepeatCoder, left: float) -> bool:
     """Whether a sample by hand would be about as small as the compressor's."""
-    count = _sample_rows(pattern.row_nbytes)
-    expected = pattern.row_nbytes + (count - 1) * row_cost(pattern)
-    return expected <= _SLACK * left * count * pattern.row_nbytes
+    row_nbytes = coder.pattern.row_nbytes
+    count = _sample_rows(row_nbytes)
+    expected = row_nbytes + (count - 1) * coder.row_cost()
+    return expected <= _SLACK * left * count * row_nbytes
 
 
 def _sample_rows(row_nbytes: int) -> int:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any
 
 #: A block never holds more than this, decompressed.
 MOST_BLOCK_NBYTES = 128 << 10
@@ -101,6 +102,15 @@ def frame_header(content_nbytes: int) -> bytes:
 def raw_block_header(nbytes: int) -> bytes:
     """What stands before the bytes of a raw block, at most ``MOST_BLOCK_NBYTES``."""
     return _block_header(_RAW, nbytes)
+
+
+def raw_frame(data: Any) -> list[Any]:
+    """The frame of bytes that nothing compresses: headers, and slices of ``data`` between them."""
+    pieces: list[Any] = [frame_header(len(data))]
+    for start in range(0, len(data), MOST_BLOCK_NBYTES):
+        part = data[start : start + MOST_BLOCK_NBYTES]
+        pieces += [raw_block_header(len(part)), part]
+    return [*pieces, END]
 
 
 def compressed_block(

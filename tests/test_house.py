@@ -22,7 +22,7 @@ PACKAGE = Path(mosaic_collect.__file__).parent
 CORE = (
     *("errors", "files", "shard_file", "workers", "sizes", "shown", "scratch"),
     *("schema", "budget", "lock", "lazy", "signals"),
-    *("grid", "zstd_format", "repeats", "repeat_frame", "codec", "field_encoder", "inputs"),
+    *("grid", "zstd_format", "repeats", "repeat_coder", "codec", "field_encoder", "inputs"),
     *("shard", "stats", "staging", "metadata", "cuda_staging"),
     *("parsing", "jsonvalues", "reading", "trajectories", "truncation", "ends", "encoder"),
     *("commit", "verify", "pipeline", "opening"),

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mosaic_collect import field_encoder, repeat_frame
+from mosaic_collect import field_encoder, repeat_coder
 from mosaic_collect.codec import Compressor, crc_bytes
 from mosaic_collect.field_encoder import FieldEncoder
-from mosaic_collect.repeats import RowPattern
+from mosaic_collect.repeat_coder import RepeatCoder
 from tests.core.histories import history
 
 
@@ -143,13 +143,13 @@ def test_a_wrong_guess_is_never_written(
     values = history(20, 64, terms=(40, 3))
     check(encoder, values)
 
-    def all_follow(rows: np.ndarray, pattern: RowPattern) -> np.ndarray:
+    def all_follow(self: RepeatCoder, rows: np.ndarray) -> np.ndarray:
         return np.arange(len(rows)) > 0
 
-    monkeypatch.setattr(field_encoder, "likely_followers", all_follow)
+    monkeypatch.setattr(RepeatCoder, "likely_followers", all_follow)
     check(encoder, values)
     assert not compressed, "comparing everything mended it"
-    monkeypatch.setattr(field_encoder, "followers", all_follow)
+    monkeypatch.setattr(RepeatCoder, "followers", all_follow)
     check(encoder, values)
     assert compressed == [values.nbytes]
 
@@ -215,7 +215,7 @@ def test_any_small_rows(values: np.ndarray, repeats: int) -> None:
     """With the size limits away, so that all ways are tried on little arrays."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(field_encoder, "_SMALL_NBYTES", 0)
-        patch.setattr(repeat_frame, "_MOST_COPIES", 3)
+        patch.setattr(repeat_coder, "_MOST_COPIES", 3)
         encoder = FieldEncoder(Compressor.named("auto"))
         for _ in range(repeats):
             check(encoder, np.ascontiguousarray(np.tile(values, (2, 2, 3))))
