@@ -21,7 +21,6 @@ from crc32c import crc32c
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, InputError
-from mosaic_collect.scratch import Scratch
 
 with warnings.catch_warnings(record=True):
     # numcodecs warns where it finds crc32c and not google-crc32c, which holds the GIL. Recorded and
@@ -84,7 +83,6 @@ class ChunkCodec:
     def __init__(self, compressor: Compressor) -> None:
         self._name = compressor.name
         self._codec: Any = None
-        self._scratch, self._flags = Scratch(), Scratch()
         if compressor.name == "lz4":
             # No shuffle: it hides the repeats of a history from the compressor (docs/design.md).
             self._codec = Blosc("lz4", clevel=compressor.level, shuffle=Blosc.NOSHUFFLE)
@@ -103,15 +101,6 @@ class ChunkCodec:
         """Compressed bytes of C-contiguous ``values``; without a compressor, themselves."""
         raw = _as_bytes(values)
         return raw if self._codec is None else self._codec.encode(raw)
-
-    def gives(self, payload: NDArray[np.uint8], values: NDArray[Any]) -> bool:
-        """Whether the compressor's decoder makes just the bytes of ``values`` of ``payload``."""
-        found = self._scratch.take(values.nbytes)
-        try:
-            self._codec.decode(payload, found)
-        except (RuntimeError, ValueError):
-            return False
-        return same_bytes(found, values, self._flags)
 
     def decode(self, data: memoryview, out: NDArray[Any], what: str) -> None:
         """Fill C-contiguous ``out`` from the chunk's bytes ``data``, checksum included.
@@ -166,11 +155,10 @@ def checked(data: memoryview, what: str) -> memoryview:
     return payload
 
 
-def same_bytes(one: NDArray[Any], other: NDArray[Any], scratch: Scratch) -> bool:
+def same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
     """Whether two C-contiguous arrays of one size hold the same bytes."""
     wide = np.uint64 if one.nbytes % 8 == 0 else np.uint8
-    a, b = one.reshape(-1).view(wide), other.reshape(-1).view(wide)
-    return bool(np.equal(a, b, out=scratch.take(a.size).view(np.bool_)).all())
+    return bool((one.reshape(-1).view(wide) == other.reshape(-1).view(wide)).all())
 
 
 def blosc_content_size(frame: memoryview) -> int:

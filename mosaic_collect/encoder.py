@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect.codec import crc_bytes, same_bytes
-from mosaic_collect.field_encoder import Encoded, FieldEncoder
+from mosaic_collect.field_encoder import FieldEncoder
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.schema import VALID_MASK
-from mosaic_collect.scratch import Scratch
 from mosaic_collect.staging import Block
-from mosaic_collect.stats import Counts, all_finite, float_names, nonfinite_pairs
+from mosaic_collect.stats import Counts, float_names, nonfinite_pairs
 
 
 class BlockEncoder:
@@ -48,27 +47,24 @@ class BlockEncoder:
             for chunk in range(grid.chunks):
                 yield grid, chunk
 
-    def encode(self, task: tuple[FieldGrid, int]) -> tuple[Encoded, bytes, int]:
-        """The chunk, its checksum, and number of pairs that hold NaN or infinity."""
+    def encode(self, task: tuple[FieldGrid, int]) -> tuple[list[Any], bytes, int]:
+        """The payload's buffers, checksum, and number of pairs that hold NaN or infinity."""
         grid, chunk = task
         values = self._block.arrays[grid.field.name][grid.rows(chunk)]
-        encoder = self._encoders[grid.field.name]
-        # Behind the steps of a partial block all is fill value, which only the compressor sees.
-        whole = self._count == grid.block_steps
-        encoded = encoder.encode(values) if whole else encoder.compressed(values)
         found = 0
-        if grid.field.name in self._nonfinite and not all(map(all_finite, encoded.distinct)):
+        if grid.field.name in self._nonfinite:
             found = nonfinite_pairs(values)
-        return encoded, crc_bytes(*encoded.buffers), found
+        whole = self._count == grid.block_steps
+        buffers = self._encoders[grid.field.name].encode(values, whole)
+        return buffers, crc_bytes(*buffers), found
 
     def collect(self, results: Iterator[Any], grid: FieldGrid) -> Iterator[tuple[list[Any], bytes]]:
-        """The next shard's chunks out of ``results``, counted; written before the next is due."""
+        """The next shard's chunks out of ``results``, counted."""
         for _ in range(grid.chunks):
-            encoded, crc, found = next(results)
+            buffers, crc, found = next(results)
             if found:
                 self._nonfinite[grid.field.name] += found
-            yield encoded.buffers, crc
-            self._encoders[grid.field.name].take_back(encoded)
+            yield buffers, crc
 
     def counts(self) -> Counts:
         """Of the whole block, once all results were collected."""
@@ -78,15 +74,12 @@ class BlockEncoder:
 
     def _find_twins(self) -> Iterator[tuple[str, str]]:
         """Compares only where the schema says that one field can stand in for the other."""
-        scratch = Scratch()
         for name, grid in self._grids.items():
             source = grid.field.default
             if not isinstance(source, str):
                 continue
             if grid.chunk_shape == self._grids[source].chunk_shape and all(
-                same_bytes(
-                    self._block.arrays[name][rows], self._block.arrays[source][rows], scratch
-                )
+                same_bytes(self._block.arrays[name][rows], self._block.arrays[source][rows])
                 for rows in map(grid.rows, range(grid.chunks))
             ):
                 yield name, source

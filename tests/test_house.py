@@ -20,9 +20,9 @@ from mosaic_collect import errors
 PACKAGE = Path(mosaic_collect.__file__).parent
 #: The core, from the bottom up: a module imports only what stands before it.
 CORE = (
-    *("errors", "files", "shard_file", "workers", "sizes", "shown", "scratch"),
+    *("errors", "files", "shard_file", "workers", "sizes", "shown"),
     *("schema", "budget", "lock", "lazy", "signals"),
-    *("grid", "zstd_format", "repeats", "repeat_coder", "codec", "field_encoder", "inputs"),
+    *("grid", "raw_frame", "codec", "field_encoder", "inputs"),
     *("shard", "stats", "staging", "metadata", "cuda_staging"),
     *("parsing", "jsonvalues", "reading", "trajectories", "truncation", "ends", "encoder"),
     *("commit", "verify", "pipeline", "opening"),

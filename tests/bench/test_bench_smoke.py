@@ -19,7 +19,6 @@ from benchlib.peers import PEERS, Plan  # noqa: E402
 from benchlib.workload import Workload, make_workload  # noqa: E402
 
 from mosaic_collect import Field, Schema, TrajectoryWriter, export_npy  # noqa: E402
-from mosaic_collect.field_encoder import Encoded  # noqa: E402
 
 STEPS = 10
 TINY = shlex.split(
@@ -137,10 +136,7 @@ def test_scale_notices(tmp_path):
 def test_codec_notices(workload):
     class Lossy:
         def encode(self, values):
-            return Encoded([values.tobytes()], [values])
-
-        def take_back(self, encoded):
-            pass
+            return [values.tobytes()]
 
         def decode(self, data, out, what):
             out.reshape(-1).view(np.uint8)[:] = np.frombuffer(data[:-4], np.uint8)

@@ -4,39 +4,33 @@ from __future__ import annotations
 
 import numpy as np
 
-TERMS = (20, 3, 7)
 FRAMES = 5
 
 
 def history(
     envs: int,
     steps: int,
-    terms: tuple[int, ...] = TERMS,
-    frames: int = FRAMES,
-    newest_first: bool = False,
+    terms: tuple[int, ...],
     resets: tuple[tuple[int, int], ...] = (),
-    dtype: str = "float32",
     seed: int = 0,
 ) -> np.ndarray:
-    """``(envs, steps, frames * sum(terms))``, term by term; at a reset the first frame fills all.
+    """``(envs, steps, FRAMES * sum(terms))`` of noise, term by term, the oldest frame first.
 
     Args:
-        resets: (env, step) at which a trajectory begins, besides step 0.
+        envs: Environments.
+        steps: Of each.
+        terms: Widths.
+        resets: (env, step) at which a trajectory begins, besides step 0: its frame fills all.
+        seed: Of the noise.
     """
-    chance = np.random.default_rng(seed)
-    new = chance.standard_normal((envs, steps, sum(terms))).astype(dtype)
-    out = np.empty((envs, steps, frames * sum(terms)), dtype)
-    for env in range(envs):
-        begin = 0
-        for step in range(steps):
-            if (env, step) in resets:
-                begin = step
-            ages = [min(age, step - begin) for age in range(frames)]
-            if not newest_first:
-                ages = ages[::-1]
-            at = 0
-            for start, width in zip(np.cumsum((0, *terms)), terms, strict=False):
-                for age in ages:
-                    out[env, step, at : at + width] = new[env, step - age, start : start + width]
-                    at += width
-    return out
+    new = np.random.default_rng(seed).standard_normal((envs, steps, sum(terms)), np.float32)
+    begins = np.zeros((envs, steps), int)
+    for env, step in resets:
+        begins[env, step] = step
+    begins = np.maximum.accumulate(begins, axis=1)
+    ages = np.arange(FRAMES)[::-1]
+    frames = np.maximum(np.arange(steps)[None, :, None] - ages, begins[..., None])
+    seen = np.take_along_axis(new[:, :, None, :], frames.reshape(envs, -1, 1, 1), axis=1)
+    seen = seen.reshape(envs, steps, FRAMES, -1)
+    parts = np.split(seen, np.cumsum(terms)[:-1], axis=3)
+    return np.concatenate([p.reshape(envs, steps, -1) for p in parts], axis=2)
