@@ -63,4 +63,4 @@ class FieldEncoder:
         size = min(rows * row_nbytes, data.nbytes // _SAMPLES)
         starts = np.linspace(0, data.nbytes - size, _SAMPLES).astype(int)
         packed: int = sum(len(self._codec.compress(data[s : s + size])) for s in starts)
-        return packed / (size * _SAMPLES)
+        return float(packed / (size * _SAMPLES))
