@@ -72,7 +72,7 @@ class Pipeline:
         folder: The store's files.
         state: As committed; counts of full blocks are carried on from it.
         grids: All stored fields' cuttings.
-        blocks: The ring's slots, all free; those that are not filled are, first of all.
+        blocks: The ring's slots, all free; those that are not filled are when they are needed.
         threads: Of the compressing pool.
         partial: Counts of the committed rows of the last, partial block, if there is one.
         at_rest: Called when nothing will be written any more.
@@ -123,6 +123,9 @@ class Pipeline:
         Raises:
             WriteError: Writing failed.
         """
+        if self._unfilled:
+            # The one to be needed next: its pages are made while this one is used.
+            self._pool.start(self._fill, self._unfilled.pop())
         self._wait(lambda: bool(self._free), "a free block of the ring")
         return self._free[-1]
 
@@ -232,6 +235,14 @@ class Pipeline:
         self._stopped = True
         self._tell()
 
+    def _fill(self, block: Block) -> None:
+        try:
+            block.fill()
+            self._free.append(block)
+            self._tell()
+        except BaseException as error:  # noqa: BLE001  raised again at the caller's next call
+            self._fail(error)
+
     def _tell(self) -> None:
         """Wake whoever waits; one note is enough, it is taken before the state is looked at."""
         if self._changes.empty():
@@ -304,7 +315,6 @@ class Pipeline:
     def _commit_all(self) -> None:
         with_shards = False
         try:
-            self._fill_ring()
             while (item := self._to_commit.get()) is not None:
                 try:
                     if self._stopped:
@@ -320,14 +330,6 @@ class Pipeline:
                 self._at_work["committer"] = "idle"
         finally:
             self._at_rest()
-
-    def _fill_ring(self) -> None:
-        """Here, since there is nothing to commit before the first block is full."""
-        while self._unfilled and not self._stopped:
-            block = self._unfilled.pop()
-            block.fill()
-            self._free.append(block)
-            self._tell()
 
     def _finish(self, shard: ShardFile | ShardLink) -> None:
         self._at_work["committer"] = f"the sync of {shard.path}"

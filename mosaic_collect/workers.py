@@ -33,13 +33,17 @@ class WorkerPool:
         """Results in the items' order, at most two a thread computed ahead of the reader."""
         ahead: deque[Future[Out]] = deque()
         for item in items:
-            future: Future[Out] = Future()
-            self._tasks.put((future, function, item))
-            ahead.append(future)
+            ahead.append(self.start(function, item))
             if len(ahead) > 2 * len(self._threads):
                 yield ahead.popleft().result()
         while ahead:
             yield ahead.popleft().result()
+
+    def start(self, function: Callable[[In], Out], item: In) -> Future[Out]:
+        """Have one thing done."""
+        future: Future[Out] = Future()
+        self._tasks.put((future, function, item))
+        return future
 
     def close(self) -> None:
         """End the threads once they have done what they were given."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import threading
+import time
 
 import pytest
 
@@ -12,6 +13,7 @@ from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.commit import StoreFolder
 from mosaic_collect.errors import WriteError
 from mosaic_collect.files import PosixFiles
+from mosaic_collect.staging import Block
 from tests.core.mortal_files import MortalFiles
 from tests.helpers import add, assert_holds, open_writer
 
@@ -81,6 +83,45 @@ def test_a_timed_commit_is_waited_for_only_until_it_is_written(
         caller.join(30)
         assert not caller.is_alive()
     assert_holds(TrajectoryDataset(store), range(5))
+
+
+def test_memory_is_touched_when_it_is_needed_and_not_before(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled = []
+    inner = Block.fill
+
+    def fill(self: Block) -> None:
+        inner(self)
+        filled.append(threading.current_thread() is threading.main_thread())
+
+    monkeypatch.setattr(Block, "fill", fill)
+    with open_writer(store, block_steps=2) as writer:
+        assert filled == [True]
+        add(writer, 0, 1)
+        deadline = time.monotonic() + 30
+        while len(filled) < 2:
+            assert time.monotonic() < deadline
+        assert filled == [True, False], "the next slot's, in the background"
+        add(writer, *range(2, 9))
+    assert filled == [True, False, False]
+    assert_holds(TrajectoryDataset(store), range(9))
+
+
+def test_memory_that_is_not_to_be_had_is_told(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Block.fill
+
+    def fill(self: Block) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError("no pages")
+        inner(self)
+
+    monkeypatch.setattr(Block, "fill", fill)
+    writer = open_writer(store, block_steps=2)
+    with pytest.raises(WriteError, match="no pages"):
+        add(writer, *range(9))
+    with pytest.raises(WriteError, match="no pages"):
+        writer.close()
 
 
 def test_blocks_are_committed_in_order_and_whole(store: str) -> None:
