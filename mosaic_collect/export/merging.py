@@ -28,14 +28,14 @@ def check_distinct(paths: Sequence[str]) -> None:
         seen[real] = path
 
 
-def check_mergeable(datasets: Sequence[TrajectoryDataset], names: Sequence[str] | None) -> None:
-    """Refuse stores whose fields differ; their numbers of environments may.
+def check_mergeable(datasets: Sequence[TrajectoryDataset], names: Sequence[str]) -> None:
+    """Refuse stores whose exported fields differ; their numbers of environments may.
 
     Order and defaults of fields do not matter: what they decided is in the recorded rows.
 
     Args:
         datasets: The stores.
-        names: The fields to compare, those of the export; None: all.
+        names: The fields of the export.
 
     Raises:
         StoreMismatchError: Naming each difference and store.
@@ -69,9 +69,9 @@ def check_grid(datasets: Sequence[TrajectoryDataset]) -> None:
         )
 
 
-def _differences(first: Schema, other: Schema, names: Sequence[str] | None) -> list[str]:
+def _differences(first: Schema, other: Schema, names: Sequence[str]) -> list[str]:
     mine, theirs = ({f.name: f for f in s.fields} for s in (first, other))
-    compared = [n for n in {**mine, **theirs} if names is None or n in names]
+    compared = [n for n in {**mine, **theirs} if n in names]
     return [
         f"{name}: expected {_told(mine.get(name))}, got {_told(theirs.get(name))}"
         for name in compared

@@ -87,7 +87,7 @@ def export_npy(
             compact unless a grid is asked for, in which their steps follow one another; it needs
             one number of environments in all.
         fields: Which to keep; None: MOSAIC's. Others, ``trajectory_id`` too, by name. Of several
-            stores only fields that are kept must be alike; None: all must.
+            stores these must be alike in all; their other fields may differ.
         max_pairs: Draw that many pairs uniformly, for a compact file.
         seed: Of the draw; with one seed, a larger draw contains the smaller.
         allow_incomplete: Export a store that is still collecting.

@@ -62,7 +62,7 @@ def plan_export(datasets: Sequence[TrajectoryDataset], options: Options) -> Expo
     check_options(options)
     for dataset in datasets:
         _check_store(dataset, options)
-    check_mergeable(datasets, _names(options))
+    check_mergeable(datasets, _compared(datasets, options))
     if options.layout == GRID:
         check_grid(datasets)
     # Damage is gone around chunk by chunk.
@@ -97,6 +97,14 @@ def _check_store(dataset: TrajectoryDataset, options: Options) -> None:
 def _names(options: Options) -> list[str] | None:
     fields = options.fields
     return [fields] if isinstance(fields, str) else None if fields is None else list(fields)
+
+
+def _compared(datasets: Sequence[TrajectoryDataset], options: Options) -> list[str]:
+    """Names of the fields that any store would export: in them all must be alike."""
+    names = _names(options)
+    if names is None:
+        names = [f.name for d in datasets for f in _chosen_fields(d.schema, options)]
+    return names
 
 
 def _chosen_fields(schema: Schema, options: Options) -> list[Field]:
