@@ -73,7 +73,13 @@ class BlockEncoder:
         return Counts(int(np.count_nonzero(mask)), {**self._nonfinite, **twins})
 
     def _find_twins(self) -> Iterator[tuple[str, str]]:
-        """Compares only where the schema says that one field can stand in for the other."""
+        """Compares only where the schema says that one field can stand in for the other.
+
+        And only full blocks, which are never written again: a copy of a store may have kept the
+        link, and what brings it up to date may write into its files in place.
+        """
+        if self._count < self._grids[VALID_MASK].block_steps:
+            return
         for name, grid in self._grids.items():
             source = grid.field.default
             if not isinstance(source, str):

@@ -141,11 +141,12 @@ def _prepare(
     grids = state.grids()
     staging = _staging(grids, state.num_envs, device)
     free = [staging.new_block() for _ in range(slots)]
-    free[-1].fill()  # the others are filled while steps come in
     partial, counts = None, Counts.zero(float_names(grids))
     if state.committed_steps % state.block_steps:
         partial = free.pop()
         counts = _load_partial(folder.path, state, partial)
+    else:
+        free[-1].fill()  # the others are filled while steps come in
     if existing is None:
         folder.begin(state)
     else:

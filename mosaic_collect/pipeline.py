@@ -113,6 +113,9 @@ class Pipeline:
         try:
             for target in (self._encode_all, self._commit_all):
                 self._threads.append(self._start(target))
+            if self._unfilled and not self._free:
+                # The block at hand was loaded, so nobody asked for the next one yet.
+                self._pool.start(self._fill_one, None)
         except BaseException:
             self._jobs.put(None)
             raise
@@ -125,7 +128,7 @@ class Pipeline:
         """
         if self._unfilled:
             # The one to be needed next: its pages are made while this one is used.
-            self._pool.start(self._fill, self._unfilled.pop())
+            self._pool.start(self._fill_one, None)
         self._wait(lambda: bool(self._free), "a free block of the ring")
         return self._free[-1]
 
@@ -193,7 +196,8 @@ class Pipeline:
                 thread.join(_REPORT_SECONDS if patience is None else patience - seconds)
                 if patience is None and thread.is_alive():
                     self._report("the writing threads to end", start)
-        self._free.clear()
+        for slots in (self._free, self._unfilled, self._holder):
+            slots.clear()
         return True
 
     def _wait(self, ready: Callable[[], bool], what: str) -> None:
@@ -235,11 +239,16 @@ class Pipeline:
         self._stopped = True
         self._tell()
 
-    def _fill(self, block: Block) -> None:
+    def _fill_one(self, _: None) -> None:
+        """Asked for once too often, after an interrupt, it fills one more or none."""
         try:
-            block.fill()
-            self._free.append(block)
-            self._tell()
+            block = self._unfilled.pop() if self._unfilled and not self._stopped else None
+            if block is not None:
+                block.fill()
+                self._free.append(block)
+                self._tell()
+        except IndexError:
+            pass  # another thread was faster
         except BaseException as error:  # noqa: BLE001  raised again at the caller's next call
             self._fail(error)
 
@@ -322,7 +331,9 @@ class Pipeline:
                     elif isinstance(item, (ShardFile, ShardLink)):
                         self._finish(item)
                         with_shards = True
-                    elif not item.done:  # it may be there twice
+                    elif item.done:  # it was there twice
+                        self._release(item)
+                    else:
                         self._commit(item, with_shards)
                         with_shards = False
                 except BaseException as error:  # noqa: BLE001  raised at the caller's next call
@@ -342,10 +353,16 @@ class Pipeline:
         state = replace(job.state, num_valid=counts.num_valid, nonfinite=dict(counts.nonfinite))
         self._folder.publish(state, with_shards)
         self.committed_steps = state.committed_steps
-        if job.block is not None and self._holder.get(id(job.block)) is job:
-            self._free.append(job.block)
+        self._release(job)
         job.done = True
         self._tell()
+
+    def _release(self, job: Job) -> None:
+        """Its slot is free, unless a later job is to free it or it is free already."""
+        block = job.block
+        if block is not None and self._holder.get(id(block)) is job and block not in self._free:
+            self._free.append(block)
+            self._tell()
 
 
 def _discard(item: ShardFile | ShardLink | Job) -> None:

@@ -131,8 +131,7 @@ class TrajectoryWriter:
         self._checkpoint_seconds = checkpoint_seconds
         self._pid, self._closed, self._shut_down = os.getpid(), False, False
         self._block: Block | None = opened.partial
-        # The last job that reads a block which may be the current one, and the last of any block.
-        self._reading: Job | None = None
+        # The last job that writes a block, and the last of all.
         self._last_shards: Job | None = None
         self._last_job: Job | None = None
         # Steps before the current block, while there is one; all steps, while there is none.
@@ -336,7 +335,6 @@ class TrajectoryWriter:
             self._submit(self._job(self._block, self._snapshot(COLLECTING)))
             self._steps_before = self.num_steps
             self._block = None
-            self._reading = None
         if self._block is None:
             block = self._timed(self._pipeline.free_block)
             block.start(self._steps_before // self._state.block_steps, self._trajectories.ids)
@@ -386,7 +384,6 @@ class TrajectoryWriter:
         block.count = self._state.block_steps
         block.set_ends(envs, ends)
         self._submit(Job(self._snapshot(COLLECTING), block, block.count))
-        self._reading = None  # it is not the current block
 
     def _job(self, block: Block, state: StoreState, release: bool = True) -> Job:
         self._staging.seal(block)
@@ -399,8 +396,10 @@ class TrajectoryWriter:
             if before is not None and before.block is job.block:
                 # Its shards must have their names before they are written anew.
                 self._timed(self._pipeline.wait, before)
-            # Known before it is queued: from then on the block must not change.
-            self._reading = self._last_shards = job
+            # Known before it is queued: from then on the block must not change until it is
+            # written, and then it has lost what stood behind its rows.
+            self._shown = None
+            self._last_shards = job
         self._last_job = job
         self._pipeline.submit(job)
         self._published = job.state
@@ -428,10 +427,9 @@ class TrajectoryWriter:
     def _settle_partial(self) -> None:
         """Wait until the current block is not being read: bytes must not change under a codec."""
         self._pipeline.check()
-        if self._reading is not None:
-            self._timed(self._pipeline.wait_written, self._reading)
-            self._shown = None
-            self._reading = None
+        job = self._last_shards
+        if job is not None and job.block is self._block and not job.written:
+            self._timed(self._pipeline.wait_written, job)
 
     def _settle_all(self) -> None:
         self._settle_partial()
@@ -515,6 +513,7 @@ class TrajectoryWriter:
             return
         self._staging.close()
         self._steps_before, self._block = self.num_steps, None
+        self._last_job = self._last_shards = None  # which hold blocks
         self._opened.free.clear()
         self._shut_down = True
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from mosaic_collect.commands.arguments import number_or_auto
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import MissingDependencyError, StoreNotFoundError
 from mosaic_collect.signals import termination_as_exit
@@ -77,7 +78,7 @@ def run(arguments: argparse.Namespace) -> bool:
         teacher_noise=not arguments.no_teacher_noise,
         student_history=arguments.student_history,
         student_noise=not arguments.no_student_noise,
-        buffer_mb=_number_or_auto(arguments.buffer_mb),
+        buffer_mb=number_or_auto(arguments.buffer_mb),
         compressor=arguments.compressor,
         checkpoint_seconds=arguments.checkpoint_seconds,
     )
@@ -126,10 +127,3 @@ def _interrupted(output: str) -> str:
     except StoreNotFoundError:
         return "interrupted before the first step"
     return f"{output}: {steps:,} steps are committed; the same command with --resume goes on"
-
-
-def _number_or_auto(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
+from mosaic_collect.commands.arguments import number_or_auto
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import StoreError
 from mosaic_collect.importing import ImportReport, import_npy
@@ -37,7 +38,7 @@ def run(arguments: argparse.Namespace) -> bool:
             report = import_npy(
                 arguments.npy,
                 arguments.store,
-                buffer_mb=_number_or_auto(arguments.buffer_mb),
+                buffer_mb=number_or_auto(arguments.buffer_mb),
                 compressor=arguments.compressor,
                 resume=arguments.resume,
             )
@@ -67,10 +68,3 @@ def _interrupted(store: str) -> str:
     except StoreError:
         return "interrupted before the first step"
     return f"{store}: {steps:,} steps are committed; the same command with --resume goes on"
-
-
-def _number_or_auto(text: str) -> float | str:
-    try:
-        return float(text)
-    except ValueError:
-        return text

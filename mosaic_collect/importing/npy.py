@@ -12,9 +12,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
 from mosaic_collect.importing.notes import notes
 from mosaic_collect.importing.origin import IMPORTED_FROM, check_same_source, origin
+from mosaic_collect.importing.resuming import check_same_rows
 from mosaic_collect.importing.source import SourceFile
 from mosaic_collect.jsonvalues import json_copy
 from mosaic_collect.opening import existing_state
@@ -88,7 +90,8 @@ def import_npy(
         metadata: Of the store, beside ``imported_from``.
         buffer_mb: As of ``TrajectoryWriter``.
         compressor: As of ``TrajectoryWriter``.
-        resume: Go on with an interrupted import of the same file, known by size and SHA-256.
+        resume: Go on with an interrupted import of the same file, known by size and SHA-256; what
+            is committed is held against the file first.
             Trajectories that were open there go on under new ids.
         progress: Show a bar on stderr; None: if it is a terminal.
 
@@ -113,6 +116,7 @@ def import_npy(
             told["sha256"] = source.sha256(bar.update)
         if state is not None:
             check_same_source(state, name, told, contents.num_steps)
+            check_same_rows(source, TrajectoryDataset(name))
         writer = TrajectoryWriter(
             name,
             contents.schema,

@@ -74,7 +74,8 @@ def test_twins_share_a_file_in_the_blocks_in_which_they_are_equal(store: str) ->
         paths = [os.path.join(store, n, f"c.{block}.0.0") for n in ("actions", "action_mean")]
         return os.path.samefile(*paths)
 
-    assert [same(block) for block in range(3)] == [True, False, True]
+    # The last one is not full, and may be written again.
+    assert [same(block) for block in range(3)] == [True, False, False]
 
 
 @pytest.mark.parametrize("read", READERS)

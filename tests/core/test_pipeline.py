@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import errno
 import functools
+import gc
 import threading
 import time
+import weakref
 
 import pytest
 
@@ -15,7 +17,7 @@ from mosaic_collect.errors import WriteError
 from mosaic_collect.files import PosixFiles
 from mosaic_collect.staging import Block
 from tests.core.mortal_files import MortalFiles
-from tests.helpers import add, assert_holds, open_writer
+from tests.helpers import add, assert_holds, buffer_mb, open_writer
 
 
 class GatedFiles(PosixFiles):
@@ -105,6 +107,47 @@ def test_memory_is_touched_when_it_is_needed_and_not_before(
         assert filled == [True, False], "the next slot's, in the background"
         add(writer, *range(2, 9))
     assert filled == [True, False, False]
+    assert_holds(TrajectoryDataset(store), range(9))
+
+
+def test_a_resumed_ring_is_filled_at_once(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The partial block is loaded, so the first slot to be needed is another."""
+    with open_writer(store, block_steps=4) as writer:
+        add(writer, 0)
+    filled = threading.Event()
+    inner = Block.fill
+
+    def fill(self: Block) -> None:
+        inner(self)
+        filled.set()
+
+    monkeypatch.setattr(Block, "fill", fill)
+    with TrajectoryWriter(store, resume=True):
+        assert filled.wait(30)
+
+
+def test_blocks_are_given_back_at_close(store: str) -> None:
+    """Not only when the writer itself goes, which a program may keep for its figures."""
+    writer = open_writer(store, block_steps=2)
+    add(writer, *range(9))
+    blocks = [weakref.ref(block) for block in [writer._block, *writer._pipeline._free]]
+    writer.close()
+    gc.collect()
+    assert not any(block() is not None for block in blocks)
+    assert writer.stats.steps == 9
+
+
+def test_a_job_that_is_there_twice_gives_its_slot_back(store: str) -> None:
+    """As an interrupt between its queueing and its bookkeeping leaves it."""
+    with open_writer(store, block_steps=2, buffer_mb=buffer_mb(2, 4) / 2.9) as writer:
+        add(writer, 0, 1, 2)
+        job = writer._last_job
+        assert job is not None
+        writer._pipeline.wait(job)
+        job.queued = False
+        writer._pipeline.wait(job)
+        # One slot is all there is: it must come back.
+        add(writer, *range(3, 9))
     assert_holds(TrajectoryDataset(store), range(9))
 
 

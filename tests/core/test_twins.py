@@ -56,11 +56,12 @@ def test_equal_means_are_the_actions_file(store: str, mean_too: bool) -> None:
     with open_writer(store) as writer:
         for step in range(7):
             writer.add_step(**given(step, mean_too))
-    assert all(shared(store, block) for block in range(3))
+    assert [shared(store, block) for block in range(3)] == [True, True, False]
     check(store, 7)
     sizes = {f.name: f.stored_nbytes for f in summarize(store).fields}
-    assert sizes["actions"] > 0
-    assert sizes["action_mean"] == 0
+    partial = os.path.getsize(os.path.join(store, "action_mean", "c.2.0.0"))
+    assert sizes["actions"] > partial
+    assert sizes["action_mean"] == partial
 
 
 def test_one_bit_apart_is_not_equal(store: str) -> None:
@@ -77,12 +78,12 @@ def test_one_bit_apart_is_not_equal(store: str) -> None:
     assert not np.signbit(dataset.read("actions")[4, 3, 1])
 
 
-def test_a_block_that_stops_being_equal_is_written_anew(store: str) -> None:
-    """Its first part is committed with one file for both; the actions' must stay as they are."""
+def test_a_partial_block_shares_nothing(store: str) -> None:
+    """It is written again, perhaps with other means; copies of the store may have kept a link."""
     with open_writer(store) as writer:
         writer.add_step(**given(0))
         writer.checkpoint()
-        assert shared(store, 0)
+        assert not shared(store, 0)
         made = given(1)
         made["action_mean"] += 1
         writer.add_step(**made)
@@ -113,7 +114,7 @@ def test_without_links_the_bytes_are_copied(
     with open_writer(store) as writer:
         for step in range(7):
             writer.add_step(**given(step))
-    assert files.asked == 3
+    assert files.asked == 2
     assert not any(shared(store, block) for block in range(3))
     check(store, 7)
     assert not [n for n in os.listdir(os.path.join(store, "action_mean")) if n.endswith(".tmp")]
@@ -144,7 +145,7 @@ def test_nan_counts_are_those_of_the_file(store: str) -> None:
 def test_the_twin_may_stand_before_its_source(store: str) -> None:
     schema = Schema((Field(name="copy", dim=2, default="source"), Field(name="source", dim=2)))
     with open_writer(store, schema=schema) as writer:
-        for step in range(4):
+        for step in range(3):
             writer.add_step(source=rows(step, 4, schema)["source"])
     assert shared(store, 0, "copy", "source")
     dataset = TrajectoryDataset(store)

@@ -15,7 +15,7 @@ import pytest
 from mosaic_collect import Field, TrajectoryDataset
 from mosaic_collect.errors import NewerFormatError, StoreNotFoundError
 from mosaic_collect.metadata import ATTRIBUTE, checksum
-from mosaic_collect.verify import VerifyReport, verify_store
+from mosaic_collect.verify import VerifyReport, _StoreCheck, verify_store
 from tests import helpers
 from tests.export import stores
 
@@ -358,3 +358,24 @@ def test_padding_and_the_unwritten_tail_do_not_count(made: TrajectoryDataset) ->
     valid = made.read("valid_mask")
     assert np.count_nonzero(valid) == state.num_valid
     assert verify_store(made.path).ok
+
+
+def test_a_store_that_is_being_written_is_not_called_damaged(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit falls between the state that was read and the documents."""
+    writer = helpers.open_writer(store)
+    helpers.add(writer, 0)
+    writer.checkpoint()
+    inner = _StoreCheck.documents
+
+    def later(self: _StoreCheck) -> None:
+        helpers.add(writer, 1)
+        writer.checkpoint()
+        inner(self)
+
+    monkeypatch.setattr(_StoreCheck, "documents", later)
+    report = verify_store(store)
+    writer.close()
+    assert report.ok, report.problems
+    assert any("a writer is at work" in note for note in report.notes)

@@ -179,3 +179,21 @@ def test_a_disk_that_says_no(npy: str, made: str, monkeypatch: pytest.MonkeyPatc
     assert 0 < TrajectoryDataset(made).num_steps < 11
     import_npy(npy, made, resume=True, **RING)
     assert_whole(made, data)
+
+
+def test_a_store_that_someone_went_on_with_is_refused(tmp_path: Path) -> None:
+    """Its rows are not the file's, though there are fewer of them."""
+    npy, store = str(tmp_path / "old.npy"), str(tmp_path / "s.zarr")
+    values = np.arange(12 * 2 * 3, dtype=np.float32).reshape(12, 2, 3)
+    np.save(npy, {"observations": values, "actions": values + 1, "metadata": {}})
+    import_npy(npy, store)
+    whole = TrajectoryDataset(store)
+    about = whole.metadata
+    shutil.rmtree(store)
+    with TrajectoryWriter(store, whole.schema, 2, metadata=about) as writer:
+        for step in range(5):
+            row = values[step] if step < 4 else values[step] * 2
+            writer.add_step(observations=row, actions=values[step] + 1)
+    with pytest.raises(StoreMismatchError, match=r"observations, step 4 is not what .*old\.npy"):
+        import_npy(npy, store, resume=True)
+    assert TrajectoryDataset(store).num_steps == 5
