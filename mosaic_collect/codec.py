@@ -89,14 +89,6 @@ class ChunkCodec:
         elif compressor.name == "zstd":
             self._codec = Zstd(level=compressor.level)
 
-    def encode(self, values: NDArray[Any]) -> tuple[list[Any], bytes]:
-        """Buffers of the compressed bytes of C-contiguous ``values``, and their checksum.
-
-        Not one buffer, so that nobody need join them: the file takes them as they are.
-        """
-        payload = self.compress(values)
-        return [payload], crc_bytes(payload)
-
     def compress(self, values: NDArray[Any]) -> Any:
         """Compressed bytes of C-contiguous ``values``; without a compressor, themselves."""
         raw = _as_bytes(values)

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import mosaic_collect
+from mosaic_collect.codec import ChunkCodec, crc_bytes
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
 from mosaic_collect.writer import TrajectoryWriter
@@ -65,6 +66,12 @@ def expected(steps: range | list[int], num_envs: int, schema: Schema = SMALL) ->
     return {
         n: np.stack(s) if s else np.zeros(shapes[n], schema[n].dtype) for n, s in stacks.items()
     }
+
+
+def encoded_chunk(codec: ChunkCodec, values: np.ndarray) -> tuple[list[Any], bytes]:
+    """A chunk's buffers and checksum, as ``write_chunks`` takes them."""
+    payload = codec.compress(values)
+    return [payload], crc_bytes(payload)
 
 
 def buffer_mb(block_steps: int, num_envs: int, schema: Schema = SMALL) -> float:

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
-from mosaic_collect.commands.arguments import number_or_auto
-from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.errors import MissingDependencyError, StoreNotFoundError
+from mosaic_collect.commands.shared import interrupted_text, number_or_auto
+from mosaic_collect.errors import MissingDependencyError
 from mosaic_collect.signals import termination_as_exit
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ def run(arguments: argparse.Namespace) -> bool:
         with termination_as_exit(), ProgressBar(options.max_steps) as bar:
             result = run_collect(options, bar)
     except (KeyboardInterrupt, SystemExit):
-        print(_interrupted(options.output), file=sys.stderr)
+        print(interrupted_text(options.output), file=sys.stderr)
         raise
     if result.already_complete:
         print(f"{options.output} is complete with {result.num_steps:,} steps; nothing to do")
@@ -119,11 +118,3 @@ class ProgressBar:
             f"{stats.stalled_seconds / seconds:.1%} stalled",
             refresh=False,
         )
-
-
-def _interrupted(output: str) -> str:
-    try:
-        steps = TrajectoryDataset(output).num_steps
-    except StoreNotFoundError:
-        return "interrupted before the first step"
-    return f"{output}: {steps:,} steps are committed; the same command with --resume goes on"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from mosaic_collect.commands.arguments import number_or_auto
-from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.errors import StoreError
+from mosaic_collect.commands.shared import interrupted_text, number_or_auto
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.signals import termination_as_exit
 from mosaic_collect.sizes import size_of
@@ -43,7 +41,7 @@ def run(arguments: argparse.Namespace) -> bool:
                 resume=arguments.resume,
             )
     except (KeyboardInterrupt, SystemExit):
-        print(_interrupted(arguments.store), file=sys.stderr)
+        print(interrupted_text(arguments.store), file=sys.stderr)
         raise
     print(report_text(report))
     return True
@@ -60,11 +58,3 @@ def report_text(report: ImportReport) -> str:
         f"fields: {', '.join(report.shapes)}",
     ]
     return "\n".join(lines + [f"note: {note}" for note in report.notes])
-
-
-def _interrupted(store: str) -> str:
-    try:
-        steps = TrajectoryDataset(store).num_steps
-    except StoreError:
-        return "interrupted before the first step"
-    return f"{store}: {steps:,} steps are committed; the same command with --resume goes on"

@@ -14,6 +14,7 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.schema import Field
 from mosaic_collect.shard import ShardReader, write_chunks
+from tests.helpers import encoded_chunk
 
 GRID = FieldGrid(Field(name="a", dim=2, dtype="int32"), num_envs=5, block_steps=3, chunk_envs=2)
 CODEC = Compressor.named("lz4").encoder()
@@ -24,7 +25,9 @@ ABSENT = 2**64 - 1
 def shard_bytes() -> bytes:
     written: list[bytes] = []
     chunks = (BLOCK[i : i + 2] for i in range(0, 6, 2))
-    write_chunks((CODEC.encode(c) for c in chunks), lambda b: written.extend(bytes(x) for x in b))
+    write_chunks(
+        (encoded_chunk(CODEC, c) for c in chunks), lambda b: written.extend(bytes(x) for x in b)
+    )
     return b"".join(written)
 
 

@@ -31,6 +31,7 @@ from mosaic_collect.shard import ShardReader, write_chunks
 from mosaic_collect.verify import verify_store
 from tests.durability.explorer import RAM
 from tests.durability.rig import add_tiny, open_tiny
+from tests.helpers import encoded_chunk
 
 #: ``MOSAIC_COLLECT_FUZZ=100`` tries a hundred times as many.
 MORE = int(os.environ.get("MOSAIC_COLLECT_FUZZ", "1"))
@@ -211,7 +212,10 @@ def shard(compressor: str) -> bytes:
     values = np.arange(6 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
     codec = Compressor.named(compressor).encoder()
     written: list[bytes] = []
-    write_chunks(map(codec.encode, values), lambda buffers: written.extend(map(bytes, buffers)))
+    write_chunks(
+        (encoded_chunk(codec, v) for v in values),
+        lambda buffers: written.extend(map(bytes, buffers)),
+    )
     return b"".join(written)
 
 

@@ -1,0 +1,23 @@
+"""What several commands read and say alike."""
+
+from __future__ import annotations
+
+from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.errors import StoreError
+
+
+def number_or_auto(text: str) -> float | str:
+    """``--buffer-mb``; what is neither is the writer's to refuse."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def interrupted_text(store: str) -> str:
+    """What is safe of a store whose making was interrupted, and how to go on."""
+    try:
+        steps = TrajectoryDataset(store).num_steps
+    except StoreError:
+        return "interrupted before the first step"
+    return f"{store}: {steps:,} steps are committed; the same command with --resume goes on"
