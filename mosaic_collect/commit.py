@@ -196,6 +196,11 @@ def read_state(path: str) -> StoreState | None:
     raise StoreNotFoundError(f"no store at {path}: the folder has no zarr.json")
 
 
+def is_taken(path: str) -> bool:
+    """Whether something lies where a new store is to be made; an empty folder does not count."""
+    return os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
+
+
 def is_unborn(path: str) -> bool:
     """Whether a kill before the first root document could have left the folder so.
 

@@ -19,6 +19,7 @@ class BlockEncoder:
     """One block's chunks, in the order in which its shards hold them.
 
     Attributes:
+        written: Fields to be encoded and written.
         twins: Field -> the field that stands in for it and has just its bytes in this block, as
             actions have those of their mean where a policy acts by the mean.
 
@@ -27,6 +28,7 @@ class BlockEncoder:
         block: All values arrived; nobody changes it meanwhile.
         count: Its steps that hold rows.
         grids: All stored fields' cuttings.
+        names: Fields whose shards are wanted.
     """
 
     def __init__(
@@ -35,15 +37,18 @@ class BlockEncoder:
         block: Block,
         count: int,
         grids: Mapping[str, FieldGrid],
+        names: Iterable[str],
     ) -> None:
         self._encoders, self._block, self._count, self._grids = encoders, block, count, grids
         self._num_envs = grids[VALID_MASK].num_envs
-        self.twins = dict(self._find_twins())
+        names = list(names)
+        self.twins = dict(self._find_twins(names))
+        self.written = [name for name in names if name not in self.twins]
         self._nonfinite = dict.fromkeys(float_names(grids), 0)
 
-    def tasks(self, names: Iterable[str]) -> Iterator[tuple[FieldGrid, int]]:
-        """Every (field, chunk) of the named fields, field by field."""
-        for grid in map(self._grids.__getitem__, names):
+    def tasks(self) -> Iterator[tuple[FieldGrid, int]]:
+        """Every (field, chunk) that is written, field by field."""
+        for grid in map(self._grids.__getitem__, self.written):
             for chunk in range(grid.chunks):
                 yield grid, chunk
 
@@ -72,7 +77,7 @@ class BlockEncoder:
         twins = {n: self._nonfinite[s] for n, s in self.twins.items() if s in self._nonfinite}
         return Counts(int(np.count_nonzero(mask)), {**self._nonfinite, **twins})
 
-    def _find_twins(self) -> Iterator[tuple[str, str]]:
+    def _find_twins(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Compares only where the schema says that one field can stand in for the other.
 
         And only full blocks, which are never written again: a copy of a store may have kept the
@@ -80,7 +85,8 @@ class BlockEncoder:
         """
         if self._count < self._grids[VALID_MASK].block_steps:
             return
-        for name, grid in self._grids.items():
+        for name in names:
+            grid = self._grids[name]
             source = grid.field.default
             if not isinstance(source, str):
                 continue

@@ -17,7 +17,7 @@ import numpy as np
 
 from mosaic_collect.budget import plan_ring, ring_nbytes, slots_for
 from mosaic_collect.codec import Compressor
-from mosaic_collect.commit import StoreFolder, is_unborn, read_state
+from mosaic_collect.commit import StoreFolder, is_taken, is_unborn, read_state
 from mosaic_collect.errors import (
     InputError,
     MissingDependencyError,
@@ -160,7 +160,7 @@ def existing_state(path: str, resume: bool) -> StoreState | None:
     """The state of the store to go on with; None if one is to be made. Errors: the writer's."""
     if resume:
         return read_state(path)
-    if os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path)):
+    if is_taken(path):
         if os.path.isdir(path) and is_unborn(path):
             raise StoreExistsError(f"{path} is a store of zero steps: resume=True goes on with it")
         raise StoreExistsError(

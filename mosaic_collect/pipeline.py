@@ -291,15 +291,13 @@ class Pipeline:
         block.wait_ready()
         if job.count < job.state.block_steps:
             block.clear_tail(job.count)
-        encoder = BlockEncoder(self._encoders, block, job.count, self._grids)
-        written = [name for name in names if name not in encoder.twins]
-        results = self._pool.map_ahead(encoder.encode, encoder.tasks(written))
-        for name in written:
+        encoder = BlockEncoder(self._encoders, block, job.count, self._grids, names)
+        results = self._pool.map_ahead(encoder.encode, encoder.tasks())
+        for name in encoder.written:
             self._at_work["encoder"] = f"block {block.index} of {name}"
             shard = self._folder.shard(job.state, name, block.index)
             self._write(shard, encoder.collect(results, self._grids[name]))
-        for name in (name for name in names if name in encoder.twins):
-            source = encoder.twins[name]
+        for name, source in encoder.twins.items():
             self._to_commit.put(self._folder.shard_link(job.state, name, source, block.index))
         if job.state.committed_steps > self._encoded_steps:
             self._count(encoder.counts(), block.index)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mosaic_collect.adapters.isaaclab import MotionOptions
 from mosaic_collect.adapters.isaaclab_checkpoint import checkpoint_problems
+from mosaic_collect.commit import is_taken
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.options import AUTO, COMPACT, GRID
@@ -150,7 +151,7 @@ class Plan:
         wants_npy = args.output_path.endswith(".npy")
         store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
         store = _of_rank(store, rank, world)
-        if not args.resume and _is_taken(store):
+        if not args.resume and is_taken(store):
             raise StoreExistsError(
                 f"{store} exists: --resume goes on with it, --store names another"
             )
@@ -207,10 +208,6 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
 
 def _share(count: int | None, rank: int, world: int) -> int | None:
     return None if count is None else len(range(count)[rank::world])
-
-
-def _is_taken(path: str) -> bool:
-    return os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
 
 
 def _of_rank(path: str, rank: int, world: int) -> str:
