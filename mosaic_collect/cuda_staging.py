@@ -14,6 +14,7 @@ out of it. The host never synchronises in ``stage``.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -23,8 +24,11 @@ from numpy.typing import NDArray
 
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.inputs import is_tensor
+from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.staging import HOST_FIELDS, Block, host_arrays
 
+#: cudaHostRegisterPortable: page-locked for all contexts (CUDA Runtime API, Memory Management).
+_PORTABLE = 1
 _TORCH_DTYPES: dict[str, torch.dtype] = {
     n: getattr(torch, n)
     for n in (
@@ -52,6 +56,16 @@ class Streams(Protocol):
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         """A page-locked host buffer."""
+
+    def pin(self, memory: NDArray[np.uint8]) -> None:
+        """Page-lock host memory that is there already.
+
+        Raises:
+            OSError: The driver does not.
+        """
+
+    def unpin(self, memory: NDArray[np.uint8]) -> None:
+        """The contrary, before the memory goes."""
 
     def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
         """Copy (target, source) each, on the caller's stream: its later work may overwrite them."""
@@ -87,6 +101,17 @@ class CudaStreams:
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def pin(self, memory: NDArray[np.uint8]) -> None:
+        with torch.cuda.device(self._device):
+            register = torch.cuda.cudart().cudaHostRegister
+            error = int(register(memory.ctypes.data, memory.nbytes, _PORTABLE))
+        if error:
+            raise OSError(errno.ENOMEM, f"cudaHostRegister of {memory.nbytes} bytes: error {error}")
+
+    def unpin(self, memory: NDArray[np.uint8]) -> None:
+        with torch.cuda.device(self._device):
+            torch.cuda.cudart().cudaHostUnregister(memory.ctypes.data)
 
     def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
         with torch.cuda.device(self._device):
@@ -131,27 +156,39 @@ class DeviceStaging:
 
     The same calls as ``HostStaging``. Trajectories' ids and ends are the writer's own and go
     straight to the host block.
+
+    Args:
+        grids: All stored fields' cuttings.
+        num_envs: Environments, N.
+        streams: Of the device.
+        ring: Memory for the slots, which is page-locked here; None: of the driver's own.
+
+    Raises:
+        OSError: The driver does not page-lock the ring.
     """
 
-    def __init__(self, grids: Mapping[str, FieldGrid], num_envs: int, streams: Streams) -> None:
+    def __init__(
+        self,
+        grids: Mapping[str, FieldGrid],
+        num_envs: int,
+        streams: Streams,
+        ring: SharedRing | None = None,
+    ) -> None:
         self._streams, self._num_envs = streams, num_envs
-        self._grids = grids
+        self._grids, self._ring = grids, ring
         self._names = [n for n in grids if n not in HOST_FIELDS]
         self._buffers = [self._device_buffers() for _ in range(2)]
         self._copied: list[Any] = [None, None]
         self._turn = 0
         self._tensors: dict[int, dict[str, torch.Tensor]] = {}
+        if ring is not None:
+            streams.pin(ring.bytes)
 
-    def new_block(self) -> Block:
-        """One more slot for the ring, page-locked, to be filled first."""
-        tensors = {
-            n: self._streams.pinned(self._grids[n].buffer_shape, self._dtype(n))
-            for n in self._names
-        }
-        own = {n: self._grids[n] for n in HOST_FIELDS if n in self._grids}
-        arrays: dict[str, NDArray[Any]] = {n: t.numpy() for n, t in tensors.items()}
-        block = Block({**arrays, **host_arrays(own)}, self._grids)
-        self._tensors[id(block)] = tensors
+    def new_block(self, slot: int = 0) -> Block:
+        """The page-locked memory of a slot of the ring, to be filled first."""
+        arrays = self._host_arrays() if self._ring is None else self._ring.slot(slot)
+        block = Block(arrays, self._grids, slot)
+        self._tensors[id(block)] = {n: torch.from_numpy(arrays[n]) for n in self._names}
         return block
 
     def begin(self, block: Block) -> None:
@@ -194,9 +231,18 @@ class DeviceStaging:
                 self._streams.synchronize(event)
         self._buffers = []
         self._tensors = {}
+        if self._ring is not None:
+            self._streams.unpin(self._ring.bytes)
+            self._ring = None
 
     def _waiter(self, event: Any) -> Callable[[], None]:
         return lambda: self._streams.synchronize(event)
+
+    def _host_arrays(self) -> dict[str, NDArray[Any]]:
+        own = {n: g for n, g in self._grids.items() if n in HOST_FIELDS}
+        shapes = {n: self._grids[n].buffer_shape for n in self._names}
+        pinned = {n: self._streams.pinned(s, self._dtype(n)).numpy() for n, s in shapes.items()}
+        return {**pinned, **host_arrays(own)}
 
     def _dtype(self, name: str) -> torch.dtype:
         return _TORCH_DTYPES[self._grids[name].field.dtype]
@@ -210,9 +256,11 @@ class DeviceStaging:
         return buffers
 
 
-def cuda_staging(grids: Mapping[str, FieldGrid], num_envs: int, device: str) -> DeviceStaging:
-    """Staging on the named CUDA device."""
-    return DeviceStaging(grids, num_envs, CudaStreams(torch.device(device)))
+def cuda_staging(
+    grids: Mapping[str, FieldGrid], num_envs: int, device: str, ring: SharedRing | None
+) -> DeviceStaging:
+    """Staging on the named CUDA device; errors: ``DeviceStaging``'s."""
+    return DeviceStaging(grids, num_envs, CudaStreams(torch.device(device)), ring)
 
 
 def free_device_nbytes(device: str, share: float = 0.1) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mosaic_collect.codec import crc_bytes, same_bytes
 from mosaic_collect.field_encoder import FieldEncoder
@@ -13,6 +14,23 @@ from mosaic_collect.grid import FieldGrid
 from mosaic_collect.schema import VALID_MASK
 from mosaic_collect.staging import Block
 from mosaic_collect.stats import Counts, float_names, nonfinite_pairs
+
+#: A chunk's payload as buffers, its checksum, and its number of pairs that hold NaN or infinity.
+Encoded = tuple[list[Any], bytes, int]
+
+
+def encode_chunk(encoder: FieldEncoder, values: NDArray[Any], whole: bool) -> Encoded:
+    """Encode one chunk.
+
+    Args:
+        encoder: Of its field.
+        values: ``(chunk_envs, block_steps[, dim])``, C-contiguous; must not change before the
+            buffers are written.
+        whole: Whether all steps hold rows.
+    """
+    found = nonfinite_pairs(values) if values.dtype.kind == "f" else 0
+    buffers = encoder.encode(values, whole)
+    return buffers, crc_bytes(*buffers), found
 
 
 class BlockEncoder:
@@ -22,6 +40,9 @@ class BlockEncoder:
         written: Fields to be encoded and written.
         twins: Field -> the field that stands in for it and has just its bytes in this block, as
             actions have those of their mean where a policy acts by the mean.
+        grids: All stored fields' cuttings.
+        slot: Of the ring, in which the block lies.
+        whole: Whether all its steps hold rows.
 
     Args:
         encoders: One a stored field, shared by all threads.
@@ -39,40 +60,33 @@ class BlockEncoder:
         grids: Mapping[str, FieldGrid],
         names: Iterable[str],
     ) -> None:
-        self._encoders, self._block, self._count, self._grids = encoders, block, count, grids
+        self._encoders, self._block, self._count, self.grids = encoders, block, count, grids
         self._num_envs = grids[VALID_MASK].num_envs
+        self.slot, self.whole = block.slot, count == grids[VALID_MASK].block_steps
         names = list(names)
         self.twins = dict(self._find_twins(names))
         self.written = [name for name in names if name not in self.twins]
         self._nonfinite = dict.fromkeys(float_names(grids), 0)
 
-    def tasks(self) -> Iterator[tuple[FieldGrid, int]]:
-        """Every (field, chunk) that is written, field by field."""
-        for grid in map(self._grids.__getitem__, self.written):
+    def tasks(self, names: Iterable[str]) -> Iterator[tuple[FieldGrid, int]]:
+        """Every (field, chunk) of these fields, field by field."""
+        for grid in map(self.grids.__getitem__, names):
             for chunk in range(grid.chunks):
                 yield grid, chunk
 
-    def encode(self, task: tuple[FieldGrid, int]) -> tuple[list[Any], bytes, int]:
-        """The payload's buffers, checksum, and number of pairs that hold NaN or infinity."""
+    def encode(self, task: tuple[FieldGrid, int]) -> Encoded:
+        """Encode one of the tasks."""
         grid, chunk = task
         values = self._block.arrays[grid.field.name][grid.rows(chunk)]
-        found = 0
-        if grid.field.name in self._nonfinite:
-            found = nonfinite_pairs(values)
-        whole = self._count == grid.block_steps
-        buffers = self._encoders[grid.field.name].encode(values, whole)
-        return buffers, crc_bytes(*buffers), found
+        return encode_chunk(self._encoders[grid.field.name], values, self.whole)
 
-    def collect(self, results: Iterator[Any], grid: FieldGrid) -> Iterator[tuple[list[Any], bytes]]:
-        """The next shard's chunks out of ``results``, counted."""
-        for _ in range(grid.chunks):
-            buffers, crc, found = next(results)
-            if found:
-                self._nonfinite[grid.field.name] += found
-            yield buffers, crc
+    def add_nonfinite(self, name: str, found: int) -> None:
+        """Count pairs of a field that hold NaN or infinity."""
+        if found:
+            self._nonfinite[name] += found
 
     def counts(self) -> Counts:
-        """Of the whole block, once all results were collected."""
+        """Of the whole block, once all its shards are written."""
         mask = self._block.arrays[VALID_MASK][: self._num_envs, : self._count]
         twins = {n: self._nonfinite[s] for n, s in self.twins.items() if s in self._nonfinite}
         return Counts(int(np.count_nonzero(mask)), {**self._nonfinite, **twins})
@@ -83,14 +97,14 @@ class BlockEncoder:
         And only full blocks, which are never written again: a copy of a store may have kept the
         link, and what brings it up to date may write into its files in place.
         """
-        if self._count < self._grids[VALID_MASK].block_steps:
+        if not self.whole:
             return
         for name in names:
-            grid = self._grids[name]
+            grid = self.grids[name]
             source = grid.field.default
             if not isinstance(source, str):
                 continue
-            if grid.chunk_shape == self._grids[source].chunk_shape and all(
+            if grid.chunk_shape == self.grids[source].chunk_shape and all(
                 same_bytes(self._block.arrays[name][rows], self._block.arrays[source][rows])
                 for rows in map(grid.rows, range(grid.chunks))
             ):

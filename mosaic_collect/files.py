@@ -27,6 +27,9 @@ class OpenFile(Protocol):
     def write(self, buffers: Sequence[Any]) -> None:
         """Append all bytes of ``buffers``, or raise."""
 
+    def fileno(self) -> int:
+        """Its descriptor, for a process that writes in this one's place."""
+
     def sync(self) -> None:
         """When it returns, the bytes written so far survive a power cut, though not the name."""
 
@@ -109,9 +112,10 @@ class PosixFile:
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
 
     def write(self, buffers: Sequence[Any]) -> None:
-        views = [memoryview(b).cast("B") for b in buffers if len(b)]
-        for start in range(0, len(views), _IOV_MAX):
-            self._write_all(views[start : start + _IOV_MAX])
+        named(self.path, write_all, self._fd, buffers)
+
+    def fileno(self) -> int:
+        return self._fd
 
     def sync(self) -> None:
         named(self.path, os.fsync, self._fd)
@@ -121,13 +125,21 @@ class PosixFile:
             fd, self._fd = self._fd, -1
             named(self.path, os.close, fd)
 
-    def _write_all(self, views: list[memoryview]) -> None:
-        while views:
-            written = named(self.path, os.writev, self._fd, views)
-            while views and written >= len(views[0]):
-                written -= len(views.pop(0))
-            if written:
-                views[0] = views[0][written:]
+
+def write_all(fd: int, buffers: Sequence[Any]) -> None:
+    """Write all bytes of the buffers to a descriptor, or raise."""
+    views = [memoryview(b).cast("B") for b in buffers if len(b)]
+    for start in range(0, len(views), _IOV_MAX):
+        _write_some(fd, views[start : start + _IOV_MAX])
+
+
+def _write_some(fd: int, views: list[memoryview]) -> None:
+    while views:
+        written = os.writev(fd, views)
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]
 
 
 def write_file(files: Files, path: str, data: bytes) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 from mosaic_collect.budget import plan_ring, ring_nbytes, slots_for
 from mosaic_collect.codec import Compressor
 from mosaic_collect.commit import StoreFolder, is_taken, is_unborn, read_state
+from mosaic_collect.devices import check_device, staging_nbytes, staging_of
+from mosaic_collect.encoder_process import is_wanted
 from mosaic_collect.errors import (
     InputError,
-    MissingDependencyError,
     MosaicCollectError,
     SpaceError,
     StoreExistsError,
@@ -34,7 +35,8 @@ from mosaic_collect.metadata import Run, StoreState
 from mosaic_collect.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
 from mosaic_collect.reading import load_block
 from mosaic_collect.schema import VALID_MASK, Schema
-from mosaic_collect.staging import Block, HostStaging
+from mosaic_collect.shared_ring import SharedRing
+from mosaic_collect.staging import Block
 from mosaic_collect.stats import Counts, float_names, nonfinite_pairs
 
 _PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
@@ -54,6 +56,7 @@ class OpenStore:
         partial: The last block, loaded, if it is not full.
         partial_counts: Of its committed rows.
         ring_nbytes: Bytes of the ring.
+        ring: Its memory, if another process is to see it.
     """
 
     folder: StoreFolder
@@ -65,6 +68,12 @@ class OpenStore:
     partial: Block | None
     partial_counts: Counts
     ring_nbytes: int
+    ring: SharedRing | None
+
+    def forget_blocks(self) -> None:
+        """Give the ring back, as far as it is held here."""
+        self.free.clear()
+        self.ring = None
 
     def runs_with(self, open_envs: str) -> tuple[Run, ...]:
         """The runs so far and this one."""
@@ -90,6 +99,7 @@ def open_store(
     metadata: Mapping[str, Any] | None,
     compressor: str,
     resume: bool,
+    encode_in: str = "threads",
 ) -> OpenStore:
     """Create a store or open one to go on with; arguments and errors as ``TrajectoryWriter``'s."""
     _check_arguments(path, schema, num_envs, device)
@@ -105,8 +115,9 @@ def open_store(
         state = replace(state, metadata=OpenStore.merged_metadata(state.metadata, added))
         block_nbytes = _block_nbytes(state.grids())
         slots = slots_for(budget, block_nbytes)
+        shared = is_wanted(encode_in, slots * block_nbytes)
         _check_disk(path, block_nbytes)
-        return _open(StoreFolder(path), existing, state, device, slots)
+        return _open(StoreFolder(path), existing, state, device, slots, shared)
     except MosaicCollectError:
         raise
     except OSError as error:
@@ -114,7 +125,12 @@ def open_store(
 
 
 def _open(
-    folder: StoreFolder, existing: StoreState | None, state: StoreState, device: str, slots: int
+    folder: StoreFolder,
+    existing: StoreState | None,
+    state: StoreState,
+    device: str,
+    slots: int,
+    shared: bool,
 ) -> OpenStore:
     folder.make()
     lock = StoreLock(folder.path)
@@ -124,7 +140,7 @@ def _open(
             raise StoreExistsError(
                 f"{folder.path} changed while it was being opened; open it again"
             )
-        return _prepare(folder, lock, existing, state, device, slots)
+        return _prepare(folder, lock, existing, state, device, slots, shared)
     except BaseException:
         lock.release()
         raise
@@ -137,23 +153,28 @@ def _prepare(
     state: StoreState,
     device: str,
     slots: int,
+    shared: bool,
 ) -> OpenStore:
     grids = state.grids()
-    staging = _staging(grids, state.num_envs, device)
-    free = [staging.new_block() for _ in range(slots)]
-    partial, counts = None, Counts.zero(float_names(grids))
-    if state.committed_steps % state.block_steps:
-        partial = free.pop()
-        counts = _load_partial(folder.path, state, partial)
-    else:
-        free[-1].fill()  # the others are filled while steps come in
-    if existing is None:
-        folder.begin(state)
-    else:
-        folder.recover(existing)
+    staging, ring = staging_of(state, device, slots, shared)
+    try:
+        free = [staging.new_block(slot) for slot in range(slots)]
+        partial, counts = None, Counts.zero(float_names(grids))
+        if state.committed_steps % state.block_steps:
+            partial = free.pop()
+            counts = _load_partial(folder.path, state, partial)
+        else:
+            free[-1].fill()  # the others are filled while steps come in
+        if existing is None:
+            folder.begin(state)
+        else:
+            folder.recover(existing)
+    except BaseException:
+        staging.close()
+        raise
     nbytes = slots * _block_nbytes(grids)
     run = _this_run(state)
-    return OpenStore(folder, lock, state, run, staging, free, partial, counts, nbytes)
+    return OpenStore(folder, lock, state, run, staging, free, partial, counts, nbytes, ring)
 
 
 def existing_state(path: str, resume: bool) -> StoreState | None:
@@ -179,7 +200,7 @@ def _new_state(
     if schema is None or num_envs is None:
         missing = "schema" if schema is None else "num_envs"
         raise InputError(f"{missing}: expected for a new store, got None")
-    device_nbytes = _device_nbytes(device)
+    device_nbytes = staging_nbytes(device)
     step_nbytes = schema.pair_nbytes * num_envs
     plan = plan_ring(step_nbytes, buffer_mb, device_nbytes)
     steps = plan.block_steps
@@ -250,22 +271,6 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _staging(grids: Mapping[str, FieldGrid], num_envs: int, device: str) -> Any:
-    if device == "cpu":
-        return HostStaging(grids, num_envs)
-    from mosaic_collect.cuda_staging import cuda_staging  # torch is optional on the CPU
-
-    return cuda_staging(grids, num_envs, device)
-
-
-def _device_nbytes(device: str) -> int | None:
-    if device == "cpu":
-        return None
-    from mosaic_collect.cuda_staging import free_device_nbytes
-
-    return free_device_nbytes(device)
-
-
 def _check_arguments(path: Any, schema: Any, num_envs: Any, device: str) -> None:
     if not isinstance(path, str) or not path or "\0" in path:
         raise InputError(f"path: expected the name of a folder, got {path!r}")
@@ -274,21 +279,7 @@ def _check_arguments(path: Any, schema: Any, num_envs: Any, device: str) -> None
     whole = isinstance(num_envs, int) and not isinstance(num_envs, bool)
     if num_envs is not None and not (whole and 1 <= num_envs <= MAX_ENVS):
         raise InputError(f"num_envs: expected a whole number of 1..{MAX_ENVS}, got {num_envs!r}")
-    if device != "cpu":
-        _check_cuda(device)
-
-
-def _check_cuda(device: str) -> None:
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(f"device {device!r} needs torch, which is missing") from error
-    try:
-        kind = torch.device(device).type
-    except RuntimeError as error:
-        raise InputError(f'device: expected "cpu" or "cuda:0", got {device!r}') from error
-    if kind != "cuda" or not torch.cuda.is_available():
-        raise InputError(f"device: {device!r} is not there; cpu, or a CUDA device that torch sees")
+    check_device(device)
 
 
 def _check_disk(path: str, block_nbytes: int) -> None:

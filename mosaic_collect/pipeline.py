@@ -19,20 +19,20 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from queue import Empty, Queue, SimpleQueue
-from typing import Any
 
 from mosaic_collect.commit import StoreFolder
 from mosaic_collect.encoder import BlockEncoder
+from mosaic_collect.encoder_process import encoding_of
 from mosaic_collect.errors import WriteError
 from mosaic_collect.field_encoder import FieldEncoder
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.metadata import StoreState
 from mosaic_collect.schema import TRAJECTORY_END
-from mosaic_collect.shard import write_chunks
 from mosaic_collect.shard_file import ShardFile, ShardLink
+from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.staging import Block
 from mosaic_collect.stats import Counts
 from mosaic_collect.workers import WorkerPool
@@ -76,6 +76,7 @@ class Pipeline:
         threads: Of the compressing pool.
         partial: Counts of the committed rows of the last, partial block, if there is one.
         at_rest: Called when nothing will be written any more.
+        ring: The memory of the slots, if another process is to encode them.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class Pipeline:
         threads: int,
         partial: Counts,
         at_rest: Callable[[], None],
+        ring: SharedRing | None = None,
     ) -> None:
         self._folder, self._grids, self._at_rest = folder, grids, at_rest
         self._encoders = {name: FieldEncoder(state.compressor) for name in grids}
@@ -109,6 +111,7 @@ class Pipeline:
         self._to_commit: Queue[ShardFile | ShardLink | Job | None] = Queue(maxsize=2 * len(grids))
         self._changes: SimpleQueue[None] = SimpleQueue()
         self._pool = WorkerPool(threads, "mosaic-compress")
+        self._encoding = encoding_of(ring, state, threads, self._pool)
         self._threads: list[threading.Thread] = []
         try:
             for target in (self._encode_all, self._commit_all):
@@ -118,6 +121,8 @@ class Pipeline:
                 self._pool.start(self._fill_one, None)
         except BaseException:
             self._jobs.put(None)
+            if not self._threads:
+                self._encoding.close()
             raise
 
     def free_block(self) -> Block:
@@ -272,6 +277,7 @@ class Pipeline:
         finally:
             self._pool.close()
             self._to_commit.put(None)
+            self._encoding.close()
 
     def _unwritten(self, state: StoreState) -> list[str]:
         """Fields whose shards do not hold yet what the state says.
@@ -292,25 +298,19 @@ class Pipeline:
         if job.count < job.state.block_steps:
             block.clear_tail(job.count)
         encoder = BlockEncoder(self._encoders, block, job.count, self._grids, names)
-        results = self._pool.map_ahead(encoder.encode, encoder.tasks())
-        for name in encoder.written:
+
+        def open_shard(name: str) -> ShardFile:
             self._at_work["encoder"] = f"block {block.index} of {name}"
-            shard = self._folder.shard(job.state, name, block.index)
-            self._write(shard, encoder.collect(results, self._grids[name]))
+            return self._folder.shard(job.state, name, block.index)
+
+        for shard in self._encoding.write(encoder, encoder.written, open_shard):
+            self._to_commit.put(shard)
         for name, source in encoder.twins.items():
             self._to_commit.put(self._folder.shard_link(job.state, name, source, block.index))
         if job.state.committed_steps > self._encoded_steps:
             self._count(encoder.counts(), block.index)
         self._encoded_steps = job.state.committed_steps
         self._encoded_ends = job.state.num_trajectories
-
-    def _write(self, shard: ShardFile, encoded: Iterator[tuple[list[Any], bytes]]) -> None:
-        try:
-            write_chunks(encoded, shard.write)
-        except BaseException:
-            shard.abandon()
-            raise
-        self._to_commit.put(shard)
 
     def _count(self, counts: Counts, index: int) -> None:
         if index != self._newest_index:

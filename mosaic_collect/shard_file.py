@@ -24,6 +24,15 @@ class ShardFile:
         self._file.write(buffers)
         self.nbytes += sum(len(b) for b in buffers)
 
+    def fileno(self) -> int:
+        """For a process that writes in this one's place; ``nbytes`` is then told how much."""
+        return self._file.fileno()
+
+    @property
+    def temp_path(self) -> str:
+        """Where its bytes lie until ``finish``."""
+        return self._file.path
+
     def finish(self) -> None:
         """When it returns, the bytes are safe under a new name that is not yet safe itself."""
         finish(self._files, self._file, self.path)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.inputs import is_tensor
 from mosaic_collect.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
+from mosaic_collect.shared_ring import SharedRing
 
 #: Fields that the writer fills in itself, always on the host.
 HOST_FIELDS = (TRAJECTORY_ID, TRAJECTORY_END)
@@ -37,14 +38,17 @@ class Block:
 
     Attributes:
         arrays: The buffers.
+        slot: Which slot of the ring it is.
         index: Which block of the store it holds.
         count: Steps staged so far.
         filled: Whether ``fill`` was called; before that its memory is nobody's.
         wait_ready: Returns when all staged values have arrived in ``arrays``.
     """
 
-    def __init__(self, arrays: dict[str, NDArray[Any]], grids: Mapping[str, FieldGrid]) -> None:
-        self.arrays = arrays
+    def __init__(
+        self, arrays: dict[str, NDArray[Any]], grids: Mapping[str, FieldGrid], slot: int = 0
+    ) -> None:
+        self.arrays, self.slot = arrays, slot
         self.index = -1
         self.count = 0
         self.wait_ready: Callable[[], None] = _nothing
@@ -87,14 +91,23 @@ def host_arrays(grids: Mapping[str, FieldGrid]) -> dict[str, NDArray[Any]]:
 
 
 class HostStaging:
-    """Copies steps straight into the ring's current block."""
+    """Copies steps straight into the ring's current block.
 
-    def __init__(self, grids: Mapping[str, FieldGrid], num_envs: int) -> None:
-        self._grids, self._num_envs = grids, num_envs
+    Args:
+        grids: All stored fields' cuttings.
+        num_envs: Environments, N.
+        ring: Memory for the slots; None: this process's own.
+    """
 
-    def new_block(self) -> Block:
-        """One more slot for the ring, to be filled first."""
-        return Block(host_arrays(self._grids), self._grids)
+    def __init__(
+        self, grids: Mapping[str, FieldGrid], num_envs: int, ring: SharedRing | None = None
+    ) -> None:
+        self._grids, self._num_envs, self._ring = grids, num_envs, ring
+
+    def new_block(self, slot: int = 0) -> Block:
+        """The memory of a slot of the ring, to be filled first."""
+        arrays = host_arrays(self._grids) if self._ring is None else self._ring.slot(slot)
+        return Block(arrays, self._grids, slot)
 
     def begin(self, block: Block) -> None:
         """Stage into ``block`` from now on; what it holds already stays."""
@@ -115,6 +128,7 @@ class HostStaging:
 
     def close(self) -> None:
         """Give back what staging took."""
+        self._ring = None
 
 
 def as_numpy(value: Any) -> Any:

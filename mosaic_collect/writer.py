@@ -78,6 +78,8 @@ class TrajectoryWriter:
         resume: Go on where the committed steps of a store end.
         checkpoint_seconds: Commit at least this often while steps come in; None: only full blocks.
         threads: That compress; default: the processors, at most 4.
+        encode_in: "threads" of this process, or a "process" of its own, which leaves this one's
+            interpreter to the simulation; "auto": a process for rings of 64 MB and more on Linux.
 
     Raises:
         InputError: A bad argument.
@@ -102,6 +104,7 @@ class TrajectoryWriter:
         resume: bool = False,
         checkpoint_seconds: float | None = 60.0,
         threads: int | None = None,
+        encode_in: str = "auto",
     ) -> None:
         _check_options(checkpoint_seconds, threads)
         opened = open_store(
@@ -113,6 +116,7 @@ class TrajectoryWriter:
             metadata=metadata,
             compressor=compressor,
             resume=resume,
+            encode_in=encode_in,
         )
         try:
             self._start(opened, threads or min(4, os.cpu_count() or 1), checkpoint_seconds)
@@ -148,6 +152,7 @@ class TrajectoryWriter:
             threads,
             opened.partial_counts,
             at_rest=opened.lock.release,
+            ring=opened.ring,
         )
         if self._block is not None:
             self._staging.begin(self._block)
@@ -514,7 +519,7 @@ class TrajectoryWriter:
         self._staging.close()
         self._steps_before, self._block = self.num_steps, None
         self._last_job = self._last_shards = None  # which hold blocks
-        self._opened.free.clear()
+        self._opened.forget_blocks()
         self._shut_down = True
 
     def _at_exit(self) -> None:

@@ -51,12 +51,13 @@ class Shape:
     block_steps: int
     compressor: str
     dims: tuple[int | None, ...]
+    encode_in: str = "threads"
 
     @classmethod
-    def drawn(cls, chance: random.Random) -> Shape:
+    def drawn(cls, chance: random.Random, encode_in: str = "threads") -> Shape:
         dims = tuple(chance.choice((None, 1, 3, 40)) for _ in range(chance.randint(1, 3)))
         compressor = chance.choice(("lz4", "zstd", "none"))
-        return cls(chance.randint(1, 9), chance.randint(1, 6), compressor, dims)
+        return cls(chance.randint(1, 9), chance.randint(1, 6), compressor, dims, encode_in)
 
     @property
     def schema(self) -> Schema:
@@ -74,6 +75,7 @@ class Shape:
             resume=os.path.exists(path),
             checkpoint_seconds=None,
             threads=threads,
+            encode_in=self.encode_in,
         )
 
 
@@ -219,6 +221,8 @@ def kill_one(path: str, shape: Shape, chance: random.Random, known: int) -> Told
     """Start a child, kill it in the phase drawn, and return what it had told by then."""
     phase = chance.choices(PHASES, (2, 5, 2))[0]
     delay = {"open": 0.012, "record": 0.05, "close": 0.004}[phase] * chance.random()
+    if shape.encode_in == "process":
+        delay *= 10  # it takes a quarter of a second to start
     process, pipe = fork(path, shape, random.Random(chance.random()))
     told = Told(known, known)
     try:
@@ -310,14 +314,15 @@ def warm_up(folder: str) -> None:
         time.sleep(0.001)
 
 
-def torture(kills: int, seed: int, folder: str) -> Campaign:
+def torture(kills: int, seed: int, folder: str, encode_in: str = "threads") -> Campaign:
     """Kill until it is enough; raises AssertionError at the first wrong store."""
     warm_up(folder)
     campaign, number = Campaign(), 0
     while sum(campaign.kills.values()) < kills:
         campaign.stores += 1
         path = os.path.join(folder, f"store-{campaign.stores}.zarr")
-        shape, steps, complete = Shape.drawn(random.Random(f"{seed} {campaign.stores}")), 0, False
+        shape = Shape.drawn(random.Random(f"{seed} {campaign.stores}"), encode_in)
+        steps, complete = 0, False
         while not complete and sum(campaign.kills.values()) < kills:
             number += 1
             told = kill_one(path, shape, random.Random(f"{seed} kill {number}"), steps)
@@ -348,12 +353,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
     parser.add_argument("--kills", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--encode-in", default="threads", help="as TrajectoryWriter's encode_in")
     parser.add_argument("--folder", help="where the stores lie; default: in memory, if there is")
     options = parser.parse_args()
     ram = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     start = time.monotonic()
     with tempfile.TemporaryDirectory(dir=options.folder or ram) as folder:
-        campaign = torture(options.kills, options.seed, folder)
+        campaign = torture(options.kills, options.seed, folder, options.encode_in)
     print(campaign.table(time.monotonic() - start))
     return 0
 

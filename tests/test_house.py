@@ -23,9 +23,9 @@ CORE = (
     *("errors", "files", "shard_file", "workers", "sizes", "shown"),
     *("schema", "budget", "lock", "lazy", "signals"),
     *("grid", "raw_frame", "codec", "field_encoder", "inputs"),
-    *("shard", "stats", "staging", "metadata", "cuda_staging"),
+    *("shard", "stats", "shared_ring", "staging", "metadata", "cuda_staging", "devices"),
     *("parsing", "jsonvalues", "reading", "trajectories", "truncation", "ends", "encoder"),
-    *("commit", "verify", "pipeline", "opening"),
+    *("encoding", "encoder_worker", "encoder_process", "commit", "verify", "pipeline", "opening"),
     *("writer", "dataset"),
 )
 #: Around it, from the inside out: a ring imports only itself and what is further in. Names stand
@@ -53,7 +53,7 @@ DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 OPTIONAL = {
     "zarr": ("dataset",),
     "xarray": ("dataset",),
-    "torch": ("opening", "collecting"),
+    "torch": ("devices", "collecting"),
     "matplotlib": ("inspect",),
     "yaml": ("adapters.runner_cfg",),
 }

@@ -17,7 +17,7 @@ from benchlib.workload import Workload, make_workload
 
 _COMPARED_STEPS = 64
 #: Where no disk is waited for, only the fastest are worth the time.
-_IN_MEMORY = ("mosaic_collect", "tensorstore", "memmap", "zarr-layout")
+_IN_MEMORY = ("mosaic_collect", "mosaic-threads", "tensorstore", "memmap", "zarr-layout")
 
 
 class DifferentDataError(Exception):
@@ -40,6 +40,7 @@ def record(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
     recorder = recorder_class(workload, plan)
     for index in range(plan.steps):
         recorder.add(workload.step(index))
+    meter.see_children()
     recorder.finish()
     figures = meter.stop()
     compare(recorder_class, workload, plan)

@@ -13,7 +13,7 @@ from benchlib.peers import PEERS, Plan
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 
-RECORDERS = ("mosaic_collect", "tensorstore", "zarr-layout", "zarr", "lists")
+RECORDERS = ("mosaic_collect", "mosaic-threads", "tensorstore", "zarr-layout", "zarr", "lists")
 _ROUNDS = 500  # of three small operations each: a step of some milliseconds
 _WARM_UP = 10
 

@@ -16,20 +16,25 @@ MB = 1_000_000
 
 
 class Meter:
-    """Wall seconds, CPU seconds of all threads, and peak memory, from ``start`` to ``stop``."""
+    """Wall seconds, CPU seconds and peak memory of this process and those it started meanwhile."""
 
     def start(self) -> None:
         """Begin; what the process holds already does not count as memory taken."""
         self._reset_peak()
-        self._memory = status_nbytes("VmRSS")
+        self._memory, self._children = status_nbytes("VmRSS"), 0
         self._cpu = _cpu_seconds()
         self._wall = time.perf_counter()
 
+    def see_children(self) -> None:
+        """Count the memory that child processes hold now; what is shared counts once."""
+        with open(f"/proc/self/task/{os.getpid()}/children") as file:
+            self._children = sum(map(_own_nbytes, file.read().split()))
+
     def stop(self) -> dict[str, float]:
-        """The figures; memory includes pages of files that are mapped."""
+        """The figures; memory includes pages of files that are mapped. Children have ended."""
         wall = time.perf_counter() - self._wall
         cpu = _cpu_seconds() - self._cpu
-        peak = status_nbytes("VmHWM") - self._memory
+        peak = status_nbytes("VmHWM") - self._memory + self._children
         return {"wall_s": wall, "cpu_s": cpu, "peak_mb": peak / MB}
 
     def _reset_peak(self) -> None:
@@ -124,8 +129,15 @@ def one_torch_thread() -> Iterator[None]:
 
 
 def _cpu_seconds() -> float:
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
+    usages = map(resource.getrusage, (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def _own_nbytes(pid: str) -> int:
+    """Memory of a process without what it shares by name; files' pages count in proportion."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        fields = dict(line.split(":") for line in file if ":" in line and "kB" in line)
+    return sum(int(fields[k].split()[0]) * 1024 for k in ("Pss_Anon", "Pss_File"))
 
 
 def status_nbytes(key: str) -> int:

@@ -103,13 +103,19 @@ class SimulatedStreams:
 
     def __init__(self, ahead: str = "caller") -> None:
         self.machine = DeviceTensor.machine = Machine(ahead)
-        self.copies_out = 0
+        self.copies_out = self.pinned_nbytes = 0
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype).as_subclass(DeviceTensor)
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
         return torch.empty(shape, dtype=dtype)
+
+    def pin(self, memory: Any) -> None:
+        self.pinned_nbytes += memory.nbytes
+
+    def unpin(self, memory: Any) -> None:
+        self.pinned_nbytes -= memory.nbytes
 
     def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
         for target, source in pairs:

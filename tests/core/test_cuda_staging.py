@@ -5,6 +5,7 @@ Each wait is necessary: taking any one away is noticed by the same check that pa
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import WriteError
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.verify import verify_store
@@ -277,18 +279,22 @@ def test_ids_go_straight_to_the_host() -> None:
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A device name with which writers stage on the simulated machine."""
     streams = SimulatedStreams(request.param)
-    monkeypatch.setattr("mosaic_collect.opening._check_cuda", lambda device: None)
+    monkeypatch.setattr("mosaic_collect.opening.check_device", lambda device: None)
     monkeypatch.setattr("mosaic_collect.cuda_staging.free_device_nbytes", lambda device: 1 << 20)
     monkeypatch.setattr(
         "mosaic_collect.cuda_staging.cuda_staging",
-        lambda grids, num_envs, device: DeviceStaging(grids, num_envs, streams),
+        lambda grids, num_envs, device, ring: DeviceStaging(grids, num_envs, streams, ring),
     )
     return "cuda:0"
 
 
-def test_a_writer_on_the_device_makes_the_same_store(store: str, device: str) -> None:
+@pytest.mark.parametrize("encode_in", ["threads", "process"])
+def test_a_writer_on_the_device_makes_the_same_store(
+    store: str, device: str, encode_in: str
+) -> None:
     simulator = Simulator(SCHEMA)
-    with open_writer(store, N, SCHEMA, block_steps=S, device=device) as writer:
+    options = {"device": device, "encode_in": encode_in}
+    with open_writer(store, N, SCHEMA, block_steps=S, **options) as writer:
         for step in range(30):
             writer.add_step(**simulator.step(step))
             simulator.spoil()
@@ -327,6 +333,50 @@ def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
     assert dataset.num_trajectories == np.count_nonzero(want)
     assert dataset.num_valid == sum(mask(s, N).sum() for s in range(14))
     assert verify_store(store).ok
+
+
+def test_a_ring_that_another_process_sees_is_page_locked_while_it_is_used(
+    store: str, device: str
+) -> None:
+    with open_writer(store, N, SCHEMA, device=device, encode_in="process") as writer:
+        streams = writer._staging._streams
+        assert streams.pinned_nbytes >= writer.ring_nbytes
+        add(writer, *range(4))
+    assert streams.pinned_nbytes == 0
+    assert_holds(TrajectoryDataset(store), range(4))
+
+
+def test_a_ring_that_the_driver_does_not_lock_is_its_own(
+    store: str, device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: SimulatedStreams, memory: Any) -> None:
+        raise OSError(errno.ENOMEM, "cudaHostRegister")
+
+    monkeypatch.setattr(SimulatedStreams, "pin", refuse)
+    with open_writer(store, N, SCHEMA, device=device, encode_in="process") as writer:
+        add(writer, *range(9))
+    assert "cudaHostRegister; encoding in threads" in caplog.text
+    assert_holds(TrajectoryDataset(store), range(9))
+
+
+def test_an_opening_that_fails_unlocks_the_ring(
+    store: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    unpin = SimulatedStreams.unpin
+
+    def noting(self: SimulatedStreams, memory: Any) -> None:
+        unpin(self, memory)
+        seen.append(self.pinned_nbytes)
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(SimulatedStreams, "unpin", noting)
+    monkeypatch.setattr("mosaic_collect.commit.StoreFolder.begin", full)
+    with pytest.raises(WriteError, match="full"):
+        open_writer(store, N, SCHEMA, device=device, encode_in="process")
+    assert seen == [0]
 
 
 @pytest.mark.parametrize("stride", [1, 3, 4, 6])

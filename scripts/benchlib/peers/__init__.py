@@ -81,6 +81,7 @@ class Peer:
 
 PEERS = {
     "mosaic_collect": Peer("ours", "Ours", "mosaic_collect"),
+    "mosaic-threads": Peer("ours", "OursInThreads", 'mosaic_collect, encode_in="threads"'),
     "tensorstore": Peer("tensorstore_peer", "Tensorstore", "tensorstore, this layout and codec"),
     "memmap": Peer("memmap", "Memmap", "np.memmap, not compressed"),
     "tensordict": Peer("tensordict_peer", "MemoryMapped", "tensordict memmap, not compressed"),

@@ -10,7 +10,7 @@ from benchlib.peers import Plan
 from benchlib.workload import DIMS, Rows, Workload
 from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
 
-__all__ = ["DIMS", "Ours", "schema_of"]
+__all__ = ["DIMS", "Ours", "OursInThreads", "schema_of"]
 
 
 def schema_of(workload: Workload) -> Schema:
@@ -22,6 +22,8 @@ def schema_of(workload: Workload) -> Schema:
 class Ours:
     """``TrajectoryWriter``."""
 
+    encode_in = "auto"
+
     def __init__(self, workload: Workload, plan: Plan) -> None:
         self.writer = TrajectoryWriter(
             plan.path,
@@ -29,6 +31,7 @@ class Ours:
             workload.num_envs,
             buffer_mb=plan.buffer_mb,
             compressor=plan.compressor,
+            encode_in=self.encode_in,
         )
         workload.require_distinct(self.writer.block_steps)
 
@@ -41,3 +44,9 @@ class Ours:
     @staticmethod
     def read(path: str, field: str, start: int, stop: int) -> NDArray[Any]:
         return TrajectoryDataset(path, threads=1).read(field, start, stop)
+
+
+class OursInThreads(Ours):
+    """The same without a process for encoding."""
+
+    encode_in = "threads"

@@ -1,0 +1,69 @@
+"""From a block to its shards, in threads of this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Protocol
+
+from mosaic_collect.encoder import BlockEncoder, Encoded
+from mosaic_collect.shard import write_chunks
+from mosaic_collect.shard_file import ShardFile
+from mosaic_collect.workers import WorkerPool
+
+
+class Encoding(Protocol):
+    """Who makes shards of blocks."""
+
+    def write(
+        self,
+        encoder: BlockEncoder,
+        names: Iterable[str],
+        open_shard: Callable[[str], ShardFile],
+    ) -> Iterator[ShardFile]:
+        """Encode a block's fields and write them; what is not yielded is abandoned.
+
+        Args:
+            encoder: Of the block.
+            names: Its fields to be written, in this order.
+            open_shard: Opens a field's file.
+        """
+
+    def close(self) -> None:
+        """End what works for it alone."""
+
+
+class ThreadEncoding:
+    """Chunks are encoded by a pool, some ahead, and written in order by the calling thread."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+
+    def write(
+        self,
+        encoder: BlockEncoder,
+        names: Iterable[str],
+        open_shard: Callable[[str], ShardFile],
+    ) -> Iterator[ShardFile]:
+        names = list(names)
+        results = self._pool.map_ahead(encoder.encode, encoder.tasks(names))
+        for name in names:
+            shard = open_shard(name)
+            try:
+                write_chunks(_counted(results, encoder, name), shard.write)
+            except BaseException:
+                shard.abandon()
+                raise
+            yield shard
+
+    def close(self) -> None:
+        """The pool is another's."""
+
+
+def _counted(
+    results: Iterator[Encoded], encoder: BlockEncoder, name: str
+) -> Iterator[tuple[list[Any], bytes]]:
+    """The next shard's chunks out of ``results``."""
+    for _ in range(encoder.grids[name].chunks):
+        buffers, crc, found = next(results)
+        encoder.add_nonfinite(name, found)
+        yield buffers, crc
