@@ -46,6 +46,7 @@ class CollectOptions:
         student_noise: Whether the student's observation is noisy.
         buffer_mb: Of the writer.
         compressor: Of the writer.
+        encode_in: Of the writer.
         checkpoint_seconds: Of the writer.
     """
 
@@ -65,6 +66,7 @@ class CollectOptions:
     student_noise: bool = True
     buffer_mb: float | str = "auto"
     compressor: str = "auto"
+    encode_in: str = "auto"
     checkpoint_seconds: float | None = 60.0
 
 
@@ -135,6 +137,7 @@ def _record(
         buffer_mb=options.buffer_mb,
         metadata={**about, **(queue.ledger() if queue else {})},
         compressor=options.compressor,
+        encode_in=options.encode_in,
         resume=options.resume,
         checkpoint_seconds=options.checkpoint_seconds,
     ) as writer:

@@ -25,10 +25,12 @@ from benchlib.options import add_options
 from benchlib.read import read
 from benchlib.scale import scale
 from benchlib.table import machine, write_json
+from benchlib.unstaged import unstaged
 
 COMMANDS = {
     "ingest": ingest,
     "loop": loop,
+    "unstaged": unstaged,
     "export": export,
     "read": read,
     "scale": scale,

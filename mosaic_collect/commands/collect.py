@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from mosaic_collect.commands.shared import interrupted_text, number_or_auto
+from mosaic_collect.encoder_process import ENCODE_IN
 from mosaic_collect.errors import MissingDependencyError
 from mosaic_collect.signals import termination_as_exit
 
@@ -51,6 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-teacher-noise", action="store_true", help="policy sees no noise")
     parser.add_argument("--buffer-mb", default="auto", help='bound of the host ring; "auto"')
     parser.add_argument("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
+    parser.add_argument("--encode-in", choices=ENCODE_IN, default="auto", help="of blocks")
     parser.add_argument("--checkpoint-seconds", type=float, default=60.0, help="commit that often")
 
 
@@ -79,6 +81,7 @@ def run(arguments: argparse.Namespace) -> bool:
         student_noise=not arguments.no_student_noise,
         buffer_mb=number_or_auto(arguments.buffer_mb),
         compressor=arguments.compressor,
+        encode_in=arguments.encode_in,
         checkpoint_seconds=arguments.checkpoint_seconds,
     )
     try:

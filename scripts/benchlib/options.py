@@ -27,6 +27,8 @@ def add_options(parser: ArgumentParser) -> None:
     add("--long-steps", type=int, default=8000, help="ingest: a long recording, for its memory")
     add("--no-sweep", action="store_true", help="ingest: only the one size")
     add("--loop-steps", type=int, default=400, help="loop: its steps")
+    add("--unstaged-envs", type=int, default=4096, help="unstaged: environments")
+    add("--unstaged-steps", type=int, default=160, help="unstaged: steps of the loop")
     add("--read-steps", type=int, default=512, help="read: steps of the store")
     add("--export-gb", type=float, default=4.0, help="export: raw size of the store")
     add("--export-runs", type=int, default=2, help="export: of which the table shows the median")

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchlib import codecs, export, loop, read, scale  # noqa: E402
+from benchlib import codecs, export, loop, read, scale, unstaged  # noqa: E402
 from benchlib.ingest import DifferentDataError, record, record_all  # noqa: E402
 from benchlib.peers import PEERS, Plan  # noqa: E402
 from benchlib.workload import Workload, make_workload  # noqa: E402
@@ -24,6 +24,7 @@ STEPS = 10
 TINY = shlex.split(
     "--runs 1 --num-envs 3 --dims small --block-steps 4 --buffer-mb 0.05 --disk-only"
     " --steps 10 --long-steps 20 --no-sweep --loop-steps 3 --read-steps 12"
+    " --unstaged-envs 3 --unstaged-steps 4"
     " --export-gb 0.0005 --export-runs 1 --blocks 2 4"
     " --recorders mosaic_collect memmap h5py"
 )
@@ -68,7 +69,9 @@ def bench(folder, command):
     return done.stdout, json.loads(out.read_text())
 
 
-@pytest.mark.parametrize("command", ["ingest", "loop", "export", "read", "scale", "codec", "gpu"])
+@pytest.mark.parametrize(
+    "command", ["ingest", "loop", "unstaged", "export", "read", "scale", "codec", "gpu"]
+)
 def test_subcommand_prints_a_table_and_writes_json(tmp_path, command):
     printed, results = bench(tmp_path, command)
     assert "###" in printed
@@ -107,6 +110,23 @@ def test_an_altered_mask_is_noticed(workload, plan):
 def test_loop_notices(workload, plan):
     with pytest.raises(DifferentDataError):
         loop.run_loop("mosaic_collect", altered(workload), plan)
+
+
+def test_unstaged_notices(tmp_path):
+    """A block that is none of the first three."""
+    plan = Plan(str(tmp_path / "out"), 40, 4, 0.05, "auto")
+    other = make_workload(3, "small", noise=0.5)
+    recorder = unstaged._filled(PEERS["mosaic_collect"].load(), make_workload(3, "small"), plan)
+    for index in range(3 * recorder.writer.block_steps):
+        recorder.add(other.step(index))
+    recorder.finish()
+    unstaged._compare(plan)
+    recorder = PEERS["mosaic_collect"].load()(other, Plan(f"{plan.path}2", 40, 4, 0.05, "auto"))
+    for index in range(4 * recorder.writer.block_steps):
+        recorder.add(other.step(index))
+    recorder.finish()
+    with pytest.raises(DifferentDataError, match="of no block of the ring"):
+        unstaged._compare(Plan(f"{plan.path}2", 40, 4, 0.05, "auto"))
 
 
 @pytest.mark.parametrize("name", read.READERS)

@@ -1,0 +1,114 @@
+"""``unstaged``: what all but staging costs a loop, as where a GPU's copy engine fills the ring.
+
+A GPU copies rows into the host's ring by itself. Here a loop of small tensor operations stands for
+the host's side of such a simulator, and the ring is filled once, before it: ``add_step`` then does
+all it ever does but for the copy. So this is no measurement of a GPU, but of what the threads, or
+the process, behind the ring take from a loop at the rate of thousands of environments.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import Namespace
+from typing import Any
+
+from benchlib.ingest import DifferentDataError, remove, targets
+from benchlib.loop import simulate
+from benchlib.measure import MB, in_child, medians, one_torch_thread, percentile, spread
+from benchlib.peers import PEERS, Plan
+from benchlib.peers.ours import Ours
+from benchlib.table import show
+from benchlib.workload import Workload, make_workload
+
+RECORDERS = ("mosaic_collect", "mosaic-threads")
+_ROUNDS = 4  # of ``simulate``: some 20 ms a step
+_BLOCK_STEPS = 32
+_CHECKED = "actions"
+
+
+def unstaged(args: Namespace) -> dict[str, Any]:
+    """The subcommand."""
+    workload = make_workload(args.unstaged_envs, args.dims, args.noise)
+    names = (None, *(n for n in RECORDERS if n in args.recorders))
+    runs: dict[str | None, list[dict[str, float]]] = {name: [] for name in names}
+    buffer_mb = (3 * _BLOCK_STEPS + 1) * workload.step_nbytes / MB
+    for _ in range(args.runs):
+        for name in names:
+            path = os.path.join(targets(args)[-1].folder, f"unstaged-{name or 'alone'}.out")
+            plan = Plan(path, args.unstaged_steps, _BLOCK_STEPS, buffer_mb, args.compressor)
+            try:
+                runs[name].append(in_child(run_unstaged, name, workload, plan))
+            finally:
+                remove(path)
+    alone = medians(runs[None])["steps_s"]
+    title = f"Loop without staging, {args.unstaged_envs} environments, medians of {args.runs}"
+    show(title, [_row(name, figures, alone, workload) for name, figures in runs.items()])
+    return {name or "alone": {"runs": f, "median": medians(f)} for name, f in runs.items()}
+
+
+def run_unstaged(name: str | None, workload: Workload, plan: Plan) -> dict[str, float]:
+    """The loop with one recorder, or with none; in a child process."""
+    recorder = None if name is None else _filled(PEERS[name].load(), workload, plan)
+    rows, adding = workload.step(0), []
+    with one_torch_thread():
+        simulate(256)
+        start = time.perf_counter()
+        for _ in range(plan.steps):
+            for _ in range(_ROUNDS):
+                simulate(256)
+            before = time.perf_counter()
+            if recorder is not None:
+                recorder.add(rows)
+            adding.append(time.perf_counter() - before)
+        seconds = time.perf_counter() - start
+    if recorder is not None:
+        recorder.finish()
+        _compare(plan)
+    return {
+        "steps_s": plan.steps / seconds,
+        "add_p50_ms": percentile(adding, 0.5) * 1e3,
+        "add_p99_ms": percentile(adding, 0.99) * 1e3,
+    }
+
+
+def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
+    """A recorder whose ring holds real steps, and which copies no more of them into it."""
+    recorder: Ours = recorder_class(workload, plan)
+    for index in range(3 * recorder.writer.block_steps):
+        recorder.add(workload.step(index))
+    recorder.writer._staging.stage = lambda block, rows: None
+    return recorder
+
+
+def _compare(plan: Plan) -> None:
+    """Every block is one of the three with which the ring was filled.
+
+    Raises:
+        DifferentDataError: One is not.
+    """
+    from mosaic_collect import TrajectoryDataset
+
+    dataset = TrajectoryDataset(plan.path)
+    size = dataset.state.block_steps
+    firsts = [dataset.read(_CHECKED, size * i, size * (i + 1)) for i in range(3)]
+    for start in range(3 * size, dataset.num_steps, size):
+        block = dataset.read(_CHECKED, start, min(start + size, dataset.num_steps))
+        if not any((block == first[: len(block)]).all() for first in firsts):
+            raise DifferentDataError(f"{_CHECKED}, steps from {start}: of no block of the ring")
+
+
+def _row(
+    name: str | None, figures: list[dict[str, float]], alone: float, workload: Workload
+) -> dict[str, Any]:
+    middle = medians(figures)
+    rate = 0.0 if name is None else middle["steps_s"] * workload.step_nbytes / MB
+    return {
+        "recorder": "none" if name is None else PEERS[name].title,
+        "steps/s": middle["steps_s"],
+        "of the loop alone": f"{middle['steps_s'] / alone:.1%}",
+        "raw MB/s": rate,
+        "add p50 ms": middle["add_p50_ms"],
+        "add p99 ms": middle["add_p99_ms"],
+        "spread": f"{spread(f['steps_s'] for f in figures):.0%}",
+    }
