@@ -257,7 +257,7 @@ class DeviceStaging:
 
 
 def cuda_staging(
-    grids: Mapping[str, FieldGrid], num_envs: int, device: str, ring: SharedRing | None
+    grids: Mapping[str, FieldGrid], num_envs: int, device: str, ring: SharedRing | None = None
 ) -> DeviceStaging:
     """Staging on the named CUDA device; errors: ``DeviceStaging``'s."""
     return DeviceStaging(grids, num_envs, CudaStreams(torch.device(device)), ring)

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import os
 import pickle
+import signal
 import socket
 import subprocess
 import sys
@@ -40,6 +41,7 @@ _log = logging.getLogger(__name__)
 ENCODE_IN = ("auto", "process", "threads")
 #: Below this a block is so small, or comes so seldom, that another process is not worth its start.
 _AUTO_RING_NBYTES = 64_000_000
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _START_SECONDS, _END_SECONDS = 60.0, 10.0
 # It multiplies no matrices, so their threads need take no memory; and what compressors return is
 # of megabytes, which malloc would give back to the system each time (glibc, mallopt(3)).
@@ -233,10 +235,15 @@ class _LostError(Exception):
 
 def _start(link_fd: int, ring_fd: int) -> subprocess.Popen[bytes]:
     path = [os.path.abspath(p) for p in sys.path]
-    return subprocess.Popen(
-        [sys.executable, "-c", _CODE.format(path=path, link=link_fd, ring=ring_fd)],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        pass_fds=(link_fd, ring_fd),
-        env={**os.environ, **_ENVIRONMENT},
-    )
+    # What is blocked here stays blocked there: a signal to the whole group is our affair alone.
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-c", _CODE.format(path=path, link=link_fd, ring=ring_fd)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            pass_fds=(link_fd, ring_fd),
+            env={**os.environ, **_ENVIRONMENT},
+        )
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)

@@ -1,7 +1,7 @@
 """What the encoding process does: fields of the shared ring to open files, and nothing else.
 
 It knows no store and no file's name: what it writes becomes a shard only if its parent says so. It
-ends when its parent does, and lets signals to the whole group be the parent's affair.
+ends when its parent does.
 
     parent ── Setup ──▶               ◀── READY ──
            ── Request + file ──▶ …    ◀── Reply ── …
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
-import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping
@@ -134,8 +133,6 @@ class EncoderWorker:
 
 def main(link_fd: int, ring_fd: int) -> None:
     """The process, from its descriptors on."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     os.nice(_NICENESS)
     link = socket.socket(fileno=link_fd)
     with contextlib.suppress(ConnectionError, EOFError):  # the parent has gone

@@ -75,6 +75,12 @@ class OpenStore:
         self.free.clear()
         self.ring = None
 
+    def abandon(self) -> None:
+        """Give back all, where no writer came of it."""
+        self.forget_blocks()
+        self.staging.close()
+        self.lock.release()
+
     def runs_with(self, open_envs: str) -> tuple[Run, ...]:
         """The runs so far and this one."""
         return (*self.state.runs, replace(self.run, open_envs=open_envs))

@@ -164,7 +164,7 @@ class TrajectoryWriter:
         pipeline = getattr(self, "_pipeline", None)
         if pipeline is not None:
             pipeline.close()
-        opened.lock.release()
+        opened.abandon()
 
     # -- what a caller does ----------------------------------------------------------------------
 

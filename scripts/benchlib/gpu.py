@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import time
@@ -35,8 +36,8 @@ def gpu(args: Namespace) -> dict[str, Any]:
     # A ring of three blocks of about two steps: thousands of blocks in a few seconds.
     many = Plan(path, 4 * args.steps, 2, 7 * small.step_nbytes / MB, "auto")
     results = {}
-    for measure in (host_time, copy_rate, step_loss, correctness):
-        mine = (small, many) if measure is correctness else (workload, plan)
+    for measure in (host_time, copy_rate, step_loss, correctness, correctness_of_a_process):
+        mine = (small, many) if measure.__name__.startswith("correct") else (workload, plan)
         remove(path)
         try:
             results[measure.__name__] = in_child(measure, *mine)
@@ -70,20 +71,34 @@ def host_time(workload: Workload, plan: Plan) -> dict[str, float]:
 
 
 def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
-    """A block's way off the device, beside one large pinned copy of as many bytes."""
-    import torch
+    """A block's way off the device, beside one large pinned copy.
 
+    Once into memory that the driver allocates, once into a ring that another process sees.
+    """
     from mosaic_collect.cuda_staging import cuda_staging
+    from mosaic_collect.shared_ring import SharedRing
 
     writer = _writer(workload, plan)
     grids = writer._state.grids()
     writer.close()
-    staging = cuda_staging(grids, workload.num_envs, "cuda:0")
-    block, rows = staging.new_block(), _on_device(workload)[0]
-    nbytes = sum(block.arrays[n].nbytes for n in rows)
-    source = torch.empty(nbytes, dtype=torch.uint8, device="cuda:0")
-    target = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
-    ours, plain = [], []
+    rows = _on_device(workload)[0]
+    nbytes = sum(math.prod(v.shape) * v.element_size() for v in rows.values()) * plan.block_steps
+    plain_s = _seconds_of_a_copy(nbytes)
+    figures = {"pinned_mb_s": nbytes / MB / plain_s}
+    for name, ring in (("own", None), ("shared", SharedRing(grids, 1))):
+        staging = cuda_staging(grids, workload.num_envs, "cuda:0", ring)
+        block_s, staged = _seconds_of_a_block(staging, rows)
+        figures[f"{name}_mb_s"] = staged / MB / block_s
+        figures[f"{name}_share"] = staged / block_s / (nbytes / plain_s)
+        staging.close()
+    return figures
+
+
+def _seconds_of_a_block(staging: Any, rows: dict[str, Any]) -> tuple[float, int]:
+    import torch
+
+    block, taken = staging.new_block(), []
+    block.fill()
     for _ in range(20):
         staging.begin(block)
         staging.stage(block, rows)
@@ -91,17 +106,23 @@ def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
         start = time.perf_counter()
         staging.seal(block)
         block.wait_ready()
-        ours.append(time.perf_counter() - start)
+        taken.append(time.perf_counter() - start)
+    return percentile(taken, 0.5), sum(block.arrays[n].nbytes for n in rows)
+
+
+def _seconds_of_a_copy(nbytes: int) -> float:
+    import torch
+
+    source = torch.empty(nbytes, dtype=torch.uint8, device="cuda:0")
+    target = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
+    taken = []
+    for _ in range(20):
+        torch.cuda.synchronize()
         start = time.perf_counter()
         target.copy_(source, non_blocking=True)
         torch.cuda.synchronize()
-        plain.append(time.perf_counter() - start)
-    block_s, plain_s = percentile(ours, 0.5), percentile(plain, 0.5)
-    return {
-        "block_mb_s": nbytes / MB / block_s,
-        "pinned_mb_s": nbytes / MB / plain_s,
-        "share": plain_s / block_s,
-    }
+        taken.append(time.perf_counter() - start)
+    return percentile(taken, 0.5)
 
 
 def step_loss(workload: Workload, plan: Plan) -> dict[str, float]:
@@ -113,7 +134,7 @@ def step_loss(workload: Workload, plan: Plan) -> dict[str, float]:
     return {"alone_steps_s": alone, "recorded_steps_s": recorded, "loss": 1 - recorded / alone}
 
 
-def correctness(workload: Workload, plan: Plan) -> dict[str, float]:
+def correctness(workload: Workload, plan: Plan, encode_in: str = "threads") -> dict[str, float]:
     """Under load, with random delays, and sources overwritten at once, nothing may change.
 
     Raises:
@@ -123,7 +144,8 @@ def correctness(workload: Workload, plan: Plan) -> dict[str, float]:
 
     from mosaic_collect import TrajectoryDataset
 
-    steps, writer, chance = _on_device(workload), _writer(workload, plan), random.Random(0)
+    steps, chance = _on_device(workload), random.Random(0)
+    writer = _writer(workload, plan, encode_in)
     buffers = {n: torch.empty_like(v) for n, v in steps[0].items()}
     load = torch.randn(2048, 2048, device="cuda:0")
     for index in range(plan.steps):
@@ -143,6 +165,11 @@ def correctness(workload: Workload, plan: Plan) -> dict[str, float]:
             if dataset.read(name, start, start + len(order)).tobytes() != pool[order].tobytes():
                 raise DifferentDataError(f"{name}, step {start}: other values than given")
     return {"blocks": blocks, "differences": 0}
+
+
+def correctness_of_a_process(workload: Workload, plan: Plan) -> dict[str, float]:
+    """The same with another process that encodes."""
+    return correctness(workload, plan, "process")
 
 
 def _simulated(workload: Workload, writer: Any, steps: int) -> float:
@@ -185,7 +212,7 @@ def _on_device(workload: Workload) -> list[dict[str, Any]]:
     ]
 
 
-def _writer(workload: Workload, plan: Plan) -> Any:
+def _writer(workload: Workload, plan: Plan, encode_in: str = "auto") -> Any:
     from benchlib.peers.ours import schema_of
     from mosaic_collect import TrajectoryWriter
 
@@ -195,6 +222,7 @@ def _writer(workload: Workload, plan: Plan) -> Any:
         workload.num_envs,
         device="cuda:0",
         buffer_mb=plan.buffer_mb,
+        encode_in=encode_in,
     )
 
 

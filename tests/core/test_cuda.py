@@ -28,11 +28,15 @@ def steps() -> list[dict[str, Any]]:
     ]
 
 
-def test_a_store_from_device_tensors(store: str, steps: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize("encode_in", ["threads", "process"])
+def test_a_store_from_device_tensors(
+    store: str, steps: list[dict[str, Any]], encode_in: str
+) -> None:
     """The simulator overwrites its tensors right after every step."""
     buffers = {n: torch.empty_like(v) for n, v in steps[0].items()}
     flags = torch.empty(N, dtype=torch.bool, device="cuda")
-    with open_writer(store, N, SCHEMA, block_steps=8, device="cuda:0") as writer:
+    options = {"block_steps": 8, "device": "cuda:0", "encode_in": encode_in}
+    with open_writer(store, N, SCHEMA, **options) as writer:
         for step, given in enumerate(steps):
             for name, value in given.items():
                 buffers[name].copy_(value)
@@ -47,6 +51,14 @@ def test_a_store_from_device_tensors(store: str, steps: list[dict[str, Any]]) ->
     assert_holds(dataset, range(40))
     assert_same(dataset.read("valid_mask"), np.stack([mask(s, N) for s in range(40)]))
     assert dataset.num_trajectories == 3 + (38 % 11 == 5)
+
+
+def test_a_ring_that_another_process_sees_is_page_locked(store: str) -> None:
+    options = {"block_steps": 8, "device": "cuda:0", "encode_in": "process"}
+    with open_writer(store, N, SCHEMA, **options) as writer:
+        assert writer._opened.ring is not None, "the driver did not lock it"
+        tensors = writer._staging._tensors.values()
+        assert all(t.is_pinned() for slot in tensors for t in slot.values())
 
 
 def test_work_queued_behind_a_long_kernel_is_still_in_order(

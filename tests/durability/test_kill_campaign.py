@@ -18,10 +18,12 @@ SCRIPT = os.path.join(REPO, "scripts", "torture.py")
 KILLS = 250
 
 
-def test_hundreds_of_kills(tmp_path: os.PathLike[str]) -> None:
+@pytest.mark.parametrize(("encode_in", "kills"), [("threads", KILLS), ("process", 30)])
+def test_hundreds_of_kills(encode_in: str, kills: int) -> None:
+    options = ["--kills", str(kills), "--seed", "3", "--encode-in", encode_in]
     # A process of its own: children are forked, which is safe only where no thread was ever begun.
     result = subprocess.run(
-        [sys.executable, "-W", "error", SCRIPT, "--kills", str(KILLS), "--seed", "3"],
+        [sys.executable, "-W", "error", SCRIPT, *options],
         env={**os.environ, "PYTHONPATH": REPO},
         capture_output=True,
         text=True,
@@ -29,9 +31,9 @@ def test_hundreds_of_kills(tmp_path: os.PathLike[str]) -> None:
         check=False,
     )
     assert result.returncode == 0, result.stderr
-    count("kills survived", KILLS)
+    count("kills survived", kills)
     assert result.stderr == ""
-    assert result.stdout.splitlines()[0].split() == ["kills", str(KILLS)]
+    assert result.stdout.splitlines()[0].split() == ["kills", str(kills)]
 
 
 @pytest.fixture(scope="module")
