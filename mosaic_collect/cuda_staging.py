@@ -14,7 +14,9 @@ out of it. The host never synchronises in ``stage``.
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import logging
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -27,6 +29,7 @@ from mosaic_collect.inputs import is_tensor
 from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.staging import HOST_FIELDS, Block, host_arrays
 
+_log = logging.getLogger(__name__)
 #: cudaHostRegisterPortable: page-locked for all contexts (CUDA Runtime API, Memory Management).
 _PORTABLE = 1
 _TORCH_DTYPES: dict[str, torch.dtype] = {
@@ -107,11 +110,20 @@ class CudaStreams:
             register = torch.cuda.cudart().cudaHostRegister
             error = int(register(memory.ctypes.data, memory.nbytes, _PORTABLE))
         if error:
+            self._forget_error()
             raise OSError(errno.ENOMEM, f"cudaHostRegister of {memory.nbytes} bytes: error {error}")
 
     def unpin(self, memory: NDArray[np.uint8]) -> None:
         with torch.cuda.device(self._device):
-            torch.cuda.cudart().cudaHostUnregister(memory.ctypes.data)
+            error = int(torch.cuda.cudart().cudaHostUnregister(memory.ctypes.data))
+        if error:
+            self._forget_error()
+            _log.error("cudaHostUnregister of %d bytes: error %d", memory.nbytes, error)
+
+    def _forget_error(self) -> None:
+        """The runtime keeps an error for the next kernel's launch, which may be the caller's."""
+        with contextlib.suppress(RuntimeError):
+            torch.zeros(1, device=self._device)
 
     def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
         with torch.cuda.device(self._device):
@@ -226,14 +238,16 @@ class DeviceStaging:
 
     def close(self) -> None:
         """Wait for copies under way, then give the device memory back."""
-        for event in self._copied:
-            if event is not None:
-                self._streams.synchronize(event)
-        self._buffers = []
-        self._tensors = {}
-        if self._ring is not None:
-            self._streams.unpin(self._ring.bytes)
-            self._ring = None
+        try:
+            for event in self._copied:
+                if event is not None:
+                    self._streams.synchronize(event)
+        finally:
+            self._buffers = []
+            self._tensors = {}
+            ring, self._ring = self._ring, None
+            if ring is not None:
+                self._streams.unpin(ring.bytes)
 
     def _waiter(self, event: Any) -> Callable[[], None]:
         return lambda: self._streams.synchronize(event)

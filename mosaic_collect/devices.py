@@ -54,15 +54,14 @@ def staging_of(
         slots: Of the ring.
         shared: Whether another process is wanted.
     """
-    ring = None
-    try:
-        ring = SharedRing(state.grids(), slots) if shared else None
-        return _staging(state, device, ring), ring
-    except OSError as error:
-        _log.warning("no memory that processes can share: %s; encoding in threads", error)
-        if ring is not None:
-            ring.close()
-        return _staging(state, device, None), None
+    if shared:
+        try:
+            ring = SharedRing(state.grids(), slots)
+            return _staging(state, device, ring), ring
+        except OSError as error:
+            _log.warning("no memory that processes can share: %s; encoding in threads", error)
+    # Only here, where no traceback holds the staging any more that failed.
+    return _staging(state, device, None), None
 
 
 def _staging(state: StoreState, device: str, ring: SharedRing | None) -> Any:

@@ -9,6 +9,7 @@ was to encode is still in the ring, and is encoded here, to a file of its own.
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
 import pickle
@@ -16,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -23,11 +25,11 @@ from typing import Any
 from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.encoder_worker import (
     MOST_MESSAGE_NBYTES,
-    READY,
     SHARDS_AHEAD,
     Reply,
     Request,
     Setup,
+    ready,
 )
 from mosaic_collect.encoding import Encoding, ThreadEncoding
 from mosaic_collect.errors import InputError
@@ -42,7 +44,7 @@ ENCODE_IN = ("auto", "process", "threads")
 #: Below this a block is so small, or comes so seldom, that another process is not worth its start.
 _AUTO_RING_NBYTES = 64_000_000
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_START_SECONDS, _END_SECONDS = 60.0, 10.0
+_START_SECONDS, _LOOK_SECONDS, _END_SECONDS = 60.0, 5.0, 10.0
 # It multiplies no matrices, so their threads need take no memory; and what compressors return is
 # of megabytes, which malloc would give back to the system each time (glibc, mallopt(3)).
 _ENVIRONMENT = {
@@ -54,7 +56,7 @@ _ENVIRONMENT = {
 # This process's search path, so that the other finds the same packages.
 _CODE = (
     "import sys; sys.path[:] = {path!r}; "
-    "from mosaic_collect.encoder_worker import main; main({link}, {ring})"
+    "from mosaic_collect.encoder_worker import main; main({arguments})"
 )
 
 
@@ -90,43 +92,40 @@ def _can_start() -> bool:
 def encoding_of(
     ring: SharedRing | None, state: StoreState, threads: int, pool: WorkerPool
 ) -> Encoding:
-    """A process for a ring that is shared; ``pool`` if it is not, or if none can be started."""
+    """A process for a ring that is shared, ``pool`` for another."""
     instead = ThreadEncoding(pool)
     if ring is None:
         return instead
     setup = Setup(state.grids(), ring.slots, state.compressor, threads)
-    try:
-        return EncoderProcess(ring.fd, setup, instead)
-    except OSError as error:
-        _log.warning("no process to encode in: %s; encoding in threads", error)
-        return instead
-    finally:
-        ring.close()
+    return EncoderProcess(ring, setup, instead)
 
 
 class EncoderProcess:
-    """An ``Encoding``, started at once; nobody waits for it before the first block is full.
+    """An ``Encoding``; nobody waits for the process before the first block is full.
 
     Args:
-        ring_fd: The ring's descriptor, not needed afterwards.
+        ring: Where blocks are staged.
         setup: For the process.
-        instead: Does its work if it is lost.
-
-    Raises:
-        OSError: It could not be started.
+        instead: Does its work if there is none, or if it is lost.
     """
 
-    def __init__(self, ring_fd: int, setup: Setup, instead: Encoding) -> None:
-        self._instead = instead
+    def __init__(self, ring: SharedRing, setup: Setup, instead: Encoding) -> None:
+        self._ring: SharedRing | None = ring
+        self._setup, self._instead = setup, instead
+        self._link: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._ready = self._lost = False
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+    def begin(self) -> None:
+        ring, self._ring = self._ring, None
+        assert ring is not None
         try:
-            with theirs:
-                self._process = _start(theirs.fileno(), ring_fd)
-            self._link.send(pickle.dumps(setup), socket.MSG_NOSIGNAL)
-        except BaseException:
-            self._link.close()
-            raise
+            self._start(ring.fd)
+        except OSError as error:
+            _log.warning("no process to encode in: %s; encoding in threads", error)
+            self._lost = True
+        finally:
+            ring.close()
 
     def write(
         self,
@@ -144,16 +143,30 @@ class EncoderProcess:
         yield from self._instead.write(encoder, left, open_shard)
 
     def close(self) -> None:
-        """End the process."""
-        with contextlib.suppress(OSError):
-            # Said and not only shown by the closed end, which a fork of this process may hold open.
-            self._link.send(b"", socket.MSG_NOSIGNAL)
-        self._link.close()
-        try:
-            self._process.wait(_END_SECONDS)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        if self._link is not None:
+            with contextlib.suppress(OSError):
+                # Said, and not only shown by an end that a fork of this process may hold open.
+                self._link.send(b"", socket.MSG_NOSIGNAL)
+            self._link.close()
+        if self._process is not None:
+            try:
+                self._process.wait(_END_SECONDS)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+    def _start(self, ring_fd: int) -> None:
+        setup = pickle.dumps(self._setup)
+        if len(setup) > MOST_MESSAGE_NBYTES:
+            raise OSError(errno.EMSGSIZE, f"{len(self._setup.grids)} fields are too many for it")
+        # What this thread blocks stays blocked there: a signal to the whole group, a Ctrl-C for
+        # one, is the affair of this process, whose other threads still take it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._link.settimeout(_LOOK_SECONDS)
+        with theirs:
+            self._process = _start(theirs.fileno(), ring_fd)
+        self._link.send(setup, socket.MSG_NOSIGNAL)
 
     def _written(
         self,
@@ -176,15 +189,18 @@ class EncoderProcess:
                 shard.nbytes = reply.nbytes
                 encoder.add_nonfinite(reply.name, reply.nonfinite)
                 yield reply.name, shard
+        except Exception:
+            self._lost = True  # answers may be on their way that nobody waits for
+            raise
         finally:
             for shard in asked.values():
                 shard.abandon()
 
     def _ask(self, request: Request, shard: ShardFile) -> None:
+        assert self._link is not None
+        message, fds = pickle.dumps(request), [shard.fileno()]
         try:
-            socket.send_fds(
-                self._link, [pickle.dumps(request)], [shard.fileno()], socket.MSG_NOSIGNAL
-            )
+            socket.send_fds(self._link, [message], fds, socket.MSG_NOSIGNAL)
         except OSError as error:
             raise _LostError(error) from error
 
@@ -197,26 +213,37 @@ class EncoderProcess:
             raise error
         return reply
 
-    def _message(self) -> bytes:
-        try:
-            message = self._link.recv(MOST_MESSAGE_NBYTES)
-        except OSError as error:
-            raise _LostError(error) from error
-        if not message:
-            raise _LostError("it ended")
-        return message
+    def _message(self, seconds: float | None = None) -> bytes:
+        """The next message, if it comes in time and the process lives."""
+        assert self._link is not None
+        assert self._process is not None
+        start = time.monotonic()
+        while seconds is None or time.monotonic() - start < seconds:
+            try:
+                message = self._link.recv(MOST_MESSAGE_NBYTES)
+            except TimeoutError:
+                # A fork of this process may hold the other end open, too.
+                if self._process.poll() is not None:
+                    break
+            except OSError as error:
+                raise _LostError(error) from error
+            else:
+                if message:
+                    return message
+                break
+        raise _LostError("it does not answer")
 
     def _require_ready(self) -> None:
         if self._ready:
             return
-        self._link.settimeout(_START_SECONDS)
-        if self._message() != READY:
-            raise _LostError("it is not what was started")
-        self._link.settimeout(None)
+        said = self._message(_START_SECONDS)
+        if said != ready():
+            raise _LostError(f"it says {said!r} and not {ready()!r}")
         self._ready = True
 
     def _give_up(self, lost: _LostError) -> None:
         """Nothing it still does may reach files that others write: it is dead before they begin."""
+        assert self._process is not None
         self._lost = True
         self._process.kill()
         code = self._process.wait()
@@ -235,15 +262,11 @@ class _LostError(Exception):
 
 def _start(link_fd: int, ring_fd: int) -> subprocess.Popen[bytes]:
     path = [os.path.abspath(p) for p in sys.path]
-    # What is blocked here stays blocked there: a signal to the whole group is our affair alone.
-    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    try:
-        return subprocess.Popen(
-            [sys.executable, "-c", _CODE.format(path=path, link=link_fd, ring=ring_fd)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            pass_fds=(link_fd, ring_fd),
-            env={**os.environ, **_ENVIRONMENT},
-        )
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    arguments = f"{os.getpid()}, {link_fd}, {ring_fd}"
+    return subprocess.Popen(
+        [sys.executable, "-c", _CODE.format(path=path, arguments=arguments)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        pass_fds=(link_fd, ring_fd),
+        env={**os.environ, **_ENVIRONMENT},
+    )

@@ -3,7 +3,7 @@
 It knows no store and no file's name: what it writes becomes a shard only if its parent says so. It
 ends when its parent does.
 
-    parent ── Setup ──▶               ◀── READY ──
+    parent ── Setup ──▶               ◀── ready ──
            ── Request + file ──▶ …    ◀── Reply ── …
            ── end ──▶
 """
@@ -14,7 +14,7 @@ import contextlib
 import os
 import pickle
 import socket
-import threading
+import traceback
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -27,7 +27,6 @@ from mosaic_collect.shard import write_chunks
 from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.workers import WorkerPool
 
-READY = b"ready"
 MOST_MESSAGE_NBYTES = 128 << 10
 #: Shards under way: while the last chunks of one are encoded, the next one's first are, too.
 SHARDS_AHEAD = 2
@@ -66,46 +65,40 @@ class Reply(NamedTuple):
 
 
 class EncoderWorker:
-    """Answers requests that come in over ``link``."""
+    """Answers requests that come in over ``link`` from the process ``parent``."""
 
-    def __init__(self, link: socket.socket, setup: Setup, ring: SharedRing) -> None:
-        self._link, self._grids = link, setup.grids
+    def __init__(self, link: socket.socket, parent: int, setup: Setup, ring: SharedRing) -> None:
+        self._link, self._parent, self._grids = link, parent, setup.grids
         self._slots = [ring.slot(i) for i in range(setup.slots)]
         self._encoders = {name: FieldEncoder(setup.compressor) for name in setup.grids}
         self._pool = WorkerPool(setup.threads, "mosaic-compress")
         self._shards = WorkerPool(SHARDS_AHEAD, "mosaic-shard")
-        self._answering = threading.Lock()
 
     def serve(self) -> None:
         """Return when the parent is gone or wants no more."""
-        parent = os.getppid()
-        self._link.settimeout(_ORPHAN_SECONDS)
-        while True:
-            try:
-                message, fds, _, _ = socket.recv_fds(self._link, MOST_MESSAGE_NBYTES, 1)
-            except TimeoutError:
-                # A fork of the parent may hold the other end open and outlive it.
-                if os.getppid() != parent:
-                    return
-                continue
-            if not message:
-                return
-            request = pickle.loads(message)  # noqa: S301  from this package's other half
-            self._shards.start(self._answer, (request, fds[0]))
+        while message := receive(self._link, self._parent):
+            request = pickle.loads(message[0])  # noqa: S301  from this package's other half
+            self._shards.start(self._answer, (request, message[1]))
 
     def _answer(self, asked: tuple[Request, int]) -> None:
-        request, fd = asked
+        """Or end the process: its parent must never wait for an answer that does not come."""
         try:
-            reply = self.write(request, fd)
+            self._link.sendall(pickle.dumps(self._reply(*asked)))
+        except BaseException:  # noqa: BLE001  whatever it was
+            traceback.print_exc()
+            os._exit(1)
+
+    def _reply(self, request: Request, fd: int) -> Reply:
+        try:
+            try:
+                return self.write(request, fd)
+            finally:
+                os.close(fd)  # where some file systems say that the disk is full
         except OSError as error:
-            reply = Reply(request.name, error=OSError(error.errno, error.strerror))
+            return Reply(request.name, error=OSError(error.errno, error.strerror))
         except Exception as error:  # noqa: BLE001  raised again in the parent
             # In words: not every exception can be sent.
-            reply = Reply(request.name, error=RuntimeError(f"{type(error).__name__}: {error}"))
-        finally:
-            os.close(fd)
-        with self._answering:
-            self._link.sendall(pickle.dumps(reply))
+            return Reply(request.name, error=RuntimeError(f"{type(error).__name__}: {error}"))
 
     def write(self, request: Request, fd: int) -> Reply:
         """Write one shard."""
@@ -131,13 +124,33 @@ class EncoderWorker:
         return Reply(request.name, nbytes, nonfinite)
 
 
-def main(link_fd: int, ring_fd: int) -> None:
-    """The process, from its descriptors on."""
+def receive(link: socket.socket, parent: int) -> tuple[bytes, int] | None:
+    """The next message and the descriptor that came along, or -1; None if none will come.
+
+    A fork of the parent may hold the other end open and outlive it, so its life is looked at, too.
+    """
+    link.settimeout(_ORPHAN_SECONDS)
+    while os.getppid() == parent:
+        with contextlib.suppress(TimeoutError):
+            message, fds, _, _ = socket.recv_fds(link, MOST_MESSAGE_NBYTES, 1)
+            return (message, fds[0] if fds else -1) if message else None
+    return None
+
+
+def ready() -> bytes:
+    """What the process says first: which copy of this package it found."""
+    return b"ready " + os.fsencode(os.path.realpath(__file__))
+
+
+def main(parent: int, link_fd: int, ring_fd: int) -> None:
+    """The process, from its parent's id and its descriptors on."""
     os.nice(_NICENESS)
     link = socket.socket(fileno=link_fd)
-    with contextlib.suppress(ConnectionError, EOFError):  # the parent has gone
-        setup: Setup = pickle.loads(link.recv(MOST_MESSAGE_NBYTES))  # noqa: S301  as above
-        worker = EncoderWorker(link, setup, SharedRing(setup.grids, setup.slots, ring_fd))
-        link.sendall(READY)
-        worker.serve()
+    with contextlib.suppress(ConnectionError):  # the parent has gone
+        if message := receive(link, parent):
+            setup: Setup = pickle.loads(message[0])  # noqa: S301  as above
+            ring = SharedRing(setup.grids, setup.slots, ring_fd)
+            worker = EncoderWorker(link, parent, setup, ring)
+            link.sendall(ready())
+            worker.serve()
     os._exit(0)  # threads that still encode do it for nobody

@@ -12,7 +12,10 @@ from mosaic_collect.workers import WorkerPool
 
 
 class Encoding(Protocol):
-    """Who makes shards of blocks."""
+    """Who makes shards of blocks, for one thread: first ``begin``, last ``close``."""
+
+    def begin(self) -> None:
+        """Start what works for it alone."""
 
     def write(
         self,
@@ -37,6 +40,9 @@ class ThreadEncoding:
 
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
+
+    def begin(self) -> None:
+        """The pool is another's."""
 
     def write(
         self,

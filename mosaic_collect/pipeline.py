@@ -104,7 +104,7 @@ class Pipeline:
         self._holder: dict[int, Job] = {}
         self._failure: BaseException | None = None
         self._failing = threading.Lock()
-        self._stopped = False
+        self._begun = self._stopped = False
         self._at_work = {"encoder": "idle", "committer": "idle"}
         self.stored_nbytes = 0
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
@@ -113,17 +113,20 @@ class Pipeline:
         self._pool = WorkerPool(threads, "mosaic-compress")
         self._encoding = encoding_of(ring, state, threads, self._pool)
         self._threads: list[threading.Thread] = []
-        try:
-            for target in (self._encode_all, self._commit_all):
-                self._threads.append(self._start(target))
-            if self._unfilled and not self._free:
-                # The block at hand was loaded, so nobody asked for the next one yet.
-                self._pool.start(self._fill_one, None)
-        except BaseException:
-            self._jobs.put(None)
-            if not self._threads:
-                self._encoding.close()
-            raise
+
+    def start(self) -> None:
+        """Start the threads; whatever becomes of that, ``close`` ends those that began.
+
+        Raises:
+            WriteError: They failed at once.
+        """
+        for target in (self._encode_all, self._commit_all):
+            self._threads.append(self._start(target))
+        if self._unfilled and not self._free:
+            # The block at hand was loaded, so nobody asked for the next one yet.
+            self._pool.start(self._fill_one, None)
+        # A fork of this process meanwhile would inherit what tells its start's end.
+        self._wait(lambda: self._begun, "the start of the encoding process")
 
     def free_block(self) -> Block:
         """A free slot; waits for one. It stays free until a job that releases it is submitted.
@@ -192,6 +195,8 @@ class Pipeline:
         """
         self._stopped = True
         self._jobs.put(None)
+        if not self._threads:
+            self._pool.close()
         start = time.monotonic()
         for thread in self._threads:
             while thread.is_alive():
@@ -266,6 +271,9 @@ class Pipeline:
 
     def _encode_all(self) -> None:
         try:
+            self._encoding.begin()
+            self._begun = True
+            self._tell()
             while (job := self._jobs.get()) is not None and not self._stopped:
                 if job.block is not None:
                     self._encode(job, job.block, self._unwritten(job.state))

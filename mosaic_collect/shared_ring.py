@@ -39,7 +39,7 @@ class SharedRing:
     """
 
     def __init__(self, grids: Mapping[str, FieldGrid], slots: int, fd: int | None = None) -> None:
-        self._grids, self.slots = grids, slots
+        self._grids, self.slots, self.fd = grids, slots, -1
         self._slot_nbytes = sum(_whole_pages(_nbytes(g)) for g in grids.values())
         self.fd = os.memfd_create("mosaic_collect") if fd is None else fd
         try:
@@ -67,6 +67,9 @@ class SharedRing:
         fd, self.fd = self.fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _nbytes(grid: FieldGrid) -> int:

@@ -135,8 +135,7 @@ class TrajectoryWriter:
         self._checkpoint_seconds = checkpoint_seconds
         self._pid, self._closed, self._shut_down = os.getpid(), False, False
         self._block: Block | None = opened.partial
-        # The last job that writes a block, and the last of all.
-        self._last_shards: Job | None = None
+        self._last_shards: Job | None = None  # the last job that writes a block
         self._last_job: Job | None = None
         # Steps before the current block, while there is one; all steps, while there is none.
         self._first_step = self._steps_before = self._state.committed_steps
@@ -154,6 +153,7 @@ class TrajectoryWriter:
             at_rest=opened.lock.release,
             ring=opened.ring,
         )
+        self._pipeline.start()
         if self._block is not None:
             self._staging.begin(self._block)
         atexit.register(self._at_exit)

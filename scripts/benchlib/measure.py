@@ -26,7 +26,10 @@ class Meter:
         self._wall = time.perf_counter()
 
     def see_children(self) -> None:
-        """Count the memory that child processes hold now; what is shared counts once."""
+        """Count the memory that child processes hold now, near the end of the work.
+
+        What is shared counts once; a child's own peak would count it again.
+        """
         with open(f"/proc/self/task/{os.getpid()}/children") as file:
             self._children = sum(map(_own_nbytes, file.read().split()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import logging
 import os
 import pickle
@@ -44,7 +45,26 @@ def in_process(store: str, **options: Any) -> TrajectoryWriter:
 def process_of(writer: TrajectoryWriter) -> Any:
     encoding = writer._pipeline._encoding
     assert isinstance(encoding, EncoderProcess)
+    deadline = time.monotonic() + 20
+    while encoding._process is None and time.monotonic() < deadline:
+        time.sleep(0.001)
     return encoding._process
+
+
+@pytest.fixture
+def may_be_lost() -> None:
+    """For tests in which threads do the work in the end."""
+
+
+@pytest.fixture(autouse=True)
+def process_does_the_work(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """Otherwise every test here would pass without a process, too."""
+    yield
+    said = [r.getMessage() for r in caplog.get_records("call")]
+    instead = [m for m in said if "is lost" in m or "encoding in threads" in m]
+    assert bool(instead) == ("may_be_lost" in request.fixturenames), instead
 
 
 def files(store: str) -> dict[str, bytes]:
@@ -131,6 +151,7 @@ def test_it_ends_with_the_writer_and_leaves_nothing(store: str) -> None:
 
 
 @pytest.mark.parametrize("at", [0, 2, 7, 13])
+@pytest.mark.usefixtures("may_be_lost")
 def test_killed_at_a_step_nothing_is_lost(
     store: str, at: int, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -145,6 +166,7 @@ def test_killed_at_a_step_nothing_is_lost(
     assert lost[0].levelno == logging.ERROR
 
 
+@pytest.mark.usefixtures("may_be_lost")
 def test_killed_in_the_midst_of_a_shard_nothing_is_lost(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,11 +201,17 @@ def test_signals_to_the_group_are_the_parents_affair(store: str) -> None:
 
 
 RECORD = """
-import sys
+import os, sys, time
 from mosaic_collect import Schema, TrajectoryWriter
 from tests.helpers import add, open_writer
 writer = open_writer(sys.argv[1], 4, encode_in="process")
+while writer._pipeline._encoding._process is None:
+    time.sleep(0.001)
 print(writer._pipeline._encoding._process.pid, flush=True)
+if sys.argv[2] == "forked" and os.fork() == 0:
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+    os._exit(0)
 step = 0
 while True:
     add(writer, step)
@@ -193,20 +221,35 @@ while True:
 """
 
 
-def test_it_ends_with_a_killed_parent_whose_store_goes_on(store: str) -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", RECORD, store], cwd=REPO, stdout=subprocess.PIPE, text=True
-    ) as parent:
+def killed_parent(store: str, how: str) -> tuple[int, list[int]]:
+    """Steps that a killed recording left; its encoding process and a fork, which may go on."""
+    command = [sys.executable, "-c", RECORD, store, how]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
-        pid = int(parent.stdout.readline())
-        assert parent.stdout.readline() == "going\n"
+        said: list[str] = []
+        while "going\n" not in said or len(said) < (3 if how == "forked" else 2):
+            said.append(parent.stdout.readline())
         parent.kill()
+    return TrajectoryDataset(store).num_steps, [int(s) for s in said if s != "going\n"]
+
+
+def test_it_ends_with_a_killed_parent_whose_store_goes_on(store: str) -> None:
+    steps, [pid] = killed_parent(store, "alone")
     assert is_gone(pid)
-    steps = TrajectoryDataset(store).num_steps
     assert steps > 0
     with open_writer(store, N, resume=True, encode_in="process") as writer:
         add(writer, *range(steps, steps + 5))
     assert_whole(store, steps + 5)
+
+
+def test_it_ends_with_a_killed_parent_whose_fork_lives(store: str) -> None:
+    """The fork holds the other end of the connection open."""
+    _, (pid, fork) = killed_parent(store, "forked")
+    try:
+        assert os.path.exists(f"/proc/{fork}")
+        assert is_gone(pid)
+    finally:
+        os.kill(fork, signal.SIGKILL)
 
 
 def test_a_fork_of_the_parent_keeps_it_no_longer(store: str) -> None:
@@ -249,7 +292,7 @@ def test_another_error_of_its_own_is_one_here(store: str, monkeypatch: pytest.Mo
     writer = in_process(store)
     add(writer, *range(3))
     reply = Reply("actions", error=RuntimeError("MemoryError: no scratch"))
-    monkeypatch.setattr(EncoderProcess, "_message", lambda self: pickle.dumps(reply))
+    monkeypatch.setattr(EncoderProcess, "_message", lambda self, *args: pickle.dumps(reply))
     monkeypatch.setattr(EncoderProcess, "_require_ready", lambda self: None)
     with pytest.raises(WriteError, match="no scratch"):
         writer.checkpoint()
@@ -269,6 +312,7 @@ def no_process(*args: Any, **options: Any) -> Any:
 @pytest.mark.parametrize(
     ("what", "instead"), [("os.memfd_create", no_memory), ("subprocess.Popen", no_process)]
 )
+@pytest.mark.usefixtures("may_be_lost")
 def test_without_the_system_s_help_threads_do_it(
     store: str,
     what: str,
@@ -284,6 +328,7 @@ def test_without_the_system_s_help_threads_do_it(
 
 
 @pytest.mark.parametrize("does", ["exit 3", "exec sleep 100"])
+@pytest.mark.usefixtures("may_be_lost")
 def test_an_executable_that_is_something_else(
     store: str, does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -296,6 +341,65 @@ def test_an_executable_that_is_something_else(
     with in_process(store) as writer:
         add(writer, *range(7))
     assert_whole(store, 7)
+
+
+@pytest.mark.usefixtures("may_be_lost")
+def test_another_copy_of_this_package_is_not_believed(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A search path that begins with the working folder finds another after a chdir."""
+    monkeypatch.setattr("mosaic_collect.encoder_process.ready", lambda: b"ready /other/copy.py")
+    with in_process(store) as writer:
+        add(writer, *range(7))
+    assert_whole(store, 7)
+    assert "/other/copy.py" in caplog.text
+
+
+@pytest.mark.usefixtures("may_be_lost")
+def test_a_process_that_does_not_answer_any_more(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead, but a fork of this one holds its end of the connection open, so nothing is shown."""
+
+    class Silent:
+        def recv(self, nbytes: int) -> bytes:
+            raise TimeoutError
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args: None
+
+    with in_process(store) as writer:
+        add(writer, *range(4))
+        writer.checkpoint()
+        encoding: Any = writer._pipeline._encoding
+        encoding._process.kill()
+        encoding._link.close()
+        encoding._link = Silent()
+        monkeypatch.setattr("socket.send_fds", lambda *args: None)
+        add(writer, *range(4, 9))
+    assert_whole(store, 9)
+
+
+@pytest.mark.usefixtures("may_be_lost")
+def test_too_many_fields_for_one_message(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mosaic_collect.encoder_process.MOST_MESSAGE_NBYTES", 100)
+    with in_process(store) as writer:
+        add(writer, *range(7))
+    assert_whole(store, 7)
+
+
+def test_an_opening_that_is_refused_keeps_no_memory(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    before = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr("mosaic_collect.commit.StoreFolder.begin", full)
+    with pytest.raises(WriteError, match="full"):
+        in_process(store)
+    gc.collect()
+    assert set(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.parametrize(
@@ -361,10 +465,17 @@ def test_two_mappings_show_the_same_arrays(ring: SharedRing) -> None:
     other.close()
 
 
-def test_a_worker_answers_with_what_went_wrong(ring: SharedRing, tmp_path: Path) -> None:
-    """A file that cannot be written, and an encoder that fails."""
+def no_room(fd: int) -> None:
+    raise OSError(errno.EDQUOT, "no room")
+
+
+def test_a_worker_answers_with_what_went_wrong(
+    ring: SharedRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that cannot be written, one that cannot be closed, and an encoder that fails."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    worker = EncoderWorker(theirs, Setup(GRIDS, 2, Compressor.named("auto"), 1), ring)
+    setup = Setup(GRIDS, 2, Compressor.named("auto"), 1)
+    worker = EncoderWorker(theirs, os.getpid(), setup, ring)
     (tmp_path / "file").touch()
     with ours, theirs:
         read_only = os.open(tmp_path / "file", os.O_RDONLY)
@@ -372,6 +483,12 @@ def test_a_worker_answers_with_what_went_wrong(ring: SharedRing, tmp_path: Path)
         reply = pickle.loads(ours.recv(1 << 16))
         assert isinstance(reply.error, OSError)
         assert reply.error.errno == errno.EBADF
+        with monkeypatch.context() as patch:
+            patch.setattr("os.close", no_room)
+            worker._answer((Request(0, "b", True), os.open(tmp_path / "file", os.O_WRONLY)))
+        reply = pickle.loads(ours.recv(1 << 16))
+        assert isinstance(reply.error, OSError)
+        assert reply.error.errno == errno.EDQUOT
         worker._encoders["a"].encode = lambda values, whole: 1 / 0  # type: ignore[assignment]
         worker._answer((Request(0, "a", True), os.open(tmp_path / "file", os.O_WRONLY)))
         reply = pickle.loads(ours.recv(1 << 16))
