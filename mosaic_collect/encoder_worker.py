@@ -84,6 +84,8 @@ class EncoderWorker:
         """Or end the process: its parent must never wait for an answer that does not come."""
         try:
             self._link.sendall(pickle.dumps(self._reply(*asked)))
+        except ConnectionError:
+            os._exit(0)  # nobody waits for it any more
         except BaseException:  # noqa: BLE001  whatever it was
             traceback.print_exc()
             os._exit(1)
