@@ -13,6 +13,8 @@ import time
 from argparse import Namespace
 from typing import Any
 
+import numpy as np
+
 from benchlib.ingest import DifferentDataError, remove, targets
 from benchlib.loop import simulate
 from benchlib.measure import MB, in_child, medians, one_torch_thread, percentile, spread
@@ -75,9 +77,20 @@ def run_unstaged(name: str | None, workload: Workload, plan: Plan) -> dict[str, 
 def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
     """A recorder whose ring holds real steps, and which copies no more of them into it."""
     recorder: Ours = recorder_class(workload, plan)
-    for index in range(3 * recorder.writer.block_steps):
+    writer, used = recorder.writer, set()
+    for index in range(3 * writer.block_steps):
         recorder.add(workload.step(index))
-    recorder.writer._staging.stage = lambda block, rows: None
+        used.add(writer._block.slot)
+    # A slot that no block needed yet gets what the current one holds.
+    writer.checkpoint()
+    while writer._pipeline._unfilled:
+        writer._pipeline.free_block()
+        time.sleep(0.01)
+    for block in writer._pipeline._free:
+        if block.slot not in used:
+            for name, array in block.arrays.items():
+                np.copyto(array, writer._block.arrays[name])
+    writer._staging.stage = lambda block, rows: None
     return recorder
 
 
