@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import multiprocessing
 import os
 import resource
@@ -30,8 +31,10 @@ class Meter:
 
         What is shared counts once; a child's own peak would count it again.
         """
-        with open(f"/proc/self/task/{os.getpid()}/children") as file:
-            self._children = sum(map(_own_nbytes, file.read().split()))
+        self._children = 0
+        for path in glob.glob("/proc/self/task/*/children"):
+            with open(path) as file:
+                self._children += sum(map(_own_nbytes, file.read().split()))
 
     def stop(self) -> dict[str, float]:
         """The figures; memory includes pages of files that are mapped. Children have ended."""
