@@ -148,9 +148,9 @@ def checked(data: memoryview, what: str) -> memoryview:
 
 
 def same_bytes(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    """Whether two C-contiguous arrays of one size hold the same bytes."""
-    wide = np.uint64 if one.nbytes % 8 == 0 else np.uint8
-    return bool((one.reshape(-1).view(wide) == other.reshape(-1).view(wide)).all())
+    """Whether two arrays of one shape and dtype hold the same bytes."""
+    bits = np.dtype(f"u{one.itemsize}")
+    return bool((one.view(bits) == other.view(bits)).all())
 
 
 def blosc_content_size(frame: memoryview) -> int:

@@ -56,7 +56,8 @@ def staging_of(
     """
     if shared:
         try:
-            ring = SharedRing(state.grids(), slots)
+            # What a device copies out lies as it does there, and is read as the codecs want it.
+            ring = SharedRing(state.grids(), slots, by_step=device == "cpu")
             return _staging(state, device, ring), ring
         except OSError as error:
             _log.warning("no memory that processes can share: %s; encoding in threads", error)

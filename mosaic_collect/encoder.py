@@ -24,10 +24,11 @@ def encode_chunk(encoder: FieldEncoder, values: NDArray[Any], whole: bool) -> En
 
     Args:
         encoder: Of its field.
-        values: ``(chunk_envs, block_steps[, dim])``, C-contiguous; must not change before the
-            buffers are written.
+        values: ``(chunk_envs, block_steps[, dim])``; must not change before the buffers are
+            written.
         whole: Whether all steps hold rows.
     """
+    values = np.ascontiguousarray(values)
     found = nonfinite_pairs(values) if values.dtype.kind == "f" else 0
     buffers = encoder.encode(values, whole)
     return buffers, crc_bytes(*buffers), found

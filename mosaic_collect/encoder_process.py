@@ -96,7 +96,7 @@ def encoding_of(
     instead = ThreadEncoding(pool)
     if ring is None:
         return instead
-    setup = Setup(state.grids(), ring.slots, state.compressor, threads)
+    setup = Setup(state.grids(), ring.slots, ring.by_step, state.compressor, threads)
     return EncoderProcess(ring, setup, instead)
 
 

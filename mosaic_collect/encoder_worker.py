@@ -40,6 +40,7 @@ class Setup(NamedTuple):
 
     grids: Mapping[str, FieldGrid]
     slots: int
+    by_step: bool
     compressor: Compressor
     threads: int
 
@@ -151,7 +152,7 @@ def main(parent: int, link_fd: int, ring_fd: int) -> None:
     with contextlib.suppress(ConnectionError):  # the parent has gone
         if message := receive(link, parent):
             setup: Setup = pickle.loads(message[0])  # noqa: S301  as above
-            ring = SharedRing(setup.grids, setup.slots, ring_fd)
+            ring = SharedRing(setup.grids, setup.slots, setup.by_step, ring_fd)
             worker = EncoderWorker(link, parent, setup, ring)
             link.sendall(ready())
             worker.serve()

@@ -60,9 +60,11 @@ def load_block(
     store: str, grid: FieldGrid, codec: ChunkCodec, block: int, out: NDArray[Any]
 ) -> None:
     """Decode a whole shard into a staged block's buffer ``(padded_envs, block_steps[, dim])``."""
+    values = np.empty(grid.chunk_shape, np.dtype(grid.field.dtype))
     with open_shard(store, grid, codec, block) as shard:
         for chunk in range(grid.chunks):
-            shard.read(chunk, out[grid.rows(chunk)])
+            shard.read(chunk, values)
+            out[grid.rows(chunk)] = values
 
 
 def read_ranges(

@@ -29,6 +29,8 @@ class SharedRing:
     Args:
         grids: All stored fields' cuttings.
         slots: Blocks.
+        by_step: Whether a step's rows lie side by side in memory, and not an environment's. A step
+            is then written in one piece, without a page table's walk for each row.
         fd: The other process's descriptor; None makes new memory.
 
     Attributes:
@@ -38,8 +40,10 @@ class SharedRing:
         OSError: The system gives no such memory.
     """
 
-    def __init__(self, grids: Mapping[str, FieldGrid], slots: int, fd: int | None = None) -> None:
-        self._grids, self.slots, self.fd = grids, slots, -1
+    def __init__(
+        self, grids: Mapping[str, FieldGrid], slots: int, by_step: bool, fd: int | None = None
+    ) -> None:
+        self._grids, self.slots, self.by_step, self.fd = grids, slots, by_step, -1
         self._slot_nbytes = sum(_whole_pages(_nbytes(g)) for g in grids.values())
         self.fd = os.memfd_create("mosaic_collect") if fd is None else fd
         try:
@@ -54,11 +58,16 @@ class SharedRing:
         self.bytes: NDArray[np.uint8] = np.frombuffer(memory, np.uint8)
 
     def slot(self, index: int) -> dict[str, NDArray[Any]]:
-        """One block's buffers, ``(padded_envs, block_steps[, dim])`` a field."""
+        """One block's buffers, ``(padded_envs, block_steps[, dim])`` a field, of any strides."""
         arrays, offset = {}, index * self._slot_nbytes
         for name, grid in self._grids.items():
             part = self.bytes[offset : offset + _nbytes(grid)]
-            arrays[name] = part.view(grid.field.dtype).reshape(grid.buffer_shape)
+            envs, steps, *dims = grid.buffer_shape
+            values = part.view(grid.field.dtype)
+            if self.by_step:
+                arrays[name] = values.reshape(steps, envs, *dims).swapaxes(0, 1)
+            else:
+                arrays[name] = values.reshape(grid.buffer_shape)
             offset += _whole_pages(part.nbytes)
         return arrays
 

@@ -446,18 +446,26 @@ GRIDS = {
 }
 
 
+@pytest.fixture(params=[False, True], ids=["by env", "by step"])
+def by_step(request: pytest.FixtureRequest) -> bool:
+    found: bool = request.param
+    return found
+
+
 @pytest.fixture
-def ring() -> Iterator[SharedRing]:
-    ring = SharedRing(GRIDS, 2)
+def ring(by_step: bool) -> Iterator[SharedRing]:
+    ring = SharedRing(GRIDS, 2, by_step)
     yield ring
     ring.close()
 
 
 def test_two_mappings_show_the_same_arrays(ring: SharedRing) -> None:
-    other = SharedRing(GRIDS, 2, os.dup(ring.fd))
+    other = SharedRing(GRIDS, 2, ring.by_step, os.dup(ring.fd))
     for slot in range(2):
         for place, array in enumerate(ring.slot(slot).values()):
             assert array.shape == (6, 4, 3)
+            assert array[:, 0].flags.c_contiguous == ring.by_step
+            assert array[0].flags.c_contiguous != ring.by_step
             array[...] = 10 * slot + place
     for slot in range(2):
         for place, name in enumerate(GRIDS):
@@ -474,7 +482,7 @@ def test_a_worker_answers_with_what_went_wrong(
 ) -> None:
     """A file that cannot be written, one that cannot be closed, and an encoder that fails."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    setup = Setup(GRIDS, 2, Compressor.named("auto"), 1)
+    setup = Setup(GRIDS, 2, ring.by_step, Compressor.named("auto"), 1)
     worker = EncoderWorker(theirs, os.getpid(), setup, ring)
     (tmp_path / "file").touch()
     with ours, theirs:
