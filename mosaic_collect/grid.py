@@ -9,7 +9,8 @@
     ▼ envs
 
 A block is staged env-major, ``(padded_envs, block_steps[, dim])``, so that a chunk is one
-contiguous slice of it and consecutive steps of one environment lie side by side.
+contiguous slice of it and consecutive steps of one environment lie side by side; in a ring that
+another process encodes, chunks are brought into that order there.
 """
 
 from __future__ import annotations

@@ -78,8 +78,10 @@ class OpenStore:
     def abandon(self) -> None:
         """Give back all, where no writer came of it."""
         self.forget_blocks()
-        self.staging.close()
-        self.lock.release()
+        try:
+            self.staging.close()
+        finally:
+            self.lock.release()
 
     def runs_with(self, open_envs: str) -> tuple[Run, ...]:
         """The runs so far and this one."""

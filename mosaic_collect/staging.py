@@ -11,6 +11,9 @@ One block buffer per field, env-major; step ``s`` of the block is one strided wr
     padding │fill│fill│fill│fill │    up to padded_envs; never written
             └────┴────┴────┴─────┘
 
+A ring that another process encodes may have the same arrays with steps outermost in memory
+(``shared_ring``).
+
 A ring of three: one block fills while one is encoded and one is committed. A slot is free again
 only when its block is committed, so a kill loses at most the ring. "Staged" means copied: what the
 caller does to its arrays after ``stage`` cannot reach the block.

@@ -83,8 +83,8 @@ def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
         used.add(writer._block.slot)
     # A slot that no block needed yet gets what the current one holds.
     writer.checkpoint()
-    while writer._pipeline._unfilled:
-        writer._pipeline.free_block()
+    while len(writer._pipeline._free) < 2:
+        writer._pipeline.free_block()  # which has another one filled, if there is one
         time.sleep(0.01)
     for block in writer._pipeline._free:
         if block.slot not in used:
