@@ -502,3 +502,5 @@ def test_a_worker_answers_with_what_went_wrong(
         reply = pickle.loads(ours.recv(1 << 16))
         assert isinstance(reply.error, RuntimeError)
         assert "ZeroDivisionError" in str(reply.error)
+    worker._pool.close()
+    worker._shards.close()
