@@ -12,11 +12,9 @@ from mosaic_collect.codec import crc_bytes, same_bytes
 from mosaic_collect.field_encoder import FieldEncoder
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.schema import VALID_MASK
+from mosaic_collect.shard import Encoded
 from mosaic_collect.staging import Block
 from mosaic_collect.stats import Counts, float_names, nonfinite_pairs
-
-#: A chunk's payload as buffers, its checksum, and its number of pairs that hold NaN or infinity.
-Encoded = tuple[list[Any], bytes, int]
 
 
 def encode_chunk(encoder: FieldEncoder, values: NDArray[Any], whole: bool) -> Encoded:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from mosaic_collect.encoder import BlockEncoder
@@ -31,7 +31,7 @@ from mosaic_collect.encoder_worker import (
     Setup,
     ready,
 )
-from mosaic_collect.encoding import Encoding, ThreadEncoding
+from mosaic_collect.encoding import Encoding, OpenShard, ThreadEncoding
 from mosaic_collect.errors import InputError
 from mosaic_collect.metadata import StoreState
 from mosaic_collect.shard_file import ShardFile
@@ -128,10 +128,7 @@ class EncoderProcess:
             ring.close()
 
     def write(
-        self,
-        encoder: BlockEncoder,
-        names: Iterable[str],
-        open_shard: Callable[[str], ShardFile],
+        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
     ) -> Iterator[ShardFile]:
         left = list(names)
         try:
@@ -169,10 +166,7 @@ class EncoderProcess:
         self._link.send(setup, socket.MSG_NOSIGNAL)
 
     def _written(
-        self,
-        encoder: BlockEncoder,
-        names: Iterable[str],
-        open_shard: Callable[[str], ShardFile],
+        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
     ) -> Iterator[tuple[str, ShardFile]]:
         """Shards as they are written, with some asked for ahead."""
         waiting, asked = deque(names), dict[str, ShardFile]()

@@ -15,15 +15,15 @@ import os
 import pickle
 import socket
 import traceback
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from mosaic_collect.codec import Compressor
-from mosaic_collect.encoder import Encoded, encode_chunk
+from mosaic_collect.encoder import encode_chunk
 from mosaic_collect.field_encoder import FieldEncoder
 from mosaic_collect.files import write_all
 from mosaic_collect.grid import FieldGrid
-from mosaic_collect.shard import write_chunks
+from mosaic_collect.shard import Encoded, write_chunks
 from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.workers import WorkerPool
 
@@ -107,23 +107,12 @@ class EncoderWorker:
         """Write one shard."""
         encoder, grid = self._encoders[request.name], self._grids[request.name]
         values = self._slots[request.slot][request.name]
-        nbytes = nonfinite = 0
 
         def encode(chunk: int) -> Encoded:
             return encode_chunk(encoder, values[grid.rows(chunk)], request.whole)
 
-        def encoded() -> Iterator[tuple[list[Any], bytes]]:
-            nonlocal nonfinite
-            for buffers, crc, found in self._pool.map_ahead(encode, range(grid.chunks)):
-                nonfinite += found
-                yield buffers, crc
-
-        def write(buffers: list[Any]) -> None:
-            nonlocal nbytes
-            write_all(fd, buffers)
-            nbytes += sum(map(len, buffers))
-
-        write_chunks(encoded(), write)
+        results = self._pool.map_ahead(encode, range(grid.chunks))
+        nbytes, nonfinite = write_chunks(results, lambda buffers: write_all(fd, buffers))
         return Reply(request.name, nbytes, nonfinite)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
-from mosaic_collect.encoder import BlockEncoder, Encoded
+from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.shard import write_chunks
 from mosaic_collect.shard_file import ShardFile
 from mosaic_collect.workers import WorkerPool
+
+#: Opens the file of a field's shard.
+OpenShard = Callable[[str], ShardFile]
 
 
 class Encoding(Protocol):
@@ -18,10 +21,7 @@ class Encoding(Protocol):
         """Start what works for it alone."""
 
     def write(
-        self,
-        encoder: BlockEncoder,
-        names: Iterable[str],
-        open_shard: Callable[[str], ShardFile],
+        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
     ) -> Iterator[ShardFile]:
         """Encode a block's fields and write them; what is not yielded is abandoned.
 
@@ -45,31 +45,20 @@ class ThreadEncoding:
         """The pool is another's."""
 
     def write(
-        self,
-        encoder: BlockEncoder,
-        names: Iterable[str],
-        open_shard: Callable[[str], ShardFile],
+        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
     ) -> Iterator[ShardFile]:
         names = list(names)
         results = self._pool.map_ahead(encoder.encode, encoder.tasks(names))
         for name in names:
             shard = open_shard(name)
+            encoded = (next(results) for _ in range(encoder.grids[name].chunks))
             try:
-                write_chunks(_counted(results, encoder, name), shard.write)
+                _, nonfinite = write_chunks(encoded, shard.write)
             except BaseException:
                 shard.abandon()
                 raise
+            encoder.add_nonfinite(name, nonfinite)
             yield shard
 
     def close(self) -> None:
         """The pool is another's."""
-
-
-def _counted(
-    results: Iterator[Encoded], encoder: BlockEncoder, name: str
-) -> Iterator[tuple[list[Any], bytes]]:
-    """The next shard's chunks out of ``results``."""
-    for _ in range(encoder.grids[name].chunks):
-        buffers, crc, found = next(results)
-        encoder.add_nonfinite(name, found)
-        yield buffers, crc

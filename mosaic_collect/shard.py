@@ -27,24 +27,31 @@ from mosaic_collect.grid import FieldGrid
 _ABSENT = np.uint64(2**64 - 1)
 
 
-def write_chunks(
-    encoded: Iterable[tuple[Sequence[Any], bytes]], write: Callable[[list[Any]], None]
-) -> None:
+#: A chunk's payload as buffers, its checksum, and its number of pairs that hold NaN or infinity.
+Encoded = tuple[Sequence[Any], bytes, int]
+
+
+def write_chunks(encoded: Iterable[Encoded], write: Callable[[list[Any]], None]) -> tuple[int, int]:
     """Write one shard: encoded chunks in order, then the index.
 
     Args:
-        encoded: Per chunk, the buffers of its payload and the payload's checksum.
+        encoded: All chunks of the shard.
         write: Takes a list of buffers and appends them to the file.
+
+    Returns:
+        Bytes written, and pairs that hold NaN or infinity.
     """
     index: list[tuple[int, int]] = []
-    offset = 0
-    for buffers, crc in encoded:
+    offset = nonfinite = 0
+    for buffers, crc, found in encoded:
         write([*buffers, crc])
         nbytes = sum(map(len, buffers)) + CRC_NBYTES
         index.append((offset, nbytes))
         offset += nbytes
+        nonfinite += found
     table = np.array(index, dtype="<u8").tobytes()
     write([table, crc_bytes(table)])
+    return offset + len(table) + CRC_NBYTES, nonfinite
 
 
 class ShardReader:

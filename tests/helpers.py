@@ -69,7 +69,7 @@ def expected(steps: range | list[int], num_envs: int, schema: Schema = SMALL) ->
 
 
 def encoded_chunk(codec: ChunkCodec, values: np.ndarray) -> tuple[list[Any], bytes]:
-    """A chunk's buffers and checksum, as ``write_chunks`` takes them."""
+    """A chunk's buffers and checksum."""
     payload = codec.compress(values)
     return [payload], crc_bytes(payload)
 

@@ -26,7 +26,8 @@ def shard_bytes() -> bytes:
     written: list[bytes] = []
     chunks = (BLOCK[i : i + 2] for i in range(0, 6, 2))
     write_chunks(
-        (encoded_chunk(CODEC, c) for c in chunks), lambda b: written.extend(bytes(x) for x in b)
+        ((*encoded_chunk(CODEC, c), 0) for c in chunks),
+        lambda b: written.extend(bytes(x) for x in b),
     )
     return b"".join(written)
 

@@ -213,7 +213,7 @@ def shard(compressor: str) -> bytes:
     codec = Compressor.named(compressor).encoder()
     written: list[bytes] = []
     write_chunks(
-        (encoded_chunk(codec, v) for v in values),
+        ((*encoded_chunk(codec, v), 0) for v in values),
         lambda buffers: written.extend(map(bytes, buffers)),
     )
     return b"".join(written)
