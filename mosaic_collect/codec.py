@@ -72,7 +72,7 @@ class Compressor:
             return [{"name": "zstd", "configuration": config}]
         return []
 
-    def encoder(self) -> ChunkCodec:
+    def codec(self) -> ChunkCodec:
         """A codec for this compressor, safe to share between threads."""
         return ChunkCodec(self)
 

@@ -192,33 +192,26 @@ class DeviceStaging:
         self._buffers = [self._device_buffers() for _ in range(2)]
         self._copied: list[Any] = [None, None]
         self._turn = 0
-        self._tensors: dict[int, dict[str, torch.Tensor]] = {}
+        self._tensors: dict[int, dict[str, torch.Tensor]] = {}  # by slot
         if ring is not None:
             streams.pin(ring.bytes)
 
-    def new_block(self, slot: int = 0) -> Block:
-        """The page-locked memory of a slot of the ring, to be filled first."""
+    def new_block(self, slot: int) -> Block:
         arrays = self._host_arrays() if self._ring is None else self._ring.slot(slot)
         block = Block(arrays, self._grids, slot)
-        self._tensors[id(block)] = {n: torch.from_numpy(arrays[n]) for n in self._names}
+        self._tensors[slot] = {n: torch.from_numpy(arrays[n]) for n in self._names}
         return block
 
     def begin(self, block: Block) -> None:
-        """Stage into the other device buffer from now on, with what ``block`` holds already."""
+        """The other device buffer's turn, with what ``block`` holds already."""
         self._turn = 1 - self._turn
         if self._copied[self._turn] is not None:
             self._streams.wait(self._copied[self._turn])
         if block.count:
-            buffers, tensors = self._buffers[self._turn], self._tensors[id(block)]
+            buffers, tensors = self._buffers[self._turn], self._tensors[block.slot]
             self._streams.copy_rows([(buffers[n], tensors[n]) for n in self._names])
 
     def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
-        """Copy one step behind those staged, without counting it yet.
-
-        Args:
-            block: The current block.
-            rows: Per field, an array or tensor ``(num_envs[, dim])``, or one number for all.
-        """
         buffers, pairs = self._buffers[self._turn], []
         for name, value in rows.items():
             target = buffers[name][: self._num_envs, block.count]
@@ -230,7 +223,7 @@ class DeviceStaging:
 
     def seal(self, block: Block) -> None:
         """Start the block's copy to the host; ``block.wait_ready`` waits for it."""
-        buffers, tensors = self._buffers[self._turn], self._tensors[id(block)]
+        buffers, tensors = self._buffers[self._turn], self._tensors[block.slot]
         pairs = [(tensors[n], buffers[n]) for n in self._names]
         event = self._streams.copy_out(pairs, self._streams.record())
         self._copied[self._turn] = event

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -10,21 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.commit import read_state
+from mosaic_collect.address import Address, blobs_at
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreNotFoundError
-from mosaic_collect.grid import FieldGrid
 from mosaic_collect.lazy import LazyArray
 from mosaic_collect.metadata import COLLECTING, StoreState
-from mosaic_collect.reading import open_shard, read_ranges
 from mosaic_collect.schema import Schema
+from mosaic_collect.view import StoreView
 
 _LARGE_NBYTES = 16 << 20
 
 
-class TrajectoryDataset:
+class TrajectoryDataset(Mapping[str, LazyArray]):
     """A snapshot of a store: what was committed when it was opened, or at the last ``refresh``.
 
-    Opening reads one small document, however many steps there are, and never disturbs a writer.
+    A mapping from the names of its fields to lazy arrays. Opening reads one small document, however
+    many steps there are, and never disturbs a writer. Pickles with its snapshot.
 
     Args:
         path: The store.
@@ -36,8 +37,8 @@ class TrajectoryDataset:
         NewerFormatError: A newer mosaic_collect wrote it.
     """
 
-    def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
-        self.path = os.fspath(path)
+    def __init__(self, path: Address, threads: int | None = None) -> None:
+        self._blobs = blobs_at(path)
         self._threads = threads or min(4, os.cpu_count() or 1)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_owner = 0
@@ -45,14 +46,43 @@ class TrajectoryDataset:
 
     def refresh(self) -> None:
         """See what was committed meanwhile."""
-        self._state = read_state(self.path)
-        self._codec = None if self._state is None else self._state.compressor.encoder()
+        self._view = StoreView.of(self._blobs)
 
     def __repr__(self) -> str:
         return f"<TrajectoryDataset {self.path}: {self.num_steps} steps x {self.num_envs} envs>"
 
-    def __reduce__(self) -> Any:
-        return TrajectoryDataset, (self.path, self._threads)
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_pool": None}
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.fields
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.fields)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    @property
+    def path(self) -> str:
+        """Where the store lies."""
+        return self._blobs.address
+
+    @property
+    def view(self) -> StoreView:
+        """The snapshot itself.
+
+        Raises:
+            StoreNotFoundError: The store was killed before it said anything.
+        """
+        if self._view is None:
+            raise StoreNotFoundError(f"{self.path} was killed before its first commit: no fields")
+        return self._view
 
     @property
     def state(self) -> StoreState:
@@ -61,34 +91,32 @@ class TrajectoryDataset:
         Raises:
             StoreNotFoundError: The store was killed before it said anything.
         """
-        if self._state is None:
-            raise StoreNotFoundError(f"{self.path} was killed before its first commit: no fields")
-        return self._state
+        return self.view.state
 
     @property
     def num_steps(self) -> int:
         """Committed steps, T."""
-        return self._state.committed_steps if self._state else 0
+        return self._view.state.committed_steps if self._view else 0
 
     @property
     def num_envs(self) -> int:
         """Environments, N; 0 for a store killed before it said so."""
-        return self._state.num_envs if self._state else 0
+        return self._view.state.num_envs if self._view else 0
 
     @property
     def num_valid(self) -> int:
         """Pairs with a true mask."""
-        return self._state.num_valid if self._state else 0
+        return self._view.state.num_valid if self._view else 0
 
     @property
     def num_trajectories(self) -> int:
         """Trajectories that were ended."""
-        return self._state.num_trajectories if self._state else 0
+        return self._view.state.num_trajectories if self._view else 0
 
     @property
     def status(self) -> str:
         """``collecting`` or ``complete``."""
-        return self._state.status if self._state else COLLECTING
+        return self._view.state.status if self._view else COLLECTING
 
     @property
     def schema(self) -> Schema:
@@ -98,12 +126,12 @@ class TrajectoryDataset:
     @property
     def metadata(self) -> dict[str, Any]:
         """The user's own metadata; a copy."""
-        return dict(self._state.metadata) if self._state else {}
+        return dict(self._view.state.metadata) if self._view else {}
 
     @property
     def fields(self) -> tuple[str, ...]:
         """Names of all stored fields."""
-        return tuple(f.name for f in self.state.schema.stored) if self._state else ()
+        return tuple(self._view.grids) if self._view else ()
 
     def read(
         self, field: str, start: int = 0, stop: int | None = None, envs: slice | None = None
@@ -133,7 +161,11 @@ class TrajectoryDataset:
         chosen = range(self.num_envs)[slice(None) if envs is None else envs]
         if chosen.step < 1:
             raise InputError(f"envs: expected a slice with a positive step, got {envs}")
-        return self._read(self.state.grid(field), range(start, stop), chosen)
+        return self._read(self.schema[field].name, range(start, stop), chosen)
+
+    def get(self, field: str, default: Any = None) -> Any:
+        """The field's lazy array, or ``default`` if there is no such field."""
+        return self[field] if field in self else default  # noqa: SIM401  this is it
 
     def __getitem__(self, field: str) -> LazyArray:
         """A field as a lazy array ``(T, N[, D])``.
@@ -141,9 +173,9 @@ class TrajectoryDataset:
         Raises:
             InputError: No such field.
         """
-        grid = self.state.grid(field)
-        shape = (self.num_steps, self.num_envs, *grid.field.row_shape)
-        return LazyArray(shape, grid.field.dtype, partial(self._read, grid))
+        found = self.schema[field]
+        shape = (self.num_steps, self.num_envs, *found.row_shape)
+        return LazyArray(shape, found.dtype, partial(self._read, field))
 
     def to_zarr(self) -> Any:
         """The store as a read-only ``zarr.Group`` of zarr-python 3.
@@ -170,13 +202,12 @@ class TrajectoryDataset:
         # "auto" needs dask; without it xarray's own lazy arrays do.
         return xarray.open_dataset(self.path, engine="zarr", consolidated=True, zarr_format=3)
 
-    def _read(self, grid: FieldGrid, steps: range, envs: range) -> NDArray[Any]:
-        assert self._codec is not None
-        row_nbytes = grid.field.row_nbytes
+    def _read(self, field: str, steps: range, envs: range) -> NDArray[Any]:
+        row_nbytes = self.schema[field].row_nbytes
         if len(steps) and len(steps) * len(envs) * row_nbytes > _LARGE_NBYTES:
             # Metadata may promise what no file holds: look before room is made for it.
-            open_shard(self.path, grid, self._codec, steps[-1] // grid.block_steps).close()
-        return read_ranges(self.path, grid, self._codec, self._executor(), steps, envs)
+            self.view.shard(field, steps[-1] // self.state.block_steps).close()
+        return self.view.read(field, steps, envs, self._executor())
 
     def _executor(self) -> ThreadPoolExecutor | None:
         # A forked child, a data loader's worker for one, has the pool but none of its threads.

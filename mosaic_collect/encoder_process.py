@@ -22,6 +22,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from mosaic_collect.blobs import Upload
 from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.encoder_worker import (
     MOST_MESSAGE_NBYTES,
@@ -34,7 +35,6 @@ from mosaic_collect.encoder_worker import (
 from mosaic_collect.encoding import Encoding, OpenShard, ThreadEncoding
 from mosaic_collect.errors import InputError
 from mosaic_collect.metadata import StoreState
-from mosaic_collect.shard_file import ShardFile
 from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.workers import WorkerPool
 
@@ -89,47 +89,45 @@ def _can_start() -> bool:
     return hasattr(os, "memfd_create") and sys.byteorder == "little" and name.startswith("python")
 
 
-def encoding_of(
+def start_encoding(
     ring: SharedRing | None, state: StoreState, threads: int, pool: WorkerPool
 ) -> Encoding:
-    """A process for a ring that is shared, ``pool`` for another."""
+    """A process for a ring that is shared, ``pool`` for another, or where none can be started.
+
+    To be called by the thread that will speak with it: its descriptors and signals are that
+    thread's, where no interrupt falls.
+    """
     instead = ThreadEncoding(pool)
     if ring is None:
         return instead
     setup = Setup(state.grids(), ring.slots, ring.by_step, state.compressor, threads)
-    return EncoderProcess(ring, setup, instead)
+    try:
+        return EncoderProcess(*_start(setup, ring.fd), instead)
+    except OSError as error:
+        _log.warning("no process to encode in: %s; encoding in threads", error)
+        return instead
+    finally:
+        ring.close()
 
 
 class EncoderProcess:
     """An ``Encoding``; nobody waits for the process before the first block is full.
 
     Args:
-        ring: Where blocks are staged.
-        setup: For the process.
-        instead: Does its work if there is none, or if it is lost.
+        link: To the process.
+        process: Started, with its setup on the way.
+        instead: Does its work if it is lost.
     """
 
-    def __init__(self, ring: SharedRing, setup: Setup, instead: Encoding) -> None:
-        self._ring: SharedRing | None = ring
-        self._setup, self._instead = setup, instead
-        self._link: socket.socket | None = None
-        self._process: subprocess.Popen[bytes] | None = None
+    def __init__(
+        self, link: socket.socket, process: subprocess.Popen[bytes], instead: Encoding
+    ) -> None:
+        self._link, self._process, self._instead = link, process, instead
         self._ready = self._lost = False
-
-    def begin(self) -> None:
-        ring, self._ring = self._ring, None
-        assert ring is not None
-        try:
-            self._start(ring.fd)
-        except OSError as error:
-            _log.warning("no process to encode in: %s; encoding in threads", error)
-            self._lost = True
-        finally:
-            ring.close()
 
     def write(
         self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
-    ) -> Iterator[ShardFile]:
+    ) -> Iterator[Upload]:
         left = list(names)
         try:
             for name, shard in self._written(encoder, left, open_shard):
@@ -140,36 +138,21 @@ class EncoderProcess:
         yield from self._instead.write(encoder, left, open_shard)
 
     def close(self) -> None:
-        if self._link is not None:
-            with contextlib.suppress(OSError):
-                # Said, and not only shown by an end that a fork of this process may hold open.
-                self._link.send(b"", socket.MSG_NOSIGNAL)
-            self._link.close()
-        if self._process is not None:
-            try:
-                self._process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-
-    def _start(self, ring_fd: int) -> None:
-        setup = pickle.dumps(self._setup)
-        if len(setup) > MOST_MESSAGE_NBYTES:
-            raise OSError(errno.EMSGSIZE, f"{len(self._setup.grids)} fields are too many for it")
-        # What this thread blocks stays blocked there: a signal to the whole group, a Ctrl-C for
-        # one, is the affair of this process, whose other threads still take it.
-        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._link.settimeout(_LOOK_SECONDS)
-        with theirs:
-            self._process = _start(theirs.fileno(), ring_fd)
-        self._link.send(setup, socket.MSG_NOSIGNAL)
+        with contextlib.suppress(OSError):
+            # Said, and not only shown by an end that a fork of this process may hold open.
+            self._link.send(b"", socket.MSG_NOSIGNAL)
+        self._link.close()
+        try:
+            self._process.wait(_END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def _written(
         self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
-    ) -> Iterator[tuple[str, ShardFile]]:
+    ) -> Iterator[tuple[str, Upload]]:
         """Shards as they are written, with some asked for ahead."""
-        waiting, asked = deque(names), dict[str, ShardFile]()
+        waiting, asked = deque(names), dict[str, Upload]()
         if not self._lost:
             self._require_ready()
         try:
@@ -190,27 +173,24 @@ class EncoderProcess:
             for shard in asked.values():
                 shard.abandon()
 
-    def _ask(self, request: Request, shard: ShardFile) -> None:
-        assert self._link is not None
+    def _ask(self, request: Request, shard: Upload) -> None:
         message, fds = pickle.dumps(request), [shard.fileno()]
         try:
             socket.send_fds(self._link, [message], fds, socket.MSG_NOSIGNAL)
         except OSError as error:
             raise _LostError(error) from error
 
-    def _reply(self, asked: Mapping[str, ShardFile]) -> Reply:
+    def _reply(self, asked: Mapping[str, Upload]) -> Reply:
         reply: Reply = pickle.loads(self._message())  # noqa: S301  from this package's other half
         error = reply.error
         if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, asked[reply.name].temp_path) from error
+            raise OSError(error.errno, error.strerror, asked[reply.name].address) from error
         if error is not None:
             raise error
         return reply
 
     def _message(self, seconds: float | None = None) -> bytes:
         """The next message, if it comes in time and the process lives."""
-        assert self._link is not None
-        assert self._process is not None
         start = time.monotonic()
         while seconds is None or time.monotonic() - start < seconds:
             try:
@@ -237,7 +217,6 @@ class EncoderProcess:
 
     def _give_up(self, lost: _LostError) -> None:
         """Nothing it still does may reach files that others write: it is dead before they begin."""
-        assert self._process is not None
         self._lost = True
         self._process.kill()
         code = self._process.wait()
@@ -254,7 +233,33 @@ class _LostError(Exception):
     """The process does not answer."""
 
 
-def _start(link_fd: int, ring_fd: int) -> subprocess.Popen[bytes]:
+def _start(setup: Setup, ring_fd: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
+    """The process, and the link to it, over which its setup was sent.
+
+    Raises:
+        OSError: There can be none.
+    """
+    message = pickle.dumps(setup)
+    if len(message) > MOST_MESSAGE_NBYTES:
+        raise OSError(errno.EMSGSIZE, f"{len(setup.grids)} fields are too many for it")
+    # What this thread blocks stays blocked there: a signal to the whole group, a Ctrl-C for one,
+    # is the affair of this process, whose other threads still take it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    link.settimeout(_LOOK_SECONDS)
+    try:
+        with theirs:
+            process = _spawn(theirs.fileno(), ring_fd)
+        # If it is gone already, that is seen when its first answer is waited for.
+        with contextlib.suppress(ConnectionError):
+            link.send(message, socket.MSG_NOSIGNAL)
+    except BaseException:
+        link.close()
+        raise
+    return link, process
+
+
+def _spawn(link_fd: int, ring_fd: int) -> subprocess.Popen[bytes]:
     path = [os.path.abspath(p) for p in sys.path]
     arguments = f"{os.getpid()}, {link_fd}, {ring_fd}"
     return subprocess.Popen(

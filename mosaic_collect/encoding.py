@@ -5,30 +5,27 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
+from mosaic_collect.blobs import Upload
 from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.shard import write_chunks
-from mosaic_collect.shard_file import ShardFile
 from mosaic_collect.workers import WorkerPool
 
-#: Opens the file of a field's shard.
-OpenShard = Callable[[str], ShardFile]
+#: Opens a field's shard for writing.
+OpenShard = Callable[[str], Upload]
 
 
 class Encoding(Protocol):
-    """Who makes shards of blocks, for one thread: first ``begin``, last ``close``."""
-
-    def begin(self) -> None:
-        """Start what works for it alone."""
+    """Who makes shards of blocks, for the thread that made it; last ``close``."""
 
     def write(
         self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
-    ) -> Iterator[ShardFile]:
+    ) -> Iterator[Upload]:
         """Encode a block's fields and write them; what is not yielded is abandoned.
 
         Args:
             encoder: Of the block.
             names: Its fields to be written, in this order.
-            open_shard: Opens a field's file.
+            open_shard: Opens a field's shard.
         """
 
     def close(self) -> None:
@@ -41,12 +38,9 @@ class ThreadEncoding:
     def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
 
-    def begin(self) -> None:
-        """The pool is another's."""
-
     def write(
         self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
-    ) -> Iterator[ShardFile]:
+    ) -> Iterator[Upload]:
         names = list(names)
         results = self._pool.map_ahead(encoder.encode, encoder.tasks(names))
         for name in names:

@@ -91,3 +91,7 @@ class FieldGrid:
         so one directory sync makes it last; with "/" it would be three new folders, each synced.
         """
         return ".".join(["c", str(block), *("0" for _ in self.buffer_shape[1:])])
+
+    def shard_key(self, block: int) -> str:
+        """Where a block's shard lies in the store."""
+        return f"{self.field.name}/{self.shard_name(block)}"

@@ -89,6 +89,18 @@ class StoreState:
         """Blocks that hold committed steps, the last of them perhaps partly."""
         return -(-self.committed_steps // self.block_steps)
 
+    def spans(self) -> tuple[tuple[Run, range], ...]:
+        """Each run, and the committed steps that it added."""
+        stops = [*(run.first_step for run in self.runs[1:]), self.committed_steps]
+        # A root that lists no run, of zero steps or from elsewhere, has no spans.
+        pairs = zip(self.runs, stops, strict=False)
+        return tuple((run, range(run.first_step, stop)) for run, stop in pairs)
+
+    def steps_of(self, block: int) -> range:
+        """Committed steps of a block."""
+        first = block * self.block_steps
+        return range(first, min(first + self.block_steps, self.committed_steps))
+
     def grid(self, name: str) -> FieldGrid:
         """How the named field is cut."""
         return FieldGrid(self.schema[name], self.num_envs, self.block_steps, self.chunk_envs[name])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import platform
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -15,10 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.budget import plan_ring, ring_nbytes, slots_for
+from mosaic_collect.blobs import Blobs, Claim
+from mosaic_collect.budget import Budget, block_nbytes, plan_ring, slots_for
+from mosaic_collect.checks import whole
 from mosaic_collect.codec import Compressor
-from mosaic_collect.commit import StoreFolder, is_taken, is_unborn, read_state
-from mosaic_collect.devices import check_device, staging_nbytes, staging_of
+from mosaic_collect.commit import Store, existing_state, read_state
+from mosaic_collect.devices import staging_of
 from mosaic_collect.encoder_process import is_wanted
 from mosaic_collect.errors import (
     InputError,
@@ -28,16 +28,15 @@ from mosaic_collect.errors import (
     StoreMismatchError,
     WriteError,
 )
-from mosaic_collect.grid import FieldGrid
 from mosaic_collect.jsonvalues import json_copy
-from mosaic_collect.lock import StoreLock
 from mosaic_collect.metadata import Run, StoreState
+from mosaic_collect.options import RecordingOptions
 from mosaic_collect.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
-from mosaic_collect.reading import load_block
 from mosaic_collect.schema import VALID_MASK, Schema
 from mosaic_collect.shared_ring import SharedRing
-from mosaic_collect.staging import Block
+from mosaic_collect.staging import Block, Staging
 from mosaic_collect.stats import Counts, float_names, nonfinite_pairs
+from mosaic_collect.view import StoreView
 
 _PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
 
@@ -47,33 +46,35 @@ class OpenStore:
     """A store that a writer may go on with.
 
     Attributes:
-        folder: Its files.
-        lock: Held.
-        state: As committed, without this run.
+        store: To write to.
+        claim: Held.
+        state: As committed, with the metadata as it was told.
         run: This run's entry.
         staging: Copies steps into blocks.
         free: The ring's free slots; at most one of them is filled yet.
         partial: The last block, loaded, if it is not full.
         partial_counts: Of its committed rows.
-        ring_nbytes: Bytes of the ring.
-        ring: Its memory, if another process is to see it.
+        ring: The slots' memory, if another process is to see it.
     """
 
-    folder: StoreFolder
-    lock: StoreLock
+    store: Store
+    claim: Claim
     state: StoreState
     run: Run
-    staging: Any
+    staging: Staging
     free: list[Block]
     partial: Block | None
     partial_counts: Counts
-    ring_nbytes: int
     ring: SharedRing | None
+
+    @property
+    def slots(self) -> int:
+        """Slots of the ring."""
+        return len(self.free) + (self.partial is not None)
 
     def forget_blocks(self) -> None:
         """Give the ring back, as far as it is held here."""
-        self.free.clear()
-        self.ring = None
+        self.free, self.partial, self.ring = [], None, None
 
     def abandon(self) -> None:
         """Give back all, where no writer came of it."""
@@ -81,161 +82,109 @@ class OpenStore:
         try:
             self.staging.close()
         finally:
-            self.lock.release()
-
-    def runs_with(self, open_envs: str) -> tuple[Run, ...]:
-        """The runs so far and this one."""
-        return (*self.state.runs, replace(self.run, open_envs=open_envs))
-
-    @staticmethod
-    def merged_metadata(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
-        """``old`` updated with ``new``, both of JSON values.
-
-        Raises:
-            InputError: JSON cannot hold a value, or they are too many.
-        """
-        return json_copy({**old, **json_copy(new)})
+            self.claim.release()
 
 
 def open_store(
-    path: str,
+    blobs: Blobs,
     schema: Schema | None,
     num_envs: int | None,
     *,
-    device: str,
-    buffer_mb: float | str,
     metadata: Mapping[str, Any] | None,
-    compressor: str,
     resume: bool,
-    encode_in: str = "threads",
+    options: RecordingOptions,
 ) -> OpenStore:
     """Create a store or open one to go on with; arguments and errors as ``TrajectoryWriter``'s."""
-    _check_arguments(path, schema, num_envs, device)
-    budget = ring_nbytes(buffer_mb)
-    Compressor.named(compressor)
-    added = json_copy(metadata or {})
+    if schema is not None and not isinstance(schema, Schema):
+        raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
+    if num_envs is not None:
+        num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
+    added, budget = json_copy(metadata or {}), options.budget()
     try:
-        existing = existing_state(path, resume)
+        existing = existing_state(blobs, resume)
         if existing is None:
-            state = _new_state(schema, num_envs, device, buffer_mb, compressor)
+            state = _new_state(schema, num_envs, budget, options.compressor)
         else:
-            state = _matching(existing, path, schema, num_envs, compressor)
-        state = replace(state, metadata=OpenStore.merged_metadata(state.metadata, added))
-        block_nbytes = _block_nbytes(state.grids())
-        slots = slots_for(budget, block_nbytes)
-        shared = is_wanted(encode_in, slots * block_nbytes)
-        _check_disk(path, block_nbytes)
-        return _open(StoreFolder(path), existing, state, device, slots, shared)
+            state = _matching(existing, blobs.address, schema, num_envs, options.compressor)
+        state = replace(state, metadata=json_copy({**state.metadata, **added}))
+        _check_room(blobs, state)
+        return _open(blobs, existing, state, budget, options)
     except MosaicCollectError:
         raise
     except OSError as error:
-        raise WriteError.because(f"{path} cannot be opened for writing: {error}", error) from error
+        where = blobs.address
+        raise WriteError.because(f"{where} cannot be opened for writing: {error}", error) from error
 
 
 def _open(
-    folder: StoreFolder,
+    blobs: Blobs,
     existing: StoreState | None,
     state: StoreState,
-    device: str,
-    slots: int,
-    shared: bool,
+    budget: Budget,
+    options: RecordingOptions,
 ) -> OpenStore:
-    folder.make()
-    lock = StoreLock(folder.path)
+    blobs.make()
+    claim = blobs.claim()
     try:
-        # Another writer may have been at work until the lock was ours.
-        if read_state(folder.path) != existing:
+        # Another writer may have been at work until the claim was ours.
+        if read_state(blobs) != existing:
             raise StoreExistsError(
-                f"{folder.path} changed while it was being opened; open it again"
+                f"{blobs.address} changed while it was being opened; open it again"
             )
-        return _prepare(folder, lock, existing, state, device, slots, shared)
+        return _prepare(Store(blobs), claim, existing, state, budget, options)
     except BaseException:
-        lock.release()
+        claim.release()
         raise
 
 
 def _prepare(
-    folder: StoreFolder,
-    lock: StoreLock,
+    store: Store,
+    claim: Claim,
     existing: StoreState | None,
     state: StoreState,
-    device: str,
-    slots: int,
-    shared: bool,
+    budget: Budget,
+    options: RecordingOptions,
 ) -> OpenStore:
-    grids = state.grids()
-    staging, ring = staging_of(state, device, slots, shared)
+    nbytes = block_nbytes(state.grids())
+    slots = slots_for(budget.nbytes, nbytes)
+    shared = is_wanted(options.encode_in, slots * nbytes)
+    staging, ring = staging_of(state, options.device, slots, shared)
     try:
         free = [staging.new_block(slot) for slot in range(slots)]
-        partial, counts = None, Counts.zero(float_names(grids))
+        partial, counts = None, Counts.zero(float_names(state.grids()))
         if state.committed_steps % state.block_steps:
             partial = free.pop()
-            counts = _load_partial(folder.path, state, partial)
+            counts = _load_partial(StoreView(store.blobs, state), partial)
         else:
             free[-1].fill()  # the others are filled while steps come in
         if existing is None:
-            folder.begin(state)
+            store.begin(state)
         else:
-            folder.recover(existing)
+            store.recover(existing)
     except BaseException:
         staging.close()
         raise
-    nbytes = slots * _block_nbytes(grids)
-    run = _this_run(state)
-    return OpenStore(folder, lock, state, run, staging, free, partial, counts, nbytes, ring)
-
-
-def existing_state(path: str, resume: bool) -> StoreState | None:
-    """The state of the store to go on with; None if one is to be made. Errors: the writer's."""
-    if resume:
-        return read_state(path)
-    if is_taken(path):
-        if os.path.isdir(path) and is_unborn(path):
-            raise StoreExistsError(f"{path} is a store of zero steps: resume=True goes on with it")
-        raise StoreExistsError(
-            f"{path} exists: resume=True goes on with a store, another path makes a new one"
-        )
-    return None
+    return OpenStore(store, claim, state, _this_run(state), staging, free, partial, counts, ring)
 
 
 def _new_state(
-    schema: Schema | None,
-    num_envs: int | None,
-    device: str,
-    buffer_mb: float | str,
-    compressor: str,
+    schema: Schema | None, num_envs: int | None, budget: Budget, compressor: str
 ) -> StoreState:
     if schema is None or num_envs is None:
         missing = "schema" if schema is None else "num_envs"
         raise InputError(f"{missing}: expected for a new store, got None")
-    device_nbytes = staging_nbytes(device)
-    step_nbytes = schema.pair_nbytes * num_envs
-    plan = plan_ring(step_nbytes, buffer_mb, device_nbytes)
-    steps = plan.block_steps
-    grids = _plan_grids(schema, num_envs, steps)
-    # Padding to whole chunks may add a little to each block: take it out of the steps.
-    while steps > 1 and plan.slots * _block_nbytes(grids) > ring_nbytes(buffer_mb):
-        steps -= 1
-        grids = _plan_grids(schema, num_envs, steps)
-    too_large = [n for n, g in grids.items() if g.chunk_nbytes > MAX_CHUNK_NBYTES]
+    plan = plan_ring(schema, num_envs, budget)
+    too_large = [n for n, g in plan.grids.items() if g.chunk_nbytes > MAX_CHUNK_NBYTES]
     if too_large:
         raise InputError(f"a chunk of {', '.join(too_large)} is over 1 GiB: lower buffer_mb")
     return StoreState(
         schema=schema,
         num_envs=num_envs,
-        block_steps=steps,
-        chunk_envs={n: g.chunk_envs for n, g in grids.items()},
+        block_steps=plan.block_steps,
+        chunk_envs={n: g.chunk_envs for n, g in plan.grids.items()},
         compressor=Compressor.named(compressor),
-        nonfinite=dict.fromkeys(float_names(grids), 0),
+        nonfinite=dict.fromkeys(float_names(plan.grids), 0),
     )
-
-
-def _plan_grids(schema: Schema, num_envs: int, steps: int) -> dict[str, FieldGrid]:
-    return {f.name: FieldGrid.plan(f, num_envs, steps) for f in schema.stored}
-
-
-def _block_nbytes(grids: Mapping[str, FieldGrid]) -> int:
-    return sum(g.shard_nbytes for g in grids.values())
 
 
 def _matching(
@@ -251,16 +200,16 @@ def _matching(
     return state
 
 
-def _load_partial(path: str, state: StoreState, block: Block) -> Counts:
+def _load_partial(view: StoreView, block: Block) -> Counts:
     """Read the last block's committed rows back into a slot, and count them."""
+    state = view.state
     index, count = divmod(state.committed_steps, state.block_steps)
-    for name, grid in state.grids().items():
-        load_block(path, grid, state.compressor.encoder(), index, block.arrays[name])
+    for name in view.grids:
+        view.read_into(name, index, block.arrays[name])
     block.index, block.count = index, count
     block.clear_tail(count)
     mask = block.arrays[VALID_MASK][: state.num_envs, :count]
-    names = float_names(state.grids())
-    nonfinite = {n: nonfinite_pairs(block.arrays[n]) for n in names}
+    nonfinite = {n: nonfinite_pairs(block.arrays[n]) for n in float_names(view.grids)}
     return Counts(int(np.count_nonzero(mask)), nonfinite)
 
 
@@ -279,21 +228,7 @@ def _versions() -> dict[str, str]:
     return versions
 
 
-def _check_arguments(path: Any, schema: Any, num_envs: Any, device: str) -> None:
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise InputError(f"path: expected the name of a folder, got {path!r}")
-    if schema is not None and not isinstance(schema, Schema):
-        raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
-    whole = isinstance(num_envs, int) and not isinstance(num_envs, bool)
-    if num_envs is not None and not (whole and 1 <= num_envs <= MAX_ENVS):
-        raise InputError(f"num_envs: expected a whole number of 1..{MAX_ENVS}, got {num_envs!r}")
-    check_device(device)
-
-
-def _check_disk(path: str, block_nbytes: int) -> None:
-    folder = os.path.abspath(path)
-    while not os.path.isdir(folder):
-        folder = os.path.dirname(folder)
-    free = shutil.disk_usage(folder).free
-    if free < block_nbytes:
-        raise SpaceError(f"{folder}: {free} bytes free, one block may take {block_nbytes}")
+def _check_room(blobs: Blobs, state: StoreState) -> None:
+    free, nbytes = blobs.free_nbytes(), block_nbytes(state.grids())
+    if free is not None and free < nbytes:
+        raise SpaceError(f"{blobs.address}: {free} bytes free, one block may take {nbytes}")

@@ -12,16 +12,15 @@ writes one so, but reads it. Format: zarr-specs.readthedocs.io, v3 codec "shardi
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.blobs import Blob, Blobs
 from mosaic_collect.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.files import named, open_regular
 from mosaic_collect.grid import FieldGrid
 
 _ABSENT = np.uint64(2**64 - 1)
@@ -55,30 +54,23 @@ def write_chunks(encoded: Iterable[Encoded], write: Callable[[list[Any]], None])
 
 
 class ShardReader:
-    """One open shard file. Whoever replaces the file meanwhile does not disturb this reader.
+    """One open shard. Whoever replaces it meanwhile does not disturb this reader.
 
     Args:
-        path: The file.
+        blobs: Of the store.
         grid: The field's cutting.
         codec: For the chunks.
-        what: Names the shard in errors.
+        block: Which block's.
 
     Raises:
-        CorruptStoreError: The file is missing, its index damaged or pointing out of the file.
-        OSError: The system does not let us read it; names the file, as ``read`` does.
+        CorruptStoreError: The shard is missing, its index damaged or pointing out of it.
+        OSError: The system does not let us read it; names the place, as ``read`` does.
     """
 
-    def __init__(self, path: str, grid: FieldGrid, codec: ChunkCodec, what: str) -> None:
-        self._grid, self._codec, self._what = grid, codec, what
-        self._path = path
-        try:
-            self._fd = open_regular(path)
-        except (FileNotFoundError, NotADirectoryError) as error:
-            raise CorruptStoreError(f"{what}: the file {path} is missing") from error
-        except OSError as error:
-            if error.errno in (errno.EINVAL, errno.ELOOP):
-                raise CorruptStoreError(f"{what}: {path}: {error.strerror}") from error
-            raise
+    def __init__(self, blobs: Blobs, grid: FieldGrid, codec: ChunkCodec, block: int) -> None:
+        self._grid, self._codec = grid, codec
+        self._what = f"{blobs.address}: {grid.field.name}, block {block}"
+        self._blob = self._open(blobs, grid.shard_key(block))
         try:
             self._index = self._read_index()
         except BaseException:
@@ -93,7 +85,7 @@ class ShardReader:
 
     def close(self) -> None:
         """Close the file."""
-        os.close(self._fd)
+        self._blob.close()
 
     def stored_nbytes(self, chunk: int) -> int:
         """Bytes the chunk takes in the file; 0 if it is absent."""
@@ -111,20 +103,30 @@ class ShardReader:
         if offset == _ABSENT:
             out[...] = self._grid.field.fill_value
             return
-        data = named(self._path, os.pread, self._fd, nbytes, offset)
+        data = self._blob.read(offset, nbytes)
         if len(data) != nbytes:
             raise CorruptStoreError(
                 f"{what}: expected {nbytes} bytes, the file ends after {len(data)}"
             )
         self._codec.decode(memoryview(data), out, what)
 
+    def _open(self, blobs: Blobs, key: str) -> Blob:
+        try:
+            return blobs.open(key)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CorruptStoreError(f"{self._what}: the file {key} is missing") from error
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ELOOP):
+                raise CorruptStoreError(f"{self._what}: {key}: {error.strerror}") from error
+            raise
+
     def _read_index(self) -> NDArray[np.uint64]:
         chunks = self._grid.chunks
         nbytes = 16 * chunks + CRC_NBYTES
-        size = os.fstat(self._fd).st_size
+        size = self._blob.nbytes
         if size < nbytes:
             raise CorruptStoreError(f"{self._what}: {size} bytes cannot hold an index of {nbytes}")
-        raw = memoryview(named(self._path, os.pread, self._fd, nbytes, size - nbytes))
+        raw = memoryview(self._blob.read(size - nbytes, nbytes))
         table = np.frombuffer(checked(raw, f"{self._what}, index"), dtype="<u8")
         index = table.reshape(chunks, 2).astype(np.uint64)
         self._check_index(index, size - nbytes)

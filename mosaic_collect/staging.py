@@ -22,7 +22,7 @@ caller does to its arrays after ``stage`` cannot reach the block.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ class Block:
     """
 
     def __init__(
-        self, arrays: dict[str, NDArray[Any]], grids: Mapping[str, FieldGrid], slot: int = 0
+        self, arrays: dict[str, NDArray[Any]], grids: Mapping[str, FieldGrid], slot: int
     ) -> None:
         self.arrays, self.slot = arrays, slot
         self.index = -1
@@ -93,6 +93,30 @@ def host_arrays(grids: Mapping[str, FieldGrid]) -> dict[str, NDArray[Any]]:
     return {n: np.empty(g.buffer_shape, np.dtype(g.field.dtype)) for n, g in grids.items()}
 
 
+class Staging(Protocol):
+    """Copies steps into blocks."""
+
+    def new_block(self, slot: int) -> Block:
+        """The memory of a slot of the ring, to be filled first."""
+
+    def begin(self, block: Block) -> None:
+        """Stage into ``block`` from now on; what it holds already stays."""
+
+    def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
+        """Copy one step behind those staged, without counting it yet.
+
+        Args:
+            block: The current block.
+            rows: Per field, an array or tensor ``(num_envs[, dim])``, or one number for all.
+        """
+
+    def seal(self, block: Block) -> None:
+        """All staged steps are on their way to ``block``; ``block.wait_ready`` waits for them."""
+
+    def close(self) -> None:
+        """Give back what staging took."""
+
+
 class HostStaging:
     """Copies steps straight into the ring's current block.
 
@@ -107,30 +131,22 @@ class HostStaging:
     ) -> None:
         self._grids, self._num_envs, self._ring = grids, num_envs, ring
 
-    def new_block(self, slot: int = 0) -> Block:
-        """The memory of a slot of the ring, to be filled first."""
+    def new_block(self, slot: int) -> Block:
         arrays = host_arrays(self._grids) if self._ring is None else self._ring.slot(slot)
         return Block(arrays, self._grids, slot)
 
     def begin(self, block: Block) -> None:
-        """Stage into ``block`` from now on; what it holds already stays."""
+        """The block is written to as it is."""
 
     def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
-        """Copy one step behind those staged, without counting it yet.
-
-        Args:
-            block: The current block.
-            rows: Per field, an array or tensor ``(num_envs[, dim])``, or one number for all.
-        """
         for name, value in rows.items():
             target = block.arrays[name][: self._num_envs, block.count]
             np.copyto(target, as_numpy(value), casting="same_kind")
 
     def seal(self, block: Block) -> None:
-        """All staged steps are on their way to ``block``; ``block.wait_ready`` waits for them."""
+        """All staged steps are there."""
 
     def close(self) -> None:
-        """Give back what staging took."""
         self._ring = None
 
 

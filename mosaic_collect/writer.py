@@ -23,19 +23,29 @@ import atexit
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from mosaic_collect.errors import ClosedError, InputError
+from mosaic_collect.account import Account
+from mosaic_collect.address import Address, blobs_at
+from mosaic_collect.budget import block_nbytes
+from mosaic_collect.commits import Commits
+from mosaic_collect.encoder_process import start_encoding
+from mosaic_collect.errors import ClosedError
 from mosaic_collect.inputs import StepCheck, end_codes, env_indices
+from mosaic_collect.job import Job
 from mosaic_collect.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.opening import OpenStore, open_store
-from mosaic_collect.pipeline import Job, Pipeline
-from mosaic_collect.reading import load_block
+from mosaic_collect.options import RecordingOptions
+from mosaic_collect.pipeline import Pipeline
 from mosaic_collect.schema import TRAJECTORY_END, VALID_MASK, Schema
+from mosaic_collect.slots import Slots
 from mosaic_collect.staging import Block
-from mosaic_collect.trajectories import Trajectories
+from mosaic_collect.view import StoreView
+from mosaic_collect.workers import WorkerPool
 
 _log = logging.getLogger(__name__)
 _INTERRUPTS = (KeyboardInterrupt, SystemExit)
@@ -93,78 +103,63 @@ class TrajectoryWriter:
 
     def __init__(
         self,
-        path: str | os.PathLike[str],
+        path: Address,
         schema: Schema | None = None,
         num_envs: int | None = None,
         *,
+        metadata: Mapping[str, Any] | None = None,
+        resume: bool = False,
         device: Any = "cpu",
         buffer_mb: float | str = "auto",
-        metadata: Mapping[str, Any] | None = None,
         compressor: str = "auto",
-        resume: bool = False,
         checkpoint_seconds: float | None = 60.0,
         threads: int | None = None,
         encode_in: str = "auto",
     ) -> None:
-        _check_options(checkpoint_seconds, threads)
-        opened = open_store(
-            os.fspath(path),
-            schema,
-            num_envs,
-            device=str(device),
+        options = RecordingOptions(
+            device=device,
             buffer_mb=buffer_mb,
-            metadata=metadata,
             compressor=compressor,
-            resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
+            threads=threads,
             encode_in=encode_in,
         )
-        try:
-            self._start(opened, threads or min(4, os.cpu_count() or 1), checkpoint_seconds)
-        except BaseException:
-            self._abandon(opened)
-            raise
+        with ExitStack() as undo:  # what a start that fails on its way has made
+            opened = open_store(
+                blobs_at(path), schema, num_envs, metadata=metadata, resume=resume, options=options
+            )
+            undo.callback(opened.abandon)
+            pool = WorkerPool(options.num_threads, "mosaic-compress")
+            pipeline = Pipeline(
+                opened.store,
+                opened.state,
+                Slots(opened.free, opened.slots),
+                pool,
+                opened.partial_counts,
+                at_rest=opened.claim.release,
+            )
+            undo.callback(pipeline.close)
+            self._start(opened, pipeline, options)
+            encoding = partial(start_encoding, opened.ring, opened.state, options.num_threads, pool)
+            pipeline.start(encoding)
+            if self._block is not None:
+                opened.staging.begin(self._block)
+            undo.callback(atexit.unregister, self._at_exit)
+            atexit.register(self._at_exit)
+            undo.pop_all()
 
-    def _start(self, opened: OpenStore, threads: int, checkpoint_seconds: float | None) -> None:
-        self._opened, self._staging = opened, opened.staging
-        self._state = self._published = opened.state
+    def _start(self, opened: OpenStore, pipeline: Pipeline, options: RecordingOptions) -> None:
+        self._opened, self._staging, self._pipeline = opened, opened.staging, pipeline
+        self._state = opened.state
         self._check = StepCheck(self._state.schema, self._state.num_envs)
-        self._given = dict(self._state.given)
-        self._has_mask = self._state.has_mask
-        self._metadata = dict(self._state.metadata)
-        self._trajectories = Trajectories.after(self._state)
-        self._checkpoint_seconds = checkpoint_seconds
+        self._account = Account.after(self._state)
+        self._commits = Commits(pipeline, self._staging, self._state, options.checkpoint_seconds)
         self._pid, self._closed, self._shut_down = os.getpid(), False, False
         self._block: Block | None = opened.partial
-        self._last_shards: Job | None = None  # the last job that writes a block
-        self._last_job: Job | None = None
         # Steps before the current block, while there is one; all steps, while there is none.
-        self._first_step = self._steps_before = self._state.committed_steps
-        # The account that the current block shows; None if that is not known.
-        self._shown: Trajectories | None = None
-        self._stalled = 0.0
-        self._opened_at = self._committed_at = time.monotonic()
-        self._pipeline = Pipeline(
-            opened.folder,
-            self._state,
-            self._state.grids(),
-            opened.free,
-            threads,
-            opened.partial_counts,
-            at_rest=opened.lock.release,
-            ring=opened.ring,
-        )
-        self._pipeline.start()
-        if self._block is not None:
-            self._staging.begin(self._block)
-        atexit.register(self._at_exit)
-
-    def _abandon(self, opened: OpenStore) -> None:
-        """Undo a start that failed on its way; nothing was added yet."""
-        atexit.unregister(self._at_exit)
-        pipeline = getattr(self, "_pipeline", None)
-        if pipeline is not None:
-            pipeline.close()
-        opened.abandon()
+        self._steps_before = self._first_step
+        self._ring_nbytes = opened.slots * block_nbytes(self._state.grids())
+        self._opened_at = time.monotonic()
 
     # -- what a caller does ----------------------------------------------------------------------
 
@@ -187,16 +182,17 @@ class TrajectoryWriter:
         self._require_open()
         rows = {name: value for name, value in rows.items() if value is not None}
         # What a step gave that an interrupt left out decides nothing.
-        self._check.check(rows, valid_mask, self._given if self.num_steps else {})
-        self._settle_partial()
+        self._check.check(rows, valid_mask, self._account.given if self.num_steps else {})
+        self._commits.settle(self._block)
         self._refresh()
         block = self._block_with_room()
-        self._staging.stage(block, {**self._with_defaults(rows), VALID_MASK: _mask(valid_mask)})
-        self._given = self._check.given_by(rows)
-        self._has_mask = self._has_mask or valid_mask is not None
+        mask = True if valid_mask is None else valid_mask
+        self._staging.stage(block, {**self._with_defaults(rows), VALID_MASK: mask})
+        given = self._check.given_by(rows)
+        self._account = self._account.with_row(given, valid_mask is not None)
         # One assignment adds the step: an interrupt before it leaves the step out altogether.
         block.count += 1
-        if self._due():
+        if self._commits.due:
             self._commit_partial(wait=False)
 
     def end_trajectories(self, env_ids: Any, failed: Any = None) -> None:
@@ -217,13 +213,14 @@ class TrajectoryWriter:
         self._require_open()
         envs = env_indices(env_ids, self.num_envs)
         ends = end_codes(envs, failed, self.schema, self.num_envs)
-        self._settle_partial()
+        self._commits.settle(self._block)
         self._refresh()
-        steps = self.num_steps
-        ending = self._trajectories.open_at(steps)[envs]
+        steps, trajectories = self.num_steps, self._account.trajectories
+        ending = trajectories.open_at(steps)[envs]
         if ending.any():
             envs, ends = envs[ending], ends[ending]
-            self._trajectories = self._trajectories.ending(envs, ends, steps)
+            ended = trajectories.ending(envs, ends, steps)
+            self._account = replace(self._account, trajectories=ended)
             self._show(envs)
 
     def checkpoint(self) -> None:
@@ -244,7 +241,7 @@ class TrajectoryWriter:
             ClosedError: After ``close``.
         """
         self._require_open()
-        self._metadata = self._opened.merged_metadata(self._metadata, entries)
+        self._account = self._account.with_metadata(entries)
 
     def close(self, complete: bool = True) -> None:
         """Commit everything, end the threads, let the next writer in. A second call does nothing.
@@ -280,7 +277,7 @@ class TrajectoryWriter:
     @property
     def path(self) -> str:
         """The store."""
-        return self._opened.folder.path
+        return self._opened.store.blobs.address
 
     @property
     def schema(self) -> Schema:
@@ -308,12 +305,12 @@ class TrajectoryWriter:
     @property
     def ring_nbytes(self) -> int:
         """Bytes of the host ring."""
-        return self._opened.ring_nbytes
+        return self._ring_nbytes
 
     @property
     def metadata(self) -> dict[str, Any]:
         """The user's metadata as it will be committed next; a copy."""
-        return dict(self._metadata)
+        return dict(self._account.metadata)
 
     @property
     def stats(self) -> WriterStats:
@@ -324,7 +321,7 @@ class TrajectoryWriter:
             committed_steps=self._pipeline.committed_steps,
             raw_nbytes=steps * self.num_envs * self.schema.pair_nbytes,
             stored_nbytes=self._pipeline.stored_nbytes,
-            stalled_seconds=self._stalled,
+            stalled_seconds=self._commits.stalled,
             seconds=time.monotonic() - self._opened_at,
         )
 
@@ -337,34 +334,28 @@ class TrajectoryWriter:
         commit.
         """
         if self._block is not None and self._block.count == self._state.block_steps:
-            self._submit(self._job(self._block, self._snapshot(COLLECTING)))
+            self._commits.hand_over(self._snapshot(COLLECTING), self._block)
             self._steps_before = self.num_steps
             self._block = None
         if self._block is None:
-            block = self._timed(self._pipeline.free_block)
-            block.start(self._steps_before // self._state.block_steps, self._trajectories.ids)
+            block = self._commits.timed(self._pipeline.free_block)
+            index = self._steps_before // self._state.block_steps
+            block.start(index, self._account.trajectories.ids)
             self._staging.begin(block)
             self._block = block
         return self._block
-
-    def _timed(self, wait: Callable[..., Any], *args: Any) -> Any:
-        """Wait, and count it."""
-        start = time.monotonic()
-        found = wait(*args)
-        self._stalled += time.monotonic() - start
-        return found
 
     def _refresh(self) -> None:
         """Put the account into the block, if it may show another.
 
         A commit of a part of it left the fill value behind its rows, an interrupt an old account.
         """
-        if self._shown is not self._trajectories:
+        if self._commits.shown is not self._account.trajectories:
             self._show(slice(0, self.num_envs))
 
     def _show(self, envs: Any) -> None:
         """Put these environments' next ids, and the last step's ends, where they belong."""
-        account = self._trajectories
+        account = self._account.trajectories
         if self._block is not None:
             self._block.set_ids(envs, account.ids[envs])
         ended = account.ended_at(self.num_steps)
@@ -373,77 +364,33 @@ class TrajectoryWriter:
                 self._block.set_ends(ended, account.ends[ended])
             else:
                 self._amend(ended, account.ends[ended])
-        self._shown = account
+        self._commits.shown = account
 
     def _amend(self, envs: Any, ends: Any) -> None:
         """Give the last step ends, whose block an interrupted ``add_step`` has handed over.
 
         Only the ends are written anew, so the slot need hold nothing else.
         """
-        self._settle_all()
+        self._commits.settle_all(self._block)
         steps, self._block = self.num_steps, None
-        block, grid = self._pipeline.free_block(), self._state.grid(TRAJECTORY_END)
-        block.start(steps // self._state.block_steps - 1, self._trajectories.ids)
-        codec, buffer = self._state.compressor.encoder(), block.arrays[TRAJECTORY_END]
-        load_block(self.path, grid, codec, block.index, buffer)
+        block, view = self._pipeline.free_block(), StoreView(self._opened.store.blobs, self._state)
+        block.start(steps // self._state.block_steps - 1, self._account.trajectories.ids)
+        view.read_into(TRAJECTORY_END, block.index, block.arrays[TRAJECTORY_END])
         block.count = self._state.block_steps
         block.set_ends(envs, ends)
-        self._submit(Job(self._snapshot(COLLECTING), block, block.count))
-
-    def _job(self, block: Block, state: StoreState, release: bool = True) -> Job:
-        self._staging.seal(block)
-        return Job(state, block, block.count, release)
-
-    def _submit(self, job: Job) -> None:
-        self._committed_at = time.monotonic()
-        if job.block is not None:
-            before = self._last_shards
-            if before is not None and before.block is job.block:
-                # Its shards must have their names before they are written anew.
-                self._timed(self._pipeline.wait, before)
-            # Known before it is queued: from then on the block must not change until it is
-            # written, and then it has lost what stood behind its rows.
-            self._shown = None
-            self._last_shards = job
-        self._last_job = job
-        self._pipeline.submit(job)
-        self._published = job.state
+        self._commits.submit(Job(self._snapshot(COLLECTING), block))
 
     def _commit_partial(self, wait: bool) -> None:
         """Queue a commit of all added steps; the current block goes on filling afterwards."""
-        self._settle_partial()
+        self._commits.settle(self._block)
         self._queue_commit(self._status(), release=False)
         if wait:
-            self._settle_all()
+            self._commits.settle_all(self._block)
 
     def _queue_commit(self, status: str, release: bool) -> None:
         """Queue a commit of all that was added and told, if there is anything new."""
         self._refresh()
-        state, before, block = self._snapshot(status), self._published, self._block
-        if state == before:
-            return
-        same_rows = state.committed_steps == before.committed_steps
-        same_ends = state.num_trajectories == before.num_trajectories
-        if block is None or not block.count or (same_rows and same_ends):
-            self._submit(Job(state))
-        else:
-            self._submit(self._job(block, state, release))
-
-    def _settle_partial(self) -> None:
-        """Wait until the current block is not being read: bytes must not change under a codec."""
-        self._pipeline.check()
-        job = self._last_shards
-        if job is not None and job.block is self._block and not job.written:
-            self._timed(self._pipeline.wait_written, job)
-
-    def _settle_all(self) -> None:
-        self._settle_partial()
-        if self._last_job is not None:
-            self._pipeline.wait(self._last_job)
-
-    def _due(self) -> bool:
-        limit = self._checkpoint_seconds
-        return limit is not None and time.monotonic() - self._committed_at >= limit
+        self._commits.commit(self._snapshot(status), self._block, release)
 
     def _status(self) -> str:
         """What a commit before the end says; a store to which nothing was added stays as it was."""
@@ -451,20 +398,11 @@ class TrajectoryWriter:
 
     def _snapshot(self, status: str) -> StoreState:
         """The state that is true once all added steps are committed, but for the counts."""
-        steps, runs = self.num_steps, self._state.runs
-        if steps > self._first_step or not runs:
-            runs = self._opened.runs_with(self._trajectories.open_bitmap(steps))
-        return replace(
-            self._state,
-            committed_steps=steps,
-            status=status,
-            given=self._given,
-            has_mask=self._has_mask,
-            runs=runs,
-            metadata=self._metadata,
-            num_trajectories=self._trajectories.ended,
-            next_trajectory_id=self._trajectories.next_id,
-        )
+        return self._account.state(self._state, self._opened.run, self.num_steps, status)
+
+    @property
+    def _first_step(self) -> int:
+        return self._state.committed_steps
 
     def _with_defaults(self, rows: Mapping[str, Any]) -> dict[str, Any]:
         filled = dict(rows)
@@ -502,9 +440,9 @@ class TrajectoryWriter:
 
     def _finish(self, status: str) -> None:
         """Commit everything. Begun again after an interrupt, it does what is left to do."""
-        self._settle_partial()
+        self._commits.settle(self._block)
         self._queue_commit(status, release=True)
-        self._settle_all()
+        self._commits.settle_all(self._block)
 
     def _shut(self, patience: float | None) -> None:
         """End the threads, whose last one releases the lock; called again, it does the rest.
@@ -518,7 +456,7 @@ class TrajectoryWriter:
             return
         self._staging.close()
         self._steps_before, self._block = self.num_steps, None
-        self._last_job = self._last_shards = None  # which hold blocks
+        self._commits.forget()
         self._opened.forget_blocks()
         self._shut_down = True
 
@@ -533,18 +471,3 @@ class TrajectoryWriter:
             raise ClosedError(f"the writer of {self.path} is closed; resume=True opens another")
         if os.getpid() != self._pid:
             raise ClosedError(f"the writer of {self.path} belongs to process {self._pid}")
-
-
-def _check_options(checkpoint_seconds: Any, threads: Any) -> None:
-    number = isinstance(checkpoint_seconds, (int, float)) and checkpoint_seconds >= 0
-    if checkpoint_seconds is not None and not number:
-        raise InputError(
-            f"checkpoint_seconds: expected a number from 0, or None, got {checkpoint_seconds!r}"
-        )
-    whole = isinstance(threads, int) and not isinstance(threads, bool) and threads >= 1
-    if threads is not None and not whole:
-        raise InputError(f"threads: expected a whole number from 1, or None, got {threads!r}")
-
-
-def _mask(valid_mask: Any) -> Any:
-    return True if valid_mask is None else valid_mask

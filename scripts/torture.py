@@ -31,10 +31,10 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.ends import end_problems
 from mosaic_collect.errors import StoreNotFoundError
 from mosaic_collect.files import is_temp_name
 from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.trajectories import end_problems
 
 PHASES = ("open", "record", "close")
 _MOST_STEPS = 150
@@ -295,7 +295,7 @@ def check_ends(dataset: TrajectoryDataset, shape: Shape) -> None:
     late = np.zeros_like(want)
     late[[step for step in stops if step >= 0]] = 1
     assert ((found == want) | (late & (found == 0))).all(), "ends differ"
-    assert end_problems(dataset.path, dataset.state) == [], "ends and ids contradict each other"
+    assert end_problems(dataset.view) == [], "ends and ids contradict each other"
 
 
 def has_debris(path: str) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from mosaic_collect.adapters.isaaclab import MotionOptions
 from mosaic_collect.adapters.isaaclab_checkpoint import checkpoint_problems
-from mosaic_collect.commit import is_taken
+from mosaic_collect.address import blobs_at
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.options import AUTO, COMPACT, GRID
@@ -151,7 +151,7 @@ class Plan:
         wants_npy = args.output_path.endswith(".npy")
         store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
         store = _of_rank(store, rank, world)
-        if not args.resume and is_taken(store):
+        if not args.resume and blobs_at(store).is_taken():
             raise StoreExistsError(
                 f"{store} exists: --resume goes on with it, --store names another"
             )

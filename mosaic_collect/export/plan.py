@@ -178,7 +178,7 @@ def _rules(
 def _arrays(
     source: Source, layout: str, fields: list[Field], num_pairs: int
 ) -> dict[str, ArraySpec]:
-    num_envs = source.parts[0].num_envs
+    num_envs = source.parts[0].state.num_envs
     leading = (num_pairs // num_envs, num_envs) if layout == GRID else (num_pairs, 1)
     arrays = {
         f.name: ArraySpec((*leading, *f.row_shape), export_dtype(f))

@@ -43,10 +43,10 @@ class Source:
     ) -> None:
         used = accumulate((d.state.next_trajectory_id for d in datasets), initial=0)
         self.parts = tuple(
-            StorePart(dataset, slab_nbytes, first_id)
+            StorePart(dataset.view, slab_nbytes, first_id)
             for dataset, first_id in zip(datasets, used, strict=False)
         )
-        self._firsts = list(accumulate((p.num_blocks for p in self.parts), initial=0))
+        self._firsts = list(accumulate((p.state.num_blocks for p in self.parts), initial=0))
         self.num_blocks = self._firsts.pop()
 
     @property
@@ -103,7 +103,7 @@ class Source:
     def shape(self, block: int) -> tuple[int, int]:
         """A block's steps and environments."""
         part, inside = self.place(block)
-        return len(part.step_range(inside)), part.num_envs
+        return len(part.state.steps_of(inside)), part.state.num_envs
 
     def slabs(self, field: str, block: int) -> list[range]:
         """A block's environments, cut into whole chunks of about ``slab_nbytes``."""

@@ -12,6 +12,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mosaic_collect.address import blobs_at
+from mosaic_collect.commit import existing_state, read_state
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
 from mosaic_collect.importing.notes import notes
@@ -19,7 +21,6 @@ from mosaic_collect.importing.origin import IMPORTED_FROM, check_same_source, or
 from mosaic_collect.importing.resuming import check_same_rows
 from mosaic_collect.importing.source import SourceFile
 from mosaic_collect.jsonvalues import json_copy
-from mosaic_collect.opening import existing_state
 from mosaic_collect.schema import VALID_MASK
 from mosaic_collect.writer import TrajectoryWriter
 
@@ -109,7 +110,7 @@ def import_npy(
     own = _own_metadata(metadata)
     shown = sys.stderr.isatty() if progress is None else progress
     with SourceFile(path) as source:
-        state, contents = existing_state(name, resume), source.contents
+        state, contents = existing_state(blobs_at(store), resume), source.contents
         told = origin(contents.file)
         apart = source.check_values()
         with _bar(contents.file.nbytes, "check", shown) as bar:
@@ -167,7 +168,7 @@ def _copy(source: SourceFile, writer: TrajectoryWriter, apart: bool, bar: Any) -
 def _report(
     source: SourceFile, writer: TrajectoryWriter, first_step: int, apart: bool, seconds: float
 ) -> ImportReport:
-    state = existing_state(writer.path, resume=True)
+    state = read_state(blobs_at(writer.path))
     assert state is not None
     contents = source.contents
     _log.info("%s: %d steps of %s", writer.path, contents.num_steps, source.path)

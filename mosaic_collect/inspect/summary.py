@@ -6,13 +6,14 @@ import os
 from dataclasses import dataclass, field
 from typing import Any
 
+from mosaic_collect.blobs import Version
 from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.ends import count_failed
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.export.compare import provenance
 from mosaic_collect.export.npy_scan import scan_npy
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.shown import shown
+from mosaic_collect.trajectories import count_failed
 
 _MOST_STORES = 20
 
@@ -77,7 +78,7 @@ def _store(path: str) -> Summary:
         unborn = (("status", "killed before its first commit: zero steps"),)
         return Summary(path, "store", (), unborn)
     state = dataset.state
-    counted: set[tuple[int, int]] = set()
+    counted: set[str] = set()
     fields = tuple(_field(dataset, grid, counted) for grid in state.grids().values())
     open_last = state.runs[-1].started if state.runs else "never"
     facts = (
@@ -98,18 +99,15 @@ def _failed(dataset: TrajectoryDataset) -> str:
     if not dataset.schema.has_ends:
         return ""
     try:
-        return f", {count_failed(dataset.path, dataset.state):,} of them failed"
+        return f", {count_failed(dataset.view):,} of them failed"
     except CorruptStoreError:
         return ", how is damaged"
 
 
-def _field(
-    dataset: TrajectoryDataset, grid: FieldGrid, counted: set[tuple[int, int]]
-) -> FieldSummary:
+def _field(dataset: TrajectoryDataset, grid: FieldGrid, counted: set[str]) -> FieldSummary:
     state, name = dataset.state, grid.field.name
-    folder = os.path.join(dataset.path, name)
-    shards = (os.path.join(folder, grid.shard_name(b)) for b in range(state.num_blocks))
-    stored = sum(_size(path, counted) for path in shards)
+    shards = (dataset.view.blobs.find(grid.shard_key(b)) for b in range(state.num_blocks))
+    stored = sum(_size(version, counted) for version in shards)
     shape = (state.committed_steps, state.num_envs, *grid.field.row_shape)
     raw = state.num_pairs * grid.field.row_nbytes
     return FieldSummary(name, shape, grid.field.dtype, raw, stored, state.nonfinite.get(name))
@@ -172,14 +170,9 @@ def _versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not said"
 
 
-def _size(path: str, counted: set[tuple[int, int]]) -> int:
-    """Of a file that was not counted yet; 0 for one that is not there."""
-    try:
-        found = os.stat(path)
-    except OSError:
+def _size(version: Version | None, counted: set[str]) -> int:
+    """Of what was not counted yet; 0 for what is not there."""
+    if version is None or version.tag in counted:
         return 0
-    if found.st_nlink > 1:
-        if (found.st_dev, found.st_ino) in counted:
-            return 0
-        counted.add((found.st_dev, found.st_ino))
-    return found.st_size
+    counted.add(version.tag)
+    return version.nbytes

@@ -36,7 +36,7 @@ def codec(args: Namespace) -> dict[str, Any]:
     for name, level in CANDIDATES:
         compressor = Compressor(name, level)
         figures = {
-            field: measure(FieldEncoder(compressor), compressor.encoder(), values)
+            field: measure(FieldEncoder(compressor), compressor.codec(), values)
             for field, values in chunks.items()
         }
         stored, encode_s, decode_s = (sum(f[i] for f in figures.values()) for i in range(3))

@@ -97,7 +97,7 @@ def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
 def _seconds_of_a_block(staging: Any, rows: dict[str, Any]) -> tuple[float, int]:
     import torch
 
-    block, taken = staging.new_block(), []
+    block, taken = staging.new_block(0), []
     block.fill()
     for _ in range(20):
         staging.begin(block)

@@ -147,14 +147,11 @@ def test_we_read_what_zarr_wrote_absent_chunks_included(
 
 
 def count_absent(dataset: TrajectoryDataset, name: str) -> int:
-    from mosaic_collect.reading import open_shard
-
-    grid = dataset.state.grid(name)
-    codec = dataset.state.compressor.encoder()
     found = 0
     for block in range(dataset.state.num_blocks):
-        with open_shard(dataset.path, grid, codec, block) as shard:
-            found += sum(shard.stored_nbytes(c) == 0 for c in range(grid.chunks))
+        with dataset.view.shard(name, block) as shard:
+            chunks = range(dataset.view.grids[name].chunks)
+            found += sum(shard.stored_nbytes(c) == 0 for c in chunks)
     return found
 
 

@@ -68,7 +68,7 @@ class Recording:
         grids = {f.name: FieldGrid(f, N, S, chunk_envs=2) for f in schema.stored}
         self.schema = schema
         self.staging = DeviceStaging(grids, N, streams)
-        self.slots = [self.staging.new_block() for _ in range(SLOTS)]
+        self.slots = [self.staging.new_block(slot) for slot in range(SLOTS)]
         for slot in self.slots:
             slot.fill()
         self.busy: list[Any] = []
@@ -279,7 +279,7 @@ def test_ids_go_straight_to_the_host() -> None:
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A device name with which writers stage on the simulated machine."""
     streams = SimulatedStreams(request.param)
-    monkeypatch.setattr("mosaic_collect.opening.check_device", lambda device: None)
+    monkeypatch.setattr("mosaic_collect.options.check_device", lambda device: None)
     monkeypatch.setattr("mosaic_collect.cuda_staging.free_device_nbytes", lambda device: 1 << 20)
     monkeypatch.setattr(
         "mosaic_collect.cuda_staging.cuda_staging",
@@ -373,7 +373,7 @@ def test_an_opening_that_fails_unlocks_the_ring(
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(SimulatedStreams, "unpin", noting)
-    monkeypatch.setattr("mosaic_collect.commit.StoreFolder.begin", full)
+    monkeypatch.setattr("mosaic_collect.commit.Store.begin", full)
     with pytest.raises(WriteError, match="full"):
         open_writer(store, N, SCHEMA, device=device, encode_in="process")
     assert seen == [0]

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mosaic_collect.address import blobs_at
 from mosaic_collect.codec import Compressor
 from mosaic_collect.commit import read_state
 from mosaic_collect.dataset import TrajectoryDataset
@@ -45,9 +46,6 @@ def in_process(store: str, **options: Any) -> TrajectoryWriter:
 def process_of(writer: TrajectoryWriter) -> Any:
     encoding = writer._pipeline._encoding
     assert isinstance(encoding, EncoderProcess)
-    deadline = time.monotonic() + 20
-    while encoding._process is None and time.monotonic() < deadline:
-        time.sleep(0.001)
     return encoding._process
 
 
@@ -127,7 +125,7 @@ def test_the_same_files_where_chunks_are_many_and_of_noise(tmp_path: Path) -> No
             for step in noise:
                 writer.add_step(observations=step, actions=step, action_mean=step)
     assert files(str(tmp_path / "process")) == files(str(tmp_path / "threads"))
-    states = [read_state(str(tmp_path / e)) for e in ("threads", "process")]
+    states = [read_state(blobs_at(tmp_path / e)) for e in ("threads", "process")]
     assert [s and dict(s.nonfinite)["observations"] for s in states] == [2, 2]
     assert os.path.samefile(
         tmp_path / "process/action_mean/c.0.0.0", tmp_path / "process/actions/c.0.0.0"
@@ -205,7 +203,7 @@ import os, sys, time
 from mosaic_collect import Schema, TrajectoryWriter
 from tests.helpers import add, open_writer
 writer = open_writer(sys.argv[1], 4, encode_in="process")
-while writer._pipeline._encoding._process is None:
+while writer._pipeline._encoding is None:
     time.sleep(0.001)
 print(writer._pipeline._encoding._process.pid, flush=True)
 if sys.argv[2] == "forked" and os.fork() == 0:
@@ -395,7 +393,7 @@ def test_an_opening_that_is_refused_keeps_no_memory(
         raise OSError(errno.ENOSPC, "full")
 
     before = set(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr("mosaic_collect.commit.StoreFolder.begin", full)
+    monkeypatch.setattr("mosaic_collect.commit.Store.begin", full)
     with pytest.raises(WriteError, match="full"):
         in_process(store)
     gc.collect()

@@ -15,8 +15,10 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.errors import InputError
-from mosaic_collect.pipeline import Job, Pipeline
+from mosaic_collect.metadata import StoreState
+from mosaic_collect.pipeline import Pipeline
 from mosaic_collect.schema import END_FIELD, ENDED, FAILED, TRAJECTORY_END
+from mosaic_collect.shard_writer import ShardWriter
 from mosaic_collect.staging import Block
 from mosaic_collect.verify import verify_store
 from tests.helpers import SMALL, add, ids, mask, open_writer, rows
@@ -307,7 +309,7 @@ def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
     options = {} if buffer_mb is None else {"buffer_mb": buffer_mb}
     with open_ends(store, **options) as writer:
         border = writer.block_steps
-        assert (buffer_mb is None) or len(writer._pipeline._free) == 1
+        assert (buffer_mb is None) or len(writer._pipeline._slots._free) == 1
         add_own(writer, 0)
         writer.end_trajectories([1])
         add_own(writer, *range(1, border))
@@ -348,15 +350,15 @@ def test_nothing_of_it_is_left_in_a_slot_that_is_used_again(store: str) -> None:
 
 def forge(monkeypatch: pytest.MonkeyPatch, *changes: tuple[int, int, int]) -> None:
     """Let blocks be encoded with other ends, (step, env, value), than the writer put there."""
-    encode = Pipeline._encode
+    write = ShardWriter._write
 
-    def forged(self: Pipeline, job: Job, block: Block, names: list[str]) -> None:
+    def forged(self: ShardWriter, state: StoreState, block: Block, *rest: Any) -> Any:
         for step, env, value in changes:
-            if step // job.state.block_steps == block.index:
-                block.arrays[TRAJECTORY_END][env, step % job.state.block_steps] = value
-        encode(self, job, block, names)
+            if step // state.block_steps == block.index:
+                block.arrays[TRAJECTORY_END][env, step % state.block_steps] = value
+        return write(self, state, block, *rest)
 
-    monkeypatch.setattr(Pipeline, "_encode", forged)
+    monkeypatch.setattr(ShardWriter, "_write", forged)
 
 
 FORGED = [

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mosaic_collect.cuts import cuts
 from mosaic_collect.errors import InputError
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.lazy import LazyArray
-from mosaic_collect.reading import cuts
 from mosaic_collect.schema import Field
 from tests.helpers import assert_same, expected, open_writer, rows
 

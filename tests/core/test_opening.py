@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter, opening
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import (
     CorruptStoreError,
     InputError,
@@ -285,7 +285,7 @@ class TestSpace:
 
     def test_no_disk(self, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
         usage = SimpleNamespace(free=100)
-        monkeypatch.setattr(opening.shutil, "disk_usage", lambda _: usage)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
         with pytest.raises(SpaceError, match="100 bytes free"):
             TrajectoryWriter(store, SMALL, N)
         assert not os.path.exists(store)

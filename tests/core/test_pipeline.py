@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import functools
 import gc
 import threading
 import time
@@ -12,7 +11,6 @@ import weakref
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.commit import StoreFolder
 from mosaic_collect.errors import WriteError
 from mosaic_collect.files import PosixFiles
 from mosaic_collect.staging import Block
@@ -34,8 +32,7 @@ class GatedFiles(PosixFiles):
 
 
 def use(monkeypatch: pytest.MonkeyPatch, files: PosixFiles) -> None:
-    folder = functools.partial(StoreFolder, files=files)
-    monkeypatch.setattr("mosaic_collect.opening.StoreFolder", folder)
+    monkeypatch.setattr("mosaic_collect.posix.PosixFiles", lambda: files)
 
 
 def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(
@@ -130,7 +127,7 @@ def test_blocks_are_given_back_at_close(store: str) -> None:
     """Not only when the writer itself goes, which a program may keep for its figures."""
     writer = open_writer(store, block_steps=2)
     add(writer, *range(9))
-    blocks = [weakref.ref(block) for block in [writer._block, *writer._pipeline._free]]
+    blocks = [weakref.ref(block) for block in [writer._block, *writer._pipeline._slots._free]]
     writer.close()
     gc.collect()
     assert not any(block() is not None for block in blocks)
@@ -141,7 +138,7 @@ def test_a_job_that_is_there_twice_gives_its_slot_back(store: str) -> None:
     """As an interrupt between its queueing and its bookkeeping leaves it."""
     with open_writer(store, block_steps=2, buffer_mb=buffer_mb(2, 4) / 2.9) as writer:
         add(writer, 0, 1, 2)
-        job = writer._last_job
+        job = writer._commits._last
         assert job is not None
         writer._pipeline.wait(job)
         job.queued = False

@@ -12,12 +12,13 @@ import pytest
 from mosaic_collect.codec import Compressor, crc_bytes
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.grid import FieldGrid
+from mosaic_collect.posix import PosixBlobs
 from mosaic_collect.schema import Field
 from mosaic_collect.shard import ShardReader, write_chunks
 from tests.helpers import encoded_chunk
 
 GRID = FieldGrid(Field(name="a", dim=2, dtype="int32"), num_envs=5, block_steps=3, chunk_envs=2)
-CODEC = Compressor.named("lz4").encoder()
+CODEC = Compressor.named("lz4").codec()
 BLOCK = np.arange(np.prod(GRID.buffer_shape), dtype=np.int32).reshape(GRID.buffer_shape)
 ABSENT = 2**64 - 1
 
@@ -43,12 +44,18 @@ def index_of(data: bytes) -> list[tuple[int, int]]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> str:
-    return str(tmp_path / "c.0.0.0")
+    (tmp_path / "a").mkdir()
+    return str(tmp_path / GRID.shard_key(0))
 
 
 def open_bytes(path: str, data: bytes) -> ShardReader:
     Path(path).write_bytes(data)
-    return ShardReader(path, GRID, CODEC, "store: a, block 0")
+    return open_at(path)
+
+
+def open_at(path: str) -> ShardReader:
+    store = Path(path).parents[1]
+    return ShardReader(PosixBlobs(str(store)), GRID, CODEC, 0)
 
 
 def read(reader: ShardReader, chunk: int) -> np.ndarray:
@@ -89,7 +96,7 @@ def test_an_absent_chunk_is_fill_value(path: str) -> None:
 
 def test_a_missing_file_is_corruption_that_names_it(path: str) -> None:
     with pytest.raises(CorruptStoreError, match=r"block 0.*c\.0\.0\.0 is missing"):
-        ShardReader(path, GRID, CODEC, "store: a, block 0")
+        open_at(path)
 
 
 @pytest.mark.parametrize("length", [0, 1, 51])

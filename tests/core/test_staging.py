@@ -17,7 +17,7 @@ SCHEMA = Schema((Field(name="a", dim=2), Field(name="b", dtype="int8")))
 def make() -> tuple[HostStaging, Block]:
     grids = {f.name: FieldGrid(f, N, S, chunk_envs=2) for f in SCHEMA.stored}
     staging = HostStaging(grids, N)
-    block = staging.new_block()
+    block = staging.new_block(0)
     block.fill()
     return staging, block
 
@@ -84,12 +84,10 @@ def test_a_block_used_again_shows_nothing_of_its_former_life(store: str) -> None
     with open_writer(store, N, SCHEMA, block_steps=S) as writer:
         for step in range(5 * S + 1):
             writer.add_step(**rows(step, N, SCHEMA))
-    from mosaic_collect.reading import load_block
-
-    state = TrajectoryDataset(store).state
-    for name, grid in state.grids().items():
+    view = TrajectoryDataset(store).view
+    for name, grid in view.grids.items():
         out = np.empty(grid.buffer_shape, grid.field.dtype)
-        load_block(store, grid, state.compressor.encoder(), 5, out)
+        view.read_into(name, 5, out)
         assert (out[:, 1:] == grid.field.fill_value).all(), name
 
 

@@ -8,7 +8,6 @@ crash takes the file system away after some number of operations, so any instant
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 import shutil
 import tempfile
@@ -29,10 +28,9 @@ from hypothesis.stateful import (
 )
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.commit import StoreFolder
-from mosaic_collect.ends import end_problems
 from mosaic_collect.errors import InputError, WriteError
 from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END
+from mosaic_collect.trajectories import end_problems
 from tests.core.mortal_files import MortalFiles
 from tests.helpers import assert_same, buffer_mb, mask, rows
 
@@ -71,10 +69,7 @@ class Collection(RuleBasedStateMachine):
         self.path = os.path.join(self.folder, "s.zarr")
         self.files = MortalFiles()
         self.patches = [
-            mock.patch(
-                "mosaic_collect.opening.StoreFolder",
-                functools.partial(StoreFolder, files=self.files),
-            ),
+            mock.patch("mosaic_collect.posix.PosixFiles", return_value=self.files),
             mock.patch("mosaic_collect.grid.CHUNK_NBYTES", chunk_nbytes),
         ]
         for patch in self.patches:
@@ -278,7 +273,7 @@ class Collection(RuleBasedStateMachine):
         self.check_rows(dataset)
         self.check_ids(dataset)
         self.check_ends(dataset)
-        assert end_problems(self.path, dataset.state) == []
+        assert end_problems(dataset.view) == []
         if self.held is not None:
             self.check_rows(self.held)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import errno
-import functools
 import os
 
 import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.commit import StoreFolder
 from mosaic_collect.errors import WriteError
 from mosaic_collect.files import PosixFiles
 from mosaic_collect.inspect import summarize
@@ -109,8 +107,7 @@ def test_without_links_the_bytes_are_copied(
     store: str, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     files = NoLinks(code)
-    folder = functools.partial(StoreFolder, files=files)
-    monkeypatch.setattr("mosaic_collect.opening.StoreFolder", folder)
+    monkeypatch.setattr("mosaic_collect.posix.PosixFiles", lambda: files)
     with open_writer(store) as writer:
         for step in range(7):
             writer.add_step(**given(step))
@@ -121,8 +118,8 @@ def test_without_links_the_bytes_are_copied(
 
 
 def test_another_failure_of_a_link_is_told(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = functools.partial(StoreFolder, files=NoLinks(errno.EIO))
-    monkeypatch.setattr("mosaic_collect.opening.StoreFolder", folder)
+    files = NoLinks(errno.EIO)
+    monkeypatch.setattr("mosaic_collect.posix.PosixFiles", lambda: files)
     writer = open_writer(store)
     for step in range(3):
         writer.add_step(**given(step))

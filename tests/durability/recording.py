@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from mosaic_collect import opening
-from mosaic_collect.commit import StoreFolder
+from mosaic_collect import opening, posix
+from mosaic_collect.commit import Store
 from mosaic_collect.files import Files, OpenFile, PosixFiles
 from mosaic_collect.metadata import StoreState
 
@@ -91,17 +91,18 @@ class RecordingFiles(WrappedFiles):
         return "" if relative == "." else relative
 
 
-class MarkedFolder(StoreFolder):
+class MarkedStore(Store):
     """Marks each commit as such when it returns."""
 
     def publish(self, state: StoreState, with_shards: bool) -> None:
         super().publish(state, with_shards)
-        if isinstance(self._files, RecordingFiles):
-            self._files.mark("committed", state.committed_steps)
+        files = self.blobs._files
+        if isinstance(files, RecordingFiles):
+            files.mark("committed", state.committed_steps)
 
 
 @contextmanager
-def writing_through(files: Any, folder: type[StoreFolder] = StoreFolder) -> Iterator[None]:
-    """Writers opened inside use these files and this kind of folder."""
-    with patch.object(opening, "StoreFolder", lambda path: folder(path, files)):
+def writing_through(files: Any, kind: type[Store] = Store) -> Iterator[None]:
+    """Writers opened inside use these files and this kind of store."""
+    with patch.object(posix, "PosixFiles", lambda: files), patch.object(opening, "Store", kind):
         yield

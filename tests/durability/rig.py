@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.ends import end_problems
 from mosaic_collect.files import is_temp_name
 from mosaic_collect.schema import (
     ENDED,
@@ -19,6 +18,7 @@ from mosaic_collect.schema import (
     TRAJECTORY_ID,
     VALID_MASK,
 )
+from mosaic_collect.trajectories import end_problems
 from tests.helpers import assert_same, buffer_mb, expected, mask, rows
 
 NUM_ENVS = 2
@@ -71,7 +71,7 @@ def how(step: int) -> int:
 
 def check_ends(path: str, dataset: TrajectoryDataset) -> None:
     """Ends stand at last rows, as many as are committed, and are those of their steps."""
-    assert end_problems(path, dataset.state) == []
+    assert end_problems(dataset.view) == []
     for step, ends in enumerate(dataset.read(TRAJECTORY_END)):
         assert set(ends.tolist()) <= {GOES_ON, how(step)}
 

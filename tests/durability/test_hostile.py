@@ -13,6 +13,7 @@ import struct
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from mosaic_collect.errors import CorruptStoreError, MosaicCollectError, StoreEr
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.metadata import ATTRIBUTE, checksum, root_document
 from mosaic_collect.parsing import MAX_VALUES, parse_root
+from mosaic_collect.posix import PosixBlobs
 from mosaic_collect.schema import Field
 from mosaic_collect.shard import ShardReader, write_chunks
 from mosaic_collect.verify import verify_store
@@ -210,7 +212,7 @@ def test_documents_made_to_hurt(data: bytes) -> None:
 
 def shard(compressor: str) -> bytes:
     values = np.arange(6 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
-    codec = Compressor.named(compressor).encoder()
+    codec = Compressor.named(compressor).codec()
     written: list[bytes] = []
     write_chunks(
         ((*encoded_chunk(codec, v), 0) for v in values),
@@ -224,14 +226,14 @@ SHARDS = {name: shard(name) for name in ("none", "lz4", "zstd")}
 
 def decode(data: bytes, compressor: str) -> None:
     """Read all chunks; only the documented error may come out."""
-    with tempfile.NamedTemporaryFile(dir=RAM) as file:
-        file.write(data)
-        file.flush()
+    with tempfile.TemporaryDirectory(dir=RAM) as folder:
+        path = Path(folder, GRID.shard_key(0))
+        path.parent.mkdir()
+        path.write_bytes(data)
         out = np.zeros(GRID.chunk_shape, np.float32)
         try:
-            with ShardReader(
-                file.name, GRID, Compressor.named(compressor).encoder(), "x"
-            ) as reader:
+            codec = Compressor.named(compressor).codec()
+            with ShardReader(PosixBlobs(folder), GRID, codec, 0) as reader:
                 for chunk in range(GRID.chunks):
                     assert 0 <= reader.stored_nbytes(chunk) <= len(data)
                     reader.read(chunk, out)
