@@ -71,7 +71,7 @@ def refuse_large(data: bytes, where: str) -> None:
 def _parse(data: bytes, where: str) -> StoreState:
     document = _document(data, where)
     version = document.get("format_version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    if type(version) is not int or version < 1:
         raise CorruptStoreError(f"{where}: format_version is {version!r}, expected a number from 1")
     if version > FORMAT_VERSION:
         raise NewerFormatError(

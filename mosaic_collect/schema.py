@@ -8,6 +8,7 @@ third one where the schema has it: ``trajectory_end``, see ``Schema.with_ends``.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import InputError
 
 VALID_MASK = "valid_mask"
@@ -57,6 +59,10 @@ class Field:
     dtype: str = "float32"
     default: float | str | None = None
 
+    def __post_init__(self) -> None:
+        if self.dim is not None and is_whole(self.dim, 1):  # JSON takes no NumPy's
+            object.__setattr__(self, "dim", operator.index(self.dim))
+
     @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one environment's value: ``(dim,)`` or ``()``."""
@@ -83,7 +89,7 @@ class Field:
             found.append(f"field {self.name!r}: the writer keeps this one itself; leave it out")
         elif self.name.lower() == TRAJECTORY_END and self != END_FIELD:
             found.append(f"field {self.name!r}: kept by the writer; add it by Schema.with_ends()")
-        if self.dim is not None and not _is_count(self.dim, _MAX_DIM):
+        if self.dim is not None and not is_whole(self.dim, 1, _MAX_DIM):
             found.append(
                 f"field {self.name!r}: dim must be None or 1..{_MAX_DIM}, got {self.dim!r}"
             )
@@ -213,15 +219,11 @@ class Schema:
         return found
 
 
-def _is_count(value: Any, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-
-
 def _check_dims(**dims: Any) -> None:
     bad = [
         f"{k} must be a whole number of at least 1, got {v!r}"
         for k, v in dims.items()
-        if not _is_count(v, _MAX_DIM)
+        if not is_whole(v, 1, _MAX_DIM)
     ]
     if bad:
         raise InputError("bad schema: " + "; ".join(bad))

@@ -18,7 +18,7 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.export.about import about
 from mosaic_collect.export.merging import check_grid, check_mergeable
-from mosaic_collect.export.options import AUTO, COMPACT, GRID, Options, check_options
+from mosaic_collect.export.options import AUTO, COMPACT, GRID, Options, checked
 from mosaic_collect.export.pickle_stream import ArraySpec, FilePlan, plan_file
 from mosaic_collect.export.selection import Left, Rules, Selection, every_pair, select
 from mosaic_collect.export.source import SLAB_NBYTES, Source, exported
@@ -59,7 +59,7 @@ class ExportPlan:
 
 def plan_export(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPlan:
     """Decide an export; arguments and errors as ``export_npy``'s."""
-    check_options(options)
+    options = checked(options)
     for dataset in datasets:
         _check_store(dataset, options)
     check_mergeable(datasets, _compared(datasets, options))

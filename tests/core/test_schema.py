@@ -118,6 +118,12 @@ def test_mosaic_tells_all_bad_dims_at_once() -> None:
         assert part in str(caught.value)
 
 
+def test_numpys_whole_numbers_are_widths() -> None:
+    schema = Schema.mosaic(np.int64(3), np.uint8(2), student_obs_dim=np.int32(4))
+    assert schema == Schema.mosaic(3, 2, student_obs_dim=4)
+    assert all(type(f.dim) is int for f in schema.fields), "they go into JSON"
+
+
 def test_names_stay_apart_where_case_is_folded() -> None:
     with pytest.raises(InputError, match="twice"):
         Schema((Field(name="reward"), Field(name="Reward")))
