@@ -97,7 +97,7 @@ class _Parser:
         schema = self._schema()
         self._raise()
         assert schema is not None
-        float_fields = [f.name for f in schema.fields if f.dtype.startswith("float")]
+        float_fields = [f.name for f in schema.fields if f.is_float]
         defaults = [f.name for f in schema.fields if f.default is not None]
         num_envs = self._count("num_envs", 1, MAX_ENVS)
         steps = self._count("committed_steps", 0, _MAX_STEPS)
