@@ -20,7 +20,7 @@ from mosaic_collect import errors
 PACKAGE = Path(mosaic_collect.__file__).parent
 #: The core, from the bottom up: a module imports only what stands before it.
 CORE = (
-    *("errors", "checks", "files", "shard_file", "workers", "sizes", "shown"),
+    *("errors", "text", "checks", "files", "shard_file", "workers"),
     *("schema", "budget", "lock", "lazy", "signals"),
     *("grid", "raw_frame", "codec", "field_encoder", "inputs"),
     *("shard", "stats", "shared_ring", "staging", "metadata", "cuda_staging", "devices"),

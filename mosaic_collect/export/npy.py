@@ -23,7 +23,7 @@ from mosaic_collect.export.selection import Left
 from mosaic_collect.export.stream import ArrayStream, pwrite_all
 from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.schema import TRAJECTORY_ID
-from mosaic_collect.sizes import size_of
+from mosaic_collect.text import size_of
 
 _log = logging.getLogger(__name__)
 
