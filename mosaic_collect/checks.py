@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 from typing import Any
 
 from mosaic_collect.errors import InputError
@@ -30,6 +31,12 @@ def is_whole(value: Any, least: int, most: int | None = None) -> bool:
     except TypeError:
         return False
     return not isinstance(value, bool) and least <= number and (most is None or number <= most)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether ``value`` is a torch tensor: only if its caller has imported torch can it be one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def thread_count(threads: Any = None) -> int:
