@@ -7,6 +7,8 @@ import os
 import sys
 from typing import Any
 
+import numpy as np
+
 from mosaic_collect.errors import InputError
 
 _MOST_THREADS = 4  # more gain little beside a simulation
@@ -26,11 +28,13 @@ def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
 
 def is_whole(value: Any, least: int, most: int | None = None) -> bool:
     """Whether ``whole`` would take the value."""
+    if isinstance(value, (bool, np.bool_)):
+        return False
     try:
         number = operator.index(value)
     except TypeError:
         return False
-    return not isinstance(value, bool) and least <= number and (most is None or number <= most)
+    return least <= number and (most is None or number <= most)
 
 
 def is_tensor(value: Any) -> bool:
