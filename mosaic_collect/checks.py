@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 from typing import Any
+
+import numpy as np
 
 from mosaic_collect.errors import InputError
 
@@ -25,11 +28,19 @@ def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
 
 def is_whole(value: Any, least: int, most: int | None = None) -> bool:
     """Whether ``whole`` would take the value."""
+    if isinstance(value, (bool, np.bool_)):
+        return False
     try:
         number = operator.index(value)
     except TypeError:
         return False
-    return not isinstance(value, bool) and least <= number and (most is None or number <= most)
+    return least <= number and (most is None or number <= most)
+
+
+def is_tensor(value: Any) -> bool:
+    """Whether ``value`` is a torch tensor: only if its caller has imported torch can it be one."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def thread_count(threads: Any = None) -> int:

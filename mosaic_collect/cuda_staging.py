@@ -24,8 +24,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import is_tensor
 from mosaic_collect.grid import FieldGrid
-from mosaic_collect.inputs import is_tensor
 from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.staging import HOST_FIELDS, Block, host_arrays
 

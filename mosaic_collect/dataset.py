@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.address import Address, blobs_at
+from mosaic_collect.checks import thread_count
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreNotFoundError
 from mosaic_collect.lazy import LazyArray
 from mosaic_collect.metadata import COLLECTING, StoreState
@@ -32,6 +33,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         threads: That decode; default: the processors, at most 4.
 
     Raises:
+        InputError: ``threads`` is no whole number of at least 1.
         StoreNotFoundError: No store there.
         CorruptStoreError: Its metadata is damaged or contradicts itself.
         NewerFormatError: A newer mosaic_collect wrote it.
@@ -39,7 +41,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     def __init__(self, path: Address, threads: int | None = None) -> None:
         self._blobs = blobs_at(path)
-        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._threads = thread_count(threads)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_owner = 0
         self.refresh()

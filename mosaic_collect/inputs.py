@@ -1,12 +1,10 @@
 """Checks of what a caller hands to ``add_step``, all before anything is staged.
 
-Values are NumPy arrays or torch tensors. This module never imports torch: a value can only be a
-tensor if its caller has.
+Values are NumPy arrays or torch tensors; this module never imports torch.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -14,16 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import is_tensor
 from mosaic_collect.errors import InputError
 from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END, VALID_MASK, Field, Schema
 
 _MASK = Field(name=VALID_MASK, dtype="bool")
-
-
-def is_tensor(value: Any) -> bool:
-    """Whether ``value`` is a torch tensor."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
 
 
 class StepCheck:

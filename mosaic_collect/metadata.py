@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 from crc32c import crc32c
@@ -90,11 +91,10 @@ class StoreState:
         return -(-self.committed_steps // self.block_steps)
 
     def spans(self) -> tuple[tuple[Run, range], ...]:
-        """Each run, and the committed steps that it added."""
-        stops = [*(run.first_step for run in self.runs[1:]), self.committed_steps]
-        # A root that lists no run, of zero steps or from elsewhere, has no spans.
-        pairs = zip(self.runs, stops, strict=False)
-        return tuple((run, range(run.first_step, stop)) for run, stop in pairs)
+        """Each run and the committed steps of it; steps before the first run are no run's."""
+        bounds = [*(run.first_step for run in self.runs), self.committed_steps]
+        steps = (range(first, stop) for first, stop in pairwise(bounds))
+        return tuple(zip(self.runs, steps, strict=True))
 
     def steps_of(self, block: int) -> range:
         """Committed steps of a block."""

@@ -27,8 +27,8 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import is_tensor
 from mosaic_collect.grid import FieldGrid
-from mosaic_collect.inputs import is_tensor
 from mosaic_collect.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 from mosaic_collect.shared_ring import SharedRing
 

@@ -17,7 +17,7 @@ from mosaic_collect.export.npy_scan import NpyFile, StoredArray, scan_npy
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.plan import ExportPlan, plan_export
 from mosaic_collect.export.source import exported
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 from mosaic_collect.verify import VerifyReport
 
 

@@ -24,7 +24,7 @@ import numpy as np
 
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.files import open_regular
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 
 _MAX_OPCODES = 1_000_000
 _MAX_PLAIN_NBYTES = 1 << 20

@@ -12,7 +12,7 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.export.compare import provenance
 from mosaic_collect.export.npy_scan import scan_npy
 from mosaic_collect.grid import FieldGrid
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 from mosaic_collect.trajectories import count_failed
 
 _MOST_STORES = 20

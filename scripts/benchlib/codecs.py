@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchlib.ingest import DifferentDataError
+from benchlib.recording import DifferentDataError
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 from mosaic_collect.codec import ChunkCodec, Compressor, crc_bytes

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.ingest import DifferentDataError, remove
 from benchlib.measure import MB, in_child, percentile
 from benchlib.peers import Plan
+from benchlib.recording import DifferentDataError, remove
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.ingest import DifferentDataError, Target, remove, targets
 from benchlib.measure import MB, Meter, in_child, status_nbytes
+from benchlib.recording import DifferentDataError, Target, remove, targets
 from benchlib.table import show
 
 _ENVS, _DIM, _BLOCK_STEPS = 4, 4, 2

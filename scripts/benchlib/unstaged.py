@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.ingest import DifferentDataError, remove, targets
 from benchlib.loop import simulate
 from benchlib.measure import MB, in_child, medians, one_torch_thread, percentile, spread
 from benchlib.peers import PEERS, Plan
 from benchlib.peers.ours import Ours
+from benchlib.recording import DifferentDataError, remove, targets
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 

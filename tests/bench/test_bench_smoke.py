@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from benchlib import codecs, export, loop, read, scale, unstaged  # noqa: E402
-from benchlib.ingest import DifferentDataError, record, record_all  # noqa: E402
 from benchlib.peers import PEERS, Plan  # noqa: E402
+from benchlib.recording import DifferentDataError, record, record_all  # noqa: E402
 from benchlib.workload import Workload, make_workload  # noqa: E402
 
 from mosaic_collect import Field, Schema, TrajectoryWriter, export_npy  # noqa: E402

@@ -392,6 +392,7 @@ def test_an_opening_that_is_refused_keeps_no_memory(
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "full")
 
+    gc.collect()  # what other tests left open
     before = set(os.listdir("/proc/self/fd"))
     monkeypatch.setattr("mosaic_collect.commit.Store.begin", full)
     with pytest.raises(WriteError, match="full"):

@@ -1,7 +1,7 @@
 """Coverage-guided fuzzing of the readers of untrusted bytes, with atheris (pip install atheris).
 
-    python scripts/fuzz.py npy  -max_total_time=60     # .npy headers and pickles
-    python scripts/fuzz.py root -max_total_time=60     # root documents
+    python tests/durability/fuzz.py npy  -max_total_time=60     # .npy headers and pickles
+    python tests/durability/fuzz.py root -max_total_time=60     # root documents
 
 Any exception but the documented ones stops it and leaves the input beside it.
 """

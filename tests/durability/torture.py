@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Kill writers at random instants, thousands of times, and compare what is left bit for bit.
 
-    python scripts/torture.py --kills 5000 --seed 7
+    python tests/durability/torture.py --kills 5000 --seed 7
 
 A child process records rows whose every value says to which step, environment and field it belongs,
 and tells over a pipe what the writer said is committed. It is killed (SIGKILL) while it opens or
@@ -162,7 +162,7 @@ def fork(path: str, shape: Shape, chance: random.Random) -> tuple[int, int]:
         os.close(source)
         record(path, shape, target, chance)
         status = 0
-    except BaseException:  # noqa: BLE001  the child must not run on as its parent
+    except BaseException:
         traceback.print_exc()
     finally:
         os._exit(status)
