@@ -36,7 +36,7 @@ RINGS = (
     ("inspect", "importing"),
     (
         *("motions", "history", "observation_terms", "student_obs"),
-        *("collector_files", "collector", "adapters", "rollout"),
+        *("collector_files", "collector", "collection", "adapters", "rollout"),
     ),
     ("collecting", "replay"),
     ("commands", "demo"),
@@ -44,7 +44,7 @@ RINGS = (
 )
 #: Who may import torch at import time. The core's only such module is loaded for a device.
 TORCH = ("cuda_staging", "adapters", "collector", "collector_files", "student_obs", "history")
-TORCH += ("observation_terms", "rollout", "replay")
+TORCH += ("observation_terms", "rollout", "collection", "replay.check", "replay.policy")
 #: Who may import what else at import time, beyond the standard library and ``DEPENDENCIES``.
 SIMULATORS = {"mjlab", "mujoco", "warp", "isaaclab", "isaaclab_rl", "rsl_rl", "tensordict"}
 WITH_SIMULATORS = ("adapters.mjlab", "adapters.isaaclab", "demo.motion")
@@ -54,8 +54,8 @@ OPTIONAL = {
     "zarr": ("dataset",),
     "xarray": ("dataset",),
     "torch": ("devices", "collecting"),
-    "matplotlib": ("inspect",),
-    "yaml": ("adapters.runner_cfg",),
+    "matplotlib": ("replay.plot",),
+    "yaml": ("adapters.rsl_rl.runner_cfg",),
 }
 
 

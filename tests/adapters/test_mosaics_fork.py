@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mosaic_collect.adapters import rsl_rl2
-from mosaic_collect.adapters.checkpoint import RSL2, Checkpoint
+from mosaic_collect.adapters.rsl_rl import generation2 as rsl_rl2
+from mosaic_collect.adapters.rsl_rl.checkpoint import RSL2, Checkpoint
 
 
 class BuiltError(Exception):

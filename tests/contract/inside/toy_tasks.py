@@ -19,7 +19,7 @@ from isaaclab_rl.rsl_rl import (
 )
 
 TEACHER, STUDENT, BLIND = "Toy-Teacher-v0", "Toy-Student-v0", "Toy-Blind-v0"
-TUPLES = GENERATION == "rsl_rl2"
+TUPLES = GENERATION == "generation2"
 CLIP = 0.02  # of the wrapper; the toy's untrained actors say more than that
 
 

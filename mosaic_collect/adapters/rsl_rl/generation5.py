@@ -7,9 +7,15 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.checkpoint import RSL3, RSL4, RSL5, RSL23, Checkpoint, check_keys
-from mosaic_collect.adapters.protocol import Observations, PolicyOutput
-from mosaic_collect.adapters.runners import (
+from mosaic_collect.adapters.rsl_rl.checkpoint import (
+    RSL3,
+    RSL4,
+    RSL5,
+    RSL23,
+    Checkpoint,
+    check_keys,
+)
+from mosaic_collect.adapters.rsl_rl.runners import (
     Shapes,
     build_runner,
     loading,
@@ -17,6 +23,7 @@ from mosaic_collect.adapters.runners import (
     select,
     trained_shapes,
 )
+from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.errors import InputError
 
 

@@ -7,9 +7,14 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.actor_critic import ActorCriticPolicy, load_actor
-from mosaic_collect.adapters.checkpoint import RSL2, RSL23, Checkpoint
-from mosaic_collect.adapters.runners import build_runner, config_dict, loading, trained_shapes
+from mosaic_collect.adapters.rsl_rl.actor_critic import ActorCriticPolicy, load_actor
+from mosaic_collect.adapters.rsl_rl.checkpoint import RSL2, RSL23, Checkpoint
+from mosaic_collect.adapters.rsl_rl.runners import (
+    build_runner,
+    config_dict,
+    loading,
+    trained_shapes,
+)
 from mosaic_collect.errors import InputError
 
 GROUP = "policy"  # what these versions call the actor's observations

@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.checkpoint import Checkpoint, check_keys
-from mosaic_collect.adapters.protocol import Observations, PolicyOutput
-from mosaic_collect.adapters.runners import Shapes, loading, policy_output, select
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint, check_keys
+from mosaic_collect.adapters.rsl_rl.runners import Shapes, loading, policy_output, select
+from mosaic_collect.collection.protocols import Observations, PolicyOutput
 
 #: Parts of the module that say nothing about actions: values, and a student's teacher.
 _NOT_ACTING = ("critic", "memory_c.", "teacher.", "memory_t.")

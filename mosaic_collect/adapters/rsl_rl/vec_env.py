@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.protocol import Observations, StepResult
+from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.errors import InputError
 
 POLICY = "policy"  # where the actor's tensor goes if a tuple's extras do not have it

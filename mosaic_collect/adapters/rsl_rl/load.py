@@ -2,9 +2,9 @@
 
 | rsl_rl | observations | module |
 | --- | --- | --- |
-| 2.x, MOSAIC's fork | tuple ``(tensor, extras)`` | ``rsl_rl2`` |
-| 3.x | TensorDict | ``rsl_rl3`` |
-| 4.x, 5.x | TensorDict | ``rsl_rl5`` |
+| 2.x, MOSAIC's fork | tuple ``(tensor, extras)`` | ``generation2`` |
+| 3.x | TensorDict | ``generation3`` |
+| 4.x, 5.x | TensorDict | ``generation5`` |
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import os
 from importlib.util import find_spec
 from typing import Any
 
-from mosaic_collect.adapters.protocol import Policy
+from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.errors import MissingDependencyError
 
 
@@ -29,10 +29,10 @@ def generation() -> str:
     if find_spec("rsl_rl") is None:
         raise MissingDependencyError("loading a policy needs rsl_rl: pip install rsl-rl-lib")
     if find_spec("rsl_rl.models") is not None:
-        return "rsl_rl5"
+        return "generation5"
     # The function through which 3.x picks observation groups.
     utils = importlib.import_module("rsl_rl.utils")
-    return "rsl_rl3" if hasattr(utils, "resolve_obs_groups") else "rsl_rl2"
+    return "generation3" if hasattr(utils, "resolve_obs_groups") else "generation2"
 
 
 def load_policy(
@@ -58,7 +58,7 @@ def load_policy(
             names the keys found and expected.
         MissingDependencyError: rsl_rl is not installed.
     """
-    module = importlib.import_module(f"mosaic_collect.adapters.{generation()}")
+    module = importlib.import_module(f"mosaic_collect.adapters.rsl_rl.{generation()}")
     policy: Policy = module.load_policy(
         env, runner_cfg, checkpoint_path, device, runner_class, deterministic
     )

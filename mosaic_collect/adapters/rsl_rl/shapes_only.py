@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.rsl_rl import generation
-from mosaic_collect.adapters.rsl_rl2 import GROUP
+from mosaic_collect.adapters.rsl_rl.generation2 import GROUP
+from mosaic_collect.adapters.rsl_rl.load import generation
 from mosaic_collect.errors import InputError, MissingDependencyError
 
 
@@ -25,7 +25,7 @@ def shapes_only(num_envs: int, widths: Mapping[str, int], num_actions: int, devi
         InputError: rsl_rl 2.x is installed, whose actors read one group, and it is not among these.
         MissingDependencyError: rsl_rl is not installed.
     """
-    tuples = generation() == "rsl_rl2"
+    tuples = generation() == "generation2"
     if tuples and GROUP not in widths:
         raise InputError(f"groups: rsl_rl 2.x reads {GROUP!r}, got {', '.join(widths)}")
     zeros = {name: torch.zeros(num_envs, width, device=device) for name, width in widths.items()}

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-from mosaic_collect.adapters.actor_critic import ActorCriticPolicy, load_actor
-from mosaic_collect.adapters.checkpoint import RSL3, RSL23, Checkpoint
-from mosaic_collect.adapters.runners import build_runner, trained_shapes
+from mosaic_collect.adapters.rsl_rl.actor_critic import ActorCriticPolicy, load_actor
+from mosaic_collect.adapters.rsl_rl.checkpoint import RSL3, RSL23, Checkpoint
+from mosaic_collect.adapters.rsl_rl.runners import build_runner, trained_shapes
 
 
 def load_policy(

@@ -13,8 +13,8 @@ from typing import Any, TypeAlias
 
 import torch
 
-from mosaic_collect.adapters.checkpoint import listed
-from mosaic_collect.adapters.protocol import Observations, PolicyOutput
+from mosaic_collect.adapters.rsl_rl.checkpoint import listed
+from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.errors import InputError, MissingDependencyError, MosaicCollectError
 
 #: What runners raise while they look classes up by name and hand options on to them.
