@@ -34,14 +34,14 @@ if TYPE_CHECKING:
     from mosaic_collect.export.compare import verify_export as verify_export
     from mosaic_collect.importing import ImportReport as ImportReport, import_npy as import_npy
     from mosaic_collect.inspect import Summary as Summary, summarize as summarize
-    from mosaic_collect.replay import ReplayReport as ReplayReport, replay_check as replay_check
+    from mosaic_collect.replay.check import ReplayReport as ReplayReport, replay_check as replay_check
     from mosaic_collect.schema import Field as Field, Schema as Schema
     from mosaic_collect.signals import termination_as_exit as termination_as_exit
     from mosaic_collect.student_obs import (
         StudentObsBuilder as StudentObsBuilder,
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
     )
-    from mosaic_collect.truncation import truncated_ids as truncated_ids
+    from mosaic_collect.trajectories import truncated_ids as truncated_ids
     from mosaic_collect.verify import VerifyReport as VerifyReport, verify_store as verify_store
     from mosaic_collect.writer import (
         TrajectoryWriter as TrajectoryWriter,
@@ -61,11 +61,11 @@ _NAMES = {
     "export.compare": "verify_export",
     "importing": "ImportReport import_npy",
     "inspect": "Summary summarize",
-    "replay": "ReplayReport replay_check",
+    "replay.check": "ReplayReport replay_check",
     "schema": "Field Schema",
     "signals": "termination_as_exit",
     "student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
-    "truncation": "truncated_ids",
+    "trajectories": "truncated_ids",
     "verify": "VerifyReport verify_store",
     "writer": "TrajectoryWriter WriterStats",
 }

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mosaic_collect.adapters.protocol import (
+from mosaic_collect.collection.protocols import (
     Observations,
     Policy,
     PolicyOutput,

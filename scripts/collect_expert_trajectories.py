@@ -92,9 +92,8 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
         prepare_env_cfg,
         prepare_motion_cfg,
     )
-    from mosaic_collect.adapters.rsl_rl import load_policy
-    from mosaic_collect.adapters.runner_cfg import json_safe
-    from mosaic_collect.adapters.runners import config_dict
+    from mosaic_collect.adapters.rsl_rl.load import load_policy
+    from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
     from mosaic_collect.motions import file_sha256
 
     prepare_motion_cfg(env_cfg.commands.motion, args.motion)

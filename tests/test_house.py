@@ -73,8 +73,8 @@ OPTIONAL = {
     "zarr": ("dataset",),
     "xarray": ("dataset",),
     "torch": ("devices", "collecting"),
-    "matplotlib": ("inspect.replay_plot",),
-    "yaml": ("adapters.runner_cfg",),
+    "matplotlib": ("replay.plot",),
+    "yaml": ("adapters.rsl_rl.runner_cfg",),
 }
 #: Files that may be larger than others, and why.
 LARGE = {

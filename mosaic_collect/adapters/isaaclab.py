@@ -14,8 +14,8 @@ from typing import Any, TypeVar
 
 from mosaic_collect.adapters.isaaclab_cfg import STUDENT
 from mosaic_collect.adapters.isaaclab_motion import MotionAccount, loaded_motions
-from mosaic_collect.adapters.protocol import Policy
-from mosaic_collect.adapters.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.motions import MotionQueue

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from mosaic_collect.adapters.isaaclab_cfg import ACCOUNT
-from mosaic_collect.adapters.protocol import StepResult
+from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.errors import InputError
 from mosaic_collect.motions import Motion, MotionQueue
 

@@ -20,9 +20,10 @@ from mjlab.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
 from mjlab.tasks.registry import list_tasks, load_env_cfg, load_rl_cfg
 
 from mosaic_collect.adapters.mjlab_motion import QueuedMotionCommand, queued_cfg
-from mosaic_collect.adapters.rsl_rl5 import ModelPolicy, load_policy
-from mosaic_collect.adapters.runners import quiet
-from mosaic_collect.adapters.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.actor import Actor
+from mosaic_collect.adapters.rsl_rl.load import load_policy
+from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.errors import InputError
 from mosaic_collect.motions import MotionQueue
 
@@ -58,7 +59,7 @@ class MjlabOptions:
 
 
 class MjlabSimulation(VecEnvSimulation):
-    """An mjlab task as ``mosaic_collect.adapters.protocol.Simulation``.
+    """An mjlab task as ``mosaic_collect.collection.protocols.Simulation``.
 
     Args:
         options: How to make it.
@@ -90,7 +91,7 @@ class MjlabSimulation(VecEnvSimulation):
         """The task's own training config, for an rsl_rl runner."""
         return dataclasses.asdict(load_rl_cfg(self.options.task))
 
-    def policy(self, checkpoint: str) -> ModelPolicy:
+    def policy(self, checkpoint: str) -> Actor:
         """The checkpoint's actor, acting by its mean.
 
         Raises:

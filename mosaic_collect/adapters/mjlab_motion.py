@@ -20,7 +20,7 @@ import torch
 from mjlab.tasks.tracking.mdp import MotionCommandCfg
 from mjlab.tasks.tracking.mdp.commands import MotionCommand, MotionLoader
 
-from mosaic_collect.adapters.protocol import StepResult
+from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.motions import Motion, MotionQueue
 
 _ARRAYS = (

@@ -7,12 +7,11 @@ import os
 
 from tqdm import tqdm
 
-from mosaic_collect.adapters.runner_cfg import read_runner_cfg
+from mosaic_collect.adapters.rsl_rl.runner_cfg import read_runner_cfg
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.inspect.differences import TOLERANCE, check_tolerance
-from mosaic_collect.inspect.replay_plot import check_picture, plot_replay
+from mosaic_collect.replay import TOLERANCE, check_picture, check_tolerance, plot_replay
 from mosaic_collect.text import size_of
 from mosaic_collect.verify import VerifyReport, verify_store
 
@@ -130,8 +129,8 @@ def _say(report: VerifyReport, unit: str) -> bool:
 def _replay(store: str, arguments: argparse.Namespace) -> bool:
     # torch and rsl_rl are needed for this alone.
     try:
-        from mosaic_collect.adapters.recorded import recorded_policy
-        from mosaic_collect.replay import replay_check
+        from mosaic_collect.replay.check import replay_check
+        from mosaic_collect.replay.policy import recorded_policy
     except ImportError as error:
         raise MissingDependencyError(
             f"the replay check needs torch and the rsl_rl of the checkpoint: pip install torch "

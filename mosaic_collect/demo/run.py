@@ -11,7 +11,6 @@ from importlib import resources
 
 import numpy as np
 
-from mosaic_collect.adapters.recorded import recorded_policy
 from mosaic_collect.collecting import CollectOptions, CollectResult, Watch, run_collect
 from mosaic_collect.commands.collect import ProgressBar
 from mosaic_collect.dataset import TrajectoryDataset
@@ -20,7 +19,8 @@ from mosaic_collect.export.compare import verify_export
 from mosaic_collect.export.npy import ExportReport, export_npy
 from mosaic_collect.inspect.summary import summarize
 from mosaic_collect.inspect.text import summary_text
-from mosaic_collect.replay import ReplayReport, replay_check
+from mosaic_collect.replay.check import ReplayReport, replay_check
+from mosaic_collect.replay.policy import recorded_policy
 from mosaic_collect.text import size_of, table
 from mosaic_collect.verify import VerifyReport, verify_store
 from mosaic_collect.writer import TrajectoryWriter

@@ -10,7 +10,7 @@ import pytest
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError
-from mosaic_collect.replay import replay_check
+from mosaic_collect.replay.check import replay_check
 from tests import helpers
 from tests.sim import mjlab_case
 from tests.sim.mjlab_case import EXPERT, ROWS, make_case
@@ -33,7 +33,7 @@ def policy(store: str) -> Any:
 
 
 def load(store: str, checkpoint: str) -> Any:
-    from mosaic_collect.adapters.recorded import recorded_policy
+    from mosaic_collect.replay.policy import recorded_policy
 
     return recorded_policy(TrajectoryDataset(store), checkpoint)
 

@@ -12,8 +12,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
-from mosaic_collect.adapters.protocol import Policy, Simulation  # noqa: E402
-from mosaic_collect.replay import replay_check  # noqa: E402
+from mosaic_collect.collection.protocols import Policy, Simulation  # noqa: E402
+from mosaic_collect.replay.check import replay_check  # noqa: E402
 from mosaic_collect.rollout import (  # noqa: E402
     EpisodeAccount,
     collect,

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.protocol import Observations, PolicyOutput, StepResult
+from mosaic_collect.collection.protocols import Observations, PolicyOutput, StepResult
 from mosaic_collect.schema import Field, Schema
 
 OBS_DIM, ACTION_DIM, STUDENT_DIM = 4, 2, 3

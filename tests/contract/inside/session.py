@@ -18,7 +18,7 @@ from mosaic_collect.adapters.isaaclab_cfg import (
     prepare_env_cfg,
     prepare_motion_cfg,
 )
-from mosaic_collect.adapters.protocol import Observations, PolicyOutput
+from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.motions import MotionQueue
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg
 

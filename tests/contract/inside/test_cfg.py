@@ -18,7 +18,7 @@ from mosaic_collect.adapters.isaaclab_cfg import (
     prepare_motion_cfg,
 )
 from mosaic_collect.adapters.isaaclab_motion import MotionAccount, loaded_motions
-from mosaic_collect.adapters.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.errors import InputError
 from mosaic_collect.motions import Motion, MotionQueue
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg, write_motions

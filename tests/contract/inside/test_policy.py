@@ -9,9 +9,9 @@ from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.isaaclab import MotionOptions, collect_motions
-from mosaic_collect.adapters.rsl_rl import load_policy
-from mosaic_collect.adapters.runners import quiet
-from mosaic_collect.replay import replay_check
+from mosaic_collect.adapters.rsl_rl.load import load_policy
+from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.replay.check import replay_check
 from tests.adapters.inside.toy import config
 from tests.contract.inside.session import toy_env
 from tests.contract.inside.toy import write_motions

@@ -13,7 +13,7 @@ import torch
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.adapters.runners import quiet
+from mosaic_collect.adapters.rsl_rl.runners import quiet
 from mosaic_collect.cli import main
 from tests.contract.inside.session import toy_env
 from tests.contract.inside.toy import write_motions

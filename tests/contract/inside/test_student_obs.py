@@ -14,7 +14,7 @@ from mosaic_collect.adapters.isaaclab_cfg import (
     prepare_env_cfg,
     prepare_motion_cfg,
 )
-from mosaic_collect.adapters.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.errors import InputError
 from mosaic_collect.student_obs import StudentObsBuilder, create_student_obs_builder_from_env_cfg
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg, write_motions

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.protocol import Policy
-from mosaic_collect.adapters.rsl_rl import load_policy
-from mosaic_collect.adapters.shapes_only import shapes_only
+from mosaic_collect.adapters.rsl_rl.load import load_policy
+from mosaic_collect.adapters.rsl_rl.shapes_only import shapes_only
 from mosaic_collect.checks import whole
+from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 import math
@@ -13,6 +14,23 @@ from mosaic_collect.errors import InputError, MissingDependencyError
 
 _YAML = (".yaml", ".yml")
 _TUPLE = "tag:yaml.org,2002:python/tuple"  # as training scripts dump tuples
+
+
+def config_dict(runner_cfg: Any) -> dict[str, Any]:
+    """A deep copy as a dict: runners take keys out of what they are given.
+
+    Raises:
+        InputError: Neither a mapping nor a config object.
+    """
+    if isinstance(runner_cfg, Mapping):
+        return copy.deepcopy(dict(runner_cfg))
+    if callable(getattr(runner_cfg, "to_dict", None)):
+        return copy.deepcopy(dict(runner_cfg.to_dict()))
+    if dataclasses.is_dataclass(runner_cfg) and not isinstance(runner_cfg, type):
+        return dataclasses.asdict(runner_cfg)
+    raise InputError(
+        f"runner_cfg: expected a dict or a config object, got {type(runner_cfg).__name__}"
+    )
 
 
 def json_safe(value: Any) -> Any:

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mosaic_collect.adapters.protocol import Policy
+from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
-from mosaic_collect.inspect.differences import TOLERANCE, Differences, check_tolerance
+from mosaic_collect.replay.differences import TOLERANCE, Differences, check_tolerance
 
 _NEEDED = ("observations", "action_mean", "action_sigma")
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError, MissingDependencyError
-from mosaic_collect.inspect.differences import Differences
+from mosaic_collect.replay.differences import Differences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mosaic_collect.inspect.differences import MOST_BINS, Differences
+from mosaic_collect.replay.differences import MOST_BINS, Differences
 
 NONE = np.zeros(0)
 

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.protocol import Observations, StepResult
+from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.errors import InputError
 
-POLICY = "policy"  # where the actor's tensor goes if a tuple's extras do not have it
+POLICY = "policy"  # what rsl_rl 2.x calls the actor's observations, its tuple's first tensor
 
 
 class VecEnvSimulation:

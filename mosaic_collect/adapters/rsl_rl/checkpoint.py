@@ -12,7 +12,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,8 +60,8 @@ class Checkpoint:
         """One of its state dicts; empty if it has none of that name."""
         return dict(self.content.get(name) or {})
 
-    def require(self, families: Collection[str], reader: str) -> None:
-        """Refuse a checkpoint of another family.
+    def require(self, families: Sequence[str]) -> None:
+        """Refuse a checkpoint of another family than these, of which the reader's own is first.
 
         Raises:
             InputError: Naming the keys found and expected.
@@ -74,7 +74,7 @@ class Checkpoint:
             )
             raise InputError(
                 f"checkpoint {self.path} was written by rsl_rl {self.family} and does not load "
-                f"into {reader}; found {found}; expected {_expected(families)}"
+                f"into rsl_rl {families[0]}; found {found}; expected {_expected(families)}"
             )
 
 
@@ -117,7 +117,7 @@ def _family(path: str, content: Any) -> str:
     )
 
 
-def _expected(families: Collection[str]) -> str:
+def _expected(families: Sequence[str]) -> str:
     keys = {
         RSL2: "model_state_dict with obs_norm_state_dict beside it",
         RSL3: "model_state_dict with actor_obs_normalizer.* in it",

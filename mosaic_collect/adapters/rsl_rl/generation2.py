@@ -1,38 +1,39 @@
-"""Policies of rsl_rl 2.x, MOSAIC's fork among them: one tensor, normalised by the caller."""
+"""rsl_rl 2.x, MOSAIC's fork among them: one tensor, normalised by the caller."""
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.actor_critic import ActorCriticPolicy, load_actor
-from mosaic_collect.adapters.checkpoint import RSL2, RSL23, Checkpoint
-from mosaic_collect.adapters.runners import build_runner, config_dict, loading, trained_shapes
+from mosaic_collect.adapters.rsl_rl.actor import Actor, trained_shapes
+from mosaic_collect.adapters.rsl_rl.actor_critic import forward, load_actor
+from mosaic_collect.adapters.rsl_rl.checkpoint import RSL2, RSL23, Checkpoint
+from mosaic_collect.adapters.rsl_rl.runners import loading
+from mosaic_collect.adapters.rsl_rl.vec_env import POLICY
 from mosaic_collect.errors import InputError
 
-GROUP = "policy"  # what these versions call the actor's observations
+
+def families(runner_class: type[Any] | None) -> tuple[str, ...]:
+    """See ``load.Generation``, as for all functions here."""
+    return RSL2, RSL23
 
 
-def load_policy(
-    env: Any,
-    runner_cfg: Any,
-    checkpoint_path: str | os.PathLike[str],
-    device: Any = "cpu",
-    runner_class: type[Any] | None = None,
-    deterministic: bool = True,
-) -> ActorCriticPolicy:
-    """The actor of a checkpoint; arguments and errors as ``rsl_rl.load_policy``'s.
+def prepare(config: dict[str, Any]) -> dict[str, Any]:
+    """Without what MOSAIC's fork does for training only."""
+    config["reset_noise_std_on_resume"] = False  # it would replace the trained sigma
+    if "expert_trajectory_path" in config.get("algorithm", {}):
+        config["algorithm"]["expert_trajectory_path"] = None  # it would load the file, to no end
+    return config
+
+
+def actor(runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
+    """The actor behind the runner's normaliser.
 
     Raises:
         InputError: Besides: the config has a normaliser and the checkpoint none, or the other way;
             or the actor needs MOSAIC's velocity estimator, whose output is not an observation.
     """
-    checkpoint = Checkpoint.read(checkpoint_path)
-    checkpoint.require((RSL2, RSL23), "rsl_rl 2.x")
-    config = _for_acting(config_dict(runner_cfg))
-    runner = build_runner(env, config, device, runner_class)
     if getattr(runner.alg, "use_estimate_ref_vel", False):
         raise InputError("runner_cfg: an actor with use_estimate_ref_vel is not supported")
     module = runner.alg.policy
@@ -44,17 +45,12 @@ def load_policy(
         load_actor(module, checkpoint)
         _load_normalizer(runner.obs_normalizer, checkpoint)
     normalizer = runner.obs_normalizer.eval()  # in training mode it would learn what it is shown
-    return ActorCriticPolicy(
-        module, trained_shapes(runner, [GROUP]), lambda rows: normalizer(rows[GROUP]), deterministic
+    return Actor(
+        module,
+        trained_shapes(runner, [POLICY]),
+        lambda rows: forward(module, normalizer(rows[POLICY])),
+        deterministic,
     )
-
-
-def _for_acting(config: dict[str, Any]) -> dict[str, Any]:
-    """Without what MOSAIC's fork does for training only."""
-    config["reset_noise_std_on_resume"] = False  # it would replace the trained sigma
-    if "expert_trajectory_path" in config.get("algorithm", {}):
-        config["algorithm"]["expert_trajectory_path"] = None  # it would load the file, to no end
-    return config
 
 
 def _is_nested(checkpoint: Checkpoint) -> bool:

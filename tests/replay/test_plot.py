@@ -13,8 +13,8 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from mosaic_collect.errors import InputError, MissingDependencyError
-from mosaic_collect.inspect.differences import Differences
-from mosaic_collect.inspect.replay_plot import check_picture, plot_replay, replay_figure
+from mosaic_collect.replay.differences import Differences
+from mosaic_collect.replay.plot import check_picture, plot_replay, replay_figure
 
 TOLERANCE = 1e-5
 

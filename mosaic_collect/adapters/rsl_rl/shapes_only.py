@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.rsl_rl import generation
-from mosaic_collect.adapters.rsl_rl2 import GROUP
+from mosaic_collect.adapters.rsl_rl import generation2
+from mosaic_collect.adapters.rsl_rl.load import generation
+from mosaic_collect.adapters.rsl_rl.vec_env import POLICY
 from mosaic_collect.errors import InputError, MissingDependencyError
 
 
@@ -25,11 +26,11 @@ def shapes_only(num_envs: int, widths: Mapping[str, int], num_actions: int, devi
         InputError: rsl_rl 2.x is installed, whose actors read one group, and it is not among these.
         MissingDependencyError: rsl_rl is not installed.
     """
-    tuples = generation() == "rsl_rl2"
-    if tuples and GROUP not in widths:
-        raise InputError(f"groups: rsl_rl 2.x reads {GROUP!r}, got {', '.join(widths)}")
+    tuples = generation() is generation2
+    if tuples and POLICY not in widths:
+        raise InputError(f"groups: rsl_rl 2.x reads {POLICY!r}, got {', '.join(widths)}")
     zeros = {name: torch.zeros(num_envs, width, device=device) for name, width in widths.items()}
-    observed = (zeros[GROUP], {"observations": zeros}) if tuples else _tensordict(zeros, num_envs)
+    observed = (zeros[POLICY], {"observations": zeros}) if tuples else _tensordict(zeros, num_envs)
     from rsl_rl.env import VecEnv
 
     class ShapesOnly(VecEnv):  # type: ignore[misc]

@@ -12,9 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
-from mosaic_collect.adapters.protocol import PolicyOutput  # noqa: E402
+from mosaic_collect.collection.protocols import PolicyOutput  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
-from mosaic_collect.replay import replay_check  # noqa: E402
+from mosaic_collect.replay.check import replay_check  # noqa: E402
 from mosaic_collect.rollout import collect, teacher_rows  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.sim import toys  # noqa: E402
