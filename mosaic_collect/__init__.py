@@ -9,15 +9,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosaic_collect.collector import ExpertTrajectoryCollector
     from mosaic_collect.dataset import TrajectoryDataset
     from mosaic_collect.export import ExportReport, export_npy
     from mosaic_collect.importing import ImportReport, import_npy
-    from mosaic_collect.schema import Field, Schema
-    from mosaic_collect.student_obs import (
+    from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector
+    from mosaic_collect.mosaic.student_obs import (
         StudentObsBuilder,
         create_student_obs_builder_from_env_cfg,
     )
+    from mosaic_collect.schema import Field, Schema
     from mosaic_collect.writer import TrajectoryWriter, WriterStats
 
 __version__ = "0.1.0"
@@ -37,16 +37,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "ExpertTrajectoryCollector": "mosaic_collect.collector",
+    "ExpertTrajectoryCollector": "mosaic_collect.mosaic.collector",
     "ExportReport": "mosaic_collect.export",
     "Field": "mosaic_collect.schema",
     "ImportReport": "mosaic_collect.importing",
     "Schema": "mosaic_collect.schema",
-    "StudentObsBuilder": "mosaic_collect.student_obs",
+    "StudentObsBuilder": "mosaic_collect.mosaic.student_obs",
     "TrajectoryDataset": "mosaic_collect.dataset",
     "TrajectoryWriter": "mosaic_collect.writer",
     "WriterStats": "mosaic_collect.writer",
-    "create_student_obs_builder_from_env_cfg": "mosaic_collect.student_obs",
+    "create_student_obs_builder_from_env_cfg": "mosaic_collect.mosaic.student_obs",
     "export_npy": "mosaic_collect.export",
     "import_npy": "mosaic_collect.importing",
 }

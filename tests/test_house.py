@@ -34,17 +34,20 @@ RINGS = (
     CORE,
     ("export",),
     ("inspect", "importing"),
-    (
-        *("motions", "history", "observation_terms", "student_obs"),
-        *("collector_files", "collector", "adapters", "rollout"),
-    ),
-    ("collecting", "replay"),
+    ("collection", "mosaic", "adapters"),
+    ("replay",),
     ("commands", "demo"),
     ("cli", "__main__"),
 )
 #: Who may import torch at import time. The core's only such module is loaded for a device.
-TORCH = ("cuda_staging", "adapters", "collector", "collector_files", "student_obs", "history")
-TORCH += ("observation_terms", "rollout", "replay")
+TORCH = (
+    "cuda_staging",
+    "adapters",
+    "collection.rollout",
+    "collection.trackers",
+    "mosaic",
+    "replay",
+)
 #: Who may import what else at import time, beyond the standard library and ``DEPENDENCIES``.
 SIMULATORS = {"mjlab", "mujoco", "warp", "isaaclab", "isaaclab_rl", "rsl_rl", "tensordict"}
 WITH_SIMULATORS = ("adapters.mjlab", "adapters.isaaclab", "demo.motion")
@@ -53,7 +56,7 @@ DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 OPTIONAL = {
     "zarr": ("dataset",),
     "xarray": ("dataset",),
-    "torch": ("devices", "collecting"),
+    "torch": ("devices",),
     "matplotlib": ("inspect",),
     "yaml": ("adapters.runner_cfg",),
 }
