@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosaic_collect.collector import ExpertTrajectoryCollector as ExpertTrajectoryCollector
+    from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector as ExpertTrajectoryCollector
     from mosaic_collect.dataset import TrajectoryDataset as TrajectoryDataset
     from mosaic_collect.errors import (
         ClosedError as ClosedError,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from mosaic_collect.replay.check import ReplayReport as ReplayReport, replay_check as replay_check
     from mosaic_collect.schema import Field as Field, Schema as Schema
     from mosaic_collect.signals import termination_as_exit as termination_as_exit
-    from mosaic_collect.student_obs import (
+    from mosaic_collect.mosaic.student_obs import (
         StudentObsBuilder as StudentObsBuilder,
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
     )
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 #: Modules, and the public names of each: above, for type checkers, and here, for Python.
 _NAMES = {
-    "collector": "ExpertTrajectoryCollector",
+    "mosaic.collector": "ExpertTrajectoryCollector",
     "dataset": "TrajectoryDataset",
     "errors": "ClosedError CorruptExportError CorruptStoreError ExportError IncompleteStoreError "
     "InputError MissingDependencyError MosaicCollectError NewerFormatError NonFiniteError "
@@ -64,7 +64,7 @@ _NAMES = {
     "replay.check": "ReplayReport replay_check",
     "schema": "Field Schema",
     "signals": "termination_as_exit",
-    "student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
+    "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
     "trajectories": "truncated_ids",
     "verify": "VerifyReport verify_store",
     "writer": "TrajectoryWriter WriterStats",

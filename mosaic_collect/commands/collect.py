@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
 
-from tqdm import tqdm
-
+from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.commands.shared import interrupted_text, number_or_auto
 from mosaic_collect.encoder_process import ENCODE_IN
 from mosaic_collect.errors import MissingDependencyError
 from mosaic_collect.signals import termination_as_exit
-
-if TYPE_CHECKING:
-    from mosaic_collect.writer import TrajectoryWriter
 
 NAME = "collect"
 HELP = "Run an rsl_rl checkpoint in a simulated task and record it into a store."
@@ -32,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--checkpoint", required=True, help="an rsl_rl checkpoint of the policy")
     parser.add_argument("--output", required=True, help="the store")
     parser.add_argument("--max-steps", type=int, required=True, help="steps of the store in all")
-    parser.add_argument("--motion", help="a motion .npz, or a folder of them")
+    parser.add_argument("--motion", help="a motion .npz, or a folder of them, at any depth")
     parser.add_argument("--num-envs", type=int, help="environments; default 64, or the store's")
     parser.add_argument(
         "--passes", type=int, help="trajectories of each motion; default: go round to --max-steps"
@@ -59,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Collect with a progress bar."""
     try:
-        from mosaic_collect.collecting import CollectOptions, run_collect
+        from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
     except ImportError as error:
         raise MissingDependencyError(
             f"collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]' ({error})"
@@ -96,28 +90,3 @@ def run(arguments: argparse.Namespace) -> bool:
     ends = f"{result.completed:,} trajectories reached their motion's end, {result.fell:,} did not"
     print(f"{options.output}: {result.num_steps:,} steps" + (f"; {ends}" if options.motion else ""))
     return True
-
-
-class ProgressBar:
-    """Steps, env-steps/s, MB/s in and on disk, and the share of time stalled, on stderr."""
-
-    def __init__(self, max_steps: int) -> None:
-        self._bar: Any = tqdm(total=max_steps, unit="step", desc="collect", disable=None)
-
-    def __enter__(self) -> Callable[[TrajectoryWriter], None]:
-        return self._show
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.close()
-
-    def _show(self, writer: TrajectoryWriter) -> None:
-        self._bar.update(writer.num_steps - self._bar.n)
-        stats = writer.stats
-        seconds = max(stats.seconds, 1e-9)
-        self._bar.set_postfix_str(
-            f"{stats.steps * writer.num_envs / seconds:,.0f} env-steps/s, "
-            f"{stats.raw_nbytes / seconds / 1e6:.1f} MB/s in, "
-            f"{stats.stored_nbytes / seconds / 1e6:.1f} MB/s on disk, "
-            f"{stats.stalled_seconds / seconds:.1%} stalled",
-            refresh=False,
-        )

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.adapters.isaaclab_checkpoint import newest_checkpoint, wandb_run
-from mosaic_collect.adapters.isaaclab_cli import (
+from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
+from mosaic_collect.adapters.isaaclab.flags import (
     Plan,
     add_arguments,
-    motion_files,
     optional,
 )
+from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
 
 

@@ -77,7 +77,7 @@ def test_what_upstreams_collector_saves(npy: str, made: str, masked: bool) -> No
     """And its export holds the valid rows of it."""
     import torch
 
-    from tests.drop_in.upstream import UpstreamCollector
+    from tests.mosaic.upstream import UpstreamCollector
 
     data = files.grid(masked=masked)
     collector = UpstreamCollector(obs_dim=3, action_dim=2, student_obs_dim=5)

@@ -13,11 +13,11 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.protocols import PolicyOutput  # noqa: E402
+from mosaic_collect.collection.rollout import collect, teacher_rows  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
-from mosaic_collect.rollout import collect, teacher_rows  # noqa: E402
 from tests import helpers  # noqa: E402
-from tests.sim import toys  # noqa: E402
+from tests.collection import toys  # noqa: E402
 
 EPISODES = ((5, 2, 4), (3, 3), (6,))
 Rows = dict[str, np.ndarray]
@@ -28,7 +28,7 @@ def recorded(store: str) -> str:
     simulation = toys.ToySimulation(EPISODES)
     with helpers.open_writer(store, 3, toys.SCHEMA) as writer:
         rows = teacher_rows(tuple(toys.GROUPS), "student")
-        collect(simulation, toys.ToyPolicy(), writer, rows, toys.ToyAccount(simulation), 100)
+        collect(simulation, toys.ToyPolicy(), writer, rows, toys.ToyTracker(simulation), 100)
     return store
 
 
@@ -251,7 +251,7 @@ def test_a_recurrent_policy_is_told_where_trajectories_begin(store: str) -> None
     simulation = toys.ToySimulation(EPISODES)
     with helpers.open_writer(store, 3, toys.SCHEMA) as writer:
         rows = teacher_rows(tuple(toys.GROUPS), "student")
-        collect(simulation, Counting(3), writer, rows, toys.ToyAccount(simulation), 100)
+        collect(simulation, Counting(3), writer, rows, toys.ToyTracker(simulation), 100)
     assert replay_check(store, Counting(3), toys.GROUPS).ok
     late = Counting(3)
     late.reset = lambda dones: None

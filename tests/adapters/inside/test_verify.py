@@ -19,9 +19,8 @@ from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.cli import main
-from mosaic_collect.errors import InputError
-from mosaic_collect.replay.policy import recorded_policy
-from mosaic_collect.rollout import EpisodeAccount, collect, teacher_rows
+from mosaic_collect.collection.rollout import collect, teacher_rows
+from mosaic_collect.collection.trackers import EveryEpisode
 from tests.adapters.inside import recording
 from tests.adapters.inside.recording import VALID, record
 from tests.adapters.inside.toy import GENERATION, ToyEnv, config, train
@@ -288,11 +287,11 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
     with TrajectoryWriter(
         store, schema, env.num_envs, buffer_mb=1, metadata={"runner_cfg": told}
     ) as writer:
-        rows, account = (
+        rows, tracker = (
             teacher_rows(tuple(policy.shapes), None),
-            EpisodeAccount(4, torch.device("cpu")),
+            EveryEpisode(4, torch.device("cpu")),
         )
-        collect(VecEnvSimulation(env), policy, writer, rows, account, 20)
+        collect(VecEnvSimulation(env), policy, writer, rows, tracker, 20)
     code, said = verify(store, checkpoint)
     assert code == 2
     assert "--groups critic=WIDTH policy=WIDTH" in said

@@ -5,6 +5,7 @@ Tests with a number are of that fault of MOSAIC's script, as in the README's tab
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import torch
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.schema import ENDED, FAILED
 from mosaic_collect.verify import verify_store
-from tests.contract.inside.session import HISTORY, Session, run
+from tests.contract.inside.session import HISTORY, ORIGIN, Session, run
 from tests.contract.inside.toy import NOISE, write_motions
 
 LENGTHS = [6, 4, 9, 5, 7, 3, 8]
@@ -191,7 +192,7 @@ def test_a_resume_of_another_task_is_refused(tmp_path: Path) -> None:
     motions = write_motions(tmp_path / "motions", [3, 3])
     run(tmp_path, motions, num_envs=2, max_steps=1)
     with pytest.raises(StoreMismatchError, match="task: expected 'toy', got 'other'"):
-        run(tmp_path, motions, num_envs=2, resume=True, about={"task": "other"})
+        run(tmp_path, motions, num_envs=2, resume=True, origin=replace(ORIGIN, task="other"))
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.verify import verify_store
-from tests.sim import mjlab_case
+from tests.mjlab import case as mjlab_case
 
 pytestmark = mjlab_case.MARKS
 

@@ -1,32 +1,25 @@
 """Collecting MOSAIC's motions in an Isaac Lab environment; what the script does after its flags.
 
 Made for Isaac Lab 2.1 to 2.3 and its ``RslRlVecEnvWrapper``, of either rsl_rl generation. Nothing
-here imports Isaac Lab: it is handed an environment whose config ``isaaclab_cfg`` went over.
+here imports Isaac Lab: it is handed an environment whose config ``cfg`` went over.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from mosaic_collect.adapters.isaaclab_cfg import STUDENT
-from mosaic_collect.adapters.isaaclab_motion import MotionAccount, loaded_motions
-from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
-from mosaic_collect.collection.protocols import Policy
+from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
+from mosaic_collect.adapters.managed import ManagedSimulation
+from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.origin import Origin, refuse_changes
+from mosaic_collect.collection.record import GroupedPolicy, Watch, record
 from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.errors import InputError, StoreMismatchError
-from mosaic_collect.motions import MotionQueue
-from mosaic_collect.rollout import collect, collected_schema, teacher_rows
-from mosaic_collect.schema import Field, Schema
-from mosaic_collect.writer import TrajectoryWriter
+from mosaic_collect.errors import InputError
 
-MOTION_FIELDS = (
-    Field(name="motion_id", dtype="int32"),
-    Field(name="motion_frame", dtype="int32"),
-)
 _T = TypeVar("_T")
 
 
@@ -78,14 +71,13 @@ class MotionOptions:
 
 def collect_motions(
     env: Any,
-    policy: Policy,
+    policy: GroupedPolicy,
     store: str | os.PathLike[str],
     options: MotionOptions,
-    about: Mapping[str, Any],
+    origin: Origin,
     *,
-    notes: Mapping[str, Any] | None = None,
     resume: bool = False,
-    on_step: Callable[[TrajectoryWriter], object] | None = None,
+    on_step: Watch | None = None,
     **writer_options: Any,
 ) -> MotionQueue:
     """Record each motion once, from its first frame; commits and completes the store.
@@ -95,8 +87,7 @@ def collect_motions(
         policy: Loaded for it.
         store: Where to.
         options: Which motions.
-        about: Where the data come from, JSON; a resume must find the same in the store.
-        notes: More of it, which may differ.
+        origin: Where the data come from; a resume must find the same in the store.
         resume: Go on with the store; motions that it calls done are left out.
         on_step: Called with the writer after each step.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
@@ -106,68 +97,31 @@ def collect_motions(
 
     Raises:
         InputError: A bad option, or no motion is left to choose from.
-        StoreMismatchError: On resume, ``about`` differs.
+        StoreMismatchError: On resume, the store is of another origin.
         StoreError, WriteError: Of the writer.
     """
     known = TrajectoryDataset(store) if resume else None
-    told = known.metadata if known else {}
-    _refuse_changes(about, told)
-    unwrapped, simulation = env.unwrapped, VecEnvSimulation(env)
-    queue = MotionQueue(options.chosen(loaded_motions(unwrapped)), 1, told)
-    account = MotionAccount(
-        unwrapped, queue, options.steps_per_trajectory, _left(options.max_trajectories, queue)
+    refuse_changes(known, origin)
+    motions = options.chosen(loaded_motions(env.unwrapped))
+    queue = MotionQueue(motions, 1, known.metadata if known else {})
+    tracker = MosaicMotionTracker(
+        env.unwrapped, queue, options.steps_per_trajectory, _left(options.max_trajectories, queue)
     )
-    groups = tuple(policy.shapes) if hasattr(policy, "shapes") else ("policy",)
-    dims = {n: int(d[0]) for n, d in unwrapped.observation_manager.group_obs_dim.items()}
-    student = STUDENT if STUDENT in dims else None
-    with TrajectoryWriter(
+    record(
+        ManagedSimulation(env),
+        policy,
+        tracker,
         store,
-        collected_schema(_schema(dims, groups, student, simulation.num_actions), known),
-        simulation.num_envs,
-        device=simulation.device,
-        metadata={
-            **about,
-            **(notes or {}),
-            "groups": {name: dims[name] for name in groups},
-            **queue.ledger(),
-        },
-        resume=resume,
+        origin,
+        options.max_steps or sys.maxsize,
+        known,
+        on_step,
         **writer_options,
-    ) as writer:
-        collect(
-            simulation,
-            policy,
-            writer,
-            teacher_rows(groups, student),
-            account,
-            options.max_steps or sys.maxsize,
-            on_step=None if on_step is None else lambda: on_step(writer),
-        )
-    return queue
-
-
-def _schema(
-    dims: Mapping[str, int], groups: tuple[str, ...], student: str | None, num_actions: int
-) -> Schema:
-    return Schema.mosaic(
-        obs_dim=sum(dims[group] for group in groups),
-        action_dim=num_actions,
-        student_obs_dim=dims[student] if student else None,
-        extra=MOTION_FIELDS,
     )
+    return queue
 
 
 def _left(max_trajectories: int | None, queue: MotionQueue) -> int | None:
     if max_trajectories is None:
         return None
     return max(max_trajectories - queue.completed - queue.fell, 0)
-
-
-def _refuse_changes(about: Mapping[str, Any], told: Mapping[str, Any]) -> None:
-    changed = [
-        f"{name}: expected {told[name]!r}, got {value!r}"
-        for name, value in about.items()
-        if name in told and told[name] != value
-    ]
-    if changed:
-        raise StoreMismatchError(f"the store was collected otherwise: {'; '.join(changed)}")

@@ -16,10 +16,10 @@ import pytest
 import torch
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.collector import ExpertTrajectoryCollector
 from mosaic_collect.errors import InputError
+from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector
 from tests import helpers
-from tests.drop_in.upstream import UpstreamCollector
+from tests.mosaic.upstream import UpstreamCollector
 
 N, OBS, ACT, STUDENT = 4, 5, 3, 7
 
@@ -34,7 +34,7 @@ def add(collector: Any, step: int, **more: Any) -> None:
 
 KILLED = """
 import os, sys, torch
-from mosaic_collect.collector import ExpertTrajectoryCollector
+from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector
 collector = ExpertTrajectoryCollector(1000, 8, store=sys.argv[1], buffer_mb=1)
 for step in range(400):
     collector.add_step(torch.full((4, 1000), float(step)), torch.zeros(4, 8))
@@ -145,6 +145,6 @@ def test_each_fault_of_the_readmes_table_has_a_test() -> None:
     root = Path(helpers.REPO)
     table = re.findall(r"^\| (\d+) \|", (root / "README.md").read_text(), re.M)
     assert table == [str(number) for number in range(1, 13)]
-    files = [*(root / "tests/drop_in").glob("*.py"), *(root / "tests/contract").rglob("*.py")]
+    files = [*(root / "tests/mosaic").glob("*.py"), *(root / "tests/contract").rglob("*.py")]
     tested = {n for file in files for n in re.findall(r"^def test_(\d+)_", file.read_text(), re.M)}
     assert tested == set(table)

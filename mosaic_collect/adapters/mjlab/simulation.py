@@ -19,15 +19,20 @@ from mjlab.managers.termination_manager import TerminationTermCfg
 from mjlab.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
 from mjlab.tasks.registry import list_tasks, load_env_cfg, load_rl_cfg
 
-from mosaic_collect.adapters.mjlab_motion import QueuedMotionCommand, queued_cfg
+from mosaic_collect.adapters.managed import ManagedSimulation
+from mosaic_collect.adapters.mjlab.motion import (
+    QueuedMotionCommand,
+    QueuedMotionTracker,
+    queued_cfg,
+)
 from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.runners import quiet
-from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
 from mosaic_collect.errors import InputError
-from mosaic_collect.motions import MotionQueue
 
-STUDENT = "student"
 #: Terms that a robot cannot measure without an estimator, so a student does without them.
 UNMEASURED = ("motion_anchor_pos_b", "base_lin_vel")
 _MOTION = "motion"
@@ -58,8 +63,8 @@ class MjlabOptions:
     student_drop: tuple[str, ...] = UNMEASURED
 
 
-class MjlabSimulation(VecEnvSimulation):
-    """An mjlab task as ``mosaic_collect.collection.protocols.Simulation``.
+class MjlabSimulation(ManagedSimulation):
+    """An mjlab task as ``mosaic_collect.collection.record.GroupedSimulation``.
 
     Args:
         options: How to make it.
@@ -75,21 +80,15 @@ class MjlabSimulation(VecEnvSimulation):
         cfg = _env_cfg(options, queue)
         with quiet():  # mjlab tells its managers' tables on stdout
             super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=options.device)))
-        self.command: QueuedMotionCommand | None = None
-        if queue is not None:
-            self.command = self.env.unwrapped.command_manager.get_term(_MOTION)
-            self.command.attach(queue)
+        self._queue = queue
 
-    @property
-    def group_dims(self) -> dict[str, int]:
-        """Width of each observation group."""
-        dims = self.env.unwrapped.observation_manager.group_obs_dim
-        return {name: int(shape[0]) for name, shape in dims.items() if len(shape) == 1}
-
-    @property
-    def runner_cfg(self) -> dict[str, Any]:
-        """The task's own training config, for an rsl_rl runner."""
-        return dataclasses.asdict(load_rl_cfg(self.options.task))
+    def tracker(self) -> EpisodeTracker:
+        """Of its episodes; its environments get the queue's motions from their next reset on."""
+        if self._queue is None:
+            return EveryEpisode(self.num_envs, self.device)
+        command: QueuedMotionCommand = self.env.unwrapped.command_manager.get_term(_MOTION)
+        command.queue = self._queue
+        return QueuedMotionTracker(command)
 
     def policy(self, checkpoint: str) -> Actor:
         """The checkpoint's actor, acting by its mean.
@@ -98,12 +97,27 @@ class MjlabSimulation(VecEnvSimulation):
             InputError: The checkpoint is not of this task's policy.
         """
         device = self.options.device
-        return load_policy(self.env, self.runner_cfg, checkpoint, device, MjlabOnPolicyRunner)
+        config = runner_cfg(self.options.task)
+        return load_policy(self.env, config, checkpoint, device, MjlabOnPolicyRunner)
+
+
+def runner_cfg(task: str) -> dict[str, Any]:
+    """A task's own training config, for an rsl_rl runner.
+
+    Raises:
+        InputError: No such task.
+    """
+    _check_task(task)
+    return dataclasses.asdict(load_rl_cfg(task))
+
+
+def _check_task(task: str) -> None:
+    if task not in list_tasks():
+        raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {task!r}")
 
 
 def _env_cfg(options: MjlabOptions, queue: MotionQueue | None) -> Any:
-    if options.task not in list_tasks():
-        raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {options.task!r}")
+    _check_task(options.task)
     cfg = load_env_cfg(options.task, play=True)  # no pushes, starts on the reference
     cfg.scene.num_envs = options.num_envs
     cfg.seed = options.seed
@@ -119,15 +133,14 @@ def _set_motion(cfg: Any, task: str, queue: MotionQueue | None) -> None:
     if tracks != (queue is not None):
         raise InputError(f"motion: {task} {'needs motions' if tracks else 'takes no motion'}")
     if queue is not None:
-        cfg.commands[_MOTION] = queued_cfg(cfg.commands[_MOTION], queue.present[0].path)
+        # A copy: the wrapper resets once when it is made, and what that draws is not recorded.
+        cfg.commands[_MOTION] = queued_cfg(cfg.commands[_MOTION], queue.copy())
         # Computed before the command advances, so the environment is still on the last frame.
         cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
 
 
 def _motion_end(env: Any) -> torch.Tensor:
     command: QueuedMotionCommand = env.command_manager.get_term(_MOTION)
-    if not hasattr(command, "queue"):
-        return torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
     return command.at_end()
 
 

@@ -11,7 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.student_obs import StudentObsBuilder, create_student_obs_builder_from_env_cfg
+from mosaic_collect.mosaic.student_obs import (
+    StudentObsBuilder,
+    create_student_obs_builder_from_env_cfg,
+)
 
 N = 3
 DIMS = {"command": 2, "joint_pos": 3, "clock": 1}

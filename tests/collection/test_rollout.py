@@ -13,17 +13,17 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.protocols import Policy, Simulation  # noqa: E402
-from mosaic_collect.replay.check import replay_check  # noqa: E402
-from mosaic_collect.rollout import (  # noqa: E402
-    EpisodeAccount,
+from mosaic_collect.collection.rollout import (  # noqa: E402
     collect,
     collected_schema,
     teacher_rows,
 )
+from mosaic_collect.collection.trackers import EveryEpisode  # noqa: E402
+from mosaic_collect.replay.check import replay_check  # noqa: E402
 from mosaic_collect.schema import FAILED, TRAJECTORY_END  # noqa: E402
 from mosaic_collect.verify import verify_store  # noqa: E402
 from tests import helpers  # noqa: E402
-from tests.sim import toys  # noqa: E402
+from tests.collection import toys  # noqa: E402
 
 EPISODES = ((5, 2, 4), (3, 3), (6,), ())
 
@@ -36,7 +36,7 @@ class Recorded:
         on_step = options.pop("on_step", None)
         self.simulation = toys.ToySimulation(episodes, falls)
         self.policy = toys.ToyPolicy()
-        self.account = toys.ToyAccount(self.simulation)
+        self.tracker = toys.ToyTracker(self.simulation)
         options = {"schema": toys.SCHEMA, "num_envs": len(episodes), **options}
         with helpers.open_writer(store, **options) as writer:
             self.writer = writer
@@ -46,7 +46,7 @@ class Recorded:
                 self.policy,
                 writer,
                 rows,
-                self.account,
+                self.tracker,
                 max_steps,
                 on_step=None if on_step is None else lambda: on_step(self),
             )
@@ -98,7 +98,7 @@ def test_observations_are_worked_out_once_a_step(store: str) -> None:
     assert made.simulation.resets == 1
     assert made.simulation.computed == steps + 1
     assert len(made.policy.seen) == steps, "one forward a step"
-    assert len(made.account.settled) == steps
+    assert len(made.tracker.settled) == steps
 
 
 def test_masks_motions_and_frames(store: str) -> None:
@@ -185,11 +185,11 @@ def test_all_idle_from_the_start(store: str) -> None:
 def test_the_policy_forgets_whoever_was_reset(store: str) -> None:
     """Idle environments, too: they are reset like any other."""
     made = Recorded(store)
-    for told, (dones, _) in zip(made.policy.told, made.account.settled, strict=True):
+    for told, (dones, _) in zip(made.policy.told, made.tracker.settled, strict=True):
         assert told == np.flatnonzero(dones).tolist()
 
 
-def test_the_accounts_words_are_committed_with_the_steps(store: str) -> None:
+def test_the_trackers_words_are_committed_with_the_steps(store: str) -> None:
     def stop(made: Recorded) -> None:
         if made.writer.num_steps == 7:
             raise KeyboardInterrupt
@@ -226,7 +226,7 @@ def test_an_interrupt_leaves_all_added_steps(store: str, steps: int) -> None:
 def test_an_interrupt_anywhere_leaves_whole_steps(
     store: str, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
-    home = {"act": toys.ToyPolicy, "step": toys.ToySimulation, "settle": toys.ToyAccount}[where]
+    home = {"act": toys.ToyPolicy, "step": toys.ToySimulation, "settle": toys.ToyTracker}[where]
     real, calls = getattr(home, where), []
 
     def interrupted(*args):
@@ -264,7 +264,7 @@ def test_without_motions_everyone_is_at_work(store: str) -> None:
             toys.ToyPolicy(),
             writer,
             teacher_rows(tuple(toys.GROUPS), None),
-            EpisodeAccount(2, simulation.device),
+            EveryEpisode(2, simulation.device),
             4,
         )
     dataset = TrajectoryDataset(store)

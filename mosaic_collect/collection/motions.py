@@ -10,8 +10,9 @@ from __future__ import annotations
 import hashlib
 import heapq
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
@@ -53,19 +54,30 @@ class Motion:
         return cls(path, file_sha256(path), frames)
 
 
-def find_motions(path: str) -> list[Motion]:
-    """The motion of a file, or all ``.npz`` motions of a folder, by name; twins only once.
+def motion_files(path: str) -> list[str]:
+    """A motion file, or all ``.npz`` files of a folder and the folders in it, sorted by path.
 
     Raises:
         InputError: There is none.
     """
-    paths = [path]
-    if os.path.isdir(path):
-        paths = sorted(os.path.join(path, n) for n in os.listdir(path) if n.endswith(".npz"))
-    if not paths:
-        raise InputError(f"{path}: expected motion files (*.npz), found none")
-    motions = {motion.sha256: motion for motion in reversed([Motion.read(p) for p in paths])}
-    return list(reversed(motions.values()))
+    folder = Path(path)
+    found = sorted(str(p) for p in folder.rglob("*.npz")) if folder.is_dir() else [path]
+    if not found or not os.path.exists(found[0]):
+        raise InputError(f"motion: expected .npz files at {path}, found none")
+    return found
+
+
+def read_motions(paths: Iterable[str]) -> list[Motion]:
+    """The motions of files, sorted by path; of twins the first.
+
+    Raises:
+        InputError: A file holds no motion.
+    """
+    motions: dict[str, Motion] = {}
+    for path in sorted(set(paths)):
+        motion = Motion.read(path)
+        motions.setdefault(motion.sha256, motion)
+    return list(motions.values())
 
 
 def file_sha256(path: str) -> str:
@@ -123,6 +135,10 @@ class MotionQueue:
     def present(self) -> list[Motion]:
         """Those of them whose files were given."""
         return [self._motions[index] for index in sorted(i for _count, i in self._heap)]
+
+    def copy(self) -> MotionQueue:
+        """Another queue of the same motions and counts, in which none is running."""
+        return MotionQueue(self.present, self._passes, self.ledger())
 
     def next(self) -> int:
         """The id of the motion to run next; -1 if none is left."""

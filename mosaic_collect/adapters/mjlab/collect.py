@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from mosaic_collect.adapters.mjlab import STUDENT, MjlabOptions, MjlabSimulation
-from mosaic_collect.adapters.mjlab_motion import MotionAccount
+import torch
+
+from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation, runner_cfg
+from mosaic_collect.collection.motions import (
+    MotionQueue,
+    missing_motions,
+    motion_files,
+    read_motions,
+)
+from mosaic_collect.collection.origin import Origin, file_identity, refuse_changes
+from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.metadata import COMPLETE
-from mosaic_collect.motions import MotionQueue, file_sha256, find_motions, missing_motions
-from mosaic_collect.rollout import EpisodeAccount, collect, collected_schema, teacher_rows
-from mosaic_collect.schema import Field, Schema
-from mosaic_collect.writer import TrajectoryWriter
 
-MOTION_FIELDS = (
-    Field(name="motion_id", dtype="int32"),
-    Field(name="motion_frame", dtype="int32"),
-)
 #: What a resume refuses to find changed, unless it is allowed by this name.
 PROTECTED = ("task", "checkpoint", "motions", "observations")
 
@@ -34,7 +34,7 @@ class CollectOptions:
         checkpoint: An rsl_rl checkpoint of its policy.
         output: The store.
         max_steps: Steps of the store in all.
-        motion: A motion file, or a folder of them; None for tasks without motions.
+        motion: A motion file, or a folder of them at any depth; None for tasks without motions.
         num_envs: Environments; None: the store's on resume, else 64.
         passes: Trajectories of each motion; None: go round until ``max_steps``.
         resume: Go on with the store.
@@ -87,9 +87,6 @@ class CollectResult:
     fell: int
 
 
-Watch = Callable[[TrajectoryWriter], object]
-
-
 def run_collect(options: CollectOptions, on_step: Watch | None = None) -> CollectResult:
     """Collect into a new or an unfinished store.
 
@@ -104,72 +101,30 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
     """
     _check(options)
     known = TrajectoryDataset(options.output) if options.resume else None
-    told = known.metadata if known else {}
-    queue = _queue(options, told)
+    queue = _queue(options, known.metadata if known else {})
     if known is not None and _is_done(known, options, queue):
         return CollectResult(known.num_steps, True, *_ends(queue))
-    if known is not None and known.num_envs:
-        _refuse_changes(_about(options, queue), told, options)
+    origin = _origin(options)
+    refuse_changes(known, origin, options.allow_changed)
     simulation = MjlabSimulation(_simulation_options(options, known), queue)
     try:
-        steps = _record(options, simulation, queue, known, on_step)
+        steps = record(
+            simulation,
+            simulation.policy(options.checkpoint),
+            simulation.tracker(),
+            options.output,
+            origin,
+            options.max_steps,
+            known,
+            on_step,
+            buffer_mb=options.buffer_mb,
+            compressor=options.compressor,
+            encode_in=options.encode_in,
+            checkpoint_seconds=options.checkpoint_seconds,
+        )
     finally:
         simulation.close()
     return CollectResult(steps, False, *_ends(queue))
-
-
-def _record(
-    options: CollectOptions,
-    simulation: MjlabSimulation,
-    queue: MotionQueue | None,
-    known: TrajectoryDataset | None,
-    on_step: Watch | None,
-) -> int:
-    policy = simulation.policy(options.checkpoint)
-    groups = {name: simulation.group_dims[name] for name in policy.shapes}
-    student = STUDENT if STUDENT in simulation.group_dims else None
-    about = {**_about(options, queue), "groups": groups, "runner_cfg": simulation.runner_cfg}
-    with TrajectoryWriter(
-        options.output,
-        collected_schema(_schema(simulation, groups, student, queue), known),
-        simulation.num_envs,
-        device=simulation.device,
-        buffer_mb=options.buffer_mb,
-        metadata={**about, **(queue.ledger() if queue else {})},
-        compressor=options.compressor,
-        encode_in=options.encode_in,
-        resume=options.resume,
-        checkpoint_seconds=options.checkpoint_seconds,
-    ) as writer:
-        account = (
-            EpisodeAccount(simulation.num_envs, simulation.device)
-            if simulation.command is None
-            else MotionAccount(simulation.command)
-        )
-        collect(
-            simulation,
-            policy,
-            writer,
-            teacher_rows(tuple(groups), student),
-            account,
-            options.max_steps,
-            on_step=None if on_step is None else lambda: on_step(writer),
-        )
-    return writer.num_steps
-
-
-def _schema(
-    simulation: MjlabSimulation,
-    groups: Mapping[str, int],
-    student: str | None,
-    queue: MotionQueue | None,
-) -> Schema:
-    return Schema.mosaic(
-        obs_dim=sum(groups.values()),
-        action_dim=simulation.num_actions,
-        student_obs_dim=simulation.group_dims[student] if student else None,
-        extra=MOTION_FIELDS if queue else (),
-    )
 
 
 def _check(options: CollectOptions) -> None:
@@ -187,7 +142,7 @@ def _check(options: CollectOptions) -> None:
 def _queue(options: CollectOptions, told: Mapping[str, Any]) -> MotionQueue | None:
     if options.motion is None:
         return None
-    motions = find_motions(options.motion)
+    motions = read_motions(motion_files(options.motion))
     gone = missing_motions(motions, told)
     if gone and "motions" not in options.allow_changed:
         raise StoreMismatchError(
@@ -209,59 +164,30 @@ def _ends(queue: MotionQueue | None) -> tuple[int, int]:
     return (queue.completed, queue.fell) if queue else (0, 0)
 
 
-def _about(options: CollectOptions, queue: MotionQueue | None) -> dict[str, Any]:
-    """What the store is told of its origin, and a resume must find again."""
-    return {
-        "simulator": "mjlab",
-        "task": options.task,
-        "checkpoint": {
-            "path": os.path.abspath(options.checkpoint),
-            "sha256": file_sha256(options.checkpoint),
-        },
-        "observations": {
+def _origin(options: CollectOptions) -> Origin:
+    return Origin(
+        simulator="mjlab",
+        task=options.task,
+        checkpoint=file_identity(options.checkpoint),
+        runner_cfg=runner_cfg(options.task),
+        observations={
             "teacher_noise": options.teacher_noise,
             "student_history": options.student_history,
             "student_noise": options.student_noise,
         },
-        "seed": options.seed,
-        "passes": options.passes,
-    }
-
-
-def _refuse_changes(
-    now: Mapping[str, Any], told: Mapping[str, Any], options: CollectOptions
-) -> None:
-    before = {"task": told.get("task"), "observations": told.get("observations")}
-    before["checkpoint"] = (told.get("checkpoint") or {}).get("sha256")
-    after = {"task": now["task"], "observations": now["observations"]}
-    after["checkpoint"] = now["checkpoint"]["sha256"]
-    changed = [
-        f"{name}: expected {before[name]}, got {after[name]}"
-        for name in before
-        if before[name] != after[name] and name not in options.allow_changed
-    ]
-    if changed:
-        raise StoreMismatchError(
-            f"{options.output} was collected otherwise: {'; '.join(changed)}; "
-            "--allow-changed NAME goes on all the same"
-        )
+        notes={"seed": options.seed, "passes": options.passes},
+    )
 
 
 def _simulation_options(options: CollectOptions, known: TrajectoryDataset | None) -> MjlabOptions:
-    import torch
-
-    device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
     # Another seed for each run, or a resumed one would draw the first one's noise again.
     runs = len(known.state.runs) if known is not None and known.num_envs else 0
-    made = MjlabOptions(
+    return MjlabOptions(
         task=options.task,
-        num_envs=options.num_envs or 64,
-        device=device,
+        num_envs=options.num_envs or (known.num_envs if known is not None else 0) or 64,
+        device=options.device or ("cuda:0" if torch.cuda.is_available() else "cpu"),
         seed=options.seed + runs,
         teacher_noise=options.teacher_noise,
         student_history=options.student_history,
         student_noise=options.student_noise,
     )
-    if known is not None and known.num_envs and options.num_envs is None:
-        made = replace(made, num_envs=known.num_envs)
-    return made

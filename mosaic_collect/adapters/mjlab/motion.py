@@ -21,7 +21,8 @@ from mjlab.tasks.tracking.mdp import MotionCommandCfg
 from mjlab.tasks.tracking.mdp.commands import MotionCommand, MotionLoader
 
 from mosaic_collect.collection.protocols import StepResult
-from mosaic_collect.motions import Motion, MotionQueue
+from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.trackers import MotionTracker
 
 _ARRAYS = (
     *("joint_pos", "joint_vel", "body_pos_w", "body_quat_w"),
@@ -30,12 +31,16 @@ _ARRAYS = (
 
 
 class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
-    """``MotionCommand`` over several motions, assigned by a queue at every reset."""
+    """``MotionCommand`` over several motions, assigned by a queue at every reset.
 
-    queue: MotionQueue
+    Attributes:
+        queue: Asked at the next reset; may be replaced by one of the same motions.
+        motion_ids: The motion that each environment follows, ``(N,)`` int32.
+        idle: Who has none to follow, ``(N,)`` bool.
+    """
 
-    def attach(self, queue: MotionQueue) -> None:
-        """Load the queue's motions; environments get theirs at their next reset."""
+    def __init__(self, cfg: Any, env: Any, queue: MotionQueue) -> None:
+        super().__init__(cfg, env)
         self.queue = queue
         loaded = [self._load(m) for m in queue.motions]
         for name in _ARRAYS:
@@ -47,7 +52,6 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
         self.ends = torch.cumsum(lengths, 0)
         self.starts = self.ends - lengths
         self._any_motion = queue.motions.index(queue.present[0])
-        #: The motion each environment follows, and whether it idles for want of one.
         self.motion_ids = torch.zeros(self.num_envs, dtype=torch.int32, device=self.device)
         self.idle = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
@@ -71,9 +75,6 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
 
     def _uniform_sampling(self, env_ids: torch.Tensor) -> None:
         """Where mjlab draws a start frame: instead, frame 0 of the queue's next motion."""
-        if not hasattr(self, "queue"):
-            self.time_steps[env_ids] = 0  # the wrapper's own first reset, before ``attach``
-            return
         drawn = [self.queue.next() for _ in range(len(env_ids))]
         motions = torch.tensor(drawn, dtype=torch.int32, device=self.device)
         self.idle[env_ids] = motions < 0
@@ -82,16 +83,16 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
         self.time_steps[env_ids] = self.starts[self.motion_ids[env_ids].long()]
 
 
-def queued_cfg(cfg: MotionCommandCfg, motion_file: str) -> Any:
+def queued_cfg(cfg: MotionCommandCfg, queue: MotionQueue) -> Any:
     """The command's config, built as a ``QueuedMotionCommand`` that starts on the reference."""
 
     class QueuedMotionCommandCfg(type(cfg)):  # type: ignore[misc]
         def build(self, env: Any) -> QueuedMotionCommand:
-            return QueuedMotionCommand(self, env)
+            return QueuedMotionCommand(self, env, queue)
 
     fields = {name: getattr(cfg, name) for name in cfg.__dataclass_fields__}
     fields.update(
-        motion_file=motion_file,
+        motion_file=queue.present[0].path,
         sampling_mode="uniform",  # the branch whose hook is overridden
         joint_position_range=(0.0, 0.0),
         pose_range={},
@@ -101,14 +102,11 @@ def queued_cfg(cfg: MotionCommandCfg, motion_file: str) -> Any:
     return QueuedMotionCommandCfg(**fields)
 
 
-class MotionAccount:
-    """The rollout's account of a ``QueuedMotionCommand``; see ``mosaic_collect.rollout.Account``.
-
-    Args:
-        command: Attached to its queue.
-    """
+class QueuedMotionTracker(MotionTracker):
+    """The ``EpisodeTracker`` of a ``QueuedMotionCommand``."""
 
     def __init__(self, command: QueuedMotionCommand) -> None:
+        super().__init__(command.queue)
         self._command = command
         self._before = self._state()
 
@@ -121,14 +119,7 @@ class MotionAccount:
 
     def settle(self, result: StepResult) -> Mapping[str, Any]:
         motions, idle = self._before
-        ended = result.dones & ~idle
-        if not bool(ended.any()):
-            return {}
-        for motion, completed in zip(
-            motions[ended].tolist(), result.time_outs[ended].tolist(), strict=True
-        ):
-            self._command.queue.finish(motion, bool(completed))
-        return {"motion_counts": self._command.queue.counts()}
+        return self.finish(motions, result.dones & ~idle, result.time_outs)
 
     def _state(self) -> tuple[torch.Tensor, torch.Tensor]:
         return self._command.motion_ids.clone(), self._command.idle.clone()

@@ -7,7 +7,7 @@ happen at a reset has to be among the task's terms:
 - a termination term restarts those environments whose trajectory is over, and only those. Isaac
   Lab's ``env.reset(env_ids)`` would push a frame into every other environment's history, too.
 
-Both ask ``env.mosaic_collect``, an ``isaaclab_motion.MotionAccount``; until there is one they do
+Both ask ``env.mosaic_collect``, an ``motion.MosaicMotionTracker``; until there is one they do
 nothing.
 """
 
@@ -18,11 +18,10 @@ from typing import Any
 
 import torch
 
+from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
 
-ACCOUNT = "mosaic_collect"  # attribute of the environment, and what both terms are called
-POLICY, STUDENT = "policy", "policy_student"
-MOTION = "motion"
+TRACKER = "mosaic_collect"  # attribute of the environment, and what both terms are called
 _NEVER_S = 1.0e6  # an episode's length in s that no trajectory reaches
 _NO_RESAMPLING_S = 1.0e9
 
@@ -90,12 +89,18 @@ def add_student_group(
         history: Frames; None: as the student's task has it; 0: none.
 
     Raises:
-        InputError: ``policy_group`` is None, or ``history`` negative.
+        InputError: ``policy_group`` is None, ``history`` negative, or the task has a group of the
+            student's name already.
     """
     if policy_group is None:
         raise InputError("student_task: expected one with observations.policy, got none")
     if history is not None and history < 0:
         raise InputError(f"student_obs_history: expected 0 or more, got {history}")
+    if getattr(env_cfg.observations, STUDENT, None) is not None:
+        raise InputError(
+            f"observations: the task has a group {STUDENT!r} of its own; it is recorded as it is "
+            "without --student_task and --student_obs_history"
+        )
     group = copy.deepcopy(policy_group)
     if not noise:
         group.enable_corruption = False
@@ -107,29 +112,29 @@ def add_student_group(
 
 def _restart(env: Any) -> torch.Tensor:
     """Which environments' trajectories end with this step, ``(num_envs,)`` bool."""
-    account = getattr(env, ACCOUNT, None)
-    if account is None:
+    tracker = getattr(env, TRACKER, None)
+    if tracker is None:
         return torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
-    restart: torch.Tensor = account.restart
+    restart: torch.Tensor = tracker.restart
     return restart
 
 
 def _assign_motions(env: Any, env_ids: Any) -> None:
     """These environments are about to be reset."""
-    account = getattr(env, ACCOUNT, None)
-    if account is not None:
-        account.assign(env_ids)
+    tracker = getattr(env, TRACKER, None)
+    if tracker is not None:
+        tracker.assign(env_ids)
 
 
 def _add(env_cfg: Any, kind: str, term: Any) -> None:
     """A term under our name, in a config object or a dict; None becomes a dict."""
     terms = getattr(env_cfg, kind)
     if terms is None:
-        setattr(env_cfg, kind, {ACCOUNT: term})
+        setattr(env_cfg, kind, {TRACKER: term})
     elif isinstance(terms, dict):
-        terms[ACCOUNT] = term
+        terms[TRACKER] = term
     else:
-        setattr(terms, ACCOUNT, term)
+        setattr(terms, TRACKER, term)
 
 
 def _without_terms(terms: Any) -> Any:

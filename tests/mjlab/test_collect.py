@@ -17,8 +17,8 @@ from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.schema import ENDED, FAILED, GOES_ON
 from mosaic_collect.verify import verify_store
-from tests.sim import mjlab_case
-from tests.sim.mjlab_case import EXPERT, ROWS, TASK, Case, make_case, trajectories
+from tests.mjlab import case as mjlab_case
+from tests.mjlab.case import EXPERT, ROWS, TASK, Case, make_case, trajectories
 
 pytestmark = mjlab_case.MARKS
 #: Widths of the student's terms: command, anchor orientation, angular velocity, joint positions
@@ -34,7 +34,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 @pytest.fixture(scope="module")
 def run(case: Case) -> Callable[..., Any]:
-    from mosaic_collect.collecting import run_collect
+    from mosaic_collect.adapters.mjlab.collect import run_collect
 
     return run_collect
 
@@ -54,7 +54,7 @@ def no_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
     def made(*args: Any) -> None:
         raise AssertionError("a simulation was made")
 
-    monkeypatch.setattr("mosaic_collect.collecting.MjlabSimulation", made)
+    monkeypatch.setattr("mosaic_collect.adapters.mjlab.collect.MjlabSimulation", made)
 
 
 def test_every_row_is_of_the_frame_it_says(passes: str) -> None:
@@ -246,7 +246,7 @@ def test_a_fall_is_told_from_a_motions_end(
     """Environment 0 trips at the third step of each episode."""
     from mjlab.managers.termination_manager import TerminationTermCfg
 
-    from mosaic_collect.adapters import mjlab as adapter
+    from mosaic_collect.adapters.mjlab import simulation as adapter
 
     env_cfg = adapter._env_cfg
 
@@ -280,7 +280,9 @@ def test_a_store_made_without_ends_goes_on_without(
 ) -> None:
     options = case.options("older", max_steps=2)
     with monkeypatch.context() as patch:
-        patch.setattr("mosaic_collect.collecting.collected_schema", lambda schema, known: schema)
+        patch.setattr(
+            "mosaic_collect.collection.record.collected_schema", lambda schema, known: schema
+        )
         run(options)
     assert run(replace(options, max_steps=4, resume=True)).num_steps == 4
     assert "trajectory_end" not in TrajectoryDataset(case.store("older")).fields
@@ -338,7 +340,7 @@ def test_an_interrupt_on_the_command_line(
     def interrupted(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mosaic_collect.collecting.run_collect", interrupted)
+    monkeypatch.setattr("mosaic_collect.adapters.mjlab.collect.run_collect", interrupted)
     arguments = ["--task", TASK, "--checkpoint", EXPERT, "--motion", case.motions]
     arguments += ["--max-steps", "9", "--output", case.store("none")]
     assert main(["collect", *arguments]) == 130

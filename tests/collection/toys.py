@@ -54,6 +54,10 @@ class ToySimulation:
         self.resets = self.computed = 0
         self.closed = False
 
+    @property
+    def group_dims(self) -> dict[str, int]:
+        return {name: buffer.shape[1] for name, buffer in self._groups.items()}
+
     def reset(self) -> Observations:
         self.resets += 1
         self.episode.zero_()
@@ -131,12 +135,17 @@ class ToyPolicy(torch.nn.Module):
         self.told.append(torch.nonzero(dones).flatten().tolist())
 
 
-class ToyAccount:
+class ToyTracker:
     """Of a ``ToySimulation``; hands out its live buffers."""
+
+    fields = EXTRA
 
     def __init__(self, simulation: ToySimulation) -> None:
         self._simulation = simulation
         self.settled: list[tuple[list[bool], list[bool]]] = []
+
+    def ledger(self) -> Mapping[str, Any]:
+        return {"settled": 0}
 
     def active(self) -> torch.Tensor:
         self._active = ~self._simulation.idle

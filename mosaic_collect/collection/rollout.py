@@ -13,49 +13,17 @@ would be drawn anew and histories would advance twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
 
 import torch
 
-from mosaic_collect.collection.protocols import (
-    Observations,
-    Policy,
-    PolicyOutput,
-    Simulation,
-    StepResult,
-)
+from mosaic_collect.collection.protocols import Observations, Policy, PolicyOutput, Simulation
+from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.schema import TRAJECTORY_END, Schema
 from mosaic_collect.writer import TrajectoryWriter
 
-
-class Account(Protocol):
-    """Knows what each environment is at: which motion, which frame, or nothing."""
-
-    def active(self) -> torch.Tensor:
-        """Environments whose next row counts, ``(N,)`` bool; the others idle."""
-
-    def describe(self) -> Mapping[str, torch.Tensor]:
-        """Extra fields of the next row, ``(N,)`` each."""
-
-    def settle(self, result: StepResult) -> Mapping[str, Any]:
-        """Take note of what ended; gives metadata to be committed with the steps so far."""
-
-
-class EpisodeAccount:
-    """For tasks without motions: every environment is always at work."""
-
-    def __init__(self, num_envs: int, device: torch.device) -> None:
-        self._all = torch.ones(num_envs, dtype=torch.bool, device=device)
-
-    def active(self) -> torch.Tensor:
-        return self._all
-
-    def describe(self) -> Mapping[str, torch.Tensor]:
-        return {}
-
-    def settle(self, result: StepResult) -> Mapping[str, Any]:
-        return {}
+#: The observation group that a student sees, in every simulator.
+STUDENT = "student"
 
 
 def collected_schema(schema: Schema, resumed: TrajectoryDataset | None) -> Schema:
@@ -77,7 +45,7 @@ def collect(
     policy: Policy,
     writer: TrajectoryWriter,
     rows: Rows,
-    account: Account,
+    tracker: EpisodeTracker,
     max_steps: int,
     on_step: Callable[[], object] | None = None,
 ) -> None:
@@ -89,17 +57,17 @@ def collect(
         writer: Records, also which ends were failures if its schema has a place for that; stays
             open.
         rows: The fields of a step, out of what was seen and what was done.
-        account: Of the environments' motions.
+        tracker: Of the environments' motions.
         max_steps: Of the store in all, those of earlier runs included.
         on_step: Called after each step.
     """
     observations = simulation.reset()
     while writer.num_steps < max_steps:
-        active = account.active()
+        active = tracker.active()
         if not bool(active.any()):
             break
         output = policy.act(observations)
-        fields = {**rows(observations, output), **account.describe()}
+        fields = {**rows(observations, output), **tracker.describe()}
         writer.add_step(**fields, valid_mask=active)
         # Kept apart from what the step changes in place.
         before = active.clone()
@@ -108,7 +76,7 @@ def collect(
         ended = result.dones & before
         failed = ended & ~result.time_outs if writer.schema.has_ends else None
         writer.end_trajectories(ended, failed)
-        writer.update_metadata(**account.settle(result))
+        writer.update_metadata(**tracker.settle(result))
         observations = result.observations
         if on_step is not None:
             on_step()

@@ -10,10 +10,10 @@ import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from mosaic_collect.adapters.isaaclab import MotionOptions
-from mosaic_collect.adapters.isaaclab_checkpoint import checkpoint_problems
+from mosaic_collect.adapters.isaaclab.checkpoint import checkpoint_problems
+from mosaic_collect.adapters.isaaclab.collect import MotionOptions
+from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.address import blobs_at
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreExistsError
@@ -172,19 +172,6 @@ class Plan:
         num_envs = known.num_envs if known else 0
         num_envs = num_envs or min(args.num_envs, len(files))
         return cls(store, npy, num_envs, len(files), motions)
-
-
-def motion_files(motion: str) -> list[str]:
-    """The motion files that MOSAIC's command will find, by path.
-
-    Raises:
-        InputError: There is none.
-    """
-    path = Path(motion)
-    found = sorted(str(p) for p in path.rglob("*.npz")) if path.is_dir() else [motion]
-    if not found or not os.path.exists(found[0]):
-        raise InputError(f"motion: expected .npz files at {motion}, found none")
-    return found
 
 
 def _problems(args: argparse.Namespace, world: int) -> list[str]:

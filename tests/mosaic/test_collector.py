@@ -15,14 +15,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosaic_collect import Field, TrajectoryDataset
-from mosaic_collect.collector import ExpertTrajectoryCollector
 from mosaic_collect.errors import (
     CorruptExportError,
     ExportError,
     InputError,
     StoreMismatchError,
 )
-from tests.drop_in.upstream import UpstreamCollector
+from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector
+from tests.mosaic.upstream import UpstreamCollector
 
 N, OBS, ACT, STUDENT = 4, 5, 3, 7
 
@@ -261,7 +261,7 @@ def test_what_is_no_such_file(tmp_path: Path) -> None:
 
 SCRIPT = """
 import sys, torch
-from mosaic_collect.collector import ExpertTrajectoryCollector
+from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector
 collector = ExpertTrajectoryCollector(5, 3, store=sys.argv[1], buffer_mb=1)
 collector.add_step(torch.zeros(4, 5), torch.zeros(4, 3))
 if sys.argv[2] == "saved":

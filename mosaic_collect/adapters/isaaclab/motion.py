@@ -18,16 +18,17 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.isaaclab_cfg import ACCOUNT
+from mosaic_collect.adapters.isaaclab.cfg import TRACKER
 from mosaic_collect.collection.protocols import StepResult
+from mosaic_collect.collection.motions import Motion, MotionQueue, read_motions
+from mosaic_collect.collection.trackers import MotionTracker
 from mosaic_collect.errors import InputError
-from mosaic_collect.motions import Motion, MotionQueue
 
 _NONE = -1
 
 
-class MotionAccount:
-    """The rollout's account of MOSAIC's motion command; see ``mosaic_collect.rollout.Account``.
+class MosaicMotionTracker(MotionTracker):
+    """The ``EpisodeTracker`` of MOSAIC's motion command.
 
     Attaches itself to the environment, whose terms ask it from then on; the next reset of all
     environments assigns the first motions.
@@ -41,7 +42,6 @@ class MotionAccount:
     Attributes:
         restart: Environments whose trajectory ends with the next step, ``(num_envs,)`` bool.
         motion_ids: The queue's id of each environment's motion, ``(num_envs,)`` int32; -1: none.
-        queue: As given.
 
     Raises:
         InputError: The command has not loaded one of the motions, or is of another kind.
@@ -54,16 +54,16 @@ class MotionAccount:
         steps_per_trajectory: int | None = None,
         max_trajectories: int | None = None,
     ) -> None:
+        super().__init__(queue)
         self._command = env.command_manager.get_term("motion")
-        self.queue, self._limit = queue, steps_per_trajectory
-        self._left = max_trajectories
+        self._limit, self._left = steps_per_trajectory, max_trajectories
         self._loaded = _loaded_at(self._command, queue.motions).to(env.device)
         shape, device = (env.num_envs,), env.device
         self.motion_ids = torch.full(shape, _NONE, dtype=torch.int32, device=device)
         self.restart = torch.zeros(shape, dtype=torch.bool, device=device)
         self._rows = torch.zeros(shape, dtype=torch.long, device=device)
         self._before = (self.motion_ids.clone(), self.restart.clone(), self.restart.clone())
-        setattr(env, ACCOUNT, self)
+        setattr(env, TRACKER, self)
 
     @property
     def frames(self) -> torch.Tensor:
@@ -93,12 +93,7 @@ class MotionAccount:
         self._rows += 1
         self._rows[result.dones] = 0
         ended = result.dones & (motions != _NONE) & active
-        if not bool(ended.any()):
-            return {}
-        completed = result.time_outs & restart
-        for motion, done in zip(motions[ended].tolist(), completed[ended].tolist(), strict=True):
-            self.queue.finish(motion, bool(done))
-        return {"motion_counts": self.queue.counts()}
+        return self.finish(motions, ended, result.time_outs & restart)
 
     def assign(self, env_ids: Any) -> None:
         """Give the next motions to environments that are being reset."""
@@ -128,9 +123,7 @@ def loaded_motions(env: Any) -> list[Motion]:
     Raises:
         InputError: The command is of another kind.
     """
-    command = env.command_manager.get_term("motion")
-    motions = [Motion.read(path) for path in sorted(set(_paths(command)))]
-    return list({motion.sha256: motion for motion in reversed(motions)}.values())[::-1]
+    return read_motions(_paths(env.command_manager.get_term("motion")))
 
 
 def _loaded_at(command: Any, motions: Sequence[Motion]) -> torch.Tensor:

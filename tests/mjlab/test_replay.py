@@ -12,15 +12,15 @@ from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError
 from mosaic_collect.replay.check import replay_check
 from tests import helpers
-from tests.sim import mjlab_case
-from tests.sim.mjlab_case import EXPERT, ROWS, make_case
+from tests.mjlab import case as mjlab_case
+from tests.mjlab.case import EXPERT, ROWS, make_case
 
 pytestmark = mjlab_case.MARKS
 
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from mosaic_collect.collecting import run_collect
+    from mosaic_collect.adapters.mjlab.collect import run_collect
 
     case = make_case(tmp_path_factory.mktemp("replay"))
     run_collect(case.options("one", passes=1, seed=3))
@@ -38,16 +38,15 @@ def load(store: str, checkpoint: str) -> Any:
     return recorded_policy(TrajectoryDataset(store), checkpoint)
 
 
-def altered(store: str, path: Any, observations: np.ndarray) -> str:
-    """A copy of the store with other teacher observations."""
+def altered(store: str, path: Any, observations: np.ndarray, forget: str | None = None) -> str:
+    """A copy of the store with other teacher observations, or without an entry of its metadata."""
     dataset = TrajectoryDataset(store)
+    told = {name: entry for name, entry in dataset.metadata.items() if name != forget}
     rows = {name: dataset.read(name) for name in dataset.schema.names}
     rows["observations"] = observations
     mask = dataset.read("valid_mask")
     copy = str(path / "altered.zarr")
-    with helpers.open_writer(
-        copy, dataset.num_envs, dataset.schema, metadata=dataset.metadata
-    ) as writer:
+    with helpers.open_writer(copy, dataset.num_envs, dataset.schema, metadata=told) as writer:
         for step in range(dataset.num_steps):
             writer.add_step(**{n: v[step] for n, v in rows.items()}, valid_mask=mask[step])
     return copy
@@ -59,6 +58,18 @@ def test_every_valid_row_says_what_was_recorded(store: str, policy: Any) -> None
     assert report.rows == sum(ROWS)
     assert report.largest_mean <= 1e-5
     assert report.largest_sigma <= 1e-5
+
+
+def test_metadata_of_the_older_form(store: str, tmp_path: Any) -> None:
+    """It told all that today's does, but for the ranks."""
+    older = altered(store, tmp_path, TrajectoryDataset(store).read("observations"), forget="ranks")
+    assert sorted(TrajectoryDataset(older).metadata) == [
+        *("checkpoint", "groups", "motion_counts", "motions", "observations", "passes"),
+        *("runner_cfg", "seed", "simulator", "task"),
+    ]
+    report = replay_check(older, *load(older, EXPERT))
+    assert report.ok
+    assert report.rows == sum(ROWS)
 
 
 def test_on_the_command_line(store: str, capsys: pytest.CaptureFixture[str]) -> None:

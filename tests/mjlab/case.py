@@ -48,7 +48,7 @@ class Case:
         return str(self.folder / f"{name}.zarr")
 
     def options(self, name: str, **changes: Any) -> Any:
-        from mosaic_collect.collecting import CollectOptions
+        from mosaic_collect.adapters.mjlab.collect import CollectOptions
 
         options = CollectOptions(
             task=TASK,

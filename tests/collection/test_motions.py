@@ -11,19 +11,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect.errors import InputError
-from mosaic_collect.motions import (
+from mosaic_collect.collection.motions import (
     Motion,
     MotionQueue,
     file_sha256,
-    find_motions,
     missing_motions,
+    motion_files,
+    read_motions,
 )
+from mosaic_collect.errors import InputError
 
 
 def write_motion(path: Path, frames: int, value: float = 0.0) -> Path:
     np.savez(path, joint_pos=np.full((frames, 3), value, np.float32), fps=np.array([50]))
     return path
+
+
+def find_motions(path: str) -> list[Motion]:
+    return read_motions(motion_files(path))
 
 
 def motions(count: int) -> list[Motion]:
@@ -53,6 +58,20 @@ class TestFinding:
         (tmp_path / "a.npz").write_bytes((tmp_path / "b.npz").read_bytes())
         found = find_motions(str(tmp_path))
         assert [os.path.basename(m.path) for m in found] == ["a.npz"]
+
+    def test_a_folder_at_any_depth_by_path(self, tmp_path: Path) -> None:
+        for value, name in enumerate(("b/c", "b/a", "a", "c")):
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            write_motion(tmp_path / f"{name}.npz", 5, value)
+        found = [os.path.relpath(path, tmp_path) for path in motion_files(str(tmp_path))]
+        assert found == ["a.npz", "b/a.npz", "b/c.npz", "c.npz"]
+        assert [m.path for m in find_motions(str(tmp_path))] == motion_files(str(tmp_path))
+
+    def test_files_in_any_order(self, tmp_path: Path) -> None:
+        paths = [str(write_motion(tmp_path / f"{n}.npz", 5 + n)) for n in range(3)]
+        assert (
+            read_motions(reversed(paths)) == read_motions(paths * 2) == find_motions(str(tmp_path))
+        )
 
     def test_an_empty_folder(self, tmp_path: Path) -> None:
         with pytest.raises(InputError, match="found none"):
@@ -121,6 +140,17 @@ class TestQueue:
             queue.finish(motion, completed)
         assert queue.counts() == {"completed": [1, 0, 2], "fell": [0, 0, 1]}
         assert told(queue)["motion_counts"] == queue.counts()
+
+    def test_a_copy_draws_for_itself(self) -> None:
+        queue = MotionQueue(motions(2), 1, told(MotionQueue(motions(3)[1:])))
+        queue.finish(0, completed=True)
+        copy = queue.copy()
+        assert (copy.motions, copy.present) == (queue.motions, queue.present)
+        assert copy.counts() == queue.counts()
+        assert [copy.next(), copy.next()] == [2, -1]
+        copy.finish(2, completed=False)
+        assert [queue.next(), queue.next(), queue.next()] == [0, 2, -1]
+        assert queue.counts() == {"completed": [1, 0, 0], "fell": [0, 0, 0]}
 
     def test_counts_are_copies(self) -> None:
         queue = MotionQueue(motions(1))
