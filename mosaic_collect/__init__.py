@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector as ExpertTrajectoryCollector
+    from mosaic_collect.mosaic.collector import (
+        ExpertTrajectoryCollector as ExpertTrajectoryCollector,
+    )
     from mosaic_collect.dataset import TrajectoryDataset as TrajectoryDataset
     from mosaic_collect.errors import (
         ClosedError as ClosedError,
@@ -34,7 +36,10 @@ if TYPE_CHECKING:
     from mosaic_collect.export.compare import verify_export as verify_export
     from mosaic_collect.importing import ImportReport as ImportReport, import_npy as import_npy
     from mosaic_collect.inspect import Summary as Summary, summarize as summarize
-    from mosaic_collect.replay.check import ReplayReport as ReplayReport, replay_check as replay_check
+    from mosaic_collect.replay.check import (
+        ReplayReport as ReplayReport,
+        replay_check as replay_check,
+    )
     from mosaic_collect.schema import Field as Field, Schema as Schema
     from mosaic_collect.signals import termination_as_exit as termination_as_exit
     from mosaic_collect.mosaic.student_obs import (

@@ -93,8 +93,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
     )
     from mosaic_collect.adapters.isaaclab.collect import collect_motions
     from mosaic_collect.adapters.rsl_rl.load import load_policy
-    from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
-    from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict
+    from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
     from mosaic_collect.collection.origin import Origin, file_identity
     from mosaic_collect.collection.progress import ProgressBar
 

@@ -9,8 +9,8 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
-from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.origin import Origin
+from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.dataset import TrajectoryDataset

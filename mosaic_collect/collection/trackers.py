@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 import torch
 
-from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.schema import Field
 
 

@@ -12,7 +12,6 @@ from importlib import resources
 import numpy as np
 
 from mosaic_collect.adapters.mjlab.collect import CollectOptions, CollectResult, run_collect
-from mosaic_collect.replay.policy import recorded_policy
 from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.record import Watch
 from mosaic_collect.dataset import TrajectoryDataset

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from mosaic_collect.adapters.isaaclab.cfg import TRACKER
-from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.motions import Motion, MotionQueue, read_motions
+from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.trackers import MotionTracker
 from mosaic_collect.errors import InputError
 

@@ -20,8 +20,8 @@ import torch
 from mjlab.tasks.tracking.mdp import MotionCommandCfg
 from mjlab.tasks.tracking.mdp.commands import MotionCommand, MotionLoader
 
-from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.trackers import MotionTracker
 
 _ARRAYS = (

@@ -21,6 +21,8 @@ from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.cli import main
 from mosaic_collect.collection.rollout import collect, teacher_rows
 from mosaic_collect.collection.trackers import EveryEpisode
+from mosaic_collect.errors import InputError
+from mosaic_collect.replay.policy import recorded_policy
 from tests.adapters.inside import recording
 from tests.adapters.inside.recording import VALID, record
 from tests.adapters.inside.toy import GENERATION, ToyEnv, config, train

@@ -17,9 +17,9 @@ from mosaic_collect.adapters.isaaclab.cfg import (
     prepare_motion_cfg,
 )
 from mosaic_collect.adapters.isaaclab.collect import MotionOptions, collect_motions
-from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.origin import Origin
+from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.collection.rollout import STUDENT
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg
 
