@@ -18,9 +18,9 @@ from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.export.npy import run_export
 from mosaic_collect.export.options import Options
-from mosaic_collect.export.pickle_stream import plan_file
 from mosaic_collect.export.plan import plan_export
 from mosaic_collect.export.target import check_target
+from mosaic_collect.npyfile.layout import plan_file
 
 _log = logging.getLogger(__name__)
 _ENDING = ".npy"

@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from mosaic_collect.export.options import COMPACT, Options
+from mosaic_collect.export.options import Options
 from mosaic_collect.export.part import StorePart
-from mosaic_collect.export.pickle_stream import ArraySpec
 from mosaic_collect.export.selection import Left
 from mosaic_collect.export.source import Source
 from mosaic_collect.metadata import Run
+from mosaic_collect.npyfile.layout import COMPACT, ArraySpec
+from mosaic_collect.npyfile.provenance import OURS
 from mosaic_collect.schema import VALID_MASK
 
 
@@ -33,7 +34,7 @@ def about(
         "obs_dim_dict": dims,
         "action_dim": action[0] if action else None,
         "has_valid_mask": VALID_MASK in arrays,
-        "mosaic_collect": _provenance(source, layout, left, options),
+        OURS: _provenance(source, layout, left, options),
     }
 
 

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mosaic_collect.errors import InputError
+from mosaic_collect.npyfile.layout import COMPACT, GRID
 
-AUTO, GRID, COMPACT = "auto", "grid", "compact"
+#: Grid if every pair is valid and finite, else compact.
+AUTO = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

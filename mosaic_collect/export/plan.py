@@ -18,11 +18,11 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.export.about import about
 from mosaic_collect.export.merging import check_grid, check_mergeable
-from mosaic_collect.export.options import AUTO, COMPACT, GRID, Options, check_options
-from mosaic_collect.export.pickle_stream import ArraySpec, FilePlan, plan_file
+from mosaic_collect.export.options import AUTO, Options, check_options
 from mosaic_collect.export.selection import Left, Rules, Selection, every_pair, select
 from mosaic_collect.export.source import SLAB_NBYTES, Source, exported
 from mosaic_collect.metadata import COMPLETE
+from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, FilePlan, plan_file
 from mosaic_collect.schema import MOSAIC_FIELDS, VALID_MASK, Field, Schema
 from mosaic_collect.stats import all_finite, finite_rows
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mosaic_collect.errors import CorruptExportError, InputError, StoreMismatchError
-from mosaic_collect.export.npy_scan import NpyFile
 from mosaic_collect.jsonvalues import json_copy
 from mosaic_collect.metadata import StoreState
+from mosaic_collect.npyfile.file import NpyFile
 from mosaic_collect.shown import shown
 
 #: The key in a store's metadata.

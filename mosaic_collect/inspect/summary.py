@@ -9,9 +9,9 @@ from typing import Any
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.ends import count_failed
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.export.compare import provenance
-from mosaic_collect.export.npy_scan import scan_npy
 from mosaic_collect.grid import FieldGrid
+from mosaic_collect.npyfile.provenance import of_mosaic, provenance
+from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.shown import shown
 
 _MOST_STORES = 20
@@ -135,8 +135,7 @@ def _export(path: str) -> Summary:
             ("left out", _left_out(ours.get("left_out"))),
             *(("from", store) for store in _origins(ours)),
         ]
-    plain = {k: v for k, v in told.items() if k != "mosaic_collect"}
-    return Summary(path, "export", fields, tuple(facts), plain)
+    return Summary(path, "export", fields, tuple(facts), of_mosaic(told))
 
 
 def _origins(ours: dict[str, Any]) -> list[str]:

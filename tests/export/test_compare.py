@@ -17,10 +17,12 @@ from mosaic_collect.errors import (
     MosaicCollectError,
     StoreNotFoundError,
 )
-from mosaic_collect.export.compare import provenance, verify_export
-from mosaic_collect.export.npy_scan import scan_npy
+from mosaic_collect.export.compare import verify_export
+from mosaic_collect.npyfile.provenance import provenance
+from mosaic_collect.npyfile.scan import scan_npy
 from tests import helpers
-from tests.export import pickles, stores
+from tests.export import stores
+from tests.npyfile import pickles
 
 OPTIONS: list[dict[str, Any]] = [
     {},

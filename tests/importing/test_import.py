@@ -21,8 +21,9 @@ from mosaic_collect.metadata import COMPLETE
 from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.verify import verify_store
 from tests import helpers
-from tests.export import pickles, stores
+from tests.export import stores
 from tests.importing import files
+from tests.npyfile import pickles
 
 
 @pytest.fixture(params=["whole", "step by step", "three steps"])

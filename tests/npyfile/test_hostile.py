@@ -16,10 +16,10 @@ import pytest
 
 from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.export.npy_scan import scan_npy
+from mosaic_collect.npyfile.scan import scan_npy
 from tests import helpers
-from tests.export import pickles
-from tests.export.pickles import (
+from tests.npyfile import pickles
+from tests.npyfile.pickles import (
     BEGIN,
     END,
     array,
@@ -36,7 +36,7 @@ _CODE = """
 import contextlib, io, json, os, resource, signal, sys, traceback, warnings
 from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.export.npy_scan import scan_npy
+from mosaic_collect.npyfile.scan import scan_npy
 
 warnings.simplefilter("ignore")  # of forking
 
