@@ -9,47 +9,68 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosaic_collect.collector import ExpertTrajectoryCollector
-    from mosaic_collect.dataset import TrajectoryDataset
-    from mosaic_collect.export import ExportReport, export_npy
-    from mosaic_collect.importing import ImportReport, import_npy
-    from mosaic_collect.schema import Field, Schema
-    from mosaic_collect.student_obs import (
-        StudentObsBuilder,
-        create_student_obs_builder_from_env_cfg,
+    from mosaic_collect.collector import ExpertTrajectoryCollector as ExpertTrajectoryCollector
+    from mosaic_collect.dataset import TrajectoryDataset as TrajectoryDataset
+    from mosaic_collect.errors import (
+        ClosedError as ClosedError,
+        CorruptExportError as CorruptExportError,
+        CorruptStoreError as CorruptStoreError,
+        ExportError as ExportError,
+        IncompleteStoreError as IncompleteStoreError,
+        InputError as InputError,
+        MissingDependencyError as MissingDependencyError,
+        MosaicCollectError as MosaicCollectError,
+        NewerFormatError as NewerFormatError,
+        NonFiniteError as NonFiniteError,
+        SpaceError as SpaceError,
+        StoreError as StoreError,
+        StoreExistsError as StoreExistsError,
+        StoreLockedError as StoreLockedError,
+        StoreMismatchError as StoreMismatchError,
+        StoreNotFoundError as StoreNotFoundError,
+        WriteError as WriteError,
     )
-    from mosaic_collect.writer import TrajectoryWriter, WriterStats
+    from mosaic_collect.export import ExportReport as ExportReport, export_npy as export_npy
+    from mosaic_collect.export.compare import verify_export as verify_export
+    from mosaic_collect.importing import ImportReport as ImportReport, import_npy as import_npy
+    from mosaic_collect.inspect import Summary as Summary, summarize as summarize
+    from mosaic_collect.replay import ReplayReport as ReplayReport, replay_check as replay_check
+    from mosaic_collect.schema import Field as Field, Schema as Schema
+    from mosaic_collect.signals import termination_as_exit as termination_as_exit
+    from mosaic_collect.student_obs import (
+        StudentObsBuilder as StudentObsBuilder,
+        create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
+    )
+    from mosaic_collect.truncation import truncated_ids as truncated_ids
+    from mosaic_collect.verify import VerifyReport as VerifyReport, verify_store as verify_store
+    from mosaic_collect.writer import (
+        TrajectoryWriter as TrajectoryWriter,
+        WriterStats as WriterStats,
+    )
 
 __version__ = "0.1.0"
-__all__ = [
-    "ExpertTrajectoryCollector",
-    "ExportReport",
-    "Field",
-    "ImportReport",
-    "Schema",
-    "StudentObsBuilder",
-    "TrajectoryDataset",
-    "TrajectoryWriter",
-    "WriterStats",
-    "create_student_obs_builder_from_env_cfg",
-    "export_npy",
-    "import_npy",
-]
-
-_HOMES = {
-    "ExpertTrajectoryCollector": "mosaic_collect.collector",
-    "ExportReport": "mosaic_collect.export",
-    "Field": "mosaic_collect.schema",
-    "ImportReport": "mosaic_collect.importing",
-    "Schema": "mosaic_collect.schema",
-    "StudentObsBuilder": "mosaic_collect.student_obs",
-    "TrajectoryDataset": "mosaic_collect.dataset",
-    "TrajectoryWriter": "mosaic_collect.writer",
-    "WriterStats": "mosaic_collect.writer",
-    "create_student_obs_builder_from_env_cfg": "mosaic_collect.student_obs",
-    "export_npy": "mosaic_collect.export",
-    "import_npy": "mosaic_collect.importing",
+#: Modules, and the public names of each: above, for type checkers, and here, for Python.
+_NAMES = {
+    "collector": "ExpertTrajectoryCollector",
+    "dataset": "TrajectoryDataset",
+    "errors": "ClosedError CorruptExportError CorruptStoreError ExportError IncompleteStoreError "
+    "InputError MissingDependencyError MosaicCollectError NewerFormatError NonFiniteError "
+    "SpaceError StoreError StoreExistsError StoreLockedError StoreMismatchError "
+    "StoreNotFoundError WriteError",
+    "export": "ExportReport export_npy",
+    "export.compare": "verify_export",
+    "importing": "ImportReport import_npy",
+    "inspect": "Summary summarize",
+    "replay": "ReplayReport replay_check",
+    "schema": "Field Schema",
+    "signals": "termination_as_exit",
+    "student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
+    "truncation": "truncated_ids",
+    "verify": "VerifyReport verify_store",
+    "writer": "TrajectoryWriter WriterStats",
 }
+_HOMES = {name: f"{__name__}.{home}" for home, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""The command line: thin over the library.
+"""The command line, ``mosaic-collect`` or ``python -m mosaic_collect``: thin over the library.
 
 Exit codes: 0 all is well; 1 the answer is no (a damaged store, an export that differs); 2 the
 command could not be done (bad arguments, an error); 130 interrupted, what was added is committed.
@@ -62,7 +62,3 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

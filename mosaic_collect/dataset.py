@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import thread_count
 from mosaic_collect.commit import read_state
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreNotFoundError
 from mosaic_collect.grid import FieldGrid
@@ -31,6 +32,7 @@ class TrajectoryDataset:
         threads: That decode; default: the processors, at most 4.
 
     Raises:
+        InputError: ``threads`` is no whole number of at least 1.
         StoreNotFoundError: No store there.
         CorruptStoreError: Its metadata is damaged or contradicts itself.
         NewerFormatError: A newer mosaic_collect wrote it.
@@ -38,7 +40,7 @@ class TrajectoryDataset:
 
     def __init__(self, path: str | os.PathLike[str], threads: int | None = None) -> None:
         self.path = os.fspath(path)
-        self._threads = threads or min(4, os.cpu_count() or 1)
+        self._threads = thread_count(threads)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_owner = 0
         self.refresh()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field, fields
+from itertools import pairwise
 from typing import Any
 
 from crc32c import crc32c
@@ -88,6 +89,12 @@ class StoreState:
     def num_blocks(self) -> int:
         """Blocks that hold committed steps, the last of them perhaps partly."""
         return -(-self.committed_steps // self.block_steps)
+
+    def spans(self) -> tuple[tuple[Run, range], ...]:
+        """Each run and the committed steps of it; steps before the first run are no run's."""
+        bounds = [*(run.first_step for run in self.runs), self.committed_steps]
+        steps = (range(first, stop) for first, stop in pairwise(bounds))
+        return tuple(zip(self.runs, steps, strict=True))
 
     def grid(self, name: str) -> FieldGrid:
         """How the named field is cut."""

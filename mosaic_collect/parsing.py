@@ -71,7 +71,7 @@ def refuse_large(data: bytes, where: str) -> None:
 def _parse(data: bytes, where: str) -> StoreState:
     document = _document(data, where)
     version = document.get("format_version")
-    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+    if type(version) is not int or version < 1:
         raise CorruptStoreError(f"{where}: format_version is {version!r}, expected a number from 1")
     if version > FORMAT_VERSION:
         raise NewerFormatError(
@@ -97,7 +97,7 @@ class _Parser:
         schema = self._schema()
         self._raise()
         assert schema is not None
-        float_fields = [f.name for f in schema.fields if f.dtype.startswith("float")]
+        float_fields = [f.name for f in schema.fields if f.is_float]
         defaults = [f.name for f in schema.fields if f.default is not None]
         num_envs = self._count("num_envs", 1, MAX_ENVS)
         steps = self._count("committed_steps", 0, _MAX_STEPS)

@@ -8,6 +8,7 @@ third one where the schema has it: ``trajectory_end``, see ``Schema.with_ends``.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import InputError
 
 VALID_MASK = "valid_mask"
@@ -24,9 +26,10 @@ TRAJECTORY_END = "trajectory_end"
 #: Values of ``trajectory_end``: the trajectory goes on behind the row, or the run stopped there;
 #: it ended as it should, by time or at its motion's end; it failed, by a fall for one.
 GOES_ON, ENDED, FAILED = 0, 1, 2
+FLOATS = ("float16", "float32", "float64")
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-    *("float16", "float32", "float64"),
+    *FLOATS,
 )
 MOSAIC_SIGMA = 0.01  # what MOSAIC's collector stores where no sigma is given
 MOSAIC_FIELDS = (
@@ -57,6 +60,10 @@ class Field:
     dtype: str = "float32"
     default: float | str | None = None
 
+    def __post_init__(self) -> None:
+        if self.dim is not None and is_whole(self.dim, 1):  # JSON takes no NumPy's
+            object.__setattr__(self, "dim", operator.index(self.dim))
+
     @property
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one environment's value: ``(dim,)`` or ``()``."""
@@ -68,11 +75,16 @@ class Field:
         return int(np.dtype(self.dtype).itemsize) * (self.dim or 1)
 
     @property
+    def is_float(self) -> bool:
+        """Whether its values can be NaN or infinite."""
+        return self.dtype in FLOATS
+
+    @property
     def fill_value(self) -> int | float | bool:
         """What stands where nothing was recorded: -1 for trajectory ids, else 0 or False."""
         if self.name == TRAJECTORY_ID:
             return -1
-        return False if self.dtype == "bool" else 0.0 if self.dtype.startswith("float") else 0
+        return False if self.dtype == "bool" else 0.0 if self.is_float else 0
 
     def problems(self) -> list[str]:
         """All that is wrong with this field, in words."""
@@ -83,7 +95,7 @@ class Field:
             found.append(f"field {self.name!r}: the writer keeps this one itself; leave it out")
         elif self.name.lower() == TRAJECTORY_END and self != END_FIELD:
             found.append(f"field {self.name!r}: kept by the writer; add it by Schema.with_ends()")
-        if self.dim is not None and not _is_count(self.dim, _MAX_DIM):
+        if self.dim is not None and not is_whole(self.dim, 1, _MAX_DIM):
             found.append(
                 f"field {self.name!r}: dim must be None or 1..{_MAX_DIM}, got {self.dim!r}"
             )
@@ -213,15 +225,11 @@ class Schema:
         return found
 
 
-def _is_count(value: Any, most: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-
-
 def _check_dims(**dims: Any) -> None:
     bad = [
         f"{k} must be a whole number of at least 1, got {v!r}"
         for k, v in dims.items()
-        if not _is_count(v, _MAX_DIM)
+        if not is_whole(v, 1, _MAX_DIM)
     ]
     if bad:
         raise InputError("bad schema: " + "; ".join(bad))
@@ -241,7 +249,7 @@ def _default_problems(field: Field, by_name: dict[str, Field]) -> list[str]:
         return [f"{what} {problem}" for problem in _source_problems(field, by_name)]
     if not isinstance(field.default, (int, float)) or isinstance(field.default, bool):
         return [f"{what} is no number or name"]
-    fits = field.dtype not in DTYPES or _holds(field.dtype, field.default)
+    fits = field.dtype not in DTYPES or _holds(field, field.default)
     return [] if fits else [f"{what} does not fit {field.dtype}"]
 
 
@@ -253,11 +261,11 @@ def _source_problems(field: Field, by_name: dict[str, Field]) -> list[str]:
     return [] if same else ["has another shape or dtype"]
 
 
-def _holds(dtype: str, number: float) -> bool:
-    """Whether the dtype has the number: floats may round it, others must be it."""
-    if dtype.startswith("float"):
-        return abs(number) <= float(np.finfo(dtype).max)
-    if dtype == "bool":
+def _holds(field: Field, number: float) -> bool:
+    """Whether the field's dtype has the number: floats may round it, others must be it."""
+    if field.is_float:
+        return abs(number) <= float(np.finfo(field.dtype).max)
+    if field.dtype == "bool":
         return number in (0, 1)
-    limits = np.iinfo(dtype)
+    limits = np.iinfo(field.dtype)
     return int(limits.min) <= number <= int(limits.max) and number == int(number)

@@ -42,7 +42,7 @@ class Counts:
 
 def float_names(grids: Mapping[str, FieldGrid]) -> list[str]:
     """Names of the fields that can hold NaN or infinity."""
-    return [name for name, grid in grids.items() if grid.field.dtype.startswith("float")]
+    return [name for name, grid in grids.items() if grid.field.is_float]
 
 
 def nonfinite_pairs(values: NDArray[Any]) -> int:

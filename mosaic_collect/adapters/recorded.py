@@ -10,6 +10,7 @@ import torch
 from mosaic_collect.adapters.protocol import Policy
 from mosaic_collect.adapters.rsl_rl import load_policy
 from mosaic_collect.adapters.shapes_only import shapes_only
+from mosaic_collect.checks import whole
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
 
@@ -79,18 +80,16 @@ def _widths(
                 f"them with --groups {' '.join(f'{name}=WIDTH' for name in named)}"
             )
         groups = {named[0]: width}
-    if not isinstance(groups, Mapping) or not all(
-        isinstance(w, int) and w > 0 for w in groups.values()
-    ):
+    if not isinstance(groups, Mapping):
         raise InputError(f"groups: expected widths by name, got {groups!r}")
-    if set(groups) != set(named):
+    widths = {str(name): whole(w, f"groups: {name}", 1) for name, w in groups.items()}
+    if set(widths) != set(named):
         raise InputError(
-            f"groups: expected {', '.join(named)}, which the actor reads, "
-            f"got {', '.join(map(str, groups))}"
+            f"groups: expected {', '.join(named)}, which the actor reads, got {', '.join(widths)}"
         )
-    if sum(groups.values()) != width:
-        raise InputError(f"groups: expected {dict(groups)} to add up to {width}")
-    return dict(groups)
+    if sum(widths.values()) != width:
+        raise InputError(f"groups: expected {widths} to add up to {width}")
+    return widths
 
 
 def _dim(dataset: TrajectoryDataset, name: str) -> int:

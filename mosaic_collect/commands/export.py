@@ -11,7 +11,7 @@ from mosaic_collect.export.npy import ExportReport, run_export, size_text, store
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.plan import default_target, plan_export
 from mosaic_collect.export.target import check_target
-from mosaic_collect.sizes import size_of
+from mosaic_collect.text import size_of
 
 NAME = "export"
 HELP = "Write a store, or several as one, as the .npy dict that MOSAIC loads, in bounded memory."

@@ -8,7 +8,7 @@ import sys
 from mosaic_collect.commands.shared import interrupted_text, number_or_auto
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.signals import termination_as_exit
-from mosaic_collect.sizes import size_of
+from mosaic_collect.text import size_of
 
 NAME = "import"
 HELP = (

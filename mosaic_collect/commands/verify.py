@@ -13,7 +13,7 @@ from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.inspect.differences import TOLERANCE, check_tolerance
 from mosaic_collect.inspect.replay_plot import check_picture, plot_replay
-from mosaic_collect.sizes import size_of
+from mosaic_collect.text import size_of
 from mosaic_collect.verify import VerifyReport, verify_store
 
 NAME = "verify"

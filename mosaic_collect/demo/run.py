@@ -19,9 +19,9 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.export.npy import ExportReport, export_npy
 from mosaic_collect.inspect.summary import summarize
-from mosaic_collect.inspect.text import summary_text, table
+from mosaic_collect.inspect.text import summary_text
 from mosaic_collect.replay import ReplayReport, replay_check
-from mosaic_collect.sizes import size_of
+from mosaic_collect.text import size_of, table
 from mosaic_collect.verify import VerifyReport, verify_store
 from mosaic_collect.writer import TrajectoryWriter
 

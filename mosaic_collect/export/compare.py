@@ -19,7 +19,7 @@ from mosaic_collect.export.source import exported
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 from mosaic_collect.verify import VerifyReport
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from mosaic_collect.checks import thread_count
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import MosaicCollectError, WriteError
 from mosaic_collect.export.merging import check_distinct
@@ -22,10 +23,9 @@ from mosaic_collect.export.selection import Left
 from mosaic_collect.export.stream import ArrayStream, pwrite_all
 from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.schema import TRAJECTORY_ID
-from mosaic_collect.sizes import size_of
+from mosaic_collect.text import size_of
 
 _log = logging.getLogger(__name__)
-_THREADS = 4
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,7 @@ def _write(plan: ExportPlan, fd: int, bar: Any) -> None:
     for offset, data in plan.file.pieces:
         pwrite_all(fd, memoryview(data), offset)
     stream = ArrayStream(plan.source, plan.selection, fd, plan.check_finite, bar.update)
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1), "mosaic-export") as pool:
+    with ThreadPoolExecutor(thread_count(), "mosaic-export") as pool:
         for name, spec in plan.arrays.items():
             stream.write(name, spec.dtype, plan.file.offsets[name], pool)
 

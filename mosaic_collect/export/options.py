@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from mosaic_collect.checks import whole
 from mosaic_collect.errors import InputError
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 
@@ -27,19 +28,17 @@ class Options:
     skip_damaged: bool = False
 
 
-def check_options(options: Options) -> None:
-    """Refuse values and combinations that make no sense.
+def checked(options: Options) -> Options:
+    """The options, with Python's own numbers, if their values and combinations make sense.
 
     Raises:
         InputError: Naming the option.
     """
     if options.layout not in (AUTO, GRID, COMPACT):
         raise InputError(f"layout: expected auto, grid or compact, got {options.layout!r}")
-    whole = isinstance(options.max_pairs, int) and not isinstance(options.max_pairs, bool)
-    if options.max_pairs is not None and not (whole and options.max_pairs >= 1):
-        raise InputError(f"max_pairs: expected at least 1, got {options.max_pairs!r}")
-    if not isinstance(options.seed, int) or options.seed < 0:
-        raise InputError(f"seed: expected a whole number from 0, got {options.seed!r}")
+    most = options.max_pairs
+    max_pairs = None if most is None else whole(most, "max_pairs", 1)
+    seed = whole(options.seed, "seed", 0)
     compact_only = {
         "max_pairs": options.max_pairs is not None,
         "exclude_truncated": options.exclude_truncated,
@@ -49,3 +48,4 @@ def check_options(options: Options) -> None:
     asked = [name for name, value in compact_only.items() if value]
     if options.layout == GRID and asked:
         raise InputError(f"{', '.join(asked)}: a grid holds every pair; use layout='compact'")
+    return replace(options, max_pairs=max_pairs, seed=seed)

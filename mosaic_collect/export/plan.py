@@ -18,13 +18,13 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.export.about import about
 from mosaic_collect.export.merging import check_grid, check_mergeable
-from mosaic_collect.export.options import AUTO, Options, check_options
+from mosaic_collect.export.options import AUTO, Options, checked
 from mosaic_collect.export.selection import Left, Rules, Selection, every_pair, select
 from mosaic_collect.export.source import SLAB_NBYTES, Source, exported
 from mosaic_collect.metadata import COMPLETE
 from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, FilePlan, plan_file
 from mosaic_collect.schema import MOSAIC_FIELDS, VALID_MASK, Field, Schema
-from mosaic_collect.stats import all_finite, finite_rows
+from mosaic_collect.stats import nonfinite_pairs
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ExportPlan:
 
 def plan_export(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPlan:
     """Decide an export; arguments and errors as ``export_npy``'s."""
-    check_options(options)
+    options = checked(options)
     for dataset in datasets:
         _check_store(dataset, options)
     check_mergeable(datasets, _compared(datasets, options))
@@ -133,7 +133,7 @@ def _count_nonfinite(source: Source, field: Field) -> int:
     for block in range(source.num_blocks):
         for envs in source.slabs(field.name, block):
             values = exported(source.read(field.name, block, envs), np.float32)
-            count += 0 if all_finite(values) else int(np.count_nonzero(~finite_rows(values)))
+            count += nonfinite_pairs(values)
     return count
 
 
@@ -163,7 +163,7 @@ def _rules(
     options: Options,
 ) -> Rules:
     names = [f.name for f in fields]
-    floats = [f.name for f in fields if f.dtype.startswith("float")]
+    floats = [f.name for f in fields if f.is_float]
     return Rules(
         fields=names,
         finite_fields=floats if options.skip_damaged else list(nonfinite),
@@ -192,7 +192,7 @@ def _arrays(
 
 def export_dtype(field: Field) -> str:
     """float32 for floats, which is all that MOSAIC's networks take; others as stored."""
-    return "float32" if field.dtype.startswith("float") else field.dtype
+    return "float32" if field.is_float else field.dtype
 
 
 def _pairs(counts: dict[str, int]) -> str:

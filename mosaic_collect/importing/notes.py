@@ -10,7 +10,7 @@ from mosaic_collect.metadata import StoreState
 from mosaic_collect.npyfile.layout import COMPACT
 from mosaic_collect.npyfile.provenance import provenance
 from mosaic_collect.schema import MOSAIC_FIELDS
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 
 
 def notes(contents: Contents, state: StoreState, first_step: int, apart: bool) -> Iterator[str]:

@@ -8,7 +8,7 @@ from mosaic_collect.errors import CorruptExportError, InputError, StoreMismatchE
 from mosaic_collect.jsonvalues import json_copy
 from mosaic_collect.metadata import StoreState
 from mosaic_collect.npyfile.file import NpyFile
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 
 #: The key in a store's metadata.
 IMPORTED_FROM = "imported_from"

@@ -12,7 +12,7 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.grid import FieldGrid
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 
 _MOST_STORES = 20
 

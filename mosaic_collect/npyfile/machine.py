@@ -18,7 +18,7 @@ import numpy as np
 
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.standins import Array, Dtype, Extent, Global
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 
 _MAX_OPCODES = 1_000_000
 _MAX_PLAIN_NBYTES = 1 << 20

@@ -18,7 +18,7 @@ from mosaic_collect.files import open_regular
 from mosaic_collect.npyfile.file import NpyFile
 from mosaic_collect.npyfile.machine import Machine
 from mosaic_collect.npyfile.standins import OBJECT, Array, Dtype
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 
 _MAX_HEADER_NBYTES = 1 << 16
 _DICT_HEADER = re.compile(

@@ -10,7 +10,7 @@ import numpy as np
 
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.file import StoredArray
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown
 
 #: The code of an object array, which the dict is in.
 OBJECT = "O8"

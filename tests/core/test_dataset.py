@@ -302,6 +302,11 @@ class TestProcesses:
     def test_any_number_of_threads(self, chunked: TrajectoryDataset, threads: int) -> None:
         assert_holds(TrajectoryDataset(chunked.path, threads=threads), range(T))
 
+    @pytest.mark.parametrize("threads", [0, "x", 2.0])
+    def test_no_number_of_threads(self, chunked: TrajectoryDataset, threads: Any) -> None:
+        with pytest.raises(InputError, match="threads: expected a whole number from 1"):
+            TrajectoryDataset(chunked.path, threads=threads)
+
 
 class TestNothingElseIsNeeded:
     """Reading and writing arrays load neither torch nor zarr."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -74,6 +75,19 @@ def test_properties() -> None:
     assert STATE.num_blocks == 3
     assert STATE.grid("actions").padded_envs == 15
     assert list(STATE.grids()) == [f.name for f in SCHEMA.stored]
+
+
+def test_spans_are_the_runs_with_their_steps() -> None:
+    assert STATE.spans() == ((RUNS[0], range(5)), (RUNS[1], range(5, 9)))
+    again = replace(STATE, runs=(RUNS[0], RUNS[1], RUNS[1]))
+    assert [steps for _, steps in again.spans()] == [range(5), range(5, 5), range(5, 9)]
+
+
+def test_steps_of_no_run_are_in_no_span() -> None:
+    """A root document may list none: as one of no steps does, and an edited one."""
+    assert replace(STATE, runs=()).spans() == ()
+    assert replace(STATE, runs=(), committed_steps=0).spans() == ()
+    assert replace(STATE, runs=RUNS[1:]).spans() == ((RUNS[1], range(5, 9)),)
 
 
 def test_array_metadata_is_zarrs() -> None:

@@ -118,6 +118,12 @@ def test_mosaic_tells_all_bad_dims_at_once() -> None:
         assert part in str(caught.value)
 
 
+def test_numpys_whole_numbers_are_widths() -> None:
+    schema = Schema.mosaic(np.int64(3), np.uint8(2), student_obs_dim=np.int32(4))
+    assert schema == Schema.mosaic(3, 2, student_obs_dim=4)
+    assert all(type(f.dim) is int for f in schema.fields), "they go into JSON"
+
+
 def test_names_stay_apart_where_case_is_folded() -> None:
     with pytest.raises(InputError, match="twice"):
         Schema((Field(name="reward"), Field(name="Reward")))
@@ -136,6 +142,8 @@ def test_a_numpy_dtype_object_is_refused_in_words() -> None:
     """It equals its name, and so could slip through a comparison."""
     with pytest.raises(InputError, match="dtype"):
         Schema((Field(name="a", dim=2, dtype=np.dtype("float32")),))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="dtype"):
+        Schema((Field(name="a", dtype=np.dtype("float32"), default=0.5),))  # type: ignore[arg-type]
 
 
 A = Field(name="a", dim=2)
@@ -185,6 +193,11 @@ def test_fill_values_are_of_the_fields_kind(dtype: str) -> None:
         dtype[:5].rstrip("0123456789"), "i"
     )
     assert fill == 0
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_floats_are_what_can_be_nan(dtype: str) -> None:
+    assert Field(name="a", dtype=dtype).is_float == (np.dtype(dtype).kind == "f")
 
 
 def test_the_fill_value_of_ids_is_no_id() -> None:

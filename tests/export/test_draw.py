@@ -37,6 +37,14 @@ def test_the_rest_is_counted(store: str, npy: str) -> None:
     assert left.invalid == (~recorded["valid_mask"]).sum()
 
 
+def test_numpys_whole_numbers_are_taken(store: str, npy: str) -> None:
+    stores.write(store, 6)
+    pairs = drawn_pairs(store, npy, np.int64(7), np.uint8(3))
+    told = stores.load(npy)["metadata"]["mosaic_collect"]["options"]
+    assert (type(told["max_pairs"]), type(told["seed"])) == (int, int)
+    assert pairs == drawn_pairs(store, npy, 7, 3)
+
+
 @pytest.mark.parametrize("more", [0, 1, 1000])
 def test_more_than_there_are_are_all(store: str, npy: str, more: int) -> None:
     recorded = stores.write(store, 6)

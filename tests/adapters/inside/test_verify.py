@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from mosaic_collect import Schema, TrajectoryWriter
+from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.adapters.recorded import recorded_policy
 from mosaic_collect.adapters.rsl_rl import load_policy
 from mosaic_collect.adapters.runner_cfg import json_safe
 from mosaic_collect.adapters.vec_env import VecEnvSimulation
 from mosaic_collect.cli import main
+from mosaic_collect.errors import InputError
 from mosaic_collect.rollout import EpisodeAccount, collect, teacher_rows
 from tests.adapters.inside import recording
 from tests.adapters.inside.recording import VALID, record
@@ -209,6 +211,14 @@ def test_groups_that_do_not_fit(
     code, said = verify(store, checkpoint, "--runner-cfg", str(path), "--groups", *groups)
     assert code == 2
     assert words in said
+
+
+@pytest.mark.parametrize("width", [0, "6", True])
+def test_a_width_that_is_none(untold: Any, width: Any) -> None:
+    store, checkpoint, recurrent = untold
+    dataset, told = TrajectoryDataset(store), json_safe(config(recurrent))
+    with pytest.raises(InputError, match="groups: policy: expected a whole number from 1"):
+        recorded_policy(dataset, checkpoint, runner_cfg=told, groups={"policy": width})
 
 
 def test_a_config_that_this_rsl_rl_cannot_build(
