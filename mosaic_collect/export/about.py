@@ -28,20 +28,19 @@ def about(
     fields = source.schema.fields
     dims = {f.name: f.dim for f in fields if f.name.endswith("observations")}
     action = [f.dim for f in fields if f.name == "actions"]
-    return {
+    told = {
         "num_trajectories": source.num_trajectories,
         "num_steps": num_pairs if layout == COMPACT else source.num_valid,
         "obs_dim_dict": dims,
         "action_dim": action[0] if action else None,
         "has_valid_mask": VALID_MASK in arrays,
-        OURS: _provenance(source, layout, left, options),
+        **(options.metadata or {}),
     }
+    return {**told, OURS: _provenance(source, layout, left, options)}
 
 
 def _provenance(source: Source, layout: str, left: Left, options: Options) -> dict[str, Any]:
-    asked = asdict(options)
-    asked["fields"] = None if options.fields is None else list(options.fields)
-    told = {"layout": layout, "options": asked, "left_out": asdict(left)}
+    told = {"layout": layout, "options": options.told(), "left_out": asdict(left)}
     if len(source.parts) == 1:
         return {**told, **_store(source.parts[0])}
     return {**told, "stores": [_one_of_several(part) for part in source.parts]}

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.export.npy import store_paths
+from mosaic_collect.export.deciding import Stores, decide, store_paths
 from mosaic_collect.export.options import Options
-from mosaic_collect.export.plan import ExportPlan, plan_export
+from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.export.source import exported
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
@@ -24,7 +24,7 @@ from mosaic_collect.verify import VerifyReport
 
 
 def verify_export(
-    store: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    store: Stores,
     path: str | os.PathLike[str],
     progress: Callable[[int], object] | None = None,
 ) -> VerifyReport:
@@ -52,7 +52,7 @@ def verify_export(
     nbytes = 0
     if not problems:
         try:
-            plan = plan_export(datasets, options)
+            plan = decide(datasets, options)
         except InputError as error:
             raise CorruptExportError(f"{file.path}: impossible export options: {error}") from error
         problems = _same_shape(file, plan)
@@ -64,22 +64,16 @@ def verify_export(
 
 
 def _options(file: NpyFile) -> Options:
-    ours = provenance(file)
-    asked = ours.get("options") if ours else None
+    ours = provenance(file) or {}
+    asked = ours.get("options")
     if not isinstance(asked, dict):
         raise CorruptExportError(f"{file.path}: does not say how it was exported from which store")
-    fields = asked.get("fields")
-    named = isinstance(fields, list) and all(isinstance(name, str) for name in fields)
+    # The layout found, not the one asked for: auto might decide otherwise now.
+    found = {"layout": ours.get("layout"), "allow_incomplete": True}
     try:
-        # The layout found, not the one asked for: auto might decide otherwise now.
-        options = Options(
-            **{**asked, "layout": str((ours or {})["layout"]), "allow_incomplete": True}
-        )
-    except (TypeError, KeyError) as error:
+        return Options(**{**asked, **found})
+    except (TypeError, InputError) as error:
         raise CorruptExportError(f"{file.path}: unknown export options: {error}") from error
-    if fields is not None and not named:
-        raise CorruptExportError(f"{file.path}: unknown export options: fields {shown(fields)}")
-    return options
 
 
 def _same_stores(file: NpyFile, datasets: Sequence[TrajectoryDataset]) -> list[str]:
