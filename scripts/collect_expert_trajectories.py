@@ -148,11 +148,15 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
 
 def export(plan: Plan, layout: str, exclude_falls: bool) -> None:
     """The ``.npy``, if one is asked for."""
+    from tqdm import tqdm
+
     from mosaic_collect import export_npy
 
     if plan.npy is None:
         return
-    report = export_npy(plan.store, plan.npy, layout=layout, exclude_failed=exclude_falls)
+    asked = {"layout": layout, "exclude_failed": exclude_falls}
+    with tqdm(unit="B", unit_scale=True, desc="export") as bar:
+        report = export_npy(plan.store, plan.npy, **asked, progress=bar.update)
     print(
         f"{plan.npy}: {report.num_pairs} pairs, {report.layout}, {report.file_nbytes / 1e9:.2f} GB"
     )

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from tqdm import tqdm
+
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import StoreError
 
@@ -21,3 +25,9 @@ def interrupted_text(store: str) -> str:
     except StoreError:
         return "interrupted before the first step"
     return f"{store}: {steps:,} steps are committed; the same command with --resume goes on"
+
+
+def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = False) -> Any:
+    """A bar on stderr while something is done, if that is a terminal; tell its ``update``."""
+    scaled = unit == "B"
+    return tqdm(total=total, unit=unit, unit_scale=scaled, desc=what, disable=None, leave=leave)

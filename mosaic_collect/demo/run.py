@@ -16,8 +16,8 @@ from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.record import Watch
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
+from mosaic_collect.export import ExportReport, export_npy
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.export.npy import ExportReport, export_npy
 from mosaic_collect.inspect.summary import summarize
 from mosaic_collect.inspect.text import summary_text
 from mosaic_collect.replay.check import ReplayReport, replay_check

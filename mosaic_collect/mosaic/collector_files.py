@@ -8,18 +8,13 @@ import os
 import pickle
 import time
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.export.npy import run_export
-from mosaic_collect.export.options import Options
-from mosaic_collect.export.pickle_stream import plan_file
-from mosaic_collect.export.plan import plan_export
+from mosaic_collect.export import Options, plan_export
 from mosaic_collect.export.target import check_target
 
 _log = logging.getLogger(__name__)
@@ -62,10 +57,9 @@ def save_file(store: str, path: str, num_trajectories: int, options: Mapping[str
     progress = options.pop("progress", None)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
     check_target(path, [store])
-    plan = plan_export([TrajectoryDataset(store)], Options(**{"allow_incomplete": True, **options}))
-    metadata = {**plan.metadata, "num_trajectories": num_trajectories}
-    plan = replace(plan, metadata=metadata, file=plan_file(plan.arrays, {"metadata": metadata}))
-    report = run_export(plan, path, progress)
+    told = {"num_trajectories": num_trajectories}
+    asked = Options(**{"allow_incomplete": True, **options}, metadata=told)
+    report = plan_export(store, asked).write(path, progress)
     _log.info("saved %d pairs, %s, to %s", report.num_pairs, report.layout, path)
 
 

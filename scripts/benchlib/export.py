@@ -75,7 +75,7 @@ def _export(store: str, file: str, layout: str) -> dict[str, float]:
 
     meter = Meter()
     meter.start()
-    export_npy(store, file, layout=layout, progress=False)
+    export_npy(store, file, layout=layout)
     figures = meter.stop()
     size = os.path.getsize(file)
     return {

@@ -139,7 +139,7 @@ def test_read_notices(workload, plan, name):
 @pytest.mark.parametrize("layout", ["grid", "compact"])
 def test_export_notices(workload, plan, tmp_path, layout):
     record_all(altered(workload), plan)
-    export_npy(plan.path, tmp_path / "x.npy", layout=layout, progress=False)
+    export_npy(plan.path, tmp_path / "x.npy", layout=layout)
     with pytest.raises(DifferentDataError, match="actions"):
         export.compare_export(workload, str(tmp_path / "x.npy"), STEPS, layout)
 

@@ -11,7 +11,8 @@ import pytest
 from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.inspect import summarize
 from tests import helpers
-from tests.export import pickles, stores
+from tests.export import stores
+from tests.npyfile import pickles
 
 
 def test_a_store(cli, store: str) -> None:
@@ -128,7 +129,7 @@ def test_a_large_export_at_once(cli, npy: str) -> None:
 
 
 def test_a_hostile_export(cli, npy: str, tmp_path) -> None:
-    """Nothing in it is run; tests/export/test_hostile_npy.py has many more."""
+    """Nothing in it is run; tests/npyfile/test_hostile.py has many more."""
     mark = tmp_path / "executed"
     call = b"cos\nsystem\n" + pickles.text(f"touch {mark}") + b"\x85R"
     pickles.write(npy, pickles.dict_of(metadata=call))

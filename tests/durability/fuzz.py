@@ -17,7 +17,7 @@ import atheris
 
 with atheris.instrument_imports(include=["mosaic_collect"]):
     from mosaic_collect.errors import CorruptExportError, StoreError
-    from mosaic_collect.export.npy_scan import scan_npy
+    from mosaic_collect.npyfile.scan import scan_npy
     from mosaic_collect.parsing import parse_root
 
 _HEADER = (

@@ -389,7 +389,7 @@ def test_more_steps_than_could_be_counted(tiny: str, steps: int) -> None:
     with pytest.raises(CorruptStoreError, match="missing"):
         TrajectoryDataset(tiny).read("x")
     with pytest.raises(MosaicCollectError):
-        export_npy(tiny, tiny + ".npy", progress=False)
+        export_npy(tiny, tiny + ".npy")
     assert not os.path.exists(tiny + ".npy")
 
 
@@ -400,4 +400,4 @@ def test_verifying_and_exporting_wait_for_no_pipe(tiny: str, name: str) -> None:
     assert not verify_store(tiny).ok
     if name != "x/zarr.json":
         with pytest.raises(MosaicCollectError):
-            export_npy(tiny, tiny + ".npy", progress=False)
+            export_npy(tiny, tiny + ".npy")

@@ -14,7 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mosaic_collect import Field, TrajectoryDataset
+from mosaic_collect import Field, TrajectoryDataset, verify_export
 from mosaic_collect.errors import (
     CorruptExportError,
     ExportError,
@@ -153,6 +153,17 @@ def test_steps_after_the_last_trajectory_are_left_out_and_said_once(
     assert ours.get_statistics()["num_steps"] == 2 * N
     assert caplog.text.count("max_trajectories=2") == 1
     assert completed(ours).num_steps == 2
+
+
+def test_a_saved_file_is_the_stores(collector: Any, tmp_path: Path) -> None:
+    """Its number of trajectories is the collector's, which the store alone does not know."""
+    for step in range(5):
+        collector.add_step(**step_of(step))
+        collector.mark_trajectory_end(count=3)
+    collector.save(tmp_path / "e.npy")
+    assert collector.load(tmp_path / "e.npy")["metadata"]["num_trajectories"] == 15
+    assert TrajectoryDataset(collector.store).state.num_trajectories == 0
+    assert verify_export(collector.store, tmp_path / "e.npy").ok
 
 
 def test_saving_twice_and_going_on(collector: Any, tmp_path: Path) -> None:

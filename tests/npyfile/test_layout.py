@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaic_collect.export.npy_scan import scan_npy
-from mosaic_collect.export.pickle_stream import ArraySpec, plan_file
+from mosaic_collect.npyfile.layout import ArraySpec, plan_file
+from mosaic_collect.npyfile.scan import scan_npy
 
 SPECS = {
     "observations": ArraySpec((3, 2, 4), "float32"),

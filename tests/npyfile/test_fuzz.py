@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import time
 from math import prod
 from pathlib import Path
@@ -13,14 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mosaic_collect import TrajectoryDataset
+from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.export.npy_scan import scan_npy
-from mosaic_collect.export.options import Options
-from mosaic_collect.export.plan import plan_export
 from mosaic_collect.inspect import summarize
 from mosaic_collect.inspect.text import summary_text
-from tests.export import pickles, stores
+from mosaic_collect.npyfile.scan import scan_npy
+from tests.export import stores
+from tests.npyfile import pickles
 
 #: Opcodes of pickle, so that random programs are not all refused at their first byte.
 _OPCODES = b"(.0124FIJKLMNPQRSTUVXabcdeghijlopqrstu}]){)\x80\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d"
@@ -33,8 +31,6 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     folder = tmp_path_factory.mktemp("fuzz")
     store, ours, theirs = (str(folder / name) for name in ("s.zarr", "ours.npy", "theirs.npy"))
     stores.write(store, 2, num_envs=2, masks=stores.some_masks(2))
-    from mosaic_collect import export_npy
-
     export_npy(store, ours, layout="grid")
     np.save(theirs, stores.load(ours))
     return [Path(path).read_bytes() for path in (ours, theirs)]
@@ -144,11 +140,3 @@ def test_what_is_accepted_is_what_numpy_loads(files: list[bytes], path: str, dat
     found = scan_npy(path).arrays[name]
     loaded = np.load(io.BytesIO(bytes(content)), allow_pickle=True).item()[name]
     assert loaded.tobytes() == bytes(content[found.offset : found.offset + found.nbytes])
-
-
-def test_a_plan_is_of_the_files_exact_size(tmp_path: os.PathLike[str]) -> None:
-    store = os.path.join(tmp_path, "s.zarr")
-    stores.write(store, 3)
-    plan = plan_export([TrajectoryDataset(store)], Options())
-    end = max(offset + len(piece) for offset, piece in plan.file.pieces)
-    assert end == plan.file.nbytes

@@ -2,6 +2,9 @@
 
     np.load(path, allow_pickle=True).item()  ->  {"observations": array, ..., "metadata": {...}}
 
+    grid       [T, N, D]    every pair, at its step and environment, with a valid_mask [T, N]
+    compact    [M, 1, D]    valid pairs only, one behind the other
+
 Such a file is an ``.npy`` header for a 0-d object array, then one pickle: the 0-d array, in it the
 dict, in it arrays whose values are each one ``BINBYTES8`` string. All sizes are known beforehand,
 so the values can be written anywhere at any time: this module says where.
@@ -22,6 +25,9 @@ from math import prod
 from typing import Any
 
 import numpy as np
+
+#: Names of the two ways in which a file's pairs lie.
+GRID, COMPACT = "grid", "compact"
 
 _RECONSTRUCT = (
     b"cnumpy.core.multiarray\n_reconstruct\n"  # GLOBAL

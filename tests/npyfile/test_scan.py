@@ -11,9 +11,10 @@ import pytest
 
 from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.export.compare import read_array
-from mosaic_collect.export.npy_scan import scan_npy
-from tests.export import pickles, stores
+from mosaic_collect.npyfile.file import NpyFile
+from mosaic_collect.npyfile.scan import scan_npy
+from tests.export import stores
+from tests.npyfile import pickles
 
 METADATA = {
     "num_trajectories": 3,
@@ -40,6 +41,12 @@ def upstream() -> dict[str, Any]:
         "valid_mask": generator.random((6, 4)) < 0.5,
     }
     return {**arrays, "metadata": METADATA}
+
+
+def read_array(file: NpyFile, name: str) -> np.ndarray:
+    """One array of a scanned file as a read-only memory map."""
+    stored = file.arrays[name]
+    return np.memmap(file.path, stored.dtype, "r", stored.offset, stored.shape)
 
 
 def check(path: str, data: dict[str, Any]) -> None:
