@@ -14,6 +14,19 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+@pytest.fixture(autouse=True)
+def no_power_cuts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Syncing takes most of a small test's time, and only tests/durability cuts the power."""
+    if "durability" not in request.path.parts:
+        monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+@pytest.fixture
+def npy(tmp_path: os.PathLike[str]) -> str:
+    """A path at which no file lies yet; beside ``store``, by its name."""
+    return os.path.join(tmp_path, "expert.npy")
+
+
 @pytest.fixture
 def store(tmp_path: os.PathLike[str]) -> str:
     """A path at which no store lies yet."""
