@@ -109,7 +109,7 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None:
         check_picture(arguments.plot)
         if len(arguments.store) > 1:
-            raise InputError("plot: expected one store, for each would replace the last one's")
+            raise InputError("--plot: expected one store, for each would replace the last one's")
 
 
 def _verify(store: str, arguments: argparse.Namespace) -> bool:

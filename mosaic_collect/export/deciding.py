@@ -34,11 +34,8 @@ def plan_export(stores: Stores, options: Options) -> ExportPlan:
     """Decide an export: it says what the file will be, and writes it when asked to.
 
     Args:
-        stores: As of ``export_npy``.
-        options: As of ``export_npy``, and more.
-
-    Raises:
-        As ``export_npy``, but for the file's own.
+        stores: As of ``export_npy``, whose errors these are, too, but for those of the file.
+        options: Which pairs and fields, and how they shall lie.
     """
     return decide([TrajectoryDataset(path) for path in store_paths(stores)], options)
 
