@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         ReplayReport as ReplayReport,
         replay_check as replay_check,
     )
-    from mosaic_collect.schema import Field as Field, Schema as Schema
+    from mosaic_collect.store.schema import Field as Field, Schema as Schema
     from mosaic_collect.signals import termination_as_exit as termination_as_exit
     from mosaic_collect.mosaic.student_obs import (
         StudentObsBuilder as StudentObsBuilder,

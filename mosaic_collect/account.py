@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.jsonvalues import json_copy
-from mosaic_collect.metadata import Run, StoreState
-from mosaic_collect.schema import GOES_ON
+from mosaic_collect.store.jsonvalues import json_copy
+from mosaic_collect.store.metadata import Run, StoreState
+from mosaic_collect.store.schema import GOES_ON
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from mosaic_collect.errors import InputError, SpaceError
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.schema import Schema
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import Schema
 
 MB = 1_000_000
 #: One block fills, one is encoded, one is committed: none waits for another.

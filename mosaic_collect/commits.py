@@ -8,9 +8,9 @@ from typing import Any
 
 from mosaic_collect.account import Trajectories
 from mosaic_collect.job import Job
-from mosaic_collect.metadata import StoreState
 from mosaic_collect.pipeline import Pipeline
 from mosaic_collect.staging import Block, Staging
+from mosaic_collect.store.metadata import StoreState
 
 
 class Commits:

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.address import Address, blobs_at
 from mosaic_collect.checks import thread_count
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreNotFoundError
 from mosaic_collect.lazy import LazyArray
-from mosaic_collect.metadata import COLLECTING, StoreState
-from mosaic_collect.schema import Schema
-from mosaic_collect.view import StoreView
+from mosaic_collect.store.address import Address, blobs_at
+from mosaic_collect.store.metadata import COLLECTING, StoreState
+from mosaic_collect.store.schema import Schema
+from mosaic_collect.store.view import StoreView
 
 _LARGE_NBYTES = 16 << 20
 

@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 from mosaic_collect.errors import InputError, MissingDependencyError
-from mosaic_collect.metadata import StoreState
 from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.staging import HostStaging
+from mosaic_collect.store.metadata import StoreState
 
 _log = logging.getLogger(__name__)
 

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.codec import crc_bytes, same_bytes
 from mosaic_collect.field_encoder import FieldEncoder
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.schema import VALID_MASK
-from mosaic_collect.shard import Encoded
 from mosaic_collect.staging import Block
-from mosaic_collect.stats import Counts, float_names, nonfinite_pairs
+from mosaic_collect.store.codec import crc_bytes, same_bytes
+from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import VALID_MASK
+from mosaic_collect.store.shard import Encoded
 
 
 def encode_chunk(encoder: FieldEncoder, values: NDArray[Any], whole: bool) -> Encoded:

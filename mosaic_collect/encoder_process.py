@@ -22,7 +22,6 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mosaic_collect.blobs import Upload
 from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.encoder_worker import (
     MOST_MESSAGE_NBYTES,
@@ -34,8 +33,9 @@ from mosaic_collect.encoder_worker import (
 )
 from mosaic_collect.encoding import Encoding, OpenShard, ThreadEncoding
 from mosaic_collect.errors import InputError
-from mosaic_collect.metadata import StoreState
 from mosaic_collect.shared_ring import SharedRing
+from mosaic_collect.store.blobs import Upload
+from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.workers import WorkerPool
 
 _log = logging.getLogger(__name__)

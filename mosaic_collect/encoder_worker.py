@@ -18,13 +18,13 @@ import traceback
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mosaic_collect.codec import Compressor
 from mosaic_collect.encoder import encode_chunk
 from mosaic_collect.field_encoder import FieldEncoder
-from mosaic_collect.files import write_all
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.shard import Encoded, write_chunks
 from mosaic_collect.shared_ring import SharedRing
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.files import write_all
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.shard import Encoded, write_chunks
 from mosaic_collect.workers import WorkerPool
 
 MOST_MESSAGE_NBYTES = 128 << 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from mosaic_collect.blobs import Upload
 from mosaic_collect.encoder import BlockEncoder
-from mosaic_collect.shard import write_chunks
+from mosaic_collect.store.blobs import Upload
+from mosaic_collect.store.shard import write_chunks
 from mosaic_collect.workers import WorkerPool
 
 #: Opens a field's shard for writing.

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_tensor
 from mosaic_collect.errors import InputError
-from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END, VALID_MASK, Field, Schema
+from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, VALID_MASK, Field, Schema
 
 _MASK = Field(name=VALID_MASK, dtype="bool")
 

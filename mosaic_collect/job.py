@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mosaic_collect.metadata import StoreState
 from mosaic_collect.staging import Block
-from mosaic_collect.stats import Counts
+from mosaic_collect.store.counts import Counts
+from mosaic_collect.store.metadata import StoreState
 
 
 @dataclass(eq=False)

@@ -13,11 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.blobs import Blobs, Claim
 from mosaic_collect.budget import Budget, block_nbytes, plan_ring, slots_for
 from mosaic_collect.checks import whole
-from mosaic_collect.codec import Compressor
-from mosaic_collect.commit import Store, existing_state, read_state
 from mosaic_collect.devices import staging_of
 from mosaic_collect.encoder_process import is_wanted
 from mosaic_collect.errors import (
@@ -28,15 +25,18 @@ from mosaic_collect.errors import (
     StoreMismatchError,
     WriteError,
 )
-from mosaic_collect.jsonvalues import json_copy
-from mosaic_collect.metadata import Run, StoreState
 from mosaic_collect.options import RecordingOptions
-from mosaic_collect.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
-from mosaic_collect.schema import VALID_MASK, Schema
 from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.staging import Block, Staging
-from mosaic_collect.stats import Counts, float_names, nonfinite_pairs
-from mosaic_collect.view import StoreView
+from mosaic_collect.store.blobs import Blobs, Claim
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.commit import Store, existing_state, read_state
+from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
+from mosaic_collect.store.jsonvalues import json_copy
+from mosaic_collect.store.metadata import Run, StoreState
+from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
+from mosaic_collect.store.schema import VALID_MASK, Schema
+from mosaic_collect.store.view import StoreView
 
 _PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
 

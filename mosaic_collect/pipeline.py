@@ -22,15 +22,15 @@ from queue import Queue, SimpleQueue
 
 from mosaic_collect import shard_writer
 from mosaic_collect.bell import Bell
-from mosaic_collect.blobs import Pending
-from mosaic_collect.commit import Store
 from mosaic_collect.encoding import Encoding
 from mosaic_collect.job import Job
-from mosaic_collect.metadata import StoreState
 from mosaic_collect.shard_writer import ShardWriter
 from mosaic_collect.slots import Slots
 from mosaic_collect.staging import Block
-from mosaic_collect.stats import Counts
+from mosaic_collect.store.blobs import Pending
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.counts import Counts
+from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.workers import WorkerPool
 
 _COMMITTER = "committer"

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from mosaic_collect.bell import Bell
-from mosaic_collect.blobs import Pending, Upload
-from mosaic_collect.commit import Store
 from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.encoding import Encoding
 from mosaic_collect.field_encoder import FieldEncoder
 from mosaic_collect.job import Job
-from mosaic_collect.metadata import StoreState
-from mosaic_collect.schema import TRAJECTORY_END
 from mosaic_collect.staging import Block
-from mosaic_collect.stats import Counts, Tally
+from mosaic_collect.store.blobs import Pending, Upload
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.counts import Counts, Tally
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.schema import TRAJECTORY_END
 
 NAME = "encoder"
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.grid import FieldGrid
+from mosaic_collect.store.grid import FieldGrid
 
 
 class SharedRing:

@@ -28,9 +28,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_tensor
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 from mosaic_collect.shared_ring import SharedRing
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 
 #: Fields that the writer fills in itself, always on the host.
 HOST_FIELDS = (TRAJECTORY_ID, TRAJECTORY_END)

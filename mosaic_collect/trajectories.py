@@ -30,9 +30,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.metadata import StoreState
-from mosaic_collect.schema import ENDED, FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
-from mosaic_collect.view import StoreView
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
+from mosaic_collect.store.view import StoreView
 
 
 def truncated_ids(view: StoreView) -> NDArray[np.int64]:

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.address import Address, blobs_at
-from mosaic_collect.commit import DOCUMENT, missing_shards, read_document, read_state
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.metadata import array_document, root_document
-from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
-from mosaic_collect.stats import nonfinite_pairs
+from mosaic_collect.store.address import Address, blobs_at
+from mosaic_collect.store.commit import DOCUMENT, missing_shards, read_document, read_state
+from mosaic_collect.store.counts import nonfinite_pairs
+from mosaic_collect.store.metadata import array_document, root_document
+from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.store.view import StoreView
 from mosaic_collect.trajectories import end_problems
-from mosaic_collect.view import StoreView
 
 _THREADS = 4
 _MOST_PROBLEMS = 1000

@@ -30,21 +30,21 @@ from functools import partial
 from typing import Any
 
 from mosaic_collect.account import Account
-from mosaic_collect.address import Address, blobs_at
 from mosaic_collect.budget import block_nbytes
 from mosaic_collect.commits import Commits
 from mosaic_collect.encoder_process import start_encoding
 from mosaic_collect.errors import ClosedError
 from mosaic_collect.inputs import StepCheck, end_codes, env_indices
 from mosaic_collect.job import Job
-from mosaic_collect.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.opening import OpenStore, open_store
 from mosaic_collect.options import RecordingOptions
 from mosaic_collect.pipeline import Pipeline
-from mosaic_collect.schema import TRAJECTORY_END, VALID_MASK, Schema
 from mosaic_collect.slots import Slots
 from mosaic_collect.staging import Block
-from mosaic_collect.view import StoreView
+from mosaic_collect.store.address import Address, blobs_at
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
+from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK, Schema
+from mosaic_collect.store.view import StoreView
 from mosaic_collect.workers import WorkerPool
 
 _log = logging.getLogger(__name__)

@@ -37,5 +37,5 @@ def store(tmp_path: os.PathLike[str]) -> str:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Chunks of some 100 bytes, so that small shards hold many of them, and padding."""
     nbytes = 100
-    monkeypatch.setattr("mosaic_collect.grid.CHUNK_NBYTES", nbytes)
+    monkeypatch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", nbytes)
     return nbytes

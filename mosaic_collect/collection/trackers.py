@@ -9,7 +9,7 @@ import torch
 
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.protocols import StepResult
-from mosaic_collect.schema import Field
+from mosaic_collect.store.schema import Field
 
 
 class EpisodeTracker(Protocol):

@@ -21,10 +21,10 @@ from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.export.selection import Left, Rules, every_pair, select
 from mosaic_collect.export.source import SLAB_NBYTES, Source, exported
-from mosaic_collect.metadata import COMPLETE
 from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
-from mosaic_collect.schema import MOSAIC_FIELDS, VALID_MASK, Field, Schema
-from mosaic_collect.stats import nonfinite_pairs
+from mosaic_collect.store.counts import nonfinite_pairs
+from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.schema import MOSAIC_FIELDS, VALID_MASK, Field, Schema
 
 #: The path of a store, or those of several.
 Stores = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]

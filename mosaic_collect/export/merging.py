@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import ExportError, InputError, StoreMismatchError
-from mosaic_collect.schema import Field, Schema
+from mosaic_collect.store.schema import Field, Schema
 
 _MAX_ID = (1 << 63) - 1
 

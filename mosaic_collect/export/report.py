@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from mosaic_collect.export.selection import Left
 from mosaic_collect.export.source import Source
 from mosaic_collect.npyfile.layout import GRID
-from mosaic_collect.schema import TRAJECTORY_ID
+from mosaic_collect.store.schema import TRAJECTORY_ID
 
 
 @dataclass(frozen=True)

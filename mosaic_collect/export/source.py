@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.export.part import StorePart
-from mosaic_collect.schema import VALID_MASK, Schema
+from mosaic_collect.store.schema import VALID_MASK, Schema
 
 #: Bytes of one slab to aim at; a worker holds a slab, its selected rows, and one chunk.
 SLAB_NBYTES = 8 << 20

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.export.selection import Selection
 from mosaic_collect.export.source import Source, exported
-from mosaic_collect.stats import all_finite, finite_rows
+from mosaic_collect.store.counts import all_finite, finite_rows
 
 Progress = Callable[[int], object]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from mosaic_collect.errors import StoreMismatchError
-from mosaic_collect.metadata import StoreState
 from mosaic_collect.npyfile.file import NpyFile
 from mosaic_collect.npyfile.plain import plain_copy
+from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.text import shown
 
 #: The key in a store's metadata.

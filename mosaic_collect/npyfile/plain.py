@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.jsonvalues import json_copy
+from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.text import shown
 
 _MOST_VALUES = 100_000

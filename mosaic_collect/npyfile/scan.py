@@ -14,10 +14,10 @@ import struct
 from typing import Any, BinaryIO
 
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.files import open_regular
 from mosaic_collect.npyfile.file import NpyFile
 from mosaic_collect.npyfile.machine import Machine
 from mosaic_collect.npyfile.standins import OBJECT, Array, Dtype
+from mosaic_collect.store.files import open_regular
 from mosaic_collect.text import shown
 
 _MAX_HEADER_NBYTES = 1 << 16

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from benchlib.recording import DifferentDataError
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
-from mosaic_collect.codec import ChunkCodec, Compressor, crc_bytes
 from mosaic_collect.field_encoder import FieldEncoder
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.schema import Field
+from mosaic_collect.store.codec import ChunkCodec, Compressor, crc_bytes
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import Field
 
 CANDIDATES = (
     *(("lz4", level) for level in (1, 5, 9)),

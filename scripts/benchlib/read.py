@@ -48,7 +48,7 @@ def read(args: Namespace) -> dict[str, Any]:
 def chunks_decoded(plan: Plan) -> int:
     """How many chunks one environment's steps of one block take to decode."""
     from mosaic_collect import TrajectoryDataset
-    from mosaic_collect.codec import ChunkCodec
+    from mosaic_collect.store.codec import ChunkCodec
 
     decode, calls = ChunkCodec.decode, []
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.metadata import COLLECTING, COMPLETE
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE
 from tests import helpers
 from tests.export import stores
 from tests.importing import files

@@ -19,7 +19,7 @@ from mosaic_collect.collection.trackers import (  # noqa: E402
     MotionTracker,
 )
 from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
-from mosaic_collect.schema import TRAJECTORY_END  # noqa: E402
+from mosaic_collect.store.schema import TRAJECTORY_END  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
 from tests.collection.test_origin import ISAACLAB, MJLAB, OLD_ISAACLAB, OLD_MJLAB  # noqa: E402

@@ -20,7 +20,7 @@ from mosaic_collect.collection.rollout import (  # noqa: E402
 )
 from mosaic_collect.collection.trackers import EveryEpisode  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
-from mosaic_collect.schema import FAILED, TRAJECTORY_END  # noqa: E402
+from mosaic_collect.store.schema import FAILED, TRAJECTORY_END  # noqa: E402
 from mosaic_collect.verify import verify_store  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
@@ -149,7 +149,7 @@ def test_other_stores_get_a_place_for_falls(store: str) -> None:
     assert collected_schema(toys.SCHEMA, TrajectoryDataset(store)) == wanted
     unborn = store + "-unborn"
     os.mkdir(unborn)
-    open(os.path.join(unborn, ".mosaic_collect.lock"), "w").close()
+    open(os.path.join(unborn, ".mosaic_collect.store.lock"), "w").close()
     assert collected_schema(toys.SCHEMA, TrajectoryDataset(unborn)) == wanted
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from mosaic_collect.collection.protocols import Observations, PolicyOutput, StepResult
-from mosaic_collect.schema import Field, Schema
+from mosaic_collect.store.schema import Field, Schema
 
 OBS_DIM, ACTION_DIM, STUDENT_DIM = 4, 2, 3
 EXTRA = (Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32"))

@@ -43,7 +43,7 @@ class Case:
 
     def write(self, path: Any, patch: Any) -> TrajectoryDataset:
         """Write the store; its trajectories end now and then."""
-        patch.setattr("mosaic_collect.grid.CHUNK_NBYTES", self.chunk_nbytes)
+        patch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", self.chunk_nbytes)
         options = {"schema": self.schema, "block_steps": self.block_steps}
         with open_writer(path, self.num_envs, compressor=self.compressor, **options) as writer:
             for step in range(self.steps):

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from mosaic_collect.files import PosixFile, PosixFiles
+from mosaic_collect.store.files import PosixFile, PosixFiles
 
 
 class MortalFiles(PosixFiles):

@@ -14,8 +14,8 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import WriteError
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.verify import verify_store
 from tests.helpers import ALL_DTYPES, add, assert_holds, assert_same, ids, mask, open_writer, rows
 
@@ -373,7 +373,7 @@ def test_an_opening_that_fails_unlocks_the_ring(
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(SimulatedStreams, "unpin", noting)
-    monkeypatch.setattr("mosaic_collect.commit.Store.begin", full)
+    monkeypatch.setattr("mosaic_collect.store.commit.Store.begin", full)
     with pytest.raises(WriteError, match="full"):
         open_writer(store, N, SCHEMA, device=device, encode_in="process")
     assert seen == [0]

@@ -13,7 +13,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import CorruptStoreError, InputError, StoreNotFoundError
-from mosaic_collect.shard import ShardReader
+from mosaic_collect.store.shard import ShardReader
 from tests.helpers import (
     SMALL,
     add,

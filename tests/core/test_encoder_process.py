@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect.address import blobs_at
-from mosaic_collect.codec import Compressor
-from mosaic_collect.commit import read_state
 from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.encoder_process import EncoderProcess, is_wanted
 from mosaic_collect.encoder_worker import EncoderWorker, Reply, Request, Setup
 from mosaic_collect.errors import InputError, WriteError
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.schema import Field, Schema
 from mosaic_collect.shared_ring import SharedRing
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.commit import read_state
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import Field, Schema
 from mosaic_collect.writer import TrajectoryWriter
 from tests.helpers import ALL_DTYPES, REPO, SMALL, add, assert_same, expected, open_writer
 
@@ -394,7 +394,7 @@ def test_an_opening_that_is_refused_keeps_no_memory(
 
     gc.collect()  # what other tests left open
     before = set(os.listdir("/proc/self/fd"))
-    monkeypatch.setattr("mosaic_collect.commit.Store.begin", full)
+    monkeypatch.setattr("mosaic_collect.store.commit.Store.begin", full)
     with pytest.raises(WriteError, match="full"):
         in_process(store)
     gc.collect()

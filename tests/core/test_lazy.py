@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaic_collect.cuts import cuts
 from mosaic_collect.errors import InputError
-from mosaic_collect.grid import FieldGrid
 from mosaic_collect.lazy import LazyArray
-from mosaic_collect.schema import Field
+from mosaic_collect.store.cuts import cuts
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import Field
 from tests.helpers import assert_same, expected, open_writer, rows
 
 N, T = 7, 10
@@ -24,7 +24,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """One store for all indices: several blocks, chunks and padding."""
     path = tmp_path_factory.mktemp("lazy") / "s.zarr"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mosaic_collect.grid.CHUNK_NBYTES", 100)
+        patch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", 100)
         with open_writer(path, N, block_steps=4) as writer:
             for step in range(T):
                 writer.add_step(**rows(step, N), valid_mask=np.arange(N) % 2 == step % 2)

@@ -22,7 +22,7 @@ from mosaic_collect.errors import (
     StoreMismatchError,
     StoreNotFoundError,
 )
-from mosaic_collect.lock import LOCK_NAME
+from mosaic_collect.store.lock import LOCK_NAME
 from tests.helpers import SMALL, add, assert_holds, buffer_mb, open_writer, record
 
 N = 4

@@ -12,8 +12,8 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import WriteError
-from mosaic_collect.files import PosixFiles
 from mosaic_collect.staging import Block
+from mosaic_collect.store.files import PosixFiles
 from tests.core.mortal_files import MortalFiles
 from tests.helpers import add, assert_holds, buffer_mb, open_writer
 
@@ -32,7 +32,7 @@ class GatedFiles(PosixFiles):
 
 
 def use(monkeypatch: pytest.MonkeyPatch, files: PosixFiles) -> None:
-    monkeypatch.setattr("mosaic_collect.posix.PosixFiles", lambda: files)
+    monkeypatch.setattr("mosaic_collect.store.posix.PosixFiles", lambda: files)
 
 
 def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(

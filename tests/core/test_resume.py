@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.lock import LOCK_NAME
+from mosaic_collect.store.lock import LOCK_NAME
 from tests.helpers import (
     ALL_DTYPES,
     SMALL,

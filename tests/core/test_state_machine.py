@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import InputError, WriteError
-from mosaic_collect.schema import ENDED, FAILED, TRAJECTORY_END
+from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END
 from mosaic_collect.trajectories import end_problems
 from tests.core.mortal_files import MortalFiles
 from tests.helpers import assert_same, buffer_mb, mask, rows
@@ -69,8 +69,8 @@ class Collection(RuleBasedStateMachine):
         self.path = os.path.join(self.folder, "s.zarr")
         self.files = MortalFiles()
         self.patches = [
-            mock.patch("mosaic_collect.posix.PosixFiles", return_value=self.files),
-            mock.patch("mosaic_collect.grid.CHUNK_NBYTES", chunk_nbytes),
+            mock.patch("mosaic_collect.store.posix.PosixFiles", return_value=self.files),
+            mock.patch("mosaic_collect.store.grid.CHUNK_NBYTES", chunk_nbytes),
         ]
         for patch in self.patches:
             patch.start()

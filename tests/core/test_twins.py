@@ -10,8 +10,8 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import WriteError
-from mosaic_collect.files import PosixFiles
 from mosaic_collect.inspect import summarize
+from mosaic_collect.store.files import PosixFiles
 from mosaic_collect.verify import verify_store
 from tests.helpers import SMALL, open_writer, rows
 
@@ -107,7 +107,7 @@ def test_without_links_the_bytes_are_copied(
     store: str, monkeypatch: pytest.MonkeyPatch, code: int
 ) -> None:
     files = NoLinks(code)
-    monkeypatch.setattr("mosaic_collect.posix.PosixFiles", lambda: files)
+    monkeypatch.setattr("mosaic_collect.store.posix.PosixFiles", lambda: files)
     with open_writer(store) as writer:
         for step in range(7):
             writer.add_step(**given(step))
@@ -119,7 +119,7 @@ def test_without_links_the_bytes_are_copied(
 
 def test_another_failure_of_a_link_is_told(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     files = NoLinks(errno.EIO)
-    monkeypatch.setattr("mosaic_collect.posix.PosixFiles", lambda: files)
+    monkeypatch.setattr("mosaic_collect.store.posix.PosixFiles", lambda: files)
     writer = open_writer(store)
     for step in range(3):
         writer.add_step(**given(step))

@@ -18,7 +18,7 @@ import atheris
 with atheris.instrument_imports(include=["mosaic_collect"]):
     from mosaic_collect.errors import CorruptExportError, StoreError
     from mosaic_collect.npyfile.scan import scan_npy
-    from mosaic_collect.parsing import parse_root
+    from mosaic_collect.store.parsing import parse_root
 
 _HEADER = (
     b"\x93NUMPY\x01\x00v\x00" + b"{'descr': '|O', 'fortran_order': False, 'shape': (), }".ljust(117)

@@ -10,9 +10,9 @@ from typing import Any
 from unittest.mock import patch
 
 from mosaic_collect import opening, posix
-from mosaic_collect.commit import Store
-from mosaic_collect.files import Files, OpenFile, PosixFiles
-from mosaic_collect.metadata import StoreState
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.files import Files, OpenFile, PosixFiles
+from mosaic_collect.store.metadata import StoreState
 
 
 class WrappedFile:

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.files import is_temp_name
-from mosaic_collect.schema import (
+from mosaic_collect.store.files import is_temp_name
+from mosaic_collect.store.schema import (
     ENDED,
     FAILED,
     GOES_ON,

@@ -24,8 +24,8 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
     WriteError,
 )
-from mosaic_collect.lock import LOCK_NAME
-from mosaic_collect.metadata import ATTRIBUTE
+from mosaic_collect.store.lock import LOCK_NAME
+from mosaic_collect.store.metadata import ATTRIBUTE
 from tests.durability.figures import count
 from tests.durability.rig import NUM_ENVS, TINY, add_tiny, check, open_tiny
 from tests.helpers import rows

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from mosaic_collect import TrajectoryWriter
-from mosaic_collect.commit import Store
-from mosaic_collect.metadata import StoreState
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.metadata import StoreState
 from tests.durability.disk import Disk
 from tests.durability.explorer import Explorer, LostError, disk_after
 from tests.durability.figures import count

@@ -22,14 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosaic_collect import TrajectoryDataset, export_npy
-from mosaic_collect.codec import Compressor, crc_bytes
 from mosaic_collect.errors import CorruptStoreError, MosaicCollectError, StoreError
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.metadata import ATTRIBUTE, checksum, root_document
-from mosaic_collect.parsing import MAX_VALUES, parse_root
-from mosaic_collect.posix import PosixBlobs
-from mosaic_collect.schema import Field
-from mosaic_collect.shard import ShardReader, write_chunks
+from mosaic_collect.store.codec import Compressor, crc_bytes
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.metadata import ATTRIBUTE, checksum, root_document
+from mosaic_collect.store.parsing import MAX_VALUES, parse_root
+from mosaic_collect.store.posix import PosixBlobs
+from mosaic_collect.store.schema import Field
+from mosaic_collect.store.shard import ShardReader, write_chunks
 from mosaic_collect.verify import verify_store
 from tests.durability.explorer import RAM
 from tests.durability.rig import add_tiny, open_tiny
@@ -328,7 +328,7 @@ def test_a_temp_file_that_leads_elsewhere_is_replaced_not_written_through(
 
 
 def test_a_lock_that_is_a_link_is_refused(tiny: str) -> None:
-    victim, lock = tiny + ".victim", os.path.join(tiny, ".mosaic_collect.lock")
+    victim, lock = tiny + ".victim", os.path.join(tiny, ".mosaic_collect.store.lock")
     with open(victim, "w") as file:
         file.write("precious")
     os.remove(lock)

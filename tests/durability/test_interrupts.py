@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.schema import FAILED, TRAJECTORY_END, TRAJECTORY_ID, Schema
+from mosaic_collect.store.schema import FAILED, TRAJECTORY_END, TRAJECTORY_ID, Schema
 from tests.durability.figures import count
 from tests.durability.interrupts import PACKAGE, UNREACHED, WRITERS_SIDE, Interrupter, missed
 from tests.durability.rig import TINY, TINY_ENDS, add_tiny, check, check_resume, how, open_tiny

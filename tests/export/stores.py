@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.schema import VALID_MASK, Schema
+from mosaic_collect.store.schema import VALID_MASK, Schema
 from tests import helpers
 
 #: Three fields of three widths: a mix-up of fields shows as a wrong shape.

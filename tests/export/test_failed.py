@@ -115,7 +115,7 @@ def test_damaged_ends_are_refused_even_around_damage(store: str, npy: str, skip:
 
 def test_ids_are_found_chunk_by_chunk(store: str) -> None:
     """Environments of several chunks; ids and ends are cut differently."""
-    with mock.patch("mosaic_collect.grid.CHUNK_NBYTES", 24):
+    with mock.patch("mosaic_collect.store.grid.CHUNK_NBYTES", 24):
         write(store, 7, num_envs=9, ends={1: [0, 8]}, falls={3: [8, 4, 0], 6: [2]})
     dataset = TrajectoryDataset(store)
     grids = dataset.state.grids()

@@ -14,7 +14,7 @@ import pytest
 
 from mosaic_collect import Field, TrajectoryDataset
 from mosaic_collect.errors import NewerFormatError, StoreNotFoundError
-from mosaic_collect.metadata import ATTRIBUTE, checksum
+from mosaic_collect.store.metadata import ATTRIBUTE, checksum
 from mosaic_collect.verify import VerifyReport, _StoreCheck, verify_store
 from tests import helpers
 from tests.export import stores

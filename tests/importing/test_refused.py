@@ -11,7 +11,7 @@ import pytest
 
 from mosaic_collect import export_npy, import_npy
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.schema import VALID_MASK
+from mosaic_collect.store.schema import VALID_MASK
 from tests.export import stores
 from tests.importing import files
 from tests.npyfile import pickles

@@ -18,8 +18,8 @@ from mosaic_collect.errors import (
     WriteError,
 )
 from mosaic_collect.importing.source import SourceFile
-from mosaic_collect.metadata import COLLECTING, COMPLETE
-from mosaic_collect.schema import VALID_MASK
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE
+from mosaic_collect.store.schema import VALID_MASK
 from tests import helpers
 from tests.importing import files
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.grid import FieldGrid
+from mosaic_collect.store.grid import FieldGrid
 
 
 @dataclass(frozen=True)

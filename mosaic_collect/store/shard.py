@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.blobs import Blob, Blobs
-from mosaic_collect.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.grid import FieldGrid
+from mosaic_collect.store.blobs import Blob, Blobs
+from mosaic_collect.store.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
+from mosaic_collect.store.grid import FieldGrid
 
 _ABSENT = np.uint64(2**64 - 1)
 

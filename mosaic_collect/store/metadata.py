@@ -13,9 +13,9 @@ from typing import Any
 
 from crc32c import crc32c
 
-from mosaic_collect.codec import Compressor
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.schema import Schema
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import Schema
 
 FORMAT_VERSION = 1
 ATTRIBUTE = "mosaic_collect"

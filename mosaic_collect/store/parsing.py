@@ -11,14 +11,14 @@ import json
 import math
 from typing import Any
 
-from mosaic_collect.codec import Compressor
 from mosaic_collect.errors import (
     CorruptStoreError,
     InputError,
     NewerFormatError,
     StoreNotFoundError,
 )
-from mosaic_collect.metadata import (
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.metadata import (
     ATTRIBUTE,
     COLLECTING,
     COMPLETE,
@@ -27,7 +27,7 @@ from mosaic_collect.metadata import (
     StoreState,
     checksum,
 )
-from mosaic_collect.schema import Field, Schema
+from mosaic_collect.store.schema import Field, Schema
 
 MAX_DOCUMENT_NBYTES = 64 << 20
 MAX_VALUES = 1 << 20  # of a document; each may take some 100 bytes in memory

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.stats import Counts, all_finite, finite_rows, nonfinite_pairs
+from mosaic_collect.store.counts import Counts, all_finite, finite_rows, nonfinite_pairs
 from tests.helpers import SMALL, mask, open_writer, rows
 
 N = 5

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosaic_collect import Field, Schema
-from mosaic_collect.codec import Compressor
 from mosaic_collect.errors import CorruptStoreError, StoreError, StoreNotFoundError
-from mosaic_collect.metadata import (
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.metadata import (
     ATTRIBUTE,
     Run,
     StoreState,
@@ -22,7 +22,7 @@ from mosaic_collect.metadata import (
     checksum,
     root_document,
 )
-from mosaic_collect.parsing import MAX_DOCUMENT_NBYTES, parse_root
+from mosaic_collect.store.parsing import MAX_DOCUMENT_NBYTES, parse_root
 
 SCHEMA = Schema.mosaic(3, 2, extra=(Field(name="phase", dtype="int16", default=-4),))
 RUNS = (
@@ -251,7 +251,7 @@ def test_json_of_others(data: bytes) -> None:
 
 def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(root_document(STATE)) < MAX_DOCUMENT_NBYTES
-    monkeypatch.setattr("mosaic_collect.parsing.MAX_DOCUMENT_NBYTES", 1000)
+    monkeypatch.setattr("mosaic_collect.store.parsing.MAX_DOCUMENT_NBYTES", 1000)
     with pytest.raises(CorruptStoreError, match="larger than"):
         parse_root(root_document(STATE), "s")
 

@@ -9,7 +9,7 @@ import pytest
 
 from mosaic_collect import Field, Schema
 from mosaic_collect.errors import InputError
-from mosaic_collect.schema import DTYPES
+from mosaic_collect.store.schema import DTYPES
 
 
 def test_mosaic_has_the_fields_of_an_expert_file_in_order() -> None:

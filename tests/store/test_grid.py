@@ -5,8 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaic_collect.grid import CHUNK_NBYTES, FieldGrid
-from mosaic_collect.schema import Field
+from mosaic_collect.store.grid import CHUNK_NBYTES, FieldGrid
+from mosaic_collect.store.schema import Field
 
 FIELDS = st.builds(
     Field,

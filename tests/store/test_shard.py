@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mosaic_collect.codec import Compressor, crc_bytes
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.posix import PosixBlobs
-from mosaic_collect.schema import Field
-from mosaic_collect.shard import ShardReader, write_chunks
+from mosaic_collect.store.codec import Compressor, crc_bytes
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.posix import PosixBlobs
+from mosaic_collect.store.schema import Field
+from mosaic_collect.store.shard import ShardReader, write_chunks
 from tests.helpers import encoded_chunk
 
 GRID = FieldGrid(Field(name="a", dim=2, dtype="int32"), num_envs=5, block_steps=3, chunk_envs=2)

@@ -12,7 +12,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import ClosedError, StoreLockedError
-from mosaic_collect.lock import LOCK_NAME, StoreLock
+from mosaic_collect.store.lock import LOCK_NAME, StoreLock
 from tests.helpers import REPO, add, assert_holds, open_writer, record, run_python
 
 RESUME = """

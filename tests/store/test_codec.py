@@ -11,7 +11,8 @@ from crc32c import crc32c
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaic_collect.codec import (
+from mosaic_collect.errors import CorruptStoreError, InputError
+from mosaic_collect.store.codec import (
     AUTO,
     ChunkCodec,
     Compressor,
@@ -19,8 +20,7 @@ from mosaic_collect.codec import (
     crc_bytes,
     zstd_content_size,
 )
-from mosaic_collect.errors import CorruptStoreError, InputError
-from mosaic_collect.schema import DTYPES, Field
+from mosaic_collect.store.schema import DTYPES, Field
 from tests.helpers import encoded_chunk, values
 
 NAMES = ["auto", "lz4", "zstd", "none"]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 
-from mosaic_collect.blobs import Blobs
 from mosaic_collect.errors import InputError
-from mosaic_collect.posix import PosixBlobs
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.posix import PosixBlobs
 
 Address = str | os.PathLike[str] | Blobs
 

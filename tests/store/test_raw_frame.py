@@ -6,8 +6,8 @@ import numcodecs
 import numpy as np
 import pytest
 
-from mosaic_collect.codec import zstd_content_size
-from mosaic_collect.raw_frame import MOST_BLOCK_NBYTES, raw_frame
+from mosaic_collect.store.codec import zstd_content_size
+from mosaic_collect.store.raw_frame import MOST_BLOCK_NBYTES, raw_frame
 
 MOST = MOST_BLOCK_NBYTES
 

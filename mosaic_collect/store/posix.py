@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mosaic_collect.blobs import Pending, Version
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.files import (
+from mosaic_collect.store.blobs import Pending, Version
+from mosaic_collect.store.files import (
     NO_LINKS,
     Files,
     PosixFiles,
@@ -26,7 +26,7 @@ from mosaic_collect.files import (
     temp_name,
     write_file,
 )
-from mosaic_collect.lock import StoreLock
+from mosaic_collect.store.lock import StoreLock
 
 _COPIED_NBYTES = 1 << 20
 

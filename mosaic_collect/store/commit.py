@@ -15,11 +15,11 @@ import errno
 import re
 from itertools import islice
 
-from mosaic_collect.blobs import Blobs, Pending, Upload, read_all
 from mosaic_collect.errors import CorruptStoreError, StoreExistsError, StoreNotFoundError
-from mosaic_collect.lock import LOCK_NAME
-from mosaic_collect.metadata import StoreState, array_document, root_document
-from mosaic_collect.parsing import MAX_DOCUMENT_NBYTES, parse_root, refuse_large
+from mosaic_collect.store.blobs import Blobs, Pending, Upload, read_all
+from mosaic_collect.store.lock import LOCK_NAME
+from mosaic_collect.store.metadata import StoreState, array_document, root_document
+from mosaic_collect.store.parsing import MAX_DOCUMENT_NBYTES, parse_root, refuse_large
 
 DOCUMENT = "zarr.json"
 _MOST_MISSING = 1000  # that are counted

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from mosaic_collect.schema import Field
+from mosaic_collect.store.schema import Field
 
 #: Raw bytes of a chunk to aim at: large enough that handing one to a thread costs nothing beside
 #: encoding it, small enough that a reader of one environment decodes little else.

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.blobs import Blobs
-from mosaic_collect.commit import read_state
-from mosaic_collect.cuts import Cut, cuts
-from mosaic_collect.metadata import StoreState
-from mosaic_collect.shard import ShardReader
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.commit import read_state
+from mosaic_collect.store.cuts import Cut, cuts
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.shard import ShardReader
 
 
 class StoreView:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.parsing import MAX_DOCUMENT_NBYTES, MAX_VALUES
+from mosaic_collect.store.parsing import MAX_DOCUMENT_NBYTES, MAX_VALUES
 
 # Well below what a root document may be: nothing may be written that cannot be read.
 _MAX_NBYTES = MAX_DOCUMENT_NBYTES // 4
