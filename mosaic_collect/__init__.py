@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from mosaic_collect.mosaic.collector import (
         ExpertTrajectoryCollector as ExpertTrajectoryCollector,
     )
-    from mosaic_collect.dataset import TrajectoryDataset as TrajectoryDataset
+    from mosaic_collect.reading.dataset import TrajectoryDataset as TrajectoryDataset
     from mosaic_collect.errors import (
         ClosedError as ClosedError,
         CorruptExportError as CorruptExportError,
@@ -46,8 +46,11 @@ if TYPE_CHECKING:
         StudentObsBuilder as StudentObsBuilder,
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
     )
-    from mosaic_collect.trajectories import truncated_ids as truncated_ids
-    from mosaic_collect.verify import VerifyReport as VerifyReport, verify_store as verify_store
+    from mosaic_collect.reading.trajectories import truncated_ids as truncated_ids
+    from mosaic_collect.reading.verify import (
+        VerifyReport as VerifyReport,
+        verify_store as verify_store,
+    )
     from mosaic_collect.writer import (
         TrajectoryWriter as TrajectoryWriter,
         WriterStats as WriterStats,

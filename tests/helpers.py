@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 import mosaic_collect
-from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.codec import ChunkCodec, crc_bytes
 from mosaic_collect.store.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
 from mosaic_collect.writer import TrajectoryWriter

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mosaic_collect.collection.motions import file_sha256
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import StoreMismatchError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 
 _STUDENT = ("student_task", "student_history", "student_noise")
 

@@ -13,8 +13,8 @@ from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
 from mosaic_collect.collection.trackers import EpisodeTracker
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.schema import Schema
 from mosaic_collect.writer import TrajectoryWriter
 

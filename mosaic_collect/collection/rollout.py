@@ -18,7 +18,7 @@ import torch
 
 from mosaic_collect.collection.protocols import Observations, Policy, PolicyOutput, Simulation
 from mosaic_collect.collection.trackers import EpisodeTracker
-from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.schema import TRAJECTORY_END, Schema
 from mosaic_collect.writer import TrajectoryWriter
 

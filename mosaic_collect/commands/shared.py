@@ -6,8 +6,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import StoreError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 
 
 def number_or_auto(text: str) -> float | str:

@@ -7,11 +7,11 @@ from dataclasses import asdict
 from typing import Any
 
 from mosaic_collect.export.options import Options
-from mosaic_collect.export.part import StorePart
-from mosaic_collect.export.selection import Left
-from mosaic_collect.export.source import Source
 from mosaic_collect.npyfile.layout import COMPACT, ArraySpec
 from mosaic_collect.npyfile.provenance import OURS
+from mosaic_collect.reading.part import StorePart
+from mosaic_collect.reading.selection import Left
+from mosaic_collect.reading.union import Source
 from mosaic_collect.store.metadata import Run
 from mosaic_collect.store.schema import VALID_MASK
 

@@ -10,17 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.export.deciding import Stores, decide, store_paths
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.plan import ExportPlan
-from mosaic_collect.export.source import exported
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.union import exported
+from mosaic_collect.reading.verify import VerifyReport
 from mosaic_collect.text import shown
-from mosaic_collect.verify import VerifyReport
 
 
 def verify_export(

@@ -8,7 +8,6 @@ from dataclasses import asdict
 
 import numpy as np
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import (
     ExportError,
     IncompleteStoreError,
@@ -16,12 +15,13 @@ from mosaic_collect.errors import (
     NonFiniteError,
 )
 from mosaic_collect.export.about import about
-from mosaic_collect.export.merging import check_distinct, check_grid, check_mergeable
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.plan import ExportPlan
-from mosaic_collect.export.selection import Left, Rules, every_pair, select
-from mosaic_collect.export.source import SLAB_NBYTES, Source, exported
 from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.merging import check_distinct, check_grid, check_mergeable
+from mosaic_collect.reading.selection import Left, Rules, every_pair, select
+from mosaic_collect.reading.union import SLAB_NBYTES, Source, exported
 from mosaic_collect.store.counts import nonfinite_pairs
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import MOSAIC_FIELDS, VALID_MASK, Field, Schema

@@ -12,11 +12,11 @@ from typing import Any
 from mosaic_collect.checks import thread_count
 from mosaic_collect.errors import MosaicCollectError, WriteError
 from mosaic_collect.export.report import ExportReport, notes
-from mosaic_collect.export.selection import Left, Selection
-from mosaic_collect.export.source import Source
 from mosaic_collect.export.stream import ArrayStream, Progress, pwrite_all
 from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.npyfile.layout import GRID, ArraySpec, FilePlan
+from mosaic_collect.reading.selection import Left, Selection
+from mosaic_collect.reading.union import Source
 from mosaic_collect.text import size_of
 
 _log = logging.getLogger(__name__)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
-from mosaic_collect.export.selection import Left
-from mosaic_collect.export.source import Source
 from mosaic_collect.npyfile.layout import GRID
+from mosaic_collect.reading.selection import Left
+from mosaic_collect.reading.union import Source
 from mosaic_collect.store.schema import TRAJECTORY_ID
 
 

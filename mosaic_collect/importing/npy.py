@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
 from mosaic_collect.importing.notes import notes
 from mosaic_collect.importing.origin import IMPORTED_FROM, check_same_source, origin
 from mosaic_collect.importing.resuming import check_same_rows
 from mosaic_collect.importing.source import Progress, SourceFile
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.commit import existing_state, read_state
 from mosaic_collect.store.jsonvalues import json_copy

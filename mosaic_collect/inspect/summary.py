@@ -6,16 +6,16 @@ import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.trajectories import count_failed
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import VALID_MASK
 from mosaic_collect.text import shown
-from mosaic_collect.trajectories import count_failed
 
 _MOST_STORES = 20
 

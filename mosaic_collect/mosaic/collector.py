@@ -18,10 +18,10 @@ import numpy as np
 import torch
 
 from mosaic_collect.checks import is_tensor
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import ExportError, InputError
 from mosaic_collect.inputs import StepCheck
 from mosaic_collect.mosaic.collector_files import beside, load_file, new_store, npy_name, save_file
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.schema import Field, Schema
 from mosaic_collect.writer import TrajectoryWriter
 

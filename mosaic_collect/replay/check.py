@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from mosaic_collect.collection.protocols import Policy
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.replay.differences import TOLERANCE, Differences, check_tolerance
 
 _NEEDED = ("observations", "action_mean", "action_sigma")

@@ -11,8 +11,8 @@ from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.shapes_only import shapes_only
 from mosaic_collect.checks import whole
 from mosaic_collect.collection.protocols import Policy
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 
 _ACTORS_SETS = ("actor", "policy")  # what 4.x on, and 3.x, call the actor's set of groups
 

@@ -19,9 +19,9 @@ from mosaic_collect.collection.rollout import (  # noqa: E402
     teacher_rows,
 )
 from mosaic_collect.collection.trackers import EveryEpisode  # noqa: E402
+from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
 from mosaic_collect.store.schema import FAILED, TRAJECTORY_END  # noqa: E402
-from mosaic_collect.verify import verify_store  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
 

@@ -14,9 +14,9 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import WriteError
+from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
-from mosaic_collect.verify import verify_store
 from tests.helpers import ALL_DTYPES, add, assert_holds, assert_same, ids, mask, open_writer, rows
 
 torch = pytest.importorskip("torch", reason="torch is not installed; staging on a device needs it")

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.encoder_process import EncoderProcess, is_wanted
 from mosaic_collect.encoder_worker import EncoderWorker, Reply, Request, Setup
 from mosaic_collect.errors import InputError, WriteError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.shared_ring import SharedRing
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.codec import Compressor

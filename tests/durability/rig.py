@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.reading.trajectories import end_problems
 from mosaic_collect.store.files import is_temp_name
 from mosaic_collect.store.schema import (
     ENDED,
@@ -18,7 +19,6 @@ from mosaic_collect.store.schema import (
     TRAJECTORY_ID,
     VALID_MASK,
 )
-from mosaic_collect.trajectories import end_problems
 from tests.helpers import assert_same, buffer_mb, expected, mask, rows
 
 NUM_ENVS = 2

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.verify import verify_store
+from mosaic_collect.reading.verify import verify_store
 from tests.data import make
 from tests.helpers import assert_same
 

@@ -7,8 +7,8 @@ from unittest import mock
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.reading.trajectories import open_envs, truncated_ids
 from mosaic_collect.store.view import StoreView
-from mosaic_collect.trajectories import open_envs, truncated_ids
 from tests.helpers import add, ids, open_writer
 
 N = 4

@@ -32,9 +32,9 @@ import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import StoreNotFoundError
+from mosaic_collect.reading.trajectories import end_problems
 from mosaic_collect.store.files import is_temp_name
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
-from mosaic_collect.trajectories import end_problems
 
 PHASES = ("open", "record", "close")
 _MOST_STEPS = 150

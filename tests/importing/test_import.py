@@ -17,9 +17,9 @@ from mosaic_collect import import_npy as import_it
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.importing.origin import IMPORTED_FROM
 from mosaic_collect.importing.source import SourceFile
+from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
-from mosaic_collect.verify import verify_store
 from tests import helpers
 from tests.export import stores
 from tests.importing import files

@@ -15,8 +15,8 @@ from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.export.compare import verify_export
+from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON
-from mosaic_collect.verify import verify_store
 from tests.mjlab import case as mjlab_case
 from tests.mjlab.case import EXPERT, ROWS, TASK, Case, make_case, trajectories
 

@@ -10,7 +10,7 @@ import pytest
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.verify import verify_store
+from mosaic_collect.reading.verify import verify_store
 from tests.mjlab import case as mjlab_case
 
 pytestmark = mjlab_case.MARKS

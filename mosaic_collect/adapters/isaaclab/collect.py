@@ -17,8 +17,8 @@ from mosaic_collect.adapters.managed import ManagedSimulation
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.origin import Origin, refuse_changes
 from mosaic_collect.collection.record import GroupedPolicy, Watch, record
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 
 _T = TypeVar("_T")
 

@@ -14,10 +14,10 @@ from dataclasses import dataclass
 from mosaic_collect.adapters.isaaclab.checkpoint import checkpoint_problems
 from mosaic_collect.adapters.isaaclab.collect import MotionOptions
 from mosaic_collect.collection.motions import motion_files
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.address import blobs_at
 
 # Of the logger, and of the teacher that a student's training asks; a collection has neither.

@@ -17,8 +17,8 @@ from mosaic_collect.collection.motions import (
 )
 from mosaic_collect.collection.origin import Origin, file_identity, refuse_changes
 from mosaic_collect.collection.record import Watch, record
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.metadata import COMPLETE
 
 #: What a resume refuses to find changed, unless it is allowed by this name.

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import ENDED, FAILED
-from mosaic_collect.verify import verify_store
 from tests.contract.inside.session import HISTORY, ORIGIN, Session, run
 from tests.contract.inside.toy import NOISE, write_motions
 

@@ -15,13 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.reading.trajectories import end_problems
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.commit import DOCUMENT, missing_shards, read_document, read_state
 from mosaic_collect.store.counts import nonfinite_pairs
 from mosaic_collect.store.metadata import array_document, root_document
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.store.view import StoreView
-from mosaic_collect.trajectories import end_problems
 
 _THREADS = 4
 _MOST_PROBLEMS = 1000

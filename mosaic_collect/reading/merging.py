@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import ExportError, InputError, StoreMismatchError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.schema import Field, Schema
 
 _MAX_ID = (1 << 63) - 1

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.export.draw import Draw
-from mosaic_collect.export.source import Source, exported
+from mosaic_collect.reading.draw import Draw
+from mosaic_collect.reading.union import Source, exported
 from mosaic_collect.store.counts import all_finite, finite_rows
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 

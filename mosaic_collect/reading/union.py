@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.export.part import StorePart
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.part import StorePart
 from mosaic_collect.store.schema import VALID_MASK, Schema
 
 #: Bytes of one slab to aim at; a worker holds a slab, its selected rows, and one chunk.

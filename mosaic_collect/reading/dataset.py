@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import thread_count
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreNotFoundError
-from mosaic_collect.lazy import LazyArray
+from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.metadata import COLLECTING, StoreState
 from mosaic_collect.store.schema import Schema

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.lazy import LazyArray
+from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.store.cuts import cuts
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import Field

@@ -14,8 +14,8 @@ import pytest
 
 from mosaic_collect import Field, TrajectoryDataset
 from mosaic_collect.errors import NewerFormatError, StoreNotFoundError
+from mosaic_collect.reading.verify import VerifyReport, _StoreCheck, verify_store
 from mosaic_collect.store.metadata import ATTRIBUTE, checksum
-from mosaic_collect.verify import VerifyReport, _StoreCheck, verify_store
 from tests import helpers
 from tests.export import stores
 
@@ -136,7 +136,7 @@ def test_several_are_all_named(made: TrajectoryDataset) -> None:
 
 
 def test_no_end_of_problems(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mosaic_collect.verify._MOST_PROBLEMS", 5)
+    monkeypatch.setattr("mosaic_collect.reading.verify._MOST_PROBLEMS", 5)
     stores.write(store, 30)
     for block in range(10):
         stores.flip(os.path.join(store, "actions", f"c.{block}.0.0"), 2)
@@ -146,7 +146,7 @@ def test_no_end_of_problems(store: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_very_many_missing_shards_are_told_at_once(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mosaic_collect.verify._MOST_PROBLEMS", 5)
+    monkeypatch.setattr("mosaic_collect.reading.verify._MOST_PROBLEMS", 5)
     stores.write(store, 30)
     for block in range(10):
         os.unlink(os.path.join(store, "actions", f"c.{block}.0.0"))
@@ -268,7 +268,7 @@ def test_an_array_document_that_is_missing_or_torn(
 
 _OF_PIPE = """
 import sys
-from mosaic_collect.verify import verify_store
+from mosaic_collect.reading.verify import verify_store
 print(verify_store(sys.argv[1]).problems)
 """
 
