@@ -9,7 +9,7 @@ from typing import Any
 from mosaic_collect.account import Trajectories
 from mosaic_collect.job import Job
 from mosaic_collect.pipeline import Pipeline
-from mosaic_collect.staging import Block, Staging
+from mosaic_collect.recording.ring.staging import Block, Staging
 from mosaic_collect.store.metadata import StoreState
 
 

@@ -33,7 +33,7 @@ from mosaic_collect.encoder_worker import (
 )
 from mosaic_collect.encoding import Encoding, OpenShard, ThreadEncoding
 from mosaic_collect.errors import InputError
-from mosaic_collect.shared_ring import SharedRing
+from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.workers import WorkerPool

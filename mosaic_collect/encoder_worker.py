@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from mosaic_collect.encoder import encode_chunk
 from mosaic_collect.field_encoder import FieldEncoder
-from mosaic_collect.shared_ring import SharedRing
+from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.files import write_all
 from mosaic_collect.store.grid import FieldGrid

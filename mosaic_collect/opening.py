@@ -13,9 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.budget import Budget, block_nbytes, plan_ring, slots_for
 from mosaic_collect.checks import whole
-from mosaic_collect.devices import staging_of
 from mosaic_collect.encoder_process import is_wanted
 from mosaic_collect.errors import (
     InputError,
@@ -26,8 +24,10 @@ from mosaic_collect.errors import (
     WriteError,
 )
 from mosaic_collect.options import RecordingOptions
-from mosaic_collect.shared_ring import SharedRing
-from mosaic_collect.staging import Block, Staging
+from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring, slots_for
+from mosaic_collect.recording.ring.devices import staging_of
+from mosaic_collect.recording.ring.shared import SharedRing
+from mosaic_collect.recording.ring.staging import Block, Staging
 from mosaic_collect.store.blobs import Blobs, Claim
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store, existing_state, read_state

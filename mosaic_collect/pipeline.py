@@ -24,9 +24,9 @@ from mosaic_collect import shard_writer
 from mosaic_collect.bell import Bell
 from mosaic_collect.encoding import Encoding
 from mosaic_collect.job import Job
+from mosaic_collect.recording.ring.staging import Block
 from mosaic_collect.shard_writer import ShardWriter
 from mosaic_collect.slots import Slots
-from mosaic_collect.staging import Block
 from mosaic_collect.store.blobs import Pending
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts

@@ -9,7 +9,7 @@ from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.encoding import Encoding
 from mosaic_collect.field_encoder import FieldEncoder
 from mosaic_collect.job import Job
-from mosaic_collect.staging import Block
+from mosaic_collect.recording.ring.staging import Block
 from mosaic_collect.store.blobs import Pending, Upload
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, Tally

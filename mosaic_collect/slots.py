@@ -9,7 +9,7 @@ done twice.
 from __future__ import annotations
 
 from mosaic_collect.job import Job
-from mosaic_collect.staging import Block
+from mosaic_collect.recording.ring.staging import Block
 
 
 class Slots:

@@ -30,7 +30,6 @@ from functools import partial
 from typing import Any
 
 from mosaic_collect.account import Account
-from mosaic_collect.budget import block_nbytes
 from mosaic_collect.commits import Commits
 from mosaic_collect.encoder_process import start_encoding
 from mosaic_collect.errors import ClosedError
@@ -39,8 +38,9 @@ from mosaic_collect.job import Job
 from mosaic_collect.opening import OpenStore, open_store
 from mosaic_collect.options import RecordingOptions
 from mosaic_collect.pipeline import Pipeline
+from mosaic_collect.recording.ring.budget import block_nbytes
+from mosaic_collect.recording.ring.staging import Block
 from mosaic_collect.slots import Slots
-from mosaic_collect.staging import Block
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK, Schema

@@ -25,7 +25,7 @@ from mosaic_collect.encoder_process import EncoderProcess, is_wanted
 from mosaic_collect.encoder_worker import EncoderWorker, Reply, Request, Setup
 from mosaic_collect.errors import InputError, WriteError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.shared_ring import SharedRing
+from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import read_state

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_tensor
-from mosaic_collect.shared_ring import SharedRing
+from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 

@@ -21,7 +21,7 @@ from tests.helpers import ALL_DTYPES, add, assert_holds, assert_same, ids, mask,
 
 torch = pytest.importorskip("torch", reason="torch is not installed; staging on a device needs it")
 
-from mosaic_collect.cuda_staging import DeviceStaging  # noqa: E402
+from mosaic_collect.recording.ring.cuda import DeviceStaging  # noqa: E402
 from tests.core.simulated_streams import (  # noqa: E402
     DeviceTensor,
     RowsOnTheSide,
@@ -280,9 +280,11 @@ def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     """A device name with which writers stage on the simulated machine."""
     streams = SimulatedStreams(request.param)
     monkeypatch.setattr("mosaic_collect.options.check_device", lambda device: None)
-    monkeypatch.setattr("mosaic_collect.cuda_staging.free_device_nbytes", lambda device: 1 << 20)
     monkeypatch.setattr(
-        "mosaic_collect.cuda_staging.cuda_staging",
+        "mosaic_collect.recording.ring.cuda.free_device_nbytes", lambda device: 1 << 20
+    )
+    monkeypatch.setattr(
+        "mosaic_collect.recording.ring.cuda.cuda_staging",
         lambda grids, num_envs, device, ring: DeviceStaging(grids, num_envs, streams, ring),
     )
     return "cuda:0"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mosaic_collect import Field, Schema, TrajectoryWriter, budget
-from mosaic_collect.budget import MB, Budget, block_nbytes, slots_for
 from mosaic_collect.errors import InputError, SpaceError
+from mosaic_collect.recording.ring.budget import MB, Budget, block_nbytes, slots_for
 
 
 def plan_ring(step_nbytes: int, buffer_mb: Any, device_nbytes: int | None) -> tuple[int, int]:

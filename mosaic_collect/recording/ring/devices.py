@@ -6,8 +6,8 @@ import logging
 from typing import Any
 
 from mosaic_collect.errors import InputError, MissingDependencyError
-from mosaic_collect.shared_ring import SharedRing
-from mosaic_collect.staging import HostStaging
+from mosaic_collect.recording.ring.shared import SharedRing
+from mosaic_collect.recording.ring.staging import HostStaging
 from mosaic_collect.store.metadata import StoreState
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def staging_nbytes(device: str) -> int | None:
     """Bytes that staging may take on the device; None for the CPU."""
     if device == "cpu":
         return None
-    from mosaic_collect.cuda_staging import free_device_nbytes
+    from mosaic_collect.recording.ring.cuda import free_device_nbytes
 
     return free_device_nbytes(device)
 
@@ -68,6 +68,6 @@ def staging_of(
 def _staging(state: StoreState, device: str, ring: SharedRing | None) -> Any:
     if device == "cpu":
         return HostStaging(state.grids(), state.num_envs, ring)
-    from mosaic_collect.cuda_staging import cuda_staging  # torch is optional on the CPU
+    from mosaic_collect.recording.ring.cuda import cuda_staging  # torch is optional on the CPU
 
     return cuda_staging(state.grids(), state.num_envs, device, ring)
