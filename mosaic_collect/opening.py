@@ -14,7 +14,6 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect.checks import whole
-from mosaic_collect.encoder_process import is_wanted
 from mosaic_collect.errors import (
     InputError,
     MosaicCollectError,
@@ -24,6 +23,7 @@ from mosaic_collect.errors import (
     WriteError,
 )
 from mosaic_collect.options import RecordingOptions
+from mosaic_collect.recording.encoding.process import is_wanted
 from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring, slots_for
 from mosaic_collect.recording.ring.devices import staging_of
 from mosaic_collect.recording.ring.shared import SharedRing

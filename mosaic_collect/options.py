@@ -7,8 +7,8 @@ from numbers import Real
 from typing import Any
 
 from mosaic_collect.checks import thread_count
-from mosaic_collect.encoder_process import is_wanted
 from mosaic_collect.errors import InputError
+from mosaic_collect.recording.encoding.process import is_wanted
 from mosaic_collect.recording.ring.budget import Budget, asked_nbytes
 from mosaic_collect.recording.ring.devices import check_device, staging_nbytes
 from mosaic_collect.store.codec import Compressor

@@ -22,8 +22,9 @@ from queue import Queue, SimpleQueue
 
 from mosaic_collect import shard_writer
 from mosaic_collect.bell import Bell
-from mosaic_collect.encoding import Encoding
 from mosaic_collect.job import Job
+from mosaic_collect.recording.encoding.pool import WorkerPool
+from mosaic_collect.recording.encoding.threads import Encoding
 from mosaic_collect.recording.ring.staging import Block
 from mosaic_collect.shard_writer import ShardWriter
 from mosaic_collect.slots import Slots
@@ -31,7 +32,6 @@ from mosaic_collect.store.blobs import Pending
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.workers import WorkerPool
 
 _COMMITTER = "committer"
 

@@ -7,8 +7,8 @@ import sys
 
 from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.commands.shared import interrupted_text, number_or_auto
-from mosaic_collect.encoder_process import ENCODE_IN
 from mosaic_collect.errors import MissingDependencyError
+from mosaic_collect.recording.encoding.process import ENCODE_IN
 from mosaic_collect.signals import termination_as_exit
 
 NAME = "collect"

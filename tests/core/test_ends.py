@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.errors import InputError
 from mosaic_collect.pipeline import Pipeline
 from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
 from mosaic_collect.recording.ring.staging import Block
 from mosaic_collect.shard_writer import ShardWriter
 from mosaic_collect.store.metadata import StoreState

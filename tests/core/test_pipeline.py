@@ -241,7 +241,7 @@ def test_a_failure_of_the_encoder_is_one_of_ours_too(
         raise MemoryError("no scratch")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mosaic_collect.encoder.BlockEncoder.encode", broken)
+        patch.setattr("mosaic_collect.recording.encoding.block_encoder.BlockEncoder.encode", broken)
         with pytest.raises(WriteError, match="no scratch") as caught:
             writer.checkpoint()
     assert isinstance(caught.value.__cause__, MemoryError)

@@ -22,8 +22,11 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from mosaic_collect.encoder import BlockEncoder
-from mosaic_collect.encoder_worker import (
+from mosaic_collect.errors import InputError
+from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
+from mosaic_collect.recording.encoding.pool import WorkerPool
+from mosaic_collect.recording.encoding.threads import Encoding, OpenShard, ThreadEncoding
+from mosaic_collect.recording.encoding.worker import (
     MOST_MESSAGE_NBYTES,
     SHARDS_AHEAD,
     Reply,
@@ -31,12 +34,9 @@ from mosaic_collect.encoder_worker import (
     Setup,
     ready,
 )
-from mosaic_collect.encoding import Encoding, OpenShard, ThreadEncoding
-from mosaic_collect.errors import InputError
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.workers import WorkerPool
 
 _log = logging.getLogger(__name__)
 #: Where blocks can be encoded.
@@ -56,7 +56,7 @@ _ENVIRONMENT = {
 # This process's search path, so that the other finds the same packages.
 _CODE = (
     "import sys; sys.path[:] = {path!r}; "
-    "from mosaic_collect.encoder_worker import main; main({arguments})"
+    "from mosaic_collect.recording.encoding.worker import main; main({arguments})"
 )
 
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mosaic_collect import field_encoder
-from mosaic_collect.field_encoder import FieldEncoder
+from mosaic_collect.recording.encoding import field_encoder
+from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor, crc_bytes
 from tests.core.histories import history
 

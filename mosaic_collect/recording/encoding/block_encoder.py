@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.field_encoder import FieldEncoder
+from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
 from mosaic_collect.recording.ring.staging import Block
 from mosaic_collect.store.codec import crc_bytes, same_bytes
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect.encoder_process import EncoderProcess, is_wanted
-from mosaic_collect.encoder_worker import EncoderWorker, Reply, Request, Setup
 from mosaic_collect.errors import InputError, WriteError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.encoding.process import EncoderProcess, is_wanted
+from mosaic_collect.recording.encoding.worker import EncoderWorker, Reply, Request, Setup
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.codec import Compressor
@@ -335,7 +335,7 @@ def test_an_executable_that_is_something_else(
     other.write_text(f"#!/bin/sh\n{does}\n")
     other.chmod(other.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr("sys.executable", str(other))
-    monkeypatch.setattr("mosaic_collect.encoder_process._START_SECONDS", 0.5)
+    monkeypatch.setattr("mosaic_collect.recording.encoding.process._START_SECONDS", 0.5)
     with in_process(store) as writer:
         add(writer, *range(7))
     assert_whole(store, 7)
@@ -346,7 +346,9 @@ def test_another_copy_of_this_package_is_not_believed(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A search path that begins with the working folder finds another after a chdir."""
-    monkeypatch.setattr("mosaic_collect.encoder_process.ready", lambda: b"ready /other/copy.py")
+    monkeypatch.setattr(
+        "mosaic_collect.recording.encoding.process.ready", lambda: b"ready /other/copy.py"
+    )
     with in_process(store) as writer:
         add(writer, *range(7))
     assert_whole(store, 7)
@@ -380,7 +382,7 @@ def test_a_process_that_does_not_answer_any_more(
 
 @pytest.mark.usefixtures("may_be_lost")
 def test_too_many_fields_for_one_message(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mosaic_collect.encoder_process.MOST_MESSAGE_NBYTES", 100)
+    monkeypatch.setattr("mosaic_collect.recording.encoding.process.MOST_MESSAGE_NBYTES", 100)
     with in_process(store) as writer:
         add(writer, *range(7))
     assert_whole(store, 7)

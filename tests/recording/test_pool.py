@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from mosaic_collect.workers import WorkerPool
+from mosaic_collect.recording.encoding.pool import WorkerPool
 
 
 @pytest.fixture

@@ -18,14 +18,14 @@ import traceback
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from mosaic_collect.encoder import encode_chunk
-from mosaic_collect.field_encoder import FieldEncoder
+from mosaic_collect.recording.encoding.block_encoder import encode_chunk
+from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
+from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.files import write_all
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.shard import Encoded, write_chunks
-from mosaic_collect.workers import WorkerPool
 
 MOST_MESSAGE_NBYTES = 128 << 10
 #: Shards under way: while the last chunks of one are encoded, the next one's first are, too.
