@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         replay_check as replay_check,
     )
     from mosaic_collect.store.schema import Field as Field, Schema as Schema
-    from mosaic_collect.signals import termination_as_exit as termination_as_exit
+    from mosaic_collect.recording.signals import termination_as_exit as termination_as_exit
     from mosaic_collect.mosaic.student_obs import (
         StudentObsBuilder as StudentObsBuilder,
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         VerifyReport as VerifyReport,
         verify_store as verify_store,
     )
-    from mosaic_collect.writer import (
+    from mosaic_collect.recording.writer import (
         TrajectoryWriter as TrajectoryWriter,
         WriterStats as WriterStats,
     )
@@ -60,7 +60,7 @@ __version__ = "0.1.0"
 #: Modules, and the public names of each: above, for type checkers, and here, for Python.
 _NAMES = {
     "mosaic.collector": "ExpertTrajectoryCollector",
-    "dataset": "TrajectoryDataset",
+    "reading.dataset": "TrajectoryDataset",
     "errors": "ClosedError CorruptExportError CorruptStoreError ExportError IncompleteStoreError "
     "InputError MissingDependencyError MosaicCollectError NewerFormatError NonFiniteError "
     "SpaceError StoreError StoreExistsError StoreLockedError StoreMismatchError "
@@ -70,12 +70,12 @@ _NAMES = {
     "importing": "ImportReport import_npy",
     "inspect": "Summary summarize",
     "replay.check": "ReplayReport replay_check",
-    "schema": "Field Schema",
-    "signals": "termination_as_exit",
+    "store.schema": "Field Schema",
+    "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
-    "trajectories": "truncated_ids",
-    "verify": "VerifyReport verify_store",
-    "writer": "TrajectoryWriter WriterStats",
+    "reading.trajectories": "truncated_ids",
+    "reading.verify": "VerifyReport verify_store",
+    "recording.writer": "TrajectoryWriter WriterStats",
 }
 _HOMES = {name: f"{__name__}.{home}" for home, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

@@ -15,9 +15,9 @@ import numpy as np
 
 import mosaic_collect
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.codec import ChunkCodec, crc_bytes
 from mosaic_collect.store.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
-from mosaic_collect.writer import TrajectoryWriter
 
 SMALL = Schema.mosaic(obs_dim=3, action_dim=2)
 #: One required field per dtype and rank.

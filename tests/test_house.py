@@ -31,57 +31,23 @@ ROOMS = (
     "demo",
     "commands < cli < __main__",
 )
-#: Modules that do not lie in their room yet.
-ELSEWHERE = {
-    "store": "schema grid codec raw_frame shard stats metadata parsing jsonvalues files shard_file "
-    "lock commit",
-    "reading": "dataset lazy ends truncation verify export.source export.part export.merging "
-    "export.selection export.draw",
-    "recording": "writer opening pipeline inputs trajectories signals",
-    "recording/ring": "staging cuda_staging shared_ring devices budget",
-    "recording/encoding": "encoder encoding encoder_process encoder_worker field_encoder workers",
-    "npyfile": "export.pickle_stream export.npy_scan",
-    "collection": "rollout motions adapters.protocol",
-    "mosaic": "collector collector_files student_obs history observation_terms",
-    "adapters/rsl_rl": "adapters.actor_critic adapters.checkpoint adapters.rsl_rl2 "
-    "adapters.rsl_rl3 adapters.rsl_rl5 adapters.runners adapters.runner_cfg "
-    "adapters.shapes_only adapters.vec_env",
-    "adapters/isaaclab": "adapters.isaaclab_cfg adapters.isaaclab_checkpoint "
-    "adapters.isaaclab_cli adapters.isaaclab_motion",
-    "adapters/mjlab": "collecting adapters.mjlab_motion",
-    "replay": "adapters.recorded inspect.differences inspect.replay_plot",
-}
-#: Imports that point the wrong way still: they go with what is yet to be taken apart.
-WRONG_WAY = {
-    ("writer", "reading"),
-    ("opening", "reading"),
-    ("importing.contents", "export.compare"),
-    ("importing.notes", "export.compare"),
-    ("importing.notes", "export.options"),
-    ("inspect.summary", "export.compare"),
-    ("demo.run", "commands.collect"),
-}
 #: Who may import torch at import time: all of these rooms, and these modules of others.
-TORCH_ROOMS = ("adapters/rsl_rl", "adapters/isaaclab", "adapters/mjlab", "mosaic")
-TORCH = ("cuda_staging", "rollout", "adapters.protocol", "replay", "adapters.recorded")
+TORCH_ROOMS = ("collection", "adapters/rsl_rl", "adapters/isaaclab", "adapters/mjlab", "mosaic")
+TORCH = ("recording.ring.cuda", "replay.check", "replay.policy")
 #: Who may import what else at import time, beyond the standard library and ``DEPENDENCIES``.
 SIMULATORS = {"mjlab", "mujoco", "warp", "isaaclab", "isaaclab_rl", "rsl_rl", "tensordict"}
 WITH_SIMULATORS = ("adapters.mjlab", "adapters.isaaclab", "demo.motion")
 DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 #: Optional packages that may be imported inside functions, and where.
 OPTIONAL = {
-    "zarr": ("dataset",),
-    "xarray": ("dataset",),
-    "torch": ("devices", "collecting"),
+    "zarr": ("reading.dataset",),
+    "xarray": ("reading.dataset",),
+    "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
     "matplotlib": ("replay.plot",),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
 }
 #: Files that may be larger than others, and why.
-LARGE = {
-    "writer": "one class whose methods share one account of interrupts",
-    "export.npy_scan": "a reader of hostile pickles, one state at a time",
-    "pipeline": "one class, two threads",
-}
+LARGE = {"recording.writer": "one class whose methods share one account of interrupts"}
 
 
 @dataclass(frozen=True)
@@ -161,17 +127,12 @@ def places() -> dict[str, tuple[int, int, int]]:
 
 
 PLACES = places()
-MOVING = {name: room for room, names in ELSEWHERE.items() for name in names.split()}
-
-
-def lies_in(name: str) -> str | None:
-    """The innermost room that the module lies in by its path."""
-    path = name.replace(".", "/") + "/"
-    return max((r for r in PLACES if path.startswith(f"{r}/")), key=len, default=None)
 
 
 def room(name: str) -> str:
-    found = MOVING.get(name) or lies_in(name)
+    """The innermost room that the module lies in by its path."""
+    path = name.replace(".", "/") + "/"
+    found = max((r for r in PLACES if path.startswith(f"{r}/")), key=len, default=None)
     assert found is not None, f"{name}: lies in no room of ROOMS"
     return found
 
@@ -185,21 +146,15 @@ def may_import(importer: str, imported: str) -> bool:
 def test_the_walk_sees_imports() -> None:
     """So that no rule below holds for want of imports."""
     assert len(NAMES) > 25
-    assert Import("writer", "mosaic_collect.opening", late=False) in ALL
-    assert Import("dataset", "zarr", late=True) in ALL
-    assert Import("cuda_staging", "torch", late=False) in ALL
+    assert Import("recording.writer", "mosaic_collect.recording.opening", late=False) in ALL
+    assert Import("reading.dataset", "zarr", late=True) in ALL
+    assert Import("recording.ring.cuda", "torch", late=False) in ALL
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n])
 def test_every_module_has_its_room(name: str) -> None:
     # The adapters' folder holds rooms and is none, so it holds nothing else.
     assert (name == "adapters" and not list(imports(name, NAMES[name]))) or room(name) in PLACES
-
-
-def test_modules_that_are_to_move_lie_elsewhere_still() -> None:
-    assert set(MOVING) <= set(NAMES), "gone from there"
-    assert set(MOVING.values()) <= set(PLACES)
-    assert [n for n, target in MOVING.items() if lies_in(n) == target] == []
 
 
 def test_imports_point_one_way() -> None:
@@ -209,7 +164,7 @@ def test_imports_point_one_way() -> None:
         for i in named
         if not may_import(room(i.importer), room(own(i.imported)))
     }
-    assert wrong == WRONG_WAY
+    assert wrong == set()
 
 
 def test_the_rule_tells_the_ways_apart() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 if TYPE_CHECKING:
-    from mosaic_collect.writer import TrajectoryWriter
+    from mosaic_collect.recording.writer import TrajectoryWriter
 
 
 class ProgressBar:

@@ -15,8 +15,8 @@ from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.schema import Schema
-from mosaic_collect.writer import TrajectoryWriter
 
 
 class GroupedSimulation(Simulation, Protocol):

@@ -19,8 +19,8 @@ import torch
 from mosaic_collect.collection.protocols import Observations, Policy, PolicyOutput, Simulation
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.schema import TRAJECTORY_END, Schema
-from mosaic_collect.writer import TrajectoryWriter
 
 #: The observation group that a student sees, in every simulator.
 STUDENT = "student"

@@ -9,7 +9,7 @@ from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.commands.shared import interrupted_text, number_or_auto
 from mosaic_collect.errors import MissingDependencyError
 from mosaic_collect.recording.encoding.process import ENCODE_IN
-from mosaic_collect.signals import termination_as_exit
+from mosaic_collect.recording.signals import termination_as_exit
 
 NAME = "collect"
 HELP = "Run an rsl_rl checkpoint in a simulated task and record it into a store."

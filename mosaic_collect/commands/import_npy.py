@@ -9,7 +9,7 @@ import sys
 from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import bar, interrupted_text, number_or_auto
 from mosaic_collect.importing import ImportReport, import_npy
-from mosaic_collect.signals import termination_as_exit
+from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.text import size_of
 
 NAME = "import"

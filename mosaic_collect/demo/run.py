@@ -21,10 +21,10 @@ from mosaic_collect.inspect.summary import summarize
 from mosaic_collect.inspect.text import summary_text
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.verify import VerifyReport, verify_store
+from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.replay.check import ReplayReport, replay_check
 from mosaic_collect.replay.policy import recorded_policy
 from mosaic_collect.text import size_of, table
-from mosaic_collect.writer import TrajectoryWriter
 
 TASK = "Mjlab-Tracking-Flat-Unitree-G1"
 _INTERRUPT_AT = 30

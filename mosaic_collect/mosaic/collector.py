@@ -19,11 +19,11 @@ import torch
 
 from mosaic_collect.checks import is_tensor
 from mosaic_collect.errors import ExportError, InputError
-from mosaic_collect.inputs import StepCheck
 from mosaic_collect.mosaic.collector_files import beside, load_file, new_store, npy_name, save_file
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.inputs import StepCheck
+from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.schema import Field, Schema
-from mosaic_collect.writer import TrajectoryWriter
 
 _log = logging.getLogger(__name__)
 _COUNT = "num_trajectories"  # in the store's metadata: trajectories that were marked as ended

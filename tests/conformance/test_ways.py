@@ -16,8 +16,8 @@ import pytest
 from mosaic_collect import Schema, TrajectoryWriter
 from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
 from tests.conformance.test_readers import READERS, Read
-from tests.core.histories import history
 from tests.helpers import assert_same
+from tests.recording.histories import history
 
 ENVS, STEPS, BLOCK = 24, 150, 64
 NOISY, TERMS, ACTIONS = 60, (40, 3, 17), 50

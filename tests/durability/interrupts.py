@@ -14,10 +14,7 @@ import mosaic_collect
 
 PACKAGE = Path(mosaic_collect.__file__).parent
 #: The writer's side of the package: files, and folders with all that lies below them.
-WRITERS_SIDE = (
-    *("writer.py", "pipeline.py", "trajectories.py", "staging.py"),
-    *("opening.py", "inputs.py", "devices.py", "budget.py"),
-)
+WRITERS_SIDE = ("recording",)
 #: What below those folders no interrupt has to fall in, and why.
 UNREACHED = {
     "recording/encoding": "runs in threads and in a process of its own, where no interrupt comes",

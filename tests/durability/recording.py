@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from mosaic_collect import opening, posix
+from mosaic_collect.recording import opening
+from mosaic_collect.store import posix
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.files import Files, OpenFile, PosixFiles
 from mosaic_collect.store.metadata import StoreState

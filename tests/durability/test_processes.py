@@ -21,7 +21,7 @@ HEADER = """
 import os, sys, time, threading
 from tests.durability.rig import add_tiny, open_tiny
 from tests.durability.recording import WrappedFiles, writing_through
-from mosaic_collect.signals import termination_as_exit
+from mosaic_collect.recording.signals import termination_as_exit
 path = sys.argv[1]
 
 def ready():

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 
-from mosaic_collect import bell
 from mosaic_collect.errors import WriteError
-from mosaic_collect.pipeline import Pipeline
+from mosaic_collect.recording import bell
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
+from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.lock import StoreLock
 from tests.durability.recording import WrappedFiles, writing_through

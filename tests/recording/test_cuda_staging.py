@@ -22,7 +22,7 @@ from tests.helpers import ALL_DTYPES, add, assert_holds, assert_same, ids, mask,
 torch = pytest.importorskip("torch", reason="torch is not installed; staging on a device needs it")
 
 from mosaic_collect.recording.ring.cuda import DeviceStaging  # noqa: E402
-from tests.core.simulated_streams import (  # noqa: E402
+from tests.recording.simulated_streams import (  # noqa: E402
     DeviceTensor,
     RowsOnTheSide,
     SimulatedStreams,
@@ -279,7 +279,7 @@ def test_ids_go_straight_to_the_host() -> None:
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A device name with which writers stage on the simulated machine."""
     streams = SimulatedStreams(request.param)
-    monkeypatch.setattr("mosaic_collect.options.check_device", lambda device: None)
+    monkeypatch.setattr("mosaic_collect.recording.options.check_device", lambda device: None)
     monkeypatch.setattr(
         "mosaic_collect.recording.ring.cuda.free_device_nbytes", lambda device: 1 << 20
     )

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from mosaic_collect.recording.encoding import field_encoder
 from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor, crc_bytes
-from tests.core.histories import history
+from tests.recording.histories import history
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:

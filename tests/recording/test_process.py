@@ -26,12 +26,12 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.encoding.process import EncoderProcess, is_wanted
 from mosaic_collect.recording.encoding.worker import EncoderWorker, Reply, Request, Setup
 from mosaic_collect.recording.ring.shared import SharedRing
+from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import read_state
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import Field, Schema
-from mosaic_collect.writer import TrajectoryWriter
 from tests.helpers import ALL_DTYPES, REPO, SMALL, add, assert_same, expected, open_writer
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")

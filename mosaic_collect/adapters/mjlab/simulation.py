@@ -19,7 +19,6 @@ from mjlab.managers.termination_manager import TerminationTermCfg
 from mjlab.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
 from mjlab.tasks.registry import list_tasks, load_env_cfg, load_rl_cfg
 
-from mosaic_collect.adapters.managed import ManagedSimulation
 from mosaic_collect.adapters.mjlab.motion import (
     QueuedMotionCommand,
     QueuedMotionTracker,
@@ -27,6 +26,7 @@ from mosaic_collect.adapters.mjlab.motion import (
 )
 from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.load import load_policy
+from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.runners import quiet
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.rollout import STUDENT

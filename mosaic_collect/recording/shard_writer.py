@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mosaic_collect.bell import Bell
-from mosaic_collect.job import Job
+from mosaic_collect.recording.bell import Bell
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
 from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
 from mosaic_collect.recording.encoding.threads import Encoding
+from mosaic_collect.recording.job import Job
 from mosaic_collect.recording.ring.staging import Block
 from mosaic_collect.store.blobs import Pending, Upload
 from mosaic_collect.store.commit import Store

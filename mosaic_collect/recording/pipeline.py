@@ -20,14 +20,14 @@ from dataclasses import replace
 from functools import partial
 from queue import Queue, SimpleQueue
 
-from mosaic_collect import shard_writer
-from mosaic_collect.bell import Bell
-from mosaic_collect.job import Job
+from mosaic_collect.recording import shard_writer
+from mosaic_collect.recording.bell import Bell
 from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.recording.encoding.threads import Encoding
+from mosaic_collect.recording.job import Job
 from mosaic_collect.recording.ring.staging import Block
-from mosaic_collect.shard_writer import ShardWriter
-from mosaic_collect.slots import Slots
+from mosaic_collect.recording.shard_writer import ShardWriter
+from mosaic_collect.recording.slots import Slots
 from mosaic_collect.store.blobs import Pending
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts

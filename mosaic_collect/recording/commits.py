@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from mosaic_collect.account import Trajectories
-from mosaic_collect.job import Job
-from mosaic_collect.pipeline import Pipeline
+from mosaic_collect.recording.account import Trajectories
+from mosaic_collect.recording.job import Job
+from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.staging import Block, Staging
 from mosaic_collect.store.metadata import StoreState
 

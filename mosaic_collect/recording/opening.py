@@ -22,8 +22,8 @@ from mosaic_collect.errors import (
     StoreMismatchError,
     WriteError,
 )
-from mosaic_collect.options import RecordingOptions
 from mosaic_collect.recording.encoding.process import is_wanted
+from mosaic_collect.recording.options import RecordingOptions
 from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring, slots_for
 from mosaic_collect.recording.ring.devices import staging_of
 from mosaic_collect.recording.ring.shared import SharedRing

@@ -8,7 +8,7 @@ done twice.
 
 from __future__ import annotations
 
-from mosaic_collect.job import Job
+from mosaic_collect.recording.job import Job
 from mosaic_collect.recording.ring.staging import Block
 
 

@@ -29,19 +29,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
-from mosaic_collect.account import Account
-from mosaic_collect.commits import Commits
 from mosaic_collect.errors import ClosedError
-from mosaic_collect.inputs import StepCheck, end_codes, env_indices
-from mosaic_collect.job import Job
-from mosaic_collect.opening import OpenStore, open_store
-from mosaic_collect.options import RecordingOptions
-from mosaic_collect.pipeline import Pipeline
+from mosaic_collect.recording.account import Account
+from mosaic_collect.recording.commits import Commits
 from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.recording.encoding.process import start_encoding
+from mosaic_collect.recording.inputs import StepCheck, end_codes, env_indices
+from mosaic_collect.recording.job import Job
+from mosaic_collect.recording.opening import OpenStore, open_store
+from mosaic_collect.recording.options import RecordingOptions
+from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.budget import block_nbytes
 from mosaic_collect.recording.ring.staging import Block
-from mosaic_collect.slots import Slots
+from mosaic_collect.recording.slots import Slots
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK, Schema

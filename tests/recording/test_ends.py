@@ -14,11 +14,11 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import InputError
-from mosaic_collect.pipeline import Pipeline
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
+from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.staging import Block
-from mosaic_collect.shard_writer import ShardWriter
+from mosaic_collect.recording.shard_writer import ShardWriter
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import END_FIELD, ENDED, FAILED, TRAJECTORY_END
 from tests.helpers import SMALL, add, ids, mask, open_writer, rows

@@ -31,8 +31,8 @@ from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import InputError, WriteError
 from mosaic_collect.reading.trajectories import end_problems
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END
-from tests.core.mortal_files import MortalFiles
 from tests.helpers import assert_same, buffer_mb, mask, rows
+from tests.recording.mortal_files import MortalFiles
 
 SCHEMA = Schema.mosaic(2, 1, extra=(Field(name="phase", dtype="int16"),)).with_ends()
 
