@@ -9,7 +9,8 @@ from typing import Any
 from mosaic_collect.recording.account import Trajectories
 from mosaic_collect.recording.job import Job
 from mosaic_collect.recording.pipeline import Pipeline
-from mosaic_collect.recording.ring.staging import Block, Staging
+from mosaic_collect.recording.ring.block import Block
+from mosaic_collect.recording.ring.staging import Staging
 from mosaic_collect.store.metadata import StoreState
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from mosaic_collect.recording.ring.staging import Block
+from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.store.counts import Counts
 from mosaic_collect.store.metadata import StoreState
 

@@ -24,10 +24,11 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.recording.encoding.process import is_wanted
 from mosaic_collect.recording.options import RecordingOptions
+from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring, slots_for
 from mosaic_collect.recording.ring.devices import staging_of
 from mosaic_collect.recording.ring.shared import SharedRing
-from mosaic_collect.recording.ring.staging import Block, Staging
+from mosaic_collect.recording.ring.staging import Staging
 from mosaic_collect.store.blobs import Blobs, Claim
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store, existing_state, read_state

@@ -25,7 +25,7 @@ from mosaic_collect.recording.bell import Bell
 from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.recording.encoding.threads import Encoding
 from mosaic_collect.recording.job import Job
-from mosaic_collect.recording.ring.staging import Block
+from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.recording.shard_writer import ShardWriter
 from mosaic_collect.recording.slots import Slots
 from mosaic_collect.store.blobs import Pending

@@ -9,7 +9,7 @@ from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
 from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
 from mosaic_collect.recording.encoding.threads import Encoding
 from mosaic_collect.recording.job import Job
-from mosaic_collect.recording.ring.staging import Block
+from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.store.blobs import Pending, Upload
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, Tally

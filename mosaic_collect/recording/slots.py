@@ -9,7 +9,7 @@ done twice.
 from __future__ import annotations
 
 from mosaic_collect.recording.job import Job
-from mosaic_collect.recording.ring.staging import Block
+from mosaic_collect.recording.ring.block import Block
 
 
 class Slots:

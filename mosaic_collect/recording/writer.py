@@ -39,8 +39,8 @@ from mosaic_collect.recording.job import Job
 from mosaic_collect.recording.opening import OpenStore, open_store
 from mosaic_collect.recording.options import RecordingOptions
 from mosaic_collect.recording.pipeline import Pipeline
+from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.recording.ring.budget import block_nbytes
-from mosaic_collect.recording.ring.staging import Block
 from mosaic_collect.recording.slots import Slots
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState

@@ -17,7 +17,7 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
-from mosaic_collect.recording.ring.staging import Block
+from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.recording.shard_writer import ShardWriter
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import END_FIELD, ENDED, FAILED, TRAJECTORY_END

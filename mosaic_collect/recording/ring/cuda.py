@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_tensor
+from mosaic_collect.recording.ring.block import HOST_FIELDS, Block, host_arrays
 from mosaic_collect.recording.ring.shared import SharedRing
-from mosaic_collect.recording.ring.staging import HOST_FIELDS, Block, host_arrays
 from mosaic_collect.store.grid import FieldGrid
 
 _log = logging.getLogger(__name__)

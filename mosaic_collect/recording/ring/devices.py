@@ -6,8 +6,8 @@ import logging
 from typing import Any
 
 from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.recording.ring.host import HostStaging
 from mosaic_collect.recording.ring.shared import SharedRing
-from mosaic_collect.recording.ring.staging import HostStaging
 from mosaic_collect.store.metadata import StoreState
 
 _log = logging.getLogger(__name__)
