@@ -6,6 +6,7 @@ seen. Floats hold whole numbers that every precision in use holds exactly.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def open_writer(
 ) -> TrajectoryWriter:
     """A writer with blocks of a few steps that commits when it is told to, and only then."""
     options.setdefault("buffer_mb", buffer_mb(block_steps, num_envs, schema))
-    options.setdefault("checkpoint_seconds", None)
+    options.setdefault("commit_seconds", None)
     options.setdefault("threads", 2)
     return TrajectoryWriter(path, schema, num_envs, **options)
 
@@ -138,3 +139,12 @@ def run_python(code: str, *args: str, timeout: float = 60) -> subprocess.Complet
         timeout=timeout,
         check=False,
     )
+
+
+def open_files() -> set[tuple[str, str]]:
+    """This process's descriptors and what they lead to."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # the one of the listing itself
+            found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
+    return found

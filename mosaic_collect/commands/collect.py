@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--buffer-mb", default="auto", help='bound of the host ring; "auto"')
     parser.add_argument("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
     parser.add_argument("--encode-in", choices=ENCODE_IN, default="auto", help="of blocks")
-    parser.add_argument("--checkpoint-seconds", type=float, default=60.0, help="commit that often")
+    parser.add_argument("--commit-seconds", type=float, default=60.0, help="commit that often")
 
 
 def run(arguments: argparse.Namespace) -> bool:
@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> bool:
         buffer_mb=number_or_auto(arguments.buffer_mb),
         compressor=arguments.compressor,
         encode_in=arguments.encode_in,
-        checkpoint_seconds=arguments.checkpoint_seconds,
+        commit_seconds=arguments.commit_seconds,
     )
     try:
         with termination_as_exit(), ProgressBar(options.max_steps) as bar:

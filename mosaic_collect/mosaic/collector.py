@@ -170,7 +170,7 @@ class ExpertTrajectoryCollector:
         if not self._exists:
             raise ExportError(f"{path}: nothing was collected yet")
         if self._writer is not None:
-            self._writer.checkpoint()
+            self._writer.commit()
             self._saved_steps = self._writer.num_steps
         save_file(self.store, path, self.num_trajectories, options)
 

@@ -89,6 +89,11 @@ def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[n
         if array.shape != (num_envs,):
             raise InputError(f"{what}: expected a mask of shape ({num_envs},), got {array.shape}")
         return np.flatnonzero(array).astype(np.int64)
+    if num_envs == 1 and array.shape == (1,) and not isinstance(env_ids, (list, tuple, range)):
+        # [0] says that nobody is done, or that environment 0 is.
+        raise InputError(
+            f"{what}: one environment's number may be an id or a flag: give a bool mask, or dones="
+        )
     array = array.reshape(-1)
     if array.size and array.dtype.kind not in "iu":
         raise InputError(f"{what}: expected whole numbers or a bool mask, got {array.dtype}")
@@ -100,6 +105,39 @@ def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[n
         # the wrong trajectories.
         raise InputError(f"{what}: an id is there twice; flags of all environments must be bool")
     return unique.astype(np.int64)
+
+
+def ends_of_flags(
+    dones: Any, time_outs: Any, num_envs: int, env_ids: Any, failed: Any
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+    """``env_ids`` and ``failed`` out of the flags that simulators give.
+
+    Args:
+        dones: Shape ``(num_envs,)``, bool or numbers that are 0 or 1.
+        time_outs: Likewise; None: nobody failed.
+        num_envs: Environments, N.
+        env_ids: Given beside them, which nothing may be.
+        failed: As ``env_ids``.
+
+    Raises:
+        InputError: Not so.
+    """
+    if env_ids is not None or failed is not None or dones is None:
+        raise InputError(
+            "end_trajectories: expected dones (and time_outs), or env_ids (and failed)"
+        )
+    ended = _flags(dones, num_envs, "dones")
+    return ended, None if time_outs is None else ended & ~_flags(time_outs, num_envs, "time_outs")
+
+
+def _flags(values: Any, num_envs: int, what: str) -> NDArray[np.bool_]:
+    array = np.asarray(values.detach().cpu() if is_tensor(values) else values)
+    if array.shape != (num_envs,) or array.dtype.kind not in "biuf":
+        got = f"{array.dtype} {array.shape}"
+        raise InputError(f"{what}: expected flags of shape ({num_envs},), got {got}")
+    if not np.isin(array, (0, 1)).all():
+        raise InputError(f"{what}: expected 0 and 1, got {np.unique(array)[:8].tolist()}")
+    return array.astype(np.bool_)
 
 
 def end_codes(

@@ -92,7 +92,7 @@ def open_store(
     num_envs: int | None,
     *,
     metadata: Mapping[str, Any] | None,
-    resume: bool,
+    resume: bool | str,
     options: RecordingOptions,
 ) -> OpenStore:
     """Create a store or open one to go on with; arguments and errors as ``TrajectoryWriter``'s."""

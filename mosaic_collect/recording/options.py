@@ -23,7 +23,7 @@ class RecordingOptions:
         buffer_mb: Bound of the host ring, in 10^6 bytes; "auto" aims at 64 steps a block inside a
             tenth of the free memory. On resume the store's block size stays.
         compressor: "auto", "lz4", "zstd" or "none"; on resume "auto" is the store's own.
-        checkpoint_seconds: Commit at least this often while steps come in; None: only full blocks.
+        commit_seconds: Commit at least this often while steps come in; None: only full blocks.
         threads: That compress; None: the processors, at most 4.
         encode_in: "threads" of this process, or a "process" of its own, which leaves this one's
             interpreter to the simulation; "auto": a process for rings of 64 MB and more on Linux.
@@ -36,7 +36,7 @@ class RecordingOptions:
     device: Any = "cpu"
     buffer_mb: float | str = "auto"
     compressor: str = "auto"
-    checkpoint_seconds: float | None = 60.0
+    commit_seconds: float | None = 60.0
     threads: int | None = None
     encode_in: str = "auto"
 
@@ -47,11 +47,9 @@ class RecordingOptions:
         asked_nbytes(self.buffer_mb)
         is_wanted(self.encode_in, 0)
         thread_count(self.threads)
-        seconds = self.checkpoint_seconds
+        seconds = self.commit_seconds
         if seconds is not None and not _is_number_from_0(seconds):
-            raise InputError(
-                f"checkpoint_seconds: expected a number from 0, or None, got {seconds!r}"
-            )
+            raise InputError(f"commit_seconds: expected a number from 0, or None, got {seconds!r}")
 
     @property
     def num_threads(self) -> int:

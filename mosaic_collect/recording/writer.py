@@ -9,7 +9,7 @@ What holds when a call has returned, after a kill, and after a power cut:
 | call | returned | killed or power cut later |
 | --- | --- | --- |
 | ``add_step`` | the rows are copied | lost, if not committed by then |
-| ``checkpoint`` | all added steps are committed | they stay |
+| ``commit`` | all added steps are committed | they stay |
 | ``close``, leaving ``with`` | the same, and the store is complete | they stay |
 
 An interrupt may fall between any two instructions of the caller's thread. So each call changes the
@@ -23,6 +23,7 @@ import atexit
 import logging
 import os
 import time
+import warnings
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -34,7 +35,7 @@ from mosaic_collect.recording.account import Account
 from mosaic_collect.recording.commits import Commits
 from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.recording.encoding.process import start_encoding
-from mosaic_collect.recording.inputs import StepCheck, end_codes, env_indices
+from mosaic_collect.recording.inputs import StepCheck, end_codes, ends_of_flags, env_indices
 from mosaic_collect.recording.job import Job
 from mosaic_collect.recording.opening import OpenStore, open_store
 from mosaic_collect.recording.options import RecordingOptions
@@ -85,8 +86,8 @@ class TrajectoryWriter:
             tenth of the free memory. On resume the store's block size stays.
         metadata: The user's own words about the data, JSON; on resume they update the store's.
         compressor: "auto", "lz4", "zstd" or "none"; on resume "auto" is the store's own.
-        resume: Go on where the committed steps of a store end.
-        checkpoint_seconds: Commit at least this often while steps come in; None: only full blocks.
+        resume: Go on where the committed steps of a store end; "auto": if there is one.
+        commit_seconds: Commit at least this often while steps come in; None: only full blocks.
         threads: That compress; default: the processors, at most 4.
         encode_in: "threads" of this process, or a "process" of its own, which leaves this one's
             interpreter to the simulation; "auto": a process for rings of 64 MB and more on Linux.
@@ -108,19 +109,22 @@ class TrajectoryWriter:
         num_envs: int | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
-        resume: bool = False,
+        resume: bool | str = False,
         device: Any = "cpu",
         buffer_mb: float | str = "auto",
         compressor: str = "auto",
-        checkpoint_seconds: float | None = 60.0,
+        commit_seconds: float | None = 60.0,
         threads: int | None = None,
         encode_in: str = "auto",
+        **renamed: Any,
     ) -> None:
+        if renamed:
+            commit_seconds = _renamed(**renamed)
         options = RecordingOptions(
             device=device,
             buffer_mb=buffer_mb,
             compressor=compressor,
-            checkpoint_seconds=checkpoint_seconds,
+            commit_seconds=commit_seconds,
             threads=threads,
             encode_in=encode_in,
         )
@@ -153,7 +157,7 @@ class TrajectoryWriter:
         self._state = opened.state
         self._check = StepCheck(self._state.schema, self._state.num_envs)
         self._account = Account.after(self._state)
-        self._commits = Commits(pipeline, self._staging, self._state, options.checkpoint_seconds)
+        self._commits = Commits(pipeline, self._staging, self._state, options.commit_seconds)
         self._pid, self._closed, self._shut_down = os.getpid(), False, False
         self._block: Block | None = opened.partial
         # Steps before the current block, while there is one; all steps, while there is none.
@@ -195,7 +199,14 @@ class TrajectoryWriter:
         if self._commits.due:
             self._commit_partial(wait=False)
 
-    def end_trajectories(self, env_ids: Any, failed: Any = None) -> None:
+    def end_trajectories(
+        self,
+        env_ids: Any = None,
+        failed: Any = None,
+        *,
+        dones: Any = None,
+        time_outs: Any = None,
+    ) -> None:
         """The last added step was the last of these environments' trajectories.
 
         Ending the same environment again before another step, or before any step, does nothing.
@@ -204,6 +215,10 @@ class TrajectoryWriter:
             env_ids: Whole numbers, each once, or a bool mask of shape ``(num_envs,)``.
             failed: Which of them failed, by a fall for one, named in the same way; None: none did.
                 Only for a schema made by ``Schema.with_ends``.
+            dones: Instead of ``env_ids``, flags as simulators give them: shape ``(num_envs,)``,
+                bool, or numbers that are 0 or 1.
+            time_outs: Beside ``dones``, likewise: which of them ended by time, so that the others
+                failed; None: none failed.
 
         Raises:
             InputError: Not so.
@@ -211,6 +226,8 @@ class TrajectoryWriter:
             WriteError: Writing failed since; committed steps stay.
         """
         self._require_open()
+        if dones is not None or time_outs is not None:
+            env_ids, failed = ends_of_flags(dones, time_outs, self.num_envs, env_ids, failed)
         envs = env_indices(env_ids, self.num_envs)
         ends = end_codes(envs, failed, self.schema, self.num_envs)
         self._commits.settle(self._block)
@@ -223,8 +240,8 @@ class TrajectoryWriter:
             self._account = replace(self._account, trajectories=ended)
             self._show(envs)
 
-    def checkpoint(self) -> None:
-        """Commit: when it returns, all that was added so far survives kill and power cut.
+    def commit(self) -> None:
+        """When it returns, all that was added so far survives kill and power cut.
 
         Raises:
             ClosedError: After ``close``.
@@ -232,6 +249,11 @@ class TrajectoryWriter:
         """
         self._require_open()
         self._commit_partial(wait=True)
+
+    def checkpoint(self) -> None:
+        """What ``commit`` was called in 0.1.0."""
+        warnings.warn("TrajectoryWriter.checkpoint is commit now", DeprecationWarning, 2)
+        self.commit()
 
     def update_metadata(self, **entries: Any) -> None:
         """Change the user's metadata, JSON values; committed together with the steps so far.
@@ -273,6 +295,15 @@ class TrajectoryWriter:
                 error.add_note(f"mosaic_collect: closing {self.path} failed, too: {failure}")
 
     # -- what a caller may ask -------------------------------------------------------------------
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else "open"
+        return f"<TrajectoryWriter {self.path}: {self.num_steps} steps x {self.num_envs}, {state}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether nothing can be added any more."""
+        return self._closed
 
     @property
     def path(self) -> str:
@@ -471,3 +502,9 @@ class TrajectoryWriter:
             raise ClosedError(f"the writer of {self.path} is closed; resume=True opens another")
         if os.getpid() != self._pid:
             raise ClosedError(f"the writer of {self.path} belongs to process {self._pid}")
+
+
+def _renamed(*, checkpoint_seconds: float | None) -> float | None:
+    """``commit_seconds`` by the name that it had in 0.1.0; what is neither is a TypeError."""
+    warnings.warn("checkpoint_seconds is commit_seconds now", DeprecationWarning, 3)
+    return checkpoint_seconds

@@ -15,13 +15,20 @@ import errno
 import re
 from itertools import islice
 
-from mosaic_collect.errors import CorruptStoreError, StoreExistsError, StoreNotFoundError
+from mosaic_collect.errors import (
+    CorruptStoreError,
+    InputError,
+    StoreExistsError,
+    StoreNotFoundError,
+)
 from mosaic_collect.store.blobs import Blobs, Pending, Upload, read_all
 from mosaic_collect.store.lock import LOCK_NAME
 from mosaic_collect.store.metadata import StoreState, array_document, root_document
 from mosaic_collect.store.parsing import MAX_DOCUMENT_NBYTES, parse_root, refuse_large
 
 DOCUMENT = "zarr.json"
+#: Of ``resume``: go on with the store that is there, or else make one.
+AUTO = "auto"
 _MOST_MISSING = 1000  # that are counted
 _SHARD = re.compile(r"c\.(\d+)(\.0)+")
 
@@ -153,8 +160,21 @@ def read_state(blobs: Blobs) -> StoreState | None:
     raise StoreNotFoundError(f"no store at {where}: the folder has no zarr.json")
 
 
-def existing_state(blobs: Blobs, resume: bool) -> StoreState | None:
-    """The state of the store to go on with; None if one is to be made. Errors: the writer's."""
+def existing_state(blobs: Blobs, resume: bool | str) -> StoreState | None:
+    """The state of the store to go on with; None if one is to be made.
+
+    Args:
+        blobs: Where it lies, or is to lie.
+        resume: Whether one is expected; "auto": take what there is.
+
+    Raises:
+        InputError: Another value of ``resume``.
+        StoreError: What is there is not as expected.
+    """
+    if resume not in (True, False, AUTO):
+        raise InputError(f'resume: expected True, False or "auto", got {resume!r}')
+    if resume == AUTO:
+        resume = blobs.is_taken()
     if resume:
         return read_state(blobs)
     if blobs.is_taken():

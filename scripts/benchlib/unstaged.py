@@ -82,7 +82,7 @@ def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
         recorder.add(workload.step(index))
         used.add(writer._block.slot)
     # A slot that no block needed yet gets what the current one holds.
-    writer.checkpoint()
+    writer.commit()
     while len(writer._pipeline._slots._free) < 2:
         writer._pipeline.free_block()  # which has another one filled, if there is one
         time.sleep(0.01)

@@ -92,7 +92,7 @@ def test_stores_of_all_states(cli, store: str) -> None:
     with helpers.open_writer(store) as writer:
         assert "collecting" in cli("inspect", store).out
         helpers.add(writer, 0, 1)
-        writer.checkpoint()
+        writer.commit()
         out = cli("inspect", store).out
         assert "2 x 4 envs" in out
     assert "complete" in cli("inspect", store).out

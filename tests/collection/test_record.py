@@ -39,7 +39,7 @@ def recorded(
     steps = record(
         *(simulation, policy, tracker, store, origin, max_steps, known),
         buffer_mb=1,
-        checkpoint_seconds=None,
+        commit_seconds=None,
         **options,
     )
     data = TrajectoryDataset(store)

@@ -52,7 +52,7 @@ class Case:
                 if step % 3 == 1:
                     writer.end_trajectories([step % self.num_envs])
                 if step in self.commits:
-                    writer.checkpoint()
+                    writer.commit()
         return TrajectoryDataset(path)
 
     def holds(self) -> dict[str, np.ndarray]:

@@ -82,13 +82,13 @@ def test_consolidated_metadata_and_each_arrays_own_are_the_same(store: str) -> N
 def test_zarr_sees_what_is_committed_and_nothing_else(store: str) -> None:
     with open_writer(store, N) as writer:
         add(writer, *range(4))
-        writer.checkpoint()
+        writer.commit()
         add(writer, 4)
         early = TrajectoryDataset(store).to_zarr()
         for name, want in expected(range(4), N).items():
             assert_same(early[name][...], want, name)
         add(writer, *range(5, T))
-        writer.checkpoint()
+        writer.commit()
         late = TrajectoryDataset(store).to_zarr()
         for name, want in expected(range(T), N).items():
             assert_same(late[name][...], want, name)

@@ -60,7 +60,7 @@ def store(tmp_path_factory: Any, ways: Counter[str]) -> str:
             for step in range(STEPS):
                 writer.add_step(**{name: values[step] for name, values in data.items()})
                 if step in (90, 100):
-                    writer.checkpoint()  # a block that is encoded again with more rows
+                    writer.commit()  # a block that is encoded again with more rows
             assert writer.block_steps == BLOCK
     return path
 

@@ -30,7 +30,7 @@ TINY_ENDS = TINY.with_ends()
 
 def open_tiny(path: Any, schema: Schema | None = TINY, **options: Any) -> TrajectoryWriter:
     """A writer with one compressing thread and blocks of two steps."""
-    settings = {"checkpoint_seconds": None, "threads": 1, "compressor": "none", **options}
+    settings = {"commit_seconds": None, "threads": 1, "compressor": "none", **options}
     settings.setdefault("buffer_mb", buffer_mb(BLOCK_STEPS, NUM_ENVS, schema or TINY_ENDS))
     return TrajectoryWriter(path, schema, NUM_ENVS, **settings)
 

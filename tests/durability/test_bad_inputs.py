@@ -102,9 +102,9 @@ OPENINGS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("new", {"threads": 0}, InputError, "threads"),
     ("new", {"threads": -1}, InputError, "threads"),
     ("new", {"threads": 1.5}, InputError, "threads"),
-    ("new", {"checkpoint_seconds": -1}, InputError, "checkpoint_seconds"),
-    ("new", {"checkpoint_seconds": float("nan")}, InputError, "checkpoint_seconds"),
-    ("new", {"checkpoint_seconds": "soon"}, InputError, "checkpoint_seconds"),
+    ("new", {"commit_seconds": -1}, InputError, "commit_seconds"),
+    ("new", {"commit_seconds": float("nan")}, InputError, "commit_seconds"),
+    ("new", {"commit_seconds": "soon"}, InputError, "commit_seconds"),
     ("new", {"device": "gpu"}, MosaicCollectError, "device"),
     ("new", {"device": "cuda:99"}, MosaicCollectError, "device"),
     ("new", {"metadata": 5}, InputError, "metadata"),
@@ -214,11 +214,11 @@ def test_calls_of_a_writer(folder: str, call: Call, error: type[Exception], word
     store = os.path.join(folder, "store")
     with open_tiny(store, resume=True) as writer:
         add_tiny(writer)
-        writer.checkpoint()
+        writer.commit()
         before, metadata = contents(folder), writer.metadata
         with pytest.raises(error, match=words):
             call(writer)
-        writer.checkpoint()
+        writer.commit()
         assert contents(folder) == before
         assert writer.metadata == metadata
         assert writer.num_steps == STEPS + 1
@@ -231,7 +231,7 @@ def test_calls_of_a_writer(folder: str, call: Call, error: type[Exception], word
     [
         add_tiny,
         lambda w: w.end_trajectories([0]),
-        lambda w: w.checkpoint(),
+        lambda w: w.commit(),
         lambda w: w.update_metadata(a=1),
     ],
 )

@@ -28,7 +28,7 @@ def first_run(writer: TrajectoryWriter, adding: Adding) -> None:
     for steps in (1, 1):
         adding(steps)
         add_tiny(writer, steps)
-        writer.checkpoint()
+        writer.commit()
     writer.end_trajectories([0])
     adding(2)
     add_tiny(writer, 2)
@@ -84,10 +84,10 @@ def ending_run(writer: TrajectoryWriter, adding: Adding) -> None:
     for steps, failed in ((1, []), (1, [0]), (1, [])):
         adding(steps)
         add_tiny(writer, steps)
-        writer.checkpoint()
+        writer.commit()
         writer.end_trajectories([0, 1], failed and [0, 1])
         if steps == 1 and not failed:
-            writer.checkpoint()
+            writer.commit()
 
 
 def test_a_run_whose_rows_end_after_their_commit() -> None:

@@ -58,7 +58,7 @@ def script(path: str, committed: list[int]) -> None:
     """All that a writer does; ``committed`` grows by what it says is committed."""
     with open_tiny(path) as writer:
         add_tiny(writer, 1)
-        writer.checkpoint()
+        writer.commit()
         committed.append(1)
         writer.end_trajectories([0])
         add_tiny(writer, STEPS - 1)
@@ -166,7 +166,7 @@ def test_a_failed_sync_is_never_tried_again(store: str) -> None:
         add_tiny(writer)
         for _ in range(3):
             with pytest.raises(WriteError, match="lost"):
-                writer.checkpoint()
+                writer.commit()
         with pytest.raises(WriteError, match="lost"):
             add_tiny(writer)
         with pytest.raises(WriteError, match="lost"):
@@ -244,18 +244,18 @@ def test_a_close_that_fails_says_so(store: str) -> None:
 def writer(store: str) -> Iterator[TrajectoryWriter]:
     with open_tiny(store) as writer:
         add_tiny(writer, 3)
-        writer.checkpoint()
+        writer.commit()
         yield writer
 
 
 def test_the_folder_goes_away_under_the_writer(store: str) -> None:
     writer = open_tiny(store)
     add_tiny(writer, 3)
-    writer.checkpoint()
+    writer.commit()
     shutil.move(store, store + ".elsewhere")
     add_tiny(writer)
     with pytest.raises(WriteError, match="No such file") as caught:
-        writer.checkpoint()
+        writer.commit()
     assert caught.value.filename.startswith(store)
     with pytest.raises(WriteError):
         writer.close()
@@ -267,11 +267,11 @@ def test_the_folder_goes_away_under_the_writer(store: str) -> None:
 def test_permission_is_lost_under_the_writer(store: str) -> None:
     writer = open_tiny(store)
     add_tiny(writer, 3)
-    writer.checkpoint()
+    writer.commit()
     os.chmod(os.path.join(store, "x"), 0o500)
     add_tiny(writer)
     with pytest.raises(WriteError, match="Permission denied"):
-        writer.checkpoint()
+        writer.commit()
     with pytest.raises(WriteError):
         writer.close()
     os.chmod(os.path.join(store, "x"), 0o700)

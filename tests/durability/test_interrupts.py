@@ -73,9 +73,9 @@ class Session:
                 self.writer.end_trajectories([0], failed)
                 self.ended.add(last)
             elif call == "c":
-                self.writer.checkpoint()
+                self.writer.commit()
             else:
-                self.writer._commit_partial(wait=False)  # what checkpoint_seconds does
+                self.writer._commit_partial(wait=False)  # what commit_seconds does
 
     def assert_right(self, store: str) -> None:
         steps = self.writer.num_steps

@@ -119,7 +119,7 @@ STUCK = """
 stuck = Stuck()
 with termination_as_exit(), writing_through(stuck), open_tiny(path) as writer:
     add_tiny(writer, 1)
-    writer.checkpoint()
+    writer.commit()
     stuck.stuck = True
     spin(writer, 2)
 """
@@ -190,7 +190,7 @@ def test_an_exit_without_close_commits(store: str, code: str) -> None:
 
 
 def test_os_exit_is_a_kill(store: str) -> None:
-    code = "writer = open_tiny(path); add_tiny(writer, 5); writer.checkpoint(); add_tiny(writer)"
+    code = "writer = open_tiny(path); add_tiny(writer, 5); writer.commit(); add_tiny(writer)"
     with child(store, code + "; ready(); os._exit(1)") as process:
         end(process)
     assert 5 <= check(store) <= 6
@@ -263,7 +263,7 @@ with open_tiny(path) as writer:
     ready()
     for _ in range(40):
         add_tiny(writer)
-        writer.checkpoint()
+        writer.commit()
 """
     with child(store, code) as process:
         seen: list[int] = []

@@ -104,7 +104,7 @@ def test_whatever_ends_a_thread_reaches_the_caller(
 ) -> None:
     writer = open_tiny(store)
     add_tiny(writer, 2)
-    writer.checkpoint()
+    writer.commit()
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
@@ -153,7 +153,7 @@ def test_a_thread_that_is_gone_is_noticed(store: str, monkeypatch: pytest.Monkey
     writer = open_tiny(store)
     add_tiny(writer)
     with pytest.raises(WriteError, match="died"):
-        writer.checkpoint()
+        writer.commit()
     with pytest.raises(WriteError, match="died"):
         writer.close()
     writer._opened.claim.release()

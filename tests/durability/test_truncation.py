@@ -70,10 +70,10 @@ def test_every_run_leaves_its_own(store: str) -> None:
 def test_an_end_after_the_last_commit_is_not_known(store: str) -> None:
     writer = open_writer(store, N)
     add(writer, 0)
-    writer.checkpoint()
+    writer.commit()
     writer.end_trajectories([0])
     assert truncated(store) == [0, 1, 2, 3]
-    writer.checkpoint()
+    writer.commit()
     assert truncated(store) == [1, 2, 3]
     writer.close()
 

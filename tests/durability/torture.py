@@ -73,7 +73,7 @@ class Shape:
             buffer_mb=nbytes / 1e6,
             compressor=self.compressor,
             resume=os.path.exists(path),
-            checkpoint_seconds=None,
+            commit_seconds=None,
             threads=threads,
             encode_in=self.encode_in,
         )
@@ -131,7 +131,7 @@ def record(path: str, shape: Shape, pipe: int, chance: random.Random) -> None:
         tell(_ADDING, step + 1)
         add(writer, shape, step, early=chance.random() < 0.1)
         if chance.random() < 0.1:
-            writer.checkpoint()
+            writer.commit()
         tell(_COMMITTED, writer.stats.committed_steps)
     tell(_CLOSING, writer.num_steps)
     writer.close(complete=writer.num_steps >= _MOST_STEPS)
@@ -145,7 +145,7 @@ def add(writer: TrajectoryWriter, shape: Shape, step: int, early: bool = False) 
     given = {name: v[0] for name, v in rows(shape, steps).items()}
     writer.add_step(valid_mask=mask(shape, steps)[0], **given)
     if early:
-        writer.checkpoint()
+        writer.commit()
     told = how(shape, steps)[0]
     writer.end_trajectories(told != 0, told == FAILED)
 

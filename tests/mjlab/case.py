@@ -59,7 +59,7 @@ class Case:
             num_envs=2,
             device="cpu",
             buffer_mb=16,
-            checkpoint_seconds=None,
+            commit_seconds=None,
         )
         return replace(options, **changes)
 

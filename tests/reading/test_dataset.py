@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -176,7 +177,7 @@ class TestSnapshot:
     def test_only_the_committed_prefix_is_there(self, store: str) -> None:
         with open_writer(store, N) as writer:
             add(writer, *range(4))
-            writer.checkpoint()
+            writer.commit()
             add(writer, 4)
             dataset = TrajectoryDataset(store)
             assert_holds(dataset, range(4))
@@ -188,12 +189,12 @@ class TestSnapshot:
     def test_it_stands_while_its_partial_block_is_rewritten(self, store: str) -> None:
         with open_writer(store, N) as writer:
             add(writer, *range(4))
-            writer.checkpoint()
+            writer.commit()
             dataset = TrajectoryDataset(store)
             lazy = dataset["actions"]
             for step in range(4, 9):
                 add(writer, step)
-                writer.checkpoint()
+                writer.commit()
                 assert_holds(dataset, range(4))
                 assert_same(lazy, WANT["actions"][:4])
             dataset.refresh()
@@ -363,3 +364,33 @@ def test_a_resumed_store_reads_as_one(store: str) -> None:
     with TrajectoryWriter(store, resume=True) as writer:
         add(writer, *range(4, T))
     assert_same(TrajectoryDataset(store)["actions"][2:8], WANT["actions"][2:8])
+
+
+def test_it_is_a_mapping(chunked: TrajectoryDataset) -> None:
+    assert isinstance(chunked, Mapping)
+    assert "actions" in chunked
+    assert "steps" not in chunked
+    assert list(chunked) == list(chunked.fields)
+    assert len(chunked) == len(chunked.fields)
+    assert chunked.get("steps") is None
+    assert {name: array.shape for name, array in chunked.items()} == {
+        name: chunked[name].shape for name in chunked.fields
+    }
+    assert chunked == chunked
+    assert chunked != TrajectoryDataset(chunked.path)
+    assert hash(chunked)
+
+
+def test_a_copy_of_another_process_is_the_same_snapshot(store: str) -> None:
+    with open_writer(store) as writer:
+        add(writer, 0, 1)
+        writer.commit()
+        dataset = TrajectoryDataset(store)
+        sent = pickle.dumps(dataset)
+        add(writer, 2)
+        writer.commit()
+        for other in (pickle.loads(sent), copy.copy(dataset), copy.deepcopy(dataset)):
+            assert other.num_steps == 2
+            assert_same(other.read("actions"), dataset.read("actions"), "actions")
+            other.refresh()
+            assert other.num_steps == 3

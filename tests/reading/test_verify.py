@@ -366,12 +366,12 @@ def test_a_store_that_is_being_written_is_not_called_damaged(
     """A commit falls between the state that was read and the documents."""
     writer = helpers.open_writer(store)
     helpers.add(writer, 0)
-    writer.checkpoint()
+    writer.commit()
     inner = _StoreCheck.documents
 
     def later(self: _StoreCheck) -> None:
         helpers.add(writer, 1)
-        writer.checkpoint()
+        writer.commit()
         inner(self)
 
     monkeypatch.setattr(_StoreCheck, "documents", later)

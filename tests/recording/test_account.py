@@ -53,10 +53,10 @@ def test_a_checkpoint_changes_no_id(store: str, steps: int, when: str) -> None:
     with open_writer(store, N, block_steps=3) as writer:
         add(writer, *range(steps))
         if when != "after":
-            writer.checkpoint()
+            writer.commit()
         writer.end_trajectories([0])
         if when != "before":
-            writer.checkpoint()
+            writer.commit()
         add(writer, *range(steps, 9))
     got = ids(TrajectoryDataset(store))
     assert (got[:, 1:] == [1, 2, 3]).all()
@@ -83,7 +83,7 @@ def test_num_trajectories_counts_ended_ones(store: str) -> None:
         add(writer, 1, 2, 3)
         writer.end_trajectories([2])
         add(writer, 4)
-        writer.checkpoint()
+        writer.commit()
         assert TrajectoryDataset(store).num_trajectories == N + 1
         writer.end_trajectories([2, 3])
         assert TrajectoryDataset(store).num_trajectories == N + 1
@@ -93,16 +93,16 @@ def test_num_trajectories_counts_ended_ones(store: str) -> None:
 def test_an_end_without_another_step_is_committed_by_a_checkpoint(store: str) -> None:
     with open_writer(store, N) as writer:
         add(writer, *range(3))
-        writer.checkpoint()
+        writer.commit()
         writer.end_trajectories([0])
-        writer.checkpoint()
+        writer.commit()
         assert TrajectoryDataset(store).num_trajectories == 1
 
 
 def test_a_resume_gives_every_env_a_new_id(store: str) -> None:
     open_writer(store, N).close()
     for step in range(5):
-        with TrajectoryWriter(store, resume=True, checkpoint_seconds=None) as writer:
+        with TrajectoryWriter(store, resume=True, commit_seconds=None) as writer:
             add(writer, step)
             writer.end_trajectories([step % N])
     got = ids(TrajectoryDataset(store))
@@ -142,7 +142,7 @@ def open_envs(store: str, run: int = -1) -> list[int]:
 
 def test_a_runs_open_envs_are_those_within_a_trajectory(store: str) -> None:
     with open_writer(store, num_envs=11) as writer:
-        writer.checkpoint()
+        writer.commit()
         assert open_envs(store) == []
         add(writer, 0)
         writer.end_trajectories([0, 9])

@@ -46,7 +46,7 @@ def test_a_store_from_device_tensors(
                 value.zero_()
             if step % 11 == 5:
                 writer.end_trajectories(torch.tensor([step], device="cuda"))
-                writer.checkpoint()
+                writer.commit()
     dataset = TrajectoryDataset(store)
     assert_holds(dataset, range(40))
     assert_same(dataset.read("valid_mask"), np.stack([mask(s, N) for s in range(40)]))

@@ -303,7 +303,7 @@ def test_a_writer_on_the_device_makes_the_same_store(
             if step % 7 == 3:
                 writer.end_trajectories([step % N])
             if step % 5 == 4:
-                writer.checkpoint()
+                writer.commit()
                 assert TrajectoryDataset(store).num_steps == step + 1
     dataset = TrajectoryDataset(store)
     assert_holds(dataset, range(30))
@@ -325,7 +325,7 @@ def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
             writer.add_step(**simulator.step(step))
             simulator.spoil()
             if step % commit_every == 0:
-                writer.checkpoint()
+                writer.commit()
             if step % 3 != 1:
                 writer.end_trajectories([step % N, (step + 1) % N], [step % N])
                 want[step, step % N], want[step, (step + 1) % N] = FAILED, ENDED

@@ -20,7 +20,7 @@ from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.recording.shard_writer import ShardWriter
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.schema import END_FIELD, ENDED, FAILED, TRAJECTORY_END
+from mosaic_collect.store.schema import END_FIELD, ENDED, FAILED, GOES_ON, TRAJECTORY_END
 from tests.helpers import SMALL, add, ids, mask, open_writer, rows
 
 N = 4
@@ -161,7 +161,7 @@ def test_the_first_end_of_a_step_counts(store: str) -> None:
         add_own(writer, 1)
     with TrajectoryWriter(store, resume=True) as writer:
         writer.end_trajectories(range(N), range(N))
-        writer.checkpoint()
+        writer.commit()
         add_own(writer, 2)
         writer.end_trajectories([3], [3])
     assert_ends(store, 3, (0, 0, FAILED), (0, 1, ENDED), (0, 2, FAILED), (2, 3, FAILED))
@@ -180,7 +180,7 @@ def test_a_resume_keeps_the_ends_of_a_partial_block(store: str) -> None:
 
 
 @pytest.mark.parametrize("more", [0, 1, 4])
-@pytest.mark.parametrize("then", ["checkpoint", "nothing"])
+@pytest.mark.parametrize("then", ["commit", "nothing"])
 @pytest.mark.parametrize("steps", range(1, 8))
 def test_an_end_told_after_the_commit_of_its_row(
     store: str, steps: int, then: str, more: int
@@ -188,10 +188,10 @@ def test_an_end_told_after_the_commit_of_its_row(
     """The block, partly filled or full, is committed again, though no step was added."""
     with open_ends(store) as writer:
         add_own(writer, *range(steps))
-        writer.checkpoint()
+        writer.commit()
         writer.end_trajectories([0, 1], [1])
-        if then == "checkpoint":
-            writer.checkpoint()
+        if then == "commit":
+            writer.commit()
             assert_ends(store, steps, (steps - 1, 0, ENDED), (steps - 1, 1, FAILED))
         add_own(writer, *range(steps, steps + more))
     assert_ends(store, steps + more, (steps - 1, 0, ENDED), (steps - 1, 1, FAILED))
@@ -203,7 +203,7 @@ def test_ends_told_one_after_another(store: str) -> None:
         add_own(writer, 0, 1, 2)
         for env in range(N):
             writer.end_trajectories([env], [env] if env % 2 else [])
-            writer.checkpoint()
+            writer.commit()
         add_own(writer, 3)
     told = [(2, env, FAILED if env % 2 else ENDED) for env in range(N)]
     assert_ends(store, 4, *told)
@@ -212,10 +212,10 @@ def test_ends_told_one_after_another(store: str) -> None:
 def test_only_the_field_of_the_ends_is_written_again(store: str) -> None:
     with open_ends(store) as writer:
         add_own(writer, 0, 1)
-        writer.checkpoint()
+        writer.commit()
         before = _shards(store)
         writer.end_trajectories([0])
-        writer.checkpoint()
+        writer.commit()
         changed = {path for path, inode in _shards(store).items() if before[path] != inode}
     assert {Path(path).parent.name for path in changed} == {TRAJECTORY_END}
 
@@ -228,10 +228,10 @@ def _shards(store: str) -> dict[str, int]:
 def test_ends_do_nothing_to_the_shards_of_a_store_without_the_field(store: str) -> None:
     with open_writer(store, N) as writer:
         add(writer, 0, 1)
-        writer.checkpoint()
+        writer.commit()
         before = _shards(store)
         writer.end_trajectories([0])
-        writer.checkpoint()
+        writer.commit()
         assert _shards(store) == before
 
 
@@ -321,7 +321,7 @@ def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
         assert writer.num_steps == border
         writer.end_trajectories([0, 2], [2])
         writer.end_trajectories([3])
-        writer.checkpoint()
+        writer.commit()
         told = [(border - 1, 0, ENDED), (border - 1, 2, FAILED), (border - 1, 3, ENDED)]
         told.append((0, 1, ENDED))
         assert_ends(store, border, *told)
@@ -399,3 +399,56 @@ def test_an_end_ahead_of_the_commit_is_no_problem(
         add_own(writer, 2, 3)
     assert verify_store(store).ok
     assert ends(store)[1].tolist() == [FAILED, ENDED, 0, 0]
+
+
+FLAGS = [bool, np.int64, np.uint8, np.float32]
+
+
+@pytest.mark.parametrize("dtype", FLAGS)
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_flags_of_all_environments(store: str, dtype: type, num_envs: int) -> None:
+    """As simulators give them, of whatever type; with one environment, too."""
+    dones = [0, 1, 0, 1, 1]
+    with open_writer(store, num_envs, SMALL.with_ends()) as writer:
+        for step, done in enumerate(dones):
+            add(writer, step)
+            flags = np.full(num_envs, done).astype(dtype)
+            time_outs = np.full(num_envs, step == 3).astype(dtype)
+            writer.end_trajectories(dones=flags, time_outs=time_outs if step > 1 else None)
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_trajectories == 3 * num_envs
+    ends = dataset.read(TRAJECTORY_END)
+    assert ends[:, 0].tolist() == [GOES_ON, ENDED, GOES_ON, ENDED, FAILED]
+    assert (ends == ends[:, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({}, "whole numbers"),
+        ({"time_outs": [0, 1]}, "expected dones"),
+        ({"dones": [0, 1], "env_ids": [0]}, "expected dones"),
+        ({"dones": [0, 1], "failed": [0]}, "expected dones"),
+        ({"dones": [0, 1, 0]}, r"dones: expected flags of shape \(2,\), got int64 \(3,\)"),
+        ({"dones": [0, 2]}, r"dones: expected 0 and 1, got \[0, 2\]"),
+        ({"dones": [True, True], "time_outs": ["a", "b"]}, "time_outs: expected flags"),
+    ],
+)
+def test_flags_that_are_none(store: str, told: dict[str, Any], words: str) -> None:
+    with open_writer(store, 2, SMALL.with_ends()) as writer:
+        add(writer, 0)
+        with pytest.raises(InputError, match=words):
+            writer.end_trajectories(**told)
+    assert TrajectoryDataset(store).num_trajectories == 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_number_of_one_environment_is_no_id(store: str, number: int) -> None:
+    """rsl_rl's dones are whole numbers: [0] says that nobody is done."""
+    with open_writer(store, 1, SMALL.with_ends()) as writer:
+        add(writer, 0)
+        for told in ([np.array([number])], [[0], np.array([number])]):
+            with pytest.raises(InputError, match="give a bool mask, or dones="):
+                writer.end_trajectories(*told)
+        writer.end_trajectories(np.array([number == 1]))
+    assert TrajectoryDataset(store).num_trajectories == number

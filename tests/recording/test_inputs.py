@@ -74,7 +74,7 @@ def test_a_bad_first_step_settles_nothing(writer: TrajectoryWriter, store: str) 
     bad = {**rows(0, N, SCHEMA), "observations": np.zeros((N, 9), F32)}
     with pytest.raises(InputError):
         writer.add_step(**bad, valid_mask=np.ones(N, bool))
-    writer.checkpoint()
+    writer.commit()
     assert TrajectoryDataset(store).state.given == {}
     writer.add_step(**{k: v for k, v in rows(0, N, SCHEMA).items() if not k.startswith("action_")})
     writer.close()
@@ -115,7 +115,7 @@ def test_a_closed_writer_refuses_everything(writer: TrajectoryWriter) -> None:
     for call in (
         lambda: add(writer, 0),
         lambda: writer.end_trajectories([0]),
-        writer.checkpoint,
+        writer.commit,
         lambda: writer.update_metadata(a=1),
     ):
         with pytest.raises(ClosedError, match="closed"):

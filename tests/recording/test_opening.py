@@ -309,9 +309,9 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"metadata": 3}, "metadata"),
     ({"threads": -1}, "threads"),
     ({"threads": 1.5}, "threads"),
-    ({"checkpoint_seconds": "often"}, "checkpoint_seconds"),
-    ({"checkpoint_seconds": -1.0}, "checkpoint_seconds"),
-    ({"checkpoint_seconds": float("nan")}, "checkpoint_seconds"),
+    ({"commit_seconds": "often"}, "commit_seconds"),
+    ({"commit_seconds": -1.0}, "commit_seconds"),
+    ({"commit_seconds": float("nan")}, "commit_seconds"),
 ]
 
 

@@ -181,15 +181,15 @@ def test_a_failure_comes_at_the_next_call_and_at_close(
     use(monkeypatch, files)
     writer = open_writer(store)
     add(writer, *range(4))
-    writer.checkpoint()
+    writer.commit()
     files.fuel = 0
     add(writer, 4)
     with pytest.raises(WriteError):
-        writer.checkpoint()
+        writer.commit()
     for call in (
         lambda: add(writer, 5),
         lambda: writer.end_trajectories([0]),
-        writer.checkpoint,
+        writer.commit,
         writer.close,
     ):
         with pytest.raises(WriteError, match="the first 4 steps are safe") as caught:
@@ -243,7 +243,7 @@ def test_a_failure_of_the_encoder_is_one_of_ours_too(
     with monkeypatch.context() as patch:
         patch.setattr("mosaic_collect.recording.encoding.block_encoder.BlockEncoder.encode", broken)
         with pytest.raises(WriteError, match="no scratch") as caught:
-            writer.checkpoint()
+            writer.commit()
     assert isinstance(caught.value.__cause__, MemoryError)
     with pytest.raises(WriteError):
         writer.close()

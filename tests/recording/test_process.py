@@ -32,7 +32,16 @@ from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import read_state
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import Field, Schema
-from tests.helpers import ALL_DTYPES, REPO, SMALL, add, assert_same, expected, open_writer
+from tests.helpers import (
+    ALL_DTYPES,
+    REPO,
+    SMALL,
+    add,
+    assert_same,
+    expected,
+    open_files,
+    open_writer,
+)
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")
 
@@ -108,7 +117,7 @@ def test_the_same_files_as_in_threads(tmp_path: Path, compressor: str, schema: S
                     if step % 3 == 0:
                         writer.end_trajectories([step % N])
                     if step % 5 == 1:
-                        writer.checkpoint()
+                        writer.commit()
     assert files(str(tmp_path / "process")) == files(str(tmp_path / "threads"))
     both = [TrajectoryDataset(str(tmp_path / e)) for e in ("threads", "process")]
     assert both[0].num_valid == both[1].num_valid
@@ -191,7 +200,7 @@ def test_signals_to_the_group_are_the_parents_affair(store: str) -> None:
             for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 os.kill(process_of(writer).pid, number)
             add(writer, *range(first, first + 4))
-            writer.checkpoint()
+            writer.commit()
         assert process_of(writer).poll() is None
         assert not writer._pipeline._encoding._lost  # type: ignore[attr-defined]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
@@ -274,11 +283,11 @@ def test_a_full_disk_is_an_error_that_names_the_file(store: str) -> None:
     """The process may write files of some bytes only, as the disk has no room for more."""
     writer = in_process(store)
     add(writer, *range(3))
-    writer.checkpoint()
+    writer.commit()
     resource.prlimit(process_of(writer).pid, resource.RLIMIT_FSIZE, (20, 20))
     add(writer, *range(3, 6))
     with pytest.raises(WriteError, match=r"c\.1\.0") as caught:
-        writer.checkpoint()
+        writer.commit()
     assert isinstance(caught.value.__cause__, OSError)
     assert caught.value.__cause__.errno == errno.EFBIG
     with pytest.raises(WriteError):
@@ -293,7 +302,7 @@ def test_another_error_of_its_own_is_one_here(store: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(EncoderProcess, "_message", lambda self, *args: pickle.dumps(reply))
     monkeypatch.setattr(EncoderProcess, "_require_ready", lambda self: None)
     with pytest.raises(WriteError, match="no scratch"):
-        writer.checkpoint()
+        writer.commit()
     with pytest.raises(WriteError):
         writer.close()
     assert TrajectoryDataset(store).num_steps == 0
@@ -370,7 +379,7 @@ def test_a_process_that_does_not_answer_any_more(
 
     with in_process(store) as writer:
         add(writer, *range(4))
-        writer.checkpoint()
+        writer.commit()
         encoding: Any = writer._pipeline._encoding
         encoding._process.kill()
         encoding._link.close()
@@ -394,13 +403,12 @@ def test_an_opening_that_is_refused_keeps_no_memory(
     def full(*args: Any) -> None:
         raise OSError(errno.ENOSPC, "full")
 
-    gc.collect()  # what other tests left open
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_files()
     monkeypatch.setattr("mosaic_collect.store.commit.Store.begin", full)
     with pytest.raises(WriteError, match="full"):
         in_process(store)
     gc.collect()
-    assert set(os.listdir("/proc/self/fd")) == before
+    assert open_files() <= before, "what other tests left open may close meanwhile"
 
 
 @pytest.mark.parametrize(

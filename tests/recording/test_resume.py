@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import InputError, StoreNotFoundError
 from mosaic_collect.store.lock import LOCK_NAME
 from tests.helpers import (
     ALL_DTYPES,
@@ -36,7 +37,7 @@ def files(store: str) -> set[str]:
 def test_a_chain_of_writers_makes_one_store(store: str, stride: int) -> None:
     open_writer(store, block_steps=3).close()
     for first in range(0, 14, stride):
-        with TrajectoryWriter(store, resume=True, checkpoint_seconds=None) as writer:
+        with TrajectoryWriter(store, resume=True, commit_seconds=None) as writer:
             assert writer.num_steps == first
             add(writer, *range(first, first + stride), masks=True)
         dataset = TrajectoryDataset(store)
@@ -86,7 +87,7 @@ def test_extending_a_complete_store_makes_it_collecting_until_the_end(store: str
     with TrajectoryWriter(store, resume=True) as writer:
         assert TrajectoryDataset(store).status == "complete"
         add(writer, 4)
-        writer.checkpoint()
+        writer.commit()
         assert TrajectoryDataset(store).status == "collecting"
     assert TrajectoryDataset(store).status == "complete"
 
@@ -135,7 +136,7 @@ def test_debris_of_a_killed_run_is_removed(store: str) -> None:
     for name in debris:
         Path(store, name).write_bytes(b"rubbish")
     assert_holds(TrajectoryDataset(store), range(5))
-    TrajectoryWriter(store, resume=True, checkpoint_seconds=None).close()
+    TrajectoryWriter(store, resume=True, commit_seconds=None).close()
     assert files(store) == clean
     assert_holds(TrajectoryDataset(store), range(5))
 
@@ -196,7 +197,7 @@ def test_the_lock_file_is_no_part_of_a_store(store: str) -> None:
 def test_a_resume_changes_nothing_before_the_first_commit(store: str) -> None:
     record(store, 4)
     before = TrajectoryDataset(store).state
-    writer = TrajectoryWriter(store, resume=True, checkpoint_seconds=None)
+    writer = TrajectoryWriter(store, resume=True, commit_seconds=None)
     add(writer, 4)
     assert TrajectoryDataset(store).state == before
     assert (ids(TrajectoryDataset(store)) == range(N)).all()
@@ -208,3 +209,26 @@ def test_buffer_mb_of_the_helpers_is_exact(store: str) -> None:
     for steps in (1, 2, 3, 8):
         with open_writer(f"{store}.{steps}", buffer_mb=buffer_mb(steps, N)) as writer:
             assert writer.block_steps == steps
+
+
+def test_auto_begins_a_store_and_goes_on_with_it(store: str) -> None:
+    """What a job wants that is preempted and queued again."""
+    for first in (0, 3, 6):
+        with open_writer(store, resume="auto") as writer:
+            assert writer.num_steps == first
+            add(writer, *range(first, first + 3))
+    assert_holds(TrajectoryDataset(store), range(9))
+
+
+def test_auto_takes_no_folder_of_something_else(store: str) -> None:
+    os.mkdir(store)
+    Path(store, "notes.txt").write_text("mine")
+    with pytest.raises(StoreNotFoundError):
+        open_writer(store, resume="auto")
+    assert os.listdir(store) == ["notes.txt"]
+
+
+def test_another_word_for_resume_is_refused(store: str) -> None:
+    with pytest.raises(InputError, match="resume: expected True, False or \"auto\", got 'yes'"):
+        open_writer(store, resume="yes")
+    assert not os.path.exists(store)

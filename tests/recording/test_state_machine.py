@@ -1,7 +1,7 @@
 """Any history of adding, ending, committing, closing, dying and resuming, against a model.
 
 The model is a list of steps. After every rule a freshly opened dataset must hold a prefix of it,
-bit for bit: at least what a checkpoint or a close promised, never less than was seen before. A
+bit for bit: at least what a commit or a close promised, never less than was seen before. A
 crash takes the file system away after some number of operations, so any instant may be the last.
 """
 
@@ -117,7 +117,7 @@ class Collection(RuleBasedStateMachine):
                 buffer_mb=ring * self.buffer_mb,
                 compressor="auto" if known else self.compressor,
                 resume=os.path.exists(self.path),
-                checkpoint_seconds=None,
+                commit_seconds=None,
                 threads=2,
             )
         except OSError:
@@ -171,8 +171,8 @@ class Collection(RuleBasedStateMachine):
 
     @precondition(lambda self: self.writer)
     @rule()
-    def checkpoint(self) -> None:
-        self.writer.checkpoint()
+    def commit(self) -> None:
+        self.writer.commit()
         self.promised, self.promised_ends = len(self.steps), len(self.ends)
         assert self.read().num_steps == len(self.steps)
         self.check_last_ends(self.read())
@@ -202,7 +202,7 @@ class Collection(RuleBasedStateMachine):
             for _ in range(more):
                 self.add_one(masked=True, bad=set())
                 if then == "commit":
-                    self.checkpoint()
+                    self.commit()
         self.die(0)
 
     def die(self, fuel: int) -> None:

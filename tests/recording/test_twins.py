@@ -80,12 +80,12 @@ def test_a_partial_block_shares_nothing(store: str) -> None:
     """It is written again, perhaps with other means; copies of the store may have kept a link."""
     with open_writer(store) as writer:
         writer.add_step(**given(0))
-        writer.checkpoint()
+        writer.commit()
         assert not shared(store, 0)
         made = given(1)
         made["action_mean"] += 1
         writer.add_step(**made)
-        writer.checkpoint()
+        writer.commit()
         assert not shared(store, 0)
         dataset = TrajectoryDataset(store)
         apart = dataset.read("action_mean") - dataset.read("actions")
@@ -124,7 +124,7 @@ def test_another_failure_of_a_link_is_told(store: str, monkeypatch: pytest.Monke
     for step in range(3):
         writer.add_step(**given(step))
     with pytest.raises(WriteError, match="Input/output error"):
-        writer.checkpoint()
+        writer.commit()
     with pytest.raises(WriteError):
         writer.close()
     assert TrajectoryDataset(store).num_steps == 0

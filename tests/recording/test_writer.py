@@ -13,7 +13,17 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import InputError
-from tests.helpers import SMALL, add, assert_holds, assert_same, mask, open_writer, rows, run_python
+from tests.helpers import (
+    SMALL,
+    add,
+    assert_holds,
+    assert_same,
+    mask,
+    open_files,
+    open_writer,
+    rows,
+    run_python,
+)
 
 N = 4
 
@@ -109,15 +119,15 @@ def test_closing_inside_the_with_block(store: str) -> None:
 
 
 def test_no_thread_and_no_descriptor_is_left(store: str) -> None:
-    threads, files = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    threads, files = set(threading.enumerate()), open_files()
     with open_writer(store) as writer:
         add(writer, *range(5))
-        assert threading.active_count() > threads
-    for thread in threading.enumerate():
-        if thread.name.startswith("mosaic"):
-            thread.join(10)
-    assert threading.active_count() == threads
-    assert len(os.listdir("/proc/self/fd")) == files
+        begun = set(threading.enumerate()) - threads
+        assert begun
+    for thread in begun:
+        thread.join(10)
+    assert not [thread for thread in begun if thread.is_alive()]
+    assert open_files() <= files
 
 
 def test_a_writer_that_is_never_closed_commits_at_exit(store: str) -> None:
@@ -139,7 +149,7 @@ class TestCheckpoint:
         with open_writer(store) as writer:
             for step in range(steps):
                 add(writer, step, masks=True)
-            writer.checkpoint()
+            writer.commit()
             dataset = TrajectoryDataset(store)
             assert_holds(dataset, range(steps))
             want = np.stack([mask(s, N) for s in range(steps)])
@@ -152,24 +162,24 @@ class TestCheckpoint:
         with open_writer(store) as writer:
             for step in range(10):
                 add(writer, step, masks=True)
-                writer.checkpoint()
+                writer.commit()
                 dataset = TrajectoryDataset(store)
                 assert_holds(dataset, range(step + 1))
                 assert dataset.num_valid == sum(mask(s, N).sum() for s in range(step + 1))
 
     def test_without_a_step(self, store: str) -> None:
         with open_writer(store) as writer:
-            writer.checkpoint()
-            writer.checkpoint()
+            writer.commit()
+            writer.commit()
             assert_holds(TrajectoryDataset(store), range(0))
             assert TrajectoryDataset(store).status == "collecting"
 
     def test_with_nothing_new_writes_nothing(self, store: str) -> None:
         with open_writer(store) as writer:
             add(writer, *range(4))
-            writer.checkpoint()
+            writer.commit()
             before = os.stat(os.path.join(store, "zarr.json"))
-            writer.checkpoint()
+            writer.commit()
             assert os.stat(os.path.join(store, "zarr.json")) == before
 
     def test_full_blocks_are_committed_by_themselves(self, store: str) -> None:
@@ -181,17 +191,17 @@ class TestCheckpoint:
             assert_holds(TrajectoryDataset(store), range(3))
 
     def test_without_seconds_a_partial_block_waits(self, store: str) -> None:
-        with open_writer(store, checkpoint_seconds=None) as writer:
+        with open_writer(store, commit_seconds=None) as writer:
             add(writer, 0, 1)
             assert TrajectoryDataset(store).num_steps == 0
 
     def test_zero_seconds_commit_every_step(self, store: str) -> None:
-        with open_writer(store, checkpoint_seconds=0.0) as writer:
+        with open_writer(store, commit_seconds=0.0) as writer:
             for step in range(8):
                 add(writer, step)
                 # The step before this one was waited for, as its block was still filling.
                 assert TrajectoryDataset(store).num_steps >= step
-            writer.checkpoint()
+            writer.commit()
             assert_holds(TrajectoryDataset(store), range(8))
 
     def test_seconds_are_counted_from_the_last_commit(
@@ -203,7 +213,7 @@ class TestCheckpoint:
         # A commit that falls due with a step is written when the next one was added, and then is
         # a matter of the disk.
         wanted = {1: 0, 3: 3, 4: 3, 6: 6}
-        with open_writer(store, block_steps=100, checkpoint_seconds=10.0) as writer:
+        with open_writer(store, block_steps=100, commit_seconds=10.0) as writer:
             for step in range(7):
                 now[0] += 4
                 add(writer, step)
@@ -241,10 +251,10 @@ class TestMetadata:
             add(writer, 0)
             writer.update_metadata(b=2, c=3)
             assert TrajectoryDataset(store).metadata == {"a": 1, "b": 1}
-            writer.checkpoint()
+            writer.commit()
             assert TrajectoryDataset(store).metadata == {"a": 1, "b": 2, "c": 3}
             writer.update_metadata(c=4)
-            writer.checkpoint()
+            writer.commit()
             assert TrajectoryDataset(store).metadata == {"a": 1, "b": 2, "c": 4}
             writer.update_metadata(c=5)
         dataset = TrajectoryDataset(store)
@@ -274,7 +284,7 @@ class TestFigures:
     def test_stats(self, store: str) -> None:
         with open_writer(store, metadata={}) as writer:
             add(writer, *range(5))
-            writer.checkpoint()
+            writer.commit()
             stats = writer.stats
         assert stats.steps == stats.committed_steps == 5
         assert stats.raw_nbytes == 5 * N * SMALL.pair_nbytes
@@ -325,7 +335,7 @@ class TestFigures:
                 for step in range(8):
                     add(writer, step, masks=True)
                     if step % every == every - 1:
-                        writer.checkpoint()
+                        writer.commit()
             stores.append(shards(path))
         assert all(s == stores[0] for s in stores)
 
@@ -340,3 +350,24 @@ def shards(path: str) -> dict[str, bytes]:
                 with open(file, "rb") as data:
                     found[os.path.relpath(file, path)] = data.read()
     return found
+
+
+def test_the_names_of_0_1_0_are_taken_with_a_warning(store: str) -> None:
+    with pytest.warns(DeprecationWarning, match="commit_seconds"):
+        writer = open_writer(store, checkpoint_seconds=None)
+    with writer:
+        add(writer, 0)
+        with pytest.warns(DeprecationWarning, match="is commit now"):
+            writer.checkpoint()
+        assert TrajectoryDataset(store).num_steps == 1
+    with pytest.raises(TypeError, match="seconds"):
+        TrajectoryWriter(store, resume=True, seconds=3)
+
+
+def test_what_a_writer_says_of_itself(store: str) -> None:
+    with open_writer(store) as writer:
+        add(writer, 0, 1)
+        assert not writer.closed
+        assert repr(writer) == f"<TrajectoryWriter {store}: 2 steps x {writer.num_envs}, open>"
+    assert writer.closed
+    assert repr(writer).endswith("closed>")

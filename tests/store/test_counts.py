@@ -41,7 +41,7 @@ def test_counts_whatever_was_committed_when(store: str, steps: int, every: int |
         for step in range(steps):
             writer.add_step(**bad_rows(step), valid_mask=mask(step, N))
             if every and (step + 1) % every == 0:
-                writer.checkpoint()
+                writer.commit()
                 check(store, step + 1)
     check(store, steps)
 
@@ -53,12 +53,12 @@ def test_counts_over_resumes(store: str, stride: int) -> None:
         with TrajectoryWriter(store, resume=True) as writer:
             for step in range(first, first + stride):
                 writer.add_step(**bad_rows(step), valid_mask=mask(step, N))
-            writer.checkpoint()
+            writer.commit()
         check(store, first + stride)
 
 
 def test_counts_after_each_step_when_every_step_commits(store: str) -> None:
-    with open_writer(store, N, block_steps=3, checkpoint_seconds=0.0) as writer:
+    with open_writer(store, N, block_steps=3, commit_seconds=0.0) as writer:
         for step in range(10):
             writer.add_step(**bad_rows(step), valid_mask=mask(step, N))
     check(store, 10)

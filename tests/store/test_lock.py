@@ -27,7 +27,7 @@ import sys
 from tests.helpers import add, open_writer
 writer = open_writer(sys.argv[1])
 add(writer, 0, 1)
-writer.checkpoint()
+writer.commit()
 print("ready", flush=True)
 sys.stdin.read()
 """
@@ -109,7 +109,7 @@ def test_a_dead_writers_lock_does_not_block(store: str) -> None:
 def test_readers_need_no_lock(store: str) -> None:
     with open_writer(store) as writer:
         add(writer, 0)
-        writer.checkpoint()
+        writer.commit()
         assert_holds(TrajectoryDataset(store), range(1))
 
 
@@ -140,7 +140,7 @@ class TestForkedChild:
                 with pytest.raises(ClosedError, match=f"belongs to process {os.getppid()}"):
                     add(writer, 1)
                 with pytest.raises(ClosedError):
-                    writer.checkpoint()
+                    writer.commit()
                 writer.close()
 
             assert in_child(work) == 0

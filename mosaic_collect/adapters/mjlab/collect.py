@@ -47,7 +47,7 @@ class CollectOptions:
         buffer_mb: Of the writer.
         compressor: Of the writer.
         encode_in: Of the writer.
-        checkpoint_seconds: Of the writer.
+        commit_seconds: Of the writer.
     """
 
     task: str
@@ -67,7 +67,7 @@ class CollectOptions:
     buffer_mb: float | str = "auto"
     compressor: str = "auto"
     encode_in: str = "auto"
-    checkpoint_seconds: float | None = 60.0
+    commit_seconds: float | None = 60.0
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
             buffer_mb=options.buffer_mb,
             compressor=options.compressor,
             encode_in=options.encode_in,
-            checkpoint_seconds=options.checkpoint_seconds,
+            commit_seconds=options.commit_seconds,
         )
     finally:
         simulation.close()
