@@ -54,6 +54,11 @@ class Motion:
         return cls(path, file_sha256(path), frames)
 
 
+def find_motions(path: str) -> list[Motion]:
+    """``read_motions`` of ``motion_files``."""
+    return read_motions(motion_files(path))
+
+
 def motion_files(path: str) -> list[str]:
     """A motion file, or all ``.npz`` files of a folder and the folders in it, sorted by path.
 

@@ -15,6 +15,7 @@ from mosaic_collect.collection.motions import (
     Motion,
     MotionQueue,
     file_sha256,
+    find_motions,
     missing_motions,
     motion_files,
     read_motions,
@@ -25,10 +26,6 @@ from mosaic_collect.errors import InputError
 def write_motion(path: Path, frames: int, value: float = 0.0) -> Path:
     np.savez(path, joint_pos=np.full((frames, 3), value, np.float32), fps=np.array([50]))
     return path
-
-
-def find_motions(path: str) -> list[Motion]:
-    return read_motions(motion_files(path))
 
 
 def motions(count: int) -> list[Motion]:

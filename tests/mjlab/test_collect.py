@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -205,6 +206,25 @@ def test_bad_options_are_refused_before_the_store_is_made(
     with pytest.raises(InputError, match=words):
         run(case.options("never", **changes))
     assert not Path(case.store("never")).exists()
+
+
+def test_a_students_group_of_the_tasks_own_is_not_another(
+    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mosaic_collect.adapters.mjlab import simulation as adapter
+
+    load = adapter.load_env_cfg
+
+    def with_a_student(*args: Any, **options: Any) -> Any:
+        cfg = load(*args, **options)
+        cfg.observations["student"] = copy.deepcopy(cfg.observations["actor"])
+        return cfg
+
+    monkeypatch.setattr(adapter, "load_env_cfg", with_a_student)
+    with pytest.raises(InputError, match=r"student_history: .* a group 'student' of its own"):
+        run(case.options("own", max_steps=1))
+    run(case.options("own", max_steps=1, student_history=0))
+    assert TrajectoryDataset(case.store("own")).schema["student_observations"].dim == 160
 
 
 def test_a_resume_repeats_what_was_unfinished_and_nothing_else(

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation, runner_cfg
-from mosaic_collect.collection.motions import (
-    MotionQueue,
-    missing_motions,
-    motion_files,
-    read_motions,
-)
+from mosaic_collect.collection.motions import MotionQueue, find_motions, missing_motions
 from mosaic_collect.collection.origin import Origin, file_identity, refuse_changes
 from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.errors import InputError, StoreMismatchError
@@ -26,44 +19,27 @@ PROTECTED = ("task", "checkpoint", "motions", "observations")
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectOptions:
-    """One collection.
+class CollectOptions(MjlabOptions):
+    """One collection; on resume ``num_envs`` None means the store's, and noise is drawn anew.
 
     Attributes:
-        task: Name of the mjlab task.
-        checkpoint: An rsl_rl checkpoint of its policy.
+        checkpoint: An rsl_rl checkpoint of the task's policy.
         output: The store.
         max_steps: Steps of the store in all.
         motion: A motion file, or a folder of them at any depth; None for tasks without motions.
-        num_envs: Environments; None: the store's on resume, else 64.
         passes: Trajectories of each motion; None: go round until ``max_steps``.
         resume: Go on with the store.
         allow_changed: Which of ``PROTECTED`` may differ on resume.
-        device: Of simulation, policy and staging; None: CUDA if there is one.
-        seed: Of noise; a resumed run draws other noise.
-        teacher_noise: Whether the policy sees noise, as in training.
-        student_history: Frames of the student's observation; 0: none is recorded.
-        student_noise: Whether the student's observation is noisy.
-        buffer_mb: Of the writer.
-        compressor: Of the writer.
-        encode_in: Of the writer.
-        commit_seconds: Of the writer.
+        buffer_mb, compressor, encode_in, commit_seconds: Of the writer.
     """
 
-    task: str
     checkpoint: str
     output: str
     max_steps: int
     motion: str | None = None
-    num_envs: int | None = None
     passes: int | None = None
     resume: bool = False
-    allow_changed: tuple[str, ...] = ()
-    device: str | None = None
-    seed: int = 0
-    teacher_noise: bool = True
-    student_history: int = 5
-    student_noise: bool = True
+    allow_changed: Sequence[str] = ()
     buffer_mb: float | str = "auto"
     compressor: str = "auto"
     encode_in: str = "auto"
@@ -106,7 +82,7 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         return CollectResult(known.num_steps, True, *_ends(queue))
     origin = _origin(options)
     refuse_changes(known, origin, options.allow_changed)
-    simulation = MjlabSimulation(_simulation_options(options, known), queue)
+    simulation = MjlabSimulation(_options_now(options, known), queue)
     try:
         steps = record(
             simulation,
@@ -142,7 +118,7 @@ def _check(options: CollectOptions) -> None:
 def _queue(options: CollectOptions, told: Mapping[str, Any]) -> MotionQueue | None:
     if options.motion is None:
         return None
-    motions = read_motions(motion_files(options.motion))
+    motions = find_motions(options.motion)
     gone = missing_motions(motions, told)
     if gone and "motions" not in options.allow_changed:
         raise StoreMismatchError(
@@ -179,15 +155,12 @@ def _origin(options: CollectOptions) -> Origin:
     )
 
 
-def _simulation_options(options: CollectOptions, known: TrajectoryDataset | None) -> MjlabOptions:
-    # Another seed for each run, or a resumed one would draw the first one's noise again.
-    runs = len(known.state.runs) if known is not None and known.num_envs else 0
-    return MjlabOptions(
-        task=options.task,
-        num_envs=options.num_envs or (known.num_envs if known is not None else 0) or 64,
-        device=options.device or ("cuda:0" if torch.cuda.is_available() else "cpu"),
-        seed=options.seed + runs,
-        teacher_noise=options.teacher_noise,
-        student_history=options.student_history,
-        student_noise=options.student_noise,
-    )
+def _options_now(options: CollectOptions, known: TrajectoryDataset | None) -> CollectOptions:
+    """As many environments as the store has, and another seed for each run.
+
+    Or a resumed one would draw the first one's noise again.
+    """
+    if known is None or not known.num_envs:
+        return options
+    num_envs = options.num_envs or known.num_envs
+    return replace(options, num_envs=num_envs, seed=options.seed + len(known.state.runs))

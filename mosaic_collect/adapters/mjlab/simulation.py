@@ -44,23 +44,21 @@ class MjlabOptions:
 
     Attributes:
         task: Its registered name.
-        num_envs: Environments, N.
-        device: "cpu" or a CUDA device.
+        num_envs: Environments, N; None: 64.
+        device: Of simulation and policy; None: CUDA if there is one.
         seed: Of noise and randomisation.
-        teacher_noise: Whether the policy's observations are noisy, as in training.
-        student_history: Frames that the student sees; 0: no student group is made.
-        student_noise: Whether the student's observations are noisy.
-        student_drop: Terms of the policy's group that the student does not get.
+        teacher_noise: Whether the policy sees noise, as in training.
+        student_history: Frames of the student's observation; 0: none is made.
+        student_noise: Whether the student's observation is noisy.
     """
 
     task: str
-    num_envs: int
-    device: str = "cpu"
+    num_envs: int | None = None
+    device: str | None = None
     seed: int = 0
     teacher_noise: bool = True
     student_history: int = 5
     student_noise: bool = True
-    student_drop: tuple[str, ...] = UNMEASURED
 
 
 class MjlabSimulation(ManagedSimulation):
@@ -70,25 +68,32 @@ class MjlabSimulation(ManagedSimulation):
         options: How to make it.
         queue: Motions for a tracking task; None for a task without a motion command.
 
+    Attributes:
+        runner_cfg: The task's own training config, for an rsl_rl runner.
+        command: The tracking task's motion command.
+
     Raises:
-        InputError: No such task, or motions where they have no place, or none where they do.
+        InputError: No such task, or motions where they have no place, or none where they do, or the
+            task has a group of the student's name already.
     """
 
     def __init__(self, options: MjlabOptions, queue: MotionQueue | None) -> None:
-        self.options = options
+        self.runner_cfg = runner_cfg(options.task)
         warp.config.quiet = True  # a line a compiled kernel would tear the progress bar apart
         cfg = _env_cfg(options, queue)
+        device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
         with quiet():  # mjlab tells its managers' tables on stdout
-            super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=options.device)))
-        self._queue = queue
+            super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=device)))
+        self.command: QueuedMotionCommand | None = None
+        if queue is not None:
+            self.command = self.env.unwrapped.command_manager.get_term(_MOTION)
+            self.command.queue = queue
 
     def tracker(self) -> EpisodeTracker:
-        """Of its episodes; its environments get the queue's motions from their next reset on."""
-        if self._queue is None:
+        """Of its episodes, as its command assigns them."""
+        if self.command is None:
             return EveryEpisode(self.num_envs, self.device)
-        command: QueuedMotionCommand = self.env.unwrapped.command_manager.get_term(_MOTION)
-        command.queue = self._queue
-        return QueuedMotionTracker(command)
+        return QueuedMotionTracker(self.command)
 
     def policy(self, checkpoint: str) -> Actor:
         """The checkpoint's actor, acting by its mean.
@@ -96,9 +101,7 @@ class MjlabSimulation(ManagedSimulation):
         Raises:
             InputError: The checkpoint is not of this task's policy.
         """
-        device = self.options.device
-        config = runner_cfg(self.options.task)
-        return load_policy(self.env, config, checkpoint, device, MjlabOnPolicyRunner)
+        return load_policy(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner)
 
 
 def runner_cfg(task: str) -> dict[str, Any]:
@@ -107,23 +110,22 @@ def runner_cfg(task: str) -> dict[str, Any]:
     Raises:
         InputError: No such task.
     """
-    _check_task(task)
+    if task not in list_tasks():
+        raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {task!r}")
     return dataclasses.asdict(load_rl_cfg(task))
 
 
-def _check_task(task: str) -> None:
-    if task not in list_tasks():
-        raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {task!r}")
-
-
 def _env_cfg(options: MjlabOptions, queue: MotionQueue | None) -> Any:
-    _check_task(options.task)
     cfg = load_env_cfg(options.task, play=True)  # no pushes, starts on the reference
-    cfg.scene.num_envs = options.num_envs
+    cfg.scene.num_envs = options.num_envs or 64
     cfg.seed = options.seed
     _set_motion(cfg, options.task, queue)
     cfg.observations["actor"].enable_corruption = options.teacher_noise
-    if options.student_history and STUDENT not in cfg.observations:
+    if options.student_history:
+        if STUDENT in cfg.observations:
+            raise InputError(
+                f"student_history: {options.task} has a group {STUDENT!r} of its own; 0 records it"
+            )
         cfg.observations[STUDENT] = _student_group(cfg.observations["actor"], options)
     return cfg
 
@@ -147,7 +149,7 @@ def _motion_end(env: Any) -> torch.Tensor:
 def _student_group(actor: Any, options: MjlabOptions) -> Any:
     """A copy: groups must not share terms, which the manager changes in place."""
     student = copy.deepcopy(actor)
-    for name in options.student_drop:
+    for name in UNMEASURED:
         student.terms.pop(name, None)
     student.history_length = options.student_history
     student.flatten_history_dim = True
