@@ -7,7 +7,7 @@ import sys
 from dataclasses import fields
 
 from mosaic_collect.collection.progress import ProgressBar
-from mosaic_collect.commands.shared import interrupted_text, number_or_auto
+from mosaic_collect.commands.shared import add_resume, interrupted_text, number_or_auto
 from mosaic_collect.errors import MissingDependencyError
 from mosaic_collect.recording.encoding.process import ENCODE_IN
 from mosaic_collect.recording.signals import termination_as_exit
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--motion", help="a motion .npz, or a folder of them, at any depth")
     add("--num-envs", type=int, help="environments; default 64, or the store's")
     add("--passes", type=int, help="trajectories of each motion; default: go round to --max-steps")
-    add("--resume", action="store_true", help="go on with the store")
+    add_resume(parser, "the store")
     add(
         "--allow-changed",
         nargs="+",

@@ -7,7 +7,7 @@ import os
 import sys
 
 from mosaic_collect.commands.reports import add_json, as_json
-from mosaic_collect.commands.shared import bar, interrupted_text, number_or_auto
+from mosaic_collect.commands.shared import add_resume, bar, interrupted_text, number_or_auto
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.text import size_of
@@ -24,9 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("npy", help="the file")
     parser.add_argument("store", help="the store to be made")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with an interrupted import of the same file"
-    )
+    add_resume(parser, "an interrupted import of the same file")
     parser.add_argument("--buffer-mb", default="auto", help='bound of the host ring; "auto"')
     parser.add_argument("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
     add_json(parser)

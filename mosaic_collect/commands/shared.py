@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 from typing import Any
 
 from tqdm import tqdm
 
 from mosaic_collect.errors import StoreError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.store.commit import AUTO
 
 
 def number_or_auto(text: str) -> float | str:
@@ -16,6 +18,19 @@ def number_or_auto(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
+
+
+def add_resume(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--resume``, for people, and ``--auto-resume``, for jobs that are queued again."""
+    flags = parser.add_mutually_exclusive_group()
+    flags.add_argument("--resume", action="store_true", help=f"go on with {what}")
+    flags.add_argument(
+        "--auto-resume",
+        dest="resume",
+        action="store_const",
+        const=AUTO,
+        help="the same, if it is there; else begin",
+    )
 
 
 def interrupted_text(store: str) -> str:

@@ -64,7 +64,7 @@ def import_npy(
     metadata: Mapping[str, Any] | None = None,
     buffer_mb: float | str = "auto",
     compressor: str = "auto",
-    resume: bool = False,
+    resume: bool | str = False,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Make a store of a ``.npy`` dict of MOSAIC's collector or of ``export_npy``, bit for bit.
@@ -89,7 +89,7 @@ def import_npy(
         buffer_mb: As of ``TrajectoryWriter``.
         compressor: As of ``TrajectoryWriter``.
         resume: Go on with an interrupted import of the same file, known by size and SHA-256; what
-            is committed is held against the file first.
+            is committed is held against the file first. "auto": if there is one.
             Trajectories that were open there go on under new ids.
         progress: Told the bytes done since the last call: the file's size for its digest, and as
             much again for its steps.

@@ -23,6 +23,8 @@ from mosaic_collect.mosaic.collector_files import beside, load_file, new_store, 
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.inputs import StepCheck
 from mosaic_collect.recording.writer import TrajectoryWriter
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.commit import goes_on
 from mosaic_collect.store.schema import Field, Schema
 
 _log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class ExpertTrajectoryCollector:
         device: As MOSAIC has it; steps are staged where their observations are.
         store: Where steps are streamed to; None: a new store in the working directory, which is
             said in the log.
-        resume: Go on with the store of an earlier run.
+        resume: Go on with the store of an earlier run; "auto": if there is one.
         extra: More fields, to be given to ``add_step`` by name.
         writer: Further options of ``TrajectoryWriter``, such as ``buffer_mb``.
 
@@ -64,7 +66,7 @@ class ExpertTrajectoryCollector:
         device: Any = "cpu",
         *,
         store: str | os.PathLike[str] | None = None,
-        resume: bool = False,
+        resume: bool | str = False,
         extra: tuple[Field, ...] = (),
         **writer: Any,
     ) -> None:
@@ -77,10 +79,10 @@ class ExpertTrajectoryCollector:
         self._saved_steps = -1
         self._said: set[str] = set()
         # Whether the store is there, so that the next step goes on with it.
-        self._exists = resume
+        self._exists = goes_on(blobs_at(self.store), resume)
         self.num_trajectories = 0
         self._num_valid: Any = 0  # a number, or a tensor on the mask's device
-        if resume:
+        if self._exists:
             known = TrajectoryDataset(self.store)
             self._num_valid = known.num_valid
             self.num_trajectories = int(known.metadata.get(_COUNT, 0))

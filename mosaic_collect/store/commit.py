@@ -160,22 +160,33 @@ def read_state(blobs: Blobs) -> StoreState | None:
     raise StoreNotFoundError(f"no store at {where}: the folder has no zarr.json")
 
 
+def goes_on(blobs: Blobs, resume: bool | str) -> bool:
+    """Whether a store is to be gone on with.
+
+    Args:
+        blobs: Where it lies, or is to lie.
+        resume: As asked for; "auto": if something is there.
+
+    Raises:
+        InputError: Another value.
+    """
+    if resume not in (True, False, AUTO):
+        raise InputError(f'resume: expected True, False or "auto", got {resume!r}')
+    return blobs.is_taken() if resume == AUTO else bool(resume)
+
+
 def existing_state(blobs: Blobs, resume: bool | str) -> StoreState | None:
     """The state of the store to go on with; None if one is to be made.
 
     Args:
         blobs: Where it lies, or is to lie.
-        resume: Whether one is expected; "auto": take what there is.
+        resume: As ``goes_on`` takes it.
 
     Raises:
-        InputError: Another value of ``resume``.
+        InputError: Another value of it.
         StoreError: What is there is not as expected.
     """
-    if resume not in (True, False, AUTO):
-        raise InputError(f'resume: expected True, False or "auto", got {resume!r}')
-    if resume == AUTO:
-        resume = blobs.is_taken()
-    if resume:
+    if goes_on(blobs, resume):
         return read_state(blobs)
     if blobs.is_taken():
         where = blobs.address

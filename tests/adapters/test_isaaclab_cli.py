@@ -147,6 +147,8 @@ def test_a_store_that_goes_on_keeps_its_environments(motions: Path, tmp_path: Pa
         Plan.of(parse(motions, store), {})
     with pytest.raises(StoreNotFoundError):
         Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume"), {})
+    assert Plan.of(parse(motions, store, "--resume", "auto"), {}).num_envs == 2
+    assert Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume", "auto"), {})
     (tmp_path / "empty.zarr").mkdir()
     assert Plan.of(parse(motions, str(tmp_path / "empty.zarr")), {}).num_envs == 5
 

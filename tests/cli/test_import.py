@@ -155,3 +155,12 @@ def _steps(store: str) -> int:
         return TrajectoryDataset(store).num_steps
     except OSError:
         return 0
+
+
+def test_a_job_that_is_queued_again_goes_on_if_there_is_a_store(cli, npy: str, store: str) -> None:
+    files.save(npy)
+    for _ in range(2):
+        assert cli("import", npy, store, "--auto-resume").code == 0
+        assert TrajectoryDataset(store).num_steps == 8
+    assert cli("import", "--resume", npy, store).code == 0
+    assert cli("import", npy, store, "--resume", "--auto-resume").code == 2

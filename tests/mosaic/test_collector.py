@@ -286,3 +286,14 @@ def test_scripts_that_never_close(tmp_path: Path, end: str, status: str) -> None
     subprocess.run([sys.executable, "-c", SCRIPT, store, end], check=True)
     data = TrajectoryDataset(store)
     assert (data.num_steps, data.status) == (1, status)
+
+
+def test_auto_begins_and_goes_on(tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    for steps in (1, 2):
+        collector = ExpertTrajectoryCollector(
+            OBS, ACT, STUDENT, store=store, resume="auto", buffer_mb=1
+        )
+        collector.add_step(**step_of(steps))
+        collector.close()
+        assert TrajectoryDataset(store).num_steps == steps

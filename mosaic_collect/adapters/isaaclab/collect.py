@@ -19,6 +19,8 @@ from mosaic_collect.collection.origin import Origin, refuse_changes
 from mosaic_collect.collection.record import GroupedPolicy, Watch, record
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.commit import goes_on
 
 _T = TypeVar("_T")
 
@@ -76,7 +78,7 @@ def collect_motions(
     options: MotionOptions,
     origin: Origin,
     *,
-    resume: bool = False,
+    resume: bool | str = False,
     on_step: Watch | None = None,
     **writer_options: Any,
 ) -> MotionQueue:
@@ -88,7 +90,8 @@ def collect_motions(
         store: Where to.
         options: Which motions.
         origin: Where the data come from; a resume must find the same in the store.
-        resume: Go on with the store; motions that it calls done are left out.
+        resume: Go on with the store; motions that it calls done are left out. "auto": if it is
+            there.
         on_step: Called with the writer after each step.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
@@ -100,7 +103,7 @@ def collect_motions(
         StoreMismatchError: On resume, the store is of another origin.
         StoreError, WriteError: Of the writer.
     """
-    known = TrajectoryDataset(store) if resume else None
+    known = TrajectoryDataset(store) if goes_on(blobs_at(store), resume) else None
     refuse_changes(known, origin)
     motions = options.chosen(loaded_motions(env.unwrapped))
     queue = MotionQueue(motions, 1, known.metadata if known else {})

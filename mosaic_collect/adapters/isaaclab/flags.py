@@ -19,6 +19,8 @@ from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.commit import AUTO as AUTO_RESUME
+from mosaic_collect.store.commit import goes_on
 
 # Of the logger, and of the teacher that a student's training asks; a collection has neither.
 _WITHOUT_EFFECT = (
@@ -70,7 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     )
     add("--disable_student_noise", action="store_true", help="observe the student without noise")
     add("--store", help="the store; default: --output_path, ending in .zarr")
-    add("--resume", nargs="?", const=True, default=False, type=_flag, help="go on with the store")
+    add("--resume", nargs="?", const=True, default=False, type=_resume, help="go on with the store")
     add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="of the .npy")
     add(
         "--exclude_falls",
@@ -167,7 +169,7 @@ class Plan:
         )
         npy = _of_rank(args.output_path, rank, world) if wants_npy else None
         files = motions.chosen(motion_files(args.motion))
-        known = TrajectoryDataset(store) if args.resume else None
+        known = TrajectoryDataset(store) if goes_on(blobs_at(store), args.resume) else None
         if known and known.fields and args.exclude_falls and not known.schema.has_ends:
             raise InputError(f"exclude_falls: {store} does not know which ends were falls")
         num_envs = known.num_envs if known else 0
@@ -203,11 +205,11 @@ def _of_rank(path: str, rank: int, world: int) -> str:
     return path if world == 1 else f"{stem}-rank{rank}{ending}"
 
 
-def _flag(text: str) -> bool:
-    """rsl_rl's ``--resume True`` is known from training."""
-    if text.lower() not in ("true", "false", "1", "0"):
-        raise argparse.ArgumentTypeError(f"expected True or False, got {text}")
-    return text.lower() in ("true", "1")
+def _resume(text: str) -> bool | str:
+    """rsl_rl's ``--resume True`` is known from training; "auto" is the writer's own."""
+    if text.lower() not in ("true", "false", "1", "0", AUTO_RESUME):
+        raise argparse.ArgumentTypeError(f"expected True, False or {AUTO_RESUME}, got {text}")
+    return AUTO_RESUME if text.lower() == AUTO_RESUME else text.lower() in ("true", "1")
 
 
 def _megabytes(text: str) -> str | float:

@@ -12,6 +12,8 @@ from mosaic_collect.collection.origin import Origin, file_identity, refuse_chang
 from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.commit import goes_on
 from mosaic_collect.store.metadata import COMPLETE
 
 #: What a resume refuses to find changed, unless it is allowed by this name.
@@ -28,7 +30,7 @@ class CollectOptions(MjlabOptions):
         max_steps: Steps of the store in all.
         motion: A motion file, or a folder of them at any depth; None for tasks without motions.
         passes: Trajectories of each motion; None: go round until ``max_steps``.
-        resume: Go on with the store.
+        resume: Go on with the store; "auto": if it is there.
         allow_changed: Which of ``PROTECTED`` may differ on resume.
         buffer_mb, compressor, encode_in, commit_seconds: Of the writer.
     """
@@ -38,7 +40,7 @@ class CollectOptions(MjlabOptions):
     max_steps: int
     motion: str | None = None
     passes: int | None = None
-    resume: bool = False
+    resume: bool | str = False
     allow_changed: Sequence[str] = ()
     buffer_mb: float | str = "auto"
     compressor: str = "auto"
@@ -76,7 +78,8 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         StoreError, WriteError: Of the writer.
     """
     _check(options)
-    known = TrajectoryDataset(options.output) if options.resume else None
+    there = goes_on(blobs_at(options.output), options.resume)
+    known = TrajectoryDataset(options.output) if there else None
     queue = _queue(options, known.metadata if known else {})
     if known is not None and _is_done(known, options, queue):
         return CollectResult(known.num_steps, True, *_ends(queue))
