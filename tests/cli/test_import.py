@@ -161,6 +161,6 @@ def test_a_job_that_is_queued_again_goes_on_if_there_is_a_store(cli, npy: str, s
     files.save(npy)
     for _ in range(2):
         assert cli("import", npy, store, "--auto-resume").code == 0
-        assert TrajectoryDataset(store).num_steps == 8
+        assert TrajectoryDataset(store).num_steps == 11
     assert cli("import", "--resume", npy, store).code == 0
     assert cli("import", npy, store, "--resume", "--auto-resume").code == 2
