@@ -92,6 +92,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
         prepare_motion_cfg,
     )
     from mosaic_collect.adapters.isaaclab.collect import collect_motions
+    from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
     from mosaic_collect.adapters.rsl_rl.load import load_policy
     from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
     from mosaic_collect.collection.origin import Origin, file_identity
@@ -123,12 +124,19 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             "flags": json_safe(vars(args)),
         },
     )
+    teacher = Checkpoint.read(checkpoint, args.trust_checkpoint)
     env = RslRlVecEnvWrapper(
         gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
         clip_actions=getattr(agent_cfg, "clip_actions", None),
     )
     try:
-        policy = load_policy(env, agent_cfg, checkpoint, env.unwrapped.device)
+        policy = load_policy(
+            env,
+            agent_cfg,
+            teacher,
+            env.unwrapped.device,
+            trust_checkpoint=args.trust_checkpoint,
+        )
         with ProgressBar(plan.motions.max_steps, f"{plan.num_motions} motions") as bar:
             queue = collect_motions(
                 env,

@@ -51,6 +51,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         add("--output_path", required=True, help="*.zarr: a store; *.npy: a store and its export"),
     ]
     add("--checkpoint_path", help="the teacher's checkpoint (.pt)")
+    add(
+        "--trust_checkpoint",
+        action="store_true",
+        help="let code run that the checkpoint holds; without it, such a one is refused",
+    )
     add("--num_envs", type=int, default=16, help="environments; at most one per motion")
     add("--steps_per_env", type=int, default=100, help="most rows of a trajectory")
     add("--max_trajectories", type=int, help="trajectories in all; default: one per motion")
