@@ -180,8 +180,8 @@ class ExpertTrajectoryCollector:
     def load(load_path: str | os.PathLike[str], device: Any = "cpu") -> dict[str, Any]:
         """Read a file of ``save``, or of MOSAIC's collector.
 
-        Such files are pickles: load only what you trust. ``mosaic-collect inspect`` looks into one
-        without running what it says.
+        Such files are pickles, but nothing in one is run: what is neither array nor plain value is
+        refused.
 
         Args:
             load_path: The file.
@@ -192,7 +192,7 @@ class ExpertTrajectoryCollector:
 
         Raises:
             FileNotFoundError: No such file.
-            CorruptExportError: It does not hold such a dict.
+            CorruptExportError: It does not hold such a dict; the message names what it holds.
         """
         return load_file(os.fspath(load_path), device)
 
