@@ -22,7 +22,9 @@ from isaaclab.app import AppLauncher
 
 from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
 from mosaic_collect.adapters.isaaclab.flags import Plan, add_arguments, optional
+from mosaic_collect.commands.options import flags_of, in_flags
 from mosaic_collect.errors import InputError, MosaicCollectError
+from mosaic_collect.text import any_text
 
 
 def parse() -> tuple[argparse.Namespace, list[str], Plan]:
@@ -37,7 +39,7 @@ def parse() -> tuple[argparse.Namespace, list[str], Plan]:
     try:
         return args, hydra, Plan.of(args, os.environ)
     except MosaicCollectError as error:
-        parser.error(str(error))
+        parser.error(in_flags(str(error), args, flags_of(parser)))
 
 
 def checkpoint_of(args: argparse.Namespace, agent_cfg: Any) -> str:
@@ -193,6 +195,7 @@ def run(args: argparse.Namespace, hydra: list[str], plan: Plan, launcher: Any) -
 
 
 if __name__ == "__main__":
+    any_text(sys.stdout)
     arguments, left, what = parse()
     app = AppLauncher(arguments)
     code = 0

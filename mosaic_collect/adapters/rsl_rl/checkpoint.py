@@ -21,6 +21,7 @@ from typing import Any
 import torch
 
 from mosaic_collect.adapters.rsl_rl.safe_load import load_weights
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError
 
 RSL2, RSL3, RSL23, RSL4, RSL5 = "2.x", "3.x", "2.x or 3.x", "4.x", "5.x"
@@ -53,7 +54,7 @@ class Checkpoint:
             InputError: No file there, or none that an rsl_rl runner wrote, or one that holds more
                 than tensors and plain values; the message names what.
         """
-        path = os.fspath(path)
+        path = local_path(path, "checkpoint")
         if not os.path.isfile(path):
             raise InputError(f"checkpoint {path}: expected a file, found none")
         content = load_weights(path, trust)
