@@ -29,6 +29,7 @@ from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.checks import pythons
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
@@ -60,6 +61,10 @@ class MjlabOptions:
     teacher_noise: bool = True
     student_history: int = 5
     student_noise: bool = True
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # random.seed, for one, takes no NumPy's
+            object.__setattr__(self, field.name, pythons(getattr(self, field.name)))
 
 
 class MjlabSimulation(ManagedSimulation):
