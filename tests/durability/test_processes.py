@@ -21,8 +21,8 @@ from tests.helpers import REPO
 HEADER = """
 import os, signal, sys, time, threading
 signal.signal(signal.SIGINT, signal.default_int_handler)
-signal.signal(signal.SIGHUP, signal.SIG_DFL)
-signal.signal(signal.SIGTERM, signal.SIG_DFL)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, signal.SIG_DFL)
 from tests.durability.rig import add_tiny, open_tiny
 from tests.durability.recording import WrappedFiles, writing_through
 from mosaic_collect.recording.signals import termination_as_exit
