@@ -42,6 +42,7 @@ DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 OPTIONAL = {
     "zarr": ("reading.dataset",),
     "xarray": ("reading.dataset",),
+    "pandas": ("reading.table",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
     "matplotlib": ("replay.plot",),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
