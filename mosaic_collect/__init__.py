@@ -46,10 +46,17 @@ if TYPE_CHECKING:
         StudentObsBuilder as StudentObsBuilder,
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
     )
+    from mosaic_collect.reading.table import Trajectories as Trajectories
     from mosaic_collect.reading.trajectories import truncated_ids as truncated_ids
+    from mosaic_collect.reading.trajectory import Trajectory as Trajectory
     from mosaic_collect.reading.verify import (
         VerifyReport as VerifyReport,
         verify_store as verify_store,
+    )
+    from mosaic_collect.stats import (
+        FieldStatistics as FieldStatistics,
+        StoreStatistics as StoreStatistics,
+        store_statistics as store_statistics,
     )
     from mosaic_collect.recording.writer import (
         TrajectoryWriter as TrajectoryWriter,
@@ -73,7 +80,10 @@ _NAMES = {
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
+    "reading.table": "Trajectories",
     "reading.trajectories": "truncated_ids",
+    "reading.trajectory": "Trajectory",
+    "stats": "FieldStatistics StoreStatistics store_statistics",
     "reading.verify": "VerifyReport verify_store",
     "recording.writer": "TrajectoryWriter WriterStats",
 }

@@ -25,7 +25,7 @@ ROOMS = (
     "errors < text < checks",
     "store",
     "reading | npyfile | recording/ring < recording/encoding < recording",
-    "export | importing | inspect | collection",
+    "export | importing | inspect < stats < look | collection",
     "mosaic | adapters/rsl_rl",
     "adapters/isaaclab | adapters/mjlab | replay",
     "demo",
@@ -257,6 +257,7 @@ def test_the_core_loads_nothing_heavy(name: str) -> None:
 PUBLIC = {
     *("TrajectoryWriter", "WriterStats", "termination_as_exit", "Field", "Schema"),
     *("TrajectoryDataset", "truncated_ids", "summarize", "Summary"),
+    *("Trajectories", "Trajectory", "store_statistics", "StoreStatistics", "FieldStatistics"),
     *("export_npy", "ExportReport", "import_npy", "ImportReport"),
     *("verify_store", "verify_export", "VerifyReport"),
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from tqdm import tqdm
@@ -46,3 +47,8 @@ def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = Fals
     """A bar on stderr while something is done, if that is a terminal; tell its ``update``."""
     scaled = unit == "B"
     return tqdm(total=total, unit=unit, unit_scale=scaled, desc=what, disable=None, leave=leave)
+
+
+def store_stem(store: str) -> str:
+    """Its path without the ending ``.zarr``: what lies beside the store begins with it."""
+    return os.path.normpath(store).removesuffix(".zarr")

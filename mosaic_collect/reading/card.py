@@ -8,7 +8,7 @@ from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.reading.sizes import stored_nbytes
-from mosaic_collect.reading.terms import told_terms
+from mosaic_collect.reading.terms import TERMS, told_terms
 from mosaic_collect.reading.trajectories import count_failed, truncated_ids
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.view import StoreView
@@ -16,14 +16,14 @@ from mosaic_collect.text import shown, size_of
 
 #: Everything is the page's own text colour or a shade of it, so light and dark both read well.
 _STYLE = """\
-.mosaic-card{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:60em}
+.mosaic-card{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:72em}
 .mosaic-card div.wide{overflow-x:auto}
-.mosaic-card table{border-collapse:collapse;color:inherit;margin:.4em 0}
+.mosaic-card table{border-collapse:collapse;font:inherit;color:inherit;margin:.4em 0}
 .mosaic-card :is(th,td){padding:.15em .9em .15em 0;text-align:left;background:none;\
 color:inherit;vertical-align:top;border-bottom:1px solid rgba(128,128,128,.35)}
 .mosaic-card .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 .mosaic-card thead th{font-weight:600}
-.mosaic-card td{overflow-wrap:anywhere}
+.mosaic-card details td{overflow-wrap:anywhere}
 .mosaic-card summary{cursor:pointer}
 .mosaic-card .bar{display:inline-block;width:9em;height:.6em;border:1px solid currentColor;\
 border-radius:2px;margin-right:.6em}
@@ -112,7 +112,7 @@ def _terms(view: StoreView) -> str:
 
 
 def _metadata(view: StoreView) -> str:
-    items = view.state.metadata.items()
+    items = [(k, v) for k, v in view.state.metadata.items() if k != TERMS]
     rows = [[_head(shown(k)), f"<td>{escape(shown(v))}</td>"] for k, v in items]
     return _folded("where it comes from", rows)
 
