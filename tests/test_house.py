@@ -44,7 +44,8 @@ OPTIONAL = {
     "xarray": ("reading.dataset",),
     "pandas": ("reading.table",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
-    "matplotlib": ("look.canvas", "look.draw_timeline", "look.draw_lengths", "replay.plot"),
+    "matplotlib": ("look.canvas", "look.draw_timeline", "replay.plot"),
+    "jinja2": ("look.report",),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
 }
 #: Files that may be larger than others, and why.

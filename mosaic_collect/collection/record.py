@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 from mosaic_collect.collection.observation_terms import Term
 from mosaic_collect.collection.origin import Origin
+from mosaic_collect.collection.pace import Pace
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
 from mosaic_collect.collection.trackers import EpisodeTracker
@@ -92,6 +94,7 @@ def record(
         student_obs_dim=dims[student] if student else None,
         extra=tracker.fields,
     )
+    pace = Pace(max_steps, known.metadata if known is not None else {})
     told = {**origin.to_metadata(), "groups": groups, **_terms(simulation, groups, student)}
     with TrajectoryWriter(
         store,
@@ -109,7 +112,7 @@ def record(
             teacher_rows(tuple(groups), student),
             tracker,
             max_steps,
-            on_step=None if on_step is None else lambda: on_step(writer),
+            on_step=partial(_after_step, writer, pace, on_step),
         )
     return writer.num_steps
 
@@ -121,6 +124,12 @@ def _width(dims: Mapping[str, int], group: str) -> int:
             f"which are {', '.join(dims)}"
         )
     return dims[group]
+
+
+def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> None:
+    pace.note(writer)
+    if on_step is not None:
+        on_step(writer)
 
 
 def _terms(simulation: Any, teacher: Mapping[str, int], student: str | None) -> dict[str, Any]:

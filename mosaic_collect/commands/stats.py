@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import json
 
-from mosaic_collect.commands.shared import bar, store_stem
+from mosaic_collect.commands.shared import measure, store_stem
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.stats.files import write_statistics
-from mosaic_collect.stats.scan import part_pairs, store_statistics
 from mosaic_collect.stats.text import statistics_text
 
 NAME = "stats"
@@ -36,8 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Measure, print and write."""
     dataset = TrajectoryDataset(arguments.store)
-    with bar("stats", " pairs", part_pairs(dataset, arguments.pairs)) as shown:
-        found = store_statistics(dataset, arguments.fields, arguments.pairs, shown.update)
+    found = measure(dataset, arguments.pairs, arguments.fields)
     if arguments.json:
         print(json.dumps(found.to_json(), allow_nan=False))
         return True

@@ -15,6 +15,7 @@ from mosaic_collect.look.palette import LIGHT, Palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 _MOST_POINTS = 2000
@@ -36,7 +37,7 @@ def new_figure(width: float, height: float, palette: Palette) -> Figure:
 
 
 def dress(axes: Axes, palette: Palette, title: str = "") -> None:
-    """Give axes the palette's ink, a faint grid and thousands in their steps."""
+    """Give axes the palette's ink, a faint grid."""
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     for spine in axes.spines.values():
@@ -51,12 +52,12 @@ def dress(axes: Axes, palette: Palette, title: str = "") -> None:
         axes.set_title(title, fontsize=9, loc="left", color=palette.ink, parse_math=False)
 
 
-def whole_steps(axes: Axes) -> None:
-    """Ticks of the x axis at whole numbers, with thousands apart."""
-    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+def whole_numbers(axis: Axis) -> None:
+    """Ticks of an axis at whole numbers, with thousands apart."""
+    from matplotlib.ticker import MaxNLocator
 
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.set_major_formatter("{x:,.0f}")
 
 
 def legend(owner: Any, palette: Palette, **options: Any) -> None:
@@ -111,6 +112,8 @@ def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    # A hundredth of a point is seen by nobody, and half of the page.
+    svg = re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", svg)
     head = f'<svg role="img" aria-label="{_escaped(title)}" '
     return palette.to_css(head + svg.removeprefix("<svg "))
 

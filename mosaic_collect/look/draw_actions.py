@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mosaic_collect.look.canvas import dress, legend, new_figure, whole_steps
+from mosaic_collect.look.canvas import dress, legend, new_figure, whole_numbers
 from mosaic_collect.look.palette import LIGHT, Palette
 from mosaic_collect.stats.measures import FieldStatistics
 
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 ACTIONS = ("actions", "action_mean", "action_sigma")
+_WIDE = 30  # greatest by least sigma from which their axis is logarithmic
 _AT = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
 def actions_figure(fields: Mapping[str, FieldStatistics], palette: Palette = LIGHT) -> Figure:
-    """Bands of actions beside their means', and of sigmas below, on a logarithmic axis.
+    """Bands of actions beside their means', and of sigmas below.
 
     Args:
         fields: Statistics of ``ACTIONS``; of those that are not there nothing is drawn.
@@ -39,11 +40,10 @@ def actions_figure(fields: Mapping[str, FieldStatistics], palette: Palette = LIG
     if "action_sigma" in fields:
         sigma = fields["action_sigma"]
         _bands(below, sigma, 0.0, palette.line3, palette)
-        if (sigma.moments.low > 0).all() and sigma.moments.count.all():
+        if 0 < sigma.moments.low.min() < sigma.moments.high.max() / _WIDE < np.inf:
             below.set_yscale("log")
-            below.minorticks_off()
     below.set_xlabel("action dimension")
-    whole_steps(below)
+    whole_numbers(below.xaxis)
     legend(figure, palette, loc="outside lower left", ncols=3)
     return figure
 

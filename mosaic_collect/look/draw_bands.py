@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mosaic_collect.look.canvas import dress, legend, new_figure, whole_steps
+from mosaic_collect.look.canvas import dress, legend, new_figure, whole_numbers
 from mosaic_collect.look.palette import LIGHT, Palette
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.stats.measures import FieldStatistics
@@ -76,7 +76,7 @@ def _panel(
         heights = np.where(some, q50, 0)[where]
         axes.plot(places, heights, mark, color=colour, markersize=6, markeredgewidth=1.8)
     axes.set_xlim(-0.8, term.dim - 0.2)
-    whole_steps(axes)
+    whole_numbers(axes.xaxis)
 
 
 def _key(figure: Figure, palette: Palette, title: str) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.look.canvas import dress, legend, new_figure, thinned, whole_steps
+from mosaic_collect.look.canvas import dress, legend, new_figure, thinned, whole_numbers
 from mosaic_collect.look.palette import LIGHT, Palette
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.reading.trajectory import Trajectory
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 TEACHER, STUDENT = "observations", "student_observations"
 _MOST_PANELS = 12
-_MOST_LINES = 4
+_MOST_LINES = 3
 
 
 def curves_figure(
@@ -46,8 +46,9 @@ def curves_figure(
         axes.set_axis_off()
     for axes, panel in zip(grid.flat, panels, strict=False):
         _panel(axes, trajectory, panel, palette)
-    for axes in grid[-1]:
+    for axes in grid.flat[max(len(panels) - 2, 0) : len(panels)]:
         axes.set_xlabel("step")
+        axes.tick_params(labelbottom=True)
     _key(figure, trajectory, palette)
     return figure
 
@@ -69,7 +70,7 @@ def _panels(trajectory: Trajectory, terms: Mapping[str, tuple[Term, ...]]) -> li
     panels += [(f"student: {name}", values, None) for name, values in students.items()]
     if "actions" in trajectory:
         mean = trajectory["action_mean"][...] if "action_mean" in trajectory else None
-        panels.insert(0, ("actions, dashed: their means", trajectory["actions"][...], mean))
+        panels.insert(0, ("actions taken; dashed: their means", trajectory["actions"][...], mean))
     return panels
 
 
@@ -100,7 +101,7 @@ def _panel(axes: Axes, trajectory: Trajectory, panel: Panel, palette: Palette) -
                 axes.plot(at, curve, linestyle=style, color=colour, linewidth=width)
     _invalid(axes, trajectory, palette)
     axes.set_xlim(trajectory.first_step - 0.5, trajectory.last_step + 0.5)
-    whole_steps(axes)
+    whole_numbers(axes.xaxis)
 
 
 def _invalid(axes: Axes, trajectory: Trajectory, palette: Palette) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.look.canvas import dress, legend, new_figure, whole_steps
+from mosaic_collect.look.canvas import dress, legend, new_figure, whole_numbers
 from mosaic_collect.look.palette import LIGHT, Palette
 from mosaic_collect.reading.table import Trajectories
 
@@ -44,18 +44,16 @@ def lengths_figure(table: Trajectories, palette: Palette = LIGHT) -> Figure:
         if not len(chosen):
             continue
         counts = np.histogram(chosen, edges)[0]
-        bars = axes.stairs(
-            below + counts, edges, baseline=below, fill=True, label=_label(words, chosen)
-        )
-        bars.set(
-            facecolor=getattr(palette, colour), edgecolor=palette.paper, linewidth=0, hatch=hatch
-        )
+        top, label = below + counts, _label(words, chosen)
+        bars = axes.stairs(top, edges, baseline=below, fill=True, label=label, hatch=hatch)
+        bars.set(facecolor=getattr(palette, colour), edgecolor=palette.paper, linewidth=0)
         below = below + counts
+    whole_numbers(axes.yaxis)
     if wide:
         axes.set_xscale("log")
-        _plain_log(axes)
+        axes.xaxis.set_major_formatter("{x:,.0f}")
     else:
-        whole_steps(axes)
+        whole_numbers(axes.xaxis)
     axes.set_xlabel("steps")
     axes.set_ylabel("trajectories")
     if len(table):
@@ -77,9 +75,3 @@ def _edges(lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], bool]:
         return np.unique(np.floor(found - 0.5) + 0.5), True
     width = max(1, -(-(most - least + 1) // _BINS))
     return np.arange(least - 0.5, most + 0.5 + width, width), False
-
-
-def _plain_log(axes: object) -> None:
-    from matplotlib.ticker import StrMethodFormatter
-
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))  # type: ignore[attr-defined]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.look.canvas import dress, legend, new_figure, whole_steps
+from mosaic_collect.look.canvas import dress, legend, new_figure, whole_numbers
 from mosaic_collect.look.palette import LIGHT, Palette
 from mosaic_collect.look.timeline import (
     ENDED,
@@ -90,7 +90,7 @@ def _rows(axes: Axes, timeline: Timeline, palette: Palette) -> None:
     axes.set_yticks(ticks + 0.5, [f"{timeline.envs[i]:,}" for i in ticks] if shown else [])
     axes.set_ylabel("environment")
     axes.set_xlabel(_step_label(timeline))
-    whole_steps(axes)
+    whole_numbers(axes.xaxis)
 
 
 def _rectangles(where: NDArray[np.bool_], edges: NDArray[np.int64]) -> Any:

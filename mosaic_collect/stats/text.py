@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
 from mosaic_collect.text import table
 
 _MOST_FEATURES = 8
-_HEAD = ("field or term", "dim", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
+HEAD = ("field or term", "dim", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
 
 
 def statistics_text(found: StoreStatistics) -> str:
@@ -19,7 +20,7 @@ def statistics_text(found: StoreStatistics) -> str:
     share = found.num_read / found.num_valid if found.num_valid else 1.0
     read = f"{found.num_read:,} valid pairs" + ("" if share == 1 else f" ({share:.1%} of all)")
     lines = [f"{found.path}: {read}, {found.seconds:.1f} s"]
-    lines.append(table(_HEAD, [row for f in found.fields.values() for row in _rows(f)]))
+    lines.append(table(HEAD, [row for f in found.fields.values() for row in term_rows(f)]))
     rows, off = found.sample_rows, found.rank_error
     exact = f"ranks within {off:.1%}" if off else "exact"
     lines.append(f"  quantiles: of {rows:,} pairs drawn uniformly, {exact}")
@@ -41,12 +42,27 @@ def oddities(field: FieldStatistics) -> Iterator[str]:
         if len(columns) == len(where) > 1:
             yield f"{field.name}: all {len(where)} features {what}"
         elif len(columns):
-            names = ", ".join(field.feature(int(c)) for c in columns[:_MOST_FEATURES])
-            more = len(columns) - _MOST_FEATURES
+            found = list(_names(field, where))
+            names = ", ".join(found[:_MOST_FEATURES])
+            more = len(found) - _MOST_FEATURES
             yield f"{field.name}: {what}: {names}" + (f" and {more} more" if more > 0 else "")
 
 
-def _rows(field: FieldStatistics) -> Iterator[list[str]]:
+def _names(field: FieldStatistics, where: NDArray[np.bool_]) -> Iterator[str]:
+    """Of chosen columns: ``joint_pos[3]``, where the term is known, once if in all its frames."""
+    if not field.terms:
+        yield from (f"[{column}]" for column in np.flatnonzero(where))
+    for term in field.terms:
+        chosen = where[term.columns].reshape(term.frames, term.dim)
+        whole = chosen.all(axis=0)
+        many = " in all frames" if term.frames > 1 else ""
+        yield from (f"{term.name}[{i}]{many}" for i in np.flatnonzero(whole))
+        for frame, i in np.argwhere(chosen & ~whole):
+            yield f"{term.name}[{i}] in frame {frame + 1 - term.frames}"
+
+
+def term_rows(field: FieldStatistics) -> Iterator[list[str]]:
+    """Cells under ``HEAD`` of the field, then of each of its terms, whose names are set in."""
     quantiles = field.quantiles((0.01, 0.5, 0.99))
     whole = slice(0, len(field.mean))
     yield [field.name, *_cells(field, quantiles, whole)]

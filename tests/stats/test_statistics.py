@@ -80,8 +80,8 @@ def test_what_is_odd(noisy: TrajectoryDataset) -> None:
     assert fields["actions"].moments.nan.tolist() == np.isnan(rows).sum(axis=0).tolist()
     assert fields["actions"].moments.inf.tolist() == np.isinf(rows).sum(axis=0).tolist()
     assert list(oddities(fields["observations"])) == [
-        "observations: always 0: observations[1] (b[0])",
-        "observations: constant: observations[2] (b[1])",
+        "observations: always 0: b[0]",
+        "observations: constant: b[1]",
     ]
 
 
