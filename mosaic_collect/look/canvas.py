@@ -29,11 +29,14 @@ def new_figure(width: float, height: float, palette: Palette) -> Figure:
     """
     try:
         from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
     except ImportError as error:
         raise MissingDependencyError(
             "a plot needs matplotlib: pip install 'mosaic-collect[plot]'"
         ) from error
-    return Figure(figsize=(width, height), layout="constrained", facecolor=palette.paper)
+    # Some room at the sides, for browsers set text in fonts of their own.
+    layout = ConstrainedLayoutEngine(w_pad=0.1)
+    return Figure(figsize=(width, height), layout=layout, facecolor=palette.paper)
 
 
 def dress(axes: Axes, palette: Palette, title: str = "") -> None:
@@ -60,9 +63,11 @@ def whole_numbers(axis: Axis) -> None:
     axis.set_major_formatter("{x:,.0f}")
 
 
-def legend(owner: Any, palette: Palette, **options: Any) -> None:
-    """A legend in the palette's ink."""
-    found = owner.legend(frameon=False, fontsize=8, **options)
+def legend(figure: Figure, palette: Palette, **options: Any) -> None:
+    """A legend in the palette's ink, if anything has a label."""
+    if not any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
+        return
+    found = figure.legend(frameon=False, fontsize=8, **options)
     for text in found.get_texts():
         text.set_color(palette.ink)
 

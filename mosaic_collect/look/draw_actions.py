@@ -42,6 +42,8 @@ def actions_figure(fields: Mapping[str, FieldStatistics], palette: Palette = LIG
         _bands(below, sigma, 0.0, palette.line3, palette)
         if 0 < sigma.moments.low.min() < sigma.moments.high.max() / _WIDE < np.inf:
             below.set_yscale("log")
+        elif sigma.moments.low.min() >= 0 and np.isfinite(sigma.moments.high).all():
+            below.set_ylim(0, max(float(sigma.moments.high.max()) * 1.1, 1e-9))
     below.set_xlabel("action dimension")
     whole_numbers(below.xaxis)
     legend(figure, palette, loc="outside lower left", ncols=3)

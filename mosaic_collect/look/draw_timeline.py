@@ -57,8 +57,8 @@ def timeline_figure(timeline: Timeline, palette: Palette = LIGHT) -> Figure:
 
 
 def _shares(axes: Axes, timeline: Timeline, palette: Palette) -> None:
-    what = "valid (filled), of failed trajectories (dark), without an end (line): share of all "
-    dress(axes, palette, f"{what}{timeline.num_envs:,} environments")
+    what = "all: valid; the lower part: of failed trajectories; the line: without an end"
+    dress(axes, palette, f"shares of {timeline.num_envs:,} environments ({what})")
     line: dict[str, Any] = {"baseline": None, "linewidth": 1.4}
     edges = timeline.edges
     axes.stairs(timeline.valid, edges, fill=True, color=palette.ended2)

@@ -16,7 +16,13 @@ from mosaic_collect.stats.text import oddities
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.text import shown
 
-_IDLE, _STALLED, _FAILED, _ENDLESS = 0.05, 0.05, 0.5, 0.25  # shares from which it is told
+_IDLE, _STALLED, _FAILED, _ENDLESS, _SHORT = (
+    0.05,
+    0.05,
+    0.5,
+    0.25,
+    0.01,
+)  # shares from which it is told
 _ALIKE, _MANY = 0.95, 20  # of so many trajectories, this share of one length
 _MAY_BE_CONSTANT = ("action_sigma",)
 
@@ -75,9 +81,10 @@ def _nonfinite(dataset: TrajectoryDataset) -> Iterator[Finding]:
     for name, pairs in dataset.state.nonfinite.items():
         if pairs:
             share = pairs / max(dataset.state.num_pairs, 1)
+            hold = _count(pairs, "pair holds", "pairs hold")
             yield Finding(
                 True,
-                f"{name}: {_count(pairs, 'pair holds', 'pairs hold')} NaN or infinity ({share:.2g} of all)",
+                f"{name}: {hold} NaN or infinity ({share:.2g} of all)",
                 "A diverged simulation or a division by zero; an export can leave them out.",
             )
 
@@ -109,7 +116,7 @@ def _trajectories(dataset: TrajectoryDataset) -> Iterator[Finding]:
     short = int((lengths[over] == 1).sum())
     if short:
         yield Finding(
-            True,
+            short > _SHORT * ended,
             f"{short:,} of {ended:,} trajectories that ended are one row long",
             "Resets that fail at once, or ends that are told twice.",
         )

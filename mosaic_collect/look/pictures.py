@@ -17,6 +17,7 @@ from mosaic_collect.look.pace import told_pace
 from mosaic_collect.look.palette import LIGHT, Palette
 from mosaic_collect.look.timeline import Timeline
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.reading.trajectory import Trajectory
 from mosaic_collect.stats.measures import StoreStatistics
 
@@ -105,7 +106,8 @@ class Pictures:
 
     def _curves(self) -> Figure:
         assert self._trajectory is not None
-        return curves_figure(self._trajectory, self._dataset.terms, self._palette)
+        terms = usable_terms(self._dataset.schema, self._dataset.metadata)
+        return curves_figure(self._trajectory, terms, self._palette)
 
     def _pace(self) -> Figure:
         pace = told_pace(self._dataset.metadata)

@@ -73,6 +73,14 @@ def told_terms(schema: Schema, metadata: Mapping[str, Any]) -> dict[str, tuple[T
     return {name: _terms(fields[name], told[name]) for name in told if name in fields}
 
 
+def usable_terms(schema: Schema, metadata: Mapping[str, Any]) -> dict[str, tuple[Term, ...]]:
+    """As ``told_terms``, but nothing where that makes no sense: names are a help, no more."""
+    try:
+        return told_terms(schema, metadata)
+    except InputError:
+        return {}
+
+
 def find_term(terms: Mapping[str, tuple[Term, ...]], field: str, name: str) -> Term:
     """One term of a field.
 

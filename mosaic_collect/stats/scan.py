@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import thread_count, whole
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
 from mosaic_collect.stats.moments import Moments
 from mosaic_collect.stats.sample import Sample
@@ -100,7 +101,8 @@ class _Scan:
     """Gathers what the cells hold."""
 
     def __init__(self, dataset: TrajectoryDataset, names: list[str]) -> None:
-        self._view, self._names, self._terms = dataset.view, names, dataset.terms
+        self._view, self._names = dataset.view, names
+        self._terms = usable_terms(dataset.schema, dataset.metadata)
         fields = [dataset.schema[name] for name in names]
         row_nbytes = sum(f.row_nbytes for f in fields)
         size = max(1, min(SAMPLE_ROWS, _SAMPLE_NBYTES // max(row_nbytes, 1)))
