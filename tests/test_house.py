@@ -41,7 +41,7 @@ DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 #: Optional packages that may be imported inside functions, and where.
 OPTIONAL = {
     "zarr": ("reading.dataset",),
-    "xarray": ("reading.dataset",),
+    "xarray": ("reading.labelled",),
     "pandas": ("reading.table",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
     "matplotlib": ("look.canvas", "look.draw_timeline", "replay.plot"),

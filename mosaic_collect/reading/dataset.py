@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import thread_count
-from mosaic_collect.errors import InputError, MissingDependencyError, StoreNotFoundError
+from mosaic_collect.errors import InputError, StoreNotFoundError
 from mosaic_collect.reading.card import card, unborn_card
-from mosaic_collect.reading.labelled import with_coordinates
+from mosaic_collect.reading.labelled import missing_package, open_labelled
 from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.reading.table import Trajectories
 from mosaic_collect.reading.terms import Term, find_term, told_terms
@@ -254,7 +254,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         try:
             import zarr
         except ImportError as error:
-            raise _missing("zarr") from error
+            raise missing_package("zarr") from error
         return zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=True)
 
     def to_xarray(self, chunks: Any = None) -> Any:
@@ -270,18 +270,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         Raises:
             MissingDependencyError: xarray, or dask for chunks, is not installed.
         """
-        try:
-            import xarray
-        except ImportError as error:
-            raise _missing("xarray") from error
-        try:
-            data = xarray.open_dataset(
-                self.path, engine="zarr", consolidated=True, zarr_format=3, chunks=chunks
-            )
-        except ImportError as error:
-            raise _missing("dask") from error
-        # A writer may have gone on since this snapshot.
-        return with_coordinates(data.isel(step=slice(self.num_steps)), self.state, self.terms)
+        return open_labelled(self.view, self.terms, chunks)
 
     def _read(self, field: str, steps: range, envs: range) -> NDArray[Any]:
         row_nbytes = self.schema[field].row_nbytes
@@ -296,9 +285,3 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             self._pool = ThreadPoolExecutor(self._threads, "mosaic-decode")
             self._pool_owner = os.getpid()
         return self._pool
-
-
-def _missing(package: str) -> MissingDependencyError:
-    return MissingDependencyError(
-        f"this call needs {package}: pip install 'mosaic-collect[analysis]' (Python 3.11 or later)"
-    )

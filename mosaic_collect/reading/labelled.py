@@ -7,20 +7,49 @@ from typing import Any
 
 import numpy as np
 
+from mosaic_collect.errors import MissingDependencyError
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.view import StoreView
 
 
-def with_coordinates(data: Any, state: StoreState, terms: Mapping[str, tuple[Term, ...]]) -> Any:
-    """The dataset with ``step`` and ``env``, and the terms' names where they are known.
+def open_labelled(view: StoreView, terms: Mapping[str, tuple[Term, ...]], chunks: Any) -> Any:
+    """A store's arrays, lazily, with ``step``, ``env`` and the terms' names as coordinates.
+
+    Args:
+        view: Of the store.
+        terms: By fields.
+        chunks: As ``xarray.open_dataset`` takes them.
+
+    Raises:
+        MissingDependencyError: xarray, or dask for chunks, is not installed.
+    """
+    try:
+        import xarray
+    except ImportError as error:
+        raise missing_package("xarray") from error
+    try:
+        data = xarray.open_dataset(
+            view.address, engine="zarr", consolidated=True, zarr_format=3, chunks=chunks
+        )
+    except ImportError as error:
+        raise missing_package("dask") from error
+    # A writer may have gone on since this snapshot.
+    return _labelled(data.isel(step=slice(view.state.committed_steps)), view.state, terms)
+
+
+def missing_package(package: str) -> MissingDependencyError:
+    """Says which one, and how to get it."""
+    return MissingDependencyError(
+        f"this call needs {package}: pip install 'mosaic-collect[analysis]' (Python 3.11 or later)"
+    )
+
+
+def _labelled(data: Any, state: StoreState, terms: Mapping[str, tuple[Term, ...]]) -> Any:
+    """The dataset with its coordinates.
 
     A field ``f`` with terms gets the coordinates ``f_term``, of which ``sel`` picks columns by
     names, and ``f_frame``: 0 for the newest frame of a term, -1 for the one before, and so on.
-
-    Args:
-        data: The ``xarray.Dataset`` of the store.
-        state: Of the store.
-        terms: By fields.
     """
     steps, envs = np.arange(state.committed_steps), np.arange(state.num_envs)
     data = data.assign_coords(step=("step", steps), env=("env", envs))

@@ -10,7 +10,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.errors import InputError
+from mosaic_collect.reading.labelled import missing_package
 from mosaic_collect.reading.tracing import ENDS, MOTION_ID, Traced
 from mosaic_collect.reading.trajectory import ReadField, Trajectory
 from mosaic_collect.store.schema import Schema
@@ -128,9 +129,7 @@ class Trajectories(Sequence[Trajectory]):
         try:
             import pandas as pd
         except ImportError as error:
-            raise MissingDependencyError(
-                "this call needs pandas: pip install 'mosaic-collect[analysis]'"
-            ) from error
+            raise missing_package("pandas") from error
         return pd.DataFrame(self.columns).set_index("id")
 
     def counts(self) -> dict[str, int]:
