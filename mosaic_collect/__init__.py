@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mosaic_collect.export.compare import verify_export as verify_export
     from mosaic_collect.importing import ImportReport as ImportReport, import_npy as import_npy
     from mosaic_collect.inspect import Summary as Summary, summarize as summarize
+    from mosaic_collect.look.pictures import Pictures as Pictures
+    from mosaic_collect.look.report import report_page as report_page
     from mosaic_collect.replay.check import (
         ReplayReport as ReplayReport,
         replay_check as replay_check,
@@ -78,6 +80,8 @@ _NAMES = {
     "export.compare": "verify_export",
     "importing": "ImportReport import_npy",
     "inspect": "Summary summarize",
+    "look.pictures": "Pictures",
+    "look.report": "report_page",
     "replay.check": "ReplayReport replay_check",
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",

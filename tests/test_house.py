@@ -259,6 +259,7 @@ PUBLIC = {
     *("TrajectoryWriter", "WriterStats", "termination_as_exit", "Field", "Schema"),
     *("TrajectoryDataset", "truncated_ids", "summarize", "Summary"),
     *("Trajectories", "Trajectory", "store_statistics", "StoreStatistics", "FieldStatistics"),
+    *("Pictures", "report_page"),
     *("export_npy", "ExportReport", "import_npy", "ImportReport"),
     *("verify_store", "verify_export", "VerifyReport"),
 }

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 #: What is drawn, its colour's name, its hatch, and what the legend says.
 _KINDS = (
-    (ENDED, "ended", None, "trajectory (shades alternate)"),
-    (ENDED2, "ended2", None, None),
+    (ENDED, "ended", None, "trajectory"),
+    (ENDED2, "ended2", None, "the next trajectory"),
     (OPEN, "open", None, "going on"),
     (TRUNCATED, "truncated", "//////", "without an end"),
     (FAILED, "failed", None, "failed"),
@@ -86,7 +86,7 @@ def _rows(axes: Axes, timeline: Timeline, palette: Palette) -> None:
         axes.add_patch(patch)
     axes.set_xlim(0, max(timeline.num_steps, 1))
     axes.set_ylim(shown, 0)
-    ticks = np.unique(np.linspace(0, max(shown - 1, 0), min(max(shown, 1), 9)).astype(int))
+    ticks = np.arange(0, shown, max(1, -(-shown // 12)))
     axes.set_yticks(ticks + 0.5, [f"{timeline.envs[i]:,}" for i in ticks] if shown else [])
     axes.set_ylabel("environment")
     axes.set_xlabel(_step_label(timeline))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from mosaic_collect.errors import InputError
@@ -19,11 +19,12 @@ from mosaic_collect.look.timeline import Timeline
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.reading.trajectory import Trajectory
-from mosaic_collect.stats.measures import StoreStatistics
+from mosaic_collect.stats import StoreStatistics, store_statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_MOST_PAIRS = 1_000_000
 _MOST_STEPS = 20_000  # of a trajectory that is chosen for its curves
 
 
@@ -32,7 +33,8 @@ class Pictures:
 
     Args:
         dataset: The store.
-        statistics: Measures its fields, when they are first needed.
+        statistics: Measures its fields, when they are first needed; None: over an even part of
+            about a million pairs.
         trajectory: Whose curves are drawn, by its id; None: a long one that ended.
         palette: To draw in.
 
@@ -43,11 +45,12 @@ class Pictures:
     def __init__(
         self,
         dataset: TrajectoryDataset,
-        statistics: Callable[[], StoreStatistics],
+        statistics: Callable[[], StoreStatistics] | None = None,
         trajectory: int | None = None,
         palette: Palette = LIGHT,
     ) -> None:
-        self._dataset, self._measure, self._palette = dataset, statistics, palette
+        self._dataset, self._palette = dataset, palette
+        self._measure = statistics or partial(store_statistics, dataset, max_pairs=_MOST_PAIRS)
         self._chosen = None if trajectory is None else dataset.trajectory(trajectory)
 
     @property

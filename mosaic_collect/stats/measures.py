@@ -84,7 +84,7 @@ class FieldStatistics:
         """
         var = self.moments.var
         rows = {"_mean": self.moments.mean, "_var": var, "_std": np.sqrt(var)}
-        count = int(self.moments.count.min(initial=0)) if len(var) else 0
+        count = int(self.moments.count.min())
         return {**{k: [_plain(v)] for k, v in rows.items()}, "count": count}
 
     def to_json(self) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from numpy.typing import NDArray
 
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
+from mosaic_collect.store.schema import FLOATS
 from mosaic_collect.text import table
 
-_MOST_FEATURES = 8
+_MOST_NAMES, _MOST_RANGES = 8, 16
 HEAD = ("field or term", "dim", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
 
 
@@ -31,34 +32,45 @@ def statistics_text(found: StoreStatistics) -> str:
 def oddities(field: FieldStatistics) -> Iterator[str]:
     """In words: features that are dead or constant, and values that are not finite."""
     m = field.moments
-    constant = field.constant & ~field.dead
+    varies = field.shape != () or field.dtype in FLOATS  # one whole number may well stay as it is
+    constant = varies & field.constant & ~field.dead
     for what, where in (
-        ("always 0", field.dead),
+        ("always 0", varies & field.dead),
         ("constant", constant),
         ("hold NaN", m.nan > 0),
         ("hold infinity", m.inf > 0),
     ):
-        columns = np.flatnonzero(where)
-        if len(columns) == len(where) > 1:
+        if where.all() and len(where) > 1:
             yield f"{field.name}: all {len(where)} features {what}"
-        elif len(columns):
-            found = list(_names(field, where))
-            names = ", ".join(found[:_MOST_FEATURES])
-            more = len(found) - _MOST_FEATURES
-            yield f"{field.name}: {what}: {names}" + (f" and {more} more" if more > 0 else "")
+        elif where.any():
+            names = list(_names(field, where)) if field.shape else []
+            more = len(names) - _MOST_NAMES
+            told = ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+            yield f"{field.name}: {what}" + (f": {told}" if told else "")
 
 
 def _names(field: FieldStatistics, where: NDArray[np.bool_]) -> Iterator[str]:
-    """Of chosen columns: ``joint_pos[3]``, where the term is known, once if in all its frames."""
+    """Of chosen columns: ``joint_pos[3, 5-8]``, where the term is known, once if in all frames."""
     if not field.terms:
-        yield from (f"[{column}]" for column in np.flatnonzero(where))
+        yield f"[{_ranges(where)}]"
     for term in field.terms:
         chosen = where[term.columns].reshape(term.frames, term.dim)
-        whole = chosen.all(axis=0)
-        many = " in all frames" if term.frames > 1 else ""
-        yield from (f"{term.name}[{i}]{many}" for i in np.flatnonzero(whole))
-        for frame, i in np.argwhere(chosen & ~whole):
-            yield f"{term.name}[{i}] in frame {frame + 1 - term.frames}"
+        whole = np.logical_and.reduce(chosen, axis=0)
+        if whole.any():
+            many = " in all frames" if term.frames > 1 else ""
+            yield f"{term.name}[{_ranges(whole)}]{many}"
+        for frame, rest in enumerate(chosen & ~whole):
+            if rest.any():
+                yield f"{term.name}[{_ranges(rest)}] in frame {frame + 1 - term.frames}"
+
+
+def _ranges(where: NDArray[np.bool_]) -> str:
+    """Such as ``3, 5-8``: at most so many, from the first on."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(np.int8)))
+    spans = [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
+    parts = [f"{a}" if a == b else f"{a}-{b}" for a, b in spans[:_MOST_RANGES]]
+    more = sum(b - a + 1 for a, b in spans[_MOST_RANGES:])
+    return ", ".join(parts) + (f" and {more} more" if more else "")
 
 
 def term_rows(field: FieldStatistics) -> Iterator[list[str]]:

@@ -191,6 +191,7 @@ def test_rsl_rls_normaliser_takes_it(noisy: TrajectoryDataset) -> None:
     module = modules.EmpiricalNormalization(5)
     state = {k: torch.tensor(v) for k, v in found["student_observations"].items()}
     module.load_state_dict(state)
+    assert module.count == noisy.num_valid
     rows = torch.as_tensor(noisy.read("student_observations")[noisy.read("valid_mask")])
     normal = module.eval()(rows)
     assert normal.mean(dim=0).abs().max() < 0.05
