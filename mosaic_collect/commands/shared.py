@@ -12,7 +12,7 @@ from mosaic_collect.errors import StoreError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.stats import StoreStatistics, store_statistics
 from mosaic_collect.stats.scan import part_pairs
-from mosaic_collect.store.commit import AUTO
+from mosaic_collect.store.root import AUTO
 
 
 def number_or_auto(text: str) -> float | str:

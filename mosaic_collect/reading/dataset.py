@@ -267,6 +267,8 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             chunks: Of dask arrays, as ``xarray.open_dataset`` takes them: ``{}`` for one a shard,
                 ``"auto"``, or sizes by ``step`` and ``env``; None: xarray's own lazy arrays.
 
+        What others added to the group is there, too, unless the store has grown past it.
+
         Raises:
             MissingDependencyError: xarray, or dask for chunks, is not installed.
         """

@@ -30,12 +30,27 @@ def open_labelled(view: StoreView, terms: Mapping[str, tuple[Term, ...]], chunks
         raise missing_package("xarray") from error
     try:
         data = xarray.open_dataset(
-            view.address, engine="zarr", consolidated=True, zarr_format=3, chunks=chunks
+            view.address,
+            engine="zarr",
+            consolidated=True,
+            zarr_format=3,
+            chunks=chunks,
+            drop_variables=_outgrown(view.state),
         )
     except ImportError as error:
         raise missing_package("dask") from error
     # A writer may have gone on since this snapshot.
     return _labelled(data.isel(step=slice(view.state.committed_steps)), view.state, terms)
+
+
+def _outgrown(state: StoreState) -> list[str]:
+    """Arrays of others over fewer steps than there are by now."""
+    found = []
+    for name, array in state.foreign.arrays.items():
+        axes = dict(zip(array.get("dimension_names") or (), array.get("shape", ()), strict=False))
+        if axes.get("step", state.committed_steps) != state.committed_steps:
+            found.append(name)
+    return found
 
 
 def missing_package(package: str) -> MissingDependencyError:
