@@ -96,8 +96,8 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
     from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
     from mosaic_collect.collection.origin import Origin, file_identity
     from mosaic_collect.collection.progress import ProgressBar
+    from mosaic_collect.collection.rates import played_folder, rate_notes
 
-    prepare_motion_cfg(env_cfg.commands.motion, args.motion)
     prepare_env_cfg(env_cfg, plan.num_envs, terminations=not args.disable_terminations)
     group = student_group(args, env_cfg)
     if group is not None:
@@ -123,10 +123,15 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             "flags": json_safe(vars(args)),
         },
     )
-    env = RslRlVecEnvWrapper(
-        gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
-        clip_actions=getattr(agent_cfg, "clip_actions", None),
-    )
+    steps = 1.0 / (env_cfg.sim.dt * env_cfg.decimation)  # a second
+    with played_folder(
+        args.motion, plan.found, steps, allow_fps=args.allow_fps, resample=args.resample
+    ) as (folder, motions):
+        prepare_motion_cfg(env_cfg.commands.motion, folder, motions)
+        env = RslRlVecEnvWrapper(
+            gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
+            clip_actions=getattr(agent_cfg, "clip_actions", None),
+        )
     try:
         policy = load_policy(env, agent_cfg, checkpoint, env.unwrapped.device)
         with ProgressBar(plan.motions.max_steps, f"{plan.num_motions} motions") as bar:
@@ -138,11 +143,15 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
                 origin,
                 resume=args.resume,
                 on_step=bar,
+                motions=motions,
+                stop_on_nonfinite=args.stop_on_nonfinite,
                 buffer_mb=args.buffer_mb,
             )
     finally:
         env.close()
     print(f"{plan.store}: {queue.completed} trajectories to their end, {queue.fell} fell before")
+    for note in rate_notes(queue.present):
+        print(f"  {note}")
     export(plan, args.layout, args.exclude_falls)
 
 

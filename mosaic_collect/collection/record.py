@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
@@ -25,6 +26,12 @@ class GroupedSimulation(Simulation, Protocol):
     @property
     def group_dims(self) -> Mapping[str, int]:
         """Width of each group whose rows are flat."""
+
+    def disagreement(self, active: Any) -> str | None:
+        """As ``health.Disagreement``; None where there is no reference."""
+
+    def failed_by(self, failed: Any) -> Mapping[str, int]:
+        """As ``health.FailedBy``."""
 
 
 class GroupedPolicy(Policy, Protocol):
@@ -50,6 +57,7 @@ def record(
     max_steps: int,
     known: TrajectoryDataset | None = None,
     on_step: Watch | None = None,
+    stop_on_nonfinite: bool = False,
     **writer_options: Any,
 ) -> int:
     """Record until the store has ``max_steps`` steps or every environment idles, and complete it.
@@ -63,6 +71,7 @@ def record(
         max_steps: Of the store in all, those of earlier runs included.
         known: The store to be gone on with, after ``refuse_changes``; None: a new one is made.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
+        stop_on_nonfinite: End it with the first row that holds NaN or infinity, committed.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
     Returns:
@@ -70,6 +79,7 @@ def record(
 
     Raises:
         InputError: The policy reads a group whose rows are not flat; there is no field for those.
+            Or a row holds NaN or infinity, and the run is to stop then.
         StoreError, WriteError: Of the writer.
     """
     dims = simulation.group_dims
@@ -81,6 +91,11 @@ def record(
         student_obs_dim=dims[student] if student else None,
         extra=tracker.fields,
     )
+    health = Health(
+        stop_on_nonfinite=stop_on_nonfinite,
+        disagreement=simulation.disagreement,
+        failed_by=simulation.failed_by,
+    )
     with TrajectoryWriter(
         store,
         collected_schema(schema, known),
@@ -90,15 +105,19 @@ def record(
         resume=known is not None,
         **writer_options,
     ) as writer:
-        collect(
-            simulation,
-            policy,
-            writer,
-            teacher_rows(tuple(groups), student),
-            tracker,
-            max_steps,
-            on_step=None if on_step is None else lambda: on_step(writer),
-        )
+        try:
+            collect(
+                simulation,
+                policy,
+                writer,
+                teacher_rows(tuple(groups), student),
+                tracker,
+                max_steps,
+                on_step=None if on_step is None else lambda: on_step(writer),
+                health=health,
+            )
+        finally:
+            health.end()
     return writer.num_steps
 
 

@@ -18,14 +18,15 @@ from mosaic_collect.adapters.isaaclab.flags import (
 )
 from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
+from tests.helpers import motion_arrays
 
 
 @pytest.fixture
 def motions(tmp_path: Path) -> Path:
     folder = tmp_path / "motions" / "deep"
     folder.mkdir(parents=True)
-    for name in "abcde":
-        np.savez(folder / f"{name}.npz", joint_pos=np.zeros((3, 2)))
+    for value, name in enumerate("abcde"):
+        np.savez(folder / f"{name}.npz", **motion_arrays(np.full((3, 2), value)))
     return folder.parent
 
 

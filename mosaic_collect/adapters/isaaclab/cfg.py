@@ -14,10 +14,13 @@ nothing.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from mosaic_collect.collection.motions import Motion
+from mosaic_collect.collection.robot import check_robot
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
 
@@ -45,12 +48,14 @@ def prepare_env_cfg(env_cfg: Any, num_envs: int, terminations: bool = True) -> N
     _add(env_cfg, "terminations", TerminationTermCfg(func=_restart, time_out=True))
 
 
-def prepare_motion_cfg(motion_cfg: Any, motion: str) -> None:
+def prepare_motion_cfg(motion_cfg: Any, motion: str, motions: Sequence[Motion] = ()) -> None:
     """Make MOSAIC's motion command load all motions and start each at its first frame.
 
     Args:
         motion_cfg: A ``MultiMotionCommandCfg``; changed in place.
-        motion: A motion file, or a folder of them.
+        motion: A folder of motions.
+        motions: What lies there; held against the robot before the command loads them, which
+            raises ``InputError`` while the environment is made.
 
     Raises:
         InputError: A command of another kind.
@@ -74,6 +79,20 @@ def prepare_motion_cfg(motion_cfg: Any, motion: str) -> None:
     for name, value in wanted.items():
         if hasattr(motion_cfg, name):
             setattr(motion_cfg, name, value)
+    if motions:
+        motion_cfg.class_type = _checking(motion_cfg.class_type, motions)
+
+
+def _checking(command: type[Any], motions: Sequence[Motion]) -> type[Any]:
+    """The command, which looks whether motions are of its robot before it loads them."""
+
+    class Checking(command):  # type: ignore[misc]
+        def __init__(self, cfg: Any, env: Any) -> None:
+            robot = env.scene[cfg.asset_name]
+            check_robot(motions, robot.joint_names, robot.body_names)
+            super().__init__(cfg, env)
+
+    return Checking
 
 
 def add_student_group(

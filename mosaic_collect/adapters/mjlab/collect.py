@@ -9,6 +9,7 @@ from typing import Any
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation, runner_cfg
 from mosaic_collect.collection.motions import MotionQueue, find_motions, missing_motions
 from mosaic_collect.collection.origin import Origin, file_identity, refuse_changes
+from mosaic_collect.collection.rates import rate_notes
 from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -32,6 +33,7 @@ class CollectOptions(MjlabOptions):
         passes: Trajectories of each motion; None: go round until ``max_steps``.
         resume: Go on with the store; "auto": if it is there.
         allow_changed: Which of ``PROTECTED`` may differ on resume.
+        stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
         buffer_mb, compressor, encode_in, commit_seconds: Of the writer.
     """
 
@@ -42,6 +44,7 @@ class CollectOptions(MjlabOptions):
     passes: int | None = None
     resume: bool | str = False
     allow_changed: Sequence[str] = ()
+    stop_on_nonfinite: bool = False
     buffer_mb: float | str = "auto"
     compressor: str = "auto"
     encode_in: str = "auto"
@@ -57,12 +60,14 @@ class CollectResult:
         already_complete: Nothing was to be done.
         completed: Trajectories that reached their motion's end, over all runs.
         fell: That ended before.
+        notes: What is to be known of how motions were played.
     """
 
     num_steps: int
     already_complete: bool
     completed: int
     fell: int
+    notes: tuple[str, ...] = ()
 
 
 def run_collect(options: CollectOptions, on_step: Watch | None = None) -> CollectResult:
@@ -73,7 +78,7 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         on_step: Called with the writer after each step; what it raises ends the run, committed.
 
     Raises:
-        InputError: A bad option.
+        InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
         StoreMismatchError: On resume, what must not change has changed.
         StoreError, WriteError: Of the writer.
     """
@@ -96,6 +101,7 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
             options.max_steps,
             known,
             on_step,
+            stop_on_nonfinite=options.stop_on_nonfinite,
             buffer_mb=options.buffer_mb,
             compressor=options.compressor,
             encode_in=options.encode_in,
@@ -103,7 +109,8 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         )
     finally:
         simulation.close()
-    return CollectResult(steps, False, *_ends(queue))
+    notes = tuple(rate_notes(queue.present)) if queue else ()
+    return CollectResult(steps, False, *_ends(queue), notes)
 
 
 def _check(options: CollectOptions) -> None:

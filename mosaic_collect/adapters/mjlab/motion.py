@@ -57,9 +57,9 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
 
     def _load(self, motion: Motion) -> Any:
         """A motion's arrays; None for one that an earlier run knew and that is gone."""
-        if not os.path.exists(motion.path):
+        if not os.path.exists(motion.file):
             return None
-        return MotionLoader(motion.path, self.body_indexes, self.device)
+        return MotionLoader(motion.file, self.body_indexes, self.device)
 
     @property
     def frames(self) -> torch.Tensor:
@@ -92,7 +92,7 @@ def queued_cfg(cfg: MotionCommandCfg, queue: MotionQueue) -> Any:
 
     fields = {name: getattr(cfg, name) for name in cfg.__dataclass_fields__}
     fields.update(
-        motion_file=queue.present[0].path,
+        motion_file=queue.present[0].file,
         sampling_mode="uniform",  # the branch whose hook is overridden
         joint_position_range=(0.0, 0.0),
         pose_range={},
