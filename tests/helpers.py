@@ -80,7 +80,7 @@ def motion_arrays(
     quat[..., 0] = 1.0
     arrays = {
         "joint_pos": joint_pos,
-        "joint_vel": np.gradient(joint_pos, axis=0) * np.float32(fps or 1.0),
+        "joint_vel": np.diff(joint_pos, axis=0, prepend=joint_pos[:1]) * np.float32(fps or 1.0),
         "body_pos_w": pos,
         "body_quat_w": quat,
         "body_lin_vel_w": np.zeros_like(pos),

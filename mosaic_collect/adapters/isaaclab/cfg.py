@@ -87,10 +87,10 @@ def _checking(command: type[Any], motions: Sequence[Motion]) -> type[Any]:
     """The command, which looks whether motions are of its robot before it loads them."""
 
     class Checking(command):  # type: ignore[misc]
-        def __init__(self, cfg: Any, env: Any) -> None:
+        def __new__(cls, cfg: Any, env: Any) -> Any:  # a refused one has nothing to tear down
             robot = env.scene[cfg.asset_name]
             check_robot(motions, robot.joint_names, robot.body_names)
-            super().__init__(cfg, env)
+            return super().__new__(cls)
 
     return Checking
 

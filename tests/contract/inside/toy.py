@@ -169,6 +169,10 @@ def clock(env: Any) -> torch.Tensor:
     return env.scene.clock[:, None]
 
 
+def image(env: Any) -> torch.Tensor:
+    return torch.zeros(env.num_envs, 3, 4, 4)
+
+
 def fallen(env: Any) -> torch.Tensor:
     return env.scene.fall
 
@@ -199,8 +203,23 @@ class PolicyCfg(ObservationGroupCfg):
 
 
 @configclass
+class CameraCfg(ObservationGroupCfg):
+    image: ObservationTermCfg = ObservationTermCfg(func=image)
+
+
+@configclass
+class TermsCfg(PolicyCfg):
+    def __post_init__(self) -> None:
+        self.concatenate_terms = False
+
+
+@configclass
 class ObservationsCfg:
+    """The policy's, and such groups as it does not read: an image, and terms by their names."""
+
     policy: PolicyCfg = PolicyCfg()
+    camera: CameraCfg = CameraCfg()
+    terms: TermsCfg = TermsCfg()
 
 
 @configclass
