@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from mosaic_collect.npyfile.layout import GRID
+from mosaic_collect.reading.alike import alike_notes
 from mosaic_collect.reading.selection import Left
 from mosaic_collect.reading.union import Source
 from mosaic_collect.store.schema import TRAJECTORY_ID
@@ -40,6 +41,7 @@ class ExportReport:
 
 def notes(source: Source, layout: str, names: Collection[str]) -> Iterator[str]:
     """One sentence each, of a file with the arrays that are named."""
+    yield from alike_notes({p.path: p.state.metadata for p in source.parts})
     if TRAJECTORY_ID in names:
         for part in source.parts[1:]:
             raised = f"its own and {part.first_id} more, to be unique"
