@@ -22,7 +22,9 @@ from isaaclab.app import AppLauncher
 
 from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
 from mosaic_collect.adapters.isaaclab.flags import Plan, add_arguments, optional
+from mosaic_collect.commands.options import flags_of, in_flags
 from mosaic_collect.errors import InputError, MosaicCollectError
+from mosaic_collect.text import any_text
 
 
 def parse() -> tuple[argparse.Namespace, list[str], Plan]:
@@ -37,7 +39,7 @@ def parse() -> tuple[argparse.Namespace, list[str], Plan]:
     try:
         return args, hydra, Plan.of(args, os.environ)
     except MosaicCollectError as error:
-        parser.error(str(error))
+        parser.error(in_flags(str(error), args, flags_of(parser)))
 
 
 def checkpoint_of(args: argparse.Namespace, agent_cfg: Any) -> str:
@@ -92,6 +94,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
         prepare_motion_cfg,
     )
     from mosaic_collect.adapters.isaaclab.collect import collect_motions
+    from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
     from mosaic_collect.adapters.rsl_rl.load import load_policy
     from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
     from mosaic_collect.collection.origin import Origin, file_identity
@@ -123,6 +126,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             "flags": json_safe(vars(args)),
         },
     )
+    teacher = Checkpoint.read(checkpoint, args.trust_checkpoint)
     steps = 1.0 / (env_cfg.sim.dt * env_cfg.decimation)  # a second
     with played_folder(
         args.motion, plan.found, steps, allow_fps=args.allow_fps, resample=args.resample
@@ -133,7 +137,13 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             clip_actions=getattr(agent_cfg, "clip_actions", None),
         )
     try:
-        policy = load_policy(env, agent_cfg, checkpoint, env.unwrapped.device)
+        policy = load_policy(
+            env,
+            agent_cfg,
+            teacher,
+            env.unwrapped.device,
+            trust_checkpoint=args.trust_checkpoint,
+        )
         with ProgressBar(plan.motions.max_steps, f"{plan.num_motions} motions") as bar:
             queue = collect_motions(
                 env,
@@ -194,6 +204,7 @@ def run(args: argparse.Namespace, hydra: list[str], plan: Plan, launcher: Any) -
 
 
 if __name__ == "__main__":
+    any_text(sys.stdout)
     arguments, left, what = parse()
     app = AppLauncher(arguments)
     code = 0

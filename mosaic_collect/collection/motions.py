@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.collection.motion_contents import Contents, read_contents
 from mosaic_collect.errors import InputError, StoreMismatchError
 
@@ -69,17 +70,18 @@ class Motion:
         return {name: getattr(self, name) for name in names}
 
 
-def find_motions(path: str) -> list[Motion]:
+def find_motions(path: str | os.PathLike[str]) -> list[Motion]:
     """``read_motions`` of ``motion_files``."""
     return read_motions(motion_files(path))
 
 
-def motion_files(path: str) -> list[str]:
+def motion_files(path: str | os.PathLike[str]) -> list[str]:
     """A motion file, or all ``.npz`` files of a folder and the folders in it, sorted by path.
 
     Raises:
         InputError: There is none.
     """
+    path = local_path(path, "motion")
     folder = Path(path)
     found = sorted(str(p) for p in folder.rglob("*.npz")) if folder.is_dir() else [path]
     if not found or not os.path.exists(found[0]):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.replay.differences import Differences
 
@@ -27,7 +28,7 @@ def check_picture(path: str | os.PathLike[str]) -> None:
         InputError: No picture format has that ending, or there is no such folder.
         MissingDependencyError: matplotlib is not installed.
     """
-    path = os.fspath(path)
+    path = local_path(path, "plot")
     kinds = _figure().canvas.get_supported_filetypes()
     if os.path.splitext(path)[1].lower().lstrip(".") not in kinds:
         raise InputError(f"plot {path}: expected an ending of {', '.join(sorted(kinds))}")
@@ -52,7 +53,7 @@ def plot_replay(
         MissingDependencyError: matplotlib is not installed.
     """
     check_picture(path)
-    replay_figure(differences, tolerance, title).savefig(os.fspath(path), dpi=150)
+    replay_figure(differences, tolerance, title).savefig(local_path(path, "plot"), dpi=150)
 
 
 def replay_figure(differences: Differences, tolerance: float, title: str) -> Figure:

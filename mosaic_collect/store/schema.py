@@ -63,6 +63,9 @@ class Field:
     def __post_init__(self) -> None:
         if self.dim is not None and is_whole(self.dim, 1):  # JSON takes no NumPy's
             object.__setattr__(self, "dim", operator.index(self.dim))
+        default: Any = self.default
+        if isinstance(default, np.number):
+            object.__setattr__(self, "default", default.item())
 
     @property
     def row_shape(self) -> tuple[int, ...]:

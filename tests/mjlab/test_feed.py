@@ -246,3 +246,20 @@ def test_nan_stops_a_run_on_the_command_line(
     assert "NaN or infinity: step 0, actions, action_mean" in capsys.readouterr().err
     data = TrajectoryDataset(case.store("stopped"))
     assert (data.num_steps, data.status) == (1, "collecting")
+
+
+def test_a_checkpoint_that_was_saved_through_torchs_wrappers(
+    case: Case, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    import torch
+
+    content = torch.load(EXPERT, weights_only=True)
+    actor = content["actor_state_dict"]
+    content["actor_state_dict"] = {f"_orig_mod.{name}": value for name, value in actor.items()}
+    wrapped = str(tmp_path / "wrapped.pt")
+    torch.save(content, wrapped)
+    run(case.options("wrapped", max_steps=3, checkpoint=wrapped))
+    run(case.options("plain", max_steps=3))
+    found, plain = (TrajectoryDataset(case.store(n)).read("actions") for n in ("wrapped", "plain"))
+    np.testing.assert_array_equal(found, plain)
+    assert main(["verify", case.store("wrapped"), "--checkpoint", wrapped]) == 0

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation, runner_cfg
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.collection.motions import MotionQueue, find_motions, missing_motions
 from mosaic_collect.collection.origin import Origin, file_identity, refuse_changes
 from mosaic_collect.collection.rates import rate_notes
@@ -34,6 +35,7 @@ class CollectOptions(MjlabOptions):
         resume: Go on with the store; "auto": if it is there.
         allow_changed: Which of ``PROTECTED`` may differ on resume.
         stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
+        trust_checkpoint: Code in the checkpoint may run.
         buffer_mb, compressor, encode_in, commit_seconds: Of the writer.
     """
 
@@ -45,6 +47,7 @@ class CollectOptions(MjlabOptions):
     resume: bool | str = False
     allow_changed: Sequence[str] = ()
     stop_on_nonfinite: bool = False
+    trust_checkpoint: bool = False
     buffer_mb: float | str = "auto"
     compressor: str = "auto"
     encode_in: str = "auto"
@@ -90,11 +93,12 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         return CollectResult(known.num_steps, True, *_ends(queue))
     origin = _origin(options)
     refuse_changes(known, origin, options.allow_changed)
+    checkpoint = Checkpoint.read(options.checkpoint, options.trust_checkpoint)
     simulation = MjlabSimulation(_options_now(options, known), queue)
     try:
         steps = record(
             simulation,
-            simulation.policy(options.checkpoint),
+            simulation.policy(checkpoint, options.trust_checkpoint),
             simulation.tracker(),
             options.output,
             origin,

@@ -26,6 +26,7 @@ from mosaic_collect.adapters.mjlab.motion import (
     queued_cfg,
 )
 from mosaic_collect.adapters.rsl_rl.actor import Actor
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.runners import quiet
@@ -106,13 +107,20 @@ class MjlabSimulation(ManagedSimulation):
             return EveryEpisode(self.num_envs, self.device)
         return QueuedMotionTracker(self.command)
 
-    def policy(self, checkpoint: str) -> Actor:
-        """The checkpoint's actor, acting by its mean.
+    def policy(self, checkpoint: str | Checkpoint, trust_checkpoint: bool = False) -> Actor:
+        """The checkpoint's actor, acting by its mean; arguments as ``load_policy``'s.
 
         Raises:
             InputError: The checkpoint is not of this task's policy.
         """
-        return load_policy(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner)
+        return load_policy(
+            self.env,
+            self.runner_cfg,
+            checkpoint,
+            self.device,
+            MjlabOnPolicyRunner,
+            trust_checkpoint=trust_checkpoint,
+        )
 
 
 def runner_cfg(task: str) -> dict[str, Any]:
