@@ -64,6 +64,8 @@ class Health:
     def look(self, fields: Mapping[str, torch.Tensor], active: torch.Tensor) -> None:
         """A row is about to be recorded; waits for no device."""
         names = [name for name, value in fields.items() if value.is_floating_point()]
+        if not names:
+            return
         bad = torch.stack([_nonfinite(fields[name]) & active for name in names])
         self._found = bad, torch.stack([active.sum(), *bad.sum(dim=1), bad.any(dim=0).sum()]), names
 
