@@ -97,7 +97,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
     from mosaic_collect.collection.origin import Origin, file_identity
     from mosaic_collect.collection.progress import ProgressBar
 
-    prepare_motion_cfg(env_cfg.commands.motion, args.motion)
+    prepare_motion_cfg(env_cfg.commands.motion, args.motion, plan.acting.start)
     prepare_env_cfg(env_cfg, plan.num_envs, terminations=not args.disable_terminations)
     group = student_group(args, env_cfg)
     if group is not None:
@@ -115,6 +115,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             "student_history": args.student_obs_history,
             "student_noise": not args.disable_student_noise,
         },
+        acting=plan.acting.told(),
         limits={"steps_per_env": args.steps_per_env},
         ranks=(plan.motions.rank, plan.motions.world),
         notes={
@@ -128,7 +129,8 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
         clip_actions=getattr(agent_cfg, "clip_actions", None),
     )
     try:
-        policy = load_policy(env, agent_cfg, checkpoint, env.unwrapped.device)
+        device, by_mean = env.unwrapped.device, plan.acting.by_mean
+        policy = load_policy(env, agent_cfg, checkpoint, device, deterministic=by_mean)
         with ProgressBar(plan.motions.max_steps, f"{plan.num_motions} motions") as bar:
             queue = collect_motions(
                 env,
@@ -138,6 +140,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
                 origin,
                 resume=args.resume,
                 on_step=bar,
+                acting=plan.acting,
                 buffer_mb=args.buffer_mb,
             )
     finally:

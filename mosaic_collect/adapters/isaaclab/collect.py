@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
 from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
+from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.origin import Origin, refuse_changes
 from mosaic_collect.collection.record import GroupedPolicy, Watch, record
@@ -80,9 +81,10 @@ def collect_motions(
     *,
     resume: bool | str = False,
     on_step: Watch | None = None,
+    acting: Acting = AS_TRAINED,
     **writer_options: Any,
 ) -> MotionQueue:
-    """Record each motion once, from its first frame; commits and completes the store.
+    """Record each motion once, from where the command starts it; commits and completes the store.
 
     Args:
         env: The rsl_rl wrapper.
@@ -93,6 +95,7 @@ def collect_motions(
         resume: Go on with the store; motions that it calls done are left out. "auto": if it is
             there.
         on_step: Called with the writer after each step.
+        acting: Whose actions are executed, and how disturbed.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
     Returns:
@@ -119,6 +122,7 @@ def collect_motions(
         options.max_steps or sys.maxsize,
         known,
         on_step,
+        acting,
         **writer_options,
     )
     return queue

@@ -28,6 +28,7 @@ from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
@@ -50,6 +51,7 @@ class MjlabOptions:
         teacher_noise: Whether the policy sees noise, as in training.
         student_history: Frames of the student's observation; 0: none is made.
         student_noise: Whether the student's observation is noisy.
+        start: Of trajectories of motions: their ``first`` frame, or a ``random`` one of each.
     """
 
     task: str
@@ -59,6 +61,7 @@ class MjlabOptions:
     teacher_noise: bool = True
     student_history: int = 5
     student_noise: bool = True
+    start: str = FIRST
 
 
 class MjlabSimulation(ManagedSimulation):
@@ -95,13 +98,15 @@ class MjlabSimulation(ManagedSimulation):
             return EveryEpisode(self.num_envs, self.device)
         return QueuedMotionTracker(self.command)
 
-    def policy(self, checkpoint: str) -> Actor:
-        """The checkpoint's actor, acting by its mean.
+    def policy(self, checkpoint: str, by_mean: bool = True) -> Actor:
+        """The checkpoint's actor, acting by its mean or else by samples.
 
         Raises:
             InputError: The checkpoint is not of this task's policy.
         """
-        return load_policy(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner)
+        return load_policy(
+            *(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner, by_mean)
+        )
 
 
 def runner_cfg(task: str) -> dict[str, Any]:
@@ -119,7 +124,7 @@ def _env_cfg(options: MjlabOptions, queue: MotionQueue | None) -> Any:
     cfg = load_env_cfg(options.task, play=True)  # no pushes, starts on the reference
     cfg.scene.num_envs = options.num_envs or 64
     cfg.seed = options.seed
-    _set_motion(cfg, options.task, queue)
+    _set_motion(cfg, options, queue)
     cfg.observations["actor"].enable_corruption = options.teacher_noise
     if options.student_history:
         if STUDENT in cfg.observations:
@@ -130,13 +135,14 @@ def _env_cfg(options: MjlabOptions, queue: MotionQueue | None) -> Any:
     return cfg
 
 
-def _set_motion(cfg: Any, task: str, queue: MotionQueue | None) -> None:
+def _set_motion(cfg: Any, options: MjlabOptions, queue: MotionQueue | None) -> None:
     tracks = _MOTION in cfg.commands
     if tracks != (queue is not None):
-        raise InputError(f"motion: {task} {'needs motions' if tracks else 'takes no motion'}")
+        wants = "needs motions" if tracks else "takes no motion"
+        raise InputError(f"motion: {options.task} {wants}")
     if queue is not None:
         # A copy: the wrapper resets once when it is made, and what that draws is not recorded.
-        cfg.commands[_MOTION] = queued_cfg(cfg.commands[_MOTION], queue.copy())
+        cfg.commands[_MOTION] = queued_cfg(cfg.commands[_MOTION], queue.copy(), options.start)
         # Computed before the command advances, so the environment is still on the last frame.
         cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
 
