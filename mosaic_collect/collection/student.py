@@ -1,10 +1,11 @@
-"""A student that acts: any network that was saved as TorchScript, as rsl_rl's export writes it."""
+"""A student that acts: any network in TorchScript, the form in which rsl_rl exports policies."""
 
 from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -24,7 +25,7 @@ def load_student(
     """Load a student and ask it once, so that one that does not fit is refused before all else.
 
     Args:
-        path: Saved by ``torch.jit.save``; it normalises its input itself.
+        path: Written by ``save_student`` or ``torch.jit.save``; it normalises its input itself.
         num_envs: Environments, N.
         obs_dim: Width of the student's observation.
         num_actions: Width of an action, A.
@@ -37,9 +38,7 @@ def load_student(
     if not os.path.isfile(path):
         raise InputError(f"act_by: expected mean, sample or a student's file, got {path!r}")
     try:
-        with warnings.catch_warnings():
-            # torch 2.13 has another format in mind; this one is what policies are exported in.
-            warnings.simplefilter("ignore", DeprecationWarning)
+        with _torchscript():
             network = torch.jit.load(path, map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         first = str(error).splitlines()[0]
@@ -52,6 +51,26 @@ def load_student(
 
     _check(student, path, (num_envs, obs_dim), (num_envs, num_actions), device)
     return student
+
+
+def save_student(network: torch.nn.Module, path: str | os.PathLike[str]) -> None:
+    """Write a network as ``load_student`` reads it.
+
+    Args:
+        network: From the student's observations ``(num_envs, student_obs_dim)`` to actions
+            ``(num_envs, num_actions)``; its normaliser is part of it.
+        path: Of the file.
+    """
+    with _torchscript():
+        torch.jit.script(network).save(os.fspath(path))
+
+
+@contextmanager
+def _torchscript() -> Iterator[None]:
+    """Of torch 2.13 on it is called deprecated, but it is what policies are exported in."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
 
 
 def _check(

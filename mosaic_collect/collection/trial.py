@@ -22,12 +22,10 @@ class Lane:
     """Who acts in one part of the environments.
 
     Attributes:
-        name: To be told.
         act: From the observations of these environments to their actions.
         noise: Standard deviation of what is added to each action, in its units.
     """
 
-    name: str
     act: Callable[[Observations], torch.Tensor]
     noise: float = 0.0
 

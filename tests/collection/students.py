@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import torch
+
+from mosaic_collect.collection.student import save_student
 
 
 class Constant(torch.nn.Module):
@@ -20,7 +21,5 @@ class Constant(torch.nn.Module):
 
 
 def save(module: torch.nn.Module, path: Path) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        torch.jit.script(module).save(str(path))
+    save_student(module, path)
     return str(path)
