@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from torch import nn
 from tqdm import tqdm
 
 from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
@@ -20,7 +21,7 @@ from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.student import save_student
 from mosaic_collect.collection.trial import Lane, run_trial
 from mosaic_collect.demo.run import TASK, assets, beside, prepare, say
-from mosaic_collect.demo.training import Student, train_student
+from mosaic_collect.demo.training import train_student
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.text import table
 
@@ -86,7 +87,7 @@ def run_student(
 def try_students(
     motion: str,
     checkpoint: str,
-    students: Sequence[Student],
+    students: Sequence[nn.Module],
     each: int,
     seed: int,
     device: str | None = None,
@@ -113,7 +114,7 @@ def try_students(
     return [found[i : i + 2] for i in range(0, len(found), 2)]
 
 
-def _by(student: Student) -> Any:
+def _by(student: nn.Module) -> Any:
     return lambda seen: student(seen[STUDENT])
 
 
@@ -127,7 +128,7 @@ def _record(options: CollectOptions) -> None:
           f"{result.fell} fell, and what led there is recorded, too")  # fmt: skip
 
 
-def _train(store: str, updates: int, seed: int) -> Student:
+def _train(store: str, updates: int, seed: int) -> nn.Module:
     say("2. Train a student on what it would see, to do what the expert would do.")
     with tqdm(total=updates, unit="update", desc="train", disable=None) as bar:
         return train_student(store, updates, seed, bar.update)

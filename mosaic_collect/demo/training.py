@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -14,37 +13,24 @@ SEEN, LABEL = "student_observations", "action_mean"
 _BATCH = 1024
 
 
-class Student(nn.Module):
-    """A small network behind its normaliser.
+def new_student(mean: torch.Tensor, std: torch.Tensor, num_actions: int) -> nn.Module:
+    """A small network behind its normaliser, from ``(N, student_obs_dim)`` to ``(N, num_actions)``.
 
     Args:
         mean: Of the observations, ``(student_obs_dim,)``.
         std: Of the observations.
         num_actions: Width of an action.
     """
-
-    if TYPE_CHECKING:  # TorchScript cannot read them as text
-        mean: torch.Tensor
-        scale: torch.Tensor
-
-    def __init__(self, mean: torch.Tensor, std: torch.Tensor, num_actions: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", mean)
-        self.register_buffer("scale", 1.0 / (std + 0.01))  # what hardly moves stays small
-        self.layers = nn.Sequential(
-            *(nn.Linear(len(mean), 256), nn.ELU(), nn.Linear(256, 128), nn.ELU()),
-            nn.Linear(128, num_actions),
-        )
-
-    def forward(self, seen: torch.Tensor) -> torch.Tensor:
-        """From observations ``(N, student_obs_dim)`` to actions ``(N, num_actions)``."""
-        actions: torch.Tensor = self.layers((seen - self.mean) * self.scale)
-        return actions
+    normalizer = nn.BatchNorm1d(len(mean), affine=False).eval()
+    normalizer.running_mean = mean
+    normalizer.running_var = (std + 0.01) ** 2  # what hardly moves stays small
+    layers = (nn.Linear(len(mean), 256), nn.ELU(), nn.Linear(256, 128), nn.ELU())
+    return nn.Sequential(normalizer, *layers, nn.Linear(128, num_actions))
 
 
 def train_student(
     store: str, updates: int, seed: int = 0, on_update: Callable[[], object] | None = None
-) -> Student:
+) -> nn.Module:
     """Train on all valid pairs of a store.
 
     Args:
@@ -55,7 +41,7 @@ def train_student(
     """
     torch.manual_seed(seed)
     seen, label = _pairs(store)
-    student = Student(seen.mean(0), seen.std(0), label.shape[1])
+    student = new_student(seen.mean(0), seen.std(0), label.shape[1])
     optimizer = torch.optim.Adam(student.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
     batches = _batches(len(seen))
