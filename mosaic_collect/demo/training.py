@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import torch
 from torch import nn
@@ -39,15 +40,26 @@ def train_student(
         seed: Of weights and order.
         on_update: Called after each.
     """
+    dataset = TrajectoryDataset(store)
+    valid = dataset.read("valid_mask")
+    seen, label = (torch.from_numpy(dataset.read(name)[valid]) for name in (SEEN, LABEL))
+    return train_on(seen, label, updates, seed, on_update)
+
+
+def train_on(
+    seen: torch.Tensor,
+    label: torch.Tensor,
+    updates: int,
+    seed: int = 0,
+    on_update: Callable[[], object] | None = None,
+) -> nn.Module:
+    """Train on pairs in memory, ``(M, student_obs_dim)`` and ``(M, num_actions)``."""
     torch.manual_seed(seed)
-    seen, label = _pairs(store)
     student = new_student(seen.mean(0), seen.std(0), label.shape[1])
     optimizer = torch.optim.Adam(student.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    batches = _batches(len(seen))
-    for _ in range(updates):
-        rows = next(batches)
-        loss = ((student(seen[rows]) - label[rows]) ** 2).mean()
+    for rows in islice(_batches(len(seen)), updates):
+        loss = nn.functional.mse_loss(student(seen[rows]), label[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -55,13 +67,6 @@ def train_student(
         if on_update is not None:
             on_update()
     return student.eval()
-
-
-def _pairs(store: str) -> tuple[torch.Tensor, torch.Tensor]:
-    dataset = TrajectoryDataset(store)
-    valid = dataset.read("valid_mask")
-    seen, label = (torch.from_numpy(dataset.read(n)[valid]) for n in (SEEN, LABEL))
-    return seen, label
 
 
 def _batches(pairs: int) -> Iterator[torch.Tensor]:

@@ -1,0 +1,210 @@
+"""What makes a student: the table and the plot of docs/students.md.
+
+    python scripts/student_study.py out/study     # goes on where it was; an hour on two cores
+
+The demo's expert is recorded in several ways, students are trained on each, and all of them run
+side by side in one simulation: undisturbed, with actions disturbed, and pushed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
+from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+from mosaic_collect.collection.motions import MotionQueue, find_motions
+from mosaic_collect.collection.progress import ProgressBar
+from mosaic_collect.collection.protocols import StepResult
+from mosaic_collect.collection.student import save_student
+from mosaic_collect.collection.trial import Lane, run_trial
+from mosaic_collect.demo import training
+from mosaic_collect.demo.run import TASK, assets
+from mosaic_collect.reading.dataset import TrajectoryDataset
+
+ENVS, SEEDS, EACH = 128, (0, 1), 16
+PUSH = 0.1  # m/s, standard deviation in x and y each, five times
+CONDITIONS = ("undisturbed", "0.1", "0.2", "pushed")
+#: Recordings: steps, and how.
+STORES: dict[str, tuple[int, dict[str, Any]]] = {
+    "plain": (250, {}),
+    "noise-0.1": (250, {"action_noise": 0.1}),
+    "noise-0.3": (500, {"action_noise": 0.3}),
+    "random-0.3": (250, {"action_noise": 0.3, "start": "random"}),
+    "sample": (250, {"act_by": "sample"}),
+    "dagger": (125, {"act_by": "plain", "act_share": 0.5}),
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A student: what it was trained on, for how long."""
+
+    name: str
+    parts: tuple[tuple[str, int, int], ...]  # store, its first steps, its first environments
+    updates: int = 3000
+
+    @property
+    def pairs(self) -> int:
+        return sum(steps * envs for _, steps, envs in self.parts)
+
+
+CASES = (
+    Case("mean", (("plain", 250, 32),)),
+    Case("mean", (("plain", 250, ENVS),)),
+    Case("noise up to 0.3", (("noise-0.3", 250, 32),)),
+    Case("noise up to 0.3", (("noise-0.3", 250, 64),)),
+    Case("noise up to 0.3", (("noise-0.3", 250, ENVS),)),
+    Case("noise up to 0.3", (("noise-0.3", 500, ENVS),)),
+    Case("noise up to 0.3", (("noise-0.3", 250, ENVS),), 1000),
+    Case("noise up to 0.3", (("noise-0.3", 250, ENVS),), 300),
+    Case("noise up to 0.1", (("noise-0.1", 250, ENVS),)),
+    Case("noise up to 0.3, random starts", (("random-0.3", 250, ENVS),)),
+    Case("samples", (("sample", 250, ENVS),)),
+    Case("mean, then the student in half the steps", (("plain", 125, ENVS), ("dagger", 125, ENVS))),
+)
+
+
+class PushedSimulation(MjlabSimulation):
+    """Pushes its last quarter of environments every 25 steps."""
+
+    steps = 0
+
+    def step(self, actions: torch.Tensor) -> StepResult:
+        if self.steps % 25 == 20:
+            robot = self.env.unwrapped.scene["robot"]
+            velocity = robot.data.root_link_vel_w.clone()
+            first = 3 * self.num_envs // 4
+            velocity[first:, :2] += PUSH * torch.randn(self.num_envs - first, 2)
+            robot.write_root_link_velocity_to_sim(velocity)
+        self.steps += 1
+        return super().step(actions)
+
+
+def record(folder: str, name: str, motion: str, checkpoint: str) -> None:
+    """One of ``STORES``, unless it is there."""
+    steps, how = STORES[name]
+    if how.get("act_by") == "plain":
+        student = os.path.join(folder, "plain.pt")
+        if not os.path.exists(student):
+            save_student(train(folder, Case("", (("plain", 125, ENVS),)), 0), student)
+        how = {**how, "act_by": student}
+    options = CollectOptions(
+        task=TASK,
+        motion=motion,
+        checkpoint=checkpoint,
+        output=os.path.join(folder, f"{name}.zarr"),
+        num_envs=ENVS,
+        max_steps=steps,
+        resume="auto",
+        seed=1,
+        **how,
+    )
+    with ProgressBar(steps, name) as bar:
+        run_collect(options, bar)
+
+
+def train(folder: str, case: Case, seed: int) -> nn.Module:
+    """A student of a case."""
+    pairs = [_pairs(folder, *part) for part in case.parts]
+    seen, label = (torch.cat(values) for values in zip(*pairs, strict=True))
+    return training.train_on(seen, label, case.updates, seed)
+
+
+def _pairs(folder: str, name: str, steps: int, envs: int) -> tuple[torch.Tensor, torch.Tensor]:
+    dataset = TrajectoryDataset(os.path.join(folder, f"{name}.zarr"))
+    valid = dataset.read("valid_mask", 0, steps)[:, :envs]
+    fields = (training.SEEN, training.LABEL)
+    seen, label = (torch.from_numpy(dataset.read(f, 0, steps)[:, :envs][valid]) for f in fields)
+    return seen, label
+
+
+def trial(students: list[nn.Module], motion: str, checkpoint: str, each: int) -> list[list[int]]:
+    """Of the expert and each student: how many of ``each`` reach the end in each condition."""
+    num_envs = each * len(CONDITIONS) * (1 + len(students))
+    options = MjlabOptions(task=TASK, num_envs=num_envs, seed=123)
+    simulation = PushedSimulation(options, MotionQueue(find_motions(motion)))
+    expert = simulation.policy(checkpoint)
+    acts: list[Any] = [lambda seen: expert.act(seen).mean]
+    acts += [lambda seen, s=student: s(seen["student"]) for student in students]
+    lanes = [Lane(act=act, noise=noise) for noise in (0.0, 0.1, 0.2, 0.0) for act in acts]
+    found = run_trial(simulation, lanes)
+    return [found[i :: len(acts)] for i in range(len(acts))]
+
+
+def plot(rows: list[Mapping[str, Any]], path: str) -> None:
+    """Success against pairs, noise and updates."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
+    for name in ("mean", "noise up to 0.3"):
+        chosen = [r for r in rows if r["name"] == name and r["updates"] == 3000]
+        for condition, line in (("0.1", "-"), ("pushed", ":")):
+            shares = [100 * r["reached"][condition] / r["of"] for r in chosen]
+            pairs = [r["pairs"] for r in chosen]
+            axes[0].plot(pairs, shares, line, marker="o", label=f"{name}; {condition}")
+    axes[0].set(xscale="log", xlabel="pairs", ylabel="% that reach the end")
+    axes[0].legend(fontsize=7)
+    chosen = [r for r in rows if r["name"] == "noise up to 0.3" and r["pairs"] == 32000]
+    chosen.sort(key=lambda r: r["updates"])
+    for condition in CONDITIONS:
+        shares = [100 * r["reached"][condition] / r["of"] for r in chosen]
+        axes[1].plot([r["updates"] for r in chosen], shares, marker="o", label=condition)
+    axes[1].set(xscale="log", xlabel="updates (32,000 pairs, noise up to 0.3)")
+    axes[1].legend(fontsize=7)
+    figure.tight_layout()
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    """Record, train, try, tell."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder")
+    parser.add_argument("--each", type=int, default=EACH, help="trajectories of a student")
+    args = parser.parse_args()
+    os.makedirs(args.folder, exist_ok=True)
+    with assets() as (motion, checkpoint):
+        for name in STORES:
+            record(args.folder, name, motion, checkpoint)
+        students = []
+        for case in CASES:
+            for seed in SEEDS:
+                students.append(train(args.folder, case, seed))
+                print(f"trained {case.name}: {case.pairs} pairs, {case.updates} updates")
+        expert, *found = trial(students, motion, checkpoint, args.each)
+    rows = [_row("the expert itself", 0, 0, [expert], args.each)]
+    for i, case in enumerate(CASES):
+        several = found[i * len(SEEDS) : (i + 1) * len(SEEDS)]
+        rows.append(_row(case.name, case.pairs, case.updates, several, args.each))
+    for row in rows:
+        reached = " | ".join(str(row["reached"][c]) for c in CONDITIONS)
+        print(f"| {row['name']} | {row['pairs']:,} | {row['updates']:,} | {reached} | {row['of']}")
+    with open(os.path.join(args.folder, "study.json"), "w") as file:
+        json.dump(rows, file, indent=1)
+    plot(rows, os.path.join(args.folder, "students.png"))
+
+
+def _row(name: str, pairs: int, updates: int, found: list[list[int]], each: int) -> dict[str, Any]:
+    reached = {c: sum(counts[i] for counts in found) for i, c in enumerate(CONDITIONS)}
+    return {
+        "name": name,
+        "pairs": pairs,
+        "updates": updates,
+        "of": each * len(found),
+        "reached": reached,
+        "each_student": found,
+    }
+
+
+if __name__ == "__main__":
+    main()
