@@ -40,7 +40,7 @@ def record(args: argparse.Namespace, store: str) -> None:
 
 def train(args: argparse.Namespace, store: str) -> nn.Module:
     torch.manual_seed(args.seed)
-    sampler = Sampler(store, 1024, [SEEN, LABEL], seed=args.seed, drop_last=True)
+    sampler = Sampler(store, 1024, [SEEN, LABEL], seed=args.seed)
     (mean, std), (label, _) = sampler.moments(SEEN, LABEL).values()
     normalizer = nn.BatchNorm1d(len(mean), affine=False).eval()  # part of what is saved
     normalizer.running_mean, normalizer.running_var = mean, (std + 0.01) ** 2
