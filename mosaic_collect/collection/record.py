@@ -130,8 +130,13 @@ def _disturbed(
     """The policy, acting as asked; each run and each process draws numbers of its own."""
     num_envs, device, student = simulation.num_envs, simulation.device, None
     if acting.student is not None:
-        width = _width(simulation.group_dims, STUDENT)
-        student = load_student(acting.student, num_envs, width, simulation.num_actions, device)
+        dims = simulation.group_dims
+        if STUDENT not in dims:
+            raise InputError(
+                f"act_by: expected a group {STUDENT!r} to act on, got {', '.join(dims)}"
+            )
+        width, num_actions = dims[STUDENT], simulation.num_actions
+        student = load_student(acting.student, num_envs, width, num_actions, device)
     run = len(known.state.runs) if known is not None and known.num_envs else 0
     seeds = np.random.SeedSequence([acting.seed % (1 << 32), origin.ranks[0], run])
     return Disturbed(policy, acting, student, num_envs, device, int(seeds.generate_state(1)[0]))
