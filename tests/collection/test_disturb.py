@@ -177,5 +177,7 @@ class TestStudent:
         self, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(toys.ToySimulation, "group_dims", toys.GROUPS)
-        with pytest.raises(InputError, match="act_by: expected a group 'student' .* policy, extra"):
+        with pytest.raises(
+            InputError, match=r"act_by: expected a group 'student' .* policy, extra"
+        ):
             recorded(store, acting=self.acting(tmp_path, 0.5))
