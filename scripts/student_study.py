@@ -11,8 +11,9 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -53,16 +54,21 @@ class Case:
     def pairs(self) -> int:
         return sum(steps * envs for _, steps, envs in self.parts)
 
+    @property
+    def key(self) -> str:
+        parts = "+".join("-".join(map(str, part)) for part in self.parts)
+        return f"{parts}-{self.updates}"
+
 
 CASES = (
-    Case("mean", (("plain", 250, 32),)),
     Case("mean", (("plain", 250, ENVS),)),
-    Case("noise up to 0.3", (("noise-0.3", 250, 32),)),
     Case("noise up to 0.3", (("noise-0.3", 250, ENVS),)),
-    Case("noise up to 0.3", (("noise-0.3", 500, ENVS),)),
-    Case("noise up to 0.3", (("noise-0.3", 250, ENVS),), 1000),
     Case("noise up to 0.3, random starts", (("random-0.3", 250, ENVS),)),
     Case("mean, then the student in half the steps", (("plain", 125, ENVS), ("dagger", 125, ENVS))),
+    Case("noise up to 0.3", (("noise-0.3", 250, ENVS),), 1000),
+    Case("noise up to 0.3", (("noise-0.3", 250, 32),)),
+    Case("noise up to 0.3", (("noise-0.3", 500, ENVS),)),
+    Case("mean", (("plain", 250, 32),)),
 )
 
 
@@ -107,8 +113,7 @@ def record(folder: str, name: str, motion: str, checkpoint: str) -> None:
 
 def train(folder: str, case: Case, seed: int) -> nn.Module:
     """A student of a case, unless it is there."""
-    parts = "+".join("-".join(map(str, part)) for part in case.parts)
-    path = os.path.join(folder, f"{parts}-{case.updates}-{seed}.pt")
+    path = os.path.join(folder, f"{case.key}-{seed}.pt")
     if not os.path.exists(path):
         pairs = [_pairs(folder, *part) for part in case.parts]
         seen, label = (torch.cat(values) for values in zip(*pairs, strict=True))
@@ -126,20 +131,20 @@ def _pairs(folder: str, name: str, steps: int, envs: int) -> tuple[torch.Tensor,
     return seen, label
 
 
-def trial(students: list[nn.Module], motion: str, checkpoint: str, each: int) -> list[list[int]]:
-    """Of the expert and each student: how many of ``each`` reach the end in each condition."""
-    num_envs = each * len(CONDITIONS) * (1 + len(students))
+def trial(acts: list[Any], motion: str, checkpoint: str) -> list[list[int]]:
+    """Of each who acts, None the expert: how many reach the end in each condition."""
+    num_envs = EACH * len(CONDITIONS) * len(acts)
     options = MjlabOptions(task=TASK, num_envs=num_envs, seed=123)
     simulation = PushedSimulation(options, MotionQueue(find_motions(motion)))
     expert = simulation.policy(checkpoint)
-    acts: list[Any] = [lambda seen: expert.act(seen).mean]
-    acts += [lambda seen, s=student: s(seen["student"]) for student in students]
+    acts = [act or (lambda seen: expert.act(seen).mean) for act in acts]
     lanes = [Lane(act=act, noise=noise) for noise in (0.0, 0.1, 0.2, 0.0) for act in acts]
     found = run_trial(simulation, lanes)
+    simulation.close()
     return [found[i :: len(acts)] for i in range(len(acts))]
 
 
-def plot(rows: list[Mapping[str, Any]], path: str) -> None:
+def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
     """Success against pairs, noise and updates."""
     import matplotlib as mpl
 
@@ -170,34 +175,38 @@ def main() -> None:
     """Record, train, try, tell."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder")
-    parser.add_argument("--each", type=int, default=EACH, help="trajectories of a student")
-    args = parser.parse_args()
-    os.makedirs(args.folder, exist_ok=True)
+    folder = parser.parse_args().folder
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "study.json")
+    rows: list[dict[str, Any]] = json.loads(Path(path).read_text()) if os.path.exists(path) else []
     with assets() as (motion, checkpoint):
-        for name in STORES:
-            record(args.folder, name, motion, checkpoint)
-        students = [train(args.folder, case, seed) for case in CASES for seed in SEEDS]
-        expert, *found = trial(students, motion, checkpoint, args.each)
-    rows = [_row("the expert itself", 0, 0, [expert], args.each)]
-    for i, case in enumerate(CASES):
-        several = found[i * len(SEEDS) : (i + 1) * len(SEEDS)]
-        rows.append(_row(case.name, case.pairs, case.updates, several, args.each))
+        for case in (None, *CASES):
+            key = case.key if case else "expert"
+            if key in [row["key"] for row in rows]:
+                continue
+            if case is None:
+                acts: list[Any] = [None] * len(SEEDS)
+            else:
+                for name, _, _ in case.parts:
+                    record(folder, name, motion, checkpoint)
+                students = [train(folder, case, seed) for seed in SEEDS]
+                acts = [lambda seen, s=student: s(seen["student"]) for student in students]
+            rows.append(_row(case, key, trial(acts, motion, checkpoint)))
+            Path(path).write_text(json.dumps(rows, indent=1))
     for row in rows:
         reached = " | ".join(str(row["reached"][c]) for c in CONDITIONS)
-        print(f"| {row['name']} | {row['pairs']:,} | {row['updates']:,} | {reached} | {row['of']}")
-    with open(os.path.join(args.folder, "study.json"), "w") as file:
-        json.dump(rows, file, indent=1)
-    plot(rows, os.path.join(args.folder, "students.png"))
+        print(f"| {row['name']} | {row['pairs']:,} | {row['updates']:,} | {reached} |")
+    plot(rows, os.path.join(folder, "students.png"))
 
 
-def _row(name: str, pairs: int, updates: int, found: list[list[int]], each: int) -> dict[str, Any]:
-    reached = {c: sum(counts[i] for counts in found) for i, c in enumerate(CONDITIONS)}
+def _row(case: Case | None, key: str, found: list[list[int]]) -> dict[str, Any]:
     return {
-        "name": name,
-        "pairs": pairs,
-        "updates": updates,
-        "of": each * len(found),
-        "reached": reached,
+        "key": key,
+        "name": case.name if case else "the expert itself",
+        "pairs": case.pairs if case else 0,
+        "updates": case.updates if case else 0,
+        "of": EACH * len(found),
+        "reached": {c: sum(counts[i] for counts in found) for i, c in enumerate(CONDITIONS)},
         "each_student": found,
     }
 
