@@ -118,6 +118,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             "student_history": args.student_obs_history,
             "student_noise": not args.disable_student_noise,
         },
+        acting=plan.acting.told(),
         limits={"steps_per_env": args.steps_per_env},
         ranks=(plan.motions.rank, plan.motions.world),
         notes={
@@ -131,18 +132,16 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
     with played_folder(
         args.motion, plan.found, steps, allow_fps=args.allow_fps, resample=args.resample
     ) as (folder, motions):
-        prepare_motion_cfg(env_cfg.commands.motion, folder, motions)
+        prepare_motion_cfg(env_cfg.commands.motion, folder, plan.acting.start, motions)
         env = RslRlVecEnvWrapper(
             gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
             clip_actions=getattr(agent_cfg, "clip_actions", None),
         )
     try:
+        device, by_mean = env.unwrapped.device, plan.acting.by_mean
+        trust = args.trust_checkpoint
         policy = load_policy(
-            env,
-            agent_cfg,
-            teacher,
-            env.unwrapped.device,
-            trust_checkpoint=args.trust_checkpoint,
+            env, agent_cfg, teacher, device, deterministic=by_mean, trust_checkpoint=trust
         )
         with ProgressBar(plan.motions.max_steps, f"{plan.num_motions} motions") as bar:
             queue = collect_motions(
@@ -153,6 +152,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
                 origin,
                 resume=args.resume,
                 on_step=bar,
+                acting=plan.acting,
                 motions=motions,
                 stop_on_nonfinite=args.stop_on_nonfinite,
                 buffer_mb=args.buffer_mb,

@@ -6,7 +6,9 @@ import argparse
 import sys
 from dataclasses import fields
 
+from mosaic_collect.collection.acting import STARTS, Acting
 from mosaic_collect.collection.progress import ProgressBar
+from mosaic_collect.commands.options import add_options
 from mosaic_collect.commands.shared import add_resume, interrupted_text, number_or_auto
 from mosaic_collect.errors import MissingDependencyError
 from mosaic_collect.recording.encoding.process import ENCODE_IN
@@ -38,13 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-fps", action="store_true", help="play those frame by frame, at another speed")
     add("--num-envs", type=int, help="environments; default 64, or the store's")
     add("--passes", type=int, help="trajectories of each motion; default: go round to --max-steps")
+    add_options(parser, Acting, but=("seed",), act_by={"metavar": "WHO"}, start={"choices": STARTS})
     add_resume(parser, "the store")
     add(
         "--allow-changed",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="on resume, what may differ: task, checkpoint, motions, observations",
+        help="on resume, what may differ: task, checkpoint, motions, observations, acting",
     )
     add("--stop-on-nonfinite", action="store_true", help="end with the first NaN or infinity")
     add("--device", help="cpu or cuda:0; default: CUDA if there is one")

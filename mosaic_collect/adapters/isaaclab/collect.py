@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
 from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
+from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import Motion, MotionQueue
 from mosaic_collect.collection.origin import Origin, refuse_changes
 from mosaic_collect.collection.rates import played
@@ -85,9 +86,10 @@ def collect_motions(
     on_step: Watch | None = None,
     motions: Sequence[Motion] = (),
     stop_on_nonfinite: bool = False,
+    acting: Acting = AS_TRAINED,
     **writer_options: Any,
 ) -> MotionQueue:
-    """Record each motion once, from its first frame; commits and completes the store.
+    """Record each motion once, from where the command starts it; commits and completes the store.
 
     Args:
         env: The rsl_rl wrapper.
@@ -100,6 +102,7 @@ def collect_motions(
         on_step: Called with the writer after each step.
         motions: As ``played_folder`` gave them, if the command was given its folder.
         stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
+        acting: Whose actions are executed, and how disturbed.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
     Returns:
@@ -129,6 +132,7 @@ def collect_motions(
         options.max_steps or sys.maxsize,
         known,
         on_step,
+        acting,
         stop_on_nonfinite=stop_on_nonfinite,
         **writer_options,
     )

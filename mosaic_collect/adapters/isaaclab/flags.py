@@ -11,9 +11,11 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mosaic_collect.adapters.isaaclab.acting import acting_of, acting_problems, add_acting
 from mosaic_collect.adapters.isaaclab.checkpoint import checkpoint_problems
 from mosaic_collect.adapters.isaaclab.collect import MotionOptions
 from mosaic_collect.checks import local_path
+from mosaic_collect.collection.acting import Acting
 from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.options import AUTO
@@ -95,6 +97,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add("--allow_fps", action="store_true", help="play those frame by frame, at another speed")
     add("--stop_on_nonfinite", action="store_true", help="end with the first NaN or infinity")
     add("--seed", type=int, help="of the environments")
+    add_acting(parser.add_argument_group("acting"))
     add("--tasks_module", default="whole_body_tracking.tasks", help="imported for its tasks")
     group = parser.add_argument_group("rsl_rl")
     group.add_argument("--experiment_name", help="folder of logs/rsl_rl to find a checkpoint in")
@@ -141,6 +144,7 @@ class Plan:
         found: All motions, twins once.
         num_motions: Those of them that it shall go through.
         motions: Which of them, and how much of each.
+        acting: Who acts, and from where.
     """
 
     store: str
@@ -149,6 +153,7 @@ class Plan:
     found: list[Motion]
     num_motions: int
     motions: MotionOptions
+    acting: Acting
 
     @classmethod
     def of(cls, args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
@@ -195,7 +200,7 @@ class Plan:
             raise InputError(f"exclude_falls: {store} does not know which ends were falls")
         num_envs = known.num_envs if known else 0
         num_envs = num_envs or min(args.num_envs, len(chosen))
-        return cls(store, npy, num_envs, found, len(chosen), motions)
+        return cls(store, npy, num_envs, found, len(chosen), motions, acting_of(args))
 
 
 def _problems(args: argparse.Namespace, world: int) -> list[str]:
@@ -214,7 +219,7 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
         problems.append("exclude_falls: expected only with an output_path ending in .npy")
     if args.exclude_falls and args.layout == GRID:
         problems.append("exclude_falls: a grid holds every pair; use --layout compact")
-    return problems + checkpoint_problems(args)
+    return problems + checkpoint_problems(args) + acting_problems(args)
 
 
 def _share(count: int | None, rank: int, world: int) -> int | None:

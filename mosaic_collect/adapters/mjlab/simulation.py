@@ -30,6 +30,7 @@ from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.rates import played
 from mosaic_collect.collection.robot import check_robot
@@ -55,6 +56,7 @@ class MjlabOptions:
         student_noise: Whether the student's observation is noisy.
         allow_fps: Play motions of another rate than the task's steps frame by frame.
         resample: Make frames of them at the task's steps instead.
+        start: Of trajectories of motions: their ``first`` frame, or a ``random`` one of each.
     """
 
     task: str
@@ -66,6 +68,7 @@ class MjlabOptions:
     student_noise: bool = True
     allow_fps: bool = False
     resample: bool = False
+    start: str = FIRST
 
 
 class MjlabSimulation(ManagedSimulation):
@@ -107,18 +110,18 @@ class MjlabSimulation(ManagedSimulation):
             return EveryEpisode(self.num_envs, self.device)
         return QueuedMotionTracker(self.command)
 
-    def policy(self, checkpoint: str | Checkpoint, trust_checkpoint: bool = False) -> Actor:
-        """The checkpoint's actor, acting by its mean; arguments as ``load_policy``'s.
+    def policy(
+        self, checkpoint: str | Checkpoint, by_mean: bool = True, trust_checkpoint: bool = False
+    ) -> Actor:
+        """The checkpoint's actor, acting by its mean or else by samples.
+
+        The other arguments are ``load_policy``'s.
 
         Raises:
             InputError: The checkpoint is not of this task's policy.
         """
         return load_policy(
-            self.env,
-            self.runner_cfg,
-            checkpoint,
-            self.device,
-            MjlabOnPolicyRunner,
+            *(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner, by_mean),
             trust_checkpoint=trust_checkpoint,
         )
 
@@ -143,7 +146,7 @@ def _env_cfg(options: MjlabOptions, queue: MotionQueue | None, folder: str) -> A
         raise InputError(f"motion: {options.task} {words}")
     if queue is not None:
         _play(cfg, queue, options, folder)
-        _set_motion(cfg, queue)
+        _set_motion(cfg, queue, options.start)
     cfg.observations["actor"].enable_corruption = options.teacher_noise
     if options.student_history:
         if STUDENT in cfg.observations:
@@ -163,9 +166,9 @@ def _play(cfg: Any, queue: MotionQueue, options: MjlabOptions, folder: str) -> N
     queue.take(played(queue.present, steps, allow_fps=options.allow_fps, into=into))
 
 
-def _set_motion(cfg: Any, queue: MotionQueue) -> None:
+def _set_motion(cfg: Any, queue: MotionQueue, start: str) -> None:
     # A copy: the wrapper resets once when it is made, and what that draws is not recorded.
-    cfg.commands[MOTION] = queued_cfg(cfg.commands[MOTION], queue.copy())
+    cfg.commands[MOTION] = queued_cfg(cfg.commands[MOTION], queue.copy(), start)
     # Computed before the command advances, so the environment is still on the last frame.
     cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
 

@@ -74,7 +74,8 @@ class TestLibrary:
         joints = np.zeros((4, 3), np.float32)
         rewrite(motions / "motion_1.npz", joint_pos=joints, joint_vel=joints)
         cfg = task_cfg(2)
-        prepare_motion_cfg(cfg.commands.motion, str(motions), find_motions(str(motions)))
+        found = find_motions(str(motions))
+        prepare_motion_cfg(cfg.commands.motion, str(motions), motions=found)
         prepare_env_cfg(cfg, 2)
         with pytest.raises(InputError, match=r"motion_1\.npz: .* robot's 2 joints, got 3"):
             make(cfg)
