@@ -58,6 +58,11 @@ def is_whole(value: Any, least: int, most: int | None = None) -> bool:
     return least <= number and (most is None or number <= most)
 
 
+def pythons(value: Any) -> Any:
+    """A number of NumPy's as Python's; others as they are."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def is_tensor(value: Any) -> bool:
     """Whether ``value`` is a torch tensor: only if its caller has imported torch can it be one."""
     torch = sys.modules.get("torch")

@@ -22,7 +22,7 @@ from isaaclab.app import AppLauncher
 
 from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
 from mosaic_collect.adapters.isaaclab.flags import Plan, add_arguments, optional
-from mosaic_collect.commands.options import flags_of, in_flags
+from mosaic_collect.commands.options import in_flags
 from mosaic_collect.errors import InputError, MosaicCollectError
 from mosaic_collect.text import any_text
 
@@ -39,7 +39,12 @@ def parse() -> tuple[argparse.Namespace, list[str], Plan]:
     try:
         return args, hydra, Plan.of(args, os.environ)
     except MosaicCollectError as error:
-        parser.error(in_flags(str(error), args, flags_of(parser)))
+        parser.error(in_our_words(error, args))
+
+
+def in_our_words(error: Exception, args: argparse.Namespace) -> str:
+    """The library's message with this script's flags, whose names are as in MOSAIC's."""
+    return in_flags(str(error), args, {name: f"--{name}" for name in vars(args)})
 
 
 def checkpoint_of(args: argparse.Namespace, agent_cfg: Any) -> str:
@@ -210,6 +215,10 @@ if __name__ == "__main__":
     code = 0
     try:
         run(arguments, left, what, app)
+    except MosaicCollectError as error:
+        traceback.print_exc()
+        print(in_our_words(error, arguments), file=sys.stderr)
+        code = 1
     except BaseException:  # noqa: BLE001  told, and then an exit code
         # Closing the app may end the process at once, with nobody told why.
         traceback.print_exc()

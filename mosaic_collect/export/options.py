@@ -7,9 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from mosaic_collect.checks import is_whole
+from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.npyfile.provenance import OURS
@@ -57,7 +55,7 @@ class Options:
         if self.max_pairs is not None:
             self._set("max_pairs", operator.index(self.max_pairs))
         if self.metadata is not None:
-            self._set("metadata", {key: _pythons(value) for key, value in self.metadata.items()})
+            self._set("metadata", {key: pythons(value) for key, value in self.metadata.items()})
 
     def told(self) -> dict[str, Any]:
         """As a file tells them, so that ``Options(**told)`` are the same."""
@@ -98,11 +96,6 @@ def _names(fields: Any) -> tuple[Any, ...]:
     return (fields,) if single else tuple(fields)
 
 
-def _pythons(value: Any) -> Any:
-    """NumPy's numbers as Python's, which a file can hold."""
-    return value.item() if isinstance(value, np.generic) else value
-
-
 def _metadata_problems(metadata: Any) -> Iterator[str]:
     """Flat, so that what a file tells of its options cannot stand for more than its bytes."""
     if metadata is None:
@@ -113,6 +106,6 @@ def _metadata_problems(metadata: Any) -> Iterator[str]:
     if OURS in metadata:
         yield f"metadata: {OURS} is what the export says of itself"
     plain = (str, int, float, type(None))
-    wrong = [key for key, value in metadata.items() if not isinstance(_pythons(value), plain)]
+    wrong = [key for key, value in metadata.items() if not isinstance(pythons(value), plain)]
     if wrong:
         yield f"metadata: expected texts and numbers, got others for {shown(wrong)}"

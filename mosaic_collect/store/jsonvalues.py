@@ -8,8 +8,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from mosaic_collect.checks import pythons
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.parsing import MAX_DOCUMENT_NBYTES, MAX_VALUES
 from mosaic_collect.text import shown
@@ -65,8 +64,7 @@ def _plain(value: Any, place: str, nonfinite_as_text: bool) -> Any:
         return {_key(k, place): _plain(v, f"{before}{k}", nonfinite_as_text) for k, v in each}
     if isinstance(value, (list, tuple)):
         return [_plain(v, f"{place}[{at}]", nonfinite_as_text) for at, v in enumerate(value)]
-    if isinstance(value, np.generic):
-        value = value.item()
+    value = pythons(value)
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, float) and not math.isfinite(value):
@@ -81,7 +79,7 @@ def _plain(value: Any, place: str, nonfinite_as_text: bool) -> Any:
 
 def _key(key: Any, place: str) -> Any:
     """Numbers as keys become texts in JSON."""
-    key = key.item() if isinstance(key, np.generic) else key
+    key = pythons(key)
     if key is None or isinstance(key, (str, int, float)):
         return key
     where = shown(place) or "the top"

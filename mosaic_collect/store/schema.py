@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.checks import is_whole
+from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
 
 VALID_MASK = "valid_mask"
@@ -63,9 +63,8 @@ class Field:
     def __post_init__(self) -> None:
         if self.dim is not None and is_whole(self.dim, 1):  # JSON takes no NumPy's
             object.__setattr__(self, "dim", operator.index(self.dim))
-        default: Any = self.default
-        if isinstance(default, np.number):
-            object.__setattr__(self, "default", default.item())
+        if not isinstance(self.default, np.bool_):
+            object.__setattr__(self, "default", pythons(self.default))
 
     @property
     def row_shape(self) -> tuple[int, ...]:

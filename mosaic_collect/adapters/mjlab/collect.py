@@ -158,7 +158,7 @@ def _queue(options: CollectOptions, told: Mapping[str, Any]) -> MotionQueue | No
     if gone and "motions" not in options.allow_changed:
         raise StoreMismatchError(
             f"{options.output} was collected from {len(gone)} motions that are gone or changed, "
-            f"{gone[0]} first; allow 'motions' to go on without them"
+            f"{gone[0]} first; allow_changed='motions' goes on without them"
         )
     return MotionQueue(motions, options.passes, told)
 

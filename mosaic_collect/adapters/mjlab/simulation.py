@@ -30,6 +30,7 @@ from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.checks import pythons
 from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.rates import played
@@ -69,6 +70,10 @@ class MjlabOptions:
     allow_fps: bool = False
     resample: bool = False
     start: str = FIRST
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # random.seed, for one, takes no NumPy's
+            object.__setattr__(self, field.name, pythons(getattr(self, field.name)))
 
 
 class MjlabSimulation(ManagedSimulation):

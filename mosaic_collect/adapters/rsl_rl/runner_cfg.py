@@ -78,7 +78,10 @@ def read_runner_cfg(path: str | os.PathLike[str]) -> dict[str, Any]:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"runner_cfg {path}: cannot be read: {error}") from error
-    config = _yaml(path, text) if path.lower().endswith(_YAML) else _json(path, text)
+    try:
+        config = _yaml(path, text) if path.lower().endswith(_YAML) else _json(path, text)
+    except RecursionError as error:
+        raise InputError(f"runner_cfg {path}: nested too deeply") from error
     if not isinstance(config, dict):
         raise InputError(f"runner_cfg {path}: expected a mapping, got {type(config).__name__}")
     return config
