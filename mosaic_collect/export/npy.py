@@ -56,8 +56,8 @@ def export_npy(
             each.
         skip_damaged: Leave out pairs whose bytes are damaged, instead of refusing.
         allow_different: What several stores may say otherwise of their origin, of ``simulator``,
-            ``task``, ``groups`` (columns of ``observations``, in their order) and ``observations``
-            (their settings). What differs is told in the report's notes.
+            ``task``, ``groups`` and ``terms`` (columns of observations, in their order) and
+            ``observations`` (their settings). What differs is told in the report's notes.
         progress: Told the bytes of arrays written since the last call.
 
     Raises:

@@ -13,8 +13,8 @@ from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.text import shown
 
 #: What decides what columns mean, by its name in the metadata.
-ALIKE = ("simulator", "task", "groups", "observations")
-_GROUPS, _OBSERVATIONS, _CHECKPOINT = "groups", "observations", "checkpoint"
+ALIKE = ("simulator", "task", "groups", "terms", "observations")
+_GROUPS, _TERMS, _OBSERVATIONS, _CHECKPOINT = "groups", "terms", "observations", "checkpoint"
 #: Stores' metadata by their paths.
 Told: TypeAlias = Mapping[str, Mapping[str, Any]]
 
@@ -24,7 +24,7 @@ def check_alike(stores: Told, fields: Collection[str], allowed: Collection[str] 
 
     Args:
         stores: What they say.
-        fields: Names of those that are taken: ``groups`` are the columns of ``observations``.
+        fields: Names of those that are taken; of others' columns nothing is asked.
         allowed: Of ``ALIKE``, what may differ.
 
     Raises:
@@ -32,8 +32,8 @@ def check_alike(stores: Told, fields: Collection[str], allowed: Collection[str] 
     """
     found = [
         f"{words}, unless allow_different='{name}'"
-        for name, words in _differences(stores)
-        if name not in allowed and (name != _GROUPS or _OBSERVATIONS in fields)
+        for name, words in _differences({path: _of(told, fields) for path, told in stores.items()})
+        if name not in allowed
     ]
     if found:
         raise StoreMismatchError(
@@ -53,6 +53,15 @@ def alike_notes(stores: Told) -> Iterator[str]:
     checkpoints = {path: _hash(told) for path, told in stores.items() if _hash(told) is not None}
     if len({*checkpoints.values()}) > 1:
         yield f"the stores are of {len({*checkpoints.values()})} checkpoints"
+
+
+def _of(told: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    """What is told of these fields: ``groups`` are the columns of ``observations``."""
+    terms = told.get(_TERMS)
+    if isinstance(terms, Mapping):
+        terms = {field: of for field, of in terms.items() if field in fields}
+    groups = told.get(_GROUPS) if _OBSERVATIONS in fields else None
+    return {**told, _GROUPS: groups, _TERMS: terms}
 
 
 def _differences(stores: Told) -> Iterator[tuple[str, str]]:

@@ -20,6 +20,10 @@ TOLD: dict[str, Any] = {
     "task": "Track",
     "groups": {"proprio": 1, "command": 2},
     "observations": {"teacher_noise": True, "student_history": 5, "student_noise": True},
+    "terms": {
+        "observations": [{"name": "gyro", "dim": 1}, {"name": "command", "dim": 2}],
+        "student_observations": [{"name": "gyro", "dim": 4}],
+    },
     "checkpoint": {"path": "m.pt", "sha256": "ab"},
 }
 SCHEMA = Schema.mosaic(obs_dim=3, action_dim=2, student_obs_dim=4)
@@ -30,6 +34,10 @@ OTHERS: dict[str, tuple[Any, str]] = {
     "groups": (
         {"command": 2, "proprio": 1},
         "says proprio: 1, command: 2, .* says command: 2, proprio: 1",
+    ),
+    "terms": (
+        {**TOLD["terms"], "observations": TOLD["terms"]["observations"][::-1]},
+        r"says observations: .*gyro.*command.*, .* says observations: .*command.*gyro.*",
     ),
     "observations": (
         {**TOLD["observations"], "student_history": 3},
@@ -80,14 +88,16 @@ def test_all_that_differs_is_told_at_once(make: Make, npy: str) -> None:
     with pytest.raises(StoreMismatchError) as told:
         export_npy(stores, npy)
     assert all(f"allow_different='{name}'" in str(told.value) for name in OTHERS)
-    assert len(export_npy(stores, npy, allow_different=tuple(OTHERS)).notes) == 5
+    assert len(export_npy(stores, npy, allow_different=tuple(OTHERS)).notes) == 6
 
 
 def test_groups_say_nothing_of_a_file_without_their_columns(make: Make, npy: str) -> None:
-    stores = [make("a"), make("b", groups=OTHERS["groups"][0])]
+    others = {name: OTHERS[name][0] for name in ("groups", "terms")}
+    stores = [make("a"), make("b", **others)]
     fields = ["student_observations", "actions", "action_mean", "action_sigma"]
-    (note,) = export_npy(stores, npy, fields=fields).notes
-    assert note.startswith("the stores differ in groups")
+    groups, terms = export_npy(stores, npy, fields=fields).notes
+    assert groups.startswith("the stores differ in groups")
+    assert terms.startswith("the stores differ in terms")
 
 
 def test_another_checkpoint_is_noted(make: Make, npy: str) -> None:

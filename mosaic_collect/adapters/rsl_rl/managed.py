@@ -6,6 +6,7 @@ import torch
 
 from mosaic_collect.adapters.rsl_rl.reference import disagreement
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.collection.observation_terms import Term, group_terms
 
 #: What the command is called that says which motion to follow.
 MOTION = "motion"
@@ -32,3 +33,12 @@ class ManagedSimulation(VecEnvSimulation):
         manager = self.env.unwrapped.termination_manager
         counts = {n: int((manager.get_term(n) & failed).sum()) for n in manager.active_terms}
         return {name: count for name, count in counts.items() if count}
+
+    @property
+    def group_terms(self) -> dict[str, list[Term]]:
+        """The terms of those flat groups that they fill, in the order of columns."""
+        manager, dims = self.env.unwrapped.observation_manager, self.group_dims
+        if not hasattr(manager, "active_terms"):
+            return {}
+        found = {name: group_terms(manager, name) for name in dims if name in manager.active_terms}
+        return {n: t for n, t in found.items() if sum(term.width for term in t) == dims[n]}
