@@ -104,8 +104,8 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
     from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
     from mosaic_collect.collection.origin import Origin, file_identity
     from mosaic_collect.collection.progress import ProgressBar
+    from mosaic_collect.collection.rates import played_folder, rate_notes
 
-    prepare_motion_cfg(env_cfg.commands.motion, args.motion)
     prepare_env_cfg(env_cfg, plan.num_envs, terminations=not args.disable_terminations)
     group = student_group(args, env_cfg)
     if group is not None:
@@ -123,6 +123,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             "student_history": args.student_obs_history,
             "student_noise": not args.disable_student_noise,
         },
+        acting=plan.acting.told(),
         limits={"steps_per_env": args.steps_per_env},
         ranks=(plan.motions.rank, plan.motions.world),
         notes={
@@ -132,17 +133,20 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
         },
     )
     teacher = Checkpoint.read(checkpoint, args.trust_checkpoint)
-    env = RslRlVecEnvWrapper(
-        gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
-        clip_actions=getattr(agent_cfg, "clip_actions", None),
-    )
+    steps = 1.0 / (env_cfg.sim.dt * env_cfg.decimation)  # a second
+    with played_folder(
+        args.motion, plan.found, steps, allow_fps=args.allow_fps, resample=args.resample
+    ) as (folder, motions):
+        prepare_motion_cfg(env_cfg.commands.motion, folder, plan.acting.start, motions)
+        env = RslRlVecEnvWrapper(
+            gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
+            clip_actions=getattr(agent_cfg, "clip_actions", None),
+        )
     try:
+        device, by_mean = env.unwrapped.device, plan.acting.by_mean
+        trust = args.trust_checkpoint
         policy = load_policy(
-            env,
-            agent_cfg,
-            teacher,
-            env.unwrapped.device,
-            trust_checkpoint=args.trust_checkpoint,
+            env, agent_cfg, teacher, device, deterministic=by_mean, trust_checkpoint=trust
         )
         with ProgressBar(plan.motions.max_steps, f"{plan.num_motions} motions") as bar:
             queue = collect_motions(
@@ -153,11 +157,16 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
                 origin,
                 resume=args.resume,
                 on_step=bar,
+                acting=plan.acting,
+                motions=motions,
+                stop_on_nonfinite=args.stop_on_nonfinite,
                 buffer_mb=args.buffer_mb,
             )
     finally:
         env.close()
     print(f"{plan.store}: {queue.completed} trajectories to their end, {queue.fell} fell before")
+    for note in rate_notes(queue.present):
+        print(f"  {note}")
     export(plan, args.layout, args.exclude_falls)
 
 

@@ -71,6 +71,26 @@ def expected(steps: range | list[int], num_envs: int, schema: Schema = SMALL) ->
     }
 
 
+def motion_arrays(
+    joint_pos: np.ndarray, bodies: int = 2, fps: float | None = 50.0
+) -> dict[str, np.ndarray]:
+    """A motion file's arrays: joints ``(T, J)`` as they are given, bodies one above the other."""
+    joint_pos = np.asarray(joint_pos, np.float32)
+    pos = np.zeros((len(joint_pos), bodies, 3), np.float32)
+    pos[..., 2] = np.arange(bodies)
+    quat = np.zeros((len(joint_pos), bodies, 4), np.float32)
+    quat[..., 0] = 1.0
+    arrays = {
+        "joint_pos": joint_pos,
+        "joint_vel": np.diff(joint_pos, axis=0, prepend=joint_pos[:1]) * np.float32(fps or 1.0),
+        "body_pos_w": pos,
+        "body_quat_w": quat,
+        "body_lin_vel_w": np.zeros_like(pos),
+        "body_ang_vel_w": np.zeros_like(pos),
+    }
+    return arrays if fps is None else {**arrays, "fps": np.array([fps])}
+
+
 def encoded_chunk(codec: ChunkCodec, values: np.ndarray) -> tuple[list[Any], bytes]:
     """A chunk's buffers and checksum."""
     payload = codec.compress(values)

@@ -33,7 +33,7 @@ ROOMS = (
 )
 #: Who may import torch at import time: all of these rooms, and these modules of others.
 TORCH_ROOMS = ("collection", "adapters/rsl_rl", "adapters/isaaclab", "adapters/mjlab", "mosaic")
-TORCH = ("recording.ring.cuda", "replay.check", "replay.policy")
+TORCH = ("recording.ring.cuda", "replay.check", "replay.policy", "demo.training", "demo.student")
 #: Who may import what else at import time, beyond the standard library and ``DEPENDENCIES``.
 SIMULATORS = {"mjlab", "mujoco", "warp", "isaaclab", "isaaclab_rl", "rsl_rl", "tensordict"}
 WITH_SIMULATORS = ("adapters.mjlab", "adapters.isaaclab", "demo.motion")

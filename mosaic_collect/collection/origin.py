@@ -36,6 +36,7 @@ class Origin:
         runner_cfg: The training config, of which the replay check builds the policy again.
         observations: How teacher and student see: noise, history, the student's task.
         limits: How much is recorded of each motion, by further names.
+        acting: ``Acting.told``: who acts, how disturbed, and from where; empty: as trained.
         ranks: This process's number, and how many share the motions.
         notes: Whatever else is to be told, by further names; may differ on resume.
     """
@@ -46,6 +47,7 @@ class Origin:
     runner_cfg: Mapping[str, Any]
     observations: Mapping[str, Any]
     limits: Mapping[str, Any] = field(default_factory=dict)
+    acting: Mapping[str, Any] = field(default_factory=dict)
     ranks: tuple[int, int] = (0, 1)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -54,6 +56,7 @@ class Origin:
         return {
             **self.notes,
             **self._kept(),
+            **({"acting": dict(self.acting)} if self.acting else {}),
             "checkpoint": dict(self.checkpoint),
             "runner_cfg": dict(self.runner_cfg),
         }
@@ -65,10 +68,10 @@ class Origin:
             told: The store's metadata, of today's form or an older one.
             allowed: Names that may differ.
         """
-        before, now = todays_form(told), {**self._kept(), "checkpoint": self.checkpoint["sha256"]}
-        file = before.get("checkpoint")
-        before["checkpoint"] = file.get("sha256") if isinstance(file, Mapping) else file
-        before.setdefault("ranks", now["ranks"])  # older stores do not tell
+        now = {**self._kept(), "acting": self.acting, "checkpoint": self.checkpoint}
+        older = {"ranks": now["ranks"], "acting": {}}  # what they do not tell
+        before = {**older, **todays_form(told)}
+        before, now = _by_content(before), _by_content(now)
         return [
             f"{name}: expected {before.get(name)!r}, got {value!r}"
             for name, value in now.items()
@@ -84,6 +87,15 @@ class Origin:
             "ranks": list(self.ranks),
             **self.limits,
         }
+
+
+def _by_content(entry: Any) -> Any:
+    """The same, with a hash in the place of each ``file_identity``."""
+    if not isinstance(entry, Mapping):
+        return entry
+    if set(entry) == {"path", "sha256"}:
+        return entry["sha256"]
+    return {name: _by_content(value) for name, value in entry.items()}
 
 
 def todays_form(told: Mapping[str, Any]) -> dict[str, Any]:

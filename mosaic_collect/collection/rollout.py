@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.protocols import Observations, Policy, PolicyOutput, Simulation
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -48,6 +49,7 @@ def collect(
     tracker: EpisodeTracker,
     max_steps: int,
     on_step: Callable[[], object] | None = None,
+    health: Health | None = None,
 ) -> None:
     """Record until the store has ``max_steps`` steps or every environment idles.
 
@@ -60,14 +62,21 @@ def collect(
         tracker: Of the environments' motions.
         max_steps: Of the store in all, those of earlier runs included.
         on_step: Called after each step.
+        health: Says what is wrong with what is recorded; None: of its defaults.
+
+    Raises:
+        InputError: Of ``health``.
     """
+    health = health or Health()
     observations = simulation.reset()
+    health.begin(tracker.active())
     while writer.num_steps < max_steps:
         active = tracker.active()
         if not bool(active.any()):
             break
         output = policy.act(observations)
         fields = {**rows(observations, output), **tracker.describe()}
+        health.look(fields, active)
         writer.add_step(**fields, valid_mask=active)
         # Kept apart from what the step changes in place.
         before = active.clone()
@@ -77,6 +86,7 @@ def collect(
         failed = ended & ~result.time_outs if writer.schema.has_ends else None
         writer.end_trajectories(ended, failed)
         writer.update_metadata(**tracker.settle(result))
+        health.after(writer.num_steps - 1, before, result.dones, result.time_outs)
         observations = result.observations
         if on_step is not None:
             on_step()

@@ -14,6 +14,7 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.options import LAYOUTS
 from mosaic_collect.export.target import check_target
+from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.text import size_of
 
 NAME = "export"
@@ -41,6 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         layout={"choices": LAYOUTS},
         fields={"metavar": "FIELD"},
         max_pairs={"metavar": "K"},
+        allow_different={"metavar": "NAME", "choices": ALIKE},
     )
     add_json(parser)
 

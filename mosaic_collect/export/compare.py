@@ -17,6 +17,7 @@ from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.union import exported
 from mosaic_collect.reading.verify import VerifyReport
@@ -69,7 +70,7 @@ def _options(file: NpyFile) -> Options:
     if not isinstance(asked, dict):
         raise CorruptExportError(f"{file.path}: does not say how it was exported from which store")
     # The layout found, not the one asked for: auto might decide otherwise now.
-    found = {"layout": ours.get("layout"), "allow_incomplete": True}
+    found = {"layout": ours.get("layout"), "allow_incomplete": True, "allow_different": ALIKE}
     try:
         return Options(**{**asked, **found})
     except (TypeError, InputError) as error:

@@ -19,6 +19,7 @@ from mosaic_collect.export.about import about
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
+from mosaic_collect.reading.alike import check_alike
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.merging import check_distinct, check_grid, check_mergeable
 from mosaic_collect.reading.selection import Left, Rules, every_pair, select
@@ -57,7 +58,10 @@ def decide(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPla
     """``plan_export`` of snapshots that are there already."""
     for dataset in datasets:
         _check_store(dataset, options)
-    check_mergeable(datasets, _compared(datasets, options))
+    names = _compared(datasets, options)
+    check_mergeable(datasets, names)
+    told = {d.path: d.state.metadata for d in datasets}
+    check_alike(told, names, options.allow_different)
     if options.layout == GRID:
         check_grid(datasets)
     # Damage is gone around chunk by chunk.

@@ -25,6 +25,7 @@ def export_npy(
     exclude_truncated: bool = False,
     exclude_failed: bool = False,
     skip_damaged: bool = False,
+    allow_different: Sequence[str] = (),
     progress: Callable[[int], object] | None = None,
 ) -> ExportReport:
     """Write a store's pairs as one ``.npy`` file, in bounded memory.
@@ -54,13 +55,17 @@ def export_npy(
             on. They are found in a pass of its own over ``trajectory_end``; takes 8 bytes of memory
             each.
         skip_damaged: Leave out pairs whose bytes are damaged, instead of refusing.
+        allow_different: What several stores may say otherwise of their origin, of ``simulator``,
+            ``task``, ``groups`` and ``terms`` (columns of observations, in their order) and
+            ``observations`` (their settings). What differs is told in the report's notes.
         progress: Told the bytes of arrays written since the last call.
 
     Raises:
         InputError: A bad argument or target, or ``exclude_failed`` of a store that does not say how
             its trajectories ended.
         StoreNotFoundError, NewerFormatError, CorruptStoreError: Of a store.
-        StoreMismatchError: The stores' fields differ, or a grid's numbers of environments.
+        StoreMismatchError: The stores' fields differ, or a grid's numbers of environments; or
+            their origins, and that is not allowed.
         IncompleteStoreError: Still collecting.
         ExportError: No pair is left to export; NonFiniteError: NaN in a grid.
         SpaceError: Not enough disk; WriteError: The file cannot be written.
@@ -77,5 +82,6 @@ def export_npy(
         exclude_truncated=exclude_truncated,
         exclude_failed=exclude_failed,
         skip_damaged=skip_damaged,
+        allow_different=allow_different,
     )
     return plan_export(paths, options).write(target, progress)

@@ -11,6 +11,7 @@ from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.npyfile.provenance import OURS
+from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.text import shown
 
 #: Grid if every pair is valid and finite, else compact.
@@ -40,11 +41,13 @@ class Options:
     exclude_truncated: bool = False
     exclude_failed: bool = False
     skip_damaged: bool = False
+    allow_different: Sequence[str] = ()
     metadata: Mapping[str, str | int | float | bool | None] | None = None
 
     def __post_init__(self) -> None:
         if self.fields is not None:
             self._set("fields", _names(self.fields))
+        self._set("allow_different", _names(self.allow_different))
         problems = list(_problems(self))
         if problems:
             raise InputError("; ".join(problems))
@@ -59,6 +62,7 @@ class Options:
         told = dict(vars(self))
         metadata = told.pop("metadata")
         told["fields"] = None if self.fields is None else list(self.fields)
+        told["allow_different"] = list(self.allow_different)
         return told if metadata is None else {**told, "metadata": dict(metadata)}
 
     def _set(self, name: str, value: Any) -> None:
@@ -77,6 +81,9 @@ def _problems(options: Options) -> Iterator[str]:
     for name in _FLAGS:
         if not isinstance(getattr(options, name), bool):
             yield f"{name}: expected True or False, got {shown(getattr(options, name))}"
+    if not all(isinstance(n, str) and n in ALIKE for n in options.allow_different):
+        expected = ", ".join(ALIKE)
+        yield f"allow_different: expected some of {expected}, got {shown(options.allow_different)}"
     yield from _metadata_problems(options.metadata)
     asked = [name for name in _COMPACT_ONLY if getattr(options, name) not in (None, False)]
     if options.layout == GRID and asked:

@@ -6,9 +6,13 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from mosaic_collect.npyfile.layout import GRID
+from mosaic_collect.reading.alike import alike_notes
 from mosaic_collect.reading.selection import Left
 from mosaic_collect.reading.union import Source
 from mosaic_collect.store.schema import TRAJECTORY_ID
+
+#: What a store's metadata tells under "acting" if its actions are not the policy's mean.
+_DISTURBING = {"action_noise", "act_by"}
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,7 @@ class ExportReport:
 
 def notes(source: Source, layout: str, names: Collection[str]) -> Iterator[str]:
     """One sentence each, of a file with the arrays that are named."""
+    yield from alike_notes({p.path: p.state.metadata for p in source.parts})
     if TRAJECTORY_ID in names:
         for part in source.parts[1:]:
             raised = f"its own and {part.first_id} more, to be unique"
@@ -49,7 +54,22 @@ def notes(source: Source, layout: str, names: Collection[str]) -> Iterator[str]:
     missing = {"actions", "action_mean", "action_sigma"} - set(names)
     if missing:
         yield f"MOSAIC's loss also reads {', '.join(sorted(missing))}, left out here"
+    yield from _of_labels(source, names)
     if {"observations", "student_observations"} <= set(names):
         yield "MOSAIC loads observations, but trains on student_observations only"
     if not {"observations", "student_observations"} & set(names):
         yield "MOSAIC cannot train on it: no observations"
+
+
+def _of_labels(source: Source, names: Collection[str]) -> Iterator[str]:
+    """What a trainer learns from, where what was executed is not what the policy would do."""
+    told = (part.state.metadata.get("acting") for part in source.parts)
+    if "actions" not in names or not any(_DISTURBING & set(acting or ()) for acting in told):
+        return
+    if "action_mean" in names:
+        yield "MOSAIC learns from action_mean; actions are what was executed, disturbed on purpose"
+    else:
+        yield (
+            "WARNING: the labels left are actions, which were disturbed on purpose, and MOSAIC "
+            "would learn the disturbance: export action_mean, too"
+        )

@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 
+from mosaic_collect.adapters.rsl_rl.prefixes import without_prefixes
 from mosaic_collect.adapters.rsl_rl.safe_load import load_weights
 from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError
@@ -34,7 +35,7 @@ class Checkpoint:
 
     Attributes:
         path: Where it was read.
-        content: Its top level.
+        content: Its top level; networks' own names, whatever torch wrapped them in.
         family: Which rsl_rl generation wrote it.
     """
 
@@ -57,7 +58,7 @@ class Checkpoint:
         path = local_path(path, "checkpoint")
         if not os.path.isfile(path):
             raise InputError(f"checkpoint {path}: expected a file, found none")
-        content = load_weights(path, trust)
+        content = without_prefixes(load_weights(path, trust))
         return cls(path, content, _family(path, content))
 
     @contextlib.contextmanager

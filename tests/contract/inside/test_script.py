@@ -237,3 +237,16 @@ def test_4_flags_are_checked_before_a_simulator_starts(work: Path) -> None:
     assert "output_path: expected *.npy or *.zarr" in result.stderr
     assert "num_envs: expected at least 1" in result.stderr
     assert "app closed" not in result.stdout
+
+
+def test_disturbed_samples_from_random_frames(work: Path) -> None:
+    acting = ("--action_noise", "0.2", "--act_by", "sample", "--start", "random", "--seed", "3")
+    ok(script(work, "disturbed.npy", "--num_envs", "2", *acting))
+    data = TrajectoryDataset(work / "disturbed.zarr")
+    assert data.metadata["acting"] == {"action_noise": 0.2, "act_by": "sample", "start": "random"}
+    assert not np.array_equal(data.read("actions"), data.read("action_mean"))
+    assert "action_noise" in data.fields
+    assert verify(data.path, work / "model.pt") == 0
+    refused = script(work, "disturbed.npy", "--num_envs", "2", "--resume")
+    assert refused.returncode == 1
+    assert "acting: expected {" in refused.stderr
