@@ -34,6 +34,8 @@ from mosaic_collect.store.schema import TRAJECTORY_ID, Field
 from mosaic_collect.store.shard import ShardReader
 
 Places = NDArray[np.int32]
+#: Room for a chunk, one a thread.
+_SCRATCH = threading.local()
 
 
 class Tile(NamedTuple):
@@ -76,7 +78,6 @@ class Tiles:
         self.fields = tuple(fields)
         self._source, self._selection = source, selection
         self._forgiving = partial(suppress, CorruptStoreError) if skip_damaged else nullcontext
-        self._scratch = threading.local()
         self._cuts = {part: cut(part, fields, tile_nbytes) for part in source.parts}
         self.tiles: list[Tile] = []
         counts: list[int] = []
@@ -149,16 +150,9 @@ class Tiles:
         if len(inside) == grid.chunk_envs:
             shard.read(chunk, inside)
             return
-        values = self._scratch_for(grid)
+        values = _scratch_for(grid)
         shard.read(chunk, values)
         inside[...] = values[first - rows.start : stop - rows.start]
-
-    def _scratch_for(self, grid: FieldGrid) -> NDArray[Any]:
-        """Room for a chunk, one a thread."""
-        held = getattr(self._scratch, "values", None)
-        if held is None or held.nbytes < grid.chunk_nbytes:
-            held = self._scratch.values = np.empty(grid.chunk_nbytes, np.uint8)
-        return held[: grid.chunk_nbytes].view(grid.field.dtype).reshape(grid.chunk_shape)
 
     def _cut_block(self, block: int, counts: list[int]) -> None:
         """Note the tiles of a block that hold a chosen pair."""
@@ -200,3 +194,12 @@ def cut(part: StorePart, fields: Sequence[Field], tile_nbytes: int) -> list[rang
         even = -(-num_envs // -(-num_envs // width))
         width = min(width // finest, -(-even // finest)) * finest
     return [range(e, min(e + width, num_envs)) for e in range(0, num_envs, width)]
+
+
+def _scratch_for(grid: FieldGrid) -> NDArray[Any]:
+    """This thread's room, as a chunk."""
+    held = getattr(_SCRATCH, "bytes", None)
+    if held is None or held.nbytes < grid.chunk_nbytes:
+        held = _SCRATCH.bytes = np.empty(grid.chunk_nbytes, np.uint8)
+    values: NDArray[Any] = held[: grid.chunk_nbytes].view(grid.field.dtype)
+    return values.reshape(grid.chunk_shape)

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.reading.tiles import Tiles
+from mosaic_collect.errors import InputError
+from mosaic_collect.reading.tiles import Places, Tiles
+from mosaic_collect.store.schema import Field
 
 _ROWS = 4096  # whose float64 copy a thread holds
 
@@ -28,6 +30,11 @@ class Moments:
     count: int
     mean: NDArray[np.float64]
     squares: NDArray[np.float64]
+
+    @property
+    def deviation(self) -> NDArray[np.float64]:
+        """The standard deviation of the rows themselves: divided by their number."""
+        return np.sqrt(self.squares / self.count)
 
     @classmethod
     def of(cls, rows: NDArray[Any]) -> Moments:
@@ -49,13 +56,24 @@ class Moments:
 def moments(tiles: Tiles, names: Sequence[str], threads: int) -> dict[str, Moments]:
     """Of all chosen pairs: one pass, a tile a thread in memory.
 
+    Args:
+        tiles: Of the stores.
+        names: Of fields; none: all floats.
+        threads: That decode.
+
     Raises:
+        InputError: No such field.
         CorruptStoreError: A damaged chunk.
     """
+    known = {f.name: f for f in tiles.fields}
+    for name in names:
+        if name not in known:
+            raise InputError(f"field {name!r}: expected one of {', '.join(known)}")
+    fields = [known[n] for n in names] or [f for f in tiles.fields if f.is_float]
 
     def of_tile(number: int) -> dict[str, Moments]:
         places = tiles.places(number)
-        return {name: _of_field(tiles, number, name, places) for name in names}
+        return {f.name: _of_field(tiles, number, f, places) for f in fields}
 
     found: dict[str, Moments] = {}
     with ThreadPoolExecutor(threads, "mosaic-moments") as pool:
@@ -64,11 +82,8 @@ def moments(tiles: Tiles, names: Sequence[str], threads: int) -> dict[str, Momen
     return found
 
 
-def _of_field(tiles: Tiles, number: int, name: str, places: NDArray[Any]) -> Moments:
-    (field,) = (f for f in tiles.fields if f.name == name)
+def _of_field(tiles: Tiles, number: int, field: Field, places: Places) -> Moments:
     rows = np.empty((tiles.rows, *field.row_shape), field.dtype)
-    tiles.load_field(number, name, rows)
-    first, *others = (
-        Moments.of(rows[places[k : k + _ROWS]]) for k in range(0, len(places), _ROWS)
-    )
+    tiles.load_field(number, field.name, rows)
+    first, *others = (Moments.of(rows[places[k : k + _ROWS]]) for k in range(0, len(places), _ROWS))
     return sum(others, first)

@@ -92,9 +92,9 @@ def _problems(options: SamplerOptions) -> Iterator[str]:
 
 def _filter_problems(options: SamplerOptions) -> Iterator[str]:
     names = options.fields
-    if names is not None and not isinstance(names, str):
-        if not isinstance(names, Iterable) or not all(isinstance(n, str) for n in names):
-            yield _wrong(options, "fields", "names")
+    several = isinstance(names, Iterable) and all(isinstance(n, str) for n in names)
+    if names is not None and not several:
+        yield _wrong(options, "fields", "names")
     steps = options.steps
     if not (steps is None or isinstance(steps, slice) or _is_forward(steps)):
         yield _wrong(options, "steps", "a slice, or a range of steps")

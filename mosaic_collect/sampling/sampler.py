@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
-from mosaic_collect.errors import ClosedError, InputError
-from mosaic_collect.sampling.ahead import Ahead
-from mosaic_collect.sampling.batches import Batch, HostBatches
-from mosaic_collect.sampling.device import DeviceMemory
+from mosaic_collect.sampling.batches import Batch
 from mosaic_collect.sampling.epochs import epoch_batches
+from mosaic_collect.sampling.machine import Machine
 from mosaic_collect.sampling.moments import moments
 from mosaic_collect.sampling.options import EPOCHS, STREAM, SamplerOptions
 from mosaic_collect.sampling.order import EpochOrder
-from mosaic_collect.sampling.pool import HostMemory, Memory, Pool
 from mosaic_collect.sampling.position import Position, check_state, snapshot_of, state_of
 from mosaic_collect.sampling.share import Share
 from mosaic_collect.sampling.snapshot import PoolPlan, Stores, look, open_datasets
@@ -43,8 +39,8 @@ class Sampler(IterableDataset[Batch]):
     - If the stores fit the pool, an epoch is a shuffle of all pairs, each as likely as any other,
       and a stream's batch is a uniform draw from all of them; they are decoded once.
     - Batches depend on the stores' committed steps, ``seed``, ``rank``, ``world_size``,
-      ``batch_size``, ``fields``, ``pool_mb``, the filters and the number of workers: not on time, not
-      on ``threads``. With a state, batches go on as they would have.
+      ``batch_size``, ``fields``, ``pool_mb``, the filters and the number of workers: not on time,
+      not on ``threads``. With a state, batches go on as they would have.
 
     What is approximate, where the stores do not fit the pool:
 
@@ -136,7 +132,7 @@ class Sampler(IterableDataset[Batch]):
         self._datasets = open_datasets(stores)
         self._position = Position()
         self._goes_on = self._stale = False
-        self._forget_machinery()
+        self._machine = Machine(self._options, self.device)
         self._see(None)
 
     def __repr__(self) -> str:
@@ -162,7 +158,8 @@ class Sampler(IterableDataset[Batch]):
         """One epoch, or what a loaded state leaves of it; or the stream, from where it is.
 
         Another iteration ends this one. In a ``DataLoader`` (``batch_size=None``) each worker gives
-        its share of the batches; call ``set_epoch`` before each epoch if workers are not persistent.
+        its share of the batches; if workers are not persistent, call ``set_epoch`` before each
+        epoch.
         """
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
@@ -176,7 +173,7 @@ class Sampler(IterableDataset[Batch]):
     def refresh(self) -> None:
         """See what was committed meanwhile: from the next epoch on, or the stream's next batch."""
         self._stale = True
-        if self._live is None and not self._goes_on:
+        if not self._machine.is_busy and not self._goes_on:
             self._see(None)
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,26 +206,14 @@ class Sampler(IterableDataset[Batch]):
         Raises:
             InputError: No such field.
         """
-        known = [f.name for f in self._tiles.fields]
-        for name in fields:
-            if name not in known:
-                raise InputError(f"field {name!r}: expected one of {', '.join(known)}")
-        floats = [f.name for f in self._tiles.fields if f.is_float]
-        found = moments(self._tiles, fields or floats, int(self._options.threads or 1))
+        found = moments(self._tiles, fields, self._options.threads or 1)
         return {
-            name: (self._tensor(m.mean), self._tensor((m.squares / m.count) ** 0.5))
-            for name, m in found.items()
+            name: (self._tensor(m.mean), self._tensor(m.deviation)) for name, m in found.items()
         }
 
     def close(self) -> None:
         """End an iteration, its threads, and give the pool's memory back; another may begin."""
-        self._stop()
-        if self._pool is not None:
-            self._pool.close()
-        self._forget_machinery()
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_pool": None, "_plan": None, "_live": None}
+        self._machine.close()
 
     def _epoch(self, worker: int, workers: int) -> Iterator[Batch]:
         if self._position.batches and not self._goes_on:
@@ -236,7 +221,7 @@ class Sampler(IterableDataset[Batch]):
         if not self._goes_on:
             self._see_news()
         self._goes_on = False
-        pool, plan = self._begin(workers)
+        pool, plan = self._machine.pool_for(self._tiles, workers)
         share = self._share()
         first, stop = share.of_worker(worker, workers)
         origin = share.bound(first)
@@ -249,16 +234,12 @@ class Sampler(IterableDataset[Batch]):
             share.lo + origin + bounds[-1],
             plan.active,
         )
-        ahead = self._ahead(epoch_batches(pool, order, bounds[self._position.batches :]))
-        try:
-            for batch in ahead:
-                self._position = self._position.behind_batch()
-                yield self._handed(batch)
-                del batch  # or it could not be used again
-            self._check_live(ahead)
-            self._position = Position(epoch=self._position.epoch + 1)
-        finally:
-            self._end(ahead)
+        made = epoch_batches(pool, order, bounds[self._position.batches :])
+        for batch in self._machine.run(made, self._batch_nbytes):
+            self._position = self._position.behind_batch()
+            yield self._handed(batch)
+            del batch  # or it could not be used again
+        self._position = Position(epoch=self._position.epoch + 1)
 
     def _stream(self, worker: int, workers: int) -> Iterator[Batch]:
         options = self._options
@@ -267,7 +248,7 @@ class Sampler(IterableDataset[Batch]):
             if not self._goes_on:
                 self._see_news()
             self._goes_on = False
-            pool, plan = self._begin(workers)
+            pool, plan = self._machine.pool_for(self._tiles, workers)
             rules = StreamRules(
                 seed=options.seed,
                 batch_size=options.batch_size,
@@ -276,17 +257,17 @@ class Sampler(IterableDataset[Batch]):
                 active=plan.active,
             )
             row = Row(len(self._tiles.tiles), options.seed, rank, ranks)
-            ahead = self._ahead(stream_batches(pool, row, rules, self._position.place))
-            try:
-                for batch, place in ahead:
-                    self._position = Position.of_place(place)
-                    yield self._handed(batch)
-                    del batch  # or it could not be used again
-                    if self._stale:
-                        break
-                self._check_live(ahead)
-            finally:
-                self._end(ahead)
+            made = stream_batches(pool, row, rules, self._position.place)
+            for batch, place in self._machine.run(made, self._batch_nbytes):
+                self._position = Position.of_place(place)
+                yield self._handed(batch)
+                del batch  # or it could not be used again
+                if self._stale:
+                    break
+
+    @property
+    def _batch_nbytes(self) -> int:
+        return self._options.batch_size * sum(f.row_nbytes for f in self._tiles.fields)
 
     def _share(self) -> Share:
         o = self._options
@@ -306,58 +287,8 @@ class Sampler(IterableDataset[Batch]):
 
     def _see_news(self) -> None:
         if self._stale:
-            self._stop()
+            self._machine.stop()
             self._see(None)
-
-    def _begin(self, workers: int) -> tuple[Pool, PoolPlan]:
-        """End what goes on, and have a pool for the tiles."""
-        self._stop()
-        if self._pool is not None and (self._owner, self._pooled) != (os.getpid(), self._tiles):
-            # A forked child has the pool but none of its threads.
-            if self._owner == os.getpid():
-                self._pool.close()
-            self._forget_machinery()
-        if self._pool is None or self._plan is None:
-            threads = int(self._options.threads or 1)
-            nbytes = self._options.pool_nbytes // workers
-            self._plan = PoolPlan.of(self._tiles, nbytes)
-            memory = self._memory(self._plan.slots, threads)
-            self._pool = Pool(memory, self._tiles.rows, self._plan.slots, threads)
-            self._owner, self._pooled = os.getpid(), self._tiles
-        return self._pool, self._plan
-
-    def _memory(self, slots: int, threads: int) -> Memory:
-        if self.device.type != "cpu":
-            return DeviceMemory(self._tiles, slots, threads, self.device)
-        o = self._options
-        batches = HostBatches(self._tiles.fields, o.batch_size, o.pin_memory)
-        return HostMemory(self._tiles, slots, threads, batches)
-
-    def _ahead(self, made: Any) -> Ahead[Any]:
-        """Batches made ahead: two, or one where they are large beside the pool."""
-        nbytes = self._options.batch_size * sum(f.row_nbytes for f in self._tiles.fields)
-        self._live = Ahead(made, 1 if nbytes > self._options.pool_nbytes // 8 else 2)
-        return self._live
-
-    def _check_live(self, ahead: Ahead[Any]) -> None:
-        if self._live is not ahead:
-            raise ClosedError("this iteration was ended by another one, or by close()")
-
-    def _end(self, ahead: Ahead[Any]) -> None:
-        if self._live is ahead:
-            self._stop()
-
-    def _stop(self) -> None:
-        if self._live is not None:
-            self._live.close()
-            self._live = None
-            if self._pool is not None:
-                self._pool.release_all()
-
-    def _forget_machinery(self) -> None:
-        self._pool: Pool | None = None
-        self._plan: PoolPlan | None = None
-        self._live: Ahead[Any] | None = None
 
     def _handed(self, batch: Batch) -> Batch:
         if self.device.type == "cuda":

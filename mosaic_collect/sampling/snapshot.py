@@ -63,8 +63,7 @@ def open_datasets(stores: Stores) -> list[TrajectoryDataset]:
         InputError: No store, or one twice.
         StoreError: A store cannot be read.
     """
-    single = isinstance(stores, (str, os.PathLike, TrajectoryDataset))
-    several = [stores] if single else list(stores)
+    several = [stores] if isinstance(stores, (str, os.PathLike, TrajectoryDataset)) else stores
     found = [copy.copy(s) if isinstance(s, TrajectoryDataset) else _open(s) for s in several]
     check_distinct([dataset.path for dataset in found])
     return found

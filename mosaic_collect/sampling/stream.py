@@ -3,9 +3,8 @@
     tiles     ... 7  2 [ 9  4  0  5  1 ] 3  8  6 ...     an endless row: pass behind pass, each in a
                         in the pool                      random order of its own
 
-When the pool's oldest tile has been drawn from ``uses`` times its number of pairs in all draws since
-the one before it went, it goes too. So a pair is in the pool while the pool's pairs are drawn
-``uses`` times over.
+The pool's oldest tile goes when ``uses`` draws for each of its pairs have been made since the one
+before it went. So a pair is in the pool while all pairs of the pool are drawn ``uses`` times over.
 """
 
 from __future__ import annotations
