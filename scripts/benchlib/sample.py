@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchlib.loaders import LOADERS, Copies, Loader, MissingError
+from benchlib.loaders import LOADERS, Copies, Loader, MissingError, Ours
 from benchlib.measure import Meter, in_child, medians, spread
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
@@ -22,7 +22,6 @@ from benchlib.workload import Workload, make_workload
 
 #: What a student of MOSAIC's is trained on: 857 floats a pair.
 FIELDS = ("student_observations", "actions", "action_mean", "action_sigma")
-_SECONDS = 8.0  # of a contender that is not through by then
 _GATHERED = 400
 
 
@@ -48,9 +47,14 @@ def sample(args: Namespace) -> dict[str, Any]:
     finally:
         remove(path)
         remove(copies.folder)
-    for figures in zip(*(runs[name] for name in ("decode", "gather")), strict=True):
-        allowed = 1 / sum(1 / f["pairs_s"] for f in figures)
-        runs.setdefault("decode and gather", []).append({**figures[0], "pairs_s": allowed})
+    runs["decode and gather"] = [
+        {
+            **decoded,
+            "pairs_s": 1 / (1 / decoded["pairs_s"] + 1 / gathered["pairs_s"]),
+            "cpu_us": decoded["cpu_us"] + gathered["cpu_us"],
+        }
+        for decoded, gathered in zip(runs["decode"], runs["gather"], strict=True)
+    ]
     pairs = plan.steps * args.num_envs
     show(
         f"{pairs:,} pairs, batches of {args.batch}, pool of {args.pool_mb:g} MB, "
@@ -70,7 +74,7 @@ def _contenders(args: Namespace, copies: Copies) -> dict[str, Callable[[Workload
     }
 
     def theirs(loader: Loader) -> Callable[[Workload], Any]:
-        return lambda workload: _measure(loader.batches(copies, args), workload)
+        return lambda workload: _measure(loader, copies, args, workload)
 
     return {**ours, **{name: theirs(loader) for name, loader in LOADERS.items()}}
 
@@ -95,7 +99,7 @@ def _decode(args: Namespace, copies: Copies) -> dict[str, float]:
         for _ in pool.map(tiles.load, numbers, rooms):
             pass
         figures = meter.stop()
-    return {**figures, "pairs_s": tiles.num_pairs / figures["wall_s"]}
+    return _figures(figures, tiles.num_pairs)
 
 
 def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
@@ -122,7 +126,7 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
             break
     figures = meter.stop()
     memory.close()
-    return {**figures, "pairs_s": done / figures["wall_s"]}
+    return _figures(figures, done)
 
 
 def _tiles(args: Namespace, copies: Copies) -> Any:
@@ -143,22 +147,34 @@ def _threads() -> int:
     return processors()
 
 
-def _measure(batches: Iterator[dict[str, Any]], workload: Workload) -> dict[str, float]:
-    """Batches until there are none, or for some seconds; the first one is waited for, too."""
+def _measure(loader: Loader, copies: Copies, args: Namespace, workload: Workload) -> Any:
+    """Batches until there are none, or for some seconds.
+
+    The clock runs from the start for ours, which fills its pool then; for others from their first
+    batch on, which waits for workers to be started.
+    """
+    batches = loader.batches(copies, args)
     meter, pairs, batch = Meter(), 0, None
+    if not isinstance(loader, Ours):
+        next(batches)
     meter.start()
-    end = time.perf_counter() + _SECONDS
+    end = time.perf_counter() + args.sample_seconds
     for batch in batches:
         pairs += len(batch["actions"])
         if time.perf_counter() > end:
             break
     meter.see_children()
     figures = meter.stop()
-    _check(batch, workload)
-    return {**figures, "pairs_s": pairs / figures["wall_s"]}
+    check(batch, workload)
+    return _figures(figures, pairs)
 
 
-def _check(batch: dict[str, Any] | None, workload: Workload) -> None:
+def _figures(figures: dict[str, float], pairs: int) -> dict[str, float]:
+    speed = {"pairs_s": pairs / figures["wall_s"], "cpu_us": figures["cpu_s"] / pairs * 1e6}
+    return {**figures, **speed}
+
+
+def check(batch: dict[str, Any] | None, workload: Workload) -> None:
     """Every row of a batch is some pair's, and all of its fields are that pair's.
 
     Raises:
@@ -184,6 +200,7 @@ def _row(
         "what": name,
         "pairs/s": f"{middle['pairs_s']:,.0f}",
         "of decode and gather": middle["pairs_s"] / allowed,
+        "CPU µs a pair": middle["cpu_us"],
         "peak RAM MB": middle["peak_mb"],
         "spread": f"{spread(f['pairs_s'] for f in figures):.0%}",
     }

@@ -20,7 +20,7 @@ def main(way: str, path: str, loss: str, seed: str, pool_mb: str) -> None:
     sizes = ("mosaic", num_envs, 8, [num_obs], [num_obs], [3])
     algorithm.init_storage(*sizes)
     if way == "attach":
-        from mosaic_collect.mosaic.attach import attach
+        from mosaic_collect.mosaic import attach
 
         attach(algorithm, path, pool_mb=float(pool_mb), seed=int(seed))
     told: dict[str, Any] = {}

@@ -15,7 +15,7 @@ import torch
 
 from mosaic_collect import Schema, TrajectoryDataset, export_npy
 from mosaic_collect.errors import InputError
-from mosaic_collect.mosaic.attach import attach
+from mosaic_collect.mosaic import attach
 from tests import helpers
 from tests.mosaic.fork import Algorithm
 
@@ -82,7 +82,7 @@ def assert_same_within_the_spread_of_seeds(loaded: Any, attached: Any) -> None:
     file, drawn = (np.array(x).reshape(-1, 3, 10).mean(axis=2) for x in (loaded, attached))
     spread = file.max(axis=0) - file.min(axis=0)
     assert (np.abs(file.mean(axis=0) - drawn.mean(axis=0)) <= spread).all()
-    assert file[:, -1].mean() < file[:, 0].mean() / 2, "there was nothing to learn"
+    assert file[:, -1].mean() < 0.8 * file[:, 0].mean(), "there was nothing to learn"
 
 
 def test_batches_are_as_its_own(expert: Any) -> None:
