@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from mosaic_collect.errors import WriteError
+from mosaic_collect.errors import StoreLostError, WriteError
 
 _log = logging.getLogger(__name__)
 REPORT_SECONDS = 30.0
@@ -51,9 +51,15 @@ class Bell:
         """Raise the failure, if there is one.
 
         Raises:
-            WriteError: Chained to its cause.
+            StoreLostError: What was opened is not what lies there any more.
+            WriteError: Anything else, chained to its cause.
         """
         failure = self._failure
+        if isinstance(failure, StoreLostError):
+            raise StoreLostError(
+                f"{failure}; nothing that lies there was touched. Of this writer's steps the first "
+                f"{self.committed_steps} of the store were committed to what it opened"
+            ) from failure
         if failure is not None:
             message = f"writing failed: {failure}; the first {self.committed_steps} steps are safe"
             message += "; mend the cause and go on with resume=True"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -31,7 +32,7 @@ from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.recording.ring.staging import Staging
 from mosaic_collect.store.blobs import Blobs, Claim
 from mosaic_collect.store.codec import Compressor
-from mosaic_collect.store.commit import Store, existing_state, read_state
+from mosaic_collect.store.commit import Store, existing_state
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
 from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.store.metadata import Run, StoreState
@@ -128,11 +129,12 @@ def _open(
     claim = blobs.claim()
     try:
         # Another writer may have been at work until the claim was ours.
-        if read_state(blobs) != existing:
+        store = Store(blobs)
+        if store.look() != existing:
             raise StoreExistsError(
                 f"{blobs.address} changed while it was being opened; open it again"
             )
-        return _prepare(Store(blobs), claim, existing, state, budget, options)
+        return _prepare(store, claim, existing, state, budget, options)
     except BaseException:
         claim.release()
         raise
@@ -185,6 +187,7 @@ def _new_state(
         chunk_envs={n: g.chunk_envs for n, g in plan.grids.items()},
         compressor=Compressor.named(compressor),
         nonfinite=dict.fromkeys(float_names(plan.grids), 0),
+        identity=secrets.token_hex(16),
     )
 
 
@@ -217,7 +220,13 @@ def _load_partial(view: StoreView, block: Block) -> Counts:
 def _this_run(state: StoreState) -> Run:
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     first = state.committed_steps
-    return Run(first_step=first, open_envs="", started=started, versions=dict(_versions()))
+    return Run(
+        first_step=first,
+        open_envs="",
+        started=started,
+        versions=dict(_versions()),
+        key=secrets.token_hex(8) if state.identity else "",
+    )
 
 
 @functools.cache

@@ -83,6 +83,7 @@ class Pipeline:
             WriteError: They failed at once.
         """
         encode = partial(self._encode_all, start_encoding)
+        self._pool.begin()
         for name, target in (("mosaic_encode", encode), ("mosaic_commit", self._commit_all)):
             self._bell.threads.append(self._start(name, target))
         if not self._slots.has_free:
@@ -190,6 +191,9 @@ class Pipeline:
                 self._bell.ring()
                 self._to_commit.put(job)
                 self._bell.at(shard_writer.NAME, "rest")
+        except BaseException as error:  # noqa: BLE001  raised again at the caller's next call
+            # While the committer, which lets the store go, still waits for this thread.
+            self._bell.fail(self._store.explained(error))
         finally:
             self._pool.close()
             self._to_commit.put(None)
@@ -203,7 +207,7 @@ class Pipeline:
                 try:
                     with_shards = self._commit_one(item, with_shards)
                 except BaseException as error:  # noqa: BLE001  raised at the caller's next call
-                    self._bell.fail(error)
+                    self._bell.fail(self._store.explained(error))
                 self._bell.at(_COMMITTER, "rest")
         finally:
             self._at_rest()
@@ -215,6 +219,11 @@ class Pipeline:
                 item.abandon()
                 return with_shards
             self._bell.at(_COMMITTER, f"the sync of {item.address}")
+            try:
+                self._store.require_ours()
+            except BaseException:
+                item.abandon()
+                raise
             item.finish()
             self.stored_nbytes += item.nbytes
             return True

@@ -9,6 +9,9 @@ from __future__ import annotations
 import base64
 import json
 import math
+import re
+from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
 from mosaic_collect.errors import (
@@ -23,6 +26,7 @@ from mosaic_collect.store.metadata import (
     COLLECTING,
     COMPLETE,
     FORMAT_VERSION,
+    Foreign,
     Run,
     StoreState,
     checksum,
@@ -68,8 +72,37 @@ def refuse_large(data: bytes, where: str) -> None:
         )
 
 
+def foreign_in(data: bytes, where: str, own: Container[str]) -> Foreign:
+    """What a group's document holds beside ours.
+
+    Args:
+        data: The document.
+        where: For errors.
+        own: Names of this package's arrays.
+
+    Raises:
+        CorruptStoreError: It is no JSON object.
+    """
+    root = _object(data, where)
+    attributes = root.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    consolidated = root.get("consolidated_metadata")
+    arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+    arrays = arrays if isinstance(arrays, dict) else {}
+    return Foreign(
+        attributes={k: v for k, v in attributes.items() if k != ATTRIBUTE},
+        arrays={k: v for k, v in arrays.items() if k not in own},
+    )
+
+
 def _parse(data: bytes, where: str) -> StoreState:
-    document = _document(data, where)
+    root = _object(data, where)
+    attributes = root.get("attributes")
+    document = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(document, dict):
+        raise StoreNotFoundError(
+            f"{where} is no mosaic_collect store: zarr.json lacks its attribute"
+        )
     version = document.get("format_version")
     if type(version) is not int or version < 1:
         raise CorruptStoreError(f"{where}: format_version is {version!r}, expected a number from 1")
@@ -78,19 +111,20 @@ def _parse(data: bytes, where: str) -> StoreState:
             f"{where} has format version {version}, this mosaic_collect reads up to "
             f"{FORMAT_VERSION}: upgrade it"
         )
-    state = _Parser(document, where).state()
+    state = _Parser(document, where, version).state()
     if document.get("checksum") != checksum(document):
         raise CorruptStoreError(
             f"{where}: zarr.json was damaged or edited: the checksum of its attribute is wrong"
         )
-    return state
+    own = [field.name for field in state.schema.stored]
+    return replace(state, foreign=foreign_in(data, where, own))
 
 
 class _Parser:
     """Takes a state's document apart, gathering problems on the way."""
 
-    def __init__(self, document: dict[str, Any], where: str) -> None:
-        self._document, self._where = document, where
+    def __init__(self, document: dict[str, Any], where: str, version: int) -> None:
+        self._document, self._where, self._version = document, where, version
         self._problems: list[str] = []
 
     def state(self) -> StoreState:
@@ -119,6 +153,7 @@ class _Parser:
             nonfinite=self._counts("nonfinite", float_fields, 0, pairs),
             runs=self._runs(num_envs, steps),
             metadata=self._typed("metadata", dict, {}),
+            identity=self._identity(),
         )
         self._check_chunks(state)
         self._raise()
@@ -190,11 +225,18 @@ class _Parser:
         runs: list[Run] = []
         for entry in self._typed("runs", list, []):
             least = runs[-1].first_step if runs else 0
-            problems = _run_problems(entry, num_envs, least, steps)
+            problems = _run_problems(entry, num_envs, least, steps, self._version)
             self._problems += problems
             if not problems:
                 runs.append(Run(**entry))
         return tuple(runs)
+
+    def _identity(self) -> str:
+        given = self._document.get("identity", "")
+        if _is_hex(given, 16 if self._version > 1 else 0):
+            return str(given)
+        self._problems.append(f"identity: expected 16 bytes as hex, got {given!r:.80}")
+        return ""
 
     def _check_chunks(self, state: StoreState) -> None:
         for name, grid in state.grids().items():
@@ -202,16 +244,10 @@ class _Parser:
                 self._problems.append(f"{name}: a chunk of {grid.chunk_nbytes} bytes is too large")
 
 
-def _document(data: bytes, where: str) -> dict[str, Any]:
+def _object(data: bytes, where: str) -> dict[str, Any]:
     refuse_large(data, where)
     root = _json(data, where)
-    attributes = root.get("attributes") if isinstance(root, dict) else None
-    document = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
-    if not isinstance(document, dict):
-        raise StoreNotFoundError(
-            f"{where} is no mosaic_collect store: zarr.json lacks its attribute"
-        )
-    return document
+    return root if isinstance(root, dict) else {}
 
 
 def _json(data: bytes, where: str) -> Any:
@@ -232,8 +268,8 @@ def _finite(text: str) -> float:
     return number
 
 
-def _run_problems(entry: Any, num_envs: int, least: int, most: int) -> list[str]:
-    names = {"first_step", "open_envs", "started", "versions"}
+def _run_problems(entry: Any, num_envs: int, least: int, most: int, version: int) -> list[str]:
+    names = {"first_step", "open_envs", "started", "versions"} | ({"key"} if version > 1 else set())
     if not isinstance(entry, dict) or set(entry) != names:
         return [f"runs: expected entries of {sorted(names)}, got {entry!r:.80}"]
     found = []
@@ -244,7 +280,13 @@ def _run_problems(entry: Any, num_envs: int, least: int, most: int) -> list[str]
         found.append(f"runs.open_envs: expected a bitmap of {num_envs} environments")
     if not isinstance(entry["started"], str) or not isinstance(entry["versions"], dict):
         found.append("runs: started must be a string, versions a dict")
+    if not _is_hex(entry.get("key", ""), 8 if version > 1 else 0):
+        found.append(f"runs.key: expected 8 bytes as hex, got {entry['key']!r:.80}")
     return found
+
+
+def _is_hex(text: Any, nbytes: int) -> bool:
+    return isinstance(text, str) and bool(re.fullmatch(f"[0-9a-f]{{{2 * nbytes}}}", text))
 
 
 def _bitmap_nbytes(text: Any) -> int:
