@@ -61,6 +61,7 @@ def state_of(
     return {
         "version": _VERSION,
         "options": {name: getattr(options, name) for name in names},
+        "stores": [d.state.identity for d in datasets],
         "fields": [f.name for f in tiles.fields],
         "committed": [d.num_steps for d in datasets] if committed is None else list(committed),
         "num_pairs": tiles.num_pairs,
@@ -75,8 +76,9 @@ def snapshot_of(state: Any, datasets: Sequence[TrajectoryDataset]) -> list[int] 
     Raises:
         InputError: It is no state, or of other stores.
     """
-    keys = {"version", "options", "fields", "committed", "num_pairs", "num_tiles", "position"}
-    if not isinstance(state, dict) or not keys <= set(state) or state["version"] != _VERSION:
+    keys = {"options", "stores", "fields", "committed", "num_pairs", "num_tiles", "position"}
+    known = isinstance(state, dict) and state.get("version") == _VERSION
+    if not known or not keys <= set(state):
         raise InputError("state: expected what Sampler.state_dict() of this version gives")
     there, seen = [d.num_steps for d in datasets], list(state["committed"])
     if len(seen) != len(there) or any(s > t for s, t in zip(seen, there, strict=True)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -111,13 +112,14 @@ def test_a_state_goes_on_with_the_same_batches(store: str, stopped: int, tiles: 
 
 
 def test_a_state_is_plain_and_held_against_the_sampler(store: str) -> None:
-    import json
-
     numbered(store, 12, 7, 4)
     state = json.loads(json.dumps(Sampler(store, 6, seed=1).state_dict()))
     Sampler(store, 6, seed=1).load_state_dict(state)
     with pytest.raises(InputError, match=r"seed: the state has 1, this sampler 2"):
         Sampler(store, 6, seed=2).load_state_dict(state)
+    numbered(f"{store}.other", 12, 7, 4)
+    with pytest.raises(InputError, match=r"stores: the state has \['\w{32}'\], this sampler"):
+        Sampler(f"{store}.other", 6, seed=1).load_state_dict(state)
     with pytest.raises(InputError, match="expected what"):
         Sampler(store, 6).load_state_dict({"version": 0})
 
