@@ -27,17 +27,40 @@ class Position:
         batches: Handed out, of the epoch or of the stream.
         renewed: As a stream's ``Place`` has it.
         paid: As a stream's ``Place`` has it.
+        worker: Whose iteration it is: a ``DataLoader``'s worker, or 0 of 1.
+        workers: Of how many.
     """
 
     epoch: int = 0
     batches: int = 0
     renewed: int = 0
     paid: float = 0.0
+    worker: int = 0
+    workers: int = 1
 
-    @classmethod
-    def of_place(cls, place: Place) -> Position:
-        """A stream's."""
-        return cls(batches=place.batches, renewed=place.renewed, paid=place.paid)
+    def at(self, place: Place) -> Position:
+        """A stream's, further on."""
+        return replace(self, batches=place.batches, renewed=place.renewed, paid=place.paid)
+
+    def of(self, worker: int, workers: int, go_on: bool) -> Position:
+        """Where a worker begins: here, if this is its own place, else at the epoch's start.
+
+        Args:
+            worker: Which.
+            workers: Of how many.
+            go_on: Whether it must go on from here.
+
+        Raises:
+            InputError: It must, but this is another one's place.
+        """
+        own = not self.batches or (self.worker, self.workers) == (worker, workers)
+        if go_on and not own:
+            raise InputError(
+                f"state: is of worker {self.worker} of {self.workers}, this is worker {worker} of "
+                f"{workers}, which gives other batches"
+            )
+        here = self if own else Position(epoch=self.epoch)
+        return replace(here, worker=worker, workers=workers)
 
     @property
     def place(self) -> Place:

@@ -14,6 +14,7 @@ from mosaic_collect.sampling.machine import Machine
 from mosaic_collect.sampling.moments import moments
 from mosaic_collect.sampling.options import EPOCHS, STREAM, SamplerOptions
 from mosaic_collect.sampling.order import EpochOrder
+from mosaic_collect.sampling.pool import Pool
 from mosaic_collect.sampling.position import Position, check_state, snapshot_of, state_of
 from mosaic_collect.sampling.share import Share
 from mosaic_collect.sampling.snapshot import PoolPlan, Stores, look, open_datasets
@@ -218,10 +219,7 @@ class Sampler(IterableDataset[Batch]):
     def _epoch(self, worker: int, workers: int) -> Iterator[Batch]:
         if self._position.batches and not self._goes_on:
             self._position = Position(epoch=self._position.epoch + 1)
-        if not self._goes_on:
-            self._see_news()
-        self._goes_on = False
-        pool, plan = self._machine.pool_for(self._tiles, workers)
+        pool, plan = self._begin(worker, workers)
         share = self._share()
         first, stop = share.of_worker(worker, workers)
         origin = share.bound(first)
@@ -245,10 +243,7 @@ class Sampler(IterableDataset[Batch]):
         options = self._options
         rank, ranks = options.rank * workers + worker, options.world_size * workers
         while True:
-            if not self._goes_on:
-                self._see_news()
-            self._goes_on = False
-            pool, plan = self._machine.pool_for(self._tiles, workers)
+            pool, plan = self._begin(worker, workers)
             rules = StreamRules(
                 seed=options.seed,
                 batch_size=options.batch_size,
@@ -259,7 +254,7 @@ class Sampler(IterableDataset[Batch]):
             row = Row(len(self._tiles.tiles), options.seed, rank, ranks)
             made = stream_batches(pool, row, rules, self._position.place)
             for batch, place in self._machine.run(made, self._batch_nbytes):
-                self._position = Position.of_place(place)
+                self._position = self._position.at(place)
                 yield self._handed(batch)
                 del batch  # or it could not be used again
                 if self._stale:
@@ -285,10 +280,14 @@ class Sampler(IterableDataset[Batch]):
         if self._options.mode == EPOCHS:
             self._share()
 
-    def _see_news(self) -> None:
-        if self._stale:
+    def _begin(self, worker: int, workers: int) -> tuple[Pool, PoolPlan]:
+        """A pool for an iteration, of what the stores hold by now unless it is to go on."""
+        self._position = self._position.of(worker, workers, self._goes_on)
+        if self._stale and not self._goes_on:
             self._machine.stop()
             self._see(None)
+        self._goes_on = False
+        return self._machine.pool_for(self._tiles, workers)
 
     def _handed(self, batch: Batch) -> Batch:
         if self.device.type == "cuda":

@@ -105,6 +105,17 @@ def test_workers_draw_different_streams(store: str) -> None:
     assert batches[::2] != batches[1::2]
 
 
+def test_a_state_is_of_one_worker(store: str) -> None:
+    numbered(store, 23, 7, 4)
+    for mode in ("epochs", "stream"):
+        sampler = Sampler(store, 6, mode=mode)
+        next(iter(sampler))
+        resumed = Sampler(store, 6, mode=mode)
+        resumed.load_state_dict(sampler.state_dict())
+        with pytest.raises(InputError, match="worker 0 of 1, this is worker 0 of 2"):
+            next(iter(DataLoader(resumed, batch_size=None, num_workers=2)))
+
+
 def test_persistent_workers_count_epochs(store: str) -> None:
     numbered(store, 12, 7, 4)
     loader = DataLoader(Sampler(store, 6), batch_size=None, num_workers=2, persistent_workers=True)
