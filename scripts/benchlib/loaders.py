@@ -194,7 +194,7 @@ class Annbatch:
     """annbatch: chunks of sharded Zarr arrays of AnnData, drawn and mixed in a pool."""
 
     def prepare(self, workload: Workload, copies: Copies) -> None:
-        """Not here: it has no release for the Python that this project's lowest bound allows."""
+        """Not here: it has no release for Python 3.11."""
         if sys.version_info < (3, 12):
             raise MissingError("it needs Python 3.12")
         raise MissingError("it reads AnnData stores, which nobody has written these pairs to yet")
