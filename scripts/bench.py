@@ -24,6 +24,7 @@ from benchlib.loop import loop
 from benchlib.options import add_options
 from benchlib.read import read
 from benchlib.recording import memory_folder, remove
+from benchlib.sample import sample
 from benchlib.scale import scale
 from benchlib.table import machine, write_json
 from benchlib.unstaged import unstaged
@@ -34,6 +35,7 @@ COMMANDS = {
     "unstaged": unstaged,
     "export": export,
     "read": read,
+    "sample": sample,
     "scale": scale,
     "codec": codec,
     "gpu": gpu,
