@@ -32,11 +32,12 @@ from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.recording.ring.staging import Staging
 from mosaic_collect.store.blobs import Blobs, Claim
 from mosaic_collect.store.codec import Compressor
-from mosaic_collect.store.commit import Store, existing_state
+from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
 from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
+from mosaic_collect.store.root import existing_state
 from mosaic_collect.store.schema import VALID_MASK, Schema
 from mosaic_collect.store.view import StoreView
 
@@ -160,14 +161,15 @@ def _prepare(
             counts = _load_partial(StoreView(store.blobs, state), partial)
         else:
             free[-1].fill()  # the others are filled while steps come in
+        run = _this_run(state)
         if existing is None:
-            store.begin(state)
+            store.begin(state, run.key)
         else:
-            store.recover(existing)
+            store.recover(existing, run.key)
     except BaseException:
         staging.close()
         raise
-    return OpenStore(store, claim, state, _this_run(state), staging, free, partial, counts, ring)
+    return OpenStore(store, claim, state, run, staging, free, partial, counts, ring)
 
 
 def _new_state(

@@ -60,7 +60,7 @@ class Pipeline:
         self._store, self._slots, self._pool = store, slots, pool
         self._at_rest = at_rest
         self._encoding: Encoding | None = None
-        self._bell = Bell(state.committed_steps)
+        self._bell = Bell(state.committed_steps, store.explained)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         # Room for one block's shards, and the job behind them, while the next block's are written.
         shards = 2 * len(state.schema.stored)
@@ -191,9 +191,6 @@ class Pipeline:
                 self._bell.ring()
                 self._to_commit.put(job)
                 self._bell.at(shard_writer.NAME, "rest")
-        except BaseException as error:  # noqa: BLE001  raised again at the caller's next call
-            # While the committer, which lets the store go, still waits for this thread.
-            self._bell.fail(self._store.explained(error))
         finally:
             self._pool.close()
             self._to_commit.put(None)
@@ -207,7 +204,7 @@ class Pipeline:
                 try:
                     with_shards = self._commit_one(item, with_shards)
                 except BaseException as error:  # noqa: BLE001  raised at the caller's next call
-                    self._bell.fail(self._store.explained(error))
+                    self._bell.fail(error)
                 self._bell.at(_COMMITTER, "rest")
         finally:
             self._at_rest()

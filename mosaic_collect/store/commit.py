@@ -11,7 +11,6 @@ killed run; ``recover`` removes it. This module knows blobs and states, not valu
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
 import re
@@ -22,29 +21,22 @@ from typing import Any
 
 from mosaic_collect.errors import (
     CorruptStoreError,
-    InputError,
     StoreError,
-    StoreExistsError,
     StoreLostError,
-    StoreNotFoundError,
 )
-from mosaic_collect.store.blobs import Blobs, ChangedError, Pending, Upload, Version, read_all
+from mosaic_collect.store.blobs import Blobs, ChangedError, Pending, Upload, Version
 from mosaic_collect.store.label import ShardLabel
-from mosaic_collect.store.lock import LOCK_NAME
 from mosaic_collect.store.metadata import (
     ATTRIBUTE,
-    SPARE,
     Foreign,
     StoreState,
     array_document,
     root_document,
 )
-from mosaic_collect.store.parsing import MAX_DOCUMENT_NBYTES, foreign_in, parse_root, refuse_large
+from mosaic_collect.store.parsing import refuse_large
+from mosaic_collect.store.root import DOCUMENT, read_document, read_state
 
-DOCUMENT = "zarr.json"
 _log = logging.getLogger(__name__)
-#: Of ``resume``: go on with the store that is there, or else make one.
-AUTO = "auto"
 _MOST_MISSING = 1000  # that are counted
 _SHARD = re.compile(r"c\.(\d+)(\.0)+")
 
@@ -62,6 +54,7 @@ class Store:
         # What the root document may say: the last commit, and the one under way.
         self._ours: tuple[StoreState, ...] = ()
         self._foreign = Foreign()
+        self._holder = ""
         self._attributes: dict[str, dict[str, Any]] = {}
 
     def look(self) -> StoreState | None:
@@ -91,6 +84,8 @@ class Store:
 
     def explained(self, error: BaseException) -> BaseException:
         """A failure, or what became of the store if that is why."""
+        if isinstance(error, StoreLostError):
+            return error
         try:
             self.require_ours()
         except StoreLostError as lost:
@@ -100,8 +95,14 @@ class Store:
             pass
         return error
 
-    def begin(self, state: StoreState) -> None:
-        """Make an empty store: the root document first, so that any kill leaves a store."""
+    def begin(self, state: StoreState, holder: str) -> None:
+        """Make an empty store: the root document first, so that any kill leaves a store.
+
+        Args:
+            state: Of the store.
+            holder: Who writes from now on, ``Run.key``.
+        """
+        self._holder = holder
         self._write_root(state)
         self._make_arrays(state)
 
@@ -140,7 +141,7 @@ class Store:
         self._write_root(state)
         self._write_array_documents(state)
 
-    def recover(self, state: StoreState) -> list[str]:
+    def recover(self, state: StoreState, holder: str) -> list[str]:
         """Make the store agree with its root document before more is written.
 
         Debris goes first, as it may be what fills the disk. The root document is written anew: the
@@ -148,12 +149,17 @@ class Store:
         failed, and then a second sync of the same replacement proves nothing. Only when it is
         surely there may arrays follow it.
 
+        Args:
+            state: As committed.
+            holder: Who writes from now on, ``Run.key``; who did before is told at its next commit.
+
         Returns:
             Keys of removed debris.
 
         Raises:
             CorruptStoreError: A committed shard is missing, or a field's folder is a link.
         """
+        self._holder = holder
         self.blobs.check_folders(_folders(state))
         missing = missing_shards(self.blobs, state)
         if missing:
@@ -184,6 +190,7 @@ class Store:
         return past or self.blobs.is_debris(name)
 
     def _write_root(self, state: StoreState) -> None:
+        state = replace(state, holder=self._holder)
         data = root_document(replace(state, foreign=self._foreign))
         # Before it is written: what no reader would read must not replace what they can.
         refuse_large(data, self.blobs.address)
@@ -204,7 +211,8 @@ class Store:
 
     def _write_array_documents(self, state: StoreState) -> None:
         for name in _folders(state):
-            document = array_document(state, name, self._attributes.get(name))
+            held = replace(state, holder=self._holder)
+            document = array_document(held, name, self._attributes.get(name))
             self.blobs.put(f"{name}/{DOCUMENT}", document)
 
     def _additions(self) -> Foreign:
@@ -223,7 +231,8 @@ class Store:
         steps = now.committed_steps
         if now.identity not in [ours.identity for ours in self._ours]:
             raise StoreLostError(f"{where}: another store, of {steps} steps, lies there now")
-        if now not in [replace(ours, foreign=now.foreign) for ours in self._ours]:
+        same = now in [replace(ours, foreign=now.foreign) for ours in self._ours]
+        if not same or now.holder != self._holder:
             raise StoreLostError(f"{where}: another writer went on with it, to {steps} steps")
         _log.warning("%s: somebody added to the group; that is kept", where)
         return now.foreign
@@ -253,108 +262,6 @@ def missing_shards(blobs: Blobs, state: StoreState, most: int = _MOST_MISSING) -
         absent = (grid.shard_key(b) for b in blocks if grid.shard_name(b) not in have)
         missing += islice(absent, most - len(missing))
     return missing
-
-
-def read_state(blobs: Blobs) -> StoreState | None:
-    """What a store says of itself; None for one killed before it said anything.
-
-    Raises:
-        StoreNotFoundError: Nothing there, or what is no store.
-        CorruptStoreError: The root document is damaged, or missing beside shards.
-        NewerFormatError: A newer package wrote it.
-    """
-    where = blobs.address
-    if not blobs.is_there():
-        raise StoreNotFoundError(f"no store at {where}: no such folder")
-    data = read_document(blobs)
-    if data is not None:
-        return _state_of(data, blobs)
-    if is_unborn(blobs):
-        return None
-    if LOCK_NAME in blobs.names() or blobs.find(f"{SPARE}/{DOCUMENT}"):
-        raise CorruptStoreError(f"{where}: zarr.json is missing, though other files are there")
-    raise StoreNotFoundError(f"no store at {where}: the folder has no zarr.json")
-
-
-def _state_of(data: bytes, blobs: Blobs) -> StoreState:
-    """By the root document, or where that has lost our attribute by the array that has it, too."""
-    try:
-        return parse_root(data, blobs.address)
-    except StoreNotFoundError:
-        spare = read_document(blobs, SPARE)
-        if spare is None:
-            raise
-        state = parse_root(spare, blobs.address)
-    _log.warning(
-        "%s: zarr.json has lost the store's state, as some tools drop attributes; it is read from "
-        "%s/zarr.json, and opening the store to write puts it right",
-        blobs.address,
-        SPARE,
-    )
-    return replace(state, foreign=foreign_in(data, blobs.address, _folders(state)))
-
-
-def goes_on(blobs: Blobs, resume: bool | str) -> bool:
-    """Whether a store is to be gone on with.
-
-    Args:
-        blobs: Where it lies, or is to lie.
-        resume: As asked for; "auto": if something is there.
-
-    Raises:
-        InputError: Another value.
-    """
-    if resume not in (True, False, AUTO):
-        raise InputError(f'resume: expected True, False or "auto", got {resume!r}')
-    return blobs.is_taken() if resume == AUTO else bool(resume)
-
-
-def existing_state(blobs: Blobs, resume: bool | str) -> StoreState | None:
-    """The state of the store to go on with; None if one is to be made.
-
-    Args:
-        blobs: Where it lies, or is to lie.
-        resume: As ``goes_on`` takes it.
-
-    Raises:
-        InputError: Another value of it.
-        StoreError: What is there is not as expected.
-    """
-    if goes_on(blobs, resume):
-        return read_state(blobs)
-    if blobs.is_taken():
-        where = blobs.address
-        if blobs.is_there() and is_unborn(blobs):
-            raise StoreExistsError(f"{where} is a store of zero steps: resume=True goes on with it")
-        raise StoreExistsError(
-            f"{where} exists: resume=True goes on with a store, another path makes a new one"
-        )
-    return None
-
-
-def is_unborn(blobs: Blobs) -> bool:
-    """Whether a kill before the first root document could have left the store so.
-
-    The root document is written before any array, so only the lock and temp files can be there.
-    """
-    return all(n == LOCK_NAME or blobs.is_debris(n) for n in blobs.names())
-
-
-def read_document(blobs: Blobs, folder: str = "") -> bytes | None:
-    """A ``zarr.json``, cut behind what none of ours reaches; None if it is not there.
-
-    Raises:
-        CorruptStoreError: It is no file.
-    """
-    key = f"{folder}/{DOCUMENT}" if folder else DOCUMENT
-    try:
-        return read_all(blobs, key, MAX_DOCUMENT_NBYTES + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        if error.errno in (errno.EINVAL, errno.ELOOP):
-            raise CorruptStoreError(f"{error.filename}: {error.strerror}") from error
-        raise
 
 
 def _folders(state: StoreState) -> list[str]:

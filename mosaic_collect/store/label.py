@@ -78,7 +78,9 @@ class ShardLabel:
             CorruptStoreError: They are none; ``what`` names the shard.
         """
         if len(data) < LABEL_NBYTES or data[:8] != _MAGIC:
-            raise CorruptStoreError(f"{what}, label: there is none, or it is damaged")
+            raise CorruptStoreError(
+                f"{what}, label: there is none (another tool wrote it) or it is damaged"
+            )
         parts = _PARTS.unpack(checked(memoryview(data), f"{what}, label"))
         _, store, run, block, rows, field, _, twins, _ = parts
         return cls(store.hex(), run.hex(), block, rows, field, twins)

@@ -83,6 +83,8 @@ class StoreState:
         identity: Of this store alone, 16 bytes as hex; shards are labelled with it. "" in version
             1, whose shards have no labels.
         foreign: Kept beside all this.
+        holder: ``Run.key`` of the writer that opened it last. It says who may write, and nothing of
+            the data, so it is not compared.
     """
 
     schema: Schema
@@ -102,6 +104,7 @@ class StoreState:
     metadata: dict[str, Any] = field(default_factory=dict)
     identity: str = ""
     foreign: Foreign = field(default_factory=Foreign)
+    holder: str = field(default="", compare=False)
 
     @property
     def num_pairs(self) -> int:
@@ -220,7 +223,7 @@ def _state_document(state: StoreState) -> dict[str, Any]:
     document["compressor"] = vars(state.compressor)
     document["runs"] = [vars(r) for r in state.runs]
     if not state.identity:  # version 1 knew neither
-        del document["identity"]
+        del document["identity"], document["holder"]
         document["runs"] = [{k: v for k, v in r.items() if k != "key"} for r in document["runs"]]
     document["fields"] = [vars(f) for f in document.pop("schema").fields]
     document["checksum"] = checksum(document)

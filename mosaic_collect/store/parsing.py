@@ -73,12 +73,7 @@ def refuse_large(data: bytes, where: str) -> None:
 
 
 def foreign_in(data: bytes, where: str, own: Container[str]) -> Foreign:
-    """What a group's document holds beside ours.
-
-    Args:
-        data: The document.
-        where: For errors.
-        own: Names of this package's arrays.
+    """What a group's document holds beside ours: arrays that are not among ``own``.
 
     Raises:
         CorruptStoreError: It is no JSON object.
@@ -153,7 +148,8 @@ class _Parser:
             nonfinite=self._counts("nonfinite", float_fields, 0, pairs),
             runs=self._runs(num_envs, steps),
             metadata=self._typed("metadata", dict, {}),
-            identity=self._identity(),
+            identity=self._hex("identity", 16),
+            holder=self._hex("holder", 8),
         )
         self._check_chunks(state)
         self._raise()
@@ -231,11 +227,12 @@ class _Parser:
                 runs.append(Run(**entry))
         return tuple(runs)
 
-    def _identity(self) -> str:
-        given = self._document.get("identity", "")
-        if _is_hex(given, 16 if self._version > 1 else 0):
+    def _hex(self, name: str, nbytes: int) -> str:
+        """What version 1 did not have."""
+        given = self._document.get(name, "")
+        if _is_hex(given, nbytes if self._version > 1 else 0):
             return str(given)
-        self._problems.append(f"identity: expected 16 bytes as hex, got {given!r:.80}")
+        self._problems.append(f"{name}: expected {nbytes} bytes as hex, got {given!r:.80}")
         return ""
 
     def _check_chunks(self, state: StoreState) -> None:

@@ -132,13 +132,11 @@ class PosixBlobs:
 
     def require_place(self) -> None:
         held = self._held
-        if held is None:
-            return
         try:
             there = os.stat(self.address)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreLostError(f"{self.address}: removed, or moved away") from None
-        if not os.path.samestat(there, os.fstat(held)):
+        if held is not None and not os.path.samestat(there, os.fstat(held)):
             raise StoreLostError(f"{self.address}: another folder lies there now")
 
     def settle(self, folders: Iterable[str]) -> None:

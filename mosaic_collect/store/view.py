@@ -15,9 +15,9 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
 )
 from mosaic_collect.store.blobs import Blobs
-from mosaic_collect.store.commit import read_state
 from mosaic_collect.store.cuts import Cut, cuts
 from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.root import read_state
 from mosaic_collect.store.shard import ShardReader
 
 

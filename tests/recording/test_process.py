@@ -29,9 +29,9 @@ from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.codec import Compressor
-from mosaic_collect.store.commit import DOCUMENT, read_state
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.metadata import SPARE
+from mosaic_collect.store.root import DOCUMENT, read_state
 from mosaic_collect.store.schema import Field, Schema
 from tests.helpers import (
     ALL_DTYPES,

@@ -58,6 +58,7 @@ STATE = StoreState(
     runs=RUNS,
     metadata={"π": [1, 2.5, None, {"deep": True}], "ids": 10**30},
     identity="a0" * 16,
+    holder="0f" * 8,
 )
 DOCUMENT: dict[str, Any] = json.loads(root_document(STATE))
 OWN: dict[str, Any] = DOCUMENT["attributes"][ATTRIBUTE]
