@@ -6,14 +6,18 @@ An adapter makes three things of its own: a simulation, a tracker of its episode
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.disturb import Disturbed
+from mosaic_collect.collection.observation_terms import Term
 from mosaic_collect.collection.origin import Origin
+from mosaic_collect.collection.pace import Pace
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
 from mosaic_collect.collection.student import load_student
@@ -30,6 +34,15 @@ class GroupedSimulation(Simulation, Protocol):
     @property
     def group_dims(self) -> Mapping[str, int]:
         """Width of each group whose rows are flat."""
+
+
+@runtime_checkable
+class TermedSimulation(Protocol):
+    """A simulation that also knows what its groups are made of."""
+
+    @property
+    def group_terms(self) -> Mapping[str, Sequence[Term]]:
+        """The terms of those groups of which it knows them, in the order of columns."""
 
 
 class GroupedPolicy(Policy, Protocol):
@@ -90,12 +103,14 @@ def record(
         student_obs_dim=dims[student] if student else None,
         extra=(*tracker.fields, *acts.fields),
     )
+    pace = Pace(max_steps, known.metadata if known is not None else {})
+    told = {**origin.to_metadata(), "groups": groups, **_terms(simulation, groups, student)}
     with TrajectoryWriter(
         store,
         collected_schema(schema, known),
         simulation.num_envs,
         device=simulation.device,
-        metadata={**origin.to_metadata(), "groups": groups, **tracker.ledger()},
+        metadata={**told, **tracker.ledger()},
         resume=known is not None,
         **writer_options,
     ) as writer:
@@ -106,7 +121,7 @@ def record(
             acts.beside(teacher_rows(tuple(groups), student)),
             tracker,
             max_steps,
-            on_step=None if on_step is None else lambda: on_step(writer),
+            on_step=partial(_after_step, writer, pace, on_step),
         )
     return writer.num_steps
 
@@ -140,3 +155,35 @@ def _disturbed(
     run = len(known.state.runs) if known is not None and known.num_envs else 0
     seeds = np.random.SeedSequence([acting.seed % (1 << 32), origin.ranks[0], run])
     return Disturbed(policy, acting, student, num_envs, device, int(seeds.generate_state(1)[0]))
+
+
+def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> None:
+    pace.note(writer)
+    if on_step is not None:
+        on_step(writer)
+
+
+def _terms(simulation: Any, teacher: Mapping[str, int], student: str | None) -> dict[str, Any]:
+    """The metadata entry ``terms``: of each field of observations whose every column is known."""
+    known = simulation.group_terms if isinstance(simulation, TermedSimulation) else {}
+    told = {"observations": _columns(known, list(teacher))}
+    if student is not None:
+        told["student_observations"] = _columns(known, [student])
+    terms = {field: entries for field, entries in told.items() if entries}
+    return {"terms": terms} if terms else {}
+
+
+def _columns(known: Mapping[str, Sequence[Term]], groups: list[str]) -> list[dict[str, Any]]:
+    """Entries of groups side by side; a name that two of them have is said with its group's."""
+    if not all(group in known for group in groups):
+        return []
+    names = Counter(term.name for group in groups for term in known[group])
+    return [
+        {
+            "name": term.name if names[term.name] == 1 else f"{group}.{term.name}",
+            "dim": term.dim,
+            "frames": term.frames,
+        }
+        for group in groups
+        for term in known[group]
+    ]
