@@ -145,30 +145,27 @@ def trial(acts: list[Any], motion: str, checkpoint: str) -> list[list[int]]:
 
 
 def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
-    """Success against pairs, noise and updates."""
+    """The share that reaches the end: a group of bars for each who acts."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.2), sharey=True)
-    for name in ("mean", "noise up to 0.3"):
-        chosen = [r for r in rows if r["name"] == name and r["updates"] == 3000]
-        for condition, line in (("0.1", "-"), ("pushed", ":")):
-            shares = [100 * r["reached"][condition] / r["of"] for r in chosen]
-            pairs = [r["pairs"] for r in chosen]
-            axes[0].plot(pairs, shares, line, marker="o", label=f"{name}; {condition}")
-    axes[0].set(xscale="log", xlabel="pairs", ylabel="% that reach the end")
-    axes[0].legend(fontsize=7)
-    chosen = [r for r in rows if r["name"] == "noise up to 0.3" and r["pairs"] == 32000]
-    chosen.sort(key=lambda r: r["updates"])
-    for condition in CONDITIONS:
-        shares = [100 * r["reached"][condition] / r["of"] for r in chosen]
-        axes[1].plot([r["updates"] for r in chosen], shares, marker="o", label=condition)
-    axes[1].set(xscale="log", xlabel="updates (32,000 pairs, noise up to 0.3)")
-    axes[1].legend(fontsize=7)
+    figure, axes = plt.subplots(figsize=(8, 0.6 + 0.6 * len(rows)))
+    width = 0.8 / len(CONDITIONS)
+    for i, condition in enumerate(CONDITIONS):
+        shares = [100 * row["reached"][condition] / row["of"] for row in rows]
+        places = [-row - width * i for row in range(len(rows))]
+        axes.barh(places, shares, width, label=condition)
+    labels = [
+        row["name"] + (f"\n{row['pairs']:,} pairs, {row['updates']:,} updates" * bool(row["pairs"]))
+        for row in rows
+    ]
+    axes.set_yticks([-row - 0.3 for row in range(len(rows))], labels, fontsize=8)
+    axes.set(xlabel="% of trajectories that reach the end")
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=110)
 
 
 def main() -> None:
