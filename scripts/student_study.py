@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,20 @@ def train(folder: str, case: Case, seed: int) -> nn.Module:
     if not os.path.exists(path):
         pairs = [_pairs(folder, *part) for part in case.parts]
         seen, label = (torch.cat(values) for values in zip(*pairs, strict=True))
-        torch.save(training.train_on(seen, label, case.updates, seed), path)
+        torch.manual_seed(seed)
+        student = training.new_student(seen.mean(0), seen.std(0), label.shape[1])
+        training.fit(student, batches(seen, label), case.updates)
+        torch.save(student, path)
         print(f"trained {case.name}: {case.pairs:,} pairs, {case.updates:,} updates", flush=True)
-    student: nn.Module = torch.load(path, weights_only=False)
-    return student
+    trained: nn.Module = torch.load(path, weights_only=False)
+    return trained
+
+
+def batches(seen: torch.Tensor, label: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
+    """Each pair of these once, in another order each time, and again."""
+    while True:
+        for rows in torch.randperm(len(seen)).split(1024):
+            yield {training.SEEN: seen[rows], training.LABEL: label[rows]}
 
 
 def _pairs(folder: str, name: str, steps: int, envs: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 
 import torch
 from torch import nn
 
-from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.sampling.sampler import Sampler
 
 SEEN, LABEL = "student_observations", "action_mean"
 _BATCH = 1024
+_POOL_MB = 256
 
 
 def new_student(mean: torch.Tensor, std: torch.Tensor, num_actions: int) -> nn.Module:
@@ -32,7 +33,7 @@ def new_student(mean: torch.Tensor, std: torch.Tensor, num_actions: int) -> nn.M
 def train_student(
     store: str, updates: int, seed: int = 0, on_update: Callable[[], object] | None = None
 ) -> nn.Module:
-    """Train on all valid pairs of a store.
+    """Train on all valid pairs of a store, of any size.
 
     Args:
         store: With ``student_observations`` and ``action_mean``.
@@ -40,38 +41,34 @@ def train_student(
         seed: Of weights and order.
         on_update: Called after each.
     """
-    dataset = TrajectoryDataset(store)
-    valid = dataset.read("valid_mask")
-    seen, label = (torch.from_numpy(dataset.read(name)[valid]) for name in (SEEN, LABEL))
-    return train_on(seen, label, updates, seed, on_update)
-
-
-def train_on(
-    seen: torch.Tensor,
-    label: torch.Tensor,
-    updates: int,
-    seed: int = 0,
-    on_update: Callable[[], object] | None = None,
-) -> nn.Module:
-    """Train on pairs in memory, ``(M, student_obs_dim)`` and ``(M, num_actions)``."""
     torch.manual_seed(seed)
-    student = new_student(seen.mean(0), seen.std(0), label.shape[1])
+    sampler = Sampler(store, _BATCH, [SEEN, LABEL], seed=seed, pool_mb=_POOL_MB)
+    (mean, std), (label, _) = sampler.moments(SEEN, LABEL).values()
+    student = new_student(mean, std, len(label))
+    fit(student, _endless(sampler), updates, on_update)
+    return student
+
+
+def fit(
+    student: nn.Module,
+    batches: Iterable[Mapping[str, torch.Tensor]],
+    updates: int,
+    on_update: Callable[[], object] | None = None,
+) -> None:
+    """Train a new student on so many batches."""
     optimizer = torch.optim.Adam(student.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates)
-    for rows in islice(_batches(len(seen)), updates):
-        loss = nn.functional.mse_loss(student(seen[rows]), label[rows])
+    for batch in islice(batches, updates):
+        loss = nn.functional.mse_loss(student(batch[SEEN]), batch[LABEL])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
         if on_update is not None:
             on_update()
-    return student.eval()
 
 
-def _batches(pairs: int) -> Iterator[torch.Tensor]:
-    """Each pair once, in another order each time, and again."""
+def _endless(sampler: Sampler) -> Iterator[Mapping[str, torch.Tensor]]:
+    """Epoch after epoch."""
     while True:
-        order = torch.randperm(pairs)
-        for start in range(0, max(pairs - _BATCH, 0) + 1, _BATCH):
-            yield order[start : start + _BATCH]
+        yield from sampler

@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-import mosaic_collect
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
 from tests import helpers
@@ -70,7 +69,6 @@ def test_goals_are_shares_of_each_lane(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert student.run_student(str(tmp_path / "demo"), 4, "cpu") is good
 
 
-@pytest.mark.skipif(not hasattr(mosaic_collect, "Sampler"), reason="there is no sampler yet")
 def test_the_example_in_small(case: Case, tmp_path: Path) -> None:
     given = ["--task", TASK, "--motion", case.motions, "--checkpoint", EXPERT]
     given += ["--output", str(tmp_path / "out"), "--steps", "9", "--updates", "3", "--each", "1"]
