@@ -9,14 +9,13 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from mosaic_collect.collection.groups import RecordedGroups, flat_groups
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
 from mosaic_collect.collection.trackers import EpisodeTracker
-from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.schema import Schema
 
 
 class GroupedSimulation(Simulation, Protocol):
@@ -56,7 +55,8 @@ def record(
 
     Args:
         simulation: Its group ``STUDENT``, if there is one, is recorded as the student's.
-        policy: Acts in it.
+        policy: Acts in it. Each group that it reads is recorded: flat ones side by side as
+            ``observations``, any other as a field of its own, ``observations_<group>``.
         tracker: Of its episodes.
         store: Where to.
         origin: Told in the store's metadata, beside the groups that the policy reads.
@@ -69,24 +69,23 @@ def record(
         Steps of the store.
 
     Raises:
-        InputError: The policy reads a group whose rows are not flat; there is no field for those.
+        InputError: The policy reads a group that the simulation does not have, or of another rank.
         StoreError, WriteError: Of the writer.
     """
-    dims = simulation.group_dims
-    groups = {name: _width(dims, name) for name in policy.shapes}
-    student = STUDENT if STUDENT in dims else None
-    schema = Schema.mosaic(
-        obs_dim=sum(groups.values()),
-        action_dim=simulation.num_actions,
-        student_obs_dim=dims[student] if student else None,
-        extra=tracker.fields,
+    ledger, first = tracker.ledger(), simulation.reset()
+    groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
+    schema = groups.schema(simulation.num_actions, tracker.fields)
+    rows = teacher_rows(
+        tuple(flat_groups(groups.read)),
+        None if groups.student_dim is None else STUDENT,
+        {field.name: group for field, group in groups.own.items()},
     )
     with TrajectoryWriter(
         store,
         collected_schema(schema, known),
         simulation.num_envs,
         device=simulation.device,
-        metadata={**origin.to_metadata(), "groups": groups, **tracker.ledger()},
+        metadata={**origin.to_metadata(), "groups": groups.to_metadata(), **ledger},
         resume=known is not None,
         **writer_options,
     ) as writer:
@@ -94,18 +93,10 @@ def record(
             simulation,
             policy,
             writer,
-            teacher_rows(tuple(groups), student),
+            rows,
             tracker,
             max_steps,
             on_step=None if on_step is None else lambda: on_step(writer),
+            first=first,
         )
     return writer.num_steps
-
-
-def _width(dims: Mapping[str, int], group: str) -> int:
-    if group not in dims:
-        raise InputError(
-            f"observations: the policy reads the group {group!r}; expected one with flat rows, "
-            f"which are {', '.join(dims)}"
-        )
-    return dims[group]

@@ -17,6 +17,7 @@ from mosaic_collect.errors import (
 from mosaic_collect.export.about import about
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.plan import ExportPlan
+from mosaic_collect.export.rows import check_rows, exported_dtype, exported_row
 from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.merging import check_distinct, check_grid, check_mergeable
@@ -62,6 +63,7 @@ def decide(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPla
     # Damage is gone around chunk by chunk.
     source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
     fields = _chosen_fields(source.schema, options)
+    check_rows(fields)
     # Around damage every field is looked into anyway, and cannot be counted before.
     nonfinite = {} if options.skip_damaged else _nonfinite(source, fields)
     layout = _layout(source, nonfinite, options)
@@ -119,8 +121,8 @@ def _nonfinite(source: Source, fields: list[Field]) -> dict[str, int]:
 def _count_nonfinite(source: Source, field: Field) -> int:
     count = 0
     for block in range(source.num_blocks):
-        for envs in source.slabs(field.name, block):
-            values = exported(source.read(field.name, block, envs), np.float32)
+        for slab in source.slabs(field.name, block):
+            values = exported(source.read(field.name, block, slab), np.float32)
             count += nonfinite_pairs(values)
     return count
 
@@ -169,18 +171,13 @@ def _arrays(
     num_envs = source.parts[0].state.num_envs
     leading = (num_pairs // num_envs, num_envs) if layout == GRID else (num_pairs, 1)
     arrays = {
-        f.name: ArraySpec((*leading, *f.row_shape), export_dtype(f))
+        f.name: ArraySpec((*leading, *exported_row(f)), exported_dtype(f))
         for f in fields
         if f.name != VALID_MASK
     }
     if layout == GRID and source.has_mask:
         arrays[VALID_MASK] = ArraySpec(leading, "bool")
     return arrays
-
-
-def export_dtype(field: Field) -> str:
-    """float32 for floats, which is all that MOSAIC's networks take; others as stored."""
-    return "float32" if field.is_float else field.dtype
 
 
 def _pairs(counts: dict[str, int]) -> str:

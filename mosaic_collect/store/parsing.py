@@ -119,6 +119,7 @@ class _Parser:
             nonfinite=self._counts("nonfinite", float_fields, 0, pairs),
             runs=self._runs(num_envs, steps),
             metadata=self._typed("metadata", dict, {}),
+            chunk_steps=self._chunk_steps(schema),
         )
         self._check_chunks(state)
         self._raise()
@@ -150,6 +151,19 @@ class _Parser:
             self._problems.append(f"{name}: expected the keys {keys}, got {sorted(given)!r:.200}")
             return dict.fromkeys(keys, least)
         return {k: self._bounded(f"{name}.{k}", given[k], least, most) for k in keys}
+
+    def _chunk_steps(self, schema: Schema) -> dict[str, int]:
+        """There only if it is needed, and only of fields of several axes."""
+        whole, given = self._document.get("block_steps"), self._document.get("chunk_steps", {})
+        known = [f.name for f in schema.fields if f.has_axes]
+        if isinstance(given, dict) and all(
+            name in known and _divides(steps, whole) for name, steps in given.items()
+        ):
+            return dict(given)
+        self._problems.append(
+            f"chunk_steps: expected divisors of block_steps for some of {known}, got {given!r:.80}"
+        )
+        return {}
 
     def _given(self, defaults: list[str]) -> dict[str, bool]:
         given = self._typed("given", dict, {})
@@ -200,6 +214,8 @@ class _Parser:
         for name, grid in state.grids().items():
             if grid.chunk_nbytes > MAX_CHUNK_NBYTES:
                 self._problems.append(f"{name}: a chunk of {grid.chunk_nbytes} bytes is too large")
+            if grid.chunks > MAX_ENVS:
+                self._problems.append(f"{name}: {grid.chunks} chunks a shard are too many")
 
 
 def _document(data: bytes, where: str) -> dict[str, Any]:
@@ -252,6 +268,11 @@ def _bitmap_nbytes(text: Any) -> int:
         return len(base64.b64decode(text, validate=True))
     except (TypeError, ValueError):
         return -1
+
+
+def _divides(number: Any, whole: Any) -> bool:
+    whole_numbers = type(number) is type(whole) is int
+    return whole_numbers and 0 < number < whole and whole % number == 0
 
 
 def _all_bool(values: Any) -> bool:

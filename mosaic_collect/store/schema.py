@@ -1,9 +1,10 @@
 """What a store holds: named fields, one row per environment and step.
 
 A field's value for one step has shape ``(num_envs, dim)``, or ``(num_envs,)`` where ``dim`` is
-None. Two more fields belong to every store and are not part of a schema: ``valid_mask`` (bool)
-and ``trajectory_id`` (int64), both of shape ``(num_envs,)`` a step. The writer keeps them, and a
-third one where the schema has it: ``trajectory_end``, see ``Schema.with_ends``.
+None, or ``(num_envs, *dim)`` where it is several axes, as of images. Two more fields belong to
+every store and are not part of a schema: ``valid_mask`` (bool) and ``trajectory_id`` (int64), both
+of shape ``(num_envs,)`` a step. The writer keeps them, and a third one where the schema has it:
+``trajectory_end``, see ``Schema.with_ends``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -40,7 +42,8 @@ MOSAIC_FIELDS = (
     "action_sigma",
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_MAX_DIM = 1 << 24
+_MAX_DIM = 1 << 24  # values of a row, along all its axes
+MAX_AXES = 8  # of a row; NumPy before 2 has 32 in all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,30 +52,42 @@ class Field:
 
     Attributes:
         name: A letter, then letters, digits and underscores; it becomes a folder's name.
-        dim: Width of a row; None for one value per environment.
+        dim: Width of a row; None for one value per environment; a tuple for a row of several axes,
+            such as ``(64, 64, 3)``. A tuple of one is that width, an empty one None.
         dtype: NumPy name of the stored type, one of ``DTYPES``.
         default: What stands in when the field is never given: None (it must be given), a number,
             or the name of another field of the same shape.
     """
 
     name: str
-    dim: int | None = None
+    dim: int | tuple[int, ...] | None = None
     dtype: str = "float32"
     default: float | str | None = None
 
     def __post_init__(self) -> None:
-        if self.dim is not None and is_whole(self.dim, 1):  # JSON takes no NumPy's
-            object.__setattr__(self, "dim", operator.index(self.dim))
+        object.__setattr__(self, "dim", _plain(self.dim))
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Shape of one environment's value: ``(dim,)`` or ``()``."""
+        """Shape of one environment's value: ``()``, ``(dim,)`` or ``dim``."""
+        if isinstance(self.dim, tuple):
+            return self.dim
         return () if self.dim is None else (self.dim,)
+
+    @property
+    def width(self) -> int:
+        """Values of one environment and step, along all axes."""
+        return prod(self.row_shape)
 
     @property
     def row_nbytes(self) -> int:
         """Bytes of one environment's value of one step."""
-        return int(np.dtype(self.dtype).itemsize) * (self.dim or 1)
+        return int(np.dtype(self.dtype).itemsize) * self.width
+
+    @property
+    def has_axes(self) -> bool:
+        """Whether a row has several axes."""
+        return isinstance(self.dim, tuple)
 
     @property
     def is_float(self) -> bool:
@@ -95,16 +110,34 @@ class Field:
             found.append(f"field {self.name!r}: the writer keeps this one itself; leave it out")
         elif self.name.lower() == TRAJECTORY_END and self != END_FIELD:
             found.append(f"field {self.name!r}: kept by the writer; add it by Schema.with_ends()")
-        if self.dim is not None and not is_whole(self.dim, 1, _MAX_DIM):
-            found.append(
-                f"field {self.name!r}: dim must be None or 1..{_MAX_DIM}, got {self.dim!r}"
-            )
+        found += [f"field {self.name!r}: {problem}" for problem in _dim_problems(self.dim)]
         # A numpy.dtype equals its name, but is none.
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             found.append(
                 f"field {self.name!r}: dtype {self.dtype!r} is none of {', '.join(DTYPES)}"
             )
         return found
+
+
+def _plain(dim: Any) -> Any:
+    """Of Python's own numbers, as JSON takes no NumPy's; and one spelling of each shape."""
+    if isinstance(dim, (list, tuple)):
+        axes = tuple(operator.index(n) if is_whole(n, 1) else n for n in dim)
+        single = len(axes) == 1 and is_whole(axes[0], 1)
+        return axes[0] if single else axes or None
+    return operator.index(dim) if is_whole(dim, 1) else dim
+
+
+def _dim_problems(dim: Any) -> list[str]:
+    """What is wrong with a field's ``dim``, in words."""
+    if not isinstance(dim, tuple):
+        good = dim is None or is_whole(dim, 1, _MAX_DIM)
+        return [] if good else [f"dim must be None or 1..{_MAX_DIM}, got {dim!r:.80}"]
+    if len(dim) > MAX_AXES or not all(is_whole(n, 1, _MAX_DIM) for n in dim):
+        return [f"dim must be at most {MAX_AXES} whole numbers from 1, got {dim!r:.80}"]
+    if prod(dim) > _MAX_DIM:
+        return [f"dim {dim} is {prod(dim)} values a row, at most {_MAX_DIM} are possible"]
+    return []
 
 
 #: The field that ``Schema.with_ends`` adds.
@@ -137,7 +170,7 @@ class Schema:
     @classmethod
     def mosaic(
         cls,
-        obs_dim: int,
+        obs_dim: int | None,
         action_dim: int,
         student_obs_dim: int | None = None,
         extra: Iterable[Field] = (),
@@ -145,13 +178,15 @@ class Schema:
         """The fields of a MOSAIC expert file, all float32, and any ``extra`` ones.
 
         MOSAIC's rule for missing values is kept: the action stands in for a missing mean, 0.01 for
-        a missing sigma (BAAI-Humanoid/MOSAIC, collection/expert_trajectory_collector.py).
+        a missing sigma (BAAI-Humanoid/MOSAIC, collection/expert_trajectory_collector.py). Without
+        an ``obs_dim``, for a policy that sees nothing but ``extra`` fields, or without a
+        ``student_obs_dim`` there is no such field.
         """
-        student = {} if student_obs_dim is None else {"student_obs_dim": student_obs_dim}
-        _check_dims(obs_dim=obs_dim, action_dim=action_dim, **student)
-        fields = [Field(name="observations", dim=obs_dim)]
-        if student_obs_dim is not None:
-            fields.append(Field(name="student_observations", dim=student_obs_dim))
+        dims = {"obs_dim": obs_dim, "student_obs_dim": student_obs_dim}
+        given = {name: dim for name, dim in dims.items() if dim is not None}
+        _check_dims(**given, action_dim=action_dim)
+        names = {"obs_dim": "observations", "student_obs_dim": "student_observations"}
+        fields = [Field(name=names[name], dim=dim) for name, dim in given.items()]
         fields += [
             Field(name="actions", dim=action_dim),
             Field(name="action_mean", dim=action_dim, default="actions"),

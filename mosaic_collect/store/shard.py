@@ -93,7 +93,7 @@ class ShardReader:
         return 0 if offset == _ABSENT else int(nbytes)
 
     def read(self, chunk: int, out: NDArray[Any]) -> None:
-        """Decode one chunk into C-contiguous ``out``, shape ``(chunk_envs, block_steps[, dim])``.
+        """Decode one chunk into C-contiguous ``out``, shape ``(chunk_envs, chunk_steps[, dim])``.
 
         Raises:
             CorruptStoreError: The chunk's bytes are damaged.

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mosaic_collect import Field, Schema, TrajectoryWriter, budget
+from mosaic_collect import Field, Schema, TrajectoryWriter
 from mosaic_collect.errors import InputError, SpaceError
+from mosaic_collect.recording.ring import budget
 from mosaic_collect.recording.ring.budget import MB, Budget, block_nbytes, slots_for
 
 
