@@ -12,7 +12,7 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError
 from tests.conformance.cases import Case
-from tests.helpers import SMALL, add, assert_holds, assert_same, expected, open_writer, record
+from tests.helpers import CAMERA, SMALL, add, assert_holds, assert_same, expected, open_writer, record
 
 zarr = pytest.importorskip("zarr", reason="zarr-python is not installed")
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -46,6 +46,15 @@ def test_a_field_named_like_a_dimension_is_refused_or_readable(store: str, name:
     want = expected(range(T), N, schema)
     assert_same(dataset.to_zarr()[name][...], want[name])
     assert_same(dataset.to_xarray()[name].values, want[name])
+
+
+@pytest.mark.parametrize("name", ["b_dim", "b_dim_0", "b"])
+def test_a_field_named_like_an_axis_of_another(store: str, name: str) -> None:
+    schema = Schema((Field(name="b", dim=(2, 3)), Field(name="x" if name == "b" else name, dim=2)))
+    dataset = record(store, T, num_envs=N, schema=schema)
+    for field, want in expected(range(T), N, schema).items():
+        assert_same(dataset.to_zarr()[field][...], want)
+        assert_same(dataset.to_xarray()[field].values, want)
 
 
 def test_to_xarray_reads_nothing_until_asked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,11 +128,14 @@ def test_a_flipped_byte_is_an_error_everywhere(store: str, compressor: str) -> N
 
 
 @pytest.mark.parametrize("compressor", ["auto", "lz4", "zstd", "none"])
+@pytest.mark.parametrize("schema", [SMALL, CAMERA], ids=["small", "camera"])
 def test_we_read_what_zarr_wrote_absent_chunks_included(
-    store: str, compressor: str, monkeypatch: pytest.MonkeyPatch
+    store: str, compressor: str, schema: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """zarr-python leaves out chunks that are all fill value; this package never does."""
-    case = Case(num_envs=N, steps=T, chunk_nbytes=24, compressor=compressor)
+    case = Case(
+        schema=schema, num_envs=N, steps=T, chunk_nbytes=24, block_steps=4, compressor=compressor
+    )
     dataset = case.write(store, monkeypatch)
     group = zarr.open_group(store, mode="r+")
     rng = np.random.default_rng(1)
