@@ -12,7 +12,16 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError
 from tests.conformance.cases import Case
-from tests.helpers import CAMERA, SMALL, add, assert_holds, assert_same, expected, open_writer, record
+from tests.helpers import (
+    CAMERA,
+    SMALL,
+    add,
+    assert_holds,
+    assert_same,
+    expected,
+    open_writer,
+    record,
+)
 
 zarr = pytest.importorskip("zarr", reason="zarr-python is not installed")
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
