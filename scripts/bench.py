@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from argparse import ArgumentParser
 
+from benchlib.camera import camera
 from benchlib.codecs import codec
 from benchlib.export import export
 from benchlib.gpu import gpu
@@ -36,6 +37,7 @@ COMMANDS = {
     "read": read,
     "scale": scale,
     "codec": codec,
+    "camera": camera,
     "gpu": gpu,
 }
 

@@ -168,7 +168,7 @@ def test_axes_are_a_difference_in_words() -> None:
 def test_a_stand_in_has_the_same_axes() -> None:
     far = Field(name="far", dim=(2, 5), default="depth")
     Schema((Field(name="depth", dim=(2, 5)), far))
-    with pytest.raises(InputError, match="far.* has another shape"):
+    with pytest.raises(InputError, match=r"far.* has another shape"):
         Schema((Field(name="depth", dim=(5, 2)), far))
 
 
