@@ -15,7 +15,7 @@ import threading
 
 from mosaic_collect.errors import StoreLockedError
 
-LOCK_NAME = ".mosaic_collect.store.lock"
+LOCK_NAME = ".mosaic_collect.lock"
 _held: set[tuple[int, int]] = set()
 _guard = threading.Lock()
 

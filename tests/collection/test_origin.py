@@ -152,7 +152,7 @@ class TestRefusing:
     def test_a_new_store_and_an_unborn_one(self, store: str) -> None:
         refuse_changes(None, MJLAB)
         Path(store).mkdir()
-        (Path(store) / ".mosaic_collect.store.lock").touch()
+        (Path(store) / ".mosaic_collect.lock").touch()
         refuse_changes(TrajectoryDataset(store), MJLAB)
 
     def test_a_store(self, store: str) -> None:

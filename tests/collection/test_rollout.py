@@ -149,7 +149,7 @@ def test_other_stores_get_a_place_for_falls(store: str) -> None:
     assert collected_schema(toys.SCHEMA, TrajectoryDataset(store)) == wanted
     unborn = store + "-unborn"
     os.mkdir(unborn)
-    open(os.path.join(unborn, ".mosaic_collect.store.lock"), "w").close()
+    open(os.path.join(unborn, ".mosaic_collect.lock"), "w").close()
     assert collected_schema(toys.SCHEMA, TrajectoryDataset(unborn)) == wanted
 
 

@@ -328,7 +328,7 @@ def test_a_temp_file_that_leads_elsewhere_is_replaced_not_written_through(
 
 
 def test_a_lock_that_is_a_link_is_refused(tiny: str) -> None:
-    victim, lock = tiny + ".victim", os.path.join(tiny, ".mosaic_collect.store.lock")
+    victim, lock = tiny + ".victim", os.path.join(tiny, ".mosaic_collect.lock")
     with open(victim, "w") as file:
         file.write("precious")
     os.remove(lock)
