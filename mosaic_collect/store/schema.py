@@ -9,7 +9,6 @@ of shape ``(num_envs,)`` a step. The writer keeps them, and a third one where th
 
 from __future__ import annotations
 
-import operator
 import re
 from collections import Counter
 from collections.abc import Iterable
@@ -21,6 +20,7 @@ import numpy as np
 
 from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import InputError
+from mosaic_collect.store.axes import MAX_DIM, dim_problems, plain_dim
 
 VALID_MASK = "valid_mask"
 TRAJECTORY_ID = "trajectory_id"
@@ -42,8 +42,6 @@ MOSAIC_FIELDS = (
     "action_sigma",
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_MAX_DIM = 1 << 24  # values of a row, along all its axes
-MAX_AXES = 8  # of a row; NumPy before 2 has 32 in all
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +63,7 @@ class Field:
     default: float | str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "dim", _plain(self.dim))
+        object.__setattr__(self, "dim", plain_dim(self.dim))
 
     @property
     def row_shape(self) -> tuple[int, ...]:
@@ -110,34 +108,13 @@ class Field:
             found.append(f"field {self.name!r}: the writer keeps this one itself; leave it out")
         elif self.name.lower() == TRAJECTORY_END and self != END_FIELD:
             found.append(f"field {self.name!r}: kept by the writer; add it by Schema.with_ends()")
-        found += [f"field {self.name!r}: {problem}" for problem in _dim_problems(self.dim)]
+        found += [f"field {self.name!r}: {problem}" for problem in dim_problems(self.dim)]
         # A numpy.dtype equals its name, but is none.
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             found.append(
                 f"field {self.name!r}: dtype {self.dtype!r} is none of {', '.join(DTYPES)}"
             )
         return found
-
-
-def _plain(dim: Any) -> Any:
-    """Of Python's own numbers, as JSON takes no NumPy's; and one spelling of each shape."""
-    if isinstance(dim, (list, tuple)):
-        axes = tuple(operator.index(n) if is_whole(n, 1) else n for n in dim)
-        single = len(axes) == 1 and is_whole(axes[0], 1)
-        return axes[0] if single else axes or None
-    return operator.index(dim) if is_whole(dim, 1) else dim
-
-
-def _dim_problems(dim: Any) -> list[str]:
-    """What is wrong with a field's ``dim``, in words."""
-    if not isinstance(dim, tuple):
-        good = dim is None or is_whole(dim, 1, _MAX_DIM)
-        return [] if good else [f"dim must be None or 1..{_MAX_DIM}, got {dim!r:.80}"]
-    if len(dim) > MAX_AXES or not all(is_whole(n, 1, _MAX_DIM) for n in dim):
-        return [f"dim must be at most {MAX_AXES} whole numbers from 1, got {dim!r:.80}"]
-    if prod(dim) > _MAX_DIM:
-        return [f"dim {dim} is {prod(dim)} values a row, at most {_MAX_DIM} are possible"]
-    return []
 
 
 #: The field that ``Schema.with_ends`` adds.
@@ -264,7 +241,7 @@ def _check_dims(**dims: Any) -> None:
     bad = [
         f"{k} must be a whole number of at least 1, got {v!r}"
         for k, v in dims.items()
-        if not is_whole(v, 1, _MAX_DIM)
+        if not is_whole(v, 1, MAX_DIM)
     ]
     if bad:
         raise InputError("bad schema: " + "; ".join(bad))
