@@ -122,8 +122,7 @@ def _misshapen(file: NpyFile) -> Iterator[str]:
         whole = array.shape[:2] == leading and len(array.shape) in axes and 0 not in array.shape
         if not whole:
             form = " or ".join(str([*leading, "D"][:n]) for n in axes[:2]).replace("'", "")
-            more = " or more axes" if len(axes) > 2 else ""
-            yield f"{key}: expected {form}{more}, got {list(array.shape)}"
+            yield f"{key}: expected {form}, got {list(array.shape)}"
         kinds = _expected_kinds(key)
         if array.dtype.kind not in kinds:
             yield f"{key}: expected {_KINDS[kinds]}, got {array.dtype}"
