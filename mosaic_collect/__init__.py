@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     )
     from mosaic_collect.reading.dataset import TrajectoryDataset as TrajectoryDataset
     from mosaic_collect.errors import (
+        BusyError as BusyError,
         ClosedError as ClosedError,
         CorruptExportError as CorruptExportError,
         CorruptStoreError as CorruptStoreError,
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
         StoreError as StoreError,
         StoreExistsError as StoreExistsError,
         StoreLockedError as StoreLockedError,
+        StoreLostError as StoreLostError,
         StoreMismatchError as StoreMismatchError,
         StoreNotFoundError as StoreNotFoundError,
         WriteError as WriteError,
@@ -61,10 +63,10 @@ __version__ = "0.1.0"
 _NAMES = {
     "mosaic.collector": "ExpertTrajectoryCollector",
     "reading.dataset": "TrajectoryDataset",
-    "errors": "ClosedError CorruptExportError CorruptStoreError ExportError IncompleteStoreError "
-    "InputError MissingDependencyError MosaicCollectError NewerFormatError NonFiniteError "
-    "SpaceError StoreError StoreExistsError StoreLockedError StoreMismatchError "
-    "StoreNotFoundError WriteError",
+    "errors": "BusyError ClosedError CorruptExportError CorruptStoreError ExportError "
+    "IncompleteStoreError InputError MissingDependencyError MosaicCollectError NewerFormatError "
+    "NonFiniteError SpaceError StoreError StoreExistsError StoreLockedError StoreMismatchError "
+    "StoreLostError StoreNotFoundError WriteError",
     "export": "ExportReport export_npy",
     "export.compare": "verify_export",
     "importing": "ImportReport import_npy",

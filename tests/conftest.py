@@ -39,3 +39,9 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
     nbytes = 100
     monkeypatch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", nbytes)
     return nbytes
+
+
+@pytest.fixture
+def one_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All stores and runs are called the same, so that two of them can be of the same bytes."""
+    monkeypatch.setattr("secrets.token_hex", lambda nbytes: "a5" * nbytes)

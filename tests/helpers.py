@@ -7,6 +7,7 @@ seen. Floats hold whole numbers that every precision in use holds exactly.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import mosaic_collect
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.codec import ChunkCodec, crc_bytes
+from mosaic_collect.store.metadata import checksum
 from mosaic_collect.store.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
 
 SMALL = Schema.mosaic(obs_dim=3, action_dim=2)
@@ -158,3 +160,18 @@ def open_files() -> set[tuple[str, str]]:
         with contextlib.suppress(FileNotFoundError):  # the one of the listing itself
             found.add((fd, os.readlink(f"/proc/self/fd/{fd}")))
     return found
+
+
+def as_version_1(store: str) -> None:
+    """Make a store say of itself what format version 1 said: shards without labels are its."""
+    path = os.path.join(store, "zarr.json")
+    with open(path) as file:
+        root = json.load(file)
+    own = root["attributes"]["mosaic_collect"]
+    del own["identity"], own["holder"]
+    for run in own["runs"]:
+        del run["key"]
+    own["format_version"] = 1
+    own["checksum"] = checksum(own)
+    with open(path, "w") as file:
+        json.dump(root, file)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from mosaic_collect.errors import StoreError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.store.commit import AUTO
+from mosaic_collect.store.root import AUTO
 
 
 def number_or_auto(text: str) -> float | str:

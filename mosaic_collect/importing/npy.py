@@ -17,8 +17,8 @@ from mosaic_collect.importing.source import Progress, SourceFile
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.address import blobs_at
-from mosaic_collect.store.commit import existing_state, read_state
 from mosaic_collect.store.jsonvalues import json_copy
+from mosaic_collect.store.root import existing_state, read_state
 from mosaic_collect.store.schema import VALID_MASK
 
 _log = logging.getLogger(__name__)

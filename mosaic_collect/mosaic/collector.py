@@ -24,7 +24,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.inputs import StepCheck
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.address import blobs_at
-from mosaic_collect.store.commit import goes_on
+from mosaic_collect.store.root import goes_on
 from mosaic_collect.store.schema import Field, Schema
 
 _log = logging.getLogger(__name__)

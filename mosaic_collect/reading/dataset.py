@@ -194,6 +194,8 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
     def to_xarray(self) -> Any:
         """The store as an ``xarray.Dataset`` of lazy arrays.
 
+        What others added to the group is there, too, unless the store has grown past it.
+
         Raises:
             MissingDependencyError: It is not installed.
         """
@@ -202,7 +204,24 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         except ImportError as error:
             raise _missing("xarray") from error
         # "auto" needs dask; without it xarray's own lazy arrays do.
-        return xarray.open_dataset(self.path, engine="zarr", consolidated=True, zarr_format=3)
+        return xarray.open_dataset(
+            self.path,
+            engine="zarr",
+            consolidated=True,
+            zarr_format=3,
+            drop_variables=self._outgrown(),
+        )
+
+    def _outgrown(self) -> list[str]:
+        """Arrays of others over fewer steps than there are by now."""
+        found = []
+        for name, array in self.state.foreign.arrays.items():
+            axes = dict(
+                zip(array.get("dimension_names") or (), array.get("shape", ()), strict=False)
+            )
+            if axes.get("step", self.num_steps) != self.num_steps:
+                found.append(name)
+        return found
 
     def _read(self, field: str, steps: range, envs: range) -> NDArray[Any]:
         row_nbytes = self.schema[field].row_nbytes

@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.reading.trajectories import end_problems
 from mosaic_collect.store.address import Address, blobs_at
-from mosaic_collect.store.commit import DOCUMENT, missing_shards, read_document, read_state
+from mosaic_collect.store.commit import missing_shards
 from mosaic_collect.store.counts import nonfinite_pairs
-from mosaic_collect.store.metadata import array_document, root_document
+from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, array_metadata, root_document
+from mosaic_collect.store.root import DOCUMENT, read_document, read_state
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.store.view import StoreView
 
@@ -94,8 +95,15 @@ class _StoreCheck:
 
     def documents(self) -> None:
         """Hold each ``zarr.json`` against what the state would write."""
-        if self._json() != json.loads(root_document(self._state)):
+        root = self._json()
+        if ATTRIBUTE not in _attributes(root):
+            self.problems.append(
+                f"zarr.json: has lost the store's state, which was read from {SPARE}/zarr.json; "
+                "opening the store to write puts it right"
+            )
+        elif root != json.loads(root_document(self._state)):
             self.problems.append("zarr.json: the consolidated arrays contradict the store's state")
+        self._foreign()
         for name in self._view.grids:
             self._array_document(name)
         if self.problems and read_state(self._view.blobs) != self._state:
@@ -131,6 +139,13 @@ class _StoreCheck:
                 self.problems.append(f"{name}: {count} non-finite pairs, metadata says {told}")
         self.problems += end_problems(self._view)
 
+    def _foreign(self) -> None:
+        """What others added is no damage."""
+        foreign = self._state.foreign
+        if foreign.attributes or foreign.arrays:
+            added = ", ".join(sorted([*foreign.attributes, *foreign.arrays])[:8])
+            self.notes.append(f"zarr.json: attributes or arrays that others added: {added}")
+
     def _json(self, folder: str = "") -> Any:
         try:
             return json.loads(read_document(self._view.blobs, folder) or b"null")
@@ -145,8 +160,11 @@ class _StoreCheck:
             self.problems.append(f"{name}/zarr.json: missing, damaged, or ahead of the store")
             return
         lagging = replace(self._state, committed_steps=steps)
-        if found != json.loads(array_document(lagging, name)):
+        # Its attributes are others', but for the spare copy of the state.
+        if {**found, "attributes": {}} != array_metadata(lagging, name):
             self.problems.append(f"{name}/zarr.json: contradicts the store's state")
+        elif name == SPARE and self._state.identity and ATTRIBUTE not in _attributes(found):
+            self.problems.append(f"{name}/zarr.json: lacks its copy of the store's state")
         elif steps < self._state.committed_steps:
             self.notes.append(
                 f"{name}/zarr.json lags at step {steps}: a kill; opening to write mends"
@@ -179,6 +197,11 @@ class _StoreCheck:
             self.notes.append(
                 f"{name}: {len(others)} files past the last commit, {others[0]} first"
             )
+
+
+def _attributes(document: Any) -> dict[str, Any]:
+    found = document.get("attributes") if isinstance(document, dict) else None
+    return found if isinstance(found, dict) else {}
 
 
 class _Count:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
-from mosaic_collect.errors import WriteError
+from mosaic_collect.errors import StoreLostError, WriteError
 
 _log = logging.getLogger(__name__)
 REPORT_SECONDS = 30.0
@@ -21,14 +21,20 @@ REPORT_SECONDS = 30.0
 class Bell:
     """Rung whenever something changed that somebody may wait for.
 
+    Args:
+        committed_steps: As the attribute, to begin with.
+        explain: Gives what a failure comes from, if more is known by the time it is told.
+
     Attributes:
         committed_steps: Of the store, as last committed.
         stopped: Nothing more is to be written: it failed, or is being closed.
         threads: That must live while somebody waits.
     """
 
-    def __init__(self, committed_steps: int) -> None:
-        self.committed_steps, self.stopped = committed_steps, False
+    def __init__(
+        self, committed_steps: int, explain: Callable[[BaseException], BaseException]
+    ) -> None:
+        self.committed_steps, self.stopped, self._explain = committed_steps, False, explain
         self.threads: list[threading.Thread] = []
         self._failure: BaseException | None = None
         self._failing = threading.Lock()
@@ -51,9 +57,15 @@ class Bell:
         """Raise the failure, if there is one.
 
         Raises:
-            WriteError: Chained to its cause.
+            StoreLostError: What was opened is not what lies there any more.
+            WriteError: Anything else, chained to its cause.
         """
-        failure = self._failure
+        failure = self._failure and self._explain(self._failure)
+        if isinstance(failure, StoreLostError):
+            raise StoreLostError(
+                f"{failure}; nothing that lies there was touched. Of this writer's steps the first "
+                f"{self.committed_steps} of the store were committed to what it opened"
+            ) from failure
         if failure is not None:
             message = f"writing failed: {failure}; the first {self.committed_steps} steps are safe"
             message += "; mend the cause and go on with resume=True"

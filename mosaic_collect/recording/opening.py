@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import platform
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -31,12 +32,13 @@ from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.recording.ring.staging import Staging
 from mosaic_collect.store.blobs import Blobs, Claim
 from mosaic_collect.store.codec import Compressor
-from mosaic_collect.store.commit import Store, existing_state, read_state
+from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
 from mosaic_collect.store.grid import cut_steps
 from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
+from mosaic_collect.store.root import existing_state
 from mosaic_collect.store.schema import VALID_MASK, Schema
 from mosaic_collect.store.view import StoreView
 
@@ -129,11 +131,12 @@ def _open(
     claim = blobs.claim()
     try:
         # Another writer may have been at work until the claim was ours.
-        if read_state(blobs) != existing:
+        store = Store(blobs)
+        if store.look() != existing:
             raise StoreExistsError(
                 f"{blobs.address} changed while it was being opened; open it again"
             )
-        return _prepare(Store(blobs), claim, existing, state, budget, options)
+        return _prepare(store, claim, existing, state, budget, options)
     except BaseException:
         claim.release()
         raise
@@ -159,14 +162,15 @@ def _prepare(
             counts = _load_partial(StoreView(store.blobs, state), partial)
         else:
             free[-1].fill()  # the others are filled while steps come in
+        run = _this_run(state)
         if existing is None:
-            store.begin(state)
+            store.begin(state, run.key)
         else:
-            store.recover(existing)
+            store.recover(existing, run.key)
     except BaseException:
         staging.close()
         raise
-    return OpenStore(store, claim, state, _this_run(state), staging, free, partial, counts, ring)
+    return OpenStore(store, claim, state, run, staging, free, partial, counts, ring)
 
 
 def _new_state(
@@ -187,6 +191,7 @@ def _new_state(
         chunk_steps=cut_steps(plan.grids),
         compressor=Compressor.named(compressor),
         nonfinite=dict.fromkeys(float_names(plan.grids), 0),
+        identity=secrets.token_hex(16),
     )
 
 
@@ -219,7 +224,13 @@ def _load_partial(view: StoreView, block: Block) -> Counts:
 def _this_run(state: StoreState) -> Run:
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
     first = state.committed_steps
-    return Run(first_step=first, open_envs="", started=started, versions=dict(_versions()))
+    return Run(
+        first_step=first,
+        open_envs="",
+        started=started,
+        versions=dict(_versions()),
+        key=secrets.token_hex(8) if state.identity else "",
+    )
 
 
 @functools.cache

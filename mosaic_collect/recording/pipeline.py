@@ -60,7 +60,7 @@ class Pipeline:
         self._store, self._slots, self._pool = store, slots, pool
         self._at_rest = at_rest
         self._encoding: Encoding | None = None
-        self._bell = Bell(state.committed_steps)
+        self._bell = Bell(state.committed_steps, store.explained)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         # Room for one block's shards, and the job behind them, while the next block's are written.
         shards = 2 * len(state.schema.stored)
@@ -83,6 +83,7 @@ class Pipeline:
             WriteError: They failed at once.
         """
         encode = partial(self._encode_all, start_encoding)
+        self._pool.begin()
         for name, target in (("mosaic_encode", encode), ("mosaic_commit", self._commit_all)):
             self._bell.threads.append(self._start(name, target))
         if not self._slots.has_free:
@@ -215,6 +216,11 @@ class Pipeline:
                 item.abandon()
                 return with_shards
             self._bell.at(_COMMITTER, f"the sync of {item.address}")
+            try:
+                self._store.require_ours()
+            except BaseException:
+                item.abandon()
+                raise
             item.finish()
             self.stored_nbytes += item.nbytes
             return True

@@ -73,7 +73,8 @@ class ShardWriter:
 
         def open_shard(name: str) -> Upload:
             self._bell.at(NAME, f"block {block.index} of {name}")
-            return self._store.shard(state, name, block.index)
+            twins = [twin for twin, source in encoder.twins.items() if source == name]
+            return self._store.shard(state, name, block.index, twins)
 
         for shard in encoding.write(encoder, encoder.written, open_shard):
             self._hand_on(shard)

@@ -6,7 +6,8 @@ its ``with`` blocks to be left properly says so:
     with termination_as_exit(), TrajectoryWriter(...) as writer:
         ...
 
-SIGTERM (a job scheduler, ``kill``, ``docker stop``) and SIGHUP (a lost terminal) then raise
+SIGTERM (a job scheduler, ``kill``, ``docker stop``), SIGHUP (a lost terminal), and SIGUSR1 and
+SIGUSR2 (a scheduler's warning that the job's time is nearly up) then raise
 ``SystemExit`` in the main thread, just as Ctrl-C raises ``KeyboardInterrupt``: the writer commits
 what was added and leaves the store resumable. A second signal interrupts that commit; what was
 committed before stays.
@@ -16,13 +17,16 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from mosaic_collect.errors import InputError
 
 SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+#: Sent some time before the end by schedulers (Slurm's ``--signal=USR1@60``), whose default is to
+#: kill at once. Whoever handles one already means something by it, and keeps it.
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
 class Termination:
@@ -41,11 +45,15 @@ class Termination:
 
 
 @contextmanager
-def termination_as_exit() -> Iterator[Termination]:
+def termination_as_exit(signals: Iterable[int] | None = None) -> Iterator[Termination]:
     """Inside, termination signals raise ``SystemExit(128 + number)`` in the main thread.
 
     A signal that is ignored stays so (``nohup``), and what was there before is put back at the
     end.
+
+    Args:
+        signals: Which; None: SIGTERM, SIGHUP, and SIGUSR1 and SIGUSR2 unless something of the
+            program handles them.
 
     Raises:
         InputError: Called in another thread, where Python lets nobody handle signals.
@@ -55,7 +63,7 @@ def termination_as_exit() -> Iterator[Termination]:
     termination = Termination()
     before = {}
     try:
-        for number in SIGNALS:
+        for number in _free_to_take() if signals is None else signals:
             # None: a handler that C code put there, which Python could not put back.
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, termination._come)
@@ -63,3 +71,7 @@ def termination_as_exit() -> Iterator[Termination]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _free_to_take() -> list[int]:
+    return [*SIGNALS, *(n for n in WARNINGS if signal.getsignal(n) == signal.SIG_DFL)]

@@ -24,6 +24,7 @@ import logging
 import os
 import time
 import warnings
+import weakref
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -32,6 +33,7 @@ from typing import Any
 
 from mosaic_collect.errors import ClosedError
 from mosaic_collect.recording.account import Account
+from mosaic_collect.recording.alone import Alone, one_caller
 from mosaic_collect.recording.commits import Commits
 from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.recording.encoding.process import start_encoding
@@ -44,6 +46,7 @@ from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.recording.ring.budget import block_nbytes
 from mosaic_collect.recording.slots import Slots
 from mosaic_collect.store.address import Address, blobs_at
+from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK, Schema
 from mosaic_collect.store.view import StoreView
@@ -51,6 +54,9 @@ from mosaic_collect.store.view import StoreView
 _log = logging.getLogger(__name__)
 _INTERRUPTS = (KeyboardInterrupt, SystemExit)
 _INTERRUPTED_SECONDS = 0.5
+_BUSY_SECONDS = 10.0
+#: Of this process.
+_open_writers: weakref.WeakSet[TrajectoryWriter] = weakref.WeakSet()
 
 
 @dataclass(frozen=True)
@@ -87,6 +93,8 @@ class TrajectoryWriter:
         metadata: The user's own words about the data, JSON; on resume they update the store's.
         compressor: "auto", "lz4", "zstd" or "none"; on resume "auto" is the store's own.
         resume: Go on where the committed steps of a store end; "auto": if there is one.
+        takeover: First close the writer of this process that is at work on the store, if there is
+            one, so that what was added to it is committed: one that a failed notebook cell left.
         commit_seconds: Commit at least this often while steps come in; None: only full blocks.
         threads: That compress; default: the processors, at most 4.
         encode_in: "threads" of this process, or a "process" of its own, which leaves this one's
@@ -98,6 +106,7 @@ class TrajectoryWriter:
         StoreNotFoundError: ``resume``, and no store there.
         StoreMismatchError: ``resume`` with another schema, N or compressor than the store's.
         StoreLockedError: Another writer is at work on it.
+        BusyError: ``takeover`` of a writer that another thread is using just now.
         CorruptStoreError, NewerFormatError: The store cannot be gone on with.
         SpaceError: Not even one block fits into memory or on the disk.
     """
@@ -110,6 +119,7 @@ class TrajectoryWriter:
         *,
         metadata: Mapping[str, Any] | None = None,
         resume: bool | str = False,
+        takeover: bool = False,
         device: Any = "cpu",
         buffer_mb: float | str = "auto",
         compressor: str = "auto",
@@ -128,9 +138,12 @@ class TrajectoryWriter:
             threads=threads,
             encode_in=encode_in,
         )
+        blobs = blobs_at(path)
+        if takeover:
+            _close_others(blobs)
         with ExitStack() as undo:  # what a start that fails on its way has made
             opened = open_store(
-                blobs_at(path), schema, num_envs, metadata=metadata, resume=resume, options=options
+                blobs, schema, num_envs, metadata=metadata, resume=resume, options=options
             )
             undo.callback(opened.abandon)
             pool = WorkerPool(options.num_threads, "mosaic-compress")
@@ -150,6 +163,7 @@ class TrajectoryWriter:
                 opened.staging.begin(self._block)
             undo.callback(atexit.unregister, self._at_exit)
             atexit.register(self._at_exit)
+            _open_writers.add(self)
             undo.pop_all()
 
     def _start(self, opened: OpenStore, pipeline: Pipeline, options: RecordingOptions) -> None:
@@ -159,14 +173,19 @@ class TrajectoryWriter:
         self._account = Account.after(self._state)
         self._commits = Commits(pipeline, self._staging, self._state, options.commit_seconds)
         self._pid, self._closed, self._shut_down = os.getpid(), False, False
+        self._alone = Alone(self.path)
         self._block: Block | None = opened.partial
         # Steps before the current block, while there is one; all steps, while there is none.
         self._steps_before = self._first_step
         self._ring_nbytes = opened.slots * block_nbytes(self._state.grids())
         self._opened_at = time.monotonic()
 
+    def __reduce__(self) -> str:
+        raise TypeError("a TrajectoryWriter cannot be copied or pickled: a store has one")
+
     # -- what a caller does ----------------------------------------------------------------------
 
+    @one_caller
     def add_step(self, *, valid_mask: Any = None, **rows: Any) -> None:
         """Add one vectorised step: copies everything, so the caller may overwrite it at once.
 
@@ -181,7 +200,9 @@ class TrajectoryWriter:
             InputError: A wrong shape, dtype or type, an unknown, missing or newly given field;
                 nothing was added.
             ClosedError: After ``close``.
+            BusyError: Another thread is in a call of this writer; nothing was added.
             WriteError: Writing failed since; committed steps stay.
+            StoreLostError: The store is not there any more, or another's by now.
         """
         self._require_open()
         rows = {name: value for name, value in rows.items() if value is not None}
@@ -199,6 +220,7 @@ class TrajectoryWriter:
         if self._commits.due:
             self._commit_partial(wait=False)
 
+    @one_caller
     def end_trajectories(
         self,
         env_ids: Any = None,
@@ -240,6 +262,7 @@ class TrajectoryWriter:
             self._account = replace(self._account, trajectories=ended)
             self._show(envs)
 
+    @one_caller
     def commit(self) -> None:
         """When it returns, all that was added so far survives kill and power cut.
 
@@ -255,6 +278,7 @@ class TrajectoryWriter:
         warnings.warn("TrajectoryWriter.checkpoint is commit now", DeprecationWarning, 2)
         self.commit()
 
+    @one_caller
     def update_metadata(self, **entries: Any) -> None:
         """Change the user's metadata, JSON values; committed together with the steps so far.
 
@@ -445,6 +469,7 @@ class TrajectoryWriter:
 
     # -- the end ---------------------------------------------------------------------------------
 
+    @one_caller
     def _close(self, complete: bool, interrupts: int) -> None:
         if self._shut_down or os.getpid() != self._pid:
             return
@@ -495,6 +520,7 @@ class TrajectoryWriter:
         if os.getpid() != self._pid:
             return
         _log.warning("%s was not closed; committing what was added", self.path)
+        self._alone.enter(_BUSY_SECONDS)  # a thread that runs on may be in a call
         self.close(complete=False)
 
     def _require_open(self) -> None:
@@ -502,6 +528,15 @@ class TrajectoryWriter:
             raise ClosedError(f"the writer of {self.path} is closed; resume=True opens another")
         if os.getpid() != self._pid:
             raise ClosedError(f"the writer of {self.path} belongs to process {self._pid}")
+
+
+def _close_others(blobs: Blobs) -> None:
+    """Close the writer of this process that is at work on the store, if there is one."""
+    place = blobs.place()
+    for writer in list(_open_writers):
+        if not writer.closed and place is not None and writer._opened.store.blobs.place() == place:
+            _log.warning("%s: closing the writer that was at work on it", writer.path)
+            writer.close(complete=False)
 
 
 def _renamed(*, checkpoint_seconds: float | None) -> float | None:

@@ -53,6 +53,10 @@ class Upload(Pending, Protocol):
         """For a process that writes in this one's place; ``nbytes`` is then told how much."""
 
 
+class ChangedError(Exception):
+    """A key has not the content that it was to be replaced over."""
+
+
 class Claim(Protocol):
     """The right to write to a store."""
 
@@ -68,6 +72,9 @@ class Blobs(Protocol):
     """
 
     address: str
+
+    def place(self) -> str | None:
+        """What tells this place from others, whatever it is called; None if there is none."""
 
     def is_there(self) -> bool:
         """Whether there is a place at all in which a store could lie."""
@@ -111,8 +118,30 @@ class Blobs(Protocol):
     def alias(self, source: str, key: str) -> Pending:
         """A blob with the bytes of another, by then finished, one; nothing is written to it."""
 
-    def replace(self, key: str, data: bytes) -> None:
+    def put(self, key: str, data: bytes) -> None:
         """Give the key this content; whatever happens, it has the old content or this one."""
+
+    def replace(self, key: str, data: bytes, over: Version | None) -> Version:
+        """The same, if the key still has the content that was last seen: the commit.
+
+        Args:
+            key: The key.
+            data: Its new content.
+            over: What ``find`` or an earlier call gave.
+
+        Returns:
+            The new content's.
+
+        Raises:
+            ChangedError: Something else is there; it was not touched.
+        """
+
+    def require_place(self) -> None:
+        """Make sure that what was claimed is still what lies at the address.
+
+        Raises:
+            StoreLostError: It is not; says what became of it.
+        """
 
     def settle(self, folders: Iterable[str]) -> None:
         """When it returns, keys made, changed or removed in these folders survive a power cut."""
@@ -121,7 +150,7 @@ class Blobs(Protocol):
         """Remove blobs; they may be gone already."""
 
     def claim(self) -> Claim:
-        """Become the only writer.
+        """Become the only writer; from now on what is written goes to this very place or nowhere.
 
         Raises:
             StoreLockedError: Another living one is at work.

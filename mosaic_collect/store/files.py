@@ -40,6 +40,14 @@ class OpenFile(Protocol):
 class Files(Protocol):
     """File operations of a store. Every failure is an OSError that names the path."""
 
+    def hold(self, folder: str, fd: int | None) -> None:
+        """Paths below the folder are in this very one from now on, whatever its path leads to.
+
+        Args:
+            folder: Its path.
+            fd: Its descriptor, the caller's to close; None: paths lead where they lead again.
+        """
+
     def make_folder(self, path: str) -> None:
         """Make one folder; it may be there already. The name lasts after ``sync_folder``."""
 
@@ -66,26 +74,36 @@ class Files(Protocol):
 class PosixFiles:
     """``Files`` on a POSIX file system."""
 
+    _folder = ""
+    _fd: int | None = None
+
+    def hold(self, folder: str, fd: int | None) -> None:
+        self._folder, self._fd = folder, fd
+
     def make_folder(self, path: str) -> None:
+        name, within = self._at(path)
         try:
-            os.mkdir(path)
+            named(path, os.mkdir, name, dir_fd=within)
         except FileExistsError:
-            if not os.path.isdir(path):
+            if not stat.S_ISDIR(os.stat(name, dir_fd=within).st_mode):
                 raise
 
     def create(self, path: str) -> PosixFile:
-        return PosixFile(path)
+        return PosixFile(path, *self._at(path))
 
     def link(self, source: str, target: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(target)
-        os.link(source, target)
+        self.remove(target)
+        (old, within), (new, there) = self._at(source), self._at(target)
+        named(target, os.link, old, new, src_dir_fd=within, dst_dir_fd=there)
 
     def rename(self, source: str, target: str) -> None:
-        os.replace(source, target)
+        (old, within), (new, there) = self._at(source), self._at(target)
+        named(target, os.replace, old, new, src_dir_fd=within, dst_dir_fd=there)
 
     def sync_folder(self, path: str) -> None:
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        name, within = self._at(path)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        fd: int = named(path, os.open, name, flags, dir_fd=within)
         try:
             named(path, os.fsync, fd)
         except OSError as error:
@@ -96,20 +114,34 @@ class PosixFiles:
             os.close(fd)
 
     def remove(self, path: str) -> None:
+        name, within = self._at(path)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
+            named(path, os.unlink, name, dir_fd=within)
+
+    def _at(self, path: str) -> tuple[str, int | None]:
+        """The path, or what it is from the folder that is held."""
+        if self._fd is None or not f"{path}{os.sep}".startswith(f"{self._folder}{os.sep}"):
+            return path, None
+        return path[len(self._folder) + 1 :] or os.curdir, self._fd
 
 
 class PosixFile:
-    """``OpenFile`` on a POSIX file descriptor."""
+    """``OpenFile`` on a POSIX file descriptor.
 
-    def __init__(self, path: str) -> None:
+    Args:
+        path: For messages.
+        name: The file's, from ``within``.
+        within: Descriptor of a folder; None: ``name`` is a path.
+    """
+
+    def __init__(self, path: str, name: str, within: int | None) -> None:
         self.path = path
         # Never through a link, and never into a file that has another name, too: in a store made
         # by someone else either could lead out of it.
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(path)
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            named(path, os.unlink, name, dir_fd=within)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd: int = named(path, os.open, name, flags, 0o666, dir_fd=within)
 
     def write(self, buffers: Sequence[Any]) -> None:
         named(self.path, write_all, self._fd, buffers)
@@ -142,13 +174,13 @@ def _write_some(fd: int, views: list[memoryview]) -> None:
             views[0] = views[0][written:]
 
 
-def write_file(files: Files, path: str, data: bytes) -> None:
+def write_file(files: Files, path: str, data: bytes, temp: str) -> None:
     """Replace a file's content as a whole: temp file, sync, rename.
 
     After a kill or a power cut the file has the old content or the new one. Only after
     ``sync_folder`` of its folder is it surely the new one.
     """
-    file = files.create(temp_name(path))
+    file = files.create(temp)
     try:
         file.write([data])
     except BaseException:
@@ -196,10 +228,15 @@ def open_regular(path: str) -> int:
     return fd
 
 
-def temp_name(path: str) -> str:
-    """Where a file lies until it is whole; reopening a store for writing removes leftovers."""
+def temp_name(path: str, mark: str = "") -> str:
+    """Where a file lies until it is whole; reopening a store for writing removes leftovers.
+
+    Args:
+        path: Of the file.
+        mark: Told apart from others who may write it at the same time.
+    """
     folder, name = os.path.split(path)
-    return os.path.join(folder, f".{name}.tmp")
+    return os.path.join(folder, f".{name}{mark}.tmp")
 
 
 def is_temp_name(name: str) -> bool:
@@ -207,9 +244,9 @@ def is_temp_name(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
-def named(path: str, call: Any, *args: Any) -> Any:
+def named(path: str, call: Any, *args: Any, **options: Any) -> Any:
     """Make a call on a descriptor; such calls leave the path out of their errors: put it in."""
     try:
-        return call(*args)
+        return call(*args, **options)
     except OSError as error:
         raise OSError(error.errno, error.strerror, path) from error

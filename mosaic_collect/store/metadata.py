@@ -7,6 +7,7 @@ consolidated metadata of every array, so one atomic replace moves all fields to 
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
@@ -15,10 +16,12 @@ from crc32c import crc32c
 
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.grid import FieldGrid
-from mosaic_collect.store.schema import Field, Schema
+from mosaic_collect.store.schema import TRAJECTORY_ID, Field, Schema
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 ATTRIBUTE = "mosaic_collect"
+#: The array whose own document holds the state, too: tools that write the group's may drop it.
+SPARE = TRAJECTORY_ID
 COLLECTING = "collecting"
 COMPLETE = "complete"
 
@@ -34,12 +37,27 @@ class Run:
             earlier run are truncated: a resume gives every environment a new id.
         started: UTC, ISO 8601.
         versions: Of the packages that wrote.
+        key: Of this run alone, 8 bytes as hex; shards are labelled with it. None in version 1.
     """
 
     first_step: int
     open_envs: str
     started: str
     versions: dict[str, str]
+    key: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Foreign:
+    """What others added to the group, which is kept.
+
+    Attributes:
+        attributes: Of the group, beside ours.
+        arrays: Consolidated metadata by path, of what is no field.
+    """
+
+    attributes: dict[str, Any] = field(default_factory=dict)
+    arrays: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +81,11 @@ class StoreState:
         nonfinite: Per float field, pairs that hold NaN or infinity, valid or not.
         runs: One entry a writer.
         metadata: The user's own, JSON.
+        identity: Of this store alone, 16 bytes as hex; shards are labelled with it. "" in version
+            1, whose shards have no labels.
+        foreign: Kept beside all this.
+        holder: ``Run.key`` of the writer that opened it last. It says who may write, and nothing of
+            the data, so it is not compared.
     """
 
     schema: Schema
@@ -81,6 +104,9 @@ class StoreState:
     runs: tuple[Run, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
     chunk_steps: dict[str, int] = field(default_factory=dict)
+    identity: str = ""
+    foreign: Foreign = field(default_factory=Foreign)
+    holder: str = field(default="", compare=False)
 
     @property
     def num_pairs(self) -> int:
@@ -120,19 +146,28 @@ def root_document(state: StoreState) -> bytes:
         {
             "zarr_format": 3,
             "node_type": "group",
-            "attributes": {ATTRIBUTE: _state_document(state)},
+            "attributes": {**state.foreign.attributes, ATTRIBUTE: _state_document(state)},
             "consolidated_metadata": {
                 "kind": "inline",
                 "must_understand": False,
-                "metadata": arrays,
+                "metadata": {**arrays, **state.foreign.arrays},
             },
         }
     )
 
 
-def array_document(state: StoreState, name: str) -> bytes:
-    """One array's own ``zarr.json``."""
-    return _dump(array_metadata(state, name))
+def array_document(
+    state: StoreState, name: str, attributes: Mapping[str, Any] | None = None
+) -> bytes:
+    """One array's own ``zarr.json``; ``SPARE``'s holds the state a second time.
+
+    Args:
+        state: Of the store.
+        name: The array's.
+        attributes: That others gave it.
+    """
+    own = {ATTRIBUTE: _state_document(state)} if name == SPARE and state.identity else {}
+    return _dump({**array_metadata(state, name), "attributes": {**(attributes or {}), **own}})
 
 
 def array_metadata(state: StoreState, name: str) -> dict[str, Any]:
@@ -193,10 +228,13 @@ def checksum(document: dict[str, Any]) -> int:
 
 
 def _state_document(state: StoreState) -> dict[str, Any]:
-    document = {f.name: getattr(state, f.name) for f in fields(state)}
-    document["format_version"] = FORMAT_VERSION
+    document = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "foreign"}
+    document["format_version"] = FORMAT_VERSION if state.identity else 1
     document["compressor"] = vars(state.compressor)
     document["runs"] = [vars(r) for r in state.runs]
+    if not state.identity:  # version 1 knew neither
+        del document["identity"], document["holder"]
+        document["runs"] = [{k: v for k, v in r.items() if k != "key"} for r in document["runs"]]
     document["fields"] = [vars(f) for f in document.pop("schema").fields]
     if not state.chunk_steps:
         del document["chunk_steps"]  # as in stores made before there were such fields

@@ -7,8 +7,9 @@ all problems are reported together.
 from __future__ import annotations
 
 import base64
-import json
-import math
+import re
+from collections.abc import Container
+from dataclasses import replace
 from typing import Any
 
 from mosaic_collect.errors import (
@@ -18,16 +19,19 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
 )
 from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.grid import may_be_cut
 from mosaic_collect.store.metadata import (
     ATTRIBUTE,
     COLLECTING,
     COMPLETE,
     FORMAT_VERSION,
+    Foreign,
     Run,
     StoreState,
     checksum,
 )
 from mosaic_collect.store.schema import Field, Schema
+from mosaic_collect.store.strict_json import strict_json
 
 MAX_DOCUMENT_NBYTES = 64 << 20
 MAX_VALUES = 1 << 20  # of a document; each may take some 100 bytes in memory
@@ -68,8 +72,32 @@ def refuse_large(data: bytes, where: str) -> None:
         )
 
 
+def foreign_in(data: bytes, where: str, own: Container[str]) -> Foreign:
+    """What a group's document holds beside ours: arrays that are not among ``own``.
+
+    Raises:
+        CorruptStoreError: It is no JSON object.
+    """
+    root = _object(data, where)
+    attributes = root.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    consolidated = root.get("consolidated_metadata")
+    arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+    arrays = arrays if isinstance(arrays, dict) else {}
+    return Foreign(
+        attributes={k: v for k, v in attributes.items() if k != ATTRIBUTE},
+        arrays={k: v for k, v in arrays.items() if k not in own},
+    )
+
+
 def _parse(data: bytes, where: str) -> StoreState:
-    document = _document(data, where)
+    root = _object(data, where)
+    attributes = root.get("attributes")
+    document = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(document, dict):
+        raise StoreNotFoundError(
+            f"{where} is no mosaic_collect store: zarr.json lacks its attribute"
+        )
     version = document.get("format_version")
     if type(version) is not int or version < 1:
         raise CorruptStoreError(f"{where}: format_version is {version!r}, expected a number from 1")
@@ -78,19 +106,20 @@ def _parse(data: bytes, where: str) -> StoreState:
             f"{where} has format version {version}, this mosaic_collect reads up to "
             f"{FORMAT_VERSION}: upgrade it"
         )
-    state = _Parser(document, where).state()
+    state = _Parser(document, where, version).state()
     if document.get("checksum") != checksum(document):
         raise CorruptStoreError(
             f"{where}: zarr.json was damaged or edited: the checksum of its attribute is wrong"
         )
-    return state
+    own = [field.name for field in state.schema.stored]
+    return replace(state, foreign=foreign_in(data, where, own))
 
 
 class _Parser:
     """Takes a state's document apart, gathering problems on the way."""
 
-    def __init__(self, document: dict[str, Any], where: str) -> None:
-        self._document, self._where = document, where
+    def __init__(self, document: dict[str, Any], where: str, version: int) -> None:
+        self._document, self._where, self._version = document, where, version
         self._problems: list[str] = []
 
     def state(self) -> StoreState:
@@ -120,6 +149,8 @@ class _Parser:
             runs=self._runs(num_envs, steps),
             metadata=self._typed("metadata", dict, {}),
             chunk_steps=self._chunk_steps(schema),
+            identity=self._hex("identity", 16),
+            holder=self._hex("holder", 8),
         )
         self._check_chunks(state)
         self._raise()
@@ -153,16 +184,10 @@ class _Parser:
         return {k: self._bounded(f"{name}.{k}", given[k], least, most) for k in keys}
 
     def _chunk_steps(self, schema: Schema) -> dict[str, int]:
-        """There only if it is needed, and only of fields of several axes."""
-        whole, given = self._document.get("block_steps"), self._document.get("chunk_steps", {})
-        known = [f.name for f in schema.fields if f.has_axes]
-        if isinstance(given, dict) and all(
-            name in known and _divides(steps, whole) for name, steps in given.items()
-        ):
+        given = self._document.get("chunk_steps", {})
+        if may_be_cut(given, schema.fields, self._document.get("block_steps")):
             return dict(given)
-        self._problems.append(
-            f"chunk_steps: expected divisors of block_steps for some of {known}, got {given!r:.80}"
-        )
+        self._problems.append(f"chunk_steps: expected divisors of block_steps, got {given!r:.80}")
         return {}
 
     def _given(self, defaults: list[str]) -> dict[str, bool]:
@@ -204,11 +229,19 @@ class _Parser:
         runs: list[Run] = []
         for entry in self._typed("runs", list, []):
             least = runs[-1].first_step if runs else 0
-            problems = _run_problems(entry, num_envs, least, steps)
+            problems = _run_problems(entry, num_envs, least, steps, self._version)
             self._problems += problems
             if not problems:
                 runs.append(Run(**entry))
         return tuple(runs)
+
+    def _hex(self, name: str, nbytes: int) -> str:
+        """What version 1 did not have."""
+        given = self._document.get(name, "")
+        if _is_hex(given, nbytes if self._version > 1 else 0):
+            return str(given)
+        self._problems.append(f"{name}: expected {nbytes} bytes as hex, got {given!r:.80}")
+        return ""
 
     def _check_chunks(self, state: StoreState) -> None:
         for name, grid in state.grids().items():
@@ -218,38 +251,14 @@ class _Parser:
                 self._problems.append(f"{name}: {grid.chunks} chunks a shard are too many")
 
 
-def _document(data: bytes, where: str) -> dict[str, Any]:
+def _object(data: bytes, where: str) -> dict[str, Any]:
     refuse_large(data, where)
-    root = _json(data, where)
-    attributes = root.get("attributes") if isinstance(root, dict) else None
-    document = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
-    if not isinstance(document, dict):
-        raise StoreNotFoundError(
-            f"{where} is no mosaic_collect store: zarr.json lacks its attribute"
-        )
-    return document
+    root = strict_json(data, where)
+    return root if isinstance(root, dict) else {}
 
 
-def _json(data: bytes, where: str) -> Any:
-    try:
-        return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
-    except ValueError as error:
-        raise CorruptStoreError(f"{where}: zarr.json is no valid JSON: {error}") from error
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is too large for a number")
-    return number
-
-
-def _run_problems(entry: Any, num_envs: int, least: int, most: int) -> list[str]:
-    names = {"first_step", "open_envs", "started", "versions"}
+def _run_problems(entry: Any, num_envs: int, least: int, most: int, version: int) -> list[str]:
+    names = {"first_step", "open_envs", "started", "versions"} | ({"key"} if version > 1 else set())
     if not isinstance(entry, dict) or set(entry) != names:
         return [f"runs: expected entries of {sorted(names)}, got {entry!r:.80}"]
     found = []
@@ -260,7 +269,13 @@ def _run_problems(entry: Any, num_envs: int, least: int, most: int) -> list[str]
         found.append(f"runs.open_envs: expected a bitmap of {num_envs} environments")
     if not isinstance(entry["started"], str) or not isinstance(entry["versions"], dict):
         found.append("runs: started must be a string, versions a dict")
+    if not _is_hex(entry.get("key", ""), 8 if version > 1 else 0):
+        found.append(f"runs.key: expected 8 bytes as hex, got {entry['key']!r:.80}")
     return found
+
+
+def _is_hex(text: Any, nbytes: int) -> bool:
+    return isinstance(text, str) and bool(re.fullmatch(f"[0-9a-f]{{{2 * nbytes}}}", text))
 
 
 def _bitmap_nbytes(text: Any) -> int:
@@ -268,11 +283,6 @@ def _bitmap_nbytes(text: Any) -> int:
         return len(base64.b64decode(text, validate=True))
     except (TypeError, ValueError):
         return -1
-
-
-def _divides(number: Any, whole: Any) -> bool:
-    whole_numbers = type(number) is type(whole) is int
-    return whole_numbers and 0 < number < whole and whole % number == 0
 
 
 def _all_bool(values: Any) -> bool:

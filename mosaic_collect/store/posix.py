@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.store.blobs import Pending, Version
+from mosaic_collect.errors import CorruptStoreError, StoreLostError
+from mosaic_collect.store.blobs import ChangedError, Pending, Version, read_all
 from mosaic_collect.store.files import (
     NO_LINKS,
     Files,
@@ -42,9 +43,18 @@ class PosixBlobs:
     def __init__(self, path: str, files: Files | None = None) -> None:
         self.address = path
         self._files: Files = PosixFiles() if files is None else files
+        self._held: int | None = None
+        self._mark = ""
 
     def __reduce__(self) -> Any:
         return PosixBlobs, (self.address,)
+
+    def place(self) -> str | None:
+        try:
+            found = os.stat(self.address) if self._held is None else os.fstat(self._held)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return f"{found.st_dev}-{found.st_ino}"
 
     def is_there(self) -> bool:
         return os.path.isdir(self.address)
@@ -100,13 +110,34 @@ class PosixBlobs:
         return PosixBlob(self._path(key))
 
     def upload(self, key: str) -> PosixUpload:
-        return PosixUpload(self._files, self._path(key))
+        return PosixUpload(self._files, self._path(key), self._mark)
 
     def alias(self, source: str, key: str) -> Pending:
-        return PosixAlias(self._files, self._path(source), self._path(key))
+        return PosixAlias(self._files, self._path(source), self._path(key), self._mark)
 
-    def replace(self, key: str, data: bytes) -> None:
-        write_file(self._files, self._path(key), data)
+    def put(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        write_file(self._files, path, data, temp_name(path, self._mark))
+
+    def replace(self, key: str, data: bytes, over: Version | None) -> Version:
+        self.require_place()
+        if self.find(key) != over:
+            raise ChangedError(self._path(key))
+        self.put(key, data)
+        found = self.find(key)
+        # Without locks another may have been quicker since.
+        if found is None or (self._mark and read_all(self, key, len(data) + 1) != data):
+            raise ChangedError(self._path(key))
+        return found
+
+    def require_place(self) -> None:
+        held = self._held
+        try:
+            there = os.stat(self.address)
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreLostError(f"{self.address}: removed, or moved away") from None
+        if held is not None and not os.path.samestat(there, os.fstat(held)):
+            raise StoreLostError(f"{self.address}: another folder lies there now")
 
     def settle(self, folders: Iterable[str]) -> None:
         for folder in folders:
@@ -116,8 +147,25 @@ class PosixBlobs:
         for key in keys:
             self._files.remove(self._path(key))
 
-    def claim(self) -> StoreLock:
-        return StoreLock(self.address)
+    def claim(self) -> PosixClaim:
+        fd = os.open(self.address, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lock = StoreLock(self.address, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        # Two who write at once, as only missing locks allow, must not share temp files.
+        self._mark = "" if lock.is_real else f".{secrets.token_hex(4)}"
+        self._held = fd
+        self._files.hold(self.address, fd)
+        return PosixClaim(self, lock)
+
+    def let_go(self) -> None:
+        """The folder is no longer held; called twice, it does nothing."""
+        fd, self._held = self._held, None
+        if fd is not None:
+            self._files.hold("", None)
+            os.close(fd)
 
     def free_nbytes(self) -> int | None:
         folder = os.path.abspath(self.address)
@@ -127,6 +175,21 @@ class PosixBlobs:
 
     def _path(self, key: str) -> str:
         return os.path.join(self.address, key) if key else self.address
+
+
+class PosixClaim:
+    """A folder that is held, and its lock."""
+
+    def __init__(self, blobs: PosixBlobs, lock: StoreLock) -> None:
+        self._blobs, self._lock = blobs, lock
+
+    def __del__(self) -> None:
+        # An interrupt may fall between the making of a claim and its owner's taking it.
+        self.release()
+
+    def release(self) -> None:
+        self._lock.release()
+        self._blobs.let_go()
 
 
 class PosixBlob:
@@ -153,11 +216,17 @@ class PosixBlob:
 
 
 class PosixUpload:
-    """A file on its way: written under a temp name, then given its own."""
+    """A file on its way: written under a temp name, then given its own.
 
-    def __init__(self, files: Files, path: str) -> None:
+    Args:
+        files: The seam.
+        path: The file's name.
+        mark: Of its temp name.
+    """
+
+    def __init__(self, files: Files, path: str, mark: str) -> None:
         self._files, self.address = files, path
-        self._file = files.create(temp_name(path))
+        self._file = files.create(temp_name(path, mark))
         self.nbytes = 0
 
     def write(self, buffers: Sequence[Any]) -> None:
@@ -181,14 +250,15 @@ class PosixAlias:
         files: The seam.
         source: The other file; finished before this one.
         path: This one's name.
+        mark: Of its temp name.
     """
 
-    def __init__(self, files: Files, source: str, path: str) -> None:
-        self._files, self._source, self.address = files, source, path
+    def __init__(self, files: Files, source: str, path: str, mark: str) -> None:
+        self._files, self._source, self.address, self._mark = files, source, path, mark
         self.nbytes = 0
 
     def finish(self) -> None:
-        temp = temp_name(self.address)
+        temp = temp_name(self.address, self._mark)
         try:
             self._files.link(self._source, temp)
             self._files.rename(temp, self.address)
@@ -203,7 +273,7 @@ class PosixAlias:
         """Nothing was made yet."""
 
     def _copy(self) -> None:
-        copy, source = PosixUpload(self._files, self.address), PosixBlob(self._source)
+        copy, source = PosixUpload(self._files, self.address, self._mark), PosixBlob(self._source)
         try:
             while data := source.read(copy.nbytes, _COPIED_NBYTES):
                 copy.write([data])

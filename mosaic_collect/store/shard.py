@@ -1,9 +1,12 @@
 """Shard bytes: chunks, then an index, as Zarr v3's ``sharding_indexed`` codec lays them out.
 
-    ┌─────────┬─────┬─────────┬─────┬───┬────────────────────────────┬─────┐
-    │ chunk 0 │ crc │ chunk 1 │ crc │ … │ (offset, nbytes) per chunk │ crc │
-    └─────────┴─────┴─────────┴─────┴───┴────────────────────────────┴─────┘
-                                          uint64 LE each, 16·chunks   4 bytes
+    ┌───────┬─────────┬─────┬─────────┬─────┬───┬────────────────────────────┬─────┐
+    │ label │ chunk 0 │ crc │ chunk 1 │ crc │ … │ (offset, nbytes) per chunk │ crc │
+    └───────┴─────────┴─────┴─────────┴─────┴───┴────────────────────────────┴─────┘
+     64 bytes, ``label``                          uint64 LE each, 16·chunks   4 bytes
+
+Offsets count from the start of the file, so other readers pass over the label. Shards of format
+version 1 have none.
 
 A chunk that is all fill value may be absent: both numbers are 2**64-1 then. This package never
 writes one so, but reads it. Format: zarr-specs.readthedocs.io, v3 codec "sharding-indexed" 1.0.
@@ -22,6 +25,7 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.blobs import Blob, Blobs
 from mosaic_collect.store.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
 from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
 
 _ABSENT = np.uint64(2**64 - 1)
 
@@ -30,18 +34,21 @@ _ABSENT = np.uint64(2**64 - 1)
 Encoded = tuple[Sequence[Any], bytes, int]
 
 
-def write_chunks(encoded: Iterable[Encoded], write: Callable[[list[Any]], None]) -> tuple[int, int]:
+def write_chunks(
+    encoded: Iterable[Encoded], write: Callable[[list[Any]], None], start: int = 0
+) -> tuple[int, int]:
     """Write one shard: encoded chunks in order, then the index.
 
     Args:
         encoded: All chunks of the shard.
         write: Takes a list of buffers and appends them to the file.
+        start: Bytes that the file holds already.
 
     Returns:
-        Bytes written, and pairs that hold NaN or infinity.
+        Bytes of the file then, and pairs that hold NaN or infinity.
     """
     index: list[tuple[int, int]] = []
-    offset = nonfinite = 0
+    offset, nonfinite = start, 0
     for buffers, crc, found in encoded:
         write([*buffers, crc])
         nbytes = sum(map(len, buffers)) + CRC_NBYTES
@@ -62,6 +69,9 @@ class ShardReader:
         codec: For the chunks.
         block: Which block's.
 
+    Attributes:
+        what: Names the shard in errors.
+
     Raises:
         CorruptStoreError: The shard is missing, its index damaged or pointing out of it.
         OSError: The system does not let us read it; names the place, as ``read`` does.
@@ -69,7 +79,7 @@ class ShardReader:
 
     def __init__(self, blobs: Blobs, grid: FieldGrid, codec: ChunkCodec, block: int) -> None:
         self._grid, self._codec = grid, codec
-        self._what = f"{blobs.address}: {grid.field.name}, block {block}"
+        self.what = f"{blobs.address}: {grid.field.name}, block {block}"
         self._blob = self._open(blobs, grid.shard_key(block))
         try:
             self._index = self._read_index()
@@ -92,6 +102,14 @@ class ShardReader:
         offset, nbytes = self._index[chunk]
         return 0 if offset == _ABSENT else int(nbytes)
 
+    def label(self) -> ShardLabel:
+        """What the shard says of itself.
+
+        Raises:
+            CorruptStoreError: Nothing, or it is damaged.
+        """
+        return ShardLabel.unpack(self._blob.read(0, LABEL_NBYTES), self.what)
+
     def read(self, chunk: int, out: NDArray[Any]) -> None:
         """Decode one chunk into C-contiguous ``out``, shape ``(chunk_envs, chunk_steps[, dim])``.
 
@@ -99,7 +117,7 @@ class ShardReader:
             CorruptStoreError: The chunk's bytes are damaged.
         """
         offset, nbytes = (int(v) for v in self._index[chunk])
-        what = f"{self._what}, chunk {chunk}"
+        what = f"{self.what}, chunk {chunk}"
         if offset == _ABSENT:
             out[...] = self._grid.field.fill_value
             return
@@ -114,10 +132,10 @@ class ShardReader:
         try:
             return blobs.open(key)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise CorruptStoreError(f"{self._what}: the file {key} is missing") from error
+            raise CorruptStoreError(f"{self.what}: the file {key} is missing") from error
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ELOOP):
-                raise CorruptStoreError(f"{self._what}: {key}: {error.strerror}") from error
+                raise CorruptStoreError(f"{self.what}: {key}: {error.strerror}") from error
             raise
 
     def _read_index(self) -> NDArray[np.uint64]:
@@ -125,9 +143,9 @@ class ShardReader:
         nbytes = 16 * chunks + CRC_NBYTES
         size = self._blob.nbytes
         if size < nbytes:
-            raise CorruptStoreError(f"{self._what}: {size} bytes cannot hold an index of {nbytes}")
+            raise CorruptStoreError(f"{self.what}: {size} bytes cannot hold an index of {nbytes}")
         raw = memoryview(self._blob.read(size - nbytes, nbytes))
-        table = np.frombuffer(checked(raw, f"{self._what}, index"), dtype="<u8")
+        table = np.frombuffer(checked(raw, f"{self.what}, index"), dtype="<u8")
         index = table.reshape(chunks, 2).astype(np.uint64)
         self._check_index(index, size - nbytes)
         return index
@@ -141,4 +159,4 @@ class ShardReader:
         )
         if not (inside | absent).all():
             bad = int(np.flatnonzero(~(inside | absent))[0])
-            raise CorruptStoreError(f"{self._what}, index: chunk {bad} lies outside the file")
+            raise CorruptStoreError(f"{self.what}, index: chunk {bad} lies outside the file")

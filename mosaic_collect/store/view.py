@@ -9,10 +9,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.errors import (
+    CorruptStoreError,
+    StoreError,
+    StoreLostError,
+    StoreNotFoundError,
+)
 from mosaic_collect.store.blobs import Blobs
-from mosaic_collect.store.commit import read_state
 from mosaic_collect.store.cuts import Cut, cuts
 from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.root import read_state
 from mosaic_collect.store.shard import ShardReader
 
 
@@ -56,9 +62,41 @@ class StoreView:
         """The shard of a field and block.
 
         Raises:
-            CorruptStoreError: It is missing or its index damaged.
+            CorruptStoreError: It is missing, its index damaged, or it belongs elsewhere.
+            StoreLostError: Because the store was made anew since it was looked at.
         """
-        return ShardReader(self.blobs, self.grids[field], self._codec, block)
+        try:
+            shard = ShardReader(self.blobs, self.grids[field], self._codec, block)
+            if self.state.identity:
+                self._check_label(shard, field, block)
+        except CorruptStoreError as error:
+            self._require_same(error)
+            raise
+        return shard
+
+    def _check_label(self, shard: ShardReader, field: str, block: int) -> None:
+        try:
+            problem = shard.label().problem(self.state, field, block)
+            if problem is not None:
+                raise CorruptStoreError(f"{shard.what}: the shard does not belong there: {problem}")
+        except BaseException:
+            shard.close()
+            raise
+
+    def _require_same(self, error: CorruptStoreError) -> None:
+        """A store that was made anew has other shards, and they are as they should be."""
+        try:
+            now = read_state(self.blobs)
+            changed = now is None or now.identity != self.state.identity
+        except StoreNotFoundError:
+            changed = True
+        except (StoreError, OSError):
+            changed = False
+        if changed:
+            raise StoreLostError(
+                f"{self.address}: the store that was opened is gone, and what lies there now was "
+                "made since; open it anew, or refresh()"
+            ) from error
 
     def columns(self, field: str) -> list[range]:
         """The environments of each of a field's chunks."""

@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import Field, Schema, TrajectoryDataset
+from mosaic_collect import Field, Schema, TrajectoryDataset, verify_store
 from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.store.label import LABEL_NBYTES
 from tests.conformance.cases import Case
 from tests.helpers import (
     CAMERA,
     SMALL,
     add,
+    as_version_1,
     assert_holds,
     assert_same,
     expected,
@@ -94,7 +96,11 @@ def test_consolidated_metadata_and_each_arrays_own_are_the_same(store: str) -> N
     arrays = root["consolidated_metadata"]["metadata"]
     assert list(arrays) == [f.name for f in state.schema.stored]
     for name, document in arrays.items():
-        assert json.loads(Path(store, name, "zarr.json").read_text()) == document
+        own = json.loads(Path(store, name, "zarr.json").read_text())
+        spare = own["attributes"].pop("mosaic_collect", None)
+        assert own == document
+        same = spare == root["attributes"]["mosaic_collect"]
+        assert same if name == "trajectory_id" else spare is None
 
 
 def test_zarr_sees_what_is_committed_and_nothing_else(store: str) -> None:
@@ -126,7 +132,8 @@ def test_a_flipped_byte_is_an_error_everywhere(store: str, compressor: str) -> N
     record(store, 3, num_envs=N, compressor=compressor)
     path = Path(store, "actions", "c.0.0.0")
     good = path.read_bytes()
-    for at in {0, 5, len(good) // 2, len(good) - 25, len(good) - 20, len(good) - 9, len(good) - 1}:
+    start, end = LABEL_NBYTES, len(good)
+    for at in {start, start + 5, end // 2, end - 25, end - 20, end - 9, end - 1}:
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x20]) + good[at + 1 :])
         with pytest.raises(CorruptStoreError, match="checksum"):
             TrajectoryDataset(store).read("actions")
@@ -141,11 +148,16 @@ def test_a_flipped_byte_is_an_error_everywhere(store: str, compressor: str) -> N
 def test_we_read_what_zarr_wrote_absent_chunks_included(
     store: str, compressor: str, schema: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """zarr-python leaves out chunks that are all fill value; this package never does."""
+    """zarr-python leaves out chunks that are all fill value; this package never does.
+
+    Nor has what it writes a label, as the shards of format version 1.
+    """
     case = Case(
         schema=schema, num_envs=N, steps=T, chunk_nbytes=24, block_steps=4, compressor=compressor
     )
-    dataset = case.write(store, monkeypatch)
+    case.write(store, monkeypatch)
+    as_version_1(store)
+    dataset = TrajectoryDataset(store)
     group = zarr.open_group(store, mode="r+")
     rng = np.random.default_rng(1)
     want = {}
@@ -165,6 +177,16 @@ def test_we_read_what_zarr_wrote_absent_chunks_included(
         assert_same(TrajectoryDataset(store).read(name), values, name)
         absent += count_absent(dataset, name)
     assert absent > 0
+
+
+def test_values_that_another_tool_wrote_are_refused(store: str) -> None:
+    """Nobody knows whose they are."""
+    record(store, T, num_envs=N)
+    zarr.open_group(store, mode="r+")["actions"][0] = 1
+    with pytest.raises(CorruptStoreError, match="actions, block 0, label: there is none"):
+        TrajectoryDataset(store).read("actions")
+    (problem,) = verify_store(store).problems
+    assert "actions, block 0, label" in problem
 
 
 def count_absent(dataset: TrajectoryDataset, name: str) -> int:

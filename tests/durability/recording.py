@@ -26,6 +26,9 @@ class WrappedFile:
         data = b"".join(bytes(memoryview(b).cast("B")) for b in buffers if len(b))
         self._files.do("write", lambda: self._inner.write(buffers), self.path, data)
 
+    def fileno(self) -> int:
+        return self._inner.fileno()
+
     def sync(self) -> None:
         self._files.do("sync", self._inner.sync, self.path)
 
@@ -41,6 +44,9 @@ class WrappedFiles:
 
     def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
         return call()
+
+    def hold(self, folder: str, fd: int | None) -> None:
+        self.inner.hold(folder, fd)
 
     def make_folder(self, path: str) -> None:
         self.do("make_folder", lambda: self.inner.make_folder(path), path)

@@ -69,7 +69,7 @@ def newer(store: str) -> None:
     path = os.path.join(store, "zarr.json")
     with open(path) as file:
         root = json.load(file)
-    root["attributes"][ATTRIBUTE]["format_version"] = 2
+    root["attributes"][ATTRIBUTE]["format_version"] = 3
     with open(path, "w") as file:
         json.dump(root, file)
 
@@ -153,7 +153,7 @@ def test_a_newer_format(folder: str) -> None:
     store = os.path.join(folder, "store")
     newer(store)
     before = contents(folder)
-    with pytest.raises(NewerFormatError, match="format version 2"):
+    with pytest.raises(NewerFormatError, match="format version 3"):
         TrajectoryDataset(store)
     with pytest.raises(NewerFormatError, match="upgrade"):
         open_tiny(store, resume=True)
@@ -164,7 +164,7 @@ def test_a_second_writer_of_this_process(folder: str) -> None:
     store = os.path.join(folder, "store")
     with open_tiny(store, resume=True) as writer:
         before = contents(folder)
-        with pytest.raises(StoreLockedError, match="another writer of this process"):
+        with pytest.raises(StoreLockedError, match="a writer of this process"):
             open_tiny(store, resume=True)
         assert contents(folder) == before
         add_tiny(writer)

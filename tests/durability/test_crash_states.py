@@ -204,10 +204,10 @@ class RecoverTrustsTheCache(MarkedStore):
         if not hasattr(self, "_resuming"):
             super()._write_root(state)
 
-    def recover(self, state: StoreState) -> list[str]:
+    def recover(self, state: StoreState, holder: str) -> list[str]:
         self._resuming = True
         try:
-            return super().recover(state)
+            return super().recover(state, holder)
         finally:
             del self._resuming
 

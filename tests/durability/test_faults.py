@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter, files
-from mosaic_collect.errors import ClosedError, StoreNotFoundError, WriteError
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import ClosedError, StoreLostError, StoreNotFoundError, WriteError
+from mosaic_collect.store import files
 from tests.durability.figures import count
 from tests.durability.recording import WrappedFiles, writing_through
 from tests.durability.rig import add_tiny, check, check_resume, open_tiny
@@ -254,11 +255,13 @@ def test_the_folder_goes_away_under_the_writer(store: str) -> None:
     writer.commit()
     shutil.move(store, store + ".elsewhere")
     add_tiny(writer)
-    with pytest.raises(WriteError, match="No such file") as caught:
+    with pytest.raises(StoreLostError, match=r"removed, or moved away.*the first 3 of the store"):
         writer.commit()
-    assert caught.value.filename.startswith(store)
-    with pytest.raises(WriteError):
+    with pytest.raises(StoreLostError):
         writer.close()
+    assert not os.path.exists(store)
+    names = [name for _, _, found in os.walk(store + ".elsewhere") for name in found]
+    assert not [name for name in names if name.startswith(".")]
     shutil.move(store + ".elsewhere", store)
     check_resume(store, 3)
 

@@ -331,7 +331,6 @@ def test_a_lock_that_is_a_link_is_refused(tiny: str) -> None:
     victim, lock = tiny + ".victim", os.path.join(tiny, ".mosaic_collect.lock")
     with open(victim, "w") as file:
         file.write("precious")
-    os.remove(lock)
     os.symlink(victim, lock)
     with pytest.raises(OSError, match="cannot be opened for writing"):
         open_tiny(tiny, resume=True)
@@ -386,7 +385,7 @@ def test_more_steps_than_could_be_counted(tiny: str, steps: int) -> None:
     report = verify_store(tiny)
     assert not report.ok
     assert any("missing" in p for p in report.problems)
-    with pytest.raises(CorruptStoreError, match="missing"):
+    with pytest.raises(CorruptStoreError, match=r"missing|older than the last commit"):
         TrajectoryDataset(tiny).read("x")
     with pytest.raises(MosaicCollectError):
         export_npy(tiny, tiny + ".npy")

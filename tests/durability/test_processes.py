@@ -84,6 +84,8 @@ IN_WITH = "with termination_as_exit(), open_tiny(path) as writer: spin(writer)"
         (signal.SIGINT, -signal.SIGINT),
         (signal.SIGTERM, 128 + signal.SIGTERM),
         (signal.SIGHUP, 128 + signal.SIGHUP),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1),
+        (signal.SIGUSR2, 128 + signal.SIGUSR2),
     ],
 )
 def test_a_signal_commits_what_was_added(store: str, number: int, status: int) -> None:
@@ -102,6 +104,22 @@ def test_without_the_helper_sigterm_is_a_kill(store: str) -> None:
     steps = check(store)
     assert 0 <= steps <= 7
     check_resume(store, steps)
+
+
+def test_a_signal_that_the_program_handles_stays_its_own(store: str) -> None:
+    """Other tools of the job take the scheduler's warning, too; asked for by name, it is ours."""
+    code = "import signal; signal.signal(signal.SIGUSR1, lambda *a: None)\n"
+    with child(store, code + IN_WITH) as process:
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.2)
+        assert process.poll() is None
+        end(process, signal.SIGUSR2)
+    assert process.returncode == 128 + signal.SIGUSR2
+    named = IN_WITH.replace("as_exit()", "as_exit([signal.SIGUSR1])")
+    with child(store + ".2", code + named) as process:
+        end(process, signal.SIGUSR1)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert check(store) == check(store + ".2") == 7
 
 
 def test_an_ignored_signal_stays_ignored(store: str) -> None:

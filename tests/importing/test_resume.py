@@ -167,10 +167,10 @@ def test_a_disk_that_says_no(npy: str, made: str, monkeypatch: pytest.MonkeyPatc
     data = files.save(npy)
     replaced = os.replace
 
-    def full(source: Any, target: Any) -> None:
+    def full(source: Any, target: Any, **folders: Any) -> None:
         if os.path.basename(target) == "c.1.0.0":
             raise OSError(28, "No space left on device", target)
-        replaced(source, target)
+        replaced(source, target, **folders)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)

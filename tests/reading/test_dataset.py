@@ -14,6 +14,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import CorruptStoreError, InputError, StoreNotFoundError
+from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.shard import ShardReader
 from tests.helpers import (
     SMALL,
@@ -229,7 +230,7 @@ class TestDamage:
         dataset = record(store, T, num_envs=N)
         path = Path(store, "actions", "c.1.0.0")
         data = bytearray(path.read_bytes())
-        data[5] ^= 0x10
+        data[LABEL_NBYTES + 5] ^= 0x10
         path.write_bytes(data)
         with pytest.raises(CorruptStoreError, match=r"actions, block 1, chunk 0: checksum"):
             dataset.read("actions")
@@ -252,7 +253,7 @@ class TestDamage:
         path = Path(chunked.path, "observations", "c.0.0.0")
         data = bytearray(path.read_bytes())
         chunks = chunked.state.grid("observations").chunks
-        for at in range(0, len(data) - (16 * chunks + 4), 10):
+        for at in range(LABEL_NBYTES, len(data) - (16 * chunks + 4), 10):
             data[at] ^= 1
         path.write_bytes(data)
         with pytest.raises(CorruptStoreError, match="checksum"):

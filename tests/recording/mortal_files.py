@@ -39,7 +39,7 @@ class MortalFiles(PosixFiles):
 
     def create(self, path: str) -> MortalFile:
         self.spend()
-        return MortalFile(path, self)
+        return MortalFile(self, path, *self._at(path))
 
     def link(self, source: str, target: str) -> None:
         self.spend()
@@ -61,8 +61,8 @@ class MortalFiles(PosixFiles):
 class MortalFile(PosixFile):
     """A file of ``MortalFiles``."""
 
-    def __init__(self, path: str, files: MortalFiles) -> None:
-        super().__init__(path)
+    def __init__(self, files: MortalFiles, path: str, *place: Any) -> None:
+        super().__init__(path, *place)
         self._files = files
 
     def write(self, buffers: Sequence[Any]) -> None:

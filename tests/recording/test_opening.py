@@ -22,6 +22,7 @@ from mosaic_collect.errors import (
     StoreMismatchError,
     StoreNotFoundError,
 )
+from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.lock import LOCK_NAME
 from tests.helpers import SMALL, add, assert_holds, buffer_mb, open_writer, record
 
@@ -212,10 +213,10 @@ class TestFormat:
 
     def test_a_newer_version(self, store: str) -> None:
         record(store, 2)
-        edit(store, format_version=2)
+        edit(store, format_version=3)
         before = tree(store)
         for open_it in (TrajectoryDataset, lambda p: TrajectoryWriter(p, resume=True)):
-            with pytest.raises(NewerFormatError, match=r"version 2.*up to 1: upgrade"):
+            with pytest.raises(NewerFormatError, match=r"version 3.*up to 2: upgrade"):
                 open_it(store)
         assert tree(store) == before
 
@@ -251,7 +252,7 @@ class TestFormat:
         record(store, 4)
         path = Path(store, "actions", "c.1.0.0")
         data = bytearray(path.read_bytes())
-        data[3] ^= 1
+        data[LABEL_NBYTES + 3] ^= 1
         path.write_bytes(data)
         with pytest.raises(CorruptStoreError, match=r"actions, block 1.*checksum"):
             TrajectoryWriter(store, resume=True)

@@ -13,6 +13,7 @@ from mosaic_collect.recording.encoding.pool import WorkerPool
 @pytest.fixture
 def pool() -> Iterator[WorkerPool]:
     pool = WorkerPool(3, "test-pool")
+    pool.begin()
     yield pool
     pool.close()
 
@@ -79,6 +80,7 @@ def test_even_an_interrupt_in_a_worker_reaches_the_waiting(pool: WorkerPool) -> 
 
 def test_close_ends_the_threads() -> None:
     pool = WorkerPool(2, "short-lived")
+    pool.begin()
     threads = [t for t in threading.enumerate() if t.name.startswith("short-lived")]
     assert len(threads) == 2
     assert all(t.daemon for t in threads)

@@ -29,8 +29,9 @@ from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.codec import Compressor
-from mosaic_collect.store.commit import read_state
 from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.metadata import SPARE
+from mosaic_collect.store.root import DOCUMENT, read_state
 from mosaic_collect.store.schema import Field, Schema
 from tests.helpers import (
     ALL_DTYPES,
@@ -75,8 +76,9 @@ def process_does_the_work(
 
 
 def files(store: str) -> dict[str, bytes]:
-    """All files but the root document, which says when it was made."""
-    paths = [p for p in Path(store).rglob("*") if p.is_file() and p.parent != Path(store)]
+    """All files but the two documents that say when it was made."""
+    told = {Path(store, DOCUMENT), Path(store, SPARE, DOCUMENT)}
+    paths = [p for p in Path(store).rglob("*") if p.is_file() and p not in told]
     return {str(p.relative_to(store)): p.read_bytes() for p in paths}
 
 
@@ -105,6 +107,7 @@ def is_gone(pid: int, seconds: float = 20.0) -> bool:
 
 @pytest.mark.parametrize("compressor", ["auto", "lz4", "none"])
 @pytest.mark.parametrize("schema", [SMALL.with_ends(), ALL_DTYPES], ids=["small", "dtypes"])
+@pytest.mark.usefixtures("one_identity")
 def test_the_same_files_as_in_threads(tmp_path: Path, compressor: str, schema: Schema) -> None:
     """Blocks, parts of blocks, ends told late, a resume in the middle."""
     for encode_in in ("threads", "process"):
@@ -123,6 +126,7 @@ def test_the_same_files_as_in_threads(tmp_path: Path, compressor: str, schema: S
     assert both[0].num_valid == both[1].num_valid
 
 
+@pytest.mark.usefixtures("one_identity")
 def test_the_same_files_where_chunks_are_many_and_of_noise(tmp_path: Path) -> None:
     """Raw frames point into the ring itself; twins are linked by the parent."""
     noise = np.random.default_rng(0).standard_normal((8, 64, 2048), np.float32)
@@ -496,18 +500,18 @@ def test_a_worker_answers_with_what_went_wrong(
     (tmp_path / "file").touch()
     with ours, theirs:
         read_only = os.open(tmp_path / "file", os.O_RDONLY)
-        worker._answer((Request(0, "a", True), read_only))
+        worker._answer((Request(0, "a", True, 0), read_only))
         reply = pickle.loads(ours.recv(1 << 16))
         assert isinstance(reply.error, OSError)
         assert reply.error.errno == errno.EBADF
         with monkeypatch.context() as patch:
             patch.setattr("os.close", no_room)
-            worker._answer((Request(0, "b", True), os.open(tmp_path / "file", os.O_WRONLY)))
+            worker._answer((Request(0, "b", True, 0), os.open(tmp_path / "file", os.O_WRONLY)))
         reply = pickle.loads(ours.recv(1 << 16))
         assert isinstance(reply.error, OSError)
         assert reply.error.errno == errno.EDQUOT
         worker._encoders["a"].encode = lambda values, whole: 1 / 0  # type: ignore[assignment]
-        worker._answer((Request(0, "a", True), os.open(tmp_path / "file", os.O_WRONLY)))
+        worker._answer((Request(0, "a", True, 0), os.open(tmp_path / "file", os.O_WRONLY)))
         reply = pickle.loads(ours.recv(1 << 16))
         assert isinstance(reply.error, RuntimeError)
         assert "ZeroDivisionError" in str(reply.error)

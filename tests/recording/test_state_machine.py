@@ -161,7 +161,7 @@ class Collection(RuleBasedStateMachine):
     def end(self, envs: set[int], failed: set[int]) -> None:
         named = np.array(sorted(e for e in envs if e < self.num_envs), np.int64)
         fell = np.isin(named, list(failed))
-        self.writer.end_trajectories(named, named[fell])
+        self.writer.end_trajectories(named.tolist(), named[fell].tolist())
         ended = named[self.open_envs[named]]
         if len(ended):
             self.steps[-1].how[ended] = np.where(np.isin(ended, named[fell]), FAILED, ENDED)

@@ -317,6 +317,7 @@ class TestFigures:
         grids = TrajectoryDataset(store).state.grids().values()
         assert writer.ring_nbytes == 3 * sum(g.shard_nbytes for g in grids)
 
+    @pytest.mark.usefixtures("one_identity")
     def test_threads_do_not_change_a_byte(self, store: str) -> None:
         stores = []
         for threads in (1, 4):
@@ -327,7 +328,8 @@ class TestFigures:
         assert stores[0] == stores[1]
         assert len(stores[0]) == 3 * len(SMALL.stored)
 
-    def test_checkpoints_do_not_change_a_byte_of_the_shards(self, store: str) -> None:
+    @pytest.mark.usefixtures("one_identity")
+    def test_commits_do_not_change_a_byte_of_the_shards(self, store: str) -> None:
         stores = []
         for every in (1, 2, 5, 100):
             path = f"{store}.{every}"

@@ -20,7 +20,7 @@ from mosaic_collect.collection.record import GroupedPolicy, Watch, record
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.address import blobs_at
-from mosaic_collect.store.commit import goes_on
+from mosaic_collect.store.root import goes_on
 
 _T = TypeVar("_T")
 

@@ -19,8 +19,8 @@ from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.address import blobs_at
-from mosaic_collect.store.commit import AUTO as AUTO_RESUME
-from mosaic_collect.store.commit import goes_on
+from mosaic_collect.store.root import AUTO as AUTO_RESUME
+from mosaic_collect.store.root import goes_on
 
 # Of the logger, and of the teacher that a student's training asks; a collection has neither.
 _WITHOUT_EFFECT = (

@@ -13,8 +13,8 @@ from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.address import blobs_at
-from mosaic_collect.store.commit import goes_on
 from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.root import goes_on
 
 #: What a resume refuses to find changed, unless it is allowed by this name.
 PROTECTED = ("task", "checkpoint", "motions", "observations")

@@ -13,6 +13,7 @@ from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.store.codec import crc_bytes, same_bytes
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
 from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.label import MOST_TWINS
 from mosaic_collect.store.schema import VALID_MASK
 from mosaic_collect.store.shard import Encoded
 
@@ -101,10 +102,15 @@ class BlockEncoder:
         for name in names:
             grid = self.grids[name]
             source = grid.field.default
-            if not isinstance(source, str):
+            if not isinstance(source, str) or not self._has_place(name, source):
                 continue
             if grid.chunk_shape == self.grids[source].chunk_shape and all(
                 same_bytes(self._block.arrays[name][rows], self._block.arrays[source][rows])
                 for rows in map(grid.rows, range(grid.chunks))
             ):
                 yield name, source
+
+    def _has_place(self, name: str, source: str) -> bool:
+        """In the label of the other's shard."""
+        sharing = [n for n, grid in self.grids.items() if grid.field.default == source]
+        return sharing.index(name) < MOST_TWINS

@@ -18,7 +18,7 @@ Out = TypeVar("Out")
 
 
 class WorkerPool:
-    """``threads`` daemon threads, started at once and ended by ``close``."""
+    """``threads`` daemon threads, started by ``begin`` and ended by ``close``."""
 
     def __init__(self, threads: int, name: str) -> None:
         self._tasks: SimpleQueue[Any] = SimpleQueue()
@@ -26,6 +26,9 @@ class WorkerPool:
             threading.Thread(target=self._run, name=f"{name}-{i}", daemon=True)
             for i in range(threads)
         ]
+
+    def begin(self) -> None:
+        """Start them; what they were given before is done then."""
         for thread in self._threads:
             thread.start()
 

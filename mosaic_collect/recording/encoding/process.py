@@ -43,7 +43,7 @@ _log = logging.getLogger(__name__)
 ENCODE_IN = ("auto", "process", "threads")
 #: Below this a block is so small, or comes so seldom, that another process is not worth its start.
 _AUTO_RING_NBYTES = 64_000_000
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _START_SECONDS, _LOOK_SECONDS, _END_SECONDS = 60.0, 5.0, 10.0
 # It multiplies no matrices, so their threads need take no memory; and what compressors return is
 # of megabytes, which malloc would give back to the system each time (glibc, mallopt(3)).
@@ -160,7 +160,8 @@ class EncoderProcess:
                 while waiting and len(asked) < SHARDS_AHEAD:
                     name = waiting.popleft()
                     asked[name] = open_shard(name)
-                    self._ask(Request(encoder.slot, name, encoder.whole), asked[name])
+                    start = asked[name].nbytes
+                    self._ask(Request(encoder.slot, name, encoder.whole, start), asked[name])
                 reply = self._reply(asked)
                 shard = asked.pop(reply.name)
                 shard.nbytes = reply.nbytes

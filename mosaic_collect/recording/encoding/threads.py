@@ -47,7 +47,7 @@ class ThreadEncoding:
             shard = open_shard(name)
             encoded = (next(results) for _ in range(encoder.grids[name].chunks))
             try:
-                _, nonfinite = write_chunks(encoded, shard.write)
+                _, nonfinite = write_chunks(encoded, shard.write, shard.nbytes)
             except BaseException:
                 shard.abandon()
                 raise

@@ -16,6 +16,7 @@ import pickle
 import socket
 import traceback
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 from mosaic_collect.recording.encoding.block_encoder import encode_chunk
@@ -48,16 +49,18 @@ class Setup(NamedTuple):
 class Request(NamedTuple):
     """A field of a slot, to be written to the file that comes along.
 
-    ``whole`` says whether all steps of the block hold rows.
+    ``whole`` says whether all steps of the block hold rows, ``start`` how many bytes the file holds
+    already.
     """
 
     slot: int
     name: str
     whole: bool
+    start: int
 
 
 class Reply(NamedTuple):
-    """Bytes written for a field, its pairs that hold NaN or infinity; or what went wrong."""
+    """Bytes of a field's file, its pairs that hold NaN or infinity; or what went wrong."""
 
     name: str
     nbytes: int = 0
@@ -74,6 +77,8 @@ class EncoderWorker:
         self._encoders = {name: FieldEncoder(setup.compressor) for name in setup.grids}
         self._pool = WorkerPool(setup.threads, "mosaic-compress")
         self._shards = WorkerPool(SHARDS_AHEAD, "mosaic-shard")
+        self._pool.begin()
+        self._shards.begin()
 
     def serve(self) -> None:
         """Return when the parent is gone or wants no more."""
@@ -112,7 +117,7 @@ class EncoderWorker:
             return encode_chunk(encoder, values[grid.rows(chunk)], request.whole)
 
         results = self._pool.map_ahead(encode, range(grid.chunks))
-        nbytes, nonfinite = write_chunks(results, lambda buffers: write_all(fd, buffers))
+        nbytes, nonfinite = write_chunks(results, partial(write_all, fd), request.start)
         return Reply(request.name, nbytes, nonfinite)
 
 
