@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mosaic_collect.export.compare import verify_export as verify_export
     from mosaic_collect.importing import ImportReport as ImportReport, import_npy as import_npy
     from mosaic_collect.inspect import Summary as Summary, summarize as summarize
+    from mosaic_collect.look.pictures import Pictures as Pictures
+    from mosaic_collect.look.report import report_page as report_page
     from mosaic_collect.replay.check import (
         ReplayReport as ReplayReport,
         replay_check as replay_check,
@@ -48,10 +50,17 @@ if TYPE_CHECKING:
         StudentObsBuilder as StudentObsBuilder,
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
     )
+    from mosaic_collect.reading.table import Trajectories as Trajectories
     from mosaic_collect.reading.trajectories import truncated_ids as truncated_ids
+    from mosaic_collect.reading.trajectory import Trajectory as Trajectory
     from mosaic_collect.reading.verify import (
         VerifyReport as VerifyReport,
         verify_store as verify_store,
+    )
+    from mosaic_collect.stats import (
+        FieldStatistics as FieldStatistics,
+        StoreStatistics as StoreStatistics,
+        store_statistics as store_statistics,
     )
     from mosaic_collect.recording.writer import (
         TrajectoryWriter as TrajectoryWriter,
@@ -71,11 +80,16 @@ _NAMES = {
     "export.compare": "verify_export",
     "importing": "ImportReport import_npy",
     "inspect": "Summary summarize",
+    "look.pictures": "Pictures",
+    "look.report": "report_page",
     "replay.check": "ReplayReport replay_check",
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
+    "reading.table": "Trajectories",
     "reading.trajectories": "truncated_ids",
+    "reading.trajectory": "Trajectory",
+    "stats": "FieldStatistics StoreStatistics store_statistics",
     "reading.verify": "VerifyReport verify_store",
     "recording.writer": "TrajectoryWriter WriterStats",
 }

@@ -35,7 +35,9 @@ def shown(value: Any) -> str:
 
 
 def size_of(nbytes: float) -> str:
-    """Such as ``4.1 MB`` or ``3.20 GB``; MB and GB are 10^6 and 10^9 bytes."""
+    """Such as ``5.7 kB``, ``4.1 MB`` or ``3.20 GB``: 10^3, 10^6 and 10^9 bytes."""
+    if 0 < nbytes < 1e5:
+        return f"{nbytes / 1e3:,.1f} kB"
     return f"{nbytes / 1e9:,.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:,.1f} MB"
 
 

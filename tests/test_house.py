@@ -25,7 +25,7 @@ ROOMS = (
     "errors < text < checks",
     "store",
     "reading | npyfile | recording/ring < recording/encoding < recording",
-    "export | importing | inspect | collection",
+    "export | importing | inspect < stats < look | collection",
     "mosaic | adapters/rsl_rl",
     "adapters/isaaclab | adapters/mjlab | replay",
     "demo",
@@ -41,9 +41,11 @@ DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 #: Optional packages that may be imported inside functions, and where.
 OPTIONAL = {
     "zarr": ("reading.dataset",),
-    "xarray": ("reading.dataset",),
+    "xarray": ("reading.labelled",),
+    "pandas": ("reading.table",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
-    "matplotlib": ("replay.plot",),
+    "matplotlib": ("look.canvas", "look.draw_timeline", "replay.plot"),
+    "jinja2": ("look.report",),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
 }
 #: Files that may be larger than others, and why.
@@ -256,6 +258,8 @@ def test_the_core_loads_nothing_heavy(name: str) -> None:
 PUBLIC = {
     *("TrajectoryWriter", "WriterStats", "termination_as_exit", "Field", "Schema"),
     *("TrajectoryDataset", "truncated_ids", "summarize", "Summary"),
+    *("Trajectories", "Trajectory", "store_statistics", "StoreStatistics", "FieldStatistics"),
+    *("Pictures", "report_page"),
     *("export_npy", "ExportReport", "import_npy", "ImportReport"),
     *("verify_store", "verify_export", "VerifyReport"),
 }

@@ -6,11 +6,15 @@ An adapter makes three things of its own: a simulation, a tracker of its episode
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol, runtime_checkable
 
 from mosaic_collect.collection.groups import RecordedGroups, flat_groups
+from mosaic_collect.collection.observation_terms import Term
 from mosaic_collect.collection.origin import Origin
+from mosaic_collect.collection.pace import Pace
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
 from mosaic_collect.collection.trackers import EpisodeTracker
@@ -24,6 +28,15 @@ class GroupedSimulation(Simulation, Protocol):
     @property
     def group_dims(self) -> Mapping[str, int]:
         """Width of each group whose rows are flat."""
+
+
+@runtime_checkable
+class TermedSimulation(Protocol):
+    """A simulation that also knows what its groups are made of."""
+
+    @property
+    def group_terms(self) -> Mapping[str, Sequence[Term]]:
+        """The terms of those groups of which it knows them, in the order of columns."""
 
 
 class GroupedPolicy(Policy, Protocol):
@@ -75,17 +88,25 @@ def record(
     ledger, first = tracker.ledger(), simulation.reset()
     groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
     schema = groups.schema(simulation.num_actions, tracker.fields)
+    teacher = flat_groups(groups.read)
+    student = None if groups.student_dim is None else STUDENT
     rows = teacher_rows(
-        tuple(flat_groups(groups.read)),
-        None if groups.student_dim is None else STUDENT,
+        tuple(teacher),
+        student,
         {field.name: group for field, group in groups.own.items()},
     )
+    pace = Pace(max_steps, known.metadata if known is not None else {})
+    told = {
+        **origin.to_metadata(),
+        "groups": groups.to_metadata(),
+        **_terms(simulation, teacher, student),
+    }
     with TrajectoryWriter(
         store,
         collected_schema(schema, known),
         simulation.num_envs,
         device=simulation.device,
-        metadata={**origin.to_metadata(), "groups": groups.to_metadata(), **ledger},
+        metadata={**told, **ledger},
         resume=known is not None,
         **writer_options,
     ) as writer:
@@ -96,7 +117,39 @@ def record(
             rows,
             tracker,
             max_steps,
-            on_step=None if on_step is None else lambda: on_step(writer),
+            on_step=partial(_after_step, writer, pace, on_step),
             first=first,
         )
     return writer.num_steps
+
+
+def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> None:
+    pace.note(writer)
+    if on_step is not None:
+        on_step(writer)
+
+
+def _terms(simulation: Any, teacher: Mapping[str, int], student: str | None) -> dict[str, Any]:
+    """The metadata entry ``terms``: of each field of observations whose every column is known."""
+    known = simulation.group_terms if isinstance(simulation, TermedSimulation) else {}
+    told = {"observations": _columns(known, list(teacher))}
+    if student is not None:
+        told["student_observations"] = _columns(known, [student])
+    terms = {field: entries for field, entries in told.items() if entries}
+    return {"terms": terms} if terms else {}
+
+
+def _columns(known: Mapping[str, Sequence[Term]], groups: list[str]) -> list[dict[str, Any]]:
+    """Entries of groups side by side; a name that two of them have is said with its group's."""
+    if not all(group in known for group in groups):
+        return []
+    names = Counter(term.name for group in groups for term in known[group])
+    return [
+        {
+            "name": term.name if names[term.name] == 1 else f"{group}.{term.name}",
+            "dim": term.dim,
+            "frames": term.frames,
+        }
+        for group in groups
+        for term in known[group]
+    ]

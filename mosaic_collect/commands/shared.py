@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import Any
 
 from tqdm import tqdm
 
 from mosaic_collect.errors import StoreError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.stats import StoreStatistics, store_statistics
+from mosaic_collect.stats.scan import part_pairs
 from mosaic_collect.store.root import AUTO
 
 
@@ -46,3 +49,16 @@ def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = Fals
     """A bar on stderr while something is done, if that is a terminal; tell its ``update``."""
     scaled = unit == "B"
     return tqdm(total=total, unit=unit, unit_scale=scaled, desc=what, disable=None, leave=leave)
+
+
+def store_stem(store: str) -> str:
+    """Its path without the ending ``.zarr``: what lies beside the store begins with it."""
+    return os.path.normpath(store).removesuffix(".zarr")
+
+
+def measure(
+    dataset: TrajectoryDataset, max_pairs: int | None, fields: list[str] | None = None
+) -> StoreStatistics:
+    """Statistics of a store, behind a bar."""
+    with bar("stats", " pairs", part_pairs(dataset, max_pairs)) as shown:
+        return store_statistics(dataset, fields, max_pairs, shown.update)

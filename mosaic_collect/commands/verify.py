@@ -10,9 +10,10 @@ from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import bar
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.export.compare import verify_export
+from mosaic_collect.look.canvas import check_picture
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.verify import VerifyReport, verify_store
-from mosaic_collect.replay import TOLERANCE, check_picture, check_tolerance, plot_replay
+from mosaic_collect.replay import TOLERANCE, check_tolerance, plot_replay
 from mosaic_collect.text import size_of
 
 NAME = "verify"

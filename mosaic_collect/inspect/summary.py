@@ -10,8 +10,8 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.sizes import stored_nbytes
 from mosaic_collect.reading.trajectories import count_failed
-from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import VALID_MASK
@@ -83,8 +83,8 @@ def _store(path: str) -> Summary:
         unborn = (("status", "killed before its first commit: zero steps"),)
         return Summary(path, "store", (), unborn, {"status": "unborn", "num_steps": 0})
     state = dataset.state
-    counted: set[str] = set()
-    fields = tuple(_field(dataset, grid, counted) for grid in state.grids().values())
+    stored = stored_nbytes(dataset.view)
+    fields = tuple(_field(state, grid, stored) for grid in state.grids().values())
     failed = _failed(dataset)
     open_last = state.runs[-1].started if state.runs else "never"
     facts = (
@@ -133,13 +133,11 @@ def _failed(dataset: TrajectoryDataset) -> int | str | None:
         return "damaged"
 
 
-def _field(dataset: TrajectoryDataset, grid: FieldGrid, counted: set[str]) -> FieldSummary:
-    state, name = dataset.state, grid.field.name
-    shards = (dataset.view.blobs.find(grid.shard_key(b)) for b in range(state.num_blocks))
-    stored = sum(_size(version, counted) for version in shards)
+def _field(state: StoreState, grid: FieldGrid, stored: dict[str, int]) -> FieldSummary:
+    name = grid.field.name
     shape = (state.committed_steps, state.num_envs, *grid.field.row_shape)
     raw = state.num_pairs * grid.field.row_nbytes
-    return FieldSummary(name, shape, grid.field.dtype, raw, stored, state.nonfinite.get(name))
+    return FieldSummary(name, shape, grid.field.dtype, raw, stored[name], state.nonfinite.get(name))
 
 
 def _export(path: str) -> Summary:
@@ -202,11 +200,3 @@ def _share(state: Any) -> str:
 
 def _versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not said"
-
-
-def _size(version: Version | None, counted: set[str]) -> int:
-    """Of what was not counted yet; 0 for what is not there."""
-    if version is None or version.tag in counted:
-        return 0
-    counted.add(version.tag)
-    return version.nbytes

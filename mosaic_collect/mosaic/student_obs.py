@@ -14,9 +14,9 @@ from typing import Any
 
 import torch
 
+from mosaic_collect.collection.observation_terms import group_terms, newest_frames
 from mosaic_collect.errors import InputError
 from mosaic_collect.mosaic.history import FIRST_FRAME, OLDEST_FIRST, FrameHistory
-from mosaic_collect.mosaic.observation_terms import group_terms, newest_frames
 
 POLICY = "policy"
 _DEFAULT_HISTORY = 5  # of a config name that says "history" and no number, as MOSAIC has it

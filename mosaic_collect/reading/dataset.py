@@ -12,8 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import thread_count
-from mosaic_collect.errors import InputError, MissingDependencyError, StoreNotFoundError
+from mosaic_collect.errors import InputError, StoreNotFoundError
+from mosaic_collect.reading.card import card, unborn_card
+from mosaic_collect.reading.labelled import missing_package, open_labelled
 from mosaic_collect.reading.lazy import LazyArray
+from mosaic_collect.reading.table import Trajectories
+from mosaic_collect.reading.terms import Term, find_term, told_terms
+from mosaic_collect.reading.tracing import trace
+from mosaic_collect.reading.trajectory import Trajectory
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.metadata import COLLECTING, StoreState
 from mosaic_collect.store.schema import Schema
@@ -49,12 +55,16 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
     def refresh(self) -> None:
         """See what was committed meanwhile."""
         self._view = StoreView.of(self._blobs)
+        self._trajectories: Trajectories | None = None
 
     def __repr__(self) -> str:
         return f"<TrajectoryDataset {self.path}: {self.num_steps} steps x {self.num_envs} envs>"
 
+    def _repr_html_(self) -> str:
+        return unborn_card(self.path) if self._view is None else card(self._view)
+
     def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_pool": None}
+        return {**vars(self), "_pool": None, "_trajectories": None}
 
     def __contains__(self, name: object) -> bool:
         return name in self.fields
@@ -165,6 +175,31 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             raise InputError(f"envs: expected a slice with a positive step, got {envs}")
         return self._read(self.schema[field].name, range(start, stop), chosen)
 
+    @property
+    def trajectories(self) -> Trajectories:
+        """The trajectories as a table; when first asked for, ids, mask and ends are read once.
+
+        Raises:
+            CorruptStoreError: A damaged chunk of those.
+        """
+        if self._trajectories is None:
+            traced = trace(self.view, self._executor())
+            self._trajectories = Trajectories(traced, self.schema, self._read, self.metadata)
+        return self._trajectories
+
+    def trajectory(self, number: int) -> Trajectory:
+        """One trajectory by its id; its fields are read when they are asked for.
+
+        Raises:
+            InputError: There is none of that id.
+            CorruptStoreError: As ``trajectories``'.
+        """
+        return self.trajectories.by_id(number)
+
+    def where(self, **conditions: Any) -> Trajectories:
+        """The trajectories of some lengths, ends and motions; see ``Trajectories.where``."""
+        return self.trajectories.where(**conditions)
+
     def get(self, field: str, default: Any = None) -> Any:
         """The field's lazy array, or ``default`` if there is no such field."""
         return self[field] if field in self else default  # noqa: SIM401  this is it
@@ -179,6 +214,37 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         shape = (self.num_steps, self.num_envs, *found.row_shape)
         return LazyArray(shape, found.dtype, partial(self._read, field))
 
+    @property
+    def terms(self) -> dict[str, tuple[Term, ...]]:
+        """The observation terms of those fields of which the store tells them, by columns.
+
+        Raises:
+            InputError: What its metadata tells of them contradicts the fields.
+        """
+        return told_terms(self.schema, self.metadata)
+
+    def term(self, field: str, name: str, history: bool = False) -> LazyArray:
+        """One observation term of a field as a lazy array.
+
+        Args:
+            field: The field's name.
+            name: The term's.
+            history: All its frames, oldest first, ``(T, N, frames, dim)``, and not only its newest
+                one, ``(T, N, dim)``.
+
+        Raises:
+            InputError: The store knows no such term.
+        """
+        found, dtype = find_term(self.terms, field, name), self.schema[field].dtype
+        row = (found.frames, found.dim) if history else (found.dim,)
+        columns = found.columns if history else found.newest
+
+        def read(steps: range, envs: range) -> NDArray[Any]:
+            rows = self._read(field, steps, envs)[..., columns]
+            return np.ascontiguousarray(rows).reshape(len(steps), len(envs), *row)
+
+        return LazyArray((self.num_steps, self.num_envs, *row), dtype, read)
+
     def to_zarr(self) -> Any:
         """The store as a read-only ``zarr.Group`` of zarr-python 3.
 
@@ -188,40 +254,25 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         try:
             import zarr
         except ImportError as error:
-            raise _missing("zarr") from error
+            raise missing_package("zarr") from error
         return zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=True)
 
-    def to_xarray(self) -> Any:
-        """The store as an ``xarray.Dataset`` of lazy arrays.
+    def to_xarray(self, chunks: Any = None) -> Any:
+        """The store as an ``xarray.Dataset`` of lazy arrays, with coordinates ``step`` and ``env``.
+
+        Where the store knows its observation terms, ``sel(observations_term="joint_pos")`` takes a
+        term's columns; the coordinate ``observations_frame`` is 0 at its newest frame.
+
+        Args:
+            chunks: Of dask arrays, as ``xarray.open_dataset`` takes them: ``{}`` for one a shard,
+                ``"auto"``, or sizes by ``step`` and ``env``; None: xarray's own lazy arrays.
 
         What others added to the group is there, too, unless the store has grown past it.
 
         Raises:
-            MissingDependencyError: It is not installed.
+            MissingDependencyError: xarray, or dask for chunks, is not installed.
         """
-        try:
-            import xarray
-        except ImportError as error:
-            raise _missing("xarray") from error
-        # "auto" needs dask; without it xarray's own lazy arrays do.
-        return xarray.open_dataset(
-            self.path,
-            engine="zarr",
-            consolidated=True,
-            zarr_format=3,
-            drop_variables=self._outgrown(),
-        )
-
-    def _outgrown(self) -> list[str]:
-        """Arrays of others over fewer steps than there are by now."""
-        found = []
-        for name, array in self.state.foreign.arrays.items():
-            axes = dict(
-                zip(array.get("dimension_names") or (), array.get("shape", ()), strict=False)
-            )
-            if axes.get("step", self.num_steps) != self.num_steps:
-                found.append(name)
-        return found
+        return open_labelled(self.view, self.terms, chunks)
 
     def _read(self, field: str, steps: range, envs: range) -> NDArray[Any]:
         row_nbytes = self.schema[field].row_nbytes
@@ -236,9 +287,3 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             self._pool = ThreadPoolExecutor(self._threads, "mosaic-decode")
             self._pool_owner = os.getpid()
         return self._pool
-
-
-def _missing(package: str) -> MissingDependencyError:
-    return MissingDependencyError(
-        f"this call needs {package}: pip install 'mosaic-collect[analysis]' (Python 3.11 or later)"
-    )

@@ -4,6 +4,6 @@
 """
 
 from mosaic_collect.replay.differences import TOLERANCE, check_tolerance
-from mosaic_collect.replay.plot import check_picture, plot_replay
+from mosaic_collect.replay.plot import plot_replay
 
-__all__ = ["TOLERANCE", "check_picture", "check_tolerance", "plot_replay"]
+__all__ = ["TOLERANCE", "check_tolerance", "plot_replay"]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.look.canvas import new_figure, save
+from mosaic_collect.look.palette import LIGHT
 from mosaic_collect.replay.differences import Differences
 
 if TYPE_CHECKING:
@@ -18,22 +19,6 @@ if TYPE_CHECKING:
 _MEAN, _SIGMA, _OFF, _LIMIT = "#0072b2", "#e69f00", "#d62728", "#444444"
 _FEW = 120  # steps up to which each gets a dot of its own
 _MOST_TICKS = 9
-
-
-def check_picture(path: str | os.PathLike[str]) -> None:
-    """Find out before the work whether the picture could be saved.
-
-    Raises:
-        InputError: No picture format has that ending, or there is no such folder.
-        MissingDependencyError: matplotlib is not installed.
-    """
-    path = os.fspath(path)
-    kinds = _figure().canvas.get_supported_filetypes()
-    if os.path.splitext(path)[1].lower().lstrip(".") not in kinds:
-        raise InputError(f"plot {path}: expected an ending of {', '.join(sorted(kinds))}")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise InputError(f"plot {path}: expected a folder at {folder}, found none")
 
 
 def plot_replay(
@@ -51,8 +36,7 @@ def plot_replay(
         InputError: No picture format has that ending, or there is no such folder.
         MissingDependencyError: matplotlib is not installed.
     """
-    check_picture(path)
-    replay_figure(differences, tolerance, title).savefig(os.fspath(path), dpi=150)
+    save(replay_figure(differences, tolerance, title), path)
 
 
 def replay_figure(differences: Differences, tolerance: float, title: str) -> Figure:
@@ -64,7 +48,7 @@ def replay_figure(differences: Differences, tolerance: float, title: str) -> Fig
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    figure = _figure()
+    figure = new_figure(10, 4.5, LIGHT)
     axes = figure.add_subplot()
     scale = _Scale(differences, tolerance)
     _curves(axes, differences, scale)
@@ -153,13 +137,3 @@ def _dress(axes: Axes, differences: Differences, scale: _Scale) -> None:
 def _middles(differences: Differences) -> NDArray[np.float64]:
     """Of each bin's steps; of the last bin, too, as if it were full."""
     return np.asarray(differences.first_steps + (differences.bin_steps - 1) / 2)
-
-
-def _figure() -> Figure:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a plot needs matplotlib: pip install 'mosaic-collect[plot]'"
-        ) from error
-    return Figure(figsize=(10, 4.5), layout="constrained")

@@ -20,7 +20,8 @@ WITHOUT_MJLAB = pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab
 
 
 def test_the_commands_are_those_of_the_issue() -> None:
-    assert sorted(NAMES) == ["collect", "demo", "export", "import", "inspect", "verify"]
+    core = ["collect", "demo", "export", "import", "inspect", "verify"]
+    assert sorted(NAMES) == sorted([*core, "plot", "report", "stats", "watch"])
 
 
 def test_help_lists_the_commands(cli) -> None:

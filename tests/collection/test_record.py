@@ -11,6 +11,7 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.motions import Motion, MotionQueue  # noqa: E402
+from mosaic_collect.collection.observation_terms import Term  # noqa: E402
 from mosaic_collect.collection.origin import Origin, refuse_changes  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
 from mosaic_collect.collection.trackers import (  # noqa: E402
@@ -130,3 +131,24 @@ def test_another_origin_is_not_gone_on_with(store: str) -> None:
     recorded(store, max_steps=2)
     with pytest.raises(StoreMismatchError, match="task"):
         recorded(store, replace(MJLAB, task="Walk"), resume=True)
+
+
+def test_what_observations_are_made_of(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = {
+        "policy": [Term("pos", 2), Term("vel", 1)],
+        "extra": [Term("pos", 1)],
+        "student": [Term("pos", 1, 3)],
+    }
+    monkeypatch.setattr(toys.ToySimulation, "group_terms", terms, raising=False)
+    data = recorded(store)
+    names = {field: [t.label for t in found] for field, found in data.terms.items()}
+    assert names == {
+        "observations": ["policy.pos (2)", "vel (1)", "extra.pos (1)"],
+        "student_observations": ["pos (1 x 3 frames)"],
+    }
+
+
+def test_terms_of_some_groups_only(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = {"policy": [Term("pos", 3)], "student": [Term("pos", 3)]}
+    monkeypatch.setattr(toys.ToySimulation, "group_terms", terms, raising=False)
+    assert set(recorded(store).terms) == {"student_observations"}

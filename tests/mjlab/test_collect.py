@@ -66,6 +66,19 @@ def test_every_row_is_of_the_frame_it_says(passes: str) -> None:
         assert ended
 
 
+def test_the_store_knows_its_terms(passes: str) -> None:
+    dataset = TrajectoryDataset(passes)
+    student = dataset.terms["student_observations"]
+    assert tuple(term.dim for term in student) == STUDENT_TERMS
+    assert {term.frames for term in student} == {HISTORY}
+    teacher = {term.name: term for term in dataset.terms["observations"]}
+    assert teacher["joint_pos"].frames == 1
+    # The last actions are seen without noise by both: what was done a step before.
+    for trajectory in dataset.where(min_valid=2):
+        seen = trajectory["observations"][1:, teacher["actions"].columns]
+        np.testing.assert_array_equal(seen, trajectory["actions"][:-1])
+
+
 def test_passes_end_it_and_idle_environments_do_not_count(passes: str) -> None:
     dataset = TrajectoryDataset(passes)
     # Motions 0, 1, 0 to begin with; the first environment to be free takes motion 1 again.

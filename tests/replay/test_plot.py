@@ -13,8 +13,9 @@ import pytest
 pytest.importorskip("matplotlib")
 
 from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.look.canvas import check_picture
 from mosaic_collect.replay.differences import Differences
-from mosaic_collect.replay.plot import check_picture, plot_replay, replay_figure
+from mosaic_collect.replay.plot import plot_replay, replay_figure
 
 TOLERANCE = 1e-5
 

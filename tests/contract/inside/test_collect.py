@@ -43,6 +43,14 @@ def test_5_every_row_knows_its_motion_frame_and_trajectory(session: Session) -> 
     assert all(len(m["sha256"]) == 64 for m in told["motions"])
 
 
+def test_the_store_knows_its_terms(session: Session) -> None:
+    student = session.data.terms["student_observations"]
+    assert {term.frames for term in student} == {HISTORY}
+    newest = session.data.term("student_observations", student[0].name)
+    assert newest.shape[-1] == student[0].dim
+    assert session.data.terms["observations"][-1].stop == session.data.schema["observations"].dim
+
+
 def test_6_idle_environments_are_masked(session: Session) -> None:
     valid, witness = session.read("valid_mask"), session.witness
     running = np.zeros_like(valid)

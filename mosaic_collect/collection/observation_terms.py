@@ -75,4 +75,5 @@ def _term(name: str, shape: tuple[int, ...], config: Any) -> Term:
     frames = max(1, int(getattr(config, "history_length", 0) or 0))
     if len(shape) > 1 + (frames > 1):
         raise InputError(f"term {name!r}: expected a row of numbers, got the shape {shape}")
-    return Term(name, math.prod(shape) // frames, frames)
+    # Isaac Lab multiplies widths by NumPy, whose numbers JSON does not take.
+    return Term(name, int(math.prod(shape)) // frames, frames)
