@@ -22,7 +22,9 @@ from isaaclab.app import AppLauncher
 
 from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
 from mosaic_collect.adapters.isaaclab.flags import Plan, add_arguments, optional
+from mosaic_collect.commands.options import in_flags
 from mosaic_collect.errors import InputError, MosaicCollectError
+from mosaic_collect.text import any_text
 
 
 def parse() -> tuple[argparse.Namespace, list[str], Plan]:
@@ -37,7 +39,12 @@ def parse() -> tuple[argparse.Namespace, list[str], Plan]:
     try:
         return args, hydra, Plan.of(args, os.environ)
     except MosaicCollectError as error:
-        parser.error(str(error))
+        parser.error(in_our_words(error, args))
+
+
+def in_our_words(error: Exception, args: argparse.Namespace) -> str:
+    """The library's message with this script's flags, whose names are as in MOSAIC's."""
+    return in_flags(str(error), args, {name: f"--{name}" for name in vars(args)})
 
 
 def checkpoint_of(args: argparse.Namespace, agent_cfg: Any) -> str:
@@ -92,6 +99,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
         prepare_motion_cfg,
     )
     from mosaic_collect.adapters.isaaclab.collect import collect_motions
+    from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
     from mosaic_collect.adapters.rsl_rl.load import load_policy
     from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
     from mosaic_collect.collection.origin import Origin, file_identity
@@ -123,12 +131,19 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             "flags": json_safe(vars(args)),
         },
     )
+    teacher = Checkpoint.read(checkpoint, args.trust_checkpoint)
     env = RslRlVecEnvWrapper(
         gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
         clip_actions=getattr(agent_cfg, "clip_actions", None),
     )
     try:
-        policy = load_policy(env, agent_cfg, checkpoint, env.unwrapped.device)
+        policy = load_policy(
+            env,
+            agent_cfg,
+            teacher,
+            env.unwrapped.device,
+            trust_checkpoint=args.trust_checkpoint,
+        )
         with ProgressBar(plan.motions.max_steps, f"{plan.num_motions} motions") as bar:
             queue = collect_motions(
                 env,
@@ -185,11 +200,16 @@ def run(args: argparse.Namespace, hydra: list[str], plan: Plan, launcher: Any) -
 
 
 if __name__ == "__main__":
+    any_text(sys.stdout)
     arguments, left, what = parse()
     app = AppLauncher(arguments)
     code = 0
     try:
         run(arguments, left, what, app)
+    except MosaicCollectError as error:
+        traceback.print_exc()
+        print(in_our_words(error, arguments), file=sys.stderr)
+        code = 1
     except BaseException:  # noqa: BLE001  told, and then an exit code
         # Closing the app may end the process at once, with nobody told why.
         traceback.print_exc()

@@ -18,6 +18,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError
 
 
@@ -54,17 +55,18 @@ class Motion:
         return cls(path, file_sha256(path), frames)
 
 
-def find_motions(path: str) -> list[Motion]:
+def find_motions(path: str | os.PathLike[str]) -> list[Motion]:
     """``read_motions`` of ``motion_files``."""
     return read_motions(motion_files(path))
 
 
-def motion_files(path: str) -> list[str]:
+def motion_files(path: str | os.PathLike[str]) -> list[str]:
     """A motion file, or all ``.npz`` files of a folder and the folders in it, sorted by path.
 
     Raises:
         InputError: There is none.
     """
+    path = local_path(path, "motion")
     folder = Path(path)
     found = sorted(str(p) for p in folder.rglob("*.npz")) if folder.is_dir() else [path]
     if not found or not os.path.exists(found[0]):

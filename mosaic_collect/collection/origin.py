@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.collection.motions import file_sha256
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -14,13 +15,14 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 _STUDENT = ("student_task", "student_history", "student_noise")
 
 
-def file_identity(path: str) -> dict[str, str]:
+def file_identity(path: str | os.PathLike[str]) -> dict[str, str]:
     """A file's path, and the hash by which it is known.
 
     Raises:
         InputError: It cannot be read.
     """
-    return {"path": os.path.abspath(path), "sha256": file_sha256(path)}
+    path = os.path.abspath(local_path(path, "checkpoint"))
+    return {"path": path, "sha256": file_sha256(path)}
 
 
 @dataclass(frozen=True, kw_only=True)

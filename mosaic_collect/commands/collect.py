@@ -26,6 +26,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sim", choices=("mjlab",), default="mjlab", help="the simulator")
     add("--task", required=True, help="a registered task of it")
     add("--checkpoint", required=True, help="an rsl_rl checkpoint of the policy")
+    add(
+        "--trust-checkpoint",
+        action="store_true",
+        help="let code run that the checkpoint holds; without it, such a one is refused",
+    )
     add("--output", required=True, help="the store")
     add("--max-steps", type=int, required=True, help="steps of the store in all")
     add("--motion", help="a motion .npz, or a folder of them, at any depth")

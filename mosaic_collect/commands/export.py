@@ -6,6 +6,7 @@ import argparse
 import os
 from dataclasses import asdict
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.commands.options import add_options, chosen
 from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import bar
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> bool:
     """Export, saying sizes before and figures after."""
-    stores, path = _stores_and_target(arguments.paths)
+    stores, path = _stores_and_target([local_path(path, "path") for path in arguments.paths])
     check_target(path, stores)
     plan = plan_export(stores, chosen(Options, arguments))
     if not arguments.json:

@@ -43,7 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="an rsl_rl checkpoint; it is a pickle, so only one that you trust",
+        help="an rsl_rl checkpoint",
+    )
+    replay.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="let code run that the checkpoint holds, or that the training config names beyond "
+        "rsl_rl and mjlab; without it, such ones are refused",
     )
     replay.add_argument(
         "--tolerance",
@@ -156,6 +162,7 @@ def _replay(store: str, arguments: argparse.Namespace) -> bool:
         arguments.device,
         None if arguments.runner_cfg is None else read_runner_cfg(arguments.runner_cfg),
         None if arguments.groups is None else dict(arguments.groups),
+        arguments.trust_checkpoint,
     )
     with bar("replay", "step", dataset.num_steps) as shown:
         report = replay_check(

@@ -12,6 +12,7 @@ from importlib import resources
 import numpy as np
 
 from mosaic_collect.adapters.mjlab.collect import CollectOptions, CollectResult, run_collect
+from mosaic_collect.checks import local_path
 from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.record import Watch
 from mosaic_collect.errors import InputError
@@ -63,6 +64,7 @@ def run_demo(output: str, num_envs: int, device: str | None) -> bool:
         InputError: The folder holds something else.
         MosaicCollectError: A step failed.
     """
+    output = local_path(output, "output")
     assets = resources.files("mosaic_collect.demo") / "assets"
     with (
         resources.as_file(assets / "g1_squat.npz") as motion,

@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import (
     ExportError,
     IncompleteStoreError,
@@ -45,10 +46,10 @@ def store_paths(stores: Stores) -> list[str]:
     """The paths of one store or several.
 
     Raises:
-        InputError: None, or one of them twice.
+        InputError: None, one of them twice, or a URL.
     """
     several = [stores] if isinstance(stores, (str, os.PathLike)) else stores
-    paths = [os.fspath(path) for path in several]
+    paths = [local_path(path, "store") for path in several]
     check_distinct(paths)
     return paths
 

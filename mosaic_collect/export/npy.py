@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.export.deciding import Stores, plan_export, store_paths
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.report import ExportReport
@@ -65,7 +66,7 @@ def export_npy(
         ExportError: No pair is left to export; NonFiniteError: NaN in a grid.
         SpaceError: Not enough disk; WriteError: The file cannot be written.
     """
-    target, paths = os.fspath(path), store_paths(store)
+    target, paths = local_path(path, "path"), store_paths(store)
     check_target(target, paths)
     options = Options(
         layout=layout,

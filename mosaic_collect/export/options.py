@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mosaic_collect.checks import is_whole
+from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.npyfile.provenance import OURS
@@ -51,6 +51,8 @@ class Options:
         self._set("seed", operator.index(self.seed))
         if self.max_pairs is not None:
             self._set("max_pairs", operator.index(self.max_pairs))
+        if self.metadata is not None:
+            self._set("metadata", {key: pythons(value) for key, value in self.metadata.items()})
 
     def told(self) -> dict[str, Any]:
         """As a file tells them, so that ``Options(**told)`` are the same."""
@@ -97,6 +99,6 @@ def _metadata_problems(metadata: Any) -> Iterator[str]:
     if OURS in metadata:
         yield f"metadata: {OURS} is what the export says of itself"
     plain = (str, int, float, type(None))
-    wrong = [key for key, value in metadata.items() if not isinstance(value, plain)]
+    wrong = [key for key, value in metadata.items() if not isinstance(pythons(value), plain)]
     if wrong:
         yield f"metadata: expected texts and numbers, got others for {shown(wrong)}"

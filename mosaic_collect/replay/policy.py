@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from mosaic_collect.adapters.rsl_rl.class_names import check_class_names
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.shapes_only import shapes_only
 from mosaic_collect.checks import whole
@@ -24,25 +25,28 @@ def recorded_policy(
     device: Any = "cpu",
     runner_cfg: Mapping[str, Any] | None = None,
     groups: Groups | None = None,
+    trust_checkpoint: bool = False,
 ) -> tuple[Policy, Groups]:
     """Load a checkpoint into the network that the store's metadata describes.
 
     Args:
         dataset: ``mosaic-collect collect`` and ``scripts/collect_expert_trajectories.py`` note
             ``runner_cfg`` and ``groups`` in its metadata.
-        checkpoint: An rsl_rl checkpoint; it is a pickle: load only what you trust.
+        checkpoint: An rsl_rl checkpoint.
         device: Of the network.
         runner_cfg: The training config; None: the store's.
         groups: The groups that make up ``observations``, name -> width, in order, and those in
             fields of their own, name -> axes; None: the store's, or else one group as wide as
             the observations are, beside those that have such a field.
+        trust_checkpoint: Code in the checkpoint may run, and what the training config names beyond
+            rsl_rl and mjlab.
 
     Returns:
         The policy, and the groups.
 
     Raises:
-        InputError: Nobody says what network it was, the checkpoint is of another, or there is no
-            such device.
+        InputError: Nobody says what network it was, the checkpoint is of another, there is no such
+            device, or code would run that is not trusted.
         MissingDependencyError: rsl_rl is not installed.
     """
     told = dataset.metadata
@@ -52,6 +56,8 @@ def recorded_policy(
             f"{dataset.path}: its metadata has no runner_cfg, the training config that says what "
             "network the checkpoint is of: give it with --runner-cfg agent.yaml (or .json)"
         )
+    if not trust_checkpoint:
+        check_class_names(config)
     _check_device(device)
     read = _groups(dataset, told.get("groups") if groups is None else groups, config)
     # The critic is built, too, though never used: any width will do for its groups.
@@ -59,7 +65,15 @@ def recorded_policy(
     action_dim = _dim(dataset, "actions")
     env = shapes_only(dataset.num_envs, known, action_dim, device)
     config = _acting_only(_without_empty(config))
-    return load_policy(env, config, checkpoint, device, _runner_class(told)), read
+    policy = load_policy(
+        env,
+        config,
+        checkpoint,
+        device,
+        _runner_class(told),
+        trust_checkpoint=trust_checkpoint,
+    )
+    return policy, read
 
 
 def _check_device(device: Any) -> None:

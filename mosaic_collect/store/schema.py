@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.checks import is_whole
+from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.axes import MAX_DIM, dim_problems, plain_dim
 
@@ -64,6 +64,8 @@ class Field:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "dim", plain_dim(self.dim))
+        if not isinstance(self.default, np.bool_):
+            object.__setattr__(self, "default", pythons(self.default))
 
     @property
     def row_shape(self) -> tuple[int, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from mosaic_collect.adapters.isaaclab.checkpoint import checkpoint_problems
 from mosaic_collect.adapters.isaaclab.collect import MotionOptions
+from mosaic_collect.checks import local_path
 from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.options import AUTO
@@ -47,10 +48,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument
     required = [
         add("--task", required=True, help="name of the teacher's task"),
-        add("--motion", required=True, help="a motion file (.npz) or a folder of them"),
-        add("--output_path", required=True, help="*.zarr: a store; *.npy: a store and its export"),
+        add("--motion", type=_path, required=True, help="a motion file (.npz) or a folder of them"),
+        add(
+            "--output_path",
+            type=_path,
+            required=True,
+            help="*.zarr: a store; *.npy: a store and its export",
+        ),
     ]
-    add("--checkpoint_path", help="the teacher's checkpoint (.pt)")
+    add("--checkpoint_path", type=_path, help="the teacher's checkpoint (.pt)")
+    add(
+        "--trust_checkpoint",
+        action="store_true",
+        help="let code run that the checkpoint holds; without it, such a one is refused",
+    )
     add("--num_envs", type=int, default=16, help="environments; at most one per motion")
     add("--steps_per_env", type=int, default=100, help="most rows of a trajectory")
     add("--max_trajectories", type=int, help="trajectories in all; default: one per motion")
@@ -71,7 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         "of the teacher's own policy group",
     )
     add("--disable_student_noise", action="store_true", help="observe the student without noise")
-    add("--store", help="the store; default: --output_path, ending in .zarr")
+    add("--store", type=_path, help="the store; default: --output_path, ending in .zarr")
     add("--resume", nargs="?", const=True, default=False, type=_resume, help="go on with the store")
     add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="of the .npy")
     add(
@@ -88,7 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     group.add_argument("--checkpoint", help="checkpoint file within the run")
     group.add_argument("--wandb_path", help="run, or run and file, to download a checkpoint from")
     group.add_argument(
-        "--resume_student_checkpoint", help="as --checkpoint_path, which MOSAIC's script has, too"
+        "--resume_student_checkpoint",
+        type=_path,
+        help="as --checkpoint_path, which MOSAIC's script has, too",
     )
     group.add_argument(
         "--distributed", action="store_true", help="torchrun's processes share the motions"
@@ -210,6 +223,13 @@ def _resume(text: str) -> bool | str:
     if text.lower() not in ("true", "false", "1", "0", AUTO_RESUME):
         raise argparse.ArgumentTypeError(f"expected True, False or {AUTO_RESUME}, got {text}")
     return AUTO_RESUME if text.lower() == AUTO_RESUME else text.lower() in ("true", "1")
+
+
+def _path(text: str) -> str:
+    try:
+        return local_path(text, "path")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _megabytes(text: str) -> str | float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation, runner_cfg
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.collection.motions import MotionQueue, find_motions, missing_motions
 from mosaic_collect.collection.origin import Origin, file_identity, refuse_changes
 from mosaic_collect.collection.record import Watch, record
@@ -32,6 +33,7 @@ class CollectOptions(MjlabOptions):
         passes: Trajectories of each motion; None: go round until ``max_steps``.
         resume: Go on with the store; "auto": if it is there.
         allow_changed: Which of ``PROTECTED`` may differ on resume.
+        trust_checkpoint: Code in the checkpoint may run.
         buffer_mb, compressor, encode_in, commit_seconds: Of the writer.
     """
 
@@ -42,6 +44,7 @@ class CollectOptions(MjlabOptions):
     passes: int | None = None
     resume: bool | str = False
     allow_changed: Sequence[str] = ()
+    trust_checkpoint: bool = False
     buffer_mb: float | str = "auto"
     compressor: str = "auto"
     encode_in: str = "auto"
@@ -85,11 +88,12 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         return CollectResult(known.num_steps, True, *_ends(queue))
     origin = _origin(options)
     refuse_changes(known, origin, options.allow_changed)
+    checkpoint = Checkpoint.read(options.checkpoint, options.trust_checkpoint)
     simulation = MjlabSimulation(_options_now(options, known), queue)
     try:
         steps = record(
             simulation,
-            simulation.policy(options.checkpoint),
+            simulation.policy(checkpoint, options.trust_checkpoint),
             simulation.tracker(),
             options.output,
             origin,
@@ -126,7 +130,7 @@ def _queue(options: CollectOptions, told: Mapping[str, Any]) -> MotionQueue | No
     if gone and "motions" not in options.allow_changed:
         raise StoreMismatchError(
             f"{options.output} was collected from {len(gone)} motions that are gone or changed, "
-            f"{gone[0]} first; allow 'motions' to go on without them"
+            f"{gone[0]} first; allow_changed='motions' goes on without them"
         )
     return MotionQueue(motions, options.passes, told)
 

@@ -25,9 +25,11 @@ from mosaic_collect.adapters.mjlab.motion import (
     queued_cfg,
 )
 from mosaic_collect.adapters.rsl_rl.actor import Actor
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.checks import pythons
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
@@ -59,6 +61,10 @@ class MjlabOptions:
     teacher_noise: bool = True
     student_history: int = 5
     student_noise: bool = True
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # random.seed, for one, takes no NumPy's
+            object.__setattr__(self, field.name, pythons(getattr(self, field.name)))
 
 
 class MjlabSimulation(ManagedSimulation):
@@ -95,13 +101,20 @@ class MjlabSimulation(ManagedSimulation):
             return EveryEpisode(self.num_envs, self.device)
         return QueuedMotionTracker(self.command)
 
-    def policy(self, checkpoint: str) -> Actor:
-        """The checkpoint's actor, acting by its mean.
+    def policy(self, checkpoint: str | Checkpoint, trust_checkpoint: bool = False) -> Actor:
+        """The checkpoint's actor, acting by its mean; arguments as ``load_policy``'s.
 
         Raises:
             InputError: The checkpoint is not of this task's policy.
         """
-        return load_policy(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner)
+        return load_policy(
+            self.env,
+            self.runner_cfg,
+            checkpoint,
+            self.device,
+            MjlabOnPolicyRunner,
+            trust_checkpoint=trust_checkpoint,
+        )
 
 
 def runner_cfg(task: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.runners import quiet
 from mosaic_collect.cli import main
 from mosaic_collect.collection.origin import file_identity
+from tests.adapters.hostile import Author
 from tests.contract.inside.session import toy_env
 from tests.contract.inside.toy import write_motions
 from tests.contract.inside.toy_tasks import BLIND, CLIP, STUDENT, TEACHER, AgentCfg
@@ -155,6 +156,22 @@ def test_another_checkpoint_is_not_its_stores(
     content["model_state_dict"]["actor.0.weight"] = torch.zeros(8, 5)
     torch.save(content, tmp_path / "other.pt")
     assert verify(replayed, tmp_path / "other.pt") == 2
+
+
+def test_a_checkpoint_with_code_is_read_by_the_word_alone(work: Path, tmp_path: Path) -> None:
+    mark, hub = tmp_path / "ran", tmp_path / "hub.pt"
+    content = torch.load(work / "model.pt", weights_only=True)
+    torch.save({**content, "infos": Author(str(mark))}, hub)
+    flags = ("--checkpoint_path", str(hub), "--max_steps", "2", "--num_envs", "2")
+    result = script(work, "hub.zarr", *flags)
+    assert result.returncode == 1
+    assert (
+        "names posix.mkdir; if you know and trust who made it, --trust_checkpoint" in result.stderr
+    )
+    assert not mark.exists()
+    assert not (work / "hub.zarr").exists()
+    ok(script(work, "hub.zarr", *flags, "--trust_checkpoint"))
+    assert mark.exists()
 
 
 def test_a_config_as_isaac_labs_training_dumps_it(
