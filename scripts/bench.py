@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from argparse import ArgumentParser
 
+from benchlib.camera import camera
 from benchlib.codecs import codec
 from benchlib.export import export
 from benchlib.gpu import gpu
@@ -38,6 +39,7 @@ COMMANDS = {
     "sample": sample,
     "scale": scale,
     "codec": codec,
+    "camera": camera,
     "gpu": gpu,
 }
 

@@ -28,6 +28,16 @@ ALL_DTYPES = Schema(
     tuple(Field(name=f"a_{d}", dim=3, dtype=d) for d in DTYPES)
     + tuple(Field(name=f"b_{d}", dtype=d) for d in DTYPES)
 )
+#: Fields of several axes beside others, one of them a stand-in.
+CAMERA = Schema(
+    (
+        Field(name="rgb", dim=(4, 3, 2), dtype="uint8"),
+        Field(name="depth", dim=(2, 5)),
+        Field(name="far", dim=(2, 5), default="depth"),
+        Field(name="reward"),
+        Field(name="joints", dim=3),
+    )
+)
 REPO = os.path.dirname(os.path.dirname(os.path.abspath(mosaic_collect.__file__)))
 
 

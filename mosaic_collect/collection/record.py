@@ -15,6 +15,7 @@ import numpy as np
 
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.disturb import Disturbed
+from mosaic_collect.collection.groups import RecordedGroups, flat_groups
 from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.observation_terms import Term
 from mosaic_collect.collection.origin import Origin
@@ -26,7 +27,6 @@ from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.schema import Schema
 
 
 class GroupedSimulation(Simulation, Protocol):
@@ -83,7 +83,8 @@ def record(
 
     Args:
         simulation: Its group ``STUDENT``, if there is one, is recorded as the student's.
-        policy: Acts in it.
+        policy: Acts in it. Each group that it reads is recorded: flat ones side by side as
+            ``observations``, any other as a field of its own, ``observations_<group>``.
         tracker: Of its episodes.
         store: Where to.
         origin: Told in the store's metadata, beside the groups that the policy reads.
@@ -98,20 +99,21 @@ def record(
         Steps of the store.
 
     Raises:
-        InputError: The policy reads a group whose rows are not flat; there is no field for those.
+        InputError: The policy reads a group that the simulation does not have, or of another rank.
             Or the student that shall act does not fit, or there is no group for it. Or a row holds
             NaN or infinity, and the run is to stop then.
         StoreError, WriteError: Of the writer.
     """
-    dims = simulation.group_dims
-    groups = {name: _width(dims, name) for name in policy.shapes}
-    student = STUDENT if STUDENT in dims else None
     acts = _disturbed(simulation, policy, acting, origin, known)
-    schema = Schema.mosaic(
-        obs_dim=sum(groups.values()),
-        action_dim=simulation.num_actions,
-        student_obs_dim=dims[student] if student else None,
-        extra=(*tracker.fields, *acts.fields),
+    ledger, first = tracker.ledger(), simulation.reset()
+    groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
+    schema = groups.schema(simulation.num_actions, (*tracker.fields, *acts.fields))
+    teacher = flat_groups(groups.read)
+    student = None if groups.student_dim is None else STUDENT
+    rows = teacher_rows(
+        tuple(teacher),
+        student,
+        {field.name: group for field, group in groups.own.items()},
     )
     health = Health(
         stop_on_nonfinite=stop_on_nonfinite,
@@ -119,13 +121,17 @@ def record(
         failed_by=simulation.failed_by,
     )
     pace = Pace(max_steps, known.metadata if known is not None else {})
-    told = {**origin.to_metadata(), "groups": groups, **_terms(simulation, groups, student)}
+    told = {
+        **origin.to_metadata(),
+        "groups": groups.to_metadata(),
+        **_terms(simulation, teacher, student),
+    }
     with TrajectoryWriter(
         store,
         collected_schema(schema, known),
         simulation.num_envs,
         device=simulation.device,
-        metadata={**told, **tracker.ledger()},
+        metadata={**told, **ledger},
         resume=known is not None,
         **writer_options,
     ) as writer:
@@ -134,24 +140,16 @@ def record(
                 simulation,
                 acts,
                 writer,
-                acts.beside(teacher_rows(tuple(groups), student)),
+                acts.beside(rows),
                 tracker,
                 max_steps,
                 on_step=partial(_after_step, writer, pace, on_step),
                 health=health,
+                first=first,
             )
         finally:
             health.end()
     return writer.num_steps
-
-
-def _width(dims: Mapping[str, int], group: str) -> int:
-    if group not in dims:
-        raise InputError(
-            f"observations: the policy reads the group {group!r}; expected one with flat rows, "
-            f"which are {', '.join(dims)}"
-        )
-    return dims[group]
 
 
 def _disturbed(

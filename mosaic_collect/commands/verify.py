@@ -74,19 +74,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=_group,
         metavar="NAME=WIDTH",
-        help="observation groups that make up the recorded observations, in order; default: what "
-        "the store says, or else one group as wide as they are",
+        help="observation groups that make up the recorded observations, in order, and with their "
+        "axes those in a field of their own (camera=3x32x32); default: what the store says, or "
+        "else one group as wide as they are",
     )
     replay.add_argument(
         "--plot", metavar="FILE", help="draw the differences over the steps (.png, .svg, .pdf)"
     )
 
 
-def _group(text: str) -> tuple[str, int]:
-    name, _, width = text.partition("=")
-    if not name or not width.isdecimal() or int(width) < 1:
+def _group(text: str) -> tuple[str, int | tuple[int, ...]]:
+    name, _, row = text.partition("=")
+    axes = row.split("x")
+    if not name or not all(axis.isdecimal() and int(axis) for axis in axes):
         raise argparse.ArgumentTypeError(f"expected NAME=WIDTH, such as policy=154, got {text!r}")
-    return name, int(width)
+    return name, tuple(map(int, axes)) if len(axes) > 1 else int(row)
 
 
 def run(arguments: argparse.Namespace) -> bool:

@@ -136,16 +136,15 @@ def _compare_block(
     # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.
     rows = int(plan.selection.first_rows[block]) + np.cumsum(chosen).reshape(chosen.shape) - 1
     wrong = compared = 0
-    for envs in plan.source.slabs(name, block):
-        columns = slice(envs.start, envs.stop)
-        if not chosen[:, columns].any():
+    for slab in plan.source.slabs(name, block):
+        mine, places = chosen[slab.at], rows[slab.at]
+        if not mine.any():
             continue
-        values = plan.source.read(name, block, envs)
-        for step in range(len(chosen)):
-            picked = chosen[step, columns]
+        values = plan.source.read(name, block, slab)
+        for step, picked in enumerate(mine):
             expected = exported(values[step][picked], stored.dtype)
             if len(expected):
-                first = int(rows[step, columns][picked][0])
+                first = int(places[step][picked][0])
                 found = os.pread(fd, expected.nbytes, stored.offset + first * row_nbytes)
                 wrong += _rows_off(expected, found)
                 compared += expected.nbytes

@@ -16,6 +16,7 @@ from mosaic_collect.errors import (
 from mosaic_collect.export.about import about
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.plan import ExportPlan
+from mosaic_collect.export.rows import check_rows, exported_dtype, exported_row
 from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
 from mosaic_collect.reading.alike import check_alike
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -65,6 +66,7 @@ def decide(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPla
     # Damage is gone around chunk by chunk.
     source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
     fields = chosen_fields(source.schema, options.fields)
+    check_rows(fields)
     # Around damage every field is looked into anyway, and cannot be counted before.
     nonfinite = {} if options.skip_damaged else nonfinite_fields(source, fields)
     layout = _layout(source, nonfinite, options)
@@ -138,18 +140,13 @@ def _arrays(
     num_envs = source.parts[0].state.num_envs
     leading = (num_pairs // num_envs, num_envs) if layout == GRID else (num_pairs, 1)
     arrays = {
-        f.name: ArraySpec((*leading, *f.row_shape), export_dtype(f))
+        f.name: ArraySpec((*leading, *exported_row(f)), exported_dtype(f))
         for f in fields
         if f.name != VALID_MASK
     }
     if layout == GRID and source.has_mask:
         arrays[VALID_MASK] = ArraySpec(leading, "bool")
     return arrays
-
-
-def export_dtype(field: Field) -> str:
-    """float32 for floats, which is all that MOSAIC's networks take; others as stored."""
-    return "float32" if field.is_float else field.dtype
 
 
 def _pairs(counts: dict[str, int]) -> str:

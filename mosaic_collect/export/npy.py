@@ -45,7 +45,8 @@ def export_npy(
             compact unless a grid is asked for, in which their steps follow one another; it needs
             one number of environments in all.
         fields: Which to keep; by default MOSAIC's. Others, ``trajectory_id`` too, by name. Of
-            several stores these must be alike in all; their other fields may differ.
+            several stores these must be alike in all; their other fields may differ. MOSAIC's of
+            several axes become flat rows, in C order; others keep their axes, images theirs.
         max_pairs: Draw that many pairs uniformly, for a compact file.
         seed: Of the draw; with one seed, a larger draw contains the smaller.
         allow_incomplete: Export a store that is still collecting.
@@ -61,8 +62,8 @@ def export_npy(
         progress: Told the bytes of arrays written since the last call.
 
     Raises:
-        InputError: A bad argument or target, or ``exclude_failed`` of a store that does not say how
-            its trajectories ended.
+        InputError: A bad argument or target, one of MOSAIC's fields that holds images, or
+            ``exclude_failed`` of a store that does not say how its trajectories ended.
         StoreNotFoundError, NewerFormatError, CorruptStoreError: Of a store.
         StoreMismatchError: The stores' fields differ, or a grid's numbers of environments; or
             their origins, and that is not allowed.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from mosaic_collect.export.rows import is_flattened
 from mosaic_collect.npyfile.layout import GRID
 from mosaic_collect.reading.alike import alike_notes
 from mosaic_collect.reading.selection import Left
@@ -51,6 +52,9 @@ def notes(source: Source, layout: str, names: Collection[str]) -> Iterator[str]:
             yield f"{TRAJECTORY_ID}: those of {part.path} are {raised}"
     if layout == GRID and source.num_valid < source.num_pairs:
         yield "MOSAIC ignores valid_mask and trains on the invalid rows of this grid"
+    for field in filter(is_flattened, source.schema.fields):
+        if field.name in names:
+            yield f"{field.name}: its axes {field.dim} became one of {field.width}, in C order"
     missing = {"actions", "action_mean", "action_sigma"} - set(names)
     if missing:
         yield f"MOSAIC's loss also reads {', '.join(sorted(missing))}, left out here"

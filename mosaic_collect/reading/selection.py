@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.reading.draw import Draw
+from mosaic_collect.reading.part import Slab
 from mosaic_collect.reading.union import Source, exported
 from mosaic_collect.store.counts import all_finite, finite_rows
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
@@ -173,40 +174,39 @@ class _Search:
     def _mask(self, block: int, damaged: Mask) -> Mask:
         """The mask; where it is damaged itself, False, and noted in ``damaged``."""
         mask = np.zeros_like(damaged)
-        for envs in self._source.slabs(VALID_MASK, block):
-            values = self._read(VALID_MASK, block, envs, damaged)
+        for slab in self._source.slabs(VALID_MASK, block):
+            values = self._read(VALID_MASK, block, slab, damaged)
             if values is not None:
-                mask[:, envs.start : envs.stop] = values
+                mask[slab.at] = values
         return mask
 
     def _look_at(self, name: str, block: int, damaged: Mask, nonfinite: Mask) -> None:
-        for envs in self._source.slabs(name, block):
-            values = self._read(name, block, envs, damaged)
+        for slab in self._source.slabs(name, block):
+            values = self._read(name, block, slab, damaged)
             if values is not None and name in self._rules.finite_fields:
                 values = exported(values, np.float32)
                 if not all_finite(values):
-                    nonfinite[:, envs.start : envs.stop] |= ~finite_rows(values)
+                    nonfinite[slab.at] |= ~finite_rows(values)
 
     def _of_trajectories(self, ids: NDArray[np.int64] | None, block: int, damaged: Mask) -> Mask:
         """Pairs of the trajectories of these ids."""
         found = np.zeros_like(damaged)
         if ids is None or not len(ids):
             return found
-        for envs in self._source.slabs(TRAJECTORY_ID, block):
-            columns = slice(envs.start, envs.stop)
-            values = self._read(TRAJECTORY_ID, block, envs, damaged)
+        for slab in self._source.slabs(TRAJECTORY_ID, block):
+            values = self._read(TRAJECTORY_ID, block, slab, damaged)
             if values is not None:
-                found[:, columns] = np.isin(values, ids)
+                found[slab.at] = np.isin(values, ids)
         return found
 
-    def _read(self, name: str, block: int, envs: range, damaged: Mask) -> NDArray[Any] | None:
+    def _read(self, name: str, block: int, slab: Slab, damaged: Mask) -> NDArray[Any] | None:
         """Values of a slab; None, and noted in ``damaged``, where they may be left out."""
         try:
-            return self._source.read(name, block, envs)
+            return self._source.read(name, block, slab)
         except CorruptStoreError:
             if not self._rules.skip_damaged:
                 raise
-            damaged[:, envs.start : envs.stop] = True
+            damaged[slab.at] = True
             return None
 
     def _remember(

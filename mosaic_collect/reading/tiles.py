@@ -133,8 +133,9 @@ class Tiles:
         shape = (len(tile.envs), grid.block_steps, *grid.field.row_shape)
         out = into[: shape[0] * shape[1]].reshape(shape)
         first, stop = tile.envs.start // grid.chunk_envs, -(-tile.envs.stop // grid.chunk_envs)
+        starts = range(0, grid.chunks, grid.env_chunks)  # of each piece of the block's steps
         with self._forgiving(), part.view.shard(name, block) as shard:
-            for chunk in range(first, stop):
+            for chunk in (start + column for start in starts for column in range(first, stop)):
                 with self._forgiving():
                     self._decode(shard, grid, chunk, tile.envs, out)
         if name == TRAJECTORY_ID and part.first_id:
@@ -144,10 +145,10 @@ class Tiles:
         self, shard: ShardReader, grid: FieldGrid, chunk: int, envs: range, out: NDArray[Any]
     ) -> None:
         """One chunk, as far as the tile wants it."""
-        rows = grid.rows(chunk)
+        rows, steps = grid.rows(chunk)
         first, stop = max(rows.start, envs.start), min(rows.stop, envs.stop)
-        inside = out[first - envs.start : stop - envs.start]
-        if len(inside) == grid.chunk_envs:
+        inside = out[first - envs.start : stop - envs.start, steps]
+        if len(inside) == grid.chunk_envs and inside.flags.c_contiguous:
             shard.read(chunk, inside)
             return
         values = _scratch_for(grid)
