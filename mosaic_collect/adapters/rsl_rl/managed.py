@@ -25,12 +25,15 @@ class ManagedSimulation(VecEnvSimulation):
 
     def disagreement(self, active: torch.Tensor) -> str | None:
         env = self.env.unwrapped
-        if MOTION not in env.command_manager.active_terms:
+        manager = getattr(env, "command_manager", None)  # which not every environment has
+        if manager is None or MOTION not in manager.active_terms:
             return None
-        return disagreement(env.command_manager.get_term(MOTION), env.step_dt, active)
+        return disagreement(manager.get_term(MOTION), env.step_dt, active)
 
     def failed_by(self, failed: torch.Tensor) -> dict[str, int]:
-        manager = self.env.unwrapped.termination_manager
+        manager = getattr(self.env.unwrapped, "termination_manager", None)
+        if manager is None:
+            return {}
         counts = {n: int((manager.get_term(n) & failed).sum()) for n in manager.active_terms}
         return {name: count for name, count in counts.items() if count}
 
