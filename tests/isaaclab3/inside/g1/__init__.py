@@ -8,9 +8,14 @@ can measure, five frames of it: 770. Both are resolved by Isaac Lab's presets:
     presets=time_major  the student's frames one after the other, all terms of each together
 """
 
+from pathlib import Path
+
 import gymnasium
 
 TEACHER, STUDENT = "G1-Teacher", "G1-Student"
+NUM_ACTIONS = 29
+#: A checkpoint of the teacher's task: scripts/make_isaaclab_expert.py made it.
+EXPERT = Path(__file__).with_name("expert.pt")
 
 for _id, _cfg in ((TEACHER, "TeacherEnvCfg"), (STUDENT, "StudentEnvCfg")):
     gymnasium.register(

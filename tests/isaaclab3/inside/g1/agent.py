@@ -18,17 +18,17 @@ class AgentCfg(RslRlOnPolicyRunnerCfg):
     save_interval = 1000
     experiment_name = "g1"
     actor = RslRlMLPModelCfg(
-        **_NET, distribution_cfg=RslRlMLPModelCfg.GaussianDistributionCfg(init_std=0.4)
+        **_NET, distribution_cfg=RslRlMLPModelCfg.GaussianDistributionCfg(init_std=0.1)
     )
     critic = RslRlMLPModelCfg(**_NET)
     algorithm = RslRlPpoAlgorithmCfg(
         value_loss_coef=1.0,
         use_clipped_value_loss=True,
         clip_param=0.2,
-        entropy_coef=0.002,
+        entropy_coef=0.001,
         num_learning_epochs=5,
         num_mini_batches=4,
-        learning_rate=1.0e-3,
+        learning_rate=1.0e-4,
         schedule="adaptive",
         gamma=0.99,
         lam=0.95,

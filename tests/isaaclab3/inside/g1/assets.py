@@ -28,7 +28,7 @@ _KNEES_BENT = {
 }
 # Too soft to stand by themselves: 200 N m/rad in both ankles against a tipping moment of about
 # 230 N m/rad, so that a policy has to balance.
-_MOTORS = {"stiffness": 100.0, "damping": 5.0, "armature": 0.01, "joint_effort_limit": 100.0}
+_MOTORS = {"stiffness": 185.0, "damping": 5.0, "armature": 0.01, "joint_effort_limit": 100.0}
 
 
 def robot_cfg() -> ArticulationCfg:

@@ -17,6 +17,7 @@ from isaaclab.utils.math import quat_apply, quat_inv, quat_mul, yaw_quat
 
 from tests.isaaclab3.inside.g1.motions import MotionFolder
 
+# The root first: a reset places the robot by it.
 BODIES = (
     *("pelvis", "torso_link", "left_knee_link", "right_knee_link", "left_ankle_roll_link"),
     *("right_ankle_roll_link", "left_wrist_yaw_link", "right_wrist_yaw_link"),
@@ -30,9 +31,10 @@ class MotionCommand(CommandTerm):
     def __init__(self, cfg: MotionCommandCfg, env: Any) -> None:
         super().__init__(cfg, env)
         self.robot = env.scene[cfg.asset_name]
-        self.motion_dir_loader = MotionFolder(cfg.motion, self.device)
+        bodies = self.robot.find_bodies(list(BODIES), preserve_order=True)[0]
+        self._bodies = torch.tensor(bodies, device=self.device)
+        self.motion_dir_loader = MotionFolder(cfg.motion, bodies, self.device)
         self.motion_lengths = self.motion_dir_loader.lengths
-        self.bodies = self.robot.find_bodies(list(BODIES), preserve_order=True)[0]
         shape, device = (self.num_envs,), self.device
         self.env_motion_indices = torch.randint(len(self.motion_lengths), shape, device=device)
         self.time_steps = torch.zeros(shape, dtype=torch.long, device=device)
@@ -56,20 +58,19 @@ class MotionCommand(CommandTerm):
 
     @property
     def body_pos_w(self) -> torch.Tensor:
-        here = self.motion_dir_loader.body_pos_w[self.rows][:, self.bodies]
-        return here + self._env.scene.env_origins[:, None]
+        return self.motion_dir_loader.body_pos_w[self.rows] + self._env.scene.env_origins[:, None]
 
     @property
     def anchor_quat_w(self) -> torch.Tensor:
-        return self.motion_dir_loader.body_quat_w[self.rows, self.bodies[ANCHOR]]
+        return self.motion_dir_loader.body_quat_w[self.rows, ANCHOR]
 
     @property
     def robot_body_pos_w(self) -> torch.Tensor:
-        return self.robot.data.body_link_pos_w.torch[:, self.bodies]
+        return self.robot.data.body_link_pos_w.torch.index_select(1, self._bodies)
 
     @property
     def robot_anchor_quat_w(self) -> torch.Tensor:
-        return self.robot.data.body_link_quat_w.torch[:, self.bodies[ANCHOR]]
+        return self.robot.data.body_link_quat_w.torch[:, self._bodies[ANCHOR]]
 
     def reset(self, env_ids: Sequence[int] | slice | None = None) -> Any:
         ids = slice(None) if env_ids is None else env_ids

@@ -9,14 +9,12 @@ import torch
 
 from mosaic_collect.demo.motion import write_squat_motion
 
-NUM_JOINTS = 29
-
 
 def write_motions(folder: Path, lengths: list[int]) -> str:
     """Squats of so many frames at 50 Hz, each of a depth of its own."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, length in enumerate(lengths):
-        depth = 0.1 + 0.15 * number / max(len(lengths) - 1, 1)
+        depth = 0.15 + 0.1 * number / max(len(lengths) - 1, 1)
         write_squat_motion(folder / f"motion_{number:03d}.npz", frames=length, amplitude=depth)
     return str(folder)
 
@@ -29,6 +27,7 @@ class MotionFolder:
 
     Args:
         motion: A file, or a folder searched at every depth.
+        bodies: Which of the file's bodies are kept, B of them.
         device: Where the frames go.
 
     Attributes:
@@ -36,10 +35,10 @@ class MotionFolder:
         lengths: Frames of each, ``(M,)``.
         starts: Row of each one's first frame, ``(M,)``.
         joint_pos, joint_vel: ``(F, 29)``, rad and rad/s.
-        body_pos_w, body_quat_w: ``(F, 30, 3)`` in m and ``(F, 30, 4)``, of a robot at the origin.
+        body_pos_w, body_quat_w: ``(F, B, 3)`` in m and ``(F, B, 4)``, of a robot at the origin.
     """
 
-    def __init__(self, motion: str, device: str) -> None:
+    def __init__(self, motion: str, bodies: list[int], device: str) -> None:
         path = Path(motion)
         found = sorted(path.rglob("*.npz")) if path.is_dir() else [path]
         self.motion_paths = [str(file) for file in found]
@@ -51,5 +50,5 @@ class MotionFolder:
             return torch.from_numpy(np.concatenate([file[key] for file in files])).to(device)
 
         self.joint_pos, self.joint_vel = frames("joint_pos"), frames("joint_vel")
-        self.body_pos_w, self.body_quat_w = frames("body_pos_w"), frames("body_quat_w")
-        self.body_quat_w = self.body_quat_w.roll(-1, dims=-1)
+        self.body_pos_w = frames("body_pos_w")[:, bodies]
+        self.body_quat_w = frames("body_quat_w")[:, bodies].roll(-1, dims=-1)
