@@ -7,8 +7,9 @@ Two steps, as for mjlab's:
    observations, the teacher labels the states that come of it. This is repeated until nearly all
    episodes reach their motion's end with each of three seeds. The checkpoint holds the actor alone.
 
-The task is the tests' own G1 (``tests/isaaclab3/inside/g1``), which falls when nobody balances it.
-Takes some ten minutes on one core, in the environment that ``python -m tests.envs`` makes:
+The task is the tests' own G1 (``tests/isaaclab3/inside/g1``). Without a policy, about half of its
+episodes end in a fall. Takes some ten minutes on one core, in the environment that
+``python -m tests.envs`` makes:
 
     OMP_NUM_THREADS=1 .venv-isaaclab3/bin/python -m scripts.make_isaaclab_expert --output expert.pt
 """
