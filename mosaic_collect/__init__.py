@@ -9,47 +9,92 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mosaic_collect.collector import ExpertTrajectoryCollector
-    from mosaic_collect.dataset import TrajectoryDataset
-    from mosaic_collect.export import ExportReport, export_npy
-    from mosaic_collect.importing import ImportReport, import_npy
-    from mosaic_collect.schema import Field, Schema
-    from mosaic_collect.student_obs import (
-        StudentObsBuilder,
-        create_student_obs_builder_from_env_cfg,
+    from mosaic_collect.mosaic.collector import (
+        ExpertTrajectoryCollector as ExpertTrajectoryCollector,
     )
-    from mosaic_collect.writer import TrajectoryWriter, WriterStats
+    from mosaic_collect.reading.dataset import TrajectoryDataset as TrajectoryDataset
+    from mosaic_collect.errors import (
+        BusyError as BusyError,
+        ClosedError as ClosedError,
+        CorruptExportError as CorruptExportError,
+        CorruptStoreError as CorruptStoreError,
+        ExportError as ExportError,
+        IncompleteStoreError as IncompleteStoreError,
+        InputError as InputError,
+        MissingDependencyError as MissingDependencyError,
+        MosaicCollectError as MosaicCollectError,
+        NewerFormatError as NewerFormatError,
+        NonFiniteError as NonFiniteError,
+        SpaceError as SpaceError,
+        StoreError as StoreError,
+        StoreExistsError as StoreExistsError,
+        StoreLockedError as StoreLockedError,
+        StoreLostError as StoreLostError,
+        StoreMismatchError as StoreMismatchError,
+        StoreNotFoundError as StoreNotFoundError,
+        WriteError as WriteError,
+    )
+    from mosaic_collect.export import ExportReport as ExportReport, export_npy as export_npy
+    from mosaic_collect.export.compare import verify_export as verify_export
+    from mosaic_collect.importing import ImportReport as ImportReport, import_npy as import_npy
+    from mosaic_collect.inspect import Summary as Summary, summarize as summarize
+    from mosaic_collect.look.pictures import Pictures as Pictures
+    from mosaic_collect.look.report import report_page as report_page
+    from mosaic_collect.replay.check import (
+        ReplayReport as ReplayReport,
+        replay_check as replay_check,
+    )
+    from mosaic_collect.store.schema import Field as Field, Schema as Schema
+    from mosaic_collect.recording.signals import termination_as_exit as termination_as_exit
+    from mosaic_collect.mosaic.student_obs import (
+        StudentObsBuilder as StudentObsBuilder,
+        create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
+    )
+    from mosaic_collect.reading.table import Trajectories as Trajectories
+    from mosaic_collect.reading.trajectories import truncated_ids as truncated_ids
+    from mosaic_collect.reading.trajectory import Trajectory as Trajectory
+    from mosaic_collect.reading.verify import (
+        VerifyReport as VerifyReport,
+        verify_store as verify_store,
+    )
+    from mosaic_collect.stats import (
+        FieldStatistics as FieldStatistics,
+        StoreStatistics as StoreStatistics,
+        store_statistics as store_statistics,
+    )
+    from mosaic_collect.recording.writer import (
+        TrajectoryWriter as TrajectoryWriter,
+        WriterStats as WriterStats,
+    )
 
 __version__ = "0.1.0"
-__all__ = [
-    "ExpertTrajectoryCollector",
-    "ExportReport",
-    "Field",
-    "ImportReport",
-    "Schema",
-    "StudentObsBuilder",
-    "TrajectoryDataset",
-    "TrajectoryWriter",
-    "WriterStats",
-    "create_student_obs_builder_from_env_cfg",
-    "export_npy",
-    "import_npy",
-]
-
-_HOMES = {
-    "ExpertTrajectoryCollector": "mosaic_collect.collector",
-    "ExportReport": "mosaic_collect.export",
-    "Field": "mosaic_collect.schema",
-    "ImportReport": "mosaic_collect.importing",
-    "Schema": "mosaic_collect.schema",
-    "StudentObsBuilder": "mosaic_collect.student_obs",
-    "TrajectoryDataset": "mosaic_collect.dataset",
-    "TrajectoryWriter": "mosaic_collect.writer",
-    "WriterStats": "mosaic_collect.writer",
-    "create_student_obs_builder_from_env_cfg": "mosaic_collect.student_obs",
-    "export_npy": "mosaic_collect.export",
-    "import_npy": "mosaic_collect.importing",
+#: Modules, and the public names of each: above, for type checkers, and here, for Python.
+_NAMES = {
+    "mosaic.collector": "ExpertTrajectoryCollector",
+    "reading.dataset": "TrajectoryDataset",
+    "errors": "BusyError ClosedError CorruptExportError CorruptStoreError ExportError "
+    "IncompleteStoreError InputError MissingDependencyError MosaicCollectError NewerFormatError "
+    "NonFiniteError SpaceError StoreError StoreExistsError StoreLockedError StoreMismatchError "
+    "StoreLostError StoreNotFoundError WriteError",
+    "export": "ExportReport export_npy",
+    "export.compare": "verify_export",
+    "importing": "ImportReport import_npy",
+    "inspect": "Summary summarize",
+    "look.pictures": "Pictures",
+    "look.report": "report_page",
+    "replay.check": "ReplayReport replay_check",
+    "store.schema": "Field Schema",
+    "recording.signals": "termination_as_exit",
+    "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
+    "reading.table": "Trajectories",
+    "reading.trajectories": "truncated_ids",
+    "reading.trajectory": "Trajectory",
+    "stats": "FieldStatistics StoreStatistics store_statistics",
+    "reading.verify": "VerifyReport verify_store",
+    "recording.writer": "TrajectoryWriter WriterStats",
 }
+_HOMES = {name: f"{__name__}.{home}" for home, names in _NAMES.items() for name in names.split()}
+__all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

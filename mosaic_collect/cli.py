@@ -1,4 +1,4 @@
-"""The command line: thin over the library.
+"""The command line, ``mosaic-collect`` or ``python -m mosaic_collect``: thin over the library.
 
 Exit codes: 0 all is well; 1 the answer is no (a damaged store, an export that differs); 2 the
 command could not be done (bad arguments, an error); 130 interrupted, what was added is committed.
@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from mosaic_collect import __version__
 from mosaic_collect.commands import COMMANDS
+from mosaic_collect.commands.options import in_flags
 from mosaic_collect.errors import MosaicCollectError
 
 OK, NO, FAILED, INTERRUPTED = 0, 1, 2, 130
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MosaicCollectError, OSError) as error:
         if parsed.verbose:
             logging.exception("%s failed", parsed.command)
-        print(f"mosaic-collect {parsed.command}: {error}", file=sys.stderr)
+        message = in_flags(str(error), parsed)
+        print(f"mosaic-collect {parsed.command}: {message}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print(f"mosaic-collect {parsed.command}: interrupted", file=sys.stderr)
@@ -62,7 +64,3 @@ def build_parser() -> argparse.ArgumentParser:
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -6,6 +6,7 @@ MosaicCollectError
 │   ├── StoreExistsError   (FileExistsError)      resume=True, or another path
 │   ├── StoreLockedError                          another writer lives: wait, or stop it
 │   ├── StoreMismatchError                        other schema, N or codec than the store's
+│   ├── StoreLostError                            what was opened lies there no more
 │   ├── NewerFormatError                          a newer mosaic_collect wrote it: upgrade
 │   ├── IncompleteStoreError                      collecting: finish it, or allow_incomplete=True
 │   └── CorruptStoreError                         damaged bytes or lying metadata: restore a copy
@@ -16,6 +17,7 @@ MosaicCollectError
 │   └── CorruptExportError                        the .npy is torn, hostile or not of this kind
 ├── InputError            (ValueError)        change the call: a bad argument, shape, dtype, option
 ├── ClosedError           (RuntimeError)      the writer is closed: open another with resume=True
+├── BusyError             (RuntimeError)      another thread is in a call of this writer
 └── MissingDependencyError (ImportError)      install the named extra
 """
 
@@ -32,6 +34,10 @@ class InputError(MosaicCollectError, ValueError):
 
 class ClosedError(MosaicCollectError, RuntimeError):
     """The writer was closed, or belongs to another process."""
+
+
+class BusyError(MosaicCollectError, RuntimeError):
+    """Another thread is in a call of the same writer; nothing was done."""
 
 
 class MissingDependencyError(MosaicCollectError, ImportError):
@@ -56,6 +62,13 @@ class StoreLockedError(StoreError):
 
 class StoreMismatchError(StoreError):
     """The store was made with another schema, number of environments or codec."""
+
+
+class StoreLostError(StoreError):
+    """What was opened is no longer what lies there: removed, made anew, or written by another.
+
+    Nothing that lies there was touched.
+    """
 
 
 class NewerFormatError(StoreError):

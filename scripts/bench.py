@@ -19,10 +19,11 @@ from argparse import ArgumentParser
 from benchlib.codecs import codec
 from benchlib.export import export
 from benchlib.gpu import gpu
-from benchlib.ingest import ingest, memory_folder, remove
+from benchlib.ingest import ingest
 from benchlib.loop import loop
 from benchlib.options import add_options
 from benchlib.read import read
+from benchlib.recording import memory_folder, remove
 from benchlib.scale import scale
 from benchlib.table import machine, write_json
 from benchlib.unstaged import unstaged

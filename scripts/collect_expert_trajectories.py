@@ -20,8 +20,8 @@ from typing import Any
 
 from isaaclab.app import AppLauncher
 
-from mosaic_collect.adapters.isaaclab_checkpoint import newest_checkpoint, wandb_run
-from mosaic_collect.adapters.isaaclab_cli import Plan, add_arguments, optional
+from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
+from mosaic_collect.adapters.isaaclab.flags import Plan, add_arguments, optional
 from mosaic_collect.errors import InputError, MosaicCollectError
 
 
@@ -86,16 +86,16 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
     import gymnasium
     from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper
 
-    from mosaic_collect.adapters.isaaclab import collect_motions
-    from mosaic_collect.adapters.isaaclab_cfg import (
+    from mosaic_collect.adapters.isaaclab.cfg import (
         add_student_group,
         prepare_env_cfg,
         prepare_motion_cfg,
     )
-    from mosaic_collect.adapters.rsl_rl import load_policy
-    from mosaic_collect.adapters.runner_cfg import json_safe
-    from mosaic_collect.adapters.runners import config_dict
-    from mosaic_collect.motions import file_sha256
+    from mosaic_collect.adapters.isaaclab.collect import collect_motions
+    from mosaic_collect.adapters.rsl_rl.load import load_policy
+    from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
+    from mosaic_collect.collection.origin import Origin, file_identity
+    from mosaic_collect.collection.progress import ProgressBar
 
     prepare_motion_cfg(env_cfg.commands.motion, args.motion)
     prepare_env_cfg(env_cfg, plan.num_envs, terminations=not args.disable_terminations)
@@ -105,66 +105,58 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
     if args.seed is not None:
         env_cfg.seed = args.seed
     checkpoint = checkpoint_of(args, agent_cfg)
-    about = {
-        "simulator": "isaaclab",
-        "task": args.task,
-        "checkpoint_sha256": file_sha256(checkpoint),
-        "student": [args.student_task, args.student_obs_history, not args.disable_student_noise],
-        "steps_per_env": args.steps_per_env,
-    }
-    notes = {
-        "checkpoint_path": checkpoint,
-        "command": sys.argv[0],
-        "flags": json_safe(vars(args)),
-        "runner_cfg": json_safe(config_dict(agent_cfg)),
-    }
+    origin = Origin(
+        simulator="isaaclab",
+        task=args.task,
+        checkpoint=file_identity(checkpoint),
+        runner_cfg=json_safe(config_dict(agent_cfg)),
+        observations={
+            "student_task": args.student_task,
+            "student_history": args.student_obs_history,
+            "student_noise": not args.disable_student_noise,
+        },
+        limits={"steps_per_env": args.steps_per_env},
+        ranks=(plan.motions.rank, plan.motions.world),
+        notes={
+            "seed": env_cfg.seed,
+            "command": sys.argv[0],
+            "flags": json_safe(vars(args)),
+        },
+    )
     env = RslRlVecEnvWrapper(
         gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
         clip_actions=getattr(agent_cfg, "clip_actions", None),
     )
     try:
         policy = load_policy(env, agent_cfg, checkpoint, env.unwrapped.device)
-        queue = collect_motions(
-            env,
-            policy,
-            plan.store,
-            plan.motions,
-            about,
-            notes=notes,
-            resume=args.resume,
-            on_step=progress(plan.num_motions),
-            buffer_mb=args.buffer_mb,
-        )
+        with ProgressBar(plan.motions.max_steps, f"{plan.num_motions} motions") as bar:
+            queue = collect_motions(
+                env,
+                policy,
+                plan.store,
+                plan.motions,
+                origin,
+                resume=args.resume,
+                on_step=bar,
+                buffer_mb=args.buffer_mb,
+            )
     finally:
         env.close()
     print(f"{plan.store}: {queue.completed} trajectories to their end, {queue.fell} fell before")
     export(plan, args.layout, args.exclude_falls)
 
 
-def progress(motions: int) -> Any:
-    """Shows, after each step, how far it is."""
-    from tqdm import tqdm
-
-    bar = tqdm(unit=" steps", desc=f"{motions} motions")
-
-    def on_step(writer: Any) -> None:
-        bar.update()
-        if bar.n % 50 == 0:
-            stats = writer.stats
-            speed = stats.raw_nbytes / 1e6 / max(stats.seconds, 1e-9)
-            share = 100 * stats.stalled_seconds / max(stats.seconds, 1e-9)
-            bar.set_postfix_str(f"{speed:.0f} MB/s, {share:.0f} % stalled")
-
-    return on_step
-
-
 def export(plan: Plan, layout: str, exclude_falls: bool) -> None:
     """The ``.npy``, if one is asked for."""
+    from tqdm import tqdm
+
     from mosaic_collect import export_npy
 
     if plan.npy is None:
         return
-    report = export_npy(plan.store, plan.npy, layout=layout, exclude_failed=exclude_falls)
+    asked = {"layout": layout, "exclude_failed": exclude_falls}
+    with tqdm(unit="B", unit_scale=True, desc="export") as bar:
+        report = export_npy(plan.store, plan.npy, **asked, progress=bar.update)
     print(
         f"{plan.npy}: {report.num_pairs} pairs, {report.layout}, {report.file_nbytes / 1e9:.2f} GB"
     )

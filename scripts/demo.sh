@@ -8,4 +8,4 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 main_venv mjlab
 # Many small tensors: one thread is faster than several that wait for each other.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE=disabled
-"$PYTHON" -m mosaic_collect.cli demo "$@" || die "the demo did not prove everything (exit code $?)"
+"$PYTHON" -m mosaic_collect demo "$@" || die "the demo did not prove everything (exit code $?)"

@@ -14,6 +14,19 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+@pytest.fixture(autouse=True)
+def no_power_cuts(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Syncing takes most of a small test's time, and only tests/durability cuts the power."""
+    if "durability" not in request.path.parts:
+        monkeypatch.setattr("os.fsync", lambda fd: None)
+
+
+@pytest.fixture
+def npy(tmp_path: os.PathLike[str]) -> str:
+    """A path at which no file lies yet; beside ``store``, by its name."""
+    return os.path.join(tmp_path, "expert.npy")
+
+
 @pytest.fixture
 def store(tmp_path: os.PathLike[str]) -> str:
     """A path at which no store lies yet."""
@@ -24,5 +37,11 @@ def store(tmp_path: os.PathLike[str]) -> str:
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
     """Chunks of some 100 bytes, so that small shards hold many of them, and padding."""
     nbytes = 100
-    monkeypatch.setattr("mosaic_collect.grid.CHUNK_NBYTES", nbytes)
+    monkeypatch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", nbytes)
     return nbytes
+
+
+@pytest.fixture
+def one_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All stores and runs are called the same, so that two of them can be of the same bytes."""
+    monkeypatch.setattr("secrets.token_hex", lambda nbytes: "a5" * nbytes)

@@ -69,7 +69,7 @@ def shell(tmp_path: Path) -> dict[str, str]:
     if not script.exists():
         script = tmp_path / "bin" / "mosaic-collect"
         script.parent.mkdir()
-        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mosaic_collect.cli "$@"\n')
+        script.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m mosaic_collect "$@"\n')
         script.chmod(0o755)
     path = os.pathsep.join([str(script.parent), os.environ.get("PATH", os.defpath)])
     return {**os.environ, "PATH": path, "PYTHONPATH": helpers.REPO, "PYTHONWARNINGS": "error"}

@@ -6,8 +6,30 @@ which prints its answer and says whether it is yes.
 
 from typing import Any
 
-from mosaic_collect.commands import collect, demo, export, import_npy, inspect, verify
+from mosaic_collect.commands import (
+    collect,
+    demo,
+    export,
+    import_npy,
+    inspect,
+    plot,
+    report,
+    stats,
+    verify,
+    watch,
+)
 
-COMMANDS: tuple[Any, ...] = (collect, export, import_npy, inspect, verify, demo)
+COMMANDS: tuple[Any, ...] = (
+    collect,
+    export,
+    import_npy,
+    inspect,
+    stats,
+    plot,
+    report,
+    watch,
+    verify,
+    demo,
+)
 
 __all__ = ["COMMANDS"]

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from dataclasses import fields
 
-from tqdm import tqdm
-
-from mosaic_collect.commands.shared import interrupted_text, number_or_auto
-from mosaic_collect.encoder_process import ENCODE_IN
+from mosaic_collect.collection.progress import ProgressBar
+from mosaic_collect.commands.shared import add_resume, interrupted_text, number_or_auto
 from mosaic_collect.errors import MissingDependencyError
-from mosaic_collect.signals import termination_as_exit
-
-if TYPE_CHECKING:
-    from mosaic_collect.writer import TrajectoryWriter
+from mosaic_collect.recording.encoding.process import ENCODE_IN
+from mosaic_collect.recording.signals import termination_as_exit
 
 NAME = "collect"
 HELP = "Run an rsl_rl checkpoint in a simulated task and record it into a store."
@@ -27,63 +22,43 @@ EXAMPLE = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--sim", choices=("mjlab",), default="mjlab", help="the simulator")
-    parser.add_argument("--task", required=True, help="a registered task of it")
-    parser.add_argument("--checkpoint", required=True, help="an rsl_rl checkpoint of the policy")
-    parser.add_argument("--output", required=True, help="the store")
-    parser.add_argument("--max-steps", type=int, required=True, help="steps of the store in all")
-    parser.add_argument("--motion", help="a motion .npz, or a folder of them")
-    parser.add_argument("--num-envs", type=int, help="environments; default 64, or the store's")
-    parser.add_argument(
-        "--passes", type=int, help="trajectories of each motion; default: go round to --max-steps"
-    )
-    parser.add_argument("--resume", action="store_true", help="go on with the store")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--sim", choices=("mjlab",), default="mjlab", help="the simulator")
+    add("--task", required=True, help="a registered task of it")
+    add("--checkpoint", required=True, help="an rsl_rl checkpoint of the policy")
+    add("--output", required=True, help="the store")
+    add("--max-steps", type=int, required=True, help="steps of the store in all")
+    add("--motion", help="a motion .npz, or a folder of them, at any depth")
+    add("--num-envs", type=int, help="environments; default 64, or the store's")
+    add("--passes", type=int, help="trajectories of each motion; default: go round to --max-steps")
+    add_resume(parser, "the store")
+    add(
         "--allow-changed",
         nargs="+",
         default=[],
         metavar="NAME",
         help="on resume, what may differ: task, checkpoint, motions, observations",
     )
-    parser.add_argument("--device", help="cpu or cuda:0; default: CUDA if there is one")
-    parser.add_argument("--seed", type=int, default=0, help="of noise")
-    parser.add_argument("--student-history", type=int, default=5, help="frames; 0: no student")
-    parser.add_argument("--no-student-noise", action="store_true")
-    parser.add_argument("--no-teacher-noise", action="store_true", help="policy sees no noise")
-    parser.add_argument("--buffer-mb", default="auto", help='bound of the host ring; "auto"')
-    parser.add_argument("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
-    parser.add_argument("--encode-in", choices=ENCODE_IN, default="auto", help="of blocks")
-    parser.add_argument("--checkpoint-seconds", type=float, default=60.0, help="commit that often")
+    add("--device", help="cpu or cuda:0; default: CUDA if there is one")
+    add("--seed", type=int, default=0, help="of noise")
+    add("--student-history", type=int, default=5, help="frames; 0: no student")
+    add("--no-student-noise", action="store_false", dest="student_noise")
+    add("--no-teacher-noise", action="store_false", dest="teacher_noise", help="policy sees none")
+    add("--buffer-mb", type=number_or_auto, default="auto", help='bound of the host ring; "auto"')
+    add("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
+    add("--encode-in", choices=ENCODE_IN, default="auto", help="of blocks")
+    add("--commit-seconds", type=float, default=60.0, help="commit that often")
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Collect with a progress bar."""
     try:
-        from mosaic_collect.collecting import CollectOptions, run_collect
+        from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
     except ImportError as error:
         raise MissingDependencyError(
             f"collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]' ({error})"
         ) from error
-    options = CollectOptions(
-        task=arguments.task,
-        checkpoint=arguments.checkpoint,
-        output=arguments.output,
-        max_steps=arguments.max_steps,
-        motion=arguments.motion,
-        num_envs=arguments.num_envs,
-        passes=arguments.passes,
-        resume=arguments.resume,
-        allow_changed=tuple(arguments.allow_changed),
-        device=arguments.device,
-        seed=arguments.seed,
-        teacher_noise=not arguments.no_teacher_noise,
-        student_history=arguments.student_history,
-        student_noise=not arguments.no_student_noise,
-        buffer_mb=number_or_auto(arguments.buffer_mb),
-        compressor=arguments.compressor,
-        encode_in=arguments.encode_in,
-        checkpoint_seconds=arguments.checkpoint_seconds,
-    )
+    options = CollectOptions(**{f.name: getattr(arguments, f.name) for f in fields(CollectOptions)})
     try:
         with termination_as_exit(), ProgressBar(options.max_steps) as bar:
             result = run_collect(options, bar)
@@ -96,28 +71,3 @@ def run(arguments: argparse.Namespace) -> bool:
     ends = f"{result.completed:,} trajectories reached their motion's end, {result.fell:,} did not"
     print(f"{options.output}: {result.num_steps:,} steps" + (f"; {ends}" if options.motion else ""))
     return True
-
-
-class ProgressBar:
-    """Steps, env-steps/s, MB/s in and on disk, and the share of time stalled, on stderr."""
-
-    def __init__(self, max_steps: int) -> None:
-        self._bar: Any = tqdm(total=max_steps, unit="step", desc="collect", disable=None)
-
-    def __enter__(self) -> Callable[[TrajectoryWriter], None]:
-        return self._show
-
-    def __exit__(self, *exc: object) -> None:
-        self._bar.close()
-
-    def _show(self, writer: TrajectoryWriter) -> None:
-        self._bar.update(writer.num_steps - self._bar.n)
-        stats = writer.stats
-        seconds = max(stats.seconds, 1e-9)
-        self._bar.set_postfix_str(
-            f"{stats.steps * writer.num_envs / seconds:,.0f} env-steps/s, "
-            f"{stats.raw_nbytes / seconds / 1e6:.1f} MB/s in, "
-            f"{stats.stored_nbytes / seconds / 1e6:.1f} MB/s on disk, "
-            f"{stats.stalled_seconds / seconds:.1%} stalled",
-            refresh=False,
-        )

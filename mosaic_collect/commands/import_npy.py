@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from mosaic_collect.commands.shared import interrupted_text, number_or_auto
+from mosaic_collect.commands.reports import add_json, as_json
+from mosaic_collect.commands.shared import add_resume, bar, interrupted_text, number_or_auto
 from mosaic_collect.importing import ImportReport, import_npy
-from mosaic_collect.signals import termination_as_exit
-from mosaic_collect.sizes import size_of
+from mosaic_collect.recording.signals import termination_as_exit
+from mosaic_collect.text import size_of
 
 NAME = "import"
 HELP = (
@@ -22,28 +24,29 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("npy", help="the file")
     parser.add_argument("store", help="the store to be made")
-    parser.add_argument(
-        "--resume", action="store_true", help="go on with an interrupted import of the same file"
-    )
+    add_resume(parser, "an interrupted import of the same file")
     parser.add_argument("--buffer-mb", default="auto", help='bound of the host ring; "auto"')
     parser.add_argument("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Import with a progress bar, then say what was made."""
     try:
-        with termination_as_exit():
+        total = 2 * os.path.getsize(arguments.npy)
+        with termination_as_exit(), bar("import", total=total, leave=True) as shown:
             report = import_npy(
                 arguments.npy,
                 arguments.store,
                 buffer_mb=number_or_auto(arguments.buffer_mb),
                 compressor=arguments.compressor,
                 resume=arguments.resume,
+                progress=shown.update,
             )
     except (KeyboardInterrupt, SystemExit):
         print(interrupted_text(arguments.store), file=sys.stderr)
         raise
-    print(report_text(report))
+    print(as_json(report) if arguments.json else report_text(report))
     return True
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
-from mosaic_collect.inspect.summary import summarize
+from mosaic_collect.commands.reports import add_json, as_json
+from mosaic_collect.inspect.summary import Summary, summarize
 from mosaic_collect.inspect.text import summary_text
+from mosaic_collect.npyfile.plain import plain_copy
 
 NAME = "inspect"
 HELP = "Show what a store or an exported .npy holds, without loading or unpickling it."
@@ -15,9 +18,26 @@ EXAMPLE = "mosaic-collect inspect expert.zarr"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("path", nargs="+", help="a store, or an .npy file")
+    add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Print summaries."""
-    print("\n\n".join(summary_text(summarize(path)) for path in arguments.path))
+    found = [summarize(path) for path in arguments.path]
+    if arguments.json:
+        print("\n".join(_json(summary) for summary in found))
+    else:
+        print("\n\n".join(summary_text(summary) for summary in found))
     return True
+
+
+def _json(summary: Summary) -> str:
+    """With figures in place of the facts in words."""
+    plain = replace(
+        summary,
+        # Which a file may have filled with anything.
+        figures=plain_copy(summary.figures, summary.path),
+        metadata=plain_copy(summary.metadata, summary.path),
+    )
+    totals = {"raw_nbytes": summary.raw_nbytes, "stored_nbytes": summary.stored_nbytes}
+    return as_json(plain, but=("facts",), **totals)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 
-from tqdm import tqdm
-
-from mosaic_collect.adapters.runner_cfg import read_runner_cfg
-from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.adapters.rsl_rl.runner_cfg import read_runner_cfg
+from mosaic_collect.commands.reports import add_json, as_json
+from mosaic_collect.commands.shared import bar
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.inspect.differences import TOLERANCE, check_tolerance
-from mosaic_collect.inspect.replay_plot import check_picture, plot_replay
-from mosaic_collect.sizes import size_of
-from mosaic_collect.verify import VerifyReport, verify_store
+from mosaic_collect.look.canvas import check_picture
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.verify import VerifyReport, verify_store
+from mosaic_collect.replay import TOLERANCE, check_tolerance, plot_replay
+from mosaic_collect.text import size_of
 
 NAME = "verify"
 HELP = (
@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="compare this export with the store; one of several with all, in the same order",
     )
+    add_json(parser)
     replay = parser.add_argument_group(
         "replay",
         "The checkpoint, given every recorded observation of a valid row again, must say the mean "
@@ -86,10 +87,11 @@ def run(arguments: argparse.Namespace) -> bool:
     """Verify, printing every problem; True if there is none."""
     _check(arguments)
     # Lists and not generators: each store is looked at, whatever the ones before were like.
-    good = all([_verify(store) for store in arguments.store])  # noqa: C419
+    good = all([_verify(store, arguments) for store in arguments.store])  # noqa: C419
     if arguments.npy and good:
-        with tqdm(unit="B", unit_scale=True, desc="compare", disable=None, leave=False) as bar:
-            good = _say(verify_export(arguments.store, arguments.npy, bar.update), "arrays")
+        with bar("compare") as shown:
+            report = verify_export(arguments.store, arguments.npy, shown.update)
+        good = _say(report, "arrays", arguments)
     if arguments.checkpoint and good:
         good = all([_replay(store, arguments) for store in arguments.store])  # noqa: C419
     return good
@@ -108,30 +110,37 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.plot is not None:
         check_picture(arguments.plot)
         if len(arguments.store) > 1:
-            raise InputError("plot: expected one store, for each would replace the last one's")
+            raise InputError("--plot: expected one store, for each would replace the last one's")
 
 
-def _verify(store: str) -> bool:
-    with tqdm(unit="shard", desc="verify", disable=None, leave=False) as bar:
-        report = verify_store(store, bar.update)
-    return _say(report, "shards")
+def _verify(store: str, arguments: argparse.Namespace) -> bool:
+    with bar("verify", "shard") as shown:
+        report = verify_store(store, shown.update)
+    return _say(report, "shards", arguments)
 
 
-def _say(report: VerifyReport, unit: str) -> bool:
+def _say(report: VerifyReport, unit: str, arguments: argparse.Namespace) -> bool:
+    if arguments.json:
+        print(as_json(report, of=unit, ok=report.ok), flush=True)
+    else:
+        print(_text(report, unit), flush=True)
+    return report.ok
+
+
+def _text(report: VerifyReport, unit: str) -> str:
     verdict = "ok" if report.ok else f"{len(report.problems)} PROBLEMS"
     figures = f"{report.checked:,} {unit}, {size_of(report.nbytes)}, {report.seconds:.1f} s"
     lines = [f"{report.path}: {verdict} ({figures})"]
     lines += [f"  problem: {problem}" for problem in report.problems]
     lines += [f"  note: {note}" for note in report.notes]
-    print("\n".join(lines), flush=True)
-    return report.ok
+    return "\n".join(lines)
 
 
 def _replay(store: str, arguments: argparse.Namespace) -> bool:
     # torch and rsl_rl are needed for this alone.
     try:
-        from mosaic_collect.adapters.recorded import recorded_policy
-        from mosaic_collect.replay import replay_check
+        from mosaic_collect.replay.check import replay_check
+        from mosaic_collect.replay.policy import recorded_policy
     except ImportError as error:
         raise MissingDependencyError(
             f"the replay check needs torch and the rsl_rl of the checkpoint: pip install torch "
@@ -146,18 +155,21 @@ def _replay(store: str, arguments: argparse.Namespace) -> bool:
         None if arguments.runner_cfg is None else read_runner_cfg(arguments.runner_cfg),
         None if arguments.groups is None else dict(arguments.groups),
     )
-    with tqdm(
-        total=dataset.num_steps, unit="step", desc="replay", disable=None, leave=False
-    ) as bar:
+    with bar("replay", "step", dataset.num_steps) as shown:
         report = replay_check(
-            store, policy, groups, arguments.device, arguments.tolerance, bar.update
+            store, policy, groups, arguments.device, arguments.tolerance, shown.update
         )
-    print(f"{arguments.checkpoint}: {report.verdict} ({report.figures})", flush=True)
+    if arguments.json:
+        told = {"of": "rows", "path": arguments.checkpoint, "store": store, "ok": report.ok}
+        print(as_json(report, but=("differences",), **told), flush=True)
+    else:
+        print(f"{arguments.checkpoint}: {report.verdict} ({report.figures})", flush=True)
     if arguments.plot is not None:
         names = [
             os.path.basename(os.path.normpath(p)) for p in (dataset.path, arguments.checkpoint)
         ]
         title = f"{' replayed by '.join(names)}: {report.verdict}\n{report.figures}"
         plot_replay(report.differences, report.tolerance, title, arguments.plot)
-        print(f"{arguments.plot}: drawn")
+        if not arguments.json:
+            print(f"{arguments.plot}: drawn")
     return report.ok

@@ -11,19 +11,20 @@ from importlib import resources
 
 import numpy as np
 
-from mosaic_collect.adapters.recorded import recorded_policy
-from mosaic_collect.collecting import CollectOptions, CollectResult, Watch, run_collect
-from mosaic_collect.commands.collect import ProgressBar
-from mosaic_collect.dataset import TrajectoryDataset
+from mosaic_collect.adapters.mjlab.collect import CollectOptions, CollectResult, run_collect
+from mosaic_collect.collection.progress import ProgressBar
+from mosaic_collect.collection.record import Watch
 from mosaic_collect.errors import InputError
+from mosaic_collect.export import ExportReport, export_npy
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.export.npy import ExportReport, export_npy
 from mosaic_collect.inspect.summary import summarize
-from mosaic_collect.inspect.text import summary_text, table
-from mosaic_collect.replay import ReplayReport, replay_check
-from mosaic_collect.sizes import size_of
-from mosaic_collect.verify import VerifyReport, verify_store
-from mosaic_collect.writer import TrajectoryWriter
+from mosaic_collect.inspect.text import summary_text
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.verify import VerifyReport, verify_store
+from mosaic_collect.recording.writer import TrajectoryWriter
+from mosaic_collect.replay.check import ReplayReport, replay_check
+from mosaic_collect.replay.policy import recorded_policy
+from mosaic_collect.text import size_of, table
 
 TASK = "Mjlab-Tracking-Flat-Unitree-G1"
 _INTERRUPT_AT = 30

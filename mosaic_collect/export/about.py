@@ -6,13 +6,14 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from mosaic_collect.export.options import COMPACT, Options
-from mosaic_collect.export.part import StorePart
-from mosaic_collect.export.pickle_stream import ArraySpec
-from mosaic_collect.export.selection import Left
-from mosaic_collect.export.source import Source
-from mosaic_collect.metadata import Run
-from mosaic_collect.schema import VALID_MASK
+from mosaic_collect.export.options import Options
+from mosaic_collect.npyfile.layout import COMPACT, ArraySpec
+from mosaic_collect.npyfile.provenance import OURS
+from mosaic_collect.reading.part import StorePart
+from mosaic_collect.reading.selection import Left
+from mosaic_collect.reading.union import Source
+from mosaic_collect.store.metadata import Run
+from mosaic_collect.store.schema import VALID_MASK
 
 
 def about(
@@ -27,20 +28,19 @@ def about(
     fields = source.schema.fields
     dims = {f.name: f.dim for f in fields if f.name.endswith("observations")}
     action = [f.dim for f in fields if f.name == "actions"]
-    return {
+    told = {
         "num_trajectories": source.num_trajectories,
         "num_steps": num_pairs if layout == COMPACT else source.num_valid,
         "obs_dim_dict": dims,
         "action_dim": action[0] if action else None,
         "has_valid_mask": VALID_MASK in arrays,
-        "mosaic_collect": _provenance(source, layout, left, options),
+        **(options.metadata or {}),
     }
+    return {**told, OURS: _provenance(source, layout, left, options)}
 
 
 def _provenance(source: Source, layout: str, left: Left, options: Options) -> dict[str, Any]:
-    asked = asdict(options)
-    asked["fields"] = None if options.fields is None else list(options.fields)
-    told = {"layout": layout, "options": asked, "left_out": asdict(left)}
+    told = {"layout": layout, "options": options.told(), "left_out": asdict(left)}
     if len(source.parts) == 1:
         return {**told, **_store(source.parts[0])}
     return {**told, "stores": [_one_of_several(part) for part in source.parts]}

@@ -4,25 +4,27 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.export.npy import store_paths
-from mosaic_collect.export.npy_scan import NpyFile, StoredArray, scan_npy
+from mosaic_collect.export.deciding import Stores, decide, store_paths
 from mosaic_collect.export.options import Options
-from mosaic_collect.export.plan import ExportPlan, plan_export
-from mosaic_collect.export.source import exported
-from mosaic_collect.shown import shown
-from mosaic_collect.verify import VerifyReport
+from mosaic_collect.export.plan import ExportPlan
+from mosaic_collect.npyfile.file import NpyFile, StoredArray
+from mosaic_collect.npyfile.provenance import of_mosaic, provenance
+from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.union import exported
+from mosaic_collect.reading.verify import VerifyReport
+from mosaic_collect.text import shown
 
 
 def verify_export(
-    store: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    store: Stores,
     path: str | os.PathLike[str],
     progress: Callable[[int], object] | None = None,
 ) -> VerifyReport:
@@ -50,7 +52,7 @@ def verify_export(
     nbytes = 0
     if not problems:
         try:
-            plan = plan_export(datasets, options)
+            plan = decide(datasets, options)
         except InputError as error:
             raise CorruptExportError(f"{file.path}: impossible export options: {error}") from error
         problems = _same_shape(file, plan)
@@ -61,30 +63,17 @@ def verify_export(
     return VerifyReport(file.path, tuple(problems), (), len(file.arrays), nbytes, seconds)
 
 
-def provenance(file: NpyFile) -> dict[str, Any] | None:
-    """What ``export_npy`` wrote of itself into the file's metadata; None if it did not write it."""
-    metadata = file.plain.get("metadata")
-    ours = metadata.get("mosaic_collect") if isinstance(metadata, dict) else None
-    return ours if isinstance(ours, dict) else None
-
-
 def _options(file: NpyFile) -> Options:
-    ours = provenance(file)
-    asked = ours.get("options") if ours else None
+    ours = provenance(file) or {}
+    asked = ours.get("options")
     if not isinstance(asked, dict):
         raise CorruptExportError(f"{file.path}: does not say how it was exported from which store")
-    fields = asked.get("fields")
-    named = isinstance(fields, list) and all(isinstance(name, str) for name in fields)
+    # The layout found, not the one asked for: auto might decide otherwise now.
+    found = {"layout": ours.get("layout"), "allow_incomplete": True}
     try:
-        # The layout found, not the one asked for: auto might decide otherwise now.
-        options = Options(
-            **{**asked, "layout": str((ours or {})["layout"]), "allow_incomplete": True}
-        )
-    except (TypeError, KeyError) as error:
+        return Options(**{**asked, **found})
+    except (TypeError, InputError) as error:
         raise CorruptExportError(f"{file.path}: unknown export options: {error}") from error
-    if fields is not None and not named:
-        raise CorruptExportError(f"{file.path}: unknown export options: fields {shown(fields)}")
-    return options
 
 
 def _same_stores(file: NpyFile, datasets: Sequence[TrajectoryDataset]) -> list[str]:
@@ -118,8 +107,7 @@ def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
         expected = None if want is None else (want.shape, str(np.dtype(want.dtype)))
         if found != expected:
             problems.append(f"{shown(name)}: expected {expected}, got {found}")
-    told = {k: v for k, v in file.plain.get("metadata", {}).items() if k != "mosaic_collect"}
-    expected_metadata = {k: v for k, v in plan.metadata.items() if k != "mosaic_collect"}
+    told, expected_metadata = of_mosaic(file.plain.get("metadata", {})), of_mosaic(plan.metadata)
     if told != expected_metadata:
         problems.append(f"metadata: expected {expected_metadata}, got {shown(told)}")
     return problems
@@ -168,10 +156,3 @@ def _rows_off(expected: NDArray[Any], found: bytes) -> int:
         return 0
     bits = np.frombuffer(found, np.uint8).reshape(len(expected), -1)
     return int((bits != expected.view(np.uint8).reshape(len(expected), -1)).any(axis=1).sum())
-
-
-def read_array(file: NpyFile, name: str) -> NDArray[Any]:
-    """One array of a scanned file as a read-only memory map, ``file.arrays[name].shape``."""
-    arrays: Mapping[str, StoredArray] = file.arrays
-    stored = arrays[name]
-    return np.memmap(file.path, stored.dtype, "r", stored.offset, stored.shape)

@@ -2,17 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import InputError
+from mosaic_collect.npyfile.layout import COMPACT, GRID
+from mosaic_collect.npyfile.provenance import OURS
+from mosaic_collect.text import shown
 
-AUTO, GRID, COMPACT = "auto", "grid", "compact"
+#: Grid if every pair is valid and finite, else compact.
+AUTO = "auto"
+LAYOUTS = (AUTO, GRID, COMPACT)
+_COMPACT_ONLY = ("max_pairs", "exclude_truncated", "exclude_failed", "skip_damaged")
+_FLAGS = ("allow_incomplete", "allow_nonfinite", *_COMPACT_ONLY[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """See ``export_npy``."""
+    """Those of ``export_npy``, which says what they mean, and one more.
+
+    Attributes:
+        metadata: Entries of the file's ``metadata``, beside the export's or in their place.
+
+    Raises:
+        InputError: Naming all that are at fault: values, and options that exclude each other.
+    """
 
     layout: str = AUTO
     fields: Sequence[str] | None = None
@@ -23,27 +40,63 @@ class Options:
     exclude_truncated: bool = False
     exclude_failed: bool = False
     skip_damaged: bool = False
+    metadata: Mapping[str, str | int | float | bool | None] | None = None
+
+    def __post_init__(self) -> None:
+        if self.fields is not None:
+            self._set("fields", _names(self.fields))
+        problems = list(_problems(self))
+        if problems:
+            raise InputError("; ".join(problems))
+        self._set("seed", operator.index(self.seed))
+        if self.max_pairs is not None:
+            self._set("max_pairs", operator.index(self.max_pairs))
+
+    def told(self) -> dict[str, Any]:
+        """As a file tells them, so that ``Options(**told)`` are the same."""
+        told = dict(vars(self))
+        metadata = told.pop("metadata")
+        told["fields"] = None if self.fields is None else list(self.fields)
+        return told if metadata is None else {**told, "metadata": dict(metadata)}
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
 
 
-def check_options(options: Options) -> None:
-    """Refuse values and combinations that make no sense.
-
-    Raises:
-        InputError: Naming the option.
-    """
-    if options.layout not in (AUTO, GRID, COMPACT):
-        raise InputError(f"layout: expected auto, grid or compact, got {options.layout!r}")
-    whole = isinstance(options.max_pairs, int) and not isinstance(options.max_pairs, bool)
-    if options.max_pairs is not None and not (whole and options.max_pairs >= 1):
-        raise InputError(f"max_pairs: expected at least 1, got {options.max_pairs!r}")
-    if not isinstance(options.seed, int) or options.seed < 0:
-        raise InputError(f"seed: expected a whole number from 0, got {options.seed!r}")
-    compact_only = {
-        "max_pairs": options.max_pairs is not None,
-        "exclude_truncated": options.exclude_truncated,
-        "exclude_failed": options.exclude_failed,
-        "skip_damaged": options.skip_damaged,
-    }
-    asked = [name for name, value in compact_only.items() if value]
+def _problems(options: Options) -> Iterator[str]:
+    if options.layout not in LAYOUTS:
+        yield f"layout: expected auto, grid or compact, got {shown(options.layout)}"
+    if not all(isinstance(name, str) for name in options.fields or ()):
+        yield f"fields: expected names, got {shown(options.fields)}"
+    for name, least in (("max_pairs", 1), ("seed", 0)):
+        value = getattr(options, name)
+        if not is_whole(value, least) and not (name == "max_pairs" and value is None):
+            yield f"{name}: expected a whole number from {least}, got {shown(value)}"
+    for name in _FLAGS:
+        if not isinstance(getattr(options, name), bool):
+            yield f"{name}: expected True or False, got {shown(getattr(options, name))}"
+    yield from _metadata_problems(options.metadata)
+    asked = [name for name in _COMPACT_ONLY if getattr(options, name) not in (None, False)]
     if options.layout == GRID and asked:
-        raise InputError(f"{', '.join(asked)}: a grid holds every pair; use layout='compact'")
+        yield f"{', '.join(asked)}: a grid holds every pair; use layout='compact'"
+
+
+def _names(fields: Any) -> tuple[Any, ...]:
+    """One name alone is one field; what is none is left for ``_problems`` to tell."""
+    single = isinstance(fields, str) or not isinstance(fields, Iterable)
+    return (fields,) if single else tuple(fields)
+
+
+def _metadata_problems(metadata: Any) -> Iterator[str]:
+    """Flat, so that what a file tells of its options cannot stand for more than its bytes."""
+    if metadata is None:
+        return
+    if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):
+        yield f"metadata: expected entries with names, got {shown(metadata)}"
+        return
+    if OURS in metadata:
+        yield f"metadata: {OURS} is what the export says of itself"
+    plain = (str, int, float, type(None))
+    wrong = [key for key, value in metadata.items() if not isinstance(value, plain)]
+    if wrong:
+        yield f"metadata: expected texts and numbers, got others for {shown(wrong)}"

@@ -1,35 +1,30 @@
-"""What an export will hold, decided and checked before its first byte."""
+"""An export that was decided, before its first byte and until its last."""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
+from mosaic_collect.checks import thread_count
+from mosaic_collect.errors import MosaicCollectError, WriteError
+from mosaic_collect.export.report import ExportReport, notes
+from mosaic_collect.export.stream import ArrayStream, Progress, pwrite_all
+from mosaic_collect.export.target import Target, check_target
+from mosaic_collect.npyfile.layout import GRID, ArraySpec, FilePlan
+from mosaic_collect.reading.selection import Left, Selection
+from mosaic_collect.reading.union import Source
+from mosaic_collect.text import size_of
 
-from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.errors import (
-    ExportError,
-    IncompleteStoreError,
-    InputError,
-    NonFiniteError,
-)
-from mosaic_collect.export.about import about
-from mosaic_collect.export.merging import check_grid, check_mergeable
-from mosaic_collect.export.options import AUTO, COMPACT, GRID, Options, check_options
-from mosaic_collect.export.pickle_stream import ArraySpec, FilePlan, plan_file
-from mosaic_collect.export.selection import Left, Rules, Selection, every_pair, select
-from mosaic_collect.export.source import SLAB_NBYTES, Source, exported
-from mosaic_collect.metadata import COMPLETE
-from mosaic_collect.schema import MOSAIC_FIELDS, VALID_MASK, Field, Schema
-from mosaic_collect.stats import all_finite, finite_rows
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ExportPlan:
-    """A decided export.
+    """A decided export: what is to be written, and how to write it.
 
     Attributes:
         source: The stores.
@@ -56,154 +51,61 @@ class ExportPlan:
         """Bytes of all arrays: what MOSAIC moves to the training device, on every rank."""
         return sum(spec.nbytes for spec in self.arrays.values())
 
+    @property
+    def num_valid(self) -> int:
+        """Valid pairs in the file."""
+        return self.source.num_valid if self.layout == GRID else self.selection.num_pairs
 
-def plan_export(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPlan:
-    """Decide an export; arguments and errors as ``export_npy``'s."""
-    check_options(options)
-    for dataset in datasets:
-        _check_store(dataset, options)
-    check_mergeable(datasets, _compared(datasets, options))
-    if options.layout == GRID:
-        check_grid(datasets)
-    # Damage is gone around chunk by chunk.
-    source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
-    fields = _chosen_fields(source.schema, options)
-    # Around damage every field is looked into anyway, and cannot be counted before.
-    nonfinite = {} if options.skip_damaged else _nonfinite(source, fields)
-    layout = _layout(source, nonfinite, options)
-    if layout == GRID:
-        selection, left = every_pair(source), Left()
-    else:
-        selection, left = select(source, _rules(source, fields, nonfinite, options))
-    if not selection.num_pairs:
-        raise ExportError(f"{source.path}: no pair is left to export: {_reasons(left)}")
-    arrays = _arrays(source, layout, fields, selection.num_pairs)
-    metadata = about(source, layout, arrays, selection.num_pairs, left, options)
-    file = plan_file(arrays, {"metadata": metadata})
-    finite = not (layout == GRID and options.allow_nonfinite)
-    return ExportPlan(source, layout, selection, left, arrays, metadata, file, finite)
-
-
-def _check_store(dataset: TrajectoryDataset, options: Options) -> None:
-    if dataset.status != COMPLETE and not options.allow_incomplete:
-        raise IncompleteStoreError(
-            f"{dataset.path} is still collecting ({dataset.num_steps} steps committed): finish "
-            "it, or export what is there with allow_incomplete=True"
+    @property
+    def size_text(self) -> str:
+        """What loading the file will take, in words."""
+        size = size_of(self.arrays_nbytes)
+        return (
+            f"{self.selection.num_pairs:,} pairs, {self.layout}: {size} on disk, as much RAM for "
+            "np.load, and as much on the training device of every rank"
         )
-    if not dataset.num_steps:
-        raise ExportError(f"{dataset.path}: no committed step, nothing to export")
 
+    def write(self, path: str | os.PathLike[str], progress: Progress | None = None) -> ExportReport:
+        """Write the file: whole under its name, or not there at all.
 
-def _names(options: Options) -> list[str] | None:
-    fields = options.fields
-    return [fields] if isinstance(fields, str) else None if fields is None else list(fields)
+        Args:
+            path: The file, ``*.npy``; one of that name is replaced.
+            progress: Told the bytes written since the last call, ``arrays_nbytes`` in all.
 
+        Raises:
+            InputError: A name that is no place for the file.
+            CorruptStoreError: A damaged chunk.
+            SpaceError: Not enough disk; WriteError: The file cannot be written.
+        """
+        start, name = time.monotonic(), os.fspath(path)
+        check_target(name, [part.path for part in self.source.parts])
+        _log.info("%s", self.size_text)
+        try:
+            with Target(name, self.file.nbytes) as target:
+                self._fill(target.fd, progress or (lambda nbytes: None))
+        except MosaicCollectError:
+            raise
+        except OSError as error:
+            raise WriteError(f"{name}: writing failed, nothing was left there: {error}") from error
+        return self._report(name, time.monotonic() - start)
 
-def _compared(datasets: Sequence[TrajectoryDataset], options: Options) -> list[str]:
-    """Names of the fields that any store would export: in them all must be alike."""
-    names = _names(options)
-    if names is None:
-        names = [f.name for d in datasets for f in _chosen_fields(d.schema, options)]
-    return names
+    def _fill(self, fd: int, progress: Progress) -> None:
+        for offset, data in self.file.pieces:
+            pwrite_all(fd, memoryview(data), offset)
+        stream = ArrayStream(self.source, self.selection, fd, self.check_finite, progress)
+        with ThreadPoolExecutor(thread_count(), "mosaic-export") as pool:
+            for name, spec in self.arrays.items():
+                stream.write(name, spec.dtype, self.file.offsets[name], pool)
 
-
-def _chosen_fields(schema: Schema, options: Options) -> list[Field]:
-    """By name and in the store's order; by default MOSAIC's, or all if the store has none."""
-    names = _names(options)
-    if names is None:
-        ours = [f for f in schema.fields if f.name in MOSAIC_FIELDS]
-        return ours or [schema[name] for name in schema.names]
-    for name in names:
-        schema[name]
-    if not set(names) - {VALID_MASK}:
-        raise InputError("fields: expected at least one, got none")
-    return [f for f in schema.stored if f.name in names]
-
-
-def _nonfinite(source: Source, fields: list[Field]) -> dict[str, int]:
-    """Per field of the export that holds any: pairs with NaN or infinity, as the file has them."""
-    counts = {f.name: source.nonfinite(f.name) for f in fields}
-    # float64 turns infinite beyond float32's range, which the store's own counts do not tell.
-    counts.update({f.name: _count_nonfinite(source, f) for f in fields if f.dtype == "float64"})
-    return {name: count for name, count in counts.items() if count}
-
-
-def _count_nonfinite(source: Source, field: Field) -> int:
-    count = 0
-    for block in range(source.num_blocks):
-        for envs in source.slabs(field.name, block):
-            values = exported(source.read(field.name, block, envs), np.float32)
-            count += 0 if all_finite(values) else int(np.count_nonzero(~finite_rows(values)))
-    return count
-
-
-def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
-    if options.layout == GRID:
-        if nonfinite and not options.allow_nonfinite:
-            raise NonFiniteError(
-                f"a grid would hold NaN or infinity ({_pairs(nonfinite)}), and MOSAIC's update "
-                "crashes on it: use layout='compact', or allow_nonfinite=True"
-            )
-        return GRID
-    all_valid = source.num_valid == source.num_pairs
-    excluding = options.exclude_truncated or options.exclude_failed or options.skip_damaged
-    plain = options.max_pairs is None and not excluding
-    one = len(source.parts) == 1  # the columns of a merged grid are no environment's own time
-    if options.layout == AUTO and one and all_valid and plain and not nonfinite:
-        return GRID
-    if options.fields is not None and VALID_MASK in options.fields:
-        raise InputError("fields: a compact export holds no valid_mask, all its pairs are valid")
-    return COMPACT
-
-
-def _rules(
-    source: Source,
-    fields: list[Field],
-    nonfinite: dict[str, int],
-    options: Options,
-) -> Rules:
-    names = [f.name for f in fields]
-    floats = [f.name for f in fields if f.dtype.startswith("float")]
-    return Rules(
-        fields=names,
-        finite_fields=floats if options.skip_damaged else list(nonfinite),
-        skip_damaged=options.skip_damaged,
-        truncated_ids=source.truncated_ids() if options.exclude_truncated else None,
-        failed_ids=source.failed_ids() if options.exclude_failed else None,
-        max_pairs=options.max_pairs,
-        seed=options.seed,
-    )
-
-
-def _arrays(
-    source: Source, layout: str, fields: list[Field], num_pairs: int
-) -> dict[str, ArraySpec]:
-    num_envs = source.parts[0].num_envs
-    leading = (num_pairs // num_envs, num_envs) if layout == GRID else (num_pairs, 1)
-    arrays = {
-        f.name: ArraySpec((*leading, *f.row_shape), export_dtype(f))
-        for f in fields
-        if f.name != VALID_MASK
-    }
-    if layout == GRID and source.has_mask:
-        arrays[VALID_MASK] = ArraySpec(leading, "bool")
-    return arrays
-
-
-def export_dtype(field: Field) -> str:
-    """float32 for floats, which is all that MOSAIC's networks take; others as stored."""
-    return "float32" if field.dtype.startswith("float") else field.dtype
-
-
-def _pairs(counts: dict[str, int]) -> str:
-    return ", ".join(f"{name}: {count} pairs" for name, count in counts.items())
-
-
-def _reasons(left: Left) -> str:
-    found = [f"{count} {name}" for name, count in asdict(left).items() if count]
-    return ", ".join(found) or "there is none"
-
-
-def default_target(store: str) -> str:
-    """Beside the store, by its name."""
-    return os.path.splitext(store.rstrip(os.sep))[0] + ".npy"
+    def _report(self, path: str, seconds: float) -> ExportReport:
+        return ExportReport(
+            path=path,
+            layout=self.layout,
+            num_pairs=self.num_valid,
+            shapes={name: spec.shape for name, spec in self.arrays.items()},
+            left_out=self.left,
+            file_nbytes=self.file.nbytes,
+            device_nbytes=self.arrays_nbytes,
+            seconds=seconds,
+            notes=tuple(notes(self.source, self.layout, self.arrays)),
+        )

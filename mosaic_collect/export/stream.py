@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.export.selection import Selection
-from mosaic_collect.export.source import Source, exported
-from mosaic_collect.stats import all_finite, finite_rows
+from mosaic_collect.reading.selection import Selection
+from mosaic_collect.reading.union import Source, exported
+from mosaic_collect.store.counts import all_finite, finite_rows
 
 Progress = Callable[[int], object]
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from mosaic_collect.errors import InputError, SpaceError, WriteError
-from mosaic_collect.files import PosixFiles, temp_name
+from mosaic_collect.store.files import PosixFiles, temp_name
 
 
 def check_target(path: str, stores: Sequence[str]) -> None:

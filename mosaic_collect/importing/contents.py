@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from itertools import count
 
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.export.compare import provenance
-from mosaic_collect.export.npy_scan import NpyFile, StoredArray
-from mosaic_collect.parsing import MAX_ENVS
-from mosaic_collect.schema import (
+from mosaic_collect.npyfile.file import NpyFile, StoredArray
+from mosaic_collect.npyfile.provenance import provenance
+from mosaic_collect.store.parsing import MAX_ENVS
+from mosaic_collect.store.schema import (
     MOSAIC_FIELDS,
     MOSAIC_SIGMA,
     TRAJECTORY_ID,

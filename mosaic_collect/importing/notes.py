@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from mosaic_collect.export.compare import provenance
-from mosaic_collect.export.options import COMPACT
 from mosaic_collect.importing.contents import Contents
-from mosaic_collect.metadata import StoreState
-from mosaic_collect.schema import MOSAIC_FIELDS
-from mosaic_collect.shown import shown
+from mosaic_collect.npyfile.layout import COMPACT
+from mosaic_collect.npyfile.provenance import provenance
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.schema import MOSAIC_FIELDS
+from mosaic_collect.text import shown
 
 
 def notes(contents: Contents, state: StoreState, first_step: int, apart: bool) -> Iterator[str]:

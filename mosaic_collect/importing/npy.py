@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from tqdm import tqdm
-
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import InputError
 from mosaic_collect.importing.notes import notes
 from mosaic_collect.importing.origin import IMPORTED_FROM, check_same_source, origin
 from mosaic_collect.importing.resuming import check_same_rows
-from mosaic_collect.importing.source import SourceFile
-from mosaic_collect.jsonvalues import json_copy
-from mosaic_collect.opening import existing_state
-from mosaic_collect.schema import VALID_MASK
-from mosaic_collect.writer import TrajectoryWriter
+from mosaic_collect.importing.source import Progress, SourceFile
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.writer import TrajectoryWriter
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.jsonvalues import json_copy
+from mosaic_collect.store.root import existing_state, read_state
+from mosaic_collect.store.schema import VALID_MASK
 
 _log = logging.getLogger(__name__)
 
@@ -66,8 +64,8 @@ def import_npy(
     metadata: Mapping[str, Any] | None = None,
     buffer_mb: float | str = "auto",
     compressor: str = "auto",
-    resume: bool = False,
-    progress: bool | None = None,
+    resume: bool | str = False,
+    progress: Progress | None = None,
 ) -> ImportReport:
     """Make a store of a ``.npy`` dict of MOSAIC's collector or of ``export_npy``, bit for bit.
 
@@ -91,9 +89,10 @@ def import_npy(
         buffer_mb: As of ``TrajectoryWriter``.
         compressor: As of ``TrajectoryWriter``.
         resume: Go on with an interrupted import of the same file, known by size and SHA-256; what
-            is committed is held against the file first.
+            is committed is held against the file first. "auto": if there is one.
             Trajectories that were open there go on under new ids.
-        progress: Show a bar on stderr; None: if it is a terminal.
+        progress: Told the bytes done since the last call: the file's size for its digest, and as
+            much again for its steps.
 
     Raises:
         FileNotFoundError: No such file.
@@ -107,13 +106,12 @@ def import_npy(
     start = time.monotonic()
     path, name = os.fspath(npy), os.fspath(store)
     own = _own_metadata(metadata)
-    shown = sys.stderr.isatty() if progress is None else progress
+    done = progress or (lambda nbytes: None)
     with SourceFile(path) as source:
-        state, contents = existing_state(name, resume), source.contents
+        state, contents = existing_state(blobs_at(store), resume), source.contents
         told = origin(contents.file)
         apart = source.check_values()
-        with _bar(contents.file.nbytes, "check", shown) as bar:
-            told["sha256"] = source.sha256(bar.update)
+        told["sha256"] = source.sha256(done)
         if state is not None:
             check_same_source(state, name, told, contents.num_steps)
             check_same_rows(source, TrajectoryDataset(name))
@@ -129,9 +127,9 @@ def import_npy(
         )
         with writer:
             first_step = writer.num_steps
-            with _bar(contents.nbytes, "import", shown) as bar:
-                _copy(source, writer, apart, bar)
+            _copy(source, writer, apart, done)
             source.check_unchanged()
+            done(contents.file.nbytes - contents.nbytes)  # what is no array
         return _report(source, writer, first_step, apart, time.monotonic() - start)
 
 
@@ -142,15 +140,11 @@ def _own_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
     return own
 
 
-def _bar(nbytes: int, what: str, shown: bool) -> Any:
-    return tqdm(total=nbytes, unit="B", unit_scale=True, disable=not shown, desc=what)
-
-
-def _copy(source: SourceFile, writer: TrajectoryWriter, apart: bool, bar: Any) -> None:
+def _copy(source: SourceFile, writer: TrajectoryWriter, apart: bool, done: Progress) -> None:
     """Add the steps that the store does not hold yet."""
     id_field = source.contents.id_field if apart else None
     last: Any = None
-    bar.update(writer.num_steps * source.contents.nbytes // source.contents.num_steps)
+    done(writer.num_steps * source.contents.nbytes // source.contents.num_steps)
     for piece in source.pieces(writer.num_steps):
         masks = piece.pop(VALID_MASK, None)
         for at in range(len(next(iter(piece.values())))):
@@ -161,13 +155,13 @@ def _copy(source: SourceFile, writer: TrajectoryWriter, apart: bool, bar: Any) -
                 last = rows[id_field]
             writer.add_step(valid_mask=None if masks is None else masks[at], **rows)
         nbytes = sum(values.nbytes for values in piece.values())
-        bar.update(nbytes + (0 if masks is None else masks.nbytes))
+        done(nbytes + (0 if masks is None else masks.nbytes))
 
 
 def _report(
     source: SourceFile, writer: TrajectoryWriter, first_step: int, apart: bool, seconds: float
 ) -> ImportReport:
-    state = existing_state(writer.path, resume=True)
+    state = read_state(blobs_at(writer.path))
     assert state is not None
     contents = source.contents
     _log.info("%s: %d steps of %s", writer.path, contents.num_steps, source.path)

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.dataset import TrajectoryDataset
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.importing.source import SourceFile
-from mosaic_collect.schema import VALID_MASK
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.store.schema import VALID_MASK
 
 
 def check_same_rows(source: SourceFile, dataset: TrajectoryDataset) -> None:

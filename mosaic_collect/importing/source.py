@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.export.npy_scan import StoredArray, scan_npy
-from mosaic_collect.files import open_regular
 from mosaic_collect.importing.contents import Contents, check_contents
-from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.npyfile.file import StoredArray
+from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.store.files import open_regular
+from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 
 #: Bytes to read at once, of all fields together, or of one step if that is more.
 READ_NBYTES = 8 << 20

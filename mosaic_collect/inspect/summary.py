@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from mosaic_collect.dataset import TrajectoryDataset
-from mosaic_collect.ends import count_failed
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.export.compare import provenance
-from mosaic_collect.export.npy_scan import scan_npy
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.shown import shown
+from mosaic_collect.npyfile.provenance import of_mosaic, provenance
+from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.sizes import stored_nbytes
+from mosaic_collect.reading.trajectories import count_failed
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.schema import VALID_MASK
+from mosaic_collect.text import shown
 
 _MOST_STORES = 20
 
@@ -41,6 +44,8 @@ class Summary:
         kind: ``store`` or ``export``.
         fields: Its arrays.
         facts: (what, value) in words, in the order to be shown.
+        figures: The same for programs: numbers and names, of an export also what it tells of its
+            making.
         metadata: The user's own, or MOSAIC's of an export.
     """
 
@@ -48,6 +53,7 @@ class Summary:
     kind: str
     fields: tuple[FieldSummary, ...]
     facts: tuple[tuple[str, str], ...]
+    figures: dict[str, Any] = field(default_factory=dict)
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -75,44 +81,63 @@ def _store(path: str) -> Summary:
     dataset = TrajectoryDataset(path)
     if not dataset.num_envs:
         unborn = (("status", "killed before its first commit: zero steps"),)
-        return Summary(path, "store", (), unborn)
+        return Summary(path, "store", (), unborn, {"status": "unborn", "num_steps": 0})
     state = dataset.state
-    counted: set[tuple[int, int]] = set()
-    fields = tuple(_field(dataset, grid, counted) for grid in state.grids().values())
+    stored = stored_nbytes(dataset.view)
+    fields = tuple(_field(state, grid, stored) for grid in state.grids().values())
+    failed = _failed(dataset)
     open_last = state.runs[-1].started if state.runs else "never"
     facts = (
         ("status", state.status),
         ("steps", f"{state.committed_steps:,} x {state.num_envs:,} envs"),
         ("pairs", f"{state.num_pairs:,}, of them {state.num_valid:,} valid ({_share(state)})"),
-        ("trajectories", f"{state.num_trajectories:,} ended{_failed(dataset)}"),
+        ("trajectories", f"{state.num_trajectories:,} ended{_FAILED[type(failed)].format(failed)}"),
         ("block", f"{state.block_steps} steps, {state.num_blocks} blocks"),
         ("compressor", f"{state.compressor.name}, level {state.compressor.level}"),
         ("runs", f"{len(state.runs)}, the last from {open_last}"),
         ("written by", _versions(state.runs[-1].versions if state.runs else {})),
     )
-    return Summary(path, "store", fields, facts, dataset.metadata)
+    return Summary(path, "store", fields, facts, _figures(state, failed), dataset.metadata)
 
 
-def _failed(dataset: TrajectoryDataset) -> str:
-    """How many of them failed, where the store says so: one pass over its smallest field."""
+def _figures(state: StoreState, failed: int | str | None) -> dict[str, Any]:
+    return {
+        "status": state.status,
+        "num_steps": state.committed_steps,
+        "num_envs": state.num_envs,
+        "num_pairs": state.num_pairs,
+        "num_valid": state.num_valid,
+        "num_trajectories": state.num_trajectories,
+        "num_failed": failed,
+        "block_steps": state.block_steps,
+        "num_blocks": state.num_blocks,
+        "compressor": asdict(state.compressor),
+        "runs": [
+            {"first_step": r.first_step, "started": r.started, "versions": dict(r.versions)}
+            for r in state.runs
+        ],
+    }
+
+
+#: By what is known of how trajectories ended: nothing, how many failed, that it is damaged.
+_FAILED = {type(None): "", int: ", {:,} of them failed", str: ", how is {}"}
+
+
+def _failed(dataset: TrajectoryDataset) -> int | str | None:
+    """How many failed, where the store says so: one pass over its smallest field."""
     if not dataset.schema.has_ends:
-        return ""
+        return None
     try:
-        return f", {count_failed(dataset.path, dataset.state):,} of them failed"
+        return count_failed(dataset.view)
     except CorruptStoreError:
-        return ", how is damaged"
+        return "damaged"
 
 
-def _field(
-    dataset: TrajectoryDataset, grid: FieldGrid, counted: set[tuple[int, int]]
-) -> FieldSummary:
-    state, name = dataset.state, grid.field.name
-    folder = os.path.join(dataset.path, name)
-    shards = (os.path.join(folder, grid.shard_name(b)) for b in range(state.num_blocks))
-    stored = sum(_size(path, counted) for path in shards)
+def _field(state: StoreState, grid: FieldGrid, stored: dict[str, int]) -> FieldSummary:
+    name = grid.field.name
     shape = (state.committed_steps, state.num_envs, *grid.field.row_shape)
     raw = state.num_pairs * grid.field.row_nbytes
-    return FieldSummary(name, shape, grid.field.dtype, raw, stored, state.nonfinite.get(name))
+    return FieldSummary(name, shape, grid.field.dtype, raw, stored[name], state.nonfinite.get(name))
 
 
 def _export(path: str) -> Summary:
@@ -127,7 +152,7 @@ def _export(path: str) -> Summary:
     facts = [
         ("valid pairs", shown(told.get("num_steps", "not said"))),
         ("trajectories", shown(told.get("num_trajectories", "not said"))),
-        ("valid_mask", "yes" if "valid_mask" in file.arrays else "no: every row counts"),
+        ("valid_mask", "yes" if VALID_MASK in file.arrays else "no: every row counts"),
     ]
     if ours:
         facts += [
@@ -135,8 +160,13 @@ def _export(path: str) -> Summary:
             ("left out", _left_out(ours.get("left_out"))),
             *(("from", store) for store in _origins(ours)),
         ]
-    plain = {k: v for k, v in told.items() if k != "mosaic_collect"}
-    return Summary(path, "export", fields, tuple(facts), plain)
+    figures = {
+        "num_valid": told.get("num_steps"),
+        "num_trajectories": told.get("num_trajectories"),
+        "has_valid_mask": VALID_MASK in file.arrays,
+        "provenance": ours,
+    }
+    return Summary(path, "export", fields, tuple(facts), figures, of_mosaic(told))
 
 
 def _origins(ours: dict[str, Any]) -> list[str]:
@@ -170,16 +200,3 @@ def _share(state: Any) -> str:
 
 def _versions(versions: dict[str, str]) -> str:
     return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not said"
-
-
-def _size(path: str, counted: set[tuple[int, int]]) -> int:
-    """Of a file that was not counted yet; 0 for one that is not there."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return 0
-    if found.st_nlink > 1:
-        if (found.st_dev, found.st_ino) in counted:
-            return 0
-        counted.add((found.st_dev, found.st_ino))
-    return found.st_size

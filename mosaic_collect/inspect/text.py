@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from mosaic_collect.inspect.summary import Summary
-from mosaic_collect.shown import shown
+from mosaic_collect.text import shown, table
 
 
 def summary_text(summary: Summary) -> str:
@@ -18,20 +16,6 @@ def summary_text(summary: Summary) -> str:
         lines += ["", "  metadata:"]
         lines += [f"    {shown(key)}: {shown(value)}" for key, value in summary.metadata.items()]
     return "\n".join(lines)
-
-
-def table(head: Sequence[str], rows: Sequence[Sequence[str]], right_from: int = 1) -> str:
-    """Rows of cells under a head; columns from ``right_from`` on flush right."""
-    widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-
-    def line(cells: Sequence[str]) -> str:
-        parts = [
-            cell.rjust(width) if i >= right_from else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-        ]
-        return "  " + "  ".join(parts).rstrip()
-
-    return "\n".join([line(head), line(["-" * w for w in widths]), *map(line, rows)])
 
 
 _HEAD = ("field", "dtype", "shape", "raw MB", "stored MB", "ratio", "NaN/inf")

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchlib.ingest import DifferentDataError
+from benchlib.recording import DifferentDataError
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
-from mosaic_collect.codec import ChunkCodec, Compressor, crc_bytes
-from mosaic_collect.field_encoder import FieldEncoder
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.schema import Field
+from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
+from mosaic_collect.store.codec import ChunkCodec, Compressor, crc_bytes
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import Field
 
 CANDIDATES = (
     *(("lz4", level) for level in (1, 5, 9)),
@@ -36,7 +36,7 @@ def codec(args: Namespace) -> dict[str, Any]:
     for name, level in CANDIDATES:
         compressor = Compressor(name, level)
         figures = {
-            field: measure(FieldEncoder(compressor), compressor.encoder(), values)
+            field: measure(FieldEncoder(compressor), compressor.codec(), values)
             for field, values in chunks.items()
         }
         stored, encode_s, decode_s = (sum(f[i] for f in figures.values()) for i in range(3))

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.ingest import DifferentDataError, record_all, remove
 from benchlib.measure import MB, Meter, in_child, medians, spread
 from benchlib.peers import Plan
+from benchlib.recording import DifferentDataError, record_all, remove
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 
@@ -75,7 +75,7 @@ def _export(store: str, file: str, layout: str) -> dict[str, float]:
 
     meter = Meter()
     meter.start()
-    export_npy(store, file, layout=layout, progress=False)
+    export_npy(store, file, layout=layout)
     figures = meter.stop()
     size = os.path.getsize(file)
     return {

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.ingest import DifferentDataError, remove
 from benchlib.measure import MB, in_child, percentile
 from benchlib.peers import Plan
+from benchlib.recording import DifferentDataError, remove
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 
@@ -75,8 +75,8 @@ def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
 
     Once into memory that the driver allocates, once into a ring that another process sees.
     """
-    from mosaic_collect.cuda_staging import cuda_staging
-    from mosaic_collect.shared_ring import SharedRing
+    from mosaic_collect.recording.ring.cuda import cuda_staging
+    from mosaic_collect.recording.ring.shared import SharedRing
 
     writer = _writer(workload, plan)
     grids = writer._state.grids()
@@ -97,7 +97,7 @@ def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
 def _seconds_of_a_block(staging: Any, rows: dict[str, Any]) -> tuple[float, int]:
     import torch
 
-    block, taken = staging.new_block(), []
+    block, taken = staging.new_block(0), []
     block.fill()
     for _ in range(20):
         staging.begin(block)

@@ -7,9 +7,9 @@ import time
 from argparse import Namespace
 from typing import Any
 
-from benchlib.ingest import compare, remove
 from benchlib.measure import MB, in_child, medians, one_torch_thread, percentile, spread
 from benchlib.peers import PEERS, Plan
+from benchlib.recording import compare, remove
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 

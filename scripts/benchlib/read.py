@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchlib.ingest import DifferentDataError, record_all, remove
 from benchlib.measure import MB, Meter, in_child, medians, spread
 from benchlib.peers import Plan
+from benchlib.recording import DifferentDataError, record_all, remove
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 
@@ -48,7 +48,7 @@ def read(args: Namespace) -> dict[str, Any]:
 def chunks_decoded(plan: Plan) -> int:
     """How many chunks one environment's steps of one block take to decode."""
     from mosaic_collect import TrajectoryDataset
-    from mosaic_collect.codec import ChunkCodec
+    from mosaic_collect.store.codec import ChunkCodec
 
     decode, calls = ChunkCodec.decode, []
 

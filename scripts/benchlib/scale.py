@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.ingest import DifferentDataError, Target, remove, targets
 from benchlib.measure import MB, Meter, in_child, status_nbytes
+from benchlib.recording import DifferentDataError, Target, remove, targets
 from benchlib.table import show
 
 _ENVS, _DIM, _BLOCK_STEPS = 4, 4, 2
@@ -43,12 +43,12 @@ def _grow(target: Target, marks: list[int]) -> list[dict[str, Any]]:
     buffer_mb = 3 * _BLOCK_STEPS * _ENVS * schema.pair_nbytes / MB
     rows = []
     try:
-        writer = TrajectoryWriter(path, schema, _ENVS, buffer_mb=buffer_mb, checkpoint_seconds=None)
+        writer = TrajectoryWriter(path, schema, _ENVS, buffer_mb=buffer_mb, commit_seconds=None)
         assert writer.block_steps == _BLOCK_STEPS, "the ring was planned otherwise"
         for mark in marks:
             start, before = time.perf_counter(), writer.num_steps
             _add_until(writer, mark * _BLOCK_STEPS)
-            writer.checkpoint()
+            writer.commit()
             blocks = max(1, (writer.num_steps - before) // _BLOCK_STEPS)
             per_block = (time.perf_counter() - start) / blocks
             row = {"blocks": mark, "ms a block": per_block * 1e3, "resume ms": None}
@@ -75,7 +75,7 @@ def _look(path: str, writer: Any) -> dict[str, Any]:
     for _ in range(_COMMITS):
         _add_until(writer, writer.num_steps + _BLOCK_STEPS)
         start = time.perf_counter()
-        writer.checkpoint()
+        writer.commit()
         commits.append(time.perf_counter() - start)
     memory = status_nbytes("VmRSS")
     meter = Meter()

@@ -1,4 +1,4 @@
-"""``ingest``, continued: our own recorder over lengths and sizes."""
+"""Our own recorder over lengths and sizes, a part of ``ingest``."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import os
 from argparse import Namespace
 from typing import Any
 
-from benchlib.ingest import Target, record_once
 from benchlib.peers import Plan
+from benchlib.recording import Target, record_once
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 

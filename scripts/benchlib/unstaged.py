@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.ingest import DifferentDataError, remove, targets
 from benchlib.loop import simulate
 from benchlib.measure import MB, in_child, medians, one_torch_thread, percentile, spread
 from benchlib.peers import PEERS, Plan
 from benchlib.peers.ours import Ours
+from benchlib.recording import DifferentDataError, remove, targets
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 
@@ -82,11 +82,11 @@ def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
         recorder.add(workload.step(index))
         used.add(writer._block.slot)
     # A slot that no block needed yet gets what the current one holds.
-    writer.checkpoint()
-    while len(writer._pipeline._free) < 2:
+    writer.commit()
+    while len(writer._pipeline._slots._free) < 2:
         writer._pipeline.free_block()  # which has another one filled, if there is one
         time.sleep(0.01)
-    for block in writer._pipeline._free:
+    for block in writer._pipeline._slots._free:
         if block.slot not in used:
             for name, array in block.arrays.items():
                 np.copyto(array, writer._block.arrays[name])

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.adapters.isaaclab_checkpoint import newest_checkpoint, wandb_run
-from mosaic_collect.adapters.isaaclab_cli import (
+from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
+from mosaic_collect.adapters.isaaclab.flags import (
     Plan,
     add_arguments,
-    motion_files,
     optional,
 )
+from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
 
 
@@ -147,6 +147,8 @@ def test_a_store_that_goes_on_keeps_its_environments(motions: Path, tmp_path: Pa
         Plan.of(parse(motions, store), {})
     with pytest.raises(StoreNotFoundError):
         Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume"), {})
+    assert Plan.of(parse(motions, store, "--resume", "auto"), {}).num_envs == 2
+    assert Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume", "auto"), {})
     (tmp_path / "empty.zarr").mkdir()
     assert Plan.of(parse(motions, str(tmp_path / "empty.zarr")), {}).num_envs == 5
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from mosaic_collect.adapters import rsl_rl2
-from mosaic_collect.adapters.checkpoint import RSL2, Checkpoint
+from mosaic_collect.adapters.rsl_rl import generation2, load
+from mosaic_collect.adapters.rsl_rl.checkpoint import RSL2, Checkpoint
 
 
 class BuiltError(Exception):
@@ -18,12 +18,13 @@ def test_no_expert_file_is_loaded_and_no_sigma_replaced(monkeypatch: pytest.Monk
     def build_runner(env: Any, config: dict[str, Any], *_: Any) -> Any:
         raise BuiltError(config)
 
-    monkeypatch.setattr(rsl_rl2, "build_runner", build_runner)
+    monkeypatch.setattr(load, "generation", lambda: generation2)
+    monkeypatch.setattr(load, "build_runner", build_runner)
     checkpoint = Checkpoint("m.pt", {}, RSL2)
-    monkeypatch.setattr(rsl_rl2.Checkpoint, "read", lambda path: checkpoint)
+    monkeypatch.setattr(Checkpoint, "read", lambda path: checkpoint)
     given = {"algorithm": {"class_name": "MOSAIC", "expert_trajectory_path": "huge.npy"}}
     with pytest.raises(BuiltError) as built:
-        rsl_rl2.load_policy(None, given, "m.pt")
+        load.load_policy(None, given, "m.pt")
     assert built.value.args[0] == {
         "reset_noise_std_on_resume": False,
         "algorithm": {"class_name": "MOSAIC", "expert_trajectory_path": None},

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect.adapters.runner_cfg import json_safe, read_runner_cfg
+from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe, read_runner_cfg
 from mosaic_collect.errors import InputError, MissingDependencyError
 
 needs_yaml = pytest.mark.skipif(find_spec("yaml") is None, reason="PyYAML is not installed")

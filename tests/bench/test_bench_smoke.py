@@ -14,8 +14,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
 from benchlib import codecs, export, loop, read, scale, unstaged  # noqa: E402
-from benchlib.ingest import DifferentDataError, record, record_all  # noqa: E402
 from benchlib.peers import PEERS, Plan  # noqa: E402
+from benchlib.recording import DifferentDataError, record, record_all  # noqa: E402
 from benchlib.workload import Workload, make_workload  # noqa: E402
 
 from mosaic_collect import Field, Schema, TrajectoryWriter, export_npy  # noqa: E402
@@ -139,7 +139,7 @@ def test_read_notices(workload, plan, name):
 @pytest.mark.parametrize("layout", ["grid", "compact"])
 def test_export_notices(workload, plan, tmp_path, layout):
     record_all(altered(workload), plan)
-    export_npy(plan.path, tmp_path / "x.npy", layout=layout, progress=False)
+    export_npy(plan.path, tmp_path / "x.npy", layout=layout)
     with pytest.raises(DifferentDataError, match="actions"):
         export.compare_export(workload, str(tmp_path / "x.npy"), STEPS, layout)
 

@@ -10,12 +10,6 @@ import pytest
 from mosaic_collect.cli import main
 
 
-@pytest.fixture(autouse=True)
-def no_power_cuts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Syncing takes most of a small test's time, and only tests/durability cuts the power."""
-    monkeypatch.setattr("os.fsync", lambda fd: None)
-
-
 @dataclass(frozen=True)
 class Done:
     """A command that was run: its exit code and what it printed."""
@@ -49,9 +43,3 @@ def cli(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
         return Done(code, out, err)
 
     return run
-
-
-@pytest.fixture
-def npy(tmp_path) -> str:
-    """Beside ``store``, by its name; no file lies there yet."""
-    return str(tmp_path / "expert.npy")

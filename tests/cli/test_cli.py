@@ -20,7 +20,8 @@ WITHOUT_MJLAB = pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab
 
 
 def test_the_commands_are_those_of_the_issue() -> None:
-    assert sorted(NAMES) == ["collect", "demo", "export", "import", "inspect", "verify"]
+    core = ["collect", "demo", "export", "import", "inspect", "verify"]
+    assert sorted(NAMES) == sorted([*core, "plot", "report", "stats", "watch"])
 
 
 def test_help_lists_the_commands(cli) -> None:
@@ -124,13 +125,18 @@ def test_demo_without_mjlab_names_the_extra(cli, tmp_path) -> None:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "-m", "mosaic_collect.cli", *arguments],
+        [sys.executable, "-W", "error", "-m", "mosaic_collect", *arguments],
         cwd=helpers.REPO,
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
+
+
+def test_python_can_run_the_package() -> None:
+    done = run("--version")
+    assert (done.returncode, done.stdout) == (0, f"mosaic-collect {mosaic_collect.__version__}\n")
 
 
 def test_as_a_process(store: str) -> None:
@@ -150,7 +156,7 @@ def test_a_pipe_that_is_closed_is_no_traceback(store: str) -> None:
     """Such as ``mosaic-collect inspect ... | head -1``."""
     stores.write(store, 4)
     process = subprocess.Popen(
-        [sys.executable, "-m", "mosaic_collect.cli", "inspect", *[store] * 200],
+        [sys.executable, "-m", "mosaic_collect", "inspect", *[store] * 200],
         cwd=helpers.REPO,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

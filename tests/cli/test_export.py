@@ -94,7 +94,7 @@ def test_every_option_of_the_library_is_there(cli) -> None:
         (["missing/expert.npy"], "does not exist"),
         (["expert.zarr/expert.npy"], "inside the store"),
         (["e.npy", "--fields", "rewards"], "rewards"),
-        (["e.npy", "--layout", "grid"], "NaN or infinity"),
+        (["e.npy", "--layout", "grid"], "use --layout compact, or --allow-nonfinite"),
         (["e.npy", "--max-pairs", "0"], "max_pairs"),
         (["e.npy", "--seed", "-1"], "seed"),
     ],
@@ -108,7 +108,7 @@ def test_errors(cli, made: str, monkeypatch, arguments: list[str], words: str) -
 
 def test_an_unfinished_store(cli, store: str, npy: str) -> None:
     stores.write(store, 5, complete=False)
-    cli("export", store, npy).failed("still collecting", "allow_incomplete")
+    cli("export", store, npy).failed("still collecting", "with --allow-incomplete")
     assert cli("export", store, npy, "--allow-incomplete").code == 0
 
 

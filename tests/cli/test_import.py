@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.metadata import COLLECTING, COMPLETE
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE
 from tests import helpers
 from tests.export import stores
 from tests.importing import files
@@ -155,3 +155,12 @@ def _steps(store: str) -> int:
         return TrajectoryDataset(store).num_steps
     except OSError:
         return 0
+
+
+def test_a_job_that_is_queued_again_goes_on_if_there_is_a_store(cli, npy: str, store: str) -> None:
+    files.save(npy)
+    for _ in range(2):
+        assert cli("import", npy, store, "--auto-resume").code == 0
+        assert TrajectoryDataset(store).num_steps == 11
+    assert cli("import", "--resume", npy, store).code == 0
+    assert cli("import", npy, store, "--resume", "--auto-resume").code == 2

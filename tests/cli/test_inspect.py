@@ -11,7 +11,8 @@ import pytest
 from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.inspect import summarize
 from tests import helpers
-from tests.export import pickles, stores
+from tests.export import stores
+from tests.npyfile import pickles
 
 
 def test_a_store(cli, store: str) -> None:
@@ -91,7 +92,7 @@ def test_stores_of_all_states(cli, store: str) -> None:
     with helpers.open_writer(store) as writer:
         assert "collecting" in cli("inspect", store).out
         helpers.add(writer, 0, 1)
-        writer.checkpoint()
+        writer.commit()
         out = cli("inspect", store).out
         assert "2 x 4 envs" in out
     assert "complete" in cli("inspect", store).out
@@ -128,7 +129,7 @@ def test_a_large_export_at_once(cli, npy: str) -> None:
 
 
 def test_a_hostile_export(cli, npy: str, tmp_path) -> None:
-    """Nothing in it is run; tests/export/test_hostile_npy.py has many more."""
+    """Nothing in it is run; tests/npyfile/test_hostile.py has many more."""
     mark = tmp_path / "executed"
     call = b"cos\nsystem\n" + pickles.text(f"touch {mark}") + b"\x85R"
     pickles.write(npy, pickles.dict_of(metadata=call))

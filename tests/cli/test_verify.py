@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import export_npy
-from mosaic_collect.export.npy_scan import scan_npy
+from mosaic_collect.npyfile.scan import scan_npy
 from tests import helpers
 from tests.export import stores
 
@@ -149,7 +149,7 @@ def test_groups_are_names_with_widths(cli, made: tuple[str, str], group: str) ->
 
 
 def test_without_torch(cli, made: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in [n for n in sys.modules if n.startswith("mosaic_collect.adapters.recorded")]:
+    for name in [n for n in sys.modules if n.startswith("mosaic_collect.replay.policy")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "torch", None)
     done = cli("verify", made[0], "--checkpoint", "model.pt")

@@ -43,7 +43,7 @@ class Case:
 
     def write(self, path: Any, patch: Any) -> TrajectoryDataset:
         """Write the store; its trajectories end now and then."""
-        patch.setattr("mosaic_collect.grid.CHUNK_NBYTES", self.chunk_nbytes)
+        patch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", self.chunk_nbytes)
         options = {"schema": self.schema, "block_steps": self.block_steps}
         with open_writer(path, self.num_envs, compressor=self.compressor, **options) as writer:
             for step in range(self.steps):
@@ -52,7 +52,7 @@ class Case:
                 if step % 3 == 1:
                     writer.end_trajectories([step % self.num_envs])
                 if step in self.commits:
-                    writer.checkpoint()
+                    writer.commit()
         return TrajectoryDataset(path)
 
     def holds(self) -> dict[str, np.ndarray]:

@@ -9,10 +9,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import Field, Schema, TrajectoryDataset
+from mosaic_collect import Field, Schema, TrajectoryDataset, verify_store
 from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.store.label import LABEL_NBYTES
 from tests.conformance.cases import Case
-from tests.helpers import SMALL, add, assert_holds, assert_same, expected, open_writer, record
+from tests.helpers import (
+    SMALL,
+    add,
+    as_version_1,
+    assert_holds,
+    assert_same,
+    expected,
+    open_writer,
+    record,
+)
 
 zarr = pytest.importorskip("zarr", reason="zarr-python is not installed")
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -76,19 +86,23 @@ def test_consolidated_metadata_and_each_arrays_own_are_the_same(store: str) -> N
     arrays = root["consolidated_metadata"]["metadata"]
     assert list(arrays) == [f.name for f in state.schema.stored]
     for name, document in arrays.items():
-        assert json.loads(Path(store, name, "zarr.json").read_text()) == document
+        own = json.loads(Path(store, name, "zarr.json").read_text())
+        spare = own["attributes"].pop("mosaic_collect", None)
+        assert own == document
+        same = spare == root["attributes"]["mosaic_collect"]
+        assert same if name == "trajectory_id" else spare is None
 
 
 def test_zarr_sees_what_is_committed_and_nothing_else(store: str) -> None:
     with open_writer(store, N) as writer:
         add(writer, *range(4))
-        writer.checkpoint()
+        writer.commit()
         add(writer, 4)
         early = TrajectoryDataset(store).to_zarr()
         for name, want in expected(range(4), N).items():
             assert_same(early[name][...], want, name)
         add(writer, *range(5, T))
-        writer.checkpoint()
+        writer.commit()
         late = TrajectoryDataset(store).to_zarr()
         for name, want in expected(range(T), N).items():
             assert_same(late[name][...], want, name)
@@ -108,7 +122,8 @@ def test_a_flipped_byte_is_an_error_everywhere(store: str, compressor: str) -> N
     record(store, 3, num_envs=N, compressor=compressor)
     path = Path(store, "actions", "c.0.0.0")
     good = path.read_bytes()
-    for at in {0, 5, len(good) // 2, len(good) - 25, len(good) - 20, len(good) - 9, len(good) - 1}:
+    start, end = LABEL_NBYTES, len(good)
+    for at in {start, start + 5, end // 2, end - 25, end - 20, end - 9, end - 1}:
         path.write_bytes(good[:at] + bytes([good[at] ^ 0x20]) + good[at + 1 :])
         with pytest.raises(CorruptStoreError, match="checksum"):
             TrajectoryDataset(store).read("actions")
@@ -122,9 +137,14 @@ def test_a_flipped_byte_is_an_error_everywhere(store: str, compressor: str) -> N
 def test_we_read_what_zarr_wrote_absent_chunks_included(
     store: str, compressor: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """zarr-python leaves out chunks that are all fill value; this package never does."""
+    """zarr-python leaves out chunks that are all fill value; this package never does.
+
+    Nor has what it writes a label, as the shards of format version 1.
+    """
     case = Case(num_envs=N, steps=T, chunk_nbytes=24, compressor=compressor)
-    dataset = case.write(store, monkeypatch)
+    case.write(store, monkeypatch)
+    as_version_1(store)
+    dataset = TrajectoryDataset(store)
     group = zarr.open_group(store, mode="r+")
     rng = np.random.default_rng(1)
     want = {}
@@ -146,15 +166,22 @@ def test_we_read_what_zarr_wrote_absent_chunks_included(
     assert absent > 0
 
 
-def count_absent(dataset: TrajectoryDataset, name: str) -> int:
-    from mosaic_collect.reading import open_shard
+def test_values_that_another_tool_wrote_are_refused(store: str) -> None:
+    """Nobody knows whose they are."""
+    record(store, T, num_envs=N)
+    zarr.open_group(store, mode="r+")["actions"][0] = 1
+    with pytest.raises(CorruptStoreError, match="actions, block 0, label: there is none"):
+        TrajectoryDataset(store).read("actions")
+    (problem,) = verify_store(store).problems
+    assert "actions, block 0, label" in problem
 
-    grid = dataset.state.grid(name)
-    codec = dataset.state.compressor.encoder()
+
+def count_absent(dataset: TrajectoryDataset, name: str) -> int:
     found = 0
     for block in range(dataset.state.num_blocks):
-        with open_shard(dataset.path, grid, codec, block) as shard:
-            found += sum(shard.stored_nbytes(c) == 0 for c in range(grid.chunks))
+        with dataset.view.shard(name, block) as shard:
+            chunks = range(dataset.view.grids[name].chunks)
+            found += sum(shard.stored_nbytes(c) == 0 for c in chunks)
     return found
 
 

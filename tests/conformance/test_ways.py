@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.field_encoder import FieldEncoder
+from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
 from tests.conformance.test_readers import READERS, Read
-from tests.core.histories import history
 from tests.helpers import assert_same
+from tests.recording.histories import history
 
 ENVS, STEPS, BLOCK = 24, 150, 64
 NOISY, TERMS, ACTIONS = 60, (40, 3, 17), 50
@@ -60,7 +60,7 @@ def store(tmp_path_factory: Any, ways: Counter[str]) -> str:
             for step in range(STEPS):
                 writer.add_step(**{name: values[step] for name, values in data.items()})
                 if step in (90, 100):
-                    writer.checkpoint()  # a block that is encoded again with more rows
+                    writer.commit()  # a block that is encoded again with more rows
             assert writer.block_steps == BLOCK
     return path
 

@@ -15,8 +15,7 @@ from unittest.mock import patch
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.lock import LOCK_NAME
-from mosaic_collect.metadata import FORMAT_VERSION
+from mosaic_collect.store.metadata import FORMAT_VERSION
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 COMPRESSORS = ("none", "lz4", "zstd")
@@ -54,14 +53,14 @@ def make(path: str, compressor: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
     buffer_mb = (3 * BLOCK_STEPS + 1) * SCHEMA.pair_nbytes * NUM_ENVS / 1e6
     options = {"buffer_mb": buffer_mb, "compressor": compressor, "metadata": METADATA}
-    with patch("mosaic_collect.grid.CHUNK_NBYTES", 100):  # several chunks a shard, and padding
+    # Several chunks a shard, and padding.
+    with patch("mosaic_collect.store.grid.CHUNK_NBYTES", 100):
         writer = TrajectoryWriter(path, SCHEMA, NUM_ENVS, **options)
         add(writer, 4, masks=False)
         writer.close(complete=False)
     with TrajectoryWriter(path, resume=True) as writer:
         add(writer, 4, masks=True)
         writer.end_trajectories(range(NUM_ENVS))
-    os.remove(os.path.join(path, LOCK_NAME))
 
 
 def main() -> None:

@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mosaic_collect import TrajectoryWriter
-from mosaic_collect.commit import StoreFolder
 from mosaic_collect.errors import StoreNotFoundError
-from mosaic_collect.files import is_temp_name
-from mosaic_collect.lock import LOCK_NAME
-from mosaic_collect.schema import Schema
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.files import is_temp_name
+from mosaic_collect.store.lock import LOCK_NAME
+from mosaic_collect.store.schema import Schema
 from tests.durability.disk import Disk, Tree, build
-from tests.durability.recording import MarkedFolder, RecordingFiles, writing_through
+from tests.durability.recording import MarkedStore, RecordingFiles, writing_through
 from tests.durability.rig import TINY, check, check_documents, check_resume, open_tiny
 
 STORE = os.path.join("runs", "today", "expert.zarr")
@@ -59,7 +59,7 @@ class Explorer:
         script: Script,
         tree: Tree | None = None,
         files: type[RecordingFiles] = RecordingFiles,
-        folder: type[StoreFolder] = MarkedFolder,
+        folder: type[Store] = MarkedStore,
     ) -> list[tuple[Any, ...]]:
         """Run the script on a real folder, starting from ``tree``, and write down what it does."""
         with tempfile.TemporaryDirectory(dir=RAM) as temp:

@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from mosaic_collect import opening
-from mosaic_collect.commit import StoreFolder
-from mosaic_collect.files import Files, OpenFile, PosixFiles
-from mosaic_collect.metadata import StoreState
+from mosaic_collect.recording import opening
+from mosaic_collect.store import posix
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.files import Files, OpenFile, PosixFiles
+from mosaic_collect.store.metadata import StoreState
 
 
 class WrappedFile:
@@ -24,6 +25,9 @@ class WrappedFile:
     def write(self, buffers: Sequence[Any]) -> None:
         data = b"".join(bytes(memoryview(b).cast("B")) for b in buffers if len(b))
         self._files.do("write", lambda: self._inner.write(buffers), self.path, data)
+
+    def fileno(self) -> int:
+        return self._inner.fileno()
 
     def sync(self) -> None:
         self._files.do("sync", self._inner.sync, self.path)
@@ -40,6 +44,9 @@ class WrappedFiles:
 
     def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
         return call()
+
+    def hold(self, folder: str, fd: int | None) -> None:
+        self.inner.hold(folder, fd)
 
     def make_folder(self, path: str) -> None:
         self.do("make_folder", lambda: self.inner.make_folder(path), path)
@@ -91,17 +98,18 @@ class RecordingFiles(WrappedFiles):
         return "" if relative == "." else relative
 
 
-class MarkedFolder(StoreFolder):
+class MarkedStore(Store):
     """Marks each commit as such when it returns."""
 
     def publish(self, state: StoreState, with_shards: bool) -> None:
         super().publish(state, with_shards)
-        if isinstance(self._files, RecordingFiles):
-            self._files.mark("committed", state.committed_steps)
+        files = self.blobs._files
+        if isinstance(files, RecordingFiles):
+            files.mark("committed", state.committed_steps)
 
 
 @contextmanager
-def writing_through(files: Any, folder: type[StoreFolder] = StoreFolder) -> Iterator[None]:
-    """Writers opened inside use these files and this kind of folder."""
-    with patch.object(opening, "StoreFolder", lambda path: folder(path, files)):
+def writing_through(files: Any, kind: type[Store] = Store) -> Iterator[None]:
+    """Writers opened inside use these files and this kind of store."""
+    with patch.object(posix, "PosixFiles", lambda: files), patch.object(opening, "Store", kind):
         yield

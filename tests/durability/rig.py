@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.ends import end_problems
-from mosaic_collect.files import is_temp_name
-from mosaic_collect.schema import (
+from mosaic_collect.reading.trajectories import end_problems
+from mosaic_collect.store.files import is_temp_name
+from mosaic_collect.store.schema import (
     ENDED,
     FAILED,
     GOES_ON,
@@ -30,7 +30,7 @@ TINY_ENDS = TINY.with_ends()
 
 def open_tiny(path: Any, schema: Schema | None = TINY, **options: Any) -> TrajectoryWriter:
     """A writer with one compressing thread and blocks of two steps."""
-    settings = {"checkpoint_seconds": None, "threads": 1, "compressor": "none", **options}
+    settings = {"commit_seconds": None, "threads": 1, "compressor": "none", **options}
     settings.setdefault("buffer_mb", buffer_mb(BLOCK_STEPS, NUM_ENVS, schema or TINY_ENDS))
     return TrajectoryWriter(path, schema, NUM_ENVS, **settings)
 
@@ -71,7 +71,7 @@ def how(step: int) -> int:
 
 def check_ends(path: str, dataset: TrajectoryDataset) -> None:
     """Ends stand at last rows, as many as are committed, and are those of their steps."""
-    assert end_problems(path, dataset.state) == []
+    assert end_problems(dataset.view) == []
     for step, ends in enumerate(dataset.read(TRAJECTORY_END)):
         assert set(ends.tolist()) <= {GOES_ON, how(step)}
 

@@ -24,8 +24,8 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
     WriteError,
 )
-from mosaic_collect.lock import LOCK_NAME
-from mosaic_collect.metadata import ATTRIBUTE
+from mosaic_collect.store.lock import LOCK_NAME
+from mosaic_collect.store.metadata import ATTRIBUTE
 from tests.durability.figures import count
 from tests.durability.rig import NUM_ENVS, TINY, add_tiny, check, open_tiny
 from tests.helpers import rows
@@ -69,7 +69,7 @@ def newer(store: str) -> None:
     path = os.path.join(store, "zarr.json")
     with open(path) as file:
         root = json.load(file)
-    root["attributes"][ATTRIBUTE]["format_version"] = 2
+    root["attributes"][ATTRIBUTE]["format_version"] = 3
     with open(path, "w") as file:
         json.dump(root, file)
 
@@ -102,9 +102,9 @@ OPENINGS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("new", {"threads": 0}, InputError, "threads"),
     ("new", {"threads": -1}, InputError, "threads"),
     ("new", {"threads": 1.5}, InputError, "threads"),
-    ("new", {"checkpoint_seconds": -1}, InputError, "checkpoint_seconds"),
-    ("new", {"checkpoint_seconds": float("nan")}, InputError, "checkpoint_seconds"),
-    ("new", {"checkpoint_seconds": "soon"}, InputError, "checkpoint_seconds"),
+    ("new", {"commit_seconds": -1}, InputError, "commit_seconds"),
+    ("new", {"commit_seconds": float("nan")}, InputError, "commit_seconds"),
+    ("new", {"commit_seconds": "soon"}, InputError, "commit_seconds"),
     ("new", {"device": "gpu"}, MosaicCollectError, "device"),
     ("new", {"device": "cuda:99"}, MosaicCollectError, "device"),
     ("new", {"metadata": 5}, InputError, "metadata"),
@@ -153,7 +153,7 @@ def test_a_newer_format(folder: str) -> None:
     store = os.path.join(folder, "store")
     newer(store)
     before = contents(folder)
-    with pytest.raises(NewerFormatError, match="format version 2"):
+    with pytest.raises(NewerFormatError, match="format version 3"):
         TrajectoryDataset(store)
     with pytest.raises(NewerFormatError, match="upgrade"):
         open_tiny(store, resume=True)
@@ -164,7 +164,7 @@ def test_a_second_writer_of_this_process(folder: str) -> None:
     store = os.path.join(folder, "store")
     with open_tiny(store, resume=True) as writer:
         before = contents(folder)
-        with pytest.raises(StoreLockedError, match="another writer of this process"):
+        with pytest.raises(StoreLockedError, match="a writer of this process"):
             open_tiny(store, resume=True)
         assert contents(folder) == before
         add_tiny(writer)
@@ -214,11 +214,11 @@ def test_calls_of_a_writer(folder: str, call: Call, error: type[Exception], word
     store = os.path.join(folder, "store")
     with open_tiny(store, resume=True) as writer:
         add_tiny(writer)
-        writer.checkpoint()
+        writer.commit()
         before, metadata = contents(folder), writer.metadata
         with pytest.raises(error, match=words):
             call(writer)
-        writer.checkpoint()
+        writer.commit()
         assert contents(folder) == before
         assert writer.metadata == metadata
         assert writer.num_steps == STEPS + 1
@@ -231,7 +231,7 @@ def test_calls_of_a_writer(folder: str, call: Call, error: type[Exception], word
     [
         add_tiny,
         lambda w: w.end_trajectories([0]),
-        lambda w: w.checkpoint(),
+        lambda w: w.commit(),
         lambda w: w.update_metadata(a=1),
     ],
 )

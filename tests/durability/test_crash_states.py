@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from mosaic_collect import TrajectoryWriter
-from mosaic_collect.commit import StoreFolder
-from mosaic_collect.metadata import StoreState
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.metadata import StoreState
 from tests.durability.disk import Disk
 from tests.durability.explorer import Explorer, LostError, disk_after
 from tests.durability.figures import count
-from tests.durability.recording import MarkedFolder, RecordingFiles
+from tests.durability.recording import MarkedStore, RecordingFiles
 from tests.durability.rig import TINY_ENDS, add_tiny
 
 Adding = Callable[[int], None]
@@ -28,7 +28,7 @@ def first_run(writer: TrajectoryWriter, adding: Adding) -> None:
     for steps in (1, 1):
         adding(steps)
         add_tiny(writer, steps)
-        writer.checkpoint()
+        writer.commit()
     writer.end_trajectories([0])
     adding(2)
     add_tiny(writer, 2)
@@ -84,10 +84,10 @@ def ending_run(writer: TrajectoryWriter, adding: Adding) -> None:
     for steps, failed in ((1, []), (1, [0]), (1, [])):
         adding(steps)
         add_tiny(writer, steps)
-        writer.checkpoint()
+        writer.commit()
         writer.end_trajectories([0, 1], failed and [0, 1])
         if steps == 1 and not failed:
-            writer.checkpoint()
+            writer.commit()
 
 
 def test_a_run_whose_rows_end_after_their_commit() -> None:
@@ -160,16 +160,15 @@ class InPlace(RecordingFiles):
             super().rename(source, target)
 
 
-class RootBeforeShards(MarkedFolder):
+class RootBeforeShards(MarkedStore):
     """Steps 2 and 3 of the protocol swapped: the commit, then the names that it speaks of."""
 
     def publish(self, state: StoreState, with_shards: bool) -> None:
         super().publish(state, with_shards=False)
-        for field in state.schema.stored:
-            self._files.sync_folder(self._join(field.name))
+        self.blobs.settle(f.name for f in state.schema.stored)
 
 
-class ArraysBeforeRoot(MarkedFolder):
+class ArraysBeforeRoot(MarkedStore):
     """Steps 3 and 4 swapped: an array tells of steps that are not committed."""
 
     def publish(self, state: StoreState, with_shards: bool) -> None:
@@ -180,37 +179,35 @@ class ArraysBeforeRoot(MarkedFolder):
 @pytest.mark.parametrize(
     ("files", "folder", "found"),
     [
-        (NoDataSync, MarkedFolder, "zarr.json is no valid JSON"),
-        (NoShardSync, MarkedFolder, "block 0: 0 bytes cannot hold an index"),
-        (NoFolderSync, MarkedFolder, "c.0.0.0 is missing"),
-        (NoRootSync, MarkedFolder, "zarr.json is missing"),
-        (NoSyncAbove, MarkedFolder, "-1 steps are there, expected 0"),
-        (InPlace, MarkedFolder, "zarr.json is no valid JSON"),
+        (NoDataSync, MarkedStore, "zarr.json is no valid JSON"),
+        (NoShardSync, MarkedStore, "block 0: 0 bytes cannot hold an index"),
+        (NoFolderSync, MarkedStore, "c.0.0.0 is missing"),
+        (NoRootSync, MarkedStore, "zarr.json is missing"),
+        (NoSyncAbove, MarkedStore, "-1 steps are there, expected 0"),
+        (InPlace, MarkedStore, "zarr.json is no valid JSON"),
         (RecordingFiles, RootBeforeShards, "c.0.0.0 is missing"),
         (RecordingFiles, ArraysBeforeRoot, "x leads"),
     ],
     ids=lambda c: getattr(c, "__name__", ""),
 )
-def test_a_mistake_is_found(
-    files: type[RecordingFiles], folder: type[StoreFolder], found: str
-) -> None:
+def test_a_mistake_is_found(files: type[RecordingFiles], folder: type[Store], found: str) -> None:
     explorer = Explorer(random_states=0)
     log = explorer.record(first_run, files=files, folder=folder)
     with pytest.raises(LostError, match=found):
         explorer.explore(log)
 
 
-class RecoverTrustsTheCache(MarkedFolder):
+class RecoverTrustsTheCache(MarkedStore):
     """A resume believes the root document it reads, which a power cut may still take back."""
 
     def _write_root(self, state: StoreState) -> None:
         if not hasattr(self, "_resuming"):
             super()._write_root(state)
 
-    def recover(self, state: StoreState) -> list[str]:
+    def recover(self, state: StoreState, holder: str) -> list[str]:
         self._resuming = True
         try:
-            return super().recover(state)
+            return super().recover(state, holder)
         finally:
             del self._resuming
 

@@ -16,8 +16,9 @@ from typing import Any
 
 import pytest
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter, files
-from mosaic_collect.errors import ClosedError, StoreNotFoundError, WriteError
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import ClosedError, StoreLostError, StoreNotFoundError, WriteError
+from mosaic_collect.store import files
 from tests.durability.figures import count
 from tests.durability.recording import WrappedFiles, writing_through
 from tests.durability.rig import add_tiny, check, check_resume, open_tiny
@@ -58,7 +59,7 @@ def script(path: str, committed: list[int]) -> None:
     """All that a writer does; ``committed`` grows by what it says is committed."""
     with open_tiny(path) as writer:
         add_tiny(writer, 1)
-        writer.checkpoint()
+        writer.commit()
         committed.append(1)
         writer.end_trajectories([0])
         add_tiny(writer, STEPS - 1)
@@ -166,7 +167,7 @@ def test_a_failed_sync_is_never_tried_again(store: str) -> None:
         add_tiny(writer)
         for _ in range(3):
             with pytest.raises(WriteError, match="lost"):
-                writer.checkpoint()
+                writer.commit()
         with pytest.raises(WriteError, match="lost"):
             add_tiny(writer)
         with pytest.raises(WriteError, match="lost"):
@@ -244,21 +245,23 @@ def test_a_close_that_fails_says_so(store: str) -> None:
 def writer(store: str) -> Iterator[TrajectoryWriter]:
     with open_tiny(store) as writer:
         add_tiny(writer, 3)
-        writer.checkpoint()
+        writer.commit()
         yield writer
 
 
 def test_the_folder_goes_away_under_the_writer(store: str) -> None:
     writer = open_tiny(store)
     add_tiny(writer, 3)
-    writer.checkpoint()
+    writer.commit()
     shutil.move(store, store + ".elsewhere")
     add_tiny(writer)
-    with pytest.raises(WriteError, match="No such file") as caught:
-        writer.checkpoint()
-    assert caught.value.filename.startswith(store)
-    with pytest.raises(WriteError):
+    with pytest.raises(StoreLostError, match=r"removed, or moved away.*the first 3 of the store"):
+        writer.commit()
+    with pytest.raises(StoreLostError):
         writer.close()
+    assert not os.path.exists(store)
+    names = [name for _, _, found in os.walk(store + ".elsewhere") for name in found]
+    assert not [name for name in names if name.startswith(".")]
     shutil.move(store + ".elsewhere", store)
     check_resume(store, 3)
 
@@ -267,11 +270,11 @@ def test_the_folder_goes_away_under_the_writer(store: str) -> None:
 def test_permission_is_lost_under_the_writer(store: str) -> None:
     writer = open_tiny(store)
     add_tiny(writer, 3)
-    writer.checkpoint()
+    writer.commit()
     os.chmod(os.path.join(store, "x"), 0o500)
     add_tiny(writer)
     with pytest.raises(WriteError, match="Permission denied"):
-        writer.checkpoint()
+        writer.commit()
     with pytest.raises(WriteError):
         writer.close()
     os.chmod(os.path.join(store, "x"), 0o700)

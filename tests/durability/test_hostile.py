@@ -13,6 +13,7 @@ import struct
 import tempfile
 import tracemalloc
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,14 +22,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mosaic_collect import TrajectoryDataset, export_npy
-from mosaic_collect.codec import Compressor, crc_bytes
 from mosaic_collect.errors import CorruptStoreError, MosaicCollectError, StoreError
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.metadata import ATTRIBUTE, checksum, root_document
-from mosaic_collect.parsing import MAX_VALUES, parse_root
-from mosaic_collect.schema import Field
-from mosaic_collect.shard import ShardReader, write_chunks
-from mosaic_collect.verify import verify_store
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.store.codec import Compressor, crc_bytes
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.metadata import ATTRIBUTE, checksum, root_document
+from mosaic_collect.store.parsing import MAX_VALUES, parse_root
+from mosaic_collect.store.posix import PosixBlobs
+from mosaic_collect.store.schema import Field
+from mosaic_collect.store.shard import ShardReader, write_chunks
 from tests.durability.explorer import RAM
 from tests.durability.rig import add_tiny, open_tiny
 from tests.helpers import encoded_chunk
@@ -210,7 +212,7 @@ def test_documents_made_to_hurt(data: bytes) -> None:
 
 def shard(compressor: str) -> bytes:
     values = np.arange(6 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
-    codec = Compressor.named(compressor).encoder()
+    codec = Compressor.named(compressor).codec()
     written: list[bytes] = []
     write_chunks(
         ((*encoded_chunk(codec, v), 0) for v in values),
@@ -224,14 +226,14 @@ SHARDS = {name: shard(name) for name in ("none", "lz4", "zstd")}
 
 def decode(data: bytes, compressor: str) -> None:
     """Read all chunks; only the documented error may come out."""
-    with tempfile.NamedTemporaryFile(dir=RAM) as file:
-        file.write(data)
-        file.flush()
+    with tempfile.TemporaryDirectory(dir=RAM) as folder:
+        path = Path(folder, GRID.shard_key(0))
+        path.parent.mkdir()
+        path.write_bytes(data)
         out = np.zeros(GRID.chunk_shape, np.float32)
         try:
-            with ShardReader(
-                file.name, GRID, Compressor.named(compressor).encoder(), "x"
-            ) as reader:
+            codec = Compressor.named(compressor).codec()
+            with ShardReader(PosixBlobs(folder), GRID, codec, 0) as reader:
                 for chunk in range(GRID.chunks):
                     assert 0 <= reader.stored_nbytes(chunk) <= len(data)
                     reader.read(chunk, out)
@@ -329,7 +331,6 @@ def test_a_lock_that_is_a_link_is_refused(tiny: str) -> None:
     victim, lock = tiny + ".victim", os.path.join(tiny, ".mosaic_collect.lock")
     with open(victim, "w") as file:
         file.write("precious")
-    os.remove(lock)
     os.symlink(victim, lock)
     with pytest.raises(OSError, match="cannot be opened for writing"):
         open_tiny(tiny, resume=True)
@@ -384,10 +385,10 @@ def test_more_steps_than_could_be_counted(tiny: str, steps: int) -> None:
     report = verify_store(tiny)
     assert not report.ok
     assert any("missing" in p for p in report.problems)
-    with pytest.raises(CorruptStoreError, match="missing"):
+    with pytest.raises(CorruptStoreError, match=r"missing|older than the last commit"):
         TrajectoryDataset(tiny).read("x")
     with pytest.raises(MosaicCollectError):
-        export_npy(tiny, tiny + ".npy", progress=False)
+        export_npy(tiny, tiny + ".npy")
     assert not os.path.exists(tiny + ".npy")
 
 
@@ -398,4 +399,4 @@ def test_verifying_and_exporting_wait_for_no_pipe(tiny: str, name: str) -> None:
     assert not verify_store(tiny).ok
     if name != "x/zarr.json":
         with pytest.raises(MosaicCollectError):
-            export_npy(tiny, tiny + ".npy", progress=False)
+            export_npy(tiny, tiny + ".npy")

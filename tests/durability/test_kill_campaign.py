@@ -1,20 +1,18 @@
-"""Promise 1, with real processes and real kills; thousands more with ``scripts/torture.py``."""
+"""Promise 1, with real processes and real kills; thousands more with ``torture.py``."""
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import random
 import subprocess
 import sys
-from types import ModuleType
 
 import pytest
 
+from tests.durability import torture
 from tests.durability.figures import count
 from tests.helpers import REPO
 
-SCRIPT = os.path.join(REPO, "scripts", "torture.py")
 KILLS = 250
 
 
@@ -23,7 +21,7 @@ def test_hundreds_of_kills(encode_in: str, kills: int) -> None:
     options = ["--kills", str(kills), "--seed", "3", "--encode-in", encode_in]
     # A process of its own: children are forked, which is safe only where no thread was ever begun.
     result = subprocess.run(
-        [sys.executable, "-W", "error", SCRIPT, *options],
+        [sys.executable, "-W", "error", torture.__file__, *options],
         env={**os.environ, "PYTHONPATH": REPO},
         capture_output=True,
         text=True,
@@ -36,21 +34,8 @@ def test_hundreds_of_kills(encode_in: str, kills: int) -> None:
     assert result.stdout.splitlines()[0].split() == ["kills", str(kills)]
 
 
-@pytest.fixture(scope="module")
-def torture() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("torture", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["torture"] = module  # where dataclasses look for annotations
-    spec.loader.exec_module(module)
-    return module
-
-
 @pytest.mark.parametrize(("committed", "added"), [(6, 6), (3, 4)])
-def test_the_campaign_sees_lost_and_invented_steps(
-    torture: ModuleType, store: str, committed: int, added: int
-) -> None:
+def test_the_campaign_sees_lost_and_invented_steps(store: str, committed: int, added: int) -> None:
     shape = torture.Shape.drawn(random.Random(1))
     with shape.open(store, 1) as writer:
         for step in range(5):
@@ -60,7 +45,7 @@ def test_the_campaign_sees_lost_and_invented_steps(
         torture.inspect(store, shape, torture.Told(committed, added))
 
 
-def test_the_campaign_sees_a_wrong_row(torture: ModuleType, store: str) -> None:
+def test_the_campaign_sees_a_wrong_row(store: str) -> None:
     shape = torture.Shape(num_envs=2, block_steps=3, compressor="none", dims=(2,))
     with shape.open(store, 1) as writer:
         for step in (0, 1, 3):

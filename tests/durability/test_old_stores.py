@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.verify import verify_store
+from mosaic_collect.reading.verify import verify_store
 from tests.data import make
 from tests.helpers import assert_same
 
@@ -34,7 +34,7 @@ def wanted(old: str, request: pytest.FixtureRequest) -> dict[str, Any]:
 
 def test_there_is_one_of_each_kind() -> None:
     assert [os.path.basename(s) for s in STORES] == [
-        f"v1-{c}.zarr" for c in ("lz4", "none", "zstd")
+        f"v{v}-{c}.zarr" for v in (1, 2) for c in ("lz4", "none", "zstd")
     ]
 
 

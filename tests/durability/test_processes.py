@@ -21,7 +21,7 @@ HEADER = """
 import os, sys, time, threading
 from tests.durability.rig import add_tiny, open_tiny
 from tests.durability.recording import WrappedFiles, writing_through
-from mosaic_collect.signals import termination_as_exit
+from mosaic_collect.recording.signals import termination_as_exit
 path = sys.argv[1]
 
 def ready():
@@ -84,6 +84,8 @@ IN_WITH = "with termination_as_exit(), open_tiny(path) as writer: spin(writer)"
         (signal.SIGINT, -signal.SIGINT),
         (signal.SIGTERM, 128 + signal.SIGTERM),
         (signal.SIGHUP, 128 + signal.SIGHUP),
+        (signal.SIGUSR1, 128 + signal.SIGUSR1),
+        (signal.SIGUSR2, 128 + signal.SIGUSR2),
     ],
 )
 def test_a_signal_commits_what_was_added(store: str, number: int, status: int) -> None:
@@ -104,6 +106,22 @@ def test_without_the_helper_sigterm_is_a_kill(store: str) -> None:
     check_resume(store, steps)
 
 
+def test_a_signal_that_the_program_handles_stays_its_own(store: str) -> None:
+    """Other tools of the job take the scheduler's warning, too; asked for by name, it is ours."""
+    code = "import signal; signal.signal(signal.SIGUSR1, lambda *a: None)\n"
+    with child(store, code + IN_WITH) as process:
+        process.send_signal(signal.SIGUSR1)
+        time.sleep(0.2)
+        assert process.poll() is None
+        end(process, signal.SIGUSR2)
+    assert process.returncode == 128 + signal.SIGUSR2
+    named = IN_WITH.replace("as_exit()", "as_exit([signal.SIGUSR1])")
+    with child(store + ".2", code + named) as process:
+        end(process, signal.SIGUSR1)
+    assert process.returncode == 128 + signal.SIGUSR1
+    assert check(store) == check(store + ".2") == 7
+
+
 def test_an_ignored_signal_stays_ignored(store: str) -> None:
     code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + IN_WITH
     with child(store, code) as process:
@@ -119,7 +137,7 @@ STUCK = """
 stuck = Stuck()
 with termination_as_exit(), writing_through(stuck), open_tiny(path) as writer:
     add_tiny(writer, 1)
-    writer.checkpoint()
+    writer.commit()
     stuck.stuck = True
     spin(writer, 2)
 """
@@ -190,7 +208,7 @@ def test_an_exit_without_close_commits(store: str, code: str) -> None:
 
 
 def test_os_exit_is_a_kill(store: str) -> None:
-    code = "writer = open_tiny(path); add_tiny(writer, 5); writer.checkpoint(); add_tiny(writer)"
+    code = "writer = open_tiny(path); add_tiny(writer, 5); writer.commit(); add_tiny(writer)"
     with child(store, code + "; ready(); os._exit(1)") as process:
         end(process)
     assert 5 <= check(store) <= 6
@@ -263,7 +281,7 @@ with open_tiny(path) as writer:
     ready()
     for _ in range(40):
         add_tiny(writer)
-        writer.checkpoint()
+        writer.commit()
 """
     with child(store, code) as process:
         seen: list[int] = []

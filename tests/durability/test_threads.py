@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from mosaic_collect import pipeline
-from mosaic_collect.commit import StoreFolder
-from mosaic_collect.encoder import BlockEncoder
 from mosaic_collect.errors import WriteError
-from mosaic_collect.lock import StoreLock
-from mosaic_collect.pipeline import Pipeline
+from mosaic_collect.recording import bell
+from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
+from mosaic_collect.recording.pipeline import Pipeline
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.lock import StoreLock
 from tests.durability.recording import WrappedFiles, writing_through
 from tests.durability.rig import add_tiny, check, check_resume, open_tiny
 
@@ -36,7 +36,7 @@ class Gate(WrappedFiles):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pipeline, "_REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(bell, "REPORT_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_a_hang_in_the_close_is_reported(store: str, caplog: pytest.LogCaptureFi
         add_tiny(writer)
         gate.shut = True
         writer._commit_partial(wait=False)
-        while not writer._pipeline._at_work["committer"].startswith("the sync"):
+        while not writer._pipeline._bell._at_work.get("committer", "").startswith("the sync"):
             time.sleep(0.001)
-        writer._pipeline._fail(OSError(errno.EIO, "elsewhere"))
+        writer._pipeline._bell.fail(OSError(errno.EIO, "elsewhere"))
         closing = threading.Thread(target=_close_failing, args=(writer,))
         closing.start()
         while "waiting for the writing threads to end" not in caplog.text:
@@ -97,14 +97,14 @@ def _close_failing(writer: Any) -> None:
 @pytest.mark.parametrize("error", [RuntimeError("boom"), SystemExit(3), MemoryError("no room")])
 @pytest.mark.parametrize(
     ("kind", "name"),
-    [(BlockEncoder, "encode"), (BlockEncoder, "counts"), (StoreFolder, "publish")],
+    [(BlockEncoder, "encode"), (BlockEncoder, "counts"), (Store, "publish")],
 )
 def test_whatever_ends_a_thread_reaches_the_caller(
     store: str, monkeypatch: pytest.MonkeyPatch, kind: type, name: str, error: BaseException
 ) -> None:
     writer = open_tiny(store)
     add_tiny(writer, 2)
-    writer.checkpoint()
+    writer.commit()
 
     def fail(*_: Any, **__: Any) -> None:
         raise error
@@ -131,14 +131,14 @@ def test_the_encoder_does_not_wait_for_ever_for_a_failed_committer(
         for _ in range(3):
             add_tiny(writer, writer.block_steps)
         time.sleep(0.2)
-        real = StoreFolder.publish
-        monkeypatch.setattr(StoreFolder, "publish", _fail)
+        real = Store.publish
+        monkeypatch.setattr(Store, "publish", _fail)
         gate.opened.set()
         with pytest.raises(WriteError, match="no more"):
             add_tiny(writer, 2 * writer.block_steps)
         with pytest.raises(WriteError):
             writer.close()
-        monkeypatch.setattr(StoreFolder, "publish", real)
+        monkeypatch.setattr(Store, "publish", real)
     with open_tiny(store, resume=True, buffer_mb=0.01) as writer:
         assert writer.num_steps == 0
         add_tiny(writer)
@@ -153,10 +153,10 @@ def test_a_thread_that_is_gone_is_noticed(store: str, monkeypatch: pytest.Monkey
     writer = open_tiny(store)
     add_tiny(writer)
     with pytest.raises(WriteError, match="died"):
-        writer.checkpoint()
+        writer.commit()
     with pytest.raises(WriteError, match="died"):
         writer.close()
-    writer._opened.lock.release()
+    writer._opened.claim.release()
 
 
 def test_the_lock_stays_as_long_as_something_may_be_written(
@@ -177,7 +177,7 @@ def test_the_lock_stays_as_long_as_something_may_be_written(
         add_tiny(writer)
         gate.shut = True
         writer._commit_partial(wait=False)
-        while not writer._pipeline._at_work["committer"].startswith("the commit"):
+        while not writer._pipeline._bell._at_work.get("committer", "").startswith("the commit"):
             time.sleep(0.001)
         writer._shut(patience=0.1)
         assert not released.is_set()
@@ -190,10 +190,10 @@ def test_the_lock_stays_as_long_as_something_may_be_written(
 def test_threads_that_cannot_be_started(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     real = Pipeline._start
 
-    def refuse(self: Pipeline, target: Any) -> threading.Thread:
-        if target.__name__ == "_commit_all":
+    def refuse(self: Pipeline, name: str, target: Any) -> threading.Thread:
+        if name == "mosaic_commit":
             raise RuntimeError("can't start new thread")
-        return real(self, target)
+        return real(self, name, target)
 
     with monkeypatch.context() as patch:
         patch.setattr(Pipeline, "_start", refuse)

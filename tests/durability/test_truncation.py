@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from unittest import mock
 
-import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.schema import TRAJECTORY_ID
-from mosaic_collect.truncation import open_envs, truncated_ids
+from mosaic_collect.reading.trajectories import open_envs, truncated_ids
+from mosaic_collect.store.view import StoreView
 from tests.helpers import add, ids, open_writer
 
 N = 4
@@ -17,14 +16,12 @@ N = 4
 
 def truncated(store: str) -> list[int]:
     dataset = TrajectoryDataset(store)
-    steps_read = []
-
-    def read(step: int) -> Any:
-        steps_read.append(step)
-        return dataset.read(TRAJECTORY_ID, step, step + 1)[0]
-
-    found = truncated_ids(dataset.state, read) if dataset.fields else np.empty(0)
-    assert len(steps_read) <= len(dataset.state.runs)
+    if not dataset.fields:
+        return []
+    with mock.patch.object(StoreView, "read", autospec=True, side_effect=StoreView.read) as read:
+        found = truncated_ids(dataset.view)
+    assert all(len(call.args[2]) == 1 for call in read.call_args_list)
+    assert read.call_count <= len(dataset.state.runs)
     return found.tolist()
 
 
@@ -73,10 +70,10 @@ def test_every_run_leaves_its_own(store: str) -> None:
 def test_an_end_after_the_last_commit_is_not_known(store: str) -> None:
     writer = open_writer(store, N)
     add(writer, 0)
-    writer.checkpoint()
+    writer.commit()
     writer.end_trajectories([0])
     assert truncated(store) == [0, 1, 2, 3]
-    writer.checkpoint()
+    writer.commit()
     assert truncated(store) == [1, 2, 3]
     writer.close()
 

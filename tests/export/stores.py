@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from mosaic_collect.schema import VALID_MASK, Schema
+from mosaic_collect.store.label import LABEL_NBYTES
+from mosaic_collect.store.schema import VALID_MASK, Schema
 from tests import helpers
 
 #: Three fields of three widths: a mix-up of fields shows as a wrong shape.
@@ -110,7 +112,12 @@ def nan_at(field: str, *pairs: tuple[int, int], value: float = np.nan) -> Callab
 
 
 def flip(path: str, position: int, mask: int = 0xFF) -> None:
-    """Change bits of one byte of a file; a negative position counts from its end."""
+    """Change bits of one byte of a file; a negative position counts from its end.
+
+    That of a shard counts from its first chunk.
+    """
+    if os.path.basename(path).startswith("c.") and position >= 0:
+        position += LABEL_NBYTES
     with open(path, "r+b") as file:
         file.seek(position, 2 if position < 0 else 0)
         byte = file.read(1)[0]

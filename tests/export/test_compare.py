@@ -17,10 +17,12 @@ from mosaic_collect.errors import (
     MosaicCollectError,
     StoreNotFoundError,
 )
-from mosaic_collect.export.compare import provenance, verify_export
-from mosaic_collect.export.npy_scan import scan_npy
+from mosaic_collect.export.compare import verify_export
+from mosaic_collect.npyfile.provenance import provenance
+from mosaic_collect.npyfile.scan import scan_npy
 from tests import helpers
-from tests.export import pickles, stores
+from tests.export import stores
+from tests.npyfile import pickles
 
 OPTIONS: list[dict[str, Any]] = [
     {},
@@ -227,6 +229,11 @@ def test_metadata_that_lies_is_found(store: str, npy: str, change: dict[str, Any
         {"options": {"fields": ["no_such_field"]}},
         {"options": {"seed": "x", "max_pairs": "y"}},
         {"options": {"max_pairs": 1e9}},
+        {"options": {"allow_nonfinite": [[]]}},
+        {"options": {"metadata": [1]}},
+        {"options": {"metadata": {"a": [1]}}},
+        {"options": {"metadata": {"mosaic_collect": 1}}},
+        {"options": {"metadata": {"num_steps": 99}}},
         {"layout": "circle"},
         {"layout": ["grid"]},
         {"layout": None},

@@ -9,7 +9,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.errors import CorruptStoreError, ExportError
-from mosaic_collect.verify import verify_store
+from mosaic_collect.reading.verify import verify_store
 from tests.export import stores
 
 NAMES = stores.MOSAIC_NAMES

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, export_npy
-from mosaic_collect.ends import count_failed, failed_ids
 from mosaic_collect.errors import CorruptStoreError, ExportError, InputError
 from mosaic_collect.export.compare import verify_export
+from mosaic_collect.reading.trajectories import count_failed, failed_ids
 from tests.export import stores
 
 SCHEMA = stores.STUDENT.with_ends()
@@ -115,7 +115,7 @@ def test_damaged_ends_are_refused_even_around_damage(store: str, npy: str, skip:
 
 def test_ids_are_found_chunk_by_chunk(store: str) -> None:
     """Environments of several chunks; ids and ends are cut differently."""
-    with mock.patch("mosaic_collect.grid.CHUNK_NBYTES", 24):
+    with mock.patch("mosaic_collect.store.grid.CHUNK_NBYTES", 24):
         write(store, 7, num_envs=9, ends={1: [0, 8]}, falls={3: [8, 4, 0], 6: [2]})
     dataset = TrajectoryDataset(store)
     grids = dataset.state.grids()
@@ -123,5 +123,5 @@ def test_ids_are_found_chunk_by_chunk(store: str) -> None:
     assert grids["trajectory_id"].chunks == 9
     ids = dataset.read("trajectory_id")
     want = sorted([ids[3, 8], ids[3, 4], ids[3, 0], ids[6, 2]])
-    assert failed_ids(store, dataset.state).tolist() == want
-    assert count_failed(store, dataset.state) == 4
+    assert failed_ids(dataset.view).tolist() == want
+    assert count_failed(dataset.view) == 4

@@ -19,7 +19,7 @@ import json, sys
 
 from mosaic_collect import export_npy
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.verify import verify_store
+from mosaic_collect.reading.verify import verify_store
 
 def peak_mb():
     with open("/proc/self/status") as file:

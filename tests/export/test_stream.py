@@ -38,7 +38,7 @@ def test_compact_and_grid_hold_just_what_was_recorded(
     steps: int,
     block_steps: int,
 ) -> None:
-    monkeypatch.setattr("mosaic_collect.export.plan.SLAB_NBYTES", slab)
+    monkeypatch.setattr("mosaic_collect.export.deciding.SLAB_NBYTES", slab)
     recorded = stores.write(
         store,
         steps,
@@ -93,14 +93,14 @@ def test_the_report_is_of_the_file(store: str, npy: str) -> None:
     assert report.seconds >= 0
 
 
-def test_progress_goes_to_stderr_when_asked_for(
-    store: str, npy: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("layout", ["grid", "compact"])
+def test_progress_is_told_all_bytes_of_arrays_and_nothing_is_shown(
+    store: str, npy: str, layout: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stores.write(store, 8)
-    export_npy(store, npy, progress=True)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "100%" in err
-    assert "B/s" in err
-    export_npy(store, npy, progress=False)
-    assert capsys.readouterr().err == ""
+    told: list[int] = []
+    report = export_npy(store, npy, layout=layout, progress=told.append)
+    assert len(told) > 1
+    assert sum(told) == report.device_nbytes
+    export_npy(store, npy)
+    assert capsys.readouterr() == ("", "")

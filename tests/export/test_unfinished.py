@@ -28,7 +28,7 @@ def test_an_unfinished_store_is_exported_only_if_allowed(store: str, npy: str) -
 def test_while_a_writer_is_at_work_the_committed_prefix(store: str, npy: str) -> None:
     with helpers.open_writer(store) as writer:
         helpers.add(writer, *range(5))
-        writer.checkpoint()
+        writer.commit()
         helpers.add(writer, *range(5, 9))
         export_npy(store, npy, allow_incomplete=True)
         rows = stores.load(npy)["observations"]

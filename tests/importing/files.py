@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.schema import VALID_MASK
+from mosaic_collect.store.schema import VALID_MASK
 from tests import helpers
 from tests.export import stores
 

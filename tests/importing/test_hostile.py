@@ -1,6 +1,6 @@
 """Files made to harm: refused with one line and exit code 2, and nothing written or run.
 
-The files are those of tests/export/test_hostile_npy.py, with arrays added where one is harmless
+The files are those of tests/npyfile/test_hostile.py, with arrays added where one is harmless
 in itself; each is imported in a forked process with bounds.
 """
 
@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests import helpers
-from tests.export import pickles
-from tests.export.test_hostile_npy import REFUSED, SHOWN, write_case
+from tests.npyfile import pickles
+from tests.npyfile.test_hostile import REFUSED, SHOWN, write_case
 
 _CODE = """
 import contextlib, io, json, os, resource, signal, sys, warnings

@@ -17,12 +17,13 @@ from mosaic_collect import import_npy as import_it
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.importing.origin import IMPORTED_FROM
 from mosaic_collect.importing.source import SourceFile
-from mosaic_collect.metadata import COMPLETE
-from mosaic_collect.schema import TRAJECTORY_ID, VALID_MASK
-from mosaic_collect.verify import verify_store
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from tests import helpers
-from tests.export import pickles, stores
+from tests.export import stores
 from tests.importing import files
+from tests.npyfile import pickles
 
 
 @pytest.fixture(params=["whole", "step by step", "three steps"])
@@ -77,7 +78,7 @@ def test_what_upstreams_collector_saves(npy: str, made: str, masked: bool) -> No
     """And its export holds the valid rows of it."""
     import torch
 
-    from tests.drop_in.upstream import UpstreamCollector
+    from tests.mosaic.upstream import UpstreamCollector
 
     data = files.grid(masked=masked)
     collector = UpstreamCollector(obs_dim=3, action_dim=2, student_obs_dim=5)
@@ -250,14 +251,16 @@ def test_an_existing_store_is_refused_before_the_file_is_read(
     helpers.assert_holds(TrajectoryDataset(made), range(3))
 
 
-def test_a_bar_on_stderr_if_asked_for(npy: str, made: str, capsys, caplog) -> None:
+def test_progress_is_told_the_file_twice_and_nothing_is_shown(
+    npy: str, made: str, capsys, caplog
+) -> None:
     files.save(npy)
+    told: list[int] = []
     with caplog.at_level(logging.INFO):
-        import_it(npy, made, progress=True)
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert "check: 100%" in err
-    assert "import: 100%" in err
+        report = import_it(npy, made, progress=told.append)
+    assert len(told) > 2
+    assert sum(told) == 2 * report.file_nbytes == 2 * os.path.getsize(npy)
+    assert capsys.readouterr() == ("", "")
     assert "11 steps" in caplog.text
 
 

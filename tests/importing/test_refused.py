@@ -11,9 +11,10 @@ import pytest
 
 from mosaic_collect import export_npy, import_npy
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.schema import VALID_MASK
-from tests.export import pickles, stores
+from mosaic_collect.store.schema import VALID_MASK
+from tests.export import stores
 from tests.importing import files
+from tests.npyfile import pickles
 
 
 def refused(npy: str, made: str, *words: str) -> None:

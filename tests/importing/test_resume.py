@@ -18,8 +18,8 @@ from mosaic_collect.errors import (
     WriteError,
 )
 from mosaic_collect.importing.source import SourceFile
-from mosaic_collect.metadata import COLLECTING, COMPLETE
-from mosaic_collect.schema import VALID_MASK
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE
+from mosaic_collect.store.schema import VALID_MASK
 from tests import helpers
 from tests.importing import files
 
@@ -167,10 +167,10 @@ def test_a_disk_that_says_no(npy: str, made: str, monkeypatch: pytest.MonkeyPatc
     data = files.save(npy)
     replaced = os.replace
 
-    def full(source: Any, target: Any) -> None:
+    def full(source: Any, target: Any, **folders: Any) -> None:
         if os.path.basename(target) == "c.1.0.0":
             raise OSError(28, "No space left on device", target)
-        replaced(source, target)
+        replaced(source, target, **folders)
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "replace", full)

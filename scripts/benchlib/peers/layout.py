@@ -8,9 +8,9 @@ from typing import Any
 from benchlib.peers import Plan
 from benchlib.peers.ours import schema_of
 from benchlib.workload import Workload
-from mosaic_collect.codec import Compressor
-from mosaic_collect.grid import FieldGrid
-from mosaic_collect.metadata import StoreState, array_metadata
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.metadata import StoreState, array_metadata
 
 
 def array_documents(workload: Workload, plan: Plan) -> dict[str, dict[str, Any]]:

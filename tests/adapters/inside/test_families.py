@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic_collect.adapters.rsl_rl import load_policy
+from mosaic_collect.adapters.rsl_rl import generation2, generation3
+from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.errors import InputError
 from tests.adapters.inside.toy import GENERATION, ToyEnv, config
 
@@ -21,7 +22,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "4.x": {"actor_state_dict": {**MODEL, "std": STD}, "critic_state_dict": {}},
     "5.x": {"actor_state_dict": {**MODEL, "distribution.std_param": STD}, "critic_state_dict": {}},
 }
-OWN = {"rsl_rl2": ("2.x", "2.x or 3.x"), "rsl_rl3": ("3.x", "2.x or 3.x")}
+OWN = {generation2: ("2.x", "2.x or 3.x"), generation3: ("3.x", "2.x or 3.x")}
 
 
 def own() -> tuple[str, ...]:
@@ -43,6 +44,16 @@ def test_another_family_is_refused_by_name(family: str, checkpoint: str) -> None
     found, expected = message.split("; expected ")
     assert ("actor.0.bias" if "model_state_dict" in OTHERS[family] else "mlp.0.bias") in found
     assert "_state_dict with" in expected
+
+
+def test_another_family_is_told_before_a_runner_is_built(checkpoint: str) -> None:
+    """Its training config does not fit either, but that would be only half of the news."""
+    family = next(f for f in OTHERS if f not in own())
+    torch.save({**OTHERS[family], "iter": 1, "infos": None}, checkpoint)
+    env = ToyEnv()
+    with pytest.raises(InputError, match=f"was written by rsl_rl {family}"):
+        load_policy(env, {}, checkpoint)
+    assert env.asked == 0
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic_collect.adapters.protocol import Policy
-from mosaic_collect.adapters.rsl_rl import load_policy
+from mosaic_collect.adapters.rsl_rl import generation2, generation3, generation5
+from mosaic_collect.adapters.rsl_rl.load import load_policy
+from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.errors import InputError
 from tests.adapters.inside.toy import ACTIONS, GENERATION, ToyEnv, config, train
 
@@ -22,8 +23,8 @@ def observe(env: ToyEnv) -> Any:
 
 def test_the_installed_generation_is_the_one_asked_for() -> None:
     name = os.environ["MOSAIC_COLLECT_ENVIRONMENT"]
-    expected = {"2": "rsl_rl2", "3": "rsl_rl3", "4": "rsl_rl5", "5": "rsl_rl5"}
-    assert expected[name.removeprefix("rsl-rl-")[0]] == GENERATION
+    expected = {"2": generation2, "3": generation3, "4": generation5, "5": generation5}
+    assert expected[name.removeprefix("rsl-rl-")[0]] is GENERATION
 
 
 def test_answers_as_the_trained_runner_does_bit_for_bit(trained: Any) -> None:
@@ -42,7 +43,7 @@ def test_answers_as_the_trained_runner_does_bit_for_bit(trained: Any) -> None:
         observations = observe(env)
         output = policy.act(observations)
         with torch.inference_mode():
-            tensor = GENERATION == "rsl_rl2"
+            tensor = GENERATION is generation2
             expected = inference(observations["policy"] if tensor else observations)
         assert torch.equal(output.mean, expected)
     assert torch.equal(output.actions, output.mean)

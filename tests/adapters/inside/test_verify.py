@@ -13,12 +13,16 @@ import numpy as np
 import pytest
 import torch
 
-from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.adapters.rsl_rl import load_policy
-from mosaic_collect.adapters.runner_cfg import json_safe
-from mosaic_collect.adapters.vec_env import VecEnvSimulation
+from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.adapters.rsl_rl import generation2, generation5
+from mosaic_collect.adapters.rsl_rl.load import load_policy
+from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
+from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.cli import main
-from mosaic_collect.rollout import EpisodeAccount, collect, teacher_rows
+from mosaic_collect.collection.rollout import collect, teacher_rows
+from mosaic_collect.collection.trackers import EveryEpisode
+from mosaic_collect.errors import InputError
+from mosaic_collect.replay.policy import recorded_policy
 from tests.adapters.inside import recording
 from tests.adapters.inside.recording import VALID, record
 from tests.adapters.inside.toy import GENERATION, ToyEnv, config, train
@@ -211,13 +215,21 @@ def test_groups_that_do_not_fit(
     assert words in said
 
 
+@pytest.mark.parametrize("width", [0, "6", True])
+def test_a_width_that_is_none(untold: Any, width: Any) -> None:
+    store, checkpoint, recurrent = untold
+    dataset, told = TrajectoryDataset(store), json_safe(config(recurrent))
+    with pytest.raises(InputError, match="groups: policy: expected a whole number from 1"):
+        recorded_policy(dataset, checkpoint, runner_cfg=told, groups={"policy": width})
+
+
 def test_a_config_that_this_rsl_rl_cannot_build(
     untold: Any, tmp_path: Path, verify: Verify
 ) -> None:
     """Such as one with MOSAIC's own policies, which its fork alone has."""
     store, checkpoint, recurrent = untold
     told = config(recurrent)
-    told["actor" if GENERATION == "rsl_rl5" else "policy"]["class_name"] = "ActorCriticFSQ"
+    told["actor" if GENERATION is generation5 else "policy"]["class_name"] = "ActorCriticFSQ"
     path = tmp_path / "agent.json"
     path.write_text(json.dumps(told))
     code, said = verify(store, checkpoint, "--runner-cfg", str(path))
@@ -253,7 +265,7 @@ def test_an_actor_that_sees_an_estimate_is_refused(
     assert "use_estimate_ref_vel" in said
 
 
-@pytest.mark.skipif(GENERATION == "rsl_rl2", reason="2.x has no obs_groups")
+@pytest.mark.skipif(GENERATION is generation2, reason="2.x has no obs_groups")
 def test_a_critic_may_see_what_the_store_does_not_know(
     trained: Any, tmp_path: Path, verify: Verify
 ) -> None:
@@ -265,7 +277,7 @@ def test_a_critic_may_see_what_the_store_does_not_know(
     assert verify(store, checkpoint)[0] == 0
 
 
-@pytest.mark.skipif(GENERATION == "rsl_rl2", reason="2.x has no obs_groups")
+@pytest.mark.skipif(GENERATION is generation2, reason="2.x has no obs_groups")
 def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) -> None:
     _, _, recurrent = trained
     checkpoint, store = str(tmp_path / "model.pt"), str(tmp_path / "expert.zarr")
@@ -277,11 +289,11 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
     with TrajectoryWriter(
         store, schema, env.num_envs, buffer_mb=1, metadata={"runner_cfg": told}
     ) as writer:
-        rows, account = (
+        rows, tracker = (
             teacher_rows(tuple(policy.shapes), None),
-            EpisodeAccount(4, torch.device("cpu")),
+            EveryEpisode(4, torch.device("cpu")),
         )
-        collect(VecEnvSimulation(env), policy, writer, rows, account, 20)
+        collect(VecEnvSimulation(env), policy, writer, rows, tracker, 20)
     code, said = verify(store, checkpoint)
     assert code == 2
     assert "--groups critic=WIDTH policy=WIDTH" in said

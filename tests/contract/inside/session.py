@@ -11,18 +11,26 @@ import numpy as np
 import torch
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.adapters.isaaclab import MotionOptions, collect_motions
-from mosaic_collect.adapters.isaaclab_cfg import (
-    STUDENT,
+from mosaic_collect.adapters.isaaclab.cfg import (
     add_student_group,
     prepare_env_cfg,
     prepare_motion_cfg,
 )
-from mosaic_collect.adapters.protocol import Observations, PolicyOutput
-from mosaic_collect.motions import MotionQueue
+from mosaic_collect.adapters.isaaclab.collect import MotionOptions, collect_motions
+from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.origin import Origin
+from mosaic_collect.collection.protocols import Observations, PolicyOutput
+from mosaic_collect.collection.rollout import STUDENT
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg
 
 HISTORY = 3
+ORIGIN = Origin(
+    simulator="isaaclab",
+    task="toy",
+    checkpoint={"path": "none.pt", "sha256": "0"},
+    runner_cfg={},
+    observations={},
+)
 
 
 class Pilot:
@@ -121,7 +129,7 @@ def run(
     *,
     resume: bool = False,
     shuffled: bool = False,
-    about: Mapping[str, Any] | None = None,
+    origin: Origin = ORIGIN,
     **options: Any,
 ) -> Session:
     """Collect into ``folder``'s store."""
@@ -134,7 +142,7 @@ def run(
         pilot,
         store,
         MotionOptions(**options),
-        about or {"task": "toy"},
+        origin,
         resume=resume,
         buffer_mb=1,
     )

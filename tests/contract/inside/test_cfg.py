@@ -10,17 +10,17 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic_collect.adapters.isaaclab_cfg import (
-    ACCOUNT,
-    STUDENT,
+from mosaic_collect.adapters.isaaclab.cfg import (
+    TRACKER,
     add_student_group,
     prepare_env_cfg,
     prepare_motion_cfg,
 )
-from mosaic_collect.adapters.isaaclab_motion import MotionAccount, loaded_motions
-from mosaic_collect.adapters.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
+from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
-from mosaic_collect.motions import Motion, MotionQueue
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg, write_motions
 
 
@@ -34,9 +34,9 @@ def prepared(folder: Path, **options: Any) -> Any:
 def test_11_terminations_can_be_switched_off(tmp_path: Path) -> None:
     kept, off = make(prepared(tmp_path)), make(prepared(tmp_path, terminations=False))
     assert kept.unwrapped.termination_manager.active_terms == [
-        *("too_long", "motion_end", "fallen", ACCOUNT)
+        *("too_long", "motion_end", "fallen", TRACKER)
     ]
-    assert off.unwrapped.termination_manager.active_terms == [ACCOUNT]
+    assert off.unwrapped.termination_manager.active_terms == [TRACKER]
     simulation = VecEnvSimulation(off)
     simulation.reset()
     off.unwrapped.scene.fall[:] = True
@@ -84,6 +84,10 @@ def test_11_the_students_history_and_noise_are_what_was_asked_for(tmp_path: Path
 def test_11_a_student_that_cannot_be_observed_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="student_task"):
         add_student_group(prepared(tmp_path), None)
+    taken = prepared(tmp_path)
+    add_student_group(taken, PolicyCfg())
+    with pytest.raises(InputError, match="a group 'student' of its own"):
+        add_student_group(taken, PolicyCfg())
     with pytest.raises(InputError, match="student_obs_history"):
         add_student_group(prepared(tmp_path), PolicyCfg(), history=-1)
 
@@ -94,7 +98,7 @@ def test_configs_without_terms(tmp_path: Path, kind: str, value: Any) -> None:
     cfg = task_cfg(3)
     setattr(cfg, kind, value)
     prepare_env_cfg(cfg, 3)
-    assert list(getattr(cfg, kind)) == [ACCOUNT]
+    assert list(getattr(cfg, kind)) == [TRACKER]
 
 
 def test_motions_that_are_gone_or_of_another_command(tmp_path: Path) -> None:
@@ -107,9 +111,9 @@ def test_motions_that_are_gone_or_of_another_command(tmp_path: Path) -> None:
     motions = loaded_motions(env)
     assert [m.frames for m in motions] == [20]  # twins are one motion
     gone = Motion(path="gone.npz", sha256="0" * 64, frames=3)
-    account = MotionAccount(env, MotionQueue([*motions], 1, {"motions": [vars(gone)]}))
-    account.assign(None)
-    assert account.motion_ids.tolist() == [1, -1, -1]
+    tracker = MosaicMotionTracker(env, MotionQueue([*motions], 1, {"motions": [vars(gone)]}))
+    tracker.assign(None)
+    assert tracker.motion_ids.tolist() == [1, -1, -1]
     del env.command_manager.get_term("motion").motion_dir_loader
     with pytest.raises(InputError, match="expected MOSAIC's with motion_dir_loader"):
         loaded_motions(env)
@@ -120,11 +124,11 @@ def test_restarting_one_environment_leaves_the_others_histories(tmp_path: Path) 
     add_student_group(cfg, PolicyCfg(), history=3)
     env = make(cfg)
     simulation = VecEnvSimulation(env)
-    account = MotionAccount(env.unwrapped, MotionQueue(loaded_motions(env.unwrapped), None))
+    tracker = MosaicMotionTracker(env.unwrapped, MotionQueue(loaded_motions(env.unwrapped), None))
     simulation.reset()
     for _ in range(4):
         simulation.step(torch.zeros(3, 2))
-    account.restart[1] = True
+    tracker.restart[1] = True
     result = simulation.step(torch.zeros(3, 2))
     assert result.dones.tolist() == result.time_outs.tolist() == [False, True, False]
     clocks = result.observations[STUDENT][:, -3:].tolist()

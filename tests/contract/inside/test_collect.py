@@ -5,6 +5,7 @@ Tests with a number are of that fault of MOSAIC's script, as in the README's tab
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,9 @@ import pytest
 import torch
 
 from mosaic_collect.errors import InputError, StoreMismatchError
-from mosaic_collect.schema import ENDED, FAILED
-from mosaic_collect.verify import verify_store
-from tests.contract.inside.session import HISTORY, Session, run
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.store.schema import ENDED, FAILED
+from tests.contract.inside.session import HISTORY, ORIGIN, Session, run
 from tests.contract.inside.toy import NOISE, write_motions
 
 LENGTHS = [6, 4, 9, 5, 7, 3, 8]
@@ -40,6 +41,14 @@ def test_5_every_row_knows_its_motion_frame_and_trajectory(session: Session) -> 
     told = session.data.metadata
     assert [Path(m["path"]).stem for m in told["motions"]] == [f"motion_{i}" for i in range(7)]
     assert all(len(m["sha256"]) == 64 for m in told["motions"])
+
+
+def test_the_store_knows_its_terms(session: Session) -> None:
+    student = session.data.terms["student_observations"]
+    assert {term.frames for term in student} == {HISTORY}
+    newest = session.data.term("student_observations", student[0].name)
+    assert newest.shape[-1] == student[0].dim
+    assert session.data.terms["observations"][-1].stop == session.data.schema["observations"].dim
 
 
 def test_6_idle_environments_are_masked(session: Session) -> None:
@@ -191,7 +200,7 @@ def test_a_resume_of_another_task_is_refused(tmp_path: Path) -> None:
     motions = write_motions(tmp_path / "motions", [3, 3])
     run(tmp_path, motions, num_envs=2, max_steps=1)
     with pytest.raises(StoreMismatchError, match="task: expected 'toy', got 'other'"):
-        run(tmp_path, motions, num_envs=2, resume=True, about={"task": "other"})
+        run(tmp_path, motions, num_envs=2, resume=True, origin=replace(ORIGIN, task="other"))
 
 
 @pytest.mark.parametrize(

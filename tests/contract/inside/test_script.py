@@ -12,9 +12,10 @@ import pytest
 import torch
 from rsl_rl.runners import OnPolicyRunner
 
-from mosaic_collect import TrajectoryDataset
-from mosaic_collect.adapters.runners import quiet
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.adapters.rsl_rl.runners import quiet
 from mosaic_collect.cli import main
+from mosaic_collect.collection.origin import file_identity
 from tests.contract.inside.session import toy_env
 from tests.contract.inside.toy import write_motions
 from tests.contract.inside.toy_tasks import BLIND, CLIP, STUDENT, TEACHER, AgentCfg
@@ -66,12 +67,22 @@ def test_a_run_that_was_stopped_goes_on_and_exports(work: Path) -> None:
     assert data.status == "complete"
     assert sorted(set(data.read("motion_id")[data.read("valid_mask")].tolist())) == [0, 1, 2, 3, 4]
     assert data.schema["student_observations"].dim == 2 * 3
-    assert {k: data.metadata[k] for k in ("task", "student", "groups", "steps_per_env")} == {
+    told = data.metadata
+    names = ("simulator", "task", "observations", "groups", "steps_per_env", "ranks", "seed")
+    assert {name: told[name] for name in names} == {
+        "simulator": "isaaclab",
         "task": TEACHER,
-        "student": [STUDENT, None, False],
+        "observations": {
+            "student_task": STUDENT,
+            "student_history": None,
+            "student_noise": False,
+        },
         "groups": {"policy": 5},
         "steps_per_env": 100,
+        "ranks": [0, 1],
+        "seed": 3,
     }
+    assert told["checkpoint"] == file_identity(str(work / "model.pt"))
     content: dict[str, Any] = np.load(work / "expert.npy", allow_pickle=True).item()
     assert content["student_observations"].shape == (data.num_valid, 1, 6)
     refused = script(work, "expert.npy", *flags, "--resume", "--steps_per_env", "3")
@@ -96,6 +107,30 @@ def test_its_store_says_what_network_it_was(
     assert verify(replayed, work / "model.pt") == 0
     valid = TrajectoryDataset(replayed).num_valid
     assert f"model.pt: ok, {valid} valid rows" in capsys.readouterr().out
+
+
+def test_so_does_one_whose_metadata_are_of_the_older_form(
+    work: Path, replayed: str, tmp_path: Path
+) -> None:
+    data = TrajectoryDataset(replayed)
+    told = data.metadata
+    checkpoint, seen = told.pop("checkpoint"), told.pop("observations")
+    del told["ranks"], told["seed"]
+    told.update(checkpoint_path=checkpoint["path"], checkpoint_sha256=checkpoint["sha256"])
+    told["student"] = [seen[f"student_{name}"] for name in ("task", "history", "noise")]
+    older = str(tmp_path / "older.zarr")
+    with TrajectoryWriter(older, data.schema, data.num_envs, metadata=told, buffer_mb=1) as writer:
+        for step in range(data.num_steps):
+            rows = {name: data.read(name, step, step + 1)[0] for name in data.schema.names}
+            writer.add_step(**rows, valid_mask=data.read("valid_mask", step, step + 1)[0])
+    assert verify(older, work / "model.pt") == 0
+    flags = ("--num_envs", "2", "--seed", "5", "--resume")
+    refused = script(work, older, *flags, "--steps_per_env", "3")
+    assert "collected otherwise: steps_per_env: expected 100, got 3\n" in refused.stderr
+    ok(script(work, older, *flags))
+    now = TrajectoryDataset(older).metadata
+    assert (now["checkpoint"], now["observations"]) == (checkpoint, seen)
+    assert verify(older, work / "model.pt") == 0
 
 
 def test_what_is_recorded_is_what_the_policy_said_not_what_the_wrapper_clipped(

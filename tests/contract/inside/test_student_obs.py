@@ -8,15 +8,18 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic_collect.adapters.isaaclab_cfg import (
-    STUDENT,
+from mosaic_collect.adapters.isaaclab.cfg import (
     add_student_group,
     prepare_env_cfg,
     prepare_motion_cfg,
 )
-from mosaic_collect.adapters.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
-from mosaic_collect.student_obs import StudentObsBuilder, create_student_obs_builder_from_env_cfg
+from mosaic_collect.mosaic.student_obs import (
+    StudentObsBuilder,
+    create_student_obs_builder_from_env_cfg,
+)
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg, write_motions
 
 STEPS = 80

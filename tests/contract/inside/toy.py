@@ -272,7 +272,7 @@ class ToyEnv(ManagerBasedRLEnv):
 
 def make(cfg: Any) -> Any:
     """The environment in Isaac Lab's rsl_rl wrapper."""
-    from mosaic_collect.adapters.runners import quiet
+    from mosaic_collect.adapters.rsl_rl.runners import quiet
 
     with quiet():
         return RslRlVecEnvWrapper(ToyEnv(cfg))

@@ -1,0 +1,1 @@
+"""Collecting in Isaac Lab."""

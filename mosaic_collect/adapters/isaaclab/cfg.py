@@ -1,0 +1,146 @@
+"""Changes to an Isaac Lab task's config, made before its environment is.
+
+Isaac Lab resets environments for reasons of its own within a step, so what a collector wants to
+happen at a reset has to be among the task's terms:
+
+- an event of mode ``reset`` gives each environment its next motion, before the command is reset;
+- a termination term restarts those environments whose trajectory is over, and only those. Isaac
+  Lab's ``env.reset(env_ids)`` would push a frame into every other environment's history, too.
+
+Both ask ``env.mosaic_collect``, an ``motion.MosaicMotionTracker``; until there is one they do
+nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+
+from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.errors import InputError
+
+TRACKER = "mosaic_collect"  # attribute of the environment, and what both terms are called
+_NEVER_S = 1.0e6  # an episode's length in s that no trajectory reaches
+_NO_RESAMPLING_S = 1.0e9
+
+
+def prepare_env_cfg(env_cfg: Any, num_envs: int, terminations: bool = True) -> None:
+    """Let the collector say when trajectories begin and end; no other randomisation.
+
+    Args:
+        env_cfg: Of a manager-based task; changed in place.
+        num_envs: Environments, N.
+        terminations: Keep the task's own, so that falls end a trajectory.
+    """
+    from isaaclab.managers import EventTermCfg, TerminationTermCfg
+
+    env_cfg.scene.num_envs = num_envs
+    env_cfg.episode_length_s = _NEVER_S
+    env_cfg.events = _without_terms(env_cfg.events)
+    _add(env_cfg, "events", EventTermCfg(func=_assign_motions, mode="reset"))
+    if not terminations:
+        env_cfg.terminations = _without_terms(env_cfg.terminations)
+    _add(env_cfg, "terminations", TerminationTermCfg(func=_restart, time_out=True))
+
+
+def prepare_motion_cfg(motion_cfg: Any, motion: str) -> None:
+    """Make MOSAIC's motion command load all motions and start each at its first frame.
+
+    Args:
+        motion_cfg: A ``MultiMotionCommandCfg``; changed in place.
+        motion: A motion file, or a folder of them.
+
+    Raises:
+        InputError: A command of another kind.
+    """
+    wanted = {
+        "motion": motion,
+        "debug_vis": False,
+        "start_from_beginning": True,
+        "start_frame": 0,
+        "resample_motions_every_s": _NO_RESAMPLING_S,
+        # A process would load a part only, and at most as many motions as environments.
+        "motion_dataset_shard_across_gpus": False,
+        "motion_dataset_load_cap": None,
+    }
+    missing = [name for name in ("motion", "start_from_beginning") if not hasattr(motion_cfg, name)]
+    if missing:
+        raise InputError(
+            f"commands.motion: expected MOSAIC's command with {', '.join(missing)}, "
+            f"got {type(motion_cfg).__name__}"
+        )
+    for name, value in wanted.items():
+        if hasattr(motion_cfg, name):
+            setattr(motion_cfg, name, value)
+
+
+def add_student_group(
+    env_cfg: Any, policy_group: Any, noise: bool = True, history: int | None = None
+) -> None:
+    """Observe as a student, beside the policy; the environment keeps its history.
+
+    Args:
+        env_cfg: Changed in place.
+        policy_group: The ``policy`` group of the student's task; copied, for groups must not share
+            terms, which the manager changes.
+        noise: Whether the student's observations are noisy.
+        history: Frames; None: as the student's task has it; 0: none.
+
+    Raises:
+        InputError: ``policy_group`` is None, ``history`` negative, or the task has a group of the
+            student's name already.
+    """
+    if policy_group is None:
+        raise InputError("student_task: expected one with observations.policy, got none")
+    if history is not None and history < 0:
+        raise InputError(f"student_obs_history: expected 0 or more, got {history}")
+    if getattr(env_cfg.observations, STUDENT, None) is not None:
+        raise InputError(
+            f"observations: the task has a group {STUDENT!r} of its own; it is recorded as it is "
+            "without --student_task and --student_obs_history"
+        )
+    group = copy.deepcopy(policy_group)
+    if not noise:
+        group.enable_corruption = False
+    if history is not None:
+        group.history_length = history
+        group.flatten_history_dim = True
+    setattr(env_cfg.observations, STUDENT, group)
+
+
+def _restart(env: Any) -> torch.Tensor:
+    """Which environments' trajectories end with this step, ``(num_envs,)`` bool."""
+    tracker = getattr(env, TRACKER, None)
+    if tracker is None:
+        return torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)
+    restart: torch.Tensor = tracker.restart
+    return restart
+
+
+def _assign_motions(env: Any, env_ids: Any) -> None:
+    """These environments are about to be reset."""
+    tracker = getattr(env, TRACKER, None)
+    if tracker is not None:
+        tracker.assign(env_ids)
+
+
+def _add(env_cfg: Any, kind: str, term: Any) -> None:
+    """A term under our name, in a config object or a dict; None becomes a dict."""
+    terms = getattr(env_cfg, kind)
+    if terms is None:
+        setattr(env_cfg, kind, {TRACKER: term})
+    elif isinstance(terms, dict):
+        terms[TRACKER] = term
+    else:
+        setattr(terms, TRACKER, term)
+
+
+def _without_terms(terms: Any) -> Any:
+    """The config with each term None, which managers leave out."""
+    if terms is None or isinstance(terms, dict):
+        return {}
+    for name in [n for n in vars(terms) if not n.startswith("_")]:
+        setattr(terms, name, None)
+    return terms

@@ -1,0 +1,142 @@
+"""Who follows which motion in MOSAIC's command, and which rows count.
+
+For a motion of L frames, MOSAIC's command shows frames 0 to L-1, then a copy of the last one with
+``motion_end_buf`` set:
+
+    frame before the step    1   2  ...  L-1 | L-1 again
+    restart asked                         x  |            so the copy never comes
+    row is valid             x   x        x  |
+
+A reset within a step shows frame 1 first, for the command advances right after it, as in training;
+an explicit reset of all environments shows frame 0. The robot starts on frame 0 in both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from mosaic_collect.adapters.isaaclab.cfg import TRACKER
+from mosaic_collect.collection.motions import Motion, MotionQueue, read_motions
+from mosaic_collect.collection.protocols import StepResult
+from mosaic_collect.collection.trackers import MotionTracker
+from mosaic_collect.errors import InputError
+
+_NONE = -1
+
+
+class MosaicMotionTracker(MotionTracker):
+    """The ``EpisodeTracker`` of MOSAIC's motion command.
+
+    Attaches itself to the environment, whose terms ask it from then on; the next reset of all
+    environments assigns the first motions.
+
+    Args:
+        env: The unwrapped environment, of a config that ``prepare_env_cfg`` went over.
+        queue: Motions, all of which the command has loaded.
+        steps_per_trajectory: End a trajectory after that many rows; None: at its motion's end.
+        max_trajectories: Begin no more than that many; None: as the queue says.
+
+    Attributes:
+        restart: Environments whose trajectory ends with the next step, ``(num_envs,)`` bool.
+        motion_ids: The queue's id of each environment's motion, ``(num_envs,)`` int32; -1: none.
+
+    Raises:
+        InputError: The command has not loaded one of the motions, or is of another kind.
+    """
+
+    def __init__(
+        self,
+        env: Any,
+        queue: MotionQueue,
+        steps_per_trajectory: int | None = None,
+        max_trajectories: int | None = None,
+    ) -> None:
+        super().__init__(queue)
+        self._command = env.command_manager.get_term("motion")
+        self._limit, self._left = steps_per_trajectory, max_trajectories
+        self._loaded = _loaded_at(self._command, queue.motions).to(env.device)
+        shape, device = (env.num_envs,), env.device
+        self.motion_ids = torch.full(shape, _NONE, dtype=torch.int32, device=device)
+        self.restart = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._rows = torch.zeros(shape, dtype=torch.long, device=device)
+        self._before = (self.motion_ids.clone(), self.restart.clone(), self.restart.clone())
+        setattr(env, TRACKER, self)
+
+    @property
+    def frames(self) -> torch.Tensor:
+        """Frame of its motion that each environment is at, ``(num_envs,)`` int32."""
+        frames: torch.Tensor = self._command.time_steps
+        return frames.to(torch.int32)
+
+    def active(self) -> torch.Tensor:
+        found: torch.Tensor = (self.motion_ids != _NONE) & ~self._command.motion_end_buf
+        return found
+
+    def describe(self) -> Mapping[str, torch.Tensor]:
+        """The extra fields, and at the same time who restarts with the step to come."""
+        command, active = self._command, self.active()
+        lengths = command.motion_lengths[command.env_motion_indices]
+        due = (command.time_steps >= lengths - 1) | command.motion_end_buf
+        if self._limit is not None:
+            due |= self._rows + 1 >= self._limit
+        # What idles stays as it is, but for a motion that is over before its first row.
+        self.restart[:] = due & (self.motion_ids != _NONE)
+        self._before = (self.motion_ids.clone(), self.restart.clone(), active)
+        return {"motion_id": self._before[0], "motion_frame": self.frames}
+
+    def settle(self, result: StepResult) -> Mapping[str, Any]:
+        motions, restart, active = self._before
+        self.restart[:] = False
+        self._rows += 1
+        self._rows[result.dones] = 0
+        ended = result.dones & (motions != _NONE) & active
+        return self.finish(motions, ended, result.time_outs & restart)
+
+    def assign(self, env_ids: Any) -> None:
+        """Give the next motions to environments that are being reset."""
+        rows = torch.arange(len(self.motion_ids), device=self.motion_ids.device)
+        rows = rows if env_ids is None else rows[env_ids]
+        drawn = torch.tensor([self._next() for _ in range(len(rows))], dtype=torch.int32)
+        self.motion_ids[rows] = drawn.to(self.motion_ids.device)
+        # Who gets none goes on with the motion it has; its rows do not count.
+        given = rows[self.motion_ids[rows] != _NONE]
+        self._command.env_motion_indices[given] = self._loaded[self.motion_ids[given].long()]
+        self._rows[rows] = 0
+
+    def _next(self) -> int:
+        if self._left == 0:
+            return _NONE
+        motion = self.queue.next()
+        if self._left is not None and motion != _NONE:
+            self._left -= 1
+        return motion
+
+
+def loaded_motions(env: Any) -> list[Motion]:
+    """The motions that the environment's command has loaded, by path; twins only once.
+
+    The command's own order is no identity: it depends on seed and cap.
+
+    Raises:
+        InputError: The command is of another kind.
+    """
+    return read_motions(_paths(env.command_manager.get_term("motion")))
+
+
+def _loaded_at(command: Any, motions: Sequence[Motion]) -> torch.Tensor:
+    """Where the command has each motion, int64; -1 for one that is gone since an earlier run."""
+    places = {path: index for index, path in reversed(list(enumerate(_paths(command))))}
+    return torch.tensor([places.get(m.path, _NONE) for m in motions], dtype=torch.long)
+
+
+def _paths(command: Any) -> list[str]:
+    loader = getattr(command, "motion_dir_loader", None)
+    if loader is None:
+        raise InputError(
+            f"command 'motion': expected MOSAIC's with motion_dir_loader, "
+            f"got {type(command).__name__}"
+        )
+    return [str(path) for path in loader.motion_paths]

@@ -1,0 +1,125 @@
+"""mjlab's motion command with a queue: each environment follows a motion of its own.
+
+All motions lie end to end in one array; an environment's ``time_steps`` points into it:
+
+    frame   0 ......... 125 126 ............ 300
+            └ motion 0 ───┘ └ motion 1 ───────┘      time_steps = start of its motion + frame
+
+A termination on a motion's last frame resets the environment, and the reset asks the queue for the
+next motion. So an environment never runs past its motion's end, where mjlab would teleport it
+without a word. Written against mjlab 1.6 (tasks/tracking/mdp/commands.py).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from mjlab.tasks.tracking.mdp import MotionCommandCfg
+from mjlab.tasks.tracking.mdp.commands import MotionCommand, MotionLoader
+
+from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.protocols import StepResult
+from mosaic_collect.collection.trackers import MotionTracker
+
+_ARRAYS = (
+    *("joint_pos", "joint_vel", "body_pos_w", "body_quat_w"),
+    *("body_lin_vel_w", "body_ang_vel_w"),
+)
+
+
+class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
+    """``MotionCommand`` over several motions, assigned by a queue at every reset.
+
+    Attributes:
+        queue: Asked at the next reset; may be replaced by one of the same motions.
+        motion_ids: The motion that each environment follows, ``(N,)`` int32.
+        idle: Who has none to follow, ``(N,)`` bool.
+    """
+
+    def __init__(self, cfg: Any, env: Any, queue: MotionQueue) -> None:
+        super().__init__(cfg, env)
+        self.queue = queue
+        loaded = [self._load(m) for m in queue.motions]
+        for name in _ARRAYS:
+            parts = [getattr(one, name) for one in loaded if one is not None]
+            setattr(self.motion, name, torch.cat(parts))
+        steps = [0 if one is None else one.time_step_total for one in loaded]
+        lengths = torch.tensor(steps, device=self.device)
+        self.motion.time_step_total = int(lengths.sum())
+        self.ends = torch.cumsum(lengths, 0)
+        self.starts = self.ends - lengths
+        self._any_motion = queue.motions.index(queue.present[0])
+        self.motion_ids = torch.zeros(self.num_envs, dtype=torch.int32, device=self.device)
+        self.idle = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+
+    def _load(self, motion: Motion) -> Any:
+        """A motion's arrays; None for one that an earlier run knew and that is gone."""
+        if not os.path.exists(motion.path):
+            return None
+        return MotionLoader(motion.path, self.body_indexes, self.device)
+
+    @property
+    def frames(self) -> torch.Tensor:
+        """Frame of its motion that each environment follows, ``(N,)`` int32."""
+        frames: torch.Tensor = self.time_steps - self.starts[self.motion_ids.long()]
+        return frames.to(torch.int32)
+
+    def at_end(self) -> torch.Tensor:
+        """Environments on their motion's last frame, ``(N,)`` bool."""
+        last: torch.Tensor = self.ends[self.motion_ids.long()] - 1
+        at_end: torch.Tensor = self.time_steps >= last
+        return at_end
+
+    def _uniform_sampling(self, env_ids: torch.Tensor) -> None:
+        """Where mjlab draws a start frame: instead, frame 0 of the queue's next motion."""
+        drawn = [self.queue.next() for _ in range(len(env_ids))]
+        motions = torch.tensor(drawn, dtype=torch.int32, device=self.device)
+        self.idle[env_ids] = motions < 0
+        # An idle environment goes on with some motion that is there; its rows do not count.
+        self.motion_ids[env_ids] = torch.where(motions < 0, self._any_motion, motions)
+        self.time_steps[env_ids] = self.starts[self.motion_ids[env_ids].long()]
+
+
+def queued_cfg(cfg: MotionCommandCfg, queue: MotionQueue) -> Any:
+    """The command's config, built as a ``QueuedMotionCommand`` that starts on the reference."""
+
+    class QueuedMotionCommandCfg(type(cfg)):  # type: ignore[misc]
+        def build(self, env: Any) -> QueuedMotionCommand:
+            return QueuedMotionCommand(self, env, queue)
+
+    fields = {name: getattr(cfg, name) for name in cfg.__dataclass_fields__}
+    fields.update(
+        motion_file=queue.present[0].path,
+        sampling_mode="uniform",  # the branch whose hook is overridden
+        joint_position_range=(0.0, 0.0),
+        pose_range={},
+        velocity_range={},
+        debug_vis=False,
+    )
+    return QueuedMotionCommandCfg(**fields)
+
+
+class QueuedMotionTracker(MotionTracker):
+    """The ``EpisodeTracker`` of a ``QueuedMotionCommand``."""
+
+    def __init__(self, command: QueuedMotionCommand) -> None:
+        super().__init__(command.queue)
+        self._command = command
+        self._before = self._state()
+
+    def active(self) -> torch.Tensor:
+        return ~self._command.idle
+
+    def describe(self) -> Mapping[str, torch.Tensor]:
+        self._before = self._state()
+        return {"motion_id": self._before[0], "motion_frame": self._command.frames}
+
+    def settle(self, result: StepResult) -> Mapping[str, Any]:
+        motions, idle = self._before
+        return self.finish(motions, result.dones & ~idle, result.time_outs)
+
+    def _state(self) -> tuple[torch.Tensor, torch.Tensor]:
+        return self._command.motion_ids.clone(), self._command.idle.clone()

@@ -1,0 +1,157 @@
+"""mjlab as a simulation: any of its tasks, with a student's observation group beside the policy's.
+
+Facts about mjlab 1.6: observations of a step are cached, those of done environments are the first
+after their reset; the wrapper resets once when it is made.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+
+import mjlab.tasks  # noqa: F401  registers the tasks
+import torch
+import warp
+from mjlab.envs import ManagerBasedRlEnv
+from mjlab.managers.termination_manager import TerminationTermCfg
+from mjlab.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
+from mjlab.tasks.registry import list_tasks, load_env_cfg, load_rl_cfg
+
+from mosaic_collect.adapters.mjlab.motion import (
+    QueuedMotionCommand,
+    QueuedMotionTracker,
+    queued_cfg,
+)
+from mosaic_collect.adapters.rsl_rl.actor import Actor
+from mosaic_collect.adapters.rsl_rl.load import load_policy
+from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
+from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
+from mosaic_collect.errors import InputError
+
+#: Terms that a robot cannot measure without an estimator, so a student does without them.
+UNMEASURED = ("motion_anchor_pos_b", "base_lin_vel")
+_MOTION = "motion"
+
+
+@dataclass(frozen=True, kw_only=True)
+class MjlabOptions:
+    """How an mjlab task is made.
+
+    Attributes:
+        task: Its registered name.
+        num_envs: Environments, N; None: 64.
+        device: Of simulation and policy; None: CUDA if there is one.
+        seed: Of noise and randomisation.
+        teacher_noise: Whether the policy sees noise, as in training.
+        student_history: Frames of the student's observation; 0: none is made.
+        student_noise: Whether the student's observation is noisy.
+    """
+
+    task: str
+    num_envs: int | None = None
+    device: str | None = None
+    seed: int = 0
+    teacher_noise: bool = True
+    student_history: int = 5
+    student_noise: bool = True
+
+
+class MjlabSimulation(ManagedSimulation):
+    """An mjlab task as ``mosaic_collect.collection.record.GroupedSimulation``.
+
+    Args:
+        options: How to make it.
+        queue: Motions for a tracking task; None for a task without a motion command.
+
+    Attributes:
+        runner_cfg: The task's own training config, for an rsl_rl runner.
+        command: The tracking task's motion command.
+
+    Raises:
+        InputError: No such task, or motions where they have no place, or none where they do, or the
+            task has a group of the student's name already.
+    """
+
+    def __init__(self, options: MjlabOptions, queue: MotionQueue | None) -> None:
+        self.runner_cfg = runner_cfg(options.task)
+        warp.config.quiet = True  # a line a compiled kernel would tear the progress bar apart
+        cfg = _env_cfg(options, queue)
+        device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+        with quiet():  # mjlab tells its managers' tables on stdout
+            super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=device)))
+        self.command: QueuedMotionCommand | None = None
+        if queue is not None:
+            self.command = self.env.unwrapped.command_manager.get_term(_MOTION)
+            self.command.queue = queue
+
+    def tracker(self) -> EpisodeTracker:
+        """Of its episodes, as its command assigns them."""
+        if self.command is None:
+            return EveryEpisode(self.num_envs, self.device)
+        return QueuedMotionTracker(self.command)
+
+    def policy(self, checkpoint: str) -> Actor:
+        """The checkpoint's actor, acting by its mean.
+
+        Raises:
+            InputError: The checkpoint is not of this task's policy.
+        """
+        return load_policy(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner)
+
+
+def runner_cfg(task: str) -> dict[str, Any]:
+    """A task's own training config, for an rsl_rl runner.
+
+    Raises:
+        InputError: No such task.
+    """
+    if task not in list_tasks():
+        raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {task!r}")
+    return dataclasses.asdict(load_rl_cfg(task))
+
+
+def _env_cfg(options: MjlabOptions, queue: MotionQueue | None) -> Any:
+    cfg = load_env_cfg(options.task, play=True)  # no pushes, starts on the reference
+    cfg.scene.num_envs = options.num_envs or 64
+    cfg.seed = options.seed
+    _set_motion(cfg, options.task, queue)
+    cfg.observations["actor"].enable_corruption = options.teacher_noise
+    if options.student_history:
+        if STUDENT in cfg.observations:
+            raise InputError(
+                f"student_history: {options.task} has a group {STUDENT!r} of its own; 0 records it"
+            )
+        cfg.observations[STUDENT] = _student_group(cfg.observations["actor"], options)
+    return cfg
+
+
+def _set_motion(cfg: Any, task: str, queue: MotionQueue | None) -> None:
+    tracks = _MOTION in cfg.commands
+    if tracks != (queue is not None):
+        raise InputError(f"motion: {task} {'needs motions' if tracks else 'takes no motion'}")
+    if queue is not None:
+        # A copy: the wrapper resets once when it is made, and what that draws is not recorded.
+        cfg.commands[_MOTION] = queued_cfg(cfg.commands[_MOTION], queue.copy())
+        # Computed before the command advances, so the environment is still on the last frame.
+        cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
+
+
+def _motion_end(env: Any) -> torch.Tensor:
+    command: QueuedMotionCommand = env.command_manager.get_term(_MOTION)
+    return command.at_end()
+
+
+def _student_group(actor: Any, options: MjlabOptions) -> Any:
+    """A copy: groups must not share terms, which the manager changes in place."""
+    student = copy.deepcopy(actor)
+    for name in UNMEASURED:
+        student.terms.pop(name, None)
+    student.history_length = options.student_history
+    student.flatten_history_dim = True
+    student.enable_corruption = options.student_noise
+    return student

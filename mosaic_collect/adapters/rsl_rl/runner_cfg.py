@@ -1,0 +1,109 @@
+"""A runner's training config as a store keeps it, and as files beside checkpoints have it."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from mosaic_collect.errors import InputError, MissingDependencyError
+
+_YAML = (".yaml", ".yml")
+_TUPLE = "tag:yaml.org,2002:python/tuple"  # as training scripts dump tuples
+
+
+def config_dict(runner_cfg: Any) -> dict[str, Any]:
+    """A deep copy as a dict: runners take keys out of what they are given.
+
+    Raises:
+        InputError: Neither a mapping nor a config object.
+    """
+    if isinstance(runner_cfg, Mapping):
+        return copy.deepcopy(dict(runner_cfg))
+    if callable(getattr(runner_cfg, "to_dict", None)):
+        return copy.deepcopy(dict(runner_cfg.to_dict()))
+    if dataclasses.is_dataclass(runner_cfg) and not isinstance(runner_cfg, type):
+        return dataclasses.asdict(runner_cfg)
+    raise InputError(
+        f"runner_cfg: expected a dict or a config object, got {type(runner_cfg).__name__}"
+    )
+
+
+def json_safe(value: Any) -> Any:
+    """A config as JSON values, such that a runner can be built of them again.
+
+    Numbers and arrays of NumPy and torch become plain ones, classes and functions the text
+    ``module:name`` that Isaac Lab and rsl_rl write for them. A field that was left MISSING becomes
+    ``{}``, as Isaac Lab's ``to_dict`` has it. What else JSON cannot hold is kept by its words.
+    """
+    if isinstance(value, Mapping):
+        return {str(k): json_safe(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [json_safe(v) for v in value]
+    if hasattr(value, "tolist") and not isinstance(value, type):
+        return json_safe(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    plain = value is None or isinstance(value, (bool, int, float, str))
+    return value if plain else _words(value)
+
+
+def _words(value: Any) -> Any:
+    if value is dataclasses.MISSING:
+        return {}
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{value.__module__}:{value.__qualname__}"
+    return str(value)
+
+
+def read_runner_cfg(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Read a training config, such as the ``params/agent.yaml`` beside Isaac Lab's checkpoints.
+
+    Args:
+        path: ``*.json``, or ``*.yaml`` or ``*.yml`` where PyYAML is installed. No tag of YAML is
+            followed but that of Python's tuples, so reading runs no code.
+
+    Raises:
+        InputError: No such file, or not one mapping.
+        MissingDependencyError: A YAML file, and no PyYAML.
+    """
+    path = os.fspath(path)
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"runner_cfg {path}: cannot be read: {error}") from error
+    config = _yaml(path, text) if path.lower().endswith(_YAML) else _json(path, text)
+    if not isinstance(config, dict):
+        raise InputError(f"runner_cfg {path}: expected a mapping, got {type(config).__name__}")
+    return config
+
+
+def _json(path: str, text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise InputError(f"runner_cfg {path}: expected JSON (or a *.yaml): {error}") from error
+
+
+def _yaml(path: str, text: str) -> Any:
+    try:
+        import yaml
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"runner_cfg {path}: reading YAML needs PyYAML: pip install pyyaml, or give it as JSON"
+        ) from error
+
+    class Loader(yaml.SafeLoader):  # type: ignore[misc]
+        """Safe, and knows tuples."""
+
+    Loader.add_constructor(_TUPLE, lambda loader, node: loader.construct_sequence(node, deep=True))
+    try:
+        return yaml.load(text, Loader)  # noqa: S506  a SafeLoader
+    except yaml.YAMLError as error:
+        words = " ".join(str(error).split())
+        raise InputError(f"runner_cfg {path}: cannot be read as YAML: {words}") from error

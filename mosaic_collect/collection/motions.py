@@ -1,0 +1,205 @@
+"""Which reference motions were recorded, and which come next.
+
+A motion is known by its file's content, so a list that was shuffled, extended or moved still
+means the same. The ledger, a plain dict, is committed with the steps: what it calls done is in
+the store, and what was running when a run ended is run again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import numpy as np
+
+from mosaic_collect.errors import InputError
+
+
+@dataclass(frozen=True)
+class Motion:
+    """A reference motion.
+
+    Attributes:
+        path: Its ``.npz`` file, with ``joint_pos`` of shape ``(frames, joints)``.
+        sha256: Of the file's bytes.
+        frames: Its length.
+    """
+
+    path: str
+    sha256: str
+    frames: int
+
+    @classmethod
+    def read(cls, path: str) -> Motion:
+        """Take a file's identity.
+
+        Raises:
+            InputError: The file is missing or holds no motion.
+        """
+        try:
+            # Opened here: np.load leaves a torn file open.
+            with open(path, "rb") as file:
+                arrays = np.load(file, allow_pickle=False)
+                if isinstance(arrays, np.ndarray):
+                    raise ValueError("it holds a single array")
+                frames = int(arrays["joint_pos"].shape[0])
+        except (OSError, EOFError, LookupError, ValueError, BadZipFile) as error:
+            raise InputError(f"{path}: expected a motion .npz with joint_pos: {error}") from error
+        return cls(path, file_sha256(path), frames)
+
+
+def find_motions(path: str) -> list[Motion]:
+    """``read_motions`` of ``motion_files``."""
+    return read_motions(motion_files(path))
+
+
+def motion_files(path: str) -> list[str]:
+    """A motion file, or all ``.npz`` files of a folder and the folders in it, sorted by path.
+
+    Raises:
+        InputError: There is none.
+    """
+    folder = Path(path)
+    found = sorted(str(p) for p in folder.rglob("*.npz")) if folder.is_dir() else [path]
+    if not found or not os.path.exists(found[0]):
+        raise InputError(f"motion: expected .npz files at {path}, found none")
+    return found
+
+
+def read_motions(paths: Iterable[str]) -> list[Motion]:
+    """The motions of files, sorted by path; of twins the first.
+
+    Raises:
+        InputError: A file holds no motion.
+    """
+    motions: dict[str, Motion] = {}
+    for path in sorted(set(paths)):
+        motion = Motion.read(path)
+        motions.setdefault(motion.sha256, motion)
+    return list(motions.values())
+
+
+def file_sha256(path: str) -> str:
+    """Hex digest of a file's content.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while data := file.read(1 << 20):
+                digest.update(data)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+    return digest.hexdigest()
+
+
+class MotionQueue:
+    """Hands out motions, least recorded first, and keeps the ledger.
+
+    Args:
+        motions: To record; index ``i`` is motion ``i`` in the store's ``motion_id``.
+        passes: Trajectories to record of each; None: no end.
+        ledger: What ``ledger`` gave in an earlier run; motions that it does not know are new,
+            those of it that are not given are left out.
+    """
+
+    def __init__(
+        self,
+        motions: Sequence[Motion],
+        passes: int | None = None,
+        ledger: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._motions = _in_ledger_order(motions, ledger or {})
+        self._passes = passes
+        self._completed = _told(ledger or {}, "completed", len(self._motions))
+        self._fell = _told(ledger or {}, "fell", len(self._motions))
+        present = {m.sha256 for m in motions}
+        started = [c + f for c, f in zip(self._completed, self._fell, strict=True)]
+        # Motions of the ledger whose files are gone keep their ids, but are not run.
+        self._heap = [
+            (count, index)
+            for index, count in enumerate(started)
+            if self._motions[index].sha256 in present
+        ]
+        heapq.heapify(self._heap)
+
+    @property
+    def motions(self) -> list[Motion]:
+        """All motions; a motion's place is its id."""
+        return self._motions
+
+    @property
+    def present(self) -> list[Motion]:
+        """Those of them whose files were given."""
+        return [self._motions[index] for index in sorted(i for _count, i in self._heap)]
+
+    def copy(self) -> MotionQueue:
+        """Another queue of the same motions and counts, in which none is running."""
+        return MotionQueue(self.present, self._passes, self.ledger())
+
+    def next(self) -> int:
+        """The id of the motion to run next; -1 if none is left."""
+        if not self._heap or (self._passes is not None and self._heap[0][0] >= self._passes):
+            return -1
+        count, index = self._heap[0]
+        heapq.heapreplace(self._heap, (count + 1, index))
+        return index
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every motion has all its trajectories."""
+        ended = [c + f for c, f in zip(self._completed, self._fell, strict=True)]
+        return self._passes is not None and all(
+            ended[index] >= self._passes for _count, index in self._heap
+        )
+
+    def finish(self, motion: int, completed: bool) -> None:
+        """A trajectory of the motion ended, at its last frame or by a fall."""
+        (self._completed if completed else self._fell)[motion] += 1
+
+    @property
+    def completed(self) -> int:
+        """Trajectories that reached their motion's end."""
+        return sum(self._completed)
+
+    @property
+    def fell(self) -> int:
+        """Trajectories that ended before."""
+        return sum(self._fell)
+
+    def ledger(self) -> dict[str, Any]:
+        """The motions, which never change, and per motion how many trajectories ended how."""
+        return {"motions": [vars(m) for m in self._motions], "motion_counts": self.counts()}
+
+    def counts(self) -> dict[str, list[int]]:
+        """The changing part of the ledger: trajectories that reached the end, or fell, by id."""
+        return {"completed": list(self._completed), "fell": list(self._fell)}
+
+
+def missing_motions(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[str]:
+    """Paths that a ledger tells of and that are not among the motions, by content."""
+    have = {m.sha256 for m in motions}
+    return [str(m["path"]) for m in ledger.get("motions", []) if m["sha256"] not in have]
+
+
+def _in_ledger_order(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[Motion]:
+    """Ids must stay what they were: first the ledger's motions in its order, then new ones."""
+    by_content = {m.sha256: m for m in motions}
+    told = [Motion(**entry) for entry in ledger.get("motions", [])]
+    known = {m.sha256 for m in told}
+    old = [by_content.get(m.sha256, m) for m in told]
+    return old + [m for m in motions if m.sha256 not in known]
+
+
+def _told(ledger: Mapping[str, Any], key: str, motions: int) -> list[int]:
+    """A ledger's counts, with zeros for the motions that are new."""
+    counts = [int(n) for n in ledger.get("motion_counts", {}).get(key, [])]
+    return counts + [0] * (motions - len(counts))

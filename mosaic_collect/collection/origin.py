@@ -1,0 +1,124 @@
+"""Where a collection's data come from, as its store tells it and a resume must find it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mosaic_collect.collection.motions import file_sha256
+from mosaic_collect.errors import StoreMismatchError
+from mosaic_collect.reading.dataset import TrajectoryDataset
+
+_STUDENT = ("student_task", "student_history", "student_noise")
+
+
+def file_identity(path: str) -> dict[str, str]:
+    """A file's path, and the hash by which it is known.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    return {"path": os.path.abspath(path), "sha256": file_sha256(path)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What is known of a collection before its simulation is made; all of it JSON.
+
+    Attributes:
+        simulator: Its name.
+        task: As it is registered there.
+        checkpoint: ``file_identity`` of the policy's; its path may differ on resume.
+        runner_cfg: The training config, of which the replay check builds the policy again.
+        observations: How teacher and student see: noise, history, the student's task.
+        limits: How much is recorded of each motion, by further names.
+        ranks: This process's number, and how many share the motions.
+        notes: Whatever else is to be told, by further names; may differ on resume.
+    """
+
+    simulator: str
+    task: str
+    checkpoint: Mapping[str, str]
+    runner_cfg: Mapping[str, Any]
+    observations: Mapping[str, Any]
+    limits: Mapping[str, Any] = field(default_factory=dict)
+    ranks: tuple[int, int] = (0, 1)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_metadata(self) -> dict[str, Any]:
+        """As a store keeps it."""
+        return {
+            **self.notes,
+            **self._kept(),
+            "checkpoint": dict(self.checkpoint),
+            "runner_cfg": dict(self.runner_cfg),
+        }
+
+    def differences(self, told: Mapping[str, Any], allowed: Collection[str] = ()) -> list[str]:
+        """What a store that is to be gone on with tells otherwise, in words.
+
+        Args:
+            told: The store's metadata, of today's form or an older one.
+            allowed: Names that may differ.
+        """
+        before, now = todays_form(told), {**self._kept(), "checkpoint": self.checkpoint["sha256"]}
+        file = before.get("checkpoint")
+        before["checkpoint"] = file.get("sha256") if isinstance(file, Mapping) else file
+        before.setdefault("ranks", now["ranks"])  # older stores do not tell
+        return [
+            f"{name}: expected {before.get(name)!r}, got {value!r}"
+            for name, value in now.items()
+            if before.get(name) != value and name not in allowed
+        ]
+
+    def _kept(self) -> dict[str, Any]:
+        """What a store tells and a resume must find the same, but for the checkpoint."""
+        return {
+            "simulator": self.simulator,
+            "task": self.task,
+            "observations": dict(self.observations),
+            "ranks": list(self.ranks),
+            **self.limits,
+        }
+
+
+def todays_form(told: Mapping[str, Any]) -> dict[str, Any]:
+    """A store's metadata by the names that ``Origin.to_metadata`` gives them.
+
+    Collections in Isaac Lab used to tell of ``checkpoint_path`` and ``checkpoint_sha256``, and of
+    the observations by ``student``: its task, history and noise.
+    """
+    now = dict(told)
+    if "checkpoint" not in now and "checkpoint_sha256" in now:
+        path, sha256 = now.pop("checkpoint_path", None), now.pop("checkpoint_sha256")
+        now["checkpoint"] = {"path": path, "sha256": sha256}
+        student = now.pop("student", None) or ()
+        now["observations"] = dict(zip(_STUDENT, student, strict=False))
+    return now
+
+
+def refuse_changes(
+    known: TrajectoryDataset | None,
+    origin: Origin,
+    allowed: Collection[str] | None = None,
+) -> None:
+    """Check that a store may be gone on with.
+
+    Args:
+        known: The store; None, or one without a step: there is nothing to compare with.
+        origin: Of the collection to come.
+        allowed: Names that may differ; None: nobody can allow any.
+
+    Raises:
+        StoreMismatchError: It was collected otherwise.
+    """
+    if known is None or not known.num_envs:
+        return
+    changed = origin.differences(known.metadata, allowed or ())
+    if changed:
+        hint = "" if allowed is None else "; --allow-changed NAME goes on all the same"
+        raise StoreMismatchError(
+            f"{known.path} was collected otherwise: {'; '.join(changed)}{hint}"
+        )

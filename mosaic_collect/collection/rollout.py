@@ -1,0 +1,108 @@
+"""The collection loop: one observation object a step feeds the policy and the record.
+
+    observations ──▶ policy.act ──▶ actions ──▶ simulation.step ──▶ next observations
+          │                │                          │
+          └──── add_step ──┘                     dones ──▶ end_trajectories
+                                                          failed: not by time
+
+The row is recorded before the step, so nothing that the simulator overwrites can reach it, and
+rows pair what was seen with what was done about it. Observations are never computed again: noise
+would be drawn anew and histories would advance twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from mosaic_collect.collection.protocols import Observations, Policy, PolicyOutput, Simulation
+from mosaic_collect.collection.trackers import EpisodeTracker
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.writer import TrajectoryWriter
+from mosaic_collect.store.schema import TRAJECTORY_END, Schema
+
+#: The observation group that a student sees, in every simulator.
+STUDENT = "student"
+
+
+def collected_schema(schema: Schema, resumed: TrajectoryDataset | None) -> Schema:
+    """A collection's fields: with ``trajectory_end``, but for a store that was made without it.
+
+    Args:
+        schema: The fields that are given at each step.
+        resumed: The store to be gone on with; None: a new one is made.
+    """
+    made_without = resumed is not None and resumed.fields and TRAJECTORY_END not in resumed.fields
+    return schema if made_without else schema.with_ends()
+
+
+Rows = Callable[[Observations, PolicyOutput], Mapping[str, torch.Tensor]]
+
+
+def collect(
+    simulation: Simulation,
+    policy: Policy,
+    writer: TrajectoryWriter,
+    rows: Rows,
+    tracker: EpisodeTracker,
+    max_steps: int,
+    on_step: Callable[[], object] | None = None,
+) -> None:
+    """Record until the store has ``max_steps`` steps or every environment idles.
+
+    Args:
+        simulation: Vectorised environments.
+        policy: Acts in them.
+        writer: Records, also which ends were failures if its schema has a place for that; stays
+            open.
+        rows: The fields of a step, out of what was seen and what was done.
+        tracker: Of the environments' motions.
+        max_steps: Of the store in all, those of earlier runs included.
+        on_step: Called after each step.
+    """
+    observations = simulation.reset()
+    while writer.num_steps < max_steps:
+        active = tracker.active()
+        if not bool(active.any()):
+            break
+        output = policy.act(observations)
+        fields = {**rows(observations, output), **tracker.describe()}
+        writer.add_step(**fields, valid_mask=active)
+        # Kept apart from what the step changes in place.
+        before = active.clone()
+        result = simulation.step(output.actions)
+        policy.reset(result.dones)
+        ended = result.dones & before
+        failed = ended & ~result.time_outs if writer.schema.has_ends else None
+        writer.end_trajectories(ended, failed)
+        writer.update_metadata(**tracker.settle(result))
+        observations = result.observations
+        if on_step is not None:
+            on_step()
+
+
+def teacher_rows(teacher: tuple[str, ...], student: str | None) -> Rows:
+    """MOSAIC's fields: the policy's groups side by side, and the student's group.
+
+    They are what the policy saw and said. What an environment does to actions behind that, such as
+    the clipping of Isaac Lab's wrapper, is not in them.
+
+    Args:
+        teacher: Groups that the policy acts on, in its order.
+        student: Group of the student; None: it is not recorded.
+    """
+
+    def rows(observations: Observations, output: PolicyOutput) -> Mapping[str, torch.Tensor]:
+        seen = [observations[group] for group in teacher]
+        fields = {
+            "observations": seen[0] if len(seen) == 1 else torch.cat(seen, dim=-1),
+            "actions": output.actions,
+            "action_mean": output.mean,
+            "action_sigma": output.sigma,
+        }
+        if student is not None:
+            fields["student_observations"] = observations[student]
+        return fields
+
+    return rows

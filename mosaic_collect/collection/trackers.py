@@ -1,0 +1,88 @@
+"""What each environment is at while a rollout goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import torch
+
+from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.protocols import StepResult
+from mosaic_collect.store.schema import Field
+
+
+class EpisodeTracker(Protocol):
+    """Knows what each environment is at: which motion, which frame, or nothing."""
+
+    @property
+    def fields(self) -> tuple[Field, ...]:
+        """The extra fields that ``describe`` gives."""
+
+    def ledger(self) -> Mapping[str, Any]:
+        """Metadata to begin with; ``settle`` gives what changes of it."""
+
+    def active(self) -> torch.Tensor:
+        """Environments whose next row counts, ``(N,)`` bool; the others idle."""
+
+    def describe(self) -> Mapping[str, torch.Tensor]:
+        """Extra fields of the next row, ``(N,)`` each."""
+
+    def settle(self, result: StepResult) -> Mapping[str, Any]:
+        """Take note of what ended; gives metadata to be committed with the steps so far."""
+
+
+class EveryEpisode:
+    """For tasks without motions: every environment is always at work."""
+
+    fields: tuple[Field, ...] = ()
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self._all = torch.ones(num_envs, dtype=torch.bool, device=device)
+
+    def ledger(self) -> Mapping[str, Any]:
+        return {}
+
+    def active(self) -> torch.Tensor:
+        return self._all
+
+    def describe(self) -> Mapping[str, torch.Tensor]:
+        return {}
+
+    def settle(self, result: StepResult) -> Mapping[str, Any]:
+        return {}
+
+
+class MotionTracker:
+    """What trackers of motions share; who follows which, each simulator's own knows.
+
+    Args:
+        queue: The motions, and what became of them.
+    """
+
+    fields: tuple[Field, ...] = (
+        Field(name="motion_id", dtype="int32"),
+        Field(name="motion_frame", dtype="int32"),
+    )
+
+    def __init__(self, queue: MotionQueue) -> None:
+        self.queue = queue
+
+    def ledger(self) -> Mapping[str, Any]:
+        return self.queue.ledger()
+
+    def finish(
+        self, motions: torch.Tensor, ended: torch.Tensor, completed: torch.Tensor
+    ) -> Mapping[str, Any]:
+        """Tell the queue how trajectories ended; gives what changed of the ledger.
+
+        Args:
+            motions: Each environment's motion by its id, ``(N,)``.
+            ended: Whose trajectory ended, ``(N,)`` bool.
+            completed: Who of those reached the motion's end, ``(N,)`` bool.
+        """
+        if not bool(ended.any()):
+            return {}
+        for motion, done in zip(motions[ended].tolist(), completed[ended].tolist(), strict=True):
+            self.queue.finish(motion, done)
+        return {"motion_counts": self.queue.counts()}

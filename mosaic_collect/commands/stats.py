@@ -1,0 +1,46 @@
+"""``mosaic-collect stats``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+
+from mosaic_collect.commands.shared import measure, store_stem
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.stats.files import write_statistics
+from mosaic_collect.stats.text import statistics_text
+
+NAME = "stats"
+HELP = (
+    "Measure every feature over the valid pairs: mean, std, least, greatest, quantiles, shares of "
+    "NaN and infinity, constant and dead features; also as rsl_rl's normaliser takes it. One pass, "
+    "bounded memory."
+)
+EXAMPLE = "mosaic-collect stats expert.zarr"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("store", help="the store; it may still be written to")
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", help="JSON of all figures (default: STORE.stats.json)"
+    )
+    parser.add_argument("--fields", nargs="+", metavar="FIELD", help="only these")
+    parser.add_argument(
+        "--pairs", type=int, metavar="N", help="read an even part of about N pairs, not all"
+    )
+    parser.add_argument("--json", action="store_true", help="print that JSON, and write no file")
+
+
+def run(arguments: argparse.Namespace) -> bool:
+    """Measure, print and write."""
+    dataset = TrajectoryDataset(arguments.store)
+    found = measure(dataset, arguments.pairs, arguments.fields)
+    if arguments.json:
+        print(json.dumps(found.to_json(), allow_nan=False))
+        return True
+    output = arguments.output or f"{store_stem(arguments.store)}.stats.json"
+    write_statistics(found, output)
+    print(statistics_text(found))
+    print(f"{output}: written")
+    return True

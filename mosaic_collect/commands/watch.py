@@ -1,0 +1,57 @@
+"""``mosaic-collect watch``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from mosaic_collect.look.watch_text import look_line, look_lines
+from mosaic_collect.look.watching import Look, Watcher
+from mosaic_collect.reading.dataset import TrajectoryDataset
+
+NAME = "watch"
+HELP = (
+    "Look at a store while it is written, from another terminal: steps, rate, time left, disk, "
+    "stalls, trajectories. Ends when the store is complete, or by Ctrl-C."
+)
+EXAMPLE = "mosaic-collect watch expert.zarr"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Its arguments."""
+    parser.add_argument("store", help="the store")
+    parser.add_argument(
+        "--every", type=float, default=5.0, metavar="SECONDS", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="steps it is to have (default: what it tells)"
+    )
+    parser.add_argument("--once", action="store_true", help="look once")
+
+
+def run(arguments: argparse.Namespace) -> bool:
+    """Look until the store is complete."""
+    watcher = Watcher(TrajectoryDataset(arguments.store), arguments.steps)
+    lines = 0
+    try:
+        while True:
+            look = watcher.look()
+            lines = _show(arguments.store, look, lines)
+            if look.is_complete or arguments.once:
+                return True
+            time.sleep(max(arguments.every, 0.1))
+    except KeyboardInterrupt:  # the way out, and no failure
+        return True
+
+
+def _show(store: str, look: Look, before: int) -> int:
+    """Print a look over the last one where that can be; gives the lines that it takes."""
+    if not sys.stdout.isatty():
+        print(f"{store}: {look_line(look)}", flush=True)
+        return 0
+    lines = [f"{store}: {look.status}", *look_lines(look)]
+    up = f"\x1b[{before}F" if before else ""
+    # Each line is cleared to its end, so nothing of a longer one before stays.
+    print(up + "\n".join(f"{line}\x1b[K" for line in lines), flush=True)
+    return len(lines)

@@ -1,0 +1,192 @@
+"""Which pairs and fields an export will hold, and in which layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+
+import numpy as np
+
+from mosaic_collect.errors import (
+    ExportError,
+    IncompleteStoreError,
+    InputError,
+    NonFiniteError,
+)
+from mosaic_collect.export.about import about
+from mosaic_collect.export.options import AUTO, Options
+from mosaic_collect.export.plan import ExportPlan
+from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.merging import check_distinct, check_grid, check_mergeable
+from mosaic_collect.reading.selection import Left, Rules, every_pair, select
+from mosaic_collect.reading.union import SLAB_NBYTES, Source, exported
+from mosaic_collect.store.counts import nonfinite_pairs
+from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.schema import MOSAIC_FIELDS, VALID_MASK, Field, Schema
+
+#: The path of a store, or those of several.
+Stores = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+
+def plan_export(stores: Stores, options: Options) -> ExportPlan:
+    """Decide an export: it says what the file will be, and writes it when asked to.
+
+    Args:
+        stores: As of ``export_npy``, whose errors these are, too, but for those of the file.
+        options: Which pairs and fields, and how they shall lie.
+    """
+    return decide([TrajectoryDataset(path) for path in store_paths(stores)], options)
+
+
+def store_paths(stores: Stores) -> list[str]:
+    """The paths of one store or several.
+
+    Raises:
+        InputError: None, or one of them twice.
+    """
+    several = [stores] if isinstance(stores, (str, os.PathLike)) else stores
+    paths = [os.fspath(path) for path in several]
+    check_distinct(paths)
+    return paths
+
+
+def decide(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPlan:
+    """``plan_export`` of snapshots that are there already."""
+    for dataset in datasets:
+        _check_store(dataset, options)
+    check_mergeable(datasets, _compared(datasets, options))
+    if options.layout == GRID:
+        check_grid(datasets)
+    # Damage is gone around chunk by chunk.
+    source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
+    fields = _chosen_fields(source.schema, options)
+    # Around damage every field is looked into anyway, and cannot be counted before.
+    nonfinite = {} if options.skip_damaged else _nonfinite(source, fields)
+    layout = _layout(source, nonfinite, options)
+    if layout == GRID:
+        selection, left = every_pair(source), Left()
+    else:
+        selection, left = select(source, _rules(source, fields, nonfinite, options))
+    if not selection.num_pairs:
+        raise ExportError(f"{source.path}: no pair is left to export: {_reasons(left)}")
+    arrays = _arrays(source, layout, fields, selection.num_pairs)
+    metadata = about(source, layout, arrays, selection.num_pairs, left, options)
+    file = plan_file(arrays, {"metadata": metadata})
+    finite = not (layout == GRID and options.allow_nonfinite)
+    return ExportPlan(source, layout, selection, left, arrays, metadata, file, finite)
+
+
+def _check_store(dataset: TrajectoryDataset, options: Options) -> None:
+    if dataset.status != COMPLETE and not options.allow_incomplete:
+        raise IncompleteStoreError(
+            f"{dataset.path} is still collecting ({dataset.num_steps} steps committed): finish "
+            "it, or export what is there with allow_incomplete=True"
+        )
+    if not dataset.num_steps:
+        raise ExportError(f"{dataset.path}: no committed step, nothing to export")
+
+
+def _compared(datasets: Sequence[TrajectoryDataset], options: Options) -> Sequence[str]:
+    """Names of the fields that any store would export: in them all must be alike."""
+    if options.fields is not None:
+        return options.fields
+    return [f.name for d in datasets for f in _chosen_fields(d.schema, options)]
+
+
+def _chosen_fields(schema: Schema, options: Options) -> list[Field]:
+    """By name and in the store's order; by default MOSAIC's, or all if the store has none."""
+    names = options.fields
+    if names is None:
+        ours = [f for f in schema.fields if f.name in MOSAIC_FIELDS]
+        return ours or [schema[name] for name in schema.names]
+    for name in names:
+        schema[name]
+    if not set(names) - {VALID_MASK}:
+        raise InputError("fields: expected at least one, got none")
+    return [f for f in schema.stored if f.name in names]
+
+
+def _nonfinite(source: Source, fields: list[Field]) -> dict[str, int]:
+    """Per field of the export that holds any: pairs with NaN or infinity, as the file has them."""
+    counts = {f.name: source.nonfinite(f.name) for f in fields}
+    # float64 turns infinite beyond float32's range, which the store's own counts do not tell.
+    counts.update({f.name: _count_nonfinite(source, f) for f in fields if f.dtype == "float64"})
+    return {name: count for name, count in counts.items() if count}
+
+
+def _count_nonfinite(source: Source, field: Field) -> int:
+    count = 0
+    for block in range(source.num_blocks):
+        for envs in source.slabs(field.name, block):
+            values = exported(source.read(field.name, block, envs), np.float32)
+            count += nonfinite_pairs(values)
+    return count
+
+
+def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
+    if options.layout == GRID:
+        if nonfinite and not options.allow_nonfinite:
+            raise NonFiniteError(
+                f"a grid would hold NaN or infinity ({_pairs(nonfinite)}), and MOSAIC's update "
+                "crashes on it: use layout='compact', or allow_nonfinite=True"
+            )
+        return GRID
+    all_valid = source.num_valid == source.num_pairs
+    excluding = options.exclude_truncated or options.exclude_failed or options.skip_damaged
+    plain = options.max_pairs is None and not excluding
+    one = len(source.parts) == 1  # the columns of a merged grid are no environment's own time
+    if options.layout == AUTO and one and all_valid and plain and not nonfinite:
+        return GRID
+    if options.fields is not None and VALID_MASK in options.fields:
+        raise InputError("fields: a compact export holds no valid_mask, all its pairs are valid")
+    return COMPACT
+
+
+def _rules(
+    source: Source,
+    fields: list[Field],
+    nonfinite: dict[str, int],
+    options: Options,
+) -> Rules:
+    names = [f.name for f in fields]
+    floats = [f.name for f in fields if f.is_float]
+    return Rules(
+        fields=names,
+        finite_fields=floats if options.skip_damaged else list(nonfinite),
+        skip_damaged=options.skip_damaged,
+        truncated_ids=source.truncated_ids() if options.exclude_truncated else None,
+        failed_ids=source.failed_ids() if options.exclude_failed else None,
+        max_pairs=options.max_pairs,
+        seed=options.seed,
+    )
+
+
+def _arrays(
+    source: Source, layout: str, fields: list[Field], num_pairs: int
+) -> dict[str, ArraySpec]:
+    num_envs = source.parts[0].state.num_envs
+    leading = (num_pairs // num_envs, num_envs) if layout == GRID else (num_pairs, 1)
+    arrays = {
+        f.name: ArraySpec((*leading, *f.row_shape), export_dtype(f))
+        for f in fields
+        if f.name != VALID_MASK
+    }
+    if layout == GRID and source.has_mask:
+        arrays[VALID_MASK] = ArraySpec(leading, "bool")
+    return arrays
+
+
+def export_dtype(field: Field) -> str:
+    """float32 for floats, which is all that MOSAIC's networks take; others as stored."""
+    return "float32" if field.is_float else field.dtype
+
+
+def _pairs(counts: dict[str, int]) -> str:
+    return ", ".join(f"{name}: {count} pairs" for name, count in counts.items())
+
+
+def _reasons(left: Left) -> str:
+    found = [f"{count} {name}" for name, count in asdict(left).items() if count]
+    return ", ".join(found) or "there is none"

@@ -1,0 +1,1 @@
+"""Pictures of stores, a page of them, and a look at one that is being written."""

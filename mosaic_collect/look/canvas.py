@@ -1,0 +1,145 @@
+"""Figures of matplotlib, made and saved without its global state."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.look.palette import LIGHT, Palette
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+_MOST_POINTS = 2000
+
+
+def new_figure(width: float, height: float, palette: Palette) -> Figure:
+    """An empty figure; inches.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+        from matplotlib.layout_engine import ConstrainedLayoutEngine
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a plot needs matplotlib: pip install 'mosaic-collect[plot]'"
+        ) from error
+    # Some room at the sides, for browsers set text in fonts of their own.
+    layout = ConstrainedLayoutEngine(w_pad=0.1)
+    return Figure(figsize=(width, height), layout=layout, facecolor=palette.paper)
+
+
+def dress(axes: Axes, palette: Palette, title: str = "") -> None:
+    """Give axes the palette's ink, a faint grid."""
+    axes.set_facecolor("none")
+    axes.spines[["top", "right"]].set_visible(False)
+    for spine in axes.spines.values():
+        spine.set_color(palette.ink)
+    axes.tick_params(colors=palette.ink, labelsize=8)
+    axes.xaxis.label.set_color(palette.ink)
+    axes.yaxis.label.set_color(palette.ink)
+    axes.grid(axis="y", color=palette.faint, linewidth=0.6)
+    axes.set_axisbelow(True)
+    if title:
+        # A dollar in a name begins no formula.
+        axes.set_title(title, fontsize=9, loc="left", color=palette.ink, parse_math=False)
+
+
+def whole_numbers(axis: Axis) -> None:
+    """Ticks of an axis at whole numbers, with thousands apart."""
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.set_major_formatter("{x:,.0f}")
+
+
+def legend(figure: Figure, palette: Palette, **options: Any) -> None:
+    """A legend in the palette's ink, if anything has a label."""
+    if not any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
+        return
+    found = figure.legend(frameon=False, fontsize=8, **options)
+    for text in found.get_texts():
+        text.set_color(palette.ink)
+
+
+def check_picture(path: str | os.PathLike[str]) -> None:
+    """Find out before the work whether the picture could be saved.
+
+    Raises:
+        InputError: No picture format has that ending, or there is no such folder.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    path = os.fspath(path)
+    kinds = new_figure(1, 1, LIGHT).canvas.get_supported_filetypes()
+    if os.path.splitext(path)[1].lower().lstrip(".") not in kinds:
+        raise InputError(f"plot {path}: expected an ending of {', '.join(sorted(kinds))}")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise InputError(f"plot {path}: expected a folder at {folder}, found none")
+
+
+def save(figure: Figure, path: str | os.PathLike[str]) -> None:
+    """Save a picture; its ending says the format.
+
+    Raises:
+        InputError: As ``check_picture``'s.
+    """
+    check_picture(path)
+    figure.savefig(os.fspath(path), dpi=150, facecolor=figure.get_facecolor())
+
+
+def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:
+    """A figure as an ``<svg>`` for a page, in the page's variables for colours.
+
+    Args:
+        figure: Drawn in the palette.
+        palette: What is drawn in.
+        title: Said by screen readers.
+        name: Of the figure in its page; part of all ids.
+    """
+    from matplotlib import rc_context
+
+    text = io.StringIO()
+    # Text stays text: it can be searched, copied and read aloud.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": name}):
+        figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
+    svg = text.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
+    # A hundredth of a point is seen by nobody, and half of the page.
+    svg = re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", svg)
+    head = f'<svg role="img" aria-label="{_escaped(title)}" '
+    return palette.to_css(head + svg.removeprefix("<svg "))
+
+
+def thinned(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
+    """Places and values of a curve of at most some 2,000 points that keeps every peak.
+
+    Args:
+        values: Shape ``(n,)``.
+    """
+    count = len(values)
+    if count <= _MOST_POINTS:
+        return np.arange(count), values
+    width = -(-count // (_MOST_POINTS // 2))
+    starts = np.arange(0, count, width)
+    padded = np.append(values, np.full(len(starts) * width - count, values[-1]))
+    rows = padded.reshape(len(starts), width)
+    places = np.sort(np.stack([rows.argmin(axis=1), rows.argmax(axis=1)]), axis=0) + starts
+    places = np.minimum(places.T.reshape(-1), count - 1)
+    return places, values[places]
+
+
+def _escaped(text: str) -> str:
+    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")

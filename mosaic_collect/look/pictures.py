@@ -1,0 +1,118 @@
+"""All pictures of a store by their names, drawn when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import TYPE_CHECKING
+
+from mosaic_collect.errors import InputError
+from mosaic_collect.look.draw_actions import ACTIONS, actions_figure
+from mosaic_collect.look.draw_bands import bands_figure
+from mosaic_collect.look.draw_curves import curves_figure
+from mosaic_collect.look.draw_lengths import lengths_figure
+from mosaic_collect.look.draw_pace import pace_figure
+from mosaic_collect.look.draw_timeline import timeline_figure
+from mosaic_collect.look.pace import told_pace
+from mosaic_collect.look.palette import LIGHT, Palette
+from mosaic_collect.look.timeline import Timeline
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.terms import usable_terms
+from mosaic_collect.reading.trajectory import Trajectory
+from mosaic_collect.stats import StoreStatistics, store_statistics
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_MOST_PAIRS = 1_000_000
+_MOST_STEPS = 20_000  # of a trajectory that is chosen for its curves
+
+
+class Pictures:
+    """Draws a store.
+
+    Args:
+        dataset: The store.
+        statistics: Measures its fields, when they are first needed; None: over an even part of
+            about a million pairs.
+        trajectory: Whose curves are drawn, by its id; None: a long one that ended.
+        palette: To draw in.
+
+    Raises:
+        InputError: No such trajectory.
+    """
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        statistics: Callable[[], StoreStatistics] | None = None,
+        trajectory: int | None = None,
+        palette: Palette = LIGHT,
+    ) -> None:
+        self._dataset, self._palette = dataset, palette
+        self._measure = statistics or partial(store_statistics, dataset, max_pairs=_MOST_PAIRS)
+        self._chosen = None if trajectory is None else dataset.trajectory(trajectory)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """The pictures that there are of this store, and in words what each shows."""
+        told = {
+            "timeline": "Which environment was at what, step by step",
+            "lengths": "How long trajectories are, by how they ended",
+        }
+        for name in self._dataset.schema.names:
+            if name.endswith("observations"):
+                told[f"bands-{name}"] = f"What values the features of {name} take"
+        if any(name in self._dataset for name in ACTIONS):
+            told["actions"] = "Actions, their means and their sigmas"
+        if self._trajectory is not None:
+            told["trajectory"] = f"Trajectory {self._trajectory.id}, step by step"
+        if told_pace(self._dataset.metadata) is not None:
+            told["pace"] = "How fast it was recorded, and how much of the time it stalled"
+        return told
+
+    def draw(self, name: str) -> Figure:
+        """One picture.
+
+        Raises:
+            InputError: This store has no such picture.
+            MissingDependencyError: matplotlib is not installed.
+            CorruptStoreError: A damaged chunk.
+        """
+        if name not in self.names:
+            have = ", ".join(self.names)
+            raise InputError(f"picture {name!r}: this store has {have}")
+        if name.startswith("bands-"):
+            return bands_figure(self._statistics.fields[name.removeprefix("bands-")], self._palette)
+        kinds: dict[str, Callable[[], Figure]] = {
+            "timeline": lambda: timeline_figure(Timeline.of(self._dataset), self._palette),
+            "lengths": lambda: lengths_figure(self._dataset.trajectories, self._palette),
+            "actions": lambda: actions_figure(self._statistics.fields, self._palette),
+            "trajectory": self._curves,
+            "pace": self._pace,
+        }
+        return kinds[name]()
+
+    @cached_property
+    def _statistics(self) -> StoreStatistics:
+        return self._measure()
+
+    @cached_property
+    def _trajectory(self) -> Trajectory | None:
+        """Of those that ended, the first of the longest that are not too long to be read."""
+        if self._chosen is not None:
+            return self._chosen
+        table = self._dataset.where(min_valid=1)
+        ended = table.where(end=["ended", "failed", "unsaid"], max_steps=_MOST_STEPS)
+        table = ended if len(ended) else table.where(max_steps=_MOST_STEPS)
+        return table[int(table.columns["num_steps"].argmax())] if len(table) else None
+
+    def _curves(self) -> Figure:
+        assert self._trajectory is not None
+        terms = usable_terms(self._dataset.schema, self._dataset.metadata)
+        return curves_figure(self._trajectory, terms, self._palette)
+
+    def _pace(self) -> Figure:
+        pace = told_pace(self._dataset.metadata)
+        assert pace is not None
+        return pace_figure(pace, self._dataset.num_envs, self._palette)

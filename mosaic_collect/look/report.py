@@ -1,0 +1,152 @@
+"""One page of a store: what to know first, then pictures and tables. It needs nothing beside it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timezone
+from importlib import resources
+from typing import Any
+
+from mosaic_collect import __version__
+from mosaic_collect.errors import MissingDependencyError
+from mosaic_collect.look import tables
+from mosaic_collect.look.canvas import inline_svg
+from mosaic_collect.look.findings import findings
+from mosaic_collect.look.palette import DARK, LIGHT
+from mosaic_collect.look.pictures import Pictures
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.sizes import stored_nbytes
+from mosaic_collect.stats.measures import StoreStatistics
+from mosaic_collect.stats.text import HEAD, term_rows
+from mosaic_collect.text import shown, size_of
+
+_TEMPLATE = "report.html.jinja"
+_QUIET = ("terms", "pace")  # metadata that pictures and tables show better
+
+
+def report_page(
+    dataset: TrajectoryDataset,
+    statistics: StoreStatistics,
+    trajectory: int | None = None,
+    checks: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The page, as HTML.
+
+    Args:
+        dataset: The store; what is written while the page is made is not in it.
+        statistics: Of its fields.
+        trajectory: Whose curves are drawn, by its id; None: a long one that ended.
+        checks: What ``mosaic-collect verify --json`` said of it, an object a line.
+
+    Raises:
+        InputError: No such trajectory.
+        MissingDependencyError: matplotlib or jinja2 is not installed.
+        CorruptStoreError: A damaged chunk.
+    """
+    template = _template()
+    table = dataset.where(min_valid=1)
+    motions, features = tables.motion_rows(dataset, table), tables.feature_rows(statistics)
+    return str(
+        template.render(
+            name=shown(os.path.basename(dataset.path)),
+            address=shown(dataset.path),
+            origin=_origin(dataset),
+            light=LIGHT.css(),
+            dark=DARK.css(),
+            facts=_facts(dataset),
+            findings=findings(dataset, statistics, checks),
+            pictures=_pictures(Pictures(dataset, lambda: statistics, trajectory)),
+            field_head=tables.FIELD_HEAD,
+            field_rows=tables.field_rows(dataset),
+            read=_read(statistics),
+            value_head=HEAD,
+            value_rows=[row for f in statistics.fields.values() for row in term_rows(f)],
+            quantiles=_quantiles(statistics),
+            end_head=tables.END_HEAD,
+            end_rows=tables.end_rows(table),
+            motion_head=tables.MOTION_HEAD,
+            motion_rows=motions[: tables.MOST_MOTIONS],
+            motion_more=_more(motions, tables.MOST_MOTIONS),
+            feature_head=tables.FEATURE_HEAD,
+            feature_rows=features[: tables.MOST_FEATURES],
+            feature_more=_more(features, tables.MOST_FEATURES),
+            told=[(shown(k), shown(v)) for k, v in dataset.metadata.items() if k not in _QUIET],
+            footer=_footer(),
+        )
+    )
+
+
+def _template() -> Any:
+    try:
+        import jinja2
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a report needs jinja2: pip install 'mosaic-collect[report]'"
+        ) from error
+    text = resources.files("mosaic_collect.look").joinpath(_TEMPLATE).read_text("utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    return environment.from_string(text)
+
+
+def _pictures(pictures: Pictures) -> list[dict[str, str]]:
+    return [
+        {
+            "name": name,
+            "short": name.removeprefix("bands-").replace("_", " ").capitalize(),
+            "title": title,
+            "svg": inline_svg(pictures.draw(name), LIGHT, title, f"svg-{name}"),
+        }
+        for name, title in pictures.names.items()
+    ]
+
+
+def _facts(dataset: TrajectoryDataset) -> list[dict[str, str]]:
+    state, table = dataset.state, dataset.where(min_valid=1)
+    share = f"{state.num_valid / state.num_pairs:.1%} valid" if state.num_pairs else ""
+    raw, stored = state.num_pairs * state.schema.pair_nbytes, stored_nbytes(dataset.view)
+    size = sum(stored.values())
+    counts = table.counts()
+    ended = sum(counts.get(end, 0) for end in ("ended", "failed", "unsaid"))
+    failed = f"{counts.get('failed', 0):,} failed, " if state.schema.has_ends else ""
+    runs = f"{len(state.runs)} run{'s' if len(state.runs) != 1 else ''}"
+    facts = (
+        ("status", state.status, runs),
+        ("pairs", f"{state.num_pairs:,}", share),
+        ("steps", f"{state.committed_steps:,}", f"× {state.num_envs:,} environments"),
+        ("trajectories", f"{len(table):,}", f"{failed}{len(table) - ended:,} without an end"),
+        ("on disk", size_of(size), f"ratio {raw / size:.2f}" if size else ""),
+    )
+    return [{"name": n, "value": v, "more": m} for n, v, m in facts]
+
+
+def _origin(dataset: TrajectoryDataset) -> str:
+    told = dataset.metadata
+    words = [shown(told[key]) for key in ("simulator", "task") if key in told]
+    checkpoint = told.get("checkpoint")
+    if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get("path"), str):
+        words.append(shown(os.path.basename(checkpoint["path"])))
+    return ", ".join(words)
+
+
+def _read(statistics: StoreStatistics) -> str:
+    read, valid = statistics.num_read, statistics.num_valid
+    if read == valid:
+        return f"all {valid:,} valid pairs"
+    return f"{read:,} of {valid:,} valid pairs, spread over the run"
+
+
+def _quantiles(statistics: StoreStatistics) -> str:
+    rows, off = statistics.sample_rows, statistics.rank_error
+    exact = f"; their ranks are within {off:.1%} of those of the pairs read" if off else ""
+    words = "Of several features: the mean of means, the root of the mean variance, the outermost "
+    return f"{words}least and greatest. Quantiles are of {rows:,} pairs drawn uniformly{exact}."
+
+
+def _more(rows: Sequence[Any], most: int) -> str:
+    return f": the first {most:,} of {len(rows):,}" if len(rows) > most else ""
+
+
+def _footer() -> str:
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
+    return f"Made by mosaic_collect {__version__}, {now}. The page asks nothing of any network."

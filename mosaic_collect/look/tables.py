@@ -1,0 +1,102 @@
+"""The tables of a report, as rows of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.sizes import stored_nbytes
+from mosaic_collect.reading.table import Trajectories, motion_names
+from mosaic_collect.reading.tracing import ENDS
+from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
+from mosaic_collect.text import shown, size_of
+
+FIELD_HEAD = ("field", "dtype", "shape", "chunk", "raw", "stored", "ratio", "NaN/inf pairs")
+END_HEAD = ("end", "trajectories", "shortest", "25 %", "median", "75 %", "longest", "valid pairs")
+MOTION_HEAD = ("motion", "trajectories", "failed", "median steps", "valid pairs")
+FEATURE_HEAD = ("feature", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
+MOST_MOTIONS, MOST_FEATURES = 200, 2000
+
+
+def field_rows(dataset: TrajectoryDataset) -> list[list[str]]:
+    """Under ``FIELD_HEAD``, and all of them in sum."""
+    sizes, state, rows = stored_nbytes(dataset.view), dataset.state, []
+    for name, grid in dataset.view.grids.items():
+        raw, row = state.num_pairs * grid.field.row_nbytes, grid.field.row_shape
+        bad = state.nonfinite.get(name)
+        rows.append(
+            [
+                name,
+                grid.field.dtype,
+                _times(state.committed_steps, state.num_envs, *row),
+                _times(state.block_steps, grid.chunk_envs, *row),
+                *_stored(raw, sizes[name]),
+                "" if bad is None else f"{bad:,}",
+            ]
+        )
+    raw = state.num_pairs * state.schema.pair_nbytes
+    return [*rows, ["all", "", "", "", *_stored(raw, sum(sizes.values())), ""]]
+
+
+def end_rows(table: Trajectories) -> list[list[str]]:
+    """Under ``END_HEAD``, those ends that there are."""
+    columns, rows = table.columns, []
+    for end in ENDS:
+        where = columns["end"] == end
+        if where.any():
+            lengths = columns["num_steps"][where]
+            cells = [len(lengths), *np.quantile(lengths, (0, 0.25, 0.5, 0.75, 1))]
+            cells.append(columns["num_valid"][where].sum())
+            rows.append([_END_WORDS[end], *(f"{v:,.0f}" for v in cells)])
+    return rows
+
+
+def motion_rows(dataset: TrajectoryDataset, table: Trajectories) -> list[list[str]]:
+    """Under ``MOTION_HEAD``, those with the greatest share of failures first."""
+    columns, names = table.columns, motion_names(dataset.metadata)
+    if "motion" not in columns:
+        return []
+    found = []
+    for motion in np.unique(columns["motion"]).tolist():
+        where = columns["motion"] == motion
+        failed = int((columns["end"][where] == "failed").sum())
+        count, steps = int(where.sum()), np.median(columns["num_steps"][where])
+        name = names[motion] if 0 <= motion < len(names) else ""
+        cells = [f"{count:,}", f"{failed:,}", f"{steps:,.0f}"]
+        cells.append(f"{columns['num_valid'][where].sum():,}")
+        found.append((-failed / count, motion, [f"{motion} {shown(name)}".strip(), *cells]))
+    return [row for _share, _motion, row in sorted(found)]
+
+
+def feature_rows(statistics: StoreStatistics) -> list[list[str]]:
+    """Under ``FEATURE_HEAD``, of all fields with a width."""
+    fields = [f for f in statistics.fields.values() if f.shape]
+    return [row for field in fields for row in _features(field)]
+
+
+_END_WORDS = {
+    "ended": "ended",
+    "failed": "failed",
+    "unsaid": "ended, how is not said",
+    "truncated": "without an end",
+    "open": "going on",
+}
+
+
+def _features(field: FieldStatistics) -> Iterator[list[str]]:
+    m, (q1, q50, q99) = field.moments, field.quantiles((0.01, 0.5, 0.99))
+    for i in range(len(field.mean)):
+        values = (field.mean[i], field.std[i], m.low[i], q1[i], q50[i], q99[i], m.high[i])
+        cells = [f"{v:.4g}" for v in values] if m.count[i] else ["–"] * 7
+        bad = int(m.nan[i] + m.inf[i])
+        yield [field.feature(i), *cells, f"{bad:,}" if bad else ""]
+
+
+def _stored(raw: int, stored: int) -> list[str]:
+    return [size_of(raw), size_of(stored), f"{raw / stored:.2f}" if stored else "–"]
+
+
+def _times(*sizes: int) -> str:
+    return " × ".join(f"{n:,}" for n in sizes)

@@ -1,0 +1,134 @@
+"""What each environment was at, step by step: bounded in cells, whatever the store's size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.table import Trajectories
+from mosaic_collect.reading.tracing import ENDS
+from mosaic_collect.store.schema import VALID_MASK
+
+#: What a cell shows, the later the stronger where several meet in one.
+INVALID, ENDED, ENDED2, OPEN, TRUNCATED, FAILED = range(6)
+MOST_ENVS, MOST_BINS = 64, 600
+_SHOWN_AS = {"open": OPEN, "truncated": TRUNCATED, "failed": FAILED}
+
+_ENDLESS = ("truncated", "open")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Timeline:
+    """Environments over bins of steps.
+
+    Attributes:
+        num_steps: T.
+        num_envs: N, of which some are shown.
+        edges: Steps at which bins begin, and T, ``(bins + 1,)``.
+        envs: The environments that are shown, evenly spaced, ``(rows,)``.
+        cells: What each is at, ``(rows, bins)``.
+        valid: Share of all pairs that are valid, ``(bins,)``.
+        failed: Share of all pairs that are of trajectories that failed.
+        endless: Share of all pairs that are of trajectories without an end, but not of idle ones.
+        runs: First steps of the runs behind the first.
+    """
+
+    num_steps: int
+    num_envs: int
+    edges: NDArray[np.int64]
+    envs: NDArray[np.int64]
+    cells: NDArray[np.int8]
+    valid: Floats
+    failed: Floats
+    endless: Floats
+    runs: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, dataset: TrajectoryDataset, most_envs: int = MOST_ENVS, most_bins: int = MOST_BINS
+    ) -> Timeline:
+        """One pass over the mask, beside that over ids and ends for ``dataset.trajectories``.
+
+        Raises:
+            CorruptStoreError: A damaged chunk.
+        """
+        steps, num_envs = dataset.num_steps, dataset.num_envs
+        width = max(1, -(-steps // most_bins))
+        edges = np.append(np.arange(0, steps, width), steps)
+        rows = min(num_envs, most_envs)
+        envs = np.unique(np.linspace(0, num_envs - 1, rows).round().astype(np.int64))
+        valid, seen = _valid(dataset, envs, width, len(edges) - 1)
+        pairs = np.maximum(np.diff(edges) * num_envs, 1)
+        table = dataset.trajectories
+        return cls(
+            num_steps=steps,
+            num_envs=num_envs,
+            edges=edges,
+            envs=envs,
+            cells=np.where(seen, _cells(table, envs, width, seen.shape), INVALID).astype(np.int8),
+            valid=valid / pairs,
+            failed=_covered(table.where(end="failed"), edges) / pairs,
+            endless=_covered(table.where(end=_ENDLESS, min_valid=1), edges) / pairs,
+            runs=tuple(run.first_step for run in dataset.state.runs if run.first_step),
+        )
+
+
+def _valid(
+    dataset: TrajectoryDataset, envs: NDArray[np.int64], width: int, bins: int
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Valid pairs of each bin, and whether the shown environments have any there."""
+    count, seen = np.zeros(bins, np.int64), np.zeros((len(envs), bins), np.bool_)
+    state = dataset.state
+    for steps in map(state.steps_of, range(state.num_blocks)):
+        mask = dataset.read(VALID_MASK, steps.start, steps.stop)
+        places = np.arange(steps.start, steps.stop) // width
+        np.add.at(count, places, mask.sum(axis=1))
+        first, at = np.unique(places, return_index=True)
+        seen[:, first] |= np.logical_or.reduceat(mask[:, envs], at, axis=0).T
+    return count, seen
+
+
+def _cells(
+    table: Trajectories, envs: NDArray[np.int64], width: int, shape: tuple[int, ...]
+) -> NDArray[np.int8]:
+    """The strongest of the trajectories that touch a cell, whose neighbours differ in shade."""
+    columns, cells = table.columns, np.full(shape, ENDED, np.int8)
+    row = np.searchsorted(envs, columns["env"])
+    shown = envs[np.minimum(row, len(envs) - 1)] == columns["env"]
+    row, end = row[shown], columns["end"][shown]
+    first, last = columns["first_step"][shown] // width, columns["last_step"][shown] // width
+    kind = np.select([end == name for name in ENDS], [_SHOWN_AS.get(n, ENDED) for n in ENDS], ENDED)
+    kind = np.where((kind == ENDED) & (_turn(row) % 2 == 1), ENDED2, kind)
+    length = last - first + 1
+    # Cells of all trajectories one behind the other.
+    offset = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    at = (np.repeat(row, length), np.repeat(first, length) + offset)
+    np.maximum.at(cells, at, np.repeat(kind, length).astype(np.int8))
+    return cells
+
+
+def _turn(row: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many of the same row came before, for each; ids of an environment ascend in time."""
+    order = np.argsort(row, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(row[order]) != 0)) if len(row) else order
+    turn = np.empty(len(row), np.int64)
+    turn[order] = np.arange(len(row)) - np.repeat(starts, np.diff(np.append(starts, len(row))))
+    return turn
+
+
+def _covered(table: Trajectories, edges: NDArray[np.int64]) -> Floats:
+    """Pairs of these trajectories in each bin."""
+    first, behind = table.columns["first_step"], table.columns["last_step"] + 1
+    return np.diff(_past(first, edges) - _past(behind, edges)).astype(np.float64)
+
+
+def _past(steps: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """For each edge, by how much it is past those steps that it is past, in sum."""
+    ordered = np.sort(steps)
+    count = np.searchsorted(ordered, edges)
+    return np.asarray(count * edges - np.append(0, np.cumsum(ordered))[count])

@@ -1,0 +1,1 @@
+"""MOSAIC's own two classes, drop-in."""

@@ -1,0 +1,132 @@
+"""The bytes around the arrays of a ``.npy`` file that holds a dict.
+
+    np.load(path, allow_pickle=True).item()  ->  {"observations": array, ..., "metadata": {...}}
+
+    grid       [T, N, D]    every pair, at its step and environment, with a valid_mask [T, N]
+    compact    [M, 1, D]    valid pairs only, one behind the other
+
+Such a file is an ``.npy`` header for a 0-d object array, then one pickle: the 0-d array, in it the
+dict, in it arrays whose values are each one ``BINBYTES8`` string. All sizes are known beforehand,
+so the values can be written anywhere at any time: this module says where.
+
+Arrays are rebuilt through ``numpy.core.multiarray._reconstruct``, which NumPy 1.x and 2.x both
+know; what NumPy 2's ``np.save`` writes, NumPy before 1.26.1 cannot read. Formats: numpy.lib.format;
+CPython Lib/pickletools.py.
+"""
+
+from __future__ import annotations
+
+import io
+import pickle
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+
+#: Names of the two ways in which a file's pairs lie.
+GRID, COMPACT = "grid", "compact"
+
+_RECONSTRUCT = (
+    b"cnumpy.core.multiarray\n_reconstruct\n"  # GLOBAL
+    b"cnumpy\nndarray\n"
+    b"K\x00\x85"  # (0,)
+    b"C\x01b"  # b"b"
+    b"\x87R"  # TUPLE3, REDUCE
+)
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """Shape and little-endian dtype of one array."""
+
+    shape: tuple[int, ...]
+    dtype: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its values."""
+        return prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class FilePlan:
+    """A file, but for the arrays' values.
+
+    Attributes:
+        pieces: (offset, bytes) of all that is not an array's values.
+        offsets: Per array, where its values begin.
+        nbytes: Size of the file.
+    """
+
+    pieces: tuple[tuple[int, bytes], ...]
+    offsets: dict[str, int]
+    nbytes: int
+
+
+def plan_file(arrays: Mapping[str, ArraySpec], plain: Mapping[str, Any]) -> FilePlan:
+    """Lay out a file.
+
+    Args:
+        arrays: Key -> array, in the order of the file.
+        plain: Further keys of the dict, with values of str, int, float, bool, None, list, dict.
+    """
+    builder = _Builder()
+    builder.add(_header() + b"\x80\x04" + _RECONSTRUCT)
+    builder.add(b"(K\x01)" + _fragment(np.dtype(object)) + b"\x89]}(")  # state up to [{
+    for name, spec in arrays.items():
+        builder.add(_fragment(name) + _RECONSTRUCT + b"(K\x01" + _fragment(spec.shape))
+        builder.add(_fragment(np.dtype(spec.dtype).newbyteorder("<")) + b"\x89")
+        builder.add(b"\x8e" + struct.pack("<Q", spec.nbytes))  # BINBYTES8
+        builder.skip(name, spec.nbytes)
+        builder.add(b"tb")  # TUPLE, BUILD
+    for name, value in plain.items():
+        builder.add(_fragment(name) + _fragment(value))
+    builder.add(b"uatb.")  # SETITEMS, APPEND, TUPLE, BUILD, STOP
+    return builder.plan()
+
+
+class _Builder:
+    """Gathers bytes between the gaps for values."""
+
+    def __init__(self) -> None:
+        self._pieces: list[tuple[int, bytes]] = []
+        self._open = b""
+        self._offset = 0
+        self._offsets: dict[str, int] = {}
+
+    def add(self, data: bytes) -> None:
+        self._open += data
+
+    def skip(self, name: str, nbytes: int) -> None:
+        self._close()
+        self._offsets[name] = self._offset
+        self._offset += nbytes
+
+    def plan(self) -> FilePlan:
+        self._close()
+        return FilePlan(tuple(self._pieces), self._offsets, self._offset)
+
+    def _close(self) -> None:
+        if self._open:
+            self._pieces.append((self._offset, self._open))
+            self._offset += len(self._open)
+            self._open = b""
+
+
+def _header() -> bytes:
+    buffer = io.BytesIO()
+    about = {"descr": "|O", "fortran_order": False, "shape": ()}
+    np.lib.format.write_array_header_1_0(buffer, about)
+    return buffer.getvalue()
+
+
+def _fragment(value: Any) -> bytes:
+    """Opcodes that push ``value``: a memo-free pickle without its frame and its STOP."""
+    buffer = io.BytesIO()
+    pickler = pickle.Pickler(buffer, protocol=3)  # the last protocol without frames
+    pickler.fast = True  # no memo: numbers in it would clash with the other fragments'
+    pickler.dump(value)
+    return buffer.getvalue()[2:-1]

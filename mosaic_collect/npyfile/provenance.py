@@ -1,0 +1,23 @@
+"""What a file of ours says of its making, beside what MOSAIC's metadata say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from mosaic_collect.npyfile.file import NpyFile
+
+#: Our key in the file's ``metadata``.
+OURS = "mosaic_collect"
+
+
+def provenance(file: NpyFile) -> dict[str, Any] | None:
+    """What an export wrote of itself into the file's metadata; None if it did not write it."""
+    metadata = file.plain.get("metadata")
+    ours = metadata.get(OURS) if isinstance(metadata, dict) else None
+    return ours if isinstance(ours, dict) else None
+
+
+def of_mosaic(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``metadata`` without ours."""
+    return {key: value for key, value in metadata.items() if key != OURS}

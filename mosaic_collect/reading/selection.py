@@ -1,0 +1,212 @@
+"""Which pairs enter an export: the same answer for every field, block by block.
+
+Memory: one number a block, and a bitmap for those blocks that hold a pair to leave out for its
+values. Everything else is worked out again from the mask, which compresses to almost nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.reading.draw import Draw
+from mosaic_collect.reading.union import Source, exported
+from mosaic_collect.store.counts import all_finite, finite_rows
+from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Left:
+    """Pairs left out, each counted once, under the first reason that holds."""
+
+    damaged: int = 0
+    invalid: int = 0
+    truncated: int = 0
+    failed: int = 0
+    nonfinite: int = 0
+    not_drawn: int = 0
+
+
+class Selection:
+    """Chosen pairs.
+
+    Args:
+        source: The stores.
+        choose: Gives a block's chosen pairs, ``(steps of the block, N)``.
+
+    Attributes:
+        first_rows: Per block, how many pairs were chosen before it; one more entry at the end.
+    """
+
+    def __init__(self, source: Source, choose: Callable[[int], Mask]) -> None:
+        self.block = choose
+        counts = [int(np.count_nonzero(choose(b))) for b in range(source.num_blocks)]
+        self.first_rows: NDArray[np.int64] = np.cumsum([0, *counts], dtype=np.int64)
+
+    @property
+    def num_pairs(self) -> int:
+        """Chosen pairs."""
+        return int(self.first_rows[-1])
+
+
+def every_pair(source: Source) -> Selection:
+    """All pairs, valid or not."""
+    return Selection(source, lambda block: np.ones(source.shape(block), np.bool_))
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What to leave out beside invalid pairs.
+
+    Attributes:
+        fields: Fields of the export.
+        finite_fields: Those in which NaN or infinity excludes a pair.
+        skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
+        truncated_ids: Trajectories to leave out because they never ended, ascending.
+        failed_ids: Trajectories to leave out because they failed, ascending.
+        max_pairs: Draw that many of the rest; None: all.
+        seed: Of the draw.
+    """
+
+    fields: Sequence[str] = ()
+    finite_fields: Sequence[str] = ()
+    skip_damaged: bool = False
+    truncated_ids: NDArray[np.int64] | None = None
+    failed_ids: NDArray[np.int64] | None = None
+    max_pairs: int | None = None
+    seed: int = 0
+
+    @property
+    def looked_at(self) -> Sequence[str]:
+        """Fields whose values must be read to know which pairs are chosen."""
+        return self.fields if self.skip_damaged else self.finite_fields
+
+
+def select(source: Source, rules: Rules) -> tuple[Selection, Left]:
+    """Apply the rules: one pass over the mask and over those fields that must be looked into.
+
+    Raises:
+        CorruptStoreError: A damaged chunk, unless its pairs are to be left out, or a mask that
+            contradicts the metadata.
+    """
+    search = _Search(source, rules)
+    for block in range(source.num_blocks):
+        search.look(block)
+    search.check_mask()
+    chosen = Selection(source, search.candidates)
+    if rules.max_pairs is None or rules.max_pairs >= chosen.num_pairs:
+        return chosen, search.left
+    draw = Draw(search.candidates, source.num_blocks, rules.max_pairs, rules.seed)
+    drawn = Selection(source, lambda block: draw.drawn(block, search.candidates(block)))
+    return drawn, replace(search.left, not_drawn=chosen.num_pairs - drawn.num_pairs)
+
+
+class _Search:
+    """Finds the pairs to leave out, and remembers them as bitmaps of the blocks that hold any."""
+
+    def __init__(self, source: Source, rules: Rules) -> None:
+        self._source, self._rules = source, rules
+        self._bad: dict[int, NDArray[np.uint8]] = {}
+        self._num_valid: Counter[str] = Counter()
+        self.left = Left()
+
+    def look(self, block: int) -> None:
+        """Search one block."""
+        shape = self._source.shape(block)
+        damaged, nonfinite = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+        valid = self._mask(block, damaged)
+        self._num_valid[self._source.place(block)[0].path] += int(np.count_nonzero(valid))
+        for name in self._rules.looked_at:
+            self._look_at(name, block, damaged, nonfinite)
+        truncated = self._of_trajectories(self._rules.truncated_ids, block, damaged)
+        failed = self._of_trajectories(self._rules.failed_ids, block, damaged)
+        self._remember(block, valid, damaged, truncated, failed, nonfinite)
+
+    def check_mask(self) -> None:
+        """Hold the masks against the metadata, where all of them could be read."""
+        for part in () if self.left.damaged else self._source.parts:
+            found, expected = self._num_valid[part.path], part.state.num_valid
+            if found != expected:
+                raise CorruptStoreError(
+                    f"{part.path}: valid_mask holds {found} valid pairs, the metadata says "
+                    f"{expected}"
+                )
+
+    def candidates(self, block: int) -> Mask:
+        """Pairs of a block that nothing speaks against."""
+        packed = self._bad.get(block)
+        if packed is None:
+            return self._source.mask(block)
+        shape = self._source.shape(block)
+        bad = np.unpackbits(packed, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
+        return self._mask(block, bad) & ~bad
+
+    def _mask(self, block: int, damaged: Mask) -> Mask:
+        """The mask; where it is damaged itself, False, and noted in ``damaged``."""
+        mask = np.zeros_like(damaged)
+        for envs in self._source.slabs(VALID_MASK, block):
+            values = self._read(VALID_MASK, block, envs, damaged)
+            if values is not None:
+                mask[:, envs.start : envs.stop] = values
+        return mask
+
+    def _look_at(self, name: str, block: int, damaged: Mask, nonfinite: Mask) -> None:
+        for envs in self._source.slabs(name, block):
+            values = self._read(name, block, envs, damaged)
+            if values is not None and name in self._rules.finite_fields:
+                values = exported(values, np.float32)
+                if not all_finite(values):
+                    nonfinite[:, envs.start : envs.stop] |= ~finite_rows(values)
+
+    def _of_trajectories(self, ids: NDArray[np.int64] | None, block: int, damaged: Mask) -> Mask:
+        """Pairs of the trajectories of these ids."""
+        found = np.zeros_like(damaged)
+        if ids is None or not len(ids):
+            return found
+        for envs in self._source.slabs(TRAJECTORY_ID, block):
+            columns = slice(envs.start, envs.stop)
+            values = self._read(TRAJECTORY_ID, block, envs, damaged)
+            if values is not None:
+                found[:, columns] = np.isin(values, ids)
+        return found
+
+    def _read(self, name: str, block: int, envs: range, damaged: Mask) -> NDArray[Any] | None:
+        """Values of a slab; None, and noted in ``damaged``, where they may be left out."""
+        try:
+            return self._source.read(name, block, envs)
+        except CorruptStoreError:
+            if not self._rules.skip_damaged:
+                raise
+            damaged[:, envs.start : envs.stop] = True
+            return None
+
+    def _remember(
+        self,
+        block: int,
+        valid: Mask,
+        damaged: Mask,
+        truncated: Mask,
+        failed: Mask,
+        nonfinite: Mask,
+    ) -> None:
+        bad = damaged | truncated | failed | nonfinite
+        whole = valid & ~damaged
+        counts = {
+            "damaged": damaged,
+            "invalid": ~valid & ~damaged,
+            "truncated": whole & truncated,
+            "failed": whole & ~truncated & failed,
+            "nonfinite": whole & ~truncated & ~failed & nonfinite,
+        }
+        added = {k: getattr(self.left, k) + int(np.count_nonzero(v)) for k, v in counts.items()}
+        self.left = replace(self.left, **added)
+        if bad.any():
+            self._bad[block] = np.packbits(bad)

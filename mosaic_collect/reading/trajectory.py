@@ -1,0 +1,115 @@
+"""One trajectory, whose fields are read when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.reading.lazy import LazyArray
+from mosaic_collect.store.schema import Schema
+
+#: Reads a field's steps and environments, both ascending, as ``(len(steps), len(envs)[, dim])``.
+ReadField = Callable[[str, range, range], NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory(Mapping[str, "Rows"]):
+    """A mapping from the names of a store's fields to lazy arrays ``(num_steps[, dim])``.
+
+    Attributes:
+        id: Its id.
+        env: Its environment.
+        first_step: Its first step.
+        last_step: Its last one.
+        num_valid: Its pairs with a true mask.
+        end: How it ended: ``ended`` as it should, ``failed``, ``unsaid`` (it ended, the store does
+            not say how), ``truncated`` (its run stopped before), ``open`` (it is going on).
+        motion: Its motion's id; None if the store knows none.
+    """
+
+    id: int
+    env: int
+    first_step: int
+    last_step: int
+    num_valid: int
+    end: str
+    motion: int | None
+    schema: Schema = field(repr=False)
+    read_field: ReadField = field(repr=False)
+
+    @property
+    def num_steps(self) -> int:
+        """Its length, valid or not."""
+        return self.last_step - self.first_step + 1
+
+    @property
+    def steps(self) -> range:
+        """Its steps in the store."""
+        return range(self.first_step, self.last_step + 1)
+
+    def __getitem__(self, name: str) -> Rows:
+        """A field's rows, ``(num_steps[, dim])``.
+
+        Raises:
+            InputError: No such field.
+        """
+        found = self.schema[name]
+
+        def read(steps: range, envs: range) -> NDArray[Any]:
+            at = range(self.first_step + steps.start, self.first_step + steps.stop, steps.step)
+            return self.read_field(name, at, range(self.env, self.env + 1))
+
+        return Rows(LazyArray((self.num_steps, 1, *found.row_shape), found.dtype, read))
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == mine for mine in self)
+
+    def __iter__(self) -> Iterator[str]:
+        return (f.name for f in self.schema.stored)
+
+    def __len__(self) -> int:
+        return len(self.schema.stored)
+
+
+class Rows:
+    """A field of one trajectory, ``(num_steps[, dim])``; index it as a ``LazyArray``.
+
+    Attributes:
+        shape: ``(num_steps[, dim])``.
+        dtype: Of the values.
+    """
+
+    def __init__(self, array: LazyArray) -> None:
+        self._array = array
+        self.shape = (array.shape[0], *array.shape[2:])
+        self.dtype = array.dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<Rows {self.shape} {self.dtype}>"
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        if copy is False:
+            raise ValueError("a trajectory is on disk; an array of it is always a copy")
+        return np.asarray(self[...], dtype=dtype)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Decode what a basic index names; errors as ``LazyArray``'s."""
+        parts = list(key) if isinstance(key, tuple) else [key]
+        if Ellipsis in [p for p in parts if not isinstance(p, np.ndarray)]:
+            dots = next(i for i, p in enumerate(parts) if p is Ellipsis)
+            missing = max(0, self.ndim - len(parts) + 1)
+            parts[dots : dots + 1] = [slice(None)] * missing
+        parts = parts or [slice(None)]
+        return self._array[(parts[0], 0, *parts[1:])]

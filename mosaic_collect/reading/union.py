@@ -1,0 +1,129 @@
+"""What an exporter walks: the blocks of one store, or of several, one store behind the other.
+
+    store    a.zarr, N = 4        b.zarr, N = 2
+    block    0     1     2        3     4            numbered through
+    ids      as stored            raised by the ids that a.zarr has used
+
+Nothing behind this module knows how many stores there are: a block has its steps, its number of
+environments and its slabs, and that is all.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.part import StorePart
+from mosaic_collect.store.schema import VALID_MASK, Schema
+
+#: Bytes of one slab to aim at; a worker holds a slab, its selected rows, and one chunk.
+SLAB_NBYTES = 8 << 20
+
+
+class Source:
+    """The committed steps of stores that hold the same fields.
+
+    Args:
+        datasets: Snapshots, at least one; they are not refreshed meanwhile.
+        slab_nbytes: Of a slab, about; at least one chunk. To go around damaged chunks, 1.
+
+    Attributes:
+        parts: One a store.
+        num_blocks: Of all of them.
+    """
+
+    def __init__(
+        self, datasets: Sequence[TrajectoryDataset], slab_nbytes: int = SLAB_NBYTES
+    ) -> None:
+        used = accumulate((d.state.next_trajectory_id for d in datasets), initial=0)
+        self.parts = tuple(
+            StorePart(dataset.view, slab_nbytes, first_id)
+            for dataset, first_id in zip(datasets, used, strict=False)
+        )
+        self._firsts = list(accumulate((p.state.num_blocks for p in self.parts), initial=0))
+        self.num_blocks = self._firsts.pop()
+
+    @property
+    def path(self) -> str:
+        """All stores' paths."""
+        return ", ".join(p.path for p in self.parts)
+
+    @property
+    def schema(self) -> Schema:
+        """The first store's."""
+        return self.parts[0].state.schema
+
+    @property
+    def num_pairs(self) -> int:
+        """Committed pairs, valid or not."""
+        return sum(p.state.num_pairs for p in self.parts)
+
+    @property
+    def num_valid(self) -> int:
+        """Pairs with a true mask, as the stores say."""
+        return sum(p.state.num_valid for p in self.parts)
+
+    @property
+    def num_trajectories(self) -> int:
+        """Trajectories that were ended."""
+        return sum(p.state.num_trajectories for p in self.parts)
+
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask was given at some step, or must have been."""
+        return any(p.state.has_mask for p in self.parts) or self.num_valid < self.num_pairs
+
+    def nonfinite(self, field: str) -> int:
+        """Pairs in which the field holds NaN or infinity, as the stores say."""
+        return sum(p.state.nonfinite.get(field, 0) for p in self.parts)
+
+    def truncated_ids(self) -> NDArray[np.int64]:
+        """Ids of trajectories that never ended, ascending."""
+        return np.concatenate([p.truncated_ids() for p in self.parts])
+
+    def failed_ids(self) -> NDArray[np.int64]:
+        """Ids of trajectories that failed, ascending.
+
+        Raises:
+            InputError: A store does not say how its trajectories ended.
+        """
+        return np.concatenate([p.failed_ids() for p in self.parts])
+
+    def place(self, block: int) -> tuple[StorePart, int]:
+        """The store that a block is of, and the block's number there."""
+        at = bisect_right(self._firsts, block) - 1
+        return self.parts[at], block - self._firsts[at]
+
+    def shape(self, block: int) -> tuple[int, int]:
+        """A block's steps and environments."""
+        part, inside = self.place(block)
+        return len(part.state.steps_of(inside)), part.state.num_envs
+
+    def slabs(self, field: str, block: int) -> list[range]:
+        """A block's environments, cut into whole chunks of about ``slab_nbytes``."""
+        return self.place(block)[0].slabs(field)
+
+    def read(self, field: str, block: int, envs: range) -> NDArray[Any]:
+        """Rows of one block, ``(steps of the block, len(envs)[, dim])``.
+
+        Raises:
+            CorruptStoreError: A damaged chunk.
+        """
+        part, inside = self.place(block)
+        return part.read(field, inside, envs)
+
+    def mask(self, block: int) -> NDArray[np.bool_]:
+        """Valid pairs of a block, ``(steps of the block, N)``."""
+        return self.read(VALID_MASK, block, range(self.shape(block)[1]))
+
+
+def exported(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
+    """Values as the file has them, C-contiguous; float64 beyond float32's range turns infinite."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype)

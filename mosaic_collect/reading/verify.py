@@ -1,0 +1,268 @@
+"""Is a store what it says it is? Every checksum, and every agreement of metadata and files."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.reading.trajectories import end_problems
+from mosaic_collect.store.address import Address, blobs_at
+from mosaic_collect.store.commit import missing_shards
+from mosaic_collect.store.counts import nonfinite_pairs
+from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, array_metadata, root_document
+from mosaic_collect.store.root import DOCUMENT, read_document, read_state
+from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.store.view import StoreView
+
+_THREADS = 4
+_MOST_PROBLEMS = 1000
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was found.
+
+    Attributes:
+        path: What was looked at.
+        problems: In words, each naming its place; empty if all is well.
+        notes: Harmless findings, such as a killed run's leftovers.
+        checked: How many shards (of a store) or arrays (of a file).
+        nbytes: Bytes read and checked.
+        seconds: It took.
+    """
+
+    path: str
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    checked: int
+    nbytes: int
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
+
+
+def verify_store(path: Address, progress: Callable[[int], object] | None = None) -> VerifyReport:
+    """Read everything that is committed and hold it against its checksums and the metadata.
+
+    Args:
+        path: The store.
+        progress: Told the shards checked since the last call.
+
+    Raises:
+        StoreNotFoundError, NewerFormatError: Nothing here that could be verified.
+    """
+    start = time.monotonic()
+    blobs = blobs_at(path)
+    name = blobs.address
+    try:
+        view = StoreView.of(blobs)
+    except CorruptStoreError as error:
+        return VerifyReport(name, (str(error),), (), 0, 0, time.monotonic() - start)
+    if view is None:
+        return VerifyReport(name, (), ("killed before its first commit: zero steps",), 0, 0, 0.0)
+    check = _StoreCheck(view)
+    check.documents()
+    check.shards(progress or (lambda count: None))
+    check.totals()
+    seconds = time.monotonic() - start
+    problems = tuple(check.problems[:_MOST_PROBLEMS])
+    return VerifyReport(name, problems, tuple(check.notes), check.checked, check.nbytes, seconds)
+
+
+class _StoreCheck:
+    """Gathers what is wrong with one store."""
+
+    def __init__(self, view: StoreView) -> None:
+        self._view, self._state = view, view.state
+        self.problems: list[str] = []
+        self.notes: list[str] = []
+        self.checked = self.nbytes = self._num_valid = 0
+        self._nonfinite = dict.fromkeys(view.state.nonfinite, 0)
+        self._last_ids = np.full(view.state.num_envs, -1, np.int64)
+
+    def documents(self) -> None:
+        """Hold each ``zarr.json`` against what the state would write."""
+        root = self._json()
+        if ATTRIBUTE not in _attributes(root):
+            self.problems.append(
+                f"zarr.json: has lost the store's state, which was read from {SPARE}/zarr.json; "
+                "opening the store to write puts it right"
+            )
+        elif root != json.loads(root_document(self._state)):
+            self.problems.append("zarr.json: the consolidated arrays contradict the store's state")
+        self._foreign()
+        for name in self._view.grids:
+            self._array_document(name)
+        if self.problems and read_state(self._view.blobs) != self._state:
+            self.problems.clear()
+            self.notes.append("a writer is at work: the zarr.json documents were not compared")
+
+    def shards(self, progress: Callable[[int], object]) -> None:
+        """Check every committed shard, block by block in order."""
+        missing = missing_shards(self._view.blobs, self._state, _MOST_PROBLEMS)
+        if len(missing) == _MOST_PROBLEMS:
+            # Not damage but a lie, perhaps of more blocks than could be looked at.
+            self.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")
+            return
+        blocks = range(self._state.num_blocks)
+        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
+            for name in self._view.grids:
+                looks = pool.map(partial(_look, self._view, name), blocks)
+                for block, look in zip(blocks, looks, strict=True):
+                    self._gather(name, block, look)
+                    progress(1)
+                self._leftovers(name)
+
+    def totals(self) -> None:
+        """Hold the counts against the metadata; after damage they cannot agree, nor need they."""
+        if self.problems:
+            return
+        if self._num_valid != self._state.num_valid:
+            told = self._state.num_valid
+            self.problems.append(f"valid_mask: {self._num_valid} valid pairs, metadata says {told}")
+        for name, count in self._nonfinite.items():
+            if count != self._state.nonfinite[name]:
+                told = self._state.nonfinite[name]
+                self.problems.append(f"{name}: {count} non-finite pairs, metadata says {told}")
+        self.problems += end_problems(self._view)
+
+    def _foreign(self) -> None:
+        """What others added is no damage."""
+        foreign = self._state.foreign
+        if foreign.attributes or foreign.arrays:
+            added = ", ".join(sorted([*foreign.attributes, *foreign.arrays])[:8])
+            self.notes.append(f"zarr.json: attributes or arrays that others added: {added}")
+
+    def _json(self, folder: str = "") -> Any:
+        try:
+            return json.loads(read_document(self._view.blobs, folder) or b"null")
+        except (OSError, CorruptStoreError, ValueError, RecursionError):
+            return None
+
+    def _array_document(self, name: str) -> None:
+        found = self._json(name)
+        shape = found.get("shape") if isinstance(found, dict) else None
+        steps = shape[0] if isinstance(shape, list) and shape else None
+        if type(steps) is not int or not 0 <= steps <= self._state.committed_steps:
+            self.problems.append(f"{name}/zarr.json: missing, damaged, or ahead of the store")
+            return
+        lagging = replace(self._state, committed_steps=steps)
+        # Its attributes are others', but for the spare copy of the state.
+        if {**found, "attributes": {}} != array_metadata(lagging, name):
+            self.problems.append(f"{name}/zarr.json: contradicts the store's state")
+        elif name == SPARE and self._state.identity and ATTRIBUTE not in _attributes(found):
+            self.problems.append(f"{name}/zarr.json: lacks its copy of the store's state")
+        elif steps < self._state.committed_steps:
+            self.notes.append(
+                f"{name}/zarr.json lags at step {steps}: a kill; opening to write mends"
+            )
+
+    def _gather(self, name: str, block: int, look: _Look) -> None:
+        self.problems += look.problems
+        self.checked += 1
+        self.nbytes += look.nbytes
+        if isinstance(look.found, _Ids):
+            if not look.problems:  # ids that could not be read say nothing
+                self._check_ids(block, look.found)
+        elif name == VALID_MASK:
+            self._num_valid += look.found.count
+        elif name in self._nonfinite:
+            self._nonfinite[name] += look.found.count
+
+    def _check_ids(self, block: int, ids: _Ids) -> None:
+        """Ids of an environment never fall, and none is at or above the next one."""
+        rising = ids.rising and bool((ids.first >= self._last_ids).all())
+        if not rising or (ids.last >= self._state.next_trajectory_id).any():
+            self.problems.append(f"trajectory_id, block {block}: ids fall or were never given out")
+        self._last_ids = ids.last
+
+    def _leftovers(self, name: str) -> None:
+        grid, blocks = self._view.grids[name], range(self._state.num_blocks)
+        known = {grid.shard_name(b) for b in blocks} | {DOCUMENT}
+        others = [n for n in self._view.blobs.names(name) if n not in known]
+        if others:
+            self.notes.append(
+                f"{name}: {len(others)} files past the last commit, {others[0]} first"
+            )
+
+
+def _attributes(document: Any) -> dict[str, Any]:
+    found = document.get("attributes") if isinstance(document, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
+class _Count:
+    """Pairs that the metadata counts, too: with a true mask, or with NaN or infinity."""
+
+    def __init__(self, pairs: Callable[[NDArray[Any]], int]) -> None:
+        self._pairs, self.count = pairs, 0
+
+    def add(self, values: NDArray[Any], envs: range) -> None:
+        self.count += self._pairs(values)
+
+
+class _Ids:
+    """The first and last id of each environment, and whether none fell between."""
+
+    def __init__(self, num_envs: int) -> None:
+        self.first, self.last = np.zeros((2, num_envs), np.int64)
+        self.rising = True
+
+    def add(self, values: NDArray[Any], envs: range) -> None:
+        part = slice(envs.start, envs.stop)
+        self.first[part], self.last[part] = values[:, 0], values[:, -1]
+        self.rising &= bool((np.diff(values, axis=1) >= 0).all())
+
+
+class _Look(NamedTuple):
+    """One shard: what is wrong with it, the bytes that were checked, and what they hold."""
+
+    problems: list[str]
+    nbytes: int
+    found: _Count | _Ids
+
+
+def _look(view: StoreView, name: str, block: int) -> _Look:
+    found, steps = _gatherer(view, name), view.state.steps_of(block)
+    problems: list[str] = []
+    nbytes = 0
+    values = np.empty(view.grids[name].chunk_shape, view.grids[name].field.dtype)
+    try:
+        shard = view.shard(name, block)
+    except CorruptStoreError as error:
+        return _Look([f"{error}{_touched(steps, range(view.state.num_envs))}"], 0, found)
+    with shard:
+        for chunk, envs in enumerate(view.columns(name)):
+            nbytes += shard.stored_nbytes(chunk)
+            try:
+                shard.read(chunk, values)
+            except CorruptStoreError as error:
+                problems.append(f"{error}{_touched(steps, envs)}")
+                continue
+            found.add(values[: len(envs), : len(steps)], envs)
+    return _Look(problems, nbytes, found)
+
+
+def _gatherer(view: StoreView, name: str) -> _Count | _Ids:
+    if name == TRAJECTORY_ID:
+        return _Ids(view.state.num_envs)
+    if name == VALID_MASK:
+        return _Count(np.count_nonzero)
+    return _Count(nonfinite_pairs if name in view.state.nonfinite else lambda values: 0)
+
+
+def _touched(steps: range, envs: range) -> str:
+    return f" (steps {steps[0]}..{steps[-1]}, envs {envs[0]}..{envs[-1]})"

@@ -1,0 +1,246 @@
+"""Opening a store for writing: everything that may be refused is refused here, before a write."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import platform
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib import metadata as packages
+from typing import Any
+
+import numpy as np
+
+from mosaic_collect.checks import whole
+from mosaic_collect.errors import (
+    InputError,
+    MosaicCollectError,
+    SpaceError,
+    StoreExistsError,
+    StoreMismatchError,
+    WriteError,
+)
+from mosaic_collect.recording.encoding.process import is_wanted
+from mosaic_collect.recording.options import RecordingOptions
+from mosaic_collect.recording.ring.block import Block
+from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring, slots_for
+from mosaic_collect.recording.ring.devices import staging_of
+from mosaic_collect.recording.ring.shared import SharedRing
+from mosaic_collect.recording.ring.staging import Staging
+from mosaic_collect.store.blobs import Blobs, Claim
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
+from mosaic_collect.store.jsonvalues import json_copy
+from mosaic_collect.store.metadata import Run, StoreState
+from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
+from mosaic_collect.store.root import existing_state
+from mosaic_collect.store.schema import VALID_MASK, Schema
+from mosaic_collect.store.view import StoreView
+
+_PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
+
+
+@dataclass
+class OpenStore:
+    """A store that a writer may go on with.
+
+    Attributes:
+        store: To write to.
+        claim: Held.
+        state: As committed, with the metadata as it was told.
+        run: This run's entry.
+        staging: Copies steps into blocks.
+        free: The ring's free slots; at most one of them is filled yet.
+        partial: The last block, loaded, if it is not full.
+        partial_counts: Of its committed rows.
+        ring: The slots' memory, if another process is to see it.
+    """
+
+    store: Store
+    claim: Claim
+    state: StoreState
+    run: Run
+    staging: Staging
+    free: list[Block]
+    partial: Block | None
+    partial_counts: Counts
+    ring: SharedRing | None
+
+    @property
+    def slots(self) -> int:
+        """Slots of the ring."""
+        return len(self.free) + (self.partial is not None)
+
+    def forget_blocks(self) -> None:
+        """Give the ring back, as far as it is held here."""
+        self.free, self.partial, self.ring = [], None, None
+
+    def abandon(self) -> None:
+        """Give back all, where no writer came of it."""
+        self.forget_blocks()
+        try:
+            self.staging.close()
+        finally:
+            self.claim.release()
+
+
+def open_store(
+    blobs: Blobs,
+    schema: Schema | None,
+    num_envs: int | None,
+    *,
+    metadata: Mapping[str, Any] | None,
+    resume: bool | str,
+    options: RecordingOptions,
+) -> OpenStore:
+    """Create a store or open one to go on with; arguments and errors as ``TrajectoryWriter``'s."""
+    if schema is not None and not isinstance(schema, Schema):
+        raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
+    if num_envs is not None:
+        num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
+    added, budget = json_copy(metadata or {}), options.budget()
+    try:
+        existing = existing_state(blobs, resume)
+        if existing is None:
+            state = _new_state(schema, num_envs, budget, options.compressor)
+        else:
+            state = _matching(existing, blobs.address, schema, num_envs, options.compressor)
+        state = replace(state, metadata=json_copy({**state.metadata, **added}))
+        _check_room(blobs, state)
+        return _open(blobs, existing, state, budget, options)
+    except MosaicCollectError:
+        raise
+    except OSError as error:
+        where = blobs.address
+        raise WriteError.because(f"{where} cannot be opened for writing: {error}", error) from error
+
+
+def _open(
+    blobs: Blobs,
+    existing: StoreState | None,
+    state: StoreState,
+    budget: Budget,
+    options: RecordingOptions,
+) -> OpenStore:
+    blobs.make()
+    claim = blobs.claim()
+    try:
+        # Another writer may have been at work until the claim was ours.
+        store = Store(blobs)
+        if store.look() != existing:
+            raise StoreExistsError(
+                f"{blobs.address} changed while it was being opened; open it again"
+            )
+        return _prepare(store, claim, existing, state, budget, options)
+    except BaseException:
+        claim.release()
+        raise
+
+
+def _prepare(
+    store: Store,
+    claim: Claim,
+    existing: StoreState | None,
+    state: StoreState,
+    budget: Budget,
+    options: RecordingOptions,
+) -> OpenStore:
+    nbytes = block_nbytes(state.grids())
+    slots = slots_for(budget.nbytes, nbytes)
+    shared = is_wanted(options.encode_in, slots * nbytes)
+    staging, ring = staging_of(state, options.device, slots, shared)
+    try:
+        free = [staging.new_block(slot) for slot in range(slots)]
+        partial, counts = None, Counts.zero(float_names(state.grids()))
+        if state.committed_steps % state.block_steps:
+            partial = free.pop()
+            counts = _load_partial(StoreView(store.blobs, state), partial)
+        else:
+            free[-1].fill()  # the others are filled while steps come in
+        run = _this_run(state)
+        if existing is None:
+            store.begin(state, run.key)
+        else:
+            store.recover(existing, run.key)
+    except BaseException:
+        staging.close()
+        raise
+    return OpenStore(store, claim, state, run, staging, free, partial, counts, ring)
+
+
+def _new_state(
+    schema: Schema | None, num_envs: int | None, budget: Budget, compressor: str
+) -> StoreState:
+    if schema is None or num_envs is None:
+        missing = "schema" if schema is None else "num_envs"
+        raise InputError(f"{missing}: expected for a new store, got None")
+    plan = plan_ring(schema, num_envs, budget)
+    too_large = [n for n, g in plan.grids.items() if g.chunk_nbytes > MAX_CHUNK_NBYTES]
+    if too_large:
+        raise InputError(f"a chunk of {', '.join(too_large)} is over 1 GiB: lower buffer_mb")
+    return StoreState(
+        schema=schema,
+        num_envs=num_envs,
+        block_steps=plan.block_steps,
+        chunk_envs={n: g.chunk_envs for n, g in plan.grids.items()},
+        compressor=Compressor.named(compressor),
+        nonfinite=dict.fromkeys(float_names(plan.grids), 0),
+        identity=secrets.token_hex(16),
+    )
+
+
+def _matching(
+    state: StoreState, path: str, schema: Schema | None, num_envs: int | None, compressor: str
+) -> StoreState:
+    problems = [] if schema is None else state.schema.differences(schema)
+    if num_envs not in (None, state.num_envs):
+        problems.append(f"num_envs: expected {state.num_envs}, got {num_envs}")
+    if compressor not in ("auto", state.compressor.name):
+        problems.append(f"compressor: expected {state.compressor.name}, got {compressor}")
+    if problems:
+        raise StoreMismatchError(f"{path} was made otherwise: " + "; ".join(problems))
+    return state
+
+
+def _load_partial(view: StoreView, block: Block) -> Counts:
+    """Read the last block's committed rows back into a slot, and count them."""
+    state = view.state
+    index, count = divmod(state.committed_steps, state.block_steps)
+    for name in view.grids:
+        view.read_into(name, index, block.arrays[name])
+    block.index, block.count = index, count
+    block.clear_tail(count)
+    mask = block.arrays[VALID_MASK][: state.num_envs, :count]
+    nonfinite = {n: nonfinite_pairs(block.arrays[n]) for n in float_names(view.grids)}
+    return Counts(int(np.count_nonzero(mask)), nonfinite)
+
+
+def _this_run(state: StoreState) -> Run:
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    first = state.committed_steps
+    return Run(
+        first_step=first,
+        open_envs="",
+        started=started,
+        versions=dict(_versions()),
+        key=secrets.token_hex(8) if state.identity else "",
+    )
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(packages.PackageNotFoundError):
+            versions[name] = packages.version(name)
+    return versions
+
+
+def _check_room(blobs: Blobs, state: StoreState) -> None:
+    free, nbytes = blobs.free_nbytes(), block_nbytes(state.grids())
+    if free is not None and free < nbytes:
+        raise SpaceError(f"{blobs.address}: {free} bytes free, one block may take {nbytes}")

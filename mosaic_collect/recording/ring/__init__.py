@@ -1,0 +1,1 @@
+"""Where steps lie until they are committed."""

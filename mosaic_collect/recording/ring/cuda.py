@@ -1,0 +1,280 @@
+"""Staging on a GPU: the only module that knows streams and events.
+
+      caller's stream   ── copy row ── copy row ──●full ──────────── copy row (other buffer) ──
+                                                  │ event
+      side stream       ──────────────────────────▼─ block to pinned host memory ─●── ...
+                                                                                  │ event
+      encoder thread    ───────────────────────────────────── waits ──────────────▼─ encode
+
+Two device buffers take turns. A row is copied on the caller's stream, so the simulator may
+overwrite its tensors at once; a full block crosses the bus in one flat copy per field on a side
+stream; before a buffer is written again, the caller's stream (not the caller) waits for the copy
+out of it. The host never synchronises in ``stage``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mosaic_collect.checks import is_tensor
+from mosaic_collect.recording.ring.block import HOST_FIELDS, Block, host_arrays
+from mosaic_collect.recording.ring.shared import SharedRing
+from mosaic_collect.store.grid import FieldGrid
+
+_log = logging.getLogger(__name__)
+#: cudaHostRegisterPortable: page-locked for all contexts (CUDA Runtime API, Memory Management).
+_PORTABLE = 1
+_TORCH_DTYPES: dict[str, torch.dtype] = {
+    n: getattr(torch, n)
+    for n in (
+        "bool",
+        "int8",
+        "int16",
+        "int32",
+        "int64",
+        "uint8",
+        "uint16",
+        "uint32",
+        "uint64",
+        "float16",
+        "float32",
+        "float64",
+    )
+}
+
+
+class Streams(Protocol):
+    """What staging needs of a device; tests put a simulated one in its place."""
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A device buffer."""
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """A page-locked host buffer."""
+
+    def pin(self, memory: NDArray[np.uint8]) -> None:
+        """Page-lock host memory that is there already.
+
+        Raises:
+            OSError: The driver does not.
+        """
+
+    def unpin(self, memory: NDArray[np.uint8]) -> None:
+        """The contrary, before the memory goes."""
+
+    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
+        """Copy (target, source) each, on the caller's stream: its later work may overwrite them."""
+
+    def record(self) -> Any:
+        """An event behind all that the caller's stream was given so far."""
+
+    def wait(self, event: Any) -> None:
+        """Later work of the caller's stream runs after the event."""
+
+    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
+        """On the side stream, after the event, copy each source to its host target.
+
+        Returns:
+            An event behind the copies.
+        """
+
+    def synchronize(self, event: Any) -> None:
+        """Block the calling thread until the event has happened, without the GIL."""
+
+
+class CudaStreams:
+    """``Streams`` of a CUDA device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._side = torch.cuda.Stream(device)
+        self._last: Any = None
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        self._caller()
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def pin(self, memory: NDArray[np.uint8]) -> None:
+        with torch.cuda.device(self._device):
+            register = torch.cuda.cudart().cudaHostRegister
+            error = int(register(memory.ctypes.data, memory.nbytes, _PORTABLE))
+        if error:
+            self._forget_error()
+            raise OSError(errno.ENOMEM, f"cudaHostRegister of {memory.nbytes} bytes: error {error}")
+
+    def unpin(self, memory: NDArray[np.uint8]) -> None:
+        with torch.cuda.device(self._device):
+            error = int(torch.cuda.cudart().cudaHostUnregister(memory.ctypes.data))
+        if error:
+            self._forget_error()
+            _log.error("cudaHostUnregister of %d bytes: error %d", memory.nbytes, error)
+
+    def _forget_error(self) -> None:
+        """The runtime keeps an error for the next kernel's launch, which may be the caller's."""
+        with contextlib.suppress(RuntimeError):
+            torch.zeros(1, device=self._device)
+
+    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
+        with torch.cuda.device(self._device):
+            self._caller()
+            for target, source in pairs:
+                # A copy from host memory must be over when it returns: the caller may overwrite
+                # it, and a pinned source would otherwise be read later.
+                target.copy_(source, non_blocking=source.device.type == "cuda")
+
+    def record(self) -> Any:
+        event = torch.cuda.Event()
+        event.record(self._caller())
+        return event
+
+    def wait(self, event: Any) -> None:
+        self._caller().wait_event(event)
+
+    def _caller(self) -> Any:
+        """The caller's stream, ordered behind the one it used before, if it has changed."""
+        stream = torch.cuda.current_stream(self._device)
+        if self._last is not None and self._last != stream:
+            stream.wait_stream(self._last)
+        self._last = stream
+        return stream
+
+    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
+        # Who waits for it sleeps, and leaves the processor to the simulation.
+        event = torch.cuda.Event(blocking=True)
+        with torch.cuda.stream(self._side):
+            self._side.wait_event(after)
+            for target, source in pairs:
+                target.copy_(source, non_blocking=True)
+            event.record(self._side)
+        return event
+
+    def synchronize(self, event: Any) -> None:
+        event.synchronize()
+
+
+class DeviceStaging:
+    """Stages on a device and hands blocks to the host asynchronously.
+
+    The same calls as ``HostStaging``. Trajectories' ids and ends are the writer's own and go
+    straight to the host block.
+
+    Args:
+        grids: All stored fields' cuttings.
+        num_envs: Environments, N.
+        streams: Of the device.
+        ring: Memory for the slots, which is page-locked here; None: of the driver's own.
+
+    Raises:
+        OSError: The driver does not page-lock the ring.
+    """
+
+    def __init__(
+        self,
+        grids: Mapping[str, FieldGrid],
+        num_envs: int,
+        streams: Streams,
+        ring: SharedRing | None = None,
+    ) -> None:
+        self._streams, self._num_envs = streams, num_envs
+        self._grids, self._ring = grids, ring
+        self._names = [n for n in grids if n not in HOST_FIELDS]
+        self._buffers = [self._device_buffers() for _ in range(2)]
+        self._copied: list[Any] = [None, None]
+        self._turn = 0
+        self._tensors: dict[int, dict[str, torch.Tensor]] = {}  # by slot
+        if ring is not None:
+            streams.pin(ring.bytes)
+
+    def new_block(self, slot: int) -> Block:
+        arrays = self._host_arrays() if self._ring is None else self._ring.slot(slot)
+        block = Block(arrays, self._grids, slot)
+        self._tensors[slot] = {n: torch.from_numpy(arrays[n]) for n in self._names}
+        return block
+
+    def begin(self, block: Block) -> None:
+        """The other device buffer's turn, with what ``block`` holds already."""
+        self._turn = 1 - self._turn
+        if self._copied[self._turn] is not None:
+            self._streams.wait(self._copied[self._turn])
+        if block.count:
+            buffers, tensors = self._buffers[self._turn], self._tensors[block.slot]
+            self._streams.copy_rows([(buffers[n], tensors[n]) for n in self._names])
+
+    def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
+        buffers, pairs = self._buffers[self._turn], []
+        for name, value in rows.items():
+            target = buffers[name][: self._num_envs, block.count]
+            if isinstance(value, (bool, int, float)):
+                target.fill_(value)
+            else:
+                pairs.append((target, _as_tensor(value)))
+        self._streams.copy_rows(pairs)
+
+    def seal(self, block: Block) -> None:
+        """Start the block's copy to the host; ``block.wait_ready`` waits for it."""
+        buffers, tensors = self._buffers[self._turn], self._tensors[block.slot]
+        pairs = [(tensors[n], buffers[n]) for n in self._names]
+        event = self._streams.copy_out(pairs, self._streams.record())
+        self._copied[self._turn] = event
+        block.wait_ready = self._waiter(event)
+
+    def close(self) -> None:
+        """Wait for copies under way, then give the device memory back."""
+        try:
+            for event in self._copied:
+                if event is not None:
+                    self._streams.synchronize(event)
+        finally:
+            self._buffers = []
+            self._tensors = {}
+            ring, self._ring = self._ring, None
+            if ring is not None:
+                self._streams.unpin(ring.bytes)
+
+    def _waiter(self, event: Any) -> Callable[[], None]:
+        return lambda: self._streams.synchronize(event)
+
+    def _host_arrays(self) -> dict[str, NDArray[Any]]:
+        own = {n: g for n, g in self._grids.items() if n in HOST_FIELDS}
+        shapes = {n: self._grids[n].buffer_shape for n in self._names}
+        pinned = {n: self._streams.pinned(s, self._dtype(n)).numpy() for n, s in shapes.items()}
+        return {**pinned, **host_arrays(own)}
+
+    def _dtype(self, name: str) -> torch.dtype:
+        return _TORCH_DTYPES[self._grids[name].field.dtype]
+
+    def _device_buffers(self) -> dict[str, torch.Tensor]:
+        buffers = {}
+        for name in self._names:
+            grid = self._grids[name]
+            buffers[name] = self._streams.empty(grid.buffer_shape, self._dtype(name))
+            buffers[name].fill_(grid.field.fill_value)
+        return buffers
+
+
+def cuda_staging(
+    grids: Mapping[str, FieldGrid], num_envs: int, device: str, ring: SharedRing | None = None
+) -> DeviceStaging:
+    """Staging on the named CUDA device; errors: ``DeviceStaging``'s."""
+    return DeviceStaging(grids, num_envs, CudaStreams(torch.device(device)), ring)
+
+
+def free_device_nbytes(device: str, share: float = 0.1) -> int:
+    """Bytes that staging may take on the device: a share of what is free."""
+    free, _total = torch.cuda.mem_get_info(torch.device(device))
+    return int(free * share)
+
+
+def _as_tensor(value: Any) -> torch.Tensor:
+    return value.detach() if is_tensor(value) else torch.from_numpy(np.array(value))

@@ -1,0 +1,73 @@
+"""Where steps are staged: in host memory, or on a CUDA device; and in which memory the ring is."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.recording.ring.host import HostStaging
+from mosaic_collect.recording.ring.shared import SharedRing
+from mosaic_collect.store.metadata import StoreState
+
+_log = logging.getLogger(__name__)
+
+
+def check_device(device: str) -> None:
+    """Refuse what is neither the CPU nor a CUDA device that is there.
+
+    Raises:
+        InputError: It is not.
+        MissingDependencyError: A device, but no torch.
+    """
+    if device == "cpu":
+        return
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(f"device {device!r} needs torch, which is missing") from error
+    try:
+        kind = torch.device(device).type
+    except RuntimeError as error:
+        raise InputError(f'device: expected "cpu" or "cuda:0", got {device!r}') from error
+    if kind != "cuda" or not torch.cuda.is_available():
+        raise InputError(f"device: {device!r} is not there; cpu, or a CUDA device that torch sees")
+
+
+def staging_nbytes(device: str) -> int | None:
+    """Bytes that staging may take on the device; None for the CPU."""
+    if device == "cpu":
+        return None
+    from mosaic_collect.recording.ring.cuda import free_device_nbytes
+
+    return free_device_nbytes(device)
+
+
+def staging_of(
+    state: StoreState, device: str, slots: int, shared: bool
+) -> tuple[Any, SharedRing | None]:
+    """What copies steps, and the ring's memory if it can be shared with another process.
+
+    Args:
+        state: Of the store.
+        device: As ``check_device`` takes it.
+        slots: Of the ring.
+        shared: Whether another process is wanted.
+    """
+    if shared:
+        try:
+            # What a device copies out lies as it does there, and is read as the codecs want it.
+            ring = SharedRing(state.grids(), slots, by_step=device == "cpu")
+            return _staging(state, device, ring), ring
+        except OSError as error:
+            _log.warning("no memory that processes can share: %s; encoding in threads", error)
+    # Only here, where no traceback holds the staging any more that failed.
+    return _staging(state, device, None), None
+
+
+def _staging(state: StoreState, device: str, ring: SharedRing | None) -> Any:
+    if device == "cpu":
+        return HostStaging(state.grids(), state.num_envs, ring)
+    from mosaic_collect.recording.ring.cuda import cuda_staging  # torch is optional on the CPU
+
+    return cuda_staging(state.grids(), state.num_envs, device, ring)

@@ -1,0 +1,77 @@
+"""Ending well when told to: termination signals as an ordinary exception.
+
+A library must not take signals from its host, so nothing happens at import. A program that wants
+its ``with`` blocks to be left properly says so:
+
+    with termination_as_exit(), TrajectoryWriter(...) as writer:
+        ...
+
+SIGTERM (a job scheduler, ``kill``, ``docker stop``), SIGHUP (a lost terminal), and SIGUSR1 and
+SIGUSR2 (a scheduler's warning that the job's time is nearly up) then raise
+``SystemExit`` in the main thread, just as Ctrl-C raises ``KeyboardInterrupt``: the writer commits
+what was added and leaves the store resumable. A second signal interrupts that commit; what was
+committed before stays.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from mosaic_collect.errors import InputError
+
+SIGNALS = (signal.SIGTERM, signal.SIGHUP)
+#: Sent some time before the end by schedulers (Slurm's ``--signal=USR1@60``), whose default is to
+#: kill at once. Whoever handles one already means something by it, and keeps it.
+WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
+
+
+class Termination:
+    """What came.
+
+    Attributes:
+        signal: The last signal's number; None if none came. A loop may look at it, too: an
+            exception raised inside a callback of C code or a finalizer can get lost there.
+    """
+
+    signal: int | None = None
+
+    def _come(self, number: int, _frame: FrameType | None) -> None:
+        self.signal = number
+        raise SystemExit(128 + number)  # the status that a shell shows for it
+
+
+@contextmanager
+def termination_as_exit(signals: Iterable[int] | None = None) -> Iterator[Termination]:
+    """Inside, termination signals raise ``SystemExit(128 + number)`` in the main thread.
+
+    A signal that is ignored stays so (``nohup``), and what was there before is put back at the
+    end.
+
+    Args:
+        signals: Which; None: SIGTERM, SIGHUP, and SIGUSR1 and SIGUSR2 unless something of the
+            program handles them.
+
+    Raises:
+        InputError: Called in another thread, where Python lets nobody handle signals.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        raise InputError("termination_as_exit: expected to be called in the main thread")
+    termination = Termination()
+    before = {}
+    try:
+        for number in _free_to_take() if signals is None else signals:
+            # None: a handler that C code put there, which Python could not put back.
+            if signal.getsignal(number) not in (signal.SIG_IGN, None):
+                before[number] = signal.signal(number, termination._come)
+        yield termination
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _free_to_take() -> list[int]:
+    return [*SIGNALS, *(n for n in WARNINGS if signal.getsignal(n) == signal.SIG_DFL)]

@@ -1,0 +1,22 @@
+"""Statistics as a file."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from mosaic_collect.stats.measures import StoreStatistics
+
+
+def write_statistics(found: StoreStatistics, path: str | os.PathLike[str]) -> None:
+    """Write the JSON, whole or not at all; a file of that name is replaced.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    text = json.dumps(found.to_json(), allow_nan=False)
+    target = os.fspath(path)
+    temporary = f"{target}.tmp"
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(temporary, target)

@@ -1,0 +1,96 @@
+"""What the encoder counts on the way: valid pairs, and pairs that hold NaN or infinity."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.store.grid import FieldGrid
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Counts over some steps.
+
+    Attributes:
+        num_valid: Pairs whose mask is true.
+        nonfinite: Per float field, pairs holding NaN or infinity, valid or not.
+    """
+
+    num_valid: int
+    nonfinite: Mapping[str, int]
+
+    @classmethod
+    def zero(cls, names: Iterable[str]) -> Counts:
+        """Nothing counted, for the float fields of these names."""
+        return cls(0, dict.fromkeys(names, 0))
+
+    def __add__(self, other: Counts) -> Counts:
+        return self._combine(other, 1)
+
+    def __sub__(self, other: Counts) -> Counts:
+        return self._combine(other, -1)
+
+    def _combine(self, other: Counts, sign: int) -> Counts:
+        nonfinite = {k: v + sign * other.nonfinite.get(k, 0) for k, v in self.nonfinite.items()}
+        return Counts(self.num_valid + sign * other.num_valid, nonfinite)
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Counts of a store, one block of which may be counted again with more rows.
+
+    Attributes:
+        before: Of all blocks but the newest.
+        newest: Of that one.
+        index: Which it is.
+    """
+
+    before: Counts
+    newest: Counts
+    index: int
+
+    @property
+    def total(self) -> Counts:
+        """Of all blocks."""
+        return self.before + self.newest
+
+    def with_block(self, index: int, counts: Counts) -> Tally:
+        """With the counts of another block, or newer ones of the newest."""
+        return Tally(self.before if index == self.index else self.total, counts, index)
+
+
+def float_names(grids: Mapping[str, FieldGrid]) -> list[str]:
+    """Names of the fields that can hold NaN or infinity."""
+    return [name for name, grid in grids.items() if grid.field.is_float]
+
+
+def nonfinite_pairs(values: NDArray[Any]) -> int:
+    """Pairs of ``values`` that hold NaN or infinity.
+
+    Args:
+        values: Shape ``(envs, steps[, dim])``, float, C-contiguous.
+    """
+    if all_finite(values):
+        return 0
+    return int(np.count_nonzero(~finite_rows(values)))
+
+
+def all_finite(values: NDArray[Any]) -> bool:
+    """Whether surely no value is NaN or infinite; False may also mean that the sum overflowed.
+
+    A sum is NaN or infinite if any term is, and takes no temporary array.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(np.add.reduce(values, axis=None)))
+
+
+def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
+    """Which rows of ``(a, b[, dim])`` hold neither NaN nor infinity, shape ``(a, b)``."""
+    finite = np.isfinite(values)
+    rows = finite if values.ndim == 2 else np.logical_and.reduce(finite, axis=2)
+    return np.asarray(rows)

@@ -1,0 +1,252 @@
+"""The one seam through which a store's files change.
+
+Whatever makes, writes, syncs, renames or removes goes through a ``Files`` object, so that tests
+can record every operation, fail any of them, or rebuild what a power cut would have left. Each
+operation says what it promises; only ``sync`` and ``sync_folder`` promise anything about power.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+#: What systems say that cannot give a file a second name, or not one more.
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+_IOV_MAX = 512  # below every system's limit on buffers a call
+
+
+class OpenFile(Protocol):
+    """A file being written."""
+
+    path: str
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        """Append all bytes of ``buffers``, or raise."""
+
+    def fileno(self) -> int:
+        """Its descriptor, for a process that writes in this one's place."""
+
+    def sync(self) -> None:
+        """When it returns, the bytes written so far survive a power cut, though not the name."""
+
+    def close(self) -> None:
+        """Close; closing twice is allowed."""
+
+
+class Files(Protocol):
+    """File operations of a store. Every failure is an OSError that names the path."""
+
+    def hold(self, folder: str, fd: int | None) -> None:
+        """Paths below the folder are in this very one from now on, whatever its path leads to.
+
+        Args:
+            folder: Its path.
+            fd: Its descriptor, the caller's to close; None: paths lead where they lead again.
+        """
+
+    def make_folder(self, path: str) -> None:
+        """Make one folder; it may be there already. The name lasts after ``sync_folder``."""
+
+    def create(self, path: str) -> OpenFile:
+        """Open a new, empty file for writing; what had that name is removed, not opened."""
+
+    def link(self, source: str, target: str) -> None:
+        """Give a file a second name, in any folder; what had that name is removed.
+
+        Raises:
+            OSError: With an errno of ``NO_LINKS`` where the file system has no second names.
+        """
+
+    def rename(self, source: str, target: str) -> None:
+        """Atomically give the file the other name, replacing what had it."""
+
+    def sync_folder(self, path: str) -> None:
+        """When it returns, names made, changed or removed in the folder survive a power cut."""
+
+    def remove(self, path: str) -> None:
+        """Remove a file; it may be gone already."""
+
+
+class PosixFiles:
+    """``Files`` on a POSIX file system."""
+
+    _folder = ""
+    _fd: int | None = None
+
+    def hold(self, folder: str, fd: int | None) -> None:
+        self._folder, self._fd = folder, fd
+
+    def make_folder(self, path: str) -> None:
+        name, within = self._at(path)
+        try:
+            named(path, os.mkdir, name, dir_fd=within)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=within).st_mode):
+                raise
+
+    def create(self, path: str) -> PosixFile:
+        return PosixFile(path, *self._at(path))
+
+    def link(self, source: str, target: str) -> None:
+        self.remove(target)
+        (old, within), (new, there) = self._at(source), self._at(target)
+        named(target, os.link, old, new, src_dir_fd=within, dst_dir_fd=there)
+
+    def rename(self, source: str, target: str) -> None:
+        (old, within), (new, there) = self._at(source), self._at(target)
+        named(target, os.replace, old, new, src_dir_fd=within, dst_dir_fd=there)
+
+    def sync_folder(self, path: str) -> None:
+        name, within = self._at(path)
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+        fd: int = named(path, os.open, name, flags, dir_fd=within)
+        try:
+            named(path, os.fsync, fd)
+        except OSError as error:
+            # Some file systems (of the network, mostly) have no such sync and say so.
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+                raise
+        finally:
+            os.close(fd)
+
+    def remove(self, path: str) -> None:
+        name, within = self._at(path)
+        with contextlib.suppress(FileNotFoundError):
+            named(path, os.unlink, name, dir_fd=within)
+
+    def _at(self, path: str) -> tuple[str, int | None]:
+        """The path, or what it is from the folder that is held."""
+        if self._fd is None or not f"{path}{os.sep}".startswith(f"{self._folder}{os.sep}"):
+            return path, None
+        return path[len(self._folder) + 1 :] or os.curdir, self._fd
+
+
+class PosixFile:
+    """``OpenFile`` on a POSIX file descriptor.
+
+    Args:
+        path: For messages.
+        name: The file's, from ``within``.
+        within: Descriptor of a folder; None: ``name`` is a path.
+    """
+
+    def __init__(self, path: str, name: str, within: int | None) -> None:
+        self.path = path
+        # Never through a link, and never into a file that has another name, too: in a store made
+        # by someone else either could lead out of it.
+        with contextlib.suppress(FileNotFoundError):
+            named(path, os.unlink, name, dir_fd=within)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        self._fd: int = named(path, os.open, name, flags, 0o666, dir_fd=within)
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        named(self.path, write_all, self._fd, buffers)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def sync(self) -> None:
+        named(self.path, os.fsync, self._fd)
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            named(self.path, os.close, fd)
+
+
+def write_all(fd: int, buffers: Sequence[Any]) -> None:
+    """Write all bytes of the buffers to a descriptor, or raise."""
+    views = [memoryview(b).cast("B") for b in buffers if len(b)]
+    for start in range(0, len(views), _IOV_MAX):
+        _write_some(fd, views[start : start + _IOV_MAX])
+
+
+def _write_some(fd: int, views: list[memoryview]) -> None:
+    while views:
+        written = os.writev(fd, views)
+        while views and written >= len(views[0]):
+            written -= len(views.pop(0))
+        if written:
+            views[0] = views[0][written:]
+
+
+def write_file(files: Files, path: str, data: bytes, temp: str) -> None:
+    """Replace a file's content as a whole: temp file, sync, rename.
+
+    After a kill or a power cut the file has the old content or the new one. Only after
+    ``sync_folder`` of its folder is it surely the new one.
+    """
+    file = files.create(temp)
+    try:
+        file.write([data])
+    except BaseException:
+        discard(files, file)
+        raise
+    finish(files, file, path)
+
+
+def finish(files: Files, file: OpenFile, path: str) -> None:
+    """Sync and close a whole temp file, then give it its name.
+
+    The name is given only if both succeeded: what was never on the disk never gets a name.
+    """
+    try:
+        try:
+            file.sync()
+        finally:
+            file.close()
+        files.rename(file.path, path)
+    except BaseException:
+        discard(files, file)
+        raise
+
+
+def discard(files: Files, file: OpenFile) -> None:
+    """Close a temp file that is of no use and remove it, if the system lets us."""
+    with contextlib.suppress(OSError):
+        file.close()
+    with contextlib.suppress(OSError):
+        files.remove(file.path)
+
+
+def open_regular(path: str) -> int:
+    """A descriptor for reading a regular file; a link to one is fine.
+
+    Without waiting: a store from elsewhere may hold a pipe where a file belongs.
+
+    Raises:
+        OSError: It names the path; ``EINVAL`` for something that is no regular file.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError(errno.EINVAL, "no regular file", path)
+    return fd
+
+
+def temp_name(path: str, mark: str = "") -> str:
+    """Where a file lies until it is whole; reopening a store for writing removes leftovers.
+
+    Args:
+        path: Of the file.
+        mark: Told apart from others who may write it at the same time.
+    """
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}{mark}.tmp")
+
+
+def is_temp_name(name: str) -> bool:
+    """Whether ``temp_name`` made this file name."""
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def named(path: str, call: Any, *args: Any, **options: Any) -> Any:
+    """Make a call on a descriptor; such calls leave the path out of their errors: put it in."""
+    try:
+        return call(*args, **options)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error

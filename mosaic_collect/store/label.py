@@ -1,0 +1,138 @@
+"""What a shard says of itself in front of its chunks, so that it is never taken for another.
+
+    0        8               24       32       40       48    50    52     56    60    64
+    ┌────────┬───────────────┬────────┬────────┬────────┬─────┬─────┬──────┬─────┬─────┐
+    │ magic  │ store         │ run    │ block  │ rows   │field│  0  │ twins│  0  │ crc │
+    └────────┴───────────────┴────────┴────────┴────────┴─────┴─────┴──────┴─────┴─────┘
+      8 B      16 B            8 B      uint64   uint64  uint16      uint32        CRC-32C
+
+A checksum tells that bytes are whole, not whose they are. A shard of another recording, of another
+block or field, or an older copy has good checksums: in its place it would be a wrong pair.
+
+``twins`` has bit i for the i-th of the fields whose ``default`` is this one: they share the file.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.store.codec import CRC_NBYTES, checked, crc_bytes
+from mosaic_collect.store.metadata import StoreState
+
+LABEL_NBYTES = 64
+_MAGIC = b"MCshard\x02"  # its last byte is the format version
+_PARTS = struct.Struct("<8s16s8sQQHHII")
+#: Fields of one default that a label has places for; others never share.
+MOST_TWINS = 32
+
+
+@dataclass(frozen=True)
+class ShardLabel:
+    """One shard's.
+
+    Attributes:
+        store: ``StoreState.identity``.
+        run: ``Run.key`` of the writer.
+        block: Which.
+        rows: Steps of the block that held rows when it was written.
+        field: Place of its field among all stored ones.
+        twins: As drawn above.
+    """
+
+    store: str
+    run: str
+    block: int
+    rows: int
+    field: int
+    twins: int = 0
+
+    @classmethod
+    def of(cls, state: StoreState, name: str, block: int, twins: Iterable[str] = ()) -> ShardLabel:
+        """Of a shard that is about to be written.
+
+        Args:
+            state: That is true once it is; its last run is the writer's.
+            name: The field's.
+            block: Which.
+            twins: Fields that will share the shard.
+        """
+        bits = sum(1 << _sharing(state, name).index(twin) for twin in twins)
+        rows, place = len(state.steps_of(block)), _names(state).index(name)
+        return cls(state.identity, state.runs[-1].key, block, rows, place, bits)
+
+    def pack(self) -> bytes:
+        """64 bytes."""
+        store, run = bytes.fromhex(self.store), bytes.fromhex(self.run)
+        numbers = (self.block, self.rows, self.field, 0, self.twins, 0)
+        data = _PARTS.pack(_MAGIC, store, run, *numbers)
+        return data + crc_bytes(data)
+
+    @classmethod
+    def unpack(cls, data: bytes, what: str) -> ShardLabel:
+        """Of a shard's first 64 bytes.
+
+        Raises:
+            CorruptStoreError: They are none; ``what`` names the shard.
+        """
+        if len(data) < LABEL_NBYTES or data[:8] != _MAGIC:
+            raise CorruptStoreError(
+                f"{what}, label: there is none (another tool wrote it) or it is damaged"
+            )
+        parts = _PARTS.unpack(checked(memoryview(data), f"{what}, label"))
+        _, store, run, block, rows, field, _, twins, _ = parts
+        return cls(store.hex(), run.hex(), block, rows, field, twins)
+
+    def problem(self, state: StoreState, name: str, block: int) -> str | None:
+        """Why the shard does not belong where it was found; None if it does.
+
+        Args:
+            state: What the store says.
+            name: Of the field in whose place it was found.
+            block: Likewise.
+        """
+        if self.store != state.identity:
+            return f"it belongs to another recording ({self.store}), not to this ({state.identity})"
+        if not self._is_of(state, name):
+            names = _names(state)
+            whose = names[self.field] if self.field < len(names) else f"number {self.field}"
+            return f"it holds the field {whose}"
+        if self.block != block:
+            return f"it is block {self.block}"
+        steps = state.steps_of(block)
+        if self.rows < len(steps):
+            return f"it is older than the last commit: {self.rows} steps, committed {len(steps)}"
+        return None if self._run_fits(state, steps) else f"it is of another run ({self.run})"
+
+    def _is_of(self, state: StoreState, name: str) -> bool:
+        names = _names(state)
+        if self.field == names.index(name):
+            return True
+        source = state.schema[name].default
+        if not isinstance(source, str) or self.field != names.index(source):
+            return False
+        place = _sharing(state, source).index(name)
+        return place < MOST_TWINS and bool(self.twins >> place & 1)
+
+    def _run_fits(self, state: StoreState, steps: range) -> bool:
+        """A block's last row says which run wrote it.
+
+        A partial block may be newer than its commit: of a run that was killed before it committed.
+        """
+        keys = {run.key for run, _ in state.spans()}
+        last = [run.key for run, span in state.spans() if steps and steps[-1] in span]
+        return self.run in last or (len(steps) < state.block_steps and self.run not in keys)
+
+
+def _names(state: StoreState) -> list[str]:
+    return [field.name for field in state.schema.stored]
+
+
+def _sharing(state: StoreState, source: str) -> list[str]:
+    """Fields whose default is this one, in order."""
+    return [field.name for field in state.schema.fields if field.default == source]
+
+
+assert _PARTS.size + CRC_NBYTES == LABEL_NBYTES

@@ -1,0 +1,297 @@
+"""Reading a root document: nothing in it is believed before it was checked.
+
+A store may come from anywhere, so every size is bounded before anything is allocated for it, and
+all problems are reported together.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+from collections.abc import Container
+from dataclasses import replace
+from typing import Any
+
+from mosaic_collect.errors import (
+    CorruptStoreError,
+    InputError,
+    NewerFormatError,
+    StoreNotFoundError,
+)
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.metadata import (
+    ATTRIBUTE,
+    COLLECTING,
+    COMPLETE,
+    FORMAT_VERSION,
+    Foreign,
+    Run,
+    StoreState,
+    checksum,
+)
+from mosaic_collect.store.schema import Field, Schema
+
+MAX_DOCUMENT_NBYTES = 64 << 20
+MAX_VALUES = 1 << 20  # of a document; each may take some 100 bytes in memory
+MAX_CHUNK_NBYTES = 1 << 30  # Blosc's own limit is just under 2 GiB
+MAX_ENVS = 1 << 24
+_MAX_STEPS = 1 << 40
+_MAX_ID = (1 << 63) - 1
+
+
+def parse_root(data: bytes, where: str) -> StoreState:
+    """The state that a root ``zarr.json`` says.
+
+    Args:
+        data: The document.
+        where: The store's path, for errors.
+
+    Raises:
+        StoreNotFoundError: Valid JSON, but no store of this package.
+        NewerFormatError: Its format version is above ``FORMAT_VERSION``.
+        CorruptStoreError: It is damaged or contradicts itself; every problem is named.
+    """
+    try:
+        return _parse(data, where)
+    except RecursionError as error:
+        raise CorruptStoreError(f"{where}: zarr.json is nested too deeply") from error
+
+
+def refuse_large(data: bytes, where: str) -> None:
+    """Refuse a document that is larger than any of ours, in bytes or in memory.
+
+    Raises:
+        CorruptStoreError: It is.
+    """
+    values = data.count(b",") + data.count(b"[") + data.count(b"{")
+    if len(data) > MAX_DOCUMENT_NBYTES or values > MAX_VALUES:
+        raise CorruptStoreError(
+            f"{where}: zarr.json is larger than {MAX_DOCUMENT_NBYTES} bytes or {MAX_VALUES} values"
+        )
+
+
+def foreign_in(data: bytes, where: str, own: Container[str]) -> Foreign:
+    """What a group's document holds beside ours: arrays that are not among ``own``.
+
+    Raises:
+        CorruptStoreError: It is no JSON object.
+    """
+    root = _object(data, where)
+    attributes = root.get("attributes")
+    attributes = attributes if isinstance(attributes, dict) else {}
+    consolidated = root.get("consolidated_metadata")
+    arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
+    arrays = arrays if isinstance(arrays, dict) else {}
+    return Foreign(
+        attributes={k: v for k, v in attributes.items() if k != ATTRIBUTE},
+        arrays={k: v for k, v in arrays.items() if k not in own},
+    )
+
+
+def _parse(data: bytes, where: str) -> StoreState:
+    root = _object(data, where)
+    attributes = root.get("attributes")
+    document = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    if not isinstance(document, dict):
+        raise StoreNotFoundError(
+            f"{where} is no mosaic_collect store: zarr.json lacks its attribute"
+        )
+    version = document.get("format_version")
+    if type(version) is not int or version < 1:
+        raise CorruptStoreError(f"{where}: format_version is {version!r}, expected a number from 1")
+    if version > FORMAT_VERSION:
+        raise NewerFormatError(
+            f"{where} has format version {version}, this mosaic_collect reads up to "
+            f"{FORMAT_VERSION}: upgrade it"
+        )
+    state = _Parser(document, where, version).state()
+    if document.get("checksum") != checksum(document):
+        raise CorruptStoreError(
+            f"{where}: zarr.json was damaged or edited: the checksum of its attribute is wrong"
+        )
+    own = [field.name for field in state.schema.stored]
+    return replace(state, foreign=foreign_in(data, where, own))
+
+
+class _Parser:
+    """Takes a state's document apart, gathering problems on the way."""
+
+    def __init__(self, document: dict[str, Any], where: str, version: int) -> None:
+        self._document, self._where, self._version = document, where, version
+        self._problems: list[str] = []
+
+    def state(self) -> StoreState:
+        schema = self._schema()
+        self._raise()
+        assert schema is not None
+        float_fields = [f.name for f in schema.fields if f.is_float]
+        defaults = [f.name for f in schema.fields if f.default is not None]
+        num_envs = self._count("num_envs", 1, MAX_ENVS)
+        steps = self._count("committed_steps", 0, _MAX_STEPS)
+        pairs = num_envs * steps
+        next_id = self._count("next_trajectory_id", 0, _MAX_ID)
+        state = StoreState(
+            schema=schema,
+            num_envs=num_envs,
+            block_steps=self._count("block_steps", 1, _MAX_STEPS),
+            chunk_envs=self._counts("chunk_envs", [f.name for f in schema.stored], 1, num_envs),
+            compressor=self._compressor(),
+            committed_steps=steps,
+            status=self._status(),
+            num_valid=self._count("num_valid", 0, pairs),
+            num_trajectories=self._count("num_trajectories", 0, next_id),
+            next_trajectory_id=next_id,
+            has_mask=self._typed("has_mask", bool, False),
+            given=self._given(defaults),
+            nonfinite=self._counts("nonfinite", float_fields, 0, pairs),
+            runs=self._runs(num_envs, steps),
+            metadata=self._typed("metadata", dict, {}),
+            identity=self._hex("identity", 16),
+            holder=self._hex("holder", 8),
+        )
+        self._check_chunks(state)
+        self._raise()
+        return state
+
+    def _raise(self) -> None:
+        if self._problems:
+            raise CorruptStoreError(f"{self._where}: bad metadata: " + "; ".join(self._problems))
+
+    def _typed(self, name: str, kind: type, instead: Any) -> Any:
+        value = self._document.get(name)
+        if type(value) is not kind:
+            self._problems.append(f"{name}: expected {kind.__name__}, got {value!r:.80}")
+            return instead
+        return value
+
+    def _count(self, name: str, least: int, most: int) -> int:
+        return self._bounded(name, self._document.get(name), least, most)
+
+    def _bounded(self, name: str, value: Any, least: int, most: int) -> int:
+        if type(value) is not int or not least <= value <= most:
+            self._problems.append(f"{name}: expected {least}..{most}, got {value!r:.80}")
+            return least
+        return value
+
+    def _counts(self, name: str, keys: list[str], least: int, most: int) -> dict[str, int]:
+        given = self._typed(name, dict, {})
+        if sorted(given) != sorted(keys):
+            self._problems.append(f"{name}: expected the keys {keys}, got {sorted(given)!r:.200}")
+            return dict.fromkeys(keys, least)
+        return {k: self._bounded(f"{name}.{k}", given[k], least, most) for k in keys}
+
+    def _given(self, defaults: list[str]) -> dict[str, bool]:
+        given = self._typed("given", dict, {})
+        if given and (sorted(given) != sorted(defaults) or not _all_bool(given.values())):
+            self._problems.append(
+                f"given: expected true or false for {defaults}, got {given!r:.200}"
+            )
+            return {}
+        return dict(given)
+
+    def _status(self) -> str:
+        status = self._document.get("status")
+        if status not in (COLLECTING, COMPLETE):
+            self._problems.append(
+                f"status: expected {COLLECTING} or {COMPLETE}, got {status!r:.80}"
+            )
+            return COLLECTING
+        return str(status)
+
+    def _compressor(self) -> Compressor:
+        given = self._typed("compressor", dict, {})
+        name, level = given.get("name"), given.get("level")
+        known = name in ("lz4", "zstd", "none") and type(level) is int and len(given) == 2
+        if not known or not -(1 << 17) <= level <= 22:
+            self._problems.append(f"compressor: unknown {given!r:.80}")
+            return Compressor("none", 0)
+        return Compressor(str(name), int(level))
+
+    def _schema(self) -> Schema | None:
+        given = self._typed("fields", list, [])
+        try:
+            return Schema(tuple(Field(**f) for f in given))
+        except (InputError, TypeError) as error:
+            self._problems.append(f"fields: {error}")
+            return None
+
+    def _runs(self, num_envs: int, steps: int) -> tuple[Run, ...]:
+        runs: list[Run] = []
+        for entry in self._typed("runs", list, []):
+            least = runs[-1].first_step if runs else 0
+            problems = _run_problems(entry, num_envs, least, steps, self._version)
+            self._problems += problems
+            if not problems:
+                runs.append(Run(**entry))
+        return tuple(runs)
+
+    def _hex(self, name: str, nbytes: int) -> str:
+        """What version 1 did not have."""
+        given = self._document.get(name, "")
+        if _is_hex(given, nbytes if self._version > 1 else 0):
+            return str(given)
+        self._problems.append(f"{name}: expected {nbytes} bytes as hex, got {given!r:.80}")
+        return ""
+
+    def _check_chunks(self, state: StoreState) -> None:
+        for name, grid in state.grids().items():
+            if grid.chunk_nbytes > MAX_CHUNK_NBYTES:
+                self._problems.append(f"{name}: a chunk of {grid.chunk_nbytes} bytes is too large")
+
+
+def _object(data: bytes, where: str) -> dict[str, Any]:
+    refuse_large(data, where)
+    root = _json(data, where)
+    return root if isinstance(root, dict) else {}
+
+
+def _json(data: bytes, where: str) -> Any:
+    try:
+        return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
+    except ValueError as error:
+        raise CorruptStoreError(f"{where}: zarr.json is no valid JSON: {error}") from error
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number
+
+
+def _run_problems(entry: Any, num_envs: int, least: int, most: int, version: int) -> list[str]:
+    names = {"first_step", "open_envs", "started", "versions"} | ({"key"} if version > 1 else set())
+    if not isinstance(entry, dict) or set(entry) != names:
+        return [f"runs: expected entries of {sorted(names)}, got {entry!r:.80}"]
+    found = []
+    first = entry["first_step"]
+    if type(first) is not int or not least <= first <= most:
+        found.append(f"runs.first_step: expected {least}..{most}, got {first!r:.80}")
+    if _bitmap_nbytes(entry["open_envs"]) != -(-num_envs // 8):
+        found.append(f"runs.open_envs: expected a bitmap of {num_envs} environments")
+    if not isinstance(entry["started"], str) or not isinstance(entry["versions"], dict):
+        found.append("runs: started must be a string, versions a dict")
+    if not _is_hex(entry.get("key", ""), 8 if version > 1 else 0):
+        found.append(f"runs.key: expected 8 bytes as hex, got {entry['key']!r:.80}")
+    return found
+
+
+def _is_hex(text: Any, nbytes: int) -> bool:
+    return isinstance(text, str) and bool(re.fullmatch(f"[0-9a-f]{{{2 * nbytes}}}", text))
+
+
+def _bitmap_nbytes(text: Any) -> int:
+    try:
+        return len(base64.b64decode(text, validate=True))
+    except (TypeError, ValueError):
+        return -1
+
+
+def _all_bool(values: Any) -> bool:
+    return all(isinstance(v, bool) for v in values)

@@ -1,0 +1,286 @@
+"""``Blobs`` in a folder of a POSIX file system.
+
+A blob is written under a temp name, synced, and renamed. Reading asks the system itself; whatever
+changes goes through ``files.Files``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from mosaic_collect.errors import CorruptStoreError, StoreLostError
+from mosaic_collect.store.blobs import ChangedError, Pending, Version, read_all
+from mosaic_collect.store.files import (
+    NO_LINKS,
+    Files,
+    PosixFiles,
+    discard,
+    finish,
+    is_temp_name,
+    named,
+    open_regular,
+    temp_name,
+    write_file,
+)
+from mosaic_collect.store.lock import StoreLock
+
+_COPIED_NBYTES = 1 << 20
+
+
+class PosixBlobs:
+    """The blobs of a store that is a folder.
+
+    Args:
+        path: The folder.
+        files: The seam through which it changes.
+    """
+
+    def __init__(self, path: str, files: Files | None = None) -> None:
+        self.address = path
+        self._files: Files = PosixFiles() if files is None else files
+        self._held: int | None = None
+        self._mark = ""
+
+    def __reduce__(self) -> Any:
+        return PosixBlobs, (self.address,)
+
+    def place(self) -> str | None:
+        try:
+            found = os.stat(self.address) if self._held is None else os.fstat(self._held)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return f"{found.st_dev}-{found.st_ino}"
+
+    def is_there(self) -> bool:
+        return os.path.isdir(self.address)
+
+    def is_taken(self) -> bool:
+        path = self.address
+        return os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
+
+    def make(self) -> None:
+        """Make the folder, and those above it that are missing.
+
+        Each name is made safe before the next is made, so a kill on the way leaves at most one
+        unsafe: that of the lowest folder there is, which the next call makes safe.
+        """
+        folder, missing = os.path.realpath(self.address), []
+        while not os.path.isdir(folder):
+            missing.append(folder)
+            folder = os.path.dirname(folder)
+        # What is above a folder of ours may be another user's, closed to us: nothing to be done.
+        with contextlib.suppress(PermissionError):
+            self._files.sync_folder(os.path.dirname(folder))
+        for folder in reversed(missing):
+            self._files.make_folder(folder)
+            self._files.sync_folder(os.path.dirname(folder))
+
+    def check_folders(self, names: Iterable[str]) -> None:
+        for path in map(self._path, names):
+            # Writing through a link, or removing behind it, would reach files of someone else.
+            if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
+                raise CorruptStoreError(f"{path}: expected a folder, found a link or a file")
+
+    def make_folders(self, names: Iterable[str]) -> None:
+        for name in names:
+            self._files.make_folder(self._path(name))
+
+    def names(self, folder: str = "") -> list[str]:
+        try:
+            return sorted(os.listdir(self._path(folder)))
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+
+    def is_debris(self, name: str) -> bool:
+        return is_temp_name(name)
+
+    def find(self, key: str) -> Version | None:
+        try:
+            found = os.stat(self._path(key))
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return Version(found.st_size, f"{found.st_dev}-{found.st_ino}-{found.st_mtime_ns}")
+
+    def open(self, key: str) -> PosixBlob:
+        return PosixBlob(self._path(key))
+
+    def upload(self, key: str) -> PosixUpload:
+        return PosixUpload(self._files, self._path(key), self._mark)
+
+    def alias(self, source: str, key: str) -> Pending:
+        return PosixAlias(self._files, self._path(source), self._path(key), self._mark)
+
+    def put(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        write_file(self._files, path, data, temp_name(path, self._mark))
+
+    def replace(self, key: str, data: bytes, over: Version | None) -> Version:
+        self.require_place()
+        if self.find(key) != over:
+            raise ChangedError(self._path(key))
+        self.put(key, data)
+        found = self.find(key)
+        # Without locks another may have been quicker since.
+        if found is None or (self._mark and read_all(self, key, len(data) + 1) != data):
+            raise ChangedError(self._path(key))
+        return found
+
+    def require_place(self) -> None:
+        held = self._held
+        try:
+            there = os.stat(self.address)
+        except (FileNotFoundError, NotADirectoryError):
+            raise StoreLostError(f"{self.address}: removed, or moved away") from None
+        if held is not None and not os.path.samestat(there, os.fstat(held)):
+            raise StoreLostError(f"{self.address}: another folder lies there now")
+
+    def settle(self, folders: Iterable[str]) -> None:
+        for folder in folders:
+            self._files.sync_folder(self._path(folder))
+
+    def remove(self, keys: Iterable[str]) -> None:
+        for key in keys:
+            self._files.remove(self._path(key))
+
+    def claim(self) -> PosixClaim:
+        fd = os.open(self.address, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            lock = StoreLock(self.address, fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        # Two who write at once, as only missing locks allow, must not share temp files.
+        self._mark = "" if lock.is_real else f".{secrets.token_hex(4)}"
+        self._held = fd
+        self._files.hold(self.address, fd)
+        return PosixClaim(self, lock)
+
+    def let_go(self) -> None:
+        """The folder is no longer held; called twice, it does nothing."""
+        fd, self._held = self._held, None
+        if fd is not None:
+            self._files.hold("", None)
+            os.close(fd)
+
+    def free_nbytes(self) -> int | None:
+        folder = os.path.abspath(self.address)
+        while not os.path.isdir(folder):
+            folder = os.path.dirname(folder)
+        return shutil.disk_usage(folder).free
+
+    def _path(self, key: str) -> str:
+        return os.path.join(self.address, key) if key else self.address
+
+
+class PosixClaim:
+    """A folder that is held, and its lock."""
+
+    def __init__(self, blobs: PosixBlobs, lock: StoreLock) -> None:
+        self._blobs, self._lock = blobs, lock
+
+    def __del__(self) -> None:
+        # An interrupt may fall between the making of a claim and its owner's taking it.
+        self.release()
+
+    def release(self) -> None:
+        self._lock.release()
+        self._blobs.let_go()
+
+
+class PosixBlob:
+    """A regular file, opened for reading; see ``open_regular``."""
+
+    def __init__(self, path: str) -> None:
+        self.address = path
+        self._fd = open_regular(path)
+        self.nbytes = os.fstat(self._fd).st_size
+
+    def read(self, start: int, nbytes: int) -> bytes:
+        data: bytes = named(self.address, os.pread, self._fd, nbytes, start)
+        while len(data) < nbytes and start + len(data) < self.nbytes:
+            more = named(self.address, os.pread, self._fd, nbytes - len(data), start + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class PosixUpload:
+    """A file on its way: written under a temp name, then given its own.
+
+    Args:
+        files: The seam.
+        path: The file's name.
+        mark: Of its temp name.
+    """
+
+    def __init__(self, files: Files, path: str, mark: str) -> None:
+        self._files, self.address = files, path
+        self._file = files.create(temp_name(path, mark))
+        self.nbytes = 0
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        self._file.write(buffers)
+        self.nbytes += sum(len(b) for b in buffers)
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def finish(self) -> None:
+        finish(self._files, self._file, self.address)
+
+    def abandon(self) -> None:
+        discard(self._files, self._file)
+
+
+class PosixAlias:
+    """A second name for a file, or a copy of it where the system has no second names.
+
+    Args:
+        files: The seam.
+        source: The other file; finished before this one.
+        path: This one's name.
+        mark: Of its temp name.
+    """
+
+    def __init__(self, files: Files, source: str, path: str, mark: str) -> None:
+        self._files, self._source, self.address, self._mark = files, source, path, mark
+        self.nbytes = 0
+
+    def finish(self) -> None:
+        temp = temp_name(self.address, self._mark)
+        try:
+            self._files.link(self._source, temp)
+            self._files.rename(temp, self.address)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._files.remove(temp)
+            if error.errno not in NO_LINKS:
+                raise
+            self._copy()
+
+    def abandon(self) -> None:
+        """Nothing was made yet."""
+
+    def _copy(self) -> None:
+        copy, source = PosixUpload(self._files, self.address, self._mark), PosixBlob(self._source)
+        try:
+            while data := source.read(copy.nbytes, _COPIED_NBYTES):
+                copy.write([data])
+        except BaseException:
+            copy.abandon()
+            raise
+        finally:
+            source.close()
+        copy.finish()
+        self.nbytes = copy.nbytes

@@ -1,0 +1,162 @@
+"""Shard bytes: chunks, then an index, as Zarr v3's ``sharding_indexed`` codec lays them out.
+
+    ┌───────┬─────────┬─────┬─────────┬─────┬───┬────────────────────────────┬─────┐
+    │ label │ chunk 0 │ crc │ chunk 1 │ crc │ … │ (offset, nbytes) per chunk │ crc │
+    └───────┴─────────┴─────┴─────────┴─────┴───┴────────────────────────────┴─────┘
+     64 bytes, ``label``                          uint64 LE each, 16·chunks   4 bytes
+
+Offsets count from the start of the file, so other readers pass over the label. Shards of format
+version 1 have none.
+
+A chunk that is all fill value may be absent: both numbers are 2**64-1 then. This package never
+writes one so, but reads it. Format: zarr-specs.readthedocs.io, v3 codec "sharding-indexed" 1.0.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.store.blobs import Blob, Blobs
+from mosaic_collect.store.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
+
+_ABSENT = np.uint64(2**64 - 1)
+
+
+#: A chunk's payload as buffers, its checksum, and its number of pairs that hold NaN or infinity.
+Encoded = tuple[Sequence[Any], bytes, int]
+
+
+def write_chunks(
+    encoded: Iterable[Encoded], write: Callable[[list[Any]], None], start: int = 0
+) -> tuple[int, int]:
+    """Write one shard: encoded chunks in order, then the index.
+
+    Args:
+        encoded: All chunks of the shard.
+        write: Takes a list of buffers and appends them to the file.
+        start: Bytes that the file holds already.
+
+    Returns:
+        Bytes of the file then, and pairs that hold NaN or infinity.
+    """
+    index: list[tuple[int, int]] = []
+    offset, nonfinite = start, 0
+    for buffers, crc, found in encoded:
+        write([*buffers, crc])
+        nbytes = sum(map(len, buffers)) + CRC_NBYTES
+        index.append((offset, nbytes))
+        offset += nbytes
+        nonfinite += found
+    table = np.array(index, dtype="<u8").tobytes()
+    write([table, crc_bytes(table)])
+    return offset + len(table) + CRC_NBYTES, nonfinite
+
+
+class ShardReader:
+    """One open shard. Whoever replaces it meanwhile does not disturb this reader.
+
+    Args:
+        blobs: Of the store.
+        grid: The field's cutting.
+        codec: For the chunks.
+        block: Which block's.
+
+    Attributes:
+        what: Names the shard in errors.
+
+    Raises:
+        CorruptStoreError: The shard is missing, its index damaged or pointing out of it.
+        OSError: The system does not let us read it; names the place, as ``read`` does.
+    """
+
+    def __init__(self, blobs: Blobs, grid: FieldGrid, codec: ChunkCodec, block: int) -> None:
+        self._grid, self._codec = grid, codec
+        self.what = f"{blobs.address}: {grid.field.name}, block {block}"
+        self._blob = self._open(blobs, grid.shard_key(block))
+        try:
+            self._index = self._read_index()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ShardReader:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._blob.close()
+
+    def stored_nbytes(self, chunk: int) -> int:
+        """Bytes the chunk takes in the file; 0 if it is absent."""
+        offset, nbytes = self._index[chunk]
+        return 0 if offset == _ABSENT else int(nbytes)
+
+    def label(self) -> ShardLabel:
+        """What the shard says of itself.
+
+        Raises:
+            CorruptStoreError: Nothing, or it is damaged.
+        """
+        return ShardLabel.unpack(self._blob.read(0, LABEL_NBYTES), self.what)
+
+    def read(self, chunk: int, out: NDArray[Any]) -> None:
+        """Decode one chunk into C-contiguous ``out``, shape ``(chunk_envs, block_steps[, dim])``.
+
+        Raises:
+            CorruptStoreError: The chunk's bytes are damaged.
+        """
+        offset, nbytes = (int(v) for v in self._index[chunk])
+        what = f"{self.what}, chunk {chunk}"
+        if offset == _ABSENT:
+            out[...] = self._grid.field.fill_value
+            return
+        data = self._blob.read(offset, nbytes)
+        if len(data) != nbytes:
+            raise CorruptStoreError(
+                f"{what}: expected {nbytes} bytes, the file ends after {len(data)}"
+            )
+        self._codec.decode(memoryview(data), out, what)
+
+    def _open(self, blobs: Blobs, key: str) -> Blob:
+        try:
+            return blobs.open(key)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CorruptStoreError(f"{self.what}: the file {key} is missing") from error
+        except OSError as error:
+            if error.errno in (errno.EINVAL, errno.ELOOP):
+                raise CorruptStoreError(f"{self.what}: {key}: {error.strerror}") from error
+            raise
+
+    def _read_index(self) -> NDArray[np.uint64]:
+        chunks = self._grid.chunks
+        nbytes = 16 * chunks + CRC_NBYTES
+        size = self._blob.nbytes
+        if size < nbytes:
+            raise CorruptStoreError(f"{self.what}: {size} bytes cannot hold an index of {nbytes}")
+        raw = memoryview(self._blob.read(size - nbytes, nbytes))
+        table = np.frombuffer(checked(raw, f"{self.what}, index"), dtype="<u8")
+        index = table.reshape(chunks, 2).astype(np.uint64)
+        self._check_index(index, size - nbytes)
+        return index
+
+    def _check_index(self, index: NDArray[np.uint64], end: int) -> None:
+        absent = (index == _ABSENT).all(axis=1)
+        offsets, sizes = index[:, 0], index[:, 1]
+        # Compared one by one, as offset + size could wrap around.
+        inside = (
+            (offsets <= end) & (sizes <= end) & (sizes <= np.uint64(end) - np.minimum(offsets, end))
+        )
+        if not (inside | absent).all():
+            bad = int(np.flatnonzero(~(inside | absent))[0])
+            raise CorruptStoreError(f"{self.what}, index: chunk {bad} lies outside the file")

@@ -1,0 +1,158 @@
+"""A store as it was when it was looked at: its state, and the committed rows behind it."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import (
+    CorruptStoreError,
+    StoreError,
+    StoreLostError,
+    StoreNotFoundError,
+)
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.cuts import Cut, cuts
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.root import read_state
+from mosaic_collect.store.shard import ShardReader
+
+
+class StoreView:
+    """An immutable snapshot of a store; decodes only the chunks that are asked for.
+
+    Pickles with its state: another process sees the same steps, whatever was committed meanwhile.
+
+    Args:
+        blobs: The store's.
+        state: What its root document said.
+
+    Attributes:
+        grids: All stored fields' cuttings, by name.
+    """
+
+    def __init__(self, blobs: Blobs, state: StoreState) -> None:
+        self.blobs, self.state = blobs, state
+        self.grids = state.grids()
+        self._codec = state.compressor.codec()
+
+    @classmethod
+    def of(cls, blobs: Blobs) -> StoreView | None:
+        """The store as it is now; None for one killed before its first commit.
+
+        Raises:
+            StoreError: As ``read_state``'s.
+        """
+        state = read_state(blobs)
+        return None if state is None else cls(blobs, state)
+
+    def __reduce__(self) -> Any:
+        return StoreView, (self.blobs, self.state)
+
+    @property
+    def address(self) -> str:
+        """Where the store lies."""
+        return self.blobs.address
+
+    def shard(self, field: str, block: int) -> ShardReader:
+        """The shard of a field and block.
+
+        Raises:
+            CorruptStoreError: It is missing, its index damaged, or it belongs elsewhere.
+            StoreLostError: Because the store was made anew since it was looked at.
+        """
+        try:
+            shard = ShardReader(self.blobs, self.grids[field], self._codec, block)
+            if self.state.identity:
+                self._check_label(shard, field, block)
+        except CorruptStoreError as error:
+            self._require_same(error)
+            raise
+        return shard
+
+    def _check_label(self, shard: ShardReader, field: str, block: int) -> None:
+        try:
+            problem = shard.label().problem(self.state, field, block)
+            if problem is not None:
+                raise CorruptStoreError(f"{shard.what}: the shard does not belong there: {problem}")
+        except BaseException:
+            shard.close()
+            raise
+
+    def _require_same(self, error: CorruptStoreError) -> None:
+        """A store that was made anew has other shards, and they are as they should be."""
+        try:
+            now = read_state(self.blobs)
+            changed = now is None or now.identity != self.state.identity
+        except StoreNotFoundError:
+            changed = True
+        except (StoreError, OSError):
+            changed = False
+        if changed:
+            raise StoreLostError(
+                f"{self.address}: the store that was opened is gone, and what lies there now was "
+                "made since; open it anew, or refresh()"
+            ) from error
+
+    def columns(self, field: str) -> list[range]:
+        """The environments of each of a field's chunks."""
+        width, num_envs = self.grids[field].chunk_envs, self.state.num_envs
+        return [range(e, min(e + width, num_envs)) for e in range(0, num_envs, width)]
+
+    def read(
+        self, field: str, steps: range, envs: range, pool: ThreadPoolExecutor | None = None
+    ) -> NDArray[Any]:
+        """Rows of some steps and environments.
+
+        Args:
+            field: A stored field's name.
+            steps: Ascending, all committed.
+            envs: Ascending.
+            pool: Decodes chunks side by side; None: one after the other.
+
+        Returns:
+            Shape ``(len(steps), len(envs)[, dim])``, C-contiguous, the caller's own.
+
+        Raises:
+            CorruptStoreError: A damaged chunk, or a shard that is missing.
+        """
+        grid = self.grids[field]
+        out = np.empty((len(steps), len(envs), *grid.field.row_shape), grid.field.dtype)
+        env_cuts = list(cuts(envs, grid.chunk_envs))
+        for step_cut in cuts(steps, grid.block_steps) if env_cuts else ():
+            with self.shard(field, step_cut.cell) as shard:
+
+                def decode(cut: Cut, shard: ShardReader = shard, at: Cut = step_cut) -> None:
+                    values = np.empty(grid.chunk_shape, grid.field.dtype)
+                    shard.read(cut.cell, values)
+                    out[at.out, cut.out] = values[cut.inside, at.inside].swapaxes(0, 1)
+
+                _run(pool, decode, env_cuts)
+        return out
+
+    def read_into(self, field: str, block: int, out: NDArray[Any]) -> None:
+        """Decode a whole shard, padding and steps not committed yet included.
+
+        Args:
+            field: A stored field's name.
+            block: Which.
+            out: Shape ``(padded_envs, block_steps[, dim])``, of any strides.
+
+        Raises:
+            CorruptStoreError: A damaged chunk, or the shard is missing.
+        """
+        grid = self.grids[field]
+        values = np.empty(grid.chunk_shape, grid.field.dtype)
+        with self.shard(field, block) as shard:
+            for chunk in range(grid.chunks):
+                shard.read(chunk, values)
+                out[grid.rows(chunk)] = values
+
+
+def _run(pool: ThreadPoolExecutor | None, work: Any, items: list[Cut]) -> None:
+    each = map if pool is None or len(items) == 1 else pool.map
+    for _ in each(work, items):
+        pass

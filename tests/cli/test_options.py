@@ -1,0 +1,104 @@
+"""Options of a dataclass, and messages in the command line's words."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pytest
+
+from mosaic_collect.commands.options import add_options, chosen, in_flags, meanings
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trip:
+    """A trip.
+
+    Attributes:
+        goal: Where to, ``A`` or
+            elsewhere: 100 %.
+        days: Its length.
+        by: The means.
+        stops: On the way.
+        bound: Of the cost; auto: any.
+        fast: Whether to hurry.
+        rest: Whether to sleep.
+        inner: Not for all.
+    """
+
+    goal: str
+    days: int | None = None
+    by: str = "train"
+    stops: Sequence[str] | None = None
+    bound: float | str = "auto"
+    fast: bool = False
+    rest: bool = True
+    inner: int = 5
+
+
+def parsed(*words: str) -> Trip:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Trip, but=("inner",), by={"choices": ("train", "ship")})
+    return chosen(Trip, parser.parse_args(words))
+
+
+def test_defaults_are_the_classes() -> None:
+    assert parsed("--goal", "A") == Trip(goal="A")
+
+
+def test_each_kind_of_value() -> None:
+    words = "--goal A --days 3 --by ship --stops B C --bound 2.5 --fast --no-rest"
+    assert parsed(*words.split()) == Trip(
+        goal="A", days=3, by="ship", stops=["B", "C"], bound=2.5, fast=True, rest=False
+    )
+    assert parsed("--goal", "A", "--bound", "auto").bound == "auto"
+
+
+@pytest.mark.parametrize(
+    "words",
+    ["", "--goal A --days x", "--goal A --by air", "--goal A --inner 3", "--goal A --rest"],
+)
+def test_bad_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(*words.split())
+    assert "usage" in capsys.readouterr().err
+
+
+def test_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    told = " ".join(capsys.readouterr().out.split())
+    assert "--goal GOAL where to, A or elsewhere: 100 %" in told
+    assert "--no-rest whether to sleep" in told
+
+
+def test_the_meanings_of_a_function_and_of_nothing() -> None:
+    def travel(goal: str, days: int) -> None:
+        """Go.
+
+        Args:
+            goal: Where.
+
+            days: How long.
+
+        Returns:
+            goal: no argument.
+        """
+
+    assert meanings(travel) == {"goal": "where", "days": "how long"}
+    assert meanings(lambda: None) == {}
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("exists: resume=True goes on", "exists: --resume goes on"),
+        ("use layout='compact', or max_pairs=True", "use --layout compact, or --max-pairs"),
+        ("runs/resume=True/s.zarr exists", "runs/resume=True/s.zarr exists"),
+        ("other=True, resume=False", "other=True, resume=False"),
+    ],
+)
+def test_messages_in_the_command_lines_words(message: str, words: str) -> None:
+    arguments = argparse.Namespace(resume=False, layout="auto", max_pairs=None)
+    assert in_flags(message, arguments) == words

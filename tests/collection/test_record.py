@@ -1,0 +1,154 @@
+"""One collection from its parts to a complete store, with toys for parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mosaic_collect import TrajectoryDataset  # noqa: E402
+from mosaic_collect.collection.motions import Motion, MotionQueue  # noqa: E402
+from mosaic_collect.collection.observation_terms import Term  # noqa: E402
+from mosaic_collect.collection.origin import Origin, refuse_changes  # noqa: E402
+from mosaic_collect.collection.record import record  # noqa: E402
+from mosaic_collect.collection.trackers import (  # noqa: E402
+    EpisodeTracker,
+    EveryEpisode,
+    MotionTracker,
+)
+from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
+from mosaic_collect.store.schema import TRAJECTORY_END  # noqa: E402
+from tests import helpers  # noqa: E402
+from tests.collection import toys  # noqa: E402
+from tests.collection.test_origin import ISAACLAB, MJLAB, OLD_ISAACLAB, OLD_MJLAB  # noqa: E402
+
+EPISODES = ((5, 2, 4), (3, 3), (6,), ())
+
+
+def recorded(
+    store: str, origin: Origin = MJLAB, max_steps: int = 100, resume: bool = False, **options: Any
+) -> TrajectoryDataset:
+    """Record the toys; gives the store."""
+    simulation = toys.ToySimulation(EPISODES)
+    known = TrajectoryDataset(store) if resume else None
+    refuse_changes(known, origin)
+    tracker = options.pop("tracker", None) or toys.ToyTracker(simulation)
+    policy = options.pop("policy", None) or toys.ToyPolicy()
+    steps = record(
+        *(simulation, policy, tracker, store, origin, max_steps, known),
+        buffer_mb=1,
+        commit_seconds=None,
+        **options,
+    )
+    data = TrajectoryDataset(store)
+    assert data.num_steps == steps
+    return data
+
+
+def test_a_new_store(store: str) -> None:
+    data = recorded(store)
+    assert (data.num_steps, data.num_valid, data.status) == (11, 23, "complete")
+    assert data.schema == toys.SCHEMA.with_ends()
+    told = data.metadata
+    assert told == {**MJLAB.to_metadata(), "groups": toys.GROUPS, "settled": 11}
+
+
+def test_a_store_that_is_there_is_left_alone(store: str) -> None:
+    recorded(store, max_steps=2)
+    with pytest.raises(StoreExistsError):
+        recorded(store)
+    assert TrajectoryDataset(store).num_steps == 2
+
+
+@pytest.mark.parametrize(
+    ("origin", "told"), [(MJLAB, OLD_MJLAB), (ISAACLAB, OLD_ISAACLAB)], ids=["mjlab", "isaaclab"]
+)
+def test_a_store_of_the_older_form_goes_on(
+    store: str, origin: Origin, told: dict[str, Any]
+) -> None:
+    with helpers.open_writer(store, 4, toys.SCHEMA.with_ends(), metadata=told) as writer:
+        writer.add_step(**helpers.rows(0, 4, toys.SCHEMA), valid_mask=helpers.mask(0, 4))
+    data = recorded(store, origin, max_steps=3, resume=True)
+    assert data.num_steps == 3
+    assert {k: data.metadata[k] for k in origin.to_metadata()} == origin.to_metadata()
+    assert recorded(store, origin, max_steps=4, resume=True).num_steps == 4
+
+
+def test_without_motions_and_student(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(toys.ToySimulation, "group_dims", toys.GROUPS)
+    data = recorded(store, max_steps=3, tracker=EveryEpisode(4, torch.device("cpu")))
+    assert data.schema == toys.Schema.mosaic(toys.OBS_DIM, toys.ACTION_DIM).with_ends()
+    assert data.num_valid == 12
+    assert TRAJECTORY_END in data.fields
+
+
+def test_a_group_that_is_not_flat_is_refused_before_the_store_is_made(store: str) -> None:
+    policy = toys.ToyPolicy()
+    policy.shapes = {"camera": (3, 8, 8), **policy.shapes}
+    with pytest.raises(InputError, match=r"reads the group 'camera'.* policy, extra, student"):
+        recorded(store, policy=policy)
+    with pytest.raises(FileNotFoundError):
+        TrajectoryDataset(store)
+
+
+def test_each_step_is_told_with_the_writer(store: str) -> None:
+    told: list[int] = []
+    recorded(store, max_steps=3, on_step=lambda writer: told.append(writer.num_steps))
+    assert told == [1, 2, 3]
+
+
+class TestMotionTracker:
+    def motions(self) -> MotionTracker:
+        return MotionTracker(MotionQueue([Motion(f"{i}.npz", f"{i}", 5) for i in range(3)], 1))
+
+    def test_its_ledger_and_fields(self) -> None:
+        tracker = self.motions()
+        assert [f.name for f in tracker.fields] == ["motion_id", "motion_frame"]
+        assert tracker.ledger() == tracker.queue.ledger()
+
+    def test_how_trajectories_ended(self) -> None:
+        tracker = self.motions()
+        motions = torch.tensor([2, 0, 1, -1], dtype=torch.int32)
+        no_one = torch.zeros(4, dtype=torch.bool)
+        assert tracker.finish(motions, no_one, ~no_one) == {}
+        ended = torch.tensor([True, True, False, False])
+        completed = torch.tensor([False, True, True, True])
+        told = tracker.finish(motions, ended, completed)
+        assert told == {"motion_counts": {"completed": [1, 0, 0], "fell": [0, 0, 1]}}
+        assert (tracker.queue.completed, tracker.queue.fell) == (1, 1)
+
+
+def test_every_episode_is_a_tracker() -> None:
+    tracker: EpisodeTracker = EveryEpisode(2, torch.device("cpu"))
+    assert (tracker.fields, tracker.ledger(), tracker.describe()) == ((), {}, {})
+    assert tracker.active().tolist() == [True, True]
+
+
+def test_another_origin_is_not_gone_on_with(store: str) -> None:
+    recorded(store, max_steps=2)
+    with pytest.raises(StoreMismatchError, match="task"):
+        recorded(store, replace(MJLAB, task="Walk"), resume=True)
+
+
+def test_what_observations_are_made_of(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = {
+        "policy": [Term("pos", 2), Term("vel", 1)],
+        "extra": [Term("pos", 1)],
+        "student": [Term("pos", 1, 3)],
+    }
+    monkeypatch.setattr(toys.ToySimulation, "group_terms", terms, raising=False)
+    data = recorded(store)
+    names = {field: [t.label for t in found] for field, found in data.terms.items()}
+    assert names == {
+        "observations": ["policy.pos (2)", "vel (1)", "extra.pos (1)"],
+        "student_observations": ["pos (1 x 3 frames)"],
+    }
+
+
+def test_terms_of_some_groups_only(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    terms = {"policy": [Term("pos", 3)], "student": [Term("pos", 3)]}
+    monkeypatch.setattr(toys.ToySimulation, "group_terms", terms, raising=False)
+    assert set(recorded(store).terms) == {"student_observations"}

@@ -1,0 +1,297 @@
+"""The collection loop, with a simulation and a policy that overwrite what they hand out."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import os
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mosaic_collect import TrajectoryDataset  # noqa: E402
+from mosaic_collect.collection.protocols import Policy, Simulation  # noqa: E402
+from mosaic_collect.collection.rollout import (  # noqa: E402
+    collect,
+    collected_schema,
+    teacher_rows,
+)
+from mosaic_collect.collection.trackers import EveryEpisode  # noqa: E402
+from mosaic_collect.reading.verify import verify_store  # noqa: E402
+from mosaic_collect.replay.check import replay_check  # noqa: E402
+from mosaic_collect.store.schema import FAILED, TRAJECTORY_END  # noqa: E402
+from tests import helpers  # noqa: E402
+from tests.collection import toys  # noqa: E402
+
+EPISODES = ((5, 2, 4), (3, 3), (6,), ())
+
+
+class Recorded:
+    """One collection and all that was seen on the way."""
+
+    def __init__(self, store: str, max_steps: int = 100, episodes=EPISODES, **options) -> None:
+        falls = options.pop("falls", ())
+        on_step = options.pop("on_step", None)
+        self.simulation = toys.ToySimulation(episodes, falls)
+        self.policy = toys.ToyPolicy()
+        self.tracker = toys.ToyTracker(self.simulation)
+        options = {"schema": toys.SCHEMA, "num_envs": len(episodes), **options}
+        with helpers.open_writer(store, **options) as writer:
+            self.writer = writer
+            rows = teacher_rows(tuple(toys.GROUPS), "student")
+            collect(
+                self.simulation,
+                self.policy,
+                writer,
+                rows,
+                self.tracker,
+                max_steps,
+                on_step=None if on_step is None else lambda: on_step(self),
+            )
+
+
+def whole_episodes(episodes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Mask, episode, frame and last-step flags that a collection of all episodes must hold."""
+    steps = max(sum(lengths) for lengths in episodes)
+    shape = (steps, len(episodes))
+    mask, last = np.zeros(shape, bool), np.zeros(shape, bool)
+    episode, frame = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+    for env, lengths in enumerate(episodes):
+        at = 0
+        for number, length in enumerate(lengths):
+            rows = slice(at, at + length)
+            mask[rows, env], episode[rows, env] = True, number
+            frame[rows, env] = np.arange(length)
+            at += length
+            last[at - 1, env] = True
+    return mask, episode, frame, last
+
+
+def test_the_toys_are_what_the_protocol_asks_for() -> None:
+    assert isinstance(toys.ToySimulation(EPISODES), Simulation)
+    assert isinstance(toys.ToyPolicy(), Policy)
+
+
+def test_recorded_is_what_was_acted_on_bit_for_bit(store: str) -> None:
+    made = Recorded(store)
+    dataset = TrajectoryDataset(store)
+    helpers.assert_same(dataset.read("observations"), torch.stack(made.policy.seen).numpy())
+    for at, name in enumerate(("actions", "action_mean", "action_sigma")):
+        want = torch.stack([said[at] for said in made.policy.said]).numpy()
+        helpers.assert_same(dataset.read(name), want, name)
+
+
+def test_the_student_saw_the_same_moment(store: str) -> None:
+    """Its noise is its own, its moment is the teacher's."""
+    Recorded(store)
+    dataset = TrajectoryDataset(store)
+    teacher, student = dataset.read("observations"), dataset.read("student_observations")
+    np.testing.assert_array_equal(np.floor(teacher[:, :, :3]), np.floor(student))
+    assert not np.array_equal(teacher[:, :, :3], student)
+
+
+def test_observations_are_worked_out_once_a_step(store: str) -> None:
+    made = Recorded(store)
+    steps = made.writer.num_steps
+    assert made.simulation.resets == 1
+    assert made.simulation.computed == steps + 1
+    assert len(made.policy.seen) == steps, "one forward a step"
+    assert len(made.tracker.settled) == steps
+
+
+def test_masks_motions_and_frames(store: str) -> None:
+    Recorded(store)
+    dataset = TrajectoryDataset(store)
+    mask, episode, frame, _ = whole_episodes(EPISODES)
+    helpers.assert_same(dataset.read("valid_mask"), mask)
+    for name, want in (("motion_id", episode), ("motion_frame", frame)):
+        np.testing.assert_array_equal(dataset.read(name)[mask], want[mask])
+
+
+def test_trajectories_end_with_the_step_that_ended_them(store: str) -> None:
+    Recorded(store)
+    dataset = TrajectoryDataset(store)
+    _, _, _, last = whole_episodes(EPISODES)
+    ids = helpers.ids(dataset)
+    changes = np.diff(ids, axis=0) != 0
+    np.testing.assert_array_equal(changes, last[:-1])
+    assert dataset.num_trajectories == last.sum() == 6
+
+
+def test_falls_are_told_from_ends_by_time(store: str) -> None:
+    """Of rows that count only: who idles falls over and over, and nobody is told."""
+    falls = ((0, 1), (1, 1))
+    Recorded(store, schema=toys.SCHEMA.with_ends(), falls=falls)
+    dataset = TrajectoryDataset(store)
+    _, episode, _, last = whole_episodes(EPISODES)
+    want = last.astype(np.uint8)
+    for env, number in falls:
+        want[last[:, env] & (episode[:, env] == number), env] = FAILED
+    helpers.assert_same(dataset.read(TRAJECTORY_END), want)
+    assert np.count_nonzero(want == FAILED) == 2
+    assert verify_store(store).ok
+
+
+def test_a_store_without_a_place_for_falls_goes_on_without(store: str) -> None:
+    Recorded(store, max_steps=4)
+    known = TrajectoryDataset(store)
+    assert collected_schema(toys.SCHEMA, known) == toys.SCHEMA
+    Recorded(store, max_steps=6, resume=True, falls=((0, 1),))
+    assert TRAJECTORY_END not in TrajectoryDataset(store).fields
+
+
+def test_other_stores_get_a_place_for_falls(store: str) -> None:
+    wanted = toys.SCHEMA.with_ends()
+    assert collected_schema(toys.SCHEMA, None) == wanted
+    Recorded(store, max_steps=4, schema=wanted)
+    assert collected_schema(toys.SCHEMA, TrajectoryDataset(store)) == wanted
+    unborn = store + "-unborn"
+    os.mkdir(unborn)
+    open(os.path.join(unborn, ".mosaic_collect.lock"), "w").close()
+    assert collected_schema(toys.SCHEMA, TrajectoryDataset(unborn)) == wanted
+
+
+def test_it_stops_when_all_idle(store: str) -> None:
+    made = Recorded(store)
+    assert made.writer.num_steps == 11
+    dataset = TrajectoryDataset(store)
+    assert dataset.status == "complete"
+    assert dataset.num_valid == 11 + 6 + 6
+
+
+def test_it_stops_at_max_steps(store: str) -> None:
+    made = Recorded(store, max_steps=4)
+    assert made.writer.num_steps == 4
+    assert TrajectoryDataset(store).num_trajectories == 1
+    assert len(made.policy.seen) == 4
+
+
+def test_max_steps_counts_those_of_earlier_runs(store: str) -> None:
+    Recorded(store, max_steps=4)
+    made = Recorded(store, max_steps=6, resume=True)
+    assert len(made.policy.seen) == 2
+    assert TrajectoryDataset(store).num_steps == 6
+    Recorded(store, max_steps=6, resume=True)
+    assert TrajectoryDataset(store).num_steps == 6
+
+
+def test_all_idle_from_the_start(store: str) -> None:
+    made = Recorded(store, episodes=((), ()))
+    assert made.writer.num_steps == 0
+
+
+def test_the_policy_forgets_whoever_was_reset(store: str) -> None:
+    """Idle environments, too: they are reset like any other."""
+    made = Recorded(store)
+    for told, (dones, _) in zip(made.policy.told, made.tracker.settled, strict=True):
+        assert told == np.flatnonzero(dones).tolist()
+
+
+def test_the_trackers_words_are_committed_with_the_steps(store: str) -> None:
+    def stop(made: Recorded) -> None:
+        if made.writer.num_steps == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Recorded(store, on_step=stop)
+    assert TrajectoryDataset(store).metadata == {"settled": 7}
+
+
+@pytest.mark.parametrize("steps", [1, 3, 4, 6])
+def test_an_interrupt_leaves_all_added_steps(store: str, steps: int) -> None:
+    kept: list[Recorded] = []
+
+    def stop(made: Recorded) -> None:
+        if made.writer.num_steps == steps:
+            kept.append(made)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Recorded(store, on_step=stop)
+    dataset = TrajectoryDataset(store)
+    assert (dataset.num_steps, dataset.status) == (steps, "collecting")
+    helpers.assert_same(dataset.read("observations"), torch.stack(kept[0].policy.seen).numpy())
+
+    Recorded(store, resume=True)
+    dataset = TrajectoryDataset(store)
+    assert dataset.status == "complete"
+    assert dataset.num_steps == steps + 11
+    ids = helpers.ids(dataset)
+    assert not set(ids[:steps].ravel()) & set(ids[steps:].ravel())
+
+
+@pytest.mark.parametrize("where", ["act", "step", "settle"])
+def test_an_interrupt_anywhere_leaves_whole_steps(
+    store: str, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    home = {"act": toys.ToyPolicy, "step": toys.ToySimulation, "settle": toys.ToyTracker}[where]
+    real, calls = getattr(home, where), []
+
+    def interrupted(*args):
+        calls.append(where)
+        if len(calls) == 6:
+            raise KeyboardInterrupt
+        return real(*args)
+
+    monkeypatch.setattr(home, where, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Recorded(store)
+    dataset = TrajectoryDataset(store)
+    # Before the sixth forward five rows were added; a row is added before its step is taken.
+    assert dataset.num_steps == (5 if where == "act" else 6)
+    for name in dataset.fields:
+        assert len(dataset.read(name)) == dataset.num_steps
+
+
+def test_an_error_of_the_simulation_goes_through(store: str, monkeypatch) -> None:
+    def broken(*args):
+        raise RuntimeError("the simulator diverged")
+
+    monkeypatch.setattr(toys.ToySimulation, "step", broken)
+    with pytest.raises(RuntimeError, match="diverged"):
+        Recorded(store)
+    assert TrajectoryDataset(store).num_steps == 1
+
+
+def test_without_motions_everyone_is_at_work(store: str) -> None:
+    simulation = toys.ToySimulation(((2, 2), (4,)))
+    schema = toys.Schema.mosaic(toys.OBS_DIM, toys.ACTION_DIM)
+    with helpers.open_writer(store, 2, schema) as writer:
+        collect(
+            simulation,
+            toys.ToyPolicy(),
+            writer,
+            teacher_rows(tuple(toys.GROUPS), None),
+            EveryEpisode(2, simulation.device),
+            4,
+        )
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_valid == 8
+    assert dataset.num_trajectories == 3
+
+
+def test_one_group_alone_is_recorded_as_it_is(store: str) -> None:
+    rows = teacher_rows(("policy",), None)
+    seen = torch.rand(3, 4)
+    output = toys.ToyPolicy().act({"policy": seen[:, :3], "extra": seen[:, 3:]})
+    assert rows({"policy": seen}, output)["observations"] is seen
+
+
+def test_the_replay_of_a_collection(store: str) -> None:
+    Recorded(store)
+    report = replay_check(store, toys.ToyPolicy(), toys.GROUPS)
+    assert report.ok
+    assert report.rows == 23
+    assert report.largest_mean == report.largest_sigma == 0.0
+
+
+def test_the_loop_never_asks_for_observations_again() -> None:
+    """Of all calls in the loop, only ``reset`` and ``step`` give observations."""
+    names = {
+        node.func.attr
+        for node in ast.walk(ast.parse(inspect.getsource(collect)))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
+    }
+    assert not {n for n in names if "observation" in n or "compute" in n}

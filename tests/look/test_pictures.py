@@ -1,0 +1,144 @@
+"""Every picture is drawn, in every theme and form, of stores of every kind."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import partial
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter, store_statistics
+from mosaic_collect.errors import InputError
+from mosaic_collect.look.canvas import inline_svg, save, thinned
+from mosaic_collect.look.palette import DARK, LIGHT, THEMES, Palette
+from mosaic_collect.look.pictures import Pictures
+from tests import helpers
+from tests.export import stores
+
+ALL = [
+    *("timeline", "lengths", "bands-observations", "bands-student_observations", "actions"),
+    *("trajectory", "pace"),
+]
+
+
+def pictures(dataset: TrajectoryDataset, **options: object) -> Pictures:
+    return Pictures(dataset, partial(store_statistics, dataset), **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("theme", THEMES)
+def test_all_of_a_rich_store(dataset: TrajectoryDataset, tmp_path: object, theme: str) -> None:
+    drawer = pictures(dataset, palette=THEMES[theme])
+    assert list(drawer.names) == ALL
+    for name in drawer.names:
+        path = os.path.join(str(tmp_path), f"{name}.png")
+        save(drawer.draw(name), path)
+        assert os.path.getsize(path) > 5000
+
+
+def test_of_poor_stores(tmp_path: object) -> None:
+    """No step, one step, nothing valid, no terms, no ends, one environment."""
+    for steps, options in (
+        (0, {}),
+        (1, {"num_envs": 1}),
+        (5, {"masks": lambda step: np.zeros(4, bool)}),
+        (9, {"ends": {3: [0]}, "complete": False}),
+    ):
+        path = os.path.join(str(tmp_path), f"{steps}.zarr")
+        stores.write(path, steps, **options)
+        drawer = pictures(TrajectoryDataset(path))
+        for name in drawer.names:
+            inline_svg(drawer.draw(name), LIGHT, "title", name)
+
+
+def test_long_lengths_get_a_logarithmic_axis(store: str) -> None:
+    with helpers.open_writer(store, 2, block_steps=50) as writer:
+        for step in range(300):
+            helpers.add(writer, step)
+            writer.end_trajectories([0] if step < 200 else [0, 1])
+    figure = pictures(TrajectoryDataset(store)).draw("lengths")
+    assert figure.axes[0].get_xscale() == "log"
+
+
+def test_a_chosen_trajectory(dataset: TrajectoryDataset) -> None:
+    assert pictures(dataset, trajectory=3).names["trajectory"].startswith("Trajectory 3,")
+    with pytest.raises(InputError, match="trajectory 999"):
+        pictures(dataset, trajectory=999)
+    with pytest.raises(InputError, match="picture 'x': this store has timeline, lengths"):
+        pictures(dataset).draw("x")
+
+
+def test_inline_svg(dataset: TrajectoryDataset) -> None:
+    found = [inline_svg(pictures(dataset).draw(name), LIGHT, 'a "<title>"', name) for name in ALL]
+    for svg in found:
+        assert svg.startswith('<svg role="img" aria-label="a &quot;&lt;title>&quot;"')
+        assert not re.findall(r"#[0-9a-f]{6}\b", svg), "a colour that no theme changes"
+        assert "vel<b>" not in svg
+    ids = [re.findall(r' id="([^"]+)"', svg) for svg in found]
+    for one, other in combinations(ids, 2):
+        assert not set(one) & set(other), "two pictures of a page share an id"
+    for used, there in (
+        (re.findall(r"url\(#([^)]+)\)", s), i) for s, i in zip(found, ids, strict=True)
+    ):
+        assert set(used) <= set(there)
+
+
+def luminance(colour: str) -> float:
+    channels = np.array([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    linear = np.where(channels <= 0.03928, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def contrast(one: str, other: str) -> float:
+    low, high = sorted(map(luminance, (one, other)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("palette", [LIGHT, DARK])
+def test_colours_are_seen(palette: Palette) -> None:
+    assert contrast(palette.ink, palette.paper) > 12
+    for colour in (palette.ended, palette.failed, palette.open, *palette.lines):
+        assert contrast(colour, palette.paper) >= 3
+    # In print or to an eye without colours: failures differ from everything around them.
+    for colour in (palette.ended2, palette.truncated, palette.invalid):
+        assert contrast(palette.failed, colour) >= 1.5
+    assert contrast(palette.ended, palette.ended2) >= 1.5
+    colours = list(vars(palette).values())
+    assert len(set(colours)) == len(colours)
+
+
+def test_thinned_curves_keep_their_peaks() -> None:
+    values = np.sin(np.arange(100_001) / 500)
+    values[[77_777, 12]] = 5, -5
+    places, kept = thinned(values)
+    assert len(kept) <= 2002
+    assert (np.diff(places) >= 0).all()
+    assert (kept.max(), kept.min()) == (5, -5)
+    assert (values[places] == kept).all()
+    assert thinned(values[:50])[1].tolist() == values[:50].tolist()
+
+
+def test_the_command(cli, dataset: TrajectoryDataset) -> None:
+    stem = dataset.path.removesuffix(".zarr")
+    done = cli("plot", dataset.path, "--only", "timeline", "pace", "--theme", "dark")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [f"{stem}.{n}.png: drawn" for n in ("timeline", "pace")]
+    done = cli("plot", dataset.path, "-o", stem + "2", "--format", "svg", "--pairs", "0")
+    assert len(done.out.splitlines()) == len(ALL)
+    assert os.path.getsize(f"{stem}2.trajectory.svg") > 1000
+    cli("plot", dataset.path, "--only", "x").failed("picture 'x'")
+    cli("plot", dataset.path, "--format", "xyz").failed("expected an ending of")
+    cli("plot", dataset.path, "--trajectory", "999").failed("trajectory 999")
+
+
+def test_a_store_that_is_being_written(store: str) -> None:
+    with TrajectoryWriter(store, helpers.SMALL, 3, commit_seconds=None) as writer:
+        helpers.add(writer, 0, 1)
+        writer.commit()
+        drawer = pictures(TrajectoryDataset(store))
+        for name in drawer.names:
+            drawer.draw(name)

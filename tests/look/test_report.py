@@ -1,0 +1,234 @@
+"""The page of a store: what it says, and in a browser that it can be read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("matplotlib")
+pytest.importorskip("jinja2")
+
+from mosaic_collect import TrajectoryDataset, store_statistics
+from mosaic_collect.look.findings import findings
+from mosaic_collect.look.report import report_page
+from tests import helpers
+from tests.export import stores
+from tests.look.conftest import rich
+from tests.reading.test_labelled import texts
+
+WIDTHS = (1440, 800, 360)
+
+
+def words(dataset: TrajectoryDataset, **options: Any) -> dict[str, bool]:
+    return {f.words: f.grave for f in findings(dataset, store_statistics(dataset), **options)}
+
+
+class TestFindings:
+    def test_of_a_rich_store(self, dataset: TrajectoryDataset) -> None:
+        assert words(dataset) == {
+            "observations: 1 pair holds NaN or infinity (0.0028 of all)": True,
+            "observations: always 0: pos[1]": True,
+            "1 of 12 trajectories that ended are one row long": True,
+            "student_observations: constant: pos[1] in all frames": False,
+            "10 of 22 trajectories have no end": False,
+            "5.6% of all pairs are not valid": False,
+            "the writer waited for the disk 10.0% of the time": False,
+        }
+
+    def test_of_none(self, store: str) -> None:
+        def varied(step: int, rows: dict[str, Any]) -> None:
+            for value in rows.values():
+                value += np.random.default_rng(step).standard_normal(value.shape).astype("f")
+
+        stores.write(store, 20, edit=varied, ends={19: range(4)})
+        assert words(TrajectoryDataset(store)) == {}
+
+    def test_all_ends_at_one_frame(self, store: str) -> None:
+        stores.write(store, 60, ends={s: range(4) for s in range(9, 60, 10)})
+        assert "24 of 24 trajectories end at frame 10" in words(TrajectoryDataset(store))
+
+    def test_falls(self, store: str) -> None:
+        schema = helpers.SMALL.with_ends()
+        stores.write(store, 10, schema=schema, falls={4: [0, 1], 9: [0]}, ends={9: [2]})
+        assert words(TrajectoryDataset(store))["3 of 4 trajectories that ended failed"]
+
+    def test_what_is_not_complete_or_makes_no_sense(self, store: str) -> None:
+        stores.write(store, 0, complete=False, metadata={"terms": 3})
+        found = words(TrajectoryDataset(store))
+        assert found["the store holds no step"]
+        assert not found["the store is not complete"]
+        assert "metadata 'terms': expected an object of fields, got 3" in found
+
+    def test_checks(self, dataset: TrajectoryDataset) -> None:
+        checks = [
+            {"of": "shards", "ok": True, "problems": []},
+            {"of": "shards", "ok": False, "problems": ["actions: a checksum", "more"]},
+            {"of": "rows", "ok": False, "verdict": "7 rows off"},
+        ]
+        found = words(dataset, checks=checks)
+        assert found["the verification failed: actions: a checksum"]
+        assert found["the replay failed: 7 rows off"]
+
+
+def page_of(dataset: TrajectoryDataset) -> str:
+    return report_page(dataset, store_statistics(dataset))
+
+
+def test_the_page(dataset: TrajectoryDataset) -> None:
+    page = page_of(dataset)
+    found = texts(page)
+    for part in ("complete", "360", "94.4% valid", "toy, <script>alert(1)</script>, model_1.pt"):
+        assert any(part in text for text in found), part
+    assert any("1 run.npz" in text for text in found)
+    assert "<script" not in page
+    assert "vel<b>" not in page
+    for outside in ("http://", "https://", "@import", "src="):
+        assert outside not in page.replace("http://www.w3.org/", "")
+
+
+def test_pages_of_poor_stores(store: str) -> None:
+    for steps in (0, 1):
+        path = f"{store}{steps}"
+        stores.write(path, steps, complete=False)
+        assert texts(page_of(TrajectoryDataset(path)))
+
+
+def test_the_command(cli, dataset: TrajectoryDataset, tmp_path: Path) -> None:
+    done = cli("report", dataset.path)
+    output = dataset.path.removesuffix(".zarr") + ".report.html"
+    assert (done.code, done.err) == (0, "")
+    assert done.out.startswith(f"{output}: written")
+    checks = tmp_path / "checks.json"
+    checks.write_text(json.dumps({"of": "rows", "ok": False, "verdict": "3 rows off"}) + "\n")
+    cli("report", dataset.path, "-o", output, "--checks", str(checks), "--trajectory", "4")
+    page = Path(output).read_text()
+    assert "the replay failed: 3 rows off" in page
+    assert "Trajectory 4, step by step" in page
+    checks.write_text("no\n")
+    cli("report", dataset.path, "--checks", str(checks)).failed("expected a JSON object a line")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sync_api = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"no browser: {', '.join(names)}")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    path = folder / "report.html"
+    path.write_text(page_of(rich(str(folder / "expert.zarr"))))
+    return path
+
+
+#: Texts whose colour is too near that of what they stand on, by WCAG's ratio.
+CONTRAST = """() => {
+  const rgb = s => (s.match(/[\\d.]+/g) || []).map(Number);
+  const lum = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
+    return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b };
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = rgb(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] > 0.99) return c } return [255, 255, 255] };
+  const found = [];
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  let texts = 0;
+  while (walk.nextNode()) {
+    const e = walk.currentNode.parentElement;
+    if (!walk.currentNode.data.trim() || e.closest("style,title,desc")) continue;
+    texts += 1;
+    const style = getComputedStyle(e);
+    const ink = lum(rgb(e.ownerSVGElement ? style.fill : style.color)), paper = lum(behind(e));
+    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+    if (ratio < 4.5) found.push([walk.currentNode.data.trim(), ratio]);
+  }
+  return [texts, found];
+}"""
+#: Elements that stick out of the page, but for those in a part that scrolls by itself.
+OVERFLOW = """() => [...document.querySelectorAll("body *")].filter(e =>
+  !e.closest(".wide") && !e.closest(".skip") &&
+  e.getBoundingClientRect().right > document.documentElement.clientWidth + 1
+).map(e => e.outerHTML)"""
+
+
+@pytest.mark.slow
+class TestInABrowser:
+    @pytest.fixture(params=["light", "dark"])
+    def open_page(self, browser: Any, written: Path, request: Any) -> Iterator[Any]:
+        context = browser.new_context(color_scheme=request.param)
+        page = context.new_page()
+        page.asked, page.said = [], []
+        page.on("request", lambda r: page.asked.append(r.url))
+        page.on("console", lambda m: page.said.append(m.text))
+        page.goto(written.as_uri())
+        yield page
+        assert page.asked == [written.as_uri()]
+        assert page.said == []
+        context.close()
+
+    @pytest.mark.parametrize("width", WIDTHS)
+    def test_it_fits_and_is_legible(self, open_page: Any, width: int) -> None:
+        open_page.set_viewport_size({"width": width, "height": 900})
+        for summary in open_page.query_selector_all("summary"):
+            summary.click()
+        assert open_page.evaluate("document.documentElement.scrollWidth") <= width
+        assert open_page.evaluate(OVERFLOW) == []
+        texts_seen, faint = open_page.evaluate(CONTRAST)
+        assert texts_seen > 300
+        assert faint == []
+        boxes = [svg.bounding_box() for svg in open_page.query_selector_all("svg")]
+        assert len(boxes) == 7
+        assert all(box["width"] > 300 and box["height"] > 100 for box in boxes)
+
+    def test_it_opens_at_once(self, open_page: Any) -> None:
+        timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
+        assert 0 < open_page.evaluate(timing) < 3000
+        assert open_page.evaluate("document.querySelectorAll('*').length") < 20_000
+
+    def test_clicks_and_keys(self, open_page: Any) -> None:
+        open_page.keyboard.press("Tab")
+        assert open_page.evaluate("document.activeElement.className") == "skip"
+        for link in open_page.query_selector_all("nav a"):
+            link.click()
+            target = open_page.evaluate("location.hash").removeprefix("#")
+            assert open_page.query_selector(f"[id='{target}']").is_visible()
+        details = open_page.query_selector("details:last-of-type")
+        assert not details.query_selector("table").is_visible()
+        details.query_selector("summary").focus()
+        open_page.keyboard.press("Enter")
+        assert details.query_selector("table").is_visible()
+
+    def test_for_screen_readers(self, open_page: Any) -> None:
+        count = open_page.evaluate
+        assert count("document.documentElement.lang") == "en"
+        assert count("document.querySelectorAll('h1').length") == 1
+        assert count("[...document.querySelectorAll('svg')].every(s => s.ariaLabel)")
+        assert count(
+            "[...document.querySelectorAll('thead')].every(t => t.closest('table').caption)"
+        )
+        assert count("[...document.querySelectorAll('.wide')].every(w => w.tabIndex === 0)")
+        ids = count("[...document.querySelectorAll('[id]')].map(e => e.id)")
+        assert len(ids) == len(set(ids))
+
+    def test_in_print(self, open_page: Any) -> None:
+        open_page.emulate_media(media="print")
+        open_page.set_viewport_size({"width": 700, "height": 900})
+        assert not open_page.query_selector("nav").is_visible()
+        paper = "getComputedStyle(document.body).backgroundColor"
+        assert open_page.evaluate(paper) == "rgb(255, 255, 255)"
+        assert open_page.evaluate("[...document.querySelectorAll('svg')].every(s => "
+                                  "s.getBoundingClientRect().right <= 701)")  # fmt: skip

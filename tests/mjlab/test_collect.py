@@ -1,0 +1,380 @@
+"""Collecting from mjlab: real G1 physics, two short motions, a few environments."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, export_npy
+from mosaic_collect.cli import main
+from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.export.compare import verify_export
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON
+from tests.mjlab import case as mjlab_case
+from tests.mjlab.case import EXPERT, ROWS, TASK, Case, make_case, trajectories
+
+pytestmark = mjlab_case.MARKS
+#: Widths of the student's terms: command, anchor orientation, angular velocity, joint positions
+#: and velocities, last actions.
+STUDENT_TERMS = (58, 6, 3, 29, 29, 29)
+HISTORY = 5
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("mjlab"))
+
+
+@pytest.fixture(scope="module")
+def run(case: Case) -> Callable[..., Any]:
+    from mosaic_collect.adapters.mjlab.collect import run_collect
+
+    return run_collect
+
+
+@pytest.fixture(scope="module")
+def passes(case: Case, run: Callable[..., Any]) -> str:
+    """Two passes of each motion in three environments, until all are done."""
+    result = run(case.options("passes", passes=2, num_envs=3, seed=7))
+    assert (result.completed, result.fell, result.already_complete) == (4, 0, False)
+    return case.store("passes")
+
+
+@pytest.fixture
+def no_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if one is made: what can be said before must be said before."""
+
+    def made(*args: Any) -> None:
+        raise AssertionError("a simulation was made")
+
+    monkeypatch.setattr("mosaic_collect.adapters.mjlab.collect.MjlabSimulation", made)
+
+
+def test_every_row_is_of_the_frame_it_says(passes: str) -> None:
+    found = trajectories(passes)
+    assert sorted(motion for motion, _, _ in found) == [0, 0, 1, 1]
+    for motion, frames, ended in found:
+        assert frames == list(range(1, ROWS[motion] + 1)), "done just at the last frame"
+        assert ended
+
+
+def test_the_store_knows_its_terms(passes: str) -> None:
+    dataset = TrajectoryDataset(passes)
+    student = dataset.terms["student_observations"]
+    assert tuple(term.dim for term in student) == STUDENT_TERMS
+    assert {term.frames for term in student} == {HISTORY}
+    teacher = {term.name: term for term in dataset.terms["observations"]}
+    assert teacher["joint_pos"].frames == 1
+    # The last actions are seen without noise by both: what was done a step before.
+    for trajectory in dataset.where(min_valid=2):
+        seen = trajectory["observations"][1:, teacher["actions"].columns]
+        np.testing.assert_array_equal(seen, trajectory["actions"][:-1])
+
+
+def test_passes_end_it_and_idle_environments_do_not_count(passes: str) -> None:
+    dataset = TrajectoryDataset(passes)
+    # Motions 0, 1, 0 to begin with; the first environment to be free takes motion 1 again.
+    assert dataset.num_steps == ROWS[0] + ROWS[1]
+    mask = np.zeros((dataset.num_steps, 3), bool)
+    mask[: sum(ROWS), 0] = mask[: ROWS[1], 1] = mask[: ROWS[0], 2] = True
+    np.testing.assert_array_equal(dataset.read("valid_mask"), mask)
+    assert dataset.status == "complete"
+    assert dataset.num_trajectories == 4
+    ends = dataset.read("trajectory_end")
+    assert ends[ends != GOES_ON].tolist() == [ENDED] * 4
+
+
+def test_observations_move_with_the_reference(passes: str) -> None:
+    """The command's part of an observation is the reference at the row's own frame."""
+    dataset = TrajectoryDataset(passes)
+    with np.load(mjlab_case.ASSETS / "g1_squat.npz") as arrays:
+        reference = np.concatenate([arrays["joint_pos"], arrays["joint_vel"]], axis=1)
+    valid = dataset.read("valid_mask")
+    seen = dataset.read("observations")[valid][:, :58]
+    want = reference[dataset.read("motion_frame")[valid]]
+    np.testing.assert_allclose(seen, want, atol=1e-5)
+
+
+def test_the_students_history_advances_once_a_step(passes: str) -> None:
+    """Frames 1..4 of a row are frames 0..3 of the next, bit for bit; a reset fills all five."""
+    dataset = TrajectoryDataset(passes)
+    student = dataset.read("student_observations")
+    assert student.shape[2] == HISTORY * sum(STUDENT_TERMS) == 770
+    frames, valid = dataset.read("motion_frame"), dataset.read("valid_mask")
+    at = 0
+    for width in STUDENT_TERMS:
+        term = student[:, :, at : at + HISTORY * width].reshape(*valid.shape, HISTORY, width)
+        at += HISTORY * width
+        for step, env in np.argwhere(valid):
+            if frames[step, env] == 1:
+                assert (term[step, env] == term[step, env, 0]).all()
+            else:
+                np.testing.assert_array_equal(term[step, env, :-1], term[step - 1, env, 1:])
+
+
+def test_the_last_action_that_is_seen_is_the_one_recorded_before(passes: str) -> None:
+    dataset = TrajectoryDataset(passes)
+    seen, taken = dataset.read("observations")[:, :, -29:], dataset.read("actions")
+    frames, valid = dataset.read("motion_frame"), dataset.read("valid_mask")
+    for step, env in np.argwhere(valid & (frames > 1)):
+        np.testing.assert_array_equal(seen[step, env], taken[step - 1, env])
+    assert (seen[frames == 1] == 0).all()
+
+
+def test_the_store_knows_where_it_comes_from(passes: str, case: Case) -> None:
+    told = TrajectoryDataset(passes).metadata
+    assert (told["simulator"], told["task"], told["seed"], told["passes"]) == ("mjlab", TASK, 7, 2)
+    assert told["checkpoint"]["path"] == EXPERT
+    assert [m["path"] for m in told["motions"]] == [str(case.motion(i)) for i in (0, 1)]
+    assert told["motion_counts"] == {"completed": [2, 2], "fell": [0, 0]}
+    assert told["groups"] == {"actor": 160}
+    assert TrajectoryDataset(passes).state.runs[0].versions["mjlab"].startswith("1.6")
+
+
+def test_the_store_and_its_export_are_right(passes: str, case: Case) -> None:
+    assert verify_store(passes).ok
+    npy = str(case.folder / "passes.npy")
+    report = export_npy(passes, npy)
+    assert (report.layout, report.num_pairs) == ("compact", 2 * sum(ROWS))
+    assert verify_export(passes, npy).ok
+
+
+def test_a_complete_store_is_not_collected_again(
+    passes: str, case: Case, run: Callable[..., Any], no_simulation: None, capsys: Any
+) -> None:
+    options = case.options("passes", passes=2, num_envs=None, resume=True)
+    result = run(options)
+    assert result.already_complete
+    assert (result.completed, result.num_steps) == (4, sum(ROWS))
+
+    arguments = ["--task", TASK, "--checkpoint", EXPERT, "--motion", case.motions]
+    arguments += ["--max-steps", "100", "--passes", "2", "--output", passes, "--resume"]
+    assert main(["collect", *arguments]) == 0
+    assert "is complete" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"student_history": 3}, "observations"),
+        ({"teacher_noise": False}, "observations"),
+        ({"student_noise": False}, "observations"),
+        ({"task": "Mjlab-Velocity-Flat-Unitree-G1"}, "task"),
+    ],
+)
+def test_a_resume_with_other_options_is_refused(
+    passes: str,
+    case: Case,
+    run: Callable[..., Any],
+    no_simulation: None,
+    changes: dict[str, Any],
+    words: str,
+) -> None:
+    with pytest.raises(StoreMismatchError, match=words):
+        run(case.options("passes", passes=3, resume=True, **changes))
+
+
+def test_a_resume_with_another_checkpoint_is_refused(
+    passes: str, case: Case, run: Callable[..., Any], no_simulation: None
+) -> None:
+    other = case.folder / "other.pt"
+    other.write_bytes(Path(EXPERT).read_bytes() + b"\0")
+    with pytest.raises(StoreMismatchError, match="checkpoint"):
+        run(case.options("passes", passes=3, resume=True, checkpoint=str(other)))
+
+
+def test_a_resume_without_a_motion_is_refused(
+    passes: str, case: Case, run: Callable[..., Any], no_simulation: None
+) -> None:
+    fewer = str(case.motion(1))
+    with pytest.raises(StoreMismatchError, match=r"1 motions .* gone or changed"):
+        run(case.options("passes", passes=3, resume=True, motion=fewer))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"max_steps": 0}, "max_steps"),
+        ({"passes": 0}, "passes"),
+        ({"student_history": -1}, "student_history"),
+        ({"allow_changed": ("seed",)}, "allow_changed"),
+        ({"motion": "/no/such/folder"}, "/no/such/folder"),
+        ({"checkpoint": "/no/such.pt"}, r"such\.pt"),
+        ({"task": "No-Such-Task"}, "Mjlab-Tracking-Flat-Unitree-G1"),
+        ({"motion": None}, "needs motions"),
+        ({"task": "Mjlab-Velocity-Flat-Unitree-G1"}, "takes no motion"),
+    ],
+)
+def test_bad_options_are_refused_before_the_store_is_made(
+    case: Case, run: Callable[..., Any], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        run(case.options("never", **changes))
+    assert not Path(case.store("never")).exists()
+
+
+def test_a_students_group_of_the_tasks_own_is_not_another(
+    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mosaic_collect.adapters.mjlab import simulation as adapter
+
+    load = adapter.load_env_cfg
+
+    def with_a_student(*args: Any, **options: Any) -> Any:
+        cfg = load(*args, **options)
+        cfg.observations["student"] = copy.deepcopy(cfg.observations["actor"])
+        return cfg
+
+    monkeypatch.setattr(adapter, "load_env_cfg", with_a_student)
+    with pytest.raises(InputError, match=r"student_history: .* a group 'student' of its own"):
+        run(case.options("own", max_steps=1))
+    run(case.options("own", max_steps=1, student_history=0))
+    assert TrajectoryDataset(case.store("own")).schema["student_observations"].dim == 160
+
+
+def test_a_resume_repeats_what_was_unfinished_and_nothing_else(
+    case: Case, run: Callable[..., Any]
+) -> None:
+    """Motion 0 was done, motion 1 two rows short of its end: motion 1 alone is run again."""
+    store, steps = case.store("resumed"), ROWS[1] - 2
+
+    def stop(writer: Any) -> None:
+        if writer.num_steps == steps:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(case.options("resumed", passes=1), stop)
+    dataset = TrajectoryDataset(store)
+    assert (dataset.num_steps, dataset.status) == (steps, "collecting")
+    assert dataset.metadata["motion_counts"] == {"completed": [1, 0], "fell": [0, 0]}
+
+    result = run(case.options("resumed", passes=1, num_envs=None, resume=True))
+    assert (result.completed, result.num_steps) == (2, steps + ROWS[1])
+    found = trajectories(store)
+    whole = [(motion, len(frames)) for motion, frames, _ in found]
+    assert whole == [(0, ROWS[0]), (1, steps), (1, ROWS[1])]
+    dataset = TrajectoryDataset(store)
+    assert dataset.metadata["motion_counts"] == {"completed": [1, 1], "fell": [0, 0]}
+    assert dataset.num_valid == ROWS[0] + steps + ROWS[1], "who idles does not count"
+    assert [run.first_step for run in dataset.state.runs] == [0, steps]
+    assert verify_store(store).ok
+
+    npy = str(case.folder / "resumed.npy")
+    export_npy(store, npy, exclude_truncated=True)
+    rows = np.load(npy, allow_pickle=True).item()["actions"]
+    assert len(rows) == sum(ROWS), "the unfinished one is left out"
+
+
+def test_a_fall_is_told_from_a_motions_end(
+    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Environment 0 trips at the third step of each episode."""
+    from mjlab.managers.termination_manager import TerminationTermCfg
+
+    from mosaic_collect.adapters.mjlab import simulation as adapter
+
+    env_cfg = adapter._env_cfg
+
+    def tripping(env: Any) -> Any:
+        tripped = env.episode_length_buf == 3
+        tripped[1:] = False
+        return tripped
+
+    def with_a_trip(*args: Any) -> Any:
+        cfg = env_cfg(*args)
+        cfg.terminations["trip"] = TerminationTermCfg(func=tripping)
+        return cfg
+
+    monkeypatch.setattr(adapter, "_env_cfg", with_a_trip)
+    result = run(case.options("falls", max_steps=ROWS[1]))
+    store, npy = case.store("falls"), str(case.folder / "falls.npy")
+    dataset = TrajectoryDataset(store)
+    ends = dataset.read("trajectory_end")
+    assert np.flatnonzero(ends[:, 0]).tolist() == [2, 5]
+    assert (ends[[2, 5], 0] == FAILED).all()
+    assert (ends[:, 1][ends[:, 1] != GOES_ON] == ENDED).all()
+    assert (result.fell, result.completed) == (2, np.count_nonzero(ends == ENDED))
+    assert verify_store(store).ok
+    report = export_npy(store, npy, exclude_failed=True)
+    assert report.left_out.failed == 6
+    assert verify_export(store, npy).ok
+
+
+def test_a_store_made_without_ends_goes_on_without(
+    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = case.options("older", max_steps=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "mosaic_collect.collection.record.collected_schema", lambda schema, known: schema
+        )
+        run(options)
+    assert run(replace(options, max_steps=4, resume=True)).num_steps == 4
+    assert "trajectory_end" not in TrajectoryDataset(case.store("older")).fields
+
+
+def test_a_larger_max_steps_extends_a_complete_store(case: Case, run: Callable[..., Any]) -> None:
+    store = case.store("extended")
+    run(case.options("extended", max_steps=2))
+    assert TrajectoryDataset(store).status == "complete"
+    first = TrajectoryDataset(store).read("student_observations")
+    assert run(case.options("extended", max_steps=2, resume=True)).already_complete
+
+    run(case.options("extended", max_steps=5, resume=True))
+    dataset = TrajectoryDataset(store)
+    assert (dataset.num_steps, dataset.status) == (5, "complete")
+    student = dataset.read("student_observations")
+    np.testing.assert_array_equal(student[:2], first)
+    # Another run's noise, or the student would learn the same rows twice.
+    assert not np.array_equal(student[0], student[2])
+
+
+def test_going_on_without_a_motion_and_with_another_checkpoint(
+    case: Case, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Motion 0, whose file is gone, keeps its id; motion 1 and a new one are collected."""
+    folder = tmp_path / "motions"
+    shutil.copytree(case.motions, folder)
+    options = case.options("changed", motion=str(folder), passes=1, max_steps=3)
+    run(options)
+    (folder / "a.npz").rename(tmp_path / "a.npz")
+    other = tmp_path / "other.pt"
+    other.write_bytes(Path(EXPERT).read_bytes() + b"\0")
+
+    result = run(
+        case.options(
+            "changed",
+            motion=str(folder),
+            passes=1,
+            resume=True,
+            checkpoint=str(other),
+            allow_changed=("motions", "checkpoint"),
+        )
+    )
+    assert result.completed == 1
+    found = trajectories(case.store("changed"))
+    assert found[-1] == (1, list(range(1, ROWS[1] + 1)), True)
+    told = TrajectoryDataset(case.store("changed")).metadata
+    assert [Path(m["path"]).name for m in told["motions"]] == ["a.npz", "b.npz"]
+    assert told["checkpoint"]["path"] == str(other)
+
+
+def test_an_interrupt_on_the_command_line(
+    case: Case, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mosaic_collect.adapters.mjlab.collect.run_collect", interrupted)
+    arguments = ["--task", TASK, "--checkpoint", EXPERT, "--motion", case.motions]
+    arguments += ["--max-steps", "9", "--output", case.store("none")]
+    assert main(["collect", *arguments]) == 130
+    assert "interrupted before the first step" in capsys.readouterr().err

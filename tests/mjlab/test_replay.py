@@ -1,0 +1,152 @@
+"""The replay check on a real collection: a G1, its checkpoint, noise and normaliser."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset
+from mosaic_collect.cli import main
+from mosaic_collect.errors import InputError
+from mosaic_collect.replay.check import replay_check
+from tests import helpers
+from tests.mjlab import case as mjlab_case
+from tests.mjlab.case import EXPERT, ROWS, make_case
+
+pytestmark = mjlab_case.MARKS
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> str:
+    from mosaic_collect.adapters.mjlab.collect import run_collect
+
+    case = make_case(tmp_path_factory.mktemp("replay"))
+    run_collect(case.options("one", passes=1, seed=3))
+    return case.store("one")
+
+
+@pytest.fixture(scope="module")
+def policy(store: str) -> Any:
+    return load(store, EXPERT)
+
+
+def load(store: str, checkpoint: str) -> Any:
+    from mosaic_collect.replay.policy import recorded_policy
+
+    return recorded_policy(TrajectoryDataset(store), checkpoint)
+
+
+def altered(store: str, path: Any, observations: np.ndarray, forget: str | None = None) -> str:
+    """A copy of the store with other teacher observations, or without an entry of its metadata."""
+    dataset = TrajectoryDataset(store)
+    told = {name: entry for name, entry in dataset.metadata.items() if name != forget}
+    rows = {name: dataset.read(name) for name in dataset.schema.names}
+    rows["observations"] = observations
+    mask = dataset.read("valid_mask")
+    copy = str(path / "altered.zarr")
+    with helpers.open_writer(copy, dataset.num_envs, dataset.schema, metadata=told) as writer:
+        for step in range(dataset.num_steps):
+            writer.add_step(**{n: v[step] for n, v in rows.items()}, valid_mask=mask[step])
+    return copy
+
+
+def test_every_valid_row_says_what_was_recorded(store: str, policy: Any) -> None:
+    report = replay_check(store, *policy)
+    assert report.ok
+    assert report.rows == sum(ROWS)
+    assert report.largest_mean <= 1e-5
+    assert report.largest_sigma <= 1e-5
+
+
+def test_metadata_of_the_older_form(store: str, tmp_path: Any) -> None:
+    """It told all that today's does, but for the ranks."""
+    older = altered(store, tmp_path, TrajectoryDataset(store).read("observations"), forget="ranks")
+    assert sorted(TrajectoryDataset(older).metadata) == [
+        *("checkpoint", "groups", "motion_counts", "motions", "observations", "passes"),
+        *("runner_cfg", "seed", "simulator", "task"),
+    ]
+    report = replay_check(older, *load(older, EXPERT))
+    assert report.ok
+    assert report.rows == sum(ROWS)
+
+
+def test_on_the_command_line(store: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["verify", store, "--checkpoint", EXPERT]) == 0
+    assert f"{sum(ROWS)} valid rows" in capsys.readouterr().out
+
+
+def test_another_checkpoint_on_the_command_line(
+    store: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    content = torch.load(EXPERT, weights_only=False)
+    content["actor_state_dict"]["mlp.0.weight"] += 1e-3
+    other = str(tmp_path / "other.pt")
+    torch.save(content, other)
+    assert main(["verify", store, "--checkpoint", other]) == 1
+    assert "ROWS OFF" in capsys.readouterr().out
+    assert main(["verify", store, "--checkpoint", str(tmp_path / "none.pt")]) == 2
+    assert "none.pt" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_the_generation_before(store: str, tmp_path: Any) -> None:
+    """The collection reads it by mjlab's runner, so the replay must, too."""
+    import torch
+
+    content = torch.load(EXPERT, weights_only=False)
+    actor = content["actor_state_dict"]
+    actor["std"] = actor.pop("distribution.std_param")
+    older = str(tmp_path / "older.pt")
+    torch.save(content, older)
+    assert main(["verify", store, "--checkpoint", older]) == 0
+
+
+def test_another_normaliser(store: str, tmp_path: Any) -> None:
+    """As if the checkpoint had been loaded without its own."""
+    import torch
+
+    content = torch.load(EXPERT, weights_only=False)
+    actor = content["actor_state_dict"]
+    actor["obs_normalizer._mean"].zero_()
+    actor["obs_normalizer._var"].fill_(1.0)
+    actor["obs_normalizer._std"].fill_(1.0)
+    other = str(tmp_path / "other.pt")
+    torch.save(content, other)
+    report = replay_check(store, *load(store, other))
+    assert report.rows_off == report.rows
+
+
+def test_a_checkpoint_without_normaliser_is_refused(store: str, tmp_path: Any) -> None:
+    import torch
+
+    content = torch.load(EXPERT, weights_only=False)
+    actor = content["actor_state_dict"]
+    content["actor_state_dict"] = {k: v for k, v in actor.items() if "normalizer" not in k}
+    other = str(tmp_path / "other.pt")
+    torch.save(content, other)
+    with pytest.raises(InputError, match="obs_normalizer"):
+        load(store, other)
+
+
+def test_a_shifted_row(store: str, policy: Any, tmp_path: Any) -> None:
+    seen = TrajectoryDataset(store).read("observations")
+    seen[3, 1] = seen[2, 1]
+    report = replay_check(altered(store, tmp_path, seen), *policy)
+    assert (report.rows_off, report.first_off) == (1, (3, 1))
+
+
+def test_noise_drawn_again(store: str, policy: Any, tmp_path: Any) -> None:
+    """Of a tenth of what the task adds."""
+    seen = TrajectoryDataset(store).read("observations")
+    noise = np.random.default_rng(0).uniform(-0.01, 0.01, seen.shape)
+    report = replay_check(altered(store, tmp_path, (seen + noise).astype(np.float32)), *policy)
+    assert report.rows_off == report.rows == sum(ROWS)
+
+
+def test_a_store_that_does_not_say_what_network_it_was(tmp_path: Any) -> None:
+    helpers.record(str(tmp_path / "plain.zarr"), 2)
+    with pytest.raises(InputError, match="has no runner_cfg"):
+        load(str(tmp_path / "plain.zarr"), EXPERT)

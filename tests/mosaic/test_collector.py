@@ -1,0 +1,299 @@
+"""ExpertTrajectoryCollector beside a double of MOSAIC's own: same calls, same file."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mosaic_collect import Field, TrajectoryDataset, verify_export
+from mosaic_collect.errors import (
+    CorruptExportError,
+    ExportError,
+    InputError,
+    StoreMismatchError,
+)
+from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector
+from tests.mosaic.upstream import UpstreamCollector
+
+N, OBS, ACT, STUDENT = 4, 5, 3, 7
+
+
+def row(step: int, dim: int, kind: int = 0) -> torch.Tensor:
+    """Values that tell step, environment, column and kind."""
+    at = torch.arange(N * dim, dtype=torch.float32).reshape(N, dim)
+    return step * 1000 + at + kind * 0.25
+
+
+def step_of(step: int, student: bool = True, mask: bool = False) -> dict[str, torch.Tensor]:
+    found = {
+        "observations": row(step, OBS),
+        "actions": row(step, ACT, 1),
+        "action_mean": row(step, ACT, 2),
+        "action_sigma": row(step, ACT, 3),
+    }
+    if student:
+        found["student_observations"] = row(step, STUDENT)
+    if mask:
+        found["valid_mask"] = torch.tensor([(step + e) % 3 != 0 for e in range(N)])
+    return found
+
+
+def same_content(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
+    for key, value in theirs["metadata"].items():
+        assert ours["metadata"][key] == value, key
+    assert set(ours) == set(theirs)
+    for key in set(theirs) - {"metadata"}:
+        assert np.array_equal(np.asarray(ours[key]), np.asarray(theirs[key])), key
+        assert np.asarray(ours[key]).dtype == np.asarray(theirs[key]).dtype, key
+
+
+@pytest.fixture
+def collector(tmp_path: Path) -> Any:
+    made = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=tmp_path / "s.zarr", buffer_mb=1)
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize("student", [False, True])
+def test_the_same_calls_make_the_same_file(tmp_path: Path, student: bool) -> None:
+    arguments = (OBS, ACT, STUDENT if student else None, 1000, "cpu")
+    ours = ExpertTrajectoryCollector(*arguments, store=tmp_path / "s.zarr", buffer_mb=1)
+    theirs = UpstreamCollector(*arguments)
+    for step in range(50):
+        for each in (ours, theirs):
+            each.add_step(**step_of(step, student))
+            each.mark_trajectory_end(count=step % 3)
+    ours.save(str(tmp_path / "new" / "ours.npy"))
+    theirs.save(str(tmp_path / "theirs.npy"))
+    same_content(np.load(tmp_path / "new" / "ours.npy", allow_pickle=True).item(), theirs.content())
+    loaded = ExpertTrajectoryCollector.load(str(tmp_path / "new" / "ours.npy"))
+    assert all(isinstance(v, torch.Tensor) for k, v in loaded.items() if k != "metadata")
+    same_content(loaded, ExpertTrajectoryCollector.load(str(tmp_path / "theirs.npy")))
+    mine, upstreams = ours.get_statistics(), theirs.get_statistics()
+    assert list(mine) == list(upstreams)
+    assert {k: v for k, v in mine.items() if k != "memory_usage_mb"} == {
+        k: v for k, v in upstreams.items() if k != "memory_usage_mb"
+    }
+    ours.close()
+
+
+def test_positional_calls_and_the_defaults_of_mean_and_sigma(tmp_path: Path) -> None:
+    ours = ExpertTrajectoryCollector(OBS, ACT, store=tmp_path / "s.zarr", buffer_mb=1)
+    theirs = UpstreamCollector(OBS, ACT)
+    for step in range(3):
+        for each in (ours, theirs):
+            each.add_step(row(step, OBS), row(step, ACT))
+            each.mark_trajectory_end()
+    ours.save(str(tmp_path / "ours.npy"))
+    same_content(ExpertTrajectoryCollector.load(tmp_path / "ours.npy"), theirs.content())
+    ours.close()
+
+
+@settings(max_examples=12)
+@given(steps=st.lists(st.booleans(), min_size=1, max_size=8))
+def test_statistics_count_as_upstreams(tmp_path_factory: Any, steps: list[bool]) -> None:
+    folder = tmp_path_factory.mktemp("stats")
+    ours = ExpertTrajectoryCollector(OBS, ACT, store=folder / "s.zarr", buffer_mb=1)
+    theirs = UpstreamCollector(OBS, ACT)
+    for step, masked in enumerate(steps):
+        for each in (ours, theirs):
+            each.add_step(**step_of(step, student=False, mask=masked))
+            each.mark_trajectory_end(step)
+            mine = each.get_statistics()
+        assert mine["num_steps"] == ours.num_steps
+    assert ours.num_steps == theirs.num_steps == completed(ours).num_valid
+    ours.close()
+
+
+def completed(collector: ExpertTrajectoryCollector) -> TrajectoryDataset:
+    collector.close()
+    return TrajectoryDataset(collector.store)
+
+
+def test_a_grid_with_masks_is_upstreams_file(collector: Any, tmp_path: Path) -> None:
+    theirs = UpstreamCollector(OBS, ACT, STUDENT)
+    for step in range(9):
+        for each in (collector, theirs):
+            each.add_step(**step_of(step, mask=True))
+    collector.save(tmp_path / "e.npy", layout="grid")
+    same_content(collector.load(tmp_path / "e.npy"), theirs.content())
+
+
+def test_saving_holds_only_valid_rows_since_mosaic_ignores_the_mask(
+    collector: Any, tmp_path: Path
+) -> None:
+    for step in range(9):
+        collector.add_step(**step_of(step, mask=True))
+    collector.save(tmp_path / "e.npy")
+    content = collector.load(tmp_path / "e.npy")
+    assert "valid_mask" not in content
+    expected = [
+        row(s, OBS)[e] for s in range(9) for e in range(N) if step_of(s, mask=True)["valid_mask"][e]
+    ]
+    assert torch.equal(content["observations"][:, 0], torch.stack(expected))
+    assert content["metadata"]["num_steps"] == collector.num_steps == len(expected)
+
+
+def test_steps_after_the_last_trajectory_are_left_out_and_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ours = ExpertTrajectoryCollector(OBS, ACT, None, 2, store=tmp_path / "s.zarr", buffer_mb=1)
+    for step in range(6):
+        ours.add_step(**step_of(step, student=False))
+        ours.mark_trajectory_end()
+    assert ours.get_statistics()["num_steps"] == 2 * N
+    assert caplog.text.count("max_trajectories=2") == 1
+    assert completed(ours).num_steps == 2
+
+
+def test_a_saved_file_is_the_stores(collector: Any, tmp_path: Path) -> None:
+    """Its number of trajectories is the collector's, which the store alone does not know."""
+    for step in range(5):
+        collector.add_step(**step_of(step))
+        collector.mark_trajectory_end(count=3)
+    collector.save(tmp_path / "e.npy")
+    assert collector.load(tmp_path / "e.npy")["metadata"]["num_trajectories"] == 15
+    assert TrajectoryDataset(collector.store).state.num_trajectories == 0
+    assert verify_export(collector.store, tmp_path / "e.npy").ok
+
+
+def test_saving_twice_and_going_on(collector: Any, tmp_path: Path) -> None:
+    collector.add_step(**step_of(0))
+    collector.save(tmp_path / "e.npy")
+    assert len(collector.load(tmp_path / "e.npy")["actions"]) == 1
+    collector.add_step(**step_of(1))
+    collector.save(tmp_path / "e.npy")
+    assert len(collector.load(tmp_path / "e.npy")["actions"]) == 2
+
+
+def test_clear_begins_anew_and_keeps_the_old_store(collector: Any, tmp_path: Path) -> None:
+    collector.add_step(**step_of(0))
+    collector.mark_trajectory_end(3)
+    old = collector.store
+    collector.clear()
+    assert collector.get_statistics()["num_steps"] == 0
+    assert collector.get_statistics()["num_trajectories"] == 0
+    with pytest.raises(ExportError, match="nothing was collected"):
+        collector.save(tmp_path / "e.npy")
+    collector.add_step(**step_of(7))
+    collector.save(tmp_path / "e.npy")
+    assert torch.equal(collector.load(tmp_path / "e.npy")["observations"], row(7, OBS)[None])
+    assert TrajectoryDataset(old).num_steps == 1
+    assert collector.store != old
+
+
+def test_environments_that_are_named_end_in_the_store(collector: Any) -> None:
+    collector.add_step(**step_of(0))
+    collector.mark_trajectory_end(env_ids=torch.tensor([True, False, True, False]))
+    collector.add_step(**step_of(1))
+    collector.mark_trajectory_end(env_ids=[1])
+    collector.add_step(**step_of(2))
+    collector.mark_trajectory_end(count=N)
+    assert collector.num_trajectories == 7
+    data = completed(collector)
+    assert data.num_trajectories == 7
+    ids = data.read("trajectory_id")
+    assert (ids[1] != ids[0]).tolist() == [True, False, True, False]
+    assert (ids[2] != ids[1]).tolist() == [False, True, False, False]
+    with pytest.raises(InputError, match="count"):
+        collector.mark_trajectory_end(-1)
+
+
+def test_a_run_goes_on_where_another_ended(tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    first = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, buffer_mb=1)
+    first.add_step(**step_of(0, mask=True))
+    first.mark_trajectory_end(2)
+    first.close()
+    second = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, resume=True, buffer_mb=1)
+    assert second.num_trajectories == 2
+    assert second.num_steps == first.num_steps
+    second.save(tmp_path / "early.npy", layout="grid")
+    second.add_step(**step_of(1, mask=True))
+    second.save(tmp_path / "e.npy", layout="grid")
+    assert len(second.load(tmp_path / "e.npy")["actions"]) == 2
+    second.close()
+    other = ExpertTrajectoryCollector(OBS + 1, ACT, STUDENT, store=store, resume=True)
+    with pytest.raises(StoreMismatchError, match="observations"):
+        other.add_step(**{**step_of(2), "observations": row(2, OBS + 1)})
+
+
+def test_extra_fields(tmp_path: Path) -> None:
+    extra = (Field(name="motion_id", dtype="int32"),)
+    ours = ExpertTrajectoryCollector(
+        OBS, ACT, store=tmp_path / "s.zarr", extra=extra, buffer_mb=1, compressor="zstd"
+    )
+    ours.add_step(row(0, OBS), row(0, ACT), motion_id=torch.arange(N, dtype=torch.int32))
+    assert completed(ours).read("motion_id")[0].tolist() == [0, 1, 2, 3]
+
+
+def test_a_bad_first_step_leaves_no_store(collector: Any) -> None:
+    for bad in ({"observations": row(0, OBS)[0]}, {"observations": row(0, OBS + 1)}):
+        with pytest.raises(InputError, match="observations: expected"):
+            collector.add_step(**{**step_of(0), **bad})
+    with pytest.raises(InputError, match="valid_mask"):
+        collector.add_step(**step_of(0), valid_mask=torch.ones(N + 1))
+    assert not os.path.exists(collector.store)
+    collector.add_step(**step_of(0))
+
+
+def test_no_store_named_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    first, second = ExpertTrajectoryCollector(OBS, ACT), None
+    first.add_step(row(0, OBS), row(0, ACT))
+    second = ExpertTrajectoryCollector(OBS, ACT)
+    assert first.store in caplog.text
+    assert os.path.dirname(first.store) == str(tmp_path)
+    assert first.store != second.store
+    first.close()
+
+
+def test_what_is_no_such_file(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        ExpertTrajectoryCollector.load(tmp_path / "none.npy")
+    np.save(tmp_path / "plain.npy", np.zeros(3))
+    with pytest.raises(CorruptExportError, match="expected a dict"):
+        ExpertTrajectoryCollector.load(tmp_path / "plain.npy")
+    (tmp_path / "torn.npy").write_bytes(b"\x93NUMPY")
+    with pytest.raises(CorruptExportError, match="expected a whole"):
+        ExpertTrajectoryCollector.load(tmp_path / "torn.npy")
+
+
+SCRIPT = """
+import sys, torch
+from mosaic_collect.mosaic.collector import ExpertTrajectoryCollector
+collector = ExpertTrajectoryCollector(5, 3, store=sys.argv[1], buffer_mb=1)
+collector.add_step(torch.zeros(4, 5), torch.zeros(4, 3))
+if sys.argv[2] == "saved":
+    collector.save(sys.argv[1] + ".npy")
+"""
+
+
+@pytest.mark.parametrize(("end", "status"), [("saved", "complete"), ("unsaved", "collecting")])
+def test_scripts_that_never_close(tmp_path: Path, end: str, status: str) -> None:
+    store = str(tmp_path / "s.zarr")
+    subprocess.run([sys.executable, "-c", SCRIPT, store, end], check=True)
+    data = TrajectoryDataset(store)
+    assert (data.num_steps, data.status) == (1, status)
+
+
+def test_auto_begins_and_goes_on(tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    for steps in (1, 2):
+        collector = ExpertTrajectoryCollector(
+            OBS, ACT, STUDENT, store=store, resume="auto", buffer_mb=1
+        )
+        collector.add_step(**step_of(steps))
+        collector.close()
+        assert TrajectoryDataset(store).num_steps == steps

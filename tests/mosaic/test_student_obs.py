@@ -1,0 +1,192 @@
+"""StudentObsBuilder against plain lists, and against MOSAIC's layout."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mosaic_collect.errors import InputError
+from mosaic_collect.mosaic.student_obs import (
+    StudentObsBuilder,
+    create_student_obs_builder_from_env_cfg,
+)
+
+N = 3
+DIMS = {"command": 2, "joint_pos": 3, "clock": 1}
+Frame = dict[str, torch.Tensor]
+
+
+def forbidden(*_: Any, **__: Any) -> Any:
+    raise AssertionError("a builder must not make the environment compute anything")
+
+
+def environment(history: int = 0) -> Any:
+    """An environment whose manager knows its layout and refuses to compute."""
+    frames = max(1, history)
+    manager = SimpleNamespace(
+        active_terms={"policy": list(DIMS), "critic": ["state"]},
+        group_obs_term_dim={"policy": [(d * frames,) for d in DIMS.values()], "critic": [(9,)]},
+        _group_obs_term_cfgs={
+            "policy": [SimpleNamespace(history_length=history, func=forbidden) for _ in DIMS],
+            "critic": [SimpleNamespace(history_length=0, func=forbidden)],
+        },
+        compute=forbidden,
+        compute_group=forbidden,
+    )
+    return SimpleNamespace(num_envs=N, device="cpu", observation_manager=manager)
+
+
+def frame(step: int) -> Frame:
+    """Values that tell step, environment, term and column."""
+    return {
+        key: torch.tensor(
+            [[1000 * step + 100 * e + 10 * t + c for c in range(d)] for e in range(N)],
+            dtype=torch.float32,
+        )
+        for t, (key, d) in enumerate(DIMS.items())
+    }
+
+
+def listed(frames: list[Frame], env: int, length: int, order: str, fill: str) -> torch.Tensor:
+    """What one environment's observation is, from all frames of its episode."""
+    parts = []
+    for key, dim in DIMS.items():
+        seen = [f[key][env] for f in frames][-length:]
+        first = seen[0] if fill == "first_frame" else torch.zeros(dim)
+        seen = [first] * (length - len(seen)) + seen
+        parts += seen if order == "oldest_first" else seen[::-1]
+    return torch.cat(parts)
+
+
+@given(
+    resets=st.lists(st.sets(st.integers(0, N - 1)), min_size=1, max_size=12),
+    length=st.integers(1, 5),
+    order=st.sampled_from(["oldest_first", "newest_first"]),
+    fill=st.sampled_from(["first_frame", "zeros"]),
+    update_first=st.booleans(),
+)
+def test_histories_are_those_of_plain_lists(
+    resets: list[set[int]], length: int, order: str, fill: str, update_first: bool
+) -> None:
+    builder = StudentObsBuilder(environment(), list(DIMS), length, order=order, fill=fill)
+    episodes: list[list[Frame]] = [[] for _ in range(N)]
+    for step, ended in enumerate(resets):
+        now = frame(step)
+        for episode in episodes:
+            episode.append(now)
+        if update_first:
+            builder.update_history(now)
+        observation = builder.get_observation(now)
+        if not update_first:
+            builder.update_history(now)
+        expected = [listed(episodes[e], e, length, order, fill) for e in range(N)]
+        assert torch.equal(observation, torch.stack(expected))
+        builder.reset_history(sorted(ended))
+        for env in ended:
+            episodes[env] = []
+
+
+def test_a_buffer_that_is_used_again_holds_the_next_frame() -> None:
+    builder = StudentObsBuilder(environment(), ["clock"], 3)
+    buffer = {"clock": torch.zeros(N, 1)}
+    for step, expected in ((1.0, [1.0, 1.0, 1.0]), (2.0, [1.0, 1.0, 2.0]), (3.0, [1.0, 2.0, 3.0])):
+        buffer["clock"].fill_(step)
+        assert builder.get_observation(buffer)[0].tolist() == expected
+        builder.update_history(buffer)
+    assert builder.history_buffers["clock"][0, :, 0].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_defaults_are_isaac_labs() -> None:
+    builder = StudentObsBuilder(environment(), ["clock"], 3)
+    builder.update_history({"clock": torch.ones(N, 1)})
+    assert builder.get_observation({"clock": 2 * torch.ones(N, 1)})[0].tolist() == [1.0, 1.0, 2.0]
+
+
+def test_upstreams_names_and_shapes() -> None:
+    builder = StudentObsBuilder(environment(), ["joint_pos", "command"], 5, "cpu")
+    assert builder.obs_dims == {"joint_pos": 3, "command": 2}
+    assert builder.total_dim == 25
+    assert {k: tuple(b.shape) for k, b in builder.history_buffers.items()} == {
+        "joint_pos": (N, 5, 3),
+        "command": (N, 5, 2),
+    }
+    assert builder.get_observation(frame(1)).shape == (N, 25)
+
+
+def test_without_history_the_frame_alone_in_the_students_order() -> None:
+    builder = StudentObsBuilder(environment(), ["joint_pos", "command"])
+    now = frame(4)
+    builder.update_history(frame(3))
+    assert torch.equal(
+        builder.get_observation(now), torch.cat([now["joint_pos"], now["command"]], dim=-1)
+    )
+    assert builder.history_buffers == {}
+    assert builder.total_dim == 5
+
+
+@pytest.mark.parametrize("env_ids", [[1], torch.tensor([1]), torch.tensor([False, True, False])])
+def test_a_reset_by_numbers_or_mask(env_ids: Any) -> None:
+    builder = StudentObsBuilder(environment(), ["clock"], 2)
+    builder.update_history(frame(1))
+    builder.reset_history(env_ids)
+    seen = builder.get_observation(frame(2))
+    assert seen[:, 0].tolist() == [1020.0, 2120.0, 1220.0]
+
+
+def test_a_reset_of_none_or_all() -> None:
+    builder = StudentObsBuilder(environment(), ["clock"], 2)
+    builder.update_history(frame(1))
+    builder.reset_history([])
+    builder.reset_history(torch.zeros(0, dtype=torch.long))
+    assert builder.get_observation(frame(2))[0].tolist() == [1020.0, 2020.0]
+    builder.reset_history(None)
+    assert builder.get_observation(frame(2))[0].tolist() == [2020.0, 2020.0]
+
+
+@pytest.mark.parametrize("history", [0, 4])
+def test_split_takes_the_newest_frames_out_of_the_acted_observation(history: int) -> None:
+    builder = StudentObsBuilder(environment(history), ["clock", "command"], 2)
+    frames = [frame(s) for s in range(max(1, history))]
+    acted = torch.cat([f[key] for key in DIMS for f in frames], dim=-1)
+    parts = builder.split(acted)
+    assert list(parts) == ["clock", "command"]
+    assert all(torch.equal(parts[key], frames[-1][key]) for key in parts)
+    with pytest.raises(InputError, match="observation: expected"):
+        builder.split(acted[:, 1:])
+
+
+def test_wrong_arguments_say_what_there_is() -> None:
+    with pytest.raises(InputError, match="command, joint_pos, clock"):
+        StudentObsBuilder(environment(), ["command", "wheel"])
+    with pytest.raises(InputError, match="obs_keys"):
+        StudentObsBuilder(environment(), ["command", "command"])
+    with pytest.raises(InputError, match=r"history_length.*order.*fill"):
+        StudentObsBuilder(environment(), ["clock"], -1, order="up", fill="ones")
+    builder = StudentObsBuilder(environment(), ["clock", "command"], 2)
+    with pytest.raises(InputError, match="missing are command"):
+        builder.get_observation({"clock": torch.zeros(N, 1)})
+    with pytest.raises(InputError, match=r"clock: expected shape \(3, 1\), got \(3, 2\)"):
+        builder.update_history({"clock": torch.zeros(N, 2), "command": torch.zeros(N, 2)})
+
+
+@pytest.mark.parametrize(
+    ("name", "length"),
+    [("policy_no_history", 0), ("policy", 0), ("policy_history_7", 7), ("policy_history", 5)],
+)
+def test_a_builder_by_config_name(name: str, length: int) -> None:
+    wrapped = SimpleNamespace(unwrapped=environment())
+    builder = create_student_obs_builder_from_env_cfg(wrapped, name, "cpu")
+    assert builder.obs_keys == list(DIMS)
+    assert builder.history_length == length
+
+
+def test_no_policy_group_is_an_error_and_no_none() -> None:
+    env = environment()
+    del env.observation_manager.active_terms["policy"]
+    with pytest.raises(InputError, match="expected the observation group 'policy', got critic"):
+        create_student_obs_builder_from_env_cfg(env, "policy_history_5")

@@ -1,0 +1,167 @@
+"""Lazy arrays against numpy: any basic index gives the same values, shape and errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mosaic_collect.errors import InputError
+from mosaic_collect.reading.lazy import LazyArray
+from mosaic_collect.store.cuts import cuts
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import Field
+from tests.helpers import assert_same, expected, open_writer, rows
+
+N, T = 7, 10
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """One store for all indices: several blocks, chunks and padding."""
+    path = tmp_path_factory.mktemp("lazy") / "s.zarr"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", 100)
+        with open_writer(path, N, block_steps=4) as writer:
+            for step in range(T):
+                writer.add_step(**rows(step, N), valid_mask=np.arange(N) % 2 == step % 2)
+    from mosaic_collect import TrajectoryDataset
+
+    return TrajectoryDataset(path, threads=1)
+
+
+WANT = expected(range(T), N)["observations"]
+WANT_MASK = np.stack([np.arange(N) % 2 == s % 2 for s in range(T)])
+
+
+def part(length: int) -> st.SearchStrategy[Any]:
+    """A position or a slice along an axis, in range or beyond."""
+    near = st.integers(-length - 3, length + 3)
+    step = st.none() | st.integers(-length - 1, length + 1).filter(bool)
+    position = st.integers(-length, length - 1)
+    return (
+        position
+        | position.map(np.int32)
+        | st.builds(slice, st.none() | near, st.none() | near, step)
+        | st.just(slice(None))
+    )
+
+
+@st.composite
+def indices(draw: st.DrawFn, shape: tuple[int, ...]) -> Any:
+    """A basic index of up to as many parts, with or without an ellipsis."""
+    count = draw(st.integers(0, len(shape)))
+    dots = draw(st.none() | st.integers(0, count))
+    lengths = list(shape[:count])
+    if dots is not None and dots < count:
+        lengths[dots:] = shape[len(shape) - (count - dots) :]
+    parts: list[Any] = [draw(part(n)) for n in lengths]
+    if dots is not None:
+        parts.insert(dots, Ellipsis)
+    if len(parts) == 1 and draw(st.booleans()):
+        return parts[0]
+    return tuple(parts)
+
+
+@given(index=indices((T, N, 3)))
+def test_any_basic_index_of_three_axes(store: Any, index: Any) -> None:
+    assert_same(store["observations"][index], np.asarray(WANT[index]), repr(index))
+
+
+@given(index=indices((T, N)))
+def test_any_basic_index_of_two_axes(store: Any, index: Any) -> None:
+    assert_same(store["valid_mask"][index], np.asarray(WANT_MASK[index]), repr(index))
+
+
+@pytest.mark.parametrize("index", [T, -T - 1, (0, N), (0, -N - 1), (0, 0, 3), (..., 5), 10**30])
+def test_positions_out_of_range(store: Any, index: Any) -> None:
+    with pytest.raises(IndexError):
+        store["observations"][index]
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        [0, 1],
+        np.array([0, 1]),
+        np.array([True] * T),
+        True,
+        np.True_,
+        1.0,
+        "observations",
+        (0, [1]),
+        (0, 0, np.array([0])),
+        (0, 0, True),
+        None,
+        (0, 0, 0, 0),
+        (..., ...),
+    ],
+    ids=repr,
+)
+def test_other_indices_are_refused_in_words(store: Any, index: Any) -> None:
+    with pytest.raises(InputError, match=r"index (.|\n)*expected"):
+        store["observations"][index]
+
+
+def test_numpy_takes_it_as_an_array(store: Any) -> None:
+    lazy = store["observations"]
+    assert_same(np.asarray(lazy), WANT)
+    assert np.asarray(lazy, dtype=np.float64).dtype == np.float64
+    assert_same(np.mean(lazy, axis=0), WANT.mean(axis=0))
+    assert_same(np.stack(list(lazy)), WANT)
+
+
+def test_it_is_never_a_view(store: Any) -> None:
+    with pytest.raises(ValueError, match="always a copy"):
+        store["observations"].__array__(copy=False)
+
+
+@given(
+    start=st.integers(0, 30),
+    count=st.integers(0, 30),
+    step=st.integers(1, 9),
+    cell=st.integers(1, 9),
+)
+def test_cuts_cover_a_range_once(start: int, count: int, step: int, cell: int) -> None:
+    wanted = range(start, start + count * step, step)
+    line = np.arange(400)
+    out = np.full(len(wanted), -1)
+    cells = []
+    for cut in cuts(wanted, cell):
+        inside = line[cut.cell * cell : (cut.cell + 1) * cell][cut.inside]
+        assert (out[cut.out] == -1).all()
+        out[cut.out] = inside
+        cells.append(cut.cell)
+    assert out.tolist() == list(wanted)
+    assert cells == sorted({w // cell for w in wanted})
+
+
+def test_a_lazy_array_asks_for_no_more_than_needed() -> None:
+    asked = []
+
+    def read(steps: range, envs: range) -> Any:
+        asked.append((steps, envs))
+        return np.zeros((len(steps), len(envs), 3))
+
+    lazy = LazyArray((T, N, 3), "float64", read)
+    lazy[-1]
+    lazy[::-3, 2:5]
+    lazy[4:2]
+    lazy[..., 0]
+    assert asked == [
+        (range(9, 10), range(N)),
+        (range(0, T, 3), range(2, 5)),
+        (range(4, 4), range(N)),
+        (range(T), range(N)),
+    ]
+
+
+def test_the_grid_of_this_module_has_padding(store: Any) -> None:
+    grid: FieldGrid = store.state.grid("observations")
+    assert isinstance(grid.field, Field)
+    assert grid.chunks > 1
+    assert grid.padded_envs > N
+    assert T % grid.block_steps

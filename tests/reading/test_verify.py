@@ -1,0 +1,381 @@
+"""``verify_store``: every kind of damage is found, and said where it is."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import Field, TrajectoryDataset
+from mosaic_collect.errors import NewerFormatError, StoreNotFoundError
+from mosaic_collect.reading.verify import VerifyReport, _StoreCheck, verify_store
+from mosaic_collect.store.metadata import ATTRIBUTE, checksum
+from tests import helpers
+from tests.export import stores
+
+SCHEMA = helpers.SMALL.with_fields(Field(name="motion_id", dtype="int32"))
+FIELDS = (*stores.MOSAIC_NAMES, "motion_id", "valid_mask", "trajectory_id")
+
+
+@pytest.fixture
+def made(small_chunks: int, store: str) -> TrajectoryDataset:
+    """A store of several blocks, the last not full, and of several chunks a shard, with padding."""
+    stores.write(
+        store, 11, num_envs=60, masks=stores.some_masks(60), ends={4: [0, 7], 9: [59]},
+        schema=SCHEMA,
+    )  # fmt: skip
+    return TrajectoryDataset(store)
+
+
+def shard(dataset: TrajectoryDataset, field: str, block: int) -> str:
+    return os.path.join(dataset.path, field, dataset.state.grid(field).shard_name(block))
+
+
+def only_problem(store: str) -> str:
+    report = verify_store(store)
+    assert not report.ok
+    assert len(report.problems) == 1, report.problems
+    return report.problems[0]
+
+
+def place(dataset: TrajectoryDataset, block: int, first: int, end: int) -> str:
+    """How a problem ends: which steps and environments are touched."""
+    size = dataset.state.block_steps
+    last = min((block + 1) * size, dataset.num_steps) - 1
+    return f"(steps {block * size}..{last}, envs {first}..{end - 1})"
+
+
+def test_a_good_store(made: TrajectoryDataset) -> None:
+    told: list[int] = []
+    report = verify_store(made.path, told.append)
+    assert report.ok
+    assert (report.problems, report.notes) == ((), ())
+    shards = len(FIELDS) * made.state.num_blocks
+    assert report.checked == sum(told) == shards
+    files = [shard(made, f, b) for f in FIELDS for b in range(made.state.num_blocks)]
+    assert 0 < report.nbytes <= sum(map(os.path.getsize, files))
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_flipped_bit_in_a_chunk(made: TrajectoryDataset, field: str) -> None:
+    grid = made.state.grid(field)
+    assert grid.chunks > 1
+    stores.flip(shard(made, field, 1), 2, 0x10)
+    problem = only_problem(made.path)
+    assert f"{field}, block 1, chunk 0" in problem
+    assert "checksum" in problem
+    assert problem.endswith(place(made, 1, 0, grid.chunk_envs))
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_flipped_bit_in_the_last_chunk_of_the_last_block(
+    made: TrajectoryDataset, field: str
+) -> None:
+    grid, block = made.state.grid(field), made.state.num_blocks - 1
+    index = 16 * grid.chunks + 4
+    stores.flip(shard(made, field, block), -index - 5, 1)  # just before its checksum
+    problem = only_problem(made.path)
+    assert f"{field}, block {block}, chunk {grid.chunks - 1}" in problem
+    assert problem.endswith(place(made, block, (grid.chunks - 1) * grid.chunk_envs, 60))
+
+
+@pytest.mark.parametrize("position", [-1, -5, -20])
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_flipped_bit_in_an_index(made: TrajectoryDataset, field: str, position: int) -> None:
+    stores.flip(shard(made, field, 2), position, 4)
+    problem = only_problem(made.path)
+    assert f"{field}, block 2, index" in problem
+    assert problem.endswith(place(made, 2, 0, 60))
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_every_byte_of_a_shard_is_guarded(store: str, field: str) -> None:
+    stores.write(store, 3, num_envs=2, masks=stores.some_masks(2), schema=SCHEMA)
+    path = shard(TrajectoryDataset(store), field, 0)
+    for at in range(-os.path.getsize(path), 0):
+        stores.flip(path, at, 1 << at % 8)
+        assert not verify_store(store).ok, at
+        stores.flip(path, at, 1 << at % 8)
+    assert verify_store(store).ok
+
+
+@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("how", ["missing", "empty", "cut off", "folder"])
+def test_a_shard_that_is_not_what_it_was(made: TrajectoryDataset, field: str, how: str) -> None:
+    path = shard(made, field, 1)
+    if how == "cut off":
+        os.truncate(path, os.path.getsize(path) - 1)
+    elif how == "empty":
+        os.truncate(path, 0)
+    elif how == "missing":
+        os.unlink(path)
+    else:
+        os.unlink(path)
+        os.mkdir(path)
+    problem = only_problem(made.path)
+    assert f"{field}, block 1" in problem
+    assert problem.endswith(place(made, 1, 0, 60))
+
+
+def test_several_are_all_named(made: TrajectoryDataset) -> None:
+    os.unlink(shard(made, "actions", 0))
+    stores.flip(shard(made, "actions", 2), 2)
+    stores.flip(shard(made, "motion_id", 1), -1)
+    problems = verify_store(made.path).problems
+    assert len(problems) == 3
+    for part, words in zip(
+        problems, ("actions, block 0", "actions, block 2", "motion_id, block 1"), strict=True
+    ):
+        assert words in part
+
+
+def test_no_end_of_problems(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mosaic_collect.reading.verify._MOST_PROBLEMS", 5)
+    stores.write(store, 30)
+    for block in range(10):
+        stores.flip(os.path.join(store, "actions", f"c.{block}.0.0"), 2)
+    assert len(verify_store(store).problems) == 5
+
+
+def test_very_many_missing_shards_are_told_at_once(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mosaic_collect.reading.verify._MOST_PROBLEMS", 5)
+    stores.write(store, 30)
+    for block in range(10):
+        os.unlink(os.path.join(store, "actions", f"c.{block}.0.0"))
+    report = verify_store(store)
+    assert not report.ok
+    assert 1 <= len(report.problems) <= 5
+    assert "missing" in report.problems[0]
+
+
+def edit_json(path: str, edit: Callable[[Any], None]) -> None:
+    with open(path) as file:
+        document = json.load(file)
+    edit(document)
+    with open(path, "w") as file:
+        json.dump(document, file)
+
+
+def lie(store: str, **changes: Any) -> VerifyReport:
+    """Change the state and give it a good checksum again."""
+
+    def edit(root: Any) -> None:
+        state = root["attributes"][ATTRIBUTE]
+        state.update(changes)
+        state["checksum"] = checksum(state)
+
+    edit_json(os.path.join(store, "zarr.json"), edit)
+    return verify_store(store)
+
+
+def test_a_wrong_count_of_valid_pairs(made: TrajectoryDataset) -> None:
+    report = lie(made.path, num_valid=made.num_valid - 1)
+    assert report.problems == (
+        f"valid_mask: {made.num_valid} valid pairs, metadata says {made.num_valid - 1}",
+    )
+
+
+def test_a_wrong_count_of_nonfinite_pairs(store: str) -> None:
+    stores.write(store, 8, edit=stores.nan_at("actions", (3, 1)))
+    assert verify_store(store).ok
+    counts = TrajectoryDataset(store).state.nonfinite
+    report = lie(store, nonfinite={**counts, "actions": 0})
+    assert report.problems == ("actions: 1 non-finite pairs, metadata says 0",)
+    report = lie(store, nonfinite={**counts, "observations": 2})
+    assert report.problems == ("observations: 0 non-finite pairs, metadata says 2",)
+
+
+def test_ids_that_were_never_given_out(made: TrajectoryDataset) -> None:
+    report = lie(made.path, next_trajectory_id=made.state.next_trajectory_id - 1)
+    assert not report.ok
+    assert "trajectory_id" in report.problems[0]
+
+
+def test_ids_that_fall(store: str) -> None:
+    """The id shards of two blocks exchanged: each is whole by itself."""
+    stores.write(store, 9, ends={2: [1], 5: [1]})
+    paths = [os.path.join(store, "trajectory_id", f"c.{b}.0") for b in (0, 1)]
+    shutil.move(paths[0], paths[0] + "x")
+    shutil.move(paths[1], paths[0])
+    shutil.move(paths[0] + "x", paths[1])
+    assert any("trajectory_id, block 1" in p for p in verify_store(store).problems)
+
+
+def test_more_steps_than_there_are_shards(made: TrajectoryDataset) -> None:
+    report = lie(made.path, committed_steps=made.num_steps + made.state.block_steps)
+    assert not report.ok
+
+
+@pytest.mark.parametrize("field", ["num_valid", "committed_steps", "next_trajectory_id", "status"])
+def test_an_edited_root_without_its_checksum(made: TrajectoryDataset, field: str) -> None:
+    def edit(root: Any) -> None:
+        state = root["attributes"][ATTRIBUTE]
+        state[field] = "collecting" if field == "status" else state[field] + 1
+
+    edit_json(os.path.join(made.path, "zarr.json"), edit)
+    assert "checksum" in only_problem(made.path)
+
+
+def test_consolidated_arrays_that_contradict_the_state(made: TrajectoryDataset) -> None:
+    def edit(root: Any) -> None:
+        arrays = root["consolidated_metadata"]["metadata"]
+        arrays["actions"]["shape"][0] += 1
+
+    edit_json(os.path.join(made.path, "zarr.json"), edit)
+    assert only_problem(made.path).startswith("zarr.json: the consolidated arrays")
+
+
+def _ahead(document: Any) -> None:
+    document["shape"][0] += 1
+
+
+def _other_codec(document: Any) -> None:
+    document["codecs"][0]["configuration"]["codecs"].pop()
+
+
+def _other_fill(document: Any) -> None:
+    document["fill_value"] = 7
+
+
+@pytest.mark.parametrize("edit", [_ahead, _other_codec, _other_fill])
+def test_an_array_document_that_contradicts_the_state(
+    made: TrajectoryDataset, edit: Callable[[Any], None]
+) -> None:
+    edit_json(os.path.join(made.path, "actions", "zarr.json"), edit)
+    assert only_problem(made.path).startswith("actions/zarr.json")
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}", b"[" * 100_000, b"\xff\xfe"])
+def test_an_array_document_that_is_missing_or_torn(
+    made: TrajectoryDataset, content: bytes | None
+) -> None:
+    path = os.path.join(made.path, "actions", "zarr.json")
+    if content is None:
+        os.unlink(path)
+    else:
+        with open(path, "wb") as file:
+            file.write(content)
+    assert only_problem(made.path).startswith("actions/zarr.json")
+
+
+_OF_PIPE = """
+import sys
+from mosaic_collect.reading.verify import verify_store
+print(verify_store(sys.argv[1]).problems)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs mkfifo")
+@pytest.mark.parametrize("name", ["actions/zarr.json", "actions/c.1.0.0", "zarr.json"])
+def test_a_pipe_in_place_of_a_file_does_not_hang(store: str, name: str) -> None:
+    stores.write(store, 9)
+    path = os.path.join(store, name)
+    os.unlink(path)
+    os.mkfifo(path)
+    done = helpers.run_python(_OF_PIPE, store, timeout=20)
+    assert done.returncode == 0, done.stderr
+    assert name.split("/", maxsplit=1)[0] in done.stdout
+
+
+def test_a_document_that_lags_is_a_note(made: TrajectoryDataset) -> None:
+    def lag(document: Any) -> None:
+        document["shape"][0] = 5
+
+    edit_json(os.path.join(made.path, "actions", "zarr.json"), lag)
+    report = verify_store(made.path)
+    assert report.ok
+    assert len(report.notes) == 1
+    assert "actions/zarr.json lags at step 5" in report.notes[0]
+
+
+def test_leftovers_of_a_killed_run_are_notes(made: TrajectoryDataset) -> None:
+    folder = os.path.join(made.path, "actions")
+    for name in ("c.77.0.0", ".c.78.0.0.tmp"):
+        shutil.copy(shard(made, "actions", 0), os.path.join(folder, name))
+    report = verify_store(made.path)
+    assert report.ok
+    assert len(report.notes) == 1
+    assert report.notes[0].startswith("actions: 2 files past the last commit")
+
+
+def test_an_unfinished_store_of_two_runs_is_good(store: str) -> None:
+    stores.write(store, 5, complete=False, ends={2: [0]})
+    stores.write(store, 6, first=5, resume=True, complete=False)
+    report = verify_store(store)
+    assert report.ok
+    assert report.notes == ()
+
+
+def test_zero_steps(store: str) -> None:
+    helpers.open_writer(store).close()
+    assert verify_store(store).ok
+
+
+def test_a_store_killed_before_its_first_document(store: str) -> None:
+    os.mkdir(store)
+    report = verify_store(store)
+    assert report.ok
+    assert "zero steps" in report.notes[0]
+
+
+def test_no_store(tmp_path) -> None:
+    with pytest.raises(StoreNotFoundError):
+        verify_store(tmp_path / "nothing")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StoreNotFoundError):
+        verify_store(tmp_path / "file")
+
+
+def test_a_newer_format(made: TrajectoryDataset) -> None:
+    with pytest.raises(NewerFormatError):
+        lie(made.path, format_version=99)
+
+
+def test_a_damaged_root(made: TrajectoryDataset) -> None:
+    path = os.path.join(made.path, "zarr.json")
+    with open(path) as file:
+        text = file.read()
+    for torn in (text[: len(text) // 2], "", text.replace('"num_envs": 60', '"num_envs": -1')):
+        with open(path, "w") as file:
+            file.write(torn)
+        report = verify_store(made.path)
+        assert not report.ok
+        assert "zarr.json" in report.problems[0] or "num_envs" in report.problems[0]
+
+
+def test_padding_and_the_unwritten_tail_do_not_count(made: TrajectoryDataset) -> None:
+    """Counts are of committed pairs: padding is all fill value, in shards as in counts."""
+    state = made.state
+    assert state.committed_steps % state.block_steps
+    valid = made.read("valid_mask")
+    assert np.count_nonzero(valid) == state.num_valid
+    assert verify_store(made.path).ok
+
+
+def test_a_store_that_is_being_written_is_not_called_damaged(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit falls between the state that was read and the documents."""
+    writer = helpers.open_writer(store)
+    helpers.add(writer, 0)
+    writer.commit()
+    inner = _StoreCheck.documents
+
+    def later(self: _StoreCheck) -> None:
+        helpers.add(writer, 1)
+        writer.commit()
+        inner(self)
+
+    monkeypatch.setattr(_StoreCheck, "documents", later)
+    report = verify_store(store)
+    writer.close()
+    assert report.ok, report.problems
+    assert any("a writer is at work" in note for note in report.notes)

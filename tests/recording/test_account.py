@@ -1,0 +1,155 @@
+"""Trajectory ids: new after each end and each resume, never used twice, and counted."""
+
+from __future__ import annotations
+
+import base64
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from tests.helpers import add, ids, open_writer
+
+N = 4
+
+
+def test_an_id_lasts_for_a_trajectory(store: str) -> None:
+    with open_writer(store, N) as writer:
+        add(writer, *range(8))
+    got = ids(TrajectoryDataset(store))
+    assert got.dtype == np.int64
+    assert (got == got[0]).all()
+    assert len(set(got[0])) == N
+    assert (got >= 0).all()
+
+
+def test_an_end_gives_only_those_envs_a_new_id_from_the_next_step(store: str) -> None:
+    with open_writer(store, N) as writer:
+        add(writer, 0, 1)
+        writer.end_trajectories([1, 3])
+        add(writer, 2)
+    got = ids(TrajectoryDataset(store))
+    assert (got[0] == got[1]).all()
+    assert (got[1] != got[2]).tolist() == [False, True, False, True]
+    assert not set(got[2, [1, 3]]) & set(got[0])
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_an_end_belongs_to_the_last_added_step_wherever_blocks_end(store: str, steps: int) -> None:
+    with open_writer(store, N, block_steps=3) as writer:
+        add(writer, *range(steps))
+        writer.end_trajectories([0])
+        add(writer, *range(steps, 9))
+    got = ids(TrajectoryDataset(store))
+    assert len(set(got[:steps, 0])) == 1
+    assert len(set(got[steps:, 0])) == 1
+    assert got[0, 0] != got[-1, 0]
+    assert (got[:, 1:] == got[0, 1:]).all()
+
+
+@pytest.mark.parametrize("steps", range(1, 8))
+@pytest.mark.parametrize("when", ["before", "after", "both"])
+def test_a_checkpoint_changes_no_id(store: str, steps: int, when: str) -> None:
+    with open_writer(store, N, block_steps=3) as writer:
+        add(writer, *range(steps))
+        if when != "after":
+            writer.commit()
+        writer.end_trajectories([0])
+        if when != "before":
+            writer.commit()
+        add(writer, *range(steps, 9))
+    got = ids(TrajectoryDataset(store))
+    assert (got[:, 1:] == [1, 2, 3]).all()
+    assert got[:, 0].tolist() == [0] * steps + [4] * (9 - steps)
+
+
+def test_ending_again_before_another_step_does_nothing(store: str) -> None:
+    with open_writer(store, N) as writer:
+        writer.end_trajectories([0, 1])
+        add(writer, 0)
+        writer.end_trajectories([0])
+        writer.end_trajectories([0])
+        writer.end_trajectories(np.array([True, False, False, False]))
+        add(writer, 1)
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_trajectories == 1
+    assert ids(dataset)[:, 0].tolist() == [0, N]
+
+
+def test_num_trajectories_counts_ended_ones(store: str) -> None:
+    with open_writer(store, N) as writer:
+        add(writer, 0)
+        writer.end_trajectories(range(N))
+        add(writer, 1, 2, 3)
+        writer.end_trajectories([2])
+        add(writer, 4)
+        writer.commit()
+        assert TrajectoryDataset(store).num_trajectories == N + 1
+        writer.end_trajectories([2, 3])
+        assert TrajectoryDataset(store).num_trajectories == N + 1
+    assert TrajectoryDataset(store).num_trajectories == N + 3
+
+
+def test_an_end_without_another_step_is_committed_by_a_checkpoint(store: str) -> None:
+    with open_writer(store, N) as writer:
+        add(writer, *range(3))
+        writer.commit()
+        writer.end_trajectories([0])
+        writer.commit()
+        assert TrajectoryDataset(store).num_trajectories == 1
+
+
+def test_a_resume_gives_every_env_a_new_id(store: str) -> None:
+    open_writer(store, N).close()
+    for step in range(5):
+        with TrajectoryWriter(store, resume=True, commit_seconds=None) as writer:
+            add(writer, step)
+            writer.end_trajectories([step % N])
+    got = ids(TrajectoryDataset(store))
+    assert len(set(got.ravel())) == got.size
+    assert TrajectoryDataset(store).num_trajectories == 5
+
+
+def test_ids_of_a_writer_that_added_nothing_are_not_used_twice_either(store: str) -> None:
+    with open_writer(store, N) as writer:
+        add(writer, 0)
+    TrajectoryWriter(store, resume=True).close()
+    with TrajectoryWriter(store, resume=True) as writer:
+        add(writer, 1)
+    got = ids(TrajectoryDataset(store))
+    assert len(set(got.ravel())) == 2 * N
+
+
+def test_an_exception_leaves_the_open_trajectories_truncated_not_ended(store: str) -> None:
+    writer = open_writer(store, N)
+    add(writer, 0, 1)
+    writer.end_trajectories([2])
+    with pytest.raises(ZeroDivisionError), writer:
+        raise ZeroDivisionError
+    with TrajectoryWriter(store, resume=True) as writer:
+        add(writer, 2)
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_trajectories == 1
+    got = ids(dataset)
+    assert not set(got[2]) & set(got[:2].ravel())
+
+
+def open_envs(store: str, run: int = -1) -> list[int]:
+    state = TrajectoryDataset(store).state
+    bits = np.frombuffer(base64.b64decode(state.runs[run].open_envs), np.uint8)
+    return np.flatnonzero(np.unpackbits(bits, bitorder="little")[: state.num_envs]).tolist()
+
+
+def test_a_runs_open_envs_are_those_within_a_trajectory(store: str) -> None:
+    with open_writer(store, num_envs=11) as writer:
+        writer.commit()
+        assert open_envs(store) == []
+        add(writer, 0)
+        writer.end_trajectories([0, 9])
+    assert open_envs(store) == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    with TrajectoryWriter(store, resume=True) as writer:
+        add(writer, 1)
+        writer.end_trajectories(range(11))
+    assert open_envs(store, 0) == [1, 2, 3, 4, 5, 6, 7, 8, 10]
+    assert open_envs(store, 1) == []
+    assert [r.first_step for r in TrajectoryDataset(store).state.runs] == [0, 1]

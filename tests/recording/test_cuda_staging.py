@@ -1,0 +1,411 @@
+"""Staging on a device, proven on a simulated one whose streams are as late as events allow.
+
+Each wait is necessary: taking any one away is noticed by the same check that passes with all.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import WriteError
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
+from tests.helpers import ALL_DTYPES, add, assert_holds, assert_same, ids, mask, open_writer, rows
+
+torch = pytest.importorskip("torch", reason="torch is not installed; staging on a device needs it")
+
+from mosaic_collect.recording.ring.cuda import DeviceStaging  # noqa: E402
+from tests.recording.simulated_streams import (  # noqa: E402
+    DeviceTensor,
+    RowsOnTheSide,
+    SimulatedStreams,
+    WithoutAfter,
+    WithoutSynchronize,
+    WithoutWait,
+)
+
+N, S, BLOCKS, SLOTS = 3, 4, 7, 3
+SCHEMA = Schema((Field(name="a", dim=2), Field(name="b", dtype="int64"), Field(name="c", dim=2)))
+AHEAD = ["caller", "side"]
+
+
+class Simulator:
+    """A simulator on the device: it overwrites the same few tensors at every step."""
+
+    def __init__(self, schema: Schema) -> None:
+        self.schema = schema
+        self.tensors = {
+            n: torch.from_numpy(v).clone().as_subclass(DeviceTensor)
+            for n, v in self._host(0).items()
+        }
+
+    def step(self, number: int) -> dict[str, Any]:
+        """Queue the next step's values into the tensors that every step has used."""
+        for name, value in self._host(number).items():
+            self.tensors[name].copy_(torch.from_numpy(value))
+        return self.tensors
+
+    def spoil(self) -> None:
+        """Queue what a simulator does right after ``add_step`` returned."""
+        for tensor in self.tensors.values():
+            tensor.zero_()
+
+    def _host(self, number: int) -> dict[str, np.ndarray]:
+        return {**rows(number, N, self.schema), VALID_MASK: mask(number, N)}
+
+
+class Recording:
+    """Stages blocks as the writer does, and takes each slot's values as late as it can."""
+
+    def __init__(self, streams: SimulatedStreams, schema: Schema = SCHEMA) -> None:
+        grids = {f.name: FieldGrid(f, N, S, chunk_envs=2) for f in schema.stored}
+        self.schema = schema
+        self.staging = DeviceStaging(grids, N, streams)
+        self.slots = [self.staging.new_block(slot) for slot in range(SLOTS)]
+        for slot in self.slots:
+            slot.fill()
+        self.busy: list[Any] = []
+        self.taken: dict[int, dict[str, np.ndarray]] = {}
+
+    def run(self, blocks: int, simulator: Simulator) -> None:
+        """Stage so many full blocks."""
+        for index in range(blocks):
+            if len(self.busy) == SLOTS:
+                self.take()
+            block = self.slots[index % SLOTS]
+            block.start(index, np.arange(N))
+            self.staging.begin(block)
+            for step in range(index * S, (index + 1) * S):
+                self.staging.stage(block, simulator.step(step))
+                simulator.spoil()
+                block.count += 1
+            self.staging.seal(block)
+            self.busy.append(block)
+        while self.busy:
+            self.take()
+        self.staging.close()
+
+    def take(self) -> None:
+        """What the encoder sees of the oldest block."""
+        block = self.busy.pop(0)
+        block.wait_ready()
+        self.taken[block.index] = {n: a[:N].copy() for n, a in block.arrays.items()}
+
+    def is_exact(self) -> bool:
+        """Whether every value of every block is the one of its step and environment."""
+        return all(
+            np.array_equal(block[name][:, at], want)
+            for index, block in self.taken.items()
+            for at in range(S)
+            for name, want in {
+                **rows(index * S + at, N, self.schema),
+                VALID_MASK: mask(index * S + at, N),
+            }.items()
+        )
+
+
+def record_blocks(streams: SimulatedStreams, schema: Schema = SCHEMA) -> bool:
+    recording = Recording(streams, schema)
+    recording.run(BLOCKS, Simulator(schema))
+    assert len(recording.taken) == BLOCKS
+    assert streams.copies_out == BLOCKS
+    return recording.is_exact()
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_every_value_is_that_of_its_step(ahead: str) -> None:
+    assert record_blocks(SimulatedStreams(ahead))
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_every_dtype(ahead: str) -> None:
+    assert record_blocks(SimulatedStreams(ahead), ALL_DTYPES)
+
+
+@pytest.mark.parametrize(
+    ("forgetful", "ahead"),
+    [
+        (WithoutWait, "caller"),
+        (WithoutAfter, "side"),
+        (WithoutSynchronize, "caller"),
+        (WithoutSynchronize, "side"),
+        (RowsOnTheSide, "caller"),
+    ],
+)
+def test_no_wait_can_be_taken_away(forgetful: Callable[[str], Any], ahead: str) -> None:
+    assert not record_blocks(forgetful(ahead))
+
+
+def test_nothing_of_a_step_is_waited_for_by_the_caller() -> None:
+    """Within a block the host only queues: the machine has not run a single operation."""
+
+    class Impatient(SimulatedStreams):
+        def synchronize(self, event: Any) -> None:
+            raise AssertionError("the host waited")
+
+    recording = Recording(Impatient())
+    simulator = Simulator(SCHEMA)
+    block = recording.slots[0]
+    block.start(0, np.arange(N))
+    recording.staging.begin(block)
+    for step in range(S):
+        recording.staging.stage(block, simulator.step(step))
+        block.count += 1
+    recording.staging.seal(block)
+
+
+def test_two_device_buffers_take_turns() -> None:
+    """The simulator goes on through a whole block while the one before it crosses the bus."""
+    streams = SimulatedStreams()
+    recording = Recording(streams)
+    simulator = Simulator(SCHEMA)
+    left = []
+    for index in range(3):
+        block = recording.slots[index]
+        block.start(index, np.arange(N))
+        recording.staging.begin(block)
+        for step in range(index * S, (index + 1) * S):
+            recording.staging.stage(block, simulator.step(step))
+            block.count += 1
+        recording.staging.seal(block)
+        left.append(streams.machine.run_alone("caller"))
+    assert left[:2] == [0, 0]
+    assert left[2] > 0  # only the third block needs the first one's buffer
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_numbers_stand_for_all_in_their_turn(ahead: str) -> None:
+    """A default is written on the caller's stream like a row, not at once."""
+    streams = SimulatedStreams(ahead)
+    recording = Recording(streams)
+    for index in range(4):
+        block = recording.slots[index % SLOTS]
+        block.start(index, np.arange(N))
+        recording.staging.begin(block)
+        for _ in range(S):
+            recording.staging.stage(
+                block, {"a": float(index), "b": index, "c": 0.5, VALID_MASK: index % 2 == 0}
+            )
+            block.count += 1
+        recording.staging.seal(block)
+        recording.busy.append(block)
+        if len(recording.busy) == SLOTS:
+            recording.take()
+    while recording.busy:
+        recording.take()
+    for index, block in recording.taken.items():
+        assert (block["a"] == index).all()
+        assert (block["b"] == index).all()
+        assert (block["c"] == 0.5).all()
+        assert (block[VALID_MASK] == (index % 2 == 0)).all()
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_a_part_of_a_block_is_copied_out_and_the_block_goes_on(ahead: str) -> None:
+    streams = SimulatedStreams(ahead)
+    recording = Recording(streams)
+    simulator = Simulator(SCHEMA)
+    block = recording.slots[0]
+    block.start(0, np.arange(N))
+    recording.staging.begin(block)
+    for step in range(S):
+        recording.staging.stage(block, simulator.step(step))
+        simulator.spoil()
+        block.count += 1
+        recording.staging.seal(block)
+        block.wait_ready()
+        for at in range(step + 1):
+            assert_same(block.arrays["a"][:N, at], rows(at, N, SCHEMA)["a"])
+        if step < S - 1:
+            block.clear_tail(block.count)  # as the encoder does
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_a_loaded_block_goes_on_after_a_resume(ahead: str) -> None:
+    recording = Recording(SimulatedStreams(ahead))
+    simulator = Simulator(SCHEMA)
+    block = recording.slots[0]
+    for step in range(2):
+        for name, value in {**rows(step, N, SCHEMA), VALID_MASK: mask(step, N)}.items():
+            block.arrays[name][:N, step] = value
+    block.index, block.count = 0, 2
+    recording.staging.begin(block)
+    for step in range(2, S):
+        recording.staging.stage(block, simulator.step(step))
+        simulator.spoil()
+        block.count += 1
+    recording.staging.seal(block)
+    recording.busy.append(block)
+    recording.take()
+    assert recording.is_exact()
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_arrays_and_host_tensors_may_be_overwritten_at_once(ahead: str) -> None:
+    recording = Recording(SimulatedStreams(ahead))
+    block = recording.slots[0]
+    block.start(0, np.arange(N))
+    recording.staging.begin(block)
+    for step in range(S):
+        given: dict[str, Any] = {**rows(step, N, SCHEMA), VALID_MASK: mask(step, N)}
+        given["a"] = torch.from_numpy(given["a"])
+        recording.staging.stage(block, given)
+        for value in given.values():
+            value[...] = 0
+        block.count += 1
+    recording.staging.seal(block)
+    recording.busy.append(block)
+    recording.take()
+    assert recording.is_exact()
+
+
+def test_ids_go_straight_to_the_host() -> None:
+    recording = Recording(SimulatedStreams())
+    assert TRAJECTORY_ID not in recording.staging._names
+    block = recording.slots[0]
+    block.start(0, np.array([5, 6, 7]))
+    assert block.arrays[TRAJECTORY_ID][:N].tolist() == [[5] * S, [6] * S, [7] * S]
+    assert (block.arrays[TRAJECTORY_ID][N:] == -1).all()
+
+
+@pytest.fixture(params=AHEAD)
+def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A device name with which writers stage on the simulated machine."""
+    streams = SimulatedStreams(request.param)
+    monkeypatch.setattr("mosaic_collect.recording.options.check_device", lambda device: None)
+    monkeypatch.setattr(
+        "mosaic_collect.recording.ring.cuda.free_device_nbytes", lambda device: 1 << 20
+    )
+    monkeypatch.setattr(
+        "mosaic_collect.recording.ring.cuda.cuda_staging",
+        lambda grids, num_envs, device, ring: DeviceStaging(grids, num_envs, streams, ring),
+    )
+    return "cuda:0"
+
+
+@pytest.mark.parametrize("encode_in", ["threads", "process"])
+def test_a_writer_on_the_device_makes_the_same_store(
+    store: str, device: str, encode_in: str
+) -> None:
+    simulator = Simulator(SCHEMA)
+    options = {"device": device, "encode_in": encode_in}
+    with open_writer(store, N, SCHEMA, block_steps=S, **options) as writer:
+        for step in range(30):
+            writer.add_step(**simulator.step(step))
+            simulator.spoil()
+            if step % 7 == 3:
+                writer.end_trajectories([step % N])
+            if step % 5 == 4:
+                writer.commit()
+                assert TrajectoryDataset(store).num_steps == step + 1
+    dataset = TrajectoryDataset(store)
+    assert_holds(dataset, range(30))
+    assert_same(dataset.read(VALID_MASK), np.stack([mask(s, N) for s in range(30)]))
+    got = ids(dataset)
+    changes = np.argwhere(got[1:] != got[:-1]).tolist()
+    assert changes == [[s, s % N] for s in range(29) if s % 7 == 3]
+    assert len(np.unique(got)) == N + len(changes)
+
+
+@pytest.mark.parametrize("commit_every", [1, 3, 99])
+def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
+    """Also those told after their row's commit, of a block on the device in part or as a whole."""
+    simulator = Simulator(SCHEMA)
+    want = np.zeros((14, N), np.uint8)
+    with open_writer(store, N, SCHEMA.with_ends(), block_steps=S, device=device) as writer:
+        assert TRAJECTORY_END not in writer._staging._names
+        for step in range(14):
+            writer.add_step(**simulator.step(step))
+            simulator.spoil()
+            if step % commit_every == 0:
+                writer.commit()
+            if step % 3 != 1:
+                writer.end_trajectories([step % N, (step + 1) % N], [step % N])
+                want[step, step % N], want[step, (step + 1) % N] = FAILED, ENDED
+    dataset = TrajectoryDataset(store)
+    assert_same(dataset.read(TRAJECTORY_END), want)
+    assert_holds(dataset, range(14))
+    assert dataset.num_trajectories == np.count_nonzero(want)
+    assert dataset.num_valid == sum(mask(s, N).sum() for s in range(14))
+    assert verify_store(store).ok
+
+
+def test_a_ring_that_another_process_sees_is_page_locked_while_it_is_used(
+    store: str, device: str
+) -> None:
+    with open_writer(store, N, SCHEMA, device=device, encode_in="process") as writer:
+        streams = writer._staging._streams
+        assert streams.pinned_nbytes >= writer.ring_nbytes
+        add(writer, *range(4))
+    assert streams.pinned_nbytes == 0
+    assert_holds(TrajectoryDataset(store), range(4))
+
+
+def test_a_ring_that_the_driver_does_not_lock_is_its_own(
+    store: str, device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: SimulatedStreams, memory: Any) -> None:
+        raise OSError(errno.ENOMEM, "cudaHostRegister")
+
+    monkeypatch.setattr(SimulatedStreams, "pin", refuse)
+    with open_writer(store, N, SCHEMA, device=device, encode_in="process") as writer:
+        add(writer, *range(9))
+    assert "cudaHostRegister; encoding in threads" in caplog.text
+    assert_holds(TrajectoryDataset(store), range(9))
+
+
+def test_an_opening_that_fails_unlocks_the_ring(
+    store: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+    unpin = SimulatedStreams.unpin
+
+    def noting(self: SimulatedStreams, memory: Any) -> None:
+        unpin(self, memory)
+        seen.append(self.pinned_nbytes)
+
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(SimulatedStreams, "unpin", noting)
+    monkeypatch.setattr("mosaic_collect.store.commit.Store.begin", full)
+    with pytest.raises(WriteError, match="full"):
+        open_writer(store, N, SCHEMA, device=device, encode_in="process")
+    assert seen == [0]
+
+
+@pytest.mark.parametrize("stride", [1, 3, 4, 6])
+def test_resumes_on_the_device(store: str, device: str, stride: int) -> None:
+    open_writer(store, N, SCHEMA, block_steps=S).close()
+    simulator = Simulator(SCHEMA)
+    for first in range(0, 12, stride):
+        with TrajectoryWriter(store, resume=True, device=device) as writer:
+            for step in range(first, first + stride):
+                writer.add_step(**simulator.step(step))
+                simulator.spoil()
+        assert_holds(TrajectoryDataset(store), range(first + stride))
+    with TrajectoryWriter(store, resume=True) as writer:  # and on the host again
+        add(writer, 12)
+    assert_holds(TrajectoryDataset(store), range(13))
+
+
+def test_defaults_and_missing_masks_on_the_device(store: str, device: str) -> None:
+    schema = Schema.mosaic(3, 2, extra=(Field(name="phase", dtype="int16", default=3),))
+    with open_writer(store, N, schema, block_steps=S, device=device) as writer:
+        for step in range(11):
+            given = rows(step, N, schema)
+            writer.add_step(observations=given["observations"], actions=given["actions"])
+    dataset = TrajectoryDataset(store)
+    for step in range(11):
+        want = rows(step, N, schema)
+        assert_same(dataset.read("action_mean", step, step + 1)[0], want["actions"])
+    assert (dataset.read("action_sigma") == np.float32(0.01)).all()
+    assert (dataset.read("phase") == 3).all()
+    assert dataset.read(VALID_MASK).all()

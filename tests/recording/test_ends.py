@@ -1,0 +1,454 @@
+"""``trajectory_end``: how each trajectory ended, at its last row, wherever commits fall."""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import InputError
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
+from mosaic_collect.recording.pipeline import Pipeline
+from mosaic_collect.recording.ring.block import Block
+from mosaic_collect.recording.shard_writer import ShardWriter
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.schema import END_FIELD, ENDED, FAILED, GOES_ON, TRAJECTORY_END
+from tests.helpers import SMALL, add, ids, mask, open_writer, rows
+
+N = 4
+SCHEMA = SMALL.with_ends()
+
+
+def open_ends(store: str, **options: object) -> TrajectoryWriter:
+    return open_writer(store, N, SCHEMA, **options)  # type: ignore[arg-type]
+
+
+def add_own(writer: TrajectoryWriter, *steps: int) -> None:
+    """Steps of all fields that a caller gives, with masks, one pair of each holding NaN."""
+    for step in steps:
+        given = {n: v for n, v in rows(step, N).items() if n in writer.schema.names}
+        given["observations"][step % N, 0] = np.nan
+        writer.add_step(**given, valid_mask=mask(step, N))
+
+
+def ends(store: str) -> np.ndarray:
+    return TrajectoryDataset(store).read(TRAJECTORY_END)
+
+
+def assert_ends(store: str, steps: int, *told: tuple[int, int, int]) -> None:
+    """The field holds just these (step, env, how), rows and counts are whole, and verify agrees."""
+    want = np.zeros((steps, N), np.uint8)
+    for step, env, how in told:
+        want[step, env] = how
+    np.testing.assert_array_equal(ends(store), want)
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_trajectories == len(told)
+    assert dataset.num_valid == sum(mask(s, N).sum() for s in range(steps))
+    assert dataset.state.nonfinite["observations"] == steps
+    for step in range(steps):
+        row = rows(step, N)["actions"]
+        np.testing.assert_array_equal(dataset.read("actions", step, step + 1)[0], row)
+    assert verify_store(store).problems == ()
+
+
+# -- the schema ----------------------------------------------------------------------------------
+
+
+def test_the_field_stands_behind_the_callers_own() -> None:
+    assert SCHEMA.fields == (*SMALL.fields, END_FIELD)
+    assert (END_FIELD.dtype, END_FIELD.dim, END_FIELD.default) == ("uint8", None, 0)
+    assert SCHEMA.names == SMALL.names, "a caller does not give it"
+    assert SCHEMA.has_ends
+    assert not SMALL.has_ends
+    assert SCHEMA.with_ends() == SCHEMA
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        Field(name=TRAJECTORY_END),
+        Field(name=TRAJECTORY_END, dtype="uint8"),
+        Field(name=TRAJECTORY_END, dtype="uint8", dim=1, default=0),
+        Field(name="Trajectory_End", dtype="uint8", default=0),
+    ],
+)
+def test_its_name_is_reserved(field: Field) -> None:
+    with pytest.raises(InputError, match=r"with_ends\(\)"):
+        SMALL.with_fields(field)
+
+
+def test_alone_it_is_no_schema() -> None:
+    with pytest.raises(InputError, match="no fields"):
+        Schema((END_FIELD,))
+
+
+# -- what a caller may say -----------------------------------------------------------------------
+
+
+def test_a_step_that_gives_it_is_refused(store: str) -> None:
+    with open_ends(store) as writer:
+        add_own(writer, 0)
+        given = {n: v for n, v in rows(1, N).items() if n in SCHEMA.names}
+        with pytest.raises(InputError, match=r"end_trajectories\(env_ids, failed\)"):
+            writer.add_step(**given, trajectory_end=np.zeros(N, np.uint8))
+        assert writer.num_steps == 1
+
+
+FAILED_1 = [
+    pytest.param(lambda: [1], id="ids"),
+    pytest.param(lambda: np.array([False, True, False, False]), id="mask"),
+    pytest.param(lambda: 1, id="one"),
+]
+
+
+@pytest.mark.parametrize("failed", FAILED_1)
+def test_ends_are_told_apart(store: str, failed: Callable[[], object]) -> None:
+    with open_ends(store) as writer:
+        add_own(writer, 0, 1)
+        writer.end_trajectories([1, 3], failed())
+        add_own(writer, 2)
+    assert_ends(store, 3, (1, 1, FAILED), (1, 3, ENDED))
+    assert (ids(TrajectoryDataset(store))[:, 1] == [1, 1, N]).all()
+
+
+@pytest.mark.parametrize(
+    ("failed", "words"),
+    [
+        ([2], r"failed: expected some of env_ids, got \[2\]"),
+        (np.ones(N, bool), r"failed: expected some of env_ids, got \[2, 3\]"),
+        ([N], "failed: expected 0..3"),
+        ([0.5], "failed: expected whole numbers"),
+        ([True], "failed: expected a mask"),
+        ([1, 1], "failed: an id is there twice"),
+    ],
+)
+def test_bad_ones_are_refused_and_end_nothing(store: str, failed: object, words: str) -> None:
+    with open_ends(store) as writer:
+        add_own(writer, 0)
+        with pytest.raises(InputError, match=words):
+            writer.end_trajectories([0, 1], failed)
+        add_own(writer, 1)
+    assert_ends(store, 2)
+
+
+def test_a_store_without_the_field_says_how_to_get_it(store: str) -> None:
+    with open_writer(store, N) as writer:
+        add(writer, 0)
+        with pytest.raises(InputError, match=r"Schema\.with_ends\(\)"):
+            writer.end_trajectories([0], [])
+        writer.end_trajectories([0], None)
+        add(writer, 1)
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_trajectories == 1
+    assert TRAJECTORY_END not in dataset.fields
+
+
+def test_the_first_end_of_a_step_counts(store: str) -> None:
+    """Ends before any step, ends told again, and ends after a resume do nothing."""
+    with open_ends(store) as writer:
+        writer.end_trajectories(range(N), range(N))
+        add_own(writer, 0)
+        writer.end_trajectories([0, 1], [0])
+        writer.end_trajectories([0, 1, 2], [1, 2])
+        add_own(writer, 1)
+    with TrajectoryWriter(store, resume=True) as writer:
+        writer.end_trajectories(range(N), range(N))
+        writer.commit()
+        add_own(writer, 2)
+        writer.end_trajectories([3], [3])
+    assert_ends(store, 3, (0, 0, FAILED), (0, 1, ENDED), (0, 2, FAILED), (2, 3, FAILED))
+
+
+def test_a_resume_keeps_the_ends_of_a_partial_block(store: str) -> None:
+    with open_ends(store) as writer:
+        add_own(writer, 0, 1)
+        writer.end_trajectories([0, 2], [2])
+    with TrajectoryWriter(store, resume=True) as writer:
+        add_own(writer, 2, 3)
+    assert_ends(store, 4, (1, 0, ENDED), (1, 2, FAILED))
+
+
+# -- commits between ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("more", [0, 1, 4])
+@pytest.mark.parametrize("then", ["commit", "nothing"])
+@pytest.mark.parametrize("steps", range(1, 8))
+def test_an_end_told_after_the_commit_of_its_row(
+    store: str, steps: int, then: str, more: int
+) -> None:
+    """The block, partly filled or full, is committed again, though no step was added."""
+    with open_ends(store) as writer:
+        add_own(writer, *range(steps))
+        writer.commit()
+        writer.end_trajectories([0, 1], [1])
+        if then == "commit":
+            writer.commit()
+            assert_ends(store, steps, (steps - 1, 0, ENDED), (steps - 1, 1, FAILED))
+        add_own(writer, *range(steps, steps + more))
+    assert_ends(store, steps + more, (steps - 1, 0, ENDED), (steps - 1, 1, FAILED))
+
+
+def test_ends_told_one_after_another(store: str) -> None:
+    """Each with a commit of its own; the counts of the block must not grow with them."""
+    with open_ends(store) as writer:
+        add_own(writer, 0, 1, 2)
+        for env in range(N):
+            writer.end_trajectories([env], [env] if env % 2 else [])
+            writer.commit()
+        add_own(writer, 3)
+    told = [(2, env, FAILED if env % 2 else ENDED) for env in range(N)]
+    assert_ends(store, 4, *told)
+
+
+def test_only_the_field_of_the_ends_is_written_again(store: str) -> None:
+    with open_ends(store) as writer:
+        add_own(writer, 0, 1)
+        writer.commit()
+        before = _shards(store)
+        writer.end_trajectories([0])
+        writer.commit()
+        changed = {path for path, inode in _shards(store).items() if before[path] != inode}
+    assert {Path(path).parent.name for path in changed} == {TRAJECTORY_END}
+
+
+def _shards(store: str) -> dict[str, int]:
+    """Shards and their inodes: a file that replaced another has its own."""
+    return {str(p): os.stat(p).st_ino for p in Path(store).rglob("c.*")}
+
+
+def test_ends_do_nothing_to_the_shards_of_a_store_without_the_field(store: str) -> None:
+    with open_writer(store, N) as writer:
+        add(writer, 0, 1)
+        writer.commit()
+        before = _shards(store)
+        writer.end_trajectories([0])
+        writer.commit()
+        assert _shards(store) == before
+
+
+class Gate:
+    """Holds the encoder at a block's chunks, and sees whether ends change there meanwhile."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.reached, self.opened = threading.Event(), threading.Event()
+        self.changed: list[bool] = []
+        encode = BlockEncoder.encode
+
+        def waiting(encoder: BlockEncoder, task: Any) -> Any:
+            self._wait(encoder)
+            return encode(encoder, task)
+
+        monkeypatch.setattr(BlockEncoder, "encode", waiting)
+
+    def _wait(self, encoder: BlockEncoder) -> None:
+        ends = encoder._block.arrays[TRAJECTORY_END]
+        before = ends.copy()
+        self.reached.set()
+        assert self.opened.wait(30)
+        self.changed.append(bool((ends != before).any()))
+
+    def assert_waits(self, call: Callable[[], object]) -> None:
+        """The call returns when the gate is opened, and not before; nothing changed by then."""
+        assert self.reached.wait(30)
+        caller = threading.Thread(target=call)
+        caller.start()
+        caller.join(0.2)
+        assert caller.is_alive()
+        self.opened.set()
+        caller.join(30)
+        assert not caller.is_alive()
+        assert self.changed
+        assert not any(self.changed)
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_no_byte_changes_while_the_block_is_encoded(
+    store: str, monkeypatch: pytest.MonkeyPatch, steps: int
+) -> None:
+    """An end waits for a commit that reads the last row."""
+    gate = Gate(monkeypatch)
+    with open_ends(store, threads=1) as writer:
+        add_own(writer, *range(steps))
+        writer._commit_partial(wait=False)
+        gate.assert_waits(lambda: writer.end_trajectories([0], [0]))
+    assert_ends(store, steps, (steps - 1, 0, FAILED))
+
+
+def test_nor_of_a_full_block_that_an_interrupted_add_step_left(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The block is queued, and is the current one still."""
+    gate = Gate(monkeypatch)
+    with open_ends(store, threads=1) as writer:
+        add_own(writer, 0, 1, 2)
+        submit = Pipeline.submit
+        with monkeypatch.context() as patch:
+            patch.setattr(Pipeline, "submit", lambda *a: (submit(*a), _interrupt()))
+            with pytest.raises(KeyboardInterrupt):
+                add_own(writer, 3)
+        gate.assert_waits(lambda: writer.end_trajectories([0], [0]))
+        add_own(writer, 3)
+    assert_ends(store, 4, (2, 0, FAILED))
+
+
+@pytest.mark.parametrize("buffer_mb", [None, 0.0002])
+@pytest.mark.parametrize("where", ["free_block", "begin", "stage"])
+def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
+    store: str, monkeypatch: pytest.MonkeyPatch, where: str, buffer_mb: float | None
+) -> None:
+    """The block with the last row was handed over already, and its slot perhaps used again."""
+    options = {} if buffer_mb is None else {"buffer_mb": buffer_mb}
+    with open_ends(store, **options) as writer:
+        border = writer.block_steps
+        assert (buffer_mb is None) or len(writer._pipeline._slots._free) == 1
+        add_own(writer, 0)
+        writer.end_trajectories([1])
+        add_own(writer, *range(1, border))
+        home = writer._pipeline if where == "free_block" else writer._staging
+        with monkeypatch.context() as patch:
+            patch.setattr(home, where, _interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                add_own(writer, border)
+        assert writer.num_steps == border
+        writer.end_trajectories([0, 2], [2])
+        writer.end_trajectories([3])
+        writer.commit()
+        told = [(border - 1, 0, ENDED), (border - 1, 2, FAILED), (border - 1, 3, ENDED)]
+        told.append((0, 1, ENDED))
+        assert_ends(store, border, *told)
+        add_own(writer, *range(border, 3 * border + 1))
+    assert_ends(store, 3 * border + 1, *told)
+    got = ids(TrajectoryDataset(store))
+    assert (got[border - 1] != got[border]).tolist() == [True, border == 1, True, True]
+
+
+def _interrupt(*args: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_nothing_of_it_is_left_in_a_slot_that_is_used_again(store: str) -> None:
+    with open_ends(store, block_steps=1) as writer:
+        for step in range(9):
+            add_own(writer, step)
+            if step < 3:
+                writer.end_trajectories(range(N), [step])
+    told = [(s, e, FAILED if e == s else ENDED) for s in range(3) for e in range(N)]
+    assert_ends(store, 9, *told)
+
+
+# -- what verify says ------------------------------------------------------------------------------
+
+
+def forge(monkeypatch: pytest.MonkeyPatch, *changes: tuple[int, int, int]) -> None:
+    """Let blocks be encoded with other ends, (step, env, value), than the writer put there."""
+    write = ShardWriter._write
+
+    def forged(self: ShardWriter, state: StoreState, block: Block, *rest: Any) -> Any:
+        for step, env, value in changes:
+            if step // state.block_steps == block.index:
+                block.arrays[TRAJECTORY_END][env, step % state.block_steps] = value
+        return write(self, state, block, *rest)
+
+    monkeypatch.setattr(ShardWriter, "_write", forged)
+
+
+FORGED = [
+    ((2, 1, 1), r"block 0: step 2, env 1: an end, but the trajectory goes on"),
+    ((6, 1, 2), r"block 2: step 6, env 1: an end, but the trajectory goes on"),
+    ((4, 0, 0), r"block 1: step 4, env 0: no end, but another trajectory follows"),
+    ((5, 2, 0), r"block 1: step 5, env 2: no end, but another trajectory follows"),
+    ((4, 0, 3), r"block 1: expected 0, 1 or 2"),
+    ((8, 3, 0), r"2 ends, metadata says 3"),
+    (None, ""),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), FORGED)
+def test_verify_finds_ends_that_contradict_the_ids(
+    store: str, monkeypatch: pytest.MonkeyPatch, change: tuple[int, int, int] | None, words: str
+) -> None:
+    forge(monkeypatch, *([change] if change else []))
+    with open_ends(store) as writer:
+        for step in range(9):
+            add_own(writer, step)
+            writer.end_trajectories({4: [0], 5: [2], 8: [3]}.get(step, []))
+    found = " ".join(verify_store(store).problems)
+    assert re.search(words, found) if words else not found
+
+
+def test_an_end_ahead_of_the_commit_is_no_problem(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a kill leaves between a shard's rename and the root's, and a resume behind it."""
+    with monkeypatch.context() as patch:
+        forge(patch, (1, 0, FAILED))
+        with open_ends(store) as writer:
+            add_own(writer, 0, 1)
+            writer.end_trajectories([1])
+    assert verify_store(store).ok
+    with TrajectoryWriter(store, resume=True) as writer:
+        add_own(writer, 2, 3)
+    assert verify_store(store).ok
+    assert ends(store)[1].tolist() == [FAILED, ENDED, 0, 0]
+
+
+FLAGS = [bool, np.int64, np.uint8, np.float32]
+
+
+@pytest.mark.parametrize("dtype", FLAGS)
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_flags_of_all_environments(store: str, dtype: type, num_envs: int) -> None:
+    """As simulators give them, of whatever type; with one environment, too."""
+    dones = [0, 1, 0, 1, 1]
+    with open_writer(store, num_envs, SMALL.with_ends()) as writer:
+        for step, done in enumerate(dones):
+            add(writer, step)
+            flags = np.full(num_envs, done).astype(dtype)
+            time_outs = np.full(num_envs, step == 3).astype(dtype)
+            writer.end_trajectories(dones=flags, time_outs=time_outs if step > 1 else None)
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_trajectories == 3 * num_envs
+    ends = dataset.read(TRAJECTORY_END)
+    assert ends[:, 0].tolist() == [GOES_ON, ENDED, GOES_ON, ENDED, FAILED]
+    assert (ends == ends[:, :1]).all()
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({}, "whole numbers"),
+        ({"time_outs": [0, 1]}, "expected dones"),
+        ({"dones": [0, 1], "env_ids": [0]}, "expected dones"),
+        ({"dones": [0, 1], "failed": [0]}, "expected dones"),
+        ({"dones": [0, 1, 0]}, r"dones: expected flags of shape \(2,\), got int64 \(3,\)"),
+        ({"dones": [0, 2]}, r"dones: expected 0 and 1, got \[0, 2\]"),
+        ({"dones": [True, True], "time_outs": ["a", "b"]}, "time_outs: expected flags"),
+    ],
+)
+def test_flags_that_are_none(store: str, told: dict[str, Any], words: str) -> None:
+    with open_writer(store, 2, SMALL.with_ends()) as writer:
+        add(writer, 0)
+        with pytest.raises(InputError, match=words):
+            writer.end_trajectories(**told)
+    assert TrajectoryDataset(store).num_trajectories == 0
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_number_of_one_environment_is_no_id(store: str, number: int) -> None:
+    """rsl_rl's dones are whole numbers: [0] says that nobody is done."""
+    with open_writer(store, 1, SMALL.with_ends()) as writer:
+        add(writer, 0)
+        for told in ([np.array([number])], [[0], np.array([number])]):
+            with pytest.raises(InputError, match="give a bool mask, or dones="):
+                writer.end_trajectories(*told)
+        writer.end_trajectories(np.array([number == 1]))
+    assert TrajectoryDataset(store).num_trajectories == number

@@ -1,0 +1,348 @@
+"""What opening refuses, each in words, before anything is written."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import (
+    CorruptStoreError,
+    InputError,
+    MissingDependencyError,
+    NewerFormatError,
+    SpaceError,
+    StoreExistsError,
+    StoreMismatchError,
+    StoreNotFoundError,
+)
+from mosaic_collect.store.label import LABEL_NBYTES
+from mosaic_collect.store.lock import LOCK_NAME
+from tests.helpers import SMALL, add, assert_holds, buffer_mb, open_writer, record
+
+N = 4
+
+
+def tree(path: str) -> dict[str, bytes]:
+    """Every file below ``path`` but the lock."""
+    files = [f for f in Path(path).rglob("*") if f.is_file() and f.name != LOCK_NAME]
+    return {str(f): f.read_bytes() for f in files}
+
+
+def edit(store: str, **changes: Any) -> None:
+    """Change the store's own attributes in its root document."""
+    path = Path(store) / "zarr.json"
+    document = json.loads(path.read_text())
+    document["attributes"]["mosaic_collect"].update(changes)
+    path.write_text(json.dumps(document))
+
+
+class TestExisting:
+    """A path that is taken."""
+
+    def test_a_store_without_resume(self, store: str) -> None:
+        record(store, 4)
+        before = tree(store)
+        with pytest.raises(StoreExistsError, match=r"exists.*resume=True"):
+            TrajectoryWriter(store, SMALL, N)
+        assert tree(store) == before
+
+    def test_a_folder_with_something_in_it(self, store: str) -> None:
+        os.mkdir(store)
+        Path(store, "notes.txt").write_text("mine")
+        with pytest.raises(StoreExistsError):
+            TrajectoryWriter(store, SMALL, N)
+        with pytest.raises(StoreNotFoundError, match=r"no zarr\.json"):
+            TrajectoryWriter(store, SMALL, N, resume=True)
+        with pytest.raises(StoreNotFoundError):
+            TrajectoryDataset(store)
+        assert os.listdir(store) == ["notes.txt"]
+
+    def test_a_file(self, store: str) -> None:
+        Path(store).write_text("mine")
+        with pytest.raises(StoreExistsError):
+            TrajectoryWriter(store, SMALL, N)
+        with pytest.raises(StoreNotFoundError):
+            TrajectoryWriter(store, SMALL, N, resume=True)
+        with pytest.raises(StoreNotFoundError):
+            TrajectoryDataset(store)
+        assert Path(store).read_text() == "mine"
+
+    def test_a_dangling_link(self, store: str) -> None:
+        os.symlink(store + ".gone", store)
+        with pytest.raises(StoreExistsError):
+            TrajectoryWriter(store, SMALL, N)
+
+    def test_another_zarr_group(self, store: str) -> None:
+        os.mkdir(store)
+        document = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+        Path(store, "zarr.json").write_text(json.dumps(document))
+        with pytest.raises(StoreNotFoundError, match="no mosaic_collect store"):
+            TrajectoryWriter(store, SMALL, N, resume=True)
+        with pytest.raises(StoreNotFoundError, match="no mosaic_collect store"):
+            TrajectoryDataset(store)
+
+    def test_nothing_there(self, store: str) -> None:
+        with pytest.raises(StoreNotFoundError, match="no such folder"):
+            TrajectoryWriter(store, SMALL, N, resume=True)
+        assert not os.path.exists(store)
+
+    def test_a_plain_empty_folder_becomes_a_store(self, store: str) -> None:
+        os.mkdir(store)
+        with open_writer(store) as writer:
+            add(writer, 0)
+        assert_holds(TrajectoryDataset(store), range(1))
+
+    def test_parent_folders_are_made(self, store: str) -> None:
+        deep = os.path.join(store, "a", "b.zarr")
+        record(deep, 2)
+        assert_holds(TrajectoryDataset(deep), range(2))
+
+    def test_a_path_object_is_a_path(self, tmp_path: Path) -> None:
+        record(tmp_path / "p.zarr", 2)
+        assert_holds(TrajectoryDataset(tmp_path / "p.zarr"), range(2))
+
+
+class TestUnborn:
+    """A folder that was killed before its first root document: a store of zero steps."""
+
+    @pytest.fixture(params=[[], [LOCK_NAME], [LOCK_NAME, ".zarr.json.tmp"]], ids=len)
+    def unborn(self, request: pytest.FixtureRequest, store: str) -> str:
+        os.mkdir(store)
+        for name in request.param:
+            Path(store, name).write_text("{")
+        return store
+
+    def test_it_reads_as_zero_steps(self, unborn: str) -> None:
+        dataset = TrajectoryDataset(unborn)
+        assert dataset.num_steps == dataset.num_envs == dataset.num_valid == 0
+        assert dataset.num_trajectories == 0
+        assert dataset.status == "collecting"
+        assert dataset.metadata == {}
+        assert dataset.fields == ()
+        with pytest.raises(StoreNotFoundError, match="killed before its first commit"):
+            dataset.read("observations")
+
+    def test_it_is_gone_on_with(self, unborn: str) -> None:
+        with open_writer(unborn, resume=True) as writer:
+            add(writer, 0)
+        assert_holds(TrajectoryDataset(unborn), range(1))
+        assert not [n for n in os.listdir(unborn) if n.endswith(".tmp")]
+
+    def test_it_does_not_know_its_schema(self, unborn: str) -> None:
+        with pytest.raises(InputError, match="schema: expected"):
+            TrajectoryWriter(unborn, resume=True)
+        with pytest.raises(InputError, match="num_envs: expected"):
+            TrajectoryWriter(unborn, SMALL, resume=True)
+
+    def test_it_exists_unless_it_is_plainly_empty(self, unborn: str) -> None:
+        if not os.listdir(unborn):
+            TrajectoryWriter(unborn, SMALL, N).close()
+            return
+        with pytest.raises(StoreExistsError, match="store of zero steps: resume=True"):
+            TrajectoryWriter(unborn, SMALL, N)
+
+
+class TestMismatch:
+    """A resume with other arguments than the store's names each."""
+
+    def test_schema_n_and_compressor_at_once(self, store: str) -> None:
+        record(store, 2, compressor="lz4")
+        before = tree(store)
+        other = Schema.mosaic(4, 2, extra=[Field(name="reward")])
+        with pytest.raises(StoreMismatchError) as caught:
+            TrajectoryWriter(store, other, N + 1, resume=True, compressor="zstd")
+        message = str(caught.value)
+        for part in (
+            "observations: expected",
+            "dim=3",
+            "dim=4",
+            "reward: not in the store",
+            "num_envs: expected 4, got 5",
+            "compressor: expected lz4, got zstd",
+        ):
+            assert part in message
+        assert tree(store) == before
+
+    @pytest.mark.parametrize(
+        ("schema", "words"),
+        [
+            (Schema.mosaic(3, 3), "actions: expected"),
+            (Schema.mosaic(3, 2, 5), "student_observations: not in the store"),
+            (Schema(SMALL.fields[:2]), "action_mean: expected"),
+            (Schema(SMALL.fields[::-1]), "order: expected"),
+        ],
+    )
+    def test_schema(self, store: str, schema: Schema, words: str) -> None:
+        record(store, 2)
+        with pytest.raises(StoreMismatchError, match=words):
+            TrajectoryWriter(store, schema, N, resume=True)
+
+    def test_dtype_and_default_are_part_of_the_schema(self, store: str) -> None:
+        schema = Schema((Field(name="a", default=0.5), Field(name="b")))
+        record(store, 2, schema=schema)
+        for other in (
+            Schema((Field(name="a", default=0.25), Field(name="b"))),
+            Schema((Field(name="a", default=0.5), Field(name="b", dtype="float64"))),
+        ):
+            with pytest.raises(StoreMismatchError):
+                TrajectoryWriter(store, other, N, resume=True)
+
+    def test_n_alone(self, store: str) -> None:
+        record(store, 2)
+        with pytest.raises(StoreMismatchError, match="num_envs: expected 4, got 3"):
+            TrajectoryWriter(store, SMALL, 3, resume=True)
+
+    @pytest.mark.parametrize("compressor", ["lz4", "zstd", "none"])
+    def test_auto_is_whatever_the_store_has(self, store: str, compressor: str) -> None:
+        record(store, 2, compressor=compressor)
+        with TrajectoryWriter(store, resume=True, compressor="auto") as writer:
+            add(writer, 2)
+        assert TrajectoryDataset(store).state.compressor.name == compressor
+        assert_holds(TrajectoryDataset(store), range(3))
+
+
+class TestFormat:
+    """Root documents of another day or hand."""
+
+    def test_a_newer_version(self, store: str) -> None:
+        record(store, 2)
+        edit(store, format_version=3)
+        before = tree(store)
+        for open_it in (TrajectoryDataset, lambda p: TrajectoryWriter(p, resume=True)):
+            with pytest.raises(NewerFormatError, match=r"version 3.*up to 2: upgrade"):
+                open_it(store)
+        assert tree(store) == before
+
+    def test_a_newer_version_may_say_things_unknown_today(self, store: str) -> None:
+        record(store, 2)
+        edit(store, format_version=7, compressor="brotli", fields=None)
+        with pytest.raises(NewerFormatError):
+            TrajectoryDataset(store)
+
+    @pytest.mark.parametrize("version", [0, -1, None, "1", True, 1.0])
+    def test_no_version(self, store: str, version: Any) -> None:
+        record(store, 2)
+        edit(store, format_version=version)
+        with pytest.raises(CorruptStoreError, match="format_version"):
+            TrajectoryDataset(store)
+
+    def test_a_root_document_missing_beside_shards(self, store: str) -> None:
+        record(store, 2)
+        os.unlink(os.path.join(store, "zarr.json"))
+        for open_it in (TrajectoryDataset, lambda p: TrajectoryWriter(p, resume=True)):
+            with pytest.raises(CorruptStoreError, match=r"zarr\.json is missing"):
+                open_it(store)
+
+    def test_a_missing_shard_stops_a_resume_before_it_writes(self, store: str) -> None:
+        record(store, 7)
+        os.unlink(os.path.join(store, "actions", "c.1.0.0"))
+        before = tree(store)
+        with pytest.raises(CorruptStoreError, match=r"1 committed shards are missing.*c\.1\.0\.0"):
+            TrajectoryWriter(store, resume=True)
+        assert tree(store) == before
+
+    def test_a_damaged_partial_block_stops_a_resume(self, store: str) -> None:
+        record(store, 4)
+        path = Path(store, "actions", "c.1.0.0")
+        data = bytearray(path.read_bytes())
+        data[LABEL_NBYTES + 3] ^= 1
+        path.write_bytes(data)
+        with pytest.raises(CorruptStoreError, match=r"actions, block 1.*checksum"):
+            TrajectoryWriter(store, resume=True)
+
+
+class TestSpace:
+    """Not enough memory for a block."""
+
+    def test_a_new_store(self, store: str) -> None:
+        with pytest.raises(SpaceError, match="buffer_mb: expected at least"):
+            TrajectoryWriter(store, Schema.mosaic(1000, 100), 1000, buffer_mb=1)
+        assert not os.path.exists(store)
+
+    def test_a_resume_whose_blocks_are_larger(self, store: str) -> None:
+        record(store, 4, block_steps=8)
+        before = tree(store)
+        with pytest.raises(SpaceError, match="buffer_mb"):
+            TrajectoryWriter(store, resume=True, buffer_mb=buffer_mb(1, N))
+        assert tree(store) == before
+
+    @pytest.mark.parametrize("blocks", [1, 2])
+    def test_a_ring_of_fewer_than_three_blocks_works(self, store: str, blocks: int) -> None:
+        mb = blocks * SMALL.pair_nbytes * N / 1e6
+        with open_writer(store, N, buffer_mb=mb) as writer:
+            assert writer.block_steps == 1
+            assert writer.ring_nbytes == blocks * SMALL.pair_nbytes * N
+            add(writer, *range(7))
+        with TrajectoryWriter(store, resume=True, buffer_mb=mb) as writer:
+            add(writer, 7, 8)
+        assert_holds(TrajectoryDataset(store), range(9))
+
+    def test_no_disk(self, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        usage = SimpleNamespace(free=100)
+        monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+        with pytest.raises(SpaceError, match="100 bytes free"):
+            TrajectoryWriter(store, SMALL, N)
+        assert not os.path.exists(store)
+
+
+BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
+    ({"schema": None}, "schema: expected"),
+    ({"num_envs": None}, "num_envs: expected"),
+    ({"schema": {"observations": 3}}, "schema: expected a Schema, got dict"),
+    ({"num_envs": 0}, "num_envs: expected a whole number of 1..16777216, got 0"),
+    ({"num_envs": (1 << 24) + 1}, "num_envs: expected a whole number of 1..16777216, got 16777217"),
+    ({"num_envs": -3}, "num_envs"),
+    ({"num_envs": 2.0}, "num_envs"),
+    ({"num_envs": True}, "num_envs"),
+    ({"num_envs": "4"}, "num_envs"),
+    ({"buffer_mb": 0}, "buffer_mb"),
+    ({"buffer_mb": "large"}, "buffer_mb"),
+    ({"compressor": "gzip"}, "compressor: expected one of auto, lz4, zstd, none, got 'gzip'"),
+    ({"metadata": {"x": object()}}, "metadata: expected values that JSON can hold"),
+    ({"metadata": {"x": float("nan")}}, "metadata"),
+    ({"metadata": 3}, "metadata"),
+    ({"threads": -1}, "threads"),
+    ({"threads": 1.5}, "threads"),
+    ({"commit_seconds": "often"}, "commit_seconds"),
+    ({"commit_seconds": -1.0}, "commit_seconds"),
+    ({"commit_seconds": float("nan")}, "commit_seconds"),
+]
+
+
+@pytest.mark.parametrize(("bad", "words"), BAD_ARGUMENTS)
+def test_a_bad_argument_is_named_and_makes_nothing(
+    store: str, bad: dict[str, Any], words: str
+) -> None:
+    arguments: dict[str, Any] = {"schema": SMALL, "num_envs": N, "buffer_mb": 1, **bad}
+    with pytest.raises(InputError, match=words):
+        TrajectoryWriter(store, **arguments).close()
+    assert not os.path.exists(store)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:77", "mps", ""])
+def test_a_device_that_is_not_there(store: str, device: str) -> None:
+    pytest.importorskip("torch", reason="torch is not installed, so no device can be named")
+    with pytest.raises(InputError, match="device"):
+        TrajectoryWriter(store, SMALL, N, device=device)
+    assert not os.path.exists(store)
+
+
+def test_a_device_without_torch(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(MissingDependencyError, match="'cuda:0' needs torch"):
+        TrajectoryWriter(store, SMALL, N, device="cuda:0")
+    assert not os.path.exists(store)
+
+
+def test_a_torch_device_of_the_cpu_is_the_cpu(store: str) -> None:
+    torch = pytest.importorskip("torch", reason="torch is not installed")
+    with open_writer(store, device=torch.device("cpu")) as writer:
+        add(writer, 0)
+    assert_holds(TrajectoryDataset(store), range(1))

@@ -1,0 +1,250 @@
+"""The pipeline's promises: a full ring makes the caller wait, and a failure is never swallowed."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import threading
+import time
+import weakref
+
+import pytest
+
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import WriteError
+from mosaic_collect.recording.ring.block import Block
+from mosaic_collect.store.files import PosixFiles
+from tests.helpers import add, assert_holds, buffer_mb, open_writer
+from tests.recording.mortal_files import MortalFiles
+
+
+class GatedFiles(PosixFiles):
+    """A disk that can be made to wait."""
+
+    def __init__(self) -> None:
+        self.gate, self.reached = threading.Event(), threading.Event()
+        self.gate.set()
+
+    def rename(self, source: str, target: str) -> None:
+        self.reached.set()
+        assert self.gate.wait(60)
+        super().rename(source, target)
+
+
+def use(monkeypatch: pytest.MonkeyPatch, files: PosixFiles) -> None:
+    monkeypatch.setattr("mosaic_collect.store.posix.PosixFiles", lambda: files)
+
+
+def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = GatedFiles()
+    use(monkeypatch, files)
+    steps = 12
+    with open_writer(store, block_steps=1) as writer:
+        files.gate.clear()
+        files.reached.clear()
+        caller = threading.Thread(target=add, args=(writer, *range(steps)))
+        caller.start()
+        assert files.reached.wait(30)
+        # Three blocks of one step each, and none is free before its commit: it must stop there.
+        caller.join(0.3)
+        assert caller.is_alive()
+        assert writer.num_steps == 3
+        assert TrajectoryDataset(store).num_steps == 0
+        files.gate.set()
+        caller.join(30)
+        assert not caller.is_alive()
+        assert writer.stats.stalled_seconds >= 0.2
+    assert_holds(TrajectoryDataset(store), range(steps))
+
+
+def test_a_timed_commit_is_waited_for_only_until_it_is_written(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may take its time to make it safe, but for a block that is to be written anew."""
+    files = GatedFiles()
+    use(monkeypatch, files)
+    with open_writer(store, block_steps=4) as writer:
+        files.gate.clear()
+        files.reached.clear()
+        add(writer, 0)
+        writer._commit_partial(wait=False)
+        assert files.reached.wait(30)
+        add(writer, 1, 2, 3)
+        assert TrajectoryDataset(store).num_steps == 0
+        # The first shards have no names yet: written now, the full block's would take theirs.
+        caller = threading.Thread(target=add, args=(writer, 4))
+        caller.start()
+        caller.join(0.3)
+        assert caller.is_alive()
+        files.gate.set()
+        caller.join(30)
+        assert not caller.is_alive()
+    assert_holds(TrajectoryDataset(store), range(5))
+
+
+def test_memory_is_touched_when_it_is_needed_and_not_before(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled = []
+    inner = Block.fill
+
+    def fill(self: Block) -> None:
+        inner(self)
+        filled.append(threading.current_thread() is threading.main_thread())
+
+    monkeypatch.setattr(Block, "fill", fill)
+    with open_writer(store, block_steps=2) as writer:
+        assert filled == [True]
+        add(writer, 0, 1)
+        deadline = time.monotonic() + 30
+        while len(filled) < 2:
+            assert time.monotonic() < deadline
+        assert filled == [True, False], "the next slot's, in the background"
+        add(writer, *range(2, 9))
+    assert filled == [True, False, False]
+    assert_holds(TrajectoryDataset(store), range(9))
+
+
+def test_a_resumed_ring_is_filled_at_once(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The partial block is loaded, so the first slot to be needed is another."""
+    with open_writer(store, block_steps=4) as writer:
+        add(writer, 0)
+    filled = threading.Event()
+    inner = Block.fill
+
+    def fill(self: Block) -> None:
+        inner(self)
+        filled.set()
+
+    monkeypatch.setattr(Block, "fill", fill)
+    with TrajectoryWriter(store, resume=True):
+        assert filled.wait(30)
+
+
+def test_blocks_are_given_back_at_close(store: str) -> None:
+    """Not only when the writer itself goes, which a program may keep for its figures."""
+    writer = open_writer(store, block_steps=2)
+    add(writer, *range(9))
+    blocks = [weakref.ref(block) for block in [writer._block, *writer._pipeline._slots._free]]
+    writer.close()
+    gc.collect()
+    assert not any(block() is not None for block in blocks)
+    assert writer.stats.steps == 9
+
+
+def test_a_job_that_is_there_twice_gives_its_slot_back(store: str) -> None:
+    """As an interrupt between its queueing and its bookkeeping leaves it."""
+    with open_writer(store, block_steps=2, buffer_mb=buffer_mb(2, 4) / 2.9) as writer:
+        add(writer, 0, 1, 2)
+        job = writer._commits._last
+        assert job is not None
+        writer._pipeline.wait(job)
+        job.queued = False
+        writer._pipeline.wait(job)
+        # One slot is all there is: it must come back.
+        add(writer, *range(3, 9))
+    assert_holds(TrajectoryDataset(store), range(9))
+
+
+def test_memory_that_is_not_to_be_had_is_told(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    inner = Block.fill
+
+    def fill(self: Block) -> None:
+        if threading.current_thread() is not threading.main_thread():
+            raise MemoryError("no pages")
+        inner(self)
+
+    monkeypatch.setattr(Block, "fill", fill)
+    writer = open_writer(store, block_steps=2)
+    with pytest.raises(WriteError, match="no pages"):
+        add(writer, *range(9))
+    with pytest.raises(WriteError, match="no pages"):
+        writer.close()
+
+
+def test_blocks_are_committed_in_order_and_whole(store: str) -> None:
+    """Whatever is seen at any moment is a prefix."""
+    with open_writer(store, block_steps=2) as writer:
+        for step in range(40):
+            add(writer, step)
+            dataset = TrajectoryDataset(store)
+            assert dataset.num_steps % 2 == 0
+            assert_holds(dataset, range(dataset.num_steps))
+
+
+def test_a_failure_comes_at_the_next_call_and_at_close(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = MortalFiles()
+    use(monkeypatch, files)
+    writer = open_writer(store)
+    add(writer, *range(4))
+    writer.commit()
+    files.fuel = 0
+    add(writer, 4)
+    with pytest.raises(WriteError):
+        writer.commit()
+    for call in (
+        lambda: add(writer, 5),
+        lambda: writer.end_trajectories([0]),
+        writer.commit,
+        writer.close,
+    ):
+        with pytest.raises(WriteError, match="the first 4 steps are safe") as caught:
+            call()
+        assert isinstance(caught.value.__cause__, OSError)
+        assert caught.value.errno == errno.EIO
+    files.fuel = None
+    assert_holds(TrajectoryDataset(store), range(4))
+    with TrajectoryWriter(store, resume=True) as writer:
+        add(writer, 4)
+    assert_holds(TrajectoryDataset(store), range(5))
+
+
+def test_a_failure_at_leaving_the_with_block_goes_through(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = MortalFiles()
+    use(monkeypatch, files)
+    writer = open_writer(store)
+    add(writer, 0)
+    files.fuel = 3
+    with pytest.raises(WriteError, match="steps are safe"), writer:
+        pass
+    assert TrajectoryDataset(store).num_steps == 0
+
+
+def test_the_callers_own_exception_is_not_hidden_by_ours(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    files = MortalFiles()
+    use(monkeypatch, files)
+    writer = open_writer(store)
+    add(writer, 0)
+    files.fuel = 3
+    with pytest.raises(ZeroDivisionError) as caught, writer:
+        raise ZeroDivisionError
+    assert "closing" in caplog.text
+    assert "writing failed" in caplog.text
+    assert all("closing" in note for note in getattr(caught.value, "__notes__", []))
+
+
+def test_a_failure_of_the_encoder_is_one_of_ours_too(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = open_writer(store)
+    add(writer, 0)
+
+    def broken(self: object, task: object) -> object:
+        raise MemoryError("no scratch")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mosaic_collect.recording.encoding.block_encoder.BlockEncoder.encode", broken)
+        with pytest.raises(WriteError, match="no scratch") as caught:
+            writer.commit()
+    assert isinstance(caught.value.__cause__, MemoryError)
+    with pytest.raises(WriteError):
+        writer.close()
+    assert TrajectoryDataset(store).num_steps == 0

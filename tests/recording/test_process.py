@@ -1,0 +1,519 @@
+"""Encoding in a process of its own: the same bytes, and nothing lost if that process is."""
+
+from __future__ import annotations
+
+import errno
+import gc
+import logging
+import os
+import pickle
+import resource
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect.errors import InputError, WriteError
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.encoding.process import EncoderProcess, is_wanted
+from mosaic_collect.recording.encoding.worker import EncoderWorker, Reply, Request, Setup
+from mosaic_collect.recording.ring.shared import SharedRing
+from mosaic_collect.recording.writer import TrajectoryWriter
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.metadata import SPARE
+from mosaic_collect.store.root import DOCUMENT, read_state
+from mosaic_collect.store.schema import Field, Schema
+from tests.helpers import (
+    ALL_DTYPES,
+    REPO,
+    SMALL,
+    add,
+    assert_same,
+    expected,
+    open_files,
+    open_writer,
+)
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")
+
+N = 4
+
+
+def in_process(store: str, **options: Any) -> TrajectoryWriter:
+    return open_writer(store, N, encode_in="process", **options)
+
+
+def process_of(writer: TrajectoryWriter) -> Any:
+    encoding = writer._pipeline._encoding
+    assert isinstance(encoding, EncoderProcess)
+    return encoding._process
+
+
+@pytest.fixture
+def may_be_lost() -> None:
+    """For tests in which threads do the work in the end."""
+
+
+@pytest.fixture(autouse=True)
+def process_does_the_work(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture
+) -> Iterator[None]:
+    """Otherwise every test here would pass without a process, too."""
+    yield
+    said = [r.getMessage() for r in caplog.get_records("call")]
+    instead = [m for m in said if "is lost" in m or "encoding in threads" in m]
+    assert bool(instead) == ("may_be_lost" in request.fixturenames), instead
+
+
+def files(store: str) -> dict[str, bytes]:
+    """All files but the two documents that say when it was made."""
+    told = {Path(store, DOCUMENT), Path(store, SPARE, DOCUMENT)}
+    paths = [p for p in Path(store).rglob("*") if p.is_file() and p not in told]
+    return {str(p.relative_to(store)): p.read_bytes() for p in paths}
+
+
+def assert_whole(store: str, steps: int) -> None:
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_steps == steps
+    for name, value in expected(range(steps), N).items():
+        assert_same(dataset.read(name, 0, steps), value, name)
+
+
+def is_gone(pid: int, seconds: float = 20.0) -> bool:
+    """Whether the process ends within the time."""
+    deadline = time.monotonic() + seconds
+    while os.path.exists(f"/proc/{pid}"):
+        with open(f"/proc/{pid}/stat") as file:
+            if file.read().rpartition(")")[2].split()[0] == "Z":
+                return True
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True
+
+
+# -- the same store --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("compressor", ["auto", "lz4", "none"])
+@pytest.mark.parametrize("schema", [SMALL.with_ends(), ALL_DTYPES], ids=["small", "dtypes"])
+@pytest.mark.usefixtures("one_identity")
+def test_the_same_files_as_in_threads(tmp_path: Path, compressor: str, schema: Schema) -> None:
+    """Blocks, parts of blocks, ends told late, a resume in the middle."""
+    for encode_in in ("threads", "process"):
+        store = str(tmp_path / encode_in)
+        for run in range(2):
+            options: dict[str, Any] = {"encode_in": encode_in, "compressor": compressor}
+            with open_writer(store, N, schema, resume=run > 0, **options) as writer:
+                for step in range(run * 8, run * 8 + 8):
+                    add(writer, step, masks=True)
+                    if step % 3 == 0:
+                        writer.end_trajectories([step % N])
+                    if step % 5 == 1:
+                        writer.commit()
+    assert files(str(tmp_path / "process")) == files(str(tmp_path / "threads"))
+    both = [TrajectoryDataset(str(tmp_path / e)) for e in ("threads", "process")]
+    assert both[0].num_valid == both[1].num_valid
+
+
+@pytest.mark.usefixtures("one_identity")
+def test_the_same_files_where_chunks_are_many_and_of_noise(tmp_path: Path) -> None:
+    """Raw frames point into the ring itself; twins are linked by the parent."""
+    noise = np.random.default_rng(0).standard_normal((8, 64, 2048), np.float32)
+    noise[3, 5, 7], noise[6, 1, 0] = np.nan, np.inf
+    for encode_in in ("threads", "process"):
+        schema = Schema.mosaic(obs_dim=2048, action_dim=2048)
+        options = {"block_steps": 4, "encode_in": encode_in}
+        with open_writer(tmp_path / encode_in, 64, schema, **options) as writer:
+            for step in noise:
+                writer.add_step(observations=step, actions=step, action_mean=step)
+    assert files(str(tmp_path / "process")) == files(str(tmp_path / "threads"))
+    states = [read_state(blobs_at(tmp_path / e)) for e in ("threads", "process")]
+    assert [s and dict(s.nonfinite)["observations"] for s in states] == [2, 2]
+    assert os.path.samefile(
+        tmp_path / "process/action_mean/c.0.0.0", tmp_path / "process/actions/c.0.0.0"
+    )
+
+
+def test_it_ends_with_the_writer_and_leaves_nothing(store: str) -> None:
+    before = set(os.listdir("/proc/self/fd"))
+    with in_process(store) as writer:
+        add(writer, *range(7))
+        pid = process_of(writer).pid
+        assert os.path.exists(f"/proc/{pid}")
+    assert not os.path.exists(f"/proc/{pid}"), "neither running nor a zombie"
+    assert set(os.listdir("/proc/self/fd")) == before
+    with open("/proc/self/maps") as file:
+        assert "memfd:mosaic_collect" not in file.read()
+    assert_whole(store, 7)
+
+
+# -- it dies ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", [0, 2, 7, 13])
+@pytest.mark.usefixtures("may_be_lost")
+def test_killed_at_a_step_nothing_is_lost(
+    store: str, at: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    with in_process(store) as writer:
+        for step in range(20):
+            if step == at:
+                process_of(writer).kill()
+            add(writer, step)
+    assert_whole(store, 20)
+    lost = [r for r in caplog.records if "is lost" in r.message]
+    assert len(lost) == 1, "said once, and loudly"
+    assert lost[0].levelno == logging.ERROR
+
+
+@pytest.mark.usefixtures("may_be_lost")
+def test_killed_in_the_midst_of_a_shard_nothing_is_lost(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it wrote of the shard stays behind in a file that gets no name."""
+    ask, kills = EncoderProcess._ask, iter((False, False, False, True))
+
+    def ask_and_kill(self: EncoderProcess, *args: Any) -> None:
+        ask(self, *args)
+        if next(kills, False):
+            self._process.kill()
+
+    monkeypatch.setattr(EncoderProcess, "_ask", ask_and_kill)
+    with in_process(store) as writer:
+        add(writer, *range(20))
+    assert_whole(store, 20)
+    assert not [n for _, _, names in os.walk(store) for n in names if n.endswith(".tmp")]
+
+
+def test_signals_to_the_group_are_the_parents_affair(store: str) -> None:
+    """From the first moment on."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    with in_process(store) as writer:
+        for first in (0, 4):
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(process_of(writer).pid, number)
+            add(writer, *range(first, first + 4))
+            writer.commit()
+        assert process_of(writer).poll() is None
+        assert not writer._pipeline._encoding._lost  # type: ignore[attr-defined]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
+    assert_whole(store, 8)
+
+
+RECORD = """
+import os, sys, time
+from mosaic_collect import Schema, TrajectoryWriter
+from tests.helpers import add, open_writer
+writer = open_writer(sys.argv[1], 4, encode_in="process")
+while writer._pipeline._encoding is None:
+    time.sleep(0.001)
+print(writer._pipeline._encoding._process.pid, flush=True)
+if sys.argv[2] == "forked" and os.fork() == 0:
+    print(os.getpid(), flush=True)
+    time.sleep(60)
+    os._exit(0)
+step = 0
+while True:
+    add(writer, step)
+    step += 1
+    if step == 60:
+        print("going", flush=True)
+"""
+
+
+def killed_parent(store: str, how: str) -> tuple[int, list[int]]:
+    """Steps that a killed recording left; its encoding process and a fork, which may go on."""
+    command = [sys.executable, "-c", RECORD, store, how]
+    with subprocess.Popen(command, cwd=REPO, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdout is not None
+        said: list[str] = []
+        while "going\n" not in said or len(said) < (3 if how == "forked" else 2):
+            said.append(parent.stdout.readline())
+        parent.kill()
+    return TrajectoryDataset(store).num_steps, [int(s) for s in said if s != "going\n"]
+
+
+def test_it_ends_with_a_killed_parent_whose_store_goes_on(store: str) -> None:
+    steps, [pid] = killed_parent(store, "alone")
+    assert is_gone(pid)
+    assert steps > 0
+    with open_writer(store, N, resume=True, encode_in="process") as writer:
+        add(writer, *range(steps, steps + 5))
+    assert_whole(store, steps + 5)
+
+
+def test_it_ends_with_a_killed_parent_whose_fork_lives(store: str) -> None:
+    """The fork holds the other end of the connection open."""
+    _, (pid, fork) = killed_parent(store, "forked")
+    try:
+        assert os.path.exists(f"/proc/{fork}")
+        assert is_gone(pid)
+    finally:
+        os.kill(fork, signal.SIGKILL)
+
+
+def test_a_fork_of_the_parent_keeps_it_no_longer(store: str) -> None:
+    writer = in_process(store)
+    add(writer, *range(7))
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(60)
+        os._exit(0)
+    try:
+        start = time.monotonic()
+        writer.close()
+        assert time.monotonic() - start < 8
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    assert_whole(store, 7)
+
+
+# -- it cannot -------------------------------------------------------------------------------------
+
+
+def test_a_full_disk_is_an_error_that_names_the_file(store: str) -> None:
+    """The process may write files of some bytes only, as the disk has no room for more."""
+    writer = in_process(store)
+    add(writer, *range(3))
+    writer.commit()
+    resource.prlimit(process_of(writer).pid, resource.RLIMIT_FSIZE, (20, 20))
+    add(writer, *range(3, 6))
+    with pytest.raises(WriteError, match=r"c\.1\.0") as caught:
+        writer.commit()
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.errno == errno.EFBIG
+    with pytest.raises(WriteError):
+        writer.close()
+    assert_whole(store, 3)
+
+
+def test_another_error_of_its_own_is_one_here(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    writer = in_process(store)
+    add(writer, *range(3))
+    reply = Reply("actions", error=RuntimeError("MemoryError: no scratch"))
+    monkeypatch.setattr(EncoderProcess, "_message", lambda self, *args: pickle.dumps(reply))
+    monkeypatch.setattr(EncoderProcess, "_require_ready", lambda self: None)
+    with pytest.raises(WriteError, match="no scratch"):
+        writer.commit()
+    with pytest.raises(WriteError):
+        writer.close()
+    assert TrajectoryDataset(store).num_steps == 0
+
+
+def no_memory(*args: Any) -> int:
+    raise OSError(errno.ENOMEM, "no memory to share")
+
+
+def no_process(*args: Any, **options: Any) -> Any:
+    raise OSError(errno.EAGAIN, "no process")
+
+
+@pytest.mark.parametrize(
+    ("what", "instead"), [("os.memfd_create", no_memory), ("subprocess.Popen", no_process)]
+)
+@pytest.mark.usefixtures("may_be_lost")
+def test_without_the_system_s_help_threads_do_it(
+    store: str,
+    what: str,
+    instead: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(what, instead)
+    with in_process(store) as writer:
+        add(writer, *range(7))
+    assert_whole(store, 7)
+    assert "encoding in threads" in caplog.text
+
+
+@pytest.mark.parametrize("does", ["exit 3", "exec sleep 100"])
+@pytest.mark.usefixtures("may_be_lost")
+def test_an_executable_that_is_something_else(
+    store: str, does: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Programs that embed Python may show such a one."""
+    other = tmp_path / "python-of-another-kind"
+    other.write_text(f"#!/bin/sh\n{does}\n")
+    other.chmod(other.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr("sys.executable", str(other))
+    monkeypatch.setattr("mosaic_collect.recording.encoding.process._START_SECONDS", 0.5)
+    with in_process(store) as writer:
+        add(writer, *range(7))
+    assert_whole(store, 7)
+
+
+@pytest.mark.usefixtures("may_be_lost")
+def test_another_copy_of_this_package_is_not_believed(
+    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A search path that begins with the working folder finds another after a chdir."""
+    monkeypatch.setattr(
+        "mosaic_collect.recording.encoding.process.ready", lambda: b"ready /other/copy.py"
+    )
+    with in_process(store) as writer:
+        add(writer, *range(7))
+    assert_whole(store, 7)
+    assert "/other/copy.py" in caplog.text
+
+
+@pytest.mark.usefixtures("may_be_lost")
+def test_a_process_that_does_not_answer_any_more(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dead, but a fork of this one holds its end of the connection open, so nothing is shown."""
+
+    class Silent:
+        def recv(self, nbytes: int) -> bytes:
+            raise TimeoutError
+
+        def __getattr__(self, name: str) -> Any:
+            return lambda *args: None
+
+    with in_process(store) as writer:
+        add(writer, *range(4))
+        writer.commit()
+        encoding: Any = writer._pipeline._encoding
+        encoding._process.kill()
+        encoding._link.close()
+        encoding._link = Silent()
+        monkeypatch.setattr("socket.send_fds", lambda *args: None)
+        add(writer, *range(4, 9))
+    assert_whole(store, 9)
+
+
+@pytest.mark.usefixtures("may_be_lost")
+def test_too_many_fields_for_one_message(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mosaic_collect.recording.encoding.process.MOST_MESSAGE_NBYTES", 100)
+    with in_process(store) as writer:
+        add(writer, *range(7))
+    assert_whole(store, 7)
+
+
+def test_an_opening_that_is_refused_keeps_no_memory(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*args: Any) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    before = open_files()
+    monkeypatch.setattr("mosaic_collect.store.commit.Store.begin", full)
+    with pytest.raises(WriteError, match="full"):
+        in_process(store)
+    gc.collect()
+    assert open_files() <= before, "what other tests left open may close meanwhile"
+
+
+@pytest.mark.parametrize(
+    ("encode_in", "nbytes", "wanted"),
+    [
+        ("auto", 63_000_000, False),
+        ("auto", 64_000_000, True),
+        ("threads", 10**9, False),
+        ("process", 1, True),
+    ],
+)
+def test_when_it_is_wanted(
+    encode_in: str, nbytes: int, wanted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
+    assert is_wanted(encode_in, nbytes) is wanted
+
+
+def test_auto_asks_for_a_second_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
+    assert not is_wanted("auto", 10**9)
+
+
+@pytest.mark.parametrize("executable", ["", "/opt/simulator/kit"])
+def test_no_interpreter_to_start(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", executable)
+    assert not is_wanted("auto", 10**9)
+    with pytest.raises(InputError, match="encode_in: no process with"):
+        is_wanted("process", 10**9)
+
+
+@pytest.mark.parametrize("bad", ["threads ", None, 3, ["process"]])
+def test_a_bad_word(store: str, bad: Any) -> None:
+    with pytest.raises(InputError, match="encode_in: expected auto, process, threads"):
+        open_writer(store, encode_in=bad)
+    assert not os.path.exists(store)
+
+
+# -- its own half ----------------------------------------------------------------------------------
+
+GRIDS = {
+    name: FieldGrid(Field(name=name, dim=3), num_envs=5, block_steps=4, chunk_envs=2)
+    for name in ("a", "b")
+}
+
+
+@pytest.fixture(params=[False, True], ids=["by env", "by step"])
+def by_step(request: pytest.FixtureRequest) -> bool:
+    found: bool = request.param
+    return found
+
+
+@pytest.fixture
+def ring(by_step: bool) -> Iterator[SharedRing]:
+    ring = SharedRing(GRIDS, 2, by_step)
+    yield ring
+    ring.close()
+
+
+def test_two_mappings_show_the_same_arrays(ring: SharedRing) -> None:
+    other = SharedRing(GRIDS, 2, ring.by_step, os.dup(ring.fd))
+    for slot in range(2):
+        for place, array in enumerate(ring.slot(slot).values()):
+            assert array.shape == (6, 4, 3)
+            assert array[:, 0].flags.c_contiguous == ring.by_step
+            assert array[0].flags.c_contiguous != ring.by_step
+            array[...] = 10 * slot + place
+    for slot in range(2):
+        for place, name in enumerate(GRIDS):
+            assert (other.slot(slot)[name] == 10 * slot + place).all()
+    other.close()
+
+
+def no_room(fd: int) -> None:
+    raise OSError(errno.EDQUOT, "no room")
+
+
+def test_a_worker_answers_with_what_went_wrong(
+    ring: SharedRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that cannot be written, one that cannot be closed, and an encoder that fails."""
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    setup = Setup(GRIDS, 2, ring.by_step, Compressor.named("auto"), 1)
+    worker = EncoderWorker(theirs, os.getpid(), setup, ring)
+    (tmp_path / "file").touch()
+    with ours, theirs:
+        read_only = os.open(tmp_path / "file", os.O_RDONLY)
+        worker._answer((Request(0, "a", True, 0), read_only))
+        reply = pickle.loads(ours.recv(1 << 16))
+        assert isinstance(reply.error, OSError)
+        assert reply.error.errno == errno.EBADF
+        with monkeypatch.context() as patch:
+            patch.setattr("os.close", no_room)
+            worker._answer((Request(0, "b", True, 0), os.open(tmp_path / "file", os.O_WRONLY)))
+        reply = pickle.loads(ours.recv(1 << 16))
+        assert isinstance(reply.error, OSError)
+        assert reply.error.errno == errno.EDQUOT
+        worker._encoders["a"].encode = lambda values, whole: 1 / 0  # type: ignore[assignment]
+        worker._answer((Request(0, "a", True, 0), os.open(tmp_path / "file", os.O_WRONLY)))
+        reply = pickle.loads(ours.recv(1 << 16))
+        assert isinstance(reply.error, RuntimeError)
+        assert "ZeroDivisionError" in str(reply.error)
+    worker._pool.close()
+    worker._shards.close()

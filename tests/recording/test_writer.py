@@ -1,0 +1,375 @@
+"""The writer's life: with-block, exceptions, closing, metadata, figures."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import InputError
+from tests.helpers import (
+    SMALL,
+    add,
+    assert_holds,
+    assert_same,
+    mask,
+    open_files,
+    open_writer,
+    rows,
+    run_python,
+)
+
+N = 4
+
+
+@pytest.mark.parametrize("steps", range(8))
+def test_leaving_the_with_block_completes_the_store(store: str, steps: int) -> None:
+    with open_writer(store) as writer:
+        add(writer, *range(steps))
+    dataset = TrajectoryDataset(store)
+    assert dataset.status == "complete"
+    assert_holds(dataset, range(steps))
+    assert dataset.num_valid == steps * N
+
+
+class Unusual(BaseException):
+    """Not an Exception, as ``SystemExit`` is not."""
+
+
+@pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt, SystemExit, Unusual])
+@pytest.mark.parametrize("steps", [0, 1, 3, 5])
+def test_an_exception_commits_all_steps_and_goes_through(
+    store: str, kind: type[BaseException], steps: int
+) -> None:
+    writer = open_writer(store)
+    add(writer, *range(steps))
+    error = kind("mine")
+    with pytest.raises(kind) as caught, writer:
+        raise error
+    assert caught.value is error
+    dataset = TrajectoryDataset(store)
+    assert dataset.status == "collecting"
+    assert_holds(dataset, range(steps))
+    with TrajectoryWriter(store, resume=True) as writer:
+        add(writer, steps)
+    assert_holds(TrajectoryDataset(store), range(steps + 1))
+    assert TrajectoryDataset(store).status == "complete"
+
+
+def test_a_refused_step_inside_the_with_block_loses_none_before(store: str) -> None:
+    writer = open_writer(store)
+    add(writer, 0, 1)
+    with pytest.raises(InputError), writer:
+        writer.add_step(observations=np.zeros((N, 3), np.float32))
+    assert_holds(TrajectoryDataset(store), range(2))
+
+
+class Interrupting(np.ndarray):
+    """An array during whose copying Ctrl-C is pressed."""
+
+    def __array_function__(self, *args: Any) -> Any:
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_within_add_step_leaves_that_step_out_altogether(store: str) -> None:
+    """Though most of its fields were copied by then."""
+    writer = open_writer(store)
+    add(writer, 0)
+    half = rows(99, N)
+    half["action_sigma"] = half["action_sigma"].view(Interrupting)
+    with pytest.raises(KeyboardInterrupt), writer:
+        writer.add_step(**half)
+    assert_holds(TrajectoryDataset(store), range(1))
+    with TrajectoryWriter(store, resume=True) as writer:
+        with pytest.raises(KeyboardInterrupt):
+            writer.add_step(**half)
+        add(writer, 1)
+    assert_holds(TrajectoryDataset(store), range(2))
+
+
+def test_closing_twice_is_allowed(store: str) -> None:
+    writer = open_writer(store)
+    add(writer, 0)
+    writer.close()
+    writer.close()
+    with pytest.raises(ValueError, match="mine"), writer:
+        raise ValueError("mine")
+    assert TrajectoryDataset(store).status == "complete"
+
+
+def test_closing_incomplete(store: str) -> None:
+    writer = open_writer(store)
+    add(writer, 0)
+    writer.close(complete=False)
+    assert TrajectoryDataset(store).status == "collecting"
+    assert_holds(TrajectoryDataset(store), range(1))
+
+
+def test_closing_inside_the_with_block(store: str) -> None:
+    with open_writer(store) as writer:
+        add(writer, 0)
+        writer.close(complete=False)
+    assert TrajectoryDataset(store).status == "collecting"
+
+
+def test_no_thread_and_no_descriptor_is_left(store: str) -> None:
+    threads, files = set(threading.enumerate()), open_files()
+    with open_writer(store) as writer:
+        add(writer, *range(5))
+        begun = set(threading.enumerate()) - threads
+        assert begun
+    for thread in begun:
+        thread.join(10)
+    assert not [thread for thread in begun if thread.is_alive()]
+    assert open_files() <= files
+
+
+def test_a_writer_that_is_never_closed_commits_at_exit(store: str) -> None:
+    code = (
+        "import sys; from tests.helpers import *; w = open_writer(sys.argv[1]); add(w, *range(5))"
+    )
+    result = run_python(code, store)
+    assert result.returncode == 0
+    assert "was not closed" in result.stderr
+    assert TrajectoryDataset(store).status == "collecting"
+    assert_holds(TrajectoryDataset(store), range(5))
+
+
+class TestCheckpoint:
+    """What is committed when."""
+
+    @pytest.mark.parametrize("steps", range(1, 8))
+    def test_all_added_is_committed_when_it_returns(self, store: str, steps: int) -> None:
+        with open_writer(store) as writer:
+            for step in range(steps):
+                add(writer, step, masks=True)
+            writer.commit()
+            dataset = TrajectoryDataset(store)
+            assert_holds(dataset, range(steps))
+            want = np.stack([mask(s, N) for s in range(steps)])
+            assert_same(dataset.read("valid_mask"), want)
+            assert dataset.num_valid == want.sum()
+            assert dataset.status == "collecting"
+            assert writer.stats.committed_steps == steps
+
+    def test_after_every_step(self, store: str) -> None:
+        with open_writer(store) as writer:
+            for step in range(10):
+                add(writer, step, masks=True)
+                writer.commit()
+                dataset = TrajectoryDataset(store)
+                assert_holds(dataset, range(step + 1))
+                assert dataset.num_valid == sum(mask(s, N).sum() for s in range(step + 1))
+
+    def test_without_a_step(self, store: str) -> None:
+        with open_writer(store) as writer:
+            writer.commit()
+            writer.commit()
+            assert_holds(TrajectoryDataset(store), range(0))
+            assert TrajectoryDataset(store).status == "collecting"
+
+    def test_with_nothing_new_writes_nothing(self, store: str) -> None:
+        with open_writer(store) as writer:
+            add(writer, *range(4))
+            writer.commit()
+            before = os.stat(os.path.join(store, "zarr.json"))
+            writer.commit()
+            assert os.stat(os.path.join(store, "zarr.json")) == before
+
+    def test_full_blocks_are_committed_by_themselves(self, store: str) -> None:
+        with open_writer(store, block_steps=3) as writer:
+            add(writer, *range(4))
+            deadline = time.monotonic() + 30
+            while writer.stats.committed_steps < 3 and time.monotonic() < deadline:
+                time.sleep(0.01)
+            assert_holds(TrajectoryDataset(store), range(3))
+
+    def test_without_seconds_a_partial_block_waits(self, store: str) -> None:
+        with open_writer(store, commit_seconds=None) as writer:
+            add(writer, 0, 1)
+            assert TrajectoryDataset(store).num_steps == 0
+
+    def test_zero_seconds_commit_every_step(self, store: str) -> None:
+        with open_writer(store, commit_seconds=0.0) as writer:
+            for step in range(8):
+                add(writer, step)
+                # The step before this one was waited for, as its block was still filling.
+                assert TrajectoryDataset(store).num_steps >= step
+            writer.commit()
+            assert_holds(TrajectoryDataset(store), range(8))
+
+    def test_seconds_are_counted_from_the_last_commit(
+        self, store: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        now = [1000.0]
+        clock = SimpleNamespace(monotonic=lambda: now[0])
+        monkeypatch.setattr("mosaic_collect.recording.commits.time", clock)
+        # A commit that falls due with a step is written when the next one was added, and then is
+        # a matter of the disk.
+        wanted = {1: 0, 3: 3, 4: 3, 6: 6}
+        with open_writer(store, block_steps=100, commit_seconds=10.0) as writer:
+            for step in range(7):
+                now[0] += 4
+                add(writer, step)
+                if step in wanted:
+                    deadline = time.monotonic() + 30
+                    while TrajectoryDataset(store).num_steps < wanted[step]:
+                        assert time.monotonic() < deadline
+                    assert TrajectoryDataset(store).num_steps == wanted[step]
+
+
+class TestMetadata:
+    """The user's own words."""
+
+    def test_they_are_there_from_the_start(self, store: str) -> None:
+        given = {"task": "G1", "nested": {"a": [1, 2.5, None, True, "π"]}}
+        with open_writer(store, metadata=given) as writer:
+            assert TrajectoryDataset(store).metadata == given
+            assert writer.metadata == given
+        assert TrajectoryDataset(store).metadata == given
+
+    def test_they_are_copied(self, store: str) -> None:
+        given: dict[str, Any] = {"a": [1]}
+        with open_writer(store, metadata=given) as writer:
+            given["a"].append(2)
+            writer.metadata["b"] = 1
+            TrajectoryDataset(store).metadata["c"] = 1
+        assert TrajectoryDataset(store).metadata == {"a": [1]}
+
+    def test_what_json_turns_into_something_else_is_that_at_once(self, store: str) -> None:
+        with open_writer(store, metadata={"shape": (1, 2), 3: "three"}) as writer:
+            assert writer.metadata == {"shape": [1, 2], "3": "three"}
+
+    def test_an_update_is_committed_with_the_steps(self, store: str) -> None:
+        with open_writer(store, metadata={"a": 1, "b": 1}) as writer:
+            add(writer, 0)
+            writer.update_metadata(b=2, c=3)
+            assert TrajectoryDataset(store).metadata == {"a": 1, "b": 1}
+            writer.commit()
+            assert TrajectoryDataset(store).metadata == {"a": 1, "b": 2, "c": 3}
+            writer.update_metadata(c=4)
+            writer.commit()
+            assert TrajectoryDataset(store).metadata == {"a": 1, "b": 2, "c": 4}
+            writer.update_metadata(c=5)
+        dataset = TrajectoryDataset(store)
+        assert dataset.metadata == {"a": 1, "b": 2, "c": 5}
+        assert_holds(dataset, range(1))
+        assert dataset.num_valid == N
+
+    def test_a_bad_update_changes_nothing(self, store: str) -> None:
+        with open_writer(store, metadata={"a": 1}) as writer:
+            with pytest.raises(InputError, match="metadata"):
+                writer.update_metadata(a=2, b=object())
+            with pytest.raises(InputError, match="metadata"):
+                writer.update_metadata(a=float("inf"))
+            assert writer.metadata == {"a": 1}
+
+    def test_a_resume_updates_them(self, store: str) -> None:
+        open_writer(store, metadata={"a": 1, "b": 1}).close()
+        TrajectoryWriter(store, resume=True, metadata={"b": 2}).close()
+        assert TrajectoryDataset(store).metadata == {"a": 1, "b": 2}
+        TrajectoryWriter(store, resume=True).close()
+        assert TrajectoryDataset(store).metadata == {"a": 1, "b": 2}
+
+
+class TestFigures:
+    """What a writer says of itself."""
+
+    def test_stats(self, store: str) -> None:
+        with open_writer(store, metadata={}) as writer:
+            add(writer, *range(5))
+            writer.commit()
+            stats = writer.stats
+        assert stats.steps == stats.committed_steps == 5
+        assert stats.raw_nbytes == 5 * N * SMALL.pair_nbytes
+        assert stats.stored_nbytes > 0
+        assert stats.seconds >= stats.stalled_seconds >= 0
+
+    def test_stats_of_a_resume_are_its_own(self, store: str) -> None:
+        with open_writer(store) as writer:
+            add(writer, *range(5))
+        with TrajectoryWriter(store, resume=True) as writer:
+            add(writer, 5)
+            assert writer.stats.steps == 1
+            assert writer.num_steps == 6
+            assert writer.stats.committed_steps == 5
+
+    def test_properties(self, store: str) -> None:
+        with open_writer(store, block_steps=3) as writer:
+            assert (writer.path, writer.schema, writer.num_envs) == (store, SMALL, N)
+            assert (writer.num_steps, writer.block_steps) == (0, 3)
+            assert writer.ring_nbytes == 3 * 3 * N * SMALL.pair_nbytes
+
+    @pytest.mark.usefixtures("small_chunks")
+    @pytest.mark.parametrize("num_envs", [1, 2, 7, 16, 33])
+    def test_the_ring_stays_within_its_bound_padding_included(
+        self, store: str, num_envs: int
+    ) -> None:
+        with open_writer(store, num_envs, buffer_mb=0.02) as writer:
+            assert 0 < writer.ring_nbytes <= 20_000
+            add(writer, *range(3 * writer.block_steps))
+        grids = TrajectoryDataset(store).state.grids().values()
+        assert writer.ring_nbytes == 3 * sum(g.shard_nbytes for g in grids)
+
+    @pytest.mark.usefixtures("one_identity")
+    def test_threads_do_not_change_a_byte(self, store: str) -> None:
+        stores = []
+        for threads in (1, 4):
+            path = f"{store}.{threads}"
+            with open_writer(path, threads=threads) as writer:
+                add(writer, *range(8), masks=True)
+            stores.append(shards(path))
+        assert stores[0] == stores[1]
+        assert len(stores[0]) == 3 * len(SMALL.stored)
+
+    @pytest.mark.usefixtures("one_identity")
+    def test_commits_do_not_change_a_byte_of_the_shards(self, store: str) -> None:
+        stores = []
+        for every in (1, 2, 5, 100):
+            path = f"{store}.{every}"
+            with open_writer(path) as writer:
+                for step in range(8):
+                    add(writer, step, masks=True)
+                    if step % every == every - 1:
+                        writer.commit()
+            stores.append(shards(path))
+        assert all(s == stores[0] for s in stores)
+
+
+def shards(path: str) -> dict[str, bytes]:
+    """All shard files by their place in the store."""
+    found = {}
+    for folder, _, names in os.walk(path):
+        for name in names:
+            if name.startswith("c."):
+                file = os.path.join(folder, name)
+                with open(file, "rb") as data:
+                    found[os.path.relpath(file, path)] = data.read()
+    return found
+
+
+def test_the_names_of_0_1_0_are_taken_with_a_warning(store: str) -> None:
+    with pytest.warns(DeprecationWarning, match="commit_seconds"):
+        writer = open_writer(store, checkpoint_seconds=None)
+    with writer:
+        add(writer, 0)
+        with pytest.warns(DeprecationWarning, match="is commit now"):
+            writer.checkpoint()
+        assert TrajectoryDataset(store).num_steps == 1
+    with pytest.raises(TypeError, match="seconds"):
+        TrajectoryWriter(store, resume=True, seconds=3)
+
+
+def test_what_a_writer_says_of_itself(store: str) -> None:
+    with open_writer(store) as writer:
+        add(writer, 0, 1)
+        assert not writer.closed
+        assert repr(writer) == f"<TrajectoryWriter {store}: 2 steps x {writer.num_envs}, open>"
+    assert writer.closed
+    assert repr(writer).endswith("closed>")

@@ -1,0 +1,3 @@
+"""The command line's fixture."""
+
+from tests.cli.conftest import cli  # noqa: F401

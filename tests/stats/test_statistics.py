@@ -1,0 +1,221 @@
+"""Statistics of a store against NumPy's of all its valid rows."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, store_statistics
+from mosaic_collect.errors import CorruptStoreError, InputError
+from mosaic_collect.stats.measures import QUANTILES
+from mosaic_collect.stats.moments import Moments
+from mosaic_collect.stats.sample import Sample, rank_error
+from mosaic_collect.stats.text import oddities, statistics_text
+from mosaic_collect.store.schema import Field, Schema
+from tests import helpers
+from tests.export import stores
+
+N, T = 7, 40
+SCHEMA = stores.STUDENT.with_ends()
+
+
+def noise(step: int, rows: dict[str, Any]) -> None:
+    """Values whose mean is far from 0, a dead and a constant feature, NaN and infinity."""
+    generator = np.random.default_rng(step)
+    for value in rows.values():
+        if value.dtype.kind == "f":
+            value[...] = 1000 + generator.standard_normal(value.shape)
+    rows["observations"][:, 1] = 0
+    rows["observations"][:, 2] = 5
+    if step == 11:
+        rows["actions"][2, 0] = np.nan
+        rows["actions"][3] = np.inf
+        rows["actions"][4, 1] = -np.inf
+
+
+@pytest.fixture
+def noisy(store: str, small_chunks: int) -> TrajectoryDataset:
+    assert small_chunks
+    stores.write(
+        store, T, schema=SCHEMA, num_envs=N, block_steps=6, masks=stores.some_masks(N), edit=noise,
+        metadata={"terms": {"observations": [{"name": "a", "dim": 1}, {"name": "b", "dim": 2}]}},
+    )  # fmt: skip
+    return TrajectoryDataset(store)
+
+
+def columns(dataset: TrajectoryDataset, name: str) -> list[np.ndarray]:
+    """The finite values of each feature over valid rows."""
+    rows = dataset.read(name)[dataset.read("valid_mask")].astype(float)
+    rows = rows.reshape(len(rows), -1)
+    return [column[np.isfinite(column)] for column in rows.T]
+
+
+def test_figures_are_numpys(noisy: TrajectoryDataset) -> None:
+    seen = []
+    found = store_statistics(noisy, progress=seen.append)
+    assert sum(seen) == N * T
+    assert found.num_read == found.num_valid == noisy.num_valid
+    assert list(found.fields) == list(SCHEMA.names)
+    for name, field in found.fields.items():
+        for i, values in enumerate(columns(noisy, name)):
+            assert field.moments.count[i] == len(values)
+            assert field.mean[i] == pytest.approx(values.mean(), rel=1e-12)
+            assert field.std[i] == pytest.approx(values.std(), rel=1e-9, abs=1e-12)
+            assert (field.moments.low[i], field.moments.high[i]) == (values.min(), values.max())
+            want = np.quantile(values, QUANTILES)
+            np.testing.assert_allclose(field.quantiles()[:, i], want, rtol=1e-6)
+    assert found.rank_error == 0
+
+
+def test_what_is_odd(noisy: TrajectoryDataset) -> None:
+    fields = store_statistics(noisy).fields
+    assert fields["observations"].dead.tolist() == [False, True, False]
+    assert fields["observations"].constant.tolist() == [False, True, True]
+    valid = noisy.read("valid_mask")[11]
+    rows = noisy.read("actions")[11][valid]
+    assert fields["actions"].moments.nan.tolist() == np.isnan(rows).sum(axis=0).tolist()
+    assert fields["actions"].moments.inf.tolist() == np.isinf(rows).sum(axis=0).tolist()
+    assert list(oddities(fields["observations"])) == [
+        "observations: always 0: b[0]",
+        "observations: constant: b[1]",
+    ]
+
+
+@pytest.mark.parametrize("name", ["bool", "int8", "uint64", "float16", "float64"])
+def test_other_dtypes(store: str, name: str) -> None:
+    schema = Schema((Field(name="x", dim=2, dtype=name), Field(name="y", dtype=name)))
+    dataset = helpers.record(store, 9, schema=schema, masks=True)
+    for field in store_statistics(dataset).fields.values():
+        for i, values in enumerate(columns(dataset, field.name)):
+            assert field.mean[i] == pytest.approx(values.mean())
+            assert field.std[i] == pytest.approx(values.std())
+
+
+def test_nothing_to_measure(store: str) -> None:
+    for steps, masks in ((0, None), (3, lambda step: np.zeros(4, bool))):
+        path = f"{store}{steps}"
+        stores.write(path, steps, masks=masks)
+        found = store_statistics(path)
+        assert found.num_read == 0
+        assert np.isnan(found.fields["actions"].mean).all()
+        assert np.isnan(found.fields["actions"].quantiles()).all()
+        json.dumps(found.to_json(), allow_nan=False)
+        assert "0 valid pairs" in statistics_text(found)
+
+
+def test_an_even_part(store: str, small_chunks: int) -> None:
+    assert small_chunks
+    helpers.record(store, 60, num_envs=16, block_steps=5)
+    dataset = TrajectoryDataset(store)
+    part = store_statistics(dataset, max_pairs=200)
+    assert 100 <= part.num_read <= 300
+    again = store_statistics(dataset, max_pairs=200)
+    assert (part.fields["actions"].mean == again.fields["actions"].mean).all()
+    everything = store_statistics(dataset, max_pairs=10**6)
+    assert everything.num_read == 960
+    with pytest.raises(InputError, match="max_pairs"):
+        store_statistics(dataset, max_pairs=0)
+    with pytest.raises(InputError, match="no field 'x'"):
+        store_statistics(dataset, ["x"])
+
+
+def test_a_writer_at_work(store: str) -> None:
+    with helpers.open_writer(store) as writer:
+        helpers.add(writer, *range(5))
+        writer.commit()
+        assert store_statistics(store).num_read == 20
+
+
+def test_damage_is_told(noisy: TrajectoryDataset) -> None:
+    stores.flip(f"{noisy.path}/actions/c.1.0.0", 3)
+    with pytest.raises(CorruptStoreError):
+        store_statistics(noisy)
+
+
+def test_parts_add_up() -> None:
+    rows = np.random.default_rng(0).standard_normal((100, 3)) * 1e-3 + 1e5
+    rows[5, 0], rows[6, 1] = np.nan, -np.inf
+    whole = Moments.of(rows)
+    parts = [Moments.of(rows[a:b]) for a, b in ((0, 1), (1, 1), (1, 40), (40, 100))]
+    total = Moments.nothing(3)
+    for part in parts:
+        total += part
+    for name in ("count", "nan", "inf", "low", "high"):
+        assert (getattr(total, name) == getattr(whole, name)).all()
+    np.testing.assert_allclose(total.mean, whole.mean, rtol=1e-14)
+    np.testing.assert_allclose(total.var, whole.var, rtol=1e-5)
+    np.testing.assert_allclose(total.var[2], rows[:, 2].var(), rtol=1e-5)
+
+
+class TestSample:
+    def test_it_is_uniform_and_knows_its_rows(self) -> None:
+        size, rows = 50, 2000
+        held = np.full(size, -1)
+        hits = np.zeros(rows)
+        for seed in range(200):
+            sample = Sample(size, seed)
+            for part in range(20):
+                entering, slots = sample.choose(100, part)
+                held[slots] = part * 100 + entering
+            assert sample.filled.all()
+            assert len(set(held.tolist())) == size
+            hits[held] += 1
+        assert hits.sum() == 200 * size
+        halves = hits.reshape(2, -1).sum(axis=1)
+        assert abs(halves[0] - halves[1]) < 5 * np.sqrt(200 * size)
+
+    def test_all_of_few(self) -> None:
+        sample = Sample(10)
+        for part in range(3):
+            entering, slots = sample.choose(2, part)
+            assert sorted(entering.tolist()) == [0, 1]
+            assert len(slots) == 2
+        assert sample.filled.sum() == 6
+        assert rank_error(6, 6) == 0
+        assert rank_error(10_000, 10**8) == pytest.approx(0.0163, abs=1e-4)
+
+    def test_none_of_none(self) -> None:
+        entering, slots = Sample(10).choose(0, 1)
+        assert (len(entering), len(slots)) == (0, 0)
+
+
+def test_rsl_rls_normaliser_takes_it(noisy: TrajectoryDataset) -> None:
+    torch = pytest.importorskip("torch")
+    modules = pytest.importorskip("rsl_rl.modules")
+    found = store_statistics(noisy).to_json()["rsl_rl_normalizer"]
+    assert set(found) == {"observations", "student_observations"}
+    module = modules.EmpiricalNormalization(5)
+    state = {k: torch.tensor(v) for k, v in found["student_observations"].items()}
+    module.load_state_dict(state)
+    assert module.count == noisy.num_valid
+    rows = torch.as_tensor(noisy.read("student_observations")[noisy.read("valid_mask")])
+    normal = module.eval()(rows)
+    assert normal.mean(dim=0).abs().max() < 0.05
+    other = modules.EmpiricalNormalization(5).train()
+    other.update(rows)
+    np.testing.assert_allclose(module.std.numpy(), other.std.numpy(), rtol=1e-3)
+
+
+def test_the_command(cli, noisy: TrajectoryDataset) -> None:
+    done = cli("stats", noisy.path)
+    output = noisy.path.removesuffix(".zarr") + ".stats.json"
+    assert (done.code, done.err) == (0, "")
+    for words in (
+        "observations",
+        "  b ",
+        f"{output}: written",
+        "actions: all 2 features hold infinity",
+    ):
+        assert words in done.out
+    with open(output) as file:
+        told = json.load(file, parse_constant=pytest.fail)
+    assert told["num_read"] == noisy.num_valid
+    assert told["fields"]["observations"]["dead"] == [1]
+    printed = cli("stats", noisy.path, "--json", "--fields", "actions", "--pairs", "60")
+    assert list(json.loads(printed.out)["fields"]) == ["actions"]
+    assert not [n for n in os.listdir(os.path.dirname(noisy.path)) if n.endswith(".tmp")]
+    cli("stats", noisy.path, "--fields", "x").failed("no field 'x'")

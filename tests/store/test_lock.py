@@ -1,0 +1,201 @@
+"""One writer a store, within a process, between processes, and after a death."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import ClosedError, StoreLockedError
+from mosaic_collect.store.lock import LOCK_NAME, StoreLock
+from tests.helpers import REPO, add, assert_holds, open_writer, record, run_python
+
+RESUME = """
+import sys
+from mosaic_collect import TrajectoryWriter
+from tests.helpers import add
+with TrajectoryWriter(sys.argv[1], resume=True) as writer:
+    add(writer, *map(int, sys.argv[2:]))
+"""
+HOLD = """
+import sys
+from tests.helpers import add, open_writer
+writer = open_writer(sys.argv[1])
+add(writer, 0, 1)
+writer.commit()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def in_child(work: Callable[[], None]) -> int:
+    """Run ``work`` in a forked child; its exit code, 0 if it returned."""
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def test_a_second_writer_of_this_process_is_refused(store: str) -> None:
+    with open_writer(store) as writer:
+        add(writer, 0)
+        with pytest.raises(StoreLockedError, match=r"a writer of this process.*takeover=True"):
+            TrajectoryWriter(store, resume=True)
+        add(writer, 1)
+    assert_holds(TrajectoryDataset(store), range(2))
+
+
+def test_another_name_of_the_folder_makes_no_difference(store: str) -> None:
+    link = store + ".link"
+    with open_writer(store):
+        os.symlink(store, link)
+        with pytest.raises(StoreLockedError):
+            TrajectoryWriter(link, resume=True)
+
+
+def test_a_refused_writer_does_not_take_the_lock_away(store: str) -> None:
+    """Closing any descriptor of the file would drop a POSIX record lock."""
+    with open_writer(store) as writer:
+        add(writer, 0)
+        for _ in range(2):
+            with pytest.raises(StoreLockedError):
+                TrajectoryWriter(store, resume=True)
+        result = run_python(RESUME, store, "1")
+        assert "StoreLockedError" in result.stderr
+
+
+def test_a_writer_of_another_process_is_refused_and_told_of_us(store: str) -> None:
+    with open_writer(store) as writer:
+        add(writer, 0)
+        result = run_python(RESUME, store, "1")
+        assert result.returncode != 0
+        assert f"StoreLockedError: {store}: process {os.getpid()}" in result.stderr
+    result = run_python(RESUME, store, "1")
+    assert result.returncode == 0, result.stderr
+    assert_holds(TrajectoryDataset(store), range(2))
+
+
+def test_a_dead_writers_lock_does_not_block(store: str) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", HOLD, store],
+        cwd=REPO,
+        env={**os.environ, "PYTHONPATH": REPO},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"ready\n"
+        with pytest.raises(StoreLockedError, match=f"process {process.pid} on"):
+            TrajectoryWriter(store, resume=True)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert os.path.exists(os.path.join(store, LOCK_NAME))
+    with TrajectoryWriter(store, resume=True) as writer:
+        add(writer, 2)
+    assert_holds(TrajectoryDataset(store), range(3))
+
+
+def test_readers_need_no_lock(store: str) -> None:
+    with open_writer(store) as writer:
+        add(writer, 0)
+        writer.commit()
+        assert_holds(TrajectoryDataset(store), range(1))
+
+
+def test_a_failed_opening_lets_the_lock_go(store: str) -> None:
+    record(store, 4)
+    os.unlink(os.path.join(store, "actions", "c.0.0.0"))
+    for _ in range(2):
+        with pytest.raises(Exception, match="missing"):
+            TrajectoryWriter(store, resume=True)
+
+
+def test_a_lock_may_be_released_twice(tmp_path: os.PathLike[str]) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    lock = StoreLock("store", folder)
+    lock.release()
+    lock.release()
+    StoreLock("store", folder).release()
+    os.close(folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+class TestForkedChild:
+    """What a child made by fork may do with its parent's writer: nothing."""
+
+    def test_it_may_not_use_the_writer_and_its_exit_does_no_harm(self, store: str) -> None:
+        with open_writer(store) as writer:
+            add(writer, 0)
+
+            def work() -> None:
+                with pytest.raises(ClosedError, match=f"belongs to process {os.getppid()}"):
+                    add(writer, 1)
+                with pytest.raises(ClosedError):
+                    writer.commit()
+                writer.close()
+
+            assert in_child(work) == 0
+            add(writer, 1)
+        assert_holds(TrajectoryDataset(store), range(2))
+
+    def test_it_is_refused_while_the_parent_writes(self, store: str) -> None:
+        with open_writer(store) as writer:
+            add(writer, 0)
+
+            def work() -> None:
+                with pytest.raises(StoreLockedError):
+                    TrajectoryWriter(store, resume=True)
+
+            assert in_child(work) == 0
+            assert "StoreLockedError" in run_python(RESUME, store, "1").stderr
+
+    def test_it_does_not_keep_the_lock_after_its_parent_let_go(self, store: str) -> None:
+        writer = open_writer(store)
+        add(writer, 0)
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.read(told, 1)
+            os._exit(0)
+        try:
+            writer.close()
+            TrajectoryWriter(store, resume=True).close()
+        finally:
+            os.write(tell, b"x")
+            os.waitpid(child, 0)
+            os.close(told)
+            os.close(tell)
+
+    def test_it_may_write_once_the_parent_let_go(self, store: str) -> None:
+        """A data loader's worker, say, that was forked while the store was being written."""
+        writer = open_writer(store)
+        add(writer, 0)
+        told, tell = os.pipe()
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                os.read(told, 1)
+                with TrajectoryWriter(store, resume=True, threads=1) as mine:
+                    add(mine, 1)
+                code = 0
+            finally:
+                os._exit(code)
+        writer.close()
+        os.write(tell, b"x")
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.close(told)
+        os.close(tell)
+        assert code == 0
+        assert_holds(TrajectoryDataset(store), range(2))

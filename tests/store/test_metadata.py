@@ -1,0 +1,326 @@
+"""Root documents: what is written is read back, and nothing else is believed."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mosaic_collect import Field, Schema
+from mosaic_collect.errors import CorruptStoreError, StoreError, StoreNotFoundError
+from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.metadata import (
+    ATTRIBUTE,
+    Run,
+    StoreState,
+    array_metadata,
+    checksum,
+    root_document,
+)
+from mosaic_collect.store.parsing import MAX_DOCUMENT_NBYTES, parse_root
+
+SCHEMA = Schema.mosaic(3, 2, extra=(Field(name="phase", dtype="int16", default=-4),))
+RUNS = (
+    Run(
+        first_step=0,
+        open_envs="/w8=",
+        started="2026-01-01T00:00:00+00:00",
+        versions={"a": "1"},
+        key="00" * 8,
+    ),
+    Run(
+        first_step=5,
+        open_envs="AAA=",
+        started="2026-01-02T00:00:00+00:00",
+        versions={},
+        key="0f" * 8,
+    ),
+)
+STATE = StoreState(
+    schema=SCHEMA,
+    num_envs=12,
+    block_steps=4,
+    chunk_envs={f.name: 5 for f in SCHEMA.stored},
+    compressor=Compressor("zstd", -3),
+    committed_steps=9,
+    status="complete",
+    num_valid=77,
+    num_trajectories=30,
+    next_trajectory_id=54,
+    has_mask=True,
+    given={"action_mean": True, "action_sigma": False, "phase": True},
+    nonfinite={"observations": 1, "actions": 0, "action_mean": 2, "action_sigma": 0},
+    runs=RUNS,
+    metadata={"π": [1, 2.5, None, {"deep": True}], "ids": 10**30},
+    identity="a0" * 16,
+    holder="0f" * 8,
+)
+DOCUMENT: dict[str, Any] = json.loads(root_document(STATE))
+OWN: dict[str, Any] = DOCUMENT["attributes"][ATTRIBUTE]
+
+
+def with_own(own: dict[str, Any], seal: bool = True) -> bytes:
+    """A root document with this attribute, its checksum made right."""
+    if seal:
+        own = {**own, "checksum": checksum(own)}
+    return json.dumps({**DOCUMENT, "attributes": {ATTRIBUTE: own}}).encode()
+
+
+def test_what_is_written_is_read_back() -> None:
+    assert parse_root(root_document(STATE), "s") == STATE
+    fresh = StoreState(
+        schema=SCHEMA,
+        num_envs=1,
+        block_steps=1,
+        chunk_envs={f.name: 1 for f in SCHEMA.stored},
+        compressor=Compressor("none", 0),
+        nonfinite=dict.fromkeys(STATE.nonfinite, 0),
+    )
+    assert parse_root(root_document(fresh), "s") == fresh
+
+
+def test_properties() -> None:
+    assert STATE.num_pairs == 9 * 12
+    assert STATE.num_blocks == 3
+    assert STATE.grid("actions").padded_envs == 15
+    assert list(STATE.grids()) == [f.name for f in SCHEMA.stored]
+
+
+def test_spans_are_the_runs_with_their_steps() -> None:
+    assert STATE.spans() == ((RUNS[0], range(5)), (RUNS[1], range(5, 9)))
+    again = replace(STATE, runs=(RUNS[0], RUNS[1], RUNS[1]))
+    assert [steps for _, steps in again.spans()] == [range(5), range(5, 5), range(5, 9)]
+
+
+def test_steps_of_no_run_are_in_no_span() -> None:
+    """A root document may list none: as one of no steps does, and an edited one."""
+    assert replace(STATE, runs=()).spans() == ()
+    assert replace(STATE, runs=(), committed_steps=0).spans() == ()
+    assert replace(STATE, runs=RUNS[1:]).spans() == ((RUNS[1], range(5, 9)),)
+
+
+def test_array_metadata_is_zarrs() -> None:
+    """Pinned in full: readers of other languages rely on each word."""
+    assert array_metadata(STATE, "actions") == {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [9, 12, 2],
+        "data_type": "float32",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [4, 15, 2]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+        "fill_value": 0.0,
+        "codecs": [
+            {
+                "name": "sharding_indexed",
+                "configuration": {
+                    "chunk_shape": [4, 5, 2],
+                    "codecs": [
+                        {"name": "transpose", "configuration": {"order": [1, 0, 2]}},
+                        {"name": "bytes", "configuration": {"endian": "little"}},
+                        {"name": "zstd", "configuration": {"level": -3, "checksum": False}},
+                        {"name": "crc32c"},
+                    ],
+                    "index_codecs": [
+                        {"name": "bytes", "configuration": {"endian": "little"}},
+                        {"name": "crc32c"},
+                    ],
+                    "index_location": "end",
+                },
+            }
+        ],
+        "attributes": {},
+        "dimension_names": ["step", "env", "actions_dim"],
+        "storage_transformers": [],
+    }
+
+
+def test_metadata_of_masks_and_ids() -> None:
+    mask, ids = array_metadata(STATE, "valid_mask"), array_metadata(STATE, "trajectory_id")
+    assert (mask["shape"], mask["fill_value"], mask["data_type"]) == ([9, 12], False, "bool")
+    assert (ids["shape"], ids["fill_value"], ids["data_type"]) == ([9, 12], -1, "int64")
+    assert mask["dimension_names"] == ["step", "env"]
+    inner = mask["codecs"][0]["configuration"]["codecs"]
+    assert inner[0] == {"name": "transpose", "configuration": {"order": [1, 0]}}
+    assert inner[1] == {"name": "bytes"}
+
+
+BAD: list[tuple[str, Any]] = [
+    ("num_envs", 0),
+    ("num_envs", 1 << 60),
+    ("num_envs", 12.0),
+    ("num_envs", True),
+    ("block_steps", 0),
+    ("block_steps", "4"),
+    ("block_steps", 1 << 50),
+    ("committed_steps", -1),
+    ("committed_steps", 1 << 60),
+    ("chunk_envs", {}),
+    ("chunk_envs", {**OWN["chunk_envs"], "actions": 0}),
+    ("chunk_envs", {**OWN["chunk_envs"], "actions": 13}),
+    ("chunk_envs", {**OWN["chunk_envs"], "more": 1}),
+    ("chunk_envs", [5, 5]),
+    ("compressor", {"name": "brotli", "level": 1}),
+    ("compressor", {"name": "zstd", "level": 99}),
+    ("compressor", {"name": "zstd"}),
+    ("compressor", {"name": ["zstd"], "level": 1}),
+    ("compressor", {"name": {}, "level": 1}),
+    ("compressor", "zstd"),
+    ("status", "done"),
+    ("status", None),
+    ("status", ["complete"]),
+    ("num_valid", -1),
+    ("num_valid", 9 * 12 + 1),
+    ("num_trajectories", 55),
+    ("next_trajectory_id", -1),
+    ("next_trajectory_id", 1 << 63),
+    ("has_mask", 1),
+    ("given", {"action_mean": True}),
+    ("given", {"action_mean": 1, "action_sigma": 0, "phase": 1}),
+    ("nonfinite", {}),
+    ("nonfinite", {**OWN["nonfinite"], "actions": -1}),
+    ("nonfinite", {**OWN["nonfinite"], "actions": 9 * 12 + 1}),
+    ("runs", {}),
+    ("runs", [3]),
+    ("runs", [{**OWN["runs"][0], "first_step": 10}]),
+    ("runs", [OWN["runs"][1], OWN["runs"][0]]),
+    ("runs", [{**OWN["runs"][0], "open_envs": "AAAAAAAA"}]),
+    ("runs", [{**OWN["runs"][0], "open_envs": "!"}]),
+    ("runs", [{**OWN["runs"][0], "open_envs": 3}]),
+    ("runs", [{**OWN["runs"][0], "versions": []}]),
+    ("runs", [{**OWN["runs"][0], "started": None}]),
+    ("metadata", []),
+    ("metadata", None),
+    ("fields", []),
+    ("fields", {}),
+    ("fields", [3]),
+    ("fields", [{"name": "../up"}]),
+    ("fields", [{"name": "a", "dim": 1 << 40}]),
+    ("fields", [{"name": "a", "dtype": "object"}]),
+    ("fields", [{"name": "a", "dtype": []}]),
+    ("fields", [{"name": "a", "default": {}}]),
+    ("fields", [{"name": "a", "shape": 3}]),
+    ("fields", [{}]),
+    ("fields", [{"name": "valid_mask"}]),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD, ids=lambda v: f"{v!r:.30}")
+def test_a_bad_entry_is_named(key: str, value: Any) -> None:
+    with pytest.raises(CorruptStoreError, match=f"where/it/lies.*{key}"):
+        parse_root(with_own({**OWN, key: value}), "where/it/lies")
+
+
+@pytest.mark.parametrize("key", sorted({*OWN} - {"checksum", "format_version"}))
+def test_a_missing_entry_is_named(key: str) -> None:
+    own = {k: v for k, v in OWN.items() if k != key}
+    with pytest.raises(CorruptStoreError, match=key):
+        parse_root(with_own(own), "s")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    own = {**OWN, "num_envs": 0, "status": "done", "has_mask": 3, "block_steps": None}
+    with pytest.raises(CorruptStoreError) as caught:
+        parse_root(with_own(own), "s")
+    for part in ("num_envs", "status", "has_mask", "block_steps"):
+        assert part in str(caught.value)
+
+
+def test_a_chunk_too_large_for_any_codec_is_refused() -> None:
+    own = copy.deepcopy(OWN)
+    own["block_steps"] = 1 << 30
+    with pytest.raises(CorruptStoreError, match="too large"):
+        parse_root(with_own(own), "s")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b'{"a": NaN}',
+        b"[" * 100_000,
+        b'{"a": ' * 100_000,
+        b'{"attributes": ' + b"9" * 10_000 + b"}",
+    ],
+    ids=lambda d: repr(d[:8]),
+)
+def test_no_json(data: bytes) -> None:
+    with pytest.raises(CorruptStoreError):
+        parse_root(data, "s")
+
+
+@pytest.mark.parametrize(
+    "data", [b"3", b"[]", b"{}", b'{"attributes": 3}', b'{"attributes": {"mosaic_collect": 3}}']
+)
+def test_json_of_others(data: bytes) -> None:
+    with pytest.raises(StoreNotFoundError, match="no mosaic_collect store"):
+        parse_root(data, "s")
+
+
+def test_too_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(root_document(STATE)) < MAX_DOCUMENT_NBYTES
+    monkeypatch.setattr("mosaic_collect.store.parsing.MAX_DOCUMENT_NBYTES", 1000)
+    with pytest.raises(CorruptStoreError, match="larger than"):
+        parse_root(root_document(STATE), "s")
+
+
+def test_a_cut_document_is_damaged_wherever_it_is_cut() -> None:
+    data = root_document(STATE)
+    for length in range(0, len(data), 61):
+        with pytest.raises(CorruptStoreError):
+            parse_root(data[:length], "s")
+
+
+def test_a_flipped_bit_is_an_error_or_changes_nothing() -> None:
+    """It may fall into the consolidated metadata, which zarr's readers read, not this one."""
+    data = root_document(STATE)
+    for at in range(0, len(data), 11):
+        damaged = bytearray(data)
+        damaged[at] ^= 1 << at % 7
+        try:
+            state = parse_root(bytes(damaged), "s")
+        except StoreError:
+            continue
+        assert replace(state, foreign=STATE.foreign) == STATE
+
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=50)
+@given(key=st.sampled_from(sorted(OWN)), value=JSON)
+def test_any_value_in_any_place_is_read_or_refused(key: str, value: Any) -> None:
+    try:
+        state = parse_root(with_own({**OWN, key: value}, seal=key != "checksum"), "s")
+    except StoreError:
+        return
+    assert root_document(state)
+
+
+@given(
+    place=st.integers(0, 6), key=st.sampled_from(["name", "dim", "dtype", "default"]), value=JSON
+)
+def test_any_value_in_any_field_is_read_or_refused(place: int, key: str, value: Any) -> None:
+    own = copy.deepcopy(OWN)
+    own["fields"][place % len(own["fields"])][key] = value
+    try:
+        state = parse_root(with_own(own), "s")
+    except StoreError:
+        return
+    assert root_document(state)

@@ -1,0 +1,166 @@
+"""Shard files: chunks and index, absent chunks, and an index that lies."""
+
+from __future__ import annotations
+
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.store.codec import Compressor, crc_bytes
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.posix import PosixBlobs
+from mosaic_collect.store.schema import Field
+from mosaic_collect.store.shard import ShardReader, write_chunks
+from tests.helpers import encoded_chunk
+
+GRID = FieldGrid(Field(name="a", dim=2, dtype="int32"), num_envs=5, block_steps=3, chunk_envs=2)
+CODEC = Compressor.named("lz4").codec()
+BLOCK = np.arange(np.prod(GRID.buffer_shape), dtype=np.int32).reshape(GRID.buffer_shape)
+ABSENT = 2**64 - 1
+
+
+def shard_bytes() -> bytes:
+    written: list[bytes] = []
+    chunks = (BLOCK[i : i + 2] for i in range(0, 6, 2))
+    write_chunks(
+        ((*encoded_chunk(CODEC, c), 0) for c in chunks),
+        lambda b: written.extend(bytes(x) for x in b),
+    )
+    return b"".join(written)
+
+
+def with_index(data: bytes, index: list[tuple[int, int]]) -> bytes:
+    table = b"".join(struct.pack("<QQ", *entry) for entry in index)
+    return data[: -(16 * 3 + 4)] + table + crc_bytes(table)
+
+
+def index_of(data: bytes) -> list[tuple[int, int]]:
+    return list(struct.iter_unpack("<QQ", data[-(16 * 3 + 4) : -4]))
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    (tmp_path / "a").mkdir()
+    return str(tmp_path / GRID.shard_key(0))
+
+
+def open_bytes(path: str, data: bytes) -> ShardReader:
+    Path(path).write_bytes(data)
+    return open_at(path)
+
+
+def open_at(path: str) -> ShardReader:
+    store = Path(path).parents[1]
+    return ShardReader(PosixBlobs(str(store)), GRID, CODEC, 0)
+
+
+def read(reader: ShardReader, chunk: int) -> np.ndarray:
+    out = np.empty(GRID.chunk_shape, np.int32)
+    reader.read(chunk, out)
+    return out
+
+
+def test_chunks_come_back_in_any_order(path: str) -> None:
+    with open_bytes(path, shard_bytes()) as reader:
+        for chunk in (2, 0, 1):
+            np.testing.assert_array_equal(read(reader, chunk), BLOCK[2 * chunk : 2 * chunk + 2])
+
+
+def test_the_index_lies_at_the_end_and_covers_every_byte() -> None:
+    data = shard_bytes()
+    entries = index_of(data)
+    ends = [offset + nbytes for offset, nbytes in entries]
+    assert [offset for offset, _ in entries] == [0, *ends[:-1]]
+    assert ends[-1] == len(data) - (16 * 3 + 4)
+    assert data[-4:] == crc_bytes(data[-52:-4])
+
+
+def test_stored_nbytes_are_the_indexs(path: str) -> None:
+    data = shard_bytes()
+    with open_bytes(path, data) as reader:
+        assert [reader.stored_nbytes(i) for i in range(3)] == [n for _, n in index_of(data)]
+
+
+def test_an_absent_chunk_is_fill_value(path: str) -> None:
+    data = shard_bytes()
+    entries = index_of(data)
+    with open_bytes(path, with_index(data, [entries[0], (ABSENT, ABSENT), entries[2]])) as reader:
+        assert not read(reader, 1).any()
+        assert reader.stored_nbytes(1) == 0
+        np.testing.assert_array_equal(read(reader, 2), BLOCK[4:6])
+
+
+def test_a_missing_file_is_corruption_that_names_it(path: str) -> None:
+    with pytest.raises(CorruptStoreError, match=r"block 0.*c\.0\.0\.0 is missing"):
+        open_at(path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 51])
+def test_a_file_too_short_for_an_index_is_corruption(path: str, length: int) -> None:
+    with pytest.raises(CorruptStoreError, match="cannot hold an index"):
+        open_bytes(path, b"\0" * length)
+
+
+def test_every_truncation_is_corruption(path: str) -> None:
+    data = shard_bytes()
+    for length in range(len(data)):
+        with pytest.raises(CorruptStoreError):
+            open_bytes(path, data[:length])
+
+
+def test_every_flipped_byte_is_corruption_of_its_place(path: str) -> None:
+    data = shard_bytes()
+    entries = index_of(data)
+    for at in range(len(data)):
+        damaged = bytearray(data)
+        damaged[at] ^= 0x40
+        hit = [i for i, (offset, n) in enumerate(entries) if offset <= at < offset + n]
+        if not hit:
+            with pytest.raises(CorruptStoreError, match="index"):
+                open_bytes(path, bytes(damaged))
+            continue
+        with open_bytes(path, bytes(damaged)) as reader:
+            for chunk in range(3):
+                if chunk in hit:
+                    with pytest.raises(CorruptStoreError, match=f"chunk {chunk}"):
+                        read(reader, chunk)
+                else:
+                    read(reader, chunk)
+
+
+LIES = [
+    (10**6, 10),
+    (0, 10**6),
+    (ABSENT - 5, 10),
+    (10, ABSENT),
+    (ABSENT, 10),
+    (2**63, 2**63),
+]
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_an_index_that_points_out_of_the_file_is_refused(path: str, lie: tuple[int, int]) -> None:
+    data = shard_bytes()
+    entries = index_of(data)
+    with pytest.raises(CorruptStoreError, match="chunk 1 lies outside"):
+        open_bytes(path, with_index(data, [entries[0], lie, entries[2]]))
+
+
+def test_a_replaced_file_does_not_disturb_its_reader(path: str) -> None:
+    with open_bytes(path, shard_bytes()) as reader:
+        Path(path + ".new").write_bytes(b"other")
+        os.replace(path + ".new", path)
+        np.testing.assert_array_equal(read(reader, 0), BLOCK[:2])
+
+
+def test_descriptors_are_closed_whatever_happens(path: str) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    with open_bytes(path, shard_bytes()):
+        pass
+    with pytest.raises(CorruptStoreError):
+        open_bytes(path, b"\0" * 100)
+    assert len(os.listdir("/proc/self/fd")) == before

@@ -1,0 +1,51 @@
+"""Whole numbers and threads, as callers give them."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect.checks import is_whole, processors, thread_count, whole
+from mosaic_collect.errors import InputError
+
+
+@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3)], ids=repr)
+def test_a_whole_number_becomes_pythons(value: Any) -> None:
+    assert is_whole(value, 3, 3)
+    assert type(whole(value, "n", 3, 3)) is int
+    assert whole(value, "n", 0) == 3
+
+
+@pytest.mark.parametrize(
+    "value", [True, False, np.True_, 3.0, np.float32(3), "3", None, [3], np.array([3]), 1, 6]
+)
+def test_others_are_refused(value: Any) -> None:
+    assert not is_whole(value, 2, 5)
+    with pytest.raises(InputError) as refused:
+        whole(value, "num_envs", 2, 5)
+    assert str(refused.value) == f"num_envs: expected a whole number of 2..5, got {value!r}"
+
+
+def test_without_a_most_the_least_is_named() -> None:
+    assert whole(1 << 70, "seed", 0) == 1 << 70
+    with pytest.raises(InputError, match="seed: expected a whole number from 0, got -1"):
+        whole(-1, "seed", 0)
+
+
+def test_threads_are_as_many_as_processors_are_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    for have, want in ((1, 1), (3, 3), (64, 4)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, n=have: set(range(n)), raising=False)
+        assert (processors(), thread_count()) == (have, want)
+    assert thread_count(9) == 9
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: None)
+    assert (processors(), thread_count()) == (1, 1)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 1.5, "x", True])
+def test_other_numbers_of_threads_are_refused(threads: Any) -> None:
+    with pytest.raises(InputError, match="threads: expected a whole number from 1, got "):
+        thread_count(threads)
