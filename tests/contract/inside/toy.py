@@ -34,6 +34,7 @@ from isaaclab.utils.noise import AdditiveUniformNoiseCfg  # noqa: E402
 from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper  # noqa: E402
 
 NOISE = 0.1
+ASTRAY = 50.0  # motions are 100 apart from one another and from the origin
 
 
 class Sim:
@@ -118,6 +119,7 @@ class MotionCommand(CommandTerm):
         self.env_motion_indices = torch.randint(len(paths), (self.num_envs,))
         self.time_steps = torch.zeros(self.num_envs, dtype=torch.long)
         self.motion_end_buf = torch.zeros(self.num_envs, dtype=torch.bool)
+        self.body_pos_relative_w = torch.zeros(self.num_envs, 2)
 
     @property
     def command(self) -> torch.Tensor:
@@ -141,6 +143,7 @@ class MotionCommand(CommandTerm):
     def _update_command(self) -> None:
         self.time_steps += 1
         self.motion_end_buf[:] = self.time_steps >= self.motion_lengths[self.env_motion_indices]
+        self.body_pos_relative_w[:] = self.command  # here alone: a reset leaves it as it was
 
 
 def position(env: Any) -> torch.Tensor:
@@ -157,6 +160,12 @@ def clock(env: Any) -> torch.Tensor:
 
 def fallen(env: Any) -> torch.Tensor:
     return env.scene.fall
+
+
+def astray(env: Any) -> torch.Tensor:
+    """Whether a point is nowhere near its motion; fires on a command that nobody computed."""
+    target = env.command_manager.get_term("motion").body_pos_relative_w
+    return (target - env.scene.x).norm(dim=-1) > ASTRAY
 
 
 def motion_end(env: Any) -> torch.Tensor:
@@ -222,6 +231,7 @@ class TerminationsCfg:
     too_long: TerminationTermCfg = TerminationTermCfg(func=too_long, time_out=True)
     motion_end: TerminationTermCfg = TerminationTermCfg(func=motion_end, time_out=True)
     fallen: TerminationTermCfg = TerminationTermCfg(func=fallen)
+    astray: TerminationTermCfg = TerminationTermCfg(func=astray)
 
 
 @configclass

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from mosaic_collect.adapters.rsl_rl import load_policy
+from mosaic_collect.adapters.rsl_rl.load import load_policy
 from tests.isaaclab3.inside import g1
 from tests.isaaclab3.inside.g1.motions import write_motions
 from tests.isaaclab3.inside.session import configs, opened
