@@ -44,6 +44,7 @@ if TYPE_CHECKING:
         ReplayReport as ReplayReport,
         replay_check as replay_check,
     )
+    from mosaic_collect.sampling.sampler import Sampler as Sampler
     from mosaic_collect.store.schema import Field as Field, Schema as Schema
     from mosaic_collect.recording.signals import termination_as_exit as termination_as_exit
     from mosaic_collect.mosaic.student_obs import (
@@ -83,6 +84,7 @@ _NAMES = {
     "look.pictures": "Pictures",
     "look.report": "report_page",
     "replay.check": "ReplayReport replay_check",
+    "sampling.sampler": "Sampler",
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 import sys
 from typing import Any
 
@@ -12,6 +13,26 @@ import numpy as np
 from mosaic_collect.errors import InputError
 
 _MOST_THREADS = 4  # more gain little beside a simulation
+#: With one slash, too: that is what a ``Path`` makes of two.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
+
+
+def local_path(path: Any, name: str) -> str:
+    """A path of this machine as text; ``~`` is the home.
+
+    Args:
+        path: A text or an ``os.PathLike``.
+        name: The argument's name, for errors.
+
+    Raises:
+        InputError: No path, or a URL, which would become a folder of that name.
+    """
+    text = os.fspath(path) if isinstance(path, os.PathLike) else path
+    if not isinstance(text, str) or not text or "\0" in text:
+        raise InputError(f"{name}: expected the name of a file or folder, got {text!r}")
+    if _URL.match(text):
+        raise InputError(f"{name}: expected a path on this machine, got the URL {text}")
+    return os.path.expanduser(text)
 
 
 def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
@@ -37,10 +58,29 @@ def is_whole(value: Any, least: int, most: int | None = None) -> bool:
     return least <= number and (most is None or number <= most)
 
 
+def pythons(value: Any) -> Any:
+    """A number of NumPy's as Python's; others as they are."""
+    return value.item() if isinstance(value, np.generic) else value
+
+
 def is_tensor(value: Any) -> bool:
     """Whether ``value`` is a torch tensor: only if its caller has imported torch can it be one."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(value, torch.Tensor)
+
+
+def unreadable(value: Any) -> str | None:
+    """What keeps the values of an array or tensor from being read, in words; None: nothing."""
+    if not is_tensor(value):
+        masked = isinstance(value, np.ma.MaskedArray)
+        return "a masked array, which lacks some of its values" if masked else None
+    if value.is_meta:
+        return "a meta tensor, which has no values"
+    if value.is_nested:
+        return "a nested tensor"
+    if value.layout is not sys.modules["torch"].strided:
+        return "a sparse tensor"
+    return "a quantized tensor" if value.is_quantized else None
 
 
 def thread_count(threads: Any = None) -> int:

@@ -14,14 +14,16 @@ from collections.abc import Sequence
 
 from mosaic_collect import __version__
 from mosaic_collect.commands import COMMANDS
-from mosaic_collect.commands.options import in_flags
+from mosaic_collect.commands.options import flags_of, in_flags
 from mosaic_collect.errors import MosaicCollectError
+from mosaic_collect.text import any_text
 
 OK, NO, FAILED, INTERRUPTED = 0, 1, 2, 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; its exit code."""
+    any_text(sys.stdout)
     parsed = build_parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.DEBUG if parsed.verbose else logging.WARNING,
@@ -36,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MosaicCollectError, OSError) as error:
         if parsed.verbose:
             logging.exception("%s failed", parsed.command)
-        message = in_flags(str(error), parsed)
+        message = in_flags(str(error), parsed, parsed.flags)
         print(f"mosaic-collect {parsed.command}: {message}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -62,5 +64,5 @@ def build_parser() -> argparse.ArgumentParser:
         )
         sub.add_argument("--verbose", action="store_true", help="log what happens, and tracebacks")
         command.add_arguments(sub)
-        sub.set_defaults(run=command.run)
+        sub.set_defaults(run=command.run, flags=flags_of(sub))
     return parser

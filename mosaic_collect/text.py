@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import reprlib
 from collections.abc import Sequence
 from typing import Any
@@ -32,6 +33,12 @@ def shown(value: Any) -> str:
     if len(text) > _MOST:
         text = text[: _MOST - 3] + "..."
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def any_text(stream: Any) -> None:
+    """Let a stream take every text: what its terminal cannot show comes as its number."""
+    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+        stream.reconfigure(errors="backslashreplace")
 
 
 def size_of(nbytes: float) -> str:

@@ -16,6 +16,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from argparse import ArgumentParser
 
+from benchlib.camera import camera
 from benchlib.codecs import codec
 from benchlib.export import export
 from benchlib.gpu import gpu
@@ -24,6 +25,7 @@ from benchlib.loop import loop
 from benchlib.options import add_options
 from benchlib.read import read
 from benchlib.recording import memory_folder, remove
+from benchlib.sample import sample
 from benchlib.scale import scale
 from benchlib.table import machine, write_json
 from benchlib.unstaged import unstaged
@@ -34,8 +36,10 @@ COMMANDS = {
     "unstaged": unstaged,
     "export": export,
     "read": read,
+    "sample": sample,
     "scale": scale,
     "codec": codec,
+    "camera": camera,
     "gpu": gpu,
 }
 

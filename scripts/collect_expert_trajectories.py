@@ -22,7 +22,9 @@ from isaaclab.app import AppLauncher
 
 from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
 from mosaic_collect.adapters.isaaclab.flags import Plan, add_arguments, optional
+from mosaic_collect.commands.options import in_flags
 from mosaic_collect.errors import InputError, MosaicCollectError
+from mosaic_collect.text import any_text
 
 
 def parse() -> tuple[argparse.Namespace, list[str], Plan]:
@@ -37,7 +39,12 @@ def parse() -> tuple[argparse.Namespace, list[str], Plan]:
     try:
         return args, hydra, Plan.of(args, os.environ)
     except MosaicCollectError as error:
-        parser.error(str(error))
+        parser.error(in_our_words(error, args))
+
+
+def in_our_words(error: Exception, args: argparse.Namespace) -> str:
+    """The library's message with this script's flags, whose names are as in MOSAIC's."""
+    return in_flags(str(error), args, {name: f"--{name}" for name in vars(args)})
 
 
 def checkpoint_of(args: argparse.Namespace, agent_cfg: Any) -> str:
@@ -92,12 +99,13 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
         prepare_motion_cfg,
     )
     from mosaic_collect.adapters.isaaclab.collect import collect_motions
+    from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
     from mosaic_collect.adapters.rsl_rl.load import load_policy
     from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
     from mosaic_collect.collection.origin import Origin, file_identity
     from mosaic_collect.collection.progress import ProgressBar
+    from mosaic_collect.collection.rates import played_folder, rate_notes
 
-    prepare_motion_cfg(env_cfg.commands.motion, args.motion)
     prepare_env_cfg(env_cfg, plan.num_envs, terminations=not args.disable_terminations)
     group = student_group(args, env_cfg)
     if group is not None:
@@ -115,6 +123,7 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             "student_history": args.student_obs_history,
             "student_noise": not args.disable_student_noise,
         },
+        acting=plan.acting.told(),
         limits={"steps_per_env": args.steps_per_env},
         ranks=(plan.motions.rank, plan.motions.world),
         notes={
@@ -123,12 +132,22 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
             "flags": json_safe(vars(args)),
         },
     )
-    env = RslRlVecEnvWrapper(
-        gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
-        clip_actions=getattr(agent_cfg, "clip_actions", None),
-    )
+    teacher = Checkpoint.read(checkpoint, args.trust_checkpoint)
+    steps = 1.0 / (env_cfg.sim.dt * env_cfg.decimation)  # a second
+    with played_folder(
+        args.motion, plan.found, steps, allow_fps=args.allow_fps, resample=args.resample
+    ) as (folder, motions):
+        prepare_motion_cfg(env_cfg.commands.motion, folder, plan.acting.start, motions)
+        env = RslRlVecEnvWrapper(
+            gymnasium.make(args.task, cfg=env_cfg, render_mode=None),
+            clip_actions=getattr(agent_cfg, "clip_actions", None),
+        )
     try:
-        policy = load_policy(env, agent_cfg, checkpoint, env.unwrapped.device)
+        device, by_mean = env.unwrapped.device, plan.acting.by_mean
+        trust = args.trust_checkpoint
+        policy = load_policy(
+            env, agent_cfg, teacher, device, deterministic=by_mean, trust_checkpoint=trust
+        )
         with ProgressBar(plan.motions.max_steps, f"{plan.num_motions} motions") as bar:
             queue = collect_motions(
                 env,
@@ -138,11 +157,16 @@ def collect(args: argparse.Namespace, plan: Plan, env_cfg: Any, agent_cfg: Any) 
                 origin,
                 resume=args.resume,
                 on_step=bar,
+                acting=plan.acting,
+                motions=motions,
+                stop_on_nonfinite=args.stop_on_nonfinite,
                 buffer_mb=args.buffer_mb,
             )
     finally:
         env.close()
     print(f"{plan.store}: {queue.completed} trajectories to their end, {queue.fell} fell before")
+    for note in rate_notes(queue.present):
+        print(f"  {note}")
     export(plan, args.layout, args.exclude_falls)
 
 
@@ -185,11 +209,16 @@ def run(args: argparse.Namespace, hydra: list[str], plan: Plan, launcher: Any) -
 
 
 if __name__ == "__main__":
+    any_text(sys.stdout)
     arguments, left, what = parse()
     app = AppLauncher(arguments)
     code = 0
     try:
         run(arguments, left, what, app)
+    except MosaicCollectError as error:
+        traceback.print_exc()
+        print(in_our_words(error, arguments), file=sys.stderr)
+        code = 1
     except BaseException:  # noqa: BLE001  told, and then an exit code
         # Closing the app may end the process at once, with nobody told why.
         traceback.print_exc()

@@ -420,7 +420,7 @@ def save_actor(runner: MjlabOnPolicyRunner, path: Path) -> None:
     Read it with ``runner.load(path, load_cfg={"actor": True}, ...)``.
     """
     runner.save(str(path))
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     kept = {key: checkpoint[key] for key in ("actor_state_dict", "iter", "infos")}
     torch.save(kept, path)
 

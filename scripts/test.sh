@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Installs what the tests need into virtual environments inside the checkout, and passes them:
-# lint, types, the tests, and the torch-free core on Python 3.10 with NumPy 1.26. What has no
-# interpreter or package index to run with is skipped and says so.
+# lint, types, the tests, and the torch-free core on the oldest Python and NumPy and on the newest.
+# What has no interpreter or package index to run with is skipped and says so.
 # Arguments go to pytest; with any, only pytest runs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -31,6 +31,17 @@ if py310=$(find_python 3.10); then
   .venv-py310/bin/python -m pytest -q -n "$jobs" tests/store tests/reading tests/recording tests/npyfile tests/export || die "the tests on Python 3.10"
 else
   echo "SKIPPED: no Python 3.10 was found"
+fi
+
+say "the newest Python, NumPy, zarr and xarray, without torch"
+if newest=$(find_python 3.13 3.12); then
+  make_venv .venv-newest "$newest" "pytest>=8" "pytest-xdist>=3.5" "hypothesis>=6.100" \
+    dask tensorstore zarrs -e ".[analysis]"
+  .venv-newest/bin/python -m pytest -q -n "$jobs" tests/store tests/reading tests/recording \
+    tests/npyfile tests/export tests/importing tests/cli tests/conformance \
+    tests/test_numpys_arguments.py || die "the tests on the newest Python"
+else
+  echo "SKIPPED: no Python 3.13 or 3.12 was found"
 fi
 
 say "environments for the rsl_rl generations and Isaac Lab's wheels"

@@ -28,6 +28,16 @@ ALL_DTYPES = Schema(
     tuple(Field(name=f"a_{d}", dim=3, dtype=d) for d in DTYPES)
     + tuple(Field(name=f"b_{d}", dtype=d) for d in DTYPES)
 )
+#: Fields of several axes beside others, one of them a stand-in.
+CAMERA = Schema(
+    (
+        Field(name="rgb", dim=(4, 3, 2), dtype="uint8"),
+        Field(name="depth", dim=(2, 5)),
+        Field(name="far", dim=(2, 5), default="depth"),
+        Field(name="reward"),
+        Field(name="joints", dim=3),
+    )
+)
 REPO = os.path.dirname(os.path.dirname(os.path.abspath(mosaic_collect.__file__)))
 
 
@@ -69,6 +79,26 @@ def expected(steps: range | list[int], num_envs: int, schema: Schema = SMALL) ->
     return {
         n: np.stack(s) if s else np.zeros(shapes[n], schema[n].dtype) for n, s in stacks.items()
     }
+
+
+def motion_arrays(
+    joint_pos: np.ndarray, bodies: int = 2, fps: float | None = 50.0
+) -> dict[str, np.ndarray]:
+    """A motion file's arrays: joints ``(T, J)`` as they are given, bodies one above the other."""
+    joint_pos = np.asarray(joint_pos, np.float32)
+    pos = np.zeros((len(joint_pos), bodies, 3), np.float32)
+    pos[..., 2] = np.arange(bodies)
+    quat = np.zeros((len(joint_pos), bodies, 4), np.float32)
+    quat[..., 0] = 1.0
+    arrays = {
+        "joint_pos": joint_pos,
+        "joint_vel": np.diff(joint_pos, axis=0, prepend=joint_pos[:1]) * np.float32(fps or 1.0),
+        "body_pos_w": pos,
+        "body_quat_w": quat,
+        "body_lin_vel_w": np.zeros_like(pos),
+        "body_ang_vel_w": np.zeros_like(pos),
+    }
+    return arrays if fps is None else {**arrays, "fps": np.array([fps])}
 
 
 def encoded_chunk(codec: ChunkCodec, values: np.ndarray) -> tuple[list[Any], bytes]:

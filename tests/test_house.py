@@ -25,15 +25,18 @@ ROOMS = (
     "errors < text < checks",
     "store",
     "reading | npyfile | recording/ring < recording/encoding < recording",
-    "export | importing | inspect < stats < look | collection",
+    "export | importing | inspect < stats < look | collection | sampling",
     "mosaic | adapters/rsl_rl",
     "adapters/isaaclab | adapters/mjlab | replay",
     "demo",
     "commands < cli < __main__",
 )
 #: Who may import torch at import time: all of these rooms, and these modules of others.
-TORCH_ROOMS = ("collection", "adapters/rsl_rl", "adapters/isaaclab", "adapters/mjlab", "mosaic")
-TORCH = ("recording.ring.cuda", "replay.check", "replay.policy")
+TORCH_ROOMS = (
+    *("collection", "sampling", "mosaic"),
+    *("adapters/rsl_rl", "adapters/isaaclab", "adapters/mjlab"),
+)
+TORCH = ("recording.ring.cuda", "replay.check", "replay.policy", "demo.training", "demo.student")
 #: Who may import what else at import time, beyond the standard library and ``DEPENDENCIES``.
 SIMULATORS = {"mjlab", "mujoco", "warp", "isaaclab", "isaaclab_rl", "rsl_rl", "tensordict"}
 WITH_SIMULATORS = ("adapters.mjlab", "adapters.isaaclab", "demo.motion")
@@ -265,7 +268,7 @@ PUBLIC = {
 }
 #: and those, which may need torch.
 PUBLIC_WITH_TORCH = {
-    *("replay_check", "ReplayReport"),
+    *("replay_check", "ReplayReport", "Sampler"),
     *("ExpertTrajectoryCollector", "StudentObsBuilder", "create_student_obs_builder_from_env_cfg"),
 }
 ERRORS = {n for n, kind in vars(errors).items() if isinstance(kind, type)}

@@ -11,60 +11,77 @@ import hashlib
 import heapq
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
-import numpy as np
-
-from mosaic_collect.errors import InputError
+from mosaic_collect.checks import local_path
+from mosaic_collect.collection.motion_contents import Contents, read_contents
+from mosaic_collect.errors import InputError, StoreMismatchError
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A reference motion.
+    """A reference motion; two are the same if path, content and length are.
 
     Attributes:
-        path: Its ``.npz`` file, with ``joint_pos`` of shape ``(frames, joints)``.
+        path: Its ``.npz`` file.
         sha256: Of the file's bytes.
-        frames: Its length.
+        frames: Its length, as it is played.
+        fps: Frames a second, as the file says; None: it does not say.
+        played_fps: Frames a second, as the task plays it; None: not known yet, or of an older run.
+        resampled: How its frames were made of the file's; None: they are the file's.
+        contents: What the file holds; None: of an earlier run.
+        copy: The file that a simulator is given in its place; None: its own.
     """
 
     path: str
     sha256: str
     frames: int
+    fps: float | None = field(default=None, compare=False)
+    played_fps: float | None = field(default=None, compare=False)
+    resampled: str | None = field(default=None, compare=False)
+    contents: Contents | None = field(default=None, compare=False, repr=False)
+    copy: str | None = field(default=None, compare=False, repr=False)
 
     @classmethod
     def read(cls, path: str) -> Motion:
-        """Take a file's identity.
+        """Take a file's identity, and look at it whole.
 
         Raises:
-            InputError: The file is missing or holds no motion.
+            InputError: The file is missing, or no motion that can be played.
         """
-        try:
-            # Opened here: np.load leaves a torn file open.
-            with open(path, "rb") as file:
-                arrays = np.load(file, allow_pickle=False)
-                if isinstance(arrays, np.ndarray):
-                    raise ValueError("it holds a single array")
-                frames = int(arrays["joint_pos"].shape[0])
-        except (OSError, EOFError, LookupError, ValueError, BadZipFile) as error:
-            raise InputError(f"{path}: expected a motion .npz with joint_pos: {error}") from error
-        return cls(path, file_sha256(path), frames)
+        (motion,) = read_motions([path])
+        return motion
+
+    @property
+    def file(self) -> str:
+        """What a simulator reads."""
+        return self.copy or self.path
+
+    @property
+    def rate(self) -> float | None:
+        """Frames a second of ``file``; None: unknown."""
+        return self.played_fps if self.resampled else self.fps
+
+    def entry(self) -> dict[str, Any]:
+        """As a ledger tells it."""
+        names = ("path", "sha256", "frames", "fps", "played_fps", "resampled")
+        return {name: getattr(self, name) for name in names}
 
 
-def find_motions(path: str) -> list[Motion]:
+def find_motions(path: str | os.PathLike[str]) -> list[Motion]:
     """``read_motions`` of ``motion_files``."""
     return read_motions(motion_files(path))
 
 
-def motion_files(path: str) -> list[str]:
+def motion_files(path: str | os.PathLike[str]) -> list[str]:
     """A motion file, or all ``.npz`` files of a folder and the folders in it, sorted by path.
 
     Raises:
         InputError: There is none.
     """
+    path = local_path(path, "motion")
     folder = Path(path)
     found = sorted(str(p) for p in folder.rglob("*.npz")) if folder.is_dir() else [path]
     if not found or not os.path.exists(found[0]):
@@ -76,13 +93,32 @@ def read_motions(paths: Iterable[str]) -> list[Motion]:
     """The motions of files, sorted by path; of twins the first.
 
     Raises:
-        InputError: A file holds no motion.
+        InputError: Naming all files that hold no motion that can be played, and why.
     """
     motions: dict[str, Motion] = {}
-    for path in sorted(set(paths)):
-        motion = Motion.read(path)
+    problems: dict[str, list[str]] = {}
+    found = sorted(set(paths))
+    for path in found:
+        contents, wrong = read_contents(path)
+        if contents is None:
+            problems[path] = wrong
+            continue
+        motion = Motion(path, file_sha256(path), contents.frames, contents.fps, contents=contents)
         motions.setdefault(motion.sha256, motion)
+    refuse_files(problems, len(found), "cannot be played")
     return list(motions.values())
+
+
+def refuse_files(problems: Mapping[str, Sequence[str]], count: int, words: str) -> None:
+    """Say what is wrong with some files of ``count``, all at once.
+
+    Raises:
+        InputError: There are problems.
+    """
+    if problems:
+        told = [f"{path}: {'; '.join(wrong)}" for path, wrong in problems.items()]
+        head = f"motion: {len(problems)} of {count} files {words}"
+        raise InputError("\n  ".join([head, *told]) if count > 1 else told[0])
 
 
 def file_sha256(path: str) -> str:
@@ -118,6 +154,7 @@ class MotionQueue:
         ledger: Mapping[str, Any] | None = None,
     ) -> None:
         self._motions = _in_ledger_order(motions, ledger or {})
+        self._recorded = {m["sha256"]: Motion(**m) for m in (ledger or {}).get("motions", [])}
         self._passes = passes
         self._completed = _told(ledger or {}, "completed", len(self._motions))
         self._fell = _told(ledger or {}, "fell", len(self._motions))
@@ -140,6 +177,23 @@ class MotionQueue:
     def present(self) -> list[Motion]:
         """Those of them whose files were given."""
         return [self._motions[index] for index in sorted(i for _count, i in self._heap)]
+
+    def take(self, motions: Sequence[Motion]) -> None:
+        """These in place of those of the same content: as a task is going to play them.
+
+        Raises:
+            StoreMismatchError: One was played with other frames in an earlier run, so that
+                ``motion_frame`` would mean two things.
+        """
+        for now in motions:
+            before = self._recorded.get(now.sha256, now)
+            if (before.frames, before.resampled) != (now.frames, now.resampled):
+                raise StoreMismatchError(
+                    f"motion: {now.path} was recorded with {_frames(before)}, now it would be with "
+                    f"{_frames(now)}: go on with or without resample=True as before"
+                )
+        taken = {m.sha256: m for m in motions}
+        self._motions = [taken.get(m.sha256, m) for m in self._motions]
 
     def copy(self) -> MotionQueue:
         """Another queue of the same motions and counts, in which none is running."""
@@ -177,7 +231,7 @@ class MotionQueue:
 
     def ledger(self) -> dict[str, Any]:
         """The motions, which never change, and per motion how many trajectories ended how."""
-        return {"motions": [vars(m) for m in self._motions], "motion_counts": self.counts()}
+        return {"motions": [m.entry() for m in self._motions], "motion_counts": self.counts()}
 
     def counts(self) -> dict[str, list[int]]:
         """The changing part of the ledger: trajectories that reached the end, or fell, by id."""
@@ -203,3 +257,7 @@ def _told(ledger: Mapping[str, Any], key: str, motions: int) -> list[int]:
     """A ledger's counts, with zeros for the motions that are new."""
     counts = [int(n) for n in ledger.get("motion_counts", {}).get(key, [])]
     return counts + [0] * (motions - len(counts))
+
+
+def _frames(motion: Motion) -> str:
+    return f"{motion.frames} frames" + (", resampled" if motion.resampled else " of its own")

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.collection.motions import file_sha256
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -14,13 +15,14 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 _STUDENT = ("student_task", "student_history", "student_noise")
 
 
-def file_identity(path: str) -> dict[str, str]:
+def file_identity(path: str | os.PathLike[str]) -> dict[str, str]:
     """A file's path, and the hash by which it is known.
 
     Raises:
         InputError: It cannot be read.
     """
-    return {"path": os.path.abspath(path), "sha256": file_sha256(path)}
+    path = os.path.abspath(local_path(path, "checkpoint"))
+    return {"path": path, "sha256": file_sha256(path)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +36,7 @@ class Origin:
         runner_cfg: The training config, of which the replay check builds the policy again.
         observations: How teacher and student see: noise, history, the student's task.
         limits: How much is recorded of each motion, by further names.
+        acting: ``Acting.told``: who acts, how disturbed, and from where; empty: as trained.
         ranks: This process's number, and how many share the motions.
         notes: Whatever else is to be told, by further names; may differ on resume.
     """
@@ -44,6 +47,7 @@ class Origin:
     runner_cfg: Mapping[str, Any]
     observations: Mapping[str, Any]
     limits: Mapping[str, Any] = field(default_factory=dict)
+    acting: Mapping[str, Any] = field(default_factory=dict)
     ranks: tuple[int, int] = (0, 1)
     notes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -52,6 +56,7 @@ class Origin:
         return {
             **self.notes,
             **self._kept(),
+            **({"acting": dict(self.acting)} if self.acting else {}),
             "checkpoint": dict(self.checkpoint),
             "runner_cfg": dict(self.runner_cfg),
         }
@@ -63,10 +68,10 @@ class Origin:
             told: The store's metadata, of today's form or an older one.
             allowed: Names that may differ.
         """
-        before, now = todays_form(told), {**self._kept(), "checkpoint": self.checkpoint["sha256"]}
-        file = before.get("checkpoint")
-        before["checkpoint"] = file.get("sha256") if isinstance(file, Mapping) else file
-        before.setdefault("ranks", now["ranks"])  # older stores do not tell
+        now = {**self._kept(), "acting": self.acting, "checkpoint": self.checkpoint}
+        older = {"ranks": now["ranks"], "acting": {}}  # what they do not tell
+        before = {**older, **todays_form(told)}
+        before, now = _by_content(before), _by_content(now)
         return [
             f"{name}: expected {before.get(name)!r}, got {value!r}"
             for name, value in now.items()
@@ -82,6 +87,15 @@ class Origin:
             "ranks": list(self.ranks),
             **self.limits,
         }
+
+
+def _by_content(entry: Any) -> Any:
+    """The same, with a hash in the place of each ``file_identity``."""
+    if not isinstance(entry, Mapping):
+        return entry
+    if set(entry) == {"path", "sha256"}:
+        return entry["sha256"]
+    return {name: _by_content(value) for name, value in entry.items()}
 
 
 def todays_form(told: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
 
-#: Group name -> float tensor ``(num_envs, dim)``; a TensorDict is one, too.
+#: Group name -> tensor ``(num_envs, dim)``, or of images ``(num_envs, *axes)``; a TensorDict is
+#: one, too. What else it may hold is not looked at.
 Observations: TypeAlias = Mapping[str, torch.Tensor]
 
 

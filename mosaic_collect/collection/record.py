@@ -11,16 +11,22 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
+
+from mosaic_collect.collection.acting import AS_TRAINED, Acting
+from mosaic_collect.collection.disturb import Disturbed
+from mosaic_collect.collection.groups import RecordedGroups, flat_groups
+from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.observation_terms import Term
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.pace import Pace
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
+from mosaic_collect.collection.student import load_student
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.schema import Schema
 
 
 class GroupedSimulation(Simulation, Protocol):
@@ -29,6 +35,12 @@ class GroupedSimulation(Simulation, Protocol):
     @property
     def group_dims(self) -> Mapping[str, int]:
         """Width of each group whose rows are flat."""
+
+    def disagreement(self, active: Any) -> str | None:
+        """As ``health.Disagreement``; None where there is no reference."""
+
+    def failed_by(self, failed: Any) -> Mapping[str, int]:
+        """As ``health.FailedBy``."""
 
 
 @runtime_checkable
@@ -63,67 +75,103 @@ def record(
     max_steps: int,
     known: TrajectoryDataset | None = None,
     on_step: Watch | None = None,
+    acting: Acting = AS_TRAINED,
+    stop_on_nonfinite: bool = False,
     **writer_options: Any,
 ) -> int:
     """Record until the store has ``max_steps`` steps or every environment idles, and complete it.
 
     Args:
         simulation: Its group ``STUDENT``, if there is one, is recorded as the student's.
-        policy: Acts in it.
+        policy: Acts in it. Each group that it reads is recorded: flat ones side by side as
+            ``observations``, any other as a field of its own, ``observations_<group>``.
         tracker: Of its episodes.
         store: Where to.
         origin: Told in the store's metadata, beside the groups that the policy reads.
         max_steps: Of the store in all, those of earlier runs included.
         known: The store to be gone on with, after ``refuse_changes``; None: a new one is made.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
+        acting: Whose actions are executed, and how disturbed; the policy labels whoever acts.
+        stop_on_nonfinite: End it with the first row that holds NaN or infinity, committed.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
     Returns:
         Steps of the store.
 
     Raises:
-        InputError: The policy reads a group whose rows are not flat; there is no field for those.
+        InputError: The policy reads a group that the simulation does not have, or of another rank.
+            Or the student that shall act does not fit, or there is no group for it. Or a row holds
+            NaN or infinity, and the run is to stop then.
         StoreError, WriteError: Of the writer.
     """
-    dims = simulation.group_dims
-    groups = {name: _width(dims, name) for name in policy.shapes}
-    student = STUDENT if STUDENT in dims else None
-    schema = Schema.mosaic(
-        obs_dim=sum(groups.values()),
-        action_dim=simulation.num_actions,
-        student_obs_dim=dims[student] if student else None,
-        extra=tracker.fields,
+    acts = _disturbed(simulation, policy, acting, origin, known)
+    ledger, first = tracker.ledger(), simulation.reset()
+    groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
+    schema = groups.schema(simulation.num_actions, (*tracker.fields, *acts.fields))
+    teacher = flat_groups(groups.read)
+    student = None if groups.student_dim is None else STUDENT
+    rows = teacher_rows(
+        tuple(teacher),
+        student,
+        {field.name: group for field, group in groups.own.items()},
+    )
+    health = Health(
+        stop_on_nonfinite=stop_on_nonfinite,
+        disagreement=simulation.disagreement,
+        failed_by=simulation.failed_by,
     )
     pace = Pace(max_steps, known.metadata if known is not None else {})
-    told = {**origin.to_metadata(), "groups": groups, **_terms(simulation, groups, student)}
+    told = {
+        **origin.to_metadata(),
+        "groups": groups.to_metadata(),
+        **_terms(simulation, teacher, student),
+    }
     with TrajectoryWriter(
         store,
         collected_schema(schema, known),
         simulation.num_envs,
         device=simulation.device,
-        metadata={**told, **tracker.ledger()},
+        metadata={**told, **ledger},
         resume=known is not None,
         **writer_options,
     ) as writer:
-        collect(
-            simulation,
-            policy,
-            writer,
-            teacher_rows(tuple(groups), student),
-            tracker,
-            max_steps,
-            on_step=partial(_after_step, writer, pace, on_step),
-        )
+        try:
+            collect(
+                simulation,
+                acts,
+                writer,
+                acts.beside(rows),
+                tracker,
+                max_steps,
+                on_step=partial(_after_step, writer, pace, on_step),
+                health=health,
+                first=first,
+            )
+        finally:
+            health.end()
     return writer.num_steps
 
 
-def _width(dims: Mapping[str, int], group: str) -> int:
-    if group not in dims:
-        raise InputError(
-            f"observations: the policy reads the group {group!r}; expected one with flat rows, "
-            f"which are {', '.join(dims)}"
-        )
-    return dims[group]
+def _disturbed(
+    simulation: GroupedSimulation,
+    policy: GroupedPolicy,
+    acting: Acting,
+    origin: Origin,
+    known: TrajectoryDataset | None,
+) -> Disturbed:
+    """The policy, acting as asked; each run and each process draws numbers of its own."""
+    num_envs, device, student = simulation.num_envs, simulation.device, None
+    if acting.student is not None:
+        dims = simulation.group_dims
+        if STUDENT not in dims:
+            raise InputError(
+                f"act_by: expected a group {STUDENT!r} to act on, got {', '.join(dims)}"
+            )
+        width, num_actions = dims[STUDENT], simulation.num_actions
+        student = load_student(acting.student, num_envs, width, num_actions, device)
+    run = len(known.state.runs) if known is not None and known.num_envs else 0
+    seeds = np.random.SeedSequence([acting.seed % (1 << 32), origin.ranks[0], run])
+    return Disturbed(policy, acting, student, num_envs, device, int(seeds.generate_state(1)[0]))
 
 
 def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> None:

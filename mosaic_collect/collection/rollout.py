@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 
 import torch
 
+from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.protocols import Observations, Policy, PolicyOutput, Simulation
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -48,6 +49,8 @@ def collect(
     tracker: EpisodeTracker,
     max_steps: int,
     on_step: Callable[[], object] | None = None,
+    health: Health | None = None,
+    first: Observations | None = None,
 ) -> None:
     """Record until the store has ``max_steps`` steps or every environment idles.
 
@@ -60,14 +63,22 @@ def collect(
         tracker: Of the environments' motions.
         max_steps: Of the store in all, those of earlier runs included.
         on_step: Called after each step.
+        health: Says what is wrong with what is recorded; None: of its defaults.
+        first: The simulation's first observations; None: it is reset here.
+
+    Raises:
+        InputError: Of ``health``.
     """
-    observations = simulation.reset()
+    health = health or Health()
+    observations = simulation.reset() if first is None else first
+    health.begin(tracker.active())
     while writer.num_steps < max_steps:
         active = tracker.active()
         if not bool(active.any()):
             break
         output = policy.act(observations)
         fields = {**rows(observations, output), **tracker.describe()}
+        health.look(fields, active)
         writer.add_step(**fields, valid_mask=active)
         # Kept apart from what the step changes in place.
         before = active.clone()
@@ -77,30 +88,36 @@ def collect(
         failed = ended & ~result.time_outs if writer.schema.has_ends else None
         writer.end_trajectories(ended, failed)
         writer.update_metadata(**tracker.settle(result))
+        health.after(writer.num_steps - 1, before, result.dones, result.time_outs)
         observations = result.observations
         if on_step is not None:
             on_step()
 
 
-def teacher_rows(teacher: tuple[str, ...], student: str | None) -> Rows:
-    """MOSAIC's fields: the policy's groups side by side, and the student's group.
+def teacher_rows(
+    teacher: tuple[str, ...], student: str | None, own: Mapping[str, str] | None = None
+) -> Rows:
+    """MOSAIC's fields: the policy's flat groups side by side, and the student's group; and others.
 
     They are what the policy saw and said. What an environment does to actions behind that, such as
     the clipping of Isaac Lab's wrapper, is not in them.
 
     Args:
-        teacher: Groups that the policy acts on, in its order.
+        teacher: Groups that the policy acts on and that are flat, in its order.
         student: Group of the student; None: it is not recorded.
+        own: Field -> a group that is recorded as it is.
     """
 
     def rows(observations: Observations, output: PolicyOutput) -> Mapping[str, torch.Tensor]:
         seen = [observations[group] for group in teacher]
         fields = {
-            "observations": seen[0] if len(seen) == 1 else torch.cat(seen, dim=-1),
             "actions": output.actions,
             "action_mean": output.mean,
             "action_sigma": output.sigma,
+            **{field: observations[group] for field, group in (own or {}).items()},
         }
+        if seen:
+            fields["observations"] = seen[0] if len(seen) == 1 else torch.cat(seen, dim=-1)
         if student is not None:
             fields["student_observations"] = observations[student]
         return fields

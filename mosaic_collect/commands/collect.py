@@ -6,7 +6,9 @@ import argparse
 import sys
 from dataclasses import fields
 
+from mosaic_collect.collection.acting import STARTS, Acting
 from mosaic_collect.collection.progress import ProgressBar
+from mosaic_collect.commands.options import add_options
 from mosaic_collect.commands.shared import add_resume, interrupted_text, number_or_auto
 from mosaic_collect.errors import MissingDependencyError
 from mosaic_collect.recording.encoding.process import ENCODE_IN
@@ -26,19 +28,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--sim", choices=("mjlab",), default="mjlab", help="the simulator")
     add("--task", required=True, help="a registered task of it")
     add("--checkpoint", required=True, help="an rsl_rl checkpoint of the policy")
+    add(
+        "--trust-checkpoint",
+        action="store_true",
+        help="let code run that the checkpoint holds; without it, such a one is refused",
+    )
     add("--output", required=True, help="the store")
     add("--max-steps", type=int, required=True, help="steps of the store in all")
     add("--motion", help="a motion .npz, or a folder of them, at any depth")
+    add("--resample", action="store_true", help="motions of other rates, to the task's steps")
+    add("--allow-fps", action="store_true", help="play those frame by frame, at another speed")
     add("--num-envs", type=int, help="environments; default 64, or the store's")
     add("--passes", type=int, help="trajectories of each motion; default: go round to --max-steps")
+    add_options(parser, Acting, but=("seed",), act_by={"metavar": "WHO"}, start={"choices": STARTS})
     add_resume(parser, "the store")
     add(
         "--allow-changed",
         nargs="+",
         default=[],
         metavar="NAME",
-        help="on resume, what may differ: task, checkpoint, motions, observations",
+        help="on resume, what may differ: task, checkpoint, motions, observations, acting",
     )
+    add("--stop-on-nonfinite", action="store_true", help="end with the first NaN or infinity")
     add("--device", help="cpu or cuda:0; default: CUDA if there is one")
     add("--seed", type=int, default=0, help="of noise")
     add("--student-history", type=int, default=5, help="frames; 0: no student")
@@ -70,4 +81,6 @@ def run(arguments: argparse.Namespace) -> bool:
         return True
     ends = f"{result.completed:,} trajectories reached their motion's end, {result.fell:,} did not"
     print(f"{options.output}: {result.num_steps:,} steps" + (f"; {ends}" if options.motion else ""))
+    for note in result.notes:
+        print(f"note: {note}")
     return True

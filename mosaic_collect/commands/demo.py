@@ -17,16 +17,23 @@ EXAMPLE = "mosaic-collect demo --output out/demo"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("--output", default="out/demo", help="folder for store and export")
-    parser.add_argument("--num-envs", type=int, default=80, help="environments")
+    parser.add_argument(
+        "--student",
+        action="store_true",
+        help="another demo: record with disturbed actions, train a student, and let it run",
+    )
+    parser.add_argument("--num-envs", type=int, help="environments; default: 80, or 128")
     parser.add_argument("--device", help="cpu or cuda:0; default: CUDA if there is one")
 
 
 def run(arguments: argparse.Namespace) -> bool:
-    """Run the demo; True if everything was proven."""
+    """Run a demo; True if everything was proven."""
     try:
         from mosaic_collect.demo.run import run_demo
+        from mosaic_collect.demo.student import run_student
     except ImportError as error:
         raise MissingDependencyError(
             f"the demo needs mjlab: pip install 'mosaic-collect[mjlab]' ({error})"
         ) from error
-    return run_demo(arguments.output, arguments.num_envs, arguments.device)
+    demo, num_envs = (run_student, 128) if arguments.student else (run_demo, 80)
+    return demo(arguments.output, arguments.num_envs or num_envs, arguments.device)

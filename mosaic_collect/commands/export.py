@@ -6,6 +6,7 @@ import argparse
 import os
 from dataclasses import asdict
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.commands.options import add_options, chosen
 from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import bar
@@ -13,6 +14,7 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.options import LAYOUTS
 from mosaic_collect.export.target import check_target
+from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.text import size_of
 
 NAME = "export"
@@ -40,13 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         layout={"choices": LAYOUTS},
         fields={"metavar": "FIELD"},
         max_pairs={"metavar": "K"},
+        allow_different={"metavar": "NAME", "choices": ALIKE},
     )
     add_json(parser)
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Export, saying sizes before and figures after."""
-    stores, path = _stores_and_target(arguments.paths)
+    stores, path = _stores_and_target([local_path(path, "path") for path in arguments.paths])
     check_target(path, stores)
     plan = plan_export(stores, chosen(Options, arguments))
     if not arguments.json:

@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import add_resume, bar, interrupted_text, number_or_auto
 from mosaic_collect.importing import ImportReport, import_npy
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Import with a progress bar, then say what was made."""
     try:
-        total = 2 * os.path.getsize(arguments.npy)
+        total = 2 * os.path.getsize(local_path(arguments.npy, "npy"))
         with termination_as_exit(), bar("import", total=total, leave=True) as shown:
             report = import_npy(
                 arguments.npy,

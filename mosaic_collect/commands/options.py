@@ -64,12 +64,34 @@ def meanings(documented: Any) -> dict[str, str]:
     return {name: text.replace("%", "%%") for name, text in zip(entries[::2], plain, strict=True)}
 
 
-def in_flags(message: str, arguments: argparse.Namespace) -> str:
-    """A message of the library in the command line's words: ``--resume`` for ``resume=True``."""
-    for name in vars(arguments):
-        message = re.sub(rf"(?<!\S){name}=True\b", _flag(name), message)
-        message = re.sub(rf"(?<!\S){name}='(\w+)'", rf"{_flag(name)} \1", message)
-    return message
+def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
+    """Name -> option, of all that are no positional arguments."""
+    flags: dict[str, str] = {}
+    for action in parser._actions:
+        for flag in action.option_strings[-1:]:
+            flags.setdefault(action.dest, flag)
+    return flags
+
+
+def in_flags(
+    message: str, arguments: argparse.Namespace, flags: Mapping[str, str] | None = None
+) -> str:
+    """A message of the library in the command line's words: ``--resume`` for ``resume=True``.
+
+    Args:
+        message: Such as ``max_pairs: expected ...; seed: expected ...``.
+        arguments: As parsed.
+        flags: Name -> option; None: of all arguments, as ``add_options`` makes them.
+    """
+    flags = {name: _flag(name) for name in vars(arguments)} if flags is None else flags
+    for name, flag in flags.items():
+        message = re.sub(rf"(?<![^\s(]){name}=True\b", flag, message)
+        message = re.sub(rf"(?<![^\s(]){name}='(\w+)'", rf"{flag} \1", message)
+    return re.sub(
+        r"(?:^|(?<=; ))\w+(?:, \w+)*(?=: )",
+        lambda names: ", ".join(flags.get(name, name) for name in names[0].split(", ")),
+        message,
+    )
 
 
 def _flag(name: str) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 from typing import Any
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.commands.plot import add_pairs
 from mosaic_collect.commands.shared import measure, store_stem
 from mosaic_collect.errors import InputError
@@ -39,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Make the page."""
     checks = [] if arguments.checks is None else _checks(arguments.checks)
-    output = arguments.output or f"{store_stem(arguments.store)}.report.html"
+    output = local_path(arguments.output or f"{store_stem(arguments.store)}.report.html", "output")
     dataset = TrajectoryDataset(arguments.store)
     statistics = measure(dataset, arguments.pairs or None)
     page = report_page(dataset, statistics, arguments.trajectory, checks)
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> bool:
 
 def _checks(path: str) -> list[dict[str, Any]]:
     try:
-        with open(path, encoding="utf-8") as file:
+        with open(local_path(path, "checks"), encoding="utf-8") as file:
             found = [json.loads(line) for line in file if line.strip()]
     except ValueError as error:
         raise InputError(f"{path}: expected a JSON object a line: {error}") from error

@@ -43,7 +43,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     replay.add_argument(
         "--checkpoint",
         metavar="FILE",
-        help="an rsl_rl checkpoint; it is a pickle, so only one that you trust",
+        help="an rsl_rl checkpoint",
+    )
+    replay.add_argument(
+        "--trust-checkpoint",
+        action="store_true",
+        help="let code run that the checkpoint holds, or that the training config names beyond "
+        "rsl_rl and mjlab; without it, such ones are refused",
     )
     replay.add_argument(
         "--tolerance",
@@ -68,19 +74,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=_group,
         metavar="NAME=WIDTH",
-        help="observation groups that make up the recorded observations, in order; default: what "
-        "the store says, or else one group as wide as they are",
+        help="observation groups that make up the recorded observations, in order, and with their "
+        "axes those in a field of their own (camera=3x32x32); default: what the store says, or "
+        "else one group as wide as they are",
     )
     replay.add_argument(
         "--plot", metavar="FILE", help="draw the differences over the steps (.png, .svg, .pdf)"
     )
 
 
-def _group(text: str) -> tuple[str, int]:
-    name, _, width = text.partition("=")
-    if not name or not width.isdecimal() or int(width) < 1:
+def _group(text: str) -> tuple[str, int | tuple[int, ...]]:
+    name, _, row = text.partition("=")
+    axes = row.split("x")
+    if not name or not all(axis.isdecimal() and int(axis) for axis in axes):
         raise argparse.ArgumentTypeError(f"expected NAME=WIDTH, such as policy=154, got {text!r}")
-    return name, int(width)
+    return name, tuple(map(int, axes)) if len(axes) > 1 else int(row)
 
 
 def run(arguments: argparse.Namespace) -> bool:
@@ -154,6 +162,7 @@ def _replay(store: str, arguments: argparse.Namespace) -> bool:
         arguments.device,
         None if arguments.runner_cfg is None else read_runner_cfg(arguments.runner_cfg),
         None if arguments.groups is None else dict(arguments.groups),
+        arguments.trust_checkpoint,
     )
     with bar("replay", "step", dataset.num_steps) as shown:
         report = replay_check(

@@ -59,7 +59,7 @@ def write_squat_motion(
         frames: Number of frames T, at least 2.
         periods: Number of whole squats.
         amplitude: Bend of hip and ankle at the deepest point, rad; the knee bends twice this.
-        fps: Frames a second. mjlab's tracking tasks run at 50 and ignore the stored value.
+        fps: Frames a second. mjlab's tracking tasks run at 50.
 
     Raises:
         ValueError: If ``frames``, ``periods`` or ``fps`` is out of range.

@@ -6,12 +6,15 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib import resources
 
 import numpy as np
 
 from mosaic_collect.adapters.mjlab.collect import CollectOptions, CollectResult, run_collect
+from mosaic_collect.checks import local_path
 from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.record import Watch
 from mosaic_collect.errors import InputError
@@ -63,18 +66,15 @@ def run_demo(output: str, num_envs: int, device: str | None) -> bool:
         InputError: The folder holds something else.
         MosaicCollectError: A step failed.
     """
-    assets = resources.files("mosaic_collect.demo") / "assets"
-    with (
-        resources.as_file(assets / "g1_squat.npz") as motion,
-        resources.as_file(assets / "g1_expert.pt") as checkpoint,
-    ):
-        _prepare(output)
+    output = local_path(output, "output")
+    with assets() as (motion, checkpoint):
+        prepare(output, "g1.zarr")
         store, npy = os.path.join(output, "g1.zarr"), os.path.join(output, "g1.npy")
         frames = int(np.load(motion)["joint_pos"].shape[0])
         options = CollectOptions(
             task=TASK,
-            motion=str(motion),
-            checkpoint=str(checkpoint),
+            motion=motion,
+            checkpoint=checkpoint,
             output=store,
             num_envs=num_envs,
             max_steps=_INTERRUPT_AT + frames,
@@ -82,24 +82,40 @@ def run_demo(output: str, num_envs: int, device: str | None) -> bool:
         )
         rate = _collect(options)
         report = _export(store, npy)
-        proof = _prove(store, npy, str(checkpoint))
+        proof = _prove(store, npy, checkpoint)
     _show(store, rate, report, proof)
     return proof.ok
 
 
-def _prepare(output: str) -> None:
+@contextmanager
+def assets() -> Iterator[tuple[str, str]]:
+    """The paths of the demo's motion and of the expert that tracks it."""
+    folder = resources.files("mosaic_collect.demo") / "assets"
+    with (
+        resources.as_file(folder / "g1_squat.npz") as motion,
+        resources.as_file(folder / "g1_expert.pt") as checkpoint,
+    ):
+        yield str(motion), str(checkpoint)
+
+
+def prepare(output: str, store: str) -> None:
+    """Make the folder of a demo, without a store of that name.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
     mark = os.path.join(output, _MARK)
     if os.path.isdir(output) and os.listdir(output) and not os.path.exists(mark):
         raise InputError(f"{output}: holds something that no demo made; give --output another")
     os.makedirs(output, exist_ok=True)
-    shutil.rmtree(os.path.join(output, "g1.zarr"), ignore_errors=True)
+    shutil.rmtree(os.path.join(output, store), ignore_errors=True)
     with open(mark, "w") as file:
         file.write("Made by mosaic-collect demo, which replaces what is here.\n")
 
 
 def _collect(options: CollectOptions) -> float:
     """Record, break off once, go on; environment steps a second of both runs."""
-    _say("1. Record. The first simulation on a machine compiles its kernels, which takes minutes.")
+    say("1. Record. The first simulation on a machine compiles its kernels, which takes minutes.")
     clock = _Clock()
     try:
         _record(options, _breaking_off(_INTERRUPT_AT), clock)
@@ -107,7 +123,7 @@ def _collect(options: CollectOptions) -> float:
         dataset = TrajectoryDataset(options.output)
         print(f"   broken off, as by Ctrl-C: {dataset.num_steps} steps committed, all that were "
               f"added; status {dataset.status}")  # fmt: skip
-    _say("2. Go on where it ended.")
+    say("2. Go on where it ended.")
     result = _record(replace(options, resume=True), None, clock)
     print(f"   {result.completed} trajectories reached their motion's end, {result.fell} fell")
     return clock.rate
@@ -156,7 +172,7 @@ class _Clock:
 
 
 def _export(store: str, npy: str) -> ExportReport:
-    _say("3. Export to the .npy that MOSAIC loads.")
+    say("3. Export to the .npy that MOSAIC loads.")
     report = export_npy(store, npy)
     print(f"   {npy}: {report.num_pairs:,} valid pairs, {report.layout}, "
           f"{size_of(report.file_nbytes)} in {report.seconds:.1f} s")  # fmt: skip
@@ -164,7 +180,7 @@ def _export(store: str, npy: str) -> ExportReport:
 
 
 def _prove(store: str, npy: str, checkpoint: str) -> _Proof:
-    _say("4. Prove it.")
+    say("4. Prove it.")
     of_store = verify_store(store)
     print(f"   store:  {_verdict(of_store.problems)}: every checksum of {of_store.checked} shards")
     of_export = verify_export(store, npy)
@@ -196,7 +212,7 @@ def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
     ]
     print("\n" + summary_text(summary))
     print("\n" + table(("demo", "result"), rows, right_from=2))
-    command, python = _beside("mosaic-collect"), _beside("python")
+    command, python = beside("mosaic-collect"), beside("python")
     print(
         "\nTry next:\n"
         f"  {command} inspect {report.path}\n"
@@ -207,12 +223,13 @@ def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
     )
 
 
-def _beside(name: str) -> str:
+def beside(name: str) -> str:
     """A program of this environment, as it can be typed here."""
     path = os.path.join(os.path.dirname(sys.executable), name)
     found = os.path.relpath(path) if os.path.exists(path) else name
     return found if not found.startswith("..") else path
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """A step of the demo begins."""
     print(f"\n{text}", flush=True)

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from mosaic_collect.export.options import Options
+from mosaic_collect.export.rows import flat_dim, is_flattened
 from mosaic_collect.npyfile.layout import COMPACT, ArraySpec
-from mosaic_collect.npyfile.provenance import OURS
+from mosaic_collect.npyfile.provenance import AXES, OURS
 from mosaic_collect.reading.part import StorePart
 from mosaic_collect.reading.selection import Left
 from mosaic_collect.reading.union import Source
@@ -26,8 +27,9 @@ def about(
 ) -> dict[str, Any]:
     """The file's ``metadata``."""
     fields = source.schema.fields
-    dims = {f.name: f.dim for f in fields if f.name.endswith("observations")}
-    action = [f.dim for f in fields if f.name == "actions"]
+    dims = {f.name: flat_dim(f) for f in fields if f.name.endswith("observations")}
+    action = [flat_dim(f) for f in fields if f.name == "actions"]
+    axes = {f.name: list(f.row_shape) for f in fields if f.name in arrays and is_flattened(f)}
     told = {
         "num_trajectories": source.num_trajectories,
         "num_steps": num_pairs if layout == COMPACT else source.num_valid,
@@ -36,7 +38,8 @@ def about(
         "has_valid_mask": VALID_MASK in arrays,
         **(options.metadata or {}),
     }
-    return {**told, OURS: _provenance(source, layout, left, options)}
+    ours = _provenance(source, layout, left, options)
+    return {**told, OURS: {**ours, AXES: axes} if axes else ours}
 
 
 def _provenance(source: Source, layout: str, left: Left, options: Options) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.union import exported
 from mosaic_collect.reading.verify import VerifyReport
@@ -69,7 +70,7 @@ def _options(file: NpyFile) -> Options:
     if not isinstance(asked, dict):
         raise CorruptExportError(f"{file.path}: does not say how it was exported from which store")
     # The layout found, not the one asked for: auto might decide otherwise now.
-    found = {"layout": ours.get("layout"), "allow_incomplete": True}
+    found = {"layout": ours.get("layout"), "allow_incomplete": True, "allow_different": ALIKE}
     try:
         return Options(**{**asked, **found})
     except (TypeError, InputError) as error:
@@ -135,16 +136,15 @@ def _compare_block(
     # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.
     rows = int(plan.selection.first_rows[block]) + np.cumsum(chosen).reshape(chosen.shape) - 1
     wrong = compared = 0
-    for envs in plan.source.slabs(name, block):
-        columns = slice(envs.start, envs.stop)
-        if not chosen[:, columns].any():
+    for slab in plan.source.slabs(name, block):
+        mine, places = chosen[slab.at], rows[slab.at]
+        if not mine.any():
             continue
-        values = plan.source.read(name, block, envs)
-        for step in range(len(chosen)):
-            picked = chosen[step, columns]
+        values = plan.source.read(name, block, slab)
+        for step, picked in enumerate(mine):
             expected = exported(values[step][picked], stored.dtype)
             if len(expected):
-                first = int(rows[step, columns][picked][0])
+                first = int(places[step][picked][0])
                 found = os.pread(fd, expected.nbytes, stored.offset + first * row_nbytes)
                 wrong += _rows_off(expected, found)
                 compared += expected.nbytes

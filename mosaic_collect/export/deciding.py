@@ -6,8 +6,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import asdict
 
-import numpy as np
-
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import (
     ExportError,
     IncompleteStoreError,
@@ -17,14 +16,16 @@ from mosaic_collect.errors import (
 from mosaic_collect.export.about import about
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.plan import ExportPlan
+from mosaic_collect.export.rows import check_rows, exported_dtype, exported_row
 from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
+from mosaic_collect.reading.alike import check_alike
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.merging import check_distinct, check_grid, check_mergeable
+from mosaic_collect.reading.ruling import chosen_fields, make_rules, nonfinite_fields
 from mosaic_collect.reading.selection import Left, Rules, every_pair, select
-from mosaic_collect.reading.union import SLAB_NBYTES, Source, exported
-from mosaic_collect.store.counts import nonfinite_pairs
+from mosaic_collect.reading.union import SLAB_NBYTES, Source
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.schema import MOSAIC_FIELDS, VALID_MASK, Field, Schema
+from mosaic_collect.store.schema import VALID_MASK, Field
 
 #: The path of a store, or those of several.
 Stores = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -44,10 +45,10 @@ def store_paths(stores: Stores) -> list[str]:
     """The paths of one store or several.
 
     Raises:
-        InputError: None, or one of them twice.
+        InputError: None, one of them twice, or a URL.
     """
     several = [stores] if isinstance(stores, (str, os.PathLike)) else stores
-    paths = [os.fspath(path) for path in several]
+    paths = [local_path(path, "store") for path in several]
     check_distinct(paths)
     return paths
 
@@ -56,14 +57,18 @@ def decide(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPla
     """``plan_export`` of snapshots that are there already."""
     for dataset in datasets:
         _check_store(dataset, options)
-    check_mergeable(datasets, _compared(datasets, options))
+    names = _compared(datasets, options)
+    check_mergeable(datasets, names)
+    told = {d.path: d.state.metadata for d in datasets}
+    check_alike(told, names, options.allow_different)
     if options.layout == GRID:
         check_grid(datasets)
     # Damage is gone around chunk by chunk.
     source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
-    fields = _chosen_fields(source.schema, options)
+    fields = chosen_fields(source.schema, options.fields)
+    check_rows(fields)
     # Around damage every field is looked into anyway, and cannot be counted before.
-    nonfinite = {} if options.skip_damaged else _nonfinite(source, fields)
+    nonfinite = {} if options.skip_damaged else nonfinite_fields(source, fields)
     layout = _layout(source, nonfinite, options)
     if layout == GRID:
         selection, left = every_pair(source), Left()
@@ -92,37 +97,7 @@ def _compared(datasets: Sequence[TrajectoryDataset], options: Options) -> Sequen
     """Names of the fields that any store would export: in them all must be alike."""
     if options.fields is not None:
         return options.fields
-    return [f.name for d in datasets for f in _chosen_fields(d.schema, options)]
-
-
-def _chosen_fields(schema: Schema, options: Options) -> list[Field]:
-    """By name and in the store's order; by default MOSAIC's, or all if the store has none."""
-    names = options.fields
-    if names is None:
-        ours = [f for f in schema.fields if f.name in MOSAIC_FIELDS]
-        return ours or [schema[name] for name in schema.names]
-    for name in names:
-        schema[name]
-    if not set(names) - {VALID_MASK}:
-        raise InputError("fields: expected at least one, got none")
-    return [f for f in schema.stored if f.name in names]
-
-
-def _nonfinite(source: Source, fields: list[Field]) -> dict[str, int]:
-    """Per field of the export that holds any: pairs with NaN or infinity, as the file has them."""
-    counts = {f.name: source.nonfinite(f.name) for f in fields}
-    # float64 turns infinite beyond float32's range, which the store's own counts do not tell.
-    counts.update({f.name: _count_nonfinite(source, f) for f in fields if f.dtype == "float64"})
-    return {name: count for name, count in counts.items() if count}
-
-
-def _count_nonfinite(source: Source, field: Field) -> int:
-    count = 0
-    for block in range(source.num_blocks):
-        for envs in source.slabs(field.name, block):
-            values = exported(source.read(field.name, block, envs), np.float32)
-            count += nonfinite_pairs(values)
-    return count
+    return [f.name for d in datasets for f in chosen_fields(d.schema, options.fields)]
 
 
 def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
@@ -145,19 +120,15 @@ def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
 
 
 def _rules(
-    source: Source,
-    fields: list[Field],
-    nonfinite: dict[str, int],
-    options: Options,
+    source: Source, fields: list[Field], nonfinite: dict[str, int], options: Options
 ) -> Rules:
-    names = [f.name for f in fields]
-    floats = [f.name for f in fields if f.is_float]
-    return Rules(
-        fields=names,
-        finite_fields=floats if options.skip_damaged else list(nonfinite),
+    return make_rules(
+        source,
+        fields,
+        nonfinite,
         skip_damaged=options.skip_damaged,
-        truncated_ids=source.truncated_ids() if options.exclude_truncated else None,
-        failed_ids=source.failed_ids() if options.exclude_failed else None,
+        exclude_truncated=options.exclude_truncated,
+        exclude_failed=options.exclude_failed,
         max_pairs=options.max_pairs,
         seed=options.seed,
     )
@@ -169,18 +140,13 @@ def _arrays(
     num_envs = source.parts[0].state.num_envs
     leading = (num_pairs // num_envs, num_envs) if layout == GRID else (num_pairs, 1)
     arrays = {
-        f.name: ArraySpec((*leading, *f.row_shape), export_dtype(f))
+        f.name: ArraySpec((*leading, *exported_row(f)), exported_dtype(f))
         for f in fields
         if f.name != VALID_MASK
     }
     if layout == GRID and source.has_mask:
         arrays[VALID_MASK] = ArraySpec(leading, "bool")
     return arrays
-
-
-def export_dtype(field: Field) -> str:
-    """float32 for floats, which is all that MOSAIC's networks take; others as stored."""
-    return "float32" if field.is_float else field.dtype
 
 
 def _pairs(counts: dict[str, int]) -> str:

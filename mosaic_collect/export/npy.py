@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.export.deciding import Stores, plan_export, store_paths
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.report import ExportReport
@@ -24,6 +25,7 @@ def export_npy(
     exclude_truncated: bool = False,
     exclude_failed: bool = False,
     skip_damaged: bool = False,
+    allow_different: Sequence[str] = (),
     progress: Callable[[int], object] | None = None,
 ) -> ExportReport:
     """Write a store's pairs as one ``.npy`` file, in bounded memory.
@@ -43,7 +45,8 @@ def export_npy(
             compact unless a grid is asked for, in which their steps follow one another; it needs
             one number of environments in all.
         fields: Which to keep; by default MOSAIC's. Others, ``trajectory_id`` too, by name. Of
-            several stores these must be alike in all; their other fields may differ.
+            several stores these must be alike in all; their other fields may differ. MOSAIC's of
+            several axes become flat rows, in C order; others keep their axes, images theirs.
         max_pairs: Draw that many pairs uniformly, for a compact file.
         seed: Of the draw; with one seed, a larger draw contains the smaller.
         allow_incomplete: Export a store that is still collecting.
@@ -53,18 +56,22 @@ def export_npy(
             on. They are found in a pass of its own over ``trajectory_end``; takes 8 bytes of memory
             each.
         skip_damaged: Leave out pairs whose bytes are damaged, instead of refusing.
+        allow_different: What several stores may say otherwise of their origin, of ``simulator``,
+            ``task``, ``groups`` and ``terms`` (columns of observations, in their order) and
+            ``observations`` (their settings). What differs is told in the report's notes.
         progress: Told the bytes of arrays written since the last call.
 
     Raises:
-        InputError: A bad argument or target, or ``exclude_failed`` of a store that does not say how
-            its trajectories ended.
+        InputError: A bad argument or target, one of MOSAIC's fields that holds images, or
+            ``exclude_failed`` of a store that does not say how its trajectories ended.
         StoreNotFoundError, NewerFormatError, CorruptStoreError: Of a store.
-        StoreMismatchError: The stores' fields differ, or a grid's numbers of environments.
+        StoreMismatchError: The stores' fields differ, or a grid's numbers of environments; or
+            their origins, and that is not allowed.
         IncompleteStoreError: Still collecting.
         ExportError: No pair is left to export; NonFiniteError: NaN in a grid.
         SpaceError: Not enough disk; WriteError: The file cannot be written.
     """
-    target, paths = os.fspath(path), store_paths(store)
+    target, paths = local_path(path, "path"), store_paths(store)
     check_target(target, paths)
     options = Options(
         layout=layout,
@@ -76,5 +83,6 @@ def export_npy(
         exclude_truncated=exclude_truncated,
         exclude_failed=exclude_failed,
         skip_damaged=skip_damaged,
+        allow_different=allow_different,
     )
     return plan_export(paths, options).write(target, progress)

@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mosaic_collect.checks import is_whole
+from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.npyfile.provenance import OURS
+from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.text import shown
 
 #: Grid if every pair is valid and finite, else compact.
@@ -40,23 +41,28 @@ class Options:
     exclude_truncated: bool = False
     exclude_failed: bool = False
     skip_damaged: bool = False
+    allow_different: Sequence[str] = ()
     metadata: Mapping[str, str | int | float | bool | None] | None = None
 
     def __post_init__(self) -> None:
         if self.fields is not None:
             self._set("fields", _names(self.fields))
+        self._set("allow_different", _names(self.allow_different))
         problems = list(_problems(self))
         if problems:
             raise InputError("; ".join(problems))
         self._set("seed", operator.index(self.seed))
         if self.max_pairs is not None:
             self._set("max_pairs", operator.index(self.max_pairs))
+        if self.metadata is not None:
+            self._set("metadata", {key: pythons(value) for key, value in self.metadata.items()})
 
     def told(self) -> dict[str, Any]:
         """As a file tells them, so that ``Options(**told)`` are the same."""
         told = dict(vars(self))
         metadata = told.pop("metadata")
         told["fields"] = None if self.fields is None else list(self.fields)
+        told["allow_different"] = list(self.allow_different)
         return told if metadata is None else {**told, "metadata": dict(metadata)}
 
     def _set(self, name: str, value: Any) -> None:
@@ -75,6 +81,9 @@ def _problems(options: Options) -> Iterator[str]:
     for name in _FLAGS:
         if not isinstance(getattr(options, name), bool):
             yield f"{name}: expected True or False, got {shown(getattr(options, name))}"
+    if not all(isinstance(n, str) and n in ALIKE for n in options.allow_different):
+        expected = ", ".join(ALIKE)
+        yield f"allow_different: expected some of {expected}, got {shown(options.allow_different)}"
     yield from _metadata_problems(options.metadata)
     asked = [name for name in _COMPACT_ONLY if getattr(options, name) not in (None, False)]
     if options.layout == GRID and asked:
@@ -97,6 +106,6 @@ def _metadata_problems(metadata: Any) -> Iterator[str]:
     if OURS in metadata:
         yield f"metadata: {OURS} is what the export says of itself"
     plain = (str, int, float, type(None))
-    wrong = [key for key, value in metadata.items() if not isinstance(value, plain)]
+    wrong = [key for key, value in metadata.items() if not isinstance(pythons(value), plain)]
     if wrong:
         yield f"metadata: expected texts and numbers, got others for {shown(wrong)}"

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from mosaic_collect.checks import thread_count
+from mosaic_collect.checks import local_path, thread_count
 from mosaic_collect.errors import MosaicCollectError, WriteError
 from mosaic_collect.export.report import ExportReport, notes
 from mosaic_collect.export.stream import ArrayStream, Progress, pwrite_all
@@ -77,7 +77,7 @@ class ExportPlan:
             CorruptStoreError: A damaged chunk.
             SpaceError: Not enough disk; WriteError: The file cannot be written.
         """
-        start, name = time.monotonic(), os.fspath(path)
+        start, name = time.monotonic(), local_path(path, "path")
         check_target(name, [part.path for part in self.source.parts])
         _log.info("%s", self.size_text)
         try:

@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
+from mosaic_collect.export.rows import is_flattened
 from mosaic_collect.npyfile.layout import GRID
+from mosaic_collect.reading.alike import alike_notes
 from mosaic_collect.reading.selection import Left
 from mosaic_collect.reading.union import Source
 from mosaic_collect.store.schema import TRAJECTORY_ID
+
+#: What a store's metadata tells under "acting" if its actions are not the policy's mean.
+_DISTURBING = {"action_noise", "act_by"}
 
 
 @dataclass(frozen=True)
@@ -40,16 +45,35 @@ class ExportReport:
 
 def notes(source: Source, layout: str, names: Collection[str]) -> Iterator[str]:
     """One sentence each, of a file with the arrays that are named."""
+    yield from alike_notes({p.path: p.state.metadata for p in source.parts})
     if TRAJECTORY_ID in names:
         for part in source.parts[1:]:
             raised = f"its own and {part.first_id} more, to be unique"
             yield f"{TRAJECTORY_ID}: those of {part.path} are {raised}"
     if layout == GRID and source.num_valid < source.num_pairs:
         yield "MOSAIC ignores valid_mask and trains on the invalid rows of this grid"
+    for field in filter(is_flattened, source.schema.fields):
+        if field.name in names:
+            yield f"{field.name}: its axes {field.dim} became one of {field.width}, in C order"
     missing = {"actions", "action_mean", "action_sigma"} - set(names)
     if missing:
         yield f"MOSAIC's loss also reads {', '.join(sorted(missing))}, left out here"
+    yield from _of_labels(source, names)
     if {"observations", "student_observations"} <= set(names):
         yield "MOSAIC loads observations, but trains on student_observations only"
     if not {"observations", "student_observations"} & set(names):
         yield "MOSAIC cannot train on it: no observations"
+
+
+def _of_labels(source: Source, names: Collection[str]) -> Iterator[str]:
+    """What a trainer learns from, where what was executed is not what the policy would do."""
+    told = (part.state.metadata.get("acting") for part in source.parts)
+    if "actions" not in names or not any(_DISTURBING & set(acting or ()) for acting in told):
+        return
+    if "action_mean" in names:
+        yield "MOSAIC learns from action_mean; actions are what was executed, disturbed on purpose"
+    else:
+        yield (
+            "WARNING: the labels left are actions, which were disturbed on purpose, and MOSAIC "
+            "would learn the disturbance: export action_mean, too"
+        )

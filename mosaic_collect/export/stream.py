@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.reading.part import Slab
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.union import Source, exported
 from mosaic_collect.store.counts import all_finite, finite_rows
@@ -46,16 +47,16 @@ class ArrayStream:
             CorruptStoreError: A damaged chunk.
             OSError: The file cannot be written.
         """
-        row_nbytes = int(np.dtype(dtype).itemsize) * (self._source.schema[field].dim or 1)
+        row_nbytes = int(np.dtype(dtype).itemsize) * self._source.schema[field].width
         for block in range(self._source.num_blocks):
             chosen = self._selection.block(block)
             first = int(self._selection.first_rows[block])
             start = offset + first * row_nbytes
 
             def put(
-                envs: range, block: int = block, chosen: Any = chosen, start: int = start
+                slab: Slab, block: int = block, chosen: Any = chosen, start: int = start
             ) -> int:
-                return self._put(field, dtype, block, envs, chosen, start, row_nbytes)
+                return self._put(field, dtype, block, slab, chosen, start, row_nbytes)
 
             for written in pool.map(put, self._source.slabs(field, block)):
                 self._progress(written)
@@ -66,28 +67,29 @@ class ArrayStream:
         field: str,
         dtype: str,
         block: int,
-        envs: range,
+        slab: Slab,
         chosen: NDArray[np.bool_],
         start: int,
         row_nbytes: int,
     ) -> int:
         """Write the chosen rows of a slab; the bytes written."""
-        mine = chosen[:, envs.start : envs.stop]
+        mine = chosen[slab.at]
         if not mine.any():
             return 0
-        values = self._source.read(field, block, envs)
+        values = self._source.read(field, block, slab)
         rows = values if mine.all() else values[mine]
         rows = exported(rows, dtype)
         if self._finite and rows.dtype.kind == "f":
             self._check(rows, field, block)
         data = rows.reshape(-1).view(np.uint8).data
-        if len(envs) == chosen.shape[1]:
+        if slab.shape == chosen.shape:
             pwrite_all(self._fd, data, start)
             return len(data)
         # Rows of one step lie together in the file, behind those of the environments before.
         ends = np.cumsum(np.count_nonzero(mine, axis=1)) * row_nbytes
         steps = np.cumsum(np.count_nonzero(chosen, axis=1))
-        steps -= np.count_nonzero(chosen[:, envs.start :], axis=1)
+        steps -= np.count_nonzero(chosen[:, slab.envs.start :], axis=1)
+        steps = steps[slab.at[0]]
         begin = 0
         for end, before in zip(ends.tolist(), (steps * row_nbytes).tolist(), strict=True):
             pwrite_all(self._fd, data[begin:end], start + before)

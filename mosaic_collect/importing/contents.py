@@ -6,20 +6,24 @@ export of either layout:
     observations, student_observations, actions, action_mean, action_sigma   floats [T, N, D]
     valid_mask       bool [T, N]
     trajectory_id    int64 [T, N]
-    other arrays     [T, N] or [T, N, D], of any dtype that a store can hold
+    other arrays     [T, N], [T, N, D] or more axes, of any dtype that a store can hold
 
-A compact file ``[M, 1, D]`` is a grid of one environment.
+Rows that our export made flat get their axes again, of which the file tells. A compact file
+``[M, 1, D]`` is a grid of one environment.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
+from math import prod
 
+from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
-from mosaic_collect.npyfile.provenance import provenance
+from mosaic_collect.npyfile.provenance import AXES, provenance
+from mosaic_collect.store.axes import MAX_AXES
 from mosaic_collect.store.parsing import MAX_ENVS
 from mosaic_collect.store.schema import (
     MOSAIC_FIELDS,
@@ -29,6 +33,7 @@ from mosaic_collect.store.schema import (
     Field,
     Schema,
 )
+from mosaic_collect.text import shown
 
 #: The field that keeps a file's trajectory ids, as the writer numbers its own.
 SOURCE_ID = "source_trajectory_id"
@@ -74,7 +79,8 @@ def check_contents(file: NpyFile) -> Contents:
         raise CorruptExportError(f"{file.path}: cannot become a store: " + "; ".join(problems))
     names = _field_names(file)
     try:
-        schema = Schema(tuple(_field(name, file.arrays[key], file) for name, key in names.items()))
+        arrays = {name: _with_axes(file, key) for name, key in names.items()}
+        schema = Schema(tuple(_field(name, array, file) for name, array in arrays.items()))
     except InputError as error:
         raise CorruptExportError(f"{file.path}: cannot become a store: {error}") from error
     num_steps, num_envs = _leading(file)
@@ -83,7 +89,7 @@ def check_contents(file: NpyFile) -> Contents:
         schema=schema,
         num_steps=num_steps,
         num_envs=num_envs,
-        arrays={name: file.arrays[key] for name, key in names.items()},
+        arrays=arrays,
         mask=file.arrays.get(VALID_MASK),
         id_field=next((name for name, key in names.items() if key == TRAJECTORY_ID), None),
     )
@@ -115,7 +121,7 @@ def _misshapen(file: NpyFile) -> Iterator[str]:
         axes = _expected_axes(key)
         whole = array.shape[:2] == leading and len(array.shape) in axes and 0 not in array.shape
         if not whole:
-            form = " or ".join(str([*leading, "D"][:n]) for n in axes).replace("'", "")
+            form = " or ".join(str([*leading, "D"][:n]) for n in axes[:2]).replace("'", "")
             yield f"{key}: expected {form}, got {list(array.shape)}"
         kinds = _expected_kinds(key)
         if array.dtype.kind not in kinds:
@@ -128,7 +134,7 @@ _KINDS = {"f": "floats", "b": "bool", "i": "whole numbers", "biuf": "numbers"}
 def _expected_axes(key: str) -> tuple[int, ...]:
     if key in (VALID_MASK, TRAJECTORY_ID):
         return (2,)
-    return (3,) if key in MOSAIC_FIELDS else (2, 3)
+    return (3,) if key in MOSAIC_FIELDS else tuple(range(2, 3 + MAX_AXES))
 
 
 def _expected_kinds(key: str) -> str:
@@ -159,11 +165,26 @@ def _field_names(file: NpyFile) -> dict[str, str]:
 def _field(name: str, array: StoredArray, file: NpyFile) -> Field:
     """With the default that ``Schema.mosaic`` gives it, so that a collection can go on."""
     default: float | str | None = None
-    actions = file.arrays.get("actions")
+    actions = _with_axes(file, "actions") if "actions" in file.arrays else None
     alike = actions is not None and (actions.shape, actions.dtype) == (array.shape, array.dtype)
     if name == "action_mean" and alike:
         default = "actions"
     if name == "action_sigma":
         default = MOSAIC_SIGMA
-    dim = array.shape[2] if len(array.shape) == 3 else None
-    return Field(name=name, dim=dim, dtype=array.dtype.name, default=default)
+    return Field(name=name, dim=array.shape[2:], dtype=array.dtype.name, default=default)
+
+
+def _with_axes(file: NpyFile, key: str) -> StoredArray:
+    """An array as it was recorded: our export makes MOSAIC's flat.
+
+    Raises:
+        InputError: The file tells of other axes than its values have room for.
+    """
+    array, told = file.arrays[key], (provenance(file) or {}).get(AXES)
+    if not isinstance(told, dict) or key not in told or key not in MOSAIC_FIELDS:
+        return array
+    axes = told[key]
+    whole = isinstance(axes, list) and all(is_whole(n, 1, array.shape[2]) for n in axes)
+    if not whole or len(axes) > MAX_AXES or prod(axes) != array.shape[2]:
+        raise InputError(f"{key}: expected axes of {array.shape[2]} values, got {shown(axes)}")
+    return replace(array, shape=(*array.shape[:2], *axes))

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError
 from mosaic_collect.importing.notes import notes
 from mosaic_collect.importing.origin import IMPORTED_FROM, check_same_source, origin
@@ -104,11 +105,11 @@ def import_npy(
         StoreLockedError, CorruptStoreError, NewerFormatError, SpaceError, WriteError: Of the store.
     """
     start = time.monotonic()
-    path, name = os.fspath(npy), os.fspath(store)
+    path, name = local_path(npy, "npy"), local_path(store, "store")
     own = _own_metadata(metadata)
     done = progress or (lambda nbytes: None)
     with SourceFile(path) as source:
-        state, contents = existing_state(blobs_at(store), resume), source.contents
+        state, contents = existing_state(blobs_at(name), resume), source.contents
         told = origin(contents.file)
         apart = source.check_values()
         told["sha256"] = source.sha256(done)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
+from zipfile import is_zipfile
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
@@ -72,9 +74,10 @@ def summarize(path: str | os.PathLike[str]) -> Summary:
 
     Raises:
         FileNotFoundError, StoreError, CorruptExportError: It is neither, or damaged.
+        InputError: A URL, or a zip archive.
     """
-    name = os.fspath(path)
-    return _export(name) if os.path.isfile(name) else _store(name)
+    name = local_path(path, "path")
+    return _export(name) if os.path.isfile(name) and not is_zipfile(name) else _store(name)
 
 
 def _store(path: str) -> Summary:

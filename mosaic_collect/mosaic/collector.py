@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mosaic_collect.checks import is_tensor
+from mosaic_collect.checks import is_tensor, local_path, unreadable
 from mosaic_collect.errors import ExportError, InputError
 from mosaic_collect.mosaic.collector_files import beside, load_file, new_store, npy_name, save_file
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -73,7 +73,7 @@ class ExpertTrajectoryCollector:
         self.schema = Schema.mosaic(obs_dim, action_dim, student_obs_dim, extra)
         self.obs_dim, self.action_dim, self.student_obs_dim = obs_dim, action_dim, student_obs_dim
         self.max_trajectories, self.device = max_trajectories, device
-        self.store = new_store() if store is None else os.fspath(store)
+        self.store = new_store() if store is None else local_path(store, "store")
         self._options = writer
         self._writer: TrajectoryWriter | None = None
         self._saved_steps = -1
@@ -168,7 +168,7 @@ class ExpertTrajectoryCollector:
             ExportError: Nothing was collected, or no valid row.
             WriteError: The file cannot be written; the store is as it was.
         """
-        path = npy_name(os.fspath(save_path))
+        path = npy_name(local_path(save_path, "save_path"))
         if not self._exists:
             raise ExportError(f"{path}: nothing was collected yet")
         if self._writer is not None:
@@ -180,8 +180,8 @@ class ExpertTrajectoryCollector:
     def load(load_path: str | os.PathLike[str], device: Any = "cpu") -> dict[str, Any]:
         """Read a file of ``save``, or of MOSAIC's collector.
 
-        Such files are pickles: load only what you trust. ``mosaic-collect inspect`` looks into one
-        without running what it says.
+        Such files are pickles, but nothing in one is run: what is neither array nor plain value is
+        refused.
 
         Args:
             load_path: The file.
@@ -192,9 +192,9 @@ class ExpertTrajectoryCollector:
 
         Raises:
             FileNotFoundError: No such file.
-            CorruptExportError: It does not hold such a dict.
+            CorruptExportError: It does not hold such a dict; the message names what it holds.
         """
-        return load_file(os.fspath(load_path), device)
+        return load_file(local_path(load_path, "load_path"), device)
 
     def clear(self) -> None:
         """Begin anew, in a store beside the old one, which is kept and completed."""
@@ -257,6 +257,9 @@ class ExpertTrajectoryCollector:
     def _end(self, env_ids: Any) -> int:
         if self._writer is None:
             return 0
+        odd = unreadable(env_ids)
+        if odd is not None:
+            raise InputError(f"env_ids: expected whole numbers or a bool mask, got {odd}")
         rows = torch.as_tensor(env_ids).cpu()
         self._writer.end_trajectories(rows)
         return int(rows.sum()) if rows.dtype == torch.bool else len(set(rows.flatten().tolist()))
@@ -275,6 +278,6 @@ class ExpertTrajectoryCollector:
 
 def _bool_mask(mask: Any) -> Any:
     """MOSAIC takes any numbers for a mask."""
-    if mask is None:
-        return None
+    if mask is None or unreadable(mask) is not None:
+        return mask  # which the writer refuses
     return mask.detach().bool() if is_tensor(mask) else np.asarray(mask).astype(bool)

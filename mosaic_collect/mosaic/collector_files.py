@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import logging
 import os
-import pickle
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.export import Options, plan_export
 from mosaic_collect.export.target import check_target
+from mosaic_collect.npyfile.read import read_npy
 
 _log = logging.getLogger(__name__)
 _ENDING = ".npy"
@@ -66,11 +66,10 @@ def save_file(store: str, path: str, num_trajectories: int, options: Mapping[str
 def load_file(path: str, device: Any) -> dict[str, Any]:
     """Tensors and ``metadata`` of a file; errors as ``ExpertTrajectoryCollector.load``'s."""
     try:
-        loaded = np.load(path, allow_pickle=True)
-        content = loaded.item() if loaded.shape == () else None
-    except (ValueError, EOFError, AttributeError, pickle.UnpicklingError) as error:
-        raise CorruptExportError(f"{path}: expected a whole .npy file: {error}") from error
-    if not isinstance(content, dict) or "metadata" not in content:
+        content = read_npy(path)
+    except CorruptExportError as error:
+        raise CorruptExportError(f"expected a whole .npy file of arrays: {error}") from error
+    if "metadata" not in content:
         raise CorruptExportError(f"{path}: expected a dict of arrays with metadata")
     others = [k for k, v in content.items() if k != "metadata" and not isinstance(v, np.ndarray)]
     if others:

@@ -14,14 +14,14 @@ _MOST_BITS = 4096  # of a number: Python writes none of many digits
 
 
 def plain_copy(values: dict[str, Any], path: str) -> dict[str, Any]:
-    """A copy as JSON gives it back: keys that are numbers become texts, as JSON has no others.
+    """A copy as JSON gives it back: keys that are numbers become texts, and so do NaN and infinity.
 
     Raises:
         CorruptExportError: A value that JSON cannot hold, or too many.
     """
     _check(values, path)
     try:
-        return json_copy(values)
+        return json_copy(values, nonfinite_as_text=True)
     except InputError as error:
         raise CorruptExportError(f"{path}: {error}") from error
 

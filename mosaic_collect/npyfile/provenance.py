@@ -9,6 +9,8 @@ from mosaic_collect.npyfile.file import NpyFile
 
 #: Our key in the file's ``metadata``.
 OURS = "mosaic_collect"
+#: In it: the axes of those arrays whose rows were made flat, by key.
+AXES = "axes"
 
 
 def provenance(file: NpyFile) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import re
 import struct
 from typing import Any, BinaryIO
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.file import NpyFile
 from mosaic_collect.npyfile.machine import Machine
@@ -38,7 +39,7 @@ def scan_npy(path: str | os.PathLike[str]) -> NpyFile:
         FileNotFoundError: No such file.
         CorruptExportError: Torn, hostile, or no dict of arrays.
     """
-    name = os.fspath(path)
+    name = local_path(path, "npy")
     with _open(name) as file:
         size = os.fstat(file.fileno()).st_size
         try:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from itertools import product
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,29 @@ from numpy.typing import NDArray
 from mosaic_collect.reading.trajectories import failed_ids, truncated_ids
 from mosaic_collect.store.schema import TRAJECTORY_ID
 from mosaic_collect.store.view import StoreView
+
+
+class Slab(NamedTuple):
+    """Some steps of a block and some environments.
+
+    Attributes:
+        steps: Counted from the block's first.
+        envs: Columns.
+    """
+
+    steps: range
+    envs: range
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Of a mask of it."""
+        return len(self.steps), len(self.envs)
+
+    @property
+    def at(self) -> tuple[slice, slice]:
+        """Where it lies in an array of the block, ``(steps of the block, N)``."""
+        steps, envs = self
+        return slice(steps.start, steps.stop), slice(envs.start, envs.stop)
 
 
 class StorePart:
@@ -30,19 +54,26 @@ class StorePart:
         """Where the store lies."""
         return self.view.address
 
-    def slabs(self, field: str) -> list[range]:
-        """Environments cut into whole chunks of about ``slab_nbytes`` a block."""
-        grid, num_envs = self.view.grids[field], self.state.num_envs
-        width = max(1, self._slab_nbytes // grid.chunk_nbytes) * grid.chunk_envs
-        return [range(e, min(e + width, num_envs)) for e in range(0, num_envs, width)]
+    def slabs(self, field: str, block: int) -> list[Slab]:
+        """A block cut into whole chunks of about ``slab_nbytes``; its steps only if theirs are."""
+        grid, count = self.view.grids[field], len(self.state.steps_of(block))
+        chunks = max(1, self._slab_nbytes // grid.chunk_nbytes)
+        envs, steps = (1, chunks) if grid.chunk_steps < grid.block_steps else (chunks, 1)
+        pieces = product(
+            _pieces(count, steps * grid.chunk_steps),
+            _pieces(self.state.num_envs, envs * grid.chunk_envs),
+        )
+        return list(map(Slab._make, pieces))
 
-    def read(self, field: str, block: int, envs: range) -> NDArray[Any]:
-        """Rows of one block, ``(steps of the block, len(envs)[, dim])``.
+    def read(self, field: str, block: int, slab: Slab) -> NDArray[Any]:
+        """Rows of one block, ``(len(slab.steps), len(slab.envs)[, dim])``.
 
         Raises:
             CorruptStoreError: A damaged chunk.
         """
-        rows = self.view.read(field, self.state.steps_of(block), envs)
+        of_block = self.state.steps_of(block)
+        steps = of_block[slab.steps.start : slab.steps.stop]
+        rows = self.view.read(field, steps, slab.envs)
         return rows + self.first_id if field == TRAJECTORY_ID and self.first_id else rows
 
     def truncated_ids(self) -> NDArray[np.int64]:
@@ -56,3 +87,7 @@ class StorePart:
             InputError: The store does not say how its trajectories ended.
         """
         return failed_ids(self.view) + self.first_id
+
+
+def _pieces(length: int, size: int) -> list[range]:
+    return [range(at, min(at + size, length)) for at in range(0, length, size)]

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.reading.draw import Draw
+from mosaic_collect.reading.part import Slab
 from mosaic_collect.reading.union import Source, exported
 from mosaic_collect.store.counts import all_finite, finite_rows
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
@@ -72,6 +73,9 @@ class Rules:
         skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
         truncated_ids: Trajectories to leave out because they never ended, ascending.
         failed_ids: Trajectories to leave out because they failed, ascending.
+        steps: Per store, those that are asked for; None: all.
+        asked_ids: Trajectories that are asked for; None: all. What is not asked for is not
+            counted as left out either.
         max_pairs: Draw that many of the rest; None: all.
         seed: Of the draw.
     """
@@ -81,6 +85,8 @@ class Rules:
     skip_damaged: bool = False
     truncated_ids: NDArray[np.int64] | None = None
     failed_ids: NDArray[np.int64] | None = None
+    steps: Sequence[range] | None = None
+    asked_ids: NDArray[np.int64] | None = None
     max_pairs: int | None = None
     seed: int = 0
 
@@ -120,7 +126,9 @@ class _Search:
 
     def look(self, block: int) -> None:
         """Search one block."""
-        shape = self._source.shape(block)
+        shape, asked_steps = self._source.shape(block), self._asked_steps(block)
+        if not asked_steps.any():
+            return
         damaged, nonfinite = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         valid = self._mask(block, damaged)
         self._num_valid[self._source.place(block)[0].path] += int(np.count_nonzero(valid))
@@ -128,11 +136,15 @@ class _Search:
             self._look_at(name, block, damaged, nonfinite)
         truncated = self._of_trajectories(self._rules.truncated_ids, block, damaged)
         failed = self._of_trajectories(self._rules.failed_ids, block, damaged)
-        self._remember(block, valid, damaged, truncated, failed, nonfinite)
+        asked = np.broadcast_to(asked_steps[:, None], shape)
+        if self._rules.asked_ids is not None:
+            asked = asked & self._of_trajectories(self._rules.asked_ids, block, damaged)
+        self._remember(block, asked, valid, damaged, truncated, failed, nonfinite)
 
     def check_mask(self) -> None:
-        """Hold the masks against the metadata, where all of them could be read."""
-        for part in () if self.left.damaged else self._source.parts:
+        """Hold the masks against the metadata, where all of them were read."""
+        unread = self.left.damaged or self._rules.steps is not None
+        for part in () if unread else self._source.parts:
             found, expected = self._num_valid[part.path], part.state.num_valid
             if found != expected:
                 raise CorruptStoreError(
@@ -142,62 +154,72 @@ class _Search:
 
     def candidates(self, block: int) -> Mask:
         """Pairs of a block that nothing speaks against."""
+        shape, asked_steps = self._source.shape(block), self._asked_steps(block)
+        if not asked_steps.any():
+            return np.zeros(shape, np.bool_)
         packed = self._bad.get(block)
         if packed is None:
             return self._source.mask(block)
-        shape = self._source.shape(block)
         bad = np.unpackbits(packed, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
         return self._mask(block, bad) & ~bad
+
+    def _asked_steps(self, block: int) -> Mask:
+        """Which of a block's steps are asked for, ``(steps,)``."""
+        part, inside = self._source.place(block)
+        steps = np.asarray(part.state.steps_of(inside))
+        if self._rules.steps is None:
+            return np.ones(len(steps), np.bool_)
+        return np.isin(steps, self._rules.steps[self._source.parts.index(part)])
 
     def _mask(self, block: int, damaged: Mask) -> Mask:
         """The mask; where it is damaged itself, False, and noted in ``damaged``."""
         mask = np.zeros_like(damaged)
-        for envs in self._source.slabs(VALID_MASK, block):
-            values = self._read(VALID_MASK, block, envs, damaged)
+        for slab in self._source.slabs(VALID_MASK, block):
+            values = self._read(VALID_MASK, block, slab, damaged)
             if values is not None:
-                mask[:, envs.start : envs.stop] = values
+                mask[slab.at] = values
         return mask
 
     def _look_at(self, name: str, block: int, damaged: Mask, nonfinite: Mask) -> None:
-        for envs in self._source.slabs(name, block):
-            values = self._read(name, block, envs, damaged)
+        for slab in self._source.slabs(name, block):
+            values = self._read(name, block, slab, damaged)
             if values is not None and name in self._rules.finite_fields:
                 values = exported(values, np.float32)
                 if not all_finite(values):
-                    nonfinite[:, envs.start : envs.stop] |= ~finite_rows(values)
+                    nonfinite[slab.at] |= ~finite_rows(values)
 
     def _of_trajectories(self, ids: NDArray[np.int64] | None, block: int, damaged: Mask) -> Mask:
         """Pairs of the trajectories of these ids."""
         found = np.zeros_like(damaged)
         if ids is None or not len(ids):
             return found
-        for envs in self._source.slabs(TRAJECTORY_ID, block):
-            columns = slice(envs.start, envs.stop)
-            values = self._read(TRAJECTORY_ID, block, envs, damaged)
+        for slab in self._source.slabs(TRAJECTORY_ID, block):
+            values = self._read(TRAJECTORY_ID, block, slab, damaged)
             if values is not None:
-                found[:, columns] = np.isin(values, ids)
+                found[slab.at] = np.isin(values, ids)
         return found
 
-    def _read(self, name: str, block: int, envs: range, damaged: Mask) -> NDArray[Any] | None:
+    def _read(self, name: str, block: int, slab: Slab, damaged: Mask) -> NDArray[Any] | None:
         """Values of a slab; None, and noted in ``damaged``, where they may be left out."""
         try:
-            return self._source.read(name, block, envs)
+            return self._source.read(name, block, slab)
         except CorruptStoreError:
             if not self._rules.skip_damaged:
                 raise
-            damaged[:, envs.start : envs.stop] = True
+            damaged[slab.at] = True
             return None
 
     def _remember(
         self,
         block: int,
+        asked: Mask,
         valid: Mask,
         damaged: Mask,
         truncated: Mask,
         failed: Mask,
         nonfinite: Mask,
     ) -> None:
-        bad = damaged | truncated | failed | nonfinite
+        bad = damaged | truncated | failed | nonfinite | ~asked
         whole = valid & ~damaged
         counts = {
             "damaged": damaged,
@@ -206,7 +228,9 @@ class _Search:
             "failed": whole & ~truncated & failed,
             "nonfinite": whole & ~truncated & ~failed & nonfinite,
         }
-        added = {k: getattr(self.left, k) + int(np.count_nonzero(v)) for k, v in counts.items()}
+        added = {
+            k: getattr(self.left, k) + int(np.count_nonzero(v & asked)) for k, v in counts.items()
+        }
         self.left = replace(self.left, **added)
         if bad.any():
             self._bad[block] = np.packbits(bad)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.part import StorePart
+from mosaic_collect.reading.part import Slab, StorePart
 from mosaic_collect.store.schema import VALID_MASK, Schema
 
 #: Bytes of one slab to aim at; a worker holds a slab, its selected rows, and one chunk.
@@ -105,22 +105,23 @@ class Source:
         part, inside = self.place(block)
         return len(part.state.steps_of(inside)), part.state.num_envs
 
-    def slabs(self, field: str, block: int) -> list[range]:
-        """A block's environments, cut into whole chunks of about ``slab_nbytes``."""
-        return self.place(block)[0].slabs(field)
+    def slabs(self, field: str, block: int) -> list[Slab]:
+        """A block cut into whole chunks of about ``slab_nbytes``."""
+        part, inside = self.place(block)
+        return part.slabs(field, inside)
 
-    def read(self, field: str, block: int, envs: range) -> NDArray[Any]:
-        """Rows of one block, ``(steps of the block, len(envs)[, dim])``.
+    def read(self, field: str, block: int, slab: Slab) -> NDArray[Any]:
+        """Rows of one block, ``(len(slab.steps), len(slab.envs)[, dim])``.
 
         Raises:
             CorruptStoreError: A damaged chunk.
         """
         part, inside = self.place(block)
-        return part.read(field, inside, envs)
+        return part.read(field, inside, slab)
 
     def mask(self, block: int) -> NDArray[np.bool_]:
         """Valid pairs of a block, ``(steps of the block, N)``."""
-        return self.read(VALID_MASK, block, range(self.shape(block)[1]))
+        return self.read(VALID_MASK, block, Slab._make(map(range, self.shape(block))))
 
 
 def exported(values: NDArray[Any], dtype: Any) -> NDArray[Any]:

@@ -245,14 +245,16 @@ def _look(view: StoreView, name: str, block: int) -> _Look:
     except CorruptStoreError as error:
         return _Look([f"{error}{_touched(steps, range(view.state.num_envs))}"], 0, found)
     with shard:
-        for chunk, envs in enumerate(view.columns(name)):
+        for chunk in range(view.grids[name].chunks):
             nbytes += shard.stored_nbytes(chunk)
+            columns, inside = view.grids[name].rows(chunk)
+            envs, rows = range(view.state.num_envs)[columns], steps[inside]
             try:
                 shard.read(chunk, values)
             except CorruptStoreError as error:
-                problems.append(f"{error}{_touched(steps, envs)}")
+                problems.append(f"{error}{_touched(rows, envs)}")
                 continue
-            found.add(values[: len(envs), : len(steps)], envs)
+            found.add(values[: len(envs), : len(rows)], envs)
     return _Look(problems, nbytes, found)
 
 
@@ -265,4 +267,6 @@ def _gatherer(view: StoreView, name: str) -> _Count | _Ids:
 
 
 def _touched(steps: range, envs: range) -> str:
+    if not steps:
+        return " (steps that are not committed)"
     return f" (steps {steps[0]}..{steps[-1]}, envs {envs[0]}..{envs[-1]})"

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import is_tensor
+from mosaic_collect.checks import is_tensor, unreadable
 from mosaic_collect.errors import InputError
+from mosaic_collect.recording.ring.host import as_numpy
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, VALID_MASK, Field, Schema
 
 _MASK = Field(name=VALID_MASK, dtype="bool")
@@ -81,10 +82,7 @@ def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[n
     Raises:
         InputError: Other types, numbers out of ``0..num_envs-1``, or one of them twice.
     """
-    try:
-        array = np.asarray(env_ids.detach().cpu() if is_tensor(env_ids) else env_ids)
-    except ValueError as error:
-        raise InputError(f"{what}: expected whole numbers or a bool mask: {error}") from error
+    array = _as_array(env_ids, what, "whole numbers or a bool mask")
     if array.dtype == np.bool_:
         if array.shape != (num_envs,):
             raise InputError(f"{what}: expected a mask of shape ({num_envs},), got {array.shape}")
@@ -131,13 +129,28 @@ def ends_of_flags(
 
 
 def _flags(values: Any, num_envs: int, what: str) -> NDArray[np.bool_]:
-    array = np.asarray(values.detach().cpu() if is_tensor(values) else values)
+    array = _as_array(values, what, f"flags of shape ({num_envs},)")
     if array.shape != (num_envs,) or array.dtype.kind not in "biuf":
         got = f"{array.dtype} {array.shape}"
         raise InputError(f"{what}: expected flags of shape ({num_envs},), got {got}")
     if not np.isin(array, (0, 1)).all():
         raise InputError(f"{what}: expected 0 and 1, got {np.unique(array)[:8].tolist()}")
     return array.astype(np.bool_)
+
+
+def _as_array(values: Any, what: str, expected: str) -> NDArray[Any]:
+    """What a caller gives as an array, or in other words.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    odd = unreadable(values)
+    if odd is not None:
+        raise InputError(f"{what}: expected {expected}, got {odd}")
+    try:
+        return np.asarray(as_numpy(values))
+    except ValueError as error:
+        raise InputError(f"{what}: expected {expected}: {error}") from error
 
 
 def end_codes(
@@ -171,6 +184,9 @@ def end_codes(
 def _value_problems(field: Field, value: Any, num_envs: int) -> list[str]:
     if not isinstance(value, np.ndarray) and not is_tensor(value):
         return [f"{field.name}: expected a torch tensor or NumPy array, got {type(value).__name__}"]
+    odd = unreadable(value)
+    if odd is not None:
+        return [f"{field.name}: expected {field.dtype} values, got {odd}"]
     found = []
     expected = (num_envs, *field.row_shape)
     if tuple(value.shape) != expected:

@@ -34,6 +34,7 @@ from mosaic_collect.store.blobs import Blobs, Claim
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
+from mosaic_collect.store.grid import cut_steps
 from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
@@ -187,6 +188,7 @@ def _new_state(
         num_envs=num_envs,
         block_steps=plan.block_steps,
         chunk_envs={n: g.chunk_envs for n, g in plan.grids.items()},
+        chunk_steps=cut_steps(plan.grids),
         compressor=Compressor.named(compressor),
         nonfinite=dict.fromkeys(float_names(plan.grids), 0),
         identity=secrets.token_hex(16),

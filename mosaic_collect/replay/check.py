@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mosaic_collect.collection.groups import Groups, check_recorded, flat_groups, own_field
 from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.replay.differences import TOLERANCE, Differences, check_tolerance
 
-_NEEDED = ("observations", "action_mean", "action_sigma")
+_NEEDED = ("action_mean", "action_sigma", "valid_mask", "trajectory_id")
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ class ReplayReport:
 def replay_check(
     store: str | os.PathLike[str],
     policy: Policy,
-    groups: Mapping[str, int],
+    groups: Groups,
     device: Any = "cpu",
     tolerance: float = TOLERANCE,
     progress: Callable[[int], object] | None = None,
@@ -95,30 +96,30 @@ def replay_check(
     Args:
         store: The store.
         policy: Of the checkpoint.
-        groups: The observation groups that make up ``observations``, name -> width, in order.
+        groups: The observation groups that make up ``observations``, name -> width, in order; and
+            those in fields of their own, name -> axes of a row.
         device: Of the policy.
         tolerance: Largest allowed absolute difference, in units of the actions.
         progress: Told the steps checked since the last call.
 
     Raises:
-        InputError: The store lacks a field, the widths do not add up, the policy's actions have
-            another width than the store's, or the tolerance is no number from 0 on.
+        InputError: The store lacks a field, the groups are not what it holds, the policy's actions
+            have another width than the store's, or the tolerance is no number from 0 on.
     """
     check_tolerance(tolerance)
     dataset = TrajectoryDataset(store)
-    _check_fields(dataset, groups)
+    fields = _fields(dataset, groups)
     tally = _Tally(dataset.num_steps, tolerance)
     last_ids = np.full(dataset.num_envs, -1, np.int64)
     size = dataset.state.block_steps if dataset.num_steps else 1
     for start in range(0, dataset.num_steps, size):
         stop = min(start + size, dataset.num_steps)
-        block = {n: dataset.read(n, start, stop) for n in (*_NEEDED, "valid_mask", "trajectory_id")}
+        block = {name: dataset.read(name, start, stop) for name in fields}
         for step in range(stop - start):
             row = {name: values[step] for name, values in block.items()}
             policy.reset(torch.as_tensor(row["trajectory_id"] != last_ids, device=device))
             last_ids = row["trajectory_id"]
-            seen = torch.as_tensor(row["observations"], dtype=torch.float32, device=device)
-            output = policy.act(_split(seen, groups))
+            output = policy.act(_seen(row, groups, device))
             tally.add(start + step, row, output.mean.cpu().numpy(), output.sigma.cpu().numpy())
             if progress is not None:
                 progress(1)
@@ -197,15 +198,23 @@ def _share(each: NDArray[np.float64], largest: NDArray[np.float64]) -> NDArray[n
     return share
 
 
-def _split(observations: torch.Tensor, groups: Mapping[str, int]) -> dict[str, torch.Tensor]:
-    parts = torch.split(observations, list(groups.values()), dim=-1)
-    return dict(zip(groups, parts, strict=True))
+def _seen(row: Mapping[str, NDArray[Any]], groups: Groups, device: Any) -> dict[str, torch.Tensor]:
+    """What the policy saw, group by group; what was recorded as it was is of its own dtype."""
+    flat = flat_groups(groups)
+    seen = {n: torch.as_tensor(row[own_field(n)], device=device) for n in groups if n not in flat}
+    if flat:
+        rows = torch.as_tensor(row["observations"], dtype=torch.float32, device=device)
+        seen.update(zip(flat, torch.split(rows, list(flat.values()), dim=-1), strict=True))
+    return seen
 
 
-def _check_fields(dataset: TrajectoryDataset, groups: Mapping[str, int]) -> None:
-    missing = [name for name in _NEEDED if name not in dataset.fields]
+def _fields(dataset: TrajectoryDataset, groups: Groups) -> list[str]:
+    """Those that the check reads."""
+    flat = flat_groups(groups)
+    own = [own_field(name) for name in groups if name not in flat]
+    names = [*(["observations"] if flat else []), *own, *_NEEDED]
+    missing = [name for name in names if name not in dataset.fields]
     if missing:
         raise InputError(f"{dataset.path}: the replay check needs {', '.join(missing)}")
-    width = dataset.schema["observations"].dim
-    if sum(groups.values()) != width:
-        raise InputError(f"observations: expected {dict(groups)} to add up to {width}")
+    check_recorded(dataset.schema, groups)
+    return names

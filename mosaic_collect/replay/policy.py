@@ -7,9 +7,11 @@ from typing import Any
 
 import torch
 
+from mosaic_collect.adapters.rsl_rl.class_names import check_class_names
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.shapes_only import shapes_only
 from mosaic_collect.checks import whole
+from mosaic_collect.collection.groups import Groups, check_recorded, own_field
 from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -22,25 +24,29 @@ def recorded_policy(
     checkpoint: str,
     device: Any = "cpu",
     runner_cfg: Mapping[str, Any] | None = None,
-    groups: Mapping[str, int] | None = None,
-) -> tuple[Policy, dict[str, int]]:
+    groups: Groups | None = None,
+    trust_checkpoint: bool = False,
+) -> tuple[Policy, Groups]:
     """Load a checkpoint into the network that the store's metadata describes.
 
     Args:
         dataset: ``mosaic-collect collect`` and ``scripts/collect_expert_trajectories.py`` note
             ``runner_cfg`` and ``groups`` in its metadata.
-        checkpoint: An rsl_rl checkpoint; it is a pickle: load only what you trust.
+        checkpoint: An rsl_rl checkpoint.
         device: Of the network.
         runner_cfg: The training config; None: the store's.
-        groups: The groups that make up ``observations``, name -> width, in order; None: the
-            store's, or else one group as wide as they are.
+        groups: The groups that make up ``observations``, name -> width, in order, and those in
+            fields of their own, name -> axes; None: the store's, or else one group as wide as
+            the observations are, beside those that have such a field.
+        trust_checkpoint: Code in the checkpoint may run, and what the training config names beyond
+            rsl_rl and mjlab.
 
     Returns:
         The policy, and the groups.
 
     Raises:
-        InputError: Nobody says what network it was, the checkpoint is of another, or there is no
-            such device.
+        InputError: Nobody says what network it was, the checkpoint is of another, there is no such
+            device, or code would run that is not trusted.
         MissingDependencyError: rsl_rl is not installed.
     """
     told = dataset.metadata
@@ -50,14 +56,24 @@ def recorded_policy(
             f"{dataset.path}: its metadata has no runner_cfg, the training config that says what "
             "network the checkpoint is of: give it with --runner-cfg agent.yaml (or .json)"
         )
+    if not trust_checkpoint:
+        check_class_names(config)
     _check_device(device)
-    widths = _widths(dataset, told.get("groups") if groups is None else groups, config)
+    read = _groups(dataset, told.get("groups") if groups is None else groups, config)
     # The critic is built, too, though never used: any width will do for its groups.
-    known = {**dict.fromkeys(_read_groups(config), 1), **widths}
+    known = {**dict.fromkeys(_read_groups(config), 1), **read}
     action_dim = _dim(dataset, "actions")
     env = shapes_only(dataset.num_envs, known, action_dim, device)
     config = _acting_only(_without_empty(config))
-    return load_policy(env, config, checkpoint, device, _runner_class(told)), widths
+    policy = load_policy(
+        env,
+        config,
+        checkpoint,
+        device,
+        _runner_class(told),
+        trust_checkpoint=trust_checkpoint,
+    )
+    return policy, read
 
 
 def _check_device(device: Any) -> None:
@@ -68,34 +84,50 @@ def _check_device(device: Any) -> None:
         raise InputError(f"device: expected one that is here, got {device}: {words[0]}") from error
 
 
-def _widths(
-    dataset: TrajectoryDataset, groups: Any, runner_cfg: Mapping[str, Any]
-) -> dict[str, int]:
-    """The actor's groups, which together are as wide as the recorded observations."""
-    width, named = _dim(dataset, "observations"), _actors_groups(runner_cfg)
+def _groups(dataset: TrajectoryDataset, groups: Any, runner_cfg: Mapping[str, Any]) -> Groups:
+    """The actor's groups, as the store holds them."""
+    named = _actors_groups(runner_cfg)
     if not groups:
-        if len(named) != 1:
-            raise InputError(
-                f"groups: expected the widths of {', '.join(named)}, which add up to {width}: give "
-                f"them with --groups {' '.join(f'{name}=WIDTH' for name in named)}"
-            )
-        groups = {named[0]: width}
+        groups = _likely_groups(dataset, named)
     if not isinstance(groups, Mapping):
         raise InputError(f"groups: expected widths by name, got {groups!r}")
-    widths = {str(name): whole(w, f"groups: {name}", 1) for name, w in groups.items()}
-    if set(widths) != set(named):
+    read = {str(name): _row(row, f"groups: {name}") for name, row in groups.items()}
+    if set(read) != set(named):
         raise InputError(
-            f"groups: expected {', '.join(named)}, which the actor reads, got {', '.join(widths)}"
+            f"groups: expected {', '.join(named)}, which the actor reads, got {', '.join(read)}"
         )
-    if sum(widths.values()) != width:
-        raise InputError(f"groups: expected {widths} to add up to {width}")
-    return widths
+    check_recorded(dataset.schema, read)
+    return read
+
+
+def _likely_groups(dataset: TrajectoryDataset, named: Iterable[str]) -> Groups:
+    """Those that have a field of their own, and one that is all of ``observations``."""
+    own = {f.name: f.row_shape for f in dataset.schema.fields if len(f.row_shape) != 1}
+    found: dict[str, int | tuple[int, ...]] = {
+        name: own[own_field(name)] for name in named if own_field(name) in own
+    }
+    flat = [name for name in named if name not in found]
+    if flat:
+        width = _dim(dataset, "observations")
+        if len(flat) != 1:
+            raise InputError(
+                f"groups: expected the widths of {', '.join(flat)}, which add up to {width}: give "
+                f"them with --groups {' '.join(f'{name}=WIDTH' for name in named)}"
+            )
+        found[flat[0]] = width
+    return {name: found[name] for name in named}
+
+
+def _row(row: Any, what: str) -> int | tuple[int, ...]:
+    if isinstance(row, (list, tuple)):
+        return tuple(whole(axis, what, 1) for axis in row)
+    return whole(row, what, 1)
 
 
 def _dim(dataset: TrajectoryDataset, name: str) -> int:
     if name not in dataset.fields:
         raise InputError(f"{dataset.path}: the replay check needs {name}")
-    return dataset.schema[name].dim or 1
+    return dataset.schema[name].width
 
 
 def _actors_groups(runner_cfg: Mapping[str, Any]) -> tuple[str, ...]:

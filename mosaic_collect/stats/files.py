@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.stats.measures import StoreStatistics
 
 
@@ -12,10 +13,11 @@ def write_statistics(found: StoreStatistics, path: str | os.PathLike[str]) -> No
     """Write the JSON, whole or not at all; a file of that name is replaced.
 
     Raises:
+        InputError: A URL.
         OSError: It could not be written.
     """
     text = json.dumps(found.to_json(), allow_nan=False)
-    target = os.fspath(path)
+    target = local_path(path, "path")
     temporary = f"{target}.tmp"
     with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)

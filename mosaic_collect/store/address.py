@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import zipfile
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.posix import PosixBlobs
@@ -17,11 +19,14 @@ def blobs_at(where: Address) -> Blobs:
     A working directory that changes later makes no difference.
 
     Raises:
-        InputError: No name of a folder.
+        InputError: No name of a folder, a URL, or a zip archive.
     """
     if isinstance(where, Blobs):
         return where
-    path = os.fspath(where) if isinstance(where, os.PathLike) else where
-    if not isinstance(path, str) or not path or "\0" in path:
-        raise InputError(f"path: expected the name of a folder, got {path!r}")
-    return PosixBlobs(os.path.abspath(path))
+    path = os.path.abspath(local_path(where, "path"))
+    if os.path.isfile(path) and zipfile.is_zipfile(path):
+        raise InputError(
+            f"path: expected a store's folder, got the zip archive {path}: unpack it first, such "
+            f"as by python -m zipfile -e {path} FOLDER"
+        )
+    return PosixBlobs(path)

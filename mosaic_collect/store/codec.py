@@ -1,6 +1,6 @@
 """From the values of one chunk to its bytes and back: compressor, then CRC-32C.
 
-A chunk is ``(chunk_envs, block_steps[, dim])`` little-endian values in C order, compressed, with
+A chunk is ``(chunk_envs, chunk_steps[, dim])`` little-endian values in C order, compressed, with
 the CRC-32C of the compressed bytes (4 bytes, little-endian) behind. As Zarr v3 codecs that is
 ``transpose [1, 0, ...]`` -> ``bytes`` little -> compressor -> ``crc32c``
 (zarr-specs.readthedocs.io, v3 core codecs).

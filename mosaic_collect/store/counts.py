@@ -73,7 +73,7 @@ def nonfinite_pairs(values: NDArray[Any]) -> int:
     """Pairs of ``values`` that hold NaN or infinity.
 
     Args:
-        values: Shape ``(envs, steps[, dim])``, float, C-contiguous.
+        values: Shape ``(envs, steps[, dim])``, float.
     """
     if all_finite(values):
         return 0
@@ -92,5 +92,5 @@ def all_finite(values: NDArray[Any]) -> bool:
 def finite_rows(values: NDArray[Any]) -> NDArray[np.bool_]:
     """Which rows of ``(a, b[, dim])`` hold neither NaN nor infinity, shape ``(a, b)``."""
     finite = np.isfinite(values)
-    rows = finite if values.ndim == 2 else np.logical_and.reduce(finite, axis=2)
+    rows = np.logical_and.reduce(finite, axis=tuple(range(2, values.ndim)))
     return np.asarray(rows)

@@ -16,7 +16,7 @@ from crc32c import crc32c
 
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.grid import FieldGrid
-from mosaic_collect.store.schema import TRAJECTORY_ID, Schema
+from mosaic_collect.store.schema import TRAJECTORY_ID, Field, Schema
 
 FORMAT_VERSION = 2
 ATTRIBUTE = "mosaic_collect"
@@ -69,6 +69,7 @@ class StoreState:
         num_envs: Environments, N.
         block_steps: Steps of a block, S.
         chunk_envs: Environments of a chunk, a field; all stored fields.
+        chunk_steps: Steps of a chunk, of those fields whose chunks hold less than a block's.
         compressor: Of the chunks.
         committed_steps: Steps that exist, T.
         status: ``collecting`` or ``complete``.
@@ -102,6 +103,7 @@ class StoreState:
     nonfinite: dict[str, int] = field(default_factory=dict)
     runs: tuple[Run, ...] = ()
     metadata: dict[str, Any] = field(default_factory=dict)
+    chunk_steps: dict[str, int] = field(default_factory=dict)
     identity: str = ""
     foreign: Foreign = field(default_factory=Foreign)
     holder: str = field(default="", compare=False)
@@ -129,7 +131,8 @@ class StoreState:
 
     def grid(self, name: str) -> FieldGrid:
         """How the named field is cut."""
-        return FieldGrid(self.schema[name], self.num_envs, self.block_steps, self.chunk_envs[name])
+        chunk = self.chunk_envs[name], self.chunk_steps.get(name, self.block_steps)
+        return FieldGrid(self.schema[name], self.num_envs, self.block_steps, *chunk)
 
     def grids(self) -> dict[str, FieldGrid]:
         """All stored fields' cuttings, in order."""
@@ -168,7 +171,7 @@ def array_document(
 
 
 def array_metadata(state: StoreState, name: str) -> dict[str, Any]:
-    """One array's Zarr v3 metadata; shape ``(T, N[, D])``, a shard one block and all N wide."""
+    """One array's Zarr v3 metadata; shape ``(T, N[, dim])``, a shard one block and all N wide."""
     grid = state.grid(name)
     row = grid.field.row_shape
     shard_shape = [grid.block_steps, grid.padded_envs, *row]
@@ -182,9 +185,16 @@ def array_metadata(state: StoreState, name: str) -> dict[str, Any]:
         "fill_value": grid.field.fill_value,
         "codecs": [_sharding_codec(grid, state.compressor)],
         "attributes": {},
-        "dimension_names": ["step", "env", *(f"{name}_dim" for _ in row)],
+        "dimension_names": ["step", "env", *_axis_names(grid.field)],
         "storage_transformers": [],
     }
+
+
+def _axis_names(of: Field) -> list[str]:
+    """One that no other field has: axes of one name must be of one length (xarray)."""
+    if of.has_axes:
+        return [f"{of.name}_dim_{axis}" for axis in range(len(of.row_shape))]
+    return [f"{of.name}_dim" for _ in of.row_shape]
 
 
 def _sharding_codec(grid: FieldGrid, compressor: Compressor) -> dict[str, Any]:
@@ -199,7 +209,7 @@ def _sharding_codec(grid: FieldGrid, compressor: Compressor) -> dict[str, Any]:
         {"name": "crc32c"},
     ]
     configuration = {
-        "chunk_shape": [grid.block_steps, grid.chunk_envs, *row],
+        "chunk_shape": [grid.chunk_steps, grid.chunk_envs, *row],
         "codecs": chain,
         "index_codecs": [little, {"name": "crc32c"}],
         "index_location": "end",
@@ -226,6 +236,8 @@ def _state_document(state: StoreState) -> dict[str, Any]:
         del document["identity"], document["holder"]
         document["runs"] = [{k: v for k, v in r.items() if k != "key"} for r in document["runs"]]
     document["fields"] = [vars(f) for f in document.pop("schema").fields]
+    if not state.chunk_steps:
+        del document["chunk_steps"]  # as in stores made before there were such fields
     document["checksum"] = checksum(document)
     return document
 

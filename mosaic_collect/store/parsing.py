@@ -7,8 +7,6 @@ all problems are reported together.
 from __future__ import annotations
 
 import base64
-import json
-import math
 import re
 from collections.abc import Container
 from dataclasses import replace
@@ -21,6 +19,7 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
 )
 from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.grid import may_be_cut
 from mosaic_collect.store.metadata import (
     ATTRIBUTE,
     COLLECTING,
@@ -32,6 +31,7 @@ from mosaic_collect.store.metadata import (
     checksum,
 )
 from mosaic_collect.store.schema import Field, Schema
+from mosaic_collect.store.strict_json import strict_json
 
 MAX_DOCUMENT_NBYTES = 64 << 20
 MAX_VALUES = 1 << 20  # of a document; each may take some 100 bytes in memory
@@ -148,6 +148,7 @@ class _Parser:
             nonfinite=self._counts("nonfinite", float_fields, 0, pairs),
             runs=self._runs(num_envs, steps),
             metadata=self._typed("metadata", dict, {}),
+            chunk_steps=self._chunk_steps(schema),
             identity=self._hex("identity", 16),
             holder=self._hex("holder", 8),
         )
@@ -181,6 +182,13 @@ class _Parser:
             self._problems.append(f"{name}: expected the keys {keys}, got {sorted(given)!r:.200}")
             return dict.fromkeys(keys, least)
         return {k: self._bounded(f"{name}.{k}", given[k], least, most) for k in keys}
+
+    def _chunk_steps(self, schema: Schema) -> dict[str, int]:
+        given = self._document.get("chunk_steps", {})
+        if may_be_cut(given, schema.fields, self._document.get("block_steps")):
+            return dict(given)
+        self._problems.append(f"chunk_steps: expected divisors of block_steps, got {given!r:.80}")
+        return {}
 
     def _given(self, defaults: list[str]) -> dict[str, bool]:
         given = self._typed("given", dict, {})
@@ -239,30 +247,14 @@ class _Parser:
         for name, grid in state.grids().items():
             if grid.chunk_nbytes > MAX_CHUNK_NBYTES:
                 self._problems.append(f"{name}: a chunk of {grid.chunk_nbytes} bytes is too large")
+            if grid.chunks > MAX_ENVS:
+                self._problems.append(f"{name}: {grid.chunks} chunks a shard are too many")
 
 
 def _object(data: bytes, where: str) -> dict[str, Any]:
     refuse_large(data, where)
-    root = _json(data, where)
+    root = strict_json(data, where)
     return root if isinstance(root, dict) else {}
-
-
-def _json(data: bytes, where: str) -> Any:
-    try:
-        return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
-    except ValueError as error:
-        raise CorruptStoreError(f"{where}: zarr.json is no valid JSON: {error}") from error
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text} is too large for a number")
-    return number
 
 
 def _run_problems(entry: Any, num_envs: int, least: int, most: int, version: int) -> list[str]:

@@ -1,24 +1,26 @@
 """What a store holds: named fields, one row per environment and step.
 
 A field's value for one step has shape ``(num_envs, dim)``, or ``(num_envs,)`` where ``dim`` is
-None. Two more fields belong to every store and are not part of a schema: ``valid_mask`` (bool)
-and ``trajectory_id`` (int64), both of shape ``(num_envs,)`` a step. The writer keeps them, and a
-third one where the schema has it: ``trajectory_end``, see ``Schema.with_ends``.
+None, or ``(num_envs, *dim)`` where it is several axes, as of images. Two more fields belong to
+every store and are not part of a schema: ``valid_mask`` (bool) and ``trajectory_id`` (int64), both
+of shape ``(num_envs,)`` a step. The writer keeps them, and a third one where the schema has it:
+``trajectory_end``, see ``Schema.with_ends``.
 """
 
 from __future__ import annotations
 
-import operator
 import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 import numpy as np
 
-from mosaic_collect.checks import is_whole
+from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
+from mosaic_collect.store.axes import MAX_DIM, dim_problems, plain_dim
 
 VALID_MASK = "valid_mask"
 TRAJECTORY_ID = "trajectory_id"
@@ -40,7 +42,6 @@ MOSAIC_FIELDS = (
     "action_sigma",
 )
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-_MAX_DIM = 1 << 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,30 +50,44 @@ class Field:
 
     Attributes:
         name: A letter, then letters, digits and underscores; it becomes a folder's name.
-        dim: Width of a row; None for one value per environment.
+        dim: Width of a row; None for one value per environment; a tuple for a row of several axes,
+            such as ``(64, 64, 3)``. A tuple of one is that width, an empty one None.
         dtype: NumPy name of the stored type, one of ``DTYPES``.
         default: What stands in when the field is never given: None (it must be given), a number,
             or the name of another field of the same shape.
     """
 
     name: str
-    dim: int | None = None
+    dim: int | tuple[int, ...] | None = None
     dtype: str = "float32"
     default: float | str | None = None
 
     def __post_init__(self) -> None:
-        if self.dim is not None and is_whole(self.dim, 1):  # JSON takes no NumPy's
-            object.__setattr__(self, "dim", operator.index(self.dim))
+        object.__setattr__(self, "dim", plain_dim(self.dim))
+        if not isinstance(self.default, np.bool_):
+            object.__setattr__(self, "default", pythons(self.default))
 
     @property
     def row_shape(self) -> tuple[int, ...]:
-        """Shape of one environment's value: ``(dim,)`` or ``()``."""
+        """Shape of one environment's value: ``()``, ``(dim,)`` or ``dim``."""
+        if isinstance(self.dim, tuple):
+            return self.dim
         return () if self.dim is None else (self.dim,)
+
+    @property
+    def width(self) -> int:
+        """Values of one environment and step, along all axes."""
+        return prod(self.row_shape)
 
     @property
     def row_nbytes(self) -> int:
         """Bytes of one environment's value of one step."""
-        return int(np.dtype(self.dtype).itemsize) * (self.dim or 1)
+        return int(np.dtype(self.dtype).itemsize) * self.width
+
+    @property
+    def has_axes(self) -> bool:
+        """Whether a row has several axes."""
+        return isinstance(self.dim, tuple)
 
     @property
     def is_float(self) -> bool:
@@ -95,10 +110,7 @@ class Field:
             found.append(f"field {self.name!r}: the writer keeps this one itself; leave it out")
         elif self.name.lower() == TRAJECTORY_END and self != END_FIELD:
             found.append(f"field {self.name!r}: kept by the writer; add it by Schema.with_ends()")
-        if self.dim is not None and not is_whole(self.dim, 1, _MAX_DIM):
-            found.append(
-                f"field {self.name!r}: dim must be None or 1..{_MAX_DIM}, got {self.dim!r}"
-            )
+        found += [f"field {self.name!r}: {problem}" for problem in dim_problems(self.dim)]
         # A numpy.dtype equals its name, but is none.
         if not isinstance(self.dtype, str) or self.dtype not in DTYPES:
             found.append(
@@ -137,7 +149,7 @@ class Schema:
     @classmethod
     def mosaic(
         cls,
-        obs_dim: int,
+        obs_dim: int | None,
         action_dim: int,
         student_obs_dim: int | None = None,
         extra: Iterable[Field] = (),
@@ -145,13 +157,15 @@ class Schema:
         """The fields of a MOSAIC expert file, all float32, and any ``extra`` ones.
 
         MOSAIC's rule for missing values is kept: the action stands in for a missing mean, 0.01 for
-        a missing sigma (BAAI-Humanoid/MOSAIC, collection/expert_trajectory_collector.py).
+        a missing sigma (BAAI-Humanoid/MOSAIC, collection/expert_trajectory_collector.py). Without
+        an ``obs_dim``, for a policy that sees nothing but ``extra`` fields, or without a
+        ``student_obs_dim`` there is no such field.
         """
-        student = {} if student_obs_dim is None else {"student_obs_dim": student_obs_dim}
-        _check_dims(obs_dim=obs_dim, action_dim=action_dim, **student)
-        fields = [Field(name="observations", dim=obs_dim)]
-        if student_obs_dim is not None:
-            fields.append(Field(name="student_observations", dim=student_obs_dim))
+        dims = {"obs_dim": obs_dim, "student_obs_dim": student_obs_dim}
+        given = {name: dim for name, dim in dims.items() if dim is not None}
+        _check_dims(**given, action_dim=action_dim)
+        names = {"obs_dim": "observations", "student_obs_dim": "student_observations"}
+        fields = [Field(name=names[name], dim=dim) for name, dim in given.items()]
         fields += [
             Field(name="actions", dim=action_dim),
             Field(name="action_mean", dim=action_dim, default="actions"),
@@ -229,7 +243,7 @@ def _check_dims(**dims: Any) -> None:
     bad = [
         f"{k} must be a whole number of at least 1, got {v!r}"
         for k, v in dims.items()
-        if not is_whole(v, 1, _MAX_DIM)
+        if not is_whole(v, 1, MAX_DIM)
     ]
     if bad:
         raise InputError("bad schema: " + "; ".join(bad))

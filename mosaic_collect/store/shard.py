@@ -111,7 +111,7 @@ class ShardReader:
         return ShardLabel.unpack(self._blob.read(0, LABEL_NBYTES), self.what)
 
     def read(self, chunk: int, out: NDArray[Any]) -> None:
-        """Decode one chunk into C-contiguous ``out``, shape ``(chunk_envs, block_steps[, dim])``.
+        """Decode one chunk into C-contiguous ``out``, shape ``(chunk_envs, chunk_steps[, dim])``.
 
         Raises:
             CorruptStoreError: The chunk's bytes are damaged.

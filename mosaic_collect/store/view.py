@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby, product
 from typing import Any
 
 import numpy as np
@@ -122,15 +123,18 @@ class StoreView:
         grid = self.grids[field]
         out = np.empty((len(steps), len(envs), *grid.field.row_shape), grid.field.dtype)
         env_cuts = list(cuts(envs, grid.chunk_envs))
-        for step_cut in cuts(steps, grid.block_steps) if env_cuts else ():
-            with self.shard(field, step_cut.cell) as shard:
+        in_block = grid.block_steps // grid.chunk_steps
+        step_cuts = cuts(steps, grid.chunk_steps) if env_cuts else ()
+        for block, of_block in groupby(step_cuts, lambda cut: cut.cell // in_block):
+            with self.shard(field, block) as shard:
 
-                def decode(cut: Cut, shard: ShardReader = shard, at: Cut = step_cut) -> None:
+                def decode(at: tuple[Cut, Cut], shard: ShardReader = shard) -> None:
+                    step, env = at
                     values = np.empty(grid.chunk_shape, grid.field.dtype)
-                    shard.read(cut.cell, values)
-                    out[at.out, cut.out] = values[cut.inside, at.inside].swapaxes(0, 1)
+                    shard.read(step.cell % in_block * grid.env_chunks + env.cell, values)
+                    out[step.out, env.out] = values[env.inside, step.inside].swapaxes(0, 1)
 
-                _run(pool, decode, env_cuts)
+                _run(pool, decode, list(product(of_block, env_cuts)))
         return out
 
     def read_into(self, field: str, block: int, out: NDArray[Any]) -> None:
@@ -152,7 +156,7 @@ class StoreView:
                 out[grid.rows(chunk)] = values
 
 
-def _run(pool: ThreadPoolExecutor | None, work: Any, items: list[Cut]) -> None:
+def _run(pool: ThreadPoolExecutor | None, work: Any, items: list[tuple[Cut, Cut]]) -> None:
     each = map if pool is None or len(items) == 1 else pool.map
     for _ in each(work, items):
         pass

@@ -62,11 +62,10 @@ def chunks_of(workload: Workload, block_steps: int) -> dict[str, list[NDArray[An
     workload.require_distinct(block_steps)
     found = {}
     for name, values in workload.pool.items():
-        dim = values.shape[2] if values.ndim == 3 else None
-        field = Field(name=name, dim=dim, dtype=str(values.dtype))
-        size = FieldGrid.plan(field, workload.num_envs, block_steps).chunk_envs
+        field = Field(name=name, dim=values.shape[2:], dtype=str(values.dtype))
+        grid = FieldGrid.plan(field, workload.num_envs, block_steps)
         block = np.ascontiguousarray(values[:block_steps].swapaxes(0, 1))
-        found[name] = [block[i : i + size] for i in range(0, workload.num_envs, size)]
+        found[name] = [block[grid.rows(chunk)] for chunk in range(grid.chunks)]
     return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser
 
+from benchlib.frames import CAMERAS
 from benchlib.peers import PEERS
 from benchlib.workload import DIMS
 
@@ -29,7 +30,13 @@ def add_options(parser: ArgumentParser) -> None:
     add("--loop-steps", type=int, default=400, help="loop: its steps")
     add("--unstaged-envs", type=int, default=4096, help="unstaged: environments")
     add("--unstaged-steps", type=int, default=160, help="unstaged: steps of the loop")
+    add("--cameras", nargs="+", choices=CAMERAS, default=["small", "large"], help="camera: which")
+    add("--camera-steps", type=int, default=450, help="camera: steps, of 1/30 s where paced")
     add("--read-steps", type=int, default=512, help="read: steps of the store")
+    add("--sample-steps", type=int, default=4096, help="sample: steps of the store")
+    add("--sample-seconds", type=float, default=8, help="sample: of what has no end")
+    add("--batch", type=int, default=4096, help="sample: pairs of a batch")
+    add("--pool-mb", type=float, default=512, help="sample: the sampler's pool")
     add("--export-gb", type=float, default=4.0, help="export: raw size of the store")
     add("--export-runs", type=int, default=2, help="export: of which the table shows the median")
     add(

@@ -16,16 +16,18 @@ from mosaic_collect.adapters.isaaclab.flags import (
     add_arguments,
     optional,
 )
+from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
+from tests.helpers import motion_arrays
 
 
 @pytest.fixture
 def motions(tmp_path: Path) -> Path:
     folder = tmp_path / "motions" / "deep"
     folder.mkdir(parents=True)
-    for name in "abcde":
-        np.savez(folder / f"{name}.npz", joint_pos=np.zeros((3, 2)))
+    for value, name in enumerate("abcde"):
+        np.savez(folder / f"{name}.npz", **motion_arrays(np.full((3, 2), value)))
     return folder.parent
 
 
@@ -188,6 +190,22 @@ def test_a_process_with_nothing_to_collect_is_told_before_a_simulator_starts(
     args = parse(motions, "x.npy", "--distributed", "--start_index", "4")
     with pytest.raises(InputError, match="none for process 1 of 3"):
         Plan.of(args, {**world, "RANK": "1"})
+
+
+def test_who_acts(motions: Path, tmp_path: Path) -> None:
+    assert Plan.of(parse(motions, "x.npy"), {}).acting == AS_TRAINED
+    student = tmp_path / "student.pt"
+    student.touch()
+    given = ("--action_noise", "0.3", "--start", "random", "--seed", "4")
+    given += ("--act_by", str(student), "--act_share", "0.2")
+    assert Plan.of(parse(motions, "x.npy", *given), {}).acting == Acting(
+        action_noise=0.3, act_by=str(student), act_share=0.2, start="random", seed=4
+    )
+    wrong = parse(motions, "x.npy", "--action_noise", "-1", "--act_share", "0.2", "--num_envs", "0")
+    with pytest.raises(InputError, match=r"num_envs.*action_noise.*act_share: expected only with"):
+        Plan.of(wrong, {})
+    with pytest.raises(InputError, match="act_by: expected mean, sample or a student's file"):
+        Plan.of(parse(motions, "x.npy", "--act_by", "samples"), {})
 
 
 def test_the_writers_buffer(motions: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ def test_no_expert_file_is_loaded_and_no_sigma_replaced(monkeypatch: pytest.Monk
     monkeypatch.setattr(load, "generation", lambda: generation2)
     monkeypatch.setattr(load, "build_runner", build_runner)
     checkpoint = Checkpoint("m.pt", {}, RSL2)
-    monkeypatch.setattr(Checkpoint, "read", lambda path: checkpoint)
+    monkeypatch.setattr(Checkpoint, "read", lambda path, trust: checkpoint)
     given = {"algorithm": {"class_name": "MOSAIC", "expert_trajectory_path": "huge.npy"}}
     with pytest.raises(BuiltError) as built:
         load.load_policy(None, given, "m.pt")

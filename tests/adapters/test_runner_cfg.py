@@ -114,3 +114,15 @@ def test_without_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "yaml", None)
     with pytest.raises(MissingDependencyError, match="pip install pyyaml, or give it as JSON"):
         read_runner_cfg(write(tmp_path, "agent.yaml", "{}"))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("agent.json", "[" * 100_000),
+        pytest.param("agent.yaml", "[" * 5000 + "]" * 5000, marks=needs_yaml),
+    ],
+)
+def test_a_file_that_is_nested_too_deeply(tmp_path: Path, name: str, text: str) -> None:
+    with pytest.raises(InputError, match="nested too deeply"):
+        read_runner_cfg(write(tmp_path, name, text))

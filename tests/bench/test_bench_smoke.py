@@ -13,7 +13,8 @@ import pytest
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
 
-from benchlib import codecs, export, loop, read, scale, unstaged  # noqa: E402
+from benchlib import codecs, export, loop, read, sample, scale, unstaged  # noqa: E402
+from benchlib.frames import camera_workload  # noqa: E402
 from benchlib.peers import PEERS, Plan  # noqa: E402
 from benchlib.recording import DifferentDataError, record, record_all  # noqa: E402
 from benchlib.workload import Workload, make_workload  # noqa: E402
@@ -24,7 +25,8 @@ STEPS = 10
 TINY = shlex.split(
     "--runs 1 --num-envs 3 --dims small --block-steps 4 --buffer-mb 0.05 --disk-only"
     " --steps 10 --long-steps 20 --no-sweep --loop-steps 3 --read-steps 12"
-    " --unstaged-envs 3 --unstaged-steps 4"
+    " --cameras tiny --camera-steps 6 --unstaged-envs 3 --unstaged-steps 4"
+    " --sample-steps 12 --sample-seconds 0.1 --batch 8 --pool-mb 0.05"
     " --export-gb 0.0005 --export-runs 1 --blocks 2 4"
     " --recorders mosaic_collect memmap h5py"
 )
@@ -70,7 +72,8 @@ def bench(folder, command):
 
 
 @pytest.mark.parametrize(
-    "command", ["ingest", "loop", "unstaged", "export", "read", "scale", "codec", "gpu"]
+    "command",
+    ["ingest", "loop", "unstaged", "export", "read", "sample", "scale", "codec", "camera", "gpu"],
 )
 def test_subcommand_prints_a_table_and_writes_json(tmp_path, command):
     printed, results = bench(tmp_path, command)
@@ -85,6 +88,19 @@ def test_steps_close_on_themselves_and_histories_hold_the_frames_before(workload
     assert workload.pool["observations"].shape == (256, 3, width)
     for age in range(1, 5):
         assert (term[:, :, 4 - age] == np.roll(term[:, :, 4], age, axis=0)).all()
+
+
+def test_images_close_on_themselves_and_no_two_are_the_same():
+    pool = camera_workload(3, (16, 16, 3)).pool["camera"].reshape(128, 3, -1)
+    assert len(np.unique(pool.reshape(128 * 3, -1), axis=0)) == 128 * 3
+    steps = np.abs(np.diff(pool.astype(int), axis=0)).mean(axis=(1, 2))
+    seam = np.abs(pool[0].astype(int) - pool[-1]).mean()
+    assert steps.min() / 2 < seam < steps.max() * 2
+
+
+def test_an_altered_image_is_noticed(plan):
+    with pytest.raises(DifferentDataError, match="camera"):
+        record("mosaic_collect", altered(camera_workload(3, (8, 8, 3)), "camera"), plan)
 
 
 def test_a_pool_shorter_than_a_block_is_refused(workload):
@@ -164,3 +180,12 @@ def test_codec_notices(workload):
 
     with pytest.raises(DifferentDataError):
         codecs.measure(Lossy(), Lossy(), codecs.chunks_of(workload, 4)["actions"])
+
+
+def test_a_batch_of_other_rows_is_seen(workload):
+    rows = {n: workload.pool[n].reshape(-1, workload.pool[n].shape[-1]) for n in sample.FIELDS}
+    batch = {n: r[5:9].copy() for n, r in rows.items()}
+    sample.check(batch, workload)
+    batch["student_observations"][[0, 1]] = batch["student_observations"][[1, 0]]
+    with pytest.raises(DifferentDataError, match="student_observations"):
+        sample.check(batch, workload)

@@ -95,7 +95,7 @@ def test_every_option_of_the_library_is_there(cli) -> None:
         (["expert.zarr/expert.npy"], "inside the store"),
         (["e.npy", "--fields", "rewards"], "rewards"),
         (["e.npy", "--layout", "grid"], "use --layout compact, or --allow-nonfinite"),
-        (["e.npy", "--max-pairs", "0"], "max_pairs"),
+        (["e.npy", "--max-pairs", "0"], "--max-pairs: expected"),
         (["e.npy", "--seed", "-1"], "seed"),
     ],
 )

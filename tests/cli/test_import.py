@@ -53,7 +53,7 @@ def test_options(cli, npy: str, store: str) -> None:
     state = TrajectoryDataset(store).state
     assert state.compressor.name == "lz4"
     assert state.num_blocks > 1
-    cli("import", npy, store + "2", "--buffer-mb", "some").failed("buffer_mb")
+    cli("import", npy, store + "2", "--buffer-mb", "some").failed("--buffer-mb: expected")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
+import subprocess
+import sys
 import time
 
 import numpy as np
@@ -164,3 +168,44 @@ def test_failed_trajectories_are_counted_where_the_store_knows_them(cli, store: 
     assert "6 ended, 3 of them failed" in cli("inspect", store).out
     stores.flip(os.path.join(store, "trajectory_end", "c.1.0"), 0)
     assert "6 ended, how is damaged" in cli("inspect", store).out
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_any_terminal(tmp_path, encoding: str) -> None:
+    """Names and words of others, and a file name that is no text of any encoding."""
+    store = str(tmp_path / "Übung \udcff.zarr")
+    with helpers.open_writer(store, metadata={"Größe": "½ → 猫"}) as writer:
+        helpers.add(writer, 0)
+    done = subprocess.run(
+        [sys.executable, "-m", "mosaic_collect", "inspect", store],
+        env={**os.environ, "PYTHONIOENCODING": encoding, "PYTHONPATH": helpers.REPO},
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    told = done.stdout.decode(encoding)
+    assert "pairs" in told
+    assert ("Größe: ½ → 猫" in told) == (encoding == "utf-8")
+    assert ("\\u732b" in told) == (encoding != "utf-8")
+    assert "\\udcff" in told
+
+
+def test_numbers_that_json_lacks_refuse_no_file(cli, npy: str, store: str) -> None:
+    told = {"loss": float("nan"), "best": [float("inf"), 1.5]}
+    rows = {name: np.zeros((2, 4, 2), np.float32) for name in ("observations", "actions")}
+    np.save(npy, {**rows, "metadata": told})
+    assert "loss: nan" in cli("inspect", npy).out
+    assert json.loads(cli("inspect", npy, "--json").out)["metadata"] == {
+        "loss": "nan",
+        "best": ["inf", 1.5],
+    }
+    assert cli("import", npy, store).code == 0
+    kept = TrajectoryDataset(store).metadata["imported_from"]["metadata"]
+    assert kept == {"loss": "nan", "best": ["inf", 1.5]}
+
+
+def test_a_zipped_store(cli, store: str) -> None:
+    stores.write(store, 4)
+    path = shutil.make_archive(store, "zip", store)
+    for command in ("inspect", "verify", "export"):
+        cli(command, path).failed("the zip archive", "zipfile -e")

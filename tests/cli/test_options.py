@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from mosaic_collect.commands.options import add_options, chosen, in_flags, meanings
+from mosaic_collect.commands.options import add_options, chosen, flags_of, in_flags, meanings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,8 +97,22 @@ def test_the_meanings_of_a_function_and_of_nothing() -> None:
         ("use layout='compact', or max_pairs=True", "use --layout compact, or --max-pairs"),
         ("runs/resume=True/s.zarr exists", "runs/resume=True/s.zarr exists"),
         ("other=True, resume=False", "other=True, resume=False"),
+        ("not so (resume=True)", "not so (--resume)"),
+        ("max_pairs: expected 1, got 0; seed: no", "--max-pairs: expected 1, got 0; seed: no"),
+        ("resume, layout: both; a layout: b", "--resume, --layout: both; a layout: b"),
     ],
 )
 def test_messages_in_the_command_lines_words(message: str, words: str) -> None:
     arguments = argparse.Namespace(resume=False, layout="auto", max_pairs=None)
     assert in_flags(message, arguments) == words
+
+
+def test_only_options_become_flags() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("store")
+    add_options(parser, Trip)
+    flags = flags_of(parser)
+    assert flags["rest"] == "--no-rest"
+    arguments = parser.parse_args(["s.zarr", "--goal", "A"])
+    told = in_flags("store, days: expected others; rest=True", arguments, flags)
+    assert told == "store, --days: expected others; --no-rest"

@@ -201,6 +201,7 @@ def test_a_store_twice_is_compared_with_no_file(cli, merged: tuple[str, str, str
     assert "the same store as" in done.err
 
 
+@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
 def test_one_picture_of_several_stores_is_refused(cli, merged: tuple[str, str, str]) -> None:
     store, other, _ = merged
     done = cli("verify", store, other, "--checkpoint", "model.pt", "--plot", "replay.png")

@@ -21,10 +21,11 @@ from mosaic_collect.collection.motions import (
     read_motions,
 )
 from mosaic_collect.errors import InputError
+from tests.helpers import motion_arrays
 
 
 def write_motion(path: Path, frames: int, value: float = 0.0) -> Path:
-    np.savez(path, joint_pos=np.full((frames, 3), value, np.float32), fps=np.array([50]))
+    np.savez(path, **motion_arrays(np.full((frames, 3), value)))
     return path
 
 

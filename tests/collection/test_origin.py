@@ -116,6 +116,22 @@ def test_ranks_must_stay_where_the_store_tells_them() -> None:
     assert of_two.differences(ISAACLAB.to_metadata()) == ["ranks: expected [0, 1], got [0, 2]"]
 
 
+def test_who_acts_must_stay_and_a_student_is_known_by_its_content() -> None:
+    student = {"path": "/models/s.pt", "sha256": "ef"}
+    acting = {"action_noise": 0.3, "act_by": student, "act_share": 0.5}
+    disturbed = replace(MJLAB, acting=acting)
+    told = disturbed.to_metadata()
+    assert told["acting"] == acting
+    assert disturbed.differences(told) == []
+    moved = replace(MJLAB, acting={**acting, "act_by": {"path": "/x.pt", "sha256": "ef"}})
+    assert moved.differences(told) == []
+    other = replace(MJLAB, acting={**acting, "act_by": {"path": "/models/s.pt", "sha256": "00"}})
+    for origin, stored in ((other, told), (MJLAB, told), (disturbed, OLD_MJLAB)):
+        (words,) = origin.differences(stored)
+        assert words.startswith("acting: expected ")
+        assert origin.differences(stored, allowed=("acting",)) == []
+
+
 def test_the_old_form_of_isaac_lab_by_todays_names() -> None:
     now = todays_form(OLD_ISAACLAB)
     assert now["checkpoint"] == {"path": "/old/m.pt", "sha256": "ab"}

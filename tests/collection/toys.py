@@ -58,6 +58,12 @@ class ToySimulation:
     def group_dims(self) -> dict[str, int]:
         return {name: buffer.shape[1] for name, buffer in self._groups.items()}
 
+    def disagreement(self, active: torch.Tensor) -> str | None:
+        return None
+
+    def failed_by(self, failed: torch.Tensor) -> dict[str, int]:
+        return {"fall": int(failed.sum())}
+
     def reset(self) -> Observations:
         self.resets += 1
         self.episode.zero_()

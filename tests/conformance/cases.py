@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset
-from tests.helpers import ALL_DTYPES, SMALL, expected, mask, open_writer, rows
+from tests.helpers import ALL_DTYPES, CAMERA, SMALL, expected, mask, open_writer, rows
 
 WIDE = Schema.mosaic(obs_dim=17, action_dim=5, student_obs_dim=40)
 THIN = Schema((Field(name="a", dim=1), Field(name="b")))
@@ -37,7 +37,8 @@ class Case:
     commits: tuple[int, ...] = ()
 
     def __str__(self) -> str:
-        name = {id(SMALL): "small", id(WIDE): "wide", id(THIN): "thin"}.get(id(self.schema), "all")
+        known = {id(SMALL): "small", id(WIDE): "wide", id(THIN): "thin", id(CAMERA): "camera"}
+        name = known.get(id(self.schema), "all")
         shape = f"T{self.steps}-N{self.num_envs}-S{self.block_steps}-C{self.chunk_nbytes}"
         return f"{name}-{shape}-{self.compressor}"
 
@@ -88,4 +89,10 @@ CASES = [
     *(Case(schema=ALL_DTYPES, compressor=c) for c in ("auto", "lz4")),
     Case(schema=ALL_DTYPES, num_envs=5, chunk_nbytes=24, steps=8),
     Case(schema=THIN, num_envs=3, steps=9, block_steps=2),
+    Case(schema=CAMERA, num_envs=3, steps=9, block_steps=4),
+    # Chunks of two images, of one environment each.
+    *(
+        Case(schema=CAMERA, num_envs=3, steps=15, block_steps=6, chunk_nbytes=80, compressor=c)
+        for c in ("auto", "lz4", "none")
+    ),
 ]

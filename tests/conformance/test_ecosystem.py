@@ -14,6 +14,7 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.label import LABEL_NBYTES
 from tests.conformance.cases import Case
 from tests.helpers import (
+    CAMERA,
     SMALL,
     add,
     as_version_1,
@@ -56,6 +57,15 @@ def test_a_field_named_like_a_dimension_is_refused_or_readable(store: str, name:
     want = expected(range(T), N, schema)
     assert_same(dataset.to_zarr()[name][...], want[name])
     assert_same(dataset.to_xarray()[name].values, want[name])
+
+
+@pytest.mark.parametrize("name", ["b_dim", "b_dim_0", "b"])
+def test_a_field_named_like_an_axis_of_another(store: str, name: str) -> None:
+    schema = Schema((Field(name="b", dim=(2, 3)), Field(name="x" if name == "b" else name, dim=2)))
+    dataset = record(store, T, num_envs=N, schema=schema)
+    for field, want in expected(range(T), N, schema).items():
+        assert_same(dataset.to_zarr()[field][...], want)
+        assert_same(dataset.to_xarray()[field].values, want)
 
 
 def test_to_xarray_reads_nothing_until_asked(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,14 +144,17 @@ def test_a_flipped_byte_is_an_error_everywhere(store: str, compressor: str) -> N
 
 
 @pytest.mark.parametrize("compressor", ["auto", "lz4", "zstd", "none"])
+@pytest.mark.parametrize("schema", [SMALL, CAMERA], ids=["small", "camera"])
 def test_we_read_what_zarr_wrote_absent_chunks_included(
-    store: str, compressor: str, monkeypatch: pytest.MonkeyPatch
+    store: str, compressor: str, schema: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """zarr-python leaves out chunks that are all fill value; this package never does.
 
     Nor has what it writes a label, as the shards of format version 1.
     """
-    case = Case(num_envs=N, steps=T, chunk_nbytes=24, compressor=compressor)
+    case = Case(
+        schema=schema, num_envs=N, steps=T, chunk_nbytes=24, block_steps=4, compressor=compressor
+    )
     case.write(store, monkeypatch)
     as_version_1(store)
     dataset = TrajectoryDataset(store)

@@ -11,7 +11,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset
 from tests.conformance.cases import CASES, Case
-from tests.helpers import assert_same
+from tests.helpers import CAMERA, assert_same
 
 zarr = pytest.importorskip("zarr", reason="zarr-python is not installed")
 xarray = pytest.importorskip("xarray", reason="xarray is not installed")
@@ -108,6 +108,8 @@ def test_the_matrix_is_one(written: tuple[str, Case]) -> None:
     assert (state.committed_steps, state.num_envs) == (case.steps, case.num_envs)
     if case.chunk_nbytes < 1000:
         assert any(g.chunks > 1 for g in state.grids().values())
+        cut = [g.field.name for g in state.grids().values() if g.chunk_steps < g.block_steps]
+        assert cut == [f.name for f in case.schema.fields if f.has_axes]
     else:
         assert state.block_steps == case.block_steps
 
@@ -122,6 +124,25 @@ def test_partial_reads_agree(written: tuple[str, Case]) -> None:
         part = (slice(1, case.steps), slice(0, None, 2))
         assert_same(group[name][part], want[part], name)
         assert_same(dataset[name][part], want[part], name)
+
+
+def test_partial_reads_of_images_agree(written: tuple[str, Case]) -> None:
+    path, case = written
+    if case.schema is not CAMERA:
+        return
+    group, dataset, want = zarr.open_group(path, mode="r"), TrajectoryDataset(path), case.holds()
+    part = (slice(1, None, 2), 1, slice(None), slice(0, 2), -1)
+    assert_same(group["rgb"][part], want["rgb"][part])
+    assert_same(dataset["rgb"][part], want["rgb"][part])
+    with xarray.open_dataset(path, engine="zarr") as lazy:
+        assert lazy["rgb"].dims == ("step", "env", "rgb_dim_0", "rgb_dim_1", "rgb_dim_2")
+        picked = lazy["rgb"].isel(step=-1, rgb_dim_2=0)
+        assert_same(picked.values, want["rgb"][-1, ..., 0])
+
+
+def test_some_case_cuts_the_steps_of_images() -> None:
+    cut = [c for c in CASES if c.schema is CAMERA and c.chunk_nbytes < 100]
+    assert {c.compressor for c in cut} == {"auto", "lz4", "none"}
 
 
 def test_some_case_has_padding() -> None:

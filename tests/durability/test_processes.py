@@ -17,8 +17,12 @@ from mosaic_collect.errors import StoreLockedError
 from tests.durability.rig import check, check_resume, open_tiny
 from tests.helpers import REPO
 
+# A child ignores what its parent ignores: nohup, a scheduler or a shell's background job.
 HEADER = """
-import os, sys, time, threading
+import os, signal, sys, time, threading
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+    signal.signal(number, signal.SIG_DFL)
 from tests.durability.rig import add_tiny, open_tiny
 from tests.durability.recording import WrappedFiles, writing_through
 from mosaic_collect.recording.signals import termination_as_exit
@@ -123,7 +127,7 @@ def test_a_signal_that_the_program_handles_stays_its_own(store: str) -> None:
 
 
 def test_an_ignored_signal_stays_ignored(store: str) -> None:
-    code = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + IN_WITH
+    code = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + IN_WITH
     with child(store, code) as process:
         process.send_signal(signal.SIGHUP)
         time.sleep(0.2)
@@ -131,6 +135,18 @@ def test_an_ignored_signal_stays_ignored(store: str) -> None:
         end(process, signal.SIGTERM)
     assert process.returncode == 128 + signal.SIGTERM
     assert check(store) == 7
+
+
+def test_beneath_a_parent_that_ignores_interrupts(store: str) -> None:
+    code = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + IN_WITH
+    with child(store, code) as process:
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.2)
+        assert process.poll() is None
+        end(process, signal.SIGTERM)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert check(store) == 7
+    check_resume(store, 7)
 
 
 STUCK = """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -110,6 +111,26 @@ def test_the_report_notes_what_training_would_miss(store: str, npy: str) -> None
     both = ("observations", "student_observations", "actions", "action_mean", "action_sigma")
     assert "student_observations only" in notes(*both)
     assert notes(*both[1:]) == ""
+
+
+@pytest.mark.parametrize("acting", [{"action_noise": 0.3}, {"act_by": "sample"}])
+def test_which_label_is_learned_of_a_disturbed_recording(
+    store: str, npy: str, acting: dict[str, Any]
+) -> None:
+    stores.write(store, 3, schema=SCHEMA, metadata={"acting": acting})
+
+    def told(*fields: str) -> str:
+        return " ".join(export_npy(store, npy, fields=fields).notes)
+
+    labels = ("student_observations", "actions", "action_sigma")
+    assert "MOSAIC learns from action_mean; actions are what was" in told(*labels, "action_mean")
+    assert "WARNING: the labels left are actions, which were disturbed on purpose" in told(*labels)
+    assert "disturbed" not in told("student_observations", "action_mean", "action_sigma")
+
+
+def test_random_starts_disturb_no_label(store: str, npy: str) -> None:
+    stores.write(store, 3, schema=SCHEMA, metadata={"acting": {"start": "random"}})
+    assert not any("disturbed" in note for note in export_npy(store, npy).notes)
 
 
 def test_whatever_the_order_of_names(store: str, npy: str) -> None:

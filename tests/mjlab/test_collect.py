@@ -378,3 +378,23 @@ def test_an_interrupt_on_the_command_line(
     arguments += ["--max-steps", "9", "--output", case.store("none")]
     assert main(["collect", *arguments]) == 130
     assert "interrupted before the first step" in capsys.readouterr().err
+
+
+def test_numpys_numbers_and_paths(case: Case, run: Callable[..., Any]) -> None:
+    options = case.options(
+        "numpy",
+        checkpoint=Path(EXPERT),
+        output=Path(case.store("numpy")),
+        motion=Path(case.motions),
+        max_steps=np.int64(3),
+        num_envs=np.int32(2),
+        passes=np.int8(1),
+        seed=np.int64(1),
+        student_history=np.uint8(2),
+        buffer_mb=np.float32(16),
+        commit_seconds=np.float64(9),
+    )
+    run(options)
+    assert run(replace(options, max_steps=np.int64(4), num_envs=None, resume=True)).num_steps == 4
+    told = TrajectoryDataset(case.store("numpy")).metadata
+    assert (told["seed"], told["passes"], told["observations"]["student_history"]) == (1, 1, 2)

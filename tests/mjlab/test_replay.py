@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,9 @@ from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError
 from mosaic_collect.replay.check import replay_check
 from tests import helpers
+from tests.adapters.hostile import Author
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import EXPERT, ROWS, make_case
+from tests.mjlab.case import ASSETS, EXPERT, ROWS, TASK, make_case
 
 pytestmark = mjlab_case.MARKS
 
@@ -150,3 +152,27 @@ def test_a_store_that_does_not_say_what_network_it_was(tmp_path: Any) -> None:
     helpers.record(str(tmp_path / "plain.zarr"), 2)
     with pytest.raises(InputError, match="has no runner_cfg"):
         load(str(tmp_path / "plain.zarr"), EXPERT)
+
+
+def test_a_checkpoint_with_code_is_refused_before_mjlab_reads_it(
+    store: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import torch
+
+    from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
+
+    mark, foreign = str(tmp_path / "ran"), str(tmp_path / "hub.pt")
+    torch.save({**torch.load(EXPERT, weights_only=True), "infos": Author(mark)}, foreign)
+    assert main(["verify", store, "--checkpoint", foreign]) == 2
+    assert "names posix.mkdir" in capsys.readouterr().err
+    options = CollectOptions(
+        task=TASK,
+        checkpoint=foreign,
+        output=str(tmp_path / "s.zarr"),
+        max_steps=1,
+        motion=str(ASSETS / "g1_squat.npz"),
+    )
+    with pytest.raises(InputError, match=r"names posix\.mkdir"):
+        run_collect(options)
+    assert not os.path.exists(mark)
+    assert not os.path.exists(options.output)

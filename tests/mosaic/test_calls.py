@@ -6,6 +6,7 @@ Upstream's script itself is run in ``tests/contract``, where a checkout of MOSAI
 from __future__ import annotations
 
 import inspect
+import os
 import pathlib
 from types import SimpleNamespace
 from typing import Any
@@ -167,3 +168,22 @@ def test_the_readmes_calls_of_the_builder() -> None:
     assert builder.history_buffers["command"].shape == (N, 5, 2)
     assert builder.history_buffers["command"][:, -1, 0].tolist() == [0.0, 1.0, 0.0, 1.0]
     assert (builder.obs_keys, builder.num_envs, builder.history_length) == (names, N, 5)
+
+
+class Author:
+    """Pickled as a call that makes a folder."""
+
+    def __init__(self, mark: str) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (self.mark,)
+
+
+def test_loading_runs_no_code(tmp_path: pathlib.Path) -> None:
+    mark = str(tmp_path / "ran")
+    content = {"actions": np.zeros((1, N, ACT)), "metadata": {"author": Author(mark)}}
+    np.save(tmp_path / "hub.npy", content, allow_pickle=True)
+    with pytest.raises(CorruptExportError, match=r"would call posix\.mkdir"):
+        ExpertTrajectoryCollector.load(tmp_path / "hub.npy")
+    assert not os.path.exists(mark)

@@ -36,12 +36,15 @@ _CODE = """
 import contextlib, io, json, os, resource, signal, sys, traceback, warnings
 from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptExportError
+from mosaic_collect.npyfile.read import read_npy
 from mosaic_collect.npyfile.scan import scan_npy
 
 warnings.simplefilter("ignore")  # of forking
 
 def scan(path):
     try:
+        with contextlib.suppress(CorruptExportError):
+            read_npy(path)
         scan_npy(path)
     except CorruptExportError as error:
         return "refused" if len(str(error)) < 5000 else "refused at length"

@@ -14,7 +14,8 @@ from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.store.cuts import cuts
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import Field
-from tests.helpers import assert_same, expected, open_writer, rows
+from mosaic_collect.store.shard import ShardReader
+from tests.helpers import CAMERA, assert_same, expected, open_writer, record, rows
 
 N, T = 7, 10
 
@@ -165,3 +166,54 @@ def test_the_grid_of_this_module_has_padding(store: Any) -> None:
     assert grid.chunks > 1
     assert grid.padded_envs > N
     assert T % grid.block_steps
+
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """The same for images, whose chunks hold two steps of one environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", 60)
+        path = tmp_path_factory.mktemp("lazy") / "c.zarr"
+        return record(path, T, num_envs=3, schema=CAMERA, block_steps=4)
+
+
+IMAGES = expected(range(T), 3, CAMERA)["rgb"]
+
+
+@given(index=indices((T, 3, 4, 3, 2)))
+def test_any_basic_index_of_five_axes(camera: Any, index: Any) -> None:
+    assert_same(camera["rgb"][index], np.asarray(IMAGES[index]), repr(index))
+
+
+@pytest.mark.parametrize("index", [(0, 0, 4), (0, 0, 0, -4), (..., 2), (0, 0, 0, 0, 0, 0)])
+def test_axes_of_images_have_their_lengths(camera: Any, index: Any) -> None:
+    with pytest.raises((IndexError, InputError)):
+        camera["rgb"][index]
+
+
+def test_what_a_field_of_images_says_of_itself(camera: Any) -> None:
+    lazy = camera["rgb"]
+    assert (lazy.shape, lazy.ndim, lazy.dtype) == ((T, 3, 4, 3, 2), 5, np.uint8)
+    assert (lazy.size, lazy.nbytes, len(lazy)) == (T * 72, T * 72, T)
+    assert_same(np.asarray(lazy), IMAGES)
+
+
+def test_one_image_is_one_chunk(camera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    grid = camera.state.grid("rgb")
+    assert (grid.block_steps, grid.chunk_steps, grid.chunks) == (4, 2, 6)
+    decoded: list[int] = []
+    read = ShardReader.read
+
+    def noting(self: Any, chunk: int, out: Any) -> None:
+        decoded.append(chunk)
+        read(self, chunk, out)
+
+    monkeypatch.setattr(ShardReader, "read", noting)
+    assert_same(camera["rgb"][7, 1], IMAGES[7, 1])
+    assert decoded == [4]
+    decoded.clear()
+    assert_same(camera["rgb"][1:9:3, 2, ..., 0], IMAGES[1:9:3, 2, ..., 0])
+    assert decoded == [2, 2, 5]
+    decoded.clear()
+    assert camera["rgb"][3:3].shape == (0, 3, 4, 3, 2)
+    assert decoded == []

@@ -17,7 +17,17 @@ from mosaic_collect.errors import WriteError
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
-from tests.helpers import ALL_DTYPES, add, assert_holds, assert_same, ids, mask, open_writer, rows
+from tests.helpers import (
+    ALL_DTYPES,
+    CAMERA,
+    add,
+    assert_holds,
+    assert_same,
+    ids,
+    mask,
+    open_writer,
+    rows,
+)
 
 torch = pytest.importorskip("torch", reason="torch is not installed; staging on a device needs it")
 
@@ -127,6 +137,11 @@ def test_every_value_is_that_of_its_step(ahead: str) -> None:
 @pytest.mark.parametrize("ahead", AHEAD)
 def test_every_dtype(ahead: str) -> None:
     assert record_blocks(SimulatedStreams(ahead), ALL_DTYPES)
+
+
+@pytest.mark.parametrize("ahead", AHEAD)
+def test_several_axes(ahead: str) -> None:
+    assert record_blocks(SimulatedStreams(ahead), CAMERA)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +327,28 @@ def test_a_writer_on_the_device_makes_the_same_store(
     changes = np.argwhere(got[1:] != got[:-1]).tolist()
     assert changes == [[s, s % N] for s in range(29) if s % 7 == 3]
     assert len(np.unique(got)) == N + len(changes)
+
+
+@pytest.mark.parametrize("encode_in", ["threads", "process"])
+def test_images_on_the_device(
+    store: str, device: str, encode_in: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Commits and a resume fall into the middle of chunks, of which a block has several a row."""
+    monkeypatch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", 80)
+    simulator, options = Simulator(CAMERA), {"device": device, "encode_in": encode_in}
+    for steps in (range(9), range(9, 22)):
+        with open_writer(
+            store, N, CAMERA, block_steps=6, resume=steps.start > 0, **options
+        ) as writer:
+            for step in steps:
+                writer.add_step(**simulator.step(step))
+                simulator.spoil()
+                if step % 5 == 4:
+                    writer.commit()
+    dataset = TrajectoryDataset(store)
+    assert dataset.state.chunk_steps == {"rgb": 3, "depth": 2, "far": 2}
+    assert_holds(dataset, range(22))
+    assert verify_store(store).ok
 
 
 @pytest.mark.parametrize("commit_every", [1, 3, 99])

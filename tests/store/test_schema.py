@@ -77,6 +77,20 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"name": "a", "dim": 2.0}, "dim"),
     ({"name": "a", "dim": True}, "dim"),
     ({"name": "a", "dim": 1 << 40}, "dim"),
+    ({"name": "a", "dim": (0, 2)}, "dim"),
+    ({"name": "a", "dim": (2, -1)}, "dim"),
+    ({"name": "a", "dim": (2, 2.0)}, "dim"),
+    ({"name": "a", "dim": (2, True)}, "dim"),
+    ({"name": "a", "dim": (2, None)}, "dim"),
+    ({"name": "a", "dim": (None,)}, "dim"),
+    ({"name": "a", "dim": ((2, 3),)}, "dim"),
+    ({"name": "a", "dim": (2, (3, 4))}, "dim"),
+    ({"name": "a", "dim": "64"}, "dim"),
+    ({"name": "a", "dim": {2: 3}}, "dim"),
+    ({"name": "a", "dim": (1,) * 9}, "dim must be at most 8"),
+    ({"name": "a", "dim": (4096, 4097)}, "16781312 values a row"),
+    ({"name": "a", "dim": (1 << 24,) * 8}, "values a row"),
+    ({"name": "a", "dim": (1 << 70, 2)}, "dim"),
     ({"name": "a", "dtype": "float128"}, "float128"),
     ({"name": "a", "dtype": "complex64"}, "complex64"),
     ({"name": "a", "dtype": np.float32}, "dtype"),
@@ -122,6 +136,46 @@ def test_numpys_whole_numbers_are_widths() -> None:
     schema = Schema.mosaic(np.int64(3), np.uint8(2), student_obs_dim=np.int32(4))
     assert schema == Schema.mosaic(3, 2, student_obs_dim=4)
     assert all(type(f.dim) is int for f in schema.fields), "they go into JSON"
+
+
+@pytest.mark.parametrize("dim", [(64, 48, 3), [64, 48, 3], (np.int64(64), np.uint8(48), 3)])
+def test_a_row_of_several_axes(dim: Any) -> None:
+    field = Field(name="rgb", dim=dim, dtype="uint8")
+    assert field.dim == field.row_shape == (64, 48, 3)
+    assert field.width == field.row_nbytes == 64 * 48 * 3
+    assert field.has_axes
+    assert all(type(n) is int for n in field.dim), "they go into JSON"
+    assert Schema((field,)).pair_nbytes == field.row_nbytes + 1 + 8
+    assert hash(field) == hash(Field(name="rgb", dim=(64, 48, 3), dtype="uint8"))
+
+
+def test_each_shape_has_one_spelling() -> None:
+    """So ``dim=array.shape[1:]`` gives what is written by hand, whatever the array."""
+    assert Field(name="a", dim=(5,)) == Field(name="a", dim=5)
+    assert Field(name="a", dim=()) == Field(name="a")
+    assert not Field(name="a", dim=(5,)).has_axes
+    assert Field(name="a").width == 1
+
+
+def test_axes_are_a_difference_in_words() -> None:
+    one, other = (Schema((Field(name="rgb", dim=d),)) for d in ((2, 3), (3, 2)))
+    (found,) = one.differences(other)
+    assert "dim=(2, 3)" in found
+    assert "dim=(3, 2)" in found
+    assert one.differences(one) == []
+
+
+def test_a_stand_in_has_the_same_axes() -> None:
+    far = Field(name="far", dim=(2, 5), default="depth")
+    Schema((Field(name="depth", dim=(2, 5)), far))
+    with pytest.raises(InputError, match=r"far.* has another shape"):
+        Schema((Field(name="depth", dim=(5, 2)), far))
+
+
+def test_a_policy_that_sees_no_flat_rows_has_no_observations() -> None:
+    schema = Schema.mosaic(None, 2, extra=(Field(name="observations_camera", dim=(3, 4, 4)),))
+    names = ("actions", "action_mean", "action_sigma", "observations_camera")
+    assert schema.names == names
 
 
 def test_names_stay_apart_where_case_is_folded() -> None:

@@ -14,10 +14,14 @@ nothing.
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
+from mosaic_collect.collection.acting import FIRST
+from mosaic_collect.collection.motions import Motion
+from mosaic_collect.collection.robot import check_robot
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
 
@@ -45,12 +49,17 @@ def prepare_env_cfg(env_cfg: Any, num_envs: int, terminations: bool = True) -> N
     _add(env_cfg, "terminations", TerminationTermCfg(func=_restart, time_out=True))
 
 
-def prepare_motion_cfg(motion_cfg: Any, motion: str) -> None:
-    """Make MOSAIC's motion command load all motions and start each at its first frame.
+def prepare_motion_cfg(
+    motion_cfg: Any, motion: str, start: str = FIRST, motions: Sequence[Motion] = ()
+) -> None:
+    """Make MOSAIC's motion command load all motions, and say where it starts them.
 
     Args:
         motion_cfg: A ``MultiMotionCommandCfg``; changed in place.
-        motion: A motion file, or a folder of them.
+        motion: A folder of motions.
+        start: Of trajectories: their motion's ``first`` frame or a ``random`` one.
+        motions: What lies there; held against the robot before the command loads them, which
+            raises ``InputError`` while the environment is made.
 
     Raises:
         InputError: A command of another kind.
@@ -58,13 +67,15 @@ def prepare_motion_cfg(motion_cfg: Any, motion: str) -> None:
     wanted = {
         "motion": motion,
         "debug_vis": False,
-        "start_from_beginning": True,
+        "start_from_beginning": start == FIRST,
         "start_frame": 0,
         "resample_motions_every_s": _NO_RESAMPLING_S,
         # A process would load a part only, and at most as many motions as environments.
         "motion_dataset_shard_across_gpus": False,
         "motion_dataset_load_cap": None,
     }
+    if start != FIRST:
+        wanted["adaptive_alpha"] = 0.0  # or it would learn to draw the frames before falls
     missing = [name for name in ("motion", "start_from_beginning") if not hasattr(motion_cfg, name)]
     if missing:
         raise InputError(
@@ -74,6 +85,20 @@ def prepare_motion_cfg(motion_cfg: Any, motion: str) -> None:
     for name, value in wanted.items():
         if hasattr(motion_cfg, name):
             setattr(motion_cfg, name, value)
+    if motions:
+        motion_cfg.class_type = _checking(motion_cfg.class_type, motions)
+
+
+def _checking(command: type[Any], motions: Sequence[Motion]) -> type[Any]:
+    """The command, which looks whether motions are of its robot before it loads them."""
+
+    class Checking(command):  # type: ignore[misc]
+        def __new__(cls, cfg: Any, env: Any) -> Any:  # a refused one has nothing to tear down
+            robot = env.scene[cfg.asset_name]
+            check_robot(motions, robot.joint_names, robot.body_names)
+            return super().__new__(cls)
+
+    return Checking
 
 
 def add_student_group(

@@ -14,8 +14,10 @@ from typing import Any, TypeVar
 
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
 from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
-from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.acting import AS_TRAINED, Acting
+from mosaic_collect.collection.motions import Motion, MotionQueue
 from mosaic_collect.collection.origin import Origin, refuse_changes
+from mosaic_collect.collection.rates import played
 from mosaic_collect.collection.record import GroupedPolicy, Watch, record
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -37,6 +39,7 @@ class MotionOptions:
         max_steps: Of the store in all; None: no end but the motions'.
         rank: Of this process among ``world``, which share the motions.
         world: Processes.
+        allow_fps: Play motions of another rate than the task's steps frame by frame.
     """
 
     start_index: int = 0
@@ -46,6 +49,7 @@ class MotionOptions:
     max_steps: int | None = None
     rank: int = 0
     world: int = 1
+    allow_fps: bool = False
 
     def chosen(self, motions: Sequence[_T]) -> list[_T]:
         """Those of this process, of motions or their files in the order of paths.
@@ -80,9 +84,12 @@ def collect_motions(
     *,
     resume: bool | str = False,
     on_step: Watch | None = None,
+    motions: Sequence[Motion] = (),
+    stop_on_nonfinite: bool = False,
+    acting: Acting = AS_TRAINED,
     **writer_options: Any,
 ) -> MotionQueue:
-    """Record each motion once, from its first frame; commits and completes the store.
+    """Record each motion once, from where the command starts it; commits and completes the store.
 
     Args:
         env: The rsl_rl wrapper.
@@ -93,20 +100,26 @@ def collect_motions(
         resume: Go on with the store; motions that it calls done are left out. "auto": if it is
             there.
         on_step: Called with the writer after each step.
+        motions: As ``played_folder`` gave them, if the command was given its folder.
+        stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
+        acting: Whose actions are executed, and how disturbed.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
     Returns:
         The motions and what became of them.
 
     Raises:
-        InputError: A bad option, or no motion is left to choose from.
+        InputError: A bad option or motion, or no motion is left to choose from; or a row with NaN
+            or infinity that stops the run.
         StoreMismatchError: On resume, the store is of another origin.
         StoreError, WriteError: Of the writer.
     """
     known = TrajectoryDataset(store) if goes_on(blobs_at(store), resume) else None
     refuse_changes(known, origin)
-    motions = options.chosen(loaded_motions(env.unwrapped))
-    queue = MotionQueue(motions, 1, known.metadata if known else {})
+    chosen = options.chosen(loaded_motions(env.unwrapped, motions))
+    queue = MotionQueue(chosen, 1, known.metadata if known else {})
+    steps = 1.0 / env.unwrapped.step_dt  # a second
+    queue.take(played(queue.present, steps, allow_fps=options.allow_fps))
     tracker = MosaicMotionTracker(
         env.unwrapped, queue, options.steps_per_trajectory, _left(options.max_trajectories, queue)
     )
@@ -119,6 +132,8 @@ def collect_motions(
         options.max_steps or sys.maxsize,
         known,
         on_step,
+        acting,
+        stop_on_nonfinite=stop_on_nonfinite,
         **writer_options,
     )
     return queue

@@ -11,9 +11,12 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from mosaic_collect.adapters.isaaclab.acting import acting_of, acting_problems, add_acting
 from mosaic_collect.adapters.isaaclab.checkpoint import checkpoint_problems
 from mosaic_collect.adapters.isaaclab.collect import MotionOptions
-from mosaic_collect.collection.motions import motion_files
+from mosaic_collect.checks import local_path
+from mosaic_collect.collection.acting import Acting
+from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
@@ -47,10 +50,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add = parser.add_argument
     required = [
         add("--task", required=True, help="name of the teacher's task"),
-        add("--motion", required=True, help="a motion file (.npz) or a folder of them"),
-        add("--output_path", required=True, help="*.zarr: a store; *.npy: a store and its export"),
+        add("--motion", type=_path, required=True, help="a motion file (.npz) or a folder of them"),
+        add(
+            "--output_path",
+            type=_path,
+            required=True,
+            help="*.zarr: a store; *.npy: a store and its export",
+        ),
     ]
-    add("--checkpoint_path", help="the teacher's checkpoint (.pt)")
+    add("--checkpoint_path", type=_path, help="the teacher's checkpoint (.pt)")
+    add(
+        "--trust_checkpoint",
+        action="store_true",
+        help="let code run that the checkpoint holds; without it, such a one is refused",
+    )
     add("--num_envs", type=int, default=16, help="environments; at most one per motion")
     add("--steps_per_env", type=int, default=100, help="most rows of a trajectory")
     add("--max_trajectories", type=int, help="trajectories in all; default: one per motion")
@@ -71,7 +84,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         "of the teacher's own policy group",
     )
     add("--disable_student_noise", action="store_true", help="observe the student without noise")
-    add("--store", help="the store; default: --output_path, ending in .zarr")
+    add("--store", type=_path, help="the store; default: --output_path, ending in .zarr")
     add("--resume", nargs="?", const=True, default=False, type=_resume, help="go on with the store")
     add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="of the .npy")
     add(
@@ -80,7 +93,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         help="leave trajectories that ended by a fall out of the .npy; the store keeps them",
     )
     add("--buffer_mb", default=AUTO, type=_megabytes, help="of the writer: megabytes, or auto")
+    add("--resample", action="store_true", help="motions of other rates, to the task's steps")
+    add("--allow_fps", action="store_true", help="play those frame by frame, at another speed")
+    add("--stop_on_nonfinite", action="store_true", help="end with the first NaN or infinity")
     add("--seed", type=int, help="of the environments")
+    add_acting(parser.add_argument_group("acting"))
     add("--tasks_module", default="whole_body_tracking.tasks", help="imported for its tasks")
     group = parser.add_argument_group("rsl_rl")
     group.add_argument("--experiment_name", help="folder of logs/rsl_rl to find a checkpoint in")
@@ -88,7 +105,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     group.add_argument("--checkpoint", help="checkpoint file within the run")
     group.add_argument("--wandb_path", help="run, or run and file, to download a checkpoint from")
     group.add_argument(
-        "--resume_student_checkpoint", help="as --checkpoint_path, which MOSAIC's script has, too"
+        "--resume_student_checkpoint",
+        type=_path,
+        help="as --checkpoint_path, which MOSAIC's script has, too",
     )
     group.add_argument(
         "--distributed", action="store_true", help="torchrun's processes share the motions"
@@ -122,15 +141,19 @@ class Plan:
         store: Its store.
         npy: Its export; None: none is asked for.
         num_envs: Environments: as asked for, but at most one per motion; on resume the store's.
-        num_motions: Files that it shall go through.
+        found: All motions, twins once.
+        num_motions: Those of them that it shall go through.
         motions: Which of them, and how much of each.
+        acting: Who acts, and from where.
     """
 
     store: str
     npy: str | None
     num_envs: int
+    found: list[Motion]
     num_motions: int
     motions: MotionOptions
+    acting: Acting
 
     @classmethod
     def of(cls, args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
@@ -141,8 +164,9 @@ class Plan:
             environ: With torchrun's ``RANK`` and ``WORLD_SIZE``, if ``--distributed``.
 
         Raises:
-            InputError: A flag that makes no sense, with all others that make none; or falls are
-                to be left out of a store that does not know them.
+            InputError: A flag that makes no sense, with all others that make none; motion files
+                that cannot be played, all of them; or falls are to be left out of a store that
+                does not know them.
             StoreError: ``--resume``, and the store cannot be read; or it is there without.
         """
         rank, world = 0, 1
@@ -166,15 +190,17 @@ class Plan:
             max_steps=args.max_steps,
             rank=rank,
             world=world,
+            allow_fps=args.allow_fps,
         )
         npy = _of_rank(args.output_path, rank, world) if wants_npy else None
-        files = motions.chosen(motion_files(args.motion))
+        found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
+        chosen = motions.chosen(found)
         known = TrajectoryDataset(store) if goes_on(blobs_at(store), args.resume) else None
         if known and known.fields and args.exclude_falls and not known.schema.has_ends:
             raise InputError(f"exclude_falls: {store} does not know which ends were falls")
         num_envs = known.num_envs if known else 0
-        num_envs = num_envs or min(args.num_envs, len(files))
-        return cls(store, npy, num_envs, len(files), motions)
+        num_envs = num_envs or min(args.num_envs, len(chosen))
+        return cls(store, npy, num_envs, found, len(chosen), motions, acting_of(args))
 
 
 def _problems(args: argparse.Namespace, world: int) -> list[str]:
@@ -193,7 +219,7 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
         problems.append("exclude_falls: expected only with an output_path ending in .npy")
     if args.exclude_falls and args.layout == GRID:
         problems.append("exclude_falls: a grid holds every pair; use --layout compact")
-    return problems + checkpoint_problems(args)
+    return problems + checkpoint_problems(args) + acting_problems(args)
 
 
 def _share(count: int | None, rank: int, world: int) -> int | None:
@@ -210,6 +236,13 @@ def _resume(text: str) -> bool | str:
     if text.lower() not in ("true", "false", "1", "0", AUTO_RESUME):
         raise argparse.ArgumentTypeError(f"expected True, False or {AUTO_RESUME}, got {text}")
     return AUTO_RESUME if text.lower() == AUTO_RESUME else text.lower() in ("true", "1")
+
+
+def _path(text: str) -> str:
+    try:
+        return local_path(text, "path")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def _megabytes(text: str) -> str | float:

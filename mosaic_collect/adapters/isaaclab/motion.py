@@ -7,8 +7,8 @@ a copy of the last one with ``motion_end_buf`` set:
     restart asked                         x  |            so the copy never comes
     row is valid             x   x        x  |
 
-The robot starts on frame 0, and the command advances right after the reset, as in training. Behind
-an explicit reset it would show frame 0, so no trajectory begins by one: see ``simulation``.
+The robot starts on frame 0, or on a random one, and the command advances right after the reset, as
+in training. Behind an explicit reset it would not, so no trajectory begins by one: ``simulation``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import torch
 from mosaic_collect.adapters.isaaclab.cfg import TRACKER
 from mosaic_collect.collection.motions import Motion, MotionQueue, read_motions
 from mosaic_collect.collection.protocols import StepResult
+from mosaic_collect.collection.robot import check_robot
 from mosaic_collect.collection.trackers import MotionTracker
 from mosaic_collect.errors import InputError
 
@@ -119,21 +120,31 @@ class MosaicMotionTracker(MotionTracker):
         return motion
 
 
-def loaded_motions(env: Any) -> list[Motion]:
+def loaded_motions(env: Any, known: Sequence[Motion] = ()) -> list[Motion]:
     """The motions that the environment's command has loaded, by path; twins only once.
 
     The command's own order is no identity: it depends on seed and cap.
 
+    Args:
+        env: The unwrapped environment.
+        known: Motions by their ``file``, which are not read again.
+
     Raises:
-        InputError: The command is of another kind.
+        InputError: The command is of another kind, or files cannot be played by its robot.
     """
-    return read_motions(_paths(env.command_manager.get_term("motion")))
+    command = env.command_manager.get_term("motion")
+    paths = set(_paths(command))
+    found = [m for m in known if m.file in paths]
+    rest = read_motions(paths - {m.file for m in found})
+    if rest and hasattr(command, "robot"):
+        check_robot(rest, command.robot.joint_names, command.robot.body_names)
+    return sorted([*found, *rest], key=lambda m: m.path)
 
 
 def _loaded_at(command: Any, motions: Sequence[Motion]) -> torch.Tensor:
     """Where the command has each motion, int64; -1 for one that is gone since an earlier run."""
     places = {path: index for index, path in reversed(list(enumerate(_paths(command))))}
-    return torch.tensor([places.get(m.path, _NONE) for m in motions], dtype=torch.long)
+    return torch.tensor([places.get(m.file, _NONE) for m in motions], dtype=torch.long)
 
 
 def _paths(command: Any) -> list[str]:

@@ -7,8 +7,11 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation, runner_cfg
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
+from mosaic_collect.collection.acting import FIRST, MEAN, Acting
 from mosaic_collect.collection.motions import MotionQueue, find_motions, missing_motions
 from mosaic_collect.collection.origin import Origin, file_identity, refuse_changes
+from mosaic_collect.collection.rates import rate_notes
 from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -17,7 +20,7 @@ from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.root import goes_on
 
 #: What a resume refuses to find changed, unless it is allowed by this name.
-PROTECTED = ("task", "checkpoint", "motions", "observations")
+PROTECTED = ("task", "checkpoint", "motions", "observations", "acting")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +33,11 @@ class CollectOptions(MjlabOptions):
         max_steps: Steps of the store in all.
         motion: A motion file, or a folder of them at any depth; None for tasks without motions.
         passes: Trajectories of each motion; None: go round until ``max_steps``.
+        action_noise, act_by, act_share: Of ``Acting``, as ``start`` is.
         resume: Go on with the store; "auto": if it is there.
         allow_changed: Which of ``PROTECTED`` may differ on resume.
+        stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
+        trust_checkpoint: Code in the checkpoint may run.
         buffer_mb, compressor, encode_in, commit_seconds: Of the writer.
     """
 
@@ -40,12 +46,28 @@ class CollectOptions(MjlabOptions):
     max_steps: int
     motion: str | None = None
     passes: int | None = None
+    action_noise: float = 0.0
+    act_by: str = MEAN
+    act_share: float | None = None
     resume: bool | str = False
     allow_changed: Sequence[str] = ()
+    stop_on_nonfinite: bool = False
+    trust_checkpoint: bool = False
     buffer_mb: float | str = "auto"
     compressor: str = "auto"
     encode_in: str = "auto"
     commit_seconds: float | None = 60.0
+
+    @property
+    def acting(self) -> Acting:
+        """Who acts, and how."""
+        return Acting(
+            action_noise=self.action_noise,
+            act_by=self.act_by,
+            act_share=self.act_share,
+            start=self.start,
+            seed=self.seed,
+        )
 
 
 @dataclass(frozen=True)
@@ -57,12 +79,14 @@ class CollectResult:
         already_complete: Nothing was to be done.
         completed: Trajectories that reached their motion's end, over all runs.
         fell: That ended before.
+        notes: What is to be known of how motions were played.
     """
 
     num_steps: int
     already_complete: bool
     completed: int
     fell: int
+    notes: tuple[str, ...] = ()
 
 
 def run_collect(options: CollectOptions, on_step: Watch | None = None) -> CollectResult:
@@ -73,7 +97,7 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         on_step: Called with the writer after each step; what it raises ends the run, committed.
 
     Raises:
-        InputError: A bad option.
+        InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
         StoreMismatchError: On resume, what must not change has changed.
         StoreError, WriteError: Of the writer.
     """
@@ -85,17 +109,22 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         return CollectResult(known.num_steps, True, *_ends(queue))
     origin = _origin(options)
     refuse_changes(known, origin, options.allow_changed)
+    checkpoint = Checkpoint.read(options.checkpoint, options.trust_checkpoint)
     simulation = MjlabSimulation(_options_now(options, known), queue)
     try:
         steps = record(
             simulation,
-            simulation.policy(options.checkpoint),
+            simulation.policy(
+                checkpoint, options.acting.by_mean, trust_checkpoint=options.trust_checkpoint
+            ),
             simulation.tracker(),
             options.output,
             origin,
             options.max_steps,
             known,
             on_step,
+            options.acting,
+            stop_on_nonfinite=options.stop_on_nonfinite,
             buffer_mb=options.buffer_mb,
             compressor=options.compressor,
             encode_in=options.encode_in,
@@ -103,7 +132,8 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
         )
     finally:
         simulation.close()
-    return CollectResult(steps, False, *_ends(queue))
+    notes = tuple(rate_notes(queue.present)) if queue else ()
+    return CollectResult(steps, False, *_ends(queue), notes)
 
 
 def _check(options: CollectOptions) -> None:
@@ -113,6 +143,8 @@ def _check(options: CollectOptions) -> None:
         raise InputError(f"passes: expected at least 1, got {options.passes}")
     if options.student_history < 0:
         raise InputError(f"student_history: expected 0 or more, got {options.student_history}")
+    if options.acting.start != FIRST and options.motion is None:
+        raise InputError(f"start: expected only with motions, got {options.start!r}")
     unknown = set(options.allow_changed) - set(PROTECTED)
     if unknown:
         raise InputError(f"allow_changed: expected some of {PROTECTED}, got {sorted(unknown)}")
@@ -126,7 +158,7 @@ def _queue(options: CollectOptions, told: Mapping[str, Any]) -> MotionQueue | No
     if gone and "motions" not in options.allow_changed:
         raise StoreMismatchError(
             f"{options.output} was collected from {len(gone)} motions that are gone or changed, "
-            f"{gone[0]} first; allow 'motions' to go on without them"
+            f"{gone[0]} first; allow_changed='motions' goes on without them"
         )
     return MotionQueue(motions, options.passes, told)
 
@@ -154,6 +186,7 @@ def _origin(options: CollectOptions) -> Origin:
             "student_history": options.student_history,
             "student_noise": options.student_noise,
         },
+        acting=options.acting.told(),
         notes={"seed": options.seed, "passes": options.passes},
     )
 

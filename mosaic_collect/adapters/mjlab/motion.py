@@ -20,6 +20,7 @@ import torch
 from mjlab.tasks.tracking.mdp import MotionCommandCfg
 from mjlab.tasks.tracking.mdp.commands import MotionCommand, MotionLoader
 
+from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motions import Motion, MotionQueue
 from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.trackers import MotionTracker
@@ -33,15 +34,21 @@ _ARRAYS = (
 class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
     """``MotionCommand`` over several motions, assigned by a queue at every reset.
 
+    Args:
+        cfg: mjlab's.
+        env: mjlab's.
+        queue: The motions.
+        start: Of trajectories: their motion's ``first`` frame or a ``random`` one.
+
     Attributes:
         queue: Asked at the next reset; may be replaced by one of the same motions.
         motion_ids: The motion that each environment follows, ``(N,)`` int32.
         idle: Who has none to follow, ``(N,)`` bool.
     """
 
-    def __init__(self, cfg: Any, env: Any, queue: MotionQueue) -> None:
+    def __init__(self, cfg: Any, env: Any, queue: MotionQueue, start: str = FIRST) -> None:
         super().__init__(cfg, env)
-        self.queue = queue
+        self.queue, self._start = queue, start
         loaded = [self._load(m) for m in queue.motions]
         for name in _ARRAYS:
             parts = [getattr(one, name) for one in loaded if one is not None]
@@ -57,9 +64,9 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
 
     def _load(self, motion: Motion) -> Any:
         """A motion's arrays; None for one that an earlier run knew and that is gone."""
-        if not os.path.exists(motion.path):
+        if not os.path.exists(motion.file):
             return None
-        return MotionLoader(motion.path, self.body_indexes, self.device)
+        return MotionLoader(motion.file, self.body_indexes, self.device)
 
     @property
     def frames(self) -> torch.Tensor:
@@ -74,25 +81,34 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
         return at_end
 
     def _uniform_sampling(self, env_ids: torch.Tensor) -> None:
-        """Where mjlab draws a start frame: instead, frame 0 of the queue's next motion."""
+        """Where mjlab draws a start frame: instead, one of the queue's next motion."""
         drawn = [self.queue.next() for _ in range(len(env_ids))]
         motions = torch.tensor(drawn, dtype=torch.int32, device=self.device)
         self.idle[env_ids] = motions < 0
         # An idle environment goes on with some motion that is there; its rows do not count.
         self.motion_ids[env_ids] = torch.where(motions < 0, self._any_motion, motions)
-        self.time_steps[env_ids] = self.starts[self.motion_ids[env_ids].long()]
+        motions = self.motion_ids[env_ids].long()
+        self.time_steps[env_ids] = self.starts[motions] + self._first_frames(motions)
+
+    def _first_frames(self, motions: torch.Tensor) -> torch.Tensor:
+        """Frame 0 of each motion, or any but its last, on which a trajectory would have no row."""
+        if self._start == FIRST:
+            return torch.zeros_like(motions)
+        choices = (self.ends - self.starts)[motions] - 1
+        drawn: torch.Tensor = (torch.rand(len(motions), device=self.device) * choices).long()
+        return drawn.clamp(max=choices - 1).clamp(min=0)  # rand is below 1, its product may not be
 
 
-def queued_cfg(cfg: MotionCommandCfg, queue: MotionQueue) -> Any:
+def queued_cfg(cfg: MotionCommandCfg, queue: MotionQueue, start: str = FIRST) -> Any:
     """The command's config, built as a ``QueuedMotionCommand`` that starts on the reference."""
 
     class QueuedMotionCommandCfg(type(cfg)):  # type: ignore[misc]
         def build(self, env: Any) -> QueuedMotionCommand:
-            return QueuedMotionCommand(self, env, queue)
+            return QueuedMotionCommand(self, env, queue, start)
 
     fields = {name: getattr(cfg, name) for name in cfg.__dataclass_fields__}
     fields.update(
-        motion_file=queue.present[0].path,
+        motion_file=queue.present[0].file,
         sampling_mode="uniform",  # the branch whose hook is overridden
         joint_position_range=(0.0, 0.0),
         pose_range={},

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tempfile
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,17 +26,21 @@ from mosaic_collect.adapters.mjlab.motion import (
     queued_cfg,
 )
 from mosaic_collect.adapters.rsl_rl.actor import Actor
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
+from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.checks import pythons
+from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.rates import played
+from mosaic_collect.collection.robot import check_robot
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
 from mosaic_collect.errors import InputError
 
 #: Terms that a robot cannot measure without an estimator, so a student does without them.
 UNMEASURED = ("motion_anchor_pos_b", "base_lin_vel")
-_MOTION = "motion"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,9 @@ class MjlabOptions:
         teacher_noise: Whether the policy sees noise, as in training.
         student_history: Frames of the student's observation; 0: none is made.
         student_noise: Whether the student's observation is noisy.
+        allow_fps: Play motions of another rate than the task's steps frame by frame.
+        resample: Make frames of them at the task's steps instead.
+        start: Of trajectories of motions: their ``first`` frame, or a ``random`` one of each.
     """
 
     task: str
@@ -59,6 +67,13 @@ class MjlabOptions:
     teacher_noise: bool = True
     student_history: int = 5
     student_noise: bool = True
+    allow_fps: bool = False
+    resample: bool = False
+    start: str = FIRST
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # random.seed, for one, takes no NumPy's
+            object.__setattr__(self, field.name, pythons(getattr(self, field.name)))
 
 
 class MjlabSimulation(ManagedSimulation):
@@ -66,7 +81,8 @@ class MjlabSimulation(ManagedSimulation):
 
     Args:
         options: How to make it.
-        queue: Motions for a tracking task; None for a task without a motion command.
+        queue: Motions for a tracking task, which it takes as the task plays them; None for a task
+            without a motion command.
 
     Attributes:
         runner_cfg: The task's own training config, for an rsl_rl runner.
@@ -74,19 +90,23 @@ class MjlabSimulation(ManagedSimulation):
 
     Raises:
         InputError: No such task, or motions where they have no place, or none where they do, or the
-            task has a group of the student's name already.
+            task has a group of the student's name already. Or motions are of another robot, or of
+            another rate and that is not allowed; all of this before the simulator is built.
+        StoreMismatchError: A motion was played with other frames in an earlier run.
     """
 
     def __init__(self, options: MjlabOptions, queue: MotionQueue | None) -> None:
         self.runner_cfg = runner_cfg(options.task)
         warp.config.quiet = True  # a line a compiled kernel would tear the progress bar apart
-        cfg = _env_cfg(options, queue)
         device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
-        with quiet():  # mjlab tells its managers' tables on stdout
-            super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=device)))
+        # Resampled motions lie there until the command has read them.
+        with tempfile.TemporaryDirectory(prefix="motions-") as folder:
+            cfg = _env_cfg(options, queue, folder)
+            with quiet():  # mjlab tells its managers' tables on stdout
+                super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=device)))
         self.command: QueuedMotionCommand | None = None
         if queue is not None:
-            self.command = self.env.unwrapped.command_manager.get_term(_MOTION)
+            self.command = self.env.unwrapped.command_manager.get_term(MOTION)
             self.command.queue = queue
 
     def tracker(self) -> EpisodeTracker:
@@ -95,13 +115,20 @@ class MjlabSimulation(ManagedSimulation):
             return EveryEpisode(self.num_envs, self.device)
         return QueuedMotionTracker(self.command)
 
-    def policy(self, checkpoint: str) -> Actor:
-        """The checkpoint's actor, acting by its mean.
+    def policy(
+        self, checkpoint: str | Checkpoint, by_mean: bool = True, trust_checkpoint: bool = False
+    ) -> Actor:
+        """The checkpoint's actor, acting by its mean or else by samples.
+
+        The other arguments are ``load_policy``'s.
 
         Raises:
             InputError: The checkpoint is not of this task's policy.
         """
-        return load_policy(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner)
+        return load_policy(
+            *(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner, by_mean),
+            trust_checkpoint=trust_checkpoint,
+        )
 
 
 def runner_cfg(task: str) -> dict[str, Any]:
@@ -115,11 +142,16 @@ def runner_cfg(task: str) -> dict[str, Any]:
     return dataclasses.asdict(load_rl_cfg(task))
 
 
-def _env_cfg(options: MjlabOptions, queue: MotionQueue | None) -> Any:
+def _env_cfg(options: MjlabOptions, queue: MotionQueue | None, folder: str) -> Any:
     cfg = load_env_cfg(options.task, play=True)  # no pushes, starts on the reference
     cfg.scene.num_envs = options.num_envs or 64
     cfg.seed = options.seed
-    _set_motion(cfg, options.task, queue)
+    if (MOTION in cfg.commands) != (queue is not None):
+        words = "takes no motion" if queue else "needs motions"
+        raise InputError(f"motion: {options.task} {words}")
+    if queue is not None:
+        _play(cfg, queue, options, folder)
+        _set_motion(cfg, queue, options.start)
     cfg.observations["actor"].enable_corruption = options.teacher_noise
     if options.student_history:
         if STUDENT in cfg.observations:
@@ -130,19 +162,24 @@ def _env_cfg(options: MjlabOptions, queue: MotionQueue | None) -> Any:
     return cfg
 
 
-def _set_motion(cfg: Any, task: str, queue: MotionQueue | None) -> None:
-    tracks = _MOTION in cfg.commands
-    if tracks != (queue is not None):
-        raise InputError(f"motion: {task} {'needs motions' if tracks else 'takes no motion'}")
-    if queue is not None:
-        # A copy: the wrapper resets once when it is made, and what that draws is not recorded.
-        cfg.commands[_MOTION] = queued_cfg(cfg.commands[_MOTION], queue.copy())
-        # Computed before the command advances, so the environment is still on the last frame.
-        cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
+def _play(cfg: Any, queue: MotionQueue, options: MjlabOptions, folder: str) -> None:
+    """Hold the motions against the robot and the step, while there is no simulator yet."""
+    robot = cfg.scene.entities[cfg.commands[MOTION].entity_name].build()
+    check_robot(queue.present, robot.joint_names, robot.body_names)
+    steps = 1.0 / (cfg.sim.mujoco.timestep * cfg.decimation)  # a second
+    into = folder if options.resample else None
+    queue.take(played(queue.present, steps, allow_fps=options.allow_fps, into=into))
+
+
+def _set_motion(cfg: Any, queue: MotionQueue, start: str) -> None:
+    # A copy: the wrapper resets once when it is made, and what that draws is not recorded.
+    cfg.commands[MOTION] = queued_cfg(cfg.commands[MOTION], queue.copy(), start)
+    # Computed before the command advances, so the environment is still on the last frame.
+    cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
 
 
 def _motion_end(env: Any) -> torch.Tensor:
-    command: QueuedMotionCommand = env.command_manager.get_term(_MOTION)
+    command: QueuedMotionCommand = env.command_manager.get_term(MOTION)
     return command.at_end()
 
 

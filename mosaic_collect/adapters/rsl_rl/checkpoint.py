@@ -11,13 +11,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Iterable, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
+from mosaic_collect.adapters.rsl_rl.prefixes import without_prefixes
+from mosaic_collect.adapters.rsl_rl.safe_load import load_weights
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError
 
 RSL2, RSL3, RSL23, RSL4, RSL5 = "2.x", "3.x", "2.x or 3.x", "4.x", "5.x"
@@ -30,7 +35,7 @@ class Checkpoint:
 
     Attributes:
         path: Where it was read.
-        content: Its top level.
+        content: Its top level; networks' own names, whatever torch wrapped them in.
         family: Which rsl_rl generation wrote it.
     """
 
@@ -39,22 +44,33 @@ class Checkpoint:
     family: str
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str]) -> Checkpoint:
-        """Read a file that a runner's ``save`` wrote.
+    def read(cls, path: str | os.PathLike[str], trust: bool = False) -> Checkpoint:
+        """Read a file that a runner's ``save`` wrote, such that no code in it runs.
 
-        Such files are pickles, and rsl_rl reads them as such: read only files that you trust.
+        Args:
+            path: The file.
+            trust: Whether code in it may run, all the same.
 
         Raises:
-            InputError: No file there, or none that an rsl_rl runner wrote.
+            InputError: No file there, or none that an rsl_rl runner wrote, or one that holds more
+                than tensors and plain values; the message names what.
         """
-        path = os.fspath(path)
+        path = local_path(path, "checkpoint")
         if not os.path.isfile(path):
             raise InputError(f"checkpoint {path}: expected a file, found none")
-        try:
-            content = torch.load(path, map_location="cpu", weights_only=False)
-        except Exception as error:
-            raise InputError(f"checkpoint {path}: torch cannot read it: {error}") from error
+        content = without_prefixes(load_weights(path, trust))
         return cls(path, content, _family(path, content))
+
+    @contextlib.contextmanager
+    def as_file(self) -> Iterator[str]:
+        """The path of a file that holds what was read, for loaders of rsl_rl, which open one.
+
+        Not the file that was read: it may have been replaced since.
+        """
+        with tempfile.TemporaryDirectory(prefix="mosaic-collect-") as folder:
+            path = os.path.join(folder, os.path.basename(self.path))
+            torch.save(self.content, path)
+            yield path
 
     def state(self, name: str) -> dict[str, torch.Tensor]:
         """One of its state dicts; empty if it has none of that name."""

@@ -39,8 +39,8 @@ def actor(runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
     module = runner.alg.policy
     if _is_nested(checkpoint):
         # MOSAIC's residual policy: parts of parts, which only its own runner can put together.
-        with loading(checkpoint.path, module):
-            runner.load(checkpoint.path, load_optimizer=False, load_critic=False)
+        with loading(checkpoint.path, module), checkpoint.as_file() as path:
+            runner.load(path, load_optimizer=False, load_critic=False)
     else:
         load_actor(module, checkpoint)
         _load_normalizer(runner.obs_normalizer, checkpoint)

@@ -38,10 +38,8 @@ def actor(runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
     model = runner.alg.get_policy()
     if checkpoint.family == _own_family():
         check_keys(checkpoint.path, model.state_dict(), checkpoint.state("actor_state_dict"))
-    with loading(checkpoint.path, model):
-        runner.load(
-            checkpoint.path, load_cfg={"actor": True}, strict=True, map_location=runner.device
-        )
+    with loading(checkpoint.path, model), checkpoint.as_file() as path:
+        runner.load(path, load_cfg={"actor": True}, strict=True, map_location=runner.device)
     # 5.x keeps a distribution or None, 4.x a flag.
     if not getattr(model, "stochastic", model.distribution is not None):
         raise InputError("actor: expected one with an action distribution, got a plain network")

@@ -12,6 +12,7 @@ from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict
 from mosaic_collect.adapters.rsl_rl.runners import NO_RSL_RL, build_runner
+from mosaic_collect.adapters.rsl_rl.safe_load import weights_only
 from mosaic_collect.errors import MissingDependencyError
 
 
@@ -52,30 +53,36 @@ def generation() -> Generation:
 def load_policy(
     env: Any,
     runner_cfg: Any,
-    checkpoint_path: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str] | Checkpoint,
     device: Any = "cpu",
     runner_class: type[Any] | None = None,
     deterministic: bool = True,
+    trust_checkpoint: bool = False,
 ) -> Actor:
     """The actor of a checkpoint, with its normaliser; the critic need not fit.
 
     Args:
         env: An rsl_rl ``VecEnv``; asked for observations once, so call this before the first reset.
         runner_cfg: Of the training, as a dict or a config object; not changed.
-        checkpoint_path: Written by a runner's ``save``. It is a pickle: load only what you trust.
+        checkpoint: Written by a runner's ``save``: its path, or as it was read. No code in it runs.
         device: Of the environment and the networks.
         runner_class: A subclass of rsl_rl's ``OnPolicyRunner``; None: that itself. From 4.x on one
             with a ``load`` of its own, such as mjlab's, may migrate older checkpoints.
         deterministic: Act by the mean; if not, by samples.
+        trust_checkpoint: Code in the checkpoint may run, and in those that ``runner_cfg`` names.
 
     Raises:
         InputError: The checkpoint is of another family or does not fit the config; the message
-            names the keys found and expected. Or the actor has no distribution, or needs MOSAIC's
-            velocity estimator, whose output is not an observation.
+            names the keys found and expected. Or it holds more than tensors and plain values, which
+            are named. Or the actor has no distribution, or needs MOSAIC's velocity estimator, whose
+            output is not an observation.
         MissingDependencyError: rsl_rl is not installed.
     """
     own = generation()
-    checkpoint = Checkpoint.read(checkpoint_path)
+    if not isinstance(checkpoint, Checkpoint):
+        checkpoint = Checkpoint.read(checkpoint, trust_checkpoint)
     checkpoint.require(own.families(runner_class))
     config = own.prepare(config_dict(runner_cfg))
-    return own.actor(build_runner(env, config, device, runner_class), checkpoint, deterministic)
+    with weights_only(trust_checkpoint):
+        runner = build_runner(env, config, device, runner_class)
+        return own.actor(runner, checkpoint, deterministic)

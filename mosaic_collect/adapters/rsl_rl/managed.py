@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import torch
+
+from mosaic_collect.adapters.rsl_rl.reference import disagreement
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.collection.observation_terms import Term, group_terms
+
+#: What the command is called that says which motion to follow.
+MOTION = "motion"
 
 
 class ManagedSimulation(VecEnvSimulation):
@@ -16,6 +22,17 @@ class ManagedSimulation(VecEnvSimulation):
         dims = self.env.unwrapped.observation_manager.group_obs_dim
         flat = {n: s for n, s in dims.items() if isinstance(s, tuple) and len(s) == 1}
         return {name: int(shape[0]) for name, shape in flat.items()}
+
+    def disagreement(self, active: torch.Tensor) -> str | None:
+        env = self.env.unwrapped
+        if MOTION not in env.command_manager.active_terms:
+            return None
+        return disagreement(env.command_manager.get_term(MOTION), env.step_dt, active)
+
+    def failed_by(self, failed: torch.Tensor) -> dict[str, int]:
+        manager = self.env.unwrapped.termination_manager
+        counts = {n: int((manager.get_term(n) & failed).sum()) for n in manager.active_terms}
+        return {name: count for name, count in counts.items() if count}
 
     @property
     def group_terms(self) -> dict[str, list[Term]]:

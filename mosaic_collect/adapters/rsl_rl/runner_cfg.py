@@ -10,6 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError, MissingDependencyError
 
 _YAML = (".yaml", ".yml")
@@ -71,13 +72,16 @@ def read_runner_cfg(path: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: No such file, or not one mapping.
         MissingDependencyError: A YAML file, and no PyYAML.
     """
-    path = os.fspath(path)
+    path = local_path(path, "runner_cfg")
     try:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"runner_cfg {path}: cannot be read: {error}") from error
-    config = _yaml(path, text) if path.lower().endswith(_YAML) else _json(path, text)
+    try:
+        config = _yaml(path, text) if path.lower().endswith(_YAML) else _json(path, text)
+    except RecursionError as error:
+        raise InputError(f"runner_cfg {path}: nested too deeply") from error
     if not isinstance(config, dict):
         raise InputError(f"runner_cfg {path}: expected a mapping, got {type(config).__name__}")
     return config

@@ -13,12 +13,14 @@ from mosaic_collect.adapters.rsl_rl.vec_env import POLICY
 from mosaic_collect.errors import InputError, MissingDependencyError
 
 
-def shapes_only(num_envs: int, widths: Mapping[str, int], num_actions: int, device: Any) -> Any:
-    """A ``VecEnv`` of the installed rsl_rl that knows widths and nothing else.
+def shapes_only(
+    num_envs: int, groups: Mapping[str, int | tuple[int, ...]], num_actions: int, device: Any
+) -> Any:
+    """A ``VecEnv`` of the installed rsl_rl that knows shapes and nothing else.
 
     Args:
         num_envs: Environments, N.
-        widths: Of each observation group, name -> width.
+        groups: Name of each observation group -> its width, or the axes of its rows.
         num_actions: Width of an action, A.
         device: Of the observations.
 
@@ -27,9 +29,10 @@ def shapes_only(num_envs: int, widths: Mapping[str, int], num_actions: int, devi
         MissingDependencyError: rsl_rl is not installed.
     """
     tuples = generation() is generation2
-    if tuples and POLICY not in widths:
-        raise InputError(f"groups: rsl_rl 2.x reads {POLICY!r}, got {', '.join(widths)}")
-    zeros = {name: torch.zeros(num_envs, width, device=device) for name, width in widths.items()}
+    if tuples and POLICY not in groups:
+        raise InputError(f"groups: rsl_rl 2.x reads {POLICY!r}, got {', '.join(groups)}")
+    rows = {name: (row,) if isinstance(row, int) else row for name, row in groups.items()}
+    zeros = {name: torch.zeros(num_envs, *row, device=device) for name, row in rows.items()}
     observed = (zeros[POLICY], {"observations": zeros}) if tuples else _tensordict(zeros, num_envs)
     from rsl_rl.env import VecEnv
 

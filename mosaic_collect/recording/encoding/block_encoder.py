@@ -23,7 +23,7 @@ def encode_chunk(encoder: FieldEncoder, values: NDArray[Any], whole: bool) -> En
 
     Args:
         encoder: Of its field.
-        values: ``(chunk_envs, block_steps[, dim])``; must not change before the buffers are
+        values: ``(chunk_envs, chunk_steps[, dim])``; must not change before the buffers are
             written.
         whole: Whether all steps hold rows.
     """

@@ -41,7 +41,7 @@ class FieldEncoder:
         """Buffers that follow each other in the file, without a checksum.
 
         Args:
-            values: ``(chunk_envs, block_steps[, dim])``, C-contiguous; must not change before the
+            values: ``(chunk_envs, chunk_steps[, dim])``, C-contiguous; must not change before the
                 buffers are written, for they may be its own.
             whole: Whether all steps hold rows. Behind those of a partial block is fill value, which
                 only a compressor makes small.

@@ -9,7 +9,7 @@ from numbers import Real
 from typing import Any, NamedTuple
 
 from mosaic_collect.errors import InputError, SpaceError
-from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.grid import FieldGrid, even_steps
 from mosaic_collect.store.schema import Schema
 
 MB = 1_000_000
@@ -80,12 +80,12 @@ def plan_ring(schema: Schema, num_envs: int, budget: Budget) -> RingPlan:
     Raises:
         SpaceError: Not even one block of one step fits.
     """
-    steps = plan_steps(schema.pair_nbytes * num_envs, budget)
+    steps = even_steps(schema.fields, plan_steps(schema.pair_nbytes * num_envs, budget))
     grids = _grids(schema, num_envs, steps)
     slots = slots_for(budget.nbytes, steps * schema.pair_nbytes * num_envs)
     # Padding to whole chunks may add a little to each block: take it out of the steps.
     while steps > 1 and slots * block_nbytes(grids) > budget.nbytes:
-        steps -= 1
+        steps = even_steps(schema.fields, steps - 1)
         grids = _grids(schema, num_envs, steps)
     return RingPlan(steps, slots_for(budget.nbytes, block_nbytes(grids)), grids)
 

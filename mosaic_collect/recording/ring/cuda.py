@@ -277,4 +277,7 @@ def free_device_nbytes(device: str, share: float = 0.1) -> int:
 
 
 def _as_tensor(value: Any) -> torch.Tensor:
-    return value.detach() if is_tensor(value) else torch.from_numpy(np.array(value))
+    if is_tensor(value):
+        return value.detach()  # type: ignore[no-any-return]
+    # torch knows no byte order but the machine's.
+    return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))

@@ -9,7 +9,7 @@ from benchlib.peers import Plan
 from benchlib.peers.ours import schema_of
 from benchlib.workload import Workload
 from mosaic_collect.store.codec import Compressor
-from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.grid import FieldGrid, cut_steps
 from mosaic_collect.store.metadata import StoreState, array_metadata
 
 
@@ -22,6 +22,7 @@ def array_documents(workload: Workload, plan: Plan) -> dict[str, dict[str, Any]]
         num_envs=workload.num_envs,
         block_steps=plan.block_steps,
         chunk_envs={n: g.chunk_envs for n, g in grids.items()},
+        chunk_steps=cut_steps(grids),
         compressor=Compressor.named(plan.compressor),
         committed_steps=plan.steps,
     )

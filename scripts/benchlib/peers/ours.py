@@ -8,15 +8,28 @@ from numpy.typing import NDArray
 
 from benchlib.peers import Plan
 from benchlib.workload import DIMS, Rows, Workload
-from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.store.schema import MOSAIC_SIGMA, VALID_MASK
 
 __all__ = ["DIMS", "Ours", "OursInThreads", "schema_of"]
+
+_STAND_INS = {"action_mean": "actions", "action_sigma": MOSAIC_SIGMA}
 
 
 def schema_of(workload: Workload) -> Schema:
     """The fields of a workload."""
-    width = {name: values.shape[-1] for name, values in workload.pool.items()}
-    return Schema.mosaic(width["observations"], width["actions"], width["student_observations"])
+    return Schema(
+        tuple(
+            Field(
+                name=name,
+                dim=values.shape[2:],
+                dtype=str(values.dtype),
+                default=_STAND_INS.get(name),
+            )
+            for name, values in workload.pool.items()
+            if name != VALID_MASK
+        )
+    )
 
 
 class Ours:

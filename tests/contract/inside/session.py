@@ -17,6 +17,7 @@ from mosaic_collect.adapters.isaaclab.cfg import (
     prepare_motion_cfg,
 )
 from mosaic_collect.adapters.isaaclab.collect import MotionOptions, collect_motions
+from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Observations, PolicyOutput
@@ -121,11 +122,13 @@ class Session:
         return self.data.read(name)
 
 
-def toy_env(motions: str, num_envs: int, *, shuffled: bool = False, **student: Any) -> Any:
+def toy_env(
+    motions: str, num_envs: int, *, shuffled: bool = False, start: str = "first", **student: Any
+) -> Any:
     """The toy task as the script would set it up."""
     cfg = task_cfg(num_envs)
     cfg.commands.motion.shuffled = shuffled
-    prepare_motion_cfg(cfg.commands.motion, motions)
+    prepare_motion_cfg(cfg.commands.motion, motions, start)
     prepare_env_cfg(cfg, num_envs)
     add_student_group(cfg, PolicyCfg(), **{"history": HISTORY, **student})
     return make(cfg)
@@ -140,11 +143,13 @@ def run(
     resume: bool = False,
     shuffled: bool = False,
     origin: Origin = ORIGIN,
+    acting: Acting = AS_TRAINED,
     **options: Any,
 ) -> Session:
     """Collect into ``folder``'s store."""
     torch.manual_seed(0)
-    env, pilot, witness = toy_env(motions, num_envs, shuffled=shuffled), Pilot(), Witness()
+    env = toy_env(motions, num_envs, shuffled=shuffled, start=acting.start)
+    pilot, witness = Pilot(), Witness()
     witness.watch(env.unwrapped, falls or {})
     store = folder / "expert.zarr"
     queue = collect_motions(
@@ -154,6 +159,7 @@ def run(
         MotionOptions(**options),
         origin,
         resume=resume,
+        acting=acting,
         buffer_mb=1,
     )
     return Session(TrajectoryDataset(store), pilot, witness, queue)

@@ -69,6 +69,15 @@ def test_10_a_start_on_the_first_frame_is_asked_for(tmp_path: Path) -> None:
     assert (motion.start_from_beginning, motion.start_frame) == (True, 0)
 
 
+def test_random_starts_are_asked_for_and_uniform(tmp_path: Path) -> None:
+    cfg = task_cfg(3)
+    cfg.commands.motion.adaptive_alpha = 0.001  # MOSAIC's: it learns to draw frames before falls
+    motions = write_motions(tmp_path / "motions", [20])
+    prepare_motion_cfg(cfg.commands.motion, motions, "random")
+    assert cfg.commands.motion.start_from_beginning is False
+    assert cfg.commands.motion.adaptive_alpha == 0.0
+
+
 def test_a_command_of_another_kind_is_refused() -> None:
     with pytest.raises(InputError, match="expected MOSAIC's command with start_from_beginning"):
         prepare_motion_cfg(SimpleNamespace(motion="x"), "y")

@@ -13,10 +13,11 @@ import numpy as np
 import pytest
 import torch
 
+from mosaic_collect.collection.acting import Acting
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import ENDED, FAILED
-from tests.contract.inside.session import HISTORY, ORIGIN, Session, run
+from tests.contract.inside.session import HISTORY, ORIGIN, Session, Witness, run
 from tests.contract.inside.toy import NOISE, write_motions
 
 LENGTHS = [6, 4, 9, 5, 7, 3, 8]
@@ -210,6 +211,59 @@ def test_a_resume_of_another_task_is_refused(tmp_path: Path) -> None:
     run(tmp_path, motions, num_envs=2, max_steps=1)
     with pytest.raises(StoreMismatchError, match="task: expected 'toy', got 'other'"):
         run(tmp_path, motions, num_envs=2, resume=True, origin=replace(ORIGIN, task="other"))
+
+
+class Taking(Witness):
+    """Notes the actions that the environment takes, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[torch.Tensor] = []
+
+    def watch(self, env: Any, falls: Any) -> None:
+        super().watch(env, falls)
+        step = env.step
+
+        def watched_step(actions: torch.Tensor) -> Any:
+            if not self._begins:  # by a step that nobody acts in
+                self.taken.append(actions.clone())
+            return step(actions)
+
+        env.step = watched_step
+
+
+def test_disturbed_actions_are_executed_and_the_policy_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.contract.inside.session.Witness", Taking)
+    acting = Acting(action_noise=0.4, seed=1)
+    origin = replace(ORIGIN, acting=acting.told())
+    motions = write_motions(tmp_path / "motions", [9] * 6)
+    noisy = run(tmp_path, motions, 3, max_steps=9, acting=acting, origin=origin)
+    seen = torch.stack(noisy.pilot.acted).numpy()
+    mean, actions = noisy.read("action_mean"), noisy.read("actions")
+    assert np.array_equal(actions, torch.stack(noisy.witness.taken).numpy())
+    assert np.array_equal(mean, np.float32(0.01) * (seen[..., 2:4] - seen[..., :2]))
+    scale, ids = noisy.read("action_noise"), noisy.read("trajectory_id")
+    assert all(len(set(scale[ids == one].tolist())) == 1 for one in np.unique(ids))
+    unit = (actions - mean) / scale[..., None]
+    assert 0.5 < unit.std() < 1.5
+    assert noisy.data.metadata["acting"] == {"action_noise": 0.4}
+
+    with pytest.raises(StoreMismatchError, match="acting"):
+        run(tmp_path, motions, 3, resume=True)
+    assert run(tmp_path, motions, 3, resume=True, acting=acting, origin=origin).data.num_steps > 9
+
+
+def test_random_starts(tmp_path: Path) -> None:
+    motions = write_motions(tmp_path / "motions", [30] * 12)
+    spread = run(tmp_path, motions, 4, acting=Acting(start="random"))
+    ids, valid = spread.read("trajectory_id"), spread.read("valid_mask")
+    frames = spread.read("motion_frame")
+    rows = [frames[(ids == one) & valid] for one in np.unique(ids[valid])]
+    assert all(np.array_equal(np.diff(r), np.ones(len(r) - 1)) for r in rows)
+    assert {int(r[-1]) for r in rows} == {29}
+    assert len({int(r[0]) for r in rows}) > 5
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.runners import quiet
 from mosaic_collect.cli import main
 from mosaic_collect.collection.origin import file_identity
+from tests.adapters.hostile import Author
 from tests.contract.inside.session import toy_env
 from tests.contract.inside.toy import write_motions
 from tests.contract.inside.toy_tasks import BLIND, CLIP, STUDENT, TEACHER, AgentCfg
@@ -157,6 +158,22 @@ def test_another_checkpoint_is_not_its_stores(
     assert verify(replayed, tmp_path / "other.pt") == 2
 
 
+def test_a_checkpoint_with_code_is_read_by_the_word_alone(work: Path, tmp_path: Path) -> None:
+    mark, hub = tmp_path / "ran", tmp_path / "hub.pt"
+    content = torch.load(work / "model.pt", weights_only=True)
+    torch.save({**content, "infos": Author(str(mark))}, hub)
+    flags = ("--checkpoint_path", str(hub), "--max_steps", "2", "--num_envs", "2")
+    result = script(work, "hub.zarr", *flags)
+    assert result.returncode == 1
+    assert (
+        "names posix.mkdir; if you know and trust who made it, --trust_checkpoint" in result.stderr
+    )
+    assert not mark.exists()
+    assert not (work / "hub.zarr").exists()
+    ok(script(work, "hub.zarr", *flags, "--trust_checkpoint"))
+    assert mark.exists()
+
+
 def test_a_config_as_isaac_labs_training_dumps_it(
     work: Path, replayed: str, tmp_path: Path
 ) -> None:
@@ -220,3 +237,16 @@ def test_4_flags_are_checked_before_a_simulator_starts(work: Path) -> None:
     assert "output_path: expected *.npy or *.zarr" in result.stderr
     assert "num_envs: expected at least 1" in result.stderr
     assert "app closed" not in result.stdout
+
+
+def test_disturbed_samples_from_random_frames(work: Path) -> None:
+    acting = ("--action_noise", "0.2", "--act_by", "sample", "--start", "random", "--seed", "3")
+    ok(script(work, "disturbed.npy", "--num_envs", "2", *acting))
+    data = TrajectoryDataset(work / "disturbed.zarr")
+    assert data.metadata["acting"] == {"action_noise": 0.2, "act_by": "sample", "start": "random"}
+    assert not np.array_equal(data.read("actions"), data.read("action_mean"))
+    assert "action_noise" in data.fields
+    assert verify(data.path, work / "model.pt") == 0
+    refused = script(work, "disturbed.npy", "--num_envs", "2", "--resume")
+    assert refused.returncode == 1
+    assert "acting: expected {" in refused.stderr

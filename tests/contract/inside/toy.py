@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from tests.contract.inside.stand_ins import install
+from tests.helpers import motion_arrays
 
 install()
 
@@ -70,6 +71,7 @@ class Scene(dict[str, Any]):
         self.x, self.velocity = torch.zeros(num_envs, 2), torch.zeros(num_envs, 2)
         self.clock = torch.zeros(num_envs)
         self.fall = torch.zeros(num_envs, dtype=torch.bool)
+        self["robot"] = types.SimpleNamespace(joint_names=["x", "y"], body_names=["base", "tip"])
 
     def write_data_to_sim(self) -> None:
         pass
@@ -114,18 +116,31 @@ class MotionCommand(CommandTerm):
         if cfg.shuffled:  # as its seed and cap do
             paths = paths[::-1]
         self.motion_dir_loader = types.SimpleNamespace(motion_paths=paths)
+        self.robot = env.scene[cfg.asset_name]
         self._frames = [torch.from_numpy(np.load(p)["joint_pos"]) for p in paths]
+        self._bodies = [torch.from_numpy(np.load(p)["body_pos_w"]) for p in paths]
+        self._velocities = [torch.from_numpy(np.load(p)["body_lin_vel_w"]) for p in paths]
         self.motion_lengths = torch.tensor([len(f) for f in self._frames])
         self.env_motion_indices = torch.randint(len(paths), (self.num_envs,))
         self.time_steps = torch.zeros(self.num_envs, dtype=torch.long)
         self.motion_end_buf = torch.zeros(self.num_envs, dtype=torch.bool)
         self.body_pos_relative_w = torch.zeros(self.num_envs, 2)
 
-    @property
-    def command(self) -> torch.Tensor:
+    def _now(self, arrays: list[torch.Tensor]) -> torch.Tensor:
         at = torch.minimum(self.time_steps, self.motion_lengths[self.env_motion_indices] - 1)
         rows = zip(self.env_motion_indices.tolist(), at.tolist(), strict=True)
-        return torch.stack([self._frames[motion][frame] for motion, frame in rows])
+        return torch.stack([arrays[motion][frame] for motion, frame in rows])
+
+    command = joint_pos = property(lambda self: self._now(self._frames))
+    robot_joint_pos = property(lambda self: self._env.scene.x)
+    body_pos_w = property(lambda self: self._now(self._bodies))
+    body_lin_vel_w = property(lambda self: self._now(self._velocities))
+
+    @property
+    def robot_body_pos_w(self) -> torch.Tensor:
+        bodies = torch.zeros(self.num_envs, 2, 3)
+        bodies[..., :2], bodies[:, 1, 2] = self._env.scene.x[:, None], 1.0
+        return bodies
 
     def reset(self, env_ids: Any = None) -> Any:
         self.motion_end_buf[env_ids] = False
@@ -156,6 +171,10 @@ def command(env: Any) -> torch.Tensor:
 
 def clock(env: Any) -> torch.Tensor:
     return env.scene.clock[:, None]
+
+
+def image(env: Any) -> torch.Tensor:
+    return torch.zeros(env.num_envs, 3, 4, 4)
 
 
 def fallen(env: Any) -> torch.Tensor:
@@ -194,14 +213,31 @@ class PolicyCfg(ObservationGroupCfg):
 
 
 @configclass
+class CameraCfg(ObservationGroupCfg):
+    image: ObservationTermCfg = ObservationTermCfg(func=image)
+
+
+@configclass
+class TermsCfg(PolicyCfg):
+    def __post_init__(self) -> None:
+        self.concatenate_terms = False
+
+
+@configclass
 class ObservationsCfg:
+    """The policy's, and such groups as it does not read: an image, and terms by their names."""
+
     policy: PolicyCfg = PolicyCfg()
+    camera: CameraCfg = CameraCfg()
+    terms: TermsCfg = TermsCfg()
 
 
 @configclass
 class MotionCfg(CommandTermCfg):
     class_type: type = MotionCommand
     resampling_time_range: tuple[float, float] = (1e9, 1e9)
+    asset_name: str = "robot"
+    body_names: tuple[str, ...] = ("base", "tip")
     motion: str = ""
     shuffled: bool = False
     start_from_beginning: bool = False
@@ -293,5 +329,8 @@ def write_motions(folder: Path, lengths: list[int]) -> str:
     folder.mkdir(parents=True, exist_ok=True)
     for motion, length in enumerate(lengths):
         frames = np.array([[100.0 * (motion + 1), f] for f in range(length)], dtype=np.float32)
-        np.savez(folder / f"motion_{motion}.npz", joint_pos=frames, fps=np.array([50]))
+        arrays = motion_arrays(frames, fps=1.0)  # a step of the task
+        arrays["body_pos_w"][..., :2] = frames[:, None]
+        arrays["body_lin_vel_w"][..., 1] = 1.0  # m/s; the command is a frame ahead of the robot
+        np.savez(folder / f"motion_{motion}.npz", **arrays)
     return str(folder)

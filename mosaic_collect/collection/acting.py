@@ -1,0 +1,102 @@
+"""Who acts while the policy labels, and from where trajectories begin: what a collection is asked.
+
+A policy that acts by its mean shows what it does while nothing goes wrong; a student of such a
+recording has never seen a disturbance, and falls at its first one. So actions may be disturbed
+while the recorded mean stays what the policy would do (DART: Laskey et al. 2017), or the student
+may act and the policy label (DAgger: Ross et al. 2011).
+
+    executed, "actions"                        = who acts: mean, sample or student, and noise
+    learned from, "action_mean", "action_sigma" = the policy's, whoever acts
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from mosaic_collect.collection.origin import file_identity
+from mosaic_collect.errors import InputError
+
+MEAN, SAMPLE = "mean", "sample"
+FIRST, RANDOM = "first", "random"
+STARTS = (FIRST, RANDOM)
+_SHARE = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Acting:
+    """How a collection acts; by default as the policy would by itself.
+
+    Attributes:
+        action_noise: Largest standard deviation of what is added to each action, in its units; each
+            trajectory's own is drawn uniformly from 0 to it.
+        act_by: ``mean`` or ``sample`` of the policy; or the path of a student, which acts in a
+            share of the steps.
+        act_share: That share; None: a half. Only with a student.
+        start: Of trajectories of motions: their ``first`` frame, or a ``random`` one of each.
+        seed: Of the noise and of who acts.
+
+    Raises:
+        InputError: Naming all values that make no sense.
+    """
+
+    action_noise: float = 0.0
+    act_by: str = MEAN
+    act_share: float | None = None
+    start: str = FIRST
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        problems = list(self._problems())
+        if problems:
+            raise InputError("; ".join(problems))
+
+    @property
+    def student(self) -> str | None:
+        """The student's path; None: the policy acts alone."""
+        return None if self.act_by in (MEAN, SAMPLE) else self.act_by
+
+    @property
+    def share(self) -> float:
+        """Of the steps in which the student acts."""
+        if self.student is None:
+            return 0.0
+        return _SHARE if self.act_share is None else self.act_share
+
+    @property
+    def by_mean(self) -> bool:
+        """Whether the policy's own actions are its mean."""
+        return self.act_by != SAMPLE
+
+    def told(self) -> dict[str, Any]:
+        """As a store keeps it: what differs from the default; all of it JSON.
+
+        Raises:
+            InputError: The student's file cannot be read.
+        """
+        told: dict[str, Any] = {}
+        if self.action_noise:
+            told["action_noise"] = self.action_noise
+        if self.student is not None:
+            told |= {"act_by": file_identity(self.student), "act_share": self.share}
+        elif not self.by_mean:
+            told["act_by"] = self.act_by
+        if self.start != FIRST:
+            told["start"] = self.start
+        return told
+
+    def _problems(self) -> Iterator[str]:
+        if not (math.isfinite(self.action_noise) and self.action_noise >= 0):
+            yield f"action_noise: expected a finite number from 0 on, got {self.action_noise}"
+        if self.act_share is not None and self.student is None:
+            yield f"act_share: expected only with a student in act_by, got {self.act_share}"
+        if not 0 < (_SHARE if self.act_share is None else self.act_share) <= 1:
+            yield f"act_share: expected a share above 0 and up to 1, got {self.act_share}"
+        if self.start not in STARTS:
+            yield f"start: expected {FIRST} or {RANDOM}, got {self.start!r}"
+
+
+#: As the policy would by itself.
+AS_TRAINED = Acting()

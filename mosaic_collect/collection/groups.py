@@ -1,0 +1,130 @@
+"""Which observation groups are recorded, and as which fields.
+
+    read by the policy, rows (num_envs, width)     side by side in "observations", in its order
+    read by the policy, rows of any other shape    "observations_<group>", as it is: images, say
+    the student's                                  "student_observations"
+    any other                                      not recorded
+
+A field of its own keeps the group's axes and dtype, so that a replay can give it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import torch
+
+from mosaic_collect.collection.protocols import Observations
+from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.errors import InputError
+from mosaic_collect.store.schema import Field, Schema
+
+#: Group -> its width among the observations, or the axes of its rows in a field of its own; in the
+#: order in which a policy reads them.
+Groups: TypeAlias = Mapping[str, int | tuple[int, ...]]
+
+
+def own_field(group: str) -> str:
+    """The field of a group whose rows are not flat."""
+    return f"observations_{group}"
+
+
+def flat_groups(groups: Groups) -> dict[str, int]:
+    """Those that make up ``observations``, and their widths."""
+    return {name: row for name, row in groups.items() if isinstance(row, int)}
+
+
+def check_recorded(schema: Schema, groups: Groups) -> None:
+    """Refuse groups that are not what a store holds.
+
+    Raises:
+        InputError: The flat ones do not add up to its observations, or another has no such field.
+    """
+    have, flat = {f.name: f for f in schema.fields}, flat_groups(groups)
+    told = have.get("observations")
+    width = 0 if told is None else told.width
+    if sum(flat.values()) != width:
+        raise InputError(f"groups: expected {flat} to add up to {width}")
+    for name in set(groups) - set(flat):
+        field = have.get(own_field(name))
+        if field is None or field.row_shape != groups[name]:
+            got = "no such field" if field is None else field.row_shape
+            raise InputError(f"{own_field(name)}: expected rows of {groups[name]}, got {got}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordedGroups:
+    """What a collection records of its simulation's observations.
+
+    Attributes:
+        read: By the policy.
+        student_dim: Width of the student's flat group; None: there is none.
+        own: Field -> the group that it is, of those whose rows are not flat.
+    """
+
+    read: Groups
+    student_dim: int | None
+    own: Mapping[Field, str]
+
+    @classmethod
+    def of(
+        cls, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int], first: Observations
+    ) -> RecordedGroups:
+        """What a policy's collection records.
+
+        Args:
+            shapes: Of the policy: group -> shape of one environment's row.
+            dims: Of the simulation: group -> width, of those that are flat.
+            first: Its first observations, which tell the dtype of the others.
+
+        Raises:
+            InputError: The policy reads a group that is not there, or of another shape.
+        """
+        read = {name: _row(name, shape, dims, first) for name, shape in shapes.items()}
+        own = {own_field(name): name for name, row in read.items() if isinstance(row, tuple)}
+        student = _row_shape(first, STUDENT)
+        if student is not None and len(student) != 1:
+            own["student_observations"] = STUDENT
+        fields = {_field(name, first[group]): group for name, group in own.items()}
+        return cls(read=read, student_dim=dims.get(STUDENT), own=fields)
+
+    def schema(self, num_actions: int, extra: Iterable[Field]) -> Schema:
+        """MOSAIC's fields, those of groups that are not flat, and ``extra`` ones."""
+        width = sum(flat_groups(self.read).values()) or None
+        return Schema.mosaic(width, num_actions, self.student_dim, (*self.own, *extra))
+
+    def to_metadata(self) -> dict[str, Any]:
+        """As a store tells of them; the order counts."""
+        return {name: row if isinstance(row, int) else list(row) for name, row in self.read.items()}
+
+
+def _row(
+    name: str, shape: tuple[int, ...], dims: Mapping[str, int], first: Observations
+) -> int | tuple[int, ...]:
+    if len(shape) == 1 and name in dims:
+        return dims[name]
+    found = _row_shape(first, name)
+    if len(shape) != 1 and found == tuple(shape):
+        return found
+    raise InputError(
+        f"observations: the policy reads the group {name!r}; expected rows of {tuple(shape)}, got "
+        f"{found or 'none such'}; there are {', '.join(map(str, first.keys()))}"
+    )
+
+
+def _row_shape(observations: Observations, name: str) -> tuple[int, ...] | None:
+    """None for what is no tensor: terms that are not side by side, say."""
+    value = observations[name] if name in observations.keys() else None  # noqa: SIM118  TensorDict
+    return tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else None
+
+
+def _field(name: str, values: torch.Tensor) -> Field:
+    dtype = str(values.dtype).removeprefix("torch.")
+    # NumPy lacks it, and a writer makes it a float.
+    return Field(
+        name=name,
+        dim=tuple(values.shape[1:]),
+        dtype="float32" if dtype == "bfloat16" else dtype,
+    )

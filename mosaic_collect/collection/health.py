@@ -1,0 +1,138 @@
+"""What is wrong with what a collection is fed, said while it runs and once more at its end.
+
+    reset ──▶ begin: does the robot stand where the reference is?
+    row   ──▶ look: NaN or infinity in what is recorded? asked on the device
+    step  ──▶ after: the answer; and did all trajectories of the first step fail with it?
+
+A row is recorded as it is, whatever is said of it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import torch
+
+from mosaic_collect.errors import InputError
+
+#: Given who is at work, ``(N,)`` bool: how reference and robot differ; None: they do not.
+Disagreement = Callable[[torch.Tensor], str | None]
+#: Given who failed with the last step, ``(N,)`` bool: term -> how many of them it ended.
+FailedBy = Callable[[torch.Tensor], Mapping[str, int]]
+_SIMULATIONS = ("observations", "student_observations")
+_log = logging.getLogger(__name__)
+
+
+class Health:
+    """Of one run.
+
+    Args:
+        stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
+        disagreement: Asked once, after the first reset.
+        failed_by: Asked if all trajectories fail with the first step.
+
+    Attributes:
+        nonfinite: Rows so far, of environments at work, with NaN or infinity.
+    """
+
+    def __init__(
+        self,
+        *,
+        stop_on_nonfinite: bool = False,
+        disagreement: Disagreement = lambda active: None,
+        failed_by: FailedBy = lambda failed: {},
+    ) -> None:
+        self.nonfinite = 0
+        self._stop, self._disagreement, self._failed_by = stop_on_nonfinite, disagreement, failed_by
+        self._rows = self._steps = 0
+        self._first: str | None = None
+        self._disagrees = False
+        self._found: tuple[torch.Tensor, torch.Tensor, list[str]] | None = None
+
+    def begin(self, active: torch.Tensor) -> None:
+        """All environments were reset.
+
+        Args:
+            active: Who is at work, ``(N,)`` bool.
+        """
+        words = self._disagreement(active) if bool(active.any()) else None
+        self._disagrees = words is not None
+        if words is not None:
+            _log.warning("reference and robot disagree after the first reset: %s", words)
+
+    def look(self, fields: Mapping[str, torch.Tensor], active: torch.Tensor) -> None:
+        """A row is about to be recorded; waits for no device."""
+        names = [name for name, value in fields.items() if value.is_floating_point()]
+        if not names:
+            return
+        bad = torch.stack([_nonfinite(fields[name]) & active for name in names])
+        self._found = bad, torch.stack([active.sum(), *bad.sum(dim=1), bad.any(dim=0).sum()]), names
+
+    def after(
+        self, step: int, active: torch.Tensor, dones: torch.Tensor, time_outs: torch.Tensor
+    ) -> None:
+        """The step that was looked at was recorded, and taken.
+
+        Args:
+            step: Its number in the store.
+            active: Who was at work, ``(N,)`` bool.
+            dones: Who ended, likewise.
+            time_outs: Who of those by time, likewise.
+
+        Raises:
+            InputError: Its row holds NaN or infinity, and the run is to stop then.
+        """
+        self._steps += 1
+        if self._steps == 1:
+            self._after_first(active, dones & ~time_outs)
+        if self._found is not None:
+            bad, counts, names = self._found
+            rows, *by_field, wrong = counts.tolist()
+            self._rows += rows
+            if wrong:
+                self._tell(step, rows, wrong, bad, dict(zip(names, by_field, strict=True)))
+
+    def end(self) -> None:
+        """No further step comes."""
+        if self.nonfinite:
+            told = f"{self.nonfinite:,} of {self._rows:,} recorded rows of this run"
+            _log.warning("%s hold NaN or infinity; the first: %s", told, self._first)
+
+    def _tell(
+        self, step: int, rows: int, wrong: int, bad: torch.Tensor, by_field: Mapping[str, int]
+    ) -> None:
+        self.nonfinite += wrong
+        if self._first is None:
+            fields = [name for name, count in by_field.items() if count]
+            giver = "simulation" if set(fields) & set(_SIMULATIONS) else "policy"
+            env = int(bad.any(dim=0).to(torch.uint8).argmax())
+            self._first = (
+                f"step {step}, {', '.join(fields)} in {wrong} of {rows} environments, "
+                f"{env} the first"
+            )
+            _log.warning("the %s gives NaN or infinity: %s", giver, self._first)
+        if self._stop:
+            raise InputError(f"NaN or infinity: {self._first}; recorded, and stopped there")
+
+    def _after_first(self, active: torch.Tensor, failed: torch.Tensor) -> None:
+        if not bool(active.any()) or not bool(failed[active].all()):
+            return
+        terms = ", ".join(f"{name}: {n}" for name, n in self._failed_by(failed & active).items())
+        likely = (
+            "for reference and robot disagree, as said"
+            if self._disagrees
+            else "likely the policy is not of this task, or the motions not of this robot"
+        )
+        _log.warning(
+            "all %d trajectories failed with their first step%s; %s",
+            *(int(active.sum()), f" ({terms})" if terms else "", likely),
+        )
+
+
+def _nonfinite(value: torch.Tensor) -> torch.Tensor:
+    """Whose row holds NaN or infinity, ``(N,)`` bool."""
+    rows = value.reshape(len(value), -1)
+    if not rows.is_cuda and bool(torch.isfinite(rows.sum())):
+        return torch.zeros(len(rows), dtype=torch.bool)  # at once, where nobody waits for a device
+    return ~torch.isfinite((rows * 0).sum(dim=1))

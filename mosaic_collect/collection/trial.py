@@ -1,0 +1,86 @@
+"""How many trajectories reach their end: several policies side by side in one simulation.
+
+Each lane has environments of its own, one behind the other, and each environment one trajectory:
+
+    environments   0 ............ 31   32 ........... 63   64 ........... 95
+    lanes          expert              expert, noise 0.1   student
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from mosaic_collect.collection.protocols import Observations, Simulation
+from mosaic_collect.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lane:
+    """Who acts in one part of the environments.
+
+    Attributes:
+        act: From the observations of these environments to their actions.
+        noise: Standard deviation of what is added to each action, in its units.
+    """
+
+    act: Callable[[Observations], torch.Tensor]
+    noise: float = 0.0
+
+
+def run_trial(
+    simulation: Simulation,
+    lanes: Sequence[Lane],
+    seed: int = 0,
+    on_step: Callable[[], object] | None = None,
+) -> list[int]:
+    """Run one trajectory in each environment.
+
+    Args:
+        simulation: Its environments are shared out evenly; a trajectory that ends by time, as those
+            of motions do on their last frame, has reached its end.
+        lanes: Who acts.
+        seed: Of the lanes' noise.
+        on_step: Called after each step.
+
+    Returns:
+        Trajectories of each lane that reached their end.
+
+    Raises:
+        InputError: The environments cannot be shared out evenly.
+    """
+    if not lanes or simulation.num_envs % len(lanes):
+        raise InputError(
+            f"lanes: expected environments for each alike, got {simulation.num_envs} for "
+            f"{len(lanes)}"
+        )
+    each = simulation.num_envs // len(lanes)
+    rows = [slice(i * each, (i + 1) * each) for i in range(len(lanes))]
+    generator = torch.Generator(simulation.device).manual_seed(seed)
+    observations = simulation.reset()
+    ended = torch.zeros(simulation.num_envs, dtype=torch.bool, device=simulation.device)
+    reached = ended.clone()
+    while not bool(ended.all()):
+        parts = [
+            _act(lane, observations, part, generator)
+            for lane, part in zip(lanes, rows, strict=True)
+        ]
+        result = simulation.step(torch.cat(parts))
+        reached |= result.dones & result.time_outs & ~ended
+        ended |= result.dones
+        observations = result.observations
+        if on_step is not None:
+            on_step()
+    return [int(reached[part].sum()) for part in rows]
+
+
+def _act(
+    lane: Lane, observations: Observations, rows: slice, generator: torch.Generator
+) -> torch.Tensor:
+    seen = {name: observations[name][rows] for name in observations.keys()}  # noqa: SIM118  TensorDict
+    with torch.no_grad():
+        actions = lane.act(seen)
+    noise = torch.randn(actions.shape, generator=generator, device=actions.device)
+    return actions + lane.noise * noise

@@ -1,0 +1,154 @@
+"""The other demo: does what was recorded make a student? Record, train, and let it run.
+
+The expert acts with its actions disturbed, so that the recording shows how it recovers; what it
+would have done without the disturbance is the label. The student sees its own observations only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from torch import nn
+from tqdm import tqdm
+
+from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
+from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+from mosaic_collect.collection.motions import MotionQueue, find_motions
+from mosaic_collect.collection.progress import ProgressBar
+from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.collection.student import save_student
+from mosaic_collect.collection.trial import Lane, run_trial
+from mosaic_collect.demo.run import TASK, assets, beside, prepare, say
+from mosaic_collect.demo.training import train_student
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.text import table
+
+STEPS = 375  # of 128 environments: 48,000 pairs
+UPDATES = 3000
+NOISE, DISTURBANCE = 0.3, 0.1  # largest while recording, and in the trial
+EACH = 32  # trajectories of each lane
+#: Shares of trajectories that a student must bring to their end, undisturbed and disturbed.
+GOALS = (31 / 32, 28 / 32)
+
+
+def run_student(
+    output: str,
+    num_envs: int,
+    device: str | None,
+    steps: int = STEPS,
+    updates: int = UPDATES,
+    each: int = EACH,
+    seed: int = 0,
+) -> bool:
+    """Run all of it, telling on stdout what happens.
+
+    Args:
+        output: Folder for store and student; an earlier demo's are replaced.
+        num_envs: Environments to record in.
+        device: Of the simulation; None: CUDA if there is one.
+        steps: To record.
+        updates: Of the student's training.
+        each: Trajectories of expert and student each, undisturbed and disturbed.
+        seed: Of all that is random.
+
+    Returns:
+        Whether the student reached its goals.
+
+    Raises:
+        InputError: The folder holds something else.
+        MosaicCollectError: A step failed.
+    """
+    prepare(output, "disturbed.zarr")
+    store, path = (os.path.join(output, name) for name in ("disturbed.zarr", "student.pt"))
+    with assets() as (motion, checkpoint):
+        recorded = CollectOptions(
+            task=TASK,
+            motion=motion,
+            checkpoint=checkpoint,
+            output=store,
+            num_envs=num_envs,
+            max_steps=steps,
+            action_noise=NOISE,
+            start="random",
+            seed=seed,
+            device=device,
+        )
+        _record(recorded)
+        student = _train(store, updates, seed)
+        save_student(student, path)
+        reached = try_students(motion, checkpoint, [student], each, seed + 1, device)
+        _show(reached, each)
+        _show_next(recorded, path)
+    return all(n >= goal * each for n, goal in zip(reached[1], GOALS, strict=True))
+
+
+def try_students(
+    motion: str,
+    checkpoint: str,
+    students: Sequence[nn.Module],
+    each: int,
+    seed: int,
+    device: str | None = None,
+) -> list[list[int]]:
+    """Let the expert and students run side by side, all on observations of their own.
+
+    Returns:
+        Of the expert, and of each student: how many of ``each`` trajectories reached their end,
+        undisturbed and disturbed.
+    """
+    queue = MotionQueue(find_motions(motion))
+    num_envs = each * 2 * (1 + len(students))
+    options = MjlabOptions(task=TASK, num_envs=num_envs, seed=seed, device=device)
+    simulation = MjlabSimulation(options, queue)
+    expert = simulation.policy(checkpoint)
+    acts: list[Any] = [lambda seen: expert.act(seen).mean]
+    acts += [_by(student.to(simulation.device)) for student in students]
+    lanes = [Lane(act=act, noise=noise) for act in acts for noise in (0.0, DISTURBANCE)]
+    try:
+        with tqdm(unit="step", desc="trial", disable=None) as bar:
+            found = run_trial(simulation, lanes, seed, bar.update)
+    finally:
+        simulation.close()
+    return [found[i : i + 2] for i in range(0, len(found), 2)]
+
+
+def _by(student: nn.Module) -> Any:
+    return lambda seen: student(seen[STUDENT])
+
+
+def _record(options: CollectOptions) -> None:
+    say("1. Record, actions disturbed. The first simulation on a machine compiles its kernels, "
+        "which takes minutes.")  # fmt: skip
+    with ProgressBar(options.max_steps) as bar:
+        result = run_collect(options, bar)
+    pairs = TrajectoryDataset(options.output).num_valid
+    print(f"   {pairs:,} pairs; {result.completed} trajectories reached their motion's end, "
+          f"{result.fell} fell, and what led there is recorded, too")  # fmt: skip
+
+
+def _train(store: str, updates: int, seed: int) -> nn.Module:
+    say("2. Train a student on what it would see, to do what the expert would do.")
+    with tqdm(total=updates, unit="update", desc="train", disable=None) as bar:
+        return train_student(store, updates, seed, bar.update)
+
+
+def _show(reached: list[list[int]], each: int) -> None:
+    say("3. Let it run: trajectories that reach the motion's end.")
+    rows = [
+        (who, *(f"{count} of {each}" for count in counts))
+        for who, counts in zip(("the expert", "the student"), reached, strict=True)
+    ]
+    heads = ("who acts", "undisturbed", f"actions disturbed by {DISTURBANCE}")
+    print("\n" + table(heads, rows, right_from=1))
+
+
+def _show_next(recorded: CollectOptions, student: str) -> None:
+    output = recorded.output.replace("disturbed", "labelled")
+    print(
+        "\nTry next: let the student act and the expert label, and train it again\n"
+        f"  {beside('mosaic-collect')} collect --task {TASK} --motion {recorded.motion} "
+        f"--checkpoint {recorded.checkpoint} --max-steps 100 --num-envs 32 --act-by {student} "
+        f"--act-share 0.5 --output {output}"
+    )

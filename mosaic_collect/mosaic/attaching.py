@@ -1,0 +1,130 @@
+"""Expert batches of MOSAIC's training straight from stores, instead of a loaded ``.npy``."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+
+from mosaic_collect.errors import InputError
+from mosaic_collect.sampling.options import STREAM
+from mosaic_collect.sampling.sampler import Sampler
+from mosaic_collect.sampling.snapshot import Stores, open_datasets
+from mosaic_collect.store.schema import Schema
+
+_log = logging.getLogger(__name__)
+_NEEDED = ("_sample_expert_batch", "off_policy_batch_size", "use_off_policy_bc", "device")
+_LABELS = ("actions", "action_mean", "action_sigma")
+
+Batch = dict[str, torch.Tensor]
+
+
+def attach(
+    algorithm: Any, stores: Stores, pool_mb: float = 512, *, uses: float = 4, **options: Any
+) -> Sampler:
+    """Let MOSAIC's algorithm draw its expert batches from stores.
+
+    For a training script, between the runner's making and ``learn``, with
+    ``expert_trajectory_path=None`` in the config, so that nothing is loaded:
+
+        runner = OnPolicyRunner(env, agent_cfg.to_dict(), log_dir=log_dir, device=agent_cfg.device)
+        attach(runner.alg, "expert.zarr", pool_mb=2048)
+
+    Batches have the keys, shapes, type and device that the algorithm's own have of an export of
+    these stores: the student's observations, if they are recorded, as ``observations``. Pairs are
+    those of a compact export. The algorithm's switches stay in force at each call:
+    ``off_policy_batch_size``, ``expert_allow_repeat_sampling``, its weights and its losses. Every
+    rank draws a stream of its own.
+
+    Args:
+        algorithm: ``rsl_rl.algorithms.MOSAIC`` of MOSAIC's fork.
+        stores: As ``Sampler``'s.
+        pool_mb: Memory of the pool, on the algorithm's device; 10^6 bytes.
+        uses: Of a decoded pair, about, before another takes its place. More is faster.
+        options: More of ``Sampler``'s: its filters, ``seed``, ``threads``.
+
+    Returns:
+        The sampler, for ``refresh`` and ``close``.
+
+    Raises:
+        InputError: Not such an algorithm, one that has loaded a file, or no observations.
+        StoreError: A store cannot be read.
+    """
+    missing = [name for name in _NEEDED if not hasattr(algorithm, name)]
+    if missing:
+        raise InputError(
+            f"algorithm: expected MOSAIC's, got {type(algorithm).__name__} without "
+            f"{', '.join(missing)}"
+        )
+    if getattr(algorithm, "expert_data", None) is not None:
+        raise InputError(
+            f"algorithm: it has loaded {algorithm.expert_trajectory_path} already: set "
+            "expert_trajectory_path=None in its config"
+        )
+    draws = _Draws(algorithm, stores, {"pool_mb": pool_mb, "uses": uses, **options})
+    algorithm._sample_expert_batch = draws.batch
+    algorithm.use_off_policy_bc = True
+    algorithm.expert_trajectory_path = ", ".join(d.path for d in open_datasets(stores))
+    _tell(algorithm, draws.sampler)
+    return draws.sampler
+
+
+class _Draws:
+    """Stands for ``_sample_expert_batch``."""
+
+    def __init__(self, algorithm: Any, stores: Stores, options: dict[str, Any]) -> None:
+        self._algorithm, self._stores = algorithm, stores
+        self._observations, fields = _fields(open_datasets(stores)[0].schema)
+        self._options = {"fields": fields, "mode": STREAM, "device": algorithm.device, **options}
+        self._options.setdefault("rank", getattr(algorithm, "gpu_global_rank", 0))
+        self._options.setdefault("world_size", getattr(algorithm, "gpu_world_size", 1))
+        self._switches = self._switches_now()
+        self.sampler = self._sampler()
+        self._stream: Iterator[Batch] = iter(self.sampler)
+
+    def batch(self) -> Batch | None:
+        """The next batch; None while the algorithm's own switch is off."""
+        if not self._algorithm.use_off_policy_bc:
+            return None
+        if self._switches != self._switches_now():
+            self._switches = self._switches_now()
+            self.sampler.close()
+            self._stream = iter(self._sampler())
+        drawn = next(self._stream)
+        found = {"observations": drawn[self._observations]}
+        found.update({name: drawn[name] for name in _LABELS if name in drawn})
+        return {n: t.reshape(len(t), -1).to(torch.float32) for n, t in found.items()}
+
+    def _switches_now(self) -> tuple[int, bool]:
+        repeat = bool(getattr(self._algorithm, "expert_allow_repeat_sampling", False))
+        return self._algorithm.off_policy_batch_size, repeat
+
+    def _sampler(self) -> Sampler:
+        """Of the size of batches that the algorithm asks for: at most all pairs, if none twice."""
+        size, repeat = self._switches
+        sampler = Sampler(self._stores, size, replace=repeat, **self._options)
+        if repeat or size <= sampler.num_pairs:
+            return sampler
+        return Sampler(self._stores, sampler.num_pairs, **self._options)
+
+
+def _fields(schema: Schema) -> tuple[str, list[str]]:
+    """The name of the observations to learn from, and all names to read."""
+    for name in ("student_observations", "observations"):
+        if name in schema.names:
+            return name, [name, *(label for label in _LABELS if label in schema.names)]
+    raise InputError(f"no field observations or student_observations, only {schema.names}")
+
+
+def _tell(algorithm: Any, sampler: Sampler) -> None:
+    """What the algorithm says when it has loaded a file, and what makes it draw nothing."""
+    _log.info("Total expert pairs: %s, drawn from %r", f"{sampler.num_pairs:,}", sampler)
+    if getattr(algorithm, "hybrid", True) is False:
+        _log.warning("hybrid=False: this update draws no expert batch")
+    if getattr(algorithm, "lambda_off_policy_current", 1) <= 0:
+        _log.warning("lambda_off_policy is 0: no expert batch will be drawn")
+    summary = getattr(algorithm, "_print_init_summary", None)
+    if summary is not None:
+        summary()

@@ -1,0 +1,206 @@
+"""Stores cut into tiles: what a sampler decodes at once, and draws from.
+
+    envs      block 0     block 1
+    0     ┌───────────┬───────────┐
+          │  tile 0   │  tile 2   │     chunks of the widest field are the finest: a tile is cut
+    128   ├───────────┼───────────┤     where they meet, and holds some tens of megabytes
+          │  tile 1   │  tile 3   │
+    255   └───────────┴───────────┘
+
+A tile lies env-major, ``(envs, steps[, dim])``, as chunks do: a chunk that lies whole within its
+tile is decoded in place, into the caller's memory. One that reaches beyond, of a narrow field or
+at the end of a store whose last chunk is padded, passes through a scratch chunk.
+
+Every field of a tile lies alike, so one number, ``env * block_steps + step``, is a pair's place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.reading.part import StorePart
+from mosaic_collect.reading.selection import Selection
+from mosaic_collect.reading.union import Source
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import TRAJECTORY_ID, Field
+from mosaic_collect.store.shard import ShardReader
+
+Places = NDArray[np.int32]
+#: Room for a chunk, one a thread.
+_SCRATCH = threading.local()
+
+
+class Tile(NamedTuple):
+    """Some environments of one block.
+
+    Attributes:
+        block: Numbered through all stores.
+        envs: Of the block.
+    """
+
+    block: int
+    envs: range
+
+
+class Tiles:
+    """The tiles of stores, and the chosen pairs of each.
+
+    Args:
+        source: The stores.
+        fields: What a tile holds.
+        selection: Which pairs count; None: every one.
+        tile_nbytes: Of a tile, about; at least one chunk of the widest field.
+        skip_damaged: Whether a damaged chunk may be gone around: no pair of it is chosen.
+
+    Attributes:
+        fields: What a tile holds.
+        tiles: Those that hold a chosen pair, block by block.
+        counts: The chosen pairs of each, int64.
+        rows: Places that a tile needs, at most.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        fields: Sequence[Field],
+        selection: Selection | None,
+        tile_nbytes: int,
+        skip_damaged: bool = False,
+    ) -> None:
+        self.fields = tuple(fields)
+        self._source, self._selection = source, selection
+        self._forgiving = partial(suppress, CorruptStoreError) if skip_damaged else nullcontext
+        self._cuts = {part: cut(part, fields, tile_nbytes) for part in source.parts}
+        self.tiles: list[Tile] = []
+        counts: list[int] = []
+        for block in range(source.num_blocks):
+            self._cut_block(block, counts)
+        self.counts: NDArray[np.int64] = np.array(counts, np.int64)
+        self.rows = max(len(envs[0]) * p.state.block_steps for p, envs in self._cuts.items())
+
+    @property
+    def nbytes(self) -> int:
+        """Of a tile, at most."""
+        return self.rows * sum(f.row_nbytes for f in self.fields)
+
+    @property
+    def num_pairs(self) -> int:
+        """Chosen pairs of all tiles."""
+        return int(self.counts.sum())
+
+    def load(self, number: int, into: Mapping[str, NDArray[Any]]) -> Places:
+        """Decode a tile; safe to call from threads.
+
+        Args:
+            number: Which of ``tiles``.
+            into: Per field, ``(rows[, dim])``, C-contiguous; the tile's places come first.
+
+        Returns:
+            The places of its chosen pairs, ascending, ``counts[number]`` of them.
+
+        Raises:
+            CorruptStoreError: A damaged chunk, or other chosen pairs than there were.
+        """
+        for field in self.fields:
+            self.load_field(number, field.name, into[field.name])
+        return self.places(number)
+
+    def places(self, number: int) -> Places:
+        """The places of a tile's chosen pairs, as ``load`` returns them; raises as it does."""
+        tile = self.tiles[number]
+        places = self._places(tile)
+        if len(places) != self.counts[number]:
+            raise CorruptStoreError(
+                f"{self._source.place(tile.block)[0].path}: block {tile.block}, environments "
+                f"{tile.envs.start}..{tile.envs.stop}: expected {self.counts[number]} pairs to "
+                f"choose from, now there are {len(places)}"
+            )
+        return places
+
+    def load_field(self, number: int, name: str, into: NDArray[Any]) -> None:
+        """``load`` of one field."""
+        tile = self.tiles[number]
+        part, block = self._source.place(tile.block)
+        grid = part.view.grids[name]
+        shape = (len(tile.envs), grid.block_steps, *grid.field.row_shape)
+        out = into[: shape[0] * shape[1]].reshape(shape)
+        first, stop = tile.envs.start // grid.chunk_envs, -(-tile.envs.stop // grid.chunk_envs)
+        starts = range(0, grid.chunks, grid.env_chunks)  # of each piece of the block's steps
+        with self._forgiving(), part.view.shard(name, block) as shard:
+            for chunk in (start + column for start in starts for column in range(first, stop)):
+                with self._forgiving():
+                    self._decode(shard, grid, chunk, tile.envs, out)
+        if name == TRAJECTORY_ID and part.first_id:
+            out += part.first_id
+
+    def _decode(
+        self, shard: ShardReader, grid: FieldGrid, chunk: int, envs: range, out: NDArray[Any]
+    ) -> None:
+        """One chunk, as far as the tile wants it."""
+        rows, steps = grid.rows(chunk)
+        first, stop = max(rows.start, envs.start), min(rows.stop, envs.stop)
+        inside = out[first - envs.start : stop - envs.start, steps]
+        if len(inside) == grid.chunk_envs and inside.flags.c_contiguous:
+            shard.read(chunk, inside)
+            return
+        values = _scratch_for(grid)
+        shard.read(chunk, values)
+        inside[...] = values[first - rows.start : stop - rows.start]
+
+    def _cut_block(self, block: int, counts: list[int]) -> None:
+        """Note the tiles of a block that hold a chosen pair."""
+        steps, _ = self._source.shape(block)
+        chosen = None if self._selection is None else self._selection.block(block)
+        for envs in self._cuts[self._source.place(block)[0]]:
+            if chosen is None:
+                count = steps * len(envs)
+            else:
+                count = int(np.count_nonzero(chosen[:, envs.start : envs.stop]))
+            if count:
+                self.tiles.append(Tile(block, envs))
+                counts.append(count)
+
+    def _places(self, tile: Tile) -> Places:
+        steps, _ = self._source.shape(tile.block)
+        block_steps = self._source.place(tile.block)[0].state.block_steps
+        chosen = np.zeros((len(tile.envs), block_steps), np.bool_)
+        if self._selection is None:
+            chosen[:, :steps] = True
+        else:
+            mask = self._selection.block(tile.block)
+            chosen[:, :steps] = mask[:, tile.envs.start : tile.envs.stop].T
+        return np.flatnonzero(chosen).astype(np.int32)
+
+
+def cut(part: StorePart, fields: Sequence[Field], tile_nbytes: int) -> list[range]:
+    """A store's environments in ranges of one width, but for the last.
+
+    As wide as the coarsest chunk if that fits, so that nothing is decoded twice; else a multiple
+    of the finest, so that the field that weighs most is decoded in place.
+    """
+    grids = [part.view.grids[f.name] for f in fields]
+    num_envs = part.state.num_envs
+    finest, coarsest = (find(g.chunk_envs for g in grids) for find in (min, max))
+    env_nbytes = part.state.block_steps * sum(f.row_nbytes for f in fields)
+    width = min(max(tile_nbytes // env_nbytes, finest), coarsest)
+    if width < coarsest:
+        even = -(-num_envs // -(-num_envs // width))
+        width = min(width // finest, -(-even // finest)) * finest
+    return [range(e, min(e + width, num_envs)) for e in range(0, num_envs, width)]
+
+
+def _scratch_for(grid: FieldGrid) -> NDArray[Any]:
+    """This thread's room, as a chunk."""
+    held = getattr(_SCRATCH, "bytes", None)
+    if held is None or held.nbytes < grid.chunk_nbytes:
+        held = _SCRATCH.bytes = np.empty(grid.chunk_nbytes, np.uint8)
+    values: NDArray[Any] = held[: grid.chunk_nbytes].view(grid.field.dtype)
+    return values.reshape(grid.chunk_shape)

@@ -1,0 +1,1 @@
+"""Random minibatches from stores of any size."""

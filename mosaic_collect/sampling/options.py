@@ -1,0 +1,117 @@
+"""What a caller may ask of a sampler."""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mosaic_collect.checks import is_whole, thread_count, whole
+from mosaic_collect.errors import InputError
+from mosaic_collect.text import shown
+
+EPOCHS, STREAM = "epochs", "stream"
+_FLAGS = (
+    *("drop_last", "replace", "pin_memory"),
+    *("exclude_truncated", "exclude_failed", "skip_damaged"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerOptions:
+    """Those of ``Sampler``, which says what they mean.
+
+    Raises:
+        InputError: Naming all that are at fault.
+    """
+
+    batch_size: int
+    fields: Any = None
+    mode: str = EPOCHS
+    seed: int = 0
+    rank: int = 0
+    world_size: int = 1
+    pool_mb: float = 512
+    drop_last: bool = False
+    uses: float = 4
+    replace: bool = False
+    threads: int | None = None
+    pin_memory: bool = False
+    steps: Any = None
+    trajectories: Any = None
+    exclude_truncated: bool = False
+    exclude_failed: bool = False
+    skip_damaged: bool = False
+
+    def __post_init__(self) -> None:
+        problems = list(_problems(self))
+        if problems:
+            raise InputError("; ".join(problems))
+        for name in ("batch_size", "seed", "world_size", "rank"):
+            self._set(name, whole(getattr(self, name), name, 0))
+        self._set("threads", thread_count(self.threads))
+        if self.fields is not None:
+            single = isinstance(self.fields, str)
+            self._set("fields", (self.fields,) if single else tuple(self.fields))
+
+    @property
+    def pool_nbytes(self) -> int:
+        """Of the pool."""
+        return int(self.pool_mb * 1e6)
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def asked_steps(steps: range | slice, committed: int) -> range:
+    """The committed steps among those that are asked for."""
+    found = range(committed)[steps] if isinstance(steps, slice) else steps
+    return range(found.start, max(found.start, min(found.stop, committed)), found.step)
+
+
+def _problems(options: SamplerOptions) -> Iterator[str]:
+    for name, least in (("batch_size", 1), ("seed", 0), ("world_size", 1), ("rank", 0)):
+        if not is_whole(getattr(options, name), least):
+            yield _wrong(options, name, f"a whole number from {least}")
+    if is_whole(options.world_size, 1) and not is_whole(options.rank, 0, options.world_size - 1):
+        yield _wrong(options, "rank", f"one of 0..{options.world_size - 1}")
+    for name in ("pool_mb", "uses"):
+        if not _is_positive(getattr(options, name)):
+            yield _wrong(options, name, "a number above 0")
+    if options.mode not in (EPOCHS, STREAM):
+        yield _wrong(options, "mode", f"{EPOCHS} or {STREAM}")
+    for name in _FLAGS:
+        if not isinstance(getattr(options, name), bool):
+            yield _wrong(options, name, "True or False")
+    yield from _filter_problems(options)
+
+
+def _filter_problems(options: SamplerOptions) -> Iterator[str]:
+    names = options.fields
+    several = isinstance(names, Iterable) and all(isinstance(n, str) for n in names)
+    if names is not None and not several:
+        yield _wrong(options, "fields", "names")
+    steps = options.steps
+    if not (steps is None or isinstance(steps, slice) or _is_forward(steps)):
+        yield _wrong(options, "steps", "a slice, or a range of steps")
+    if options.trajectories is not None:
+        ids = np.asarray(options.trajectories)
+        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
+            yield _wrong(options, "trajectories", "ids")
+
+
+def _is_forward(steps: Any) -> bool:
+    return isinstance(steps, range) and steps.start >= 0 and steps.step > 0
+
+
+def _is_positive(value: Any) -> bool:
+    number = isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
+    return number and 0 < value < math.inf
+
+
+def _wrong(options: SamplerOptions, name: str, expected: str) -> str:
+    return f"{name}: expected {expected}, got {shown(getattr(options, name))}"

@@ -1,0 +1,145 @@
+"""What of the stores a sampler draws from, as they are now."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from mosaic_collect.errors import InputError
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.merging import check_distinct, check_mergeable
+from mosaic_collect.reading.ruling import chosen_fields, make_rules, nonfinite_fields
+from mosaic_collect.reading.selection import Rules, Selection, select
+from mosaic_collect.reading.tiles import Tiles
+from mosaic_collect.reading.union import SLAB_NBYTES, Source
+from mosaic_collect.sampling.options import SamplerOptions, asked_steps
+from mosaic_collect.store.schema import VALID_MASK, Field
+
+#: The path of a store, a dataset, or several of them.
+Store = str | os.PathLike[str] | TrajectoryDataset
+Stores = Store | Sequence[Store]
+#: Of the pool, a tile at most: so many are drawn from at a time, about.
+_TILES_OF_A_POOL = 16
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """How a pool is divided.
+
+    Attributes:
+        slots: For tiles.
+        active: Of them, those that are drawn from; the others are decoded meanwhile.
+    """
+
+    slots: int
+    active: int
+
+    @classmethod
+    def of(cls, tiles: Tiles, nbytes: int) -> PoolPlan:
+        """For a pool of so many bytes, whatever the number of threads.
+
+        Raises:
+            InputError: It has no room for two tiles.
+        """
+        number, slots = len(tiles.tiles), nbytes // tiles.nbytes
+        if slots >= number:
+            return cls(number, number)
+        if slots < 2:
+            raise InputError(
+                f"pool_mb: expected at least {2 * tiles.nbytes / 1e6:g} for these fields and each "
+                f"worker, got {nbytes / 1e6:g}"
+            )
+        return cls(slots, slots - max(1, slots // 4))
+
+
+def open_datasets(stores: Stores) -> list[TrajectoryDataset]:
+    """Snapshots of the sampler's own; a dataset that is given keeps its own.
+
+    Raises:
+        InputError: No store, or one twice.
+        StoreError: A store cannot be read.
+    """
+    several = [stores] if isinstance(stores, (str, os.PathLike, TrajectoryDataset)) else stores
+    found = [copy.copy(s) if isinstance(s, TrajectoryDataset) else _open(s) for s in several]
+    check_distinct([dataset.path for dataset in found])
+    return found
+
+
+def look(
+    datasets: Sequence[TrajectoryDataset],
+    options: SamplerOptions,
+    committed: Sequence[int] | None = None,
+) -> Tiles:
+    """The tiles of what is asked for: one pass over the masks, if there is anything to leave out.
+
+    Args:
+        datasets: The stores.
+        options: What is asked for.
+        committed: Steps of each store that are there; None: all that are committed.
+
+    Raises:
+        InputError: No pair is left, a field that no batch can hold, or ends that are not known.
+        StoreMismatchError: The stores' fields differ.
+        CorruptStoreError: A damaged chunk.
+    """
+    names = [f.name for d in datasets for f in chosen_fields(d.schema, options.fields)]
+    check_mergeable(datasets, names)
+    source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
+    fields = chosen_fields(source.schema, options.fields)
+    if any(f.name == VALID_MASK for f in fields):
+        raise InputError("fields: batches hold no valid_mask, all their pairs are valid")
+    if not source.num_blocks:
+        raise InputError(f"{source.path}: no committed step, nothing to draw from")
+    selection = _selection(source, fields, options, committed)
+    tile_nbytes = options.pool_nbytes // _TILES_OF_A_POOL
+    tiles = Tiles(source, fields, selection, tile_nbytes, options.skip_damaged)
+    if not tiles.num_pairs:
+        raise InputError(f"{source.path}: no pair is left to draw from")
+    return tiles
+
+
+def _open(path: str | os.PathLike[str]) -> TrajectoryDataset:
+    return TrajectoryDataset(path, threads=1)
+
+
+def _selection(
+    source: Source,
+    fields: Sequence[Field],
+    options: SamplerOptions,
+    committed: Sequence[int] | None,
+) -> Selection | None:
+    """The pairs that count, as an export of these fields chooses them; None: every one."""
+    rules = _rules(source, fields, options, committed)
+    looked_for = (rules.steps, rules.asked_ids, rules.truncated_ids, rules.failed_ids)
+    if not source.has_mask and not rules.looked_at and all(r is None for r in looked_for):
+        return None
+    return select(source, rules)[0]
+
+
+def _rules(
+    source: Source,
+    fields: Sequence[Field],
+    options: SamplerOptions,
+    committed: Sequence[int] | None,
+) -> Rules:
+    there = [part.state.committed_steps for part in source.parts]
+    steps = None
+    if options.steps is not None or committed is not None:
+        limits = there if committed is None else committed
+        wanted = slice(None) if options.steps is None else options.steps
+        steps = [asked_steps(wanted, limit) for limit in limits]
+    ids = options.trajectories
+    return make_rules(
+        source,
+        fields,
+        {} if options.skip_damaged else nonfinite_fields(source, fields),
+        skip_damaged=options.skip_damaged,
+        exclude_truncated=options.exclude_truncated,
+        exclude_failed=options.exclude_failed,
+        steps=steps,
+        asked_ids=None if ids is None else np.asarray(ids, np.int64),
+    )

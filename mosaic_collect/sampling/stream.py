@@ -1,0 +1,172 @@
+"""The endless stream: uniform draws from the pool, whose tiles are renewed as they are drawn from.
+
+    tiles     ... 7  2 [ 9  4  0  5  1 ] 3  8  6 ...     an endless row: pass behind pass, each in a
+                        in the pool                      random order of its own
+
+The pool's oldest tile goes when ``uses`` draws for each of its pairs have been made since the one
+before it went. So a pair is in the pool while all pairs of the pool are drawn ``uses`` times over.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.sampling.batches import Batch
+from mosaic_collect.sampling.chance import DRAW, PASS, chance
+from mosaic_collect.sampling.pool import Codes, Pool
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a stream is.
+
+    Attributes:
+        batches: Drawn.
+        renewed: Tiles that have gone from the pool.
+        paid: Draws that those were worth.
+    """
+
+    batches: int = 0
+    renewed: int = 0
+    paid: float = 0.0
+
+
+class Row:
+    """The endless row of tiles, of which a rank takes every ``world_size``-th.
+
+    Args:
+        num_tiles: Of the stores.
+        seed: Of the sampler.
+        rank: Which.
+        world_size: Of how many.
+    """
+
+    def __init__(self, num_tiles: int, seed: int, rank: int, world_size: int) -> None:
+        self.num_tiles, self._seed = num_tiles, seed
+        self.rank, self._world_size = rank, world_size
+        self._pass, self._order = -1, np.empty(0, np.int64)
+
+    def tile(self, place: int) -> int:
+        """The rank's tile of that place."""
+        number, inside = divmod(self.rank + place * self._world_size, self.num_tiles)
+        if number != self._pass:
+            self._order = chance(self._seed, PASS, number).permutation(self.num_tiles)
+            self._pass = number
+        return int(self._order[inside])
+
+
+class _Window:
+    """The tiles that are drawn from, and those that are decoded meanwhile.
+
+    Args:
+        pool: Their place.
+        row: They come in its order.
+        active: How many to draw from.
+        ahead: How many to decode meanwhile.
+        first: The first one's place in the row.
+    """
+
+    def __init__(self, pool: Pool, row: Row, active: int, ahead: int, first: int) -> None:
+        self._pool, self._row, self._ahead = pool, row, ahead
+        self._tiles: deque[tuple[int, Codes]] = deque()
+        self._wanted = self._next = first
+        for _ in range(active + ahead):
+            self._want()
+        for _ in range(active):
+            self._add()
+
+    @property
+    def oldest_size(self) -> int:
+        """Pairs of the oldest tile."""
+        return len(self._tiles[0][1])
+
+    def codes(self) -> Codes:
+        """Of all pairs that may be drawn."""
+        return np.concatenate([codes for _, codes in self._tiles])
+
+    def renew(self) -> None:
+        """Give up the oldest tile, for the next one."""
+        self._pool.release(self._tiles.popleft()[0])
+        self._want()
+        self._add()
+
+    def _want(self) -> None:
+        self._pool.want(self._row.tile(self._wanted))
+        self._wanted += 1
+
+    def _add(self) -> None:
+        tile = self._row.tile(self._next)
+        self._tiles.append((tile, self._pool.codes(tile)))
+        self._next += 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamRules:
+    """How batches are drawn.
+
+    Attributes:
+        seed: Of the sampler.
+        batch_size: Pairs of a batch.
+        uses: Of a pair, about, before it goes.
+        replace: Whether a pair may come twice in a batch before every pair of the pool came once.
+        active: Tiles to draw from.
+    """
+
+    seed: int
+    batch_size: int
+    uses: float
+    replace: bool
+    active: int
+
+
+def stream_batches(
+    pool: Pool, row: Row, rules: StreamRules, place: Place
+) -> Generator[tuple[Batch, Place], None, None]:
+    """Endless batches, each with the place behind it.
+
+    Args:
+        pool: With room for the active tiles, and for those to come if there are more.
+        row: The tiles.
+        rules: How to draw.
+        place: Where to go on.
+    """
+    all_in_pool = rules.active == row.num_tiles
+    ahead = 0 if all_in_pool else pool.slots - rules.active
+    window = _Window(pool, row, rules.active, ahead, 0 if all_in_pool else place.renewed)
+    codes = window.codes()
+    while True:
+        batch = pool.memory.empty(rules.batch_size)
+        chosen = _draw(len(codes), rules, row.rank, place.batches)
+        pool.memory.gather(codes[chosen], batch, 0)
+        due = Place(place.batches + 1, place.renewed, place.paid)
+        place = due if all_in_pool else _renewed(window, rules, due)
+        yield batch, place
+        del batch  # or it could not be used again
+        if place.renewed != due.renewed:
+            codes = window.codes()
+
+
+def _renewed(window: _Window, rules: StreamRules, place: Place) -> Place:
+    """Renew what has been drawn from often enough; each tile stays for one batch at least."""
+    draws, renewed, paid = place.batches * rules.batch_size, place.renewed, place.paid
+    for _ in range(rules.active):
+        worth = rules.uses * window.oldest_size
+        if paid + worth > draws:
+            break
+        window.renew()
+        renewed, paid = renewed + 1, paid + worth
+    return Place(place.batches, renewed, paid)
+
+
+def _draw(size: int, rules: StreamRules, rank: int, batch: int) -> NDArray[np.int64]:
+    """Which pairs of the pool make a batch."""
+    random, count = chance(rules.seed, DRAW, rank, batch), rules.batch_size
+    if rules.replace:
+        return random.integers(size, size=count)
+    whole = [random.permutation(size) for _ in range(count // size)]
+    return np.concatenate([*whole, random.choice(size, count % size, replace=False)])

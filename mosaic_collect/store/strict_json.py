@@ -1,0 +1,32 @@
+"""JSON as its standard has it: no NaN, no number beyond what a float holds."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from mosaic_collect.errors import CorruptStoreError
+
+
+def strict_json(data: bytes, where: str) -> Any:
+    """The value of a ``zarr.json``.
+
+    Raises:
+        CorruptStoreError: It is no JSON; ``where`` names the store.
+    """
+    try:
+        return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
+    except ValueError as error:
+        raise CorruptStoreError(f"{where}: zarr.json is no valid JSON: {error}") from error
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text} is too large for a number")
+    return number

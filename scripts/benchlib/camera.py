@@ -1,0 +1,179 @@
+"""``camera``: images of many environments, as fast as they are taken, and at 30 frames a second."""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from argparse import Namespace
+from typing import Any
+
+from benchlib.codecs import chunks_of, measure
+from benchlib.frames import CAMERAS, FPS, camera_workload
+from benchlib.measure import MB, Meter, in_child, medians, percentile, spread
+from benchlib.peers import PEERS, Plan
+from benchlib.read import READERS
+from benchlib.recording import DifferentDataError, compare, record_all, record_once, remove
+from benchlib.table import show
+from benchlib.workload import Workload
+from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
+from mosaic_collect.store.codec import Compressor
+
+RECORDERS = ("mosaic_collect", "mosaic-threads", "tensorstore", "zarr-layout", "memmap", "lists")
+_CODECS = (("lz4", 5), ("zstd", -3), ("zstd", 1), ("zstd", 3), ("none", 0))
+_NOISES = (0.0, 2.0)
+_IMAGES = 200
+
+
+def camera(args: Namespace) -> dict[str, Any]:
+    """The subcommand."""
+    results: dict[str, Any] = {}
+    for name in args.cameras:
+        num_envs, shape = CAMERAS[name]
+        title = f"{num_envs} cameras of {' x '.join(map(str, shape))}"
+        clean, noisy = (camera_workload(num_envs, shape, noise) for noise in _NOISES)
+        results[name] = {
+            "codecs": _codecs(args, title, dict(zip(_NOISES, (clean, noisy), strict=True))),
+            "ingest": _ingest(args, title, clean),
+            "paced": _paced(args, title, clean),
+            "read": _read(args, title, clean),
+        }
+    return results
+
+
+def _plan(args: Namespace, workload: Workload, steps: int) -> Plan:
+    ring_mb = 3 * (args.block_steps + 0.5) * workload.step_nbytes / MB
+    path = os.path.join(args.folder, "camera.out")
+    return Plan(path, steps, args.block_steps, ring_mb, args.compressor)
+
+
+def _codecs(args: Namespace, title: str, workloads: dict[float, Workload]) -> dict[str, Any]:
+    rows = []
+    for name, level in _CODECS:
+        row: dict[str, Any] = {"compressor": f"{name} {level}"}
+        for noise, workload in workloads.items():
+            chunks = chunks_of(workload, args.block_steps)["camera"][:64]
+            compressor = Compressor(name, level)
+            stored, encode_s, decode_s = measure(
+                FieldEncoder(compressor), compressor.codec(), chunks
+            )
+            raw = sum(chunk.nbytes for chunk in chunks)
+            row |= {
+                f"noise {noise:g}: ratio": raw / stored,
+                f"{noise:g}: encode CPU s/GB": encode_s / raw * 1e9,
+                f"{noise:g}: decode CPU s/GB": decode_s / raw * 1e9,
+            }
+        rows.append(row)
+    show(f"Compressors, {title}, chunks of a block of {args.block_steps} steps", rows)
+    return {str(row["compressor"]): row for row in rows}
+
+
+def _ingest(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
+    """As fast as they are taken, to durable."""
+    plan = _plan(args, workload, args.camera_steps)
+    runs = _in_turns(args, lambda name: record_once(name, workload, plan))
+    rows = [
+        {
+            "recorder": PEERS[name].title,
+            "raw MB/s": middle["raw_mb_s"],
+            "images/s": middle["raw_mb_s"] * MB / workload.step_nbytes * workload.num_envs,
+            "CPU s per raw GB": middle["cpu_s_per_gb"],
+            "peak RAM MB": middle["peak_mb"],
+            "ratio": middle["ratio"],
+            "spread": f"{spread(f['raw_mb_s'] for f in runs[name]):.0%}",
+        }
+        for name, middle in ((n, medians(f)) for n, f in runs.items())
+    ]
+    show(f"Ingest to durable, disk: {title}, {plan.steps} steps", rows)
+    return {n: {"runs": f, "median": medians(f)} for n, f in runs.items()}
+
+
+def _paced(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
+    """At the cameras' own rate."""
+    plan = _plan(args, workload, args.camera_steps)
+    runs = _in_turns(args, lambda name: in_child(_record_paced, name, workload, plan))
+    rows = [
+        {
+            "recorder": PEERS[name].title,
+            "raw MB/s": middle["raw_mb_s"],
+            "CPU of one processor": f"{middle['cpu_share']:.0%}",
+            "add p50 ms": middle["add_p50_ms"],
+            "add p99 ms": middle["add_p99_ms"],
+            "late frames": middle["late"],
+        }
+        for name, middle in ((n, medians(f)) for n, f in runs.items())
+    ]
+    show(f"{FPS} frames a second: {title}, {plan.steps} steps", rows)
+    return {n: {"runs": f, "median": medians(f)} for n, f in runs.items()}
+
+
+def _in_turns(args: Namespace, run: Any) -> dict[str, list[dict[str, float]]]:
+    runs: dict[str, list[dict[str, float]]] = {n: [] for n in RECORDERS if n in args.recorders}
+    for _ in range(args.runs):
+        for name, figures in runs.items():
+            try:
+                PEERS[name].load()
+            except ImportError:
+                continue
+            figures.append(run(name))
+    return {name: figures for name, figures in runs.items() if figures}
+
+
+def _record_paced(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
+    """One recording in a child process; a frame is late if its turn came when it was over."""
+    remove(plan.path)
+    recorder_class, meter, adding, late = PEERS[name].load(), Meter(), [], 0
+    try:
+        meter.start()
+        recorder = recorder_class(workload, plan)
+        start = time.perf_counter()
+        for index in range(plan.steps):
+            ahead = start + index / FPS - time.perf_counter()
+            late += ahead < -1 / FPS
+            time.sleep(max(0.0, ahead))
+            before = time.perf_counter()
+            recorder.add(workload.step(index))
+            adding.append(time.perf_counter() - before)
+        seconds = time.perf_counter() - start
+        recorder.finish()
+        cpu = meter.stop()["cpu_s"]
+        compare(recorder_class, workload, plan)
+    finally:
+        remove(plan.path)
+    return {
+        "raw_mb_s": plan.steps * workload.step_nbytes / MB / seconds,
+        "cpu_share": cpu / seconds,
+        "add_p50_ms": percentile(adding, 0.5) * 1e3,
+        "add_p99_ms": percentile(adding, 0.99) * 1e3,
+        "late": late,
+    }
+
+
+def _read(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
+    """Single images at random, from the page cache."""
+    plan = _plan(args, workload, args.camera_steps)
+    remove(plan.path)
+    try:
+        in_child(record_all, workload, plan)
+        runs: dict[str, list[dict[str, float]]] = {name: [] for name in READERS}
+        for _ in range(args.runs):
+            for name, figures in runs.items():
+                figures.append({"image_ms": in_child(_image_ms, name, workload, plan)})
+    finally:
+        remove(plan.path)
+    middle = {name: medians(figures)["image_ms"] for name, figures in runs.items()}
+    show(f"One image: {title}", [{"reader": n, "ms": ms} for n, ms in middle.items()])
+    return {n: {"runs": f, "median": medians(f)} for n, f in runs.items()}
+
+
+def _image_ms(name: str, workload: Workload, plan: Plan) -> float:
+    """Mean time of an image at random; in a child process."""
+    read_one, chance, seconds = READERS[name](plan.path), random.Random(0), 0.0
+    for _ in range(_IMAGES):
+        step, env = chance.randrange(plan.steps), chance.randrange(workload.num_envs)
+        before = time.perf_counter()
+        got = read_one("camera", slice(step, step + 1), slice(env, env + 1))
+        seconds += time.perf_counter() - before
+        if got.tobytes() != workload.true_step(step)["camera"][env].tobytes():
+            raise DifferentDataError(f"{name}: camera, step {step}, env {env}: other values")
+    return seconds / _IMAGES * 1e3

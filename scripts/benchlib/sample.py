@@ -1,0 +1,206 @@
+"""``sample``: random minibatches from a store, beside what its parts allow and other loaders."""
+
+from __future__ import annotations
+
+import os
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from itertools import cycle
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchlib.loaders import LOADERS, Copies, Loader, MissingError, Ours
+from benchlib.measure import Meter, in_child, medians, spread
+from benchlib.peers import Plan
+from benchlib.recording import DifferentDataError, record_all, remove
+from benchlib.table import show
+from benchlib.workload import Workload, make_workload
+
+#: What a student of MOSAIC's is trained on: 857 floats a pair.
+FIELDS = ("student_observations", "actions", "action_mean", "action_sigma")
+_GATHERED = 400
+
+
+def sample(args: Namespace) -> dict[str, Any]:
+    """The subcommand; files are in the page cache, as far as memory goes."""
+    workload = make_workload(args.num_envs, args.dims, args.noise)
+    path = os.path.join(args.folder, "sample.zarr")
+    plan = Plan(path, args.sample_steps, args.block_steps, args.buffer_mb, args.compressor)
+    copies = Copies(path, os.path.join(args.folder, "sample"), plan.steps, FIELDS)
+    remove(path)
+    remove(copies.folder)
+    contenders = _contenders(args, copies)
+    runs: dict[str, list[dict[str, float]]] = {}
+    skipped: dict[str, str] = {}
+    try:
+        in_child(record_all, workload, plan)
+        for name, loader in LOADERS.items():
+            skipped.update(in_child(_prepare, name, loader, workload, copies))
+        for _ in range(args.runs):
+            for name, run in contenders.items():
+                if name not in skipped:
+                    runs.setdefault(name, []).append(in_child(run, workload))
+    finally:
+        remove(path)
+        remove(copies.folder)
+    runs["decode and gather"] = [
+        {
+            **decoded,
+            "pairs_s": 1 / (1 / decoded["pairs_s"] + 1 / gathered["pairs_s"]),
+            "cpu_us": decoded["cpu_us"] + gathered["cpu_us"],
+        }
+        for decoded, gathered in zip(runs["decode"], runs["gather"], strict=True)
+    ]
+    pairs = plan.steps * args.num_envs
+    show(
+        f"{pairs:,} pairs, batches of {args.batch}, pool of {args.pool_mb:g} MB, "
+        f"medians of {args.runs}",
+        [_row(name, figures, runs) for name, figures in runs.items()],
+    )
+    for name, reason in skipped.items():
+        print(f"{name}: {reason}", flush=True)
+    results = {name: {"runs": f, "median": medians(f)} for name, f in runs.items()}
+    return {**results, "skipped": skipped}
+
+
+def _contenders(args: Namespace, copies: Copies) -> dict[str, Callable[[Workload], Any]]:
+    ours: dict[str, Callable[[Workload], Any]] = {
+        "decode": lambda workload: _decode(args, copies),
+        "gather": lambda workload: _gather(args, copies),
+    }
+
+    def theirs(loader: Loader) -> Callable[[Workload], Any]:
+        return lambda workload: _measure(loader, copies, args, workload)
+
+    return {**ours, **{name: theirs(loader) for name, loader in LOADERS.items()}}
+
+
+def _prepare(name: str, loader: Loader, workload: Workload, copies: Copies) -> dict[str, str]:
+    """Write what the loader reads; why it is skipped if it is not here."""
+    try:
+        loader.prepare(workload, copies)
+    except (ImportError, MissingError) as error:
+        return {name: f"skipped, {error}"}
+    return {}
+
+
+def _decode(args: Namespace, copies: Copies) -> dict[str, float]:
+    """Every tile decoded once into memory that is used again, by as many threads as processors."""
+    tiles = _tiles(args, copies)
+    numbers = range(len(tiles.tiles))
+    rooms = cycle([_room(tiles) for _ in range(_threads() + 1)])
+    meter = Meter()
+    with ThreadPoolExecutor(_threads()) as pool:
+        meter.start()
+        for _ in pool.map(tiles.load, numbers, rooms):
+            pass
+        figures = meter.stop()
+    return _figures(figures, tiles.num_pairs)
+
+
+def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
+    """Batches of random rows out of a full pool, into memory that is used again."""
+    from mosaic_collect.sampling.batches import HostBatches
+    from mosaic_collect.sampling.pool import HostMemory
+
+    tiles = _tiles(args, copies)
+    slots = min(int(args.pool_mb * 1e6) // tiles.nbytes, len(tiles.tiles))
+    batches = HostBatches(tiles.fields, args.batch, False)
+    memory = HostMemory(tiles, slots, _threads(), batches)
+    for slot in range(slots):
+        memory.load(slot, slot)
+    chance = np.random.default_rng(0)
+    codes = [chance.integers(slots * tiles.rows, size=args.batch) for _ in range(50)]
+    room, meter = memory.empty(args.batch), Meter()
+    memory.gather(codes[0], room, 0)
+    meter.start()
+    done = 0
+    for some in cycle(codes):
+        memory.gather(some, room, 0)
+        done += args.batch
+        if done >= _GATHERED * args.batch:
+            break
+    figures = meter.stop()
+    memory.close()
+    return _figures(figures, done)
+
+
+def _tiles(args: Namespace, copies: Copies) -> Any:
+    from mosaic_collect.sampling.options import SamplerOptions
+    from mosaic_collect.sampling.snapshot import look, open_datasets
+
+    options = SamplerOptions(batch_size=args.batch, fields=FIELDS, pool_mb=args.pool_mb)
+    return look(open_datasets(copies.store), options)
+
+
+def _room(tiles: Any) -> dict[str, NDArray[Any]]:
+    return {f.name: np.zeros((tiles.rows, *f.row_shape), f.dtype) for f in tiles.fields}
+
+
+def _threads() -> int:
+    from mosaic_collect.checks import processors
+
+    return processors()
+
+
+def _measure(loader: Loader, copies: Copies, args: Namespace, workload: Workload) -> Any:
+    """Batches until there are none, or for some seconds.
+
+    The clock runs from the start for ours, which fills its pool then; for others from their first
+    batch on, which waits for workers to be started.
+    """
+    batches = loader.batches(copies, args)
+    meter, pairs, batch = Meter(), 0, None
+    if not isinstance(loader, Ours):
+        next(batches)
+    meter.start()
+    end = time.perf_counter() + args.sample_seconds
+    for batch in batches:
+        pairs += len(batch["actions"])
+        if time.perf_counter() > end:
+            break
+    meter.see_children()
+    figures = meter.stop()
+    check(batch, workload)
+    return _figures(figures, pairs)
+
+
+def _figures(figures: dict[str, float], pairs: int) -> dict[str, float]:
+    speed = {"pairs_s": pairs / figures["wall_s"], "cpu_us": figures["cpu_s"] / pairs * 1e6}
+    return {**figures, **speed}
+
+
+def check(batch: dict[str, Any] | None, workload: Workload) -> None:
+    """Every row of a batch is some pair's, and all of its fields are that pair's.
+
+    Raises:
+        DifferentDataError: One is not.
+    """
+    assert batch is not None, "no batch"
+    rows = {name: np.asarray(batch[name]) for name in FIELDS}
+    flat = {name: workload.pool[name].reshape(-1, rows[name].shape[-1]) for name in FIELDS}
+    place_of = {row.tobytes(): i for i, row in enumerate(flat["actions"])}
+    for i, action in enumerate(rows["actions"]):
+        place = place_of.get(action.tobytes(), -1)
+        for name in FIELDS:
+            if place < 0 or rows[name][i].tobytes() != flat[name][place].tobytes():
+                raise DifferentDataError(f"{name}: a row that was not recorded so")
+
+
+def _row(
+    name: str, figures: list[dict[str, float]], runs: dict[str, list[dict[str, float]]]
+) -> dict[str, Any]:
+    middle = medians(figures)
+    allowed = medians(runs["decode and gather"])["pairs_s"]
+    return {
+        "what": name,
+        "pairs/s": f"{middle['pairs_s']:,.0f}",
+        "of decode and gather": middle["pairs_s"] / allowed,
+        "CPU µs a pair": middle["cpu_us"],
+        "peak RAM MB": middle["peak_mb"],
+        "spread": f"{spread(f['pairs_s'] for f in figures):.0%}",
+    }

@@ -1,0 +1,154 @@
+"""Reading a file of ``torch.save`` runs nothing of it, unless it is trusted."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import tarfile
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
+from mosaic_collect.adapters.rsl_rl.safe_load import load_weights, weights_only
+from mosaic_collect.errors import InputError
+from tests.adapters.hostile import Author
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "model.pt")
+
+
+def ordinary() -> dict[str, Any]:
+    """What runners of rsl_rl save: states of networks and optimisers, a number, their infos."""
+    network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.ELU())
+    optimizer = torch.optim.Adam(network.parameters())
+    network(torch.ones(1, 3)).sum().backward()
+    optimizer.step()
+    return {
+        "actor_state_dict": network.state_dict(),
+        "critic_state_dict": OrderedDict(),
+        "optimizer_state_dict": optimizer.state_dict(),
+        "std": torch.nn.Parameter(torch.ones(2)),  # MOSAIC's residual policy saves one so
+        "iter": 7,
+        "infos": {"env_state": {"common_step_counter": 12}, "note": None, "rate": 0.5},
+    }
+
+
+def test_ordinary_ones_need_no_word(path: str) -> None:
+    torch.save(ordinary(), path)
+    content = load_weights(path, trust=False)
+    assert content["iter"] == 7
+    assert content["infos"]["env_state"] == {"common_step_counter": 12}
+    assert content["optimizer_state_dict"]["param_groups"][0]["betas"] == (0.9, 0.999)
+    assert set(content["actor_state_dict"]) == {"0.weight", "0.bias"}
+
+
+@pytest.mark.parametrize("where", ["infos", "actor_state_dict", "key"])
+def test_code_is_named_and_does_not_run(path: str, tmp_path: Path, where: str) -> None:
+    mark = str(tmp_path / "ran")
+    content = {**ordinary(), **({where: Author(mark)} if where != "key" else {Author(mark): 1})}
+    torch.save(content, path)
+    with pytest.raises(InputError) as caught:
+        Checkpoint.read(path)
+    said = str(caught.value)
+    assert f"checkpoint {path}: holds more than tensors and numbers and names posix.mkdir" in said
+    assert "trust_checkpoint=True" in said
+    assert not os.path.exists(mark)
+    load_weights(path, trust=True)
+    assert os.path.exists(mark)
+
+
+@pytest.mark.parametrize(
+    ("value", "name"),
+    [
+        (dt.date(2026, 1, 1), "datetime.date"),
+        (Path("x"), "pathlib"),
+        (np.float64(1.5), "multiarray.scalar"),
+        (torch.nn.Linear(2, 2), "torch.nn.modules.linear.Linear"),
+        (os.system, "posix.system"),
+        (eval, "eval"),
+    ],
+)
+def test_whatever_needs_more_is_named(path: str, value: Any, name: str) -> None:
+    torch.save({"actor_state_dict": {}, "infos": value}, path)
+    with pytest.raises(InputError, match=name):
+        Checkpoint.read(path)
+    assert Checkpoint.read(path, trust=True).family == "5.x"
+
+
+def test_older_forms_are_read_by_the_word_alone(path: str, tmp_path: Path) -> None:
+    torch.save(ordinary(), path, _use_new_zipfile_serialization=False)
+    with pytest.raises(InputError, match="without running code: expected the zip archive"):
+        Checkpoint.read(path)
+    assert Checkpoint.read(path, trust=True).content["iter"] == 7
+    with tarfile.open(path, "w") as archive:
+        archive.add(__file__, "storages")
+    with pytest.raises(InputError, match="expected the zip archive"):
+        Checkpoint.read(path)
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_another_pickle_protocol(path: str) -> None:
+    torch.save({"actor_state_dict": {}, "note": "x" * 9}, path, pickle_protocol=4)
+    with pytest.raises(InputError, match="holds more than tensors and numbers"):
+        Checkpoint.read(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_program_is_none(path: str) -> None:
+    torch.jit.save(torch.jit.script(torch.nn.Linear(2, 2)), path)
+    with pytest.raises(InputError, match="got a program of TorchScript"):
+        Checkpoint.read(path)
+
+
+def test_torn_and_swollen_ones(path: str) -> None:
+    torch.save(ordinary(), path)
+    whole = Path(path).read_bytes()
+    for size in (3, 100, len(whole) // 2, len(whole) - 3):
+        Path(path).write_bytes(whole[:size])
+        with pytest.raises(InputError, match=f"checkpoint {path}"):
+            Checkpoint.read(path)
+    Path(path).write_bytes(whole)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/99", bytes(50_000_000))
+    with pytest.raises(InputError, match="claims more than its size"):
+        Checkpoint.read(path)
+
+
+def test_within_nobody_unpickles_whatever_he_asks_for(
+    path: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD", "1")
+    mark = str(tmp_path / "ran")
+    torch.save(Author(mark), path)
+    with (
+        pytest.raises(InputError, match=r"a file that the policy reads: .* posix\.mkdir"),
+        weights_only(trust=False),
+    ):
+        torch.load(path, weights_only=False)
+    assert not os.path.exists(mark)
+    assert os.environ["TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"] == "1"
+    assert "TORCH_FORCE_WEIGHTS_ONLY_LOAD" not in os.environ
+    with weights_only(trust=True):
+        torch.load(path, weights_only=False)
+    assert os.path.exists(mark)
+
+
+def test_loaders_are_handed_what_was_read(path: str) -> None:
+    torch.save(ordinary(), path)
+    checkpoint = Checkpoint.read(path)
+    os.unlink(path)
+    with checkpoint.as_file() as again:
+        content = torch.load(again, weights_only=True)
+        assert os.path.basename(again) == "model.pt"
+    assert not os.path.exists(again)
+    assert content["iter"] == 7
+    state, read = content["actor_state_dict"], checkpoint.state("actor_state_dict")
+    assert all(torch.equal(state[key], read[key]) for key in read)

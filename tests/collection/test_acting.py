@@ -1,0 +1,60 @@
+"""What a collection is asked of who acts."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaic_collect.collection.acting import AS_TRAINED, Acting
+from mosaic_collect.collection.motions import file_sha256
+from mosaic_collect.errors import InputError
+
+
+def test_by_default_as_the_policy_would_by_itself() -> None:
+    assert AS_TRAINED.told() == {}
+    assert (AS_TRAINED.by_mean, AS_TRAINED.student, AS_TRAINED.share) == (True, None, 0.0)
+
+
+def test_what_is_told_is_what_differs() -> None:
+    asked = Acting(action_noise=0.3, act_by="sample", start="random", seed=9)
+    assert asked.told() == {"action_noise": 0.3, "act_by": "sample", "start": "random"}
+    assert not asked.by_mean
+    assert Acting(seed=9).told() == {}
+
+
+def test_a_student_is_told_by_its_content(tmp_path: Path) -> None:
+    path = tmp_path / "student.pt"
+    path.write_bytes(b"weights")
+    asked = Acting(act_by=str(path))
+    told = asked.told()
+    assert told == {
+        "act_by": {"path": str(path), "sha256": file_sha256(str(path))},
+        "act_share": 0.5,
+    }
+    assert json.loads(json.dumps(told)) == told
+    assert asked.by_mean
+    assert Acting(act_by=str(path), act_share=1.0).share == 1.0
+    with pytest.raises(InputError, match="cannot be read"):
+        Acting(act_by=str(tmp_path / "none.pt")).told()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"action_noise": -0.1}, "action_noise: .* from 0 on, got -0.1"),
+        ({"action_noise": math.nan}, "action_noise"),
+        ({"action_noise": math.inf}, "action_noise"),
+        ({"act_share": 0.5}, "act_share: expected only with a student"),
+        ({"act_share": 0.0, "act_by": "s.pt"}, "act_share: .* above 0"),
+        ({"act_share": 1.1, "act_by": "s.pt"}, "act_share: .* up to 1"),
+        ({"start": "middle"}, "start: expected first or random, got 'middle'"),
+        ({"start": "middle", "action_noise": -1.0}, "action_noise.*; start"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        Acting(**given)

@@ -1,0 +1,183 @@
+"""A policy that acts as it is asked to, and labels as it would."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mosaic_collect.collection.acting import Acting  # noqa: E402
+from mosaic_collect.collection.disturb import Disturbed  # noqa: E402
+from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
+from mosaic_collect.reading.verify import verify_store  # noqa: E402
+from mosaic_collect.replay.check import replay_check  # noqa: E402
+from tests import helpers  # noqa: E402
+from tests.collection import students, toys  # noqa: E402
+from tests.collection.test_origin import MJLAB  # noqa: E402
+from tests.collection.test_record import recorded  # noqa: E402
+
+EPISODES = ((40, 60), (100,), (50, 50), (30, 30, 40))
+NOISY = Acting(action_noise=0.4, seed=3)
+
+
+class Witness(toys.ToySimulation):
+    """Notes what it is given; the action is changed in place behind that."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.taken: list[torch.Tensor] = []
+
+    def step(self, actions: torch.Tensor) -> Any:
+        self.taken.append(actions.clone())
+        return super().step(actions)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[Witness]:
+    """The simulations that ``recorded`` makes."""
+    found: list[Witness] = []
+
+    def make(_: Any) -> Witness:
+        found.append(Witness(EPISODES, falls=[(0, 0)]))
+        return found[-1]
+
+    monkeypatch.setattr("tests.collection.toys.ToySimulation", make)
+    return found
+
+
+def noise(data: helpers.TrajectoryDataset) -> np.ndarray:
+    return np.asarray(data.read("actions") - data.read("action_mean"))
+
+
+def test_actions_are_what_was_executed_and_labels_the_policys(
+    store: str, made: list[Witness]
+) -> None:
+    policy = toys.ToyPolicy()
+    data = recorded(store, acting=NOISY, policy=policy)
+    helpers.assert_same(data.read("actions"), torch.stack(made[0].taken).numpy())
+    for place, name in ((1, "action_mean"), (2, "action_sigma")):
+        said = torch.stack([step[place] for step in policy.said])
+        helpers.assert_same(data.read(name), said.numpy())
+    assert np.abs(noise(data)).max() > 0.1
+    assert verify_store(store).ok
+
+
+def test_the_replay_holds_on_every_row(store: str, made: list[Witness]) -> None:
+    recorded(store, acting=NOISY)
+    report = replay_check(store, toys.ToyPolicy(), toys.GROUPS)
+    assert (report.ok, report.rows) == (True, 400)
+
+
+def test_each_trajectory_has_a_scale_which_is_the_noises(store: str, made: list[Witness]) -> None:
+    data = recorded(store, acting=NOISY)
+    scale, ids = data.read("action_noise"), helpers.ids(data)
+    each = {int(one): set(scale[ids == one].tolist()) for one in np.unique(ids)}
+    assert all(len(scales) == 1 for scales in each.values())
+    drawn = [scales.pop() for scales in each.values()]
+    assert len(set(drawn)) == len(drawn) == 8
+    assert 0 <= min(drawn) < 0.15 < 0.25 < max(drawn) <= 0.4
+    unit = noise(data) / scale[..., None]
+    assert abs(unit.mean()) < 0.15
+    assert abs(unit.std() - 1) < 0.1
+
+
+def test_the_mean_scale_is_half_the_largest() -> None:
+    many = 4000
+    noisy = Disturbed(toys.ToyPolicy(), NOISY, None, many, torch.device("cpu"), 0)
+    first = noisy._scale
+    assert abs(first.mean() - 0.2) < 0.01
+    half = torch.arange(many) < many // 2
+    noisy.reset(half)
+    assert torch.equal(noisy._scale[~half], first[~half])
+    assert (noisy._scale[half] != first[half]).all()
+    assert (noisy._scale <= 0.4).all()
+
+
+def test_a_fall_under_noise_is_an_end_like_others(store: str, made: list[Witness]) -> None:
+    data = recorded(store, acting=NOISY)
+    ends = data.read("trajectory_end")
+    assert np.argwhere(ends == 2).tolist() == [[39, 0]]
+
+
+def test_nothing_asked_is_nothing_changed(tmp_path: Path, made: list[Witness]) -> None:
+    plain = recorded(str(tmp_path / "plain.zarr"))
+    asked = recorded(str(tmp_path / "asked.zarr"), acting=Acting(seed=5))
+    assert asked.schema == plain.schema == toys.SCHEMA.with_ends()
+    assert "acting" not in asked.metadata
+    for name in plain.fields:
+        helpers.assert_same(asked.read(name), plain.read(name))
+
+
+def test_each_run_and_process_draws_numbers_of_its_own(tmp_path: Path, made: list[Witness]) -> None:
+    def run(name: str, origin: Any = MJLAB, **options: Any) -> np.ndarray:
+        data = recorded(str(tmp_path / name), origin, acting=NOISY, **options)
+        return noise(data)
+
+    first = run("a", max_steps=5)
+    helpers.assert_same(run("b", max_steps=5), first)
+    again = run("a", max_steps=10, resume=True)
+    helpers.assert_same(again[:5], first)
+    assert not np.allclose(again[5:], first)
+    other = run("c", replace(MJLAB, ranks=(1, 2)), max_steps=5)
+    assert not np.allclose(other, first)
+
+
+def test_a_resume_that_acts_otherwise_is_refused(store: str, made: list[Witness]) -> None:
+    noisy = replace(MJLAB, acting=NOISY.told())
+    recorded(store, noisy, acting=NOISY, max_steps=5)
+    assert recorded(store, noisy, acting=NOISY, max_steps=6, resume=True).num_steps == 6
+    words = r"acting: expected \{'action_noise': 0.4\}, got \{\}"
+    with pytest.raises(StoreMismatchError, match=words):
+        recorded(store, MJLAB, max_steps=7, resume=True)
+
+
+class TestStudent:
+    def acting(self, path: Path, share: float, **more: Any) -> Acting:
+        student = students.save(students.Constant(7.0, toys.ACTION_DIM), path / "student.pt")
+        return Acting(act_by=student, act_share=share, **more)
+
+    def test_it_acts_in_its_share_of_the_steps_and_the_policy_labels(
+        self, store: str, made: list[Witness], tmp_path: Path
+    ) -> None:
+        data = recorded(store, acting=self.acting(tmp_path, 0.25))
+        actions, mean = data.read("actions"), data.read("action_mean")
+        acted = data.read("student_acted")
+        assert acted.dtype == bool
+        assert (actions[acted] == 7.0).all()
+        helpers.assert_same(actions[~acted], mean[~acted])
+        assert 0.18 < acted.mean() < 0.32
+        assert replay_check(store, toys.ToyPolicy(), toys.GROUPS).ok
+        # Who acts is drawn for each environment and step.
+        assert 0 < acted.all(axis=1).sum() + (~acted).all(axis=1).sum() < len(acted)
+
+    def test_always(self, store: str, made: list[Witness], tmp_path: Path) -> None:
+        data = recorded(store, acting=self.acting(tmp_path, 1.0))
+        assert data.read("student_acted").all()
+
+    def test_with_noise_besides(self, store: str, made: list[Witness], tmp_path: Path) -> None:
+        data = recorded(store, acting=self.acting(tmp_path, 1.0, action_noise=0.1))
+        off = np.abs(data.read("actions") - 7.0)
+        assert 0.1 < off.max() < 0.6
+        assert {"action_noise", "student_acted"} < set(data.fields)
+
+    def test_one_that_does_not_fit_makes_no_store(
+        self, store: str, made: list[Witness], tmp_path: Path
+    ) -> None:
+        student = students.save(students.Constant(7.0, 9), tmp_path / "s.pt")
+        with pytest.raises(InputError, match=r"expected actions \(4, 2\) .*, got \(4, 9\)"):
+            recorded(store, acting=Acting(act_by=student))
+        assert not Path(store).exists()
+
+    def test_without_a_group_to_see(
+        self, store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(toys.ToySimulation, "group_dims", toys.GROUPS)
+        with pytest.raises(
+            InputError, match=r"act_by: expected a group 'student' .* policy, extra"
+        ):
+            recorded(store, acting=self.acting(tmp_path, 0.5))

@@ -1,0 +1,137 @@
+"""Disturbed recording in mjlab: executed is one thing, labelled another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset, export_npy
+from mosaic_collect.cli import main
+from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.store.schema import ENDED
+from tests import helpers
+from tests.mjlab import case as mjlab_case
+from tests.mjlab.case import EXPERT, FRAMES, Case, make_case, trajectories
+
+pytestmark = mjlab_case.MARKS
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("acting"))
+
+
+@pytest.fixture(scope="module")
+def run(case: Case) -> Callable[..., Any]:
+    from mosaic_collect.adapters.mjlab.collect import run_collect
+
+    return run_collect
+
+
+@pytest.fixture(scope="module")
+def noisy(case: Case, run: Callable[..., Any]) -> str:
+    """Sixteen environments that begin anywhere, with actions disturbed, interrupted once."""
+    options = {"num_envs": 16, "action_noise": 0.3, "start": "random", "seed": 2}
+    run(case.options("noisy", max_steps=8, **options))
+    run(case.options("noisy", max_steps=16, resume=True, **options))
+    return case.store("noisy")
+
+
+def test_the_next_observation_shows_what_was_executed(noisy: str) -> None:
+    dataset = TrajectoryDataset(noisy)
+    actions, ids = dataset.read("actions"), helpers.ids(dataset)
+    seen = dataset.read("observations")[:, :, -29:]
+    same = ids[1:] == ids[:-1]
+    assert same.sum() > 100
+    np.testing.assert_array_equal(seen[1:][same], actions[:-1][same])
+    unit = (actions - dataset.read("action_mean")) / dataset.read("action_noise")[..., None]
+    assert abs(unit.mean()) < 0.1
+    assert abs(unit.std() - 1) < 0.1
+    assert verify_store(noisy).ok
+    # The resumed run draws numbers of its own.
+    assert not np.array_equal(
+        dataset.read("action_noise", 0, 1), dataset.read("action_noise", 8, 9)
+    )
+
+
+def test_the_checkpoint_says_the_same_on_every_row(
+    noisy: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["verify", noisy, "--checkpoint", EXPERT]) == 0
+    assert f"{16 * 16} valid rows" in capsys.readouterr().out
+
+
+def test_trajectories_begin_anywhere_and_end_where_the_motion_does(noisy: str) -> None:
+    found = trajectories(noisy)
+    begun = {(motion, frames[0]) for motion, frames, _ in found}
+    assert {motion for motion, _ in begun} == {0, 1}
+    assert len(begun) > 8
+    assert all(1 <= first <= FRAMES[motion] - 1 for motion, first in begun)
+    dataset = TrajectoryDataset(noisy)
+    ended = dataset.read("trajectory_end") == ENDED
+    last = np.array(FRAMES)[dataset.read("motion_id")] - 1
+    assert ended.sum() > 16
+    assert np.array_equal(ended, dataset.read("motion_frame") == last)
+
+
+def test_it_is_told_and_exported_with_a_word(noisy: str, case: Case) -> None:
+    told = TrajectoryDataset(noisy).metadata["acting"]
+    assert told == {"action_noise": 0.3, "start": "random"}
+    npy = str(case.folder / "noisy.npy")
+    assert any("learns from action_mean" in note for note in export_npy(noisy, npy).notes)
+
+
+@pytest.mark.parametrize("changes", [{"action_noise": 0.2}, {"start": "first"}, {}])
+def test_a_resume_that_acts_otherwise_is_refused(
+    noisy: str, case: Case, run: Callable[..., Any], changes: dict[str, Any]
+) -> None:
+    options = {"action_noise": 0.3, "start": "random", **changes} if changes else {}
+    with pytest.raises(StoreMismatchError, match="acting: expected"):
+        run(case.options("noisy", num_envs=None, resume=True, **options))
+
+
+def test_samples_are_of_the_policys_own_distribution(case: Case, run: Callable[..., Any]) -> None:
+    run(case.options("sampled", num_envs=8, max_steps=6, act_by="sample"))
+    dataset = TrajectoryDataset(case.store("sampled"))
+    sigma = dataset.read("action_sigma")
+    unit = (dataset.read("actions") - dataset.read("action_mean")) / sigma
+    assert abs(unit.std() - 1) < 0.1
+    assert dataset.metadata["acting"] == {"act_by": "sample"}
+
+
+def test_a_student_acts_and_the_expert_labels(
+    case: Case, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    from tests.collection import students
+
+    student = students.save(students.Constant(0.25, 29), tmp_path / "student.pt")
+    run(case.options("taught", num_envs=4, max_steps=6, act_by=student, act_share=0.5))
+    store = case.store("taught")
+    dataset = TrajectoryDataset(store)
+    acted = dataset.read("student_acted")
+    assert 0 < acted.sum() < acted.size
+    assert (dataset.read("actions")[acted] == 0.25).all()
+    assert main(["verify", store, "--checkpoint", EXPERT]) == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"action_noise": -1.0}, "action_noise"),
+        ({"act_by": "/no/such.pt"}, r"such\.pt"),
+        ({"act_share": 0.5}, "act_share"),
+        ({"start": "middle"}, "start"),
+        ({"start": "random", "motion": None}, "start: expected only with motions"),
+    ],
+)
+def test_bad_options_make_no_store(
+    case: Case, run: Callable[..., Any], changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        run(case.options("never", **changes))
+    assert not Path(case.store("never")).exists()

@@ -1,0 +1,265 @@
+"""What people feed a collection in mjlab: motions, groups, policies; told, refused or taken."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset
+from mosaic_collect.cli import main
+from mosaic_collect.collection.motion_contents import read_arrays
+from mosaic_collect.collection.motions import MotionQueue, find_motions
+from mosaic_collect.collection.resample import HOW
+from mosaic_collect.errors import InputError, StoreMismatchError
+from tests.mjlab import case as mjlab_case
+from tests.mjlab.case import EXPERT, FRAMES, ROWS, TASK, Case, make_case
+
+pytestmark = mjlab_case.MARKS
+
+
+@pytest.fixture
+def case(tmp_path: Path) -> Case:
+    return make_case(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def run() -> Callable[..., Any]:
+    from mosaic_collect.adapters.mjlab.collect import run_collect
+
+    return run_collect
+
+
+@pytest.fixture
+def no_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fail if one is built: what can be said before must be said before."""
+
+    def built(*args: Any, **options: Any) -> None:
+        raise AssertionError("a simulator was built")
+
+    monkeypatch.setattr("mosaic_collect.adapters.mjlab.simulation.ManagerBasedRlEnv", built)
+
+
+def rewrite(path: Path, **changes: Any) -> None:
+    np.savez(path, **{**read_arrays(str(path)), **changes})
+
+
+@pytest.mark.usefixtures("no_simulator")
+class TestMotionsAreRefusedBeforeASimulatorIsBuilt:
+    def test_a_body_shorter_than_its_joints(self, case: Case, run: Callable[..., Any]) -> None:
+        arrays = read_arrays(str(case.motion(0)))
+        rewrite(case.motion(0), body_pos_w=arrays["body_pos_w"][:-2])
+        with pytest.raises(InputError, match=r"1 of 2 files .*\n.*a\.npz: body_pos_w: expected"):
+            run(case.options("never"))
+
+    def test_other_joints_and_bodies_all_at_once(self, case: Case, run: Callable[..., Any]) -> None:
+        arrays = read_arrays(str(case.motion(0)))
+        rewrite(case.motion(0), **{n: a[:, :23] for n, a in arrays.items() if n[:5] == "joint"})
+        rewrite(case.motion(1), **{
+            n: a[:, :14] for n, a in read_arrays(str(case.motion(1))).items() if n[:4] == "body"
+        })  # fmt: skip
+        with pytest.raises(InputError) as told:
+            run(case.options("never"))
+        head, a, b = str(told.value).split("\n")
+        assert head == "motion: 2 of 2 files are of another robot"
+        assert a.endswith("a.npz: joint_pos: expected the robot's 29 joints, got 23")
+        assert b.endswith("b.npz: body_pos_w: expected the robot's 30 bodies, got 14")
+
+    def test_names_in_another_order(self, case: Case, run: Callable[..., Any]) -> None:
+        from mjlab.asset_zoo.robots import get_g1_robot_cfg
+        from mjlab.entity import Entity
+
+        names = list(Entity(get_g1_robot_cfg()).joint_names)
+        rewrite(case.motion(1), joint_names=np.array(names[::-1]))
+        with pytest.raises(InputError, match=r"b\.npz: joint_pos: expected 'left_hip_pitch_joint'"):
+            run(case.options("never"))
+
+    def test_another_rate_in_the_library_and_on_the_command_line(
+        self, case: Case, run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        rewrite(case.motion(1), fps=np.array([30]))
+        with pytest.raises(InputError, match=r"b\.npz: fps: expected 50, got 30, played 1\.67"):
+            run(case.options("never"))
+        arguments = ["--task", TASK, "--checkpoint", EXPERT, "--motion", case.motions]
+        arguments += ["--max-steps", "9", "--output", case.store("never"), "--device", "cpu"]
+        assert main(["collect", *arguments]) == 2
+        told = capsys.readouterr().err
+        assert "--resample makes frames at its steps, --allow-fps plays the file's" in told
+        assert not Path(case.store("never")).exists()
+
+    def test_a_simulation_of_the_librarys_callers(self, case: Case) -> None:
+        from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+
+        rewrite(case.motion(0), fps=np.array([120.0]))
+        with pytest.raises(InputError, match=r"a\.npz: fps: expected 50, got 120"):
+            MjlabSimulation(MjlabOptions(task=TASK), MotionQueue(find_motions(case.motions)))
+
+
+def test_another_rate_is_allowed_by_name_and_told(
+    case: Case, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    rewrite(case.motion(1), fps=np.array([30]))
+    with caplog.at_level(logging.WARNING):
+        result = run(case.options("allowed", max_steps=3, allow_fps=True))
+    assert "1 of 2 files are played at another speed than their own" in caplog.text
+    assert result.notes == ("1 motions were played at another speed than their own",)
+    told = TrajectoryDataset(case.store("allowed")).metadata["motions"]
+    assert [(m["fps"], m["played_fps"], m["resampled"]) for m in told] == [
+        (50.0, 50.0, None),
+        (30.0, 50.0, None),
+    ]
+
+
+def test_resampled_motions_are_followed_and_told(
+    case: Case, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Every other frame of the squat, said to be of 25: in between lie the frames left out."""
+    whole = read_arrays(str(mjlab_case.ASSETS / "g1_squat.npz"))
+    slow = {name: a[20:61:2] for name, a in whole.items() if name != "fps"}
+    np.savez(case.motion(1), **slow, fps=np.array([25.0]))
+    result = run(case.options("made", passes=1, resample=True))
+    assert result.notes == (f"1 motions were resampled: {HOW}",)
+    assert (result.completed, caplog.text) == (2, "")
+    data = TrajectoryDataset(case.store("made"))
+    assert [(m["path"], m["fps"], m["frames"]) for m in data.metadata["motions"]] == [
+        (str(case.motion(0)), 50.0, FRAMES[0]),
+        (str(case.motion(1)), 25.0, 41),
+    ]
+    rows = (data.read("motion_id") == 1) & data.read("valid_mask")
+    frames = data.read("motion_frame")[rows]
+    assert sorted(frames.tolist()) == list(range(1, 41))
+    seen = data.read("observations")[rows][:, :58]
+    joints = np.concatenate([whole["joint_pos"], whole["joint_vel"]], axis=1)[20:61]
+    np.testing.assert_allclose(seen, joints[frames], atol=0.02)
+    np.testing.assert_allclose(seen[frames % 2 == 0], joints[frames[frames % 2 == 0]], atol=1e-5)
+    with pytest.raises(StoreMismatchError, match=r"b\.npz was recorded with 41 frames, resampled"):
+        run(case.options("made", passes=2, resume=True, allow_fps=True))
+    assert run(case.options("made", passes=2, resume=True, resample=True)).completed == 4
+
+
+def test_two_frames_are_one_row(case: Case, run: Callable[..., Any]) -> None:
+    arrays = read_arrays(str(case.motion(0)))
+    rewrite(case.motion(0), **{n: a[:2] for n, a in arrays.items() if n != "fps"})
+    assert run(case.options("two", passes=1)).completed == 2
+    data = TrajectoryDataset(case.store("two"))
+    valid, motions = data.read("valid_mask"), data.read("motion_id")
+    assert data.read("motion_frame")[valid & (motions == 0)].tolist() == [1]
+    assert (valid & (motions == 1)).sum() == ROWS[1]
+
+
+def test_bodies_in_another_order_are_told_while_it_runs_with_what_ended_them(
+    case: Case, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    for index in (0, 1):
+        arrays = read_arrays(str(case.motion(index)))
+        order = [0, *range(29, 0, -1)]
+        rewrite(
+            case.motion(index), **{n: a[:, order] for n, a in arrays.items() if n[:4] == "body"}
+        )
+    seen: list[str] = []
+    with caplog.at_level(logging.WARNING):
+        run(case.options("order", max_steps=2), lambda writer: seen.append(caplog.text))
+    reset, first = (r.getMessage() for r in caplog.records)
+    assert "disagree after the first reset: in 2 of 2 environments; body" in reset
+    assert "the file's bodies are in another order" in reset
+    assert first.startswith("all 2 trajectories failed with their first step (")
+    assert "ee_body_pos: 2" in first
+    assert reset in seen[0]
+    assert first in seen[0]
+
+
+def test_its_own_motions_agree(
+    case: Case, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(case.options("fine", max_steps=2))
+    assert caplog.text == ""
+
+
+def test_groups_that_the_policy_does_not_read_break_nothing(
+    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images of two types, and terms that stay apart."""
+    import torch
+    from mjlab.managers.observation_manager import ObservationGroupCfg, ObservationTermCfg
+
+    from mosaic_collect.adapters.mjlab import simulation as adapter
+
+    load = adapter.load_env_cfg
+
+    def image(env: Any) -> torch.Tensor:
+        return torch.zeros(env.num_envs, 3, 32, 32)
+
+    def pixels(env: Any) -> torch.Tensor:
+        return torch.zeros(env.num_envs, 8, 8, 3, dtype=torch.uint8)
+
+    def with_groups(*args: Any, **options: Any) -> Any:
+        cfg = load(*args, **options)
+        for func in (image, pixels):
+            term = {"it": ObservationTermCfg(func=func)}
+            cfg.observations[func.__name__] = ObservationGroupCfg(terms=term)
+        cfg.observations["terms"] = copy.deepcopy(cfg.observations["actor"])
+        cfg.observations["terms"].concatenate_terms = False
+        return cfg
+
+    run(case.options("plain", max_steps=3, teacher_noise=False))
+    monkeypatch.setattr(adapter, "load_env_cfg", with_groups)
+    run(case.options("groups", max_steps=3, teacher_noise=False))
+    plain, groups = (TrajectoryDataset(case.store(n)) for n in ("plain", "groups"))
+    assert groups.metadata["groups"] == {"actor": 160}
+    assert groups.schema == plain.schema
+    np.testing.assert_array_equal(groups.read("observations"), plain.read("observations"))
+
+
+@pytest.fixture
+def mad(tmp_path: Path) -> str:
+    """The expert, with a bias that is no number."""
+    import torch
+
+    content = torch.load(EXPERT, weights_only=True)
+    content["actor_state_dict"]["mlp.0.bias"][0] = torch.nan
+    torch.save(content, tmp_path / "mad.pt")
+    return str(tmp_path / "mad.pt")
+
+
+def test_nan_is_told_when_it_starts_and_at_the_end(
+    case: Case, run: Callable[..., Any], mad: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING):
+        run(case.options("mad", max_steps=3, checkpoint=mad))
+    said = [r.getMessage() for r in caplog.records]
+    assert "the policy gives NaN or infinity: step 0, actions, action_mean in 2 of 2" in said[0]
+    assert said[-1].startswith("6 of 6 recorded rows of this run hold NaN or infinity")
+
+
+def test_nan_stops_a_run_on_the_command_line(
+    case: Case, mad: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--task", TASK, "--checkpoint", mad, "--motion", case.motions, "--num-envs", "2"]
+    arguments += ["--max-steps", "9", "--output", case.store("stopped"), "--device", "cpu"]
+    assert main(["collect", *arguments, "--stop-on-nonfinite"]) == 2
+    assert "NaN or infinity: step 0, actions, action_mean" in capsys.readouterr().err
+    data = TrajectoryDataset(case.store("stopped"))
+    assert (data.num_steps, data.status) == (1, "collecting")
+
+
+def test_a_checkpoint_that_was_saved_through_torchs_wrappers(
+    case: Case, run: Callable[..., Any], tmp_path: Path
+) -> None:
+    import torch
+
+    content = torch.load(EXPERT, weights_only=True)
+    actor = content["actor_state_dict"]
+    content["actor_state_dict"] = {f"_orig_mod.{name}": value for name, value in actor.items()}
+    wrapped = str(tmp_path / "wrapped.pt")
+    torch.save(content, wrapped)
+    run(case.options("wrapped", max_steps=3, checkpoint=wrapped))
+    run(case.options("plain", max_steps=3))
+    found, plain = (TrajectoryDataset(case.store(n)).read("actions") for n in ("wrapped", "plain"))
+    np.testing.assert_array_equal(found, plain)
+    assert main(["verify", case.store("wrapped"), "--checkpoint", wrapped]) == 0

@@ -1,0 +1,62 @@
+"""``mosaic-collect collect`` as a scheduler runs and ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mosaic_collect import TrajectoryDataset, verify_store
+from mosaic_collect.errors import StoreError
+from tests import helpers
+from tests.mjlab import case as mjlab_case
+from tests.mjlab.case import EXPERT, TASK, make_case
+
+pytestmark = mjlab_case.MARKS
+_CODE = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)  # as a child of nohup or of a shell's job has it
+from mosaic_collect.cli import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_collection_beneath_a_parent_that_ignores_interrupts(tmp_path: Path) -> None:
+    case, store = make_case(tmp_path), str(tmp_path / "s.zarr")
+    command = ["collect", "--task", TASK, "--checkpoint", EXPERT, "--motion", case.motions]
+    command += ["--max-steps", "100000", "--output", store, "--num-envs", "2", "--device", "cpu"]
+    command += ["--commit-seconds", "0.2", "--student-history", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", _CODE, *command],
+        env={**os.environ, "PYTHONPATH": helpers.REPO},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 300
+        while _steps(store) < 5 and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert process.poll() is None
+        process.send_signal(signal.SIGTERM)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 128 + signal.SIGTERM, said
+    assert "steps are committed; the same command with --resume goes on" in said
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_steps >= 5
+    assert dataset.status == "collecting"
+    assert verify_store(store).ok
+
+
+def _steps(store: str) -> int:
+    try:
+        return TrajectoryDataset(store).num_steps
+    except StoreError:
+        return 0

@@ -1,0 +1,104 @@
+"""The demo that makes a student, with a hundredth of its data; whether it stands, a run tells."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mosaic_collect import TrajectoryDataset
+from mosaic_collect.cli import main
+from tests import helpers
+from tests.mjlab import case as mjlab_case
+from tests.mjlab.case import EXPERT, TASK, Case, make_case
+
+pytestmark = mjlab_case.MARKS
+EXAMPLE = Path(helpers.REPO) / "examples" / "train_student.py"
+#: All of it takes some minutes: set this to run it on three seeds, with two students.
+PROOF = "MOSAIC_COLLECT_STUDENT_PROOF"
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("student"))
+
+
+def test_the_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from mosaic_collect.demo.student import run_student
+
+    output = str(tmp_path / "demo")
+    good = run_student(output, 4, "cpu", steps=6, updates=4, each=2)
+    out = capsys.readouterr().out
+    assert not good, "four updates make no student"
+    assert "24 pairs" in out
+    rows = [line.split() for line in out.splitlines() if line.startswith("  the ")]
+    assert rows[0] == ["the", "expert", "2", "of", "2", "2", "of", "2"]
+    assert [row[1] for row in rows] == ["expert", "student"]
+    dataset = TrajectoryDataset(f"{output}/disturbed.zarr")
+    assert dataset.metadata["acting"] == {"action_noise": 0.3, "start": "random"}
+
+    # The student that it leaves can act where the expert labels.
+    labelled = str(tmp_path / "labelled.zarr")
+    arguments = ["--task", TASK, "--checkpoint", EXPERT, "--output", labelled, "--device", "cpu"]
+    arguments += ["--motion", str(mjlab_case.ASSETS / "g1_squat.npz"), "--num-envs", "2"]
+    arguments += ["--act-by", f"{output}/student.pt", "--act-share", "1.0", "--max-steps", "3"]
+    assert main(["collect", *arguments]) == 0
+    assert TrajectoryDataset(labelled).read("student_acted").all()
+
+
+def test_the_command_line_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[Any] = []
+    monkeypatch.setattr("mosaic_collect.demo.student.run_student", lambda *a: called.append(a) or 1)
+    assert main(["demo", "--student", "--output", "x"]) == 0
+    assert called == [("x", 128, None)]
+
+
+def test_goals_are_shares_of_each_lane(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    from mosaic_collect.demo import student
+
+    monkeypatch.setattr(student, "_record", lambda options: None)
+    monkeypatch.setattr(student, "_train", lambda *given: None)
+    monkeypatch.setattr(student, "save_student", lambda *given: None)
+    for reached, good in (([31, 28], True), ([32, 32], True), ([30, 32], False), ([32, 27], False)):
+        found = [[32, 32], reached]
+        monkeypatch.setattr(student, "try_students", lambda *given, found=found: found)
+        assert student.run_student(str(tmp_path / "demo"), 4, "cpu") is good
+
+
+def test_the_example_in_small(case: Case, tmp_path: Path) -> None:
+    given = ["--task", TASK, "--motion", case.motions, "--checkpoint", EXPERT]
+    given += ["--output", str(tmp_path / "out"), "--steps", "9", "--updates", "3", "--each", "1"]
+    environment = {**os.environ, "PYTHONPATH": helpers.REPO, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [sys.executable, str(EXAMPLE), *given],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "expert: 1 of 1 trajectories to their motion's end" in result.stdout
+    assert (tmp_path / "out" / "student.pt").exists()
+
+
+def test_the_example_is_short() -> None:
+    assert len(EXAMPLE.read_text().splitlines()) <= 100
+
+
+@pytest.mark.skipif(PROOF not in os.environ, reason=f"takes minutes: set {PROOF}")
+def test_students_stand_what_their_teacher_stands(tmp_path: Path) -> None:
+    from mosaic_collect.demo import student as demo
+    from mosaic_collect.demo.training import train_student
+
+    demo.run_student(str(tmp_path / "demo"), 128, "cpu", each=1)
+    store = str(tmp_path / "demo" / "disturbed.zarr")
+    students = [train_student(store, demo.UPDATES, seed) for seed in (0, 1)]
+    motion = str(mjlab_case.ASSETS / "g1_squat.npz")
+    for seed in (101, 102, 103):
+        _, *reached = demo.try_students(motion, EXPERT, students, 32, seed, "cpu")
+        for undisturbed, disturbed in reached:
+            assert (undisturbed >= 31, disturbed >= 28) == (True, True), (seed, reached)

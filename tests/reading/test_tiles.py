@@ -1,0 +1,131 @@
+"""Tiles: every chosen pair once, in place, whatever the cutting."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import TrajectoryDataset
+from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.reading.ruling import make_rules
+from mosaic_collect.reading.selection import Rules, select
+from mosaic_collect.reading.tiles import Tiles
+from mosaic_collect.reading.union import Source
+from tests.export import stores
+from tests.helpers import record
+
+NAMES = ("observations", "actions")
+
+
+def tiles_of(
+    *datasets: TrajectoryDataset, tile_nbytes: int = 1, names: Any = NAMES, rules: Any = None
+) -> Tiles:
+    source = Source(datasets)
+    fields = [f for f in source.schema.stored if f.name in names]
+    selection = None if rules is None else select(source, rules)[0]
+    return Tiles(source, fields, selection, tile_nbytes)
+
+
+def all_rows(tiles: Tiles) -> dict[str, np.ndarray]:
+    """Every tile's chosen pairs, one tile behind the other."""
+    room = {f.name: np.zeros((tiles.rows, *f.row_shape), f.dtype) for f in tiles.fields}
+    found: dict[str, list[np.ndarray]] = {name: [] for name in room}
+    for number in range(len(tiles.tiles)):
+        places = tiles.load(number, room)
+        for name, values in room.items():
+            found[name].append(values[places])
+    return {name: np.concatenate(values) for name, values in found.items()}
+
+
+def assert_same_pairs(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -> None:
+    """The same pairs in any order, and each pair's fields together."""
+    names = list(got)
+    both = [
+        np.concatenate([rows[n].reshape(len(rows[n]), -1) for n in names], 1)
+        for rows in (got, want)
+    ]
+    assert sorted(map(tuple, both[0].tolist())) == sorted(map(tuple, both[1].tolist()))
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("tile_nbytes", [1, 150, 400, 10**6])
+@pytest.mark.parametrize("num_envs", [1, 4, 7, 13])
+def test_every_valid_pair_once(tmp_path: Any, num_envs: int, tile_nbytes: int) -> None:
+    dataset = record(tmp_path / "a.zarr", 11, masks=True, num_envs=num_envs, block_steps=4)
+    mask = dataset.read("valid_mask")
+    tiles = tiles_of(dataset, tile_nbytes=tile_nbytes, rules=Rules())
+    assert_same_pairs(all_rows(tiles), {n: dataset.read(n)[mask] for n in NAMES})
+    assert tiles.num_pairs == mask.sum()
+    assert all(tiles.counts)
+
+
+def test_without_a_selection_every_pair(tmp_path: Any) -> None:
+    dataset = record(tmp_path / "a.zarr", 8, block_steps=3)
+    want = {n: dataset.read(n).reshape(32, -1) for n in NAMES}
+    assert_same_pairs(all_rows(tiles_of(dataset)), want)
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_tiles_are_cut_where_the_coarsest_chunks_meet_if_they_may_be_large(tmp_path: Any) -> None:
+    dataset = record(tmp_path / "a.zarr", 4, num_envs=13, block_steps=4, schema=stores.STUDENT)
+    names = ("student_observations", "actions")
+    fine, coarse = (dataset.view.grids[n].chunk_envs for n in names)
+    assert fine < coarse
+    large, small = (tiles_of(dataset, tile_nbytes=n, names=names) for n in (10**6, 1))
+    assert len(large.tiles[0].envs) == coarse
+    assert len(small.tiles[0].envs) == fine
+
+
+@pytest.mark.usefixtures("small_chunks")
+def test_stores_of_different_width_and_ids_that_stay_unique(tmp_path: Any) -> None:
+    made = [
+        record(tmp_path / f"{n}.zarr", 5, num_envs=n, block_steps=n - 1, masks=True) for n in (3, 7)
+    ]
+    names = ("trajectory_id", *NAMES)
+    tiles = tiles_of(*made, names=names, rules=Rules())
+    want: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    for dataset, raised in zip(made, (0, 3), strict=True):
+        mask = dataset.read("valid_mask")
+        for name in names:
+            want[name].append(dataset.read(name)[mask] + (raised if name == names[0] else 0))
+    assert_same_pairs(all_rows(tiles), {n: np.concatenate(v) for n, v in want.items()})
+
+
+def test_steps_and_trajectories_that_are_asked_for(store: str) -> None:
+    recorded = stores.write(store, 11, masks=stores.some_masks(4), ends={3: [0, 2], 7: [1]})
+    dataset = TrajectoryDataset(store)
+    ids = dataset.read("trajectory_id")
+    source = Source([dataset])
+    rules = make_rules(source, [], {}, steps=[range(2, 9)], asked_ids=np.array([0, 5, 99]))
+    asked = np.isin(ids, [0, 5]) & recorded["valid_mask"]
+    asked[:2] = asked[9:] = False
+    got = all_rows(tiles_of(dataset, rules=rules))
+    assert_same_pairs(got, {n: recorded[n][asked] for n in NAMES})
+    _, left = select(source, rules)
+    wanted = np.isin(ids, [0, 5]) & ~recorded["valid_mask"]
+    assert left.invalid == wanted[2:9].sum(), "what is not asked for is not left out"
+
+
+def test_a_mask_that_changed_is_told(store: str) -> None:
+    stores.write(store, 6, masks=stores.some_masks(4))
+    tiles = tiles_of(TrajectoryDataset(store), rules=Rules())
+    tiles.counts[0] += 1
+    with pytest.raises(CorruptStoreError, match=r"block 0, environments 0\.\.4: expected .* pairs"):
+        all_rows(tiles)
+
+
+def test_damage_is_an_error_or_gone_around(store: str) -> None:
+    recorded = stores.write(store, 9)
+    stores.flip(f"{store}/actions/c.1.0.0", 5)
+    dataset = TrajectoryDataset(store)
+    with pytest.raises(CorruptStoreError, match="actions, block 1"):
+        all_rows(tiles_of(dataset))
+    source = Source([dataset], 1)
+    fields = [dataset.schema[n] for n in NAMES]
+    chosen, _ = select(source, make_rules(source, fields, {}, skip_damaged=True))
+    tiles = Tiles(source, fields, chosen, 1, skip_damaged=True)
+    kept = [*range(3), *range(6, 9)]
+    want = {n: recorded[n][kept].reshape(24, -1) for n in NAMES}
+    assert_same_pairs(all_rows(tiles), want)

@@ -1,0 +1,177 @@
+"""Fields of several axes on their way into a store, their chunks cut in the middle of a block."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.inspect import summarize
+from mosaic_collect.inspect.text import summary_text
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.recording.ring import budget
+from tests.export import stores
+from tests.helpers import CAMERA, add, assert_holds, open_writer, rows
+
+N, S = 5, 6
+
+
+@pytest.fixture(autouse=True)
+def two_images_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", 80)
+
+
+def camera_writer(store: str, **options: Any) -> TrajectoryWriter:
+    return open_writer(store, N, CAMERA, block_steps=S, **options)
+
+
+def check(store: str, steps: int) -> TrajectoryDataset:
+    dataset = TrajectoryDataset(store)
+    assert dataset.state.chunk_steps == {"rgb": 3, "depth": 2, "far": 2}
+    assert dataset.state.block_steps == S
+    assert_holds(dataset, range(steps))
+    report = verify_store(store)
+    assert report.ok, report.problems
+    return dataset
+
+
+@pytest.mark.parametrize("encode_in", ["threads", "process"])
+@pytest.mark.parametrize("compressor", ["auto", "lz4", "none"])
+def test_every_value_is_kept(store: str, encode_in: str, compressor: str) -> None:
+    with camera_writer(store, encode_in=encode_in, compressor=compressor) as writer:
+        add(writer, *range(16))
+    check(store, 16)
+
+
+def test_tensors_of_any_layout(store: str) -> None:
+    torch = pytest.importorskip("torch")
+    with camera_writer(store) as writer:
+        for step in range(7):
+            given = {name: torch.from_numpy(v) for name, v in rows(step, N, CAMERA).items()}
+            given["rgb"] = given["rgb"].contiguous(memory_format=torch.channels_last)
+            given["depth"] = given["depth"].mT.contiguous().mT
+            writer.add_step(**given)
+            for value in given.values():
+                value.zero_()
+    check(store, 7)
+
+
+def test_arrays_of_any_layout(store: str) -> None:
+    with camera_writer(store) as writer:
+        for step in range(7):
+            given = rows(step, N, CAMERA)
+            given["rgb"] = np.asfortranarray(given["rgb"])
+            writer.add_step(**given)
+    check(store, 7)
+
+
+def test_commits_in_the_middle_of_chunks_and_resumes(store: str) -> None:
+    steps = iter(range(100))
+    for run, count in enumerate((1, 2, 5, 6, 1)):
+        with camera_writer(store, resume=run > 0) as writer:
+            for _ in range(count):
+                add(writer, next(steps))
+                writer.commit()
+    check(store, 15)
+
+
+def test_other_axes_are_refused_by_name(store: str) -> None:
+    with camera_writer(store) as writer:
+        given = {**rows(0, N, CAMERA), "rgb": np.zeros((N, 2, 3, 4), np.uint8)}
+        with pytest.raises(InputError, match=r"rgb: expected shape \(5, 4, 3, 2\), got \(5, 2, 3"):
+            writer.add_step(**given)
+        with pytest.raises(InputError, match=r"rgb: expected shape .*got \(5, 24\)"):
+            writer.add_step(**{**given, "rgb": np.zeros((N, 24), np.uint8)})
+        with pytest.raises(InputError, match="rgb: expected dtype uint8, got float32"):
+            writer.add_step(**{**given, "rgb": np.zeros((N, 4, 3, 2), np.float32)})
+    assert TrajectoryDataset(store).num_steps == 0
+
+
+def test_a_store_of_other_axes_is_not_gone_on_with(store: str) -> None:
+    with camera_writer(store) as writer:
+        add(writer, 0)
+    turned = Schema(tuple(f if f.name != "rgb" else _turned(f) for f in CAMERA.fields))
+    with pytest.raises(StoreMismatchError, match=r"rgb: .*\(4, 3, 2\).*\(2, 3, 4\)"):
+        TrajectoryWriter(store, turned, N, resume=True)
+
+
+def _turned(field: Field) -> Field:
+    return Field(name=field.name, dim=field.row_shape[::-1], dtype=field.dtype)
+
+
+def test_a_pair_of_many_values_counts_once_as_nonfinite(store: str) -> None:
+    with camera_writer(store) as writer:
+        for step in range(8):
+            given = rows(step, N, CAMERA)
+            if step in (1, 7):
+                given["depth"][2, :, 1:] = np.nan
+                given["depth"][3, 0, 0] = np.inf
+            writer.add_step(**given)
+    assert TrajectoryDataset(store).state.nonfinite["depth"] == 4
+    assert verify_store(store).ok
+
+
+def test_a_stand_in_shares_the_file(store: str) -> None:
+    with camera_writer(store) as writer:
+        for step in range(2 * S + 1):
+            given = rows(step, N, CAMERA)
+            given["far"] = given["depth"].copy()
+            given["far"][2, 1, 4] += step == S + 4  # within the second block's last chunk
+            writer.add_step(**given)
+    shared = [
+        os.path.samefile(*(os.path.join(store, n, f"c.{b}.0.0.0") for n in ("depth", "far")))
+        for b in range(3)
+    ]
+    assert shared == [True, False, False]
+    assert verify_store(store).ok
+
+
+def test_a_stand_in_that_is_never_given(store: str) -> None:
+    with camera_writer(store) as writer:
+        for step in range(8):
+            given = rows(step, N, CAMERA)
+            del given["far"]
+            writer.add_step(**given)
+    dataset = TrajectoryDataset(store)
+    assert (dataset.read("far") == dataset.read("depth")).all()
+
+
+def test_a_number_that_stands_in(store: str) -> None:
+    schema = Schema((Field(name="a", dim=(2, 3), default=0.5), Field(name="b")))
+    with open_writer(store, N, schema) as writer:
+        writer.add_step(b=np.zeros(N, np.float32))
+    assert (TrajectoryDataset(store).read("a") == 0.5).all()
+
+
+def test_the_ring_counts_every_value(store: str) -> None:
+    pair = 4 * 3 * 2 + 2 * (4 * 2 * 5) + 4 + 4 * 3 + 1 + 8
+    assert CAMERA.pair_nbytes == pair
+    plan = budget.plan_ring(CAMERA, N, budget.Budget(3 * 7 * pair * N))
+    assert plan.block_steps == 6, "seven would leave chunks of a single step"
+    assert budget.block_nbytes(plan.grids) <= 7 * pair * N
+
+
+def test_inspect_tells_the_axes(store: str) -> None:
+    with camera_writer(store) as writer:
+        add(writer, *range(3))
+    summary = summarize(store)
+    (found,) = [f for f in summary.fields if f.name == "rgb"]
+    assert found.shape == (3, N, 4, 3, 2)
+    assert found.raw_nbytes == 3 * N * 24
+    assert "3 x 5 x 4 x 3 x 2" in summary_text(summary)
+
+
+def test_a_damaged_chunk_is_told_with_its_steps(store: str) -> None:
+    with camera_writer(store) as writer:
+        add(writer, *range(8))
+    path = os.path.join(store, "rgb", "c.0.0.0.0.0")
+    with TrajectoryDataset(store).view.shard("rgb", 0) as shard:
+        offset = sum(map(shard.stored_nbytes, range(N + 1)))
+    stores.flip(path, offset)
+    (problem,) = verify_store(store).problems
+    assert f"rgb, block 0, chunk {N + 1}" in problem
+    assert problem.endswith("(steps 3..5, envs 1..1)")

@@ -1,0 +1,258 @@
+"""Epochs: every pair once, over all ranks and workers, whatever the pool."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+
+from mosaic_collect import Sampler, TrajectoryDataset, export_npy  # noqa: E402
+from mosaic_collect.errors import (  # noqa: E402
+    ClosedError,
+    CorruptStoreError,
+    InputError,
+    StoreMismatchError,
+)
+from tests import helpers  # noqa: E402
+from tests.export import stores  # noqa: E402
+from tests.sampling.common import numbered, numbers, tile_mb  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
+POOLS = (2, 3, 5, 9, 1000)  # tiles
+
+
+def every_third(step: int) -> np.ndarray:
+    return (np.arange(7) + step) % 3 != 1
+
+
+@pytest.mark.parametrize("tiles", POOLS)
+@pytest.mark.parametrize("batch_size", [1, 5, 64, 1000])
+def test_every_valid_pair_once(store: str, batch_size: int, tiles: int) -> None:
+    valid = numbered(store, 23, 7, 4, every_third)
+    sampler = Sampler(store, batch_size, pool_mb=tiles * tile_mb(store))
+    orders = []
+    for _ in range(3):
+        batches = [b["number"].clone() for b in sampler]
+        assert len(batches) == len(sampler) == -(-len(valid) // batch_size)
+        assert all(len(b) == batch_size for b in batches[:-1])
+        orders.append(torch.cat(batches).numpy())
+        assert np.array_equal(np.sort(orders[-1]), valid)
+    assert sampler.num_pairs == len(valid)
+    assert not np.array_equal(orders[0], orders[1]), "two epochs of one order"
+
+
+@pytest.mark.parametrize("tiles", POOLS)
+@pytest.mark.parametrize("ranks", [1, 2, 3, 7])
+def test_ranks_share_an_epoch_and_have_equally_many_batches(
+    store: str, ranks: int, tiles: int
+) -> None:
+    valid = numbered(store, 20, 7, 4, every_third)
+    for batch_size in (4, len(valid) // ranks):
+        options = {"pool_mb": tiles * tile_mb(store), "world_size": ranks}
+        samplers = [Sampler(store, batch_size, rank=r, **options) for r in range(ranks)]
+        epochs = [[b["number"].clone() for b in s] for s in samplers]
+        assert {len(e) for e in epochs} == {len(samplers[0])}
+        got = np.sort(torch.cat([b for e in epochs for b in e]).numpy())
+        assert np.array_equal(got, valid)
+
+
+@pytest.mark.parametrize("tiles", POOLS)
+def test_drop_last_leaves_out_less_than_a_batch_a_rank(store: str, tiles: int) -> None:
+    valid = numbered(store, 20, 7, 4, every_third)
+    left = Counter(valid.tolist())
+    for rank in range(2):
+        sampler = Sampler(
+            store, 9, drop_last=True, rank=rank, world_size=2, pool_mb=tiles * tile_mb(store)
+        )
+        batches = [b["number"].clone() for b in sampler]
+        assert [len(b) for b in batches] == [9] * len(sampler)
+        left.subtract(torch.cat(batches).tolist())
+    assert set(left.values()) <= {0, 1}
+    assert sum(left.values()) < 2 * 9 + 1
+
+
+def test_threads_change_nothing(store: str) -> None:
+    numbered(store, 23, 7, 4, every_third)
+    for tiles in (3, 9):
+        options = {"pool_mb": tiles * tile_mb(store), "seed": 5}
+        orders = [numbers(Sampler(store, 6, threads=t, **options)) for t in (1, 2, 5)]
+        assert all(np.array_equal(orders[0], o) for o in orders[1:])
+
+
+def test_a_seed_is_another_order_and_the_same_one_the_same(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    one, same, other = (numbers(Sampler(store, 6, seed=s)) for s in (1, 1, 2))
+    assert np.array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("tiles", POOLS)
+@pytest.mark.parametrize("stopped", [0, 1, 5, 17, 18])
+def test_a_state_goes_on_with_the_same_batches(store: str, stopped: int, tiles: int) -> None:
+    numbered(store, 23, 7, 4, every_third)
+    options = {"pool_mb": tiles * tile_mb(store), "seed": 3}
+    sampler = Sampler(store, 6, **options)
+    numbers(sampler)  # the second epoch is the one that is interrupted
+    batches = [b["number"].tolist() for b in sampler]
+    other = Sampler(store, 6, **options)
+    other.set_epoch(1)
+    for _ in zip(range(stopped), other, strict=False):
+        pass
+    if stopped == 0:
+        other.set_epoch(1)
+    resumed = Sampler(store, 6, **options)
+    resumed.load_state_dict(other.state_dict())
+    assert [b["number"].tolist() for b in resumed] == batches[stopped:]
+    assert np.array_equal(numbers(resumed), numbers(sampler)), "the epoch behind"
+
+
+def test_a_state_is_plain_and_held_against_the_sampler(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    state = json.loads(json.dumps(Sampler(store, 6, seed=1).state_dict()))
+    Sampler(store, 6, seed=1).load_state_dict(state)
+    with pytest.raises(InputError, match=r"seed: the state has 1, this sampler 2"):
+        Sampler(store, 6, seed=2).load_state_dict(state)
+    numbered(f"{store}.other", 12, 7, 4)
+    with pytest.raises(InputError, match=r"stores: the state has \['\w{32}'\], this sampler"):
+        Sampler(f"{store}.other", 6, seed=1).load_state_dict(state)
+    with pytest.raises(InputError, match="expected what"):
+        Sampler(store, 6).load_state_dict({"version": 0})
+
+
+def test_a_break_ends_an_epoch_and_another_iteration_the_one_before(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    sampler, other = Sampler(store, 6), Sampler(store, 6)
+    next(iter(sampler))
+    other.set_epoch(1)
+    assert np.array_equal(numbers(sampler), numbers(other))
+    former, latter = iter(sampler), iter(sampler)
+    next(former)
+    next(latter)
+    with pytest.raises(ClosedError, match="another one"):
+        list(former)
+    assert len(list(latter)) == len(sampler) - 1
+
+
+def test_the_pairs_are_those_of_an_export(store: str, npy: str) -> None:
+    """Valid, finite, and of no trajectory that is left out."""
+
+    def edit(step: int, rows: Any) -> None:
+        stores.nan_at("actions", (2, 1), (9, 3))(step, rows)
+        stores.nan_at("student_observations", (4, 0), value=np.inf)(step, rows)
+
+    stores.write(
+        store,
+        11,
+        schema=stores.STUDENT.with_ends(),
+        masks=stores.some_masks(4),
+        edit=edit,
+        ends={6: [2]},
+        falls={4: [0, 3]},
+    )
+    names = ["student_observations", "actions"]
+    for filters in ({}, {"exclude_failed": True}, {"exclude_truncated": True}):
+        export_npy(store, npy, fields=names, **filters)
+        data = stores.load(npy)
+        want = np.concatenate([data[n][:, 0] for n in names], axis=1)
+        batches = [
+            torch.cat([b[n] for n in names], dim=1) for b in Sampler(store, 4, names, **filters)
+        ]
+        assert sorted(torch.cat(batches).tolist()) == sorted(want.tolist())
+    assert set(next(iter(Sampler(store, 4, "actions")))) == {"actions"}
+
+
+def test_several_stores_and_a_dataset(tmp_path: Any) -> None:
+    first, second = str(tmp_path / "a.zarr"), str(tmp_path / "b.zarr")
+    want = [numbered(first, 9, 7, 4), numbered(second, 5, 3, 2, first=100)]
+    dataset = TrajectoryDataset(second)
+    for tiles in (2, 4, 100):
+        sampler = Sampler([first, dataset], 8, pool_mb=tiles * tile_mb(first))
+        assert np.array_equal(np.sort(numbers(sampler)), np.concatenate(want))
+    helpers.record(tmp_path / "c.zarr", 3)
+    with pytest.raises(StoreMismatchError, match="must have the same fields"):
+        Sampler([first, str(tmp_path / "c.zarr")], 8)
+    with pytest.raises(InputError, match="the same store"):
+        Sampler([first, first], 8)
+
+
+def test_steps_and_trajectories(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    want = np.arange(3 * 7, 10 * 7)
+    for steps in (slice(3, -2), range(3, 10)):
+        assert np.array_equal(np.sort(numbers(Sampler(store, 8, steps=steps))), want)
+    got = numbers(Sampler(store, 8, trajectories=[2, 5]))
+    assert np.array_equal(np.sort(got), [n for n in range(84) if n % 7 in (2, 5)])
+
+
+def test_types_stay_and_batches_are_the_callers_own(store: str) -> None:
+    helpers.record(store, 9, schema=helpers.ALL_DTYPES, block_steps=4)
+    dataset = TrajectoryDataset(store)
+    kept = list(Sampler(store, 7))
+    for name in dataset.schema.names:
+        rows = np.concatenate([b[name].numpy() for b in kept])
+        assert rows.dtype == dataset[name].dtype
+        assert sorted(map(repr, rows.tolist())) == sorted(
+            map(repr, dataset.read(name).reshape(rows.shape).tolist())
+        ), "a batch that is held was overwritten"
+
+
+def test_a_view_of_a_batch_keeps_its_memory(store: str) -> None:
+    numbered(store, 40, 7, 4)
+    held, copies = [], []
+    for batch in Sampler(store, 6):
+        held.append(batch["wide"][1:3, 2:])
+        copies.append(held[-1].clone())
+        del batch
+    assert all(torch.equal(a, b) for a, b in zip(held, copies, strict=True))
+
+
+def test_memory_of_batches_is_used_again(store: str) -> None:
+    numbered(store, 40, 7, 4)
+    places = set()
+    for batch in Sampler(store, 6):
+        places.add(batch["wide"].data_ptr())
+        del batch
+    assert len(places) <= 6
+
+
+def test_a_damaged_chunk_is_an_error_in_the_loop(store: str) -> None:
+    numbered(store, 23, 7, 4)
+    stores.flip(f"{store}/wide/c.3.0.0", 5)
+    sampler = Sampler(store, 6, pool_mb=3 * tile_mb(store))
+    for _ in range(2):  # not only the first time
+        with pytest.raises(CorruptStoreError, match="wide, block 3"):
+            list(sampler)
+    got = numbers(Sampler(store, 6, skip_damaged=True))
+    assert 0 < len(got) < 23 * 7
+    assert len(set(got.tolist())) == len(got)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"batch_size": 0}, "batch_size: expected a whole number from 1, got 0"),
+        ({"rank": 2, "world_size": 2}, r"rank: expected one of 0\.\.1, got 2"),
+        ({"pool_mb": 1e-6}, r"pool_mb: expected at least 0\.000"),
+        ({"pool_mb": -1}, "pool_mb: expected a number above 0"),
+        ({"mode": "epoch"}, "mode: expected epochs or stream"),
+        ({"fields": ["nothing"]}, "nothing"),
+        ({"fields": ["valid_mask"]}, "expected at least one"),
+        ({"fields": ["number", "valid_mask"]}, "batches hold no valid_mask"),
+        ({"steps": slice(5, 5)}, "no pair is left"),
+        ({"steps": range(9, 3, -1)}, "steps: expected a slice, or a range"),
+        ({"trajectories": "all"}, "trajectories: expected ids"),
+        ({"world_size": 1000, "rank": 5}, "a rank would have none"),
+        ({"batch_size": 1000, "drop_last": True}, "with drop_last"),
+        ({"exclude_failed": True}, "has no field trajectory_end"),
+        ({"threads": 0}, "threads: expected a whole number from 1"),
+    ],
+)
+def test_what_makes_no_sense_is_told_at_once(store: str, options: Any, words: str) -> None:
+    numbered(store, 12, 7, 4)
+    with pytest.raises(InputError, match=words):
+        Sampler(store, **{"batch_size": 6, **options})

@@ -1,0 +1,258 @@
+"""A sampler among other things: stores that grow, workers, devices, moments, memory."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+import sys
+import threading
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+
+from torch.utils.data import DataLoader  # noqa: E402
+
+from mosaic_collect import Sampler, TrajectoryDataset  # noqa: E402
+from mosaic_collect.errors import InputError, StoreNotFoundError  # noqa: E402
+from mosaic_collect.sampling.device import DeviceMemory  # noqa: E402
+from tests import helpers  # noqa: E402
+from tests.sampling.common import NUMBERED, numbered, numbers, tile_mb  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
+
+
+def add(writer: Any, first: int, count: int) -> None:
+    for step in range(first, first + count):
+        number = np.arange(step * 7, step * 7 + 7, dtype=np.int32)
+        writer.add_step(number=number, wide=np.repeat(number[:, None], 6, 1).astype(np.float32))
+
+
+@pytest.mark.parametrize("mode", ["epochs", "stream"])
+def test_a_store_that_is_still_recorded(store: str, mode: str) -> None:
+    with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
+        add(writer, 0, 10)
+        writer.commit()
+        sampler = Sampler(store, 7, mode=mode, uses=1)
+        assert sampler.num_pairs == 70
+        add(writer, 10, 5)
+        writer.commit()
+        iterator = iter(sampler)
+        first = numbers(islice(iterator, 5))
+        sampler.refresh()
+        rest = numbers(iterator if mode == "epochs" else islice(iterator, 200))
+    if mode == "epochs":  # this epoch is of what it began with
+        assert np.array_equal(np.sort(np.concatenate([first, rest])), np.arange(70))
+        assert np.array_equal(np.sort(numbers(sampler)), np.arange(105))
+    else:
+        assert set(rest.tolist()) == set(range(105))
+    assert sampler.num_pairs == 105
+
+
+def test_a_state_goes_on_in_a_store_that_has_grown(store: str) -> None:
+    with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
+        add(writer, 0, 10)
+        writer.commit()
+        options = {"pool_mb": 5 * tile_mb(store)}
+        whole = numbers(Sampler(store, 6, **options))
+        sampler = Sampler(store, 6, **options)
+        first = numbers(islice(sampler, 4))
+        state = sampler.state_dict()
+        add(writer, 10, 5)
+        writer.commit()
+    grown = Sampler(store, 6, **options)
+    grown.load_state_dict(state)
+    assert np.array_equal(np.concatenate([first, numbers(grown)]), whole)
+    assert len(numbers(grown)) == 70, "until it is told to look again"
+    grown.refresh()
+    assert len(numbers(grown)) == 105
+
+
+def test_what_is_no_store_and_what_holds_no_step(store: str) -> None:
+    with pytest.raises(StoreNotFoundError):
+        Sampler(store, 6)
+    helpers.open_writer(store, 7, NUMBERED, 4).close(complete=False)
+    with pytest.raises(InputError, match="no committed step"):
+        Sampler(store, 6)
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than processors
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("tiles", [9, 1000])
+def test_workers_of_a_data_loader_share_an_epoch(store: str, workers: int, tiles: int) -> None:
+    numbered(store, 23, 7, 4)
+    sampler = Sampler(store, 6, pool_mb=tiles * tile_mb(store))
+    numbers(sampler)  # what this process holds is of no use to a child
+    loader = DataLoader(sampler, batch_size=None, num_workers=workers)
+    assert len(loader) == len(sampler) == 27
+    epochs = []
+    for epoch in range(2):
+        sampler.set_epoch(epoch)
+        batches = list(loader)
+        assert len(batches) == 27
+        epochs.append(numbers(batches))
+        assert np.array_equal(np.sort(epochs[-1]), np.arange(161))
+    assert not np.array_equal(*epochs)
+
+
+def test_workers_draw_different_streams(store: str) -> None:
+    numbered(store, 23, 7, 4)
+    loader = DataLoader(Sampler(store, 6, mode="stream"), batch_size=None, num_workers=2)
+    batches = [b["number"].tolist() for b in islice(loader, 8)]
+    assert batches[::2] != batches[1::2]
+
+
+def test_a_state_is_of_one_worker(store: str) -> None:
+    numbered(store, 23, 7, 4)
+    for mode in ("epochs", "stream"):
+        sampler = Sampler(store, 6, mode=mode)
+        next(iter(sampler))
+        resumed = Sampler(store, 6, mode=mode)
+        resumed.load_state_dict(sampler.state_dict())
+        with pytest.raises(InputError, match="worker 0 of 1, this is worker 0 of 2"):
+            next(iter(DataLoader(resumed, batch_size=None, num_workers=2)))
+
+
+def test_persistent_workers_count_epochs(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    loader = DataLoader(Sampler(store, 6), batch_size=None, num_workers=2, persistent_workers=True)
+    first, second = numbers(loader), numbers(loader)
+    assert np.array_equal(np.sort(first), np.sort(second))
+    assert not np.array_equal(first, second)
+
+
+def test_it_pickles_in_the_middle(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    sampler = Sampler(store, 6)
+    iterator = iter(sampler)
+    next(iterator)
+    copied = pickle.loads(pickle.dumps(sampler))
+    assert copied.num_pairs == sampler.num_pairs
+    assert np.array_equal(np.sort(numbers(copied)), np.arange(84))
+
+
+def test_moments_are_those_of_the_pairs(store: str) -> None:
+    mask = lambda step: (np.arange(7) + step) % 3 != 1  # noqa: E731
+    valid = numbered(store, 23, 7, 4, mask)
+    sampler = Sampler(store, 6)
+    mean, std = sampler.moments()["wide"]
+    assert mean.shape == std.shape == (6,)
+    assert mean.dtype == torch.float32
+    np.testing.assert_allclose(mean, np.full(6, valid.mean()), rtol=1e-6)
+    np.testing.assert_allclose(std, np.full(6, valid.std()), rtol=1e-6)
+    assert sampler.moments("number")["number"][0] == pytest.approx(valid.mean())
+    with pytest.raises(InputError, match="expected one of number, wide"):
+        sampler.moments("narrow")
+
+
+@pytest.mark.parametrize("mode", ["epochs", "stream"])
+def test_slots_on_a_device_give_the_same_batches(
+    store: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Staged and copied, on the only device that is always here."""
+    numbered(store, 23, 7, 4)
+    for tiles in (5, 1000):
+        options = {"mode": mode, "pool_mb": tiles * tile_mb(store), "uses": 1}
+        want = numbers(islice(Sampler(store, 6, **options), 27))
+        with monkeypatch.context() as patch:
+            patch.setattr(
+                "mosaic_collect.sampling.machine.Machine._memory",
+                lambda self, *made: DeviceMemory(*made, torch.device("cpu")),
+            )
+            assert np.array_equal(numbers(islice(Sampler(store, 6, **options), 27)), want)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device")
+@pytest.mark.parametrize("mode", ["epochs", "stream"])
+def test_on_a_device(store: str, mode: str) -> None:
+    numbered(store, 23, 7, 4)
+    for tiles in (5, 1000):
+        options = {"mode": mode, "pool_mb": tiles * tile_mb(store), "uses": 1}
+        want = numbers(islice(Sampler(store, 6, **options), 27))
+        sampler = Sampler(store, 6, device="cuda:0", **options)
+        batches = list(islice(sampler, 27))
+        assert {t.device.type for b in batches for t in b.values()} == {"cuda"}
+        assert np.array_equal(numbers(batches), want)
+    pinned = Sampler(store, 6, mode=mode, pin_memory=True)
+    assert next(iter(pinned))["wide"].is_pinned()
+
+
+def test_threads_end_with_the_sampler(store: str) -> None:
+    numbered(store, 23, 7, 4)
+    before = threading.active_count()
+    sampler = Sampler(store, 6, pool_mb=5 * tile_mb(store))
+    iterator = iter(sampler)
+    next(iterator)
+    assert threading.active_count() > before
+    sampler.close()
+    assert threading.active_count() == before
+    del iterator
+    next(iter(sampler))
+    del sampler
+    gc.collect()
+    assert not [t for t in threading.enumerate() if t.name == "mosaic-batches"]
+
+
+def test_a_script_that_stops_in_the_middle_ends(store: str) -> None:
+    numbered(store, 23, 7, 4)
+    code = (
+        "import sys\nfrom mosaic_collect import Sampler\n"
+        "stream = iter(Sampler(sys.argv[1], 6, mode='stream'))\nnext(stream)\nprint('done')"
+    )
+    done = helpers.run_python(code, store, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
+
+
+def test_a_dataset_that_is_given_keeps_its_own_snapshot(store: str) -> None:
+    with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
+        add(writer, 0, 4)
+        writer.commit()
+        dataset = TrajectoryDataset(store)
+        sampler = Sampler(dataset, 6)
+        add(writer, 4, 4)
+        writer.commit()
+        sampler.refresh()
+        assert (sampler.num_pairs, dataset.num_steps) == (56, 4)
+
+
+_MEMORY = """
+import sys, torch
+from itertools import islice
+from mosaic_collect import Sampler
+def now():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 / 1e6
+options = {"pool_mb": float(sys.argv[2]), "mode": sys.argv[3], "uses": 1, "threads": 2}
+sampler = Sampler(sys.argv[1], 1024, **options)
+before = now()
+most = 0
+for batch in islice(sampler, int(sys.argv[4])):
+    most = max(most, now())
+print(most - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("mode", ["epochs", "stream"])
+def test_memory_is_the_pool_and_at_most_100_mb(
+    store: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # chunks of their usual size
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    schema = helpers.Schema.mosaic(obs_dim=154, action_dim=29, student_obs_dim=770)
+    steps = 320
+    with helpers.open_writer(store, 256, schema, 64) as writer:
+        row = {n: np.zeros((256, schema[n].dim), np.float32) for n in schema.names}
+        for _ in range(steps):
+            writer.add_step(**row)
+    raw_mb = steps * 256 * 4044 / 1e6
+    for pool_mb in (64, 160):
+        assert raw_mb > 2 * pool_mb
+        done = helpers.run_python(_MEMORY, store, str(pool_mb), mode, str(steps // 4))
+        assert done.returncode == 0, done.stderr
+        assert float(done.stdout) < pool_mb + 100

@@ -1,0 +1,101 @@
+"""The stream: endless, each pair about so often, the same again from a state."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+
+from mosaic_collect import Sampler  # noqa: E402
+from mosaic_collect.errors import CorruptStoreError  # noqa: E402
+from tests.export import stores  # noqa: E402
+from tests.sampling.common import numbered, numbers, tile_mb  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
+
+
+def every_third(step: int) -> np.ndarray:
+    return (np.arange(7) + step) % 3 != 1
+
+
+def some(sampler: Sampler, batches: int) -> np.ndarray:
+    return numbers(islice(sampler, batches))
+
+
+@pytest.mark.parametrize("tiles", [2, 5, 1000])
+@pytest.mark.parametrize("batch_size", [1, 6, 40, 300])
+def test_only_valid_pairs_and_whole_batches(store: str, batch_size: int, tiles: int) -> None:
+    valid = numbered(store, 23, 7, 4, every_third)
+    sampler = Sampler(store, batch_size, mode="stream", pool_mb=tiles * tile_mb(store))
+    batches = [b["number"].clone() for b in islice(sampler, 30)]
+    assert {len(b) for b in batches} == {batch_size}
+    assert np.isin(torch.cat(batches).numpy(), valid).all()
+
+
+@pytest.mark.parametrize("uses", [1, 4, 2.5])
+def test_a_pair_comes_about_so_often_in_each_pass(store: str, uses: float) -> None:
+    valid = numbered(store, 24, 7, 4)
+    sampler = Sampler(store, 6, mode="stream", uses=uses, pool_mb=6 * tile_mb(store), seed=2)
+    passes = 12
+    count = int(passes * uses * len(valid)) // 6
+    times = np.bincount(some(sampler, count), minlength=len(valid))
+    assert times.mean() == pytest.approx(passes * uses, rel=0.05)
+    assert times.min() > 0.3 * passes * uses, "a pair was hardly ever drawn"
+    assert times.max() < 2 * passes * uses
+
+
+def test_without_replacement_a_batch_is_of_distinct_pairs(store: str) -> None:
+    numbered(store, 24, 7, 4)
+    for batch in islice(Sampler(store, 90, mode="stream"), 5):
+        assert len(set(batch["number"].tolist())) == 90
+    (batch,) = islice(Sampler(store, 400, mode="stream"), 1)
+    times = np.bincount(batch["number"], minlength=168)
+    assert set(times) == {2, 3}, "no pair again before every pair came"
+    (batch,) = islice(Sampler(store, 90, mode="stream", replace=True), 1)
+    assert len(set(batch["number"].tolist())) < 90
+
+
+def test_threads_change_nothing_and_ranks_draw_different_pairs(store: str) -> None:
+    numbered(store, 23, 7, 4)
+    options = {"mode": "stream", "pool_mb": 5 * tile_mb(store)}
+    one, other = (some(Sampler(store, 6, threads=t, **options), 60) for t in (1, 4))
+    assert np.array_equal(one, other)
+    ranks = [some(Sampler(store, 6, rank=r, world_size=2, **options), 60) for r in (0, 1)]
+    assert not np.array_equal(*ranks)
+
+
+@pytest.mark.parametrize("tiles", [2, 5, 1000])
+@pytest.mark.parametrize("stopped", [0, 1, 37])
+def test_a_state_goes_on_with_the_same_batches(store: str, stopped: int, tiles: int) -> None:
+    numbered(store, 23, 7, 4, every_third)
+    options = {"mode": "stream", "pool_mb": tiles * tile_mb(store), "uses": 1.5}
+    whole = some(Sampler(store, 6, **options), 60)
+    first = Sampler(store, 6, **options)
+    got = some(first, stopped)
+    resumed = Sampler(store, 6, **options)
+    resumed.load_state_dict(first.state_dict())
+    assert np.array_equal(np.concatenate([got, some(resumed, 60 - stopped)]), whole)
+
+
+def test_another_iteration_goes_on(store: str) -> None:
+    numbered(store, 23, 7, 4)
+    options = {"mode": "stream", "pool_mb": 5 * tile_mb(store)}
+    sampler = Sampler(store, 6, **options)
+    got = np.concatenate([some(sampler, 20), some(sampler, 20)])
+    assert np.array_equal(got, some(Sampler(store, 6, **options), 40))
+
+
+def test_it_has_no_length(store: str) -> None:
+    numbered(store, 4, 7, 4)
+    with pytest.raises(TypeError, match="no length"):
+        len(Sampler(store, 6, mode="stream"))
+
+
+def test_a_damaged_chunk_is_an_error_in_the_loop(store: str) -> None:
+    numbered(store, 23, 7, 4)
+    stores.flip(f"{store}/wide/c.3.0.0", 5)
+    with pytest.raises(CorruptStoreError, match="wide, block 3"):
+        some(Sampler(store, 6, mode="stream", uses=1, pool_mb=3 * tile_mb(store)), 1000)

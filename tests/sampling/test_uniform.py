@@ -1,0 +1,170 @@
+"""Both modes against true draws: every pair equally likely at every place; a biased one is seen.
+
+Each seed gives one independent value a place, so counts over seeds are those of true draws and
+their chi-squared statistic tells how far they are from it, in standard deviations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+
+from mosaic_collect.sampling import order, stream  # noqa: E402
+from mosaic_collect.sampling.chance import chance  # noqa: E402
+from mosaic_collect.sampling.epochs import epoch_batches  # noqa: E402
+from mosaic_collect.sampling.order import EpochOrder  # noqa: E402
+from mosaic_collect.sampling.pool import Pool  # noqa: E402
+from mosaic_collect.sampling.stream import Place, Row, StreamRules, stream_batches  # noqa: E402
+
+TILES, SIZE, BATCH = 12, 5, 6
+PAIRS = TILES * SIZE
+COUNTS = np.full(TILES, SIZE)
+SEEDS = 1500
+
+
+class NumberedMemory:
+    """A pair is known by its number; nothing is decoded."""
+
+    def __init__(self, slots: int) -> None:
+        self._tiles = [-1] * slots
+
+    def load(self, number: int, slot: int) -> np.ndarray:
+        self._tiles[slot] = number
+        return np.arange(SIZE, dtype=np.int32)
+
+    def empty(self, size: int) -> Any:
+        return {"number": torch.empty(size, dtype=torch.int64)}
+
+    def gather(self, codes: np.ndarray, batch: Any, first: int) -> None:
+        tiles = np.array(self._tiles)[codes // SIZE]
+        batch["number"].numpy()[first : first + len(codes)] = tiles * SIZE + codes % SIZE
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture(scope="module", params=[5, TILES], ids=["a pool of some", "a pool of all"])
+def pool(request: pytest.FixtureRequest) -> Any:
+    made = Pool(NumberedMemory(request.param), SIZE, request.param, threads=1)
+    yield made
+    made.close()
+
+
+def active(pool: Pool) -> int:
+    return TILES if pool.slots == TILES else pool.slots - 1
+
+
+def epoch(pool: Pool, seed: int) -> np.ndarray:
+    """One epoch's pairs in order."""
+    pool.release_all()
+    bounds = [*range(0, PAIRS, BATCH), PAIRS]
+    made = epoch_batches(pool, EpochOrder(COUNTS, seed, 0, 0, PAIRS, active(pool)), bounds)
+    return np.concatenate([b["number"].numpy() for b in made])
+
+
+def draws(pool: Pool, seed: int, replace: bool = True) -> np.ndarray:
+    """A stream's first pairs, as many as an epoch's."""
+    pool.release_all()
+    rules = StreamRules(seed=seed, batch_size=BATCH, uses=1, replace=replace, active=active(pool))
+    made = stream_batches(pool, Row(TILES, seed, 0, 1), rules, Place())
+    return np.concatenate([b["number"].numpy() for b, _ in islice(made, PAIRS // BATCH)])
+
+
+def away(counts: np.ndarray) -> float:
+    """How far counts are from even ones, in standard deviations of true draws."""
+    even = counts.sum() / counts.size
+    chi2 = float(np.square(counts - even).sum() / even)
+    return (chi2 - (counts.size - 1)) / np.sqrt(2 * (counts.size - 1))
+
+
+def worst(pool: Pool, draw: Callable[[Pool, int], np.ndarray], seeds: int = SEEDS) -> float:
+    """Over first, second, middle and last place: how far the pairs that come there are."""
+    came = np.stack([draw(pool, seed)[[0, 1, PAIRS // 2, -1]] for seed in range(seeds)])
+    return max(away(np.bincount(column, minlength=PAIRS)) for column in came.T)
+
+
+@pytest.mark.parametrize("draw", [epoch, draws, lambda p, s: draws(p, s, False)])
+def test_every_pair_is_equally_likely_at_every_place(pool: Pool, draw: Any) -> None:
+    assert worst(pool, draw) < 4.5
+
+
+def test_an_epoch_of_a_pool_of_all_is_a_true_shuffle() -> None:
+    """Not only each place for itself: which two pairs come one behind the other, too."""
+    made = Pool(NumberedMemory(TILES), SIZE, TILES, threads=1)
+    try:
+        came = np.stack([epoch(made, seed) for seed in range(SEEDS)]) // SIZE
+    finally:
+        made.close()
+    same = (came[:, 1:] == came[:, :-1]).mean(axis=1)
+    expected = (SIZE - 1) / (PAIRS - 1)
+    assert abs(same.mean() - expected) < 4.5 * same.std() / np.sqrt(SEEDS)
+
+
+def test_a_smaller_pool_mixes_as_many_tiles_as_it_says() -> None:
+    """Two pairs of a tile are closer than by chance, by the factor of tiles left out."""
+    made = Pool(NumberedMemory(5), SIZE, 5, threads=1)
+    try:
+        came = np.stack([epoch(made, seed) for seed in range(SEEDS)]) // SIZE
+    finally:
+        made.close()
+    middle = came[:, 3 * BATCH : -3 * BATCH]
+    same = (middle[:, 1:] == middle[:, :-1]).mean()
+    assert (SIZE - 1) / (PAIRS - 1) < same < 1 / 4 + 0.05
+
+
+def of(purpose: int, kind: Callable[[np.random.Generator], Any]) -> Callable[..., Any]:
+    """Random numbers that are none, for one purpose."""
+    return lambda seed, what, *place: (
+        kind(chance(seed, what, *place)) if what == purpose else chance(seed, what, *place)
+    )
+
+
+def unshuffled(random: np.random.Generator) -> Any:
+    return SimpleNamespace(permutation=lambda of: np.arange(of) if np.ndim(of) == 0 else of)
+
+
+def late(random: np.random.Generator) -> Any:
+    """Draws that take the second pair of a tile where they should take the first."""
+
+    def integers(stop: int, size: int) -> np.ndarray:
+        drawn = random.integers(stop, size=size)
+        return drawn + (drawn % SIZE == 0)
+
+    return SimpleNamespace(integers=integers)
+
+
+@pytest.mark.parametrize("purpose", [order.TILES, order.PAIRS])
+def test_a_biased_epoch_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int) -> None:
+    made = Pool(NumberedMemory(5), SIZE, 5, threads=1)
+    monkeypatch.setattr(order, "chance", of(purpose, unshuffled))
+    try:
+        assert worst(made, epoch, 600) > 9
+    finally:
+        made.close()
+
+
+def test_an_epoch_that_is_not_mixed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every place for itself is uniform: what comes one behind the other is not."""
+    monkeypatch.setattr(order, "chance", of(order.MIX, unshuffled))
+    with pytest.raises(AssertionError):
+        test_an_epoch_of_a_pool_of_all_is_a_true_shuffle()
+
+
+@pytest.mark.parametrize(
+    ("purpose", "kind"), [(stream.DRAW, late), (stream.PASS, unshuffled)], ids=["draws", "tiles"]
+)
+def test_a_biased_stream_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int, kind: Any) -> None:
+    slots = TILES if purpose == stream.DRAW else 5  # tiles of a pool of all need no order
+    made = Pool(NumberedMemory(slots), SIZE, slots, threads=1)
+    monkeypatch.setattr(stream, "chance", of(purpose, kind))
+    try:
+        assert worst(made, draws) > 9
+    finally:
+        made.close()
