@@ -110,14 +110,15 @@ def teacher_rows(
 
     def rows(observations: Observations, output: PolicyOutput) -> Mapping[str, torch.Tensor]:
         seen = [observations[group] for group in teacher]
-        fields = {
+        fields = {}
+        if seen:
+            fields["observations"] = seen[0] if len(seen) == 1 else torch.cat(seen, dim=-1)
+        fields |= {field: observations[group] for field, group in (own or {}).items()}
+        fields |= {
             "actions": output.actions,
             "action_mean": output.mean,
             "action_sigma": output.sigma,
-            **{field: observations[group] for field, group in (own or {}).items()},
         }
-        if seen:
-            fields["observations"] = seen[0] if len(seen) == 1 else torch.cat(seen, dim=-1)
         if student is not None:
             fields["student_observations"] = observations[student]
         return fields

@@ -11,6 +11,7 @@ killed run; ``recover`` removes it. This module knows blobs and states, not valu
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import re
@@ -38,6 +39,7 @@ from mosaic_collect.store.root import DOCUMENT, read_document, read_state
 
 _log = logging.getLogger(__name__)
 _MOST_MISSING = 1000  # that are counted
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _SHARD = re.compile(r"c\.(\d+)(\.0)+")
 
 
@@ -144,10 +146,11 @@ class Store:
     def recover(self, state: StoreState, holder: str) -> list[str]:
         """Make the store agree with its root document before more is written.
 
-        Debris goes first, as it may be what fills the disk. The root document is written anew: the
-        run before may have died between replacing it and syncing that, or because that sync
-        failed, and then a second sync of the same replacement proves nothing. Only when it is
-        surely there may arrays follow it.
+        The root document is written anew: the run before may have died between replacing it and
+        syncing that, or because that sync failed, and then a second sync of the same replacement
+        proves nothing. Only when it is surely there may arrays follow it, and only then is it sure
+        that what lies past it is debris, and not of another writer, where there are no locks to
+        keep one out. Unless the disk is full: then it may be debris that fills it.
 
         Args:
             state: As committed.
@@ -172,8 +175,14 @@ class Store:
         there = {k: v for k, v in arrays.items() if self.blobs.find(f"{k}/{DOCUMENT}")}
         self._foreign = replace(self._foreign, arrays=there)
         removed = self._debris(state)
+        try:
+            self._write_root(state)
+        except OSError as error:
+            if error.errno not in _FULL:
+                raise
+            self.blobs.remove(removed)
+            self._write_root(state)
         self.blobs.remove(removed)
-        self._write_root(state)
         self._make_arrays(state)
         return removed
 
