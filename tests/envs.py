@@ -35,10 +35,12 @@ class Environment:
     Attributes:
         name: Its folder is ``.venv-`` and this.
         packages: Installed without their dependencies, so that no second torch comes along.
+        options: More of pip's.
     """
 
     name: str
     packages: tuple[str, ...]
+    options: tuple[str, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -59,7 +61,7 @@ class Environment:
         with open(locks / self.name, "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             stamp = self.folder / "made-of"
-            recipe = "\n".join((sys.executable, *self.packages))
+            recipe = "\n".join((sys.executable, *self.packages, *self.options))
             if stamp.is_file() and stamp.read_text() == recipe:
                 return
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -68,7 +70,8 @@ class Environment:
             (site / "zz_main.pth").write_text(sysconfig.get_path("purelib") + "\n")
             _run(
                 *(sys.executable, "-m", "pip", "--python", str(self.python), "install", "--quiet"),
-                *("--disable-pip-version-check", "--no-deps", "--no-compile", *self.packages),
+                *("--disable-pip-version-check", "--no-deps", "--no-compile", *self.options),
+                *self.packages,
             )
             stamp.write_text(recipe)
 
@@ -116,7 +119,21 @@ ISAACLAB = {
     )
     for version, rsl_rl in (("2.2.0", "2.3.3"), ("2.3.2.post1", "3.1.2"))
 }
-ALL = (*RSL_RL.values(), *ISAACLAB.values())
+# The whole of it, physics included, on Newton's MuJoCo-Warp: no Isaac Sim, no GPU. It declares
+# Python 3.12, and runs on 3.11; of what it declares, here is what Newton and rsl_rl need.
+ISAACLAB3 = Environment(
+    "isaaclab3",
+    (
+        *("isaaclab==3.0.0", "rsl-rl-lib==5.5.1", "newton==1.6.1", "newton-usd-schemas==0.6.0"),
+        *("warp-lang==1.17.0", "mujoco==3.12.0", "mujoco-warp==3.12.0", "usd-exchange==3.0.1"),
+        # A robot's MJCF becomes the USD that Isaac Lab reads.
+        *("mujoco-usd-converter==0.6.1", "numpy-stl", "python-utils", "tinyobjloader==2.0.0rc13"),
+        *("hydra-core==1.3.8", "omegaconf==2.3.0", "antlr4-python3-runtime==4.9.3"),
+        *("gymnasium==1.2.0", "farama-notifications", "lazy_loader"),
+    ),
+    options=("--ignore-requires-python",),
+)
+ALL = (*RSL_RL.values(), *ISAACLAB.values(), ISAACLAB3)
 
 
 def _run(*command: str) -> None:

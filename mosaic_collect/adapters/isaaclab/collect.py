@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
-from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
+from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import Motion, MotionQueue
 from mosaic_collect.collection.origin import Origin, refuse_changes
@@ -124,7 +124,7 @@ def collect_motions(
         env.unwrapped, queue, options.steps_per_trajectory, _left(options.max_trajectories, queue)
     )
     record(
-        ManagedSimulation(env),
+        MotionSimulation(env, tracker),
         policy,
         tracker,
         store,

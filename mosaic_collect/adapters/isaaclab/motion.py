@@ -1,14 +1,14 @@
 """Who follows which motion in MOSAIC's command, and which rows count.
 
-For a motion of L frames, MOSAIC's command shows frames 0 to L-1, then a copy of the last one with
-``motion_end_buf`` set:
+For a motion of L frames, MOSAIC's command shows frames 1 to L-1 behind a reset within a step, then
+a copy of the last one with ``motion_end_buf`` set:
 
     frame before the step    1   2  ...  L-1 | L-1 again
     restart asked                         x  |            so the copy never comes
     row is valid             x   x        x  |
 
-A reset within a step shows frame 1 first, for the command advances right after it, as in training;
-an explicit reset of all environments shows frame 0. The robot starts on frame 0 in both.
+The robot starts on frame 0, or on a random one, and the command advances right after the reset, as
+in training. Behind an explicit reset it would not, so no trajectory begins by one: ``simulation``.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ _NONE = -1
 class MosaicMotionTracker(MotionTracker):
     """The ``EpisodeTracker`` of MOSAIC's motion command.
 
-    Attaches itself to the environment, whose terms ask it from then on; the next reset of all
-    environments assigns the first motions.
+    Attaches itself to the environment, whose terms ask it from then on; the next reset of an
+    environment gives it its first motion.
 
     Args:
         env: The unwrapped environment, of a config that ``prepare_env_cfg`` went over.
@@ -42,6 +42,7 @@ class MosaicMotionTracker(MotionTracker):
 
     Attributes:
         restart: Environments whose trajectory ends with the next step, ``(num_envs,)`` bool.
+        hands_out: Whether a reset gives an environment its next motion.
         motion_ids: The queue's id of each environment's motion, ``(num_envs,)`` int32; -1: none.
 
     Raises:
@@ -58,6 +59,7 @@ class MosaicMotionTracker(MotionTracker):
         super().__init__(queue)
         self._command = env.command_manager.get_term("motion")
         self._limit, self._left = steps_per_trajectory, max_trajectories
+        self.hands_out = True
         self._loaded = _loaded_at(self._command, queue.motions).to(env.device)
         shape, device = (env.num_envs,), env.device
         self.motion_ids = torch.full(shape, _NONE, dtype=torch.int32, device=device)
@@ -97,7 +99,9 @@ class MosaicMotionTracker(MotionTracker):
         return self.finish(motions, ended, result.time_outs & restart)
 
     def assign(self, env_ids: Any) -> None:
-        """Give the next motions to environments that are being reset."""
+        """Give the next motions to environments that are being reset, if any are handed out."""
+        if not self.hands_out:
+            return
         rows = torch.arange(len(self.motion_ids), device=self.motion_ids.device)
         rows = rows if env_ids is None else rows[env_ids]
         drawn = torch.tensor([self._next() for _ in range(len(rows))], dtype=torch.int32)

@@ -64,7 +64,7 @@ class VecEnvSimulation:
                 'env: expected extras["time_outs"] or env.unwrapped.reset_time_outs, got neither: '
                 "a fall could not be told from an end by time"
             )
-        return torch.as_tensor(found).bool()
+        return torch.as_tensor(found).bool().clone()  # Isaac Lab's next step overwrites its own
 
 
 def observation_groups(first: Any, extras: Mapping[str, Any]) -> Observations:

@@ -56,7 +56,10 @@ class Pilot:
 class Witness:
     """What the environment itself said, step by step; row t is before, or of, step t.
 
+    The step right behind an explicit reset is told apart: it begins the episodes, and is no row.
+
     Attributes:
+        begun: Environments that each such step ended.
         motions: The command's motion of each environment, by its file's own number.
         frames: The command's frame.
         over: Whether the command shows a copy of the last frame.
@@ -71,6 +74,7 @@ class Witness:
     students: list[torch.Tensor] = field(default_factory=list)
     dones: list[list[bool]] = field(default_factory=list)
     failed: list[list[bool]] = field(default_factory=list)
+    begun: list[list[bool]] = field(default_factory=list)
 
     def watch(self, env: Any, falls: Mapping[int, list[int]]) -> None:
         """Look over the environment's shoulder; at given steps, let environments fall."""
@@ -78,10 +82,16 @@ class Witness:
 
         def watched_reset(*args: Any, **kwargs: Any) -> Any:
             observations, extras = reset(*args, **kwargs)
-            self._latest = observations[STUDENT].clone()
+            self._begins = True
             return observations, extras
 
         def watched_step(actions: torch.Tensor) -> Any:
+            if self._begins:
+                self._begins = False
+                returned = step(actions)
+                self._latest = returned[0][STUDENT].clone()
+                self.begun.append((returned[2] | returned[3]).tolist())
+                return returned
             names = [Path(p).stem for p in command.motion_dir_loader.motion_paths]
             numbers = [int(name.split("_")[1]) for name in names]
             self.motions.append([numbers[i] for i in command.env_motion_indices.tolist()])

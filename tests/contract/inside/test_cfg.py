@@ -17,6 +17,7 @@ from mosaic_collect.adapters.isaaclab.cfg import (
     prepare_motion_cfg,
 )
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
+from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.collection.motions import Motion, MotionQueue
 from mosaic_collect.collection.rollout import STUDENT
@@ -31,10 +32,18 @@ def prepared(folder: Path, **options: Any) -> Any:
     return cfg
 
 
+def begun(env: Any) -> tuple[MotionSimulation, MosaicMotionTracker]:
+    """The environment as it is collected in, each of its motions any number of times."""
+    tracker = MosaicMotionTracker(env.unwrapped, MotionQueue(loaded_motions(env.unwrapped), None))
+    simulation = MotionSimulation(env, tracker)
+    simulation.reset()
+    return simulation, tracker
+
+
 def test_11_terminations_can_be_switched_off(tmp_path: Path) -> None:
     kept, off = make(prepared(tmp_path)), make(prepared(tmp_path, terminations=False))
     assert kept.unwrapped.termination_manager.active_terms == [
-        *("too_long", "motion_end", "fallen", TRACKER)
+        *("too_long", "motion_end", "fallen", "astray", TRACKER)
     ]
     assert off.unwrapped.termination_manager.active_terms == [TRACKER]
     simulation = VecEnvSimulation(off)
@@ -44,8 +53,7 @@ def test_11_terminations_can_be_switched_off(tmp_path: Path) -> None:
 
 
 def test_the_tasks_own_episode_length_ends_no_trajectory(tmp_path: Path) -> None:
-    simulation = VecEnvSimulation(make(prepared(tmp_path)))
-    simulation.reset()
+    simulation, _ = begun(make(prepared(tmp_path)))
     for _ in range(6):
         assert not simulation.step(torch.zeros(3, 2)).dones.any()
 
@@ -131,10 +139,7 @@ def test_motions_that_are_gone_or_of_another_command(tmp_path: Path) -> None:
 def test_restarting_one_environment_leaves_the_others_histories(tmp_path: Path) -> None:
     cfg = prepared(tmp_path)
     add_student_group(cfg, PolicyCfg(), history=3)
-    env = make(cfg)
-    simulation = VecEnvSimulation(env)
-    tracker = MosaicMotionTracker(env.unwrapped, MotionQueue(loaded_motions(env.unwrapped), None))
-    simulation.reset()
+    simulation, tracker = begun(make(cfg))
     for _ in range(4):
         simulation.step(torch.zeros(3, 2))
     tracker.restart[1] = True
@@ -142,3 +147,27 @@ def test_restarting_one_environment_leaves_the_others_histories(tmp_path: Path) 
     assert result.dones.tolist() == result.time_outs.tolist() == [False, True, False]
     clocks = result.observations[STUDENT][:, -3:].tolist()
     assert clocks == [[3.0, 4.0, 5.0], [0.0, 0.0, 0.0], [3.0, 4.0, 5.0]]
+
+
+def test_an_explicit_reset_gives_motions_once_and_each_to_a_living_environment(
+    tmp_path: Path,
+) -> None:
+    env = make(prepared(tmp_path))
+    explicit = VecEnvSimulation(env)
+    explicit.reset()
+    assert explicit.step(torch.zeros(3, 2)).dones.all()  # astray of a command nobody computed
+    simulation, tracker = begun(env)
+    assert tracker.motion_ids.tolist() == [0, 1, 2]
+    assert tracker.frames.tolist() == [1, 1, 1]
+    assert not tracker.restart.any()
+    assert not simulation.step(torch.zeros(3, 2)).dones.any()
+
+
+def test_a_steps_ends_stay_what_they_were(tmp_path: Path) -> None:
+    """Isaac Lab's next step overwrites what it said of them."""
+    simulation, tracker = begun(make(prepared(tmp_path)))
+    tracker.restart[1] = True
+    ended = simulation.step(torch.zeros(3, 2))
+    tracker.restart[1] = False
+    simulation.step(torch.zeros(3, 2))
+    assert ended.dones.tolist() == ended.time_outs.tolist() == [False, True, False]

@@ -21,7 +21,7 @@ from tests.contract.inside.session import HISTORY, ORIGIN, Session, Witness, run
 from tests.contract.inside.toy import NOISE, write_motions
 
 LENGTHS = [6, 4, 9, 5, 7, 3, 8]
-FALLS = {1: [1], 4: [0, 2]}
+FALLS = {1: [1], 3: [0, 2]}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,13 @@ def test_the_store_knows_its_terms(session: Session) -> None:
     newest = session.data.term("student_observations", student[0].name)
     assert newest.shape[-1] == student[0].dim
     assert session.data.terms["observations"][-1].stop == session.data.schema["observations"].dim
+
+
+def test_an_explicit_reset_costs_no_trajectory(session: Session) -> None:
+    """It leaves the command uncomputed; a termination fires on that, and spends no motion."""
+    assert session.witness.begun == [[True] * 4]
+    assert session.read("valid_mask")[0].all()
+    assert not (session.read("trajectory_end")[0] == FAILED).any()
 
 
 def test_6_idle_environments_are_masked(session: Session) -> None:
@@ -89,9 +96,10 @@ def test_7_falls_and_resets_begin_another_trajectory(session: Session) -> None:
 def test_8_the_recorded_observation_is_the_acted_one_with_its_noise(session: Session) -> None:
     recorded, acted = session.read("observations"), torch.stack(session.pilot.acted).numpy()
     assert np.array_equal(recorded, acted)
-    # Noise is on: what is seen of the start is not the start itself, which the command tells.
+    # Noise is on: what is seen of the start, frame 0, is not the start itself, a frame before what
+    # the command tells.
     start = recorded[0]
-    off = np.abs(start[:, :2] - start[:, 2:4])
+    off = np.abs(start[:, :2] - (start[:, 2:4] - [0, 1]))
     assert 0 < off.max() <= NOISE + 1e-4  # float32 at some hundreds
     assert np.array_equal(
         session.read("action_mean"), np.float32(0.01) * (acted[..., 2:4] - acted[..., :2])
@@ -119,9 +127,10 @@ def test_10_trajectories_begin_on_their_motions_first_frame(session: Session) ->
     ids, valid = session.read("trajectory_id"), session.read("valid_mask")
     seen, frames = session.read("observations"), session.read("motion_frame")
     first = np.vstack([np.ones(4, bool), ids[1:] != ids[:-1]]) & valid
-    # As Isaac Lab has it: the command has moved on by one where the reset is within a step.
-    assert np.array_equal(frames[0], np.zeros(4))
-    assert set(frames[1:][first[1:]].tolist()) == {1}
+    # As in training: the command has moved on by one, for every reset is within a step. Behind an
+    # explicit one it would tell frame 0, but its targets would not be computed.
+    assert first[0].all()
+    assert set(frames[first].tolist()) == {1}
     place = np.stack([100.0 * (session.read("motion_id") + 1), np.zeros_like(frames)], axis=-1)
     assert np.abs(seen[..., :2] - place)[first].max() <= NOISE + 1e-4
 
@@ -216,7 +225,8 @@ class Taking(Witness):
         step = env.step
 
         def watched_step(actions: torch.Tensor) -> Any:
-            self.taken.append(actions.clone())
+            if not self._begins:  # by a step that nobody acts in
+                self.taken.append(actions.clone())
             return step(actions)
 
         env.step = watched_step

@@ -35,6 +35,7 @@ from isaaclab.utils.noise import AdditiveUniformNoiseCfg  # noqa: E402
 from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper  # noqa: E402
 
 NOISE = 0.1
+ASTRAY = 50.0  # motions are 100 apart from one another and from the origin
 
 
 class Sim:
@@ -118,10 +119,12 @@ class MotionCommand(CommandTerm):
         self.robot = env.scene[cfg.asset_name]
         self._frames = [torch.from_numpy(np.load(p)["joint_pos"]) for p in paths]
         self._bodies = [torch.from_numpy(np.load(p)["body_pos_w"]) for p in paths]
+        self._velocities = [torch.from_numpy(np.load(p)["body_lin_vel_w"]) for p in paths]
         self.motion_lengths = torch.tensor([len(f) for f in self._frames])
         self.env_motion_indices = torch.randint(len(paths), (self.num_envs,))
         self.time_steps = torch.zeros(self.num_envs, dtype=torch.long)
         self.motion_end_buf = torch.zeros(self.num_envs, dtype=torch.bool)
+        self.body_pos_relative_w = torch.zeros(self.num_envs, 2)
 
     def _now(self, arrays: list[torch.Tensor]) -> torch.Tensor:
         at = torch.minimum(self.time_steps, self.motion_lengths[self.env_motion_indices] - 1)
@@ -131,7 +134,7 @@ class MotionCommand(CommandTerm):
     command = joint_pos = property(lambda self: self._now(self._frames))
     robot_joint_pos = property(lambda self: self._env.scene.x)
     body_pos_w = property(lambda self: self._now(self._bodies))
-    body_lin_vel_w = property(lambda self: torch.zeros_like(self.body_pos_w))
+    body_lin_vel_w = property(lambda self: self._now(self._velocities))
 
     @property
     def robot_body_pos_w(self) -> torch.Tensor:
@@ -155,6 +158,7 @@ class MotionCommand(CommandTerm):
     def _update_command(self) -> None:
         self.time_steps += 1
         self.motion_end_buf[:] = self.time_steps >= self.motion_lengths[self.env_motion_indices]
+        self.body_pos_relative_w[:] = self.command  # here alone: a reset leaves it as it was
 
 
 def position(env: Any) -> torch.Tensor:
@@ -175,6 +179,12 @@ def image(env: Any) -> torch.Tensor:
 
 def fallen(env: Any) -> torch.Tensor:
     return env.scene.fall
+
+
+def astray(env: Any) -> torch.Tensor:
+    """Whether a point is nowhere near its motion; fires on a command that nobody computed."""
+    target = env.command_manager.get_term("motion").body_pos_relative_w
+    return (target - env.scene.x).norm(dim=-1) > ASTRAY
 
 
 def motion_end(env: Any) -> torch.Tensor:
@@ -257,6 +267,7 @@ class TerminationsCfg:
     too_long: TerminationTermCfg = TerminationTermCfg(func=too_long, time_out=True)
     motion_end: TerminationTermCfg = TerminationTermCfg(func=motion_end, time_out=True)
     fallen: TerminationTermCfg = TerminationTermCfg(func=fallen)
+    astray: TerminationTermCfg = TerminationTermCfg(func=astray)
 
 
 @configclass
@@ -320,5 +331,6 @@ def write_motions(folder: Path, lengths: list[int]) -> str:
         frames = np.array([[100.0 * (motion + 1), f] for f in range(length)], dtype=np.float32)
         arrays = motion_arrays(frames, fps=1.0)  # a step of the task
         arrays["body_pos_w"][..., :2] = frames[:, None]
+        arrays["body_lin_vel_w"][..., 1] = 1.0  # m/s; the command is a frame ahead of the robot
         np.savez(folder / f"motion_{motion}.npz", **arrays)
     return str(folder)
