@@ -67,7 +67,9 @@ def _labelled(data: Any, state: StoreState, terms: Mapping[str, tuple[Term, ...]
     names, and ``f_frame``: 0 for the newest frame of a term, -1 for the one before, and so on.
     """
     steps, envs = np.arange(state.committed_steps), np.arange(state.num_envs)
-    data = data.assign_coords(step=("step", steps), env=("env", envs))
+    numbers = {"step": ("step", steps), "env": ("env", envs)}
+    # A field may have such a name, too.
+    data = data.assign_coords({k: v for k, v in numbers.items() if k not in data.variables})
     for field, found in terms.items():
         if field not in data:
             continue

@@ -43,7 +43,7 @@ def load(store: str, checkpoint: str) -> Any:
 def altered(store: str, path: Any, observations: np.ndarray, forget: str | None = None) -> str:
     """A copy of the store with other teacher observations, or without an entry of its metadata."""
     dataset = TrajectoryDataset(store)
-    told = {name: entry for name, entry in dataset.metadata.items() if name != forget}
+    told = {name: entry for name, entry in dataset.metadata.items() if name not in forget}
     rows = {name: dataset.read(name) for name in dataset.schema.names}
     rows["observations"] = observations
     mask = dataset.read("valid_mask")
@@ -63,8 +63,10 @@ def test_every_valid_row_says_what_was_recorded(store: str, policy: Any) -> None
 
 
 def test_metadata_of_the_older_form(store: str, tmp_path: Any) -> None:
-    """It told all that today's does, but for the ranks."""
-    older = altered(store, tmp_path, TrajectoryDataset(store).read("observations"), forget="ranks")
+    """It told all that today's does, but for ranks and terms."""
+    older = altered(
+        store, tmp_path, TrajectoryDataset(store).read("observations"), forget=("ranks", "terms")
+    )
     assert sorted(TrajectoryDataset(older).metadata) == [
         *("checkpoint", "groups", "motion_counts", "motions", "observations", "passes"),
         *("runner_cfg", "seed", "simulator", "task"),
