@@ -40,7 +40,7 @@ def load(store: str, checkpoint: str) -> Any:
     return recorded_policy(TrajectoryDataset(store), checkpoint)
 
 
-def altered(store: str, path: Any, observations: np.ndarray, forget: str | None = None) -> str:
+def altered(store: str, path: Any, observations: np.ndarray, forget: tuple[str, ...] = ()) -> str:
     """A copy of the store with other teacher observations, or without an entry of its metadata."""
     dataset = TrajectoryDataset(store)
     told = {name: entry for name, entry in dataset.metadata.items() if name not in forget}
