@@ -177,6 +177,7 @@ class TestLock:
     def test_reading_the_folder_takes_nothing_away(self, store: str, tmp_path: Path) -> None:
         with open_tiny(store) as writer:
             add_tiny(writer, 3)
+            at_rest(writer)
             shutil.copytree(store, tmp_path / "backup")
             assert LOCK_NAME in contents(store)
             said = python("open_tiny(sys.argv[1], None, resume=True)", store)
