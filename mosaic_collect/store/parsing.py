@@ -78,7 +78,10 @@ def foreign_in(data: bytes, where: str, own: Container[str]) -> Foreign:
     Raises:
         CorruptStoreError: It is no JSON object.
     """
-    root = _object(data, where)
+    return _foreign(_object(data, where), own)
+
+
+def _foreign(root: dict[str, Any], own: Container[str]) -> Foreign:
     attributes = root.get("attributes")
     attributes = attributes if isinstance(attributes, dict) else {}
     consolidated = root.get("consolidated_metadata")
@@ -112,7 +115,7 @@ def _parse(data: bytes, where: str) -> StoreState:
             f"{where}: zarr.json was damaged or edited: the checksum of its attribute is wrong"
         )
     own = [field.name for field in state.schema.stored]
-    return replace(state, foreign=foreign_in(data, where, own))
+    return replace(state, foreign=_foreign(root, own))
 
 
 class _Parser:
