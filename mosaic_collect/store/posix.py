@@ -44,6 +44,7 @@ class PosixBlobs:
         self.address = path
         self._files: Files = PosixFiles() if files is None else files
         self._held: int | None = None
+        self._claimed: os.stat_result | None = None
         self._mark = ""
 
     def __reduce__(self) -> Any:
@@ -131,12 +132,12 @@ class PosixBlobs:
         return found
 
     def require_place(self) -> None:
-        held = self._held
         try:
             there = os.stat(self.address)
         except (FileNotFoundError, NotADirectoryError):
             raise StoreLostError(f"{self.address}: removed, or moved away") from None
-        if held is not None and not os.path.samestat(there, os.fstat(held)):
+        # As it was when it was claimed: also for who asks why something failed after it was let go.
+        if self._claimed is not None and not os.path.samestat(there, self._claimed):
             raise StoreLostError(f"{self.address}: another folder lies there now")
 
     def settle(self, folders: Iterable[str]) -> None:
@@ -156,7 +157,7 @@ class PosixBlobs:
             raise
         # Two who write at once, as only missing locks allow, must not share temp files.
         self._mark = "" if lock.is_real else f".{secrets.token_hex(4)}"
-        self._held = fd
+        self._held, self._claimed = fd, os.fstat(fd)
         self._files.hold(self.address, fd)
         return PosixClaim(self, lock)
 
