@@ -213,7 +213,7 @@ def test_one_image_is_one_chunk(camera: Any, monkeypatch: pytest.MonkeyPatch) ->
     assert decoded == [4]
     decoded.clear()
     assert_same(camera["rgb"][1:9:3, 2, ..., 0], IMAGES[1:9:3, 2, ..., 0])
-    assert decoded == [2, 2, 5]
+    assert sorted(decoded) == [2, 2, 5], "threads take them in any order"
     decoded.clear()
     assert camera["rgb"][3:3].shape == (0, 3, 4, 3, 2)
     assert decoded == []
