@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import glob
 import multiprocessing
 import os
 import resource
@@ -12,6 +11,8 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
+
+import psutil
 
 MB = 1_000_000
 
@@ -31,10 +32,7 @@ class Meter:
 
         What is shared counts once; a child's own peak would count it again.
         """
-        self._children = 0
-        for path in glob.glob("/proc/self/task/*/children"):
-            with open(path) as file:
-                self._children += sum(map(_own_nbytes, file.read().split()))
+        self._children = sum(_own_nbytes(child.pid) for child in psutil.Process().children())
 
     def stop(self) -> dict[str, float]:
         """The figures; memory includes pages of files that are mapped. Children have ended."""
@@ -139,7 +137,7 @@ def _cpu_seconds() -> float:
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
-def _own_nbytes(pid: str) -> int:
+def _own_nbytes(pid: int) -> int:
     """Memory of a process without what it shares by name; files' pages count in proportion."""
     with open(f"/proc/{pid}/smaps_rollup") as file:
         fields = dict(line.split(":") for line in file if ":" in line and "kB" in line)
