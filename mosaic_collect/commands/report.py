@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from typing import Any
 
 from mosaic_collect.checks import local_path
@@ -13,6 +12,7 @@ from mosaic_collect.commands.shared import measure, store_stem
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.report import report_page
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.store.files import PosixFiles, temp_name, write_file
 
 NAME = "report"
 HELP = (
@@ -44,10 +44,7 @@ def run(arguments: argparse.Namespace) -> bool:
     dataset = TrajectoryDataset(arguments.store)
     statistics = measure(dataset, arguments.pairs or None)
     page = report_page(dataset, statistics, arguments.trajectory, checks)
-    temporary = f"{output}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(page)
-    os.replace(temporary, output)
+    write_file(PosixFiles(), output, page.encode(), temp_name(output))
     print(f"{output}: written, {len(page) / 1e6:.1f} MB")
     return True
 

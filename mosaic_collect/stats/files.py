@@ -7,6 +7,7 @@ import os
 
 from mosaic_collect.checks import local_path
 from mosaic_collect.stats.measures import StoreStatistics
+from mosaic_collect.store.files import PosixFiles, temp_name, write_file
 
 
 def write_statistics(found: StoreStatistics, path: str | os.PathLike[str]) -> None:
@@ -18,7 +19,4 @@ def write_statistics(found: StoreStatistics, path: str | os.PathLike[str]) -> No
     """
     text = json.dumps(found.to_json(), allow_nan=False)
     target = local_path(path, "path")
-    temporary = f"{target}.tmp"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, target)
+    write_file(PosixFiles(), target, text.encode(), temp_name(target))

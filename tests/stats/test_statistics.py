@@ -219,3 +219,13 @@ def test_the_command(cli, noisy: TrajectoryDataset) -> None:
     assert list(json.loads(printed.out)["fields"]) == ["actions"]
     assert not [n for n in os.listdir(os.path.dirname(noisy.path)) if n.endswith(".tmp")]
     cli("stats", noisy.path, "--fields", "x").failed("no field 'x'")
+
+
+def test_a_neighbour_of_a_like_name_is_left_alone(cli, noisy: TrajectoryDataset) -> None:
+    output = noisy.path.removesuffix(".zarr") + ".own"
+    with open(f"{output}.tmp", "w") as file:
+        file.write("someone's")
+    for command in ("stats", "report"):
+        assert cli(command, noisy.path, "-o", output).code == 0
+    with open(f"{output}.tmp") as file:
+        assert file.read() == "someone's"
