@@ -126,21 +126,12 @@ def test_a_signal_that_the_program_handles_stays_its_own(store: str) -> None:
     assert check(store) == check(store + ".2") == 7
 
 
-def test_an_ignored_signal_stays_ignored(store: str) -> None:
-    code = "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n" + IN_WITH
+@pytest.mark.parametrize("name", ["SIGHUP", "SIGINT"])
+def test_an_ignored_signal_stays_ignored(store: str, name: str) -> None:
+    """As beneath nohup, or a scheduler that ignores interrupts."""
+    code = f"signal.signal(signal.{name}, signal.SIG_IGN)\n" + IN_WITH
     with child(store, code) as process:
-        process.send_signal(signal.SIGHUP)
-        time.sleep(0.2)
-        assert process.poll() is None
-        end(process, signal.SIGTERM)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert check(store) == 7
-
-
-def test_beneath_a_parent_that_ignores_interrupts(store: str) -> None:
-    code = "signal.signal(signal.SIGINT, signal.SIG_IGN)\n" + IN_WITH
-    with child(store, code) as process:
-        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.Signals[name])
         time.sleep(0.2)
         assert process.poll() is None
         end(process, signal.SIGTERM)

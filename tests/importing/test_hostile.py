@@ -6,50 +6,26 @@ in itself; each is imported in a forked process with bounds.
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 import pytest
 
-from tests import helpers
 from tests.npyfile import pickles
+from tests.npyfile.bounded import told_of
 from tests.npyfile.test_hostile import REFUSED, SHOWN, write_case
 
 _CODE = """
-import contextlib, io, json, os, resource, signal, sys, warnings
+import contextlib, io, os
 from mosaic_collect.cli import main
 
-warnings.simplefilter("ignore")  # of forking
-
-def bounded(path, out):
-    signal.alarm(20)  # its default action is to kill, in C code, too
-    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
+def tell(path):
     said = io.StringIO()
-    try:
-        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
-            code = main(["import", path, path + ".zarr"])
-        told = f"{code}, {said.getvalue().count(chr(10))} lines"
-        told += ", written" if os.path.exists(path + ".zarr") else ""
-        told += ", at length" if len(said.getvalue()) > 5000 else ""
-    except BaseException as error:
-        told = f"raised {type(error).__name__}"
-    os.write(out, told.encode())
-
-found = {}
-for name in sys.argv[1:]:
-    source, out = os.pipe()
-    child = os.fork()
-    if not child:
-        bounded(name, out)
-        os._exit(0)
-    os.close(out)
-    with open(source) as pipe:
-        told = pipe.read()
-    _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status)
-    found[name] = f"signal {killed}" if killed else told
-print(json.dumps(found))
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(said):
+        code = main(["import", path, path + ".zarr"])
+    told = f"{code}, {said.getvalue().count(chr(10))} lines"
+    told += ", written" if os.path.exists(path + ".zarr") else ""
+    return told + (", at length" if len(said.getvalue()) > 5000 else "")
 """
 _ARRAY = pickles.array(pickles.shape_of(2, 3, 1), pickles.values_of(bytes(24)))
 #: Harmless to look at, as a store: those whose metadata JSON can hold.
@@ -77,10 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def became(folder: Path) -> dict[str, str]:
     """What became of each case."""
-    paths = sorted(str(path) for path in folder.glob("*.npy"))
-    done = helpers.run_python(_CODE, *paths, timeout=500)
-    assert done.returncode == 0, done.stderr
-    return {Path(path).stem: told for path, told in json.loads(done.stdout).items()}
+    return told_of(folder, _CODE)
 
 
 @pytest.mark.parametrize("case", [*REFUSED, *(n for n in SHOWN if n not in KEPT), "a pipe"])

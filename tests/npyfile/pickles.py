@@ -83,6 +83,18 @@ def dict_of(**items: bytes) -> bytes:
     return BEGIN + b"".join(text(k) + v + b"s" for k, v in items.items()) + END
 
 
+def write_hole(path: str) -> int:
+    """A file of ``a``, float32 ``[1 << 20, 1 << 10, 1]``, all a hole; where its values begin."""
+    spec = array(shape_of(1 << 20, 1 << 10, 1), b"", code="f4")
+    head, tail = dict_of(a=spec).split(spec)
+    begin = header() + head + spec[:-2] + b"\x8e" + (1 << 32).to_bytes(8, "little")
+    with open(path, "wb") as file:
+        file.write(begin)
+        file.seek(len(begin) + (1 << 32))
+        file.write(b"tb" + tail)
+    return len(begin)
+
+
 def bomb(depth: int) -> bytes:
     """A list of one list twice, that of one list twice, ...: written out, 2 ** depth values."""
     if not depth:

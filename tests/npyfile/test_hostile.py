@@ -6,7 +6,6 @@ processes are forked off one that has imported what is needed.
 
 from __future__ import annotations
 
-import json
 import os
 import struct
 from pathlib import Path
@@ -17,8 +16,8 @@ import pytest
 from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.scan import scan_npy
-from tests import helpers
 from tests.npyfile import pickles
+from tests.npyfile.bounded import told_of
 from tests.npyfile.pickles import (
     BEGIN,
     END,
@@ -33,13 +32,11 @@ from tests.npyfile.pickles import (
 )
 
 _CODE = """
-import contextlib, io, json, os, resource, signal, sys, traceback, warnings
+import contextlib, io
 from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.read import read_npy
 from mosaic_collect.npyfile.scan import scan_npy
-
-warnings.simplefilter("ignore")  # of forking
 
 def scan(path):
     try:
@@ -54,31 +51,10 @@ def show(path):
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
         return main(["inspect", path]), main(["inspect", "--json", path])
 
-def bounded(path, out):
-    signal.alarm(20)  # its default action is to kill, in C code, too
-    resource.setrlimit(resource.RLIMIT_AS, (3 << 30, 3 << 30))
-    try:
-        told = scan(path)
-        codes = show(path)
-        told += "" if {*codes} <= {0, 2} else f", inspect gave exit codes {codes}"
-    except BaseException as error:
-        told = f"raised {type(error).__name__}"
-    os.write(out, told.encode())
-
-found = {}
-for name in sys.argv[1:]:
-    source, out = os.pipe()
-    child = os.fork()
-    if not child:
-        bounded(name, out)
-        os._exit(0)
-    os.close(out)
-    with open(source) as pipe:
-        told = pipe.read()
-    _, status = os.waitpid(child, 0)
-    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status)
-    found[name] = "hung" if killed == signal.SIGALRM else f"signal {killed}" if killed else told
-print(json.dumps(found))
+def tell(path):
+    told = scan(path)
+    codes = show(path)
+    return told + ("" if {*codes} <= {0, 2} else f", inspect gave exit codes {codes}")
 """
 
 _VALUES = values_of(bytes(24))
@@ -179,10 +155,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def became(folder: Path) -> dict[str, str]:
     """What became of each case."""
-    paths = sorted(str(path) for path in folder.glob("*.npy"))
-    done = helpers.run_python(_CODE, *paths, timeout=500)
-    assert done.returncode == 0, done.stderr
-    return {Path(path).stem: told for path, told in json.loads(done.stdout).items()}
+    return told_of(folder, _CODE)
 
 
 @pytest.mark.parametrize("case", REFUSED)
