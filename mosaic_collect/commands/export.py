@@ -15,6 +15,7 @@ from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.options import LAYOUTS
 from mosaic_collect.export.target import check_target
 from mosaic_collect.reading.alike import ALIKE
+from mosaic_collect.store.address import blobs_of_each
 from mosaic_collect.text import size_of
 
 NAME = "export"
@@ -49,8 +50,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> bool:
     """Export, saying sizes before and figures after."""
-    stores, path = _stores_and_target([local_path(path, "path") for path in arguments.paths])
-    check_target(path, stores)
+    names, path = _stores_and_target(arguments.paths)
+    stores, path = blobs_of_each(names), local_path(path, "path")
+    check_target(path, [store.address for store in stores])
     plan = plan_export(stores, chosen(Options, arguments))
     if not arguments.json:
         print(plan.size_text, flush=True)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.export.deciding import Stores, decide, store_paths
+from mosaic_collect.export.deciding import decide, distinct
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
@@ -21,11 +21,12 @@ from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.union import exported
 from mosaic_collect.reading.verify import VerifyReport
+from mosaic_collect.store.address import Addresses
 from mosaic_collect.text import shown
 
 
 def verify_export(
-    store: Stores,
+    store: Addresses,
     path: str | os.PathLike[str],
     progress: Callable[[int], object] | None = None,
 ) -> VerifyReport:
@@ -45,9 +46,9 @@ def verify_export(
         StoreNotFoundError, CorruptStoreError, NewerFormatError: Of a store.
     """
     start = time.monotonic()
-    paths = store_paths(store)
+    stores = distinct(store)
     file = scan_npy(path)
-    datasets = [TrajectoryDataset(p) for p in paths]
+    datasets = [TrajectoryDataset(s) for s in stores]
     options = _options(file)
     problems = _same_stores(file, datasets)
     nbytes = 0

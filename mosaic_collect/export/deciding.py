@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from mosaic_collect.checks import local_path
 from mosaic_collect.errors import (
     ExportError,
     IncompleteStoreError,
@@ -24,33 +22,31 @@ from mosaic_collect.reading.merging import check_distinct, check_grid, check_mer
 from mosaic_collect.reading.ruling import chosen_fields, make_rules, nonfinite_fields
 from mosaic_collect.reading.selection import Left, Rules, every_pair, select
 from mosaic_collect.reading.union import SLAB_NBYTES, Source
+from mosaic_collect.store.address import Addresses, blobs_of_each
+from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import VALID_MASK, Field
 
-#: The path of a store, or those of several.
-Stores = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
-
-def plan_export(stores: Stores, options: Options) -> ExportPlan:
+def plan_export(stores: Addresses, options: Options) -> ExportPlan:
     """Decide an export: it says what the file will be, and writes it when asked to.
 
     Args:
         stores: As of ``export_npy``, whose errors these are, too, but for those of the file.
         options: Which pairs and fields, and how they shall lie.
     """
-    return decide([TrajectoryDataset(path) for path in store_paths(stores)], options)
+    return decide([TrajectoryDataset(store) for store in distinct(stores)], options)
 
 
-def store_paths(stores: Stores) -> list[str]:
-    """The paths of one store or several.
+def distinct(stores: Addresses) -> list[Blobs]:
+    """One store or several.
 
     Raises:
-        InputError: None, one of them twice, or a URL.
+        InputError: None, one of them twice, or no place of a store.
     """
-    several = [stores] if isinstance(stores, (str, os.PathLike)) else stores
-    paths = [local_path(path, "store") for path in several]
-    check_distinct(paths)
-    return paths
+    found = blobs_of_each(stores)
+    check_distinct(found)
+    return found
 
 
 def decide(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPlan:

@@ -6,14 +6,15 @@ import os
 from collections.abc import Callable, Sequence
 
 from mosaic_collect.checks import local_path
-from mosaic_collect.export.deciding import Stores, plan_export, store_paths
+from mosaic_collect.export.deciding import distinct, plan_export
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.report import ExportReport
 from mosaic_collect.export.target import check_target
+from mosaic_collect.store.address import Addresses
 
 
 def export_npy(
-    store: Stores,
+    store: Addresses,
     path: str | os.PathLike[str],
     layout: str = AUTO,
     fields: Sequence[str] | None = None,
@@ -71,8 +72,8 @@ def export_npy(
         ExportError: No pair is left to export; NonFiniteError: NaN in a grid.
         SpaceError: Not enough disk; WriteError: The file cannot be written.
     """
-    target, paths = local_path(path, "path"), store_paths(store)
-    check_target(target, paths)
+    target, stores = local_path(path, "path"), distinct(store)
+    check_target(target, [blobs.address for blobs in stores])
     options = Options(
         layout=layout,
         fields=fields,
@@ -85,4 +86,4 @@ def export_npy(
         skip_damaged=skip_damaged,
         allow_different=allow_different,
     )
-    return plan_export(paths, options).write(target, progress)
+    return plan_export(stores, options).write(target, progress)

@@ -17,7 +17,8 @@ from mosaic_collect.importing.resuming import check_same_rows
 from mosaic_collect.importing.source import Progress, SourceFile
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.address import Address, blobs_at
+from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.store.root import existing_state, read_state
 from mosaic_collect.store.schema import VALID_MASK
@@ -60,7 +61,7 @@ class ImportReport:
 
 def import_npy(
     npy: str | os.PathLike[str],
-    store: str | os.PathLike[str],
+    store: Address,
     *,
     metadata: Mapping[str, Any] | None = None,
     buffer_mb: float | str = "auto",
@@ -105,19 +106,19 @@ def import_npy(
         StoreLockedError, CorruptStoreError, NewerFormatError, SpaceError, WriteError: Of the store.
     """
     start = time.monotonic()
-    path, name = local_path(npy, "npy"), local_path(store, "store")
+    path, blobs = local_path(npy, "npy"), blobs_at(store, "store")
     own = _own_metadata(metadata)
     done = progress or (lambda nbytes: None)
     with SourceFile(path) as source:
-        state, contents = existing_state(blobs_at(name), resume), source.contents
+        state, contents = existing_state(blobs, resume), source.contents
         told = origin(contents.file)
         apart = source.check_values()
         told["sha256"] = source.sha256(done)
         if state is not None:
-            check_same_source(state, name, told, contents.num_steps)
-            check_same_rows(source, TrajectoryDataset(name))
+            check_same_source(state, blobs.address, told, contents.num_steps)
+            check_same_rows(source, TrajectoryDataset(blobs))
         writer = TrajectoryWriter(
-            name,
+            blobs,
             contents.schema,
             contents.num_envs,
             buffer_mb=buffer_mb,
@@ -131,7 +132,7 @@ def import_npy(
             _copy(source, writer, apart, done)
             source.check_unchanged()
             done(contents.file.nbytes - contents.nbytes)  # what is no array
-        return _report(source, writer, first_step, apart, time.monotonic() - start)
+        return _report(source, blobs, writer, first_step, apart, time.monotonic() - start)
 
 
 def _own_metadata(metadata: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -160,9 +161,14 @@ def _copy(source: SourceFile, writer: TrajectoryWriter, apart: bool, done: Progr
 
 
 def _report(
-    source: SourceFile, writer: TrajectoryWriter, first_step: int, apart: bool, seconds: float
+    source: SourceFile,
+    blobs: Blobs,
+    writer: TrajectoryWriter,
+    first_step: int,
+    apart: bool,
+    seconds: float,
 ) -> ImportReport:
-    state = read_state(blobs_at(writer.path))
+    state = read_state(blobs)
     assert state is not None
     contents = source.contents
     _log.info("%s: %d steps of %s", writer.path, contents.num_steps, source.path)

@@ -14,6 +14,7 @@ from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.sizes import stored_nbytes
 from mosaic_collect.reading.trajectories import count_failed
+from mosaic_collect.store.address import Address
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import VALID_MASK
@@ -69,19 +70,22 @@ class Summary:
         return sum(f.stored_nbytes for f in self.fields)
 
 
-def summarize(path: str | os.PathLike[str]) -> Summary:
+def summarize(path: Address) -> Summary:
     """Summarise a store (a folder) or an export (a file).
 
     Raises:
         FileNotFoundError, StoreError, CorruptExportError: It is neither, or damaged.
         InputError: A URL, or a zip archive.
     """
-    name = local_path(path, "path")
-    return _export(name) if os.path.isfile(name) and not is_zipfile(name) else _store(name)
+    if isinstance(path, (str, os.PathLike)):
+        name = local_path(path, "path")
+        if os.path.isfile(name) and not is_zipfile(name):
+            return _export(name)
+    return _store(TrajectoryDataset(path))
 
 
-def _store(path: str) -> Summary:
-    dataset = TrajectoryDataset(path)
+def _store(dataset: TrajectoryDataset) -> Summary:
+    path = dataset.path
     if not dataset.num_envs:
         unborn = (("status", "killed before its first commit: zero steps"),)
         return Summary(path, "store", (), unborn, {"status": "unborn", "num_steps": 0})

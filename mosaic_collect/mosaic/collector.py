@@ -23,7 +23,7 @@ from mosaic_collect.mosaic.collector_files import beside, load_file, new_store, 
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.inputs import StepCheck
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.root import goes_on
 from mosaic_collect.store.schema import Field, Schema
 
@@ -65,7 +65,7 @@ class ExpertTrajectoryCollector:
         max_trajectories: int = 1000,
         device: Any = "cpu",
         *,
-        store: str | os.PathLike[str] | None = None,
+        store: Address | None = None,
         resume: bool | str = False,
         extra: tuple[Field, ...] = (),
         **writer: Any,
@@ -73,17 +73,17 @@ class ExpertTrajectoryCollector:
         self.schema = Schema.mosaic(obs_dim, action_dim, student_obs_dim, extra)
         self.obs_dim, self.action_dim, self.student_obs_dim = obs_dim, action_dim, student_obs_dim
         self.max_trajectories, self.device = max_trajectories, device
-        self.store = new_store() if store is None else local_path(store, "store")
+        self._blobs = blobs_at(new_store() if store is None else store, "store")
         self._options = writer
         self._writer: TrajectoryWriter | None = None
         self._saved_steps = -1
         self._said: set[str] = set()
         # Whether the store is there, so that the next step goes on with it.
-        self._exists = goes_on(blobs_at(self.store), resume)
+        self._exists = goes_on(self._blobs, resume)
         self.num_trajectories = 0
         self._num_valid: Any = 0  # a number, or a tensor on the mask's device
         if self._exists:
-            known = TrajectoryDataset(self.store)
+            known = TrajectoryDataset(self._blobs)
             self._num_valid = known.num_valid
             self.num_trajectories = int(known.metadata.get(_COUNT, 0))
 
@@ -174,7 +174,7 @@ class ExpertTrajectoryCollector:
         if self._writer is not None:
             self._writer.commit()
             self._saved_steps = self._writer.num_steps
-        save_file(self.store, path, self.num_trajectories, options)
+        save_file(self._blobs, path, self.num_trajectories, options)
 
     @staticmethod
     def load(load_path: str | os.PathLike[str], device: Any = "cpu") -> dict[str, Any]:
@@ -199,7 +199,7 @@ class ExpertTrajectoryCollector:
     def clear(self) -> None:
         """Begin anew, in a store beside the old one, which is kept and completed."""
         self.close()
-        self.store, self._exists = beside(self.store), False
+        self._blobs, self._exists = blobs_at(beside(self.store)), False
         self.num_trajectories, self._num_valid = 0, 0
 
     def get_statistics(self) -> dict[str, Any]:
@@ -224,6 +224,11 @@ class ExpertTrajectoryCollector:
         raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
 
     @property
+    def store(self) -> str:
+        """Where the steps are."""
+        return self._blobs.address
+
+    @property
     def num_steps(self) -> int:
         """Valid pairs collected; all pairs where no mask is given."""
         return int(self._num_valid)
@@ -242,7 +247,7 @@ class ExpertTrajectoryCollector:
         StepCheck(self.schema, num_envs).check(rows, mask, {})
         device = observations.device if is_tensor(observations) else "cpu"
         self._writer = TrajectoryWriter(
-            self.store,
+            self._blobs,
             self.schema,
             num_envs,
             device=device,

@@ -16,6 +16,8 @@ from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.export import Options, plan_export
 from mosaic_collect.export.target import check_target
 from mosaic_collect.npyfile.read import read_npy
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.blobs import Blobs
 
 _log = logging.getLogger(__name__)
 _ENDING = ".npy"
@@ -24,7 +26,7 @@ _ENDING = ".npy"
 def new_store() -> str:
     """The path of a store in the working directory, not made yet."""
     path = os.path.abspath(time.strftime("expert_trajectories-%Y%m%d-%H%M%S.zarr"))
-    path = beside(path) if os.path.lexists(path) else path
+    path = beside(path) if blobs_at(path).is_taken() else path
     _log.warning("no store was named: steps are streamed to %s", path)
     return path
 
@@ -33,7 +35,7 @@ def beside(path: str) -> str:
     """A free name like ``path``'s, with a number."""
     stem, ending = os.path.splitext(path.rstrip(os.sep))
     names = (f"{stem}-{number}{ending}" for number in itertools.count(2))
-    return next(name for name in names if not os.path.lexists(name))
+    return next(name for name in names if not blobs_at(name).is_taken())
 
 
 def npy_name(path: str) -> str:
@@ -44,7 +46,7 @@ def npy_name(path: str) -> str:
     return path + _ENDING
 
 
-def save_file(store: str, path: str, num_trajectories: int, options: Mapping[str, Any]) -> None:
+def save_file(store: Blobs, path: str, num_trajectories: int, options: Mapping[str, Any]) -> None:
     """Export a store that may be collecting still; errors as ``export_npy``'s.
 
     Args:
@@ -56,7 +58,7 @@ def save_file(store: str, path: str, num_trajectories: int, options: Mapping[str
     options = dict(options)
     progress = options.pop("progress", None)
     os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    check_target(path, [store])
+    check_target(path, [store.address])
     told = {"num_trajectories": num_trajectories}
     asked = Options(**{"allow_incomplete": True, **options}, metadata=told)
     report = plan_export(store, asked).write(path, progress)

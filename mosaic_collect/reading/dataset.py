@@ -21,6 +21,7 @@ from mosaic_collect.reading.terms import Term, find_term, told_terms
 from mosaic_collect.reading.tracing import trace
 from mosaic_collect.reading.trajectory import Trajectory
 from mosaic_collect.store.address import Address, blobs_at
+from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COLLECTING, StoreState
 from mosaic_collect.store.schema import Schema
 from mosaic_collect.store.view import StoreView
@@ -84,6 +85,11 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
     def path(self) -> str:
         """Where the store lies."""
         return self._blobs.address
+
+    @property
+    def blobs(self) -> Blobs:
+        """What the store lies on."""
+        return self._blobs
 
     @property
     def view(self) -> StoreView:

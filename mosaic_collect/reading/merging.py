@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 
 from mosaic_collect.errors import ExportError, InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.schema import Field, Schema
 
 _MAX_ID = (1 << 63) - 1
 
 
-def check_distinct(paths: Sequence[str]) -> None:
+def check_distinct(stores: Sequence[Blobs]) -> None:
     """Refuse the same store twice: its pairs would count twice, unseen.
 
     Raises:
         InputError: None is named, or one twice, be it by another name.
     """
-    if not paths:
+    if not stores:
         raise InputError("stores: expected at least one, got none")
     seen: dict[str, str] = {}
-    for path in paths:
-        real = os.path.realpath(path)
-        if real in seen:
-            raise InputError(f"{path}: the same store as {seen[real]}; each is exported once")
-        seen[real] = path
+    for store in stores:
+        place = store.place() or store.address
+        if place in seen:
+            raise InputError(
+                f"{store.address}: the same store as {seen[place]}; each is exported once"
+            )
+        seen[place] = store.address
 
 
 def check_mergeable(datasets: Sequence[TrajectoryDataset], names: Sequence[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,10 +16,11 @@ from mosaic_collect.reading.selection import Rules, Selection, select
 from mosaic_collect.reading.tiles import Tiles
 from mosaic_collect.reading.union import SLAB_NBYTES, Source
 from mosaic_collect.sampling.options import SamplerOptions, asked_steps
+from mosaic_collect.store.address import Address
 from mosaic_collect.store.schema import VALID_MASK, Field
 
 #: The path of a store, a dataset, or several of them.
-Store = str | os.PathLike[str] | TrajectoryDataset
+Store = Address | TrajectoryDataset
 Stores = Store | Sequence[Store]
 #: Of the pool, a tile at most: so many are drawn from at a time, about.
 _TILES_OF_A_POOL = 16
@@ -63,9 +63,9 @@ def open_datasets(stores: Stores) -> list[TrajectoryDataset]:
         InputError: No store, or one twice.
         StoreError: A store cannot be read.
     """
-    several = [stores] if isinstance(stores, (str, os.PathLike, TrajectoryDataset)) else stores
+    several = stores if isinstance(stores, Sequence) and not isinstance(stores, str) else [stores]
     found = [copy.copy(s) if isinstance(s, TrajectoryDataset) else _open(s) for s in several]
-    check_distinct([dataset.path for dataset in found])
+    check_distinct([dataset.blobs for dataset in found])
     return found
 
 
@@ -102,7 +102,7 @@ def look(
     return tiles
 
 
-def _open(path: str | os.PathLike[str]) -> TrajectoryDataset:
+def _open(path: Address) -> TrajectoryDataset:
     return TrajectoryDataset(path, threads=1)
 
 
