@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -45,3 +48,17 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> int:
 def one_identity(monkeypatch: pytest.MonkeyPatch) -> None:
     """All stores and runs are called the same, so that two of them can be of the same bytes."""
     monkeypatch.setattr("secrets.token_hex", lambda nbytes: "a5" * nbytes)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    """A headless Chromium, or a skip that says what is missing."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    if path is None:
+        pytest.skip(f"no browser: {', '.join(names)}")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()

@@ -1,9 +1,8 @@
 """Every command and example of the documentation is run.
 
-- README.md: blocks fenced as ``python`` share one namespace and one folder, in order; lines of
-  blocks fenced as ``bash`` are run in that folder. ``text`` and ``yaml`` are for reading only.
-- docs/*.md: ``python`` blocks are run behind the README's, in its namespace and folder; ``bash``
-  blocks only if the fence says ``bash run``.
+- README.md, then docs/*.md in the order of the site: blocks fenced as ``python`` share one
+  namespace and one folder; lines of blocks fenced as ``bash`` are run in that folder. ``text`` and
+  ``yaml`` are for reading only.
 - The two scripts are special: ``scripts/test.sh`` cannot be run by what it runs, and
   ``scripts/demo.sh`` makes ``.venv`` and takes minutes.
 """
@@ -24,18 +23,18 @@ from tests import helpers
 
 ROOT = Path(helpers.REPO)
 README = ROOT / "README.md"
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+_NAV = re.findall(r"^ .*\b(\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
+DOCS = [ROOT / "docs" / name for name in _NAV if (ROOT / "docs" / name).exists()]
 _FENCE = re.compile(r"^(```+)([^\n`]*)\n(.*?)^\1[ \t]*$", re.M | re.S)
 _TEST_SH, _DEMO_SH = "bash scripts/test.sh", "bash scripts/demo.sh"
 
 
 @dataclass(frozen=True)
 class Block:
-    """One fenced block: where it stands, its language and further words, its text."""
+    """One fenced block: where it stands, its language, its text."""
 
     place: str
     language: str
-    words: tuple[str, ...]
     text: str
 
     @property
@@ -50,9 +49,8 @@ def blocks(path: Path) -> list[Block]:
     found = []
     for match in _FENCE.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
-        info = match.group(2).split() or [""]
         place = f"{path.relative_to(ROOT)}:{line}"
-        found.append(Block(place, info[0], tuple(info[1:]), match.group(3)))
+        found.append(Block(place, match.group(2).strip(), match.group(3)))
     return found
 
 
@@ -111,18 +109,17 @@ def test_all_examples_in_order(
     folder.mkdir()
     monkeypatch.chdir(folder)
     names: dict[str, object] = {"__name__": "__main__"}
-    for block in blocks(README):
-        run_block(block, folder, shell, names)
-    for path in DOCS:
+    for path in (README, *DOCS):
         for block in blocks(path):
-            if block.language == "python" or "run" in block.words:
-                run_block(block, folder, shell, names)
+            run_block(block, folder, shell, names)
 
 
 def test_every_block_says_what_it_is() -> None:
     """A block of another or of no language would be left out of these tests unnoticed."""
-    for block in blocks(README):
-        assert block.language in ("python", "bash", "text", "yaml", "json"), block.place
+    assert {*DOCS} == {*(ROOT / "docs").glob("*.md")}
+    for path in (README, *DOCS):
+        for block in blocks(path):
+            assert block.language in ("python", "bash", "text", "yaml", "json"), block.place
     assert any(block.language == "python" for block in blocks(README))
     assert any(block.language == "bash" for block in blocks(README))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.look.findings import findings
 from mosaic_collect.look.report import report_page
 from tests import helpers
+from tests.browsing import CONTRAST
 from tests.export import stores
 from tests.look.conftest import rich
 from tests.reading.test_labelled import texts
@@ -115,19 +115,6 @@ def test_the_command(cli, dataset: TrajectoryDataset, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next(filter(None, map(shutil.which, names)), None)
-    if path is None:
-        pytest.skip(f"no browser: {', '.join(names)}")
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
     path = folder / "report.html"
@@ -135,29 +122,6 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-#: Texts whose colour is too near that of what they stand on, by WCAG's ratio.
-CONTRAST = """() => {
-  const rgb = s => (s.match(/[\\d.]+/g) || []).map(Number);
-  const lum = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
-    return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 });
-    return 0.2126 * r + 0.7152 * g + 0.0722 * b };
-  const behind = e => { for (; e; e = e.parentElement) {
-    const c = rgb(getComputedStyle(e).backgroundColor);
-    if (c.length === 3 || c[3] > 0.99) return c } return [255, 255, 255] };
-  const found = [];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
-  let texts = 0;
-  while (walk.nextNode()) {
-    const e = walk.currentNode.parentElement;
-    if (!walk.currentNode.data.trim() || e.closest("style,title,desc")) continue;
-    texts += 1;
-    const style = getComputedStyle(e);
-    const ink = lum(rgb(e.ownerSVGElement ? style.fill : style.color)), paper = lum(behind(e));
-    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
-    if (ratio < 4.5) found.push([walk.currentNode.data.trim(), ratio]);
-  }
-  return [texts, found];
-}"""
 #: Elements that stick out of the page, but for those in a part that scrolls by itself.
 OVERFLOW = """() => [...document.querySelectorAll("body *")].filter(e =>
   !e.closest(".wide") && !e.closest(".skip") &&

@@ -1,4 +1,4 @@
-"""Faults of MOSAIC's collector, numbered as in the README's table, and that this one has none.
+"""Faults of MOSAIC's collector, by the numbers of docs/mosaic.md, and that this one has none.
 
 Numbers 6 to 12 are of its script; ``tests/contract`` has them.
 """
@@ -141,9 +141,9 @@ def test_5_trajectories_and_origin_are_in_store_and_file(tmp_path: Path) -> None
     assert np.unique(data.read("trajectory_id")).size == 6
 
 
-def test_each_fault_of_the_readmes_table_has_a_test() -> None:
+def test_each_fault_of_the_docs_table_has_a_test() -> None:
     root = Path(helpers.REPO)
-    table = re.findall(r"^\| (\d+) \|", (root / "README.md").read_text(), re.M)
+    table = re.findall(r"^\| (\d+) \|", (root / "docs" / "mosaic.md").read_text(), re.M)
     assert table == [str(number) for number in range(1, 13)]
     files = [*(root / "tests/mosaic").glob("*.py"), *(root / "tests/contract").rglob("*.py")]
     tested = {n for file in files for n in re.findall(r"^def test_(\d+)_", file.read_text(), re.M)}
