@@ -3,7 +3,7 @@
 A policy that acts by its mean shows what it does while nothing goes wrong; a student of such a
 recording has never seen a disturbance, and falls at its first one. So actions may be disturbed
 while the recorded mean stays what the policy would do (DART: Laskey et al. 2017), or the student
-may act and the policy label (DAgger: Ross et al. 2011).
+may act and the policy label (DAgger: Ross et al. 2011). Pushes move the body where noise does not.
 
     executed, "actions"                        = who acts: mean, sample or student, and noise
     learned from, "action_mean", "action_sigma" = the policy's, whoever acts
@@ -35,8 +35,11 @@ class Acting:
         act_by: ``mean`` or ``sample`` of the policy; or the path of a student, which acts in a
             share of the steps.
         act_share: That share; None: a half. Only with a student.
+        push: Largest standard deviation of pushes in m/s: of what is added to the velocity of each
+            base along x and y, in one step of 25 on average; each trajectory's own is drawn
+            uniformly from 0 to it.
         start: Of trajectories of motions: their ``first`` frame, or a ``random`` one of each.
-        seed: Of the noise and of who acts.
+        seed: Of the noise, the pushes and of who acts.
 
     Raises:
         InputError: Naming all values that make no sense.
@@ -45,6 +48,7 @@ class Acting:
     action_noise: float = 0.0
     act_by: str = MEAN
     act_share: float | None = None
+    push: float = 0.0
     start: str = FIRST
     seed: int = 0
 
@@ -83,13 +87,16 @@ class Acting:
             told |= {"act_by": file_identity(self.student), "act_share": self.share}
         elif not self.by_mean:
             told["act_by"] = self.act_by
+        if self.push:
+            told["push"] = self.push
         if self.start != FIRST:
             told["start"] = self.start
         return told
 
     def _problems(self) -> Iterator[str]:
-        if not (math.isfinite(self.action_noise) and self.action_noise >= 0):
-            yield f"action_noise: expected a finite number from 0 on, got {self.action_noise}"
+        for name, value in (("action_noise", self.action_noise), ("push", self.push)):
+            if not (math.isfinite(value) and value >= 0):
+                yield f"{name}: expected a finite number from 0 on, got {value}"
         if self.act_share is not None and self.student is None:
             yield f"act_share: expected only with a student in act_by, got {self.act_share}"
         if not 0 < (_SHARE if self.act_share is None else self.act_share) <= 1:

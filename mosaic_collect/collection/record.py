@@ -21,6 +21,7 @@ from mosaic_collect.collection.observation_terms import Term
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.pace import Pace
 from mosaic_collect.collection.protocols import Policy, Simulation
+from mosaic_collect.collection.pushes import Pushed
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
 from mosaic_collect.collection.student import load_student
 from mosaic_collect.collection.trackers import EpisodeTracker
@@ -91,7 +92,8 @@ def record(
         max_steps: Of the store in all, those of earlier runs included.
         known: The store to be gone on with, after ``refuse_changes``; None: a new one is made.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
-        acting: Whose actions are executed, and how disturbed; the policy labels whoever acts.
+        acting: Whose actions are executed, how disturbed, and pushes; the policy labels whoever
+            acts.
         stop_on_nonfinite: End it with the first row that holds NaN or infinity, committed.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
@@ -100,14 +102,16 @@ def record(
 
     Raises:
         InputError: The policy reads a group that the simulation does not have, or of another rank.
-            Or the student that shall act does not fit, or there is no group for it. Or a row holds
-            NaN or infinity, and the run is to stop then.
+            Or the student that shall act does not fit, or there is no group for it. Or the
+            simulation cannot push. Or a row holds NaN or infinity, and the run is to stop then.
         StoreError, WriteError: Of the writer.
     """
-    acts = _disturbed(simulation, policy, acting, origin, known)
+    noise, pushes = _seeds(acting, origin, known)
+    acts = _disturbed(simulation, policy, acting, noise)
+    pushed = Pushed(simulation, acting.push, pushes)
     ledger, first = tracker.ledger(), simulation.reset()
     groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
-    schema = groups.schema(simulation.num_actions, (*tracker.fields, *acts.fields))
+    schema = groups.schema(simulation.num_actions, (*tracker.fields, *acts.fields, *pushed.fields))
     teacher = flat_groups(groups.read)
     student = None if groups.student_dim is None else STUDENT
     rows = teacher_rows(
@@ -137,10 +141,10 @@ def record(
     ) as writer:
         try:
             collect(
-                simulation,
+                pushed,
                 acts,
                 writer,
-                acts.beside(rows),
+                pushed.beside(acts.beside(rows)),
                 tracker,
                 max_steps,
                 on_step=partial(_after_step, writer, pace, on_step),
@@ -152,14 +156,17 @@ def record(
     return writer.num_steps
 
 
+def _seeds(acting: Acting, origin: Origin, known: TrajectoryDataset | None) -> list[int]:
+    """Two, of noise and of pushes: each run and each process draws numbers of its own."""
+    run = len(known.state.runs) if known is not None and known.num_envs else 0
+    seeds = np.random.SeedSequence([acting.seed % (1 << 32), origin.ranks[0], run])
+    return [int(seed) for seed in seeds.generate_state(2)]
+
+
 def _disturbed(
-    simulation: GroupedSimulation,
-    policy: GroupedPolicy,
-    acting: Acting,
-    origin: Origin,
-    known: TrajectoryDataset | None,
+    simulation: GroupedSimulation, policy: GroupedPolicy, acting: Acting, seed: int
 ) -> Disturbed:
-    """The policy, acting as asked; each run and each process draws numbers of its own."""
+    """The policy, acting as asked."""
     num_envs, device, student = simulation.num_envs, simulation.device, None
     if acting.student is not None:
         dims = simulation.group_dims
@@ -169,9 +176,7 @@ def _disturbed(
             )
         width, num_actions = dims[STUDENT], simulation.num_actions
         student = load_student(acting.student, num_envs, width, num_actions, device)
-    run = len(known.state.runs) if known is not None and known.num_envs else 0
-    seeds = np.random.SeedSequence([acting.seed % (1 << 32), origin.ranks[0], run])
-    return Disturbed(policy, acting, student, num_envs, device, int(seeds.generate_state(1)[0]))
+    return Disturbed(policy, acting, student, num_envs, device, seed)
 
 
 def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> None:

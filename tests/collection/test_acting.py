@@ -20,8 +20,9 @@ def test_by_default_as_the_policy_would_by_itself() -> None:
 
 
 def test_what_is_told_is_what_differs() -> None:
-    asked = Acting(action_noise=0.3, act_by="sample", start="random", seed=9)
-    assert asked.told() == {"action_noise": 0.3, "act_by": "sample", "start": "random"}
+    asked = Acting(action_noise=0.3, act_by="sample", push=0.1, start="random", seed=9)
+    told = {"action_noise": 0.3, "act_by": "sample", "push": 0.1, "start": "random"}
+    assert asked.told() == told
     assert not asked.by_mean
     assert Acting(seed=9).told() == {}
 
@@ -48,6 +49,7 @@ def test_a_student_is_told_by_its_content(tmp_path: Path) -> None:
         ({"action_noise": -0.1}, "action_noise: .* from 0 on, got -0.1"),
         ({"action_noise": math.nan}, "action_noise"),
         ({"action_noise": math.inf}, "action_noise"),
+        ({"push": -0.1}, "push: expected a finite number from 0 on, got -0.1"),
         ({"act_share": 0.5}, "act_share: expected only with a student"),
         ({"act_share": 0.0, "act_by": "s.pt"}, "act_share: .* above 0"),
         ({"act_share": 1.1, "act_by": "s.pt"}, "act_share: .* up to 1"),

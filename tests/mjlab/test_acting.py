@@ -16,7 +16,7 @@ from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import ENDED
 from tests import helpers
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import EXPERT, FRAMES, Case, make_case, trajectories
+from tests.mjlab.case import EXPERT, FRAMES, TASK, Case, make_case, trajectories
 
 pytestmark = mjlab_case.MARKS
 
@@ -35,8 +35,8 @@ def run(case: Case) -> Callable[..., Any]:
 
 @pytest.fixture(scope="module")
 def noisy(case: Case, run: Callable[..., Any]) -> str:
-    """Sixteen environments that begin anywhere, with actions disturbed, interrupted once."""
-    options = {"num_envs": 16, "action_noise": 0.3, "start": "random", "seed": 2}
+    """Sixteen environments that begin anywhere, disturbed and pushed, interrupted once."""
+    options = {"num_envs": 16, "action_noise": 0.3, "push": 0.3, "start": "random", "seed": 2}
     run(case.options("noisy", max_steps=8, **options))
     run(case.options("noisy", max_steps=16, resume=True, **options))
     return case.store("noisy")
@@ -81,18 +81,62 @@ def test_trajectories_begin_anywhere_and_end_where_the_motion_does(noisy: str) -
 
 def test_it_is_told_and_exported_with_a_word(noisy: str, case: Case) -> None:
     told = TrajectoryDataset(noisy).metadata["acting"]
-    assert told == {"action_noise": 0.3, "start": "random"}
+    assert told == {"action_noise": 0.3, "push": 0.3, "start": "random"}
     npy = str(case.folder / "noisy.npy")
     assert any("learns from action_mean" in note for note in export_npy(noisy, npy).notes)
 
 
-@pytest.mark.parametrize("changes", [{"action_noise": 0.2}, {"start": "first"}, {}])
+@pytest.mark.parametrize("changes", [{"action_noise": 0.2}, {"push": 0.0}, {"start": "first"}, {}])
 def test_a_resume_that_acts_otherwise_is_refused(
     noisy: str, case: Case, run: Callable[..., Any], changes: dict[str, Any]
 ) -> None:
-    options = {"action_noise": 0.3, "start": "random", **changes} if changes else {}
+    asked = {"action_noise": 0.3, "push": 0.3, "start": "random"}
+    options = {**asked, **changes} if changes else {}
     with pytest.raises(StoreMismatchError, match="acting: expected"):
         run(case.options("noisy", num_envs=None, resume=True, **options))
+
+
+def test_pushes_are_told(noisy: str) -> None:
+    pushes = TrajectoryDataset(noisy).read("push")
+    assert 1 <= pushes.any(axis=2).sum() < 40
+    assert np.abs(pushes).max() < 1.5
+
+
+def test_a_push_moves_the_base_and_the_next_observation_shows_it(case: Case) -> None:
+    import torch
+
+    from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+    from mosaic_collect.collection.motions import MotionQueue, find_motions
+
+    options = MjlabOptions(task=TASK, num_envs=4, device="cpu", teacher_noise=False)
+    simulation = MjlabSimulation(options, MotionQueue(find_motions(case.motions)))
+    simulation.reset()
+    robot = simulation.env.unwrapped.scene["robot"]
+    velocity = torch.zeros(4, 2)
+    velocity[2] = torch.tensor([0.5, -0.25])
+    before = robot.data.data.qvel.clone()
+    simulation.push(velocity)
+    change = robot.data.data.qvel - before
+    assert torch.equal(change[:, :2], velocity)
+    assert not change[:, 2:].any()
+    simulation.step(torch.zeros(4, 29))
+    moved = robot.data.root_link_vel_w[:, :2]
+    assert (moved[2] - moved[1]).abs().max() > 0.1
+    simulation.close()
+
+
+def test_a_robot_without_a_free_base_is_not_pushed() -> None:
+    import torch
+
+    from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+
+    simulation = MjlabSimulation(
+        MjlabOptions(task="Mjlab-Cartpole-Balance", num_envs=1, device="cpu", student_history=0),
+        None,
+    )
+    with pytest.raises(InputError, match="push: expected an entity 'robot' with a free base"):
+        simulation.push(torch.zeros(1, 2))
+    simulation.close()
 
 
 def test_samples_are_of_the_policys_own_distribution(case: Case, run: Callable[..., Any]) -> None:
@@ -123,6 +167,7 @@ def test_a_student_acts_and_the_expert_labels(
     ("changes", "words"),
     [
         ({"action_noise": -1.0}, "action_noise"),
+        ({"push": -1.0}, "push"),
         ({"act_by": "/no/such.pt"}, r"such\.pt"),
         ({"act_share": 0.5}, "act_share"),
         ({"start": "middle"}, "start"),

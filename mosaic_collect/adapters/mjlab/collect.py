@@ -33,7 +33,7 @@ class CollectOptions(MjlabOptions):
         max_steps: Steps of the store in all.
         motion: A motion file, or a folder of them at any depth; None for tasks without motions.
         passes: Trajectories of each motion; None: go round until ``max_steps``.
-        action_noise, act_by, act_share: Of ``Acting``, as ``start`` is.
+        action_noise, act_by, act_share, push: Of ``Acting``, as ``start`` is.
         resume: Go on with the store; "auto": if it is there.
         allow_changed: Which of ``PROTECTED`` may differ on resume.
         stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
@@ -49,6 +49,7 @@ class CollectOptions(MjlabOptions):
     action_noise: float = 0.0
     act_by: str = MEAN
     act_share: float | None = None
+    push: float = 0.0
     resume: bool | str = False
     allow_changed: Sequence[str] = ()
     stop_on_nonfinite: bool = False
@@ -65,6 +66,7 @@ class CollectOptions(MjlabOptions):
             action_noise=self.action_noise,
             act_by=self.act_by,
             act_share=self.act_share,
+            push=self.push,
             start=self.start,
             seed=self.seed,
         )

@@ -115,6 +115,18 @@ class MjlabSimulation(ManagedSimulation):
             return EveryEpisode(self.num_envs, self.device)
         return QueuedMotionTracker(self.command)
 
+    def push(self, velocity: torch.Tensor) -> None:
+        """As of a ``PushableSimulation``: the robot that follows motions, or else "robot"."""
+        name = self.command.cfg.entity_name if self.command is not None else "robot"
+        robot = self.env.unwrapped.scene.entities.get(name)
+        if robot is None or robot.is_fixed_base:
+            raise InputError(
+                f"push: expected an entity {name!r} with a free base, this task has none"
+            )
+        # The velocity of the base's origin in the world: what is behind it is angular.
+        x_and_y = robot.indexing.free_joint_v_adr[:2]
+        robot.data.data.qvel[:, x_and_y] += velocity
+
     def policy(
         self, checkpoint: str | Checkpoint, by_mean: bool = True, trust_checkpoint: bool = False
     ) -> Actor:
