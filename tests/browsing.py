@@ -25,8 +25,8 @@ def served(folder: Path) -> Iterator[str]:
         server.shutdown()
 
 
-#: Texts whose colour is too near that of what they stand on, by WCAG's ratio.
-CONTRAST = """() => {
+#: Texts whose colour is too near that of what they stand on, by WCAG's ratio; in a part, or in all.
+CONTRAST = """(part) => {
   const rgb = s => (s.match(/[\\d.]+/g) || []).map(Number);
   const lum = c => { const [r, g, b] = c.slice(0, 3).map(v => { v /= 255;
     return v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4 });
@@ -35,7 +35,8 @@ CONTRAST = """() => {
     const c = rgb(getComputedStyle(e).backgroundColor);
     if (c.length === 3 || c[3] > 0.99) return c } return [255, 255, 255] };
   const found = [];
-  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const top = document.querySelector(part || "body");
+  const walk = document.createTreeWalker(top, NodeFilter.SHOW_TEXT);
   let texts = 0;
   while (walk.nextNode()) {
     const e = walk.currentNode.parentElement;

@@ -140,6 +140,18 @@ def test_commands_for_reading_only_parse_at_least() -> None:
                 assert parser.parse_args(words[1:]).run, f"{block.place}: {line}"
 
 
+def test_figures_of_the_front_door_are_those_of_the_benchmarks() -> None:
+    def rows(text: str) -> list[set[str]]:
+        lines = [line for line in text.splitlines() if line.startswith("| ")]
+        return [{cell.strip() for cell in line.strip("|").split("|")} for line in lines]
+
+    measured = rows((ROOT / "docs" / "benchmarks.md").read_text())
+    told = rows(README.read_text().split("## Beside its peers")[1].split("\n## ")[0])[2:]
+    assert len(told) >= 4
+    for row in told:
+        assert any({*row, "disk"} <= other for other in measured), row
+
+
 def test_links_lead_somewhere() -> None:
     for path in (README, *DOCS):
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):
