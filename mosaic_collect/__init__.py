@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from mosaic_collect.errors import (
         BusyError as BusyError,
         ClosedError as ClosedError,
+        ClusterError as ClusterError,
         CorruptExportError as CorruptExportError,
         CorruptStoreError as CorruptStoreError,
         ExportError as ExportError,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from mosaic_collect.inspect import Summary as Summary, summarize as summarize
     from mosaic_collect.look.pictures import Pictures as Pictures
     from mosaic_collect.look.report import report_page as report_page
+    from mosaic_collect.passes.cluster import DaskEngine as DaskEngine
     from mosaic_collect.replay.check import (
         ReplayReport as ReplayReport,
         replay_check as replay_check,
@@ -73,7 +75,7 @@ __version__ = "0.1.0"
 _NAMES = {
     "mosaic.collector": "ExpertTrajectoryCollector",
     "reading.dataset": "TrajectoryDataset",
-    "errors": "BusyError ClosedError CorruptExportError CorruptStoreError ExportError "
+    "errors": "BusyError ClosedError ClusterError CorruptExportError CorruptStoreError ExportError "
     "IncompleteStoreError InputError MissingDependencyError MosaicCollectError NewerFormatError "
     "NonFiniteError SpaceError StoreError StoreExistsError StoreLockedError StoreMismatchError "
     "StoreLostError StoreNotFoundError WriteError",
@@ -83,6 +85,7 @@ _NAMES = {
     "inspect": "Summary summarize",
     "look.pictures": "Pictures",
     "look.report": "report_page",
+    "passes.cluster": "DaskEngine",
     "replay.check": "ReplayReport replay_check",
     "sampling.sampler": "Sampler",
     "store.schema": "Field Schema",

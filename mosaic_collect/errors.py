@@ -18,6 +18,7 @@ MosaicCollectError
 ├── InputError            (ValueError)        change the call: a bad argument, shape, dtype, option
 ├── ClosedError           (RuntimeError)      the writer is closed: open another with resume=True
 ├── BusyError             (RuntimeError)      another thread is in a call of this writer
+├── ClusterError          (RuntimeError)      the cluster cannot do it: mend it, or go without
 └── MissingDependencyError (ImportError)      install the named extra
 """
 
@@ -38,6 +39,10 @@ class ClosedError(MosaicCollectError, RuntimeError):
 
 class BusyError(MosaicCollectError, RuntimeError):
     """Another thread is in a call of the same writer; nothing was done."""
+
+
+class ClusterError(MosaicCollectError, RuntimeError):
+    """No scheduler, no worker, or workers of another package or other files; the data are fine."""
 
 
 class MissingDependencyError(MosaicCollectError, ImportError):

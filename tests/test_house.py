@@ -24,7 +24,7 @@ PACKAGE = Path(mosaic_collect.__file__).parent
 ROOMS = (
     "errors < text < checks",
     "store",
-    "reading | npyfile | recording/ring < recording/encoding < recording",
+    "passes < reading | npyfile | recording/ring < recording/encoding < recording",
     "export | importing | inspect < stats < look | collection | sampling",
     "mosaic | adapters/rsl_rl",
     "adapters/isaaclab | adapters/mjlab | replay",
@@ -49,6 +49,7 @@ OPTIONAL = {
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
     "matplotlib": ("look.canvas", "look.draw_timeline", "replay.plot"),
     "jinja2": ("look.report",),
+    "distributed": ("passes.cluster",),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
 }
 #: Files that may be larger than others, and why.
@@ -253,7 +254,7 @@ def test_the_core_loads_nothing_heavy(name: str) -> None:
         [sys.executable, "-c", code], cwd=PACKAGE.parent, capture_output=True, text=True, check=True
     )
     assert "numpy" in loaded.stdout.split()
-    heavy = {"torch", "zarr", "xarray", "dask", "pandas", "matplotlib", *SIMULATORS}
+    heavy = {"torch", "zarr", "xarray", "dask", "distributed", "pandas", "matplotlib", *SIMULATORS}
     assert not heavy & set(loaded.stdout.split())
 
 
@@ -264,7 +265,7 @@ PUBLIC = {
     *("Trajectories", "Trajectory", "store_statistics", "StoreStatistics", "FieldStatistics"),
     *("Pictures", "report_page"),
     *("export_npy", "ExportReport", "import_npy", "ImportReport"),
-    *("verify_store", "verify_export", "VerifyReport"),
+    *("verify_store", "verify_export", "VerifyReport", "DaskEngine"),
 }
 #: and those, which may need torch.
 PUBLIC_WITH_TORCH = {
@@ -309,6 +310,7 @@ TREE = {
     "InputError": ("MosaicCollectError", "ValueError"),
     "ClosedError": ("MosaicCollectError", "RuntimeError"),
     "BusyError": ("MosaicCollectError", "RuntimeError"),
+    "ClusterError": ("MosaicCollectError", "RuntimeError"),
     "MissingDependencyError": ("MosaicCollectError", "ImportError"),
     "StoreError": ("MosaicCollectError",),
     "StoreNotFoundError": ("StoreError", "FileNotFoundError"),

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
 from mosaic_collect.errors import StoreError
+from mosaic_collect.passes.cluster import DaskEngine
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.stats import StoreStatistics, store_statistics
 from mosaic_collect.stats.scan import part_pairs
@@ -34,6 +38,30 @@ def add_resume(parser: argparse.ArgumentParser, what: str) -> None:
         const=AUTO,
         help="the same, if it is there; else begin",
     )
+
+
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """``--scheduler`` and ``--workers``, of passes over everything."""
+    flags = parser.add_mutually_exclusive_group()
+    flags.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="have a Dask cluster do it, whose workers see the same files and have the same "
+        "mosaic_collect: its scheduler, such as tcp://10.0.0.1:8786",
+    )
+    flags.add_argument(
+        "--workers", type=int, metavar="N", help="have N processes of this machine do it"
+    )
+
+
+@contextmanager
+def chosen_engine(arguments: argparse.Namespace) -> Iterator[Engine | None]:
+    """Who was asked to do it; None: threads of this process."""
+    if arguments.scheduler is None and arguments.workers is None:
+        yield None
+        return
+    with DaskEngine(arguments.scheduler, arguments.workers) as engine:
+        yield engine
 
 
 def interrupted_text(store: str) -> str:

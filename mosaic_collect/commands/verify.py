@@ -7,10 +7,11 @@ import os
 
 from mosaic_collect.adapters.rsl_rl.runner_cfg import read_runner_cfg
 from mosaic_collect.commands.reports import add_json, as_json
-from mosaic_collect.commands.shared import bar
+from mosaic_collect.commands.shared import add_engine, bar, chosen_engine
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.canvas import check_picture
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.verify import VerifyReport, verify_store
 from mosaic_collect.replay import TOLERANCE, check_tolerance, plot_replay
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="compare this export with the store; one of several with all, in the same order",
     )
     add_json(parser)
+    add_engine(parser)
     replay = parser.add_argument_group(
         "replay",
         "The checkpoint, given every recorded observation of a valid row again, must say the mean "
@@ -95,7 +97,8 @@ def run(arguments: argparse.Namespace) -> bool:
     """Verify, printing every problem; True if there is none."""
     _check(arguments)
     # Lists and not generators: each store is looked at, whatever the ones before were like.
-    good = all([_verify(store, arguments) for store in arguments.store])  # noqa: C419
+    with chosen_engine(arguments) as engine:
+        good = all([_verify(store, arguments, engine) for store in arguments.store])  # noqa: C419
     if arguments.npy and good:
         with bar("compare") as shown:
             report = verify_export(arguments.store, arguments.npy, shown.update)
@@ -121,9 +124,9 @@ def _check(arguments: argparse.Namespace) -> None:
             raise InputError("--plot: expected one store, for each would replace the last one's")
 
 
-def _verify(store: str, arguments: argparse.Namespace) -> bool:
+def _verify(store: str, arguments: argparse.Namespace, engine: Engine | None) -> bool:
     with bar("verify", "shard") as shown:
-        report = verify_store(store, shown.update)
+        report = verify_store(store, shown.update, engine)
     return _say(report, "shards", arguments)
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.trajectories import end_problems
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.commit import missing_shards
@@ -24,7 +24,6 @@ from mosaic_collect.store.root import DOCUMENT, read_document, read_state
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.store.view import StoreView
 
-_THREADS = 4
 _MOST_PROBLEMS = 1000
 
 
@@ -54,15 +53,21 @@ class VerifyReport:
         return not self.problems
 
 
-def verify_store(path: Address, progress: Callable[[int], object] | None = None) -> VerifyReport:
+def verify_store(
+    path: Address,
+    progress: Callable[[int], object] | None = None,
+    engine: Engine | None = None,
+) -> VerifyReport:
     """Read everything that is committed and hold it against its checksums and the metadata.
 
     Args:
         path: The store.
         progress: Told the shards checked since the last call.
+        engine: Who reads; None: threads here.
 
     Raises:
         StoreNotFoundError, NewerFormatError: Nothing here that could be verified.
+        ClusterError: Of the engine.
     """
     start = time.monotonic()
     blobs = blobs_at(path)
@@ -75,7 +80,7 @@ def verify_store(path: Address, progress: Callable[[int], object] | None = None)
         return VerifyReport(name, (), ("killed before its first commit: zero steps",), 0, 0, 0.0)
     check = _StoreCheck(view)
     check.documents()
-    check.shards(progress or (lambda count: None))
+    check.shards(progress or (lambda count: None), engine or Threads())
     check.totals()
     seconds = time.monotonic() - start
     problems = tuple(check.problems[:_MOST_PROBLEMS])
@@ -110,21 +115,20 @@ class _StoreCheck:
             self.problems.clear()
             self.notes.append("a writer is at work: the zarr.json documents were not compared")
 
-    def shards(self, progress: Callable[[int], object]) -> None:
-        """Check every committed shard, block by block in order."""
+    def shards(self, progress: Callable[[int], object], engine: Engine) -> None:
+        """Check every committed shard, field by field and block by block in order."""
         missing = missing_shards(self._view.blobs, self._state, _MOST_PROBLEMS)
         if len(missing) == _MOST_PROBLEMS:
             # Not damage but a lie, perhaps of more blocks than could be looked at.
             self.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")
             return
-        blocks = range(self._state.num_blocks)
-        with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as pool:
-            for name in self._view.grids:
-                looks = pool.map(partial(_look, self._view, name), blocks)
-                for block, look in zip(blocks, looks, strict=True):
-                    self._gather(name, block, look)
-                    progress(1)
-                self._leftovers(name)
+        places = list(product(self._view.grids, range(self._state.num_blocks)))
+        looks = engine.map(partial(_look, self._view), places, self._view.require_seen)
+        for (name, block), look in zip(places, looks, strict=True):
+            self._gather(name, block, look)
+            progress(1)
+        for name in self._view.grids:
+            self._leftovers(name)
 
     def totals(self) -> None:
         """Hold the counts against the metadata; after damage they cannot agree, nor need they."""
@@ -235,7 +239,9 @@ class _Look(NamedTuple):
     found: _Count | _Ids
 
 
-def _look(view: StoreView, name: str, block: int) -> _Look:
+def _look(view: StoreView, place: tuple[str, int]) -> _Look:
+    """Look at the shard of a field and block."""
+    name, block = place
     found, steps = _gatherer(view, name), view.state.steps_of(block)
     problems: list[str] = []
     nbytes = 0
@@ -263,7 +269,12 @@ def _gatherer(view: StoreView, name: str) -> _Count | _Ids:
         return _Ids(view.state.num_envs)
     if name == VALID_MASK:
         return _Count(np.count_nonzero)
-    return _Count(nonfinite_pairs if name in view.state.nonfinite else lambda values: 0)
+    return _Count(nonfinite_pairs if name in view.state.nonfinite else _nothing)
+
+
+def _nothing(values: NDArray[Any]) -> int:
+    """Of a field whose values the metadata do not count."""
+    return 0
 
 
 def _touched(steps: range, envs: range) -> str:

@@ -58,6 +58,23 @@ class StoreView:
         """Where the store lies."""
         return self.blobs.address
 
+    def require_seen(self) -> None:
+        """Make sure that the store is here: for a process that was handed the view of another.
+
+        Raises:
+            StoreLostError: Another store lies there, or it has fewer steps.
+            StoreError, OSError: As ``read_state``'s.
+        """
+        now, then = read_state(self.blobs), self.state
+        if (
+            now is None
+            or _origin(now) != _origin(then)
+            or now.committed_steps < then.committed_steps
+        ):
+            raise StoreLostError(
+                f"{self.address}: another store, or an older state of it, lies there"
+            )
+
     def shard(self, field: str, block: int) -> ShardReader:
         """The shard of a field and block.
 
@@ -154,6 +171,11 @@ class StoreView:
             for chunk in range(grid.chunks):
                 shard.read(chunk, values)
                 out[grid.rows(chunk)] = values
+
+
+def _origin(state: StoreState) -> Any:
+    """What tells a store from others, those of format version 1 among them."""
+    return state.identity, state.num_envs, [(run.started, run.key) for run in state.runs[:1]]
 
 
 def _run(pool: ThreadPoolExecutor | None, work: Any, items: list[tuple[Cut, Cut]]) -> None:

@@ -1,0 +1,1 @@
+"""One function over everything, in threads here or on a cluster."""

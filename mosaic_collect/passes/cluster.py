@@ -1,0 +1,166 @@
+"""Passes on a cluster of Dask's: https://distributed.dask.org."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from types import TracebackType
+from typing import Any, TypeVar
+
+from mosaic_collect.checks import whole
+from mosaic_collect.errors import ClusterError, InputError, MissingDependencyError
+from mosaic_collect.passes.engine import in_order
+from mosaic_collect.passes.identity import package_identity
+from mosaic_collect.passes.worker import Job, work
+
+_log = logging.getLogger(__name__)
+In = TypeVar("In")
+Out = TypeVar("Out")
+#: Batches for each thread of the cluster: so many that a slow one, or one that died, costs little,
+#: and so few that handing them over costs little, too.
+_BATCHES, _MOST_PIECES = 16, 64
+_AHEAD = 3  # batches a thread
+_START_SECONDS, _LOOK_SECONDS = 30.0, 10.0
+
+
+class DaskEngine:
+    """A cluster's workers; an ``Engine``, and a context manager.
+
+    Workers need this very copy of the package, and see stores and exports under the same names. One
+    that dies costs the time of what it was at, which another one does again; what is found does not
+    depend on the workers.
+
+    Args:
+        scheduler: Address of a Dask scheduler, such as ``tcp://10.0.0.1:8786``.
+        workers: Or so many processes here, for as long as this lives. A script that asks for them
+            needs ``if __name__ == "__main__":``, as all that start processes do.
+
+    Raises:
+        InputError: Not one of both.
+        MissingDependencyError: Dask's ``distributed`` is not installed.
+        ClusterError: No such scheduler, no worker, or one that has another copy of this package.
+    """
+
+    def __init__(self, scheduler: str | None = None, workers: int | None = None) -> None:
+        if (scheduler is None) == (workers is None):
+            raise InputError("scheduler, workers: expected one of both")
+        count = None if workers is None else whole(workers, "workers", 1)
+        self._dask = _distributed()
+        with contextlib.ExitStack() as opened:
+            where = scheduler if count is None else opened.enter_context(self._processes(count))
+            self._client = opened.enter_context(self._connect(where))
+            self._check_workers()
+            self._opened = opened.pop_all()
+
+    def __enter__(self) -> DaskEngine:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the cluster; processes started for this engine end."""
+        self._opened.close()
+
+    def map(
+        self,
+        function: Callable[[In], Out],
+        pieces: Sequence[In],
+        require: Callable[[], None] | None = None,
+    ) -> Iterator[Out]:
+        threads = max(1, sum(self._client.nthreads().values()))
+        size = min(_MOST_PIECES, max(1, len(pieces) // (_BATCHES * threads)))
+        batches = [pieces[at : at + size] for at in range(0, len(pieces), size)]
+        pickled = self._dask.protocol.pickle.dumps((function, require))
+        with warnings.catch_warnings():
+            # What says of many pairs which are chosen is large, and is sent once a worker.
+            warnings.filterwarnings("ignore", "Sending large graph")
+            # A task, and not scattered data, which would be gone with the worker that holds it.
+            job = self._client.submit(Job, package_identity(), pickled, pure=False)
+
+        def submit(batch: Sequence[In]) -> _Batch:
+            return _Batch(self._dask, self._client, job, batch)
+
+        for found in in_order(submit, batches, _AHEAD * threads):
+            yield from found
+
+    def _processes(self, count: int) -> Any:
+        try:
+            return self._dask.LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # and not a known port of all networks
+                silence_logs=logging.ERROR,
+            )
+        except (OSError, RuntimeError) as error:
+            raise ClusterError(f"workers: cannot start {count} processes: {error}") from error
+
+    def _connect(self, where: Any) -> Any:
+        try:
+            return self._dask.Client(where, timeout=_START_SECONDS, set_as_default=False)
+        except (OSError, ValueError, self._dask.TimeoutError) as error:
+            raise ClusterError(f"scheduler: cannot reach {where}: {error}") from error
+
+    def _check_workers(self) -> None:
+        """That there are some, and that they are of this copy of the package."""
+        try:
+            self._client.wait_for_workers(1, timeout=_START_SECONDS)
+        except self._dask.TimeoutError as error:
+            raise ClusterError(f"scheduler: no worker came in {_START_SECONDS:.0f} s") from error
+        mine = package_identity()
+        told = self._client.run(package_identity, on_error="return")
+        others = [f"{worker} has {found}" for worker, found in told.items() if found != mine]
+        if others:
+            raise ClusterError(
+                f"scheduler: expected workers with mosaic_collect {mine}, as here; "
+                f"{'; '.join(others[:3])}{f'; {len(others) - 3} more' if len(others) > 3 else ''}"
+            )
+
+
+class _Batch:
+    """Pieces that were handed over: as a future, but for the cluster's own errors."""
+
+    def __init__(self, dask: Any, client: Any, job: Any, pieces: Sequence[Any]) -> None:
+        self._dask, self._client = dask, client
+        self._future = client.submit(work, job, pieces, pure=False)
+
+    def cancel(self) -> None:
+        """If nobody does it yet."""
+        self._future.cancel()
+
+    def result(self) -> Any:
+        """What the pieces gave, however long it takes and whoever dies over it."""
+        try:
+            while True:
+                try:
+                    return self._future.result(timeout=_LOOK_SECONDS)
+                except self._dask.TimeoutError:
+                    if self._future.done():  # the piece's own
+                        raise
+                if not self._client.nthreads():
+                    _log.warning("the cluster has no worker left: waiting for one")
+        except self._dask.KilledWorker as error:
+            raise ClusterError(
+                f"several workers died one after the other at the same pieces, for want of memory "
+                f"perhaps: {error}"
+            ) from error
+        except CancelledError as error:
+            raise ClusterError(f"the scheduler is gone: {error}") from error
+
+
+def _distributed() -> Any:
+    try:
+        import distributed
+    except ImportError as error:
+        raise MissingDependencyError(
+            "a cluster needs Dask's distributed: pip install 'mosaic-collect[cluster]'"
+        ) from error
+    return distributed

@@ -1,0 +1,82 @@
+"""Who works through a pass over everything: threads of this process, or a cluster.
+
+A pass is one function of one piece, a block of a field say, and what is made of its results in the
+pieces' order. So what is found does not depend on who worked, nor on who was ready first.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol, TypeVar
+
+from mosaic_collect.checks import thread_count
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+_AHEAD = 2  # pieces a thread, so that one that takes long stops nobody
+
+
+class Engine(Protocol):
+    """Maps functions over pieces."""
+
+    def map(
+        self,
+        function: Callable[[In], Out],
+        pieces: Sequence[In],
+        require: Callable[[], None] | None = None,
+    ) -> Iterator[Out]:
+        """Results in the pieces' order, a bounded number of them ahead of the reader.
+
+        Args:
+            function: Pickles, takes bounded memory, and may be called twice for a piece, the second
+                time where the first one's process died: it then gives and leaves behind the same.
+            pieces: Pickle, as the results do.
+            require: Asked once in each other process before its first piece: raises if that
+                process sees other files than this one does.
+
+        Raises:
+            ClusterError: Of a cluster: nobody can do it there.
+            Exception: What the function raises, of the first such piece.
+        """
+
+
+class Threads:
+    """Threads of this process.
+
+    Args:
+        threads: How many; None: one a processor, at most 4.
+    """
+
+    def __init__(self, threads: int | None = None) -> None:
+        self._threads = thread_count(threads)
+
+    def map(
+        self,
+        function: Callable[[In], Out],
+        pieces: Sequence[In],
+        require: Callable[[], None] | None = None,
+    ) -> Iterator[Out]:
+        if self._threads == 1 or len(pieces) < 2:
+            yield from map(function, pieces)
+            return
+        with ThreadPoolExecutor(self._threads, "mosaic-pass") as pool:
+            yield from in_order(
+                lambda piece: pool.submit(function, piece), pieces, _AHEAD * self._threads
+            )
+
+
+def in_order(submit: Callable[[In], Any], pieces: Iterable[In], most: int) -> Iterator[Any]:
+    """Results of futures in the pieces' order, at most so many submitted ahead of the reader."""
+    ahead: deque[Any] = deque()
+    try:
+        for piece in pieces:
+            ahead.append(submit(piece))
+            if len(ahead) > most:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+    finally:
+        for future in ahead:
+            future.cancel()

@@ -1,0 +1,64 @@
+"""What a worker of a cluster does: pieces of one pass, a batch at a time."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import socket
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from mosaic_collect.errors import ClusterError, MosaicCollectError
+from mosaic_collect.passes.identity import package_identity
+
+
+class Job:
+    """One pass, for the threads of one worker.
+
+    Args:
+        identity: Of the package that asks.
+        pickled: The function of a piece, and what ``Engine.map`` requires.
+    """
+
+    def __init__(self, identity: str, pickled: bytes) -> None:
+        self._identity, self._pickled = identity, pickled
+        self._function: Callable[[Any], Any] | None = None
+
+    def __reduce__(self) -> Any:
+        # Whoever gets it from another worker has everything to prove.
+        return Job, (self._identity, self._pickled)
+
+    def __call__(self, pieces: Sequence[Any]) -> list[Any]:
+        """Do some pieces.
+
+        Raises:
+            ClusterError: This process has another copy of the package, or sees other files.
+        """
+        if self._function is None:
+            self._function = self._admitted()
+        return [self._function(piece) for piece in pieces]
+
+    def _admitted(self) -> Callable[[Any], Any]:
+        mine = package_identity()
+        if mine != self._identity:  # before anything of it is unpickled
+            raise ClusterError(f"{here()}: expected mosaic_collect {self._identity}, got {mine}")
+        function, require = pickle.loads(self._pickled)  # noqa: S301  from this package's other half
+        try:
+            if require is not None:
+                require()
+        except (MosaicCollectError, OSError) as error:
+            raise ClusterError(
+                f"{here()} does not see the files that are to be worked on: they must lie on "
+                f"storage that all workers share, under one name: {error}"
+            ) from error
+        return function  # type: ignore[no-any-return]
+
+
+def work(job: Job, pieces: Sequence[Any]) -> list[Any]:
+    """Do some pieces."""
+    return job(pieces)
+
+
+def here() -> str:
+    """This process, for people."""
+    return f"worker {socket.gethostname()}, process {os.getpid()}"

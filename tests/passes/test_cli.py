@@ -1,0 +1,41 @@
+"""``--workers`` and ``--scheduler``: the same answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import pytest
+
+from mosaic_collect import DaskEngine
+from tests.cli.conftest import Done, cli  # noqa: F401  a fixture
+from tests.export import stores
+
+Cli = Callable[..., Done]
+
+
+@pytest.fixture
+def address(engine: DaskEngine) -> str:
+    return str(engine._client.scheduler.address)
+
+
+def without_seconds(text: str) -> list[str]:
+    return [line.rsplit(",", 1)[0] for line in text.splitlines()]
+
+
+def test_verify(cli: Cli, store: str, address: str) -> None:  # noqa: F811
+    stores.write(store, 30)
+    for damaged in (False, True):
+        if damaged:
+            stores.flip(os.path.join(store, "actions", "c.1.0.0"), 3)
+        alone = cli("verify", store)
+        for option in (("--scheduler", address), ("--workers", "1")):
+            done = cli("verify", store, *option)
+            assert (done.code, done.err) == (alone.code, "") == (int(damaged), "")
+            assert without_seconds(done.out) == without_seconds(alone.out)
+
+
+def test_what_is_no_cluster(cli: Cli, store: str) -> None:  # noqa: F811
+    stores.write(store, 3)
+    cli("verify", store, "--workers", "0").failed("--workers: expected a whole number from 1")
+    cli("verify", store, "--scheduler", "no://x").failed("--scheduler: cannot reach no://x")
