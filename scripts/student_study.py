@@ -1,8 +1,9 @@
-"""What makes a student: the table and the plot of docs/students.md.
+"""What makes a student: the table and the picture of docs/students.md.
 
-    python scripts/student_study.py out/study     # goes on where it was; an hour on two cores
+    python scripts/student_study.py out/study     # goes on where it was; an hour on two idle cores
+    python scripts/student_study.py --draw docs/students.json docs/students.png    # of its results
 
-The demo's expert is recorded in several ways, students are trained on each, and all of them run
+The demo's expert is recorded in several ways, students are trained on each by the sampler, and run
 side by side in one simulation: undisturbed, with actions disturbed, and pushed.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from mosaic_collect import Sampler
 from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
 from mosaic_collect.collection.motions import MotionQueue, find_motions
@@ -26,64 +28,76 @@ from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.student import save_student
 from mosaic_collect.collection.trial import Lane, run_trial
-from mosaic_collect.demo import training
 from mosaic_collect.demo.run import TASK, assets
-from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.demo.training import LABEL, SEEN, train_student
 
-ENVS, SEEDS, EACH = 128, (0, 1), 16
+ENVS, SEEDS, EACH = 128, (0, 1), 32
 PUSH = 0.1  # m/s, standard deviation in x and y each, five times
 CONDITIONS = ("undisturbed", "0.1", "0.2", "pushed")
+_BOTH = {"action_noise": 0.3, "push": 0.2, "start": "random"}
 #: Recordings: steps, and how.
 STORES: dict[str, tuple[int, dict[str, Any]]] = {
-    "plain": (250, {}),
-    "noise-0.3": (500, {"action_noise": 0.3}),
-    "random-0.3": (250, {"action_noise": 0.3, "start": "random"}),
-    "dagger": (125, {"act_by": "plain", "act_share": 0.5}),
+    "mean": (250, {}),
+    "noise": (250, {"action_noise": 0.3}),
+    "noise-random": (500, {"action_noise": 0.3, "start": "random"}),
+    "push": (250, {"push": 0.2, "start": "random"}),
+    "both": (250, _BOTH),
+    "both-10": (250, {**_BOTH, "student_history": 10}),
+    "dagger": (125, {**_BOTH, "act_by": "both", "act_share": 0.5}),
 }
 
 
 @dataclass(frozen=True)
 class Case:
-    """A student: what it was trained on, for how long."""
+    """A student: what it was trained on, for how long.
+
+    Attributes:
+        name: In words.
+        stores: Of ``STORES``.
+        steps: The first of each.
+        updates: Of its training.
+        history: Frames that it sees.
+    """
 
     name: str
-    parts: tuple[tuple[str, int, int], ...]  # store, its first steps, its first environments
+    stores: tuple[str, ...]
+    steps: int = 250
     updates: int = 3000
-
-    @property
-    def pairs(self) -> int:
-        return sum(steps * envs for _, steps, envs in self.parts)
+    history: int = 5
 
     @property
     def key(self) -> str:
-        parts = "+".join("-".join(map(str, part)) for part in self.parts)
-        return f"{parts}-{self.updates}"
+        return f"{'+'.join(self.stores)}-{self.steps}-{self.updates}"
 
 
+_BOTH_NAME = "noise up to 0.3, pushes up to 0.2, random starts"
+_NOISE_NAME = "noise up to 0.3, random starts"
 CASES = (
-    Case("mean", (("plain", 250, ENVS),)),
-    Case("noise up to 0.3", (("noise-0.3", 250, ENVS),)),
-    Case("noise up to 0.3, random starts", (("random-0.3", 250, ENVS),)),
-    Case("mean, then the student in half the steps", (("plain", 125, ENVS), ("dagger", 125, ENVS))),
-    Case("noise up to 0.3", (("noise-0.3", 250, ENVS),), 1000),
-    Case("noise up to 0.3", (("noise-0.3", 250, 32),)),
-    Case("noise up to 0.3", (("noise-0.3", 500, ENVS),)),
-    Case("mean", (("plain", 250, 32),)),
+    Case(_NOISE_NAME, ("noise-random",), 500),
+    Case(_BOTH_NAME, ("both",)),
+    Case(_NOISE_NAME, ("noise-random",)),
+    Case("mean", ("mean",)),
+    Case("pushes up to 0.2, random starts", ("push",)),
+    Case(f"{_BOTH_NAME}; the student acts in a quarter", ("both", "dagger"), 125),
+    Case(f"{_BOTH_NAME}; 10 frames", ("both-10",), history=10),
+    Case(_NOISE_NAME, ("noise-random",), 62),
+    Case(_NOISE_NAME, ("noise-random",), updates=1000),
+    Case("noise up to 0.3", ("noise",)),
+    Case("mean", ("mean",), 62),
 )
 
 
 class PushedSimulation(MjlabSimulation):
-    """Pushes its last quarter of environments every 25 steps."""
+    """Pushes its last quarter of environments every 25 steps, always alike."""
 
     steps = 0
+    chance = torch.Generator().manual_seed(0)
 
     def step(self, actions: torch.Tensor) -> StepResult:
         if self.steps % 25 == 20:
-            robot = self.env.unwrapped.scene["robot"]
-            velocity = robot.data.root_link_vel_w.clone()
-            first = 3 * self.num_envs // 4
-            velocity[first:, :2] += PUSH * torch.randn(self.num_envs - first, 2)
-            robot.write_root_link_velocity_to_sim(velocity)
+            velocity = PUSH * torch.randn(self.num_envs, 2, generator=self.chance)
+            velocity[: 3 * self.num_envs // 4] = 0.0
+            self.push(velocity.to(self.device))
         self.steps += 1
         return super().step(actions)
 
@@ -91,16 +105,16 @@ class PushedSimulation(MjlabSimulation):
 def record(folder: str, name: str, motion: str, checkpoint: str) -> None:
     """One of ``STORES``, unless it is there."""
     steps, how = STORES[name]
-    if how.get("act_by") == "plain":
-        student = os.path.join(folder, "plain.pt")
+    if how.get("act_by") in STORES:
+        student = os.path.join(folder, f"{how['act_by']}.pt")
         if not os.path.exists(student):
-            save_student(train(folder, Case("", (("plain", 125, ENVS),)), 0), student)
+            save_student(train(folder, Case("", (how["act_by"],), 125), 0), student)
         how = {**how, "act_by": student}
     options = CollectOptions(
         task=TASK,
         motion=motion,
         checkpoint=checkpoint,
-        output=os.path.join(folder, f"{name}.zarr"),
+        output=store_of(folder, name),
         num_envs=ENVS,
         max_steps=steps,
         resume="auto",
@@ -111,40 +125,36 @@ def record(folder: str, name: str, motion: str, checkpoint: str) -> None:
         run_collect(options, bar)
 
 
+def store_of(folder: str, name: str) -> str:
+    """The path of one of ``STORES``."""
+    return os.path.join(folder, f"{name}.zarr")
+
+
 def train(folder: str, case: Case, seed: int) -> nn.Module:
     """A student of a case, unless it is there."""
     path = os.path.join(folder, f"{case.key}-{seed}.pt")
     if not os.path.exists(path):
-        pairs = [_pairs(folder, *part) for part in case.parts]
-        seen, label = (torch.cat(values) for values in zip(*pairs, strict=True))
-        torch.manual_seed(seed)
-        student = training.new_student(seen.mean(0), seen.std(0), label.shape[1])
-        training.fit(student, batches(seen, label), case.updates)
+        paths = [store_of(folder, name) for name in case.stores]
+        student = train_student(paths, case.updates, seed, steps=slice(case.steps))
         torch.save(student, path)
-        print(f"trained {case.name}: {case.pairs:,} pairs, {case.updates:,} updates", flush=True)
+        print(f"trained {case.key}, seed {seed}", flush=True)
     trained: nn.Module = torch.load(path, weights_only=False)
     return trained
 
 
-def batches(seen: torch.Tensor, label: torch.Tensor) -> Iterator[dict[str, torch.Tensor]]:
-    """Each pair of these once, in another order each time, and again."""
-    while True:
-        for rows in torch.randperm(len(seen)).split(1024):
-            yield {training.SEEN: seen[rows], training.LABEL: label[rows]}
+def data_of(folder: str, case: Case, student: nn.Module) -> tuple[int, float]:
+    """The pairs that a student was trained on, and its mean square error on them."""
+    paths = [store_of(folder, name) for name in case.stores]
+    sampler = Sampler(paths, 1024, [SEEN, LABEL], steps=slice(case.steps))
+    with torch.no_grad():
+        errors = [(student(b[SEEN]) - b[LABEL]).square().mean(1) for b in sampler]
+    return sampler.num_pairs, float(torch.cat(errors).mean())
 
 
-def _pairs(folder: str, name: str, steps: int, envs: int) -> tuple[torch.Tensor, torch.Tensor]:
-    dataset = TrajectoryDataset(os.path.join(folder, f"{name}.zarr"))
-    valid = dataset.read("valid_mask", 0, steps)[:, :envs]
-    fields = (training.SEEN, training.LABEL)
-    seen, label = (torch.from_numpy(dataset.read(f, 0, steps)[:, :envs][valid]) for f in fields)
-    return seen, label
-
-
-def trial(acts: list[Any], motion: str, checkpoint: str) -> list[list[int]]:
+def trial(acts: list[Any], motion: str, checkpoint: str, history: int) -> list[list[int]]:
     """Of each who acts, None the expert: how many reach the end in each condition."""
     num_envs = EACH * len(CONDITIONS) * len(acts)
-    options = MjlabOptions(task=TASK, num_envs=num_envs, seed=123)
+    options = MjlabOptions(task=TASK, num_envs=num_envs, seed=123, student_history=history)
     simulation = PushedSimulation(options, MotionQueue(find_motions(motion)))
     expert = simulation.policy(checkpoint)
     acts = [act or (lambda seen: expert.act(seen).mean) for act in acts]
@@ -152,6 +162,35 @@ def trial(acts: list[Any], motion: str, checkpoint: str) -> list[list[int]]:
     found = run_trial(simulation, lanes)
     simulation.close()
     return [found[i :: len(acts)] for i in range(len(acts))]
+
+
+def run_case(folder: str, case: Case | None, motion: str, checkpoint: str) -> dict[str, Any]:
+    """A row of the results; None: the expert's."""
+    if case is None:
+        found = trial([None] * len(SEEDS), motion, checkpoint, 5)
+        return _row("expert", "the expert itself", 0, 0, [], found)
+    for name in case.stores:
+        record(folder, name, motion, checkpoint)
+    students = [train(folder, case, seed) for seed in SEEDS]
+    acts: list[Any] = [lambda seen, s=student: s(seen["student"]) for student in students]
+    data = [data_of(folder, case, student) for student in students]
+    found = trial(acts, motion, checkpoint, case.history)
+    return _row(case.key, case.name, data[0][0], case.updates, [e for _, e in data], found)
+
+
+def _row(
+    key: str, name: str, pairs: int, updates: int, errors: list[float], found: list[list[int]]
+) -> dict[str, Any]:
+    return {
+        "key": key,
+        "name": name,
+        "pairs": pairs,
+        "updates": updates,
+        "mean_square_error": errors,
+        "of": EACH * len(found),
+        "reached": {c: sum(counts[i] for counts in found) for i, c in enumerate(CONDITIONS)},
+        "each_student": found,
+    }
 
 
 def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
@@ -178,44 +217,35 @@ def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
     figure.savefig(path, dpi=110)
 
 
+def show(rows: Sequence[Mapping[str, Any]]) -> None:
+    """The table."""
+    for row in rows:
+        error = ", ".join(f"{e:.1e}" for e in row["mean_square_error"])
+        reached = " | ".join(str(row["reached"][c]) for c in CONDITIONS)
+        print(f"| {row['name']} | {row['pairs']:,} | {row['updates']:,} | {error} | {reached} |")
+
+
 def main() -> None:
     """Record, train, try, tell."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("folder")
-    folder = parser.parse_args().folder
-    os.makedirs(folder, exist_ok=True)
-    path = os.path.join(folder, "study.json")
-    rows: list[dict[str, Any]] = json.loads(Path(path).read_text()) if os.path.exists(path) else []
+    parser.add_argument("folder", nargs="?", help="for stores, students and study.json")
+    parser.add_argument("--draw", nargs=2, metavar=("JSON", "PNG"), help="only what was found")
+    args = parser.parse_args()
+    if args.draw:
+        rows = json.loads(Path(args.draw[0]).read_text())
+        show(rows)
+        plot(rows, args.draw[1])
+        return
+    os.makedirs(args.folder, exist_ok=True)
+    path = Path(args.folder, "study.json")
+    rows = json.loads(path.read_text()) if path.exists() else []
     with assets() as (motion, checkpoint):
         for case in (None, *CASES):
-            key = case.key if case else "expert"
-            if key in [row["key"] for row in rows]:
-                continue
-            if case is None:
-                acts: list[Any] = [None] * len(SEEDS)
-            else:
-                for name, _, _ in case.parts:
-                    record(folder, name, motion, checkpoint)
-                students = [train(folder, case, seed) for seed in SEEDS]
-                acts = [lambda seen, s=student: s(seen["student"]) for student in students]
-            rows.append(_row(case, key, trial(acts, motion, checkpoint)))
-            Path(path).write_text(json.dumps(rows, indent=1))
-    for row in rows:
-        reached = " | ".join(str(row["reached"][c]) for c in CONDITIONS)
-        print(f"| {row['name']} | {row['pairs']:,} | {row['updates']:,} | {reached} |")
-    plot(rows, os.path.join(folder, "students.png"))
-
-
-def _row(case: Case | None, key: str, found: list[list[int]]) -> dict[str, Any]:
-    return {
-        "key": key,
-        "name": case.name if case else "the expert itself",
-        "pairs": case.pairs if case else 0,
-        "updates": case.updates if case else 0,
-        "of": EACH * len(found),
-        "reached": {c: sum(counts[i] for counts in found) for i, c in enumerate(CONDITIONS)},
-        "each_student": found,
-    }
+            if (case.key if case else "expert") not in [row["key"] for row in rows]:
+                rows.append(run_case(args.folder, case, motion, checkpoint))
+                path.write_text(json.dumps(rows, indent=1) + "\n")
+    show(rows)
+    plot(rows, os.path.join(args.folder, "students.png"))
 
 
 if __name__ == "__main__":

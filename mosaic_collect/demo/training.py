@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mosaic_collect.sampling.sampler import Sampler
+from mosaic_collect.sampling.snapshot import Stores
 
 SEEN, LABEL = "student_observations", "action_mean"
 _BATCH = 1024
@@ -31,18 +32,23 @@ def new_student(mean: torch.Tensor, std: torch.Tensor, num_actions: int) -> nn.M
 
 
 def train_student(
-    store: str, updates: int, seed: int = 0, on_update: Callable[[], object] | None = None
+    stores: Stores,
+    updates: int,
+    seed: int = 0,
+    on_update: Callable[[], object] | None = None,
+    steps: slice | None = None,
 ) -> nn.Module:
-    """Train on all valid pairs of a store, of any size.
+    """Train on all valid pairs of stores of any size.
 
     Args:
-        store: With ``student_observations`` and ``action_mean``.
+        stores: With ``student_observations`` and ``action_mean``.
         updates: Of 1,024 pairs each.
         seed: Of weights and order.
         on_update: Called after each.
+        steps: Of every store; None: all.
     """
     torch.manual_seed(seed)
-    sampler = Sampler(store, _BATCH, [SEEN, LABEL], seed=seed, pool_mb=_POOL_MB)
+    sampler = Sampler(stores, _BATCH, [SEEN, LABEL], seed=seed, pool_mb=_POOL_MB, steps=steps)
     (mean, std), (label, _) = sampler.moments(SEEN, LABEL).values()
     student = new_student(mean, std, len(label))
     fit(student, _endless(sampler), updates, on_update)
