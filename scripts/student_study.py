@@ -73,10 +73,10 @@ class Case:
 _BOTH_NAME = "noise up to 0.3, pushes up to 0.2, random starts"
 _NOISE_NAME = "noise up to 0.3, random starts"
 CASES = (
-    Case(_NOISE_NAME, ("noise-random",), 500),
+    Case(_NOISE_NAME, ("noise-random",), 500, 4500),
     Case(_BOTH_NAME, ("both",)),
-    Case(_NOISE_NAME, ("noise-random",)),
     Case("mean", ("mean",)),
+    Case(_NOISE_NAME, ("noise-random",)),
     Case("pushes up to 0.2, random starts", ("push",)),
     Case(f"{_BOTH_NAME}; the student acts in a quarter", ("both", "dagger"), 125),
     Case(f"{_BOTH_NAME}; 10 frames", ("both-10",), history=10),

@@ -86,7 +86,7 @@ def state_of(
         "options": {name: getattr(options, name) for name in names},
         "stores": [d.state.identity for d in datasets],
         "fields": [f.name for f in tiles.fields],
-        "committed": [d.num_steps for d in datasets] if committed is None else list(committed),
+        "committed": seen_steps(datasets, committed),
         "num_pairs": tiles.num_pairs,
         "num_tiles": len(tiles.tiles),
         "position": asdict(position or Position()),
@@ -103,9 +103,25 @@ def snapshot_of(state: Any, datasets: Sequence[TrajectoryDataset]) -> list[int] 
     known = isinstance(state, dict) and state.get("version") == _VERSION
     if not known or not keys <= set(state):
         raise InputError("state: expected what Sampler.state_dict() of this version gives")
-    there, seen = [d.num_steps for d in datasets], list(state["committed"])
+    return steps_there(state["committed"], datasets, "state")
+
+
+def seen_steps(datasets: Sequence[TrajectoryDataset], committed: Sequence[int] | None) -> list[int]:
+    """Steps of each store that are seen: so many, or all that it has."""
+    return [d.num_steps for d in datasets] if committed is None else list(committed)
+
+
+def steps_there(
+    seen: Sequence[int], datasets: Sequence[TrajectoryDataset], name: str
+) -> list[int] | None:
+    """The same steps, if the stores have them; None if these are all.
+
+    Raises:
+        InputError: They do not, or there are more or fewer stores.
+    """
+    seen, there = list(seen), seen_steps(datasets, None)
     if len(seen) != len(there) or any(s > t for s, t in zip(seen, there, strict=True)):
-        raise InputError(f"state: is of stores of {seen} steps, these have {there}")
+        raise InputError(f"{name}: is of stores of {seen} steps, these have {there}")
     return None if seen == there else seen
 
 

@@ -15,7 +15,14 @@ from mosaic_collect.sampling.moments import moments
 from mosaic_collect.sampling.options import EPOCHS, STREAM, SamplerOptions
 from mosaic_collect.sampling.order import EpochOrder
 from mosaic_collect.sampling.pool import Pool
-from mosaic_collect.sampling.position import Position, check_state, snapshot_of, state_of
+from mosaic_collect.sampling.position import (
+    Position,
+    check_state,
+    seen_steps,
+    snapshot_of,
+    state_of,
+    steps_there,
+)
 from mosaic_collect.sampling.share import Share
 from mosaic_collect.sampling.snapshot import PoolPlan, Stores, look, open_datasets
 from mosaic_collect.sampling.stream import Row, StreamRules, stream_batches
@@ -35,7 +42,7 @@ class Sampler(IterableDataset[Batch]):
     What is exact:
 
     - An epoch holds every pair once, over all ranks and workers (``drop_last`` leaves out less than
-      a batch a rank). Ranks have equally many batches.
+      a batch a rank). Ranks have equally many batches, if they see the same steps (``refresh``).
     - A pair is equally likely at every place of an epoch, where tiles hold equally many pairs.
     - If the stores fit the pool, an epoch is a shuffle of all pairs, each as likely as any other,
       and a stream's batch is a uniform draw from all of them; they are decoded once.
@@ -133,6 +140,7 @@ class Sampler(IterableDataset[Batch]):
         self._datasets = open_datasets(stores)
         self._position = Position()
         self._goes_on = self._stale = False
+        self._wanted: Sequence[int] | None = None
         self._machine = Machine(self._options, self.device)
         self._see(None)
 
@@ -144,6 +152,11 @@ class Sampler(IterableDataset[Batch]):
     def num_pairs(self) -> int:
         """Pairs to draw from, all ranks'."""
         return self._tiles.num_pairs
+
+    @property
+    def committed(self) -> list[int]:
+        """Steps of each store that are seen."""
+        return seen_steps(self._datasets, self._committed)
 
     def __len__(self) -> int:
         """Batches of an epoch, the same on every rank.
@@ -171,11 +184,21 @@ class Sampler(IterableDataset[Batch]):
         """Which epoch the next iteration is; without a call they are counted."""
         self._position, self._goes_on = Position(epoch=epoch), False
 
-    def refresh(self) -> None:
-        """See what was committed meanwhile: from the next epoch on, or the stream's next batch."""
-        self._stale = True
+    def refresh(self, committed: Sequence[int] | None = None) -> None:
+        """See what was committed meanwhile: from the next epoch on, or the stream's next batch.
+
+        Ranks look at a store that is being recorded one after the other, and would see different
+        steps of it: give all of them ``committed`` of the first.
+
+        Args:
+            committed: Steps of each store to see; None: all that are there.
+
+        Raises:
+            InputError: A store has fewer; maybe not before the next iteration.
+        """
+        self._stale, self._wanted = True, committed
         if not self._machine.is_busy and not self._goes_on:
-            self._see(None)
+            self._look_again()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration is: the batches that were handed out, and what they were of."""
@@ -268,12 +291,15 @@ class Sampler(IterableDataset[Batch]):
         o = self._options
         return Share.of_rank(self.num_pairs, o.rank, o.world_size, o.batch_size, o.drop_last)
 
+    def _look_again(self) -> None:
+        """See what was asked for since the stores were looked at."""
+        for dataset in self._datasets:
+            dataset.refresh()
+        wanted, self._wanted, self._stale = self._wanted, None, False
+        self._see(None if wanted is None else steps_there(wanted, self._datasets, "committed"))
+
     def _see(self, committed: Sequence[int] | None) -> None:
-        """Look at the stores, or at so many steps of each."""
-        if committed is None:
-            for dataset in self._datasets if self._stale else ():
-                dataset.refresh()
-            self._stale = False
+        """Look at the stores as they are, or at so many steps of each."""
         self._committed = committed
         self._tiles = look(self._datasets, self._options, committed)
         PoolPlan.of(self._tiles, self._options.pool_nbytes)
@@ -285,7 +311,7 @@ class Sampler(IterableDataset[Batch]):
         self._position = self._position.of(worker, workers, self._goes_on)
         if self._stale and not self._goes_on:
             self._machine.stop()
-            self._see(None)
+            self._look_again()
         self._goes_on = False
         return self._machine.pool_for(self._tiles, workers)
 

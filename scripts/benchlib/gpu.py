@@ -18,6 +18,7 @@ from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 
 _STEP_MS = 20.0
+_UPDATE_MS, _UPDATES, _BATCH = 50.0, 100, 100_000
 _POOL_ON_DEVICE = 64
 
 
@@ -36,7 +37,7 @@ def gpu(args: Namespace) -> dict[str, Any]:
     # A ring of three blocks of about two steps: thousands of blocks in a few seconds.
     many = Plan(path, 4 * args.steps, 2, 7 * small.step_nbytes / MB, "auto")
     results = {}
-    for measure in (host_time, copy_rate, step_loss, correctness, correctness_of_a_process):
+    for measure in _MEASURES:
         mine = (small, many) if measure.__name__.startswith("correct") else (workload, plan)
         remove(path)
         try:
@@ -170,6 +171,42 @@ def correctness(workload: Workload, plan: Plan, encode_in: str = "threads") -> d
 def correctness_of_a_process(workload: Workload, plan: Plan) -> dict[str, float]:
     """The same with another process that encodes."""
     return correctness(workload, plan, "process")
+
+
+def sampling(workload: Workload, plan: Plan) -> dict[str, float]:
+    """Milliseconds that a trainer waits for batches of 100,000 pairs, at work 50 ms on each."""
+    import torch
+
+    from benchlib.sample import FIELDS
+    from mosaic_collect import Sampler
+
+    rows = _on_device(workload)
+    with _writer(workload, plan) as writer:
+        for index in range(plan.steps):
+            writer.add_step(**rows[index % len(rows)])
+    cycles, figures = _cycles_of(_UPDATE_MS), {}
+    for uses in (4, 16):
+        sampler = Sampler(
+            plan.path, _BATCH, FIELDS, mode="stream", uses=uses, device="cuda:0", pool_mb=512
+        )
+        stream, waited = iter(sampler), []
+        next(stream)  # waits for the pool
+        for _ in range(_UPDATES):
+            start = time.perf_counter()
+            next(stream)
+            waited.append((time.perf_counter() - start) * 1e3)
+            torch.cuda._sleep(cycles)
+            torch.cuda.current_stream().synchronize()
+        sampler.close()
+        figures[f"uses_{uses}_p50_ms"] = percentile(waited, 0.5)
+        figures[f"uses_{uses}_max_ms"] = max(waited)
+    return figures
+
+
+_MEASURES = (
+    *(host_time, copy_rate, step_loss, correctness),
+    *(correctness_of_a_process, sampling),
+)
 
 
 def _simulated(workload: Workload, writer: Any, steps: int) -> float:

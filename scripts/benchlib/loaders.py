@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import math
 import os
-import sys
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +16,6 @@ from benchlib.workload import Workload
 
 Batches = Iterator[dict[str, Any]]
 _WARM = 20
-
-
-class MissingError(Exception):
-    """A loader cannot be measured here, and why."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,6 @@ class Loader(Protocol):
 
         Raises:
             ImportError: Its library is not installed.
-            MissingError: It cannot be.
         """
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
@@ -191,17 +186,73 @@ class StreamingLoader:
 
 
 class Annbatch:
-    """annbatch: chunks of sharded Zarr arrays of AnnData, drawn and mixed in a pool."""
+    """annbatch: one dense matrix of all fields, shuffled as it is written, in runs of 512 rows.
+
+    Args:
+        compressed: By its writer's own default; else as it is, which is larger and faster to read.
+    """
+
+    _CHUNK, _SHARD_STEPS = 64, 256
+
+    def __init__(self, compressed: bool) -> None:
+        self._compressed = compressed
 
     def prepare(self, workload: Workload, copies: Copies) -> None:
-        """Not here: it has no release for Python 3.11."""
-        if sys.version_info < (3, 12):
-            raise MissingError("it needs Python 3.12")
-        raise MissingError("it reads AnnData stores, which nobody has written these pairs to yet")
+        """Chunks as its writer makes them; rows are shuffled in each shard."""
+        import annbatch  # noqa: F401
+        import zarr
+        from zarr.codecs import BloscCodec
+
+        rows = copies.steps * workload.num_envs
+        width = sum(workload.pool[name].shape[-1] for name in copies.fields)
+        shard = self._SHARD_STEPS * workload.num_envs
+        codec = BloscCodec(cname="lz4", clevel=3, shuffle="shuffle")
+        matrix = zarr.create_array(
+            self._path(copies),
+            shape=(rows, width),
+            chunks=(min(self._CHUNK, shard), width),
+            shards=(shard, width),
+            dtype="float32",
+            compressors=codec if self._compressed else None,
+            overwrite=True,
+        )
+        chance = np.random.default_rng(0)
+        for first in range(0, copies.steps, self._SHARD_STEPS):
+            steps = range(first, min(first + self._SHARD_STEPS, copies.steps))
+            several = [workload.true_step(step) for step in steps]
+            pairs = np.concatenate(
+                [np.concatenate([step[n] for n in copies.fields], axis=1) for step in several]
+            )
+            start = first * workload.num_envs
+            matrix[start : start + len(pairs)] = chance.permutation(pairs)
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
-        """Not here."""
-        raise NotImplementedError
+        """One epoch, out of a pool of half the size, for the next one is read into another."""
+        import torch
+        import zarr
+        from annbatch import Loader as AnnbatchLoader
+
+        from mosaic_collect import TrajectoryDataset
+
+        torch.set_num_threads(1)
+        zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
+        matrix = zarr.open_array(self._path(copies), mode="r")
+        chunk = math.gcd(args.batch, 512)
+        rows = int(args.pool_mb * 1e6 / 2) // (4 * matrix.shape[1])
+        loader = AnnbatchLoader(
+            batch_size=args.batch,
+            chunk_size=chunk,
+            preload_nchunks=max(1, rows // args.batch) * args.batch // chunk,
+            shuffle=True,
+            preload_to_gpu=False,
+            to="torch",
+        ).add_dataset(matrix)
+        widths = [TrajectoryDataset(copies.store).schema[n].dim or 1 for n in copies.fields]
+        for batch in loader:
+            yield dict(zip(copies.fields, torch.split(batch["X"], widths, dim=1), strict=True))
+
+    def _path(self, copies: Copies) -> str:
+        return copies.of("annbatch.zarr" if self._compressed else "annbatch-raw.zarr")
 
 
 LOADERS: dict[str, Loader] = {
@@ -212,5 +263,6 @@ LOADERS: dict[str, Loader] = {
     "DataLoader over np.memmap": MemmapLoader(0),
     "DataLoader over np.memmap, 2 workers": MemmapLoader(2),
     "MosaicML streaming, 2 workers": StreamingLoader(),
-    "annbatch": Annbatch(),
+    "annbatch, compressed": Annbatch(compressed=True),
+    "annbatch, not compressed": Annbatch(compressed=False),
 }

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchlib.loaders import LOADERS, Copies, Loader, MissingError, Ours
+from benchlib.loaders import LOADERS, Copies, Loader, Ours
 from benchlib.measure import Meter, in_child, medians, spread
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
@@ -83,7 +83,7 @@ def _prepare(name: str, loader: Loader, workload: Workload, copies: Copies) -> d
     """Write what the loader reads; why it is skipped if it is not here."""
     try:
         loader.prepare(workload, copies)
-    except (ImportError, MissingError) as error:
+    except ImportError as error:
         return {name: f"skipped, {error}"}
     return {}
 

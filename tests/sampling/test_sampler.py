@@ -52,6 +52,38 @@ def test_a_store_that_is_still_recorded(store: str, mode: str) -> None:
     assert sampler.num_pairs == 105
 
 
+def test_ranks_that_look_at_different_times_see_the_same_steps(store: str) -> None:
+    with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
+        add(writer, 0, 10)
+        writer.commit()
+        first = Sampler(store, 6, rank=0, world_size=2)
+        add(writer, 10, 5)
+        writer.commit()
+        second = Sampler(store, 6, rank=1, world_size=2)
+        assert (first.committed, second.committed) == ([10], [15])
+        assert len(first) != len(second)
+        second.refresh(first.committed)
+        assert len(first) == len(second)
+        assert second.committed == [10]
+        both = np.concatenate([numbers(first), numbers(second)])
+        assert np.array_equal(np.sort(both), np.arange(70))
+        # Asked for in the middle, seen from the next epoch on.
+        iterator = iter(first)
+        next(iterator)
+        first.refresh([13])
+        numbers(iterator)
+        second.refresh(first.committed)
+        assert (first.committed, second.committed) == ([10], [10])
+        next(iter(first))
+        assert first.committed == [13]
+        second.refresh()
+        assert second.committed == [15]
+    for wrong in ([16], [10, 10]):
+        with pytest.raises(InputError, match=r"committed: is of stores of \[.*these have \[15\]"):
+            second.refresh(wrong)
+    assert len(numbers(second)) == 53
+
+
 def test_a_state_goes_on_in_a_store_that_has_grown(store: str) -> None:
     with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
         add(writer, 0, 10)
