@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.tiles import Tiles
 from mosaic_collect.sampling.options import SamplerOptions
+from mosaic_collect.sampling.seen import Seen
 from mosaic_collect.sampling.stream import Place
 
 _VERSION = 1
@@ -73,56 +71,33 @@ class Position:
 
 
 def state_of(
-    options: SamplerOptions,
-    datasets: Sequence[TrajectoryDataset],
-    committed: Sequence[int] | None,
-    tiles: Tiles,
-    position: Position | None = None,
+    options: SamplerOptions, seen: Seen, position: Position | None = None
 ) -> dict[str, Any]:
     """All that the batches to come depend on."""
     names = (*_SAME, *_SAME_IN_STREAMS, *_FILTERS)
     return {
         "version": _VERSION,
         "options": {name: getattr(options, name) for name in names},
-        "stores": [d.state.identity for d in datasets],
-        "fields": [f.name for f in tiles.fields],
-        "committed": seen_steps(datasets, committed),
-        "num_pairs": tiles.num_pairs,
-        "num_tiles": len(tiles.tiles),
+        "stores": [d.state.identity for d in seen.datasets],
+        "fields": [f.name for f in seen.tiles.fields],
+        "committed": seen.committed,
+        "num_pairs": seen.tiles.num_pairs,
+        "num_tiles": len(seen.tiles.tiles),
         "position": asdict(position or Position()),
     }
 
 
-def snapshot_of(state: Any, datasets: Sequence[TrajectoryDataset]) -> list[int] | None:
-    """Steps of each store that the state saw; None if these are all.
+def steps_of(state: Any) -> list[int]:
+    """Steps of each store that the state saw.
 
     Raises:
-        InputError: It is no state, or of other stores.
+        InputError: It is no state.
     """
     keys = {"options", "stores", "fields", "committed", "num_pairs", "num_tiles", "position"}
     known = isinstance(state, dict) and state.get("version") == _VERSION
     if not known or not keys <= set(state):
         raise InputError("state: expected what Sampler.state_dict() of this version gives")
-    return steps_there(state["committed"], datasets, "state")
-
-
-def seen_steps(datasets: Sequence[TrajectoryDataset], committed: Sequence[int] | None) -> list[int]:
-    """Steps of each store that are seen: so many, or all that it has."""
-    return [d.num_steps for d in datasets] if committed is None else list(committed)
-
-
-def steps_there(
-    seen: Sequence[int], datasets: Sequence[TrajectoryDataset], name: str
-) -> list[int] | None:
-    """The same steps, if the stores have them; None if these are all.
-
-    Raises:
-        InputError: They do not, or there are more or fewer stores.
-    """
-    seen, there = list(seen), seen_steps(datasets, None)
-    if len(seen) != len(there) or any(s > t for s, t in zip(seen, there, strict=True)):
-        raise InputError(f"{name}: is of stores of {seen} steps, these have {there}")
-    return None if seen == there else seen
+    return list(state["committed"])
 
 
 def check_state(state: dict[str, Any], ours: dict[str, Any]) -> None:

@@ -15,16 +15,9 @@ from mosaic_collect.sampling.moments import moments
 from mosaic_collect.sampling.options import EPOCHS, STREAM, SamplerOptions
 from mosaic_collect.sampling.order import EpochOrder
 from mosaic_collect.sampling.pool import Pool
-from mosaic_collect.sampling.position import (
-    Position,
-    check_state,
-    seen_steps,
-    snapshot_of,
-    state_of,
-    steps_there,
-)
-from mosaic_collect.sampling.share import Share
-from mosaic_collect.sampling.snapshot import PoolPlan, Stores, look, open_datasets
+from mosaic_collect.sampling.position import Position, check_state, state_of, steps_of
+from mosaic_collect.sampling.seen import Seen
+from mosaic_collect.sampling.snapshot import PoolPlan, Stores
 from mosaic_collect.sampling.stream import Row, StreamRules, stream_batches
 
 
@@ -137,26 +130,23 @@ class Sampler(IterableDataset[Batch]):
             skip_damaged=skip_damaged,
         )
         self.device = torch.device(device)
-        self._datasets = open_datasets(stores)
-        self._position = Position()
-        self._goes_on = self._stale = False
-        self._wanted: Sequence[int] | None = None
+        self._seen = Seen(stores, self._options)
+        self._position, self._goes_on = Position(), False
         self._machine = Machine(self._options, self.device)
-        self._see(None)
 
     def __repr__(self) -> str:
-        paths = ", ".join(d.path for d in self._datasets)
+        paths = ", ".join(d.path for d in self._seen.datasets)
         return f"<Sampler {paths}: {self.num_pairs} pairs, {self._options.mode}>"
 
     @property
     def num_pairs(self) -> int:
         """Pairs to draw from, all ranks'."""
-        return self._tiles.num_pairs
+        return self._seen.tiles.num_pairs
 
     @property
     def committed(self) -> list[int]:
         """Steps of each store that are seen."""
-        return seen_steps(self._datasets, self._committed)
+        return self._seen.committed
 
     def __len__(self) -> int:
         """Batches of an epoch, the same on every rank.
@@ -166,7 +156,7 @@ class Sampler(IterableDataset[Batch]):
         """
         if self._options.mode == STREAM:
             raise TypeError("a stream has no length")
-        return self._share().batches
+        return self._seen.share().batches
 
     def __iter__(self) -> Iterator[Batch]:
         """One epoch, or what a loaded state leaves of it; or the stream, from where it is.
@@ -196,13 +186,13 @@ class Sampler(IterableDataset[Batch]):
         Raises:
             InputError: A store has fewer; maybe not before the next iteration.
         """
-        self._stale, self._wanted = True, committed
+        self._seen.ask(committed)
         if not self._machine.is_busy and not self._goes_on:
-            self._look_again()
+            self._seen.look_again()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration is: the batches that were handed out, and what they were of."""
-        return state_of(self._options, self._datasets, self._committed, self._tiles, self._position)
+        return state_of(self._options, self._seen, self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another sampler was: the next iteration gives the batches it would have.
@@ -213,8 +203,8 @@ class Sampler(IterableDataset[Batch]):
             InputError: The state is of other stores, options or pairs.
         """
         self.close()
-        self._see(snapshot_of(state, self._datasets))
-        check_state(state, state_of(self._options, self._datasets, self._committed, self._tiles))
+        self._seen.look(steps_of(state), "state")
+        check_state(state, state_of(self._options, self._seen))
         self._position, self._goes_on = Position(**state["position"]), True
 
     def moments(self, *fields: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
@@ -230,7 +220,7 @@ class Sampler(IterableDataset[Batch]):
         Raises:
             InputError: No such field.
         """
-        found = moments(self._tiles, fields, self._options.threads or 1)
+        found = moments(self._seen.tiles, fields, self._options.threads or 1)
         return {
             name: (self._tensor(m.mean), self._tensor(m.deviation)) for name, m in found.items()
         }
@@ -243,12 +233,12 @@ class Sampler(IterableDataset[Batch]):
         if self._position.batches and not self._goes_on:
             self._position = Position(epoch=self._position.epoch + 1)
         pool, plan = self._begin(worker, workers)
-        share = self._share()
+        share = self._seen.share()
         first, stop = share.of_worker(worker, workers)
         origin = share.bound(first)
         bounds = [share.bound(batch) - origin for batch in range(first, stop + 1)]
         order = EpochOrder(
-            self._tiles.counts,
+            self._seen.tiles.counts,
             self._options.seed,
             self._position.epoch,
             share.lo + origin,
@@ -274,46 +264,27 @@ class Sampler(IterableDataset[Batch]):
                 replace=options.replace,
                 active=plan.active,
             )
-            row = Row(len(self._tiles.tiles), options.seed, rank, ranks)
+            row = Row(len(self._seen.tiles.tiles), options.seed, rank, ranks)
             made = stream_batches(pool, row, rules, self._position.place)
             for batch, place in self._machine.run(made, self._batch_nbytes):
                 self._position = self._position.at(place)
                 yield self._handed(batch)
                 del batch  # or it could not be used again
-                if self._stale:
+                if self._seen.is_stale:
                     break
 
     @property
     def _batch_nbytes(self) -> int:
-        return self._options.batch_size * sum(f.row_nbytes for f in self._tiles.fields)
-
-    def _share(self) -> Share:
-        o = self._options
-        return Share.of_rank(self.num_pairs, o.rank, o.world_size, o.batch_size, o.drop_last)
-
-    def _look_again(self) -> None:
-        """See what was asked for since the stores were looked at."""
-        for dataset in self._datasets:
-            dataset.refresh()
-        wanted, self._wanted, self._stale = self._wanted, None, False
-        self._see(None if wanted is None else steps_there(wanted, self._datasets, "committed"))
-
-    def _see(self, committed: Sequence[int] | None) -> None:
-        """Look at the stores as they are, or at so many steps of each."""
-        self._committed = committed
-        self._tiles = look(self._datasets, self._options, committed)
-        PoolPlan.of(self._tiles, self._options.pool_nbytes)
-        if self._options.mode == EPOCHS:
-            self._share()
+        return self._options.batch_size * sum(f.row_nbytes for f in self._seen.tiles.fields)
 
     def _begin(self, worker: int, workers: int) -> tuple[Pool, PoolPlan]:
         """A pool for an iteration, of what the stores hold by now unless it is to go on."""
         self._position = self._position.of(worker, workers, self._goes_on)
-        if self._stale and not self._goes_on:
+        if self._seen.is_stale and not self._goes_on:
             self._machine.stop()
-            self._look_again()
+            self._seen.look_again()
         self._goes_on = False
-        return self._machine.pool_for(self._tiles, workers)
+        return self._machine.pool_for(self._seen.tiles, workers)
 
     def _handed(self, batch: Batch) -> Batch:
         if self.device.type == "cuda":
