@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         replay_check as replay_check,
     )
     from mosaic_collect.sampling.sampler import Sampler as Sampler
+    from mosaic_collect.store.copying import CopyReport as CopyReport, copy_store as copy_store
     from mosaic_collect.store.schema import Field as Field, Schema as Schema
     from mosaic_collect.recording.signals import termination_as_exit as termination_as_exit
     from mosaic_collect.mosaic.student_obs import (
@@ -88,6 +89,7 @@ _NAMES = {
     "passes.cluster": "DaskEngine",
     "replay.check": "ReplayReport replay_check",
     "sampling.sampler": "Sampler",
+    "store.copying": "CopyReport copy_store",
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",

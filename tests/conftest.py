@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from typing import Any
@@ -10,11 +11,16 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import service
+
 # Threads and files make single examples slow now and then; that is no failure.
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
 )
 settings.load_profile("default")
+
+# Where a test has no credentials, a cloud's own service of them is looked for on this machine only.
+os.environ["AWS_METADATA_ENDPOINT"] = "http://127.0.0.1:9"
 
 
 @pytest.fixture(autouse=True)
@@ -62,3 +68,19 @@ def browser() -> Iterator[Any]:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[tuple[str, int]]:
+    """Host and port of an S3 server of this machine."""
+    with service.s3_server() as place:
+        yield place
+
+
+@pytest.fixture
+def s3(s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch) -> str:
+    """A URL at which no store lies yet, with what the environment says of its server."""
+    for name, value in service.CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://{}:{}".format(*s3_server))
+    return f"s3://{service.BUCKET}/{secrets.token_hex(8)}/expert.zarr"

@@ -43,7 +43,8 @@ WITH_SIMULATORS = ("adapters.mjlab", "adapters.isaaclab", "demo.motion")
 DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 #: Optional packages that may be imported inside functions, and where.
 OPTIONAL = {
-    "zarr": ("reading.dataset",),
+    "zarr": ("reading.dataset", "store.objects"),
+    "obstore": ("store.objects", "store.object_io", "store.urls"),
     "xarray": ("reading.labelled",),
     "pandas": ("reading.table",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
@@ -264,6 +265,7 @@ PUBLIC = {
     *("TrajectoryDataset", "truncated_ids", "summarize", "Summary"),
     *("Trajectories", "Trajectory", "store_statistics", "StoreStatistics", "FieldStatistics"),
     *("Pictures", "report_page"),
+    *("copy_store", "CopyReport"),
     *("export_npy", "ExportReport", "import_npy", "ImportReport"),
     *("verify_store", "verify_export", "VerifyReport", "DaskEngine"),
 }

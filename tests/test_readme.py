@@ -101,7 +101,7 @@ def run_block(block: Block, folder: Path, environment: dict[str, str], names: di
 
 
 def test_all_examples_in_order(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: dict[str, str]
+    s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: dict[str, str]
 ) -> None:
     for package in ("torch", "zarr", "xarray"):
         pytest.importorskip(package)

@@ -8,6 +8,7 @@ from typing import Any
 
 from mosaic_collect.commands import (
     collect,
+    copy,
     demo,
     export,
     import_npy,
@@ -29,6 +30,7 @@ COMMANDS: tuple[Any, ...] = (
     report,
     watch,
     verify,
+    copy,
     demo,
 )
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import os
 from dataclasses import asdict
 
 from mosaic_collect.checks import local_path
 from mosaic_collect.commands.options import add_options, chosen
 from mosaic_collect.commands.reports import add_json, as_json
-from mosaic_collect.commands.shared import bar
+from mosaic_collect.commands.shared import bar, store_stem
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.options import LAYOUTS
@@ -70,7 +69,7 @@ def _stores_and_target(paths: list[str]) -> tuple[list[str], str]:
     if last.endswith(".npy"):
         raise InputError(f"{last}: expected a store before the file's name, got none")
     # Beside the store, by its name.
-    return [last], os.path.splitext(last.rstrip(os.sep))[0] + ".npy"
+    return [last], f"{store_stem(last)}.npy"
 
 
 def report_text(report: ExportReport) -> str:

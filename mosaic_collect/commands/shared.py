@@ -17,6 +17,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.stats import StoreStatistics, store_statistics
 from mosaic_collect.stats.scan import part_pairs
 from mosaic_collect.store.root import AUTO
+from mosaic_collect.store.urls import is_url
 
 
 def number_or_auto(text: str) -> float | str:
@@ -80,8 +81,12 @@ def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = Fals
 
 
 def store_stem(store: str) -> str:
-    """Its path without the ending ``.zarr``: what lies beside the store begins with it."""
-    return os.path.normpath(store).removesuffix(".zarr")
+    """Its path without the ending ``.zarr``: what lies beside the store begins with it.
+
+    What is made of a store in object storage lies here, by the store's name.
+    """
+    path = store.rstrip("/").rpartition("/")[2] if is_url(store) else os.path.normpath(store)
+    return path.removesuffix(".zarr")
 
 
 def measure(

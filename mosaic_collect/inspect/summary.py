@@ -18,6 +18,7 @@ from mosaic_collect.store.address import Address
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import VALID_MASK
+from mosaic_collect.store.urls import is_url
 from mosaic_collect.text import shown
 
 _MOST_STORES = 20
@@ -77,7 +78,7 @@ def summarize(path: Address) -> Summary:
         FileNotFoundError, StoreError, CorruptExportError: It is neither, or damaged.
         InputError: A URL, or a zip archive.
     """
-    if isinstance(path, (str, os.PathLike)):
+    if isinstance(path, (str, os.PathLike)) and not is_url(path):
         name = local_path(path, "path")
         if os.path.isfile(name) and not is_zipfile(name):
             return _export(name)

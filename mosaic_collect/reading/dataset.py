@@ -261,7 +261,9 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             import zarr
         except ImportError as error:
             raise missing_package("zarr") from error
-        return zarr.open_group(self.path, mode="r", zarr_format=3, use_consolidated=True)
+        return zarr.open_group(
+            self._blobs.for_zarr(), mode="r", zarr_format=3, use_consolidated=True
+        )
 
     def to_xarray(self, chunks: Any = None) -> Any:
         """The store as an ``xarray.Dataset`` of lazy arrays, with coordinates ``step`` and ``env``.

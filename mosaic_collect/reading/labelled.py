@@ -30,7 +30,7 @@ def open_labelled(view: StoreView, terms: Mapping[str, tuple[Term, ...]], chunks
         raise missing_package("xarray") from error
     try:
         data = xarray.open_dataset(
-            view.address,
+            view.blobs.for_zarr(),
             engine="zarr",
             consolidated=True,
             zarr_format=3,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.view import StoreView
 
 
@@ -14,13 +13,10 @@ def stored_nbytes(view: StoreView) -> dict[str, int]:
 
 def _field(view: StoreView, name: str, counted: set[str]) -> int:
     grid = view.grids[name]
-    shards = (view.blobs.find(grid.shard_key(b)) for b in range(view.state.num_blocks))
-    return sum(_size(version, counted) for version in shards)
-
-
-def _size(version: Version | None, counted: set[str]) -> int:
-    """Of what was not counted yet; 0 for what is not there."""
-    if version is None or version.tag in counted:
-        return 0
-    counted.add(version.tag)
-    return version.nbytes
+    there = view.blobs.versions(name)
+    names = map(grid.shard_name, range(view.state.num_blocks))
+    found = [there[n] for n in names if n in there]
+    if view.blobs.links:
+        found = [version for version in found if version.tag not in counted]
+        counted.update(version.tag for version in found)
+    return sum(version.nbytes for version in found)

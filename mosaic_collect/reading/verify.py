@@ -17,8 +17,8 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.trajectories import end_problems
 from mosaic_collect.store.address import Address, blobs_at
-from mosaic_collect.store.commit import missing_shards
 from mosaic_collect.store.counts import nonfinite_pairs
+from mosaic_collect.store.found import missing_shards
 from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, array_metadata, root_document
 from mosaic_collect.store.root import DOCUMENT, read_document, read_state
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK

@@ -128,10 +128,10 @@ def _open(
     options: RecordingOptions,
 ) -> OpenStore:
     blobs.make()
-    claim = blobs.claim()
+    store = Store(blobs)
+    claim = blobs.claim(store.require_ours)
     try:
         # Another writer may have been at work until the claim was ours.
-        store = Store(blobs)
         if store.look() != existing:
             raise StoreExistsError(
                 f"{blobs.address} changed while it was being opened; open it again"

@@ -217,7 +217,7 @@ class Pipeline:
                 return with_shards
             self._bell.at(_COMMITTER, f"the sync of {item.address}")
             try:
-                self._store.require_ours()
+                self._store.require_unguarded()
             except BaseException:
                 item.abandon()
                 raise

@@ -6,7 +6,7 @@ write of a store passes a ``Blobs``; which operation comes before which is ``com
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 
@@ -17,14 +17,22 @@ class Version(NamedTuple):
     tag: str
 
 
+class ReplacedError(OSError):
+    """What was opened is not what the key holds now, and the medium keeps no older content."""
+
+
 class Blob(Protocol):
-    """One blob, opened for reading. Whoever replaces it meanwhile does not disturb this reader."""
+    """One blob, opened for reading: what is read of it is of one content, or an error."""
 
     address: str
     nbytes: int
 
     def read(self, start: int, nbytes: int) -> bytes:
-        """So many bytes from there on, fewer where the blob ends; safe to call from threads."""
+        """So many bytes from there on, fewer where the blob ends; safe to call from threads.
+
+        Raises:
+            ReplacedError: It was replaced since it was opened; on POSIX that disturbs nobody.
+        """
 
     def close(self) -> None:
         """Give it back."""
@@ -69,9 +77,17 @@ class Blobs(Protocol):
     """The blobs of one store. Failures of the medium are OSErrors that name the place.
 
     Pickles as its address: another process sees the same blobs.
+
+    Attributes:
+        address: What a user would write.
+        links: Whether ``alias`` spares the bytes.
+        guards: Whether each write is refused by the medium if another writer came in between, so
+            that nobody need look before.
     """
 
     address: str
+    links: bool
+    guards: bool
 
     def place(self) -> str | None:
         """What tells this place from others, whatever it is called; None if there is none."""
@@ -104,6 +120,9 @@ class Blobs(Protocol):
     def find(self, key: str) -> Version | None:
         """What the key holds; None for nothing."""
 
+    def versions(self, folder: str) -> dict[str, Version]:
+        """What the keys of a folder hold, by their names in it."""
+
     def open(self, key: str) -> Blob:
         """Open for reading.
 
@@ -116,10 +135,10 @@ class Blobs(Protocol):
         """Begin a blob, which replaces what has the key when it is finished."""
 
     def alias(self, source: str, key: str) -> Pending:
-        """A blob with the bytes of another, by then finished, one; nothing is written to it."""
+        """A blob with the bytes of another, by then finished, one; only where there are links."""
 
-    def put(self, key: str, data: bytes) -> None:
-        """Give the key this content; whatever happens, it has the old content or this one."""
+    def put(self, documents: Mapping[str, bytes]) -> None:
+        """Give each key its content; whatever happens, it has the old content or this one."""
 
     def replace(self, key: str, data: bytes, over: Version | None) -> Version:
         """The same, if the key still has the content that was last seen: the commit.
@@ -144,17 +163,33 @@ class Blobs(Protocol):
         """
 
     def settle(self, folders: Iterable[str]) -> None:
-        """When it returns, keys made, changed or removed in these folders survive a power cut."""
+        """When it returns, keys made, changed or removed in these folders survive a power cut.
+
+        What ``finish`` left under way is done by then, in whatever folder; its failures are raised
+        here.
+        """
 
     def remove(self, keys: Iterable[str]) -> None:
-        """Remove blobs; they may be gone already."""
+        """Remove blobs; they may be gone already. Where all writes are guarded, nothing is done.
 
-    def claim(self) -> Claim:
+        There a removal that arrives late would take what was written since, and what no document
+        speaks of is in nobody's way: it is replaced when its turn comes.
+        """
+
+    def claim(self, require_ours: Callable[[], None]) -> Claim:
         """Become the only writer; from now on what is written goes to this very place or nowhere.
 
+        Args:
+            require_ours: Raises StoreLostError if another one has come since; a medium that guards
+                calls it before it replaces what this writer has not written, from any thread.
+
         Raises:
-            StoreLockedError: Another living one is at work.
+            StoreLockedError: Another living one is at work. Where there are no locks, who comes
+                last is the writer, and who was before hears of it at its next commit.
         """
+
+    def for_zarr(self) -> Any:
+        """The place as zarr-python, or what builds on it, takes it."""
 
     def free_nbytes(self) -> int | None:
         """Room for more; None if the medium does not say."""
@@ -162,8 +197,11 @@ class Blobs(Protocol):
 
 def read_all(blobs: Blobs, key: str, most: int) -> bytes:
     """A whole blob, or its first ``most`` bytes; errors as ``Blobs.open``'s."""
-    blob = blobs.open(key)
-    try:
-        return blob.read(0, most)
-    finally:
-        blob.close()
+    while True:
+        blob = blobs.open(key)
+        try:
+            return blob.read(0, most)
+        except ReplacedError:
+            continue
+        finally:
+            blob.close()

@@ -12,12 +12,9 @@ killed run; ``recover`` removes it. This module knows blobs and states, not valu
 from __future__ import annotations
 
 import errno
-import json
 import logging
-import re
 from collections.abc import Iterable
 from dataclasses import replace
-from itertools import islice
 from typing import Any
 
 from mosaic_collect.errors import (
@@ -26,21 +23,20 @@ from mosaic_collect.errors import (
     StoreLostError,
 )
 from mosaic_collect.store.blobs import Blobs, ChangedError, Pending, Upload, Version
+from mosaic_collect.store.found import attributes_of, looked_through
 from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import (
-    ATTRIBUTE,
     Foreign,
     StoreState,
     array_document,
     root_document,
 )
 from mosaic_collect.store.parsing import refuse_large
-from mosaic_collect.store.root import DOCUMENT, read_document, read_state
+from mosaic_collect.store.root import DOCUMENT, read_state
 
 _log = logging.getLogger(__name__)
 _MOST_MISSING = 1000  # that are counted
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_SHARD = re.compile(r"c\.(\d+)(\.0)+")
 
 
 class Store:
@@ -66,7 +62,7 @@ class Store:
             StoreError: As ``read_state``'s.
         """
         self._root = self.blobs.find(DOCUMENT)
-        state = read_state(self.blobs)
+        state = read_state(self.blobs) if self.blobs.is_there() else None
         if state is not None:
             self._foreign, self._ours = state.foreign, (state,)
         return state
@@ -108,6 +104,11 @@ class Store:
         self._write_root(state)
         self._make_arrays(state)
 
+    def require_unguarded(self) -> None:
+        """``require_ours``, unless the medium will see for itself to what is written next."""
+        if not self.blobs.guards:
+            self.require_ours()
+
     def shard(self, state: StoreState, name: str, block: int, twins: Iterable[str] = ()) -> Upload:
         """Open the shard of a field and block for writing; the old one stays until ``finish``.
 
@@ -137,7 +138,7 @@ class Store:
             state: What is to be true; its shards are finished.
             with_shards: Whether shards were finished since the last call.
         """
-        self.require_ours()
+        self.require_unguarded()
         if with_shards:
             self.blobs.settle(_folders(state))
         self._write_root(state)
@@ -164,39 +165,37 @@ class Store:
         """
         self._holder = holder
         self.blobs.check_folders(_folders(state))
-        missing = missing_shards(self.blobs, state)
+        missing, debris = looked_through(self.blobs, state, _MOST_MISSING)
         if missing:
             raise CorruptStoreError(
                 f"{self.blobs.address}: {_number_of(missing)} committed shards are missing, "
                 f"{missing[0]} first"
             )
-        self._attributes = {name: self._additions_to(name) for name in _folders(state)}
+        self._attributes = attributes_of(self.blobs, state)
         arrays = self._foreign.arrays
         there = {k: v for k, v in arrays.items() if self.blobs.find(f"{k}/{DOCUMENT}")}
         self._foreign = replace(self._foreign, arrays=there)
-        removed = self._debris(state)
         try:
             self._write_root(state)
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            self.blobs.remove(removed)
+            self.blobs.remove(debris)
             self._write_root(state)
-        self.blobs.remove(removed)
+        self.blobs.remove(debris)
         self._make_arrays(state)
-        return removed
+        return debris
 
-    def _debris(self, state: StoreState) -> list[str]:
-        found = [n for n in self.blobs.names() if self.blobs.is_debris(n)]
-        for folder in _folders(state):
-            names = self.blobs.names(folder)
-            found += [f"{folder}/{n}" for n in names if self._is_debris(n, state.num_blocks)]
-        return found
+    def adopt(self, state: StoreState, attributes: dict[str, dict[str, Any]]) -> None:
+        """Be what a store in another place is, whose shards were all copied.
 
-    def _is_debris(self, name: str, num_blocks: int) -> bool:
-        shard = _SHARD.fullmatch(name)
-        past = shard is not None and int(shard.group(1)) >= num_blocks
-        return past or self.blobs.is_debris(name)
+        Args:
+            state: What that says.
+            attributes: That others gave its arrays.
+        """
+        self._holder, self._attributes = state.holder, attributes
+        self._foreign = replace(state.foreign, arrays={})
+        self.publish(state, with_shards=True)
 
     def _write_root(self, state: StoreState) -> None:
         state = replace(state, holder=self._holder)
@@ -219,10 +218,13 @@ class Store:
         self.blobs.settle([*_folders(state), ""])
 
     def _write_array_documents(self, state: StoreState) -> None:
-        for name in _folders(state):
-            held = replace(state, holder=self._holder)
-            document = array_document(held, name, self._attributes.get(name))
-            self.blobs.put(f"{name}/{DOCUMENT}", document)
+        held = replace(state, holder=self._holder)
+        self.blobs.put(
+            {
+                f"{name}/{DOCUMENT}": array_document(held, name, self._attributes.get(name))
+                for name in _folders(state)
+            }
+        )
 
     def _additions(self) -> Foreign:
         """What others added to the group, if that is all that has changed.
@@ -245,32 +247,6 @@ class Store:
             raise StoreLostError(f"{where}: another writer went on with it, to {steps} steps")
         _log.warning("%s: somebody added to the group; that is kept", where)
         return now.foreign
-
-    def _additions_to(self, name: str) -> dict[str, Any]:
-        """Attributes that others gave an array."""
-        data = read_document(self.blobs, name)
-        try:
-            document = json.loads(data or b"{}")
-        except ValueError:
-            return {}
-        attributes = document.get("attributes") if isinstance(document, dict) else None
-        told = attributes if isinstance(attributes, dict) else {}
-        return {k: v for k, v in told.items() if k != ATTRIBUTE}
-
-
-def missing_shards(blobs: Blobs, state: StoreState, most: int = _MOST_MISSING) -> list[str]:
-    """Keys of committed shards that are not there, at most so many.
-
-    Metadata may claim more blocks than could ever be counted: after this call none is missing or
-    the claim is known to be wrong.
-    """
-    missing: list[str] = []
-    for name, grid in state.grids().items():
-        have = set(blobs.names(name))
-        blocks = range(state.num_blocks)
-        absent = (grid.shard_key(b) for b in blocks if grid.shard_name(b) not in have)
-        missing += islice(absent, most - len(missing))
-    return missing
 
 
 def _folders(state: StoreState) -> list[str]:

@@ -119,10 +119,11 @@ class ShardLabel:
     def _run_fits(self, state: StoreState, steps: range) -> bool:
         """A block's last row says which run wrote it.
 
-        A partial block may be newer than its commit: of a run that was killed before it committed.
+        A partial block may be newer than its commit: of a run that was killed before it committed,
+        or one whose steps nobody committed, since another writer took its place.
         """
-        keys = {run.key for run, _ in state.spans()}
         last = [run.key for run, span in state.spans() if steps and steps[-1] in span]
+        keys = {run.key for run, span in state.spans() if span.start < state.committed_steps}
         return self.run in last or (len(steps) < state.block_steps and self.run not in keys)
 
 

@@ -10,7 +10,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError, StoreLostError
@@ -39,6 +39,8 @@ class PosixBlobs:
         path: The folder.
         files: The seam through which it changes.
     """
+
+    links, guards = True, False
 
     def __init__(self, path: str, files: Files | None = None) -> None:
         self.address = path
@@ -107,6 +109,10 @@ class PosixBlobs:
             return None
         return Version(found.st_size, f"{found.st_dev}-{found.st_ino}-{found.st_mtime_ns}")
 
+    def versions(self, folder: str) -> dict[str, Version]:
+        found = {name: self.find(os.path.join(folder, name)) for name in self.names(folder)}
+        return {name: version for name, version in found.items() if version is not None}
+
     def open(self, key: str) -> PosixBlob:
         return PosixBlob(self._path(key))
 
@@ -116,15 +122,16 @@ class PosixBlobs:
     def alias(self, source: str, key: str) -> Pending:
         return PosixAlias(self._files, self._path(source), self._path(key), self._mark)
 
-    def put(self, key: str, data: bytes) -> None:
-        path = self._path(key)
-        write_file(self._files, path, data, temp_name(path, self._mark))
+    def put(self, documents: Mapping[str, bytes]) -> None:
+        for key, data in documents.items():
+            path = self._path(key)
+            write_file(self._files, path, data, temp_name(path, self._mark))
 
     def replace(self, key: str, data: bytes, over: Version | None) -> Version:
         self.require_place()
         if self.find(key) != over:
             raise ChangedError(self._path(key))
-        self.put(key, data)
+        self.put({key: data})
         found = self.find(key)
         # Without locks another may have been quicker since.
         if found is None or (self._mark and read_all(self, key, len(data) + 1) != data):
@@ -148,7 +155,7 @@ class PosixBlobs:
         for key in keys:
             self._files.remove(self._path(key))
 
-    def claim(self) -> PosixClaim:
+    def claim(self, require_ours: Callable[[], None]) -> PosixClaim:
         fd = os.open(self.address, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             lock = StoreLock(self.address, fd)
@@ -167,6 +174,9 @@ class PosixBlobs:
         if fd is not None:
             self._files.hold("", None)
             os.close(fd)
+
+    def for_zarr(self) -> str:
+        return self.address
 
     def free_nbytes(self) -> int | None:
         folder = os.path.abspath(self.address)

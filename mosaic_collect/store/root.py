@@ -32,11 +32,11 @@ def read_state(blobs: Blobs) -> StoreState | None:
         NewerFormatError: A newer package wrote it.
     """
     where = blobs.address
-    if not blobs.is_there():
-        raise StoreNotFoundError(f"no store at {where}: no such folder")
     data = read_document(blobs)
     if data is not None:
         return _state_of(data, blobs)
+    if not blobs.is_there():
+        raise StoreNotFoundError(f"no store at {where}: no such folder")
     if is_unborn(blobs):
         return None
     if LOCK_NAME in blobs.names() or blobs.find(f"{SPARE}/{DOCUMENT}"):
@@ -119,7 +119,7 @@ def read_document(blobs: Blobs, folder: str = "") -> bytes | None:
     key = f"{folder}/{DOCUMENT}" if folder else DOCUMENT
     try:
         return read_all(blobs, key, MAX_DOCUMENT_NBYTES + 1)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         if error.errno in (errno.EINVAL, errno.ELOOP):

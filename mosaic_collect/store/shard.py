@@ -15,14 +15,16 @@ writes one so, but reads it. Format: zarr-specs.readthedocs.io, v3 codec "shardi
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.store.blobs import Blob, Blobs
+from mosaic_collect.store.blobs import Blob, Blobs, ReplacedError
 from mosaic_collect.store.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
@@ -60,32 +62,49 @@ def write_chunks(
     return offset + len(table) + CRC_NBYTES, nonfinite
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """A shard's blob and index, of one content."""
+
+    blob: Blob
+    index: NDArray[np.uint64]
+
+
 class ShardReader:
     """One open shard. Whoever replaces it meanwhile does not disturb this reader.
+
+    Committed rows are the same in whatever replaces it, so where the medium keeps no older content
+    the newer one is opened.
 
     Args:
         blobs: Of the store.
         grid: The field's cutting.
         codec: For the chunks.
         block: Which block's.
+        problem: Tells of a label why the shard does not belong there; None: nobody asks.
 
     Attributes:
         what: Names the shard in errors.
 
     Raises:
-        CorruptStoreError: The shard is missing, its index damaged or pointing out of it.
+        CorruptStoreError: The shard is missing, its index damaged or pointing out of it, or it
+            does not belong there.
         OSError: The system does not let us read it; names the place, as ``read`` does.
     """
 
-    def __init__(self, blobs: Blobs, grid: FieldGrid, codec: ChunkCodec, block: int) -> None:
-        self._grid, self._codec = grid, codec
+    def __init__(
+        self,
+        blobs: Blobs,
+        grid: FieldGrid,
+        codec: ChunkCodec,
+        block: int,
+        problem: Callable[[ShardLabel], str | None] | None = None,
+    ) -> None:
+        self._grid, self._codec, self._problem = grid, codec, problem
+        self._blobs, self._key = blobs, grid.shard_key(block)
         self.what = f"{blobs.address}: {grid.field.name}, block {block}"
-        self._blob = self._open(blobs, grid.shard_key(block))
-        try:
-            self._index = self._read_index()
-        except BaseException:
-            self.close()
-            raise
+        self._opening = threading.Lock()
+        self._opened = self._open_whole()
 
     def __enter__(self) -> ShardReader:
         return self
@@ -95,20 +114,12 @@ class ShardReader:
 
     def close(self) -> None:
         """Close the file."""
-        self._blob.close()
+        self._opened.blob.close()
 
     def stored_nbytes(self, chunk: int) -> int:
         """Bytes the chunk takes in the file; 0 if it is absent."""
-        offset, nbytes = self._index[chunk]
+        offset, nbytes = self._opened.index[chunk]
         return 0 if offset == _ABSENT else int(nbytes)
-
-    def label(self) -> ShardLabel:
-        """What the shard says of itself.
-
-        Raises:
-            CorruptStoreError: Nothing, or it is damaged.
-        """
-        return ShardLabel.unpack(self._blob.read(0, LABEL_NBYTES), self.what)
 
     def read(self, chunk: int, out: NDArray[Any]) -> None:
         """Decode one chunk into C-contiguous ``out``, shape ``(chunk_envs, chunk_steps[, dim])``.
@@ -116,21 +127,79 @@ class ShardReader:
         Raises:
             CorruptStoreError: The chunk's bytes are damaged.
         """
-        offset, nbytes = (int(v) for v in self._index[chunk])
         what = f"{self.what}, chunk {chunk}"
-        if offset == _ABSENT:
+        data, nbytes = self._fetch(chunk)
+        if data is None:
             out[...] = self._grid.field.fill_value
             return
-        data = self._blob.read(offset, nbytes)
         if len(data) != nbytes:
             raise CorruptStoreError(
                 f"{what}: expected {nbytes} bytes, the file ends after {len(data)}"
             )
         self._codec.decode(memoryview(data), out, what)
 
-    def _open(self, blobs: Blobs, key: str) -> Blob:
+    def whole(self) -> bytes:
+        """The shard as it is stored; every chunk's checksum was looked at.
+
+        Raises:
+            CorruptStoreError: A chunk's bytes are damaged.
+        """
+        opened = self._opened
         try:
-            return blobs.open(key)
+            data = opened.blob.read(0, opened.blob.nbytes)
+        except ReplacedError:
+            self._reopen(opened)
+            return self.whole()
+        for chunk, (offset, nbytes) in enumerate(opened.index.tolist()):
+            if offset != _ABSENT:
+                stored = memoryview(data)[offset : offset + nbytes]
+                checked(stored, f"{self.what}, chunk {chunk}")
+        return data
+
+    def _fetch(self, chunk: int) -> tuple[bytes | None, int]:
+        """A chunk's stored bytes, None if it is absent; and how many they should be."""
+        while True:
+            opened = self._opened
+            offset, nbytes = (int(v) for v in opened.index[chunk])
+            if offset == _ABSENT:
+                return None, 0
+            try:
+                return opened.blob.read(offset, nbytes), nbytes
+            except ReplacedError:
+                self._reopen(opened)
+
+    def _reopen(self, old: _Opened) -> None:
+        with self._opening:
+            if self._opened is old:
+                self._opened = self._open_whole()
+        old.blob.close()
+
+    def _open_whole(self) -> _Opened:
+        """The blob, once its index and label are good."""
+        while True:
+            blob = self._open()
+            try:
+                index = self._read_index(blob)
+                self._check_label(blob)
+            except ReplacedError:
+                blob.close()
+            except BaseException:
+                blob.close()
+                raise
+            else:
+                return _Opened(blob, index)
+
+    def _check_label(self, blob: Blob) -> None:
+        if self._problem is None:
+            return
+        problem = self._problem(ShardLabel.unpack(blob.read(0, LABEL_NBYTES), self.what))
+        if problem is not None:
+            raise CorruptStoreError(f"{self.what}: the shard does not belong there: {problem}")
+
+    def _open(self) -> Blob:
+        key = self._key
+        try:
+            return self._blobs.open(key)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CorruptStoreError(f"{self.what}: the file {key} is missing") from error
         except OSError as error:
@@ -138,13 +207,13 @@ class ShardReader:
                 raise CorruptStoreError(f"{self.what}: {key}: {error.strerror}") from error
             raise
 
-    def _read_index(self) -> NDArray[np.uint64]:
+    def _read_index(self, blob: Blob) -> NDArray[np.uint64]:
         chunks = self._grid.chunks
         nbytes = 16 * chunks + CRC_NBYTES
-        size = self._blob.nbytes
+        size = blob.nbytes
         if size < nbytes:
             raise CorruptStoreError(f"{self.what}: {size} bytes cannot hold an index of {nbytes}")
-        raw = memoryview(self._blob.read(size - nbytes, nbytes))
+        raw = memoryview(blob.read(size - nbytes, nbytes))
         table = np.frombuffer(checked(raw, f"{self.what}, index"), dtype="<u8")
         index = table.reshape(chunks, 2).astype(np.uint64)
         self._check_index(index, size - nbytes)

@@ -17,6 +17,7 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.cuts import Cut, cuts
+from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.root import read_state
 from mosaic_collect.store.shard import ShardReader
@@ -82,22 +83,15 @@ class StoreView:
             CorruptStoreError: It is missing, its index damaged, or it belongs elsewhere.
             StoreLostError: Because the store was made anew since it was looked at.
         """
+
+        def problem(label: ShardLabel) -> str | None:
+            return label.problem(self.state, field, block)
+
+        check = problem if self.state.identity else None
         try:
-            shard = ShardReader(self.blobs, self.grids[field], self._codec, block)
-            if self.state.identity:
-                self._check_label(shard, field, block)
+            return ShardReader(self.blobs, self.grids[field], self._codec, block, check)
         except CorruptStoreError as error:
             self._require_same(error)
-            raise
-        return shard
-
-    def _check_label(self, shard: ShardReader, field: str, block: int) -> None:
-        try:
-            problem = shard.label().problem(self.state, field, block)
-            if problem is not None:
-                raise CorruptStoreError(f"{shard.what}: the shard does not belong there: {problem}")
-        except BaseException:
-            shard.close()
             raise
 
     def _require_same(self, error: CorruptStoreError) -> None:

@@ -20,7 +20,7 @@ WITHOUT_MJLAB = pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab
 
 
 def test_the_commands_are_those_of_the_issue() -> None:
-    core = ["collect", "demo", "export", "import", "inspect", "verify"]
+    core = ["collect", "copy", "demo", "export", "import", "inspect", "verify"]
     assert sorted(NAMES) == sorted([*core, "plot", "report", "stats", "watch"])
 
 

@@ -18,24 +18,26 @@ from tests import helpers
 from tests.export import stores
 
 URLS = (
-    "s3://bucket/run.zarr",
-    "gs://bucket/run.zarr",
     "file:///tmp/run.zarr",
     "https://host/run.zarr",
+    "memory:///run.zarr",
     Path("s3://bucket/run.zarr"),  # which becomes s3:/bucket/run.zarr
 )
-#: Each call of a path, by the name that its error begins with.
-CALLS: list[tuple[str, Callable[[Any], Any]]] = [
+#: Each call of a store's place, by the name that its error begins with.
+STORES: list[tuple[str, Callable[[Any], Any]]] = [
     ("path", lambda path: mc.TrajectoryWriter(path, helpers.SMALL, 2)),
     ("path", mc.TrajectoryDataset),
     ("path", mc.verify_store),
     ("path", summarize),
     ("store", lambda path: mc.export_npy(path, "e.npy")),
-    ("path", lambda path: mc.export_npy("made.zarr", path)),
     ("store", lambda path: mc.verify_export([path], "e.npy")),
+    ("store", lambda path: mc.import_npy("e.npy", path)),
+]
+#: And of a file of this machine.
+FILES: list[tuple[str, Callable[[Any], Any]]] = [
+    ("path", lambda path: mc.export_npy("made.zarr", path)),
     ("npy", lambda path: mc.verify_export("made.zarr", path)),
     ("npy", lambda path: mc.import_npy(path, "new.zarr")),
-    ("store", lambda path: mc.import_npy("e.npy", path)),
 ]
 
 
@@ -52,8 +54,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.mark.parametrize("url", URLS, ids=str)
-@pytest.mark.parametrize(("name", "call"), CALLS)
+@pytest.mark.parametrize(
+    ("name", "call", "url"),
+    [(*call, url) for call in STORES for url in URLS]
+    + [(*call, url) for call in FILES for url in (*URLS, "s3://bucket/run.npy")],
+    ids=lambda value: None if callable(value) else str(value),
+)
 def test_a_url_is_refused_and_never_a_folder(
     home: Path, name: str, call: Callable[[Any], Any], url: Any
 ) -> None:

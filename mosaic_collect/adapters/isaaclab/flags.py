@@ -24,6 +24,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.root import AUTO as AUTO_RESUME
 from mosaic_collect.store.root import goes_on
+from mosaic_collect.store.urls import is_url
 
 # Of the logger, and of the teacher that a student's training asks; a collection has neither.
 _WITHOUT_EFFECT = (
@@ -53,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         add("--motion", type=_path, required=True, help="a motion file (.npz) or a folder of them"),
         add(
             "--output_path",
-            type=_path,
+            type=_place,
             required=True,
             help="*.zarr: a store; *.npy: a store and its export",
         ),
@@ -84,7 +85,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         "of the teacher's own policy group",
     )
     add("--disable_student_noise", action="store_true", help="observe the student without noise")
-    add("--store", type=_path, help="the store; default: --output_path, ending in .zarr")
+    add("--store", type=_place, help="the store; default: --output_path, ending in .zarr")
     add("--resume", nargs="?", const=True, default=False, type=_resume, help="go on with the store")
     add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="of the .npy")
     add(
@@ -211,6 +212,8 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
     ]
     if not args.output_path.endswith((".npy", ".zarr")):
         problems.append(f"output_path: expected *.npy or *.zarr, got {args.output_path}")
+    if args.output_path.endswith(".npy") and is_url(args.output_path):
+        problems.append(f"output_path: expected *.npy on this machine, got {args.output_path}")
     if args.output_path.endswith(".zarr") and args.store:
         problems.append("store: expected only with an output_path ending in .npy")
     if args.output_path.endswith(".zarr") and args.layout != AUTO:
@@ -243,6 +246,11 @@ def _path(text: str) -> str:
         return local_path(text, "path")
     except InputError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _place(text: str) -> str:
+    """Of a store, which may lie in object storage."""
+    return text if is_url(text) else _path(text)
 
 
 def _megabytes(text: str) -> str | float:

@@ -1,0 +1,232 @@
+"""Blobs in an object store: what is visible when, and who is refused; in memory and by HTTP."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from mosaic_collect.errors import StoreLostError
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.blobs import ChangedError, ReplacedError, read_all
+from mosaic_collect.store.objects import ObjectBlobs
+from mosaic_collect.store.service import Service
+from mosaic_collect.store.urls import blobs_in
+from tests.helpers import run_python
+
+obstore = pytest.importorskip("obstore")
+from obstore.store import MemoryStore  # noqa: E402
+
+LARGE = bytes(range(256)) * 1024  # more than is read when a blob is opened
+
+
+@pytest.fixture(params=["memory", "s3"])
+def place(request: pytest.FixtureRequest) -> Any:
+    """Where a store may lie."""
+    return MemoryStore() if request.param == "memory" else request.getfixturevalue("s3")
+
+
+@pytest.fixture
+def blobs(place: Any) -> ObjectBlobs:
+    """Claimed by nobody yet."""
+    found = blobs_at(place)
+    assert isinstance(found, ObjectBlobs)
+    return found
+
+
+def claimed(place: Any, require_ours: Callable[[], None] = lambda: None) -> ObjectBlobs:
+    """Another writer's."""
+    found = blobs_at(place)
+    assert isinstance(found, ObjectBlobs)
+    found.claim(require_ours)
+    return found
+
+
+def send(blobs: ObjectBlobs, key: str, *pieces: bytes) -> None:
+    upload = blobs.upload(key)
+    for piece in pieces:
+        upload.write([piece])
+    upload.finish()
+    blobs.settle([])
+
+
+def test_an_upload_is_there_when_it_is_settled_and_not_before(place: Any) -> None:
+    blobs = claimed(place)
+    upload = blobs.upload("x/c.0.0")
+    upload.write([b"one", memoryview(b"two")])
+    upload.write([b"three"])
+    assert blobs.find("x/c.0.0") is None
+    assert upload.nbytes == len("onetwothree")
+    upload.finish()
+    blobs.settle([])
+    assert read_all(blobs, "x/c.0.0", 100) == b"onetwothree"
+
+
+def test_an_upload_that_is_abandoned_was_never_there(place: Any) -> None:
+    blobs = claimed(place)
+    upload = blobs.upload("x/c.0.0")
+    upload.write([b"one"])
+    upload.abandon()
+    upload.abandon()
+    blobs.settle([])
+    assert not blobs.is_taken()
+
+
+def test_names_and_versions_are_those_of_one_folder(place: Any) -> None:
+    blobs = claimed(place)
+    assert (blobs.names(), blobs.names("x"), blobs.is_there()) == ([], [], False)
+    blobs.put({"zarr.json": b"1", "x/zarr.json": b"22", "x/c.0": b"333", "y/c.0": b"4"})
+    assert blobs.names() == ["x", "y", "zarr.json"]
+    assert blobs.names("x") == ["c.0", "zarr.json"]
+    assert {n: v.nbytes for n, v in blobs.versions("x").items()} == {"c.0": 3, "zarr.json": 2}
+    assert blobs.versions("x")["c.0"] == blobs.find("x/c.0")
+    assert blobs.is_there()
+    assert blobs.is_taken()
+
+
+def test_a_blob_is_read_in_ranges(place: Any) -> None:
+    blobs = claimed(place)
+    send(blobs, "x", LARGE)
+    blob = blobs.open("x")
+    assert blob.nbytes == len(LARGE)
+    for start, nbytes in ((0, 10), (65530, 12), (65536, 1), (len(LARGE) - 3, 9), (len(LARGE), 4)):
+        assert blob.read(start, nbytes) == LARGE[start : start + nbytes]
+    with pytest.raises(FileNotFoundError, match="/none"):
+        blobs.open("none")
+
+
+def test_what_was_replaced_is_never_read_as_one_of_both(place: Any) -> None:
+    blobs = claimed(place)
+    send(blobs, "x", LARGE)
+    blob, small = blobs.open("x"), blobs.open("x")
+    send(blobs, "x", LARGE[::-1])
+    with pytest.raises(ReplacedError):
+        blob.read(100_000, 10)
+    assert small.read(0, 10) == LARGE[:10]  # of what it was when it was opened
+    assert read_all(blobs, "x", len(LARGE)) == LARGE[::-1]
+
+
+def test_a_document_is_replaced_only_over_what_was_seen(place: Any) -> None:
+    first, second = claimed(place), claimed(place)
+    one = first.replace("zarr.json", b"one", None)
+    with pytest.raises(ChangedError):
+        second.replace("zarr.json", b"other", None)
+    two = second.replace("zarr.json", b"two", second.find("zarr.json"))
+    with pytest.raises(ChangedError):
+        first.replace("zarr.json", b"three", one)
+    assert read_all(first, "zarr.json", 10) == b"two"
+    assert first.find("zarr.json") == two
+    # An answer that was lost: it is there already.
+    assert first.replace("zarr.json", b"two", one) == two
+
+
+def test_what_another_put_is_replaced_only_by_who_owns_the_store(place: Any) -> None:
+    looks: list[str] = []
+    send(claimed(place), "x", b"debris")
+    owner = claimed(place, lambda: looks.append("owner"))
+    send(owner, "x", b"mine")
+    assert looks == ["owner"]
+    send(owner, "x", b"mine, grown")
+    assert looks == ["owner"]  # nobody came in between, so nobody was asked
+
+    def lost() -> None:
+        raise StoreLostError("another writer went on with it")
+
+    late = claimed(place, lost)
+    with pytest.raises(StoreLostError):
+        send(late, "x", b"late")
+    with pytest.raises(StoreLostError):
+        late.put({"x": b"late"})
+    assert read_all(owner, "x", 100) == b"mine, grown"
+
+
+def test_who_came_since_is_not_replaced_by_who_looked_before(place: Any) -> None:
+    """The object is looked at first, then the root document: never the other way round."""
+    send(claimed(place), "x", b"debris")
+    other = claimed(place)
+
+    def somebody_comes() -> None:
+        if read_all(other, "x", 100) == b"debris":
+            send(other, "x", b"of the new owner")
+        else:
+            raise StoreLostError("another writer went on with it")
+
+    with pytest.raises(StoreLostError):
+        send(claimed(place, somebody_comes), "x", b"late")
+    assert read_all(other, "x", 100) == b"of the new owner"
+
+
+def test_where_others_never_stop_it_is_given_up(place: Any) -> None:
+    send(claimed(place), "x", b"0")
+    other, count = claimed(place), iter(range(1, 100))
+
+    def somebody_comes() -> None:
+        send(other, "x", str(next(count)).encode())
+
+    with pytest.raises(OSError, match="others keep writing"):
+        send(claimed(place, somebody_comes), "x", b"late")
+
+
+def test_nothing_is_removed(place: Any) -> None:
+    blobs = claimed(place)
+    send(blobs, "x", b"1")
+    blobs.remove(["x"])
+    assert blobs.find("x") is not None
+
+
+def test_a_failure_is_told_by_settle_and_names_the_place(place: Any) -> None:
+    class Failing(Service):
+        def ask(self, key: str, call: Any, *args: Any, **options: Any) -> Any:
+            raise OSError(5, "the request failed", f"{self.address}/{key}")
+
+    blobs = ObjectBlobs(Failing(None, "s3://b/run"), ())
+    blobs.claim(lambda: None)
+    upload = blobs.upload("x")
+    upload.write([b"1"])
+    upload.finish()
+    with pytest.raises(OSError, match="s3://b/run/x"):
+        blobs.settle([])
+    blobs.settle([])  # it was told
+
+
+def test_tags_are_kept_of_so_many_objects_only(place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("mosaic_collect.store.objects._MOST_TAGS", 2)
+    blobs = claimed(place)
+    for key in ("a", "b", "c", "a", "b"):
+        send(blobs, key, b"1")
+    assert list(blobs._tags) == ["a", "b"]
+
+
+def test_they_pickle_as_what_leads_to_them(s3: str) -> None:
+    from obstore.store import S3Store, from_url
+
+    claimed(s3).put({"x": b"1"})
+    given = blobs_in(from_url(s3, client_options={"allow_http": True}))
+    assert isinstance(given._service.store, S3Store)
+    for blobs in (blobs_at(s3), given):
+        again = pickle.loads(pickle.dumps(blobs))
+        assert again.address == s3
+        assert read_all(again, "x", 10) == b"1"
+
+
+FORK = """
+import os
+from mosaic_collect.store.address import blobs_at
+blobs = blobs_at({url!r})
+print(blobs.names())
+process = os.fork()
+if not process:
+    try:
+        blobs.names()
+    except OSError as error:
+        os.write(1, str(error).encode())
+    os._exit(0)
+os.waitpid(process, 0)
+"""
+
+
+def test_a_fork_is_refused_and_does_not_wait_for_ever(s3: str) -> None:
+    done = run_python(FORK.format(url=s3))
+    assert "cannot be used here: start it by spawn" in done.stdout, done

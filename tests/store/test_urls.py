@@ -1,0 +1,150 @@
+"""URLs and store objects: each mistake has a message of its own."""
+
+from __future__ import annotations
+
+import builtins
+import sys
+from typing import Any
+
+import pytest
+
+import mosaic_collect as mc
+from mosaic_collect.errors import InputError, MissingDependencyError, WriteError
+from mosaic_collect.store.address import blobs_at
+from tests import helpers, service
+
+pytest.importorskip("obstore")
+from obstore.store import (
+    AzureStore,
+    GCSStore,
+    HTTPStore,
+    LocalStore,
+    MemoryStore,
+    S3Store,
+)
+
+NOWHERE = "http://127.0.0.1:9"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("ftp://host/run.zarr", r"expected a path, or a URL with s3://, gs://, az://"),
+        ("file:///tmp/run.zarr", r"expected a path, or a URL with s3://"),
+        ("s3://", r"expected s3://BUCKET/NAME"),
+        ("s3:///run.zarr", r"expected s3://BUCKET/NAME"),
+    ],
+)
+def test_a_url_of_no_object_storage_is_refused(url: str, said: str) -> None:
+    for call in (mc.TrajectoryDataset, mc.verify_store, blobs_at):
+        with pytest.raises(InputError, match=f"^path: {said}"):
+            call(url)
+
+
+def test_without_obstore_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def without(name: str, *args: Any, **options: Any) -> Any:
+        if name.startswith("obstore"):
+            raise ImportError(name)
+        return real(name, *args, **options)
+
+    for name in [n for n in sys.modules if n.startswith("obstore")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setattr(builtins, "__import__", without)
+    with pytest.raises(MissingDependencyError, match=r"'mosaic-collect\[objects\]'"):
+        mc.TrajectoryDataset("s3://bucket/run.zarr")
+
+
+def test_a_bucket_that_is_missing(s3: str) -> None:
+    with pytest.raises(OSError, match="there is no such bucket") as read:
+        mc.TrajectoryDataset("s3://none/run.zarr")
+    assert read.value.filename.startswith("s3://none/run.zarr")
+    with pytest.raises(WriteError, match="there is no such bucket"):
+        mc.TrajectoryWriter("s3://none/run.zarr", helpers.SMALL, 2)
+
+
+def test_a_service_that_is_elsewhere(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", NOWHERE)
+    with pytest.raises(OSError, match="cannot be reached: is AWS_ENDPOINT_URL"):
+        mc.TrajectoryDataset(s3)
+    with pytest.raises(WriteError, match="cannot be reached: is AWS_ENDPOINT_URL"):
+        mc.TrajectoryWriter(s3, helpers.SMALL, 2)
+
+
+def test_no_credentials(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in service.CREDENTIALS:
+        monkeypatch.delenv(name)
+    with pytest.raises(PermissionError, match="no credentials: expected them in the environment"):
+        mc.TrajectoryDataset(s3)
+
+
+def test_half_of_the_credentials(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(InputError, match=r"cannot be opened: .*Missing AccessKeyId"):
+        mc.TrajectoryDataset(s3)
+
+
+def test_credentials_that_are_refused(
+    s3: str, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with service.Proxy(s3_server, lambda *_: 403) as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        with pytest.raises(PermissionError, match="refuses these credentials"):
+            mc.TrajectoryDataset(s3)
+
+
+def test_a_store_of_no_steps_is_no_store(s3: str) -> None:
+    with pytest.raises(mc.StoreNotFoundError, match=f"no store at {s3}"):
+        mc.TrajectoryDataset(s3)
+    with pytest.raises(mc.StoreNotFoundError, match=f"no store at {s3}"):
+        mc.TrajectoryWriter(s3, helpers.SMALL, 2, resume=True)
+
+
+def test_azure_says_what_it_lacks() -> None:
+    with pytest.raises(InputError, match=r"az://box/run.zarr cannot be opened: .*Account"):
+        blobs_at("az://box/run.zarr")
+
+
+@pytest.mark.parametrize(
+    ("store", "address"),
+    [
+        (S3Store("box", prefix="a/run.zarr"), "s3://box/a/run.zarr"),
+        (S3Store("box"), "s3://box"),
+        (GCSStore("box", prefix="run.zarr"), "gs://box/run.zarr"),
+        (AzureStore("box", account_name="a", prefix="run.zarr"), "az://box/run.zarr"),
+    ],
+    ids=repr,
+)
+def test_a_store_object_is_called_like_its_url(store: Any, address: str) -> None:
+    assert blobs_at(store).address == address
+
+
+def test_each_memory_is_a_place_of_its_own() -> None:
+    one, other = MemoryStore(), MemoryStore()
+    assert blobs_at(one).place() == blobs_at(one).place() != blobs_at(other).place()
+
+
+def test_store_objects_without_conditional_writes_are_refused(tmp_path: Any) -> None:
+    for store in (LocalStore(str(tmp_path)), HTTPStore.from_url("http://127.0.0.1:9/run.zarr")):
+        with pytest.raises(InputError, match=f"got its {type(store).__name__}"):
+            mc.TrajectoryDataset(store)
+
+
+def test_a_url_is_taken_wherever_a_path_is(s3: str, npy: str) -> None:
+    with mc.TrajectoryWriter(s3, helpers.SMALL, 2) as writer:
+        helpers.add(writer, 0, 1)
+    assert writer.path == s3
+    with mc.TrajectoryWriter(s3, resume="auto") as writer:
+        helpers.add(writer, 2, 3)
+    dataset = mc.TrajectoryDataset(f"{s3}/")
+    assert (dataset.path, dataset.num_steps) == (s3, 4)
+    assert mc.verify_store(s3).ok
+    assert mc.summarize(s3).path == s3
+    assert mc.export_npy(s3, npy).num_pairs
+    assert mc.verify_export([s3], npy).ok
+    with pytest.raises(InputError, match="the same store"):
+        mc.export_npy([s3, f"{s3}/"], npy)
+    copy = s3.replace("expert", "import")
+    assert mc.import_npy(npy, copy).store == copy
+    assert mc.import_npy(npy, copy, resume=True).first_step == 4
