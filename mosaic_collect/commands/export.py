@@ -8,7 +8,7 @@ from dataclasses import asdict
 from mosaic_collect.checks import local_path
 from mosaic_collect.commands.options import add_options, chosen
 from mosaic_collect.commands.reports import add_json, as_json
-from mosaic_collect.commands.shared import bar, store_stem
+from mosaic_collect.commands.shared import add_engine, bar, chosen_engine, store_stem
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.options import LAYOUTS
@@ -45,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         allow_different={"metavar": "NAME", "choices": ALIKE},
     )
     add_json(parser)
+    add_engine(parser)
 
 
 def run(arguments: argparse.Namespace) -> bool:
@@ -52,11 +53,12 @@ def run(arguments: argparse.Namespace) -> bool:
     names, path = _stores_and_target(arguments.paths)
     stores, path = blobs_of_each(names), local_path(path, "path")
     check_target(path, [store.address for store in stores])
-    plan = plan_export(stores, chosen(Options, arguments))
-    if not arguments.json:
-        print(plan.size_text, flush=True)
-    with bar("export", total=plan.arrays_nbytes, leave=True) as shown:
-        report = plan.write(path, shown.update)
+    with chosen_engine(arguments) as engine:
+        plan = plan_export(stores, chosen(Options, arguments), engine)
+        if not arguments.json:
+            print(plan.size_text, flush=True)
+        with bar("export", total=plan.arrays_nbytes, leave=True) as shown:
+            report = plan.write(path, shown.update, engine)
     print(as_json(report) if arguments.json else report_text(report))
     return True
 

@@ -99,10 +99,10 @@ def run(arguments: argparse.Namespace) -> bool:
     # Lists and not generators: each store is looked at, whatever the ones before were like.
     with chosen_engine(arguments) as engine:
         good = all([_verify(store, arguments, engine) for store in arguments.store])  # noqa: C419
-    if arguments.npy and good:
-        with bar("compare") as shown:
-            report = verify_export(arguments.store, arguments.npy, shown.update)
-        good = _say(report, "arrays", arguments)
+        if arguments.npy and good:
+            with bar("compare") as shown:
+                report = verify_export(arguments.store, arguments.npy, shown.update, engine)
+            good = _say(report, "arrays", arguments)
     if arguments.checkpoint and good:
         good = all([_replay(store, arguments) for store in arguments.store])  # noqa: C419
     return good

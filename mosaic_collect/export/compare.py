@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.union import exported
@@ -29,6 +31,7 @@ def verify_export(
     store: Addresses,
     path: str | os.PathLike[str],
     progress: Callable[[int], object] | None = None,
+    engine: Engine | None = None,
 ) -> VerifyReport:
     """Compare a file that ``export_npy`` wrote with the store that it came from, or the stores.
 
@@ -39,11 +42,13 @@ def verify_export(
         store: The store; of a file of several, all of them in the same order.
         path: The file; nothing in it is executed.
         progress: Told the bytes compared since the last call.
+        engine: Who compares; None: threads here.
 
     Raises:
         CorruptExportError: The file is torn, hostile, or not an export of this package.
         InputError: No store is named, or one twice.
         StoreNotFoundError, CorruptStoreError, NewerFormatError: Of a store.
+        ClusterError: Of the engine.
     """
     start = time.monotonic()
     stores = distinct(store)
@@ -54,12 +59,14 @@ def verify_export(
     nbytes = 0
     if not problems:
         try:
-            plan = decide(datasets, options)
+            plan = decide(datasets, options, engine)
         except InputError as error:
             raise CorruptExportError(f"{file.path}: impossible export options: {error}") from error
         problems = _same_shape(file, plan)
         if not problems:
-            problems = _same_values(file, plan, progress or (lambda count: None))
+            problems = _same_values(
+                _Comparison(file, plan), progress or (lambda count: None), engine or Threads()
+            )
             nbytes = plan.arrays_nbytes
     seconds = time.monotonic() - start
     return VerifyReport(file.path, tuple(problems), (), len(file.arrays), nbytes, seconds)
@@ -115,23 +122,57 @@ def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
     return problems
 
 
-def _same_values(file: NpyFile, plan: ExportPlan, progress: Callable[[int], object]) -> list[str]:
+def _same_values(
+    comparison: _Comparison, progress: Callable[[int], object], engine: Engine
+) -> list[str]:
     problems = []
-    with open(file.path, "rb") as handle:
-        for name, stored in file.arrays.items():
-            for block in range(plan.source.num_blocks):
-                wrong, nbytes = _compare_block(handle.fileno(), plan, name, stored, block)
-                progress(nbytes)
-                if wrong:
-                    part, inside = plan.source.place(block)
-                    problems.append(f"{name}, block {inside}: {wrong} rows differ from {part.path}")
+    found = engine.map(comparison, comparison.numbers, comparison.require_seen)
+    for number, (wrong, nbytes) in zip(comparison.numbers, found, strict=True):
+        progress(nbytes)
+        if wrong:
+            problems.append(comparison.problem(number, wrong))
     return problems
+
+
+class _Comparison:
+    """Compares one array's rows of one block with the store's; pickles."""
+
+    def __init__(self, file: NpyFile, plan: ExportPlan) -> None:
+        self._file, self._plan = file, plan
+        self._path, self._names = os.path.abspath(file.path), list(file.arrays)
+        self.numbers = range(len(self._names) * plan.source.num_blocks)
+
+    def require_seen(self) -> None:
+        """Make sure that this process sees the stores and the file.
+
+        Raises:
+            StoreError, CorruptExportError, OSError: It does not.
+        """
+        self._plan.source.require_seen()
+        # By their texts: what a file tells may hold NaN, which equals nothing.
+        if repr(scan_npy(self._path)) != repr(replace(self._file, path=self._path)):
+            raise CorruptExportError(f"{self._path}: another file lies there")
+
+    def problem(self, number: int, wrong: int) -> str:
+        """What is wrong with how many rows, in words."""
+        name, block = self._place(number)
+        part, inside = self._plan.source.place(block)
+        return f"{name}, block {inside}: {wrong} rows differ from {part.path}"
+
+    def __call__(self, number: int) -> tuple[int, int]:
+        """Rows that differ, and bytes compared."""
+        name, block = self._place(number)
+        with open(self._path, "rb") as handle:
+            return _compare_block(handle.fileno(), self._plan, name, self._file.arrays[name], block)
+
+    def _place(self, number: int) -> tuple[str, int]:
+        array, block = divmod(number, self._plan.source.num_blocks)
+        return self._names[array], block
 
 
 def _compare_block(
     fd: int, plan: ExportPlan, name: str, stored: StoredArray, block: int
 ) -> tuple[int, int]:
-    """Rows of a block that differ, and bytes compared."""
     row_nbytes = stored.nbytes // max(1, stored.shape[0] * stored.shape[1])
     chosen = plan.selection.block(block)
     # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.

@@ -16,6 +16,7 @@ from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.export.rows import check_rows, exported_dtype, exported_row
 from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.alike import check_alike
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.merging import check_distinct, check_grid, check_mergeable
@@ -28,14 +29,15 @@ from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import VALID_MASK, Field
 
 
-def plan_export(stores: Addresses, options: Options) -> ExportPlan:
+def plan_export(stores: Addresses, options: Options, engine: Engine | None = None) -> ExportPlan:
     """Decide an export: it says what the file will be, and writes it when asked to.
 
     Args:
         stores: As of ``export_npy``, whose errors these are, too, but for those of the file.
         options: Which pairs and fields, and how they shall lie.
+        engine: Who reads what must be read for that; None: threads here.
     """
-    return decide([TrajectoryDataset(store) for store in distinct(stores)], options)
+    return decide([TrajectoryDataset(store) for store in distinct(stores)], options, engine)
 
 
 def distinct(stores: Addresses) -> list[Blobs]:
@@ -49,7 +51,9 @@ def distinct(stores: Addresses) -> list[Blobs]:
     return found
 
 
-def decide(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPlan:
+def decide(
+    datasets: Sequence[TrajectoryDataset], options: Options, engine: Engine | None = None
+) -> ExportPlan:
     """``plan_export`` of snapshots that are there already."""
     for dataset in datasets:
         _check_store(dataset, options)
@@ -64,12 +68,13 @@ def decide(datasets: Sequence[TrajectoryDataset], options: Options) -> ExportPla
     fields = chosen_fields(source.schema, options.fields)
     check_rows(fields)
     # Around damage every field is looked into anyway, and cannot be counted before.
-    nonfinite = {} if options.skip_damaged else nonfinite_fields(source, fields)
+    nonfinite = {} if options.skip_damaged else nonfinite_fields(source, fields, engine)
     layout = _layout(source, nonfinite, options)
     if layout == GRID:
         selection, left = every_pair(source), Left()
     else:
-        selection, left = select(source, _rules(source, fields, nonfinite, options))
+        rules = _rules(source, fields, nonfinite, options, engine)
+        selection, left = select(source, rules, engine)
     if not selection.num_pairs:
         raise ExportError(f"{source.path}: no pair is left to export: {_reasons(left)}")
     arrays = _arrays(source, layout, fields, selection.num_pairs)
@@ -116,7 +121,11 @@ def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
 
 
 def _rules(
-    source: Source, fields: list[Field], nonfinite: dict[str, int], options: Options
+    source: Source,
+    fields: list[Field],
+    nonfinite: dict[str, int],
+    options: Options,
+    engine: Engine | None,
 ) -> Rules:
     return make_rules(
         source,
@@ -125,6 +134,7 @@ def _rules(
         skip_damaged=options.skip_damaged,
         exclude_truncated=options.exclude_truncated,
         exclude_failed=options.exclude_failed,
+        engine=engine,
         max_pairs=options.max_pairs,
         seed=options.seed,
     )

@@ -10,6 +10,7 @@ from mosaic_collect.export.deciding import distinct, plan_export
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.report import ExportReport
 from mosaic_collect.export.target import check_target
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.store.address import Addresses
 
 
@@ -28,6 +29,7 @@ def export_npy(
     skip_damaged: bool = False,
     allow_different: Sequence[str] = (),
     progress: Callable[[int], object] | None = None,
+    engine: Engine | None = None,
 ) -> ExportReport:
     """Write a store's pairs as one ``.npy`` file, in bounded memory.
 
@@ -61,6 +63,8 @@ def export_npy(
             ``task``, ``groups`` and ``terms`` (columns of observations, in their order) and
             ``observations`` (their settings). What differs is told in the report's notes.
         progress: Told the bytes of arrays written since the last call.
+        engine: Who reads and writes; None: threads here. A cluster's workers write into the one
+            file, which lies, as the stores do, on storage that they share.
 
     Raises:
         InputError: A bad argument or target, one of MOSAIC's fields that holds images, or
@@ -71,6 +75,7 @@ def export_npy(
         IncompleteStoreError: Still collecting.
         ExportError: No pair is left to export; NonFiniteError: NaN in a grid.
         SpaceError: Not enough disk; WriteError: The file cannot be written.
+        ClusterError: Of the engine.
     """
     target, stores = local_path(path, "path"), distinct(store)
     check_target(target, [blobs.address for blobs in stores])
@@ -86,4 +91,4 @@ def export_npy(
         skip_damaged=skip_damaged,
         allow_different=allow_different,
     )
-    return plan_export(stores, options).write(target, progress)
+    return plan_export(stores, options, engine).write(target, progress, engine)

@@ -5,21 +5,32 @@ from __future__ import annotations
 import logging
 import os
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mosaic_collect.checks import local_path, thread_count
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import MosaicCollectError, WriteError
 from mosaic_collect.export.report import ExportReport, notes
-from mosaic_collect.export.stream import ArrayStream, Progress, pwrite_all
+from mosaic_collect.export.stream import (
+    Opened,
+    Piece,
+    PieceWriter,
+    pieces,
+    pwrite_all,
+    write_back,
+)
 from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.npyfile.layout import GRID, ArraySpec, FilePlan
+from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.selection import Left, Selection
 from mosaic_collect.reading.union import Source
 from mosaic_collect.text import size_of
 
 _log = logging.getLogger(__name__)
+Progress = Callable[[int], object]
+#: Slabs of a piece: threads share the file; another process syncs it behind each piece.
+_SLABS_HERE, _SLABS_APART = 1, 8
 
 
 @dataclass(frozen=True)
@@ -65,37 +76,62 @@ class ExportPlan:
             "np.load, and as much on the training device of every rank"
         )
 
-    def write(self, path: str | os.PathLike[str], progress: Progress | None = None) -> ExportReport:
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        progress: Progress | None = None,
+        engine: Engine | None = None,
+    ) -> ExportReport:
         """Write the file: whole under its name, or not there at all.
 
         Args:
             path: The file, ``*.npy``; one of that name is replaced.
             progress: Told the bytes written since the last call, ``arrays_nbytes`` in all.
+            engine: Who writes; None: threads here.
 
         Raises:
             InputError: A name that is no place for the file.
             CorruptStoreError: A damaged chunk.
             SpaceError: Not enough disk; WriteError: The file cannot be written.
+            ClusterError: Of the engine.
         """
         start, name = time.monotonic(), local_path(path, "path")
         check_target(name, [part.path for part in self.source.parts])
         _log.info("%s", self.size_text)
         try:
             with Target(name, self.file.nbytes) as target:
-                self._fill(target.fd, progress or (lambda nbytes: None))
+                self._fill(target, progress or (lambda nbytes: None), engine)
         except MosaicCollectError:
             raise
         except OSError as error:
             raise WriteError(f"{name}: writing failed, nothing was left there: {error}") from error
         return self._report(name, time.monotonic() - start)
 
-    def _fill(self, fd: int, progress: Progress) -> None:
+    def _fill(self, target: Target, progress: Progress, engine: Engine | None) -> None:
         for offset, data in self.file.pieces:
-            pwrite_all(fd, memoryview(data), offset)
-        stream = ArrayStream(self.source, self.selection, fd, self.check_finite, progress)
-        with ThreadPoolExecutor(thread_count(), "mosaic-export") as pool:
-            for name, spec in self.arrays.items():
-                stream.write(name, spec.dtype, self.file.offsets[name], pool)
+            pwrite_all(target.fd, memoryview(data), offset)
+        if engine is not None:
+            with target.shared() as file:
+                for _, nbytes in self._written(engine, self._writer(file.opened), _SLABS_APART):
+                    progress(nbytes)
+            return
+        writer = self._writer(target.opened)
+        for piece, nbytes in self._written(Threads(), writer, _SLABS_HERE):
+            progress(nbytes)
+            if piece.is_last:
+                write_back(target.fd, *writer.place(piece.field, piece.block))
+
+    def _writer(self, opened: Opened) -> PieceWriter:
+        return PieceWriter(
+            self.source, self.selection, self.arrays, self.file.offsets, self.check_finite, opened
+        )
+
+    def _written(
+        self, engine: Engine, writer: PieceWriter, slabs: int
+    ) -> Iterator[tuple[Piece, int]]:
+        """Each piece, once it is written, and its bytes."""
+        told, done = (pieces(self.source, self.arrays, slabs) for _ in range(2))
+        return zip(told, engine.map(writer, done, writer.require_seen), strict=True)
 
     def _report(self, path: str, seconds: float) -> ExportReport:
         return ExportReport(

@@ -1,98 +1,131 @@
 """Writing arrays' values into a planned file, slab by slab, several at once.
 
 Each slab's rows go to where they belong with ``pwrite``; nothing is held but the slabs at work:
-``threads`` times about ``3 * SLAB_NBYTES``, whatever the store's size.
+``3 * SLAB_NBYTES`` each, about, whatever the store's size.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.npyfile.layout import ArraySpec
 from mosaic_collect.reading.part import Slab
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.union import Source, exported
 from mosaic_collect.store.counts import all_finite, finite_rows
 
-Progress = Callable[[int], object]
+#: Opens the file for one piece of it; gives its descriptor.
+Opened = Callable[[], AbstractContextManager[int]]
 
 
-class ArrayStream:
-    """Writes one field's selected rows as a contiguous array.
+class Piece(NamedTuple):
+    """Slabs of one field and block that lie beside each other."""
+
+    field: str
+    block: int
+    slabs: tuple[Slab, ...]
+    is_last: bool
+
+
+def pieces(source: Source, fields: Mapping[str, Any], slabs: int) -> Iterator[Piece]:
+    """All of the fields, one behind the other, ``slabs`` at a time."""
+    for field in fields:
+        for block in range(source.num_blocks):
+            whole = source.slabs(field, block)
+            for at in range(0, len(whole), slabs):
+                stop = at + slabs
+                yield Piece(field, block, tuple(whole[at:stop]), stop >= len(whole))
+
+
+class PieceWriter:
+    """Writes pieces to where they belong; pickles if ``opened`` does.
+
+    What is written is the same each time: a piece may be written twice.
 
     Args:
         source: The stores.
         selection: Which pairs.
-        fd: The file.
+        arrays: The fields' form in the file.
+        offsets: Where they begin there.
         finite: Whether a value that is NaN or infinite contradicts the metadata.
-        progress: Told the bytes written since the last call.
+        opened: The file.
     """
 
     def __init__(
-        self, source: Source, selection: Selection, fd: int, finite: bool, progress: Progress
+        self,
+        source: Source,
+        selection: Selection,
+        arrays: Mapping[str, ArraySpec],
+        offsets: Mapping[str, int],
+        finite: bool,
+        opened: Opened,
     ) -> None:
-        self._source, self._selection, self._fd = source, selection, fd
-        self._finite, self._progress = finite, progress
+        self._source, self._selection = source, selection
+        self._arrays, self._offsets = arrays, offsets
+        self._finite, self._opened = finite, opened
 
-    def write(self, field: str, dtype: str, offset: int, pool: ThreadPoolExecutor) -> None:
-        """Write all rows of a field from ``offset`` on, as ``dtype``.
+    def __call__(self, piece: Piece) -> int:
+        """Write all rows of a piece; the bytes written.
 
         Raises:
             CorruptStoreError: A damaged chunk.
             OSError: The file cannot be written.
         """
-        row_nbytes = int(np.dtype(dtype).itemsize) * self._source.schema[field].width
-        for block in range(self._source.num_blocks):
-            chosen = self._selection.block(block)
-            first = int(self._selection.first_rows[block])
-            start = offset + first * row_nbytes
+        with self._opened() as fd:
+            return sum(self._put(fd, piece.field, piece.block, slab) for slab in piece.slabs)
 
-            def put(
-                slab: Slab, block: int = block, chosen: Any = chosen, start: int = start
-            ) -> int:
-                return self._put(field, dtype, block, slab, chosen, start, row_nbytes)
+    def require_seen(self) -> None:
+        """Make sure that this process sees the stores and the file.
 
-            for written in pool.map(put, self._source.slabs(field, block)):
-                self._progress(written)
-            self._write_back(start, int(np.count_nonzero(chosen)) * row_nbytes)
+        Raises:
+            StoreError, WriteError, OSError: It does not.
+        """
+        self._source.require_seen()
+        with self._opened():
+            pass
 
-    def _put(
-        self,
-        field: str,
-        dtype: str,
-        block: int,
-        slab: Slab,
-        chosen: NDArray[np.bool_],
-        start: int,
-        row_nbytes: int,
-    ) -> int:
+    def place(self, field: str, block: int) -> tuple[int, int]:
+        """Where the block's rows of the field lie: the first byte, and how many."""
+        first, stop = self._selection.first_rows[block : block + 2].tolist()
+        row_nbytes = self._row_nbytes(field)
+        return self._offsets[field] + first * row_nbytes, (stop - first) * row_nbytes
+
+    def _row_nbytes(self, field: str) -> int:
+        dtype = np.dtype(self._arrays[field].dtype)
+        return int(dtype.itemsize) * self._source.schema[field].width
+
+    def _put(self, fd: int, field: str, block: int, slab: Slab) -> int:
         """Write the chosen rows of a slab; the bytes written."""
+        chosen = self._selection.block(block)
         mine = chosen[slab.at]
         if not mine.any():
             return 0
         values = self._source.read(field, block, slab)
         rows = values if mine.all() else values[mine]
-        rows = exported(rows, dtype)
+        rows = exported(rows, self._arrays[field].dtype)
         if self._finite and rows.dtype.kind == "f":
             self._check(rows, field, block)
         data = rows.reshape(-1).view(np.uint8).data
+        start, _ = self.place(field, block)
         if slab.shape == chosen.shape:
-            pwrite_all(self._fd, data, start)
+            pwrite_all(fd, data, start)
             return len(data)
         # Rows of one step lie together in the file, behind those of the environments before.
+        row_nbytes = self._row_nbytes(field)
         ends = np.cumsum(np.count_nonzero(mine, axis=1)) * row_nbytes
         steps = np.cumsum(np.count_nonzero(chosen, axis=1))
         steps -= np.count_nonzero(chosen[:, slab.envs.start :], axis=1)
         steps = steps[slab.at[0]]
         begin = 0
         for end, before in zip(ends.tolist(), (steps * row_nbytes).tolist(), strict=True):
-            pwrite_all(self._fd, data[begin:end], start + before)
+            pwrite_all(fd, data[begin:end], start + before)
             begin = end
         return len(data)
 
@@ -104,13 +137,14 @@ class ArrayStream:
                 "metadata denies"
             )
 
-    def _write_back(self, start: int, nbytes: int) -> None:
-        """Let the disk begin now, so that the last sync need not do it all.
 
-        Linux starts writing a range's dirty pages when told that it will not be needed.
-        """
-        if hasattr(os, "posix_fadvise") and nbytes:
-            os.posix_fadvise(self._fd, start, nbytes, os.POSIX_FADV_DONTNEED)
+def write_back(fd: int, start: int, nbytes: int) -> None:
+    """Let the disk begin now with a range, so that the last sync need not do it all.
+
+    Linux starts writing a range's dirty pages when told that it will not be needed.
+    """
+    if hasattr(os, "posix_fadvise") and nbytes:
+        os.posix_fadvise(fd, start, nbytes, os.POSIX_FADV_DONTNEED)
 
 
 def pwrite_all(fd: int, data: memoryview, offset: int) -> None:

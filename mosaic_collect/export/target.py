@@ -6,8 +6,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from types import TracebackType
 
 from mosaic_collect.errors import InputError, SpaceError, WriteError
@@ -35,6 +38,53 @@ def check_target(path: str, stores: Sequence[str]) -> None:
             )
 
 
+#: More than what any file system's client fetches or writes at a time.
+_APART_NBYTES = 16 << 20
+
+
+@dataclass(frozen=True)
+class SharedFile:
+    """A target on its way, for other processes, on this machine or on others that share its disk.
+
+    Attributes:
+        path: Its temp file.
+        token_at: Where a token lies, well behind the file's end.
+        token: By which this very export is known: not the file of another machine by that name, nor
+            that of another export, which a process that its cluster gave up may find there.
+    """
+
+    path: str
+    token_at: int
+    token: bytes
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Opened for writing; what was written is safe when the block is left.
+
+        Raises:
+            WriteError: Another file lies there.
+            OSError: None does, or it cannot be written.
+        """
+        # For writing only: who may read, too, has whole pages fetched, and on some file systems
+        # written back with what neighbours had not written by then.
+        fd = os.open(self.path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            self._check(fd)
+            yield fd
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def _check(self, fd: int) -> None:
+        looked = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        try:
+            same = os.path.samestat(os.fstat(fd), os.fstat(looked))
+            if not same or os.pread(looked, len(self.token), self.token_at) != self.token:
+                raise WriteError(f"{self.path}: expected this export's file, found another")
+        finally:
+            os.close(looked)
+
+
 class Target:
     """A temp file beside the target, renamed onto it on leaving without an exception.
 
@@ -48,16 +98,13 @@ class Target:
     """
 
     def __init__(self, path: str, nbytes: int) -> None:
-        self._path, self._temp = path, temp_name(path)
+        self._path, self._temp, self._nbytes = path, temp_name(path), nbytes
         free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
         if free < nbytes:
             raise SpaceError(f"{path}: {nbytes} bytes needed, {free} free")
+        self.fd = self._claimed()
         try:
-            self.fd = self._open()
-        except OSError as error:
-            raise WriteError(f"{path}: cannot be written: {error}") from error
-        try:
-            self._claim(nbytes)
+            self._allocate()
         except BaseException:
             os.close(self.fd)
             raise
@@ -84,35 +131,83 @@ class Target:
                 self._discard()
             os.close(self.fd)
 
-    def _open(self) -> int:
-        return os.open(self._temp, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
+    def opened(self) -> AbstractContextManager[int]:
+        """The file for threads of this process."""
+        return nullcontext(self.fd)
 
-    def _claim(self, nbytes: int) -> None:
+    @contextmanager
+    def shared(self) -> Iterator[SharedFile]:
+        """The file for other processes, until the block is left; this one writes no more to it.
+
+        What was written so far is safe then: a file system of several machines that keeps whole
+        pages would else write them over their neighbours'.
+        """
+        file = SharedFile(
+            os.path.abspath(self._temp),
+            (self._nbytes // _APART_NBYTES + 1) * _APART_NBYTES,
+            secrets.token_bytes(16),
+        )
+        os.pwrite(self.fd, file.token, file.token_at)
+        os.fsync(self.fd)
+        yield file
+        os.ftruncate(self.fd, self._nbytes)
+
+    def _claimed(self) -> int:
+        """A new file under the temp name, locked.
+
+        A killed export's file is not gone on with: processes elsewhere may still write into it.
+        """
+        fd = self._open()
+        while os.fstat(fd).st_size:
+            try:
+                os.unlink(self._temp)
+            finally:
+                os.close(fd)
+            fd = self._open()
+        return fd
+
+    def _open(self) -> int:
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        try:
+            fd = os.open(self._temp, flags, 0o666)
+        except OSError as error:
+            raise WriteError(f"{self._path}: cannot be written: {error}") from error
+        try:
+            self._lock(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def _lock(self, fd: int) -> None:
         try:
             # flock and not lockf: it keeps threads of one process apart, too.
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise WriteError(f"{self._path}: another export is writing it") from error
-        if not self._is_temp():
+        if not self._is_temp(fd):
             # It was another export's until just now, and has the target's name by now.
             raise WriteError(f"{self._path}: another export is writing it")
-        os.ftruncate(self.fd, 0)
+
+    def _allocate(self) -> None:
         try:
-            os.posix_fallocate(self.fd, 0, nbytes)
+            os.posix_fallocate(self.fd, 0, self._nbytes)
         except OSError as error:
             self._discard()
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise SpaceError(f"{self._path}: no room for {nbytes} bytes: {error}") from error
+                raise SpaceError(
+                    f"{self._path}: no room for {self._nbytes} bytes: {error}"
+                ) from error
             raise WriteError(f"{self._path}: cannot be written: {error}") from error
 
-    def _is_temp(self) -> bool:
+    def _is_temp(self, fd: int) -> bool:
         """Whether the open file is the one that has the temp name now."""
         try:
-            return os.path.samestat(os.fstat(self.fd), os.stat(self._temp))
+            return os.path.samestat(os.fstat(fd), os.stat(self._temp))
         except FileNotFoundError:
             return False
 
     def _discard(self) -> None:
-        if self._is_temp():
+        if self._is_temp(self.fd):
             with contextlib.suppress(OSError):
                 os.unlink(self._temp)

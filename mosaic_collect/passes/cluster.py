@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from types import TracebackType
 from typing import Any, TypeVar
@@ -73,12 +73,10 @@ class DaskEngine:
     def map(
         self,
         function: Callable[[In], Out],
-        pieces: Sequence[In],
+        pieces: Iterable[In],
         require: Callable[[], None] | None = None,
     ) -> Iterator[Out]:
         threads = max(1, sum(self._client.nthreads().values()))
-        size = min(_MOST_PIECES, max(1, len(pieces) // (_BATCHES * threads)))
-        batches = [pieces[at : at + size] for at in range(0, len(pieces), size)]
         pickled = self._dask.protocol.pickle.dumps((function, require))
         with warnings.catch_warnings():
             # What says of many pairs which are chosen is large, and is sent once a worker.
@@ -89,7 +87,7 @@ class DaskEngine:
         def submit(batch: Sequence[In]) -> _Batch:
             return _Batch(self._dask, self._client, job, batch)
 
-        for found in in_order(submit, batches, _AHEAD * threads):
+        for found in in_order(submit, _batches(pieces, threads), _AHEAD * threads):
             yield from found
 
     def _processes(self, count: int) -> Any:
@@ -154,6 +152,15 @@ class _Batch:
             ) from error
         except CancelledError as error:
             raise ClusterError(f"the scheduler is gone: {error}") from error
+
+
+def _batches(pieces: Iterable[In], threads: int) -> Iterator[Sequence[In]]:
+    if not isinstance(pieces, Sequence):
+        yield from ([piece] for piece in pieces)
+        return
+    size = min(_MOST_PIECES, max(1, len(pieces) // (_BATCHES * threads)))
+    for at in range(0, len(pieces), size):
+        yield pieces[at : at + size]
 
 
 def _distributed() -> Any:

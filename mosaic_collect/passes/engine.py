@@ -7,7 +7,7 @@ pieces' order. So what is found does not depend on who worked, nor on who was re
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol, TypeVar
 
@@ -24,7 +24,7 @@ class Engine(Protocol):
     def map(
         self,
         function: Callable[[In], Out],
-        pieces: Sequence[In],
+        pieces: Iterable[In],
         require: Callable[[], None] | None = None,
     ) -> Iterator[Out]:
         """Results in the pieces' order, a bounded number of them ahead of the reader.
@@ -32,7 +32,8 @@ class Engine(Protocol):
         Args:
             function: Pickles, takes bounded memory, and may be called twice for a piece, the second
                 time where the first one's process died: it then gives and leaves behind the same.
-            pieces: Pickle, as the results do.
+            pieces: Pickle, as the results do. Those of a sequence, a range for one, are small and
+                go out in batches; others one by one.
             require: Asked once in each other process before its first piece: raises if that
                 process sees other files than this one does.
 
@@ -55,10 +56,10 @@ class Threads:
     def map(
         self,
         function: Callable[[In], Out],
-        pieces: Sequence[In],
+        pieces: Iterable[In],
         require: Callable[[], None] | None = None,
     ) -> Iterator[Out]:
-        if self._threads == 1 or len(pieces) < 2:
+        if self._threads == 1:
             yield from map(function, pieces)
             return
         with ThreadPoolExecutor(self._threads, "mosaic-pass") as pool:

@@ -8,7 +8,7 @@ draws are nested: with one seed, a larger ``k`` contains the smaller one's pairs
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +22,13 @@ class Draw:
     """``k`` of all candidate pairs.
 
     Args:
-        candidates: Per block, which pairs may be drawn, ``(steps, N)``.
-        num_blocks: Blocks.
+        counts: Per block, how many pairs may be drawn.
         k: How many; at most as many as there are.
         seed: Of the keys.
     """
 
-    def __init__(
-        self, candidates: Callable[[int], Mask], num_blocks: int, k: int, seed: int
-    ) -> None:
+    def __init__(self, counts: Sequence[int], k: int, seed: int) -> None:
         self._seed = seed
-        counts = [int(np.count_nonzero(candidates(b))) for b in range(num_blocks)]
         cut, before = self._cut_bin(counts, k)
         self._threshold, self._ties = self._cut(counts, cut, k - before)
 
@@ -51,7 +47,7 @@ class Draw:
         generator = np.random.Generator(np.random.PCG64([self._seed, block]))
         return generator.integers(0, 2**64, size=count, dtype=np.uint64)
 
-    def _cut_bin(self, counts: list[int], k: int) -> tuple[int, int]:
+    def _cut_bin(self, counts: Sequence[int], k: int) -> tuple[int, int]:
         """The bin of leading bits in which the k-th smallest key lies, and the keys before it."""
         histogram = np.zeros(1 << _BITS, np.int64)
         for block, count in enumerate(counts):
@@ -60,7 +56,7 @@ class Draw:
         cut = int(np.searchsorted(np.cumsum(histogram), k))
         return cut, int(histogram[:cut].sum())
 
-    def _cut(self, counts: list[int], cut: int, rest: int) -> tuple[np.uint64, dict[int, int]]:
+    def _cut(self, counts: Sequence[int], cut: int, rest: int) -> tuple[np.uint64, dict[int, int]]:
         """The k-th smallest key, and per block how many pairs of just that key are in."""
         found, blocks = [], []
         for block, count in enumerate(counts):

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.trajectories import failed_ids, truncated_ids
 from mosaic_collect.store.schema import TRAJECTORY_ID
 from mosaic_collect.store.view import StoreView
@@ -80,13 +81,13 @@ class StorePart:
         """Ids of trajectories that never ended, ascending, as ``read`` gives them."""
         return truncated_ids(self.view) + self.first_id
 
-    def failed_ids(self) -> NDArray[np.int64]:
+    def failed_ids(self, engine: Engine | None = None) -> NDArray[np.int64]:
         """Ids of trajectories that failed, ascending, as ``read`` gives them.
 
         Raises:
             InputError: The store does not say how its trajectories ended.
         """
-        return failed_ids(self.view) + self.first_id
+        return failed_ids(self.view, engine) + self.first_id
 
 
 def _pieces(length: int, size: int) -> list[range]:

@@ -6,11 +6,13 @@ An export and a sampler that are asked for the same hold the same pairs.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mosaic_collect.errors import InputError
+from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.selection import Rules
 from mosaic_collect.reading.union import Source, exported
 from mosaic_collect.store.counts import nonfinite_pairs
@@ -33,11 +35,16 @@ def chosen_fields(schema: Schema, names: Sequence[str] | None) -> list[Field]:
     return [f for f in schema.stored if f.name in names]
 
 
-def nonfinite_fields(source: Source, fields: Sequence[Field]) -> dict[str, int]:
+def nonfinite_fields(
+    source: Source, fields: Sequence[Field], engine: Engine | None = None
+) -> dict[str, int]:
     """Per field that holds any: pairs with NaN or infinity, as an export has them."""
     counts = {f.name: source.nonfinite(f.name) for f in fields}
     # float64 turns infinite beyond float32's range, which the store's own counts do not tell.
-    counts.update({f.name: _count_nonfinite(source, f) for f in fields if f.dtype == "float64"})
+    for name in [f.name for f in fields if f.dtype == "float64"]:
+        count = partial(_count_nonfinite, source, name)
+        blocks = range(source.num_blocks)
+        counts[name] = sum((engine or Threads()).map(count, blocks, source.require_seen))
     return {name: count for name, count in counts.items() if count}
 
 
@@ -49,6 +56,7 @@ def make_rules(
     skip_damaged: bool = False,
     exclude_truncated: bool = False,
     exclude_failed: bool = False,
+    engine: Engine | None = None,
     **others: Any,
 ) -> Rules:
     """The rules for the pairs of these fields.
@@ -60,6 +68,7 @@ def make_rules(
         skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
         exclude_truncated: Whether to leave out trajectories that never ended.
         exclude_failed: Whether to leave out those that failed.
+        engine: Who finds those; None: this thread.
         others: As ``Rules``'s.
 
     Raises:
@@ -71,15 +80,12 @@ def make_rules(
         finite_fields=floats if skip_damaged else list(nonfinite),
         skip_damaged=skip_damaged,
         truncated_ids=source.truncated_ids() if exclude_truncated else None,
-        failed_ids=source.failed_ids() if exclude_failed else None,
+        failed_ids=source.failed_ids(engine) if exclude_failed else None,
         **others,
     )
 
 
-def _count_nonfinite(source: Source, field: Field) -> int:
-    count = 0
-    for block in range(source.num_blocks):
-        for envs in source.slabs(field.name, block):
-            values = exported(source.read(field.name, block, envs), np.float32)
-            count += nonfinite_pairs(values)
-    return count
+def _count_nonfinite(source: Source, name: str, block: int) -> int:
+    slabs = source.slabs(name, block)
+    parts = (exported(source.read(name, block, slab), np.float32) for slab in slabs)
+    return sum(map(nonfinite_pairs, parts))

@@ -7,14 +7,16 @@ values. Everything else is worked out again from the mask, which compresses to a
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from functools import lru_cache, partial
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.draw import Draw
 from mosaic_collect.reading.part import Slab
 from mosaic_collect.reading.union import Source, exported
@@ -22,6 +24,8 @@ from mosaic_collect.store.counts import all_finite, finite_rows
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 
 Mask = NDArray[np.bool_]
+Choose: TypeAlias = Callable[[int], Mask]
+_KEPT_BLOCKS = 8  # masks, for who writes a block in several pieces
 
 
 @dataclass(frozen=True)
@@ -41,16 +45,36 @@ class Selection:
 
     Args:
         source: The stores.
-        choose: Gives a block's chosen pairs, ``(steps of the block, N)``.
+        choose: Gives a block's chosen pairs, ``(steps of the block, N)``; pickles.
+        engine: Who counts them.
 
     Attributes:
         first_rows: Per block, how many pairs were chosen before it; one more entry at the end.
     """
 
-    def __init__(self, source: Source, choose: Callable[[int], Mask]) -> None:
-        self.block = choose
-        counts = [int(np.count_nonzero(choose(b))) for b in range(source.num_blocks)]
+    def __init__(self, source: Source, choose: Choose, engine: Engine) -> None:
+        self._choose = choose
+        blocks = range(source.num_blocks)
+        counts = engine.map(partial(_num_chosen, choose), blocks, source.require_seen)
         self.first_rows: NDArray[np.int64] = np.cumsum([0, *counts], dtype=np.int64)
+        self._kept = lru_cache(_KEPT_BLOCKS)(choose)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "_kept": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._kept = lru_cache(_KEPT_BLOCKS)(self._choose)
+
+    def block(self, block: int) -> Mask:
+        """A block's chosen pairs, not to be changed; the last few blocks' are kept."""
+        return self._kept(block)
+
+    @property
+    def counts(self) -> list[int]:
+        """Chosen pairs of each block."""
+        counts: list[int] = np.diff(self.first_rows).tolist()
+        return counts
 
     @property
     def num_pairs(self) -> int:
@@ -58,9 +82,17 @@ class Selection:
         return int(self.first_rows[-1])
 
 
+def _num_chosen(choose: Choose, block: int) -> int:
+    return int(np.count_nonzero(choose(block)))
+
+
 def every_pair(source: Source) -> Selection:
     """All pairs, valid or not."""
-    return Selection(source, lambda block: np.ones(source.shape(block), np.bool_))
+    return Selection(source, partial(_all_of_block, source), Threads(1))
+
+
+def _all_of_block(source: Source, block: int) -> Mask:
+    return np.ones(source.shape(block), np.bool_)
 
 
 @dataclass(frozen=True)
@@ -96,55 +128,59 @@ class Rules:
         return self.fields if self.skip_damaged else self.finite_fields
 
 
-def select(source: Source, rules: Rules) -> tuple[Selection, Left]:
+def select(source: Source, rules: Rules, engine: Engine | None = None) -> tuple[Selection, Left]:
     """Apply the rules: one pass over the mask and over those fields that must be looked into.
+
+    Args:
+        source: The stores.
+        rules: What to leave out.
+        engine: Who looks; None: this thread, or several where fields are looked into.
 
     Raises:
         CorruptStoreError: A damaged chunk, unless its pairs are to be left out, or a mask that
             contradicts the metadata.
+        ClusterError: Of the engine.
     """
-    search = _Search(source, rules)
-    for block in range(source.num_blocks):
-        search.look(block)
-    search.check_mask()
-    chosen = Selection(source, search.candidates)
+    engine = engine or Threads(None if rules.looked_at else 1)
+    search = _Search(source, rules, engine)
+    chosen = Selection(source, search.candidates, engine)
     if rules.max_pairs is None or rules.max_pairs >= chosen.num_pairs:
         return chosen, search.left
-    draw = Draw(search.candidates, source.num_blocks, rules.max_pairs, rules.seed)
-    drawn = Selection(source, lambda block: draw.drawn(block, search.candidates(block)))
+    draw = Draw(chosen.counts, rules.max_pairs, rules.seed)
+    drawn = Selection(source, partial(_drawn, draw, search.candidates), engine)
     return drawn, replace(search.left, not_drawn=chosen.num_pairs - drawn.num_pairs)
+
+
+def _drawn(draw: Draw, candidates: Choose, block: int) -> Mask:
+    return draw.drawn(block, candidates(block))
 
 
 class _Search:
     """Finds the pairs to leave out, and remembers them as bitmaps of the blocks that hold any."""
 
-    def __init__(self, source: Source, rules: Rules) -> None:
-        self._source, self._rules = source, rules
+    def __init__(self, source: Source, rules: Rules, engine: Engine) -> None:
         self._bad: dict[int, NDArray[np.uint8]] = {}
         self._num_valid: Counter[str] = Counter()
-        self.left = Left()
+        self._look = _Look(source, rules)
+        blocks, counts = range(source.num_blocks), Counter[str]()
+        found = engine.map(self._look, blocks, source.require_seen)
+        for block, seen in zip(blocks, found, strict=True):
+            self._num_valid[source.place(block)[0].path] += seen.num_valid
+            counts.update(seen.left)
+            if seen.bad is not None:
+                self._bad[block] = seen.bad
+        self.left = Left(**counts)
+        self._check_mask(source, rules)
 
-    def look(self, block: int) -> None:
-        """Search one block."""
-        shape, asked_steps = self._source.shape(block), self._asked_steps(block)
-        if not asked_steps.any():
-            return
-        damaged, nonfinite = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-        valid = self._mask(block, damaged)
-        self._num_valid[self._source.place(block)[0].path] += int(np.count_nonzero(valid))
-        for name in self._rules.looked_at:
-            self._look_at(name, block, damaged, nonfinite)
-        truncated = self._of_trajectories(self._rules.truncated_ids, block, damaged)
-        failed = self._of_trajectories(self._rules.failed_ids, block, damaged)
-        asked = np.broadcast_to(asked_steps[:, None], shape)
-        if self._rules.asked_ids is not None:
-            asked = asked & self._of_trajectories(self._rules.asked_ids, block, damaged)
-        self._remember(block, asked, valid, damaged, truncated, failed, nonfinite)
+    @property
+    def candidates(self) -> Choose:
+        """Gives the pairs of a block that nothing speaks against."""
+        return partial(_candidates, self._look, self._bad)
 
-    def check_mask(self) -> None:
+    def _check_mask(self, source: Source, rules: Rules) -> None:
         """Hold the masks against the metadata, where all of them were read."""
-        unread = self.left.damaged or self._rules.steps is not None
-        for part in () if unread else self._source.parts:
+        unread = self.left.damaged or rules.steps is not None
+        for part in () if unread else source.parts:
             found, expected = self._num_valid[part.path], part.state.num_valid
             if found != expected:
                 raise CorruptStoreError(
@@ -152,12 +188,46 @@ class _Search:
                     f"{expected}"
                 )
 
-    def candidates(self, block: int) -> Mask:
-        """Pairs of a block that nothing speaks against."""
+
+def _candidates(look: _Look, bad: Mapping[int, NDArray[np.uint8]], block: int) -> Mask:
+    return look.candidates(block, bad.get(block))
+
+
+class _Seen(NamedTuple):
+    """What was found in a block: valid pairs, those left out by reason, and their bitmap."""
+
+    num_valid: int = 0
+    left: Mapping[str, int] = {}
+    bad: NDArray[np.uint8] | None = None
+
+
+class _Look:
+    """Looks at one block by the rules; pickles."""
+
+    def __init__(self, source: Source, rules: Rules) -> None:
+        self._source, self._rules = source, rules
+
+    def __call__(self, block: int) -> _Seen:
+        """Search one block."""
+        shape, asked_steps = self._source.shape(block), self._asked_steps(block)
+        if not asked_steps.any():
+            return _Seen()
+        damaged, nonfinite = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+        valid = self._mask(block, damaged)
+        for name in self._rules.looked_at:
+            self._look_at(name, block, damaged, nonfinite)
+        truncated = self._of_trajectories(self._rules.truncated_ids, block, damaged)
+        failed = self._of_trajectories(self._rules.failed_ids, block, damaged)
+        asked = np.broadcast_to(asked_steps[:, None], shape)
+        if self._rules.asked_ids is not None:
+            asked = asked & self._of_trajectories(self._rules.asked_ids, block, damaged)
+        return _seen(asked, valid, damaged, truncated, failed, nonfinite)
+
+    def candidates(self, block: int, packed: NDArray[np.uint8] | None) -> Mask:
+        """Pairs of a block that nothing speaks against, given the bitmap of the others."""
         shape, asked_steps = self._source.shape(block), self._asked_steps(block)
         if not asked_steps.any():
             return np.zeros(shape, np.bool_)
-        packed = self._bad.get(block)
         if packed is None:
             return self._source.mask(block)
         bad = np.unpackbits(packed, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
@@ -209,28 +279,18 @@ class _Search:
             damaged[slab.at] = True
             return None
 
-    def _remember(
-        self,
-        block: int,
-        asked: Mask,
-        valid: Mask,
-        damaged: Mask,
-        truncated: Mask,
-        failed: Mask,
-        nonfinite: Mask,
-    ) -> None:
-        bad = damaged | truncated | failed | nonfinite | ~asked
-        whole = valid & ~damaged
-        counts = {
-            "damaged": damaged,
-            "invalid": ~valid & ~damaged,
-            "truncated": whole & truncated,
-            "failed": whole & ~truncated & failed,
-            "nonfinite": whole & ~truncated & ~failed & nonfinite,
-        }
-        added = {
-            k: getattr(self.left, k) + int(np.count_nonzero(v & asked)) for k, v in counts.items()
-        }
-        self.left = replace(self.left, **added)
-        if bad.any():
-            self._bad[block] = np.packbits(bad)
+
+def _seen(
+    asked: Mask, valid: Mask, damaged: Mask, truncated: Mask, failed: Mask, nonfinite: Mask
+) -> _Seen:
+    bad = damaged | truncated | failed | nonfinite | ~asked
+    whole = valid & ~damaged
+    reasons = {
+        "damaged": damaged,
+        "invalid": ~valid & ~damaged,
+        "truncated": whole & truncated,
+        "failed": whole & ~truncated & failed,
+        "nonfinite": whole & ~truncated & ~failed & nonfinite,
+    }
+    left = {name: int(np.count_nonzero(mask & asked)) for name, mask in reasons.items()}
+    return _Seen(int(np.count_nonzero(valid)), left, np.packbits(bad) if bad.any() else None)

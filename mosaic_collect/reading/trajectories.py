@@ -23,16 +23,21 @@ counts as not told.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
+from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 from mosaic_collect.store.view import StoreView
+
+T = TypeVar("T")
 
 
 def truncated_ids(view: StoreView) -> NDArray[np.int64]:
@@ -71,26 +76,48 @@ class _Part:
     ends: NDArray[np.uint8]
 
 
-def failed_ids(view: StoreView) -> NDArray[np.int64]:
+def failed_ids(view: StoreView, engine: Engine | None = None) -> NDArray[np.int64]:
     """Ids of all trajectories that failed, ascending: 8 bytes of memory each.
 
     Ids are read only where a chunk of ends holds a failure.
 
+    Args:
+        view: Of the store.
+        engine: Who reads; None: this thread.
+
     Raises:
         InputError: The store has no field ``trajectory_end``.
         CorruptStoreError: A damaged chunk: which trajectories failed cannot be known.
+        ClusterError: Of the engine.
     """
+    found = _of_blocks(_failed_of_block, view, engine)
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+def count_failed(view: StoreView, engine: Engine | None = None) -> int:
+    """How many trajectories failed, from the one field; as ``failed_ids``."""
+    return sum(_of_blocks(_num_failed_of_block, view, engine))
+
+
+def _of_blocks(
+    function: Callable[[StoreView, int], T], view: StoreView, engine: Engine | None
+) -> Iterator[T]:
+    _require_ends(view)
+    blocks = range(view.state.num_blocks)
+    return (engine or Threads(1)).map(partial(function, view), blocks, view.require_seen)
+
+
+def _failed_of_block(view: StoreView, block: int) -> NDArray[np.int64]:
     found = [np.empty(0, np.int64)]
-    for part in _parts(view):
+    for part in _parts_of_block(view, block):
         failed = part.ends == FAILED
         if failed.any():
             found.append(view.read(TRAJECTORY_ID, part.steps, part.envs)[failed])
-    return np.unique(np.concatenate(found))
+    return np.concatenate(found)
 
 
-def count_failed(view: StoreView) -> int:
-    """How many trajectories failed, from the one field; errors as ``failed_ids``'s."""
-    return sum(int(np.count_nonzero(part.ends == FAILED)) for part in _parts(view))
+def _num_failed_of_block(view: StoreView, block: int) -> int:
+    return sum(int(np.count_nonzero(part.ends == FAILED)) for part in _parts_of_block(view, block))
 
 
 def end_problems(view: StoreView) -> list[str]:
@@ -102,21 +129,25 @@ def end_problems(view: StoreView) -> list[str]:
     if not view.state.schema.has_ends:
         return []
     check = _Check(view.state)
-    for part in _parts(view):
-        check.look(part, view.read(TRAJECTORY_ID, part.steps, part.envs))
+    for block in range(view.state.num_blocks):
+        for part in _parts_of_block(view, block):
+            check.look(part, view.read(TRAJECTORY_ID, part.steps, part.envs))
     return check.problems()
 
 
-def _parts(view: StoreView) -> Iterator[_Part]:
-    """All committed ends, block by block, a chunk at a time."""
+def _require_ends(view: StoreView) -> None:
     if not view.state.schema.has_ends:
         raise InputError(
             f"{view.address}: has no field {TRAJECTORY_END}, it was recorded without "
             "Schema.with_ends(): how its trajectories ended is not known"
         )
-    for steps in map(view.state.steps_of, range(view.state.num_blocks)):
-        for envs in view.columns(TRAJECTORY_END):
-            yield _Part(steps, envs, view.read(TRAJECTORY_END, steps, envs))
+
+
+def _parts_of_block(view: StoreView, block: int) -> Iterator[_Part]:
+    """A block's committed ends, a chunk at a time."""
+    steps = view.state.steps_of(block)
+    for envs in view.columns(TRAJECTORY_END):
+        yield _Part(steps, envs, view.read(TRAJECTORY_END, steps, envs))
 
 
 class _Check:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.part import Slab, StorePart
 from mosaic_collect.store.schema import VALID_MASK, Schema
@@ -87,13 +88,18 @@ class Source:
         """Ids of trajectories that never ended, ascending."""
         return np.concatenate([p.truncated_ids() for p in self.parts])
 
-    def failed_ids(self) -> NDArray[np.int64]:
-        """Ids of trajectories that failed, ascending.
+    def failed_ids(self, engine: Engine | None = None) -> NDArray[np.int64]:
+        """Ids of trajectories that failed, ascending; found by the engine, or here.
 
         Raises:
             InputError: A store does not say how its trajectories ended.
         """
-        return np.concatenate([p.failed_ids() for p in self.parts])
+        return np.concatenate([p.failed_ids(engine) for p in self.parts])
+
+    def require_seen(self) -> None:
+        """Errors as ``StoreView.require_seen``'s, of each store."""
+        for part in self.parts:
+            part.view.require_seen()
 
     def place(self, block: int) -> tuple[StorePart, int]:
         """The store that a block is of, and the block's number there."""

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,10 +121,10 @@ class _StoreCheck:
             # Not damage but a lie, perhaps of more blocks than could be looked at.
             self.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")
             return
-        places = list(product(self._view.grids, range(self._state.num_blocks)))
-        looks = engine.map(partial(_look, self._view), places, self._view.require_seen)
-        for (name, block), look in zip(places, looks, strict=True):
-            self._gather(name, block, look)
+        shards = range(len(self._view.grids) * self._state.num_blocks)
+        looks = engine.map(partial(_look, self._view), shards, self._view.require_seen)
+        for number, look in zip(shards, looks, strict=True):
+            self._gather(*_place(self._view, number), look)
             progress(1)
         for name in self._view.grids:
             self._leftovers(name)
@@ -239,9 +238,14 @@ class _Look(NamedTuple):
     found: _Count | _Ids
 
 
-def _look(view: StoreView, place: tuple[str, int]) -> _Look:
-    """Look at the shard of a field and block."""
-    name, block = place
+def _place(view: StoreView, number: int) -> tuple[str, int]:
+    """Field and block of a shard, as they are numbered: field by field."""
+    field, block = divmod(number, view.state.num_blocks)
+    return list(view.grids)[field], block
+
+
+def _look(view: StoreView, number: int) -> _Look:
+    name, block = _place(view, number)
     found, steps = _gatherer(view, name), view.state.steps_of(block)
     problems: list[str] = []
     nbytes = 0

@@ -83,7 +83,7 @@ def test_every_option_of_the_library_is_there(cli) -> None:
 
     out = cli("export", "--help").out
     for name in inspect.signature(export_npy).parameters:
-        if name not in ("store", "path", "progress"):
+        if name not in ("store", "path", "progress", "engine"):
             assert f"--{name.replace('_', '-')}" in out
 
 

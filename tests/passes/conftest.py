@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import pytest
 
@@ -22,16 +22,27 @@ def engine() -> Iterator[DaskEngine]:
         yield engine
 
 
+class Killing:
+    """A ``progress`` that kills a worker, with no chance to say goodbye, once something is done.
+
+    Attributes:
+        done: What was done by then; None: nothing yet.
+    """
+
+    def __init__(self, victim: int) -> None:
+        self._victim, self.done = victim, 0
+
+    def __call__(self, done: int) -> None:
+        if not self.done and done:
+            self.done = done
+            os.kill(self._victim, signal.SIGKILL)
+
+
 @pytest.fixture
-def killing(engine: DaskEngine) -> Iterator[Callable[[int], None]]:
-    """A ``progress`` that kills a worker, with no chance to say goodbye, once something is done."""
+def killing(engine: DaskEngine) -> Iterator[Killing]:
+    """One of the two workers dies."""
     engine._client.wait_for_workers(2, timeout=60)
-    victims = [next(iter(engine._client.run(os.getpid).values()))]
-
-    def progress(done: int) -> None:
-        while victims:
-            os.kill(victims.pop(), signal.SIGKILL)
-
-    yield progress
-    assert not victims, "nothing was told, and nobody killed"
+    killing = Killing(next(iter(engine._client.run(os.getpid).values())))
+    yield killing
+    assert killing.done, "nothing was told, and nobody killed"
     engine._client.wait_for_workers(2, timeout=60)

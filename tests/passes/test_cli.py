@@ -35,6 +35,23 @@ def test_verify(cli: Cli, store: str, address: str) -> None:  # noqa: F811
             assert without_seconds(done.out) == without_seconds(alone.out)
 
 
+def test_export(cli: Cli, store: str, npy: str, address: str) -> None:  # noqa: F811
+    stores.write(store, 30, masks=stores.some_masks(4))
+    assert cli("export", store, npy).code == 0
+    alone = open_bytes(npy)
+    done = cli("export", store, npy, "--scheduler", address)
+    assert (done.code, done.err.count("Traceback")) == (0, 0)
+    assert open_bytes(npy) == alone
+    done = cli("verify", store, "--npy", npy, "--scheduler", address)
+    assert (done.code, done.err) == (0, "")
+    assert f"{npy}: ok (4 arrays" in done.out
+
+
+def open_bytes(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def test_what_is_no_cluster(cli: Cli, store: str) -> None:  # noqa: F811
     stores.write(store, 3)
     cli("verify", store, "--workers", "0").failed("--workers: expected a whole number from 1")

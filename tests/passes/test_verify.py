@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -12,6 +11,7 @@ from mosaic_collect import DaskEngine, Field, verify_store
 from mosaic_collect.reading.verify import VerifyReport
 from tests import helpers
 from tests.export import stores
+from tests.passes.conftest import Killing
 
 SCHEMA = helpers.SMALL.with_fields(Field(name="motion_id", dtype="int32"))
 STEPS = 200
@@ -47,9 +47,7 @@ def test_a_damaged_store(engine: DaskEngine, made: str) -> None:
     assert found(report) == found(verify_store(made))
 
 
-def test_a_worker_killed_in_the_middle(
-    engine: DaskEngine, made: str, killing: Callable[[int], None]
-) -> None:
+def test_a_worker_killed_in_the_middle(engine: DaskEngine, made: str, killing: Killing) -> None:
     stores.flip(os.path.join(made, "action_mean", "c.50.0.0"), 2)
     report = verify_store(made, killing, engine)
     assert len(report.problems) == 1

@@ -99,7 +99,7 @@ def test_equal_keys_are_cut_just_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Draw, "_keys", lambda self, block, n: np.full(n, 7, np.uint64))
     blocks = [np.ones((2, 3), bool)] * 3
     for k in range(1, 19):
-        draw = Draw(blocks.__getitem__, 3, k, 0)
+        draw = Draw([6] * 3, k, 0)
         drawn = [draw.drawn(b, blocks[b]) for b in range(3)]
         assert np.concatenate(drawn).ravel().tolist() == [True] * k + [False] * (18 - k)
 
@@ -111,7 +111,7 @@ def test_uniform_over_pairs() -> None:
     hits = np.zeros(8)
     together = 0
     for seed in range(seeds):
-        draw = Draw(blocks.__getitem__, len(blocks), k, seed)
+        draw = Draw([int(c.sum()) for c in blocks], k, seed)
         drawn = [draw.drawn(b, c)[c] for b, c in enumerate(blocks)]
         row = np.concatenate(drawn)
         assert row.sum() == k
@@ -129,5 +129,5 @@ def test_uniform_over_pairs() -> None:
 def test_large_draws_find_the_cut() -> None:
     candidates = np.ones((100, 1000), bool)
     for k in (1, 65_536, 99_999, 100_000):
-        draw = Draw(lambda block: candidates, 2, k, 1)
+        draw = Draw([100_000] * 2, k, 1)
         assert sum(int(draw.drawn(b, candidates).sum()) for b in range(2)) == k
