@@ -76,7 +76,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("task", "motion", "checkpoint", "output"):
         parser.add_argument(f"--{name}", required=True)
-    for name, default in (("steps", 375), ("updates", 3000), ("each", 32), ("seed", 0)):
+    for name, default in (("steps", 500), ("updates", 4500), ("each", 32), ("seed", 0)):
         parser.add_argument(f"--{name}", type=int, default=default)
     args = parser.parse_args()
     os.makedirs(args.output, exist_ok=True)

@@ -25,13 +25,13 @@ from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
 from mosaic_collect.collection.motions import MotionQueue, find_motions
 from mosaic_collect.collection.progress import ProgressBar
-from mosaic_collect.collection.protocols import StepResult
+from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.collection.student import save_student
 from mosaic_collect.collection.trial import Lane, run_trial
 from mosaic_collect.demo.run import TASK, assets
 from mosaic_collect.demo.training import LABEL, SEEN, train_student
 
-ENVS, SEEDS, EACH = 128, (0, 1), 32
+ENVS, SEEDS = 128, (0, 1)
 PUSH = 0.1  # m/s, standard deviation in x and y each, five times
 CONDITIONS = ("undisturbed", "0.1", "0.2", "pushed")
 _BOTH = {"action_noise": 0.3, "push": 0.2, "start": "random"}
@@ -90,8 +90,9 @@ CASES = (
 class PushedSimulation(MjlabSimulation):
     """Pushes its last quarter of environments every 25 steps, always alike."""
 
-    steps = 0
-    chance = torch.Generator().manual_seed(0)
+    def reset(self) -> Observations:
+        self.steps, self.chance = 0, torch.Generator().manual_seed(0)
+        return super().reset()
 
     def step(self, actions: torch.Tensor) -> StepResult:
         if self.steps % 25 == 20:
@@ -151,9 +152,11 @@ def data_of(folder: str, case: Case, student: nn.Module) -> tuple[int, float]:
     return sampler.num_pairs, float(torch.cat(errors).mean())
 
 
-def trial(acts: list[Any], motion: str, checkpoint: str, history: int) -> list[list[int]]:
-    """Of each who acts, None the expert: how many reach the end in each condition."""
-    num_envs = EACH * len(CONDITIONS) * len(acts)
+def trial(
+    acts: list[Any], motion: str, checkpoint: str, history: int, each: int
+) -> list[list[int]]:
+    """Of each who acts, None the expert: how many of so many reach the end in each condition."""
+    num_envs = each * len(CONDITIONS) * len(acts)
     options = MjlabOptions(task=TASK, num_envs=num_envs, seed=123, student_history=history)
     simulation = PushedSimulation(options, MotionQueue(find_motions(motion)))
     expert = simulation.policy(checkpoint)
@@ -164,30 +167,28 @@ def trial(acts: list[Any], motion: str, checkpoint: str, history: int) -> list[l
     return [found[i :: len(acts)] for i in range(len(acts))]
 
 
-def run_case(folder: str, case: Case | None, motion: str, checkpoint: str) -> dict[str, Any]:
+def run_case(
+    folder: str, case: Case | None, motion: str, checkpoint: str, each: int
+) -> dict[str, Any]:
     """A row of the results; None: the expert's."""
     if case is None:
-        found = trial([None] * len(SEEDS), motion, checkpoint, 5)
-        return _row("expert", "the expert itself", 0, 0, [], found)
+        found = trial([None] * len(SEEDS), motion, checkpoint, 5, each)
+        return {**_row("expert", "the expert itself", each, found), "pairs": 0, "updates": 0}
     for name in case.stores:
         record(folder, name, motion, checkpoint)
     students = [train(folder, case, seed) for seed in SEEDS]
     acts: list[Any] = [lambda seen, s=student: s(seen["student"]) for student in students]
     data = [data_of(folder, case, student) for student in students]
-    found = trial(acts, motion, checkpoint, case.history)
-    return _row(case.key, case.name, data[0][0], case.updates, [e for _, e in data], found)
+    found = trial(acts, motion, checkpoint, case.history, each)
+    told = {"pairs": data[0][0], "updates": case.updates, "mean_square_error": [e for _, e in data]}
+    return {**_row(case.key, case.name, each, found), **told}
 
 
-def _row(
-    key: str, name: str, pairs: int, updates: int, errors: list[float], found: list[list[int]]
-) -> dict[str, Any]:
+def _row(key: str, name: str, each: int, found: list[list[int]]) -> dict[str, Any]:
     return {
         "key": key,
         "name": name,
-        "pairs": pairs,
-        "updates": updates,
-        "mean_square_error": errors,
-        "of": EACH * len(found),
+        "of": each * len(found),
         "reached": {c: sum(counts[i] for counts in found) for i, c in enumerate(CONDITIONS)},
         "each_student": found,
     }
@@ -220,9 +221,10 @@ def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """The table."""
     for row in rows:
-        error = ", ".join(f"{e:.1e}" for e in row["mean_square_error"])
-        reached = " | ".join(str(row["reached"][c]) for c in CONDITIONS)
-        print(f"| {row['name']} | {row['pairs']:,} | {row['updates']:,} | {error} | {reached} |")
+        error = ", ".join(f"{e:.1e}" for e in row.get("mean_square_error", ()))
+        reached = " | ".join(f"{row['reached'][c] / row['of']:.0%}" for c in CONDITIONS)
+        told = f"{row['pairs']:,} | {row['updates']:,} | {error} | {row['of']}"
+        print(f"| {row['name']} | {told} | {reached} |")
 
 
 def main() -> None:
@@ -230,6 +232,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", nargs="?", help="for stores, students and study.json")
     parser.add_argument("--draw", nargs=2, metavar=("JSON", "PNG"), help="only what was found")
+    parser.add_argument("--each", type=int, default=32, help="trajectories of each, a condition")
     args = parser.parse_args()
     if args.draw:
         rows = json.loads(Path(args.draw[0]).read_text())
@@ -242,7 +245,7 @@ def main() -> None:
     with assets() as (motion, checkpoint):
         for case in (None, *CASES):
             if (case.key if case else "expert") not in [row["key"] for row in rows]:
-                rows.append(run_case(args.folder, case, motion, checkpoint))
+                rows.append(run_case(args.folder, case, motion, checkpoint, args.each))
                 path.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)
     plot(rows, os.path.join(args.folder, "students.png"))
