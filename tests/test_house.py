@@ -28,7 +28,7 @@ ROOMS = (
     "export | importing | inspect < stats < look | collection | sampling",
     "mosaic | adapters/rsl_rl",
     "adapters/isaaclab | adapters/mjlab | replay",
-    "demo",
+    "demo | film",
     "commands < cli < __main__",
 )
 #: Who may import torch at import time: all of these rooms, and these modules of others.
@@ -39,7 +39,7 @@ TORCH_ROOMS = (
 TORCH = ("recording.ring.cuda", "replay.check", "replay.policy", "demo.training", "demo.student")
 #: Who may import what else at import time, beyond the standard library and ``DEPENDENCIES``.
 SIMULATORS = {"mjlab", "mujoco", "warp", "isaaclab", "isaaclab_rl", "rsl_rl", "tensordict"}
-WITH_SIMULATORS = ("adapters.mjlab", "adapters.isaaclab", "demo.motion")
+WITH_SIMULATORS = ("adapters.mjlab", "adapters.isaaclab", "demo.motion", "film.stage")
 DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 #: Optional packages that may be imported inside functions, and where.
 OPTIONAL = {
@@ -51,6 +51,8 @@ OPTIONAL = {
     "matplotlib": ("look.canvas", "look.draw_timeline", "replay.plot"),
     "jinja2": ("look.report",),
     "distributed": ("passes.cluster",),
+    "PIL": ("film.output",),
+    "imageio_ffmpeg": ("film.output",),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
 }
 #: Files that may be larger than others, and why.

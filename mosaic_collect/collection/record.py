@@ -23,6 +23,7 @@ from mosaic_collect.collection.pace import Pace
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.pushes import Pushed
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
+from mosaic_collect.collection.states import States
 from mosaic_collect.collection.student import load_student
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError
@@ -78,6 +79,7 @@ def record(
     on_step: Watch | None = None,
     acting: Acting = AS_TRAINED,
     stop_on_nonfinite: bool = False,
+    record_states: bool = False,
     **writer_options: Any,
 ) -> int:
     """Record until the store has ``max_steps`` steps or every environment idles, and complete it.
@@ -95,6 +97,7 @@ def record(
         acting: Whose actions are executed, how disturbed, and pushes; the policy labels whoever
             acts.
         stop_on_nonfinite: End it with the first row that holds NaN or infinity, committed.
+        record_states: The simulator's state beside each row, as fields of ``States``.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
     Returns:
@@ -103,7 +106,8 @@ def record(
     Raises:
         InputError: The policy reads a group that the simulation does not have, or of another rank.
             Or the student that shall act does not fit, or there is no group for it. Or the
-            simulation cannot push. Or a row holds NaN or infinity, and the run is to stop then.
+            simulation cannot push, or tells no state. Or a row holds NaN or infinity, and the run
+            is to stop then.
         StoreError, WriteError: Of the writer.
     """
     noise, pushes = _seeds(acting, origin, known)
@@ -111,7 +115,9 @@ def record(
     pushed = Pushed(simulation, acting.push, pushes)
     ledger, first = tracker.ledger(), simulation.reset()
     groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
-    schema = groups.schema(simulation.num_actions, (*tracker.fields, *acts.fields, *pushed.fields))
+    states = States(simulation) if record_states else None
+    extra = (*acts.fields, *pushed.fields, *(states.fields if states else ()))
+    schema = groups.schema(simulation.num_actions, (*tracker.fields, *extra))
     teacher = flat_groups(groups.read)
     student = None if groups.student_dim is None else STUDENT
     rows = teacher_rows(
@@ -119,6 +125,8 @@ def record(
         student,
         {field.name: group for field, group in groups.own.items()},
     )
+    if states is not None:
+        rows = states.beside(rows)
     health = Health(
         stop_on_nonfinite=stop_on_nonfinite,
         disagreement=simulation.disagreement,

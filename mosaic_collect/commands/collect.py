@@ -49,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="on resume, what may differ: task, checkpoint, motions, observations, acting",
     )
+    add("--record-states", action="store_true", help="MuJoCo's state, too, for 'replay'")
     add("--stop-on-nonfinite", action="store_true", help="end with the first NaN or infinity")
     add("--device", help="cpu or cuda:0; default: CUDA if there is one")
     add("--seed", type=int, default=0, help="of noise")

@@ -36,6 +36,7 @@ class CollectOptions(MjlabOptions):
         action_noise, act_by, act_share, push: Of ``Acting``, as ``start`` is.
         resume: Go on with the store; "auto": if it is there.
         allow_changed: Which of ``PROTECTED`` may differ on resume.
+        record_states: MuJoCo's state beside each row, from which the robot can be seen again.
         stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
         trust_checkpoint: Code in the checkpoint may run.
         buffer_mb, compressor, encode_in, commit_seconds: Of the writer.
@@ -52,6 +53,7 @@ class CollectOptions(MjlabOptions):
     push: float = 0.0
     resume: bool | str = False
     allow_changed: Sequence[str] = ()
+    record_states: bool = False
     stop_on_nonfinite: bool = False
     trust_checkpoint: bool = False
     buffer_mb: float | str = "auto"
@@ -127,6 +129,7 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
             on_step,
             options.acting,
             stop_on_nonfinite=options.stop_on_nonfinite,
+            record_states=options.record_states,
             buffer_mb=options.buffer_mb,
             compressor=options.compressor,
             encode_in=options.encode_in,

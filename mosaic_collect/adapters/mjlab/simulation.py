@@ -36,6 +36,7 @@ from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.rates import played
 from mosaic_collect.collection.robot import check_robot
 from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.collection.states import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
 from mosaic_collect.errors import InputError
 
@@ -114,6 +115,12 @@ class MjlabSimulation(ManagedSimulation):
         if self.command is None:
             return EveryEpisode(self.num_envs, self.device)
         return QueuedMotionTracker(self.command)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """As of a ``StatefulSimulation``: MuJoCo's."""
+        env = self.env.unwrapped
+        data = env.sim.data
+        return {QPOS: data.qpos[:], QVEL: data.qvel[:], ORIGIN: env.scene.env_origins}
 
     def push(self, velocity: torch.Tensor) -> None:
         """As of a ``PushableSimulation``: the robot that follows motions, or else "robot"."""

@@ -1,0 +1,161 @@
+"""The task's own MuJoCo scene, drawn offscreen: the robot as it was, its reference beside it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import mjlab.tasks  # noqa: F401  registers the tasks
+import mujoco
+import numpy as np
+from mjlab.scene import Scene
+from mjlab.tasks.registry import list_tasks, load_env_cfg
+from numpy.typing import NDArray
+
+from mosaic_collect.adapters.rsl_rl.managed import MOTION
+from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.film.poses import Layout, Poses
+
+_APART = 1.0  # m from the robot to its reference, to the right in the picture
+_GREEN = (0.25, 0.62, 0.4, 1.0)
+_SKY = {
+    "name": "sky",
+    "type": mujoco.mjtTexture.mjTEXTURE_SKYBOX,
+    "builtin": mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
+    "rgb1": (0.92, 0.94, 0.96),
+    "rgb2": (0.62, 0.7, 0.8),
+    "width": 64,
+    "height": 384,
+}
+
+
+class Stage:
+    """A task's scene with one environment.
+
+    Args:
+        task: A registered task of mjlab.
+
+    Attributes:
+        fps: Steps of the task a second.
+        nq: Width of its generalised positions.
+        layout: Of the robot that follows motions; None: none does.
+
+    Raises:
+        InputError: No such task.
+    """
+
+    def __init__(self, task: str) -> None:
+        if task not in list_tasks():
+            raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {task!r}")
+        cfg = load_env_cfg(task, play=True)
+        cfg.scene.num_envs = 1
+        scene = Scene(cfg.scene, "cpu")
+        scene.spec.add_texture(**_SKY)
+        self._model = scene.compile()
+        # On a CPU shadows take two thirds of a picture's time.
+        self._model.light_castshadow[:] = False
+        self._model.mat_reflectance[:] = 0.0
+        self._viewer = cfg.viewer
+        self.fps = 1.0 / (cfg.sim.mujoco.timestep * cfg.decimation)
+        self.nq = int(self._model.nq)
+        command = cfg.commands.get(MOTION)
+        self.layout = None if command is None else _layout(self._model, command.entity_name)
+
+    def frames(
+        self, poses: Poses, steps: Sequence[int], width: int, height: int
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Draw steps of a trajectory, each ``(height, width, 3)``.
+
+        A reference alone stands where the robot would.
+
+        Raises:
+            MissingDependencyError: OpenGL draws nothing here.
+        """
+        main, aside = poses.robot, poses.reference
+        model, ghost = self._model, _green(self._model)
+        if main is None:
+            main, aside, model = aside, None, ghost
+        assert main is not None
+        data, shadow = mujoco.MjData(model), mujoco.MjData(ghost)
+        camera = _camera(self._viewer)
+        right = np.array([*_right(camera), 0.0])
+        centre = self._centre(main)
+        if aside is not None:  # between both
+            centre = (centre + self._centre(aside) + _APART * right) / 2
+        look, held = mujoco.MjvOption(), mujoco.MjvPerturb()
+        renderer = _renderer(model, width, height)
+        try:
+            for step in steps:
+                data.qpos[:] = main[step]
+                mujoco.mj_forward(model, data)
+                camera.lookat[:] = centre[step]
+                renderer.update_scene(data, camera, look)
+                if aside is not None and self.layout is not None:
+                    shadow.qpos[:] = aside[step]
+                    shadow.qpos[self.layout.root.start :][:3] += _APART * right
+                    mujoco.mj_forward(ghost, shadow)
+                    moving = mujoco.mjtCatBit.mjCAT_DYNAMIC.value
+                    mujoco.mjv_addGeoms(ghost, shadow, look, held, moving, renderer.scene)
+                yield renderer.render()
+        finally:
+            renderer.close()
+
+    def _centre(self, qpos: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What the camera looks at in each step, ``(num_steps, 3)``: smoothly after the base."""
+        free = np.flatnonzero(self._model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
+        if not len(free):
+            return np.broadcast_to(self._model.stat.center, (len(qpos), 3))
+        start = int(self._model.jnt_qposadr[free[0]])
+        base = qpos[:, start : start + 3]
+        half = round(self.fps / 2)
+        padded = np.pad(base, ((half, half), (0, 0)), mode="edge")
+        sums = np.cumsum(np.pad(padded, ((1, 0), (0, 0))), axis=0)
+        width = 2 * half + 1
+        centre: NDArray[np.float64] = (sums[width:] - sums[:-width]) / width
+        return centre
+
+
+def _layout(model: mujoco.MjModel, entity: str) -> Layout | None:
+    """Of an entity with a free base; its joints' names begin with the entity's."""
+    joints = [model.joint(i) for i in range(model.njnt)]
+    mine = [joint for joint in joints if joint.name.startswith(f"{entity}/")]
+    free = [int(j.qposadr[0]) for j in mine if j.type[0] == mujoco.mjtJoint.mjJNT_FREE]
+    if len(free) != 1:
+        return None
+    others = [int(j.qposadr[0]) for j in mine if int(j.qposadr[0]) != free[0]]
+    return Layout(slice(free[0], free[0] + 7), others)
+
+
+def _green(model: mujoco.MjModel) -> mujoco.MjModel:
+    """A copy whose robots are of one colour."""
+    tinted = copy.copy(model)
+    moving = model.body_weldid[model.geom_bodyid] != 0
+    tinted.geom_rgba[moving], tinted.geom_matid[moving] = _GREEN, -1
+    return tinted
+
+
+def _camera(viewer: Any) -> mujoco.MjvCamera:
+    """The task's own, but free."""
+    camera = mujoco.MjvCamera()
+    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+    camera.distance, camera.azimuth = viewer.distance, viewer.azimuth
+    camera.elevation = viewer.elevation
+    return camera
+
+
+def _right(camera: mujoco.MjvCamera) -> tuple[float, float]:
+    """To the right in the picture, along the floor."""
+    azimuth = np.deg2rad(camera.azimuth)
+    return float(np.sin(azimuth)), float(-np.cos(azimuth))
+
+
+def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
+    model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+    try:
+        return mujoco.Renderer(model, height=height, width=width)
+    except Exception as error:  # each of its ways to OpenGL has errors of its own
+        raise MissingDependencyError(
+            "pictures of a robot need OpenGL, on a CPU Mesa's: apt-get install libegl1 "
+            f"libgl1-mesa-dri ({type(error).__name__}: {error})"
+        ) from error

@@ -1,0 +1,168 @@
+"""States beside the rows of a collection, and what is seen of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mosaic_collect import TrajectoryDataset
+from mosaic_collect.cli import main
+from mosaic_collect.errors import InputError, MissingDependencyError, StoreMismatchError
+from tests import helpers
+from tests.mjlab import case as mjlab_case
+from tests.mjlab.case import EXPERT, Case, make_case
+
+pytestmark = mjlab_case.MARKS
+
+
+#: Where the G1's pelvis has its sensor of velocities, m.
+IMU = (0.04525, 0.0, -0.08339)
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return make_case(tmp_path_factory.mktemp("film"))
+
+
+@pytest.fixture(scope="module")
+def stateful(case: Case) -> str:
+    """Pushed and disturbed, the policy's observations without noise."""
+    from mosaic_collect.adapters.mjlab.collect import run_collect
+
+    options = {"push": 5.0, "action_noise": 0.5, "teacher_noise": False, "record_states": True}
+    run_collect(case.options("stateful", max_steps=12, num_envs=4, **options))
+    return case.store("stateful")
+
+
+def turned_back(quaternions: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
+    """Vectors of the world as a body with these orientations (w, x, y, z) has them."""
+    w, u = quaternions[..., :1], -quaternions[..., 1:]
+    twice = 2 * np.cross(u, vectors)
+    turned: NDArray[Any] = vectors + w * twice + np.cross(u, twice)
+    return turned
+
+
+class TestTheState:
+    def test_is_that_of_the_rows_observation(self, stateful: str) -> None:
+        """One of the step before or behind would be another, and so would one behind a push."""
+        data = TrajectoryDataset(stateful)
+        qpos, qvel = data.read("qpos"), data.read("qvel")
+        names = ("joint_pos", "joint_vel", "base_lin_vel", "base_ang_vel")
+        seen = {name: data.term("observations", name)[...] for name in names}
+        # Joints as seen are relative to a default pose, and to each environment's encoders.
+        off = qpos[..., 7:] - seen["joint_pos"]
+        np.testing.assert_allclose(off, np.broadcast_to(off[0], off.shape), atol=1e-6)
+        np.testing.assert_array_equal(qvel[..., 6:], seen["joint_vel"])
+        np.testing.assert_allclose(qvel[..., 3:6], seen["base_ang_vel"], atol=1e-5)
+        of_imu = np.cross(qvel[..., 3:6], IMU)
+        linear = turned_back(qpos[..., 3:7], qvel[..., :3]) + of_imu
+        np.testing.assert_allclose(linear, seen["base_lin_vel"], atol=1e-4)
+        assert abs(np.diff(qvel, axis=0)).max(axis=-1).min() > 0.1
+        assert abs(data.read("push")).max() > 0.1
+
+    def test_is_where_the_environment_is(self, stateful: str) -> None:
+        data = TrajectoryDataset(stateful)
+        origins = data.read("env_origin")
+        assert len({tuple(o) for o in origins[0].tolist()}) == 4
+        assert (origins == origins[0]).all()
+        assert abs(data.read("qpos")[..., :2] - origins[..., :2]).max() < 0.7
+
+    def test_a_resume_goes_on_with_it(self, case: Case, stateful: str) -> None:
+        from mosaic_collect.adapters.mjlab.collect import run_collect
+
+        options = {"push": 5.0, "action_noise": 0.5, "teacher_noise": False}
+        with pytest.raises(StoreMismatchError, match="qpos"):
+            run_collect(case.options("stateful", max_steps=14, resume=True, **options))
+
+
+@pytest.fixture(scope="module")
+def stage() -> Any:
+    from mosaic_collect.film.stage import Stage
+
+    return Stage(mjlab_case.TASK)
+
+
+def strip(store: str, path: Path, trajectory: int = 0, motion: str | None = None) -> Any:
+    """The strip's pictures and what was said; skips where nothing draws."""
+    image = pytest.importorskip("PIL.Image")
+    from mosaic_collect.film.make import film
+
+    try:
+        made = film(TrajectoryDataset(store), trajectory, path, motion)
+    except MissingDependencyError as error:
+        pytest.skip(str(error))
+    whole = np.asarray(image.open(path)).astype(int)
+    return np.split(whole, whole.shape[1] // 448, axis=1), made
+
+
+def green(picture: NDArray[Any]) -> NDArray[Any]:
+    """Columns of what is clearly green, as only a reference is."""
+    red, g, blue = np.moveaxis(picture, -1, 0)
+    columns: NDArray[Any] = np.nonzero((g > red + 25) & (g > blue + 25))[1]
+    return columns
+
+
+def bright(picture: NDArray[Any]) -> NDArray[Any]:
+    """Columns of what is of light grey below the horizon, as only the robot is."""
+    below = picture[260:]
+    grey = below.max(axis=-1) - below.min(axis=-1) < 20
+    columns: NDArray[Any] = np.nonzero(grey & (below.min(axis=-1) > 130))[1]
+    return columns
+
+
+class TestTheFilm:
+    def test_shows_the_robot_and_its_reference_beside_it(
+        self, stateful: str, tmp_path: Path
+    ) -> None:
+        pictures, made = strip(stateful, tmp_path / "s.png")
+        assert made.shown == ("robot", "reference")
+        assert made.notes == ()
+        assert made.fps == 50
+        assert len(pictures) == min(8, made.trajectory.num_steps)
+        for picture in pictures:
+            assert len(green(picture)) > 1000
+            assert len(bright(picture)) > 500
+            assert np.median(green(picture)) - np.median(bright(picture)) > 100
+        assert abs(pictures[0] - pictures[-1]).max() > 50
+
+    def test_without_states_the_reference_stands_alone(self, case: Case, tmp_path: Path) -> None:
+        from mosaic_collect.adapters.mjlab.collect import run_collect
+
+        run_collect(case.options("stateless", max_steps=3))
+        pictures, made = strip(case.store("stateless"), tmp_path / "s.png")
+        assert made.shown == ("reference",)
+        assert len(bright(pictures[0])) == 0
+        assert abs(np.median(green(pictures[0])) - 224) < 60
+
+    def test_on_the_command_line(
+        self, stateful: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        ffmpeg = pytest.importorskip("imageio_ffmpeg")
+        clip = tmp_path / "clip.mp4"
+        code = main(["replay", stateful, "--trajectory", "0", "-o", str(clip)])
+        said = capsys.readouterr()
+        if "OpenGL" in said.err:
+            pytest.skip(said.err)
+        assert code == 0, said.err
+        steps = TrajectoryDataset(stateful).trajectory(0).num_steps
+        assert f"{clip}: trajectory 0 of environment 0, {steps} steps" in said.out
+        assert "robot and reference at 50 steps a second" in said.out
+        assert ffmpeg.count_frames_and_secs(str(clip))[0] == steps
+
+    def test_the_checkpoint_says_the_same_beside_states(self, stateful: str) -> None:
+        assert main(["verify", stateful, "--checkpoint", EXPERT]) == 0
+
+
+def test_refused(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    helpers.record(store, 3)
+    output = str(tmp_path / "c.mp4")
+    assert main(["replay", store, "--trajectory", "0", "-o", output]) == 2
+    assert "expected a store collected in mjlab, got None" in capsys.readouterr().err
+    from mosaic_collect.film.stage import Stage
+
+    with pytest.raises(InputError, match="task: expected one of .*, got 'nope'"):
+        Stage("nope")
