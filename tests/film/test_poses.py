@@ -124,12 +124,12 @@ def test_refused(tmp_path: Path) -> None:
 def test_nothing_to_show(tmp_path: Path) -> None:
     data = recorded(tmp_path, states=False)
     (tmp_path / "walk.npz").unlink()
-    with pytest.raises(InputError, match="trajectory 2: the robot is not shown: .* is gone"):
+    with pytest.raises(InputError, match=r"trajectory 2: the robot is not shown: .* is gone"):
         poses(data)
 
 
 def test_of_no_motion(tmp_path: Path) -> None:
     data = recorded(tmp_path)
     found = trajectory_poses({}, data.trajectory(0), NQ, LAYOUT, None)
-    assert found.notes == ("the reference is not shown: the store tells of no motion that it "
-                           "followed",)  # fmt: skip
+    (note,) = found.notes
+    assert note == "the reference is not shown: the store tells of no motion that it followed"

@@ -164,5 +164,5 @@ def test_refused(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "expected a store collected in mjlab, got None" in capsys.readouterr().err
     from mosaic_collect.film.stage import Stage
 
-    with pytest.raises(InputError, match="task: expected one of .*, got 'nope'"):
+    with pytest.raises(InputError, match=r"task: expected one of .*, got 'nope'"):
         Stage("nope")
