@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
-main_venv test,mjlab,bench
+main_venv test,replay,bench
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE=disabled MOSAIC_COLLECT_TEST_SH=1
 if [ $# -gt 0 ]; then
   exec "$PYTHON" -m pytest "$@"
@@ -43,6 +43,10 @@ if newest=$(find_python 3.13 3.12); then
 else
   echo "SKIPPED: no Python 3.13 or 3.12 was found"
 fi
+
+say "zarrita, for reading stores in Node and in a browser"
+(cd tests/conformance/zarrita && npm install --silent --no-audit --no-fund --no-package-lock) ||
+  echo "SKIPPED: npm could not install it"
 
 say "environments for the rsl_rl generations and Isaac Lab's wheels"
 "$PYTHON" -m tests.envs || echo "some could not be made: their tests skip, with the reason"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,14 +12,31 @@ from pathlib import Path
 from typing import Any
 
 
-class _Quiet(SimpleHTTPRequestHandler):
+class _Ranges(SimpleHTTPRequestHandler):
+    """Quiet, and gives parts of files, as every web server that holds data does."""
+
     def log_message(self, *_: Any) -> None: ...
+
+    def do_GET(self) -> None:
+        asked = re.fullmatch(r"bytes=(\d*)-(\d*)", self.headers.get("Range", ""))
+        path = Path(self.translate_path(self.path))
+        if asked is None or not path.is_file():
+            super().do_GET()
+            return
+        data, (first, last) = path.read_bytes(), asked.groups()
+        start = int(first) if first else max(0, len(data) - int(last))
+        stop = int(last) + 1 if first and last else len(data)
+        self.send_response(206)
+        self.send_header("Content-Length", str(len(data[start:stop])))
+        self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(data)}")
+        self.end_headers()
+        self.wfile.write(data[start:stop])
 
 
 @contextmanager
 def served(folder: Path) -> Iterator[str]:
     """A folder's address on the loopback interface."""
-    handler = functools.partial(_Quiet, directory=str(folder))
+    handler = functools.partial(_Ranges, directory=str(folder))
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
