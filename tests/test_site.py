@@ -103,6 +103,9 @@ def test_pages_fit_are_legible_and_ask_nobody(
 def test_the_search_finds(browser: Any, address: str) -> None:
     page = browser.new_page(viewport={"width": 1440, "height": 900})
     page.goto(f"{address}/index.html")
-    page.fill("input.md-search__input", "end_trajectories")
+    page.click("input.md-search__input")
+    told = "document.querySelector('.md-search-result__meta').textContent"
+    page.wait_for_function(f"!/Initializing/.test({told})")
+    page.keyboard.type("end_trajectories")
     link = page.wait_for_selector(".md-search-result__link")
     assert "html" in link.get_attribute("href")
