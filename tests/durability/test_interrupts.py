@@ -1,6 +1,7 @@
 """Promise 7, exhaustively: Ctrl-C between any two instructions of the caller's thread.
 
-``MOSAIC_COLLECT_EVERY=1`` tries each instruction; see ``interrupts.py``.
+``MOSAIC_COLLECT_EVERY=1`` tries each instruction, for which ``MOSAIC_COLLECT_WATCHDOG`` must allow
+hours; see ``interrupts.py``.
 """
 
 from __future__ import annotations
