@@ -6,6 +6,7 @@ import argparse
 from dataclasses import replace
 
 from mosaic_collect.commands.reports import add_json, as_json
+from mosaic_collect.commands.shared import add_engine, chosen_engine
 from mosaic_collect.inspect.summary import Summary, summarize
 from mosaic_collect.inspect.text import summary_text
 from mosaic_collect.npyfile.plain import plain_copy
@@ -19,11 +20,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("path", nargs="+", help="a store, or an .npy file")
     add_json(parser)
+    add_engine(parser)
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Print summaries."""
-    found = [summarize(path) for path in arguments.path]
+    with chosen_engine(arguments) as engine:
+        found = [summarize(path, engine) for path in arguments.path]
     if arguments.json:
         print("\n".join(_json(summary) for summary in found))
     else:

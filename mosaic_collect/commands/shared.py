@@ -90,8 +90,11 @@ def store_stem(store: str) -> str:
 
 
 def measure(
-    dataset: TrajectoryDataset, max_pairs: int | None, fields: list[str] | None = None
+    dataset: TrajectoryDataset,
+    max_pairs: int | None,
+    fields: list[str] | None = None,
+    engine: Engine | None = None,
 ) -> StoreStatistics:
     """Statistics of a store, behind a bar."""
     with bar("stats", " pairs", part_pairs(dataset, max_pairs)) as shown:
-        return store_statistics(dataset, fields, max_pairs, shown.update)
+        return store_statistics(dataset, fields, max_pairs, shown.update, engine=engine)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 
-from mosaic_collect.commands.shared import measure, store_stem
+from mosaic_collect.commands.shared import add_engine, chosen_engine, measure, store_stem
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.stats.files import write_statistics
 from mosaic_collect.stats.text import statistics_text
@@ -30,12 +30,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--pairs", type=int, metavar="N", help="read an even part of about N pairs, not all"
     )
     parser.add_argument("--json", action="store_true", help="print that JSON, and write no file")
+    add_engine(parser)
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Measure, print and write."""
     dataset = TrajectoryDataset(arguments.store)
-    found = measure(dataset, arguments.pairs, arguments.fields)
+    with chosen_engine(arguments) as engine:
+        found = measure(dataset, arguments.pairs, arguments.fields, engine)
     if arguments.json:
         print(json.dumps(found.to_json(), allow_nan=False))
         return True

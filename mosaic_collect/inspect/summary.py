@@ -11,6 +11,7 @@ from mosaic_collect.checks import local_path
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.npyfile.provenance import of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.sizes import stored_nbytes
 from mosaic_collect.reading.trajectories import count_failed
@@ -71,21 +72,26 @@ class Summary:
         return sum(f.stored_nbytes for f in self.fields)
 
 
-def summarize(path: Address) -> Summary:
+def summarize(path: Address, engine: Engine | None = None) -> Summary:
     """Summarise a store (a folder) or an export (a file).
+
+    Args:
+        path: Of either.
+        engine: Who counts failed trajectories; None: this thread.
 
     Raises:
         FileNotFoundError, StoreError, CorruptExportError: It is neither, or damaged.
         InputError: A URL, or a zip archive.
+        ClusterError: Of the engine.
     """
     if isinstance(path, (str, os.PathLike)) and not is_url(path):
         name = local_path(path, "path")
         if os.path.isfile(name) and not is_zipfile(name):
             return _export(name)
-    return _store(TrajectoryDataset(path))
+    return _store(TrajectoryDataset(path), engine)
 
 
-def _store(dataset: TrajectoryDataset) -> Summary:
+def _store(dataset: TrajectoryDataset, engine: Engine | None) -> Summary:
     path = dataset.path
     if not dataset.num_envs:
         unborn = (("status", "killed before its first commit: zero steps"),)
@@ -93,7 +99,7 @@ def _store(dataset: TrajectoryDataset) -> Summary:
     state = dataset.state
     stored = stored_nbytes(dataset.view)
     fields = tuple(_field(state, grid, stored) for grid in state.grids().values())
-    failed = _failed(dataset)
+    failed = _failed(dataset, engine)
     open_last = state.runs[-1].started if state.runs else "never"
     facts = (
         ("status", state.status),
@@ -131,12 +137,12 @@ def _figures(state: StoreState, failed: int | str | None) -> dict[str, Any]:
 _FAILED = {type(None): "", int: ", {:,} of them failed", str: ", how is {}"}
 
 
-def _failed(dataset: TrajectoryDataset) -> int | str | None:
+def _failed(dataset: TrajectoryDataset, engine: Engine | None) -> int | str | None:
     """How many failed, where the store says so: one pass over its smallest field."""
     if not dataset.schema.has_ends:
         return None
     try:
-        return count_failed(dataset.view)
+        return count_failed(dataset.view, engine)
     except CorruptStoreError:
         return "damaged"
 

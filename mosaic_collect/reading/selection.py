@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.passes.kept import Kept
 from mosaic_collect.reading.draw import Draw
 from mosaic_collect.reading.part import Slab
 from mosaic_collect.reading.union import Source, exported
@@ -49,26 +50,15 @@ class Selection:
         engine: Who counts them.
 
     Attributes:
+        block: Gives a block's chosen pairs, not to be changed; the last few blocks' are kept.
         first_rows: Per block, how many pairs were chosen before it; one more entry at the end.
     """
 
     def __init__(self, source: Source, choose: Choose, engine: Engine) -> None:
-        self._choose = choose
+        self.block = Kept(choose, _KEPT_BLOCKS)
         blocks = range(source.num_blocks)
         counts = engine.map(partial(_num_chosen, choose), blocks, source.require_seen)
         self.first_rows: NDArray[np.int64] = np.cumsum([0, *counts], dtype=np.int64)
-        self._kept = lru_cache(_KEPT_BLOCKS)(choose)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**vars(self), "_kept": None}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
-        self._kept = lru_cache(_KEPT_BLOCKS)(self._choose)
-
-    def block(self, block: int) -> Mask:
-        """A block's chosen pairs, not to be changed; the last few blocks' are kept."""
-        return self._kept(block)
 
     @property
     def counts(self) -> list[int]:

@@ -26,7 +26,7 @@ import base64
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,19 +120,23 @@ def _num_failed_of_block(view: StoreView, block: int) -> int:
     return sum(int(np.count_nonzero(part.ends == FAILED)) for part in _parts_of_block(view, block))
 
 
-def end_problems(view: StoreView) -> list[str]:
+def end_problems(view: StoreView, engine: Engine | None = None) -> list[str]:
     """Where ends and ids contradict each other, in words, a block each.
 
     An end is followed by another id, and another id only comes behind an end or with a new run.
-    A store without the field has no such problems; errors as ``failed_ids``'s.
+    A store without the field has no such problems; arguments and errors as ``failed_ids``'s.
     """
     if not view.state.schema.has_ends:
         return []
-    check = _Check(view.state)
-    for block in range(view.state.num_blocks):
-        for part in _parts_of_block(view, block):
-            check.look(part, view.read(TRAJECTORY_ID, part.steps, part.envs))
-    return check.problems()
+    ended, bad = 0, dict[int, str]()
+    for found in _of_blocks(_Check(view.state), view, engine):
+        ended += found.ended
+        for block, words in found.notes:
+            bad.setdefault(block, words)
+    told = view.state.num_trajectories
+    if not bad and ended != told:
+        return [f"{TRAJECTORY_END}: {ended} ends, metadata says {told}"]
+    return list(bad.values())
 
 
 def _require_ends(view: StoreView) -> None:
@@ -150,11 +154,18 @@ def _parts_of_block(view: StoreView, block: int) -> Iterator[_Part]:
         yield _Part(steps, envs, view.read(TRAJECTORY_END, steps, envs))
 
 
+class _Ends(NamedTuple):
+    """A block's ends: how many the root document knows of, too, and what is wrong where."""
+
+    ended: int
+    notes: list[tuple[int, str]]
+
+
 class _Check:
-    """Holds ends against ids, part by part in order."""
+    """Holds a block's ends against its ids, and its first row against the one before; pickles."""
 
     def __init__(self, state: StoreState) -> None:
-        self._state = state
+        self._block_steps = state.block_steps
         self._starts = {run.first_step for run in state.runs}
         #: The last row of each run, and which trajectories were still open by then.
         self._stops = {
@@ -162,50 +173,46 @@ class _Check:
             for run, steps in state.spans()
             if steps
         }
-        self._last_ids = np.zeros(state.num_envs, np.int64)
-        self._last_ends = np.zeros(state.num_envs, np.uint8)
-        self._ended = 0
-        self._bad: dict[int, str] = {}
 
-    def look(self, part: _Part, ids: NDArray[np.int64]) -> None:
-        """Check rows against each other, and the first one against the last part's."""
-        columns = slice(part.envs.start, part.envs.stop)
-        if (part.ends > FAILED).any():
-            self._note(part.steps.start, f"expected {GOES_ON}, {ENDED} or {FAILED}")
-        before = np.concatenate([self._last_ends[None, columns], part.ends]) != GOES_ON
-        changed = np.diff(np.concatenate([self._last_ids[None, columns], ids]), axis=0) != 0
-        inner = np.array([step not in self._starts for step in part.steps])
-        if part.steps.start == 0:
-            changed[0] = before[0] = False  # before the first row there is none
-        self._note_first(part, before[:-1] & ~changed, "an end, but the trajectory goes on")
-        lost = changed & ~before[:-1] & inner[:, None]
-        self._note_first(part, lost, "no end, but another trajectory follows")
-        self._count(part)
-        self._last_ids[columns], self._last_ends[columns] = ids[-1], part.ends[-1]
+    def __call__(self, view: StoreView, block: int) -> _Ends:
+        """Check one."""
+        of_block = view.state.steps_of(block)
+        steps = range(max(0, of_block.start - 1), of_block.stop)
+        ended, notes = 0, list[tuple[int, str]]()
+        for envs in view.columns(TRAJECTORY_END):
+            ends = view.read(TRAJECTORY_END, steps, envs)
+            part = _Part(of_block, envs, ends[of_block.start - steps.start :])
+            if (part.ends > FAILED).any():
+                notes.append(self._note(of_block.start, f"expected {GOES_ON}, {ENDED} or {FAILED}"))
+            notes += self._contradictions(steps, envs, ends, view.read(TRAJECTORY_ID, steps, envs))
+            ended += self._num_ended(part)
+        return _Ends(ended, notes)
 
-    def problems(self) -> list[str]:
-        """All that was found, and whether the number of ends is the store's."""
-        found = list(self._bad.values())
-        if not found and self._ended != self._state.num_trajectories:
-            told = self._state.num_trajectories
-            found.append(f"{TRAJECTORY_END}: {self._ended} ends, metadata says {told}")
-        return found
+    def _contradictions(
+        self, steps: range, envs: range, ends: NDArray[np.uint8], ids: NDArray[np.int64]
+    ) -> Iterator[tuple[int, str]]:
+        """The first of each kind, from one row to the next."""
+        before, changed = ends[:-1] != GOES_ON, np.diff(ids, axis=0) != 0
+        inner = np.array([step not in self._starts for step in steps[1:]], np.bool_)
+        kinds = {
+            "an end, but the trajectory goes on": before & ~changed,
+            "no end, but another trajectory follows": changed & ~before & inner[:, None],
+        }
+        for words, wrong in kinds.items():
+            if wrong.any():
+                at, env = np.argwhere(wrong)[0].tolist()
+                yield self._note(steps[at], f"step {steps[at]}, env {envs[env]}: {words}")
 
-    def _count(self, part: _Part) -> None:
+    def _num_ended(self, part: _Part) -> int:
         """Ends that the root document knows of, too."""
-        self._ended += int(np.count_nonzero(part.ends))
+        ended = int(np.count_nonzero(part.ends))
         for stop, still_open in self._stops.items():
             if stop in part.steps:
                 row = part.ends[stop - part.steps.start] != GOES_ON
                 ahead = row & still_open[part.envs.start : part.envs.stop]
-                self._ended -= int(np.count_nonzero(ahead))
+                ended -= int(np.count_nonzero(ahead))
+        return ended
 
-    def _note_first(self, part: _Part, wrong: NDArray[np.bool_], words: str) -> None:
-        if wrong.any():
-            at, env = np.argwhere(wrong)[0]
-            step = part.steps[int(at)] - 1
-            self._note(step, f"step {step}, env {part.envs[int(env)]}: {words}")
-
-    def _note(self, step: int, words: str) -> None:
-        block = step // self._state.block_steps
-        self._bad.setdefault(block, f"{TRAJECTORY_END}, block {block}: {words}")
+    def _note(self, step: int, words: str) -> tuple[int, str]:
+        block = step // self._block_steps
+        return block, f"{TRAJECTORY_END}, block {block}: {words}"

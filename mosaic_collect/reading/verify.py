@@ -79,8 +79,9 @@ def verify_store(
         return VerifyReport(name, (), ("killed before its first commit: zero steps",), 0, 0, 0.0)
     check = _StoreCheck(view)
     check.documents()
-    check.shards(progress or (lambda count: None), engine or Threads())
-    check.totals()
+    engine = engine or Threads()
+    check.shards(progress or (lambda count: None), engine)
+    check.totals(engine)
     seconds = time.monotonic() - start
     problems = tuple(check.problems[:_MOST_PROBLEMS])
     return VerifyReport(name, problems, tuple(check.notes), check.checked, check.nbytes, seconds)
@@ -129,7 +130,7 @@ class _StoreCheck:
         for name in self._view.grids:
             self._leftovers(name)
 
-    def totals(self) -> None:
+    def totals(self, engine: Engine) -> None:
         """Hold the counts against the metadata; after damage they cannot agree, nor need they."""
         if self.problems:
             return
@@ -140,7 +141,7 @@ class _StoreCheck:
             if count != self._state.nonfinite[name]:
                 told = self._state.nonfinite[name]
                 self.problems.append(f"{name}: {count} non-finite pairs, metadata says {told}")
-        self.problems += end_problems(self._view)
+        self.problems += end_problems(self._view, engine)
 
     def _foreign(self) -> None:
         """What others added is no damage."""

@@ -9,15 +9,16 @@ envs ▼     │ ██ │    │ ██ │    │     A part: cells of one bl
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import thread_count, whole
+from mosaic_collect.checks import whole
+from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.passes.kept import Kept
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
@@ -29,6 +30,7 @@ from mosaic_collect.store.view import StoreView
 
 SAMPLE_ROWS = 10_000
 _SAMPLE_NBYTES = 64 << 20
+_KEPT_MASKS, _PARTS = 8, 2
 _KEPT = (VALID_MASK, TRAJECTORY_ID, TRAJECTORY_END)  # the writer's own
 
 
@@ -38,6 +40,7 @@ def store_statistics(
     max_pairs: int | None = None,
     progress: Callable[[int], object] | None = None,
     threads: int | None = None,
+    engine: Engine | None = None,
 ) -> StoreStatistics:
     """Measure fields of a store over its valid pairs, feature by feature.
 
@@ -47,30 +50,27 @@ def store_statistics(
         max_pairs: Read an even part of about that many pairs, valid or not; None: all.
         progress: Told the pairs read since the last call.
         threads: That decode; default: the processors, at most 4.
+        engine: Who decodes in their stead.
 
     Raises:
         InputError: No such field, or a bad number.
         StoreNotFoundError: No store there, or one without a step's fields.
         CorruptStoreError: A damaged chunk.
+        ClusterError: Of the engine.
     """
     begun = time.monotonic()
     dataset = path if isinstance(path, TrajectoryDataset) else TrajectoryDataset(path)
     schema = dataset.schema
     names = [n for n in dataset if n not in _KEPT] if fields is None else list(fields)
-    scan = _Scan(dataset, [schema[name].name for name in names])
-    cells = _cells(dataset.view, names, max_pairs)
-    with ThreadPoolExecutor(thread_count(threads), "mosaic-stats") as pool:
-        for cell in cells:
-            scan.add(cell, pool)
-            if progress is not None:
-                progress(len(cell.steps) * len(cell.envs))
-    return scan.close(time.monotonic() - begun)
+    scan = _Scan(dataset, [schema[name].name for name in names], max_pairs)
+    scan.run(engine or Threads(threads), progress or (lambda pairs: None))
+    return scan.report(time.monotonic() - begun)
 
 
 def part_pairs(dataset: TrajectoryDataset, max_pairs: int | None) -> int:
     """How many pairs a pass will read, for a bar."""
     cells = _cells(dataset.view, list(dataset), max_pairs)
-    return sum(len(cell.steps) * len(cell.envs) for cell in cells)
+    return sum(cell.num_pairs for cell in cells)
 
 
 class _Cell(NamedTuple):
@@ -79,6 +79,11 @@ class _Cell(NamedTuple):
     block: int
     steps: range
     envs: range
+
+    @property
+    def num_pairs(self) -> int:
+        """Valid or not."""
+        return len(self.steps) * len(self.envs)
 
 
 def _cells(view: StoreView, names: Sequence[str], max_pairs: int | None) -> list[_Cell]:
@@ -100,8 +105,9 @@ def _cells(view: StoreView, names: Sequence[str], max_pairs: int | None) -> list
 class _Scan:
     """Gathers what the cells hold."""
 
-    def __init__(self, dataset: TrajectoryDataset, names: list[str]) -> None:
+    def __init__(self, dataset: TrajectoryDataset, names: list[str], max_pairs: int | None) -> None:
         self._view, self._names = dataset.view, names
+        self._cells = _cells(dataset.view, names, max_pairs)
         self._terms = usable_terms(dataset.schema, dataset.metadata)
         fields = [dataset.schema[name] for name in names]
         row_nbytes = sum(f.row_nbytes for f in fields)
@@ -111,19 +117,33 @@ class _Scan:
         self._rows = {f.name: np.zeros((size, _width(f.row_shape)), f.dtype) for f in fields}
         self._num_read = 0
 
-    def add(self, cell: _Cell, pool: ThreadPoolExecutor) -> None:
-        """Read a cell of all fields."""
-        mask = self._view.read(VALID_MASK, cell.steps, cell.envs, pool)
-        steps, envs = np.nonzero(mask)
-        entering, slots = self._sample.choose(len(steps), cell.block, cell.envs.start)
-        at = _Entering(slots, steps[entering], envs[entering])
-        for name in self._names:
-            cuts = list(self._cuts(name, cell))
-            parts = pool.map(partial(self._look, name, cell, mask, at), cuts)
-            self._moments[name] = reduce(Moments.__add__, parts, self._moments[name])
-        self._num_read += len(steps)
+    def run(self, engine: Engine, progress: Callable[[int], object]) -> None:
+        """Draw the sample, knowing how many pairs are valid, then look at everything once."""
+        look = _Look(self._view, self._names, self._cells, self._draw(engine))
+        found = engine.map(look, look.pieces, self._view.require_seen)
+        for piece, (moments, slots, rows) in zip(look.pieces, found, strict=True):
+            at, name, _ = look.place(piece)
+            if moments is not None:
+                self._moments[name] += moments
+                self._rows[name][slots] = rows
+            if (piece + 1) % look.pieces_of_cell == 0:
+                progress(self._cells[at].num_pairs)
 
-    def close(self, seconds: float) -> StoreStatistics:
+    def _draw(self, engine: Engine) -> dict[int, _Entering]:
+        """Per cell that has any: its pairs that are in the sample in the end."""
+        owners, pairs = np.full((2, len(self._sample.filled)), -1, np.int64)
+        counts = engine.map(partial(_num_valid, self._view), self._cells, self._view.require_seen)
+        for at, count in enumerate(counts):
+            cell = self._cells[at]
+            entering, slots = self._sample.choose(count, cell.block, cell.envs.start)
+            owners[slots], pairs[slots] = at, entering
+            self._num_read += count
+        order = np.argsort(owners, kind="stable")
+        cells, firsts = np.unique(owners[order], return_index=True)
+        slots_of = zip(cells.tolist(), np.split(order, firsts[1:]), strict=True)
+        return {at: _Entering(slots, pairs[slots]) for at, slots in slots_of if at >= 0}
+
+    def report(self, seconds: float) -> StoreStatistics:
         """What was found."""
         state, filled = self._view.state, self._sample.filled
         fields = {name: state.schema[name] for name in self._names}
@@ -147,32 +167,95 @@ class _Scan:
             },
         )
 
-    def _cuts(self, name: str, cell: _Cell) -> Iterator[range]:
-        """The cell's environments, by the chunks that hold them."""
-        for chunk in self._view.columns(name):
+
+class _Entering(NamedTuple):
+    """Pairs of a cell that are in the sample: their slots, and which of its valid pairs."""
+
+    slots: NDArray[np.int64]
+    pairs: NDArray[np.int64]
+
+
+def _mask(view: StoreView, cell: _Cell) -> NDArray[np.bool_]:
+    return view.read(VALID_MASK, cell.steps, cell.envs)
+
+
+def _num_valid(view: StoreView, cell: _Cell) -> int:
+    return int(np.count_nonzero(_mask(view, cell)))
+
+
+class _Look:
+    """Looks at a piece: half of a cell's chunks of one field; pickles."""
+
+    def __init__(
+        self,
+        view: StoreView,
+        names: list[str],
+        cells: list[_Cell],
+        entering: Mapping[int, _Entering],
+    ) -> None:
+        self._view, self._names, self._cells, self._entering = view, names, cells, entering
+        self._mask = Kept(partial(_mask, view), _KEPT_MASKS)
+        self.pieces_of_cell = len(names) * _PARTS
+        self.pieces = range(len(cells) * self.pieces_of_cell)
+
+    def place(self, piece: int) -> tuple[int, str, int]:
+        """Which cell, field and part."""
+        at, inside = divmod(piece, self.pieces_of_cell)
+        field, part = divmod(inside, _PARTS)
+        return at, self._names[field], part
+
+    def __call__(self, piece: int) -> _Found:
+        """Look at it."""
+        at, name, part = self.place(piece)
+        cell = self._cells[at]
+        found = [
+            self._look(name, cell, self._mask(cell), self._entering.get(at), envs)
+            for envs in self._cuts(name, cell, part)
+        ]
+        if not found:
+            return _Found()
+        moments, slots, rows = zip(*found, strict=True)
+        return _Found(reduce(Moments.__add__, moments), np.concatenate(slots), np.concatenate(rows))
+
+    def _cuts(self, name: str, cell: _Cell, part: int) -> Iterator[range]:
+        """The part's environments, by the chunks that hold them."""
+        columns = self._view.columns(name)
+        first, stop = (len(columns) * p // _PARTS for p in (part, part + 1))
+        for chunk in columns[first:stop]:
             envs = range(max(chunk.start, cell.envs.start), min(chunk.stop, cell.envs.stop))
             if envs:
                 yield envs
 
     def _look(
-        self, name: str, cell: _Cell, mask: NDArray[np.bool_], at: _Entering, envs: range
-    ) -> Moments:
-        """Moments of a chunk's valid rows; its rows that enter the sample are put there."""
+        self,
+        name: str,
+        cell: _Cell,
+        mask: NDArray[np.bool_],
+        entering: _Entering | None,
+        envs: range,
+    ) -> _Found:
+        """At a chunk's valid rows."""
         first = envs.start - cell.envs.start
         values = self._view.read(name, cell.steps, envs)
         rows = values.reshape(*values.shape[:2], -1)
-        here = (at.envs >= first) & (at.envs < first + len(envs))
-        self._rows[name][at.slots[here]] = rows[at.steps[here], at.envs[here] - first]
         valid = mask[:, first : first + len(envs)]
-        return Moments.of(rows.reshape(-1, rows.shape[2]) if valid.all() else rows[valid])
+        moments = Moments.of(rows.reshape(-1, rows.shape[2]) if valid.all() else rows[valid])
+        if entering is None:
+            return _Found(moments, np.empty(0, np.int64), rows[0, :0])
+        steps, columns = np.divmod(np.flatnonzero(mask)[entering.pairs], len(cell.envs))
+        here = (columns >= first) & (columns < first + len(envs))
+        return _Found(moments, entering.slots[here], rows[steps[here], columns[here] - first])
 
 
-class _Entering(NamedTuple):
-    """Pairs of a cell that enter the sample: their slots, and where in the cell they are."""
+class _Found(NamedTuple):
+    """What a piece holds: its valid rows' moments, and those rows that are in the sample.
 
-    slots: NDArray[Any]
-    steps: NDArray[Any]
-    envs: NDArray[Any]
+    A field of one chunk has a piece that holds nothing.
+    """
+
+    moments: Moments | None = None
+    slots: NDArray[np.int64] | None = None
+    rows: NDArray[Any] | None = None
 
 
 def _width(row_shape: tuple[int, ...]) -> int:

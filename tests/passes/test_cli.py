@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 
@@ -45,6 +46,15 @@ def test_export(cli: Cli, store: str, npy: str, address: str) -> None:  # noqa: 
     done = cli("verify", store, "--npy", npy, "--scheduler", address)
     assert (done.code, done.err) == (0, "")
     assert f"{npy}: ok (4 arrays" in done.out
+
+
+def test_figures(cli: Cli, store: str, address: str) -> None:  # noqa: F811
+    schema = stores.STUDENT.with_ends()
+    stores.write(store, 30, falls={5: [1, 3]}, schema=schema)
+    for command in ("stats", "inspect"):
+        alone = json.loads(cli(command, store, "--json").out)
+        found = json.loads(cli(command, store, "--json", "--scheduler", address).out)
+        assert {**found, "seconds": 0} == {**alone, "seconds": 0}
 
 
 def open_bytes(path: str) -> bytes:

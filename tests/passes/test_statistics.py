@@ -1,0 +1,103 @@
+"""Statistics and counts by a cluster are those of this process, bit for bit."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import (
+    DaskEngine,
+    Field,
+    StoreStatistics,
+    TrajectoryDataset,
+    store_statistics,
+    summarize,
+    verify_store,
+)
+from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.passes.engine import Threads
+from mosaic_collect.stats import scan
+from mosaic_collect.stats.moments import Moments
+from tests import helpers
+from tests.export import stores
+from tests.passes.conftest import Killing
+from tests.recording.test_ends import FORGED, add_own, forge, open_ends
+
+SCHEMA = helpers.SMALL.with_fields(
+    Field(name="image", dim=(2, 3), dtype="uint8"), Field(name="motion_id", dtype="int32")
+).with_ends()
+ENVS = 20
+
+
+@pytest.fixture
+def made(small_chunks: int, store: str) -> str:
+    chance = np.random.default_rng(0)
+
+    def edit(step: int, rows: Any) -> None:
+        rows["observations"][:] = chance.normal(1e3, 1.0, rows["observations"].shape)
+        stores.nan_at("actions", (3, 1), (30, 2))(step, rows)
+
+    stores.write(
+        store, 61, num_envs=ENVS, masks=stores.some_masks(ENVS), edit=edit, schema=SCHEMA,
+        ends={4: [0, 7], 30: [9]}, falls={9: [1, 2], 35: [0]},
+    )  # fmt: skip
+    return store
+
+
+def assert_equal(found: StoreStatistics, expected: StoreStatistics) -> None:
+    assert found.fields.keys() == expected.fields.keys()
+    assert found.num_read == expected.num_read
+    for name, field in found.fields.items():
+        for part in fields(Moments):
+            one, other = (getattr(f.moments, part.name) for f in (field, expected.fields[name]))
+            assert one.tobytes() == other.tobytes(), (name, part.name)
+        assert field.sample.tobytes() == expected.fields[name].sample.tobytes()
+
+
+@pytest.mark.parametrize("max_pairs", [None, 300])
+@pytest.mark.parametrize("sample", [50, 10_000])
+def test_the_same_bits(
+    engine: DaskEngine, made: str, max_pairs: int, sample: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scan, "SAMPLE_ROWS", sample)
+    told: list[int] = []
+    found = store_statistics(made, None, max_pairs, told.append, engine=engine)
+    assert_equal(found, store_statistics(made, None, max_pairs))
+    assert_equal(found, store_statistics(made, None, max_pairs, threads=1))
+    assert sum(told) == scan.part_pairs(TrajectoryDataset(made), max_pairs)
+
+
+def test_a_worker_killed_in_the_middle(engine: DaskEngine, made: str, killing: Killing) -> None:
+    assert_equal(store_statistics(made, progress=killing, engine=engine), store_statistics(made))
+
+
+def test_damage_travels(engine: DaskEngine, made: str) -> None:
+    stores.flip(os.path.join(made, "image", "c.9.0.0.0"), 2)
+    with pytest.raises(CorruptStoreError, match="image, block 9, chunk 0"):
+        store_statistics(made, engine=engine)
+
+
+def test_counts(engine: DaskEngine, made: str) -> None:
+    found = summarize(made, engine)
+    assert found == summarize(made)
+    assert found.figures["num_failed"] == 3
+
+
+@pytest.mark.parametrize(("change", "words"), FORGED)
+def test_ends_are_held_against_ids(
+    engine: DaskEngine, store: str, monkeypatch: pytest.MonkeyPatch, change: Any, words: str
+) -> None:
+    """Across the blocks' borders, too."""
+    forge(monkeypatch, *([change] if change else []))
+    with open_ends(store) as writer:
+        for step in range(9):
+            add_own(writer, step)
+            writer.end_trajectories({4: [0], 5: [2], 8: [3]}.get(step, []))
+    problems = verify_store(store, engine=engine).problems
+    assert problems == verify_store(store, engine=Threads(1)).problems
+    assert re.search(words, " ".join(problems)) if words else not problems
