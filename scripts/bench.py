@@ -22,6 +22,7 @@ from benchlib.export import export
 from benchlib.gpu import gpu
 from benchlib.ingest import ingest
 from benchlib.loop import loop
+from benchlib.objects import objects
 from benchlib.options import add_options
 from benchlib.read import read
 from benchlib.recording import memory_folder, remove
@@ -40,6 +41,7 @@ COMMANDS = {
     "scale": scale,
     "codec": codec,
     "camera": camera,
+    "objects": objects,
     "gpu": gpu,
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import os
 import socket
 import subprocess
 import sys
@@ -55,6 +56,14 @@ def s3_server() -> Iterator[tuple[str, int]]:
     finally:
         process.kill()
         process.communicate()
+
+
+@contextmanager
+def s3_folder() -> Iterator[str]:
+    """A URL below which there is nothing yet, of a server to which the environment leads."""
+    with s3_server() as (host, port):
+        os.environ.update(CREDENTIALS, AWS_ENDPOINT_URL=f"http://{host}:{port}")
+        yield f"s3://{BUCKET}/here"
 
 
 class Proxy(ThreadingHTTPServer):

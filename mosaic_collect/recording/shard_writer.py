@@ -69,7 +69,8 @@ class ShardWriter:
         count = len(state.steps_of(block.index))
         if count < state.block_steps:
             block.clear_tail(count)
-        encoder = BlockEncoder(self._encoders, block, count, self._grids, names)
+        links = self._store.blobs.links
+        encoder = BlockEncoder(self._encoders, block, count, self._grids, names, links)
 
         def open_shard(name: str) -> Upload:
             self._bell.at(NAME, f"block {block.index} of {name}")

@@ -34,20 +34,14 @@ def scale(args: Namespace) -> dict[str, Any]:
 
 def _grow(target: Target, marks: list[int]) -> list[dict[str, Any]]:
     """Write one store, stopping at each mark to measure; runs in a child process."""
-    from mosaic_collect import Field, Schema, TrajectoryWriter
-
-    schema = Schema((Field(name="observations", dim=_DIM),))
     path = os.path.join(target.folder, "scale.zarr")
     remove(path)
-    # Room for just three blocks of two steps makes blocks of two steps.
-    buffer_mb = 3 * _BLOCK_STEPS * _ENVS * schema.pair_nbytes / MB
     rows = []
     try:
-        writer = TrajectoryWriter(path, schema, _ENVS, buffer_mb=buffer_mb, commit_seconds=None)
-        assert writer.block_steps == _BLOCK_STEPS, "the ring was planned otherwise"
+        writer = tiny_writer(path)
         for mark in marks:
             start, before = time.perf_counter(), writer.num_steps
-            _add_until(writer, mark * _BLOCK_STEPS)
+            add_until(writer, mark * _BLOCK_STEPS)
             writer.commit()
             blocks = max(1, (writer.num_steps - before) // _BLOCK_STEPS)
             per_block = (time.perf_counter() - start) / blocks
@@ -61,7 +55,20 @@ def _grow(target: Target, marks: list[int]) -> list[dict[str, Any]]:
     return rows
 
 
-def _add_until(writer: Any, steps: int) -> None:
+def tiny_writer(path: str) -> Any:
+    """A writer of three fields and tiny blocks."""
+    from mosaic_collect import Field, Schema, TrajectoryWriter
+
+    schema = Schema((Field(name="observations", dim=_DIM),))
+    # Room for just three blocks of two steps makes blocks of two steps.
+    buffer_mb = 3 * _BLOCK_STEPS * _ENVS * schema.pair_nbytes / MB
+    writer = TrajectoryWriter(path, schema, _ENVS, buffer_mb=buffer_mb, commit_seconds=None)
+    assert writer.block_steps == _BLOCK_STEPS, "the ring was planned otherwise"
+    return writer
+
+
+def add_until(writer: Any, steps: int) -> None:
+    """Add steps until there are so many."""
     while writer.num_steps < steps:
         values = np.full((_ENVS, _DIM), writer.num_steps, np.float32)
         writer.add_step(observations=values)
@@ -73,7 +80,7 @@ def _look(path: str, writer: Any) -> dict[str, Any]:
 
     commits = []
     for _ in range(_COMMITS):
-        _add_until(writer, writer.num_steps + _BLOCK_STEPS)
+        add_until(writer, writer.num_steps + _BLOCK_STEPS)
         start = time.perf_counter()
         writer.commit()
         commits.append(time.perf_counter() - start)

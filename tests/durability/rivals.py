@@ -39,7 +39,9 @@ from mosaic_collect import (
     TrajectoryWriter,
     verify_store,
 )
+from mosaic_collect.store.urls import is_url
 from tests.helpers import REPO, buffer_mb
+from tests.service import s3_folder
 
 SCHEMA = Schema((Field(name="x", dtype="int64"),))
 BLOCK_STEPS, NUM_ENVS, STRIDE = 2, 2, 1000
@@ -134,8 +136,10 @@ class Campaign:
 
     def round(self, seed: int) -> None:
         """One round; raises AssertionError for a broken promise."""
-        path = os.path.join(self.folder, f"{seed}", "run.zarr")
-        os.makedirs(os.path.dirname(path))
+        path = f"{self.folder}/{seed}/run.zarr"
+        on_disk = not is_url(path)
+        if on_disk:
+            os.makedirs(os.path.dirname(path))
         chance = random.Random(seed)
         code = "from tests.durability.rivals import child; child({!r}, {}, {}, {}, {})"
         arguments = [(path, 1 + n * 100, seed * 10 + n, 1 + n % 2, self.locks) for n in range(2)]
@@ -151,18 +155,21 @@ class Campaign:
         ]
         while any(p.poll() is None for p in processes):
             time.sleep(chance.random() * 0.3)
-            if chance.random() < 0.4:
+            if on_disk and chance.random() < 0.4:
                 # Away at once, as a user means it, and whoever writes there may notice.
                 with contextlib.suppress(FileNotFoundError):
                     os.rename(path, f"{path}.{time.monotonic_ns()}")
         sessions = [Session(**s) for p in processes for s in json.loads(p.communicate()[0])]
-        self._check(os.path.dirname(path), {s.number: s for s in sessions})
-        shutil.rmtree(os.path.dirname(path))
+        folder = os.path.dirname(path)
+        places = [os.path.join(folder, n) for n in os.listdir(folder)] if on_disk else [path]
+        self._check(places, {s.number: s for s in sessions})
+        if on_disk:
+            shutil.rmtree(folder)
 
-    def _check(self, folder: str, sessions: dict[int, Session]) -> None:
+    def _check(self, places: list[str], sessions: dict[int, Session]) -> None:
         stores = {}
-        for name in os.listdir(folder):
-            dataset = TrajectoryDataset(os.path.join(folder, name))
+        for place in places:
+            dataset = TrajectoryDataset(place)
             if dataset.num_steps:  # one that was moved while it was made is as if killed
                 assert verify_store(dataset.path).ok, verify_store(dataset.path).problems
                 x = dataset.read("x")
@@ -199,8 +206,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-locks", action="store_true")
+    parser.add_argument("--s3", action="store_true", help="in a server on this machine")
     arguments = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with s3_folder() if arguments.s3 else tempfile.TemporaryDirectory() as folder:
         campaign = Campaign(folder, not arguments.no_locks)
         for seed in range(arguments.seed, arguments.seed + arguments.rounds):
             campaign.round(seed)

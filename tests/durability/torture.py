@@ -19,6 +19,7 @@ import select
 import shutil
 import signal
 import struct
+import subprocess
 import sys
 import tempfile
 import threading
@@ -33,14 +34,18 @@ import numpy as np
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import StoreNotFoundError
 from mosaic_collect.reading.trajectories import end_problems
+from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.files import is_temp_name
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.store.urls import is_url
+from tests.helpers import REPO
+from tests.service import s3_folder
 
 PHASES = ("open", "record", "close")
 _MOST_STEPS = 150
 _HUNG_SECONDS = 60.0
 _REPORT = struct.Struct("<cq")  # shorter than PIPE_BUF: written in one piece or not at all
-_OPENED, _ADDING, _COMMITTED, _CLOSING, _CLOSED = b"o", b"a", b"c", b"x", b"z"
+_STARTED, _OPENED, _ADDING, _COMMITTED, _CLOSING, _CLOSED = b"s", b"o", b"a", b"c", b"x", b"z"
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class Shape:
             self.num_envs,
             buffer_mb=nbytes / 1e6,
             compressor=self.compressor,
-            resume=os.path.exists(path),
+            resume="auto" if is_url(path) else os.path.exists(path),
             commit_seconds=None,
             threads=threads,
             encode_in=self.encode_in,
@@ -122,6 +127,7 @@ def record(path: str, shape: Shape, pipe: int, chance: random.Random) -> None:
     def tell(what: bytes, number: int) -> None:
         os.write(pipe, _REPORT.pack(what, number))
 
+    tell(_STARTED, 0)
     writer = shape.open(path, chance.randint(1, 2))
     tell(_OPENED, writer.num_steps)
     for _ in range(chance.choice((0, 1, 5, 30, _MOST_STEPS))):
@@ -148,6 +154,19 @@ def add(writer: TrajectoryWriter, shape: Shape, step: int, early: bool = False) 
         writer.commit()
     told = how(shape, steps)[0]
     writer.end_trajectories(told != 0, told == FAILED)
+
+
+def spawn(path: str, shape: Shape, seed: float) -> tuple[int, int]:
+    """The same in another interpreter, as object storage cannot be used in a fork."""
+    source, target = os.pipe()
+    code = (
+        "import random; from tests.durability.torture import Shape, record; "
+        f"record({path!r}, {shape!r}, {target}, random.Random({seed}))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], pass_fds=[target], cwd=REPO)
+    os.close(target)
+    process.returncode = 0  # it is waited for by its number
+    return process.pid, source
 
 
 def fork(path: str, shape: Shape, chance: random.Random) -> tuple[int, int]:
@@ -177,7 +196,7 @@ class Told:
 
     committed: int
     added: int
-    phase: str = "open"
+    phase: str = "start"
     closed: bool = False
 
     def take(self, report: bytes) -> None:
@@ -185,7 +204,7 @@ class Told:
         if what in (_OPENED, _COMMITTED):
             self.committed = max(self.committed, number)
         self.added = max(self.added, number)
-        self.phase = {_OPENED: "record", _CLOSING: "close"}.get(what, self.phase)
+        self.phase = {_STARTED: "open", _OPENED: "record", _CLOSING: "close"}.get(what, self.phase)
         self.closed = self.closed or what == _CLOSED
 
 
@@ -223,7 +242,11 @@ def kill_one(path: str, shape: Shape, chance: random.Random, known: int) -> Told
     delay = {"open": 0.012, "record": 0.05, "close": 0.004}[phase] * chance.random()
     if shape.encode_in == "process":
         delay *= 10  # it takes a quarter of a second to start
-    process, pipe = fork(path, shape, random.Random(chance.random()))
+    if is_url(path):
+        delay *= 10
+        process, pipe = spawn(path, shape, chance.random())
+    else:
+        process, pipe = fork(path, shape, random.Random(chance.random()))
     told = Told(known, known)
     try:
         listen(pipe, told, phase, delay)
@@ -241,7 +264,7 @@ def listen(pipe: int, told: Told, phase: str, delay: float) -> None:
     """Return when it is time to kill: ``delay`` after the child said it has come to ``phase``."""
     deadline = None
     while True:
-        if deadline is None and PHASES.index(told.phase) >= PHASES.index(phase):
+        if deadline is None and told.phase in PHASES[PHASES.index(phase) :]:
             deadline = time.monotonic() + delay
         wait = _HUNG_SECONDS if deadline is None else max(0.0, deadline - time.monotonic())
         if not select.select([pipe], [], [], wait)[0]:
@@ -259,7 +282,7 @@ def inspect(path: str, shape: Shape, told: Told) -> int:
     try:
         dataset = TrajectoryDataset(path, threads=1)
     except StoreNotFoundError:
-        assert not os.path.exists(path)
+        assert not blobs_at(path).is_taken()
         assert told.committed == 0
         return 0
     steps = dataset.num_steps
@@ -299,8 +322,8 @@ def check_ends(dataset: TrajectoryDataset, shape: Shape) -> None:
 
 
 def has_debris(path: str) -> bool:
-    """Whether a commit was cut off."""
-    return any(is_temp_name(n) for _, _, names in os.walk(path) for n in names)
+    """Whether a commit was cut off; in object storage there is nothing to tell it by."""
+    return not is_url(path) and any(is_temp_name(n) for _, _, names in os.walk(path) for n in names)
 
 
 def warm_up(folder: str) -> None:
@@ -316,11 +339,12 @@ def warm_up(folder: str) -> None:
 
 def torture(kills: int, seed: int, folder: str, encode_in: str = "threads") -> Campaign:
     """Kill until it is enough; raises AssertionError at the first wrong store."""
-    warm_up(folder)
+    if not is_url(folder):
+        warm_up(folder)
     campaign, number = Campaign(), 0
     while sum(campaign.kills.values()) < kills:
         campaign.stores += 1
-        path = os.path.join(folder, f"store-{campaign.stores}.zarr")
+        path = f"{folder}/store-{campaign.stores}.zarr"
         shape = Shape.drawn(random.Random(f"{seed} {campaign.stores}"), encode_in)
         steps, complete = 0, False
         while not complete and sum(campaign.kills.values()) < kills:
@@ -334,7 +358,8 @@ def torture(kills: int, seed: int, folder: str, encode_in: str = "threads") -> C
             tally(campaign, told, found, steps)
             steps = found
             complete = steps >= _MOST_STEPS
-        shutil.rmtree(path, ignore_errors=True)
+        if not is_url(folder):
+            shutil.rmtree(path, ignore_errors=True)
     return campaign
 
 
@@ -355,10 +380,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--encode-in", default="threads", help="as TrajectoryWriter's encode_in")
     parser.add_argument("--folder", help="where the stores lie; default: in memory, if there is")
+    parser.add_argument("--s3", action="store_true", help="in a server on this machine")
     options = parser.parse_args()
     ram = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
     start = time.monotonic()
-    with tempfile.TemporaryDirectory(dir=options.folder or ram) as folder:
+    place = s3_folder() if options.s3 else tempfile.TemporaryDirectory(dir=options.folder or ram)
+    with place as folder:
         campaign = torture(options.kills, options.seed, folder, options.encode_in)
     print(campaign.table(time.monotonic() - start))
     return 0

@@ -6,10 +6,12 @@ import builtins
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 
 import mosaic_collect as mc
 from mosaic_collect.errors import InputError, MissingDependencyError, WriteError
+from mosaic_collect.reading.sizes import stored_nbytes
 from mosaic_collect.store.address import blobs_at
 from tests import helpers, service
 
@@ -148,3 +150,16 @@ def test_a_url_is_taken_wherever_a_path_is(s3: str, npy: str) -> None:
     copy = s3.replace("expert", "import")
     assert mc.import_npy(npy, copy).store == copy
     assert mc.import_npy(npy, copy, resume=True).first_step == 4
+
+
+@pytest.mark.parametrize("encode_in", ["threads", "process"])
+def test_equal_fields_are_objects_of_their_own(s3: str, encode_in: str) -> None:
+    schema = mc.Schema.mosaic(obs_dim=3, action_dim=2)
+    with mc.TrajectoryWriter(s3, schema, 2, encode_in=encode_in) as writer:
+        for step in range(3 * writer.block_steps):
+            rows = np.full((2, 3), step, np.float32)
+            writer.add_step(observations=rows, actions=rows[:, :2])
+    assert mc.verify_store(s3).ok
+    dataset = mc.TrajectoryDataset(s3)
+    assert (dataset["action_mean"][:] == dataset["actions"][:]).all()
+    assert all(stored_nbytes(dataset.view).values())

@@ -50,6 +50,7 @@ class BlockEncoder:
         count: Its steps that hold rows.
         grids: All stored fields' cuttings.
         names: Fields whose shards are wanted.
+        links: Whether equal fields can share a shard.
     """
 
     def __init__(
@@ -59,12 +60,13 @@ class BlockEncoder:
         count: int,
         grids: Mapping[str, FieldGrid],
         names: Iterable[str],
+        links: bool = True,
     ) -> None:
         self._encoders, self._block, self._count, self.grids = encoders, block, count, grids
         self._num_envs = grids[VALID_MASK].num_envs
         self.slot, self.whole = block.slot, count == grids[VALID_MASK].block_steps
         names = list(names)
-        self.twins = dict(self._find_twins(names))
+        self.twins = dict(self._find_twins(names)) if links else {}
         self.written = [name for name in names if name not in self.twins]
         self._nonfinite = dict.fromkeys(float_names(grids), 0)
 
