@@ -27,7 +27,7 @@ numpy_venv 1.26.0 3.10 3.11 3.12
 say "Python 3.10 with NumPy 1.26, without torch and zarr"
 if py310=$(find_python 3.10); then
   make_venv .venv-py310 "$py310" "numpy==1.26.4" "pytest>=8" "pytest-xdist>=3.5" \
-    "hypothesis>=6.100" -e .
+    "hypothesis>=6.100" "moto[server]>=5.2,<5.3" -e ".[objects]"
   .venv-py310/bin/python -m pytest -q -n "$jobs" tests/store tests/reading tests/recording tests/npyfile tests/export || die "the tests on Python 3.10"
 else
   echo "SKIPPED: no Python 3.10 was found"

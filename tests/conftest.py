@@ -73,6 +73,8 @@ def browser() -> Iterator[Any]:
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[tuple[str, int]]:
     """Host and port of an S3 server of this machine."""
+    for package in ("obstore", "moto"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
     with service.s3_server() as place:
         yield place
 

@@ -29,7 +29,16 @@ class ObjectBlob:
 
     def __init__(self, service: Service, address: str, key: str) -> None:
         self._service, self.address, self._key = service, address, key
-        self._head, found = self._get({"range": (0, _HEAD_NBYTES)})
+        try:
+            self._head, found = self._get({"range": (0, _HEAD_NBYTES)})
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            # Of nothing, no range can be asked for.
+            found = service.ask(key, _head_of, key)
+            if found["size"]:
+                raise error from None
+            self._head = b""
         self.version = version_of(found)
         self.nbytes = self.version.nbytes
 
@@ -88,6 +97,12 @@ class ObjectUpload:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+
+def _head_of(store: Any, key: str) -> Any:
+    import obstore
+
+    return obstore.head(store, key)
 
 
 def _nameless() -> int:

@@ -6,15 +6,17 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
-from mosaic_collect.errors import StoreLostError
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import CorruptStoreError, StoreLostError
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.blobs import ChangedError, ReplacedError, read_all
 from mosaic_collect.store.objects import ObjectBlobs
 from mosaic_collect.store.service import Service
 from mosaic_collect.store.urls import blobs_in
-from tests.helpers import run_python
+from tests.helpers import buffer_mb, run_python
 
 obstore = pytest.importorskip("obstore")
 from obstore.store import MemoryStore  # noqa: E402
@@ -95,6 +97,14 @@ def test_a_blob_is_read_in_ranges(place: Any) -> None:
         assert blob.read(start, nbytes) == LARGE[start : start + nbytes]
     with pytest.raises(FileNotFoundError, match="/none"):
         blobs.open("none")
+
+
+def test_an_empty_object_is_an_empty_blob(place: Any) -> None:
+    blobs = claimed(place)
+    blobs.put({"zarr.json": b""})
+    assert read_all(blobs, "zarr.json", 100) == b""
+    with pytest.raises(CorruptStoreError):
+        TrajectoryDataset(blobs)
 
 
 def test_what_was_replaced_is_never_read_as_one_of_both(place: Any) -> None:
@@ -230,3 +240,37 @@ os.waitpid(process, 0)
 def test_a_fork_is_refused_and_does_not_wait_for_ever(s3: str) -> None:
     done = run_python(FORK.format(url=s3))
     assert "cannot be used here: start it by spawn" in done.stdout, done
+
+
+def test_a_block_that_grows_is_read_of_one_content(place: Any) -> None:
+    schema = Schema((Field(name="x", dim=20_000),))
+    options = {"buffer_mb": buffer_mb(4, 2, schema), "compressor": "none", "commit_seconds": None}
+    rows = np.random.default_rng(1).standard_normal((3, 2, 20_000)).astype(np.float32)
+    with TrajectoryWriter(place, schema, 2, **options) as writer:
+        for step, values in enumerate(rows):
+            writer.add_step(x=values)
+            writer.commit()
+            if not step:
+                view = TrajectoryDataset(place).view
+                shard = view.shard("x", 0)
+                shards = [view.shard("x", 0) for _ in range(3)]
+        out = np.empty(view.grids["x"].chunk_shape, np.float32)
+        shard.read(0, out)
+        assert (out[0, 0] == rows[0, 0]).all()
+        assert len(shards[0].whole()) == len(shard.whole())
+    assert (TrajectoryDataset(place)["x"][:] == rows).all()
+
+
+def test_a_shard_that_became_another_store_s_is_refused(place: Any) -> None:
+    schema = Schema((Field(name="x", dim=20_000),))
+    with TrajectoryWriter(place, schema, 2, compressor="none", buffer_mb=1) as writer:
+        writer.add_step(x=np.ones((2, 20_000), np.float32))
+    shard = TrajectoryDataset(place).view.shard("x", 0)
+    other = MemoryStore()
+    with TrajectoryWriter(other, schema, 2, compressor="none", buffer_mb=1) as writer:
+        writer.add_step(x=np.zeros((2, 20_000), np.float32))
+    key = "x/c.0.0.0"
+    claimed(place).put({key: read_all(blobs_at(other), key, 10**7)})
+    out = np.empty((2, 1, 20_000), np.float32)
+    with pytest.raises(CorruptStoreError, match="belongs to another recording"):
+        shard.read(0, out)
