@@ -103,8 +103,8 @@ def run(arguments: argparse.Namespace) -> bool:
             with bar("compare") as shown:
                 report = verify_export(arguments.store, arguments.npy, shown.update, engine)
             good = _say(report, "arrays", arguments)
-    if arguments.checkpoint and good:
-        good = all([_replay(store, arguments) for store in arguments.store])  # noqa: C419
+        if arguments.checkpoint and good:
+            good = all([_replay(store, arguments, engine) for store in arguments.store])  # noqa: C419
     return good
 
 
@@ -147,7 +147,7 @@ def _text(report: VerifyReport, unit: str) -> str:
     return "\n".join(lines)
 
 
-def _replay(store: str, arguments: argparse.Namespace) -> bool:
+def _replay(store: str, arguments: argparse.Namespace, engine: Engine | None) -> bool:
     # torch and rsl_rl are needed for this alone.
     try:
         from mosaic_collect.replay.check import replay_check
@@ -169,7 +169,7 @@ def _replay(store: str, arguments: argparse.Namespace) -> bool:
     )
     with bar("replay", "step", dataset.num_steps) as shown:
         report = replay_check(
-            store, policy, groups, arguments.device, arguments.tolerance, shown.update
+            store, policy, groups, arguments.device, arguments.tolerance, shown.update, engine
         )
     if arguments.json:
         told = {"of": "rows", "path": arguments.checkpoint, "store": store, "ok": report.ok}

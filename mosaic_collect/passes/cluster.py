@@ -7,6 +7,7 @@ import logging
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from pickle import PicklingError
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -77,7 +78,10 @@ class DaskEngine:
         require: Callable[[], None] | None = None,
     ) -> Iterator[Out]:
         threads = max(1, sum(self._client.nthreads().values()))
-        pickled = self._dask.protocol.pickle.dumps((function, require))
+        try:
+            pickled = self._dask.protocol.pickle.dumps((function, require))
+        except (TypeError, AttributeError, PicklingError) as error:
+            raise ClusterError(f"the work cannot be sent to other processes: {error}") from error
         with warnings.catch_warnings():
             # What says of many pairs which are chosen is large, and is sent once a worker.
             warnings.filterwarnings("ignore", "Sending large graph")
@@ -96,7 +100,7 @@ class DaskEngine:
                 n_workers=count,
                 threads_per_worker=1,
                 dashboard_address="127.0.0.1:0",  # and not a known port of all networks
-                silence_logs=logging.ERROR,
+                silence_logs=False,  # it would silence whoever else writes to the same log
             )
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"workers: cannot start {count} processes: {error}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import socket
+import threading
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -22,7 +23,8 @@ class Job:
 
     def __init__(self, identity: str, pickled: bytes) -> None:
         self._identity, self._pickled = identity, pickled
-        self._function: Callable[[Any], Any] | None = None
+        #: Each thread has a function of its own: policies remember what they said last.
+        self._own = threading.local()
 
     def __reduce__(self) -> Any:
         # Whoever gets it from another worker has everything to prove.
@@ -34,9 +36,9 @@ class Job:
         Raises:
             ClusterError: This process has another copy of the package, or sees other files.
         """
-        if self._function is None:
-            self._function = self._admitted()
-        return [self._function(piece) for piece in pieces]
+        if not hasattr(self._own, "function"):
+            self._own.function = self._admitted()
+        return [self._own.function(piece) for piece in pieces]
 
     def _admitted(self) -> Callable[[Any], Any]:
         mine = package_identity()

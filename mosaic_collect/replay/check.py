@@ -7,21 +7,28 @@ the one acted on, noise drawn anew, another checkpoint or a missing normaliser a
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import thread_count
 from mosaic_collect.collection.groups import Groups, check_recorded, flat_groups, own_field
 from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.errors import InputError
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.replay.differences import TOLERANCE, Differences, check_tolerance
+from mosaic_collect.replay.differences import TOLERANCE, Differences, Step, check_tolerance
+from mosaic_collect.store.view import StoreView
 
+_log = logging.getLogger(__name__)
 _NEEDED = ("action_mean", "action_sigma", "valid_mask", "trajectory_id")
 
 
@@ -87,6 +94,7 @@ def replay_check(
     device: Any = "cpu",
     tolerance: float = TOLERANCE,
     progress: Callable[[int], object] | None = None,
+    engine: Engine | None = None,
 ) -> ReplayReport:
     """Recompute mean and sigma of every valid row of a store.
 
@@ -101,29 +109,101 @@ def replay_check(
         device: Of the policy.
         tolerance: Largest allowed absolute difference, in units of the actions.
         progress: Told the steps checked since the last call.
+        engine: A cluster that does it, each of whose threads gets a copy of the policy; None: this
+            thread, which does it anyway unless the policy's ``is_recurrent`` is False: a memory
+            goes from step to step.
 
     Raises:
         InputError: The store lacks a field, the groups are not what it holds, the policy's actions
             have another width than the store's, or the tolerance is no number from 0 on.
+        ClusterError: Of the engine.
     """
     check_tolerance(tolerance)
     dataset = TrajectoryDataset(store)
     fields = _fields(dataset, groups)
+    replay = _Replay(dataset.view, fields, policy, groups, device, tolerance)
     tally = _Tally(dataset.num_steps, tolerance)
-    last_ids = np.full(dataset.num_envs, -1, np.int64)
-    size = dataset.state.block_steps if dataset.num_steps else 1
-    for start in range(0, dataset.num_steps, size):
-        stop = min(start + size, dataset.num_steps)
-        block = {name: dataset.read(name, start, stop) for name in fields}
-        for step in range(stop - start):
-            row = {name: values[step] for name, values in block.items()}
-            policy.reset(torch.as_tensor(row["trajectory_id"] != last_ids, device=device))
-            last_ids = row["trajectory_id"]
-            output = policy.act(_seen(row, groups, device))
-            tally.add(start + step, row, output.mean.cpu().numpy(), output.sigma.cpu().numpy())
-            if progress is not None:
-                progress(1)
+    for compared in chain.from_iterable(_replayed(replay, dataset, engine)):
+        tally.add(compared)
+        if progress is not None:
+            progress(1)
     return tally.report()
+
+
+def _replayed(
+    replay: _Replay, dataset: TrajectoryDataset, engine: Engine | None
+) -> Iterator[Iterable[_Compared]]:
+    """Block by block."""
+    blocks = range(dataset.state.num_blocks)
+    if engine is not None and replay.is_recurrent:
+        _log.warning("the policy is recurrent, or may be: it is replayed here, step by step")
+    if engine is None or replay.is_recurrent:
+        with ThreadPoolExecutor(thread_count(), "mosaic-replay") as pool:
+            for block in blocks:
+                yield replay.steps(block, pool)
+    else:
+        yield from engine.map(replay, blocks, dataset.view.require_seen)
+
+
+class _Compared(NamedTuple):
+    """What was said to a step's valid rows beside what was recorded.
+
+    The differences are relative to a row's largest recorded value, too; and the first environment
+    that is off.
+    """
+
+    step: Step
+    relative_mean: float
+    relative_sigma: float
+    first_off: int | None
+
+
+class _Replay:
+    """Replays one block; pickles if the policy does, and is one thread's."""
+
+    def __init__(
+        self,
+        view: StoreView,
+        fields: list[str],
+        policy: Policy,
+        groups: Groups,
+        device: Any,
+        tolerance: float,
+    ) -> None:
+        self._view, self._fields, self._policy = view, fields, policy
+        self._groups, self._device, self._tolerance = groups, device, tolerance
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether blocks must come one behind the other: unless the policy says otherwise."""
+        return bool(getattr(self._policy, "is_recurrent", True))
+
+    def __call__(self, block: int) -> list[_Compared]:
+        """All its steps."""
+        return list(self.steps(block))
+
+    def steps(self, block: int, pool: ThreadPoolExecutor | None = None) -> Iterator[_Compared]:
+        """Its steps, one by one; chunks are decoded in the pool."""
+        steps, envs = self._view.state.steps_of(block), range(self._view.state.num_envs)
+        values = {name: self._view.read(name, steps, envs, pool) for name in self._fields}
+        last_ids = self._ids_before(steps)
+        for at, step in enumerate(steps):
+            row = {name: of_field[at] for name, of_field in values.items()}
+            new = row["trajectory_id"] != last_ids
+            self._policy.reset(torch.as_tensor(new, device=self._device))
+            last_ids = row["trajectory_id"]
+            output = self._policy.act(_seen(row, self._groups, self._device))
+            yield _compare(
+                step, row, output.mean.cpu().numpy(), output.sigma.cpu().numpy(), self._tolerance
+            )
+
+    def _ids_before(self, steps: range) -> NDArray[np.int64]:
+        """Of the last step before these, ``(N,)``."""
+        envs = range(self._view.state.num_envs)
+        if not steps.start:
+            return np.full(len(envs), -1, np.int64)
+        (ids,) = self._view.read("trajectory_id", range(steps.start - 1, steps.start), envs)
+        return np.asarray(ids)
 
 
 class _Tally:
@@ -132,20 +212,18 @@ class _Tally:
     def __init__(self, num_steps: int, tolerance: float) -> None:
         self._tolerance = tolerance
         self._over_steps = Differences(num_steps)
-        self._mean, self._sigma = _Largest(), _Largest()
+        self._mean = self._sigma = self._relative_mean = self._relative_sigma = 0.0
         self._first: tuple[int, int] | None = None
 
-    def add(
-        self, step: int, row: Mapping[str, NDArray[Any]], mean: NDArray[Any], sigma: NDArray[Any]
-    ) -> None:
-        """Compare one step's rows, ``(N, A)`` each."""
-        valid = row["valid_mask"]
-        of_mean = self._mean.take(mean, row["action_mean"], valid)
-        of_sigma = self._sigma.take(sigma, row["action_sigma"], valid)
-        off = np.maximum(of_mean, of_sigma) > self._tolerance
-        self._over_steps.add(step, of_mean, of_sigma, off)
-        if self._first is None and off.any():
-            self._first = (step, int(np.flatnonzero(valid)[off][0]))
+    def add(self, found: _Compared) -> None:
+        """Take one step."""
+        step = found.step
+        self._over_steps.add(step)
+        self._mean, self._sigma = max(self._mean, step.mean), max(self._sigma, step.sigma)
+        self._relative_mean = max(self._relative_mean, found.relative_mean)
+        self._relative_sigma = max(self._relative_sigma, found.relative_sigma)
+        if self._first is None and found.first_off is not None:
+            self._first = (step.number, found.first_off)
 
     def report(self) -> ReplayReport:
         """All of it."""
@@ -153,40 +231,53 @@ class _Tally:
         return ReplayReport(
             rows=int(over_steps.rows.sum()),
             rows_off=int(over_steps.rows_off.sum()),
-            largest_mean=self._mean.absolute,
-            largest_sigma=self._sigma.absolute,
-            relative_mean=self._mean.relative,
-            relative_sigma=self._sigma.relative,
+            largest_mean=self._mean,
+            largest_sigma=self._sigma,
+            relative_mean=self._relative_mean,
+            relative_sigma=self._relative_sigma,
             tolerance=self._tolerance,
             first_off=self._first,
             differences=over_steps,
         )
 
 
-class _Largest:
-    """The largest difference so far, absolute and as a share of a row's largest recorded value."""
+def _compare(
+    step: int,
+    row: Mapping[str, NDArray[Any]],
+    mean: NDArray[Any],
+    sigma: NDArray[Any],
+    tolerance: float,
+) -> _Compared:
+    """One step's rows, ``(N, A)`` each."""
+    valid = row["valid_mask"]
+    of_mean, relative_mean = _differences(mean, row["action_mean"], valid)
+    of_sigma, relative_sigma = _differences(sigma, row["action_sigma"], valid)
+    off = np.flatnonzero(np.maximum(of_mean, of_sigma) > tolerance)
+    largest = (float(each.max(initial=0.0)) for each in (of_mean, of_sigma))
+    return _Compared(
+        Step(step, len(of_mean), len(off), *largest),
+        relative_mean,
+        relative_sigma,
+        int(np.flatnonzero(valid)[off[0]]) if len(off) else None,
+    )
 
-    def __init__(self) -> None:
-        self.absolute = self.relative = 0.0
 
-    def take(
-        self, said: NDArray[Any], recorded: NDArray[Any], valid: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:
-        """The largest difference of each valid row, ``(rows,)``.
+def _differences(
+    said: NDArray[Any], recorded: NDArray[Any], valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], float]:
+    """The largest difference of each valid row, ``(rows,)``, and the largest relative one.
 
-        Infinite where either side is not finite.
-        """
-        if said.shape != recorded.shape:
-            raise InputError(f"policy: expected actions {recorded.shape}, got {said.shape}")
-        recorded = recorded[valid].astype(np.float64)
-        with np.errstate(invalid="ignore"):  # infinity less infinity
-            difference = np.abs(said[valid] - recorded)
-        difference[~np.isfinite(difference)] = np.inf
-        each = np.asarray(difference.max(axis=1))
-        self.absolute = max(self.absolute, float(each.max(initial=0.0)))
-        share = _share(each, np.abs(recorded).max(axis=1))
-        self.relative = max(self.relative, float(share.max(initial=0.0)))
-        return each
+    Infinite where either side is not finite; relative to a row's largest recorded value.
+    """
+    if said.shape != recorded.shape:
+        raise InputError(f"policy: expected actions {recorded.shape}, got {said.shape}")
+    recorded = recorded[valid].astype(np.float64)
+    with np.errstate(invalid="ignore"):  # infinity less infinity
+        difference = np.abs(said[valid] - recorded)
+    difference[~np.isfinite(difference)] = np.inf
+    each = np.asarray(difference.max(axis=1))
+    share = _share(each, np.abs(recorded).max(axis=1))
+    return each, float(share.max(initial=0.0))
 
 
 def _share(each: NDArray[np.float64], largest: NDArray[np.float64]) -> NDArray[np.float64]:

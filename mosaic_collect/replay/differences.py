@@ -9,6 +9,7 @@ A bin keeps the largest of its steps, so that no peak is lost. Eight steps in at
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,24 @@ def check_tolerance(tolerance: float) -> None:
     """
     if not 0 <= tolerance < np.inf:
         raise InputError(f"tolerance: expected a finite number from 0 on, got {tolerance}")
+
+
+class Step(NamedTuple):
+    """The valid rows of one step.
+
+    Attributes:
+        number: Which.
+        rows: How many.
+        rows_off: Of those, the ones beyond the tolerance.
+        mean: Largest difference of a row's mean; infinite where either side is not finite.
+        sigma: Of a row's sigma.
+    """
+
+    number: int
+    rows: int
+    rows_off: int
+    mean: float
+    sigma: float
 
 
 class Differences:
@@ -55,29 +74,16 @@ class Differences:
         self.rows = np.zeros(bins, np.int64)
         self.rows_off = np.zeros(bins, np.int64)
 
-    def add(
-        self,
-        step: int,
-        mean: NDArray[np.float64],
-        sigma: NDArray[np.float64],
-        off: NDArray[np.bool_],
-    ) -> None:
-        """Take a step's valid rows.
-
-        Args:
-            step: Which.
-            mean: Difference of each row's mean, ``(rows,)``.
-            sigma: Of each row's sigma.
-            off: Which rows are beyond the tolerance.
-        """
-        if not mean.size:
+    def add(self, step: Step) -> None:
+        """Take a step's valid rows."""
+        if not step.rows:
             return
-        place = step // self.bin_steps
+        place = step.number // self.bin_steps
         # fmax, not max: a bin starts as NaN.
-        self.mean[place] = np.fmax(self.mean[place], mean.max())
-        self.sigma[place] = np.fmax(self.sigma[place], sigma.max())
-        self.rows[place] += mean.size
-        self.rows_off[place] += np.count_nonzero(off)
+        self.mean[place] = np.fmax(self.mean[place], step.mean)
+        self.sigma[place] = np.fmax(self.sigma[place], step.sigma)
+        self.rows[place] += step.rows
+        self.rows_off[place] += step.rows_off
 
     @property
     def first_steps(self) -> NDArray[np.int64]:

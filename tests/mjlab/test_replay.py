@@ -78,7 +78,11 @@ def test_metadata_of_the_older_form(store: str, tmp_path: Any) -> None:
 
 def test_on_the_command_line(store: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["verify", store, "--checkpoint", EXPERT]) == 0
-    assert f"{sum(ROWS)} valid rows" in capsys.readouterr().out
+    said = capsys.readouterr().out.splitlines()[-1]
+    assert f"{sum(ROWS)} valid rows" in said
+    pytest.importorskip("distributed", reason="distributed is not installed")
+    assert main(["verify", store, "--checkpoint", EXPERT, "--workers", "1"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == said
 
 
 def test_another_checkpoint_on_the_command_line(

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 
 from mosaic_collect import DaskEngine
+from tests import helpers
 from tests.cli.conftest import Done, cli  # noqa: F401  a fixture
 from tests.export import stores
 
@@ -60,6 +63,14 @@ def test_figures(cli: Cli, store: str, address: str) -> None:  # noqa: F811
 def open_bytes(path: str) -> bytes:
     with open(path, "rb") as file:
         return file.read()
+
+
+def test_the_clusters_log_stays_out_of_it(store: str) -> None:
+    """In a process of its own, whose log goes to stderr."""
+    stores.write(store, 6)
+    command = [sys.executable, "-m", "mosaic_collect", "verify", store, "--workers", "1"]
+    done = subprocess.run(command, cwd=helpers.REPO, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_what_is_no_cluster(cli: Cli, store: str) -> None:  # noqa: F811

@@ -5,16 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mosaic_collect.replay.differences import MOST_BINS, Differences
-
-NONE = np.zeros(0)
+from mosaic_collect.replay.differences import MOST_BINS, Differences, Step
 
 
 def fill(differences: Differences, values: list[float]) -> Differences:
     """A row a step; the mean is off where it is above 1."""
     for step, value in enumerate(values):
-        row = np.array([value])
-        differences.add(step, row, row / 10, row > 1)
+        differences.add(Step(step, 1, value > 1, value, value / 10))
     return differences
 
 
@@ -44,7 +41,7 @@ def test_what_is_not_finite_stays_in_its_bin() -> None:
 
 def test_a_bin_without_valid_rows_has_no_value() -> None:
     made = Differences(2)
-    made.add(0, NONE, NONE, NONE > 1)
+    made.add(Step(0, 0, 0, 0.0, 0.0))
     assert np.isnan(made.mean).all()
     assert made.rows.tolist() == [0, 0]
 

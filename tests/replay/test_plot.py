@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.look.canvas import check_picture
-from mosaic_collect.replay.differences import Differences
+from mosaic_collect.replay.differences import Differences, Step
 from mosaic_collect.replay.plot import plot_replay, replay_figure
 
 TOLERANCE = 1e-5
@@ -24,8 +24,7 @@ def differences(values: list[float], most_bins: int = 2000) -> Differences:
     """One row a step; the mean's differences, and sigma's, which are none."""
     made = Differences(len(values), most_bins)
     for step, value in enumerate(values):
-        row = np.array([value])
-        made.add(step, row, np.zeros(1), row > TOLERANCE)
+        made.add(Step(step, 1, value > TOLERANCE, value, 0.0))
     return made
 
 

@@ -39,6 +39,11 @@ class Actor:
         self._forward = forward
         self._deterministic = deterministic
 
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether what it says depends on what it was shown before."""
+        return bool(getattr(self._network, "is_recurrent", True))
+
     def act(self, observations: Observations) -> PolicyOutput:
         rows = select(observations, self.shapes)
         with torch.no_grad():

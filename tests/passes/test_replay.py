@@ -1,0 +1,85 @@
+"""The replay check on a cluster says what it says without one."""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mosaic_collect import DaskEngine, replay_check  # noqa: E402
+from mosaic_collect.collection.rollout import collect, teacher_rows  # noqa: E402
+from mosaic_collect.errors import ClusterError, CorruptStoreError  # noqa: E402
+from mosaic_collect.replay.check import ReplayReport  # noqa: E402
+from tests import helpers  # noqa: E402
+from tests.collection import toys  # noqa: E402
+from tests.export import stores  # noqa: E402
+from tests.passes.conftest import Killing  # noqa: E402
+from tests.replay.test_check import Counting  # noqa: E402
+
+EPISODES = ((25, 32, 14), (33, 3, 20), (60,))
+
+
+class Policy(toys.ToyPolicy):
+    is_recurrent = False
+
+
+def record(store: str, policy: Any) -> str:
+    simulation = toys.ToySimulation(EPISODES)
+    with helpers.open_writer(store, 3, toys.SCHEMA) as writer:
+        rows = teacher_rows(tuple(toys.GROUPS), "student")
+        collect(simulation, policy, writer, rows, toys.ToyTracker(simulation), 200)
+    return store
+
+
+def found(report: ReplayReport) -> dict[str, Any]:
+    over_steps = vars(report.differences)
+    return {
+        **{k: v for k, v in asdict(report).items() if k != "differences"},
+        **{k: v.tobytes() if isinstance(v, np.ndarray) else v for k, v in over_steps.items()},
+    }
+
+
+def test_the_same_report(engine: DaskEngine, store: str) -> None:
+    record(store, Policy())
+    told: list[int] = []
+    report = replay_check(store, Policy(), toys.GROUPS, progress=told.append, engine=engine)
+    assert report.ok
+    assert found(report) == found(replay_check(store, Policy(), toys.GROUPS))
+    assert told == [1] * report.differences.num_steps
+
+
+def test_a_worker_killed_in_the_middle(engine: DaskEngine, store: str, killing: Killing) -> None:
+    record(store, Policy())
+    other = Policy(seed=1)
+    report = replay_check(store, other, toys.GROUPS, progress=killing, engine=engine)
+    assert report.rows_off
+    assert found(report) == found(replay_check(store, other, toys.GROUPS))
+
+
+def test_damage_travels(engine: DaskEngine, store: str) -> None:
+    record(store, Policy())
+    stores.flip(os.path.join(store, "observations", "c.9.0.0"), 2)
+    with pytest.raises(CorruptStoreError, match="observations, block 9, chunk 0"):
+        replay_check(store, Policy(), toys.GROUPS, engine=engine)
+
+
+def test_a_memory_stays_in_one_place(
+    engine: DaskEngine, store: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    record(store, Counting(3))
+    assert replay_check(store, Counting(3), toys.GROUPS, engine=engine).ok
+    assert "it is replayed here, step by step" in caplog.text
+
+
+def test_a_policy_that_cannot_be_sent(engine: DaskEngine, store: str) -> None:
+    policy = Policy()
+    record(store, policy)
+    policy.lock = threading.Lock()
+    with pytest.raises(ClusterError, match="cannot be sent to other processes"):
+        replay_check(store, policy, toys.GROUPS, engine=engine)
