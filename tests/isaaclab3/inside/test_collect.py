@@ -13,10 +13,10 @@ from mosaic_collect.adapters.isaaclab.collect import MotionOptions, collect_moti
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.origin import Origin
+from mosaic_collect.demo import isaaclab as g1
+from mosaic_collect.demo.isaaclab.motions import write_motions
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import ENDED
-from tests.isaaclab3.inside import g1
-from tests.isaaclab3.inside.g1.motions import write_motions
 from tests.isaaclab3.inside.session import configs, opened
 
 NUM_ENVS = 4
