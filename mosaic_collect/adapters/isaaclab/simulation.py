@@ -47,15 +47,15 @@ class MotionSimulation(ManagedSimulation):
         robot = scene[name] if name in scene.keys() else None  # noqa: SIM118  no mapping
         if robot is None or getattr(robot, "is_fixed_base", True):
             raise InputError(f"push: expected an asset {name!r} with a free base, there is none")
+        rows = velocity.any(dim=1).nonzero()[:, 0].to(torch.int32)
+        if not len(rows):
+            return
         moving = robot.data.root_vel_w
-        # Isaac Lab 3 has arrays of Warp's, and a name for the writer of tensors.
-        pushed = torch.as_tensor(getattr(moving, "torch", moving)).clone()
-        pushed[:, :2] += velocity
+        moving = getattr(moving, "torch", moving)[rows]  # Isaac Lab 3 has arrays of Warp's
+        moving[:, :2] += velocity[rows]
+        # Of 3, which takes tensors by this name; 2.x has the other alone.
         write = getattr(robot, "write_root_velocity_to_sim_index", None)
-        if write is None:
-            robot.write_root_velocity_to_sim(pushed)
-        else:
-            write(root_velocity=pushed)
+        (write or robot.write_root_velocity_to_sim)(root_velocity=moving, env_ids=rows)
 
     def reset(self) -> Observations:
         """Begin each environment's next motion, at frame 1 as in training."""

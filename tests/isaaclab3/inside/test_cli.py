@@ -115,6 +115,19 @@ def test_a_task_without_motions_ends_as_it_is_trained(
     assert main(["verify", data.path, "--checkpoint", walker]) == 0
 
 
+def test_pushes_move_the_base(collect: Collect, tmp_path: Path, walker: str) -> None:
+    flags = ("--checkpoint", walker, "--max-steps", "60", "--push", "3", "--no-teacher-noise")
+    flags += ("--tasks-module", velocity.__name__)
+    assert collect("a.zarr", *flags, task=velocity.TASK) == 0
+    data = TrajectoryDataset(tmp_path / "a.zarr")
+    speed = data.term("observations", "lin_vel")[:]
+    same = data["trajectory_id"][1:] == data["trajectory_id"][:-1]
+    pushed = np.linalg.norm(data["push"][:-1], axis=-1)
+    faster = np.linalg.norm(np.diff(speed, axis=0), axis=-1)
+    assert (same & (pushed > 1.5)).any()
+    assert faster[same & (pushed > 1.5)].min() > 2 * faster[same & (pushed == 0)].max()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [

@@ -19,7 +19,7 @@ from isaaclab.utils.noise import UniformNoiseCfg
 from mosaic_collect.demo.isaaclab.agent import AgentCfg
 from mosaic_collect.demo.isaaclab.task import PhysicsCfg, SceneCfg
 
-TASK, EPISODE = "G1-Velocity", 25  # steps
+TASK, EPISODE = "G1-Velocity", 20  # steps
 _SPEEDS = mdp.UniformVelocityCommandCfg.Ranges(
     lin_vel_x=(-1.0, 1.0), lin_vel_y=(-1.0, 1.0), ang_vel_z=(-1.0, 1.0)
 )
@@ -69,7 +69,7 @@ class VelocityEnvCfg(ManagerBasedRLEnvCfg):
         self.events = {"stand": EventTermCfg(func=mdp.reset_scene_to_default, mode="reset")}
         self.rewards = {"alive": RewardTermCfg(func=mdp.is_alive, weight=1.0)}
         fallen = TerminationTermCfg(
-            func=mdp.root_height_below_minimum, params={"minimum_height": 0.75}
+            func=mdp.root_height_below_minimum, params={"minimum_height": 0.74}
         )
         self.terminations = {
             "time_out": TerminationTermCfg(func=mdp.time_out, time_out=True),
