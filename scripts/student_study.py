@@ -28,7 +28,7 @@ from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.collection.student import save_student
 from mosaic_collect.collection.trial import Lane, run_trial
-from mosaic_collect.demo.run import TASK, assets
+from mosaic_collect.demo.squat import TASK, assets
 from mosaic_collect.demo.training import LABEL, SEEN, train_student
 
 ENVS, SEEDS = 128, (0, 1)

@@ -4,7 +4,7 @@ Each is a virtual environment ``.venv-NAME`` in the checkout that holds only wha
 file lets it see this interpreter's packages (torch, NumPy, pytest), its own come first. What cannot
 be made, offline for instance, is a reason to skip.
 
-``python -m tests.envs`` makes all of them.
+``python -m tests.envs`` makes all of them, or those that are named.
 """
 
 from __future__ import annotations
@@ -17,8 +17,6 @@ import sys
 import sysconfig
 from dataclasses import dataclass
 from pathlib import Path
-
-import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 # tensordict and what it imports; GitPython and what it imports: every rsl_rl does at import.
@@ -77,6 +75,8 @@ class Environment:
 
     def pytest(self, folder: str) -> None:
         """Run the tests of a folder inside; skip if the environment cannot be made."""
+        import pytest  # which who only makes environments may not have
+
         try:
             self.make()
         except (OSError, RuntimeError) as error:
@@ -145,6 +145,6 @@ def _run(*command: str) -> None:
 
 
 if __name__ == "__main__":
-    for environment in ALL:
+    for environment in [e for e in ALL if e.name in (sys.argv[1:] or [e.name])]:
         environment.make()
         sys.stdout.write(f"{environment.python}\n")

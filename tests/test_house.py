@@ -36,10 +36,19 @@ TORCH_ROOMS = (
     *("collection", "sampling", "mosaic"),
     *("adapters/rsl_rl", "adapters/isaaclab", "adapters/mjlab"),
 )
-TORCH = ("recording.ring.cuda", "replay.check", "replay.policy", "demo.training", "demo.student")
+TORCH = (
+    *("recording.ring.cuda", "replay.check", "replay.policy", "demo.training", "demo.student"),
+    *("demo.isaaclab.command", "demo.isaaclab.motions", "demo.isaaclab.terms"),
+)
 #: Who may import what else at import time, beyond the standard library and ``DEPENDENCIES``.
-SIMULATORS = {"mjlab", "mujoco", "warp", "isaaclab", "isaaclab_rl", "rsl_rl", "tensordict"}
-WITH_SIMULATORS = ("adapters.mjlab", "adapters.isaaclab", "demo.motion", "film.stage")
+SIMULATORS = {
+    *("mjlab", "mujoco", "warp", "rsl_rl", "tensordict"),
+    *("isaaclab", "isaaclab_newton", "isaaclab_rl", "isaaclab_tasks"),
+    *("gymnasium", "pxr", "mujoco_usd_converter"),
+}
+WITH_SIMULATORS = (
+    *("adapters.mjlab", "adapters.isaaclab", "demo.motion", "demo.isaaclab", "film.stage"),
+)
 DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 #: Optional packages that may be imported inside functions, and where.
 OPTIONAL = {
@@ -54,6 +63,7 @@ OPTIONAL = {
     "PIL": ("film.output",),
     "imageio_ffmpeg": ("film.output",),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
+    "wandb": ("adapters.isaaclab.checkpoint",),
 }
 #: Files that may be larger than others, and why.
 LARGE = {"recording.writer": "one class whose methods share one account of interrupts"}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -236,6 +236,32 @@ class MotionQueue:
     def counts(self) -> dict[str, list[int]]:
         """The changing part of the ledger: trajectories that reached the end, or fell, by id."""
         return {"completed": list(self._completed), "fell": list(self._fell)}
+
+
+def refuse_gone(
+    motions: Sequence[Motion],
+    told: Mapping[str, Any],
+    store: str,
+    allow_changed: Collection[str] | None = (),
+) -> None:
+    """Check that a store's motions are still there, which a resume would leave out.
+
+    Args:
+        motions: Those there are.
+        told: The store's metadata.
+        store: Its path, for the message.
+        allow_changed: With ``motions`` in it, they may be gone; None: nobody can allow it.
+
+    Raises:
+        StoreMismatchError: Some are gone or changed.
+    """
+    gone = missing_motions(motions, told)
+    if gone and "motions" not in (allow_changed or ()):
+        hint = "" if allow_changed is None else "; allow_changed='motions' goes on without them"
+        raise StoreMismatchError(
+            f"{store} was collected from {len(gone)} motions that are gone or changed, "
+            f"{gone[0]} first{hint}"
+        )
 
 
 def missing_motions(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[str]:

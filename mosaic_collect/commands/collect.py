@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import fields
+from typing import Any, TypeVar
 
+from mosaic_collect.adapters.isaaclab.options import CollectOptions as IsaacLabOptions
+from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.collection.acting import STARTS, Acting
 from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.commands.options import add_options
 from mosaic_collect.commands.shared import add_resume, interrupted_text, number_or_auto
-from mosaic_collect.errors import MissingDependencyError
+from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.recording.encoding.process import ENCODE_IN
 from mosaic_collect.recording.signals import termination_as_exit
 
@@ -20,12 +24,16 @@ EXAMPLE = (
     "mosaic-collect collect --sim mjlab --task Mjlab-Tracking-Flat-Unitree-G1 --motion motions/ "
     "--checkpoint model.pt --num-envs 1024 --max-steps 5000 --output expert.zarr"
 )
+MJLAB, ISAACLAB = "mjlab", "isaaclab"
+#: What only Isaac Lab is told, but for what only programs tell.
+ISAACLAB_ONLY = ("tasks_module", "overrides", "launcher", "student_task", "student_overrides")
+_T = TypeVar("_T")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
+    """Its arguments; those that are not given stay as the simulator's options have them."""
     add = parser.add_argument
-    add("--sim", choices=("mjlab",), default="mjlab", help="the simulator")
+    add("--sim", choices=(MJLAB, ISAACLAB), default=MJLAB, help="the simulator")
     add("--task", required=True, help="a registered task of it")
     add("--checkpoint", required=True, help="an rsl_rl checkpoint of the policy")
     add(
@@ -34,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="let code run that the checkpoint holds; without it, such a one is refused",
     )
     add("--output", required=True, help="the store")
-    add("--max-steps", type=int, required=True, help="steps of the store in all")
+    add("--max-steps", type=int, help="steps of the store in all; needed without --passes")
     add("--motion", help="a motion .npz, or a folder of them, at any depth")
     add("--resample", action="store_true", help="motions of other rates, to the task's steps")
     add("--allow-fps", action="store_true", help="play those frame by frame, at another speed")
@@ -52,36 +60,86 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--record-states", action="store_true", help="MuJoCo's state, too, for 'replay'")
     add("--stop-on-nonfinite", action="store_true", help="end with the first NaN or infinity")
     add("--device", help="cpu or cuda:0; default: CUDA if there is one")
-    add("--seed", type=int, default=0, help="of noise")
-    add("--student-history", type=int, default=5, help="frames; 0: no student")
+    add("--seed", type=int, help="of noise; default: 0 in mjlab, the task's own in Isaac Lab")
+    add(
+        "--student-history",
+        type=int,
+        help="frames of the student; default: 5 in mjlab, where 0 makes no student; in Isaac Lab "
+        "as the student's task has it, and no student if nothing of it is said",
+    )
+    add(
+        "--student-drop",
+        nargs="+",
+        metavar="TERM",
+        help="terms of the policy's group that the student does without; default in mjlab: "
+        "motion_anchor_pos_b and base_lin_vel",
+    )
     add("--no-student-noise", action="store_false", dest="student_noise")
     add("--no-teacher-noise", action="store_false", dest="teacher_noise", help="policy sees none")
     add("--buffer-mb", type=number_or_auto, default="auto", help='bound of the host ring; "auto"')
     add("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
     add("--encode-in", choices=ENCODE_IN, default="auto", help="of blocks")
     add("--commit-seconds", type=float, default=60.0, help="commit that often")
+    group = parser.add_argument_group("Isaac Lab, 2.1 to 2.3 and 3")
+    shown = {f.name for f in fields(IsaacLabOptions)} - set(ISAACLAB_ONLY)
+    add_options(
+        group,
+        IsaacLabOptions,
+        but=shown,
+        overrides={"metavar": "NAME=VALUE"},
+        launcher={"metavar": "FLAGS"},
+    )
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Collect with a progress bar."""
+    if arguments.sim == ISAACLAB:
+        from mosaic_collect.adapters.isaaclab.collect import run_collect as run_isaaclab
+
+        options = given(IsaacLabOptions, arguments)
+        watched(lambda bar: run_isaaclab(options, bar, lambda r: tell(r, options)), options)
+        return True
+    _refuse_isaaclabs(arguments)
     try:
         from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
     except ImportError as error:
         raise MissingDependencyError(
             f"collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]' ({error})"
         ) from error
-    options = CollectOptions(**{f.name: getattr(arguments, f.name) for f in fields(CollectOptions)})
+    in_mjlab = given(CollectOptions, arguments)
+    tell(watched(lambda bar: run_collect(in_mjlab, bar), in_mjlab), in_mjlab)
+    return True
+
+
+def given(kind: type[_T], arguments: argparse.Namespace) -> _T:
+    """The options with what was given; else their own defaults."""
+    told: Mapping[str, Any] = vars(arguments)
+    names = [f.name for f in fields(kind) if told.get(f.name) is not None]  # type: ignore[arg-type]
+    return kind(**{name: told[name] for name in names})
+
+
+def watched(collect: Callable[[Any], _T], options: RecordOptions) -> _T:
+    """A collection behind a bar; an interrupted one says how to go on."""
     try:
         with termination_as_exit(), ProgressBar(options.max_steps) as bar:
-            result = run_collect(options, bar)
+            return collect(bar)
     except (KeyboardInterrupt, SystemExit):
         print(interrupted_text(options.output), file=sys.stderr)
         raise
+
+
+def tell(result: Any, options: RecordOptions) -> None:
+    """What a collection came to: a ``CollectResult``."""
     if result.already_complete:
         print(f"{options.output} is complete with {result.num_steps:,} steps; nothing to do")
-        return True
+        return
     ends = f"{result.completed:,} trajectories reached their motion's end, {result.fell:,} did not"
     print(f"{options.output}: {result.num_steps:,} steps" + (f"; {ends}" if options.motion else ""))
     for note in result.notes:
         print(f"note: {note}")
-    return True
+
+
+def _refuse_isaaclabs(arguments: argparse.Namespace) -> None:
+    wrong = [name for name in ISAACLAB_ONLY if getattr(arguments, name)]
+    if wrong:
+        raise InputError(f"{', '.join(wrong)}: expected only with --sim isaaclab")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from mosaic_collect.errors import MissingDependencyError
+from mosaic_collect.errors import InputError, MissingDependencyError
 
 NAME = "demo"
 HELP = (
@@ -22,6 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="another demo: record with disturbed actions, train a student, and let it run",
     )
+    parser.add_argument(
+        "--sim",
+        choices=("mjlab", "isaaclab"),
+        default="mjlab",
+        help="the simulator; isaaclab: version 3, on Newton's physics",
+    )
     parser.add_argument("--num-envs", type=int, help="environments; default: 80, or 128")
     parser.add_argument("--device", help="cpu or cuda:0; default: CUDA if there is one")
 
@@ -35,5 +41,8 @@ def run(arguments: argparse.Namespace) -> bool:
         raise MissingDependencyError(
             f"the demo needs mjlab: pip install 'mosaic-collect[mjlab]' ({error})"
         ) from error
-    demo, num_envs = (run_student, 128) if arguments.student else (run_demo, 80)
-    return demo(arguments.output, arguments.num_envs or num_envs, arguments.device)
+    if arguments.student:
+        if arguments.sim != "mjlab":
+            raise InputError("student: expected only with --sim mjlab")
+        return run_student(arguments.output, arguments.num_envs or 128, arguments.device)
+    return run_demo(arguments.output, arguments.num_envs or 80, arguments.device, arguments.sim)

@@ -25,7 +25,7 @@ T = TypeVar("T")
 
 
 def add_options(
-    parser: argparse.ArgumentParser,
+    parser: argparse._ActionsContainer,
     kind: Any,
     said_by: Any = None,
     but: Collection[str] = (),
@@ -34,7 +34,7 @@ def add_options(
     """Add an option for each field.
 
     Args:
-        parser: Of the command.
+        parser: Of the command, or a group of its arguments.
         kind: The dataclass.
         said_by: Whose docstring says what the fields mean; None: the class's.
         but: Fields that the command line does not offer.

@@ -6,17 +6,13 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from importlib import resources
 
-import numpy as np
-
-from mosaic_collect.adapters.mjlab.collect import CollectOptions, CollectResult, run_collect
+from mosaic_collect.adapters.rsl_rl.collect import CollectResult
 from mosaic_collect.checks import local_path
 from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.record import Watch
+from mosaic_collect.demo.squat import MJLAB, Squat, squat
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, export_npy
 from mosaic_collect.export.compare import verify_export
@@ -29,7 +25,6 @@ from mosaic_collect.replay.check import ReplayReport, replay_check
 from mosaic_collect.replay.policy import recorded_policy
 from mosaic_collect.text import size_of, table
 
-TASK = "Mjlab-Tracking-Flat-Unitree-G1"
 _INTERRUPT_AT = 30
 _MARK = ".mosaic-collect-demo"
 
@@ -51,13 +46,14 @@ class _Proof:
         return self.store.ok and self.export.ok and self.replay.ok
 
 
-def run_demo(output: str, num_envs: int, device: str | None) -> bool:
+def run_demo(output: str, num_envs: int, device: str | None, sim: str = MJLAB) -> bool:
     """Run all of it, telling on stdout what happens.
 
     Args:
         output: Folder for store and export; an earlier demo's are replaced.
         num_envs: Environments.
         device: Of the simulation; None: CUDA if there is one.
+        sim: The simulator.
 
     Returns:
         Whether store, export and replay were all proven right.
@@ -67,35 +63,15 @@ def run_demo(output: str, num_envs: int, device: str | None) -> bool:
         MosaicCollectError: A step failed.
     """
     output = local_path(output, "output")
-    with assets() as (motion, checkpoint):
-        prepare(output, "g1.zarr")
-        store, npy = os.path.join(output, "g1.zarr"), os.path.join(output, "g1.npy")
-        frames = int(np.load(motion)["joint_pos"].shape[0])
-        options = CollectOptions(
-            task=TASK,
-            motion=motion,
-            checkpoint=checkpoint,
-            output=store,
-            num_envs=num_envs,
-            max_steps=_INTERRUPT_AT + frames,
-            device=device,
-        )
-        rate = _collect(options)
+    prepare(output, "g1.zarr")
+    npy = os.path.join(output, "g1.npy")
+    with squat(sim, output, num_envs, device, _INTERRUPT_AT) as demo:
+        store = demo.options.output
+        rate = _collect(demo)
         report = _export(store, npy)
-        proof = _prove(store, npy, checkpoint)
+        proof = _prove(store, npy, demo.options.checkpoint)
     _show(store, rate, report, proof)
     return proof.ok
-
-
-@contextmanager
-def assets() -> Iterator[tuple[str, str]]:
-    """The paths of the demo's motion and of the expert that tracks it."""
-    folder = resources.files("mosaic_collect.demo") / "assets"
-    with (
-        resources.as_file(folder / "g1_squat.npz") as motion,
-        resources.as_file(folder / "g1_expert.pt") as checkpoint,
-    ):
-        yield str(motion), str(checkpoint)
 
 
 def prepare(output: str, store: str) -> None:
@@ -113,24 +89,25 @@ def prepare(output: str, store: str) -> None:
         file.write("Made by mosaic-collect demo, which replaces what is here.\n")
 
 
-def _collect(options: CollectOptions) -> float:
+def _collect(demo: Squat) -> float:
     """Record, break off once, go on; environment steps a second of both runs."""
     say("1. Record. The first simulation on a machine compiles its kernels, which takes minutes.")
     clock = _Clock()
     try:
-        _record(options, _breaking_off(_INTERRUPT_AT), clock)
+        _record(demo, _breaking_off(_INTERRUPT_AT), clock)
     except _BreakOff:
-        dataset = TrajectoryDataset(options.output)
+        dataset = TrajectoryDataset(demo.options.output)
         print(f"   broken off, as by Ctrl-C: {dataset.num_steps} steps committed, all that were "
               f"added; status {dataset.status}")  # fmt: skip
     say("2. Go on where it ended.")
-    result = _record(replace(options, resume=True), None, clock)
+    again = replace(demo, options=replace(demo.options, resume=True))
+    result = _record(again, None, clock)
     print(f"   {result.completed} trajectories reached their motion's end, {result.fell} fell")
     return clock.rate
 
 
-def _record(options: CollectOptions, then: Watch | None, clock: _Clock) -> CollectResult:
-    with ProgressBar(options.max_steps) as bar:
+def _record(demo: Squat, then: Watch | None, clock: _Clock) -> CollectResult:
+    with ProgressBar(demo.options.max_steps) as bar:
 
         def watch(writer: TrajectoryWriter) -> None:
             bar(writer)
@@ -138,7 +115,7 @@ def _record(options: CollectOptions, then: Watch | None, clock: _Clock) -> Colle
             if then is not None:
                 then(writer)
 
-        return run_collect(options, watch)
+        return demo.collect(demo.options, watch)
 
 
 def _breaking_off(steps: int) -> Watch:

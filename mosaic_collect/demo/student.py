@@ -20,7 +20,8 @@ from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.student import save_student
 from mosaic_collect.collection.trial import Lane, run_trial
-from mosaic_collect.demo.run import TASK, assets, beside, prepare, say
+from mosaic_collect.demo.run import beside, prepare, say
+from mosaic_collect.demo.squat import TASK, assets
 from mosaic_collect.demo.training import train_student
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.text import table

@@ -11,11 +11,8 @@ import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
 from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
-from mosaic_collect.adapters.isaaclab.flags import (
-    Plan,
-    add_arguments,
-    optional,
-)
+from mosaic_collect.adapters.isaaclab.flags import add_arguments, optional
+from mosaic_collect.adapters.isaaclab.plan import Plan
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError

@@ -27,6 +27,12 @@ def add_acting(group: Any) -> None:
     )
     group.add_argument("--act_share", type=float, help="that share; default: a half")
     group.add_argument(
+        "--push",
+        type=float,
+        default=0.0,
+        help="largest standard deviation of pushes, m/s along x and y, in one step of 25",
+    )
+    group.add_argument(
         "--start", choices=STARTS, default=FIRST, help="frame on which trajectories begin"
     )
 
@@ -41,6 +47,7 @@ def acting_of(args: argparse.Namespace) -> Acting:
         action_noise=args.action_noise,
         act_by=args.act_by,
         act_share=args.act_share,
+        push=args.push,
         start=args.start,
         seed=args.seed or 0,
     )

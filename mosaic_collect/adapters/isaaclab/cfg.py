@@ -13,7 +13,6 @@ nothing.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,7 +21,6 @@ import torch
 from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.robot import check_robot
-from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
 
 TRACKER = "mosaic_collect"  # attribute of the environment, and what both terms are called
@@ -43,10 +41,10 @@ def prepare_env_cfg(env_cfg: Any, num_envs: int, terminations: bool = True) -> N
     env_cfg.scene.num_envs = num_envs
     env_cfg.episode_length_s = _NEVER_S
     env_cfg.events = _without_terms(env_cfg.events)
-    _add(env_cfg, "events", EventTermCfg(func=_assign_motions, mode="reset"))
+    add_entry(env_cfg, "events", TRACKER, EventTermCfg(func=_assign_motions, mode="reset"))
     if not terminations:
         env_cfg.terminations = _without_terms(env_cfg.terminations)
-    _add(env_cfg, "terminations", TerminationTermCfg(func=_restart, time_out=True))
+    add_entry(env_cfg, "terminations", TRACKER, TerminationTermCfg(func=_restart, time_out=True))
 
 
 def prepare_motion_cfg(
@@ -101,38 +99,20 @@ def _checking(command: type[Any], motions: Sequence[Motion]) -> type[Any]:
     return Checking
 
 
-def add_student_group(
-    env_cfg: Any, policy_group: Any, noise: bool = True, history: int | None = None
-) -> None:
-    """Observe as a student, beside the policy; the environment keeps its history.
+def entry(terms: Any, name: str) -> Any:
+    """A term or group of a config object or of a dict; None if there is none."""
+    return terms.get(name) if isinstance(terms, dict) else getattr(terms, name, None)
 
-    Args:
-        env_cfg: Changed in place.
-        policy_group: The ``policy`` group of the student's task; copied, for groups must not share
-            terms, which the manager changes.
-        noise: Whether the student's observations are noisy.
-        history: Frames; None: as the student's task has it; 0: none.
 
-    Raises:
-        InputError: ``policy_group`` is None, ``history`` negative, or the task has a group of the
-            student's name already.
-    """
-    if policy_group is None:
-        raise InputError("student_task: expected one with observations.policy, got none")
-    if history is not None and history < 0:
-        raise InputError(f"student_obs_history: expected 0 or more, got {history}")
-    if getattr(env_cfg.observations, STUDENT, None) is not None:
-        raise InputError(
-            f"observations: the task has a group {STUDENT!r} of its own; it is recorded as it is "
-            "without --student_task and --student_obs_history"
-        )
-    group = copy.deepcopy(policy_group)
-    if not noise:
-        group.enable_corruption = False
-    if history is not None:
-        group.history_length = history
-        group.flatten_history_dim = True
-    setattr(env_cfg.observations, STUDENT, group)
+def add_entry(env_cfg: Any, kind: str, name: str, term: Any) -> None:
+    """A term or group, into a config object or a dict; None becomes a dict."""
+    terms = getattr(env_cfg, kind)
+    if terms is None:
+        setattr(env_cfg, kind, {name: term})
+    elif isinstance(terms, dict):
+        terms[name] = term
+    else:
+        setattr(terms, name, term)
 
 
 def _restart(env: Any) -> torch.Tensor:
@@ -149,17 +129,6 @@ def _assign_motions(env: Any, env_ids: Any) -> None:
     tracker = getattr(env, TRACKER, None)
     if tracker is not None:
         tracker.assign(env_ids)
-
-
-def _add(env_cfg: Any, kind: str, term: Any) -> None:
-    """A term under our name, in a config object or a dict; None becomes a dict."""
-    terms = getattr(env_cfg, kind)
-    if terms is None:
-        setattr(env_cfg, kind, {TRACKER: term})
-    elif isinstance(terms, dict):
-        terms[TRACKER] = term
-    else:
-        setattr(terms, TRACKER, term)
 
 
 def _without_terms(terms: Any) -> Any:

@@ -1,78 +1,68 @@
-"""Collecting MOSAIC's motions in an Isaac Lab environment; what the script does after its flags.
+"""Collecting in Isaac Lab: a registered task, or motions in an environment of one's own.
 
-Made for Isaac Lab 2.1 to 2.3 and its ``RslRlVecEnvWrapper``, of either rsl_rl generation. Nothing
-here imports Isaac Lab: it is handed an environment whose config ``cfg`` went over.
+Nothing here imports Isaac Lab before ``launch.installed`` has said which one it is.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
+from mosaic_collect.adapters.isaaclab.launch import installed, launcher_flags
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
+from mosaic_collect.adapters.isaaclab.options import CollectOptions, MotionOptions
 from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
+from mosaic_collect.adapters.isaaclab.task import IsaacLab, trajectories_left
+from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
-from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.motions import Motion, MotionQueue, find_motions
 from mosaic_collect.collection.origin import Origin, refuse_changes
 from mosaic_collect.collection.rates import played
 from mosaic_collect.collection.record import GroupedPolicy, Watch, record
-from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.root import goes_on
 
-_T = TypeVar("_T")
+__all__ = ["CollectOptions", "CollectResult", "MotionOptions", "collect_motions", "run_collect"]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MotionOptions:
-    """Which motions are collected, and how much of each.
+def run_collect(
+    options: CollectOptions,
+    on_step: Watch | None = None,
+    on_end: Callable[[CollectResult], object] | None = None,
+    *,
+    flags: argparse.Namespace | None = None,
+    found: Sequence[Motion] | None = None,
+) -> CollectResult:
+    """``collect_into``, in a registered task of whichever generation is installed.
 
-    Attributes:
-        start_index: First motion, in the order of paths.
-        end_index: Behind the last; None: all.
-        steps_per_trajectory: End a trajectory after that many rows; None: at its motion's end.
-        max_trajectories: Begin no more than that many, over all runs; None: each motion once.
-        max_steps: Of the store in all; None: no end but the motions'.
-        rank: Of this process among ``world``, which share the motions.
-        world: Processes.
-        allow_fps: Play motions of another rate than the task's steps frame by frame.
+    Args:
+        options: All of it.
+        on_step: Called with the writer after each step; what it raises ends the run, committed.
+        on_end: Called with the result; behind it Isaac Sim may end the process.
+        flags: Of Isaac Lab's launcher, parsed; None: as ``options.launcher`` says.
+        found: The motions that lie at ``options.motion``, if they were read before.
+
+    Raises:
+        MissingDependencyError: Isaac Lab is not installed, or the task needs Isaac Sim.
+        InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
+        StoreMismatchError: On resume, what must not change has changed.
+        StoreError, WriteError: Of the writer.
     """
-
-    start_index: int = 0
-    end_index: int | None = None
-    steps_per_trajectory: int | None = None
-    max_trajectories: int | None = None
-    max_steps: int | None = None
-    rank: int = 0
-    world: int = 1
-    allow_fps: bool = False
-
-    def chosen(self, motions: Sequence[_T]) -> list[_T]:
-        """Those of this process, of motions or their files in the order of paths.
-
-        Raises:
-            InputError: There is none, or a number makes no sense.
-        """
-        problems = [
-            f"{name}: expected at least 1, got {value}"
-            for name in ("steps_per_trajectory", "max_trajectories", "max_steps")
-            if (value := getattr(self, name)) is not None and value < 1
-        ]
-        if self.start_index < 0:
-            problems.append(f"start_index: expected 0 or more, got {self.start_index}")
-        found = list(motions[max(self.start_index, 0) : self.end_index][self.rank :: self.world])
-        if not found:
-            problems.append(
-                f"motions {self.start_index}..{self.end_index}: none for process {self.rank} of "
-                f"{self.world} among {len(motions)}"
-            )
-        if problems:
-            raise InputError("; ".join(problems))
-        return found
+    options.check()
+    if found is None and options.motion is not None:
+        found = find_motions(os.path.realpath(options.motion))  # as MOSAIC resolves it
+    launch = installed()
+    flags = launcher_flags(launch, options.launcher) if flags is None else flags
+    with launch.session(flags):
+        simulator = IsaacLab(options, launch, flags, found)
+        result = collect_into(options, simulator, on_step)
+        if on_end is not None:
+            on_end(result)
+    return result
 
 
 def collect_motions(
@@ -121,7 +111,10 @@ def collect_motions(
     steps = 1.0 / env.unwrapped.step_dt  # a second
     queue.take(played(queue.present, steps, allow_fps=options.allow_fps))
     tracker = MosaicMotionTracker(
-        env.unwrapped, queue, options.steps_per_trajectory, _left(options.max_trajectories, queue)
+        env.unwrapped,
+        queue,
+        options.steps_per_trajectory,
+        trajectories_left(options.max_trajectories, queue),
     )
     record(
         MotionSimulation(env, tracker),
@@ -137,9 +130,3 @@ def collect_motions(
         **writer_options,
     )
     return queue
-
-
-def _left(max_trajectories: int | None, queue: MotionQueue) -> int | None:
-    if max_trajectories is None:
-        return None
-    return max(max_trajectories - queue.completed - queue.fell, 0)

@@ -7,23 +7,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 
-from mosaic_collect.adapters.isaaclab.acting import acting_of, acting_problems, add_acting
-from mosaic_collect.adapters.isaaclab.checkpoint import checkpoint_problems
-from mosaic_collect.adapters.isaaclab.collect import MotionOptions
+from mosaic_collect.adapters.isaaclab.acting import add_acting
+from mosaic_collect.adapters.isaaclab.launch import installed
 from mosaic_collect.checks import local_path
-from mosaic_collect.collection.acting import Acting
-from mosaic_collect.collection.motions import Motion, find_motions
-from mosaic_collect.errors import InputError, StoreExistsError
+from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
-from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.root import AUTO as AUTO_RESUME
-from mosaic_collect.store.root import goes_on
 from mosaic_collect.store.urls import is_url
 
 # Of the logger, and of the teacher that a student's training asks; a collection has neither.
@@ -31,15 +23,6 @@ _WITHOUT_EFFECT = (
     *("--run_name", "--logger", "--log_project_name"),
     *("--load_teacher_run", "--teacher_checkpoint"),
 )
-
-#: The lowest values that make sense; every process must have a trajectory to collect, too.
-_LEAST = {
-    "num_envs": 1,
-    "steps_per_env": 1,
-    "max_steps": 1,
-    "start_index": 0,
-    "student_obs_history": 0,
-}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
@@ -83,6 +66,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         type=int,
         help="the student's frames; 0: none; default: as its task has it. Without --student_task: "
         "of the teacher's own policy group",
+    )
+    add("--student_drop", nargs="+", default=[], help="terms that the student does without")
+    add(
+        "--student_overrides",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="of the student's task: presets of Isaac Lab 3, or Hydra's overrides",
     )
     add("--disable_student_noise", action="store_true", help="observe the student without noise")
     add("--store", type=_place, help="the store; default: --output_path, ending in .zarr")
@@ -134,104 +125,31 @@ def optional(required: Sequence[argparse.Action]) -> Iterator[None]:
             action.required = True
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one process is going to do.
+def parse(
+    parser: argparse.ArgumentParser, required: Sequence[argparse.Action]
+) -> tuple[argparse.Namespace, list[str]]:
+    """The command line, with the flags of the Isaac Lab that is installed; what is left is Hydra's.
 
-    Attributes:
-        store: Its store.
-        npy: Its export; None: none is asked for.
-        num_envs: Environments: as asked for, but at most one per motion; on resume the store's.
-        found: All motions, twins once.
-        num_motions: Those of them that it shall go through.
-        motions: Which of them, and how much of each.
-        acting: Who acts, and from where.
+    Args:
+        parser: With our flags.
+        required: Of ``add_arguments``.
+
+    Raises:
+        SystemExit: Help was asked for, a flag is unknown, or Isaac Lab is not there: after telling.
     """
-
-    store: str
-    npy: str | None
-    num_envs: int
-    found: list[Motion]
-    num_motions: int
-    motions: MotionOptions
-    acting: Acting
-
-    @classmethod
-    def of(cls, args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
-        """Check the flags, before a simulator takes minutes to start.
-
-        Args:
-            args: Parsed.
-            environ: With torchrun's ``RANK`` and ``WORLD_SIZE``, if ``--distributed``.
-
-        Raises:
-            InputError: A flag that makes no sense, with all others that make none; motion files
-                that cannot be played, all of them; or falls are to be left out of a store that
-                does not know them.
-            StoreError: ``--resume``, and the store cannot be read; or it is there without.
-        """
-        rank, world = 0, 1
-        if args.distributed:
-            rank, world = int(environ.get("RANK", "0")), int(environ.get("WORLD_SIZE", "1"))
-        problems = _problems(args, world)
-        if problems:
-            raise InputError("; ".join(problems))
-        wants_npy = args.output_path.endswith(".npy")
-        store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
-        store = _of_rank(store, rank, world)
-        if not args.resume and blobs_at(store).is_taken():
-            raise StoreExistsError(
-                f"{store} exists: --resume goes on with it, --store names another"
-            )
-        motions = MotionOptions(
-            start_index=args.start_index,
-            end_index=args.end_index,
-            steps_per_trajectory=args.steps_per_env,
-            max_trajectories=_share(args.max_trajectories, rank, world),
-            max_steps=args.max_steps,
-            rank=rank,
-            world=world,
-            allow_fps=args.allow_fps,
-        )
-        npy = _of_rank(args.output_path, rank, world) if wants_npy else None
-        found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
-        chosen = motions.chosen(found)
-        known = TrajectoryDataset(store) if goes_on(blobs_at(store), args.resume) else None
-        if known and known.fields and args.exclude_falls and not known.schema.has_ends:
-            raise InputError(f"exclude_falls: {store} does not know which ends were falls")
-        num_envs = known.num_envs if known else 0
-        num_envs = num_envs or min(args.num_envs, len(chosen))
-        return cls(store, npy, num_envs, found, len(chosen), motions, acting_of(args))
-
-
-def _problems(args: argparse.Namespace, world: int) -> list[str]:
-    problems = [
-        f"{name}: expected at least {least}, got {value}"
-        for name, least in (*_LEAST.items(), ("max_trajectories", world))
-        if (value := getattr(args, name)) is not None and value < least
-    ]
-    if not args.output_path.endswith((".npy", ".zarr")):
-        problems.append(f"output_path: expected *.npy or *.zarr, got {args.output_path}")
-    if args.output_path.endswith(".npy") and is_url(args.output_path):
-        problems.append(f"output_path: expected *.npy on this machine, got {args.output_path}")
-    if args.output_path.endswith(".zarr") and args.store:
-        problems.append("store: expected only with an output_path ending in .npy")
-    if args.output_path.endswith(".zarr") and args.layout != AUTO:
-        problems.append("layout: expected only with an output_path ending in .npy")
-    if args.exclude_falls and not args.output_path.endswith(".npy"):
-        problems.append("exclude_falls: expected only with an output_path ending in .npy")
-    if args.exclude_falls and args.layout == GRID:
-        problems.append("exclude_falls: a grid holds every pair; use --layout compact")
-    return problems + checkpoint_problems(args) + acting_problems(args)
-
-
-def _share(count: int | None, rank: int, world: int) -> int | None:
-    return None if count is None else len(range(count)[rank::world])
-
-
-def _of_rank(path: str, rank: int, world: int) -> str:
-    stem, ending = os.path.splitext(path)
-    return path if world == 1 else f"{stem}-rank{rank}{ending}"
+    missing = None
+    try:
+        with optional(required):
+            installed().add_flags(parser)
+    except MissingDependencyError as error:
+        missing = str(error)
+    args, left = parser.parse_known_args()
+    if missing is not None:
+        parser.error(missing)
+    unknown = [text for text in left if text.startswith("-")]
+    if unknown:
+        parser.error(f"neither this script nor this Isaac Lab has {' '.join(unknown)}")
+    return args, left
 
 
 def _resume(text: str) -> bool | str:

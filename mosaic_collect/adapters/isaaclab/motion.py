@@ -60,13 +60,18 @@ class MosaicMotionTracker(MotionTracker):
         self._command = env.command_manager.get_term("motion")
         self._limit, self._left = steps_per_trajectory, max_trajectories
         self.hands_out = True
-        self._loaded = _loaded_at(self._command, queue.motions).to(env.device)
+        self._loaded = _loaded_at(self._command, queue).to(env.device)
         shape, device = (env.num_envs,), env.device
         self.motion_ids = torch.full(shape, _NONE, dtype=torch.int32, device=device)
         self.restart = torch.zeros(shape, dtype=torch.bool, device=device)
         self._rows = torch.zeros(shape, dtype=torch.long, device=device)
         self._before = (self.motion_ids.clone(), self.restart.clone(), self.restart.clone())
         setattr(env, TRACKER, self)
+
+    @property
+    def asset_name(self) -> str:
+        """Of the robot that follows."""
+        return str(getattr(self._command.cfg, "asset_name", "robot"))
 
     @property
     def frames(self) -> torch.Tensor:
@@ -141,10 +146,16 @@ def loaded_motions(env: Any, known: Sequence[Motion] = ()) -> list[Motion]:
     return sorted([*found, *rest], key=lambda m: m.path)
 
 
-def _loaded_at(command: Any, motions: Sequence[Motion]) -> torch.Tensor:
+def _loaded_at(command: Any, queue: MotionQueue) -> torch.Tensor:
     """Where the command has each motion, int64; -1 for one that is gone since an earlier run."""
     places = {path: index for index, path in reversed(list(enumerate(_paths(command))))}
-    return torch.tensor([places.get(m.file, _NONE) for m in motions], dtype=torch.long)
+    absent = [m.file for m in queue.present if m.file not in places]
+    if absent:
+        raise InputError(
+            f"motion: expected the command to load {absent[0]} and {len(absent) - 1} more, which "
+            f"it did not; it has {len(places)} files"
+        )
+    return torch.tensor([places.get(m.file, _NONE) for m in queue.motions], dtype=torch.long)
 
 
 def _paths(command: Any) -> list[str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,9 +30,8 @@ from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
+from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS, TaskOptions
 from mosaic_collect.adapters.rsl_rl.runners import quiet
-from mosaic_collect.checks import pythons
-from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motions import MotionQueue
 from mosaic_collect.collection.rates import played
 from mosaic_collect.collection.robot import check_robot
@@ -45,36 +45,21 @@ UNMEASURED = ("motion_anchor_pos_b", "base_lin_vel")
 
 
 @dataclass(frozen=True, kw_only=True)
-class MjlabOptions:
-    """How an mjlab task is made.
+class MjlabOptions(TaskOptions):
+    """How an mjlab task is made; a ``student_history`` of 0 makes no student.
 
     Attributes:
-        task: Its registered name.
-        num_envs: Environments, N; None: 64.
-        device: Of simulation and policy; None: CUDA if there is one.
-        seed: Of noise and randomisation.
-        teacher_noise: Whether the policy sees noise, as in training.
-        student_history: Frames of the student's observation; 0: none is made.
-        student_noise: Whether the student's observation is noisy.
-        allow_fps: Play motions of another rate than the task's steps frame by frame.
-        resample: Make frames of them at the task's steps instead.
-        start: Of trajectories of motions: their ``first`` frame, or a ``random`` one of each.
+        student_drop: Terms of the policy's group that the student does without, where it has them;
+            as they are, those of ``UNMEASURED``.
     """
 
-    task: str
-    num_envs: int | None = None
-    device: str | None = None
-    seed: int = 0
-    teacher_noise: bool = True
     student_history: int = 5
-    student_noise: bool = True
-    allow_fps: bool = False
-    resample: bool = False
-    start: str = FIRST
+    student_drop: Sequence[str] = UNMEASURED
 
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # random.seed, for one, takes no NumPy's
-            object.__setattr__(self, field.name, pythons(getattr(self, field.name)))
+    def dropped(self) -> dict[str, list[str]]:
+        """What a store tells of the terms that were dropped; nothing of the usual ones."""
+        usual = tuple(self.student_drop) == UNMEASURED
+        return {} if usual else {"student_drop": list(self.student_drop)}
 
 
 class MjlabSimulation(ManagedSimulation):
@@ -163,7 +148,7 @@ def runner_cfg(task: str) -> dict[str, Any]:
 
 def _env_cfg(options: MjlabOptions, queue: MotionQueue | None, folder: str) -> Any:
     cfg = load_env_cfg(options.task, play=True)  # no pushes, starts on the reference
-    cfg.scene.num_envs = options.num_envs or 64
+    cfg.scene.num_envs = options.num_envs or DEFAULT_ENVS
     cfg.seed = options.seed
     if (MOTION in cfg.commands) != (queue is not None):
         words = "takes no motion" if queue else "needs motions"
@@ -205,7 +190,12 @@ def _motion_end(env: Any) -> torch.Tensor:
 def _student_group(actor: Any, options: MjlabOptions) -> Any:
     """A copy: groups must not share terms, which the manager changes in place."""
     student = copy.deepcopy(actor)
-    for name in UNMEASURED:
+    unknown = set(options.student_drop) - {*student.terms, *UNMEASURED}
+    if unknown:
+        raise InputError(
+            f"student_drop: expected some of {', '.join(student.terms)}, got {sorted(unknown)}"
+        )
+    for name in options.student_drop:
         student.terms.pop(name, None)
     student.history_length = options.student_history
     student.flatten_history_dim = True

@@ -12,12 +12,12 @@ import torch
 
 from mosaic_collect.adapters.isaaclab.cfg import (
     TRACKER,
-    add_student_group,
     prepare_env_cfg,
     prepare_motion_cfg,
 )
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
 from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
+from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.collection.motions import Motion, MotionQueue
 from mosaic_collect.collection.rollout import STUDENT
@@ -105,7 +105,7 @@ def test_11_a_student_that_cannot_be_observed_is_an_error(tmp_path: Path) -> Non
     add_student_group(taken, PolicyCfg())
     with pytest.raises(InputError, match="a group 'student' of its own"):
         add_student_group(taken, PolicyCfg())
-    with pytest.raises(InputError, match="student_obs_history"):
+    with pytest.raises(InputError, match="student_history: expected 0 or more"):
         add_student_group(prepared(tmp_path), PolicyCfg(), history=-1)
 
 

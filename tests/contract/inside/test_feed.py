@@ -142,6 +142,10 @@ class TestScript:
 
     def test_resampled(self, work: Path, motions: Path) -> None:  # noqa: F811
         flags = ("--motion", str(motions), "--resample", "--num_envs", "1")
+        ok(script(work, "made.zarr", *flags, "--max_steps", "2"))
+        refused = script(work, "made.zarr", *flags[:2], "--allow_fps", "--resume")
+        assert "motion_2.npz was recorded with 3 frames, resampled" in refused.stderr
+        flags += ("--resume",)
         assert f"1 motions were resampled: {HOW}" in ok(script(work, "made.zarr", *flags))
         data = TrajectoryDataset(work / "made.zarr")
         told = data.metadata["motions"]
@@ -154,9 +158,7 @@ class TestScript:
         assert data.read("motion_frame")[rows].tolist() == [1, 2]
         # Every other frame of the file: what the command showed is in the observations.
         assert data.read("observations")[rows][:, 3].tolist() == [2.0, 4.0]
-        refused = script(work, "made.zarr", *flags[:2], "--allow_fps", "--resume")
-        assert "motion_2.npz was recorded with 3 frames, resampled" in refused.stderr
-        ok(script(work, "made.zarr", *flags, "--resume"))
+        assert "complete" in ok(script(work, "made.zarr", *flags))
 
     def test_a_single_file(self, work: Path, motions: Path) -> None:  # noqa: F811
         """MOSAIC's command reads folders only."""

@@ -61,8 +61,8 @@ def test_a_run_that_was_stopped_goes_on_and_exports(work: Path) -> None:
     assert first.num_steps == 6
     export = ("--layout", "compact", "--exclude_falls")
     out = ok(script(work, "expert.npy", *flags, "--resume", "True", *export))
-    assert "0 pairs of trajectories that fell are left out" in out
-    assert "5 trajectories to their end, 0 fell" in out
+    assert "expert.npy: 23 valid pairs, compact" in out
+    assert "5 trajectories reached their motion's end, 0 did not" in out
     assert "app closed" in out
     data = TrajectoryDataset(work / "expert.zarr")
     assert data.status == "complete"
@@ -118,6 +118,7 @@ def test_so_does_one_whose_metadata_are_of_the_older_form(
     checkpoint, seen = told.pop("checkpoint"), told.pop("observations")
     del told["ranks"], told["seed"]
     told.update(checkpoint_path=checkpoint["path"], checkpoint_sha256=checkpoint["sha256"])
+    told["motion_counts"] = {"completed": [0] * 5, "fell": [0] * 5}  # there is something to do
     told["student"] = [seen[f"student_{name}"] for name in ("task", "history", "noise")]
     older = str(tmp_path / "older.zarr")
     with TrajectoryWriter(older, data.schema, data.num_envs, metadata=told, buffer_mb=1) as writer:

@@ -283,7 +283,7 @@ class RewardsCfg:
 def task_cfg(num_envs: int = 4, episode: float = 1000.0) -> Any:
     """A config with the fields of Isaac Lab's that are read."""
     return types.SimpleNamespace(
-        sim=types.SimpleNamespace(dt=1.0, render_interval=1),
+        sim=types.SimpleNamespace(dt=1.0, render_interval=1, device="cuda:0"),
         decimation=1,
         is_finite_horizon=False,
         episode_length_s=episode,

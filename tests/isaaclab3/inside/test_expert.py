@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 
 from mosaic_collect.adapters.rsl_rl.load import load_policy
-from tests.isaaclab3.inside import g1
-from tests.isaaclab3.inside.g1.motions import write_motions
+from mosaic_collect.demo import isaaclab as g1
+from mosaic_collect.demo.isaaclab.motions import write_motions
 from tests.isaaclab3.inside.session import configs, opened
 
 NUM_ENVS = 24

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.isaaclab3.inside import g1
-from tests.isaaclab3.inside.g1.motions import write_motions
+from mosaic_collect.demo import isaaclab as g1
+from mosaic_collect.demo.isaaclab.motions import write_motions
 from tests.isaaclab3.inside.session import configs, opened
 
 NUM_ENVS = 6

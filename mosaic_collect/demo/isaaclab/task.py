@@ -17,9 +17,9 @@ from isaaclab.utils.noise import UniformNoiseCfg
 from isaaclab_newton.physics import MJWarpSolverCfg, NewtonCfg
 from isaaclab_tasks.utils import PresetCfg, preset
 
-from tests.isaaclab3.inside.g1 import terms
-from tests.isaaclab3.inside.g1.assets import ground_cfg, robot_cfg
-from tests.isaaclab3.inside.g1.command import MotionCommandCfg
+from mosaic_collect.demo.isaaclab import terms
+from mosaic_collect.demo.isaaclab.assets import ground_cfg, robot_cfg
+from mosaic_collect.demo.isaaclab.command import MotionCommandCfg
 
 
 def _term(func: Any, noise: float = 0.0, **params: Any) -> ObservationTermCfg:
@@ -42,6 +42,7 @@ class TeacherGroupCfg(ObservationGroupCfg):
 
 
 def teacher_group(noise: bool) -> TeacherGroupCfg:
+    """What the expert acts on."""
     return TeacherGroupCfg(enable_corruption=noise)
 
 
@@ -58,12 +59,16 @@ def student_group(frames: int, order: str = "term") -> TeacherGroupCfg:
 
 @configclass
 class TeacherObservationsCfg:
+    """Of the expert; a critic sees no noise."""
+
     policy: PresetCfg = preset(default=teacher_group(True), clean=teacher_group(False))
     critic: TeacherGroupCfg = teacher_group(False)
 
 
 @configclass
 class StudentObservationsCfg:
+    """Of a student, by presets."""
+
     policy: PresetCfg = preset(
         default=student_group(5), short=student_group(2), time_major=student_group(5, "time")
     )
@@ -71,6 +76,8 @@ class StudentObservationsCfg:
 
 @configclass
 class ActionsCfg:
+    """Joint angles around the motion's."""
+
     # Balance is a matter of hips and ankles; what the others explore would only disturb it.
     joint_pos = terms.ResidualJointPositionCfg(
         asset_name="robot",
@@ -84,11 +91,15 @@ class ActionsCfg:
 
 @configclass
 class CommandsCfg:
+    """The motion to follow."""
+
     motion: MotionCommandCfg = MotionCommandCfg()
 
 
 @configclass
 class RewardsCfg:
+    """Of training."""
+
     alive = RewardTermCfg(func=mdp.is_alive, weight=1.0)
     near_anchor = RewardTermCfg(func=terms.near_anchor, weight=2.0, params={"std": 0.15})
     upright = RewardTermCfg(func=terms.upright, weight=1.0, params={"std": 0.3})
@@ -98,6 +109,8 @@ class RewardsCfg:
 
 @configclass
 class TerminationsCfg:
+    """The motion's end and falls."""
+
     time_out = TerminationTermCfg(func=mdp.time_out, time_out=True)
     motion_end = TerminationTermCfg(func=terms.motion_end, time_out=True)
     fallen = TerminationTermCfg(func=terms.fallen, params={"threshold": 0.2})
@@ -106,6 +119,8 @@ class TerminationsCfg:
 
 @configclass
 class SceneCfg(InteractiveSceneCfg):
+    """A robot on a plane."""
+
     ground = ground_cfg()
     robot = robot_cfg()
 
@@ -123,11 +138,13 @@ class PhysicsCfg(PresetCfg):
 
 @configclass
 class TeacherEnvCfg(ManagerBasedRLEnvCfg):
+    """The expert's task, 50 steps a second."""
+
     decimation = 2
     episode_length_s = 10.0
     seed = 0
     scene: SceneCfg = SceneCfg(num_envs=16, env_spacing=2.5)
-    observations: TeacherObservationsCfg = TeacherObservationsCfg()
+    observations: Any = TeacherObservationsCfg()
     actions: ActionsCfg = ActionsCfg()
     commands: CommandsCfg = CommandsCfg()
     rewards: RewardsCfg = RewardsCfg()
@@ -136,9 +153,11 @@ class TeacherEnvCfg(ManagerBasedRLEnvCfg):
     def __post_init__(self) -> None:
         self.sim.device, self.sim.dt, self.sim.render_interval = "cpu", 0.01, self.decimation
         self.sim.physics = PhysicsCfg()
-        self.events = {}
+        self.events: dict[str, Any] = {}
 
 
 @configclass
 class StudentEnvCfg(TeacherEnvCfg):
-    observations: StudentObservationsCfg = StudentObservationsCfg()
+    """The same, as a student sees it."""
+
+    observations: Any = StudentObservationsCfg()

@@ -15,7 +15,7 @@ import gymnasium
 TEACHER, STUDENT = "G1-Teacher", "G1-Student"
 NUM_ACTIONS = 29
 #: A checkpoint of the teacher's task: scripts/make_isaaclab_expert.py made it.
-EXPERT = Path(__file__).with_name("expert.pt")
+EXPERT = Path(__file__).parents[1] / "assets" / "g1_isaaclab_expert.pt"
 
 for _id, _cfg in ((TEACHER, "TeacherEnvCfg"), (STUDENT, "StudentEnvCfg")):
     gymnasium.register(

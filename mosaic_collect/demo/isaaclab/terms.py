@@ -16,7 +16,7 @@ from isaaclab.utils.math import (
     quat_mul,
 )
 
-from tests.isaaclab3.inside.g1.command import ANCHOR, ENDS, MotionCommand
+from mosaic_collect.demo.isaaclab.command import ANCHOR, ENDS, MotionCommand
 
 
 class ResidualJointPosition(JointPositionAction):
@@ -29,6 +29,8 @@ class ResidualJointPosition(JointPositionAction):
 
 @configclass
 class ResidualJointPositionCfg(JointPositionActionCfg):
+    """Of ``ResidualJointPosition``."""
+
     class_type: type = ResidualJointPosition
     use_default_offset: bool = False
 
@@ -53,18 +55,21 @@ def anchor_ori_b(env: Any) -> torch.Tensor:
 
 
 def near_anchor(env: Any, std: float) -> torch.Tensor:
+    """How near the torso is to the motion's."""
     command = _motion(env)
     error = command.body_pos_w[:, ANCHOR] - command.robot_body_pos_w[:, ANCHOR]
     return torch.exp(-error.square().sum(dim=-1) / std**2)
 
 
 def upright(env: Any, std: float) -> torch.Tensor:
+    """How near its rotation is."""
     command = _motion(env)
     error = quat_error_magnitude(command.anchor_quat_w, command.robot_anchor_quat_w)
     return torch.exp(-error.square() / std**2)
 
 
 def near_bodies(env: Any, std: float) -> torch.Tensor:
+    """How near all bodies are, relative to the torso."""
     command = _motion(env)
     error = (command.body_pos_relative_w - command.robot_body_pos_w).square().sum(dim=-1)
     return torch.exp(-error.mean(dim=-1) / std**2)
@@ -85,4 +90,5 @@ def ends_astray(env: Any, threshold: float) -> torch.Tensor:
 
 
 def motion_end(env: Any) -> torch.Tensor:
+    """Whether the motion is over."""
     return _motion(env).motion_end_buf

@@ -1,0 +1,102 @@
+"""What a collection in Isaac Lab is told, beyond what every simulator is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from mosaic_collect.adapters.isaaclab.checkpoint import TrainingRun
+from mosaic_collect.adapters.rsl_rl.options import RecordOptions
+from mosaic_collect.errors import InputError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionOptions:
+    """Which motions are collected, and how much of each.
+
+    Attributes:
+        start_index: First motion, in the order of paths.
+        end_index: Behind the last; None: all.
+        steps_per_trajectory: End a trajectory after that many rows; None: at its motion's end.
+        max_trajectories: Begin no more than that many, over all runs; None: each motion once.
+        max_steps: Of the store in all; None: no end but the motions'.
+        rank: Of this process among ``world``, which share the motions.
+        world: Processes.
+        allow_fps: Play motions of another rate than the task's steps frame by frame.
+    """
+
+    start_index: int = 0
+    end_index: int | None = None
+    steps_per_trajectory: int | None = None
+    max_trajectories: int | None = None
+    max_steps: int | None = None
+    rank: int = 0
+    world: int = 1
+    allow_fps: bool = False
+
+    def chosen(self, motions: Sequence[_T]) -> list[_T]:
+        """Those of this process, of motions or their files in the order of paths.
+
+        Raises:
+            InputError: There is none, or a number makes no sense.
+        """
+        problems = [
+            f"{name}: expected at least 1, got {value}"
+            for name in ("steps_per_trajectory", "max_trajectories", "max_steps")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        if self.start_index < 0:
+            problems.append(f"start_index: expected 0 or more, got {self.start_index}")
+        found = list(motions[max(self.start_index, 0) : self.end_index][self.rank :: self.world])
+        if not found:
+            problems.append(
+                f"motions {self.start_index}..{self.end_index}: none for process {self.rank} of "
+                f"{self.world} among {len(motions)}"
+            )
+        if problems:
+            raise InputError("; ".join(problems))
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectOptions(RecordOptions):
+    """One collection of a registered task; a student is made if one of its options is given.
+
+    Attributes:
+        tasks_module: A module to be imported besides Isaac Lab's own tasks, which registers more.
+        overrides: Of the task's and the runner's config, such as env.sim.dt=0.005; with Isaac Lab
+            3 presets, too, such as physics=newton_mjwarp.
+        launcher: Flags of Isaac Lab's own launcher, in one text, such as ="--viz kit".
+        student_task: A task whose policy group the student observes; none: the task's own.
+        student_overrides: Of the student's task.
+        terminations: Keep the task's own, so that falls end a trajectory; only with motions.
+        training_run: Where the checkpoint is looked for if ``checkpoint`` is empty.
+        choice: Which of the motions are collected, and how much of each.
+        notes: What else the store is to tell, by name.
+    """
+
+    seed: int | None = None
+    tasks_module: str | None = None
+    overrides: Sequence[str] = ()
+    launcher: str = ""
+    student_task: str | None = None
+    student_overrides: Sequence[str] = ()
+    terminations: bool = True
+    training_run: TrainingRun = field(default_factory=TrainingRun)
+    choice: MotionOptions = MotionOptions()
+    notes: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def has_student(self) -> bool:
+        """Whether one is to be observed."""
+        history = self.student_history is not None
+        return bool(self.student_task or history or self.student_drop)
+
+    def check(self) -> None:
+        """As ``RecordOptions``'s, and what goes with a student's task only."""
+        super().check()
+        if self.student_overrides and self.student_task is None:
+            raise InputError("student_overrides: expected only with a student_task")

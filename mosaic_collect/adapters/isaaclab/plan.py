@@ -1,0 +1,178 @@
+"""What the flags of ``scripts/collect_expert_trajectories.py`` come to, before any simulator."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from mosaic_collect.adapters.isaaclab.acting import acting_of, acting_problems
+from mosaic_collect.adapters.isaaclab.checkpoint import (
+    TrainingRun,
+    checkpoint_problems,
+    named_checkpoint,
+)
+from mosaic_collect.adapters.isaaclab.options import CollectOptions, MotionOptions
+from mosaic_collect.collection.acting import Acting
+from mosaic_collect.collection.motions import Motion, find_motions
+from mosaic_collect.errors import InputError, StoreExistsError
+from mosaic_collect.export.options import AUTO
+from mosaic_collect.npyfile.layout import GRID
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.root import goes_on
+from mosaic_collect.store.urls import is_url
+
+#: The lowest values that make sense; every process must have a trajectory to collect, too.
+_LEAST = {
+    "num_envs": 1,
+    "steps_per_env": 1,
+    "max_steps": 1,
+    "start_index": 0,
+    "student_obs_history": 0,
+}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one process is going to do.
+
+    Attributes:
+        store: Its store.
+        npy: Its export; None: none is asked for.
+        num_envs: Environments: as asked for, but at most one per motion; on resume the store's.
+        found: All motions, twins once.
+        num_motions: Those of them that it shall go through.
+        motions: Which of them, and how much of each.
+        acting: Who acts, and from where.
+    """
+
+    store: str
+    npy: str | None
+    num_envs: int
+    found: list[Motion]
+    num_motions: int
+    motions: MotionOptions
+    acting: Acting
+
+    def options(self, args: argparse.Namespace, overrides: Sequence[str]) -> CollectOptions:
+        """What the engine is told.
+
+        Args:
+            args: As ``of`` was given them, Isaac Lab's own flags among them.
+            overrides: Of Hydra, which were left of the command line.
+        """
+        # Isaac Lab's --device has a default, which is no wish.
+        asked = args.device if getattr(args, "device_explicit", False) else None
+        return CollectOptions(
+            task=args.task,
+            checkpoint=named_checkpoint(args),
+            training_run=TrainingRun.of(args),
+            output=self.store,
+            max_steps=args.max_steps,
+            motion=args.motion,
+            passes=1,
+            num_envs=self.num_envs,
+            device=asked,
+            seed=args.seed,
+            student_task=args.student_task,
+            student_history=args.student_obs_history,
+            student_noise=not args.disable_student_noise,
+            student_drop=args.student_drop,
+            student_overrides=args.student_overrides,
+            allow_fps=args.allow_fps,
+            resample=args.resample,
+            start=args.start,
+            action_noise=args.action_noise,
+            act_by=args.act_by,
+            act_share=args.act_share,
+            push=args.push,
+            resume=args.resume,
+            allow_changed=None,
+            stop_on_nonfinite=args.stop_on_nonfinite,
+            trust_checkpoint=args.trust_checkpoint,
+            buffer_mb=args.buffer_mb,
+            tasks_module=args.tasks_module,
+            overrides=overrides,
+            terminations=not args.disable_terminations,
+            choice=self.motions,
+            notes={"flags": vars(args)},
+        )
+
+    @classmethod
+    def of(cls, args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
+        """Check the flags, before a simulator takes minutes to start.
+
+        Args:
+            args: Parsed.
+            environ: With torchrun's ``RANK`` and ``WORLD_SIZE``, if ``--distributed``.
+
+        Raises:
+            InputError: A flag that makes no sense, with all others that make none; motion files
+                that cannot be played, all of them; or falls are to be left out of a store that
+                does not know them.
+            StoreError: ``--resume``, and the store cannot be read; or it is there without.
+        """
+        rank, world = 0, 1
+        if args.distributed:
+            rank, world = int(environ.get("RANK", "0")), int(environ.get("WORLD_SIZE", "1"))
+        problems = _problems(args, world)
+        if problems:
+            raise InputError("; ".join(problems))
+        wants_npy = args.output_path.endswith(".npy")
+        store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
+        store = _of_rank(store, rank, world)
+        if not args.resume and blobs_at(store).is_taken():
+            raise StoreExistsError(
+                f"{store} exists: --resume goes on with it, --store names another"
+            )
+        motions = MotionOptions(
+            start_index=args.start_index,
+            end_index=args.end_index,
+            steps_per_trajectory=args.steps_per_env,
+            max_trajectories=_share(args.max_trajectories, rank, world),
+            max_steps=args.max_steps,
+            rank=rank,
+            world=world,
+            allow_fps=args.allow_fps,
+        )
+        npy = _of_rank(args.output_path, rank, world) if wants_npy else None
+        found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
+        chosen = motions.chosen(found)
+        known = TrajectoryDataset(store) if goes_on(blobs_at(store), args.resume) else None
+        if known and known.fields and args.exclude_falls and not known.schema.has_ends:
+            raise InputError(f"exclude_falls: {store} does not know which ends were falls")
+        num_envs = known.num_envs if known else 0
+        num_envs = num_envs or min(args.num_envs, len(chosen))
+        return cls(store, npy, num_envs, found, len(chosen), motions, acting_of(args))
+
+
+def _problems(args: argparse.Namespace, world: int) -> list[str]:
+    problems = [
+        f"{name}: expected at least {least}, got {value}"
+        for name, least in (*_LEAST.items(), ("max_trajectories", world))
+        if (value := getattr(args, name)) is not None and value < least
+    ]
+    if not args.output_path.endswith((".npy", ".zarr")):
+        problems.append(f"output_path: expected *.npy or *.zarr, got {args.output_path}")
+    if args.output_path.endswith(".npy") and is_url(args.output_path):
+        problems.append(f"output_path: expected *.npy on this machine, got {args.output_path}")
+    if args.output_path.endswith(".zarr") and args.store:
+        problems.append("store: expected only with an output_path ending in .npy")
+    if args.output_path.endswith(".zarr") and args.layout != AUTO:
+        problems.append("layout: expected only with an output_path ending in .npy")
+    if args.exclude_falls and not args.output_path.endswith(".npy"):
+        problems.append("exclude_falls: expected only with an output_path ending in .npy")
+    if args.exclude_falls and args.layout == GRID:
+        problems.append("exclude_falls: a grid holds every pair; use --layout compact")
+    return problems + checkpoint_problems(args) + acting_problems(args)
+
+
+def _share(count: int | None, rank: int, world: int) -> int | None:
+    return None if count is None else len(range(count)[rank::world])
+
+
+def _of_rank(path: str, rank: int, world: int) -> str:
+    stem, ending = os.path.splitext(path)
+    return path if world == 1 else f"{stem}-rank{rank}{ending}"

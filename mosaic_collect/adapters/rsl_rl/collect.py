@@ -1,0 +1,163 @@
+"""From a task, a checkpoint and motions to a store: the same in every simulator.
+
+    known   = the store, if it is to be gone on with
+    queue   = the motions that are left               refused: some are gone
+    origin  = what a resume must find again           refused: collected otherwise
+    with simulator.opened(queue, ...) as simulation:  the first that takes minutes
+        record(simulation, its policy, its tracker)
+
+A simulator's adapter says what its task is, and opens it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Protocol
+
+from mosaic_collect.adapters.rsl_rl.actor import Actor
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
+from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS, RecordOptions
+from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.origin import Origin, refuse_changes
+from mosaic_collect.collection.rates import rate_notes
+from mosaic_collect.collection.record import GroupedSimulation, Watch, record
+from mosaic_collect.collection.trackers import EpisodeTracker
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.root import goes_on
+
+
+class OpenSimulation(GroupedSimulation, Protocol):
+    """A task's environments, and what acts and is followed in them."""
+
+    def policy(self, checkpoint: Checkpoint, by_mean: bool, trust_checkpoint: bool) -> Actor:
+        """The checkpoint's actor, as ``load_policy`` gives it.
+
+        Raises:
+            InputError: The checkpoint is not of this task's policy.
+        """
+
+    def tracker(self) -> EpisodeTracker:
+        """Of its episodes."""
+
+
+class Simulator(Protocol):
+    """One task of a simulator's, not yet made."""
+
+    @property
+    def checkpoint(self) -> str:
+        """The policy's, its path.
+
+        Raises:
+            InputError: None was named, and none is found.
+        """
+
+    def origin(self) -> Origin:
+        """Where the data come from."""
+
+    def queue(self, told: Mapping[str, object]) -> MotionQueue | None:
+        """Its motions; None: the task has none.
+
+        Args:
+            told: Metadata of the store that is to be gone on with.
+
+        Raises:
+            InputError: Bad motion files.
+            StoreMismatchError: Some that the store tells of are gone.
+        """
+
+    def opened(
+        self, queue: MotionQueue | None, num_envs: int, run: int
+    ) -> AbstractContextManager[OpenSimulation]:
+        """The task with so many environments, closed at the end.
+
+        Args:
+            queue: Takes its motions as the task plays them.
+            num_envs: Environments, N.
+            run: How many runs the store has seen; noise must be another in each.
+        """
+
+
+@dataclass(frozen=True)
+class CollectResult:
+    """What a collection came to.
+
+    Attributes:
+        num_steps: Of the store.
+        already_complete: Nothing was to be done.
+        completed: Trajectories that reached their motion's end, over all runs.
+        fell: That ended before.
+        notes: What is to be known of how motions were played.
+    """
+
+    num_steps: int
+    already_complete: bool
+    completed: int
+    fell: int
+    notes: tuple[str, ...] = ()
+
+
+def collect_into(
+    options: RecordOptions, simulator: Simulator, on_step: Watch | None = None
+) -> CollectResult:
+    """Collect into a new or an unfinished store.
+
+    Args:
+        options: All of it; ``check`` has been passed.
+        simulator: Of the task.
+        on_step: Called with the writer after each step; what it raises ends the run, committed.
+
+    Raises:
+        InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
+        StoreMismatchError: On resume, what must not change has changed.
+        StoreError, WriteError: Of the writer.
+    """
+    there = goes_on(blobs_at(options.output), options.resume)
+    known = TrajectoryDataset(options.output) if there else None
+    queue = simulator.queue(known.metadata if known else {})
+    origin = simulator.origin()
+    refuse_changes(known, origin, options.allow_changed)
+    if known is not None and _is_done(known, options, queue):
+        return CollectResult(known.num_steps, True, *_ends(queue))
+    checkpoint = Checkpoint.read(simulator.checkpoint, options.trust_checkpoint)
+    # A resumed run would draw the first one's noise again, if it were not told its number.
+    run = len(known.state.runs) if known is not None and known.num_envs else 0
+    with simulator.opened(queue, _num_envs(options, known), run) as simulation:
+        steps = record(
+            simulation,
+            simulation.policy(checkpoint, options.acting.by_mean, options.trust_checkpoint),
+            simulation.tracker(),
+            options.output,
+            origin,
+            options.max_steps or sys.maxsize,
+            known,
+            on_step,
+            options.acting,
+            record_states=options.record_states,
+            stop_on_nonfinite=options.stop_on_nonfinite,
+            buffer_mb=options.buffer_mb,
+            compressor=options.compressor,
+            encode_in=options.encode_in,
+            commit_seconds=options.commit_seconds,
+        )
+    notes = tuple(rate_notes(queue.present)) if queue else ()
+    return CollectResult(steps, False, *_ends(queue), notes)
+
+
+def _num_envs(options: RecordOptions, known: TrajectoryDataset | None) -> int:
+    return options.num_envs or (known.num_envs if known else 0) or DEFAULT_ENVS
+
+
+def _is_done(known: TrajectoryDataset, options: RecordOptions, queue: MotionQueue | None) -> bool:
+    if known.status != COMPLETE:
+        return False
+    enough = options.max_steps is not None and known.num_steps >= options.max_steps
+    return enough or (queue is not None and queue.exhausted)
+
+
+def _ends(queue: MotionQueue | None) -> tuple[int, int]:
+    return (queue.completed, queue.fell) if queue else (0, 0)

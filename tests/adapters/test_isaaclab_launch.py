@@ -1,0 +1,62 @@
+"""What is told where Isaac Lab is not, and of options that only it takes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from mosaic_collect.adapters.isaaclab.hydra import refused_by_hydra
+from mosaic_collect.cli import main
+from mosaic_collect.errors import InputError
+from tests.helpers import REPO
+
+WITHOUT = pytest.mark.skipif(find_spec("isaaclab") is not None, reason="isaaclab is installed")
+ARGUMENTS = ("--task", "T", "--checkpoint", "c.pt", "--max-steps", "1", "--output", "x.zarr")
+
+
+@WITHOUT
+def test_collect_without_isaaclab_says_how_to_get_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collect", "--sim", "isaaclab", *ARGUMENTS]) == 2
+    told = capsys.readouterr().err
+    assert "isaaclab is not installed" in told
+    assert "pip install isaaclab" in told
+
+
+@WITHOUT
+def test_the_script_without_isaaclab_says_so_and_still_has_help(tmp_path: Path) -> None:
+    def script(*flags: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, f"{REPO}/scripts/collect_expert_trajectories.py", *flags]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+
+    assert "--student_obs_history" in script("--help").stdout
+    told = script("--task", "T", "--motion", "m", "--output_path", "x.npy")
+    assert told.returncode == 2
+    assert "isaaclab is not installed" in told.stderr
+
+
+def test_what_only_isaac_lab_takes_is_refused_elsewhere(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    flags = ("--overrides", "env.sim.dt=1", "--student-task", "S")
+    assert main(["collect", *ARGUMENTS, *flags]) == 2
+    told = capsys.readouterr().err
+    assert "--overrides, --student-task: expected only with --sim isaaclab" in told
+
+
+def test_max_steps_or_passes_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = [a for a in ARGUMENTS if a not in ("--max-steps", "1")]
+    assert main(["collect", "--sim", "isaaclab", *arguments]) == 2
+    told = capsys.readouterr().err
+    assert "--max-steps: expected a number, or motions and passes, got neither" in told
+
+
+def test_hydras_own_end_of_the_process_is_an_error() -> None:
+    with pytest.raises(InputError, match="Hydra does not take foo=1"), refused_by_hydra(["foo=1"]):
+        raise SystemExit(1)
+    # Without overrides it is not they that were wrong.
+    with pytest.raises(AttributeError), refused_by_hydra([]):
+        raise AttributeError

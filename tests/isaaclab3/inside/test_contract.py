@@ -1,0 +1,118 @@
+"""Two hundred episodes of real physics, held against what the environment itself said.
+
+Numbers are of the faults of MOSAIC's script, as docs/mosaic.md has them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from mosaic_collect.cli import main
+from mosaic_collect.demo import isaaclab as g1
+from mosaic_collect.store.schema import ENDED, FAILED
+from tests.isaaclab3.inside.witness import Session, collected
+
+NUM_ENVS, FRAMES = 16, 5
+LENGTHS = [int(n) for n in np.random.default_rng(0).integers(3, 13, size=200)]
+FALLS = {0: [3], 2: [0, 7], 9: [5], 20: [1, 2, 11], 33: [8]}
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
+    return collected(tmp_path_factory.mktemp("contract"), LENGTHS, NUM_ENVS, FALLS)
+
+
+def test_no_motion_is_lost_to_the_explicit_reset(session: Session) -> None:
+    """Behind it a command that nobody computed ends all episodes: ``test_g1`` shows it."""
+    assert session.queue.completed + session.queue.fell == len(LENGTHS)
+    assert session.queue.fell == sum(map(len, FALLS.values()))
+    assert session.read("valid_mask")[0].all()
+
+
+def test_5_every_row_knows_its_motion_and_frame(session: Session) -> None:
+    valid = session.read("valid_mask")
+    motions, frames = np.array(session.witness.motions), np.array(session.witness.frames)
+    assert np.array_equal(session.read("motion_id")[valid], motions[valid])
+    assert np.array_equal(session.read("motion_frame")[valid], frames[valid])
+
+
+def test_6_idle_environments_are_masked(session: Session) -> None:
+    valid, witness = session.read("valid_mask"), session.witness
+    running, busy, begun = np.zeros_like(valid), [True] * NUM_ENVS, NUM_ENVS
+    for step, dones in enumerate(witness.dones):
+        running[step] = busy
+        for env in np.flatnonzero(dones):
+            busy[env] = begun < len(LENGTHS)
+            begun += 1
+    assert np.array_equal(valid, running & ~np.array(witness.over))
+    assert not valid.all()
+
+
+def test_7_trajectories_and_how_they_ended(session: Session) -> None:
+    valid, ids = session.read("valid_mask"), session.read("trajectory_id")
+    dones, failed = np.array(session.witness.dones), np.array(session.witness.failed) & valid
+    assert np.array_equal(ids[1:] != ids[:-1], dones[:-1] & valid[:-1])
+    how = session.read("trajectory_end")
+    assert np.array_equal(how == FAILED, failed)
+    assert np.array_equal(how == ENDED, dones & valid & ~failed)
+    for trajectory in session.data.trajectories:
+        frames = trajectory["motion_frame"][:][trajectory["valid_mask"][:]]
+        if not len(frames):  # of an environment without a motion left
+            continue
+        assert np.array_equal(frames, np.arange(1, len(frames) + 1))
+        whole = LENGTHS[trajectory["motion_id"][0]] - 1
+        assert (len(frames) == whole) if trajectory.end == "ended" else (len(frames) <= whole)
+
+
+def test_8_the_recorded_observation_is_the_acted_one_bit_for_bit(session: Session) -> None:
+    recorded, witness = session.read("observations"), session.witness
+    assert np.array_equal(recorded, torch.stack(session.spy.acted).numpy())
+    assert np.array_equal(recorded, torch.stack(witness.teachers).numpy())
+    clean = session.data.term("student_observations", "joint_pos")
+    assert not np.array_equal(clean[:], session.data.term("observations", "joint_pos")[:])  # noise
+
+
+def test_8_the_students_history_is_the_groups_and_the_row_before_shifted(session: Session) -> None:
+    recorded = session.read("student_observations")
+    assert np.array_equal(recorded, torch.stack(session.witness.students).numpy())
+    ids, valid = session.read("trajectory_id"), session.read("valid_mask")
+    goes_on = (ids[1:] == ids[:-1]) & valid[1:] & valid[:-1]
+    for term in session.data.terms["student_observations"]:
+        frames = recorded[..., term.columns].reshape(*recorded.shape[:2], FRAMES, term.dim)
+        assert np.array_equal(frames[1:, :, :-1][goes_on], frames[:-1, :, 1:][goes_on])
+
+
+def test_9_no_stale_pair_in_two_hundred_episodes(session: Session) -> None:
+    """The command's joint angles are noiseless: they must be the row's own motion's and frame's."""
+    valid = session.read("valid_mask")
+    motions, frames = session.read("motion_id")[valid], session.read("motion_frame")[valid]
+    told = session.data.metadata["motions"]
+    files = [np.load(motion["path"])["joint_pos"].astype(np.float32) for motion in told]
+    expected = np.stack([files[m][f] for m, f in zip(motions, frames, strict=True)])
+    seen = session.data.term("observations", "command")[:][valid]
+    assert np.array_equal(seen[:, :29], expected)
+    # And the last action is none in a trajectory's first row, else the row before's.
+    ids, last = session.read("trajectory_id"), session.data.term("observations", "actions")[:]
+    first = np.vstack([np.ones(NUM_ENVS, bool), ids[1:] != ids[:-1]]) & valid
+    assert (last[first] == 0).all()
+    goes_on = (ids[1:] == ids[:-1]) & valid[1:] & valid[:-1]
+    assert np.array_equal(last[1:][goes_on], session.read("actions")[:-1][goes_on])
+
+
+def test_terms_are_handed_ids_of_several_kinds(session: Session) -> None:
+    """Which the collector's event took, as every test above says."""
+    assert session.witness.env_ids == {"slice", "torch.int32"}
+
+
+def test_it_is_verified_replayed_and_exported(
+    session: Session, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, npy = session.data.path, str(tmp_path / "expert.npy")
+    assert main(["verify", store, "--checkpoint", str(g1.EXPERT)]) == 0
+    assert "largest difference of mean 0.0e+00" in capsys.readouterr().out
+    assert main(["export", store, npy, "--exclude-failed"]) == 0
+    assert main(["verify", store, "--npy", npy]) == 0
