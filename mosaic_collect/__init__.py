@@ -42,10 +42,8 @@ if TYPE_CHECKING:
     from mosaic_collect.look.pictures import Pictures as Pictures
     from mosaic_collect.look.report import report_page as report_page
     from mosaic_collect.passes.cluster import DaskEngine as DaskEngine
-    from mosaic_collect.replay.check import (
-        ReplayReport as ReplayReport,
-        replay_check as replay_check,
-    )
+    from mosaic_collect.replay.check import replay_check as replay_check
+    from mosaic_collect.replay.report import ReplayReport as ReplayReport
     from mosaic_collect.sampling.sampler import Sampler as Sampler
     from mosaic_collect.store.copying import CopyReport as CopyReport, copy_store as copy_store
     from mosaic_collect.store.schema import Field as Field, Schema as Schema
@@ -87,7 +85,8 @@ _NAMES = {
     "look.pictures": "Pictures",
     "look.report": "report_page",
     "passes.cluster": "DaskEngine",
-    "replay.check": "ReplayReport replay_check",
+    "replay.check": "replay_check",
+    "replay.report": "ReplayReport",
     "sampling.sampler": "Sampler",
     "store.copying": "CopyReport copy_store",
     "store.schema": "Field Schema",

@@ -21,8 +21,9 @@ from mosaic_collect.inspect.text import summary_text
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.verify import VerifyReport, verify_store
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.replay.check import ReplayReport, replay_check
+from mosaic_collect.replay.check import replay_check
 from mosaic_collect.replay.policy import recorded_policy
+from mosaic_collect.replay.report import ReplayReport
 from mosaic_collect.text import size_of, table
 
 _INTERRUPT_AT = 30

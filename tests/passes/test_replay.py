@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from mosaic_collect import DaskEngine, replay_check  # noqa: E402
 from mosaic_collect.collection.rollout import collect, teacher_rows  # noqa: E402
 from mosaic_collect.errors import ClusterError, CorruptStoreError  # noqa: E402
-from mosaic_collect.replay.check import ReplayReport  # noqa: E402
+from mosaic_collect.replay.report import ReplayReport  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
 from tests.export import stores  # noqa: E402
