@@ -279,7 +279,7 @@ PUBLIC = {
     *("Pictures", "report_page"),
     *("copy_store", "CopyReport"),
     *("export_npy", "ExportReport", "import_npy", "ImportReport"),
-    *("verify_store", "verify_export", "VerifyReport", "DaskEngine"),
+    *("verify_store", "verify_export", "VerifyReport", "ReplayReport", "DaskEngine"),
 }
 #: and those, which may need torch.
 PUBLIC_WITH_TORCH = {
