@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,13 +38,13 @@ CONDITIONS = ("undisturbed", "0.1", "0.2", "pushed")
 _BOTH = {"action_noise": 0.3, "push": 0.2, "start": "random"}
 #: Recordings: steps, and how.
 STORES: dict[str, tuple[int, dict[str, Any]]] = {
-    "mean": (250, {}),
-    "noise": (250, {"action_noise": 0.3}),
+    "mean": (192, {}),
+    "noise": (192, {"action_noise": 0.3}),
     "noise-random": (500, {"action_noise": 0.3, "start": "random"}),
-    "push": (250, {"push": 0.2, "start": "random"}),
-    "both": (250, _BOTH),
-    "both-10": (250, {**_BOTH, "student_history": 10}),
-    "dagger": (125, {**_BOTH, "act_by": "both", "act_share": 0.5}),
+    "push": (192, {"push": 0.2, "start": "random"}),
+    "both": (192, _BOTH),
+    "both-10": (192, {**_BOTH, "student_history": 10}),
+    "dagger": (96, {**_BOTH, "act_by": "both", "act_share": 0.5}),
 }
 
 
@@ -61,7 +62,7 @@ class Case:
 
     name: str
     stores: tuple[str, ...]
-    steps: int = 250
+    steps: int = 192
     updates: int = 3000
     history: int = 5
 
@@ -78,7 +79,7 @@ CASES = (
     Case("mean", ("mean",)),
     Case(_NOISE_NAME, ("noise-random",)),
     Case("pushes up to 0.2, random starts", ("push",)),
-    Case(f"{_BOTH_NAME}; the student acts in a quarter", ("both", "dagger"), 125),
+    Case(f"{_BOTH_NAME}; the student acts in a quarter", ("both", "dagger"), 96),
     Case(f"{_BOTH_NAME}; 10 frames", ("both-10",), history=10),
     Case(_NOISE_NAME, ("noise-random",), 62),
     Case(_NOISE_NAME, ("noise-random",), updates=1000),
@@ -109,7 +110,7 @@ def record(folder: str, name: str, motion: str, checkpoint: str) -> None:
     if how.get("act_by") in STORES:
         student = os.path.join(folder, f"{how['act_by']}.pt")
         if not os.path.exists(student):
-            save_student(train(folder, Case("", (how["act_by"],), 125), 0), student)
+            save_student(train(folder, Case("", (how["act_by"],), 96), 0), student)
         how = {**how, "act_by": student}
     options = CollectOptions(
         task=TASK,
@@ -188,7 +189,7 @@ def _row(key: str, name: str, each: int, found: list[list[int]]) -> dict[str, An
     return {
         "key": key,
         "name": name,
-        "of": each * len(found),
+        "of": dict.fromkeys(CONDITIONS, each * len(found)),
         "reached": {c: sum(counts[i] for counts in found) for i, c in enumerate(CONDITIONS)},
         "each_student": found,
     }
@@ -204,7 +205,10 @@ def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
     figure, axes = plt.subplots(figsize=(8, 0.6 + 0.6 * len(rows)))
     width = 0.8 / len(CONDITIONS)
     for i, condition in enumerate(CONDITIONS):
-        shares = [100 * row["reached"][condition] / row["of"] for row in rows]
+        shares = [  # NaN, and no bar, where it was not tried
+            100 * row["reached"].get(condition, math.nan) / row["of"].get(condition, 1)
+            for row in rows
+        ]
         places = [-row - width * i for row in range(len(rows))]
         axes.barh(places, shares, width, label=condition)
     labels = [
@@ -222,8 +226,9 @@ def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """The table."""
     for row in rows:
         error = ", ".join(f"{e:.1e}" for e in row.get("mean_square_error", ()))
-        reached = " | ".join(f"{row['reached'][c] / row['of']:.0%}" for c in CONDITIONS)
-        told = f"{row['pairs']:,} | {row['updates']:,} | {error} | {row['of']}"
+        tried = [c if c in row["of"] else "" for c in CONDITIONS]
+        reached = " | ".join(c and f"{row['reached'][c]} of {row['of'][c]}" for c in tried)
+        told = f"{row['pairs']:,} | {row['updates']:,} | {error}"
         print(f"| {row['name']} | {told} | {reached} |")
 
 
