@@ -48,6 +48,7 @@ class ObjectBlobs:
         self._tags: dict[str, str] = {}
         self._tagging = threading.Lock()
         self._under_way: list[Future[None]] = []
+        self._conditions_hold = False
 
     def __reduce__(self) -> Any:
         return self._reopen
@@ -109,7 +110,7 @@ class ObjectBlobs:
 
     def replace(self, key: str, data: bytes, over: Version | None) -> Version:
         try:
-            return self._put_over(key, data, None if over is None else over.tag)
+            found = self._put_over(key, data, None if over is None else over.tag)
         except ChangedError:
             # The answer to a first try may have been lost, and the second found it done.
             with contextlib.suppress(FileNotFoundError):
@@ -117,6 +118,18 @@ class ObjectBlobs:
                 if blob.nbytes == len(data) and blob.read(0, len(data)) == data:
                     return blob.version
             raise
+        if not self._conditions_hold:
+            self._require_conditions(key, data)
+        return found
+
+    def _require_conditions(self, key: str, data: bytes) -> None:
+        """Some services take conditions and pay no heed: what is there must not be made again."""
+        with contextlib.suppress(ChangedError):
+            self._put_over(key, data, None)
+            raise OSError(
+                errno.ENOTSUP, "this service pays no heed to conditions of writes", self.address
+            )
+        self._conditions_hold = True
 
     def require_place(self) -> None:
         """A prefix is what its root document says."""

@@ -49,7 +49,7 @@ _MEANINGS = (
         "the service cannot be reached: is AWS_ENDPOINT_URL, or its like, what it should be",
     ),
     (
-        "NotSupportedError|NotImplementedError",
+        "NotSupportedError|NotImplementedError|status code: 501",
         errno.ENOTSUP,
         "this kind of storage has no conditional writes, which commits need",
     ),

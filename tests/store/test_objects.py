@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.errors import CorruptStoreError, StoreLostError
+from mosaic_collect.errors import CorruptStoreError, StoreLostError, WriteError
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.blobs import ChangedError, ReplacedError, read_all
 from mosaic_collect.store.objects import ObjectBlobs
@@ -97,6 +97,18 @@ def test_a_blob_is_read_in_ranges(place: Any) -> None:
         assert blob.read(start, nbytes) == LARGE[start : start + nbytes]
     with pytest.raises(FileNotFoundError, match="/none"):
         blobs.open("none")
+
+
+def test_a_service_that_ignores_conditions_is_refused() -> None:
+    class Careless(Service):
+        def ask(self, key: str, call: Any, *args: Any, **options: Any) -> Any:
+            if "mode" in options:
+                options["mode"] = "overwrite"
+            return super().ask(key, call, *args, **options)
+
+    schema = Schema((Field(name="x"),))
+    with pytest.raises(WriteError, match="no heed to conditions"):
+        TrajectoryWriter(ObjectBlobs(Careless(MemoryStore(), "s3://b/run"), ()), schema, 2)
 
 
 def test_an_empty_object_is_an_empty_blob(place: Any) -> None:
