@@ -72,34 +72,37 @@ class Stage:
         Raises:
             MissingDependencyError: OpenGL draws nothing here.
         """
-        main, aside = poses.robot, poses.reference
-        model, ghost = self._model, _green(self._model)
+        green, camera = _green(self._model), _camera(self._viewer)
+        main, aside = poses.robot, self._aside(poses.reference, camera)
+        figure, ghost = _Figure(self._model), _Figure(green)
         if main is None:
-            main, aside, model = aside, None, ghost
+            main, aside, figure = poses.reference, None, ghost
         assert main is not None
-        data, shadow = mujoco.MjData(model), mujoco.MjData(ghost)
-        camera = _camera(self._viewer)
-        right = np.array([*_right(camera), 0.0])
-        centre = self._centre(main)
-        if aside is not None:  # between both
-            centre = (centre + self._centre(aside) + _APART * right) / 2
-        look, held = mujoco.MjvOption(), mujoco.MjvPerturb()
-        renderer = _renderer(model, width, height)
+        shown = [main] if aside is None else [main, aside]
+        centre = np.mean([self._centre(qpos) for qpos in shown], axis=0)
+        renderer = _renderer(figure.model, width, height)
         try:
             for step in steps:
-                data.qpos[:] = main[step]
-                mujoco.mj_forward(model, data)
+                figure.pose(main[step])
                 camera.lookat[:] = centre[step]
-                renderer.update_scene(data, camera, look)
-                if aside is not None and self.layout is not None:
-                    shadow.qpos[:] = aside[step]
-                    shadow.qpos[self.layout.root.start :][:3] += _APART * right
-                    mujoco.mj_forward(ghost, shadow)
-                    moving = mujoco.mjtCatBit.mjCAT_DYNAMIC.value
-                    mujoco.mjv_addGeoms(ghost, shadow, look, held, moving, renderer.scene)
+                renderer.update_scene(figure.data, camera)
+                if aside is not None:
+                    ghost.pose(aside[step])
+                    ghost.join(renderer.scene)
                 yield renderer.render()
         finally:
             renderer.close()
+
+    def _aside(
+        self, reference: NDArray[np.float64] | None, camera: mujoco.MjvCamera
+    ) -> NDArray[np.float64] | None:
+        """The reference, to the right in the picture, along the floor."""
+        if reference is None or self.layout is None:
+            return None
+        azimuth = np.deg2rad(camera.azimuth)
+        moved, x = reference.copy(), self.layout.root.start
+        moved[:, x : x + 2] += _APART * np.array([np.sin(azimuth), -np.cos(azimuth)])
+        return moved
 
     def _centre(self, qpos: NDArray[np.float64]) -> NDArray[np.float64]:
         """What the camera looks at in each step, ``(num_steps, 3)``: smoothly after the base."""
@@ -114,6 +117,24 @@ class Stage:
         width = 2 * half + 1
         centre: NDArray[np.float64] = (sums[width:] - sums[:-width]) / width
         return centre
+
+
+class _Figure:
+    """A scene's bodies in one pose."""
+
+    def __init__(self, model: mujoco.MjModel) -> None:
+        self.model, self.data = model, mujoco.MjData(model)
+
+    def pose(self, qpos: NDArray[np.float64]) -> None:
+        """Take it."""
+        self.data.qpos[:] = qpos
+        mujoco.mj_forward(self.model, self.data)
+
+    def join(self, scene: mujoco.MjvScene) -> None:
+        """Stand in a scene that was made, without its floor and lights."""
+        moving = mujoco.mjtCatBit.mjCAT_DYNAMIC.value
+        every, held = mujoco.MjvOption(), mujoco.MjvPerturb()
+        mujoco.mjv_addGeoms(self.model, self.data, every, held, moving, scene)
 
 
 def _layout(model: mujoco.MjModel, entity: str) -> Layout | None:
@@ -142,12 +163,6 @@ def _camera(viewer: Any) -> mujoco.MjvCamera:
     camera.distance, camera.azimuth = viewer.distance, viewer.azimuth
     camera.elevation = viewer.elevation
     return camera
-
-
-def _right(camera: mujoco.MjvCamera) -> tuple[float, float]:
-    """To the right in the picture, along the floor."""
-    azimuth = np.deg2rad(camera.azimuth)
-    return float(np.sin(azimuth)), float(-np.cos(azimuth))
 
 
 def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
