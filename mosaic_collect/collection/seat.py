@@ -23,7 +23,7 @@ from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.member import Member
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parts import Parts
-from mosaic_collect.store.root import AUTO, goes_on
+from mosaic_collect.store.root import AUTO, existing_state, goes_on
 
 
 @contextlib.contextmanager
@@ -91,12 +91,14 @@ class Seat:
 
         Raises:
             InputError: No such value of ``resume``.
-            StoreError: It is not there, or cannot be read, or is not of this folder of ranks.
+            StoreError: It is not there, or it is, and should not be; or it cannot be read, or is
+                not of this folder of ranks.
         """
         self._member.check(None)
         if resume is True and self.rank is not None and Parts.find(self.whole) is not None:
             resume = AUTO
         if not goes_on(self.store, resume):
+            existing_state(self.store, resume)  # refuses what is there, before motions are claimed
             return None
         known = TrajectoryDataset(self.store)
         self._member.check(known.state if known.num_envs else None)

@@ -14,7 +14,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.opened import looked_at
 from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.place import Place, check_distinct
+from mosaic_collect.store.place import Place
 from mosaic_collect.store.schema import Field, Schema
 
 _MAX_ID = (1 << 63) - 1
@@ -36,7 +36,6 @@ def open_each(
         StoreError: Of a store.
     """
     found = Place.of(where, "store").find()
-    check_distinct([blobs for one in found for blobs in one.stores.values()])
     datasets = []
     for one in found:
         late = one.missing()

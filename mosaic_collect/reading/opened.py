@@ -12,7 +12,7 @@ from mosaic_collect.reading.joined import JoinedView
 from mosaic_collect.reading.ranks import never_joined
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.parts import Parts, rank_of
-from mosaic_collect.store.place import Found, Place, check_distinct
+from mosaic_collect.store.place import Found, Place
 from mosaic_collect.store.view import StoreView
 
 
@@ -46,7 +46,6 @@ def opened(place: Place) -> Opened:
     if one is not None:
         return one
     found = place.find()
-    check_distinct([blobs for one in found for blobs in one.stores.values()])
     each = [looked_at(one) for one in found]
     views = tuple(view for looked in each for view in looked)
     missing = tuple(address for one in found for address in one.missing())

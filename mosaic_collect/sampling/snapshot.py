@@ -65,6 +65,8 @@ def open_datasets(stores: Stores) -> list[TrajectoryDataset]:
         StoreError: A store cannot be read.
     """
     several = stores if isinstance(stores, Sequence) and not isinstance(stores, str) else [stores]
+    if not several:
+        raise InputError("stores: expected at least one, got none")
     found = [dataset for store in several for dataset in _each(store)]
     check_distinct([dataset.blobs for dataset in found])
     return found

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -66,6 +66,8 @@ class Place:
             name: The argument's name, for errors.
         """
         several = where if isinstance(where, Sequence) and not isinstance(where, str) else [where]
+        if not several:
+            raise InputError("stores: expected at least one, got none")
         items = tuple(_pattern(item, name) or blobs_at(item, name) for item in several)
         return cls(items, ", ".join(i if isinstance(i, str) else i.address for i in items))
 
@@ -73,10 +75,13 @@ class Place:
         """What lies there now.
 
         Raises:
+            InputError: One store is named twice.
             StoreNotFoundError: Nothing matches a pattern.
             CorruptStoreError: A folder of ranks is damaged, or holds what is no rank's.
         """
-        return [_found(blobs) for blobs in chain.from_iterable(map(_matches, self.items))]
+        found = [_found(blobs) for blobs in chain.from_iterable(map(_matches, self.items))]
+        check_distinct(blobs for one in found for blobs in one.stores.values())
+        return found
 
     @property
     def is_one(self) -> bool:
@@ -89,21 +94,17 @@ def addresses_of(where: Addresses, name: str = "store") -> list[str]:
     return [found.address for found in Place.of(where, name).find()]
 
 
-def check_distinct(stores: Sequence[Blobs]) -> None:
+def check_distinct(stores: Iterable[Blobs]) -> None:
     """Refuse the same store twice: its pairs would count twice, unseen.
 
     Raises:
-        InputError: None is named, or one twice, be it by another name.
+        InputError: One is named twice, be it by another name.
     """
-    if not stores:
-        raise InputError("stores: expected at least one, got none")
     seen: dict[str, str] = {}
     for store in stores:
         place = store.place() or store.address
         if place in seen:
-            raise InputError(
-                f"{store.address}: the same store as {seen[place]}; each is exported once"
-            )
+            raise InputError(f"{store.address}: the same store as {seen[place]}; each counts once")
         seen[place] = store.address
 
 

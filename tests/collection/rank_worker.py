@@ -11,12 +11,15 @@ import argparse
 import hashlib
 import os
 import signal
+import sys
+import time
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 import torch.distributed
 
+from mosaic_collect.cli import build_parser
 from mosaic_collect.collection.motions import Motion, MotionQueue
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Observations, StepResult
@@ -100,6 +103,7 @@ def collect(folder: str, arguments: argparse.Namespace) -> None:
     kill = arguments.kill if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else None
 
     def on_step(writer: TrajectoryWriter) -> None:
+        time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
         if writer.num_steps % 4 == 0:
             writer.commit()
         if kill == [seat.ranks[0], writer.num_steps]:
@@ -120,6 +124,13 @@ def collect(folder: str, arguments: argparse.Namespace) -> None:
         )
 
 
+def by_command(command: list[str]) -> list[str]:
+    """This program's arguments for a command line of ``mosaic-collect``."""
+    told = build_parser().parse_args(command)
+    assert (told.command, told.distributed, told.resume) == ("collect", True, "auto")
+    return [told.output, "--envs", str(told.num_envs)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("folder")
@@ -127,7 +138,8 @@ def main() -> None:
     parser.add_argument("--envs", type=int, default=2)
     parser.add_argument("--kill", type=int, nargs=2)
     parser.add_argument("--gone", type=int, nargs="+", default=[])
-    arguments = parser.parse_args()
+    is_command = sys.argv[1] == "--command"
+    arguments = parser.parse_args(by_command(sys.argv[2:]) if is_command else None)
     grouped = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
     if grouped:  # which nothing here needs; as a simulator's own code may do
         torch.distributed.init_process_group("gloo")
