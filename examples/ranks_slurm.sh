@@ -16,12 +16,12 @@
 set -uo pipefail
 
 # Signals of SLURM (USR1 two minutes before the end, TERM when preempted) come to the tasks; each
-# commits and ends by 128 and the signal's number. The batch script must outlive them.
-trap '' USR1
+# commits and ends by 128 and the signal's number. This script waits for them. It must not ignore
+# signals: the tasks would, too.
+trap : TERM USR1
 # shellcheck disable=SC2016  the tasks' own variables
 srun --kill-on-bad-exit=0 bash -c '
     export RANK=$SLURM_PROCID LOCAL_RANK=$SLURM_LOCALID WORLD_SIZE=$SLURM_NTASKS
-    trap - USR1
     exec mosaic-collect collect --distributed --auto-resume "$@"
 ' rank "$@"
 code=$?
