@@ -55,10 +55,8 @@ if TYPE_CHECKING:
     from mosaic_collect.reading.table import Trajectories as Trajectories
     from mosaic_collect.reading.trajectories import truncated_ids as truncated_ids
     from mosaic_collect.reading.trajectory import Trajectory as Trajectory
-    from mosaic_collect.reading.verify import (
-        VerifyReport as VerifyReport,
-        verify_store as verify_store,
-    )
+    from mosaic_collect.reading.verify import verify_store as verify_store
+    from mosaic_collect.reading.verify_report import VerifyReport as VerifyReport
     from mosaic_collect.stats import (
         FieldStatistics as FieldStatistics,
         StoreStatistics as StoreStatistics,
@@ -96,7 +94,8 @@ _NAMES = {
     "reading.trajectories": "truncated_ids",
     "reading.trajectory": "Trajectory",
     "stats": "FieldStatistics StoreStatistics store_statistics",
-    "reading.verify": "VerifyReport verify_store",
+    "reading.verify": "verify_store",
+    "reading.verify_report": "VerifyReport",
     "recording.writer": "TrajectoryWriter WriterStats",
 }
 _HOMES = {name: f"{__name__}.{home}" for home, names in _NAMES.items() for name in names.split()}

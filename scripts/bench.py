@@ -24,6 +24,7 @@ from benchlib.ingest import ingest
 from benchlib.loop import loop
 from benchlib.objects import objects
 from benchlib.options import add_options
+from benchlib.ranks import ranks
 from benchlib.read import read
 from benchlib.recording import memory_folder, remove
 from benchlib.sample import sample
@@ -39,6 +40,7 @@ COMMANDS = {
     "read": read,
     "sample": sample,
     "scale": scale,
+    "ranks": ranks,
     "codec": codec,
     "camera": camera,
     "objects": objects,

@@ -158,14 +158,10 @@ class MotionQueue:
         self._passes = passes
         self._completed = _told(ledger or {}, "completed", len(self._motions))
         self._fell = _told(ledger or {}, "fell", len(self._motions))
-        present = {m.sha256 for m in motions}
-        started = [c + f for c, f in zip(self._completed, self._fell, strict=True)]
         # Motions of the ledger whose files are gone keep their ids, but are not run.
-        self._heap = [
-            (count, index)
-            for index, count in enumerate(started)
-            if self._motions[index].sha256 in present
-        ]
+        present = {m.sha256 for m in motions}
+        self._present = [i for i, m in enumerate(self._motions) if m.sha256 in present]
+        self._heap = [(self._ended(index), index) for index in self._present]
         heapq.heapify(self._heap)
 
     @property
@@ -176,7 +172,12 @@ class MotionQueue:
     @property
     def present(self) -> list[Motion]:
         """Those of them whose files were given."""
-        return [self._motions[index] for index in sorted(i for _count, i in self._heap)]
+        return [self._motions[index] for index in self._present]
+
+    @property
+    def passes(self) -> int | None:
+        """Trajectories to record of each; None: no end."""
+        return self._passes
 
     def take(self, motions: Sequence[Motion]) -> None:
         """These in place of those of the same content: as a task is going to play them.
@@ -201,19 +202,28 @@ class MotionQueue:
 
     def next(self) -> int:
         """The id of the motion to run next; -1 if none is left."""
-        if not self._heap or (self._passes is not None and self._heap[0][0] >= self._passes):
+        if not self.prepare():
             return -1
         count, index = self._heap[0]
         heapq.heapreplace(self._heap, (count + 1, index))
         return index
 
+    def prepare(self) -> bool:
+        """Whether there is a motion to run next."""
+        return bool(self._heap) and (self._passes is None or self._heap[0][0] < self._passes)
+
+    def give_back(self) -> None:
+        """The run is over, in good order: who shares the motions may have what it did not end."""
+
     @property
     def exhausted(self) -> bool:
         """Whether every motion has all its trajectories."""
-        ended = [c + f for c, f in zip(self._completed, self._fell, strict=True)]
         return self._passes is not None and all(
-            ended[index] >= self._passes for _count, index in self._heap
+            self._ended(index) >= self._passes for index in self._present
         )
+
+    def _ended(self, index: int) -> int:
+        return self._completed[index] + self._fell[index]
 
     def finish(self, motion: int, completed: bool) -> None:
         """A trajectory of the motion ended, at its last frame or by a fall."""

@@ -5,7 +5,6 @@ An adapter makes three things of its own: a simulation, a tracker of its episode
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -29,6 +28,7 @@ from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
+from mosaic_collect.store.address import Address
 
 
 class GroupedSimulation(Simulation, Protocol):
@@ -72,7 +72,7 @@ def record(
     simulation: GroupedSimulation,
     policy: GroupedPolicy,
     tracker: EpisodeTracker,
-    store: str | os.PathLike[str],
+    store: Address,
     origin: Origin,
     max_steps: int,
     known: TrajectoryDataset | None = None,

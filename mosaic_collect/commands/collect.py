@@ -12,6 +12,7 @@ from mosaic_collect.adapters.isaaclab.options import CollectOptions as IsaacLabO
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.collection.acting import STARTS, Acting
 from mosaic_collect.collection.progress import ProgressBar
+from mosaic_collect.collection.seat import Seat
 from mosaic_collect.commands.options import add_options
 from mosaic_collect.commands.shared import add_resume, interrupted_text, number_or_auto
 from mosaic_collect.errors import InputError, MissingDependencyError
@@ -50,6 +51,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--passes", type=int, help="trajectories of each motion; default: go round to --max-steps")
     add_options(parser, Acting, but=("seed",), act_by={"metavar": "WHO"}, start={"choices": STARTS})
     add_resume(parser, "the store")
+    add(
+        "--distributed",
+        action="store_true",
+        help="be one of torchrun's ranks: --output is a folder with a store of each, motions are "
+        "shared out, the device is that of the local rank; mjlab",
+    )
+    add(
+        "--take-over",
+        nargs="+",
+        type=int,
+        default=[],
+        metavar="RANK",
+        help="ranks that will not come back: the others record what they had not finished",
+    )
     add(
         "--allow-changed",
         nargs="+",
@@ -94,6 +109,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Collect with a progress bar."""
     if arguments.sim == ISAACLAB:
+        if arguments.distributed:
+            raise InputError(
+                "distributed: expected with --sim mjlab; scripts/collect_expert_trajectories.py "
+                "has a --distributed for Isaac Lab"
+            )
         from mosaic_collect.adapters.isaaclab.collect import run_collect as run_isaaclab
 
         options = given(IsaacLabOptions, arguments)
@@ -124,17 +144,18 @@ def watched(collect: Callable[[Any], _T], options: RecordOptions) -> _T:
         with termination_as_exit(), ProgressBar(options.max_steps) as bar:
             return collect(bar)
     except (KeyboardInterrupt, SystemExit):
-        print(interrupted_text(options.output), file=sys.stderr)
+        store = Seat.of(options.output, options.distributed).store
+        print(interrupted_text(store.address), file=sys.stderr)
         raise
 
 
 def tell(result: Any, options: RecordOptions) -> None:
     """What a collection came to: a ``CollectResult``."""
     if result.already_complete:
-        print(f"{options.output} is complete with {result.num_steps:,} steps; nothing to do")
+        print(f"{result.store} is complete with {result.num_steps:,} steps; nothing to do")
         return
     ends = f"{result.completed:,} trajectories reached their motion's end, {result.fell:,} did not"
-    print(f"{options.output}: {result.num_steps:,} steps" + (f"; {ends}" if options.motion else ""))
+    print(f"{result.store}: {result.num_steps:,} steps" + (f"; {ends}" if options.motion else ""))
     for note in result.notes:
         print(f"note: {note}")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import glob
+import os
 from dataclasses import asdict
 
 from mosaic_collect.checks import local_path
@@ -14,7 +16,7 @@ from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.options import LAYOUTS
 from mosaic_collect.export.target import check_target
 from mosaic_collect.reading.alike import ALIKE
-from mosaic_collect.store.address import blobs_of_each
+from mosaic_collect.store.place import addresses_of
 from mosaic_collect.text import size_of
 
 NAME = "export"
@@ -51,10 +53,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Export, saying sizes before and figures after."""
     names, path = _stores_and_target(arguments.paths)
-    stores, path = blobs_of_each(names), local_path(path, "path")
-    check_target(path, [store.address for store in stores])
+    path = local_path(path, "path")
+    check_target(path, addresses_of(names))
     with chosen_engine(arguments) as engine:
-        plan = plan_export(stores, chosen(Options, arguments), engine)
+        plan = plan_export(names, chosen(Options, arguments), engine)
         if not arguments.json:
             print(plan.size_text, flush=True)
         with bar("export", total=plan.arrays_nbytes, leave=True) as shown:
@@ -70,6 +72,8 @@ def _stores_and_target(paths: list[str]) -> tuple[list[str], str]:
         return stores, last
     if last.endswith(".npy"):
         raise InputError(f"{last}: expected a store before the file's name, got none")
+    if glob.has_magic(last) and not os.path.lexists(last):
+        raise InputError(f"{last}: expected the file's name behind a pattern, got none")
     # Beside the store, by its name.
     return [last], f"{store_stem(last)}.npy"
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from tqdm import tqdm
 
-from mosaic_collect.errors import StoreError
+from mosaic_collect.errors import InputError, StoreError
 from mosaic_collect.passes.cluster import DaskEngine
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.stats import StoreStatistics, store_statistics
 from mosaic_collect.stats.scan import part_pairs
+from mosaic_collect.store.place import Place
 from mosaic_collect.store.root import AUTO
 from mosaic_collect.store.urls import is_url
 
@@ -87,7 +88,12 @@ def store_stem(store: str) -> str:
     """Its path without the ending ``.zarr``: what lies beside the store begins with it.
 
     What is made of a store in object storage lies here, by the store's name.
+
+    Raises:
+        InputError: A pattern, which has nothing beside it.
     """
+    if not Place.of(store).is_one:
+        raise InputError(f"output: expected a name, for {store} is a pattern")
     path = store.rstrip("/").rpartition("/")[2] if is_url(store) else os.path.normpath(store)
     return path.removesuffix(".zarr")
 

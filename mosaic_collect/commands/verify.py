@@ -13,7 +13,9 @@ from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.canvas import check_picture
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.verify import VerifyReport, verify_store
+from mosaic_collect.reading.merging import open_each
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.reading.verify_report import VerifyReport
 from mosaic_collect.replay import TOLERANCE, check_tolerance, plot_replay
 from mosaic_collect.text import size_of
 
@@ -104,7 +106,8 @@ def run(arguments: argparse.Namespace) -> bool:
                 report = verify_export(arguments.store, arguments.npy, shown.update, engine)
             good = _say(report, "arrays", arguments)
         if arguments.checkpoint and good:
-            good = all([_replay(store, arguments, engine) for store in arguments.store])  # noqa: C419
+            parts = _parts(arguments)
+            good = all([_replay(part, arguments, engine) for part in parts])  # noqa: C419
     return good
 
 
@@ -120,8 +123,13 @@ def _check(arguments: argparse.Namespace) -> None:
         read_runner_cfg(arguments.runner_cfg)
     if arguments.plot is not None:
         check_picture(arguments.plot)
-        if len(arguments.store) > 1:
+        if len(_parts(arguments)) > 1:
             raise InputError("--plot: expected one store, for each would replace the last one's")
+
+
+def _parts(arguments: argparse.Namespace) -> list[TrajectoryDataset]:
+    """The stores one by one, those of a folder of ranks, too."""
+    return open_each(arguments.store)
 
 
 def _verify(store: str, arguments: argparse.Namespace, engine: Engine | None) -> bool:
@@ -147,7 +155,9 @@ def _text(report: VerifyReport, unit: str) -> str:
     return "\n".join(lines)
 
 
-def _replay(store: str, arguments: argparse.Namespace, engine: Engine | None) -> bool:
+def _replay(
+    dataset: TrajectoryDataset, arguments: argparse.Namespace, engine: Engine | None
+) -> bool:
     # torch and rsl_rl are needed for this alone.
     try:
         from mosaic_collect.replay.check import replay_check
@@ -158,7 +168,6 @@ def _replay(store: str, arguments: argparse.Namespace, engine: Engine | None) ->
             f"rsl-rl-lib ({error})"
         ) from error
 
-    dataset = TrajectoryDataset(store)
     policy, groups = recorded_policy(
         dataset,
         arguments.checkpoint,
@@ -169,10 +178,12 @@ def _replay(store: str, arguments: argparse.Namespace, engine: Engine | None) ->
     )
     with bar("replay", "step", dataset.num_steps) as shown:
         report = replay_check(
-            store, policy, groups, arguments.device, arguments.tolerance, shown.update, engine
+            *(dataset.blobs, policy, groups, arguments.device, arguments.tolerance),
+            shown.update,
+            engine,
         )
     if arguments.json:
-        told = {"of": "rows", "path": arguments.checkpoint, "store": store, "ok": report.ok}
+        told = {"of": "rows", "path": arguments.checkpoint, "store": dataset.path, "ok": report.ok}
         print(as_json(report, but=("differences",), **told), flush=True)
     else:
         print(f"{arguments.checkpoint}: {report.verdict} ({report.figures})", flush=True)

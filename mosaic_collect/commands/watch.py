@@ -31,26 +31,37 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> bool:
-    """Look until the store is complete."""
-    watcher = Watcher(TrajectoryDataset(arguments.store), arguments.steps)
+    """Look until the store is complete, or all of several."""
+    dataset = TrajectoryDataset(arguments.store)
+    watchers: dict[str, Watcher] = {}
     lines = 0
     try:
         while True:
-            look = watcher.look()
-            lines = _show(arguments.store, look, lines)
-            if look.is_complete or arguments.once:
+            for part in dataset.parts:
+                name = arguments.store if part is dataset else part.path
+                watchers.setdefault(name, Watcher(part, arguments.steps))
+            looks = {path: watcher.look() for path, watcher in watchers.items()}
+            lines = _show(looks, lines)
+            dataset.refresh()
+            whole = len(looks) >= len(dataset.parts) and not dataset.missing
+            if arguments.once or (looks and whole and all(k.is_complete for k in looks.values())):
                 return True
             time.sleep(max(arguments.every, 0.1))
     except KeyboardInterrupt:  # the way out, and no failure
         return True
 
 
-def _show(store: str, look: Look, before: int) -> int:
-    """Print a look over the last one where that can be; gives the lines that it takes."""
+def _show(looks: dict[str, Look], before: int) -> int:
+    """Print looks over the last ones where that can be; gives the lines that they take."""
     if not sys.stdout.isatty():
-        print(f"{store}: {look_line(look)}", flush=True)
+        for store, look in looks.items():
+            print(f"{store}: {look_line(look)}", flush=True)
         return 0
-    lines = [f"{store}: {look.status}", *look_lines(look)]
+    lines = [
+        line
+        for store, look in looks.items()
+        for line in (f"{store}: {look.status}", *look_lines(look))
+    ]
     up = f"\x1b[{before}F" if before else ""
     # Each line is cleared to its end, so nothing of a longer one before stays.
     print(up + "\n".join(f"{line}\x1b[K" for line in lines), flush=True)

@@ -19,7 +19,8 @@ from mosaic_collect.export.compare import verify_export
 from mosaic_collect.inspect.summary import summarize
 from mosaic_collect.inspect.text import summary_text
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.verify import VerifyReport, verify_store
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.reading.verify_report import VerifyReport
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.replay.check import replay_check
 from mosaic_collect.replay.policy import recorded_policy

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.export.deciding import decide, distinct
+from mosaic_collect.export.deciding import decide
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
@@ -21,8 +21,9 @@ from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.merging import open_each
 from mosaic_collect.reading.union import exported
-from mosaic_collect.reading.verify import VerifyReport
+from mosaic_collect.reading.verify_report import VerifyReport
 from mosaic_collect.store.address import Addresses
 from mosaic_collect.text import shown
 
@@ -51,9 +52,8 @@ def verify_export(
         ClusterError: Of the engine.
     """
     start = time.monotonic()
-    stores = distinct(store)
+    datasets = open_each(store)
     file = scan_npy(path)
-    datasets = [TrajectoryDataset(s) for s in stores]
     options = _options(file)
     problems = _same_stores(file, datasets)
     nbytes = 0

@@ -19,12 +19,11 @@ from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.alike import check_alike
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.merging import check_distinct, check_grid, check_mergeable
+from mosaic_collect.reading.merging import check_grid, check_mergeable, open_each
 from mosaic_collect.reading.ruling import chosen_fields, make_rules, nonfinite_fields
 from mosaic_collect.reading.selection import Left, Rules, every_pair, select
 from mosaic_collect.reading.union import SLAB_NBYTES, Source
-from mosaic_collect.store.address import Addresses, blobs_of_each
-from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import VALID_MASK, Field
 
@@ -37,18 +36,7 @@ def plan_export(stores: Addresses, options: Options, engine: Engine | None = Non
         options: Which pairs and fields, and how they shall lie.
         engine: Who reads what must be read for that; None: threads here.
     """
-    return decide([TrajectoryDataset(store) for store in distinct(stores)], options, engine)
-
-
-def distinct(stores: Addresses) -> list[Blobs]:
-    """One store or several.
-
-    Raises:
-        InputError: None, one of them twice, or no place of a store.
-    """
-    found = blobs_of_each(stores)
-    check_distinct(found)
-    return found
+    return decide(open_each(stores, options.allow_incomplete), options, engine)
 
 
 def decide(

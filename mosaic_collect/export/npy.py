@@ -6,12 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 
 from mosaic_collect.checks import local_path
-from mosaic_collect.export.deciding import distinct, plan_export
+from mosaic_collect.export.deciding import plan_export
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.report import ExportReport
 from mosaic_collect.export.target import check_target
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.store.address import Addresses
+from mosaic_collect.store.place import addresses_of
 
 
 def export_npy(
@@ -37,9 +38,10 @@ def export_npy(
     that had the name before is still there, untouched.
 
     Args:
-        store: The store, or several that hold the same fields: their pairs follow one another in
-            the order named. Their numbers of environments may differ. A trajectory id is raised
-            by the number of ids that the stores before have used, so each stays unique.
+        store: The store, or several that hold the same fields (a folder of ranks, a pattern, a
+            list of these): their pairs follow one another in the order named. Their numbers of
+            environments may differ. A trajectory id is raised by the number of ids that the stores
+            before have used, so each stays unique.
         path: The file, ``*.npy``; one of that name is replaced.
         layout: ``grid``: every pair, ``[T, N, D]``, with ``valid_mask`` if one was given or a
             pair is invalid. ``compact``: only valid, finite pairs, ``[M, 1, D]``, ordered by step,
@@ -52,7 +54,7 @@ def export_npy(
             several axes become flat rows, in C order; others keep their axes, images theirs.
         max_pairs: Draw that many pairs uniformly, for a compact file.
         seed: Of the draw; with one seed, a larger draw contains the smaller.
-        allow_incomplete: Export a store that is still collecting.
+        allow_incomplete: Export a store that is still collecting, or ranks of which one is missing.
         allow_nonfinite: Let a grid hold NaN or infinity.
         exclude_truncated: Leave out trajectories that never ended.
         exclude_failed: Leave out trajectories that failed, by a fall for one, from their first row
@@ -72,13 +74,13 @@ def export_npy(
         StoreNotFoundError, NewerFormatError, CorruptStoreError: Of a store.
         StoreMismatchError: The stores' fields differ, or a grid's numbers of environments; or
             their origins, and that is not allowed.
-        IncompleteStoreError: Still collecting.
+        IncompleteStoreError: Still collecting, or a rank is missing.
         ExportError: No pair is left to export; NonFiniteError: NaN in a grid.
         SpaceError: Not enough disk; WriteError: The file cannot be written.
         ClusterError: Of the engine.
     """
-    target, stores = local_path(path, "path"), distinct(store)
-    check_target(target, [blobs.address for blobs in stores])
+    target = local_path(path, "path")
+    check_target(target, addresses_of(store))
     options = Options(
         layout=layout,
         fields=fields,
@@ -91,4 +93,4 @@ def export_npy(
         skip_damaged=skip_damaged,
         allow_different=allow_different,
     )
-    return plan_export(stores, options, engine).write(target, progress, engine)
+    return plan_export(store, options, engine).write(target, progress, engine)

@@ -15,7 +15,7 @@ from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.sizes import stored_nbytes
 from mosaic_collect.reading.trajectories import count_failed
-from mosaic_collect.store.address import Address
+from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import VALID_MASK
@@ -72,8 +72,8 @@ class Summary:
         return sum(f.stored_nbytes for f in self.fields)
 
 
-def summarize(path: Address, engine: Engine | None = None) -> Summary:
-    """Summarise a store (a folder) or an export (a file).
+def summarize(path: Addresses, engine: Engine | None = None) -> Summary:
+    """Summarise a store (a folder), several as one, or an export (a file).
 
     Args:
         path: Of either.
@@ -97,13 +97,15 @@ def _store(dataset: TrajectoryDataset, engine: Engine | None) -> Summary:
         unborn = (("status", "killed before its first commit: zero steps"),)
         return Summary(path, "store", (), unborn, {"status": "unborn", "num_steps": 0})
     state = dataset.state
+    ranks = _parts(dataset)
     stored = stored_nbytes(dataset.view)
     fields = tuple(_field(state, grid, stored) for grid in state.grids().values())
     failed = _failed(dataset, engine)
-    open_last = state.runs[-1].started if state.runs else "never"
+    open_last = max((run.started for run in state.runs), default="never")
     facts = (
         ("status", state.status),
-        ("steps", f"{state.committed_steps:,} x {state.num_envs:,} envs"),
+        *ranks,
+        ("steps", _steps(dataset)),
         ("pairs", f"{state.num_pairs:,}, of them {state.num_valid:,} valid ({_share(state)})"),
         ("trajectories", f"{state.num_trajectories:,} ended{_FAILED[type(failed)].format(failed)}"),
         ("block", f"{state.block_steps} steps, {state.num_blocks} blocks"),
@@ -111,7 +113,41 @@ def _store(dataset: TrajectoryDataset, engine: Engine | None) -> Summary:
         ("runs", f"{len(state.runs)}, the last from {open_last}"),
         ("written by", _versions(state.runs[-1].versions if state.runs else {})),
     )
-    return Summary(path, "store", fields, facts, _figures(state, failed), dataset.metadata)
+    figures = _figures(state, failed)
+    if ranks:
+        told = [{"path": p.path, "status": p.status, **_size(p)} for p in dataset.parts]
+        figures |= {"parts": told, "missing": dataset.missing}
+    return Summary(path, "store", fields, facts, figures, dataset.metadata)
+
+
+def _parts(dataset: TrajectoryDataset) -> list[tuple[str, str]]:
+    """A fact a store, where there are several."""
+    parts = dataset.parts
+    if parts == (dataset,):
+        return []
+    told = [("part", f"{_name(p.path)}: {p.status}, {_steps(p)}") for p in parts[:_MOST_STORES]]
+    told += [("part", f"{len(parts) - len(told)} more")] if len(parts) > len(told) else []
+    told += [("missing", f"{_name(path)}: joined, and is not there") for path in dataset.missing]
+    told += [("never joined", _name(path)) for path in dataset.never_joined]
+    return [("parts", f"{len(parts)}"), *told]
+
+
+def _steps(dataset: TrajectoryDataset) -> str:
+    widths = {part.num_envs for part in dataset.parts}
+    most = f"{max(widths):,} envs"
+    return f"{dataset.num_steps:,} x {most if len(widths) == 1 else f'{min(widths):,} to {most}'}"
+
+
+def _size(dataset: TrajectoryDataset) -> dict[str, int]:
+    return {
+        "num_steps": dataset.num_steps,
+        "num_envs": dataset.num_envs,
+        "num_valid": dataset.num_valid,
+    }
+
+
+def _name(path: str) -> str:
+    return os.path.basename(os.path.normpath(path))
 
 
 def _figures(state: StoreState, failed: int | str | None) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def _valid(
     count, seen = np.zeros(bins, np.int64), np.zeros((len(envs), bins), np.bool_)
     state = dataset.state
     for steps in map(state.steps_of, range(state.num_blocks)):
-        mask = dataset.read(VALID_MASK, steps.start, steps.stop)
+        mask = dataset.view.read(VALID_MASK, steps, range(state.num_envs))
         places = np.arange(steps.start, steps.stop) // width
         np.add.at(count, places, mask.sum(axis=1))
         first, at = np.unique(places, return_index=True)

@@ -165,10 +165,10 @@ class Watcher:
 
     def _stored(self, view: StoreView) -> int:
         """Bytes of shards, each file once; those of blocks that are done are not asked again."""
-        for name, grid in view.grids.items():
+        for name in view.grids:
             for block in range(view.state.num_blocks):
                 if block >= self._open or (name, block) not in self._versions:
-                    self._versions[name, block] = view.blobs.find(grid.shard_key(block))
+                    self._versions[name, block] = view.find(name, block)
         return sum({v.tag: v.nbytes for v in self._versions.values() if v is not None}.values())
 
     def _count_failed(self, view: StoreView) -> int | None:

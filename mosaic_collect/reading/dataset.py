@@ -1,4 +1,4 @@
-"""Reading a store: its committed prefix, lazily. Needs neither torch nor zarr."""
+"""Reading a store, or several as one: what is committed, lazily. Needs neither torch nor zarr."""
 
 from __future__ import annotations
 
@@ -12,50 +12,54 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import thread_count
-from mosaic_collect.errors import InputError, StoreNotFoundError
+from mosaic_collect.errors import InputError
 from mosaic_collect.reading.card import card, unborn_card
-from mosaic_collect.reading.labelled import missing_package, open_labelled
+from mosaic_collect.reading.joined import JoinedView, trace_all
+from mosaic_collect.reading.labelled import join_labelled, missing_package, open_labelled, tree_of
 from mosaic_collect.reading.lazy import LazyArray
+from mosaic_collect.reading.snapshot import Snapshot
 from mosaic_collect.reading.table import Trajectories
 from mosaic_collect.reading.terms import Term, find_term, told_terms
-from mosaic_collect.reading.tracing import trace
 from mosaic_collect.reading.trajectory import Trajectory
-from mosaic_collect.store.address import Address, blobs_at
-from mosaic_collect.store.blobs import Blobs
-from mosaic_collect.store.metadata import COLLECTING, StoreState
-from mosaic_collect.store.schema import Schema
-from mosaic_collect.store.view import StoreView
+from mosaic_collect.store.address import Addresses
+from mosaic_collect.store.place import Place
 
 _LARGE_NBYTES = 16 << 20
 
 
-class TrajectoryDataset(Mapping[str, LazyArray]):
+class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
     """A snapshot of a store: what was committed when it was opened, or at the last ``refresh``.
 
     A mapping from the names of its fields to lazy arrays. Opening reads one small document, however
     many steps there are, and never disturbs a writer. Pickles with its snapshot.
 
+    Several stores are read as one: their steps one behind the other, trajectory ids raised by those
+    that the stores before have used (while those are recorded, later snapshots raise them further),
+    motions numbered through. Where they differ in N, ``num_envs`` is the greatest, and arrays over
+    all environments are asked of ``parts``.
+
     Args:
-        path: The store.
+        path: The store; or a folder of ranks, a pattern such as ``runs/*.zarr``, or several.
         threads: That decode; default: the processors, at most 4.
 
     Raises:
         InputError: ``threads`` is no whole number of at least 1.
         StoreNotFoundError: No store there.
+        StoreMismatchError: Of several stores, fields or origins differ; or one in a folder of
+            ranks is none of its ranks.
         CorruptStoreError: Its metadata is damaged or contradicts itself.
         NewerFormatError: A newer mosaic_collect wrote it.
     """
 
-    def __init__(self, path: Address, threads: int | None = None) -> None:
-        self._blobs = blobs_at(path)
+    def __init__(self, path: Addresses, threads: int | None = None) -> None:
         self._threads = thread_count(threads)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_owner = 0
-        self.refresh()
+        super().__init__(Place.of(path))
 
     def refresh(self) -> None:
-        """See what was committed meanwhile."""
-        self._view = StoreView.of(self._blobs)
+        """See what was committed meanwhile; of a folder or a pattern also what was made."""
+        super().refresh()
         self._trajectories: Trajectories | None = None
 
     def __repr__(self) -> str:
@@ -81,76 +85,6 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
     def __eq__(self, other: object) -> bool:
         return self is other
 
-    @property
-    def path(self) -> str:
-        """Where the store lies."""
-        return self._blobs.address
-
-    @property
-    def blobs(self) -> Blobs:
-        """What the store lies on."""
-        return self._blobs
-
-    @property
-    def view(self) -> StoreView:
-        """The snapshot itself.
-
-        Raises:
-            StoreNotFoundError: The store was killed before it said anything.
-        """
-        if self._view is None:
-            raise StoreNotFoundError(f"{self.path} was killed before its first commit: no fields")
-        return self._view
-
-    @property
-    def state(self) -> StoreState:
-        """All that the root document says.
-
-        Raises:
-            StoreNotFoundError: The store was killed before it said anything.
-        """
-        return self.view.state
-
-    @property
-    def num_steps(self) -> int:
-        """Committed steps, T."""
-        return self._view.state.committed_steps if self._view else 0
-
-    @property
-    def num_envs(self) -> int:
-        """Environments, N; 0 for a store killed before it said so."""
-        return self._view.state.num_envs if self._view else 0
-
-    @property
-    def num_valid(self) -> int:
-        """Pairs with a true mask."""
-        return self._view.state.num_valid if self._view else 0
-
-    @property
-    def num_trajectories(self) -> int:
-        """Trajectories that were ended."""
-        return self._view.state.num_trajectories if self._view else 0
-
-    @property
-    def status(self) -> str:
-        """``collecting`` or ``complete``."""
-        return self._view.state.status if self._view else COLLECTING
-
-    @property
-    def schema(self) -> Schema:
-        """The caller's fields, without the mask and the trajectory ids."""
-        return self.state.schema
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """The user's own metadata; a copy."""
-        return dict(self._view.state.metadata) if self._view else {}
-
-    @property
-    def fields(self) -> tuple[str, ...]:
-        """Names of all stored fields."""
-        return tuple(self._view.grids) if self._view else ()
-
     def read(
         self, field: str, start: int = 0, stop: int | None = None, envs: slice | None = None
     ) -> NDArray[Any]:
@@ -169,6 +103,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             InputError: No such field, or a range that is not committed.
             CorruptStoreError: A damaged shard.
         """
+        self._require_one_width()
         stop = self.num_steps if stop is None else stop
         if not all(isinstance(s, (int, np.integer)) for s in (start, stop)):
             raise InputError(f"steps {start!r}..{stop!r}: expected whole numbers")
@@ -189,7 +124,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             CorruptStoreError: A damaged chunk of those.
         """
         if self._trajectories is None:
-            traced = trace(self.view, self._executor())
+            traced = trace_all(self.view, self._executor())
             self._trajectories = Trajectories(traced, self.schema, self._read, self.metadata)
         return self._trajectories
 
@@ -217,6 +152,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             InputError: No such field.
         """
         found = self.schema[field]
+        self._require_one_width()
         shape = (self.num_steps, self.num_envs, *found.row_shape)
         return LazyArray(shape, found.dtype, partial(self._read, field))
 
@@ -242,6 +178,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             InputError: The store knows no such term.
         """
         found, dtype = find_term(self.terms, field, name), self.schema[field].dtype
+        self._require_one_width()
         row = (found.frames, found.dim) if history else (found.dim,)
         columns = found.columns if history else found.newest
 
@@ -252,18 +189,21 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         return LazyArray((self.num_steps, self.num_envs, *row), dtype, read)
 
     def to_zarr(self) -> Any:
-        """The store as a read-only ``zarr.Group`` of zarr-python 3.
+        """The store, or the folder of ranks, as a read-only ``zarr.Group`` of zarr-python 3.
 
         Raises:
+            InputError: Several stores in no folder of their own.
             MissingDependencyError: It is not installed.
         """
         try:
             import zarr
         except ImportError as error:
             raise missing_package("zarr") from error
-        return zarr.open_group(
-            self._blobs.for_zarr(), mode="r", zarr_format=3, use_consolidated=True
-        )
+        blobs = self._place.items[0]
+        if not self._place.is_one or isinstance(blobs, str):
+            raise InputError(f"{self.path}: expected one group; take those of the parts")
+        alone = not self._stores.are_joined
+        return zarr.open_group(blobs.for_zarr(), mode="r", zarr_format=3, use_consolidated=alone)
 
     def to_xarray(self, chunks: Any = None) -> Any:
         """The store as an ``xarray.Dataset`` of lazy arrays, with coordinates ``step`` and ``env``.
@@ -275,19 +215,46 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             chunks: Of dask arrays, as ``xarray.open_dataset`` takes them: ``{}`` for one a shard,
                 ``"auto"``, or sizes by ``step`` and ``env``; None: xarray's own lazy arrays.
 
-        What others added to the group is there, too, unless the store has grown past it.
+        What others added to the group is there, too, unless the store has grown past it. Of several
+        stores the steps lie one behind the other, ids as here, as dask arrays.
+
+        Raises:
+            InputError: Several stores of different N: take ``to_datatree``.
+            MissingDependencyError: xarray, or dask for chunks, is not installed.
+        """
+        view = self.view
+        if not isinstance(view, JoinedView):
+            return open_labelled(view, self.terms, chunks)
+        self._require_one_width()
+        lazy = {} if chunks is None else chunks
+        return join_labelled([open_labelled(v, self.terms, lazy) for v in view.parts], view)
+
+    def to_datatree(self, chunks: Any = None) -> Any:
+        """The stores as an ``xarray.DataTree``: a node a store, by its name, as it is stored.
+
+        Args:
+            chunks: As ``to_xarray``'s.
 
         Raises:
             MissingDependencyError: xarray, or dask for chunks, is not installed.
         """
-        return open_labelled(self.view, self.terms, chunks)
+        born = [part for part in self.parts if part.num_envs]
+        return tree_of({part.path: part.to_xarray(chunks) for part in born})
 
     def _read(self, field: str, steps: range, envs: range) -> NDArray[Any]:
         row_nbytes = self.schema[field].row_nbytes
         if len(steps) and len(steps) * len(envs) * row_nbytes > _LARGE_NBYTES:
             # Metadata may promise what no file holds: look before room is made for it.
-            self.view.shard(field, steps[-1] // self.state.block_steps).close()
+            self.view.shard(field, self.state.block_of(steps[-1])).close()
         return self.view.read(field, steps, envs, self._executor())
+
+    def _require_one_width(self) -> None:
+        if isinstance(self._view, JoinedView) and not self._view.state.has_one_width:
+            told = ", ".join(f"{part.path} has {part.num_envs}" for part in self.parts)
+            raise InputError(
+                f"an array over steps and environments needs one number of environments: {told}; "
+                "read the parts, or trajectories"
+            )
 
     def _executor(self) -> ThreadPoolExecutor | None:
         # A forked child, a data loader's worker for one, has the pool but none of its threads.

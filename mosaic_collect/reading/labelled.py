@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from mosaic_collect.errors import MissingDependencyError
+from mosaic_collect.reading.joined import JoinedView
 from mosaic_collect.reading.terms import Term
+from mosaic_collect.reading.tracing import MOTION_ID
 from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.schema import TRAJECTORY_ID
 from mosaic_collect.store.view import StoreView
 
 
@@ -41,6 +45,41 @@ def open_labelled(view: StoreView, terms: Mapping[str, tuple[Term, ...]], chunks
         raise missing_package("dask") from error
     # A writer may have gone on since this snapshot.
     return _labelled(data.isel(step=slice(view.state.committed_steps)), view.state, terms)
+
+
+def join_labelled(datasets: Sequence[Any], view: JoinedView) -> Any:
+    """Datasets of stores, of dask arrays, as one along their steps, numbered as the view does."""
+    import xarray
+
+    numbered = [
+        data.assign(
+            {
+                name: data[name].copy(data=data[name].data.map_blocks(view.numbering(name, at)))
+                for name in (TRAJECTORY_ID, MOTION_ID)
+                if name in data
+            }
+        )
+        for at, data in enumerate(datasets)
+    ]
+    names = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
+    joined = xarray.concat(numbered, "step", combine_attrs="drop_conflicts", **names)
+    return joined.assign_coords(step=np.arange(view.state.committed_steps))
+
+
+def tree_of(datasets: Mapping[str, Any]) -> Any:
+    """Datasets by paths as a ``DataTree``, by the last part of their paths where that tells.
+
+    Raises:
+        MissingDependencyError: xarray is not installed.
+    """
+    try:
+        import xarray
+    except ImportError as error:
+        raise missing_package("xarray") from error
+    names = [os.path.basename(os.path.normpath(path)) for path in datasets]
+    if len(set(names)) < len(names):
+        names = [f"{number}-{name}" for number, name in enumerate(names)]
+    return xarray.DataTree.from_dict(dict(zip(names, datasets.values(), strict=True)))
 
 
 def _outgrown(state: StoreState) -> list[str]:

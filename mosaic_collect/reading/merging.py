@@ -4,30 +4,55 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from mosaic_collect.errors import ExportError, InputError, StoreMismatchError
+from mosaic_collect.errors import (
+    ExportError,
+    IncompleteStoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+)
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.reading.opened import looked_at
+from mosaic_collect.store.address import Addresses
+from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.place import Place
 from mosaic_collect.store.schema import Field, Schema
 
 _MAX_ID = (1 << 63) - 1
 
 
-def check_distinct(stores: Sequence[Blobs]) -> None:
-    """Refuse the same store twice: its pairs would count twice, unseen.
+def open_each(
+    where: Addresses, incomplete: bool = True, threads: int | None = None
+) -> list[TrajectoryDataset]:
+    """Datasets of all stores that are meant, one each; of ranks only those with steps.
+
+    Args:
+        where: As ``TrajectoryDataset`` takes it; what differs is not judged here.
+        incomplete: Whether ranks may be missing, or have no step yet.
+        threads: Of each dataset.
 
     Raises:
-        InputError: None is named, or one twice, be it by another name.
+        InputError: No store, or one twice.
+        IncompleteStoreError: Ranks are, and may not.
+        StoreError: Of a store.
     """
-    if not stores:
-        raise InputError("stores: expected at least one, got none")
-    seen: dict[str, str] = {}
-    for store in stores:
-        place = store.place() or store.address
-        if place in seen:
-            raise InputError(
-                f"{store.address}: the same store as {seen[place]}; each is exported once"
+    found = Place.of(where, "store").find()
+    datasets = []
+    for one in found:
+        late = one.missing()
+        for blobs, view in looked_at(one):
+            dataset = TrajectoryDataset(blobs, threads)
+            if one.parts is None or dataset.num_steps:
+                datasets.append(dataset)
+            elif view is None or dataset.status != COMPLETE:
+                late.append(blobs.address)
+        if late and not incomplete:
+            raise IncompleteStoreError(
+                f"{', '.join(late)}: recorded by ranks that joined, and missing or without a step: "
+                "finish or find them, or go on without them by allow_incomplete=True"
             )
-        seen[place] = store.address
+    if not datasets:
+        raise StoreNotFoundError(f"{', '.join(o.address for o in found)}: no rank has a step yet")
+    return datasets
 
 
 def check_mergeable(datasets: Sequence[TrajectoryDataset], names: Sequence[str]) -> None:

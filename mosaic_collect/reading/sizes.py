@@ -12,10 +12,7 @@ def stored_nbytes(view: StoreView) -> dict[str, int]:
 
 
 def _field(view: StoreView, name: str, counted: set[str]) -> int:
-    grid = view.grids[name]
-    there = view.blobs.versions(name)
-    names = map(grid.shard_name, range(view.state.num_blocks))
-    found = [there[n] for n in names if n in there]
+    found = view.versions(name)
     if view.blobs.links:
         found = [version for version in found if version.tag not in counted]
         counted.update(version.tag for version in found)

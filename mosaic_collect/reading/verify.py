@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -14,53 +14,30 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.reading.ranks import rank_notes, rank_problems
 from mosaic_collect.reading.trajectories import end_problems
-from mosaic_collect.store.address import Address, blobs_at
+from mosaic_collect.reading.verify_report import MOST_PROBLEMS, VerifyReport, together
+from mosaic_collect.store.address import Addresses
+from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.counts import nonfinite_pairs
 from mosaic_collect.store.found import missing_shards
 from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, array_metadata, root_document
+from mosaic_collect.store.place import Place
 from mosaic_collect.store.root import DOCUMENT, read_document, read_state
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.store.view import StoreView
 
-_MOST_PROBLEMS = 1000
-
-
-@dataclass(frozen=True)
-class VerifyReport:
-    """What was found.
-
-    Attributes:
-        path: What was looked at.
-        problems: In words, each naming its place; empty if all is well.
-        notes: Harmless findings, such as a killed run's leftovers.
-        checked: How many shards (of a store) or arrays (of a file).
-        nbytes: Bytes read and checked.
-        seconds: It took.
-    """
-
-    path: str
-    problems: tuple[str, ...]
-    notes: tuple[str, ...]
-    checked: int
-    nbytes: int
-    seconds: float
-
-    @property
-    def ok(self) -> bool:
-        """Whether there is no problem."""
-        return not self.problems
-
 
 def verify_store(
-    path: Address,
+    path: Addresses,
     progress: Callable[[int], object] | None = None,
     engine: Engine | None = None,
 ) -> VerifyReport:
     """Read everything that is committed and hold it against its checksums and the metadata.
 
     Args:
-        path: The store.
+        path: The store; or several, as ``TrajectoryDataset`` takes them, whose report is one. Ranks
+            must all be there, be of their folder, and no two have recorded one motion.
         progress: Told the shards checked since the last call.
         engine: Who reads; None: threads here.
 
@@ -68,9 +45,27 @@ def verify_store(
         StoreNotFoundError, NewerFormatError: Nothing here that could be verified.
         ClusterError: Of the engine.
     """
-    start = time.monotonic()
-    blobs = blobs_at(path)
-    name = blobs.address
+    start, place = time.monotonic(), Place.of(path)
+    try:
+        found = place.find()
+    except CorruptStoreError as error:
+        return VerifyReport(place.address, (str(error),), (), 0, 0, time.monotonic() - start)
+    if place.is_one and found[0].parts is None:
+        (blobs,) = found[0].stores.values()
+        return _verify_one(blobs, progress, engine)
+    return together(
+        place.address,
+        [problem for one in found for problem in rank_problems(one)],
+        [note for one in found for note in rank_notes(one)],
+        [_verify_one(blobs, progress, engine) for one in found for blobs in one.stores.values()],
+        time.monotonic() - start,
+    )
+
+
+def _verify_one(
+    blobs: Blobs, progress: Callable[[int], object] | None, engine: Engine | None
+) -> VerifyReport:
+    start, name = time.monotonic(), blobs.address
     try:
         view = StoreView.of(blobs)
     except CorruptStoreError as error:
@@ -83,7 +78,7 @@ def verify_store(
     check.shards(progress or (lambda count: None), engine)
     check.totals(engine)
     seconds = time.monotonic() - start
-    problems = tuple(check.problems[:_MOST_PROBLEMS])
+    problems = tuple(check.problems[:MOST_PROBLEMS])
     return VerifyReport(name, problems, tuple(check.notes), check.checked, check.nbytes, seconds)
 
 
@@ -117,8 +112,8 @@ class _StoreCheck:
 
     def shards(self, progress: Callable[[int], object], engine: Engine) -> None:
         """Check every committed shard, field by field and block by block in order."""
-        missing = missing_shards(self._view.blobs, self._state, _MOST_PROBLEMS)
-        if len(missing) == _MOST_PROBLEMS:
+        missing = missing_shards(self._view.blobs, self._state, MOST_PROBLEMS)
+        if len(missing) == MOST_PROBLEMS:
             # Not damage but a lie, perhaps of more blocks than could be looked at.
             self.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")
             return

@@ -21,6 +21,7 @@ from mosaic_collect.errors import (
     SpaceError,
     StoreExistsError,
     StoreMismatchError,
+    StoreNotFoundError,
     WriteError,
 )
 from mosaic_collect.recording.encoding.process import is_wanted
@@ -36,6 +37,7 @@ from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
 from mosaic_collect.store.grid import cut_steps
 from mosaic_collect.store.jsonvalues import json_copy
+from mosaic_collect.store.member import Member
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
 from mosaic_collect.store.root import existing_state
@@ -90,7 +92,7 @@ class OpenStore:
 
 
 def open_store(
-    blobs: Blobs,
+    place: Blobs | Member,
     schema: Schema | None,
     num_envs: int | None,
     *,
@@ -103,15 +105,25 @@ def open_store(
         raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
     if num_envs is not None:
         num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
+    member = place if isinstance(place, Member) else Member(place)
+    blobs = member.blobs
     added, budget = json_copy(metadata or {}), options.budget()
     try:
-        existing = existing_state(blobs, resume)
+        try:
+            existing = existing_state(blobs, resume)
+        except (StoreExistsError, StoreNotFoundError):
+            member.check(None)  # which may say more
+            raise
         if existing is None:
             state = _new_state(schema, num_envs, budget, options.compressor)
         else:
             state = _matching(existing, blobs.address, schema, num_envs, options.compressor)
         state = replace(state, metadata=json_copy({**state.metadata, **added}))
         _check_room(blobs, state)
+        if member.rank is not None:
+            member.check(existing)
+            member.check_others(state)
+        state = replace(state, metadata={**state.metadata, **member.join()})
         return _open(blobs, existing, state, budget, options)
     except MosaicCollectError:
         raise

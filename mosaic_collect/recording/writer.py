@@ -47,6 +47,7 @@ from mosaic_collect.recording.ring.budget import block_nbytes
 from mosaic_collect.recording.slots import Slots
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.member import Member
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK, Schema
 from mosaic_collect.store.view import StoreView
@@ -84,7 +85,7 @@ class TrajectoryWriter:
     """Records vectorised steps into a store.
 
     Args:
-        path: The store, a folder that is not there yet, or is empty.
+        path: The store, a folder not there yet, or empty; with ``rank`` the folder of all ranks.
         schema: The fields; on resume it may be left out.
         num_envs: Environments, N; on resume it may be left out.
         device: Where steps are staged: "cpu", or a CUDA device such as "cuda:0".
@@ -95,6 +96,8 @@ class TrajectoryWriter:
         resume: Go on where the committed steps of a store end; "auto": if there is one.
         takeover: First close the writer of this process that is at work on the store, if there is
             one, so that what was added to it is committed: one that a failed notebook cell left.
+        rank: Record this one's part, ``rank-00003`` in the folder, beside the other processes.
+        world_size: How many ranks there are; the store's metadata tell it.
         commit_seconds: Commit at least this often while steps come in; None: only full blocks.
         threads: That compress; default: the processors, at most 4.
         encode_in: "threads" of this process, or a "process" of its own, which leaves this one's
@@ -104,7 +107,7 @@ class TrajectoryWriter:
         InputError: A bad argument.
         StoreExistsError: The path is taken, and ``resume`` was not asked for.
         StoreNotFoundError: ``resume``, and no store there.
-        StoreMismatchError: ``resume`` with another schema, N or compressor than the store's.
+        StoreMismatchError: Not the store's schema, N or compressor, or not the other ranks' fields.
         StoreLockedError: Another writer is at work on it.
         BusyError: ``takeover`` of a writer that another thread is using just now.
         CorruptStoreError, NewerFormatError: The store cannot be gone on with.
@@ -120,6 +123,8 @@ class TrajectoryWriter:
         metadata: Mapping[str, Any] | None = None,
         resume: bool | str = False,
         takeover: bool = False,
+        rank: int | None = None,
+        world_size: int | None = None,
         device: Any = "cpu",
         buffer_mb: float | str = "auto",
         compressor: str = "auto",
@@ -138,12 +143,12 @@ class TrajectoryWriter:
             threads=threads,
             encode_in=encode_in,
         )
-        blobs = blobs_at(path)
+        where = Member.of(blobs_at(path), rank, world_size)
         if takeover:
-            _close_others(blobs)
+            _close_others(where.blobs)
         with ExitStack() as undo:  # what a start that fails on its way has made
             opened = open_store(
-                blobs, schema, num_envs, metadata=metadata, resume=resume, options=options
+                where, schema, num_envs, metadata=metadata, resume=resume, options=options
             )
             undo.callback(opened.abandon)
             pool = WorkerPool(options.num_threads, "mosaic-compress")

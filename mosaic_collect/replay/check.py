@@ -8,7 +8,6 @@ the one acted on, noise drawn anew, another checkpoint or a missing normaliser a
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import chain
@@ -26,6 +25,7 @@ from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.replay.differences import TOLERANCE, Differences, Step, check_tolerance
 from mosaic_collect.replay.report import ReplayReport
+from mosaic_collect.store.address import Address
 from mosaic_collect.store.view import StoreView
 
 _log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ _NEEDED = ("action_mean", "action_sigma", "valid_mask", "trajectory_id")
 
 
 def replay_check(
-    store: str | os.PathLike[str],
+    store: Address,
     policy: Policy,
     groups: Groups,
     device: Any = "cpu",

@@ -10,13 +10,14 @@ import numpy as np
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.merging import check_distinct, check_mergeable
+from mosaic_collect.reading.merging import check_mergeable, open_each
 from mosaic_collect.reading.ruling import chosen_fields, make_rules, nonfinite_fields
 from mosaic_collect.reading.selection import Rules, Selection, select
 from mosaic_collect.reading.tiles import Tiles
 from mosaic_collect.reading.union import SLAB_NBYTES, Source
 from mosaic_collect.sampling.options import SamplerOptions, asked_steps
 from mosaic_collect.store.address import Address
+from mosaic_collect.store.place import check_distinct
 from mosaic_collect.store.schema import VALID_MASK, Field
 
 #: The path of a store, a dataset, or several of them.
@@ -64,7 +65,9 @@ def open_datasets(stores: Stores) -> list[TrajectoryDataset]:
         StoreError: A store cannot be read.
     """
     several = stores if isinstance(stores, Sequence) and not isinstance(stores, str) else [stores]
-    found = [copy.copy(s) if isinstance(s, TrajectoryDataset) else _open(s) for s in several]
+    if not several:
+        raise InputError("stores: expected at least one, got none")
+    found = [dataset for store in several for dataset in _each(store)]
     check_distinct([dataset.blobs for dataset in found])
     return found
 
@@ -102,8 +105,10 @@ def look(
     return tiles
 
 
-def _open(path: Address) -> TrajectoryDataset:
-    return TrajectoryDataset(path, threads=1)
+def _each(store: Store) -> list[TrajectoryDataset]:
+    if isinstance(store, TrajectoryDataset):
+        return [copy.copy(part) for part in store.parts if part.num_steps or part is store]
+    return open_each(store, threads=1)
 
 
 def _selection(

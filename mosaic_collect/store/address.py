@@ -50,9 +50,3 @@ def blobs_at(where: Address, name: str = "path") -> Blobs:
             f"as by python -m zipfile -e {path} FOLDER"
         )
     return PosixBlobs(path)
-
-
-def blobs_of_each(where: Addresses, name: str = "store") -> list[Blobs]:
-    """The blobs of one store, or of several; errors as ``blobs_at``'s."""
-    several = where if isinstance(where, Sequence) and not isinstance(where, str) else [where]
-    return [blobs_at(place, name) for place in several]

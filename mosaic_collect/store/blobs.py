@@ -89,6 +89,9 @@ class Blobs(Protocol):
     links: bool
     guards: bool
 
+    def within(self, name: str) -> Blobs:
+        """The blobs of a store that lies in this place, under that name."""
+
     def place(self) -> str | None:
         """What tells this place from others, whatever it is called; None if there is none."""
 
@@ -140,8 +143,15 @@ class Blobs(Protocol):
     def put(self, documents: Mapping[str, bytes]) -> None:
         """Give each key its content; whatever happens, it has the old content or this one."""
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Give the key this content, safely, if nothing has it; of many who try at once one does.
+
+        Returns:
+            Whether it was this one.
+        """
+
     def replace(self, key: str, data: bytes, over: Version | None) -> Version:
-        """The same, if the key still has the content that was last seen: the commit.
+        """As ``put``, if the key still has the content that was last seen: the commit.
 
         Args:
             key: The key.

@@ -64,6 +64,14 @@ class Files(Protocol):
     def rename(self, source: str, target: str) -> None:
         """Atomically give the file the other name, replacing what had it."""
 
+    def take(self, source: str, target: str) -> None:
+        """Give the file the other name if nothing has it; of many who try at once one does.
+
+        Raises:
+            FileExistsError: Something has it.
+            OSError: With an errno of ``NO_LINKS`` where the file system has no second names.
+        """
+
     def sync_folder(self, path: str) -> None:
         """When it returns, names made, changed or removed in the folder survive a power cut."""
 
@@ -99,6 +107,11 @@ class PosixFiles:
     def rename(self, source: str, target: str) -> None:
         (old, within), (new, there) = self._at(source), self._at(target)
         named(target, os.replace, old, new, src_dir_fd=within, dst_dir_fd=there)
+
+    def take(self, source: str, target: str) -> None:
+        (old, within), (new, there) = self._at(source), self._at(target)
+        named(target, os.link, old, new, src_dir_fd=within, dst_dir_fd=there)
+        self.remove(source)
 
     def sync_folder(self, path: str) -> None:
         name, within = self._at(path)
@@ -174,11 +187,14 @@ def _write_some(fd: int, views: list[memoryview]) -> None:
             views[0] = views[0][written:]
 
 
-def write_file(files: Files, path: str, data: bytes, temp: str) -> None:
+def write_file(files: Files, path: str, data: bytes, temp: str, anew: bool = False) -> None:
     """Replace a file's content as a whole: temp file, sync, rename.
 
     After a kill or a power cut the file has the old content or the new one. Only after
     ``sync_folder`` of its folder is it surely the new one.
+
+    Raises:
+        FileExistsError: It is to be made ``anew``, and is there.
     """
     file = files.create(temp)
     try:
@@ -186,11 +202,11 @@ def write_file(files: Files, path: str, data: bytes, temp: str) -> None:
     except BaseException:
         discard(files, file)
         raise
-    finish(files, file, path)
+    finish(files, file, path, anew)
 
 
-def finish(files: Files, file: OpenFile, path: str) -> None:
-    """Sync and close a whole temp file, then give it its name.
+def finish(files: Files, file: OpenFile, path: str, anew: bool = False) -> None:
+    """Sync and close a whole temp file, then give it its name; ``anew``: one that nothing has.
 
     The name is given only if both succeeded: what was never on the disk never gets a name.
     """
@@ -199,7 +215,7 @@ def finish(files: Files, file: OpenFile, path: str) -> None:
             file.sync()
         finally:
             file.close()
-        files.rename(file.path, path)
+        (files.take if anew else files.rename)(file.path, path)
     except BaseException:
         discard(files, file)
         raise

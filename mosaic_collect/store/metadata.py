@@ -129,6 +129,10 @@ class StoreState:
         first = block * self.block_steps
         return range(first, min(first + self.block_steps, self.committed_steps))
 
+    def block_of(self, step: int) -> int:
+        """The block that a step is in."""
+        return step // self.block_steps
+
     def grid(self, name: str) -> FieldGrid:
         """How the named field is cut."""
         chunk = self.chunk_envs[name], self.chunk_steps.get(name, self.block_steps)

@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
+from mosaic_collect.errors import InputError
 from mosaic_collect.store.blobs import ChangedError, Pending, Version
 from mosaic_collect.store.object_io import ObjectBlob, ObjectUpload, version_of
 from mosaic_collect.store.service import Service
@@ -52,6 +53,13 @@ class ObjectBlobs:
 
     def __reduce__(self) -> Any:
         return self._reopen
+
+    def within(self, name: str) -> ObjectBlobs:
+        reopen, arguments = self._reopen
+        if arguments != (self.address,):
+            raise InputError(f"{self.address}: expected a URL for a folder of ranks, got an object")
+        found: ObjectBlobs = reopen(f"{self.address}/{name}")
+        return found
 
     def place(self) -> str | None:
         return self.address
@@ -107,6 +115,13 @@ class ObjectBlobs:
     def put(self, documents: Mapping[str, bytes]) -> None:
         for future in [self._start(self._put, *document) for document in documents.items()]:
             future.result()
+
+    def create(self, key: str, data: bytes) -> bool:
+        try:
+            self.replace(key, data, None)
+        except ChangedError:
+            return False
+        return True
 
     def replace(self, key: str, data: bytes, over: Version | None) -> Version:
         try:

@@ -10,26 +10,14 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError, StoreLostError
 from mosaic_collect.store.blobs import ChangedError, Pending, Version, read_all
-from mosaic_collect.store.files import (
-    NO_LINKS,
-    Files,
-    PosixFiles,
-    discard,
-    finish,
-    is_temp_name,
-    named,
-    open_regular,
-    temp_name,
-    write_file,
-)
+from mosaic_collect.store.files import Files, PosixFiles, is_temp_name, temp_name, write_file
 from mosaic_collect.store.lock import StoreLock
-
-_COPIED_NBYTES = 1 << 20
+from mosaic_collect.store.posix_io import PosixAlias, PosixBlob, PosixUpload
 
 
 class PosixBlobs:
@@ -51,6 +39,9 @@ class PosixBlobs:
 
     def __reduce__(self) -> Any:
         return PosixBlobs, (self.address,)
+
+    def within(self, name: str) -> PosixBlobs:
+        return PosixBlobs(self._path(name))
 
     def place(self) -> str | None:
         try:
@@ -127,6 +118,15 @@ class PosixBlobs:
             path = self._path(key)
             write_file(self._files, path, data, temp_name(path, self._mark))
 
+    def create(self, key: str, data: bytes) -> bool:
+        path = self._path(key)
+        try:  # by a temp file that nobody else has who may be at it, too
+            write_file(self._files, path, data, temp_name(path, f".{secrets.token_hex(4)}"), True)
+        except FileExistsError:
+            return False
+        self._files.sync_folder(os.path.dirname(path))
+        return True
+
     def replace(self, key: str, data: bytes, over: Version | None) -> Version:
         self.require_place()
         if self.find(key) != over:
@@ -201,97 +201,3 @@ class PosixClaim:
     def release(self) -> None:
         self._lock.release()
         self._blobs.let_go()
-
-
-class PosixBlob:
-    """A regular file, opened for reading; see ``open_regular``."""
-
-    def __init__(self, path: str) -> None:
-        self.address = path
-        self._fd = open_regular(path)
-        self.nbytes = os.fstat(self._fd).st_size
-
-    def read(self, start: int, nbytes: int) -> bytes:
-        data: bytes = named(self.address, os.pread, self._fd, nbytes, start)
-        while len(data) < nbytes and start + len(data) < self.nbytes:
-            more = named(self.address, os.pread, self._fd, nbytes - len(data), start + len(data))
-            if not more:
-                break
-            data += more
-        return data
-
-    def close(self) -> None:
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
-class PosixUpload:
-    """A file on its way: written under a temp name, then given its own.
-
-    Args:
-        files: The seam.
-        path: The file's name.
-        mark: Of its temp name.
-    """
-
-    def __init__(self, files: Files, path: str, mark: str) -> None:
-        self._files, self.address = files, path
-        self._file = files.create(temp_name(path, mark))
-        self.nbytes = 0
-
-    def write(self, buffers: Sequence[Any]) -> None:
-        self._file.write(buffers)
-        self.nbytes += sum(len(b) for b in buffers)
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-    def finish(self) -> None:
-        finish(self._files, self._file, self.address)
-
-    def abandon(self) -> None:
-        discard(self._files, self._file)
-
-
-class PosixAlias:
-    """A second name for a file, or a copy of it where the system has no second names.
-
-    Args:
-        files: The seam.
-        source: The other file; finished before this one.
-        path: This one's name.
-        mark: Of its temp name.
-    """
-
-    def __init__(self, files: Files, source: str, path: str, mark: str) -> None:
-        self._files, self._source, self.address, self._mark = files, source, path, mark
-        self.nbytes = 0
-
-    def finish(self) -> None:
-        temp = temp_name(self.address, self._mark)
-        try:
-            self._files.link(self._source, temp)
-            self._files.rename(temp, self.address)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._files.remove(temp)
-            if error.errno not in NO_LINKS:
-                raise
-            self._copy()
-
-    def abandon(self) -> None:
-        """Nothing was made yet."""
-
-    def _copy(self) -> None:
-        copy, source = PosixUpload(self._files, self.address, self._mark), PosixBlob(self._source)
-        try:
-            while data := source.read(copy.nbytes, _COPIED_NBYTES):
-                copy.write([data])
-        except BaseException:
-            copy.abandon()
-            raise
-        finally:
-            source.close()
-        copy.finish()
-        self.nbytes = copy.nbytes

@@ -15,7 +15,7 @@ from mosaic_collect.errors import (
     StoreLostError,
     StoreNotFoundError,
 )
-from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.blobs import Blobs, Version
 from mosaic_collect.store.cuts import Cut, cuts
 from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import StoreState
@@ -108,6 +108,16 @@ class StoreView:
                 f"{self.address}: the store that was opened is gone, and what lies there now was "
                 "made since; open it anew, or refresh()"
             ) from error
+
+    def find(self, field: str, block: int) -> Version | None:
+        """What the shard of a field and block is; None if it is not there."""
+        return self.blobs.find(self.grids[field].shard_key(block))
+
+    def versions(self, field: str) -> list[Version]:
+        """What a field's shards are, those that are there."""
+        there = self.blobs.versions(field)
+        names = map(self.grids[field].shard_name, range(self.state.num_blocks))
+        return [there[name] for name in names if name in there]
 
     def columns(self, field: str) -> list[range]:
         """The environments of each of a field's chunks."""

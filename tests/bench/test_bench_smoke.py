@@ -81,6 +81,7 @@ def bench(folder, command):
         "read",
         "sample",
         "scale",
+        "ranks",
         "codec",
         "camera",
         "objects",

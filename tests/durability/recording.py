@@ -60,6 +60,9 @@ class WrappedFiles:
     def rename(self, source: str, target: str) -> None:
         self.do("rename", lambda: self.inner.rename(source, target), source, target)
 
+    def take(self, source: str, target: str) -> None:
+        self.do("take", lambda: self.inner.take(source, target), source, target)
+
     def sync_folder(self, path: str) -> None:
         self.do("sync_folder", lambda: self.inner.sync_folder(path), path)
 

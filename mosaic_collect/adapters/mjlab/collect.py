@@ -7,12 +7,15 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
+import torch
+
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation, runner_cfg
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.collection.motions import MotionQueue, find_motions, refuse_gone
 from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.record import Watch
+from mosaic_collect.collection.seat import Seat
 
 __all__ = ["CollectOptions", "CollectResult", "run_collect"]
 
@@ -25,14 +28,15 @@ class CollectOptions(MjlabOptions, RecordOptions):
 def run_collect(options: CollectOptions, on_step: Watch | None = None) -> CollectResult:
     """``collect_into``, in mjlab."""
     options.check()
-    return collect_into(options, Mjlab(options), on_step)
+    seat = Seat.of(options.output, options.distributed)
+    return collect_into(options, Mjlab(options, seat), on_step, seat)
 
 
 class Mjlab:
     """A ``mosaic_collect.adapters.rsl_rl.collect.Simulator``."""
 
-    def __init__(self, options: CollectOptions) -> None:
-        self._options = options
+    def __init__(self, options: CollectOptions, seat: Seat) -> None:
+        self._options, self._seat = options, seat
         self.checkpoint = options.checkpoint
 
     def origin(self) -> Origin:
@@ -49,6 +53,7 @@ class Mjlab:
                 **options.dropped(),
             },
             acting=options.acting.told(),
+            ranks=self._seat.ranks,
             notes={"seed": options.seed, "passes": options.passes},
         )
 
@@ -64,8 +69,11 @@ class Mjlab:
     def opened(
         self, queue: MotionQueue | None, num_envs: int, run: int
     ) -> Iterator[MjlabSimulation]:
-        options = self._options
-        now = replace(options, num_envs=num_envs, seed=(options.seed or 0) + run)
+        options, rank, seed = self._options, self._seat.rank, self._options.seed or 0
+        now = replace(options, num_envs=num_envs, seed=seed + run)
+        if rank is not None:
+            device = rank.device(options.device, torch.cuda.is_available())
+            now = replace(now, device=device, seed=rank.seed(seed, run))
         simulation = MjlabSimulation(now, queue)
         try:
             yield simulation

@@ -21,14 +21,13 @@ from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS, RecordOptions
 from mosaic_collect.collection.motions import MotionQueue
-from mosaic_collect.collection.origin import Origin, refuse_changes
+from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.rates import rate_notes
 from mosaic_collect.collection.record import GroupedSimulation, Watch, record
+from mosaic_collect.collection.seat import Seat, giving_back
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.root import goes_on
 
 
 class OpenSimulation(GroupedSimulation, Protocol):
@@ -87,13 +86,15 @@ class CollectResult:
     """What a collection came to.
 
     Attributes:
-        num_steps: Of the store.
-        already_complete: Nothing was to be done.
+        store: Of this process.
+        num_steps: Of it.
+        already_complete: Nothing was to be done: it is complete, or other ranks have all motions.
         completed: Trajectories that reached their motion's end, over all runs.
         fell: That ended before.
         notes: What is to be known of how motions were played.
     """
 
+    store: str
     num_steps: int
     already_complete: bool
     completed: int
@@ -102,7 +103,10 @@ class CollectResult:
 
 
 def collect_into(
-    options: RecordOptions, simulator: Simulator, on_step: Watch | None = None
+    options: RecordOptions,
+    simulator: Simulator,
+    on_step: Watch | None = None,
+    seat: Seat | None = None,
 ) -> CollectResult:
     """Collect into a new or an unfinished store.
 
@@ -110,28 +114,33 @@ def collect_into(
         options: All of it; ``check`` has been passed.
         simulator: Of the task.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
+        seat: Where this process records; None: alone, into ``options.output``.
 
     Raises:
         InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
         StoreMismatchError: On resume, what must not change has changed.
         StoreError, WriteError: Of the writer.
     """
-    there = goes_on(blobs_at(options.output), options.resume)
-    known = TrajectoryDataset(options.output) if there else None
-    queue = simulator.queue(known.metadata if known else {})
+    seat = Seat.of(options.output, distributed=False) if seat is None else seat
+    known = seat.known(options.resume)
+    told, num_envs = known.metadata if known else {}, _num_envs(options, known)
+    queue = seat.shared(simulator.queue(told), num_envs, told, options.take_over)
     origin = simulator.origin()
-    refuse_changes(known, origin, options.allow_changed)
+    seat.refuse_changes(known, origin, options.allow_changed)
     if known is not None and _is_done(known, options, queue):
-        return CollectResult(known.num_steps, True, *_ends(queue))
+        return CollectResult(seat.store.address, known.num_steps, True, *_ends(queue))
     checkpoint = Checkpoint.read(simulator.checkpoint, options.trust_checkpoint)
     # A resumed run would draw the first one's noise again, if it were not told its number.
     run = len(known.state.runs) if known is not None and known.num_envs else 0
-    with simulator.opened(queue, _num_envs(options, known), run) as simulation:
+    if not seat.begins(queue):
+        steps = known.num_steps if known else 0
+        return CollectResult(seat.store.address, steps, True, *_ends(queue))
+    with giving_back(queue), simulator.opened(queue, num_envs, run) as simulation:
         steps = record(
             simulation,
             simulation.policy(checkpoint, options.acting.by_mean, options.trust_checkpoint),
             simulation.tracker(),
-            options.output,
+            seat.whole,
             origin,
             options.max_steps or sys.maxsize,
             known,
@@ -143,9 +152,10 @@ def collect_into(
             compressor=options.compressor,
             encode_in=options.encode_in,
             commit_seconds=options.commit_seconds,
+            **seat.writer_options,
         )
     notes = tuple(rate_notes(queue.present)) if queue else ()
-    return CollectResult(steps, False, *_ends(queue), notes)
+    return CollectResult(seat.store.address, steps, False, *_ends(queue), notes)
 
 
 def _num_envs(options: RecordOptions, known: TrajectoryDataset | None) -> int:

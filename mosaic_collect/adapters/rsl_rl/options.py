@@ -56,12 +56,15 @@ class RecordOptions(TaskOptions):
 
     Attributes:
         checkpoint: An rsl_rl checkpoint of the task's policy.
-        output: The store.
+        output: The store; of a ``distributed`` collection the folder of all ranks.
         max_steps: Steps of the store in all; None: as many as ``passes`` takes.
         motion: A motion file, or a folder of them at any depth; None for tasks without motions.
         passes: Trajectories of each motion; None: go round until ``max_steps``.
         action_noise, act_by, act_share, push: Of ``Acting``, as ``start`` is.
         resume: Go on with the store; "auto": if it is there.
+        distributed: Be one of torchrun's ranks: a part of its own, motions that no other rank has,
+            the device of its local rank, a seed of its own; mjlab's.
+        take_over: Ranks that will not come back: what they had not finished is anybody's.
         allow_changed: Which of ``PROTECTED`` may differ on resume; None: nobody can allow any.
         record_states: The simulator's state beside each row, from which the robot can be seen
             again; mjlab's.
@@ -80,6 +83,8 @@ class RecordOptions(TaskOptions):
     act_share: float | None = None
     push: float = 0.0
     resume: bool | str = False
+    distributed: bool = False
+    take_over: Sequence[int] = ()
     allow_changed: Sequence[str] | None = ()
     record_states: bool = False
     stop_on_nonfinite: bool = False
@@ -116,6 +121,9 @@ class RecordOptions(TaskOptions):
             raise InputError(f"student_history: expected 0 or more, got {self.student_history}")
         if self.acting.start != FIRST and self.motion is None:
             raise InputError(f"start: expected only with motions, got {self.start!r}")
+        if self.take_over and (self.motion is None or not self.distributed):
+            told = [*self.take_over]
+            raise InputError(f"take_over: expected only with distributed and motions, got {told}")
         unknown = set(self.allow_changed or ()) - set(PROTECTED)
         if unknown:
             raise InputError(f"allow_changed: expected some of {PROTECTED}, got {sorted(unknown)}")

@@ -1,0 +1,79 @@
+"""What is to be known of the ranks of a folder: who is missing, who does not belong, who did twice.
+
+A rank that joined and whose store is not there took its data with it. One that never joined has
+none: the others recorded what it would have.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from mosaic_collect.errors import StoreError
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.parts import PART, part_name
+from mosaic_collect.store.place import Found
+from mosaic_collect.store.root import read_state
+
+
+def never_joined(found: Found, told: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Where the stores would lie of ranks that the others know of, and that never came.
+
+    Args:
+        found: The folder.
+        told: The metadata of its stores.
+    """
+    if found.parts is None:
+        return ()
+    entries = (metadata.get(PART) for metadata in told)
+    sizes = (entry.get("world_size") for entry in entries if isinstance(entry, Mapping))
+    most = max((size for size in sizes if isinstance(size, int)), default=0)
+    known = {*found.stores, *found.parts.missing()}
+    late = (name for name in map(part_name, range(most)) if name not in known)
+    return tuple(found.parts.blobs.within(name).address for name in late)
+
+
+def rank_problems(found: Found) -> Iterator[str]:
+    """What is wrong with the stores of a folder of ranks, beside what is in each."""
+    if found.parts is None:
+        return
+    yield from (
+        f"{address}: a rank joined, and its store is not there" for address in found.missing()
+    )
+    recorded: dict[str, list[str]] = defaultdict(list)
+    for name, state in states(found):
+        try:
+            found.parts.check(name, state)
+        except StoreError as error:
+            yield str(error)
+        for motion in ended_motions(state.metadata):
+            recorded[motion].append(name)
+    for motion, names in recorded.items():
+        if len(names) > 1:
+            yield f"{found.address}: motion {motion} was recorded by {' and '.join(names)}"
+
+
+def rank_notes(found: Found) -> list[str]:
+    """What is no problem."""
+    late = never_joined(found, [state.metadata for _name, state in states(found)])
+    return [f"{', '.join(late)}: ranks that never joined"] if late else []
+
+
+def states(found: Found) -> Iterator[tuple[str, StoreState]]:
+    """Of the stores that can be read; the others are told of one by one."""
+    for name, blobs in found.stores.items():
+        try:
+            state = read_state(blobs)
+        except StoreError:
+            continue
+        if state is not None:
+            yield name, state
+
+
+def ended_motions(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Hashes of the motions of which a store's metadata tells an ended trajectory."""
+    motions, counts = metadata.get("motions") or [], metadata.get("motion_counts") or {}
+    for at, motion in enumerate(motions):
+        if any(numbers[at : at + 1] not in ([], [0]) for numbers in counts.values()):
+            yield str(motion.get("sha256"))

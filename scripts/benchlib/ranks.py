@@ -1,0 +1,131 @@
+"""``ranks``: several processes that record into one folder, and what opening many parts costs."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import statistics
+import time
+from argparse import Namespace
+from typing import Any
+
+import numpy as np
+
+from benchlib.measure import MB
+from benchlib.recording import DifferentDataError, remove, targets
+from benchlib.table import show
+from benchlib.workload import Workload, make_workload
+
+_RANKS, _PARTS = (1, 2, 4), (1, 8, 64)
+_OPENINGS = 15
+
+
+def ranks(args: Namespace) -> dict[str, Any]:
+    """The subcommand."""
+    workload = make_workload(args.num_envs, args.dims)
+    results: dict[str, Any] = {}
+    for target in targets(args):
+        folder = os.path.join(target.folder, "ranks")
+        # In turns, so that what else the machine does falls upon all alike.
+        runs = [[_record(args, workload, folder, n) for n in _RANKS] for _ in range(args.runs)]
+        alone = statistics.median(run[0] for run in runs)
+        rows = []
+        for at, number in enumerate(_RANKS):
+            rates = [run[at] for run in runs]
+            middle = statistics.median(rates)
+            row = {"ranks": number, "env-steps/s, all": middle, "of one's": middle / alone}
+            rows.append({**row, "least": min(rates), "most": max(rates)})
+        show(f"Ranks side by side, {target.title}: {args.steps} steps each", rows)
+        opened = [_open(folder, parts) for parts in _PARTS]
+        show(f"Opening a folder of ranks, {target.title}", opened)
+        results[target.title] = {"record": rows, "open": opened}
+    return results
+
+
+def _record(args: Namespace, workload: Workload, folder: str, number: int) -> float:
+    """Environment steps a second of so many ranks together, until the last one is closed."""
+    remove(folder)
+    os.sync()
+    context = multiprocessing.get_context("fork")
+    ready = context.Barrier(number + 1)
+    told = (args, workload, folder, number, ready)
+    children = [context.Process(target=_rank, args=(rank, *told)) for rank in range(number)]
+    try:
+        for child in children:
+            child.start()
+        ready.wait()
+        start = time.perf_counter()
+        for child in children:
+            child.join()
+        seconds = time.perf_counter() - start
+        if any(child.exitcode for child in children):
+            raise RuntimeError("a rank failed")
+        _check(workload, folder, number, args.steps)
+    finally:
+        remove(folder)
+    return number * args.steps * workload.num_envs / seconds
+
+
+def _rank(
+    rank: int, args: Namespace, workload: Workload, folder: str, number: int, ready: Any
+) -> None:
+    from mosaic_collect import Field, Schema, TrajectoryWriter
+
+    fields = [(n, v) for n, v in workload.pool.items() if n != "valid_mask"]
+    schema = Schema(tuple(Field(name=n, dim=v.shape[2], dtype=str(v.dtype)) for n, v in fields))
+    ring_mb = 3 * (args.block_steps + 0.5) * workload.step_nbytes / MB
+    with TrajectoryWriter(
+        *(folder, schema, workload.num_envs),
+        rank=rank,
+        world_size=number,
+        buffer_mb=ring_mb,
+        compressor=args.compressor,
+        commit_seconds=None,
+    ) as writer:
+        ready.wait()
+        for step in range(args.steps):
+            writer.add_step(**{n: v[step % workload.pool_steps] for n, v in workload.pool.items()})
+
+
+def _check(workload: Workload, folder: str, number: int, steps: int) -> None:
+    """The last step of each rank, bit for bit."""
+    from mosaic_collect import TrajectoryDataset
+
+    parts = TrajectoryDataset(folder).parts
+    last = (steps - 1) % workload.pool_steps
+    for name, values in workload.pool.items():
+        for part in parts:
+            if not np.array_equal(part.read(name, steps - 1)[0], values[last]):
+                raise DifferentDataError(f"{part.path}: {name}")
+    if len(parts) != number:
+        raise DifferentDataError(f"{folder}: {len(parts)} ranks")
+
+
+def _open(folder: str, number: int) -> dict[str, Any]:
+    """Medians, in ms, of so many parts of one block each."""
+    from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+
+    remove(folder)
+    schema = Schema((Field(name="observations", dim=4),))
+    for rank in range(number):
+        with TrajectoryWriter(folder, schema, 4, rank=rank, buffer_mb=0.1) as writer:
+            writer.add_step(observations=np.zeros((4, 4), np.float32))
+    names = [os.path.join(folder, f"rank-{rank:05d}") for rank in range(number)]
+    try:
+        return {
+            "parts": number,
+            "open ms": _milliseconds(lambda: TrajectoryDataset(folder)),
+            "one by one, ms": _milliseconds(lambda: [TrajectoryDataset(name) for name in names]),
+            "trajectories ms": _milliseconds(lambda: TrajectoryDataset(folder).trajectories),
+        }
+    finally:
+        remove(folder)
+
+
+def _milliseconds(call: Any) -> float:
+    taken = []
+    for _ in range(_OPENINGS):
+        start = time.perf_counter()
+        call()
+        taken.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(taken)

@@ -1,0 +1,153 @@
+"""One of torchrun's ranks, with a simulation that is easy to follow: ``rank_worker.py FOLDER``.
+
+--motions N --envs N    of so many motions of 5 to 11 frames, in so many environments
+--kill RANK STEP        that rank kills itself there, in its first attempt
+--gone RANK ...         ranks that will not come back
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.distributed
+
+from mosaic_collect.cli import build_parser
+from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.origin import Origin
+from mosaic_collect.collection.protocols import Observations, StepResult
+from mosaic_collect.collection.record import record
+from mosaic_collect.collection.seat import Seat, giving_back
+from mosaic_collect.collection.trackers import MotionTracker
+from mosaic_collect.recording.signals import termination_as_exit
+from mosaic_collect.recording.writer import TrajectoryWriter
+from tests.collection.toys import ToyPolicy, ToySimulation
+
+
+def toy_motions(count: int) -> list[Motion]:
+    """Motions without files, of different lengths."""
+    hashes = (hashlib.sha256(str(number).encode()).hexdigest() for number in range(count))
+    return [Motion(f"/m/{n}.npz", sha256, 5 + n % 7) for n, sha256 in enumerate(hashes)]
+
+
+class QueuedToy(ToySimulation):
+    """Each environment follows a motion of a queue, and asks for the next at its end."""
+
+    def __init__(self, num_envs: int, queue: MotionQueue) -> None:
+        super().__init__([[1]] * num_envs)
+        self.queue, self.motion = queue, self.episode
+
+    def reset(self) -> Observations:
+        for env in range(self.num_envs):
+            self._assign(env)
+        return self._observe()
+
+    def _assign(self, env: int) -> None:
+        motion = self.queue.next()
+        self.idle[env], self.motion[env], self.frame[env] = motion < 0, max(motion, 0), 1
+
+    def _advance(self, env: int) -> None:
+        last = self.queue.motions[int(self.motion[env])].frames - 1
+        self._dones[env] = self._time_outs[env] = bool(self.frame[env] == last)
+        if self._dones[env]:
+            self._assign(env)
+        else:
+            self.frame[env] += 1
+
+
+class QueuedToyTracker(MotionTracker):
+    """Of a ``QueuedToy``."""
+
+    def __init__(self, simulation: QueuedToy) -> None:
+        super().__init__(simulation.queue)
+        self._simulation = simulation
+
+    def active(self) -> torch.Tensor:
+        return ~self._simulation.idle
+
+    def describe(self) -> Mapping[str, torch.Tensor]:
+        self._before = self._simulation.motion.clone(), self._simulation.idle.clone()
+        return {"motion_id": self._before[0], "motion_frame": self._simulation.frame.clone()}
+
+    def settle(self, result: StepResult) -> Mapping[str, Any]:
+        motions, idle = self._before
+        return self.finish(motions, result.dones & ~idle, result.time_outs)
+
+
+def collect(folder: str, arguments: argparse.Namespace) -> None:
+    seat = Seat.of(folder, distributed=True)
+    known = seat.known("auto")
+    told = known.metadata if known else {}
+    every = MotionQueue(toy_motions(arguments.motions), 1, told)
+    queue = seat.shared(every, arguments.envs, told, arguments.gone)
+    assert queue is not None
+    origin = Origin(
+        simulator="toy",
+        task="toy",
+        checkpoint={"path": "none", "sha256": "0"},
+        runner_cfg={},
+        observations={},
+        ranks=seat.ranks,
+    )
+    seat.refuse_changes(known, origin, ())
+    if not seat.begins(queue):
+        return
+    simulation = QueuedToy(arguments.envs, queue)
+    kill = arguments.kill if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0" else None
+
+    def on_step(writer: TrajectoryWriter) -> None:
+        time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
+        if writer.num_steps % 4 == 0:
+            writer.commit()
+        if kill == [seat.ranks[0], writer.num_steps]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with giving_back(queue):
+        record(
+            simulation,
+            ToyPolicy(),
+            QueuedToyTracker(simulation),
+            seat.whole,
+            origin,
+            1000,
+            known,
+            on_step,
+            buffer_mb=0.05,
+            **seat.writer_options,
+        )
+
+
+def by_command(command: list[str]) -> list[str]:
+    """This program's arguments for a command line of ``mosaic-collect``."""
+    told = build_parser().parse_args(command)
+    assert (told.command, told.distributed, told.resume) == ("collect", True, "auto")
+    return [told.output, "--envs", str(told.num_envs)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder")
+    parser.add_argument("--motions", type=int, default=20)
+    parser.add_argument("--envs", type=int, default=2)
+    parser.add_argument("--kill", type=int, nargs=2)
+    parser.add_argument("--gone", type=int, nargs="+", default=[])
+    is_command = sys.argv[1] == "--command"
+    arguments = parser.parse_args(by_command(sys.argv[2:]) if is_command else None)
+    grouped = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"
+    if grouped:  # which nothing here needs; as a simulator's own code may do
+        torch.distributed.init_process_group("gloo")
+    with termination_as_exit():
+        collect(arguments.folder, arguments)
+    if grouped:
+        torch.distributed.destroy_process_group()
+
+
+if __name__ == "__main__":
+    main()
