@@ -82,6 +82,10 @@ class Disk:
         self.now[folder][os.path.basename(target)] = number
         self.pending[folder].append((old, os.path.basename(target), number))
 
+    def _take(self, source: str, target: str) -> None:
+        self._name(target, self._file(source))
+        self._remove(source)
+
     def _remove(self, path: str) -> None:
         folder, name = os.path.split(path)
         if self.now[folder].pop(name, _MISSING) is not _MISSING:

@@ -236,3 +236,16 @@ def test_a_rank_joins_before_its_store_is_made(tmp_path: Path) -> None:
     record_rank(folder, 1, 3, 2, resume="auto")
     assert not TrajectoryDataset(folder).missing
     assert TrajectoryDataset(folder).status == "complete"
+
+
+def test_in_object_storage(s3: str) -> None:
+    folder = record_ranks(f"{s3}/expert")
+    dataset = TrajectoryDataset(folder)
+    assert (dataset.num_steps, dataset.status, len(dataset.trajectories)) == (19, "complete", 12)
+    assert dataset.never_joined == (f"{folder}/rank-00002",)
+    assert verify_store(folder).ok
+    with pytest.raises(StoreExistsError, match="is a folder of ranks"):
+        TrajectoryWriter(folder, SMALL, 2)
+    record_rank(folder, 3, 10, 2, resume=True)
+    dataset.refresh()
+    assert dataset.num_steps == 21
