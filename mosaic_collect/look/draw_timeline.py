@@ -51,7 +51,7 @@ def timeline_figure(timeline: Timeline, palette: Palette = LIGHT) -> Figure:
         for step in timeline.runs[:_MOST_RUNS]:
             axes.axvline(step, color=palette.ink, linewidth=1, linestyle=":")
     if timeline.runs:
-        above.plot([], [], ":", color=palette.ink, linewidth=1, label="a resumed run begins")
+        above.plot([], [], ":", color=palette.ink, linewidth=1, label="another run begins")
     legend(figure, palette, loc="outside lower left", ncols=4)
     return figure
 

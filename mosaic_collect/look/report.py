@@ -110,10 +110,12 @@ def _facts(dataset: TrajectoryDataset) -> list[dict[str, str]]:
     ended = sum(counts.get(end, 0) for end in ("ended", "failed", "unsaid"))
     failed = f"{counts.get('failed', 0):,} failed, " if state.schema.has_ends else ""
     runs = f"{len(state.runs)} run{'s' if len(state.runs) != 1 else ''}"
+    # Of several stores, some may have fewer.
+    most = "" if state.num_pairs == state.committed_steps * state.num_envs else "up to "
     facts = (
         ("status", state.status, runs),
         ("pairs", f"{state.num_pairs:,}", share),
-        ("steps", f"{state.committed_steps:,}", f"× {state.num_envs:,} environments"),
+        ("steps", f"{state.committed_steps:,}", f"× {most}{state.num_envs:,} environments"),
         ("trajectories", f"{len(table):,}", f"{failed}{len(table) - ended:,} without an end"),
         ("on disk", size_of(size), f"ratio {raw / size:.2f}" if size else ""),
     )

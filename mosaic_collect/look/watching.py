@@ -101,7 +101,7 @@ class Watcher:
         self._dataset, self._max_steps = dataset, max_steps
         self._clock, self._wall = clock, wall
         self._committed: float | None = None
-        self._versions: dict[tuple[str, int], Version | None] = {}
+        self._versions: dict[str, dict[int, Version | None]] = {}
         self._failed: dict[int, int] = {}
         #: The first block that may have changed since the last look. An end may be told of a row
         #: after that was committed, so the block before the newest is one of them.
@@ -164,12 +164,26 @@ class Watcher:
         return (data.num_steps - run.first_step) / seconds if seconds > 0 else None
 
     def _stored(self, view: StoreView) -> int:
-        """Bytes of shards, each file once; those of blocks that are done are not asked again."""
+        """Bytes of shards, each file once.
+
+        The first look lists them, for asking of each takes a request in object storage; later ones
+        ask of those that may be new.
+        """
+        found: dict[object, int] = {}
         for name in view.grids:
+            known = self._versions.setdefault(name, {})
+            listed = dict(enumerate(view.versions(name))) if not known else {}
+            whole = len(listed) == view.state.num_blocks
             for block in range(view.state.num_blocks):
-                if block >= self._open or (name, block) not in self._versions:
-                    self._versions[name, block] = view.find(name, block)
-        return sum({v.tag: v.nbytes for v in self._versions.values() if v is not None}.values())
+                if whole:
+                    known[block] = listed[block]
+                elif block >= self._open or block not in known:
+                    known[block] = view.find(name, block)
+            for block, version in known.items():
+                if version is not None:
+                    key = version.tag if view.blobs.links else (name, block)
+                    found[key] = version.nbytes
+        return sum(found.values())
 
     def _count_failed(self, view: StoreView) -> int | None:
         if not view.state.schema.has_ends:

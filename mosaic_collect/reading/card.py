@@ -62,10 +62,14 @@ def _size(view: StoreView) -> str:
     state = view.state
     share = state.num_valid / state.num_pairs if state.num_pairs else 0.0
     bar = f'<span class="bar" aria-hidden="true"><i style="width:{share:.1%}"></i></span>'
-    return (
-        f"{state.committed_steps:,} steps × {state.num_envs:,} environments = "
-        f"{state.num_pairs:,} pairs<br>{bar}{share:.1%} valid"
+    steps, envs = state.committed_steps, state.num_envs
+    # Of several stores, some may have fewer environments.
+    made = (
+        f"{steps:,} steps × {envs:,} environments = "
+        if steps * envs == state.num_pairs
+        else (f"{steps:,} steps of up to {envs:,} environments: ")
     )
+    return f"{made}{state.num_pairs:,} pairs<br>{bar}{share:.1%} valid"
 
 
 def _ends(view: StoreView) -> str:
