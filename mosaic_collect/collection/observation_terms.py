@@ -39,6 +39,9 @@ class Term:
 def group_terms(manager: Any, group: str) -> list[Term]:
     """The terms of a group, in the order of its columns.
 
+    Isaac Lab 3 may lay a group's history out by time: all terms of the oldest frame, ..., all terms
+    of the newest. Then each older frame is one term, ``frame_-4`` for one, before the newest's.
+
     Raises:
         InputError: No such group, or a term that is not a row of numbers.
     """
@@ -49,10 +52,12 @@ def group_terms(manager: Any, group: str) -> list[Term]:
     configs = manager._group_obs_term_cfgs[
         group
     ]  # the same name in all versions; there is no other
-    return [
+    terms = [
         _term(name, tuple(shape), config)
         for name, shape, config in zip(names, shapes, configs, strict=True)
     ]
+    by_time = getattr(manager, "_group_obs_time_major", {}).get(group, False)
+    return _laid_by_time(terms) if by_time else terms
 
 
 def newest_frames(terms: Sequence[Term], observation: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -69,6 +74,13 @@ def newest_frames(terms: Sequence[Term], observation: torch.Tensor) -> dict[str,
     columns = observation.split(widths, dim=1)
     # Simulators lay a term's frames out from the oldest to the newest.
     return {t.name: part[:, -t.dim :] for t, part in zip(terms, columns, strict=True)}
+
+
+def _laid_by_time(terms: Sequence[Term]) -> list[Term]:
+    older = range(1 - max(term.frames for term in terms), 0)
+    width = sum(term.dim for term in terms)
+    frames = [Term(f"frame_{age}", width) for age in older]
+    return frames + [Term(term.name, term.dim) for term in terms]
 
 
 def _term(name: str, shape: tuple[int, ...], config: Any) -> Term:

@@ -19,10 +19,11 @@ from mosaic_collect.errors import InputError
 
 OLDEST_FIRST, NEWEST_FIRST = "oldest_first", "newest_first"
 FIRST_FRAME, ZEROS = "first_frame", "zeros"
+BY_TERM, BY_TIME = "term", "time"
 
 
 class FrameHistory:
-    """Histories of several terms, laid out as all frames of the first, then all of the next.
+    """Histories of several terms.
 
     Args:
         num_envs: Environments, N.
@@ -31,6 +32,7 @@ class FrameHistory:
         device: Where they are kept.
         order: ``oldest_first`` or ``newest_first``.
         fill: What stands before the first frame after a reset: ``first_frame`` or ``zeros``.
+        history_order: ``term``, all frames of the first term, then all of the next; or ``time``.
 
     Attributes:
         buffers: Per term ``(num_envs, length, dim)``, in ``order``.
@@ -47,8 +49,10 @@ class FrameHistory:
         device: torch.device,
         order: str = OLDEST_FIRST,
         fill: str = FIRST_FRAME,
+        history_order: str = BY_TERM,
     ) -> None:
-        _check(length, order, fill)
+        _check(length, order, fill, history_order)
+        self._by_time = history_order == BY_TIME
         self._oldest_first, self._fill_first = order == OLDEST_FIRST, fill == FIRST_FRAME
         self.buffers = {
             key: torch.zeros(num_envs, length, dim, device=device) for key, dim in dims.items()
@@ -69,6 +73,8 @@ class FrameHistory:
             Shape ``(num_envs, length * sum of dims)``.
         """
         buffers = self.buffers if self._is_pushed(frames) else self._with(frames)
+        if self._by_time:
+            return torch.cat(list(buffers.values()), dim=-1).flatten(start_dim=1)
         return torch.cat([b.flatten(start_dim=1) for b in buffers.values()], dim=-1)
 
     def reset(self, rows: Any) -> None:
@@ -98,7 +104,7 @@ class FrameHistory:
         )
 
 
-def _check(length: int, order: str, fill: str) -> None:
+def _check(length: int, order: str, fill: str, history_order: str) -> None:
     problems = []
     if length < 1:
         problems.append(f"history_length: expected at least 1, got {length}")
@@ -106,5 +112,7 @@ def _check(length: int, order: str, fill: str) -> None:
         problems.append(f"order: expected {OLDEST_FIRST} or {NEWEST_FIRST}, got {order!r}")
     if fill not in (FIRST_FRAME, ZEROS):
         problems.append(f"fill: expected {FIRST_FRAME} or {ZEROS}, got {fill!r}")
+    if history_order not in (BY_TERM, BY_TIME):
+        problems.append(f"history_order: expected {BY_TERM} or {BY_TIME}, got {history_order!r}")
     if problems:
         raise InputError("; ".join(problems))

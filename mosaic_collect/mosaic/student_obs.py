@@ -16,7 +16,7 @@ import torch
 
 from mosaic_collect.collection.observation_terms import group_terms, newest_frames
 from mosaic_collect.errors import InputError
-from mosaic_collect.mosaic.history import FIRST_FRAME, OLDEST_FIRST, FrameHistory
+from mosaic_collect.mosaic.history import BY_TERM, FIRST_FRAME, OLDEST_FIRST, FrameHistory
 
 POLICY = "policy"
 _DEFAULT_HISTORY = 5  # of a config name that says "history" and no number, as MOSAIC has it
@@ -36,6 +36,8 @@ class StudentObsBuilder:
         order: ``oldest_first`` as Isaac Lab has it, or ``newest_first`` as MOSAIC's builder.
         fill: What stands before the first frame after a reset: ``first_frame`` as Isaac Lab has it,
             or ``zeros`` as MOSAIC's builder.
+        history_order: ``term``, all frames of the first term, then of the next; or ``time``, all
+            terms of the first frame, then of the next, as Isaac Lab 3 has it on demand.
 
     Attributes:
         obs_dims: Width of each term's frame.
@@ -54,6 +56,7 @@ class StudentObsBuilder:
         *,
         order: str = OLDEST_FIRST,
         fill: str = FIRST_FRAME,
+        history_order: str = BY_TERM,
     ) -> None:
         env = getattr(env, "unwrapped", env)
         self.env, self.num_envs = env, int(env.num_envs)
@@ -63,7 +66,9 @@ class StudentObsBuilder:
         self.obs_dims = _chosen({t.name: t.dim for t in self._terms}, self.obs_keys)
         # Without history a history of one frame is the same; it takes no part in any answer.
         frames = history_length or 1
-        self._history = FrameHistory(self.num_envs, self.obs_dims, frames, self.device, order, fill)
+        self._history = FrameHistory(
+            self.num_envs, self.obs_dims, frames, self.device, order, fill, history_order
+        )
         self.total_dim = sum(self.obs_dims.values()) * frames
 
     @property
@@ -147,13 +152,14 @@ def create_student_obs_builder_from_env_cfg(
         student_obs_cfg_name: ``..._history_5`` asks for five frames, ``..._history`` for five, too;
             a name without ``history`` or with ``no_history`` for none.
         device: As ``StudentObsBuilder``'s.
-        options: ``order`` and ``fill``.
+        options: ``order``, ``fill`` and ``history_order``.
 
     Raises:
         InputError: The environment has no ``policy`` group.
     """
     manager = getattr(env, "unwrapped", env).observation_manager
-    keys = [term.name for term in group_terms(manager, POLICY)]
+    group_terms(manager, POLICY)  # says which groups there are, if not this one
+    keys = list(manager.active_terms[POLICY])
     return StudentObsBuilder(env, keys, _history_in(student_obs_cfg_name), device, **options)
 
 

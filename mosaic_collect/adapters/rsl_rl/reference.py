@@ -28,9 +28,10 @@ def disagreement(command: Any, step_s: float, active: torch.Tensor) -> str | Non
     """
     if not all(hasattr(command, name) for name in _NEEDED):
         return None
-    reference, robot = command.body_pos_w[active], command.robot_body_pos_w[active]
+    reference = _tensor(command.body_pos_w)[active]
+    robot = _tensor(command.robot_body_pos_w)[active]
     off = (reference - robot).norm(dim=-1)  # (n, bodies)
-    allowed = _NEAR_M + _STEPS * step_s * command.body_lin_vel_w[active].norm(dim=-1)
+    allowed = _NEAR_M + _STEPS * step_s * _tensor(command.body_lin_vel_w)[active].norm(dim=-1)
     beyond = (off - allowed).nan_to_num(torch.inf)
     if bool((beyond <= 0).all()):
         return None
@@ -44,6 +45,12 @@ def disagreement(command: Any, step_s: float, active: torch.Tensor) -> str | Non
     )
 
 
+def _tensor(values: Any) -> torch.Tensor:
+    """Isaac Lab 3's asset data are arrays of Warp's, which hold a tensor."""
+    found: torch.Tensor = getattr(values, "torch", values)
+    return found
+
+
 def _cause(
     command: Any,
     active: torch.Tensor,
@@ -53,7 +60,8 @@ def _cause(
     env: int,
     body: int,
 ) -> str:
-    joints = (command.joint_pos - command.robot_joint_pos)[active].abs().nan_to_num(torch.inf)
+    off = _tensor(command.joint_pos) - _tensor(command.robot_joint_pos)
+    joints = off[active].abs().nan_to_num(torch.inf)
     if float(joints.max()) > _NEAR_RAD:
         return (
             "the file's joints are in another order, of another robot, or in degrees: the robot's "
@@ -68,5 +76,5 @@ def _cause(
         )
     return (
         "the file's joints or bodies are in another order or of another robot, or its quaternions "
-        "xyzw for wxyz"
+        "xyzw for wxyz, or the other way round"
     )

@@ -61,6 +61,14 @@ class MotionCommand(CommandTerm):
         return self.motion_dir_loader.body_pos_w[self.rows] + self._env.scene.env_origins[:, None]
 
     @property
+    def body_lin_vel_w(self) -> torch.Tensor:
+        return self.motion_dir_loader.body_lin_vel_w[self.rows]
+
+    @property
+    def robot_joint_pos(self) -> Any:
+        return self.robot.data.joint_pos
+
+    @property
     def anchor_quat_w(self) -> torch.Tensor:
         return self.motion_dir_loader.body_quat_w[self.rows, ANCHOR]
 
@@ -125,6 +133,7 @@ class MotionCommandCfg(CommandTermCfg):
 
     class_type: type = MotionCommand
     asset_name: str = "robot"
+    body_names: tuple[str, ...] = BODIES
     resampling_time_range: tuple[float, float] = (1e9, 1e9)
     motion: str = ""
     start_from_beginning: bool = False

@@ -36,6 +36,7 @@ class MotionFolder:
         starts: Row of each one's first frame, ``(M,)``.
         joint_pos, joint_vel: ``(F, 29)``, rad and rad/s.
         body_pos_w, body_quat_w: ``(F, B, 3)`` in m and ``(F, B, 4)``, of a robot at the origin.
+        body_lin_vel_w: ``(F, B, 3)``, m/s.
     """
 
     def __init__(self, motion: str, bodies: list[int], device: str) -> None:
@@ -51,4 +52,5 @@ class MotionFolder:
 
         self.joint_pos, self.joint_vel = frames("joint_pos"), frames("joint_vel")
         self.body_pos_w = frames("body_pos_w")[:, bodies]
+        self.body_lin_vel_w = frames("body_lin_vel_w")[:, bodies]
         self.body_quat_w = frames("body_quat_w")[:, bodies].roll(-1, dims=-1)

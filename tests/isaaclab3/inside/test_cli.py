@@ -176,3 +176,30 @@ def test_a_misspelt_field_is_told(
     """Isaac Lab 3 sets it, for it asks nobody."""
     assert collect("a.zarr", "--max-steps", "2", "--overrides", "env.episode_lenght_s=3") == 0
     assert "TeacherEnvCfg has no field episode_lenght_s" in caplog.text
+
+
+def test_a_history_by_time_is_told_by_its_columns(collect: Collect, tmp_path: Path) -> None:
+    student = ("--student-task", g1.STUDENT, "--student-overrides", "presets=time_major")
+    flags = (*student, "--no-student-noise", "--no-teacher-noise", "--max-steps", "6")
+    assert collect("a.zarr", *flags) == 0
+    data = TrajectoryDataset(tmp_path / "a.zarr")
+    for name in ("joint_pos", "joint_vel", "actions"):
+        newest = data.term("student_observations", name)[:]
+        assert np.array_equal(newest, data.term("observations", name)[:])
+    frames = [data.term("student_observations", f"frame_-{age}")[:] for age in (2, 1)]
+    assert np.array_equal(frames[0][1:], frames[1][:-1])
+
+
+def test_a_file_in_another_order_is_told(
+    collect: Collect, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    motions = write_motions(tmp_path / "turned", [8, 8])
+    assert collect("a.zarr", "--max-steps", "1", "--motion", motions) == 0
+    assert "disagree" not in caplog.text
+    for path in Path(motions).iterdir():
+        with np.load(path) as file:
+            arrays = dict(file)
+        arrays["joint_pos"] = arrays["joint_pos"][:, ::-1]
+        np.savez(path, **arrays)
+    assert collect("b.zarr", "--max-steps", "1", "--motion", motions) == 0
+    assert "disagree" in caplog.text
