@@ -109,11 +109,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Collect with a progress bar."""
     if arguments.sim == ISAACLAB:
-        if arguments.distributed:
-            raise InputError(
-                "distributed: expected with --sim mjlab; scripts/collect_expert_trajectories.py "
-                "has a --distributed for Isaac Lab"
-            )
         from mosaic_collect.adapters.isaaclab.collect import run_collect as run_isaaclab
 
         options = given(IsaacLabOptions, arguments)

@@ -114,3 +114,11 @@ def test_devices_and_seeds_differ() -> None:
     seeds = {rank.seed(0, run) for rank in ranks for run in range(4)}
     assert len(seeds) == 64
     assert ranks[1].seed(5, 0) == ranks[1].seed(5, 0) != ranks[1].seed(6, 0)
+
+
+def test_isaac_labs_ranks_are_its_scripts() -> None:
+    from mosaic_collect.adapters.isaaclab.options import CollectOptions
+
+    options = CollectOptions(task="t", checkpoint="c", output="o", max_steps=1, distributed=True)
+    with pytest.raises(InputError, match="distributed: expected in mjlab only"):
+        options.check()
