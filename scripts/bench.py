@@ -24,6 +24,7 @@ from benchlib.ingest import ingest
 from benchlib.loop import loop
 from benchlib.objects import objects
 from benchlib.options import add_options
+from benchlib.passes import passes
 from benchlib.ranks import ranks
 from benchlib.read import read
 from benchlib.recording import memory_folder, remove
@@ -44,6 +45,7 @@ COMMANDS = {
     "codec": codec,
     "camera": camera,
     "objects": objects,
+    "passes": passes,
     "gpu": gpu,
 }
 

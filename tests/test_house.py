@@ -59,6 +59,7 @@ OPTIONAL = {
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
     "matplotlib": ("look.canvas", "look.draw_timeline", "replay.plot"),
     "jinja2": ("look.report",),
+    "dask": ("passes.cluster",),
     "distributed": ("passes.cluster",),
     "PIL": ("film.output",),
     "imageio_ffmpeg": ("film.output",),

@@ -62,9 +62,6 @@ def chosen_engine(arguments: argparse.Namespace) -> Iterator[Engine | None]:
     if arguments.scheduler is None and arguments.workers is None:
         yield None
         return
-    if not arguments.verbose:
-        # Its log says when what starts and closes; what matters comes as an error of ours.
-        os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
     with DaskEngine(arguments.scheduler, arguments.workers) as engine:
         yield engine
 

@@ -16,7 +16,7 @@ from mosaic_collect.export.stream import (
     Opened,
     Piece,
     PieceWriter,
-    pieces,
+    batches,
     pwrite_all,
     write_back,
 )
@@ -29,8 +29,8 @@ from mosaic_collect.text import size_of
 
 _log = logging.getLogger(__name__)
 Progress = Callable[[int], object]
-#: Slabs of a piece: threads share the file; another process syncs it behind each piece.
-_SLABS_HERE, _SLABS_APART = 1, 8
+#: Of what is handed to another process at a time, which syncs the file behind it.
+_BATCH_NBYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -112,11 +112,11 @@ class ExportPlan:
             pwrite_all(target.fd, memoryview(data), offset)
         if engine is not None:
             with target.shared() as file:
-                for _, nbytes in self._written(engine, self._writer(file.opened), _SLABS_APART):
+                for _, nbytes in self._written(engine, self._writer(file.opened), _BATCH_NBYTES):
                     progress(nbytes)
             return
         writer = self._writer(target.opened)
-        for piece, nbytes in self._written(Threads(), writer, _SLABS_HERE):
+        for (piece,), nbytes in self._written(Threads(), writer, 0):
             progress(nbytes)
             if piece.is_last:
                 write_back(target.fd, *writer.place(piece.field, piece.block))
@@ -127,10 +127,10 @@ class ExportPlan:
         )
 
     def _written(
-        self, engine: Engine, writer: PieceWriter, slabs: int
-    ) -> Iterator[tuple[Piece, int]]:
-        """Each piece, once it is written, and its bytes."""
-        told, done = (pieces(self.source, self.arrays, slabs) for _ in range(2))
+        self, engine: Engine, writer: PieceWriter, nbytes: int
+    ) -> Iterator[tuple[tuple[Piece, ...], int]]:
+        """Each batch, once it is written, and its bytes."""
+        told, done = (batches(self.source, self.arrays, nbytes) for _ in range(2))
         return zip(told, engine.map(writer, done, writer.require_seen), strict=True)
 
     def _report(self, path: str, seconds: float) -> ExportReport:

@@ -6,8 +6,9 @@ Each slab's rows go to where they belong with ``pwrite``; nothing is held but th
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
@@ -21,33 +22,51 @@ from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.union import Source, exported
 from mosaic_collect.store.counts import all_finite, finite_rows
 
-#: Opens the file for one piece of it; gives its descriptor.
+#: Opens the file for some pieces of it; gives its descriptor.
 Opened = Callable[[], AbstractContextManager[int]]
 
 
 class Piece(NamedTuple):
-    """Slabs of one field and block that lie beside each other."""
+    """A slab of one field and block; ``is_last`` of that block."""
 
     field: str
     block: int
-    slabs: tuple[Slab, ...]
+    slab: Slab
     is_last: bool
 
 
-def pieces(source: Source, fields: Mapping[str, Any], slabs: int) -> Iterator[Piece]:
-    """All of the fields, one behind the other, ``slabs`` at a time."""
+def batches(
+    source: Source, arrays: Mapping[str, ArraySpec], nbytes: int
+) -> Iterator[tuple[Piece, ...]]:
+    """All pieces, field by field, each time so many that they are of ``nbytes`` or more."""
+    batch, size = list[Piece](), 0
+    for piece in _pieces(source, arrays):
+        batch.append(piece)
+        size += math.prod(piece.slab.shape) * _row_nbytes(arrays[piece.field])
+        if size >= nbytes:
+            yield tuple(batch)
+            batch, size = [], 0
+    if batch:
+        yield tuple(batch)
+
+
+def _pieces(source: Source, fields: Iterable[str]) -> Iterator[Piece]:
     for field in fields:
         for block in range(source.num_blocks):
-            whole = source.slabs(field, block)
-            for at in range(0, len(whole), slabs):
-                stop = at + slabs
-                yield Piece(field, block, tuple(whole[at:stop]), stop >= len(whole))
+            slabs = source.slabs(field, block)
+            for number, slab in enumerate(slabs, 1):
+                yield Piece(field, block, slab, number == len(slabs))
+
+
+def _row_nbytes(spec: ArraySpec) -> int:
+    """Of a pair's row; the first two axes are those of pairs."""
+    return int(np.dtype(spec.dtype).itemsize) * math.prod(spec.shape[2:])
 
 
 class PieceWriter:
     """Writes pieces to where they belong; pickles if ``opened`` does.
 
-    What is written is the same each time: a piece may be written twice.
+    What is written is the same each time: a batch may be written twice.
 
     Args:
         source: The stores.
@@ -71,15 +90,15 @@ class PieceWriter:
         self._arrays, self._offsets = arrays, offsets
         self._finite, self._opened = finite, opened
 
-    def __call__(self, piece: Piece) -> int:
-        """Write all rows of a piece; the bytes written.
+    def __call__(self, batch: Iterable[Piece]) -> int:
+        """Write all rows of some pieces; the bytes written.
 
         Raises:
             CorruptStoreError: A damaged chunk.
             OSError: The file cannot be written.
         """
         with self._opened() as fd:
-            return sum(self._put(fd, piece.field, piece.block, slab) for slab in piece.slabs)
+            return sum(self._put(fd, piece.field, piece.block, piece.slab) for piece in batch)
 
     def require_seen(self) -> None:
         """Make sure that this process sees the stores and the file.
@@ -94,12 +113,8 @@ class PieceWriter:
     def place(self, field: str, block: int) -> tuple[int, int]:
         """Where the block's rows of the field lie: the first byte, and how many."""
         first, stop = self._selection.first_rows[block : block + 2].tolist()
-        row_nbytes = self._row_nbytes(field)
+        row_nbytes = _row_nbytes(self._arrays[field])
         return self._offsets[field] + first * row_nbytes, (stop - first) * row_nbytes
-
-    def _row_nbytes(self, field: str) -> int:
-        dtype = np.dtype(self._arrays[field].dtype)
-        return int(dtype.itemsize) * self._source.schema[field].width
 
     def _put(self, fd: int, field: str, block: int, slab: Slab) -> int:
         """Write the chosen rows of a slab; the bytes written."""
@@ -118,7 +133,7 @@ class PieceWriter:
             pwrite_all(fd, data, start)
             return len(data)
         # Rows of one step lie together in the file, behind those of the environments before.
-        row_nbytes = self._row_nbytes(field)
+        row_nbytes = _row_nbytes(self._arrays[field])
         ends = np.cumsum(np.count_nonzero(mine, axis=1)) * row_nbytes
         steps = np.cumsum(np.count_nonzero(chosen, axis=1))
         steps -= np.count_nonzero(chosen[:, slab.envs.start :], axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -24,6 +25,12 @@ Out = TypeVar("Out")
 #: and so few that handing them over costs little, too.
 _BATCHES, _MOST_PIECES = 16, 64
 _AHEAD = 3  # batches a thread
+# Of workers started here: Dask's own setting has malloc give each chunk's memory back to the
+# system, to be mapped and touched for the first time again (glibc, mallopt(3)).
+_NANNY = {
+    "distributed.nanny.pre-spawn-environ.MALLOC_MMAP_THRESHOLD_": 32 << 20,
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 << 20,
+}
 _START_SECONDS, _LOOK_SECONDS = 30.0, 10.0
 
 
@@ -95,13 +102,16 @@ class DaskEngine:
             yield from found
 
     def _processes(self, count: int) -> Any:
+        from dask import config
+
         try:
-            return self._dask.LocalCluster(
-                n_workers=count,
-                threads_per_worker=1,
-                dashboard_address="127.0.0.1:0",  # and not a known port of all networks
-                silence_logs=False,  # it would silence whoever else writes to the same log
-            )
+            with config.set(_NANNY):
+                return self._dask.LocalCluster(
+                    n_workers=count,
+                    threads_per_worker=1,
+                    dashboard_address="127.0.0.1:0",  # and not a known port of all networks
+                    silence_logs=False,  # it would silence whoever else writes to the same log
+                )
         except (OSError, RuntimeError) as error:
             raise ClusterError(f"workers: cannot start {count} processes: {error}") from error
 
@@ -168,6 +178,9 @@ def _batches(pieces: Iterable[In], threads: int) -> Iterator[Sequence[In]]:
 
 
 def _distributed() -> Any:
+    # Unless it is set or imported already: its log, also of processes started here, says at length
+    # what starts, closes and dies; what matters of that comes as an error of ours.
+    os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
     try:
         import distributed
     except ImportError as error:

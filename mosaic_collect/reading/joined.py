@@ -53,6 +53,10 @@ class JoinedView(StoreView):
     def address(self) -> str:
         return self._address
 
+    def require_seen(self) -> None:
+        for view in self.parts:
+            view.require_seen()
+
     def shard(self, field: str, block: int) -> ShardReader:
         at, inside = self.state.place(block)
         return self.parts[at].shard(field, inside)

@@ -39,6 +39,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--pool-mb", type=float, default=512, help="sample: the sampler's pool")
     add("--export-gb", type=float, default=4.0, help="export: raw size of the store")
     add("--export-runs", type=int, default=2, help="export: of which the table shows the median")
+    add("--passes-gb", type=float, default=2.0, help="passes: raw size of the store")
     add("--object-blocks", type=int, nargs="+", default=[10, 10000], help="objects: stores to open")
     add(
         "--blocks",

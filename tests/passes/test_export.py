@@ -36,9 +36,9 @@ Bytes = Callable[..., tuple[bytes, Any]]
 
 @pytest.fixture(autouse=True)
 def small_slabs(small_chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several slabs a block, of which only some are whole, and several pieces."""
+    """Several slabs a block, of which only some are whole, and several batches a field."""
     monkeypatch.setattr(deciding, "SLAB_NBYTES", 8 * small_chunks)
-    monkeypatch.setattr(plan, "_SLABS_APART", 6)
+    monkeypatch.setattr(plan, "_BATCH_NBYTES", 4000)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from mosaic_collect import (
 )
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.passes.engine import Threads
+from mosaic_collect.reading.trajectories import failed_ids
 from mosaic_collect.stats import scan
 from mosaic_collect.stats.moments import Moments
 from tests import helpers
@@ -74,6 +76,14 @@ def test_the_same_bits(
 
 def test_a_worker_killed_in_the_middle(engine: DaskEngine, made: str, killing: Killing) -> None:
     assert_equal(store_statistics(made, progress=killing, engine=engine), store_statistics(made))
+
+
+def test_of_several_stores(engine: DaskEngine, made: str, tmp_path: Path) -> None:
+    other = str(tmp_path / "other.zarr")
+    stores.write(other, 12, num_envs=7, falls={3: [1]}, schema=SCHEMA)
+    dataset = TrajectoryDataset([made, other])
+    assert_equal(store_statistics(dataset, engine=engine), store_statistics(dataset))
+    assert failed_ids(dataset.view, engine).tolist() == failed_ids(dataset.view).tolist()
 
 
 def test_damage_travels(engine: DaskEngine, made: str) -> None:
