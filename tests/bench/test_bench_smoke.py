@@ -82,6 +82,7 @@ def bench(folder, command):
         "sample",
         "scale",
         "ranks",
+        "passes",
         "codec",
         "camera",
         "objects",
