@@ -9,13 +9,17 @@ from collections.abc import Iterator
 
 import pytest
 
-pytest.importorskip("distributed", reason="distributed is not installed")
-
 from mosaic_collect import DaskEngine
 
 
+@pytest.fixture(scope="session", autouse=True)
+def needs_distributed() -> None:
+    """Nothing here can be tested without it."""
+    pytest.importorskip("distributed", reason="distributed is not installed")
+
+
 @pytest.fixture(scope="session")
-def engine() -> Iterator[DaskEngine]:
+def engine(needs_distributed: None) -> Iterator[DaskEngine]:
     """Two workers; those that tests kill are started again."""
     with DaskEngine(workers=2) as engine:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # of the dead
