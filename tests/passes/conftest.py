@@ -20,7 +20,7 @@ def needs_distributed() -> None:
 
 @pytest.fixture(scope="session")
 def engine(needs_distributed: None) -> Iterator[DaskEngine]:
-    """Two workers; those that tests kill are started again."""
+    """Two workers."""
     with DaskEngine(workers=2) as engine:
         logging.getLogger("distributed").setLevel(logging.CRITICAL)  # of the dead
         yield engine
@@ -43,10 +43,15 @@ class Killing:
 
 
 @pytest.fixture
-def killing(engine: DaskEngine) -> Iterator[Killing]:
+def mortal() -> Iterator[DaskEngine]:
+    """Two workers of one test's own, which it may kill."""
+    with DaskEngine(workers=2) as engine:
+        yield engine
+
+
+@pytest.fixture
+def killing(mortal: DaskEngine) -> Iterator[Killing]:
     """One of the two workers dies."""
-    engine._client.wait_for_workers(2, timeout=60)
-    killing = Killing(next(iter(engine._client.run(os.getpid).values())))
+    killing = Killing(next(iter(mortal._client.run(os.getpid).values())))
     yield killing
     assert killing.done, "nothing was told, and nobody killed"
-    engine._client.wait_for_workers(2, timeout=60)

@@ -104,9 +104,9 @@ def test_of_float64(engine: DaskEngine, store: str, exported: Bytes) -> None:
 
 
 def test_a_worker_killed_in_the_middle(
-    engine: DaskEngine, made: str, exported: Bytes, killing: Killing
+    mortal: DaskEngine, made: str, exported: Bytes, killing: Killing
 ) -> None:
-    done = exported(made, engine, progress=killing)
+    done = exported(made, mortal, progress=killing)
     assert killing.done < done[1].device_nbytes / 2
     assert done == exported(made)
 

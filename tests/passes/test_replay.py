@@ -54,10 +54,10 @@ def test_the_same_report(engine: DaskEngine, store: str) -> None:
     assert told == [1] * report.differences.num_steps
 
 
-def test_a_worker_killed_in_the_middle(engine: DaskEngine, store: str, killing: Killing) -> None:
+def test_a_worker_killed_in_the_middle(mortal: DaskEngine, store: str, killing: Killing) -> None:
     record(store, Policy())
     other = Policy(seed=1)
-    report = replay_check(store, other, toys.GROUPS, progress=killing, engine=engine)
+    report = replay_check(store, other, toys.GROUPS, progress=killing, engine=mortal)
     assert report.rows_off
     assert found(report) == found(replay_check(store, other, toys.GROUPS))
 

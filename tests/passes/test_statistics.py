@@ -74,8 +74,8 @@ def test_the_same_bits(
     assert sum(told) == scan.part_pairs(TrajectoryDataset(made), max_pairs)
 
 
-def test_a_worker_killed_in_the_middle(engine: DaskEngine, made: str, killing: Killing) -> None:
-    assert_equal(store_statistics(made, progress=killing, engine=engine), store_statistics(made))
+def test_a_worker_killed_in_the_middle(mortal: DaskEngine, made: str, killing: Killing) -> None:
+    assert_equal(store_statistics(made, progress=killing, engine=mortal), store_statistics(made))
 
 
 def test_of_several_stores(engine: DaskEngine, made: str, tmp_path: Path) -> None:

@@ -47,8 +47,8 @@ def test_a_damaged_store(engine: DaskEngine, made: str) -> None:
     assert found(report) == found(verify_store(made))
 
 
-def test_a_worker_killed_in_the_middle(engine: DaskEngine, made: str, killing: Killing) -> None:
+def test_a_worker_killed_in_the_middle(mortal: DaskEngine, made: str, killing: Killing) -> None:
     stores.flip(os.path.join(made, "action_mean", "c.50.0.0"), 2)
-    report = verify_store(made, killing, engine)
+    report = verify_store(made, killing, mortal)
     assert len(report.problems) == 1
     assert found(report) == found(verify_store(made))
