@@ -55,7 +55,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--distributed",
         action="store_true",
         help="be one of torchrun's ranks: --output is a folder with a store of each, motions are "
-        "shared out, the device is that of the local rank; mjlab",
+        "shared out, the device is that of the local rank",
     )
     add(
         "--take-over",

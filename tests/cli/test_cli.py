@@ -19,9 +19,9 @@ NAMES = [command.NAME for command in COMMANDS]
 WITHOUT_MJLAB = pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab is installed")
 
 
-def test_the_commands_are_those_of_the_issue() -> None:
+def test_the_commands() -> None:
     core = ["collect", "copy", "demo", "export", "import", "inspect", "verify"]
-    assert sorted(NAMES) == sorted([*core, "plot", "report", "stats", "watch"])
+    assert sorted(NAMES) == sorted([*core, "plot", "replay", "report", "stats", "watch"])
 
 
 def test_help_lists_the_commands(cli) -> None:

@@ -11,6 +11,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
+
 from mosaic_collect.adapters.isaaclab.launch import installed, launcher_flags
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
 from mosaic_collect.adapters.isaaclab.options import CollectOptions, MotionOptions
@@ -22,6 +24,7 @@ from mosaic_collect.collection.motions import Motion, MotionQueue, find_motions
 from mosaic_collect.collection.origin import Origin, refuse_changes
 from mosaic_collect.collection.rates import played
 from mosaic_collect.collection.record import GroupedPolicy, Watch, record
+from mosaic_collect.collection.seat import Seat
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.root import goes_on
@@ -55,11 +58,14 @@ def run_collect(
     options.check()
     if found is None and options.motion is not None:
         found = find_motions(os.path.realpath(options.motion))  # as MOSAIC resolves it
+    seat = Seat.of(options.output, options.distributed)
     launch = installed()
     flags = launcher_flags(launch, options.launcher) if flags is None else flags
+    if seat.rank is not None and options.device is None and torch.cuda.is_available():
+        flags.distributed = True  # Kit and the simulation take the local rank's device
     with launch.session(flags):
-        simulator = IsaacLab(options, launch, flags, found)
-        result = collect_into(options, simulator, on_step)
+        simulator = IsaacLab(options, launch, flags, found, seat)
+        result = collect_into(options, simulator, on_step, seat)
         if on_end is not None:
             on_end(result)
     return result

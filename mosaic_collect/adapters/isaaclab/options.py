@@ -98,10 +98,5 @@ class CollectOptions(RecordOptions):
     def check(self) -> None:
         """As ``RecordOptions``'s, and what goes with a student's task only."""
         super().check()
-        if self.distributed:
-            raise InputError(
-                "distributed: expected in mjlab only; for Isaac Lab, "
-                "scripts/collect_expert_trajectories.py has a --distributed of its own"
-            )
         if self.student_overrides and self.student_task is None:
             raise InputError("student_overrides: expected only with a student_task")

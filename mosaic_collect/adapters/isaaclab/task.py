@@ -33,6 +33,7 @@ from mosaic_collect.adapters.rsl_rl.runners import quiet
 from mosaic_collect.collection.motions import Motion, MotionQueue, refuse_gone
 from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.rates import played_folder
+from mosaic_collect.collection.seat import Seat
 from mosaic_collect.errors import InputError
 
 _RANK_SEEDS = 1000  # further from one another than a store has runs
@@ -46,6 +47,7 @@ class IsaacLab:
         launch: Whose session is open.
         flags: Of its launcher.
         found: The motions there are; None: the task has none.
+        seat: Where this process records.
 
     Raises:
         InputError: No such task; or motions where they have no place, or none where they do.
@@ -57,8 +59,14 @@ class IsaacLab:
         launch: Launch,
         flags: argparse.Namespace,
         found: Sequence[Motion] | None,
+        seat: Seat,
     ) -> None:
         self._options, self._launch, self._flags, self._found = options, launch, flags, found
+        self._rank = seat.rank
+        # The script's processes share the motions by their numbers.
+        self._ranks = (options.choice.rank, options.choice.world)
+        if seat.rank is not None:
+            self._ranks = seat.ranks
         register_tasks(options.tasks_module)
         check_task(options.task, RSL_RL_CFG)
         self._env_cfg, self._agent_cfg = launch.configs(options.task, RSL_RL_CFG, options.overrides)
@@ -96,7 +104,7 @@ class IsaacLab:
             observations=seen,
             acting=options.acting.told(),
             limits={} if rows is None else {"steps_per_env": rows},
-            ranks=(choice.rank, choice.world),
+            ranks=self._ranks,
             notes={
                 "seed": self._seed,
                 "passes": options.passes,
@@ -122,8 +130,8 @@ class IsaacLab:
             prepare_env_cfg(env_cfg, num_envs, options.terminations)
         self._observe()
         if self._seed is not None:
-            env_cfg.seed = self._seed + _RANK_SEEDS * options.choice.rank + run
-        env_cfg.sim.device = _device(options.device, env_cfg.sim.device)
+            env_cfg.seed = self._seed + _RANK_SEEDS * self._ranks[0] + run
+        env_cfg.sim.device = self._device(env_cfg.sim.device)
         with self._launch.simulating(env_cfg, self._flags):
             simulation = self._made(queue)
             try:
@@ -134,6 +142,13 @@ class IsaacLab:
     @property
     def _seed(self) -> int | None:
         return self._env_cfg.seed if self._options.seed is None else self._options.seed
+
+    def _device(self, tasks: str) -> str:
+        """As asked for; else the rank's, or the task's, which is a GPU that may not be there."""
+        asked, cuda = self._options.device, torch.cuda.is_available()
+        if self._rank is not None:
+            return self._rank.device(asked, cuda)
+        return asked or ("cpu" if tasks.startswith("cuda") and not cuda else tasks)
 
     def _observe(self) -> None:
         """The student beside the teacher, and the teacher without noise if that is asked for."""
@@ -189,9 +204,3 @@ def trajectories_left(max_trajectories: int | None, queue: MotionQueue) -> int |
     if max_trajectories is None:
         return None
     return max(max_trajectories - queue.completed - queue.fell, 0)
-
-
-def _device(asked: str | None, tasks: str) -> str:
-    """As asked for; else the task's, which is a GPU that may not be there."""
-    lacks = tasks.startswith("cuda") and not torch.cuda.is_available()
-    return asked or ("cpu" if lacks else tasks)

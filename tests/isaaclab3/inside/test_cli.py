@@ -203,3 +203,26 @@ def test_a_file_in_another_order_is_told(
         np.savez(path, **arrays)
     assert collect("b.zarr", "--max-steps", "1", "--motion", motions) == 0
     assert "disagree" in caplog.text
+
+
+def test_ranks_share_the_motions(
+    collect: Collect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def rank(number: int, *flags: str) -> int:
+        monkeypatch.setenv("RANK", str(number))
+        monkeypatch.setenv("LOCAL_RANK", str(number))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        always = ("--distributed", "--auto-resume", "--passes", "1", "--seed", "4")
+        return collect("ranks", *always, *flags)
+
+    assert rank(0, "--max-steps", "8") == 0
+    assert rank(1) == 0
+    assert rank(0) == 0
+    data = TrajectoryDataset(tmp_path / "ranks")
+    assert data.metadata["motion_counts"] == {"completed": [1, 1, 1], "fell": [0, 0, 0]}
+    first, second = (part.trajectories.where(end="ended") for part in data.parts)
+    assert len(first) + len(second) == len(LENGTHS)
+    assert len(second) >= 1
+    seeds = [part.metadata["ranks"] for part in data.parts]
+    assert [tuple(told) for told in seeds] == [(0, 2), (1, 2)]
+    assert main(["verify", data.path]) == 0
