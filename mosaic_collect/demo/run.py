@@ -191,7 +191,8 @@ def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
     ]
     print("\n" + summary_text(summary))
     print("\n" + table(("demo", "result"), rows, right_from=2))
-    command, python = beside("mosaic-collect"), beside("python")
+    python = beside("python")
+    command = f"{python} -m mosaic_collect"  # an environment of Isaac Lab has no script of ours
     print(
         "\nTry next:\n"
         f"  {command} inspect {report.path}\n"
