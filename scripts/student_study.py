@@ -31,6 +31,7 @@ from mosaic_collect.collection.student import save_student
 from mosaic_collect.collection.trial import Lane, run_trial
 from mosaic_collect.demo.squat import TASK, assets
 from mosaic_collect.demo.training import LABEL, SEEN, train_student
+from mosaic_collect.look.palette import LIGHT
 
 ENVS, SEEDS = 128, (0, 1)
 PUSH = 0.1  # m/s, standard deviation in x and y each, five times
@@ -210,13 +211,15 @@ def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
             for row in rows
         ]
         places = [-row - width * i for row in range(len(rows))]
-        axes.barh(places, shares, width, label=condition)
+        bars = axes.barh(places, shares, width, label=condition, color=LIGHT.lines[i])
+        told = ["" if math.isnan(share) else f"{share:.0f}" for share in shares]
+        axes.bar_label(bars, told, padding=2, fontsize=6)
     labels = [
         row["name"] + (f"\n{row['pairs']:,} pairs, {row['updates']:,} updates" * bool(row["pairs"]))
         for row in rows
     ]
     axes.set_yticks([-row - 0.3 for row in range(len(rows))], labels, fontsize=8)
-    axes.set(xlabel="% of trajectories that reach the end")
+    axes.set(xlabel="% of trajectories that reach the end", xlim=(0, 108))
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
     figure.tight_layout()
     figure.savefig(path, dpi=110)

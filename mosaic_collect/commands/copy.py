@@ -8,21 +8,22 @@ from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import bar
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.store.copying import CopyReport, copy_store
+from mosaic_collect.store.copies import copy_store
+from mosaic_collect.store.copying import CopyReport
 from mosaic_collect.text import size_of
 
 NAME = "copy"
 HELP = (
-    "Copy a store to another place, from folder or object storage to either. Shards are checked on "
-    "the way, and the root document comes last. The same command goes on with a copy that was "
-    "interrupted, and brings an older one up to date."
+    "Copy a store, or a folder of ranks, to another place, from folder or object storage to "
+    "either. Shards are checked on the way, and the root document comes last. The same command "
+    "goes on with a copy that was interrupted, and brings an older one up to date."
 )
 EXAMPLE = "mosaic-collect copy expert.zarr s3://bucket/expert.zarr --verify"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("source", help="the store")
+    parser.add_argument("source", help="the store, or the folder of ranks")
     parser.add_argument("target", help="where nothing lies, or a copy of it")
     parser.add_argument(
         "--threads", type=int, metavar="N", help="default: the processors, at most 4"
@@ -35,8 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> bool:
     """Copy behind a bar; True if the copy, where that was asked for, was found to be good."""
-    view = TrajectoryDataset(arguments.source).view
-    shards = view.state.num_blocks * len(view.grids)
+    views = [part.view for part in TrajectoryDataset(arguments.source).parts]
+    shards = sum(view.state.num_blocks * len(view.grids) for view in views)
     with bar("copy", " shards", shards, leave=True) as shown:
         report = copy_store(arguments.source, arguments.target, arguments.threads, shown.update)
     problems: tuple[str, ...] = ()

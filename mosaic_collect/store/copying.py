@@ -24,7 +24,6 @@ from mosaic_collect.errors import (
     StoreExistsError,
     StoreNotFoundError,
 )
-from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.blobs import Blob, Blobs
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.found import attributes_of
@@ -43,7 +42,7 @@ class CopyReport:
     Attributes:
         source: Where the store lies.
         target: Where it lies now, too.
-        num_steps: Committed there.
+        num_steps: Committed there; of all ranks.
         copied: Shards.
         kept: Shards that were there already.
         nbytes: Of the shards that were copied.
@@ -61,35 +60,15 @@ class CopyReport:
     notes: tuple[str, ...] = ()
 
 
-def copy_store(
-    source: Address,
-    target: Address,
+def copy_one(
+    source: Blobs,
+    target: Blobs,
     threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> CopyReport:
-    """Copy a store to another place, as it is when this is called; its writer may go on.
-
-    Shards are read whole, held against their labels, indexes and checksums, and written as they
-    are. When this returns the copy is safe in its place: it is the same store, which a writer may
-    resume, and a later copy brings it up to date. After an error or a kill the target holds what it
-    held as a store; calling this again goes on. In memory are as many shards as ``threads``, and on
-    the way to object storage those of a block.
-
-    Args:
-        source: The store.
-        target: Where nothing lies, an interrupted copy of it, or an older one.
-        threads: That copy; default: the processors, at most 4.
-        progress: Told the shards done since the last call.
-
-    Raises:
-        StoreNotFoundError: There is no store.
-        StoreExistsError: Something else lies at the target, or the copy there was gone on with.
-        StoreLockedError: Somebody is writing to the target.
-        CorruptStoreError: A shard of the source is damaged.
-        OSError: A medium said no.
-    """
+    """Copy one store, as ``copy_store`` does, whose arguments and errors these are."""
     start, workers = time.monotonic(), thread_count(threads)
-    origin, goal = blobs_at(source, "source"), blobs_at(target, "target")
+    origin, goal = source, target
     view = StoreView.of(origin)
     if view is None:
         raise StoreNotFoundError(f"{origin.address} was killed before its first commit")

@@ -16,6 +16,8 @@ from mosaic_collect.store import copying
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.view import StoreView
 from tests.durability.rig import TINY_ENDS, add_tiny, check, check_resume, open_tiny
+from tests.helpers import assert_same
+from tests.ranks import RAGGED, record_ranks
 
 STEPS = 7
 
@@ -28,6 +30,11 @@ def source(tmp_path: Path) -> str:
         add_tiny(writer, STEPS)
         writer.end_trajectories([0])
     return path
+
+
+@pytest.fixture
+def ragged(tmp_path: Path) -> str:
+    return record_ranks(tmp_path / "expert")
 
 
 @pytest.fixture(params=["folder", "memory", "s3"])
@@ -186,3 +193,51 @@ def test_additions_of_others_are_noted(source: str, tmp_path: Path) -> None:
     report = mc.copy_store(source, tmp_path / "target.zarr")
     assert report.notes == ("left out what others added: rewards",)
     assert mc.TrajectoryDataset(tmp_path / "target.zarr").to_zarr().attrs["note"] == "mine"
+
+
+def test_a_folder_of_ranks(ragged: str, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    report = mc.copy_store(ragged, target)
+    assert report.num_steps == sum(p.num_steps for p in mc.TrajectoryDataset(ragged).parts)
+    mine, copied = mc.TrajectoryDataset(ragged), mc.TrajectoryDataset(target)
+    assert [Path(p).name for p in copied.never_joined] == ["rank-00002"]
+    for one, other in zip(mine.parts, copied.parts, strict=True):
+        for name in one.fields:
+            assert_same(other.read(name), one.read(name))
+    assert mc.verify_store(target).ok
+    again = mc.copy_store(ragged, target)
+    assert (again.copied, again.kept) == (0, report.copied)
+
+
+def test_an_interrupted_copy_of_ranks_lacks_some(
+    ragged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, left = tmp_path / "copy", [1]
+
+    def one(*args: Any) -> mc.CopyReport:
+        if not left:
+            raise KeyboardInterrupt
+        left.pop()
+        return copying.copy_one(*args)
+
+    monkeypatch.setattr("mosaic_collect.store.copies.copy_one", one)
+    with pytest.raises(KeyboardInterrupt):
+        mc.copy_store(ragged, target)
+    monkeypatch.undo()
+    assert mc.TrajectoryDataset(target).missing
+    with pytest.raises(mc.IncompleteStoreError, match="rank-0000"):
+        mc.export_npy(target, tmp_path / "x.npy")
+    mc.copy_store(ragged, target)
+    assert not mc.TrajectoryDataset(target).missing
+
+
+def test_a_folder_of_ranks_is_not_copied_over_another(ragged: str, tmp_path: Path) -> None:
+    other = record_ranks(tmp_path / "other", RAGGED)
+    with pytest.raises(mc.StoreExistsError, match="no copy of this folder of ranks"):
+        mc.copy_store(ragged, other)
+    with pytest.raises(mc.InputError, match="another place"):
+        mc.copy_store(ragged, ragged)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("mine")
+    with pytest.raises(mc.StoreExistsError):
+        mc.copy_store(ragged, tmp_path / "mine")
