@@ -16,12 +16,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import itertools
 import logging
 import os
 import socket
 import struct
 import threading
-import weakref
 
 from mosaic_collect.errors import StoreLockedError
 
@@ -32,8 +32,11 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _BUSY = (errno.EAGAIN, errno.EACCES)
 # struct flock: type, whence, start, length (0: all), pid (0, as it must be); padded as C does.
 _WHOLE_FILE = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-_held: weakref.WeakSet[StoreLock] = weakref.WeakSet()
-_guard = threading.Lock()
+#: This process's locks by their numbers: the descriptor, and which file it is.
+_held: dict[int, tuple[int, tuple[int, int]]] = {}
+_numbers = itertools.count()
+# Reentrant: while one lock is taken, the garbage collector may let another one go.
+_guard = threading.RLock()
 
 
 class StoreLock:
@@ -52,25 +55,25 @@ class StoreLock:
 
     def __init__(self, store: str, folder: int) -> None:
         self._store, self._folder = store, folder
-        self._fd, self.is_real = -1, True
+        self._number, self.is_real = next(_numbers), True
         with _guard:
-            while self._fd < 0:
+            while self._number not in _held:
                 self._refuse_own()
                 # Not through a link: what it leads to would be overwritten.
                 flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
                 fd = os.open(LOCK_NAME, flags, 0o666, dir_fd=folder)
                 try:
                     self._take(fd)
-                    if _identity(os.fstat(fd)) == self._there():
-                        self._fd = fd
+                    identity = _identity(os.fstat(fd))
+                    if identity == self._there():
+                        _held[self._number] = fd, identity
                 finally:
-                    if self._fd < 0:
+                    if self._number not in _held:
                         os.close(fd)
-            _held.add(self)
 
     def __del__(self) -> None:
         # An interrupt may fall between the making of a lock and its owner's taking it.
-        if getattr(self, "_fd", -1) >= 0:
+        if getattr(self, "_number", -1) in _held:
             self.release()
 
     def __reduce__(self) -> str:
@@ -79,20 +82,13 @@ class StoreLock:
     def release(self) -> None:
         """Let the next writer in; calling it twice is allowed."""
         with _guard:
-            fd, self._fd = self._fd, -1
-            if fd < 0:
+            if self._number not in _held:
                 return
-            _held.discard(self)
+            fd, identity = _held.pop(self._number)
             # Only while it is held, and only this one: the next writer's has the same name.
             with contextlib.suppress(OSError):
-                if _identity(os.fstat(fd)) == self._there():
+                if identity == self._there():
                     os.unlink(LOCK_NAME, dir_fd=self._folder)
-            os.close(fd)
-
-    def forget(self) -> None:
-        """In a forked child: the parent's lock stays as it is, and is none of this process's."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
             os.close(fd)
 
     def _there(self) -> tuple[int, int] | None:
@@ -103,8 +99,8 @@ class StoreLock:
             return None
 
     def _refuse_own(self) -> None:
-        held = [_identity(os.fstat(lock._fd)) for lock in _held if lock._fd >= 0]
-        if self._there() in held:
+        there = self._there()
+        if any(identity == there for _, identity in list(_held.values())):
             raise StoreLockedError(
                 f"{self._store}: a writer of this process is at work on it; takeover=True closes "
                 "that one first, and commits what was added to it"
@@ -149,11 +145,11 @@ def _holder(fd: int) -> str:
 
 
 def _forget() -> None:
-    """A forked child holds none of its parent's locks."""
+    """A forked child holds none of its parent's locks, which stay as they are."""
     global _guard  # noqa: PLW0603  the parent's may have been held while it forked
-    _guard = threading.Lock()
-    for lock in list(_held):
-        lock.forget()
+    _guard = threading.RLock()
+    for fd, _ in list(_held.values()):
+        os.close(fd)
     _held.clear()
 
 

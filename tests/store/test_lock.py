@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +55,36 @@ def test_a_second_writer_of_this_process_is_refused(store: str) -> None:
             TrajectoryWriter(store, resume=True)
         add(writer, 1)
     assert_holds(TrajectoryDataset(store), range(2))
+
+
+def test_garbage_lets_a_lock_go_while_another_is_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The collector may run at any allocation, in whoever holds what a lock needs to be let go."""
+    folders = [os.open(tmp_path / name, os.O_RDONLY) for name in made(tmp_path, "a", "b")]
+    cycle: list[object] = [StoreLock("a", folders[0])]
+    cycle.append(cycle)
+    del cycle
+    there = StoreLock._there
+
+    def collecting(lock: StoreLock) -> object:
+        gc.collect()
+        return there(lock)
+
+    monkeypatch.setattr(StoreLock, "_there", collecting)
+    lock = StoreLock("b", folders[1])
+    monkeypatch.undo()
+    assert os.listdir(tmp_path / "a") == []
+    assert os.listdir(tmp_path / "b") == [LOCK_NAME]
+    lock.release()
+    for folder in folders:
+        os.close(folder)
+
+
+def made(folder: Path, *names: str) -> tuple[str, ...]:
+    for name in names:
+        (folder / name).mkdir()
+    return names
 
 
 def test_another_name_of_the_folder_makes_no_difference(store: str) -> None:
