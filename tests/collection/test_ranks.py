@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -28,6 +29,14 @@ def start(folder: Path, rank: int, world: int, *options: str) -> subprocess.Pope
     told = {"RANK": f"{rank}", "LOCAL_RANK": "0", "WORLD_SIZE": f"{world}"}
     command = [sys.executable, *WORKER, str(folder), "--motions", f"{MOTIONS}", *options]
     return subprocess.Popen(command, cwd=REPO, env={**os.environ, **QUIET, **told})
+
+
+def joined(folder: Path, rank: int, world: int, *options: str) -> subprocess.Popen[bytes]:
+    """A rank that has a share of the motions, before those who come later take what is left."""
+    process = start(folder, rank, world, *options)
+    while not (folder / f"claims/rank-{rank:05d}").exists() and process.poll() is None:
+        time.sleep(0.02)
+    return process
 
 
 def check_whole(folder: Path) -> None:
@@ -69,8 +78,9 @@ def test_a_rank_that_is_killed_goes_on_after_torchrun_started_all_again(tmp_path
 
 def test_one_killed_resumes_alone_and_one_never_starts(tmp_path: Path) -> None:
     folder = tmp_path / "expert"
-    ranks = [start(folder, rank, 4, "--kill", "1", "6") for rank in (0, 1, 3)]
-    assert [process.wait(300) for process in ranks] == [0, -9, 0]
+    killed = joined(folder, 1, 4, "--kill", "1", "6")
+    ranks = [killed, *(start(folder, rank, 4) for rank in (0, 3))]
+    assert [process.wait(300) for process in ranks] == [-9, 0, 0]
     dataset = TrajectoryDataset(folder)
     assert dataset.never_joined == (f"{folder}/rank-00002",)
     assert [part.status for part in dataset.parts] == ["complete", "collecting", "complete"]
@@ -83,8 +93,8 @@ def test_one_killed_resumes_alone_and_one_never_starts(tmp_path: Path) -> None:
 
 def test_what_a_dead_rank_had_is_recorded_by_who_takes_over(tmp_path: Path) -> None:
     folder = tmp_path / "expert"
-    ranks = [start(folder, rank, 2, "--kill", "1", "6") for rank in (0, 1)]
-    assert [process.wait(300) for process in ranks] == [0, -9]
+    ranks = [joined(folder, 1, 2, "--kill", "1", "6"), start(folder, 0, 2)]
+    assert [process.wait(300) for process in ranks] == [-9, 0]
     left = MOTIONS - sum(TrajectoryDataset(folder).metadata["motion_counts"]["completed"])
     assert left > 0
     assert start(folder, 0, 1).wait(300) == 0
@@ -114,11 +124,3 @@ def test_devices_and_seeds_differ() -> None:
     seeds = {rank.seed(0, run) for rank in ranks for run in range(4)}
     assert len(seeds) == 64
     assert ranks[1].seed(5, 0) == ranks[1].seed(5, 0) != ranks[1].seed(6, 0)
-
-
-def test_isaac_labs_ranks_are_its_scripts() -> None:
-    from mosaic_collect.adapters.isaaclab.options import CollectOptions
-
-    options = CollectOptions(task="t", checkpoint="c", output="o", max_steps=1, distributed=True)
-    with pytest.raises(InputError, match="distributed: expected in mjlab only"):
-        options.check()
