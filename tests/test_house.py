@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import graphlib
 import importlib
 import re
@@ -245,13 +246,19 @@ def test_imports_inside_functions_are_for_optional_packages() -> None:
     assert wrong == []
 
 
-def needs_more(name: str, above: tuple[str, ...] = ()) -> bool:
+@functools.cache
+def needs_more(name: str) -> bool:
     """Whether importing the module imports more than the dependencies."""
-    now = [i for i in ALL if i.importer == name and not i.late]
-    if any(i.package in {"torch", *SIMULATORS} for i in now):
-        return True
-    inner = {own(i.imported) for i in now if i.package == "mosaic_collect"} - {name, *above}
-    return any(needs_more(n, (*above, name)) for n in inner)
+    seen, left = {name}, [name]
+    while left:
+        importer = left.pop()
+        now = [i for i in ALL if i.importer == importer and not i.late]
+        if any(i.package in {"torch", *SIMULATORS} for i in now):
+            return True
+        inner = {own(i.imported) for i in now if i.package == "mosaic_collect"} - seen
+        seen |= inner
+        left += inner
+    return False
 
 
 @pytest.mark.parametrize(
