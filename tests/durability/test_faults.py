@@ -22,6 +22,7 @@ from mosaic_collect.store import files
 from tests.durability.figures import count
 from tests.durability.recording import WrappedFiles, writing_through
 from tests.durability.rig import add_tiny, check, check_resume, open_tiny
+from tests.helpers import open_files
 
 STEPS = 4
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EACCES)
@@ -142,11 +143,11 @@ def settle(threads: int) -> None:
 
 
 def test_no_descriptor_is_left_behind_by_failures(store: str) -> None:
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_files()
     for at in range(1, TOTAL, 7):
         attempt(store, FaultyFiles(at, errno.EIO, False), [])
         shutil.rmtree(store, ignore_errors=True)
-    assert len(set(os.listdir("/proc/self/fd"))) <= len(before)
+    assert len(open_files()) <= len(before)
 
 
 def test_a_failed_sync_is_never_tried_again(store: str) -> None:

@@ -12,13 +12,13 @@ import pytest
 from mosaic_collect import DaskEngine
 
 
-@pytest.fixture(scope="session", autouse=True)
+@pytest.fixture(scope="package", autouse=True)
 def needs_distributed() -> None:
     """Nothing here can be tested without it."""
     pytest.importorskip("distributed", reason="distributed is not installed")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine(needs_distributed: None) -> Iterator[DaskEngine]:
     """Two workers."""
     with DaskEngine(workers=2) as engine:
