@@ -49,9 +49,8 @@ def group_terms(manager: Any, group: str) -> list[Term]:
         have = ", ".join(manager.active_terms)
         raise InputError(f"environment: expected the observation group {group!r}, got {have}")
     names, shapes = manager.active_terms[group], manager.group_obs_term_dim[group]
-    configs = manager._group_obs_term_cfgs[
-        group
-    ]  # the same name in all versions; there is no other
+    # The same name in all versions; there is no other.
+    configs = manager._group_obs_term_cfgs[group]
     terms = [
         _term(name, tuple(shape), config)
         for name, shape, config in zip(names, shapes, configs, strict=True)

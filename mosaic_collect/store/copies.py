@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from mosaic_collect.errors import InputError, StoreExistsError
+from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.blobs import Blobs, read_all
 from mosaic_collect.store.copying import CopyReport, copy_one
@@ -53,16 +53,20 @@ def copy_store(
     origin, goal = blobs_at(source, "source"), blobs_at(target, "target")
     parts = Parts.find(origin)
     if parts is None:
-        return copy_one(origin, goal, threads, progress)
-    if goal.place() == origin.place():
-        raise InputError(f"target: expected another place than the source's, got {goal.address}")
+        view = StoreView.of(origin)
+        if view is None:
+            raise StoreNotFoundError(f"{origin.address} was killed before its first commit")
+        _check_apart(origin, goal)
+        return copy_one(view, goal, threads, progress)
+    _check_apart(origin, goal)
     _make_folder(parts, goal)
     reports, unborn = [], []
     for name, store in parts.stores().items():
-        if StoreView.of(store) is None:
+        view = StoreView.of(store)
+        if view is None:
             unborn.append(f"left out {name}: it was killed before its first commit")
             continue
-        reports.append(copy_one(store, goal.within(name), threads, progress))
+        reports.append(copy_one(view, goal.within(name), threads, progress))
     return CopyReport(
         source=origin.address,
         target=goal.address,
@@ -73,6 +77,11 @@ def copy_store(
         seconds=sum(report.seconds for report in reports),
         notes=(*unborn, *(note for report in reports for note in report.notes)),
     )
+
+
+def _check_apart(origin: Blobs, goal: Blobs) -> None:
+    if goal.place() == origin.place():
+        raise InputError(f"target: expected another place than the source's, got {goal.address}")
 
 
 def _make_folder(parts: Parts, goal: Blobs) -> None:

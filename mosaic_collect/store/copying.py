@@ -18,12 +18,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from mosaic_collect.checks import thread_count
-from mosaic_collect.errors import (
-    CorruptStoreError,
-    InputError,
-    StoreExistsError,
-    StoreNotFoundError,
-)
+from mosaic_collect.errors import CorruptStoreError, StoreExistsError
 from mosaic_collect.store.blobs import Blob, Blobs
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.found import attributes_of
@@ -61,19 +56,21 @@ class CopyReport:
 
 
 def copy_one(
-    source: Blobs,
-    target: Blobs,
+    view: StoreView,
+    goal: Blobs,
     threads: int | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> CopyReport:
-    """Copy one store, as ``copy_store`` does, whose arguments and errors these are."""
+    """Copy one store, as ``copy_store`` does, whose errors these are, but for the source's lack.
+
+    Args:
+        view: The store, as it is copied.
+        goal: Another place.
+        threads: As of ``copy_store``, and so ``progress``.
+        progress: Told the shards done since the last call.
+    """
     start, workers = time.monotonic(), thread_count(threads)
-    origin, goal = source, target
-    view = StoreView.of(origin)
-    if view is None:
-        raise StoreNotFoundError(f"{origin.address} was killed before its first commit")
-    if goal.place() == origin.place():
-        raise InputError(f"target: expected another place than the source's, got {goal.address}")
+    origin = view.blobs
     _check_target(goal, view.state)
     goal.make()
     store = Store(goal)

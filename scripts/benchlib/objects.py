@@ -15,9 +15,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from benchlib.measure import MB, Meter, in_child, medians, spread
+from benchlib.measure import MB, in_child, medians, spread
 from benchlib.peers import PEERS, Plan
-from benchlib.recording import compare, remove
+from benchlib.recording import compare, metered, remove
 from benchlib.scale import add_until, tiny_writer
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
@@ -112,16 +112,8 @@ def _ingest(args: Namespace) -> dict[str, Any]:
 def _record(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
     """One recording, then plain puts of the objects that it made."""
     asked = _counted()
-    kind = PEERS[name].load()
-    meter = Meter()
-    meter.start()
-    recorder = kind(workload, plan)
-    for index in range(plan.steps):
-        recorder.add(workload.step(index))
-    meter.see_children()
-    recorder.finish()
-    figures, requests = meter.stop(), sum(asked.values())
-    compare(kind, workload, plan)
+    figures, requests = metered(name, workload, plan), sum(asked.values())
+    compare(PEERS[name].load(), workload, plan)
     raw = plan.steps * workload.step_nbytes
     stored, seconds = _plain_puts(plan.path)
     return {

@@ -73,16 +73,8 @@ def _try_record(name: str, workload: Workload, plan: Plan) -> dict[str, float] |
 
 def record(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
     """One recording of one recorder, measured and compared; runs in a child process."""
-    recorder_class = PEERS[name].load()
-    meter = Meter()
-    meter.start()
-    recorder = recorder_class(workload, plan)
-    for index in range(plan.steps):
-        recorder.add(workload.step(index))
-    meter.see_children()
-    recorder.finish()
-    figures = meter.stop()
-    compare(recorder_class, workload, plan)
+    figures = metered(name, workload, plan)
+    compare(PEERS[name].load(), workload, plan)
     raw = plan.steps * workload.step_nbytes
     stored = tree_nbytes(plan.path)
     return {
@@ -94,6 +86,19 @@ def record(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
         "raw_mb": raw / MB,
         "wall_s": figures["wall_s"],
     }
+
+
+def metered(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
+    """The meter's figures of a recording, from the making of its recorder to durable."""
+    recorder_class = PEERS[name].load()
+    meter = Meter()
+    meter.start()
+    recorder = recorder_class(workload, plan)
+    for index in range(plan.steps):
+        recorder.add(workload.step(index))
+    meter.see_children()
+    recorder.finish()
+    return meter.stop()
 
 
 def record_all(workload: Workload, plan: Plan) -> None:

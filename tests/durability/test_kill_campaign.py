@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 
 from tests.durability import torture
 from tests.durability.figures import count
-from tests.helpers import REPO
 
 KILLS = 250
 
 
 @pytest.mark.parametrize(("encode_in", "kills"), [("threads", KILLS), ("process", 30)])
 def test_hundreds_of_kills(encode_in: str, kills: int) -> None:
-    options = ["--kills", str(kills), "--seed", "3", "--encode-in", encode_in]
-    # A process of its own: children are forked, which is safe only where no thread was ever begun.
-    result = subprocess.run(
-        [sys.executable, "-W", "error", torture.__file__, *options],
-        env={**os.environ, "PYTHONPATH": REPO},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    result = torture.apart("--kills", str(kills), "--seed", "3", "--encode-in", encode_in)
     assert result.returncode == 0, result.stderr
     count("kills survived", kills)
     assert result.stderr == ""

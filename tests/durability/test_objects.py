@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,7 +22,6 @@ from tests.durability.figures import count
 from tests.durability.recording import WrappedFiles
 from tests.durability.rig import add_tiny, check, check_resume, open_tiny
 from tests.durability.rivals import Campaign
-from tests.helpers import REPO
 
 STEPS, SEED = 7, 11
 _QUICK = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=5)}
@@ -179,14 +175,7 @@ def test_a_service_that_hangs_fills_the_ring_and_then_waits(s3: str, proxy: serv
 @pytest.mark.parametrize(("encode_in", "kills"), [("threads", 8), ("process", 4)])
 def test_kills(encode_in: str, kills: int) -> None:
     options = ["--kills", str(kills), "--seed", str(SEED), "--s3", "--encode-in", encode_in]
-    result = subprocess.run(
-        [sys.executable, "-W", "error", torture.__file__, *options],
-        env={**os.environ, "PYTHONPATH": REPO},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
+    result = torture.apart(*options)
     assert result.returncode == 0, result.stderr
     count("object storage: kills survived", kills)
     assert result.stdout.splitlines()[0].split() == ["kills", str(kills)]

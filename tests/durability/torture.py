@@ -373,6 +373,18 @@ def tally(campaign: Campaign, told: Told, found: int, before: int) -> None:
         campaign.lost.append(told.added - found)
 
 
+def apart(*options: str) -> subprocess.CompletedProcess[str]:
+    """The campaign in a process of its own: children are forked, which no thread survives."""
+    return subprocess.run(
+        [sys.executable, "-W", "error", __file__, *options],
+        env={**os.environ, "PYTHONPATH": REPO},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+
+
 def main() -> int:
     """Run the campaign and print its table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n", maxsplit=1)[0])
