@@ -1,6 +1,6 @@
 """What makes a student: the table and the picture of docs/students.md.
 
-    python scripts/student_study.py out/study     # goes on where it was; an hour on two idle cores
+    python scripts/student_study.py out/study     # goes on where it was; an hour or two
     python scripts/student_study.py --draw docs/students.json docs/students.png    # of its results
 
 The demo's expert is recorded in several ways, students are trained on each by the sampler, and run
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -39,8 +38,10 @@ CONDITIONS = ("undisturbed", "0.1", "0.2", "pushed")
 _BOTH = {"action_noise": 0.3, "push": 0.2, "start": "random"}
 #: Recordings: steps, and how.
 STORES: dict[str, tuple[int, dict[str, Any]]] = {
-    "mean": (192, {}),
+    "mean": (500, {}),
+    "noise-0.1": (192, {"action_noise": 0.1}),
     "noise": (192, {"action_noise": 0.3}),
+    "noise-0.6": (192, {"action_noise": 0.6}),
     "noise-random": (500, {"action_noise": 0.3, "start": "random"}),
     "push": (192, {"push": 0.2, "start": "random"}),
     "both": (192, _BOTH),
@@ -74,19 +75,36 @@ class Case:
 
 _BOTH_NAME = "noise up to 0.3, pushes up to 0.2, random starts"
 _NOISE_NAME = "noise up to 0.3, random starts"
-CASES = (
+MEAN, NOISE = Case("the mean", ("mean",)), Case("noise up to 0.3", ("noise",))
+RANDOM = Case(_NOISE_NAME, ("noise-random",))
+#: What helps: drawn as bars.
+WAYS = (
+    Case("the mean", ("mean",), 500),
     Case(_NOISE_NAME, ("noise-random",), 500, 4500),
-    Case(_BOTH_NAME, ("both",)),
-    Case("mean", ("mean",)),
-    Case(_NOISE_NAME, ("noise-random",)),
     Case("pushes up to 0.2, random starts", ("push",)),
+    Case(_BOTH_NAME, ("both",)),
     Case(f"{_BOTH_NAME}; the student acts in a quarter", ("both", "dagger"), 96),
     Case(f"{_BOTH_NAME}; 10 frames", ("both-10",), history=10),
-    Case(_NOISE_NAME, ("noise-random",), 62),
-    Case(_NOISE_NAME, ("noise-random",), updates=1000),
-    Case("noise up to 0.3", ("noise",)),
-    Case("mean", ("mean",), 62),
 )
+#: How much of it: drawn as curves.
+CURVES: dict[str, dict[float, Case]] = {
+    "largest noise (24,576 pairs, 3,000 updates)": {
+        0.0: MEAN,
+        0.1: Case("noise up to 0.1", ("noise-0.1",)),
+        0.3: NOISE,
+        0.6: Case("noise up to 0.6", ("noise-0.6",)),
+    },
+    "pairs (noise 0.3, random starts, 3,000 updates)": {
+        62 * ENVS: Case(_NOISE_NAME, ("noise-random",), 62),
+        192 * ENVS: RANDOM,
+        500 * ENVS: Case(_NOISE_NAME, ("noise-random",), 500),
+    },
+    "updates (noise 0.3, random starts, 24,576 pairs)": {
+        updates: Case(_NOISE_NAME, ("noise-random",), updates=updates)
+        for updates in (300, 1000, 3000, 9000)
+    },
+}
+CASES = tuple(dict.fromkeys((*WAYS, *(c for curve in CURVES.values() for c in curve.values()))))
 
 
 class PushedSimulation(MjlabSimulation):
@@ -197,40 +215,66 @@ def _row(key: str, name: str, each: int, found: list[list[int]]) -> dict[str, An
 
 
 def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
-    """The share that reaches the end: a group of bars for each who acts."""
+    """The share that reaches the end: by how much of it, and by who acts."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    figure, axes = plt.subplots(figsize=(8, 0.6 + 0.6 * len(rows)))
+    found = {row["key"]: row for row in rows}
+    keys = ["expert", *(case.key for case in (MEAN, NOISE, RANDOM, *WAYS))]
+    figure = plt.figure(figsize=(11, 9))
+    parts: Any = figure.subfigures(2, 1, height_ratios=(1, 2))
+    above, below = parts
+    for axes, (title, curve) in zip(above.subplots(1, 3, sharey=True), CURVES.items(), strict=True):
+        _draw_curve(axes, title, {x: found[c.key] for x, c in curve.items() if c.key in found})
+    _draw_bars(below.subplots(), [found[key] for key in keys if key in found])
+    above.subplots_adjust(left=0.06, right=0.98, bottom=0.22, top=0.95, wspace=0.08)
+    below.subplots_adjust(left=0.3, right=0.87, bottom=0.09, top=0.98)
+    figure.savefig(path, dpi=110)
+
+
+def _share(row: Mapping[str, Any], condition: str) -> float:
+    """In percent."""
+    return float(100 * row["reached"][condition] / row["of"][condition])
+
+
+def _draw_curve(axes: Any, title: str, rows: Mapping[float, Mapping[str, Any]]) -> None:
+    for condition, color, mark in zip(CONDITIONS, LIGHT.lines, "osD^", strict=False):
+        shares = [_share(row, condition) for row in rows.values()]
+        axes.plot(list(rows), shares, f"{mark}-", color=color, label=condition, markersize=4)
+    axes.set(ylim=(-4, 104), ylabel="% that reach the end")
+    axes.set_xlabel(title, fontsize=8)
+    if "noise (" not in title:
+        axes.set_xscale("log")
+    axes.set_xticks(list(rows), [f"{x:,g}" for x in rows], fontsize=8)
+    axes.minorticks_off()
+    axes.label_outer()
+    axes.grid(color=LIGHT.faint, linewidth=0.5)
+
+
+def _draw_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     width = 0.8 / len(CONDITIONS)
     for i, condition in enumerate(CONDITIONS):
-        shares = [  # NaN, and no bar, where it was not tried
-            100 * row["reached"].get(condition, math.nan) / row["of"].get(condition, 1)
-            for row in rows
-        ]
         places = [-row - width * i for row in range(len(rows))]
+        shares = [_share(row, condition) for row in rows]
         bars = axes.barh(places, shares, width, label=condition, color=LIGHT.lines[i])
-        told = ["" if math.isnan(share) else f"{share:.0f}" for share in shares]
-        axes.bar_label(bars, told, padding=2, fontsize=6)
+        axes.bar_label(bars, [f"{share:.0f}" for share in shares], padding=2, fontsize=6)
     labels = [
-        row["name"] + (f"\n{row['pairs']:,} pairs, {row['updates']:,} updates" * bool(row["pairs"]))
+        row["name"].replace(", random", ",\nrandom").replace("; ", ";\n")
+        + (f"\n{row['pairs']:,} pairs, {row['updates']:,} updates" * bool(row["pairs"]))
         for row in rows
     ]
-    axes.set_yticks([-row - 0.3 for row in range(len(rows))], labels, fontsize=8)
+    axes.set_yticks([-row - 0.3 for row in range(len(rows))], labels, fontsize=7)
     axes.set(xlabel="% of trajectories that reach the end", xlim=(0, 108))
     axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    figure.tight_layout()
-    figure.savefig(path, dpi=110)
 
 
 def show(rows: Sequence[Mapping[str, Any]]) -> None:
     """The table."""
     for row in rows:
         error = ", ".join(f"{e:.1e}" for e in row.get("mean_square_error", ()))
-        tried = [c if c in row["of"] else "" for c in CONDITIONS]
-        reached = " | ".join(c and f"{row['reached'][c]} of {row['of'][c]}" for c in tried)
+        reached = " | ".join(f"{row['reached'][c]} of {row['of'][c]}" for c in CONDITIONS)
         told = f"{row['pairs']:,} | {row['updates']:,} | {error}"
         print(f"| {row['name']} | {told} | {reached} |")
 

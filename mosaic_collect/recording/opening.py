@@ -148,7 +148,10 @@ def _open(
             raise StoreExistsError(
                 f"{blobs.address} changed while it was being opened; open it again"
             )
-        return _prepare(store, claim, existing, state, budget, options)
+        try:
+            return _prepare(store, claim, existing, state, budget, options)
+        except OSError as error:
+            raise store.explained(error)  # noqa: B904  it has its cause
     except BaseException:
         claim.release()
         raise

@@ -78,6 +78,9 @@ class Files(Protocol):
     def remove(self, path: str) -> None:
         """Remove a file; it may be gone already."""
 
+    def remove_folder(self, path: str) -> None:
+        """Remove an empty folder."""
+
 
 class PosixFiles:
     """``Files`` on a POSIX file system."""
@@ -130,6 +133,10 @@ class PosixFiles:
         name, within = self._at(path)
         with contextlib.suppress(FileNotFoundError):
             named(path, os.unlink, name, dir_fd=within)
+
+    def remove_folder(self, path: str) -> None:
+        name, within = self._at(path)
+        named(path, os.rmdir, name, dir_fd=within)
 
     def _at(self, path: str) -> tuple[str, int | None]:
         """The path, or what it is from the folder that is held."""

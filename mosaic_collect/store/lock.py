@@ -113,8 +113,8 @@ class StoreLock:
             if error.errno in NO_LOCKS:
                 self.is_real = False
                 _log.warning(
-                    "%s: this file system has no locks (%s): nothing keeps another writer out, "
-                    "which would be noticed at the next commit only",
+                    "%s: this file system has no locks (%s): nothing keeps another writer out; "
+                    "if one comes, it goes on with the store, and this one is told",
                     self._store,
                     error.strerror,
                 )

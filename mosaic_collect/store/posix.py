@@ -17,6 +17,7 @@ from mosaic_collect.errors import CorruptStoreError, StoreLostError
 from mosaic_collect.store.blobs import ChangedError, Pending, Version, read_all
 from mosaic_collect.store.files import Files, PosixFiles, is_temp_name, temp_name, write_file
 from mosaic_collect.store.lock import StoreLock
+from mosaic_collect.store.outbox import Outbox, is_outbox, take_away
 from mosaic_collect.store.posix_io import PosixAlias, PosixBlob, PosixUpload
 
 
@@ -35,7 +36,7 @@ class PosixBlobs:
         self._files: Files = PosixFiles() if files is None else files
         self._held: int | None = None
         self._claimed: os.stat_result | None = None
-        self._mark = ""
+        self._outbox: Outbox | None = None
 
     def __reduce__(self) -> Any:
         return PosixBlobs, (self.address,)
@@ -54,8 +55,7 @@ class PosixBlobs:
         return os.path.isdir(self.address)
 
     def is_taken(self) -> bool:
-        path = self.address
-        return os.path.lexists(path) and not (os.path.isdir(path) and not os.listdir(path))
+        return os.path.lexists(self.address) and not (self.is_there() and not self.names())
 
     def make(self) -> None:
         """Make the folder, and those above it that are missing.
@@ -85,8 +85,9 @@ class PosixBlobs:
             self._files.make_folder(self._path(name))
 
     def names(self, folder: str = "") -> list[str]:
+        path = self._path(folder)
         try:
-            return sorted(os.listdir(self._path(folder)))
+            return sorted(n for n in os.listdir(path) if not is_outbox(path, n))
         except (FileNotFoundError, NotADirectoryError):
             return []
 
@@ -108,15 +109,17 @@ class PosixBlobs:
         return PosixBlob(self._path(key))
 
     def upload(self, key: str) -> PosixUpload:
-        return PosixUpload(self._files, self._path(key), self._mark)
+        path = self._path(key)
+        return PosixUpload(self._files, path, self._temp(path))
 
     def alias(self, source: str, key: str) -> Pending:
-        return PosixAlias(self._files, self._path(source), self._path(key), self._mark)
+        path = self._path(key)
+        return PosixAlias(self._files, self._path(source), path, self._temp(path))
 
     def put(self, documents: Mapping[str, bytes]) -> None:
         for key, data in documents.items():
             path = self._path(key)
-            write_file(self._files, path, data, temp_name(path, self._mark))
+            write_file(self._files, path, data, self._temp(path))
 
     def create(self, key: str, data: bytes) -> bool:
         path = self._path(key)
@@ -133,8 +136,8 @@ class PosixBlobs:
             raise ChangedError(self._path(key))
         self.put({key: data})
         found = self.find(key)
-        # Without locks another may have been quicker since.
-        if found is None or (self._mark and read_all(self, key, len(data) + 1) != data):
+        # Where there are no locks a writer may have come since.
+        if found is None or (self._outbox and read_all(self, key, len(data) + 1) != data):
             raise ChangedError(self._path(key))
         return found
 
@@ -146,14 +149,17 @@ class PosixBlobs:
         # As it was when it was claimed: also for who asks why something failed after it was let go.
         if self._claimed is not None and not os.path.samestat(there, self._claimed):
             raise StoreLostError(f"{self.address}: another folder lies there now")
+        if self._outbox is not None:
+            self._outbox.require()
 
     def settle(self, folders: Iterable[str]) -> None:
         for folder in folders:
             self._files.sync_folder(self._path(folder))
 
     def remove(self, keys: Iterable[str]) -> None:
+        remove = self._files.remove if self._outbox is None else self._outbox.remove
         for key in keys:
-            self._files.remove(self._path(key))
+            remove(self._path(key))
 
     def claim(self, require_ours: Callable[[], None]) -> PosixClaim:
         fd = os.open(self.address, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -162,16 +168,24 @@ class PosixBlobs:
         except BaseException:
             os.close(fd)
             raise
-        # Two who write at once, as only missing locks allow, must not share temp files.
-        self._mark = "" if lock.is_real else f".{secrets.token_hex(4)}"
+        claim = PosixClaim(self, lock)
         self._held, self._claimed = fd, os.fstat(fd)
         self._files.hold(self.address, fd)
-        return PosixClaim(self, lock)
+        try:
+            self._outbox = None if lock.is_real else Outbox(self._files, self.address)
+            take_away(self._files, self.address, self._outbox)
+        except BaseException:
+            claim.release()
+            raise
+        return claim
 
     def let_go(self) -> None:
         """The folder is no longer held; called twice, it does nothing."""
         fd, self._held = self._held, None
         if fd is not None:
+            if self._outbox is not None:
+                self._outbox.close()
+                self._outbox = None
             self._files.hold("", None)
             os.close(fd)
 
@@ -186,6 +200,9 @@ class PosixBlobs:
 
     def _path(self, key: str) -> str:
         return os.path.join(self.address, key) if key else self.address
+
+    def _temp(self, path: str) -> str:
+        return temp_name(path) if self._outbox is None else self._outbox.temp(path)
 
 
 class PosixClaim:

@@ -14,7 +14,6 @@ from mosaic_collect.store.files import (
     finish,
     named,
     open_regular,
-    temp_name,
 )
 
 _COPIED_NBYTES = 1 << 20
@@ -49,12 +48,12 @@ class PosixUpload:
     Args:
         files: The seam.
         path: The file's name.
-        mark: Of its temp name.
+        temp: Its temp name.
     """
 
-    def __init__(self, files: Files, path: str, mark: str) -> None:
+    def __init__(self, files: Files, path: str, temp: str) -> None:
         self._files, self.address = files, path
-        self._file = files.create(temp_name(path, mark))
+        self._file = files.create(temp)
         self.nbytes = 0
 
     def write(self, buffers: Sequence[Any]) -> None:
@@ -78,21 +77,20 @@ class PosixAlias:
         files: The seam.
         source: The other file; finished before this one.
         path: This one's name.
-        mark: Of its temp name.
+        temp: Its temp name.
     """
 
-    def __init__(self, files: Files, source: str, path: str, mark: str) -> None:
-        self._files, self._source, self.address, self._mark = files, source, path, mark
+    def __init__(self, files: Files, source: str, path: str, temp: str) -> None:
+        self._files, self._source, self.address, self._temp = files, source, path, temp
         self.nbytes = 0
 
     def finish(self) -> None:
-        temp = temp_name(self.address, self._mark)
         try:
-            self._files.link(self._source, temp)
-            self._files.rename(temp, self.address)
+            self._files.link(self._source, self._temp)
+            self._files.rename(self._temp, self.address)
         except OSError as error:
             with contextlib.suppress(OSError):
-                self._files.remove(temp)
+                self._files.remove(self._temp)
             if error.errno not in NO_LINKS:
                 raise
             self._copy()
@@ -101,7 +99,7 @@ class PosixAlias:
         """Nothing was made yet."""
 
     def _copy(self) -> None:
-        copy, source = PosixUpload(self._files, self.address, self._mark), PosixBlob(self._source)
+        copy, source = PosixUpload(self._files, self.address, self._temp), PosixBlob(self._source)
         try:
             while data := source.read(copy.nbytes, _COPIED_NBYTES):
                 copy.write([data])

@@ -33,6 +33,8 @@ def read_state(blobs: Blobs) -> StoreState | None:
     """
     where = blobs.address
     data = read_document(blobs)
+    if data is None and blobs.is_there() and not is_unborn(blobs):
+        data = read_document(blobs)  # which may have been made just now
     if data is not None:
         return _state_of(data, blobs)
     if not blobs.is_there():

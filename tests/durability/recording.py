@@ -69,6 +69,9 @@ class WrappedFiles:
     def remove(self, path: str) -> None:
         self.do("remove", lambda: self.inner.remove(path), path)
 
+    def remove_folder(self, path: str) -> None:
+        self.do("remove_folder", lambda: self.inner.remove_folder(path), path)
+
 
 class RecordingFiles(WrappedFiles):
     """Writes down every operation under ``root``, in the order in which they were done.

@@ -1,0 +1,129 @@
+"""Where there are no locks: nothing that a writer does too late changes what came after it.
+
+Another writer opens, goes on, commits and closes right before one of the first writer's file
+operations, for each of them in turn. From there on the first one meets another's store.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import (
+    Field,
+    MosaicCollectError,
+    Schema,
+    StoreExistsError,
+    TrajectoryDataset,
+    TrajectoryWriter,
+    verify_store,
+)
+from mosaic_collect.store.posix import PosixBlobs
+from tests.durability.figures import count
+from tests.durability.recording import WrappedFiles
+from tests.durability.test_whose import contents, without_locks
+from tests.helpers import buffer_mb
+
+SCHEMA = Schema((Field(name="x", dtype="int64"), Field(name="y", dtype="int64", default="x")))
+BEFORE, FIRST, SECOND = 100, 200, 300  # who added a row; its step is added to that
+
+
+class Rival(WrappedFiles):
+    """Before one operation somebody else goes on with the store, from beginning to end."""
+
+    def __init__(self, path: str, at: int) -> None:
+        super().__init__()
+        self.path, self.at, self.done = path, at, 0
+        self.kind, self.seen = "", 0
+        self.left: dict[str, bytes] = {}
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        at, self.done = self.done, self.done + 1
+        if at == self.at:
+            self.kind = kind
+            with opened_again(self.path) as writer:
+                self.seen = writer.num_steps
+                add(writer, SECOND, 3)
+            self.left = contents(self.path)
+        return call()
+
+
+def opened(place: Any) -> TrajectoryWriter:
+    options = {"commit_seconds": None, "threads": 1, "compressor": "none", "resume": "auto"}
+    return TrajectoryWriter(place, SCHEMA, 2, buffer_mb=buffer_mb(2, 2, SCHEMA), **options)
+
+
+def opened_again(path: str) -> TrajectoryWriter:
+    """Another thread of the first writer may have committed while it was opened."""
+    try:
+        return opened(PosixBlobs(path))
+    except StoreExistsError:
+        return opened(PosixBlobs(path))
+
+
+def add(writer: TrajectoryWriter, who: int, steps: int) -> None:
+    for step in range(writer.num_steps, writer.num_steps + steps):
+        writer.add_step(x=np.full(2, who + step), y=np.full(2, who + step))
+
+
+def prepare(path: str) -> None:
+    """Three steps, and beside them what a killed writer left, in the way of what is to come."""
+    with opened(path) as writer:
+        add(writer, BEFORE, 3)
+    for name in ("x/c.2.0", "y/.c.1.0.tmp"):
+        with open(f"{path}/{name}", "wb") as file:
+            file.write(b"debris")
+
+
+def live(path: str, rival: Rival) -> tuple[int, bool]:
+    """The first writer's life: steps whose commit returned, and whether it was told."""
+    acknowledged = 3
+    try:
+        with opened(PosixBlobs(path, rival)) as writer:
+            for _ in range(3):
+                add(writer, FIRST, 2)
+                writer.commit()
+                acknowledged = writer.num_steps
+    except MosaicCollectError:
+        return acknowledged, True
+    return acknowledged, False
+
+
+def late(path: str, at: int) -> Rival | None:
+    """Let a rival come before one operation; None if there are not so many."""
+    prepare(path)
+    rival = Rival(path, at)
+    acknowledged, told = live(path, rival)
+    if not rival.left:
+        assert not told
+        return None
+    assert contents(path) == rival.left, rival.kind
+    assert verify_store(path).ok
+    assert acknowledged <= rival.seen
+    assert told or acknowledged == 9
+    x = TrajectoryDataset(path).read("x")[:, 0].tolist()
+    firsts = range(3, rival.seen)
+    assert x == [
+        *(BEFORE + s for s in range(3)),
+        *(FIRST + s for s in firsts),
+        *(SECOND + s for s in range(rival.seen, rival.seen + 3)),
+    ]
+    return rival
+
+
+def test_whatever_arrives_late_changes_nothing(
+    ram_store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_locks(monkeypatch, errno.ENOLCK)
+    kinds = set()
+    for at in range(10_000):
+        rival = late(f"{ram_store}.{at}", at)
+        if rival is None:
+            break
+        kinds.add(rival.kind)
+    assert kinds == {"make_folder", "create", "write", "sync", "rename", "link", "remove",
+                     "sync_folder", "remove_folder"}  # fmt: skip
+    count("operations before which a rival came", at)
