@@ -37,8 +37,9 @@ class Outbox:
 
     def __init__(self, files: Files, store: str) -> None:
         self._files, self._store = files, store
-        self.name = f".writer.{secrets.token_hex(8)}.tmp"
-        self._path = os.path.join(store, self.name)
+        self._path = _new_path(store)
+        self.name = os.path.basename(self._path)
+        self._closed = self._lost = False
         files.make_folder(self._path)
 
     def temp(self, path: str) -> str:
@@ -60,18 +61,27 @@ class Outbox:
             self._files.remove(away)
 
     def require(self) -> None:
-        """Make sure that it is still there.
+        """Make sure that it is still there, or was when it was closed.
 
         Raises:
             StoreLostError: Another writer took it away.
         """
-        if not os.path.isdir(self._path):
+        if self._lost or not (self._closed or os.path.isdir(self._path)):
             raise StoreLostError(f"{self._store}: another writer came to it")
 
     def close(self) -> None:
         """Leave nothing behind, as far as the system lets us; if not, the next writer will."""
-        with contextlib.suppress(OSError):
+        self._closed = True
+        try:
             self._files.remove_folder(self._path)
+        except FileNotFoundError:
+            self._lost = True
+        except OSError:
+            pass
+
+
+def _new_path(store: str) -> str:
+    return os.path.join(store, f".writer.{secrets.token_hex(8)}.tmp")
 
 
 def is_outbox(store: str, name: str) -> bool:
@@ -99,6 +109,10 @@ def take_away(files: Files, store: str, but: Outbox | None) -> None:
 
 
 def _taken(files: Files, path: str) -> bool:
+    """Whether it is gone; at once under its name, so that who misses it knows why."""
+    with contextlib.suppress(FileNotFoundError):
+        path, left = _new_path(os.path.dirname(path)), path
+        files.rename(left, path)
     for _ in range(_TRIES):
         try:
             for name in os.listdir(path):

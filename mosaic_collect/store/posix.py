@@ -185,7 +185,6 @@ class PosixBlobs:
         if fd is not None:
             if self._outbox is not None:
                 self._outbox.close()
-                self._outbox = None
             self._files.hold("", None)
             os.close(fd)
 

@@ -14,9 +14,9 @@ import pytest
 
 from mosaic_collect import (
     Field,
-    MosaicCollectError,
     Schema,
     StoreExistsError,
+    StoreLostError,
     TrajectoryDataset,
     TrajectoryWriter,
     verify_store,
@@ -87,7 +87,7 @@ def live(path: str, rival: Rival) -> tuple[int, bool]:
                 add(writer, FIRST, 2)
                 writer.commit()
                 acknowledged = writer.num_steps
-    except MosaicCollectError:
+    except (StoreLostError, StoreExistsError):
         return acknowledged, True
     return acknowledged, False
 
