@@ -11,12 +11,15 @@ may act and the policy label (DAgger: Ross et al. 2011). Pushes move the body wh
 
 from __future__ import annotations
 
+import hashlib
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from mosaic_collect.collection.origin import file_identity
+from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError
 
 MEAN, SAMPLE = "mean", "sample"
@@ -62,6 +65,23 @@ class Acting:
         """The student's path; None: the policy acts alone."""
         return None if self.act_by in (MEAN, SAMPLE) else self.act_by
 
+    @cached_property
+    def student_file(self) -> bytes:
+        """What the student's file holds. It is read once: what is told of it is what acts.
+
+        Raises:
+            InputError: There is none, or it cannot be read.
+        """
+        path = local_path(self.act_by, "act_by")
+        expected = f"act_by: expected mean, sample or a student's file, got {path!r}"
+        if not os.path.isfile(path):
+            raise InputError(expected)
+        try:
+            with open(path, "rb") as file:
+                return file.read()
+        except OSError as error:
+            raise InputError(f"{expected}, which cannot be read: {error}") from error
+
     @property
     def share(self) -> float:
         """Of the steps in which the student acts."""
@@ -84,7 +104,9 @@ class Acting:
         if self.action_noise:
             told["action_noise"] = self.action_noise
         if self.student is not None:
-            told |= {"act_by": file_identity(self.student), "act_share": self.share}
+            sha256 = hashlib.sha256(self.student_file).hexdigest()
+            identity = {"path": os.path.abspath(self.student), "sha256": sha256}
+            told |= {"act_by": identity, "act_share": self.share}
         elif not self.by_mean:
             told["act_by"] = self.act_by
         if self.push:

@@ -67,7 +67,7 @@ class Disturbed:
         if self._student is not None:
             acts = self._uniform() < self._acting.share
             said = self._student(observations[STUDENT])
-            actions = torch.where(acts[:, None], said, actions)
+            actions = torch.where(acts[:, None], said.to(actions.dtype), actions)
             self._row[STUDENT_ACTED.name] = acts
         if self._acting.action_noise:
             actions = actions + self._scale[:, None] * self._normal(actions)

@@ -183,7 +183,7 @@ def _disturbed(
                 f"act_by: expected a group {STUDENT!r} to act on, got {', '.join(dims)}"
             )
         width, num_actions = dims[STUDENT], simulation.num_actions
-        student = load_student(acting.student, num_envs, width, num_actions, device)
+        student = load_student(acting, num_envs, width, num_actions, device)
     return Disturbed(policy, acting, student, num_envs, device, seed)
 
 

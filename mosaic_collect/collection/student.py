@@ -2,54 +2,68 @@
 
 from __future__ import annotations
 
+import io
 import os
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from mosaic_collect.collection.acting import Acting
 from mosaic_collect.errors import InputError
 
 #: From ``(num_envs, student_obs_dim)`` to ``(num_envs, num_actions)``.
 Student = Callable[[torch.Tensor], torch.Tensor]
 
 
+def read_student(acting: Acting, device: Any = "cpu") -> Any:
+    """A student's network, of whatever widths.
+
+    Args:
+        acting: With a student.
+        device: Where it is to be.
+
+    Raises:
+        InputError: No such file, or not TorchScript.
+    """
+    file = io.BytesIO(acting.student_file)
+    try:
+        with _torchscript():
+            return torch.jit.load(file, map_location=device).eval()
+    except Exception as error:
+        told = _lines(error)[0]
+        raise InputError(
+            f"act_by: {acting.student}: expected TorchScript, torch says: {told}"
+        ) from error
+
+
 def load_student(
-    path: str | os.PathLike[str],
-    num_envs: int,
-    obs_dim: int,
-    num_actions: int,
-    device: torch.device,
+    acting: Acting, num_envs: int, obs_dim: int, num_actions: int, device: torch.device
 ) -> Student:
     """Load a student and ask it once, so that one that does not fit is refused before all else.
 
     Args:
-        path: Written by ``save_student`` or ``torch.jit.save``; it normalises its input itself.
+        acting: With a student, written by ``save_student`` or ``torch.jit.save``; it normalises its
+            input itself.
         num_envs: Environments, N.
         obs_dim: Width of the student's observation.
         num_actions: Width of an action, A.
         device: Of observations and actions.
 
     Raises:
-        InputError: No such file, not TorchScript, or of other widths.
+        InputError: As ``read_student``; or it is of other widths.
     """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise InputError(f"act_by: expected mean, sample or a student's file, got {path!r}")
-    try:
-        with _torchscript():
-            network = torch.jit.load(path, map_location=device).eval()
-    except (RuntimeError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise InputError(f"act_by: {path}: expected TorchScript, torch says: {first}") from error
+    network = read_student(acting, device)
 
     def student(observations: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            actions: torch.Tensor = network(observations)
+            # A copy: a network may normalise in place, and what it saw is recorded.
+            actions: torch.Tensor = network(observations.clone())
         return actions
 
-    _check(student, path, (num_envs, obs_dim), (num_envs, num_actions), device)
+    _check(student, str(acting.student), (num_envs, obs_dim), (num_envs, num_actions), device)
     return student
 
 
@@ -83,8 +97,12 @@ def _check(
     asked = f"act_by: {path}: expected actions {expected} for student observations {seen}"
     try:
         actions = student(torch.zeros(seen, device=device))
-    except (RuntimeError, ValueError) as error:
-        raise InputError(f"{asked}, torch says: {str(error).splitlines()[-1]}") from error
+    except Exception as error:
+        raise InputError(f"{asked}, torch says: {_lines(error)[-1]}") from error
     if not isinstance(actions, torch.Tensor) or tuple(actions.shape) != expected:
         got = getattr(actions, "shape", type(actions).__name__)
         raise InputError(f"{asked}, got {tuple(got) if isinstance(got, torch.Size) else got}")
+
+
+def _lines(error: Exception) -> list[str]:
+    return str(error).strip().splitlines() or [type(error).__name__]

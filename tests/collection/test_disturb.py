@@ -165,6 +165,21 @@ class TestStudent:
         assert 0.1 < off.max() < 0.6
         assert {"action_noise", "student_acted"} < set(data.fields)
 
+    def test_what_it_saw_is_recorded_whatever_it_does_to_it(
+        self, store: str, tmp_path: Path, made: list[Witness]
+    ) -> None:
+        class InPlace(torch.nn.Module):
+            def forward(self, seen: torch.Tensor) -> torch.Tensor:
+                seen -= 1000.0
+                return seen[:, :2].double()
+
+        acting = Acting(act_by=students.save(InPlace(), tmp_path / "s.pt"), act_share=1.0)
+        data = recorded(store, acting=acting)
+        seen = data.read("student_observations")
+        np.testing.assert_array_equal(np.floor(seen), np.floor(data.read("observations")[..., :3]))
+        helpers.assert_same(data.read("actions"), seen[..., :2] - np.float32(1000.0))
+        assert made[0].taken[0].dtype == torch.float32, "executed is what is recorded"
+
     def test_one_that_does_not_fit_makes_no_store(
         self, store: str, made: list[Witness], tmp_path: Path
     ) -> None:

@@ -8,17 +8,20 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mosaic_collect.collection.student import load_student  # noqa: E402
+from mosaic_collect.collection.acting import Acting  # noqa: E402
+from mosaic_collect.collection.student import Student, load_student  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from tests.collection import students  # noqa: E402
 
-CPU = torch.device("cpu")
+
+def loaded(path: str | Path) -> Student:
+    """For four environments, observations of three and actions of two."""
+    return load_student(Acting(act_by=str(path)), 4, 3, 2, torch.device("cpu"))
 
 
 def test_it_says_what_the_network_says(tmp_path: Path) -> None:
     network = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Dropout(0.5))
-    path = students.save(network, tmp_path / "s.pt")
-    student = load_student(path, 4, 3, 2, CPU)
+    student = loaded(students.save(network, tmp_path / "s.pt"))
     seen = torch.rand(4, 3)
     said = student(seen)
     torch.testing.assert_close(said, network.eval()(seen).detach())
@@ -27,19 +30,41 @@ def test_it_says_what_the_network_says(tmp_path: Path) -> None:
 
 def test_what_is_no_student(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"act_by: expected mean, sample or .*, got 'men'"):
-        load_student("men", 4, 3, 2, CPU)
+        loaded("men")
     (tmp_path / "text.pt").write_text("no network")
     with pytest.raises(InputError, match=r"text\.pt: expected TorchScript"):
-        load_student(tmp_path / "text.pt", 4, 3, 2, CPU)
+        loaded(tmp_path / "text.pt")
     torch.save({"model_state_dict": {}}, tmp_path / "dict.pt")
     with pytest.raises(InputError, match=r"dict\.pt: expected TorchScript"):
-        load_student(tmp_path / "dict.pt", 4, 3, 2, CPU)
+        loaded(tmp_path / "dict.pt")
 
 
 def test_one_of_other_widths(tmp_path: Path) -> None:
     path = students.save(torch.nn.Linear(5, 2), tmp_path / "s.pt")
     with pytest.raises(InputError, match=r"actions \(4, 2\) for student observations \(4, 3\)"):
-        load_student(path, 4, 3, 2, CPU)
+        loaded(path)
     path = students.save(torch.nn.Linear(3, 1), tmp_path / "s.pt")
     with pytest.raises(InputError, match=r"expected actions \(4, 2\) .*, got \(4, 1\)"):
-        load_student(path, 4, 3, 2, CPU)
+        loaded(path)
+
+
+def test_one_that_refuses_by_itself(tmp_path: Path) -> None:
+    class Picky(torch.nn.Module):
+        def forward(self, seen: torch.Tensor) -> torch.Tensor:
+            if seen.shape[1] != 770:
+                raise ValueError("770 are expected")
+            return seen
+
+    with pytest.raises(InputError, match=r"expected actions .*, torch says: .*770 are expected"):
+        loaded(students.save(Picky(), tmp_path / "s.pt"))
+
+
+def test_the_file_is_read_once(tmp_path: Path) -> None:
+    """A loop that trains students writes the next one to the same place."""
+    path = tmp_path / "s.pt"
+    acting = Acting(act_by=students.save(students.Constant(1.0, 2), path))
+    told = acting.told()
+    students.save(students.Constant(2.0, 2), path)
+    assert Acting(act_by=str(path)).told() != told == acting.told()
+    student = load_student(acting, 4, 3, 2, torch.device("cpu"))
+    assert (student(torch.zeros(4, 3)) == 1.0).all()

@@ -25,6 +25,7 @@ from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.rates import rate_notes
 from mosaic_collect.collection.record import GroupedSimulation, Watch, record
 from mosaic_collect.collection.seat import Seat, giving_back
+from mosaic_collect.collection.student import read_student
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.metadata import COMPLETE
@@ -130,6 +131,8 @@ def collect_into(
     if known is not None and _is_done(known, options, queue):
         return CollectResult(seat.store.address, known.num_steps, True, *_ends(queue))
     checkpoint = Checkpoint.read(simulator.checkpoint, options.trust_checkpoint)
+    if options.acting.student is not None:
+        read_student(options.acting)  # one that is none is refused before the simulator is made
     # A resumed run would draw the first one's noise again, if it were not told its number.
     run = len(known.state.runs) if known is not None and known.num_envs else 0
     if not seat.begins(queue):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from mosaic_collect.checks import pythons
 from mosaic_collect.collection.acting import FIRST, MEAN, Acting
@@ -94,9 +95,9 @@ class RecordOptions(TaskOptions):
     encode_in: str = "auto"
     commit_seconds: float | None = 60.0
 
-    @property
+    @cached_property
     def acting(self) -> Acting:
-        """Who acts, and how."""
+        """Who acts, and how; always the same one, which reads a student's file once."""
         return Acting(
             action_noise=self.action_noise,
             act_by=self.act_by,

@@ -1,0 +1,73 @@
+"""What is refused before any simulator is made, which takes minutes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into  # noqa: E402
+from mosaic_collect.adapters.rsl_rl.options import RecordOptions  # noqa: E402
+from mosaic_collect.collection.origin import Origin, file_identity  # noqa: E402
+from mosaic_collect.errors import InputError  # noqa: E402
+
+
+class OpenedError(Exception):
+    """All that could be asked before was right."""
+
+
+@dataclass
+class Unopened:
+    """A simulator's task without motions."""
+
+    options: RecordOptions
+
+    @property
+    def checkpoint(self) -> str:
+        return self.options.checkpoint
+
+    def origin(self) -> Origin:
+        return Origin(
+            simulator="none",
+            task=self.options.task,
+            checkpoint=file_identity(self.checkpoint),
+            runner_cfg={},
+            observations={},
+            acting=self.options.acting.told(),
+        )
+
+    def queue(self, told: Mapping[str, object]) -> None:
+        return None
+
+    def opened(self, *args: Any) -> Any:
+        raise OpenedError
+
+
+@pytest.fixture
+def options(tmp_path: Path, store: str) -> RecordOptions:
+    checkpoint = tmp_path / "model.pt"
+    torch.save({"model_state_dict": {}}, checkpoint)
+    return RecordOptions(task="T", checkpoint=str(checkpoint), output=store, max_steps=3)
+
+
+def collected(options: RecordOptions, **changes: Any) -> CollectResult:
+    options = replace(options, **changes)
+    options.check()
+    return collect_into(options, Unopened(options))
+
+
+def test_what_is_right_opens_it(options: RecordOptions) -> None:
+    with pytest.raises(OpenedError):
+        collected(options)
+
+
+def test_a_student_that_is_none(options: RecordOptions) -> None:
+    """A checkpoint for one, which is no network by itself."""
+    with pytest.raises(InputError, match=r"act_by: .*model\.pt: expected TorchScript"):
+        collected(options, act_by=options.checkpoint)
+    assert not Path(options.output).exists()
