@@ -39,12 +39,16 @@ _BOTH = {"action_noise": 0.3, "push": 0.2, "start": "random"}
 #: Recordings: steps, and how.
 STORES: dict[str, tuple[int, dict[str, Any]]] = {
     "mean": (500, {}),
+    "noise-0.03": (192, {"action_noise": 0.03}),
     "noise-0.1": (192, {"action_noise": 0.1}),
+    "noise-0.2": (192, {"action_noise": 0.2}),
     "noise": (192, {"action_noise": 0.3}),
     "noise-0.6": (192, {"action_noise": 0.6}),
     "noise-random": (500, {"action_noise": 0.3, "start": "random"}),
+    "noise-0.1-random": (500, {"action_noise": 0.1, "start": "random"}),
     "push": (192, {"push": 0.2, "start": "random"}),
     "both": (192, _BOTH),
+    "both-0.1": (192, {**_BOTH, "action_noise": 0.1}),
     "both-10": (192, {**_BOTH, "student_history": 10}),
     "dagger": (96, {**_BOTH, "act_by": "both", "act_share": 0.5}),
 }
@@ -81,7 +85,10 @@ RANDOM = Case(_NOISE_NAME, ("noise-random",))
 WAYS = (
     Case("the mean", ("mean",), 500),
     Case(_NOISE_NAME, ("noise-random",), 500, 4500),
+    Case("noise up to 0.1, random starts", ("noise-0.1-random",)),
+    Case("noise up to 0.1, random starts", ("noise-0.1-random",), 500, 4500),
     Case("pushes up to 0.2, random starts", ("push",)),
+    Case("noise up to 0.1, pushes up to 0.2, random starts", ("both-0.1",)),
     Case(_BOTH_NAME, ("both",)),
     Case(f"{_BOTH_NAME}; the student acts in a quarter", ("both", "dagger"), 96),
     Case(f"{_BOTH_NAME}; 10 frames", ("both-10",), history=10),
@@ -90,7 +97,9 @@ WAYS = (
 CURVES: dict[str, dict[float, Case]] = {
     "largest noise (24,576 pairs, 3,000 updates)": {
         0.0: MEAN,
+        0.03: Case("noise up to 0.03", ("noise-0.03",)),
         0.1: Case("noise up to 0.1", ("noise-0.1",)),
+        0.2: Case("noise up to 0.2", ("noise-0.2",)),
         0.3: NOISE,
         0.6: Case("noise up to 0.6", ("noise-0.6",)),
     },

@@ -29,6 +29,13 @@ def tasks() -> None:
     toy.Scene.__missing__ = lambda self, name: None  # type: ignore[attr-defined]
     for name in ("resume", "run_name", "logger"):
         setattr(toy_tasks.AgentCfg, name, None)
+    made = toy_tasks.AgentCfg.__post_init__
+
+    def on_cpu(self: Any) -> None:
+        made(self)
+        self.device = "cpu"  # where the script runs the policy
+
+    toy_tasks.AgentCfg.__post_init__ = on_cpu  # type: ignore[method-assign]
 
 
 def their_collector(mosaic: Path) -> ModuleType:
