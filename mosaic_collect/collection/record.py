@@ -25,7 +25,7 @@ from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema
 from mosaic_collect.collection.states import States
 from mosaic_collect.collection.student import load_student
 from mosaic_collect.collection.trackers import EpisodeTracker
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.address import Address
@@ -108,6 +108,7 @@ def record(
             Or the student that shall act does not fit, or there is no group for it. Or the
             simulation cannot push, or tells no state. Or a row holds NaN or infinity, and the run
             is to stop then.
+        StoreMismatchError: Another run went on with the store since ``known`` was read.
         StoreError, WriteError: Of the writer.
     """
     noise, pushes = _seeds(acting, origin, known)
@@ -137,16 +138,20 @@ def record(
         **origin.to_metadata(),
         "groups": groups.to_metadata(),
         **_terms(simulation, teacher, student),
+        **ledger,
     }
     with TrajectoryWriter(
         store,
         collected_schema(schema, known),
         simulation.num_envs,
         device=simulation.device,
-        metadata={**told, **ledger},
+        metadata=told if known is None else None,
         resume=known is not None,
         **writer_options,
     ) as writer:
+        if known is not None:
+            _refuse_steps_since(known, writer)
+            writer.update_metadata(**told)
         try:
             collect(
                 pushed,
@@ -162,6 +167,15 @@ def record(
         finally:
             health.end()
     return writer.num_steps
+
+
+def _refuse_steps_since(known: TrajectoryDataset, writer: TrajectoryWriter) -> None:
+    """Of another run, which had the lock while this one was starting: its ledger is not ours."""
+    if writer.num_steps != known.num_steps:
+        raise StoreMismatchError(
+            f"{writer.path}: expected the {known.num_steps:,} steps that it had when this run was "
+            f"begun, got {writer.num_steps:,}: another run went on with it; begin again"
+        )
 
 
 def _seeds(acting: Acting, origin: Origin, known: TrajectoryDataset | None) -> list[int]:

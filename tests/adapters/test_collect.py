@@ -14,7 +14,8 @@ torch = pytest.importorskip("torch")
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into  # noqa: E402
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions  # noqa: E402
 from mosaic_collect.collection.origin import Origin, file_identity  # noqa: E402
-from mosaic_collect.errors import InputError  # noqa: E402
+from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
+from tests import helpers  # noqa: E402
 
 
 class OpenedError(Exception):
@@ -71,3 +72,13 @@ def test_a_student_that_is_none(options: RecordOptions) -> None:
     with pytest.raises(InputError, match=r"act_by: .*model\.pt: expected TorchScript"):
         collected(options, act_by=options.checkpoint)
     assert not Path(options.output).exists()
+
+
+def test_other_environments_than_the_stores(options: RecordOptions) -> None:
+    told = Unopened(options).origin().to_metadata()
+    helpers.open_writer(options.output, 4, metadata=told).close(complete=False)
+    with pytest.raises(StoreMismatchError, match="num_envs: expected 4, got 2"):
+        collected(options, resume=True, num_envs=2)
+    for num_envs in (None, 4):
+        with pytest.raises(OpenedError):
+            collected(options, resume=True, num_envs=num_envs)

@@ -63,6 +63,22 @@ def test_a_store_that_is_there_is_left_alone(store: str) -> None:
     assert TrajectoryDataset(store).num_steps == 2
 
 
+def test_a_run_that_another_one_has_overtaken_is_refused(store: str) -> None:
+    """Both looked at the store before either had it: the slower one's ledger is an old one."""
+    recorded(store, max_steps=2)
+    known = TrajectoryDataset(store)
+    told = recorded(store, max_steps=5, resume=True).metadata
+    simulation = toys.ToySimulation(EPISODES)
+    with pytest.raises(StoreMismatchError, match=r"expected the 2 steps .*, got 5: another run"):
+        record(
+            *(simulation, toys.ToyPolicy(), toys.ToyTracker(simulation), store, MJLAB, 9, known),
+            buffer_mb=1,
+        )
+    data = TrajectoryDataset(store)
+    assert (data.num_steps, data.status, data.metadata) == (5, "complete", told)
+    assert told["settled"] == 3
+
+
 @pytest.mark.parametrize(
     ("origin", "told"), [(MJLAB, OLD_MJLAB), (ISAACLAB, OLD_ISAACLAB)], ids=["mjlab", "isaaclab"]
 )

@@ -27,6 +27,7 @@ from mosaic_collect.collection.record import GroupedSimulation, Watch, record
 from mosaic_collect.collection.seat import Seat, giving_back
 from mosaic_collect.collection.student import read_student
 from mosaic_collect.collection.trackers import EpisodeTracker
+from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.metadata import COMPLETE
 
@@ -130,6 +131,9 @@ def collect_into(
     seat.refuse_changes(known, origin, options.allow_changed)
     if known is not None and _is_done(known, options, queue):
         return CollectResult(seat.store.address, known.num_steps, True, *_ends(queue))
+    if known is not None and known.num_envs not in (0, num_envs):
+        words = f"num_envs: expected {known.num_envs}, got {num_envs}"
+        raise StoreMismatchError(f"{known.path} was collected otherwise: {words}")
     checkpoint = Checkpoint.read(simulator.checkpoint, options.trust_checkpoint)
     if options.acting.student is not None:
         read_student(options.acting)  # one that is none is refused before the simulator is made
