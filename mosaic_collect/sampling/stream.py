@@ -5,12 +5,13 @@
 
 The pool's oldest tile goes when ``uses`` draws for each of its pairs have been made since the one
 before it went. So a pair is in the pool while all pairs of the pool are drawn ``uses`` times over.
+Where a pass ends, a tile may stand in the pool's part of the row twice; its pairs count once.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +29,7 @@ class Place:
     Attributes:
         batches: Drawn.
         renewed: Tiles that have gone from the pool.
-        paid: Draws that those were worth.
+        paid: Draws that those were worth, or that tiles which stay gave.
     """
 
     batches: int = 0
@@ -65,14 +66,16 @@ class _Window:
 
     Args:
         pool: Their place.
-        row: They come in its order.
+        tile_of: Gives the tile of a place in the row.
         active: How many to draw from.
         ahead: How many to decode meanwhile.
         first: The first one's place in the row.
     """
 
-    def __init__(self, pool: Pool, row: Row, active: int, ahead: int, first: int) -> None:
-        self._pool, self._row, self._ahead = pool, row, ahead
+    def __init__(
+        self, pool: Pool, tile_of: Callable[[int], int], active: int, ahead: int, first: int
+    ) -> None:
+        self._pool, self._tile_of = pool, tile_of
         self._tiles: deque[tuple[int, Codes]] = deque()
         self._wanted = self._next = first
         for _ in range(active + ahead):
@@ -87,7 +90,7 @@ class _Window:
 
     def codes(self) -> Codes:
         """Of all pairs that may be drawn."""
-        return np.concatenate([codes for _, codes in self._tiles])
+        return np.concatenate(list(dict(self._tiles).values()))
 
     def renew(self) -> None:
         """Give up the oldest tile, for the next one."""
@@ -96,11 +99,11 @@ class _Window:
         self._add()
 
     def _want(self) -> None:
-        self._pool.want(self._row.tile(self._wanted))
+        self._pool.want(self._tile_of(self._wanted))
         self._wanted += 1
 
     def _add(self) -> None:
-        tile = self._row.tile(self._next)
+        tile = self._tile_of(self._next)
         self._tiles.append((tile, self._pool.codes(tile)))
         self._next += 1
 
@@ -136,31 +139,41 @@ def stream_batches(
         place: Where to go on.
     """
     all_in_pool = rules.active == row.num_tiles
-    ahead = 0 if all_in_pool else pool.slots - rules.active
-    window = _Window(pool, row, rules.active, ahead, 0 if all_in_pool else place.renewed)
+    if all_in_pool:  # each rank draws from all of them, not from its part of the row
+        window = _Window(pool, range(row.num_tiles).__getitem__, row.num_tiles, 0, 0)
+    else:
+        ahead = pool.slots - rules.active
+        window = _Window(pool, row.tile, rules.active, ahead, place.renewed)
     codes = window.codes()
     while True:
         batch = pool.memory.empty(rules.batch_size)
         chosen = _draw(len(codes), rules, row.rank, place.batches)
         pool.memory.gather(codes[chosen], batch, 0)
-        due = Place(place.batches + 1, place.renewed, place.paid)
-        place = due if all_in_pool else _renewed(window, rules, due)
+        before = place
+        place = _paid(before, rules) if all_in_pool else _renewed(window, rules, before)
         yield batch, place
         del batch  # or it could not be used again
-        if place.renewed != due.renewed:
+        if place.renewed != before.renewed:
             codes = window.codes()
+
+
+def _paid(place: Place, rules: StreamRules) -> Place:
+    """Behind a batch from tiles that stay: none is owed for it, should they no longer fit."""
+    batches = place.batches + 1
+    return Place(batches, place.renewed, batches * rules.batch_size)
 
 
 def _renewed(window: _Window, rules: StreamRules, place: Place) -> Place:
     """Renew what has been drawn from often enough; each tile stays for one batch at least."""
-    draws, renewed, paid = place.batches * rules.batch_size, place.renewed, place.paid
+    batches, renewed, paid = place.batches + 1, place.renewed, place.paid
+    draws = batches * rules.batch_size
     for _ in range(rules.active):
         worth = rules.uses * window.oldest_size
         if paid + worth > draws:
             break
         window.renew()
         renewed, paid = renewed + 1, paid + worth
-    return Place(place.batches, renewed, paid)
+    return Place(batches, renewed, paid)
 
 
 def _draw(size: int, rules: StreamRules, rank: int, batch: int) -> NDArray[np.int64]:

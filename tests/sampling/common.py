@@ -30,6 +30,13 @@ def numbered(
     return np.concatenate(found)
 
 
+def add(writer: Any, first: int, count: int) -> None:
+    """Add steps of 7 environments, all pairs of which are valid."""
+    for step in range(first, first + count):
+        number = np.arange(step * 7, step * 7 + 7, dtype=np.int32)
+        writer.add_step(number=number, wide=np.repeat(number[:, None], 6, 1).astype(np.float32))
+
+
 def numbers(batches: Iterable[dict[str, Any]]) -> np.ndarray:
     """The pairs' numbers, in order; each row's wide field must be the same pair's."""
     found = []

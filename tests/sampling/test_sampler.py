@@ -7,7 +7,6 @@ import pickle
 import sys
 import threading
 from itertools import islice
-from typing import Any
 
 import numpy as np
 import pytest
@@ -20,15 +19,9 @@ from mosaic_collect import Sampler, TrajectoryDataset  # noqa: E402
 from mosaic_collect.errors import InputError, StoreNotFoundError  # noqa: E402
 from mosaic_collect.sampling.device import DeviceMemory  # noqa: E402
 from tests import helpers  # noqa: E402
-from tests.sampling.common import NUMBERED, numbered, numbers, tile_mb  # noqa: E402
+from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
-
-
-def add(writer: Any, first: int, count: int) -> None:
-    for step in range(first, first + count):
-        number = np.arange(step * 7, step * 7 + 7, dtype=np.int32)
-        writer.add_step(number=number, wide=np.repeat(number[:, None], 6, 1).astype(np.float32))
 
 
 @pytest.mark.parametrize("mode", ["epochs", "stream"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,8 +12,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed, which a sam
 
 from mosaic_collect import Sampler  # noqa: E402
 from mosaic_collect.errors import CorruptStoreError  # noqa: E402
+from mosaic_collect.reading.tiles import Tiles  # noqa: E402
+from tests import helpers  # noqa: E402
 from tests.export import stores  # noqa: E402
-from tests.sampling.common import numbered, numbers, tile_mb  # noqa: E402
+from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 
@@ -56,6 +59,48 @@ def test_without_replacement_a_batch_is_of_distinct_pairs(store: str) -> None:
     assert set(times) == {2, 3}, "no pair again before every pair came"
     (batch,) = islice(Sampler(store, 90, mode="stream", replace=True), 1)
     assert len(set(batch["number"].tolist())) < 90
+
+
+@pytest.mark.parametrize("tiles", [5, 9, 13])
+def test_a_tile_twice_in_the_pools_part_of_the_row_counts_once(store: str, tiles: int) -> None:
+    numbered(store, 24, 7, 4)
+    sampler = Sampler(store, 12, mode="stream", uses=1, pool_mb=2 * tiles * tile_mb(store))
+    for batch in islice(sampler, 300):
+        assert len(set(batch["number"].tolist())) == 12
+
+
+@pytest.mark.parametrize("world_size", [2, 3, 12])
+def test_every_rank_draws_from_all_of_a_store_that_fits(store: str, world_size: int) -> None:
+    """And equally often from each pair: chi-squared, in standard deviations of true draws."""
+    numbered(store, 24, 7, 4)
+    for rank in range(world_size):
+        sampler = Sampler(store, 168, mode="stream", rank=rank, world_size=world_size, replace=True)
+        times = np.bincount(some(sampler, 20), minlength=168)
+        assert (np.square(times - 20).sum() / 20 - 167) / np.sqrt(2 * 167) < 4.5
+
+
+def test_what_was_drawn_while_all_fitted_is_not_owed_when_it_fits_no_more(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loads = []
+    load = Tiles.load
+    monkeypatch.setattr(Tiles, "load", lambda *given: loads.append(given[1]) or load(*given))
+
+    def of_the_next(stream: Any) -> int:
+        loads.clear()
+        some(stream, 100)
+        return len(loads)
+
+    with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
+        add(writer, 0, 12)
+        writer.commit()
+        options = {"mode": "stream", "pool_mb": 30 * tile_mb(store)}
+        sampler = Sampler(store, 6, **options)
+        some(sampler, 2000)
+        add(writer, 12, 200)
+        writer.commit()
+        sampler.refresh()
+        assert of_the_next(sampler) < 1.5 * of_the_next(Sampler(store, 6, **options))
 
 
 def test_threads_change_nothing_and_ranks_draw_different_pairs(store: str) -> None:
