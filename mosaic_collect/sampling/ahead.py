@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Generator, Iterator
 from queue import Queue
 from typing import Any, Generic, TypeVar
+
+from mosaic_collect.errors import ClosedError
 
 T = TypeVar("T")
 
@@ -22,7 +25,7 @@ class Ahead(Generic[T]):
 
     def __init__(self, made: Generator[T, None, None], depth: int) -> None:
         self._items: Queue[Callable[[], T]] = Queue(depth)
-        self._stop = threading.Event()
+        self._stop, self._process = threading.Event(), os.getpid()
         self._thread = threading.Thread(
             target=_run, args=(made, self._items, self._stop), name="mosaic-batches", daemon=True
         )
@@ -32,6 +35,8 @@ class Ahead(Generic[T]):
         return self
 
     def __next__(self) -> T:
+        if self._process != os.getpid():
+            raise ClosedError("this iteration is the parent process's: begin one here")
         if self._stop.is_set():
             raise StopIteration
         give = self._items.get()

@@ -62,7 +62,7 @@ class Machine:
         """What ``made`` gives, made ahead: two batches, or one if they are large beside the pool.
 
         Raises:
-            ClosedError: ``stop`` was called meanwhile.
+            ClosedError: ``stop`` was called meanwhile, or this is a forked child.
         """
         ahead = self._live = Ahead(made, 1 if batch_nbytes > self._options.pool_nbytes // 8 else 2)
         try:
@@ -75,6 +75,7 @@ class Machine:
 
     def stop(self) -> None:
         """End the iteration that goes on."""
+        self._leave_the_parents()
         if self._live is not None:
             self._live.close()
             self._live = None
@@ -83,13 +84,15 @@ class Machine:
 
     def close(self) -> None:
         """End it, and the threads, and give the memory back; all is made anew when needed."""
-        # A forked child has the pool but none of its threads.
-        if self._made_for is not None and self._made_for[0] != os.getpid():
-            self._live = None
-        elif self._pool is not None:
-            self.stop()
+        self.stop()
+        if self._pool is not None:
             self._pool.close()
         self._pool = self._made_for = None
+
+    def _leave_the_parents(self) -> None:
+        """A forked child has its parent's pool but none of its threads: it would wait for ever."""
+        if self._made_for is not None and self._made_for[0] != os.getpid():
+            self._pool = self._made_for = self._live = None
 
     def _memory(self, tiles: Tiles, slots: int, threads: int) -> Memory:
         if self._device.type != "cpu":

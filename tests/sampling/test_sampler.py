@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import gc
+import os
 import pickle
 import sys
 import threading
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,8 +18,10 @@ torch = pytest.importorskip("torch", reason="torch is not installed, which a sam
 from torch.utils.data import DataLoader  # noqa: E402
 
 from mosaic_collect import Sampler, TrajectoryDataset  # noqa: E402
-from mosaic_collect.errors import InputError, StoreNotFoundError  # noqa: E402
+from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
+from mosaic_collect.reading.tiles import Tiles  # noqa: E402
 from mosaic_collect.sampling.device import DeviceMemory  # noqa: E402
+from mosaic_collect.sampling.snapshot import PoolPlan  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
 
@@ -121,6 +125,47 @@ def test_workers_of_a_data_loader_share_an_epoch(store: str, workers: int, tiles
         epochs.append(numbers(batches))
         assert np.array_equal(np.sort(epochs[-1]), np.arange(161))
     assert not np.array_equal(*epochs)
+
+
+def test_a_child_that_is_forked_in_the_middle_decodes_for_itself(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some tiles are being decoded just then, by threads that the child does not have."""
+    numbered(store, 23, 7, 4)
+    sampler = Sampler(store, 6, pool_mb=9 * tile_mb(store))
+    parent, done, load = os.getpid(), threading.Event(), Tiles.load
+    needed = [None] * PoolPlan.of(sampler._seen.tiles, sampler._options.pool_nbytes).active
+
+    def slow(*given: Any) -> Any:
+        if os.getpid() == parent and not needed:
+            done.wait(60)
+        needed[-1:] = []
+        return load(*given)
+
+    monkeypatch.setattr(Tiles, "load", slow)
+    iterator = iter(sampler)
+    next(iterator)
+    try:
+        loader = DataLoader(sampler, batch_size=None, num_workers=2, timeout=30)
+        assert np.array_equal(np.sort(numbers(loader)), np.arange(161))
+        (told,) = DataLoader(Forked(iterator), batch_size=None, num_workers=1, timeout=30)
+        assert "the parent process's" in told
+    finally:
+        done.set()
+    assert len(list(iterator)) == 26
+
+
+class Forked(torch.utils.data.IterableDataset):
+    """Goes on with an iterator in a worker; gives what is said of that."""
+
+    def __init__(self, iterator: Any) -> None:
+        self.iterator = iterator
+
+    def __iter__(self) -> Any:
+        try:
+            next(self.iterator)
+        except ClosedError as error:
+            yield str(error)
 
 
 def test_workers_draw_different_streams(store: str) -> None:
