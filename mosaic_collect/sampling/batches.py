@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mosaic_collect.store.schema import Field
 
 Batch = dict[str, torch.Tensor]
+_KEPT = 4  # of a field: one that is held, and those on their way
 
 
 class HostBatches:
@@ -43,5 +44,11 @@ class HostBatches:
         free = self._free[field.name]
         room = free.pop() if free else np.empty((self._size, *field.row_shape), field.dtype)
         rows = room[:size]
-        weakref.finalize(rows, free.append, room).atexit = False
+        weakref.finalize(rows, _keep, free, room).atexit = False
         return torch.from_numpy(rows)
+
+
+def _keep(free: list[NDArray[Any]], room: NDArray[Any]) -> None:
+    """For the next batch, unless the caller held many and let them go."""
+    if len(free) < _KEPT:
+        free.append(room)

@@ -13,7 +13,7 @@ from mosaic_collect.reading.tiles import Tiles
 from mosaic_collect.sampling.ahead import Ahead
 from mosaic_collect.sampling.batches import HostBatches
 from mosaic_collect.sampling.device import DeviceMemory
-from mosaic_collect.sampling.options import SamplerOptions
+from mosaic_collect.sampling.options import EPOCHS, SamplerOptions
 from mosaic_collect.sampling.pool import HostMemory, Memory, Pool
 from mosaic_collect.sampling.snapshot import PoolPlan
 
@@ -97,5 +97,8 @@ class Machine:
     def _memory(self, tiles: Tiles, slots: int, threads: int) -> Memory:
         if self._device.type != "cpu":
             return DeviceMemory(tiles, slots, threads, self._device)
-        size, pinned = self._options.batch_size, self._options.pin_memory
-        return HostMemory(tiles, slots, threads, HostBatches(tiles.fields, size, pinned))
+        size = self._options.batch_size
+        if self._options.mode == EPOCHS:
+            size = min(size, tiles.num_pairs)
+        batches = HostBatches(tiles.fields, size, self._options.pin_memory)
+        return HostMemory(tiles, slots, threads, batches)

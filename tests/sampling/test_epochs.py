@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections import Counter
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -218,6 +220,26 @@ def test_memory_of_batches_is_used_again(store: str) -> None:
         places.add(batch["wide"].data_ptr())
         del batch
     assert len(places) <= 6
+
+
+def test_batches_that_were_held_and_let_go_give_their_memory_back(store: str) -> None:
+    numbered(store, 40, 7, 4)
+    tracemalloc.start()  # knows of NumPy's memory
+    try:
+        stream = iter(Sampler(store, 10_000, mode="stream"))
+        held = list(islice(stream, 20))
+        all_nbytes = sum(t.nbytes for batch in held for t in batch.values())
+        before = tracemalloc.get_traced_memory()[0]
+        held.clear()
+        assert before - tracemalloc.get_traced_memory()[0] > 0.7 * all_nbytes
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_batch_larger_than_the_store_is_all_of_it(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    (batch,) = Sampler(store, 10**12)
+    assert sorted(batch["number"].tolist()) == list(range(84))
 
 
 def test_a_damaged_chunk_is_an_error_in_the_loop(store: str) -> None:
