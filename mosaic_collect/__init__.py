@@ -63,10 +63,8 @@ if TYPE_CHECKING:
         StoreStatistics as StoreStatistics,
         store_statistics as store_statistics,
     )
-    from mosaic_collect.recording.writer import (
-        TrajectoryWriter as TrajectoryWriter,
-        WriterStats as WriterStats,
-    )
+    from mosaic_collect.recording.writer import TrajectoryWriter as TrajectoryWriter
+    from mosaic_collect.recording.writer_stats import WriterStats as WriterStats
 
 __version__ = "0.1.0"
 #: Modules, and the public names of each: above, for type checkers, and here, for Python.
@@ -98,7 +96,8 @@ _NAMES = {
     "stats": "FieldStatistics StoreStatistics store_statistics",
     "reading.verify": "verify_store",
     "reading.verify_report": "VerifyReport",
-    "recording.writer": "TrajectoryWriter WriterStats",
+    "recording.writer": "TrajectoryWriter",
+    "recording.writer_stats": "WriterStats",
 }
 _HOMES = {name: f"{__name__}.{home}" for home, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

@@ -17,21 +17,19 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from queue import Queue, SimpleQueue
 
 from mosaic_collect.recording import shard_writer
 from mosaic_collect.recording.bell import Bell
 from mosaic_collect.recording.encoding.pool import WorkerPool
+from mosaic_collect.recording.encoding.process import start_encoding
 from mosaic_collect.recording.encoding.threads import Encoding
 from mosaic_collect.recording.job import Job
+from mosaic_collect.recording.opening import OpenStore
 from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.recording.shard_writer import ShardWriter
 from mosaic_collect.recording.slots import Slots
 from mosaic_collect.store.blobs import Pending
-from mosaic_collect.store.commit import Store
-from mosaic_collect.store.counts import Counts
-from mosaic_collect.store.metadata import StoreState
 
 _COMMITTER = "committer"
 
@@ -40,32 +38,23 @@ class Pipeline:
     """Owns the threads between the ring and the disk.
 
     Args:
-        store: Written to.
-        state: As committed.
-        slots: The ring's.
-        pool: Compresses; closed by the pipeline.
-        counts: Of the committed rows of the last, partial block, if there is one.
-        at_rest: Called when nothing will be written any more.
+        opened: The store, whose claim is released when nothing will be written any more.
+        threads: That compress.
     """
 
-    def __init__(
-        self,
-        store: Store,
-        state: StoreState,
-        slots: Slots,
-        pool: WorkerPool,
-        counts: Counts,
-        at_rest: Callable[[], None],
-    ) -> None:
-        self._store, self._slots, self._pool = store, slots, pool
-        self._at_rest = at_rest
+    def __init__(self, opened: OpenStore, threads: int) -> None:
+        self._opened, self._threads = opened, threads
+        self._store, store, state = opened.store, opened.store, opened.state
+        self._slots = Slots(opened.free, opened.slots)
+        self._pool = WorkerPool(threads, "mosaic-compress")
         self._encoding: Encoding | None = None
         self._bell = Bell(state.committed_steps, store.explained)
         self._jobs: SimpleQueue[Job | None] = SimpleQueue()
         # Room for one block's shards, and the job behind them, while the next block's are written.
         shards = 2 * len(state.schema.stored)
         self._to_commit: Queue[Pending | Job | None] = Queue(maxsize=shards)
-        self._shards = ShardWriter(store, state, counts, self._bell, self._to_commit.put)
+        counts, hand_on = opened.partial_counts, self._to_commit.put
+        self._shards = ShardWriter(store, state, counts, self._bell, hand_on)
         self.stored_nbytes = 0
 
     @property
@@ -73,18 +62,15 @@ class Pipeline:
         """Of the store, as last committed."""
         return self._bell.committed_steps
 
-    def start(self, start_encoding: Callable[[], Encoding]) -> None:
+    def start(self) -> None:
         """Start the threads; whatever becomes of that, ``close`` ends those that began.
-
-        Args:
-            start_encoding: Called by the encoder thread.
 
         Raises:
             WriteError: They failed at once.
         """
-        encode = partial(self._encode_all, start_encoding)
         self._pool.begin()
-        for name, target in (("mosaic_encode", encode), ("mosaic_commit", self._commit_all)):
+        loops = (("mosaic_encode", self._encode_all), ("mosaic_commit", self._commit_all))
+        for name, target in loops:
             self._bell.threads.append(self._start(name, target))
         if not self._slots.has_free:
             # The block at hand was loaded, so nobody asked for the next one yet.
@@ -181,9 +167,10 @@ class Pipeline:
         if not self._bell.stopped and self._slots.fill_one():
             self._bell.ring()
 
-    def _encode_all(self, start_encoding: Callable[[], Encoding]) -> None:
+    def _encode_all(self) -> None:
+        opened = self._opened
         try:
-            self._encoding = start_encoding()
+            self._encoding = start_encoding(opened.ring, opened.state, self._threads, self._pool)
             self._bell.ring()
             while (job := self._jobs.get()) is not None and not self._bell.stopped:
                 self._shards.write(job, self._encoding)
@@ -207,7 +194,7 @@ class Pipeline:
                     self._bell.fail(error)
                 self._bell.at(_COMMITTER, "rest")
         finally:
-            self._at_rest()
+            self._opened.claim.release()
 
     def _commit_one(self, item: Pending | Job, with_shards: bool) -> bool:
         """Whether shards were finished since the last commit."""

@@ -80,7 +80,7 @@ def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
     writer, used = recorder.writer, set()
     for index in range(3 * writer.block_steps):
         recorder.add(workload.step(index))
-        used.add(writer._block.slot)
+        used.add(writer._steps.block.slot)
     # A slot that no block needed yet gets what the current one holds.
     writer.commit()
     while len(writer._pipeline._slots._free) < 2:
@@ -89,8 +89,8 @@ def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
     for block in writer._pipeline._slots._free:
         if block.slot not in used:
             for name, array in block.arrays.items():
-                np.copyto(array, writer._block.arrays[name])
-    writer._staging.stage = lambda block, rows: None
+                np.copyto(array, writer._steps.block.arrays[name])
+    writer._opened.staging.stage = lambda block, rows: None
     return recorder
 
 

@@ -76,7 +76,7 @@ class Session:
             elif call == "c":
                 self.writer.commit()
             else:
-                self.writer._commit_partial(wait=False)  # what commit_seconds does
+                self.writer._steps.commit(wait=False)  # what commit_seconds does
 
     def assert_right(self, store: str) -> None:
         steps = self.writer.num_steps

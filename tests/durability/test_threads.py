@@ -75,7 +75,7 @@ def test_a_hang_in_the_close_is_reported(store: str, caplog: pytest.LogCaptureFi
         writer = open_tiny(store)
         add_tiny(writer)
         gate.shut = True
-        writer._commit_partial(wait=False)
+        writer._steps.commit(wait=False)
         while not writer._pipeline._bell._at_work.get("committer", "").startswith("the sync"):
             time.sleep(0.001)
         writer._pipeline._bell.fail(OSError(errno.EIO, "elsewhere"))
@@ -176,10 +176,10 @@ def test_the_lock_stays_as_long_as_something_may_be_written(
         writer = open_tiny(store)
         add_tiny(writer)
         gate.shut = True
-        writer._commit_partial(wait=False)
+        writer._steps.commit(wait=False)
         while not writer._pipeline._bell._at_work.get("committer", "").startswith("the commit"):
             time.sleep(0.001)
-        writer._shut(patience=0.1)
+        writer._closing.shut(patience=0.1)
         assert not released.is_set()
         gate.opened.set()
         assert released.wait(10)

@@ -357,7 +357,7 @@ def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
     simulator = Simulator(SCHEMA)
     want = np.zeros((14, N), np.uint8)
     with open_writer(store, N, SCHEMA.with_ends(), block_steps=S, device=device) as writer:
-        assert TRAJECTORY_END not in writer._staging._names
+        assert TRAJECTORY_END not in writer._opened.staging._names
         for step in range(14):
             writer.add_step(**simulator.step(step))
             simulator.spoil()
@@ -378,7 +378,7 @@ def test_a_ring_that_another_process_sees_is_page_locked_while_it_is_used(
     store: str, device: str
 ) -> None:
     with open_writer(store, N, SCHEMA, device=device, encode_in="process") as writer:
-        streams = writer._staging._streams
+        streams = writer._opened.staging._streams
         assert streams.pinned_nbytes >= writer.ring_nbytes
         add(writer, *range(4))
     assert streams.pinned_nbytes == 0

@@ -278,7 +278,7 @@ def test_no_byte_changes_while_the_block_is_encoded(
     gate = Gate(monkeypatch)
     with open_ends(store, threads=1) as writer:
         add_own(writer, *range(steps))
-        writer._commit_partial(wait=False)
+        writer._steps.commit(wait=False)
         gate.assert_waits(lambda: writer.end_trajectories([0], [0]))
     assert_ends(store, steps, (steps - 1, 0, FAILED))
 
@@ -313,7 +313,7 @@ def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
         add_own(writer, 0)
         writer.end_trajectories([1])
         add_own(writer, *range(1, border))
-        home = writer._pipeline if where == "free_block" else writer._staging
+        home = writer._pipeline if where == "free_block" else writer._opened.staging
         with monkeypatch.context() as patch:
             patch.setattr(home, where, _interrupt)
             with pytest.raises(KeyboardInterrupt):

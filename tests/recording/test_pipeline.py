@@ -69,7 +69,7 @@ def test_a_timed_commit_is_waited_for_only_until_it_is_written(
         files.gate.clear()
         files.reached.clear()
         add(writer, 0)
-        writer._commit_partial(wait=False)
+        writer._steps.commit(wait=False)
         assert files.reached.wait(30)
         add(writer, 1, 2, 3)
         assert TrajectoryDataset(store).num_steps == 0
@@ -127,7 +127,7 @@ def test_blocks_are_given_back_at_close(store: str) -> None:
     """Not only when the writer itself goes, which a program may keep for its figures."""
     writer = open_writer(store, block_steps=2)
     add(writer, *range(9))
-    blocks = [weakref.ref(block) for block in [writer._block, *writer._pipeline._slots._free]]
+    blocks = [weakref.ref(block) for block in [writer._steps.block, *writer._pipeline._slots._free]]
     writer.close()
     gc.collect()
     assert not any(block() is not None for block in blocks)
@@ -138,7 +138,7 @@ def test_a_job_that_is_there_twice_gives_its_slot_back(store: str) -> None:
     """As an interrupt between its queueing and its bookkeeping leaves it."""
     with open_writer(store, block_steps=2, buffer_mb=buffer_mb(2, 4) / 2.9) as writer:
         add(writer, 0, 1, 2)
-        job = writer._commits._last
+        job = writer._steps._commits._last
         assert job is not None
         writer._pipeline.wait(job)
         job.queued = False
