@@ -86,8 +86,7 @@ def collect(
         policy.reset(result.dones)
         ended = result.dones & before
         failed = ended & ~result.time_outs if writer.schema.has_ends else None
-        writer.end_trajectories(ended, failed)
-        writer.update_metadata(**tracker.settle(result))
+        writer.end_trajectories(ended, failed, metadata=tracker.settle(result))
         health.after(writer.num_steps - 1, before, result.dones, result.time_outs)
         observations = result.observations
         if on_step is not None:

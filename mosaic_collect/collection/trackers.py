@@ -29,7 +29,7 @@ class EpisodeTracker(Protocol):
         """Extra fields of the next row, ``(N,)`` each."""
 
     def settle(self, result: StepResult) -> Mapping[str, Any]:
-        """Take note of what ended; gives metadata to be committed with the steps so far."""
+        """Take note of what ended; gives metadata that are true with these ends only."""
 
 
 class EveryEpisode:

@@ -107,6 +107,23 @@ class Account:
             return self
         return replace(self, given=given, has_mask=has_mask)
 
+    def with_ends(
+        self,
+        envs: NDArray[np.int64],
+        ends: NDArray[np.uint8],
+        steps: int,
+        entries: Mapping[str, Any],
+    ) -> Account:
+        """Once these environments' trajectories, open by then, have so ended; with metadata of it.
+
+        Raises:
+            InputError: As ``with_metadata``.
+        """
+        account = self.with_metadata(entries) if entries else self
+        if not len(envs):
+            return account
+        return replace(account, trajectories=account.trajectories.ending(envs, ends, steps))
+
     def with_metadata(self, entries: Mapping[str, Any]) -> Account:
         """With more, or other, metadata.
 

@@ -8,7 +8,6 @@ before or after that assignment can be done again: jobs may be queued twice, ids
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -85,16 +84,22 @@ class Steps:
         if self._commits.due:
             self.commit(wait=False)
 
-    def end(self, envs: NDArray[np.int64], ends: NDArray[np.uint8]) -> None:
-        """The last step was the last of these environments' trajectories, if they had one open."""
+    def end(
+        self, envs: NDArray[np.int64], ends: NDArray[np.uint8], entries: Mapping[str, Any]
+    ) -> None:
+        """The last step was the last of these environments' trajectories, if they had one open.
+
+        Args:
+            envs: Whose.
+            ends: How each ended.
+            entries: Of the metadata, which are so with these ends.
+        """
         self._commits.settle(self.block)
         self._refresh()
-        steps, trajectories = self.count, self.account.trajectories
-        ending = trajectories.open_at(steps)[envs]
-        if ending.any():
-            envs, ends = envs[ending], ends[ending]
-            ended = trajectories.ending(envs, ends, steps)
-            self.account = replace(self.account, trajectories=ended)
+        ending = self.account.trajectories.open_at(self.count)[envs]
+        envs, ends = envs[ending], ends[ending]
+        self.account = self.account.with_ends(envs, ends, self.count, entries)
+        if len(envs):
             self._show(envs)
 
     def commit(self, status: str | None = None, release: bool = False, wait: bool = True) -> None:

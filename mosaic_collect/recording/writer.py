@@ -154,6 +154,7 @@ class TrajectoryWriter:
         *,
         dones: Any = None,
         time_outs: Any = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         """The last added step was the last of these environments' trajectories.
 
@@ -167,6 +168,8 @@ class TrajectoryWriter:
                 bool, or numbers that are 0 or 1.
             time_outs: Beside ``dones``, likewise: which of them ended by time, so that the others
                 failed; None: none failed.
+            metadata: What the ends change in the user's, as ``update_metadata`` takes it; an
+                interrupt leaves both or neither.
 
         Raises:
             InputError: Not so.
@@ -174,7 +177,8 @@ class TrajectoryWriter:
             WriteError: Writing failed since; committed steps stay.
         """
         self._closing.require_open()
-        self._steps.end(*told_ends(env_ids, failed, dones, time_outs, self.schema, self.num_envs))
+        told = told_ends(env_ids, failed, dones, time_outs, self.schema, self.num_envs)
+        self._steps.end(*told, metadata or {})
 
     @one_caller
     def commit(self) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ def missed() -> list[str]:
 class Interrupter:
     """Raises ``KeyboardInterrupt`` once, at the given instruction; counts until then."""
 
-    def __init__(self, at: int) -> None:
-        self.at, self.count = at, 0
+    def __init__(self, at: int, files: Collection[str] = TRACED) -> None:
+        self.at, self.count, self.files = at, 0, files
 
     def __enter__(self) -> Interrupter:
         sys.settrace(self._call)
@@ -59,7 +60,7 @@ class Interrupter:
         sys.settrace(None)
 
     def _call(self, frame: Any, event: str, arg: Any) -> Any:
-        if frame.f_code.co_filename not in TRACED:
+        if frame.f_code.co_filename not in self.files:
             return None
         frame.f_trace_opcodes = True
         return self._step

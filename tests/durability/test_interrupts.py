@@ -71,7 +71,7 @@ class Session:
                 self.maybe.add(last)
                 failed = [0] if how(last) == FAILED else []
                 failed = failed if self.writer.schema.has_ends else None
-                self.writer.end_trajectories([0], failed)
+                self.writer.end_trajectories([0], failed, metadata={"last_end": last})
                 self.ended.add(last)
             elif call == "c":
                 self.writer.commit()
@@ -88,14 +88,15 @@ class Session:
         assert {e for e in self.ended if e < steps - 1} <= changes <= self.maybe
         assert (ids[:, 1] == ids[:1, 1]).all()
         if dataset.schema.has_ends:
-            self.assert_ends(dataset.read(TRAJECTORY_END))
+            self.assert_ends(dataset.read(TRAJECTORY_END), dataset.metadata.get("last_end"))
 
-    def assert_ends(self, ends: np.ndarray) -> None:
-        """All that returned, those of the last step, too."""
+    def assert_ends(self, ends: np.ndarray, last: int | None) -> None:
+        """All that returned, those of the last step, too; and what was told with them."""
         told = np.flatnonzero(ends[:, 0])
         assert self.ended <= set(told.tolist()) <= self.maybe
         assert ends[told, 0].tolist() == [how(step) for step in told]
         assert not ends[:, 1].any()
+        assert last == max(told.tolist(), default=None)
 
 
 def interrupted(session: Session, at: int) -> int:

@@ -119,6 +119,18 @@ def test_ends_are_told_apart(store: str, failed: Callable[[], object]) -> None:
     assert (ids(TrajectoryDataset(store))[:, 1] == [1, 1, N]).all()
 
 
+def test_metadata_come_with_the_ends_or_not_at_all(store: str) -> None:
+    with open_ends(store) as writer:
+        add_own(writer, 0)
+        writer.end_trajectories([], metadata={"ended": 0})
+        with pytest.raises(InputError, match="metadata: expected values that JSON can hold"):
+            writer.end_trajectories([1], metadata={"ended": object()})
+        assert (writer.metadata, writer._steps.account.trajectories.ended) == ({"ended": 0}, 0)
+        writer.end_trajectories([1], metadata={"ended": 1})
+    assert_ends(store, 1, (0, 1, ENDED))
+    assert TrajectoryDataset(store).metadata == {"ended": 1}
+
+
 @pytest.mark.parametrize(
     ("failed", "words"),
     [
