@@ -84,8 +84,9 @@ def collect(
         before = active.clone()
         result = simulation.step(output.actions)
         policy.reset(result.dones)
-        ended = result.dones & before
-        failed = ended & ~result.time_outs if writer.schema.has_ends else None
+        # Who idled and is at work from here on has a trajectory of its own from here on, too.
+        ended = result.dones & (before | tracker.active())
+        failed = result.dones & before & ~result.time_outs if writer.schema.has_ends else None
         writer.end_trajectories(ended, failed, metadata=tracker.settle(result))
         health.after(writer.num_steps - 1, before, result.dones, result.time_outs)
         observations = result.observations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -12,6 +13,8 @@ torch = pytest.importorskip("torch")
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.motions import MotionQueue  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
+from mosaic_collect.collection.seat import Seat  # noqa: E402
+from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from tests.collection.rank_worker import QueuedToy, QueuedToyTracker, toy_motions  # noqa: E402
 from tests.collection.test_origin import MJLAB  # noqa: E402
 from tests.collection.toys import ToyPolicy  # noqa: E402
@@ -56,3 +59,30 @@ def test_an_interrupt_loses_no_motion_and_records_none_twice(tmp_path: Path) -> 
                 assert ended(store) == told["completed"]
         recorded(store)
         assert ended(store) == [1] * MOTIONS
+
+
+def test_who_idles_before_its_first_motion_has_a_trajectory_of_its_own(tmp_path: Path) -> None:
+    """A rank takes no more than its share at first: more environments than that wait."""
+    told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
+    seat = Seat.of(tmp_path / "ranks", True, told)
+    queue = seat.shared(MotionQueue(toy_motions(MOTIONS), 1), 4, {})
+    assert queue is not None
+    assert seat.begins(queue)
+    simulation = QueuedToy(4, queue)
+    tracker = QueuedToyTracker(simulation)
+    record(
+        *(simulation, ToyPolicy(), tracker, seat.whole, MJLAB, 100),
+        buffer_mb=1,
+        **seat.writer_options,
+    )
+    dataset = TrajectoryDataset(tmp_path / "ranks")
+    valid, motions = dataset.read("valid_mask"), dataset.read("motion_id")
+    assert not valid[0].all()
+    assert (~valid[:-1] & valid[1:]).any(), "somebody idled, and was at work later"
+    for trajectory in dataset.trajectories:
+        rows = trajectory.steps, trajectory.env
+        assert len(set(valid[rows].tolist())) == 1
+        assert not valid[rows].any() or set(motions[rows].tolist()) == {trajectory.motion}
+    assert [len(dataset.where(motion=m, min_valid=1)) for m in range(MOTIONS)] == [1] * MOTIONS
+    assert np.count_nonzero(valid) == sum(m.frames - 1 for m in toy_motions(MOTIONS))
+    assert verify_store(tmp_path / "ranks").ok
