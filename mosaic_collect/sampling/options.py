@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import numbers
+import operator
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -48,15 +50,18 @@ class SamplerOptions:
     skip_damaged: bool = False
 
     def __post_init__(self) -> None:
+        self._set("fields", _names(self.fields))
+        self._set("trajectories", _ids(self.trajectories))
         problems = list(_problems(self))
         if problems:
             raise InputError("; ".join(problems))
         for name in ("batch_size", "seed", "world_size", "rank"):
             self._set(name, whole(getattr(self, name), name, 0))
+        for name in ("pool_mb", "uses"):
+            self._set(name, float(getattr(self, name)))
+        if isinstance(self.steps, slice):
+            self._set("steps", _plain(self.steps))
         self._set("threads", thread_count(self.threads))
-        if self.fields is not None:
-            single = isinstance(self.fields, str)
-            self._set("fields", (self.fields,) if single else tuple(self.fields))
 
     @property
     def pool_nbytes(self) -> int:
@@ -65,6 +70,30 @@ class SamplerOptions:
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
+
+
+def _names(fields: Any) -> Any:
+    return (fields,) if isinstance(fields, str) else _once(fields)
+
+
+def _ids(trajectories: Any) -> Any:
+    """As an array, in which order and how often they are given; no ids as they are."""
+    ids = np.asarray(_once(trajectories))
+    whole = ids.size == 0 or (ids.dtype.kind in "iu" and ids.max() <= np.iinfo(np.int64).max)
+    return np.unique(ids).astype(np.int64) if ids.ndim == 1 and whole else trajectories
+
+
+def _once(values: Any) -> Any:
+    """What can be gone through only once, for one."""
+    plain = isinstance(values, Iterable) and not isinstance(values, str)
+    return tuple(values) if plain and not hasattr(values, "__array__") else values
+
+
+def _plain(steps: slice) -> slice:
+    """Of Python's numbers, and with all that is left out of it but its end."""
+    start, step = steps.start or 0, steps.step or 1
+    stop = None if steps.stop is None else operator.index(steps.stop)
+    return slice(operator.index(start), stop, operator.index(step))
 
 
 def asked_steps(steps: range | slice, committed: int) -> range:
@@ -92,20 +121,22 @@ def _problems(options: SamplerOptions) -> Iterator[str]:
 
 def _filter_problems(options: SamplerOptions) -> Iterator[str]:
     names = options.fields
-    several = isinstance(names, Iterable) and all(isinstance(n, str) for n in names)
+    several = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
     if names is not None and not several:
         yield _wrong(options, "fields", "names")
-    steps = options.steps
-    if not (steps is None or isinstance(steps, slice) or _is_forward(steps)):
-        yield _wrong(options, "steps", "a slice, or a range of steps")
-    if options.trajectories is not None:
-        ids = np.asarray(options.trajectories)
-        if ids.ndim != 1 or (ids.size and ids.dtype.kind not in "iu"):
-            yield _wrong(options, "trajectories", "ids")
+    if options.steps is not None and not _is_forward(options.steps):
+        yield _wrong(options, "steps", "a slice of steps, or a range, that goes forward")
+    if options.trajectories is not None and not isinstance(options.trajectories, np.ndarray):
+        yield _wrong(options, "trajectories", "ids")
 
 
 def _is_forward(steps: Any) -> bool:
-    return isinstance(steps, range) and steps.start >= 0 and steps.step > 0
+    if isinstance(steps, range):
+        return steps.start >= 0 and steps.step > 0
+    if not isinstance(steps, slice):
+        return False
+    ends = all(e is None or is_whole(e, -sys.maxsize) for e in (steps.start, steps.stop))
+    return ends and (steps.step is None or is_whole(steps.step, 1))
 
 
 def _is_positive(value: Any) -> bool:

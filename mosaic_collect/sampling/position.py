@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from typing import Any
 
 from mosaic_collect.errors import InputError
@@ -10,7 +11,7 @@ from mosaic_collect.sampling.options import SamplerOptions
 from mosaic_collect.sampling.seen import Seen
 from mosaic_collect.sampling.stream import Place
 
-_VERSION = 1
+_VERSION = 2
 _SAME = ("batch_size", "mode", "seed", "rank", "world_size", "pool_mb", "drop_last")
 _SAME_IN_STREAMS = ("uses", "replace")
 _FILTERS = ("exclude_truncated", "exclude_failed", "skip_damaged")
@@ -21,7 +22,7 @@ class Position:
     """Of an iteration.
 
     Attributes:
-        epoch: Which; 0 in a stream.
+        epoch: Which; or which stream.
         batches: Handed out, of the epoch or of the stream.
         renewed: As a stream's ``Place`` has it.
         paid: As a stream's ``Place`` has it.
@@ -77,7 +78,7 @@ def state_of(
     names = (*_SAME, *_SAME_IN_STREAMS, *_FILTERS)
     return {
         "version": _VERSION,
-        "options": {name: getattr(options, name) for name in names},
+        "options": {**{name: getattr(options, name) for name in names}, **_asked(options)},
         "stores": [d.state.identity for d in seen.datasets],
         "fields": [f.name for f in seen.tiles.fields],
         "committed": seen.committed,
@@ -87,17 +88,18 @@ def state_of(
     }
 
 
-def steps_of(state: Any) -> list[int]:
-    """Steps of each store that the state saw.
+def told(state: Any) -> tuple[list[int], Position]:
+    """Steps of each store that the state saw, and where it was.
 
     Raises:
         InputError: It is no state.
     """
-    keys = {"options", "stores", "fields", "committed", "num_pairs", "num_tiles", "position"}
-    known = isinstance(state, dict) and state.get("version") == _VERSION
-    if not known or not keys <= set(state):
-        raise InputError("state: expected what Sampler.state_dict() of this version gives")
-    return list(state["committed"])
+    try:
+        if state["version"] == _VERSION:
+            return list(state["committed"]), Position(**state["position"])
+    except (KeyError, TypeError):
+        pass
+    raise InputError("state: expected what Sampler.state_dict() of this version gives")
 
 
 def check_state(state: dict[str, Any], ours: dict[str, Any]) -> None:
@@ -106,7 +108,7 @@ def check_state(state: dict[str, Any], ours: dict[str, Any]) -> None:
     Raises:
         InputError: Naming all that differs.
     """
-    flat, own = ({**s["options"], **s} for s in (state, ours))
+    flat, own = ({**s.get("options", {}), **s} for s in (state, ours))
     wrong = [
         f"{key}: the state has {flat.get(key)!r}, this sampler {own[key]!r}"
         for key in own
@@ -114,3 +116,12 @@ def check_state(state: dict[str, Any], ours: dict[str, Any]) -> None:
     ]
     if wrong:
         raise InputError("state: " + "; ".join(wrong))
+
+
+def _asked(options: SamplerOptions) -> dict[str, str | None]:
+    """The filters that are no flags; ids may be many, so their digest stands for them."""
+    steps, ids = options.steps, options.trajectories
+    return {
+        "steps": None if steps is None else f"{steps.start}:{steps.stop}:{steps.step}",
+        "trajectories": None if ids is None else sha256(ids.tobytes()).hexdigest(),
+    }

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import copy
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch.utils.data import IterableDataset, get_worker_info
 
+from mosaic_collect.checks import whole
 from mosaic_collect.sampling.batches import Batch
 from mosaic_collect.sampling.epochs import epoch_batches
 from mosaic_collect.sampling.machine import Machine
@@ -15,10 +17,10 @@ from mosaic_collect.sampling.moments import moments
 from mosaic_collect.sampling.options import EPOCHS, STREAM, SamplerOptions
 from mosaic_collect.sampling.order import EpochOrder
 from mosaic_collect.sampling.pool import Pool
-from mosaic_collect.sampling.position import Position, check_state, state_of, steps_of
+from mosaic_collect.sampling.position import Position, check_state, state_of, told
 from mosaic_collect.sampling.seen import Seen
 from mosaic_collect.sampling.snapshot import PoolPlan, Stores
-from mosaic_collect.sampling.stream import Row, StreamRules, stream_batches
+from mosaic_collect.sampling.stream import Place, Row, StreamRules, stream_batches
 
 
 class Sampler(IterableDataset[Batch]):
@@ -171,8 +173,12 @@ class Sampler(IterableDataset[Batch]):
         return run(worker, workers)
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is; without a call they are counted."""
-        self._position, self._goes_on = Position(epoch=epoch), False
+        """Which epoch the next iteration is; without a call they are counted. Streams differ, too.
+
+        Raises:
+            InputError: No whole number from 0.
+        """
+        self._position, self._goes_on = Position(epoch=whole(epoch, "epoch", 0)), False
 
     def refresh(self, committed: Sequence[int] | None = None) -> None:
         """See what was committed meanwhile: from the next epoch on, or the stream's next batch.
@@ -191,7 +197,11 @@ class Sampler(IterableDataset[Batch]):
             self._seen.look_again()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration is: the batches that were handed out, and what they were of."""
+        """Where the iteration is: the batches that were handed out, and what they were of.
+
+        Of this process: each worker of a ``DataLoader`` has a state of its own, and this does not
+        know what workers gave.
+        """
         return state_of(self._options, self._seen, self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -202,10 +212,12 @@ class Sampler(IterableDataset[Batch]):
         Raises:
             InputError: The state is of other stores, options or pairs.
         """
+        committed, position = told(state)
+        seen = copy.copy(self._seen)
+        seen.look(committed, "state")
+        check_state(state, state_of(self._options, seen))
         self.close()
-        self._seen.look(steps_of(state), "state")
-        check_state(state, state_of(self._options, self._seen))
-        self._position, self._goes_on = Position(**state["position"]), True
+        self._seen, self._position, self._goes_on = seen, position, True
 
     def moments(self, *fields: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Mean and standard deviation of every feature over all pairs, in one pass.
@@ -232,46 +244,57 @@ class Sampler(IterableDataset[Batch]):
     def _epoch(self, worker: int, workers: int) -> Iterator[Batch]:
         if self._position.batches and not self._goes_on:
             self._position = Position(epoch=self._position.epoch + 1)
-        pool, plan = self._begin(worker, workers)
-        share = self._seen.share()
-        first, stop = share.of_worker(worker, workers)
-        origin = share.bound(first)
-        bounds = [share.bound(batch) - origin for batch in range(first, stop + 1)]
-        order = EpochOrder(
-            self._seen.tiles.counts,
-            self._options.seed,
-            self._position.epoch,
-            share.lo + origin,
-            share.lo + origin + bounds[-1],
-            plan.active,
-        )
-        made = epoch_batches(pool, order, bounds[self._position.batches :])
+        made = self._rest_of_epoch(*self._begin(worker, workers))
         for batch in self._machine.run(made, self._batch_nbytes):
             self._position = self._position.behind_batch()
             yield self._handed(batch)
             del batch  # or it could not be used again
         self._position = Position(epoch=self._position.epoch + 1)
 
+    def _rest_of_epoch(self, pool: Pool, plan: PoolPlan) -> Generator[Batch, None, None]:
+        share, at = self._seen.share(), self._position
+        first, stop = share.of_worker(at.worker, at.workers)
+        origin = share.bound(first)
+        bounds = [share.bound(batch) - origin for batch in range(first, stop + 1)]
+        lo = share.lo + origin
+        order = EpochOrder(
+            self._seen.tiles.counts,
+            self._options.seed,
+            at.epoch,
+            lo,
+            lo + bounds[-1],
+            plan.active,
+        )
+        return epoch_batches(pool, order, bounds[at.batches :])
+
     def _stream(self, worker: int, workers: int) -> Iterator[Batch]:
-        options = self._options
-        rank, ranks = options.rank * workers + worker, options.world_size * workers
         while True:
-            pool, plan = self._begin(worker, workers)
-            rules = StreamRules(
-                seed=options.seed,
-                batch_size=options.batch_size,
-                uses=options.uses,
-                replace=options.replace,
-                active=plan.active,
-            )
-            row = Row(len(self._seen.tiles.tiles), options.seed, rank, ranks)
-            made = stream_batches(pool, row, rules, self._position.place)
+            made = self._rest_of_stream(*self._begin(worker, workers))
             for batch, place in self._machine.run(made, self._batch_nbytes):
                 self._position = self._position.at(place)
                 yield self._handed(batch)
                 del batch  # or it could not be used again
                 if self._seen.is_stale:
                     break
+
+    def _rest_of_stream(
+        self, pool: Pool, plan: PoolPlan
+    ) -> Generator[tuple[Batch, Place], None, None]:
+        options, at = self._options, self._position
+        row = Row(
+            num_tiles=len(self._seen.tiles.tiles),
+            seed=options.seed,
+            epoch=at.epoch,
+            rank=options.rank * at.workers + at.worker,
+            world_size=options.world_size * at.workers,
+        )
+        rules = StreamRules(
+            batch_size=options.batch_size,
+            uses=options.uses,
+            replace=options.replace,
+            active=plan.active,
+        )
+        return stream_batches(pool, row, rules, at.place)
 
     @property
     def _batch_nbytes(self) -> int:

@@ -43,22 +43,27 @@ class Row:
     Args:
         num_tiles: Of the stores.
         seed: Of the sampler.
-        rank: Which.
+        epoch: Which row of that seed.
+        rank: Whose part.
         world_size: Of how many.
     """
 
-    def __init__(self, num_tiles: int, seed: int, rank: int, world_size: int) -> None:
-        self.num_tiles, self._seed = num_tiles, seed
-        self.rank, self._world_size = rank, world_size
+    def __init__(self, num_tiles: int, seed: int, epoch: int, rank: int, world_size: int) -> None:
+        self.num_tiles, self._seed, self._epoch = num_tiles, seed, epoch
+        self._rank, self._world_size = rank, world_size
         self._pass, self._order = -1, np.empty(0, np.int64)
 
     def tile(self, place: int) -> int:
         """The rank's tile of that place."""
-        number, inside = divmod(self.rank + place * self._world_size, self.num_tiles)
+        number, inside = divmod(self._rank + place * self._world_size, self.num_tiles)
         if number != self._pass:
-            self._order = chance(self._seed, PASS, number).permutation(self.num_tiles)
+            self._order = chance(self._seed, PASS, self._epoch, number).permutation(self.num_tiles)
             self._pass = number
         return int(self._order[inside])
+
+    def chance(self, batch: int) -> np.random.Generator:
+        """The rank's for a batch."""
+        return chance(self._seed, DRAW, self._epoch, self._rank, batch)
 
 
 class _Window:
@@ -77,7 +82,8 @@ class _Window:
     ) -> None:
         self._pool, self._tile_of = pool, tile_of
         self._tiles: deque[tuple[int, Codes]] = deque()
-        self._wanted = self._next = first
+        self._coming: deque[int] = deque()
+        self._next = first
         for _ in range(active + ahead):
             self._want()
         for _ in range(active):
@@ -99,13 +105,13 @@ class _Window:
         self._add()
 
     def _want(self) -> None:
-        self._pool.want(self._tile_of(self._wanted))
-        self._wanted += 1
+        self._coming.append(self._tile_of(self._next))
+        self._pool.want(self._coming[-1])
+        self._next += 1
 
     def _add(self) -> None:
-        tile = self._tile_of(self._next)
+        tile = self._coming.popleft()
         self._tiles.append((tile, self._pool.codes(tile)))
-        self._next += 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,14 +119,12 @@ class StreamRules:
     """How batches are drawn.
 
     Attributes:
-        seed: Of the sampler.
         batch_size: Pairs of a batch.
         uses: Of a pair, about, before it goes.
         replace: Whether a pair may come twice in a batch before every pair of the pool came once.
         active: Tiles to draw from.
     """
 
-    seed: int
     batch_size: int
     uses: float
     replace: bool
@@ -147,7 +151,7 @@ def stream_batches(
     codes = window.codes()
     while True:
         batch = pool.memory.empty(rules.batch_size)
-        chosen = _draw(len(codes), rules, row.rank, place.batches)
+        chosen = _draw(len(codes), rules, row.chance(place.batches))
         pool.memory.gather(codes[chosen], batch, 0)
         before = place
         place = _paid(before, rules) if all_in_pool else _renewed(window, rules, before)
@@ -176,9 +180,9 @@ def _renewed(window: _Window, rules: StreamRules, place: Place) -> Place:
     return Place(batches, renewed, paid)
 
 
-def _draw(size: int, rules: StreamRules, rank: int, batch: int) -> NDArray[np.int64]:
+def _draw(size: int, rules: StreamRules, random: np.random.Generator) -> NDArray[np.int64]:
     """Which pairs of the pool make a batch."""
-    random, count = chance(rules.seed, DRAW, rank, batch), rules.batch_size
+    count = rules.batch_size
     if rules.replace:
         return random.integers(size, size=count)
     whole = [random.permutation(size) for _ in range(count // size)]

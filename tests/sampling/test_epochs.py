@@ -22,7 +22,7 @@ from mosaic_collect.errors import (  # noqa: E402
 )
 from tests import helpers  # noqa: E402
 from tests.export import stores  # noqa: E402
-from tests.sampling.common import numbered, numbers, tile_mb  # noqa: E402
+from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
 POOLS = (2, 3, 5, 9, 1000)  # tiles
@@ -122,8 +122,60 @@ def test_a_state_is_plain_and_held_against_the_sampler(store: str) -> None:
     numbered(f"{store}.other", 12, 7, 4)
     with pytest.raises(InputError, match=r"stores: the state has \['\w{32}'\], this sampler"):
         Sampler(f"{store}.other", 6, seed=1).load_state_dict(state)
-    with pytest.raises(InputError, match="expected what"):
-        Sampler(store, 6).load_state_dict({"version": 0})
+    sampler = Sampler(store, 6, seed=1)
+    broken = [{"version": 0}, {**state, "position": {"x": 1}}, "state"]
+    for other in (*broken, {k: v for k, v in state.items() if k != "committed"}):
+        with pytest.raises(InputError, match="expected what"):
+            sampler.load_state_dict(other)
+    with pytest.raises(InputError, match="batch_size: the state has None, this sampler 6"):
+        sampler.load_state_dict({**state, "options": {}})
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "words"),
+    [
+        ({"steps": slice(0, 4)}, {"steps": slice(4, 8)}, "steps: the state has '0:4:1', this"),
+        ({"steps": slice(4)}, {"steps": range(4)}, None),
+        ({"steps": range(4)}, {"steps": slice(np.int64(0), np.int64(4))}, None),
+        ({"trajectories": [1]}, {"trajectories": [2]}, "trajectories: the state has"),
+        ({"trajectories": [1, 2]}, {"trajectories": {2, 1}}, None),
+        ({"pool_mb": np.int64(1)}, {"pool_mb": 1.0}, None),
+        ({"uses": np.float32(2)}, {"uses": 2}, None),
+    ],
+)
+def test_a_state_is_of_the_same_pairs(store: str, mine: Any, other: Any, words: str) -> None:
+    numbered(store, 12, 7, 4)
+    state = json.loads(json.dumps(Sampler(store, 6, **mine).state_dict()))
+    sampler = Sampler(store, 6, **other)
+    if words is None:
+        sampler.load_state_dict(state)
+        return
+    with pytest.raises(InputError, match=words):
+        sampler.load_state_dict(state)
+
+
+def test_a_state_that_is_refused_changes_nothing(store: str) -> None:
+    with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
+        add(writer, 0, 4)
+        writer.commit()
+        early = Sampler(store, 6, seed=1).state_dict()
+        add(writer, 4, 4)
+    sampler = Sampler(store, 6)
+    iterator = iter(sampler)
+    next(iterator)
+    with pytest.raises(InputError, match="seed"):
+        sampler.load_state_dict(early)
+    assert sampler.committed == [8]
+    assert len(list(iterator)) == 9
+
+
+def test_iterables_are_gone_through_once(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    sampler = Sampler(store, 6, (n for n in ["number"]), trajectories=(i for i in (5, 2, 5)))
+    got = torch.cat([batch["number"] for batch in sampler])
+    assert sorted(got.tolist()) == [n for n in range(84) if n % 7 in (2, 5)]
+    for ids in ({2, 5}, range(2, 6, 3), np.array([2, 5], np.uint8), torch.tensor([5, 2])):
+        assert Sampler(store, 6, trajectories=ids).num_pairs == 24
 
 
 def test_a_break_ends_an_epoch_and_another_iteration_the_one_before(store: str) -> None:
@@ -266,8 +318,16 @@ def test_a_damaged_chunk_is_an_error_in_the_loop(store: str) -> None:
         ({"fields": ["valid_mask"]}, "expected at least one"),
         ({"fields": ["number", "valid_mask"]}, "batches hold no valid_mask"),
         ({"steps": slice(5, 5)}, "no pair is left"),
-        ({"steps": range(9, 3, -1)}, "steps: expected a slice, or a range"),
+        ({"steps": range(9, 3, -1)}, "steps: expected a slice of steps, or a range, that goes"),
+        ({"steps": slice(9, 3, -1)}, "steps: expected a slice of steps, or a range, that goes"),
+        ({"steps": slice(0, 9, 0)}, "steps: expected a slice of steps, or a range, that goes"),
+        ({"steps": slice(1.5, 9)}, "steps: expected a slice of steps, or a range, that goes"),
         ({"trajectories": "all"}, "trajectories: expected ids"),
+        ({"trajectories": [2**63]}, "trajectories: expected ids"),
+        ({"trajectories": [2**65]}, "trajectories: expected ids"),
+        ({"trajectories": [0.5]}, "trajectories: expected ids"),
+        ({"trajectories": 3}, "trajectories: expected ids"),
+        ({"fields": 3}, "fields: expected names"),
         ({"world_size": 1000, "rank": 5}, "a rank would have none"),
         ({"batch_size": 1000, "drop_last": True}, "with drop_last"),
         ({"exclude_failed": True}, "has no field trajectory_end"),
@@ -278,3 +338,13 @@ def test_what_makes_no_sense_is_told_at_once(store: str, options: Any, words: st
     numbered(store, 12, 7, 4)
     with pytest.raises(InputError, match=words):
         Sampler(store, **{"batch_size": 6, **options})
+
+
+def test_an_epoch_is_a_whole_number(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    sampler = Sampler(store, 6)
+    for epoch in (-1, 1.5, "2", True):
+        with pytest.raises(InputError, match="epoch: expected a whole number from 0"):
+            sampler.set_epoch(epoch)
+    sampler.set_epoch(np.int64(3))
+    assert json.loads(json.dumps(sampler.state_dict()))["position"]["epoch"] == 3

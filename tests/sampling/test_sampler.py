@@ -175,6 +175,18 @@ def test_workers_draw_different_streams(store: str) -> None:
     assert batches[::2] != batches[1::2]
 
 
+def test_an_epoch_is_another_stream(store: str) -> None:
+    """So that workers that begin anew do not give the same batches again."""
+    numbered(store, 23, 7, 4)
+    for tiles in (5, 1000):
+        sampler = Sampler(store, 6, mode="stream", pool_mb=tiles * tile_mb(store))
+        loader, drawn = DataLoader(sampler, batch_size=None, num_workers=1), []
+        for epoch in (0, 1, 0):
+            sampler.set_epoch(epoch)
+            drawn.append(numbers(islice(loader, 8)).tolist())
+        assert drawn[0] == drawn[2] != drawn[1]
+
+
 def test_a_state_is_of_one_worker(store: str) -> None:
     numbered(store, 23, 7, 4)
     for mode in ("epochs", "stream"):

@@ -72,8 +72,8 @@ def epoch(pool: Pool, seed: int) -> np.ndarray:
 def draws(pool: Pool, seed: int, replace: bool = True) -> np.ndarray:
     """A stream's first pairs, as many as an epoch's."""
     pool.release_all()
-    rules = StreamRules(seed=seed, batch_size=BATCH, uses=1, replace=replace, active=active(pool))
-    made = stream_batches(pool, Row(TILES, seed, 0, 1), rules, Place())
+    rules = StreamRules(batch_size=BATCH, uses=1, replace=replace, active=active(pool))
+    made = stream_batches(pool, Row(TILES, seed, 0, 0, 1), rules, Place())
     return np.concatenate([b["number"].numpy() for b, _ in islice(made, PAIRS // BATCH)])
 
 
