@@ -11,7 +11,7 @@ import torch
 from mosaic_collect.errors import InputError
 from mosaic_collect.sampling.options import STREAM
 from mosaic_collect.sampling.sampler import Sampler
-from mosaic_collect.sampling.snapshot import Stores, open_datasets
+from mosaic_collect.sampling.snapshot import Stores, named, open_datasets
 from mosaic_collect.store.schema import Schema
 
 _log = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ def attach(
     draws = _Draws(algorithm, stores, {"pool_mb": pool_mb, "uses": uses, **options})
     algorithm._sample_expert_batch = draws.batch
     algorithm.use_off_policy_bc = True
-    algorithm.expert_trajectory_path = ", ".join(d.path for d in open_datasets(stores))
+    algorithm.expert_trajectory_path = ", ".join(d.path for d in open_datasets(named(stores)))
     _tell(algorithm, draws.sampler)
     return draws.sampler
 
@@ -76,7 +76,7 @@ class _Draws:
 
     def __init__(self, algorithm: Any, stores: Stores, options: dict[str, Any]) -> None:
         self._algorithm, self._stores = algorithm, stores
-        self._observations, fields = _fields(open_datasets(stores)[0].schema)
+        self._observations, fields = _fields(open_datasets(named(stores))[0].schema)
         self._options = {"fields": fields, "mode": STREAM, "device": algorithm.device, **options}
         self._options.setdefault("rank", getattr(algorithm, "gpu_global_rank", 0))
         self._options.setdefault("world_size", getattr(algorithm, "gpu_world_size", 1))

@@ -183,8 +183,10 @@ class Sampler(IterableDataset[Batch]):
     def refresh(self, committed: Sequence[int] | None = None) -> None:
         """See what was committed meanwhile: from the next epoch on, or the stream's next batch.
 
-        Ranks look at a store that is being recorded one after the other, and would see different
-        steps of it: give all of them ``committed`` of the first.
+        In folders of ranks, also by ranks that had no step yet. A sampler's ranks look at a store
+        that is being recorded one after the other, and would see different steps of it: give all of
+        them ``committed`` of the first. How trajectories of these steps ended may still be told
+        later, so ``exclude_failed`` and ``exclude_truncated`` may leave out others for each.
 
         Args:
             committed: Steps of each store to see; None: all that are there.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from mosaic_collect.checks import whole
 from mosaic_collect.errors import InputError
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.tiles import Tiles
 from mosaic_collect.sampling.options import EPOCHS, SamplerOptions
 from mosaic_collect.sampling.share import Share
-from mosaic_collect.sampling.snapshot import PoolPlan, Stores, look, open_datasets
+from mosaic_collect.sampling.snapshot import PoolPlan, Stores, look, named, open_datasets
 
 
 class Seen:
@@ -19,7 +21,8 @@ class Seen:
         options: As ``Sampler``'s.
 
     Attributes:
-        datasets: The stores.
+        datasets: The stores, in folders of ranks those that have steps.
+        committed: Steps of each that are seen.
         tiles: Of what is asked for.
         is_stale: Whether it is to look again.
 
@@ -29,41 +32,35 @@ class Seen:
         StoreError: A store cannot be read.
     """
 
+    datasets: list[TrajectoryDataset]
+    committed: list[int]
     tiles: Tiles
 
     def __init__(self, stores: Stores, options: SamplerOptions) -> None:
-        self.datasets, self._options = open_datasets(stores), options
+        self._named, self._options = named(stores), options
         self.is_stale = False
         self._wanted: Sequence[int] | None = None
-        self.look(None)
-
-    @property
-    def committed(self) -> list[int]:
-        """Steps of each store that are seen."""
-        return self._there() if self._committed is None else list(self._committed)
+        self._see(open_datasets(self._named), None, "committed")
 
     def share(self) -> Share:
         """The rank's of an epoch."""
-        o = self._options
-        return Share.of_rank(self.tiles.num_pairs, o.rank, o.world_size, o.batch_size, o.drop_last)
+        return self._share_of(self.tiles)
 
     def ask(self, committed: Sequence[int] | None) -> None:
         """Have it look again when nothing is being drawn: at so many steps, or at all."""
         self.is_stale, self._wanted = True, committed
 
     def look_again(self) -> None:
-        """See what was asked for.
+        """See what was asked for, also in stores of ranks that had no step yet.
 
         Raises:
             InputError: There are fewer steps.
         """
-        for dataset in self.datasets:
-            dataset.refresh()
         wanted, self._wanted, self.is_stale = self._wanted, None, False
-        self.look(wanted, "committed")
+        self._see(open_datasets(self._named, refreshed=True), wanted, "committed")
 
-    def look(self, committed: Sequence[int] | None, name: str = "committed") -> None:
-        """See so many steps of each store, or all.
+    def look(self, committed: Sequence[int], name: str) -> None:
+        """See so many steps of each store, of those that there were when it last looked.
 
         Args:
             committed: Steps.
@@ -72,15 +69,21 @@ class Seen:
         Raises:
             InputError: There are fewer, or fewer stores.
         """
-        there = self._there()
-        wanted = there if committed is None else list(committed)
+        self._see(self.datasets, committed, name)
+
+    def _see(
+        self, datasets: list[TrajectoryDataset], committed: Sequence[int] | None, name: str
+    ) -> None:
+        there = [dataset.num_steps for dataset in datasets]
+        wanted = there if committed is None else [whole(steps, name, 0) for steps in committed]
         if len(wanted) != len(there) or any(w > t for w, t in zip(wanted, there, strict=True)):
             raise InputError(f"{name}: is of stores of {wanted} steps, these have {there}")
-        self._committed = None if wanted == there else wanted
-        self.tiles = look(self.datasets, self._options, self._committed)
-        PoolPlan.of(self.tiles, self._options.pool_nbytes)
+        tiles = look(datasets, self._options, None if wanted == there else wanted)
+        PoolPlan.of(tiles, self._options.pool_nbytes)
         if self._options.mode == EPOCHS:
-            self.share()
+            self._share_of(tiles)
+        self.datasets, self.committed, self.tiles = datasets, wanted, tiles
 
-    def _there(self) -> list[int]:
-        return [dataset.num_steps for dataset in self.datasets]
+    def _share_of(self, tiles: Tiles) -> Share:
+        o = self._options
+        return Share.of_rank(tiles.num_pairs, o.rank, o.world_size, o.batch_size, o.drop_last)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, StoreNotFoundError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.merging import check_mergeable, open_each
 from mosaic_collect.reading.ruling import chosen_fields, make_rules, nonfinite_fields
@@ -17,12 +17,15 @@ from mosaic_collect.reading.tiles import Tiles
 from mosaic_collect.reading.union import SLAB_NBYTES, Source
 from mosaic_collect.sampling.options import SamplerOptions, asked_steps
 from mosaic_collect.store.address import Address
-from mosaic_collect.store.place import check_distinct
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.place import Place, check_distinct
 from mosaic_collect.store.schema import VALID_MASK, Field
 
 #: The path of a store, a dataset, or several of them.
 Store = Address | TrajectoryDataset
 Stores = Store | Sequence[Store]
+#: One of them, or a pattern, whatever the working directory becomes.
+Named = Blobs | str | TrajectoryDataset
 #: Of the pool, a tile at most: so many are drawn from at a time, about.
 _TILES_OF_A_POOL = 16
 
@@ -57,17 +60,36 @@ class PoolPlan:
         return cls(slots, slots - max(1, slots // 4))
 
 
-def open_datasets(stores: Stores) -> list[TrajectoryDataset]:
-    """Snapshots of the sampler's own; a dataset that is given keeps its own.
+def named(stores: Stores) -> list[Named]:
+    """What was named, made absolute now; a dataset that is given keeps its own snapshot.
 
     Raises:
-        InputError: No store, or one twice.
-        StoreError: A store cannot be read.
+        InputError: No store.
     """
     several = stores if isinstance(stores, Sequence) and not isinstance(stores, str) else [stores]
     if not several:
         raise InputError("stores: expected at least one, got none")
-    found = [dataset for store in several for dataset in _each(store)]
+    found: list[Named] = []
+    for store in several:
+        if isinstance(store, TrajectoryDataset):
+            found.append(copy.copy(store))
+        else:
+            found.extend(Place.of(store, "stores").items)
+    return found
+
+
+def open_datasets(stores: Sequence[Named], refreshed: bool = False) -> list[TrajectoryDataset]:
+    """Snapshots of all stores; in folders of ranks of those that have steps.
+
+    Args:
+        stores: As ``named`` gives them.
+        refreshed: Whether datasets that were given are to look again.
+
+    Raises:
+        InputError: One store twice.
+        StoreError: A store cannot be read, or there is none.
+    """
+    found = [dataset for store in stores for dataset in _each(store, refreshed)]
     check_distinct([dataset.blobs for dataset in found])
     return found
 
@@ -105,10 +127,15 @@ def look(
     return tiles
 
 
-def _each(store: Store) -> list[TrajectoryDataset]:
-    if isinstance(store, TrajectoryDataset):
-        return [copy.copy(part) for part in store.parts if part.num_steps or part is store]
-    return open_each(store, threads=1)
+def _each(store: Named, refreshed: bool) -> list[TrajectoryDataset]:
+    if not isinstance(store, TrajectoryDataset):
+        return open_each(store, threads=1)
+    if refreshed:
+        store.refresh()
+    found = [copy.copy(part) for part in store.parts if part.num_steps or part is store]
+    if not found:
+        raise StoreNotFoundError(f"{store.path}: no rank has a step yet")
+    return found
 
 
 def _selection(

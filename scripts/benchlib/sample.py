@@ -131,10 +131,10 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
 
 def _tiles(args: Namespace, copies: Copies) -> Any:
     from mosaic_collect.sampling.options import SamplerOptions
-    from mosaic_collect.sampling.snapshot import look, open_datasets
+    from mosaic_collect.sampling.snapshot import look, named, open_datasets
 
     options = SamplerOptions(batch_size=args.batch, fields=FIELDS, pool_mb=args.pool_mb)
-    return look(open_datasets(copies.store), options)
+    return look(open_datasets(named(copies.store)), options)
 
 
 def _room(tiles: Any) -> dict[str, NDArray[Any]]:

@@ -100,6 +100,44 @@ def test_a_state_goes_on_in_a_store_that_has_grown(store: str) -> None:
     assert len(numbers(grown)) == 105
 
 
+def test_a_rank_that_begins_late_is_seen_at_a_refresh(tmp_path: Any) -> None:
+    folder, told = str(tmp_path / "ranks"), r"is of stores of \[4\] steps, these have \[10, 4"
+    first, second = (
+        helpers.open_writer(folder, 7, NUMBERED, 4, rank=r, world_size=2) for r in (0, 1)
+    )
+    for what in (folder, TrajectoryDataset(folder)):
+        with pytest.raises(StoreNotFoundError, match="no rank has a step yet"):
+            Sampler(what, 6)
+    add(second, 10, 4)
+    second.commit()
+    dataset = TrajectoryDataset(folder)
+    samplers = [Sampler(what, 6) for what in (folder, dataset)]
+    assert [s.num_pairs for s in samplers] == [28, 28]
+    add(first, 0, 10)
+    first.commit()
+    for sampler in samplers:
+        with pytest.raises(InputError, match=told):
+            sampler.refresh([4])
+        assert (sampler.committed, sampler.num_pairs) == ([4], 28), "as it was"
+        sampler.refresh()
+        assert (sampler.committed, sampler.num_pairs) == ([10, 4], 98)
+        assert np.array_equal(np.sort(numbers(sampler)), np.arange(98))
+    assert dataset.num_steps == 4, "a dataset that is given keeps its own snapshot"
+    first.close()
+    second.close()
+
+
+def test_a_working_directory_that_changes_makes_no_difference(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered(store, 4, 7, 4)
+    monkeypatch.chdir(os.path.dirname(store))
+    sampler = Sampler(os.path.basename(store), 6)
+    monkeypatch.chdir("/")
+    sampler.refresh()
+    assert len(numbers(sampler)) == 28
+
+
 def test_what_is_no_store_and_what_holds_no_step(store: str) -> None:
     with pytest.raises(StoreNotFoundError):
         Sampler(store, 6)
