@@ -226,10 +226,11 @@ class _Look:
     def _asked_steps(self, block: int) -> Mask:
         """Which of a block's steps are asked for, ``(steps,)``."""
         part, inside = self._source.place(block)
-        steps = np.asarray(part.state.steps_of(inside))
+        steps = part.state.steps_of(inside)
         if self._rules.steps is None:
             return np.ones(len(steps), np.bool_)
-        return np.isin(steps, self._rules.steps[self._source.parts.index(part)])
+        asked = self._rules.steps[self._source.parts.index(part)]
+        return np.fromiter((step in asked for step in steps), np.bool_, len(steps))
 
     def _mask(self, block: int, damaged: Mask) -> Mask:
         """The mask; where it is damaged itself, False, and noted in ``damaged``."""
