@@ -35,14 +35,14 @@ class Share:
         """What a rank has of so many pairs.
 
         Raises:
-            InputError: A rank would have none.
+            InputError: A rank would have none, or an empty batch where others have one more pair.
         """
         least, most = num_pairs // world_size, -(-num_pairs // world_size)
         batches = least // batch_size if drop_last else -(-most // batch_size)
-        if not least or not batches:
+        if not batches or least < batches:
             raise InputError(
                 f"{num_pairs} pairs for {world_size} ranks in batches of {batch_size}"
-                f"{' with drop_last' if drop_last else ''}: a rank would have none"
+                f"{' with drop_last' if drop_last else ''}: a rank would have none, or an empty one"
             )
         lo, hi = (r * num_pairs // world_size for r in (rank, rank + 1))
         return cls(lo=lo, hi=hi, batch_size=batch_size, batches=batches, drop_last=drop_last)

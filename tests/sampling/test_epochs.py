@@ -54,7 +54,7 @@ def test_ranks_share_an_epoch_and_have_equally_many_batches(
     store: str, ranks: int, tiles: int
 ) -> None:
     valid = numbered(store, 20, 7, 4, every_third)
-    for batch_size in (4, len(valid) // ranks):
+    for batch_size in (2, 4, len(valid) // ranks):
         options = {"pool_mb": tiles * tile_mb(store), "world_size": ranks}
         samplers = [Sampler(store, batch_size, rank=r, **options) for r in range(ranks)]
         epochs = [[b["number"].clone() for b in s] for s in samplers]
@@ -329,6 +329,7 @@ def test_a_damaged_chunk_is_an_error_in_the_loop(store: str) -> None:
         ({"trajectories": 3}, "trajectories: expected ids"),
         ({"fields": 3}, "fields: expected names"),
         ({"world_size": 1000, "rank": 5}, "a rank would have none"),
+        ({"world_size": 5, "batch_size": 1}, "84 pairs for 5 ranks in batches of 1: a rank would"),
         ({"batch_size": 1000, "drop_last": True}, "with drop_last"),
         ({"exclude_failed": True}, "has no field trajectory_end"),
         ({"threads": 0}, "threads: expected a whole number from 1"),
