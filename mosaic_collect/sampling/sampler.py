@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -11,16 +11,14 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from mosaic_collect.checks import whole
 from mosaic_collect.sampling.batches import Batch
-from mosaic_collect.sampling.epochs import epoch_batches
 from mosaic_collect.sampling.machine import Machine
 from mosaic_collect.sampling.moments import moments
 from mosaic_collect.sampling.options import EPOCHS, STREAM, SamplerOptions
-from mosaic_collect.sampling.order import EpochOrder
 from mosaic_collect.sampling.pool import Pool
 from mosaic_collect.sampling.position import Position, check_state, state_of, told
+from mosaic_collect.sampling.rest import rest_of_epoch, rest_of_stream
 from mosaic_collect.sampling.seen import Seen
 from mosaic_collect.sampling.snapshot import PoolPlan, Stores
-from mosaic_collect.sampling.stream import Place, Row, StreamRules, stream_batches
 
 
 class Sampler(IterableDataset[Batch]):
@@ -246,57 +244,24 @@ class Sampler(IterableDataset[Batch]):
     def _epoch(self, worker: int, workers: int) -> Iterator[Batch]:
         if self._position.batches and not self._goes_on:
             self._position = Position(epoch=self._position.epoch + 1)
-        made = self._rest_of_epoch(*self._begin(worker, workers))
+        pool, plan = self._begin(worker, workers)
+        made = rest_of_epoch(pool, plan, self._options, self._seen, self._position)
         for batch in self._machine.run(made, self._batch_nbytes):
             self._position = self._position.behind_batch()
             yield self._handed(batch)
             del batch  # or it could not be used again
         self._position = Position(epoch=self._position.epoch + 1)
 
-    def _rest_of_epoch(self, pool: Pool, plan: PoolPlan) -> Generator[Batch, None, None]:
-        share, at = self._seen.share(), self._position
-        first, stop = share.of_worker(at.worker, at.workers)
-        origin = share.bound(first)
-        bounds = [share.bound(batch) - origin for batch in range(first, stop + 1)]
-        lo = share.lo + origin
-        order = EpochOrder(
-            self._seen.tiles.counts,
-            self._options.seed,
-            at.epoch,
-            lo,
-            lo + bounds[-1],
-            plan.active,
-        )
-        return epoch_batches(pool, order, bounds[at.batches :])
-
     def _stream(self, worker: int, workers: int) -> Iterator[Batch]:
         while True:
-            made = self._rest_of_stream(*self._begin(worker, workers))
+            pool, plan = self._begin(worker, workers)
+            made = rest_of_stream(pool, plan, self._options, self._seen, self._position)
             for batch, place in self._machine.run(made, self._batch_nbytes):
                 self._position = self._position.at(place)
                 yield self._handed(batch)
                 del batch  # or it could not be used again
                 if self._seen.is_stale:
                     break
-
-    def _rest_of_stream(
-        self, pool: Pool, plan: PoolPlan
-    ) -> Generator[tuple[Batch, Place], None, None]:
-        options, at = self._options, self._position
-        row = Row(
-            num_tiles=len(self._seen.tiles.tiles),
-            seed=options.seed,
-            epoch=at.epoch,
-            rank=options.rank * at.workers + at.worker,
-            world_size=options.world_size * at.workers,
-        )
-        rules = StreamRules(
-            batch_size=options.batch_size,
-            uses=options.uses,
-            replace=options.replace,
-            active=plan.active,
-        )
-        return stream_batches(pool, row, rules, at.place)
 
     @property
     def _batch_nbytes(self) -> int:
