@@ -367,6 +367,47 @@ def test_going_on_without_a_motion_and_with_another_checkpoint(
     assert told["checkpoint"]["path"] == str(other)
 
 
+def test_a_motion_that_changes_while_the_simulator_starts(
+    case: Case, run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its rows would be those of the next one."""
+    from mosaic_collect.adapters.mjlab import simulation as adapter
+
+    folder = tmp_path / "motions"
+    shutil.copytree(case.motions, folder)
+    shutil.copy(folder / "b.npz", folder / "c.npz")
+    play = adapter._play
+
+    def swapped(*args: Any) -> None:
+        play(*args)
+        shutil.copy(folder / "a.npz", folder / "b.npz")
+
+    monkeypatch.setattr(adapter, "_play", swapped)
+    with pytest.raises(InputError, match=r"b\.npz has changed .*: expected 9 frames, got 6"):
+        run(case.options("swapped", motion=str(folder)))
+    assert not Path(case.store("swapped")).exists()
+
+
+def test_no_timer_ends_a_trajectory_without_a_word(
+    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task may give its command another motion every so often."""
+    from mosaic_collect.adapters.mjlab import simulation as adapter
+
+    load = adapter.load_env_cfg
+
+    def with_a_timer(task: str, **options: Any) -> Any:
+        cfg = load(task, **options)
+        cfg.commands["motion"].resampling_time_range = (0.06, 0.06)
+        return cfg
+
+    monkeypatch.setattr(adapter, "load_env_cfg", with_a_timer)
+    result = run(case.options("timer", passes=1))
+    assert (result.completed, result.num_steps) == (2, ROWS[1])
+    whole = [(motion, list(range(1, rows + 1)), True) for motion, rows in enumerate(ROWS)]
+    assert trajectories(case.store("timer")) == whole
+
+
 def test_an_interrupt_on_the_command_line(
     case: Case, monkeypatch: pytest.MonkeyPatch, capsys: Any
 ) -> None:

@@ -68,6 +68,8 @@ def prepare_motion_cfg(
         "start_from_beginning": start == FIRST,
         "start_frame": 0,
         "resample_motions_every_s": _NO_RESAMPLING_S,
+        # Isaac Lab's own timer would put a robot elsewhere in its motion, without a word.
+        "resampling_time_range": (_NO_RESAMPLING_S, _NO_RESAMPLING_S),
         # A process would load a part only, and at most as many motions as environments.
         "motion_dataset_shard_across_gpus": False,
         "motion_dataset_load_cap": None,

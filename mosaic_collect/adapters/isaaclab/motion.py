@@ -155,6 +155,10 @@ def _loaded_at(command: Any, queue: MotionQueue) -> torch.Tensor:
             f"motion: expected the command to load {absent[0]} and {len(absent) - 1} more, which "
             f"it did not; it has {len(places)} files"
         )
+    lengths = command.motion_lengths.tolist()
+    changed = [m.path for m in queue.present if lengths[places[m.file]] != m.frames]
+    if changed:
+        raise InputError(f"motion: {changed[0]} has changed since it was looked at")
     return torch.tensor([places.get(m.file, _NONE) for m in queue.motions], dtype=torch.long)
 
 

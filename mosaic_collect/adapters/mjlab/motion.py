@@ -12,7 +12,6 @@ without a word. Written against mjlab 1.6 (tasks/tracking/mdp/commands.py).
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +23,9 @@ from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motions import Motion, MotionQueue
 from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.trackers import MotionTracker
+from mosaic_collect.errors import InputError
 
+_NO_RESAMPLING_S = 1.0e9  # a timer would put a robot on another motion, without a word
 _ARRAYS = (
     *("joint_pos", "joint_vel", "body_pos_w", "body_quat_w"),
     *("body_lin_vel_w", "body_ang_vel_w"),
@@ -49,11 +50,12 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
     def __init__(self, cfg: Any, env: Any, queue: MotionQueue, start: str = FIRST) -> None:
         super().__init__(cfg, env)
         self.queue, self._start = queue, start
-        loaded = [self._load(m) for m in queue.motions]
+        loaded = [self._load(m) for m in queue.present]
         for name in _ARRAYS:
-            parts = [getattr(one, name) for one in loaded if one is not None]
-            setattr(self.motion, name, torch.cat(parts))
-        steps = [0 if one is None else one.time_step_total for one in loaded]
+            setattr(self.motion, name, torch.cat([getattr(one, name) for one in loaded]))
+        # None of one that an earlier run knew and that is gone; nobody will follow it.
+        here = {m.sha256 for m in queue.present}
+        steps = [m.frames if m.sha256 in here else 0 for m in queue.motions]
         lengths = torch.tensor(steps, device=self.device)
         self.motion.time_step_total = int(lengths.sum())
         self.ends = torch.cumsum(lengths, 0)
@@ -63,10 +65,14 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
         self.idle = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
 
     def _load(self, motion: Motion) -> Any:
-        """A motion's arrays; None for one that an earlier run knew and that is gone."""
-        if not os.path.exists(motion.file):
-            return None
-        return MotionLoader(motion.file, self.body_indexes, self.device)
+        """A motion's arrays, of as many frames as it was when it was looked at."""
+        loaded = MotionLoader(motion.file, self.body_indexes, self.device)
+        if loaded.time_step_total != motion.frames:
+            raise InputError(
+                f"motion: {motion.path} has changed since it was looked at: expected "
+                f"{motion.frames} frames, got {loaded.time_step_total}"
+            )
+        return loaded
 
     @property
     def frames(self) -> torch.Tensor:
@@ -110,6 +116,7 @@ def queued_cfg(cfg: MotionCommandCfg, queue: MotionQueue, start: str = FIRST) ->
     fields.update(
         motion_file=queue.present[0].file,
         sampling_mode="uniform",  # the branch whose hook is overridden
+        resampling_time_range=(_NO_RESAMPLING_S, _NO_RESAMPLING_S),
         joint_position_range=(0.0, 0.0),
         pose_range={},
         velocity_range={},

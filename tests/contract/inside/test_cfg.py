@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -78,6 +79,13 @@ def test_random_starts_are_asked_for_and_uniform(tmp_path: Path) -> None:
     assert cfg.commands.motion.adaptive_alpha == 0.0
 
 
+def test_no_timer_moves_a_robot_within_its_motion(tmp_path: Path) -> None:
+    cfg = task_cfg(3)
+    cfg.commands.motion.resampling_time_range = (0.1, 0.1)
+    prepare_motion_cfg(cfg.commands.motion, write_motions(tmp_path / "motions", [20]))
+    assert cfg.commands.motion.resampling_time_range == (1e9, 1e9)
+
+
 def test_a_command_of_another_kind_is_refused() -> None:
     with pytest.raises(InputError, match="expected MOSAIC's command with start_from_beginning"):
         prepare_motion_cfg(SimpleNamespace(motion="x"), "y")
@@ -131,6 +139,8 @@ def test_motions_that_are_gone_or_of_another_command(tmp_path: Path) -> None:
     tracker = MosaicMotionTracker(env, MotionQueue([*motions], 1, {"motions": [vars(gone)]}))
     tracker.assign(None)
     assert tracker.motion_ids.tolist() == [1, -1, -1]
+    with pytest.raises(InputError, match=r"motion_0\.npz has changed since it was looked at"):
+        MosaicMotionTracker(env, MotionQueue([replace(motions[0], frames=21)]))
     del env.command_manager.get_term("motion").motion_dir_loader
     with pytest.raises(InputError, match="expected MOSAIC's with motion_dir_loader"):
         loaded_motions(env)
