@@ -4,12 +4,8 @@
         --motion motions/ --checkpoint expert.pt --output out/student
 
 The expert acts with its actions disturbed, and what it would have done (``action_mean``) is what
-the student learns to do on its own observations. Only a run in the simulation says whether it does:
-a loss that looks fine does not. ``out/student/student.pt`` can act in a next recording
-(``mosaic-collect collect --act-by``).
+the student learns to do on its own observations. Only a run in the simulation says whether it does.
 """
-
-from __future__ import annotations
 
 import argparse
 import os
@@ -32,7 +28,7 @@ SEEN, LABEL = "student_observations", "action_mean"
 def record(args: argparse.Namespace, store: str) -> None:
     options = CollectOptions(
         task=args.task, motion=args.motion, checkpoint=args.checkpoint, output=store,
-        num_envs=128, max_steps=args.steps, action_noise=0.3, start="random", resume="auto",
+        num_envs=128, max_steps=args.steps, action_noise=0.1, start="random", resume="auto",
     )  # fmt: skip
     with ProgressBar(args.steps) as bar:
         run_collect(options, bar)
@@ -49,43 +45,35 @@ def train(args: argparse.Namespace, store: str) -> nn.Module:
     epochs = -(-args.updates // len(sampler))
     optimizer = torch.optim.Adam(student.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
-    for _ in (bar := tqdm(range(epochs), "train", unit="epoch", disable=None)):
+    for _ in tqdm(range(epochs), "train", unit="epoch", disable=None):
         for batch in sampler:
-            loss = nn.functional.mse_loss(student(batch[SEEN]), batch[LABEL])
             optimizer.zero_grad()
-            loss.backward()
+            nn.functional.mse_loss(student(batch[SEEN]), batch[LABEL]).backward()
             optimizer.step()
         schedule.step()
-        bar.set_postfix_str(f"loss {loss:.5f}")
-    return student.eval()
+    return student
 
 
 def run(args: argparse.Namespace, student: nn.Module) -> None:
     options = MjlabOptions(task=args.task, num_envs=4 * args.each, seed=args.seed + 1)
     simulation = MjlabSimulation(options, MotionQueue(find_motions(args.motion)))
     expert, student = simulation.policy(args.checkpoint), student.to(simulation.device)
-    acts = {"expert": lambda o: expert.act(o).mean, "student": lambda o: student(o["student"])}
-    lanes = [Lane(act=act, noise=noise) for act in acts.values() for noise in (0.0, 0.1)]
+    acts = (lambda seen: expert.act(seen).mean, lambda seen: student(seen["student"]))
+    lanes = [Lane(act=act, noise=noise) for act in acts for noise in (0.0, 0.1)]
     reached = run_trial(simulation, lanes, seed=args.seed)
-    for i, name in enumerate(acts):
-        print(f"{name}: {reached[2 * i]} of {args.each} trajectories to their motion's end, "
-              f"{reached[2 * i + 1]} with actions disturbed by 0.1")  # fmt: skip
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for name in ("task", "motion", "checkpoint", "output"):
-        parser.add_argument(f"--{name}", required=True)
-    for name, default in (("steps", 500), ("updates", 4500), ("each", 32), ("seed", 0)):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    args = parser.parse_args()
-    os.makedirs(args.output, exist_ok=True)
-    store = os.path.join(args.output, "expert.zarr")
-    record(args, store)
-    student = train(args, store)
-    save_student(student, os.path.join(args.output, "student.pt"))
-    run(args, student)
+    for who, still, disturbed in (("expert", *reached[:2]), ("student", *reached[2:])):
+        print(f"{who}: {still} of {args.each} to the motion's end, {disturbed} disturbed by 0.1")
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for name in ("task", "motion", "checkpoint", "output"):
+        parser.add_argument(f"--{name}", required=True)
+    for name, default in (("steps", 192), ("updates", 3000), ("each", 32), ("seed", 0)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    given = parser.parse_args()
+    os.makedirs(given.output, exist_ok=True)
+    record(given, os.path.join(given.output, "expert.zarr"))
+    trained = train(given, os.path.join(given.output, "expert.zarr"))
+    save_student(trained, os.path.join(given.output, "student.pt"))  # for collect --act-by
+    run(given, trained)

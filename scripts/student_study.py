@@ -239,7 +239,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: str) -> None:
         _draw_curve(axes, title, {x: found[c.key] for x, c in curve.items() if c.key in found})
     _draw_bars(below.subplots(), [found[key] for key in keys if key in found])
     above.subplots_adjust(left=0.06, right=0.98, bottom=0.22, top=0.95, wspace=0.08)
-    below.subplots_adjust(left=0.3, right=0.87, bottom=0.09, top=0.98)
+    below.subplots_adjust(left=0.41, right=0.86, bottom=0.09, top=0.98)
     figure.savefig(path, dpi=110)
 
 
@@ -251,13 +251,10 @@ def _share(row: Mapping[str, Any], condition: str) -> float:
 def _draw_curve(axes: Any, title: str, rows: Mapping[float, Mapping[str, Any]]) -> None:
     for condition, color, mark in zip(CONDITIONS, LIGHT.lines, "osD^", strict=False):
         shares = [_share(row, condition) for row in rows.values()]
-        axes.plot(list(rows), shares, f"{mark}-", color=color, label=condition, markersize=4)
+        axes.plot(shares, f"{mark}-", color=color, markersize=4)
     axes.set(ylim=(-4, 104), ylabel="% that reach the end")
     axes.set_xlabel(title, fontsize=8)
-    if "noise (" not in title:
-        axes.set_xscale("log")
-    axes.set_xticks(list(rows), [f"{x:,g}" for x in rows], fontsize=8)
-    axes.minorticks_off()
+    axes.set_xticks(range(len(rows)), [f"{x:,g}" for x in rows], fontsize=8)
     axes.label_outer()
     axes.grid(color=LIGHT.faint, linewidth=0.5)
 
@@ -267,11 +264,11 @@ def _draw_bars(axes: Any, rows: Sequence[Mapping[str, Any]]) -> None:
     for i, condition in enumerate(CONDITIONS):
         places = [-row - width * i for row in range(len(rows))]
         shares = [_share(row, condition) for row in rows]
-        bars = axes.barh(places, shares, width, label=condition, color=LIGHT.lines[i])
+        label = condition if condition.isalpha() else f"disturbed by {condition}"
+        bars = axes.barh(places, shares, width, label=label, color=LIGHT.lines[i])
         axes.bar_label(bars, [f"{share:.0f}" for share in shares], padding=2, fontsize=6)
     labels = [
-        row["name"].replace(", random", ",\nrandom").replace("; ", ";\n")
-        + (f"\n{row['pairs']:,} pairs, {row['updates']:,} updates" * bool(row["pairs"]))
+        row["name"] + (f"\n{row['pairs']:,} pairs, {row['updates']:,} updates" * bool(row["pairs"]))
         for row in rows
     ]
     axes.set_yticks([-row - 0.3 for row in range(len(rows))], labels, fontsize=7)

@@ -26,9 +26,9 @@ from mosaic_collect.demo.training import train_student
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.text import table
 
-STEPS = 500  # of 128 environments: 64,000 pairs
-UPDATES = 4500
-NOISE, DISTURBANCE = 0.3, 0.1  # largest while recording, and in the trial
+STEPS = 192  # of 128 environments: 24,576 pairs
+UPDATES = 3000
+NOISE, DISTURBANCE = 0.1, 0.1  # largest while recording, and in the trial
 EACH = 32  # trajectories of each lane
 #: Shares of trajectories that a student must bring to their end, undisturbed and disturbed.
 GOALS = (31 / 32, 28 / 32)
