@@ -85,30 +85,25 @@ class EpochOrder:
 
     def tick(self, tick: int, shuffled: dict[int, Codes]) -> Codes:
         """All pairs of a tick, mixed; ``shuffled`` holds the tiles from oldest to newest."""
-        parts = []
-        for place in range(tick, self.newest(tick) + 1):
-            first, stop = self._share(np.array(tick), np.array(place))
-            size = int(self._sizes[place])
-            parts.append(shuffled[place][self._edge(size, first) : self._edge(size, stop)])
+        places = np.arange(tick, self.newest(tick) + 1)
+        firsts, stops = self._edges(tick, places)
+        parts = zip(places.tolist(), firsts.tolist(), stops.tolist(), strict=True)
+        mixed = np.concatenate([shuffled[place][first:stop] for place, first, stop in parts])
         seed, epoch, lo = self._key
-        return chance(seed, MIX, epoch, lo, tick).permutation(np.concatenate(parts))
+        chance(seed, MIX, epoch, lo, tick).shuffle(mixed)
+        return mixed
 
-    def _edge(self, size: Any, shares: Any) -> Any:
-        """Pairs of a tile in its first so many shares; ``active`` shares are all."""
-        return size * shares // self.active
-
-    def _share(self, tick: Any, place: Any) -> tuple[Any, Any]:
-        """Which shares of a tile come at a tick: from, and up to."""
-        age = tick + self.active - 1 - place
-        last = len(self.tiles) - self.active
-        return np.where(tick == 0, 0, age), np.where(tick == last, self.active, age + 1)
+    def _edges(self, tick: Any, place: Any) -> tuple[Any, Any]:
+        """Which of a tile's shuffled pairs come at a tick: from, and up to."""
+        age, last = tick + self.active - 1 - place, len(self.tiles) - self.active
+        shares = np.where(tick == 0, 0, age), np.where(tick == last, self.active, age + 1)
+        first, stop = (self._sizes[place] * share // self.active for share in shares)
+        return first, stop
 
     def _tick_sizes(self) -> NDArray[np.int64]:
-        ticks = np.arange(len(self.tiles) - self.active + 1) if self.tiles else np.arange(0)
+        ticks = np.arange(len(self.tiles) - self.active + 1)
         sizes = np.zeros(len(ticks), np.int64)
-        for age in range(self.active if self.tiles else 0):
-            place = ticks + self.active - 1 - age
-            first, stop = self._share(ticks, place)
-            size = self._sizes[place]
-            sizes += self._edge(size, stop) - self._edge(size, first)
+        for age in range(self.active):
+            first, stop = self._edges(ticks, ticks + self.active - 1 - age)
+            sizes += stop - first
         return sizes

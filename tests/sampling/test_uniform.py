@@ -127,7 +127,9 @@ def of(purpose: int, kind: Callable[[np.random.Generator], Any]) -> Callable[...
 
 
 def unshuffled(random: np.random.Generator) -> Any:
-    return SimpleNamespace(permutation=lambda of: np.arange(of) if np.ndim(of) == 0 else of)
+    return SimpleNamespace(
+        permutation=lambda of: np.arange(of) if np.ndim(of) == 0 else of, shuffle=lambda of: None
+    )
 
 
 def late(random: np.random.Generator) -> Any:
