@@ -65,7 +65,8 @@ class Sampler(IterableDataset[Batch]):
         seed: Of all that is random.
         rank: Of this process; ranks share an epoch, and draw different streams.
         world_size: Number of ranks.
-        pool_mb: Memory of the pool, on ``device``; 10^6 bytes. Workers share it.
+        pool_mb: Memory of the pool, on ``device``, and of 28 bytes a pair for drawing from it, on
+            the host; 10^6 bytes. Workers share it.
         device: Where batches are to be. On "cuda" the pool is there, too, and batches are gathered
             by the device; tiles pass through page-locked memory.
         drop_last: Leave out what does not fill a batch.

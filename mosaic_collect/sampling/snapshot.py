@@ -28,6 +28,8 @@ Stores = Store | Sequence[Store]
 Named = Blobs | str | TrajectoryDataset
 #: Of the pool, a tile at most: so many are drawn from at a time, about.
 _TILES_OF_A_POOL = 16
+#: Of a pair in the pool, beside its values: its place, 4, and its code, 8, in up to three orders.
+INDEX_NBYTES = 28
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,13 @@ class PoolPlan:
         Raises:
             InputError: It has no room for two tiles.
         """
-        number, slots = len(tiles.tiles), nbytes // tiles.nbytes
+        slot_nbytes = tiles.nbytes + tiles.rows * INDEX_NBYTES
+        number, slots = len(tiles.tiles), nbytes // slot_nbytes
         if slots >= number:
             return cls(number, number)
         if slots < 2:
             raise InputError(
-                f"pool_mb: expected at least {2 * tiles.nbytes / 1e6:g} for these fields and each "
+                f"pool_mb: expected at least {2 * slot_nbytes / 1e6:g} for these fields and each "
                 f"worker, got {nbytes / 1e6:g}"
             )
         return cls(slots, slots - max(1, slots // 4))
@@ -120,7 +123,9 @@ def look(
     if not source.num_blocks:
         raise InputError(f"{source.path}: no committed step, nothing to draw from")
     selection = _selection(source, fields, options, committed)
-    tile_nbytes = options.pool_nbytes // _TILES_OF_A_POOL
+    row_nbytes = sum(f.row_nbytes for f in fields)
+    values_nbytes = options.pool_nbytes * row_nbytes // (row_nbytes + INDEX_NBYTES)
+    tile_nbytes = values_nbytes // _TILES_OF_A_POOL
     tiles = Tiles(source, fields, selection, tile_nbytes, options.skip_damaged)
     if not tiles.num_pairs:
         raise InputError(f"{source.path}: no pair is left to draw from")

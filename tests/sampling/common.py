@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Schema, TrajectoryDataset
+from mosaic_collect.sampling.snapshot import INDEX_NBYTES
 from mosaic_collect.store.schema import Field
 from tests import helpers
 
@@ -50,4 +51,4 @@ def numbers(batches: Iterable[dict[str, Any]]) -> np.ndarray:
 def tile_mb(path: Any) -> float:
     """Megabytes of the smallest pool's half: a tile of one chunk of the widest field."""
     grid = TrajectoryDataset(path).view.grids["wide"]
-    return grid.chunk_envs * grid.block_steps * 28 / 1e6
+    return grid.chunk_envs * grid.block_steps * (28 + INDEX_NBYTES) / 1e6

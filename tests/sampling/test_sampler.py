@@ -22,6 +22,7 @@ from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  #
 from mosaic_collect.reading.tiles import Tiles  # noqa: E402
 from mosaic_collect.sampling.device import DeviceMemory  # noqa: E402
 from mosaic_collect.sampling.snapshot import PoolPlan  # noqa: E402
+from mosaic_collect.store.schema import Field, Schema  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
 
@@ -376,3 +377,19 @@ def test_memory_is_the_pool_and_at_most_100_mb(
         done = helpers.run_python(_MEMORY, store, str(pool_mb), mode, str(steps // 4))
         assert done.returncode == 0, done.stderr
         assert float(done.stdout) < pool_mb + 100
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("mode", ["epochs", "stream"])
+def test_what_is_known_of_pairs_counts_where_they_are_narrow(
+    store: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # chunks of their usual size
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    row = np.zeros(8192, np.float32)
+    with helpers.open_writer(store, 8192, Schema((Field(name="reward"),)), 256) as writer:
+        for _ in range(1536):
+            writer.add_step(reward=row)
+    done = helpers.run_python(_MEMORY, store, "200", mode, "100")
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 200 + 100
