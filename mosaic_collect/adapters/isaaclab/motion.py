@@ -84,8 +84,13 @@ class MosaicMotionTracker(MotionTracker):
         return found
 
     def describe(self) -> Mapping[str, torch.Tensor]:
-        """The extra fields, and at the same time who restarts with the step to come."""
+        """The extra fields, and at the same time who restarts with the step to come.
+
+        Raises:
+            InputError: The command follows another motion than it was given.
+        """
         command, active = self._command, self.active()
+        self._refuse_strays(active)
         lengths = command.motion_lengths[command.env_motion_indices]
         due = (command.time_steps >= lengths - 1) | command.motion_end_buf
         if self._limit is not None:
@@ -94,6 +99,18 @@ class MosaicMotionTracker(MotionTracker):
         self.restart[:] = due & (self.motion_ids != _NONE)
         self._before = (self.motion_ids.clone(), self.restart.clone(), active)
         return {"motion_id": self._before[0], "motion_frame": self.frames}
+
+    def _refuse_strays(self, active: torch.Tensor) -> None:
+        """A command may draw motions of its own at a reset; rows would tell another's."""
+        found = self._command.env_motion_indices
+        strays = (active & (found != self._loaded[self.motion_ids.long()])).nonzero()[:, 0]
+        if len(strays):
+            env, paths = int(strays[0]), _paths(self._command)
+            given = self.queue.motions[int(self.motion_ids[env])].path
+            raise InputError(
+                f"command 'motion': expected it to follow in environment {env} what it was given, "
+                f"{given}, got {paths[int(found[env])]}"
+            )
 
     def settle(self, result: StepResult) -> Mapping[str, Any]:
         motions, restart, active = self._before

@@ -90,9 +90,8 @@ class MotionCommand(CommandTerm):
         if self.cfg.start_from_beginning:
             self.time_steps[ids] = self.cfg.start_frame
         else:
-            self.env_motion_indices[ids] = torch.randint_like(ids, len(self.motion_lengths))
-            lengths = self.motion_lengths[self.env_motion_indices[ids]]
-            self.time_steps[ids] = (torch.rand(len(ids), device=self.device) * lengths).long()
+            before_last = self.motion_lengths[self.env_motion_indices[ids]] - 1
+            self.time_steps[ids] = (torch.rand(len(ids), device=self.device) * before_last).long()
         self._place(ids)
 
     def _place(self, ids: torch.Tensor) -> None:

@@ -13,10 +13,12 @@ import numpy as np
 import pytest
 import torch
 
+from mosaic_collect import TrajectoryDataset
 from mosaic_collect.collection.acting import Acting
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import ENDED, FAILED
+from tests.contract.inside import toy
 from tests.contract.inside.session import HISTORY, ORIGIN, Session, Witness, run
 from tests.contract.inside.toy import NOISE, write_motions
 
@@ -264,6 +266,26 @@ def test_random_starts(tmp_path: Path) -> None:
     assert all(np.array_equal(np.diff(r), np.ones(len(r) - 1)) for r in rows)
     assert {int(r[-1]) for r in rows} == {29}
     assert len({int(r[0]) for r in rows}) > 5
+
+
+def test_a_command_that_draws_motions_of_its_own_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before a row tells another motion than the robot follows."""
+    resample = toy.MotionCommand._resample_command
+
+    def draws(self: Any, env_ids: Any) -> None:
+        resample(self, env_ids)
+        if (self.env_motion_indices == 2).any():
+            self.env_motion_indices[env_ids] = 1
+
+    monkeypatch.setattr(toy.MotionCommand, "_resample_command", draws)
+    motions = write_motions(tmp_path / "motions", [4, 5, 6])
+    words = r"in environment 0 what it was given, .*motion_2\.npz, got .*motion_1\.npz"
+    with pytest.raises(InputError, match=words):
+        run(tmp_path, motions, 1)
+    data = TrajectoryDataset(tmp_path / "expert.zarr")
+    assert set(data.read("motion_id").ravel().tolist()) == {0, 1}
 
 
 @pytest.mark.parametrize(

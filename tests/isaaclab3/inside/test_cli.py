@@ -75,6 +75,21 @@ def test_a_student_by_dropping_terms(collect: Collect, tmp_path: Path) -> None:
     assert np.array_equal(newest, data.term("observations", "joint_vel")[:])
 
 
+def test_random_starts_are_on_the_motions_that_rows_tell(collect: Collect, tmp_path: Path) -> None:
+    assert collect("a.zarr", "--passes", "3", "--start", "random", "--seed", "5") == 0
+    data = TrajectoryDataset(tmp_path / "a.zarr")
+    told = data.metadata["motions"]
+    files = [np.load(motion["path"])["joint_pos"] for motion in told]
+    command, trajectories = data.term("observations", "command")[:], data.where(min_valid=1)
+    assert len({int(t["motion_frame"][0]) for t in trajectories}) > 3
+    for trajectory in trajectories:
+        assert trajectory.motion is not None
+        frames = trajectory["motion_frame"][:]
+        seen = command[trajectory.steps, trajectory.env, :29]
+        np.testing.assert_array_equal(seen, files[trajectory.motion][frames])
+        assert (trajectory.end != "ended") or frames[-1] == told[trajectory.motion]["frames"] - 1
+
+
 def test_a_resumed_run_draws_other_noise(collect: Collect, tmp_path: Path) -> None:
     assert collect("a.zarr", "--max-steps", "4") == 0
     assert collect("a.zarr", "--max-steps", "8", "--resume") == 0
