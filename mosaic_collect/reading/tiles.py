@@ -76,7 +76,7 @@ class Tiles:
         skip_damaged: bool = False,
     ) -> None:
         self.fields = tuple(fields)
-        self._source, self._selection = source, selection
+        self._source, self._selection, self._skip_damaged = source, selection, skip_damaged
         self._forgiving = partial(suppress, CorruptStoreError) if skip_damaged else nullcontext
         self._cuts = {part: cut(part, fields, tile_nbytes) for part in source.parts}
         self.tiles: list[Tile] = []
@@ -85,6 +85,10 @@ class Tiles:
             self._cut_block(block, counts)
         self.counts: NDArray[np.int64] = np.array(counts, np.int64)
         self.rows = max(len(envs[0]) * p.state.block_steps for p, envs in self._cuts.items())
+
+    def of_fields(self, fields: Sequence[Field], tile_nbytes: int) -> Tiles:
+        """The same pairs of other fields, cut anew."""
+        return Tiles(self._source, fields, self._selection, tile_nbytes, self._skip_damaged)
 
     @property
     def nbytes(self) -> int:

@@ -1,60 +1,24 @@
-"""Mean and standard deviation of fields, tile by tile, for normalisers."""
+"""Mean and standard deviation of fields over all pairs, for normalisers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any
+from functools import partial, reduce
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.reading.tiles import Places, Tiles
+from mosaic_collect.passes.engine import Threads
+from mosaic_collect.reading.moments import Moments
+from mosaic_collect.reading.tiles import Tiles
 from mosaic_collect.store.schema import Field
 
-_ROWS = 4096  # whose float64 copy a thread holds
-
-
-@dataclass(frozen=True)
-class Moments:
-    """Of some rows, float64.
-
-    Attributes:
-        count: Rows.
-        mean: Shape ``([dim])``.
-        squares: Squared differences from the mean, summed, same shape.
-    """
-
-    count: int
-    mean: NDArray[np.float64]
-    squares: NDArray[np.float64]
-
-    @property
-    def deviation(self) -> NDArray[np.float64]:
-        """The standard deviation of the rows themselves: divided by their number."""
-        return np.sqrt(self.squares / self.count)
-
-    @classmethod
-    def of(cls, rows: NDArray[Any]) -> Moments:
-        """Of rows ``(n[, dim])``."""
-        values = rows.astype(np.float64)
-        mean = values.mean(axis=0)
-        values -= mean
-        return cls(len(values), mean, np.square(values, out=values).sum(axis=0))
-
-    def __add__(self, other: Moments) -> Moments:
-        """Of both's rows, without the loss of a difference of large sums (Chan et al. 1983)."""
-        count = self.count + other.count
-        apart = other.mean - self.mean
-        mean = self.mean + apart * (other.count / count)
-        between = np.square(apart) * (self.count * other.count / count)
-        return Moments(count, mean, self.squares + other.squares + between)
+_TILE_NBYTES = 8 << 20  # about: the pool's own may be far larger, and there is a pool beside it
+_PART_NBYTES = 2 << 20  # of a tile, as float64
 
 
 def moments(tiles: Tiles, names: Sequence[str], threads: int) -> dict[str, Moments]:
-    """Of all chosen pairs: one pass, a tile a thread in memory.
+    """Of all chosen pairs, a number a value of the row; one pass, in a small tile a thread.
 
     Args:
         tiles: Of the stores.
@@ -70,20 +34,20 @@ def moments(tiles: Tiles, names: Sequence[str], threads: int) -> dict[str, Momen
         if name not in known:
             raise InputError(f"field {name!r}: expected one of {', '.join(known)}")
     fields = [known[n] for n in names] or [f for f in tiles.fields if f.is_float]
-
-    def of_tile(number: int) -> dict[str, Moments]:
-        places = tiles.places(number)
-        return {f.name: _of_field(tiles, number, f, places) for f in fields}
-
-    found: dict[str, Moments] = {}
-    with ThreadPoolExecutor(threads, "mosaic-moments") as pool:
-        for some in pool.map(of_tile, range(len(tiles.tiles))):
-            found = {n: found[n] + m if n in found else m for n, m in some.items()}
+    found = {f.name: Moments.nothing(f.width) for f in fields}
+    small = tiles.of_fields(fields, _TILE_NBYTES)
+    for some in Threads(threads).map(partial(_of_tile, small), range(len(small.tiles))):
+        found = {name: found[name] + of_tile for name, of_tile in some.items()}
     return found
 
 
-def _of_field(tiles: Tiles, number: int, field: Field, places: Places) -> Moments:
-    rows = np.empty((tiles.rows, *field.row_shape), field.dtype)
+def _of_tile(tiles: Tiles, number: int) -> dict[str, Moments]:
+    return {f.name: _of_field(tiles, number, f) for f in tiles.fields}
+
+
+def _of_field(tiles: Tiles, number: int, field: Field) -> Moments:
+    rows, places = np.empty((tiles.rows, field.width), field.dtype), tiles.places(number)
     tiles.load_field(number, field.name, rows)
-    first, *others = (Moments.of(rows[places[k : k + _ROWS]]) for k in range(0, len(places), _ROWS))
-    return sum(others, first)
+    step = max(1, _PART_NBYTES // (8 * field.width))
+    parts = (Moments.of(rows[places[k : k + step]]) for k in range(0, len(places), step))
+    return reduce(Moments.__add__, parts)

@@ -6,7 +6,9 @@ import copy
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mosaic_collect.checks import whole
@@ -234,9 +236,13 @@ class Sampler(IterableDataset[Batch]):
             InputError: No such field.
         """
         found = moments(self._seen.tiles, fields, self._options.threads or 1)
-        return {
-            name: (self._tensor(m.mean), self._tensor(m.deviation)) for name, m in found.items()
-        }
+        shapes = {f.name: f.row_shape for f in self._seen.tiles.fields}
+
+        def tensor(name: str, values: NDArray[np.float64]) -> torch.Tensor:
+            values = values.reshape(shapes[name]).astype(np.float32)
+            return torch.from_numpy(values).to(self.device)
+
+        return {n: (tensor(n, m.mean), tensor(n, np.sqrt(m.var))) for n, m in found.items()}
 
     def close(self) -> None:
         """End an iteration, its threads, and give the pool's memory back; another may begin."""
@@ -282,6 +288,3 @@ class Sampler(IterableDataset[Batch]):
             for tensor in batch.values():
                 tensor.record_stream(torch.cuda.current_stream(self.device))
         return batch
-
-    def _tensor(self, values: Any) -> torch.Tensor:
-        return torch.as_tensor(values, dtype=torch.float32).to(self.device)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.terms import Term
-from mosaic_collect.stats.moments import Moments
 from mosaic_collect.stats.sample import rank_error
 
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)

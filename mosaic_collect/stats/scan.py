@@ -20,9 +20,9 @@ from mosaic_collect.checks import whole
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.passes.kept import Kept
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
-from mosaic_collect.stats.moments import Moments
 from mosaic_collect.stats.sample import Sample
 from mosaic_collect.store.address import Address
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK

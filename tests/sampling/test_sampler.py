@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import threading
+import tracemalloc
 from itertools import islice
 from typing import Any
 
@@ -267,6 +268,34 @@ def test_moments_are_those_of_the_pairs(store: str) -> None:
     assert sampler.moments("number")["number"][0] == pytest.approx(valid.mean())
     with pytest.raises(InputError, match="expected one of number, wide"):
         sampler.moments("narrow")
+
+
+def test_moments_of_rows_of_several_axes(store: str) -> None:
+    dataset = helpers.record(store, 9, schema=helpers.CAMERA, block_steps=4, num_envs=5)
+    found = Sampler(store, 7).moments("rgb", "depth", "reward")
+    for name, (mean, std) in found.items():
+        rows = dataset.read(name).reshape(45, *dataset.schema[name].row_shape).astype(float)
+        np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-6)
+        np.testing.assert_allclose(std, rows.std(axis=0), rtol=1e-5)
+
+
+def test_moments_take_no_more_memory_for_large_rows_or_a_large_pool(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # chunks of their usual size
+    monkeypatch.setattr("os.fsync", lambda fd: None)
+    schema = Schema((Field(name="rgb", dim=(128, 128, 3), dtype="uint8"), Field(name="reward")))
+    rows = {"rgb": np.zeros((8, 128, 128, 3), np.uint8), "reward": np.zeros(8, np.float32)}
+    with helpers.open_writer(store, 8, schema, 32) as writer:
+        for _ in range(64):
+            writer.add_step(**rows)
+    sampler = Sampler(store, 8, pool_mb=2000, threads=2)
+    tracemalloc.start()  # knows of NumPy's memory
+    try:
+        sampler.moments("rgb")
+        assert tracemalloc.get_traced_memory()[1] < 60e6
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("mode", ["epochs", "stream"])

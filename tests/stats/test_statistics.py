@@ -11,8 +11,8 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.errors import CorruptStoreError, InputError
+from mosaic_collect.reading.moments import Moments
 from mosaic_collect.stats.measures import QUANTILES
-from mosaic_collect.stats.moments import Moments
 from mosaic_collect.stats.sample import Sample, rank_error
 from mosaic_collect.stats.text import oddities, statistics_text
 from mosaic_collect.store.schema import Field, Schema
