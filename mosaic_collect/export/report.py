@@ -68,7 +68,8 @@ def notes(source: Source, layout: str, names: Collection[str]) -> Iterator[str]:
 def _of_labels(source: Source, names: Collection[str]) -> Iterator[str]:
     """What a trainer learns from, where what was executed is not what the policy would do."""
     told = (part.state.metadata.get("acting") for part in source.parts)
-    if "actions" not in names or not any(_DISTURBING & set(acting or ()) for acting in told):
+    disturbed = any(isinstance(acting, dict) and _DISTURBING & set(acting) for acting in told)
+    if "actions" not in names or not disturbed:
         return
     if "action_mean" in names:
         yield "MOSAIC learns from action_mean; actions are what was executed, disturbed on purpose"

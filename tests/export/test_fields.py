@@ -128,8 +128,10 @@ def test_which_label_is_learned_of_a_disturbed_recording(
     assert "disturbed" not in told("student_observations", "action_mean", "action_sigma")
 
 
-def test_random_starts_disturb_no_label(store: str, npy: str) -> None:
-    stores.write(store, 3, schema=SCHEMA, metadata={"acting": {"start": "random"}})
+@pytest.mark.parametrize("acting", [{"start": "random"}, {}, None, True, 5, "act_by", [["a"]]])
+def test_what_says_of_no_disturbance(store: str, npy: str, acting: Any) -> None:
+    """Random starts disturb no label; and a word of the user's own may be called so, too."""
+    stores.write(store, 3, schema=SCHEMA, metadata={"acting": acting})
     assert not any("disturbed" in note for note in export_npy(store, npy).notes)
 
 
