@@ -1,4 +1,4 @@
-"""Arguments that many calls take, checked where they come in."""
+"""Arguments that many calls take, checked where they come in; and packages that may be missing."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import operator
 import os
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, MissingDependencyError
 
 _MOST_THREADS = 4  # more gain little beside a simulation
 #: With one slash, too: that is what a ``Path`` makes of two.
@@ -90,6 +92,19 @@ def thread_count(threads: Any = None) -> int:
         InputError: No whole number of at least 1.
     """
     return min(processors(), _MOST_THREADS) if threads is None else whole(threads, "threads", 1)
+
+
+@contextmanager
+def needed(words: str) -> Iterator[None]:
+    """Around the import of an optional package: ``words`` say what needs it and how to get it.
+
+    Raises:
+        MissingDependencyError: It cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependencyError(f"{words} ({error})") from error
 
 
 def processors() -> int:

@@ -10,12 +10,13 @@ from typing import Any, TypeVar
 
 from mosaic_collect.adapters.isaaclab.options import CollectOptions as IsaacLabOptions
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
+from mosaic_collect.checks import needed
 from mosaic_collect.collection.acting import STARTS, Acting
 from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.seat import Seat
 from mosaic_collect.commands.options import add_options
 from mosaic_collect.commands.shared import add_resume, interrupted_text, number_or_auto
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.errors import InputError
 from mosaic_collect.recording.encoding.process import ENCODE_IN
 from mosaic_collect.recording.signals import termination_as_exit
 
@@ -115,12 +116,8 @@ def run(arguments: argparse.Namespace) -> bool:
         watched(lambda bar: run_isaaclab(options, bar, lambda r: tell(r, options)), options)
         return True
     _refuse_isaaclabs(arguments)
-    try:
+    with needed("collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"):
         from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]' ({error})"
-        ) from error
     in_mjlab = given(CollectOptions, arguments)
     tell(watched(lambda bar: run_collect(in_mjlab, bar), in_mjlab), in_mjlab)
     return True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.checks import needed
+from mosaic_collect.errors import InputError
 
 NAME = "demo"
 HELP = (
@@ -34,13 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> bool:
     """Run a demo; True if everything was proven."""
-    try:
+    with needed("the demo needs mjlab: pip install 'mosaic-collect[mjlab]'"):
         from mosaic_collect.demo.run import run_demo
         from mosaic_collect.demo.student import run_student
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the demo needs mjlab: pip install 'mosaic-collect[mjlab]' ({error})"
-        ) from error
     if arguments.student:
         if arguments.sim != "mjlab":
             raise InputError("student: expected only with --sim mjlab")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from mosaic_collect.checks import needed
 from mosaic_collect.commands.shared import bar
-from mosaic_collect.errors import MissingDependencyError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 
 NAME = "replay"
@@ -29,12 +29,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> bool:
     """Draw it, and say what is shown."""
-    try:
+    with needed("pictures of a robot need mjlab: pip install 'mosaic-collect[replay]'"):
         from mosaic_collect.film.make import film
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"pictures of a robot need mjlab: pip install 'mosaic-collect[replay]' ({error})"
-        ) from error
     dataset = TrajectoryDataset(arguments.store)
     with bar("replay", " pictures") as shown:
         made = film(dataset, arguments.trajectory, arguments.output, arguments.motion, shown.update)

@@ -6,9 +6,10 @@ import argparse
 import os
 
 from mosaic_collect.adapters.rsl_rl.runner_cfg import read_runner_cfg
+from mosaic_collect.checks import needed
 from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import add_engine, bar, chosen_engine
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.errors import InputError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.canvas import check_picture
 from mosaic_collect.passes.engine import Engine
@@ -158,15 +159,10 @@ def _text(report: VerifyReport, unit: str) -> str:
 def _replay(
     dataset: TrajectoryDataset, arguments: argparse.Namespace, engine: Engine | None
 ) -> bool:
-    # torch and rsl_rl are needed for this alone.
-    try:
+    install = "pip install torch rsl-rl-lib"
+    with needed(f"the replay check needs torch and the rsl_rl of the checkpoint: {install}"):
         from mosaic_collect.replay.check import replay_check
         from mosaic_collect.replay.policy import recorded_policy
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the replay check needs torch and the rsl_rl of the checkpoint: pip install torch "
-            f"rsl-rl-lib ({error})"
-        ) from error
 
     policy, groups = recorded_policy(
         dataset,

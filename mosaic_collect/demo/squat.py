@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult
-from mosaic_collect.errors import MissingDependencyError
+from mosaic_collect.checks import needed
 
 MJLAB, ISAACLAB = "mjlab", "isaaclab"
 TASK = "Mjlab-Tracking-Flat-Unitree-G1"
@@ -84,15 +84,11 @@ def _in_mjlab(motion: str, checkpoint: str, told: dict[str, Any], more_steps: in
 
 
 def _in_isaaclab(output: str, told: dict[str, Any], more_steps: int) -> Squat:
-    try:
+    install = "scripts/demo.sh --sim isaaclab installs both"
+    with needed(f"the demo needs Isaac Lab 3, and mjlab for its robot: {install}"):
         from mosaic_collect.adapters.isaaclab.collect import CollectOptions, run_collect
         from mosaic_collect.demo import isaaclab as g1
         from mosaic_collect.demo.isaaclab.motions import write_motions
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"the demo needs Isaac Lab 3, and mjlab for its robot: scripts/demo.sh --sim isaaclab "
-            f"installs both ({error})"
-        ) from error
     motions = Path(output) / "motions"
     options = CollectOptions(
         task=g1.TEACHER,

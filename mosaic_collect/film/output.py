@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import local_path
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.checks import local_path, needed
+from mosaic_collect.errors import InputError
 from mosaic_collect.store.files import PosixFiles, temp_name, write_file
 
 Pictures = Iterable[NDArray[np.uint8]]
@@ -75,12 +75,8 @@ def write_pictures(path: str, pictures: Pictures, fps: float) -> None:
         MissingDependencyError: Pillow or imageio-ffmpeg is not installed.
     """
     kind = kind_of(path)
-    try:
+    with needed("it needs Pillow and imageio-ffmpeg: pip install 'mosaic-collect[replay]'"):
         data = _clip(pictures, kind, fps) if kind == KINDS[CLIP] else _strip(pictures)
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"it needs Pillow and imageio-ffmpeg: pip install 'mosaic-collect[replay]' ({error})"
-        ) from error
     write_file(PosixFiles(), path, data, temp_name(path))
 
 

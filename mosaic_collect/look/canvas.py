@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import local_path
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.checks import local_path, needed
+from mosaic_collect.errors import InputError
 from mosaic_collect.look.palette import LIGHT, Palette
 
 if TYPE_CHECKING:
@@ -28,13 +28,9 @@ def new_figure(width: float, height: float, palette: Palette) -> Figure:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    try:
+    with needed("a plot needs matplotlib: pip install 'mosaic-collect[plot]'"):
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a plot needs matplotlib: pip install 'mosaic-collect[plot]'"
-        ) from error
     # Some room at the sides, for browsers set text in fonts of their own.
     layout = ConstrainedLayoutEngine(w_pad=0.1)
     return Figure(figsize=(width, height), layout=layout, facecolor=palette.paper)

@@ -9,7 +9,7 @@ from importlib import resources
 from typing import Any
 
 from mosaic_collect import __version__
-from mosaic_collect.errors import MissingDependencyError
+from mosaic_collect.checks import needed
 from mosaic_collect.look import tables
 from mosaic_collect.look.canvas import inline_svg
 from mosaic_collect.look.findings import findings
@@ -78,12 +78,8 @@ def report_page(
 
 
 def _template() -> Any:
-    try:
+    with needed("a report needs jinja2: pip install 'mosaic-collect[report]'"):
         import jinja2
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a report needs jinja2: pip install 'mosaic-collect[report]'"
-        ) from error
     text = resources.files("mosaic_collect.look").joinpath(_TEMPLATE).read_text("utf-8")
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
     return environment.from_string(text)

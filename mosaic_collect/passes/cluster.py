@@ -12,8 +12,8 @@ from pickle import PicklingError
 from types import TracebackType
 from typing import Any, TypeVar
 
-from mosaic_collect.checks import whole
-from mosaic_collect.errors import ClusterError, InputError, MissingDependencyError
+from mosaic_collect.checks import needed, whole
+from mosaic_collect.errors import ClusterError, InputError
 from mosaic_collect.passes.engine import in_order
 from mosaic_collect.passes.identity import package_identity
 from mosaic_collect.passes.worker import Job, work
@@ -181,10 +181,6 @@ def _distributed() -> Any:
     # Unless it is set or imported already: its log, also of processes started here, says at length
     # what starts, closes and dies; what matters of that comes as an error of ours.
     os.environ.setdefault("DASK_LOGGING__DISTRIBUTED", "critical")
-    try:
+    with needed("a cluster needs Dask's distributed: pip install 'mosaic-collect[cluster]'"):
         import distributed
-    except ImportError as error:
-        raise MissingDependencyError(
-            "a cluster needs Dask's distributed: pip install 'mosaic-collect[cluster]'"
-        ) from error
     return distributed

@@ -15,7 +15,7 @@ from mosaic_collect.checks import thread_count
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.card import card, unborn_card
 from mosaic_collect.reading.joined import JoinedView, trace_all
-from mosaic_collect.reading.labelled import join_labelled, missing_package, open_labelled, tree_of
+from mosaic_collect.reading.labelled import analysis_by, join_labelled, open_labelled, tree_of
 from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.reading.snapshot import Snapshot
 from mosaic_collect.reading.table import Trajectories
@@ -195,10 +195,8 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
             InputError: Several stores in no folder of their own.
             MissingDependencyError: It is not installed.
         """
-        try:
+        with analysis_by("zarr"):
             import zarr
-        except ImportError as error:
-            raise missing_package("zarr") from error
         blobs = self._place.items[0]
         if not self._place.is_one or isinstance(blobs, str):
             raise InputError(f"{self.path}: expected one group; take those of the parts")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import numpy as np
 
-from mosaic_collect.errors import MissingDependencyError
+from mosaic_collect.checks import needed
 from mosaic_collect.reading.joined import JoinedView
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.reading.tracing import MOTION_ID
@@ -28,11 +29,9 @@ def open_labelled(view: StoreView, terms: Mapping[str, tuple[Term, ...]], chunks
     Raises:
         MissingDependencyError: xarray, or dask for chunks, is not installed.
     """
-    try:
+    with analysis_by("xarray"):
         import xarray
-    except ImportError as error:
-        raise missing_package("xarray") from error
-    try:
+    with analysis_by("dask"):
         data = xarray.open_dataset(
             view.blobs.for_zarr(),
             engine="zarr",
@@ -41,8 +40,6 @@ def open_labelled(view: StoreView, terms: Mapping[str, tuple[Term, ...]], chunks
             chunks=chunks,
             drop_variables=_outgrown(view.state),
         )
-    except ImportError as error:
-        raise missing_package("dask") from error
     # A writer may have gone on since this snapshot.
     return _labelled(data.isel(step=slice(view.state.committed_steps)), view.state, terms)
 
@@ -72,10 +69,8 @@ def tree_of(datasets: Mapping[str, Any]) -> Any:
     Raises:
         MissingDependencyError: xarray is not installed.
     """
-    try:
+    with analysis_by("xarray"):
         import xarray
-    except ImportError as error:
-        raise missing_package("xarray") from error
     names = [os.path.basename(os.path.normpath(path)) for path in datasets]
     if len(set(names)) < len(names):
         names = [f"{number}-{name}" for number, name in enumerate(names)]
@@ -92,11 +87,10 @@ def _outgrown(state: StoreState) -> list[str]:
     return found
 
 
-def missing_package(package: str) -> MissingDependencyError:
-    """Says which one, and how to get it."""
-    return MissingDependencyError(
-        f"this call needs {package}: pip install 'mosaic-collect[analysis]' (Python 3.11 or later)"
-    )
+def analysis_by(package: str) -> AbstractContextManager[None]:
+    """Around its import; errors as ``needed``'s."""
+    get = "pip install 'mosaic-collect[analysis]', with Python 3.11 or later"
+    return needed(f"this call needs {package}: {get}")
 
 
 def _labelled(data: Any, state: StoreState, terms: Mapping[str, tuple[Term, ...]]) -> Any:

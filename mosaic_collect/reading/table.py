@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.reading.labelled import missing_package
+from mosaic_collect.reading.labelled import analysis_by
 from mosaic_collect.reading.tracing import ENDS, MOTION_ID, Traced
 from mosaic_collect.reading.trajectory import ReadField, Trajectory
 from mosaic_collect.store.schema import Schema
@@ -126,10 +126,8 @@ class Trajectories(Sequence[Trajectory]):
         Raises:
             MissingDependencyError: pandas is not installed.
         """
-        try:
+        with analysis_by("pandas"):
             import pandas as pd
-        except ImportError as error:
-            raise missing_package("pandas") from error
         return pd.DataFrame(self.columns).set_index("id")
 
     def counts(self) -> dict[str, int]:

@@ -7,7 +7,8 @@ import sys
 from datetime import timedelta
 from typing import Any
 
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.checks import needed
+from mosaic_collect.errors import InputError
 from mosaic_collect.store.objects import ObjectBlobs
 from mosaic_collect.store.service import Service
 
@@ -54,13 +55,9 @@ def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
     address = f"{scheme}://{rest.strip('/')}"
     if not rest.strip("/") or rest.startswith("/"):
         raise InputError(f"{name}: expected {scheme}://BUCKET/NAME, got the URL {url}")
-    try:
+    with needed(f"{url}: object storage needs obstore: pip install 'mosaic-collect[objects]'"):
         from obstore.exceptions import BaseError
         from obstore.store import from_url
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"{url}: object storage needs obstore: pip install 'mosaic-collect[objects]'"
-        ) from error
     try:
         store = from_url(address, client_options=_CLIENT)
         first = from_url(address, client_options=_CLIENT, retry_config=_IMPATIENT)

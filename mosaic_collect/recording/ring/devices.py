@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.checks import needed
+from mosaic_collect.errors import InputError
 from mosaic_collect.recording.ring.host import HostStaging
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.metadata import StoreState
@@ -22,10 +23,8 @@ def check_device(device: str) -> None:
     """
     if device == "cpu":
         return
-    try:
+    with needed(f"device {device!r} needs torch"):
         import torch
-    except ImportError as error:
-        raise MissingDependencyError(f"device {device!r} needs torch, which is missing") from error
     try:
         kind = torch.device(device).type
     except RuntimeError as error:
