@@ -48,6 +48,12 @@ def size_of(nbytes: float) -> str:
     return f"{nbytes / 1e9:,.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:,.1f} MB"
 
 
+def pace_of(nbytes: float, seconds: float) -> str:
+    """Such as ``3.20 GB in 6.4 s (500 MB/s)``."""
+    rate = nbytes / 1e6 / max(seconds, 1e-9)
+    return f"{size_of(nbytes)} in {seconds:.1f} s ({rate:,.0f} MB/s)"
+
+
 def table(head: Sequence[str], rows: Sequence[Sequence[str]], right_from: int = 1) -> str:
     """Rows of cells under a head; columns from ``right_from`` on flush right."""
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]

@@ -10,7 +10,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.copies import copy_store
 from mosaic_collect.store.copying import CopyReport
-from mosaic_collect.text import size_of
+from mosaic_collect.text import pace_of
 
 NAME = "copy"
 HELP = (
@@ -52,8 +52,7 @@ def run(arguments: argparse.Namespace) -> bool:
 
 
 def _text(report: CopyReport) -> str:
-    rate = report.nbytes / 1e6 / max(report.seconds, 1e-9)
-    size = f"{size_of(report.nbytes)} in {report.seconds:.1f} s ({rate:,.0f} MB/s)"
-    shards = f"{report.copied:,} shards copied, {size}, {report.kept:,} were there"
+    pace = pace_of(report.nbytes, report.seconds)
+    shards = f"{report.copied:,} shards copied, {pace}, {report.kept:,} were there"
     line = f"{report.target}: {report.num_steps:,} steps; {shards}"
     return "\n".join([line] + [f"note: {note}" for note in report.notes])

@@ -17,7 +17,7 @@ from mosaic_collect.export.options import LAYOUTS
 from mosaic_collect.export.target import check_target
 from mosaic_collect.reading.alike import ALIKE
 from mosaic_collect.store.place import addresses_of
-from mosaic_collect.text import size_of
+from mosaic_collect.text import pace_of
 
 NAME = "export"
 HELP = "Write a store, or several as one, as the .npy dict that MOSAIC loads, in bounded memory."
@@ -81,11 +81,10 @@ def _stores_and_target(paths: list[str]) -> tuple[list[str], str]:
 def report_text(report: ExportReport) -> str:
     """What was exported."""
     left = {k: v for k, v in asdict(report.left_out).items() if v}
-    rate = report.file_nbytes / 1e6 / max(report.seconds, 1e-9)
-    size = f"{size_of(report.file_nbytes)} in {report.seconds:.1f} s ({rate:,.0f} MB/s)"
-    lines = [f"{report.path}: {report.num_pairs:,} valid pairs, {report.layout}, {size}"]
-    lines.append(
-        "left out: "
-        + (", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in left.items()) or "nothing")
-    )
+    told = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in left.items())
+    pace = pace_of(report.file_nbytes, report.seconds)
+    lines = [
+        f"{report.path}: {report.num_pairs:,} valid pairs, {report.layout}, {pace}",
+        f"left out: {told or 'nothing'}",
+    ]
     return "\n".join(lines + [f"note: {note}" for note in report.notes])

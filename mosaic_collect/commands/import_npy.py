@@ -11,7 +11,7 @@ from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import add_resume, bar, interrupted_text, number_or_auto
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.recording.signals import termination_as_exit
-from mosaic_collect.text import size_of
+from mosaic_collect.text import pace_of
 
 NAME = "import"
 HELP = (
@@ -53,12 +53,11 @@ def run(arguments: argparse.Namespace) -> bool:
 
 def report_text(report: ImportReport) -> str:
     """What was made."""
-    rate = report.file_nbytes / 1e6 / max(report.seconds, 1e-9)
-    size = f"{size_of(report.file_nbytes)} in {report.seconds:.1f} s ({rate:,.0f} MB/s)"
+    pace = pace_of(report.file_nbytes, report.seconds)
     steps = f"{report.num_steps:,} steps x {report.num_envs:,} envs"
     pairs = f"{report.num_valid:,} valid pairs, {report.num_trajectories:,} ended trajectories"
     lines = [
-        f"{report.store}: {steps}, {pairs}, from {size}",
+        f"{report.store}: {steps}, {pairs}, from {pace}",
         f"fields: {', '.join(report.shapes)}",
     ]
     return "\n".join(lines + [f"note: {note}" for note in report.notes])

@@ -25,7 +25,7 @@ from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.replay.check import replay_check
 from mosaic_collect.replay.policy import recorded_policy
 from mosaic_collect.replay.report import ReplayReport
-from mosaic_collect.text import size_of, table
+from mosaic_collect.text import pace_of, size_of, table
 
 _INTERRUPT_AT = 30
 _MARK = ".mosaic-collect-demo"
@@ -153,8 +153,8 @@ class _Clock:
 def _export(store: str, npy: str) -> ExportReport:
     say("3. Export to the .npy that MOSAIC loads.")
     report = export_npy(store, npy)
-    print(f"   {npy}: {report.num_pairs:,} valid pairs, {report.layout}, "
-          f"{size_of(report.file_nbytes)} in {report.seconds:.1f} s")  # fmt: skip
+    pace = pace_of(report.file_nbytes, report.seconds)
+    print(f"   {npy}: {report.num_pairs:,} valid pairs, {report.layout}, {pace}")
     return report
 
 
@@ -184,7 +184,7 @@ def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
         ("raw", size_of(raw)),
         ("stored", f"{size_of(stored)}, ratio {raw / max(stored, 1):.2f}"),
         ("recording", f"{rate:,.0f} env-steps/s, physics included"),
-        ("export", f"{report.file_nbytes / 1e6 / max(report.seconds, 1e-9):,.0f} MB/s"),
+        ("export", pace_of(report.file_nbytes, report.seconds)),
         ("replay, mean", f"largest difference {proof.replay.largest_mean:.1e} of 1e-05 allowed"),
         ("replay, sigma", f"largest difference {proof.replay.largest_sigma:.1e}"),
         ("all proven", "yes" if proof.ok else "NO"),

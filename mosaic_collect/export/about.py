@@ -13,7 +13,6 @@ from mosaic_collect.npyfile.provenance import AXES, OURS
 from mosaic_collect.reading.part import StorePart
 from mosaic_collect.reading.selection import Left
 from mosaic_collect.reading.union import Source
-from mosaic_collect.store.metadata import Run
 from mosaic_collect.store.schema import VALID_MASK
 
 
@@ -60,14 +59,6 @@ def _store(part: StorePart) -> dict[str, Any]:
         "store_status": state.status,
         "store_steps": state.committed_steps,
         "store_envs": state.num_envs,
-        "runs": [_run(run) for run in state.runs],
+        "runs": [run.told() for run in state.runs],
         "metadata": state.metadata,
-    }
-
-
-def _run(run: Run) -> dict[str, Any]:
-    return {
-        "first_step": run.first_step,
-        "started": run.started,
-        "versions": dict(run.versions),
     }

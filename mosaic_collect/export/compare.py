@@ -16,7 +16,7 @@ from mosaic_collect.export.deciding import decide
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
-from mosaic_collect.npyfile.provenance import of_mosaic, provenance
+from mosaic_collect.npyfile.provenance import metadata_of, of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.alike import ALIKE
@@ -116,7 +116,7 @@ def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
         expected = None if want is None else (want.shape, str(np.dtype(want.dtype)))
         if found != expected:
             problems.append(f"{shown(name)}: expected {expected}, got {found}")
-    told, expected_metadata = of_mosaic(file.plain.get("metadata", {})), of_mosaic(plan.metadata)
+    told, expected_metadata = of_mosaic(metadata_of(file)), of_mosaic(plan.metadata)
     if told != expected_metadata:
         problems.append(f"metadata: expected {expected_metadata}, got {shown(told)}")
     return problems

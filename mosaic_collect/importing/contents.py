@@ -22,7 +22,7 @@ from math import prod
 from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.npyfile.file import NpyFile, StoredArray
-from mosaic_collect.npyfile.provenance import AXES, provenance
+from mosaic_collect.npyfile.provenance import AXES, metadata_of, provenance
 from mosaic_collect.store.axes import MAX_AXES
 from mosaic_collect.store.parsing import MAX_ENVS
 from mosaic_collect.store.schema import (
@@ -105,9 +105,7 @@ def _missing(file: NpyFile) -> Iterator[str]:
             yield f"expected actions, got {have}"
     elif not set(file.arrays) - {VALID_MASK}:
         yield f"expected at least one field, got {have}"
-    metadata = file.plain.get("metadata")
-    told = metadata.get("has_valid_mask") if isinstance(metadata, dict) else None
-    if told is True and VALID_MASK not in file.arrays:
+    if metadata_of(file).get("has_valid_mask") is True and VALID_MASK not in file.arrays:
         yield "the metadata tells of a valid_mask, and there is none"
 
 

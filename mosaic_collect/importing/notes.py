@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 from mosaic_collect.importing.contents import Contents
 from mosaic_collect.npyfile.layout import COMPACT
-from mosaic_collect.npyfile.provenance import provenance
+from mosaic_collect.npyfile.provenance import metadata_of, provenance
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import MOSAIC_FIELDS
 from mosaic_collect.text import shown
@@ -24,7 +23,7 @@ def notes(contents: Contents, state: StoreState, first_step: int, apart: bool) -
     missing = [n for n in MOSAIC_FIELDS if n.startswith("action") and n not in contents.arrays]
     if missing:
         yield f"MOSAIC's loss also reads {', '.join(missing)}, which the file does not hold"
-    told = _told(contents, "num_steps")
+    told = metadata_of(contents.file).get("num_steps")
     if told is not None and told != state.num_valid:
         yield f"the file's metadata says num_steps {shown(told)}, valid pairs are {state.num_valid}"
     if first_step == contents.num_steps:
@@ -34,7 +33,7 @@ def notes(contents: Contents, state: StoreState, first_step: int, apart: bool) -
 
 
 def _of_trajectories(contents: Contents, state: StoreState, apart: bool) -> Iterator[str]:
-    told = shown(_told(contents, "num_trajectories"))
+    told = shown(metadata_of(contents.file).get("num_trajectories"))
     if contents.id_field is None:
         yield (
             f"the file holds no trajectory ids (its metadata says num_trajectories {told}): each "
@@ -51,8 +50,3 @@ def _of_trajectories(contents: Contents, state: StoreState, apart: bool) -> Iter
             f"the file's trajectory_id is kept as {contents.id_field}; trajectories lie mixed in "
             "it, so the store's own trajectory_id is one for each environment, and no end is known"
         )
-
-
-def _told(contents: Contents, key: str) -> Any:
-    metadata = contents.file.plain.get("metadata")
-    return metadata.get(key) if isinstance(metadata, dict) else None

@@ -9,7 +9,7 @@ from zipfile import is_zipfile
 
 from mosaic_collect.checks import local_path
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.npyfile.provenance import of_mosaic, provenance
+from mosaic_collect.npyfile.provenance import metadata_of, of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -162,10 +162,7 @@ def _figures(state: StoreState, failed: int | str | None) -> dict[str, Any]:
         "block_steps": state.block_steps,
         "num_blocks": state.num_blocks,
         "compressor": asdict(state.compressor),
-        "runs": [
-            {"first_step": r.first_step, "started": r.started, "versions": dict(r.versions)}
-            for r in state.runs
-        ],
+        "runs": [run.told() for run in state.runs],
     }
 
 
@@ -196,9 +193,7 @@ def _export(path: str) -> Summary:
         FieldSummary(name, a.shape, str(a.dtype), a.nbytes, a.nbytes, None)
         for name, a in file.arrays.items()
     )
-    metadata = file.plain.get("metadata")
-    told = metadata if isinstance(metadata, dict) else {}
-    ours = provenance(file)
+    told, ours = metadata_of(file), provenance(file)
     facts = [
         ("valid pairs", shown(told.get("num_steps", "not said"))),
         ("trajectories", shown(told.get("num_trajectories", "not said"))),

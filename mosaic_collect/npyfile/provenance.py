@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mosaic_collect.npyfile.file import NpyFile
+from mosaic_collect.store.strict_json import object_in
 
 #: Our key in the file's ``metadata``.
 OURS = "mosaic_collect"
@@ -13,10 +14,14 @@ OURS = "mosaic_collect"
 AXES = "axes"
 
 
+def metadata_of(file: NpyFile) -> dict[str, Any]:
+    """The file's ``metadata``, MOSAIC's and ours; empty where it has none."""
+    return object_in(file.plain, "metadata")
+
+
 def provenance(file: NpyFile) -> dict[str, Any] | None:
     """What an export wrote of itself into the file's metadata; None if it did not write it."""
-    metadata = file.plain.get("metadata")
-    ours = metadata.get(OURS) if isinstance(metadata, dict) else None
+    ours = metadata_of(file).get(OURS)
     return ours if isinstance(ours, dict) else None
 
 

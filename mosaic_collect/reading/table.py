@@ -48,7 +48,11 @@ class Trajectories(Sequence[Trajectory]):
             "num_valid": t.valid,
             "end": np.asarray(ENDS)[t.end],
         }
-        return {**columns, "motion": t.motion} if MOTION_ID in self._names else columns
+        return {**columns, "motion": t.motion} if self._has_motions else columns
+
+    @property
+    def _has_motions(self) -> bool:
+        return MOTION_ID in self._schema.stored_names
 
     def __len__(self) -> int:
         return len(self._traced.id)
@@ -135,15 +139,11 @@ class Trajectories(Sequence[Trajectory]):
         numbers = np.bincount(self._traced.end, minlength=len(ENDS)).tolist()
         return {name: n for name, n in zip(ENDS, numbers, strict=True) if n}
 
-    @property
-    def _names(self) -> list[str]:
-        return [f.name for f in self._schema.stored]
-
     def _of(self, which: Any) -> Trajectories:
         return Trajectories(self._traced.chosen(which), self._schema, self._read, self._told)
 
     def _motions(self, motion: int | str) -> list[int]:
-        if MOTION_ID not in self._names:
+        if not self._has_motions:
             raise InputError(f"motion: the store has no field {MOTION_ID}")
         if not isinstance(motion, str):
             return [motion]

@@ -69,7 +69,7 @@ class Trajectory(Mapping[str, "Rows"]):
         return any(name == mine for mine in self)
 
     def __iter__(self) -> Iterator[str]:
-        return (f.name for f in self.schema.stored)
+        return iter(self.schema.stored_names)
 
     def __len__(self) -> int:
         return len(self.schema.stored)

@@ -25,6 +25,7 @@ from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, array_metadata, root
 from mosaic_collect.store.place import Place
 from mosaic_collect.store.root import DOCUMENT, read_document, read_state
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.store.strict_json import object_in
 from mosaic_collect.store.view import StoreView
 
 
@@ -96,7 +97,7 @@ class _StoreCheck:
     def documents(self) -> None:
         """Hold each ``zarr.json`` against what the state would write."""
         root = self._json()
-        if ATTRIBUTE not in _attributes(root):
+        if ATTRIBUTE not in object_in(root, "attributes"):
             self.problems.append(
                 f"zarr.json: has lost the store's state, which was read from {SPARE}/zarr.json; "
                 "opening the store to write puts it right"
@@ -158,11 +159,11 @@ class _StoreCheck:
         if type(steps) is not int or not 0 <= steps <= self._state.committed_steps:
             self.problems.append(f"{name}/zarr.json: missing, damaged, or ahead of the store")
             return
-        lagging = replace(self._state, committed_steps=steps)
+        lagging, told = replace(self._state, committed_steps=steps), object_in(found, "attributes")
         # Its attributes are others', but for the spare copy of the state.
         if {**found, "attributes": {}} != array_metadata(lagging, name):
             self.problems.append(f"{name}/zarr.json: contradicts the store's state")
-        elif name == SPARE and self._state.identity and ATTRIBUTE not in _attributes(found):
+        elif self._state.identity and name == SPARE and ATTRIBUTE not in told:
             self.problems.append(f"{name}/zarr.json: lacks its copy of the store's state")
         elif steps < self._state.committed_steps:
             self.notes.append(
@@ -196,11 +197,6 @@ class _StoreCheck:
             self.notes.append(
                 f"{name}: {len(others)} files past the last commit, {others[0]} first"
             )
-
-
-def _attributes(document: Any) -> dict[str, Any]:
-    found = document.get("attributes") if isinstance(document, dict) else None
-    return found if isinstance(found, dict) else {}
 
 
 class _Count:

@@ -140,7 +140,7 @@ class Store:
         """
         self.require_unguarded()
         if with_shards:
-            self.blobs.settle(_folders(state))
+            self.blobs.settle(state.schema.stored_names)
         self._write_root(state)
         self._write_array_documents(state)
 
@@ -164,7 +164,7 @@ class Store:
             CorruptStoreError: A committed shard is missing, or a field's folder is a link.
         """
         self._holder = holder
-        self.blobs.check_folders(_folders(state))
+        self.blobs.check_folders(state.schema.stored_names)
         missing, debris = looked_through(self.blobs, state, _MOST_MISSING)
         if missing:
             raise CorruptStoreError(
@@ -213,16 +213,16 @@ class Store:
         self.blobs.settle([""])
 
     def _make_arrays(self, state: StoreState) -> None:
-        self.blobs.make_folders(_folders(state))
+        self.blobs.make_folders(state.schema.stored_names)
         self._write_array_documents(state)
-        self.blobs.settle([*_folders(state), ""])
+        self.blobs.settle([*state.schema.stored_names, ""])
 
     def _write_array_documents(self, state: StoreState) -> None:
         held = replace(state, holder=self._holder)
         self.blobs.put(
             {
                 f"{name}/{DOCUMENT}": array_document(held, name, self._attributes.get(name))
-                for name in _folders(state)
+                for name in state.schema.stored_names
             }
         )
 
@@ -247,10 +247,6 @@ class Store:
             raise StoreLostError(f"{where}: another writer went on with it, to {steps} steps")
         _log.warning("%s: somebody added to the group; that is kept", where)
         return now.foreign
-
-
-def _folders(state: StoreState) -> list[str]:
-    return [f.name for f in state.schema.stored]
 
 
 def _number_of(missing: list[str]) -> str:

@@ -67,14 +67,11 @@ def copy_store(
             unborn.append(f"left out {name}: it was killed before its first commit")
             continue
         reports.append(copy_one(view, goal.within(name), threads, progress))
+    counted = ("num_steps", "copied", "kept", "nbytes", "seconds")
     return CopyReport(
         source=origin.address,
         target=goal.address,
-        num_steps=sum(report.num_steps for report in reports),
-        copied=sum(report.copied for report in reports),
-        kept=sum(report.kept for report in reports),
-        nbytes=sum(report.nbytes for report in reports),
-        seconds=sum(report.seconds for report in reports),
+        **{name: sum(getattr(report, name) for report in reports) for name in counted},
         notes=(*unborn, *(note for report in reports for note in report.notes)),
     )
 

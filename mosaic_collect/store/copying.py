@@ -112,7 +112,7 @@ class _Copying:
 
     def __init__(self, view: StoreView, goal: Blobs) -> None:
         self._view, self._goal = view, goal
-        self._names = [field.name for field in view.state.schema.stored]
+        self._names = view.state.schema.stored_names
         self.copied = self.kept = self.nbytes = 0
 
     def block(
@@ -194,7 +194,7 @@ def _check_target(goal: Blobs, state: StoreState) -> None:
     if goal.is_there() and read_document(goal) is not None:
         _check_older(goal, state)
         return
-    ours = {LOCK_NAME, *(field.name for field in state.schema.stored)}
+    ours = {LOCK_NAME, *state.schema.stored_names}
     others = [n for n in goal.names() if n not in ours and not goal.is_debris(n)]
     if others or not goal.is_there():
         raise StoreExistsError(

@@ -11,6 +11,7 @@ from typing import Any
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import ATTRIBUTE, StoreState
 from mosaic_collect.store.root import read_document
+from mosaic_collect.store.strict_json import object_in
 
 _SHARD = re.compile(r"c\.(\d+)(\.0)+")
 
@@ -40,14 +41,11 @@ def attributes_of(blobs: Blobs, state: StoreState) -> dict[str, dict[str, Any]]:
 
 
 def _additions_to(blobs: Blobs, name: str) -> dict[str, Any]:
-    data = read_document(blobs, name)
     try:
-        document = json.loads(data or b"{}")
+        document = json.loads(read_document(blobs, name) or b"{}")
     except ValueError:
         return {}
-    attributes = document.get("attributes") if isinstance(document, dict) else None
-    told = attributes if isinstance(attributes, dict) else {}
-    return {k: v for k, v in told.items() if k != ATTRIBUTE}
+    return {k: v for k, v in object_in(document, "attributes").items() if k != ATTRIBUTE}
 
 
 def missing_shards(blobs: Blobs, state: StoreState, most: int) -> list[str]:

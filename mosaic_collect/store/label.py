@@ -60,7 +60,7 @@ class ShardLabel:
             twins: Fields that will share the shard.
         """
         bits = sum(1 << _sharing(state, name).index(twin) for twin in twins)
-        rows, place = len(state.steps_of(block)), _names(state).index(name)
+        rows, place = len(state.steps_of(block)), state.schema.stored_names.index(name)
         return cls(state.identity, state.runs[-1].key, block, rows, place, bits)
 
     def pack(self) -> bytes:
@@ -96,7 +96,7 @@ class ShardLabel:
         if self.store != state.identity:
             return f"it belongs to another recording ({self.store}), not to this ({state.identity})"
         if not self._is_of(state, name):
-            names = _names(state)
+            names = state.schema.stored_names
             whose = names[self.field] if self.field < len(names) else f"number {self.field}"
             return f"it holds the field {whose}"
         if self.block != block:
@@ -107,7 +107,7 @@ class ShardLabel:
         return None if self._run_fits(state, steps) else f"it is of another run ({self.run})"
 
     def _is_of(self, state: StoreState, name: str) -> bool:
-        names = _names(state)
+        names = state.schema.stored_names
         if self.field == names.index(name):
             return True
         source = state.schema[name].default
@@ -125,10 +125,6 @@ class ShardLabel:
         last = [run.key for run, span in state.spans() if steps and steps[-1] in span]
         keys = {run.key for run, span in state.spans() if span.start < state.committed_steps}
         return self.run in last or (len(steps) < state.block_steps and self.run not in keys)
-
-
-def _names(state: StoreState) -> list[str]:
-    return [field.name for field in state.schema.stored]
 
 
 def _sharing(state: StoreState, source: str) -> list[str]:

@@ -46,6 +46,11 @@ class Run:
     versions: dict[str, str]
     key: str = ""
 
+    def told(self) -> dict[str, Any]:
+        """What is told of it elsewhere."""
+        versions = dict(self.versions)
+        return {"first_step": self.first_step, "started": self.started, "versions": versions}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Foreign:

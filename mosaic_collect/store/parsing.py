@@ -31,7 +31,7 @@ from mosaic_collect.store.metadata import (
     checksum,
 )
 from mosaic_collect.store.schema import Field, Schema
-from mosaic_collect.store.strict_json import strict_json
+from mosaic_collect.store.strict_json import object_in, strict_json
 
 MAX_DOCUMENT_NBYTES = 64 << 20
 MAX_VALUES = 1 << 20  # of a document; each may take some 100 bytes in memory
@@ -82,11 +82,8 @@ def foreign_in(data: bytes, where: str, own: Container[str]) -> Foreign:
 
 
 def _foreign(root: dict[str, Any], own: Container[str]) -> Foreign:
-    attributes = root.get("attributes")
-    attributes = attributes if isinstance(attributes, dict) else {}
-    consolidated = root.get("consolidated_metadata")
-    arrays = consolidated.get("metadata") if isinstance(consolidated, dict) else None
-    arrays = arrays if isinstance(arrays, dict) else {}
+    attributes = object_in(root, "attributes")
+    arrays = object_in(object_in(root, "consolidated_metadata"), "metadata")
     return Foreign(
         attributes={k: v for k, v in attributes.items() if k != ATTRIBUTE},
         arrays={k: v for k, v in arrays.items() if k not in own},
@@ -95,8 +92,7 @@ def _foreign(root: dict[str, Any], own: Container[str]) -> Foreign:
 
 def _parse(data: bytes, where: str) -> StoreState:
     root = _object(data, where)
-    attributes = root.get("attributes")
-    document = attributes.get(ATTRIBUTE) if isinstance(attributes, dict) else None
+    document = object_in(root, "attributes").get(ATTRIBUTE)
     if not isinstance(document, dict):
         raise StoreNotFoundError(
             f"{where} is no mosaic_collect store: zarr.json lacks its attribute"
@@ -114,8 +110,7 @@ def _parse(data: bytes, where: str) -> StoreState:
         raise CorruptStoreError(
             f"{where}: zarr.json was damaged or edited: the checksum of its attribute is wrong"
         )
-    own = [field.name for field in state.schema.stored]
-    return replace(state, foreign=_foreign(root, own))
+    return replace(state, foreign=_foreign(root, state.schema.stored_names))
 
 
 class _Parser:
@@ -139,7 +134,7 @@ class _Parser:
             schema=schema,
             num_envs=num_envs,
             block_steps=self._count("block_steps", 1, _MAX_STEPS),
-            chunk_envs=self._counts("chunk_envs", [f.name for f in schema.stored], 1, num_envs),
+            chunk_envs=self._counts("chunk_envs", list(schema.stored_names), 1, num_envs),
             compressor=self._compressor(),
             committed_steps=steps,
             status=self._status(),

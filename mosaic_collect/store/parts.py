@@ -32,7 +32,7 @@ from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import ATTRIBUTE, StoreState
 from mosaic_collect.store.parsing import refuse_large
 from mosaic_collect.store.root import DOCUMENT, read_document
-from mosaic_collect.store.strict_json import strict_json
+from mosaic_collect.store.strict_json import object_in, strict_json
 
 #: The group's attribute, and the metadata entry of a store that is part of it.
 PARTS, PART = "mosaic_collect_parts", "part"
@@ -95,7 +95,7 @@ class Parts:
             )
         if PARTS not in attributes:
             return None
-        return cls(blobs, _identity(attributes[PARTS], blobs.address))
+        return cls(blobs, _identity(object_in(attributes, PARTS), blobs.address))
 
     @classmethod
     def make(cls, blobs: Blobs) -> Parts:
@@ -176,19 +176,16 @@ def is_ours(blobs: Blobs) -> bool:
 
 def _attributes(data: bytes, where: str) -> dict[str, Any]:
     refuse_large(data, where)
-    root = strict_json(data, where)
-    found = root.get("attributes") if isinstance(root, dict) else None
-    return found if isinstance(found, dict) else {}
+    return object_in(strict_json(data, where), "attributes")
 
 
-def _identity(told: Any, where: str) -> str:
-    version = told.get("format_version") if isinstance(told, Mapping) else None
+def _identity(told: Mapping[str, Any], where: str) -> str:
+    version, identity = told.get("format_version"), told.get("identity")
     if type(version) is int and version > VERSION:
         raise NewerFormatError(
             f"{where}: a folder of ranks of format version {version}, this mosaic_collect reads up "
             f"to {VERSION}: upgrade it"
         )
-    identity = told.get("identity") if isinstance(told, Mapping) else None
     if type(version) is not int or not isinstance(identity, str) or not identity:
         raise CorruptStoreError(f"{where}: {DOCUMENT} is of a folder of ranks, and is damaged")
     return identity

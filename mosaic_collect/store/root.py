@@ -61,9 +61,7 @@ def _state_of(data: bytes, blobs: Blobs) -> StoreState:
         blobs.address,
         SPARE,
     )
-    return replace(
-        state, foreign=foreign_in(data, blobs.address, [f.name for f in state.schema.stored])
-    )
+    return replace(state, foreign=foreign_in(data, blobs.address, state.schema.stored_names))
 
 
 def goes_on(blobs: Blobs, resume: bool | str) -> bool:

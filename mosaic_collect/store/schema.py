@@ -201,6 +201,11 @@ class Schema:
         return (*self.fields, *WRITER_FIELDS)
 
     @property
+    def stored_names(self) -> tuple[str, ...]:
+        """Names of all fields of a store."""
+        return tuple(f.name for f in self.stored)
+
+    @property
     def pair_nbytes(self) -> int:
         """Raw bytes of one pair: all stored fields of one environment and step."""
         return sum(f.row_nbytes for f in self.stored)
@@ -214,8 +219,7 @@ class Schema:
         for field in self.stored:
             if field.name == name:
                 return field
-        have = ", ".join(f.name for f in self.stored)
-        raise InputError(f"no field {name!r}; the fields are: {have}")
+        raise InputError(f"no field {name!r}; the fields are: {', '.join(self.stored_names)}")
 
     def differences(self, other: Schema) -> list[str]:
         """In words, where ``other`` differs from this schema."""

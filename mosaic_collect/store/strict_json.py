@@ -21,6 +21,12 @@ def strict_json(data: bytes, where: str) -> Any:
         raise CorruptStoreError(f"{where}: zarr.json is no valid JSON: {error}") from error
 
 
+def object_in(document: Any, name: str) -> dict[str, Any]:
+    """The object that a document holds under a name; an empty one where there is none."""
+    found = document.get(name) if isinstance(document, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 

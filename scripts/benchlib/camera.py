@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import time
 from argparse import Namespace
+from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from benchlib.codecs import chunks_of, measure
@@ -15,6 +18,7 @@ from benchlib.peers import PEERS, Plan
 from benchlib.read import READERS
 from benchlib.recording import DifferentDataError, compare, record_all, record_once, remove
 from benchlib.table import show
+from benchlib.turns import in_turns, with_medians
 from benchlib.workload import Workload
 from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor
@@ -44,7 +48,7 @@ def camera(args: Namespace) -> dict[str, Any]:
 def _plan(args: Namespace, workload: Workload, steps: int) -> Plan:
     ring_mb = 3 * (args.block_steps + 0.5) * workload.step_nbytes / MB
     path = os.path.join(args.folder, "camera.out")
-    return Plan(path, steps, args.block_steps, ring_mb, args.compressor)
+    return Plan.of(args, path, steps, ring_mb)
 
 
 def _codecs(args: Namespace, title: str, workloads: dict[float, Workload]) -> dict[str, Any]:
@@ -71,7 +75,7 @@ def _codecs(args: Namespace, title: str, workloads: dict[float, Workload]) -> di
 def _ingest(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
     """As fast as they are taken, to durable."""
     plan = _plan(args, workload, args.camera_steps)
-    runs = _in_turns(args, lambda name: record_once(name, workload, plan))
+    runs = in_turns(args, _recorders(args), record_once, workload, plan)
     rows = [
         {
             "recorder": PEERS[name].title,
@@ -85,13 +89,14 @@ def _ingest(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
         for name, middle in ((n, medians(f)) for n, f in runs.items())
     ]
     show(f"Ingest to durable, disk: {title}, {plan.steps} steps", rows)
-    return {n: {"runs": f, "median": medians(f)} for n, f in runs.items()}
+    return with_medians(runs)
 
 
 def _paced(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
     """At the cameras' own rate."""
     plan = _plan(args, workload, args.camera_steps)
-    runs = _in_turns(args, lambda name: in_child(_record_paced, name, workload, plan))
+    run = partial(in_child, _record_paced)
+    runs = in_turns(args, _recorders(args), run, workload, plan)
     rows = [
         {
             "recorder": PEERS[name].title,
@@ -104,19 +109,15 @@ def _paced(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
         for name, middle in ((n, medians(f)) for n, f in runs.items())
     ]
     show(f"{FPS} frames a second: {title}, {plan.steps} steps", rows)
-    return {n: {"runs": f, "median": medians(f)} for n, f in runs.items()}
+    return with_medians(runs)
 
 
-def _in_turns(args: Namespace, run: Any) -> dict[str, list[dict[str, float]]]:
-    runs: dict[str, list[dict[str, float]]] = {n: [] for n in RECORDERS if n in args.recorders}
-    for _ in range(args.runs):
-        for name, figures in runs.items():
-            try:
-                PEERS[name].load()
-            except ImportError:
-                continue
-            figures.append(run(name))
-    return {name: figures for name, figures in runs.items() if figures}
+def _recorders(args: Namespace) -> Iterator[str]:
+    """Those that were asked for and are installed."""
+    for name in RECORDERS:
+        with contextlib.suppress(ImportError):
+            if name in args.recorders and PEERS[name].load():
+                yield name
 
 
 def _record_paced(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
@@ -155,18 +156,15 @@ def _read(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
     remove(plan.path)
     try:
         in_child(record_all, workload, plan)
-        runs: dict[str, list[dict[str, float]]] = {name: [] for name in READERS}
-        for _ in range(args.runs):
-            for name, figures in runs.items():
-                figures.append({"image_ms": in_child(_image_ms, name, workload, plan)})
+        runs = in_turns(args, READERS, partial(in_child, _image_ms), workload, plan)
     finally:
         remove(plan.path)
     middle = {name: medians(figures)["image_ms"] for name, figures in runs.items()}
     show(f"One image: {title}", [{"reader": n, "ms": ms} for n, ms in middle.items()])
-    return {n: {"runs": f, "median": medians(f)} for n, f in runs.items()}
+    return with_medians(runs)
 
 
-def _image_ms(name: str, workload: Workload, plan: Plan) -> float:
+def _image_ms(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
     """Mean time of an image at random; in a child process."""
     read_one, chance, seconds = READERS[name](plan.path), random.Random(0), 0.0
     for _ in range(_IMAGES):
@@ -176,4 +174,4 @@ def _image_ms(name: str, workload: Workload, plan: Plan) -> float:
         seconds += time.perf_counter() - before
         if got.tobytes() != workload.true_step(step)["camera"][env].tobytes():
             raise DifferentDataError(f"{name}: camera, step {step}, env {env}: other values")
-    return seconds / _IMAGES * 1e3
+    return {"image_ms": seconds / _IMAGES * 1e3}

@@ -14,6 +14,7 @@ from benchlib.measure import MB, Meter, in_child, medians, spread
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
 from benchlib.table import show
+from benchlib.turns import with_medians
 from benchlib.workload import Workload, make_workload
 
 _LAYOUTS = ("grid", "compact")
@@ -25,7 +26,7 @@ def export(args: Namespace) -> dict[str, Any]:
     workload = make_workload(args.num_envs, args.dims, args.noise)
     steps = max(1, int(args.export_gb * 1e9) // workload.step_nbytes)
     store, file = (os.path.join(args.folder, n) for n in ("export.zarr", "export.npy"))
-    plan = Plan(store, steps, args.block_steps, args.buffer_mb, args.compressor)
+    plan = Plan.of(args, store, steps)
     runs: dict[str, list[dict[str, float]]] = {"dd": [], **{layout: [] for layout in _LAYOUTS}}
     remove(store)
     try:
@@ -44,7 +45,7 @@ def export(args: Namespace) -> dict[str, Any]:
     sequential = medians(runs["dd"])["mb_s"]
     rows = [_row(name, figures, sequential) for name, figures in runs.items()]
     show(f"Export of {steps} steps, medians of {args.export_runs}", rows)
-    return {name: {"runs": f, "median": medians(f)} for name, f in runs.items()}
+    return with_medians(runs)
 
 
 def compare_export(workload: Workload, file: str, steps: int, layout: str) -> None:

@@ -11,6 +11,7 @@ from benchlib.measure import medians, spread
 from benchlib.peers import PEERS, Plan
 from benchlib.recording import Target, record_once, targets
 from benchlib.table import show
+from benchlib.turns import in_turns, with_medians
 from benchlib.workload import Workload, make_workload
 
 #: Where no disk is waited for, only the fastest are worth the time.
@@ -26,7 +27,7 @@ def ingest(args: Namespace) -> dict[str, Any]:
         size = f"{args.num_envs} environments, {args.dims} dims, {args.steps} steps"
         title = f"Ingest to durable, {target.title}: {size}, medians of {args.runs}"
         show(title, [_row(name, figures) for name, figures in runs.items()])
-        results[target.title] = {n: {"runs": f, "median": medians(f)} for n, f in runs.items()}
+        results[target.title] = with_medians(runs)
     disk = targets(args)[0]
     results["lengths"] = sweep.lengths(args, workload, disk)
     if not args.no_sweep:
@@ -37,23 +38,16 @@ def ingest(args: Namespace) -> dict[str, Any]:
 def side_by_side(args: Namespace, workload: Workload, target: Target) -> dict[str, Any]:
     """Per recorder the figures of all its runs; the recorders take turns."""
     names = [n for n in args.recorders if target.title == "disk" or n in _IN_MEMORY]
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    for _ in range(args.runs):
-        for name in names:
-            steps = args.steps // 8 if PEERS[name].slow else args.steps
-            plan = Plan(
-                os.path.join(target.folder, f"{name}.out"),
-                max(steps, 1),
-                args.block_steps,
-                args.buffer_mb,
-                args.compressor,
-            )
-            figures = record_once(name, workload, plan)
-            if figures is None:
-                print(f"{name}: not installed, left out", flush=True)
-            else:
-                runs[name].append(figures)
-    return {name: figures for name, figures in runs.items() if figures}
+
+    def run(name: str) -> dict[str, float] | None:
+        steps = max(args.steps // 8 if PEERS[name].slow else args.steps, 1)
+        path = os.path.join(target.folder, f"{name}.out")
+        figures = record_once(name, workload, Plan.of(args, path, steps))
+        if figures is None:
+            print(f"{name}: not installed, left out", flush=True)
+        return figures
+
+    return in_turns(args, names, run)
 
 
 def _row(name: str, figures: list[dict[str, float]]) -> dict[str, Any]:

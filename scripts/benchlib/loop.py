@@ -5,37 +5,59 @@ from __future__ import annotations
 import os
 import time
 from argparse import Namespace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from benchlib.measure import MB, in_child, medians, one_torch_thread, percentile, spread
 from benchlib.peers import PEERS, Plan
 from benchlib.recording import compare, remove
 from benchlib.table import show
+from benchlib.turns import Figures, in_turns, with_medians
 from benchlib.workload import Workload, make_workload
 
 RECORDERS = ("mosaic_collect", "mosaic-threads", "tensorstore", "zarr-layout", "zarr", "lists")
 _ROUNDS = 500  # of three small operations each: a step of some milliseconds
 _WARM_UP = 10
 
+Run = Callable[[str | None, Workload, Plan], Figures]
+
 
 def loop(args: Namespace) -> dict[str, Any]:
     """The subcommand."""
     workload = make_workload(args.num_envs, args.dims, args.noise)
-    names = (None, *(n for n in RECORDERS if n in args.recorders))
-    runs: dict[str | None, list[dict[str, float]]] = {name: [] for name in names}
-    for _ in range(args.runs):
-        for name in names:
-            plan = _plan(args, name)
-            remove(plan.path)
-            os.sync()
-            try:
-                runs[name].append(in_child(run_loop, name, workload, plan))
-            finally:
-                remove(plan.path)
+    plan = Plan.of(args, os.path.join(args.folder, "loop"), args.loop_steps)
+    title = f"Loop of small tensor operations, {args.loop_steps} steps"
+    return beside_alone(args, title, RECORDERS, run_loop, workload, plan)
+
+
+def beside_alone(
+    args: Namespace,
+    title: str,
+    recorders: Iterable[str],
+    run: Run,
+    workload: Workload,
+    plan: Plan,
+) -> dict[str, Any]:
+    """A loop without a recorder, None, and with each of those that were asked for."""
+    names = (None, *(n for n in recorders if n in args.recorders))
+    runs = in_turns(args, names, partial(_alone_or_with, run), workload, plan)
     alone = medians(runs[None])["steps_s"]
-    title = f"Loop of small tensor operations, {args.loop_steps} steps, medians of {args.runs}"
-    show(title, [_row(name, figures, alone, workload) for name, figures in runs.items()])
-    return {name or "alone": {"runs": f, "median": medians(f)} for name, f in runs.items()}
+    rows = [_row(name, figures, alone, workload) for name, figures in runs.items()]
+    show(f"{title}, medians of {args.runs}", rows)
+    return with_medians(runs)
+
+
+def _alone_or_with(run: Run, name: str | None, workload: Workload, plan: Plan) -> Figures:
+    own = replace(plan, path=f"{plan.path}-{name or 'alone'}.out")
+    remove(own.path)
+    os.sync()
+    try:
+        figures: Figures = in_child(run, name, workload, own)
+    finally:
+        remove(own.path)
+    return figures
 
 
 def run_loop(name: str | None, workload: Workload, plan: Plan) -> dict[str, float]:
@@ -74,11 +96,6 @@ def simulate(num_envs: int) -> Any:
     for _ in range(_ROUNDS):
         state = (state * 0.99 + 0.01).clamp(-1.0, 1.0)
     return state
-
-
-def _plan(args: Namespace, name: str | None) -> Plan:
-    path = os.path.join(args.folder, f"loop-{name or 'alone'}.out")
-    return Plan(path, args.loop_steps, args.block_steps, args.buffer_mb, args.compressor)
 
 
 def _row(

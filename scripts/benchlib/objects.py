@@ -97,7 +97,7 @@ def _ingest(args: Namespace) -> dict[str, Any]:
     for run in range(args.runs):
         for name in _RECORDERS:
             url = f"s3://bucket/{name}-{run}.zarr"
-            plan = Plan(url, args.steps, args.block_steps, args.buffer_mb, args.compressor)
+            plan = Plan.of(args, url, args.steps)
             runs[name].append(in_child(_record, name, workload, plan))
     rows = []
     for name, figures in runs.items():

@@ -16,6 +16,7 @@ from benchlib.measure import in_child, medians, spread
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
 from benchlib.table import show
+from benchlib.turns import with_medians
 from benchlib.workload import make_workload
 
 #: How many worker processes; None: threads here, as many as there are processors.
@@ -28,7 +29,7 @@ def passes(args: Namespace) -> dict[str, Any]:
     workload = make_workload(args.num_envs, args.dims, args.noise)
     steps = max(1, int(args.passes_gb * 1e9) // workload.step_nbytes)
     store, file = (os.path.join(args.folder, n) for n in ("passes.zarr", "passes.npy"))
-    plan = Plan(store, steps, args.block_steps, args.buffer_mb, args.compressor)
+    plan = Plan.of(args, store, steps)
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in ENGINES}
     told = set()
     remove(store)
@@ -46,7 +47,7 @@ def passes(args: Namespace) -> dict[str, Any]:
         raise DifferentDataError(f"passes: expected one answer of all engines, got {told}")
     raw_gb = steps * workload.step_nbytes / 1e9
     show(f"Passes over {raw_gb:.2f} GB raw, medians of {args.runs}", list(_rows(runs)))
-    return {name: {"runs": f, "median": medians(f)} for name, f in runs.items()}
+    return with_medians(runs)
 
 
 def measure_engine(

@@ -7,6 +7,7 @@ import random
 import time
 from argparse import Namespace
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from benchlib.measure import MB, Meter, in_child, medians, spread
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
 from benchlib.table import show
+from benchlib.turns import in_turns, with_medians
 from benchlib.workload import Workload, make_workload
 
 Read = Callable[[str, slice, slice], NDArray[Any]]
@@ -27,22 +29,18 @@ def read(args: Namespace) -> dict[str, Any]:
     """The subcommand; files are in the page cache, so it is decoding that is measured."""
     workload = make_workload(args.num_envs, args.dims, args.noise)
     path = os.path.join(args.folder, "read.zarr")
-    plan = Plan(path, args.read_steps, args.block_steps, args.buffer_mb, args.compressor)
+    plan = Plan.of(args, path, args.read_steps)
     remove(path)
     try:
         in_child(record_all, workload, plan)
-        runs: dict[str, list[dict[str, float]]] = {name: [] for name in READERS}
-        for _ in range(args.runs):
-            for name in READERS:
-                runs[name].append(in_child(measure_reader, name, workload, plan))
+        runs = in_turns(args, READERS, partial(in_child, measure_reader), workload, plan)
         chunks = in_child(chunks_decoded, plan)
     finally:
         remove(path)
     rows = [_row(name, figures) for name, figures in runs.items()]
     show(f"Reading {plan.steps} steps, medians of {args.runs}", rows)
     print(f"One environment of one block of {_FIELD}: {chunks} chunk decoded.\n", flush=True)
-    medians_of = {name: {"runs": f, "median": medians(f)} for name, f in runs.items()}
-    return {**medians_of, "chunks_decoded": chunks}
+    return {**with_medians(runs), "chunks_decoded": chunks}
 
 
 def chunks_decoded(plan: Plan) -> int:

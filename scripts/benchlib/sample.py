@@ -18,6 +18,7 @@ from benchlib.measure import Meter, in_child, medians, spread
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
 from benchlib.table import show
+from benchlib.turns import with_medians
 from benchlib.workload import Workload, make_workload
 
 #: What a student of MOSAIC's is trained on: 857 floats a pair.
@@ -29,7 +30,7 @@ def sample(args: Namespace) -> dict[str, Any]:
     """The subcommand; files are in the page cache, as far as memory goes."""
     workload = make_workload(args.num_envs, args.dims, args.noise)
     path = os.path.join(args.folder, "sample.zarr")
-    plan = Plan(path, args.sample_steps, args.block_steps, args.buffer_mb, args.compressor)
+    plan = Plan.of(args, path, args.sample_steps)
     copies = Copies(path, os.path.join(args.folder, "sample"), plan.steps, FIELDS)
     remove(path)
     remove(copies.folder)
@@ -63,8 +64,7 @@ def sample(args: Namespace) -> dict[str, Any]:
     )
     for name, reason in skipped.items():
         print(f"{name}: {reason}", flush=True)
-    results = {name: {"runs": f, "median": medians(f)} for name, f in runs.items()}
-    return {**results, "skipped": skipped}
+    return {**with_medians(runs), "skipped": skipped}
 
 
 def _contenders(args: Namespace, copies: Copies) -> dict[str, Callable[[Workload], Any]]:

@@ -26,7 +26,7 @@ def lengths(args: Namespace, workload: Workload, target: Target) -> list[dict[st
     """Peak memory of a short and of a long recording."""
     rows = []
     for steps in (args.steps, args.long_steps):
-        plan = Plan(_path(target), steps, args.block_steps, args.buffer_mb, args.compressor)
+        plan = Plan.of(args, _path(target), steps)
         figures = record_once("mosaic_collect", workload, plan) or {}
         above = figures["peak_mb"] - args.buffer_mb
         rows.append({"steps": steps, **_row(figures), "above the ring MB": above})
@@ -40,7 +40,7 @@ def sizes(args: Namespace, target: Target) -> list[dict[str, Any]]:
     for num_envs, dims, noise in _SIZES:
         workload = make_workload(num_envs, dims, noise)
         steps = max(8, min(20_000, _RAW_NBYTES // workload.step_nbytes))
-        plan = Plan(_path(target), steps, args.block_steps, "auto", args.compressor)
+        plan = Plan.of(args, _path(target), steps, "auto")
         figures = record_once("mosaic_collect", workload, plan) or {}
         size = {"envs": num_envs, "dims": dims, "noise": noise, "steps": steps}
         rows.append({**size, **_row(figures)})

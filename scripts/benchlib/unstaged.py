@@ -15,12 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.loop import simulate
-from benchlib.measure import MB, in_child, medians, one_torch_thread, percentile, spread
+from benchlib.loop import beside_alone, simulate
+from benchlib.measure import MB, one_torch_thread, percentile
 from benchlib.peers import PEERS, Plan
 from benchlib.peers.ours import Ours
-from benchlib.recording import DifferentDataError, remove, targets
-from benchlib.table import show
+from benchlib.recording import DifferentDataError, targets
 from benchlib.workload import Workload, make_workload
 
 RECORDERS = ("mosaic_collect", "mosaic-threads")
@@ -32,21 +31,11 @@ _CHECKED = "actions"
 def unstaged(args: Namespace) -> dict[str, Any]:
     """The subcommand."""
     workload = make_workload(args.unstaged_envs, args.dims, args.noise)
-    names = (None, *(n for n in RECORDERS if n in args.recorders))
-    runs: dict[str | None, list[dict[str, float]]] = {name: [] for name in names}
     buffer_mb = (3 * _BLOCK_STEPS + 1) * workload.step_nbytes / MB
-    for _ in range(args.runs):
-        for name in names:
-            path = os.path.join(targets(args)[-1].folder, f"unstaged-{name or 'alone'}.out")
-            plan = Plan(path, args.unstaged_steps, _BLOCK_STEPS, buffer_mb, args.compressor)
-            try:
-                runs[name].append(in_child(run_unstaged, name, workload, plan))
-            finally:
-                remove(path)
-    alone = medians(runs[None])["steps_s"]
-    title = f"Loop without staging, {args.unstaged_envs} environments, medians of {args.runs}"
-    show(title, [_row(name, figures, alone, workload) for name, figures in runs.items()])
-    return {name or "alone": {"runs": f, "median": medians(f)} for name, f in runs.items()}
+    path = os.path.join(targets(args)[-1].folder, "unstaged")
+    plan = Plan(path, args.unstaged_steps, _BLOCK_STEPS, buffer_mb, args.compressor)
+    title = f"Loop without staging, {args.unstaged_envs} environments"
+    return beside_alone(args, title, RECORDERS, run_unstaged, workload, plan)
 
 
 def run_unstaged(name: str | None, workload: Workload, plan: Plan) -> dict[str, float]:
@@ -71,6 +60,7 @@ def run_unstaged(name: str | None, workload: Workload, plan: Plan) -> dict[str, 
         "steps_s": plan.steps / seconds,
         "add_p50_ms": percentile(adding, 0.5) * 1e3,
         "add_p99_ms": percentile(adding, 0.99) * 1e3,
+        "add_max_ms": max(adding) * 1e3,
     }
 
 
@@ -109,19 +99,3 @@ def _compare(plan: Plan) -> None:
         block = dataset.read(_CHECKED, start, min(start + size, dataset.num_steps))
         if not any((block == first[: len(block)]).all() for first in firsts):
             raise DifferentDataError(f"{_CHECKED}, steps from {start}: of no block of the ring")
-
-
-def _row(
-    name: str | None, figures: list[dict[str, float]], alone: float, workload: Workload
-) -> dict[str, Any]:
-    middle = medians(figures)
-    rate = 0.0 if name is None else middle["steps_s"] * workload.step_nbytes / MB
-    return {
-        "recorder": "none" if name is None else PEERS[name].title,
-        "steps/s": middle["steps_s"],
-        "of the loop alone": f"{middle['steps_s'] / alone:.1%}",
-        "raw MB/s": rate,
-        "add p50 ms": middle["add_p50_ms"],
-        "add p99 ms": middle["add_p99_ms"],
-        "spread": f"{spread(f['steps_s'] for f in figures):.0%}",
-    }

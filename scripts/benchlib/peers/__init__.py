@@ -8,6 +8,7 @@ returns.
 from __future__ import annotations
 
 import importlib
+from argparse import Namespace
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,6 +34,11 @@ class Plan:
     block_steps: int
     buffer_mb: float | str
     compressor: str
+
+    @classmethod
+    def of(cls, args: Namespace, path: str, steps: int, buffer_mb: float | str = "") -> Plan:
+        """As the command line has it, unless another buffer is wanted."""
+        return cls(path, steps, args.block_steps, buffer_mb or args.buffer_mb, args.compressor)
 
 
 class Recorder(Protocol):
