@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MosaicCollectError, OSError) as error:
         if parsed.verbose:
             logging.exception("%s failed", parsed.command)
-        message = in_flags(str(error), parsed, parsed.flags)
+        message = in_flags(str(error), parsed.flags)
         print(f"mosaic-collect {parsed.command}: {message}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:

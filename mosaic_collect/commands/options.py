@@ -73,17 +73,13 @@ def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
     return flags
 
 
-def in_flags(
-    message: str, arguments: argparse.Namespace, flags: Mapping[str, str] | None = None
-) -> str:
+def in_flags(message: str, flags: Mapping[str, str]) -> str:
     """A message of the library in the command line's words: ``--resume`` for ``resume=True``.
 
     Args:
         message: Such as ``max_pairs: expected ...; seed: expected ...``.
-        arguments: As parsed.
-        flags: Name -> option; None: of all arguments, as ``add_options`` makes them.
+        flags: Name -> option.
     """
-    flags = {name: _flag(name) for name in vars(arguments)} if flags is None else flags
     for name, flag in flags.items():
         message = re.sub(rf"(?<![^\s(]){name}=True\b", flag, message)
         message = re.sub(rf"(?<![^\s(]){name}='(\w+)'", rf"{flag} \1", message)

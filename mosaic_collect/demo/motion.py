@@ -21,22 +21,16 @@ FootNames = tuple[str, str]
 _FEET: FootNames = ("left_ankle_roll_link", "right_ankle_roll_link")
 # Radians added per radian of squat. Bending the knee twice as far as hip and ankle keeps the
 # soles flat and the torso upright.
+_FPS = 50  # of mjlab's tracking tasks
 _SQUAT_DIRECTION = {"hip_pitch": -1.0, "knee": 2.0, "ankle_pitch": -1.0}
 
 
-def write_squat_motion(
-    path: str | Path,
-    *,
-    frames: int = 126,
-    periods: int = 1,
-    amplitude: float = 0.25,
-    fps: int = 50,
-) -> None:
+def write_squat_motion(path: str | Path, *, frames: int = 126, amplitude: float = 0.25) -> None:
     """Write a squat as the ``.npz`` file that mjlab's ``MotionLoader`` reads.
 
-    The robot goes down and up ``periods`` times in ``frames`` frames. First and last frame are
-    the standing pose at rest, so a motion of ``frames`` frames lasts ``(frames - 1) / fps``
-    seconds. Both feet stay where they are.
+    The robot goes down and up in ``frames`` frames. First and last frame are the standing pose at
+    rest, so a motion of ``frames`` frames lasts ``(frames - 1) / 50`` seconds. Both feet stay where
+    they are.
 
     The file holds, with T frames, J = 29 joints and B = 30 bodies in mjlab's order:
 
@@ -57,28 +51,24 @@ def write_squat_motion(
     Args:
         path: The file to write. Its folder must exist.
         frames: Number of frames T, at least 2.
-        periods: Number of whole squats.
         amplitude: Bend of hip and ankle at the deepest point, rad; the knee bends twice this.
-        fps: Frames a second. mjlab's tracking tasks run at 50.
 
     Raises:
-        ValueError: If ``frames``, ``periods`` or ``fps`` is out of range.
+        ValueError: Too few frames.
     """
-    if frames < 2 or periods < 1 or fps < 1:
-        raise ValueError(
-            f"need frames >= 2, periods >= 1 and fps >= 1, got {frames}, {periods} and {fps}"
-        )
+    if frames < 2:
+        raise ValueError(f"need frames >= 2, got {frames}")
     robot_cfg = get_g1_robot_cfg()
     model = Entity(robot_cfg).spec.compile()
-    phase = 2.0 * np.pi * periods * np.arange(frames) / (frames - 1)
+    phase = 2.0 * np.pi * np.arange(frames) / (frames - 1)
     depth = 0.5 * amplitude * (1.0 - np.cos(phase))
     qpos = _squat_positions(model, _standing_position(model, robot_cfg), depth)
-    qvel = _differentiate(model, qpos, 1.0 / fps)
+    qvel = _differentiate(model, qpos, 1.0 / _FPS)
     arrays = _body_states(model, qpos, qvel)
     joints = _hinge_joints(model)
     arrays["joint_pos"] = qpos[:, [model.joint(j).qposadr[0] for j in joints]]
     arrays["joint_vel"] = qvel[:, [model.joint(j).dofadr[0] for j in joints]]
-    arrays["fps"] = np.array([fps])
+    arrays["fps"] = np.array([_FPS])
     files: dict[str, Any] = {key: a.astype(np.float32) for key, a in arrays.items()}
     np.savez_compressed(path, **files)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.importing.contents import Contents, check_contents
-from mosaic_collect.npyfile.file import StoredArray
+from mosaic_collect.npyfile.file import StoredArray, changed, read_into
 from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.store.files import open_regular
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
@@ -41,7 +41,7 @@ class SourceFile:
         self._stat = os.fstat(self._fd)
         if self._stat.st_size != self.contents.file.nbytes:
             self.close()
-            raise self._changed()
+            raise changed(self.path)
 
     def __enter__(self) -> SourceFile:
         return self
@@ -59,7 +59,7 @@ class SourceFile:
         buffer = bytearray(min(READ_NBYTES, self._stat.st_size))
         for start in range(0, self._stat.st_size, len(buffer)):
             piece = memoryview(buffer)[: self._stat.st_size - start]
-            self._read_into(piece, start)
+            read_into(self._fd, piece, start, self.path)
             digest.update(piece)
             progress(len(piece))
         return digest.hexdigest()
@@ -97,7 +97,7 @@ class SourceFile:
         """
         now = os.fstat(self._fd)
         if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
-            raise self._changed()
+            raise changed(self.path)
 
     def _check_bools(self, key: str, array: StoredArray) -> None:
         as_bytes = StoredArray(array.offset, array.nbytes, array.shape, np.dtype("u1"))
@@ -129,18 +129,6 @@ class SourceFile:
 
     def _steps(self, array: StoredArray, steps: range) -> NDArray[Any]:
         out = np.empty((len(steps), *array.shape[1:]), array.dtype)
-        step_nbytes = array.nbytes // array.shape[0]
-        self._read_into(
-            out.reshape(-1).view(np.uint8).data, array.offset + steps.start * step_nbytes
-        )
+        first = array.offset + steps.start * (array.nbytes // array.shape[0])
+        read_into(self._fd, out.reshape(-1).view(np.uint8).data, first, self.path)
         return out
-
-    def _read_into(self, buffer: memoryview, offset: int) -> None:
-        while len(buffer):
-            nbytes = os.preadv(self._fd, [buffer], offset)
-            if not nbytes:
-                raise self._changed()
-            buffer, offset = buffer[nbytes:], offset + nbytes
-
-    def _changed(self) -> CorruptExportError:
-        return CorruptExportError(f"{self.path}: was changed while it was being read")

@@ -7,13 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 
-import numpy as np
-
 from mosaic_collect.look.pace import told_pace
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.trajectories import failed_in
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.schema import FAILED, TRAJECTORY_END
 from mosaic_collect.store.view import StoreView
 
 _LATE = 8  # commits that the rate of late is of
@@ -188,9 +186,7 @@ class Watcher:
     def _count_failed(self, view: StoreView) -> int | None:
         if not view.state.schema.has_ends:
             return None
-        envs = range(view.state.num_envs)
         for block in range(view.state.num_blocks):
             if block >= self._open or block not in self._failed:
-                ends = view.read(TRAJECTORY_END, view.state.steps_of(block), envs)
-                self._failed[block] = int(np.count_nonzero(ends == FAILED))
+                self._failed[block] = failed_in(view, block)
         return sum(self._failed.values())

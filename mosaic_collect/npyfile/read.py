@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.npyfile.file import StoredArray
+from mosaic_collect.npyfile.file import StoredArray, read_into
 from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.npyfile.standins import Array, Extent, Global
 from mosaic_collect.store.files import open_regular
@@ -83,11 +83,7 @@ class _Values:
 
     def _read(self, offset: int, nbytes: int) -> NDArray[np.uint8]:
         if (offset, nbytes) not in self._bytes:
-            data, done = np.empty(nbytes, np.uint8), 0
-            while done < nbytes:
-                count = os.preadv(self._fd, [data[done:].data], offset + done)
-                if not count:
-                    raise CorruptExportError(f"{self._path}: was changed while it was being read")
-                done += count
+            data = np.empty(nbytes, np.uint8)
+            read_into(self._fd, data.data, offset, self._path)
             self._bytes[offset, nbytes] = data
         return self._bytes[offset, nbytes]

@@ -50,11 +50,11 @@ class LazyArray:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"<LazyArray {self.shape} {self.dtype}>"
+        return f"<{type(self).__name__} {self.shape} {self.dtype}>"
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:
-            raise ValueError("a LazyArray is on disk; an array of it is always a copy")
+            raise ValueError(f"{type(self).__name__}: on disk; an array of it is always a copy")
         return np.asarray(self[...], dtype=dtype)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
@@ -71,6 +71,23 @@ class LazyArray:
         # Positions were turned into ranges of one and backward slices read forward: finish here.
         rest = (step_rest, env_rest, *(_checked(p) for p in parts[2:]))
         return np.asarray(values[rest])
+
+
+class Rows(LazyArray):
+    """A field of one trajectory, ``(num_steps[, dim])``.
+
+    Args:
+        array: The same as ``(num_steps, 1[, dim])``.
+    """
+
+    def __init__(self, array: LazyArray) -> None:
+        super().__init__((array.shape[0], *array.shape[2:]), array.dtype, array._read)
+        self._array = array
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Decode what a basic index names; errors as ``LazyArray``'s."""
+        steps, *rest = _expand(key, self.ndim)
+        return self._array[(steps, 0, *rest)]
 
 
 def _expand(key: Any, ndim: int) -> list[Any]:

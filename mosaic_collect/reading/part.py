@@ -5,11 +5,8 @@ from __future__ import annotations
 from itertools import product
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.trajectories import failed_ids, truncated_ids
 from mosaic_collect.store.schema import TRAJECTORY_ID
 from mosaic_collect.store.view import StoreView
 
@@ -76,18 +73,6 @@ class StorePart:
         steps = of_block[slab.steps.start : slab.steps.stop]
         rows = self.view.read(field, steps, slab.envs)
         return rows + self.first_id if field == TRAJECTORY_ID and self.first_id else rows
-
-    def truncated_ids(self) -> NDArray[np.int64]:
-        """Ids of trajectories that never ended, ascending, as ``read`` gives them."""
-        return truncated_ids(self.view) + self.first_id
-
-    def failed_ids(self, engine: Engine | None = None) -> NDArray[np.int64]:
-        """Ids of trajectories that failed, ascending, as ``read`` gives them.
-
-        Raises:
-            InputError: The store does not say how its trajectories ended.
-        """
-        return failed_ids(self.view, engine) + self.first_id
 
 
 def _pieces(length: int, size: int) -> list[range]:

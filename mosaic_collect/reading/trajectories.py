@@ -96,7 +96,7 @@ def failed_ids(view: StoreView, engine: Engine | None = None) -> NDArray[np.int6
 
 def count_failed(view: StoreView, engine: Engine | None = None) -> int:
     """How many trajectories failed, from the one field; as ``failed_ids``."""
-    return sum(_of_blocks(_num_failed_of_block, view, engine))
+    return sum(_of_blocks(failed_in, view, engine))
 
 
 def _of_blocks(
@@ -116,7 +116,8 @@ def _failed_of_block(view: StoreView, block: int) -> NDArray[np.int64]:
     return np.concatenate(found)
 
 
-def _num_failed_of_block(view: StoreView, block: int) -> int:
+def failed_in(view: StoreView, block: int) -> int:
+    """How many trajectories failed in a block."""
     return sum(int(np.count_nonzero(part.ends == FAILED)) for part in _parts_of_block(view, block))
 
 

@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.reading.lazy import LazyArray
+from mosaic_collect.reading.lazy import LazyArray, Rows
 from mosaic_collect.store.schema import Schema
 
 #: Reads a field's steps and environments, both ascending, as ``(len(steps), len(envs)[, dim])``.
@@ -73,43 +72,3 @@ class Trajectory(Mapping[str, "Rows"]):
 
     def __len__(self) -> int:
         return len(self.schema.stored)
-
-
-class Rows:
-    """A field of one trajectory, ``(num_steps[, dim])``; index it as a ``LazyArray``.
-
-    Attributes:
-        shape: ``(num_steps[, dim])``.
-        dtype: Of the values.
-    """
-
-    def __init__(self, array: LazyArray) -> None:
-        self._array = array
-        self.shape = (array.shape[0], *array.shape[2:])
-        self.dtype = array.dtype
-
-    @property
-    def ndim(self) -> int:
-        """Number of axes."""
-        return len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __repr__(self) -> str:
-        return f"<Rows {self.shape} {self.dtype}>"
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        if copy is False:
-            raise ValueError("a trajectory is on disk; an array of it is always a copy")
-        return np.asarray(self[...], dtype=dtype)
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Decode what a basic index names; errors as ``LazyArray``'s."""
-        parts = list(key) if isinstance(key, tuple) else [key]
-        if Ellipsis in [p for p in parts if not isinstance(p, np.ndarray)]:
-            dots = next(i for i, p in enumerate(parts) if p is Ellipsis)
-            missing = max(0, self.ndim - len(parts) + 1)
-            parts[dots : dots + 1] = [slice(None)] * missing
-        parts = parts or [slice(None)]
-        return self._array[(parts[0], 0, *parts[1:])]

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.part import Slab, StorePart
+from mosaic_collect.reading.trajectories import failed_ids, truncated_ids
 from mosaic_collect.store.schema import VALID_MASK, Schema
 
 #: Bytes of one slab to aim at; a worker holds a slab, its selected rows, and one chunk.
@@ -86,7 +87,7 @@ class Source:
 
     def truncated_ids(self) -> NDArray[np.int64]:
         """Ids of trajectories that never ended, ascending."""
-        return np.concatenate([p.truncated_ids() for p in self.parts])
+        return np.concatenate([truncated_ids(p.view) + p.first_id for p in self.parts])
 
     def failed_ids(self, engine: Engine | None = None) -> NDArray[np.int64]:
         """Ids of trajectories that failed, ascending; found by the engine, or here.
@@ -94,7 +95,7 @@ class Source:
         Raises:
             InputError: A store does not say how its trajectories ended.
         """
-        return np.concatenate([p.failed_ids(engine) for p in self.parts])
+        return np.concatenate([failed_ids(p.view, engine) + p.first_id for p in self.parts])
 
     def require_seen(self) -> None:
         """Errors as ``StoreView.require_seen``'s, of each store."""

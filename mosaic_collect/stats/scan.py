@@ -113,8 +113,8 @@ class _Scan:
         row_nbytes = sum(f.row_nbytes for f in fields)
         size = max(1, min(SAMPLE_ROWS, _SAMPLE_NBYTES // max(row_nbytes, 1)))
         self._sample = Sample(size)
-        self._moments = {f.name: Moments.nothing(_width(f.row_shape)) for f in fields}
-        self._rows = {f.name: np.zeros((size, _width(f.row_shape)), f.dtype) for f in fields}
+        self._moments = {f.name: Moments.nothing(f.width) for f in fields}
+        self._rows = {f.name: np.zeros((size, f.width), f.dtype) for f in fields}
         self._num_read = 0
 
     def run(self, engine: Engine, progress: Callable[[int], object]) -> None:
@@ -256,7 +256,3 @@ class _Found(NamedTuple):
     moments: Moments | None = None
     slots: NDArray[np.int64] | None = None
     rows: NDArray[Any] | None = None
-
-
-def _width(row_shape: tuple[int, ...]) -> int:
-    return int(np.prod(row_shape, dtype=int))

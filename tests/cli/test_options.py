@@ -103,8 +103,8 @@ def test_the_meanings_of_a_function_and_of_nothing() -> None:
     ],
 )
 def test_messages_in_the_command_lines_words(message: str, words: str) -> None:
-    arguments = argparse.Namespace(resume=False, layout="auto", max_pairs=None)
-    assert in_flags(message, arguments) == words
+    flags = {"resume": "--resume", "layout": "--layout", "max_pairs": "--max-pairs"}
+    assert in_flags(message, flags) == words
 
 
 def test_only_options_become_flags() -> None:
@@ -113,6 +113,5 @@ def test_only_options_become_flags() -> None:
     add_options(parser, Trip)
     flags = flags_of(parser)
     assert flags["rest"] == "--no-rest"
-    arguments = parser.parse_args(["s.zarr", "--goal", "A"])
-    told = in_flags("store, days: expected others; rest=True", arguments, flags)
+    told = in_flags("store, days: expected others; rest=True", flags)
     assert told == "store, --days: expected others; --no-rest"

@@ -16,7 +16,6 @@ from mosaic_collect import Field, TrajectoryDataset, TrajectoryWriter, export_np
 from mosaic_collect import import_npy as import_it
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.importing.origin import IMPORTED_FROM
-from mosaic_collect.importing.source import SourceFile
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
@@ -245,7 +244,7 @@ def test_an_existing_store_is_refused_before_the_file_is_read(
 ) -> None:
     files.save(npy)
     helpers.record(made, 3)
-    monkeypatch.setattr(SourceFile, "_read_into", None)
+    monkeypatch.setattr("mosaic_collect.importing.source.read_into", None)
     with pytest.raises(StoreExistsError, match="imported"):
         import_it(npy, made)
     helpers.assert_holds(TrajectoryDataset(made), range(3))
