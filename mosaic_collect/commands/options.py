@@ -44,7 +44,7 @@ def add_options(
     for field in fields(kind):
         if field.name not in but:
             given = {"help": words.get(field.name), **_kind(field, hints[field.name])}
-            flag = _flag(("no_" if field.default is True else "") + field.name)
+            flag = f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}"
             parser.add_argument(flag, dest=field.name, **{**given, **more.get(field.name, {})})
 
 
@@ -88,10 +88,6 @@ def in_flags(message: str, flags: Mapping[str, str]) -> str:
         lambda names: ", ".join(flags.get(name, name) for name in names[0].split(", ")),
         message,
     )
-
-
-def _flag(name: str) -> str:
-    return "--" + name.replace("_", "-")
 
 
 def _kind(field: Field[Any], hint: Any) -> dict[str, Any]:

@@ -23,9 +23,5 @@ def as_json(report: Any, but: Collection[str] = (), **more: Any) -> str:
     JSON has no NaN and no infinity: where a field is that, its name stands as a text.
     """
     values = {**{k: v for k, v in asdict(report).items() if k not in but}, **more}
-    values = {key: str(value) if _no_number(value) else value for key, value in values.items()}
-    return json.dumps(values, allow_nan=False)
-
-
-def _no_number(value: Any) -> bool:
-    return isinstance(value, float) and not math.isfinite(value)
+    odd = {k: str(v) for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
+    return json.dumps({**values, **odd}, allow_nan=False)

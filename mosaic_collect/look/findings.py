@@ -16,13 +16,8 @@ from mosaic_collect.stats.text import oddities
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.text import shown
 
-_IDLE, _STALLED, _FAILED, _ENDLESS, _SHORT = (
-    0.05,
-    0.05,
-    0.5,
-    0.25,
-    0.01,
-)  # shares from which it is told
+#: Shares from which it is told.
+_IDLE, _STALLED, _FAILED, _ENDLESS, _SHORT = 0.05, 0.05, 0.5, 0.25, 0.01
 _ALIKE, _MANY = 0.95, 20  # of so many trajectories, this share of one length
 _MAY_BE_CONSTANT = ("action_sigma",)
 
@@ -81,16 +76,12 @@ def _nonfinite(dataset: TrajectoryDataset) -> Iterator[Finding]:
     for name, pairs in dataset.state.nonfinite.items():
         if pairs:
             share = pairs / max(dataset.state.num_pairs, 1)
-            hold = _count(pairs, "pair holds", "pairs hold")
+            hold = f"{pairs:,} {'pair holds' if pairs == 1 else 'pairs hold'}"
             yield Finding(
                 True,
                 f"{name}: {hold} NaN or infinity ({share:.2g} of all)",
                 "A diverged simulation or a division by zero; an export can leave them out.",
             )
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number:,} {one if number == 1 else many}"
 
 
 def _features(statistics: StoreStatistics) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from mosaic_collect.look.findings import findings
 from mosaic_collect.look.palette import DARK, LIGHT
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.sizes import stored_nbytes
+from mosaic_collect.reading.sizes import FIELD_HEAD, field_rows, stored_nbytes
 from mosaic_collect.stats.measures import StoreStatistics
 from mosaic_collect.stats.text import HEAD, term_rows
 from mosaic_collect.text import shown, size_of
@@ -57,8 +57,8 @@ def report_page(
             facts=_facts(dataset),
             findings=findings(dataset, statistics, checks),
             pictures=_pictures(Pictures(dataset, lambda: statistics, trajectory)),
-            field_head=tables.FIELD_HEAD,
-            field_rows=tables.field_rows(dataset),
+            field_head=FIELD_HEAD,
+            field_rows=field_rows(dataset.view),
             read=_read(statistics),
             value_head=HEAD,
             value_rows=[row for f in statistics.fields.values() for row in term_rows(f)],

@@ -7,37 +7,15 @@ from collections.abc import Iterator
 import numpy as np
 
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.sizes import stored_nbytes
 from mosaic_collect.reading.table import Trajectories, motion_names
 from mosaic_collect.reading.tracing import ENDS
 from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
-from mosaic_collect.text import shown, size_of
+from mosaic_collect.text import shown
 
-FIELD_HEAD = ("field", "dtype", "shape", "chunk", "raw", "stored", "ratio", "NaN/inf pairs")
 END_HEAD = ("end", "trajectories", "shortest", "25 %", "median", "75 %", "longest", "valid pairs")
 MOTION_HEAD = ("motion", "trajectories", "failed", "median steps", "valid pairs")
 FEATURE_HEAD = ("feature", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
 MOST_MOTIONS, MOST_FEATURES = 200, 2000
-
-
-def field_rows(dataset: TrajectoryDataset) -> list[list[str]]:
-    """Under ``FIELD_HEAD``, and all of them in sum."""
-    sizes, state, rows = stored_nbytes(dataset.view), dataset.state, []
-    for name, grid in dataset.view.grids.items():
-        raw, row = state.num_pairs * grid.field.row_nbytes, grid.field.row_shape
-        bad = state.nonfinite.get(name)
-        rows.append(
-            [
-                name,
-                grid.field.dtype,
-                _times(state.committed_steps, state.num_envs, *row),
-                _times(state.block_steps, grid.chunk_envs, *row),
-                *_stored(raw, sizes[name]),
-                "" if bad is None else f"{bad:,}",
-            ]
-        )
-    raw = state.num_pairs * state.schema.pair_nbytes
-    return [*rows, ["all", "", "", "", *_stored(raw, sum(sizes.values())), ""]]
 
 
 def end_rows(table: Trajectories) -> list[list[str]]:
@@ -92,11 +70,3 @@ def _features(field: FieldStatistics) -> Iterator[list[str]]:
         cells = [f"{v:.4g}" for v in values] if m.count[i] else ["–"] * 7
         bad = int(m.nan[i] + m.inf[i])
         yield [field.feature(i), *cells, f"{bad:,}" if bad else ""]
-
-
-def _stored(raw: int, stored: int) -> list[str]:
-    return [size_of(raw), size_of(stored), f"{raw / stored:.2f}" if stored else "–"]
-
-
-def _times(*sizes: int) -> str:
-    return " × ".join(f"{n:,}" for n in sizes)

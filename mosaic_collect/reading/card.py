@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from html import escape
-from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError, InputError
-from mosaic_collect.reading.sizes import stored_nbytes
+from mosaic_collect.reading.sizes import FIELD_HEAD, field_rows
 from mosaic_collect.reading.terms import TERMS, told_terms
 from mosaic_collect.reading.trajectories import count_failed, truncated_ids
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.view import StoreView
-from mosaic_collect.text import shown, size_of
+from mosaic_collect.text import shown
 
 #: Everything is the page's own text colour or a shade of it, so light and dark both read well.
 _STYLE = """\
@@ -84,23 +83,11 @@ def _ends(view: StoreView) -> str:
 
 
 def _fields(view: StoreView) -> str:
-    sizes, state = stored_nbytes(view), view.state
-    rows = []
-    for name, grid in view.grids.items():
-        raw, stored = state.num_pairs * grid.field.row_nbytes, sizes[name]
-        row = grid.field.row_shape
-        bad = state.nonfinite.get(name)
-        cells = [
-            _times(state.committed_steps, state.num_envs, *row),
-            _times(state.block_steps, grid.chunk_envs, *row),
-            size_of(raw),
-            size_of(stored),
-            f"{raw / stored:.2f}" if stored else "–",
-            "" if bad is None else f"{bad:,}",
-        ]
-        rows.append([_head(name), f"<td>{grid.field.dtype}</td>", *map(_number, cells)])
-    head = ("field", "dtype", "shape", "chunk", "raw", "stored", "ratio", "NaN/inf pairs")
-    return f'<div class="wide">{_table(head, rows)}</div>'
+    rows = [
+        [_head(name), f"<td>{dtype}</td>", *map(_number, cells)]
+        for name, dtype, *cells in field_rows(view)
+    ]
+    return f'<div class="wide">{_table(FIELD_HEAD, rows)}</div>'
 
 
 def _terms(view: StoreView) -> str:
@@ -146,7 +133,3 @@ def _head(text: str) -> str:
 
 def _number(text: str) -> str:
     return f'<td class="n">{text}</td>'
-
-
-def _times(*sizes: Any) -> str:
-    return " × ".join(f"{n:,}" for n in sizes)

@@ -48,7 +48,8 @@ class RecordingOptions:
         is_wanted(self.encode_in, 0)
         thread_count(self.threads)
         seconds = self.commit_seconds
-        if seconds is not None and not _is_number_from_0(seconds):
+        number = isinstance(seconds, Real)
+        if seconds is not None and not (number and float(seconds) >= 0):
             raise InputError(f"commit_seconds: expected a number from 0, or None, got {seconds!r}")
 
     @property
@@ -59,7 +60,3 @@ class RecordingOptions:
     def budget(self) -> Budget:
         """What the ring may take; memory is looked at by this call."""
         return Budget.of(self.buffer_mb, staging_nbytes(self.device))
-
-
-def _is_number_from_0(value: Any) -> bool:
-    return isinstance(value, Real) and float(value) >= 0

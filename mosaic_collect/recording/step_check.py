@@ -16,6 +16,7 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK, Field, Schema
 
 _MASK = Field(name=VALID_MASK, dtype="bool")
+_WAYS = ("left out", "given")
 
 
 class StepCheck:
@@ -44,12 +45,15 @@ class StepCheck:
         Raises:
             InputError: Naming each field at fault, what was expected and what came.
         """
-        problems = [p for name in self._required if name not in rows for p in [_missing(name)]]
+        problems = [
+            f"{name}: expected on every step, got none"
+            for name in self._required
+            if name not in rows
+        ]
         problems += [
-            p
-            for name in self._optional
-            if name in given
-            for p in _changed(name, given[name], name in rows)
+            f"{name}: expected {_WAYS[before]} as on the first step, got {_WAYS[not before]}"
+            for name, before in given.items()
+            if before != (name in rows)
         ]
         for name, value in rows.items():
             field = self._fields.get(name)
@@ -107,17 +111,6 @@ def _fits(given: Any, stored: str) -> bool:
     if source.kind == target.kind == "f":
         return True
     return source.kind in "iub" and target.kind == source.kind and np.can_cast(source, target)
-
-
-def _missing(name: str) -> str:
-    return f"{name}: expected on every step, got none"
-
-
-def _changed(name: str, before: bool, now: bool) -> list[str]:
-    if before == now:
-        return []
-    words = ("left out", "given")
-    return [f"{name}: expected {words[before]} as on the first step, got {words[now]}"]
 
 
 def _unknown(name: str, fields: Mapping[str, Field]) -> str:

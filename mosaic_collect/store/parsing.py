@@ -190,7 +190,9 @@ class _Parser:
 
     def _given(self, defaults: list[str]) -> dict[str, bool]:
         given = self._typed("given", dict, {})
-        if given and (sorted(given) != sorted(defaults) or not _all_bool(given.values())):
+        if given and (
+            sorted(given) != sorted(defaults) or not all(type(v) is bool for v in given.values())
+        ):
             self._problems.append(
                 f"given: expected true or false for {defaults}, got {given!r:.200}"
             )
@@ -281,7 +283,3 @@ def _bitmap_nbytes(text: Any) -> int:
         return len(base64.b64decode(text, validate=True))
     except (TypeError, ValueError):
         return -1
-
-
-def _all_bool(values: Any) -> bool:
-    return all(isinstance(v, bool) for v in values)
