@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from benchlib.measure import MB, in_child, medians, one_torch_thread, percentile, spread
-from benchlib.peers import PEERS, Plan
+from benchlib.peers import PEERS, Plan, Recorder
 from benchlib.recording import compare, remove
 from benchlib.table import show
 from benchlib.turns import Figures, in_turns, with_medians
-from benchlib.workload import Workload, make_workload
+from benchlib.workload import Rows, Workload, make_workload
 
 RECORDERS = ("mosaic_collect", "mosaic-threads", "tensorstore", "zarr-layout", "zarr", "lists")
 _ROUNDS = 500  # of three small operations each: a step of some milliseconds
@@ -62,26 +62,33 @@ def _alone_or_with(run: Run, name: str | None, workload: Workload, plan: Plan) -
 
 def run_loop(name: str | None, workload: Workload, plan: Plan) -> dict[str, float]:
     """The loop with one recorder, or with none; in a child process."""
-    recorder_class = None if name is None else PEERS[name].load()
     with one_torch_thread():
-        recorder = None if recorder_class is None else recorder_class(workload, plan)
-        adding = []
+        recorder = None if name is None else PEERS[name].load()(workload, plan)
         for _ in range(_WARM_UP):
             simulate(workload.num_envs)
-        start = time.perf_counter()
-        for index in range(plan.steps):
-            simulate(workload.num_envs)
-            rows = workload.step(index)
-            before = time.perf_counter()
-            if recorder is not None:
-                recorder.add(rows)
-            adding.append(time.perf_counter() - before)
-        seconds = time.perf_counter() - start
-    if recorder is not None and recorder_class is not None:
+        figures = timed(recorder, workload.step, plan.steps, [workload.num_envs])
+    if recorder is not None:
         recorder.finish()
-        compare(recorder_class, workload, plan)
+        compare(type(recorder), workload, plan)
+    return figures
+
+
+def timed(
+    recorder: Recorder | None, rows: Callable[[int], Rows], steps: int, simulated: Sequence[int]
+) -> Figures:
+    """Steps a second of a loop, each of so many simulations, and how long adding its rows took."""
+    adding = []
+    start = time.perf_counter()
+    for index in range(steps):
+        for num_envs in simulated:
+            simulate(num_envs)
+        row = rows(index)
+        before = time.perf_counter()
+        if recorder is not None:
+            recorder.add(row)
+        adding.append(time.perf_counter() - before)
     return {
-        "steps_s": plan.steps / seconds,
+        "steps_s": steps / (time.perf_counter() - start),
         "add_p50_ms": percentile(adding, 0.5) * 1e3,
         "add_p99_ms": percentile(adding, 0.99) * 1e3,
         "add_max_ms": max(adding) * 1e3,

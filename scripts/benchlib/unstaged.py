@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.loop import beside_alone, simulate
-from benchlib.measure import MB, one_torch_thread, percentile
+from benchlib.loop import beside_alone, simulate, timed
+from benchlib.measure import MB, one_torch_thread
 from benchlib.peers import PEERS, Plan
 from benchlib.peers.ours import Ours
 from benchlib.recording import DifferentDataError, targets
@@ -41,27 +41,14 @@ def unstaged(args: Namespace) -> dict[str, Any]:
 def run_unstaged(name: str | None, workload: Workload, plan: Plan) -> dict[str, float]:
     """The loop with one recorder, or with none; in a child process."""
     recorder = None if name is None else _filled(PEERS[name].load(), workload, plan)
-    rows, adding = workload.step(0), []
+    rows = workload.step(0)
     with one_torch_thread():
         simulate(256)
-        start = time.perf_counter()
-        for _ in range(plan.steps):
-            for _ in range(_ROUNDS):
-                simulate(256)
-            before = time.perf_counter()
-            if recorder is not None:
-                recorder.add(rows)
-            adding.append(time.perf_counter() - before)
-        seconds = time.perf_counter() - start
+        figures = timed(recorder, lambda _: rows, plan.steps, [256] * _ROUNDS)
     if recorder is not None:
         recorder.finish()
         _compare(plan)
-    return {
-        "steps_s": plan.steps / seconds,
-        "add_p50_ms": percentile(adding, 0.5) * 1e3,
-        "add_p99_ms": percentile(adding, 0.99) * 1e3,
-        "add_max_ms": max(adding) * 1e3,
-    }
+    return figures
 
 
 def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
