@@ -17,13 +17,14 @@ from mosaic_collect.store.schema import Schema
 _log = logging.getLogger(__name__)
 _NEEDED = ("_sample_expert_batch", "off_policy_batch_size", "use_off_policy_bc", "device")
 _LABELS = ("actions", "action_mean", "action_sigma")
+_DECIDED = ("batch_size", "fields", "mode", "device", "replace")
 
 Batch = dict[str, torch.Tensor]
 
 
 def attach(
     algorithm: Any, stores: Stores, pool_mb: float = 512, *, uses: float = 4, **options: Any
-) -> Sampler:
+) -> ExpertBatches:
     """Let MOSAIC's algorithm draw its expert batches from stores.
 
     For a training script, between the runner's making and ``learn``, with
@@ -46,10 +47,11 @@ def attach(
         options: More of ``Sampler``'s: its filters, ``seed``, ``threads``.
 
     Returns:
-        The sampler, for ``refresh`` and ``close``.
+        What draws them, for ``refresh`` and ``close``.
 
     Raises:
-        InputError: Not such an algorithm, one that has loaded a file, or no observations.
+        InputError: Not such an algorithm, one that has loaded a file, no observations, or an option
+            that the algorithm decides.
         StoreError: A store cannot be read.
     """
     missing = [name for name in _NEEDED if not hasattr(algorithm, name)]
@@ -63,51 +65,85 @@ def attach(
             f"algorithm: it has loaded {algorithm.expert_trajectory_path} already: set "
             "expert_trajectory_path=None in its config"
         )
-    draws = _Draws(algorithm, stores, {"pool_mb": pool_mb, "uses": uses, **options})
-    algorithm._sample_expert_batch = draws.batch
+    decided = [name for name in _DECIDED if name in options]
+    if decided:
+        raise InputError(f"{', '.join(decided)}: that is as the algorithm has it, leave it out")
+    drawn = ExpertBatches(algorithm, stores, {"pool_mb": pool_mb, "uses": uses, **options})
+    algorithm._sample_expert_batch = drawn.batch
     algorithm.use_off_policy_bc = True
-    algorithm.expert_trajectory_path = ", ".join(d.path for d in open_datasets(named(stores)))
-    _tell(algorithm, draws.sampler)
-    return draws.sampler
+    algorithm.expert_trajectory_path = drawn.address
+    _tell(algorithm, drawn.sampler)
+    return drawn
 
 
-class _Draws:
-    """Stands for ``_sample_expert_batch``."""
+class ExpertBatches:
+    """Stands for ``_sample_expert_batch``.
+
+    Args:
+        algorithm: Whose.
+        stores: As ``Sampler``'s.
+        options: More of them.
+
+    Attributes:
+        address: Where the stores lie.
+        sampler: What draws; another one once the algorithm asks for batches of another kind.
+    """
 
     def __init__(self, algorithm: Any, stores: Stores, options: dict[str, Any]) -> None:
         self._algorithm, self._stores = algorithm, stores
-        self._observations, fields = _fields(open_datasets(named(stores))[0].schema)
-        self._options = {"fields": fields, "mode": STREAM, "device": algorithm.device, **options}
-        self._options.setdefault("rank", getattr(algorithm, "gpu_global_rank", 0))
-        self._options.setdefault("world_size", getattr(algorithm, "gpu_world_size", 1))
-        self._switches = self._switches_now()
-        self.sampler = self._sampler()
-        self._stream: Iterator[Batch] = iter(self.sampler)
+        datasets = open_datasets(named(stores))
+        self.address = ", ".join(d.path for d in datasets)
+        self._observations, fields = _fields(datasets[0].schema)
+        self._options = {
+            "rank": getattr(algorithm, "gpu_global_rank", 0),
+            "world_size": getattr(algorithm, "gpu_world_size", 1),
+            **options,
+            "fields": fields,
+            "mode": STREAM,
+            "device": algorithm.device,
+        }
+        self._made = 0
+        self._draw_anew()
 
     def batch(self) -> Batch | None:
         """The next batch; None while the algorithm's own switch is off."""
         if not self._algorithm.use_off_policy_bc:
             return None
-        if self._switches != self._switches_now():
-            self._switches = self._switches_now()
-            self.sampler.close()
-            self._stream = iter(self._sampler())
+        if self._drawn != self._asked():
+            self.close()
+            self._draw_anew()
         drawn = next(self._stream)
         found = {"observations": drawn[self._observations]}
         found.update({name: drawn[name] for name in _LABELS if name in drawn})
         return {n: t.reshape(len(t), -1).to(torch.float32) for n, t in found.items()}
 
-    def _switches_now(self) -> tuple[int, bool]:
+    def refresh(self) -> None:
+        """See what was committed meanwhile: from the next batch on."""
+        self.sampler.refresh()
+
+    def close(self) -> None:
+        """End its threads, and give the pool's memory back; no batch can be drawn then."""
+        self.sampler.close()
+
+    def _asked(self) -> tuple[int, bool]:
+        """Pairs of a batch, and whether one may come twice; if not, at most all of them."""
+        size, repeat = self._switches()
+        return size if repeat else min(size, self.sampler.num_pairs), repeat
+
+    def _switches(self) -> tuple[int, bool]:
         repeat = bool(getattr(self._algorithm, "expert_allow_repeat_sampling", False))
         return self._algorithm.off_policy_batch_size, repeat
 
-    def _sampler(self) -> Sampler:
-        """Of the size of batches that the algorithm asks for: at most all pairs, if none twice."""
-        size, repeat = self._switches
-        sampler = Sampler(self._stores, size, replace=repeat, **self._options)
-        if repeat or size <= sampler.num_pairs:
-            return sampler
-        return Sampler(self._stores, sampler.num_pairs, **self._options)
+    def _draw_anew(self) -> None:
+        """By the algorithm's switches; what comes differs from what samplers before gave."""
+        size, repeat = self._switches()
+        self.sampler = Sampler(self._stores, size, replace=repeat, **self._options)
+        self._drawn = self._asked()
+        if self._drawn[0] < size:
+            self.sampler = Sampler(self._stores, self._drawn[0], **self._options)
+        self.sampler.set_epoch(self._made)
+        self._stream: Iterator[Batch] = iter(self.sampler)
+        self._made += 1
 
 
 def _fields(schema: Schema) -> tuple[str, list[str]]:

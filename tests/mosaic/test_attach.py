@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def test_batches_are_as_its_own(expert: Any) -> None:
     theirs = Algorithm(STUDENT, ACT, expert_trajectory_path=npy)._sample_expert_batch()
     algorithm = Algorithm(STUDENT, ACT)
     assert algorithm._sample_expert_batch() is None
-    sampler = attach(algorithm, store, pool_mb=POOL_MB)
+    attached = attach(algorithm, store, pool_mb=POOL_MB)
     ours = algorithm._sample_expert_batch()
     assert list(ours) == list(theirs) == KEYS
     for key in KEYS:
@@ -98,7 +99,7 @@ def test_batches_are_as_its_own(expert: Any) -> None:
         assert ours[key].device == theirs[key].device
         assert ours[key].is_contiguous()
     assert ours["observations"].abs().max() < 100, "an invalid row"
-    assert sampler.num_pairs == TrajectoryDataset(store).num_valid
+    assert attached.sampler.num_pairs == TrajectoryDataset(store).num_valid
     assert algorithm.summaries == [True], "its own words on what is enabled"
 
 
@@ -118,6 +119,34 @@ def test_the_switches_stay_in_force(expert: Any) -> None:
     assert algorithm.update()["bc_off_policy"] == 0
 
 
+def test_what_is_given_back_is_of_the_batches_that_are_drawn(store: str) -> None:
+    """Also once the algorithm asks for others, and when there are more pairs than it asked for."""
+    threads = threading.active_count()
+    algorithm = Algorithm(3, 2, off_policy_batch_size=6)
+
+    def size() -> int:
+        batch = algorithm._sample_expert_batch()["observations"]
+        return len(batch.unique(dim=0))
+
+    with helpers.open_writer(store) as writer:
+        helpers.add(writer, 0, 1)
+        writer.commit()
+        attached = attach(algorithm, store)
+        assert size() == 6
+        algorithm.off_policy_batch_size = 1000
+        assert size() == 8
+        helpers.add(writer, 2)
+        writer.commit()
+        assert size() == 8
+        attached.refresh()
+        assert [size() for _ in range(2)][-1] == 12
+        algorithm.off_policy_batch_size = 5
+        assert size() == 5
+    assert threading.active_count() > threads
+    attached.close()
+    assert threading.active_count() == threads
+
+
 def test_without_the_students_the_teachers_observations(store: str) -> None:
     dataset = helpers.record(store, 6)
     algorithm = Algorithm(3, 2, off_policy_batch_size=24)
@@ -133,6 +162,8 @@ def test_what_it_cannot_be_attached_to(expert: Any, store: str, caplog: Any) -> 
         attach(torch.nn.Linear(1, 1), path)
     with pytest.raises(InputError, match=r"has loaded .*expert.npy already"):
         attach(Algorithm(STUDENT, ACT, expert_trajectory_path=npy), path)
+    with pytest.raises(InputError, match="fields, device: that is as the algorithm has it"):
+        attach(Algorithm(STUDENT, ACT), path, device="cpu", fields=["observations"])
     helpers.record(store, 3, schema=helpers.ALL_DTYPES)
     with pytest.raises(InputError, match="no field observations or student_observations"):
         attach(Algorithm(STUDENT, ACT), store)
