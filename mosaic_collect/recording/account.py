@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.store.jsonvalues import json_copy
+from mosaic_collect.store.jsonvalues import check_sizes, json_copy, json_sizes
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.schema import GOES_ON
 
@@ -88,17 +88,20 @@ class Account:
         given: For each field with a default, whether the caller gives it; empty before a step.
         has_mask: A mask was given at some step.
         metadata: The user's own, JSON.
+        sizes: Of its entries: a collection of thousands of motions changes a few at each end.
     """
 
     trajectories: Trajectories
     given: Mapping[str, bool]
     has_mask: bool
     metadata: dict[str, Any]
+    sizes: Mapping[str, tuple[int, int]]
 
     @classmethod
     def after(cls, state: StoreState) -> Account:
         """Of a writer that goes on behind the state."""
-        return cls(Trajectories.after(state), state.given, state.has_mask, state.metadata)
+        sizes = json_sizes(state.metadata)
+        return cls(Trajectories.after(state), state.given, state.has_mask, state.metadata, sizes)
 
     def with_row(self, given: Mapping[str, bool], has_mask: bool) -> Account:
         """What a step's row adds to it; mostly nothing."""
@@ -130,7 +133,10 @@ class Account:
         Raises:
             InputError: JSON cannot hold a value, or they are too many.
         """
-        return replace(self, metadata=json_copy({**self.metadata, **json_copy(entries)}))
+        added = json_copy(entries)
+        sizes = {**self.sizes, **json_sizes(added)}
+        check_sizes(sizes.values())
+        return replace(self, metadata={**self.metadata, **added}, sizes=sizes)
 
     def state(self, opened: StoreState, run: Run, steps: int, status: str) -> StoreState:
         """What is to be committed once the store has so many steps.

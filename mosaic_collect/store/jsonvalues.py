@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from mosaic_collect.checks import pythons
@@ -39,13 +39,35 @@ def json_copy(entries: Mapping[str, Any], nonfinite_as_text: bool = False) -> di
         raise
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"metadata: expected values that JSON can hold: {error}") from error
-    values = text.count(",") + text.count("[") + text.count("{")
-    if len(text) > _MAX_NBYTES or values > _MAX_VALUES or depth > _MAX_DEPTH:
+    _check(*_size(text), depth)
+    return copy
+
+
+def json_sizes(copy: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
+    """Bytes and values of each entry of such a copy, so that a change asks for those alone."""
+    return {name: _size(json.dumps({name: value})) for name, value in copy.items()}
+
+
+def check_sizes(sizes: Iterable[tuple[int, int]]) -> None:
+    """Refuse entries that are fine one by one, and too many together.
+
+    Raises:
+        InputError: They are.
+    """
+    nbytes, values = (sum(each) for each in zip((0, 0), *sizes, strict=True))
+    _check(nbytes, values, 0)
+
+
+def _size(text: str) -> tuple[int, int]:
+    return len(text), text.count(",") + text.count("[") + text.count("{")
+
+
+def _check(nbytes: int, values: int, depth: int) -> None:
+    if nbytes > _MAX_NBYTES or values > _MAX_VALUES or depth > _MAX_DEPTH:
         raise InputError(
             f"metadata: expected at most {_MAX_NBYTES} bytes of JSON, "
-            f"{_MAX_VALUES} values and {_MAX_DEPTH} levels, got {len(text)}, {values}, {depth}"
+            f"{_MAX_VALUES} values and {_MAX_DEPTH} levels, got {nbytes}, {values}, {depth}"
         )
-    return copy
 
 
 def _dumped(entries: dict[str, Any], nonfinite_as_text: bool) -> str:
@@ -86,6 +108,7 @@ def _key(key: Any, place: str) -> Any:
     raise InputError(f"metadata: expected names as keys, got {shown(repr(key))} at {where}")
 
 
-def _depth(value: Any) -> int:
-    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    return 1 + max(map(_depth, inner), default=0)
+def _depth(value: dict[str, Any] | list[Any]) -> int:
+    inner = value.values() if isinstance(value, dict) else value
+    deeper = [_depth(v) for v in inner if isinstance(v, (dict, list))]
+    return 1 + max(deeper, default=1 if inner else 0)

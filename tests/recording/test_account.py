@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import json
 
 import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import InputError
 from tests.helpers import add, ids, open_writer
 
 N = 4
@@ -153,3 +155,39 @@ def test_a_runs_open_envs_are_those_within_a_trajectory(store: str) -> None:
     assert open_envs(store, 0) == [1, 2, 3, 4, 5, 6, 7, 8, 10]
     assert open_envs(store, 1) == []
     assert [r.first_step for r in TrajectoryDataset(store).state.runs] == [0, 1]
+
+
+def test_what_changes_of_the_metadata_is_looked_at_alone(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A collection tells its counts at each end, beside thousands of motions that stay."""
+    looked: list[int] = []
+    whole = json.dumps
+
+    def dumps(value: object, **options: object) -> str:
+        text = whole(value, **options)
+        looked.append(len(text))
+        return text
+
+    motions = [{"path": f"{i}.npz"} for i in range(1000)]
+    with open_writer(store, N, metadata={"motions": motions}) as writer:
+        add(writer, 0)
+        monkeypatch.setattr("mosaic_collect.store.jsonvalues.json.dumps", dumps)
+        for count in (1, 2):
+            writer.update_metadata(count=count)
+        monkeypatch.undo()
+        assert 0 < max(looked) < 100
+    assert TrajectoryDataset(store).metadata == {"motions": motions, "count": 2}
+
+
+def test_entries_that_are_too_many_together_change_nothing(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mosaic_collect.store.jsonvalues._MAX_NBYTES", 100)
+    with open_writer(store, N, metadata={"a": "x" * 40}) as writer:
+        writer.update_metadata(b="x" * 30)
+        with pytest.raises(InputError, match="expected at most 100 bytes of JSON"):
+            writer.update_metadata(c="x" * 30)
+        assert set(writer.metadata) == {"a", "b"}
+        writer.update_metadata(a="y" * 10, c="x" * 30)
+        assert set(writer.metadata) == {"a", "b", "c"}
