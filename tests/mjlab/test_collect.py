@@ -388,10 +388,10 @@ def test_a_motion_that_changes_while_the_simulator_starts(
     assert not Path(case.store("swapped")).exists()
 
 
-def test_no_timer_ends_a_trajectory_without_a_word(
+def test_no_timer_of_the_tasks_ends_a_trajectory_before_its_motion_does(
     case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A task may give its command another motion every so often."""
+    """One may give the command another motion every so often, one end every episode."""
     from mosaic_collect.adapters.mjlab import simulation as adapter
 
     load = adapter.load_env_cfg
@@ -399,6 +399,7 @@ def test_no_timer_ends_a_trajectory_without_a_word(
     def with_a_timer(task: str, **options: Any) -> Any:
         cfg = load(task, **options)
         cfg.commands["motion"].resampling_time_range = (0.06, 0.06)
+        cfg.episode_length_s = 0.06
         return cfg
 
     monkeypatch.setattr(adapter, "load_env_cfg", with_a_timer)

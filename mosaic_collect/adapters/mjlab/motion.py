@@ -141,8 +141,9 @@ class QueuedMotionTracker(MotionTracker):
         return {"motion_id": self._before[0], "motion_frame": self._command.frames}
 
     def settle(self, result: StepResult) -> Mapping[str, Any]:
-        motions, idle = self._before
-        return self.finish(motions, result.dones & ~idle, result.time_outs)
+        motions, idle, at_end = self._before
+        return self.finish(motions, result.dones & ~idle, result.time_outs & at_end)
 
-    def _state(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return self._command.motion_ids.clone(), self._command.idle.clone()
+    def _state(self) -> tuple[torch.Tensor, ...]:
+        command = self._command
+        return command.motion_ids.clone(), command.idle.clone(), command.at_end()

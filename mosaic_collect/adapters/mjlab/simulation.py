@@ -40,6 +40,7 @@ from mosaic_collect.collection.states import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
 from mosaic_collect.errors import InputError
 
+_NEVER_S = int(1e9)  # as mjlab's own tasks have it in play: a motion's end is what ends it
 #: Terms that a robot cannot measure without an estimator, so a student does without them.
 UNMEASURED = ("motion_anchor_pos_b", "base_lin_vel")
 
@@ -178,6 +179,7 @@ def _play(cfg: Any, queue: MotionQueue, options: MjlabOptions, folder: str) -> N
 def _set_motion(cfg: Any, queue: MotionQueue, start: str) -> None:
     # A copy: the wrapper resets once when it is made, and what that draws is not recorded.
     cfg.commands[MOTION] = queued_cfg(cfg.commands[MOTION], queue.copy(), start)
+    cfg.episode_length_s = _NEVER_S
     # Computed before the command advances, so the environment is still on the last frame.
     cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
 
