@@ -35,7 +35,7 @@ def main() -> int:
     try:
         plan = Plan.of(args, os.environ)
     except MosaicCollectError as error:
-        parser.error(in_flags(str(error), args, flags))
+        parser.error(in_flags(str(error), flags))
     options = plan.options(args, overrides)
 
     def end(result: CollectResult) -> None:
@@ -49,7 +49,7 @@ def main() -> int:
     try:
         watched(lambda bar: run_collect(options, bar, end, flags=args, found=plan.found), options)
     except MosaicCollectError as error:
-        print(in_flags(str(error), args, flags), file=sys.stderr)
+        print(in_flags(str(error), flags), file=sys.stderr)
         return 1
     return any(exported)
 
