@@ -18,7 +18,7 @@ from mosaic_collect.adapters.isaaclab.collect import CollectResult, run_collect
 from mosaic_collect.adapters.isaaclab.flags import add_arguments, parse
 from mosaic_collect.adapters.isaaclab.plan import Plan
 from mosaic_collect.cli import main as command
-from mosaic_collect.commands.collect import tell, watched
+from mosaic_collect.commands.collect import add_acting, tell, watched
 from mosaic_collect.commands.options import in_flags
 from mosaic_collect.errors import MosaicCollectError
 from mosaic_collect.text import any_text
@@ -30,7 +30,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    args, overrides = parse(parser, add_arguments(parser))
+    required = add_arguments(parser)
+    add_acting(parser.add_argument_group("acting"), between="_")
+    args, overrides = parse(parser, required)
     flags, exported = {name: f"--{name}" for name in vars(args)}, []
     try:
         plan = Plan.of(args, os.environ)

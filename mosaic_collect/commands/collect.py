@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--allow-fps", action="store_true", help="play those frame by frame, at another speed")
     add("--num-envs", type=int, help="environments; default 64, or the store's")
     add("--passes", type=int, help="trajectories of each motion; default: go round to --max-steps")
-    add_options(parser, Acting, but=("seed",), act_by={"metavar": "WHO"}, start={"choices": STARTS})
+    add_acting(parser)
     add_resume(parser, "the store")
     add(
         "--distributed",
@@ -105,6 +105,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         overrides={"metavar": "NAME=VALUE"},
         launcher={"metavar": "FLAGS"},
     )
+
+
+def add_acting(parser: argparse._ActionsContainer, between: str = "-") -> None:
+    """Options of who acts; arguments as ``add_options`` takes them."""
+    more: dict[str, Any] = {"act_by": {"metavar": "WHO"}, "start": {"choices": STARTS}}
+    add_options(parser, Acting, but=("seed",), between=between, **more)
 
 
 def run(arguments: argparse.Namespace) -> bool:

@@ -29,6 +29,7 @@ def add_options(
     kind: Any,
     said_by: Any = None,
     but: Collection[str] = (),
+    between: str = "-",
     **more: Mapping[str, Any],
 ) -> None:
     """Add an option for each field.
@@ -38,13 +39,15 @@ def add_options(
         kind: The dataclass.
         said_by: Whose docstring says what the fields mean; None: the class's.
         but: Fields that the command line does not offer.
+        between: What stands between a name's words.
         **more: Per field, further arguments of ``add_argument``, such as ``choices``.
     """
     hints, words = get_type_hints(kind), meanings(said_by or kind)
     for field in fields(kind):
         if field.name not in but:
             given = {"help": words.get(field.name), **_kind(field, hints[field.name])}
-            flag = f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}"
+            name = ("no_" if field.default is True else "") + field.name
+            flag = "--" + name.replace("_", between)
             parser.add_argument(flag, dest=field.name, **{**given, **more.get(field.name, {})})
 
 

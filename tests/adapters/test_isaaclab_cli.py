@@ -15,7 +15,9 @@ from mosaic_collect.adapters.isaaclab.flags import add_arguments, optional
 from mosaic_collect.adapters.isaaclab.plan import Plan
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import motion_files
+from mosaic_collect.commands.collect import add_acting
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
+from tests.collection import students
 from tests.helpers import motion_arrays
 
 
@@ -31,6 +33,7 @@ def motions(tmp_path: Path) -> Path:
 def parse(motions: Path, output: str, *flags: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
+    add_acting(parser, between="_")
     return parser.parse_args(
         ["--task", "T", "--motion", str(motions), "--output_path", output, *flags]
     )
@@ -46,7 +49,7 @@ def test_mosaics_own_command_line(motions: Path) -> None:
     )
     plan = Plan.of(args, {})
     assert (plan.store, plan.npy) == ("out/expert.zarr", "out/expert.npy")
-    assert (plan.num_envs, plan.num_motions) == (5, 5)
+    assert (plan.num_envs, len(plan.found)) == (5, 5)
     assert plan.motions.steps_per_trajectory == 500
     assert args.resume is False
 
@@ -132,7 +135,7 @@ def test_processes_share_motions_and_trajectories(motions: Path) -> None:
         plans.append(Plan.of(args, {"RANK": rank, "WORLD_SIZE": "3"}))
     assert [p.store for p in plans] == [f"x-rank{r}.zarr" for r in range(3)]
     assert [p.npy for p in plans] == [f"x-rank{r}.npy" for r in range(3)]
-    assert [p.num_motions for p in plans] == [2, 2, 1]
+    assert [len(p.motions.chosen(p.found)) for p in plans] == [2, 2, 1]
     assert [p.motions.max_trajectories for p in plans] == [2, 1, 1]
     assert Plan.of(parse(motions, "x.npy"), {"RANK": "1", "WORLD_SIZE": "3"}).motions.world == 1
 
@@ -190,19 +193,25 @@ def test_a_process_with_nothing_to_collect_is_told_before_a_simulator_starts(
 
 
 def test_who_acts(motions: Path, tmp_path: Path) -> None:
-    assert Plan.of(parse(motions, "x.npy"), {}).acting == AS_TRAINED
-    student = tmp_path / "student.pt"
-    student.touch()
-    given = ("--action_noise", "0.3", "--start", "random", "--seed", "4")
-    given += ("--act_by", str(student), "--act_share", "0.2")
-    assert Plan.of(parse(motions, "x.npy", *given), {}).acting == Acting(
-        action_noise=0.3, act_by=str(student), act_share=0.2, start="random", seed=4
+    def acting(*flags: str) -> Acting:
+        args = parse(motions, "x.npy", *flags)
+        return Plan.of(args, {}).options(args, ()).acting
+
+    assert acting() == AS_TRAINED
+    student = students.save(students.Constant(0.0, 2), tmp_path / "student.pt")
+    given = ("--action_noise", "0.3", "--start", "random", "--seed", "4", "--push", "0.1")
+    assert acting(*given, "--act_by", student, "--act_share", "0.2") == Acting(
+        action_noise=0.3, act_by=student, act_share=0.2, push=0.1, start="random", seed=4
     )
-    wrong = parse(motions, "x.npy", "--action_noise", "-1", "--act_share", "0.2", "--num_envs", "0")
+    wrong = ("--action_noise", "-1", "--act_share", "0.2", "--num_envs", "0")
     with pytest.raises(InputError, match=r"num_envs.*action_noise.*act_share: expected only with"):
-        Plan.of(wrong, {})
+        acting(*wrong)
     with pytest.raises(InputError, match="act_by: expected mean, sample or a student's file"):
-        Plan.of(parse(motions, "x.npy", "--act_by", "samples"), {})
+        acting("--act_by", "samples")
+    checkpoint = tmp_path / "model.pt"
+    checkpoint.touch()
+    with pytest.raises(InputError, match=r"act_by: .*model\.pt: expected TorchScript"):
+        acting("--act_by", str(checkpoint))
 
 
 def test_the_writers_buffer(motions: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,6 @@ import argparse
 import contextlib
 from collections.abc import Iterator, Sequence
 
-from mosaic_collect.adapters.isaaclab.acting import add_acting
 from mosaic_collect.adapters.isaaclab.launch import installed
 from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError, MissingDependencyError
@@ -26,7 +25,7 @@ _WITHOUT_EFFECT = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Add all flags but Isaac Lab's.
+    """Add all flags but Isaac Lab's, and those of who acts, which are the options of ``collect``.
 
     Returns:
         The required ones, for ``optional``.
@@ -89,7 +88,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add("--allow_fps", action="store_true", help="play those frame by frame, at another speed")
     add("--stop_on_nonfinite", action="store_true", help="end with the first NaN or infinity")
     add("--seed", type=int, help="of the environments")
-    add_acting(parser.add_argument_group("acting"))
     add("--tasks_module", default="whole_body_tracking.tasks", help="imported for its tasks")
     group = parser.add_argument_group("rsl_rl")
     group.add_argument("--experiment_name", help="folder of logs/rsl_rl to find a checkpoint in")

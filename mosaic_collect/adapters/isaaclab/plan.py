@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
-from mosaic_collect.adapters.isaaclab.acting import acting_of, acting_problems
 from mosaic_collect.adapters.isaaclab.checkpoint import (
     TrainingRun,
     checkpoint_problems,
@@ -16,6 +16,7 @@ from mosaic_collect.adapters.isaaclab.checkpoint import (
 from mosaic_collect.adapters.isaaclab.options import CollectOptions, MotionOptions
 from mosaic_collect.collection.acting import Acting
 from mosaic_collect.collection.motions import Motion, find_motions
+from mosaic_collect.collection.student import read_student
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import GRID
@@ -43,18 +44,14 @@ class Plan:
         npy: Its export; None: none is asked for.
         num_envs: Environments: as asked for, but at most one per motion; on resume the store's.
         found: All motions, twins once.
-        num_motions: Those of them that it shall go through.
-        motions: Which of them, and how much of each.
-        acting: Who acts, and from where.
+        motions: Which of them it shall go through, and how much of each.
     """
 
     store: str
     npy: str | None
     num_envs: int
     found: list[Motion]
-    num_motions: int
     motions: MotionOptions
-    acting: Acting
 
     def options(self, args: argparse.Namespace, overrides: Sequence[str]) -> CollectOptions:
         """What the engine is told.
@@ -83,11 +80,7 @@ class Plan:
             student_overrides=args.student_overrides,
             allow_fps=args.allow_fps,
             resample=args.resample,
-            start=args.start,
-            action_noise=args.action_noise,
-            act_by=args.act_by,
-            act_share=args.act_share,
-            push=args.push,
+            **_acting(args),
             resume=args.resume,
             allow_changed=None,
             stop_on_nonfinite=args.stop_on_nonfinite,
@@ -145,7 +138,7 @@ class Plan:
             raise InputError(f"exclude_falls: {store} does not know which ends were falls")
         num_envs = known.num_envs if known else 0
         num_envs = num_envs or min(args.num_envs, len(chosen))
-        return cls(store, npy, num_envs, found, len(chosen), motions, acting_of(args))
+        return cls(store, npy, num_envs, found, motions)
 
 
 def _problems(args: argparse.Namespace, world: int) -> list[str]:
@@ -166,7 +159,22 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
         problems.append("exclude_falls: expected only with an output_path ending in .npy")
     if args.exclude_falls and args.layout == GRID:
         problems.append("exclude_falls: a grid holds every pair; use --layout compact")
-    return problems + checkpoint_problems(args) + acting_problems(args)
+    return problems + checkpoint_problems(args) + _acting_problems(args)
+
+
+def _acting(args: argparse.Namespace) -> dict[str, Any]:
+    """What ``Acting`` is told, but for the seed, which is the collection's."""
+    return {f.name: getattr(args, f.name) for f in fields(Acting) if f.name != "seed"}
+
+
+def _acting_problems(args: argparse.Namespace) -> list[str]:
+    try:
+        acting = Acting(**_acting(args))
+        if acting.student is not None:
+            read_student(acting)
+    except InputError as error:
+        return [str(error)]
+    return []
 
 
 def _share(count: int | None, rank: int, world: int) -> int | None:
