@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 import torch
 
 from mosaic_collect.collection.protocols import Observations
-from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.collection.rollout import STUDENT, Rows, teacher_rows
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.schema import Field, Schema
 
@@ -94,6 +94,12 @@ class RecordedGroups:
         """MOSAIC's fields, those of groups that are not flat, and ``extra`` ones."""
         width = sum(flat_groups(self.read).values()) or None
         return Schema.mosaic(width, num_actions, self.student_dim, (*self.own, *extra))
+
+    def rows(self) -> Rows:
+        """MOSAIC's fields of a step, and those of groups that are not flat."""
+        student = None if self.student_dim is None else STUDENT
+        own = {field.name: group for field, group in self.own.items()}
+        return teacher_rows(tuple(flat_groups(self.read)), student, own)
 
     def to_metadata(self) -> dict[str, Any]:
         """As a store tells of them; the order counts."""

@@ -21,7 +21,7 @@ from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.pace import Pace
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.pushes import Pushed
-from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema, teacher_rows
+from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema
 from mosaic_collect.collection.states import States
 from mosaic_collect.collection.student import load_student
 from mosaic_collect.collection.trackers import EpisodeTracker
@@ -116,18 +116,14 @@ def record(
     pushed = Pushed(simulation, acting.push, pushes)
     ledger, first = tracker.ledger(), simulation.reset()
     groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
-    states = States(simulation) if record_states else None
-    extra = (*acts.fields, *pushed.fields, *(states.fields if states else ()))
+    beside: list[Disturbed | Pushed | States] = [acts, pushed]
+    if record_states:
+        beside.append(States(simulation))
+    extra = (field for one in beside for field in one.fields)
     schema = groups.schema(simulation.num_actions, (*tracker.fields, *extra))
-    teacher = flat_groups(groups.read)
-    student = None if groups.student_dim is None else STUDENT
-    rows = teacher_rows(
-        tuple(teacher),
-        student,
-        {field.name: group for field, group in groups.own.items()},
-    )
-    if states is not None:
-        rows = states.beside(rows)
+    rows = groups.rows()
+    for one in beside:
+        rows = one.beside(rows)
     health = Health(
         stop_on_nonfinite=stop_on_nonfinite,
         disagreement=simulation.disagreement,
@@ -137,7 +133,7 @@ def record(
     told = {
         **origin.to_metadata(),
         "groups": groups.to_metadata(),
-        **_terms(simulation, teacher, student),
+        **_terms(simulation, groups),
         **ledger,
     }
     with TrajectoryWriter(
@@ -157,7 +153,7 @@ def record(
                 pushed,
                 acts,
                 writer,
-                pushed.beside(acts.beside(rows)),
+                rows,
                 tracker,
                 max_steps,
                 on_step=partial(_after_step, writer, pace, on_step),
@@ -207,12 +203,12 @@ def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> 
         on_step(writer)
 
 
-def _terms(simulation: Any, teacher: Mapping[str, int], student: str | None) -> dict[str, Any]:
+def _terms(simulation: Any, groups: RecordedGroups) -> dict[str, Any]:
     """The metadata entry ``terms``: of each field of observations whose every column is known."""
     known = simulation.group_terms if isinstance(simulation, TermedSimulation) else {}
-    told = {"observations": _columns(known, list(teacher))}
-    if student is not None:
-        told["student_observations"] = _columns(known, [student])
+    told = {"observations": _columns(known, list(flat_groups(groups.read)))}
+    if groups.student_dim is not None:
+        told["student_observations"] = _columns(known, [STUDENT])
     terms = {field: entries for field, entries in told.items() if entries}
     return {"terms": terms} if terms else {}
 
