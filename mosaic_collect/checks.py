@@ -37,6 +37,21 @@ def local_path(path: Any, name: str) -> str:
     return os.path.expanduser(text)
 
 
+def output_path(path: Any, name: str) -> str:
+    """``local_path`` of a file that is to be written, refused before the work that it is of.
+
+    Raises:
+        InputError: No path of this machine, a folder, or in a folder that is not there.
+    """
+    told = local_path(path, name)
+    folder = os.path.dirname(os.path.abspath(told))
+    if not os.path.isdir(folder):
+        raise InputError(f"{name}: expected a folder at {folder}, found none")
+    if os.path.isdir(told):
+        raise InputError(f"{name}: expected a file's name, got the folder {told}")
+    return told
+
+
 def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
     """A whole number as Python's own; NumPy's are taken, too, but True and False are none.
 

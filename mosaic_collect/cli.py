@@ -11,12 +11,13 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from typing import NoReturn
 
 from mosaic_collect import __version__
 from mosaic_collect.commands import COMMANDS
 from mosaic_collect.commands.options import flags_of, in_flags
 from mosaic_collect.errors import MosaicCollectError
-from mosaic_collect.text import any_text
+from mosaic_collect.text import any_text, reason
 
 OK, NO, FAILED, INTERRUPTED = 0, 1, 2, 130
 
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (MosaicCollectError, OSError) as error:
         if parsed.verbose:
             logging.exception("%s failed", parsed.command)
-        message = in_flags(str(error), parsed.flags)
+        message = in_flags(reason(error), parsed.flags)
         print(f"mosaic-collect {parsed.command}: {message}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
@@ -46,9 +47,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong in one line, like every other error: usages are of up to thirty."""
+
+    def error(self, message: str) -> NoReturn:
+        told = message.removeprefix("argument ")
+        self.exit(FAILED, f"{self.prog}: {told} (see {self.prog} --help)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """All commands with their options."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="mosaic-collect",
         description="Record robot policies into sharded Zarr stores, and export them to MOSAIC.",
     )

@@ -35,6 +35,19 @@ def shown(value: Any) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+def reason(error: BaseException, path: object = None) -> str:
+    """What an error says; of the system's own its words, behind the name of the file.
+
+    Args:
+        error: Any.
+        path: What the file was named before; then its name is not told again.
+    """
+    if not isinstance(error, OSError) or not error.strerror:
+        return str(error)
+    words = error.strerror[:1].lower() + error.strerror[1:]
+    return words if error.filename in (None, path) else f"{error.filename}: {words}"
+
+
 def any_text(stream: Any) -> None:
     """Let a stream take every text: what its terminal cannot show comes as its number."""
     if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":

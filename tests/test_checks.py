@@ -1,15 +1,18 @@
-"""Whole numbers and threads, as callers give them."""
+"""Whole numbers, threads and files to be written, as callers give them; errors in words."""
 
 from __future__ import annotations
 
+import errno
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mosaic_collect.checks import is_whole, processors, thread_count, whole
-from mosaic_collect.errors import InputError
+from mosaic_collect.checks import is_whole, output_path, processors, thread_count, whole
+from mosaic_collect.errors import InputError, WriteError
+from mosaic_collect.text import reason
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3)], ids=repr)
@@ -49,3 +52,22 @@ def test_threads_are_as_many_as_processors_are_ours(monkeypatch: pytest.MonkeyPa
 def test_other_numbers_of_threads_are_refused(threads: Any) -> None:
     with pytest.raises(InputError, match="threads: expected a whole number from 1, got "):
         thread_count(threads)
+
+
+def test_a_file_to_be_written_needs_its_folder(tmp_path: Path) -> None:
+    assert output_path(tmp_path / "page.html", "output") == str(tmp_path / "page.html")
+    with pytest.raises(InputError, match=f"output: expected a folder at {tmp_path}/no, found none"):
+        output_path(tmp_path / "no" / "page.html", "output")
+    with pytest.raises(InputError, match="output: expected a file's name, got the folder"):
+        output_path(tmp_path, "output")
+    with pytest.raises(InputError, match="output: expected a path on this machine, got the URL"):
+        output_path("s3://bucket/page.html", "output")
+
+
+def test_errors_of_the_system_are_told_without_their_number() -> None:
+    missing = FileNotFoundError(errno.ENOENT, "No such file or directory", "a.npy")
+    assert reason(missing) == "a.npy: no such file or directory"
+    assert reason(missing, "a.npy") == "no such file or directory"
+    assert reason(OSError(errno.EIO, "Input/output error")) == "input/output error"
+    assert reason(WriteError.because("a.zarr: is full", missing)) == "a.zarr: is full"
+    assert reason(ValueError("so")) == "so"

@@ -21,6 +21,7 @@ from typing import Any
 
 from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError
+from mosaic_collect.text import reason
 
 MEAN, SAMPLE = "mean", "sample"
 FIRST, RANDOM = "first", "random"
@@ -80,7 +81,7 @@ class Acting:
             with open(path, "rb") as file:
                 return file.read()
         except OSError as error:
-            raise InputError(f"{expected}, which cannot be read: {error}") from error
+            raise InputError(f"{expected}, which cannot be read: {reason(error, path)}") from error
 
     @property
     def share(self) -> float:
@@ -120,7 +121,7 @@ class Acting:
             if not (math.isfinite(value) and value >= 0):
                 yield f"{name}: expected a finite number from 0 on, got {value}"
         if self.act_share is not None and self.student is None:
-            yield f"act_share: expected only with a student in act_by, got {self.act_share}"
+            yield f"act_share: expected only where a student acts, got {self.act_share}"
         if not 0 < (_SHARE if self.act_share is None else self.act_share) <= 1:
             yield f"act_share: expected a share above 0 and up to 1, got {self.act_share}"
         if self.start not in STARTS:

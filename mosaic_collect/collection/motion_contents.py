@@ -24,6 +24,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.text import reason
+
 #: What is there for every frame: key -> the axes behind frames; J joints, B bodies.
 ARRAYS: Mapping[str, tuple[str | int, ...]] = {
     "joint_pos": ("J",),
@@ -77,7 +79,7 @@ def read_contents(path: str) -> tuple[Contents | None, list[str]]:
             return (None if problems else file.contents()), problems
     except _BROKEN as error:
         expected = f"expected an .npz with {', '.join(ARRAYS)} and {FPS}"
-        return None, [f"{expected}: {error}" + _hint(path)]
+        return None, [f"{expected}: {reason(error, path)}" + _hint(path)]
 
 
 def read_arrays(path: str) -> dict[str, NDArray[Any]]:

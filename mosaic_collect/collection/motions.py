@@ -18,6 +18,7 @@ from typing import Any
 from mosaic_collect.checks import local_path
 from mosaic_collect.collection.motion_contents import Contents, read_contents
 from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.text import reason
 
 
 @dataclass(frozen=True)
@@ -133,7 +134,7 @@ def file_sha256(path: str) -> str:
             while data := file.read(1 << 20):
                 digest.update(data)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read: {reason(error, path)}") from error
     return digest.hexdigest()
 
 

@@ -15,6 +15,7 @@ from mosaic_collect.collection.motion_contents import LEAST_FRAMES, read_arrays
 from mosaic_collect.collection.motions import Motion, refuse_files
 from mosaic_collect.collection.resample import HOW, resampled, resampled_frames
 from mosaic_collect.errors import WriteError
+from mosaic_collect.text import reason
 
 #: Relative difference of rates below which they are one; NTSC's 59.94 is none of 60.
 _SAME = 5e-4
@@ -117,7 +118,7 @@ def _all_at(motions: Sequence[Motion], fps: float, folder: str) -> list[Motion]:
         except ValueError as error:
             problems[motion.path] = [str(error)]
         except OSError as error:
-            words = f"{folder}: no copy of {motion.path}: {error}"
+            words = f"{folder}: no copy of {motion.path}: {reason(error, folder)}"
             raise WriteError.because(words, error) from error
     refuse_files(problems, len(motions), "cannot be resampled")
     return made

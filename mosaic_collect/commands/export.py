@@ -7,7 +7,6 @@ import glob
 import os
 from dataclasses import asdict
 
-from mosaic_collect.checks import local_path
 from mosaic_collect.commands.options import add_options, chosen
 from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import add_engine, bar, chosen_engine, store_stem
@@ -53,8 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Export, saying sizes before and figures after."""
     names, path = _stores_and_target(arguments.paths)
-    path = local_path(path, "path")
-    check_target(path, addresses_of(names))
+    path = check_target(path, addresses_of(names))
     with chosen_engine(arguments) as engine:
         plan = plan_export(names, chosen(Options, arguments), engine)
         if not arguments.json:

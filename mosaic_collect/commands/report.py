@@ -6,7 +6,7 @@ import argparse
 import json
 from typing import Any
 
-from mosaic_collect.checks import local_path
+from mosaic_collect.checks import local_path, output_path
 from mosaic_collect.commands.plot import add_pairs
 from mosaic_collect.commands.shared import measure, store_stem
 from mosaic_collect.errors import InputError
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Make the page."""
     checks = [] if arguments.checks is None else _checks(arguments.checks)
-    output = local_path(arguments.output or f"{store_stem(arguments.store)}.report.html", "output")
+    output = output_path(arguments.output or f"{store_stem(arguments.store)}.report.html", "output")
     dataset = TrajectoryDataset(arguments.store)
     statistics = measure(dataset, arguments.pairs or None)
     page = report_page(dataset, statistics, arguments.trajectory, checks)

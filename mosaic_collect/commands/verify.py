@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+from typing import Any
 
 from mosaic_collect.adapters.rsl_rl.runner_cfg import read_runner_cfg
-from mosaic_collect.checks import needed
+from mosaic_collect.checks import local_path, needed
 from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import add_engine, bar, chosen_engine
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, StoreError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.canvas import check_picture
 from mosaic_collect.passes.engine import Engine
@@ -28,6 +30,9 @@ HELP = (
 EXAMPLE = (
     "mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png"
 )
+
+#: The checkpoint as a store's policy, and its groups.
+_Recorded = tuple[Any, Any]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -99,6 +104,7 @@ def _group(text: str) -> tuple[str, int | tuple[int, ...]]:
 def run(arguments: argparse.Namespace) -> bool:
     """Verify, printing every problem; True if there is none."""
     _check(arguments)
+    first = _first_policy(arguments)
     # Lists and not generators: each store is looked at, whatever the ones before were like.
     with chosen_engine(arguments) as engine:
         good = all([_verify(store, arguments, engine) for store in arguments.store])  # noqa: C419
@@ -107,8 +113,9 @@ def run(arguments: argparse.Namespace) -> bool:
                 report = verify_export(arguments.store, arguments.npy, shown.update, engine)
             good = _say(report, "arrays", arguments)
         if arguments.checkpoint and good:
-            parts = _parts(arguments)
-            good = all([_replay(part, arguments, engine) for part in parts])  # noqa: C419
+            for part in _parts(arguments):
+                good &= _replay(part, first or _recorded(part, arguments), arguments, engine)
+                first = None
     return good
 
 
@@ -120,12 +127,23 @@ def _check(arguments: argparse.Namespace) -> None:
             names = ", ".join("--" + name.replace("_", "-") for name in given)
             raise InputError(f"{names}: expected --checkpoint FILE beside it")
     check_tolerance(arguments.tolerance)
+    if arguments.npy is not None:
+        open(local_path(arguments.npy, "npy"), "rb").close()
     if arguments.runner_cfg is not None:
         read_runner_cfg(arguments.runner_cfg)
     if arguments.plot is not None:
         check_picture(arguments.plot)
         if len(_parts(arguments)) > 1:
             raise InputError("--plot: expected one store, for each would replace the last one's")
+
+
+def _first_policy(arguments: argparse.Namespace) -> _Recorded | None:
+    """That of the first store; None: no checkpoint is asked for, or that store is a bad one."""
+    if arguments.checkpoint is None:
+        return None
+    with contextlib.suppress(StoreError):  # which verifying it tells
+        return _recorded(_parts(arguments)[0], arguments)
+    return None
 
 
 def _parts(arguments: argparse.Namespace) -> list[TrajectoryDataset]:
@@ -156,15 +174,11 @@ def _text(report: VerifyReport, unit: str) -> str:
     return "\n".join(lines)
 
 
-def _replay(
-    dataset: TrajectoryDataset, arguments: argparse.Namespace, engine: Engine | None
-) -> bool:
+def _recorded(dataset: TrajectoryDataset, arguments: argparse.Namespace) -> _Recorded:
     install = "pip install torch rsl-rl-lib"
     with needed(f"the replay check needs torch and the rsl_rl of the checkpoint: {install}"):
-        from mosaic_collect.replay.check import replay_check
         from mosaic_collect.replay.policy import recorded_policy
-
-    policy, groups = recorded_policy(
+    return recorded_policy(
         dataset,
         arguments.checkpoint,
         arguments.device,
@@ -172,9 +186,19 @@ def _replay(
         None if arguments.groups is None else dict(arguments.groups),
         arguments.trust_checkpoint,
     )
+
+
+def _replay(
+    dataset: TrajectoryDataset,
+    recorded: _Recorded,
+    arguments: argparse.Namespace,
+    engine: Engine | None,
+) -> bool:
+    from mosaic_collect.replay.check import replay_check  # torch is needed for this alone
+
     with bar("replay", "step", dataset.num_steps) as shown:
         report = replay_check(
-            *(dataset.blobs, policy, groups, arguments.device, arguments.tolerance),
+            *(dataset.blobs, *recorded, arguments.device, arguments.tolerance),
             shown.update,
             engine,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 
-from mosaic_collect.checks import local_path
 from mosaic_collect.export.deciding import plan_export
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.report import ExportReport
@@ -79,8 +78,7 @@ def export_npy(
         SpaceError: Not enough disk; WriteError: The file cannot be written.
         ClusterError: Of the engine.
     """
-    target = local_path(path, "path")
-    check_target(target, addresses_of(store))
+    target = check_target(path, addresses_of(store))
     options = Options(
         layout=layout,
         fields=fields,

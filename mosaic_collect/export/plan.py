@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from mosaic_collect.checks import local_path
 from mosaic_collect.errors import MosaicCollectError, WriteError
 from mosaic_collect.export.report import ExportReport, notes
 from mosaic_collect.export.stream import (
@@ -25,7 +24,7 @@ from mosaic_collect.npyfile.layout import GRID, ArraySpec, FilePlan
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.selection import Left, Selection
 from mosaic_collect.reading.union import Source
-from mosaic_collect.text import size_of
+from mosaic_collect.text import reason, size_of
 
 _log = logging.getLogger(__name__)
 Progress = Callable[[int], object]
@@ -95,8 +94,8 @@ class ExportPlan:
             SpaceError: Not enough disk; WriteError: The file cannot be written.
             ClusterError: Of the engine.
         """
-        start, name = time.monotonic(), local_path(path, "path")
-        check_target(name, [part.path for part in self.source.parts])
+        start = time.monotonic()
+        name = check_target(path, [part.path for part in self.source.parts])
         _log.info("%s", self.size_text)
         try:
             with Target(name, self.file.nbytes) as target:
@@ -104,7 +103,9 @@ class ExportPlan:
         except MosaicCollectError:
             raise
         except OSError as error:
-            raise WriteError(f"{name}: writing failed, nothing was left there: {error}") from error
+            raise WriteError(
+                f"{name}: writing failed, nothing was left there: {reason(error)}"
+            ) from error
         return self._report(name, time.monotonic() - start)
 
     def _fill(self, target: Target, progress: Progress, engine: Engine | None) -> None:

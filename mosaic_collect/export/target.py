@@ -12,29 +12,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
+from mosaic_collect.checks import local_path, output_path
 from mosaic_collect.errors import InputError, SpaceError, WriteError
 from mosaic_collect.store.files import PosixFiles, temp_name
+from mosaic_collect.text import reason
 
 
-def check_target(path: str, stores: Sequence[str]) -> None:
-    """Refuse a name that MOSAIC could not load or that is no place for a file.
+def check_target(path: str | os.PathLike[str], stores: Sequence[str]) -> str:
+    """The path, as a text; a name that MOSAIC could not load, or no place for a file, is refused.
 
     Raises:
         InputError: It does not end in ``.npy``, is a folder, or lies in a store or in no folder.
     """
+    path = local_path(path, "path")
     if not path.endswith(".npy"):
         raise InputError(f"{path}: expected a name ending in .npy, the only one MOSAIC loads")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise InputError(f"{path}: the folder {folder} does not exist")
-    if os.path.isdir(path):
-        raise InputError(f"{path}: expected a file's name, got a folder")
+    folder = os.path.dirname(os.path.realpath(output_path(path, "path")))
     for store in stores:
         inside = os.path.realpath(store) + os.sep
-        if (os.path.realpath(folder) + os.sep).startswith(inside):
+        if (folder + os.sep).startswith(inside):
             raise InputError(
                 f"{path}: lies inside the store {store}, which holds nothing but its own files"
             )
+    return path
 
 
 #: More than what any file system's client fetches or writes at a time.
@@ -165,7 +165,7 @@ class Target:
         try:
             fd = os.open(self._temp, flags, 0o666)
         except OSError as error:
-            raise WriteError(f"{self._path}: cannot be written: {error}") from error
+            raise WriteError(f"{self._path}: cannot be written: {reason(error)}") from error
         try:
             self._lock(fd)
         except BaseException:
@@ -190,9 +190,9 @@ class Target:
             self._discard()
             if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
                 raise SpaceError(
-                    f"{self._path}: no room for {self._nbytes} bytes: {error}"
+                    f"{self._path}: no room for {self._nbytes} bytes: {reason(error)}"
                 ) from error
-            raise WriteError(f"{self._path}: cannot be written: {error}") from error
+            raise WriteError(f"{self._path}: cannot be written: {reason(error)}") from error
 
     def _is_temp(self, fd: int) -> bool:
         """Whether the open file is the one that has the temp name now."""

@@ -62,7 +62,8 @@ def film(
     path = check_output(output)
     simulator = dataset.metadata.get("simulator")
     if simulator != "mjlab":
-        raise InputError(f"{dataset.path}: expected a store collected in mjlab, got {simulator!r}")
+        got = simulator or "one that does not say in what"
+        raise InputError(f"{dataset.path}: expected a store collected in mjlab, got {got}")
     found = dataset.trajectory(trajectory)
     stage = Stage(str(dataset.metadata["task"]))
     poses = trajectory_poses(dataset.metadata, found, stage.nq, stage.layout, motion)

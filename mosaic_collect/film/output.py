@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import local_path, needed
+from mosaic_collect.checks import needed, output_path
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.files import PosixFiles, temp_name, write_file
 
@@ -52,12 +52,9 @@ def check_output(path: str | os.PathLike[str]) -> str:
     Raises:
         InputError: Another ending, or no such folder.
     """
-    path = local_path(path, "output")
+    path = output_path(path, "output")
     if os.path.splitext(path)[1].lower() not in KINDS:
-        raise InputError(f"output {path}: expected an ending of {' or '.join(KINDS)}")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise InputError(f"output {path}: expected a folder at {folder}, found none")
+        raise InputError(f"output: expected an ending of {' or '.join(KINDS)}, got {path}")
     return path
 
 

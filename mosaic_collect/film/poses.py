@@ -79,7 +79,7 @@ def trajectory_poses(
         robot = trajectory[QPOS][...].astype(np.float64)
         origins = trajectory[ORIGIN][...].astype(np.float64)
     else:
-        notes.append("the robot is not shown: recorded without record_states")
+        notes.append("the robot is not shown: its states were not recorded")
     try:
         arrays = _motion_arrays(told, trajectory, motion)
         if layout is None or len(layout.joints) != arrays["joint_pos"].shape[1]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import local_path, needed
+from mosaic_collect.checks import needed, output_path
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.palette import LIGHT, Palette
 
@@ -76,13 +76,10 @@ def check_picture(path: str | os.PathLike[str]) -> None:
         InputError: No picture format has that ending, or there is no such folder.
         MissingDependencyError: matplotlib is not installed.
     """
-    path = local_path(path, "plot")
+    path = output_path(path, "plot")
     kinds = new_figure(1, 1, LIGHT).canvas.get_supported_filetypes()
     if os.path.splitext(path)[1].lower().lstrip(".") not in kinds:
-        raise InputError(f"plot {path}: expected an ending of {', '.join(sorted(kinds))}")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise InputError(f"plot {path}: expected a folder at {folder}, found none")
+        raise InputError(f"plot: expected an ending of {', '.join(sorted(kinds))}, got {path}")
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
@@ -92,7 +89,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         InputError: As ``check_picture``'s.
     """
     check_picture(path)
-    figure.savefig(local_path(path, "plot"), dpi=150, facecolor=figure.get_facecolor())
+    figure.savefig(output_path(path, "plot"), dpi=150, facecolor=figure.get_facecolor())
 
 
 def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:

@@ -177,7 +177,7 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
         Raises:
             InputError: The store knows no such term.
         """
-        found, dtype = find_term(self.terms, field, name), self.schema[field].dtype
+        dtype, found = self.schema[field].dtype, find_term(self.terms, field, name)
         self._require_one_width()
         row = (found.frames, found.dim) if history else (found.dim,)
         columns = found.columns if history else found.newest

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
+from mosaic_collect.text import shown
 
 #: Reads (steps, envs), both ascending ranges, as ``(len(steps), len(envs)[, dim])``.
 ReadRanges = Callable[[range, range], NDArray[Any]]
@@ -123,6 +124,6 @@ def _checked(part: Any) -> Any:
         return operator.index(part)
     except TypeError:
         raise InputError(
-            f"index {part!r}: expected whole numbers, slices and ...; for more, read() first or "
-            "use to_zarr() or to_xarray()"
+            f"index {shown(part)}: expected whole numbers, slices and ...; for more, read() first "
+            "or use to_zarr() or to_xarray()"
         ) from None

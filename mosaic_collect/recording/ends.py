@@ -52,6 +52,8 @@ def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[n
     Raises:
         InputError: Other types, numbers out of ``0..num_envs-1``, or one of them twice.
     """
+    if env_ids is None:
+        raise InputError(f"{what}: expected whole numbers or a bool mask, got None")
     array = _as_array(env_ids, what, "whole numbers or a bool mask")
     if array.dtype == np.bool_:
         if array.shape != (num_envs,):

@@ -43,6 +43,7 @@ from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
 from mosaic_collect.store.root import existing_state
 from mosaic_collect.store.schema import VALID_MASK, Schema
 from mosaic_collect.store.view import StoreView
+from mosaic_collect.text import reason
 
 _PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
 
@@ -128,8 +129,8 @@ def open_store(
     except MosaicCollectError:
         raise
     except OSError as error:
-        where = blobs.address
-        raise WriteError.because(f"{where} cannot be opened for writing: {error}", error) from error
+        words = f"{blobs.address} cannot be opened for writing: {reason(error)}"
+        raise WriteError.because(words, error) from error
 
 
 def _open(

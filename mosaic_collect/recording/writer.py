@@ -289,7 +289,10 @@ class TrajectoryWriter:
         )
 
 
-def _renamed(*, checkpoint_seconds: float | None) -> float | None:
+def _renamed(**options: Any) -> float | None:
     """``commit_seconds`` by the name that it had in 0.1.0; what is neither is a TypeError."""
+    checkpoint_seconds: float | None = options.pop("checkpoint_seconds", None)
+    if options:
+        raise TypeError(f"TrajectoryWriter: unexpected argument {', '.join(options)}")
     warnings.warn("checkpoint_seconds is commit_seconds now", DeprecationWarning, 3)
     return checkpoint_seconds

@@ -38,7 +38,8 @@ def read_state(blobs: Blobs) -> StoreState | None:
     if data is not None:
         return _state_of(data, blobs)
     if not blobs.is_there():
-        raise StoreNotFoundError(f"no store at {where}: no such folder")
+        what = "it is a file" if blobs.is_taken() else "no such folder"
+        raise StoreNotFoundError(f"no store at {where}: {what}")
     if is_unborn(blobs):
         return None
     if LOCK_NAME in blobs.names() or blobs.find(f"{SPARE}/{DOCUMENT}"):

@@ -67,6 +67,24 @@ def test_what_is_right_opens_it(options: RecordOptions) -> None:
         collected(options)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"num_envs": 0}, "num_envs: expected at least 1, got 0"),
+        ({"num_envs": -3}, "num_envs: expected at least 1, got -3"),
+        ({"device": "gpu"}, 'device: expected "cpu" or "cuda:0", got \'gpu\''),
+        ({"device": "cuda:77"}, "device: expected cpu, or a CUDA device that torch sees, got"),
+        ({"allow_changed": ["all"]}, "allow_changed: expected some of task, .*, got all"),
+    ],
+)
+def test_what_makes_no_sense_is_refused_before(
+    options: RecordOptions, changes: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        collected(options, **changes)
+    assert not Path(options.output).exists()
+
+
 def test_a_student_that_is_none(options: RecordOptions) -> None:
     """A checkpoint for one, which is no network by itself."""
     with pytest.raises(InputError, match=r"act_by: .*model\.pt: expected TorchScript"):

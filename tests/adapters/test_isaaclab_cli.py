@@ -204,7 +204,7 @@ def test_who_acts(motions: Path, tmp_path: Path) -> None:
         action_noise=0.3, act_by=student, act_share=0.2, push=0.1, start="random", seed=4
     )
     wrong = ("--action_noise", "-1", "--act_share", "0.2", "--num_envs", "0")
-    with pytest.raises(InputError, match=r"num_envs.*action_noise.*act_share: expected only with"):
+    with pytest.raises(InputError, match=r"num_envs.*action_noise.*act_share: expected only where"):
         acting(*wrong)
     with pytest.raises(InputError, match="act_by: expected mean, sample or a student's file"):
         acting("--act_by", "samples")

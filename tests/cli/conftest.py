@@ -23,7 +23,8 @@ class Done:
         assert self.code == 2
         assert self.out == ""
         assert "Traceback" not in self.err
-        assert self.err.startswith("mosaic-collect ")
+        assert "Errno" not in self.err
+        assert self.err.startswith("mosaic-collect")
         assert self.err.count("\n") == 1, "more than one line"
         for word in words:
             assert word in self.err

@@ -94,10 +94,9 @@ def test_no_export_to_be_read(cli, made: tuple[str, str], tmp_path, what: str) -
     path = tmp_path / "e.npy"
     if what == "folder":
         path.mkdir()
+    """Told before the store is read."""
     done = cli("verify", made[0], "--npy", str(path))
-    assert done.code == 2
-    assert done.err.count("\n") == 1
-    assert "e.npy" in done.err
+    done.failed("e.npy: is a directory" if what == "folder" else "e.npy: no such file")
 
 
 def test_an_empty_and_an_unfinished_store(cli, store: str, tmp_path) -> None:
@@ -113,10 +112,17 @@ def test_an_empty_and_an_unfinished_store(cli, store: str, tmp_path) -> None:
 def test_a_checkpoint_for_a_store_that_says_nothing_of_its_network(
     cli, made: tuple[str, str]
 ) -> None:
+    """Told before the store is read."""
+    cli("verify", made[0], "--checkpoint", "model.pt").failed("runner_cfg")
+
+
+@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+def test_a_broken_store_is_told_of_before_its_checkpoint(cli, made: tuple[str, str]) -> None:
+    with open(os.path.join(made[0], "zarr.json"), "w") as file:
+        file.write("{")
     done = cli("verify", made[0], "--checkpoint", "model.pt")
-    assert done.code == 2
-    assert "runner_cfg" in done.err
-    assert done.err.count("\n") == 1
+    assert (done.code, done.err) == (1, "")
+    assert "zarr.json is no valid JSON" in done.out
 
 
 @pytest.mark.parametrize(
@@ -138,7 +144,7 @@ def test_a_tolerance_that_proves_nothing(cli, made: tuple[str, str], tolerance: 
 @pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
 def test_a_picture_that_could_not_be_saved_is_told_first(cli, made: tuple[str, str]) -> None:
     done = cli("verify", made[0], "--checkpoint", "model.pt", "--plot", "replay.txt")
-    done.failed("plot replay.txt", "png")
+    done.failed("--plot: expected an ending of", "png", "got replay.txt")
 
 
 @pytest.mark.parametrize("group", ["policy", "policy=", "=3", "policy=0", "policy=x"])
@@ -160,7 +166,7 @@ def test_without_torch(cli, made: tuple[str, str], monkeypatch: pytest.MonkeyPat
 
 def test_a_config_that_cannot_be_read_is_told_first(cli, made: tuple[str, str]) -> None:
     done = cli("verify", made[0], "--checkpoint", "model.pt", "--runner-cfg", "none.json")
-    done.failed("runner_cfg none.json: cannot be read")
+    done.failed("--runner-cfg: cannot read none.json: no such file or directory")
 
 
 @pytest.fixture

@@ -50,7 +50,7 @@ def test_a_student_is_told_by_its_content(tmp_path: Path) -> None:
         ({"action_noise": math.nan}, "action_noise"),
         ({"action_noise": math.inf}, "action_noise"),
         ({"push": -0.1}, "push: expected a finite number from 0 on, got -0.1"),
-        ({"act_share": 0.5}, "act_share: expected only with a student"),
+        ({"act_share": 0.5}, "act_share: expected only where a student acts, got 0.5"),
         ({"act_share": 0.0, "act_by": "s.pt"}, "act_share: .* above 0"),
         ({"act_share": 1.1, "act_by": "s.pt"}, "act_share: .* up to 1"),
         ({"start": "middle"}, "start: expected first or random, got 'middle'"),

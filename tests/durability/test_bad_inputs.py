@@ -79,7 +79,7 @@ OPENINGS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
     ("file", {}, StoreExistsError, "exists"),
     ("photos", {}, StoreExistsError, "exists"),
     ("new", {"resume": True}, StoreNotFoundError, "no such folder"),
-    ("file", {"resume": True}, StoreNotFoundError, "no such folder"),
+    ("file", {"resume": True}, StoreNotFoundError, "it is a file"),
     ("photos", {"resume": True}, StoreNotFoundError, "no zarr.json"),
     ("file/under", {}, WriteError, "cannot be opened for writing"),
     ("new", {"schema": None}, InputError, "schema: expected for a new store"),

@@ -38,7 +38,7 @@ def test_a_name_without_npy_is_refused(made: str, tmp_path, name: str) -> None:
 
 
 def test_a_missing_folder_is_refused(made: str, tmp_path) -> None:
-    with pytest.raises(InputError, match="does not exist"):
+    with pytest.raises(InputError, match="expected a folder at"):
         export_npy(made, str(tmp_path / "missing" / "expert.npy"))
     assert not (tmp_path / "missing").exists()
 

@@ -74,7 +74,7 @@ def test_without_states_the_reference_alone(tmp_path: Path) -> None:
     found = poses(recorded(tmp_path, states=False))
     assert found.robot is None
     assert found.reference is not None
-    assert found.notes == ("the robot is not shown: recorded without record_states",)
+    assert found.notes == ("the robot is not shown: its states were not recorded",)
 
 
 def test_a_motion_that_moved_is_found_by_its_content(tmp_path: Path) -> None:

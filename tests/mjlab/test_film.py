@@ -74,7 +74,7 @@ class TestTheState:
     def test_a_resume_goes_on_with_it(self, case: Case, stateful: str) -> None:
         from mosaic_collect.adapters.mjlab.collect import run_collect
 
-        options = {"push": 5.0, "action_noise": 0.5, "teacher_noise": False}
+        options = {"num_envs": 4, "push": 5.0, "action_noise": 0.5, "teacher_noise": False}
         with pytest.raises(StoreMismatchError, match="qpos"):
             run_collect(case.options("stateful", max_steps=14, resume=True, **options))
 
@@ -161,7 +161,7 @@ def test_refused(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     helpers.record(store, 3)
     output = str(tmp_path / "c.mp4")
     assert main(["replay", store, "--trajectory", "0", "-o", output]) == 2
-    assert "expected a store collected in mjlab, got None" in capsys.readouterr().err
+    assert "expected a store collected in mjlab, got one that does not" in capsys.readouterr().err
     from mosaic_collect.film.stage import Stage
 
     with pytest.raises(InputError, match=r"task: expected one of .*, got 'nope'"):

@@ -45,6 +45,8 @@ def test_terms(told: TrajectoryDataset) -> None:
 def test_terms_that_are_not_there(told: TrajectoryDataset) -> None:
     with pytest.raises(InputError, match="observations: no term 'x'; the terms are: pos, vel"):
         told.term("observations", "x")
+    with pytest.raises(InputError, match="no field 'observation'; the fields are: observations"):
+        told.term("observation", "pos")
     with pytest.raises(InputError, match="actions: no term 'x'; the terms are: none"):
         told.term("actions", "x")
 

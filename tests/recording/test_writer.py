@@ -362,7 +362,7 @@ def test_the_names_of_0_1_0_are_taken_with_a_warning(store: str) -> None:
         with pytest.warns(DeprecationWarning, match="is commit now"):
             writer.checkpoint()
         assert TrajectoryDataset(store).num_steps == 1
-    with pytest.raises(TypeError, match="seconds"):
+    with pytest.raises(TypeError, match="TrajectoryWriter: unexpected argument seconds"):
         TrajectoryWriter(store, resume=True, seconds=3)
 
 

@@ -105,7 +105,7 @@ def check_keys(path: str, expected: Iterable[str], found: Iterable[str]) -> None
     if missing or extra:
         raise InputError(
             f"checkpoint {path} does not fit the configured actor: it lacks {listed(missing)} and "
-            f"has besides {listed(extra)}; found {listed(found)}; expected {listed(expected)}"
+            f"has {listed(extra)} besides; found {listed(found)}; expected {listed(expected)}"
         )
 
 

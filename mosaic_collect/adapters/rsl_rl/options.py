@@ -10,6 +10,7 @@ from functools import cached_property
 from mosaic_collect.checks import pythons
 from mosaic_collect.collection.acting import FIRST, MEAN, Acting
 from mosaic_collect.errors import InputError
+from mosaic_collect.recording.ring.devices import check_device
 
 #: What a resume refuses to find changed, unless it is allowed by this name.
 PROTECTED = ("task", "checkpoint", "motions", "observations", "acting")
@@ -113,7 +114,7 @@ class RecordOptions(TaskOptions):
         Raises:
             InputError: Naming the first value that makes none.
         """
-        for name in ("max_steps", "passes"):
+        for name in ("max_steps", "passes", "num_envs"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"{name}: expected at least 1, got {value}")
         if self.max_steps is None and (self.passes is None or self.motion is None):
@@ -127,4 +128,7 @@ class RecordOptions(TaskOptions):
             raise InputError(f"take_over: expected only with distributed and motions, got {told}")
         unknown = set(self.allow_changed or ()) - set(PROTECTED)
         if unknown:
-            raise InputError(f"allow_changed: expected some of {PROTECTED}, got {sorted(unknown)}")
+            names, got = ", ".join(PROTECTED), ", ".join(sorted(unknown))
+            raise InputError(f"allow_changed: expected some of {names}, got {got}")
+        if self.device is not None:
+            check_device(self.device)

@@ -12,6 +12,7 @@ from typing import Any
 
 from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.text import reason
 
 _YAML = (".yaml", ".yml")
 _TUPLE = "tag:yaml.org,2002:python/tuple"  # as training scripts dump tuples
@@ -77,13 +78,14 @@ def read_runner_cfg(path: str | os.PathLike[str]) -> dict[str, Any]:
         with open(path, encoding="utf-8") as file:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"runner_cfg {path}: cannot be read: {error}") from error
+        words = f"cannot read {path}: {reason(error, path)}"
+        raise InputError(f"runner_cfg: {words}") from error
     try:
         config = _yaml(path, text) if path.lower().endswith(_YAML) else _json(path, text)
     except RecursionError as error:
-        raise InputError(f"runner_cfg {path}: nested too deeply") from error
+        raise InputError(f"runner_cfg: {path} is nested too deeply") from error
     if not isinstance(config, dict):
-        raise InputError(f"runner_cfg {path}: expected a mapping, got {type(config).__name__}")
+        raise InputError(f"runner_cfg: expected a mapping in {path}, got {type(config).__name__}")
     return config
 
 
@@ -91,7 +93,7 @@ def _json(path: str, text: str) -> Any:
     try:
         return json.loads(text)
     except ValueError as error:
-        raise InputError(f"runner_cfg {path}: expected JSON (or a *.yaml): {error}") from error
+        raise InputError(f"runner_cfg: expected JSON (or a *.yaml) in {path}: {error}") from error
 
 
 def _yaml(path: str, text: str) -> Any:
@@ -99,7 +101,7 @@ def _yaml(path: str, text: str) -> Any:
         import yaml
     except ImportError as error:
         raise MissingDependencyError(
-            f"runner_cfg {path}: reading YAML needs PyYAML: pip install pyyaml, or give it as JSON"
+            f"runner_cfg: reading {path} needs PyYAML: pip install pyyaml, or give it as JSON"
         ) from error
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
@@ -110,4 +112,4 @@ def _yaml(path: str, text: str) -> Any:
         return yaml.load(text, Loader)  # noqa: S506  a SafeLoader
     except yaml.YAMLError as error:
         words = " ".join(str(error).split())
-        raise InputError(f"runner_cfg {path}: cannot be read as YAML: {words}") from error
+        raise InputError(f"runner_cfg: {path} cannot be read as YAML: {words}") from error

@@ -26,11 +26,12 @@ def check_device(device: str) -> None:
     with needed(f"device {device!r} needs torch"):
         import torch
     try:
-        kind = torch.device(device).type
+        asked = torch.device(device)
     except RuntimeError as error:
         raise InputError(f'device: expected "cpu" or "cuda:0", got {device!r}') from error
-    if kind != "cuda" or not torch.cuda.is_available():
-        raise InputError(f"device: {device!r} is not there; cpu, or a CUDA device that torch sees")
+    seen = torch.cuda.device_count() if asked.type == "cuda" else 0
+    if (asked.index or 0) >= seen:
+        raise InputError(f"device: expected cpu, or a CUDA device that torch sees, got {device!r}")
 
 
 def staging_nbytes(device: str) -> int | None:
