@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import platform
-import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime, timezone
-from importlib import metadata as packages
 from typing import Any
 
 import numpy as np
@@ -20,32 +14,28 @@ from mosaic_collect.errors import (
     MosaicCollectError,
     SpaceError,
     StoreExistsError,
-    StoreMismatchError,
     StoreNotFoundError,
     WriteError,
 )
 from mosaic_collect.recording.encoding.process import is_wanted
 from mosaic_collect.recording.options import RecordingOptions
 from mosaic_collect.recording.ring.block import Block
-from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring, slots_for
+from mosaic_collect.recording.ring.budget import Budget, block_nbytes, slots_for
 from mosaic_collect.recording.ring.devices import staging_of
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.recording.ring.staging import Staging
+from mosaic_collect.recording.wanted import matching_state, new_state, this_run
 from mosaic_collect.store.blobs import Blobs, Claim
-from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
-from mosaic_collect.store.grid import cut_steps
 from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.store.member import Member
 from mosaic_collect.store.metadata import Run, StoreState
-from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS
+from mosaic_collect.store.parsing import MAX_ENVS
 from mosaic_collect.store.root import existing_state
 from mosaic_collect.store.schema import VALID_MASK, Schema
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import reason
-
-_PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
 
 
 @dataclass
@@ -93,7 +83,7 @@ class OpenStore:
 
 
 def open_store(
-    place: Blobs | Member,
+    member: Member,
     schema: Schema | None,
     num_envs: int | None,
     *,
@@ -106,19 +96,15 @@ def open_store(
         raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
     if num_envs is not None:
         num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
-    member = place if isinstance(place, Member) else Member(place)
     blobs = member.blobs
     added, budget = json_copy(metadata or {}), options.budget()
     try:
-        try:
-            existing = existing_state(blobs, resume)
-        except (StoreExistsError, StoreNotFoundError):
-            member.check(None)  # which may say more
-            raise
+        existing = _existing(member, resume)
+        wanted = schema, num_envs, options.compressor
         if existing is None:
-            state = _new_state(schema, num_envs, budget, options.compressor)
+            state = new_state(*wanted, budget)
         else:
-            state = _matching(existing, blobs.address, schema, num_envs, options.compressor)
+            state = matching_state(existing, blobs.address, *wanted)
         state = replace(state, metadata=json_copy({**state.metadata, **added}))
         _check_room(blobs, state)
         if member.rank is not None:
@@ -131,6 +117,14 @@ def open_store(
     except OSError as error:
         words = f"{blobs.address} cannot be opened for writing: {reason(error)}"
         raise WriteError.because(words, error) from error
+
+
+def _existing(member: Member, resume: bool | str) -> StoreState | None:
+    try:
+        return existing_state(member.blobs, resume)
+    except (StoreExistsError, StoreNotFoundError):
+        member.check(None)  # which may say more
+        raise
 
 
 def _open(
@@ -178,7 +172,7 @@ def _prepare(
             counts = _load_partial(StoreView(store.blobs, state), partial)
         else:
             free[-1].fill()  # the others are filled while steps come in
-        run = _this_run(state)
+        run = this_run(state)
         if existing is None:
             store.begin(state, run.key)
         else:
@@ -187,41 +181,6 @@ def _prepare(
         staging.close()
         raise
     return OpenStore(store, claim, state, run, staging, free, partial, counts, ring)
-
-
-def _new_state(
-    schema: Schema | None, num_envs: int | None, budget: Budget, compressor: str
-) -> StoreState:
-    if schema is None or num_envs is None:
-        missing = "schema" if schema is None else "num_envs"
-        raise InputError(f"{missing}: expected for a new store, got None")
-    plan = plan_ring(schema, num_envs, budget)
-    too_large = [n for n, g in plan.grids.items() if g.chunk_nbytes > MAX_CHUNK_NBYTES]
-    if too_large:
-        raise InputError(f"a chunk of {', '.join(too_large)} is over 1 GiB: lower buffer_mb")
-    return StoreState(
-        schema=schema,
-        num_envs=num_envs,
-        block_steps=plan.block_steps,
-        chunk_envs={n: g.chunk_envs for n, g in plan.grids.items()},
-        chunk_steps=cut_steps(plan.grids),
-        compressor=Compressor.named(compressor),
-        nonfinite=dict.fromkeys(float_names(plan.grids), 0),
-        identity=secrets.token_hex(16),
-    )
-
-
-def _matching(
-    state: StoreState, path: str, schema: Schema | None, num_envs: int | None, compressor: str
-) -> StoreState:
-    problems = [] if schema is None else state.schema.differences(schema)
-    if num_envs not in (None, state.num_envs):
-        problems.append(f"num_envs: expected {state.num_envs}, got {num_envs}")
-    if compressor not in ("auto", state.compressor.name):
-        problems.append(f"compressor: expected {state.compressor.name}, got {compressor}")
-    if problems:
-        raise StoreMismatchError(f"{path} was made otherwise: " + "; ".join(problems))
-    return state
 
 
 def _load_partial(view: StoreView, block: Block) -> Counts:
@@ -235,27 +194,6 @@ def _load_partial(view: StoreView, block: Block) -> Counts:
     mask = block.arrays[VALID_MASK][: state.num_envs, :count]
     nonfinite = {n: nonfinite_pairs(block.arrays[n]) for n in float_names(view.grids)}
     return Counts(int(np.count_nonzero(mask)), nonfinite)
-
-
-def _this_run(state: StoreState) -> Run:
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    first = state.committed_steps
-    return Run(
-        first_step=first,
-        open_envs="",
-        started=started,
-        versions=dict(_versions()),
-        key=secrets.token_hex(8) if state.identity else "",
-    )
-
-
-@functools.cache
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    for name in _PACKAGES:
-        with contextlib.suppress(packages.PackageNotFoundError):
-            versions[name] = packages.version(name)
-    return versions
 
 
 def _check_room(blobs: Blobs, state: StoreState) -> None:
