@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Generator, Iterator
-from queue import Queue
+from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from mosaic_collect.errors import ClosedError
@@ -17,6 +17,7 @@ class Ahead(Generic[T]):
     """What a generator gives, made ahead of time.
 
     The thread is a daemon: it waits for room most of the time, and must not keep a program alive.
+    An interrupt at any instruction of the consumer leaves it such that ``close`` ends it.
 
     Args:
         made: Run by the thread, and closed by it.
@@ -24,11 +25,13 @@ class Ahead(Generic[T]):
     """
 
     def __init__(self, made: Generator[T, None, None], depth: int) -> None:
-        self._items: Queue[Callable[[], T]] = Queue(depth)
-        self._stop, self._process = threading.Event(), os.getpid()
+        self._shared, self._process = _Shared(depth), os.getpid()
         self._thread = threading.Thread(
-            target=_run, args=(made, self._items, self._stop), name="mosaic-batches", daemon=True
+            target=_run, args=(made, self._shared), name="mosaic-batches", daemon=True
         )
+
+    def start(self) -> None:
+        """Let the thread begin: once its maker can close it."""
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:
@@ -37,38 +40,55 @@ class Ahead(Generic[T]):
     def __next__(self) -> T:
         if self._process != os.getpid():
             raise ClosedError("this iteration is the parent process's: begin one here")
-        if self._stop.is_set():
+        if self._shared.is_stopped:
             raise StopIteration
-        give = self._items.get()
+        give = self._shared.items.get()
+        self._shared.room.put(None)
         try:
-            return give()
+            item: T = give()
         except BaseException:
-            self._stop.set()
+            self._shared.is_stopped = True
             raise
+        return item
 
     def close(self) -> None:
         """End the thread; when it returns, nothing is being made."""
-        self._stop.set()
+        self._shared.is_stopped = True
         while self._thread.is_alive():
-            while not self._items.empty():
-                self._items.get()
+            self._shared.room.put(None)
             self._thread.join(0.01)
 
 
-def _run(made: Generator[Any, None, None], items: Queue[Any], stop: threading.Event) -> None:
+class _Shared:
+    """Between the thread and its consumer; no lock of it is held while Python code runs.
+
+    Attributes:
+        items: Functions that give an item, or raise what ended the thread.
+        room: A token for each item that may be put.
+        is_stopped: Whether nobody wants more.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self.items: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self.room: SimpleQueue[None] = SimpleQueue()
+        self.is_stopped = False
+        for _ in range(depth):
+            self.room.put(None)
+
+
+def _run(made: Generator[Any, None, None], shared: _Shared) -> None:
     """Not a method: a thread that held its ``Ahead`` would keep it from being collected."""
+    end: BaseException = StopIteration()
     try:
-        for item in made:
-            items.put(_gives(item))
+        while not shared.is_stopped:
+            item = next(made)
+            shared.room.get()
+            shared.items.put(_gives(item))
             del item  # or a batch that the consumer let go would stay
-            if stop.is_set():
-                return
     except BaseException as error:  # noqa: BLE001  raised to the consumer
-        items.put(_raises(error))
-    else:
-        items.put(_raises(StopIteration()))
-    finally:
-        made.close()
+        end = error
+    made.close()
+    shared.items.put(_raises(end))
 
 
 def _gives(item: Any) -> Callable[[], Any]:

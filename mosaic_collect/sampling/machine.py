@@ -66,6 +66,7 @@ class Machine:
         """
         ahead = self._live = Ahead(made, 1 if batch_nbytes > self._options.pool_nbytes // 8 else 2)
         try:
+            ahead.start()
             yield from ahead
             if self._live is not ahead:
                 raise ClosedError("this iteration was ended by another one, or by close()")
@@ -74,20 +75,20 @@ class Machine:
                 self.stop()
 
     def stop(self) -> None:
-        """End the iteration that goes on."""
+        """End the iteration that goes on; also what is left of it where this was interrupted."""
         self._leave_the_parents()
         if self._live is not None:
             self._live.close()
             self._live = None
-            if self._pool is not None:
-                self._pool.release_all()
+        if self._pool is not None:
+            self._pool.release_all()
 
     def close(self) -> None:
         """End it, and the threads, and give the memory back; all is made anew when needed."""
         self.stop()
-        if self._pool is not None:
-            self._pool.close()
-        self._pool = self._made_for = None
+        pool, self._pool, self._made_for = self._pool, None, None
+        if pool is not None:
+            pool.close()
 
     def _leave_the_parents(self) -> None:
         """A forked child has its parent's pool but none of its threads: it would wait for ever."""

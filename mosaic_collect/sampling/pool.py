@@ -99,12 +99,17 @@ class Pool:
             self._idle[number] = None
 
     def release_all(self) -> None:
-        """Give up every tile: whoever wanted them is gone. Those that failed are forgotten."""
+        """Give up every tile: whoever wanted them is gone. Those that failed are forgotten.
+
+        Works it all out from the tiles that are held, so an interrupt may have come anywhere.
+        """
         for number, held in list(self._held.items()):
             held.wanted = 0
-            self._idle[number] = None
             if held.places.cancel() or held.places.exception() is not None:
-                self._forget(number)
+                del self._held[number]
+        self._idle = OrderedDict.fromkeys(self._held)
+        taken = {held.slot for held in self._held.values()}
+        self._free = [slot for slot in range(self.slots) if slot not in taken]
 
     def close(self) -> None:
         """End the threads."""
@@ -112,13 +117,10 @@ class Pool:
         self.memory.close()
 
     def _free_slot(self) -> int:
-        if not self._free:
-            self._forget(next(iter(self._idle)))
-        return self._free.pop()
-
-    def _forget(self, number: int) -> None:
-        self._idle.pop(number, None)
-        self._free.append(self._held.pop(number).slot)
+        if self._free:
+            return self._free.pop()
+        oldest, _ = self._idle.popitem(last=False)
+        return self._held.pop(oldest).slot
 
 
 class HostMemory:

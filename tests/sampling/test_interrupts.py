@@ -1,0 +1,60 @@
+"""Ctrl-C between any two instructions: the sampler goes on as if it had not been interrupted."""
+
+from __future__ import annotations
+
+import os
+import threading
+from itertools import islice
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+
+from mosaic_collect import Sampler  # noqa: E402
+from tests.durability.interrupts import Interrupter, below  # noqa: E402
+from tests.sampling.common import numbered, numbers, tile_mb  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
+FILES = below("sampling")
+EVERY = int(os.environ.get("MOSAIC_COLLECT_EVERY", "0"))
+
+
+def work(sampler: Sampler) -> None:
+    """All that a consumer does: iterations that end and that do not, states, looks."""
+    numbers(islice(sampler, 4))
+    sampler.load_state_dict(sampler.state_dict())
+    iterator = iter(sampler)
+    numbers(islice(iterator, 9))
+    sampler.refresh()
+    numbers(islice(iterator, 20))
+    sampler.close()
+    numbers(islice(sampler, 30))
+
+
+@pytest.mark.parametrize("mode", ["epochs", "stream"])
+def test_an_interrupt_leaves_nothing_behind(store: str, mode: str) -> None:
+    numbered(store, 23, 7, 4)
+    sampler = Sampler(store, 6, mode=mode, pool_mb=9 * tile_mb(store), threads=2)
+    threads = threading.active_count()
+    want = numbers(islice(sampler, 27))
+
+    def run(at: int) -> int:
+        with pytest.MonkeyPatch.context() as patch:
+            # Where a generator is dropped, an interrupt is told of and no more.
+            patch.setattr("sys.unraisablehook", lambda told: None)
+            try:
+                with Interrupter(at, FILES) as interrupter:
+                    work(sampler)
+            except KeyboardInterrupt:
+                pass
+        sampler.set_epoch(0)
+        assert np.array_equal(numbers(islice(sampler, 27)), want)
+        sampler.close()
+        assert threading.active_count() == threads
+        return interrupter.count
+
+    total = run(10**9)
+    assert total > 2000
+    for at in range(1, total, EVERY or total // 250):
+        run(at)
