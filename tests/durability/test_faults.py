@@ -120,7 +120,7 @@ def assert_tells(error: WriteError, code: int, paths: list[str]) -> None:
     assert cause.errno == error.errno == code
     assert error.filename in paths
     assert error.filename in str(error)
-    assert os.strerror(code) in str(error)
+    assert os.strerror(code).lower() in str(error).lower()
 
 
 def assert_goes_on(store: str, committed: int) -> None:
