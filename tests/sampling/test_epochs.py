@@ -48,6 +48,14 @@ def test_every_valid_pair_once(store: str, batch_size: int, tiles: int) -> None:
     assert not np.array_equal(orders[0], orders[1]), "two epochs of one order"
 
 
+def test_tiles_come_in_another_order_in_each_epoch(store: str) -> None:
+    """Of a pool that draws from one at a time, and the next one is no neighbour."""
+    numbered(store, 48, 7, 4)
+    sampler = Sampler(store, 1, pool_mb=2 * tile_mb(store))
+    orders = {tuple(dict.fromkeys((numbers(sampler) // 28).tolist())) for _ in range(5)}
+    assert len(orders) == 5
+
+
 @pytest.mark.parametrize("tiles", POOLS)
 @pytest.mark.parametrize("ranks", [1, 2, 3, 7])
 def test_ranks_share_an_epoch_and_have_equally_many_batches(

@@ -61,11 +61,11 @@ def active(pool: Pool) -> int:
     return TILES if pool.slots == TILES else pool.slots - 1
 
 
-def epoch(pool: Pool, seed: int) -> np.ndarray:
-    """One epoch's pairs in order."""
+def epoch(pool: Pool, seed: int, first: int = 0, stop: int = PAIRS) -> np.ndarray:
+    """One epoch's pairs in order; or a rank's part of them."""
     pool.release_all()
-    bounds = [*range(0, PAIRS, BATCH), PAIRS]
-    made = epoch_batches(pool, EpochOrder(COUNTS, seed, 0, 0, PAIRS, active(pool)), bounds)
+    bounds = [*range(0, stop - first, BATCH), stop - first]
+    made = epoch_batches(pool, EpochOrder(COUNTS, seed, 0, first, stop, active(pool)), bounds)
     return np.concatenate([b["number"].numpy() for b in made])
 
 
@@ -90,9 +90,42 @@ def worst(pool: Pool, draw: Callable[[Pool, int], np.ndarray], seeds: int = SEED
     return max(away(np.bincount(column, minlength=PAIRS)) for column in came.T)
 
 
-@pytest.mark.parametrize("draw", [epoch, draws, lambda p, s: draws(p, s, False)])
+def unlike(pool: Pool, draw: Callable[[Pool, int], np.ndarray], seeds: int = SEEDS) -> float:
+    """How far the pair that comes too often, or too seldom, is from the mean of all."""
+    times = np.stack([np.bincount(draw(pool, s), minlength=PAIRS) for s in range(seeds)])
+    error = times.std(axis=0) / np.sqrt(seeds)
+    return float((np.abs(times.mean(axis=0) - times.mean()) / np.maximum(error, 1e-9)).max())
+
+
+def singly(pool: Pool, seed: int) -> np.ndarray:
+    """Draws without replacement."""
+    return draws(pool, seed, replace=False)
+
+
+def of_a_rank(pool: Pool, seed: int) -> np.ndarray:
+    """One whose part of the epoch lies within a tile."""
+    return epoch(pool, seed, 1, 4)
+
+
+@pytest.mark.parametrize("draw", [epoch, draws, singly])
 def test_every_pair_is_equally_likely_at_every_place(pool: Pool, draw: Any) -> None:
     assert worst(pool, draw) < 4.5
+
+
+@pytest.mark.parametrize("draw", [draws, singly, of_a_rank])
+def test_every_pair_comes_equally_often(pool: Pool, draw: Any) -> None:
+    assert unlike(pool, draw) < 4.5
+
+
+def test_batches_of_a_stream_are_drawn_each_for_itself() -> None:
+    """A pair is as likely behind itself as behind any other."""
+    made = Pool(NumberedMemory(TILES), SIZE, TILES, threads=1)
+    try:
+        came = np.stack([draws(made, seed) for seed in range(SEEDS)])
+    finally:
+        made.close()
+    again = came[:, BATCH:] == came[:, :-BATCH]
+    assert again.mean() == pytest.approx(1 / PAIRS, rel=4.5 / np.sqrt(again.size / PAIRS))
 
 
 def test_an_epoch_of_a_pool_of_all_is_a_true_shuffle() -> None:
@@ -142,6 +175,14 @@ def late(random: np.random.Generator) -> Any:
     return SimpleNamespace(integers=integers)
 
 
+def without_the_last(random: np.random.Generator) -> Any:
+    """Draws that never take the last pair."""
+    return SimpleNamespace(
+        integers=lambda stop, size: random.integers(stop - 1, size=size),
+        choice=lambda stop, size, replace: random.choice(stop - 1, size, replace=replace),
+    )
+
+
 @pytest.mark.parametrize("purpose", [order.TILES, order.PAIRS])
 def test_a_biased_epoch_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int) -> None:
     made = Pool(NumberedMemory(5), SIZE, 5, threads=1)
@@ -170,3 +211,27 @@ def test_a_biased_stream_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int, 
         assert worst(made, draws) > 9
     finally:
         made.close()
+
+
+@pytest.mark.parametrize("draw", [draws, singly])
+def test_a_pair_that_never_comes_is_seen(monkeypatch: pytest.MonkeyPatch, draw: Any) -> None:
+    made = Pool(NumberedMemory(TILES), SIZE, TILES, threads=1)
+    monkeypatch.setattr(stream, "chance", of(stream.DRAW, without_the_last))
+    try:
+        assert unlike(made, draw, 600) > 9
+    finally:
+        made.close()
+
+
+def test_batches_that_are_all_the_same_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    same = lambda seed, what, *place: chance(seed, what, *place[:-1])  # noqa: E731
+    monkeypatch.setattr(stream, "chance", same)
+    with pytest.raises(AssertionError):
+        test_batches_of_a_stream_are_drawn_each_for_itself()
+
+
+def test_a_rank_whose_part_of_a_tile_is_not_drawn_is_seen(
+    monkeypatch: pytest.MonkeyPatch, pool: Pool
+) -> None:
+    monkeypatch.setattr(order, "chance", of(order.PAIRS, unshuffled))
+    assert unlike(pool, of_a_rank, 600) > 9
