@@ -38,7 +38,7 @@ class Acting:
             trajectory's own is drawn uniformly from 0 to it.
         act_by: ``mean`` or ``sample`` of the policy; or the path of a student, which acts in a
             share of the steps.
-        act_share: That share; None: a half. Only with a student.
+        act_share: That share, only with a student; a half if none is given.
         push: Largest standard deviation of pushes in m/s: of what is added to the velocity of each
             base along x and y, in one step of 25 on average; each trajectory's own is drawn
             uniformly from 0 to it.

@@ -17,7 +17,7 @@ EXAMPLE = "mosaic-collect demo --output out/demo"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
-    parser.add_argument("--output", default="out/demo", help="folder for store and export")
+    parser.add_argument("--output", default="out/demo", help="folder (default %(default)s)")
     parser.add_argument(
         "--student",
         action="store_true",
@@ -27,9 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--sim",
         choices=("mjlab", "isaaclab"),
         default="mjlab",
-        help="the simulator; isaaclab: version 3, on Newton's physics",
+        help="the simulator (default %(default)s); isaaclab: version 3, on Newton's physics",
     )
-    parser.add_argument("--num-envs", type=int, help="environments; default: 80, or 128")
+    parser.add_argument(
+        "--num-envs", type=int, metavar="N", help="environments; default: 80, or 128"
+    )
     parser.add_argument("--device", help="cpu or cuda:0; default: CUDA if there is one")
 
 

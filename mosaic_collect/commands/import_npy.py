@@ -8,7 +8,7 @@ import sys
 
 from mosaic_collect.checks import local_path
 from mosaic_collect.commands.reports import add_json, as_json
-from mosaic_collect.commands.shared import add_resume, bar, interrupted_text, number_or_auto
+from mosaic_collect.commands.shared import add_resume, add_writer, bar, interrupted_text
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.text import pace_of
@@ -26,8 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("npy", help="the file")
     parser.add_argument("store", help="the store to be made")
     add_resume(parser, "an interrupted import of the same file")
-    parser.add_argument("--buffer-mb", default="auto", help='bound of the host ring; "auto"')
-    parser.add_argument("--compressor", choices=("auto", "lz4", "zstd", "none"), default="auto")
+    add_writer(parser)
     add_json(parser)
 
 
@@ -39,7 +38,7 @@ def run(arguments: argparse.Namespace) -> bool:
             report = import_npy(
                 arguments.npy,
                 arguments.store,
-                buffer_mb=number_or_auto(arguments.buffer_mb),
+                buffer_mb=arguments.buffer_mb,
                 compressor=arguments.compressor,
                 resume=arguments.resume,
                 progress=shown.update,

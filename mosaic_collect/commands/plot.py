@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from mosaic_collect.commands.shared import measure, store_stem
+from mosaic_collect.commands.shared import add_pairs, measure, store_stem
 from mosaic_collect.look.canvas import check_picture, save
 from mosaic_collect.look.palette import THEMES
 from mosaic_collect.look.pictures import Pictures
@@ -39,18 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--theme", choices=THEMES, default="light", help="default: %(default)s")
     parser.add_argument("--trajectory", type=int, metavar="ID", help="whose curves are drawn")
-    add_pairs(parser)
-
-
-def add_pairs(parser: argparse.ArgumentParser) -> None:
-    """``--pairs``."""
-    parser.add_argument(
-        "--pairs",
-        type=int,
-        default=1_000_000,
-        metavar="N",
-        help="values are those of an even part of about N pairs; 0: of all (default %(default)s)",
-    )
+    add_pairs(parser, 1_000_000)
 
 
 def run(arguments: argparse.Namespace) -> bool:
@@ -60,7 +49,7 @@ def run(arguments: argparse.Namespace) -> bool:
     dataset = TrajectoryDataset(arguments.store)
     pictures = Pictures(
         dataset,
-        partial(measure, dataset, arguments.pairs or None),
+        partial(measure, dataset, arguments.max_pairs or None),
         arguments.trajectory,
         THEMES[arguments.theme],
     )

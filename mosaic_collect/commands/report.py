@@ -7,8 +7,7 @@ import json
 from typing import Any
 
 from mosaic_collect.checks import local_path, output_path
-from mosaic_collect.commands.plot import add_pairs
-from mosaic_collect.commands.shared import measure, store_stem
+from mosaic_collect.commands.shared import add_pairs, measure, store_stem
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.report import report_page
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -34,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="what 'mosaic-collect verify --json' printed of this store: failures come first",
     )
-    add_pairs(parser)
+    add_pairs(parser, 1_000_000)
 
 
 def run(arguments: argparse.Namespace) -> bool:
@@ -42,7 +41,7 @@ def run(arguments: argparse.Namespace) -> bool:
     checks = [] if arguments.checks is None else _checks(arguments.checks)
     output = output_path(arguments.output or f"{store_stem(arguments.store)}.report.html", "output")
     dataset = TrajectoryDataset(arguments.store)
-    statistics = measure(dataset, arguments.pairs or None)
+    statistics = measure(dataset, arguments.max_pairs or None)
     page = report_page(dataset, statistics, arguments.trajectory, checks)
     write_file(PosixFiles(), output, page.encode(), temp_name(output))
     print(f"{output}: written, {len(page) / 1e6:.1f} MB")

@@ -29,7 +29,25 @@ def number_or_auto(text: str) -> float | str:
         return text
 
 
-def add_resume(parser: argparse.ArgumentParser, what: str) -> None:
+def add_writer(parser: argparse._ActionsContainer) -> None:
+    """``--buffer-mb`` and ``--compressor``."""
+    parser.add_argument(
+        "--buffer-mb",
+        type=number_or_auto,
+        default="auto",
+        metavar="MB",
+        help="most memory for steps on their way, 10^6 bytes (default: some 64 steps a block, in "
+        "a tenth of the free memory)",
+    )
+    parser.add_argument(
+        "--compressor",
+        choices=("auto", "lz4", "zstd", "none"),
+        default="auto",
+        help="default: zstd, or the store's",
+    )
+
+
+def add_resume(parser: argparse._ActionsContainer, what: str) -> None:
     """``--resume``, for people, and ``--auto-resume``, for jobs that are queued again."""
     flags = parser.add_mutually_exclusive_group()
     flags.add_argument("--resume", action="store_true", help=f"go on with {what}")
@@ -53,6 +71,18 @@ def add_engine(parser: argparse.ArgumentParser) -> None:
     )
     flags.add_argument(
         "--workers", type=int, metavar="N", help="have N processes of this machine do it"
+    )
+
+
+def add_pairs(parser: argparse.ArgumentParser, default: int) -> None:
+    """``--pairs``."""
+    parser.add_argument(
+        "--pairs",
+        dest="max_pairs",
+        type=int,
+        default=default,
+        metavar="N",
+        help="values are those of an even part of about N pairs; 0: of all (default %(default)s)",
     )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 
-from mosaic_collect.commands.shared import add_engine, chosen_engine, measure, store_stem
+from mosaic_collect.checks import output_path
+from mosaic_collect.commands.shared import (
+    add_engine,
+    add_pairs,
+    chosen_engine,
+    measure,
+    store_stem,
+)
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.stats.files import write_statistics
 from mosaic_collect.stats.text import statistics_text
@@ -26,9 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "-o", "--output", metavar="FILE", help="JSON of all figures (default: STORE.stats.json)"
     )
     parser.add_argument("--fields", nargs="+", metavar="FIELD", help="only these")
-    parser.add_argument(
-        "--pairs", type=int, metavar="N", help="read an even part of about N pairs, not all"
-    )
+    add_pairs(parser, 0)
     parser.add_argument("--json", action="store_true", help="print that JSON, and write no file")
     add_engine(parser)
 
@@ -36,12 +41,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> bool:
     """Measure, print and write."""
     dataset = TrajectoryDataset(arguments.store)
+    output = ""
+    if not arguments.json:
+        named = arguments.output or f"{store_stem(arguments.store)}.stats.json"
+        output = output_path(named, "output")
     with chosen_engine(arguments) as engine:
-        found = measure(dataset, arguments.pairs, arguments.fields, engine)
+        found = measure(dataset, arguments.max_pairs or None, arguments.fields, engine)
     if arguments.json:
         print(json.dumps(found.to_json(), allow_nan=False))
         return True
-    output = arguments.output or f"{store_stem(arguments.store)}.stats.json"
     write_statistics(found, output)
     print(statistics_text(found))
     print(f"{output}: written")

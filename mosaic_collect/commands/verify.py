@@ -166,7 +166,8 @@ def _say(report: VerifyReport, unit: str, arguments: argparse.Namespace) -> bool
 
 
 def _text(report: VerifyReport, unit: str) -> str:
-    verdict = "ok" if report.ok else f"{len(report.problems)} PROBLEMS"
+    count = len(report.problems)
+    verdict = "ok" if report.ok else f"{count} PROBLEM{'S' if count > 1 else ''}"
     figures = f"{report.checked:,} {unit}, {size_of(report.nbytes)}, {report.seconds:.1f} s"
     lines = [f"{report.path}: {verdict} ({figures})"]
     lines += [f"  problem: {problem}" for problem in report.problems]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 
+from mosaic_collect.errors import InputError
 from mosaic_collect.look.watch_text import look_line, look_lines
 from mosaic_collect.look.watching import Look, Watcher
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -22,7 +24,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("store", help="the store")
     parser.add_argument(
-        "--every", type=float, default=5.0, metavar="SECONDS", help="default: %(default)s"
+        "--every",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="between looks (default %(default)s)",
     )
     parser.add_argument(
         "--steps", type=int, metavar="N", help="steps it is to have (default: what it tells)"
@@ -32,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> bool:
     """Look until the store is complete, or all of several."""
+    if not (math.isfinite(arguments.every) and arguments.every > 0):
+        raise InputError(f"every: expected a number above 0, got {arguments.every}")
     dataset = TrajectoryDataset(arguments.store)
     watchers: dict[str, Watcher] = {}
     lines = 0

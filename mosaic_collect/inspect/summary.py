@@ -14,7 +14,7 @@ from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.sizes import stored_nbytes
-from mosaic_collect.reading.trajectories import count_failed
+from mosaic_collect.reading.trajectories import count_failed, truncated_ids
 from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.metadata import StoreState
@@ -107,7 +107,7 @@ def _store(dataset: TrajectoryDataset, engine: Engine | None) -> Summary:
         *ranks,
         ("steps", _steps(dataset)),
         ("pairs", f"{state.num_pairs:,}, of them {state.num_valid:,} valid ({_share(state)})"),
-        ("trajectories", f"{state.num_trajectories:,} ended{_FAILED[type(failed)].format(failed)}"),
+        ("trajectories", _ends(dataset, failed)),
         ("block", f"{state.block_steps} steps, {state.num_blocks} blocks"),
         ("compressor", f"{state.compressor.name}, level {state.compressor.level}"),
         ("runs", f"{len(state.runs)}, the last from {open_last}"),
@@ -168,6 +168,14 @@ def _figures(state: StoreState, failed: int | str | None) -> dict[str, Any]:
 
 #: By what is known of how trajectories ended: nothing, how many failed, that it is damaged.
 _FAILED = {type(None): "", int: ", {:,} of them failed", str: ", how is {}"}
+
+
+def _ends(dataset: TrajectoryDataset, failed: int | str | None) -> str:
+    words = f"{dataset.state.num_trajectories:,} ended{_FAILED[type(failed)].format(failed)}"
+    try:
+        return f"{words}, {len(truncated_ids(dataset.view)):,} without an end"
+    except CorruptStoreError:
+        return words
 
 
 def _failed(dataset: TrajectoryDataset, engine: Engine | None) -> int | str | None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_POINTS = 2000
+_DIGITS = re.compile(r"\d+\.\d{3,}")
 
 
 def new_figure(width: float, height: float, palette: Palette) -> Figure:
@@ -111,8 +112,8 @@ def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
-    # A hundredth of a point is seen by nobody, and half of the page.
-    svg = re.sub(r"\d+\.\d{3,}", lambda m: f"{float(m[0]):.2f}", svg)
+    # A hundredth of a point is seen by nobody, and half of the page; what is to be read stays.
+    svg = re.sub(r"<[^>]*>", lambda tag: _DIGITS.sub(lambda m: f"{float(m[0]):.2f}", tag[0]), svg)
     head = f'<svg role="img" aria-label="{_escaped(title)}" '
     return palette.to_css(head + svg.removeprefix("<svg "))
 

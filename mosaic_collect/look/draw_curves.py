@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import dress, legend, new_figure, thinned, whole_numbers
 from mosaic_collect.look.palette import LIGHT, Palette
+from mosaic_collect.look.tables import END_WORDS
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.reading.trajectory import Trajectory
 from mosaic_collect.store.schema import VALID_MASK
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 TEACHER, STUDENT = "observations", "student_observations"
 _MOST_PANELS = 12
 _MOST_LINES = 3
+_TAKEN = "actions taken; dashed: their means"
+_SOLID: tuple[Any, float] = ("-", 1.3)
+_DASHED: tuple[Any, float] = ((0, (4, 2)), 1.0)
 
 
 def curves_figure(
@@ -49,7 +53,14 @@ def curves_figure(
     for axes in grid.flat[max(len(panels) - 2, 0) : len(panels)]:
         axes.set_xlabel("step")
         axes.tick_params(labelbottom=True)
-    _key(figure, trajectory, palette)
+    beside = any(dashed is not None for name, _, dashed in panels if name != _TAKEN)
+    _key(figure, beside, not trajectory[VALID_MASK][...].all(), palette)
+    motion = "" if trajectory.motion is None else f", motion {trajectory.motion}"
+    title = (
+        f"trajectory {trajectory.id}: environment {trajectory.env}, "
+        f"{trajectory.num_steps:,} steps, {END_WORDS[trajectory.end]}{motion}"
+    )
+    figure.suptitle(title, fontsize=10, x=0.01, ha="left", color=palette.ink)
     return figure
 
 
@@ -70,7 +81,7 @@ def _panels(trajectory: Trajectory, terms: Mapping[str, tuple[Term, ...]]) -> li
     panels += [(f"student: {name}", values, None) for name, values in students.items()]
     if "actions" in trajectory:
         mean = trajectory["action_mean"][...] if "action_mean" in trajectory else None
-        panels.insert(0, ("actions taken; dashed: their means", trajectory["actions"][...], mean))
+        panels.insert(0, (_TAKEN, trajectory["actions"][...], mean))
     return panels
 
 
@@ -94,7 +105,7 @@ def _panel(axes: Axes, trajectory: Trajectory, panel: Panel, palette: Palette) -
     some = f", {len(features)} of {values.shape[1]}" if len(features) < values.shape[1] else ""
     dress(axes, palette, f"{title}{some}: {', '.join(map(str, features))}")
     for feature, colour in zip(features, palette.lines, strict=False):
-        for rows, style, width in ((values, "-", 1.3), (dashed, (0, (4, 2)), 1.0)):
+        for rows, (style, width) in ((values, _SOLID), (dashed, _DASHED)):
             if rows is not None:
                 places, curve = thinned(rows.reshape(len(rows), -1)[:, feature])
                 at = places + trajectory.first_step
@@ -112,16 +123,13 @@ def _invalid(axes: Axes, trajectory: Trajectory, palette: Palette) -> None:
         axes.axvspan(start, stop, color=palette.invalid, zorder=0)
 
 
-def _key(figure: Figure, trajectory: Trajectory, palette: Palette) -> None:
-    axes = figure.axes[0]
-    axes.plot([], [], color=palette.ink, linewidth=1.3, label="teacher's observation, or action")
-    style = (0, (4, 2))
-    axes.plot([], [], linestyle=style, color=palette.ink, linewidth=1, label="student's newest")
-    axes.fill_between([], [], color=palette.invalid, label="not valid")
+def _key(figure: Figure, beside: bool, masked: bool, palette: Palette) -> None:
+    """What is told of what is there: a student's frames beside the teacher's, rows not valid."""
+    axes, ink = figure.axes[0], palette.ink
+    if beside:
+        axes.plot([], [], color=ink, linewidth=_SOLID[1], label="teacher's observation")
+        style, width = _DASHED
+        axes.plot([], [], linestyle=style, color=ink, linewidth=width, label="student's newest")
+    if masked:
+        axes.fill_between([], [], color=palette.invalid, label="not valid")
     legend(figure, palette, loc="outside lower left", ncols=3)
-    motion = "" if trajectory.motion is None else f", motion {trajectory.motion}"
-    title = (
-        f"trajectory {trajectory.id}: environment {trajectory.env}, "
-        f"{trajectory.num_steps:,} steps, {trajectory.end}{motion}"
-    )
-    figure.suptitle(title, fontsize=10, x=0.01, ha="left", color=palette.ink)

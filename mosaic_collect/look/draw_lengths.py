@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import dress, legend, new_figure, whole_numbers
 from mosaic_collect.look.palette import LIGHT, Palette
+from mosaic_collect.look.tables import END_WORDS
 from mosaic_collect.reading.table import Trajectories
 
 if TYPE_CHECKING:
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 
 _BINS = 48
 _WIDE = 100  # greatest by least length from which the axis is logarithmic
-#: Ends from the bottom of a bar to its top: the colour's name, the hatch, the words.
+#: Ends from the bottom of a bar to its top: the colour's name, the hatch.
 _ENDS = (
-    ("failed", "failed", None, "failed"),
-    ("truncated", "truncated", "//////", "without an end"),
-    ("open", "open", None, "going on"),
-    ("ended", "ended", None, "ended"),
-    ("unsaid", "ended2", None, "ended, how is not said"),
+    ("failed", "failed", None),
+    ("truncated", "truncated", "//////"),
+    ("open", "open", None),
+    ("ended", "ended", None),
+    ("unsaid", "ended2", None),
 )
 
 
@@ -39,12 +40,12 @@ def lengths_figure(table: Trajectories, palette: Palette = LIGHT) -> Figure:
     lengths, ends = table.columns["num_steps"], table.columns["end"]
     edges, wide = _edges(lengths)
     below = np.zeros(len(edges) - 1)
-    for end, colour, hatch, words in _ENDS:
+    for end, colour, hatch in _ENDS:
         chosen = lengths[ends == end]
         if not len(chosen):
             continue
         counts = np.histogram(chosen, edges)[0]
-        top, label = below + counts, _label(words, chosen)
+        top, label = below + counts, _label(END_WORDS[end], chosen)
         bars = axes.stairs(top, edges, baseline=below, fill=True, label=label, hatch=hatch)
         bars.set(facecolor=getattr(palette, colour), edgecolor=palette.paper, linewidth=0)
         below = below + counts

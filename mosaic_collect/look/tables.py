@@ -27,7 +27,7 @@ def end_rows(table: Trajectories) -> list[list[str]]:
             lengths = columns["num_steps"][where]
             cells = [len(lengths), *np.quantile(lengths, (0, 0.25, 0.5, 0.75, 1))]
             cells.append(columns["num_valid"][where].sum())
-            rows.append([_END_WORDS[end], *(f"{v:,.0f}" for v in cells)])
+            rows.append([END_WORDS[end], *(f"{v:,.0f}" for v in cells)])
     return rows
 
 
@@ -54,7 +54,7 @@ def feature_rows(statistics: StoreStatistics) -> list[list[str]]:
     return [row for field in fields for row in _features(field)]
 
 
-_END_WORDS = {
+END_WORDS = {
     "ended": "ended",
     "failed": "failed",
     "unsaid": "ended, how is not said",

@@ -20,9 +20,9 @@ def look_lines(look: Look) -> list[str]:
         ("disk", _disk(look)),
         ("stalled", "not told" if look.stalled is None else f"{look.stalled:.1%} of the time"),
         ("ended", _ended(look)),
-        ("commit", _commit(look)),
+        ("commit", "" if look.is_complete else _commit(look)),
     ]
-    return [f"  {name + ':':9}{words}" for name, words in found]
+    return [f"  {name + ':':9}{words}" for name, words in found if words]
 
 
 def look_line(look: Look) -> str:
@@ -31,7 +31,9 @@ def look_line(look: Look) -> str:
     parts += [_rate(look), _disk(look), _ended(look)]
     if look.stalled is not None:
         parts.append(f"{look.stalled:.1%} stalled")
-    return "; ".join(parts)
+    if not look.is_complete:
+        parts.append(f"last commit {_commit(look)}")
+    return "; ".join(part for part in parts if part)
 
 
 def duration(seconds: float) -> str:
@@ -46,13 +48,13 @@ def duration(seconds: float) -> str:
 
 def _steps(look: Look, bar: bool = True) -> str:
     words = f"{look.num_steps:,}"
-    if look.max_steps is None:
+    if look.max_steps is None or look.is_complete:
         return words
     share = min(look.num_steps / look.max_steps, 1.0)
     done = round(share * _BAR)
     drawn = f"  [{'#' * done}{'-' * (_BAR - done)}]" if bar else ""
     left = look.left_seconds
-    when = "" if left is None or look.is_complete else f", {duration(left)} left"
+    when = "" if left is None else f", {duration(left)} left"
     return f"{words} of {look.max_steps:,}{drawn} {share:.0%}{when}"
 
 
@@ -64,6 +66,8 @@ def _pairs(look: Look) -> str:
 
 def _rate(look: Look) -> str:
     now, overall = (_pairs_a_second(look, rate) for rate in (look.rate, look.overall))
+    if look.is_complete:
+        return "" if look.overall is None else f"{overall} pairs/s overall"
     return f"{now} pairs/s now, {overall} overall"
 
 

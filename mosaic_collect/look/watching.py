@@ -136,7 +136,7 @@ class Watcher:
             num_failed=failed,
             stored_nbytes=stored,
             free_nbytes=data.view.blobs.free_nbytes() if born else None,
-            rate=self._rate(),
+            rate=self._rate(now),
             overall=self._overall() if born else None,
             max_steps=told if self._max_steps is None else self._max_steps,
             stalled=stalls,
@@ -144,9 +144,13 @@ class Watcher:
             saw_commit=self._committed is not None,
         )
 
-    def _rate(self) -> float | None:
+    def _rate(self, now: float) -> float | None:
         (begin, first), (end, last) = self._commits[0], self._commits[-1]
-        return (last - first) / (end - begin) if end > begin else None
+        if end <= begin:
+            return None
+        # Who has committed nothing for longer than usual is slower by now, or gone.
+        usual = (end - begin) / (len(self._commits) - 1)
+        return (last - first) / (max(end, now - usual) - begin)
 
     def _overall(self) -> float | None:
         """Of the newest run, as its collection tells, or since it began until the last commit."""

@@ -31,6 +31,8 @@ def json_copy(entries: Mapping[str, Any], nonfinite_as_text: bool = False) -> di
     Raises:
         InputError: JSON cannot hold a value, which is named by its place, or they are too many.
     """
+    if not isinstance(entries, Mapping):
+        raise InputError(f"metadata: expected a mapping, got {type(entries).__name__}")
     try:
         text = _dumped(dict(entries), nonfinite_as_text)
         copy = dict(json.loads(text))

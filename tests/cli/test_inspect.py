@@ -159,7 +159,7 @@ def test_metadata_of_any_length_takes_a_line_each(cli, store: str) -> None:
 def test_failed_trajectories_are_counted_where_the_store_knows_them(cli, store: str) -> None:
     ends, falls = {3: [0, 1], 9: [2]}, {4: [3, 2], 8: [0]}
     stores.write(store, 10, ends=ends, falls=falls, schema=stores.STUDENT.with_ends())
-    assert "6 ended, 3 of them failed" in cli("inspect", store).out
+    assert "6 ended, 3 of them failed, 3 without an end" in cli("inspect", store).out
     stores.flip(os.path.join(store, "trajectory_end", "c.1.0"), 0)
     assert "6 ended, how is damaged" in cli("inspect", store).out
 

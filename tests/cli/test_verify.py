@@ -51,7 +51,7 @@ def test_an_export_that_differs(cli, made: tuple[str, str]) -> None:
     done = cli("verify", store, "--npy", npy)
     assert (done.code, done.err) == (1, "")
     assert f"{store}: ok" in done.out
-    assert f"{npy}: 1 PROBLEMS" in done.out
+    assert f"{npy}: 1 PROBLEM" in done.out
     assert "action_mean, block 0: 1 rows differ" in done.out
 
 
@@ -196,7 +196,7 @@ def test_each_store_is_looked_at_whatever_the_first_is_like(
         stores.flip(os.path.join(path, "actions", "c.1.0.0"), 3)
     done = cli("verify", store, other, "--npy", npy)
     assert done.code == 1
-    assert done.out.count("1 PROBLEMS") == 2
+    assert done.out.count("1 PROBLEM") == 2
     assert npy not in done.out
 
 

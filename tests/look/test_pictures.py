@@ -14,7 +14,7 @@ pytest.importorskip("matplotlib")
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter, store_statistics
 from mosaic_collect.errors import InputError
-from mosaic_collect.look.canvas import inline_svg, save, thinned
+from mosaic_collect.look.canvas import inline_svg, new_figure, save, thinned
 from mosaic_collect.look.palette import DARK, LIGHT, THEMES, Palette
 from mosaic_collect.look.pictures import Pictures
 from tests import helpers
@@ -85,6 +85,28 @@ def test_inline_svg(dataset: TrajectoryDataset) -> None:
         (re.findall(r"url\(#([^)]+)\)", s), i) for s, i in zip(found, ids, strict=True)
     ):
         assert set(used) <= set(there)
+
+
+def test_what_is_to_be_read_is_not_rounded() -> None:
+    """Sigmas of 0.002 had ticks at 0.00, 0.00 and 0.00."""
+    figure = new_figure(3, 2, LIGHT)
+    axes = figure.add_subplot()
+    axes.set_yticks([0.0005, 0.0015], ["0.0005", "0.0015"])
+    svg = inline_svg(figure, LIGHT, "ticks", "ticks")
+    assert re.findall(r"<text[^>]*>(0\.00[^<]*)<", svg) == ["0.0005", "0.0015"]
+    assert not re.findall(r"<[^>]*\d\.\d{3,}[^>]*>", svg)
+
+
+def test_the_key_and_the_title_tell_of_what_is_there(
+    dataset: TrajectoryDataset, tmp_path: object
+) -> None:
+    plain = helpers.record(f"{tmp_path}/plain.zarr", 3)
+    found = [pictures(data).draw("trajectory") for data in (dataset, plain)]
+    keys = [[t.get_text() for key in f.legends for t in key.get_texts()] for f in found]
+    assert keys == [["teacher's observation", "student's newest"], []]
+    assert found[1].get_suptitle() == "trajectory 0: environment 0, 3 steps, without an end"
+    masked = pictures(dataset, trajectory=int(dataset.trajectories.columns["id"][-1]))
+    assert "not valid" in [t.get_text() for t in masked.draw("trajectory").legends[0].get_texts()]
 
 
 def luminance(colour: str) -> float:

@@ -58,6 +58,25 @@ def test_it_follows_a_writer(store: str) -> None:
     assert last.is_complete
 
 
+def test_a_writer_that_was_killed_gets_slower(store: str) -> None:
+    """Its last rate would else be told for ever."""
+    clock = Clock()
+    with helpers.open_writer(store) as writer:
+        watcher = Watcher(TrajectoryDataset(store), clock=clock)
+        watcher.look()
+        for first in (0, 20):
+            clock.now += 10
+            helpers.add(writer, *range(first, first + 20))
+            writer.commit()
+            assert watcher.look().rate == 2.0
+        clock.now += 10
+        assert watcher.look().rate == 2.0, "a commit is not late yet"
+        clock.now += 60
+        silent = watcher.look()
+        assert silent.rate == 0.5
+        assert look_line(silent).endswith("; last commit 1 min 10 s ago")
+
+
 def test_ends_told_late_are_counted(store: str) -> None:
     """A block that was looked at half full is looked at again, whatever came since."""
     with helpers.open_writer(store, 3, SCHEMA, block_steps=4) as writer:
@@ -122,12 +141,19 @@ def test_the_command(cli, store: str) -> None:
     rich(store)
     done = cli("watch", store)
     assert (done.code, done.err) == (0, "")
-    assert re.fullmatch(rf"{store}: complete; 60 of 100 60% steps; 360.*\n", done.out)
+    told = r"complete; 60 steps; 360, 94.4% valid pairs; 12 pairs/s overall; .*"
+    assert re.fullmatch(rf"{store}: {told} 2 of them fell; 10.0% stalled\n", done.out)
     cli("watch", store + "x").failed("no store")
 
 
-def test_on_a_terminal(cli, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("every", ["0", "-1", "nan"])
+def test_looks_are_some_time_apart(cli, store: str, every: str) -> None:
     rich(store)
+    cli("watch", store, "--every", every).failed("--every: expected a number above 0")
+
+
+def test_on_a_terminal(cli, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rich(store, complete=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     out = cli("watch", store, "--once", "--steps", "70").out
     assert out.count("\n") == 8

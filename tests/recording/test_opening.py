@@ -305,6 +305,7 @@ BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
     ({"buffer_mb": 0}, "buffer_mb"),
     ({"buffer_mb": "large"}, "buffer_mb"),
     ({"compressor": "gzip"}, "compressor: expected one of auto, lz4, zstd, none, got 'gzip'"),
+    ({"metadata": "G1"}, "metadata: expected a mapping, got str"),
     ({"metadata": {"x": object()}}, "metadata: expected values that JSON can hold"),
     ({"metadata": {"x": float("nan")}}, "metadata"),
     ({"metadata": 3}, "metadata"),

@@ -219,6 +219,8 @@ def test_the_command(cli, noisy: TrajectoryDataset) -> None:
     assert list(json.loads(printed.out)["fields"]) == ["actions"]
     assert not [n for n in os.listdir(os.path.dirname(noisy.path)) if n.endswith(".tmp")]
     cli("stats", noisy.path, "--fields", "x").failed("no field 'x'")
+    cli("stats", noisy.path, "--pairs", "-1").failed("--pairs: expected a whole number from 1")
+    cli("stats", noisy.path, "-o", "no/such.json").failed("--output: expected a folder at")
 
 
 def test_a_neighbour_of_a_like_name_is_left_alone(cli, noisy: TrajectoryDataset) -> None:
