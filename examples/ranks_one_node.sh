@@ -6,6 +6,7 @@
 #
 # torchrun starts all ranks again if one of them dies: the others are told to end first, and commit.
 set -euo pipefail
-GPUS="${GPUS:-$(nvidia-smi -L | wc -l)}"
+GPUS="${GPUS:-$(nvidia-smi -L 2>/dev/null | wc -l || true)}"
+((GPUS > 0)) || { echo "no GPU is seen: say by GPUS=N how many ranks" >&2; exit 2; }
 exec torchrun --standalone --nproc-per-node "$GPUS" --max-restarts "${RESTARTS:-3}" --no-python \
     mosaic-collect collect --distributed --auto-resume "$@"

@@ -8,7 +8,8 @@
 # Ranks share nothing but the folder: no machine waits for another, none need see another, and the
 # same command on one of them alone goes on with its ranks.
 set -uo pipefail
-GPUS="${GPUS:-$(nvidia-smi -L | wc -l)}"
+GPUS="${GPUS:-$(nvidia-smi -L 2>/dev/null | wc -l || true)}"
+((GPUS > 0)) || { echo "no GPU is seen: say by GPUS=N how many ranks" >&2; exit 2; }
 : "${NODE:?the number of this machine, from 0 on}" "${NODES:?how many machines there are}"
 
 ranks=()

@@ -90,6 +90,16 @@ def test_one_node(tmp_path: Path, shell: dict[str, str]) -> None:
     check_whole(folder)
 
 
+@pytest.mark.parametrize("recipe", ["ranks_one_node.sh", "ranks_several_nodes.sh"])
+def test_no_rank_is_no_success(tmp_path: Path, shell: dict[str, str], recipe: str) -> None:
+    """Where no GPU is seen and nobody says how many ranks there are to be."""
+    (tmp_path / "bin" / "nvidia-smi").symlink_to("/bin/false")
+    blind = {n: v for n, v in shell.items() if n != "GPUS"} | {"NODE": "0", "NODES": "1"}
+    command = ["bash", f"{REPO}/examples/{recipe}", *FLAGS, "--output", f"{tmp_path}/expert"]
+    done = subprocess.run(command, env=blind, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (2, "no GPU is seen: say by GPUS=N how many ranks\n")
+
+
 def test_several_nodes_one_of_which_is_stopped_and_comes_again(
     tmp_path: Path, shell: dict[str, str]
 ) -> None:

@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the simulator (default %(default)s); isaaclab: version 3, on Newton's physics",
     )
     parser.add_argument(
-        "--num-envs", type=int, metavar="N", help="environments; default: 80, or 128"
+        "--num-envs", type=int, metavar="N", help="environments (default 80, or 128)"
     )
     parser.add_argument("--device", help="cpu or cuda:0; default: CUDA if there is one")
 

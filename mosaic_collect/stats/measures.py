@@ -34,7 +34,7 @@ class FieldStatistics:
     dtype: str
     shape: tuple[int, ...]
     terms: tuple[Term, ...]
-    moments: Moments
+    moments: Moments = field(repr=False)
     sample: NDArray[Any] = field(repr=False)
 
     @property
