@@ -49,8 +49,10 @@ def _provenance(source: Source, layout: str, left: Left, options: Options) -> di
 
 
 def _one_of_several(part: StorePart) -> dict[str, Any]:
-    """A store by its path, and what was added to its trajectory ids."""
-    return {"path": part.path, "first_trajectory_id": part.first_id, **_store(part)}
+    """A store by its path, and what became of its trajectory ids and motion ids."""
+    numbering = part.numbering
+    ids = {"first_trajectory_id": numbering.first_id, "motion_ids": list(numbering.motions)}
+    return {"path": part.path, **ids, **_store(part)}
 
 
 def _store(part: StorePart) -> dict[str, Any]:

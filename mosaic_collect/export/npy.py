@@ -40,7 +40,8 @@ def export_npy(
         store: The store, or several that hold the same fields (a folder of ranks, a pattern, a
             list of these): their pairs follow one another in the order named. Their numbers of
             environments may differ. A trajectory id is raised by the number of ids that the stores
-            before have used, so each stays unique.
+            before have used, so each stays unique; motion ids are numbered through the motions
+            of all stores.
         path: The file, ``*.npy``; one of that name is replaced.
         layout: ``grid``: every pair, ``[T, N, D]``, with ``valid_mask`` if one was given or a
             pair is invalid. ``compact``: only valid, finite pairs, ``[M, 1, D]``, ordered by step,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from mosaic_collect.export.rows import is_flattened
 from mosaic_collect.npyfile.layout import GRID
 from mosaic_collect.reading.alike import alike_notes
+from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import Left
 from mosaic_collect.reading.union import Source
 from mosaic_collect.store.schema import TRAJECTORY_ID
@@ -46,10 +47,7 @@ class ExportReport:
 def notes(source: Source, layout: str, names: Collection[str]) -> Iterator[str]:
     """One sentence each, of a file with the arrays that are named."""
     yield from alike_notes({p.path: p.state.metadata for p in source.parts})
-    if TRAJECTORY_ID in names:
-        for part in source.parts[1:]:
-            raised = f"its own and {part.first_id} more, to be unique"
-            yield f"{TRAJECTORY_ID}: those of {part.path} are {raised}"
+    yield from _of_ids(source, names)
     if layout == GRID and source.num_valid < source.num_pairs:
         yield "MOSAIC ignores valid_mask and trains on the invalid rows of this grid"
     for field in filter(is_flattened, source.schema.fields):
@@ -63,6 +61,27 @@ def notes(source: Source, layout: str, names: Collection[str]) -> Iterator[str]:
         yield "MOSAIC loads observations, but trains on student_observations only"
     if not {"observations", "student_observations"} & set(names):
         yield "MOSAIC cannot train on it: no observations"
+
+
+def _of_ids(source: Source, names: Collection[str]) -> Iterator[str]:
+    """Note how the ids of several stores became unique."""
+    if TRAJECTORY_ID in names:
+        for part in source.parts[1:]:
+            raised = f"its own and {part.numbering.first_id} more, to be unique"
+            yield f"{TRAJECTORY_ID}: those of {part.path} are {raised}"
+    if MOTION_ID not in names or len(source.parts) == 1:
+        return
+    if any(part.numbering.changes(MOTION_ID) for part in source.parts):
+        yield (
+            f"{MOTION_ID}: numbered through {source.parts[0].numbering.num_motions} motions of all "
+            "stores; the file's metadata hold the new ids of each store under motion_ids"
+        )
+    unnamed = [part.path for part in source.parts if not part.numbering.motions]
+    if unnamed:
+        yield (
+            f"{MOTION_ID}: the metadata of {', '.join(unnamed)} name no motions, so one id of "
+            "theirs may mean several motions"
+        )
 
 
 def _of_labels(source: Source, names: Collection[str]) -> Iterator[str]:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.reading.joined_state import JoinedState, joined_state, motion_numbers
-from mosaic_collect.reading.tracing import MOTION_ID, Traced, trace
+from mosaic_collect.reading.joined_state import JoinedState, joined_state
+from mosaic_collect.reading.numbering import MOTION_ID, number_stores
+from mosaic_collect.reading.tracing import Traced, trace
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.schema import TRAJECTORY_ID
 from mosaic_collect.store.shard import ShardReader
@@ -22,14 +22,17 @@ from mosaic_collect.store.view import StoreView
 class JoinedView(StoreView):
     """A snapshot of several stores, whose steps lie one behind the other.
 
-    Trajectory ids are raised by those that the stores before have used, and motions are numbered
-    through. Where a store has fewer environments than another, its missing rows are fill value:
-    not valid, and of no trajectory.
+    Trajectory ids and motion ids are renumbered, so that each has one meaning. Where a store has
+    fewer environments than another, its missing rows are fill value: not valid, and of no
+    trajectory.
 
     Args:
         views: The stores', at least one.
         address: What was named.
         is_whole: Whether nothing is missing beside them.
+
+    Attributes:
+        numberings: Ids of each store among those of all.
 
     Raises:
         StoreMismatchError: The stores' fields differ.
@@ -41,10 +44,7 @@ class JoinedView(StoreView):
         self.parts, self._address, self._is_whole = tuple(views), address, is_whole
         states = {view.address: view.state for view in views}
         super().__init__(views[0].blobs, joined_state(states, is_whole))
-        self._motions = [
-            np.asarray(numbers, np.int64)
-            for numbers in motion_numbers(self.state.parts, self.state.metadata)
-        ]
+        self.numberings = number_stores(self.state.parts)
 
     def __reduce__(self) -> Any:
         return JoinedView, (self.parts, self._address, self._is_whole)
@@ -77,7 +77,7 @@ class JoinedView(StoreView):
         for at, rows, inside in self._cut(steps):
             there = envs[: bisect_left(envs, self.state.parts[at].num_envs)]
             values = self.parts[at].read(field, inside, there, pool)
-            out[rows, : len(there)] = self.numbering(field, at)(values)
+            out[rows, : len(there)] = self.numberings[at].apply(field, values)
         return out
 
     def trace(self, pool: ThreadPoolExecutor | None) -> Traced:
@@ -87,8 +87,8 @@ class JoinedView(StoreView):
         for at, first in enumerate(self.state.first_steps):
             columns["first"][at] = columns["first"][at] + first
             columns["last"][at] = columns["last"][at] + first
-            columns["id"][at] = self.numbering(TRAJECTORY_ID, at)(columns["id"][at])
-            columns["motion"][at] = self.numbering(MOTION_ID, at)(columns["motion"][at])
+            for name, field in (("id", TRAJECTORY_ID), ("motion", MOTION_ID)):
+                columns[name][at] = self.numberings[at].apply(field, columns[name][at])
         return Traced(**{name: np.concatenate(values) for name, values in columns.items()})
 
     def _cut(self, steps: range) -> Iterator[tuple[int, slice, range]]:
@@ -102,18 +102,6 @@ class JoinedView(StoreView):
                 inside = steps[low:high]
                 shifted = range(inside.start - first, inside.stop - first, inside.step)
                 yield at, slice(low, high), shifted
-
-    def numbering(self, field: str, at: int) -> Callable[[NDArray[Any]], NDArray[Any]]:
-        """What a store's values of a field become among those of all: ids, and motions' numbers."""
-        numbers = self._motions[at]
-        if field == TRAJECTORY_ID:
-            return partial(np.add, self.state.first_ids[at])
-        return partial(_renumbered, numbers) if field == MOTION_ID and len(numbers) else np.asarray
-
-
-def _renumbered(numbers: NDArray[np.int64], values: NDArray[Any]) -> NDArray[Any]:
-    known = (values >= 0) & (values < len(numbers))
-    return np.where(known, numbers[np.where(known, values, 0)], values).astype(values.dtype)
 
 
 def trace_all(view: StoreView, pool: ThreadPoolExecutor | None = None) -> Traced:

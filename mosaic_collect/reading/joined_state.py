@@ -18,9 +18,8 @@ from itertools import accumulate
 from typing import Any
 
 from mosaic_collect.errors import StoreMismatchError
+from mosaic_collect.reading.numbering import join_motions
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, Run, StoreState
-
-_MOTIONS, _COUNTS, _SHA256 = "motions", "motion_counts", "sha256"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,11 +36,6 @@ class JoinedState(StoreState):
     def first_steps(self) -> list[int]:
         """Of each store, where its steps begin."""
         return _sums(part.committed_steps for part in self.parts)
-
-    @cached_property
-    def first_ids(self) -> list[int]:
-        """Of each store, what is added to its trajectory ids."""
-        return _sums(part.next_trajectory_id for part in self.parts)
 
     @cached_property
     def first_blocks(self) -> list[int]:
@@ -113,13 +107,6 @@ def joined_state(states: Mapping[str, StoreState], is_whole: bool) -> JoinedStat
     return replace(joined, runs=tuple(run for run, _steps in joined.spans()))
 
 
-def motion_numbers(parts: Sequence[StoreState], metadata: Mapping[str, Any]) -> list[list[int]]:
-    """For each store, its motions' ids among those of all; empty where they are the same."""
-    known = {_hash(entry): i for i, entry in enumerate(_entries(metadata))}
-    found = [[known.get(_hash(e), i) for i, e in enumerate(_entries(p.metadata))] for p in parts]
-    return [[] if ids == list(range(len(ids))) else ids for ids in found]
-
-
 def _totals(parts: Sequence[StoreState]) -> dict[str, Any]:
     names = ("committed_steps", "num_valid", "num_trajectories", "next_trajectory_id")
     counted = [name for part in parts for name in part.nonfinite]
@@ -135,31 +122,7 @@ def _told(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What all say alike; and all their motions, with what became of them anywhere."""
     first, *others = metadata
     told = {k: v for k, v in first.items() if all(k in o and o[k] == v for o in others)}
-    return {**told, **_ledgers(metadata)} if _MOTIONS in first else told
-
-
-def _ledgers(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    motions: dict[str, Any] = {}
-    counts: dict[str, dict[str, int]] = {}
-    for told in metadata:
-        hashes = [_hash(entry) for entry in _entries(told)]
-        for key, entry in zip(hashes, _entries(told), strict=True):
-            motions.setdefault(key, entry)
-        for name, numbers in (told.get(_COUNTS) or {}).items():
-            of_all = counts.setdefault(name, {})
-            for key, number in zip(hashes, numbers, strict=False):
-                of_all[key] = of_all.get(key, 0) + number
-    numbered = {name: [of_all.get(key, 0) for key in motions] for name, of_all in counts.items()}
-    return {_MOTIONS: list(motions.values()), _COUNTS: numbered}
-
-
-def _entries(metadata: Mapping[str, Any]) -> list[Any]:
-    found = metadata.get(_MOTIONS)
-    return found if isinstance(found, list) else []
-
-
-def _hash(entry: Any) -> str:
-    return str(entry.get(_SHA256)) if isinstance(entry, Mapping) else str(entry)
+    return {**told, **join_motions(metadata)}
 
 
 def _shifted(steps: range, by: int) -> range:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mosaic_collect.checks import needed
 from mosaic_collect.reading.joined import JoinedView
+from mosaic_collect.reading.numbering import IDS, Numbering
 from mosaic_collect.reading.terms import Term
-from mosaic_collect.reading.tracing import MOTION_ID
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.schema import TRAJECTORY_ID
 from mosaic_collect.store.view import StoreView
 
 
@@ -49,18 +49,16 @@ def join_labelled(datasets: Sequence[Any], view: JoinedView) -> Any:
     import xarray
 
     numbered = [
-        data.assign(
-            {
-                name: data[name].copy(data=data[name].data.map_blocks(view.numbering(name, at)))
-                for name in (TRAJECTORY_ID, MOTION_ID)
-                if name in data
-            }
-        )
-        for at, data in enumerate(datasets)
+        data.assign({name: _renumbered(data[name], numbering) for name in IDS if name in data})
+        for data, numbering in zip(datasets, view.numberings, strict=True)
     ]
     names = {"data_vars": "minimal", "coords": "minimal", "compat": "override", "join": "override"}
     joined = xarray.concat(numbered, "step", combine_attrs="drop_conflicts", **names)
     return joined.assign_coords(step=np.arange(view.state.committed_steps))
+
+
+def _renumbered(array: Any, numbering: Numbering) -> Any:
+    return array.copy(data=array.data.map_blocks(partial(numbering.apply, array.name)))
 
 
 def tree_of(datasets: Mapping[str, Any]) -> Any:

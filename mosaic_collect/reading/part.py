@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from mosaic_collect.store.schema import TRAJECTORY_ID
+from mosaic_collect.reading.numbering import Numbering
 from mosaic_collect.store.view import StoreView
 
 
@@ -40,11 +40,11 @@ class StorePart:
     Args:
         view: Of the store.
         slab_nbytes: Of a slab, about; at least one chunk. To go around damaged chunks, 1.
-        first_id: Added to every trajectory id, so that none is another store's, too.
+        numbering: Ids of the store among those of several.
     """
 
-    def __init__(self, view: StoreView, slab_nbytes: int, first_id: int = 0) -> None:
-        self.view, self.state, self.first_id = view, view.state, first_id
+    def __init__(self, view: StoreView, slab_nbytes: int, numbering: Numbering) -> None:
+        self.view, self.state, self.numbering = view, view.state, numbering
         self._slab_nbytes = slab_nbytes
 
     @property
@@ -72,7 +72,7 @@ class StorePart:
         of_block = self.state.steps_of(block)
         steps = of_block[slab.steps.start : slab.steps.stop]
         rows = self.view.read(field, steps, slab.envs)
-        return rows + self.first_id if field == TRAJECTORY_ID and self.first_id else rows
+        return self.numbering.apply(field, rows)
 
 
 def _pieces(length: int, size: int) -> list[range]:

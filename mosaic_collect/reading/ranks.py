@@ -75,5 +75,7 @@ def ended_motions(metadata: Mapping[str, Any]) -> Iterator[str]:
     """Hashes of the motions of which a store's metadata tells an ended trajectory."""
     motions, counts = metadata.get("motions") or [], metadata.get("motion_counts") or {}
     for at, motion in enumerate(motions):
+        if not isinstance(motion, Mapping) or not motion.get("sha256"):
+            continue  # nothing to compare with other stores
         if any(numbers[at : at + 1] not in ([], [0]) for numbers in counts.values()):
-            yield str(motion.get("sha256"))
+            yield str(motion["sha256"])

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.labelled import analysis_by
-from mosaic_collect.reading.tracing import ENDS, MOTION_ID, Traced
+from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.tracing import ENDS, Traced
 from mosaic_collect.reading.trajectory import ReadField, Trajectory
 from mosaic_collect.store.schema import Schema
 from mosaic_collect.text import table

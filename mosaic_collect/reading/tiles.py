@@ -30,7 +30,7 @@ from mosaic_collect.reading.part import StorePart
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.union import Source
 from mosaic_collect.store.grid import FieldGrid
-from mosaic_collect.store.schema import TRAJECTORY_ID, Field
+from mosaic_collect.store.schema import Field
 from mosaic_collect.store.shard import ShardReader
 
 Places = NDArray[np.int32]
@@ -142,8 +142,8 @@ class Tiles:
             for chunk in (start + column for start in starts for column in range(first, stop)):
                 with self._forgiving():
                     self._decode(shard, grid, chunk, tile.envs, out)
-        if name == TRAJECTORY_ID and part.first_id:
-            out += part.first_id
+        if part.numbering.changes(name):
+            out[...] = part.numbering.apply(name, out)
 
     def _decode(
         self, shard: ShardReader, grid: FieldGrid, chunk: int, envs: range, out: NDArray[Any]

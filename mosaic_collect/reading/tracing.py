@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.reading.trajectories import open_envs
-from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.store.metadata import COMPLETE, open_envs
 from mosaic_collect.store.schema import (
     ENDED,
     FAILED,
@@ -33,7 +33,6 @@ from mosaic_collect.store.view import StoreView
 #: never ended, because its run stopped; it is going on, in a store that is being written.
 ENDS = ("ended", "failed", "unsaid", "truncated", "open")
 _ENDED, _FAILED, _UNSAID, _TRUNCATED, _OPEN = range(len(ENDS))
-MOTION_ID = "motion_id"
 
 Ints = NDArray[np.int64]
 
@@ -161,7 +160,6 @@ def _ends(view: StoreView, columns: Segments) -> Ints:
     found = np.select([told == ENDED, told == FAILED], [_ENDED, _FAILED], _UNSAID)
     for run, steps in state.spans():
         if steps:
-            # An end that was told but not committed counts as not told.
             still = open_envs(run.open_envs, state.num_envs)[columns["env"]]
             stopped = still & (columns["last"] == steps[-1])
             may_go_on = run is state.runs[-1] and state.status != COMPLETE

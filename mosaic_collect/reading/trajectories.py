@@ -16,13 +16,12 @@ An environment's trajectory is truncated if it was still going on when a run of 
 A resume gives every environment a new id, so ``b`` never goes on. How the run stopped makes no
 difference: a trajectory open at a kill, at an exception, or at the close of a complete store has
 no last step that ``end_trajectories`` told of. Even in a store that is being written, what is open
-at the last commit has no end among the committed steps. An end that was told but not yet committed
-counts as not told.
+at the last commit has no end among the committed steps. ``StoreView.read`` removes ends that were
+recorded but not committed.
 """
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -33,7 +32,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Engine, Threads
-from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.metadata import StoreState, open_envs
 from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 from mosaic_collect.store.view import StoreView
 
@@ -53,12 +52,6 @@ def truncated_ids(view: StoreView) -> NDArray[np.int64]:
             ids = view.read(TRAJECTORY_ID, last, range(view.state.num_envs))[0]
             found.append(ids[open_envs(run.open_envs, view.state.num_envs)])
     return np.unique(np.concatenate(found))
-
-
-def open_envs(bitmap: str, num_envs: int) -> NDArray[np.bool_]:
-    """``Run.open_envs`` taken apart: bool ``(num_envs,)``."""
-    bits = np.frombuffer(base64.b64decode(bitmap), np.uint8)
-    return np.unpackbits(bits, count=num_envs, bitorder="little").astype(bool)
 
 
 @dataclass(frozen=True)
@@ -168,12 +161,6 @@ class _Check:
     def __init__(self, state: StoreState) -> None:
         self._block_steps = state.block_steps
         self._starts = {run.first_step for run in state.runs}
-        #: The last row of each run, and which trajectories were still open by then.
-        self._stops = {
-            steps[-1]: open_envs(run.open_envs, state.num_envs)
-            for run, steps in state.spans()
-            if steps
-        }
 
     def __call__(self, view: StoreView, block: int) -> _Ends:
         """Check one."""
@@ -186,7 +173,7 @@ class _Check:
             if (part.ends > FAILED).any():
                 notes.append(self._note(of_block.start, f"expected {GOES_ON}, {ENDED} or {FAILED}"))
             notes += self._contradictions(steps, envs, ends, view.read(TRAJECTORY_ID, steps, envs))
-            ended += self._num_ended(part)
+            ended += int(np.count_nonzero(part.ends))
         return _Ends(ended, notes)
 
     def _contradictions(
@@ -203,16 +190,6 @@ class _Check:
             if wrong.any():
                 at, env = np.argwhere(wrong)[0].tolist()
                 yield self._note(steps[at], f"step {steps[at]}, env {envs[env]}: {words}")
-
-    def _num_ended(self, part: _Part) -> int:
-        """Ends that the root document knows of, too."""
-        ended = int(np.count_nonzero(part.ends))
-        for stop, still_open in self._stops.items():
-            if stop in part.steps:
-                row = part.ends[stop - part.steps.start] != GOES_ON
-                ahead = row & still_open[part.envs.start : part.envs.stop]
-                ended -= int(np.count_nonzero(ahead))
-        return ended
 
     def _note(self, step: int, words: str) -> tuple[int, str]:
         block = step // self._block_steps

@@ -2,7 +2,7 @@
 
     store    a.zarr, N = 4        b.zarr, N = 2
     block    0     1     2        3     4            numbered through
-    ids      as stored            raised by the ids that a.zarr has used
+    ids      as stored            renumbered: see reading/numbering.py
 
 Nothing behind this module knows how many stores there are: a block has its steps, its number of
 environments and its slabs, and that is all.
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.numbering import number_stores
 from mosaic_collect.reading.part import Slab, StorePart
 from mosaic_collect.reading.trajectories import failed_ids, truncated_ids
 from mosaic_collect.store.schema import VALID_MASK, Schema
@@ -43,10 +44,10 @@ class Source:
     def __init__(
         self, datasets: Sequence[TrajectoryDataset], slab_nbytes: int = SLAB_NBYTES
     ) -> None:
-        used = accumulate((d.state.next_trajectory_id for d in datasets), initial=0)
+        numberings = number_stores([dataset.state for dataset in datasets])
         self.parts = tuple(
-            StorePart(dataset.view, slab_nbytes, first_id)
-            for dataset, first_id in zip(datasets, used, strict=False)
+            StorePart(dataset.view, slab_nbytes, numbering)
+            for dataset, numbering in zip(datasets, numberings, strict=True)
         )
         self._firsts = list(accumulate((p.state.num_blocks for p in self.parts), initial=0))
         self.num_blocks = self._firsts.pop()
@@ -87,7 +88,7 @@ class Source:
 
     def truncated_ids(self) -> NDArray[np.int64]:
         """Ids of trajectories that never ended, ascending."""
-        return np.concatenate([truncated_ids(p.view) + p.first_id for p in self.parts])
+        return np.concatenate([truncated_ids(p.view) + p.numbering.first_id for p in self.parts])
 
     def failed_ids(self, engine: Engine | None = None) -> NDArray[np.int64]:
         """Ids of trajectories that failed, ascending; found by the engine, or here.
@@ -95,7 +96,9 @@ class Source:
         Raises:
             InputError: A store does not say how its trajectories ended.
         """
-        return np.concatenate([failed_ids(p.view, engine) + p.first_id for p in self.parts])
+        return np.concatenate(
+            [failed_ids(p.view, engine) + p.numbering.first_id for p in self.parts]
+        )
 
     def require_seen(self) -> None:
         """Errors as ``StoreView.require_seen``'s, of each store."""

@@ -6,13 +6,16 @@ consolidated metadata of every array, so one atomic replace moves all fields to 
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from crc32c import crc32c
+from numpy.typing import NDArray
 
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.grid import FieldGrid
@@ -50,6 +53,12 @@ class Run:
         """What is told of it elsewhere."""
         versions = dict(self.versions)
         return {"first_step": self.first_step, "started": self.started, "versions": versions}
+
+
+def open_envs(bitmap: str, num_envs: int) -> NDArray[np.bool_]:
+    """Unpack ``Run.open_envs``. Shape: (num_envs,)."""
+    bits = np.frombuffer(base64.b64decode(bitmap), np.uint8)
+    return np.unpackbits(bits, count=num_envs, bitorder="little").astype(bool)
 
 
 @dataclass(frozen=True, kw_only=True)

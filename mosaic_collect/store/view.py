@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby, product
 from typing import Any
@@ -18,8 +19,9 @@ from mosaic_collect.errors import (
 from mosaic_collect.store.blobs import Blobs, Version
 from mosaic_collect.store.cuts import Cut, cuts
 from mosaic_collect.store.label import ShardLabel
-from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.metadata import StoreState, open_envs
 from mosaic_collect.store.root import read_state
+from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END
 from mosaic_collect.store.shard import ShardReader
 
 
@@ -40,6 +42,8 @@ class StoreView:
         self.blobs, self.state = blobs, state
         self.grids = state.grids()
         self._codec = state.compressor.codec()
+        stopped = [(run, steps[-1]) for run, steps in state.spans() if steps]
+        self._stopped, self._stops = [run for run, _ in stopped], [step for _, step in stopped]
 
     @classmethod
     def of(cls, blobs: Blobs) -> StoreView | None:
@@ -136,7 +140,8 @@ class StoreView:
             pool: Decodes chunks side by side; None: one after the other.
 
         Returns:
-            Shape ``(len(steps), len(envs)[, dim])``, C-contiguous, the caller's own.
+            Shape ``(len(steps), len(envs)[, dim])``, C-contiguous, the caller's own. Ends that were
+            recorded but not committed are absent from ``trajectory_end``.
 
         Raises:
             CorruptStoreError: A damaged chunk, or a shard that is missing.
@@ -156,7 +161,21 @@ class StoreView:
                     out[step.out, env.out] = values[env.inside, step.inside].swapaxes(0, 1)
 
                 _run(pool, decode, list(product(of_block, env_cuts)))
+        if field == TRAJECTORY_END:
+            self._clear_uncommitted_ends(steps, envs, out)
         return out
+
+    def _clear_uncommitted_ends(self, steps: range, envs: range, ends: NDArray[Any]) -> None:
+        """Remove ends that a shard holds and the root document does not know.
+
+        A kill between the two leaves the shard ahead by the ends of a run's last row.
+        """
+        first, stop = (bisect_left(self._stops, step) for step in (steps.start, steps.stop))
+        for last_step, run in zip(self._stops[first:stop], self._stopped[first:stop], strict=True):
+            if last_step in steps:
+                row = ends[steps.index(last_step)]
+                still_open = open_envs(run.open_envs, self.state.num_envs)
+                row[still_open[envs.start : envs.stop : envs.step]] = GOES_ON
 
     def read_into(self, field: str, block: int, out: NDArray[Any]) -> None:
         """Decode a whole shard, padding and steps not committed yet included.

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter, export_npy
 from mosaic_collect.errors import InputError
+from mosaic_collect.inspect import summarize
+from mosaic_collect.npyfile.read import read_npy
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
@@ -410,7 +412,14 @@ def test_an_end_ahead_of_the_commit_is_no_problem(
     with TrajectoryWriter(store, resume=True) as writer:
         add_own(writer, 2, 3)
     assert verify_store(store).ok
-    assert ends(store)[1].tolist() == [FAILED, ENDED, 0, 0]
+    assert ends(store)[1].tolist() == [0, ENDED, 0, 0], "what is not committed is no end"
+    dataset, npy = TrajectoryDataset(store), f"{store}.npy"
+    counts, figures = dataset.trajectories.counts(), summarize(store).figures
+    assert counts.get("failed", 0) == figures["num_failed"] == 0
+    assert counts["ended"] == figures["num_trajectories"] == 1
+    assert export_npy(store, npy, layout="compact", exclude_failed=True).left_out.failed == 0
+    export_npy(store, npy, layout="grid", fields=["trajectory_end"])
+    assert (read_npy(npy)["trajectory_end"] == dataset.read(TRAJECTORY_END)).all()
 
 
 FLAGS = [bool, np.int64, np.uint8, np.float32]

@@ -1,0 +1,140 @@
+"""Trajectory ids and motion ids of several stores, numbered so that each id has one meaning.
+
+    store            a.zarr            b.zarr
+    trajectories     0 1 2             0 1          become 3 4: behind those of a.zarr
+    motions          walk run          run jump     become 1 2: those of a.zarr, then the new ones
+
+A motion is known by the SHA-256 of its file, or by its path where the metadata hold no hash. An id
+that a store's metadata do not name goes behind all named motions. Negative ids mean "no motion".
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import StoreMismatchError
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.schema import TRAJECTORY_ID
+
+#: The field that holds a collection's motion ids; the ids index ``metadata["motions"]``.
+MOTION_ID = "motion_id"
+#: Fields whose values are renumbered.
+IDS = (TRAJECTORY_ID, MOTION_ID)
+_MOTIONS, _COUNTS = "motions", "motion_counts"
+
+
+@dataclass(frozen=True)
+class Numbering:
+    """Ids of one store among those of several.
+
+    Attributes:
+        first_id: Number to add to each trajectory id.
+        motions: New id of each motion that the store's metadata name.
+        num_motions: Number of motions that the stores name together.
+    """
+
+    first_id: int = 0
+    motions: tuple[int, ...] = ()
+    num_motions: int = 0
+
+    def changes(self, field: str) -> bool:
+        """Whether any value of a field may become another one."""
+        if field == TRAJECTORY_ID:
+            return self.first_id > 0
+        return field == MOTION_ID and self.motions != tuple(range(self.num_motions))
+
+    def apply(self, field: str, values: NDArray[Any]) -> NDArray[Any]:
+        """Renumber values of a field; the same array if nothing changes.
+
+        Raises:
+            StoreMismatchError: A motion id does not fit the field's dtype.
+        """
+        if not self.changes(field) or values.dtype.kind not in "iu":
+            return values
+        return values + self.first_id if field == TRAJECTORY_ID else self._renumbered(values)
+
+    def _renumbered(self, values: NDArray[Any]) -> NDArray[Any]:
+        old, own = values.astype(np.int64), np.asarray(self.motions, np.int64)
+        found = np.where(old < 0, old, old + (self.num_motions - len(own)))
+        named = (old >= 0) & (old < len(own))
+        found[named] = own[old[named]]
+        most = np.iinfo(values.dtype).max
+        if found.size and found.max() > most:
+            raise StoreMismatchError(
+                f"{MOTION_ID}: motion {found.max()} of all stores together does not fit "
+                f"{values.dtype}, whose greatest value is {most}: read the stores one by one"
+            )
+        return found.astype(values.dtype)
+
+
+def number_stores(states: Sequence[StoreState]) -> list[Numbering]:
+    """Number the trajectories and motions of several stores.
+
+    Args:
+        states: The stores' states, in order.
+    """
+    firsts = accumulate((state.next_trajectory_id for state in states), initial=0)
+    each = [list(_keys(state.metadata)) for state in states]
+    number = {key: i for i, key in enumerate(dict.fromkeys(key for keys in each for key in keys))}
+    return [
+        Numbering(first, tuple(number[key] for key in keys), len(number))
+        for first, keys in zip(firsts, each, strict=False)
+    ]
+
+
+def join_motions(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Join the motions that stores name, and how often each was recorded.
+
+    Args:
+        metadata: The stores' metadata, in order.
+
+    Returns:
+        ``motions`` and ``motion_counts``, as a store's metadata hold them; empty if no store names
+        a motion.
+    """
+    motions: dict[Hashable, Any] = {}
+    counts: dict[str, Counter[Hashable]] = {}
+    for told in metadata:
+        keys = list(_keys(told))
+        for key, entry in zip(keys, _entries(told), strict=True):
+            motions.setdefault(key, entry)
+        for name, numbers in _counts(told):
+            counts.setdefault(name, Counter()).update(dict(zip(keys, numbers, strict=False)))
+    numbered = {name: [of_all[key] for key in motions] for name, of_all in counts.items()}
+    return {_MOTIONS: list(motions.values()), _COUNTS: numbered} if motions else {}
+
+
+def _keys(metadata: Mapping[str, Any]) -> Iterator[Hashable]:
+    """Yield what each motion is known by; entries of one store never share a key."""
+    seen = Counter[Hashable]()
+    for entry in _entries(metadata):
+        name = _name(entry)
+        yield name, seen[name]
+        seen[name] += 1
+
+
+def _name(entry: Any) -> Hashable:
+    if isinstance(entry, Mapping):
+        for key in ("sha256", "path"):
+            if isinstance(entry.get(key), str) and entry[key]:
+                return key, entry[key]
+    return "entry", repr(entry)
+
+
+def _entries(metadata: Mapping[str, Any]) -> list[Any]:
+    found = metadata.get(_MOTIONS)
+    return found if isinstance(found, list) else []
+
+
+def _counts(metadata: Mapping[str, Any]) -> Iterator[tuple[str, list[int]]]:
+    found = metadata.get(_COUNTS)
+    for name, numbers in found.items() if isinstance(found, Mapping) else ():
+        if isinstance(numbers, list) and all(isinstance(n, int) for n in numbers):
+            yield name, numbers

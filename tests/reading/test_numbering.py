@@ -1,0 +1,129 @@
+"""Ids of several stores mean one thing, wherever they are read: dataset, export, sampler."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mosaic_collect import (
+    Field,
+    Schema,
+    TrajectoryDataset,
+    TrajectoryWriter,
+    export_npy,
+    verify_store,
+)
+from mosaic_collect.errors import StoreMismatchError
+from mosaic_collect.npyfile.read import read_npy
+from mosaic_collect.sampling.sampler import Sampler
+from tests import helpers
+
+STEPS, ENVS = 5, 3
+
+
+def record(path: Path, store: int, motions: Any, ids: list[int], dtype: str = "int32") -> str:
+    """Record a store whose observations hold its number, and these motion ids in each step."""
+    schema = Schema.mosaic(3, 2, extra=(Field(name="motion_id", dtype=dtype),))
+    metadata = {} if motions is None else {"motions": motions}
+    with TrajectoryWriter(str(path), schema, ENVS, buffer_mb=1, metadata=metadata) as writer:
+        for step in range(STEPS):
+            rows = helpers.rows(step, ENVS, schema)
+            rows["observations"][:] = store
+            writer.add_step(**{**rows, "motion_id": np.array(ids, dtype)})
+    return str(path)
+
+
+def read(stores: list[str]) -> list[tuple[int, int]]:
+    """Pairs of store and motion id, once it is sure that all who read the stores find the same."""
+    fields = ["observations", "motion_id"]
+
+    def pairs(which: Any, motion: Any) -> list[tuple[int, int]]:
+        each = zip(np.ravel(which), np.ravel(motion), strict=True)
+        return sorted({(int(store), int(number)) for store, number in each})
+
+    dataset = TrajectoryDataset(stores)
+    found = pairs(dataset["observations"][..., 0], dataset["motion_id"][...])
+    for layout in ("grid", "compact"):
+        path = f"{stores[0]}.{layout}.npy"
+        export_npy(stores, path, layout=layout, fields=fields)
+        file = read_npy(path)
+        assert pairs(file["observations"][..., 0], file["motion_id"]) == found
+    drawn = list(Sampler(stores, 4, fields))
+    which, motion = (np.concatenate([batch[name] for batch in drawn]) for name in fields)
+    assert pairs(which[:, 0], motion) == found
+    traced = {int(number) for number in dataset.trajectories.columns["motion"]}
+    assert traced == {number for _store, number in found}
+    return found
+
+
+def hashed(*names: str) -> list[dict[str, str]]:
+    return [{"path": f"/somewhere/{name}.npz", "sha256": name} for name in names]
+
+
+def test_motions_of_one_hash_are_one_motion(tmp_path: Path) -> None:
+    first = record(tmp_path / "a.zarr", 0, hashed("walk", "run"), [0, 1, 1])
+    second = record(tmp_path / "b.zarr", 1, hashed("run", "jump"), [0, 1, -1])
+    assert read([first, second]) == [(0, 0), (0, 1), (1, -1), (1, 1), (1, 2)]
+
+
+def test_motions_without_a_hash_are_known_by_their_paths(tmp_path: Path) -> None:
+    first = record(tmp_path / "a.zarr", 0, [{"path": "walk.npz"}, {"path": "run.npz"}], [0, 1, 1])
+    second = record(tmp_path / "b.zarr", 1, [{"path": "jump.npz"}, {"path": "run.npz"}], [0, 1, 1])
+    assert read([first, second]) == [(0, 0), (0, 1), (1, 1), (1, 2)]
+    dataset = TrajectoryDataset([first, second])
+    assert [m["path"] for m in dataset.metadata["motions"]] == ["walk.npz", "run.npz", "jump.npz"]
+    assert len(dataset.where(motion="run")) == 4
+
+
+def test_motions_of_one_store_stay_apart_whatever_names_them(tmp_path: Path) -> None:
+    first = record(tmp_path / "a.zarr", 0, [{"frames": 9}, {"frames": 9}], [0, 1, 1])
+    second = record(tmp_path / "b.zarr", 1, ["walk", {"frames": 9}], [0, 1, 1])
+    assert read([first, second]) == [(0, 0), (0, 1), (1, 0), (1, 2)]
+
+
+def test_ids_that_a_store_does_not_name_lie_behind_all_named_motions(tmp_path: Path) -> None:
+    unnamed = record(tmp_path / "a.zarr", 0, None, [0, 1, -1])
+    named = record(tmp_path / "b.zarr", 1, hashed("walk", "run"), [0, 1, 2])
+    assert read([unnamed, named]) == [(0, -1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
+    assert len(TrajectoryDataset([unnamed, named]).where(motion="walk")) == 1
+
+
+def test_an_export_notes_what_became_of_motion_ids(tmp_path: Path, npy: str) -> None:
+    stores = [
+        record(tmp_path / "a.zarr", 0, hashed("walk", "run"), [0, 1, 1]),
+        record(tmp_path / "b.zarr", 1, hashed("run"), [0, 0, 0]),
+        record(tmp_path / "c.zarr", 2, None, [0, 0, 0]),
+    ]
+    report = export_npy(stores, npy, fields=["actions", "motion_id"])
+    notes = "\n".join(report.notes)
+    assert "motion_id: numbered through 2 motions of all stores" in notes
+    assert f"the metadata of {stores[2]} name no motions" in notes
+    told = read_npy(npy)["metadata"]["mosaic_collect"]["stores"]
+    assert [store["motion_ids"] for store in told] == [[0, 1], [1], []]
+    assert "motion_id" not in "\n".join(export_npy(stores, npy, fields=["actions"]).notes)
+    assert "motion_id" not in "\n".join(export_npy(stores[0], npy, fields=["motion_id"]).notes)
+
+
+def test_a_motion_id_that_does_not_fit_its_dtype_is_an_error(tmp_path: Path, npy: str) -> None:
+    names = [f"motion{number}" for number in range(100)]
+    first = record(tmp_path / "a.zarr", 0, hashed(*names), [0, 1, 99], "int8")
+    second = record(tmp_path / "b.zarr", 1, hashed(*(n * 2 for n in names)), [0, 27, 28], "int8")
+    dataset = TrajectoryDataset([first, second])
+    with pytest.raises(StoreMismatchError, match=r"motion 128 .* does not fit int8"):
+        dataset["motion_id"][...]
+    with pytest.raises(StoreMismatchError, match=r"motion 128 .* does not fit int8"):
+        export_npy([first, second], npy, fields=["motion_id"])
+    assert not Path(npy).exists()
+    export_npy([first, second], npy, fields=["actions"])
+
+
+def test_ranks_without_hashes_recorded_no_motion_twice(tmp_path: Path) -> None:
+    ledger = {"motions": [{"path": "a.npz"}], "motion_counts": {"completed": [1]}}
+    for rank in (0, 1):
+        folder = tmp_path / "expert"
+        with TrajectoryWriter(folder, helpers.SMALL, 2, rank=rank, metadata=ledger) as writer:
+            writer.add_step(**helpers.rows(0, 2))
+    assert verify_store(tmp_path / "expert").ok
