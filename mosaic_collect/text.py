@@ -49,8 +49,11 @@ def reason(error: BaseException, path: object = None) -> str:
 
 
 def any_text(stream: Any) -> None:
-    """Let a stream take every text: what its terminal cannot show comes as its number."""
-    if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+    """Let a stream take every text: characters that its terminal cannot show become escapes.
+
+    In the POSIX locale a stream is ASCII with ``surrogateescape``, which encodes no others either.
+    """
+    if isinstance(stream, io.TextIOWrapper) and stream.errors in ("strict", "surrogateescape"):
         stream.reconfigure(errors="backslashreplace")
 
 

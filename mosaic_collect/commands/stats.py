@@ -11,7 +11,6 @@ from mosaic_collect.commands.shared import (
     add_pairs,
     chosen_engine,
     measure,
-    store_stem,
 )
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.stats.files import write_statistics
@@ -30,27 +29,24 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("store", help="the store; it may still be written to")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="JSON of all figures (default: STORE.stats.json)"
+        "-o", "--output", metavar="FILE", help="write all figures to this JSON file (default: none)"
     )
     parser.add_argument("--fields", nargs="+", metavar="FIELD", help="only these")
     add_pairs(parser, 0)
-    parser.add_argument("--json", action="store_true", help="print that JSON, and write no file")
+    parser.add_argument("--json", action="store_true", help="print that JSON in place of the table")
     add_engine(parser)
 
 
 def run(arguments: argparse.Namespace) -> bool:
     """Measure, print and write."""
     dataset = TrajectoryDataset(arguments.store)
-    output = ""
-    if not arguments.json:
-        named = arguments.output or f"{store_stem(arguments.store)}.stats.json"
-        output = output_path(named, "output")
+    output = None if arguments.output is None else output_path(arguments.output, "output")
     with chosen_engine(arguments) as engine:
         found = measure(dataset, arguments.max_pairs or None, arguments.fields, engine)
-    if arguments.json:
-        print(json.dumps(found.to_json(), allow_nan=False))
-        return True
-    write_statistics(found, output)
-    print(statistics_text(found))
-    print(f"{output}: written")
+    if output is not None:
+        write_statistics(found, output)
+    as_json = arguments.json
+    print(json.dumps(found.to_json(), allow_nan=False) if as_json else statistics_text(found))
+    if output is not None and not as_json:
+        print(f"{output}: written")
     return True

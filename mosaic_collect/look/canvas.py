@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,13 +25,36 @@ _MOST_POINTS = 2000
 _DIGITS = re.compile(r"\d+\.\d{3,}")
 
 
-def new_figure(width: float, height: float, palette: Palette) -> Figure:
-    """An empty figure; inches.
+@contextmanager
+def default_style() -> Iterator[None]:
+    """Draw and save in matplotlib's defaults, whatever the user's ``matplotlibrc`` sets.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+        InputError: It refuses its configuration, such as an unknown ``MPLBACKEND``.
     """
-    with needed("a plot needs matplotlib: pip install 'mosaic-collect[plot]'"):
+    with _importing():
+        from matplotlib import style
+    with style.context("default"):
+        yield
+
+
+@contextmanager
+def _importing() -> Iterator[None]:
+    try:
+        with needed("a plot needs matplotlib: pip install 'mosaic-collect[plot]'"):
+            yield
+    except ValueError as error:
+        raise InputError(f"matplotlib refuses its configuration: {error}") from error
+
+
+def new_figure(width: float, height: float, palette: Palette) -> Figure:
+    """Make an empty figure, in inches, which is drawn and saved within ``default_style``.
+
+    Raises:
+        MissingDependencyError, InputError: As ``default_style``.
+    """
+    with _importing():
         from matplotlib.figure import Figure
         from matplotlib.layout_engine import ConstrainedLayoutEngine
     # Some room at the sides, for browsers set text in fonts of their own.
@@ -78,7 +103,8 @@ def check_picture(path: str | os.PathLike[str]) -> None:
         MissingDependencyError: matplotlib is not installed.
     """
     path = output_path(path, "plot")
-    kinds = new_figure(1, 1, LIGHT).canvas.get_supported_filetypes()
+    with default_style():
+        kinds = new_figure(1, 1, LIGHT).canvas.get_supported_filetypes()
     if os.path.splitext(path)[1].lower().lstrip(".") not in kinds:
         raise InputError(f"plot: expected an ending of {', '.join(sorted(kinds))}, got {path}")
 
@@ -90,7 +116,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
         InputError: As ``check_picture``'s.
     """
     check_picture(path)
-    figure.savefig(output_path(path, "plot"), dpi=150, facecolor=figure.get_facecolor())
+    with default_style():
+        figure.savefig(output_path(path, "plot"), dpi=150, facecolor=figure.get_facecolor())
 
 
 def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:
@@ -102,11 +129,12 @@ def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:
         title: Said by screen readers.
         name: Of the figure in its page; part of all ids.
     """
-    from matplotlib import rc_context
-
     text = io.StringIO()
-    # Text stays text: it can be searched, copied and read aloud.
-    with rc_context({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": name}):
+    with default_style():
+        from matplotlib import rcParams
+
+        # Text stays text: it can be searched, copied and read aloud.
+        rcParams.update({"svg.fonttype": "none", "svg.hashsalt": name, "svg.id": name})
         figure.savefig(text, format="svg", transparent=True, metadata={"Date": None})
     svg = text.getvalue()
     svg = svg[svg.index("<svg") :]
@@ -119,10 +147,10 @@ def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:
 
 
 def thinned(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
-    """Places and values of a curve of at most some 2,000 points that keeps every peak.
+    """Indices and values of a curve of at most about 3,000 points that keeps every peak and gap.
 
     Args:
-        values: Shape ``(n,)``.
+        values: Shape ``(n,)``; NaN and infinity are gaps.
     """
     count = len(values)
     if count <= _MOST_POINTS:
@@ -130,9 +158,12 @@ def thinned(values: NDArray[Any]) -> tuple[NDArray[np.int64], NDArray[Any]]:
     width = -(-count // (_MOST_POINTS // 2))
     starts = np.arange(0, count, width)
     padded = np.append(values, np.full(len(starts) * width - count, values[-1]))
-    rows = padded.reshape(len(starts), width)
-    places = np.sort(np.stack([rows.argmin(axis=1), rows.argmax(axis=1)]), axis=0) + starts
-    places = np.minimum(places.T.reshape(-1), count - 1)
+    rows = padded.reshape(len(starts), width).astype(np.float64)
+    gap = ~np.isfinite(rows)
+    low = np.where(gap, np.inf, rows).argmin(axis=1)
+    high = np.where(gap, -np.inf, rows).argmax(axis=1)
+    first_gap = np.where(gap.any(axis=1), gap.argmax(axis=1), low)
+    places = np.unique(np.minimum(np.stack([low, high, first_gap]) + starts, count - 1))
     return places, values[places]
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from mosaic_collect.look.canvas import dress, legend, new_figure, thinned, whole_numbers
 from mosaic_collect.look.palette import LIGHT, Palette
 from mosaic_collect.look.tables import END_WORDS
+from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.reading.trajectory import Trajectory
 from mosaic_collect.store.schema import VALID_MASK
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEACHER, STUDENT = "observations", "student_observations"
+_SHOWN_ELSEWHERE = (TEACHER, STUDENT, "actions", "action_mean", "action_sigma")
 _MOST_PANELS = 12
 _MOST_LINES = 3
 _TAKEN = "actions taken; dashed: their means"
@@ -43,7 +45,7 @@ def curves_figure(
         MissingDependencyError: matplotlib is not installed.
     """
     panels = _panels(trajectory, terms)[:_MOST_PANELS]
-    rows = -(-len(panels) // 2)
+    rows = max(1, -(-len(panels) // 2))
     figure = new_figure(10, 0.8 + 1.7 * rows, palette)
     grid = figure.subplots(rows, 2, squeeze=False, sharex=True)
     for axes in grid.flat[len(panels) :]:
@@ -79,10 +81,19 @@ def _panels(trajectory: Trajectory, terms: Mapping[str, tuple[Term, ...]]) -> li
         if other is not None and not same:
             students[name] = other
     panels += [(f"student: {name}", values, None) for name, values in students.items()]
+    panels += [
+        (name, trajectory[name][...], None) for name in trajectory if _is_curve(trajectory, name)
+    ]
     if "actions" in trajectory:
         mean = trajectory["action_mean"][...] if "action_mean" in trajectory else None
         panels.insert(0, (_TAKEN, trajectory["actions"][...], mean))
     return panels
+
+
+def _is_curve(trajectory: Trajectory, name: str) -> bool:
+    """Whether a field is drawn for itself: numbers over steps that no other panel contains."""
+    field = trajectory.schema[name]
+    return field.is_float and not field.has_axes and name not in _SHOWN_ELSEWHERE
 
 
 def _by_terms(
@@ -99,8 +110,7 @@ def _by_terms(
 def _panel(axes: Axes, trajectory: Trajectory, panel: Panel, palette: Palette) -> None:
     title, values, dashed = panel
     values = values.reshape(len(values), -1)
-    with np.errstate(invalid="ignore", over="ignore"):
-        spread = np.nan_to_num(np.nanstd(np.where(np.isfinite(values), values, np.nan), axis=0))
+    spread = Moments.of(values).var
     features = np.sort(np.argsort(-spread, kind="stable")[:_MOST_LINES])
     some = f", {len(features)} of {values.shape[1]}" if len(features) < values.shape[1] else ""
     dress(axes, palette, f"{title}{some}: {', '.join(map(str, features))}")

@@ -7,6 +7,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from mosaic_collect.errors import InputError
+from mosaic_collect.look.canvas import default_style
 from mosaic_collect.look.draw_actions import ACTIONS, actions_figure
 from mosaic_collect.look.draw_bands import bands_figure
 from mosaic_collect.look.draw_curves import curves_figure
@@ -82,8 +83,6 @@ class Pictures:
         if name not in self.names:
             have = ", ".join(self.names)
             raise InputError(f"picture {name!r}: this store has {have}")
-        if name.startswith("bands-"):
-            return bands_figure(self._statistics.fields[name.removeprefix("bands-")], self._palette)
         kinds: dict[str, Callable[[], Figure]] = {
             "timeline": lambda: timeline_figure(Timeline.of(self._dataset), self._palette),
             "lengths": lambda: lengths_figure(self._dataset.trajectories, self._palette),
@@ -91,7 +90,12 @@ class Pictures:
             "trajectory": self._curves,
             "pace": self._pace,
         }
-        return kinds[name]()
+        field = name.removeprefix("bands-")
+        kinds[f"bands-{field}"] = lambda: bands_figure(
+            self._statistics.fields[field], self._palette
+        )
+        with default_style():
+            return kinds[name]()
 
     @cached_property
     def _statistics(self) -> StoreStatistics:

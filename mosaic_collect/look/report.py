@@ -67,10 +67,10 @@ def report_page(
             end_rows=tables.end_rows(table),
             motion_head=tables.MOTION_HEAD,
             motion_rows=motions[: tables.MOST_MOTIONS],
-            motion_more=_more(motions, tables.MOST_MOTIONS),
+            motion_more=_more(len(motions), tables.MOST_MOTIONS),
             feature_head=tables.FEATURE_HEAD,
-            feature_rows=features[: tables.MOST_FEATURES],
-            feature_more=_more(features, tables.MOST_FEATURES),
+            feature_rows=features,
+            feature_more=_more(tables.num_features(statistics), tables.MOST_FEATURES),
             told=[(shown(k), shown(v)) for k, v in dataset.metadata.items() if k not in _QUIET],
             footer=_footer(),
         )
@@ -141,8 +141,8 @@ def _quantiles(statistics: StoreStatistics) -> str:
     return f"{words}least and greatest. Quantiles are of {rows:,} pairs drawn uniformly{exact}."
 
 
-def _more(rows: Sequence[Any], most: int) -> str:
-    return f": the first {most:,} of {len(rows):,}" if len(rows) > most else ""
+def _more(count: int, most: int) -> str:
+    return f": the first {most:,} of {count:,}" if count > most else ""
 
 
 def _footer() -> str:

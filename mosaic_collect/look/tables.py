@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 
 import numpy as np
 
@@ -49,9 +50,14 @@ def motion_rows(dataset: TrajectoryDataset, table: Trajectories) -> list[list[st
 
 
 def feature_rows(statistics: StoreStatistics) -> list[list[str]]:
-    """Under ``FEATURE_HEAD``, of all fields with a width."""
+    """Rows under ``FEATURE_HEAD`` for the first ``MOST_FEATURES`` features of fields with axes."""
     fields = [f for f in statistics.fields.values() if f.shape]
-    return [row for field in fields for row in _features(field)]
+    return list(islice((row for field in fields for row in _features(field)), MOST_FEATURES))
+
+
+def num_features(statistics: StoreStatistics) -> int:
+    """Number of features of all fields with axes."""
+    return sum(len(f.mean) for f in statistics.fields.values() if f.shape)
 
 
 END_WORDS = {
@@ -65,8 +71,8 @@ END_WORDS = {
 
 def _features(field: FieldStatistics) -> Iterator[list[str]]:
     m, (q1, q50, q99) = field.moments, field.quantiles((0.01, 0.5, 0.99))
+    columns = (field.mean, field.std, m.low, q1, q50, q99, m.high)
     for i in range(len(field.mean)):
-        values = (field.mean[i], field.std[i], m.low[i], q1[i], q50[i], q99[i], m.high[i])
-        cells = [f"{v:.4g}" for v in values] if m.count[i] else ["–"] * 7
+        cells = [f"{v[i]:.4g}" for v in columns] if m.count[i] else ["–"] * 7
         bad = int(m.nan[i] + m.inf[i])
         yield [field.feature(i), *cells, f"{bad:,}" if bad else ""]

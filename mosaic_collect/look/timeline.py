@@ -32,9 +32,9 @@ class Timeline:
         edges: Steps at which bins begin, and T, ``(bins + 1,)``.
         envs: The environments that are shown, evenly spaced, ``(rows,)``.
         cells: What each is at, ``(rows, bins)``.
-        valid: Share of all pairs that are valid, ``(bins,)``.
-        failed: Share of all pairs that are of trajectories that failed.
-        endless: Share of all pairs that are of trajectories without an end, but not of idle ones.
+        valid: Share of the bin's pairs that are valid, ``(bins,)``.
+        failed: Share of them that belong to trajectories that failed.
+        endless: Share of them that belong to trajectories without an end, but not to idle ones.
         runs: First steps of the runs behind the first.
     """
 
@@ -63,7 +63,7 @@ class Timeline:
         rows = min(num_envs, most_envs)
         envs = np.unique(np.linspace(0, num_envs - 1, rows).round().astype(np.int64))
         valid, seen = _valid(dataset, envs, width, len(edges) - 1)
-        pairs = np.maximum(np.diff(edges) * num_envs, 1)
+        pairs = np.maximum(_pairs(dataset, edges), 1)
         table = dataset.trajectories
         return cls(
             num_steps=steps,
@@ -76,6 +76,16 @@ class Timeline:
             endless=_covered(table.where(end=_ENDLESS, min_valid=1), edges) / pairs,
             runs=tuple(run.first_step for run in dataset.state.runs if run.first_step),
         )
+
+
+def _pairs(dataset: TrajectoryDataset, edges: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pairs per bin: stores that are read as one may differ in their number of environments."""
+    pairs, first = np.zeros(len(edges) - 1, np.int64), 0
+    for part in dataset.parts:
+        inside = np.clip(edges, first, first + part.num_steps)
+        pairs += np.diff(inside) * part.num_envs
+        first += part.num_steps
+    return pairs
 
 
 def _valid(

@@ -176,11 +176,10 @@ class Watcher:
             known = self._versions.setdefault(name, {})
             listed = dict(enumerate(view.versions(name))) if not known else {}
             whole = len(listed) == view.state.num_blocks
-            for block in range(view.state.num_blocks):
-                if whole:
-                    known[block] = listed[block]
-                elif block >= self._open or block not in known:
-                    known[block] = view.find(name, block)
+            for block in range(0 if whole else self._open, view.state.num_blocks):
+                known[block] = listed[block] if whole else view.find(name, block)
+                if known[block] is None:
+                    break  # a state may claim any number of blocks behind one that is missing
             for block, version in known.items():
                 if version is not None:
                     key = version.tag if view.blobs.links else (name, block)

@@ -213,8 +213,9 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
             chunks: Of dask arrays, as ``xarray.open_dataset`` takes them: ``{}`` for one a shard,
                 ``"auto"``, or sizes by ``step`` and ``env``; None: xarray's own lazy arrays.
 
-        What others added to the group is there, too, unless the store has grown past it. Of several
-        stores the steps lie one behind the other, ids as here, as dask arrays.
+        Third-party arrays of the group are included, unless the store has grown past them. Several
+        stores are joined along their steps, with ids as here, as dask arrays; third-party arrays
+        without a ``step`` axis differ per store and are only in ``to_datatree``.
 
         Raises:
             InputError: Several stores of different N: take ``to_datatree``.
@@ -225,7 +226,8 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
             return open_labelled(view, self.terms, chunks)
         self._require_one_width()
         lazy = {} if chunks is None else chunks
-        return join_labelled([open_labelled(v, self.terms, lazy) for v in view.parts], view)
+        parts = [open_labelled(v, self.terms, lazy, among_others=True) for v in view.parts]
+        return join_labelled(parts, view)
 
     def to_datatree(self, chunks: Any = None) -> Any:
         """The stores as an ``xarray.DataTree``: a node a store, by its name, as it is stored.

@@ -18,13 +18,17 @@ from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.view import StoreView
 
 
-def open_labelled(view: StoreView, terms: Mapping[str, tuple[Term, ...]], chunks: Any) -> Any:
+def open_labelled(
+    view: StoreView, terms: Mapping[str, tuple[Term, ...]], chunks: Any, among_others: bool = False
+) -> Any:
     """A store's arrays, lazily, with ``step``, ``env`` and the terms' names as coordinates.
 
     Args:
         view: Of the store.
         terms: By fields.
         chunks: As ``xarray.open_dataset`` takes them.
+        among_others: Leave out third-party arrays without a step axis, which cannot be joined with
+            those of other stores.
 
     Raises:
         MissingDependencyError: xarray, or dask for chunks, is not installed.
@@ -38,7 +42,7 @@ def open_labelled(view: StoreView, terms: Mapping[str, tuple[Term, ...]], chunks
             consolidated=True,
             zarr_format=3,
             chunks=chunks,
-            drop_variables=_outgrown(view.state),
+            drop_variables=_unfit(view.state, among_others),
         )
     # A writer may have gone on since this snapshot.
     return _labelled(data.isel(step=slice(view.state.committed_steps)), view.state, terms)
@@ -75,12 +79,13 @@ def tree_of(datasets: Mapping[str, Any]) -> Any:
     return xarray.DataTree.from_dict(dict(zip(names, datasets.values(), strict=True)))
 
 
-def _outgrown(state: StoreState) -> list[str]:
-    """Arrays of others over fewer steps than there are by now."""
+def _unfit(state: StoreState, among_others: bool) -> list[str]:
+    """Third-party arrays that are shorter than the store has become, or that cannot be joined."""
+    missing = None if among_others else state.committed_steps
     found = []
     for name, array in state.foreign.arrays.items():
         axes = dict(zip(array.get("dimension_names") or (), array.get("shape", ()), strict=False))
-        if axes.get("step", state.committed_steps) != state.committed_steps:
+        if axes.get("step", missing) != state.committed_steps:
             found.append(name)
     return found
 

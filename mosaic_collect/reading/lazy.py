@@ -58,6 +58,13 @@ class LazyArray:
             raise ValueError(f"{type(self).__name__}: on disk; an array of it is always a copy")
         return np.asarray(self[...], dtype=dtype)
 
+    def __dlpack__(self, **options: Any) -> Any:
+        """Decode all of it for another library, such as ``torch.as_tensor``."""
+        return self[...].__dlpack__(**options)
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)  # kDLCPU
+
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Decode what a basic index names.
 

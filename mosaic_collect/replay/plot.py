@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.look.canvas import new_figure, save
+from mosaic_collect.look.canvas import default_style, new_figure, save
 from mosaic_collect.look.palette import LIGHT
 from mosaic_collect.replay.differences import Differences
 
@@ -36,7 +36,8 @@ def plot_replay(
         InputError: No picture format has that ending, or there is no such folder.
         MissingDependencyError: matplotlib is not installed.
     """
-    save(replay_figure(differences, tolerance, title), path)
+    with default_style():
+        save(replay_figure(differences, tolerance, title), path)
 
 
 def replay_figure(differences: Differences, tolerance: float, title: str) -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -37,12 +38,12 @@ class FieldStatistics:
     moments: Moments = field(repr=False)
     sample: NDArray[Any] = field(repr=False)
 
-    @property
+    @cached_property
     def mean(self) -> NDArray[np.float64]:
         """Of the finite values, ``(D,)``; NaN of none."""
         return np.where(self.moments.count > 0, self.moments.mean, np.nan)
 
-    @property
+    @cached_property
     def std(self) -> NDArray[np.float64]:
         """Of the finite values, ``(D,)``; NaN of none."""
         return np.where(self.moments.count > 0, np.sqrt(self.moments.var), np.nan)
@@ -58,15 +59,21 @@ class FieldStatistics:
         return np.asarray(self.constant & (self.moments.low == 0))
 
     def quantiles(self, at: Sequence[float] = QUANTILES) -> NDArray[np.float64]:
-        """Of the finite values of the sample, ``(len(at), D)``; NaN of none."""
+        """Quantiles of the sample's finite values, ``(len(at), D)``; NaN where there are none."""
         values = self.sample.astype(np.float64)
         finite = np.isfinite(values)
         if finite.all() and len(values):
             return np.quantile(values, at, axis=0)
-        found = np.full((len(at), values.shape[1]), np.nan)
-        for i in np.flatnonzero(finite.any(axis=0)):
-            found[:, i] = np.quantile(values[finite[:, i], i], at)
-        return found
+        if not len(values):
+            return np.full((len(at), values.shape[1]), np.nan)
+        # What is not finite is sorted to the end, behind each column's last rank.
+        ordered = np.sort(np.where(finite, values, np.nan), axis=0)
+        ranks = np.asarray(at)[:, None] * np.maximum(finite.sum(axis=0) - 1, 0)
+        lower = ranks.astype(np.int64)
+        below, above = (
+            np.take_along_axis(ordered, k, 0) for k in (lower, np.ceil(ranks).astype(np.int64))
+        )
+        return np.asarray(below + (above - below) * (ranks - lower))
 
     def feature(self, column: int) -> str:
         """What a column is called: by its term where that is known."""

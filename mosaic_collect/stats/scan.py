@@ -25,6 +25,7 @@ from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
 from mosaic_collect.stats.sample import Sample
 from mosaic_collect.store.address import Address
+from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.store.view import StoreView
 
@@ -69,8 +70,10 @@ def store_statistics(
 
 def part_pairs(dataset: TrajectoryDataset, max_pairs: int | None) -> int:
     """How many pairs a pass will read, for a bar."""
-    cells = _cells(dataset.view, list(dataset), max_pairs)
-    return sum(cell.num_pairs for cell in cells)
+    state = dataset.state
+    if max_pairs is None or max_pairs >= state.num_pairs:
+        return state.num_pairs
+    return sum(cell.num_pairs for cell in _cells(dataset.view, list(dataset), max_pairs))
 
 
 class _Cell(NamedTuple):
@@ -86,10 +89,25 @@ class _Cell(NamedTuple):
         return len(self.steps) * len(self.envs)
 
 
-def _cells(view: StoreView, names: Sequence[str], max_pairs: int | None) -> list[_Cell]:
-    state, blocks = view.state, range(view.state.num_blocks)
+class _Blocks(Sequence[_Cell]):
+    """All blocks as cells, none of which is made before its turn: a state may claim any number."""
+
+    def __init__(self, state: StoreState) -> None:
+        self._state = state
+
+    def __len__(self) -> int:
+        return self._state.num_blocks
+
+    def __getitem__(self, block: Any) -> Any:
+        if block >= len(self):
+            raise IndexError(block)
+        return _Cell(block, self._state.steps_of(block), range(self._state.num_envs))
+
+
+def _cells(view: StoreView, names: Sequence[str], max_pairs: int | None) -> Sequence[_Cell]:
+    state = view.state
     if max_pairs is None or whole(max_pairs, "max_pairs", 1) >= state.num_pairs:
-        return [_Cell(b, state.steps_of(b), range(state.num_envs)) for b in blocks]
+        return _Blocks(state)
     # As wide as the widest chunk of rows with many values: narrower ones lie within, about.
     width = max(
         (view.grids[n].chunk_envs for n in names if view.grids[n].field.row_shape),
@@ -97,7 +115,8 @@ def _cells(view: StoreView, names: Sequence[str], max_pairs: int | None) -> list
     )
     columns = [range(e, min(e + width, state.num_envs)) for e in range(0, state.num_envs, width)]
     count = max(1, round(max_pairs / (state.block_steps * width)))
-    drawn = np.random.default_rng(0).permutation(len(blocks) * len(columns))[:count]
+    most = state.num_blocks * len(columns)
+    drawn = np.random.default_rng(0).choice(most, min(count, most), replace=False, shuffle=False)
     places = (divmod(int(cell), len(columns)) for cell in np.sort(drawn))
     return [_Cell(block, state.steps_of(block), columns[at]) for block, at in places]
 
@@ -190,7 +209,7 @@ class _Look:
         self,
         view: StoreView,
         names: list[str],
-        cells: list[_Cell],
+        cells: Sequence[_Cell],
         entering: Mapping[int, _Entering],
     ) -> None:
         self._view, self._names, self._cells, self._entering = view, names, cells, entering

@@ -119,8 +119,11 @@ class StoreView:
 
     def versions(self, field: str) -> list[Version]:
         """What a field's shards are, those that are there."""
-        there = self.blobs.versions(field)
-        names = map(self.grids[field].shard_name, range(self.state.num_blocks))
+        there, grid = self.blobs.versions(field), self.grids[field]
+        # By what is there, for the state may claim any number of blocks.
+        numbers = (name.split(".")[1] for name in there if name.startswith("c."))
+        blocks = sorted(int(n) for n in numbers if n.isdecimal())
+        names = [grid.shard_name(b) for b in blocks if b < self.state.num_blocks]
         return [there[name] for name in names if name in there]
 
     def columns(self, field: str) -> list[range]:

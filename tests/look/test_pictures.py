@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from functools import partial
 from itertools import combinations
 
@@ -17,6 +19,7 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.look.canvas import inline_svg, new_figure, save, thinned
 from mosaic_collect.look.palette import DARK, LIGHT, THEMES, Palette
 from mosaic_collect.look.pictures import Pictures
+from mosaic_collect.store.schema import Field, Schema
 from tests import helpers
 from tests.export import stores
 
@@ -142,6 +145,82 @@ def test_thinned_curves_keep_their_peaks() -> None:
     assert (kept.max(), kept.min()) == (5, -5)
     assert (values[places] == kept).all()
     assert thinned(values[:50])[1].tolist() == values[:50].tolist()
+
+
+def test_thinned_curves_keep_peaks_beside_gaps() -> None:
+    values = np.zeros(100_001)
+    values[50_000:50_004] = 7, np.nan, -7, np.inf
+    places, kept = thinned(values)
+    finite = kept[np.isfinite(kept)]
+    assert (finite.max(), finite.min()) == (7, -7)
+    assert np.isnan(kept).any()
+    assert (np.diff(places) > 0).all()
+
+
+class TestAnySchema:
+    """A store without MOSAIC's field names has every picture that its fields allow."""
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            [Field(name="obs", dim=4), Field(name="action", dim=2)],
+            [Field(name="rgb", dim=(8, 8, 3), dtype="uint8")],
+            [Field(name="reward"), Field(name="ok", dtype="bool")],
+        ],
+    )
+    def test_every_picture(self, store: str, fields: list[Field]) -> None:
+        dataset = helpers.record(store, 9, schema=Schema(fields))
+        drawer = pictures(dataset)
+        assert {"timeline", "lengths", "trajectory"} <= {*drawer.names}
+        for name in drawer.names:
+            inline_svg(drawer.draw(name), LIGHT, "title", name)
+
+    def test_curves_are_those_of_its_fields(self, store: str) -> None:
+        schema = Schema([Field(name="obs", dim=4), Field(name="action", dim=2)])
+        axes = pictures(helpers.record(store, 9, schema=schema)).draw("trajectory").axes
+        titles = [a.get_title(loc="left") for a in axes]
+        assert titles == ["obs, 3 of 4: 0, 1, 2", "action: 0, 1"]
+
+
+def test_fields_without_a_finite_value(store: str) -> None:
+    """They are drawn without a word of NumPy's: warnings are errors here."""
+    with helpers.open_writer(store) as writer:
+        for step in range(9):
+            rows = {k: np.full_like(v, np.nan) for k, v in helpers.rows(step, 4).items()}
+            writer.add_step(**rows)
+    drawer = pictures(TrajectoryDataset(store))
+    for name in drawer.names:
+        inline_svg(drawer.draw(name), LIGHT, "title", name)
+
+
+@pytest.mark.parametrize("setting", ["text.usetex: True", "axes.titlesize: 40"])
+def test_the_users_matplotlibrc_changes_nothing(
+    dataset: TrajectoryDataset, tmp_path: object, setting: str
+) -> None:
+    with open(f"{tmp_path}/matplotlibrc", "w") as file:
+        file.write(setting)
+    more = {"MATPLOTLIBRC": str(tmp_path), "PATH": "", "PYTHONPATH": helpers.REPO}
+    words = ["plot", dataset.path, "--only", "timeline", "-o", f"{tmp_path}/a"]
+    done = run_cli(words, more)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_an_unknown_backend_is_an_error_in_words(dataset: TrajectoryDataset) -> None:
+    for command in ("plot", "report"):
+        done = run_cli([command, dataset.path], {"MPLBACKEND": "x", "PYTHONPATH": helpers.REPO})
+        assert done.returncode == 2
+        assert "matplotlib refuses its configuration" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+def run_cli(words: list[str], more: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mosaic_collect", *words],
+        env={**os.environ, **more},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
 
 def test_the_command(cli, dataset: TrajectoryDataset) -> None:

@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
-from mosaic_collect import Pictures, TrajectoryDataset, store_statistics
+from mosaic_collect import Pictures, TrajectoryDataset, TrajectoryWriter, store_statistics
 from mosaic_collect.look.report import report_page
 from mosaic_collect.look.timeline import Timeline
 from mosaic_collect.look.watching import Watcher
@@ -28,6 +28,18 @@ def folder(tmp_path: Path) -> str:
 def test_the_timeline_shows_where_ranks_begin(folder: str) -> None:
     found = Timeline.of(TrajectoryDataset(folder))
     assert [*found.runs] == [5, 11]
+
+
+def test_shares_are_of_the_environments_that_there_are(tmp_path: Path) -> None:
+    folder = str(tmp_path / "expert")
+    for rank, (steps, num_envs) in RAGGED.items():
+        with TrajectoryWriter(folder, MOVING, num_envs, rank=rank, world_size=4) as writer:
+            for step in range(steps):
+                writer.add_step(**helpers.rows(step, num_envs, MOVING))
+    for most_bins in (1, 3, 600):
+        found = Timeline.of(TrajectoryDataset(folder), most_bins=most_bins)
+        assert found.valid.tolist() == [1.0] * len(found.valid)
+        assert found.endless.tolist() == [1.0] * len(found.valid)
 
 
 def test_every_picture_is_drawn(folder: str) -> None:

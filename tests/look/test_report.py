@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ pytest.importorskip("jinja2")
 from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.look.findings import findings
 from mosaic_collect.look.report import report_page
+from mosaic_collect.store.schema import Field, Schema
 from tests import helpers
 from tests.browsing import CONTRAST
 from tests.export import stores
@@ -90,6 +92,19 @@ def test_the_page(dataset: TrajectoryDataset) -> None:
     assert "vel<b>" not in page
     for outside in ("http://", "https://", "@import", "src="):
         assert outside not in page.replace("http://www.w3.org/", "")
+
+
+def test_wide_fields_take_no_longer_than_their_width(store: str) -> None:
+    """The table of features took time by the square of a field's width."""
+    schema = Schema([Field(name="x", dim=200_000)])
+    with helpers.open_writer(store, 1, schema) as writer:
+        for step in range(3):
+            writer.add_step(x=np.full((1, 200_000), step, "f4"))
+    statistics = store_statistics(store)
+    begun = time.process_time()
+    page = report_page(TrajectoryDataset(store), statistics)
+    assert time.process_time() - begun < 60
+    assert "the first 2,000 of 200,000" in page
 
 
 def test_pages_of_poor_stores(store: str) -> None:

@@ -100,6 +100,25 @@ class TestXarray:
         newest = data.student_observations[..., frames == 0]
         helpers.assert_same(newest.values, told.term("student_observations", "pos")[...])
 
+    def test_third_party_arrays_of_several_stores(self, tmp_path: Any) -> None:
+        """One without a step axis is another in each store: it is in no joined dataset."""
+        import zarr
+
+        paths = [f"{tmp_path}/{number}.zarr" for number in (1, 2)]
+        for number, path in enumerate(paths, 1):
+            helpers.record(path, 4)
+            group = zarr.open_group(path, mode="a")
+            for name, axes in (("friction", ("env",)), ("wind", ("step", "env"))):
+                shape = (4,) * len(axes)
+                group.create_array(name, data=np.full(shape, number), dimension_names=axes)
+            with pytest.warns(UserWarning, match="Consolidated metadata"):
+                zarr.consolidate_metadata(path)
+        joined = TrajectoryDataset(paths)
+        assert "friction" not in joined.to_xarray()
+        assert joined.to_xarray().wind.values[:, 0].tolist() == [1] * 4 + [2] * 4
+        tree = joined.to_datatree()
+        assert [tree[f"{n}.zarr/friction"].values.tolist() for n in (1, 2)] == [[1] * 4, [2] * 4]
+
     def test_a_snapshot_stays_one(self, store: str) -> None:
         with helpers.open_writer(store) as writer:
             helpers.add(writer, 0, 1, 2, 3)

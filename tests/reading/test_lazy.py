@@ -115,6 +115,25 @@ def test_numpy_takes_it_as_an_array(store: Any) -> None:
     assert_same(np.stack(list(lazy)), WANT)
 
 
+def test_torch_takes_it_whole(store: Any) -> None:
+    """And not row by row, as it takes a sequence."""
+    torch = pytest.importorskip("torch")
+    reads: list[range] = []
+
+    def read(steps: range, envs: range) -> Any:
+        reads.append(steps)
+        return WANT[steps.start : steps.stop]
+
+    lazy = LazyArray(WANT.shape, WANT.dtype, read)
+    assert_same(torch.as_tensor(lazy).numpy(), WANT)
+    assert len(reads) == 1
+    for name, want in (("valid_mask", WANT_MASK), ("observations", WANT)):
+        assert_same(torch.as_tensor(store[name]).numpy(), want)
+        assert_same(np.from_dlpack(store[name]), want)
+    trajectory = store.trajectories[0]
+    assert_same(torch.as_tensor(trajectory["actions"]).numpy(), trajectory["actions"][:])
+
+
 def test_it_is_never_a_view(store: Any) -> None:
     with pytest.raises(ValueError, match="always a copy"):
         store["observations"].__array__(copy=False)

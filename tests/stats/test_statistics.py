@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ import pytest
 from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.reading.moments import Moments
+from mosaic_collect.reading.sizes import stored_nbytes
 from mosaic_collect.stats.measures import QUANTILES
 from mosaic_collect.stats.sample import Sample, rank_error
 from mosaic_collect.stats.text import oddities, statistics_text
+from mosaic_collect.store.metadata import root_document
 from mosaic_collect.store.schema import Field, Schema
 from tests import helpers
 from tests.export import stores
@@ -200,9 +204,49 @@ def test_rsl_rls_normaliser_takes_it(noisy: TrajectoryDataset) -> None:
     np.testing.assert_allclose(module.std.numpy(), other.std.numpy(), rtol=1e-3)
 
 
+@pytest.mark.parametrize("rows", [1, 2, 7, 100])
+def test_quantiles_leave_out_what_is_not_finite(store: str, rows: int) -> None:
+    values = np.random.default_rng(rows).standard_normal((rows, 4)).astype("f4")
+    values[::2, 1] = np.nan
+    values[-1:, 2] = -np.inf
+    values[:, 3] = np.nan
+    with helpers.open_writer(store, 1, Schema([Field(name="x", dim=4)])) as writer:
+        for row in values:
+            writer.add_step(x=row[None])
+    found = store_statistics(store).fields["x"].quantiles(QUANTILES)
+    for i in range(4):
+        finite = values[:, i][np.isfinite(values[:, i])].astype("f8")
+        want = np.quantile(finite, QUANTILES) if len(finite) else np.full(len(QUANTILES), np.nan)
+        np.testing.assert_allclose(found[:, i], want, rtol=1e-12)
+
+
+def test_steps_that_are_only_claimed(store: str) -> None:
+    """No list is made of them: the first shard that is missing ends it."""
+    dataset = helpers.record(store, 4)
+    claimed = replace(dataset.state, committed_steps=1 << 39, num_valid=1 << 40)
+    Path(store, "zarr.json").write_bytes(root_document(claimed))
+    code = (
+        "import resource, sys; from mosaic_collect import store_statistics\n"
+        "from mosaic_collect.errors import CorruptStoreError\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "for pairs in (None, 1000, 10**6):\n"
+        "    try: store_statistics(sys.argv[1], max_pairs=pairs)\n"
+        "    except CorruptStoreError: pass\n"
+        "    else: raise SystemExit('nothing was missed')\n"
+        "grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before\n"
+        "assert grown < 200_000, grown\n"
+    )
+    done = helpers.run_python(code, store, timeout=30)
+    assert done.returncode == 0, done.stderr
+    assert sum(stored_nbytes(TrajectoryDataset(store).view).values()) > 0
+
+
 def test_the_command(cli, noisy: TrajectoryDataset) -> None:
-    done = cli("stats", noisy.path)
-    output = noisy.path.removesuffix(".zarr") + ".stats.json"
+    before = os.listdir(os.path.dirname(noisy.path))
+    assert cli("stats", noisy.path).code == 0
+    assert os.listdir(os.path.dirname(noisy.path)) == before, "a file that nobody asked for"
+    output = noisy.path.removesuffix(".zarr") + ".json"
+    done = cli("stats", noisy.path, "-o", output)
     assert (done.code, done.err) == (0, "")
     for words in (
         "observations",
