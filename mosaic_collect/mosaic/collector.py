@@ -15,12 +15,12 @@ import os
 from typing import Any
 
 import numpy as np
-import torch
 
 from mosaic_collect.checks import is_tensor, local_path, unreadable
 from mosaic_collect.errors import ExportError, InputError
 from mosaic_collect.mosaic.collector_files import beside, load_file, new_store, npy_name, save_file
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.ends import env_indices
 from mosaic_collect.recording.step_check import StepCheck
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.address import Address, blobs_at
@@ -151,7 +151,7 @@ class ExpertTrajectoryCollector:
         if count < 0:
             raise InputError(f"count: expected 0 or more, got {count}")
         if env_ids is None and self._writer is not None and count == self._writer.num_envs:
-            self._end(np.arange(count))
+            self._end(range(count))
         self.num_trajectories += count
         if self._writer is not None:
             self._writer.update_metadata(**{_COUNT: self.num_trajectories})
@@ -262,12 +262,9 @@ class ExpertTrajectoryCollector:
     def _end(self, env_ids: Any) -> int:
         if self._writer is None:
             return 0
-        odd = unreadable(env_ids)
-        if odd is not None:
-            raise InputError(f"env_ids: expected whole numbers or a bool mask, got {odd}")
-        rows = torch.as_tensor(env_ids).cpu()
-        self._writer.end_trajectories(rows)
-        return int(rows.sum()) if rows.dtype == torch.bool else len(set(rows.flatten().tolist()))
+        ids = env_indices(env_ids, self._writer.num_envs).tolist()
+        self._writer.end_trajectories(ids)
+        return len(ids)
 
     def _at_exit(self) -> None:
         writer = self._writer

@@ -58,6 +58,7 @@ class FrameHistory:
             key: torch.zeros(num_envs, length, dim, device=device) for key, dim in dims.items()
         }
         self._empty = torch.ones(num_envs, dtype=torch.bool, device=device)
+        # The frames of the last push, to recognise them when they are observed afterwards.
         self._pushed: dict[str, torch.Tensor] = {}
 
     def push(self, frames: Mapping[str, torch.Tensor]) -> None:
@@ -72,7 +73,10 @@ class FrameHistory:
         Returns:
             Shape ``(num_envs, length * sum of dims)``.
         """
-        buffers = self.buffers if self._is_pushed(frames) else self._with(frames)
+        buffers = self._with(frames)
+        if self._is_pushed(frames):
+            reset = self._empty[:, None, None]
+            buffers = {k: torch.where(reset, b, self.buffers[k]) for k, b in buffers.items()}
         if self._by_time:
             return torch.cat(list(buffers.values()), dim=-1).flatten(start_dim=1)
         return torch.cat([b.flatten(start_dim=1) for b in buffers.values()], dim=-1)
@@ -82,7 +86,6 @@ class FrameHistory:
         self._empty[rows] = True
         for buffer in self.buffers.values():
             buffer[rows] = 0.0
-        self._pushed = {}
 
     def _with(self, frames: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         return {key: self._appended(self.buffers[key], frame) for key, frame in frames.items()}
@@ -96,12 +99,29 @@ class FrameHistory:
         return torch.where(self._empty[:, None, None], newest, moved)
 
     def _is_pushed(self, frames: Mapping[str, torch.Tensor]) -> bool:
-        # The same tensors may hold the next step's values by now: compare those as well.
+        """Whether these frames are those of the last push: the same memory with the same values.
+
+        The memory alone does not tell, because an environment may write its next frame into it.
+        Environments that were reset since are left out.
+        """
         at = -1 if self._oldest_first else 0
         return bool(self._pushed) and all(
-            frame is self._pushed[key] and torch.equal(frame, self.buffers[key][:, at])
+            _same_memory(frame, self._pushed[key])
+            and bool((self._empty | _equal_rows(frame, self.buffers[key][:, at])).all())
             for key, frame in frames.items()
         )
+
+
+def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return a is b or (
+        (a.data_ptr(), a.dtype, a.shape, a.stride()) == (b.data_ptr(), b.dtype, b.shape, b.stride())
+    )
+
+
+def _equal_rows(frame: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Rows with the same values, NaN included, ``(N,)`` bool."""
+    frame = frame.to(kept)
+    return ((frame == kept) | (frame.isnan() & kept.isnan())).all(dim=1)
 
 
 def _check(length: int, order: str, fill: str, history_order: str) -> None:

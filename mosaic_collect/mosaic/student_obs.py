@@ -17,6 +17,7 @@ import torch
 from mosaic_collect.collection.observation_terms import group_terms, newest_frames
 from mosaic_collect.errors import InputError
 from mosaic_collect.mosaic.history import BY_TERM, FIRST_FRAME, OLDEST_FIRST, FrameHistory
+from mosaic_collect.recording.ends import env_indices
 
 POLICY = "policy"
 _DEFAULT_HISTORY = 5  # of a config name that says "history" and no number, as MOSAIC has it
@@ -105,13 +106,19 @@ class StudentObsBuilder:
         """Forget the frames of these environments, before the first frame of their next episode.
 
         Args:
-            env_ids: Whole numbers, a bool mask, or None for all.
+            env_ids: Whole numbers, each once, a bool mask of shape ``(num_envs,)``, or None for
+                all. rsl_rl's ``dones`` are neither: pass ``dones.bool()``.
+
+        Raises:
+            InputError: Other values, such as 0/1 flags that are not bool.
         """
         if env_ids is None:
             self._history.reset(slice(None))
-            return
-        rows = torch.as_tensor(env_ids, device=self.device)
-        self._history.reset(rows if rows.dtype == torch.bool else rows.long())
+        elif _is_mask(env_ids, self.num_envs):  # stays on its device
+            self._history.reset(env_ids.to(self.device))
+        else:
+            ids = env_indices(env_ids, self.num_envs)
+            self._history.reset(torch.as_tensor(ids, device=self.device))
 
     def split(self, observation: torch.Tensor) -> dict[str, torch.Tensor]:
         """The newest frame of each term within the environment's own ``policy`` observation.
@@ -161,6 +168,11 @@ def create_student_obs_builder_from_env_cfg(
     group_terms(manager, POLICY)  # says which groups there are, if not this one
     keys = list(manager.active_terms[POLICY])
     return StudentObsBuilder(env, keys, _history_in(student_obs_cfg_name), device, **options)
+
+
+def _is_mask(value: Any, num_envs: int) -> bool:
+    flags = isinstance(value, torch.Tensor) and value.dtype == torch.bool
+    return flags and value.shape == (num_envs,)
 
 
 def _chosen(dims: Mapping[str, int], keys: Sequence[str]) -> dict[str, int]:

@@ -208,6 +208,18 @@ def test_environments_that_are_named_end_in_the_store(collector: Any) -> None:
         collector.mark_trajectory_end(-1)
 
 
+def test_one_environment_is_named_by_a_list_or_a_mask(tmp_path: Path) -> None:
+    collector = ExpertTrajectoryCollector(1, 1, store=tmp_path / "s.zarr", buffer_mb=1)
+    for ended in (None, [0], torch.tensor([True]), [0]):
+        if ended is not None:
+            collector.mark_trajectory_end(env_ids=ended)
+        collector.add_step(torch.zeros(1, 1), torch.zeros(1, 1))
+    with pytest.raises(InputError, match="an id or a flag"):
+        collector.mark_trajectory_end(env_ids=torch.tensor([0]))
+    assert collector.num_trajectories == 3
+    assert completed(collector).read("trajectory_id").tolist() == [[0], [1], [2], [3]]
+
+
 def test_a_run_goes_on_where_another_ended(tmp_path: Path) -> None:
     store = tmp_path / "s.zarr"
     first = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, buffer_mb=1)

@@ -69,14 +69,22 @@ def listed(frames: list[Frame], env: int, length: int, order: str, fill: str) ->
     order=st.sampled_from(["oldest_first", "newest_first"]),
     fill=st.sampled_from(["first_frame", "zeros"]),
     update_first=st.booleans(),
+    diverged=st.sets(st.tuples(st.integers(0, 11), st.integers(0, N - 1))),
 )
 def test_histories_are_those_of_plain_lists(
-    resets: list[set[int]], length: int, order: str, fill: str, update_first: bool
+    resets: list[set[int]],
+    length: int,
+    order: str,
+    fill: str,
+    update_first: bool,
+    diverged: set[tuple[int, int]],
 ) -> None:
     builder = StudentObsBuilder(environment(), list(DIMS), length, order=order, fill=fill)
     episodes: list[list[Frame]] = [[] for _ in range(N)]
     for step, ended in enumerate(resets):
         now = frame(step)
+        for env in (env for at, env in diverged if at == step):
+            now["joint_pos"][env, 1] = torch.nan
         for episode in episodes:
             episode.append(now)
         if update_first:
@@ -85,7 +93,9 @@ def test_histories_are_those_of_plain_lists(
         if not update_first:
             builder.update_history(now)
         expected = [listed(episodes[e], e, length, order, fill) for e in range(N)]
-        assert torch.equal(observation, torch.stack(expected))
+        torch.testing.assert_close(
+            observation, torch.stack(expected), rtol=0, atol=0, equal_nan=True
+        )
         builder.reset_history(sorted(ended))
         for env in ended:
             episodes[env] = []
@@ -99,6 +109,28 @@ def test_a_buffer_that_is_used_again_holds_the_next_frame() -> None:
         assert builder.get_observation(buffer)[0].tolist() == expected
         builder.update_history(buffer)
     assert builder.history_buffers["clock"][0, :, 0].tolist() == [1.0, 2.0, 3.0]
+
+
+def test_a_frame_that_is_split_twice_is_one_frame() -> None:
+    builder = StudentObsBuilder(environment(), ["clock", "command"], 3)
+    for step in range(3):
+        observation = torch.cat([frame(step)[key] for key in DIMS], dim=1)
+        builder.update_history(builder.split(observation))
+        seen = builder.get_observation(builder.split(observation))
+    assert seen[0, :3].tolist() == [20.0, 1020.0, 2020.0]
+
+
+def test_a_reset_behind_the_update_leaves_the_others_as_they_are() -> None:
+    builder = StudentObsBuilder(environment(), ["clock"], 3)
+    for step in range(3):
+        now = frame(step)
+        builder.update_history(now)
+    builder.reset_history([1])
+    assert builder.get_observation(now).tolist() == [
+        [20.0, 1020.0, 2020.0],
+        [2120.0, 2120.0, 2120.0],
+        [220.0, 1220.0, 2220.0],
+    ]
 
 
 def test_defaults_are_isaac_labs() -> None:
@@ -136,6 +168,24 @@ def test_a_reset_by_numbers_or_mask(env_ids: Any) -> None:
     builder.reset_history(env_ids)
     seen = builder.get_observation(frame(2))
     assert seen[:, 0].tolist() == [1020.0, 2120.0, 1220.0]
+
+
+@pytest.mark.parametrize(
+    ("env_ids", "words"),
+    [
+        (torch.tensor([0, 0, 1]), "flags of all environments must be bool"),  # rsl_rl's dones
+        (torch.tensor([0.0, 0.0, 1.0]), "expected whole numbers or a bool mask"),
+        (torch.tensor([True]), r"expected a mask of shape \(3,\)"),
+        ([3], r"expected 0\.\.2"),
+        ([-1], r"expected 0\.\.2"),
+    ],
+)
+def test_a_reset_of_what_is_neither_is_refused(env_ids: Any, words: str) -> None:
+    builder = StudentObsBuilder(environment(), ["clock"], 2)
+    builder.update_history(frame(1))
+    with pytest.raises(InputError, match=words):
+        builder.reset_history(env_ids)
+    assert builder.get_observation(frame(2))[:, 0].tolist() == [1020.0, 1120.0, 1220.0]
 
 
 def test_a_reset_of_none_or_all() -> None:
