@@ -1,18 +1,23 @@
 """Which rank records which motion: claims that all ranks see, each made once and never changed.
 
-    claims/<sha256>.0    {"rank": 2}       rank 2 has the motion
-    claims/<sha256>.1    {"rank": null}    it is given back, nothing of it having ended
-    claims/<sha256>.2    {"rank": 0}       rank 0 has it
+    claims/<sha256>.0    {"rank": 2, "run": "5f.."}    rank 2 has the motion
+    claims/<sha256>.1    {"rank": 2, "run": "a0.."}    it still has, in a later run
+    claims/<sha256>.2    {"rank": null}                it is given back, nothing of it having ended
+    claims/<sha256>.3    {"rank": 0, "run": "3c.."}    rank 0 has it
 
 The last one counts. A claim is a blob that is created only if it is not there, so of many who try
-at once one has it, on a shared disk as on an object store, without a lock and without a clock.
+at once one has it, on a shared disk as on an object store, without a lock and without a clock. Each
+run claims anew what its rank has: only the run that made the last claim can give the motion back,
+so a process that was taken for dead cannot give back what its successor runs.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import secrets
 from collections.abc import Collection
+from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.blobs import Blobs, read_all
@@ -35,13 +40,12 @@ class Claims:
 
     def __init__(self, whole: Blobs, rank: int, world_size: int, num_envs: int) -> None:
         self._blobs, self.rank, self.world_size, self.num_envs = whole, rank, world_size, num_envs
-        #: The highest number of a motion's claims that was seen; they have no gaps.
-        self._seen: dict[str, int] = {}
-        for found in filter(None, map(_NAME.fullmatch, whole.names(CLAIMS))):
-            self._seen[found[1]] = max(self._seen.get(found[1], 0), int(found[2]))
+        self._run = secrets.token_hex(8)
+        #: The highest number of a motion's claims that was read; they have no gaps.
+        self._seen = self._listed()
 
     def owner(self, motion: str) -> int | None:
-        """Who has a motion, by its SHA-256; None: nobody.
+        """The rank that has a motion, by its SHA-256; None: nobody.
 
         Raises:
             CorruptStoreError: A claim is damaged.
@@ -49,19 +53,29 @@ class Claims:
         return self._last(motion)[1]
 
     def take(self, motion: str) -> bool:
-        """Have a motion, if nobody else has it; whether this rank has it now."""
+        """Claim a motion for this run, if no other rank has it; whether this run has it now."""
         while True:
-            number, owner = self._last(motion)
-            if owner is not None:
+            number, owner, run = self._last(motion)
+            if owner is not None and (owner != self.rank or run == self._run):
                 return owner == self.rank
-            if self._create(motion, number + 1, self.rank):
+            if self._create(motion, number + 1, {"rank": self.rank, "run": self._run}):
                 return True
 
-    def give_back(self, motion: str, owner: int | None = None) -> None:
-        """A motion is nobody's again, if it was this rank's, or that of ``owner``."""
-        number, now = self._last(motion)
-        if now == (self.rank if owner is None else owner):
-            self._create(motion, number + 1, None)
+    def give_back(self, motion: str) -> None:
+        """Leave a motion to all ranks, if this run has it."""
+        number, owner, run = self._last(motion)
+        if owner == self.rank and run == self._run:
+            self._create(motion, number + 1, {"rank": None})
+
+    def take_away(self, motion: str, owner: int) -> None:
+        """Leave a motion of another rank's, whichever of its runs has it, to all ranks."""
+        number, now, _ = self._last(motion)
+        if now == owner:
+            self._create(motion, number + 1, {"rank": None})
+
+    def unread(self) -> set[str]:
+        """Motions that were claimed or given back since their last claim was read."""
+        return {m for m, number in self._listed().items() if number > self._seen.get(m, -1)}
 
     def share(self, motions: Collection[str]) -> list[str]:
         """Motions in the order in which this rank asks for them: an even share first."""
@@ -73,27 +87,36 @@ class Claims:
         """How many motions this rank takes before any of its environments was through with one."""
         return -(-len(motions) // self.world_size)
 
-    def _last(self, motion: str) -> tuple[int, int | None]:
-        """The last claim's number, and whose it is; -1 and None where there is none."""
-        number, owner = self._seen.get(motion, 0) - 1, None
+    def _listed(self) -> dict[str, int]:
+        """The highest number of each motion's claims."""
+        highest: dict[str, int] = {}
+        for found in filter(None, map(_NAME.fullmatch, self._blobs.names(CLAIMS))):
+            highest[found[1]] = max(highest.get(found[1], 0), int(found[2]))
+        return highest
+
+    def _last(self, motion: str) -> tuple[int, int | None, str | None]:
+        """The last claim's number, rank and run; -1, None and None where there is none."""
+        number, rank, run = self._seen.get(motion, 0) - 1, None, None
         while True:
             try:
                 data = read_all(self._blobs, _key(motion, number + 1), _MOST_NBYTES)
             except FileNotFoundError:
-                return number, owner
+                return number, rank, run
             number += 1
-            self._seen[motion], owner = number, self._rank_in(data, motion)
+            self._seen[motion], (rank, run) = number, self._parsed(data, motion)
 
-    def _rank_in(self, data: bytes, motion: str) -> int | None:
+    def _parsed(self, data: bytes, motion: str) -> tuple[int | None, str | None]:
         where = f"{self._blobs.address}/{CLAIMS}/{motion}"
-        told = strict_json(data, where)
-        rank = told.get("rank", "") if isinstance(told, dict) else ""
-        if rank is None or (type(rank) is int and 0 <= rank <= MAX_RANK):
-            return rank
+        claim = strict_json(data, where)
+        entries = claim if isinstance(claim, dict) else {}
+        rank, run = entries.get("rank", ""), entries.get("run")
+        known = rank is None or (type(rank) is int and 0 <= rank <= MAX_RANK)
+        if known and (run is None or type(run) is str):
+            return rank, run
         raise CorruptStoreError(f"{where}: expected whose claim it is, got {data[:80]!r}")
 
-    def _create(self, motion: str, number: int, rank: int | None) -> bool:
-        return self._blobs.create(_key(motion, number), json.dumps({"rank": rank}).encode())
+    def _create(self, motion: str, number: int, claim: dict[str, Any]) -> bool:
+        return self._blobs.create(_key(motion, number), json.dumps(claim).encode())
 
 
 def _key(motion: str, number: int) -> str:

@@ -29,6 +29,7 @@ from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.address import Address
+from mosaic_collect.store.parts import PART
 
 
 class GroupedSimulation(Simulation, Protocol):
@@ -146,7 +147,7 @@ def record(
         **writer_options,
     ) as writer:
         if known is not None:
-            _refuse_steps_since(known, writer)
+            _refuse_progress_since(known, writer)
             writer.update_metadata(**told)
         try:
             collect(
@@ -165,13 +166,27 @@ def record(
     return writer.num_steps
 
 
-def _refuse_steps_since(known: TrajectoryDataset, writer: TrajectoryWriter) -> None:
-    """Of another run, which had the lock while this one was starting: its ledger is not ours."""
+def _refuse_progress_since(known: TrajectoryDataset, writer: TrajectoryWriter) -> None:
+    """Refuse progress that another run committed while this one started: the ledger lacks it.
+
+    A commit may contain ends and metadata only, so the number of steps alone does not tell.
+    """
     if writer.num_steps != known.num_steps:
-        raise StoreMismatchError(
-            f"{writer.path}: expected the {known.num_steps:,} steps that it had when this run was "
-            f"begun, got {writer.num_steps:,}: another run went on with it; begin again"
-        )
+        expected, got = f"the {known.num_steps:,} steps", f"{writer.num_steps:,}"
+    elif changed := _changed(known.metadata, writer.metadata):
+        expected, got = f"the {', '.join(changed)}", "others"
+    else:
+        return
+    raise StoreMismatchError(
+        f"{writer.path}: expected {expected} that it had when this run was begun, got {got}: "
+        "another run went on with it; begin again"
+    )
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of metadata entries that differ, but for the one that a writer makes when it opens."""
+    names = (before.keys() | now.keys()) - {PART}
+    return sorted(name for name in names if before.get(name) != now.get(name))
 
 
 def _seeds(acting: Acting, origin: Origin, known: TrajectoryDataset | None) -> list[int]:

@@ -54,7 +54,7 @@ def take_over(whole: Blobs, claims: Claims, ranks: Iterable[int], motions: Seque
         else:
             free = held
         for motion in free:
-            claims.give_back(motion, rank)
+            claims.take_away(motion, rank)
         _log.warning("%d motions of rank %d are given to the others", len(free), rank)
         found += len(free)
     return found

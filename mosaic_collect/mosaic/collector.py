@@ -82,10 +82,9 @@ class ExpertTrajectoryCollector:
         self._exists = goes_on(self._blobs, resume)
         self.num_trajectories = 0
         self._num_valid: Any = 0  # a number, or a tensor on the mask's device
+        self._stored = (0, 0)  # of these two, what the store had when it was read last
         if self._exists:
-            known = TrajectoryDataset(self._blobs)
-            self._num_valid = known.num_valid
-            self.num_trajectories = int(known.metadata.get(_COUNT, 0))
+            self._count_stored()
 
     def add_step(
         self,
@@ -200,7 +199,7 @@ class ExpertTrajectoryCollector:
         """Begin anew, in a store beside the old one, which is kept and completed."""
         self.close()
         self._blobs, self._exists = blobs_at(beside(self.store)), False
-        self.num_trajectories, self._num_valid = 0, 0
+        self.num_trajectories, self._num_valid, self._stored = 0, 0, (0, 0)
 
     def get_statistics(self) -> dict[str, Any]:
         """Counts, widths, and ``memory_usage_mb``: the memory really taken, in MiB."""
@@ -239,6 +238,7 @@ class ExpertTrajectoryCollector:
             atexit.unregister(self._at_exit)
             self._writer.close()
             self._writer = None
+            self._stored = self._read_stored()
 
     def _open(self, rows: dict[str, Any], mask: Any) -> TrajectoryWriter:
         """The writer, for a first step that is known to be good."""
@@ -254,10 +254,23 @@ class ExpertTrajectoryCollector:
             resume=self._exists,
             **self._options,
         )
+        if self._exists:
+            self._count_stored()  # another run may have ended since the store was looked at
         self._exists = True
         # Runs before the writer's own, which could not know that all was saved.
         atexit.register(self._at_exit)
         return self._writer
+
+    def _count_stored(self) -> None:
+        """Add what the store has by now, and had not when it was read last."""
+        stored, before = self._read_stored(), self._stored
+        self.num_trajectories += stored[0] - before[0]
+        self._num_valid = self._num_valid + stored[1] - before[1]
+        self._stored = stored
+
+    def _read_stored(self) -> tuple[int, int]:
+        known = TrajectoryDataset(self._blobs)
+        return int(known.metadata.get(_COUNT, 0)), known.num_valid
 
     def _end(self, env_ids: Any) -> int:
         if self._writer is None:

@@ -141,6 +141,63 @@ def test_only_what_has_not_ended_is_given_back(whole: Blobs) -> None:
     assert owners == [None, 0, None]
 
 
+def test_a_motion_that_was_claimed_and_never_handed_out_is_given_back(whole: Blobs) -> None:
+    """As where the simulator does not start."""
+    one = queue(whole, 0, world=1)
+    assert one.prepare()
+    one.give_back()
+    other = queue(whole, 1, world=1)
+    assert sorted(other.next() for _ in range(12)) == list(range(12))
+
+
+def test_what_is_given_back_is_asked_for_by_ranks_at_work(whole: Blobs) -> None:
+    one, other = (queue(whole, rank, world=2, num_envs=1) for rank in range(2))
+    mine = [one.next() for _ in range(6)]
+    theirs = [other.next() for _ in range(6)]
+    assert sorted(mine + theirs) == list(range(12))
+    one.finish(mine[0], completed=True)
+    assert other.next() == -1
+    one.give_back()
+    assert sorted(other.next() for _ in range(5)) == sorted(mine[1:])
+    assert other.next() == -1
+
+
+def test_looks_for_what_was_given_back_are_few(whole: Blobs, monkeypatch: Any) -> None:
+    """Environments that idle ask at each of their resets; a look lists all claims."""
+    busy = queue(whole, 0, world=1)
+    assert sorted(busy.next() for _ in range(12)) == list(range(12))
+    idle, looks = queue(whole, 1, world=2, num_envs=50), []
+    names = PosixBlobs.names
+    monkeypatch.setattr(
+        PosixBlobs, "names", lambda self, *key: looks.append(key) or names(self, *key)
+    )
+    monkeypatch.setattr("time.monotonic", lambda: 100.0)
+    assert {idle.next() for _ in range(500)} == {-1}
+    assert 1 <= len(looks) <= 10
+
+
+def test_a_process_that_lost_its_store_gives_nothing_of_its_successor_back(whole: Blobs) -> None:
+    old = queue(whole, 0, world=1, num_envs=3)
+    running = [old.next() for _ in range(3)]
+    new = queue(whole, 0, world=1, num_envs=3)
+    assert {new.next() for _ in range(3)} == set(running)
+    old.give_back()
+    other = queue(whole, 1, world=1)
+    assert set(running).isdisjoint(other.next() for _ in range(12))
+
+
+def test_what_a_predecessor_gave_back_late_is_claimed_anew_or_left(whole: Blobs) -> None:
+    old = queue(whole, 0, world=1, num_envs=2)
+    running = [old.next() for _ in range(2)]
+    new = queue(whole, 0, world=2, num_envs=9)  # has read the claims, and made none yet
+    old.give_back()
+    other = queue(whole, 1, world=1, num_envs=9)
+    first = other.next()
+    assert first in running
+    handed = [first, *(new.next() for _ in range(9)), *(other.next() for _ in range(12))]
+    assert sorted(index for index in handed if index >= 0) == list(range(12))
+
+
 def test_exhausted_is_what_others_have(whole: Blobs) -> None:
     one, other = queue(whole, 0, world=1), queue(whole, 1, world=1)
     ids = [one.next() for _ in range(12)]

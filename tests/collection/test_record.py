@@ -9,7 +9,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mosaic_collect import TrajectoryDataset  # noqa: E402
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter  # noqa: E402
 from mosaic_collect.collection.motions import Motion, MotionQueue  # noqa: E402
 from mosaic_collect.collection.observation_terms import Term  # noqa: E402
 from mosaic_collect.collection.origin import Origin, refuse_changes  # noqa: E402
@@ -77,6 +77,23 @@ def test_a_run_that_another_one_has_overtaken_is_refused(store: str) -> None:
     data = TrajectoryDataset(store)
     assert (data.num_steps, data.status, data.metadata) == (5, "complete", told)
     assert told["settled"] == 3
+
+
+def test_a_run_that_another_one_has_overtaken_by_its_last_ends_is_refused(store: str) -> None:
+    """A commit may hold ends and what is told of them alone: the number of steps stays."""
+    recorded(store, max_steps=2)
+    known = TrajectoryDataset(store)
+    with TrajectoryWriter(store, resume=True) as writer:
+        writer.end_trajectories([0], metadata={"settled": 99})
+    told = TrajectoryDataset(store).metadata
+    simulation = toys.ToySimulation(EPISODES)
+    with pytest.raises(StoreMismatchError, match=r"expected the settled .*: another run"):
+        record(
+            *(simulation, toys.ToyPolicy(), toys.ToyTracker(simulation), store, MJLAB, 9, known),
+            buffer_mb=1,
+        )
+    data = TrajectoryDataset(store)
+    assert (data.num_steps, data.metadata) == (2, told)
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,26 @@ def test_environments_that_are_named_end_in_the_store(collector: Any) -> None:
         collector.mark_trajectory_end(-1)
 
 
+def test_what_another_run_added_before_the_first_step_is_counted(tmp_path: Path) -> None:
+    store = tmp_path / "s.zarr"
+    first = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, buffer_mb=1)
+    first.add_step(**step_of(0))
+    first.mark_trajectory_end(2)
+    first._writer.commit()
+    second = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, resume=True, buffer_mb=1)
+    first.add_step(**step_of(1))
+    first.mark_trajectory_end(1)
+    first.close()
+    second.add_step(**step_of(2))
+    second.mark_trajectory_end(4)
+    assert (second.num_trajectories, second.num_steps) == (7, 3 * N)
+    second.close()
+    second.add_step(**step_of(3))  # goes on with what it has itself recorded
+    assert (second.num_trajectories, second.num_steps) == (7, 4 * N)
+    second.close()
+    assert TrajectoryDataset(store).metadata["num_trajectories"] == 7
+
+
 def test_one_environment_is_named_by_a_list_or_a_mask(tmp_path: Path) -> None:
     collector = ExpertTrajectoryCollector(1, 1, store=tmp_path / "s.zarr", buffer_mb=1)
     for ended in (None, [0], torch.tensor([True]), [0]):
