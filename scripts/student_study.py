@@ -139,7 +139,7 @@ def record(folder: str, name: str, motion: str, checkpoint: str) -> None:
         student = os.path.join(folder, f"{how['act_by']}.pt")
         if not os.path.exists(student):
             save_student(train(folder, Case("", (how["act_by"],), 96), 0), student)
-        how = {**how, "act_by": student}
+        how = {**how, "act_by": student, "trust_checkpoint": True}
     options = CollectOptions(
         task=TASK,
         motion=motion,

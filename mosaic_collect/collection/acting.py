@@ -44,6 +44,7 @@ class Acting:
             uniformly from 0 to it.
         start: Of trajectories of motions: their ``first`` frame, or a ``random`` one of each.
         seed: Of the noise, the pushes and of who acts.
+        trust_student: The student's file may run code: it is a TorchScript program.
 
     Raises:
         InputError: Naming all values that make no sense.
@@ -55,6 +56,7 @@ class Acting:
     push: float = 0.0
     start: str = FIRST
     seed: int = 0
+    trust_student: bool = False
 
     def __post_init__(self) -> None:
         problems = list(self._problems())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -19,16 +20,25 @@ Student = Callable[[torch.Tensor], torch.Tensor]
 
 
 def read_student(acting: Acting, device: Any = "cpu") -> Any:
-    """A student's network, of whatever widths.
+    """Load a student's network, of whatever widths.
+
+    TorchScript is a program that can write files, and it may run while it is loaded.
 
     Args:
         acting: With a student.
         device: Where it is to be.
 
     Raises:
-        InputError: No such file, or not TorchScript.
+        InputError: No such file, a file that is not trusted, or not TorchScript.
     """
     file = io.BytesIO(acting.student_file)
+    if not _is_torchscript(file):
+        raise InputError(f"act_by: {acting.student}: expected TorchScript, got another file")
+    if not acting.trust_student:
+        raise InputError(
+            f"act_by: {acting.student}: a student's file is a TorchScript program, and running it "
+            "runs what is in it; if you know and trust who made it, trust_checkpoint=True runs it"
+        )
     try:
         with _torchscript():
             return torch.jit.load(file, map_location=device).eval()
@@ -45,8 +55,8 @@ def load_student(
     """Load a student and ask it once, so that one that does not fit is refused before all else.
 
     Args:
-        acting: With a student, written by ``save_student`` or ``torch.jit.save``; it normalises its
-            input itself.
+        acting: With a trusted student, written by ``save_student`` or ``torch.jit.save``; it
+            normalises its input itself.
         num_envs: Environments, N.
         obs_dim: Width of the student's observation.
         num_actions: Width of an action, A.
@@ -77,6 +87,16 @@ def save_student(network: torch.nn.Module, path: str | os.PathLike[str]) -> None
     """
     with _torchscript():
         torch.jit.script(network).save(os.fspath(path))
+
+
+def _is_torchscript(file: io.BytesIO) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return False
+    file.seek(0)
+    return any(os.path.basename(name) == "constants.pkl" for name in names)
 
 
 @contextmanager

@@ -38,7 +38,7 @@ def add_acting(group: argparse._ActionsContainer, between: str = "-") -> None:
         "push": {"metavar": "SIGMA"},
         "start": {"choices": STARTS},
     }
-    add_options(group, Acting, but=("seed",), between=between, **more)
+    add_options(group, Acting, but=("seed", "trust_student"), between=between, **more)
 
 
 def _add_task(parser: argparse.ArgumentParser) -> None:
@@ -50,7 +50,7 @@ def _add_task(parser: argparse.ArgumentParser) -> None:
     add(
         "--trust-checkpoint",
         action="store_true",
-        help="let code run that the checkpoint holds; without it, such a one is refused",
+        help="let code run that the checkpoint or a student's file holds; else they are refused",
     )
     add("--output", required=True, metavar="STORE", help="where to record, a folder or a URL")
     add("--max-steps", **_N, help="steps of the store in all; needed without --passes")

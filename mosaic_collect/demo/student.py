@@ -151,5 +151,5 @@ def _show_next(recorded: CollectOptions, student: str) -> None:
         "\nTry next: let the student act and the expert label, and train it again\n"
         f"  {beside('python')} -m mosaic_collect collect --task {TASK} --motion {recorded.motion} "
         f"--checkpoint {recorded.checkpoint} --max-steps 100 --num-envs 32 --act-by {student} "
-        f"--act-share 0.5 --output {output}"
+        f"--act-share 0.5 --trust-checkpoint --output {output}"
     )

@@ -200,9 +200,13 @@ def test_who_acts(motions: Path, tmp_path: Path) -> None:
     assert acting() == AS_TRAINED
     student = students.save(students.Constant(0.0, 2), tmp_path / "student.pt")
     given = ("--action_noise", "0.3", "--start", "random", "--seed", "4", "--push", "0.1")
-    assert acting(*given, "--act_by", student, "--act_share", "0.2") == Acting(
-        action_noise=0.3, act_by=student, act_share=0.2, push=0.1, start="random", seed=4
-    )
+    given += ("--act_by", student, "--act_share", "0.2")
+    assert acting(*given, "--trust_checkpoint") == Acting(
+        action_noise=0.3, act_by=student, act_share=0.2, push=0.1, start="random", seed=4,
+        trust_student=True,
+    )  # fmt: skip
+    with pytest.raises(InputError, match=r"act_by: .*TorchScript program"):
+        acting(*given)
     wrong = ("--action_noise", "-1", "--act_share", "0.2", "--num_envs", "0")
     with pytest.raises(InputError, match=r"num_envs.*action_noise.*act_share: expected only where"):
         acting(*wrong)

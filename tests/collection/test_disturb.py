@@ -139,7 +139,7 @@ def test_a_resume_that_acts_otherwise_is_refused(store: str, made: list[Witness]
 class TestStudent:
     def acting(self, path: Path, share: float, **more: Any) -> Acting:
         student = students.save(students.Constant(7.0, toys.ACTION_DIM), path / "student.pt")
-        return Acting(act_by=student, act_share=share, **more)
+        return Acting(act_by=student, act_share=share, trust_student=True, **more)
 
     def test_it_acts_in_its_share_of_the_steps_and_the_policy_labels(
         self, store: str, made: list[Witness], tmp_path: Path
@@ -173,7 +173,8 @@ class TestStudent:
                 seen -= 1000.0
                 return seen[:, :2].double()
 
-        acting = Acting(act_by=students.save(InPlace(), tmp_path / "s.pt"), act_share=1.0)
+        path = students.save(InPlace(), tmp_path / "s.pt")
+        acting = Acting(act_by=path, act_share=1.0, trust_student=True)
         data = recorded(store, acting=acting)
         seen = data.read("student_observations")
         np.testing.assert_array_equal(np.floor(seen), np.floor(data.read("observations")[..., :3]))
@@ -185,7 +186,7 @@ class TestStudent:
     ) -> None:
         student = students.save(students.Constant(7.0, 9), tmp_path / "s.pt")
         with pytest.raises(InputError, match=r"expected actions \(4, 2\) .*, got \(4, 9\)"):
-            recorded(store, acting=Acting(act_by=student))
+            recorded(store, acting=Acting(act_by=student, trust_student=True))
         assert not Path(store).exists()
 
     def test_without_a_group_to_see(

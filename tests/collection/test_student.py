@@ -9,14 +9,14 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect.collection.acting import Acting  # noqa: E402
-from mosaic_collect.collection.student import Student, load_student  # noqa: E402
+from mosaic_collect.collection.student import Student, load_student, read_student  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from tests.collection import students  # noqa: E402
 
 
 def loaded(path: str | Path) -> Student:
     """For four environments, observations of three and actions of two."""
-    return load_student(Acting(act_by=str(path)), 4, 3, 2, torch.device("cpu"))
+    return load_student(Acting(act_by=str(path), trust_student=True), 4, 3, 2, torch.device("cpu"))
 
 
 def test_it_says_what_the_network_says(tmp_path: Path) -> None:
@@ -37,6 +37,35 @@ def test_what_is_no_student(tmp_path: Path) -> None:
     torch.save({"model_state_dict": {}}, tmp_path / "dict.pt")
     with pytest.raises(InputError, match=r"dict\.pt: expected TorchScript"):
         loaded(tmp_path / "dict.pt")
+
+
+class Hostile(torch.nn.Module):
+    """Overwrites a file of its caller's."""
+
+    def __init__(self, target: str) -> None:
+        super().__init__()
+        self.target = target
+
+    def forward(self, seen: torch.Tensor) -> torch.Tensor:
+        victim = torch.from_file(self.target, shared=True, size=8, dtype=torch.uint8)
+        victim.fill_(65)
+        return seen[:, :2] * 0.0 + victim.float().mean() * 0.0
+
+
+def test_nothing_in_it_runs_without_a_word_of_trust(tmp_path: Path) -> None:
+    victim = tmp_path / "authorized_keys"
+    victim.write_bytes(b"precious")
+    path = students.save(Hostile(str(victim)), tmp_path / "s.pt")
+    acting = Acting(act_by=path)
+    for read in (
+        lambda: read_student(acting),
+        lambda: load_student(acting, 4, 3, 2, torch.device("cpu")),
+    ):
+        with pytest.raises(InputError, match=r"TorchScript program.*trust_checkpoint=True"):
+            read()
+    assert victim.read_bytes() == b"precious"
+    loaded(path)
+    assert victim.read_bytes() == b"A" * 8
 
 
 def test_one_of_other_widths(tmp_path: Path) -> None:
@@ -62,7 +91,8 @@ def test_one_that_refuses_by_itself(tmp_path: Path) -> None:
 def test_the_file_is_read_once(tmp_path: Path) -> None:
     """A loop that trains students writes the next one to the same place."""
     path = tmp_path / "s.pt"
-    acting = Acting(act_by=students.save(students.Constant(1.0, 2), path))
+    students.save(students.Constant(1.0, 2), path)
+    acting = Acting(act_by=str(path), trust_student=True)
     told = acting.told()
     students.save(students.Constant(2.0, 2), path)
     assert Acting(act_by=str(path)).told() != told == acting.told()

@@ -154,7 +154,8 @@ def test_a_student_acts_and_the_expert_labels(
     from tests.collection import students
 
     student = students.save(students.Constant(0.25, 29), tmp_path / "student.pt")
-    run(case.options("taught", num_envs=4, max_steps=6, act_by=student, act_share=0.5))
+    taught = {"act_by": student, "act_share": 0.5, "trust_checkpoint": True}
+    run(case.options("taught", num_envs=4, max_steps=6, **taught))
     store = case.store("taught")
     dataset = TrajectoryDataset(store)
     acted = dataset.read("student_acted")

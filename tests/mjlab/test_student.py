@@ -46,6 +46,7 @@ def test_the_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     arguments = ["--task", TASK, "--checkpoint", EXPERT, "--output", labelled, "--device", "cpu"]
     arguments += ["--motion", str(mjlab_case.ASSETS / "g1_squat.npz"), "--num-envs", "2"]
     arguments += ["--act-by", f"{output}/student.pt", "--act-share", "1.0", "--max-steps", "3"]
+    arguments += ["--trust-checkpoint"]
     assert main(["collect", *arguments]) == 0
     assert TrajectoryDataset(labelled).read("student_acted").all()
 

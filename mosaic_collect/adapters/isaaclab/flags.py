@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     add(
         "--trust_checkpoint",
         action="store_true",
-        help="let code run that the checkpoint holds; without it, such a one is refused",
+        help="let code run that the checkpoint or a student's file holds; else they are refused",
     )
     add("--num_envs", type=int, default=16, help="environments; at most one per motion")
     add("--steps_per_env", type=int, default=100, help="most rows of a trajectory")

@@ -163,13 +163,14 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
 
 
 def _acting(args: argparse.Namespace) -> dict[str, Any]:
-    """What ``Acting`` is told, but for the seed, which is the collection's."""
-    return {f.name: getattr(args, f.name) for f in fields(Acting) if f.name != "seed"}
+    """What ``Acting`` is told, but for the seed and the trust, which are the collection's."""
+    names = {f.name for f in fields(Acting)} - {"seed", "trust_student"}
+    return {name: getattr(args, name) for name in sorted(names)}
 
 
 def _acting_problems(args: argparse.Namespace) -> list[str]:
     try:
-        acting = Acting(**_acting(args))
+        acting = Acting(**_acting(args), trust_student=args.trust_checkpoint)
         if acting.student is not None:
             read_student(acting)
     except InputError as error:

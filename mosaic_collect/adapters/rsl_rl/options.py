@@ -71,7 +71,7 @@ class RecordOptions(TaskOptions):
         record_states: The simulator's state beside each row, from which the robot can be seen
             again; mjlab's.
         stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
-        trust_checkpoint: Code in the checkpoint may run.
+        trust_checkpoint: Code in the checkpoint may run, and in the student's file of ``act_by``.
         buffer_mb, compressor, encode_in, commit_seconds: Of the writer.
     """
 
@@ -106,6 +106,7 @@ class RecordOptions(TaskOptions):
             push=self.push,
             start=self.start,
             seed=self.seed or 0,
+            trust_student=self.trust_checkpoint,
         )
 
     def check(self) -> None:
