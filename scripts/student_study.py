@@ -30,7 +30,7 @@ from mosaic_collect.collection.student import save_student
 from mosaic_collect.collection.trial import Lane, run_trial
 from mosaic_collect.demo.squat import TASK, assets
 from mosaic_collect.demo.training import LABEL, SEEN, train_student
-from mosaic_collect.look.palette import LIGHT
+from mosaic_collect.look.canvas import LIGHT
 
 ENVS, SEEDS = 128, (0, 1)
 PUSH = 0.1  # m/s, standard deviation in x and y each, five times

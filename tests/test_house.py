@@ -58,7 +58,7 @@ OPTIONAL = {
     "xarray": ("reading.labelled",),
     "pandas": ("reading.table",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
-    "matplotlib": ("look.canvas", "look.draw_timeline", "replay.plot"),
+    "matplotlib": ("look.canvas", "look.timeline", "replay.plot"),
     "jinja2": ("look.report",),
     "dask": ("passes.cluster",),
     "distributed": ("passes.cluster",),

@@ -6,8 +6,7 @@ import argparse
 from functools import partial
 
 from mosaic_collect.commands.shared import add_pairs, measure, store_stem
-from mosaic_collect.look.canvas import check_picture, save
-from mosaic_collect.look.palette import THEMES
+from mosaic_collect.look.canvas import THEMES, check_picture, save
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.reading.dataset import TrajectoryDataset
 

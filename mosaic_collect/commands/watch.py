@@ -8,8 +8,7 @@ import sys
 import time
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.look.watch_text import look_line, look_lines
-from mosaic_collect.look.watching import Look, Watcher
+from mosaic_collect.look.watch import Look, Watcher, look_line, look_lines
 from mosaic_collect.reading.dataset import TrajectoryDataset
 
 NAME = "watch"

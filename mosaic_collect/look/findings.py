@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.look.pace import told_pace
+from mosaic_collect.look.charts import recorded_pace
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.stats.measures import StoreStatistics
 from mosaic_collect.stats.text import oddities
@@ -134,7 +134,7 @@ def _trajectories(dataset: TrajectoryDataset) -> Iterator[Finding]:
 
 
 def _shares(dataset: TrajectoryDataset) -> Iterator[Finding]:
-    state, pace = dataset.state, told_pace(dataset.metadata)
+    state, pace = dataset.state, recorded_pace(dataset.metadata)
     idle = 1 - state.num_valid / state.num_pairs if state.num_pairs else 0.0
     if idle > _IDLE:
         words = f"{idle:.1%} of all pairs are not valid"

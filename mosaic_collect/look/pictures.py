@@ -7,16 +7,11 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.look.canvas import default_style
-from mosaic_collect.look.draw_actions import ACTIONS, actions_figure
-from mosaic_collect.look.draw_bands import bands_figure
-from mosaic_collect.look.draw_curves import curves_figure
-from mosaic_collect.look.draw_lengths import lengths_figure
-from mosaic_collect.look.draw_pace import pace_figure
-from mosaic_collect.look.draw_timeline import timeline_figure
-from mosaic_collect.look.pace import told_pace
-from mosaic_collect.look.palette import LIGHT, Palette
-from mosaic_collect.look.timeline import Timeline
+from mosaic_collect.look.canvas import LIGHT, Palette, default_style
+from mosaic_collect.look.charts import lengths_figure, pace_figure, recorded_pace
+from mosaic_collect.look.curves import curves_figure
+from mosaic_collect.look.timeline import Timeline, timeline_figure
+from mosaic_collect.look.values import ACTIONS, actions_figure, bands_figure
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.reading.trajectory import Trajectory
@@ -68,7 +63,7 @@ class Pictures:
             told["actions"] = "Actions, their means and their sigmas"
         if self._trajectory is not None:
             told["trajectory"] = f"Trajectory {self._trajectory.id}, step by step"
-        if told_pace(self._dataset.metadata) is not None:
+        if recorded_pace(self._dataset.metadata) is not None:
             told["pace"] = "How fast it was recorded, and how much of the time it stalled"
         return told
 
@@ -117,6 +112,6 @@ class Pictures:
         return curves_figure(self._trajectory, terms, self._palette)
 
     def _pace(self) -> Figure:
-        pace = told_pace(self._dataset.metadata)
+        pace = recorded_pace(self._dataset.metadata)
         assert pace is not None
         return pace_figure(pace, self._dataset.num_envs, self._palette)

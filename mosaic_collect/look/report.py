@@ -1,26 +1,34 @@
-"""One page of a store: what to know first, then pictures and tables. It needs nothing beside it."""
+"""One page of a store: what to know first, then pictures and  It needs nothing beside it."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import resources
+from itertools import islice
 from typing import Any
+
+import numpy as np
 
 from mosaic_collect import __version__
 from mosaic_collect.checks import needed
-from mosaic_collect.look import tables
-from mosaic_collect.look.canvas import inline_svg
+from mosaic_collect.look.canvas import DARK, LIGHT, inline_svg
+from mosaic_collect.look.charts import END_WORDS
 from mosaic_collect.look.findings import findings
-from mosaic_collect.look.palette import DARK, LIGHT
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.sizes import FIELD_HEAD, field_rows, stored_nbytes
-from mosaic_collect.stats.measures import StoreStatistics
+from mosaic_collect.reading.table import Trajectories, motion_names
+from mosaic_collect.reading.tracing import ENDS
+from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
 from mosaic_collect.stats.text import HEAD, term_rows
 from mosaic_collect.text import shown, size_of
 
+END_HEAD = ("end", "trajectories", "shortest", "25 %", "median", "75 %", "longest", "valid pairs")
+MOTION_HEAD = ("motion", "trajectories", "failed", "median steps", "valid pairs")
+FEATURE_HEAD = ("feature", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
+MOST_MOTIONS, MOST_FEATURES = 200, 2000
 _TEMPLATE = "report.html.jinja"
 _QUIET = ("terms", "pace")  # metadata that pictures and tables show better
 
@@ -46,7 +54,7 @@ def report_page(
     """
     template = _template()
     table = dataset.where(min_valid=1)
-    motions, features = tables.motion_rows(dataset, table), tables.feature_rows(statistics)
+    motions, features = motion_rows(dataset, table), feature_rows(statistics)
     return str(
         template.render(
             name=shown(os.path.basename(dataset.path)),
@@ -63,14 +71,14 @@ def report_page(
             value_head=HEAD,
             value_rows=[row for f in statistics.fields.values() for row in term_rows(f)],
             quantiles=_quantiles(statistics),
-            end_head=tables.END_HEAD,
-            end_rows=tables.end_rows(table),
-            motion_head=tables.MOTION_HEAD,
-            motion_rows=motions[: tables.MOST_MOTIONS],
-            motion_more=_more(len(motions), tables.MOST_MOTIONS),
-            feature_head=tables.FEATURE_HEAD,
+            end_head=END_HEAD,
+            end_rows=end_rows(table),
+            motion_head=MOTION_HEAD,
+            motion_rows=motions[:MOST_MOTIONS],
+            motion_more=_more(len(motions), MOST_MOTIONS),
+            feature_head=FEATURE_HEAD,
             feature_rows=features,
-            feature_more=_more(tables.num_features(statistics), tables.MOST_FEATURES),
+            feature_more=_more(num_features(statistics), MOST_FEATURES),
             told=[(shown(k), shown(v)) for k, v in dataset.metadata.items() if k not in _QUIET],
             footer=_footer(),
         )
@@ -148,3 +156,53 @@ def _more(count: int, most: int) -> str:
 def _footer() -> str:
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return f"Made by mosaic_collect {__version__}, {now}. The page asks nothing of any network."
+
+
+def end_rows(table: Trajectories) -> list[list[str]]:
+    """Under ``END_HEAD``, those ends that there are."""
+    columns, rows = table.columns, []
+    for end in ENDS:
+        where = columns["end"] == end
+        if where.any():
+            lengths = columns["num_steps"][where]
+            cells = [len(lengths), *np.quantile(lengths, (0, 0.25, 0.5, 0.75, 1))]
+            cells.append(columns["num_valid"][where].sum())
+            rows.append([END_WORDS[end], *(f"{v:,.0f}" for v in cells)])
+    return rows
+
+
+def motion_rows(dataset: TrajectoryDataset, table: Trajectories) -> list[list[str]]:
+    """Under ``MOTION_HEAD``, those with the greatest share of failures first."""
+    columns, names = table.columns, motion_names(dataset.metadata)
+    if "motion" not in columns:
+        return []
+    found = []
+    for motion in np.unique(columns["motion"]).tolist():
+        where = columns["motion"] == motion
+        failed = int((columns["end"][where] == "failed").sum())
+        count, steps = int(where.sum()), np.median(columns["num_steps"][where])
+        name = names[motion] if 0 <= motion < len(names) else ""
+        cells = [f"{count:,}", f"{failed:,}", f"{steps:,.0f}"]
+        cells.append(f"{columns['num_valid'][where].sum():,}")
+        found.append((-failed / count, motion, [f"{motion} {shown(name)}".strip(), *cells]))
+    return [row for _share, _motion, row in sorted(found)]
+
+
+def feature_rows(statistics: StoreStatistics) -> list[list[str]]:
+    """Rows under ``FEATURE_HEAD`` for the first ``MOST_FEATURES`` features of fields with axes."""
+    fields = [f for f in statistics.fields.values() if f.shape]
+    return list(islice((row for field in fields for row in _features(field)), MOST_FEATURES))
+
+
+def num_features(statistics: StoreStatistics) -> int:
+    """Number of features of all fields with axes."""
+    return sum(len(f.mean) for f in statistics.fields.values() if f.shape)
+
+
+def _features(field: FieldStatistics) -> Iterator[list[str]]:
+    m, (q1, q50, q99) = field.moments, field.quantiles((0.01, 0.5, 0.99))
+    columns = (field.mean, field.std, m.low, q1, q50, q99, m.high)
+    for i in range(len(field.mean)):
+        cells = [f"{v[i]:.4g}" for v in columns] if m.count[i] else ["–"] * 7
+        bad = int(m.nan[i] + m.inf[i])
+        yield [field.feature(i), *cells, f"{bad:,}" if bad else ""]

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.look.canvas import default_style, new_figure, save
-from mosaic_collect.look.palette import LIGHT
+from mosaic_collect.look.canvas import LIGHT, default_style, new_figure, save
 from mosaic_collect.replay.differences import Differences
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 
 from mosaic_collect.collection import pace as paces
-from mosaic_collect.look.pace import told_pace
+from mosaic_collect.look.charts import recorded_pace
 
 
 class Writer:
@@ -44,13 +44,13 @@ def test_nothing_of_a_short_run() -> None:
 
 def test_rates_and_stalls() -> None:
     first = run(100, 400, {})
-    found = told_pace(first.metadata)
+    found = recorded_pace(first.metadata)
     assert found is not None
     assert found.max_steps == 1000
     np.testing.assert_allclose(found.rates, 4, rtol=0.05)
     assert found.stalled_share == pytest.approx(0.5, abs=0.01)
     again = run(100, 100, first.metadata, start=500.0)
-    both = told_pace(again.metadata)
+    both = recorded_pace(again.metadata)
     assert both is not None
     assert set(both.run.tolist()) == {0, 1}
     np.testing.assert_allclose(both.rates[both.run == 1], 1, rtol=0.11)
@@ -63,7 +63,7 @@ def test_it_takes_no_more_room_in_a_long_run() -> None:
         told = run(20_000, 20_000, told, start=number * 30_000.0).metadata
     entries = told["pace"]["entries"]
     assert len(entries) <= paces._MOST + 6
-    found = told_pace(told)
+    found = recorded_pace(told)
     assert found is not None
     assert (found.steps.sum(), set(found.run.tolist())) == (
         pytest.approx(60_000, rel=0.03),
@@ -76,4 +76,4 @@ def test_it_takes_no_more_room_in_a_long_run() -> None:
              {"pace": {"entries": [[0, 1, 2, 3]]}}, {"pace": {"entries": [[1, 2], [3, 4]]}}]
 )  # fmt: skip
 def test_what_makes_no_sense_tells_nothing(told: dict[str, Any]) -> None:
-    assert told_pace(told) is None
+    assert recorded_pace(told) is None

@@ -26,7 +26,7 @@ def test_each_command(
     there, here = (json.loads(cli("stats", place, "--json").out) for place in (s3, store))
     assert there["fields"] == here["fields"]
     assert there["num_valid"] == here["num_valid"] == 340
-    cli("stats", s3)
+    cli("stats", s3, "-o", "expert.stats.json")
     cli("plot", s3, "--format", "svg")
     cli("report", s3)
     made = {path.name for path in tmp_path.iterdir() if path.is_file()}

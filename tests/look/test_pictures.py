@@ -16,8 +16,16 @@ pytest.importorskip("matplotlib")
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter, store_statistics
 from mosaic_collect.errors import InputError
-from mosaic_collect.look.canvas import inline_svg, new_figure, save, thinned
-from mosaic_collect.look.palette import DARK, LIGHT, THEMES, Palette
+from mosaic_collect.look.canvas import (
+    DARK,
+    LIGHT,
+    THEMES,
+    Palette,
+    inline_svg,
+    new_figure,
+    save,
+    thinned,
+)
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.store.schema import Field, Schema
 from tests import helpers

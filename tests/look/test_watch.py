@@ -8,8 +8,7 @@ import re
 import pytest
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.look.watch_text import duration, look_line, look_lines
-from mosaic_collect.look.watching import Watcher
+from mosaic_collect.look.watch import Watcher, duration, look_line, look_lines
 from mosaic_collect.reading.sizes import stored_nbytes
 from mosaic_collect.store.lock import LOCK_NAME
 from tests import helpers

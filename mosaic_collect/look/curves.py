@@ -8,9 +8,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.look.canvas import dress, legend, new_figure, thinned, whole_numbers
-from mosaic_collect.look.palette import LIGHT, Palette
-from mosaic_collect.look.tables import END_WORDS
+from mosaic_collect.look.canvas import (
+    LIGHT,
+    Palette,
+    dress,
+    legend,
+    new_figure,
+    thinned,
+    whole_numbers,
+)
+from mosaic_collect.look.charts import END_WORDS
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.reading.trajectory import Trajectory

@@ -1,0 +1,192 @@
+"""Pictures over trajectories and over time: lengths, rate and stalls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.checks import is_whole, whole
+from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
+from mosaic_collect.reading.table import Trajectories
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Floats = NDArray[np.float64]
+
+#: The ends of trajectories in words.
+END_WORDS = {
+    "ended": "ended",
+    "failed": "failed",
+    "unsaid": "ended, how is not said",
+    "truncated": "without an end",
+    "open": "going on",
+}
+
+_BINS = 48
+_WIDE = 100  # greatest by least length from which the axis is logarithmic
+#: Ends from the bottom of a bar to its top: the colour's name, the hatch.
+_ENDS = (
+    ("failed", "failed", None),
+    ("truncated", "truncated", "//////"),
+    ("open", "open", None),
+    ("ended", "ended", None),
+    ("unsaid", "ended2", None),
+)
+
+
+def lengths_figure(table: Trajectories, palette: Palette = LIGHT) -> Figure:
+    """A histogram of lengths in steps; trajectories without a valid row are left out.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    table = table.where(min_valid=1)
+    figure = new_figure(10, 3.2, palette)
+    axes = figure.add_subplot()
+    dress(axes, palette, f"lengths of {len(table):,} trajectories")
+    lengths, ends = table.columns["num_steps"], table.columns["end"]
+    edges, wide = _edges(lengths)
+    below = np.zeros(len(edges) - 1)
+    for end, colour, hatch in _ENDS:
+        chosen = lengths[ends == end]
+        if not len(chosen):
+            continue
+        counts = np.histogram(chosen, edges)[0]
+        top, label = below + counts, _label(END_WORDS[end], chosen)
+        bars = axes.stairs(top, edges, baseline=below, fill=True, label=label, hatch=hatch)
+        bars.set(facecolor=getattr(palette, colour), edgecolor=palette.paper, linewidth=0)
+        below = below + counts
+    whole_numbers(axes.yaxis)
+    if wide:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+    else:
+        whole_numbers(axes.xaxis)
+    axes.set_xlabel("steps")
+    axes.set_ylabel("trajectories")
+    if len(table):
+        legend(figure, palette, loc="outside lower left", ncols=3)
+    return figure
+
+
+def _label(words: str, lengths: NDArray[np.int64]) -> str:
+    return f"{words}: {len(lengths):,}, median {np.median(lengths):,.0f} steps"
+
+
+def _edges(lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], bool]:
+    """Bin edges half way between whole lengths, and whether they are logarithmic."""
+    if not len(lengths):
+        return np.array([0.5, 1.5]), False
+    least, most = int(lengths.min()), int(lengths.max())
+    if most / least >= _WIDE:
+        found = np.geomspace(least - 0.5, most + 0.5, _BINS + 1)
+        return np.unique(np.floor(found - 0.5) + 0.5), True
+    width = max(1, -(-(most - least + 1) // _BINS))
+    return np.arange(least - 0.5, most + 0.5 + width, width), False
+
+
+PACE = "pace"  # the metadata entry of a collection
+_PARTS = 4  # run, UTC seconds, steps, seconds stalled in the run
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Told:
+    """Spans between two entries of one run, all ``(spans,)``.
+
+    Attributes:
+        begin: Seconds since the first entry of all.
+        end: Of the span.
+        steps: Made in it.
+        stalled: Share of it in which the writer waited for the disk.
+        run: Which run, from 0.
+        max_steps: Steps the store is to have; None: not told, or without end.
+    """
+
+    begin: Floats
+    end: Floats
+    steps: Floats
+    stalled: Floats
+    run: NDArray[np.int64]
+    max_steps: int | None
+
+    @property
+    def rates(self) -> Floats:
+        """Steps a second."""
+        return self.steps / np.maximum(self.end - self.begin, 1e-9)
+
+    @property
+    def stalled_share(self) -> float:
+        """Of the whole time that is told of."""
+        seconds = self.end - self.begin
+        return float((self.stalled * seconds).sum() / max(seconds.sum(), 1e-9))
+
+
+def recorded_pace(metadata: Mapping[str, Any]) -> Told | None:
+    """What a store tells of its pace; None if nothing, or nothing that makes sense."""
+    told = metadata.get(PACE)
+    if not isinstance(told, Mapping):
+        return None
+    try:
+        rows = np.array(told.get("entries"), np.float64)
+    except (TypeError, ValueError):
+        return None
+    if rows.ndim != 2 or rows.shape[1] != _PARTS or len(rows) < 2:
+        return None
+    most = told.get("max_steps")
+    before, after = rows[:-1], rows[1:]
+    one = (before[:, 0] == after[:, 0]) & (after[:, 1] > before[:, 1])
+    before, after = before[one], after[one]
+    seconds = after[:, 1] - before[:, 1]
+    return Told(
+        begin=before[:, 1] - rows[0, 1],
+        end=after[:, 1] - rows[0, 1],
+        steps=after[:, 2] - before[:, 2],
+        stalled=np.clip((after[:, 3] - before[:, 3]) / seconds, 0, 1),
+        run=after[:, 0].astype(np.int64),
+        max_steps=whole(most, "max_steps", 1) if is_whole(most, 1) else None,
+    )
+
+
+_UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"))
+
+
+def pace_figure(pace: Told, num_envs: int, palette: Palette = LIGHT) -> Figure:
+    """Pairs a second above, the share of time stalled below; gaps are times without a run.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    figure = new_figure(10, 3.6, palette)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
+    total = float(pace.end[-1]) if len(pace.end) else 1.0
+    unit, name = next(((u, n) for least, u, n in _UNITS if total >= least), (1, "seconds"))
+    dress(above, palette, f"pairs a second ({num_envs:,} environments)")
+    dress(below, palette, "share of time stalled, waiting for the disk")
+    for axes, values, colour in (
+        (above, pace.rates * num_envs, palette.ended),
+        (below, pace.stalled, palette.failed),
+    ):
+        x, y = _staircase(pace, values)
+        axes.plot(x / unit, y, color=colour, linewidth=1.3)
+        axes.fill_between(x / unit, y, color=colour, alpha=0.25, linewidth=0)
+        axes.set_ylim(bottom=0)
+    above.yaxis.set_major_formatter("{x:,.0f}")
+    most = max(0.1, float(pace.stalled.max(initial=0)) * 1.15)
+    below.set_ylim(0, min(most, 1.0))
+    below.yaxis.set_major_formatter(lambda share, _at: f"{share:.0%}")
+    below.set_xlabel(f"{name} since the first entry")
+    return figure
+
+
+def _staircase(pace: Told, values: Floats) -> tuple[Floats, Floats]:
+    """A staircase, broken where one run ends and the next begins."""
+    x = np.stack([pace.begin, pace.end], axis=1)
+    y = np.stack([values, values], axis=1)
+    breaks = np.flatnonzero(np.diff(pace.run)) + 1
+    rows_x, rows_y = x.reshape(-1), y.reshape(-1)
+    return np.insert(rows_x, breaks * 2, np.nan), np.insert(rows_y, breaks * 2, np.nan)
