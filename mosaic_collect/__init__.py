@@ -53,9 +53,11 @@ if TYPE_CHECKING:
         StudentObsBuilder as StudentObsBuilder,
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
     )
-    from mosaic_collect.reading.table import Trajectories as Trajectories
-    from mosaic_collect.reading.trajectories import truncated_ids as truncated_ids
-    from mosaic_collect.reading.trajectory import Trajectory as Trajectory
+    from mosaic_collect.reading.ends import truncated_ids as truncated_ids
+    from mosaic_collect.reading.trajectories import (
+        Trajectories as Trajectories,
+        Trajectory as Trajectory,
+    )
     from mosaic_collect.reading.verify import verify_store as verify_store
     from mosaic_collect.reading.verify_report import VerifyReport as VerifyReport
     from mosaic_collect.stats import (
@@ -90,9 +92,8 @@ _NAMES = {
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
-    "reading.table": "Trajectories",
-    "reading.trajectories": "truncated_ids",
-    "reading.trajectory": "Trajectory",
+    "reading.ends": "truncated_ids",
+    "reading.trajectories": "Trajectories Trajectory",
     "stats": "FieldStatistics StoreStatistics store_statistics",
     "reading.verify": "verify_store",
     "reading.verify_report": "VerifyReport",

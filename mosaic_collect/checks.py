@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import numpy as np
@@ -120,6 +120,12 @@ def needed(words: str) -> Iterator[None]:
         yield
     except ImportError as error:
         raise MissingDependencyError(f"{words} ({error})") from error
+
+
+def analysis_by(package: str) -> AbstractContextManager[None]:
+    """Around the import of a package of the extra ``analysis``; errors as of ``needed``."""
+    get = "pip install 'mosaic-collect[analysis]', with Python 3.11 or later"
+    return needed(f"this call needs {package}: {get}")
 
 
 def processors() -> int:

@@ -14,7 +14,7 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.options import LAYOUTS
 from mosaic_collect.export.target import check_target
-from mosaic_collect.reading.alike import ALIKE
+from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.store.place import addresses_of
 from mosaic_collect.text import pace_of
 

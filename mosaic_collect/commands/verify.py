@@ -16,10 +16,11 @@ from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.canvas import check_picture
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.merging import open_each
+from mosaic_collect.reading.store_set import StoreSet
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.reading.verify_report import VerifyReport
 from mosaic_collect.replay import TOLERANCE, check_tolerance, plot_replay
+from mosaic_collect.store.place import Place
 from mosaic_collect.text import size_of
 
 NAME = "verify"
@@ -148,7 +149,8 @@ def _first_policy(arguments: argparse.Namespace) -> _Recorded | None:
 
 def _parts(arguments: argparse.Namespace) -> list[TrajectoryDataset]:
     """The stores one by one, those of a folder of ranks, too."""
-    return open_each(arguments.store)
+    views = StoreSet.open(Place.of(arguments.store, "store")).with_steps()
+    return [TrajectoryDataset(view.blobs) for view in views]
 
 
 def _verify(store: str, arguments: argparse.Namespace, engine: Engine | None) -> bool:

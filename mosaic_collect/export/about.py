@@ -10,14 +10,16 @@ from mosaic_collect.export.options import Options
 from mosaic_collect.export.rows import flat_dim, is_flattened
 from mosaic_collect.npyfile.layout import COMPACT, ArraySpec
 from mosaic_collect.npyfile.provenance import AXES, OURS
-from mosaic_collect.reading.part import StorePart
+from mosaic_collect.reading.numbering import Numbering
 from mosaic_collect.reading.selection import Left
-from mosaic_collect.reading.union import Source
+from mosaic_collect.reading.table import Table
+from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import VALID_MASK
+from mosaic_collect.store.view import StoreView
 
 
 def about(
-    source: Source,
+    table: Table,
     layout: str,
     arrays: Mapping[str, ArraySpec],
     num_pairs: int,
@@ -25,38 +27,37 @@ def about(
     options: Options,
 ) -> dict[str, Any]:
     """The file's ``metadata``."""
-    fields = source.schema.fields
+    fields = table.state.schema.fields
     dims = {f.name: flat_dim(f) for f in fields if f.name.endswith("observations")}
     action = [flat_dim(f) for f in fields if f.name == "actions"]
     axes = {f.name: list(f.row_shape) for f in fields if f.name in arrays and is_flattened(f)}
     told = {
-        "num_trajectories": source.num_trajectories,
-        "num_steps": num_pairs if layout == COMPACT else source.num_valid,
+        "num_trajectories": table.state.num_trajectories,
+        "num_steps": num_pairs if layout == COMPACT else table.state.num_valid,
         "obs_dim_dict": dims,
         "action_dim": action[0] if action else None,
         "has_valid_mask": VALID_MASK in arrays,
         **(options.metadata or {}),
     }
-    ours = _provenance(source, layout, left, options)
+    ours = _provenance(table, layout, left, options)
     return {**told, OURS: {**ours, AXES: axes} if axes else ours}
 
 
-def _provenance(source: Source, layout: str, left: Left, options: Options) -> dict[str, Any]:
+def _provenance(table: Table, layout: str, left: Left, options: Options) -> dict[str, Any]:
     told = {"layout": layout, "options": options.told(), "left_out": asdict(left)}
-    if len(source.parts) == 1:
-        return {**told, **_store(source.parts[0])}
-    return {**told, "stores": [_one_of_several(part) for part in source.parts]}
+    states = [part.state for part in table.parts]
+    if len(states) == 1:
+        return {**told, **_store(states[0])}
+    return {**told, "stores": list(map(_one_of_several, table.parts, table.numberings))}
 
 
-def _one_of_several(part: StorePart) -> dict[str, Any]:
-    """A store by its path, and what became of its trajectory ids and motion ids."""
-    numbering = part.numbering
+def _one_of_several(part: StoreView, numbering: Numbering) -> dict[str, Any]:
+    """A store by its path, and the new numbers of its trajectory ids and motion ids."""
     ids = {"first_trajectory_id": numbering.first_id, "motion_ids": list(numbering.motions)}
-    return {"path": part.path, **ids, **_store(part)}
+    return {"path": part.address, **ids, **_store(part.state)}
 
 
-def _store(part: StorePart) -> dict[str, Any]:
-    state = part.state
+def _store(state: StoreState) -> dict[str, Any]:
     return {
         "store_status": state.status,
         "store_steps": state.committed_steps,

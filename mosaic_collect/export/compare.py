@@ -19,12 +19,13 @@ from mosaic_collect.npyfile.file import NpyFile, StoredArray
 from mosaic_collect.npyfile.provenance import metadata_of, of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.passes.engine import Engine, Threads
-from mosaic_collect.reading.alike import ALIKE
-from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.merging import open_each
-from mosaic_collect.reading.union import exported
+from mosaic_collect.reading.provenance import ALIKE
+from mosaic_collect.reading.selection import exported
+from mosaic_collect.reading.store_set import StoreSet
 from mosaic_collect.reading.verify_report import VerifyReport
 from mosaic_collect.store.address import Addresses
+from mosaic_collect.store.place import Place
+from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import shown
 
 
@@ -52,14 +53,14 @@ def verify_export(
         ClusterError: Of the engine.
     """
     start = time.monotonic()
-    datasets = open_each(store)
+    views = StoreSet.open(Place.of(store, "store")).with_steps()
     file = scan_npy(path)
     options = _options(file)
-    problems = _same_stores(file, datasets)
+    problems = _same_stores(file, views)
     nbytes = 0
     if not problems:
         try:
-            plan = decide(datasets, options, engine)
+            plan = decide(views, options, engine)
         except InputError as error:
             raise CorruptExportError(f"{file.path}: impossible export options: {error}") from error
         problems = _same_shape(file, plan)
@@ -85,22 +86,22 @@ def _options(file: NpyFile) -> Options:
         raise CorruptExportError(f"{file.path}: unknown export options: {error}") from error
 
 
-def _same_stores(file: NpyFile, datasets: Sequence[TrajectoryDataset]) -> list[str]:
+def _same_stores(file: NpyFile, views: Sequence[StoreView]) -> list[str]:
     """Paths are not compared: a store may have been moved since."""
     ours = provenance(file) or {}
     told = ours.get("stores", [ours])
     if not isinstance(told, list) or not all(isinstance(t, dict) for t in told):
         raise CorruptExportError(f"{file.path}: does not say from which stores it was exported")
-    if len(told) != len(datasets):
-        return [f"the file was made from {len(told)} stores, {len(datasets)} given"]
-    pairs = zip(told, datasets, strict=True)
-    return [problem for t, dataset in pairs for problem in _same_store(t, dataset, len(told) > 1)]
+    if len(told) != len(views):
+        return [f"the file was made from {len(told)} stores, {len(views)} given"]
+    pairs = zip(told, views, strict=True)
+    return [problem for t, view in pairs for problem in _same_store(t, view, len(told) > 1)]
 
 
-def _same_store(ours: dict[str, Any], dataset: TrajectoryDataset, several: bool) -> list[str]:
+def _same_store(ours: dict[str, Any], view: StoreView, several: bool) -> list[str]:
     told = {"steps": ours.get("store_steps"), "envs": ours.get("store_envs")}
-    have = {"steps": dataset.num_steps, "envs": dataset.num_envs}
-    store = f"the store {dataset.path}" if several else "the store"
+    have = {"steps": view.state.committed_steps, "envs": view.state.num_envs}
+    store = f"the store {view.address}" if several else "the store"
     return [
         f"the file was made from {shown(told[k])} {k}, {store} has {have[k]}"
         for k in have
@@ -140,7 +141,7 @@ class _Comparison:
     def __init__(self, file: NpyFile, plan: ExportPlan) -> None:
         self._file, self._plan = file, plan
         self._path, self._names = os.path.abspath(file.path), list(file.arrays)
-        self.numbers = range(len(self._names) * plan.source.num_blocks)
+        self.numbers = range(len(self._names) * plan.table.state.num_blocks)
 
     def require_seen(self) -> None:
         """Make sure that this process sees the stores and the file.
@@ -148,7 +149,7 @@ class _Comparison:
         Raises:
             StoreError, CorruptExportError, OSError: It does not.
         """
-        self._plan.source.require_seen()
+        self._plan.table.require_seen()
         # By their texts: what a file tells may hold NaN, which equals nothing.
         if repr(scan_npy(self._path)) != repr(replace(self._file, path=self._path)):
             raise CorruptExportError(f"{self._path}: another file lies there")
@@ -156,8 +157,9 @@ class _Comparison:
     def problem(self, number: int, wrong: int) -> str:
         """What is wrong with how many rows, in words."""
         name, block = self._place(number)
-        part, inside = self._plan.source.place(block)
-        return f"{name}, block {inside}: {wrong} rows differ from {part.path}"
+        at, inside = self._plan.table.place(block)
+        part = self._plan.table.parts[at]
+        return f"{name}, block {inside}: {wrong} rows differ from {part.address}"
 
     def __call__(self, number: int) -> tuple[int, int]:
         """Rows that differ, and bytes compared."""
@@ -166,7 +168,7 @@ class _Comparison:
             return _compare_block(handle.fileno(), self._plan, name, self._file.arrays[name], block)
 
     def _place(self, number: int) -> tuple[str, int]:
-        array, block = divmod(number, self._plan.source.num_blocks)
+        array, block = divmod(number, self._plan.table.state.num_blocks)
         return self._names[array], block
 
 
@@ -178,11 +180,11 @@ def _compare_block(
     # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.
     rows = int(plan.selection.first_rows[block]) + np.cumsum(chosen).reshape(chosen.shape) - 1
     wrong = compared = 0
-    for slab in plan.source.slabs(name, block):
-        mine, places = chosen[slab.at], rows[slab.at]
+    for cell in plan.selection.cells_of(block, name):
+        mine, places = chosen[cell.at], rows[cell.at]
         if not mine.any():
             continue
-        values = plan.source.read(name, block, slab)
+        values = plan.table.read_cell(name, cell)
         for step, picked in enumerate(mine):
             expected = exported(values[step][picked], stored.dtype)
             if len(expected):

@@ -10,6 +10,7 @@ from mosaic_collect.errors import (
     IncompleteStoreError,
     InputError,
     NonFiniteError,
+    StoreMismatchError,
 )
 from mosaic_collect.export.about import about
 from mosaic_collect.export.options import AUTO, Options
@@ -17,15 +18,23 @@ from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.export.rows import check_rows, exported_dtype, exported_row
 from mosaic_collect.npyfile.layout import COMPACT, GRID, ArraySpec, plan_file
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.alike import check_alike
-from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.merging import check_grid, check_mergeable, open_each
-from mosaic_collect.reading.ruling import chosen_fields, make_rules, nonfinite_fields
-from mosaic_collect.reading.selection import Left, Rules, every_pair, select
-from mosaic_collect.reading.union import SLAB_NBYTES, Source
+from mosaic_collect.reading.provenance import check_alike
+from mosaic_collect.reading.selection import (
+    Left,
+    Rules,
+    chosen_fields,
+    every_pair,
+    make_rules,
+    nonfinite_fields,
+    select,
+)
+from mosaic_collect.reading.store_set import StoreSet, check_mergeable
+from mosaic_collect.reading.table import Table
 from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.place import Place
 from mosaic_collect.store.schema import VALID_MASK, Field
+from mosaic_collect.store.view import StoreView
 
 
 def plan_export(stores: Addresses, options: Options, engine: Engine | None = None) -> ExportPlan:
@@ -36,60 +45,70 @@ def plan_export(stores: Addresses, options: Options, engine: Engine | None = Non
         options: Which pairs and fields, and how they shall lie.
         engine: Who reads what must be read for that; None: threads here.
     """
-    return decide(open_each(stores, options.allow_incomplete), options, engine)
+    views = StoreSet.open(Place.of(stores, "store")).with_steps(options.allow_incomplete)
+    return decide(views, options, engine)
 
 
 def decide(
-    datasets: Sequence[TrajectoryDataset], options: Options, engine: Engine | None = None
+    views: Sequence[StoreView], options: Options, engine: Engine | None = None
 ) -> ExportPlan:
     """``plan_export`` of snapshots that are there already."""
-    for dataset in datasets:
-        _check_store(dataset, options)
-    names = _compared(datasets, options)
-    check_mergeable(datasets, names)
-    told = {d.path: d.state.metadata for d in datasets}
-    check_alike(told, names, options.allow_different)
+    for view in views:
+        _check_store(view, options)
+    names = _compared(views, options)
+    check_mergeable(views, names)
+    metadata_of = {view.address: view.state.metadata for view in views}
+    check_alike(metadata_of, names, options.allow_different)
+    table = Table(views)
     if options.layout == GRID:
-        check_grid(datasets)
-    # Damage is gone around chunk by chunk.
-    source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
-    fields = chosen_fields(source.schema, options.fields)
+        _check_grid(table)
+    fields = chosen_fields(table.state.schema, options.fields)
     check_rows(fields)
     # Around damage every field is looked into anyway, and cannot be counted before.
-    nonfinite = {} if options.skip_damaged else nonfinite_fields(source, fields, engine)
-    layout = _layout(source, nonfinite, options)
+    nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields, engine)
+    layout = _layout(table, nonfinite, options)
     if layout == GRID:
-        selection, left = every_pair(source), Left()
+        selection, left = every_pair(table), Left()
     else:
-        rules = _rules(source, fields, nonfinite, options, engine)
-        selection, left = select(source, rules, engine)
+        rules = _rules(table, fields, nonfinite, options, engine)
+        selection, left = select(table, rules, engine)
     if not selection.num_pairs:
-        raise ExportError(f"{source.path}: no pair is left to export: {_reasons(left)}")
-    arrays = _arrays(source, layout, fields, selection.num_pairs)
-    metadata = about(source, layout, arrays, selection.num_pairs, left, options)
+        raise ExportError(f"{table.address}: no pair is left to export: {_reasons(left)}")
+    arrays = _arrays(table, layout, fields, selection.num_pairs)
+    metadata = about(table, layout, arrays, selection.num_pairs, left, options)
     file = plan_file(arrays, {"metadata": metadata})
     finite = not (layout == GRID and options.allow_nonfinite)
-    return ExportPlan(source, layout, selection, left, arrays, metadata, file, finite)
+    return ExportPlan(table, layout, selection, left, arrays, metadata, file, finite)
 
 
-def _check_store(dataset: TrajectoryDataset, options: Options) -> None:
-    if dataset.status != COMPLETE and not options.allow_incomplete:
+def _check_store(view: StoreView, options: Options) -> None:
+    steps = view.state.committed_steps
+    if view.state.status != COMPLETE and not options.allow_incomplete:
         raise IncompleteStoreError(
-            f"{dataset.path} is still collecting ({dataset.num_steps} steps committed): finish "
+            f"{view.address} is still collecting ({steps} steps committed): finish "
             "it, or export what is there with allow_incomplete=True"
         )
-    if not dataset.num_steps:
-        raise ExportError(f"{dataset.path}: no committed step, nothing to export")
+    if not steps:
+        raise ExportError(f"{view.address}: no committed step, nothing to export")
 
 
-def _compared(datasets: Sequence[TrajectoryDataset], options: Options) -> Sequence[str]:
+def _check_grid(table: Table) -> None:
+    if not table.has_one_width:
+        widths = ", ".join(f"{p.address} has {p.state.num_envs}" for p in table.parts)
+        raise StoreMismatchError(
+            f"a grid of several stores needs one number of environments in all: {widths}; "
+            "use layout='compact'"
+        )
+
+
+def _compared(views: Sequence[StoreView], options: Options) -> Sequence[str]:
     """Names of the fields that any store would export: in them all must be alike."""
     if options.fields is not None:
         return options.fields
-    return [f.name for d in datasets for f in chosen_fields(d.schema, options.fields)]
+    return [f.name for v in views for f in chosen_fields(v.state.schema, options.fields)]
 
 
-def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
+def _layout(table: Table, nonfinite: dict[str, int], options: Options) -> str:
     if options.layout == GRID:
         if nonfinite and not options.allow_nonfinite:
             raise NonFiniteError(
@@ -97,10 +116,10 @@ def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
                 "crashes on it: use layout='compact', or allow_nonfinite=True"
             )
         return GRID
-    all_valid = source.num_valid == source.num_pairs
+    all_valid = table.state.num_valid == table.state.num_pairs
     excluding = options.exclude_truncated or options.exclude_failed or options.skip_damaged
     plain = options.max_pairs is None and not excluding
-    one = len(source.parts) == 1  # the columns of a merged grid are no environment's own time
+    one = len(table.parts) == 1  # the columns of a merged grid are no environment's own time
     if options.layout == AUTO and one and all_valid and plain and not nonfinite:
         return GRID
     if options.fields is not None and VALID_MASK in options.fields:
@@ -109,14 +128,14 @@ def _layout(source: Source, nonfinite: dict[str, int], options: Options) -> str:
 
 
 def _rules(
-    source: Source,
+    table: Table,
     fields: list[Field],
     nonfinite: dict[str, int],
     options: Options,
     engine: Engine | None,
 ) -> Rules:
     return make_rules(
-        source,
+        table,
         fields,
         nonfinite,
         skip_damaged=options.skip_damaged,
@@ -128,17 +147,15 @@ def _rules(
     )
 
 
-def _arrays(
-    source: Source, layout: str, fields: list[Field], num_pairs: int
-) -> dict[str, ArraySpec]:
-    num_envs = source.parts[0].state.num_envs
+def _arrays(table: Table, layout: str, fields: list[Field], num_pairs: int) -> dict[str, ArraySpec]:
+    num_envs = table.parts[0].state.num_envs
     leading = (num_pairs // num_envs, num_envs) if layout == GRID else (num_pairs, 1)
     arrays = {
         f.name: ArraySpec((*leading, *exported_row(f)), exported_dtype(f))
         for f in fields
         if f.name != VALID_MASK
     }
-    if layout == GRID and source.has_mask:
+    if layout == GRID and table.has_mask:
         arrays[VALID_MASK] = ArraySpec(leading, "bool")
     return arrays
 

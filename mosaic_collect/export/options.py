@@ -11,7 +11,7 @@ from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.npyfile.provenance import OURS
-from mosaic_collect.reading.alike import ALIKE
+from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.text import shown
 
 #: Grid if every pair is valid and finite, else compact.

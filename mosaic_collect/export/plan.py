@@ -23,7 +23,7 @@ from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.npyfile.layout import GRID, ArraySpec, FilePlan
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.selection import Left, Selection
-from mosaic_collect.reading.union import Source
+from mosaic_collect.reading.table import Table
 from mosaic_collect.text import reason, size_of
 
 _log = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ class ExportPlan:
     """A decided export: what is to be written, and how to write it.
 
     Attributes:
-        source: The stores.
+        table: The stores.
         layout: ``grid`` or ``compact``.
         selection: Which pairs, in the file's order.
         left: Which not, and why.
@@ -47,7 +47,7 @@ class ExportPlan:
         check_finite: Whether a NaN met on the way contradicts what was found.
     """
 
-    source: Source
+    table: Table
     layout: str
     selection: Selection
     left: Left
@@ -64,7 +64,7 @@ class ExportPlan:
     @property
     def num_valid(self) -> int:
         """Valid pairs in the file."""
-        return self.source.num_valid if self.layout == GRID else self.selection.num_pairs
+        return self.table.state.num_valid if self.layout == GRID else self.selection.num_pairs
 
     @property
     def size_text(self) -> str:
@@ -95,7 +95,7 @@ class ExportPlan:
             ClusterError: Of the engine.
         """
         start = time.monotonic()
-        name = check_target(path, [part.path for part in self.source.parts])
+        name = check_target(path, [part.address for part in self.table.parts])
         _log.info("%s", self.size_text)
         try:
             with Target(name, self.file.nbytes) as target:
@@ -120,18 +120,18 @@ class ExportPlan:
         for (piece,), nbytes in self._written(Threads(), writer, 0):
             progress(nbytes)
             if piece.is_last:
-                write_back(target.fd, *writer.place(piece.field, piece.block))
+                write_back(target.fd, *writer.place(piece.field, piece.cell.block))
 
     def _writer(self, opened: Opened) -> PieceWriter:
         return PieceWriter(
-            self.source, self.selection, self.arrays, self.file.offsets, self.check_finite, opened
+            self.table, self.selection, self.arrays, self.file.offsets, self.check_finite, opened
         )
 
     def _written(
         self, engine: Engine, writer: PieceWriter, nbytes: int
     ) -> Iterator[tuple[tuple[Piece, ...], int]]:
         """Each batch, once it is written, and its bytes."""
-        told, done = (batches(self.source, self.arrays, nbytes) for _ in range(2))
+        told, done = (batches(self.table, self.selection, self.arrays, nbytes) for _ in range(2))
         return zip(told, engine.map(writer, done, writer.require_seen), strict=True)
 
     def _report(self, path: str, seconds: float) -> ExportReport:
@@ -144,5 +144,5 @@ class ExportPlan:
             file_nbytes=self.file.nbytes,
             device_nbytes=self.arrays_nbytes,
             seconds=seconds,
-            notes=tuple(notes(self.source, self.layout, self.arrays)),
+            notes=tuple(notes(self.table, self.layout, self.arrays)),
         )

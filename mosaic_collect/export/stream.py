@@ -1,7 +1,7 @@
 """Writing arrays' values into a planned file, slab by slab, several at once.
 
 Each slab's rows go to where they belong with ``pwrite``; nothing is held but the slabs at work:
-``3 * SLAB_NBYTES`` each, about, whatever the store's size.
+``3 * CELL_NBYTES`` each, about, whatever the store's size.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.npyfile.layout import ArraySpec
-from mosaic_collect.reading.part import Slab
-from mosaic_collect.reading.selection import Selection
-from mosaic_collect.reading.union import Source, exported
+from mosaic_collect.reading.selection import Selection, exported
+from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.store.counts import all_finite, finite_rows
 
 #: Opens the file for some pieces of it; gives its descriptor.
@@ -27,22 +26,21 @@ Opened = Callable[[], AbstractContextManager[int]]
 
 
 class Piece(NamedTuple):
-    """A slab of one field and block; ``is_last`` of that block."""
+    """A cell of one field; ``is_last`` of its block."""
 
     field: str
-    block: int
-    slab: Slab
+    cell: Cell
     is_last: bool
 
 
 def batches(
-    source: Source, arrays: Mapping[str, ArraySpec], nbytes: int
+    table: Table, selection: Selection, arrays: Mapping[str, ArraySpec], nbytes: int
 ) -> Iterator[tuple[Piece, ...]]:
     """All pieces, field by field, each time so many that they are of ``nbytes`` or more."""
     batch, size = list[Piece](), 0
-    for piece in _pieces(source, arrays):
+    for piece in _pieces(table, selection, arrays):
         batch.append(piece)
-        size += math.prod(piece.slab.shape) * _row_nbytes(arrays[piece.field])
+        size += math.prod(piece.cell.shape) * _row_nbytes(arrays[piece.field])
         if size >= nbytes:
             yield tuple(batch)
             batch, size = [], 0
@@ -50,12 +48,12 @@ def batches(
         yield tuple(batch)
 
 
-def _pieces(source: Source, fields: Iterable[str]) -> Iterator[Piece]:
+def _pieces(table: Table, selection: Selection, fields: Iterable[str]) -> Iterator[Piece]:
     for field in fields:
-        for block in range(source.num_blocks):
-            slabs = source.slabs(field, block)
-            for number, slab in enumerate(slabs, 1):
-                yield Piece(field, block, slab, number == len(slabs))
+        for block in range(table.state.num_blocks):
+            cells = list(selection.cells_of(block, field))
+            for number, cell in enumerate(cells, 1):
+                yield Piece(field, cell, number == len(cells))
 
 
 def _row_nbytes(spec: ArraySpec) -> int:
@@ -69,7 +67,7 @@ class PieceWriter:
     What is written is the same each time: a batch may be written twice.
 
     Args:
-        source: The stores.
+        table: The stores.
         selection: Which pairs.
         arrays: The fields' form in the file.
         offsets: Where they begin there.
@@ -79,14 +77,14 @@ class PieceWriter:
 
     def __init__(
         self,
-        source: Source,
+        table: Table,
         selection: Selection,
         arrays: Mapping[str, ArraySpec],
         offsets: Mapping[str, int],
         finite: bool,
         opened: Opened,
     ) -> None:
-        self._source, self._selection = source, selection
+        self._table, self._selection = table, selection
         self._arrays, self._offsets = arrays, offsets
         self._finite, self._opened = finite, opened
 
@@ -98,7 +96,7 @@ class PieceWriter:
             OSError: The file cannot be written.
         """
         with self._opened() as fd:
-            return sum(self._put(fd, piece.field, piece.block, piece.slab) for piece in batch)
+            return sum(self._put(fd, piece.field, piece.cell) for piece in batch)
 
     def require_seen(self) -> None:
         """Make sure that this process sees the stores and the file.
@@ -106,7 +104,7 @@ class PieceWriter:
         Raises:
             StoreError, WriteError, OSError: It does not.
         """
-        self._source.require_seen()
+        self._table.require_seen()
         with self._opened():
             pass
 
@@ -116,28 +114,28 @@ class PieceWriter:
         row_nbytes = _row_nbytes(self._arrays[field])
         return self._offsets[field] + first * row_nbytes, (stop - first) * row_nbytes
 
-    def _put(self, fd: int, field: str, block: int, slab: Slab) -> int:
-        """Write the chosen rows of a slab; the bytes written."""
-        chosen = self._selection.block(block)
-        mine = chosen[slab.at]
+    def _put(self, fd: int, field: str, cell: Cell) -> int:
+        """Write the chosen rows of a cell; the bytes written."""
+        chosen = self._selection.block(cell.block)
+        mine = chosen[cell.at]
         if not mine.any():
             return 0
-        values = self._source.read(field, block, slab)
+        values = self._table.read_cell(field, cell)
         rows = values if mine.all() else values[mine]
         rows = exported(rows, self._arrays[field].dtype)
         if self._finite and rows.dtype.kind == "f":
-            self._check(rows, field, block)
+            self._check(rows, field, cell.block)
         data = rows.reshape(-1).view(np.uint8).data
-        start, _ = self.place(field, block)
-        if slab.shape == chosen.shape:
+        start, _ = self.place(field, cell.block)
+        if cell.shape == chosen.shape:
             pwrite_all(fd, data, start)
             return len(data)
         # Rows of one step lie together in the file, behind those of the environments before.
         row_nbytes = _row_nbytes(self._arrays[field])
         ends = np.cumsum(np.count_nonzero(mine, axis=1)) * row_nbytes
         steps = np.cumsum(np.count_nonzero(chosen, axis=1))
-        steps -= np.count_nonzero(chosen[:, slab.envs.start :], axis=1)
-        steps = steps[slab.at[0]]
+        steps -= np.count_nonzero(chosen[:, cell.envs.start :], axis=1)
+        steps = steps[cell.at[0]]
         begin = 0
         for end, before in zip(ends.tolist(), (steps * row_nbytes).tolist(), strict=True):
             pwrite_all(fd, data[begin:end], start + before)
@@ -146,10 +144,10 @@ class PieceWriter:
 
     def _check(self, rows: NDArray[Any], field: str, block: int) -> None:
         if not all_finite(rows) and not finite_rows(rows.reshape(len(rows), 1, -1)).all():
-            part, inside = self._source.place(block)
+            at, inside = self._table.place(block)
             raise CorruptStoreError(
-                f"{part.path}: {field}, block {inside} holds NaN or infinity, which the "
-                "metadata denies"
+                f"{self._table.parts[at].address}: {field}, block {inside} holds NaN or infinity, "
+                "which the metadata denies"
             )
 
 

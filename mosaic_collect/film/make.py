@@ -14,7 +14,7 @@ from mosaic_collect.film.output import check_output, kind_of, write_pictures
 from mosaic_collect.film.poses import trajectory_poses
 from mosaic_collect.film.stage import Stage
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.trajectory import Trajectory
+from mosaic_collect.reading.trajectories import Trajectory
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from mosaic_collect.collection.motions import Motion, file_sha256, find_motions
 from mosaic_collect.collection.resample import resampled
 from mosaic_collect.collection.states import ORIGIN, QPOS
 from mosaic_collect.errors import InputError
-from mosaic_collect.reading.trajectory import Trajectory
+from mosaic_collect.reading.trajectories import Trajectory
 
 
 @dataclass(frozen=True)

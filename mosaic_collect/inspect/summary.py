@@ -13,8 +13,8 @@ from mosaic_collect.npyfile.provenance import metadata_of, of_mosaic, provenance
 from mosaic_collect.npyfile.scan import scan_npy
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.ends import count_failed, truncated_ids
 from mosaic_collect.reading.sizes import stored_nbytes
-from mosaic_collect.reading.trajectories import count_failed, truncated_ids
 from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.metadata import StoreState

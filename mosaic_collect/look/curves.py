@@ -20,7 +20,7 @@ from mosaic_collect.look.canvas import (
 from mosaic_collect.look.charts import END_WORDS
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.terms import Term
-from mosaic_collect.reading.trajectory import Trajectory
+from mosaic_collect.reading.trajectories import Trajectory
 from mosaic_collect.store.schema import VALID_MASK
 
 if TYPE_CHECKING:

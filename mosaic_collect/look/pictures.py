@@ -14,7 +14,7 @@ from mosaic_collect.look.timeline import Timeline, timeline_figure
 from mosaic_collect.look.values import ACTIONS, actions_figure, bands_figure
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import usable_terms
-from mosaic_collect.reading.trajectory import Trajectory
+from mosaic_collect.reading.trajectories import Trajectory
 from mosaic_collect.stats import StoreStatistics, store_statistics
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.table import Trajectories
-from mosaic_collect.reading.tracing import ENDS
+from mosaic_collect.reading.trajectories import ENDS, Trajectories
 from mosaic_collect.store.schema import VALID_MASK
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from mosaic_collect.look.charts import recorded_pace
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.trajectories import failed_in
+from mosaic_collect.reading.ends import failed_in
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.view import StoreView

@@ -11,7 +11,7 @@ import torch
 from mosaic_collect.errors import InputError
 from mosaic_collect.sampling.options import STREAM
 from mosaic_collect.sampling.sampler import Sampler
-from mosaic_collect.sampling.snapshot import Stores, named, open_datasets
+from mosaic_collect.sampling.snapshot import Stores, named, open_views
 from mosaic_collect.store.schema import Schema
 
 _log = logging.getLogger(__name__)
@@ -91,9 +91,9 @@ class ExpertBatches:
 
     def __init__(self, algorithm: Any, stores: Stores, options: dict[str, Any]) -> None:
         self._algorithm, self._stores = algorithm, stores
-        datasets = open_datasets(named(stores))
-        self.address = ", ".join(d.path for d in datasets)
-        self._observations, fields = _fields(datasets[0].schema)
+        views = open_views(named(stores))
+        self.address = ", ".join(view.address for view in views)
+        self._observations, fields = _fields(views[0].state.schema)
         self._options = {
             "rank": getattr(algorithm, "gpu_global_rank", 0),
             "world_size": getattr(algorithm, "gpu_world_size", 1),

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Sequence
 from html import escape
 
 from mosaic_collect.errors import CorruptStoreError, InputError
+from mosaic_collect.reading.ends import count_failed, truncated_ids
 from mosaic_collect.reading.sizes import FIELD_HEAD, field_rows
 from mosaic_collect.reading.terms import TERMS, told_terms
-from mosaic_collect.reading.trajectories import count_failed, truncated_ids
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import shown

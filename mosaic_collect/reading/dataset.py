@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -11,23 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import thread_count
-from mosaic_collect.errors import InputError
+from mosaic_collect.checks import analysis_by, thread_count
+from mosaic_collect.errors import InputError, StoreNotFoundError
 from mosaic_collect.reading.card import card, unborn_card
-from mosaic_collect.reading.joined import JoinedView, trace_all
-from mosaic_collect.reading.labelled import analysis_by, join_labelled, open_labelled, tree_of
+from mosaic_collect.reading.labelled import join_labelled, open_labelled, tree_of
 from mosaic_collect.reading.lazy import LazyArray
-from mosaic_collect.reading.snapshot import Snapshot
-from mosaic_collect.reading.table import Trajectories
+from mosaic_collect.reading.store_set import OpenedStore, StoreSet
+from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.terms import Term, find_term, told_terms
-from mosaic_collect.reading.trajectory import Trajectory
+from mosaic_collect.reading.trajectories import Trajectories, Trajectory, trace
 from mosaic_collect.store.address import Addresses
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.metadata import COLLECTING, StoreState
 from mosaic_collect.store.place import Place
+from mosaic_collect.store.schema import Schema
 
 _LARGE_NBYTES = 16 << 20
 
 
-class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
+class TrajectoryDataset(Mapping[str, LazyArray]):
     """A snapshot of a store: what was committed when it was opened, or at the last ``refresh``.
 
     A mapping from the names of its fields to lazy arrays. Opening reads one small document, however
@@ -55,18 +58,113 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
         self._threads = thread_count(threads)
         self._pool: ThreadPoolExecutor | None = None
         self._pool_owner = 0
-        super().__init__(Place.of(path))
+        self._place = Place.of(path)
+        self.refresh()
 
     def refresh(self) -> None:
-        """See what was committed meanwhile; of a folder or a pattern also what was made."""
-        super().refresh()
+        """Read the stores again: new steps, and new stores of a folder or a pattern."""
+        self._set(StoreSet.open(self._place))
+
+    def _set(self, stores: StoreSet) -> None:
+        self.stores, self._table = stores, stores.table()
         self._trajectories: Trajectories | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the store lies."""
+        return self._place.address
+
+    @property
+    def parts(self) -> tuple[TrajectoryDataset, ...]:
+        """The stores one by one, each with this snapshot; a single store is its own part."""
+        return tuple(map(self._part, self.stores.stores)) if self.stores.are_several else (self,)
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """In a folder of ranks, the stores of ranks that joined and are not there."""
+        return self.stores.missing
+
+    @property
+    def never_joined(self) -> tuple[str, ...]:
+        """In a folder of ranks, the stores of those that the others know of and that never came."""
+        return self.stores.never_joined
+
+    @property
+    def blobs(self) -> Blobs:
+        """What the store lies on.
+
+        Raises:
+            InputError: There are several.
+        """
+        if self.stores.are_several:
+            raise InputError(f"{self.path}: expected one store; these are several")
+        return self.stores.stores[0].blobs
+
+    @property
+    def view(self) -> Table:
+        """The snapshot itself.
+
+        Raises:
+            StoreNotFoundError: The store was killed before it said anything.
+        """
+        if self._table is None:
+            raise StoreNotFoundError(f"{self.path} was killed before its first commit: no fields")
+        return self._table
+
+    @property
+    def state(self) -> StoreState:
+        """All that the root document says.
+
+        Raises:
+            StoreNotFoundError: The store was killed before it said anything.
+        """
+        return self.view.state
+
+    @property
+    def num_steps(self) -> int:
+        """Committed steps, T."""
+        return self._table.state.committed_steps if self._table else 0
+
+    @property
+    def num_envs(self) -> int:
+        """Environments, N; of several stores the most; 0 for one killed before it said so."""
+        return self._table.state.num_envs if self._table else 0
+
+    @property
+    def num_valid(self) -> int:
+        """Pairs with a true mask."""
+        return self._table.state.num_valid if self._table else 0
+
+    @property
+    def num_trajectories(self) -> int:
+        """Trajectories that were ended."""
+        return self._table.state.num_trajectories if self._table else 0
+
+    @property
+    def status(self) -> str:
+        """``collecting`` or ``complete``."""
+        return self._table.state.status if self._table else COLLECTING
+
+    @property
+    def schema(self) -> Schema:
+        """The caller's fields, without the mask and the trajectory ids."""
+        return self.state.schema
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The user's own metadata; a copy."""
+        return dict(self._table.state.metadata) if self._table else {}
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of all stored fields."""
+        return tuple(self._table.grids) if self._table else ()
 
     def __repr__(self) -> str:
         return f"<TrajectoryDataset {self.path}: {self.num_steps} steps x {self.num_envs} envs>"
 
     def _repr_html_(self) -> str:
-        return unborn_card(self.path) if self._view is None else card(self._view)
+        return unborn_card(self.path) if self._table is None else card(self._table)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pool": None, "_trajectories": None}
@@ -124,7 +222,7 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
             CorruptStoreError: A damaged chunk of those.
         """
         if self._trajectories is None:
-            traced = trace_all(self.view, self._executor())
+            traced = trace(self.view, self._executor())
             self._trajectories = Trajectories(traced, self.schema, self._read, self.metadata)
         return self._trajectories
 
@@ -200,7 +298,7 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
         blobs = self._place.items[0]
         if not self._place.is_one or isinstance(blobs, str):
             raise InputError(f"{self.path}: expected one group; take those of the parts")
-        alone = not self._stores.are_joined
+        alone = not self.stores.are_several
         return zarr.open_group(blobs.for_zarr(), mode="r", zarr_format=3, use_consolidated=alone)
 
     def to_xarray(self, chunks: Any = None) -> Any:
@@ -221,13 +319,13 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
             InputError: Several stores of different N: take ``to_datatree``.
             MissingDependencyError: xarray, or dask for chunks, is not installed.
         """
-        view = self.view
-        if not isinstance(view, JoinedView):
-            return open_labelled(view, self.terms, chunks)
+        table = self.view
+        if not self.stores.are_several:
+            return open_labelled(table, self.terms, chunks)
         self._require_one_width()
         lazy = {} if chunks is None else chunks
-        parts = [open_labelled(v, self.terms, lazy, among_others=True) for v in view.parts]
-        return join_labelled(parts, view)
+        parts = [open_labelled(v, self.terms, lazy, among_others=True) for v in table.parts]
+        return join_labelled(parts, table)
 
     def to_datatree(self, chunks: Any = None) -> Any:
         """The stores as an ``xarray.DataTree``: a node a store, by its name, as it is stored.
@@ -241,6 +339,12 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
         born = [part for part in self.parts if part.num_envs]
         return tree_of({part.path: part.to_xarray(chunks) for part in born})
 
+    def _part(self, store: OpenedStore) -> TrajectoryDataset:
+        part = copy.copy(self)
+        part._place = Place.of(store.blobs)
+        part._set(StoreSet(store.blobs.address, (store,)))
+        return part
+
     def _read(self, field: str, steps: range, envs: range) -> NDArray[Any]:
         row_nbytes = self.schema[field].row_nbytes
         if len(steps) and len(steps) * len(envs) * row_nbytes > _LARGE_NBYTES:
@@ -249,7 +353,7 @@ class TrajectoryDataset(Snapshot, Mapping[str, LazyArray]):
         return self.view.read(field, steps, envs, self._executor())
 
     def _require_one_width(self) -> None:
-        if isinstance(self._view, JoinedView) and not self._view.state.has_one_width:
+        if self._table is not None and not self._table.has_one_width:
             told = ", ".join(f"{part.path} has {part.num_envs}" for part in self.parts)
             raise InputError(
                 f"an array over steps and environments needs one number of environments: {told}; "

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from mosaic_collect.checks import needed
-from mosaic_collect.reading.joined import JoinedView
+from mosaic_collect.checks import analysis_by
 from mosaic_collect.reading.numbering import IDS, Numbering
+from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.view import StoreView
@@ -48,7 +47,7 @@ def open_labelled(
     return _labelled(data.isel(step=slice(view.state.committed_steps)), view.state, terms)
 
 
-def join_labelled(datasets: Sequence[Any], view: JoinedView) -> Any:
+def join_labelled(datasets: Sequence[Any], view: Table) -> Any:
     """Datasets of stores, of dask arrays, as one along their steps, numbered as the view does."""
     import xarray
 
@@ -88,12 +87,6 @@ def _unfit(state: StoreState, among_others: bool) -> list[str]:
         if axes.get("step", missing) != state.committed_steps:
             found.append(name)
     return found
-
-
-def analysis_by(package: str) -> AbstractContextManager[None]:
-    """Around its import; errors as ``needed``'s."""
-    get = "pip install 'mosaic-collect[analysis]', with Python 3.11 or later"
-    return needed(f"this call needs {package}: {get}")
 
 
 def _labelled(data: Any, state: StoreState, terms: Mapping[str, tuple[Term, ...]]) -> Any:

@@ -1,176 +1,286 @@
-"""The trajectories of a store as a table."""
+"""Stores as one table of rows: everything that reads stores reads a table.
+
+    store    rank-00000, T = 5    rank-00001, T = 3
+    step     0  1  2  3  4        5  6  7             counted through all stores
+    block    0        1           2                   counted through; of 3 steps at most
+    env      0 .. 3               0 .. 1              N is the greatest, here 4
+
+One store is a table of one part. Trajectory ids and motion ids are renumbered, so that each has one
+meaning. Where a store has fewer environments than another, its missing rows are fill value: not
+valid, and of no trajectory.
+
+A cell is a region of one block in whole chunks, of bounded size. Exports, selections, statistics
+and loaders walk the cells of a table.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any, overload
+from itertools import accumulate, product
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.errors import InputError
-from mosaic_collect.reading.labelled import analysis_by
-from mosaic_collect.reading.numbering import MOTION_ID
-from mosaic_collect.reading.tracing import ENDS, Traced
-from mosaic_collect.reading.trajectory import ReadField, Trajectory
-from mosaic_collect.store.schema import Schema
-from mosaic_collect.text import table
+from mosaic_collect.reading.numbering import join_motions, number_stores
+from mosaic_collect.store.blobs import Version
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE, Run, StoreState
+from mosaic_collect.store.shard import ShardReader
+from mosaic_collect.store.view import StoreView
 
-_SHOWN = 10
+#: Bytes of a cell to aim at: a thread holds a cell, its selected rows, and one chunk.
+CELL_NBYTES = 8 << 20
 
 
-class Trajectories(Sequence[Trajectory]):
-    """Trajectories by ascending ids; a sequence of ``Trajectory``, and columns of equal length.
+class Cell(NamedTuple):
+    """Some steps and environments of one block.
+
+    Attributes:
+        block: Number of the block, counted through all stores.
+        steps: Steps, counted from the block's first.
+        envs: Environments.
+    """
+
+    block: int
+    steps: range
+    envs: range
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Shape of a mask of the cell, ``(steps, envs)``."""
+        return len(self.steps), len(self.envs)
+
+    @property
+    def at(self) -> tuple[slice, slice]:
+        """Place of the cell in an array of its block, ``(steps of the block, N)``."""
+        return slice(self.steps.start, self.steps.stop), slice(self.envs.start, self.envs.stop)
+
+
+class Table(StoreView):
+    """Immutable snapshot of one or several stores; decodes only the chunks that are read. Pickles.
 
     Args:
-        traced: What was found.
-        schema: Of the store.
-        read: Reads its fields.
-        metadata: Of the store, which may name motions.
+        parts: Snapshots of the stores, at least one; the parts of a table count one by one.
+        address: Name of all stores together, for errors; default: their addresses.
+        is_whole: Whether no store is missing beside them.
+
+    Attributes:
+        parts: Snapshots of the stores, in order.
+        first_steps: Per store, the number of its first step.
+        first_blocks: Per store, the number of its first block.
+        numberings: Per store, the numbering of its trajectory ids and motion ids.
     """
 
     def __init__(
-        self, traced: Traced, schema: Schema, read: ReadField, metadata: Mapping[str, Any]
+        self, parts: Sequence[StoreView], address: str | None = None, is_whole: bool = True
     ) -> None:
-        self._traced, self._schema, self._read, self._told = traced, schema, read, metadata
+        self.parts = tuple(one for part in parts for one in getattr(part, "parts", (part,)))
+        self._address = address or ", ".join(part.address for part in self.parts)
+        self._is_whole = is_whole
+        states = [part.state for part in self.parts]
+        is_one = len(states) == 1 and is_whole
+        super().__init__(
+            self.parts[0].blobs, states[0] if is_one else _joined_state(states, is_whole)
+        )
+        self.first_steps = _starts(state.committed_steps for state in states)
+        self.first_blocks = _starts(state.num_blocks for state in states)
+        self.numberings = number_stores(states)
 
-    @cached_property
-    def columns(self) -> dict[str, NDArray[Any]]:
-        """Names to columns, in the order of the table; ``motion`` only where the store knows it."""
-        t = self._traced
-        columns: dict[str, NDArray[Any]] = {
-            "id": t.id,
-            "env": t.env,
-            "first_step": t.first,
-            "last_step": t.last,
-            "num_steps": t.last - t.first + 1,
-            "num_valid": t.valid,
-            "end": np.asarray(ENDS)[t.end],
-        }
-        return {**columns, "motion": t.motion} if self._has_motions else columns
+    def __reduce__(self) -> Any:
+        return Table, (self.parts, self._address, self._is_whole)
 
     @property
-    def _has_motions(self) -> bool:
-        return MOTION_ID in self._schema.stored_names
+    def address(self) -> str:
+        return self._address
 
-    def __len__(self) -> int:
-        return len(self._traced.id)
+    @property
+    def has_one_width(self) -> bool:
+        """Whether all stores have as many environments."""
+        return len({part.state.num_envs for part in self.parts}) == 1
 
-    @overload
-    def __getitem__(self, index: int) -> Trajectory: ...
-    @overload
-    def __getitem__(self, index: slice) -> Trajectories: ...
-    def __getitem__(self, index: Any) -> Any:
-        """One by its place in the table, or those of a slice."""
-        if isinstance(index, slice):
-            return self._of(index)
-        row = {name: values[index].item() for name, values in self.columns.items()}
-        del row["num_steps"]
-        row.setdefault("motion", None)
-        return Trajectory(**row, schema=self._schema, read_field=self._read)
+    @property
+    def has_mask(self) -> bool:
+        """Whether a mask was given at some step, or must have been."""
+        return self.state.has_mask or self.state.num_valid < self.state.num_pairs
 
-    def __iter__(self) -> Iterator[Trajectory]:
-        return (self[i] for i in range(len(self)))
+    def require_seen(self) -> None:
+        for part in self.parts:
+            part.require_seen()
 
-    def __repr__(self) -> str:
-        return f"<Trajectories: {len(self):,}>\n{self._text()}"
+    def place(self, block: int) -> tuple[int, int]:
+        """The number of the store that a block is in, and the block's number there."""
+        at = bisect_right(self.first_blocks, block) - 1
+        return at, block - self.first_blocks[at]
 
-    def by_id(self, number: int) -> Trajectory:
-        """The one of an id.
+    def part_of(self, block: int) -> StoreView:
+        """The store that a block is in."""
+        return self.parts[self.place(block)[0]]
 
-        Raises:
-            InputError: There is none.
-        """
-        found = np.flatnonzero(self._traced.id == number)
-        if not len(found):
-            ids = self._traced.id
-            have = f"ids {ids[0]}..{ids[-1]}" if len(ids) else "no trajectories"
-            raise InputError(f"trajectory {number!r}: there is none; the store has {have}")
-        return self[int(found[0])]
+    def shape(self, block: int) -> tuple[int, int]:
+        """Committed steps of a block, and environments of its store."""
+        at, inside = self.place(block)
+        state = self.parts[at].state
+        return len(state.steps_of(inside)), state.num_envs
 
-    def where(
-        self,
-        *,
-        min_steps: int | None = None,
-        max_steps: int | None = None,
-        end: str | Collection[str] | None = None,
-        motion: int | str | None = None,
-        min_valid: int | None = None,
-    ) -> Trajectories:
-        """Those of some lengths, ends and motions.
+    def shard(self, field: str, block: int) -> ShardReader:
+        at, inside = self.place(block)
+        return self.parts[at].shard(field, inside)
+
+    def find(self, field: str, block: int) -> Version | None:
+        at, inside = self.place(block)
+        return self.parts[at].find(field, inside)
+
+    def versions(self, field: str) -> list[Version]:
+        return [version for part in self.parts for version in part.versions(field)]
+
+    def read(
+        self, field: str, steps: range, envs: range, pool: ThreadPoolExecutor | None = None
+    ) -> NDArray[Any]:
+        if len(self.parts) == 1:
+            return self.parts[0].read(field, steps, envs, pool)
+        found = self.grids[field].field
+        shape = (len(steps), len(envs), *found.row_shape)
+        out = np.full(shape, found.fill_value, found.dtype)
+        for at, rows, inside in self._cut(steps):
+            there = envs[: bisect_left(envs, self.parts[at].state.num_envs)]
+            values = self.parts[at].read(field, inside, there, pool)
+            out[rows, : len(there)] = self.numberings[at].apply(field, values)
+        return out
+
+    def cells(self, names: Sequence[str], nbytes: int = CELL_NBYTES) -> Iterator[Cell]:
+        """All rows of some fields, block by block.
 
         Args:
-            min_steps: The least length.
-            max_steps: The greatest length.
-            end: One or several of ``ended``, ``failed``, ``unsaid``, ``truncated``, ``open``.
-            motion: A motion's id, or the name of its file with or without ending.
-            min_valid: Of its pairs with a true mask.
+            names: The fields.
+            nbytes: Size of a cell to aim at, in bytes of these fields; at least one chunk.
+        """
+        for block in range(self.state.num_blocks):
+            yield from self.cells_of(block, names, nbytes)
+
+    def cells_of(
+        self, block: int, names: Sequence[str], nbytes: int = CELL_NBYTES
+    ) -> Iterator[Cell]:
+        """The rows of one block in whole chunks; its steps are cut only where chunks cut them."""
+        (count, num_envs), part = self.shape(block), self.part_of(block)
+        grids = [part.grids[name] for name in names]
+        width, length = max(g.chunk_envs for g in grids), max(g.chunk_steps for g in grids)
+        row_nbytes = sum(g.field.row_nbytes for g in grids)
+        chunks = max(1, nbytes // (row_nbytes * width * length))
+        if length < part.state.block_steps:
+            length *= chunks
+        else:
+            width *= chunks
+        for steps, envs in product(_ranges(count, length), _ranges(num_envs, width)):
+            yield Cell(block, steps, envs)
+
+    def whole_block(self, block: int) -> Cell:
+        """All rows of a block."""
+        return Cell(block, *map(range, self.shape(block)))
+
+    def read_cell(self, field: str, cell: Cell) -> NDArray[Any]:
+        """Rows of a cell, ``(steps, envs[, dim])``.
 
         Raises:
-            InputError: No such end or motion.
+            CorruptStoreError: A chunk is damaged.
         """
-        t, length = self._traced, self._traced.last - self._traced.first + 1
-        chosen = np.ones(len(self), np.bool_)
-        if min_steps is not None:
-            chosen &= length >= min_steps
-        if max_steps is not None:
-            chosen &= length <= max_steps
-        if min_valid is not None:
-            chosen &= t.valid >= min_valid
-        if end is not None:
-            chosen &= np.isin(t.end, _ends([end] if isinstance(end, str) else end))
-        if motion is not None:
-            chosen &= np.isin(t.motion, self._motions(motion))
-        return self._of(chosen)
+        at, inside = self.place(cell.block)
+        of_block = self.parts[at].state.steps_of(inside)
+        steps = of_block[cell.steps.start : cell.steps.stop]
+        rows = self.parts[at].read(field, steps, cell.envs)
+        return self.numberings[at].apply(field, rows)
 
-    def to_pandas(self) -> Any:
-        """The table as a ``pandas.DataFrame``, its index the ids.
-
-        Raises:
-            MissingDependencyError: pandas is not installed.
-        """
-        with analysis_by("pandas"):
-            import pandas as pd
-        return pd.DataFrame(self.columns).set_index("id")
-
-    def counts(self) -> dict[str, int]:
-        """How many ended how, only those that there are, in the order of ``ENDS``."""
-        numbers = np.bincount(self._traced.end, minlength=len(ENDS)).tolist()
-        return {name: n for name, n in zip(ENDS, numbers, strict=True) if n}
-
-    def _of(self, which: Any) -> Trajectories:
-        return Trajectories(self._traced.chosen(which), self._schema, self._read, self._told)
-
-    def _motions(self, motion: int | str) -> list[int]:
-        if not self._has_motions:
-            raise InputError(f"motion: the store has no field {MOTION_ID}")
-        if not isinstance(motion, str):
-            return [motion]
-        names = motion_names(self._told)
-        found = [i for i, n in enumerate(names) if motion in (n, os.path.splitext(n)[0])]
-        if not found:
-            have = ", ".join(names[:20]) or "no names of motions"
-            raise InputError(f"motion {motion!r}: there is none; the store tells {have}")
-        return found
-
-    def _text(self) -> str:
-        columns = self.columns
-        rows = [[str(v[i]) for v in columns.values()] for i in range(min(len(self), _SHOWN))]
-        more = len(self) - len(rows)
-        return table(list(columns), rows, 0) + (f"\n  ... {more:,} more" if more else "")
+    def _cut(self, steps: range) -> Iterator[tuple[int, slice, range]]:
+        """Per store that holds some of the steps: its number, rows of the answer, its steps."""
+        for at, (part, first) in enumerate(zip(self.parts, self.first_steps, strict=True)):
+            low = bisect_left(steps, first)
+            high = bisect_left(steps, first + part.state.committed_steps)
+            if low < high:
+                inside = steps[low:high]
+                shifted = range(inside.start - first, inside.stop - first, inside.step)
+                yield at, slice(low, high), shifted
 
 
-def motion_names(metadata: Mapping[str, Any]) -> list[str]:
-    """File names of the motions that a collection told of, by their ids."""
-    told = metadata.get("motions")
-    entries = told if isinstance(told, list) else []
-    return [os.path.basename(str(e.get("path"))) if isinstance(e, dict) else "" for e in entries]
+@dataclass(frozen=True, kw_only=True)
+class JoinedState(StoreState):
+    """The states of several stores as one: sums, the greatest N, and else the first store's.
+
+    Attributes:
+        parts: The states, in order.
+    """
+
+    parts: tuple[StoreState, ...]
+
+    @property
+    def num_pairs(self) -> int:
+        return sum(part.num_pairs for part in self.parts)
+
+    @property
+    def num_blocks(self) -> int:
+        return sum(part.num_blocks for part in self.parts)
+
+    @cached_property
+    def _first_steps(self) -> list[int]:
+        return _starts(part.committed_steps for part in self.parts)
+
+    @cached_property
+    def _first_blocks(self) -> list[int]:
+        return _starts(part.num_blocks for part in self.parts)
+
+    def steps_of(self, block: int) -> range:
+        at = bisect_right(self._first_blocks, block) - 1
+        return _shifted(
+            self.parts[at].steps_of(block - self._first_blocks[at]), self._first_steps[at]
+        )
+
+    def block_of(self, step: int) -> int:
+        at = bisect_right(self._first_steps, step) - 1
+        return self._first_blocks[at] + self.parts[at].block_of(step - self._first_steps[at])
+
+    def spans(self) -> tuple[tuple[Run, range], ...]:
+        return tuple(
+            (replace(run, first_step=run.first_step + first), _shifted(steps, first))
+            for part, first in zip(self.parts, self._first_steps, strict=True)
+            for run, steps in part.spans()
+        )
 
 
-def _ends(names: Collection[str]) -> list[int]:
-    unknown = [n for n in names if n not in ENDS]
-    if unknown:
-        raise InputError(f"end: expected some of {', '.join(ENDS)}, got {unknown[0]!r}")
-    return [ENDS.index(n) for n in names]
+def _joined_state(parts: Sequence[StoreState], is_whole: bool) -> JoinedState:
+    first = {f.name: getattr(parts[0], f.name) for f in fields(StoreState)}
+    totals = ("committed_steps", "num_valid", "num_trajectories", "next_trajectory_id")
+    counted = dict.fromkeys(name for part in parts for name in part.nonfinite)
+    widths = {part.num_envs for part in parts}
+    complete = is_whole and all(part.status == COMPLETE for part in parts)
+    own = {
+        **{name: sum(getattr(part, name) for part in parts) for name in totals},
+        "num_envs": max(widths),
+        "nonfinite": {n: sum(p.nonfinite.get(n, 0) for p in parts) for n in counted},
+        "has_mask": any(part.has_mask for part in parts) or len(widths) > 1,
+        "status": COMPLETE if complete else COLLECTING,
+        "metadata": _joined_metadata([part.metadata for part in parts]),
+        "identity": "",
+    }
+    joined = JoinedState(**{**first, **own}, parts=tuple(parts))
+    return replace(joined, runs=tuple(run for run, _steps in joined.spans()))
+
+
+def _joined_metadata(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The entries that are equal in all stores, and all motions of any."""
+    first, *others = each
+    same = {k: v for k, v in first.items() if all(k in o and o[k] == v for o in others)}
+    return {**same, **join_motions(each)}
+
+
+def _ranges(length: int, size: int) -> list[range]:
+    return [range(at, min(at + size, length)) for at in range(0, length, size)]
+
+
+def _shifted(steps: range, by: int) -> range:
+    return range(steps.start + by, steps.stop + by, steps.step)
+
+
+def _starts(lengths: Iterable[int]) -> list[int]:
+    return list(accumulate(lengths, initial=0))[:-1]

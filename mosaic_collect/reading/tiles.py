@@ -20,41 +20,29 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.reading.part import StorePart
 from mosaic_collect.reading.selection import Selection
-from mosaic_collect.reading.union import Source
+from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import Field
 from mosaic_collect.store.shard import ShardReader
+from mosaic_collect.store.view import StoreView
 
 Places = NDArray[np.int32]
 #: Room for a chunk, one a thread.
 _SCRATCH = threading.local()
 
 
-class Tile(NamedTuple):
-    """Some environments of one block.
-
-    Attributes:
-        block: Numbered through all stores.
-        envs: Of the block.
-    """
-
-    block: int
-    envs: range
-
-
 class Tiles:
     """The tiles of stores, and the chosen pairs of each.
 
     Args:
-        source: The stores.
+        table: The stores.
         fields: What a tile holds.
         selection: Which pairs count; None: every one.
         tile_nbytes: Of a tile, about; at least one chunk of the widest field.
@@ -69,26 +57,29 @@ class Tiles:
 
     def __init__(
         self,
-        source: Source,
+        table: Table,
         fields: Sequence[Field],
         selection: Selection | None,
         tile_nbytes: int,
         skip_damaged: bool = False,
     ) -> None:
         self.fields = tuple(fields)
-        self._source, self._selection, self._skip_damaged = source, selection, skip_damaged
+        self._table, self._selection, self._skip_damaged = table, selection, skip_damaged
         self._forgiving = partial(suppress, CorruptStoreError) if skip_damaged else nullcontext
-        self._cuts = {part: cut(part, fields, tile_nbytes) for part in source.parts}
-        self.tiles: list[Tile] = []
+        self._cuts = [cut(part, fields, tile_nbytes) for part in table.parts]
+        self.tiles: list[Cell] = []
         counts: list[int] = []
-        for block in range(source.num_blocks):
+        for block in range(table.state.num_blocks):
             self._cut_block(block, counts)
         self.counts: NDArray[np.int64] = np.array(counts, np.int64)
-        self.rows = max(len(envs[0]) * p.state.block_steps for p, envs in self._cuts.items())
+        self.rows = max(
+            len(envs[0]) * part.state.block_steps
+            for part, envs in zip(table.parts, self._cuts, strict=True)
+        )
 
     def of_fields(self, fields: Sequence[Field], tile_nbytes: int) -> Tiles:
         """The same pairs of other fields, cut anew."""
-        return Tiles(self._source, fields, self._selection, tile_nbytes, self._skip_damaged)
+        return Tiles(self._table, fields, self._selection, tile_nbytes, self._skip_damaged)
 
     @property
     def nbytes(self) -> int:
@@ -123,7 +114,7 @@ class Tiles:
         places = self._places(tile)
         if len(places) != self.counts[number]:
             raise CorruptStoreError(
-                f"{self._source.place(tile.block)[0].path}: block {tile.block}, environments "
+                f"{self._table.part_of(tile.block).address}: block {tile.block}, environments "
                 f"{tile.envs.start}..{tile.envs.stop}: expected {self.counts[number]} pairs to "
                 f"choose from, now there are {len(places)}"
             )
@@ -132,18 +123,20 @@ class Tiles:
     def load_field(self, number: int, name: str, into: NDArray[Any]) -> None:
         """``load`` of one field."""
         tile = self.tiles[number]
-        part, block = self._source.place(tile.block)
-        grid = part.view.grids[name]
+        at, block = self._table.place(tile.block)
+        part = self._table.parts[at]
+        grid = part.grids[name]
         shape = (len(tile.envs), grid.block_steps, *grid.field.row_shape)
         out = into[: shape[0] * shape[1]].reshape(shape)
         first, stop = tile.envs.start // grid.chunk_envs, -(-tile.envs.stop // grid.chunk_envs)
         starts = range(0, grid.chunks, grid.env_chunks)  # of each piece of the block's steps
-        with self._forgiving(), part.view.shard(name, block) as shard:
+        with self._forgiving(), part.shard(name, block) as shard:
             for chunk in (start + column for start in starts for column in range(first, stop)):
                 with self._forgiving():
                     self._decode(shard, grid, chunk, tile.envs, out)
-        if part.numbering.changes(name):
-            out[...] = part.numbering.apply(name, out)
+        numbering = self._table.numberings[at]
+        if numbering.changes(name):
+            out[...] = numbering.apply(name, out)
 
     def _decode(
         self, shard: ShardReader, grid: FieldGrid, chunk: int, envs: range, out: NDArray[Any]
@@ -161,36 +154,33 @@ class Tiles:
 
     def _cut_block(self, block: int, counts: list[int]) -> None:
         """Note the tiles of a block that hold a chosen pair."""
-        steps, _ = self._source.shape(block)
-        chosen = None if self._selection is None else self._selection.block(block)
-        for envs in self._cuts[self._source.place(block)[0]]:
-            if chosen is None:
-                count = steps * len(envs)
+        steps = range(self._table.shape(block)[0])
+        for envs in self._cuts[self._table.place(block)[0]]:
+            tile = Cell(block, steps, envs)
+            if self._selection is None:
+                count = len(steps) * len(envs)
             else:
-                count = int(np.count_nonzero(chosen[:, envs.start : envs.stop]))
+                count = int(np.count_nonzero(self._selection.mask(tile)))
             if count:
-                self.tiles.append(Tile(block, envs))
+                self.tiles.append(tile)
                 counts.append(count)
 
-    def _places(self, tile: Tile) -> Places:
-        steps, _ = self._source.shape(tile.block)
-        block_steps = self._source.place(tile.block)[0].state.block_steps
+    def _places(self, tile: Cell) -> Places:
+        block_steps = self._table.part_of(tile.block).state.block_steps
         chosen = np.zeros((len(tile.envs), block_steps), np.bool_)
-        if self._selection is None:
-            chosen[:, :steps] = True
-        else:
-            mask = self._selection.block(tile.block)
-            chosen[:, :steps] = mask[:, tile.envs.start : tile.envs.stop].T
+        chosen[:, : len(tile.steps)] = (
+            True if self._selection is None else self._selection.mask(tile).T
+        )
         return np.flatnonzero(chosen).astype(np.int32)
 
 
-def cut(part: StorePart, fields: Sequence[Field], tile_nbytes: int) -> list[range]:
+def cut(part: StoreView, fields: Sequence[Field], tile_nbytes: int) -> list[range]:
     """A store's environments in ranges of one width, but for the last.
 
     As wide as the coarsest chunk if that fits, so that nothing is decoded twice; else a multiple
     of the finest, so that the field that weighs most is decoded in place.
     """
-    grids = [part.view.grids[f.name] for f in fields]
+    grids = [part.grids[f.name] for f in fields]
     num_envs = part.state.num_envs
     finest, coarsest = (find(g.chunk_envs for g in grids) for find in (min, max))
     env_nbytes = part.state.block_steps * sum(f.row_nbytes for f in fields)

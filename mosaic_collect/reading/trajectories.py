@@ -1,196 +1,408 @@
-"""How trajectories ended: by the field ``trajectory_end``, or not at all.
+"""The trajectories of a store: a table, and each as a mapping of its fields.
 
-    step             0   1   2   3   4 ...
-    trajectory_id    7   7   7   9   9        an id's last row says how it ended:
-    trajectory_end   0   0   2   0   0        7 failed, 9 goes on
+One pass over ids, mask and ends finds them, block by block. An id belongs to one environment, and
+its rows lie one behind the other:
 
-The field of a row that is committed may still change, as long as the row is the last one: an end is
-told after its step. So a shard may be ahead of the root document by the ends of the last row, after
-a kill or while a writer is at work, as no other field ever is.
+    step             0   1   2 | 3   4   5 | 6 ...      blocks of three steps
+    env 0            0   0   0 | 0   2   2 | 2          two segments of 2 become one trajectory
+    env 1            1   1   3 | 3   3   3 | 4
 
-An environment's trajectory is truncated if it was still going on when a run of the writer stopped:
-
-    run 0    ──── a ────┤end├── b ──✗          b: open when the run was killed
-    run 1                            ├── c ──┤end├── d ──■      d: open when the run was closed
-
-A resume gives every environment a new id, so ``b`` never goes on. How the run stopped makes no
-difference: a trajectory open at a kill, at an exception, or at the close of a complete store has
-no last step that ``end_trajectories`` told of. Even in a store that is being written, what is open
-at the last commit has no end among the committed steps. ``StoreView.read`` removes ends that were
-recorded but not committed.
+Memory: 50 bytes per trajectory, and the fields that are read, for one block.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from functools import partial
-from typing import NamedTuple, TypeVar
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import analysis_by
 from mosaic_collect.errors import InputError
-from mosaic_collect.passes.engine import Engine, Threads
-from mosaic_collect.store.metadata import StoreState, open_envs
-from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
+from mosaic_collect.reading.lazy import LazyArray, Rows
+from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.table import Table
+from mosaic_collect.store.metadata import COMPLETE, open_envs
+from mosaic_collect.store.schema import (
+    ENDED,
+    FAILED,
+    TRAJECTORY_END,
+    TRAJECTORY_ID,
+    VALID_MASK,
+    Schema,
+)
 from mosaic_collect.store.view import StoreView
+from mosaic_collect.text import table
 
-T = TypeVar("T")
+#: How a trajectory ended: as it should; by failing; it ended, and the store does not say how; it
+#: never ended, because its run stopped; it is going on, in a store that is being written.
+ENDS = ("ended", "failed", "unsaid", "truncated", "open")
+_ENDED, _FAILED, _UNSAID, _TRUNCATED, _OPEN = range(len(ENDS))
 
-
-def truncated_ids(view: StoreView) -> NDArray[np.int64]:
-    """Ids of all truncated trajectories, ascending: one step per run is read.
-
-    Raises:
-        CorruptStoreError: A damaged chunk: which they are cannot be known.
-    """
-    found = [np.empty(0, np.int64)]
-    for run, steps in view.state.spans():
-        if steps:
-            last = steps[-1:]
-            ids = view.read(TRAJECTORY_ID, last, range(view.state.num_envs))[0]
-            found.append(ids[open_envs(run.open_envs, view.state.num_envs)])
-    return np.unique(np.concatenate(found))
+Ints = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Some environments of one block.
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Traced:
+    """Columns of equal length, a number a trajectory.
 
     Attributes:
-        steps: Committed ones of the block.
-        envs: A chunk's.
-        ends: uint8 ``(len(steps), len(envs))``.
+        id: Its id.
+        env: Its environment.
+        first: Its first step.
+        last: Its last one.
+        valid: Its pairs with a true mask.
+        end: Its place in ``ENDS``.
+        motion: What the field ``motion_id`` says at its first row; -1 without that field.
     """
 
-    steps: range
-    envs: range
-    ends: NDArray[np.uint8]
+    id: Ints
+    env: Ints
+    first: Ints
+    last: Ints
+    valid: Ints
+    end: Ints
+    motion: Ints
+
+    def chosen(self, which: Any) -> Traced:
+        """Some of them, by a NumPy index."""
+        return Traced(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
 
 
-def failed_ids(view: StoreView, engine: Engine | None = None) -> NDArray[np.int64]:
-    """Ids of all trajectories that failed, ascending: 8 bytes of memory each.
+_COLUMNS = ("id", "env", "first", "last", "valid", "end", "motion")
+Segments = dict[str, Ints]
+#: Reads a field's steps and environments, both ascending, as ``(len(steps), len(envs)[, dim])``.
+ReadField = Callable[[str, range, range], NDArray[Any]]
+_SHOWN = 10
 
-    Ids are read only where a chunk of ends holds a failure.
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Trajectory(Mapping[str, "Rows"]):
+    """A mapping from the names of a store's fields to lazy arrays ``(num_steps[, dim])``.
+
+    Attributes:
+        id: Its id.
+        env: Its environment.
+        first_step: Its first step.
+        last_step: Its last one.
+        num_valid: Its pairs with a true mask.
+        end: How it ended: ``ended`` as it should, ``failed``, ``unsaid`` (it ended, the store does
+            not say how), ``truncated`` (its run stopped before), ``open`` (it is going on).
+        motion: Its motion's id; None if the store knows none.
+    """
+
+    id: int
+    env: int
+    first_step: int
+    last_step: int
+    num_valid: int
+    end: str
+    motion: int | None
+    schema: Schema = field(repr=False)
+    read_field: ReadField = field(repr=False)
+
+    @property
+    def num_steps(self) -> int:
+        """Its length, valid or not."""
+        return self.last_step - self.first_step + 1
+
+    @property
+    def steps(self) -> range:
+        """Its steps in the store."""
+        return range(self.first_step, self.last_step + 1)
+
+    def __getitem__(self, name: str) -> Rows:
+        """A field's rows, ``(num_steps[, dim])``.
+
+        Raises:
+            InputError: No such field.
+        """
+        found = self.schema[name]
+
+        def read(steps: range, envs: range) -> NDArray[Any]:
+            at = range(self.first_step + steps.start, self.first_step + steps.stop, steps.step)
+            return self.read_field(name, at, range(self.env, self.env + 1))
+
+        return Rows(LazyArray((self.num_steps, 1, *found.row_shape), found.dtype, read))
+
+    def __contains__(self, name: object) -> bool:
+        return any(name == mine for mine in self)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.schema.stored_names)
+
+    def __len__(self) -> int:
+        return len(self.schema.stored)
+
+
+class Trajectories(Sequence[Trajectory]):
+    """Trajectories by ascending ids; a sequence of ``Trajectory``, and columns of equal length.
 
     Args:
-        view: Of the store.
-        engine: Who reads; None: this thread.
+        traced: What was found.
+        schema: Of the store.
+        read: Reads its fields.
+        metadata: Of the store, which may name motions.
+    """
+
+    def __init__(
+        self, traced: Traced, schema: Schema, read: ReadField, metadata: Mapping[str, Any]
+    ) -> None:
+        self._traced, self._schema, self._read, self._told = traced, schema, read, metadata
+
+    @cached_property
+    def columns(self) -> dict[str, NDArray[Any]]:
+        """Names to columns, in the order of the table; ``motion`` only where the store knows it."""
+        t = self._traced
+        columns: dict[str, NDArray[Any]] = {
+            "id": t.id,
+            "env": t.env,
+            "first_step": t.first,
+            "last_step": t.last,
+            "num_steps": t.last - t.first + 1,
+            "num_valid": t.valid,
+            "end": np.asarray(ENDS)[t.end],
+        }
+        return {**columns, "motion": t.motion} if self._has_motions else columns
+
+    @property
+    def _has_motions(self) -> bool:
+        return MOTION_ID in self._schema.stored_names
+
+    def __len__(self) -> int:
+        return len(self._traced.id)
+
+    @overload
+    def __getitem__(self, index: int) -> Trajectory: ...
+    @overload
+    def __getitem__(self, index: slice) -> Trajectories: ...
+    def __getitem__(self, index: Any) -> Any:
+        """One by its place in the table, or those of a slice."""
+        if isinstance(index, slice):
+            return self._of(index)
+        row = {name: values[index].item() for name, values in self.columns.items()}
+        del row["num_steps"]
+        row.setdefault("motion", None)
+        return Trajectory(**row, schema=self._schema, read_field=self._read)
+
+    def __iter__(self) -> Iterator[Trajectory]:
+        return (self[i] for i in range(len(self)))
+
+    def __repr__(self) -> str:
+        return f"<Trajectories: {len(self):,}>\n{self._text()}"
+
+    def by_id(self, number: int) -> Trajectory:
+        """The one of an id.
+
+        Raises:
+            InputError: There is none.
+        """
+        found = np.flatnonzero(self._traced.id == number)
+        if not len(found):
+            ids = self._traced.id
+            have = f"ids {ids[0]}..{ids[-1]}" if len(ids) else "no trajectories"
+            raise InputError(f"trajectory {number!r}: there is none; the store has {have}")
+        return self[int(found[0])]
+
+    def where(
+        self,
+        *,
+        min_steps: int | None = None,
+        max_steps: int | None = None,
+        end: str | Collection[str] | None = None,
+        motion: int | str | None = None,
+        min_valid: int | None = None,
+    ) -> Trajectories:
+        """Those of some lengths, ends and motions.
+
+        Args:
+            min_steps: The least length.
+            max_steps: The greatest length.
+            end: One or several of ``ended``, ``failed``, ``unsaid``, ``truncated``, ``open``.
+            motion: A motion's id, or the name of its file with or without ending.
+            min_valid: Of its pairs with a true mask.
+
+        Raises:
+            InputError: No such end or motion.
+        """
+        t, length = self._traced, self._traced.last - self._traced.first + 1
+        chosen = np.ones(len(self), np.bool_)
+        if min_steps is not None:
+            chosen &= length >= min_steps
+        if max_steps is not None:
+            chosen &= length <= max_steps
+        if min_valid is not None:
+            chosen &= t.valid >= min_valid
+        if end is not None:
+            chosen &= np.isin(t.end, _ends([end] if isinstance(end, str) else end))
+        if motion is not None:
+            chosen &= np.isin(t.motion, self._motions(motion))
+        return self._of(chosen)
+
+    def to_pandas(self) -> Any:
+        """The table as a ``pandas.DataFrame``, its index the ids.
+
+        Raises:
+            MissingDependencyError: pandas is not installed.
+        """
+        with analysis_by("pandas"):
+            import pandas as pd
+        return pd.DataFrame(self.columns).set_index("id")
+
+    def counts(self) -> dict[str, int]:
+        """How many ended how, only those that there are, in the order of ``ENDS``."""
+        numbers = np.bincount(self._traced.end, minlength=len(ENDS)).tolist()
+        return {name: n for name, n in zip(ENDS, numbers, strict=True) if n}
+
+    def _of(self, which: Any) -> Trajectories:
+        return Trajectories(self._traced.chosen(which), self._schema, self._read, self._told)
+
+    def _motions(self, motion: int | str) -> list[int]:
+        if not self._has_motions:
+            raise InputError(f"motion: the store has no field {MOTION_ID}")
+        if not isinstance(motion, str):
+            return [motion]
+        names = motion_names(self._told)
+        found = [i for i, n in enumerate(names) if motion in (n, os.path.splitext(n)[0])]
+        if not found:
+            have = ", ".join(names[:20]) or "no names of motions"
+            raise InputError(f"motion {motion!r}: there is none; the store tells {have}")
+        return found
+
+    def _text(self) -> str:
+        columns = self.columns
+        rows = [[str(v[i]) for v in columns.values()] for i in range(min(len(self), _SHOWN))]
+        more = len(self) - len(rows)
+        return table(list(columns), rows, 0) + (f"\n  ... {more:,} more" if more else "")
+
+
+def motion_names(metadata: Mapping[str, Any]) -> list[str]:
+    """File names of the motions that a collection told of, by their ids."""
+    told = metadata.get("motions")
+    entries = told if isinstance(told, list) else []
+    return [os.path.basename(str(e.get("path"))) if isinstance(e, dict) else "" for e in entries]
+
+
+def _ends(names: Collection[str]) -> list[int]:
+    unknown = [n for n in names if n not in ENDS]
+    if unknown:
+        raise InputError(f"end: expected some of {', '.join(ENDS)}, got {unknown[0]!r}")
+    return [ENDS.index(n) for n in names]
+
+
+def trace(table: Table, pool: ThreadPoolExecutor | None = None) -> Traced:
+    """All trajectories of a table, by ascending ids.
+
+    Args:
+        table: The stores.
+        pool: Decodes chunks side by side; None: one after the other.
 
     Raises:
-        InputError: The store has no field ``trajectory_end``.
-        CorruptStoreError: A damaged chunk: which trajectories failed cannot be known.
-        ClusterError: Of the engine.
+        CorruptStoreError: A chunk of one of the fields that are read is damaged.
     """
-    found = _of_blocks(_failed_of_block, view, engine)
-    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+    found = [_trace_part(part, pool) for part in table.parts]
+    if len(found) == 1:
+        return found[0]
+    columns = {name: [getattr(t, name) for t in found] for name in _COLUMNS}
+    for at, first in enumerate(table.first_steps):
+        columns["first"][at] = columns["first"][at] + first
+        columns["last"][at] = columns["last"][at] + first
+        for name, renumbered in (("id", TRAJECTORY_ID), ("motion", MOTION_ID)):
+            columns[name][at] = table.numberings[at].apply(renumbered, columns[name][at])
+    return Traced(**{name: np.concatenate(values) for name, values in columns.items()})
 
 
-def count_failed(view: StoreView, engine: Engine | None = None) -> int:
-    """How many trajectories failed, from the one field; as ``failed_ids``."""
-    return sum(_of_blocks(failed_in, view, engine))
+def _trace_part(view: StoreView, pool: ThreadPoolExecutor | None = None) -> Traced:
+    """All trajectories of one store, by ascending ids."""
+    trail = _Trail(view.state.num_envs)
+    for block in range(view.state.num_blocks):
+        trail.add(*_rows(view, block, pool))
+    found = trail.close()
+    columns = {name: np.concatenate([part[name] for part in found]) for name in _COLUMNS}
+    columns["end"] = _how_they_ended(view, columns)
+    order = np.argsort(columns["id"], kind="stable")
+    return Traced(**{name: values[order] for name, values in columns.items()})
 
 
-def _of_blocks(
-    function: Callable[[StoreView, int], T], view: StoreView, engine: Engine | None
-) -> Iterator[T]:
-    _require_ends(view)
-    blocks = range(view.state.num_blocks)
-    return (engine or Threads(1)).map(partial(function, view), blocks, view.require_seen)
+def _rows(view: StoreView, block: int, pool: ThreadPoolExecutor | None) -> tuple[Any, ...]:
+    """A block's first step, and its ids, mask, ends and motions, env-major ``(N, steps)``."""
+    steps, envs = view.state.steps_of(block), range(view.state.num_envs)
+
+    def read(name: str) -> Any:
+        if name not in view.grids or view.grids[name].field.dim is not None:
+            return None
+        return np.ascontiguousarray(view.read(name, steps, envs, pool).T)
+
+    return steps.start, *map(read, (TRAJECTORY_ID, VALID_MASK, TRAJECTORY_END, MOTION_ID))
 
 
-def _failed_of_block(view: StoreView, block: int) -> NDArray[np.int64]:
-    found = [np.empty(0, np.int64)]
-    for part in _parts_of_block(view, block):
-        failed = part.ends == FAILED
-        if failed.any():
-            found.append(view.read(TRAJECTORY_ID, part.steps, part.envs)[failed])
-    return np.concatenate(found)
+class _Trail:
+    """Joins the segments of blocks; ``_now`` are those that may go on, one an environment."""
 
+    def __init__(self, num_envs: int) -> None:
+        self._now: Segments = {}
+        nothing = np.empty(0, np.int64)
+        self._found: list[Segments] = [dict.fromkeys(_COLUMNS, nothing)]
+        self._envs = np.arange(num_envs)
 
-def failed_in(view: StoreView, block: int) -> int:
-    """How many trajectories failed in a block."""
-    return sum(int(np.count_nonzero(part.ends == FAILED)) for part in _parts_of_block(view, block))
-
-
-def end_problems(view: StoreView, engine: Engine | None = None) -> list[str]:
-    """Where ends and ids contradict each other, in words, a block each.
-
-    An end is followed by another id, and another id only comes behind an end or with a new run.
-    A store without the field has no such problems; arguments and errors as ``failed_ids``'s.
-    """
-    if not view.state.schema.has_ends:
-        return []
-    ended, bad = 0, dict[int, str]()
-    for found in _of_blocks(_Check(view.state), view, engine):
-        ended += found.ended
-        for block, words in found.notes:
-            bad.setdefault(block, words)
-    told = view.state.num_trajectories
-    if not bad and ended != told:
-        return [f"{TRAJECTORY_END}: {ended} ends, metadata says {told}"]
-    return list(bad.values())
-
-
-def _require_ends(view: StoreView) -> None:
-    if not view.state.schema.has_ends:
-        raise InputError(
-            f"{view.address}: has no field {TRAJECTORY_END}, it was recorded without "
-            "Schema.with_ends(): how its trajectories ended is not known"
-        )
-
-
-def _parts_of_block(view: StoreView, block: int) -> Iterator[_Part]:
-    """A block's committed ends, a chunk at a time."""
-    steps = view.state.steps_of(block)
-    for envs in view.columns(TRAJECTORY_END):
-        yield _Part(steps, envs, view.read(TRAJECTORY_END, steps, envs))
-
-
-class _Ends(NamedTuple):
-    """A block's ends: how many the root document knows of, too, and what is wrong where."""
-
-    ended: int
-    notes: list[tuple[int, str]]
-
-
-class _Check:
-    """Holds a block's ends against its ids, and its first row against the one before; pickles."""
-
-    def __init__(self, state: StoreState) -> None:
-        self._block_steps = state.block_steps
-        self._starts = {run.first_step for run in state.runs}
-
-    def __call__(self, view: StoreView, block: int) -> _Ends:
-        """Check one."""
-        of_block = view.state.steps_of(block)
-        steps = range(max(0, of_block.start - 1), of_block.stop)
-        ended, notes = 0, list[tuple[int, str]]()
-        for envs in view.columns(TRAJECTORY_END):
-            ends = view.read(TRAJECTORY_END, steps, envs)
-            part = _Part(of_block, envs, ends[of_block.start - steps.start :])
-            if (part.ends > FAILED).any():
-                notes.append(self._note(of_block.start, f"expected {GOES_ON}, {ENDED} or {FAILED}"))
-            notes += self._contradictions(steps, envs, ends, view.read(TRAJECTORY_ID, steps, envs))
-            ended += int(np.count_nonzero(part.ends))
-        return _Ends(ended, notes)
-
-    def _contradictions(
-        self, steps: range, envs: range, ends: NDArray[np.uint8], ids: NDArray[np.int64]
-    ) -> Iterator[tuple[int, str]]:
-        """The first of each kind, from one row to the next."""
-        before, changed = ends[:-1] != GOES_ON, np.diff(ids, axis=0) != 0
-        inner = np.array([step not in self._starts for step in steps[1:]], np.bool_)
-        kinds = {
-            "an end, but the trajectory goes on": before & ~changed,
-            "no end, but another trajectory follows": changed & ~before & inner[:, None],
+    def add(self, step: int, ids: Any, mask: Any, ends: Any, motions: Any) -> None:
+        """Take a block's rows; ``ends`` and ``motions`` may be None."""
+        length = ids.shape[1]
+        begins = np.ones(ids.shape, np.bool_)
+        begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+        starts = np.flatnonzero(begins)
+        stops = np.append(starts[1:], ids.size) - 1
+        segments = {
+            "id": ids.reshape(-1)[starts],
+            "env": starts // length,
+            "first": step + starts % length,
+            "last": step + stops % length,
+            "valid": np.add.reduceat(mask.reshape(-1), starts, dtype=np.int64),
+            "end": _taken(ends, stops),
+            "motion": _taken(motions, starts),
         }
-        for words, wrong in kinds.items():
-            if wrong.any():
-                at, env = np.argwhere(wrong)[0].tolist()
-                yield self._note(steps[at], f"step {steps[at]}, env {envs[env]}: {words}")
+        self._join(segments, np.flatnonzero(starts % length == 0))
+        newest = np.append(np.flatnonzero(starts % length == 0)[1:], len(starts)) - 1
+        self._now = {name: values[newest] for name, values in segments.items()}
+        over = np.ones(len(starts), np.bool_)
+        over[newest] = False
+        self._found.append({name: values[over] for name, values in segments.items()})
 
-    def _note(self, step: int, words: str) -> tuple[int, str]:
-        block = step // self._block_steps
-        return block, f"{TRAJECTORY_END}, block {block}: {words}"
+    def close(self) -> list[Segments]:
+        """All segments, the last ones included."""
+        return [*self._found, self._now] if self._now else self._found
+
+    def _join(self, segments: Segments, heads: Ints) -> None:
+        """Lengthen each environment's first segment by what went before, if that goes on."""
+        if not self._now:
+            return
+        goes_on = segments["id"][heads] == self._now["id"]
+        at = heads[goes_on]
+        segments["first"][at] = self._now["first"][goes_on]
+        segments["motion"][at] = self._now["motion"][goes_on]
+        segments["valid"][at] += self._now["valid"][goes_on]
+        self._found.append({name: values[~goes_on] for name, values in self._now.items()})
+
+
+def _taken(values: Any, places: Ints) -> Ints:
+    if values is None:
+        return np.full(len(places), -1, np.int64)
+    return np.asarray(values.reshape(-1)[places], np.int64)
+
+
+def _how_they_ended(view: StoreView, columns: Segments) -> Ints:
+    """How each ended, out of what its last row says and where its run stopped."""
+    state, told = view.state, columns["end"]
+    found = np.select([told == ENDED, told == FAILED], [_ENDED, _FAILED], _UNSAID)
+    for run, steps in state.spans():
+        if steps:
+            still = open_envs(run.open_envs, state.num_envs)[columns["env"]]
+            stopped = still & (columns["last"] == steps[-1])
+            may_go_on = run is state.runs[-1] and state.status != COMPLETE
+            found[stopped] = _OPEN if may_go_on else _TRUNCATED
+    return np.asarray(found, np.int64)

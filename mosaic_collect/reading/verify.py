@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.reading.ends import end_problems
 from mosaic_collect.reading.ranks import rank_notes, rank_problems
-from mosaic_collect.reading.trajectories import end_problems
 from mosaic_collect.reading.verify_report import MOST_PROBLEMS, VerifyReport, together
 from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.blobs import Blobs

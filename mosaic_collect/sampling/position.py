@@ -79,7 +79,7 @@ def state_of(
     return {
         "version": _VERSION,
         "options": {**{name: getattr(options, name) for name in names}, **_asked(options)},
-        "stores": [d.state.identity for d in seen.datasets],
+        "stores": [view.state.identity for view in seen.views],
         "fields": [f.name for f in seen.tiles.fields],
         "committed": seen.committed,
         "num_pairs": seen.tiles.num_pairs,

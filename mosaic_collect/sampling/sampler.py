@@ -138,7 +138,7 @@ class Sampler(IterableDataset[Batch]):
         self._machine = Machine(self._options, self.device)
 
     def __repr__(self) -> str:
-        paths = ", ".join(d.path for d in self._seen.datasets)
+        paths = ", ".join(view.address for view in self._seen.views)
         return f"<Sampler {paths}: {self.num_pairs} pairs, {self._options.mode}>"
 
     @property

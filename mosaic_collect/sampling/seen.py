@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from mosaic_collect.checks import whole
 from mosaic_collect.errors import InputError
-from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.tiles import Tiles
 from mosaic_collect.sampling.options import EPOCHS, SamplerOptions
 from mosaic_collect.sampling.share import Share
-from mosaic_collect.sampling.snapshot import PoolPlan, Stores, look, named, open_datasets
+from mosaic_collect.sampling.snapshot import PoolPlan, Stores, look, named, open_views
+from mosaic_collect.store.view import StoreView
 
 
 class Seen:
@@ -21,7 +21,7 @@ class Seen:
         options: As ``Sampler``'s.
 
     Attributes:
-        datasets: The stores, in folders of ranks those that have steps.
+        views: The stores, in folders of ranks those that have steps.
         committed: Steps of each that are seen.
         tiles: Of what is asked for.
         is_stale: Whether it is to look again.
@@ -32,7 +32,7 @@ class Seen:
         StoreError: A store cannot be read.
     """
 
-    datasets: list[TrajectoryDataset]
+    views: list[StoreView]
     committed: list[int]
     tiles: Tiles
 
@@ -40,7 +40,7 @@ class Seen:
         self._named, self._options = named(stores), options
         self.is_stale = False
         self._wanted: Sequence[int] | None = None
-        self._see(open_datasets(self._named), None, "committed")
+        self._see(open_views(self._named), None, "committed")
 
     def share(self) -> Share:
         """The rank's of an epoch."""
@@ -57,7 +57,7 @@ class Seen:
             InputError: There are fewer steps.
         """
         wanted, self._wanted, self.is_stale = self._wanted, None, False
-        self._see(open_datasets(self._named, refreshed=True), wanted, "committed")
+        self._see(open_views(self._named, refreshed=True), wanted, "committed")
 
     def look(self, committed: Sequence[int], name: str) -> None:
         """See so many steps of each store, of those that there were when it last looked.
@@ -69,20 +69,18 @@ class Seen:
         Raises:
             InputError: There are fewer, or fewer stores.
         """
-        self._see(self.datasets, committed, name)
+        self._see(self.views, committed, name)
 
-    def _see(
-        self, datasets: list[TrajectoryDataset], committed: Sequence[int] | None, name: str
-    ) -> None:
-        there = [dataset.num_steps for dataset in datasets]
+    def _see(self, views: list[StoreView], committed: Sequence[int] | None, name: str) -> None:
+        there = [view.state.committed_steps for view in views]
         wanted = there if committed is None else [whole(steps, name, 0) for steps in committed]
         if len(wanted) != len(there) or any(w > t for w, t in zip(wanted, there, strict=True)):
             raise InputError(f"{name}: is of stores of {wanted} steps, these have {there}")
-        tiles = look(datasets, self._options, None if wanted == there else wanted)
+        tiles = look(views, self._options, None if wanted == there else wanted)
         PoolPlan.of(tiles, self._options.pool_nbytes)
         if self._options.mode == EPOCHS:
             self._share_of(tiles)
-        self.datasets, self.committed, self.tiles = datasets, wanted, tiles
+        self.views, self.committed, self.tiles = views, wanted, tiles
 
     def _share_of(self, tiles: Tiles) -> Share:
         o = self._options

@@ -8,18 +8,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mosaic_collect.errors import InputError, StoreNotFoundError
+from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.merging import check_mergeable, open_each
-from mosaic_collect.reading.ruling import chosen_fields, make_rules, nonfinite_fields
-from mosaic_collect.reading.selection import Rules, Selection, select
+from mosaic_collect.reading.selection import (
+    Rules,
+    Selection,
+    chosen_fields,
+    make_rules,
+    nonfinite_fields,
+    select,
+)
+from mosaic_collect.reading.store_set import StoreSet, check_mergeable
+from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.tiles import Tiles
-from mosaic_collect.reading.union import SLAB_NBYTES, Source
 from mosaic_collect.sampling.options import SamplerOptions, asked_steps
 from mosaic_collect.store.address import Address
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.place import Place, check_distinct
 from mosaic_collect.store.schema import VALID_MASK, Field
+from mosaic_collect.store.view import StoreView
 
 #: The path of a store, a dataset, or several of them.
 Store = Address | TrajectoryDataset
@@ -81,7 +88,7 @@ def named(stores: Stores) -> list[Named]:
     return found
 
 
-def open_datasets(stores: Sequence[Named], refreshed: bool = False) -> list[TrajectoryDataset]:
+def open_views(stores: Sequence[Named], refreshed: bool = False) -> list[StoreView]:
     """Snapshots of all stores; in folders of ranks of those that have steps.
 
     Args:
@@ -92,20 +99,20 @@ def open_datasets(stores: Sequence[Named], refreshed: bool = False) -> list[Traj
         InputError: One store twice.
         StoreError: A store cannot be read, or there is none.
     """
-    found = [dataset for store in stores for dataset in _each(store, refreshed)]
-    check_distinct([dataset.blobs for dataset in found])
-    return found
+    views = [view for store in stores for view in _each(store, refreshed)]
+    check_distinct([view.blobs for view in views])
+    return views
 
 
 def look(
-    datasets: Sequence[TrajectoryDataset],
+    views: Sequence[StoreView],
     options: SamplerOptions,
     committed: Sequence[int] | None = None,
 ) -> Tiles:
     """The tiles of what is asked for: one pass over the masks, if there is anything to leave out.
 
     Args:
-        datasets: The stores.
+        views: The stores.
         options: What is asked for.
         committed: Steps of each store that are there; None: all that are committed.
 
@@ -114,56 +121,53 @@ def look(
         StoreMismatchError: The stores' fields differ.
         CorruptStoreError: A damaged chunk.
     """
-    names = [f.name for d in datasets for f in chosen_fields(d.schema, options.fields)]
-    check_mergeable(datasets, names)
-    source = Source(datasets, 1 if options.skip_damaged else SLAB_NBYTES)
-    fields = chosen_fields(source.schema, options.fields)
+    names = [f.name for v in views for f in chosen_fields(v.state.schema, options.fields)]
+    check_mergeable(views, names)
+    table = Table(views)
+    fields = chosen_fields(table.state.schema, options.fields)
     if any(f.name == VALID_MASK for f in fields):
         raise InputError("fields: batches hold no valid_mask, all their pairs are valid")
-    if not source.num_blocks:
-        raise InputError(f"{source.path}: no committed step, nothing to draw from")
-    selection = _selection(source, fields, options, committed)
+    if not table.state.num_blocks:
+        raise InputError(f"{table.address}: no committed step, nothing to draw from")
+    selection = _selection(table, fields, options, committed)
     row_nbytes = sum(f.row_nbytes for f in fields)
     values_nbytes = options.pool_nbytes * row_nbytes // (row_nbytes + INDEX_NBYTES)
     tile_nbytes = values_nbytes // _TILES_OF_A_POOL
-    tiles = Tiles(source, fields, selection, tile_nbytes, options.skip_damaged)
+    tiles = Tiles(table, fields, selection, tile_nbytes, options.skip_damaged)
     if not tiles.num_pairs:
-        raise InputError(f"{source.path}: no pair is left to draw from")
+        raise InputError(f"{table.address}: no pair is left to draw from")
     return tiles
 
 
-def _each(store: Named, refreshed: bool) -> list[TrajectoryDataset]:
+def _each(store: Named, refreshed: bool) -> list[StoreView]:
     if not isinstance(store, TrajectoryDataset):
-        return open_each(store, threads=1)
+        return StoreSet.open(Place.of(store)).with_steps()
     if refreshed:
         store.refresh()
-    found = [copy.copy(part) for part in store.parts if part.num_steps or part is store]
-    if not found:
-        raise StoreNotFoundError(f"{store.path}: no rank has a step yet")
-    return found
+    return store.stores.with_steps()
 
 
 def _selection(
-    source: Source,
+    table: Table,
     fields: Sequence[Field],
     options: SamplerOptions,
     committed: Sequence[int] | None,
 ) -> Selection | None:
     """The pairs that count, as an export of these fields chooses them; None: every one."""
-    rules = _rules(source, fields, options, committed)
+    rules = _rules(table, fields, options, committed)
     looked_for = (rules.steps, rules.asked_ids, rules.truncated_ids, rules.failed_ids)
-    if not source.has_mask and not rules.looked_at and all(r is None for r in looked_for):
+    if not table.has_mask and not rules.looked_at and all(r is None for r in looked_for):
         return None
-    return select(source, rules)[0]
+    return select(table, rules)[0]
 
 
 def _rules(
-    source: Source,
+    table: Table,
     fields: Sequence[Field],
     options: SamplerOptions,
     committed: Sequence[int] | None,
 ) -> Rules:
-    there = [part.state.committed_steps for part in source.parts]
+    there = [part.state.committed_steps for part in table.parts]
     steps = None
     if options.steps is not None or committed is not None:
         limits = there if committed is None else committed
@@ -171,9 +175,9 @@ def _rules(
         steps = [asked_steps(wanted, limit) for limit in limits]
     ids = options.trajectories
     return make_rules(
-        source,
+        table,
         fields,
-        {} if options.skip_damaged else nonfinite_fields(source, fields),
+        {} if options.skip_damaged else nonfinite_fields(table, fields),
         skip_damaged=options.skip_damaged,
         exclude_truncated=options.exclude_truncated,
         exclude_failed=options.exclude_failed,

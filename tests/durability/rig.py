@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.reading.trajectories import end_problems
+from mosaic_collect.reading.ends import end_problems
 from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.files import is_temp_name
 from mosaic_collect.store.root import read_document

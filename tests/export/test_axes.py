@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mosaic_collect.reading.part import StorePart
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, export_npy, import_npy
 from mosaic_collect.errors import CorruptExportError, InputError, StoreMismatchError
 from mosaic_collect.export import Options, plan_export
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.inspect import summarize
-from mosaic_collect.reading.part import StorePart
 from tests import helpers
 from tests.export import stores
 

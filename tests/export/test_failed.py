@@ -11,7 +11,7 @@ import pytest
 from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.errors import CorruptStoreError, ExportError, InputError
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.reading.trajectories import count_failed, failed_ids
+from mosaic_collect.reading.ends import count_failed, failed_ids
 from tests.export import stores
 
 SCHEMA = stores.STUDENT.with_ends()

@@ -22,8 +22,8 @@ from mosaic_collect import (
 )
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.passes.engine import Threads
+from mosaic_collect.reading.ends import failed_ids
 from mosaic_collect.reading.moments import Moments
-from mosaic_collect.reading.trajectories import failed_ids
 from mosaic_collect.stats import scan
 from tests import helpers
 from tests.export import stores

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import export_npy
-from mosaic_collect.reading.draw import Draw
+from mosaic_collect.reading.selection import Draw
 from tests.export import stores
 
 

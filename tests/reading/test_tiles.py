@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from mosaic_collect.reading.ruling import make_rules
+from mosaic_collect.reading.union import Source
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.reading.ruling import make_rules
 from mosaic_collect.reading.selection import Rules, select
 from mosaic_collect.reading.tiles import Tiles
-from mosaic_collect.reading.union import Source
 from tests.export import stores
 from tests.helpers import record
 

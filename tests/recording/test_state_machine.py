@@ -29,7 +29,7 @@ from hypothesis.stateful import (
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import InputError, WriteError
-from mosaic_collect.reading.trajectories import end_problems
+from mosaic_collect.reading.ends import end_problems
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END
 from tests.helpers import assert_same, buffer_mb, mask, rows
 from tests.recording.mortal_files import MortalFiles

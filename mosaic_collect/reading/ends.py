@@ -1,0 +1,196 @@
+"""How trajectories ended: by the field ``trajectory_end``, or not at all.
+
+    step             0   1   2   3   4 ...
+    trajectory_id    7   7   7   9   9        an id's last row says how it ended:
+    trajectory_end   0   0   2   0   0        7 failed, 9 goes on
+
+The field of a row that is committed may still change, as long as the row is the last one: an end is
+told after its step. So a shard may be ahead of the root document by the ends of the last row, after
+a kill or while a writer is at work, as no other field ever is.
+
+An environment's trajectory is truncated if it was still going on when a run of the writer stopped:
+
+    run 0    ──── a ────┤end├── b ──✗          b: open when the run was killed
+    run 1                            ├── c ──┤end├── d ──■      d: open when the run was closed
+
+A resume gives every environment a new id, so ``b`` never goes on. How the run stopped makes no
+difference: a trajectory open at a kill, at an exception, or at the close of a complete store has
+no last step that ``end_trajectories`` told of. Even in a store that is being written, what is open
+at the last commit has no end among the committed steps. ``StoreView.read`` removes ends that were
+recorded but not committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import InputError
+from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.store.metadata import StoreState, open_envs
+from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
+from mosaic_collect.store.view import StoreView
+
+T = TypeVar("T")
+
+
+def truncated_ids(view: StoreView) -> NDArray[np.int64]:
+    """Ids of all truncated trajectories, ascending: one step per run is read.
+
+    Raises:
+        CorruptStoreError: A damaged chunk: which they are cannot be known.
+    """
+    found = [np.empty(0, np.int64)]
+    for run, steps in view.state.spans():
+        if steps:
+            last = steps[-1:]
+            ids = view.read(TRAJECTORY_ID, last, range(view.state.num_envs))[0]
+            found.append(ids[open_envs(run.open_envs, view.state.num_envs)])
+    return np.unique(np.concatenate(found))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some environments of one block.
+
+    Attributes:
+        steps: Committed ones of the block.
+        envs: A chunk's.
+        ends: uint8 ``(len(steps), len(envs))``.
+    """
+
+    steps: range
+    envs: range
+    ends: NDArray[np.uint8]
+
+
+def failed_ids(view: StoreView, engine: Engine | None = None) -> NDArray[np.int64]:
+    """Ids of all trajectories that failed, ascending: 8 bytes of memory each.
+
+    Ids are read only where a chunk of ends holds a failure.
+
+    Args:
+        view: Of the store.
+        engine: Who reads; None: this thread.
+
+    Raises:
+        InputError: The store has no field ``trajectory_end``.
+        CorruptStoreError: A damaged chunk: which trajectories failed cannot be known.
+        ClusterError: Of the engine.
+    """
+    found = _of_blocks(_failed_of_block, view, engine)
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+def count_failed(view: StoreView, engine: Engine | None = None) -> int:
+    """How many trajectories failed, from the one field; as ``failed_ids``."""
+    return sum(_of_blocks(failed_in, view, engine))
+
+
+def _of_blocks(
+    function: Callable[[StoreView, int], T], view: StoreView, engine: Engine | None
+) -> Iterator[T]:
+    _require_ends(view)
+    blocks = range(view.state.num_blocks)
+    return (engine or Threads(1)).map(partial(function, view), blocks, view.require_seen)
+
+
+def _failed_of_block(view: StoreView, block: int) -> NDArray[np.int64]:
+    found = [np.empty(0, np.int64)]
+    for part in _parts_of_block(view, block):
+        failed = part.ends == FAILED
+        if failed.any():
+            found.append(view.read(TRAJECTORY_ID, part.steps, part.envs)[failed])
+    return np.concatenate(found)
+
+
+def failed_in(view: StoreView, block: int) -> int:
+    """How many trajectories failed in a block."""
+    return sum(int(np.count_nonzero(part.ends == FAILED)) for part in _parts_of_block(view, block))
+
+
+def end_problems(view: StoreView, engine: Engine | None = None) -> list[str]:
+    """Where ends and ids contradict each other, in words, a block each.
+
+    An end is followed by another id, and another id only comes behind an end or with a new run.
+    A store without the field has no such problems; arguments and errors as ``failed_ids``'s.
+    """
+    if not view.state.schema.has_ends:
+        return []
+    ended, bad = 0, dict[int, str]()
+    for found in _of_blocks(_Check(view.state), view, engine):
+        ended += found.ended
+        for block, words in found.notes:
+            bad.setdefault(block, words)
+    told = view.state.num_trajectories
+    if not bad and ended != told:
+        return [f"{TRAJECTORY_END}: {ended} ends, metadata says {told}"]
+    return list(bad.values())
+
+
+def _require_ends(view: StoreView) -> None:
+    if not view.state.schema.has_ends:
+        raise InputError(
+            f"{view.address}: has no field {TRAJECTORY_END}, it was recorded without "
+            "Schema.with_ends(): how its trajectories ended is not known"
+        )
+
+
+def _parts_of_block(view: StoreView, block: int) -> Iterator[_Part]:
+    """A block's committed ends, a chunk at a time."""
+    steps = view.state.steps_of(block)
+    for envs in view.columns(TRAJECTORY_END):
+        yield _Part(steps, envs, view.read(TRAJECTORY_END, steps, envs))
+
+
+class _Ends(NamedTuple):
+    """A block's ends: how many the root document knows of, too, and what is wrong where."""
+
+    ended: int
+    notes: list[tuple[int, str]]
+
+
+class _Check:
+    """Holds a block's ends against its ids, and its first row against the one before; pickles."""
+
+    def __init__(self, state: StoreState) -> None:
+        self._block_steps = state.block_steps
+        self._starts = {run.first_step for run in state.runs}
+
+    def __call__(self, view: StoreView, block: int) -> _Ends:
+        """Check one."""
+        of_block = view.state.steps_of(block)
+        steps = range(max(0, of_block.start - 1), of_block.stop)
+        ended, notes = 0, list[tuple[int, str]]()
+        for envs in view.columns(TRAJECTORY_END):
+            ends = view.read(TRAJECTORY_END, steps, envs)
+            part = _Part(of_block, envs, ends[of_block.start - steps.start :])
+            if (part.ends > FAILED).any():
+                notes.append(self._note(of_block.start, f"expected {GOES_ON}, {ENDED} or {FAILED}"))
+            notes += self._contradictions(steps, envs, ends, view.read(TRAJECTORY_ID, steps, envs))
+            ended += int(np.count_nonzero(part.ends))
+        return _Ends(ended, notes)
+
+    def _contradictions(
+        self, steps: range, envs: range, ends: NDArray[np.uint8], ids: NDArray[np.int64]
+    ) -> Iterator[tuple[int, str]]:
+        """The first of each kind, from one row to the next."""
+        before, changed = ends[:-1] != GOES_ON, np.diff(ids, axis=0) != 0
+        inner = np.array([step not in self._starts for step in steps[1:]], np.bool_)
+        kinds = {
+            "an end, but the trajectory goes on": before & ~changed,
+            "no end, but another trajectory follows": changed & ~before & inner[:, None],
+        }
+        for words, wrong in kinds.items():
+            if wrong.any():
+                at, env = np.argwhere(wrong)[0].tolist()
+                yield self._note(steps[at], f"step {steps[at]}, env {envs[env]}: {words}")
+
+    def _note(self, step: int, words: str) -> tuple[int, str]:
+        block = step // self._block_steps
+        return block, f"{TRAJECTORY_END}, block {block}: {words}"

@@ -1,0 +1,224 @@
+"""Opening: the stores that an address means, each with its snapshot, and those that are missing.
+
+Fields of the same names and widths may have columns of other meanings in two stores, so whoever
+makes one table of several checks their fields and their provenance first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from mosaic_collect.errors import (
+    ExportError,
+    IncompleteStoreError,
+    StoreMismatchError,
+    StoreNotFoundError,
+)
+from mosaic_collect.reading.provenance import check_alike
+from mosaic_collect.reading.ranks import never_joined
+from mosaic_collect.reading.table import Table
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.parts import Parts, rank_of
+from mosaic_collect.store.place import Found, Place
+from mosaic_collect.store.schema import Field, Schema
+from mosaic_collect.store.view import StoreView
+
+_MAX_ID = (1 << 63) - 1
+
+
+class OpenedStore(NamedTuple):
+    """One store of a set.
+
+    Attributes:
+        blobs: Files of the store.
+        view: Snapshot of the store; None if it was killed before its first commit.
+        is_rank: Whether the store is in a folder of ranks, where one without steps may be left out.
+    """
+
+    blobs: Blobs
+    view: StoreView | None
+    is_rank: bool = False
+
+    @property
+    def has_steps(self) -> bool:
+        """Whether a step is committed."""
+        return self.view is not None and self.view.state.committed_steps > 0
+
+
+@dataclass(frozen=True)
+class StoreSet:
+    """The stores at an address, as they are now.
+
+    Attributes:
+        address: What was opened.
+        stores: Each store, in order.
+        are_several: Whether the address means several stores, be there one or none by now.
+        missing: Addresses of the stores of ranks that joined a folder and are not there.
+        never_joined: Addresses of the stores of ranks that the others expect and that never came.
+    """
+
+    address: str
+    stores: tuple[OpenedStore, ...]
+    are_several: bool = False
+    missing: tuple[str, ...] = ()
+    never_joined: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, place: Place) -> StoreSet:
+        """Read the root document of every store.
+
+        Raises:
+            StoreNotFoundError: No store is there.
+            StoreMismatchError: A store in a folder of ranks belongs to none of its ranks.
+            StoreError: A store cannot be read.
+        """
+        one = _open_one(place)
+        if one is not None:
+            return cls(place.address, (one,))
+        found = place.find()
+        stores = [_open_each(each) for each in found]
+        late = (never_joined(f, _metadata(s).values()) for f, s in zip(found, stores, strict=True))
+        return cls(
+            place.address,
+            sum(stores, ()),
+            are_several=True,
+            missing=tuple(address for each in found for address in each.missing()),
+            never_joined=sum(late, ()),
+        )
+
+    def table(self) -> Table | None:
+        """All stores as one table; None if none of them has had its first commit.
+
+        Raises:
+            StoreMismatchError: Their fields or their provenance differ.
+        """
+        views = [store.view for store in self.stores if store.view is not None]
+        if not views:
+            return None
+        if not self.are_several:
+            return Table(views)
+        _check_schemas(views)
+        check_alike(_metadata(self.stores), [name for view in views for name in view.grids])
+        is_whole = not self.missing and len(views) == len(self.stores)
+        return Table(views, self.address, is_whole)
+
+    def with_steps(self, allow_incomplete: bool = True) -> list[StoreView]:
+        """Snapshots of the stores; in folders of ranks only of those that have steps.
+
+        Args:
+            allow_incomplete: Whether ranks may be missing, or have no step yet.
+
+        Raises:
+            IncompleteStoreError: They may not, and some are.
+            StoreNotFoundError: A store was killed before its first commit, or no rank has a step.
+        """
+        unfinished = [s.blobs.address for s in self.stores if s.is_rank and _is_unfinished(s)]
+        late = [*self.missing, *unfinished]
+        if late and not allow_incomplete:
+            raise IncompleteStoreError(
+                f"{', '.join(late)}: recorded by ranks that joined, and missing or without a step: "
+                "finish or find them, or go on without them by allow_incomplete=True"
+            )
+        views = [_born(store) for store in self.stores if store.has_steps or not store.is_rank]
+        if not views:
+            raise StoreNotFoundError(f"{self.address}: no rank has a step yet")
+        return views
+
+
+def check_mergeable(views: Sequence[StoreView], names: Collection[str]) -> None:
+    """Refuse stores that differ in these fields; their numbers of environments may differ.
+
+    Order and defaults of fields do not matter: what they decided is in the recorded rows.
+
+    Raises:
+        StoreMismatchError: Naming each difference and store.
+        ExportError: Their trajectory ids together are beyond int64.
+    """
+    first, *others = views
+    problems = [
+        f"{other.address}: {problem}"
+        for other in others
+        for problem in _differences(first.state.schema, other.state.schema, names)
+    ]
+    if problems:
+        raise StoreMismatchError(
+            f"stores of one export must have the same fields as {first.address}: "
+            + "; ".join(problems)
+        )
+    if sum(view.state.next_trajectory_id for view in views) > _MAX_ID:
+        raise ExportError("the stores' trajectory ids, one behind the other, are beyond int64")
+
+
+def _open_one(place: Place) -> OpenedStore | None:
+    """The store that lies there if it is one, by its root document alone where more costs."""
+    blobs = place.items[0]
+    if not place.is_one or isinstance(blobs, str):
+        return None
+    try:
+        view = StoreView.of(blobs)
+    except StoreNotFoundError:
+        if Parts.find(blobs) is not None:
+            return None
+        raise
+    if not blobs.guards and any(rank_of(name) is not None for name in blobs.names()):
+        place.find()  # raises: a store and a folder of ranks in one
+    return OpenedStore(blobs, view)
+
+
+def _open_each(found: Found) -> tuple[OpenedStore, ...]:
+    stores = []
+    for name, blobs in found.stores.items():
+        view = StoreView.of(blobs)
+        if view is not None and found.parts is not None:
+            found.parts.check(name, view.state)
+        stores.append(OpenedStore(blobs, view, is_rank=found.parts is not None))
+    return tuple(stores)
+
+
+def _is_unfinished(store: OpenedStore) -> bool:
+    """Whether a rank may still record its first step."""
+    return not store.has_steps and (store.view is None or store.view.state.status != COMPLETE)
+
+
+def _born(store: OpenedStore) -> StoreView:
+    if store.view is None:
+        raise StoreNotFoundError(
+            f"{store.blobs.address} was killed before its first commit: no fields"
+        )
+    return store.view
+
+
+def _metadata(stores: Sequence[OpenedStore]) -> dict[str, dict[str, object]]:
+    return {s.blobs.address: s.view.state.metadata for s in stores if s.view is not None}
+
+
+def _check_schemas(views: Sequence[StoreView]) -> None:
+    first, *others = views
+    for other in others:
+        wrong = first.state.schema.differences(other.state.schema)
+        if wrong:
+            raise StoreMismatchError(
+                f"stores that are read as one must have the same fields: {other.address} is not "
+                f"like {first.address}: {'; '.join(wrong)}"
+            )
+
+
+def _differences(first: Schema, other: Schema, names: Collection[str]) -> list[str]:
+    mine, theirs = ({f.name: f for f in s.fields} for s in (first, other))
+    compared = [n for n in {**mine, **theirs} if n in names]
+    return [
+        f"{name}: expected {_form(mine.get(name))}, got {_form(theirs.get(name))}"
+        for name in compared
+        if _form(mine.get(name)) != _form(theirs.get(name))
+    ]
+
+
+def _form(field: Field | None) -> str:
+    """Width and type of a field in words."""
+    if field is None:
+        return "no such field"
+    width = "one value" if field.dim is None else f"dim {field.dim}"
+    return f"{width} of {field.dtype}"
