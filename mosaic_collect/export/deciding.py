@@ -31,7 +31,7 @@ from mosaic_collect.reading.selection import (
 from mosaic_collect.reading.store_set import StoreSet, check_mergeable
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.address import Addresses
-from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE
 from mosaic_collect.store.place import Place
 from mosaic_collect.store.schema import VALID_MASK, Field
 from mosaic_collect.store.view import StoreView
@@ -45,8 +45,11 @@ def plan_export(stores: Addresses, options: Options, engine: Engine | None = Non
         options: Which pairs and fields, and how they shall lie.
         engine: Who reads what must be read for that; None: threads here.
     """
-    views = StoreSet.open(Place.of(stores, "store")).with_steps(options.allow_incomplete)
-    return decide(views, options, engine)
+    found = StoreSet.open(Place.of(stores, "store"))
+    for store in found.stores:
+        if store.view is None and not store.is_rank:
+            _check_store(store.blobs.address, COLLECTING, 0, options)
+    return decide(found.with_steps(options.allow_incomplete), options, engine)
 
 
 def decide(
@@ -54,7 +57,7 @@ def decide(
 ) -> ExportPlan:
     """``plan_export`` of snapshots that are there already."""
     for view in views:
-        _check_store(view, options)
+        _check_store(view.address, view.state.status, view.state.committed_steps, options)
     names = _compared(views, options)
     check_mergeable(views, names)
     metadata_of = {view.address: view.state.metadata for view in views}
@@ -81,15 +84,14 @@ def decide(
     return ExportPlan(table, layout, selection, left, arrays, metadata, file, finite)
 
 
-def _check_store(view: StoreView, options: Options) -> None:
-    steps = view.state.committed_steps
-    if view.state.status != COMPLETE and not options.allow_incomplete:
+def _check_store(address: str, status: str, steps: int, options: Options) -> None:
+    if status != COMPLETE and not options.allow_incomplete:
         raise IncompleteStoreError(
-            f"{view.address} is still collecting ({steps} steps committed): finish "
+            f"{address} is still collecting ({steps} steps committed): finish "
             "it, or export what is there with allow_incomplete=True"
         )
     if not steps:
-        raise ExportError(f"{view.address}: no committed step, nothing to export")
+        raise ExportError(f"{address}: no committed step, nothing to export")
 
 
 def _check_grid(table: Table) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mosaic_collect.reading.part import StorePart
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, export_npy, import_npy
 from mosaic_collect.errors import CorruptExportError, InputError, StoreMismatchError
@@ -73,7 +72,7 @@ def test_flat_files_do_not_speak_of_axes(store: str, npy: str) -> None:
 def test_other_fields_keep_their_axes(
     store: str, npy: str, layout: str, slab: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mosaic_collect.export.deciding.SLAB_NBYTES", slab)
+    monkeypatch.setattr("mosaic_collect.reading.selection.CELL_NBYTES", slab)
     recorded = flat(write(store, masks=stores.some_masks(N)))
     export_npy(store, npy, layout=layout, fields=ALL)
     assert verify_export(store, npy).ok
@@ -93,15 +92,16 @@ def test_a_changed_pixel_is_found(store: str, npy: str) -> None:
     assert problem.startswith("observations_camera, block 1: 1 rows differ")
 
 
-def test_nothing_but_one_slab_is_read_at_once(store: str) -> None:
+def test_nothing_but_one_cell_is_read_at_once(store: str) -> None:
     write(store)
-    part = StorePart(TrajectoryDataset(store).view, 100)
-    slabs = part.slabs("observations_camera", 0)
-    assert [(s.steps, s.envs) for s in slabs] == [(range(4), range(e, e + 1)) for e in range(N)]
-    one = StorePart(TrajectoryDataset(store).view, 1)
-    assert [s.shape for s in one.slabs("observations_camera", 2)] == [(2, 1)] * N
-    assert [s.at for s in one.slabs("observations_camera", 1)][N] == (slice(2, 4), slice(0, 1))
-    shapes = [one.read("observations_camera", 1, s).shape for s in one.slabs("actions", 1)]
+    table = TrajectoryDataset(store).view
+    cells = table.cells_of(0, ["observations_camera"], 100)
+    assert [(c.steps, c.envs) for c in cells] == [(range(4), range(e, e + 1)) for e in range(N)]
+    assert [c.shape for c in table.cells_of(2, ["observations_camera"], 1)] == [(2, 1)] * N
+    cells = table.cells_of(1, ["observations_camera"], 1)
+    assert [c.at for c in cells][N] == (slice(2, 4), slice(0, 1))
+    cells = table.cells_of(1, ["actions"], 1)
+    shapes = [table.read_cell("observations_camera", c).shape for c in cells]
     assert all(shape[0] == 4 and shape[2:] == (2, 4, 3) for shape in shapes)
 
 

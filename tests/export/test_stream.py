@@ -38,7 +38,7 @@ def test_compact_and_grid_hold_just_what_was_recorded(
     steps: int,
     block_steps: int,
 ) -> None:
-    monkeypatch.setattr("mosaic_collect.export.deciding.SLAB_NBYTES", slab)
+    monkeypatch.setattr("mosaic_collect.reading.selection.CELL_NBYTES", slab)
     recorded = stores.write(
         store,
         steps,

@@ -22,9 +22,10 @@ from mosaic_collect.errors import (
     SpaceError,
     WriteError,
 )
-from mosaic_collect.export import deciding, plan
+from mosaic_collect.export import plan
 from mosaic_collect.export.target import SharedFile, Target
 from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.reading import selection
 from tests import helpers
 from tests.export import stores
 from tests.passes.conftest import Killing
@@ -37,7 +38,7 @@ Bytes = Callable[..., tuple[bytes, Any]]
 @pytest.fixture(autouse=True)
 def small_slabs(small_chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several slabs a block, of which only some are whole, and several batches a field."""
-    monkeypatch.setattr(deciding, "SLAB_NBYTES", 8 * small_chunks)
+    monkeypatch.setattr(selection, "CELL_NBYTES", 8 * small_chunks)
     monkeypatch.setattr(plan, "_BATCH_NBYTES", 4000)
 
 

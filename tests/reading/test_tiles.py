@@ -6,12 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from mosaic_collect.reading.ruling import make_rules
-from mosaic_collect.reading.union import Source
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.reading.selection import Rules, select
+from mosaic_collect.reading.selection import Rules, make_rules, select
+from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.tiles import Tiles
 from tests.export import stores
 from tests.helpers import record
@@ -22,10 +21,10 @@ NAMES = ("observations", "actions")
 def tiles_of(
     *datasets: TrajectoryDataset, tile_nbytes: int = 1, names: Any = NAMES, rules: Any = None
 ) -> Tiles:
-    source = Source(datasets)
-    fields = [f for f in source.schema.stored if f.name in names]
-    selection = None if rules is None else select(source, rules)[0]
-    return Tiles(source, fields, selection, tile_nbytes)
+    table = Table([dataset.view for dataset in datasets])
+    fields = [f for f in table.state.schema.stored if f.name in names]
+    selection = None if rules is None else select(table, rules)[0]
+    return Tiles(table, fields, selection, tile_nbytes)
 
 
 def all_rows(tiles: Tiles) -> dict[str, np.ndarray]:
@@ -97,13 +96,13 @@ def test_steps_and_trajectories_that_are_asked_for(store: str) -> None:
     recorded = stores.write(store, 11, masks=stores.some_masks(4), ends={3: [0, 2], 7: [1]})
     dataset = TrajectoryDataset(store)
     ids = dataset.read("trajectory_id")
-    source = Source([dataset])
-    rules = make_rules(source, [], {}, steps=[range(2, 9)], asked_ids=np.array([0, 5, 99]))
+    table = Table([dataset.view])
+    rules = make_rules(table, [], {}, steps=[range(2, 9)], asked_ids=np.array([0, 5, 99]))
     asked = np.isin(ids, [0, 5]) & recorded["valid_mask"]
     asked[:2] = asked[9:] = False
     got = all_rows(tiles_of(dataset, rules=rules))
     assert_same_pairs(got, {n: recorded[n][asked] for n in NAMES})
-    _, left = select(source, rules)
+    _, left = select(table, rules)
     wanted = np.isin(ids, [0, 5]) & ~recorded["valid_mask"]
     assert left.invalid == wanted[2:9].sum(), "what is not asked for is not left out"
 
@@ -132,10 +131,10 @@ def test_damage_is_an_error_or_gone_around(store: str) -> None:
     dataset = TrajectoryDataset(store)
     with pytest.raises(CorruptStoreError, match="actions, block 1"):
         all_rows(tiles_of(dataset))
-    source = Source([dataset], 1)
+    table = Table([dataset.view])
     fields = [dataset.schema[n] for n in NAMES]
-    chosen, _ = select(source, make_rules(source, fields, {}, skip_damaged=True))
-    tiles = Tiles(source, fields, chosen, 1, skip_damaged=True)
+    chosen, _ = select(table, make_rules(table, fields, {}, skip_damaged=True))
+    tiles = Tiles(table, fields, chosen, 1, skip_damaged=True)
     kept = [*range(3), *range(6, 9)]
     want = {n: recorded[n][kept].reshape(24, -1) for n in NAMES}
     assert_same_pairs(all_rows(tiles), want)
