@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_whole, whole
 from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
-from mosaic_collect.reading.table import Trajectories
+from mosaic_collect.reading.trajectories import Trajectories
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

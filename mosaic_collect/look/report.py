@@ -19,8 +19,7 @@ from mosaic_collect.look.findings import findings
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.sizes import FIELD_HEAD, field_rows, stored_nbytes
-from mosaic_collect.reading.table import Trajectories, motion_names
-from mosaic_collect.reading.tracing import ENDS
+from mosaic_collect.reading.trajectories import ENDS, Trajectories, motion_names
 from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
 from mosaic_collect.stats.text import HEAD, term_rows
 from mosaic_collect.text import shown, size_of
