@@ -18,7 +18,7 @@ from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_
 from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
 from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.record import record
 from mosaic_collect.demo import isaaclab as g1

@@ -433,7 +433,6 @@ NOT_YET_FOLDED: set[str] = {
 }
 TWO_MEANINGS: set[str] = {
     "CollectOptions",
-    "Contents",
     "Job",
     "Machine",
     "Place",

@@ -1,39 +1,96 @@
-"""Which reference motions were recorded, and which come next.
+"""Reference motions: files that are checked whole before a simulator starts.
 
-A motion is known by its file's content, so a list that was shuffled, extended or moved still
-means the same. The ledger, a plain dict, is committed with the steps: what it calls done is in
-the store, and what was running when a run ended is run again.
+    joint_pos, joint_vel              (T, J)      rad, rad/s
+    body_pos_w                        (T, B, 3)   m, in the world
+    body_quat_w                       (T, B, 4)   unit length, in the simulator's own order
+    body_lin_vel_w, body_ang_vel_w    (T, B, 3)   m/s, rad/s, in the world
+    fps                               () or (1,)  frames per second
+    joint_names, body_names           (J,), (B,)  text; most files have none
+
+Simulators look at one axis of one array, and index the others by it. A motion is identified by the
+content of its file, so a list that was shuffled, extended or moved still means the same.
 """
 
 from __future__ import annotations
 
 import hashlib
-import heapq
+import math
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+import struct
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mosaic_collect.checks import local_path
-from mosaic_collect.collection.motion_contents import Contents, read_contents
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.text import reason
+
+#: Arrays with a row per frame, and their further axes: J joints, B bodies.
+ARRAYS: Mapping[str, tuple[str | int, ...]] = {
+    "joint_pos": ("J",),
+    "joint_vel": ("J",),
+    "body_pos_w": ("B", 3),
+    "body_quat_w": ("B", 4),
+    "body_lin_vel_w": ("B", 3),
+    "body_ang_vel_w": ("B", 3),
+}
+FPS, NAMES = "fps", ("joint_names", "body_names")
+QUATERNIONS = "body_quat_w"
+#: A motion of one frame is over before its first row in one simulator and not in another.
+LEAST_FRAMES = 2
+_FLOATS = tuple(np.dtype(kind) for kind in ("float16", "float32", "float64"))
+_UNIT = 0.01  # of a quaternion's length; float16 and interpolation make some difference
+#: What broken archives and headers raise, in NumPy's and Python's readers.
+_BROKEN = (
+    *(OSError, EOFError, LookupError, ValueError, RuntimeError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, SyntaxError),
+)
+#: Attributes of a motion that a store's metadata contain.
+_ENTRY = ("path", "sha256", "frames", "fps", "played_fps", "resampled")
+_Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MotionContents:
+    """Sizes and names of a motion file.
+
+    Attributes:
+        frames: T, at least 2.
+        joints: J.
+        bodies: B.
+        fps: Frames per second; None: the file does not contain it.
+        joint_names: In the order of the arrays; None: the file does not contain them.
+        body_names: In the order of the arrays; None: the file does not contain them.
+    """
+
+    frames: int
+    joints: int
+    bodies: int
+    fps: float | None = None
+    joint_names: tuple[str, ...] | None = None
+    body_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
 class Motion:
-    """A reference motion; two are the same if path, content and length are.
+    """A reference motion; two are equal if path, content and length are.
 
     Attributes:
         path: Its ``.npz`` file.
-        sha256: Of the file's bytes.
+        sha256: SHA-256 of the file's bytes, as hex.
         frames: Its length, as it is played.
-        fps: Frames a second, as the file says; None: it does not say.
-        played_fps: Frames a second, as the task plays it; None: not known yet, or of an older run.
-        resampled: How its frames were made of the file's; None: they are the file's.
-        contents: What the file holds; None: of an earlier run.
-        copy: The file that a simulator is given in its place; None: its own.
+        fps: Frames per second of the file; None: the file does not contain it.
+        played_fps: Frames per second of the task; None: not known yet.
+        resampled: The way in which its frames were made of the file's; None: they are the file's.
+        contents: The file's contents; None: a motion of an earlier run.
+        copy: A file that a simulator reads in its place; None: its own.
     """
 
     path: str
@@ -42,33 +99,47 @@ class Motion:
     fps: float | None = field(default=None, compare=False)
     played_fps: float | None = field(default=None, compare=False)
     resampled: str | None = field(default=None, compare=False)
-    contents: Contents | None = field(default=None, compare=False, repr=False)
+    contents: MotionContents | None = field(default=None, compare=False, repr=False)
     copy: str | None = field(default=None, compare=False, repr=False)
-
-    @classmethod
-    def read(cls, path: str) -> Motion:
-        """Take a file's identity, and look at it whole.
-
-        Raises:
-            InputError: The file is missing, or no motion that can be played.
-        """
-        (motion,) = read_motions([path])
-        return motion
 
     @property
     def file(self) -> str:
-        """What a simulator reads."""
+        """The file that a simulator reads."""
         return self.copy or self.path
 
     @property
     def rate(self) -> float | None:
-        """Frames a second of ``file``; None: unknown."""
+        """Frames per second of ``file``; None: unknown."""
         return self.played_fps if self.resampled else self.fps
 
     def entry(self) -> dict[str, Any]:
-        """As a ledger tells it."""
-        names = ("path", "sha256", "frames", "fps", "played_fps", "resampled")
-        return {name: getattr(self, name) for name in names}
+        """The motion as a store's metadata contain it."""
+        return {name: getattr(self, name) for name in _ENTRY}
+
+
+def recorded_motions(metadata: Mapping[str, Any]) -> list[Motion]:
+    """Read the motions of a store's metadata, in the order of their ids.
+
+    Raises:
+        StoreMismatchError: ``motions`` has another form than that of a collection.
+    """
+    entries = metadata.get("motions", [])
+    if not isinstance(entries, Sequence) or not all(map(_is_entry, entries)):
+        raise StoreMismatchError(
+            f"motions: expected a list of entries with {', '.join(_ENTRY[:3])} as collect writes "
+            f"it, got {entries!r:.80}"
+        )
+    return [Motion(**entry) for entry in entries]
+
+
+def _is_entry(entry: Any) -> bool:
+    return (
+        isinstance(entry, Mapping)
+        and set(_ENTRY[:3]) <= set(entry) <= set(_ENTRY)
+        and isinstance(entry["path"], str)
+        and isinstance(entry["sha256"], str)
+        and type(entry["frames"]) is int
+    )
 
 
 def find_motions(path: str | os.PathLike[str]) -> list[Motion]:
@@ -79,19 +150,30 @@ def find_motions(path: str | os.PathLike[str]) -> list[Motion]:
 def motion_files(path: str | os.PathLike[str]) -> list[str]:
     """A motion file, or all ``.npz`` files of a folder and the folders in it, sorted by path.
 
+    Hidden files and folders within are left out: copies of other systems (``._walk.npz``) and
+    checkpoints of notebooks.
+
     Raises:
         InputError: There is none.
     """
     path = local_path(path, "motion")
     folder = Path(path)
-    found = sorted(str(p) for p in folder.rglob("*.npz")) if folder.is_dir() else [path]
+    found = [path]
+    if folder.is_dir():
+        files = (p for p in folder.rglob("*.npz") if not p.is_dir())
+        found = sorted(str(p) for p in files if not is_hidden(p, folder))
     if not found or not os.path.exists(found[0]):
         raise InputError(f"motion: expected .npz files at {path}, found none")
     return found
 
 
+def is_hidden(path: Path, folder: Path) -> bool:
+    """Whether a file in a folder, or a folder between the two, is hidden."""
+    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+
+
 def read_motions(paths: Iterable[str]) -> list[Motion]:
-    """The motions of files, sorted by path; of twins the first.
+    """Read and check motion files, sorted by path; of files with equal content the first.
 
     Raises:
         InputError: Naming all files that hold no motion that can be played, and why.
@@ -111,7 +193,7 @@ def read_motions(paths: Iterable[str]) -> list[Motion]:
 
 
 def refuse_files(problems: Mapping[str, Sequence[str]], count: int, words: str) -> None:
-    """Say what is wrong with some files of ``count``, all at once.
+    """Raise one error for all problems of ``count`` files.
 
     Raises:
         InputError: There are problems.
@@ -138,163 +220,130 @@ def file_sha256(path: str) -> str:
     return digest.hexdigest()
 
 
-class MotionQueue:
-    """Hands out motions, least recorded first, and keeps the ledger.
+def read_arrays(path: str) -> dict[str, NDArray[Any]]:
+    """All arrays of a motion file but pickled ones, which nothing here executes."""
+    arrays = _load(path)
+    return {name: array for name, array in arrays.items() if array.dtype != object}
 
-    Args:
-        motions: To record; index ``i`` is motion ``i`` in the store's ``motion_id``.
-        passes: Trajectories to record of each; None: no end.
-        ledger: What ``ledger`` gave in an earlier run; motions that it does not know are new,
-            those of it that are not given are left out.
+
+def read_contents(path: str) -> tuple[MotionContents | None, list[str]]:
+    """Check a motion file, its numbers included; nothing in it is executed.
+
+    Returns:
+        Its contents, None if it cannot be played; and all problems, each with its key, what was
+        expected and what the file has.
     """
-
-    def __init__(
-        self,
-        motions: Sequence[Motion],
-        passes: int | None = None,
-        ledger: Mapping[str, Any] | None = None,
-    ) -> None:
-        self._motions = _in_ledger_order(motions, ledger or {})
-        self._recorded = {m["sha256"]: Motion(**m) for m in (ledger or {}).get("motions", [])}
-        self._passes = passes
-        self._completed = _told(ledger or {}, "completed", len(self._motions))
-        self._fell = _told(ledger or {}, "fell", len(self._motions))
-        # Motions of the ledger whose files are gone keep their ids, but are not run.
-        present = {m.sha256 for m in motions}
-        self._present = [i for i, m in enumerate(self._motions) if m.sha256 in present]
-        self._heap = [(self._ended(index), index) for index in self._present]
-        heapq.heapify(self._heap)
-
-    @property
-    def motions(self) -> list[Motion]:
-        """All motions; a motion's place is its id."""
-        return self._motions
-
-    @property
-    def present(self) -> list[Motion]:
-        """Those of them whose files were given."""
-        return [self._motions[index] for index in self._present]
-
-    @property
-    def passes(self) -> int | None:
-        """Trajectories to record of each; None: no end."""
-        return self._passes
-
-    def take(self, motions: Sequence[Motion]) -> None:
-        """These in place of those of the same content: as a task is going to play them.
-
-        Raises:
-            StoreMismatchError: One was played with other frames in an earlier run, so that
-                ``motion_frame`` would mean two things.
-        """
-        for now in motions:
-            before = self._recorded.get(now.sha256, now)
-            if (before.frames, before.resampled) != (now.frames, now.resampled):
-                raise StoreMismatchError(
-                    f"motion: {now.path} was recorded with {_frames(before)}, now it would be with "
-                    f"{_frames(now)}: go on with or without resample=True as before"
-                )
-        taken = {m.sha256: m for m in motions}
-        self._motions = [taken.get(m.sha256, m) for m in self._motions]
-
-    def copy(self) -> MotionQueue:
-        """Another queue of the same motions and counts, in which none is running."""
-        return MotionQueue(self.present, self._passes, self.ledger())
-
-    def next(self) -> int:
-        """The id of the motion to run next; -1 if none is left."""
-        if not self.prepare():
-            return -1
-        count, index = self._heap[0]
-        heapq.heapreplace(self._heap, (count + 1, index))
-        return index
-
-    def prepare(self) -> bool:
-        """Whether there is a motion to run next."""
-        return bool(self._heap) and (self._passes is None or self._heap[0][0] < self._passes)
-
-    def give_back(self) -> None:
-        """The run is over, in good order: who shares the motions may have what it did not end."""
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every motion has all its trajectories."""
-        return self._passes is not None and all(
-            self._ended(index) >= self._passes for index in self._present
-        )
-
-    def _ended(self, index: int) -> int:
-        return self._completed[index] + self._fell[index]
-
-    def finish(self, motion: int, completed: bool) -> None:
-        """A trajectory of the motion ended, at its last frame or by a fall."""
-        (self._completed if completed else self._fell)[motion] += 1
-
-    @property
-    def completed(self) -> int:
-        """Trajectories that reached their motion's end."""
-        return sum(self._completed)
-
-    @property
-    def fell(self) -> int:
-        """Trajectories that ended before."""
-        return sum(self._fell)
-
-    def ledger(self) -> dict[str, Any]:
-        """The motions, which never change, and per motion how many trajectories ended how."""
-        return {"motions": [m.entry() for m in self._motions], "motion_counts": self.counts()}
-
-    def counts(self) -> dict[str, list[int]]:
-        """The changing part of the ledger: trajectories that reached the end, or fell, by id."""
-        return {"completed": list(self._completed), "fell": list(self._fell)}
+    try:
+        arrays = _load(path, (*ARRAYS, FPS, *NAMES))
+    except _BROKEN as error:
+        expected = f"expected an .npz with {', '.join(ARRAYS)} and {FPS}"
+        hint = "; csv_to_npz of the simulator makes one of a .csv" if path.endswith(".csv") else ""
+        return None, [f"{expected}: {reason(error, path)}{hint}"]
+    sizes = _sizes(arrays)
+    problems = list(_problems(arrays, sizes))
+    if problems:
+        return None, problems
+    joint_names, body_names = (_texts(arrays.get(key)) for key in NAMES)
+    return MotionContents(
+        frames=int(sizes["T"]),
+        joints=int(sizes["J"]),
+        bodies=int(sizes["B"]),
+        fps=float(arrays[FPS].reshape(-1)[0]) if FPS in arrays else None,
+        joint_names=joint_names,
+        body_names=body_names,
+    ), []
 
 
-def refuse_gone(
-    motions: Sequence[Motion],
-    told: Mapping[str, Any],
-    store: str,
-    allow_changed: Collection[str] | None = (),
-) -> None:
-    """Check that a store's motions are still there, which a resume would leave out.
-
-    Args:
-        motions: Those there are.
-        told: The store's metadata.
-        store: Its path, for the message.
-        allow_changed: With ``motions`` in it, they may be gone; None: nobody can allow it.
-
-    Raises:
-        StoreMismatchError: Some are gone or changed.
-    """
-    gone = missing_motions(motions, told)
-    if gone and "motions" not in (allow_changed or ()):
-        hint = "" if allow_changed is None else "; allow_changed='motions' goes on without them"
-        raise StoreMismatchError(
-            f"{store} was collected from {len(gone)} motions that are gone or changed, "
-            f"{gone[0]} first{hint}"
-        )
+def _load(path: str, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Arrays of an ``.npz``; a pickled one as an empty array of objects."""
+    with open(path, "rb") as stream:
+        file = np.load(stream, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("it is one array")
+        wanted = file.files if names is None else [name for name in names if name in file.files]
+        return {name: _loaded(file, name) for name in wanted}
 
 
-def missing_motions(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[str]:
-    """Paths that a ledger tells of and that are not among the motions, by content."""
-    have = {m.sha256 for m in motions}
-    return [str(m["path"]) for m in ledger.get("motions", []) if m["sha256"] not in have]
+def _loaded(file: np.lib.npyio.NpzFile, name: str) -> NDArray[Any]:
+    try:
+        return np.asarray(file[name])
+    except ValueError as error:
+        if "allow_pickle" in str(error):
+            return np.empty(0, object)
+        raise ValueError(f"{name}: {error}") from error
 
 
-def _in_ledger_order(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[Motion]:
-    """Ids must stay what they were: first the ledger's motions in its order, then new ones."""
-    by_content = {m.sha256: m for m in motions}
-    told = [Motion(**entry) for entry in ledger.get("motions", [])]
-    known = {m.sha256 for m in told}
-    old = [by_content.get(m.sha256, m) for m in told]
-    return old + [m for m in motions if m.sha256 not in known]
+def _sizes(arrays: _Arrays) -> dict[str | int, int | str]:
+    """Lengths of the axes; an axis that no array tells is its own letter, which fits any length."""
+    sizes: dict[str | int, int | str] = {"T": "T", "J": "J", "B": "B", 3: 3, 4: 4}
+    for key, axis in (("body_pos_w", "B"), ("joint_pos", "J")):
+        shape = arrays[key].shape if key in arrays else ()
+        if len(shape) == 1 + len(ARRAYS[key]):
+            sizes["T"], sizes[axis] = shape[:2]
+    return sizes
 
 
-def _told(ledger: Mapping[str, Any], key: str, motions: int) -> list[int]:
-    """A ledger's counts, with zeros for the motions that are new."""
-    counts = [int(n) for n in ledger.get("motion_counts", {}).get(key, [])]
-    return counts + [0] * (motions - len(counts))
+def _problems(arrays: _Arrays, sizes: Mapping[str | int, int | str]) -> Iterator[str]:
+    for key, axes in ARRAYS.items():
+        yield from _array_problems(key, arrays.get(key), [sizes[axis] for axis in ("T", *axes)])
+    frames = sizes["T"]
+    if isinstance(frames, int) and frames < LEAST_FRAMES:
+        yield f"joint_pos: expected {LEAST_FRAMES} frames or more, got {frames}"
+    if FPS in arrays:
+        yield from _fps_problems(arrays[FPS])
+    for key, axis in zip(NAMES, ("J", "B"), strict=True):
+        if _texts(arrays.get(key)) is not None and arrays[key].shape != (sizes[axis],):
+            yield f"{key}: expected ({sizes[axis]},), got {arrays[key].shape}"
 
 
-def _frames(motion: Motion) -> str:
-    return f"{motion.frames} frames" + (", resampled" if motion.resampled else " of its own")
+def _array_problems(
+    key: str, values: NDArray[Any] | None, wanted: Sequence[int | str]
+) -> Iterator[str]:
+    if values is None:
+        yield f"{key}: expected an array, got none"
+        return
+    shape = values.shape
+    fits = [isinstance(w, str) or w == n for w, n in zip(wanted, shape, strict=False)]
+    if values.dtype == object:
+        yield f"{key}: expected floats, got object"
+    elif len(shape) != len(wanted) or not all(fits):
+        yield f"{key}: expected ({', '.join(map(str, wanted))}), got {shape}"
+    elif values.dtype not in _FLOATS:
+        yield f"{key}: expected floats, got {values.dtype}"
+    else:
+        yield from _number_problems(key, values)
+
+
+def _number_problems(key: str, values: NDArray[Any]) -> Iterator[str]:
+    with np.errstate(over="ignore"):  # simulators take float32
+        numbers = values.astype(np.float32, copy=False)
+    bad = ~np.isfinite(numbers).all(axis=tuple(range(1, values.ndim)))
+    if bad.any():
+        first, count = int(bad.argmax()), int(bad.sum())
+        yield f"{key}: expected finite numbers, got others in {count} frames, {first} the first"
+    elif key == QUATERNIONS:
+        lengths = np.linalg.norm(numbers.astype(np.float64), axis=-1)
+        wrong = np.abs(lengths - 1.0) > _UNIT
+        if wrong.any():
+            frame, body = map(int, np.unravel_index(wrong.argmax(), wrong.shape))
+            yield (
+                f"{key}: expected quaternions of length 1, got others in "
+                f"{int(wrong.any(axis=1).sum())} frames, {lengths[frame, body]:.3g} of body {body} "
+                f"in frame {frame} the first"
+            )
+
+
+def _fps_problems(fps: NDArray[Any]) -> Iterator[str]:
+    if fps.size != 1 or fps.dtype.kind not in "iuf":
+        yield f"{FPS}: expected one number, got {fps.dtype} {fps.shape}"
+        return
+    value = float(fps.reshape(-1)[0])
+    if not 0 < value < math.inf:
+        yield f"{FPS}: expected a number above 0, got {value:g}"
+
+
+def _texts(names: NDArray[Any] | None) -> tuple[str, ...] | None:
+    """Names as text; None where there are none, or pickled ones."""
+    if names is None or names.dtype.kind not in "US":
+        return None
+    return tuple(names.astype(str).reshape(-1).tolist())

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import Any
 
 from mosaic_collect.collection.claims import Claims
-from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin, refuse_changes
 from mosaic_collect.collection.ranks import Rank
 from mosaic_collect.collection.shared_motions import SharedMotionQueue

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mosaic_collect.collection.claims import Claims
-from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import Motion
 
 _SECONDS = 1.0  # between looks for motions that other ranks gave back
 

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import torch
 
-from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.store.schema import Field
 

@@ -15,7 +15,8 @@ from tqdm import tqdm
 
 from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
-from mosaic_collect.collection.motions import MotionQueue, find_motions
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.student import save_student

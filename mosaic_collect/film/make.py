@@ -61,11 +61,11 @@ def film(
     """
     path = check_output(output)
     simulator = dataset.metadata.get("simulator")
-    if simulator != "mjlab":
-        got = simulator or "one that does not say in what"
+    if simulator != "mjlab" or not isinstance(dataset.metadata.get("task"), str):
+        got = "no task" if simulator == "mjlab" else simulator or "one that does not say in what"
         raise InputError(f"{dataset.path}: expected a store collected in mjlab, got {got}")
     found = dataset.trajectory(trajectory)
-    stage = Stage(str(dataset.metadata["task"]))
+    stage = Stage(dataset.metadata["task"])
     poses = trajectory_poses(dataset.metadata, found, stage.nq, stage.layout, motion)
     kind = kind_of(path)
     pictures = stage.frames(poses, kind.steps(found.num_steps), kind.width, kind.height)

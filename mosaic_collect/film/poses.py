@@ -14,11 +14,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.collection.motion_contents import read_arrays
-from mosaic_collect.collection.motions import Motion, file_sha256, find_motions
-from mosaic_collect.collection.resample import resampled
+from mosaic_collect.collection.fitting import resample
+from mosaic_collect.collection.motions import (
+    Motion,
+    file_sha256,
+    find_motions,
+    read_arrays,
+    read_contents,
+    recorded_motions,
+)
 from mosaic_collect.collection.states import ORIGIN, QPOS
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.trajectories import Trajectory
 
 
@@ -77,7 +83,8 @@ def trajectory_poses(
         if width != nq:
             raise InputError(f"{QPOS}: expected {nq} as the task's scene has, got {width}")
         robot = trajectory[QPOS][...].astype(np.float64)
-        origins = trajectory[ORIGIN][...].astype(np.float64)
+        if ORIGIN in trajectory:
+            origins = trajectory[ORIGIN][...].astype(np.float64)
     else:
         notes.append("the robot is not shown: its states were not recorded")
     try:
@@ -101,16 +108,21 @@ def _motion_arrays(
     told: Mapping[str, Any], trajectory: Trajectory, path: str | None
 ) -> dict[str, NDArray[Any]]:
     """The arrays of its motion, as they were played."""
-    motions = told.get("motions", [])
-    if trajectory.motion is None or not 0 <= trajectory.motion < len(motions):
+    if trajectory.motion is None or "motion_frame" not in trajectory:
         raise _NotShown("the store tells of no motion that it followed")
-    motion = Motion(**motions[trajectory.motion])
+    try:
+        motions = recorded_motions(told)
+    except StoreMismatchError as error:
+        raise _NotShown(f"the metadata name motions in another form: {error}") from error
+    if not 0 <= trajectory.motion < len(motions):
+        raise _NotShown("the store tells of no motion that it followed")
+    motion = motions[trajectory.motion]
     file = _found(motion, path)
     if file is None:
         raise _NotShown(f"{motion.path} is gone or another file; motion= says where it lies")
     arrays = read_arrays(file)
     if motion.resampled is not None and motion.played_fps is not None:
-        arrays = resampled(arrays, motion.played_fps)
+        arrays = resample(arrays, motion.played_fps)
     return arrays
 
 
@@ -119,7 +131,7 @@ def _found(motion: Motion, path: str | None) -> str | None:
     if path is not None:
         return {m.sha256: m.path for m in find_motions(path)}.get(motion.sha256)
     there = os.path.isfile(motion.path) and file_sha256(motion.path) == motion.sha256
-    return motion.path if there else None
+    return motion.path if there and read_contents(motion.path)[0] is not None else None
 
 
 def _reference(

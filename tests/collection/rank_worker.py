@@ -20,7 +20,8 @@ import torch
 import torch.distributed
 
 from mosaic_collect.cli import build_parser
-from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.collection.record import record

@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
-from mosaic_collect.collection.motions import MotionQueue  # noqa: E402
+from mosaic_collect.collection.motion_queue import MotionQueue  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
 from mosaic_collect.collection.seat import Seat  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402

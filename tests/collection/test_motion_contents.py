@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect.collection.motion_contents import Contents, read_contents
-from mosaic_collect.collection.motions import find_motions
-from mosaic_collect.collection.robot import check_robot
+from mosaic_collect.collection.fitting import Robot, check_robot, fit_motions
+from mosaic_collect.collection.motions import MotionContents, find_motions, read_contents
 from mosaic_collect.errors import InputError
 from tests.helpers import motion_arrays
 
@@ -42,7 +41,7 @@ def written(path: Path, content: dict[str, Any], save: Any = np.savez) -> str:
 def test_a_whole_one(tmp_path: Path, save: Any, dtype: str) -> None:
     content = {k: v if k == "fps" else v.astype(dtype) for k, v in arrays().items()}
     assert read_contents(written(tmp_path / "m.npz", content, save)) == (
-        Contents(frames=T, joints=J, bodies=B, fps=30.0),
+        MotionContents(frames=T, joints=J, bodies=B, fps=30.0),
         [],
     )
 
@@ -50,7 +49,7 @@ def test_a_whole_one(tmp_path: Path, save: Any, dtype: str) -> None:
 def test_one_that_tells_names_and_no_rate(tmp_path: Path) -> None:
     named = arrays(fps=None, joint_names=np.array(JOINTS), body_names=np.array(BODIES, "S"))
     contents, _ = read_contents(written(tmp_path / "m.npz", named))
-    assert contents == Contents(
+    assert contents == MotionContents(
         frames=T,
         joints=J,
         bodies=B,
@@ -65,6 +64,10 @@ def test_names_that_were_pickled_are_not_read(tmp_path: Path) -> None:
     assert (problems, contents and contents.joint_names) == ([], None)
 
 
+NO_UNIT = (
+    "body_quat_w: expected quaternions of length 1, got others in {} frames, {} of body {} in "
+    "frame {} the first"
+)
 BAD: dict[str, tuple[dict[str, Any], str]] = {
     "bodies shorter than joints": (
         {k: v[:-2] if k.startswith("body") else v for k, v in arrays().items()},
@@ -96,6 +99,14 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "not a number": (
         with_value("body_quat_w", np.nan),
         "body_quat_w: expected finite numbers, got others in 1 frames, 2 the first",
+    ),
+    "quaternions of zeros": (
+        arrays(body_quat_w=np.zeros((T, B, 4))),
+        NO_UNIT.format(T, 0, 0, 0),
+    ),
+    "a quaternion that is none": (
+        with_value("body_quat_w", 0.75),
+        NO_UNIT.format(1, 1.5, 1, 2),
     ),
     "beyond float32": (
         arrays(joint_pos=np.full((T, J), 1e300)),
@@ -166,6 +177,14 @@ def test_a_csv_is_told_what_makes_a_motion_of_it(tmp_path: Path) -> None:
         find_motions(str(tmp_path / "walk.csv"))
 
 
+def test_quaternions_of_few_digits_are_taken(tmp_path: Path) -> None:
+    turned = np.random.default_rng(0).normal(size=(T, B, 4))
+    turned /= np.linalg.norm(turned, axis=-1, keepdims=True)
+    for digits in (np.float16, np.float32):
+        path = written(tmp_path / "m.npz", arrays(body_quat_w=turned.astype(digits)))
+        assert read_contents(path)[1] == []
+
+
 def test_all_bad_ones_of_a_folder_are_told_at_once(tmp_path: Path) -> None:
     written(tmp_path / "good.npz", arrays())
     for place, (content, _) in enumerate(BAD.values()):
@@ -186,7 +205,21 @@ class TestRobot:
         named = arrays(joint_names=np.array(JOINTS), body_names=np.array(BODIES))
         for name, content in (("named", named), ("plain", arrays())):
             written(tmp_path / f"{name}.npz", content)
-        check_robot(find_motions(str(tmp_path)), JOINTS, BODIES)
+        check_robot(find_motions(str(tmp_path)), Robot(JOINTS, BODIES))
+
+    def test_robot_and_rate_are_told_at_once(self, tmp_path: Path) -> None:
+        few = {k: v[:, :2] if k.startswith("body") else v for k, v in arrays().items()}
+        for name, content in (("a", few), ("b", {**few, "fps": 50.0}), ("c", arrays())):
+            written(tmp_path / f"{name}.npz", content)
+        motions, robot = find_motions(str(tmp_path)), Robot(JOINTS, BODIES)
+        with pytest.raises(InputError) as told:
+            fit_motions(motions, 50.0, robot=robot)
+        head, a, b, c = str(told.value).split("\n")
+        assert head.startswith("motion: 3 of 3 files are of another robot or are not of the task's")
+        assert a.endswith("4 bodies, got 2; fps: expected 50, got 30, played 1.67 times as fast")
+        assert b.endswith("b.npz: body_pos_w: expected the robot's 4 bodies, got 2")
+        assert c.endswith("c.npz: fps: expected 50, got 30, played 1.67 times as fast")
+        assert len(fit_motions(motions[2:], 50.0, robot=robot, allow_fps=True)) == 1
 
     def test_others_are_told_at_once(self, tmp_path: Path) -> None:
         few = {k: v[:, :2] if k.startswith("body") else v for k, v in arrays().items()}
@@ -195,7 +228,7 @@ class TestRobot:
         for name, content in (("a", few), ("b", order), ("c", names), ("d", arrays())):
             written(tmp_path / f"{name}.npz", content)
         with pytest.raises(InputError) as told:
-            check_robot(find_motions(str(tmp_path)), JOINTS, BODIES)
+            check_robot(find_motions(str(tmp_path)), Robot(JOINTS, BODIES))
         head, a, b, c = str(told.value).split("\n")
         assert head == "motion: 3 of 4 files are of another robot"
         assert a.endswith("a.npz: body_pos_w: expected the robot's 4 bodies, got 2")

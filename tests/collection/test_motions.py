@@ -11,12 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mosaic_collect.collection.motion_queue import MotionQueue, missing_motions
 from mosaic_collect.collection.motions import (
     Motion,
-    MotionQueue,
     file_sha256,
     find_motions,
-    missing_motions,
     motion_files,
     read_motions,
 )
@@ -64,6 +63,18 @@ class TestFinding:
         found = [os.path.relpath(path, tmp_path) for path in motion_files(str(tmp_path))]
         assert found == ["a.npz", "b/a.npz", "b/c.npz", "c.npz"]
         assert [m.path for m in find_motions(str(tmp_path))] == motion_files(str(tmp_path))
+
+    def test_hidden_ones_are_no_motions(self, tmp_path: Path) -> None:
+        """Copies that other systems make beside files, and checkpoints of notebooks."""
+        home = tmp_path / ".data"  # what holds the folder may be hidden
+        for name in ("a", "._a", ".ipynb_checkpoints/a-checkpoint", "b/.hidden/c", "b/c"):
+            (home / name).parent.mkdir(exist_ok=True, parents=True)
+            (home / f"{name}.npz").write_bytes(b"Mac OS X")
+        write_motion(home / "a.npz", 5)
+        write_motion(home / "b/c.npz", 6)
+        assert [m.frames for m in find_motions(home)] == [5, 6]
+        write_motion(home / ".one.npz", 7)
+        assert [m.frames for m in find_motions(home / ".one.npz")] == [7]
 
     def test_files_in_any_order(self, tmp_path: Path) -> None:
         paths = [str(write_motion(tmp_path / f"{n}.npz", 5 + n)) for n in range(3)]

@@ -11,10 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect.collection.motion_contents import read_arrays, read_contents
-from mosaic_collect.collection.motions import Motion, MotionQueue, find_motions
-from mosaic_collect.collection.rates import played, played_folder, rate_notes
-from mosaic_collect.collection.resample import HOW, resampled, resampled_frames
+from mosaic_collect.collection.fitting import (
+    HOW,
+    fit_folder,
+    fit_motions,
+    rate_notes,
+    resample,
+    resampled_frames,
+)
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import Motion, find_motions, read_arrays, read_contents
 from mosaic_collect.errors import InputError, StoreMismatchError
 from tests.helpers import motion_arrays
 
@@ -44,9 +50,9 @@ def folder(tmp_path: Path) -> str:
 class TestRefused:
     def test_all_that_are_of_another_rate(self, folder: str) -> None:
         with pytest.raises(InputError) as told:
-            played(find_motions(folder), 50.0)
+            fit_motions(find_motions(folder), 50.0)
         head, a, c = str(told.value).split("\n")
-        assert head.startswith("motion: 2 of 3 files are not of the task's 50 frames a second")
+        assert head.startswith("motion: 2 of 3 files are not of the task's 50 frames per second")
         assert "resample=True" in head
         assert "allow_fps=True" in head
         assert a.endswith("a.npz: fps: expected 50, got 30, played 1.67 times as fast")
@@ -55,31 +61,31 @@ class TestRefused:
     def test_one_alone_is_told_what_would_allow_it(self, folder: str) -> None:
         (motion,) = find_motions(os.path.join(folder, "a.npz"))
         with pytest.raises(InputError, match=r"a\.npz: fps: expected 50.*; resample=True .*"):
-            played([motion], 50.0)
+            fit_motions([motion], 50.0)
 
     @pytest.mark.parametrize("into", [False, True])
     def test_one_that_tells_no_rate(self, tmp_path: Path, into: bool) -> None:
         np.savez(tmp_path / "m.npz", **swing(5, None))
         motions = find_motions(str(tmp_path))
         with pytest.raises(InputError, match="fps: expected 50, got none"):
-            played(motions, 50.0, into=str(tmp_path) if into else None)
-        (motion,) = played(motions, 50.0, allow_fps=True)
+            fit_motions(motions, 50.0, into=str(tmp_path) if into else None)
+        (motion,) = fit_motions(motions, 50.0, allow_fps=True)
         assert (motion.fps, motion.played_fps, motion.frames) == (None, 50.0, 5)
 
     @pytest.mark.parametrize(("fps", "same"), [(50.0, True), (np.float32(1 / 0.02), True)])
     def test_what_floats_make_of_a_step_is_no_other_rate(self, fps: float, same: bool) -> None:
-        assert played([Motion("m.npz", "0", 5, 50.0)], fps)[0].played_fps == fps
+        assert fit_motions([Motion("m.npz", "0", 5, 50.0)], fps)[0].played_fps == fps
 
     def test_television_is_another_rate(self) -> None:
         with pytest.raises(InputError, match=r"got 59\.94"):
-            played([Motion("m.npz", "0", 5, 59.94)], 60.0)
+            fit_motions([Motion("m.npz", "0", 5, 59.94)], 60.0)
 
 
 def test_allowed_they_keep_their_frames_and_it_is_said(
     folder: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.WARNING):
-        motions = played(find_motions(folder), 50.0, allow_fps=True)
+        motions = fit_motions(find_motions(folder), 50.0, allow_fps=True)
     assert "2 of 3 files are played at another speed than their own" in caplog.text
     assert [(m.frames, m.fps, m.played_fps, m.file) for m in motions] == [
         (m.frames, m.fps, 50.0, m.path) for m in find_motions(folder)
@@ -89,7 +95,7 @@ def test_allowed_they_keep_their_frames_and_it_is_said(
 
 class TestResampled:
     def test_copies_of_those_that_need_one(self, folder: str, tmp_path: Path) -> None:
-        motions = played(find_motions(folder), 50.0, into=str(tmp_path / "copies"))
+        motions = fit_motions(find_motions(folder), 50.0, into=str(tmp_path / "copies"))
         assert [m.frames for m in motions] == [11, 11, 6]
         assert [m.resampled for m in motions] == [HOW, None, HOW]
         assert [m.file == m.path for m in motions] == [False, True, False]
@@ -102,11 +108,11 @@ class TestResampled:
             assert contents is not None
             assert (contents.frames, contents.fps) == (motion.frames, 50.0)
         assert rate_notes(motions) == [f"2 motions were resampled: {HOW}"]
-        assert played(motions, 50.0) == motions, "they are of the task's rate now"
+        assert fit_motions(motions, 50.0) == motions, "they are of the task's rate now"
 
     @pytest.mark.parametrize(("fps", "wanted"), [(30, 50), (120, 50), (50, 50), (24, 60), (60, 24)])
     def test_values_are_those_of_their_time(self, fps: float, wanted: float) -> None:
-        made = resampled(swing(31, fps), wanted)
+        made = resample(swing(31, fps), wanted)
         t = np.arange(len(made["joint_pos"])) / wanted
         assert t[-1] <= 30 / fps + 1e-6 < t[-1] + 1 / wanted
         np.testing.assert_allclose(made["joint_pos"], np.stack([t, -2 * t], axis=1), atol=1e-5)
@@ -125,14 +131,14 @@ class TestResampled:
             [1, 0, 0, 0],
             [0, 0, 0, 1],
         )  # half a turn
-        made = resampled(arrays, 4.0)["body_quat_w"][:, 0]
+        made = resample(arrays, 4.0)["body_quat_w"][:, 0]
         angles = 2 * np.arctan2(np.abs(made[:, 3]), np.abs(made[:, 0]))
         np.testing.assert_allclose(angles, np.pi * np.arange(5) / 4, atol=1e-6)
 
     def test_what_has_no_orientation_makes_no_nan(self) -> None:
         arrays = swing(4, 30.0)
         arrays["body_quat_w"][:, 1] = 0.0
-        assert np.isfinite(resampled(arrays, 50.0)["body_quat_w"]).all()
+        assert np.isfinite(resample(arrays, 50.0)["body_quat_w"]).all()
 
     def test_whole_seconds_are_whole_steps(self) -> None:
         for seconds in range(1, 200):
@@ -147,25 +153,41 @@ class TestResampled:
         np.savez(tmp_path / "c.npz", **swing(5, 30.0), joint_names=np.array(["x", "y"]))
         motions = find_motions(str(tmp_path))
         with pytest.raises(InputError) as told:
-            played(motions, 50.0, into=str(tmp_path / "copies"))
+            fit_motions(motions, 50.0, into=str(tmp_path / "copies"))
         head, a, b = str(told.value).split("\n")
         assert head == "motion: 2 of 3 files cannot be resampled"
         assert a.endswith("got contacts")
-        assert b.endswith("expected 2 frames or more at 50 a second, got 1 of 2 at 120")
-        assert "joint_names" in read_arrays(played(motions[2:], 50.0, into=str(tmp_path))[0].file)
+        assert b.endswith("expected 2 frames or more at 50 per second, got 1 of 2 at 120")
+        (copy,) = fit_motions(motions[2:], 50.0, into=str(tmp_path))
+        assert "joint_names" in read_arrays(copy.file)
+
+    def test_names_that_were_pickled_are_left_out_of_the_copy(self, tmp_path: Path) -> None:
+        names = np.array(["x", "y"], object)
+        np.savez(tmp_path / "m.npz", **swing(5, 30.0), joint_names=names)
+        (copy,) = fit_motions(find_motions(tmp_path / "m.npz"), 50.0, into=str(tmp_path / "to"))
+        assert "joint_names" not in read_arrays(copy.file)
+        assert copy.frames == 7
 
 
 class TestFolder:
     def test_as_it_is(self, folder: str, tmp_path: Path) -> None:
-        with played_folder(folder, find_motions(folder), 50.0, allow_fps=True) as (given, motions):
+        with fit_folder(folder, find_motions(folder), 50.0, allow_fps=True) as (given, motions):
             assert given == folder
         assert [m.file for m in motions] == [m.path for m in motions]
+
+    def test_hidden_files_are_not_given_to_the_simulator(self, folder: str) -> None:
+        Path(folder, "._a.npz").write_bytes(b"Mac OS X")
+        found = find_motions(folder)
+        with fit_folder(folder, found, 50.0, allow_fps=True) as (given, motions):
+            files = sorted(str(p) for p in Path(given).rglob("*.npz"))
+            assert files == [m.file for m in motions]
+            assert len(files) == 3
 
     @pytest.mark.parametrize("one", [False, True])
     def test_of_links_and_copies(self, folder: str, one: bool) -> None:
         path = os.path.join(folder, "b.npz") if one else folder
         found = find_motions(path)
-        with played_folder(path, found, 50.0, resample=True) as (given, motions):
+        with fit_folder(path, found, 50.0, resample=True) as (given, motions):
             files = sorted(str(p) for p in Path(given).rglob("*.npz"))
             assert files == sorted(m.file for m in motions)
             assert [read_contents(m.file)[0].fps for m in motions] == [50.0] * len(found)  # type: ignore[union-attr]
@@ -181,7 +203,7 @@ class TestLedger:
         self, folder: str, tmp_path: Path
     ) -> None:
         queue = MotionQueue(find_motions(folder))
-        queue.take(played(queue.present, 50.0, into=str(tmp_path / "copies")))
+        queue.take(fit_motions(queue.present, 50.0, into=str(tmp_path / "copies")))
         entries = self.told(queue)["motions"]
         assert [(e["fps"], e["played_fps"], e["resampled"], e["frames"]) for e in entries] == [
             (30.0, 50.0, HOW, 11),
@@ -194,11 +216,11 @@ class TestLedger:
     def test_a_resume_plays_them_as_before(self, folder: str, tmp_path: Path) -> None:
         into = str(tmp_path / "copies")
         first = MotionQueue(find_motions(folder))
-        first.take(played(first.present, 50.0, into=into))
+        first.take(fit_motions(first.present, 50.0, into=into))
         again = MotionQueue(find_motions(folder), None, self.told(first))
         with pytest.raises(StoreMismatchError, match=r"a\.npz was recorded with 11 frames, resa"):
-            again.take(played(again.present, 50.0, allow_fps=True))
-        again.take(played(again.present, 50.0, into=into))
+            again.take(fit_motions(again.present, 50.0, allow_fps=True))
+        again.take(fit_motions(again.present, 50.0, into=into))
         assert self.told(again) == self.told(first)
 
     def test_a_ledger_from_before_rates_were_told(self, folder: str, tmp_path: Path) -> None:
@@ -206,7 +228,7 @@ class TestLedger:
         for entry in old["motions"]:
             del entry["fps"], entry["played_fps"], entry["resampled"]
         again = MotionQueue(find_motions(folder), None, old)
-        again.take(played(again.present, 50.0, allow_fps=True))
+        again.take(fit_motions(again.present, 50.0, allow_fps=True))
         assert [e["fps"] for e in self.told(again)["motions"]] == [30.0, 50.0, 120.0]
         with pytest.raises(StoreMismatchError, match="was recorded with 7 frames of its own"):
-            again.take(played(again.present, 50.0, into=str(tmp_path / "copies")))
+            again.take(fit_motions(again.present, 50.0, into=str(tmp_path / "copies")))

@@ -10,7 +10,8 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter  # noqa: E402
-from mosaic_collect.collection.motions import Motion, MotionQueue  # noqa: E402
+from mosaic_collect.collection.motion_queue import MotionQueue  # noqa: E402
+from mosaic_collect.collection.motions import Motion  # noqa: E402
 from mosaic_collect.collection.observation_terms import Term  # noqa: E402
 from mosaic_collect.collection.origin import Origin, refuse_changes  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402

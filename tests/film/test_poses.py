@@ -133,3 +133,21 @@ def test_of_no_motion(tmp_path: Path) -> None:
     found = trajectory_poses({}, data.trajectory(0), NQ, LAYOUT, None)
     (note,) = found.notes
     assert note == "the reference is not shown: the store tells of no motion that it followed"
+
+
+@pytest.mark.parametrize(
+    "motions", [["walk.npz"], [{"file": "walk.npz"}], "walk.npz", 5, [{"path": 1, "sha256": 2}]]
+)
+def test_motions_that_are_told_in_another_form(tmp_path: Path, motions: Any) -> None:
+    data = recorded(tmp_path)
+    found = trajectory_poses({"motions": motions}, data.trajectory(0), NQ, LAYOUT, None)
+    (note,) = found.notes
+    assert note.startswith("the reference is not shown: the metadata name motions in another form")
+
+
+def test_names_that_were_pickled_are_left_out(tmp_path: Path) -> None:
+    write_motion(tmp_path / "walk.npz")
+    with np.load(tmp_path / "walk.npz") as plain:
+        names = np.array(["hip", "knee"], object)
+        np.savez(tmp_path / "walk.npz", joint_names=names, **plain)
+    assert poses(recorded(tmp_path)).notes == ()

@@ -106,7 +106,8 @@ def test_a_push_moves_the_base_and_the_next_observation_shows_it(case: Case) -> 
     import torch
 
     from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
-    from mosaic_collect.collection.motions import MotionQueue, find_motions
+    from mosaic_collect.collection.motion_queue import MotionQueue
+    from mosaic_collect.collection.motions import find_motions
 
     options = MjlabOptions(task=TASK, num_envs=4, device="cpu", teacher_noise=False)
     simulation = MjlabSimulation(options, MotionQueue(find_motions(case.motions)))

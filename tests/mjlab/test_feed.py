@@ -13,9 +13,9 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
-from mosaic_collect.collection.motion_contents import read_arrays
-from mosaic_collect.collection.motions import MotionQueue, find_motions
-from mosaic_collect.collection.resample import HOW
+from mosaic_collect.collection.fitting import HOW
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import find_motions, read_arrays
 from mosaic_collect.errors import InputError, StoreMismatchError
 from tests.mjlab import case as mjlab_case
 from tests.mjlab.case import EXPERT, FRAMES, ROWS, TASK, Case, make_case

@@ -19,8 +19,8 @@ from typing import Any
 import torch
 
 from mosaic_collect.collection.acting import FIRST
+from mosaic_collect.collection.fitting import Robot, check_robot
 from mosaic_collect.collection.motions import Motion
-from mosaic_collect.collection.robot import check_robot
 from mosaic_collect.errors import InputError
 
 TRACKER = "mosaic_collect"  # attribute of the environment, and what both terms are called
@@ -95,7 +95,7 @@ def _checking(command: type[Any], motions: Sequence[Motion]) -> type[Any]:
     class Checking(command):  # type: ignore[misc]
         def __new__(cls, cfg: Any, env: Any) -> Any:  # a refused one has nothing to tear down
             robot = env.scene[cfg.asset_name]
-            check_robot(motions, robot.joint_names, robot.body_names)
+            check_robot(motions, Robot(robot.joint_names, robot.body_names))
             return super().__new__(cls)
 
     return Checking

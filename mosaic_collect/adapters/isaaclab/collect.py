@@ -20,9 +20,10 @@ from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
 from mosaic_collect.adapters.isaaclab.task import IsaacLab, trajectories_left
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
-from mosaic_collect.collection.motions import Motion, MotionQueue, find_motions
+from mosaic_collect.collection.fitting import fit_motions
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.collection.origin import Origin, refuse_changes
-from mosaic_collect.collection.rates import played
 from mosaic_collect.collection.record import GroupedPolicy, Watch, record
 from mosaic_collect.collection.seat import Seat
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -96,7 +97,7 @@ def collect_motions(
         resume: Go on with the store; motions that it calls done are left out. "auto": if it is
             there.
         on_step: Called with the writer after each step.
-        motions: As ``played_folder`` gave them, if the command was given its folder.
+        motions: As ``fit_folder`` gave them, if the command was given its folder.
         stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
         acting: Whose actions are executed, and how disturbed.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
@@ -115,7 +116,7 @@ def collect_motions(
     chosen = options.chosen(loaded_motions(env.unwrapped, motions))
     queue = MotionQueue(chosen, 1, known.metadata if known else {})
     steps = 1.0 / env.unwrapped.step_dt  # a second
-    queue.take(played(queue.present, steps, allow_fps=options.allow_fps))
+    queue.take(fit_motions(queue.present, steps, allow_fps=options.allow_fps))
     tracker = MosaicMotionTracker(
         env.unwrapped,
         queue,

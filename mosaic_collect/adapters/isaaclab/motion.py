@@ -19,9 +19,10 @@ from typing import Any
 import torch
 
 from mosaic_collect.adapters.isaaclab.cfg import TRACKER
-from mosaic_collect.collection.motions import Motion, MotionQueue, read_motions
+from mosaic_collect.collection.fitting import Robot, check_robot
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import Motion, read_motions
 from mosaic_collect.collection.protocols import StepResult
-from mosaic_collect.collection.robot import check_robot
 from mosaic_collect.collection.trackers import MotionTracker
 from mosaic_collect.errors import InputError
 
@@ -159,7 +160,7 @@ def loaded_motions(env: Any, known: Sequence[Motion] = ()) -> list[Motion]:
     found = [m for m in known if m.file in paths]
     rest = read_motions(paths - {m.file for m in found})
     if rest and hasattr(command, "robot"):
-        check_robot(rest, command.robot.joint_names, command.robot.body_names)
+        check_robot(rest, Robot(command.robot.joint_names, command.robot.body_names))
     return sorted([*found, *rest], key=lambda m: m.path)
 
 

@@ -30,9 +30,10 @@ from mosaic_collect.adapters.isaaclab.student import add_student_group, policy_g
 from mosaic_collect.adapters.rsl_rl.managed import MOTION
 from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
 from mosaic_collect.adapters.rsl_rl.runners import quiet
-from mosaic_collect.collection.motions import Motion, MotionQueue, refuse_gone
+from mosaic_collect.collection.fitting import fit_folder
+from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
+from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.origin import Origin, file_identity
-from mosaic_collect.collection.rates import played_folder
 from mosaic_collect.collection.seat import Seat
 from mosaic_collect.errors import InputError
 
@@ -174,7 +175,7 @@ class IsaacLab:
             return IsaacLabSimulation(self._env(), self._agent_cfg)
         options, choice = self._options, self._options.choice
         steps = 1.0 / (self._env_cfg.sim.dt * self._env_cfg.decimation)  # a second
-        with played_folder(
+        with fit_folder(
             os.path.realpath(str(options.motion)),  # as its files were found
             queue.present,
             steps,

@@ -12,7 +12,8 @@ import torch
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation, runner_cfg
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
-from mosaic_collect.collection.motions import MotionQueue, find_motions, refuse_gone
+from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
+from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.record import Watch
 from mosaic_collect.collection.seat import Seat

@@ -20,7 +20,8 @@ from mjlab.tasks.tracking.mdp import MotionCommandCfg
 from mjlab.tasks.tracking.mdp.commands import MotionCommand, MotionLoader
 
 from mosaic_collect.collection.acting import FIRST
-from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.trackers import MotionTracker
 from mosaic_collect.errors import InputError

@@ -32,9 +32,8 @@ from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS, TaskOptions
 from mosaic_collect.adapters.rsl_rl.runners import quiet
-from mosaic_collect.collection.motions import MotionQueue
-from mosaic_collect.collection.rates import played
-from mosaic_collect.collection.robot import check_robot
+from mosaic_collect.collection.fitting import Robot, fit_motions
+from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.states import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
@@ -170,10 +169,11 @@ def _env_cfg(options: MjlabOptions, queue: MotionQueue | None, folder: str) -> A
 def _play(cfg: Any, queue: MotionQueue, options: MjlabOptions, folder: str) -> None:
     """Hold the motions against the robot and the step, while there is no simulator yet."""
     robot = cfg.scene.entities[cfg.commands[MOTION].entity_name].build()
-    check_robot(queue.present, robot.joint_names, robot.body_names)
     steps = 1.0 / (cfg.sim.mujoco.timestep * cfg.decimation)  # a second
     into = folder if options.resample else None
-    queue.take(played(queue.present, steps, allow_fps=options.allow_fps, into=into))
+    known = Robot(robot.joint_names, robot.body_names)
+    fitting = fit_motions(queue.present, steps, robot=known, allow_fps=options.allow_fps, into=into)
+    queue.take(fitting)
 
 
 def _set_motion(cfg: Any, queue: MotionQueue, start: str) -> None:

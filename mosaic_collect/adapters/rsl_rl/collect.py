@@ -20,9 +20,9 @@ from typing import Protocol
 from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS, RecordOptions
-from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.fitting import rate_notes
+from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin
-from mosaic_collect.collection.rates import rate_notes
 from mosaic_collect.collection.record import GroupedSimulation, Watch, record
 from mosaic_collect.collection.seat import Seat, giving_back
 from mosaic_collect.collection.student import read_student

@@ -15,7 +15,7 @@ from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion
 from mosaic_collect.adapters.isaaclab.collect import MotionOptions, collect_motions
 from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
-from mosaic_collect.collection.motions import MotionQueue
+from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.collection.rollout import STUDENT

@@ -20,7 +20,8 @@ from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_
 from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
 from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
-from mosaic_collect.collection.motions import Motion, MotionQueue
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg, write_motions

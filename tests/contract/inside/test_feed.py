@@ -12,9 +12,8 @@ import torch
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
-from mosaic_collect.collection.motion_contents import read_arrays
-from mosaic_collect.collection.motions import find_motions
-from mosaic_collect.collection.resample import HOW
+from mosaic_collect.collection.fitting import HOW
+from mosaic_collect.collection.motions import find_motions, read_arrays
 from mosaic_collect.errors import InputError
 from tests.contract.inside.session import run
 from tests.contract.inside.test_script import ok, script, work  # noqa: F401  a fixture

@@ -1,0 +1,179 @@
+"""Motions still to be recorded: which comes next, and how many trajectories of each ended how.
+
+The progress, a plain dict, is committed with the steps: what it counts is in the store, and what
+was running when a run ended is run again.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from mosaic_collect.collection.motions import Motion, recorded_motions
+from mosaic_collect.errors import StoreMismatchError
+
+
+class MotionQueue:
+    """Hands out motions, least recorded first, and keeps the ledger.
+
+    Args:
+        motions: To record; index ``i`` is motion ``i`` in the store's ``motion_id``.
+        passes: Trajectories to record of each; None: no end.
+        ledger: What ``ledger`` gave in an earlier run; motions that it does not know are new,
+            those of it that are not given are left out.
+    """
+
+    def __init__(
+        self,
+        motions: Sequence[Motion],
+        passes: int | None = None,
+        ledger: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._motions = _in_ledger_order(motions, ledger or {})
+        self._recorded = {m.sha256: m for m in recorded_motions(ledger or {})}
+        self._passes = passes
+        self._completed = _told(ledger or {}, "completed", len(self._motions))
+        self._fell = _told(ledger or {}, "fell", len(self._motions))
+        # Motions of the ledger whose files are gone keep their ids, but are not run.
+        present = {m.sha256 for m in motions}
+        self._present = [i for i, m in enumerate(self._motions) if m.sha256 in present]
+        self._heap = [(self._ended(index), index) for index in self._present]
+        heapq.heapify(self._heap)
+
+    @property
+    def motions(self) -> list[Motion]:
+        """All motions; a motion's place is its id."""
+        return self._motions
+
+    @property
+    def present(self) -> list[Motion]:
+        """Those of them whose files were given."""
+        return [self._motions[index] for index in self._present]
+
+    @property
+    def passes(self) -> int | None:
+        """Trajectories to record of each; None: no end."""
+        return self._passes
+
+    def take(self, motions: Sequence[Motion]) -> None:
+        """These in place of those of the same content: as a task is going to play them.
+
+        Raises:
+            StoreMismatchError: One was played with other frames in an earlier run, so that
+                ``motion_frame`` would mean two things.
+        """
+        for now in motions:
+            before = self._recorded.get(now.sha256, now)
+            if (before.frames, before.resampled) != (now.frames, now.resampled):
+                raise StoreMismatchError(
+                    f"motion: {now.path} was recorded with {_frames(before)}, now it would be with "
+                    f"{_frames(now)}: go on with or without resample=True as before"
+                )
+        taken = {m.sha256: m for m in motions}
+        self._motions = [taken.get(m.sha256, m) for m in self._motions]
+
+    def copy(self) -> MotionQueue:
+        """Another queue of the same motions and counts, in which none is running."""
+        return MotionQueue(self.present, self._passes, self.ledger())
+
+    def next(self) -> int:
+        """The id of the motion to run next; -1 if none is left."""
+        if not self.prepare():
+            return -1
+        count, index = self._heap[0]
+        heapq.heapreplace(self._heap, (count + 1, index))
+        return index
+
+    def prepare(self) -> bool:
+        """Whether there is a motion to run next."""
+        return bool(self._heap) and (self._passes is None or self._heap[0][0] < self._passes)
+
+    def give_back(self) -> None:
+        """The run is over, in good order: who shares the motions may have what it did not end."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether every motion has all its trajectories."""
+        return self._passes is not None and all(
+            self._ended(index) >= self._passes for index in self._present
+        )
+
+    def _ended(self, index: int) -> int:
+        return self._completed[index] + self._fell[index]
+
+    def finish(self, motion: int, completed: bool) -> None:
+        """A trajectory of the motion ended, at its last frame or by a fall."""
+        (self._completed if completed else self._fell)[motion] += 1
+
+    @property
+    def completed(self) -> int:
+        """Trajectories that reached their motion's end."""
+        return sum(self._completed)
+
+    @property
+    def fell(self) -> int:
+        """Trajectories that ended before."""
+        return sum(self._fell)
+
+    def ledger(self) -> dict[str, Any]:
+        """The motions, which never change, and per motion how many trajectories ended how."""
+        return {"motions": [m.entry() for m in self._motions], "motion_counts": self.counts()}
+
+    def counts(self) -> dict[str, list[int]]:
+        """The changing part of the ledger: trajectories that reached the end, or fell, by id."""
+        return {"completed": list(self._completed), "fell": list(self._fell)}
+
+
+def refuse_gone(
+    motions: Sequence[Motion],
+    told: Mapping[str, Any],
+    store: str,
+    allow_changed: Collection[str] | None = (),
+) -> None:
+    """Check that a store's motions are still there, which a resume would leave out.
+
+    Args:
+        motions: Those there are.
+        told: The store's metadata.
+        store: Its path, for the message.
+        allow_changed: With ``motions`` in it, they may be gone; None: nobody can allow it.
+
+    Raises:
+        StoreMismatchError: Some are gone or changed.
+    """
+    gone = missing_motions(motions, told)
+    if gone and "motions" not in (allow_changed or ()):
+        hint = "" if allow_changed is None else "; allow_changed='motions' goes on without them"
+        raise StoreMismatchError(
+            f"{store} was collected from {len(gone)} motions that are gone or changed, "
+            f"{gone[0]} first{hint}"
+        )
+
+
+def missing_motions(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[str]:
+    """Paths that a ledger tells of and that are not among the motions, by content."""
+    have = {m.sha256 for m in motions}
+    return [m.path for m in recorded_motions(ledger) if m.sha256 not in have]
+
+
+def _in_ledger_order(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[Motion]:
+    """Ids must stay what they were: first the ledger's motions in its order, then new ones."""
+    by_content = {m.sha256: m for m in motions}
+    told = recorded_motions(ledger)
+    known = {m.sha256 for m in told}
+    old = [by_content.get(m.sha256, m) for m in told]
+    return old + [m for m in motions if m.sha256 not in known]
+
+
+def _told(ledger: Mapping[str, Any], key: str, motions: int) -> list[int]:
+    """A ledger's counts, with zeros for the motions that are new."""
+    entry = ledger.get("motion_counts", {})
+    counts = entry.get(key, []) if isinstance(entry, Mapping) else None
+    if not isinstance(counts, Sequence) or not all(type(n) is int and n >= 0 for n in counts):
+        raise StoreMismatchError(f"motion_counts: expected {key} as numbers, got {entry!r:.80}")
+    return [*counts, *[0] * (motions - len(counts))]
+
+
+def _frames(motion: Motion) -> str:
+    return f"{motion.frames} frames" + (", resampled" if motion.resampled else " of its own")
