@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import ClosedError, InputError
 from mosaic_collect.sampling.options import STREAM
 from mosaic_collect.sampling.sampler import Sampler
 from mosaic_collect.sampling.snapshot import Stores, named, open_views
@@ -102,17 +102,24 @@ class ExpertBatches:
             "mode": STREAM,
             "device": algorithm.device,
         }
-        self._made = 0
+        self._made, self._is_closed = 0, False
         self._draw_anew()
 
     def batch(self) -> Batch | None:
-        """The next batch; None while the algorithm's own switch is off."""
+        """The next batch; None while the algorithm's own switch is off.
+
+        Raises:
+            ClosedError: ``close`` was called.
+            StoreError: A store cannot be read. The next call tries again, as after an interrupt.
+        """
         if not self._algorithm.use_off_policy_bc:
             return None
+        if self._is_closed:
+            raise ClosedError("expert batches: close() was called; attach the stores again")
         if self._drawn != self._asked():
-            self.close()
+            self.sampler.close()
             self._draw_anew()
-        drawn = next(self._stream)
+        drawn = self._next()
         found = {"observations": drawn[self._observations]}
         found.update({name: drawn[name] for name in _LABELS if name in drawn})
         return {n: t.reshape(len(t), -1).to(torch.float32) for n, t in found.items()}
@@ -123,7 +130,15 @@ class ExpertBatches:
 
     def close(self) -> None:
         """End its threads, and give the pool's memory back; no batch can be drawn then."""
+        self._is_closed = True
         self.sampler.close()
+
+    def _next(self) -> Batch:
+        """The stream's next batch; an iteration that an error or interrupt ended begins anew."""
+        stream, self._stream = self._stream or iter(self.sampler), None
+        drawn = next(stream)
+        self._stream = stream
+        return drawn
 
     def _asked(self) -> tuple[int, bool]:
         """Pairs of a batch, and whether one may come twice; if not, at most all of them."""
@@ -137,13 +152,13 @@ class ExpertBatches:
     def _draw_anew(self) -> None:
         """By the algorithm's switches; what comes differs from what samplers before gave."""
         size, repeat = self._switches()
-        self.sampler = Sampler(self._stores, size, replace=repeat, **self._options)
-        self._drawn = self._asked()
-        if self._drawn[0] < size:
-            self.sampler = Sampler(self._stores, self._drawn[0], **self._options)
-        self.sampler.set_epoch(self._made)
-        self._stream: Iterator[Batch] = iter(self.sampler)
-        self._made += 1
+        sampler = Sampler(self._stores, size, replace=repeat, **self._options)
+        if not repeat and sampler.num_pairs < size:
+            size = sampler.num_pairs
+            sampler = Sampler(self._stores, size, **self._options)
+        sampler.set_epoch(self._made)
+        self.sampler, self._drawn, self._made = sampler, (size, repeat), self._made + 1
+        self._stream: Iterator[Batch] | None = None
 
 
 def _fields(schema: Schema) -> tuple[str, list[str]]:

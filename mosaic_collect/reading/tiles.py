@@ -18,8 +18,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -29,11 +27,12 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.store.grid import FieldGrid
-from mosaic_collect.store.schema import Field
+from mosaic_collect.store.schema import TRAJECTORY_END, Field
 from mosaic_collect.store.shard import ShardReader
 from mosaic_collect.store.view import StoreView
 
 Places = NDArray[np.int32]
+Mask = NDArray[np.bool_]
 #: Room for a chunk, one a thread.
 _SCRATCH = threading.local()
 
@@ -46,7 +45,8 @@ class Tiles:
         fields: What a tile holds.
         selection: Which pairs count; None: every one.
         tile_nbytes: Of a tile, about; at least one chunk of the widest field.
-        skip_damaged: Whether a damaged chunk may be gone around: no pair of it is chosen.
+        skip_damaged: Whether damaged chunks without a chosen pair are ignored; else any damaged
+            chunk is an error.
 
     Attributes:
         fields: What a tile holds.
@@ -65,7 +65,6 @@ class Tiles:
     ) -> None:
         self.fields = tuple(fields)
         self._table, self._selection, self._skip_damaged = table, selection, skip_damaged
-        self._forgiving = partial(suppress, CorruptStoreError) if skip_damaged else nullcontext
         self._cuts = [cut(part, fields, tile_nbytes) for part in table.parts]
         self.tiles: list[Cell] = []
         counts: list[int] = []
@@ -102,55 +101,87 @@ class Tiles:
             The places of its chosen pairs, ascending, ``counts[number]`` of them.
 
         Raises:
-            CorruptStoreError: A damaged chunk, or other chosen pairs than there were.
+            CorruptStoreError: A damaged chunk that holds a chosen pair, or other chosen pairs than
+                there were.
         """
+        chosen = self.chosen(number)
         for field in self.fields:
-            self.load_field(number, field.name, into[field.name])
-        return self.places(number)
+            self.load_field(number, field.name, into[field.name], chosen)
+        return np.flatnonzero(chosen).astype(np.int32)
 
-    def places(self, number: int) -> Places:
-        """The places of a tile's chosen pairs, as ``load`` returns them; raises as it does."""
+    def chosen(self, number: int) -> Mask:
+        """Mask of a tile's chosen pairs, ``(envs, block_steps)``.
+
+        Raises:
+            CorruptStoreError: A damaged mask, or other chosen pairs than there were.
+        """
         tile = self.tiles[number]
-        places = self._places(tile)
-        if len(places) != self.counts[number]:
+        chosen = self._mask(tile)
+        count = int(np.count_nonzero(chosen))
+        if count != self.counts[number]:
             raise CorruptStoreError(
                 f"{self._table.part_of(tile.block).address}: block {tile.block}, environments "
                 f"{tile.envs.start}..{tile.envs.stop}: expected {self.counts[number]} pairs to "
-                f"choose from, now there are {len(places)}"
+                f"choose from, now there are {count}"
             )
-        return places
+        return chosen
 
-    def load_field(self, number: int, name: str, into: NDArray[Any]) -> None:
-        """``load`` of one field."""
+    def load_field(self, number: int, name: str, into: NDArray[Any], chosen: Mask) -> None:
+        """Decode one field of a tile, given ``chosen`` of it; otherwise as ``load``."""
         tile = self.tiles[number]
         at, block = self._table.place(tile.block)
-        part = self._table.parts[at]
+        part, numbering = self._table.parts[at], self._table.numberings[at]
         grid = part.grids[name]
         shape = (len(tile.envs), grid.block_steps, *grid.field.row_shape)
         out = into[: shape[0] * shape[1]].reshape(shape)
         first, stop = tile.envs.start // grid.chunk_envs, -(-tile.envs.stop // grid.chunk_envs)
         starts = range(0, grid.chunks, grid.env_chunks)  # of each piece of the block's steps
-        with self._forgiving(), part.shard(name, block) as shard:
+        with part.shard(name, block) as shard:
             for chunk in (start + column for start in starts for column in range(first, stop)):
-                with self._forgiving():
-                    self._decode(shard, grid, chunk, tile.envs, out)
-        numbering = self._table.numberings[at]
+                self._decode(shard, grid, chunk, tile.envs, out, chosen)
+        if name == TRAJECTORY_END:
+            steps = part.state.steps_of(block)
+            part.clear_uncommitted_ends(steps, tile.envs, out[:, : len(steps)].T)
         if numbering.changes(name):
             out[...] = numbering.apply(name, out)
 
     def _decode(
-        self, shard: ShardReader, grid: FieldGrid, chunk: int, envs: range, out: NDArray[Any]
+        self,
+        shard: ShardReader,
+        grid: FieldGrid,
+        chunk: int,
+        envs: range,
+        out: NDArray[Any],
+        chosen: Mask,
     ) -> None:
-        """One chunk, as far as the tile wants it."""
+        """Decode one chunk, as far as it lies in the tile."""
         rows, steps = grid.rows(chunk)
         first, stop = max(rows.start, envs.start), min(rows.stop, envs.stop)
-        inside = out[first - envs.start : stop - envs.start, steps]
-        if len(inside) == grid.chunk_envs and inside.flags.c_contiguous:
-            shard.read(chunk, inside)
+        inside = slice(first - envs.start, stop - envs.start), steps
+        try:
+            self._read(
+                shard, grid, chunk, out[inside], slice(first - rows.start, stop - rows.start)
+            )
+        except CorruptStoreError as error:
+            if not self._skip_damaged:
+                raise
+            if chosen[inside].any():
+                raise CorruptStoreError(
+                    f"{error}: it was damaged after the pairs were selected; refresh() leaves out "
+                    "its pairs, too"
+                ) from error
+            out[inside] = grid.field.fill_value
+
+    def _read(
+        self, shard: ShardReader, grid: FieldGrid, chunk: int, out: NDArray[Any], part: slice
+    ) -> None:
+        """Decode some environments of a chunk into ``out``."""
+        if len(out) == grid.chunk_envs and out.flags.c_contiguous:
+            shard.read(chunk, out)
             return
         values = _scratch_for(grid)
         shard.read(chunk, values)
-        inside[...] = values[first - rows.start : stop - rows.start]
+        out[...] = values[part]
 
     def _cut_block(self, block: int, counts: list[int]) -> None:
         """Note the tiles of a block that hold a chosen pair."""
@@ -165,13 +196,13 @@ class Tiles:
                 self.tiles.append(tile)
                 counts.append(count)
 
-    def _places(self, tile: Cell) -> Places:
+    def _mask(self, tile: Cell) -> Mask:
         block_steps = self._table.part_of(tile.block).state.block_steps
         chosen = np.zeros((len(tile.envs), block_steps), np.bool_)
         chosen[:, : len(tile.steps)] = (
             True if self._selection is None else self._selection.mask(tile).T
         )
-        return np.flatnonzero(chosen).astype(np.int32)
+        return chosen
 
 
 def cut(part: StoreView, fields: Sequence[Field], tile_nbytes: int) -> list[range]:

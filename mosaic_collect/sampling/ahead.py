@@ -17,7 +17,7 @@ class Ahead(Generic[T]):
     """What a generator gives, made ahead of time.
 
     The thread is a daemon: it waits for room most of the time, and must not keep a program alive.
-    An interrupt at any instruction of the consumer leaves it such that ``close`` ends it.
+    An interrupt at any instruction of the consumer leaves it such that ``join`` ends it.
 
     Args:
         made: Run by the thread, and closed by it.
@@ -51,12 +51,28 @@ class Ahead(Generic[T]):
             raise
         return item
 
-    def close(self) -> None:
-        """End the thread; when it returns, nothing is being made."""
+    @property
+    def is_stopped(self) -> bool:
+        """Whether there are no more items, or nobody wants them."""
+        return self._shared.is_stopped
+
+    def stop(self) -> None:
+        """Let the thread end, without waiting for it.
+
+        The garbage collector may call this in any thread, also in one that the thread waits for.
+        """
         self._shared.is_stopped = True
+        self._shared.room.put(None)
+
+    def join(self) -> None:
+        """End the thread; when it returns, nothing is being made.
+
+        Not called ``close``: ``yield from`` would call that, wherever its generator is collected.
+        """
         while self._thread.is_alive():
-            self._shared.room.put(None)
+            self.stop()
             self._thread.join(0.01)
+        self.stop()
 
 
 class _Shared:

@@ -40,7 +40,8 @@ class HostBatches:
     def _field(self, field: Field, size: int) -> torch.Tensor:
         if self._pinned:
             shape = (size, *field.row_shape)
-            return torch.empty(shape, dtype=getattr(torch, field.dtype), pin_memory=True)
+            dtype = getattr(torch, field.dtype)
+            return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=True)
         free = self._free[field.name]
         room = free.pop() if free else np.empty((self._size, *field.row_shape), field.dtype)
         rows = room[:size]

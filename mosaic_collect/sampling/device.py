@@ -1,16 +1,92 @@
-"""The pool's slots in the memory of a device: tiles cross the bus once, batches never do."""
+"""The pool's slots in the memory of a device: tiles cross the bus once, batches never do.
+
+    thread         decoder                      batches' thread              the caller's
+    stream         loads                        gathers                      its current one
+                   staging -> slot, waited for  slots -> batch, waited for   uses the batch
+
+Memory of a device belongs to the stream on which it was allocated: before another stream writes
+there, it waits for that one. Torch's modes (inference, default device, autocast) belong to a
+thread, so whatever is made here names its device and type, and is never an inference tensor.
+"""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
-from mosaic_collect.reading.tiles import Places, Tiles
+from mosaic_collect.errors import InputError
+from mosaic_collect.sampling.tiles import Places, Tiles
 from mosaic_collect.sampling.batches import Batch
 from mosaic_collect.sampling.pool import Codes
+from mosaic_collect.text import reason
+
+
+class Streams(Protocol):
+    """Memory and streams of a device; tests put a simulated one in its place."""
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory of the device, which belongs to the current stream."""
+
+    def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory of the host, from which the device copies."""
+
+    def side(self) -> Any:
+        """A stream that begins after all work of the current stream."""
+
+    def on(self, stream: Any) -> AbstractContextManager[Any]:
+        """Make a stream the current one of this thread."""
+
+    def finish(self, stream: Any) -> None:
+        """Wait until a stream has done its work."""
+
+
+class TorchStreams:
+    """``Streams`` of a torch device; one that is no CUDA device has none.
+
+    Args:
+        device: With its index, if it is a CUDA device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._is_cuda = device, device.type == "cuda"
+
+    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device=self._device)
+
+    def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=self._is_cuda)
+
+    def side(self) -> torch.cuda.Stream | None:
+        if not self._is_cuda:
+            return None
+        stream = torch.cuda.Stream(self._device)
+        stream.wait_stream(torch.cuda.current_stream(self._device))
+        return stream
+
+    def on(self, stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
+        return nullcontext() if stream is None else torch.cuda.stream(stream)
+
+    def finish(self, stream: torch.cuda.Stream | None) -> None:
+        if stream is not None:
+            stream.synchronize()
+
+
+def find_device(device: str | torch.device) -> torch.device:
+    """The device, with the index that a CUDA device has now in this thread.
+
+    Raises:
+        InputError: There is no such device.
+    """
+    try:
+        found = torch.device(device)
+        if found.type == "cuda" and found.index is None:
+            return torch.device("cuda", torch.cuda.current_device())
+    except (RuntimeError, TypeError, AssertionError) as error:
+        raise InputError(f"device: cannot use {device!r}: {reason(error)}") from error
+    return found
 
 
 class DeviceMemory:
@@ -24,64 +100,52 @@ class DeviceMemory:
         tiles: Of the stores.
         slots: How many.
         threads: That decode: each needs a tile's room on the host.
-        device: Where the slots lie.
+        streams: Of the device where the slots lie.
     """
 
-    def __init__(self, tiles: Tiles, slots: int, threads: int, device: torch.device) -> None:
-        self._tiles, self._device = tiles, device
-        self._arrays = self._room(slots, device=device)
+    def __init__(self, tiles: Tiles, slots: int, threads: int, streams: Streams) -> None:
+        self._tiles, self._streams = tiles, streams
         self._staging: SimpleQueue[dict[str, torch.Tensor]] = SimpleQueue()
-        for _ in range(threads):
-            self._staging.put(self._room(1, pin_memory=device.type == "cuda"))
-        self._loads, self._gathers = self._stream(), self._stream()
+        with torch.inference_mode(False):
+            self._arrays = self._room(slots * tiles.rows, streams.empty)
+            for _ in range(threads):
+                self._staging.put(self._room(tiles.rows, streams.staging))
+            # Behind the arrays' memory, which is the current stream's.
+            self._loads, self._gathers = streams.side(), streams.side()
 
     def load(self, number: int, slot: int) -> Places:
         staged = self._staging.get()
         try:
             places = self._tiles.load(number, {n: t.numpy() for n, t in staged.items()})
             rows = slice(slot * self._tiles.rows, (slot + 1) * self._tiles.rows)
-            with self._on(self._loads):
-                for name, array in self._arrays.items():
-                    array[rows].copy_(staged[name], non_blocking=True)
-            _wait(self._loads)
+            self._copy(staged, rows)
         finally:
             self._staging.put(staged)
         return places
 
+    def _copy(self, staged: dict[str, torch.Tensor], rows: slice) -> None:
+        try:
+            with self._streams.on(self._loads):
+                for name, array in self._arrays.items():
+                    array[rows].copy_(staged[name], non_blocking=True)
+        finally:
+            self._streams.finish(self._loads)
+
     def gather(self, codes: Codes, batch: Batch, first: int) -> None:
-        with self._on(self._gathers):
-            index = torch.from_numpy(codes).to(self._device)
+        with self._streams.on(self._gathers):
+            index = torch.from_numpy(codes).to(next(iter(self._arrays.values())).device)
             for name, array in self._arrays.items():
                 torch.index_select(array, 0, index, out=batch[name][first : first + len(codes)])
-        _wait(self._gathers)
+        self._streams.finish(self._gathers)
 
     def close(self) -> None:
         """It has no threads."""
 
     def empty(self, size: int) -> Batch:
         """Room for a batch; made on the stream that fills it."""
-        with self._on(self._gathers):
-            return {
-                f.name: torch.empty(
-                    (size, *f.row_shape), dtype=getattr(torch, f.dtype), device=self._device
-                )
-                for f in self._tiles.fields
-            }
+        with self._streams.on(self._gathers), torch.inference_mode(False):
+            return self._room(size, self._streams.empty)
 
-    def _room(self, slots: int, **options: Any) -> dict[str, torch.Tensor]:
-        rows = slots * self._tiles.rows
-        return {
-            f.name: torch.empty((rows, *f.row_shape), dtype=getattr(torch, f.dtype), **options)
-            for f in self._tiles.fields
-        }
-
-    def _stream(self) -> torch.cuda.Stream | None:
-        return torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
-
-    def _on(self, stream: torch.cuda.Stream | None) -> Any:
-        return nullcontext() if stream is None else torch.cuda.stream(stream)
-
-
-def _wait(stream: torch.cuda.Stream | None) -> None:
-    if stream is not None:
-        stream.synchronize()
+    def _room(self, rows: int, make: Any) -> dict[str, torch.Tensor]:
+        fields = self._tiles.fields
+        return {f.name: make((rows, *f.row_shape), getattr(torch, f.dtype)) for f in fields}

@@ -9,10 +9,10 @@ from typing import Any, TypeVar
 import torch
 
 from mosaic_collect.errors import ClosedError
-from mosaic_collect.reading.tiles import Tiles
+from mosaic_collect.sampling.tiles import Tiles
 from mosaic_collect.sampling.ahead import Ahead
 from mosaic_collect.sampling.batches import HostBatches
-from mosaic_collect.sampling.device import DeviceMemory
+from mosaic_collect.sampling.device import DeviceMemory, TorchStreams
 from mosaic_collect.sampling.options import EPOCHS, SamplerOptions
 from mosaic_collect.sampling.pool import HostMemory, Memory, Pool
 from mosaic_collect.sampling.snapshot import PoolPlan
@@ -40,7 +40,7 @@ class Machine:
     @property
     def is_busy(self) -> bool:
         """Whether an iteration goes on."""
-        return self._live is not None
+        return self._live is not None and not self._live.is_stopped
 
     def pool_for(self, tiles: Tiles, workers: int) -> tuple[Pool, PoolPlan]:
         """A pool of a worker's part of the memory; an iteration that goes on is ended.
@@ -71,14 +71,13 @@ class Machine:
             if self._live is not ahead:
                 raise ClosedError("this iteration was ended by another one, or by close()")
         finally:
-            if self._live is ahead:
-                self.stop()
+            ahead.stop()  # whoever needs the pool next waits for it: this may be a finalizer
 
     def stop(self) -> None:
         """End the iteration that goes on; also what is left of it where this was interrupted."""
         self._leave_the_parents()
         if self._live is not None:
-            self._live.close()
+            self._live.join()
             self._live = None
         if self._pool is not None:
             self._pool.release_all()
@@ -97,7 +96,7 @@ class Machine:
 
     def _memory(self, tiles: Tiles, slots: int, threads: int) -> Memory:
         if self._device.type != "cpu":
-            return DeviceMemory(tiles, slots, threads, self._device)
+            return DeviceMemory(tiles, slots, threads, TorchStreams(self._device))
         size = self._options.batch_size
         if self._options.mode == EPOCHS:
             size = min(size, tiles.num_pairs)

@@ -10,7 +10,7 @@ import numpy as np
 from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Threads
 from mosaic_collect.reading.moments import Moments
-from mosaic_collect.reading.tiles import Tiles
+from mosaic_collect.sampling.tiles import Tiles
 from mosaic_collect.store.schema import Field
 
 _TILE_NBYTES = 8 << 20  # about: the pool's own may be far larger, and there is a pool beside it
@@ -46,8 +46,8 @@ def _of_tile(tiles: Tiles, number: int) -> dict[str, Moments]:
 
 
 def _of_field(tiles: Tiles, number: int, field: Field) -> Moments:
-    rows, places = np.empty((tiles.rows, field.width), field.dtype), tiles.places(number)
-    tiles.load_field(number, field.name, rows)
-    step = max(1, _PART_NBYTES // (8 * field.width))
+    rows, chosen = np.empty((tiles.rows, field.width), field.dtype), tiles.chosen(number)
+    tiles.load_field(number, field.name, rows, chosen)
+    places, step = np.flatnonzero(chosen), max(1, _PART_NBYTES // (8 * field.width))
     parts = (Moments.of(rows[places[k : k + step]]) for k in range(0, len(places), step))
     return reduce(Moments.__add__, parts)

@@ -19,7 +19,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.reading.tiles import Places, Tiles
+from mosaic_collect.sampling.tiles import Places, Tiles
 from mosaic_collect.sampling.batches import Batch, HostBatches
 
 Codes = NDArray[np.int64]

@@ -13,6 +13,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from mosaic_collect.checks import whole
 from mosaic_collect.sampling.batches import Batch
+from mosaic_collect.sampling.device import find_device
 from mosaic_collect.sampling.machine import Machine
 from mosaic_collect.sampling.moments import moments
 from mosaic_collect.sampling.options import EPOCHS, STREAM, SamplerOptions
@@ -132,7 +133,7 @@ class Sampler(IterableDataset[Batch]):
             exclude_failed=exclude_failed,
             skip_damaged=skip_damaged,
         )
-        self.device = torch.device(device)
+        self.device = find_device(device)
         self._seen = Seen(stores, self._options)
         self._position, self._goes_on = Position(), False
         self._machine = Machine(self._options, self.device)
@@ -242,7 +243,8 @@ class Sampler(IterableDataset[Batch]):
             values = values.reshape(shapes[name]).astype(np.float32)
             return torch.from_numpy(values).to(self.device)
 
-        return {n: (tensor(n, m.mean), tensor(n, np.sqrt(m.var))) for n, m in found.items()}
+        with torch.inference_mode(False):
+            return {n: (tensor(n, m.mean), tensor(n, np.sqrt(m.var))) for n, m in found.items()}
 
     def close(self) -> None:
         """End an iteration, its threads, and give the pool's memory back; another may begin."""

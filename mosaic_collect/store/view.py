@@ -165,13 +165,18 @@ class StoreView:
 
                 _run(pool, decode, list(product(of_block, env_cuts)))
         if field == TRAJECTORY_END:
-            self._clear_uncommitted_ends(steps, envs, out)
+            self.clear_uncommitted_ends(steps, envs, out)
         return out
 
-    def _clear_uncommitted_ends(self, steps: range, envs: range, ends: NDArray[Any]) -> None:
+    def clear_uncommitted_ends(self, steps: range, envs: range, ends: NDArray[Any]) -> None:
         """Remove ends that a shard holds and the root document does not know.
 
         A kill between the two leaves the shard ahead by the ends of a run's last row.
+
+        Args:
+            steps: Committed steps, ascending.
+            envs: Environments, ascending.
+            ends: Their values, ``(len(steps), len(envs))``; changed in place.
         """
         first, stop = (bisect_left(self._stops, step) for step in (steps.start, steps.stop))
         for last_step, run in zip(self._stops[first:stop], self._stopped[first:stop], strict=True):

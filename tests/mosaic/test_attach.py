@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from mosaic_collect import Schema, TrajectoryDataset, export_npy
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import ClosedError, InputError
 from mosaic_collect.mosaic import attach
 from tests import helpers
 from tests.mosaic.fork import Algorithm
@@ -145,6 +145,33 @@ def test_what_is_given_back_is_of_the_batches_that_are_drawn(store: str) -> None
     assert threading.active_count() > threads
     attached.close()
     assert threading.active_count() == threads
+
+
+def test_an_interrupt_or_an_error_ends_one_batch_and_not_all(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    helpers.record(store, 6)
+    algorithm = Algorithm(3, 2, off_policy_batch_size=4)
+    attached = attach(algorithm, store)
+    algorithm._sample_expert_batch()
+    for kind in (KeyboardInterrupt, OSError):
+        with monkeypatch.context() as patch:
+            patch.setattr("mosaic_collect.sampling.ahead.Ahead.__next__", raising(kind))
+            with pytest.raises(kind):
+                algorithm._sample_expert_batch()
+        for _ in range(3):
+            assert len(algorithm._sample_expert_batch()["actions"]) == 4
+    attached.close()
+    for _ in range(2):
+        with pytest.raises(ClosedError, match="attach the stores again"):
+            algorithm._sample_expert_batch()
+
+
+def raising(kind: type[BaseException]) -> Any:
+    def raise_it(*_given: Any) -> Any:
+        raise kind
+
+    return raise_it
 
 
 def test_without_the_students_the_teachers_observations(store: str) -> None:

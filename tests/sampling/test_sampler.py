@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import threading
+import time
 import tracemalloc
 from itertools import islice
 from typing import Any
@@ -20,8 +21,8 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from mosaic_collect import Sampler, TrajectoryDataset  # noqa: E402
 from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
-from mosaic_collect.reading.tiles import Tiles  # noqa: E402
-from mosaic_collect.sampling.device import DeviceMemory  # noqa: E402
+from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
+from mosaic_collect.sampling.device import DeviceMemory, TorchStreams  # noqa: E402
 from mosaic_collect.sampling.snapshot import PoolPlan  # noqa: E402
 from mosaic_collect.store.schema import Field, Schema  # noqa: E402
 from tests import helpers  # noqa: E402
@@ -310,7 +311,7 @@ def test_slots_on_a_device_give_the_same_batches(
         with monkeypatch.context() as patch:
             patch.setattr(
                 "mosaic_collect.sampling.machine.Machine._memory",
-                lambda self, *made: DeviceMemory(*made, torch.device("cpu")),
+                lambda self, *made: DeviceMemory(*made, TorchStreams(torch.device("cpu"))),
             )
             assert np.array_equal(numbers(islice(Sampler(store, 6, **options), 27)), want)
 
@@ -344,7 +345,50 @@ def test_threads_end_with_the_sampler(store: str) -> None:
     next(iter(sampler))
     del sampler
     gc.collect()
-    assert not [t for t in threading.enumerate() if t.name == "mosaic-batches"]
+    for thread in threading.enumerate():
+        if thread.name == "mosaic-batches":
+            thread.join(10)
+            assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("mode", ["epochs", "stream"])
+def test_an_iteration_that_is_collected_in_a_thread_that_decodes_for_it(
+    store: str, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector runs in any thread, and must wait for none that waits for it."""
+    numbered(store, 92, 7, 4)
+    sampler = Sampler(store, 6, mode=mode, pool_mb=9 * tile_mb(store), threads=1)
+    load, dropped, collected = Tiles.load, threading.Event(), []
+    needed = [None] * PoolPlan.of(sampler._seen.tiles, sampler._options.pool_nbytes).active
+
+    def collecting(*given: Any) -> Any:
+        if not needed:  # by the first batch
+            dropped.wait(10)
+            collected.append(gc.collect())
+        needed[-1:] = []
+        return load(*given)
+
+    monkeypatch.setattr(Tiles, "load", collecting)
+    gc.collect()
+    gc.disable()
+    try:
+        cycle: list[Any] = [iter(sampler)]
+        cycle.append(cycle)
+        next(cycle[0])
+        del cycle  # only the collector finds it
+        dropped.set()
+        for _ in range(1000):
+            if collected:
+                break
+            time.sleep(0.01)
+    finally:
+        gc.enable()
+    assert collected, "nothing was collected while it decoded"
+    other = threading.Thread(target=lambda: found.append(next(iter(sampler))), daemon=True)
+    found: list[Any] = []
+    other.start()
+    other.join(30)
+    assert found, "it waits for itself"
 
 
 def test_a_script_that_stops_in_the_middle_ends(store: str) -> None:

@@ -12,7 +12,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed, which a sam
 
 from mosaic_collect import Sampler  # noqa: E402
 from mosaic_collect.errors import CorruptStoreError  # noqa: E402
-from mosaic_collect.reading.tiles import Tiles  # noqa: E402
+from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.export import stores  # noqa: E402
 from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402

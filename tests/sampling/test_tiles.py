@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from mosaic_collect import TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.reading.selection import Rules, make_rules, select
 from mosaic_collect.reading.table import Table
-from mosaic_collect.reading.tiles import Tiles
+from mosaic_collect.sampling.tiles import Tiles
 from tests.export import stores
 from tests.helpers import record
 
@@ -138,3 +139,21 @@ def test_damage_is_an_error_or_gone_around(store: str) -> None:
     kept = [*range(3), *range(6, 9)]
     want = {n: recorded[n][kept].reshape(24, -1) for n in NAMES}
     assert_same_pairs(all_rows(tiles), want)
+
+
+def test_damage_that_comes_after_the_selection_is_an_error(store: str) -> None:
+    """Its pairs were selected: what lay in their place before is no pair of the store."""
+    recorded = stores.write(store, 9)
+    stores.flip(f"{store}/actions/c.1.0.0", 5)
+    source = Source([TrajectoryDataset(store)], 1)
+    fields = [source.schema[n] for n in NAMES]
+    chosen, _ = select(source, make_rules(source, fields, {}, skip_damaged=True))
+    tiles = Tiles(source, fields, chosen, 1, skip_damaged=True)
+    want = {n: recorded[n][[*range(3), *range(6, 9)]].reshape(24, -1) for n in NAMES}
+    assert_same_pairs(all_rows(tiles), want)
+    stores.flip(f"{store}/actions/c.2.0.0", 5)
+    with pytest.raises(CorruptStoreError, match=r"actions, block 2, .*after the pairs were select"):
+        all_rows(tiles)
+    os.remove(f"{store}/observations/c.0.0.0")
+    with pytest.raises(CorruptStoreError, match=r"observations, block 0: the file .* is missing"):
+        all_rows(tiles)
