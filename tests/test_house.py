@@ -421,7 +421,6 @@ NOT_YET_FOLDED: set[str] = {
     "recording.wanted",
     "recording.writer_stats",
     "sampling.ahead",
-    "sampling.device",
     "sampling.epochs",
     "sampling.machine",
     "sampling.moments",

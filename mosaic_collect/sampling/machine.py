@@ -9,13 +9,13 @@ from typing import Any, TypeVar
 import torch
 
 from mosaic_collect.errors import ClosedError
-from mosaic_collect.sampling.tiles import Tiles
 from mosaic_collect.sampling.ahead import Ahead
 from mosaic_collect.sampling.batches import HostBatches
 from mosaic_collect.sampling.device import DeviceMemory, TorchStreams
 from mosaic_collect.sampling.options import EPOCHS, SamplerOptions
 from mosaic_collect.sampling.pool import HostMemory, Memory, Pool
 from mosaic_collect.sampling.snapshot import PoolPlan
+from mosaic_collect.sampling.tiles import Tiles
 
 T = TypeVar("T")
 

@@ -19,8 +19,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.sampling.tiles import Places, Tiles
 from mosaic_collect.sampling.batches import Batch, HostBatches
+from mosaic_collect.sampling.tiles import Places, Tiles
 
 Codes = NDArray[np.int64]
 _LEAST_ROWS = 256  # that are worth a thread's while

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from mosaic_collect.checks import whole
 from mosaic_collect.errors import InputError
-from mosaic_collect.sampling.tiles import Tiles
 from mosaic_collect.sampling.options import EPOCHS, SamplerOptions
 from mosaic_collect.sampling.share import Share
 from mosaic_collect.sampling.snapshot import PoolPlan, Stores, look, named, open_views
+from mosaic_collect.sampling.tiles import Tiles
 from mosaic_collect.store.view import StoreView
 
 

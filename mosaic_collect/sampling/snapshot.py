@@ -20,8 +20,8 @@ from mosaic_collect.reading.selection import (
 )
 from mosaic_collect.reading.store_set import StoreSet, check_mergeable
 from mosaic_collect.reading.table import Table
-from mosaic_collect.sampling.tiles import Tiles
 from mosaic_collect.sampling.options import SamplerOptions, asked_steps
+from mosaic_collect.sampling.tiles import Tiles
 from mosaic_collect.store.address import Address
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.place import Place, check_distinct

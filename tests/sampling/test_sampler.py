@@ -21,9 +21,9 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from mosaic_collect import Sampler, TrajectoryDataset  # noqa: E402
 from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
-from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
 from mosaic_collect.sampling.device import DeviceMemory, TorchStreams  # noqa: E402
 from mosaic_collect.sampling.snapshot import PoolPlan  # noqa: E402
+from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
 from mosaic_collect.store.schema import Field, Schema  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402

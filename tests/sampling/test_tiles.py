@@ -145,10 +145,10 @@ def test_damage_that_comes_after_the_selection_is_an_error(store: str) -> None:
     """Its pairs were selected: what lay in their place before is no pair of the store."""
     recorded = stores.write(store, 9)
     stores.flip(f"{store}/actions/c.1.0.0", 5)
-    source = Source([TrajectoryDataset(store)], 1)
-    fields = [source.schema[n] for n in NAMES]
-    chosen, _ = select(source, make_rules(source, fields, {}, skip_damaged=True))
-    tiles = Tiles(source, fields, chosen, 1, skip_damaged=True)
+    table = TrajectoryDataset(store).view
+    fields = [table.state.schema[n] for n in NAMES]
+    chosen, _ = select(table, make_rules(table, fields, {}, skip_damaged=True))
+    tiles = Tiles(table, fields, chosen, 1, skip_damaged=True)
     want = {n: recorded[n][[*range(3), *range(6, 9)]].reshape(24, -1) for n in NAMES}
     assert_same_pairs(all_rows(tiles), want)
     stores.flip(f"{store}/actions/c.2.0.0", 5)
