@@ -103,6 +103,7 @@ class ExpertBatches:
             "device": algorithm.device,
         }
         self._made, self._is_closed = 0, False
+        self._stream: Iterator[Batch] | None = None
         self._draw_anew()
 
     def batch(self) -> Batch | None:
@@ -158,7 +159,7 @@ class ExpertBatches:
             sampler = Sampler(self._stores, size, **self._options)
         sampler.set_epoch(self._made)
         self.sampler, self._drawn, self._made = sampler, (size, repeat), self._made + 1
-        self._stream: Iterator[Batch] | None = None
+        self._stream = None
 
 
 def _fields(schema: Schema) -> tuple[str, list[str]]:

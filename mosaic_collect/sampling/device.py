@@ -82,7 +82,7 @@ def find_device(device: str | torch.device) -> torch.device:
     """
     try:
         found = torch.device(device)
-        if found.type == "cuda" and found.index is None:
+        if str(found) == "cuda":
             return torch.device("cuda", torch.cuda.current_device())
     except (RuntimeError, TypeError, AssertionError) as error:
         raise InputError(f"device: cannot use {device!r}: {reason(error)}") from error
