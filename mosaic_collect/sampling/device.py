@@ -24,7 +24,7 @@ from mosaic_collect.sampling.tiles import Places, Tiles
 from mosaic_collect.text import reason
 
 
-class Streams(Protocol):
+class PoolDevice(Protocol):
     """Memory and streams of a device; tests put a simulated one in its place."""
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
@@ -43,8 +43,8 @@ class Streams(Protocol):
         """Wait until a stream has done its work."""
 
 
-class TorchStreams:
-    """``Streams`` of a torch device; one that is no CUDA device has none.
+class TorchDevice:
+    """``PoolDevice`` of a torch device; one that is no CUDA device has none.
 
     Args:
         device: With its index, if it is a CUDA device.
@@ -100,18 +100,18 @@ class DeviceMemory:
         tiles: Of the stores.
         slots: How many.
         threads: That decode: each needs a tile's room on the host.
-        streams: Of the device where the slots lie.
+        device: Where the slots lie.
     """
 
-    def __init__(self, tiles: Tiles, slots: int, threads: int, streams: Streams) -> None:
-        self._tiles, self._streams = tiles, streams
+    def __init__(self, tiles: Tiles, slots: int, threads: int, device: PoolDevice) -> None:
+        self._tiles, self._device = tiles, device
         self._staging: SimpleQueue[dict[str, torch.Tensor]] = SimpleQueue()
         with torch.inference_mode(False):
-            self._arrays = self._room(slots * tiles.rows, streams.empty)
+            self._arrays = self._room(slots * tiles.rows, device.empty)
             for _ in range(threads):
-                self._staging.put(self._room(tiles.rows, streams.staging))
+                self._staging.put(self._room(tiles.rows, device.staging))
             # Behind the arrays' memory, which is the current stream's.
-            self._loads, self._gathers = streams.side(), streams.side()
+            self._loads, self._gathers = device.side(), device.side()
 
     def load(self, number: int, slot: int) -> Places:
         staged = self._staging.get()
@@ -125,26 +125,26 @@ class DeviceMemory:
 
     def _copy(self, staged: dict[str, torch.Tensor], rows: slice) -> None:
         try:
-            with self._streams.on(self._loads):
+            with self._device.on(self._loads):
                 for name, array in self._arrays.items():
                     array[rows].copy_(staged[name], non_blocking=True)
         finally:
-            self._streams.finish(self._loads)
+            self._device.finish(self._loads)
 
     def gather(self, codes: Codes, batch: Batch, first: int) -> None:
-        with self._streams.on(self._gathers):
+        with self._device.on(self._gathers):
             index = torch.from_numpy(codes).to(next(iter(self._arrays.values())).device)
             for name, array in self._arrays.items():
                 torch.index_select(array, 0, index, out=batch[name][first : first + len(codes)])
-        self._streams.finish(self._gathers)
+        self._device.finish(self._gathers)
 
     def close(self) -> None:
         """It has no threads."""
 
     def empty(self, size: int) -> Batch:
         """Room for a batch; made on the stream that fills it."""
-        with self._streams.on(self._gathers), torch.inference_mode(False):
-            return self._room(size, self._streams.empty)
+        with self._device.on(self._gathers), torch.inference_mode(False):
+            return self._room(size, self._device.empty)
 
     def _room(self, rows: int, make: Any) -> dict[str, torch.Tensor]:
         fields = self._tiles.fields

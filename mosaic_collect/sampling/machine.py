@@ -11,7 +11,7 @@ import torch
 from mosaic_collect.errors import ClosedError
 from mosaic_collect.sampling.ahead import Ahead
 from mosaic_collect.sampling.batches import HostBatches
-from mosaic_collect.sampling.device import DeviceMemory, TorchStreams
+from mosaic_collect.sampling.device import DeviceMemory, TorchDevice
 from mosaic_collect.sampling.options import EPOCHS, SamplerOptions
 from mosaic_collect.sampling.pool import HostMemory, Memory, Pool
 from mosaic_collect.sampling.snapshot import PoolPlan
@@ -96,7 +96,7 @@ class Machine:
 
     def _memory(self, tiles: Tiles, slots: int, threads: int) -> Memory:
         if self._device.type != "cpu":
-            return DeviceMemory(tiles, slots, threads, TorchStreams(self._device))
+            return DeviceMemory(tiles, slots, threads, TorchDevice(self._device))
         size = self._options.batch_size
         if self._options.mode == EPOCHS:
             size = min(size, tiles.num_pairs)

@@ -74,7 +74,7 @@ def _plain(value: Any) -> Any:
 
 
 class SimulatedDevice:
-    """``Streams`` of that device.
+    """``PoolDevice`` of that device.
 
     Args:
         seed: Of the order in which streams advance.

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed, which a sam
 
 from mosaic_collect import Sampler  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
-from mosaic_collect.sampling.device import DeviceMemory, TorchStreams  # noqa: E402
+from mosaic_collect.sampling.device import DeviceMemory, TorchDevice  # noqa: E402
 from tests.sampling.common import numbered, numbers, tile_mb  # noqa: E402
 from tests.sampling.simulated_device import SimulatedDevice  # noqa: E402
 
@@ -76,7 +76,7 @@ def test_torchs_modes_change_nothing(store: str, mode: str, inside: str) -> None
     """They belong to a thread, and the pool is written by others."""
     numbered(store, 23, 7, 4)
     want = some(store, mode, 5)
-    for streams in (None, TorchStreams(torch.device("cpu"))):
+    for streams in (None, TorchDevice(torch.device("cpu"))):
         with pool_on(streams) if streams else nullcontext(), INSIDE[inside]():
             sampler = Sampler(store, 6, mode=mode, pool_mb=5 * tile_mb(store))
             batches = list(islice(sampler, 27))

@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from mosaic_collect import Sampler, TrajectoryDataset  # noqa: E402
 from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
-from mosaic_collect.sampling.device import DeviceMemory, TorchStreams  # noqa: E402
+from mosaic_collect.sampling.device import DeviceMemory, TorchDevice  # noqa: E402
 from mosaic_collect.sampling.snapshot import PoolPlan  # noqa: E402
 from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
 from mosaic_collect.store.schema import Field, Schema  # noqa: E402
@@ -311,7 +311,7 @@ def test_slots_on_a_device_give_the_same_batches(
         with monkeypatch.context() as patch:
             patch.setattr(
                 "mosaic_collect.sampling.machine.Machine._memory",
-                lambda self, *made: DeviceMemory(*made, TorchStreams(torch.device("cpu"))),
+                lambda self, *made: DeviceMemory(*made, TorchDevice(torch.device("cpu"))),
             )
             assert np.array_equal(numbers(islice(Sampler(store, 6, **options), 27)), want)
 
