@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from mosaic_collect.export import ExportReport as ExportReport, export_npy as export_npy
     from mosaic_collect.export.compare import verify_export as verify_export
     from mosaic_collect.importing import ImportReport as ImportReport, import_npy as import_npy
-    from mosaic_collect.inspect import Summary as Summary, summarize as summarize
+    from mosaic_collect.look.inspect import summarize as summarize
     from mosaic_collect.look.pictures import Pictures as Pictures
     from mosaic_collect.look.report import report_page as report_page
     from mosaic_collect.passes.cluster import DaskEngine as DaskEngine
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
     )
     from mosaic_collect.reading.ends import truncated_ids as truncated_ids
+    from mosaic_collect.reading.summary import Summary as Summary
     from mosaic_collect.reading.trajectories import (
         Trajectories as Trajectories,
         Trajectory as Trajectory,
@@ -80,7 +81,8 @@ _NAMES = {
     "export": "ExportReport export_npy",
     "export.compare": "verify_export",
     "importing": "ImportReport import_npy",
-    "inspect": "Summary summarize",
+    "look.inspect": "summarize",
+    "reading.summary": "Summary",
     "look.pictures": "Pictures",
     "look.report": "report_page",
     "passes.cluster": "DaskEngine",

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from mosaic_collect.commands.reports import add_json, as_json
 from mosaic_collect.commands.shared import add_engine, chosen_engine
-from mosaic_collect.inspect.summary import Summary, summarize
-from mosaic_collect.inspect.text import summary_text
+from mosaic_collect.look.inspect import summarize, summary_text
 from mosaic_collect.npyfile.plain import plain_copy
+from mosaic_collect.reading.summary import Summary
 
 NAME = "inspect"
 HELP = "Show what a store or an exported .npy holds, without loading or unpickling it."
@@ -19,6 +19,9 @@ EXAMPLE = "mosaic-collect inspect expert.zarr"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Its arguments."""
     parser.add_argument("path", nargs="+", help="a store, or an .npy file")
+    parser.add_argument(
+        "--metadata", action="store_true", help="show all metadata, not only short values"
+    )
     add_json(parser)
     add_engine(parser)
 
@@ -30,7 +33,7 @@ def run(arguments: argparse.Namespace) -> bool:
     if arguments.json:
         print("\n".join(_json(summary) for summary in found))
     else:
-        print("\n\n".join(summary_text(summary) for summary in found))
+        print("\n\n".join(summary_text(summary, arguments.metadata) for summary in found))
     return True
 
 

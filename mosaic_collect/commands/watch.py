@@ -10,11 +10,13 @@ import time
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.watch import Look, Watcher, look_line, look_lines
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.summary import status_words
 
 NAME = "watch"
 HELP = (
     "Look at a store while it is written, from another terminal: steps, rate, time left, disk, "
-    "stalls, trajectories. Ends when the store is complete, or by Ctrl-C."
+    "stalls, trajectories. Ends when the store is complete, when no writer is at work any more, "
+    "or by Ctrl-C. Exit code 1: the writer stopped before the store was complete."
 )
 EXAMPLE = "mosaic-collect watch expert.zarr"
 
@@ -51,8 +53,10 @@ def run(arguments: argparse.Namespace) -> bool:
             lines = _show(looks, lines)
             dataset.refresh()
             whole = len(looks) >= len(dataset.parts) and not dataset.missing
-            if arguments.once or (looks and whole and all(k.is_complete for k in looks.values())):
+            if arguments.once:
                 return True
+            if looks and whole and all(look.is_over for look in looks.values()):
+                return all(look.is_complete for look in looks.values())
             time.sleep(max(arguments.every, 0.1))
     except KeyboardInterrupt:  # the way out, and no failure
         return True
@@ -67,7 +71,7 @@ def _show(looks: dict[str, Look], before: int) -> int:
     lines = [
         line
         for store, look in looks.items()
-        for line in (f"{store}: {look.status}", *look_lines(look))
+        for line in (f"{store}: {status_words(look.status)}", *look_lines(look))
     ]
     up = f"\x1b[{before}F" if before else ""
     # Each line is cleared to its end, so nothing of a longer one before stays.

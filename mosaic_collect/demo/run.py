@@ -16,8 +16,7 @@ from mosaic_collect.demo.squat import MJLAB, Squat, squat
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, export_npy
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.inspect.summary import summarize
-from mosaic_collect.inspect.text import summary_text
+from mosaic_collect.look.inspect import summarize, summary_text
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.reading.verify_report import VerifyReport

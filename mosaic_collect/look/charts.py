@@ -45,10 +45,11 @@ def lengths_figure(table: Trajectories, palette: Palette = LIGHT) -> Figure:
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    table = table.where(min_valid=1)
+    idle = len(table) - len(table := table.where(min_valid=1))
     figure = new_figure(10, 3.2, palette)
     axes = figure.add_subplot()
-    dress(axes, palette, f"lengths of {len(table):,} trajectories")
+    left_out = f" ({idle:,} without a valid row are left out)" if idle else ""
+    dress(axes, palette, f"lengths of {len(table):,} trajectories{left_out}")
     lengths, ends = table.columns["num_steps"], table.columns["end"]
     edges, wide = _edges(lengths)
     below = np.zeros(len(edges) - 1)

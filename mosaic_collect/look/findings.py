@@ -100,7 +100,7 @@ def _features(statistics: StoreStatistics) -> Iterator[Finding]:
 
 
 def _trajectories(dataset: TrajectoryDataset) -> Iterator[Finding]:
-    table = dataset.where(min_valid=1)
+    table = dataset.trajectories
     counts, lengths = table.counts(), table.columns["num_steps"]
     over = np.isin(table.columns["end"], ("ended", "failed", "unsaid"))
     ended = int(over.sum())

@@ -1,4 +1,4 @@
-"""One page of a store: what to know first, then pictures and  It needs nothing beside it."""
+"""One page of a store: what to know first, then pictures and tables. It needs no other file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mosaic_collect.look.charts import END_WORDS
 from mosaic_collect.look.findings import findings
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.sizes import FIELD_HEAD, field_rows, stored_nbytes
+from mosaic_collect.reading.summary import FIELD_HEAD, Summary, field_rows, store_summary
 from mosaic_collect.reading.trajectories import ENDS, Trajectories, motion_names
 from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
 from mosaic_collect.stats.text import HEAD, term_rows
@@ -52,7 +52,7 @@ def report_page(
         CorruptStoreError: A damaged chunk.
     """
     template = _template()
-    table = dataset.where(min_valid=1)
+    summary, table = store_summary(dataset), dataset.trajectories
     motions, features = motion_rows(dataset, table), feature_rows(statistics)
     return str(
         template.render(
@@ -61,11 +61,11 @@ def report_page(
             origin=_origin(dataset),
             light=LIGHT.css(),
             dark=DARK.css(),
-            facts=_facts(dataset),
+            facts=_facts(summary, table),
             findings=findings(dataset, statistics, checks),
             pictures=_pictures(Pictures(dataset, lambda: statistics, trajectory)),
             field_head=FIELD_HEAD,
-            field_rows=field_rows(dataset.view),
+            field_rows=field_rows(summary),
             read=_read(statistics),
             value_head=HEAD,
             value_rows=[row for f in statistics.fields.values() for row in term_rows(f)],
@@ -104,25 +104,26 @@ def _pictures(pictures: Pictures) -> list[dict[str, str]]:
     ]
 
 
-def _facts(dataset: TrajectoryDataset) -> list[dict[str, str]]:
-    state, table = dataset.state, dataset.where(min_valid=1)
-    share = f"{state.num_valid / state.num_pairs:.1%} valid" if state.num_pairs else ""
-    raw, stored = state.num_pairs * state.schema.pair_nbytes, stored_nbytes(dataset.view)
-    size = sum(stored.values())
-    counts = table.counts()
-    ended = sum(counts.get(end, 0) for end in ("ended", "failed", "unsaid"))
-    failed = f"{counts.get('failed', 0):,} failed, " if state.schema.has_ends else ""
-    runs = f"{len(state.runs)} run{'s' if len(state.runs) != 1 else ''}"
-    # Of several stores, some may have fewer.
-    most = "" if state.num_pairs == state.committed_steps * state.num_envs else "up to "
+def _facts(summary: Summary, table: Trajectories) -> list[dict[str, str]]:
+    words, stored, runs = dict(summary.facts), summary.stored_nbytes, summary.figures["runs"]
+    idle = int((table.columns["num_valid"] == 0).sum())
     facts = (
-        ("status", state.status, runs),
-        ("pairs", f"{state.num_pairs:,}", share),
-        ("steps", f"{state.committed_steps:,}", f"× {most}{state.num_envs:,} environments"),
-        ("trajectories", f"{len(table):,}", f"{failed}{len(table) - ended:,} without an end"),
-        ("on disk", size_of(size), f"ratio {raw / size:.2f}" if size else ""),
+        ("status", summary.figures["status"], f"{len(runs)} run{'s' if len(runs) != 1 else ''}"),
+        ("pairs", *_split(words["pairs"], ", of them ")),
+        ("steps", *_split(words["steps"], " x ")),
+        ("trajectories", *_split(words["trajectories"], ": ")),
+        ("on disk", size_of(stored), f"ratio {summary.raw_nbytes / stored:.2f}" if stored else ""),
     )
-    return [{"name": n, "value": v, "more": m} for n, v, m in facts]
+    more = {
+        "steps": "x {}",
+        "trajectories": f"{{}}, {idle:,} without a valid row" if idle else "{}",
+    }
+    return [{"name": n, "value": v, "more": more.get(n, "{}").format(m)} for n, v, m in facts]
+
+
+def _split(words: str, by: str) -> tuple[str, str]:
+    value, _, more = words.partition(by)
+    return value, more
 
 
 def _origin(dataset: TrajectoryDataset) -> str:

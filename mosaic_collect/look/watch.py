@@ -11,6 +11,12 @@ from itertools import pairwise
 from mosaic_collect.look.charts import recorded_pace
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.ends import failed_in
+from mosaic_collect.reading.summary import (
+    STOPPED,
+    status_words,
+    store_status,
+    trajectories_words,
+)
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.view import StoreView
@@ -25,12 +31,12 @@ class Look:
 
     Attributes:
         seconds: When, by a clock that only goes forward.
-        status: ``collecting`` or ``complete``.
+        status: ``collecting``, ``complete``, or ``stopped`` if no writer is at work.
         num_steps: Committed steps.
         num_envs: Environments.
         num_valid: Valid pairs.
-        num_trajectories: Trajectories that ended.
-        num_failed: Of those, the ones that failed; None if the store does not say.
+        num_ended: Trajectories that ended.
+        num_failed: Number of them that failed; None if the store does not record that.
         stored_nbytes: Of its shards.
         free_nbytes: Room left on its medium; None if it does not say.
         rate: Steps a second of late; None as long as nothing was added.
@@ -46,7 +52,7 @@ class Look:
     num_steps: int
     num_envs: int
     num_valid: int
-    num_trajectories: int
+    num_ended: int
     num_failed: int | None
     stored_nbytes: int
     free_nbytes: int | None
@@ -59,8 +65,13 @@ class Look:
 
     @property
     def is_complete(self) -> bool:
-        """Whether nothing more will come."""
+        """Whether the recording is complete."""
         return self.status == COMPLETE
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing more comes, unless a writer resumes the store."""
+        return self.status in (COMPLETE, STOPPED)
 
     @property
     def left_seconds(self) -> float | None:
@@ -130,11 +141,11 @@ class Watcher:
         self._open = max(data.state.num_blocks - 2, 0) if born else 0
         return Look(
             seconds=now,
-            status=data.status,
+            status=store_status(data),
             num_steps=data.num_steps,
             num_envs=data.num_envs,
             num_valid=data.num_valid,
-            num_trajectories=data.num_trajectories,
+            num_ended=data.num_trajectories,
             num_failed=failed,
             stored_nbytes=stored,
             free_nbytes=data.view.blobs.free_nbytes() if born else None,
@@ -209,16 +220,16 @@ def look_lines(look: Look) -> list[str]:
         ("rate", _rate(look)),
         ("disk", _disk(look)),
         ("stalled", "not told" if look.stalled is None else f"{look.stalled:.1%} of the time"),
-        ("ended", _ended(look)),
+        ("trajectories", _ended(look)),
         ("commit", "" if look.is_complete else _commit(look)),
     ]
-    return [f"  {name + ':':9}{words}" for name, words in found if words]
+    return [f"  {name + ':':14}{words}" for name, words in found if words]
 
 
 def look_line(look: Look) -> str:
     """All of it in one line."""
-    parts = [look.status, f"{_steps(look, bar=False)} steps", _pairs(look) + " pairs"]
-    parts += [_rate(look), _disk(look), _ended(look)]
+    parts = [status_words(look.status), f"{_steps(look, bar=False)} steps", _pairs(look) + " pairs"]
+    parts += [_rate(look), _disk(look), f"trajectories: {_ended(look)}"]
     if look.stalled is not None:
         parts.append(f"{look.stalled:.1%} stalled")
     if not look.is_complete:
@@ -282,5 +293,4 @@ def _commit(look: Look) -> str:
 
 
 def _ended(look: Look) -> str:
-    fallen = "" if look.num_failed is None else f", {look.num_failed:,} of them fell"
-    return f"{look.num_trajectories:,} trajectories{fallen}"
+    return trajectories_words(look.num_ended, look.num_failed)

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import analysis_by, thread_count
 from mosaic_collect.errors import InputError, StoreNotFoundError
-from mosaic_collect.reading.card import card, unborn_card
 from mosaic_collect.reading.labelled import join_labelled, open_labelled, tree_of
 from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.reading.store_set import OpenedStore, StoreSet
+from mosaic_collect.reading.summary import card
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.terms import Term, find_term, told_terms
 from mosaic_collect.reading.trajectories import Trajectories, Trajectory, trace
@@ -164,7 +164,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         return f"<TrajectoryDataset {self.path}: {self.num_steps} steps x {self.num_envs} envs>"
 
     def _repr_html_(self) -> str:
-        return unborn_card(self.path) if self._table is None else card(self._table)
+        return card(self)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_pool": None, "_trajectories": None}

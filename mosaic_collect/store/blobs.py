@@ -198,6 +198,9 @@ class Blobs(Protocol):
                 last is the writer, and who was before hears of it at its next commit.
         """
 
+    def is_claimed(self) -> bool | None:
+        """Whether a living writer holds the claim; None if the medium does not know."""
+
     def for_zarr(self) -> Any:
         """The place as zarr-python, or what builds on it, takes it."""
 

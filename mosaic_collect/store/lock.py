@@ -128,6 +128,32 @@ class StoreLock:
             os.pwrite(fd, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 
 
+def is_locked(folder: str) -> bool | None:
+    """Whether a living writer holds the lock of a store's folder.
+
+    It only looks: the lock is not taken, not even for a moment.
+
+    Returns:
+        None where that cannot be known: the file system has no locks, or the file is not ours to
+        read.
+    """
+    try:
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(os.path.join(folder, LOCK_NAME), flags)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return None
+    try:
+        command = getattr(fcntl, "F_OFD_GETLK", fcntl.F_GETLK)
+        found = fcntl.fcntl(fd, command, _WHOLE_FILE)
+        return bool(struct.unpack("hhqqi0q", found)[0] != fcntl.F_UNLCK)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
 def _lock(fd: int) -> None:
     if hasattr(fcntl, "F_OFD_SETLK"):
         try:

@@ -16,7 +16,7 @@ from typing import Any
 from mosaic_collect.errors import CorruptStoreError, StoreLostError
 from mosaic_collect.store.blobs import ChangedError, Pending, Version, read_all
 from mosaic_collect.store.files import Files, PosixFiles, is_temp_name, temp_name, write_file
-from mosaic_collect.store.lock import StoreLock
+from mosaic_collect.store.lock import StoreLock, is_locked
 from mosaic_collect.store.outbox import Outbox, is_outbox, take_away
 from mosaic_collect.store.posix_io import PosixAlias, PosixBlob, PosixUpload
 
@@ -187,6 +187,9 @@ class PosixBlobs:
                 self._outbox.close()
             self._files.hold("", None)
             os.close(fd)
+
+    def is_claimed(self) -> bool | None:
+        return is_locked(self.address)
 
     def for_zarr(self) -> str:
         return self.address

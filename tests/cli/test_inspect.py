@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, export_npy
-from mosaic_collect.inspect import summarize
+from mosaic_collect.look.inspect import summarize
 from tests import helpers
 from tests.export import stores
 from tests.npyfile import pickles
@@ -113,7 +113,7 @@ def test_a_store_killed_before_its_first_document(cli, store: str) -> None:
     os.mkdir(store)
     done = cli("inspect", store)
     assert done.code == 0
-    assert "zero steps" in done.out
+    assert "no steps yet" in done.out
 
 
 def test_a_large_export_at_once(cli, npy: str) -> None:
@@ -150,7 +150,10 @@ def test_a_damaged_root(cli, store: str) -> None:
 
 def test_metadata_of_any_length_takes_a_line_each(cli, store: str) -> None:
     stores.write(store, 2, metadata={"long": "x" * 10_000, "lines": "one\ntwo", "list": [1] * 999})
-    out = cli("inspect", store).out
+    short = cli("inspect", store).out.split("metadata:\n", 1)[1]
+    assert "1 more metadata entries: --metadata shows them" in short
+    assert "long" not in short
+    out = cli("inspect", store, "--metadata").out
     told = out.split("metadata:\n", 1)[1].splitlines()
     assert len(told) == 3
     assert max(map(len, told)) < 300

@@ -61,9 +61,12 @@ def test_inspect(cli, made: tuple[str, str]) -> None:
     state = TrajectoryDataset(store).state
     assert (of_store["kind"], of_store["metadata"]) == ("store", {"robot": "G1"})
     figures = of_store["figures"]
-    for name in ("num_envs", "num_pairs", "num_valid", "num_trajectories", "num_blocks"):
+    for name in ("num_envs", "num_pairs", "num_valid", "num_blocks"):
         assert figures[name] == getattr(state, name)
     assert (figures["num_steps"], figures["num_failed"]) == (10, 1)
+    ends = [figures[f"num_{name}"] for name in ("trajectories", "ended", "without_end")]
+    table = TrajectoryDataset(store).trajectories
+    assert ends == [len(table), state.num_trajectories, table.counts()["truncated"]]
     assert figures["runs"][0]["versions"]["numpy"] == np.__version__
     shapes = {f["name"]: tuple(f["shape"]) for f in of_store["fields"]}
     assert shapes == {n: TrajectoryDataset(store)[n].shape for n in shapes}

@@ -12,7 +12,7 @@ from mosaic_collect import Field, Schema, TrajectoryDataset, export_npy, import_
 from mosaic_collect.errors import CorruptExportError, InputError, StoreMismatchError
 from mosaic_collect.export import Options, plan_export
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.inspect import summarize
+from mosaic_collect.look.inspect import summarize
 from tests import helpers
 from tests.export import stores
 

@@ -53,9 +53,10 @@ def test_the_report_counts_what_is_there(folder: str) -> None:
     data = TrajectoryDataset(folder)
     page = report_page(data, store_statistics(data), None, [])
     pairs, valid = 5 * 3 + 6 * 4 + 8 * 2, 2 * (5 + 6 + 8)
-    assert f"<dd>{pairs} <small>{valid / pairs:.1%} valid" in page
-    assert "× up to 4 environments" in page
-    assert f"19 steps of up to 4 environments: {pairs} pairs" in data._repr_html_()
+    assert f"<dd>{pairs} <small>{valid} valid ({valid / pairs:.1%})" in page
+    assert "<small>x 2 to 4 envs" in page
+    assert f"<td>{pairs}, of them {valid} valid" in data._repr_html_()
+    assert "19 x up to 4 x 3" in data._repr_html_()
 
 
 def test_the_commands(folder: str, cli: Any, tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_the_commands(folder: str, cli: Any, tmp_path: Path) -> None:
 def test_a_rank_is_a_store_of_its_own(folder: str, cli: Any, tmp_path: Path) -> None:
     one = f"{folder}/rank-00001"
     assert cli("report", one, "-o", str(tmp_path / "one.html")).code == 0
-    assert "× 4 environments" in (tmp_path / "one.html").read_text()
+    assert "<small>x 4 envs" in (tmp_path / "one.html").read_text()
 
 
 def test_the_first_look_asks_for_no_shard(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

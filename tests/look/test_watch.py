@@ -7,10 +7,10 @@ import re
 
 import pytest
 
-from mosaic_collect import TrajectoryDataset
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.look.watch import Watcher, duration, look_line, look_lines
-from mosaic_collect.reading.sizes import stored_nbytes
-from mosaic_collect.store.lock import LOCK_NAME
+from mosaic_collect.reading.summary import stored_nbytes
+from mosaic_collect.store.lock import LOCK_NAME, is_locked
 from tests import helpers
 from tests.look.conftest import rich
 
@@ -48,7 +48,7 @@ def test_it_follows_a_writer(store: str) -> None:
         second = watcher.look()
         assert second.rate == 2.0
         assert second.left_seconds == 10.0
-        assert (second.num_trajectories, second.num_failed, second.since_commit) == (2, 1, 0)
+        assert (second.num_ended, second.num_failed, second.since_commit) == (2, 1, 0)
         assert second.overall is not None
         size = sum(stored_nbytes(TrajectoryDataset(store).view).values())
         assert second.stored_nbytes == size
@@ -106,7 +106,7 @@ def test_what_a_collection_tells(store: str) -> None:
         "360, 94.4% valid",
         "- pairs/s now, 12 overall",
         "10.0% of the time",
-        "12 trajectories, 2 of them fell",
+        "12 ended, 2 of them failed",
         "none in the 0 s of this watch",
     ):
         assert words in text
@@ -128,6 +128,46 @@ def test_of_nothing_yet(store: str) -> None:
     assert look_line(look).startswith("collecting; 0 steps")
 
 
+class TestAKilledWriter:
+    """Nobody is at work on a store that is not complete: who looks at it is told."""
+
+    def test_who_looks_is_told(self, cli, store: str) -> None:
+        with helpers.open_writer(store) as writer:
+            helpers.add(writer, 0, 1)
+            writer.commit()
+            assert "collecting" in cli("inspect", store).out
+            assert Watcher(TrajectoryDataset(store)).look().status == "collecting"
+            assert "<td>collecting</td>" in TrajectoryDataset(store)._repr_html_()
+            writer.close(complete=False)
+        words = "stopped: no writer is at work; resume it with --resume"
+        assert words in cli("inspect", store).out
+        assert words in TrajectoryDataset(store)._repr_html_()
+        done = cli("watch", store)
+        assert (done.code, done.err) == (1, "")
+        assert words in done.out
+
+    def test_a_kill_leaves_its_lock_behind_and_holds_it_no_more(self, store: str) -> None:
+        code = (
+            "import os, sys; from tests import helpers\n"
+            "writer = helpers.open_writer(sys.argv[1]); helpers.add(writer, 0); writer.commit()\n"
+            "os.kill(os.getpid(), 9)"
+        )
+        helpers.run_python(code, store)
+        assert os.path.exists(os.path.join(store, LOCK_NAME))
+        assert Watcher(TrajectoryDataset(store)).look().status == "stopped"
+        with TrajectoryWriter(store, resume=True):
+            assert Watcher(TrajectoryDataset(store)).look().status == "collecting"
+        assert Watcher(TrajectoryDataset(store)).look().status == "complete"
+
+    def test_a_look_takes_nobodys_lock(self, store: str) -> None:
+        helpers.open_writer(store).close(complete=False)
+        for _ in range(20):
+            assert is_locked(store) is False
+            with TrajectoryWriter(store, resume=True) as writer:
+                assert is_locked(store) is True
+                writer.close(complete=False)
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [(-1, "0 s"), (59.4, "59 s"), (60, "1 min"), (3725, "1 h 2 min"), (180_000, "2 d 2 h")],
@@ -141,7 +181,7 @@ def test_the_command(cli, store: str) -> None:
     done = cli("watch", store)
     assert (done.code, done.err) == (0, "")
     told = r"complete; 60 steps; 360, 94.4% valid pairs; 12 pairs/s overall; .*"
-    assert re.fullmatch(rf"{store}: {told} 2 of them fell; 10.0% stalled\n", done.out)
+    assert re.fullmatch(rf"{store}: {told} 2 of them failed; 10.0% stalled\n", done.out)
     cli("watch", store + "x").failed("no store")
 
 

@@ -158,7 +158,7 @@ def texts(page: str) -> list[str]:
 def test_the_card(told: TrajectoryDataset) -> None:
     page = told._repr_html_()
     found = texts(page)
-    for words in (*told.fields, "complete; 1 run", "10 steps × 4 environments", "3 × 4 × 5"):
+    for words in (*told.fields, "complete", "1, the last from", "10 x 4 envs", "3 x 4 x 5"):
         assert any(words in text for text in found), words
     assert any("2 ended, 1 of them failed, 4 without an end" in text for text in found)
     assert "<b>G1</b> & more" in found

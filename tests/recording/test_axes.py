@@ -10,8 +10,7 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import InputError, StoreMismatchError
-from mosaic_collect.inspect import summarize
-from mosaic_collect.inspect.text import summary_text
+from mosaic_collect.look.inspect import summarize, summary_text
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.ring import budget
 from tests.export import stores

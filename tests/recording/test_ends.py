@@ -14,7 +14,7 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter, export_npy
 from mosaic_collect.errors import InputError
-from mosaic_collect.inspect import summarize
+from mosaic_collect.look.inspect import summarize
 from mosaic_collect.npyfile.read import read_npy
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
@@ -416,7 +416,7 @@ def test_an_end_ahead_of_the_commit_is_no_problem(
     dataset, npy = TrajectoryDataset(store), f"{store}.npy"
     counts, figures = dataset.trajectories.counts(), summarize(store).figures
     assert counts.get("failed", 0) == figures["num_failed"] == 0
-    assert counts["ended"] == figures["num_trajectories"] == 1
+    assert counts["ended"] == figures["num_ended"] == 1
     assert export_npy(store, npy, layout="compact", exclude_failed=True).left_out.failed == 0
     export_npy(store, npy, layout="grid", fields=["trajectory_end"])
     assert (read_npy(npy)["trajectory_end"] == dataset.read(TRAJECTORY_END)).all()

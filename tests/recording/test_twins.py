@@ -10,7 +10,7 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import WriteError
-from mosaic_collect.inspect import summarize
+from mosaic_collect.look.inspect import summarize
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.files import PosixFiles
 from tests.helpers import SMALL, open_writer, rows

@@ -14,7 +14,7 @@ import pytest
 from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.reading.moments import Moments
-from mosaic_collect.reading.sizes import stored_nbytes
+from mosaic_collect.reading.summary import stored_nbytes
 from mosaic_collect.stats.measures import QUANTILES
 from mosaic_collect.stats.sample import Sample, rank_error
 from mosaic_collect.stats.text import oddities, statistics_text

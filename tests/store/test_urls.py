@@ -11,7 +11,7 @@ import pytest
 
 import mosaic_collect as mc
 from mosaic_collect.errors import InputError, MissingDependencyError, WriteError
-from mosaic_collect.reading.sizes import stored_nbytes
+from mosaic_collect.reading.summary import stored_nbytes
 from mosaic_collect.store.address import blobs_at
 from tests import helpers, service
 

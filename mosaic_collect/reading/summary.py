@@ -1,0 +1,355 @@
+"""What a store is, in numbers and in words: the one description behind every view of it.
+
+``inspect`` prints it, a notebook shows it as a card, a report begins with it, and ``watch`` tells
+of a growing store in the same words. So they count trajectories alike:
+
+    all trajectories = those that ended, some of them by failing + those without an end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from html import escape
+from math import prod
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mosaic_collect.errors import CorruptStoreError, InputError
+from mosaic_collect.passes.engine import Engine
+from mosaic_collect.reading.ends import count_failed, truncated_ids
+from mosaic_collect.reading.terms import TERMS, told_terms
+from mosaic_collect.store.metadata import COMPLETE, StoreState
+from mosaic_collect.store.view import StoreView
+from mosaic_collect.text import shown, size_of
+
+if TYPE_CHECKING:
+    from mosaic_collect.reading.dataset import TrajectoryDataset
+
+FIELD_HEAD = ("field", "dtype", "shape", "chunk", "raw", "stored", "ratio", "NaN/inf pairs")
+STOPPED = "stopped"
+_UNBORN = "no steps yet: an empty folder, or a writer killed before its first commit"
+_MOST_STORES = 20
+_MOST_TERMS = 40
+
+
+@dataclass(frozen=True)
+class FieldSummary:
+    """One array of a store or an export.
+
+    A file that several arrays share is stored once, and counts for the first of them.
+
+    Attributes:
+        name: Its name.
+        shape: Shape of all rows. Of several stores, the greatest number of environments.
+        dtype: Type of its values.
+        raw_nbytes: Uncompressed bytes.
+        stored_nbytes: Bytes of its files.
+        nonfinite: Pairs with NaN or infinity; None where they are not counted.
+        chunk: Shape of a chunk of a store; None in an export.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    raw_nbytes: int
+    stored_nbytes: int
+    nonfinite: int | None
+    chunk: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """A store or an export.
+
+    Attributes:
+        path: Where it lies.
+        kind: ``store`` or ``export``.
+        fields: Its arrays.
+        facts: (name, value) in words, in the order to be shown.
+        figures: The same for programs, as numbers and names.
+        metadata: The user's own metadata, or MOSAIC's of an export.
+    """
+
+    path: str
+    kind: str
+    fields: tuple[FieldSummary, ...]
+    facts: tuple[tuple[str, str], ...]
+    figures: dict[str, Any] = field(default_factory=dict)
+    metadata: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def raw_nbytes(self) -> int:
+        """Uncompressed bytes of all arrays."""
+        return sum(f.raw_nbytes for f in self.fields)
+
+    @property
+    def stored_nbytes(self) -> int:
+        """Bytes of all arrays' files."""
+        return sum(f.stored_nbytes for f in self.fields)
+
+
+def store_summary(dataset: TrajectoryDataset, engine: Engine | None = None) -> Summary:
+    """Summarise a store, or several that are read as one.
+
+    Args:
+        dataset: The store.
+        engine: What counts failed trajectories; None: this thread.
+
+    Raises:
+        ClusterError: The engine's workers fail.
+    """
+    path = dataset.path
+    if not dataset.num_envs:
+        figures = {"status": "unborn", "num_steps": 0}
+        return Summary(path, "store", (), (("status", _UNBORN),), figures)
+    state, status = dataset.state, store_status(dataset)
+    ends, problem = _count_ends(dataset.view, engine)
+    last = max((run.started for run in state.runs), default="never")
+    facts = (
+        ("status", status_words(status)),
+        *_part_facts(dataset),
+        ("steps", steps_words(dataset)),
+        ("pairs", pairs_words(state.num_pairs, state.num_valid)),
+        ("trajectories", problem or trajectories_words(**ends)),
+        ("block", f"{state.block_steps} steps, {state.num_blocks} blocks"),
+        ("compressor", f"{state.compressor.name}, level {state.compressor.level}"),
+        ("runs", f"{len(state.runs)}, the last from {last}"),
+        ("written by", _versions(state.runs[-1].versions if state.runs else {})),
+    )
+    figures = {"status": status, **_figures(state), **{f"num_{k}": v for k, v in ends.items()}}
+    return Summary(
+        path, "store", _fields(dataset.view), facts, figures | _parts(dataset), dataset.metadata
+    )
+
+
+def store_status(dataset: TrajectoryDataset) -> str:
+    """``complete``, ``collecting``, or ``stopped`` if it is known that no writer is at work."""
+    if dataset.status == COMPLETE:
+        return COMPLETE
+    undone = [p.view.blobs for p in dataset.parts if p.status != COMPLETE and p.num_envs]
+    alone = undone and all(blobs.is_claimed() is False for blobs in undone)
+    return STOPPED if alone else dataset.status
+
+
+def status_words(status: str) -> str:
+    """A store's status in words, and what to do about it."""
+    resume = ": no writer is at work; resume it with --resume, or resume=True in Python"
+    return status + (resume if status == STOPPED else "")
+
+
+def stored_nbytes(view: StoreView) -> dict[str, int]:
+    """Bytes of each field's shards; files shared with a field before it count there, once."""
+    counted: set[str] = set()
+    return {name: _shard_nbytes(view, name, counted) for name in view.grids}
+
+
+def trajectories_words(
+    ended: int,
+    failed: int | None,
+    without_end: int | None = None,
+    trajectories: int | None = None,
+) -> str:
+    """Numbers of trajectories in words; None where a number is not known."""
+    words = "" if trajectories is None else f"{trajectories:,}: "
+    words += f"{ended:,} ended"
+    words += "" if failed is None else f", {failed:,} of them failed"
+    return words + ("" if without_end is None else f", {without_end:,} without an end")
+
+
+def pairs_words(num_pairs: int, num_valid: int) -> str:
+    """Number of pairs, and of valid ones, in words."""
+    share = f"{num_valid / num_pairs:.1%}" if num_pairs else "none yet"
+    return f"{num_pairs:,}, of them {num_valid:,} valid ({share})"
+
+
+def steps_words(dataset: TrajectoryDataset) -> str:
+    """Number of steps and environments, in words."""
+    widths = {part.num_envs for part in dataset.parts}
+    most = f"{max(widths):,} envs"
+    return f"{dataset.num_steps:,} x {most if len(widths) == 1 else f'{min(widths):,} to {most}'}"
+
+
+def field_rows(summary: Summary) -> list[list[str]]:
+    """Cells under ``FIELD_HEAD`` for each field, and for all of them in sum."""
+    rows = [
+        [
+            shown(f.name),
+            f.dtype,
+            _shape(f),
+            _times(f.chunk or ()),
+            *_sizes(f.raw_nbytes, f.stored_nbytes),
+            "" if f.nonfinite is None else f"{f.nonfinite:,}",
+        ]
+        for f in summary.fields
+    ]
+    return [*rows, ["all", "", "", "", *_sizes(summary.raw_nbytes, summary.stored_nbytes), ""]]
+
+
+def _count_ends(view: StoreView, engine: Engine | None) -> tuple[dict[str, Any], str | None]:
+    """Numbers of trajectories by their ends; and in words what is wrong if they are damaged."""
+    ended = view.state.num_trajectories
+    try:
+        failed = count_failed(view, engine) if view.state.schema.has_ends else None
+    except CorruptStoreError as error:
+        return _ends(ended, "damaged", None), f"{ended:,} ended, how is damaged: {error}"
+    try:
+        return _ends(ended, failed, len(truncated_ids(view))), None
+    except CorruptStoreError as error:
+        return _ends(ended, failed, None), f"{ended:,} ended; ids are damaged: {error}"
+
+
+def _ends(ended: int, failed: int | str | None, without_end: int | None) -> dict[str, Any]:
+    total = None if without_end is None else ended + without_end
+    return {"trajectories": total, "ended": ended, "failed": failed, "without_end": without_end}
+
+
+def _figures(state: StoreState) -> dict[str, Any]:
+    return {
+        "num_steps": state.committed_steps,
+        "num_envs": state.num_envs,
+        "num_pairs": state.num_pairs,
+        "num_valid": state.num_valid,
+        "block_steps": state.block_steps,
+        "num_blocks": state.num_blocks,
+        "compressor": asdict(state.compressor),
+        "runs": [run.told() for run in state.runs],
+    }
+
+
+def _parts(dataset: TrajectoryDataset) -> dict[str, Any]:
+    """Figures per store, where there are several."""
+    if dataset.parts == (dataset,):
+        return {}
+    names = ("path", "status", "num_steps", "num_envs", "num_valid")
+    parts = [{name: getattr(part, name) for name in names} for part in dataset.parts]
+    return {"parts": parts, "missing": dataset.missing}
+
+
+def _part_facts(dataset: TrajectoryDataset) -> list[tuple[str, str]]:
+    """A fact per store, where there are several."""
+    parts = dataset.parts
+    if parts == (dataset,):
+        return []
+    facts = [
+        ("part", f"{_name(p.path)}: {store_status(p)}, {steps_words(p)}")
+        for p in parts[:_MOST_STORES]
+    ]
+    facts += [("part", f"{len(parts) - len(facts)} more")] if len(parts) > len(facts) else []
+    facts += [("missing", f"{_name(path)}: joined, and is not there") for path in dataset.missing]
+    facts += [("never joined", _name(path)) for path in dataset.never_joined]
+    return [("parts", f"{len(parts)}"), *facts]
+
+
+def _name(path: str) -> str:
+    return path.rstrip("/").rpartition("/")[2]
+
+
+def _fields(view: StoreView) -> tuple[FieldSummary, ...]:
+    state, stored = view.state, stored_nbytes(view)
+    return tuple(
+        FieldSummary(
+            name,
+            (state.committed_steps, state.num_envs, *grid.field.row_shape),
+            grid.field.dtype,
+            state.num_pairs * grid.field.row_nbytes,
+            stored[name],
+            state.nonfinite.get(name),
+            (grid.chunk_steps, grid.chunk_envs, *grid.field.row_shape),
+        )
+        for name, grid in view.grids.items()
+    )
+
+
+def _shard_nbytes(view: StoreView, name: str, counted: set[str]) -> int:
+    found = view.versions(name)
+    if view.blobs.links:
+        found = [version for version in found if version.tag not in counted]
+        counted.update(version.tag for version in found)
+    return sum(version.nbytes for version in found)
+
+
+def _versions(versions: dict[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not said"
+
+
+def _sizes(raw: int, stored: int) -> list[str]:
+    return [size_of(raw), size_of(stored), f"{raw / stored:.2f}" if stored else "-"]
+
+
+def _shape(f: FieldSummary) -> str:
+    """Shape in words; of several stores, some may have fewer environments."""
+    full = prod(f.shape) * np.dtype(f.dtype).itemsize == f.raw_nbytes
+    return _times(f.shape) if full else _times(f.shape).replace(" x ", " x up to ", 1)
+
+
+def _times(sizes: Sequence[int]) -> str:
+    return " x ".join(f"{n:,}" for n in sizes)
+
+
+#: Text takes the page's own colour or a shade of it, so light and dark both read well.
+_STYLE = """\
+.mosaic-card{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:72em}
+.mosaic-card .wide{overflow-x:auto}
+.mosaic-card table{border-collapse:collapse;color:inherit;margin:.4em 0}
+.mosaic-card :is(th,td){padding:.15em .9em .15em 0;text-align:left;background:none;\
+color:inherit;vertical-align:top;border-bottom:1px solid rgba(128,128,128,.35)}
+.mosaic-card .n{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
+.mosaic-card details td{overflow-wrap:anywhere}"""
+
+
+def card(dataset: TrajectoryDataset) -> str:
+    """A store as a card for notebooks: HTML that takes its colours from where it is shown."""
+    summary = store_summary(dataset)
+    name, facts = f"<strong>{_safe(summary.path)}</strong>", summary.facts
+    if not summary.fields:
+        return f"<div>{name}<br>{_safe(facts[0][1])}</div>"
+    rows = [
+        [_head(r[0]), f"<td>{_safe(r[1])}</td>", *map(_number, r[2:])] for r in field_rows(summary)
+    ]
+    told = [(k, v) for k, v in summary.metadata.items() if k != TERMS]
+    parts = [
+        name,
+        _table(None, [[_head(k), f"<td>{_safe(v)}</td>"] for k, v in facts]),
+        f'<div class="wide">{_table(FIELD_HEAD, rows)}</div>',
+        _terms(dataset.state),
+        _folded("metadata", [[_head(k), f"<td>{_safe(v)}</td>"] for k, v in told]),
+    ]
+    return f'<div class="mosaic-card"><style>{_STYLE}</style>{"".join(parts)}</div>'
+
+
+def _terms(state: StoreState) -> str:
+    try:
+        terms = told_terms(state.schema, state.metadata)
+    except InputError as error:
+        return f"<p>{_safe(str(error))}</p>"
+    labels = {name: ", ".join(t.label for t in of[:_MOST_TERMS]) for name, of in terms.items()}
+    rows = [[_head(name), f"<td>{escape(words)}</td>"] for name, words in labels.items()]
+    return _folded("observation terms", rows)
+
+
+def _folded(title: str, rows: Sequence[Iterable[str]]) -> str:
+    if not rows:
+        return ""
+    return f"<details><summary>{title}</summary>{_table(None, rows)}</details>"
+
+
+def _table(head: Sequence[str] | None, rows: Iterable[Iterable[str]]) -> str:
+    flush = ("", ' class="n"')
+    cells = [f'<th scope="col"{flush[i > 1]}>{escape(n)}</th>' for i, n in enumerate(head or ())]
+    top = f"<thead><tr>{''.join(cells)}</tr></thead>" if head else ""
+    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
+    return f"<table>{top}<tbody>{body}</tbody></table>"
+
+
+def _safe(value: Any) -> str:
+    return escape(shown(value))
+
+
+def _head(text: str) -> str:
+    return f'<th scope="row">{_safe(text)}</th>'
+
+
+def _number(text: str) -> str:
+    return f'<td class="n">{escape(text)}</td>'
