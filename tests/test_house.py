@@ -413,7 +413,6 @@ NOT_YET_FOLDED: set[str] = {
     "importing.origin",
     "importing.resuming",
     "mosaic.collector_files",
-    "passes.worker",
     "reading.labelled",
     "recording.commits",
     "recording.shard_writer",
@@ -432,7 +431,6 @@ NOT_YET_FOLDED: set[str] = {
 }
 TWO_MEANINGS: set[str] = {
     "CollectOptions",
-    "Job",
     "Machine",
     "Place",
     "Term",

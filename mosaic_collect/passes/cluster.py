@@ -1,21 +1,30 @@
-"""Passes on a cluster of Dask's: https://distributed.dask.org."""
+"""Passes on a cluster of Dask's: https://distributed.dask.org.
+
+Workers need this very copy of the package, which is checked before anything is unpickled there. A
+function is sent once per worker, and pieces go out in batches.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
+import pickle
+import socket
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
+from functools import cache
+from pathlib import Path
 from pickle import PicklingError
 from typing import Any, TypeVar
 
+import mosaic_collect
 from mosaic_collect.checks import needed, whole
-from mosaic_collect.errors import ClusterError, InputError
+from mosaic_collect.errors import ClusterError, InputError, MosaicCollectError
 from mosaic_collect.passes.engine import in_order
-from mosaic_collect.passes.identity import package_identity
-from mosaic_collect.passes.worker import Job, work
 
 _log = logging.getLogger(__name__)
 In = TypeVar("In")
@@ -87,10 +96,10 @@ class DaskEngine:
             # What says of many pairs which are chosen is large, and is sent once a worker.
             warnings.filterwarnings("ignore", "Sending large graph")
             # A task, and not scattered data, which would be gone with the worker that holds it.
-            job = self._client.submit(Job, package_identity(), pickled, pure=False)
+            task = self._client.submit(Task, package_identity(), pickled, pure=False)
 
         def submit(batch: Sequence[In]) -> _Batch:
-            return _Batch(self._dask, self._client, job, batch)
+            return _Batch(self._dask, self._client, task, batch)
 
         for found in in_order(submit, _batches(pieces, threads), _AHEAD * threads):
             yield from found
@@ -131,12 +140,65 @@ class DaskEngine:
             )
 
 
+class Task:
+    """The function of one pass, for the threads of one worker.
+
+    Args:
+        identity: Identity of the package that sends it.
+        pickled: The function of a piece, and the check ``require`` of ``Engine.map``, pickled.
+    """
+
+    def __init__(self, identity: str, pickled: bytes) -> None:
+        self._identity, self._pickled = identity, pickled
+        #: Each thread has a function of its own: policies keep state between calls.
+        self._own = threading.local()
+
+    def __reduce__(self) -> Any:
+        # A worker that gets it from another one repeats all checks.
+        return Task, (self._identity, self._pickled)
+
+    def __call__(self, pieces: Sequence[Any]) -> list[Any]:
+        """Do some pieces.
+
+        Raises:
+            ClusterError: This process has another copy of the package, or sees other files.
+        """
+        if not hasattr(self._own, "function"):
+            self._own.function = self._admitted()
+        return [self._own.function(piece) for piece in pieces]
+
+    def _admitted(self) -> Callable[[Any], Any]:
+        mine = package_identity()
+        if mine != self._identity:  # before anything of it is unpickled
+            raise ClusterError(f"{here()}: expected mosaic_collect {self._identity}, got {mine}")
+        function, require = pickle.loads(self._pickled)  # noqa: S301  from this package's other half
+        try:
+            if require is not None:
+                require()
+        except (MosaicCollectError, OSError) as error:
+            raise ClusterError(
+                f"{here()} does not see the files that are to be worked on: they must lie on "
+                f"storage that all workers share, under one name: {error}"
+            ) from error
+        return function  # type: ignore[no-any-return]
+
+
+def work(task: Task, pieces: Sequence[Any]) -> list[Any]:
+    """Do some pieces."""
+    return task(pieces)
+
+
+def here() -> str:
+    """This process, for people."""
+    return f"worker {socket.gethostname()}, process {os.getpid()}"
+
+
 class _Batch:
     """Pieces that were handed over: as a future, but for the cluster's own errors."""
 
-    def __init__(self, dask: Any, client: Any, job: Any, pieces: Sequence[Any]) -> None:
+    def __init__(self, dask: Any, client: Any, task: Any, pieces: Sequence[Any]) -> None:
         self._dask, self._client = dask, client
-        self._future = client.submit(work, job, pieces, pure=False)
+        self._future = client.submit(work, task, pieces, pure=False)
 
     def cancel(self) -> None:
         """If nobody does it yet."""
@@ -178,3 +240,14 @@ def _distributed() -> Any:
     with needed("a cluster needs Dask's distributed: pip install 'mosaic-collect[cluster]'"):
         import distributed
     return distributed
+
+
+@cache
+def package_identity() -> str:
+    """Its version, and a hash of its sources: copies of one version may differ."""
+    folder = Path(mosaic_collect.__file__).parent
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        digest.update(f"{path.relative_to(folder).as_posix()}\0".encode())
+        digest.update(path.read_bytes())
+    return f"{mosaic_collect.__version__} ({digest.hexdigest()[:12]})"

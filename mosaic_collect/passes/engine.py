@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Protocol, TypeVar
+from functools import lru_cache
+from typing import Any, Generic, Protocol, TypeVar
 
 from mosaic_collect.checks import thread_count
 
@@ -81,3 +82,23 @@ def in_order(submit: Callable[[In], Any], pieces: Iterable[In], most: int) -> It
     finally:
         for future in ahead:
             future.cancel()
+
+
+class Cached(Generic[Out]):
+    """``functools.lru_cache`` that pickles, without its results.
+
+    Args:
+        function: Returns equal results for equal arguments; nobody changes a result.
+        size: Number of results to keep.
+    """
+
+    def __init__(self, function: Callable[..., Out], size: int) -> None:
+        self._function, self._size = function, size
+        self._cached = lru_cache(size)(function)
+
+    def __reduce__(self) -> Any:
+        return Cached, (self._function, self._size)
+
+    def __call__(self, *arguments: Any) -> Out:
+        """The function's result."""
+        return self._cached(*arguments)

@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, InputError
-from mosaic_collect.passes.engine import Engine, Threads
-from mosaic_collect.passes.kept import Kept
+from mosaic_collect.passes.engine import Cached, Engine, Threads
 from mosaic_collect.reading.ends import failed_ids, truncated_ids
 from mosaic_collect.reading.table import CELL_NBYTES, Cell, Table
 from mosaic_collect.store.counts import all_finite, finite_rows, nonfinite_pairs
@@ -70,7 +69,7 @@ class Selection:
         self, table: Table, choose: Choose, engine: Engine, skip_damaged: bool = False
     ) -> None:
         self._table, self._cell_nbytes = table, _cell_nbytes(skip_damaged)
-        self.block = Kept(choose, _KEPT_BLOCKS)
+        self.block = Cached(choose, _KEPT_BLOCKS)
         blocks = range(table.state.num_blocks)
         counts = engine.map(partial(_num_chosen, choose), blocks, table.require_seen)
         self.first_rows: NDArray[np.int64] = np.cumsum([0, *counts], dtype=np.int64)

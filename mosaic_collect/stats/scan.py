@@ -17,8 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import whole
-from mosaic_collect.passes.engine import Engine, Threads
-from mosaic_collect.passes.kept import Kept
+from mosaic_collect.passes.engine import Cached, Engine, Threads
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.terms import usable_terms
@@ -99,6 +98,8 @@ class _Blocks(Sequence[_Cell]):
         return self._state.num_blocks
 
     def __getitem__(self, block: Any) -> Any:
+        if isinstance(block, slice):
+            return [self[one] for one in range(*block.indices(len(self)))]
         if block >= len(self):
             raise IndexError(block)
         return _Cell(block, self._state.steps_of(block), range(self._state.num_envs))
@@ -213,7 +214,7 @@ class _Look:
         entering: Mapping[int, _Entering],
     ) -> None:
         self._view, self._names, self._cells, self._entering = view, names, cells, entering
-        self._mask = Kept(partial(_mask, view), _KEPT_MASKS)
+        self._mask = Cached(partial(_mask, view), _KEPT_MASKS)
         self.pieces_of_cell = len(names) * _PARTS
         self.pieces = range(len(cells) * self.pieces_of_cell)
 

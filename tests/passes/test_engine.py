@@ -23,9 +23,8 @@ from mosaic_collect.errors import (
     MissingDependencyError,
 )
 from mosaic_collect.passes import cluster
+from mosaic_collect.passes.cluster import Task, package_identity
 from mosaic_collect.passes.engine import Engine, Threads
-from mosaic_collect.passes.identity import package_identity
-from mosaic_collect.passes.worker import Job
 from tests import helpers
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
@@ -202,7 +201,7 @@ def test_a_worker_without_the_package(scheduler: str, start_worker: Start, tmp_p
 
 
 def test_a_worker_that_comes_later_is_asked_too() -> None:
-    job = Job("0.0.1 (abc)", b"not even a pickle")
+    job = Task("0.0.1 (abc)", b"not even a pickle")
     with pytest.raises(ClusterError, match=r"worker .*: expected mosaic_collect 0\.0\.1 \(abc\)"):
         job([1])
 
