@@ -1,6 +1,6 @@
 """From an expert to a student that stands disturbances: record, train, run. Made to be changed.
 
-    python examples/train_student.py --task Mjlab-Tracking-Flat-Unitree-G1 \
+    python -m examples.train_student --task Mjlab-Tracking-Flat-Unitree-G1 \
         --motion motions/ --checkpoint expert.pt --output out/student
 
 The expert acts with its actions disturbed, and what it would have done (``action_mean``) is what
@@ -14,14 +14,14 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
+from examples.g1.trial import Lane, run_trial
 from mosaic_collect import Sampler
 from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
-from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.student import save_student
-from mosaic_collect.collection.trial import Lane, run_trial
+from mosaic_collect.commands.collect import ProgressBar
 
 SEEN, LABEL = "student_observations", "action_mean"
 

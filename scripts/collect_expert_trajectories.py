@@ -18,8 +18,7 @@ from mosaic_collect.adapters.isaaclab.collect import CollectResult, run_collect
 from mosaic_collect.adapters.isaaclab.flags import add_arguments, parse
 from mosaic_collect.adapters.isaaclab.plan import Plan
 from mosaic_collect.cli import main as command
-from mosaic_collect.commands.collect import tell, watched
-from mosaic_collect.commands.collect_arguments import add_acting
+from mosaic_collect.commands.collect import add_acting, tell, watched
 from mosaic_collect.commands.options import in_flags
 from mosaic_collect.errors import MosaicCollectError
 from mosaic_collect.text import any_text

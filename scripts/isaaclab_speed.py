@@ -13,6 +13,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from examples.g1 import isaaclab as g1
+from examples.g1.isaaclab.motions import write_motions
 from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
 from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
@@ -21,8 +23,6 @@ from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.record import record
-from mosaic_collect.demo import isaaclab as g1
-from mosaic_collect.demo.isaaclab.motions import write_motions
 from mosaic_collect.text import table
 from tests.isaaclab3.inside.session import configs, opened
 

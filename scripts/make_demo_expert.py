@@ -14,7 +14,7 @@ The expert is then read back and tested in fresh environments with other seeds.
 
 Takes about ten minutes on one core. Needs mosaic_collect installed, with mjlab and rsl_rl.
 
-Usage: ``python scripts/make_demo_expert.py --output mosaic_collect/demo/assets``
+Usage: ``python -m scripts.make_demo_expert --output examples/g1/assets``
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from mjlab.utils.lab_api.math import quat_inv, quat_mul
 from numpy.typing import NDArray
 from tensordict import TensorDict
 
-from mosaic_collect.demo.motion import write_squat_motion
+from examples.g1.motion import write_squat_motion
 
 TASK = "Mjlab-Tracking-Flat-Unitree-G1"
 MOTION_NAME = "g1_squat.npz"

@@ -7,7 +7,7 @@ Two steps, as for mjlab's:
    observations, the teacher labels the states that come of it. This is repeated until nearly all
    episodes reach their motion's end with each of three seeds. The checkpoint holds the actor alone.
 
-The task is the demo's G1 (``mosaic_collect/demo/isaaclab``). Without a policy, about half of its
+The task is the demo's G1 (``examples/g1/isaaclab``). Without a policy, about half of its
 episodes end in a fall. Takes some ten minutes on one core, in the environment that
 ``python -m tests.envs`` makes:
 
@@ -27,8 +27,8 @@ import torch
 from rsl_rl.runners import OnPolicyRunner
 from tensordict import TensorDict
 
-from mosaic_collect.demo import isaaclab as g1
-from mosaic_collect.demo.isaaclab.motions import write_motions
+from examples.g1 import isaaclab as g1
+from examples.g1.isaaclab.motions import write_motions
 from tests.isaaclab3.inside.session import configs, opened
 
 LENGTHS = [126, 126, 126, 101, 151]  # frames; each squat has a depth of its own

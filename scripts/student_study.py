@@ -1,7 +1,7 @@
 """What makes a student: the table and the picture of docs/students.md.
 
-    python scripts/student_study.py out/study     # goes on where it was; an hour or two
-    python scripts/student_study.py --draw docs/students.json docs/students.png    # of its results
+    python -m scripts.student_study out/study     # goes on where it was; an hour or two
+    python -m scripts.student_study --draw docs/students.json docs/students.png    # of its results
 
 The demo's expert is recorded in several ways, students are trained on each by the sampler, and run
 side by side in one simulation: undisturbed, with actions disturbed, and pushed.
@@ -20,17 +20,17 @@ from typing import Any
 import torch
 from torch import nn
 
+from examples.g1.squat import EXPERT, MOTION, TASK
+from examples.g1.training import LABEL, SEEN, train_student
+from examples.g1.trial import Lane, run_trial
 from mosaic_collect import Sampler
 from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
-from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.collection.student import save_student
-from mosaic_collect.collection.trial import Lane, run_trial
-from mosaic_collect.demo.squat import TASK, assets
-from mosaic_collect.demo.training import LABEL, SEEN, train_student
+from mosaic_collect.commands.collect import ProgressBar
 from mosaic_collect.look.canvas import LIGHT
 
 ENVS, SEEDS = 128, (0, 1)
@@ -301,11 +301,10 @@ def main() -> None:
     os.makedirs(args.folder, exist_ok=True)
     path = Path(args.folder, "study.json")
     rows = json.loads(path.read_text()) if path.exists() else []
-    with assets() as (motion, checkpoint):
-        for case in (None, *CASES):
-            if (case.key if case else "expert") not in [row["key"] for row in rows]:
-                rows.append(run_case(args.folder, case, motion, checkpoint, args.each))
-                path.write_text(json.dumps(rows, indent=1) + "\n")
+    for case in (None, *CASES):
+        if (case.key if case else "expert") not in [row["key"] for row in rows]:
+            rows.append(run_case(args.folder, case, MOTION, EXPERT, args.each))
+            path.write_text(json.dumps(rows, indent=1) + "\n")
     show(rows)
     plot(rows, os.path.join(args.folder, "students.png"))
 

@@ -30,8 +30,8 @@ ROOMS = (
     "export | importing | stats < look | collection | sampling",
     "mosaic | adapters/rsl_rl",
     "adapters/isaaclab | adapters/mjlab | replay",
-    "demo | film",
-    "commands < cli < __main__",
+    "film",
+    "commands < demo | cli < __main__",
 )
 #: Who may import torch at import time: all of these rooms, and these modules of others.
 TORCH_ROOMS = (

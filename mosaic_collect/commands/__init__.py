@@ -1,39 +1,36 @@
-"""The commands of the command line, one module each.
+"""The commands of the command line. A command is a dataclass of its options with ``run()``.
 
-A command has ``NAME``, ``HELP``, ``EXAMPLE``, ``add_arguments(parser)`` and ``run(arguments)``,
-which prints its answer and says whether it is yes.
+A module is imported when one of its commands is used, or for the help of all commands.
 """
 
-from typing import Any
+from __future__ import annotations
 
-from mosaic_collect.commands import (
-    collect,
-    copy,
-    demo,
-    export,
-    import_npy,
-    inspect,
-    plot,
-    replay,
-    report,
-    stats,
-    verify,
-    watch,
-)
+import importlib
+from importlib.util import find_spec
 
-COMMANDS: tuple[Any, ...] = (
-    collect,
-    export,
-    import_npy,
-    inspect,
-    stats,
-    plot,
-    report,
-    replay,
-    watch,
-    verify,
-    copy,
-    demo,
-)
+from mosaic_collect.commands.options import Command
 
-__all__ = ["COMMANDS"]
+#: Name -> module and class.
+COMMANDS = {
+    "collect": "mosaic_collect.commands.collect:Collect",
+    "export": "mosaic_collect.commands.convert:Export",
+    "import": "mosaic_collect.commands.convert:Import",
+    "inspect": "mosaic_collect.commands.look:Inspect",
+    "stats": "mosaic_collect.commands.look:Stats",
+    "plot": "mosaic_collect.commands.look:Plot",
+    "report": "mosaic_collect.commands.look:Report",
+    "replay": "mosaic_collect.commands.look:Replay",
+    "watch": "mosaic_collect.commands.look:Watch",
+    "verify": "mosaic_collect.commands.verify:Verify",
+    "copy": "mosaic_collect.commands.convert:Copy",
+    "completion": "mosaic_collect.commands.completion:Completion",
+}
+if find_spec("mosaic_collect.demo") is not None:  # in a checkout
+    COMMANDS["demo"] = "mosaic_collect.demo:Demo"
+
+
+def command(name: str) -> type[Command]:
+    """The class of a command."""
+    module, kind = COMMANDS[name].split(":")
+    found: type[Command] = getattr(importlib.import_module(module), kind)
+    return found

@@ -3,78 +3,385 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import fields
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
+
+from tqdm import tqdm
 
 from mosaic_collect.adapters.isaaclab.options import CollectOptions as IsaacLabOptions
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.checks import needed
-from mosaic_collect.collection.progress import ProgressBar
+from mosaic_collect.collection.acting import MEAN, SAMPLE, STARTS
 from mosaic_collect.collection.seat import Seat
-from mosaic_collect.commands.collect_arguments import ISAACLAB, ISAACLAB_ONLY, add_arguments
-from mosaic_collect.commands.shared import interrupted_text
-from mosaic_collect.errors import InputError
-from mosaic_collect.recording.signals import termination_as_exit
-
-__all__ = ["EXAMPLE", "HELP", "NAME", "add_arguments", "given", "run", "tell", "watched"]
-
-NAME = "collect"
-HELP = "Run an rsl_rl checkpoint in a simulated task and record it into a store."
-EXAMPLE = (
-    "mosaic-collect collect --sim mjlab --task Mjlab-Tracking-Flat-Unitree-G1 --motion motions/ "
-    "--checkpoint model.pt --num-envs 1024 --max-steps 5000 --output expert.zarr"
+from mosaic_collect.commands.options import (
+    Command,
+    CommandParser,
+    add_options,
+    flags_of,
+    parser_of,
+    words_of,
 )
+from mosaic_collect.commands.shared import add_resume
+from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, StoreNotFoundError
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.encoding.process import ENCODE_IN
+from mosaic_collect.recording.signals import termination_as_exit
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.text import shown as shortened
+from mosaic_collect.text import size_of
+
+if TYPE_CHECKING:
+    from mosaic_collect.recording.writer import TrajectoryWriter
+
 _T = TypeVar("_T")
+MJLAB, ISAACLAB = "mjlab", "isaaclab"
+#: The metadata entry that holds the command line of a collection.
+COMMAND_LINE = "command_line"
+#: Options of Isaac Lab that only programs set.
+_PROGRAMS = ("terminations", "training_run", "choice", "notes")
+_COMMON = tuple(f.name for f in fields(RecordOptions))
+_ISAACLAB = tuple(f.name for f in fields(IsaacLabOptions) if f.name not in (*_COMMON, *_PROGRAMS))
+ACTING = ("action_noise", "act_by", "act_share", "push", "start")
+_ACTING: dict[str, dict[str, Any]] = {
+    "action_noise": {"metavar": "SIGMA"},
+    "act_by": {"metavar": "WHO"},
+    "act_share": {"metavar": "SHARE"},
+    "push": {"metavar": "SIGMA"},
+    "start": {"choices": STARTS},
+}
+_SHOWN: dict[str, dict[str, Any]] = {
+    **_ACTING,
+    "checkpoint": {"metavar": "FILE"},
+    "output": {"flags": ("-o",), "metavar": "STORE"},
+    "motion": {"metavar": "PATH"},
+    "student_drop": {"metavar": "TERM"},
+    "resume": {"add": add_resume},
+    "allow_changed": {"metavar": "NAME"},
+    "take_over": {"metavar": "RANK"},
+    "buffer_mb": {"metavar": "MB"},
+    "compressor": {"choices": ("auto", "lz4", "zstd", "none")},
+    "encode_in": {"choices": ENCODE_IN},
+    "commit_seconds": {"metavar": "SECONDS"},
+    "tasks_module": {"metavar": "MODULE"},
+    "overrides": {"metavar": "NAME=VALUE"},
+    "launcher": {"metavar": "FLAGS"},
+    "student_task": {"metavar": "TASK"},
+    "student_overrides": {"metavar": "NAME=VALUE"},
+}
+#: What an option changes, by the name that ``--allow-changed`` takes.
+_CHANGES = {
+    **dict.fromkeys(ACTING, "acting"),
+    **dict.fromkeys(("teacher_noise", "student_noise", "student_history"), "observations"),
+    **dict.fromkeys(("student_drop", "student_task", "student_overrides"), "observations"),
+    "task": "task",
+    "checkpoint": "checkpoint",
+    "motion": "motions",
+}
+#: Options that are not repeated on resume: of one run, or of where it runs.
+_OF_ONE_RUN = ("output", "resume", "allow_changed", "take_over", "overwrite", "verbose")
+#: Options that run code: a store may not choose them.
+_RUN_CODE = ("trust_checkpoint", "tasks_module", "overrides", "student_overrides", "launcher")
 
 
-def run(arguments: argparse.Namespace) -> bool:
-    """Collect with a progress bar."""
-    if arguments.sim == ISAACLAB:
-        from mosaic_collect.adapters.isaaclab.collect import run_collect as run_isaaclab
+@dataclass(frozen=True, kw_only=True)
+class Collect(Command):
+    """Run an rsl_rl checkpoint in a simulated task, and record it into a store.
 
-        options = given(IsaacLabOptions, arguments)
-        watched(lambda bar: run_isaaclab(options, bar, lambda r: tell(r, options)), options)
+    --resume --output STORE continues a store with the options that it was collected with.
+
+    Attributes:
+        sim: Simulator.
+        given: Options that were given, by name.
+    """
+
+    EXAMPLE: ClassVar[str] = (
+        "mosaic-collect collect --sim mjlab --task Mjlab-Tracking-Flat-Unitree-G1 "
+        "--motion motions/ --checkpoint model.pt --num-envs 1024 --max-steps 5000 "
+        "--output expert.zarr"
+    )
+    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {
+        "": (
+            *("task", "checkpoint", "output", "max_steps", "num_envs", "device", "seed"),
+            "trust_checkpoint",
+        ),
+        "motions": ("motion", "passes", "start", "resample", "allow_fps"),
+        "who acts, and disturbances": ("action_noise", "act_by", "act_share", "push"),
+        "observations": ("teacher_noise", "student_noise", "student_history", "student_drop"),
+        "the store": ("resume", "overwrite", "allow_changed", "record_states", "stop_on_nonfinite"),
+        "several processes": ("distributed", "take_over"),
+        "Isaac Lab, 2.1 to 2.3 and 3": _ISAACLAB,
+        "tuning": ("buffer_mb", "compressor", "encode_in", "commit_seconds"),
+    }
+
+    sim: Literal["mjlab", "isaaclab"] | None = "mjlab"
+    given: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def add_to(cls, parser: argparse.ArgumentParser) -> None:
+        add_options(parser, cls, but=("given",), optional=True)
+        for title in filter(None, cls.GROUPS):
+            parser.add_argument_group(title)  # in this order
+        add_options(parser, RecordOptions, groups=cls.GROUPS, optional=True, more=_SHOWN)
+        add_options(
+            parser,
+            IsaacLabOptions,
+            only=_ISAACLAB,
+            groups=cls.GROUPS,
+            optional=True,
+            more=_SHOWN,
+        )
+
+    @classmethod
+    def parsed(cls, namespace: argparse.Namespace) -> Collect:
+        given = dict(vars(namespace))
+        verbose, sim = given.pop("verbose", False), given.pop("sim", None)
+        return cls(verbose=verbose, sim=sim, given=given)
+
+    def run(self) -> bool:
+        """Collect behind a progress bar; print before what will happen, and after it what did."""
+        if "output" not in self.given:
+            raise InputError("output: expected the store to record, got none")
+        recorded = _recorded(self.given) if self.given.get("resume") else {}
+        before = recorded.pop("sim", MJLAB)
+        sim = self.sim or before
+        values = {**recorded, **self.given}
+        missing = [name for name in ("task", "checkpoint") if name not in values]
+        if missing:
+            raise InputError(f"{', '.join(missing)}: expected for a new store, got none")
+        try:
+            self._collect(sim, values)
+        except StoreMismatchError as error:
+            raise StoreMismatchError(f"{error}{_hint(recorded, self.given)}") from error
         return True
-    _refuse_isaaclabs(arguments)
-    with needed("collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"):
-        from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
-    in_mjlab = given(CollectOptions, arguments)
-    tell(watched(lambda bar: run_collect(in_mjlab, bar), in_mjlab), in_mjlab)
-    return True
+
+    def _collect(self, sim: str, values: dict[str, Any]) -> None:
+        words = {**values, "sim": sim}
+        if sim == ISAACLAB:
+            from mosaic_collect.adapters.isaaclab.collect import run_collect as run_isaaclab
+
+            options = _chosen(IsaacLabOptions, values, sim)
+            announce(options, sim)
+            watched(
+                lambda bar: run_isaaclab(options, bar, lambda r: tell(r, options)), options, words
+            )
+            return
+        with needed("collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"):
+            from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
+        in_mjlab = _chosen(CollectOptions, values, sim)
+        announce(in_mjlab, sim)
+        tell(watched(lambda bar: run_collect(in_mjlab, bar), in_mjlab, words), in_mjlab)
 
 
-def given(kind: type[_T], arguments: argparse.Namespace) -> _T:
-    """The options with what was given; else their own defaults."""
-    told: Mapping[str, Any] = vars(arguments)
-    names = [f.name for f in fields(kind) if told.get(f.name) is not None]  # type: ignore[arg-type]
-    return kind(**{name: told[name] for name in names})
+def add_acting(group: argparse._ActionsContainer, between: str = "-") -> None:
+    """Add the options of who acts, for another program."""
+    add_options(group, RecordOptions, only=ACTING, between=between, more=_ACTING)
 
 
-def watched(collect: Callable[[Any], _T], options: RecordOptions) -> _T:
-    """A collection behind a bar; an interrupted one says how to go on."""
+def announce(options: RecordOptions, sim: str) -> None:
+    """Print what a collection is about to do."""
+    envs = "as many environments as before" if options.resume else "64 environments"
+    envs = envs if options.num_envs is None else f"{options.num_envs:,} environments"
+    lines = [
+        f"collect: {options.task} in {sim}, {envs}, device {options.device or 'auto'}",
+        f"         {options.checkpoint} -> {options.output}",
+        "         building the simulation; the first time this takes minutes",
+    ]
+    print("\n".join(lines), file=sys.stderr, flush=True)
+
+
+class ProgressBar:
+    """Progress bar of a recording on stderr, if that is a terminal; starts with the first step.
+
+    Args:
+        max_steps: Steps of the finished store; None: unknown.
+        name: What is recorded.
+        on_first: Called with the writer after its first step.
+    """
+
+    def __init__(
+        self,
+        max_steps: int | None,
+        name: str = "collect",
+        on_first: Callable[[TrajectoryWriter], object] | None = None,
+    ) -> None:
+        self._max_steps, self._name, self._on_first = max_steps, name, on_first
+        self._bar: Any = None
+
+    def __enter__(self) -> Callable[[TrajectoryWriter], None]:
+        return self._show
+
+    def __exit__(self, *exc: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def _show(self, writer: TrajectoryWriter) -> None:
+        if self._bar is None:
+            if self._on_first is not None:
+                self._on_first(writer)
+            start = writer.num_steps - 1
+            self._bar = tqdm(
+                total=self._max_steps, initial=start, unit="step", desc=self._name, disable=None
+            )
+        self._bar.update(writer.num_steps - self._bar.n)
+        stats = writer.stats
+        seconds = max(stats.seconds, 1e-9)
+        self._bar.set_postfix_str(
+            f"{tqdm.format_sizeof(stats.steps * writer.num_envs / seconds)} env-steps/s, "
+            f"{stats.raw_nbytes / seconds / 1e6:.0f} MB/s, "
+            f"{stats.stored_nbytes / seconds / 1e6:.0f} on disk, "
+            f"{stats.stalled_seconds / seconds:.0%} stalled",
+            refresh=False,
+        )
+
+
+def watched(
+    collect: Callable[[Any], _T], options: RecordOptions, values: Mapping[str, Any] | None = None
+) -> _T:
+    """Run a collection behind a progress bar; after an interrupt, print how to continue it.
+
+    Args:
+        collect: Takes what is to be called after each step.
+        options: Options of the collection.
+        values: Options as they were given, for the store's metadata; None: not by this command.
+    """
+
+    def on_first(writer: TrajectoryWriter) -> None:
+        if values is not None:
+            writer.update_metadata(**{COMMAND_LINE: _command_line(values)})
+            print(_size_text(writer, options.max_steps), file=sys.stderr, flush=True)
+
     try:
-        with termination_as_exit(), ProgressBar(options.max_steps) as bar:
+        with termination_as_exit(), ProgressBar(options.max_steps, on_first=on_first) as bar:
             return collect(bar)
     except (KeyboardInterrupt, SystemExit):
-        store = Seat.of(options.output, options.distributed).store
-        print(interrupted_text(store.address), file=sys.stderr)
+        print(_interrupted(options, values is not None), file=sys.stderr)
         raise
 
 
+def _interrupted(options: RecordOptions, by_command: bool) -> str:
+    store = Seat.of(options.output, options.distributed).store.address
+    try:
+        steps = TrajectoryDataset(store).num_steps
+    except StoreError:
+        return "interrupted before the first step"
+    again = "the same command with --resume"
+    if by_command and not options.distributed:
+        again = f"mosaic-collect collect --resume --output {shlex.quote(str(options.output))}"
+    return f"{store}: {steps:,} steps are committed; continue with: {again}"
+
+
+def _size_text(writer: TrajectoryWriter, max_steps: int | None) -> str:
+    """The size of the finished store and the room for it."""
+    step_nbytes = writer.stats.raw_nbytes / max(writer.stats.steps, 1)
+    size = f"{writer.num_envs:,} environments, {size_of(step_nbytes)} per step"
+    if max_steps is not None:
+        left = max_steps - writer.num_steps
+        size += f", {size_of(left * step_nbytes)} for {left:,} more steps, before compression"
+    free = blobs_at(writer.path).free_nbytes()
+    return f"         {size}" + ("" if free is None else f"; {size_of(free)} free")
+
+
 def tell(result: Any, options: RecordOptions) -> None:
-    """What a collection came to: a ``CollectResult``."""
-    if result.already_complete:
-        print(f"{result.store} is complete with {result.num_steps:,} steps; nothing to do")
+    """Print the result of a collection, a ``CollectResult``, and what to do next."""
+    store = result.store
+    if result.already_complete and not result.num_steps and options.distributed:
+        print(f"{store}: no motion is left for this rank; the other ranks record them all")
         return
-    ends = f"{result.completed:,} trajectories reached their motion's end, {result.fell:,} did not"
-    print(f"{result.store}: {result.num_steps:,} steps" + (f"; {ends}" if options.motion else ""))
+    if result.already_complete:
+        print(f"{store} is complete with {result.num_steps:,} steps; nothing to do")
+        return
+    ends = f"{result.completed:,} trajectories reached their motion's end, {result.fell:,} failed"
+    print(f"{store}: {result.num_steps:,} steps" + (f"; {ends}" if options.motion else ""))
     for note in result.notes:
         print(f"note: {note}")
+    if not options.distributed:
+        path = shlex.quote(str(options.output))
+        print(
+            "next:\n"
+            f"  mosaic-collect report {path}\n"
+            f"  mosaic-collect verify {path} --checkpoint {shlex.quote(str(options.checkpoint))}\n"
+            f"  mosaic-collect export {path}"
+        )
 
 
-def _refuse_isaaclabs(arguments: argparse.Namespace) -> None:
-    wrong = [name for name in ISAACLAB_ONLY if getattr(arguments, name)]
+def _chosen(kind: type[_T], values: Mapping[str, Any], sim: str) -> _T:
+    """A simulator's options of those that were given; its own defaults for the others.
+
+    Raises:
+        InputError: An option of another simulator.
+    """
+    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    wrong = [name for name in values if name not in names]
     if wrong:
-        raise InputError(f"{', '.join(wrong)}: expected only with --sim isaaclab")
+        other = ISAACLAB if sim == MJLAB else MJLAB
+        raise InputError(f"{', '.join(wrong)}: expected only with --sim {other}")
+    return kind(**values)
+
+
+def _command_line(values: Mapping[str, Any]) -> list[str]:
+    """The options that continue a collection, as words; files by their whole paths."""
+    kept = {name: value for name, value in values.items() if name not in _OF_ONE_RUN}
+    for name in ("checkpoint", "motion", "act_by"):
+        if kept.get(name, MEAN) not in (MEAN, SAMPLE):
+            kept[name] = os.path.abspath(os.path.expanduser(kept[name]))
+    return words_of(_parser(), kept)
+
+
+def _recorded(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options in a store's metadata; empty if there is no such store or it has none.
+
+    Raises:
+        InputError: They are damaged, or they run code: the user must give them again.
+    """
+    output = given["output"]
+    try:
+        parts = TrajectoryDataset(output).parts
+    except StoreNotFoundError:
+        return {}
+    found = [part.metadata[COMMAND_LINE] for part in parts if COMMAND_LINE in part.metadata]
+    if not found:
+        return {}
+    words = found[0]
+    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+        raise InputError(f"{output}: {COMMAND_LINE}: expected options, got {shortened(words)}")
+    parser = _parser()
+    setattr(parser, "error", _refuse(output))  # noqa: B010  an error of the store, no exit
+    values = vars(parser.parse_args(words))
+    code = {n: values[n] for n in _RUN_CODE if n in values and n not in given}
+    if code:
+        raise InputError(
+            f"{', '.join(code)}: these options run code, so a store does not choose them: "
+            f"give them again, as {shlex.join(words_of(parser, code))}"
+        )
+    return {name: value for name, value in values.items() if name not in _OF_ONE_RUN}
+
+
+def _refuse(output: str) -> Callable[[str], NoReturn]:
+    def refuse(message: str) -> NoReturn:
+        raise InputError(f"{output}: {COMMAND_LINE}: {shortened(message)}")
+
+    return refuse
+
+
+def _parser() -> CommandParser:
+    return parser_of("collect", Collect)
+
+
+def _hint(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """The flags to type: what was recorded, and how to allow what is given now."""
+    changed = [n for n in given if n not in _OF_ONE_RUN and given[n] != recorded.get(n)]
+    if not recorded or not changed:
+        return ""
+    flags, before = flags_of(_parser()), {n: recorded[n] for n in changed if n in recorded}
+    words = shlex.join(words_of(_parser(), before))
+    without = ", ".join(flags[name] for name in changed if name not in before)
+    names = sorted({_CHANGES[name] for name in changed if name in _CHANGES})
+    return (
+        (f"; as before: {words}" if words else "")
+        + (f"; leave out {without}" if without else "")
+        + (f"; or change it: --allow-changed {' '.join(names)}" if names else "")
+    )

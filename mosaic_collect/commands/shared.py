@@ -1,15 +1,19 @@
-"""What several commands read and say alike."""
+"""Options, progress bars and output formats that several commands share."""
 
 from __future__ import annotations
 
 import argparse
+import json
+import math
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
 
 from tqdm import tqdm
 
+from mosaic_collect.commands.options import Command, shown
 from mosaic_collect.errors import InputError, StoreError
 from mosaic_collect.passes.cluster import DaskEngine
 from mosaic_collect.passes.engine import Engine
@@ -20,105 +24,121 @@ from mosaic_collect.store.place import Place
 from mosaic_collect.store.root import AUTO
 from mosaic_collect.store.urls import is_url
 
-
-def number_or_auto(text: str) -> float | str:
-    """``--buffer-mb``; what is neither is the writer's to refuse."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+#: What every command that reads stores takes.
+STORES = shown(positional=True, nargs="+", metavar="STORE")
 
 
-def add_writer(parser: argparse._ActionsContainer) -> None:
-    """``--buffer-mb`` and ``--compressor``."""
-    parser.add_argument(
-        "--buffer-mb",
-        type=number_or_auto,
-        default="auto",
-        metavar="MB",
-        help="most memory for steps on their way, 10^6 bytes (default: some 64 steps a block, in "
-        "a tenth of the free memory)",
+@dataclass(frozen=True, kw_only=True)
+class WithJson(Command):
+    """A command that can print its answer for programs.
+
+    Attributes:
+        json: Print the answer as JSON, one object per line.
+    """
+
+    json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithEngine(Command):
+    """A command that reads whole stores, on several processes or machines if wanted.
+
+    Attributes:
+        scheduler: Address of a Dask scheduler that does the work, such as tcp://10.0.0.1:8786. Its
+            workers need the same files and the same version of mosaic_collect (default: threads of
+            this process).
+        workers: Number of local processes that do the work (default: threads of this process).
+    """
+
+    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {"many processes": ("scheduler", "workers")}
+
+    scheduler: str | None = field(
+        default=None, metadata=shown(exclusive="engine", metavar="ADDRESS")
     )
-    parser.add_argument(
-        "--compressor",
-        choices=("auto", "lz4", "zstd", "none"),
-        default="auto",
-        help="default: zstd, or the store's",
-    )
+    workers: int | None = field(default=None, metadata=shown(exclusive="engine"))
+
+    @contextmanager
+    def engine(self) -> Iterator[Engine | None]:
+        """The processes or the cluster; None: threads of this process."""
+        if self.scheduler is None and self.workers is None:
+            yield None
+            return
+        with DaskEngine(self.scheduler, self.workers) as engine:
+            yield engine
 
 
-def add_resume(parser: argparse._ActionsContainer, what: str) -> None:
+def add_resume(group: argparse._ActionsContainer, help_: str, default: Any) -> None:
     """``--resume``, for people, and ``--auto-resume``, for jobs that are queued again."""
-    flags = parser.add_mutually_exclusive_group()
-    flags.add_argument("--resume", action="store_true", help=f"go on with {what}")
+    flags = group.add_mutually_exclusive_group()
+    flags.add_argument("--resume", action="store_true", help=help_, default=default)
     flags.add_argument(
         "--auto-resume",
         dest="resume",
         action="store_const",
         const=AUTO,
-        help="the same, if it is there; else begin",
-    )
-
-
-def add_engine(parser: argparse.ArgumentParser) -> None:
-    """``--scheduler`` and ``--workers``, of passes over everything."""
-    flags = parser.add_mutually_exclusive_group()
-    flags.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="have a Dask cluster do it, whose workers see the same files and have the same "
-        "mosaic_collect: its scheduler, such as tcp://10.0.0.1:8786",
-    )
-    flags.add_argument(
-        "--workers", type=int, metavar="N", help="have N processes of this machine do it"
-    )
-
-
-def add_pairs(parser: argparse.ArgumentParser, default: int) -> None:
-    """``--pairs``."""
-    parser.add_argument(
-        "--pairs",
-        dest="max_pairs",
-        type=int,
         default=default,
-        metavar="N",
-        help="values are those of an even part of about N pairs; 0: of all (default %(default)s)",
+        help="continue if there is something to continue, and begin otherwise (default: no)",
     )
 
 
-@contextmanager
-def chosen_engine(arguments: argparse.Namespace) -> Iterator[Engine | None]:
-    """Who was asked to do it; None: threads of this process."""
-    if arguments.scheduler is None and arguments.workers is None:
-        yield None
-        return
-    with DaskEngine(arguments.scheduler, arguments.workers) as engine:
-        yield engine
+@dataclass(frozen=True, kw_only=True)
+class WithWriter(Command):
+    """A command that makes a store of other data.
+
+    Attributes:
+        resume: Continue an interrupted run of the same command.
+        buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
+            steps per block, at most a tenth of the free memory).
+        compressor: Compression of the chunks (default: zstd, or what the store has).
+    """
+
+    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {"tuning": ("buffer_mb", "compressor")}
+
+    resume: bool | Literal["auto"] = field(default=False, metadata=shown(add=add_resume))
+    buffer_mb: float | Literal["auto"] = field(default="auto", metadata=shown(metavar="MB"))
+    compressor: Literal["auto", "lz4", "zstd", "none"] = "auto"
+
+
+def as_json(report: Any, but: Collection[str] = (), **more: Any) -> str:
+    """One line: all fields of a dataclass ``but`` some, and more beside.
+
+    JSON has no NaN and no infinity: where a field is that, its name stands as a text.
+    """
+    values = {**{k: v for k, v in asdict(report).items() if k not in but}, **more}
+    odd = {k: str(v) for k, v in values.items() if isinstance(v, float) and not math.isfinite(v)}
+    return json.dumps({**values, **odd}, allow_nan=False)
+
+
+def one_or_all(stores: Sequence[str]) -> Any:
+    """One path as it is, so that errors and outputs are named by it; several as a list."""
+    return stores[0] if len(stores) == 1 else list(stores)
 
 
 def interrupted_text(store: str) -> str:
-    """What is safe of a store whose making was interrupted, and how to go on."""
+    """How much of an interrupted recording is committed, and how to continue it."""
     try:
         steps = TrajectoryDataset(store).num_steps
     except StoreError:
         return "interrupted before the first step"
-    return f"{store}: {steps:,} steps are committed; the same command with --resume goes on"
+    return f"{store}: {steps:,} steps are committed; the same command with --resume continues"
 
 
 def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = False) -> Any:
-    """A bar on stderr while something is done, if that is a terminal; tell its ``update``."""
-    scaled = unit == "B"
-    return tqdm(total=total, unit=unit, unit_scale=scaled, desc=what, disable=None, leave=leave)
+    """A progress bar on stderr, if that is a terminal; pass its ``update`` as ``progress``."""
+    return tqdm(total=total, unit=unit, unit_scale=True, desc=what, disable=None, leave=leave)
 
 
-def store_stem(store: str) -> str:
-    """Its path without the ending ``.zarr``: what lies beside the store begins with it.
+def store_stem(stores: Sequence[str]) -> str:
+    """The store's path without ``.zarr``: output files next to the store begin with it.
 
-    What is made of a store in object storage lies here, by the store's name.
+    Output of a store in object storage goes into the working folder, by the store's name.
 
     Raises:
-        InputError: A pattern, which has nothing beside it.
+        InputError: A pattern or several stores, which have no name in common.
     """
+    store = stores[0]
+    if len(stores) > 1:
+        raise InputError("output: expected a name, for there are several stores")
     if not Place.of(store).is_one:
         raise InputError(f"output: expected a name, for {store} is a pattern")
     path = store.rstrip("/").rpartition("/")[2] if is_url(store) else os.path.normpath(store)
@@ -128,9 +148,9 @@ def store_stem(store: str) -> str:
 def measure(
     dataset: TrajectoryDataset,
     max_pairs: int | None,
-    fields: list[str] | None = None,
+    fields: Sequence[str] | None = None,
     engine: Engine | None = None,
 ) -> StoreStatistics:
-    """Statistics of a store, behind a bar."""
-    with bar("stats", " pairs", part_pairs(dataset, max_pairs)) as shown:
-        return store_statistics(dataset, fields, max_pairs, shown.update, engine=engine)
+    """Statistics of a dataset, behind a progress bar."""
+    with bar("stats", " pairs", part_pairs(dataset, max_pairs)) as progress:
+        return store_statistics(dataset, fields, max_pairs, progress.update, engine=engine)

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 from mosaic_collect.adapters.rsl_rl.runner_cfg import read_runner_cfg
 from mosaic_collect.checks import local_path, needed
-from mosaic_collect.commands.reports import add_json, as_json
-from mosaic_collect.commands.shared import add_engine, bar, chosen_engine
+from mosaic_collect.commands.options import shown
+from mosaic_collect.commands.shared import STORES, WithEngine, WithJson, as_json, bar
 from mosaic_collect.errors import InputError, StoreError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.canvas import check_picture
@@ -23,75 +25,7 @@ from mosaic_collect.replay import TOLERANCE, check_tolerance, plot_replay
 from mosaic_collect.store.place import Place
 from mosaic_collect.text import size_of
 
-NAME = "verify"
-HELP = (
-    "Check every checksum of stores and that metadata and files agree; compare an export with "
-    "them bit by bit; replay observations through the checkpoint. Exit code 1: something is off."
-)
-EXAMPLE = (
-    "mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png"
-)
-
-#: The checkpoint as a store's policy, and its groups.
-_Recorded = tuple[Any, Any]
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Its arguments."""
-    parser.add_argument("store", nargs="+", help="the store, or several")
-    parser.add_argument(
-        "--npy",
-        metavar="FILE",
-        help="compare this export with the store; one of several with all, in the same order",
-    )
-    add_json(parser)
-    add_engine(parser)
-    replay = parser.add_argument_group(
-        "replay",
-        "The checkpoint, given every recorded observation of a valid row again, must say the mean "
-        "and sigma that were recorded. Needs the generation of rsl_rl that wrote the checkpoint.",
-    )
-    replay.add_argument(
-        "--checkpoint",
-        metavar="FILE",
-        help="an rsl_rl checkpoint",
-    )
-    replay.add_argument(
-        "--trust-checkpoint",
-        action="store_true",
-        help="let code run that the checkpoint holds, or that the training config names beyond "
-        "rsl_rl and mjlab; without it, such ones are refused",
-    )
-    replay.add_argument(
-        "--tolerance",
-        type=float,
-        default=TOLERANCE,
-        metavar="X",
-        help="largest difference allowed, absolute, in units of the actions (default %(default)s). "
-        "On the hardware that recorded there is usually none. Other float32 kernels, as of a GPU "
-        "and a CPU, differ by some 2e-6 of a row's largest value, those in TF32 by some 2e-3. The "
-        "report tells this relative difference, too: where it is of that size and the tolerance is "
-        "exceeded all the same, raise the tolerance or use the --device that recorded",
-    )
-    replay.add_argument("--device", default="cpu", help="of the network (default %(default)s)")
-    replay.add_argument(
-        "--runner-cfg",
-        metavar="FILE",
-        help="the training config (.json or .yaml, such as params/agent.yaml beside the "
-        "checkpoint); default: what the store says",
-    )
-    replay.add_argument(
-        "--groups",
-        nargs="+",
-        type=_group,
-        metavar="NAME=WIDTH",
-        help="observation groups that make up the recorded observations, in order, and with their "
-        "axes those in a field of their own (camera=3x32x32); default: what the store says, or "
-        "else one group as wide as they are",
-    )
-    replay.add_argument(
-        "--plot", metavar="FILE", help="draw the differences over the steps (.png, .svg, .pdf)"
-    )
+_FILE = shown(metavar="FILE")
 
 
 def _group(text: str) -> tuple[str, int | tuple[int, ...]]:
@@ -102,65 +36,122 @@ def _group(text: str) -> tuple[str, int | tuple[int, ...]]:
     return name, tuple(map(int, axes)) if len(axes) > 1 else int(row)
 
 
-def run(arguments: argparse.Namespace) -> bool:
-    """Verify, printing every problem; True if there is none."""
-    _check(arguments)
-    first = _first_policy(arguments)
-    # Lists and not generators: each store is looked at, whatever the ones before were like.
-    with chosen_engine(arguments) as engine:
-        good = all([_verify(store, arguments, engine) for store in arguments.store])  # noqa: C419
-        if arguments.npy and good:
-            with bar("compare") as shown:
-                report = verify_export(arguments.store, arguments.npy, shown.update, engine)
-            good = _say(report, "arrays", arguments)
-        if arguments.checkpoint and good:
-            for part in _parts(arguments):
-                good &= _replay(part, first or _recorded(part, arguments), arguments, engine)
-                first = None
-    return good
+#: The checkpoint as a store's policy, and its groups.
+_Recorded = tuple[Any, Any]
 
 
-def _check(arguments: argparse.Namespace) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Verify(WithJson, WithEngine):
+    """Check stores, exports and recorded actions for damage and differences.
+
+    Checks every checksum, and that metadata and files agree; compares an export with its stores bit
+    by bit; replays the recorded observations through the checkpoint. Exit code 1: a check failed.
+
+    Attributes:
+        store: Store, multi-rank dataset or pattern.
+        npy: Export to compare with the store; an export of several stores is compared with all of
+            them, in the same order.
+        checkpoint: rsl_rl checkpoint that recorded the store. It is given every observation of a
+            valid row again, and must return the recorded mean and sigma. This needs the rsl_rl
+            generation that wrote the checkpoint.
+        trust_checkpoint: Let code run that the checkpoint holds, or that the training config names
+            beyond rsl_rl and mjlab; otherwise such checkpoints are refused.
+        tolerance: Largest absolute difference that is allowed, in units of the actions. On the
+            hardware that recorded there is usually none. Other float32 kernels differ by about 2e-6
+            of a row's largest value, TF32 by about 2e-3. If the relative difference in the report
+            is of that size, raise the tolerance or use the --device that recorded.
+        device: Device of the network, cpu or cuda:0.
+        runner_cfg: Training config, .json or .yaml, such as params/agent.yaml next to the
+            checkpoint (default: the one in the store).
+        groups: Observation groups that make up the recorded observations, in order, with their
+            widths; groups with a field of their own with all axes, such as camera=3x32x32 (default:
+            the groups in the store, or one group as wide as the observations).
+        plot: Picture of the differences over the steps, .png, .svg or .pdf.
+    """
+
+    EXAMPLE: ClassVar[str] = (
+        "mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png"
+    )
+    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {
+        "replay through the checkpoint": (
+            *("checkpoint", "trust_checkpoint", "tolerance", "device", "runner_cfg"),
+            *("groups", "plot"),
+        ),
+        **WithEngine.GROUPS,
+    }
+
+    store: Sequence[str] = field(metadata=STORES)
+    npy: str | None = field(default=None, metadata=_FILE)
+    checkpoint: str | None = field(default=None, metadata=_FILE)
+    trust_checkpoint: bool = False
+    tolerance: float = TOLERANCE
+    device: str = "cpu"
+    runner_cfg: str | None = field(default=None, metadata=_FILE)
+    groups: Sequence[Any] | None = field(
+        default=None, metadata=shown(type=_group, metavar="NAME=WIDTH")
+    )
+    plot: str | None = field(default=None, metadata=_FILE)
+
+    def run(self) -> bool:
+        """Verify, printing every problem; True if there is none."""
+        _check(self)
+        first = _first_policy(self)
+        # Lists and not generators: each store is checked, whatever the ones before were like.
+        with self.engine() as engine:
+            good = all([_verify(store, self, engine) for store in self.store])  # noqa: C419
+            if self.npy and good:
+                with bar("compare") as progress:
+                    report = verify_export(self.store, self.npy, progress.update, engine)
+                good = _say(report, "arrays", self)
+            if self.checkpoint and good:
+                for part in _parts(self):
+                    policy = first or _recorded(part, self, self.checkpoint)
+                    good &= _replay(part, policy, self, self.checkpoint, engine)
+                    first = None
+        return good
+
+
+def _check(command: Verify) -> None:
     """What would be wrong only after hours, before them."""
-    if arguments.checkpoint is None:
-        given = [n for n in ("plot", "runner_cfg", "groups") if getattr(arguments, n) is not None]
+    if command.checkpoint is None:
+        given = [n for n in ("plot", "runner_cfg", "groups") if getattr(command, n) is not None]
         if given:
             names = ", ".join("--" + name.replace("_", "-") for name in given)
             raise InputError(f"{names}: expected --checkpoint FILE beside it")
-    check_tolerance(arguments.tolerance)
-    if arguments.npy is not None:
-        open(local_path(arguments.npy, "npy"), "rb").close()
-    if arguments.runner_cfg is not None:
-        read_runner_cfg(arguments.runner_cfg)
-    if arguments.plot is not None:
-        check_picture(arguments.plot)
-        if len(_parts(arguments)) > 1:
+    check_tolerance(command.tolerance)
+    if command.npy is not None:
+        open(local_path(command.npy, "npy"), "rb").close()
+    if command.runner_cfg is not None:
+        read_runner_cfg(command.runner_cfg)
+    if command.plot is not None:
+        check_picture(command.plot)
+        if len(_parts(command)) > 1:
             raise InputError("--plot: expected one store, for each would replace the last one's")
 
 
-def _first_policy(arguments: argparse.Namespace) -> _Recorded | None:
+def _first_policy(command: Verify) -> _Recorded | None:
     """That of the first store; None: no checkpoint is asked for, or that store is a bad one."""
-    if arguments.checkpoint is None:
+    if command.checkpoint is None:
         return None
     with contextlib.suppress(StoreError):  # which verifying it tells
-        return _recorded(_parts(arguments)[0], arguments)
+        return _recorded(_parts(command)[0], command, command.checkpoint)
     return None
 
 
-def _parts(arguments: argparse.Namespace) -> list[TrajectoryDataset]:
+def _parts(command: Verify) -> list[TrajectoryDataset]:
     """The stores one by one, those of a folder of ranks, too."""
-    views = StoreSet.open(Place.of(arguments.store, "store")).with_steps()
+    views = StoreSet.open(Place.of(command.store, "store")).with_steps()
     return [TrajectoryDataset(view.blobs) for view in views]
 
 
-def _verify(store: str, arguments: argparse.Namespace, engine: Engine | None) -> bool:
-    with bar("verify", "shard") as shown:
-        report = verify_store(store, shown.update, engine)
-    return _say(report, "shards", arguments)
+def _verify(store: str, command: Verify, engine: Engine | None) -> bool:
+    with bar("verify", "shard") as progress:
+        report = verify_store(store, progress.update, engine)
+    return _say(report, "shards", command)
 
 
-def _say(report: VerifyReport, unit: str, arguments: argparse.Namespace) -> bool:
-    if arguments.json:
+def _say(report: VerifyReport, unit: str, command: Verify) -> bool:
+    if command.json:
         print(as_json(report, of=unit, ok=report.ok), flush=True)
     else:
         print(_text(report, unit), flush=True)
@@ -177,45 +168,44 @@ def _text(report: VerifyReport, unit: str) -> str:
     return "\n".join(lines)
 
 
-def _recorded(dataset: TrajectoryDataset, arguments: argparse.Namespace) -> _Recorded:
+def _recorded(dataset: TrajectoryDataset, command: Verify, checkpoint: str) -> _Recorded:
     install = "pip install torch rsl-rl-lib"
     with needed(f"the replay check needs torch and the rsl_rl of the checkpoint: {install}"):
         from mosaic_collect.replay.policy import recorded_policy
     return recorded_policy(
         dataset,
-        arguments.checkpoint,
-        arguments.device,
-        None if arguments.runner_cfg is None else read_runner_cfg(arguments.runner_cfg),
-        None if arguments.groups is None else dict(arguments.groups),
-        arguments.trust_checkpoint,
+        checkpoint,
+        command.device,
+        None if command.runner_cfg is None else read_runner_cfg(command.runner_cfg),
+        None if command.groups is None else dict(command.groups),
+        command.trust_checkpoint,
     )
 
 
 def _replay(
     dataset: TrajectoryDataset,
     recorded: _Recorded,
-    arguments: argparse.Namespace,
+    command: Verify,
+    checkpoint: str,
     engine: Engine | None,
 ) -> bool:
     from mosaic_collect.replay.check import replay_check  # torch is needed for this alone
 
-    with bar("replay", "step", dataset.num_steps) as shown:
+    with bar("replay", "step", dataset.num_steps) as progress:
         report = replay_check(
-            *(dataset.blobs, *recorded, arguments.device, arguments.tolerance),
-            shown.update,
+            *(dataset.blobs, *recorded, command.device, command.tolerance),
+            progress.update,
             engine,
         )
-    if arguments.json:
-        told = {"of": "rows", "path": arguments.checkpoint, "store": dataset.path, "ok": report.ok}
+    if command.json:
+        told = {"of": "rows", "path": checkpoint, "store": dataset.path, "ok": report.ok}
         print(as_json(report, but=("differences",), **told), flush=True)
     else:
-        print(f"{arguments.checkpoint}: {report.verdict} ({report.figures})", flush=True)
-    if arguments.plot is not None:
-        names = [
-            os.path.basename(os.path.normpath(p)) for p in (dataset.path, arguments.checkpoint)
-        ]
+        print(f"{checkpoint}: {report.verdict} ({report.figures})", flush=True)
+    if command.plot is not None:
+        names = [os.path.basename(os.path.normpath(p)) for p in (dataset.path, checkpoint)]
         title = f"{' replayed by '.join(names)}: {report.verdict}\n{report.figures}"
-        plot_replay(report.differences, report.tolerance, title, arguments.plot)
-        if not arguments.json:
-            print(f"{arguments.plot}: drawn")
+        plot_replay(report.differences, report.tolerance, title, command.plot)
+        if not command.json:
+            print(f"{command.plot}: drawn")
     return report.ok

@@ -49,21 +49,21 @@ def export_npy(
             because MOSAIC ignores the mask and would train on invalid rows. Several stores are
             compact unless a grid is asked for, in which their steps follow one another; it needs
             one number of environments in all.
-        fields: Which to keep; by default MOSAIC's. Others, ``trajectory_id`` too, by name. Of
-            several stores these must be alike in all; their other fields may differ. MOSAIC's of
-            several axes become flat rows, in C order; others keep their axes, images theirs.
+        fields: Fields to export, ``trajectory_id`` among them; by default MOSAIC's. Several stores
+            must have these fields alike; their other fields may differ. MOSAIC's fields of several
+            axes become flat rows, in C order; other fields keep their axes.
         max_pairs: Draw that many pairs uniformly, for a compact file.
-        seed: Of the draw; with one seed, a larger draw contains the smaller.
+        seed: Seed of the draw; with one seed, a larger draw contains the smaller.
         allow_incomplete: Export a store that is still collecting, or ranks of which one is missing.
         allow_nonfinite: Let a grid hold NaN or infinity.
         exclude_truncated: Leave out trajectories that never ended.
-        exclude_failed: Leave out trajectories that failed, by a fall for one, from their first row
-            on. They are found in a pass of its own over ``trajectory_end``; takes 8 bytes of memory
-            each.
+        exclude_failed: Leave out trajectories that failed, such as by a fall, from their first row
+            on. They are found in a separate pass over ``trajectory_end``, which takes 8 bytes of
+            memory for each.
         skip_damaged: Leave out pairs whose bytes are damaged, instead of refusing.
-        allow_different: What several stores may say otherwise of their origin, of ``simulator``,
-            ``task``, ``groups`` and ``terms`` (columns of observations, in their order) and
-            ``observations`` (their settings). What differs is told in the report's notes.
+        allow_different: Entries of the metadata that may differ between several stores:
+            ``simulator``, ``task``, ``groups`` and ``terms`` (columns of observations, in their
+            order), ``observations`` (their settings). The report notes the differences.
         progress: Told the bytes of arrays written since the last call.
         engine: Who reads and writes; None: threads here. A cluster's workers write into the one
             file, which lies, as the stores do, on storage that they share.

@@ -15,7 +15,7 @@ from mosaic_collect.adapters.isaaclab.flags import add_arguments, optional
 from mosaic_collect.adapters.isaaclab.plan import Plan
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import motion_files
-from mosaic_collect.commands.collect_arguments import add_acting
+from mosaic_collect.commands.collect import add_acting
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
 from tests.collection import students
 from tests.helpers import motion_arrays

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
@@ -11,16 +12,18 @@ from pathlib import Path
 import pytest
 
 import mosaic_collect
-from mosaic_collect.commands import COMMANDS
+from mosaic_collect.cli import help_text, parse
+from mosaic_collect.commands import COMMANDS, command
+from mosaic_collect.commands.options import parser_of
 from tests import helpers
 from tests.export import stores
 
-NAMES = [command.NAME for command in COMMANDS]
+NAMES = list(COMMANDS)
 WITHOUT_MJLAB = pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab is installed")
 
 
 def test_the_commands() -> None:
-    core = ["collect", "copy", "demo", "export", "import", "inspect", "verify"]
+    core = ["collect", "copy", "demo", "export", "import", "inspect", "verify", "completion"]
     assert sorted(NAMES) == sorted([*core, "plot", "replay", "report", "stats", "watch"])
 
 
@@ -31,16 +34,124 @@ def test_help_lists_the_commands(cli) -> None:
         assert name in done.out
 
 
-@pytest.mark.parametrize("command", COMMANDS, ids=NAMES)
-def test_help_of_each_shows_an_example_that_parses(cli, command) -> None:
-    done = cli(command.NAME, "--help")
-    assert done.code == 0
-    assert f"example:\n  {command.EXAMPLE}" in done.out
-    words = command.EXAMPLE.split()
-    assert words[:2] == ["mosaic-collect", command.NAME]
-    from mosaic_collect.cli import build_parser
+def test_the_help_of_all_is_shown_where_no_command_is_given(cli) -> None:
+    done = cli()
+    assert (done.code, done.out, done.err) == (2, "", help_text() + "\n")
 
-    assert build_parser().parse_args(words[1:]).run is command.run
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_of_each_shows_an_example_that_parses(cli, name: str) -> None:
+    kind = command(name)
+    done = cli(name, "--help")
+    assert done.code == 0
+    example = done.out.split("\nexample:\n")[1].replace("\\\n", "")
+    assert example.split() == kind.EXAMPLE.split()
+    words = kind.EXAMPLE.split()
+    assert words[:2] == ["mosaic-collect", name]
+    assert type(parse(words[1:])) is kind
+
+
+@pytest.mark.parametrize("width", ["60", "120"])
+@pytest.mark.parametrize("name", [*NAMES, None])
+def test_help_is_wrapped(cli, monkeypatch, name: str | None, width: str) -> None:
+    monkeypatch.setenv("COLUMNS", width)
+    fixed = {"mosaic-collect COMMAND --help shows the options of a command."}
+    out = cli(*([name] if name else []), "--help").out
+    words = [
+        line
+        for line in out.split("\nexample:\n")[0].splitlines()
+        if "usage:" not in line and line not in fixed
+    ]
+    assert max(map(len, words)) <= int(width)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_is_a_phrase_with_its_default(name: str) -> None:
+    for action in parser_of(name, command(name))._actions[1:]:
+        words = action.help or ""
+        assert len(words.split()) > 1 or action.choices, action.dest
+        assert not words.startswith(("of ", "as ", "what ", "which ", "whose ")), words
+        required = action.required or not action.option_strings or name == "collect"
+        assert required or "default" in words, (action.dest, words)
+
+
+OF_COLLECT = ("task", "checkpoint", "output")
+
+
+def test_every_option_of_collect_has_a_default_or_is_required() -> None:
+    for action in parser_of("collect", command("collect"))._actions[1:]:
+        assert "default" in (action.help or "") or action.dest in OF_COLLECT, action.dest
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ("inspct", "x"),
+            "unknown command inspct; did you mean inspect? (see mosaic-collect --help)",
+        ),
+        (("--versoin",), "unknown option --versoin; did you mean --version?"),
+        (("collect", "--num_env", "5"), "unknown option --num_env; did you mean --num-envs?"),
+        (("collect", "--num-en=5"), "did you mean --num-envs? (see mosaic-collect collect --help)"),
+        (("stats", "a.zarr", "--feilds", "b"), "unknown option --feilds; did you mean --fields?"),
+        (
+            ("copy", "a", "b", "c.zarr"),
+            "unexpected argument c.zarr (see mosaic-collect copy -",
+        ),
+        (("inspect", "a", "--zzz"), "unknown option --zzz (see mosaic-collect inspect --help)"),
+    ],
+)
+def test_unknown_words_and_a_suggestion(cli, arguments, words: str) -> None:
+    cli(*arguments).failed(words)
+
+
+def test_underscores_stand_for_hyphens() -> None:
+    given = ["--num_envs", "5", "--max_steps=7", "--no_student_noise", "--launcher=--viz kit_x"]
+    assert parse(["collect", *given]).given == {  # type: ignore[attr-defined]
+        "num_envs": 5,
+        "max_steps": 7,
+        "student_noise": False,
+        "launcher": "--viz kit_x",
+    }
+
+
+def test_an_unexpected_error_is_no_answer(cli, monkeypatch, tmp_path) -> None:
+    def bug(self) -> None:
+        raise ZeroDivisionError("of ours")
+
+    monkeypatch.setattr(command("inspect"), "run", bug)
+    done = cli("inspect", str(tmp_path))
+    assert done.code == 70
+    assert "ZeroDivisionError: of ours" in done.err
+    assert done.err.endswith("mosaic-collect inspect: this is a bug in mosaic_collect\n")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh"])
+def test_completion(cli, tmp_path, shell: str) -> None:
+    if shutil.which("bash") is None:
+        pytest.skip("bash is not installed")
+    done = cli("completion", shell)
+    assert done.code == 0
+    script = tmp_path / "script"
+    script.write_text(done.out.partition("bashcompinit && bashcompinit\n")[2] or done.out)
+
+    def complete(*words: str) -> list[str]:
+        line = " ".join(f"'{word}'" for word in ("mosaic-collect", *words))
+        code = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _mosaic_collect"
+        run = ["bash", "-c", f'{code}; printf "%s\\n" "${{COMPREPLY[@]}}"']
+        return subprocess.run(run, capture_output=True, text=True, check=True).stdout.split()
+
+    assert complete("in") == ["inspect"]
+    assert complete("export", "--allow-n") == ["--allow-nonfinite"]
+    assert complete("plot", "s.zarr", "--theme", "") == ["light", "dark"]
+    assert complete("collect", "--sim", "i") == ["isaaclab"]
+
+
+def test_completion_of_fish_names_every_command(cli) -> None:
+    out = cli("completion", "fish").out
+    for name in NAMES:
+        assert f"complete -c mosaic-collect -n __fish_use_subcommand -f -a {name} -d " in out
+    assert "complete -c mosaic-collect -n '__fish_seen_subcommand_from plot' -l theme -xa " in out
 
 
 def test_version(cli) -> None:
@@ -51,7 +162,6 @@ def test_version(cli) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        (),
         ("dance",),
         ("inspect",),
         ("export",),
@@ -60,7 +170,7 @@ def test_version(cli) -> None:
         ("export", "s.zarr", "--layout", "dense"),
         ("export", "s.zarr", "--max-pairs", "many"),
         ("verify",),
-        ("collect", "--task", "T"),
+        ("collect", "--max-steps", "many"),
     ],
 )
 def test_bad_usage_is_2(cli, arguments: tuple[str, ...]) -> None:
@@ -97,12 +207,11 @@ def test_verbose_shows_the_traceback(cli, tmp_path, caplog) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupt_is_130(cli, monkeypatch, name: str) -> None:
-    def interrupted(arguments) -> None:
+    def interrupted(self) -> None:
         raise KeyboardInterrupt
 
-    command = next(c for c in COMMANDS if name == c.NAME)
-    monkeypatch.setattr(command, "run", interrupted)
-    done = cli(*command.EXAMPLE.split()[1:])
+    monkeypatch.setattr(command(name), "run", interrupted)
+    done = cli(*command(name).EXAMPLE.split()[1:])
     assert done.code == 130
     assert done.err == f"mosaic-collect {name}: interrupted\n"
 
@@ -182,7 +291,7 @@ def test_the_installed_console_script(tmp_path) -> None:
 
 def test_no_command_needs_torch_or_zarr_until_it_does() -> None:
     code = (
-        "import sys\nfrom mosaic_collect.cli import build_parser\nbuild_parser()\n"
+        "import sys\nfrom mosaic_collect.cli import help_text\nhelp_text()\n"
         "print([m for m in ('torch', 'zarr', 'xarray', 'mjlab', 'rsl_rl') if m in sys.modules])"
     )
     assert helpers.run_python(code).stdout == "[]\n"

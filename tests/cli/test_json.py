@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset, export_npy, verify_store
-from mosaic_collect.commands.reports import as_json
+from mosaic_collect.commands.shared import as_json
 from mosaic_collect.reading.verify import VerifyReport
 from tests.export import stores
 from tests.importing import files

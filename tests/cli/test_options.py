@@ -5,10 +5,18 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import pytest
 
-from mosaic_collect.commands.options import add_options, chosen, flags_of, in_flags, meanings
+from mosaic_collect.commands.options import (
+    add_options,
+    build,
+    flags_of,
+    in_flags,
+    meanings,
+    words_of,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,20 +24,19 @@ class Trip:
     """A trip.
 
     Attributes:
-        goal: Where to, ``A`` or
+        goal: Place to go, ``A`` or
             elsewhere: 100 %.
-        days: Its length.
-        by: The means.
-        stops: On the way.
-        bound: Of the cost; auto: any.
-        fast: Whether to hurry.
-        rest: Whether to sleep.
-        inner: Not for all.
+        days: Length of the trip; None: as ``bound`` has it.
+        by: Means of transport.
+        stops: Places on the way.
+        bound: Bound of the cost.
+        fast, inner: Hurry.
+        rest: Sleep.
     """
 
     goal: str
     days: int | None = None
-    by: str = "train"
+    by: Literal["train", "ship"] = "train"
     stops: Sequence[str] | None = None
     bound: float | str = "auto"
     fast: bool = False
@@ -39,8 +46,8 @@ class Trip:
 
 def parsed(*words: str) -> Trip:
     parser = argparse.ArgumentParser()
-    add_options(parser, Trip, but=("inner",), by={"choices": ("train", "ship")})
-    return chosen(Trip, parser.parse_args(words))
+    add_options(parser, Trip, but=("inner",))
+    return build(Trip, parser.parse_args(words))
 
 
 def test_defaults_are_the_classes() -> None:
@@ -57,7 +64,7 @@ def test_each_kind_of_value() -> None:
 
 @pytest.mark.parametrize(
     "words",
-    ["", "--goal A --days x", "--goal A --by air", "--goal A --inner 3", "--goal A --rest"],
+    ["", "--goal A --days x", "--goal A --by air", "--goal A --inner 3", "--goal A --no-fast"],
 )
 def test_bad_usage(words: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
@@ -69,8 +76,29 @@ def test_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str]) -> 
     with pytest.raises(SystemExit):
         parsed("--help")
     told = " ".join(capsys.readouterr().out.split())
-    assert "--goal GOAL where to, A or elsewhere: 100 %" in told
-    assert "--no-rest whether to sleep" in told
+    assert "--goal GOAL place to go, A or elsewhere: 100 %" in told
+    assert "--days N length of the trip (default: as --bound has it)" in told
+    assert "--by {train,ship} means of transport (default: train)" in told
+    assert "--rest, --no-rest sleep (default: yes)" in told
+    assert "--fast hurry (default: no)" in told
+
+
+def test_words_of_values_are_parsed_as_these() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Trip)
+    trip = Trip(goal="A b", days=3, stops=["B"], bound=2.5, fast=True, rest=False)
+    assert build(Trip, parser.parse_args(words_of(parser, vars(trip)))) == trip
+
+
+def test_groups_and_optional_options() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, Trip, optional=True, groups={"": ("rest", "goal"), "pace": ("fast",)})
+    assert vars(parser.parse_args(["--fast"])) == {"fast": True}
+    told = parser.format_help()
+    places = [
+        told.index(text) for text in ("  --days", "  --rest", "  --goal", "pace:", "  --fast")
+    ]
+    assert places == sorted(places)
 
 
 def test_the_meanings_of_a_function_and_of_nothing() -> None:
@@ -86,7 +114,7 @@ def test_the_meanings_of_a_function_and_of_nothing() -> None:
             goal: no argument.
         """
 
-    assert meanings(travel) == {"goal": "where", "days": "how long"}
+    assert meanings(travel) == {"goal": "Where.", "days": "How long."}
     assert meanings(lambda: None) == {}
 
 

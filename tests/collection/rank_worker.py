@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torch.distributed
 
-from mosaic_collect.cli import build_parser
+from mosaic_collect.cli import parse
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.origin import Origin
@@ -27,6 +27,7 @@ from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.collection.record import record
 from mosaic_collect.collection.seat import Seat, giving_back
 from mosaic_collect.collection.trackers import MotionTracker
+from mosaic_collect.commands.collect import Collect
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.recording.writer import TrajectoryWriter
 from tests.collection.toys import ToyPolicy, ToySimulation
@@ -127,9 +128,11 @@ def collect(folder: str, arguments: argparse.Namespace) -> None:
 
 def by_command(command: list[str]) -> list[str]:
     """This program's arguments for a command line of ``mosaic-collect``."""
-    told = build_parser().parse_args(command)
-    assert (told.command, told.distributed, told.resume) == ("collect", True, "auto")
-    return [told.output, "--envs", str(told.num_envs)]
+    collect = parse(command)
+    assert isinstance(collect, Collect)
+    given = collect.given
+    assert (given["distributed"], given["resume"]) == (True, "auto")
+    return [given["output"], "--envs", str(given["num_envs"])]
 
 
 def main() -> None:

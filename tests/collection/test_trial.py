@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from examples.g1.trial import Lane, run_trial  # noqa: E402
 from mosaic_collect.collection.protocols import Observations  # noqa: E402
-from mosaic_collect.collection.trial import Lane, run_trial  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from tests.collection import toys  # noqa: E402
 

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-import mosaic_collect
 from tests import helpers
 
 TASK = "Mjlab-Tracking-Flat-Unitree-G1"
-ASSETS = Path(mosaic_collect.__file__).parent / "demo" / "assets"
+ASSETS = Path(helpers.REPO) / "examples" / "g1" / "assets"
 EXPERT = str(ASSETS / "g1_expert.pt")
 #: Frames of motion 0 and 1. A trajectory of L frames has L - 1 rows, those of frames 1..L-1.
 FRAMES = (6, 9)

@@ -48,7 +48,7 @@ def test_a_collection_beneath_a_parent_that_ignores_interrupts(tmp_path: Path) -
         process.kill()
         process.wait()
     assert process.returncode == 128 + signal.SIGTERM, said
-    assert "steps are committed; the same command with --resume goes on" in said
+    assert "steps are committed; continue with: mosaic-collect collect --resume --output" in said
     dataset = TrajectoryDataset(store)
     assert dataset.num_steps >= 5
     assert dataset.status == "collecting"

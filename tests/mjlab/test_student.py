@@ -28,7 +28,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def test_the_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from mosaic_collect.demo.student import run_student
+    from examples.g1.student import run_student
 
     output = str(tmp_path / "demo")
     good = run_student(output, 4, "cpu", steps=6, updates=4, each=2)
@@ -53,13 +53,13 @@ def test_the_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
 
 def test_the_command_line_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[Any] = []
-    monkeypatch.setattr("mosaic_collect.demo.student.run_student", lambda *a: called.append(a) or 1)
+    monkeypatch.setattr("examples.g1.student.run_student", lambda *a: called.append(a) or 1)
     assert main(["demo", "--student", "--output", "x"]) == 0
     assert called == [("x", 128, None)]
 
 
 def test_goals_are_shares_of_each_lane(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from mosaic_collect.demo import student
+    from examples.g1 import student
 
     monkeypatch.setattr(student, "_record", lambda options: None)
     monkeypatch.setattr(student, "_train", lambda *given: None)
@@ -75,7 +75,7 @@ def test_the_example_in_small(case: Case, tmp_path: Path) -> None:
     given += ["--output", str(tmp_path / "out"), "--steps", "9", "--updates", "3", "--each", "1"]
     environment = {**os.environ, "PYTHONPATH": helpers.REPO, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        [sys.executable, str(EXAMPLE), *given],
+        [sys.executable, "-m", "examples.train_student", *given],
         env=environment,
         capture_output=True,
         text=True,
@@ -92,8 +92,8 @@ def test_the_example_is_short() -> None:
 
 @pytest.mark.skipif(PROOF not in os.environ, reason=f"takes minutes: set {PROOF}")
 def test_students_stand_what_their_teacher_stands(tmp_path: Path) -> None:
-    from mosaic_collect.demo import student as demo
-    from mosaic_collect.demo.training import train_student
+    from examples.g1 import student as demo
+    from examples.g1.training import train_student
 
     demo.run_student(str(tmp_path / "demo"), 128, "cpu", each=1)
     store = str(tmp_path / "demo" / "disturbed.zarr")

@@ -66,12 +66,14 @@ class CollectOptions(RecordOptions):
     """One collection of a registered task; a student is made if one of its options is given.
 
     Attributes:
-        tasks_module: A module to be imported besides Isaac Lab's own tasks, which registers more.
-        overrides: Of the task's and the runner's config, such as env.sim.dt=0.005; with Isaac Lab
-            3 presets, too, such as physics=newton_mjwarp.
-        launcher: Flags of Isaac Lab's own launcher, in one text, such as ="--viz kit".
-        student_task: A task whose policy group the student observes; none: the task's own.
-        student_overrides: Of the student's task.
+        tasks_module: Module that registers more tasks, imported besides Isaac Lab's own (default:
+            none).
+        overrides: Overrides of the task's and the runner's config, such as env.sim.dt=0.005; with
+            Isaac Lab 3 presets, too, such as physics=newton_mjwarp (default: none).
+        launcher: Flags of Isaac Lab's own launcher in one text, such as ="--viz kit" (default:
+            none).
+        student_task: Task whose policy group the student observes (default: the teacher's task).
+        student_overrides: Overrides of the config of the student's task (default: none).
         terminations: Keep the task's own, so that falls end a trajectory; only with motions.
         training_run: Where the checkpoint is looked for if ``checkpoint`` is empty.
         choice: Which of the motions are collected, and how much of each.

@@ -22,17 +22,21 @@ class TaskOptions:
     """How a task is made.
 
     Attributes:
-        task: Its registered name.
-        num_envs: Environments, N; None: 64.
-        device: Of simulation and policy; None: CUDA if there is one.
-        seed: Of noise and randomisation; None: the task's own.
-        teacher_noise: Whether the policy sees noise, as in training.
-        student_history: Frames of the student's observation.
-        student_noise: Whether the student's observation is noisy.
-        student_drop: Terms of the policy's group that the student does without.
-        allow_fps: Play motions of another rate than the task's steps frame by frame.
-        resample: Make frames of them at the task's steps instead.
-        start: Of trajectories of motions: their ``first`` frame, or a ``random`` one of each.
+        task: Name of a registered task.
+        num_envs: Number of parallel environments; None: 64, or what the store has.
+        device: Device of simulation and policy, cpu or cuda:0; None: CUDA if there is one.
+        seed: Seed of noise and randomization (default: 0 in mjlab, the task's own in Isaac Lab).
+        teacher_noise: Add the task's observation noise to the policy's input, as in training.
+        student_history: Number of frames in the student's observation. 0 records no student in
+            mjlab (default: 5 in mjlab; in Isaac Lab what the student's task has, and no student if
+            no option names one).
+        student_noise: Add the task's observation noise to the student's observation.
+        student_drop: Terms of the policy's observation that the student does not get (default in
+            mjlab: motion_anchor_pos_b and base_lin_vel).
+        allow_fps: Play motions of another rate than the task's frame by frame, at another speed.
+        resample: Resample motions of another rate to the task's rate.
+        start: Frame of its motion at which a trajectory starts: the ``first`` one, or a ``random``
+            one.
     """
 
     task: str
@@ -57,22 +61,40 @@ class RecordOptions(TaskOptions):
     """One collection; on resume ``num_envs`` None means the store's, and noise is drawn anew.
 
     Attributes:
-        checkpoint: An rsl_rl checkpoint of the task's policy.
-        output: The store; of a ``distributed`` collection the folder of all ranks.
-        max_steps: Steps of the store in all; None: as many as ``passes`` takes.
-        motion: A motion file, or a folder of them at any depth; None for tasks without motions.
-        passes: Trajectories of each motion; None: go round until ``max_steps``.
-        action_noise, act_by, act_share, push: Of ``Acting``, as ``start`` is.
-        resume: Go on with the store; "auto": if it is there.
-        distributed: Be one of torchrun's ranks: a part of its own, motions that no other rank has,
-            the device of its local rank, a seed of its own; mjlab's.
-        take_over: Ranks that will not come back: what they had not finished is anybody's.
-        allow_changed: Which of ``PROTECTED`` may differ on resume; None: nobody can allow any.
-        record_states: The simulator's state beside each row, from which the robot can be seen
-            again; mjlab's.
-        stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
-        trust_checkpoint: Code in the checkpoint may run, and in the student's file of ``act_by``.
-        buffer_mb, compressor, encode_in, commit_seconds: Of the writer.
+        checkpoint: rsl_rl checkpoint of the task's policy.
+        output: Path or URL of the store; with ``distributed`` the folder of all ranks.
+        max_steps: Number of vectorized steps in the finished store, earlier runs included; None: as
+            many as ``passes`` takes.
+        motion: Motion .npz file, or folder of them at any depth (default: none, for tasks without
+            motions).
+        passes: Number of trajectories to record per motion; None: repeat all motions until
+            ``max_steps``.
+        action_noise: Largest standard deviation of the noise added to the actions, in their units.
+            The noise of each trajectory is drawn uniformly from 0 to it.
+        act_by: Who acts: mean or sample of the policy, or the file of a student that acts in a
+            share of the steps.
+        act_share: Share of the steps in which the student acts (default: 0.5 with a student).
+        push: Largest standard deviation of velocity pushes, in m/s: added to each base along x and
+            y in one of 25 steps on average. That of each trajectory is drawn uniformly from 0 to
+            it.
+        resume: Continue the store; with ``output`` alone the other options are those that it was
+            collected with.
+        distributed: Record as one of torchrun's ranks, each with a store in the folder ``output``.
+            Ranks share the motions out and use the device of their local rank.
+        take_over: Ranks that will not come back; the other ranks record what they had not finished.
+        allow_changed: Differences to allow on resume: task, checkpoint, motions, observations,
+            acting (default: none).
+        record_states: Record the simulator's state with each row, which "replay" renders; mjlab
+            only.
+        stop_on_nonfinite: End the run at the first row that holds NaN or infinity.
+        trust_checkpoint: Run code in the checkpoint and in the student's file of ``act_by``;
+            otherwise such files are refused.
+        buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
+            steps per block, at most a tenth of the free memory).
+        compressor: Compression of the chunks (default: zstd, or what the store has).
+        encode_in: Where chunks are compressed: threads, or a process of its own (default: by how
+            much is recorded).
+        commit_seconds: Seconds between commits; a kill loses at most the steps since the last one.
     """
 
     checkpoint: str

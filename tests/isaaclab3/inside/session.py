@@ -13,7 +13,7 @@ from isaaclab.app import launch_simulation
 from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper, handle_deprecated_rsl_rl_cfg
 from isaaclab_tasks.utils import resolve_task_config
 
-from mosaic_collect.demo import isaaclab as g1
+from examples.g1 import isaaclab as g1
 
 
 def configs(task: str, overrides: Sequence[str] = ()) -> tuple[Any, Any]:

@@ -12,10 +12,10 @@ from isaaclab.app import launch_simulation
 from isaaclab_rl.rsl_rl import RslRlVecEnvWrapper
 from rsl_rl.runners import OnPolicyRunner
 
+from examples.g1 import isaaclab as g1
+from examples.g1.isaaclab.motions import write_motions
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
-from mosaic_collect.demo import isaaclab as g1
-from mosaic_collect.demo.isaaclab.motions import write_motions
 from tests.isaaclab3.inside import velocity
 from tests.isaaclab3.inside.session import configs
 

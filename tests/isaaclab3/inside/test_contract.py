@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from examples.g1 import isaaclab as g1
 from mosaic_collect.cli import main
-from mosaic_collect.demo import isaaclab as g1
 from mosaic_collect.store.schema import ENDED, FAILED
 from tests.isaaclab3.inside.witness import Session, collected
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
+from examples.g1 import isaaclab as g1
+from examples.g1.isaaclab.motions import write_motions
 from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.demo import isaaclab as g1
-from mosaic_collect.demo.isaaclab.motions import write_motions
 from tests.isaaclab3.inside.session import configs, opened
 
 NUM_ENVS = 24

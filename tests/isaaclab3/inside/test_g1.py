@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic_collect.demo import isaaclab as g1
-from mosaic_collect.demo.isaaclab.motions import write_motions
+from examples.g1 import isaaclab as g1
+from examples.g1.isaaclab.motions import write_motions
 from tests.isaaclab3.inside.session import configs, opened
 
 NUM_ENVS = 6

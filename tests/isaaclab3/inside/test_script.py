@@ -13,10 +13,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from examples.g1 import isaaclab as g1
+from examples.g1.isaaclab.motions import write_motions
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
-from mosaic_collect.demo import isaaclab as g1
-from mosaic_collect.demo.isaaclab.motions import write_motions
 from mosaic_collect.errors import StoreError
 
 SCRIPT = str(Path(__file__).parents[3] / "scripts" / "collect_expert_trajectories.py")

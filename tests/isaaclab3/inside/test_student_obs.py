@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from mosaic_collect.demo import isaaclab as g1
-from mosaic_collect.demo.isaaclab.motions import write_motions
+from examples.g1 import isaaclab as g1
+from examples.g1.isaaclab.motions import write_motions
 from mosaic_collect.mosaic.student_obs import create_student_obs_builder_from_env_cfg
 from tests.isaaclab3.inside.session import configs, opened
 

@@ -16,8 +16,8 @@ from isaaclab.managers import (
 from isaaclab.utils import configclass
 from isaaclab.utils.noise import UniformNoiseCfg
 
-from mosaic_collect.demo.isaaclab.agent import AgentCfg
-from mosaic_collect.demo.isaaclab.task import PhysicsCfg, SceneCfg
+from examples.g1.isaaclab.agent import AgentCfg
+from examples.g1.isaaclab.task import PhysicsCfg, SceneCfg
 
 TASK, EPISODE = "G1-Velocity", 20  # steps
 _SPEEDS = mdp.UniformVelocityCommandCfg.Ranges(

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from examples.g1 import isaaclab as g1
+from examples.g1.isaaclab.motions import write_motions
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
 from mosaic_collect.adapters.isaaclab.collect import MotionOptions, collect_motions
@@ -19,8 +21,6 @@ from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.collection.rollout import STUDENT
-from mosaic_collect.demo import isaaclab as g1
-from mosaic_collect.demo.isaaclab.motions import write_motions
 from tests.isaaclab3.inside.session import configs, opened
 
 

@@ -15,7 +15,7 @@ from isaaclab.managers import CommandTerm, CommandTermCfg
 from isaaclab.utils import configclass
 from isaaclab.utils.math import quat_apply, quat_inv, quat_mul, yaw_quat
 
-from mosaic_collect.demo.isaaclab.motions import MotionFolder
+from examples.g1.isaaclab.motions import MotionFolder
 
 # The root first: a reset places the robot by it.
 BODIES = (

@@ -13,17 +13,17 @@ from typing import Any
 from torch import nn
 from tqdm import tqdm
 
+from examples.g1.run import beside, prepare, say
+from examples.g1.squat import EXPERT, MOTION, TASK
+from examples.g1.training import train_student
+from examples.g1.trial import Lane, run_trial
 from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
 from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
-from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.student import save_student
-from mosaic_collect.collection.trial import Lane, run_trial
-from mosaic_collect.demo.run import beside, prepare, say
-from mosaic_collect.demo.squat import TASK, assets
-from mosaic_collect.demo.training import train_student
+from mosaic_collect.commands.collect import ProgressBar
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.text import table
 
@@ -64,25 +64,24 @@ def run_student(
     """
     prepare(output, "disturbed.zarr")
     store, path = (os.path.join(output, name) for name in ("disturbed.zarr", "student.pt"))
-    with assets() as (motion, checkpoint):
-        recorded = CollectOptions(
-            task=TASK,
-            motion=motion,
-            checkpoint=checkpoint,
-            output=store,
-            num_envs=num_envs,
-            max_steps=steps,
-            action_noise=NOISE,
-            start="random",
-            seed=seed,
-            device=device,
-        )
-        _record(recorded)
-        student = _train(store, updates, seed)
-        save_student(student, path)
-        reached = try_students(motion, checkpoint, [student], each, seed + 1, device)
-        _show(reached, each)
-        _show_next(recorded, path)
+    recorded = CollectOptions(
+        task=TASK,
+        motion=MOTION,
+        checkpoint=EXPERT,
+        output=store,
+        num_envs=num_envs,
+        max_steps=steps,
+        action_noise=NOISE,
+        start="random",
+        seed=seed,
+        device=device,
+    )
+    _record(recorded)
+    student = _train(store, updates, seed)
+    save_student(student, path)
+    reached = try_students(MOTION, EXPERT, [student], each, seed + 1, device)
+    _show(reached, each)
+    _show_next(recorded, path)
     return all(n >= goal * each for n, goal in zip(reached[1], GOALS, strict=True))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from mosaic_collect.demo.motion import write_squat_motion
+from examples.g1.motion import write_squat_motion
 
 
 def write_motions(folder: Path, lengths: list[int]) -> str:

@@ -8,11 +8,11 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
+from examples.g1.squat import MJLAB, Squat, squat
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult
 from mosaic_collect.checks import local_path
-from mosaic_collect.collection.progress import ProgressBar
 from mosaic_collect.collection.record import Watch
-from mosaic_collect.demo.squat import MJLAB, Squat, squat
+from mosaic_collect.commands.collect import ProgressBar
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, export_npy
 from mosaic_collect.export.compare import verify_export
@@ -66,11 +66,11 @@ def run_demo(output: str, num_envs: int, device: str | None, sim: str = MJLAB) -
     output = local_path(output, "output")
     prepare(output, "g1.zarr")
     npy = os.path.join(output, "g1.npy")
-    with squat(sim, output, num_envs, device, _INTERRUPT_AT) as demo:
-        store = demo.options.output
-        rate = _collect(demo)
-        report = _export(store, npy)
-        proof = _prove(store, npy, demo.options.checkpoint)
+    demo = squat(sim, output, num_envs, device, _INTERRUPT_AT)
+    store = demo.options.output
+    rate = _collect(demo)
+    report = _export(store, npy)
+    proof = _prove(store, npy, demo.options.checkpoint)
     _show(store, rate, report, proof)
     return proof.ok
 

@@ -16,7 +16,7 @@ from isaaclab.utils.math import (
     quat_mul,
 )
 
-from mosaic_collect.demo.isaaclab.command import ANCHOR, ENDS, MotionCommand
+from examples.g1.isaaclab.command import ANCHOR, ENDS, MotionCommand
 
 
 class ResidualJointPosition(JointPositionAction):

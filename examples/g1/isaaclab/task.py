@@ -17,9 +17,9 @@ from isaaclab.utils.noise import UniformNoiseCfg
 from isaaclab_newton.physics import MJWarpSolverCfg, NewtonCfg
 from isaaclab_tasks.utils import PresetCfg, preset
 
-from mosaic_collect.demo.isaaclab import terms
-from mosaic_collect.demo.isaaclab.assets import ground_cfg, robot_cfg
-from mosaic_collect.demo.isaaclab.command import MotionCommandCfg
+from examples.g1.isaaclab import terms
+from examples.g1.isaaclab.assets import ground_cfg, robot_cfg
+from examples.g1.isaaclab.command import MotionCommandCfg
 
 
 def _term(func: Any, noise: float = 0.0, **params: Any) -> ObservationTermCfg:

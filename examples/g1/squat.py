@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -34,21 +32,13 @@ class Squat:
     collect: Callable[..., CollectResult]
 
 
-@contextmanager
-def assets() -> Iterator[tuple[str, str]]:
-    """The paths of mjlab's motion and of the expert that tracks it."""
-    folder = resources.files("mosaic_collect.demo") / "assets"
-    with (
-        resources.as_file(folder / "g1_squat.npz") as motion,
-        resources.as_file(folder / "g1_expert.pt") as checkpoint,
-    ):
-        yield str(motion), str(checkpoint)
+#: mjlab's motion, and the expert that tracks it.
+MOTION, EXPERT = (
+    str(Path(__file__).parent / "assets" / name) for name in ("g1_squat.npz", "g1_expert.pt")
+)
 
 
-@contextmanager
-def squat(
-    sim: str, output: str, num_envs: int, device: str | None, more_steps: int
-) -> Iterator[Squat]:
+def squat(sim: str, output: str, num_envs: int, device: str | None, more_steps: int) -> Squat:
     """The demo's recording, which ends ``more_steps`` behind its longest motion.
 
     Args:
@@ -63,20 +53,18 @@ def squat(
     """
     told = {"output": os.path.join(output, "g1.zarr"), "num_envs": num_envs, "device": device}
     if sim == ISAACLAB:
-        yield _in_isaaclab(output, told, more_steps)
-        return
-    with assets() as (motion, checkpoint):
-        yield _in_mjlab(motion, checkpoint, told, more_steps)
+        return _in_isaaclab(output, told, more_steps)
+    return _in_mjlab(told, more_steps)
 
 
-def _in_mjlab(motion: str, checkpoint: str, told: dict[str, Any], more_steps: int) -> Squat:
+def _in_mjlab(told: dict[str, Any], more_steps: int) -> Squat:
     from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
 
-    frames = int(np.load(motion)["joint_pos"].shape[0])
+    frames = int(np.load(MOTION)["joint_pos"].shape[0])
     options = CollectOptions(
         task=TASK,
-        motion=motion,
-        checkpoint=checkpoint,
+        motion=MOTION,
+        checkpoint=EXPERT,
         max_steps=more_steps + frames,
         **told,
     )
@@ -86,9 +74,9 @@ def _in_mjlab(motion: str, checkpoint: str, told: dict[str, Any], more_steps: in
 def _in_isaaclab(output: str, told: dict[str, Any], more_steps: int) -> Squat:
     install = "scripts/demo.sh --sim isaaclab installs both"
     with needed(f"the demo needs Isaac Lab 3, and mjlab for its robot: {install}"):
+        from examples.g1 import isaaclab as g1
+        from examples.g1.isaaclab.motions import write_motions
         from mosaic_collect.adapters.isaaclab.collect import CollectOptions, run_collect
-        from mosaic_collect.demo import isaaclab as g1
-        from mosaic_collect.demo.isaaclab.motions import write_motions
     motions = Path(output) / "motions"
     options = CollectOptions(
         task=g1.TEACHER,

@@ -1,0 +1,192 @@
+"""Commands that make one thing of another: ``export``, ``import`` and ``copy``."""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import ClassVar
+
+from mosaic_collect.checks import local_path
+from mosaic_collect.commands.options import shown
+from mosaic_collect.commands.shared import (
+    WithEngine,
+    WithJson,
+    WithWriter,
+    as_json,
+    bar,
+    interrupted_text,
+    store_stem,
+)
+from mosaic_collect.errors import InputError
+from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
+from mosaic_collect.export.options import LAYOUTS
+from mosaic_collect.export.target import check_target
+from mosaic_collect.importing import ImportReport, import_npy
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.provenance import ALIKE
+from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.recording.signals import termination_as_exit
+from mosaic_collect.store.copies import copy_store
+from mosaic_collect.store.copying import CopyReport
+from mosaic_collect.store.place import addresses_of
+from mosaic_collect.text import pace_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Export(WithJson, WithEngine):
+    """Write a store, or several as one, as the .npy dict that MOSAIC loads, in bounded memory.
+
+    Attributes:
+        paths: Store, or several with the same fields, followed by the .npy file to write. With one
+            store the file may be left out: it goes next to the store, by its name.
+    """
+
+    EXAMPLE: ClassVar[str] = (
+        "mosaic-collect export expert.zarr expert.npy "
+        "--fields student_observations actions action_mean action_sigma"
+    )
+
+    paths: Sequence[str] = field(metadata=shown(positional=True, metavar="PATH"))
+    options: Options = field(
+        metadata=shown(
+            described_by=export_npy,
+            but=("metadata",),
+            more={
+                "layout": {"choices": LAYOUTS},
+                "fields": {"metavar": "FIELD"},
+                "allow_different": {"metavar": "NAME", "choices": ALIKE},
+            },
+        )
+    )
+
+    def run(self) -> bool:
+        """Export, printing sizes before and figures after."""
+        names, path = _stores_and_target(self.paths)
+        path = check_target(path, addresses_of(names))
+        with self.engine() as engine:
+            plan = plan_export(names, self.options, engine)
+            if not self.json:
+                print(plan.size_text, flush=True)
+            with bar("export", total=plan.arrays_nbytes, leave=True) as progress:
+                report = plan.write(path, progress.update, engine)
+        print(as_json(report) if self.json else _export_text(report))
+        return True
+
+
+def _stores_and_target(paths: Sequence[str]) -> tuple[list[str], str]:
+    """The last path is the file, unless it is the only one."""
+    *stores, last = paths
+    if stores:
+        return stores, last
+    if last.endswith(".npy"):
+        raise InputError(f"{last}: expected a store before the file's name, got none")
+    if glob.has_magic(last) and not os.path.lexists(last):
+        raise InputError(f"{last}: expected the file's name behind a pattern, got none")
+    # Beside the store, by its name.
+    return [last], f"{store_stem([last])}.npy"
+
+
+def _export_text(report: ExportReport) -> str:
+    left = {k: v for k, v in asdict(report.left_out).items() if v}
+    reasons = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in left.items())
+    pace = pace_of(report.file_nbytes, report.seconds)
+    lines = [
+        f"{report.path}: {report.num_pairs:,} valid pairs, {report.layout}, {pace}",
+        f"left out: {reasons or 'nothing'}",
+    ]
+    return "\n".join(lines + [f"note: {note}" for note in report.notes])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Import(WithWriter, WithJson):
+    """Make a store of an .npy file of MOSAIC's own collector, or of an export.
+
+    The file is neither unpickled nor loaded whole.
+
+    Attributes:
+        npy: The .npy file.
+        store: The store to make, a folder or a URL.
+    """
+
+    EXAMPLE: ClassVar[str] = "mosaic-collect import expert.npy expert.zarr"
+
+    npy: str = field(metadata=shown(positional=True, metavar="NPY"))
+    store: str = field(metadata=shown(positional=True, metavar="STORE"))
+
+    def run(self) -> bool:
+        """Import behind a progress bar, and print what was made."""
+        try:
+            total = 2 * os.path.getsize(local_path(self.npy, "npy"))
+            with termination_as_exit(), bar("import", total=total, leave=True) as progress:
+                report = import_npy(
+                    self.npy,
+                    self.store,
+                    buffer_mb=self.buffer_mb,
+                    compressor=self.compressor,
+                    resume=self.resume,
+                    progress=progress.update,
+                )
+        except (KeyboardInterrupt, SystemExit):
+            print(interrupted_text(self.store), file=sys.stderr)
+            raise
+        print(as_json(report) if self.json else _import_text(report))
+        return True
+
+
+def _import_text(report: ImportReport) -> str:
+    pace = pace_of(report.file_nbytes, report.seconds)
+    steps = f"{report.num_steps:,} steps x {report.num_envs:,} envs"
+    pairs = f"{report.num_valid:,} valid pairs, {report.num_trajectories:,} ended trajectories"
+    lines = [
+        f"{report.store}: {steps}, {pairs}, from {pace}",
+        f"fields: {', '.join(report.shapes)}",
+    ]
+    return "\n".join(lines + [f"note: {note}" for note in report.notes])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Copy(WithJson):
+    """Copy a store or a multi-rank dataset between folders and object storage.
+
+    Checksums are checked on the way, and the root document is written last. The same command
+    continues an interrupted copy, and updates an older one.
+
+    Attributes:
+        source: Store, or multi-rank dataset.
+        target: Path or URL of the copy: nothing is there, or an earlier copy of the same store.
+        threads: Number of copying threads (default: the processors, at most 4).
+        verify: Read the copy back and check all of it.
+    """
+
+    EXAMPLE: ClassVar[str] = "mosaic-collect copy expert.zarr s3://bucket/expert.zarr --verify"
+
+    source: str = field(metadata=shown(positional=True, metavar="SOURCE"))
+    target: str = field(metadata=shown(positional=True, metavar="TARGET"))
+    threads: int | None = None
+    verify: bool = False
+
+    def run(self) -> bool:
+        """Copy behind a progress bar; False if the copy is damaged."""
+        views = [part.view for part in TrajectoryDataset(self.source).parts]
+        shards = sum(view.state.num_blocks * len(view.grids) for view in views)
+        with bar("copy", " shards", shards, leave=True) as progress:
+            report = copy_store(self.source, self.target, self.threads, progress.update)
+        problems: tuple[str, ...] = ()
+        if self.verify:
+            with bar("verify", " shards", shards) as progress:
+                problems = verify_store(report.target, progress.update).problems
+        if self.json:
+            print(as_json(report, ok=not problems, problems=problems))
+        else:
+            print("\n".join([_copy_text(report), *(f"  problem: {p}" for p in problems)]))
+        return not problems
+
+
+def _copy_text(report: CopyReport) -> str:
+    pace = pace_of(report.nbytes, report.seconds)
+    shards = f"{report.copied:,} shards copied, {pace}, {report.kept:,} were there"
+    line = f"{report.target}: {report.num_steps:,} steps; {shards}"
+    return "\n".join([line] + [f"note: {note}" for note in report.notes])
