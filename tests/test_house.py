@@ -31,29 +31,25 @@ ROOMS = (
     "mosaic | adapters/rsl_rl",
     "adapters/isaaclab | adapters/mjlab | replay",
     "film",
-    "commands < demo | cli < __main__",
+    "commands < demo < cli < __main__",
 )
 #: Who may import torch at import time: all of these rooms, and these modules of others.
 TORCH_ROOMS = (
     *("collection", "sampling", "mosaic"),
     *("adapters/rsl_rl", "adapters/isaaclab", "adapters/mjlab"),
 )
-TORCH = (
-    *("recording.ring.cuda", "replay.check", "replay.policy", "demo.training", "demo.student"),
-    *("demo.isaaclab.command", "demo.isaaclab.motions", "demo.isaaclab.terms"),
-)
+TORCH = (*("recording.ring.cuda", "replay.check", "replay.policy"),)
 #: Who may import what else at import time, beyond the standard library and ``DEPENDENCIES``.
 SIMULATORS = {
     *("mjlab", "mujoco", "warp", "rsl_rl", "tensordict"),
     *("isaaclab", "isaaclab_newton", "isaaclab_rl", "isaaclab_tasks"),
     *("gymnasium", "pxr", "mujoco_usd_converter"),
 }
-WITH_SIMULATORS = (
-    *("adapters.mjlab", "adapters.isaaclab", "demo.motion", "demo.isaaclab", "film.stage"),
-)
+WITH_SIMULATORS = (*("adapters.mjlab", "adapters.isaaclab", "film.stage"),)
 DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 #: Optional packages that may be imported inside functions, and where.
 OPTIONAL = {
+    "examples": ("demo",),
     "zarr": ("reading.dataset", "store.objects"),
     "obstore": ("store.objects", "store.object_io", "store.urls"),
     "xarray": ("reading.labelled",),
@@ -392,20 +388,6 @@ NOT_YET_FOLDED: set[str] = {
     "collection.ranks",
     "collection.shared_motions",
     "collection.take_over",
-    "commands.collect",
-    "commands.copy",
-    "commands.demo",
-    "commands.export",
-    "commands.import_npy",
-    "commands.inspect",
-    "commands.plot",
-    "commands.replay",
-    "commands.report",
-    "commands.stats",
-    "commands.watch",
-    "demo.isaaclab.assets",
-    "demo.isaaclab.terms",
-    "demo.training",
     "export.about",
     "export.npy",
     "film.output",

@@ -155,7 +155,7 @@ class Collect(Command):
         try:
             self._collect(sim, values)
         except StoreMismatchError as error:
-            raise StoreMismatchError(f"{error}{_hint(recorded, self.given)}") from error
+            raise StoreMismatchError(_in_flags(str(error), recorded, self.given)) from error
         return True
 
     def _collect(self, sim: str, values: dict[str, Any]) -> None:
@@ -188,7 +188,7 @@ def announce(options: RecordOptions, sim: str) -> None:
     lines = [
         f"collect: {options.task} in {sim}, {envs}, device {options.device or 'auto'}",
         f"         {options.checkpoint} -> {options.output}",
-        "         building the simulation; the first time this takes minutes",
+        "         the first simulation on a machine takes minutes to build",
     ]
     print("\n".join(lines), file=sys.stderr, flush=True)
 
@@ -346,7 +346,8 @@ def _recorded(given: Mapping[str, Any]) -> dict[str, Any]:
     if not found:
         return {}
     words = found[0]
-    if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+    helps = ("-h", "--help")
+    if not isinstance(words, list) or not all(isinstance(w, str) and w not in helps for w in words):
         raise InputError(f"{output}: {COMMAND_LINE}: expected options, got {shortened(words)}")
     parser = _parser()
     setattr(parser, "error", _refuse(output))  # noqa: B010  an error of the store, no exit
@@ -362,7 +363,8 @@ def _recorded(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def _refuse(output: str) -> Callable[[str], NoReturn]:
     def refuse(message: str) -> NoReturn:
-        raise InputError(f"{output}: {COMMAND_LINE}: {shortened(message)}")
+        words = shortened(message.removeprefix("argument "))
+        raise InputError(f"{output}: {COMMAND_LINE}: {words}")
 
     return refuse
 
@@ -371,17 +373,17 @@ def _parser() -> CommandParser:
     return parser_of("collect", Collect)
 
 
-def _hint(recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
-    """The flags to type: what was recorded, and how to allow what is given now."""
-    changed = [n for n in given if n not in _OF_ONE_RUN and given[n] != recorded.get(n)]
-    if not recorded or not changed:
-        return ""
+def _in_flags(message: str, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:
+    """A mismatch with the flags to type: those of before, or the one that allows the change."""
+    changed = [n for n in given if n in _CHANGES and given[n] != recorded.get(n)]
+    if not changed:
+        return message
     flags, before = flags_of(_parser()), {n: recorded[n] for n in changed if n in recorded}
     words = shlex.join(words_of(_parser(), before))
     without = ", ".join(flags[name] for name in changed if name not in before)
-    names = sorted({_CHANGES[name] for name in changed if name in _CHANGES})
+    names = " ".join(sorted({_CHANGES[name] for name in changed}))
     return (
-        (f"; as before: {words}" if words else "")
-        + (f"; leave out {without}" if without else "")
-        + (f"; or change it: --allow-changed {' '.join(names)}" if names else "")
+        message.replace("--allow-changed NAME", f"--allow-changed {names}")
+        + (f"; as before: {words}" if words and recorded else "")
+        + (f"; leave out {without}" if without and recorded else "")
     )

@@ -172,7 +172,9 @@ def words_of(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list
             words += [flag] if value == getattr(action, "const", True) else []
         else:
             several = [value] if isinstance(value, (str, int, float)) else value
-            words += [flag, *map(str, several)]
+            texts = [str(one) for one in several]
+            dashed = len(texts) == 1 and texts[0].startswith("-")
+            words += [f"{flag}={texts[0]}"] if dashed else [flag, *texts]
     return words
 
 

@@ -86,7 +86,7 @@ def test_help_is_what_the_docstring_says(capsys: pytest.CaptureFixture[str]) -> 
 def test_words_of_values_are_parsed_as_these() -> None:
     parser = argparse.ArgumentParser()
     add_options(parser, Trip)
-    trip = Trip(goal="A b", days=3, stops=["B"], bound=2.5, fast=True, rest=False)
+    trip = Trip(goal="--A b", days=-3, stops=["B"], bound=2.5, fast=True, rest=False)
     assert build(Trip, parser.parse_args(words_of(parser, vars(trip)))) == trip
 
 

@@ -126,7 +126,7 @@ def test_the_command(cli, dataset: TrajectoryDataset, tmp_path: Path) -> None:
     assert "the replay failed: 3 rows off" in page
     assert "Trajectory 4, step by step" in page
     checks.write_text("no\n")
-    cli("report", dataset.path, "--checks", str(checks)).failed("expected a JSON object a line")
+    cli("report", dataset.path, "--checks", str(checks)).failed("expected one JSON object per line")
 
 
 @pytest.fixture(scope="module")
