@@ -381,7 +381,6 @@ NOT_YET_FOLDED: set[str] = {
     "adapters.rsl_rl.generation5",
     "adapters.rsl_rl.prefixes",
     "adapters.rsl_rl.reference",
-    "cli",
     "collection.disturb",
     "collection.pace",
     "collection.pushes",
@@ -401,6 +400,7 @@ NOT_YET_FOLDED: set[str] = {
     "recording.slots",
     "recording.wanted",
     "recording.writer_stats",
+    "replay.report",
     "sampling.ahead",
     "sampling.epochs",
     "sampling.machine",
@@ -418,7 +418,6 @@ TWO_MEANINGS: set[str] = {
     "Term",
     "Trajectories",
     "_Look",
-    "_Parser",
 }
 
 
