@@ -29,7 +29,7 @@ from mosaic_collect.look.inspect import summarize, summary_text
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.look.report import report_page
 from mosaic_collect.look.watch import Look, Watcher, look_line, look_lines
-from mosaic_collect.npyfile.plain import plain_copy
+from mosaic_collect.npyfile.read import plain_copy
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import Summary, status_words
 from mosaic_collect.stats.files import write_statistics

@@ -8,8 +8,7 @@ from typing import Any
 
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.rows import flat_dim, is_flattened
-from mosaic_collect.npyfile.layout import COMPACT, ArraySpec
-from mosaic_collect.npyfile.provenance import AXES, OURS
+from mosaic_collect.npyfile.layout import AXES, COMPACT, OURS, ArraySpec
 from mosaic_collect.reading.numbering import Numbering
 from mosaic_collect.reading.selection import Left
 from mosaic_collect.reading.table import Table

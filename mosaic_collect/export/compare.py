@@ -15,9 +15,8 @@ from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.export.deciding import decide
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.plan import ExportPlan
-from mosaic_collect.npyfile.file import NpyFile, StoredArray
-from mosaic_collect.npyfile.provenance import metadata_of, of_mosaic, provenance
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.layout import of_mosaic
+from mosaic_collect.npyfile.read import NpyFile, StoredArray, scan_npy
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.selection import exported
@@ -74,7 +73,7 @@ def verify_export(
 
 
 def _options(file: NpyFile) -> Options:
-    ours = provenance(file) or {}
+    ours = file.provenance or {}
     asked = ours.get("options")
     if not isinstance(asked, dict):
         raise CorruptExportError(f"{file.path}: does not say how it was exported from which store")
@@ -88,7 +87,7 @@ def _options(file: NpyFile) -> Options:
 
 def _same_stores(file: NpyFile, views: Sequence[StoreView]) -> list[str]:
     """Paths are not compared: a store may have been moved since."""
-    ours = provenance(file) or {}
+    ours = file.provenance or {}
     told = ours.get("stores", [ours])
     if not isinstance(told, list) or not all(isinstance(t, dict) for t in told):
         raise CorruptExportError(f"{file.path}: does not say from which stores it was exported")
@@ -117,7 +116,7 @@ def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
         expected = None if want is None else (want.shape, str(np.dtype(want.dtype)))
         if found != expected:
             problems.append(f"{shown(name)}: expected {expected}, got {found}")
-    told, expected_metadata = of_mosaic(metadata_of(file)), of_mosaic(plan.metadata)
+    told, expected_metadata = of_mosaic(file.metadata), of_mosaic(plan.metadata)
     if told != expected_metadata:
         problems.append(f"metadata: expected {expected_metadata}, got {shown(told)}")
     return problems

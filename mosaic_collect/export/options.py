@@ -9,8 +9,7 @@ from typing import Any
 
 from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
-from mosaic_collect.npyfile.layout import COMPACT, GRID
-from mosaic_collect.npyfile.provenance import OURS
+from mosaic_collect.npyfile.layout import COMPACT, GRID, OURS
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.text import shown
 

@@ -21,8 +21,8 @@ from math import prod
 
 from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.npyfile.file import NpyFile, StoredArray
-from mosaic_collect.npyfile.provenance import AXES, metadata_of, provenance
+from mosaic_collect.npyfile.layout import AXES
+from mosaic_collect.npyfile.read import NpyFile, StoredArray
 from mosaic_collect.store.axes import MAX_AXES
 from mosaic_collect.store.parsing import MAX_ENVS
 from mosaic_collect.store.schema import (
@@ -98,14 +98,14 @@ def check_contents(file: NpyFile) -> Contents:
 def _missing(file: NpyFile) -> Iterator[str]:
     """What must be there. Our own exports may hold any fields; others are MOSAIC's."""
     have = ", ".join(sorted(file.arrays)) or "no array"
-    if provenance(file) is None:
+    if file.provenance is None:
         if not {"observations", "student_observations"} & set(file.arrays):
             yield f"expected observations or student_observations, got {have}"
         if "actions" not in file.arrays:
             yield f"expected actions, got {have}"
     elif not set(file.arrays) - {VALID_MASK}:
         yield f"expected at least one field, got {have}"
-    if metadata_of(file).get("has_valid_mask") is True and VALID_MASK not in file.arrays:
+    if file.metadata.get("has_valid_mask") is True and VALID_MASK not in file.arrays:
         yield "the metadata tells of a valid_mask, and there is none"
 
 
@@ -178,7 +178,7 @@ def _with_axes(file: NpyFile, key: str) -> StoredArray:
     Raises:
         InputError: The file tells of other axes than its values have room for.
     """
-    array, told = file.arrays[key], (provenance(file) or {}).get(AXES)
+    array, told = file.arrays[key], (file.provenance or {}).get(AXES)
     if not isinstance(told, dict) or key not in told or key not in MOSAIC_FIELDS:
         return array
     axes = told[key]

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from mosaic_collect.importing.contents import Contents
 from mosaic_collect.npyfile.layout import COMPACT
-from mosaic_collect.npyfile.provenance import metadata_of, provenance
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import MOSAIC_FIELDS
 from mosaic_collect.text import shown
@@ -15,7 +14,7 @@ from mosaic_collect.text import shown
 def notes(contents: Contents, state: StoreState, first_step: int, apart: bool) -> Iterator[str]:
     """One sentence each."""
     yield from _of_trajectories(contents, state, apart)
-    if (provenance(contents.file) or {}).get("layout") == COMPACT:
+    if (contents.file.provenance or {}).get("layout") == COMPACT:
         yield "the file is compact and knows no environments: its pairs are the steps of one"
     wide = [f.name for f in contents.schema.fields if f.dtype == "float64"]
     if wide:
@@ -23,7 +22,7 @@ def notes(contents: Contents, state: StoreState, first_step: int, apart: bool) -
     missing = [n for n in MOSAIC_FIELDS if n.startswith("action") and n not in contents.arrays]
     if missing:
         yield f"MOSAIC's loss also reads {', '.join(missing)}, which the file does not hold"
-    told = metadata_of(contents.file).get("num_steps")
+    told = contents.file.metadata.get("num_steps")
     if told is not None and told != state.num_valid:
         yield f"the file's metadata says num_steps {shown(told)}, valid pairs are {state.num_valid}"
     if first_step == contents.num_steps:
@@ -33,7 +32,7 @@ def notes(contents: Contents, state: StoreState, first_step: int, apart: bool) -
 
 
 def _of_trajectories(contents: Contents, state: StoreState, apart: bool) -> Iterator[str]:
-    told = shown(metadata_of(contents.file).get("num_trajectories"))
+    told = shown(contents.file.metadata.get("num_trajectories"))
     if contents.id_field is None:
         yield (
             f"the file holds no trajectory ids (its metadata says num_trajectories {told}): each "

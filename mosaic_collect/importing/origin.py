@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mosaic_collect.errors import StoreMismatchError
-from mosaic_collect.npyfile.file import NpyFile
-from mosaic_collect.npyfile.plain import plain_copy
+from mosaic_collect.npyfile.read import NpyFile, plain_copy
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.text import shown
 

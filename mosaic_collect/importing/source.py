@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.importing.contents import Contents, check_contents
-from mosaic_collect.npyfile.file import StoredArray, changed, read_into
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import StoredArray, changed, read_into, scan_npy
 from mosaic_collect.store.files import open_regular
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 

@@ -8,8 +8,8 @@ from typing import Any
 from zipfile import is_zipfile
 
 from mosaic_collect.checks import local_path
-from mosaic_collect.npyfile.provenance import metadata_of, of_mosaic, provenance
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.layout import of_mosaic
+from mosaic_collect.npyfile.read import scan_npy
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import (
@@ -83,7 +83,7 @@ def _export_summary(path: str) -> Summary:
         FieldSummary(name, a.shape, str(a.dtype), a.nbytes, a.nbytes, None)
         for name, a in file.arrays.items()
     )
-    own, ours = metadata_of(file), provenance(file)
+    own, ours = file.metadata, file.provenance
     facts = [
         ("valid pairs", shown(own.get("num_steps", "not said"))),
         ("trajectories", shown(own.get("num_trajectories", "not said"))),

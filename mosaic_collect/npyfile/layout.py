@@ -28,6 +28,10 @@ import numpy as np
 
 #: Names of the two ways in which a file's pairs lie.
 GRID, COMPACT = "grid", "compact"
+#: Key in the file's ``metadata`` under which an export describes itself.
+OURS = "mosaic_collect"
+#: Key in it: the axes of those arrays whose rows were made flat, by array.
+AXES = "axes"
 
 _RECONSTRUCT = (
     b"cnumpy.core.multiarray\n_reconstruct\n"  # GLOBAL
@@ -130,3 +134,8 @@ def _fragment(value: Any) -> bytes:
     pickler.fast = True  # no memo: numbers in it would clash with the other fragments'
     pickler.dump(value)
     return buffer.getvalue()[2:-1]
+
+
+def of_mosaic(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``metadata`` without our entry."""
+    return {key: value for key, value in metadata.items() if key != OURS}

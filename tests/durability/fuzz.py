@@ -17,7 +17,7 @@ import atheris
 
 with atheris.instrument_imports(include=["mosaic_collect"]):
     from mosaic_collect.errors import CorruptExportError, StoreError
-    from mosaic_collect.npyfile.scan import scan_npy
+    from mosaic_collect.npyfile.read import scan_npy
     from mosaic_collect.store.parsing import parse_root
 
 _HEADER = (

@@ -9,7 +9,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import scan_npy
 
 DATA = Path(__file__).parents[1] / "data"
 STORE = DATA / "v1-zstd.zarr"

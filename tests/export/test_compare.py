@@ -18,8 +18,7 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
 )
 from mosaic_collect.export.compare import verify_export
-from mosaic_collect.npyfile.provenance import provenance
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import scan_npy
 from tests import helpers
 from tests.export import stores
 from tests.npyfile import pickles
@@ -260,7 +259,7 @@ def test_a_file_of_others_is_refused(store: str, npy: str) -> None:
     np.save(npy, {"actions": np.zeros((2, 2, 2), np.float32), "metadata": {"num_steps": 4}})
     with pytest.raises(CorruptExportError, match="does not say how it was exported"):
         verify_export(store, npy)
-    assert provenance(scan_npy(npy)) is None
+    assert scan_npy(npy).provenance is None
 
 
 def test_a_cut_off_file_is_refused(store: str, npy: str) -> None:
@@ -293,6 +292,6 @@ def test_an_export_of_an_unfinished_store_stays_good_while_nothing_is_added(
 def test_the_auto_layout_that_was_chosen_is_held_against(store: str, npy: str) -> None:
     stores.write(store, 4)
     assert export_npy(store, npy).layout == "grid"
-    assert provenance(scan_npy(npy))["options"]["layout"] == "auto"
+    assert scan_npy(npy).provenance["options"]["layout"] == "auto"
     assert verify_export(store, npy).ok
     assert TrajectoryDataset(store).num_steps == 4

@@ -23,7 +23,7 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.inspect import summarize, summary_text
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import scan_npy
 from mosaic_collect.store.metadata import root_document
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from tests import helpers

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.look.inspect import summarize, summary_text
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import scan_npy
 from tests.export import stores
 from tests.npyfile import pickles
 

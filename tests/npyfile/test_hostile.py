@@ -15,7 +15,7 @@ import pytest
 
 from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import scan_npy
 from tests.npyfile import pickles
 from tests.npyfile.bounded import told_of
 from tests.npyfile.pickles import (
@@ -36,7 +36,7 @@ import contextlib, io
 from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.read import read_npy
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import scan_npy
 
 def scan(path):
     try:

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mosaic_collect.npyfile.layout import ArraySpec, plan_file
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import scan_npy
 
 SPECS = {
     "observations": ArraySpec((3, 2, 4), "float32"),

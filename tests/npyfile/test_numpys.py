@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, export_npy
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import scan_npy
 from tests import helpers
 from tests.export import stores
 

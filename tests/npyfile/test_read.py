@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pickle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from mosaic_collect import ExpertTrajectoryCollector
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.npyfile.read import read_npy
+from mosaic_collect.npyfile.layout import ArraySpec, plan_file
+from mosaic_collect.npyfile.read import read_npy, scan_npy
 from tests.npyfile import pickles
 from tests.npyfile.test_scan import upstream
 
@@ -119,3 +122,25 @@ def test_a_byte_that_is_no_bool(npy: str) -> None:
     pickles.write(npy, pickles.dict_of(valid_mask=mask))
     with pytest.raises(CorruptExportError, match="expected bool, got a byte of 5"):
         read_npy(npy)
+
+
+@pytest.mark.parametrize("shape", [(0, 1 << 47, 1 << 47), (1 << 40, 0, 1 << 40, 1 << 40)])
+def test_axes_too_long_for_numpy(npy: str, shape: tuple[int, ...]) -> None:
+    """No value and axes that NumPy cannot hold: every check of sizes alone would pass."""
+    plan = plan_file({"observations": ArraySpec(shape, "float32")}, {"metadata": {}})
+    with open(npy, "wb") as file:
+        for offset, data in plan.pieces:
+            file.seek(offset)
+            file.write(data)
+    with pytest.raises(CorruptExportError, match="observations: axes too long for NumPy"):
+        scan_npy(npy)
+    with pytest.raises(CorruptExportError, match="observations: axes too long for NumPy"):
+        ExpertTrajectoryCollector.load(npy)
+
+
+def test_the_standard_library_still_has_its_pickle_machine() -> None:
+    """The reader builds on ``pickle._Unpickler``, which is in CPython since 3.0, but not public."""
+    machine = pickle._Unpickler
+    assert {"load", "find_class", "pop_mark", "dispatch"} <= set(dir(machine))
+    assert issubclass(pickle._Stop, Exception)
+    assert all(code in machine.dispatch for code in (pickle.MARK[0], pickle.BUILD[0]))

@@ -11,8 +11,7 @@ import pytest
 
 from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.npyfile.file import NpyFile
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import NpyFile, scan_npy
 from tests.export import stores
 from tests.npyfile import pickles
 

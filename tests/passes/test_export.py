@@ -24,7 +24,7 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.export import plan
 from mosaic_collect.export.target import SharedFile, Target
-from mosaic_collect.npyfile.scan import scan_npy
+from mosaic_collect.npyfile.read import scan_npy
 from mosaic_collect.reading import selection
 from tests import helpers
 from tests.export import stores
