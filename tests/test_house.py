@@ -413,7 +413,6 @@ NOT_YET_FOLDED: set[str] = {
 }
 TWO_MEANINGS: set[str] = {
     "CollectOptions",
-    "Machine",
     "Place",
     "Term",
     "Trajectories",
