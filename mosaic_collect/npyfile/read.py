@@ -33,7 +33,7 @@ from mosaic_collect.store.strict_json import object_in
 from mosaic_collect.text import shown
 
 # Of CPython's Lib/pickletools.py: marks and memo, plain values, containers, names and calls.
-_OPCODES = b"\x80\x95(\x94qrhjN\x88\x89KMJ\x8a\x8bG\x8cX\x8dCB\x8e)]}t\x85\x86\x87aesuc\x93Rb."
+_OPCODES = b"\x80\x95(\x94qrhjN\x88\x89KMJ\x8a\x8bG\x8cX\x8dCB\x8e)]}t\x85\x86\x87aesuc\x93Rb"
 _MAX_OPCODES = 1_000_000
 _MAX_PLAIN_NBYTES = 64 << 20  # of all that is not an array's values
 _MAX_LINE_NBYTES = 1 << 16
@@ -280,15 +280,14 @@ class _Machine(pickle._Unpickler):
         self.metastack: list[Any] = []
         self.stack: list[Any] = []
         self.append, self.proto = self.stack.append, 0
-        try:
-            for _ in range(_MAX_OPCODES):
-                code = self._read(1)
-                if code[0] not in self.dispatch:
-                    words = "has no place in a dict of arrays"
-                    raise CorruptExportError(f"pickle opcode {code!r} {words}")
-                self.dispatch[code[0]](self)
-        except pickle._Stop as stop:
-            return stop.value
+        for _ in range(_MAX_OPCODES):
+            code = self._read(1)
+            if code == pickle.STOP:
+                return self.stack.pop()
+            if code[0] not in self.dispatch:
+                words = "has no place in a dict of arrays"
+                raise CorruptExportError(f"pickle opcode {code!r} {words}")
+            self.dispatch[code[0]](self)
         raise CorruptExportError("more opcodes than a dict of arrays can have")
 
     def find_class(self, module: str, name: str) -> Any:
