@@ -5,9 +5,10 @@ from __future__ import annotations
 import operator
 import os
 import re
+import stat
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,30 @@ def output_path(path: Any, name: str) -> str:
     if os.path.isdir(told):
         raise InputError(f"{name}: expected a file's name, got the folder {told}")
     return told
+
+
+def regular_target(path: str) -> str | None:
+    """Path of the regular file that ``path`` is or will be; links are followed.
+
+    Returns:
+        None for a pipe, a device, a socket, or a file that is this process's own output: to be
+        written into, and never to be replaced.
+    """
+    try:
+        there = os.stat(path)
+    except FileNotFoundError:
+        return os.path.realpath(path)
+    is_replaceable = stat.S_ISREG(there.st_mode) and own_output(there) is None
+    return os.path.realpath(path) if is_replaceable else None
+
+
+def own_output(there: os.stat_result) -> int | None:
+    """Descriptor of standard output or error if it is this file, as of ``/dev/stdout``."""
+    for fd in (1, 2):
+        with suppress(OSError):  # closed
+            if os.path.samestat(os.fstat(fd), there):
+                return fd
+    return None
 
 
 def whole(value: Any, name: str, least: int, most: int | None = None) -> int:

@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import errno
-import fcntl
+import logging
 import os
 import secrets
-import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 
-from mosaic_collect.checks import local_path, output_path
+from mosaic_collect.checks import local_path, output_path, regular_target
 from mosaic_collect.errors import InputError, SpaceError, WriteError
-from mosaic_collect.store.files import PosixFiles, temp_name
+from mosaic_collect.store.files import NO_ROOM, PosixFiles, free_nbytes, temp_name
+from mosaic_collect.store.lock import try_lock
 from mosaic_collect.text import reason
+
+_log = logging.getLogger(__name__)
 
 
 def check_target(path: str | os.PathLike[str], stores: Sequence[str]) -> str:
     """The path, as a text; a name that MOSAIC could not load, or no place for a file, is refused.
 
     Raises:
-        InputError: It does not end in ``.npy``, is a folder, or lies in a store or in no folder.
+        InputError: It does not end in ``.npy``, is a folder, a pipe or a device, or lies in a store
+            or in no folder.
     """
     path = local_path(path, "path")
     if not path.endswith(".npy"):
         raise InputError(f"{path}: expected a name ending in .npy, the only one MOSAIC loads")
+    if not os.path.isdir(path) and regular_target(path) is None:
+        raise InputError(
+            f"{path}: expected a regular file, found a pipe or a device: an export is written at "
+            "many places at once"
+        )
     folder = os.path.dirname(os.path.realpath(output_path(path, "path")))
     for store in stores:
         inside = os.path.realpath(store) + os.sep
@@ -88,7 +95,8 @@ class Target:
     """A temp file beside the target, renamed onto it on leaving without an exception.
 
     Args:
-        path: The target; a file of that name is replaced at the end, in one.
+        path: The target of ``check_target``; a file of that name is replaced at the end, in one. A
+            link stays, and the file that it leads to is replaced.
         nbytes: Size to come, taken from the disk at once.
 
     Raises:
@@ -97,9 +105,11 @@ class Target:
     """
 
     def __init__(self, path: str, nbytes: int) -> None:
-        self._path, self._temp, self._nbytes = path, temp_name(path), nbytes
-        free = shutil.disk_usage(os.path.dirname(os.path.abspath(path))).free
-        if free < nbytes:
+        self._path, self._nbytes = path, nbytes
+        self._target = regular_target(path) or os.path.abspath(path)
+        self._temp, self._is_own = temp_name(self._target), False
+        free = free_nbytes(os.path.dirname(self._target))
+        if free is not None and free < nbytes:
             raise SpaceError(f"{path}: {nbytes} bytes needed, {free} free")
         self.fd = self._claimed()
         try:
@@ -115,8 +125,8 @@ class Target:
         try:
             if kind is None:
                 os.fsync(self.fd)
-                os.replace(self._temp, self._path)
-                PosixFiles().sync_folder(os.path.dirname(os.path.abspath(self._path)))
+                os.replace(self._temp, self._target)
+                PosixFiles().sync_folder(os.path.dirname(self._target))
         except BaseException:
             self._discard()
             raise
@@ -137,7 +147,7 @@ class Target:
         pages would else write them over their neighbours'.
         """
         file = SharedFile(
-            os.path.abspath(self._temp),
+            self._temp,
             (self._nbytes // _APART_NBYTES + 1) * _APART_NBYTES,
             secrets.token_bytes(16),
         )
@@ -149,7 +159,7 @@ class Target:
     def _claimed(self) -> int:
         """A new file under the temp name, locked.
 
-        A killed export's file is not gone on with: processes elsewhere may still write into it.
+        A killed export's file is not continued: processes elsewhere may still write into it.
         """
         fd = self._open()
         while os.fstat(fd).st_size:
@@ -167,32 +177,59 @@ class Target:
         except OSError as error:
             raise WriteError(f"{self._path}: cannot be written: {reason(error)}") from error
         try:
-            self._lock(fd)
+            is_locked = self._lock(fd)
         except BaseException:
             os.close(fd)
             raise
-        return fd
+        if is_locked or self._is_own:
+            return fd
+        return self._open_own(fd)
 
-    def _lock(self, fd: int) -> None:
+    def _open_own(self, shared: int) -> int:
+        """Open a temp file of this export alone, where no lock keeps another one out."""
+        _log.warning(
+            "%s: this file system has no locks: if this export is killed, its file stays",
+            self._path,
+        )
         try:
-            # flock and not lockf: it keeps threads of one process apart, too.
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(shared).st_size:
+                os.unlink(self._temp)
+        finally:
+            os.close(shared)
+        self._temp, self._is_own = temp_name(self._target, f".{secrets.token_hex(4)}"), True
+        return self._open()
+
+    def _lock(self, fd: int) -> bool:
+        """Whether the file is locked now; False where there are no locks."""
+        try:
+            is_locked = try_lock(fd)
         except OSError as error:
-            raise WriteError(f"{self._path}: another export is writing it") from error
-        if not self._is_temp(fd):
-            # It was another export's until just now, and has the target's name by now.
+            raise WriteError(f"{self._path}: cannot be locked: {reason(error)}") from error
+        # It may have been another export's until just now, and have the target's name by now.
+        if is_locked is False or not self._is_temp(fd):
             raise WriteError(f"{self._path}: another export is writing it")
+        return bool(is_locked)
 
     def _allocate(self) -> None:
         try:
-            os.posix_fallocate(self.fd, 0, self._nbytes)
+            self._reserve()
         except OSError as error:
             self._discard()
-            if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if error.errno in NO_ROOM:
                 raise SpaceError(
                     f"{self._path}: no room for {self._nbytes} bytes: {reason(error)}"
                 ) from error
             raise WriteError(f"{self._path}: cannot be written: {reason(error)}") from error
+
+    def _reserve(self) -> None:
+        """Take the space now where the system can: not all file systems and sandboxes can."""
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(self.fd, 0, self._nbytes)
+            except OSError as error:
+                if error.errno in NO_ROOM:
+                    raise
+        os.ftruncate(self.fd, self._nbytes)
 
     def _is_temp(self, fd: int) -> bool:
         """Whether the open file is the one that has the temp name now."""

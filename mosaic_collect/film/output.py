@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import needed, output_path
 from mosaic_collect.errors import InputError
-from mosaic_collect.store.files import PosixFiles, temp_name, write_file
+from mosaic_collect.store.files import write_target
 
 Pictures = Iterable[NDArray[np.uint8]]
 
@@ -74,7 +74,7 @@ def write_pictures(path: str, pictures: Pictures, fps: float) -> None:
     kind = kind_of(path)
     with needed("it needs Pillow and imageio-ffmpeg: pip install 'mosaic-collect[replay]'"):
         data = _clip(pictures, kind, fps) if kind == KINDS[CLIP] else _strip(pictures)
-    write_file(PosixFiles(), path, data, temp_name(path))
+    write_target(path, data)
 
 
 def _strip(pictures: Pictures) -> bytes:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import needed, output_path
 from mosaic_collect.errors import InputError
+from mosaic_collect.store.files import write_target
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -197,14 +198,18 @@ def check_picture(path: str | os.PathLike[str]) -> None:
 
 
 def save(figure: Figure, path: str | os.PathLike[str]) -> None:
-    """Save a picture; its ending says the format.
+    """Save a picture, whole or not at all; its ending says the format.
 
     Raises:
         InputError: As ``check_picture``'s.
+        OSError: It could not be written.
     """
     check_picture(path)
+    path, picture = output_path(path, "plot"), io.BytesIO()
+    kind = os.path.splitext(path)[1].lstrip(".")
     with default_style():
-        figure.savefig(output_path(path, "plot"), dpi=150, facecolor=figure.get_facecolor())
+        figure.savefig(picture, format=kind, dpi=150, facecolor=figure.get_facecolor())
+    write_target(path, picture.getvalue())
 
 
 def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:

@@ -7,7 +7,7 @@ import os
 
 from mosaic_collect.checks import local_path
 from mosaic_collect.stats.measures import StoreStatistics
-from mosaic_collect.store.files import PosixFiles, temp_name, write_file
+from mosaic_collect.store.files import write_target
 
 
 def write_statistics(found: StoreStatistics, path: str | os.PathLike[str]) -> None:
@@ -18,5 +18,4 @@ def write_statistics(found: StoreStatistics, path: str | os.PathLike[str]) -> No
         OSError: It could not be written.
     """
     text = json.dumps(found.to_json(), allow_nan=False)
-    target = local_path(path, "path")
-    write_file(PosixFiles(), target, text.encode(), temp_name(target))
+    write_target(local_path(path, "path"), text.encode())

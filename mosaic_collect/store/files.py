@@ -8,14 +8,24 @@ operation says what it promises; only ``sync`` and ``sync_folder`` promise anyth
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
+import hashlib
 import os
+import secrets
 import stat
+import sys
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from mosaic_collect.checks import own_output, regular_target
+
 #: What systems say that cannot give a file a second name, or not one more.
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
+#: Errors of a disk that is full, of a quota, and of a file that is too large for either.
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Bytes of a file's name that its temp name keeps; file systems take 143 to 255 in all.
+_LONGEST_NAME = 120
 _IOV_MAX = 512  # below every system's limit on buffers a call
 
 
@@ -69,7 +79,8 @@ class Files(Protocol):
 
         Raises:
             FileExistsError: Something has it.
-            OSError: With an errno of ``NO_LINKS`` where the file system has no second names.
+            OSError: With ``ENOTSUP`` where the file system has neither hard links nor
+                ``RENAME_NOREPLACE``.
         """
 
     def sync_folder(self, path: str) -> None:
@@ -113,8 +124,14 @@ class PosixFiles:
 
     def take(self, source: str, target: str) -> None:
         (old, within), (new, there) = self._at(source), self._at(target)
-        named(target, os.link, old, new, src_dir_fd=within, dst_dir_fd=there)
-        self.remove(source)
+        try:
+            named(target, os.link, old, new, src_dir_fd=within, dst_dir_fd=there)
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                raise
+            named(target, _rename_new, old, new, within, there)
+        else:
+            self.remove(source)
 
     def sync_folder(self, path: str) -> None:
         name, within = self._at(path)
@@ -178,6 +195,27 @@ class PosixFile:
             named(self.path, os.close, fd)
 
 
+def _rename_new(old: str, new: str, within: int | None, there: int | None) -> None:
+    """Rename, unless something has the new name: Linux's ``renameat2``, which Python lacks."""
+    here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE
+    call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    folders = [here if fd is None else fd for fd in (within, there)]
+    names = [os.fsencode(name) for name in (old, new)]
+    if call is None:
+        code = errno.ENOSYS
+    elif call(folders[0], names[0], folders[1], names[1], no_replace) == 0:
+        return
+    else:
+        code = ctypes.get_errno()
+    if code in (errno.EINVAL, *NO_LINKS):
+        raise OSError(
+            errno.ENOTSUP,
+            "this file system has neither hard links nor exclusive renames, which several ranks "
+            "in one folder need: record each rank as a store of its own",
+        )
+    raise OSError(code, os.strerror(code))
+
+
 def write_all(fd: int, buffers: Sequence[Any]) -> None:
     """Write all bytes of the buffers to a descriptor, or raise."""
     views = [memoryview(b).cast("B") for b in buffers if len(b)]
@@ -212,6 +250,38 @@ def write_file(files: Files, path: str, data: bytes, temp: str, anew: bool = Fal
     finish(files, file, path, anew)
 
 
+def write_target(path: str, data: bytes) -> None:
+    """Write a file that a user named.
+
+    A regular file is written beside its place and renamed: it has the old content or the new one.
+    A link stays, and the file that it leads to is replaced. A pipe or a device is written into.
+
+    Raises:
+        OSError: It cannot be written; names the path.
+    """
+    target = regular_target(path)
+    if target is None:
+        _write_into(path, data)
+        return
+    files = PosixFiles()
+    write_file(files, target, data, temp_name(target, f".{secrets.token_hex(4)}"))
+    with contextlib.suppress(PermissionError):  # of a folder that this user may not read
+        files.sync_folder(os.path.dirname(target))
+
+
+def _write_into(path: str, data: bytes) -> None:
+    own = own_output(os.stat(path))
+    if own is None:
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    else:  # opened anew, it would be written from its beginning
+        sys.stdout.flush()
+        fd = os.dup(own)
+    try:
+        named(path, write_all, fd, [data])
+    finally:
+        os.close(fd)
+
+
 def finish(files: Files, file: OpenFile, path: str, anew: bool = False) -> None:
     """Sync and close a whole temp file, then give it its name; ``anew``: one that nothing has.
 
@@ -236,6 +306,12 @@ def discard(files: Files, file: OpenFile) -> None:
         files.remove(file.path)
 
 
+def free_nbytes(folder: str) -> int | None:
+    """Room on the disk of a folder; None where the file system reports no size at all."""
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize if found.f_blocks else None
+
+
 def open_regular(path: str) -> int:
     """A descriptor for reading a regular file; a link to one is fine.
 
@@ -254,11 +330,16 @@ def open_regular(path: str) -> int:
 def temp_name(path: str, mark: str = "") -> str:
     """Where a file lies until it is whole; reopening a store for writing removes leftovers.
 
+    A name that would become too long for the file system is shortened to its hash.
+
     Args:
         path: Of the file.
         mark: Told apart from others who may write it at the same time.
     """
     folder, name = os.path.split(path)
+    encoded = os.fsencode(name)
+    if len(encoded) > _LONGEST_NAME:
+        name = hashlib.sha256(encoded).hexdigest()
     return os.path.join(folder, f".{name}{mark}.tmp")
 
 

@@ -1,14 +1,12 @@
-"""One writer a store: an OS lock that dies with its process.
+"""File locks: one writer per store, one export per file.
 
-The lock belongs to the open file (Linux: open file description locks, fcntl(2)), so whoever else
-opens and closes the file, a backup in this very process for one, takes nothing away. A child made
-by fork, a data loader's worker say, would share it, and closes its descriptor at once. Where the
-system has no such locks, POSIX record locks do, which belong to the process and are dropped when
-any of its descriptors of the file is closed; they do not exclude two holders in one process, so a
-set of held files does that.
+A lock is ``flock(2)``: it belongs to the open file, so whoever else opens and closes the file, a
+backup in this very process for one, takes nothing away, and threads of one process exclude each
+other. It ends with its process. A child made by fork, a data loader's worker say, would share it,
+and closes its descriptor at once.
 
-The file is removed when the lock is let go: what stays behind is Zarr and nothing else. Whoever
-opened it just before finds that its name no longer leads to it, and opens the next one.
+The lock file of a store is removed when the lock is released: what stays behind is Zarr and nothing
+else. Whoever opened it just before finds that its name no longer leads to it, and opens the next.
 """
 
 from __future__ import annotations
@@ -20,27 +18,48 @@ import itertools
 import logging
 import os
 import socket
-import struct
-import threading
+import time
 
 from mosaic_collect.errors import StoreLockedError
 
 _log = logging.getLogger(__name__)
 LOCK_NAME = ".mosaic_collect.lock"
-#: What file systems say that have no locks: Lustre without flock, some NFS and FUSE mounts.
+#: Errors of file systems without locks: Lustre without flock, some NFS and FUSE mounts.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _BUSY = (errno.EAGAIN, errno.EACCES)
-# struct flock: type, whence, start, length (0: all), pid (0, as it must be); padded as C does.
-_WHOLE_FILE = struct.pack("hhqqi0q", fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-#: This process's locks by their numbers: the descriptor, and which file it is.
-_held: dict[int, tuple[int, tuple[int, int]]] = {}
+#: Who asks whether a writer lives has the lock for an instant (``is_locked``).
+_TRIES, _TRY_SECONDS = 3, 0.01
+#: Descriptors of this process's store locks, by the number of the lock.
+_held: dict[int, int] = {}
 _numbers = itertools.count()
-# Reentrant: while one lock is taken, the garbage collector may let another one go.
-_guard = threading.RLock()
+
+
+def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool | None:
+    """Lock an open file until its last descriptor is closed, without waiting.
+
+    Args:
+        fd: Its descriptor.
+        kind: ``LOCK_EX``, or ``LOCK_SH``.
+
+    Returns:
+        Whether it is locked now; None where the file system has no locks.
+
+    Raises:
+        OSError: Any other failure.
+    """
+    try:
+        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return None
+        if error.errno in _BUSY:
+            return False
+        raise
+    return True
 
 
 class StoreLock:
-    """Held from construction to ``release`` or the process's end.
+    """The lock of a store's folder, held from construction to ``release`` or the process's end.
 
     Args:
         store: The folder, for messages.
@@ -50,78 +69,71 @@ class StoreLock:
         is_real: Whether it keeps others out; if not, that was logged as a warning.
 
     Raises:
-        StoreLockedError: Another living writer holds it; says which, as far as known.
+        StoreLockedError: Another living writer holds it; the message names it, as far as known.
     """
 
     def __init__(self, store: str, folder: int) -> None:
         self._store, self._folder = store, folder
         self._number, self.is_real = next(_numbers), True
-        with _guard:
-            while self._number not in _held:
-                self._refuse_own()
-                # Not through a link: what it leads to would be overwritten.
-                flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
-                fd = os.open(LOCK_NAME, flags, 0o666, dir_fd=folder)
-                try:
-                    self._take(fd)
-                    identity = _identity(os.fstat(fd))
-                    if identity == self._there():
-                        _held[self._number] = fd, identity
-                finally:
-                    if self._number not in _held:
-                        os.close(fd)
+        while self._number not in _held:
+            # Not through a link: what it leads to would be overwritten.
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            fd = os.open(LOCK_NAME, flags, 0o666, dir_fd=folder)
+            try:
+                self._take(fd)
+                if self._leads_to(fd):
+                    _held[self._number] = fd
+            finally:
+                if self._number not in _held:
+                    os.close(fd)
 
     def __del__(self) -> None:
         # An interrupt may fall between the making of a lock and its owner's taking it.
-        if getattr(self, "_number", -1) in _held:
-            self.release()
+        self.release()
 
     def __reduce__(self) -> str:
         raise TypeError("a StoreLock cannot be copied: it belongs to one open file")
 
     def release(self) -> None:
         """Let the next writer in; calling it twice is allowed."""
-        with _guard:
-            if self._number not in _held:
-                return
-            fd, identity = _held.pop(self._number)
-            # Only while it is held, and only this one: the next writer's has the same name.
-            with contextlib.suppress(OSError):
-                if identity == self._there():
-                    os.unlink(LOCK_NAME, dir_fd=self._folder)
-            os.close(fd)
+        fd = _held.pop(getattr(self, "_number", -1), None)
+        if fd is None:
+            return
+        # Only while it is held, and only this one: the next writer's has the same name.
+        with contextlib.suppress(OSError):
+            if self._leads_to(fd):
+                os.unlink(LOCK_NAME, dir_fd=self._folder)
+        os.close(fd)
 
-    def _there(self) -> tuple[int, int] | None:
-        """What the name leads to now."""
+    def _leads_to(self, fd: int) -> bool:
+        """Whether the lock file's name leads to this open file."""
         try:
-            return _identity(os.stat(LOCK_NAME, dir_fd=self._folder, follow_symlinks=False))
+            there = os.stat(LOCK_NAME, dir_fd=self._folder, follow_symlinks=False)
         except FileNotFoundError:
-            return None
+            return False
+        return os.path.samestat(there, os.fstat(fd))
 
-    def _refuse_own(self) -> None:
-        there = self._there()
-        if any(identity == there for _, identity in list(_held.values())):
+    def _take(self, fd: int) -> None:
+        if _is_held_here(fd):
             raise StoreLockedError(
                 f"{self._store}: a writer of this process is at work on it; takeover=True closes "
                 "that one first, and commits what was added to it"
             )
-
-    def _take(self, fd: int) -> None:
-        try:
-            _lock(fd)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                self.is_real = False
-                _log.warning(
-                    "%s: this file system has no locks (%s): nothing keeps another writer out; "
-                    "if one comes, it goes on with the store, and this one is told",
-                    self._store,
-                    error.strerror,
-                )
-            elif error.errno in _BUSY:
-                raise StoreLockedError(f"{self._store}: {_holder(fd)} is writing to it") from error
-            else:
-                raise
+        held = try_lock(fd)
+        for _ in range(_TRIES):
+            if held is not False:
+                break
+            time.sleep(_TRY_SECONDS)
+            held = try_lock(fd)
+        if held is False:
+            raise StoreLockedError(f"{self._store}: {_holder(fd)} is writing to it")
+        self.is_real = bool(held)
+        if held is None:
+            _log.warning(
+                "%s: this file system has no locks: nothing keeps another writer out; if one "
+                "comes, it continues the store, and this one gets a StoreLostError",
+                self._store,
+            )
         # Only words for others' errors: a full disk may leave them out.
         with contextlib.suppress(OSError):
             os.ftruncate(fd, 0)
@@ -130,8 +142,6 @@ class StoreLock:
 
 def is_locked(folder: str) -> bool | None:
     """Whether a living writer holds the lock of a store's folder.
-
-    It only looks: the lock is not taken, not even for a moment.
 
     Returns:
         None where that cannot be known: the file system has no locks, or the file is not ours to
@@ -145,25 +155,22 @@ def is_locked(folder: str) -> bool | None:
     except OSError:
         return None
     try:
-        command = getattr(fcntl, "F_OFD_GETLK", fcntl.F_GETLK)
-        found = fcntl.fcntl(fd, command, _WHOLE_FILE)
-        return bool(struct.unpack("hhqqi0q", found)[0] != fcntl.F_UNLCK)
+        # Shared, and let go at once: whoever opens the store just now tries again.
+        free = try_lock(fd, fcntl.LOCK_SH)
+        return None if free is None else not free
     except OSError:
         return None
     finally:
         os.close(fd)
 
 
-def _lock(fd: int) -> None:
-    if hasattr(fcntl, "F_OFD_SETLK"):
-        try:
-            fcntl.fcntl(fd, fcntl.F_OFD_SETLK, _WHOLE_FILE)
-        except OSError as error:
-            if error.errno != errno.EINVAL:  # of a kernel without them
-                raise
-        else:
-            return
-    fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _is_held_here(fd: int) -> bool:
+    """Whether a store lock of this process is on the same file."""
+    same = False
+    for held in list(_held.values()):
+        with contextlib.suppress(OSError):  # released just now
+            same |= os.path.samestat(os.fstat(held), os.fstat(fd))
+    return same
 
 
 def _holder(fd: int) -> str:
@@ -171,16 +178,10 @@ def _holder(fd: int) -> str:
 
 
 def _forget() -> None:
-    """A forked child holds none of its parent's locks, which stay as they are."""
-    global _guard  # noqa: PLW0603  the parent's may have been held while it forked
-    _guard = threading.RLock()
-    for fd, _ in list(_held.values()):
+    """Close a parent's locks in a forked child, which holds none of them."""
+    for fd in list(_held.values()):
         os.close(fd)
     _held.clear()
 
 
 os.register_at_fork(after_in_child=_forget)
-
-
-def _identity(status: os.stat_result) -> tuple[int, int]:
-    return status.st_dev, status.st_ino

@@ -30,6 +30,8 @@ _UPLOADS = 4
 _MOST_TAGS = 1024
 #: Times that a put looks at who was there before it.
 _MOST_LOOKS = 8
+#: Makes another tag of the same form: etags are hexadecimal, Google's versions decimal.
+_OTHER_DIGITS = str.maketrans("0123456789abcdefABCDEF", "1234567890bcdefaBCDEFA")
 
 
 class ObjectBlobs:
@@ -134,16 +136,22 @@ class ObjectBlobs:
                     return blob.version
             raise
         if not self._conditions_hold:
-            self._require_conditions(key, data)
+            self._require_conditions(key, data, found.tag)
         return found
 
-    def _require_conditions(self, key: str, data: bytes) -> None:
-        """Some services take conditions and pay no heed: what is there must not be made again."""
-        with contextlib.suppress(ChangedError):
-            self._put_over(key, data, None)
-            raise OSError(
-                errno.ENOTSUP, "this service pays no heed to conditions of writes", self.address
-            )
+    def _require_conditions(self, key: str, data: bytes, tag: str) -> None:
+        """Make sure that the service refuses to make what is there, and to replace what is not.
+
+        Some services accept such conditions and ignore one or both: two writers would overwrite
+        each other. Asked once per writer, of a key that holds this data.
+        """
+        for wrong in (None, tag.translate(_OTHER_DIGITS)):
+            with contextlib.suppress(ChangedError):
+                if wrong != tag:
+                    self._put_over(key, data, wrong)
+                raise OSError(
+                    errno.ENOTSUP, "this service pays no heed to conditions of writes", self.address
+                )
         self._conditions_hold = True
 
     def require_place(self) -> None:

@@ -9,13 +9,19 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError, StoreLostError
 from mosaic_collect.store.blobs import ChangedError, Pending, Version, read_all
-from mosaic_collect.store.files import Files, PosixFiles, is_temp_name, temp_name, write_file
+from mosaic_collect.store.files import (
+    Files,
+    PosixFiles,
+    free_nbytes,
+    is_temp_name,
+    temp_name,
+    write_file,
+)
 from mosaic_collect.store.lock import StoreLock, is_locked
 from mosaic_collect.store.outbox import Outbox, is_outbox, take_away
 from mosaic_collect.store.posix_io import PosixAlias, PosixBlob, PosixUpload
@@ -198,7 +204,7 @@ class PosixBlobs:
         folder = os.path.abspath(self.address)
         while not os.path.isdir(folder):
             folder = os.path.dirname(folder)
-        return shutil.disk_usage(folder).free
+        return free_nbytes(folder)
 
     def _path(self, key: str) -> str:
         return os.path.join(self.address, key) if key else self.address

@@ -11,6 +11,7 @@ from mosaic_collect.checks import needed
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.objects import ObjectBlobs
 from mosaic_collect.store.service import Service
+from mosaic_collect.text import shown
 
 SCHEMES = ("s3", "gs", "az")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.S)
@@ -44,7 +45,8 @@ def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
         name: The argument's name, for errors.
 
     Raises:
-        InputError: Another scheme, or no bucket.
+        InputError: Another scheme, no bucket, or a URL that would lead to another place than it
+            shows: obstore drops what stands behind ``#`` or ``?``, for one.
         MissingDependencyError: obstore is not installed.
     """
     match = _URL.fullmatch(url)
@@ -63,7 +65,13 @@ def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
         first = from_url(address, client_options=_CLIENT, retry_config=_IMPATIENT)
     except (BaseError, ValueError) as error:
         said = str(error).partition("\n")[0]
-        raise InputError(f"{name}: {url} cannot be opened: {said}") from error
+        raise InputError(f"{name}: {_without_password(url)} cannot be opened: {said}") from error
+    if _address_of(store) != address:
+        raise InputError(
+            f"{name}: the URL {_without_password(url)} leads to {_address_of(store)}: expected "
+            f"{scheme}://BUCKET/NAME without ?, #, %, user, password, port, control characters, "
+            "and empty or dotted names"
+        )
     return ObjectBlobs(Service(store, address, first), (blobs_at_url, (address,)))
 
 
@@ -74,13 +82,21 @@ def blobs_in(store: Any, name: str = "path") -> ObjectBlobs:
         InputError: A kind that has no conditional writes.
     """
     kind = type(store).__name__
-    if kind == "MemoryStore":
-        address = f"memory://{id(store):x}"
-    elif kind in _KINDS:
-        scheme, bucket = _KINDS[kind]
-        parts = [str(store.config.get(bucket, "")), str(store.prefix or "").strip("/")]
-        address = f"{scheme}://{'/'.join(filter(None, parts))}"
-    else:
+    if kind != "MemoryStore" and kind not in _KINDS:
         known = ", ".join([*_KINDS, "MemoryStore"])
         raise InputError(f"{name}: expected one of obstore's {known}, got its {kind}")
-    return ObjectBlobs(Service(store, address), (blobs_in, (store,)))
+    return ObjectBlobs(Service(store, _address_of(store)), (blobs_in, (store,)))
+
+
+def _address_of(store: Any) -> str:
+    """URL of the bucket and prefix that an obstore store uses."""
+    if type(store).__name__ == "MemoryStore":
+        return f"memory://{id(store):x}"
+    scheme, bucket = _KINDS[type(store).__name__]
+    parts = [str(store.config.get(bucket, "")), str(store.prefix or "").strip("/")]
+    return f"{scheme}://{'/'.join(filter(None, parts))}"
+
+
+def _without_password(url: str) -> str:
+    """The URL as text without user and password: errors are logged."""
+    return shown(re.sub(r"//[^/@]*@", "//***@", url))

@@ -119,8 +119,7 @@ def _take_locks_away() -> None:
     def refuse(*_: Any) -> None:
         raise OSError(37, "No locks available")
 
-    fcntl.fcntl = refuse  # type: ignore[assignment]
-    fcntl.lockf = refuse
+    fcntl.flock = refuse  # type: ignore[assignment]
 
 
 @dataclass

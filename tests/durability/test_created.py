@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pytest
+
+from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter, WriteError, verify_store
+from mosaic_collect.store import files as seam
 from mosaic_collect.store.posix import PosixBlobs
 from tests.durability.disk import Disk
 from tests.durability.recording import RecordingFiles
@@ -38,3 +47,59 @@ def test_who_comes_second_changes_nothing(tmp_path: Path) -> None:
     assert not second.create(CLAIM, b"{}")
     assert (tmp_path / CLAIM).read_bytes() == DATA
     assert [path.name for path in (tmp_path / "claims").iterdir()] == ["a.0"]
+
+
+@pytest.fixture(params=seam.NO_LINKS, ids=errno.errorcode.get)
+def no_links(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file system without hard links, as exFAT, SMB and many FUSE mounts."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(request.param, os.strerror(request.param))
+
+    monkeypatch.setattr(os, "link", refuse)
+
+
+def test_without_hard_links_it_is_created_by_an_exclusive_rename(
+    tmp_path: Path, no_links: None
+) -> None:
+    blobs = PosixBlobs(str(tmp_path))
+    blobs.make_folders(["claims"])
+    assert blobs.create(CLAIM, DATA)
+    assert not blobs.create(CLAIM, b"{}")
+    assert (tmp_path / CLAIM).read_bytes() == DATA
+    assert [path.name for path in (tmp_path / "claims").iterdir()] == ["a.0"]
+
+
+def record_ranks(folder: Path) -> None:
+    for rank in (0, 1):
+        schema = Schema.mosaic(3, 2)
+        with TrajectoryWriter(str(folder), schema, 2, rank=rank, world_size=2) as writer:
+            writer.add_step(
+                observations=np.zeros((2, 3), np.float32), actions=np.zeros((2, 2), np.float32)
+            )
+
+
+def test_without_hard_links_there_are_ranks(tmp_path: Path, no_links: None) -> None:
+    record_ranks(tmp_path / "expert")
+    assert TrajectoryDataset(tmp_path / "expert").num_steps == 2
+    assert verify_store(tmp_path / "expert").ok
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOSYS, None])
+def test_where_there_are_no_exclusive_renames_either_that_is_named(
+    tmp_path: Path, no_links: None, code: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Library:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            if code is not None:
+                self.renameat2 = lambda *_: -1
+
+    monkeypatch.setattr(seam.ctypes, "CDLL", Library)
+    monkeypatch.setattr(seam.ctypes, "get_errno", lambda: code)
+    with pytest.raises(WriteError, match="neither hard links nor exclusive renames"):
+        record_ranks(tmp_path / "expert")
+    assert list(temp_files(tmp_path)) == []
+
+
+def temp_files(folder: Path) -> Iterator[Path]:
+    return folder.rglob(".*.tmp")

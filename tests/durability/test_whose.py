@@ -31,7 +31,7 @@ from mosaic_collect import (
 )
 from mosaic_collect.store.lock import LOCK_NAME
 from mosaic_collect.store.metadata import Foreign
-from tests.durability.rig import add_tiny, check, check_resume, open_tiny
+from tests.durability.rig import add_tiny, check, open_tiny
 from tests.helpers import REPO, as_version_1
 
 AWAY = "the shard does not belong there"
@@ -216,16 +216,6 @@ class TestLock:
         assert check(store) == 7
         assert verify_store(store).ok
 
-    def test_without_open_file_locks_there_are_record_locks(
-        self, store: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.delattr(fcntl, "F_OFD_SETLK")
-        with open_tiny(store) as writer:
-            add_tiny(writer)
-            with pytest.raises(StoreLockedError, match="a writer of this process"):
-                open_tiny(store, resume=True)
-        check_resume(store, 1)
-
 
 def without_locks(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     """The kernel refuses every kind of lock."""
@@ -233,10 +223,9 @@ def without_locks(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(fcntl, "fcntl", refuse)
-    monkeypatch.setattr(fcntl, "lockf", refuse)
+    monkeypatch.setattr(fcntl, "flock", refuse)
     # Two writers of one process, as if they were of two machines.
-    monkeypatch.setattr("mosaic_collect.store.lock.StoreLock._refuse_own", lambda self: None)
+    monkeypatch.setattr("mosaic_collect.store.lock._is_held_here", lambda fd: False)
 
 
 class TestOneWriter:

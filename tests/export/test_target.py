@@ -5,10 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import shutil
+import stat
 import subprocess
 import sys
-from collections import namedtuple
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,6 +16,8 @@ import pytest
 from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptStoreError, InputError, SpaceError, WriteError
 from mosaic_collect.export.target import Target
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.lock import NO_LOCKS
 from tests import helpers
 from tests.export import stores
 
@@ -72,9 +74,104 @@ def test_a_relative_name_and_a_path_object(made: str, tmp_path, monkeypatch: Any
     assert stores.load(str(tmp_path / "other.npy"))
 
 
+def disk(blocks: int, free: int) -> Any:
+    """``os.statvfs`` of a disk of this size, with so many bytes free."""
+    found = SimpleNamespace(f_blocks=blocks, f_frsize=1, f_bavail=free)
+    return lambda path: found
+
+
+def test_a_disk_that_reports_no_blocks_is_not_full(made: str, npy: str, monkeypatch: Any) -> None:
+    """As ramfs, and FUSE without statfs."""
+    monkeypatch.setattr(os, "statvfs", disk(blocks=0, free=0))
+    assert export_npy(made, npy).num_pairs
+    assert blobs_at(made).free_nbytes() is None
+
+
+@pytest.mark.parametrize("code", [errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS, errno.EPERM, 0])
+def test_a_system_that_reserves_no_space(made: str, npy: str, monkeypatch: Any, code: int) -> None:
+    expected = export_npy(made, npy).num_pairs
+    content = open_bytes(npy)
+
+    def refuse(fd: int, offset: int, length: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    if code:
+        monkeypatch.setattr(os, "posix_fallocate", refuse)
+    else:
+        monkeypatch.delattr(os, "posix_fallocate")
+    assert export_npy(made, npy).num_pairs == expected
+    assert open_bytes(npy) == content
+
+
+@pytest.mark.parametrize("code", NO_LOCKS)
+class TestWithoutLocks:
+    """On a file system that has none, as some NFS, Lustre and FUSE mounts."""
+
+    @pytest.fixture(autouse=True)
+    def _no_locks(self, code: int, monkeypatch: Any) -> None:
+        def refuse(*_: Any) -> None:
+            raise OSError(code, os.strerror(code))
+
+        monkeypatch.setattr(fcntl, "flock", refuse)
+
+    def test_an_export_is_written_with_a_warning(
+        self, made: str, npy: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        assert export_npy(made, npy).num_pairs
+        assert "this file system has no locks" in caplog.text
+        assert listing(npy) == ["expert.npy", "expert.zarr"]
+
+    def test_two_at_once_do_not_disturb_each_other(self, made: str, npy: str) -> None:
+        with Target(npy, 10) as first:
+            os.pwrite(first.fd, b"01234", 0)
+            export_npy(made, npy)
+            assert stores.load(npy)
+            os.pwrite(first.fd, b"56789", 5)
+        assert open_bytes(npy) == b"0123456789"
+        assert listing(npy) == ["expert.npy", "expert.zarr"]
+
+
+def test_another_failure_of_a_lock_is_told(made: str, npy: str, monkeypatch: Any) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EIO, "broken")
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with pytest.raises(WriteError, match="cannot be locked: broken"):
+        export_npy(made, npy)
+
+
+def test_a_link_stays_and_the_file_it_leads_to_is_replaced(made: str, npy: str, tmp_path) -> None:
+    (tmp_path / "runs").mkdir()
+    os.symlink(os.path.join("runs", "first.npy"), npy)
+    for _ in range(2):
+        assert export_npy(made, npy).path == npy
+        assert os.readlink(npy) == os.path.join("runs", "first.npy")
+        assert stores.load(str(tmp_path / "runs" / "first.npy"))
+    assert os.listdir(tmp_path / "runs") == ["first.npy"]
+
+
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_pipe_is_refused_and_stays(made: str, npy: str, is_link: bool) -> None:
+    os.mkfifo(f"{npy}.pipe" if is_link else npy)
+    if is_link:
+        os.symlink(f"{npy}.pipe", npy)
+    with pytest.raises(InputError, match="expected a regular file, found a pipe or a device"):
+        export_npy(made, npy)
+    assert stat.S_ISFIFO(os.stat(npy).st_mode)
+    assert os.path.islink(npy) == is_link
+
+
+@pytest.mark.parametrize("nbytes", [250, 251, 255])
+def test_a_name_as_long_as_the_file_system_takes(made: str, tmp_path, nbytes: int) -> None:
+    name = "é" * ((nbytes - 4) // 2) + "x" * (nbytes % 2) + ".npy"
+    assert len(os.fsencode(name)) == nbytes
+    export_npy(made, tmp_path / name)
+    assert stores.load(str(tmp_path / name))
+    assert sorted(os.listdir(tmp_path)) == ["expert.zarr", name]
+
+
 def test_not_enough_space_is_said_before_a_byte(made: str, npy: str, monkeypatch: Any) -> None:
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
+    monkeypatch.setattr(os, "statvfs", disk(blocks=10, free=1000))
     with pytest.raises(SpaceError, match="1000 free"):
         export_npy(made, npy)
     assert listing(npy) == ["expert.zarr"]
@@ -177,6 +274,8 @@ def test_a_killed_exports_leftover_is_taken_over(made: str, npy: str) -> None:
 _HOLDER = """
 import sys
 from mosaic_collect.export.target import Target
+from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.lock import NO_LOCKS
 with Target(sys.argv[1], 10):
     print("held", flush=True)
     sys.stdin.read()

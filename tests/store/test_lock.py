@@ -65,13 +65,13 @@ def test_garbage_lets_a_lock_go_while_another_is_taken(
     cycle: list[object] = [StoreLock("a", folders[0])]
     cycle.append(cycle)
     del cycle
-    there = StoreLock._there
+    leads_to = StoreLock._leads_to
 
-    def collecting(lock: StoreLock) -> object:
+    def collecting(lock: StoreLock, fd: int) -> bool:
         gc.collect()
-        return there(lock)
+        return leads_to(lock, fd)
 
-    monkeypatch.setattr(StoreLock, "_there", collecting)
+    monkeypatch.setattr(StoreLock, "_leads_to", collecting)
     lock = StoreLock("b", folders[1])
     monkeypatch.undo()
     assert os.listdir(tmp_path / "a") == []

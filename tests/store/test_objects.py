@@ -17,6 +17,7 @@ from mosaic_collect.store.objects import ObjectBlobs
 from mosaic_collect.store.service import Service
 from mosaic_collect.store.urls import blobs_in
 from tests.helpers import buffer_mb, run_python
+from tests.service import Proxy
 
 obstore = pytest.importorskip("obstore")
 from obstore.store import MemoryStore  # noqa: E402
@@ -99,16 +100,38 @@ def test_a_blob_is_read_in_ranges(place: Any) -> None:
         blobs.open("none")
 
 
-def test_a_service_that_ignores_conditions_is_refused() -> None:
+@pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "both", "no etags"])
+def test_a_service_that_ignores_conditions_is_refused(ignored: str) -> None:
     class Careless(Service):
         def ask(self, key: str, call: Any, *args: Any, **options: Any) -> Any:
-            if "mode" in options:
+            condition = "If-None-Match" if options.get("mode") == "create" else "If-Match"
+            if "mode" in options and ignored in (condition, "both"):
                 options["mode"] = "overwrite"
-            return super().ask(key, call, *args, **options)
+            found = super().ask(key, call, *args, **options)
+            return {**found, "e_tag": None} if "mode" in options and "tags" in ignored else found
 
-    schema = Schema((Field(name="x"),))
+    memory, schema = MemoryStore(), Schema((Field(name="x"),))
+    with TrajectoryWriter(memory, schema, 2) as writer:
+        writer.add_step(x=np.zeros(2, np.float32))
+    careless = ObjectBlobs(Careless(memory, "s3://b/run"), ())
+    with pytest.raises(WriteError, match="no heed to conditions"):
+        TrajectoryWriter(careless, resume=True)
+    assert TrajectoryDataset(memory).num_steps == 1
     with pytest.raises(WriteError, match="no heed to conditions"):
         TrajectoryWriter(ObjectBlobs(Careless(MemoryStore(), "s3://b/run"), ()), schema, 2)
+
+
+def test_conditions_are_tested_once_per_writer(s3: str, s3_server: tuple[str, int]) -> None:
+    """By two requests that are refused, and change nothing."""
+    with Proxy(s3_server) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+        blobs = claimed(s3)
+        version = blobs.replace("zarr.json", b"one", None)
+        assert [method for method, *_ in proxy.log] == ["PUT"] * 3
+        assert blobs.find("zarr.json") == version
+        proxy.log.clear()
+        blobs.replace("zarr.json", b"two", version)
+        assert len(proxy.log) == 1
 
 
 def test_an_empty_object_is_an_empty_blob(place: Any) -> None:

@@ -13,6 +13,7 @@ import mosaic_collect as mc
 from mosaic_collect.errors import InputError, MissingDependencyError, WriteError
 from mosaic_collect.reading.summary import stored_nbytes
 from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.objects import ObjectBlobs
 from tests import helpers, service
 
 pytest.importorskip("obstore")
@@ -41,6 +42,52 @@ def test_a_url_of_no_object_storage_is_refused(url: str, said: str) -> None:
     for call in (mc.TrajectoryDataset, mc.verify_store, blobs_at):
         with pytest.raises(InputError, match=f"^path: {said}"):
             call(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *(
+            "s3://bucket/run#1.zarr",
+            "s3://bucket/run?seed=1",
+            "gs://bucket/run#1",
+            "az://box/run#1",
+        ),
+        *("s3://user@bucket/run", "s3://user:secret@bucket/run", "s3://bucket:80/run"),
+        *("s3://bucket/ru\tn", "s3://bucket/ru\nn", "s3://bucket/run ", "s3://bucket/ru\x7fn"),
+        *(
+            "s3://bucket/a/../run",
+            "s3://bucket/./run",
+            "s3://bucket/a//run",
+            "s3://b\u00fccket/run",
+        ),
+        *("s3://bucket/run%231", "s3://bucket/a%2Frun", "s3://bucket/a/%2e%2e/run"),
+    ],
+)
+def test_a_url_that_leads_to_another_place_is_refused(
+    url: str, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_NAME", "account")
+    monkeypatch.setenv("AZURE_STORAGE_ACCOUNT_KEY", "a2V5")
+    for call in (
+        mc.TrajectoryDataset,
+        mc.verify_store,
+        lambda path: mc.TrajectoryWriter(path, helpers.SMALL, 2, resume="auto"),
+    ):
+        with pytest.raises(InputError, match=r"^path: .*(leads to|cannot be opened)") as error:
+            call(url)  # type: ignore[no-untyped-call]
+        assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["a b", "\u00e4/x.zarr", "[x]", "x~y", "a:b@c", "=+&;,!$'()"])
+def test_other_names_are_kept_as_they_are(s3: str, name: str) -> None:
+    with mc.TrajectoryWriter(f"{s3}/{name}", helpers.SMALL, 2, encode_in="threads") as writer:
+        helpers.add(writer, 0, 1)
+    bucket = blobs_at("s3://bucket")
+    assert isinstance(bucket, ObjectBlobs)
+    keys = {o["path"] for batch in bucket._service.store.list() for o in batch}
+    assert f"{s3.removeprefix('s3://bucket/')}/{name}/zarr.json" in keys
+    assert mc.TrajectoryDataset(f"{s3}/{name}").num_steps == 2
 
 
 def test_without_obstore_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
