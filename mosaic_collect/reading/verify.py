@@ -83,6 +83,20 @@ def _verify_one(
     return VerifyReport(name, problems, tuple(check.notes), check.checked, check.nbytes, seconds)
 
 
+def _own(root: Any) -> dict[str, Any]:
+    """A root document with its consolidated arrays as they are without attributes.
+
+    Tools that consolidate, as zarr does, copy those of the arrays' own documents.
+    """
+    consolidated = object_in(root, "consolidated_metadata")
+    arrays = object_in(consolidated, "metadata")
+    bare = {
+        name: {**array, "attributes": {}} if isinstance(array, dict) else array
+        for name, array in arrays.items()
+    }
+    return {**root, "consolidated_metadata": {**consolidated, "metadata": bare}}
+
+
 class _StoreCheck:
     """Gathers what is wrong with one store."""
 
@@ -102,7 +116,7 @@ class _StoreCheck:
                 f"zarr.json: has lost the store's state, which was read from {SPARE}/zarr.json; "
                 "opening the store to write puts it right"
             )
-        elif root != json.loads(root_document(self._state)):
+        elif _own(root) != _own(json.loads(root_document(self._state))):
             self.problems.append("zarr.json: the consolidated arrays contradict the store's state")
         self._foreign()
         for name in self._view.grids:

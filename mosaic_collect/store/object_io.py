@@ -35,7 +35,7 @@ class ObjectBlob:
             raise
         except OSError as error:
             # Of nothing, no range can be asked for.
-            found = service.ask(key, _head_of, key)
+            found = service.ask("read", key, _head_of, key)
             if found["size"]:
                 raise error from None
             self._head = b""
@@ -64,7 +64,7 @@ class ObjectBlob:
             found = obstore.get(store, self._key, options=options)
             return bytes(found.bytes()), found.meta
 
-        data: tuple[bytes, Any] = self._service.ask(self._key, whole)
+        data: tuple[bytes, Any] = self._service.ask("read", self._key, whole)
         return data
 
 

@@ -75,7 +75,7 @@ class ObjectBlobs:
         def first(store: Any) -> Any:
             return next(iter(obstore.list(store, chunk_size=1)), None)
 
-        return bool(self._service.ask("", first))
+        return bool(self._service.ask("list", "", first))
 
     def make(self) -> None:
         """Prefixes need no making."""
@@ -98,7 +98,7 @@ class ObjectBlobs:
         import obstore
 
         try:
-            return version_of(self._service.ask(key, obstore.head, key))
+            return version_of(self._service.ask("read", key, obstore.head, key))
         except FileNotFoundError:
             return None
 
@@ -215,7 +215,9 @@ class ObjectBlobs:
 
         mode = "create" if tag is None else _update(tag)
         try:
-            found = self._service.ask(key, obstore.put, key, data, mode=mode, use_multipart=False)
+            found = self._service.ask(
+                "write", key, obstore.put, key, data, mode=mode, use_multipart=False
+            )
         except FileNotFoundError:
             raise ChangedError(f"{self.address}/{key}") from None
         return version_of({**found, "size": len(data)})
@@ -230,7 +232,7 @@ class ObjectBlobs:
     def _listed(self, folder: str) -> Any:
         import obstore
 
-        return self._service.ask(folder, obstore.list_with_delimiter, folder or None)
+        return self._service.ask("list", folder, obstore.list_with_delimiter, folder or None)
 
 
 class ObjectClaim:

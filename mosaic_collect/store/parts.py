@@ -73,9 +73,10 @@ class Parts:
             CorruptStoreError: It has lost its document, or is a store, too; or is damaged.
             NewerFormatError: A newer package made it.
         """
-        data = read_document(blobs) if blobs.is_there() else None
+        data = read_document(blobs)
         ranks: list[str] = []
-        if data is None or PARTS.encode() in data or not blobs.guards:  # a listing is a request
+        # Where a listing is a request, and needs a permission of its own, a store needs none.
+        if data is None or PARTS.encode() in data or not blobs.guards:
             ranks = [name for name in blobs.names() if rank_of(name) is not None]
         if data is None and ranks:
             # A folder has its document before it has ranks.
@@ -166,7 +167,7 @@ class Parts:
 def is_ours(blobs: Blobs) -> bool:
     """Whether a store or a folder of ranks lies there."""
     try:
-        data = read_document(blobs) if blobs.is_there() else None
+        data = read_document(blobs)
         return data is not None and not {ATTRIBUTE, PARTS}.isdisjoint(
             _attributes(data, blobs.address)
         )

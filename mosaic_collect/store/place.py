@@ -2,7 +2,7 @@
 
     expert.zarr                   a store
     expert/                       a folder of ranks: all of them, those that come later, too
-    runs/*.zarr                   what matches, sorted
+    runs/*.zarr, runs/**/*.zarr   what matches, sorted; ** at any depth
     ["a.zarr", "expert/", ...]    each of these, in this order
 
 Whatever takes a store takes these, by ``Place``.
@@ -131,7 +131,7 @@ def _matches(item: Blobs | str) -> Iterator[Blobs]:
     if not isinstance(item, str):
         yield item
         return
-    found = [path for path in sorted(glob.glob(item)) if os.path.isdir(path)]
+    found = [path for path in sorted(glob.glob(item, recursive=True)) if os.path.isdir(path)]
     if not found:
         raise StoreNotFoundError(f"no store matches {item}")
     yield from map(blobs_at, found)

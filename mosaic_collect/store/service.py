@@ -19,6 +19,17 @@ _TRIES = 4
 #: What errors of obstore say that came of no answer at all, or of half of one.
 _UNANSWERED = "HTTP error"
 _UNREACHABLE = "tcp connect error|dns error|ConnectError|Connection refused"
+_DENIED = "PermissionDenied|Unauthenticated|status code: 403"
+#: What a request is called in errors, and what it needs, by the scheme of the address.
+_PERMISSIONS = {
+    "read": {"s3": "s3:GetObject", "gs": "storage.objects.get", "az": "Read"},
+    "write": {
+        "s3": "s3:PutObject",
+        "gs": "storage.objects.create and storage.objects.delete",
+        "az": "Write",
+    },
+    "list": {"s3": "s3:ListBucket", "gs": "storage.objects.list", "az": "List"},
+}
 #: The first of these that an error's name and text hold: an errno, and what to do.
 _MEANINGS = (
     (
@@ -38,11 +49,7 @@ _MEANINGS = (
             "that has some in place of the URL"
         ),
     ),
-    (
-        "PermissionDenied|Unauthenticated|status code: 403",
-        errno.EACCES,
-        "the service refuses these credentials",
-    ),
+    (_DENIED, errno.EACCES, "the service refuses these credentials to {request}"),
     (
         _UNREACHABLE,
         errno.EHOSTUNREACH,
@@ -70,10 +77,13 @@ class Service:
     def __init__(self, store: Any, address: str, first: Any = None) -> None:
         self.store, self.address, self._first = store, address, first
 
-    def ask(self, key: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def ask(
+        self, request: str, key: str, call: Callable[..., Any], *args: Any, **options: Any
+    ) -> Any:
         """Make one request of a key.
 
         Args:
+            request: "read", "write" or "list": what credentials must permit.
             key: Of the object, or of the folder.
             call: Of obstore; its first argument is the store.
             args: Behind that.
@@ -94,21 +104,30 @@ class Service:
                     self._first = None
                 again = _UNANSWERED in text and not re.search(_UNREACHABLE, text)
                 if not again or attempt == _TRIES:
-                    raise self._told(key, error) from error
+                    raise self._explain(request, key, error) from error
             else:
                 self._first = None
                 return found
         raise AssertionError("unreachable")
 
-    def _told(self, key: str, error: Exception) -> Exception:
-        """What it means, with the service's own words behind."""
+    def _explain(self, request: str, key: str, error: Exception) -> Exception:
+        """The error that a failed request becomes, with the service's own words behind."""
         name, text = type(error).__name__, str(error)
         if name in ("AlreadyExistsError", "PreconditionError"):
             return ChangedError(f"{self.address}/{key}")
         meant = f"{name}: {text}"
         code, meaning = next(m[1:] for m in _MEANINGS if re.search(m[0], meant, re.I))
         where = f"{self.address}/{key}" if key else self.address
+        meaning = meaning.format(request=self._request(request))
         return OSError(code, f"{meaning} ({_said(text)})", where)
+
+    def _request(self, request: str) -> str:
+        """A request with the permission that it needs."""
+        permissions = _PERMISSIONS[request]
+        needed = permissions.get(self.address.partition("://")[0], permissions["s3"])
+        # Who may not list is told so of an object that is not there.
+        missing = ", or there is no such object" if request == "read" else ""
+        return f"{request}: they need {needed}{missing}"
 
 
 class _Process:

@@ -70,12 +70,14 @@ class RecordingService(Service):
         self.log: list[tuple[Any, ...]] = []
         self._order = threading.Lock()
 
-    def ask(self, key: str, call: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    def ask(
+        self, request: str, key: str, call: Callable[..., Any], *args: Any, **options: Any
+    ) -> Any:
         if call is not obstore.put:
-            return super().ask(key, call, *args, **options)
+            return super().ask(request, key, call, *args, **options)
         with self._order:
             before = content(self.store, key)
-            found = super().ask(key, call, *args, **options)
+            found = super().ask(request, key, call, *args, **options)
             over = b"*" if options["mode"] == "overwrite" else before
             self.log.append(("put", Put(key, bytes(args[1]), over)))
             return found

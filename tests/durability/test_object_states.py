@@ -97,7 +97,9 @@ class Unconditional(RecordedBlobs):
     def _put(self, key: str, data: Any) -> None:
         import obstore
 
-        self._service.ask(key, obstore.put, key, data, mode="overwrite", use_multipart=False)
+        self._service.ask(
+            "write", key, obstore.put, key, data, mode="overwrite", use_multipart=False
+        )
 
 
 class UnconditionalCommit(RecordedBlobs):
@@ -106,7 +108,9 @@ class UnconditionalCommit(RecordedBlobs):
     def replace(self, key: str, data: bytes, over: Any) -> Any:
         import obstore
 
-        self._service.ask(key, obstore.put, key, data, mode="overwrite", use_multipart=False)
+        self._service.ask(
+            "write", key, obstore.put, key, data, mode="overwrite", use_multipart=False
+        )
         self._service.mark("rest")
         return self.find(key)
 

@@ -103,11 +103,11 @@ def test_a_blob_is_read_in_ranges(place: Any) -> None:
 @pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "both", "no etags"])
 def test_a_service_that_ignores_conditions_is_refused(ignored: str) -> None:
     class Careless(Service):
-        def ask(self, key: str, call: Any, *args: Any, **options: Any) -> Any:
+        def ask(self, request: str, key: str, call: Any, *args: Any, **options: Any) -> Any:
             condition = "If-None-Match" if options.get("mode") == "create" else "If-Match"
             if "mode" in options and ignored in (condition, "both"):
                 options["mode"] = "overwrite"
-            found = super().ask(key, call, *args, **options)
+            found = super().ask(request, key, call, *args, **options)
             return {**found, "e_tag": None} if "mode" in options and "tags" in ignored else found
 
     memory, schema = MemoryStore(), Schema((Field(name="x"),))
@@ -223,7 +223,7 @@ def test_nothing_is_removed(place: Any) -> None:
 
 def test_a_failure_is_told_by_settle_and_names_the_place(place: Any) -> None:
     class Failing(Service):
-        def ask(self, key: str, call: Any, *args: Any, **options: Any) -> Any:
+        def ask(self, request: str, key: str, call: Any, *args: Any, **options: Any) -> Any:
             raise OSError(5, "the request failed", f"{self.address}/{key}")
 
     blobs = ObjectBlobs(Failing(None, "s3://b/run"), ())

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import builtins
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -139,8 +141,61 @@ def test_credentials_that_are_refused(
 ) -> None:
     with service.Proxy(s3_server, lambda *_: 403) as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
-        with pytest.raises(PermissionError, match="refuses these credentials"):
+        with pytest.raises(
+            PermissionError, match=r"to read: they need s3:GetObject, or there is no"
+        ):
             mc.TrajectoryDataset(s3)
+
+
+class TestWithoutListing:
+    """Credentials that may get objects and not list them: the usual policy of published data."""
+
+    @pytest.fixture
+    def published(self, s3: str) -> str:
+        for name in ("expert.zarr", "other.zarr"):
+            with mc.TrajectoryWriter(f"{s3}/{name}", helpers.SMALL, 2) as writer:
+                helpers.add(writer, *range(6))
+        return f"{s3}/expert.zarr"
+
+    @pytest.fixture
+    def requests(
+        self, published: str, s3_server: tuple[str, int], monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[list[Any]]:
+        """All that are made, of which listings are refused."""
+
+        def plan(method: str, path: str) -> service.Fault:
+            return 403 if "list-type=2" in path else None
+
+        with service.Proxy(s3_server, plan) as proxy:
+            monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+            yield proxy.log
+
+    def test_what_reads_needs_none(
+        self, published: str, requests: list[Any], npy: str, tmp_path: Path
+    ) -> None:
+        assert mc.TrajectoryDataset(published)["actions"][:].shape[0] == 6
+        assert mc.export_npy(published, npy).num_pairs
+        assert mc.verify_export(published, npy).ok
+        assert mc.store_statistics(mc.TrajectoryDataset(published)).fields
+        assert mc.copy_store(published, tmp_path / "copy.zarr").num_steps == 6
+        several = [published, published.rpartition("/")[0] + "/other.zarr"]
+        assert mc.TrajectoryDataset(several).num_steps == 12
+        assert mc.export_npy(several, npy).num_pairs
+        assert {fault for _, _, fault in requests} == {None}
+
+    def test_a_batch_needs_none(self, published: str, requests: list[Any]) -> None:
+        pytest.importorskip("torch")
+        assert next(iter(mc.Sampler(published, 2)))
+        assert {fault for _, _, fault in requests} == {None}
+
+    def test_what_lists_names_the_permission(self, published: str, requests: list[Any]) -> None:
+        for call in (
+            mc.verify_store,
+            lambda path: mc.TrajectoryWriter(path, resume=True),
+            lambda path: mc.TrajectoryWriter(f"{path}.new", helpers.SMALL, 2),
+        ):
+            with pytest.raises(OSError, match="to list: they need s3:ListBucket"):
+                call(published)  # type: ignore[no-untyped-call]
 
 
 def test_a_store_of_no_steps_is_no_store(s3: str) -> None:
