@@ -128,6 +128,16 @@ def test_patterns_and_lists(ragged: str, tmp_path: Path) -> None:
     assert TrajectoryDataset(odd).num_steps == 1
 
 
+def test_two_stars_match_at_any_depth(tmp_path: Path) -> None:
+    for at in ("a.zarr", "x/b.zarr", "x/y/z/c.zarr"):
+        with TrajectoryWriter(tmp_path / at, SMALL, 2) as writer:
+            writer.add_step(**rows(0, 2))
+    found = [part.path for part in TrajectoryDataset(f"{tmp_path}/**/*.zarr").parts]
+    assert found == [str(tmp_path / at) for at in ("a.zarr", "x/b.zarr", "x/y/z/c.zarr")]
+    assert TrajectoryDataset(f"{tmp_path}/x/**/*.zarr").num_steps == 2
+    assert TrajectoryDataset(f"{tmp_path}/*/*.zarr").num_steps == 1
+
+
 def test_a_working_directory_that_changes_makes_no_difference(
     ragged: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

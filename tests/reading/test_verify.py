@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -231,6 +232,17 @@ def test_consolidated_arrays_that_contradict_the_state(made: TrajectoryDataset) 
 
     edit_json(os.path.join(made.path, "zarr.json"), edit)
     assert only_problem(made.path).startswith("zarr.json: the consolidated arrays")
+
+
+def test_a_store_that_zarr_consolidated_is_good(made: TrajectoryDataset) -> None:
+    """It copies the arrays' own attributes, one of them with the state's second copy."""
+    zarr = pytest.importorskip("zarr")
+    zarr.open_group(made.path)["actions"].attrs["units"] = "rad"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # consolidated metadata is an extension of Zarr v3
+        zarr.consolidate_metadata(made.path)
+    assert verify_store(made.path).problems == ()
+    assert TrajectoryDataset(made.path).num_steps == made.num_steps
 
 
 def _ahead(document: Any) -> None:
