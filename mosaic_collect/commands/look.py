@@ -34,7 +34,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import Summary, status_words
 from mosaic_collect.stats.files import write_statistics
 from mosaic_collect.stats.text import statistics_text
-from mosaic_collect.store.files import PosixFiles, temp_name, write_file
+from mosaic_collect.store.files import write_target
 
 _OUTPUT = {"flags": ("-o",), "metavar": "FILE"}
 
@@ -193,7 +193,7 @@ class Report(Command):
         dataset = TrajectoryDataset(one_or_all(self.store))
         statistics = measure(dataset, self.max_pairs or None)
         page = report_page(dataset, statistics, self.trajectory, checks)
-        write_file(PosixFiles(), output, page.encode(), temp_name(output))
+        write_target(output, page.encode())
         print(f"{output}: written, {len(page) / 1e6:.1f} MB")
         return True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import threading
 
 import pytest
 
@@ -166,6 +167,23 @@ class TestAKilledWriter:
             with TrajectoryWriter(store, resume=True) as writer:
                 assert is_locked(store) is True
                 writer.close(complete=False)
+
+    def test_looks_keep_no_writer_out(self, store: str) -> None:
+        helpers.open_writer(store).close(complete=False)
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.is_set():
+                is_locked(store)
+
+        looking = threading.Thread(target=look)
+        looking.start()
+        try:
+            for _ in range(20):
+                TrajectoryWriter(store, resume=True).close(complete=False)
+        finally:
+            over.set()
+            looking.join()
 
 
 @pytest.mark.parametrize(
