@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         CorruptExportError as CorruptExportError,
         CorruptStoreError as CorruptStoreError,
         ExportError as ExportError,
+        FieldNotFoundError as FieldNotFoundError,
         IncompleteStoreError as IncompleteStoreError,
         InputError as InputError,
         MissingDependencyError as MissingDependencyError,
@@ -75,7 +76,8 @@ _NAMES = {
     "mosaic.collector": "ExpertTrajectoryCollector",
     "reading.dataset": "TrajectoryDataset",
     "errors": "BusyError ClosedError ClusterError CorruptExportError CorruptStoreError ExportError "
-    "IncompleteStoreError InputError MissingDependencyError MosaicCollectError NewerFormatError "
+    "FieldNotFoundError IncompleteStoreError InputError MissingDependencyError "
+    "MosaicCollectError NewerFormatError "
     "NonFiniteError SpaceError StoreError StoreExistsError StoreLockedError StoreMismatchError "
     "StoreLostError StoreNotFoundError WriteError",
     "export": "ExportReport export_npy",
@@ -115,4 +117,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -16,6 +16,7 @@ MosaicCollectError
 │   ├── NonFiniteError                            NaN or infinity would enter a grid
 │   └── CorruptExportError                        the .npy is torn, hostile or not of this kind
 ├── InputError            (ValueError)        change the call: a bad argument, shape, dtype, option
+│   └── FieldNotFoundError (KeyError)             another name; the message lists those there are
 ├── ClosedError           (RuntimeError)      the writer is closed: open another with resume=True
 ├── BusyError             (RuntimeError)      another thread is in a call of this writer
 ├── ClusterError          (RuntimeError)      the cluster cannot do it: mend it, or go without
@@ -31,6 +32,14 @@ class MosaicCollectError(Exception):
 
 class InputError(MosaicCollectError, ValueError):
     """An argument is wrong; nothing was staged or written."""
+
+
+class FieldNotFoundError(InputError, KeyError):
+    """The store or schema has no field of that name."""
+
+    def __str__(self) -> str:
+        # KeyError would show the message in quotes.
+        return ValueError.__str__(self)
 
 
 class ClosedError(MosaicCollectError, RuntimeError):

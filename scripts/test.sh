@@ -2,14 +2,15 @@
 # Installs what the tests need into virtual environments inside the checkout, and passes them:
 # lint, types, the tests, and the torch-free core on the oldest Python and NumPy and on the newest.
 # What has no interpreter or package index to run with is skipped and says so.
-# Arguments go to pytest; with any, only pytest runs.
+# --quick: lint, types, and the tests of the core that need neither a simulator nor seconds each.
+# Other arguments go to pytest; with any, only pytest runs.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
 main_venv test,replay,bench
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" WANDB_MODE=disabled MOSAIC_COLLECT_TEST_SH=1
-if [ $# -gt 0 ]; then
+if [ $# -gt 0 ] && [ "$1" != --quick ]; then
   exec "$PYTHON" -m pytest "$@"
 fi
 
@@ -17,8 +18,15 @@ jobs=${MOSAIC_COLLECT_JOBS:-2}
 say "lint"
 "$PYTHON" -m ruff check . || die "ruff check"
 "$PYTHON" -m ruff format --check . || die "ruff format: run it without --check"
+"$PYTHON" scripts/words.py || die "texts: see scripts/words.py --list"
 say "types"
 "$PYTHON" -m mypy || die "mypy"
+if [ "${1-}" = --quick ]; then
+  say "quick tests"
+  exec "$PYTHON" -m pytest -q -n "$jobs" -m "not slow and not sim and not network" \
+    tests/test_house.py tests/test_checks.py tests/store tests/reading tests/npyfile tests/export \
+    tests/importing tests/cli tests/look tests/collection
+fi
 
 say "the NumPy versions that load exports: the oldest supported, and Isaac Sim's"
 numpy_venv 1.21.6 3.10 3.9 3.8 3.7

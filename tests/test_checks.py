@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import mosaic_collect
 from mosaic_collect.checks import is_whole, output_path, processors, thread_count, whole
 from mosaic_collect.errors import InputError, WriteError
 from mosaic_collect.text import reason
@@ -71,3 +72,8 @@ def test_errors_of_the_system_are_told_without_their_number() -> None:
     assert reason(OSError(errno.EIO, "Input/output error")) == "input/output error"
     assert reason(WriteError.because("a.zarr: is full", missing)) == "a.zarr: is full"
     assert reason(ValueError("so")) == "so"
+
+
+def test_dir_shows_public_names_alone() -> None:
+    names = [name for name in dir(mosaic_collect) if not name.startswith("__")]
+    assert sorted(names) == mosaic_collect.__all__

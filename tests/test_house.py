@@ -325,6 +325,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 TREE = {
     "MosaicCollectError": ("Exception",),
     "InputError": ("MosaicCollectError", "ValueError"),
+    "FieldNotFoundError": ("InputError", "KeyError"),
     "ClosedError": ("MosaicCollectError", "RuntimeError"),
     "BusyError": ("MosaicCollectError", "RuntimeError"),
     "ClusterError": ("MosaicCollectError", "RuntimeError"),

@@ -158,6 +158,13 @@ def test_links_lead_somewhere() -> None:
                 assert (path.parent / target).exists(), f"{path.name}: {target}"
 
 
+def test_paths_that_contributors_are_sent_to_are_there() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    paths = re.findall(r"`((?:mosaic_collect|tests|scripts|examples|docs)/[\w/.]+)`", text)
+    assert len(paths) > 15
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+
+
 def test_the_documented_test_command_is_what_ci_runs() -> None:
     assert _TEST_SH in commands(README)
     ci = (ROOT / ".ci" / "run").read_text()

@@ -49,6 +49,9 @@ class Pictures:
         self._measure = statistics or partial(store_statistics, dataset, max_pairs=_MOST_PAIRS)
         self._chosen = None if trajectory is None else dataset.trajectory(trajectory)
 
+    def __repr__(self) -> str:
+        return f"<Pictures of {self._dataset.path}: {', '.join(self.names)}>"
+
     @property
     def names(self) -> dict[str, str]:
         """The pictures that there are of this store, and in words what each shows."""

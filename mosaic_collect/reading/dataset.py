@@ -161,7 +161,11 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         return tuple(self._table.grids) if self._table else ()
 
     def __repr__(self) -> str:
-        return f"<TrajectoryDataset {self.path}: {self.num_steps} steps x {self.num_envs} envs>"
+        size = f"{self.num_steps} steps x {self.num_envs} envs"
+        return f"<TrajectoryDataset {self.path}: {size}; {', '.join(self.fields) or 'no fields'}>"
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.fields)
 
     def _repr_html_(self) -> str:
         return card(self)

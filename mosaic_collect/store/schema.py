@@ -12,14 +12,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from math import prod
 from typing import Any
 
 import numpy as np
 
 from mosaic_collect.checks import is_whole, pythons
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import FieldNotFoundError, InputError
 from mosaic_collect.store.axes import MAX_DIM, dim_problems, plain_dim
 
 VALID_MASK = "valid_mask"
@@ -44,7 +44,7 @@ MOSAIC_FIELDS = (
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Field:
     """One named array of a store.
 
@@ -58,6 +58,7 @@ class Field:
     """
 
     name: str
+    _: KW_ONLY
     dim: int | tuple[int, ...] | None = None
     dtype: str = "float32"
     default: float | str | None = None
@@ -214,12 +215,13 @@ class Schema:
         """The stored field of that name.
 
         Raises:
-            InputError: There is none; the message lists those there are.
+            FieldNotFoundError: There is none; the message lists those there are.
         """
         for field in self.stored:
             if field.name == name:
                 return field
-        raise InputError(f"no field {name!r}; the fields are: {', '.join(self.stored_names)}")
+        names = ", ".join(self.stored_names)
+        raise FieldNotFoundError(f"no field {name!r}; the fields are: {names}")
 
     def differences(self, other: Schema) -> list[str]:
         """In words, where ``other`` differs from this schema."""

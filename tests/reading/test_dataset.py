@@ -395,3 +395,15 @@ def test_a_copy_of_another_process_is_the_same_snapshot(store: str) -> None:
             assert_same(other.read("actions"), dataset.read("actions"), "actions")
             other.refresh()
             assert other.num_steps == 3
+
+
+def test_a_field_that_is_not_there_is_a_missing_key(store: str) -> None:
+    open_writer(store).close(complete=False)
+    dataset = TrajectoryDataset(store)
+    with pytest.raises(KeyError) as caught:
+        dataset["nope"]
+    assert isinstance(caught.value, InputError)
+    assert str(caught.value).startswith("no field 'nope'; the fields are: ")
+    assert dataset.get("nope") is None
+    assert dataset._ipython_key_completions_() == list(dataset)
+    assert repr(dataset).endswith(f"; {', '.join(dataset)}>")

@@ -281,3 +281,8 @@ def test_schemas_are_frozen_and_comparable() -> None:
     assert schema == Schema.mosaic(3, 2)
     assert hash(schema) == hash(Schema.mosaic(3, 2))
     assert schema != Schema.mosaic(3, 1)
+
+
+def test_a_field_by_its_name_alone() -> None:
+    assert Field("reward") == Field(name="reward")
+    assert Field("rgb", dim=(4, 4)).row_shape == (4, 4)
