@@ -15,6 +15,9 @@ import numpy as np
 
 from mosaic_collect.errors import InputError, MissingDependencyError
 
+_LFS = b"version https://git-lfs.github.com/spec/"
+#: Bytes of a file by which a Git LFS pointer is known, and most bytes of one (its specification).
+LFS_NBYTES, LFS_MOST_NBYTES = len(_LFS), 1024
 _MOST_THREADS = 4  # more gain little beside a simulation
 #: With one slash, too: that is what a ``Path`` makes of two.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
@@ -75,6 +78,18 @@ def own_output(there: os.stat_result) -> int | None:
             if os.path.samestat(os.fstat(fd), there):
                 return fd
     return None
+
+
+def lfs_pointer(begin: bytes) -> str:
+    """Words about a file that is only a Git LFS pointer; empty for any other file.
+
+    A clone without Git LFS has such small texts in place of large files.
+
+    Args:
+        begin: The file's first bytes, ``LFS_NBYTES`` or more.
+    """
+    is_pointer = begin.startswith(_LFS)
+    return "a Git LFS pointer in place of the file: run git lfs pull" if is_pointer else ""
 
 
 def whole(value: Any, name: str, least: int, most: int | None = None) -> int:

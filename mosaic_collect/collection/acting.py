@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from mosaic_collect.checks import local_path
+from mosaic_collect.checks import lfs_pointer, local_path
 from mosaic_collect.errors import InputError
 from mosaic_collect.text import reason
 
@@ -81,9 +81,12 @@ class Acting:
             raise InputError(expected)
         try:
             with open(path, "rb") as file:
-                return file.read()
+                content = file.read()
         except OSError as error:
             raise InputError(f"{expected}, which cannot be read: {reason(error, path)}") from error
+        if words := lfs_pointer(content):
+            raise InputError(f"{expected}, which is {words}")
+        return content
 
     @property
     def share(self) -> float:

@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import local_path
+from mosaic_collect.checks import LFS_NBYTES, lfs_pointer, local_path
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.text import reason
 
@@ -257,6 +257,9 @@ def read_contents(path: str) -> tuple[MotionContents | None, list[str]]:
 def _load(path: str, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:
     """Arrays of an ``.npz``; a pickled one as an empty array of objects."""
     with open(path, "rb") as stream:
+        if words := lfs_pointer(stream.read(LFS_NBYTES)):
+            raise ValueError(f"it is {words}")
+        stream.seek(0)
         file = np.load(stream, allow_pickle=False)
         if not isinstance(file, np.lib.npyio.NpzFile):
             raise ValueError("it is one array")

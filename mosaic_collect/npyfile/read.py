@@ -24,7 +24,7 @@ from typing import Any, BinaryIO, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import local_path
+from mosaic_collect.checks import LFS_NBYTES, lfs_pointer, local_path
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.store.files import open_regular
@@ -383,7 +383,8 @@ def _check_header(file: BinaryIO) -> None:
     """Compare the header as text: NumPy evaluates it, which is for files that one trusts."""
     magic = file.read(8)
     if magic[:6] != b"\x93NUMPY" or magic[6:] not in (b"\x01\x00", b"\x02\x00", b"\x03\x00"):
-        raise CorruptExportError("not an npy file")
+        words = lfs_pointer(magic + file.read(LFS_NBYTES))
+        raise CorruptExportError(f"it is {words}" if words else "not an npy file")
     form = "<H" if magic[6] == 1 else "<I"
     (nbytes,) = struct.unpack(form, file.read(struct.calcsize(form)))
     header = file.read(min(nbytes, _MAX_LINE_NBYTES))

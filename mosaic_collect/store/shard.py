@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import LFS_MOST_NBYTES, LFS_NBYTES, lfs_pointer
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.blobs import Blob, Blobs, ReplacedError
 from mosaic_collect.store.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
@@ -211,6 +212,8 @@ class ShardReader:
         chunks = self._grid.chunks
         nbytes = 16 * chunks + CRC_NBYTES
         size = blob.nbytes
+        if size <= LFS_MOST_NBYTES and (words := lfs_pointer(blob.read(0, LFS_NBYTES))):
+            raise CorruptStoreError(f"{self.what}: {self._key} is {words}")
         if size < nbytes:
             raise CorruptStoreError(f"{self.what}: {size} bytes cannot hold an index of {nbytes}")
         raw = memoryview(blob.read(size - nbytes, nbytes))

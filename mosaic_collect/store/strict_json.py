@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any
 
+from mosaic_collect.checks import lfs_pointer
 from mosaic_collect.errors import CorruptStoreError
 
 
@@ -15,6 +16,8 @@ def strict_json(data: bytes, where: str) -> Any:
     Raises:
         CorruptStoreError: It is no JSON; ``where`` names the store.
     """
+    if words := lfs_pointer(data):
+        raise CorruptStoreError(f"{where}: zarr.json is {words}")
     try:
         return json.loads(data, parse_constant=_no_constant, parse_float=_finite)
     except ValueError as error:

@@ -10,7 +10,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from mosaic_collect.checks import local_path
+from mosaic_collect.checks import lfs_pointer, local_path
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.text import reason
 
@@ -80,6 +80,8 @@ def read_runner_cfg(path: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         words = f"cannot read {path}: {reason(error, path)}"
         raise InputError(f"runner_cfg: {words}") from error
+    if words := lfs_pointer(text.encode()):
+        raise InputError(f"runner_cfg: {path} is {words}")
     try:
         config = _yaml(path, text) if path.lower().endswith(_YAML) else _json(path, text)
     except RecursionError as error:

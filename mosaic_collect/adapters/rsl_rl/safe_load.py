@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from mosaic_collect.checks import LFS_NBYTES, lfs_pointer
 from mosaic_collect.errors import InputError
 from mosaic_collect.text import shown
 
@@ -38,6 +39,9 @@ def load_weights(path: str, trust: bool) -> Any:
     """
     try:
         with open(path, "rb") as file:
+            if words := lfs_pointer(file.read(LFS_NBYTES)):
+                raise InputError(f"checkpoint {path}: it is {words}")
+            file.seek(0)
             if trust:
                 return torch.load(file, map_location="cpu", weights_only=False)
             _check_archive(file, path)
