@@ -109,7 +109,7 @@ def _run(name: str, words: list[str]) -> int:
         # Whoever read our answer has gone; nor must the interpreter flush at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
-    except (MosaicCollectError, OSError) as error:
+    except (MosaicCollectError, OSError, MemoryError) as error:
         if verbose:
             logging.exception("%s failed", name)
         message = in_flags(reason(error), flags_of(parser))

@@ -3,7 +3,7 @@
 MosaicCollectError
 ├── StoreError                                the store, as it is, does not allow the call
 │   ├── StoreNotFoundError (FileNotFoundError)    another path, or create it
-│   ├── StoreExistsError   (FileExistsError)      resume=True, or another path
+│   ├── StoreExistsError   (FileExistsError)      resume=True, overwrite=True, or another path
 │   ├── StoreLockedError                          another writer lives: wait, or stop it
 │   ├── StoreMismatchError                        other schema, N or codec than the store's
 │   ├── StoreLostError                            what was opened lies there no more
@@ -67,7 +67,7 @@ class StoreNotFoundError(StoreError, FileNotFoundError):
 
 
 class StoreExistsError(StoreError, FileExistsError):
-    """Something lies at the path already, and overwriting was not asked for."""
+    """Something is at the path already, and neither resuming nor overwriting was requested."""
 
 
 class StoreLockedError(StoreError):

@@ -42,6 +42,8 @@ def reason(error: BaseException, path: object = None) -> str:
         error: Any.
         path: What the file was named before; then its name is not told again.
     """
+    if isinstance(error, MemoryError):
+        return f"not enough memory: {error}".removesuffix(": ")
     if not isinstance(error, OSError) or not error.strerror:
         return str(error)
     words = error.strerror[:1].lower() + error.strerror[1:]

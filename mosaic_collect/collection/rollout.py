@@ -20,6 +20,7 @@ from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.protocols import Observations, Policy, PolicyOutput, Simulation
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.schema import TRAJECTORY_END, Schema
 
@@ -92,6 +93,7 @@ def collect(
         observations = result.observations
         if on_step is not None:
             on_step()
+        exit_if_terminated()  # a simulator runs C code, in which Python loses the exception
 
 
 def teacher_rows(

@@ -16,6 +16,7 @@ from mosaic_collect.importing.origin import IMPORTED_FROM, check_same_source, or
 from mosaic_collect.importing.resuming import check_same_rows
 from mosaic_collect.importing.source import Progress, SourceFile
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.blobs import Blobs
@@ -158,6 +159,7 @@ def _copy(source: SourceFile, writer: TrajectoryWriter, apart: bool, done: Progr
             writer.add_step(valid_mask=None if masks is None else masks[at], **rows)
         nbytes = sum(values.nbytes for values in piece.values())
         done(nbytes + (0 if masks is None else masks.nbytes))
+        exit_if_terminated()
 
 
 def _report(

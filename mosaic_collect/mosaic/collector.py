@@ -88,6 +88,7 @@ class ExpertTrajectoryCollector:
 
     def add_step(
         self,
+        /,
         observations: Any,
         actions: Any,
         action_mean: Any = None,

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
 from mosaic_collect.checks import thread_count
+from mosaic_collect.store.workers import WorkerPool
 
 In = TypeVar("In")
 Out = TypeVar("Out")
@@ -63,7 +63,7 @@ class Threads:
         if self._threads == 1:
             yield from map(function, pieces)
             return
-        with ThreadPoolExecutor(self._threads, "mosaic-pass") as pool:
+        with WorkerPool(self._threads, "mosaic-pass") as pool:
             yield from in_order(
                 lambda piece: pool.submit(function, piece), pieces, _AHEAD * self._threads
             )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -26,6 +25,7 @@ from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COLLECTING, StoreState
 from mosaic_collect.store.place import Place
 from mosaic_collect.store.schema import Schema
+from mosaic_collect.store.workers import WorkerPool
 
 _LARGE_NBYTES = 16 << 20
 
@@ -56,7 +56,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     def __init__(self, path: Addresses, threads: int | None = None) -> None:
         self._threads = thread_count(threads)
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: WorkerPool | None = None
         self._pool_owner = 0
         self._place = Place.of(path)
         self.refresh()
@@ -364,9 +364,9 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
                 "read the parts, or trajectories"
             )
 
-    def _executor(self) -> ThreadPoolExecutor | None:
+    def _executor(self) -> WorkerPool | None:
         # A forked child, a data loader's worker for one, has the pool but none of its threads.
         if self._threads > 1 and (self._pool is None or self._pool_owner != os.getpid()):
-            self._pool = ThreadPoolExecutor(self._threads, "mosaic-decode")
+            self._pool = WorkerPool(self._threads, "mosaic-decode")
             self._pool_owner = os.getpid()
         return self._pool

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from itertools import accumulate, product
@@ -138,7 +138,7 @@ class Table(StoreView):
         return [version for part in self.parts for version in part.versions(field)]
 
     def read(
-        self, field: str, steps: range, envs: range, pool: ThreadPoolExecutor | None = None
+        self, field: str, steps: range, envs: range, pool: Executor | None = None
     ) -> NDArray[Any]:
         if len(self.parts) == 1:
             return self.parts[0].read(field, steps, envs, pool)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any, overload
@@ -295,7 +295,7 @@ def _ends(names: Collection[str]) -> list[int]:
     return [ENDS.index(n) for n in names]
 
 
-def trace(table: Table, pool: ThreadPoolExecutor | None = None) -> Traced:
+def trace(table: Table, pool: Executor | None = None) -> Traced:
     """All trajectories of a table, by ascending ids.
 
     Args:
@@ -317,7 +317,7 @@ def trace(table: Table, pool: ThreadPoolExecutor | None = None) -> Traced:
     return Traced(**{name: np.concatenate(values) for name, values in columns.items()})
 
 
-def _trace_part(view: StoreView, pool: ThreadPoolExecutor | None = None) -> Traced:
+def _trace_part(view: StoreView, pool: Executor | None = None) -> Traced:
     """All trajectories of one store, by ascending ids."""
     trail = _Trail(view.state.num_envs)
     for block in range(view.state.num_blocks):
@@ -329,7 +329,7 @@ def _trace_part(view: StoreView, pool: ThreadPoolExecutor | None = None) -> Trac
     return Traced(**{name: values[order] for name, values in columns.items()})
 
 
-def _rows(view: StoreView, block: int, pool: ThreadPoolExecutor | None) -> tuple[Any, ...]:
+def _rows(view: StoreView, block: int, pool: Executor | None) -> tuple[Any, ...]:
     """A block's first step, and its ids, mask, ends and motions, env-major ``(N, steps)``."""
     steps, envs = view.state.steps_of(block), range(view.state.num_envs)
 

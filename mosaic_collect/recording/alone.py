@@ -57,7 +57,7 @@ def one_caller(method: _Method) -> _Method:
     """A method that enters its object's ``_alone`` first."""
 
     @functools.wraps(method)
-    def alone(self: Any, *args: Any, **options: Any) -> Any:
+    def alone(self: Any, /, *args: Any, **options: Any) -> Any:
         with self._alone:
             return method(self, *args, **options)
 

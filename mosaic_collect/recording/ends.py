@@ -59,20 +59,21 @@ def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[n
         if array.shape != (num_envs,):
             raise InputError(f"{what}: expected a mask of shape ({num_envs},), got {array.shape}")
         return np.flatnonzero(array).astype(np.int64)
-    if num_envs == 1 and array.shape == (1,) and not isinstance(env_ids, (list, tuple, range)):
-        # [0] says that nobody is done, or that environment 0 is.
-        raise InputError(
-            f"{what}: one environment's number may be an id or a flag: give a bool mask, or dones="
-        )
+    is_plain = array.ndim == 0 or isinstance(env_ids, (list, tuple, range))
     array = array.reshape(-1)
     if array.size and array.dtype.kind not in "iu":
         raise InputError(f"{what}: expected whole numbers or a bool mask, got {array.dtype}")
+    if not is_plain and array.size == num_envs and np.isin(array, (0, 1)).all():
+        # Simulators give dones as 0 and 1 of a whole-number type: taken for ids, those would end
+        # the wrong trajectories. Of one or two environments nobody can tell which they are.
+        raise InputError(
+            f"{what}: {num_envs} whole numbers of 0 or 1 may be ids or flags; flags of all "
+            "environments must be bool, or come as dones=; ids may come as a list"
+        )
     if array.size and (array.min() < 0 or array.max() >= num_envs):
         raise InputError(f"{what}: expected 0..{num_envs - 1}, got {array.min()}..{array.max()}")
     unique = np.unique(array)
     if len(unique) < len(array):
-        # Simulators give dones as 0 and 1 of a whole-number type: taken for ids, those would end
-        # the wrong trajectories.
         raise InputError(f"{what}: an id is there twice; flags of all environments must be bool")
     return unique.astype(np.int64)
 

@@ -20,7 +20,7 @@ from mosaic_collect.errors import (
 from mosaic_collect.recording.encoding.process import is_wanted
 from mosaic_collect.recording.options import RecordingOptions
 from mosaic_collect.recording.ring.block import Block
-from mosaic_collect.recording.ring.budget import Budget, block_nbytes, slots_for
+from mosaic_collect.recording.ring.budget import Budget, block_nbytes
 from mosaic_collect.recording.ring.devices import staging_of
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.recording.ring.staging import Staging
@@ -32,7 +32,7 @@ from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.store.member import Member
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.parsing import MAX_ENVS
-from mosaic_collect.store.root import existing_state
+from mosaic_collect.store.root import AUTO, existing_state
 from mosaic_collect.store.schema import VALID_MASK, Schema
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import reason
@@ -45,6 +45,7 @@ class OpenStore:
     Attributes:
         store: To write to.
         claim: Held.
+        existing: State of the store that is continued; None: a new one.
         state: As committed, with the metadata as it was told.
         run: This run's entry.
         staging: Copies steps into blocks.
@@ -56,6 +57,7 @@ class OpenStore:
 
     store: Store
     claim: Claim
+    existing: StoreState | None
     state: StoreState
     run: Run
     staging: Staging
@@ -68,6 +70,21 @@ class OpenStore:
     def slots(self) -> int:
         """Slots of the ring."""
         return len(self.free) + (self.partial is not None)
+
+    def begin(self) -> None:
+        """Write to the store for the first time: all that can be refused was refused before.
+
+        Raises:
+            StoreError: A store that is continued is damaged, or another one by now.
+            WriteError: Writing failed.
+        """
+        try:
+            if self.existing is None:
+                self.store.begin(self.state, self.run.key)
+            else:
+                self.store.recover(self.existing, self.run.key)
+        except OSError as error:
+            raise _failure(self.store.blobs, self.store.explained(error)) from error
 
     def forget_blocks(self) -> None:
         """Give the ring back, as far as it is held here."""
@@ -89,6 +106,7 @@ def open_store(
     *,
     metadata: Mapping[str, Any] | None,
     resume: bool | str,
+    overwrite: bool,
     options: RecordingOptions,
 ) -> OpenStore:
     """Create a store or open one to go on with; arguments and errors as ``TrajectoryWriter``'s."""
@@ -99,7 +117,10 @@ def open_store(
     blobs = member.blobs
     added, budget = json_copy(metadata or {}), options.budget()
     try:
-        existing = _existing(member, resume)
+        existing = _existing(member, resume, overwrite)
+        is_complete = schema is not None and num_envs is not None
+        if existing is not None and not existing.committed_steps and resume == AUTO and is_complete:
+            existing = None  # of a run that failed before its first commit, with other fields maybe
         wanted = schema, num_envs, options.compressor
         if existing is None:
             state = new_state(*wanted, budget)
@@ -111,17 +132,27 @@ def open_store(
             member.check(existing)
             member.check_others(state)
         state = replace(state, metadata={**state.metadata, **member.join()})
-        return _open(blobs, existing, state, budget, options)
+        return _open(blobs, existing, state, budget, overwrite, options)
     except MosaicCollectError:
         raise
+    except MemoryError as error:
+        words = f"{blobs.address}: no room for the ring, {reason(error)}"
+        raise SpaceError.because(words, error) from error
     except OSError as error:
-        words = f"{blobs.address} cannot be opened for writing: {reason(error)}"
-        raise WriteError.because(words, error) from error
+        raise _failure(blobs, error) from error
 
 
-def _existing(member: Member, resume: bool | str) -> StoreState | None:
+def _failure(blobs: Blobs, error: BaseException) -> Exception:
+    """Return an error of this package for one of the system's."""
+    if isinstance(error, MosaicCollectError):
+        return error
+    words = f"{blobs.address} cannot be opened for writing: {reason(error)}"
+    return WriteError.because(words, error)
+
+
+def _existing(member: Member, resume: bool | str, overwrite: bool) -> StoreState | None:
     try:
-        return existing_state(member.blobs, resume)
+        return existing_state(member.blobs, resume, overwrite)
     except (StoreExistsError, StoreNotFoundError):
         member.check(None)  # which may say more
         raise
@@ -132,6 +163,7 @@ def _open(
     existing: StoreState | None,
     state: StoreState,
     budget: Budget,
+    overwrite: bool,
     options: RecordingOptions,
 ) -> OpenStore:
     blobs.make()
@@ -139,14 +171,16 @@ def _open(
     claim = blobs.claim(store.require_ours)
     try:
         # Another writer may have been at work until the claim was ours.
-        if store.look() != existing:
+        found = store.look()
+        is_replaced = found is not None and (overwrite or not found.committed_steps)
+        if found != existing and not (existing is None and is_replaced):
             raise StoreExistsError(
                 f"{blobs.address} changed while it was being opened; open it again"
             )
         try:
             return _prepare(store, claim, existing, state, budget, options)
         except OSError as error:
-            raise store.explained(error)  # noqa: B904  it has its cause
+            raise _failure(blobs, store.explained(error)) from error
     except BaseException:
         claim.release()
         raise
@@ -161,7 +195,7 @@ def _prepare(
     options: RecordingOptions,
 ) -> OpenStore:
     nbytes = block_nbytes(state.grids())
-    slots = slots_for(budget.nbytes, nbytes)
+    slots = budget.slots(nbytes)
     shared = is_wanted(options.encode_in, slots * nbytes)
     staging, ring = staging_of(state, options.device, slots, shared)
     try:
@@ -172,15 +206,11 @@ def _prepare(
             counts = _load_partial(StoreView(store.blobs, state), partial)
         else:
             free[-1].fill()  # the others are filled while steps come in
-        run = this_run(state)
-        if existing is None:
-            store.begin(state, run.key)
-        else:
-            store.recover(existing, run.key)
     except BaseException:
         staging.close()
         raise
-    return OpenStore(store, claim, state, run, staging, free, partial, counts, ring)
+    run = this_run(state)
+    return OpenStore(store, claim, existing, state, run, staging, free, partial, counts, ring)
 
 
 def _load_partial(view: StoreView, block: Block) -> Counts:

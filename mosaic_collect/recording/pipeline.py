@@ -13,15 +13,16 @@ time.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
 from queue import Queue, SimpleQueue
 
+from mosaic_collect.errors import SpaceError
 from mosaic_collect.recording import shard_writer
 from mosaic_collect.recording.bell import Bell
-from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.recording.encoding.process import start_encoding
 from mosaic_collect.recording.encoding.threads import Encoding
 from mosaic_collect.recording.job import Job
@@ -30,6 +31,7 @@ from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.recording.shard_writer import ShardWriter
 from mosaic_collect.recording.slots import Slots
 from mosaic_collect.store.blobs import Pending
+from mosaic_collect.store.workers import WorkerPool
 
 _COMMITTER = "committer"
 
@@ -139,7 +141,7 @@ class Pipeline:
         self._bell.stopped = True
         self._jobs.put(None)
         if not self._bell.threads:
-            self._pool.close()
+            self._pool.shutdown(wait=False)
         end = None if patience is None else time.monotonic() + patience
         for thread in self._bell.threads:
             left = None if end is None else max(end - time.monotonic(), 0.0)
@@ -150,7 +152,12 @@ class Pipeline:
 
     def _start(self, name: str, target: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=self._guarded, args=(target,), daemon=True, name=name)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            where = self._store.blobs.address
+            words = f"{where}: a thread cannot be started ({error}); the limit of processes or of "
+            raise SpaceError.because(words + "memory is reached", error) from error
         return thread
 
     def _guarded(self, target: Callable[[], None]) -> None:
@@ -161,7 +168,9 @@ class Pipeline:
 
     def _fill_next(self) -> None:
         if self._slots.has_unfilled:
-            self._pool.start(self._guarded, self._fill_one)
+            # Shut down where writing failed just now: whoever waits for the block is told.
+            with contextlib.suppress(RuntimeError):
+                self._pool.submit(self._guarded, self._fill_one)
 
     def _fill_one(self) -> None:
         if not self._bell.stopped and self._slots.fill_one():
@@ -179,7 +188,7 @@ class Pipeline:
                 self._to_commit.put(job)
                 self._bell.at(shard_writer.NAME, "rest")
         finally:
-            self._pool.close()
+            self._pool.shutdown(wait=False)
             self._to_commit.put(None)
             if self._encoding is not None:
                 self._encoding.close()

@@ -29,31 +29,35 @@ SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 WARNINGS = (signal.SIGUSR1, signal.SIGUSR2)
 
 
+#: Termination contexts that are entered, the innermost last.
+_entered: list[Termination] = []
+
+
 class Termination:
-    """What came.
+    """Signals received inside ``termination_as_exit``.
 
     Attributes:
-        signal: The last signal's number; None if none came. A loop may look at it, too: an
-            exception raised inside a callback of C code or a finalizer can get lost there.
+        signal: Number of the last signal received; None if there was none.
     """
 
     signal: int | None = None
 
-    def _come(self, number: int, _frame: FrameType | None) -> None:
+    def _receive(self, number: int, _frame: FrameType | None) -> None:
         self.signal = number
         raise SystemExit(128 + number)  # the status that a shell shows for it
 
 
 @contextmanager
 def termination_as_exit(signals: Iterable[int] | None = None) -> Iterator[Termination]:
-    """Inside, termination signals raise ``SystemExit(128 + number)`` in the main thread.
+    """Raise ``SystemExit(128 + number)`` in the main thread when a termination signal comes.
 
-    A signal that is ignored stays so (``nohup``), and what was there before is put back at the
-    end.
+    A signal that is ignored stays so (``nohup``), and the handlers from before are put back at the
+    end. Python loses an exception that is raised inside a finalizer or a callback of C code: check
+    ``Termination.signal`` at each step of a loop of your own, as this package's loops do.
 
     Args:
-        signals: Which; None: SIGTERM, SIGHUP, and SIGUSR1 and SIGUSR2 unless something of the
-            program handles them.
+        signals: Signal numbers; None: SIGTERM, SIGHUP, and SIGUSR1 and SIGUSR2 unless something of
+            the program handles them.
 
     Raises:
         InputError: Called in another thread, where Python lets nobody handle signals.
@@ -63,14 +67,43 @@ def termination_as_exit(signals: Iterable[int] | None = None) -> Iterator[Termin
     termination = Termination()
     before = {}
     try:
+        _entered.append(termination)
         for number in _free_to_take() if signals is None else signals:
             # None: a handler that C code put there, which Python could not put back.
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
-                before[number] = signal.signal(number, termination._come)
+                before[number] = signal.signal(number, termination._receive)
         yield termination
     finally:
+        _entered.remove(termination)
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def exit_if_terminated() -> None:
+    """Raise ``SystemExit`` if a signal came inside ``termination_as_exit`` and its exit got lost.
+
+    In other threads this does nothing.
+    """
+    if threading.current_thread() is threading.main_thread():
+        for termination in _entered:
+            if termination.signal is not None:
+                raise SystemExit(128 + termination.signal)
+
+
+@contextmanager
+def handlers_kept() -> Iterator[None]:
+    """Put the program's signal handlers back that something inside replaces.
+
+    Launchers of simulators install handlers that end the process without a commit.
+    """
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, *SIGNALS, *WARNINGS)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                if callable(handler):
+                    signal.signal(number, handler)
 
 
 def _free_to_take() -> list[int]:

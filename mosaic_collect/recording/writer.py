@@ -31,6 +31,7 @@ from mosaic_collect.recording.ring.budget import block_nbytes
 from mosaic_collect.recording.steps import Steps
 from mosaic_collect.recording.writer_stats import WriterStats
 from mosaic_collect.store.address import Address, blobs_at
+from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.store.member import Member
 from mosaic_collect.store.schema import Schema
 
@@ -48,6 +49,8 @@ class TrajectoryWriter:
         metadata: The user's own words about the data, JSON; on resume they update the store's.
         compressor: "auto", "lz4", "zstd" or "none"; on resume "auto" is the store's own.
         resume: Go on where the committed steps of a store end; "auto": if there is one.
+        overwrite: Replace a store that is there: its steps are deleted. A store of zero steps is
+            replaced in any case.
         takeover: First close the writer of this process that is at work on the store, if there is
             one, so that what was added to it is committed: one that a failed notebook cell left.
         rank: Record this one's part, ``rank-00003`` in the folder, beside the other processes.
@@ -59,7 +62,8 @@ class TrajectoryWriter:
 
     Raises:
         InputError: A bad argument.
-        StoreExistsError: The path is taken, and ``resume`` was not asked for.
+        StoreExistsError: A store with steps, or something else, is there, and neither ``resume``
+            nor ``overwrite`` was requested.
         StoreNotFoundError: ``resume``, and no store there.
         StoreMismatchError: Not the store's schema, N or compressor, or not the other ranks' fields.
         StoreLockedError: Another writer is at work on it.
@@ -76,6 +80,7 @@ class TrajectoryWriter:
         *,
         metadata: Mapping[str, Any] | None = None,
         resume: bool | str = False,
+        overwrite: bool = False,
         takeover: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
@@ -102,7 +107,13 @@ class TrajectoryWriter:
             close_others(where.blobs)
         with ExitStack() as undo:  # what a start that fails on its way has made
             opened = open_store(
-                where, schema, num_envs, metadata=metadata, resume=resume, options=options
+                where,
+                schema,
+                num_envs,
+                metadata=metadata,
+                resume=resume,
+                overwrite=overwrite,
+                options=options,
             )
             undo.callback(opened.abandon)
             pipeline = Pipeline(opened, options.num_threads)
@@ -114,6 +125,7 @@ class TrajectoryWriter:
             self._ring_nbytes = opened.slots * block_nbytes(self._state.grids())
             self._opened_at = time.monotonic()
             pipeline.start()
+            opened.begin()
             undo.callback(self._closing.forget)
             self._closing.begin()
             undo.pop_all()
@@ -124,7 +136,7 @@ class TrajectoryWriter:
     # -- what a caller does ----------------------------------------------------------------------
 
     @one_caller
-    def add_step(self, *, valid_mask: Any = None, **rows: Any) -> None:
+    def add_step(self, /, *, valid_mask: Any = None, **rows: Any) -> None:
         """Add one vectorised step: copies everything, so the caller may overwrite it at once.
 
         Waits when the disk is behind by the whole ring; nothing is ever dropped.
@@ -197,7 +209,7 @@ class TrajectoryWriter:
         self.commit()
 
     @one_caller
-    def update_metadata(self, **entries: Any) -> None:
+    def update_metadata(self, /, **entries: Any) -> None:
         """Change the user's metadata, JSON values; committed together with the steps so far.
 
         Raises:
@@ -272,8 +284,8 @@ class TrajectoryWriter:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The user's metadata as it will be committed next; a copy."""
-        return dict(self._steps.account.metadata)
+        """The user's metadata as it will be committed next; a deep copy."""
+        return json_copy(self._steps.account.metadata)
 
     @property
     def stats(self) -> WriterStats:

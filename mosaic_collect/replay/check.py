@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -27,6 +27,7 @@ from mosaic_collect.replay.differences import TOLERANCE, Differences, Step, chec
 from mosaic_collect.replay.report import ReplayReport
 from mosaic_collect.store.address import Address
 from mosaic_collect.store.view import StoreView
+from mosaic_collect.store.workers import WorkerPool
 
 _log = logging.getLogger(__name__)
 _NEEDED = ("action_mean", "action_sigma", "valid_mask", "trajectory_id")
@@ -83,7 +84,7 @@ def _replayed(
     if engine is not None and replay.is_recurrent:
         _log.warning("the policy is recurrent, or may be: it is replayed here, step by step")
     if engine is None or replay.is_recurrent:
-        with ThreadPoolExecutor(thread_count(), "mosaic-replay") as pool:
+        with WorkerPool(thread_count(), "mosaic-replay") as pool:
             for block in blocks:
                 yield replay.steps(block, pool)
     else:
@@ -127,7 +128,7 @@ class _Replay:
         """All its steps."""
         return list(self.steps(block))
 
-    def steps(self, block: int, pool: ThreadPoolExecutor | None = None) -> Iterator[_Compared]:
+    def steps(self, block: int, pool: Executor | None = None) -> Iterator[_Compared]:
         """Its steps, one by one; chunks are decoded in the pool."""
         steps, envs = self._view.state.steps_of(block), range(self._view.state.num_envs)
         values = {name: self._view.read(name, steps, envs, pool) for name in self._fields}

@@ -26,6 +26,7 @@ from mosaic_collect.store.blobs import Blobs, ChangedError, Pending, Upload, Ver
 from mosaic_collect.store.found import attributes_of, looked_through
 from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import (
+    COLLECTING,
     Foreign,
     StoreState,
     array_document,
@@ -96,13 +97,35 @@ class Store:
     def begin(self, state: StoreState, holder: str) -> None:
         """Make an empty store: the root document first, so that any kill leaves a store.
 
+        A store that ``look`` found is emptied before, in an order that leaves an empty store after
+        any kill. In object storage its shards stay until others replace them.
+
         Args:
             state: Of the store.
             holder: Who writes from now on, ``Run.key``.
         """
         self._holder = holder
+        if self._ours:
+            self._empty(self._ours[-1])
         self._write_root(state)
         self._make_arrays(state)
+
+    def _empty(self, old: StoreState) -> None:
+        empty = replace(
+            old,
+            committed_steps=0,
+            runs=(),
+            num_valid=0,
+            nonfinite=dict.fromkeys(old.nonfinite, 0),
+            num_trajectories=0,
+            status=COLLECTING,
+        )
+        self._foreign = Foreign()
+        if empty != old:
+            self._write_root(empty)
+        _, debris = looked_through(self.blobs, empty, 0)
+        documents = [f"{name}/{DOCUMENT}" for name in old.schema.stored_names]
+        self.blobs.remove([*debris, *(key for key in documents if self.blobs.find(key))])
 
     def require_unguarded(self) -> None:
         """``require_ours``, unless the medium will see for itself to what is written next."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 
@@ -28,6 +28,7 @@ from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.root import read_document, read_state
 from mosaic_collect.store.schema import TRAJECTORY_END
 from mosaic_collect.store.view import StoreView
+from mosaic_collect.store.workers import WorkerPool
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def copy_one(
         copying = _Copying(view, goal)
         goal.check_folders(view.grids)
         goal.make_folders(view.grids)
-        with ThreadPoolExecutor(workers, "mosaic-copy") as pool:
+        with WorkerPool(workers, "mosaic-copy") as pool:
             for block in range(view.state.num_blocks):
                 copying.block(block, pool, progress or (lambda shards: None))
         store.adopt(view.state, attributes_of(origin, view.state))
@@ -115,9 +116,7 @@ class _Copying:
         self._names = view.state.schema.stored_names
         self.copied = self.kept = self.nbytes = 0
 
-    def block(
-        self, block: int, pool: ThreadPoolExecutor, progress: Callable[[int], object]
-    ) -> None:
+    def block(self, block: int, pool: Executor, progress: Callable[[int], object]) -> None:
         """One block's, those last that may be the same file as another field's."""
         twins = [n for n in self._names if isinstance(self._view.grids[n].field.default, str)]
         for names in ([n for n in self._names if n not in twins], twins):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import mmap
 import os
@@ -106,9 +107,10 @@ def _head_of(store: Any, key: str) -> Any:
 
 
 def _nameless() -> int:
-    """The descriptor of a new file in memory, or on the disk where the system has none there."""
+    """The descriptor of a new file in memory, or on the disk where the system gives none there."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("mosaic_upload", os.MFD_CLOEXEC)
+        with contextlib.suppress(OSError):  # a sandbox may refuse it
+            return os.memfd_create("mosaic_upload", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 

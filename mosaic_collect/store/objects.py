@@ -15,7 +15,7 @@ import contextlib
 import errno
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from functools import partial
 from typing import Any
 
@@ -23,6 +23,7 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.store.blobs import ChangedError, Pending, Version
 from mosaic_collect.store.object_io import ObjectBlob, ObjectUpload, version_of
 from mosaic_collect.store.service import Service
+from mosaic_collect.store.workers import WorkerPool
 
 #: Puts at a time; more would be slower one by one, and each takes its shard's memory.
 _UPLOADS = 4
@@ -46,7 +47,7 @@ class ObjectBlobs:
 
     def __init__(self, service: Service, reopen: tuple[Any, ...]) -> None:
         self.address, self._service, self._reopen = service.address, service, reopen
-        self._pool: ThreadPoolExecutor | None = None
+        self._pool: WorkerPool | None = None
         self._require_ours: Callable[[], None] = lambda: None
         self._tags: dict[str, str] = {}
         self._tagging = threading.Lock()
@@ -167,7 +168,8 @@ class ObjectBlobs:
 
     def claim(self, require_ours: Callable[[], None]) -> ObjectClaim:
         self._require_ours = require_ours
-        self._pool = ThreadPoolExecutor(_UPLOADS, "mosaic-upload")
+        self._pool = WorkerPool(_UPLOADS, "mosaic-upload")
+        self._pool.begin()  # at the interpreter's exit no thread can be started any more
         return ObjectClaim(self._pool)
 
     def is_claimed(self) -> bool | None:
@@ -183,14 +185,9 @@ class ObjectBlobs:
 
     def send(self, key: str, data: Any, done: Callable[[], None]) -> None:
         """Begin a put; ``settle`` waits for it. Then, or when it failed, ``done`` is called."""
-
-        def put() -> None:
-            try:
-                self._put(key, data)
-            finally:
-                done()
-
-        self._under_way.append(self._start(put))
+        future = self._start(self._put, key, data)
+        future.add_done_callback(lambda _: done())  # also of one that is cancelled
+        self._under_way.append(future)
 
     def _start(self, call: Callable[..., None], *args: Any) -> Future[None]:
         assert self._pool is not None, "claim comes before writes"
@@ -238,11 +235,11 @@ class ObjectBlobs:
 class ObjectClaim:
     """The right to write, which another writer's later one ends."""
 
-    def __init__(self, pool: ThreadPoolExecutor) -> None:
+    def __init__(self, pool: WorkerPool) -> None:
         self._pool = pool
 
     def release(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _name(path: str) -> str:

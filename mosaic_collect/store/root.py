@@ -9,6 +9,7 @@ from dataclasses import replace
 from mosaic_collect.errors import (
     CorruptStoreError,
     InputError,
+    StoreError,
     StoreExistsError,
     StoreNotFoundError,
 )
@@ -80,27 +81,49 @@ def goes_on(blobs: Blobs, resume: bool | str) -> bool:
     return blobs.is_taken() if resume == AUTO else bool(resume)
 
 
-def existing_state(blobs: Blobs, resume: bool | str) -> StoreState | None:
-    """The state of the store to go on with; None if one is to be made.
+def existing_state(blobs: Blobs, resume: bool | str, overwrite: bool = False) -> StoreState | None:
+    """Return the state of the store to continue; None if a new one is to be made.
+
+    A store of zero steps is no obstacle to a new one: a script that failed at its first step leaves
+    such a store.
 
     Args:
-        blobs: Where it lies, or is to lie.
+        blobs: Place of the store.
         resume: As ``goes_on`` takes it.
+        overwrite: Whether a store that is there is to be replaced.
 
     Raises:
-        InputError: Another value of it.
+        InputError: Another value of ``resume``, or both it and ``overwrite``.
         StoreError: What is there is not as expected.
     """
+    if overwrite and resume:
+        raise InputError("overwrite: expected it without resume, got both")
     if goes_on(blobs, resume):
         return read_state(blobs)
     if blobs.is_taken():
-        where = blobs.address
-        if blobs.is_there() and is_unborn(blobs):
-            raise StoreExistsError(f"{where} is a store of zero steps: resume=True goes on with it")
-        raise StoreExistsError(
-            f"{where} exists: resume=True goes on with a store, another path makes a new one"
-        )
+        steps = _steps_in(blobs)
+        if steps and not overwrite:
+            raise StoreExistsError(
+                f"{blobs.address} exists, with {steps:,} steps: resume=True continues it, "
+                "overwrite=True deletes it, another path makes a new one"
+            )
     return None
+
+
+def _steps_in(blobs: Blobs) -> int:
+    """Steps of a store that is there.
+
+    Raises:
+        StoreExistsError: Something else is there, or a store that cannot be read.
+    """
+    try:
+        state = read_state(blobs)
+    except StoreError as error:
+        raise StoreExistsError(
+            f"{blobs.address} exists, and is no store that can be read: another path makes a new "
+            f"one ({error})"
+        ) from error
+    return 0 if state is None else state.committed_steps
 
 
 def is_unborn(blobs: Blobs) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from itertools import groupby, product
 from typing import Any
 
@@ -132,7 +132,7 @@ class StoreView:
         return [range(e, min(e + width, num_envs)) for e in range(0, num_envs, width)]
 
     def read(
-        self, field: str, steps: range, envs: range, pool: ThreadPoolExecutor | None = None
+        self, field: str, steps: range, envs: range, pool: Executor | None = None
     ) -> NDArray[Any]:
         """Rows of some steps and environments.
 
@@ -209,7 +209,7 @@ def _origin(state: StoreState) -> Any:
     return state.identity, state.num_envs, [(run.started, run.key) for run in state.runs[:1]]
 
 
-def _run(pool: ThreadPoolExecutor | None, work: Any, items: list[tuple[Cut, Cut]]) -> None:
+def _run(pool: Executor | None, work: Any, items: list[tuple[Cut, Cut]]) -> None:
     each = map if pool is None or len(items) == 1 else pool.map
     for _ in each(work, items):
         pass

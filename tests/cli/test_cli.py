@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -295,3 +296,29 @@ def test_no_command_needs_torch_or_zarr_until_it_does() -> None:
         "print([m for m in ('torch', 'zarr', 'xarray', 'mjlab', 'rsl_rl') if m in sys.modules])"
     )
     assert helpers.run_python(code).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("command", ["verify", "stats", "export"])
+def test_without_memory_it_fails_in_one_line(cli, store: str, monkeypatch, command: str) -> None:
+    helpers.record(store, 9)
+
+    def refuse(*args: object, **options: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("mosaic_collect.store.shard.ShardReader.__init__", refuse)
+    done = cli(command, store, *([store + ".npy"] if command == "export" else []))
+    assert (done.code, done.err) == (2, f"mosaic-collect {command}: not enough memory\n")
+
+
+@pytest.mark.parametrize("command", ["verify", "stats", "export"])
+def test_without_threads_it_is_done_all_the_same(
+    cli, store: str, monkeypatch, command: str
+) -> None:
+    helpers.record(store, 9)
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    done = cli(command, store, *([store + ".npy"] if command == "export" else []))
+    assert (done.code, "Traceback" in done.err) == (0, False)

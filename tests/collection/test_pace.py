@@ -25,11 +25,17 @@ class Writer:
         self.metadata.update(entries)
 
 
-def run(seconds: float, steps: int, told: dict[str, Any], start: float = 0.0) -> Writer:
-    """So many steps in so many seconds, half of which are stalls."""
+def run(
+    seconds: float, steps: int, told: dict[str, Any], start: float = 0.0, back: float = 0.0
+) -> Writer:
+    """So many steps in so many seconds, half of which are stalls; the clock is set back at each."""
     writer = Writer()
     now = start
-    pace = paces.Pace(1000, told, clock=lambda: now)
+
+    def wall() -> float:
+        return now - back * writer.num_steps
+
+    pace = paces.Pace(1000, told, wall=wall, clock=lambda: now - start + 7)
     for _ in range(steps):
         now += seconds / steps
         writer.num_steps += 1
@@ -55,6 +61,16 @@ def test_rates_and_stalls() -> None:
     assert set(both.run.tolist()) == {0, 1}
     np.testing.assert_allclose(both.rates[both.run == 1], 1, rtol=0.11)
     assert both.stalled_share == pytest.approx(0.5, abs=0.01)
+
+
+def test_a_clock_that_is_set_back_changes_no_rate() -> None:
+    found = recorded_pace(run(100, 400, {}, start=1e6, back=3600).metadata)
+    assert found is not None
+    np.testing.assert_allclose(found.rates, 4, rtol=0.05)
+    # Between runs, too: what each run tells is its own.
+    again = recorded_pace(run(100, 400, run(100, 400, {}, start=1e6).metadata).metadata)
+    assert again is not None
+    np.testing.assert_allclose(again.rates, 4, rtol=0.05)
 
 
 def test_it_takes_no_more_room_in_a_long_run() -> None:

@@ -295,3 +295,40 @@ def test_the_loop_never_asks_for_observations_again() -> None:
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     }
     assert not {n for n in names if "observation" in n or "compute" in n}
+
+
+SIGNALLED = """
+import os, signal, sys
+from mosaic_collect import termination_as_exit
+from tests.collection import toys
+from tests.collection.test_rollout import Recorded
+
+signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+class Buffer:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        for _ in range(1000):  # Python code, between whose instructions the handler runs
+            pass
+
+class Simulation(toys.ToySimulation):
+    steps = 0
+    def step(self, actions):
+        self.steps += 1
+        if self.steps == 5:
+            Buffer()
+        return super().step(actions)
+
+toys.ToySimulation = Simulation
+with termination_as_exit():
+    Recorded(sys.argv[1], 50, ((60,), (60,)))
+"""
+
+
+def test_a_signal_inside_a_finalizer_ends_the_collection(store: str) -> None:
+    """Python loses what is raised there, and simulators give memory back by finalizers."""
+    done = helpers.run_python(SIGNALLED, store)
+    assert "SystemExit: 143" in done.stderr, "the exception was not lost"
+    assert done.returncode == 143
+    dataset = TrajectoryDataset(store)
+    assert (dataset.num_steps, dataset.status) == (5, "collecting")

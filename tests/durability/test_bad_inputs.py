@@ -75,7 +75,7 @@ def newer(store: str) -> None:
 
 
 OPENINGS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
-    ("store", {}, StoreExistsError, "resume=True goes on"),
+    ("store", {}, StoreExistsError, "resume=True continues"),
     ("file", {}, StoreExistsError, "exists"),
     ("photos", {}, StoreExistsError, "exists"),
     ("new", {"resume": True}, StoreNotFoundError, "no such folder"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -22,6 +25,7 @@ from tests.durability.figures import count
 from tests.durability.recording import WrappedFiles
 from tests.durability.rig import add_tiny, check, check_resume, open_tiny
 from tests.durability.rivals import Campaign
+from tests.durability.test_processes import IN_WITH, child, end
 
 STEPS, SEED = 7, 11
 _QUICK = {"init_backoff": timedelta(milliseconds=1), "max_backoff": timedelta(milliseconds=5)}
@@ -211,3 +215,50 @@ def interrupted(url: str) -> None:
         assert isinstance(writer, TrajectoryWriter)
         add_tiny(writer, 3)
         raise KeyboardInterrupt
+
+
+def test_an_exit_without_close_commits(s3: str) -> None:
+    with child(s3, "writer = open_tiny(path); add_tiny(writer, 5); ready()") as process:
+        assert "was not closed" in end(process)
+    assert check(s3) == 5
+    check_resume(s3, 5)
+
+
+def test_a_second_interrupt_does_not_wait_for_a_service_that_hangs(
+    s3: str, proxy: service.Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs = threading.Event()
+
+    def plan(method: str, path: str) -> None:
+        if "/c." in path and method == "PUT":
+            hangs.wait(60)
+
+    proxy.plan = plan
+    monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.url)
+    monkeypatch.setenv("AWS_ALLOW_HTTP", "true")
+    try:
+        with child(s3, IN_WITH.replace("spin(writer)", "spin(writer, 1)")) as process:
+            process.send_signal(signal.SIGINT)
+            time.sleep(1)
+            assert process.poll() is None, "the first is to wait for the commit"
+            start = time.monotonic()
+            end(process, signal.SIGINT)
+            assert time.monotonic() - start < 5
+    finally:
+        hangs.set()
+    assert process.returncode == -signal.SIGINT
+    proxy.plan = lambda method, path: None
+    check_resume(s3, check(s3))
+
+
+def test_recording_where_the_system_refuses_files_in_memory(
+    s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a sandbox may: uploads are then gathered in a temporary file."""
+
+    def refuse(*args: Any) -> int:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr("os.memfd_create", refuse)
+    script(s3)
+    assert check(s3) == STEPS

@@ -24,6 +24,10 @@ class MortalFiles(PosixFiles):
         self.fuel: int | None = None
         self._lock = threading.Lock()
 
+    def again(self) -> MortalFiles:
+        """These files, where a factory of files is expected."""
+        return self
+
     def spend(self) -> None:
         """Take one operation's worth, or die."""
         with self._lock:

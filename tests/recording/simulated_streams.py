@@ -1,17 +1,20 @@
 """A device on the CPU whose streams run as unhelpfully as their events allow.
 
 Tensors of the simulated device are ordinary CPU tensors of a subclass whose in-place operations
-are not done but queued, on the caller's stream or on the side stream. Queued work runs only when
-somebody waits for an event, and then in the worst order: either the caller's stream runs as far
-ahead as events let it, or the side stream does. What is right under both orders is right under
-any, as each stream is in order by itself and only events relate the two.
+are not done but queued, on the stream that is current. Queued work runs only when somebody waits
+for an event, and then in the worst order: one stream runs as far ahead as events let it, and which
+one is a test's parameter. Each stream is in order by itself, and only events relate two of them.
+
+``SimulatedStreams`` stands in for ``CudaStreams``; ``SimulatedTorch`` stands in for what
+``CudaStreams`` itself calls, and has any number of streams.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections import deque
-from collections.abc import Callable
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
@@ -29,17 +32,21 @@ Work = Callable[[], None] | Event  # an Event in a queue: what follows runs afte
 
 
 class Machine:
-    """Two streams and who runs first.
+    """Streams, and which of them runs first.
 
     Args:
-        ahead: ``caller`` or ``side``: the stream that runs as far ahead as it can.
+        ahead: ``caller``, ``side`` or another stream: the one that runs as far ahead as it can.
     """
 
     def __init__(self, ahead: str) -> None:
-        self.queues: dict[str, deque[Work]] = {"caller": deque(), "side": deque()}
-        other = {"caller": "side", "side": "caller"}[ahead]
-        self._order = (ahead, other)
+        self.queues: dict[str, deque[Work]] = defaultdict(deque)
+        self._ahead = ahead
         self._lock = threading.RLock()
+
+    @property
+    def left(self) -> int:
+        """Operations that have not run yet, events among them."""
+        return sum(len(queue) for queue in self.queues.values())
 
     def put(self, stream: str, *work: Work) -> None:
         """Queue work, or an event that later work waits for."""
@@ -50,8 +57,9 @@ class Machine:
         """Run queued work, unhelpfully, until the event has happened."""
         with self._lock:
             while not event.happened:
-                if not any(self._advance(stream) for stream in self._order):
-                    raise RuntimeError("deadlock: both streams wait for ever")
+                others = [stream for stream in self.queues if stream != self._ahead]
+                if not any(self._advance(stream) for stream in (self._ahead, *others)):
+                    raise RuntimeError("deadlock: all streams wait for ever")
 
     def run_alone(self, stream: str) -> int:
         """Run one stream as far as it gets while the other stands still; what is left of it."""
@@ -86,6 +94,8 @@ class DeviceTensor(torch.Tensor):
         if func not in _IN_PLACE:
             return super().__torch_function__(func, types, args, kwargs or {})
         plain = [a.as_subclass(torch.Tensor) if isinstance(a, torch.Tensor) else a for a in args]
+        if func is torch.Tensor.copy_ and not isinstance(args[1], cls):
+            plain[1] = plain[1].clone()  # from host memory: over when it returns, so read now
 
         def work() -> None:
             func(*plain, **(kwargs or {}))
@@ -119,8 +129,10 @@ class SimulatedStreams:
 
     def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
         for target, source in pairs:
-            # From host memory: over when it returns, so read now.
-            target.copy_(source if isinstance(source, DeviceTensor) else source.clone())
+            if isinstance(source, torch.Tensor):
+                target.copy_(source)
+            else:
+                target.fill_(source)
 
     def record(self) -> Event:
         return self._event("caller")
@@ -183,3 +195,83 @@ class RowsOnTheSide(SimulatedStreams):
         for target, source in pairs:
             plain = source.as_subclass(torch.Tensor)
             self.machine.put("side", _copy(target.as_subclass(torch.Tensor), plain))
+
+
+class SimulatedStream:
+    """``torch.cuda.Stream``."""
+
+    def __init__(self, name: str, machine: Machine) -> None:
+        self.name, self._machine = name, machine
+
+    def wait_event(self, event: Event) -> None:
+        self._machine.put(self.name, event)
+
+    def wait_stream(self, other: SimulatedStream) -> None:
+        event = Event()
+        self._machine.put(other.name, lambda: setattr(event, "happened", True))
+        self.wait_event(event)
+
+
+class SimulatedCuda:
+    """``torch.cuda``, as far as staging calls it.
+
+    Args:
+        ahead: See ``Machine``; streams that are made are called ``stream-1`` and so on.
+    """
+
+    def __init__(self, ahead: str) -> None:
+        self.machine = DeviceTensor.machine = Machine(ahead)
+        self._current = self._caller = SimulatedStream("caller", self.machine)
+        self._made = 0
+        machine = self.machine
+
+        class RecordedEvent(Event):
+            def __init__(self, blocking: bool = False) -> None:
+                pass
+
+            def record(self, stream: SimulatedStream) -> None:
+                machine.put(stream.name, lambda: setattr(self, "happened", True))
+
+            def synchronize(self) -> None:
+                machine.run_until(self)
+
+        self.Event = RecordedEvent
+
+    def Stream(self, device: Any = None) -> SimulatedStream:  # noqa: N802
+        self._made += 1
+        return SimulatedStream(f"stream-{self._made}", self.machine)
+
+    def current_stream(self, device: Any = None) -> SimulatedStream:
+        return self._current
+
+    def current_device(self) -> int:
+        return 0
+
+    @contextlib.contextmanager
+    def stream(self, stream: SimulatedStream) -> Iterator[None]:
+        before, self._current = self._current, stream
+        DeviceTensor.stream = stream.name
+        try:
+            yield
+        finally:
+            self._current, DeviceTensor.stream = before, before.name
+
+    def device(self, device: Any) -> contextlib.AbstractContextManager[None]:
+        return contextlib.nullcontext()
+
+
+class SimulatedTorch:
+    """``torch``, with a simulated device in place of CUDA."""
+
+    def __init__(self, ahead: str = "caller") -> None:
+        self.cuda = SimulatedCuda(ahead)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+    def empty(
+        self, shape: Any, *, dtype: torch.dtype, device: Any = None, pin_memory: bool = False
+    ) -> torch.Tensor:
+        if torch.device(device or torch.get_default_device()).type == "cuda":
+            return torch.empty(shape, dtype=dtype, device="cpu").as_subclass(DeviceTensor)
+        return torch.empty(shape, dtype=dtype, device=device)

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +15,8 @@ from hypothesis import strategies as st
 from mosaic_collect import Field, Schema, TrajectoryWriter
 from mosaic_collect.errors import InputError, SpaceError
 from mosaic_collect.recording.ring import budget
-from mosaic_collect.recording.ring.budget import MB, Budget, block_nbytes, slots_for
+from mosaic_collect.recording.ring.budget import MB, Budget, block_nbytes
+from tests.helpers import SMALL, record, run_python
 
 
 def plan_ring(step_nbytes: int, buffer_mb: Any, device_nbytes: int | None) -> tuple[int, int]:
@@ -72,7 +77,7 @@ def test_auto_makes_longer_blocks_of_small_steps(monkeypatch: pytest.MonkeyPatch
 
 
 def test_the_device_bounds_a_block_too() -> None:
-    assert plan_ring(MB, 300, device_nbytes=20 * MB) == (10, 3)
+    assert plan_ring(MB, 300, device_nbytes=200 * MB) == (10, 3)
 
 
 def test_a_device_without_room_is_told() -> None:
@@ -87,15 +92,172 @@ def test_other_bounds_are_refused(bad: Any) -> None:
 
 
 def test_slots_are_at_most_three() -> None:
-    assert slots_for(100, 10) == 3
-    assert slots_for(29, 10) == 2
+    assert Budget(100).slots(10) == 3
+    assert Budget(29).slots(10) == 2
     with pytest.raises(SpaceError):
-        slots_for(9, 10)
+        Budget(9).slots(10)
 
 
-def test_available_memory_heeds_the_control_group(monkeypatch: pytest.MonkeyPatch) -> None:
-    limits = {"/sys/fs/cgroup/memory.max": 1000, "/sys/fs/cgroup/memory.current": 400}
-    monkeypatch.setattr(budget, "_number", limits.get)
-    assert budget.available_memory() == 600
-    limits["/sys/fs/cgroup/memory.current"] = 2000
-    assert budget.available_memory() == 0
+def test_auto_takes_what_is_free_where_a_tenth_is_not_enough(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(budget, "available_memory", lambda: 10 * MB)
+    assert plan_ring(2 * MB, "auto", None) == (1, 1)
+    assert plan_ring(2 * MB, "auto", 4 * MB) == (1, 1)
+
+
+def test_auto_blames_no_argument_that_nobody_gave(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(store, 3)
+    monkeypatch.setattr(budget, "available_memory", lambda: 10)
+    for path, options in ((store, {"resume": True}), (store + ".2", {})):
+        with pytest.raises(SpaceError, match=r"^free memory: expected at least") as error:
+            TrajectoryWriter(path, SMALL, 4, **options)
+        assert "buffer_mb" not in str(error.value)
+
+
+GIB = 1 << 30
+UNLIMITED_V1 = 9223372036854771712
+V2, V1 = "/sys/fs/cgroup", "/sys/fs/cgroup/memory"
+#: What the system's files say, and the GiB that are left: of 16 free ones where no group says less.
+GROUPS: dict[str, tuple[dict[str, str], int]] = {
+    "no groups": ({}, 16),
+    "version 2, a container's own root": (
+        {
+            "/proc/self/cgroup": "0::/\n",
+            f"{V2}/memory.max": f"{8 * GIB}\n",
+            f"{V2}/memory.current": f"{3 * GIB}\n",
+        },
+        5,
+    ),
+    "version 2, unlimited": (
+        {
+            "/proc/self/cgroup": "0::/user.slice\n",
+            f"{V2}/user.slice/memory.max": "max\n",
+            f"{V2}/user.slice/memory.high": "max\n",
+            f"{V2}/user.slice/memory.current": f"{3 * GIB}\n",
+        },
+        16,
+    ),
+    "version 2, a limit of the group above": (
+        {
+            "/proc/self/cgroup": "0::/job_7/step_0\n",
+            f"{V2}/job_7/step_0/memory.max": "max\n",
+            f"{V2}/job_7/step_0/memory.current": f"{GIB}\n",
+            f"{V2}/job_7/memory.max": f"{4 * GIB}\n",
+            f"{V2}/job_7/memory.current": f"{2 * GIB}\n",
+        },
+        2,
+    ),
+    "version 2, from a lower mark on it is slowed down": (
+        {
+            "/proc/self/cgroup": "0::/job\n",
+            f"{V2}/job/memory.max": "max\n",
+            f"{V2}/job/memory.high": f"{4 * GIB}\n",
+            f"{V2}/job/memory.current": f"{GIB}\n",
+        },
+        3,
+    ),
+    "version 2, page cache and what the kernel gives back": (
+        {
+            "/proc/self/cgroup": "0::/\n",
+            f"{V2}/memory.max": f"{8 * GIB}\n",
+            f"{V2}/memory.current": f"{8 * GIB}\n",
+            f"{V2}/memory.stat": f"anon {GIB}\nfile {6 * GIB}\ninactive_file {3 * GIB}\n"
+            f"active_file {2 * GIB}\nslab_reclaimable {GIB}\n",
+        },
+        6,
+    ),
+    "version 1": (
+        {
+            "/proc/self/cgroup": "7:cpu,cpuacct:/elsewhere\n4:memory:/job/step\n1:name=a:b:/c\n",
+            f"{V1}/memory.limit_in_bytes": f"{UNLIMITED_V1}\n",
+            f"{V1}/memory.usage_in_bytes": f"{9 * GIB}\n",
+            f"{V1}/job/memory.limit_in_bytes": f"{6 * GIB}\n",
+            f"{V1}/job/memory.usage_in_bytes": f"{5 * GIB}\n",
+            f"{V1}/job/memory.stat": f"inactive_file 0\ntotal_inactive_file {GIB}\n"
+            f"total_active_file {GIB}\n",
+            f"{V1}/job/step/memory.limit_in_bytes": f"{UNLIMITED_V1}\n",
+            f"{V1}/job/step/memory.usage_in_bytes": f"{GIB}\n",
+        },
+        3,
+    ),
+    "version 1, a container that sees the host's path": (
+        {
+            "/proc/self/cgroup": "4:memory:/docker/0123\n",
+            f"{V1}/memory.limit_in_bytes": f"{2 * GIB}\n",
+            f"{V1}/memory.usage_in_bytes": f"{GIB}\n",
+        },
+        1,
+    ),
+    "more in use than the limit": (
+        {
+            "/proc/self/cgroup": "0::/\n",
+            f"{V2}/memory.max": f"{GIB}\n",
+            f"{V2}/memory.current": f"{2 * GIB}\n",
+        },
+        0,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_available_memory_heeds_the_control_groups(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, left = GROUPS[name]
+    files = {**files, "/proc/meminfo": f"MemTotal: 1 kB\nMemAvailable: {16 * GIB // 1024} kB\n"}
+
+    def stand_in(path: str) -> io.StringIO:
+        if path not in files:
+            raise FileNotFoundError(path)
+        return io.StringIO(files[path])
+
+    monkeypatch.setattr(budget, "open", stand_in, raising=False)
+    assert budget.available_memory() == left * GIB
+
+
+IN_GROUP = """
+import os, sys
+from mosaic_collect.recording.ring.budget import available_memory
+group, path = sys.argv[1:]
+with open(f"{group}/cgroup.procs", "w") as file:
+    file.write(str(os.getpid()))
+before = available_memory()
+with open(path, "wb") as file:
+    for _ in range(20):
+        file.write(bytes(10**7))
+    os.fsync(file.fileno())
+print(before, available_memory())
+"""
+
+
+@pytest.fixture
+def group() -> Iterator[str]:
+    """A group without a limit below a new one of 300 MB; where this process may make them."""
+    roots = (("/sys/fs/cgroup/memory", "limit_in_bytes"), ("/sys/fs/cgroup", "max"))
+    root, limit = next((r for r in roots if os.path.exists(f"{r[0]}/cgroup.procs")), roots[1])
+    outer = f"{root}/mosaic_collect_{os.getpid()}"
+    try:
+        os.mkdir(outer)
+        if limit == "max":
+            with open(f"{outer}/cgroup.subtree_control", "w") as file:
+                file.write("+memory")
+        with open(f"{outer}/memory.{limit}", "w") as file:
+            file.write(str(300 * MB))
+        os.mkdir(f"{outer}/inner")
+    except OSError as error:
+        pytest.skip(f"no control group of memory can be made: {error}")
+    yield f"{outer}/inner"
+    os.rmdir(f"{outer}/inner")
+    os.rmdir(outer)
+
+
+def test_a_control_group_of_this_machine(group: str, tmp_path: Path) -> None:
+    """Page cache of 200 MB, which a recording fills, is not taken for used."""
+    done = run_python(IN_GROUP, group, str(tmp_path / "file"))
+    assert done.returncode == 0, done.stderr
+    before, after = (int(n) for n in done.stdout.split())
+    assert 200 * MB < before < 300 * MB
+    assert abs(after - before) < 40 * MB

@@ -5,6 +5,7 @@ Each wait is necessary: taking any one away is noticed by the same check that pa
 
 from __future__ import annotations
 
+import contextlib
 import errno
 from collections.abc import Callable
 from typing import Any
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.errors import WriteError
+from mosaic_collect.errors import SpaceError, WriteError
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
@@ -31,11 +32,13 @@ from tests.helpers import (
 
 torch = pytest.importorskip("torch", reason="torch is not installed; staging on a device needs it")
 
+from mosaic_collect.recording.ring import cuda  # noqa: E402
 from mosaic_collect.recording.ring.cuda import DeviceStaging  # noqa: E402
 from tests.recording.simulated_streams import (  # noqa: E402
     DeviceTensor,
     RowsOnTheSide,
     SimulatedStreams,
+    SimulatedTorch,
     WithoutAfter,
     WithoutSynchronize,
     WithoutWait,
@@ -446,3 +449,129 @@ def test_defaults_and_missing_masks_on_the_device(store: str, device: str) -> No
     assert (dataset.read("action_sigma") == np.float32(0.01)).all()
     assert (dataset.read("phase") == 3).all()
     assert dataset.read(VALID_MASK).all()
+
+
+@pytest.fixture(params=["caller", "stream-1", "stream-2", "stream-3"])
+def simulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimulatedTorch:
+    """``torch`` as ``CudaStreams`` sees it; stream-1 is staging's own, the others its caller's."""
+    found = SimulatedTorch(request.param)
+    monkeypatch.setattr(cuda, "torch", found)
+    return found
+
+
+def test_a_caller_may_change_its_stream_at_any_step(simulated: SimulatedTorch) -> None:
+    """Arrays and numbers need no order of their own: each must find the buffer free all the same.
+
+    What is queued for a block must not reach the values that are still copied out of its buffer.
+    """
+    recording = Recording(cuda.CudaStreams(torch.device("cuda:0")))
+    streams = [simulated.cuda.Stream(), simulated.cuda.Stream()]
+    for index in range(BLOCKS):
+        if len(recording.busy) == SLOTS:
+            recording.take()
+        block = recording.slots[index % SLOTS]
+        block.start(index, np.arange(N))
+        recording.staging.begin(block)
+        for at in range(S):
+            step = index * S + at
+            row = {**rows(step, N, SCHEMA), "b": step, VALID_MASK: step % 3 == 0}
+            with simulated.cuda.stream(streams[step % 2]):
+                recording.staging.stage(block, row)
+            block.count += 1
+        recording.staging.seal(block)
+        recording.busy.append(block)
+    while recording.busy:
+        recording.take()
+    for index, block in recording.taken.items():
+        steps = range(index * S, (index + 1) * S)
+        assert_same(block["a"], np.stack([rows(s, N, SCHEMA)["a"] for s in steps], axis=1))
+        assert_same(block["b"], np.tile(np.array(steps, np.int64), (N, 1)))
+        assert_same(block[VALID_MASK], np.tile([s % 3 == 0 for s in steps], (N, 1)))
+
+
+def test_nothing_is_under_way_to_memory_that_was_given_back(simulated: SimulatedTorch) -> None:
+    """Rows behind the last block that was copied out are waited for, too."""
+    recording = Recording(cuda.CudaStreams(torch.device("cuda:0")))
+    other = simulated.cuda.Stream()
+    block = recording.slots[0]
+    block.start(0, np.arange(N))
+    recording.staging.begin(block)
+    for step in range(2):
+        with simulated.cuda.stream(other):
+            recording.staging.stage(block, {**rows(step, N, SCHEMA), VALID_MASK: True})
+        block.count += 1
+    assert simulated.cuda.machine.left > 0
+    recording.staging.close()
+    assert simulated.cuda.machine.left == 0
+    recording.staging.close()
+
+
+MODES: dict[str, Callable[[], Any]] = {
+    "inference": torch.inference_mode,
+    "no grad": torch.no_grad,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "default device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("inside", ["opening", "steps", "commit", "close"])
+@pytest.mark.parametrize("mode", MODES)
+def test_modes_of_the_callers_thread_change_nothing(
+    store: str, monkeypatch: pytest.MonkeyPatch, mode: str, inside: str
+) -> None:
+    """A mode may be entered and left between any two calls of a writer."""
+    monkeypatch.setattr(cuda, "torch", SimulatedTorch())
+    monkeypatch.setattr("mosaic_collect.recording.options.check_device", lambda device: None)
+    monkeypatch.setattr(cuda, "free_device_nbytes", lambda device: 1 << 20)
+
+    def now(call: str) -> Any:
+        return MODES[mode]() if inside == call else contextlib.nullcontext()
+
+    monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)
+    options = {"device": "cuda", "encode_in": "threads", "block_steps": S}
+    for steps in (range(6), range(6, 10)):
+        with now("opening"):
+            writer = open_writer(store, N, SCHEMA, resume=steps.start > 0, **options)
+        for step in steps:
+            row = {n: torch.from_numpy(v) for n, v in rows(step, N, SCHEMA).items()}
+            row["a"].requires_grad_()
+            with now("steps"):
+                writer.add_step(**row)
+        with now("commit"):
+            writer.commit()
+        with now("close"):
+            writer.close()
+    assert_holds(TrajectoryDataset(store), range(10))
+
+
+def test_a_device_without_room_for_the_blocks_of_a_store(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A resumed store's blocks have their size, and torch says in its own words what is missing."""
+    with open_writer(store, N, SCHEMA, block_steps=S) as writer:
+        add(writer, 0)
+    simulated = SimulatedTorch()
+
+    def empty(*args: Any, **options: Any) -> Any:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(simulated, "empty", empty, raising=False)
+    monkeypatch.setattr(cuda, "torch", simulated)
+    monkeypatch.setattr("mosaic_collect.recording.options.check_device", lambda device: None)
+    monkeypatch.setattr(cuda, "free_device_nbytes", lambda device: 1 << 20)
+    for encode_in in ("threads", "process"):
+        with pytest.raises(SpaceError, match=r"two blocks of 0\.0 MB on the GPU.*stage on the CPU"):
+            open_writer(store, N, SCHEMA, resume=True, device="cuda:0", encode_in=encode_in)
+    with open_writer(store, N, SCHEMA, resume=True) as writer:
+        add(writer, 1)
+    assert_holds(TrajectoryDataset(store), range(2))
+
+
+def test_a_device_without_a_number_is_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another one may be the current one later."""
+    simulated = SimulatedTorch()
+    monkeypatch.setattr(simulated.cuda, "current_device", lambda: 3)
+    monkeypatch.setattr(cuda, "torch", simulated)
+    grids = {f.name: FieldGrid(f, N, S, chunk_envs=2) for f in SCHEMA.stored}
+    assert cuda.cuda_staging(grids, N, "cuda")._streams._device == torch.device("cuda:3")
+    assert cuda.cuda_staging(grids, N, "cuda:1")._streams._device == torch.device("cuda:1")

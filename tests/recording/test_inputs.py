@@ -11,7 +11,7 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import ClosedError, InputError
 from mosaic_collect.recording.ends import env_indices
-from tests.helpers import add, assert_holds, open_writer, record, rows
+from tests.helpers import SMALL, add, assert_holds, open_writer, record, rows
 
 N = 4
 SCHEMA = Schema.mosaic(3, 2, extra=(Field(name="phase", dtype="int32"),))
@@ -199,7 +199,7 @@ def test_env_ids(given: Any, want: list[int]) -> None:
     [
         ([4], r"expected 0\.\.3, got 4\.\.4"),
         # A simulator's dones as whole numbers must not be taken for ids.
-        (np.array([0, 1, 0, 0]), "an id is there twice; flags of all environments must be bool"),
+        (np.array([0, 1, 0, 0]), "flags of all environments must be bool"),
         ([-1], r"expected 0\.\.3, got -1\.\.-1"),
         ([0.0], "whole numbers or a bool mask, got float64"),
         (["0"], "whole numbers or a bool mask"),
@@ -212,6 +212,37 @@ def test_env_ids(given: Any, want: list[int]) -> None:
 def test_bad_env_ids(bad: Any, words: str) -> None:
     with pytest.raises(InputError, match=words):
         env_indices(bad, N)
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "flags"),
+    [(1, [0]), (1, [1]), (2, [0, 1]), (2, [1, 0]), (2, [0, 0]), (3, [1, 0, 0])],
+)
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+@pytest.mark.parametrize("argument", ["env_ids", "failed"])
+def test_flags_of_a_whole_number_type_end_no_trajectory(
+    store: str, num_envs: int, flags: list[int], dtype: str, argument: str
+) -> None:
+    """rsl_rl's dones are int64: of one or two environments they could be ids."""
+    torch = pytest.importorskip("torch")
+    array = np.array(flags, dtype)
+    with open_writer(store, num_envs, SMALL.with_ends()) as writer:
+        given_rows = {n: v for n, v in rows(0, num_envs).items() if n in writer.schema.names}
+        writer.add_step(**given_rows)
+        for value in (array, torch.from_numpy(array), array[:, None]):
+            given = {"env_ids": np.ones(num_envs, bool), argument: value}
+            with pytest.raises(InputError, match=f"{argument}: .* flags of all environments must"):
+                writer.end_trajectories(**given)
+        writer.end_trajectories(dones=array, time_outs=array)
+    assert TrajectoryDataset(store).num_trajectories == sum(flags)
+
+
+def test_a_list_or_a_number_is_ids(store: str) -> None:
+    with open_writer(store, 2) as writer:
+        for step, ids in enumerate(([0, 1], (1, 0), range(2), 0, np.int64(1))):
+            add(writer, step)
+            writer.end_trajectories(ids)
+    assert TrajectoryDataset(store).num_trajectories == 8
 
 
 def test_bad_env_ids_end_nothing(writer: TrajectoryWriter, store: str) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter, verify_store
 from mosaic_collect.errors import (
     CorruptStoreError,
     InputError,
@@ -19,12 +21,15 @@ from mosaic_collect.errors import (
     NewerFormatError,
     SpaceError,
     StoreExistsError,
+    StoreLockedError,
     StoreMismatchError,
     StoreNotFoundError,
+    WriteError,
 )
 from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.lock import LOCK_NAME
-from tests.helpers import SMALL, add, assert_holds, buffer_mb, open_writer, record
+from tests.helpers import SMALL, add, assert_holds, assert_same, buffer_mb, open_writer, record
+from tests.recording.mortal_files import MortalFiles
 
 N = 4
 
@@ -141,12 +146,122 @@ class TestUnborn:
         with pytest.raises(InputError, match="num_envs: expected"):
             TrajectoryWriter(unborn, SMALL, resume=True)
 
-    def test_it_exists_unless_it_is_plainly_empty(self, unborn: str) -> None:
-        if not os.listdir(unborn):
-            TrajectoryWriter(unborn, SMALL, N).close()
-            return
-        with pytest.raises(StoreExistsError, match="store of zero steps: resume=True"):
-            TrajectoryWriter(unborn, SMALL, N)
+    def test_it_is_made_anew_without_a_word(self, unborn: str) -> None:
+        record(unborn, 2)
+        assert_holds(TrajectoryDataset(unborn), range(2))
+
+
+OTHER = Schema((Field(name="x", dim=2), Field(name="actions", dtype="int32")))
+
+
+def fill(store: str, **options: Any) -> None:
+    """Two steps of another schema, N, compressor and metadata."""
+    with TrajectoryWriter(
+        store, OTHER, 3, buffer_mb=1, compressor="lz4", metadata={"of": "the second"}, **options
+    ) as writer:
+        for step in range(2):
+            writer.add_step(x=np.full((3, 2), float(step)), actions=np.full(3, step, np.int32))
+
+
+def assert_is_filled(store: str) -> None:
+    dataset = TrajectoryDataset(store)
+    assert (dataset.num_steps, dataset.num_envs, len(dataset.state.runs)) == (2, 3, 1)
+    assert dataset.schema == OTHER
+    assert dataset.metadata == {"of": "the second"}
+    assert_same(dataset.read("actions"), np.tile(np.array([[0], [1]], np.int32), 3))
+    assert verify_store(store).ok
+    # Of the store before, nothing is left.
+    there = {str(p.relative_to(store)) for p in Path(store).rglob("*") if p.is_file()}
+    names = OTHER.stored_names
+    assert {p for p in there if p.endswith("zarr.json")} == {
+        "zarr.json",
+        *(f"{n}/zarr.json" for n in names),
+    }
+    assert len(there) == 1 + 2 * len(names)
+
+
+class TestAnew:
+    """A store that is replaced: one of zero steps, or any one with ``overwrite``."""
+
+    @pytest.mark.parametrize("resume", [False, "auto"])
+    def test_a_script_that_failed_at_its_first_step_runs_again(
+        self, store: str, resume: bool | str
+    ) -> None:
+        with pytest.raises(InputError, match="bad step"), open_writer(store) as writer:
+            writer.add_step(observations=1)
+        fill(store, resume=resume)
+        assert_is_filled(store)
+
+    def test_a_store_of_zero_steps_can_be_continued(self, store: str) -> None:
+        open_writer(store, metadata={"a": 1}).close()
+        for resume in ("auto", True):
+            with TrajectoryWriter(store, resume=resume) as writer:
+                assert (writer.num_envs, writer.metadata) == (N, {"a": 1})
+        with pytest.raises(StoreMismatchError):
+            TrajectoryWriter(store, OTHER, 3, resume=True)
+
+    def test_one_whose_writer_lives_is_not_replaced(self, store: str) -> None:
+        with open_writer(store) as writer:
+            for options in ({}, {"overwrite": True}, {"resume": "auto"}):
+                with pytest.raises(StoreLockedError):
+                    fill(store, **options)
+            add(writer, 0)
+        assert_holds(TrajectoryDataset(store), range(1))
+
+    @pytest.mark.parametrize("steps", [0, 1, 9])
+    def test_overwrite(self, store: str, steps: int) -> None:
+        record(store, steps)
+        fill(store, overwrite=True)
+        assert_is_filled(store)
+
+    def test_the_error_names_the_ways(self, store: str) -> None:
+        record(store, 4)
+        with pytest.raises(StoreExistsError) as error:
+            fill(store)
+        assert str(error.value) == (
+            f"{store} exists, with 4 steps: resume=True continues it, overwrite=True deletes it, "
+            "another path makes a new one"
+        )
+
+    def test_overwrite_replaces_stores_alone(self, store: str) -> None:
+        os.mkdir(store)
+        Path(store, "notes.txt").write_text("mine")
+        with pytest.raises(StoreExistsError, match="no store that can be read"):
+            fill(store, overwrite=True)
+        assert os.listdir(store) == ["notes.txt"]
+        with pytest.raises(InputError, match="overwrite: expected it without resume"):
+            fill(store, overwrite=True, resume=True)
+
+    def test_overwrite_where_nothing_is(self, store: str) -> None:
+        fill(store, overwrite=True)
+        assert_is_filled(store)
+
+    def test_a_kill_at_any_operation_leaves_the_old_store_an_empty_one_or_the_new_one(
+        self, store: str
+    ) -> None:
+        """And the next attempt makes it what it should be."""
+        for at in range(1, 400):
+            shutil.rmtree(store, ignore_errors=True)
+            record(store, 5)
+            files = MortalFiles()
+            files.fuel = at
+            try:
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr("mosaic_collect.store.posix.PosixFiles", files.again)
+                    fill(store, overwrite=True)
+            except WriteError:
+                pass
+            else:
+                assert_is_filled(store)
+                break
+            dataset = TrajectoryDataset(store)
+            if dataset.num_steps == 5:
+                assert_holds(dataset, range(5))
+            else:
+                assert dataset.num_steps in (0, 2)
+            fill(store, overwrite=True)
+            assert_is_filled(store)
+        assert at > 20
 
 
 class TestMismatch:

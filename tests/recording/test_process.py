@@ -500,20 +500,20 @@ def test_a_worker_answers_with_what_went_wrong(
     (tmp_path / "file").touch()
     with ours, theirs:
         read_only = os.open(tmp_path / "file", os.O_RDONLY)
-        worker._answer((Request(0, "a", True, 0), read_only))
+        worker._answer(Request(0, "a", True, 0), read_only)
         reply = pickle.loads(ours.recv(1 << 16))
         assert isinstance(reply.error, OSError)
         assert reply.error.errno == errno.EBADF
         with monkeypatch.context() as patch:
             patch.setattr("os.close", no_room)
-            worker._answer((Request(0, "b", True, 0), os.open(tmp_path / "file", os.O_WRONLY)))
+            worker._answer(Request(0, "b", True, 0), os.open(tmp_path / "file", os.O_WRONLY))
         reply = pickle.loads(ours.recv(1 << 16))
         assert isinstance(reply.error, OSError)
         assert reply.error.errno == errno.EDQUOT
         worker._encoders["a"].encode = lambda values, whole: 1 / 0  # type: ignore[assignment]
-        worker._answer((Request(0, "a", True, 0), os.open(tmp_path / "file", os.O_WRONLY)))
+        worker._answer(Request(0, "a", True, 0), os.open(tmp_path / "file", os.O_WRONLY))
         reply = pickle.loads(ours.recv(1 << 16))
         assert isinstance(reply.error, RuntimeError)
         assert "ZeroDivisionError" in str(reply.error)
-    worker._pool.close()
-    worker._shards.close()
+    worker._pool.shutdown()
+    worker._shards.shutdown()

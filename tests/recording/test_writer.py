@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.errors import InputError
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect.errors import InputError, SpaceError
 from tests.helpers import (
     SMALL,
     add,
@@ -239,6 +239,7 @@ class TestMetadata:
         with open_writer(store, metadata=given) as writer:
             given["a"].append(2)
             writer.metadata["b"] = 1
+            writer.metadata["a"].append({2})  # which JSON cannot hold
             TrajectoryDataset(store).metadata["c"] = 1
         assert TrajectoryDataset(store).metadata == {"a": [1]}
 
@@ -373,3 +374,62 @@ def test_what_a_writer_says_of_itself(store: str) -> None:
         assert repr(writer) == f"<TrajectoryWriter {store}: 2 steps x {writer.num_envs}, open>"
     assert writer.closed
     assert repr(writer).endswith("closed>")
+
+
+@pytest.mark.parametrize("name", ["self", "name", "method", "args", "options", "rows", "metadata"])
+def test_a_field_may_have_any_name_that_a_call_takes(store: str, name: str) -> None:
+    schema = Schema((Field(name=name, dim=2),))
+    with TrajectoryWriter(store, schema, 3, buffer_mb=1, metadata={"self": 1}) as writer:
+        writer.add_step(**{name: np.full((3, 2), 7.0, np.float32)})
+        writer.update_metadata(**{name: 2})
+    dataset = TrajectoryDataset(store)
+    assert_same(dataset.read(name), np.full((1, 3, 2), 7.0, np.float32))
+    assert dataset.metadata == {"self": 1, name: 2}
+
+
+@pytest.mark.parametrize("thread", ["mosaic_encode", "mosaic_commit"])
+def test_a_writer_whose_threads_do_not_start_leaves_no_store(
+    store: str, monkeypatch: pytest.MonkeyPatch, thread: str
+) -> None:
+    start, before = threading.Thread.start, open_files()
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name == thread:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(SpaceError, match=r"can't start new thread.* the limit of processes or"):
+        open_writer(store)
+    assert os.listdir(store) == []
+    assert open_files() == before
+    monkeypatch.undo()
+    with open_writer(store) as writer:
+        add(writer, 0)
+    assert_holds(TrajectoryDataset(store), range(1))
+
+
+def test_a_writer_records_without_threads_that_compress(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if self.name.startswith("mosaic-compress"):
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with open_writer(store, block_steps=3) as writer:
+        add(writer, *range(13))
+    assert_holds(TrajectoryDataset(store), range(13))
+
+
+def test_a_ring_without_memory_leaves_no_store(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(*args: Any) -> None:
+        raise MemoryError("Unable to allocate 1.00 GiB")
+
+    monkeypatch.setattr("mosaic_collect.recording.ring.host.host_arrays", empty)
+    with pytest.raises(SpaceError, match=r"no room for the ring, not enough memory: Unable to"):
+        open_writer(store)
+    assert os.listdir(store) == []

@@ -15,6 +15,7 @@ from typing import Any
 from isaaclab.app import AppLauncher
 
 from mosaic_collect.adapters.isaaclab.hydra import refused_by_hydra
+from mosaic_collect.recording.signals import handlers_kept
 
 #: Hydra would make a folder for each run, with the log and the config.
 _NO_FILES = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
@@ -31,7 +32,8 @@ class Generation2:
 
     @contextmanager
     def session(self, flags: argparse.Namespace) -> Iterator[None]:
-        launcher = AppLauncher(flags)
+        with handlers_kept():
+            launcher = AppLauncher(flags)
         self._local_rank = launcher.local_rank
         try:
             yield

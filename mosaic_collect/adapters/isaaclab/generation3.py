@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import importlib.metadata
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from importlib.util import find_spec
 from typing import Any
 
@@ -13,6 +13,7 @@ from isaaclab.app import add_launcher_args, launch_simulation, validate_launch
 
 from mosaic_collect.adapters.isaaclab.hydra import refused_by_hydra, warn_of_new_fields
 from mosaic_collect.errors import InputError, MissingDependencyError, MosaicCollectError
+from mosaic_collect.recording.signals import handlers_kept
 
 #: Flags of 2.x that are the default here.
 _GONE = {
@@ -57,7 +58,9 @@ class Generation3:
                 "with a preset for Newton run without it: overrides physics=newton_mjwarp"
             )
         refused = None
-        with launch_simulation(env_cfg, flags):
+        with ExitStack() as simulation:
+            with handlers_kept():
+                simulation.enter_context(launch_simulation(env_cfg, flags))
             try:
                 yield
             except MosaicCollectError as error:

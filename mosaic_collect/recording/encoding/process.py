@@ -24,7 +24,6 @@ from typing import Any
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
-from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.recording.encoding.threads import Encoding, OpenShard, ThreadEncoding
 from mosaic_collect.recording.encoding.worker import (
     MOST_MESSAGE_NBYTES,
@@ -37,6 +36,7 @@ from mosaic_collect.recording.encoding.worker import (
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.workers import WorkerPool
 
 _log = logging.getLogger(__name__)
 #: Where blocks can be encoded.

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
-from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.shard import write_chunks
+from mosaic_collect.store.workers import WorkerPool
 
 #: Opens a field's shard for writing.
 OpenShard = Callable[[str], Upload]

@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 from mosaic_collect.recording.encoding.block_encoder import encode_chunk
 from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
-from mosaic_collect.recording.encoding.pool import WorkerPool
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.files import write_all
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.shard import Encoded, write_chunks
+from mosaic_collect.store.workers import WorkerPool
 
 MOST_MESSAGE_NBYTES = 128 << 10
 #: Shards under way: while the last chunks of one are encoded, the next one's first are, too.
@@ -84,12 +84,12 @@ class EncoderWorker:
         """Return when the parent is gone or wants no more."""
         while message := receive(self._link, self._parent):
             request = pickle.loads(message[0])  # noqa: S301  from this package's other half
-            self._shards.start(self._answer, (request, message[1]))
+            self._shards.submit(self._answer, request, message[1])
 
-    def _answer(self, asked: tuple[Request, int]) -> None:
+    def _answer(self, request: Request, fd: int) -> None:
         """Or end the process: its parent must never wait for an answer that does not come."""
         try:
-            self._link.sendall(pickle.dumps(self._reply(*asked)))
+            self._link.sendall(pickle.dumps(self._reply(request, fd)))
         except ConnectionError:
             os._exit(0)  # nobody waits for it any more
         except BaseException:  # noqa: BLE001  whatever it was

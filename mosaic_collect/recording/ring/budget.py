@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
@@ -18,37 +18,53 @@ SLOTS = 3
 _AUTO_STEPS = 64  # long enough for a history of 5 to compress by 4.7 of its bound of 5
 _AUTO_BLOCK_NBYTES = 8 * MB  # below this, files and commits cost more than their bytes
 _MOST_STEPS = 1024
-_AUTO_SHARE = 0.1
+_AUTO_SHARE = _DEVICE_SHARE = 0.1
 _DEVICE_BLOCKS = 2
 
 
 class Budget(NamedTuple):
-    """What a ring may take.
+    """Memory that a ring may take.
 
     Attributes:
-        nbytes: Of the whole host ring.
-        automatic: Whether nobody asked for that much: blocks need not be longer than is useful.
-        device_nbytes: That staging may take on the GPU, where two blocks must fit; None on the CPU.
+        nbytes: Bound of the host ring, in bytes.
+        free_nbytes: Free memory, if the bound was derived from it: blocks are then not longer than
+            useful, and a block that fits into free memory is never refused. None: the caller chose
+            the bound.
+        device_nbytes: Free GPU memory, of which staging takes a tenth. None: no GPU.
     """
 
     nbytes: int
-    automatic: bool = False
+    free_nbytes: int | None = None
     device_nbytes: int | None = None
 
     @classmethod
     def of(cls, buffer_mb: Any, device_nbytes: int | None = None) -> Budget:
-        """What the caller asks for; free memory is looked at here, once.
+        """Read a bound; free memory is measured by this call, once.
 
         Args:
-            buffer_mb: In 10^6 bytes, or "auto": a tenth of the memory that is free.
-            device_nbytes: As the attribute.
+            buffer_mb: In 10^6 bytes, or "auto": a tenth of the free memory.
+            device_nbytes: Free GPU memory in bytes; None without a GPU.
 
         Raises:
             InputError: Neither "auto" nor a positive number.
         """
         asked = asked_nbytes(buffer_mb)
-        nbytes = int(available_memory() * _AUTO_SHARE) if asked is None else asked
-        return cls(nbytes, asked is None, device_nbytes)
+        if asked is not None:
+            return cls(asked, None, device_nbytes)
+        free = available_memory()
+        return cls(int(free * _AUTO_SHARE), free, device_nbytes)
+
+    def slots(self, block_nbytes: int) -> int:
+        """Return how many blocks of a given size the ring has, at most ``SLOTS``.
+
+        Raises:
+            SpaceError: Not even one block fits; the message contains its size.
+        """
+        if self.free_nbytes is None and block_nbytes > self.nbytes:
+            raise _too_small("buffer_mb", self.nbytes, block_nbytes)
+        if self.free_nbytes is not None and block_nbytes > self.free_nbytes:
+            raise _too_small("free memory", self.free_nbytes, block_nbytes)
+        return min(SLOTS, max(self.nbytes // block_nbytes, 1))
 
 
 def asked_nbytes(buffer_mb: Any) -> int | None:
@@ -82,16 +98,16 @@ def plan_ring(schema: Schema, num_envs: int, budget: Budget) -> RingPlan:
     """
     steps = even_steps(schema.fields, plan_steps(schema.pair_nbytes * num_envs, budget))
     grids = _grids(schema, num_envs, steps)
-    slots = slots_for(budget.nbytes, steps * schema.pair_nbytes * num_envs)
+    slots = budget.slots(steps * schema.pair_nbytes * num_envs)
     # Padding to whole chunks may add a little to each block: take it out of the steps.
     while steps > 1 and slots * block_nbytes(grids) > budget.nbytes:
         steps = even_steps(schema.fields, steps - 1)
         grids = _grids(schema, num_envs, steps)
-    return RingPlan(steps, slots_for(budget.nbytes, block_nbytes(grids)), grids)
+    return RingPlan(steps, budget.slots(block_nbytes(grids)), grids)
 
 
 def plan_steps(step_nbytes: int, budget: Budget) -> int:
-    """Steps of a block: the most that fit, or a useful number where nobody asked for more.
+    """Return the number of steps per block: as many as fit, or as are useful with "auto".
 
     Args:
         step_nbytes: Raw bytes of one vectorised step, all environments and fields.
@@ -101,25 +117,14 @@ def plan_steps(step_nbytes: int, budget: Budget) -> int:
         SpaceError: Not even one step fits on the GPU.
     """
     steps = min(budget.nbytes // (SLOTS * step_nbytes), _MOST_STEPS)
-    if budget.automatic:
+    if budget.free_nbytes is not None:
         steps = min(steps, max(_AUTO_STEPS, _AUTO_BLOCK_NBYTES // step_nbytes))
     if budget.device_nbytes is not None:
-        steps = min(steps, budget.device_nbytes // (_DEVICE_BLOCKS * step_nbytes))
-        if steps < 1 <= budget.nbytes // step_nbytes:
-            need = _DEVICE_BLOCKS * step_nbytes
-            raise _too_small("GPU memory free for staging", budget.device_nbytes, need)
+        need = _DEVICE_BLOCKS * step_nbytes
+        if budget.device_nbytes < need:
+            raise _too_small("free GPU memory", budget.device_nbytes, need)
+        steps = min(steps, int(budget.device_nbytes * _DEVICE_SHARE) // need)
     return max(int(steps), 1)
-
-
-def slots_for(budget: int, nbytes: int) -> int:
-    """How many blocks of a given size the ring can have, at most ``SLOTS``.
-
-    Raises:
-        SpaceError: None; the message says what one takes.
-    """
-    if nbytes > budget:
-        raise _too_small("buffer_mb", budget, nbytes)
-    return min(SLOTS, budget // nbytes)
 
 
 def block_nbytes(grids: Mapping[str, FieldGrid]) -> int:
@@ -128,12 +133,12 @@ def block_nbytes(grids: Mapping[str, FieldGrid]) -> int:
 
 
 def available_memory() -> int:
-    """Bytes this process may still take: the machine's, or its control group's if that is less."""
-    found = [_meminfo_available()]
-    limit, used = _number("/sys/fs/cgroup/memory.max"), _number("/sys/fs/cgroup/memory.current")
-    if limit is not None and used is not None:
-        found.append(max(limit - used, 0))
-    return min(found)
+    """Return the bytes that this process can still allocate.
+
+    It is the least of the machine's available memory and what each control group of this process
+    and each group above it has left. Page cache counts as available: the kernel frees it on demand.
+    """
+    return max(min([_meminfo_available(), *_left_in_groups()]), 0)
 
 
 def _grids(schema: Schema, num_envs: int, steps: int) -> dict[str, FieldGrid]:
@@ -141,23 +146,79 @@ def _grids(schema: Schema, num_envs: int, steps: int) -> dict[str, FieldGrid]:
 
 
 def _meminfo_available() -> int:
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
+    for line in _lines("/proc/meminfo"):
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
     # Systems without /proc: half of what is built in is a fair guess at what is free.
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-def _number(path: str) -> int | None:
+class _Groups(NamedTuple):
+    """One version of control groups: where its files are, and what they are called."""
+
+    root: str
+    limits: tuple[str, ...]
+    used: str
+    reclaimable: tuple[str, ...]
+
+
+# Linux: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. Memory above "high" is
+# taken back by slowing the process down.
+_V1 = _Groups(
+    "/sys/fs/cgroup/memory",
+    ("memory.limit_in_bytes",),
+    "memory.usage_in_bytes",
+    ("total_inactive_file", "total_active_file"),
+)
+_V2 = _Groups(
+    "/sys/fs/cgroup",
+    ("memory.max", "memory.high"),
+    "memory.current",
+    ("inactive_file", "active_file", "slab_reclaimable"),
+)
+
+
+def _left_in_groups() -> Iterator[int]:
+    """Yield what each limited group has left, from this process's own groups up to the root.
+
+    In a container the path may be the host's, of which only the last group is mounted, as the root.
+    """
+    for line in _lines("/proc/self/cgroup"):
+        number, controllers, path = line.split(":", 2)
+        if number != "0" and "memory" not in controllers.split(","):
+            continue
+        groups = _V2 if number == "0" else _V1
+        path = path.rstrip("/")
+        while True:
+            yield from _left_in(groups, groups.root + path)
+            if not path:
+                break
+            path = path.rpartition("/")[0]
+
+
+def _left_in(groups: _Groups, folder: str) -> Iterator[int]:
+    used = _number(f"{folder}/{groups.used}")
+    limits = [_number(f"{folder}/{name}") for name in groups.limits]
+    known = [limit for limit in limits if limit is not None]
+    if used is None or not known:
+        return
+    counts = dict(line.split() for line in _lines(f"{folder}/memory.stat"))
+    cache = sum(int(counts.get(name, 0)) for name in groups.reclaimable)
+    yield min(known) - max(used - cache, 0)
+
+
+def _lines(path: str) -> list[str]:
     try:
         with open(path) as file:
-            return int(file.read())
-    except (OSError, ValueError):
-        return None
+            return file.read().splitlines()
+    except OSError:
+        return []
+
+
+def _number(path: str) -> int | None:
+    """Read a number; None for "max", or where there is no such file."""
+    text = "".join(_lines(path))
+    return int(text) if text.isdigit() else None
 
 
 def _too_small(what: str, have: int, need: int) -> SpaceError:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,7 +25,9 @@ import torch
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_tensor
+from mosaic_collect.errors import SpaceError
 from mosaic_collect.recording.ring.block import HOST_FIELDS, Block, host_arrays
+from mosaic_collect.recording.ring.budget import block_nbytes
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.grid import FieldGrid
 
@@ -71,7 +73,10 @@ class Streams(Protocol):
         """The contrary, before the memory goes."""
 
     def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
-        """Copy (target, source) each, on the caller's stream: its later work may overwrite them."""
+        """Copy each source to its target, on the caller's stream: later work may overwrite sources.
+
+        A source is a tensor, or a number for all values.
+        """
 
     def record(self) -> Any:
         """An event behind all that the caller's stream was given so far."""
@@ -103,7 +108,7 @@ class CudaStreams:
         return torch.empty(shape, dtype=dtype, device=self._device)
 
     def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, pin_memory=True)
+        return torch.empty(shape, dtype=dtype, pin_memory=True, device="cpu")
 
     def pin(self, memory: NDArray[np.uint8]) -> None:
         with torch.cuda.device(self._device):
@@ -129,6 +134,9 @@ class CudaStreams:
         with torch.cuda.device(self._device):
             self._caller()
             for target, source in pairs:
+                if isinstance(source, (bool, int, float)):
+                    target.fill_(source)
+                    continue
                 # A copy from host memory must be over when it returns: the caller may overwrite
                 # it, and a pinned source would otherwise be read later.
                 target.copy_(source, non_blocking=source.device.type == "cuda")
@@ -177,6 +185,7 @@ class DeviceStaging:
 
     Raises:
         OSError: The driver does not page-lock the ring.
+        SpaceError: Two blocks do not fit into the device's memory.
     """
 
     def __init__(
@@ -189,7 +198,8 @@ class DeviceStaging:
         self._streams, self._num_envs = streams, num_envs
         self._grids, self._ring = grids, ring
         self._names = [n for n in grids if n not in HOST_FIELDS]
-        self._buffers = [self._device_buffers() for _ in range(2)]
+        with _allocating(f"two blocks of {block_nbytes(grids) / 1e6:.1f} MB on the GPU"):
+            self._buffers = [self._device_buffers() for _ in range(2)]
         self._copied: list[Any] = [None, None]
         self._turn = 0
         self._tensors: dict[int, dict[str, torch.Tensor]] = {}  # by slot
@@ -197,10 +207,11 @@ class DeviceStaging:
             streams.pin(ring.bytes)
 
     def new_block(self, slot: int) -> Block:
-        arrays = self._host_arrays() if self._ring is None else self._ring.slot(slot)
-        block = Block(arrays, self._grids, slot)
-        self._tensors[slot] = {n: torch.from_numpy(arrays[n]) for n in self._names}
-        return block
+        nbytes = block_nbytes(self._grids)
+        with _allocating(f"a block of {nbytes / 1e6:.1f} MB of page-locked memory"):
+            arrays = self._host_arrays() if self._ring is None else self._ring.slot(slot)
+            self._tensors[slot] = {n: torch.from_numpy(arrays[n]) for n in self._names}
+        return Block(arrays, self._grids, slot)
 
     def begin(self, block: Block) -> None:
         """The other device buffer's turn, with what ``block`` holds already."""
@@ -212,14 +223,10 @@ class DeviceStaging:
             self._streams.copy_rows([(buffers[n], tensors[n]) for n in self._names])
 
     def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
-        buffers, pairs = self._buffers[self._turn], []
-        for name, value in rows.items():
-            target = buffers[name][: self._num_envs, block.count]
-            if isinstance(value, (bool, int, float)):
-                target.fill_(value)
-            else:
-                pairs.append((target, _as_tensor(value)))
-        self._streams.copy_rows(pairs)
+        buffers = self._buffers[self._turn]
+        self._streams.copy_rows(
+            [(buffers[n][: self._num_envs, block.count], _as_source(v)) for n, v in rows.items()]
+        )
 
     def seal(self, block: Block) -> None:
         """Start the block's copy to the host; ``block.wait_ready`` waits for it."""
@@ -230,9 +237,9 @@ class DeviceStaging:
         block.wait_ready = self._waiter(event)
 
     def close(self) -> None:
-        """Wait for copies under way, then give the device memory back."""
+        """Wait for rows and blocks under way, then give the device memory back."""
         try:
-            for event in self._copied:
+            for event in [*self._copied, self._streams.record() if self._buffers else None]:
                 if event is not None:
                     self._streams.synchronize(event)
         finally:
@@ -267,17 +274,48 @@ def cuda_staging(
     grids: Mapping[str, FieldGrid], num_envs: int, device: str, ring: SharedRing | None = None
 ) -> DeviceStaging:
     """Staging on the named CUDA device; errors: ``DeviceStaging``'s."""
-    return DeviceStaging(grids, num_envs, CudaStreams(torch.device(device)), ring)
+    return DeviceStaging(grids, num_envs, CudaStreams(_numbered(device)), ring)
 
 
-def free_device_nbytes(device: str, share: float = 0.1) -> int:
-    """Bytes that staging may take on the device: a share of what is free."""
-    free, _total = torch.cuda.mem_get_info(torch.device(device))
-    return int(free * share)
+def free_device_nbytes(device: str) -> int:
+    """Free bytes of the device's memory, those that torch's allocator holds unused included."""
+    numbered = _numbered(device)
+    free, _total = torch.cuda.mem_get_info(numbered)
+    unused = torch.cuda.memory_reserved(numbered) - torch.cuda.memory_allocated(numbered)
+    return int(free + unused)
 
 
-def _as_tensor(value: Any) -> torch.Tensor:
+def _numbered(device: str) -> torch.device:
+    """The device with its number: "cuda" is the current one, which may be another one later."""
+    named = torch.device(device)
+    return named if named.index is not None else torch.device("cuda", torch.cuda.current_device())
+
+
+@contextlib.contextmanager
+def _allocating(what: str) -> Iterator[None]:
+    """Around allocations that other threads, or later calls, will write to.
+
+    Tensors that are made in inference mode, which belongs to the caller's thread, could be written
+    only in inference mode.
+
+    Raises:
+        SpaceError: There is not enough memory for ``what``.
+    """
+    try:
+        with torch.inference_mode(False):
+            yield
+    except RuntimeError as error:
+        if "memory" not in str(error).lower():
+            raise
+        words = f"staging: {what} cannot be allocated ({error}); free memory, or stage on the CPU"
+        raise SpaceError.because(words, error) from error
+
+
+def _as_source(value: Any) -> Any:
+    """A row as ``Streams.copy_rows`` takes it."""
+    if isinstance(value, (bool, int, float)):
+        return value
     if is_tensor(value):
-        return value.detach()  # type: ignore[no-any-return]
+        return value.detach()
     # torch knows no byte order but the machine's.
     return torch.from_numpy(np.array(value, value.dtype.newbyteorder("=")))

@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from mosaic_collect.checks import needed
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, SpaceError
 from mosaic_collect.recording.ring.host import HostStaging
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.metadata import StoreState
@@ -35,7 +35,7 @@ def check_device(device: str) -> None:
 
 
 def staging_nbytes(device: str) -> int | None:
-    """Bytes that staging may take on the device; None for the CPU."""
+    """Free bytes of the device's memory; None for the CPU."""
     if device == "cpu":
         return None
     from mosaic_collect.recording.ring.cuda import free_device_nbytes
@@ -59,6 +59,8 @@ def staging_of(
             # What a device copies out lies as it does there, and is read as the codecs want it.
             ring = SharedRing(state.grids(), slots, by_step=device == "cpu")
             return _staging(state, device, ring), ring
+        except SpaceError:
+            raise
         except OSError as error:
             _log.warning("no memory that processes can share: %s; encoding in threads", error)
     # Only here, where no traceback holds the staging any more that failed.

@@ -1,0 +1,158 @@
+"""Worker pools: results in order, not too far ahead, failures raised to whoever waits."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from mosaic_collect.store.workers import WorkerPool
+
+
+@pytest.fixture
+def pool() -> Iterator[WorkerPool]:
+    pool = WorkerPool(3, "test-pool")
+    pool.begin()
+    yield pool
+    pool.shutdown()
+
+
+def test_results_keep_the_items_order_however_late_the_first_is(pool: WorkerPool) -> None:
+    late = threading.Event()
+
+    def work(item: int) -> int:
+        if item == 0:
+            assert late.wait(30)
+        if item == 4:
+            late.set()
+        return item * item
+
+    assert list(pool.map_ahead(work, range(50))) == [i * i for i in range(50)]
+
+
+def test_no_items(pool: WorkerPool) -> None:
+    assert list(pool.map_ahead(str, [])) == []
+
+
+def test_at_most_two_a_thread_are_taken_ahead(pool: WorkerPool) -> None:
+    taken = []
+
+    def items() -> Iterator[int]:
+        for i in range(100):
+            taken.append(i)
+            yield i
+
+    results = pool.map_ahead(str, items())
+    assert next(results) == "0"
+    assert len(taken) <= 2 * 3 + 1
+    for want in range(1, 100):
+        assert next(results) == str(want)
+        assert len(taken) <= want + 2 * 3 + 1
+
+
+def test_work_is_shared_between_threads(pool: WorkerPool) -> None:
+    together = threading.Barrier(3, timeout=30)
+    assert len(list(pool.map_ahead(lambda _: together.wait(), range(3)))) == 3
+
+
+def test_a_failure_comes_at_its_place_and_the_pool_lives_on(pool: WorkerPool) -> None:
+    def work(item: int) -> int:
+        if item == 2:
+            raise ZeroDivisionError("item 2")
+        return item
+
+    results = pool.map_ahead(work, range(5))
+    assert [next(results), next(results)] == [0, 1]
+    with pytest.raises(ZeroDivisionError, match="item 2"):
+        next(results)
+    assert list(pool.map_ahead(work, [7, 8])) == [7, 8]
+
+
+def test_even_an_interrupt_in_a_worker_reaches_the_waiting(pool: WorkerPool) -> None:
+    def work(_: int) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(pool.map_ahead(work, [0]))
+    assert list(pool.map_ahead(str, [1])) == ["1"]
+
+
+def test_close_ends_the_threads() -> None:
+    pool = WorkerPool(2, "short-lived")
+    pool.begin()
+    threads = [t for t in threading.enumerate() if t.name.startswith("short-lived")]
+    assert len(threads) == 2
+    assert all(t.daemon for t in threads)
+    pool.shutdown()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_without_any_thread_the_caller_does_the_work(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the system starts no more threads, or at the interpreter's exit."""
+
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with WorkerPool(3, "lonely") as pool:
+        assert list(pool.map_ahead(lambda i: (i, threading.current_thread()), range(20))) == [
+            (i, threading.current_thread()) for i in range(20)
+        ]
+        assert isinstance(pool.submit(int, "x").exception(), ValueError)
+    assert "lonely: 0 of 3 threads: can't start new thread" in caplog.text
+
+
+def test_as_many_threads_as_the_system_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    start, started = threading.Thread.start, []
+
+    def some(thread: threading.Thread) -> None:
+        if len(started) == 2:
+            raise RuntimeError("can't start new thread")
+        started.append(thread)
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", some)
+    with WorkerPool(5, "few") as pool:
+        assert pool.begin() == 2
+        assert list(pool.map(str, range(50))) == [str(i) for i in range(50)]
+    assert not any(thread.is_alive() for thread in started)
+
+
+def test_a_pool_that_nobody_closed_ends_its_threads() -> None:
+    pool = WorkerPool(2, "forgotten")
+    pool.submit(str, 1).result()
+    threads = [t for t in threading.enumerate() if t.name.startswith("forgotten")]
+    del pool
+    gc.collect()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert len(threads) == 2
+
+
+def test_shutdown_can_cancel_what_has_not_begun() -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def work() -> int:
+        begun.set()
+        go_on.wait(30)
+        return 1
+
+    pool = WorkerPool(1, "cancelled")
+    running, waiting = pool.submit(work), pool.submit(work)
+    assert begun.wait(30)
+    start = time.monotonic()
+    pool.shutdown(wait=False, cancel_futures=True)
+    assert time.monotonic() - start < 10
+    go_on.set()
+    assert running.result() == 1
+    assert waiting.cancelled()
+    with pytest.raises(RuntimeError, match="cancelled: the pool was shut down"):
+        pool.submit(work)
