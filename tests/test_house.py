@@ -409,7 +409,6 @@ NOT_YET_FOLDED: set[str] = {
     "sampling.rest",
     "sampling.share",
     "store.cuts",
-    "store.object_io",
     "store.posix_io",
 }
 TWO_MEANINGS: set[str] = {

@@ -400,8 +400,8 @@ class TestSpace:
         assert_holds(TrajectoryDataset(store), range(9))
 
     def test_no_disk(self, store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        usage = SimpleNamespace(free=100)
-        monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+        usage = SimpleNamespace(f_blocks=1000, f_bavail=1, f_frsize=100)
+        monkeypatch.setattr("os.statvfs", lambda _: usage)
         with pytest.raises(SpaceError, match="100 bytes free"):
             TrajectoryWriter(store, SMALL, N)
         assert not os.path.exists(store)
