@@ -60,8 +60,10 @@ if TYPE_CHECKING:
         Trajectories as Trajectories,
         Trajectory as Trajectory,
     )
-    from mosaic_collect.reading.verify import verify_store as verify_store
-    from mosaic_collect.reading.verify_report import VerifyReport as VerifyReport
+    from mosaic_collect.reading.verify import (
+        VerifyReport as VerifyReport,
+        verify_store as verify_store,
+    )
     from mosaic_collect.stats import (
         FieldStatistics as FieldStatistics,
         StoreStatistics as StoreStatistics,
@@ -99,8 +101,7 @@ _NAMES = {
     "reading.ends": "truncated_ids",
     "reading.trajectories": "Trajectories Trajectory",
     "stats": "FieldStatistics StoreStatistics store_statistics",
-    "reading.verify": "verify_store",
-    "reading.verify_report": "VerifyReport",
+    "reading.verify": "VerifyReport verify_store",
     "recording.writer": "TrajectoryWriter",
     "recording.writer_stats": "WriterStats",
 }

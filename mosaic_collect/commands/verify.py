@@ -19,8 +19,7 @@ from mosaic_collect.look.canvas import check_picture
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.store_set import StoreSet
-from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.reading.verify_report import VerifyReport
+from mosaic_collect.reading.verify import VerifyReport, verify_store
 from mosaic_collect.replay import TOLERANCE, check_tolerance, plot_replay
 from mosaic_collect.store.place import Place
 from mosaic_collect.text import size_of

@@ -21,7 +21,7 @@ from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.selection import exported
 from mosaic_collect.reading.store_set import StoreSet
-from mosaic_collect.reading.verify_report import VerifyReport
+from mosaic_collect.reading.verify import VerifyReport
 from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.place import Place
 from mosaic_collect.store.view import StoreView

@@ -1,4 +1,4 @@
-"""Reading a store, or several as one: what is committed, lazily. Needs neither torch nor zarr."""
+"""Read one or several stores lazily. Needs neither torch nor zarr."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.reading.store_set import OpenedStore, StoreSet
 from mosaic_collect.reading.summary import card
 from mosaic_collect.reading.table import Table
-from mosaic_collect.reading.terms import Term, find_term, told_terms
+from mosaic_collect.reading.terms import Term, find_term, parse_terms
 from mosaic_collect.reading.trajectories import Trajectories, Trajectory, trace
 from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.blobs import Blobs
@@ -31,19 +31,19 @@ _LARGE_NBYTES = 16 << 20
 
 
 class TrajectoryDataset(Mapping[str, LazyArray]):
-    """A snapshot of a store: what was committed when it was opened, or at the last ``refresh``.
+    """A snapshot of the committed steps of a store, taken when it is opened or refreshed.
 
-    A mapping from the names of its fields to lazy arrays. Opening reads one small document, however
-    many steps there are, and never disturbs a writer. Pickles with its snapshot.
+    The dataset is a mapping from field names to lazy arrays. Opening reads one small document,
+    whatever the number of steps, and never disturbs a writer. A dataset pickles with its snapshot.
 
-    Several stores are read as one: their steps one behind the other, trajectory ids raised by those
-    that the stores before have used (while those are recorded, later snapshots raise them further),
-    motions numbered through. Where they differ in N, ``num_envs`` is the greatest, and arrays over
-    all environments are asked of ``parts``.
+    Several stores are read as one. Their steps follow each other, and trajectory ids and motion ids
+    are renumbered so that each has one meaning. While the stores are being recorded, a later
+    snapshot may number the later stores differently. If the stores differ in N, ``num_envs`` is the
+    greatest; read arrays over all environments from ``parts``.
 
     Args:
-        path: The store; or a folder of ranks, a pattern such as ``runs/*.zarr``, or several.
-        threads: That decode; default: the processors, at most 4.
+        path: The store; or a multi-rank dataset, a pattern such as ``runs/*.zarr``, or several.
+        threads: Number of decoding threads; default: one per processor, at most 4.
 
     Raises:
         InputError: ``threads`` is no whole number of at least 1.
@@ -71,7 +71,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     @property
     def path(self) -> str:
-        """Where the store lies."""
+        """Address of the store, or of all stores."""
         return self._place.address
 
     @property
@@ -81,20 +81,20 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """In a folder of ranks, the stores of ranks that joined and are not there."""
+        """Addresses of the stores of ranks that joined a multi-rank dataset and are not there."""
         return self.stores.missing
 
     @property
     def never_joined(self) -> tuple[str, ...]:
-        """In a folder of ranks, the stores of those that the others know of and that never came."""
+        """Addresses of the stores of ranks that the other ranks expect and that never joined."""
         return self.stores.never_joined
 
     @property
     def blobs(self) -> Blobs:
-        """What the store lies on.
+        """Files of the store.
 
         Raises:
-            InputError: There are several.
+            InputError: The dataset has several stores.
         """
         if self.stores.are_several:
             raise InputError(f"{self.path}: expected one store; these are several")
@@ -102,10 +102,10 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     @property
     def view(self) -> Table:
-        """The snapshot itself.
+        """The snapshot as a table of cells.
 
         Raises:
-            StoreNotFoundError: The store was killed before it said anything.
+            StoreNotFoundError: The store was killed before its first commit.
         """
         if self._table is None:
             raise StoreNotFoundError(f"{self.path} was killed before its first commit: no fields")
@@ -113,10 +113,10 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     @property
     def state(self) -> StoreState:
-        """All that the root document says.
+        """Contents of the root document.
 
         Raises:
-            StoreNotFoundError: The store was killed before it said anything.
+            StoreNotFoundError: The store was killed before its first commit.
         """
         return self.view.state
 
@@ -127,7 +127,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     @property
     def num_envs(self) -> int:
-        """Environments, N; of several stores the most; 0 for one killed before it said so."""
+        """Environments, N; the greatest of several stores; 0 before the first commit."""
         return self._table.state.num_envs if self._table else 0
 
     @property
@@ -137,7 +137,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     @property
     def num_trajectories(self) -> int:
-        """Trajectories that were ended."""
+        """Number of trajectories that ended."""
         return self._table.state.num_trajectories if self._table else 0
 
     @property
@@ -152,7 +152,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The user's own metadata; a copy."""
+        """Copy of the user's metadata."""
         return dict(self._table.state.metadata) if self._table else {}
 
     @property
@@ -190,20 +190,20 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
     def read(
         self, field: str, start: int = 0, stop: int | None = None, envs: slice | None = None
     ) -> NDArray[Any]:
-        """Rows of some steps, decoding only the blocks and chunks touched.
+        """Read rows of some steps; decodes only the chunks that they touch.
 
         Args:
-            field: Its name.
+            field: Name of the field.
             start: First step.
-            stop: Behind the last step; None: all.
-            envs: A slice of environments with a positive step; None: all.
+            stop: End of the steps, exclusive; None: the last committed step.
+            envs: Slice of environments with a positive step; None: all.
 
         Returns:
-            Shape ``(stop - start, N[, D])``, the caller's own.
+            A new array. Shape: ``(stop - start, N[, D])``.
 
         Raises:
-            InputError: No such field, or a range that is not committed.
-            CorruptStoreError: A damaged shard.
+            InputError: The field does not exist, or the range is not committed.
+            CorruptStoreError: A shard is damaged.
         """
         self._require_one_width()
         stop = self.num_steps if stop is None else stop
@@ -220,10 +220,10 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     @property
     def trajectories(self) -> Trajectories:
-        """The trajectories as a table; when first asked for, ids, mask and ends are read once.
+        """Table of all trajectories; the first access reads ids, mask and ends once.
 
         Raises:
-            CorruptStoreError: A damaged chunk of those.
+            CorruptStoreError: A chunk of ids, mask or ends is damaged.
         """
         if self._trajectories is None:
             traced = trace(self.view, self._executor())
@@ -231,16 +231,16 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         return self._trajectories
 
     def trajectory(self, number: int) -> Trajectory:
-        """One trajectory by its id; its fields are read when they are asked for.
+        """One trajectory by its id; fields are read when they are indexed.
 
         Raises:
-            InputError: There is none of that id.
-            CorruptStoreError: As ``trajectories``'.
+            InputError: No trajectory has this id.
+            CorruptStoreError: A chunk of ids, mask or ends is damaged.
         """
         return self.trajectories.by_id(number)
 
     def where(self, **conditions: Any) -> Trajectories:
-        """The trajectories of some lengths, ends and motions; see ``Trajectories.where``."""
+        """Filter trajectories by length, end and motion; see ``Trajectories.where``."""
         return self.trajectories.where(**conditions)
 
     def get(self, field: str, default: Any = None) -> Any:
@@ -260,24 +260,24 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
 
     @property
     def terms(self) -> dict[str, tuple[Term, ...]]:
-        """The observation terms of those fields of which the store tells them, by columns.
+        """Observation terms per field, as far as the metadata name them.
 
         Raises:
-            InputError: What its metadata tells of them contradicts the fields.
+            InputError: The metadata contradict the fields.
         """
-        return told_terms(self.schema, self.metadata)
+        return parse_terms(self.schema, self.metadata)
 
     def term(self, field: str, name: str, history: bool = False) -> LazyArray:
         """One observation term of a field as a lazy array.
 
         Args:
-            field: The field's name.
-            name: The term's.
-            history: All its frames, oldest first, ``(T, N, frames, dim)``, and not only its newest
-                one, ``(T, N, dim)``.
+            field: Name of the field.
+            name: Name of the term.
+            history: Return all frames, oldest first, ``(T, N, frames, dim)``, instead of the newest
+                frame, ``(T, N, dim)``.
 
         Raises:
-            InputError: The store knows no such term.
+            InputError: The metadata name no such term.
         """
         dtype, found = self.schema[field].dtype, find_term(self.terms, field, name)
         self._require_one_width()
@@ -291,11 +291,11 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         return LazyArray((self.num_steps, self.num_envs, *row), dtype, read)
 
     def to_zarr(self) -> Any:
-        """The store, or the folder of ranks, as a read-only ``zarr.Group`` of zarr-python 3.
+        """The store, or the multi-rank dataset, as a read-only ``zarr.Group`` of zarr-python 3.
 
         Raises:
-            InputError: Several stores in no folder of their own.
-            MissingDependencyError: It is not installed.
+            InputError: Several stores are no single group.
+            MissingDependencyError: zarr-python is not installed.
         """
         with analysis_by("zarr"):
             import zarr
@@ -308,11 +308,11 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
     def to_xarray(self, chunks: Any = None) -> Any:
         """The store as an ``xarray.Dataset`` of lazy arrays, with coordinates ``step`` and ``env``.
 
-        Where the store knows its observation terms, ``sel(observations_term="joint_pos")`` takes a
-        term's columns; the coordinate ``observations_frame`` is 0 at its newest frame.
+        If the metadata name observation terms, ``sel(observations_term="joint_pos")`` selects the
+        columns of a term. The coordinate ``observations_frame`` is 0 at the newest frame.
 
         Args:
-            chunks: Of dask arrays, as ``xarray.open_dataset`` takes them: ``{}`` for one a shard,
+            chunks: Chunks of dask arrays, as for ``xarray.open_dataset``: ``{}`` for one per shard,
                 ``"auto"``, or sizes by ``step`` and ``env``; None: xarray's own lazy arrays.
 
         Third-party arrays of the group are included, unless the store has grown past them. Several
@@ -320,7 +320,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         without a ``step`` axis differ per store and are only in ``to_datatree``.
 
         Raises:
-            InputError: Several stores of different N: take ``to_datatree``.
+            InputError: The stores differ in N: use ``to_datatree``.
             MissingDependencyError: xarray, or dask for chunks, is not installed.
         """
         table = self.view
@@ -332,10 +332,10 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         return join_labelled(parts, table)
 
     def to_datatree(self, chunks: Any = None) -> Any:
-        """The stores as an ``xarray.DataTree``: a node a store, by its name, as it is stored.
+        """The stores as an ``xarray.DataTree``, one node per store, with ids as stored.
 
         Args:
-            chunks: As ``to_xarray``'s.
+            chunks: Chunks of dask arrays, as for ``to_xarray``.
 
         Raises:
             MissingDependencyError: xarray, or dask for chunks, is not installed.
@@ -352,15 +352,15 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
     def _read(self, field: str, steps: range, envs: range) -> NDArray[Any]:
         row_nbytes = self.schema[field].row_nbytes
         if len(steps) and len(steps) * len(envs) * row_nbytes > _LARGE_NBYTES:
-            # Metadata may promise what no file holds: look before room is made for it.
+            # Metadata may claim steps that no file holds: look before memory is allocated.
             self.view.shard(field, self.state.block_of(steps[-1])).close()
         return self.view.read(field, steps, envs, self._executor())
 
     def _require_one_width(self) -> None:
         if self._table is not None and not self._table.has_one_width:
-            told = ", ".join(f"{part.path} has {part.num_envs}" for part in self.parts)
+            widths = ", ".join(f"{part.path} has {part.num_envs}" for part in self.parts)
             raise InputError(
-                f"an array over steps and environments needs one number of environments: {told}; "
+                f"an array over steps and environments needs one number of environments: {widths}; "
                 "read the parts, or trajectories"
             )
 

@@ -1,4 +1,4 @@
-"""A field of a store that looks like an array and reads only what is indexed."""
+"""Lazy arrays: fields of a store that decode only the chunks that an index touches."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ ReadRanges = Callable[[range, range], NDArray[Any]]
 class LazyArray:
     """A committed field, ``(T, N[, D])``.
 
-    Index it like a NumPy array with whole numbers, slices and ``...``; each index decodes only the
-    chunks that it touches and gives an ordinary array.
+    Index it like a NumPy array with whole numbers, slices and ``...``. Each index decodes only the
+    chunks that it touches and returns a NumPy array.
 
     Attributes:
-        shape: ``(T, N[, D])``.
-        dtype: Of the values.
+        shape: Shape of the array, ``(T, N[, D])``.
+        dtype: NumPy type of the values.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: Any, read: ReadRanges) -> None:
@@ -44,7 +44,7 @@ class LazyArray:
 
     @property
     def nbytes(self) -> int:
-        """Bytes it would take in memory."""
+        """Bytes of all values in memory."""
         return self.size * self.dtype.itemsize
 
     def __len__(self) -> int:
@@ -66,11 +66,11 @@ class LazyArray:
         return (1, 0)  # kDLCPU
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Decode what a basic index names.
+        """Decode the rows of a basic index.
 
         Raises:
-            InputError: Another kind of index, or too many.
-            IndexError: A position out of range.
+            InputError: The index is of another kind, or has too many parts.
+            IndexError: A position is out of range.
         """
         parts = _expand(key, self.ndim)
         steps, step_rest = _split(parts[0], self.shape[0], 0)
@@ -85,7 +85,7 @@ class Rows(LazyArray):
     """A field of one trajectory, ``(num_steps[, dim])``.
 
     Args:
-        array: The same as ``(num_steps, 1[, dim])``.
+        array: Lazy array of one environment, ``(num_steps, 1[, dim])``.
     """
 
     def __init__(self, array: LazyArray) -> None:
@@ -93,7 +93,7 @@ class Rows(LazyArray):
         self._array = array
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Decode what a basic index names; errors as ``LazyArray``'s."""
+        """Decode the rows of a basic index; errors as of ``LazyArray``."""
         steps, *rest = _expand(key, self.ndim)
         return self._array[(steps, 0, *rest)]
 
@@ -109,7 +109,7 @@ def _expand(key: Any, ndim: int) -> list[Any]:
 
 
 def _split(part: Any, length: int, axis: int) -> tuple[range, Any]:
-    """What to read along an axis, ascending, and the index that finishes the job on the result."""
+    """The positions to read along an axis, ascending, and the index to apply to the result."""
     part = _checked(part)
     if isinstance(part, slice):
         wanted = range(length)[part]

@@ -1,4 +1,4 @@
-"""Mean, spread and extremes of each feature, over rows that come in parts."""
+"""Mean, variance and extremes per feature, over rows that are added in parts."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Moments:
-    """Of some rows; a number a feature, all ``(D,)``. Whole numbers beyond 2^53 are rounded.
+    """Moments of rows, one number per feature, all ``(D,)``. Integers beyond 2^53 are rounded.
 
     Attributes:
-        count: Finite values.
-        nan: Values that are NaN.
-        inf: Values that are infinite.
-        mean: Of the finite ones; 0 of none.
-        m2: Sum of their squared distances from the mean.
-        low: The least of them; infinite of none.
-        high: The greatest.
+        count: Number of finite values.
+        nan: Number of NaN values.
+        inf: Number of infinite values.
+        mean: Mean of the finite values; 0 without any.
+        m2: Sum of squared distances of the finite values from their mean.
+        low: Least finite value; inf without any.
+        high: Greatest finite value; -inf without any.
     """
 
     count: Ints
@@ -38,7 +38,7 @@ class Moments:
 
     @classmethod
     def nothing(cls, dim: int) -> Moments:
-        """Of no rows."""
+        """Moments of no rows."""
         zero = np.zeros(dim, np.int64)
         return cls(
             count=zero,
@@ -52,7 +52,7 @@ class Moments:
 
     @classmethod
     def of(cls, rows: NDArray[Any]) -> Moments:
-        """Of rows ``(M, D)``."""
+        """Moments of rows ``(M, D)``."""
         if not len(rows):
             return cls.nothing(rows.shape[1])
         values = rows.astype(np.float64)
@@ -72,7 +72,7 @@ class Moments:
 
     @classmethod
     def _of_some(cls, values: Floats) -> Moments:
-        """Of those values that are finite; the others are counted."""
+        """Moments of the finite values; the others are counted."""
         finite, nan = np.isfinite(values), np.isnan(values)
         count = finite.sum(axis=0)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -90,7 +90,7 @@ class Moments:
         )
 
     def __add__(self, other: Moments) -> Moments:
-        """Of both's rows (Chan, Golub and LeVeque 1979)."""
+        """Moments of the rows of both (Chan, Golub and LeVeque 1979)."""
         count = self.count + other.count
         share = other.count / np.maximum(count, 1)
         with np.errstate(over="ignore", invalid="ignore"):
@@ -109,5 +109,5 @@ class Moments:
 
     @property
     def var(self) -> Floats:
-        """Of the finite values, divided by their number, as rsl_rl's normaliser does."""
+        """Variance of the finite values, divided by their number, as in rsl_rl's normaliser."""
         return np.asarray(self.m2 / np.maximum(self.count, 1))

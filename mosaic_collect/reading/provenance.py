@@ -1,7 +1,7 @@
-"""What stores that are to become one say of where they come from, and how that differs.
+"""Compare the provenance of stores before they are joined.
 
-Two stores may have fields of the same names and widths and mean other things by their columns:
-observation groups in another order, another task, another history. Only their metadata tell.
+Fields of the same names and widths may have columns of other meanings in two stores: observation
+groups in another order, another task, another history. Only the metadata show it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.text import shown
 
-#: What decides what columns mean, by its name in the metadata.
+#: Metadata entries that decide the meaning of columns.
 ALIKE = ("simulator", "task", "groups", "terms", "observations")
 _GROUPS, _TERMS, _OBSERVATIONS, _CHECKPOINT = "groups", "terms", "observations", "checkpoint"
 #: Stores' metadata by their paths.
@@ -20,15 +20,15 @@ Told: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 def check_alike(stores: Told, fields: Collection[str], allowed: Collection[str] = ()) -> None:
-    """Refuse stores whose columns may mean other things; what one does not say is no difference.
+    """Refuse stores whose columns may have other meanings; a missing entry is no difference.
 
     Args:
-        stores: What they say.
-        fields: Names of those that are taken; of others' columns nothing is asked.
-        allowed: Of ``ALIKE``, what may differ.
+        stores: Metadata of the stores by path.
+        fields: Names of the fields to join; the columns of other fields may differ.
+        allowed: Entries of ``ALIKE`` that may differ.
 
     Raises:
-        StoreMismatchError: Naming each difference, and who says what.
+        StoreMismatchError: Names each difference, and the entries of two stores.
     """
     found = [
         f"{words}, unless allow_different='{name}'"
@@ -43,7 +43,7 @@ def check_alike(stores: Told, fields: Collection[str], allowed: Collection[str] 
 
 
 def alike_notes(stores: Told) -> Iterator[str]:
-    """What to know of stores that became one, a sentence each."""
+    """Yield sentences on differences between stores that were joined."""
     for name, words in _differences(stores):
         yield f"the stores differ in {name}, which was allowed: {words}"
     for name in ALIKE:
@@ -56,7 +56,7 @@ def alike_notes(stores: Told) -> Iterator[str]:
 
 
 def _of(told: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
-    """What is told of these fields: ``groups`` are the columns of ``observations``."""
+    """Metadata on these fields; ``groups`` are the columns of ``observations``."""
     terms = told.get(_TERMS)
     if isinstance(terms, Mapping):
         terms = {field: of for field, of in terms.items() if field in fields}
@@ -65,7 +65,7 @@ def _of(told: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
 
 
 def _differences(stores: Told) -> Iterator[tuple[str, str]]:
-    """Name, and who says what: the first store, and the first that says otherwise."""
+    """Yield each differing entry, with the values of the first store and the first other one."""
     for name in ALIKE:
         said = {path: told[name] for path, told in stores.items() if told.get(name) is not None}
         if not said:
@@ -93,7 +93,7 @@ def _apart(mine: Any, theirs: Any) -> tuple[Any, Any]:
 
 
 def _words(value: Any) -> str:
-    """Of entries in their order, which ``repr`` of bounded length does not keep."""
+    """A value as text, entries in their order, which a bounded ``repr`` does not keep."""
     if not isinstance(value, Mapping):
         return shown(value)
     return shown(", ".join(f"{shown(k)}: {shown(v)}" for k, v in value.items()) or "nothing")

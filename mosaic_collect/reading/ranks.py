@@ -1,7 +1,7 @@
-"""What is to be known of the ranks of a folder: who is missing, who does not belong, who did twice.
+"""Consistency checks of a multi-rank dataset: missing ranks, foreign stores, motions twice.
 
-A rank that joined and whose store is not there took its data with it. One that never joined has
-none: the others recorded what it would have.
+A rank that joined and whose store is missing took data with it. A rank that never joined has no
+data: the others recorded its share.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mosaic_collect.store.root import read_state
 
 
 def never_joined(found: Found, told: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Where the stores would lie of ranks that the others know of, and that never came.
+    """Addresses of the stores of ranks that the other ranks expect and that never joined.
 
     Args:
-        found: The folder.
-        told: The metadata of its stores.
+        found: The multi-rank dataset.
+        told: Metadata of its stores.
     """
     if found.parts is None:
         return ()
@@ -35,7 +35,7 @@ def never_joined(found: Found, told: Iterable[Mapping[str, Any]]) -> tuple[str, 
 
 
 def rank_problems(found: Found) -> Iterator[str]:
-    """What is wrong with the stores of a folder of ranks, beside what is in each."""
+    """Yield the contradictions between the stores of a multi-rank dataset."""
     if found.parts is None:
         return
     yield from (
@@ -55,13 +55,13 @@ def rank_problems(found: Found) -> Iterator[str]:
 
 
 def rank_notes(found: Found) -> list[str]:
-    """What is no problem."""
+    """Findings that are no problem."""
     late = never_joined(found, [state.metadata for _name, state in states(found)])
     return [f"{', '.join(late)}: ranks that never joined"] if late else []
 
 
 def states(found: Found) -> Iterator[tuple[str, StoreState]]:
-    """Of the stores that can be read; the others are told of one by one."""
+    """Yield name and state of each store that can be read."""
     for name, blobs in found.stores.items():
         try:
             state = read_state(blobs)
@@ -72,7 +72,7 @@ def states(found: Found) -> Iterator[tuple[str, StoreState]]:
 
 
 def ended_motions(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """Hashes of the motions of which a store's metadata tells an ended trajectory."""
+    """Yield the hashes of motions of which a trajectory ended, by a store's metadata."""
     motions, counts = metadata.get("motions") or [], metadata.get("motion_counts") or {}
     for at, motion in enumerate(motions):
         if not isinstance(motion, Mapping) or not motion.get("sha256"):

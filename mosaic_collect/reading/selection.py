@@ -41,7 +41,7 @@ _KEPT_BLOCKS = 8  # masks, for who writes a block in several pieces
 
 @dataclass(frozen=True)
 class Left:
-    """Pairs left out, each counted once, under the first reason that holds."""
+    """Numbers of excluded pairs; each is counted once, under the first reason that applies."""
 
     damaged: int = 0
     invalid: int = 0
@@ -76,13 +76,13 @@ class Selection:
 
     @property
     def counts(self) -> list[int]:
-        """Chosen pairs of each block."""
+        """Number of chosen pairs per block."""
         counts: list[int] = np.diff(self.first_rows).tolist()
         return counts
 
     @property
     def num_pairs(self) -> int:
-        """Chosen pairs."""
+        """Number of chosen pairs."""
         return int(self.first_rows[-1])
 
     def mask(self, cell: Cell) -> Mask:
@@ -120,19 +120,19 @@ def _all_of_block(table: Table, block: int) -> Mask:
 
 @dataclass(frozen=True)
 class Rules:
-    """What to leave out beside invalid pairs.
+    """Rules that exclude pairs, beside invalid ones.
 
     Attributes:
-        fields: Fields of the export.
-        finite_fields: Those in which NaN or infinity excludes a pair.
+        fields: Names of the fields to read.
+        finite_fields: Fields in which NaN or infinity excludes a pair.
         skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
-        truncated_ids: Trajectories to leave out because they never ended, ascending.
-        failed_ids: Trajectories to leave out because they failed, ascending.
-        steps: Per store, those that are asked for; None: all.
-        asked_ids: Trajectories that are asked for; None: all. What is not asked for is not
-            counted as left out either.
-        max_pairs: Draw that many of the rest; None: all.
-        seed: Of the draw.
+        truncated_ids: Trajectories to exclude because they never ended, ascending.
+        failed_ids: Trajectories to exclude because they failed, ascending.
+        steps: Steps to include, one range per store; None: all.
+        asked_ids: Trajectories to include; None: all. Pairs of other trajectories are not counted
+            as excluded.
+        max_pairs: Number of pairs to draw from the rest; None: all.
+        seed: Seed of the draw.
     """
 
     fields: Sequence[str] = ()
@@ -147,7 +147,7 @@ class Rules:
 
     @property
     def looked_at(self) -> Sequence[str]:
-        """Fields whose values must be read to know which pairs are chosen."""
+        """Fields that must be read to choose pairs."""
         return self.fields if self.skip_damaged else self.finite_fields
 
 

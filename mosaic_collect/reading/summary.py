@@ -19,7 +19,7 @@ import numpy as np
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.ends import count_failed, truncated_ids
-from mosaic_collect.reading.terms import TERMS, told_terms
+from mosaic_collect.reading.terms import TERMS, parse_terms
 from mosaic_collect.store.metadata import COMPLETE, StoreState
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import shown, size_of
@@ -321,7 +321,7 @@ def card(dataset: TrajectoryDataset) -> str:
 
 def _terms(state: StoreState) -> str:
     try:
-        terms = told_terms(state.schema, state.metadata)
+        terms = parse_terms(state.schema, state.metadata)
     except InputError as error:
         return f"<p>{_safe(str(error))}</p>"
     labels = {name: ", ".join(t.label for t in of[:_MOST_TERMS]) for name, of in terms.items()}

@@ -1,6 +1,6 @@
-"""Which columns of a field are which observation term's.
+"""Observation terms: named columns of a field.
 
-A collection notes them in its store's metadata, and whoever writes a store may do the same:
+Collections write them to the metadata of a store. A loop of your own may do the same:
 
     "terms": {"student_observations": [{"name": "joint_pos", "dim": 29, "frames": 5}, ...]}
 
@@ -23,13 +23,13 @@ TERMS = "terms"
 
 @dataclass(frozen=True, kw_only=True)
 class Term:
-    """One term's columns of a field.
+    """The columns of one observation term in a field.
 
     Attributes:
-        name: Its name.
+        name: Name of the term.
         dim: Width of a frame.
-        frames: How many frames lie side by side, from the oldest to the newest.
-        start: Its first column.
+        frames: Number of frames side by side, from the oldest to the newest.
+        start: First column.
     """
 
     name: str
@@ -39,30 +39,30 @@ class Term:
 
     @property
     def stop(self) -> int:
-        """The column behind its last one."""
+        """End of the columns, exclusive."""
         return self.start + self.dim * self.frames
 
     @property
     def columns(self) -> slice:
-        """All its columns."""
+        """Columns of all frames."""
         return slice(self.start, self.stop)
 
     @property
     def newest(self) -> slice:
-        """The columns of its newest frame."""
+        """Columns of the newest frame."""
         return slice(self.stop - self.dim, self.stop)
 
     @property
     def label(self) -> str:
-        """Such as ``joint_pos (29 x 5 frames)``."""
+        """Text for people, such as ``joint_pos (29 x 5 frames)``."""
         return f"{self.name} ({self.dim}{f' x {self.frames} frames' if self.frames > 1 else ''})"
 
 
-def told_terms(schema: Schema, metadata: Mapping[str, Any]) -> dict[str, tuple[Term, ...]]:
-    """The terms that a store's metadata tells of, by fields; of other fields nothing.
+def parse_terms(schema: Schema, metadata: Mapping[str, Any]) -> dict[str, tuple[Term, ...]]:
+    """Parse the terms per field from a store's metadata; fields without terms are absent.
 
     Raises:
-        InputError: What it tells is no list of terms, or does not fill the field's width.
+        InputError: An entry is no list of terms, or does not fill the width of its field.
     """
     told = metadata.get(TERMS)
     if told is None:
@@ -74,18 +74,18 @@ def told_terms(schema: Schema, metadata: Mapping[str, Any]) -> dict[str, tuple[T
 
 
 def usable_terms(schema: Schema, metadata: Mapping[str, Any]) -> dict[str, tuple[Term, ...]]:
-    """As ``told_terms``, but nothing where that makes no sense: names are a help, no more."""
+    """Parse the terms per field; empty if the metadata contradict the fields."""
     try:
-        return told_terms(schema, metadata)
+        return parse_terms(schema, metadata)
     except InputError:
         return {}
 
 
 def find_term(terms: Mapping[str, tuple[Term, ...]], field: str, name: str) -> Term:
-    """One term of a field.
+    """Find a term of a field by its name.
 
     Raises:
-        InputError: There is none of that name; the message lists those there are.
+        InputError: The field has no such term; the message lists its terms.
     """
     have = terms.get(field, ())
     for term in have:

@@ -49,16 +49,16 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Traced:
-    """Columns of equal length, a number a trajectory.
+    """Columns of equal length, one number per trajectory.
 
     Attributes:
-        id: Its id.
-        env: Its environment.
-        first: Its first step.
-        last: Its last one.
-        valid: Its pairs with a true mask.
-        end: Its place in ``ENDS``.
-        motion: What the field ``motion_id`` says at its first row; -1 without that field.
+        id: Trajectory ids.
+        env: Environments.
+        first: First steps.
+        last: Last steps.
+        valid: Numbers of pairs with a true mask.
+        end: Indices into ``ENDS``.
+        motion: Values of ``motion_id`` at the first rows; -1 without that field.
     """
 
     id: Ints
@@ -70,13 +70,13 @@ class Traced:
     motion: Ints
 
     def chosen(self, which: Any) -> Traced:
-        """Some of them, by a NumPy index."""
+        """Select rows by a NumPy index."""
         return Traced(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
 
 
 _COLUMNS = ("id", "env", "first", "last", "valid", "end", "motion")
 Segments = dict[str, Ints]
-#: Reads a field's steps and environments, both ascending, as ``(len(steps), len(envs)[, dim])``.
+#: Reads rows of a field, name, steps and envs ascending, as ``(len(steps), len(envs)[, dim])``.
 ReadField = Callable[[str, range, range], NDArray[Any]]
 _SHOWN = 10
 
@@ -86,14 +86,15 @@ class Trajectory(Mapping[str, "Rows"]):
     """A mapping from the names of a store's fields to lazy arrays ``(num_steps[, dim])``.
 
     Attributes:
-        id: Its id.
-        env: Its environment.
-        first_step: Its first step.
-        last_step: Its last one.
-        num_valid: Its pairs with a true mask.
-        end: How it ended: ``ended`` as it should, ``failed``, ``unsaid`` (it ended, the store does
-            not say how), ``truncated`` (its run stopped before), ``open`` (it is going on).
-        motion: Its motion's id; None if the store knows none.
+        id: Trajectory id.
+        env: Environment.
+        first_step: First step in the store.
+        last_step: Last step in the store.
+        num_valid: Number of pairs with a true mask.
+        end: How the trajectory ended: ``ended`` as it should, ``failed``, ``unsaid`` (it ended, and
+            the store has no field that says how), ``truncated`` (the recording stopped before its
+            end), ``open`` (the recording goes on).
+        motion: Id of the motion; None if the store has no field ``motion_id``.
     """
 
     id: int
@@ -108,19 +109,19 @@ class Trajectory(Mapping[str, "Rows"]):
 
     @property
     def num_steps(self) -> int:
-        """Its length, valid or not."""
+        """Number of steps, valid or not."""
         return self.last_step - self.first_step + 1
 
     @property
     def steps(self) -> range:
-        """Its steps in the store."""
+        """Steps in the store."""
         return range(self.first_step, self.last_step + 1)
 
     def __getitem__(self, name: str) -> Rows:
-        """A field's rows, ``(num_steps[, dim])``.
+        """Lazy rows of a field, ``(num_steps[, dim])``.
 
         Raises:
-            InputError: No such field.
+            InputError: The store has no such field.
         """
         found = self.schema[name]
 
@@ -144,10 +145,10 @@ class Trajectories(Sequence[Trajectory]):
     """Trajectories by ascending ids; a sequence of ``Trajectory``, and columns of equal length.
 
     Args:
-        traced: What was found.
-        schema: Of the store.
-        read: Reads its fields.
-        metadata: Of the store, which may name motions.
+        traced: Columns of the table.
+        schema: Schema of the store.
+        read: Function that reads rows of a field.
+        metadata: Metadata of the store, which may name motions.
     """
 
     def __init__(
@@ -157,7 +158,7 @@ class Trajectories(Sequence[Trajectory]):
 
     @cached_property
     def columns(self) -> dict[str, NDArray[Any]]:
-        """Names to columns, in the order of the table; ``motion`` only where the store knows it."""
+        """Columns by name, in order; ``motion`` only if the store has motion ids."""
         t = self._traced
         columns: dict[str, NDArray[Any]] = {
             "id": t.id,
@@ -182,7 +183,7 @@ class Trajectories(Sequence[Trajectory]):
     @overload
     def __getitem__(self, index: slice) -> Trajectories: ...
     def __getitem__(self, index: Any) -> Any:
-        """One by its place in the table, or those of a slice."""
+        """The trajectory at a position of the table, or the trajectories of a slice."""
         if isinstance(index, slice):
             return self._of(index)
         row = {name: values[index].item() for name, values in self.columns.items()}
@@ -197,10 +198,10 @@ class Trajectories(Sequence[Trajectory]):
         return f"<Trajectories: {len(self):,}>\n{self._text()}"
 
     def by_id(self, number: int) -> Trajectory:
-        """The one of an id.
+        """Find a trajectory by its id.
 
         Raises:
-            InputError: There is none.
+            InputError: No trajectory has this id.
         """
         found = np.flatnonzero(self._traced.id == number)
         if not len(found):
@@ -218,17 +219,17 @@ class Trajectories(Sequence[Trajectory]):
         motion: int | str | None = None,
         min_valid: int | None = None,
     ) -> Trajectories:
-        """Those of some lengths, ends and motions.
+        """Filter trajectories by length, end and motion.
 
         Args:
-            min_steps: The least length.
-            max_steps: The greatest length.
+            min_steps: Least number of steps.
+            max_steps: Greatest number of steps.
             end: One or several of ``ended``, ``failed``, ``unsaid``, ``truncated``, ``open``.
-            motion: A motion's id, or the name of its file with or without ending.
-            min_valid: Of its pairs with a true mask.
+            motion: Id of a motion, or the name of its file with or without ending.
+            min_valid: Least number of pairs with a true mask.
 
         Raises:
-            InputError: No such end or motion.
+            InputError: The end or the motion does not exist.
         """
         t, length = self._traced, self._traced.last - self._traced.first + 1
         chosen = np.ones(len(self), np.bool_)
@@ -245,7 +246,7 @@ class Trajectories(Sequence[Trajectory]):
         return self._of(chosen)
 
     def to_pandas(self) -> Any:
-        """The table as a ``pandas.DataFrame``, its index the ids.
+        """The table as a ``pandas.DataFrame``, indexed by trajectory id.
 
         Raises:
             MissingDependencyError: pandas is not installed.
@@ -255,7 +256,7 @@ class Trajectories(Sequence[Trajectory]):
         return pd.DataFrame(self.columns).set_index("id")
 
     def counts(self) -> dict[str, int]:
-        """How many ended how, only those that there are, in the order of ``ENDS``."""
+        """Number of trajectories per end, in the order of ``ENDS``, without zeros."""
         numbers = np.bincount(self._traced.end, minlength=len(ENDS)).tolist()
         return {name: n for name, n in zip(ENDS, numbers, strict=True) if n}
 
@@ -282,7 +283,7 @@ class Trajectories(Sequence[Trajectory]):
 
 
 def motion_names(metadata: Mapping[str, Any]) -> list[str]:
-    """File names of the motions that a collection told of, by their ids."""
+    """File names of the motions in a store's metadata, by motion id."""
     told = metadata.get("motions")
     entries = told if isinstance(told, list) else []
     return [os.path.basename(str(e.get("path"))) if isinstance(e, dict) else "" for e in entries]
@@ -330,7 +331,7 @@ def _trace_part(view: StoreView, pool: Executor | None = None) -> Traced:
 
 
 def _rows(view: StoreView, block: int, pool: Executor | None) -> tuple[Any, ...]:
-    """A block's first step, and its ids, mask, ends and motions, env-major ``(N, steps)``."""
+    """First step of a block, and ids, mask, ends and motions, env-major ``(N, steps)``."""
     steps, envs = view.state.steps_of(block), range(view.state.num_envs)
 
     def read(name: str) -> Any:
@@ -342,7 +343,7 @@ def _rows(view: StoreView, block: int, pool: Executor | None) -> tuple[Any, ...]
 
 
 class _Trail:
-    """Joins the segments of blocks; ``_now`` are those that may go on, one an environment."""
+    """Joins the segments of blocks; ``_now`` holds the open segment of each environment."""
 
     def __init__(self, num_envs: int) -> None:
         self._now: Segments = {}
@@ -351,7 +352,7 @@ class _Trail:
         self._envs = np.arange(num_envs)
 
     def add(self, step: int, ids: Any, mask: Any, ends: Any, motions: Any) -> None:
-        """Take a block's rows; ``ends`` and ``motions`` may be None."""
+        """Add the rows of a block; ``ends`` and ``motions`` may be None."""
         length = ids.shape[1]
         begins = np.ones(ids.shape, np.bool_)
         begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
@@ -378,7 +379,7 @@ class _Trail:
         return [*self._found, self._now] if self._now else self._found
 
     def _join(self, segments: Segments, heads: Ints) -> None:
-        """Lengthen each environment's first segment by what went before, if that goes on."""
+        """Join each environment's first segment to its open one, if both have one id."""
         if not self._now:
             return
         goes_on = segments["id"][heads] == self._now["id"]
@@ -396,7 +397,7 @@ def _taken(values: Any, places: Ints) -> Ints:
 
 
 def _how_they_ended(view: StoreView, columns: Segments) -> Ints:
-    """How each ended, out of what its last row says and where its run stopped."""
+    """How each trajectory ended, from its last row and from where its run stopped."""
     state, told = view.state, columns["end"]
     found = np.select([told == ENDED, told == FAILED], [_ENDED, _FAILED], _UNSAID)
     for run, steps in state.spans():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,7 +16,6 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.ends import end_problems
 from mosaic_collect.reading.ranks import rank_notes, rank_problems
-from mosaic_collect.reading.verify_report import MOST_PROBLEMS, VerifyReport, together
 from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.counts import nonfinite_pairs
@@ -27,6 +26,34 @@ from mosaic_collect.store.root import DOCUMENT, read_document, read_state
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.store.strict_json import object_in
 from mosaic_collect.store.view import StoreView
+
+_MAX_PROBLEMS = 1000
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Result of a verification.
+
+    Attributes:
+        path: Store or file that was verified.
+        problems: Sentences, each naming a place; empty if all is well.
+        notes: Harmless findings, such as files left by a killed run.
+        checked: Number of shards (of a store) or arrays (of a file).
+        nbytes: Bytes read and checked.
+        seconds: Duration.
+    """
+
+    path: str
+    problems: tuple[str, ...]
+    notes: tuple[str, ...]
+    checked: int
+    nbytes: int
+    seconds: float
+
+    @property
+    def ok(self) -> bool:
+        """Whether there is no problem."""
+        return not self.problems
 
 
 def verify_store(
@@ -54,7 +81,7 @@ def verify_store(
     if place.is_one and found[0].parts is None:
         (blobs,) = found[0].stores.values()
         return _verify_one(blobs, progress, engine)
-    return together(
+    return _join(
         place.address,
         [problem for one in found for problem in rank_problems(one)],
         [note for one in found for note in rank_notes(one)],
@@ -79,7 +106,7 @@ def _verify_one(
     check.shards(progress or (lambda count: None), engine)
     check.totals(engine)
     seconds = time.monotonic() - start
-    problems = tuple(check.problems[:MOST_PROBLEMS])
+    problems = tuple(check.problems[:_MAX_PROBLEMS])
     return VerifyReport(name, problems, tuple(check.notes), check.checked, check.nbytes, seconds)
 
 
@@ -95,6 +122,25 @@ def _own(root: Any) -> dict[str, Any]:
         for name, array in arrays.items()
     }
     return {**root, "consolidated_metadata": {**consolidated, "metadata": bare}}
+
+
+def _join(
+    path: str,
+    problems: Iterable[str],
+    notes: Iterable[str],
+    reports: Sequence[VerifyReport],
+    seconds: float,
+) -> VerifyReport:
+    """Join the reports of several stores, behind the problems and notes of all of them."""
+    found = [*problems, *(f"{one.path}: {problem}" for one in reports for problem in one.problems)]
+    return VerifyReport(
+        path,
+        tuple(found[:_MAX_PROBLEMS]),
+        (*notes, *(f"{one.path}: {note}" for one in reports for note in one.notes)),
+        sum(one.checked for one in reports),
+        sum(one.nbytes for one in reports),
+        seconds,
+    )
 
 
 class _StoreCheck:
@@ -127,8 +173,8 @@ class _StoreCheck:
 
     def shards(self, progress: Callable[[int], object], engine: Engine) -> None:
         """Check every committed shard, field by field and block by block in order."""
-        missing = missing_shards(self._view.blobs, self._state, MOST_PROBLEMS)
-        if len(missing) == MOST_PROBLEMS:
+        missing = missing_shards(self._view.blobs, self._state, _MAX_PROBLEMS)
+        if len(missing) == _MAX_PROBLEMS:
             # Not damage but a lie, perhaps of more blocks than could be looked at.
             self.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")
             return
