@@ -18,8 +18,7 @@ from mosaic_collect.export import ExportReport, export_npy
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.inspect import summarize, summary_text
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.reading.verify import VerifyReport
+from mosaic_collect.reading.verify import VerifyReport, verify_store
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.replay.check import replay_check
 from mosaic_collect.replay.policy import recorded_policy

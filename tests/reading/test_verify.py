@@ -137,7 +137,7 @@ def test_several_are_all_named(made: TrajectoryDataset) -> None:
 
 
 def test_no_end_of_problems(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mosaic_collect.reading.verify.MOST_PROBLEMS", 5)
+    monkeypatch.setattr("mosaic_collect.reading.verify._MAX_PROBLEMS", 5)
     stores.write(store, 30)
     for block in range(10):
         stores.flip(os.path.join(store, "actions", f"c.{block}.0.0"), 2)
@@ -147,7 +147,7 @@ def test_no_end_of_problems(store: str, monkeypatch: pytest.MonkeyPatch) -> None
 def test_very_many_missing_shards_are_told_at_once(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mosaic_collect.reading.verify.MOST_PROBLEMS", 5)
+    monkeypatch.setattr("mosaic_collect.reading.verify._MAX_PROBLEMS", 5)
     stores.write(store, 30)
     for block in range(10):
         os.unlink(os.path.join(store, "actions", f"c.{block}.0.0"))
