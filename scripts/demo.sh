@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/lib.sh
 
-main_venv mjlab
+main_venv replay,report
 case " $* " in *" --sim isaaclab "* | *" --sim=isaaclab "*)
   say "Isaac Lab 3 on Newton's physics, in .venv-isaaclab3"
   "$PYTHON" -m tests.envs isaaclab3 || die "it could not be made, see above"

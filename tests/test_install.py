@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import functools
 import json
+import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -201,3 +203,19 @@ def test_nothing_that_is_installed_moves(environment: tuple[str, set[str]]) -> N
 def test_a_package_that_disturbs_is_seen(environment: tuple[str, set[str]]) -> None:
     python, _ = environment
     assert versions(pip("numpy>=2", python=python))["numpy"].major == 2
+
+
+def test_the_wheel_has_the_package_and_no_demo(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    ignore = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(helpers.REPO, "mosaic_collect"), source / "mosaic_collect", ignore=ignore)
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(Path(helpers.REPO, name), source)
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "-w", str(tmp_path)]
+    subprocess.run([*command, str(source)], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    assert {"mosaic_collect/cli.py", "mosaic_collect/look/report.html.jinja"} < {*names}
+    wrong = ("demo", "examples", "assets", ".pt", ".npz", "tests")
+    assert [name for name in names if any(word in name for word in wrong)] == []
+    assert wheel.stat().st_size < 1_000_000

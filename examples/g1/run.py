@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from examples.g1.squat import MJLAB, Squat, squat
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult
 from mosaic_collect.checks import local_path
+from mosaic_collect.cli import main
 from mosaic_collect.collection.record import Watch
 from mosaic_collect.commands.collect import ProgressBar
 from mosaic_collect.errors import InputError
@@ -70,7 +71,8 @@ def run_demo(output: str, num_envs: int, device: str | None, sim: str = MJLAB) -
     rate = _collect(demo)
     report = _export(store, npy)
     proof = _prove(store, npy, demo.options.checkpoint)
-    _show(store, rate, report, proof)
+    seen = _look(store, output) if sim == MJLAB else []
+    _show(store, rate, report, proof, seen)
     return proof.ok
 
 
@@ -169,11 +171,23 @@ def _prove(store: str, npy: str, checkpoint: str) -> _Proof:
     return _Proof(of_store, of_export, replay)
 
 
+def _look(store: str, output: str) -> list[str]:
+    """Make a report and a picture of the first trajectory that failed; returns their paths."""
+    say("5. Look at it: a report, and a fall beside its reference.")
+    page, fall = (os.path.join(output, name) for name in ("report.html", "fall.png"))
+    commands = [["report", store, "-o", page]]
+    failed = TrajectoryDataset(store).where(end="failed")
+    if len(failed):
+        commands.append(["replay", store, "--trajectory", str(failed[0].id), "-o", fall])
+    # What these two need (matplotlib, OpenGL) is not everywhere: an error is printed, no more.
+    return [command[-1] for command in commands if main(command) == 0]
+
+
 def _verdict(problems: tuple[str, ...]) -> str:
     return "ok" if not problems else f"{len(problems)} PROBLEMS, first: {problems[0]}"
 
 
-def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
+def _show(store: str, rate: float, report: ExportReport, proof: _Proof, seen: list[str]) -> None:
     summary = summarize(store)
     dataset = TrajectoryDataset(store)
     raw, stored = summary.raw_nbytes, summary.stored_nbytes
@@ -186,6 +200,7 @@ def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
         ("replay, mean", f"largest difference {proof.replay.largest_mean:.1e} of 1e-05 allowed"),
         ("replay, sigma", f"largest difference {proof.replay.largest_sigma:.1e}"),
         ("all proven", "yes" if proof.ok else "NO"),
+        *(("look at", path) for path in seen),
     ]
     print("\n" + summary_text(summary))
     print("\n" + table(("demo", "result"), rows, right_from=2))
@@ -194,6 +209,7 @@ def _show(store: str, rate: float, report: ExportReport, proof: _Proof) -> None:
     print(
         "\nTry next:\n"
         f"  {command} inspect {report.path}\n"
+        f"  {command} replay {store} --trajectory 0 -o clip.mp4\n"
         f"  {command} verify {store} --npy {report.path}\n"
         f"  {command} export {store} small.npy --max-pairs 1000\n"
         f'  {python} -c "from mosaic_collect import TrajectoryDataset as D; '

@@ -17,6 +17,8 @@ MJLAB, ISAACLAB = "mjlab", "isaaclab"
 TASK = "Mjlab-Tracking-Flat-Unitree-G1"
 #: Frames of Isaac Lab's squats; each has a depth of its own.
 _FRAMES = [126, 101, 126]
+#: Noise of the actions, in mjlab: some trajectories fail.
+_NOISE = 0.6
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,8 @@ def _in_mjlab(told: dict[str, Any], more_steps: int) -> Squat:
         motion=MOTION,
         checkpoint=EXPERT,
         max_steps=more_steps + frames,
+        action_noise=_NOISE,
+        record_states=True,
         **told,
     )
     return Squat(options, run_collect)
