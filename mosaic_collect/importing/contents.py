@@ -1,4 +1,4 @@
-"""Whether a scanned ``.npy`` dict can become a store, and what that store's fields will be.
+"""Check that a scanned ``.npy`` dict can become a store, and find that store's fields.
 
 The file is MOSAIC's (BAAI-Humanoid/MOSAIC, collection/expert_trajectory_collector.py), or our own
 export of either layout:
@@ -6,6 +6,7 @@ export of either layout:
     observations, student_observations, actions, action_mean, action_sigma   floats [T, N, D]
     valid_mask       bool [T, N]
     trajectory_id    int64 [T, N]
+    trajectory_end   uint8 [T, N]
     other arrays     [T, N], [T, N, D] or more axes, of any dtype that a store can hold
 
 Rows that our export made flat get their axes again, of which the file tells. A compact file
@@ -19,6 +20,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from math import prod
 
+import numpy as np
+
 from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.npyfile.layout import AXES
@@ -28,6 +31,7 @@ from mosaic_collect.store.parsing import MAX_ENVS
 from mosaic_collect.store.schema import (
     MOSAIC_FIELDS,
     MOSAIC_SIGMA,
+    TRAJECTORY_END,
     TRAJECTORY_ID,
     VALID_MASK,
     Field,
@@ -35,8 +39,8 @@ from mosaic_collect.store.schema import (
 )
 from mosaic_collect.text import shown
 
-#: The field that keeps a file's trajectory ids, as the writer numbers its own.
-SOURCE_ID = "source_trajectory_id"
+#: Fields that keep a file's trajectory ids and ends, as the writer has its own under their names.
+SOURCE = {TRAJECTORY_ID: "source_trajectory_id", TRAJECTORY_END: "source_trajectory_end"}
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,12 @@ class Contents:
 
     Attributes:
         file: As scanned.
-        schema: Of the store.
+        schema: Schema of the store.
         num_steps: T.
         num_envs: N.
-        arrays: Per field of the schema, where its values lie.
-        mask: Where the mask lies; None: every pair is valid.
-        id_field: The field that holds the file's trajectory ids, if it has any.
+        arrays: Place of each field's values.
+        mask: Place of the mask; None: every pair is valid.
+        source_names: Fields that keep the file's trajectory ids and ends, by the file's keys.
     """
 
     file: NpyFile
@@ -59,7 +63,23 @@ class Contents:
     num_envs: int
     arrays: dict[str, StoredArray]
     mask: StoredArray | None
-    id_field: str | None
+    source_names: dict[str, str]
+
+    @property
+    def ends(self) -> StoredArray | None:
+        """Place of what may be ends of trajectories as a store has them."""
+        found = self.file.arrays.get(TRAJECTORY_END)
+        plain = found is not None and found.dtype == np.uint8 and len(found.shape) == 2
+        return found if plain else None
+
+    def with_own_ends(self) -> Contents:
+        """The contents of a store whose own ends are the file's, not kept beside them."""
+        kept = self.source_names[TRAJECTORY_END]
+        fields = tuple(f for f in self.schema.fields if f.name != kept)
+        arrays = {name: array for name, array in self.arrays.items() if name != kept}
+        names = {key: name for key, name in self.source_names.items() if name != kept}
+        schema = Schema(fields).with_ends()
+        return replace(self, schema=schema, arrays=arrays, source_names=names)
 
     @property
     def nbytes(self) -> int:
@@ -69,7 +89,7 @@ class Contents:
 
 
 def check_contents(file: NpyFile) -> Contents:
-    """Hold a scanned file against what a store can be made of.
+    """Check that a store can be made of a scanned file.
 
     Raises:
         CorruptExportError: Naming every key at fault, what was expected and what is there.
@@ -91,12 +111,12 @@ def check_contents(file: NpyFile) -> Contents:
         num_envs=num_envs,
         arrays=arrays,
         mask=file.arrays.get(VALID_MASK),
-        id_field=next((name for name, key in names.items() if key == TRAJECTORY_ID), None),
+        source_names={key: name for name, key in names.items() if key in SOURCE},
     )
 
 
 def _missing(file: NpyFile) -> Iterator[str]:
-    """What must be there. Our own exports may hold any fields; others are MOSAIC's."""
+    """Name what is missing. Our own exports may hold any fields; others are MOSAIC's."""
     have = ", ".join(sorted(file.arrays)) or "no array"
     if file.provenance is None:
         if not {"observations", "student_observations"} & set(file.arrays):
@@ -142,7 +162,7 @@ def _expected_kinds(key: str) -> str:
 
 
 def _first(file: NpyFile) -> str:
-    """The key whose shape the others are held against: MOSAIC's first, else the file's."""
+    """The key whose shape the others must have: MOSAIC's first, else the file's."""
     return next((name for name in MOSAIC_FIELDS if name in file.arrays), next(iter(file.arrays)))
 
 
@@ -155,13 +175,16 @@ def _field_names(file: NpyFile) -> dict[str, str]:
     others = [key for key in file.arrays if key not in (*MOSAIC_FIELDS, VALID_MASK)]
     keys = [*(key for key in MOSAIC_FIELDS if key in file.arrays), *others]
     taken = {key.lower() for key in keys}
-    numbered = (SOURCE_ID if n == 1 else f"{SOURCE_ID}_{n}" for n in count(1))
-    free = next(name for name in numbered if name not in taken)
-    return {free if key == TRAJECTORY_ID else key: key for key in keys}
+    return {_free_name(SOURCE[key], taken) if key in SOURCE else key: key for key in keys}
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
+    return next(free for free in numbered if free not in taken)
 
 
 def _field(name: str, array: StoredArray, file: NpyFile) -> Field:
-    """With the default that ``Schema.mosaic`` gives it, so that a collection can go on."""
+    """Make a field with the default of ``Schema.mosaic``, so that a collection can resume."""
     default: float | str | None = None
     actions = _with_axes(file, "actions") if "actions" in file.arrays else None
     alike = actions is not None and (actions.shape, actions.dtype) == (array.shape, array.dtype)

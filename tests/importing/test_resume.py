@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter, import_npy
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter, import_npy, verify_store
 from mosaic_collect.errors import (
     CorruptExportError,
     StoreMismatchError,
     StoreNotFoundError,
     WriteError,
 )
-from mosaic_collect.importing.source import SourceFile
+from mosaic_collect.importing.npy import SourceFile
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE
 from mosaic_collect.store.schema import VALID_MASK
 from tests import helpers
@@ -90,6 +90,72 @@ def test_trajectories_open_there_go_on_under_new_ids(
     helpers.assert_same(dataset.read("source_trajectory_id"), ids)
     assert report.num_trajectories == 1
     assert helpers.ids(dataset)[[2, 3, 6]].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [4, 8, 6, 7]]
+
+
+def own_ids(npy: str) -> int:
+    """A file in which each environment's id changes every few steps; how many changes there are."""
+    ids = np.stack([np.arange(11) // (2 + env) for env in range(4)], axis=1)
+    files.save(npy, trajectory_id=ids)
+    return int(np.count_nonzero(np.diff(ids, axis=0)))
+
+
+@pytest.mark.parametrize("after", range(1, 11))
+def test_trajectories_that_end_at_the_cut_have_ended(
+    npy: str, made: str, monkeypatch: pytest.MonkeyPatch, after: int
+) -> None:
+    changes = own_ids(npy)
+    interrupted(npy, made, monkeypatch, after)
+    assert import_npy(npy, made, resume=True).num_trajectories == changes
+    assert verify_store(made).ok
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_an_interrupt_between_a_row_and_its_ends(
+    npy: str, made: str, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    changes, end, left = own_ids(npy), TrajectoryWriter.end_trajectories, [number]
+
+    def interrupted_once(self: TrajectoryWriter, *args: Any) -> None:
+        left[0] -= 1
+        if left[0] == -1:
+            raise KeyboardInterrupt
+        end(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrajectoryWriter, "end_trajectories", interrupted_once)
+        with pytest.raises(KeyboardInterrupt):
+            import_npy(npy, made, **RING)
+    assert import_npy(npy, made, resume=True).num_trajectories == changes
+
+
+_KILLED = """
+import os, sys, time
+from mosaic_collect import TrajectoryWriter, import_npy
+
+npy, store, after, commit = sys.argv[1:]
+add, left = TrajectoryWriter.add_step, [int(after)]
+
+def counted(self, **rows):
+    if not left[0]:
+        self.commit() if commit == "now" else time.sleep(0.3)  # for full blocks to be committed
+        os._exit(9)
+    left[0] -= 1
+    add(self, **rows)
+
+TrajectoryWriter.add_step = counted
+import_npy(npy, store, buffer_mb=0.003)
+"""
+
+
+@pytest.mark.parametrize("commit", ["now", "by blocks"])
+@pytest.mark.parametrize("after", [3, 6, 8, 9])
+def test_a_kill_loses_no_end_of_what_is_committed(
+    npy: str, made: str, after: int, commit: str
+) -> None:
+    changes = own_ids(npy)
+    assert helpers.run_python(_KILLED, npy, made, str(after), commit).returncode == 9
+    assert TrajectoryDataset(made).num_steps <= after
+    assert import_npy(npy, made, resume=True).num_trajectories == changes
 
 
 def test_a_store_that_was_killed_before_its_first_document(npy: str, made: str) -> None:
