@@ -64,10 +64,10 @@ if TYPE_CHECKING:
         VerifyReport as VerifyReport,
         verify_store as verify_store,
     )
-    from mosaic_collect.stats import (
+    from mosaic_collect.look.measure import store_statistics as store_statistics
+    from mosaic_collect.look.statistics import (
         FieldStatistics as FieldStatistics,
         StoreStatistics as StoreStatistics,
-        store_statistics as store_statistics,
     )
     from mosaic_collect.recording.writer import TrajectoryWriter as TrajectoryWriter
     from mosaic_collect.recording.writer_stats import WriterStats as WriterStats
@@ -100,7 +100,8 @@ _NAMES = {
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
     "reading.ends": "truncated_ids",
     "reading.trajectories": "Trajectories Trajectory",
-    "stats": "FieldStatistics StoreStatistics store_statistics",
+    "look.measure": "store_statistics",
+    "look.statistics": "FieldStatistics StoreStatistics",
     "reading.verify": "VerifyReport verify_store",
     "recording.writer": "TrajectoryWriter",
     "recording.writer_stats": "WriterStats",

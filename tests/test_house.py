@@ -27,7 +27,7 @@ ROOMS = (
     "errors < text < checks",
     "store",
     "passes < reading | npyfile | recording/ring < recording/encoding < recording",
-    "export | importing | stats < look | collection | sampling",
+    "export | importing | look | collection | sampling",
     "mosaic | adapters/rsl_rl",
     "adapters/isaaclab | adapters/mjlab | replay",
     "film",

@@ -28,12 +28,11 @@ from mosaic_collect.look.canvas import THEMES, check_picture, save
 from mosaic_collect.look.inspect import summarize, summary_text
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.look.report import report_page
+from mosaic_collect.look.statistics import statistics_text, write_statistics
 from mosaic_collect.look.watch import Look, Watcher, look_line, look_lines
 from mosaic_collect.npyfile.read import plain_copy
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import Summary, status_words
-from mosaic_collect.stats.files import write_statistics
-from mosaic_collect.stats.text import statistics_text
 from mosaic_collect.store.files import write_target
 
 _OUTPUT = {"flags": ("-o",), "metavar": "FILE"}

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from mosaic_collect.commands.options import Command, shown
 from mosaic_collect.errors import InputError, StoreError
+from mosaic_collect.look.measure import part_pairs, store_statistics
+from mosaic_collect.look.statistics import StoreStatistics
 from mosaic_collect.passes.cluster import DaskEngine
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.stats import StoreStatistics, store_statistics
-from mosaic_collect.stats.scan import part_pairs
 from mosaic_collect.store.place import Place
 from mosaic_collect.store.root import AUTO
 from mosaic_collect.store.urls import is_url

@@ -10,9 +10,8 @@ import numpy as np
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.charts import recorded_pace
+from mosaic_collect.look.statistics import StoreStatistics, oddities
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.stats.measures import StoreStatistics
-from mosaic_collect.stats.text import oddities
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.text import shown
 

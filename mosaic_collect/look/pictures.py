@@ -10,12 +10,13 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.look.canvas import LIGHT, Palette, default_style
 from mosaic_collect.look.charts import lengths_figure, pace_figure, recorded_pace
 from mosaic_collect.look.curves import curves_figure
+from mosaic_collect.look.measure import store_statistics
+from mosaic_collect.look.statistics import StoreStatistics
 from mosaic_collect.look.timeline import Timeline, timeline_figure
 from mosaic_collect.look.values import ACTIONS, actions_figure, bands_figure
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.reading.trajectories import Trajectory
-from mosaic_collect.stats import StoreStatistics, store_statistics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -17,11 +17,10 @@ from mosaic_collect.look.canvas import DARK, LIGHT, inline_svg
 from mosaic_collect.look.charts import END_WORDS
 from mosaic_collect.look.findings import findings
 from mosaic_collect.look.pictures import Pictures
+from mosaic_collect.look.statistics import HEAD, FieldStatistics, StoreStatistics, term_rows
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import FIELD_HEAD, Summary, field_rows, store_summary
 from mosaic_collect.reading.trajectories import ENDS, Trajectories, motion_names
-from mosaic_collect.stats.measures import FieldStatistics, StoreStatistics
-from mosaic_collect.stats.text import HEAD, term_rows
 from mosaic_collect.text import shown, size_of
 
 END_HEAD = ("end", "trajectories", "shortest", "25 %", "median", "75 %", "longest", "valid pairs")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
+from mosaic_collect.look.statistics import FieldStatistics
 from mosaic_collect.reading.terms import Term
-from mosaic_collect.stats.measures import FieldStatistics
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

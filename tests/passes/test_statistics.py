@@ -21,10 +21,10 @@ from mosaic_collect import (
     verify_store,
 )
 from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.look import measure
 from mosaic_collect.passes.engine import Threads
 from mosaic_collect.reading.ends import failed_ids
 from mosaic_collect.reading.moments import Moments
-from mosaic_collect.stats import scan
 from tests import helpers
 from tests.export import stores
 from tests.passes.conftest import Killing
@@ -66,12 +66,12 @@ def assert_equal(found: StoreStatistics, expected: StoreStatistics) -> None:
 def test_the_same_bits(
     engine: DaskEngine, made: str, max_pairs: int, sample: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scan, "SAMPLE_ROWS", sample)
+    monkeypatch.setattr(measure, "SAMPLE_ROWS", sample)
     told: list[int] = []
     found = store_statistics(made, None, max_pairs, told.append, engine=engine)
     assert_equal(found, store_statistics(made, None, max_pairs))
     assert_equal(found, store_statistics(made, None, max_pairs, threads=1))
-    assert sum(told) == scan.part_pairs(TrajectoryDataset(made), max_pairs)
+    assert sum(told) == measure.part_pairs(TrajectoryDataset(made), max_pairs)
 
 
 def test_a_worker_killed_in_the_middle(mortal: DaskEngine, made: str, killing: Killing) -> None:

@@ -13,11 +13,10 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.errors import CorruptStoreError, InputError
+from mosaic_collect.look.measure import Sample
+from mosaic_collect.look.statistics import QUANTILES, oddities, rank_error, statistics_text
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.summary import stored_nbytes
-from mosaic_collect.stats.measures import QUANTILES
-from mosaic_collect.stats.sample import Sample, rank_error
-from mosaic_collect.stats.text import oddities, statistics_text
 from mosaic_collect.store.metadata import root_document
 from mosaic_collect.store.schema import Field, Schema
 from tests import helpers

@@ -1,0 +1,398 @@
+"""One pass over the valid pairs of a store, or over an even part of them, in bounded memory.
+
+blocks ▶   ┌────┬────┬────┬────┐
+envs ▼     │ ██ │    │ ██ │    │     A part: regions of one block and some environments, drawn
+           │    │ ██ │    │ ██ │     at random over the whole recording, so that it is seen from
+           └────┴────┴────┴────┘     beginning to end.
+
+Quantiles are those of a uniform sample of rows, whose size does not grow with their number. Each
+row gets a random 64-bit key, and the rows of the smallest keys stay. The sample is exact while it
+contains all rows; beyond, the rank of its quantiles is off by at most 1.7 % at 10,000 rows, 99
+times of 100 (Dvoretzky, Kiefer and Wolfowitz), and by less in the tails. One sample of pairs serves
+all fields, so that what belongs together stays together.
+
+Findings need more of the same pass, a ``StoreProfile``: values over time and per environment.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial, reduce
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.checks import whole
+from mosaic_collect.look.statistics import (
+    FieldStatistics,
+    StoreProfile,
+    StoreStatistics,
+)
+from mosaic_collect.passes.engine import Cached, Engine, Threads
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.moments import Moments
+from mosaic_collect.reading.table import Cell, Table
+from mosaic_collect.reading.terms import usable_terms
+from mosaic_collect.store.address import Addresses
+from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK, Field
+
+SAMPLE_ROWS = 10_000
+_SAMPLE_NBYTES = 64 << 20
+_CACHED_MASKS = 8
+_EMPTY_KEY = np.uint64(2**64 - 1)
+_WRITERS_OWN = (VALID_MASK, TRAJECTORY_ID, TRAJECTORY_END)
+_EVERY = 8  # one row of so many is enough for a mean per environment
+_WATCHED = 16  # features that show whether an environment stands still
+
+Places = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+
+
+def store_statistics(
+    path: Addresses | TrajectoryDataset,
+    fields: Sequence[str] | None = None,
+    max_pairs: int | None = None,
+    progress: Callable[[int], object] | None = None,
+    threads: int | None = None,
+    engine: Engine | None = None,
+) -> StoreStatistics:
+    """Measure fields of a store over its valid pairs, feature by feature.
+
+    Args:
+        path: The store, which may still be written to, or a dataset of it.
+        fields: Names of fields; None: all but those that the writer keeps itself.
+        max_pairs: Read an even part of about that many pairs, valid or not; None: all.
+        progress: Called with the number of pairs read since the last call.
+        threads: Number of decoding threads; default: the processors, at most 4.
+        engine: What decodes instead of threads.
+
+    Raises:
+        InputError: No such field, or a bad number.
+        StoreNotFoundError: No store there, or one without a step's fields.
+        CorruptStoreError: A damaged chunk.
+        ClusterError: The engine's workers fail.
+    """
+    dataset = path if isinstance(path, TrajectoryDataset) else TrajectoryDataset(path)
+    return measure_store(dataset, fields, max_pairs, progress, engine or Threads(threads))
+
+
+def measure_store(
+    dataset: TrajectoryDataset,
+    fields: Sequence[str] | None = None,
+    max_pairs: int | None = None,
+    progress: Callable[[int], object] | None = None,
+    engine: Engine | None = None,
+    profile: bool = False,
+) -> StoreStatistics:
+    """``store_statistics``, with a ``StoreProfile`` if ``profile`` is true."""
+    begun = time.monotonic()
+    schema = dataset.schema
+    names = [n for n in dataset if n not in _WRITERS_OWN] if fields is None else list(fields)
+    scan = _Scan(dataset, [schema[name] for name in names], max_pairs, profile)
+    scan.run(engine or Threads(), progress or (lambda pairs: None))
+    return scan.report(time.monotonic() - begun)
+
+
+def part_pairs(dataset: TrajectoryDataset, max_pairs: int | None) -> int:
+    """Number of pairs that a pass will read, for a progress bar."""
+    regions = _draw_regions(dataset.view, list(dataset), max_pairs)
+    return dataset.state.num_pairs if regions is None else sum(map(_num_pairs, regions))
+
+
+class Sample:
+    """A uniform sample of rows, by slots that new rows take from those that drop out.
+
+    Args:
+        size: Number of slots.
+        seed: Seed of the rows' keys.
+    """
+
+    def __init__(self, size: int, seed: int = 0) -> None:
+        self._keys = np.full(size, _EMPTY_KEY)
+        self._seed = seed
+
+    def choose(self, count: int, *part: int) -> tuple[Places, Places]:
+        """Consider more rows.
+
+        Args:
+            count: Number of rows.
+            part: Numbers that identify these rows; they get the same keys each time.
+
+        Returns:
+            Indices of the rows that enter, and the slots that they take.
+        """
+        generator = np.random.Generator(np.random.PCG64([self._seed, *part]))
+        keys = generator.integers(0, _EMPTY_KEY, size=count, dtype=np.uint64)
+        candidates = np.flatnonzero(keys < self._keys.max(initial=0))
+        both = np.concatenate([self._keys, keys[candidates]])
+        size = len(self._keys)
+        stay = np.argpartition(both, size - 1)[:size] if len(both) > size else np.arange(size)
+        entering = candidates[stay[stay >= size] - size]
+        slots = np.setdiff1d(np.arange(size), stay[stay < size])
+        self._keys[slots] = keys[entering]
+        return entering, slots
+
+    @property
+    def filled(self) -> Mask:
+        """Which slots hold a row."""
+        return np.asarray(self._keys != _EMPTY_KEY)
+
+
+def _draw_regions(table: Table, names: Sequence[str], max_pairs: int | None) -> list[Cell] | None:
+    """Regions of a part of about ``max_pairs`` pairs; None: all blocks."""
+    state = table.state
+    if max_pairs is None or whole(max_pairs, "max_pairs", 1) >= state.num_pairs:
+        return None
+    # As wide as the widest chunk of rows with many values: narrower ones lie within, about.
+    grids = [part.grids[name] for part in table.parts for name in names]
+    widths = [grid.chunk_envs for grid in grids if grid.field.row_shape]
+    width = max(widths, default=state.num_envs)
+    starts = range(0, state.num_envs, width)
+    count, most = round(max_pairs / (state.block_steps * width)), state.num_blocks * len(starts)
+    drawn = np.random.default_rng(0).choice(
+        most, min(max(1, count), most), replace=False, shuffle=False
+    )
+    found = []
+    for block, column in (divmod(int(at), len(starts)) for at in np.sort(drawn)):
+        steps, num_envs = table.shape(block)
+        envs = range(starts[column], min(starts[column] + width, num_envs))
+        if envs:
+            found.append(Cell(block, range(steps), envs))
+    return found
+
+
+def _num_pairs(cell: Cell) -> int:
+    return len(cell.steps) * len(cell.envs)
+
+
+def _read_mask(table: Table, region: Cell) -> Mask:
+    return table.read_cell(VALID_MASK, region)
+
+
+def _count_valid(table: Table, region: Cell) -> Places:
+    """Valid pairs of each environment of a region."""
+    return np.asarray(np.count_nonzero(_read_mask(table, region), axis=0), np.int64)
+
+
+class _Chosen(NamedTuple):
+    """Pairs of a region that are in the sample: their slots, and their places among valid ones."""
+
+    slots: Places
+    pairs: Places
+
+
+class _Piece(NamedTuple):
+    """Work of one thread: about a cell of one field, in a region."""
+
+    region: Cell
+    field: str
+    cell: Cell
+
+
+class _EnvSums(NamedTuple):
+    """Numbers per environment of a piece.
+
+    Attributes:
+        rows: Rows that were summed.
+        sums: Their sums, ``(envs, features)``.
+        same: Valid rows that equal the valid row before them.
+        compared: Valid rows that follow a valid one.
+    """
+
+    rows: Places
+    sums: NDArray[np.float64]
+    same: Places
+    compared: Places
+
+
+class _Found(NamedTuple):
+    """Moments of a piece's valid rows, its rows in the sample, and its numbers per environment."""
+
+    moments: Moments
+    slots: Places
+    rows: NDArray[Any]
+    envs: _EnvSums | None
+
+
+class _Measure:
+    """Measures a piece. Pickles.
+
+    Args:
+        table: The stores.
+        chosen: Per region, its pairs in the sample.
+        strides: Per field with a profile, the stride of the features that are summed.
+        watched: The field whose rows are compared with those before them.
+    """
+
+    def __init__(
+        self,
+        table: Table,
+        chosen: Mapping[Cell, _Chosen],
+        strides: Mapping[str, int],
+        watched: str | None,
+    ) -> None:
+        self._table, self._chosen = table, chosen
+        self._strides, self._watched = strides, watched
+        self._mask = Cached(partial(_read_mask, table), _CACHED_MASKS)
+
+    def __call__(self, piece: _Piece) -> _Found:
+        """Measure the chunks of a piece one by one."""
+        found = [self._measure(piece._replace(cell=chunk)) for chunk in self._chunks(piece)]
+        moments, slots, rows, envs = zip(*found, strict=True)
+        # Chunks of one piece lie beside each other: over environments, or over steps.
+        return _Found(
+            reduce(Moments.__add__, moments),
+            np.concatenate(slots),
+            np.concatenate(rows),
+            None if envs[0] is None else _EnvSums(*map(np.concatenate, zip(*envs, strict=True))),
+        )
+
+    def _chunks(self, piece: _Piece) -> Iterator[Cell]:
+        grid = self._table.part_of(piece.cell.block).grids[piece.field]
+        steps = _aligned(piece.cell.steps, grid.chunk_steps)
+        for part in product(steps, _aligned(piece.cell.envs, grid.chunk_envs)):
+            yield Cell(piece.cell.block, *part)
+
+    def _measure(self, piece: _Piece) -> _Found:
+        region, cell = piece.region, piece.cell
+        mask, values = self._mask(region), self._table.read_cell(piece.field, cell)
+        rows = values.reshape(*cell.shape, -1)
+        first = cell.envs.start - region.envs.start
+        valid = mask[cell.steps.start : cell.steps.stop, first : first + len(cell.envs)]
+        moments = Moments.of(rows.reshape(-1, rows.shape[2]) if valid.all() else rows[valid])
+        stride = self._strides.get(piece.field)
+        envs = None if stride is None else _env_sums(rows, valid, stride)
+        if envs is not None and piece.field == self._watched:
+            envs = _compare(rows, valid, envs)
+        chosen = self._chosen.get(region)
+        if chosen is None:
+            return _Found(moments, np.empty(0, np.int64), rows[0, :0], envs)
+        steps, columns = np.divmod(np.flatnonzero(mask)[chosen.pairs], len(region.envs))
+        steps, columns = steps - cell.steps.start, columns - first
+        here = (steps >= 0) & (steps < cell.shape[0]) & (columns >= 0) & (columns < cell.shape[1])
+        return _Found(moments, chosen.slots[here], rows[steps[here], columns[here]], envs)
+
+
+def _aligned(places: range, size: int) -> Iterator[range]:
+    """Parts of a range, cut at multiples of a chunk's size."""
+    for at in range(places.start - places.start % size, places.stop, size):
+        yield range(max(at, places.start), min(at + size, places.stop))
+
+
+def _env_sums(rows: NDArray[Any], valid: Mask, stride: int) -> _EnvSums:
+    few = rows[::_EVERY, :, ::stride].astype(np.float64)
+    counts = valid[::_EVERY] & np.isfinite(few).all(axis=2)
+    sums = few.sum(axis=0) if counts.all() else np.where(counts[..., None], few, 0).sum(axis=0)
+    nothing = np.zeros(len(sums), np.int64)
+    return _EnvSums(counts.sum(axis=0), sums, nothing, nothing)
+
+
+def _compare(rows: NDArray[Any], valid: Mask, envs: _EnvSums) -> _EnvSums:
+    watched = rows[:, :, :: max(1, rows.shape[2] // _WATCHED)]
+    both = valid[1:] & valid[:-1]
+    same = both & (watched[1:] == watched[:-1]).all(axis=2)
+    return envs._replace(same=same.sum(axis=0), compared=both.sum(axis=0))
+
+
+class _Scan:
+    """Runs the pass and gathers what it finds."""
+
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        fields: Sequence[Field],
+        max_pairs: int | None,
+        profile: bool,
+    ) -> None:
+        self._table, self._fields = dataset.view, fields
+        self._terms = usable_terms(dataset.schema, dataset.metadata)
+        self._drawn = _draw_regions(dataset.view, [f.name for f in fields], max_pairs)
+        row_nbytes = sum(f.row_nbytes for f in fields)
+        size = max(1, min(SAMPLE_ROWS, _SAMPLE_NBYTES // max(row_nbytes, 1)))
+        self._sample = Sample(size)
+        self._moments = {f.name: Moments.nothing(f.width) for f in fields}
+        self._rows = {f.name: np.zeros((size, f.width), f.dtype) for f in fields}
+        self._num_read = 0
+        self._profile = StoreProfile.begin(self._table, fields) if profile else None
+
+    def run(self, engine: Engine, progress: Callable[[int], object]) -> None:
+        """Draw the sample, knowing how many pairs are valid, then look at everything once."""
+        profile = self._profile
+        strides = {} if profile is None else {n: p.stride for n, p in profile.fields.items()}
+        watched = None if profile is None else profile.watched
+        measure = _Measure(self._table, self._draw(engine), strides, watched)
+        found = engine.map(measure, self._pieces(), self._table.require_seen)
+        region = None
+        for piece, part in zip(self._pieces(), found, strict=True):
+            if profile is not None and part.envs is not None:
+                profile.add(piece.field, piece.cell, part.moments, *part.envs)
+            self._moments[piece.field] += part.moments
+            self._rows[piece.field][part.slots] = part.rows
+            if region not in (None, piece.region):
+                progress(_num_pairs(region))
+            region = piece.region
+        if region is not None:
+            progress(_num_pairs(region))
+
+    def _regions(self) -> Iterable[Cell]:
+        """None is made before its turn: a state may claim any number of blocks."""
+        blocks = range(self._table.state.num_blocks)
+        return map(self._table.whole_block, blocks) if self._drawn is None else self._drawn
+
+    def _pieces(self) -> Iterator[_Piece]:
+        for region in self._regions():
+            for field in self._fields:
+                for cell in self._table.cells_of(region.block, [field.name]):
+                    first = max(cell.envs.start, region.envs.start)
+                    envs = range(first, min(cell.envs.stop, region.envs.stop))
+                    if envs:
+                        yield _Piece(region, field.name, cell._replace(envs=envs))
+
+    def _draw(self, engine: Engine) -> dict[Cell, _Chosen]:
+        """Per region that has any: its pairs that are in the sample in the end."""
+        size = len(self._sample.filled)
+        owners, pairs = np.full((2, size), -1, np.int64)
+        regions: list[Cell] = []
+        counts = engine.map(
+            partial(_count_valid, self._table), self._regions(), self._table.require_seen
+        )
+        for region, valid in zip(self._regions(), counts, strict=True):
+            if self._profile is not None:
+                self._profile.add_valid(region, valid)
+            count = int(valid.sum())
+            entering, slots = self._sample.choose(count, region.block, region.envs.start)
+            if len(slots):
+                owners[slots], pairs[slots] = len(regions), entering
+                regions.append(region)
+            self._num_read += count
+        order = np.argsort(owners, kind="stable")
+        numbers, firsts = np.unique(owners[order], return_index=True)
+        slots_of = zip(numbers.tolist(), np.split(order, firsts[1:]), strict=True)
+        return {regions[at]: _Chosen(slots, pairs[slots]) for at, slots in slots_of if at >= 0}
+
+    def report(self, seconds: float) -> StoreStatistics:
+        """The statistics that were found."""
+        state, filled = self._table.state, self._sample.filled
+        return StoreStatistics(
+            path=self._table.address,
+            num_steps=state.committed_steps,
+            num_envs=state.num_envs,
+            num_valid=state.num_valid,
+            num_read=self._num_read,
+            seconds=seconds,
+            fields={
+                field.name: FieldStatistics(
+                    name=field.name,
+                    dtype=field.dtype,
+                    shape=field.row_shape,
+                    terms=self._terms.get(field.name, ()),
+                    moments=self._moments[field.name],
+                    sample=self._rows[field.name][filled],
+                )
+                for field in self._fields
+            },
+            profile=self._profile,
+        )

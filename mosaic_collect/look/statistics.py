@@ -1,0 +1,425 @@
+"""Statistics of a store's fields: as values, as JSON, and as text for a terminal."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.checks import local_path
+from mosaic_collect.reading.moments import Moments
+from mosaic_collect.reading.table import Cell, Table
+from mosaic_collect.reading.terms import Term
+from mosaic_collect.store.files import write_target
+from mosaic_collect.store.schema import FLOATS, Field
+from mosaic_collect.text import table
+
+_MOST_NAMES, _MOST_RANGES = 8, 16
+HEAD = ("field or term", "dim", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
+_MOST_BINS, _MOST_ENVS, _MOST_FEATURES = 32, 1 << 16, 8192
+_MOST_SUMS = 4_000_000  # numbers of one field that are summed per environment
+QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FieldStatistics:
+    """One field over the valid pairs that were read; D is 1 for a field without a width.
+
+    Attributes:
+        name: The field's.
+        dtype: Of its values.
+        shape: Of one row, ``(D,)`` or ``()``.
+        terms: Its observation terms, where the store tells them.
+        moments: A number a feature.
+        sample: A uniform sample of rows, ``(at most 10,000, D)``, the same pairs of each field.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    terms: tuple[Term, ...]
+    moments: Moments = field(repr=False)
+    sample: NDArray[Any] = field(repr=False)
+
+    @cached_property
+    def mean(self) -> NDArray[np.float64]:
+        """Of the finite values, ``(D,)``; NaN of none."""
+        return np.where(self.moments.count > 0, self.moments.mean, np.nan)
+
+    @cached_property
+    def std(self) -> NDArray[np.float64]:
+        """Of the finite values, ``(D,)``; NaN of none."""
+        return np.where(self.moments.count > 0, np.sqrt(self.moments.var), np.nan)
+
+    @property
+    def constant(self) -> NDArray[np.bool_]:
+        """Features of which all values are one and the same, ``(D,)``."""
+        return np.asarray((self.moments.count > 1) & (self.moments.low == self.moments.high))
+
+    @property
+    def dead(self) -> NDArray[np.bool_]:
+        """Features that are always 0, ``(D,)``."""
+        return np.asarray(self.constant & (self.moments.low == 0))
+
+    def quantiles(self, at: Sequence[float] = QUANTILES) -> NDArray[np.float64]:
+        """Quantiles of the sample's finite values, ``(len(at), D)``; NaN where there are none."""
+        values = self.sample.astype(np.float64)
+        finite = np.isfinite(values)
+        if finite.all() and len(values):
+            return np.quantile(values, at, axis=0)
+        if not len(values):
+            return np.full((len(at), values.shape[1]), np.nan)
+        # What is not finite is sorted to the end, behind each column's last rank.
+        ordered = np.sort(np.where(finite, values, np.nan), axis=0)
+        ranks = np.asarray(at)[:, None] * np.maximum(finite.sum(axis=0) - 1, 0)
+        lower = ranks.astype(np.int64)
+        below, above = (
+            np.take_along_axis(ordered, k, 0) for k in (lower, np.ceil(ranks).astype(np.int64))
+        )
+        return np.asarray(below + (above - below) * (ranks - lower))
+
+    def feature(self, column: int) -> str:
+        """What a column is called: by its term where that is known."""
+        for term in self.terms:
+            if term.start <= column < term.stop:
+                frame, inside = divmod(column - term.start, term.dim)
+                back = f", frame {frame + 1 - term.frames}" if term.frames > 1 else ""
+                return f"{self.name}[{column}] ({term.name}[{inside}]{back})"
+        return f"{self.name}[{column}]" if self.shape else self.name
+
+    def normalizer(self) -> dict[str, Any]:
+        """The state of rsl_rl's ``EmpiricalNormalization``, as lists; make tensors of them.
+
+        ``load_state_dict({k: torch.tensor(v) for k, v in normalizer.items()})`` takes it.
+        """
+        var = self.moments.var
+        rows = {"_mean": self.moments.mean, "_var": var, "_std": np.sqrt(var)}
+        count = int(self.moments.count.min())
+        return {**{k: [_plain(v)] for k, v in rows.items()}, "count": count}
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; what is not finite is None."""
+        m = self.moments
+        whole = {"count": m.count.tolist(), "nan": m.nan.tolist(), "inf": m.inf.tolist()}
+        none = m.count == 0
+        floats = {
+            "mean": self.mean,
+            "std": self.std,
+            "min": np.where(none, np.nan, m.low),
+            "max": np.where(none, np.nan, m.high),
+        }
+        return {
+            "dtype": self.dtype,
+            "shape": list(self.shape),
+            "terms": [{"name": t.name, "dim": t.dim, "frames": t.frames} for t in self.terms],
+            **whole,
+            **{name: _plain(values) for name, values in floats.items()},
+            "quantiles": [_plain(row) for row in self.quantiles()],
+            "constant": np.flatnonzero(self.constant).tolist(),
+            "dead": np.flatnonzero(self.dead).tolist(),
+        }
+
+
+@dataclass(kw_only=True, eq=False)
+class FieldProfile:
+    """Values of a field over time and per environment.
+
+    Attributes:
+        stride: Stride of the features that are summed per environment.
+        counts: Finite values, ``(bins, D)``.
+        sums: Their sums.
+        env_rows: Rows that were summed, ``(N,)``.
+        env_sums: Their sums, ``(N, features)``.
+        low: Least value so far, ``(D,)``.
+        high: Greatest value so far.
+        low_block: Block that holds the least value.
+        high_block: Block that holds the greatest value.
+        odd_block: First block that holds NaN or infinity; -1: none.
+    """
+
+    stride: int
+    counts: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    env_rows: NDArray[np.int64]
+    env_sums: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    low_block: NDArray[np.int64]
+    high_block: NDArray[np.int64]
+    odd_block: NDArray[np.int64]
+
+    @classmethod
+    def begin(cls, dim: int, bins: int, num_envs: int) -> FieldProfile:
+        """A profile of nothing yet."""
+        stride = max(1, -(-num_envs * dim // _MOST_SUMS))
+        nowhere = np.full((3, dim), -1, np.int64)
+        return cls(
+            stride=stride,
+            counts=np.zeros((bins, dim), np.int64),
+            sums=np.zeros((bins, dim)),
+            env_rows=np.zeros(num_envs, np.int64),
+            env_sums=np.zeros((num_envs, -(-dim // stride))),
+            low=np.full(dim, np.inf),
+            high=np.full(dim, -np.inf),
+            low_block=nowhere[0],
+            high_block=nowhere[1],
+            odd_block=nowhere[2],
+        )
+
+    @property
+    def means(self) -> NDArray[np.float64]:
+        """Means over time, ``(bins, D)``; NaN where there are no values."""
+        return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), np.nan)
+
+    @property
+    def env_means(self) -> NDArray[np.float64]:
+        """Means per environment, ``(N, features)``; NaN where there are no rows."""
+        rows = self.env_rows[:, None]
+        return np.where(rows > 0, self.env_sums / np.maximum(rows, 1), np.nan)
+
+    def add(self, at: int, cell: Cell, m: Moments, rows: Any, sums: Any) -> None:
+        """Take a piece's moments, and its sums per environment, into bin ``at``."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.counts[at] += m.count
+            self.sums[at] += m.mean * m.count
+        envs = slice(cell.envs.start, cell.envs.stop)
+        self.env_rows[envs] += rows
+        self.env_sums[envs] += sums
+        self.low_block[m.low < self.low] = cell.block
+        self.high_block[m.high > self.high] = cell.block
+        self.odd_block[(self.odd_block < 0) & (m.nan + m.inf > 0)] = cell.block
+        np.minimum(self.low, m.low, out=self.low)
+        np.maximum(self.high, m.high, out=self.high)
+
+
+@dataclass(kw_only=True, eq=False)
+class StoreProfile:
+    """A store over time and per environment, in at most 32 bins of whole blocks.
+
+    Attributes:
+        num_blocks: Blocks of the store.
+        edges: First steps of the bins, and T, ``(bins + 1,)``.
+        read: Pairs that were read, ``(bins, N)``.
+        valid: Valid pairs among them.
+        watched: Field whose rows are compared with those before them; None: there is none.
+        same: Valid rows of that field that equal the valid row before them, ``(bins, N)``.
+        compared: Valid rows that follow a valid one.
+        fields: Profiles of the fields of numbers that may vary and are no images.
+    """
+
+    num_blocks: int
+    edges: NDArray[np.int64]
+    read: NDArray[np.int64]
+    valid: NDArray[np.int64]
+    watched: str | None
+    same: NDArray[np.int64]
+    compared: NDArray[np.int64]
+    fields: dict[str, FieldProfile]
+
+    @classmethod
+    def begin(cls, table: Table, fields: Sequence[Field]) -> StoreProfile:
+        """A profile of nothing yet."""
+        state = table.state
+        bins = min(_MOST_BINS if state.num_envs <= _MOST_ENVS else 1, state.num_blocks)
+        first = [-(-at * state.num_blocks // max(bins, 1)) for at in range(bins)]
+        edges = [*(state.steps_of(block).start for block in first), state.committed_steps]
+        used = [f for f in fields if f.is_float and not f.has_axes and f.width <= _MOST_FEATURES]
+        nothing = np.zeros((4, bins, state.num_envs), np.int64)
+        return cls(
+            num_blocks=state.num_blocks,
+            edges=np.array(edges, np.int64),
+            read=nothing[0],
+            valid=nothing[1],
+            watched=max(used, key=lambda f: f.width).name if used else None,
+            same=nothing[2],
+            compared=nothing[3],
+            fields={f.name: FieldProfile.begin(f.width, bins, state.num_envs) for f in used},
+        )
+
+    def add(self, name: str, cell: Cell, m: Moments, rows: Any, sums: Any, *watched: Any) -> None:
+        """Take a piece of a field."""
+        at, envs = self._bin(cell), slice(cell.envs.start, cell.envs.stop)
+        self.fields[name].add(at, cell, m, rows, sums)
+        self.same[at, envs] += watched[0]
+        self.compared[at, envs] += watched[1]
+
+    def add_valid(self, region: Cell, valid: NDArray[np.int64]) -> None:
+        """Take the valid pairs of each environment of a region."""
+        at, envs = self._bin(region), slice(region.envs.start, region.envs.stop)
+        self.read[at, envs] += len(region.steps)
+        self.valid[at, envs] += valid
+
+    def _bin(self, cell: Cell) -> int:
+        return cell.block * len(self.read) // self.num_blocks
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class StoreStatistics:
+    """What was measured of a store.
+
+    Attributes:
+        path: The store.
+        num_steps: Its steps then.
+        num_envs: Its environments.
+        num_valid: Its valid pairs then.
+        num_read: Valid pairs that were read; fewer if not all were asked for.
+        seconds: It took.
+        fields: Statistics per field.
+        profile: Values over time and per environment, if they were asked for.
+    """
+
+    path: str
+    num_steps: int
+    num_envs: int
+    num_valid: int
+    num_read: int
+    seconds: float
+    fields: dict[str, FieldStatistics]
+    profile: StoreProfile | None = None
+
+    @property
+    def sample_rows(self) -> int:
+        """Rows of which the quantiles are."""
+        return max((len(f.sample) for f in self.fields.values()), default=0)
+
+    @property
+    def rank_error(self) -> float:
+        """By how much a quantile's rank may be off among the pairs read, 99 times of 100."""
+        return rank_error(self.sample_rows, self.num_read)
+
+    def to_json(self) -> dict[str, Any]:
+        """As the file beside a store has it."""
+        observations = [n for n in self.fields if n.endswith("observations")]
+        return {
+            "store": self.path,
+            "num_steps": self.num_steps,
+            "num_envs": self.num_envs,
+            "num_valid": self.num_valid,
+            "num_read": self.num_read,
+            "seconds": self.seconds,
+            "quantiles": list(QUANTILES),
+            "quantile_rows": self.sample_rows,
+            "quantile_rank_error": self.rank_error,
+            "fields": {name: f.to_json() for name, f in self.fields.items()},
+            "rsl_rl_normalizer": {n: self.fields[n].normalizer() for n in observations},
+        }
+
+
+def _plain(values: NDArray[np.float64]) -> list[float | None]:
+    return [v if math.isfinite(v) else None for v in values.tolist()]
+
+
+def rank_error(rows: int, all_rows: int) -> float:
+    """Greatest error of a quantile's rank, 99 times of 100, as a share; 0 if all rows are there."""
+    if rows >= all_rows:
+        return 0.0
+    return math.sqrt(math.log(2 / 0.01) / (2 * max(rows, 1)))
+
+
+def write_statistics(found: StoreStatistics, path: str | os.PathLike[str]) -> None:
+    """Write the JSON, whole or not at all; a file of that name is replaced.
+
+    Raises:
+        InputError: A URL.
+        OSError: It could not be written.
+    """
+    text = json.dumps(found.to_json(), allow_nan=False)
+    write_target(local_path(path, "path"), text.encode())
+
+
+def statistics_text(found: StoreStatistics) -> str:
+    """All of it."""
+    share = found.num_read / found.num_valid if found.num_valid else 1.0
+    read = f"{found.num_read:,} valid pairs" + ("" if share == 1 else f" ({share:.1%} of all)")
+    lines = [f"{found.path}: {read}, {found.seconds:.1f} s"]
+    lines.append(table(HEAD, [row for f in found.fields.values() for row in term_rows(f)]))
+    rows, off = found.sample_rows, found.rank_error
+    exact = f"ranks within {off:.1%}" if off else "exact"
+    lines.append(f"  quantiles: of {rows:,} pairs drawn uniformly, {exact}")
+    lines += [f"  {words}" for f in found.fields.values() for words in oddities(f)]
+    return "\n".join(lines)
+
+
+def oddities(field: FieldStatistics) -> Iterator[str]:
+    """In words: features that are dead or constant, and values that are not finite."""
+    m = field.moments
+    varies = field.shape != () or field.dtype in FLOATS  # one whole number may well stay as it is
+    constant = varies & field.constant & ~field.dead
+    for what, where in (
+        ("always 0", varies & field.dead),
+        ("constant", constant),
+        ("hold NaN", m.nan > 0),
+        ("hold infinity", m.inf > 0),
+    ):
+        if where.all() and len(where) > 1:
+            yield f"{field.name}: all {len(where)} features {what}"
+        elif where.any():
+            names = list(_names(field, where)) if field.shape else []
+            more = len(names) - _MOST_NAMES
+            told = ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+            yield f"{field.name}: {what}" + (f": {told}" if told else "")
+
+
+def _names(field: FieldStatistics, where: NDArray[np.bool_]) -> Iterator[str]:
+    """Of chosen columns: ``joint_pos[3, 5-8]``, where the term is known, once if in all frames."""
+    if not field.terms:
+        yield f"[{_ranges(where)}]"
+    for term in field.terms:
+        chosen = where[term.columns].reshape(term.frames, term.dim)
+        whole = np.logical_and.reduce(chosen, axis=0)
+        if whole.any():
+            many = " in all frames" if term.frames > 1 else ""
+            yield f"{term.name}[{_ranges(whole)}]{many}"
+        for frame, rest in enumerate(chosen & ~whole):
+            if rest.any():
+                yield f"{term.name}[{_ranges(rest)}] in frame {frame + 1 - term.frames}"
+
+
+def _ranges(where: NDArray[np.bool_]) -> str:
+    """Such as ``3, 5-8``: at most so many, from the first on."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(np.int8)))
+    spans = [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
+    parts = [f"{a}" if a == b else f"{a}-{b}" for a, b in spans[:_MOST_RANGES]]
+    more = sum(b - a + 1 for a, b in spans[_MOST_RANGES:])
+    return ", ".join(parts) + (f" and {more} more" if more else "")
+
+
+def term_rows(field: FieldStatistics) -> Iterator[list[str]]:
+    """Cells under ``HEAD`` of the field, then of each of its terms, whose names are set in."""
+    quantiles = field.quantiles((0.01, 0.5, 0.99))
+    whole = slice(0, len(field.mean))
+    yield [field.name, *_cells(field, quantiles, whole)]
+    for term in field.terms:
+        yield [f"  {_name(term)}", *_cells(field, quantiles, term.columns)]
+
+
+def _name(term: Term) -> str:
+    return term.name if term.frames == 1 else f"{term.name} x {term.frames} frames"
+
+
+def _cells(field: FieldStatistics, quantiles: np.ndarray, columns: slice) -> list[str]:
+    """Of several features: the mean mean, the root mean variance, and the outermost of the rest."""
+    m, q = field.moments, quantiles[:, columns]
+    some = m.count[columns] > 0
+    bad = int((m.nan + m.inf)[columns].sum())
+    dim = str(len(some))
+    if not some.any():
+        return [dim, *["-"] * 7, f"{bad:,}"]
+    spread = np.sqrt(np.mean(m.var[columns][some]))
+    numbers = [
+        m.mean[columns][some].mean(),
+        spread,
+        m.low[columns][some].min(),
+        np.nanmin(q[0]) if np.isfinite(q[0]).any() else np.nan,
+        np.nanmedian(q[1]) if np.isfinite(q[1]).any() else np.nan,
+        np.nanmax(q[2]) if np.isfinite(q[2]).any() else np.nan,
+        m.high[columns][some].max(),
+    ]
+    return [dim, *(f"{v:.4g}" for v in numbers), f"{bad:,}" if bad else ""]
