@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mosaic_collect.sampling.sampler import Sampler
-from mosaic_collect.sampling.snapshot import Stores
+from mosaic_collect.sampling.source import Stores
 
 SEEN, LABEL = "student_observations", "action_mean"
 _BATCH = 1024

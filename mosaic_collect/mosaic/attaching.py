@@ -9,15 +9,16 @@ from typing import Any
 import torch
 
 from mosaic_collect.errors import ClosedError, InputError
+from mosaic_collect.reading.selection import chosen_fields
 from mosaic_collect.sampling.options import STREAM
 from mosaic_collect.sampling.sampler import Sampler
-from mosaic_collect.sampling.snapshot import Stores, named, open_views
+from mosaic_collect.sampling.source import Stores, named, open_views
 from mosaic_collect.store.schema import Schema
 
 _log = logging.getLogger(__name__)
 _NEEDED = ("_sample_expert_batch", "off_policy_batch_size", "use_off_policy_bc", "device")
 _LABELS = ("actions", "action_mean", "action_sigma")
-_DECIDED = ("batch_size", "fields", "mode", "device", "replace")
+_DECIDED = ("batch_size", "fields", "finite_fields", "mode", "device", "replace")
 
 Batch = dict[str, torch.Tensor]
 
@@ -90,20 +91,23 @@ class ExpertBatches:
     """
 
     def __init__(self, algorithm: Any, stores: Stores, options: dict[str, Any]) -> None:
-        self._algorithm, self._stores = algorithm, stores
-        views = open_views(named(stores))
+        self._algorithm = algorithm
+        views = open_views(named(stores), bool(options.get("allow_incomplete")))
         self.address = ", ".join(view.address for view in views)
-        self._observations, fields = _fields(views[0].state.schema)
+        schema = views[0].state.schema
+        self._observations, fields = _fields(schema)
         self._options = {
             "rank": getattr(algorithm, "gpu_global_rank", 0),
             "world_size": getattr(algorithm, "gpu_world_size", 1),
             **options,
             "fields": fields,
+            "finite_fields": [field.name for field in chosen_fields(schema, None)],
             "mode": STREAM,
             "device": algorithm.device,
         }
         self._made, self._is_closed = 0, False
         self._stream: Iterator[Batch] | None = None
+        self.sampler = Sampler(stores, self._switches()[0], **self._options)
         self._draw_anew()
 
     def batch(self) -> Batch | None:
@@ -118,7 +122,6 @@ class ExpertBatches:
         if self._is_closed:
             raise ClosedError("expert batches: close() was called; attach the stores again")
         if self._drawn != self._asked():
-            self.sampler.close()
             self._draw_anew()
         drawn = self._next()
         found = {"observations": drawn[self._observations]}
@@ -151,15 +154,13 @@ class ExpertBatches:
         return self._algorithm.off_policy_batch_size, repeat
 
     def _draw_anew(self) -> None:
-        """By the algorithm's switches; what comes differs from what samplers before gave."""
-        size, repeat = self._switches()
-        sampler = Sampler(self._stores, size, replace=repeat, **self._options)
-        if not repeat and sampler.num_pairs < size:
-            size = sampler.num_pairs
-            sampler = Sampler(self._stores, size, **self._options)
+        """Draw by the algorithm's switches, from the same pairs; not the batches of before."""
+        asked = self._asked()
+        sampler = self.sampler.with_batches(*asked)
         sampler.set_epoch(self._made)
-        self.sampler, self._drawn, self._made = sampler, (size, repeat), self._made + 1
-        self._stream = None
+        self.sampler.close()
+        self.sampler, self._drawn, self._stream = sampler, asked, None
+        self._made += 1
 
 
 def _fields(schema: Schema) -> tuple[str, list[str]]:

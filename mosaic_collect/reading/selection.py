@@ -165,6 +165,7 @@ def select(table: Table, rules: Rules, engine: Engine | None = None) -> tuple[Se
         ClusterError: Of the engine.
     """
     engine = engine or Threads(None if rules.looked_at else 1)
+    table.check_extent()
     search = _Search(table, rules, engine)
     chosen = Selection(table, search.candidates, engine, rules.skip_damaged)
     if rules.max_pairs is None or rules.max_pairs >= chosen.num_pairs:

@@ -26,14 +26,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.reading.numbering import join_motions, number_stores
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, Run, StoreState
+from mosaic_collect.store.schema import VALID_MASK
 from mosaic_collect.store.shard import ShardReader
 from mosaic_collect.store.view import StoreView
 
 #: Bytes of a cell to aim at: a thread holds a cell, its selected rows, and one chunk.
 CELL_NBYTES = 8 << 20
+_PLAUSIBLE_BLOCKS = 1000  # per shard that is there, most of which may be missing
 
 
 class Cell(NamedTuple):
@@ -111,6 +114,25 @@ class Table(StoreView):
         for part in self.parts:
             part.require_seen()
 
+    def check_extent(self) -> None:
+        """Refuse metadata that claim far more blocks than there are shards.
+
+        Whoever lists blocks before reading them calls this first. Missing shards are found later.
+
+        Raises:
+            CorruptStoreError: Naming the store and both numbers.
+        """
+        for part in self.parts:
+            blocks = part.state.num_blocks
+            if blocks <= _PLAUSIBLE_BLOCKS:
+                continue  # so that a store of usual length costs no listing
+            shards = len(part.blobs.names(VALID_MASK))
+            if blocks > _PLAUSIBLE_BLOCKS * (1 + shards):
+                raise CorruptStoreError(
+                    f"{part.address}: the metadata claim {blocks} blocks, and {shards} shards of "
+                    f"{VALID_MASK} are there"
+                )
+
     def place(self, block: int) -> tuple[int, int]:
         """The number of the store that a block is in, and the block's number there."""
         at = bisect_right(self.first_blocks, block) - 1
@@ -157,7 +179,11 @@ class Table(StoreView):
         Args:
             names: The fields.
             nbytes: Size of a cell to aim at, in bytes of these fields; at least one chunk.
+
+        Raises:
+            CorruptStoreError: As of ``check_extent``.
         """
+        self.check_extent()
         for block in range(self.state.num_blocks):
             yield from self.cells_of(block, names, nbytes)
 

@@ -18,8 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.sampling.batches import Batch
-from mosaic_collect.sampling.pool import Codes
+from mosaic_collect.sampling.pool import Batch, Codes
 from mosaic_collect.sampling.tiles import Places, Tiles
 from mosaic_collect.text import reason
 

@@ -14,12 +14,13 @@ import numpy as np
 
 from mosaic_collect.checks import is_whole, thread_count, whole
 from mosaic_collect.errors import InputError
+from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.text import shown
 
 EPOCHS, STREAM = "epochs", "stream"
 _FLAGS = (
     *("drop_last", "replace", "pin_memory"),
-    *("exclude_truncated", "exclude_failed", "skip_damaged"),
+    *("exclude_truncated", "exclude_failed", "skip_damaged", "allow_incomplete"),
 )
 
 
@@ -48,9 +49,13 @@ class SamplerOptions:
     exclude_truncated: bool = False
     exclude_failed: bool = False
     skip_damaged: bool = False
+    finite_fields: Any = None
+    allow_different: Any = ()
+    allow_incomplete: bool = False
 
     def __post_init__(self) -> None:
-        self._set("fields", _names(self.fields))
+        for name in ("fields", "finite_fields", "allow_different"):
+            self._set(name, _names(getattr(self, name)))
         self._set("trajectories", _ids(self.trajectories))
         problems = list(_problems(self))
         if problems:
@@ -120,10 +125,14 @@ def _problems(options: SamplerOptions) -> Iterator[str]:
 
 
 def _filter_problems(options: SamplerOptions) -> Iterator[str]:
-    names = options.fields
-    several = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
-    if names is not None and not several:
-        yield _wrong(options, "fields", "names")
+    for name in ("fields", "finite_fields"):
+        names = getattr(options, name)
+        several = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
+        if names is not None and not several:
+            yield _wrong(options, name, "names")
+    different = options.allow_different
+    if not isinstance(different, tuple) or not all(n in ALIKE for n in different):
+        yield _wrong(options, "allow_different", f"some of {', '.join(ALIKE)}")
     if options.steps is not None and not _is_forward(options.steps):
         yield _wrong(options, "steps", "a slice of steps, or a range, that goes forward")
     if options.trajectories is not None and not isinstance(options.trajectories, np.ndarray):

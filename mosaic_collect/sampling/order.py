@@ -21,14 +21,67 @@ decoded by both, and each takes its own part of the tile's shuffled pairs.
 
 from __future__ import annotations
 
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from mosaic_collect.sampling.chance import MIX, PAIRS, TILES, chance
+from mosaic_collect.errors import InputError
+from mosaic_collect.sampling.pool import Batch, Codes, Pool
 
-Codes = NDArray[np.int64]
+#: Purposes of random numbers; no purpose shares numbers with another.
+TILES, PAIRS, MIX, PASS, DRAW = range(5)
+
+
+def rng_for(seed: int, purpose: int, *place: int) -> np.random.Generator:
+    """The random generator of one purpose and place, such as an epoch and a tile."""
+    return np.random.Generator(np.random.PCG64([seed, purpose, *place]))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Position:
+    """How far an iteration is.
+
+    Attributes:
+        epoch: Number of the epoch, or of the stream.
+        batches: Batches that were handed out, of the epoch or of the stream.
+        renewed: Tiles that a stream's pool has replaced.
+        paid: Draws that are accounted for, by replaced tiles or by tiles that stay.
+        worker: Number of the ``DataLoader``'s worker that iterates; 0 without workers.
+        workers: Number of workers; 1 without workers.
+    """
+
+    epoch: int = 0
+    batches: int = 0
+    renewed: int = 0
+    paid: float = 0.0
+    worker: int = 0
+    workers: int = 1
+
+    def of(self, worker: int, workers: int, go_on: bool) -> Position:
+        """Where a worker begins: here, if this is its own position, else at the epoch's start.
+
+        Args:
+            worker: Number of the worker.
+            workers: Number of workers.
+            go_on: Whether it must continue from here.
+
+        Raises:
+            InputError: It must, but this is the position of another worker.
+        """
+        own = not self.batches or (self.worker, self.workers) == (worker, workers)
+        if go_on and not own:
+            raise InputError(
+                f"state: is of worker {self.worker} of {self.workers}, this is worker {worker} of "
+                f"{workers}, which gives other batches"
+            )
+        here = self if own else Position(epoch=self.epoch)
+        return replace(here, worker=worker, workers=workers)
+
+    def behind_batch(self) -> Position:
+        """The position one batch later."""
+        return replace(self, batches=self.batches + 1)
 
 
 class EpochOrder:
@@ -48,11 +101,9 @@ class EpochOrder:
         ends: After each tick, pairs that have come.
     """
 
-    def __init__(
-        self, counts: NDArray[np.int64], seed: int, epoch: int, lo: int, hi: int, active: int
-    ) -> None:
+    def __init__(self, counts: Codes, seed: int, epoch: int, lo: int, hi: int, active: int) -> None:
         self._key = (seed, epoch, lo)
-        row = chance(seed, TILES, epoch).permutation(len(counts))
+        row = rng_for(seed, TILES, epoch).permutation(len(counts))
         stops = np.cumsum(counts[row])
         starts = stops - counts[row]
         mine = (stops > lo) & (starts < hi)
@@ -60,7 +111,7 @@ class EpochOrder:
         self._first = np.maximum(lo - starts[mine], 0)
         self._sizes = np.minimum(hi, stops[mine]) - np.maximum(lo, starts[mine])
         self.active = max(1, min(active, len(self.tiles)))
-        self.ends: NDArray[np.int64] = np.cumsum(self._tick_sizes())
+        self.ends: Codes = np.cumsum(self._tick_sizes())
 
     @property
     def num_ticks(self) -> int:
@@ -78,7 +129,7 @@ class EpochOrder:
     def shuffled(self, place: int, codes: Any) -> Codes:
         """A tile's pairs in the order in which they come, those of other ranks left out."""
         seed, epoch, _ = self._key
-        order = chance(seed, PAIRS, epoch, self.tiles[place]).permutation(codes)
+        order = rng_for(seed, PAIRS, epoch, self.tiles[place]).permutation(codes)
         first = int(self._first[place])
         mine: Codes = order[first : first + int(self._sizes[place])]
         return mine
@@ -90,7 +141,7 @@ class EpochOrder:
         parts = zip(places.tolist(), firsts.tolist(), stops.tolist(), strict=True)
         mixed = np.concatenate([shuffled[place][first:stop] for place, first, stop in parts])
         seed, epoch, lo = self._key
-        chance(seed, MIX, epoch, lo, tick).shuffle(mixed)
+        rng_for(seed, MIX, epoch, lo, tick).shuffle(mixed)
         return mixed
 
     def _edges(self, tick: Any, place: Any) -> tuple[Any, Any]:
@@ -100,10 +151,123 @@ class EpochOrder:
         first, stop = (self._sizes[place] * share // self.active for share in shares)
         return first, stop
 
-    def _tick_sizes(self) -> NDArray[np.int64]:
+    def _tick_sizes(self) -> Codes:
         ticks = np.arange(len(self.tiles) - self.active + 1)
         sizes = np.zeros(len(ticks), np.int64)
         for age in range(self.active):
             first, stop = self._edges(ticks, ticks + self.active - 1 - age)
             sizes += stop - first
         return sizes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Pairs ``lo..hi`` of an epoch's row of tiles, in batches.
+
+    All ranks have equally many batches, so that none waits for another in vain. Their pairs differ
+    by one at most; where that would be a batch more, the last batches are smaller by some pairs.
+
+    Attributes:
+        lo: The first pair.
+        hi: The one behind the last.
+        batch_size: Pairs of a batch.
+        batches: How many.
+        drop_last: Whether all batches are whole, and what is left at the end is left out.
+    """
+
+    lo: int
+    hi: int
+    batch_size: int
+    batches: int
+    drop_last: bool
+
+    @classmethod
+    def of_rank(
+        cls, num_pairs: int, rank: int, world_size: int, batch_size: int, drop_last: bool
+    ) -> Share:
+        """What a rank has of so many pairs.
+
+        Raises:
+            InputError: A rank would have none, or an empty batch where others have one more pair.
+        """
+        least, most = num_pairs // world_size, -(-num_pairs // world_size)
+        batches = least // batch_size if drop_last else -(-most // batch_size)
+        if not batches or least < batches:
+            raise InputError(
+                f"{num_pairs} pairs for {world_size} ranks in batches of {batch_size}"
+                f"{' with drop_last' if drop_last else ''}: a rank would have none, or an empty one"
+            )
+        lo, hi = (r * num_pairs // world_size for r in (rank, rank + 1))
+        return cls(lo=lo, hi=hi, batch_size=batch_size, batches=batches, drop_last=drop_last)
+
+    def bound(self, batch: int) -> int:
+        """Pairs before a batch."""
+        whole = batch * self.batch_size
+        return whole if self.drop_last else min(whole, self.hi - self.lo - self.batches + batch)
+
+    def of_worker(self, worker: int, workers: int) -> tuple[int, int]:
+        """A worker's batches: the first, and the one behind the last."""
+        return worker * self.batches // workers, (worker + 1) * self.batches // workers
+
+
+def epoch_batches(
+    pool: Pool, order: EpochOrder, bounds: Sequence[int]
+) -> Generator[Batch, None, None]:
+    """Batches of an order, cut at ``bounds``: pairs before the first are left out.
+
+    Args:
+        pool: With more slots than tiles are active at a time, or one for each.
+        order: Of the pairs.
+        bounds: Where each batch begins, and where the last one ends.
+    """
+    pieces = _pieces(pool, order, bounds[0], bounds[-1])
+    codes, at = np.empty(0, np.int64), 0
+    for size in np.diff(bounds).tolist():
+        batch, filled = pool.memory.empty(size), 0
+        while filled < size:
+            if at == len(codes):
+                codes, at = next(pieces), 0
+            taken = codes[at : at + size - filled]
+            pool.memory.gather(taken, batch, filled)
+            filled, at = filled + len(taken), at + len(taken)
+        yield batch
+        del batch  # or it could not be used again
+
+
+def _pieces(pool: Pool, order: EpochOrder, first: int, stop: int) -> Iterator[Codes]:
+    """Codes of the pairs ``first..stop``, tick by tick; whoever wants another is done with them."""
+    shuffled: dict[int, Codes] = {}
+    tick = wanted = order.tick_at(first)
+    while tick < order.num_ticks:
+        for place in range(wanted, min(tick + pool.slots, len(order.tiles))):
+            pool.want(order.tiles[place])
+            wanted = place + 1
+        for place in range(tick, order.newest(tick) + 1):
+            if place not in shuffled:
+                shuffled[place] = order.shuffled(place, pool.codes(order.tiles[place]))
+        came = int(order.ends[tick - 1]) if tick else 0
+        yield order.tick(tick, shuffled)[max(0, first - came) : stop - came]
+        del shuffled[tick]
+        pool.release(order.tiles[tick])
+        tick += 1
+
+
+def rest_of_epoch(
+    pool: Pool, counts: Codes, share: Share, seed: int, active: int, at: Position
+) -> Generator[Batch, None, None]:
+    """The remaining batches of one worker's part of a rank's share of an epoch.
+
+    Args:
+        pool: The pool of the tiles.
+        counts: Chosen pairs of each tile.
+        share: The rank's share.
+        seed: Of the loader.
+        active: Tiles in the pool at a time.
+        at: Where to continue.
+    """
+    first, stop = share.of_worker(at.worker, at.workers)
+    origin = share.bound(first)
+    bounds = [share.bound(batch) - origin for batch in range(first, stop + 1)]
+    lo = share.lo + origin
+    order = EpochOrder(counts, seed, at.epoch, lo, lo + bounds[-1], active)
+    return epoch_batches(pool, order, bounds[at.batches :])

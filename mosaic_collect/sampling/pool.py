@@ -11,18 +11,23 @@ One thread wants, gathers and releases; threads of the pool's own decode and cop
 
 from __future__ import annotations
 
+import weakref
 from collections import OrderedDict
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from mosaic_collect.sampling.batches import Batch, HostBatches
 from mosaic_collect.sampling.tiles import Places, Tiles
+from mosaic_collect.store.schema import Field
 
 Codes = NDArray[np.int64]
+Batch = dict[str, torch.Tensor]
+_KEPT = 4  # batches' memory, per field: one batch that is held, and those on their way
 _LEAST_ROWS = 256  # that are worth a thread's while
 
 
@@ -162,3 +167,42 @@ class HostMemory:
 
     def close(self) -> None:
         self._copiers.shutdown(wait=True)
+
+
+class HostBatches:
+    """Batches in this machine's memory: fresh pages cost as much as filling them.
+
+    A tensor's storage holds the array that it was made of, and so does every view of it: when
+    that array goes, all of them are gone.
+
+    Args:
+        fields: Of a batch.
+        size: Rows of the largest.
+        pin_memory: Page-locked ones. Torch's own allocator uses these again, once copies that
+            were started from them have ended.
+    """
+
+    def __init__(self, fields: Sequence[Field], size: int, pin_memory: bool) -> None:
+        self._fields, self._size, self._pinned = fields, size, pin_memory
+        self._free: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields}
+
+    def empty(self, size: int) -> Batch:
+        """Room for a batch of so many rows."""
+        return {f.name: self._field(f, size) for f in self._fields}
+
+    def _field(self, field: Field, size: int) -> torch.Tensor:
+        if self._pinned:
+            shape = (size, *field.row_shape)
+            dtype = getattr(torch, field.dtype)
+            return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=True)
+        free = self._free[field.name]
+        room = free.pop() if free else np.empty((self._size, *field.row_shape), field.dtype)
+        rows = room[:size]
+        weakref.finalize(rows, _keep, free, room).atexit = False
+        return torch.from_numpy(rows)
+
+
+def _keep(free: list[NDArray[Any]], room: NDArray[Any]) -> None:
+    """For the next batch, unless the caller held many and let them go."""
+    if len(free) < _KEPT:
+        free.append(room)

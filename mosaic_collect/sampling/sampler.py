@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -12,16 +14,17 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mosaic_collect.checks import whole
-from mosaic_collect.sampling.batches import Batch
 from mosaic_collect.sampling.device import find_device
-from mosaic_collect.sampling.machine import Machine
-from mosaic_collect.sampling.moments import moments
 from mosaic_collect.sampling.options import EPOCHS, STREAM, SamplerOptions
-from mosaic_collect.sampling.pool import Pool
-from mosaic_collect.sampling.position import Position, check_state, state_of, told
-from mosaic_collect.sampling.rest import rest_of_epoch, rest_of_stream
-from mosaic_collect.sampling.seen import Seen
-from mosaic_collect.sampling.snapshot import PoolPlan, Stores
+from mosaic_collect.sampling.order import Position, rest_of_epoch
+from mosaic_collect.sampling.pool import Batch, Pool
+from mosaic_collect.sampling.prefetch import PoolRunner
+from mosaic_collect.sampling.source import SharedState, Source, Stores
+from mosaic_collect.sampling.stream import rest_of_stream
+from mosaic_collect.sampling.tiles import PoolPlan, Tiles, moments
+
+_log = logging.getLogger(__name__)
+_FEW_TILES = 4  # below that, batches hardly mix
 
 
 class Sampler(IterableDataset[Batch]):
@@ -83,11 +86,18 @@ class Sampler(IterableDataset[Batch]):
             number of ids that the first has used, and so on.
         exclude_truncated: Leave out trajectories that never ended.
         exclude_failed: Leave out trajectories that failed.
-        skip_damaged: Leave out pairs in damaged chunks; all fields are read once to find them.
+        skip_damaged: Leave out pairs in damaged chunks; all fields are read once to find them. A
+            chunk that is damaged later is an error until ``refresh``.
+        finite_fields: More fields in which NaN or infinity leaves a pair out, beside ``fields``: so
+            that a loader of some fields draws the pairs of an export of more.
+        allow_different: What several stores may say otherwise of their origin, as ``export_npy``
+            takes it.
+        allow_incomplete: Go on without the stores of ranks that joined a recording and are missing.
 
     Raises:
         InputError: An option makes no sense, or no pair is left.
-        StoreMismatchError: The stores' fields differ.
+        StoreMismatchError: The stores' fields or their origins differ.
+        IncompleteStoreError: A rank's store is missing.
         StoreError: A store cannot be read.
     """
 
@@ -113,6 +123,9 @@ class Sampler(IterableDataset[Batch]):
         exclude_truncated: bool = False,
         exclude_failed: bool = False,
         skip_damaged: bool = False,
+        finite_fields: Sequence[str] | None = None,
+        allow_different: Sequence[str] = (),
+        allow_incomplete: bool = False,
     ) -> None:
         self._options = SamplerOptions(
             batch_size=batch_size,
@@ -132,25 +145,29 @@ class Sampler(IterableDataset[Batch]):
             exclude_truncated=exclude_truncated,
             exclude_failed=exclude_failed,
             skip_damaged=skip_damaged,
+            finite_fields=finite_fields,
+            allow_different=allow_different,
+            allow_incomplete=allow_incomplete,
         )
         self.device = find_device(device)
-        self._seen = Seen(stores, self._options)
+        self._source = Source(stores, self._options)
         self._position, self._goes_on = Position(), False
-        self._machine = Machine(self._options, self.device)
+        self._runner = PoolRunner(self._options, self.device)
+        self._shared = SharedState()
 
     def __repr__(self) -> str:
-        paths = ", ".join(view.address for view in self._seen.views)
-        return f"<Sampler {paths}: {self.num_pairs} pairs, {self._options.mode}>"
+        address, mode = self._source.address, self._options.mode
+        return f"<Sampler {address}: {self.num_pairs} pairs, {mode}>"
 
     @property
     def num_pairs(self) -> int:
         """Pairs to draw from, all ranks'."""
-        return self._seen.tiles.num_pairs
+        return self._source.tiles.num_pairs
 
     @property
     def committed(self) -> list[int]:
         """Steps of each store that are seen."""
-        return self._seen.committed
+        return self._source.committed
 
     def __len__(self) -> int:
         """Batches of an epoch, the same on every rank.
@@ -160,17 +177,21 @@ class Sampler(IterableDataset[Batch]):
         """
         if self._options.mode == STREAM:
             raise TypeError("a stream has no length")
-        return self._seen.share().batches
+        return self._source.share().batches
 
     def __iter__(self) -> Iterator[Batch]:
         """One epoch, or what a loaded state leaves of it; or the stream, from where it is.
 
         Another iteration ends this one. In a ``DataLoader`` (``batch_size=None``) each worker gives
         its share of the batches; if workers are not persistent, call ``set_epoch`` before each
-        epoch.
+        epoch. Persistent workers count epochs, and learn of ``set_epoch`` and ``refresh`` when the
+        ``DataLoader`` is iterated again.
         """
         info = get_worker_info()
         worker, workers = (0, 1) if info is None else (info.id, info.num_workers)
+        published = None if info is None else self._shared.receive()
+        if published is not None:
+            self._restore(published)
         run = self._epoch if self._options.mode == EPOCHS else self._stream
         return run(worker, workers)
 
@@ -181,6 +202,7 @@ class Sampler(IterableDataset[Batch]):
             InputError: No whole number from 0.
         """
         self._position, self._goes_on = Position(epoch=whole(epoch, "epoch", 0)), False
+        self._publish()
 
     def refresh(self, committed: Sequence[int] | None = None) -> None:
         """See what was committed meanwhile: from the next epoch on, or the stream's next batch.
@@ -189,6 +211,7 @@ class Sampler(IterableDataset[Batch]):
         that is being recorded one after the other, and would see different steps of it: give all of
         them ``committed`` of the first. How trajectories of these steps ended may still be told
         later, so ``exclude_failed`` and ``exclude_truncated`` may leave out others for each.
+        ``trajectories`` stay those that they were when the sampler was made.
 
         Args:
             committed: Steps of each store to see; None: all that are there.
@@ -196,9 +219,10 @@ class Sampler(IterableDataset[Batch]):
         Raises:
             InputError: A store has fewer; maybe not before the next iteration.
         """
-        self._seen.ask(committed)
-        if not self._machine.is_busy and not self._goes_on:
-            self._seen.look_again()
+        self._source.request(committed)
+        if not self._runner.is_busy and not self._goes_on:
+            self._source.look_again()
+            self._publish()
 
     def state_dict(self) -> dict[str, Any]:
         """Where the iteration is: the batches that were handed out, and what they were of.
@@ -206,22 +230,29 @@ class Sampler(IterableDataset[Batch]):
         Of this process: each worker of a ``DataLoader`` has a state of its own, and this does not
         know what workers gave.
         """
-        return state_of(self._options, self._seen, self._position)
+        return self._source.state(self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on where another sampler was: the next iteration gives the batches it would have.
 
-        Steps that were committed since are left out until ``refresh``.
+        Steps that were committed since, and ranks that recorded their first step since, are left
+        out until ``refresh``.
 
         Raises:
             InputError: The state is of other stores, options or pairs.
         """
-        committed, position = told(state)
-        seen = copy.copy(self._seen)
-        seen.look(committed, "state")
-        check_state(state, state_of(self._options, seen))
+        self._restore(state)
+        self._publish()
+
+    def _restore(self, state: dict[str, Any]) -> None:
+        source, position = self._source.restored(state)
         self.close()
-        self._seen, self._position, self._goes_on = seen, position, True
+        self._source, self._position, self._goes_on = source, position, True
+
+    def _publish(self) -> None:
+        """Have persistent workers of this process begin their next iteration here."""
+        if get_worker_info() is None:
+            self._shared.publish(self.state_dict())
 
     def moments(self, *fields: str) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
         """Mean and standard deviation of every feature over all pairs, in one pass.
@@ -236,8 +267,8 @@ class Sampler(IterableDataset[Batch]):
         Raises:
             InputError: No such field.
         """
-        found = moments(self._seen.tiles, fields, self._options.threads or 1)
-        shapes = {f.name: f.row_shape for f in self._seen.tiles.fields}
+        found = moments(self._source.tiles, fields, self._options.threads or 1)
+        shapes = {f.name: f.row_shape for f in self._source.tiles.fields}
 
         def tensor(name: str, values: NDArray[np.float64]) -> torch.Tensor:
             values = values.reshape(shapes[name]).astype(np.float32)
@@ -248,14 +279,33 @@ class Sampler(IterableDataset[Batch]):
 
     def close(self) -> None:
         """End an iteration, its threads, and give the pool's memory back; another may begin."""
-        self._machine.close()
+        self._runner.close()
+
+    def with_batches(self, batch_size: int, replace: bool = False) -> Sampler:
+        """A sampler of the same pairs that gives other batches; its own iteration begins anew.
+
+        Args:
+            batch_size: As of ``Sampler``.
+            replace: As of ``Sampler``.
+
+        Raises:
+            InputError: An option makes no sense.
+        """
+        other = copy.copy(self)
+        other._options = dataclasses.replace(self._options, batch_size=batch_size, replace=replace)
+        other._source = self._source.with_options(other._options)
+        other._position, other._goes_on = Position(), False
+        other._runner = PoolRunner(other._options, self.device)
+        other._shared = SharedState()
+        return other
 
     def _epoch(self, worker: int, workers: int) -> Iterator[Batch]:
         if self._position.batches and not self._goes_on:
             self._position = Position(epoch=self._position.epoch + 1)
-        pool, plan = self._begin(worker, workers)
-        made = rest_of_epoch(pool, plan, self._options, self._seen, self._position)
-        for batch in self._machine.run(made, self._batch_nbytes):
+        pool, plan, tiles = self._begin(worker, workers)
+        share, seed = self._source.share(), self._options.seed
+        made = rest_of_epoch(pool, tiles.counts, share, seed, plan.active, self._position)
+        for batch in self._runner.run(made, self._batch_nbytes):
             self._position = self._position.behind_batch()
             yield self._handed(batch)
             del batch  # or it could not be used again
@@ -263,27 +313,36 @@ class Sampler(IterableDataset[Batch]):
 
     def _stream(self, worker: int, workers: int) -> Iterator[Batch]:
         while True:
-            pool, plan = self._begin(worker, workers)
-            made = rest_of_stream(pool, plan, self._options, self._seen, self._position)
-            for batch, place in self._machine.run(made, self._batch_nbytes):
-                self._position = self._position.at(place)
+            pool, plan, tiles = self._begin(worker, workers)
+            num_tiles, at = len(tiles.tiles), self._position
+            made = rest_of_stream(pool, num_tiles, plan.active, self._options, at)
+            for batch, position in self._runner.run(made, self._batch_nbytes):
+                self._position = position
                 yield self._handed(batch)
                 del batch  # or it could not be used again
-                if self._seen.is_stale:
+                if self._source.is_stale:
                     break
 
     @property
     def _batch_nbytes(self) -> int:
-        return self._options.batch_size * sum(f.row_nbytes for f in self._seen.tiles.fields)
+        return self._options.batch_size * sum(f.row_nbytes for f in self._source.tiles.fields)
 
-    def _begin(self, worker: int, workers: int) -> tuple[Pool, PoolPlan]:
+    def _begin(self, worker: int, workers: int) -> tuple[Pool, PoolPlan, Tiles]:
         """A pool for an iteration, of what the stores hold by now unless it is to go on."""
         self._position = self._position.of(worker, workers, self._goes_on)
-        if self._seen.is_stale and not self._goes_on:
-            self._machine.stop()
-            self._seen.look_again()
+        if self._source.is_stale and not self._goes_on:
+            self._runner.stop()
+            self._source.look_again()
         self._goes_on = False
-        return self._machine.pool_for(self._seen.tiles, workers)
+        tiles = self._source.tiles_for(workers)
+        pool, plan = self._runner.pool_for(tiles, workers)
+        if plan.active < min(_FEW_TILES, len(tiles.tiles)):
+            _log.warning(
+                "batches mix the pairs of %s of %s pieces of the stores at a time: a larger "
+                "pool_mb, which workers share, mixes more",
+                *(plan.active, len(tiles.tiles)),
+            )
+        return pool, plan, tiles
 
     def _handed(self, batch: Batch) -> Batch:
         if self.device.type == "cuda":

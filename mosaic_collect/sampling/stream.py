@@ -12,29 +12,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.sampling.batches import Batch
-from mosaic_collect.sampling.chance import DRAW, PASS, chance
-from mosaic_collect.sampling.pool import Codes, Pool
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a stream is.
-
-    Attributes:
-        batches: Drawn.
-        renewed: Tiles that have gone from the pool.
-        paid: Draws that those were worth, or that tiles which stay gave.
-    """
-
-    batches: int = 0
-    renewed: int = 0
-    paid: float = 0.0
+from mosaic_collect.sampling.options import SamplerOptions
+from mosaic_collect.sampling.order import DRAW, PASS, Position, rng_for
+from mosaic_collect.sampling.pool import Batch, Codes, Pool
 
 
 class Row:
@@ -57,13 +42,13 @@ class Row:
         """The rank's tile of that place."""
         number, inside = divmod(self._rank + place * self._world_size, self.num_tiles)
         if number != self._pass:
-            self._order = chance(self._seed, PASS, self._epoch, number).permutation(self.num_tiles)
+            self._order = rng_for(self._seed, PASS, self._epoch, number).permutation(self.num_tiles)
             self._pass = number
         return int(self._order[inside])
 
-    def chance(self, batch: int) -> np.random.Generator:
-        """The rank's for a batch."""
-        return chance(self._seed, DRAW, self._epoch, self._rank, batch)
+    def rng(self, batch: int) -> np.random.Generator:
+        """The random generator of a batch."""
+        return rng_for(self._seed, DRAW, self._epoch, self._rank, batch)
 
 
 class _Window:
@@ -132,44 +117,44 @@ class StreamRules:
 
 
 def stream_batches(
-    pool: Pool, row: Row, rules: StreamRules, place: Place
-) -> Generator[tuple[Batch, Place], None, None]:
-    """Endless batches, each with the place behind it.
+    pool: Pool, row: Row, rules: StreamRules, at: Position
+) -> Generator[tuple[Batch, Position], None, None]:
+    """Endless batches, each with the position behind it.
 
     Args:
         pool: With room for the active tiles, and for those to come if there are more.
         row: The tiles.
         rules: How to draw.
-        place: Where to go on.
+        at: Where to continue.
     """
     all_in_pool = rules.active == row.num_tiles
     if all_in_pool:  # each rank draws from all of them, not from its part of the row
         window = _Window(pool, range(row.num_tiles).__getitem__, row.num_tiles, 0, 0)
     else:
         ahead = pool.slots - rules.active
-        window = _Window(pool, row.tile, rules.active, ahead, place.renewed)
+        window = _Window(pool, row.tile, rules.active, ahead, at.renewed)
     codes = window.codes()
     while True:
         batch = pool.memory.empty(rules.batch_size)
-        chosen = _draw(len(codes), rules, row.chance(place.batches))
+        chosen = _draw(len(codes), rules, row.rng(at.batches))
         pool.memory.gather(codes[chosen], batch, 0)
-        before = place
-        place = _paid(before, rules) if all_in_pool else _renewed(window, rules, before)
-        yield batch, place
+        before = at
+        at = _paid(before, rules) if all_in_pool else _renewed(window, rules, before)
+        yield batch, at
         del batch  # or it could not be used again
-        if place.renewed != before.renewed:
+        if at.renewed != before.renewed:
             codes = window.codes()
 
 
-def _paid(place: Place, rules: StreamRules) -> Place:
+def _paid(at: Position, rules: StreamRules) -> Position:
     """Behind a batch from tiles that stay: none is owed for it, should they no longer fit."""
-    batches = place.batches + 1
-    return Place(batches, place.renewed, batches * rules.batch_size)
+    batches = at.batches + 1
+    return replace(at, batches=batches, paid=batches * rules.batch_size)
 
 
-def _renewed(window: _Window, rules: StreamRules, place: Place) -> Place:
+def _renewed(window: _Window, rules: StreamRules, at: Position) -> Position:
     """Renew what has been drawn from often enough; each tile stays for one batch at least."""
-    batches, renewed, paid = place.batches + 1, place.renewed, place.paid
+    batches, renewed, paid = at.batches + 1, at.renewed, at.paid
     draws = batches * rules.batch_size
     for _ in range(rules.active):
         worth = rules.uses * window.oldest_size
@@ -177,7 +162,7 @@ def _renewed(window: _Window, rules: StreamRules, place: Place) -> Place:
             break
         window.renew()
         renewed, paid = renewed + 1, paid + worth
-    return Place(batches, renewed, paid)
+    return replace(at, batches=batches, renewed=renewed, paid=paid)
 
 
 def _draw(size: int, rules: StreamRules, random: np.random.Generator) -> NDArray[np.int64]:
@@ -187,3 +172,28 @@ def _draw(size: int, rules: StreamRules, random: np.random.Generator) -> NDArray
         return random.integers(size, size=count)
     whole = [random.permutation(size) for _ in range(count // size)]
     return np.concatenate([*whole, random.choice(size, count % size, replace=False)])
+
+
+def rest_of_stream(
+    pool: Pool, num_tiles: int, active: int, options: SamplerOptions, at: Position
+) -> Generator[tuple[Batch, Position], None, None]:
+    """The endless batches of one worker, each with the position behind it.
+
+    Args:
+        pool: The pool of the tiles.
+        num_tiles: Number of tiles.
+        active: Tiles to draw from.
+        options: Of the loader; each worker of each rank is as a rank among more of them.
+        at: Where to continue.
+    """
+    row = Row(
+        num_tiles=num_tiles,
+        seed=options.seed,
+        epoch=at.epoch,
+        rank=options.rank * at.workers + at.worker,
+        world_size=options.world_size * at.workers,
+    )
+    rules = StreamRules(
+        batch_size=options.batch_size, uses=options.uses, replace=options.replace, active=active
+    )
+    return stream_batches(pool, row, rules, at)

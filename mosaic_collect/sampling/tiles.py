@@ -18,12 +18,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.errors import CorruptStoreError, InputError
+from mosaic_collect.passes.engine import Threads
+from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.store.grid import FieldGrid
@@ -33,6 +37,12 @@ from mosaic_collect.store.view import StoreView
 
 Places = NDArray[np.int32]
 Mask = NDArray[np.bool_]
+#: A pool is cut into so many tiles at least, three quarters of which are drawn from at a time.
+_TILES_OF_A_POOL = 16
+#: Per pair in the pool, beside its values: its place, 4, and its code, 8, in up to three orders.
+INDEX_NBYTES = 28
+_MOMENTS_NBYTES = 8 << 20  # of a tile for moments: the pool's may be far larger, and lie beside it
+_PART_NBYTES = 2 << 20  # of such a tile, as float64
 #: Room for a chunk, one a thread.
 _SCRATCH = threading.local()
 
@@ -229,3 +239,76 @@ def _scratch_for(grid: FieldGrid) -> NDArray[Any]:
         held = _SCRATCH.bytes = np.empty(grid.chunk_nbytes, np.uint8)
     values: NDArray[Any] = held[: grid.chunk_nbytes].view(grid.field.dtype)
     return values.reshape(grid.chunk_shape)
+
+
+def tile_nbytes(fields: Sequence[Field], pool_nbytes: int) -> int:
+    """Size of a tile to aim at, so that about twelve are drawn from at a time."""
+    row_nbytes = sum(f.row_nbytes for f in fields)
+    return pool_nbytes * row_nbytes // (row_nbytes + INDEX_NBYTES) // _TILES_OF_A_POOL
+
+
+@dataclass(frozen=True)
+class PoolPlan:
+    """How a pool is divided.
+
+    Attributes:
+        slots: For tiles.
+        active: Of them, those that are drawn from; the others are decoded meanwhile.
+    """
+
+    slots: int
+    active: int
+
+    @classmethod
+    def of(cls, tiles: Tiles, nbytes: int) -> PoolPlan:
+        """For a pool of so many bytes, whatever the number of threads.
+
+        Raises:
+            InputError: It has no room for two tiles.
+        """
+        slot_nbytes = tiles.nbytes + tiles.rows * INDEX_NBYTES
+        number, slots = len(tiles.tiles), nbytes // slot_nbytes
+        if slots >= number:
+            return cls(number, number)
+        if slots < 2:
+            raise InputError(
+                f"pool_mb: expected at least {2 * slot_nbytes / 1e6:g} for these fields and each "
+                f"worker, got {nbytes / 1e6:g}"
+            )
+        return cls(slots, slots - max(1, slots // 4))
+
+
+def moments(tiles: Tiles, names: Sequence[str], threads: int) -> dict[str, Moments]:
+    """Of all chosen pairs, a number a value of the row; one pass, in a small tile a thread.
+
+    Args:
+        tiles: Of the stores.
+        names: Of fields; none: all floats.
+        threads: That decode.
+
+    Raises:
+        InputError: No such field.
+        CorruptStoreError: A damaged chunk.
+    """
+    known = {f.name: f for f in tiles.fields}
+    for name in names:
+        if name not in known:
+            raise InputError(f"field {name!r}: expected one of {', '.join(known)}")
+    fields = [known[n] for n in names] or [f for f in tiles.fields if f.is_float]
+    found = {f.name: Moments.nothing(f.width) for f in fields}
+    small = tiles.of_fields(fields, _MOMENTS_NBYTES)
+    for some in Threads(threads).map(partial(_of_tile, small), range(len(small.tiles))):
+        found = {name: found[name] + of_tile for name, of_tile in some.items()}
+    return found
+
+
+def _of_tile(tiles: Tiles, number: int) -> dict[str, Moments]:
+    return {f.name: _of_field(tiles, number, f) for f in tiles.fields}
+
+
+def _of_field(tiles: Tiles, number: int, field: Field) -> Moments:
+    rows, chosen = np.empty((tiles.rows, field.width), field.dtype), tiles.chosen(number)
+    tiles.load_field(number, field.name, rows, chosen)
+    places, step = np.flatnonzero(chosen), max(1, _PART_NBYTES // (8 * field.width))
+    parts = (Moments.of(rows[places[k : k + step]]) for k in range(0, len(places), step))
+    return reduce(Moments.__add__, parts)

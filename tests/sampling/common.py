@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect import Schema, TrajectoryDataset
-from mosaic_collect.sampling.snapshot import INDEX_NBYTES
+from mosaic_collect.sampling.tiles import INDEX_NBYTES
 from mosaic_collect.store.schema import Field
 from tests import helpers
 

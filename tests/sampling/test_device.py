@@ -27,7 +27,7 @@ MODES = ["epochs", "stream"]
 def pool_on(streams: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
-            "mosaic_collect.sampling.machine.Machine._memory",
+            "mosaic_collect.sampling.prefetch.PoolRunner._memory",
             lambda self, *made: DeviceMemory(*made, streams),
         )
         yield

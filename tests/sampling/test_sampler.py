@@ -22,8 +22,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 from mosaic_collect import Sampler, TrajectoryDataset  # noqa: E402
 from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
 from mosaic_collect.sampling.device import DeviceMemory, TorchDevice  # noqa: E402
-from mosaic_collect.sampling.snapshot import PoolPlan  # noqa: E402
-from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
+from mosaic_collect.sampling.tiles import PoolPlan, Tiles  # noqa: E402
 from mosaic_collect.store.schema import Field, Schema  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
@@ -103,7 +102,7 @@ def test_a_state_goes_on_in_a_store_that_has_grown(store: str) -> None:
     assert len(numbers(grown)) == 105
 
 
-def test_a_rank_that_begins_late_is_seen_at_a_refresh(tmp_path: Any) -> None:
+def test_a_rank_that_begins_late_is_source_at_a_refresh(tmp_path: Any) -> None:
     folder, told = str(tmp_path / "ranks"), r"is of stores of \[4\] steps, these have \[10, 4"
     first, second = (
         helpers.open_writer(folder, 7, NUMBERED, 4, rank=r, world_size=2) for r in (0, 1)
@@ -175,7 +174,7 @@ def test_a_child_that_is_forked_in_the_middle_decodes_for_itself(
     numbered(store, 23, 7, 4)
     sampler = Sampler(store, 6, pool_mb=9 * tile_mb(store))
     parent, done, load = os.getpid(), threading.Event(), Tiles.load
-    needed = [None] * PoolPlan.of(sampler._seen.tiles, sampler._options.pool_nbytes).active
+    needed = [None] * PoolPlan.of(sampler._source.tiles, sampler._options.pool_nbytes).active
 
     def slow(*given: Any) -> Any:
         if os.getpid() == parent and not needed:
@@ -310,7 +309,7 @@ def test_slots_on_a_device_give_the_same_batches(
         want = numbers(islice(Sampler(store, 6, **options), 27))
         with monkeypatch.context() as patch:
             patch.setattr(
-                "mosaic_collect.sampling.machine.Machine._memory",
+                "mosaic_collect.sampling.prefetch.PoolRunner._memory",
                 lambda self, *made: DeviceMemory(*made, TorchDevice(torch.device("cpu"))),
             )
             assert np.array_equal(numbers(islice(Sampler(store, 6, **options), 27)), want)
@@ -334,13 +333,13 @@ def test_on_a_device(store: str, mode: str) -> None:
 
 def test_threads_end_with_the_sampler(store: str) -> None:
     numbered(store, 23, 7, 4)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     sampler = Sampler(store, 6, pool_mb=5 * tile_mb(store))
     iterator = iter(sampler)
     next(iterator)
-    assert threading.active_count() > before
+    assert set(threading.enumerate()) - before
     sampler.close()
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before
     del iterator
     next(iter(sampler))
     del sampler
@@ -359,7 +358,7 @@ def test_an_iteration_that_is_collected_in_a_thread_that_decodes_for_it(
     numbered(store, 92, 7, 4)
     sampler = Sampler(store, 6, mode=mode, pool_mb=9 * tile_mb(store), threads=1)
     load, dropped, collected = Tiles.load, threading.Event(), []
-    needed = [None] * PoolPlan.of(sampler._seen.tiles, sampler._options.pool_nbytes).active
+    needed = [None] * PoolPlan.of(sampler._source.tiles, sampler._options.pool_nbytes).active
 
     def collecting(*given: Any) -> Any:
         if not needed:  # by the first batch

@@ -17,11 +17,14 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
 
 from mosaic_collect.sampling import order, stream  # noqa: E402
-from mosaic_collect.sampling.chance import chance  # noqa: E402
-from mosaic_collect.sampling.epochs import epoch_batches  # noqa: E402
-from mosaic_collect.sampling.order import EpochOrder  # noqa: E402
+from mosaic_collect.sampling.order import (  # noqa: E402
+    EpochOrder,
+    Position,
+    epoch_batches,
+    rng_for,
+)
 from mosaic_collect.sampling.pool import Pool  # noqa: E402
-from mosaic_collect.sampling.stream import Place, Row, StreamRules, stream_batches  # noqa: E402
+from mosaic_collect.sampling.stream import Row, StreamRules, stream_batches  # noqa: E402
 
 TILES, SIZE, BATCH = 12, 5, 6
 PAIRS = TILES * SIZE
@@ -73,7 +76,7 @@ def draws(pool: Pool, seed: int, replace: bool = True) -> np.ndarray:
     """A stream's first pairs, as many as an epoch's."""
     pool.release_all()
     rules = StreamRules(batch_size=BATCH, uses=1, replace=replace, active=active(pool))
-    made = stream_batches(pool, Row(TILES, seed, 0, 0, 1), rules, Place())
+    made = stream_batches(pool, Row(TILES, seed, 0, 0, 1), rules, Position())
     return np.concatenate([b["number"].numpy() for b, _ in islice(made, PAIRS // BATCH)])
 
 
@@ -155,7 +158,7 @@ def test_a_smaller_pool_mixes_as_many_tiles_as_it_says() -> None:
 def of(purpose: int, kind: Callable[[np.random.Generator], Any]) -> Callable[..., Any]:
     """Random numbers that are none, for one purpose."""
     return lambda seed, what, *place: (
-        kind(chance(seed, what, *place)) if what == purpose else chance(seed, what, *place)
+        kind(rng_for(seed, what, *place)) if what == purpose else rng_for(seed, what, *place)
     )
 
 
@@ -186,7 +189,7 @@ def without_the_last(random: np.random.Generator) -> Any:
 @pytest.mark.parametrize("purpose", [order.TILES, order.PAIRS])
 def test_a_biased_epoch_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int) -> None:
     made = Pool(NumberedMemory(5), SIZE, 5, threads=1)
-    monkeypatch.setattr(order, "chance", of(purpose, unshuffled))
+    monkeypatch.setattr(order, "rng_for", of(purpose, unshuffled))
     try:
         assert worst(made, epoch, 600) > 9
     finally:
@@ -195,7 +198,7 @@ def test_a_biased_epoch_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int) -
 
 def test_an_epoch_that_is_not_mixed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every place for itself is uniform: what comes one behind the other is not."""
-    monkeypatch.setattr(order, "chance", of(order.MIX, unshuffled))
+    monkeypatch.setattr(order, "rng_for", of(order.MIX, unshuffled))
     with pytest.raises(AssertionError):
         test_an_epoch_of_a_pool_of_all_is_a_true_shuffle()
 
@@ -206,7 +209,7 @@ def test_an_epoch_that_is_not_mixed_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_biased_stream_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int, kind: Any) -> None:
     slots = TILES if purpose == stream.DRAW else 5  # tiles of a pool of all need no order
     made = Pool(NumberedMemory(slots), SIZE, slots, threads=1)
-    monkeypatch.setattr(stream, "chance", of(purpose, kind))
+    monkeypatch.setattr(stream, "rng_for", of(purpose, kind))
     try:
         assert worst(made, draws) > 9
     finally:
@@ -216,7 +219,7 @@ def test_a_biased_stream_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int, 
 @pytest.mark.parametrize("draw", [draws, singly])
 def test_a_pair_that_never_comes_is_seen(monkeypatch: pytest.MonkeyPatch, draw: Any) -> None:
     made = Pool(NumberedMemory(TILES), SIZE, TILES, threads=1)
-    monkeypatch.setattr(stream, "chance", of(stream.DRAW, without_the_last))
+    monkeypatch.setattr(stream, "rng_for", of(stream.DRAW, without_the_last))
     try:
         assert unlike(made, draw, 600) > 9
     finally:
@@ -224,8 +227,8 @@ def test_a_pair_that_never_comes_is_seen(monkeypatch: pytest.MonkeyPatch, draw: 
 
 
 def test_batches_that_are_all_the_same_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    same = lambda seed, what, *place: chance(seed, what, *place[:-1])  # noqa: E731
-    monkeypatch.setattr(stream, "chance", same)
+    same = lambda seed, what, *place: rng_for(seed, what, *place[:-1])  # noqa: E731
+    monkeypatch.setattr(stream, "rng_for", same)
     with pytest.raises(AssertionError):
         test_batches_of_a_stream_are_drawn_each_for_itself()
 
@@ -233,5 +236,5 @@ def test_batches_that_are_all_the_same_are_seen(monkeypatch: pytest.MonkeyPatch)
 def test_a_rank_whose_part_of_a_tile_is_not_drawn_is_seen(
     monkeypatch: pytest.MonkeyPatch, pool: Pool
 ) -> None:
-    monkeypatch.setattr(order, "chance", of(order.PAIRS, unshuffled))
+    monkeypatch.setattr(order, "rng_for", of(order.PAIRS, unshuffled))
     assert unlike(pool, of_a_rank, 600) > 9

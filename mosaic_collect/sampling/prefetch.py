@@ -1,0 +1,218 @@
+"""Batches made ahead of their consumer, and the pool and threads that make them.
+
+    thread      decoders            mosaic-batches                  the consumer's
+                tiles into slots -> batches out of slots, ahead ->  hands them out
+
+Threads and memory are made when they are first needed, and anew in each process. An interrupt at
+any instruction of the consumer leaves them such that the next iteration begins anew. No finalizer
+waits for a thread: the garbage collector may run it in the very thread that it would wait for.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Generator, Iterator
+from queue import SimpleQueue
+from typing import Any, Generic, TypeVar
+
+import torch
+
+from mosaic_collect.errors import ClosedError
+from mosaic_collect.sampling.device import DeviceMemory, TorchDevice
+from mosaic_collect.sampling.options import EPOCHS, SamplerOptions
+from mosaic_collect.sampling.pool import HostBatches, HostMemory, Memory, Pool
+from mosaic_collect.sampling.tiles import PoolPlan, Tiles
+
+T = TypeVar("T")
+
+
+class Prefetcher(Generic[T]):
+    """Runs a generator in a thread, some items ahead of its consumer.
+
+    The thread is a daemon: it waits for room most of the time, and must not keep a program alive.
+    An interrupt at any instruction of the consumer leaves it such that ``join`` ends it.
+
+    Args:
+        made: Run by the thread, and closed by it.
+        depth: Items to make ahead.
+    """
+
+    def __init__(self, made: Generator[T, None, None], depth: int) -> None:
+        self._shared, self._process = _Shared(depth), os.getpid()
+        self._thread = threading.Thread(
+            target=_run, args=(made, self._shared), name="mosaic-batches", daemon=True
+        )
+
+    def start(self) -> None:
+        """Let the thread begin: once its maker can close it."""
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[T]:
+        return self
+
+    def __next__(self) -> T:
+        if self._process != os.getpid():
+            raise ClosedError("this iteration is the parent process's: begin one here")
+        if self._shared.is_stopped:
+            raise StopIteration
+        give = self._shared.items.get()
+        self._shared.room.put(None)
+        try:
+            item: T = give()
+        except BaseException:
+            self._shared.is_stopped = True
+            raise
+        return item
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether there are no more items, or nobody wants them."""
+        return self._shared.is_stopped
+
+    def stop(self) -> None:
+        """Let the thread end, without waiting for it.
+
+        The garbage collector may call this in any thread, also in one that the thread waits for.
+        """
+        self._shared.is_stopped = True
+        self._shared.room.put(None)
+
+    def join(self) -> None:
+        """End the thread; when it returns, nothing is being made.
+
+        Not called ``close``: ``yield from`` would call that, wherever its generator is collected.
+        """
+        while self._thread.is_alive():
+            self.stop()
+            self._thread.join(0.01)
+        self.stop()
+
+
+class _Shared:
+    """Between the thread and its consumer; no lock of it is held while Python code runs.
+
+    Attributes:
+        items: Functions that give an item, or raise what ended the thread.
+        room: A token for each item that may be put.
+        is_stopped: Whether nobody wants more.
+    """
+
+    def __init__(self, depth: int) -> None:
+        self.items: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self.room: SimpleQueue[None] = SimpleQueue()
+        self.is_stopped = False
+        for _ in range(depth):
+            self.room.put(None)
+
+
+def _run(made: Generator[Any, None, None], shared: _Shared) -> None:
+    """Not a method: a thread that held its ``Prefetcher`` would keep it from being collected."""
+    end: BaseException = StopIteration()
+    try:
+        while not shared.is_stopped:
+            item = next(made)
+            shared.room.get()
+            shared.items.put(_gives(item))
+            del item  # or a batch that the consumer let go would stay
+    except BaseException as error:  # noqa: BLE001  raised to the consumer
+        end = error
+    made.close()
+    shared.items.put(_raises(end))
+
+
+def _gives(item: Any) -> Callable[[], Any]:
+    return lambda: item
+
+
+def _raises(error: BaseException) -> Callable[[], Any]:
+    def give() -> Any:
+        raise error
+
+    return give
+
+
+class PoolRunner:
+    """The pool, and the one iteration that it serves. Pickles as if it had never run.
+
+    Args:
+        options: Of the sampler.
+        device: Where batches are to be.
+    """
+
+    def __init__(self, options: SamplerOptions, device: torch.device) -> None:
+        self._options, self._device = options, device
+        self._pool: Pool | None = None
+        self._made_for: tuple[int, Tiles] | None = None
+        self._live: Prefetcher[Any] | None = None
+
+    def __reduce__(self) -> Any:
+        return PoolRunner, (self._options, self._device)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether an iteration goes on."""
+        return self._live is not None and not self._live.is_stopped
+
+    def pool_for(self, tiles: Tiles, workers: int) -> tuple[Pool, PoolPlan]:
+        """A pool of a worker's part of the memory; an iteration that goes on is ended.
+
+        Raises:
+            InputError: The part has no room for two tiles.
+        """
+        self.stop()
+        plan = PoolPlan.of(tiles, self._options.pool_nbytes // workers)
+        if self._pool is None or self._made_for != (os.getpid(), tiles):
+            self.close()
+            threads = self._options.threads or 1
+            memory = self._memory(tiles, plan.slots, threads)
+            self._pool = Pool(memory, tiles.rows, plan.slots, threads)
+            self._made_for = os.getpid(), tiles
+        return self._pool, plan
+
+    def run(self, made: Generator[T, None, None], batch_nbytes: int) -> Iterator[T]:
+        """What ``made`` gives, made ahead: two batches, or one if they are large beside the pool.
+
+        Raises:
+            ClosedError: ``stop`` was called meanwhile, or this is a forked child.
+        """
+        ahead = self._live = Prefetcher(
+            made, 1 if batch_nbytes > self._options.pool_nbytes // 8 else 2
+        )
+        try:
+            ahead.start()
+            yield from ahead
+            if self._live is not ahead:
+                raise ClosedError("this iteration was ended by another one, or by close()")
+        finally:
+            ahead.stop()  # whoever needs the pool next waits for it: this may be a finalizer
+
+    def stop(self) -> None:
+        """End the iteration that goes on; also what is left of it where this was interrupted."""
+        self._leave_the_parents()
+        if self._live is not None:
+            self._live.join()
+            self._live = None
+        if self._pool is not None:
+            self._pool.release_all()
+
+    def close(self) -> None:
+        """End it, and the threads, and give the memory back; all is made anew when needed."""
+        self.stop()
+        pool, self._pool, self._made_for = self._pool, None, None
+        if pool is not None:
+            pool.close()
+
+    def _leave_the_parents(self) -> None:
+        """A forked child has its parent's pool but none of its threads: it would wait for ever."""
+        if self._made_for is not None and self._made_for[0] != os.getpid():
+            self._pool = self._made_for = self._live = None
+
+    def _memory(self, tiles: Tiles, slots: int, threads: int) -> Memory:
+        if self._device.type != "cpu":
+            return DeviceMemory(tiles, slots, threads, TorchDevice(self._device))
+        size = self._options.batch_size
+        if self._options.mode == EPOCHS:
+            size = min(size, tiles.num_pairs)
+        batches = HostBatches(tiles.fields, size, self._options.pin_memory)
+        return HostMemory(tiles, slots, threads, batches)

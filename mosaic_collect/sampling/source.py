@@ -1,0 +1,430 @@
+"""The stores that a loader draws from: the steps it sees, the pairs that count, and its state.
+
+Stores may grow while they are drawn from. A loader sees what it saw last until it is told to look
+again. A saved state names the stores by their identity, how many steps of each were seen, and how
+their ids were numbered, so that it finds the same pairs again in stores that have grown since, and
+in folders of ranks that others have joined.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mosaic_collect.checks import whole
+from mosaic_collect.errors import IncompleteStoreError, InputError
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.numbering import number_stores
+from mosaic_collect.reading.provenance import check_alike
+from mosaic_collect.reading.selection import (
+    Selection,
+    chosen_fields,
+    make_rules,
+    nonfinite_fields,
+    select,
+)
+from mosaic_collect.reading.store_set import StoreSet, check_mergeable
+from mosaic_collect.reading.table import Table
+from mosaic_collect.sampling.options import EPOCHS, SamplerOptions, asked_steps
+from mosaic_collect.sampling.order import Position, Share
+from mosaic_collect.sampling.tiles import PoolPlan, Tiles, tile_nbytes
+from mosaic_collect.store.address import Address
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.place import Place, check_distinct
+from mosaic_collect.store.schema import VALID_MASK
+from mosaic_collect.store.view import StoreView
+
+#: The path of a store, a dataset, or several of them.
+Store = Address | TrajectoryDataset
+Stores = Store | Sequence[Store]
+#: One of them, or a pattern, whatever the working directory becomes.
+Named = Blobs | str | TrajectoryDataset
+#: Ids of trajectories to keep, as each store stores them, by the store's identity.
+Kept = Mapping[str, NDArray[np.int64]]
+
+_VERSION = 3
+_SHARED_NBYTES = 1 << 17  # of a state in shared memory
+_HEAD = 16  # the number of publications, odd while one is written; and the state's bytes
+_SAME = ("batch_size", "mode", "seed", "rank", "world_size", "pool_mb", "drop_last")
+_SAME_IN_STREAMS = ("uses", "replace")
+_FILTERS = ("exclude_truncated", "exclude_failed", "skip_damaged")
+
+
+class Source:
+    """The steps of stores that are drawn from, and their tiles; the same until it looks again.
+
+    Args:
+        stores: As of ``Sampler``.
+        options: As of ``Sampler``.
+
+    Attributes:
+        views: Snapshots of the stores; in folders of ranks only of those that have steps.
+        committed: Steps of each store that are seen.
+        tiles: Tiles of the chosen pairs, for an iteration without workers.
+        is_stale: Whether it is to look again.
+
+    Raises:
+        InputError: No pair is left, or too few for the pool or the ranks.
+        StoreMismatchError: The stores' fields or their provenance differ.
+        StoreError: A store cannot be read.
+    """
+
+    views: list[StoreView]
+    committed: list[int]
+    tiles: Tiles
+    _of_workers: tuple[int, Tiles] | None
+
+    def __init__(self, stores: Stores, options: SamplerOptions) -> None:
+        self._named, self._options = named(stores), options
+        self.is_stale = False
+        self._wanted: Sequence[int] | None = None
+        views = self._open()
+        self._kept = _kept(options.trajectories, views)
+        self._see(views, None, "committed")
+
+    @property
+    def address(self) -> str:
+        """Addresses of all stores."""
+        return ", ".join(view.address for view in self.views)
+
+    def share(self) -> Share:
+        """The rank's share of an epoch."""
+        return self._share_of(self.tiles)
+
+    def tiles_for(self, workers: int) -> Tiles:
+        """The tiles when so many workers share the pool: smaller, so that each mixes as many."""
+        if workers == 1:
+            return self.tiles
+        if self._of_workers is None or self._of_workers[0] != workers:
+            fields = self.tiles.fields
+            self._of_workers = workers, self.tiles.of_fields(fields, self._tile_nbytes(workers))
+        return self._of_workers[1]
+
+    def request(self, committed: Sequence[int] | None) -> None:
+        """Have it look again when nothing is being drawn: at so many steps, or at all."""
+        self.is_stale, self._wanted = True, committed
+
+    def look_again(self) -> None:
+        """See what was requested, also in stores of ranks that had no step yet.
+
+        Raises:
+            InputError: There are fewer steps.
+        """
+        wanted, self._wanted, self.is_stale = self._wanted, None, False
+        self._see(self._open(refreshed=True), wanted, "committed")
+
+    def with_options(self, options: SamplerOptions) -> Source:
+        """The same pairs for other batches; options that choose pairs must be the same.
+
+        Raises:
+            InputError: The ranks would have too few pairs.
+        """
+        other = copy.copy(self)
+        other._options = options
+        if options.mode == EPOCHS:
+            other.share()
+        return other
+
+    def state(self, position: Position | None = None) -> dict[str, Any]:
+        """All that the batches to come depend on, as plain numbers and names."""
+        names = (*_SAME, *_SAME_IN_STREAMS, *_FILTERS)
+        steps = self._options.steps
+        return {
+            "version": _VERSION,
+            "options": {
+                **{name: getattr(self._options, name) for name in names},
+                "finite_fields": sorted(self._options.finite_fields or ()),
+                "steps": None if steps is None else f"{steps.start}:{steps.stop}:{steps.step}",
+                "trajectories": _digest(self._kept),
+            },
+            "stores": [_key(view) for view in self.views],
+            "fields": [f.name for f in self.tiles.fields],
+            "committed": self.committed,
+            "next_ids": [view.state.next_trajectory_id for view in self.views],
+            "num_pairs": self.tiles.num_pairs,
+            "num_tiles": len(self.tiles.tiles),
+            "position": asdict(position or Position()),
+        }
+
+    def restored(self, state: Any) -> tuple[Source, Position]:
+        """The steps that a state saw, of the stores that it names, and its position.
+
+        Raises:
+            InputError: It is no state, or its batches would not go on as they began.
+        """
+        try:
+            if state["version"] != _VERSION:
+                raise KeyError
+            found = zip(state["stores"], state["committed"], state["next_ids"], strict=True)
+            stores = {name: (steps, whole(used, "state", 0)) for name, steps, used in found}
+            position = Position(**state["position"])
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                "state: expected what Sampler.state_dict() of this version gives"
+            ) from None
+        own = self.state()
+        if any(state[name] != own[name] for name in ("stores", "committed", "next_ids")):
+            restored = self._as_seen(stores, state)
+        else:
+            restored = self
+        _check_same(state, restored.state())
+        return restored, position
+
+    def _as_seen(self, stores: Mapping[str, tuple[int, int]], state: Any) -> Source:
+        """These stores alone, with as many steps and ids as there were."""
+        there = {_key(view): view for view in self.views}
+        if not set(stores) <= set(there):
+            there = {_key(view): view for view in self._open()}
+        known = [(there[name], *seen) for name, seen in stores.items() if name in there]
+        if not known:
+            return self
+        other = copy.copy(self)
+        views = [_with_ids(view, next_id) for view, _steps, next_id in known]
+        as_named_then = _kept(self._options.trajectories, views)
+        if _digest(as_named_then) == state.get("options", {}).get("trajectories"):
+            other._kept = as_named_then
+        other._see(views, [steps for _view, steps, _next_id in known], "state")
+        return other
+
+    def _open(self, refreshed: bool = False) -> list[StoreView]:
+        return open_views(self._named, self._options.allow_incomplete, refreshed)
+
+    def _see(self, views: list[StoreView], committed: Sequence[int] | None, name: str) -> None:
+        there = [view.state.committed_steps for view in views]
+        wanted = there if committed is None else [whole(steps, name, 0) for steps in committed]
+        if len(wanted) != len(there) or any(w > t for w, t in zip(wanted, there, strict=True)):
+            raise InputError(f"{name}: is of stores of {wanted} steps, these have {there}")
+        tiles = self._select(views, None if wanted == there else wanted)
+        PoolPlan.of(tiles, self._options.pool_nbytes)
+        if self._options.mode == EPOCHS:
+            self._share_of(tiles)
+        self.views, self.committed, self.tiles = views, wanted, tiles
+        self._of_workers = None
+
+    def _select(self, views: Sequence[StoreView], committed: Sequence[int] | None) -> Tiles:
+        """The tiles of the chosen pairs: one pass over the masks, if any pair is left out."""
+        options = self._options
+        names = [f.name for v in views for f in chosen_fields(v.state.schema, options.fields)]
+        names += options.finite_fields or ()
+        check_mergeable(views, names)
+        metadata = {view.address: view.state.metadata for view in views}
+        check_alike(metadata, names, options.allow_different)
+        table = Table(views)
+        fields = chosen_fields(table.state.schema, options.fields)
+        if any(f.name == VALID_MASK for f in fields):
+            raise InputError("fields: batches hold no valid_mask, all their pairs are valid")
+        if not table.state.num_blocks:
+            raise InputError(f"{table.address}: no committed step, nothing to draw from")
+        table.check_extent()
+        selection = self._selection(table, names, committed)
+        size = tile_nbytes(fields, options.pool_nbytes)
+        tiles = Tiles(table, fields, selection, size, options.skip_damaged)
+        if not tiles.num_pairs:
+            raise InputError(f"{table.address}: no pair is left to draw from")
+        return tiles
+
+    def _selection(
+        self, table: Table, names: Sequence[str], committed: Sequence[int] | None
+    ) -> Selection | None:
+        """The pairs that count, as an export of these fields chooses them; None: every one."""
+        options = self._options
+        fields = chosen_fields(table.state.schema, names)
+        steps = None
+        if options.steps is not None or committed is not None:
+            there = [part.state.committed_steps for part in table.parts]
+            limits = there if committed is None else committed
+            asked = slice(None) if options.steps is None else options.steps
+            steps = [asked_steps(asked, limit) for limit in limits]
+        rules = make_rules(
+            table,
+            fields,
+            {} if options.skip_damaged else nonfinite_fields(table, fields),
+            skip_damaged=options.skip_damaged,
+            exclude_truncated=options.exclude_truncated,
+            exclude_failed=options.exclude_failed,
+            steps=steps,
+            asked_ids=_asked_ids(self._kept, table),
+        )
+        looked_for = (rules.steps, rules.asked_ids, rules.truncated_ids, rules.failed_ids)
+        if not table.has_mask and not rules.looked_at and all(r is None for r in looked_for):
+            return None
+        return select(table, rules)[0]
+
+    def _tile_nbytes(self, workers: int) -> int:
+        return tile_nbytes(self.tiles.fields, self._options.pool_nbytes // workers)
+
+    def _share_of(self, tiles: Tiles) -> Share:
+        o = self._options
+        return Share.of_rank(tiles.num_pairs, o.rank, o.world_size, o.batch_size, o.drop_last)
+
+
+def named(stores: Stores) -> list[Named]:
+    """The stores, by absolute paths; a dataset is copied, and so keeps its own snapshot.
+
+    Raises:
+        InputError: No store.
+    """
+    several = stores if isinstance(stores, Sequence) and not isinstance(stores, str) else [stores]
+    if not several:
+        raise InputError("stores: expected at least one, got none")
+    found: list[Named] = []
+    for store in several:
+        if isinstance(store, TrajectoryDataset):
+            found.append(copy.copy(store))
+        else:
+            found.extend(Place.of(store, "stores").items)
+    return found
+
+
+def open_views(
+    stores: Sequence[Named], allow_incomplete: bool = False, refreshed: bool = False
+) -> list[StoreView]:
+    """Snapshots of all stores; in folders of ranks of those that have steps.
+
+    Args:
+        stores: As ``named`` returns them.
+        allow_incomplete: Whether the stores of ranks that joined may be missing.
+        refreshed: Whether datasets are to look again.
+
+    Raises:
+        InputError: One store twice.
+        IncompleteStoreError: A rank's store is missing, and may not.
+        StoreError: A store cannot be read, or there is none.
+    """
+    views = []
+    for store in stores:
+        found = _opened(store, refreshed)
+        if found.missing and not allow_incomplete:
+            raise IncompleteStoreError(
+                f"{', '.join(found.missing)}: recorded by ranks that joined, and missing: find "
+                "them, or go on without them by allow_incomplete=True"
+            )
+        views += found.with_steps()
+    check_distinct([view.blobs for view in views])
+    return views
+
+
+def _opened(store: Named, refreshed: bool) -> StoreSet:
+    if not isinstance(store, TrajectoryDataset):
+        return StoreSet.open(Place.of(store))
+    if refreshed:
+        store.refresh()
+    return store.stores
+
+
+def _key(view: StoreView) -> str:
+    return view.state.identity or view.address
+
+
+def _kept(ids: NDArray[np.int64] | None, views: Sequence[StoreView]) -> Kept | None:
+    """Trajectories to keep, named by the ids that they have among these stores.
+
+    The ids of all but the first store become others when a store before it grows, so they are
+    resolved once. Of the last store also ids that it has not used yet are taken.
+    """
+    if ids is None:
+        return None
+    firsts = [numbering.first_id for numbering in number_stores([view.state for view in views])]
+    stops = [*firsts[1:], np.iinfo(np.int64).max]
+    return {
+        _key(view): ids[(ids >= first) & (ids < stop)] - first
+        for view, first, stop in zip(views, firsts, stops, strict=True)
+    }
+
+
+def _asked_ids(kept: Kept | None, table: Table) -> NDArray[np.int64] | None:
+    """The ids that trajectories to keep have in a table."""
+    if kept is None:
+        return None
+    nothing = np.empty(0, np.int64)
+    each = zip(table.parts, table.numberings, strict=True)
+    # Of a store that is not the last one, an id that it has not used yet is the next store's.
+    found = []
+    for view, numbering in each:
+        own = kept.get(_key(view), nothing)
+        found.append(own[own < view.state.next_trajectory_id] + numbering.first_id)
+    return np.concatenate(found)
+
+
+def _digest(kept: Kept | None) -> str | None:
+    """A digest of trajectories to keep, which may be many."""
+    if kept is None:
+        return None
+    found = sha256()
+    for name, ids in sorted(kept.items()):
+        if len(ids):
+            found.update(name.encode() + b"\0" + ids.astype("<i8").tobytes())
+    return found.hexdigest()
+
+
+def _with_ids(view: StoreView, next_id: int) -> StoreView:
+    """A store that had used so many trajectory ids: those of stores behind it are as they were."""
+    return StoreView(view.blobs, replace(view.state, next_trajectory_id=next_id))
+
+
+def _check_same(state: dict[str, Any], ours: dict[str, Any]) -> None:
+    """Refuse a state whose batches would not go on as they began.
+
+    Raises:
+        InputError: Naming all that differs.
+    """
+    flat, own = ({**s.get("options", {}), **s} for s in (state, ours))
+    wrong = [
+        f"{key}: the state has {flat.get(key)!r}, this sampler {own[key]!r}"
+        for key in own
+        if key not in ("options", "position") and flat.get(key) != own[key]
+    ]
+    if wrong:
+        raise InputError("state: " + "; ".join(wrong))
+
+
+class SharedState:
+    """A state in shared memory: one process publishes it, its workers read it when they begin.
+
+    For persistent workers of a ``DataLoader``, which hold copies of the loader. Workers inherit it, by a fork or a pickle of theirs. A copy by plain pickle is independent.
+    """
+
+    def __init__(self) -> None:
+        with torch.inference_mode(False):
+            memory = torch.zeros(_SHARED_NBYTES, dtype=torch.uint8, device="cpu")
+        self._memory = memory.share_memory_()
+        self._read = 0
+
+    def publish(self, document: dict[str, Any]) -> None:
+        """Replace the state.
+
+        Raises:
+            InputError: It is of so many stores that there is no room for it.
+        """
+        data = np.frombuffer(json.dumps(document).encode(), np.uint8)
+        memory, head = self._arrays()
+        if len(data) > len(memory) - _HEAD:
+            raise InputError(f"stores: {len(data)} bytes name them, {len(memory)} are the most")
+        head[0] += 1
+        head[1] = len(data)
+        memory[_HEAD : _HEAD + len(data)] = data
+        head[0] += 1
+        self._read = int(head[0])
+
+    def receive(self) -> dict[str, Any] | None:
+        """The state, if there is another one than this process has read; else None."""
+        memory, head = self._arrays()
+        while (number := int(head[0])) != self._read:
+            data = memory[_HEAD : _HEAD + int(head[1])].tobytes()
+            if number % 2 == 0 and int(head[0]) == number:
+                self._read = number
+                document: dict[str, Any] = json.loads(data)
+                return document
+        return None
+
+    def _arrays(self) -> tuple[Any, Any]:
+        memory = self._memory.numpy()
+        return memory, memory[:_HEAD].view(np.int64)
