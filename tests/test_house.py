@@ -399,18 +399,11 @@ NOT_YET_FOLDED: set[str] = {
     "recording.wanted",
     "recording.writer_stats",
     "replay.report",
-    "sampling.ahead",
-    "sampling.epochs",
-    "sampling.machine",
-    "sampling.moments",
-    "sampling.rest",
-    "sampling.share",
     "store.cuts",
     "store.posix_io",
 }
 TWO_MEANINGS: set[str] = {
     "CollectOptions",
-    "Place",
     "Term",
     "Trajectories",
     "_Look",

@@ -389,7 +389,8 @@ def _check_same(state: dict[str, Any], ours: dict[str, Any]) -> None:
 class SharedState:
     """A state in shared memory: one process publishes it, its workers read it when they begin.
 
-    For persistent workers of a ``DataLoader``, which hold copies of the loader. Workers inherit it, by a fork or a pickle of theirs. A copy by plain pickle is independent.
+    It reaches persistent workers of a ``DataLoader``, which hold copies of the loader and inherit
+    this by a fork, or by multiprocessing's pickle. A copy by plain pickle is independent.
     """
 
     def __init__(self) -> None:
