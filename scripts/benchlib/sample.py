@@ -104,8 +104,7 @@ def _decode(args: Namespace, copies: Copies) -> dict[str, float]:
 
 def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
     """Batches of random rows out of a full pool, into memory that is used again."""
-    from mosaic_collect.sampling.batches import HostBatches
-    from mosaic_collect.sampling.pool import HostMemory
+    from mosaic_collect.sampling.pool import HostBatches, HostMemory
 
     tiles = _tiles(args, copies)
     slots = min(int(args.pool_mb * 1e6) // tiles.nbytes, len(tiles.tiles))
@@ -131,10 +130,10 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
 
 def _tiles(args: Namespace, copies: Copies) -> Any:
     from mosaic_collect.sampling.options import SamplerOptions
-    from mosaic_collect.sampling.snapshot import look, named, open_datasets
+    from mosaic_collect.sampling.source import Source
 
     options = SamplerOptions(batch_size=args.batch, fields=FIELDS, pool_mb=args.pool_mb)
-    return look(open_datasets(named(copies.store)), options)
+    return Source(copies.store, options).tiles
 
 
 def _room(tiles: Any) -> dict[str, NDArray[Any]]:
