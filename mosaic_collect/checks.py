@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.errors import InputError, MissingDependencyError, MosaicCollectError
 
 _LFS = b"version https://git-lfs.github.com/spec/"
 #: Bytes of a file by which a Git LFS pointer is known, and most bytes of one (its specification).
 LFS_NBYTES, LFS_MOST_NBYTES = len(_LFS), 1024
 _MOST_THREADS = 4  # more gain little beside a simulation
+_OPENGL = ("MUJOCO_GL", "PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID", "EGL_DEVICE_ID")
+#: What the user set of these: simulators set others when they are imported.
+_OPENGL_SET = {name: os.environ[name] for name in _OPENGL if os.environ.get(name)}
 #: With one slash, too: that is what a ``Path`` makes of two.
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
@@ -150,16 +153,33 @@ def thread_count(threads: Any = None) -> int:
 
 
 @contextmanager
-def needed(words: str) -> Iterator[None]:
+def needed(words: str, opengl: bool = False) -> Iterator[None]:
     """Around the import of an optional package: ``words`` say what needs it and how to get it.
+
+    Args:
+        words: Of the error.
+        opengl: The package loads OpenGL as the environment says, whose values may not fit.
 
     Raises:
         MissingDependencyError: It cannot be imported.
     """
     try:
         yield
+    except MosaicCollectError:
+        raise
     except ImportError as error:
-        raise MissingDependencyError(f"{words} ({error})") from error
+        raise MissingDependencyError(f"{words} ({error}{opengl_settings(opengl)})") from error
+    except Exception as error:
+        if not opengl:
+            raise
+        told = f"{type(error).__name__}: {error}{opengl_settings()}"
+        raise MissingDependencyError(f"{words} ({told})") from error
+
+
+def opengl_settings(wanted: bool = True) -> str:
+    """Variables of the environment that choose an OpenGL, as the end of an error; "" if none."""
+    told = ", ".join(f"{name}={value}" for name, value in _OPENGL_SET.items() if wanted)
+    return f"; the environment has {told}, which may not fit this machine: unset it" if told else ""
 
 
 def analysis_by(package: str) -> AbstractContextManager[None]:

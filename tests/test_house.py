@@ -45,7 +45,7 @@ SIMULATORS = {
     *("isaaclab", "isaaclab_newton", "isaaclab_rl", "isaaclab_tasks"),
     *("gymnasium", "pxr", "mujoco_usd_converter"),
 }
-WITH_SIMULATORS = (*("adapters.mjlab", "adapters.isaaclab", "film.stage"),)
+WITH_SIMULATORS = (*("adapters.mjlab", "adapters.isaaclab", "film.scene"),)
 DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 #: Optional packages that may be imported inside functions, and where.
 OPTIONAL = {
@@ -59,8 +59,8 @@ OPTIONAL = {
     "jinja2": ("look.report",),
     "dask": ("passes.cluster",),
     "distributed": ("passes.cluster",),
-    "PIL": ("film.output",),
-    "imageio_ffmpeg": ("film.output",),
+    "PIL": ("film.render",),
+    "imageio_ffmpeg": ("film.render",),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
     "wandb": ("adapters.isaaclab.checkpoint",),
 }
@@ -390,7 +390,6 @@ NOT_YET_FOLDED: set[str] = {
     "collection.take_over",
     "export.about",
     "export.npy",
-    "film.output",
     "mosaic.collector_files",
     "reading.labelled",
     "recording.commits",

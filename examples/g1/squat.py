@@ -77,7 +77,7 @@ def _in_mjlab(told: dict[str, Any], more_steps: int) -> Squat:
 
 def _in_isaaclab(output: str, told: dict[str, Any], more_steps: int) -> Squat:
     install = "scripts/demo.sh --sim isaaclab installs both"
-    with needed(f"the demo needs Isaac Lab 3, and mjlab for its robot: {install}"):
+    with needed(f"the demo needs Isaac Lab 3, and mjlab for its robot: {install}", opengl=True):
         from examples.g1 import isaaclab as g1
         from examples.g1.isaaclab.motions import write_motions
         from mosaic_collect.adapters.isaaclab.collect import CollectOptions, run_collect

@@ -169,7 +169,8 @@ class Collect(Command):
                 lambda bar: run_isaaclab(options, bar, lambda r: tell(r, options)), options, words
             )
             return
-        with needed("collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"):
+        install = "pip install 'mosaic-collect[mjlab]'"
+        with needed(f"collecting in mjlab needs it: {install}", opengl=True):
             from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
         in_mjlab = _chosen(CollectOptions, values, sim)
         announce(in_mjlab, sim)

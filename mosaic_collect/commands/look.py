@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from mosaic_collect.checks import local_path, needed, output_path
+from mosaic_collect.checks import local_path, output_path
 from mosaic_collect.commands.options import Command, shown
 from mosaic_collect.commands.shared import (
     STORES,
@@ -229,8 +229,8 @@ class Replay(Command):
 
     def run(self) -> bool:
         """Render, and print what the video shows."""
-        with needed("pictures of a robot need mjlab: pip install 'mosaic-collect[replay]'"):
-            from mosaic_collect.film.make import film
+        from mosaic_collect.film.render import film
+
         dataset = TrajectoryDataset(one_or_all(self.store))
         with bar("replay", " pictures") as progress:
             made = film(dataset, self.trajectory, self.output, self.motion, progress.update)

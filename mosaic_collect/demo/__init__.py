@@ -36,7 +36,7 @@ class Demo(Command):
     def run(self) -> bool:
         """Run a demo; True if everything was verified."""
         sys.path.insert(0, str(Path(__file__).parents[2]))
-        with needed("the demo needs mjlab: pip install 'mosaic-collect[mjlab]'"):
+        with needed("the demo needs mjlab: pip install 'mosaic-collect[mjlab]'", opengl=True):
             from examples.g1.run import run_demo
             from examples.g1.student import run_student
         if self.student:

@@ -10,7 +10,7 @@ import torch
 from mosaic_collect.adapters.rsl_rl.class_names import check_class_names
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.shapes_only import shapes_only
-from mosaic_collect.checks import whole
+from mosaic_collect.checks import needed, whole
 from mosaic_collect.collection.groups import Groups, check_recorded, own_field
 from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.errors import InputError
@@ -180,8 +180,9 @@ def _runner_class(told: Mapping[str, Any]) -> Any:
     """The runner of mjlab reads older generations' checkpoints, too, and so did its collection."""
     if told.get("simulator") != "mjlab":
         return None
-    try:
-        from mjlab.rl import MjlabOnPolicyRunner
-    except ImportError:
-        return None  # rsl_rl's own reads those of its own generation
+    with needed("the checkpoint's policy needs mjlab", opengl=True):
+        try:
+            from mjlab.rl import MjlabOnPolicyRunner
+        except ImportError:
+            return None  # rsl_rl's own reads those of its own generation
     return MjlabOnPolicyRunner

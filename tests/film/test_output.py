@@ -12,18 +12,17 @@ import pytest
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.film.output import KINDS, check_output, kind_of, write_pictures
+from mosaic_collect.film import render
 
 
-def pictures(path: str, count: int) -> Iterator[NDArray[np.uint8]]:
+def pictures(kind: Any, count: int) -> Iterator[NDArray[np.uint8]]:
     """Grey ones, each lighter than the one before."""
-    kind = kind_of(path)
     for index in range(count):
         yield np.full((kind.height, kind.width, 3), 20 * index, np.uint8)
 
 
 def test_a_strip_has_the_first_and_the_last_step() -> None:
-    strip, clip = KINDS[".png"], KINDS[".mp4"]
+    strip, clip = render.KINDS[".png"], render.KINDS[".mp4"]
     assert strip.steps(98)[:2] == [0, 14]
     assert (len(strip.steps(98)), strip.steps(98)[-1]) == (8, 97)
     assert strip.steps(3) == [0, 1, 2]
@@ -33,8 +32,8 @@ def test_a_strip_has_the_first_and_the_last_step() -> None:
 
 def test_a_strip(tmp_path: Path) -> None:
     image = pytest.importorskip("PIL.Image")
-    path = check_output(tmp_path / "strip.PNG")
-    write_pictures(path, pictures(path, 3), 50.0)
+    path = render.check_output(tmp_path / "strip.PNG")
+    render.write_pictures(path, pictures(render.kind_of(path), 3), 50.0)
     made = np.asarray(image.open(io.BytesIO(Path(path).read_bytes())))
     assert made.shape == (544, 3 * 448, 3)
     assert made[10, ::448, 1].tolist() == [0, 20, 40]
@@ -45,9 +44,9 @@ def test_a_strip(tmp_path: Path) -> None:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_clip(tmp_path: Path) -> None:
     ffmpeg = pytest.importorskip("imageio_ffmpeg")
-    path = check_output(tmp_path / "clip.mp4")
+    path = render.check_output(tmp_path / "clip.mp4")
     Path(path).write_text("an older one")
-    write_pictures(path, pictures(path, 10), 50.0)
+    render.write_pictures(path, pictures(render.kind_of(path), 10), 50.0)
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
     read = ffmpeg.read_frames(path)
     told = next(read)
@@ -59,21 +58,21 @@ def test_a_clip(tmp_path: Path) -> None:
 
 def test_a_failing_picture_leaves_the_older_file(tmp_path: Path) -> None:
     pytest.importorskip("imageio_ffmpeg")
-    path = check_output(tmp_path / "clip.mp4")
+    path = render.check_output(tmp_path / "clip.mp4")
     Path(path).write_text("an older one")
 
     def broken() -> Any:
-        yield from pictures(path, 2)
+        yield from pictures(render.kind_of(path), 2)
         raise OSError("no GL")
 
     with pytest.raises(OSError, match="no GL"):
-        write_pictures(path, broken(), 50.0)
+        render.write_pictures(path, broken(), 50.0)
     assert Path(path).read_text() == "an older one"
     assert [p.name for p in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_refused_before_the_work(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"expected an ending of .mp4 or .png"):
-        check_output(tmp_path / "clip.avi")
+        render.check_output(tmp_path / "clip.avi")
     with pytest.raises(InputError, match="expected a folder at"):
-        check_output(tmp_path / "none" / "clip.mp4")
+        render.check_output(tmp_path / "none" / "clip.mp4")

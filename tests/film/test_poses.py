@@ -13,13 +13,13 @@ import pytest
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.collection.motions import read_motions
 from mosaic_collect.errors import InputError
-from mosaic_collect.film.poses import Layout, Poses, trajectory_poses
+from mosaic_collect.film.render import Poses, trajectory_poses
 from mosaic_collect.store.schema import Field, Schema
 from tests import helpers
 
 FRAMES, JOINTS, NQ = 12, 2, 10
 #: The robot's base behind another body's position, its joints in another order than a motion's.
-LAYOUT = Layout(slice(1, 8), [9, 8])
+LAYOUT = (slice(1, 8), [9, 8])
 MOTION = [Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32")]
 STATES = [Field(name="qpos", dim=NQ), Field(name="env_origin", dim=3)]
 
@@ -103,7 +103,7 @@ def test_a_resampled_motion_is_resampled_again(tmp_path: Path) -> None:
     ("scene", "why"),
     [
         ({"layout": None}, "not of this task's robot"),
-        ({"layout": Layout(slice(1, 8), [9])}, "not of this task's robot"),
+        ({"layout": (slice(1, 8), [9])}, "not of this task's robot"),
     ],
 )
 def test_another_robots_motion_is_not_shown(tmp_path: Path, scene: Any, why: str) -> None:

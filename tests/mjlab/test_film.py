@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +84,7 @@ class TestTheState:
 
 @pytest.fixture(scope="module")
 def stage() -> Any:
-    from mosaic_collect.film.stage import Stage
+    from mosaic_collect.film.scene import Stage
 
     return Stage(mjlab_case.TASK)
 
@@ -89,7 +92,7 @@ def stage() -> Any:
 def strip(store: str, path: Path, trajectory: int = 0, motion: str | None = None) -> Any:
     """The strip's pictures and what was said; skips where nothing draws."""
     image = pytest.importorskip("PIL.Image")
-    from mosaic_collect.film.make import film
+    from mosaic_collect.film.render import film
 
     try:
         made = film(TrajectoryDataset(store), trajectory, path, motion)
@@ -150,7 +153,7 @@ class TestTheFilm:
         assert code == 0, said.err
         steps = TrajectoryDataset(stateful).trajectory(0).num_steps
         assert f"{clip}: trajectory 0 of environment 0, {steps} steps" in said.out
-        assert "robot and reference at 50 steps a second" in said.out
+        assert "robot and reference at 50 steps per second" in said.out
         assert ffmpeg.count_frames_and_secs(str(clip))[0] == steps
 
     def test_the_checkpoint_says_the_same_beside_states(self, stateful: str) -> None:
@@ -162,7 +165,55 @@ def test_refused(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     output = str(tmp_path / "c.mp4")
     assert main(["replay", store, "--trajectory", "0", "-o", output]) == 2
     assert "expected a store collected in mjlab, got one that does not" in capsys.readouterr().err
-    from mosaic_collect.film.stage import Stage
+    from mosaic_collect.film.scene import Stage
 
     with pytest.raises(InputError, match=r"task: expected one of .*, got 'nope'"):
         Stage("nope")
+
+
+#: The rest of a command that draws a scene's first picture.
+_DRAW = """
+import sys, numpy as np
+import mosaic_collect.film.render
+from mosaic_collect.film.scene import Stage
+stage = Stage(sys.argv[1])
+qpos = np.zeros((1, stage.nq)); qpos[:, 3] = 1.0
+try:
+    next(stage.frames(qpos, None, [0], 32, 32))
+except ImportError as error:
+    sys.exit(f"{type(error).__name__}: {error}")
+"""
+
+
+@pytest.mark.parametrize("variable", ["MUJOCO_EGL_DEVICE_ID=77", "MUJOCO_GL=glfw"])
+def test_an_opengl_that_does_not_fit_is_one_line(variable: str) -> None:
+    said = with_opengl(variable, "-c", _DRAW, mjlab_case.TASK)
+    assert said.startswith("MissingDependencyError: pictures of a robot need OpenGL"), said
+    assert f"the environment has {variable}, which may not fit this machine" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["replay", "--trajectory", "0"], ["demo"]])
+def test_an_opengl_that_nobody_knows_is_one_line(
+    store: str, tmp_path: Path, command: list[str]
+) -> None:
+    metadata = {"simulator": "mjlab", "task": mjlab_case.TASK}
+    with helpers.open_writer(store, 4, metadata=metadata) as writer:
+        writer.add_step(**helpers.rows(0, 4))
+    where = [store, "-o", str(tmp_path / "c.png")] if command[0] == "replay" else []
+    said = with_opengl("MUJOCO_GL=nonsense", "-m", "mosaic_collect", *command, *where)
+    assert said.startswith(f"mosaic-collect {command[0]}: "), said
+    assert "the environment has MUJOCO_GL=nonsense" in said
+    assert said.count("\n") == 1
+
+
+def with_opengl(variable: str, *python: str) -> str:
+    """What a command without a screen says on stderr."""
+    name, value = variable.split("=")
+    others = ("DISPLAY", "MUJOCO_GL", "PYOPENGL_PLATFORM", "MUJOCO_EGL_DEVICE_ID")
+    environ = {n: v for n, v in os.environ.items() if n not in others}
+    environ |= {name: value, "PYTHONPATH": helpers.REPO}
+    command = [sys.executable, "-W", "ignore", *python]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, check=False)
+    assert done.returncode, done.stdout
+    return done.stderr

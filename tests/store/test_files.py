@@ -18,7 +18,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.cli import main
-from mosaic_collect.film.output import write_pictures
+from mosaic_collect.film.render import write_pictures
 from mosaic_collect.look.canvas import LIGHT, new_figure, save
 from mosaic_collect.look.statistics import write_statistics
 from mosaic_collect.store.files import is_temp_name, temp_name, write_target

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import mjlab.tasks  # noqa: F401  registers the tasks
@@ -14,10 +16,12 @@ from mjlab.tasks.registry import list_tasks, load_env_cfg
 from numpy.typing import NDArray
 
 from mosaic_collect.adapters.rsl_rl.managed import MOTION
+from mosaic_collect.checks import opengl_settings
 from mosaic_collect.errors import InputError, MissingDependencyError
-from mosaic_collect.film.poses import Layout, Poses
 
 _APART = 1.0  # m from the robot to its reference, to the right in the picture
+#: Places of a free base and of joints among the generalised positions.
+Layout = tuple[slice, Sequence[int]]
 _GREEN = (0.25, 0.62, 0.4, 1.0)
 _SKY = {
     "name": "sky",
@@ -39,7 +43,9 @@ class Stage:
     Attributes:
         fps: Steps of the task a second.
         nq: Width of its generalised positions.
-        layout: Of the robot that follows motions; None: none does.
+        layout: Places of the robot that follows motions among the generalised positions: those of
+            its free base (x, y, z and a quaternion w, x, y, z), and of its joints in a motion's
+            order; None: no robot follows any.
 
     Raises:
         InputError: No such task.
@@ -63,20 +69,30 @@ class Stage:
         self.layout = None if command is None else _layout(self._model, command.entity_name)
 
     def frames(
-        self, poses: Poses, steps: Sequence[int], width: int, height: int
+        self,
+        robot: NDArray[np.float64] | None,
+        reference: NDArray[np.float64] | None,
+        steps: Sequence[int],
+        width: int,
+        height: int,
     ) -> Iterator[NDArray[np.uint8]]:
         """Draw steps of a trajectory, each ``(height, width, 3)``.
 
-        A reference alone stands where the robot would.
+        Args:
+            robot: Generalised positions, ``(num_steps, nq)``; None: not shown.
+            reference: As ``robot``, of the reference; alone it stands where the robot would.
+            steps: Steps to draw.
+            width: Pixels.
+            height: Pixels.
 
         Raises:
             MissingDependencyError: OpenGL draws nothing here.
         """
         green, camera = _green(self._model), _camera(self._viewer)
-        main, aside = poses.robot, self._aside(poses.reference, camera)
+        main, aside = robot, self._aside(reference, camera)
         figure, ghost = _Figure(self._model), _Figure(green)
         if main is None:
-            main, aside, figure = poses.reference, None, ghost
+            main, aside, figure = reference, None, ghost
         assert main is not None
         shown = [main] if aside is None else [main, aside]
         centre = np.mean([self._centre(qpos) for qpos in shown], axis=0)
@@ -100,7 +116,7 @@ class Stage:
         if reference is None or self.layout is None:
             return None
         azimuth = np.deg2rad(camera.azimuth)
-        moved, x = reference.copy(), self.layout.root.start
+        moved, x = reference.copy(), self.layout[0].start
         moved[:, x : x + 2] += _APART * np.array([np.sin(azimuth), -np.cos(azimuth)])
         return moved
 
@@ -145,7 +161,7 @@ def _layout(model: mujoco.MjModel, entity: str) -> Layout | None:
     if len(free) != 1:
         return None
     others = [int(j.qposadr[0]) for j in mine if int(j.qposadr[0]) != free[0]]
-    return Layout(slice(free[0], free[0] + 7), others)
+    return slice(free[0], free[0] + 7), others
 
 
 def _green(model: mujoco.MjModel) -> mujoco.MjModel:
@@ -167,10 +183,24 @@ def _camera(viewer: Any) -> mujoco.MjvCamera:
 
 def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:
     model.vis.global_.offwidth, model.vis.global_.offheight = width, height
+    with _quiet_destructors():
+        try:
+            return mujoco.Renderer(model, height=height, width=width)
+        except Exception as error:  # noqa: BLE001  each of its ways to OpenGL has errors of its own
+            found = f"{type(error).__name__}: {error}{opengl_settings()}"
+    # Raised here, so that what was half made is gone by now.
+    raise MissingDependencyError(
+        "pictures of a robot need OpenGL, on a CPU Mesa's: apt-get install libegl1 "
+        f"libgl1-mesa-dri ({found})"
+    )
+
+
+@contextmanager
+def _quiet_destructors() -> Iterator[None]:
+    """Within, an OpenGL context that could not be made does not print that it cannot be freed."""
+    before = sys.unraisablehook
+    sys.unraisablehook = lambda unraisable: None
     try:
-        return mujoco.Renderer(model, height=height, width=width)
-    except Exception as error:  # each of its ways to OpenGL has errors of its own
-        raise MissingDependencyError(
-            "pictures of a robot need OpenGL, on a CPU Mesa's: apt-get install libegl1 "
-            f"libgl1-mesa-dri ({type(error).__name__}: {error})"
-        ) from error
+        yield
+    finally:
+        sys.unraisablehook = before
