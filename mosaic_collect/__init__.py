@@ -46,8 +46,7 @@ if TYPE_CHECKING:
     from mosaic_collect.replay.check import replay_check as replay_check
     from mosaic_collect.replay.report import ReplayReport as ReplayReport
     from mosaic_collect.sampling.sampler import Sampler as Sampler
-    from mosaic_collect.store.copies import copy_store as copy_store
-    from mosaic_collect.store.copying import CopyReport as CopyReport
+    from mosaic_collect.store.copying import CopyReport as CopyReport, copy_store as copy_store
     from mosaic_collect.store.schema import Field as Field, Schema as Schema
     from mosaic_collect.recording.signals import termination_as_exit as termination_as_exit
     from mosaic_collect.mosaic.student_obs import (
@@ -93,8 +92,7 @@ _NAMES = {
     "replay.check": "replay_check",
     "replay.report": "ReplayReport",
     "sampling.sampler": "Sampler",
-    "store.copies": "copy_store",
-    "store.copying": "CopyReport",
+    "store.copying": "copy_store CopyReport",
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",

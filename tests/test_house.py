@@ -51,7 +51,7 @@ DEPENDENCIES = {"numpy", "numcodecs", "crc32c", "tqdm"}
 OPTIONAL = {
     "examples": ("demo",),
     "zarr": ("reading.dataset", "store.objects"),
-    "obstore": ("store.objects", "store.object_io", "store.urls"),
+    "obstore": ("store.objects",),
     "xarray": ("reading.labelled",),
     "pandas": ("reading.trajectories",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
@@ -398,8 +398,6 @@ NOT_YET_FOLDED: set[str] = {
     "recording.wanted",
     "recording.writer_stats",
     "replay.report",
-    "store.cuts",
-    "store.posix_io",
 }
 TWO_MEANINGS: set[str] = {
     "CollectOptions",

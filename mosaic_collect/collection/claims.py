@@ -21,8 +21,8 @@ from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.blobs import Blobs, read_all
-from mosaic_collect.store.parts import CLAIMS, MAX_RANK
-from mosaic_collect.store.strict_json import strict_json
+from mosaic_collect.store.parsing import strict_json
+from mosaic_collect.store.ranks import CLAIMS, MAX_RANK
 
 _NAME = re.compile(r"([0-9a-f]{64})\.(\d{1,9})")
 _MOST_NBYTES = 4096

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.store.parts import MAX_RANK
+from mosaic_collect.store.ranks import MAX_RANK
 
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 

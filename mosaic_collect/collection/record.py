@@ -28,8 +28,7 @@ from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.address import Address
-from mosaic_collect.store.parts import PART
+from mosaic_collect.store.ranks import PART, Address
 
 
 class GroupedSimulation(Simulation, Protocol):

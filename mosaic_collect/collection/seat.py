@@ -18,12 +18,10 @@ from mosaic_collect.collection.take_over import take_over
 from mosaic_collect.errors import StoreError, WriteError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.blobs import Blobs
-from mosaic_collect.store.member import Member
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.parts import Parts
-from mosaic_collect.store.root import AUTO, existing_state, goes_on
+from mosaic_collect.store.ranks import Address, Member, Parts, blobs_at
+from mosaic_collect.store.view import AUTO, existing_state, goes_on
 
 
 @contextlib.contextmanager

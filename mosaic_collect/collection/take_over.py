@@ -14,8 +14,8 @@ from mosaic_collect.collection.motions import Motion
 from mosaic_collect.errors import InputError, StoreLockedError
 from mosaic_collect.reading.ranks import ended_motions
 from mosaic_collect.store.blobs import Blobs, Claim
-from mosaic_collect.store.parts import part_name
-from mosaic_collect.store.root import read_state
+from mosaic_collect.store.ranks import part_name
+from mosaic_collect.store.view import read_state
 
 _log = logging.getLogger(__name__)
 _TRIES, _SECONDS = 20, 0.5

@@ -30,7 +30,7 @@ from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, St
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.encoding.process import ENCODE_IN
 from mosaic_collect.recording.signals import termination_as_exit
-from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.text import shown as shortened
 from mosaic_collect.text import size_of
 

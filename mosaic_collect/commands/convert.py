@@ -29,9 +29,8 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.signals import termination_as_exit
-from mosaic_collect.store.copies import copy_store
-from mosaic_collect.store.copying import CopyReport
-from mosaic_collect.store.place import addresses_of
+from mosaic_collect.store.copying import CopyReport, copy_store
+from mosaic_collect.store.ranks import addresses_of
 from mosaic_collect.text import pace_of
 
 

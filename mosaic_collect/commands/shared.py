@@ -20,9 +20,9 @@ from mosaic_collect.look.statistics import StoreStatistics
 from mosaic_collect.passes.cluster import DaskEngine
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.store.place import Place
-from mosaic_collect.store.root import AUTO
-from mosaic_collect.store.urls import is_url
+from mosaic_collect.store.objects import is_url
+from mosaic_collect.store.ranks import Place
+from mosaic_collect.store.view import AUTO
 
 #: What every command that reads stores takes.
 STORES = shown(positional=True, nargs="+", metavar="STORE")

@@ -21,7 +21,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.store_set import StoreSet
 from mosaic_collect.reading.verify import VerifyReport, verify_store
 from mosaic_collect.replay import TOLERANCE, check_tolerance, plot_replay
-from mosaic_collect.store.place import Place
+from mosaic_collect.store.ranks import Place
 from mosaic_collect.text import size_of
 
 _FILE = shown(metavar="FILE")

@@ -22,8 +22,7 @@ from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.selection import exported
 from mosaic_collect.reading.store_set import StoreSet
 from mosaic_collect.reading.verify import VerifyReport
-from mosaic_collect.store.address import Addresses
-from mosaic_collect.store.place import Place
+from mosaic_collect.store.ranks import Addresses, Place
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import shown
 

@@ -30,9 +30,8 @@ from mosaic_collect.reading.selection import (
 )
 from mosaic_collect.reading.store_set import StoreSet, check_mergeable
 from mosaic_collect.reading.table import Table
-from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE
-from mosaic_collect.store.place import Place
+from mosaic_collect.store.ranks import Addresses, Place
 from mosaic_collect.store.schema import VALID_MASK, Field
 from mosaic_collect.store.view import StoreView
 

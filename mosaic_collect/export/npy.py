@@ -10,8 +10,7 @@ from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.report import ExportReport
 from mosaic_collect.export.target import check_target
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.store.address import Addresses
-from mosaic_collect.store.place import addresses_of
+from mosaic_collect.store.ranks import Addresses, addresses_of
 
 
 def export_npy(

@@ -26,9 +26,9 @@ from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.npyfile.layout import AXES
 from mosaic_collect.npyfile.read import NpyFile, StoredArray
-from mosaic_collect.store.axes import MAX_AXES
 from mosaic_collect.store.parsing import MAX_ENVS
 from mosaic_collect.store.schema import (
+    MAX_AXES,
     MOSAIC_FIELDS,
     MOSAIC_SIGMA,
     TRAJECTORY_END,

@@ -34,11 +34,10 @@ from mosaic_collect.npyfile.read import (
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.address import Address, blobs_at
 from mosaic_collect.store.files import open_regular
-from mosaic_collect.store.jsonvalues import json_copy
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.root import existing_state, read_state
+from mosaic_collect.store.parsing import json_copy
+from mosaic_collect.store.ranks import Address, blobs_at
 from mosaic_collect.store.schema import (
     ENDED,
     FAILED,
@@ -48,6 +47,7 @@ from mosaic_collect.store.schema import (
     TRAJECTORY_ID,
     VALID_MASK,
 )
+from mosaic_collect.store.view import existing_state, read_state
 from mosaic_collect.text import shown
 
 #: The key in a store's metadata under which an import describes its file.

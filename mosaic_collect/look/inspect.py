@@ -19,9 +19,9 @@ from mosaic_collect.reading.summary import (
     field_rows,
     store_summary,
 )
-from mosaic_collect.store.address import Addresses
+from mosaic_collect.store.objects import is_url
+from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import VALID_MASK
-from mosaic_collect.store.urls import is_url
 from mosaic_collect.text import shown, table
 
 _MOST_STORES = 20

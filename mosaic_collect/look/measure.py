@@ -36,7 +36,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.reading.terms import usable_terms
-from mosaic_collect.store.address import Addresses
+from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK, Field
 
 SAMPLE_ROWS = 10_000

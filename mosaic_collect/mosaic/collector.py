@@ -23,9 +23,9 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.ends import env_indices
 from mosaic_collect.recording.step_check import StepCheck
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.address import Address, blobs_at
-from mosaic_collect.store.root import goes_on
+from mosaic_collect.store.ranks import Address, blobs_at
 from mosaic_collect.store.schema import Field, Schema
+from mosaic_collect.store.view import goes_on
 
 _log = logging.getLogger(__name__)
 _COUNT = "num_trajectories"  # in the store's metadata: trajectories that were marked as ended

@@ -16,8 +16,8 @@ from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.export import Options, plan_export
 from mosaic_collect.export.target import check_target
 from mosaic_collect.npyfile.read import read_npy
-from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.ranks import blobs_at
 
 _log = logging.getLogger(__name__)
 _ENDING = ".npy"

@@ -28,8 +28,7 @@ from mosaic_collect.checks import LFS_NBYTES, lfs_pointer, local_path
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.store.files import open_regular
-from mosaic_collect.store.jsonvalues import json_copy
-from mosaic_collect.store.strict_json import object_in
+from mosaic_collect.store.parsing import json_copy, object_in
 from mosaic_collect.text import shown
 
 # Of CPython's Lib/pickletools.py: marks and memo, plain values, containers, names and calls.

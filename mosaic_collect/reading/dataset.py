@@ -20,10 +20,9 @@ from mosaic_collect.reading.summary import card
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.terms import Term, find_term, parse_terms
 from mosaic_collect.reading.trajectories import Trajectories, Trajectory, trace
-from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COLLECTING, StoreState
-from mosaic_collect.store.place import Place
+from mosaic_collect.store.ranks import Addresses, Place
 from mosaic_collect.store.schema import Schema
 from mosaic_collect.store.workers import WorkerPool
 

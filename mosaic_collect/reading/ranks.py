@@ -12,9 +12,8 @@ from typing import Any
 
 from mosaic_collect.errors import StoreError
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.parts import PART, part_name
-from mosaic_collect.store.place import Found
-from mosaic_collect.store.root import read_state
+from mosaic_collect.store.ranks import PART, Found, part_name
+from mosaic_collect.store.view import read_state
 
 
 def never_joined(found: Found, told: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:

@@ -21,8 +21,7 @@ from mosaic_collect.reading.ranks import never_joined
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.parts import Parts, rank_of
-from mosaic_collect.store.place import Found, Place
+from mosaic_collect.store.ranks import Found, Parts, Place, rank_of
 from mosaic_collect.store.schema import Field, Schema
 from mosaic_collect.store.view import StoreView
 

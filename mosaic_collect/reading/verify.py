@@ -16,16 +16,13 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.ends import end_problems
 from mosaic_collect.reading.ranks import rank_notes, rank_problems
-from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.counts import nonfinite_pairs
-from mosaic_collect.store.found import missing_shards
 from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, array_metadata, root_document
-from mosaic_collect.store.place import Place
-from mosaic_collect.store.root import DOCUMENT, read_document, read_state
+from mosaic_collect.store.parsing import object_in
+from mosaic_collect.store.ranks import Addresses, Place
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
-from mosaic_collect.store.strict_json import object_in
-from mosaic_collect.store.view import StoreView
+from mosaic_collect.store.view import DOCUMENT, StoreView, missing_shards, read_document, read_state
 
 _MAX_PROBLEMS = 1000
 

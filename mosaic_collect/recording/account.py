@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.store.jsonvalues import check_sizes, json_copy, json_sizes
 from mosaic_collect.store.metadata import Run, StoreState
+from mosaic_collect.store.parsing import check_sizes, json_copy, json_sizes
 from mosaic_collect.store.schema import GOES_ON
 
 

@@ -28,13 +28,11 @@ from mosaic_collect.recording.wanted import matching_state, new_state, this_run
 from mosaic_collect.store.blobs import Blobs, Claim
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
-from mosaic_collect.store.jsonvalues import json_copy
-from mosaic_collect.store.member import Member
 from mosaic_collect.store.metadata import Run, StoreState
-from mosaic_collect.store.parsing import MAX_ENVS
-from mosaic_collect.store.root import AUTO, existing_state
+from mosaic_collect.store.parsing import MAX_ENVS, json_copy
+from mosaic_collect.store.ranks import Member
 from mosaic_collect.store.schema import VALID_MASK, Schema
-from mosaic_collect.store.view import StoreView
+from mosaic_collect.store.view import AUTO, StoreView, existing_state
 from mosaic_collect.text import reason
 
 

@@ -30,9 +30,8 @@ from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.budget import block_nbytes
 from mosaic_collect.recording.steps import Steps
 from mosaic_collect.recording.writer_stats import WriterStats
-from mosaic_collect.store.address import Address, blobs_at
-from mosaic_collect.store.jsonvalues import json_copy
-from mosaic_collect.store.member import Member
+from mosaic_collect.store.parsing import json_copy
+from mosaic_collect.store.ranks import Address, Member, blobs_at
 from mosaic_collect.store.schema import Schema
 
 

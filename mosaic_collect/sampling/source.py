@@ -36,9 +36,8 @@ from mosaic_collect.reading.table import Table
 from mosaic_collect.sampling.options import EPOCHS, SamplerOptions, asked_steps
 from mosaic_collect.sampling.order import Position, Share
 from mosaic_collect.sampling.tiles import PoolPlan, Tiles, tile_nbytes
-from mosaic_collect.store.address import Address
 from mosaic_collect.store.blobs import Blobs
-from mosaic_collect.store.place import Place, check_distinct
+from mosaic_collect.store.ranks import Address, Place, check_distinct
 from mosaic_collect.store.schema import VALID_MASK
 from mosaic_collect.store.view import StoreView
 

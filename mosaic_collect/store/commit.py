@@ -23,7 +23,6 @@ from mosaic_collect.errors import (
     StoreLostError,
 )
 from mosaic_collect.store.blobs import Blobs, ChangedError, Pending, Upload, Version
-from mosaic_collect.store.found import attributes_of, looked_through
 from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import (
     COLLECTING,
@@ -33,7 +32,7 @@ from mosaic_collect.store.metadata import (
     root_document,
 )
 from mosaic_collect.store.parsing import refuse_large
-from mosaic_collect.store.root import DOCUMENT, read_state
+from mosaic_collect.store.view import DOCUMENT, attributes_of, looked_through, read_state
 
 _log = logging.getLogger(__name__)
 _MOST_MISSING = 1000  # that are counted

@@ -13,17 +13,279 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
+import os
+import re
+import sys
+import tempfile
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future
+from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from mosaic_collect.checks import needed
 from mosaic_collect.errors import InputError
-from mosaic_collect.store.blobs import ChangedError, Pending, Version
-from mosaic_collect.store.object_io import ObjectBlob, ObjectUpload, version_of
-from mosaic_collect.store.service import Service
+from mosaic_collect.store.blobs import ChangedError, Pending, ReplacedError, Version
+from mosaic_collect.store.files import write_all
 from mosaic_collect.store.workers import WorkerPool
+from mosaic_collect.text import shown
+
+_TRIES = 4
+#: What errors of obstore say that came of no answer at all, or of half of one.
+_UNANSWERED = "HTTP error"
+_UNREACHABLE = "tcp connect error|dns error|ConnectError|Connection refused"
+_DENIED = "PermissionDenied|Unauthenticated|status code: 403"
+#: What a request is called in errors, and what it needs, by the scheme of the address.
+_PERMISSIONS = {
+    "read": {"s3": "s3:GetObject", "gs": "storage.objects.get", "az": "Read"},
+    "write": {
+        "s3": "s3:PutObject",
+        "gs": "storage.objects.create and storage.objects.delete",
+        "az": "Write",
+    },
+    "list": {"s3": "s3:ListBucket", "gs": "storage.objects.list", "az": "List"},
+}
+#: The first of these that an error's name and text hold: an errno, and what to do.
+_MEANINGS = (
+    (
+        "NoSuchBucket|ContainerNotFound|specified bucket does not exist",
+        errno.ENXIO,
+        "there is no such bucket; make it first, or name another",
+    ),
+    ("NotFoundError", errno.ENOENT, "no such object"),
+    (
+        # Where nothing else gives credentials, the metadata service of a cloud's machine is asked.
+        r"latest/api/token|metadata\.google|computeMetadata|metadata/identity|Missing AccessKeyId",
+        errno.EACCES,
+        (
+            "no credentials: expected them in the environment (AWS_ACCESS_KEY_ID and "
+            "AWS_SECRET_ACCESS_KEY for s3, GOOGLE_APPLICATION_CREDENTIALS for gs, "
+            "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY for az), or an obstore store "
+            "that has some in place of the URL"
+        ),
+    ),
+    (_DENIED, errno.EACCES, "the service refuses these credentials to {request}"),
+    (
+        _UNREACHABLE,
+        errno.EHOSTUNREACH,
+        "the service cannot be reached: is AWS_ENDPOINT_URL, or its like, what it should be",
+    ),
+    (
+        "NotSupportedError|NotImplementedError|status code: 501",
+        errno.ENOTSUP,
+        "this kind of storage has no conditional writes, which commits need",
+    ),
+    ("", errno.EIO, "the request failed"),
+)
+
+
+class Service:
+    """An obstore store.
+
+    Args:
+        store: It.
+        address: Of it, for messages.
+        first: The same, less patient: asked until it has answered once, so that a wrong address is
+            told in seconds.
+    """
+
+    def __init__(self, store: Any, address: str, first: Any = None) -> None:
+        self.store, self.address, self._first = store, address, first
+
+    def ask(
+        self, request: str, key: str, call: Callable[..., Any], *args: Any, **options: Any
+    ) -> Any:
+        """Make one request of a key.
+
+        Args:
+            request: "read", "write" or "list": what credentials must permit.
+            key: Of the object, or of the folder.
+            call: Of obstore; its first argument is the store.
+            args: Behind that.
+            options: Likewise.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+            ChangedError: The object is not, or not any more, what the request says.
+            OSError: Anything else; names the place.
+        """
+        _process.begin(self.address)
+        for attempt in range(1, _TRIES + 1):
+            try:
+                found = call(self._first or self.store, *args, **options)
+            except Exception as error:
+                text = str(error)
+                if _UNANSWERED not in text:
+                    self._first = None
+                again = _UNANSWERED in text and not re.search(_UNREACHABLE, text)
+                if not again or attempt == _TRIES:
+                    raise self._explain(request, key, error) from error
+            else:
+                self._first = None
+                return found
+        raise AssertionError("unreachable")
+
+    def _explain(self, request: str, key: str, error: Exception) -> Exception:
+        """The error that a failed request becomes, with the service's own words behind."""
+        name, text = type(error).__name__, str(error)
+        if name in ("AlreadyExistsError", "PreconditionError"):
+            return ChangedError(f"{self.address}/{key}")
+        meant = f"{name}: {text}"
+        code, meaning = next(m[1:] for m in _MEANINGS if re.search(m[0], meant, re.I))
+        where = f"{self.address}/{key}" if key else self.address
+        meaning = meaning.format(request=self._request(request))
+        return OSError(code, f"{meaning} ({_said(text)})", where)
+
+    def _request(self, request: str) -> str:
+        """A request with the permission that it needs."""
+        permissions = _PERMISSIONS[request]
+        needed = permissions.get(self.address.partition("://")[0], permissions["s3"])
+        # Who may not list is told so of an object that is not there.
+        missing = ", or there is no such object" if request == "read" else ""
+        return f"{request}: they need {needed}{missing}"
+
+
+class _Process:
+    """Whether obstore was at work in this process, or in one that it is a fork of.
+
+    Its threads do not come along in a fork, and whoever asked there would wait for ever.
+    """
+
+    def __init__(self) -> None:
+        self._used = self._forked = False
+        os.register_at_fork(after_in_child=self._fork)
+
+    def begin(self, address: str) -> None:
+        if self._forked:
+            raise OSError(
+                errno.ENOTSUP,
+                "object storage was used before this process was forked, and cannot be used here: "
+                'start it by spawn (multiprocessing_context="spawn" of a DataLoader)',
+                address,
+            )
+        self._used = True
+
+    def _fork(self) -> None:
+        self._forked = self._used
+
+
+_process = _Process()
+
+
+def _said(text: str) -> str:
+    """The service's own words, without the document around them."""
+    text, _, body = text.partition("\n\nDebug source")[0].partition(": <?xml")
+    code = re.search(r"<Code>(\w+)</Code>", body)
+    return " ".join([*text.split(), *(code.groups() if code else ())])
+
+
+Send = Callable[[Any, Callable[[], None]], None]
+#: What opening a blob reads of it: small ones whole, of shards the label.
+_HEAD_NBYTES = 64 << 10
+
+
+class ObjectBlob:
+    """An object, opened for reading: a head of it is read at once, the rest in ranges.
+
+    Args:
+        service: To ask.
+        address: For messages.
+        key: The object's.
+    """
+
+    def __init__(self, service: Service, address: str, key: str) -> None:
+        self._service, self.address, self._key = service, address, key
+        try:
+            self._head, found = self._get({"range": (0, _HEAD_NBYTES)})
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            # Of nothing, no range can be asked for.
+            found = service.ask("read", key, _head_of, key)
+            if found["size"]:
+                raise error from None
+            self._head = b""
+        self.version = version_of(found)
+        self.nbytes = self.version.nbytes
+
+    def read(self, start: int, nbytes: int) -> bytes:
+        end = min(start + nbytes, self.nbytes)
+        if end <= len(self._head):
+            return self._head[start:end]
+        if start >= end:
+            return b""
+        options = {"range": (start, end), "if_match": self.version.tag.split("\n")[0]}
+        try:
+            return self._get(options)[0]
+        except (ChangedError, FileNotFoundError):
+            raise ReplacedError(errno.ESTALE, "it was replaced", self.address) from None
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def _get(self, options: Mapping[str, Any]) -> tuple[bytes, Any]:
+        import obstore
+
+        def whole(store: Any) -> tuple[bytes, Any]:
+            found = obstore.get(store, self._key, options=options)
+            return bytes(found.bytes()), found.meta
+
+        data: tuple[bytes, Any] = self._service.ask("read", self._key, whole)
+        return data
+
+
+class ObjectUpload:
+    """An object on its way, in a nameless file in memory that another process may write, too.
+
+    Args:
+        address: For messages.
+        send: Begins to put the bytes it is given; calls what it is given with them at the end.
+    """
+
+    def __init__(self, address: str, send: Send) -> None:
+        self.address, self._send = address, send
+        self._fd = _nameless()
+        self.nbytes = 0
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        write_all(self._fd, buffers)
+        self.nbytes += sum(len(b) for b in buffers)
+
+    def fileno(self) -> int:
+        return self._fd
+
+    def finish(self) -> None:
+        """Begin to send it; ``settle`` waits."""
+        mapped = mmap.mmap(self._fd, self.nbytes, access=mmap.ACCESS_READ)
+        self._send(memoryview(mapped), self.abandon)
+
+    def abandon(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _head_of(store: Any, key: str) -> Any:
+    import obstore
+
+    return obstore.head(store, key)
+
+
+def _nameless() -> int:
+    """The descriptor of a new file in memory, or on the disk where the system gives none there."""
+    if hasattr(os, "memfd_create"):
+        with contextlib.suppress(OSError):  # a sandbox may refuse it
+            return os.memfd_create("mosaic_upload", os.MFD_CLOEXEC)
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def version_of(found: Mapping[str, Any]) -> Version:
+    """Of what obstore says: Google's tells contents apart by the version, others by the etag."""
+    return Version(found["size"], f"{found['e_tag'] or ''}\n{found['version'] or ''}")
+
 
 #: Puts at a time; more would be slower one by one, and each takes its shard's memory.
 _UPLOADS = 4
@@ -249,3 +511,92 @@ def _name(path: str) -> str:
 def _update(tag: str) -> dict[str, str]:
     e_tag, version = tag.split("\n")
     return {k: v for k, v in (("e_tag", e_tag), ("version", version)) if v}
+
+
+SCHEMES = ("s3", "gs", "az")
+_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.S)
+#: obstore gives up after half a minute, in which a large shard may not get through a thin line.
+_CLIENT = {"allow_http": True, "timeout": timedelta(minutes=5)}
+#: Of the first request, which tells whether the address is any good.
+_IMPATIENT = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
+#: obstore's kinds of stores, what their URLs begin with, and what their configs call the bucket.
+_KINDS = {
+    "S3Store": ("s3", "bucket"),
+    "GCSStore": ("gs", "bucket"),
+    "AzureStore": ("az", "container_name"),
+}
+
+
+def is_url(text: Any) -> bool:
+    """Whether a text is a URL, of whatever scheme."""
+    return isinstance(text, str) and _URL.fullmatch(text) is not None
+
+
+def is_store_object(value: Any) -> bool:
+    """Whether it is a store of obstore, which then was imported already."""
+    return "obstore" in sys.modules and type(value).__module__.partition(".")[0] == "obstore"
+
+
+def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
+    """The blobs of the store at a URL; credentials and endpoint are the environment's.
+
+    Args:
+        url: ``s3://bucket/runs/today.zarr``, ``gs://...`` or ``az://container/...``.
+        name: The argument's name, for errors.
+
+    Raises:
+        InputError: Another scheme, no bucket, or a URL that would lead to another place than it
+            shows: obstore drops what stands behind ``#`` or ``?``, for one.
+        MissingDependencyError: obstore is not installed.
+    """
+    match = _URL.fullmatch(url)
+    scheme, rest = match.groups() if match else ("", url)
+    if scheme not in SCHEMES:
+        known = ", ".join(f"{s}://" for s in SCHEMES)
+        raise InputError(f"{name}: expected a path, or a URL with {known}, got the URL {url}")
+    address = f"{scheme}://{rest.strip('/')}"
+    if not rest.strip("/") or rest.startswith("/"):
+        raise InputError(f"{name}: expected {scheme}://BUCKET/NAME, got the URL {url}")
+    with needed(f"{url}: object storage needs obstore: pip install 'mosaic-collect[objects]'"):
+        from obstore.exceptions import BaseError
+        from obstore.store import from_url
+    try:
+        store = from_url(address, client_options=_CLIENT)
+        first = from_url(address, client_options=_CLIENT, retry_config=_IMPATIENT)
+    except (BaseError, ValueError) as error:
+        said = str(error).partition("\n")[0]
+        raise InputError(f"{name}: {_without_password(url)} cannot be opened: {said}") from error
+    if _address_of(store) != address:
+        raise InputError(
+            f"{name}: the URL {_without_password(url)} leads to {_address_of(store)}: expected "
+            f"{scheme}://BUCKET/NAME without ?, #, %, user, password, port, control characters, "
+            "and empty or dotted names"
+        )
+    return ObjectBlobs(Service(store, address, first), (blobs_at_url, (address,)))
+
+
+def blobs_in(store: Any, name: str = "path") -> ObjectBlobs:
+    """The blobs of the store that lies in an obstore store, at its prefix.
+
+    Raises:
+        InputError: A kind that has no conditional writes.
+    """
+    kind = type(store).__name__
+    if kind != "MemoryStore" and kind not in _KINDS:
+        known = ", ".join([*_KINDS, "MemoryStore"])
+        raise InputError(f"{name}: expected one of obstore's {known}, got its {kind}")
+    return ObjectBlobs(Service(store, _address_of(store)), (blobs_in, (store,)))
+
+
+def _address_of(store: Any) -> str:
+    """URL of the bucket and prefix that an obstore store uses."""
+    if type(store).__name__ == "MemoryStore":
+        return f"memory://{id(store):x}"
+    scheme, bucket = _KINDS[type(store).__name__]
+    parts = [str(store.config.get(bucket, "")), str(store.prefix or "").strip("/")]
+    return f"{scheme}://{'/'.join(filter(None, parts))}"
+
+
+def _without_password(url: str) -> str:
+    """The URL as text without user and password: errors are logged."""
+    return shown(re.sub(r"//[^/@]*@", "//***@", url))

@@ -2,29 +2,246 @@
 
 A blob is written under a temp name, synced, and renamed. Reading asks the system itself; whatever
 changes goes through ``files.Files``.
+
+Where a file system has no locks, each writer has a folder of its own in the store, its outbox. A
+file gets its name by a rename out of there, and loses it by one into there; the file system carries
+out either as a whole or not at all. Who comes later takes the folder away, and only then looks at
+the store: from then on nothing that the earlier writer has under way can change it, however late
+that arrives, and that writer gets a ``StoreLostError``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+import stat
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from mosaic_collect.errors import CorruptStoreError, StoreLostError
+from mosaic_collect.errors import CorruptStoreError, StoreLockedError, StoreLostError
 from mosaic_collect.store.blobs import ChangedError, Pending, Version, read_all
 from mosaic_collect.store.files import (
+    NO_LINKS,
     Files,
     PosixFiles,
+    discard,
+    finish,
     free_nbytes,
     is_temp_name,
+    named,
+    open_regular,
     temp_name,
     write_file,
 )
 from mosaic_collect.store.lock import StoreLock, is_locked
-from mosaic_collect.store.outbox import Outbox, is_outbox, take_away
-from mosaic_collect.store.posix_io import PosixAlias, PosixBlob, PosixUpload
+
+_COPIED_NBYTES = 1 << 20
+
+
+class PosixBlob:
+    """A regular file, opened for reading; see ``open_regular``."""
+
+    def __init__(self, path: str) -> None:
+        self.address = path
+        self._fd = open_regular(path)
+        self.nbytes = os.fstat(self._fd).st_size
+
+    def read(self, start: int, nbytes: int) -> bytes:
+        data: bytes = named(self.address, os.pread, self._fd, nbytes, start)
+        while len(data) < nbytes and start + len(data) < self.nbytes:
+            more = named(self.address, os.pread, self._fd, nbytes - len(data), start + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class PosixUpload:
+    """A file on its way: written under a temp name, then given its own.
+
+    Args:
+        files: The seam.
+        path: The file's name.
+        temp: Its temp name.
+    """
+
+    def __init__(self, files: Files, path: str, temp: str) -> None:
+        self._files, self.address = files, path
+        self._file = files.create(temp)
+        self.nbytes = 0
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        self._file.write(buffers)
+        self.nbytes += sum(len(b) for b in buffers)
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+    def finish(self) -> None:
+        finish(self._files, self._file, self.address)
+
+    def abandon(self) -> None:
+        discard(self._files, self._file)
+
+
+class PosixAlias:
+    """A second name for a file, or a copy of it where the system has no second names.
+
+    Args:
+        files: The seam.
+        source: The other file; finished before this one.
+        path: This one's name.
+        temp: Its temp name.
+    """
+
+    def __init__(self, files: Files, source: str, path: str, temp: str) -> None:
+        self._files, self._source, self.address, self._temp = files, source, path, temp
+        self.nbytes = 0
+
+    def finish(self) -> None:
+        try:
+            self._files.link(self._source, self._temp)
+            self._files.rename(self._temp, self.address)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                self._files.remove(self._temp)
+            if error.errno not in NO_LINKS:
+                raise
+            self._copy()
+
+    def abandon(self) -> None:
+        """Nothing was made yet."""
+
+    def _copy(self) -> None:
+        copy, source = PosixUpload(self._files, self.address, self._temp), PosixBlob(self._source)
+        try:
+            while data := source.read(copy.nbytes, _COPIED_NBYTES):
+                copy.write([data])
+        except BaseException:
+            copy.abandon()
+            raise
+        finally:
+            source.close()
+        copy.finish()
+        self.nbytes = copy.nbytes
+
+
+_TRIES = 100
+_REFILLED = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
+# Older packages, too, take it for something unfinished.
+_NAME = re.compile(r"\.writer\.[0-9a-f]{16}\.tmp")
+
+
+class Outbox:
+    """A writer's own folder.
+
+    Args:
+        files: The seam.
+        store: The folder of the store.
+
+    Attributes:
+        name: Its own.
+    """
+
+    def __init__(self, files: Files, store: str) -> None:
+        self._files, self._store = files, store
+        self._path = _new_path(store)
+        self.name = os.path.basename(self._path)
+        self._closed = self._lost = False
+        files.make_folder(self._path)
+
+    def temp(self, path: str) -> str:
+        """Where a file of the store lies until it is whole."""
+        return os.path.join(self._path, os.path.relpath(path, self._store).replace(os.sep, ".."))
+
+    def remove(self, path: str) -> None:
+        """Remove a file of the store; it may be gone already.
+
+        Raises:
+            StoreLostError: Another writer came.
+        """
+        away = self.temp(path)
+        try:
+            self._files.rename(path, away)
+        except FileNotFoundError:
+            self.require()
+        else:
+            self._files.remove(away)
+
+    def require(self) -> None:
+        """Make sure that it is still there, or was when it was closed.
+
+        Raises:
+            StoreLostError: Another writer took it away.
+        """
+        if self._lost or not (self._closed or os.path.isdir(self._path)):
+            raise StoreLostError(f"{self._store}: another writer came to it")
+
+    def close(self) -> None:
+        """Leave nothing behind, as far as the system lets us; if not, the next writer will."""
+        self._closed = True
+        try:
+            self._files.remove_folder(self._path)
+        except FileNotFoundError:
+            self._lost = True
+        except OSError:
+            pass
+
+
+def _new_path(store: str) -> str:
+    return os.path.join(store, f".writer.{secrets.token_hex(8)}.tmp")
+
+
+def is_outbox(store: str, name: str) -> bool:
+    """Whether this name in a store's folder is an outbox, of a living writer or a dead one."""
+    if _NAME.fullmatch(name) is None:
+        return False
+    with contextlib.suppress(OSError):  # gone meanwhile, or not ours to see
+        return stat.S_ISDIR(os.lstat(os.path.join(store, name)).st_mode)
+    return False
+
+
+def take_away(files: Files, store: str, but: Outbox | None) -> None:
+    """Stop all writers of a store that have outboxes, but one.
+
+    Raises:
+        StoreLockedError: One goes on filling its outbox, or what lies there cannot be removed yet.
+    """
+    for name in os.listdir(store):
+        if (
+            is_outbox(store, name)
+            and (but is None or name != but.name)
+            and not _taken(files, os.path.join(store, name))
+        ):
+            raise StoreLockedError(f"{store}: another writer is at work on it, by way of {name}")
+
+
+def _taken(files: Files, path: str) -> bool:
+    """Whether it is gone; at once under its name, so that who misses it knows why."""
+    with contextlib.suppress(FileNotFoundError):
+        path, left = _new_path(os.path.dirname(path)), path
+        files.rename(left, path)
+    for _ in range(_TRIES):
+        try:
+            for name in os.listdir(path):
+                files.remove(os.path.join(path, name))
+            files.remove_folder(path)
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            if error.errno not in _REFILLED:
+                raise
+        else:
+            return True
+    return False
 
 
 class PosixBlobs:

@@ -129,7 +129,7 @@ def _record(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
 
 def _counted() -> Counter[str]:
     """Counts every request by its kind from now on."""
-    from mosaic_collect.store.service import Service
+    from mosaic_collect.store.objects import Service
 
     asked: Counter[str] = Counter()
     ask = Service.ask

@@ -20,8 +20,8 @@ from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.shared_motions import SharedMotionQueue
 from mosaic_collect.collection.take_over import take_over
 from mosaic_collect.store.blobs import Blobs
-from mosaic_collect.store.parts import Parts
 from mosaic_collect.store.posix import PosixBlobs
+from mosaic_collect.store.ranks import Parts
 from tests.collection.rank_worker import toy_motions
 from tests.ranks import record_rank
 

@@ -24,9 +24,8 @@ from mosaic_collect.recording import opening
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.objects import ObjectBlobs
+from mosaic_collect.store.objects import ObjectBlobs, Service
 from mosaic_collect.store.schema import Schema
-from mosaic_collect.store.service import Service
 from tests.durability.explorer import NOTHING, LostError
 from tests.durability.rig import TINY, add_tiny, check, check_documents, open_tiny
 

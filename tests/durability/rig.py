@@ -10,9 +10,8 @@ import numpy as np
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.reading.ends import end_problems
-from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.files import is_temp_name
-from mosaic_collect.store.root import read_document
+from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.store.schema import (
     ENDED,
     FAILED,
@@ -21,6 +20,7 @@ from mosaic_collect.store.schema import (
     TRAJECTORY_ID,
     VALID_MASK,
 )
+from mosaic_collect.store.view import read_document
 from tests.helpers import assert_same, buffer_mb, expected, mask, rows
 
 NUM_ENVS = 2

@@ -39,7 +39,7 @@ from mosaic_collect import (
     TrajectoryWriter,
     verify_store,
 )
-from mosaic_collect.store.urls import is_url
+from mosaic_collect.store.objects import is_url
 from tests.helpers import REPO, buffer_mb
 from tests.service import s3_folder
 

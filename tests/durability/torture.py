@@ -34,10 +34,10 @@ import numpy as np
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import StoreNotFoundError
 from mosaic_collect.reading.ends import end_problems
-from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.files import is_temp_name
+from mosaic_collect.store.objects import is_url
+from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
-from mosaic_collect.store.urls import is_url
 from tests.helpers import REPO
 from tests.service import s3_folder
 

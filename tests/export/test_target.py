@@ -16,8 +16,8 @@ import pytest
 from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptStoreError, InputError, SpaceError, WriteError
 from mosaic_collect.export.target import Target
-from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.lock import NO_LOCKS
+from mosaic_collect.store.ranks import blobs_at
 from tests import helpers
 from tests.export import stores
 
@@ -274,7 +274,7 @@ def test_a_killed_exports_leftover_is_taken_over(made: str, npy: str) -> None:
 _HOLDER = """
 import sys
 from mosaic_collect.export.target import Target
-from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.store.lock import NO_LOCKS
 with Target(sys.argv[1], 10):
     print("held", flush=True)

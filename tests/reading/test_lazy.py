@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.lazy import LazyArray
-from mosaic_collect.store.cuts import cuts
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import Field
 from mosaic_collect.store.shard import ShardReader
+from mosaic_collect.store.view import cuts
 from tests.helpers import CAMERA, assert_same, expected, open_writer, record, rows
 
 N, T = 7, 10

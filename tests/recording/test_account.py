@@ -172,7 +172,7 @@ def test_what_changes_of_the_metadata_is_looked_at_alone(
     motions = [{"path": f"{i}.npz"} for i in range(1000)]
     with open_writer(store, N, metadata={"motions": motions}) as writer:
         add(writer, 0)
-        monkeypatch.setattr("mosaic_collect.store.jsonvalues.json.dumps", dumps)
+        monkeypatch.setattr("mosaic_collect.store.parsing.json.dumps", dumps)
         for count in (1, 2):
             writer.update_metadata(count=count)
         monkeypatch.undo()
@@ -183,7 +183,7 @@ def test_what_changes_of_the_metadata_is_looked_at_alone(
 def test_entries_that_are_too_many_together_change_nothing(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mosaic_collect.store.jsonvalues._MAX_NBYTES", 100)
+    monkeypatch.setattr("mosaic_collect.store.parsing._MAX_NBYTES", 100)
     with open_writer(store, N, metadata={"a": "x" * 40}) as writer:
         writer.update_metadata(b="x" * 30)
         with pytest.raises(InputError, match="expected at most 100 bytes of JSON"):

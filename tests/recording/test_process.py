@@ -27,12 +27,12 @@ from mosaic_collect.recording.encoding.process import EncoderProcess, is_wanted
 from mosaic_collect.recording.encoding.worker import EncoderWorker, Reply, Request, Setup
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.metadata import SPARE
-from mosaic_collect.store.root import DOCUMENT, read_state
+from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.store.schema import Field, Schema
+from mosaic_collect.store.view import DOCUMENT, read_state
 from tests.helpers import (
     ALL_DTYPES,
     REPO,

@@ -13,7 +13,7 @@ import pytest
 import mosaic_collect as mc
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.inspect import summarize
-from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.ranks import blobs_at
 from tests import helpers
 from tests.export import stores
 

@@ -13,7 +13,7 @@ import pytest
 import mosaic_collect as mc
 from mosaic_collect.errors import CorruptStoreError, InputError, StoreExistsError, StoreLockedError
 from mosaic_collect.store import copying
-from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.store.view import StoreView
 from tests.durability.rig import TINY_ENDS, add_tiny, check, check_resume, open_tiny
 from tests.helpers import assert_same
@@ -220,7 +220,7 @@ def test_an_interrupted_copy_of_ranks_lacks_some(
         left.pop()
         return copying.copy_one(*args)
 
-    monkeypatch.setattr("mosaic_collect.store.copies.copy_one", one)
+    monkeypatch.setattr("mosaic_collect.store.copying.copy_one", one)
     with pytest.raises(KeyboardInterrupt):
         mc.copy_store(ragged, target)
     monkeypatch.undo()

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.store.jsonvalues import json_copy
+from mosaic_collect.store.parsing import json_copy
 
 
 def test_numpys_numbers_and_paths_are_as_good_as_pythons() -> None:

@@ -11,11 +11,9 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import CorruptStoreError, StoreLostError, WriteError
-from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.blobs import ChangedError, ReplacedError, read_all
-from mosaic_collect.store.objects import ObjectBlobs
-from mosaic_collect.store.service import Service
-from mosaic_collect.store.urls import blobs_in
+from mosaic_collect.store.objects import ObjectBlobs, Service, blobs_in
+from mosaic_collect.store.ranks import blobs_at
 from tests.helpers import buffer_mb, run_python
 from tests.service import Proxy
 
@@ -258,7 +256,7 @@ def test_they_pickle_as_what_leads_to_them(s3: str) -> None:
 
 FORK = """
 import os
-from mosaic_collect.store.address import blobs_at
+from mosaic_collect.store.ranks import blobs_at
 blobs = blobs_at({url!r})
 print(blobs.names())
 process = os.fork()

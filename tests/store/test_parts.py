@@ -24,9 +24,8 @@ from mosaic_collect import (
     TrajectoryWriter,
     verify_store,
 )
-from mosaic_collect.store.member import Member
-from mosaic_collect.store.parts import Parts, part_name, rank_of
 from mosaic_collect.store.posix import PosixBlobs
+from mosaic_collect.store.ranks import Member, Parts, part_name, rank_of
 from tests.helpers import SMALL, rows
 from tests.ranks import record_rank, record_ranks
 

@@ -6,8 +6,7 @@ import numcodecs
 import numpy as np
 import pytest
 
-from mosaic_collect.store.codec import zstd_content_size
-from mosaic_collect.store.raw_frame import MOST_BLOCK_NBYTES, raw_frame
+from mosaic_collect.store.codec import MOST_BLOCK_NBYTES, raw_frame, zstd_content_size
 
 MOST = MOST_BLOCK_NBYTES
 

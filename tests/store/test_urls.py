@@ -14,8 +14,8 @@ import pytest
 import mosaic_collect as mc
 from mosaic_collect.errors import InputError, MissingDependencyError, WriteError
 from mosaic_collect.reading.summary import stored_nbytes
-from mosaic_collect.store.address import blobs_at
 from mosaic_collect.store.objects import ObjectBlobs
+from mosaic_collect.store.ranks import blobs_at
 from tests import helpers, service
 
 pytest.importorskip("obstore")

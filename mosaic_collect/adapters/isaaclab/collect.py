@@ -27,8 +27,8 @@ from mosaic_collect.collection.origin import Origin, refuse_changes
 from mosaic_collect.collection.record import GroupedPolicy, Watch, record
 from mosaic_collect.collection.seat import Seat
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.store.address import blobs_at
-from mosaic_collect.store.root import goes_on
+from mosaic_collect.store.ranks import blobs_at
+from mosaic_collect.store.view import goes_on
 
 __all__ = ["CollectOptions", "CollectResult", "MotionOptions", "collect_motions", "run_collect"]
 

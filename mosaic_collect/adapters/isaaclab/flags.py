@@ -14,8 +14,8 @@ from mosaic_collect.checks import local_path
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
-from mosaic_collect.store.root import AUTO as AUTO_RESUME
-from mosaic_collect.store.urls import is_url
+from mosaic_collect.store.objects import is_url
+from mosaic_collect.store.view import AUTO as AUTO_RESUME
 
 # Of the logger, and of the teacher that a student's training asks; a collection has neither.
 _WITHOUT_EFFECT = (

@@ -21,9 +21,9 @@ from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import GRID
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.store.address import blobs_at
-from mosaic_collect.store.root import goes_on
-from mosaic_collect.store.urls import is_url
+from mosaic_collect.store.objects import is_url
+from mosaic_collect.store.ranks import blobs_at
+from mosaic_collect.store.view import goes_on
 
 #: The lowest values that make sense; every process must have a trajectory to collect, too.
 _LEAST = {

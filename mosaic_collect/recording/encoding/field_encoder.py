@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.store.codec import ChunkCodec, Compressor
-from mosaic_collect.store.raw_frame import raw_frame
+from mosaic_collect.store.codec import ChunkCodec, Compressor, raw_frame
 
 _SMALL_NBYTES = 256 << 10  # a chunk below this is not worth a decision
 _DECISION = 16  # chunks that one decision is good for

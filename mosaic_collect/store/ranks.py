@@ -1,0 +1,468 @@
+"""From what a user names to stores: the one place where that is decided.
+
+    expert.zarr                   a store
+    expert/                       a multi-rank dataset: all its stores, those that come later, too
+    runs/*.zarr, runs/**/*.zarr   what matches, sorted; ** at any depth
+    ["a.zarr", "expert/", ...]    each of these, in this order
+
+A multi-rank dataset is a Zarr group whose children are stores, one per rank:
+
+    expert/
+      zarr.json        made by the rank that comes first, and never changed
+      claims/          an empty array, in whose folder lies what ranks claimed:
+        zarr.json
+        rank-00001         that rank has joined
+      rank-00000/      a store like any other, with a writer of its own
+      rank-00001/
+
+A store that joined has an entry ``part`` in its metadata: the identity of its folder, and its rank.
+So a store that was copied in from another recording is told from one that belongs there.
+"""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+import re
+import secrets
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING, Any, Union
+
+from mosaic_collect.checks import local_path, whole
+from mosaic_collect.errors import (
+    CorruptStoreError,
+    InputError,
+    NewerFormatError,
+    StoreExistsError,
+    StoreMismatchError,
+    StoreNotFoundError,
+)
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.metadata import ATTRIBUTE, StoreState
+from mosaic_collect.store.objects import blobs_at_url, blobs_in, is_store_object, is_url
+from mosaic_collect.store.parsing import object_in, refuse_large, strict_json
+from mosaic_collect.store.posix import PosixBlobs
+from mosaic_collect.store.view import DOCUMENT, read_document, read_state
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+else:
+    ObjectStore = Any
+
+#: A store's place: a path, a URL of object storage, or a store object of obstore.
+Address = Union[str, os.PathLike[str], Blobs, ObjectStore]  # noqa: UP007  obstore's is no type at run time
+#: One store's place, or those of several.
+Addresses = Union[Address, Sequence[Address]]  # noqa: UP007
+
+
+def blobs_at(where: Address, name: str = "path") -> Blobs:
+    """The blobs of the store at a path, made absolute now, at a URL, or those that are given.
+
+    A working directory that changes later makes no difference.
+
+    Args:
+        where: The place.
+        name: The argument's name, for errors.
+
+    Raises:
+        InputError: No name of a folder, a URL of no object storage, or a zip archive.
+        MissingDependencyError: Object storage, and obstore is not installed.
+    """
+    if isinstance(where, Blobs):
+        return where
+    if is_store_object(where):
+        return blobs_in(where, name)
+    if is_url(where):
+        return blobs_at_url(str(where), name)
+    path = os.path.abspath(local_path(where, name))
+    if os.path.isfile(path) and zipfile.is_zipfile(path):
+        raise InputError(
+            f"{name}: expected a store's folder, got the zip archive {path}: unpack it first, such "
+            f"as by python -m zipfile -e {path} FOLDER"
+        )
+    return PosixBlobs(path)
+
+
+#: The group's attribute, and the metadata entry of a store that is part of it.
+PARTS, PART = "mosaic_collect_parts", "part"
+CLAIMS = "claims"
+VERSION = 1
+MAX_RANK = 99_999
+_NAME = re.compile(r"rank-(\d{5})")
+
+
+def part_name(rank: int) -> str:
+    """The name of a rank's store, such as ``rank-00003``."""
+    return f"rank-{rank:05d}"
+
+
+def rank_of(name: str) -> int | None:
+    """The rank whose store has this name; None if it is no such name."""
+    found = _NAME.fullmatch(name)
+    return int(found[1]) if found else None
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A folder of ranks that is there.
+
+    Attributes:
+        blobs: Of the folder.
+        identity: Of this folder alone, 16 random bytes as hex.
+    """
+
+    blobs: Blobs
+    identity: str
+
+    @classmethod
+    def find(cls, blobs: Blobs) -> Parts | None:
+        """The folder of ranks that lies there; None if it is none.
+
+        Raises:
+            CorruptStoreError: It has lost its document, or is a store, too; or is damaged.
+            NewerFormatError: A newer package made it.
+        """
+        data = read_document(blobs)
+        ranks: list[str] = []
+        # Where a listing is a request, and needs a permission of its own, a store needs none.
+        if data is None or PARTS.encode() in data or not blobs.guards:
+            ranks = [name for name in blobs.names() if rank_of(name) is not None]
+        if data is None and ranks:
+            # A folder has its document before it has ranks.
+            data = read_document(blobs)
+            if data is None:
+                raise CorruptStoreError(
+                    f"{blobs.address}: {DOCUMENT} is missing, though {ranks[0]} is there: copy "
+                    "it, too, or name the stores one by one"
+                )
+        if data is None or (PARTS.encode() not in data and not ranks):
+            return None
+        attributes = _attributes(data, blobs.address)
+        if ATTRIBUTE in attributes and (ranks or PARTS in attributes):
+            raise CorruptStoreError(
+                f"{blobs.address}: is a store, and a folder of ranks"
+                + (f": {ranks[0]} lies in it" if ranks else "")
+            )
+        if PARTS not in attributes:
+            return None
+        return cls(blobs, _identity(object_in(attributes, PARTS), blobs.address))
+
+    @classmethod
+    def make(cls, blobs: Blobs) -> Parts:
+        """The folder of ranks, made if it is not there yet; any number may call this at once.
+
+        Raises:
+            StoreExistsError: Something else lies there.
+        """
+        # In this order: what others make meanwhile is nothing strange.
+        names = blobs.names()
+        found = cls.find(blobs)
+        if found is not None:
+            return found
+        strange = [n for n in names if n != CLAIMS and not blobs.is_debris(n)]
+        if not strange:
+            blobs.make()
+            blobs.make_folders([CLAIMS])
+            blobs.create(f"{CLAIMS}/{DOCUMENT}", _claims_document())
+            blobs.create(DOCUMENT, _document(secrets.token_hex(16)))
+            found = cls.find(blobs)
+        if found is None:
+            raise StoreExistsError(
+                f"{blobs.address}: expected a folder of ranks or nothing, found "
+                f"{(strange or [DOCUMENT])[0]} in it"
+            )
+        return found
+
+    def stores(self) -> dict[str, Blobs]:
+        """The stores of ranks by their names, in the order of ranks.
+
+        Raises:
+            CorruptStoreError: A store lies there that is no rank's, and would be passed over.
+        """
+        found = {}
+        for name in self.blobs.names():
+            inside = self.blobs.within(name)
+            if rank_of(name) is not None:
+                found[name] = inside
+            elif name != CLAIMS and is_ours(inside):
+                raise CorruptStoreError(
+                    f"{inside.address}: a store among ranks, which none of them made: move it out"
+                )
+        return found
+
+    def missing(self) -> list[str]:
+        """Names of ranks that joined and whose stores are not there."""
+        names = [n for n in self.blobs.names(CLAIMS) if rank_of(n) is not None]
+        there = self.blobs.names() if names else []
+        return [name for name in names if name not in there]
+
+    def check(self, name: str, state: StoreState) -> None:
+        """Make sure that a store is this folder's rank of that name.
+
+        Raises:
+            StoreMismatchError: It is of another folder, of another rank, or of none.
+        """
+        where, told = self.blobs.within(name).address, state.metadata.get(PART)
+        if not isinstance(told, Mapping):
+            raise StoreMismatchError(f"{where}: was recorded by itself, as no rank of this folder")
+        if told.get("of") != self.identity:
+            raise StoreMismatchError(f"{where}: was recorded in another folder of ranks")
+        if told.get("rank") != rank_of(name):
+            raise StoreMismatchError(
+                f"{where}: was recorded as rank {told.get('rank')!r}, and is named as another"
+            )
+
+
+def is_ours(blobs: Blobs) -> bool:
+    """Whether a store or a folder of ranks lies there."""
+    try:
+        data = read_document(blobs)
+        return data is not None and not {ATTRIBUTE, PARTS}.isdisjoint(
+            _attributes(data, blobs.address)
+        )
+    except (CorruptStoreError, StoreNotFoundError):
+        return False
+
+
+def _attributes(data: bytes, where: str) -> dict[str, Any]:
+    refuse_large(data, where)
+    return object_in(strict_json(data, where), "attributes")
+
+
+def _identity(told: Mapping[str, Any], where: str) -> str:
+    version, identity = told.get("format_version"), told.get("identity")
+    if type(version) is int and version > VERSION:
+        raise NewerFormatError(
+            f"{where}: a folder of ranks of format version {version}, this mosaic_collect reads up "
+            f"to {VERSION}: upgrade it"
+        )
+    if type(version) is not int or not isinstance(identity, str) or not identity:
+        raise CorruptStoreError(f"{where}: {DOCUMENT} is of a folder of ranks, and is damaged")
+    return identity
+
+
+def _document(identity: str) -> bytes:
+    attributes = {PARTS: {"format_version": VERSION, "identity": identity}}
+    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(group).encode()
+
+
+def _claims_document() -> bytes:
+    """An array without values: what else lies in an array's folder is no business of Zarr's."""
+    chunks = {"name": "regular", "configuration": {"chunk_shape": [1]}}
+    return json.dumps(
+        {
+            "zarr_format": 3,
+            "node_type": "array",
+            "shape": [0],
+            "data_type": "uint8",
+            "chunk_grid": chunks,
+            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+            "fill_value": 0,
+            "codecs": [{"name": "bytes"}],
+            "attributes": {},
+            "dimension_names": ["claim"],
+        }
+    ).encode()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What lies at one of the places that were named.
+
+    Attributes:
+        address: The place.
+        stores: By their names; of a folder of ranks as they are called there.
+        parts: The folder of ranks; None for stores of their own.
+    """
+
+    address: str
+    stores: dict[str, Blobs]
+    parts: Parts | None
+
+    def missing(self) -> list[str]:
+        """Where ranks' stores should lie that joined a folder, and do not."""
+        if self.parts is None:
+            return []
+        return [self.parts.blobs.within(name).address for name in self.parts.missing()]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What was named; stores are looked for when asked for. Pickles.
+
+    Attributes:
+        items: Blobs, or patterns of absolute paths.
+        address: In words.
+    """
+
+    items: tuple[Blobs | str, ...]
+    address: str
+
+    @classmethod
+    def of(cls, where: Addresses, name: str = "path") -> Place:
+        """Made absolute now; errors as ``blobs_at``'s.
+
+        Args:
+            where: The place of a store, of a folder of ranks, a pattern, or several of these.
+            name: The argument's name, for errors.
+        """
+        several = where if isinstance(where, Sequence) and not isinstance(where, str) else [where]
+        if not several:
+            raise InputError("stores: expected at least one, got none")
+        items = tuple(_pattern(item, name) or blobs_at(item, name) for item in several)
+        return cls(items, ", ".join(i if isinstance(i, str) else i.address for i in items))
+
+    def find(self) -> list[Found]:
+        """What lies there now.
+
+        Raises:
+            InputError: One store is named twice.
+            StoreNotFoundError: Nothing matches a pattern.
+            CorruptStoreError: A folder of ranks is damaged, or holds what is no rank's.
+        """
+        found = [_found(blobs) for blobs in chain.from_iterable(map(_matches, self.items))]
+        check_distinct(blobs for one in found for blobs in one.stores.values())
+        return found
+
+    @property
+    def is_one(self) -> bool:
+        """Whether one store was named, so that nothing but that can be meant."""
+        return len(self.items) == 1 and not isinstance(self.items[0], str)
+
+
+def addresses_of(where: Addresses, name: str = "store") -> list[str]:
+    """Where all that is meant lies, folders of ranks as such; errors as ``Place``'s."""
+    return [found.address for found in Place.of(where, name).find()]
+
+
+def check_distinct(stores: Iterable[Blobs]) -> None:
+    """Refuse the same store twice: its pairs would count twice, unseen.
+
+    Raises:
+        InputError: One is named twice, be it by another name.
+    """
+    seen: dict[str, str] = {}
+    for store in stores:
+        place = store.place() or store.address
+        if place in seen:
+            raise InputError(f"{store.address}: the same store as {seen[place]}; each counts once")
+        seen[place] = store.address
+
+
+def _found(blobs: Blobs) -> Found:
+    parts = Parts.find(blobs)
+    if parts is None:
+        return Found(blobs.address, {os.path.basename(blobs.address): blobs}, None)
+    return Found(blobs.address, parts.stores(), parts)
+
+
+def _pattern(item: object, name: str) -> str | None:
+    """An absolute pattern; None for what names one place, be it with a bracket in it."""
+    if (
+        not isinstance(item, (str, os.PathLike))
+        or is_url(item)
+        or not glob.has_magic(os.fspath(item))
+    ):
+        return None
+    path = os.path.abspath(local_path(item, name))
+    return None if os.path.lexists(path) else path
+
+
+def _matches(item: Blobs | str) -> Iterator[Blobs]:
+    if not isinstance(item, str):
+        yield item
+        return
+    found = [path for path in sorted(glob.glob(item, recursive=True)) if os.path.isdir(path)]
+    if not found:
+        raise StoreNotFoundError(f"no store matches {item}")
+    yield from map(blobs_at, found)
+
+
+@dataclass(frozen=True)
+class Member:
+    """A place to record into.
+
+    Attributes:
+        whole: The blobs of the store, or of the folder of ranks.
+        rank: The rank's number; None: the place is one store.
+        world_size: How many ranks there are now, as far as known.
+    """
+
+    whole: Blobs
+    rank: int | None = None
+    world_size: int | None = None
+
+    @classmethod
+    def of(cls, blobs: Blobs, rank: Any = None, world_size: Any = None) -> Member:
+        """Checked.
+
+        Raises:
+            InputError: No such rank.
+        """
+        if world_size is not None:
+            world_size = whole(world_size, "world_size", 1, MAX_RANK + 1)
+        most = MAX_RANK if world_size is None else world_size - 1
+        return cls(blobs, rank if rank is None else whole(rank, "rank", 0, most), world_size)
+
+    @property
+    def blobs(self) -> Blobs:
+        """Of the store."""
+        return self.whole if self.rank is None else self.whole.within(part_name(self.rank))
+
+    def check(self, state: StoreState | None) -> None:
+        """Refuse a place that is not what it is taken for.
+
+        Args:
+            state: Of the store; None: it is not there yet.
+
+        Raises:
+            StoreExistsError: A store is to lie where ranks are, or ranks where a store is.
+            StoreMismatchError: The rank's store is of another folder.
+        """
+        parts, where = Parts.find(self.whole), self.whole.address
+        if self.rank is None:
+            if parts is not None:
+                raise StoreExistsError(
+                    f"{where}: is a folder of ranks; rank=NUMBER records into it"
+                )
+        elif parts is None and is_ours(self.whole):
+            raise StoreExistsError(f"{where}: is one store; ranks need a folder of their own")
+        elif parts is not None and state is not None:
+            parts.check(part_name(self.rank), state)
+
+    def check_others(self, state: StoreState) -> None:
+        """Hold the store, as it is to be, against the first other rank's.
+
+        Raises:
+            StoreMismatchError: That has other fields.
+        """
+        parts = None if self.rank is None else Parts.find(self.whole)
+        for name, blobs in parts.stores().items() if parts is not None else ():
+            other = read_state(blobs) if blobs.address != self.blobs.address else None
+            if other is not None:
+                wrong = other.schema.differences(state.schema)
+                if wrong:
+                    raise StoreMismatchError(
+                        f"{self.blobs.address}: {name} beside it has other fields: "
+                        f"{'; '.join(wrong)}"
+                    )
+                return
+
+    def join(self) -> dict[str, Any]:
+        """Make the folder if it is not there, and join it; gives the store's metadata entry.
+
+        Raises:
+            StoreExistsError: Something else lies there.
+        """
+        if self.rank is None:
+            return {}
+        parts = Parts.make(self.whole)
+        told = {"of": parts.identity, "rank": self.rank, "world_size": self.world_size}
+        # Before its store is made: from now on the others know if that goes missing.
+        self.whole.create(f"{CLAIMS}/{part_name(self.rank)}", json.dumps(told).encode())
+        return {PART: told}
