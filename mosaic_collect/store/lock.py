@@ -19,6 +19,7 @@ import logging
 import os
 import socket
 import time
+import weakref
 
 from mosaic_collect.errors import StoreLockedError
 
@@ -75,43 +76,26 @@ class StoreLock:
     def __init__(self, store: str, folder: int) -> None:
         self._store, self._folder = store, folder
         self._number, self.is_real = next(_numbers), True
+        # An interrupt may fall between the making of a lock and its owner's taking it.
+        weakref.finalize(self, _release, self._number, folder).atexit = False
         while self._number not in _held:
             # Not through a link: what it leads to would be overwritten.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             fd = os.open(LOCK_NAME, flags, 0o666, dir_fd=folder)
             try:
                 self._take(fd)
-                if self._leads_to(fd):
+                if _leads_to(fd, folder):
                     _held[self._number] = fd
             finally:
                 if self._number not in _held:
                     os.close(fd)
-
-    def __del__(self) -> None:
-        # An interrupt may fall between the making of a lock and its owner's taking it.
-        self.release()
 
     def __reduce__(self) -> str:
         raise TypeError("a StoreLock cannot be copied: it belongs to one open file")
 
     def release(self) -> None:
         """Let the next writer in; calling it twice is allowed."""
-        fd = _held.pop(getattr(self, "_number", -1), None)
-        if fd is None:
-            return
-        # Only while it is held, and only this one: the next writer's has the same name.
-        with contextlib.suppress(OSError):
-            if self._leads_to(fd):
-                os.unlink(LOCK_NAME, dir_fd=self._folder)
-        os.close(fd)
-
-    def _leads_to(self, fd: int) -> bool:
-        """Whether the lock file's name leads to this open file."""
-        try:
-            there = os.stat(LOCK_NAME, dir_fd=self._folder, follow_symlinks=False)
-        except FileNotFoundError:
-            return False
-        return os.path.samestat(there, os.fstat(fd))
+        _release(self._number, self._folder)
 
     def _take(self, fd: int) -> None:
         if _is_held_here(fd):
@@ -162,6 +146,26 @@ def is_locked(folder: str) -> bool | None:
         return None
     finally:
         os.close(fd)
+
+
+def _release(number: int, folder: int) -> None:
+    fd = _held.pop(number, None)
+    if fd is None:
+        return
+    # Only while it is held, and only this one: the next writer's has the same name.
+    with contextlib.suppress(OSError):
+        if _leads_to(fd, folder):
+            os.unlink(LOCK_NAME, dir_fd=folder)
+    os.close(fd)
+
+
+def _leads_to(fd: int, folder: int) -> bool:
+    """Whether the lock file's name leads to this open file."""
+    try:
+        there = os.stat(LOCK_NAME, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(fd))
 
 
 def _is_held_here(fd: int) -> bool:

@@ -18,6 +18,7 @@ import os
 import re
 import secrets
 import stat
+import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -435,11 +436,13 @@ class PosixClaim:
 
     def __init__(self, blobs: PosixBlobs, lock: StoreLock) -> None:
         self._blobs, self._lock = blobs, lock
-
-    def __del__(self) -> None:
         # An interrupt may fall between the making of a claim and its owner's taking it.
-        self.release()
+        weakref.finalize(self, _release, blobs, lock).atexit = False
 
     def release(self) -> None:
-        self._lock.release()
-        self._blobs.let_go()
+        _release(self._blobs, self._lock)
+
+
+def _release(blobs: PosixBlobs, lock: StoreLock) -> None:
+    lock.release()
+    blobs.let_go()

@@ -298,3 +298,31 @@ with open_tiny(path) as writer:
     assert seen == sorted(seen)
     assert len(set(seen)) > 2
     assert check(store) == 40
+
+
+def test_no_object_says_anything_while_the_interpreter_is_taken_apart(store: str) -> None:
+    """Modules lose their names before the last objects die, if something still refers to those."""
+    code = """
+import atexit, gc
+
+def take_apart():
+    for name, module in list(sys.modules.items()):
+        if name.startswith("mosaic_collect."):
+            for key in list(vars(module)):
+                setattr(module, key, None)
+    kept.clear()
+    gc.collect()
+
+atexit.register(take_apart)  # after all that is registered from here on
+kept = []
+for encode_in in ("threads", "process"):
+    writer = open_tiny(path + encode_in, encode_in=encode_in)
+    add_tiny(writer, 3)
+    writer.close()
+    kept += [writer, writer._opened.ring]
+del writer
+ready()
+"""
+    with child(store, code) as process:
+        assert end(process) == ""
+    assert process.returncode == 0

@@ -14,6 +14,7 @@ import contextlib
 import math
 import mmap
 import os
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,8 @@ class SharedRing:
         self._grids, self.slots, self.by_step, self.fd = grids, slots, by_step, -1
         self._slot_nbytes = sum(_whole_pages(_nbytes(g)) for g in grids.values())
         self.fd = os.memfd_create("mosaic_collect") if fd is None else fd
+        self._close = weakref.finalize(self, os.close, self.fd)
+        self._close.atexit = False
         try:
             if fd is None:
                 os.ftruncate(self.fd, slots * self._slot_nbytes)
@@ -73,12 +76,8 @@ class SharedRing:
 
     def close(self) -> None:
         """Close the descriptor. The memory stays until nothing refers to it any more."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-    def __del__(self) -> None:
-        self.close()
+        self.fd = -1
+        self._close()
 
 
 def _nbytes(grid: FieldGrid) -> int:
