@@ -32,7 +32,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Engine, Threads
-from mosaic_collect.store.metadata import StoreState, open_envs
+from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 from mosaic_collect.store.view import StoreView
 
@@ -40,17 +40,17 @@ T = TypeVar("T")
 
 
 def truncated_ids(view: StoreView) -> NDArray[np.int64]:
-    """Ids of all truncated trajectories, ascending: one step per run is read.
+    """Ids of all truncated trajectories, ascending: two steps per run are read.
 
     Raises:
         CorruptStoreError: A damaged chunk: which they are cannot be known.
     """
     found = [np.empty(0, np.int64)]
-    for run, steps in view.state.spans():
+    for number, (_, steps) in enumerate(view.state.spans()):
         if steps:
             last = steps[-1:]
             ids = view.read(TRAJECTORY_ID, last, range(view.state.num_envs))[0]
-            found.append(ids[open_envs(run.open_envs, view.state.num_envs)])
+            found.append(ids[view.open_envs(number)])
     return np.unique(np.concatenate(found))
 
 

@@ -173,6 +173,16 @@ class Table(StoreView):
             out[rows, : len(there)] = self.numberings[at].apply(field, values)
         return out
 
+    def open_envs(self, run: int) -> NDArray[np.bool_]:
+        out = np.zeros(self.state.num_envs, np.bool_)
+        at = 0
+        while run >= len(self.parts[at].state.runs):
+            run -= len(self.parts[at].state.runs)
+            at += 1
+        found = self.parts[at].open_envs(run)
+        out[: len(found)] = found
+        return out
+
     def cells(self, names: Sequence[str], nbytes: int = CELL_NBYTES) -> Iterator[Cell]:
         """All rows of some fields, block by block.
 

@@ -27,7 +27,7 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.reading.lazy import LazyArray, Rows
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.table import Table
-from mosaic_collect.store.metadata import COMPLETE, open_envs
+from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import (
     ENDED,
     FAILED,
@@ -400,9 +400,9 @@ def _how_they_ended(view: StoreView, columns: Segments) -> Ints:
     """How each trajectory ended, from its last row and from where its run stopped."""
     state, told = view.state, columns["end"]
     found = np.select([told == ENDED, told == FAILED], [_ENDED, _FAILED], _UNSAID)
-    for run, steps in state.spans():
+    for number, (run, steps) in enumerate(state.spans()):
         if steps:
-            still = open_envs(run.open_envs, state.num_envs)[columns["env"]]
+            still = view.open_envs(number)[columns["env"]]
             stopped = still & (columns["last"] == steps[-1])
             may_go_on = run is state.runs[-1] and state.status != COMPLETE
             found[stopped] = _OPEN if may_go_on else _TRUNCATED

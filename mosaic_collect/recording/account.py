@@ -36,10 +36,15 @@ class Trajectories:
 
     @classmethod
     def after(cls, state: StoreState) -> Trajectories:
-        """New ids for all, from the step at which the store ends."""
+        """New ids for all, from the step at which the store ends.
+
+        Environments that were within a trajectory get the greatest: see ``Run.first_open_id``.
+        """
         first, num_envs = state.next_trajectory_id, state.num_envs
+        ids = np.empty(num_envs, np.int64)
+        ids[np.argsort(state.stopped_open, kind="stable")] = np.arange(first, first + num_envs)
         return cls(
-            ids=np.arange(first, first + num_envs, dtype=np.int64),
+            ids=ids,
             begins=np.full(num_envs, state.committed_steps, dtype=np.int64),
             ends=np.full(num_envs, GOES_ON, dtype=np.uint8),
             next_id=first + num_envs,
@@ -149,7 +154,10 @@ class Account:
         """
         runs = opened.runs
         if steps > run.first_step or not runs:
-            runs = (*runs, replace(run, open_envs=self.trajectories.open_bitmap(steps)))
+            # From the run's first step on, its ids say what the bitmap of the run before does.
+            before = [replace(last, open_envs="") for last in runs[-1:]]
+            own = replace(run, open_envs=self.trajectories.open_bitmap(steps))
+            runs = (*runs[:-1], *before, own)
         return replace(
             opened,
             committed_steps=steps,

@@ -9,6 +9,8 @@ import secrets
 from datetime import datetime, timezone
 from importlib import metadata as packages
 
+import numpy as np
+
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.recording.ring.budget import Budget, plan_ring
 from mosaic_collect.store.codec import Compressor
@@ -70,13 +72,14 @@ def matching_state(
 def this_run(state: StoreState) -> Run:
     """The entry of a run that begins where the store ends."""
     started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    first = state.committed_steps
+    first, first_id = state.committed_steps, state.next_trajectory_id
     return Run(
         first_step=first,
         open_envs="",
         started=started,
         versions=dict(_versions()),
         key=secrets.token_hex(8) if state.identity else "",
+        first_open_id=first_id + int(np.count_nonzero(~state.stopped_open)),
     )
 
 

@@ -37,10 +37,14 @@ class Run:
         first_step: Committed steps when it opened.
         open_envs: At the run's last commit, the environments whose trajectory had not ended, as
             base64 of a bitmap (bit e % 8 of byte e // 8, least first). Those trajectories of an
-            earlier run are truncated: a resume gives every environment a new id.
+            earlier run are truncated: a resume gives every environment a new id. Empty once a later
+            run has a step, whose ids tell the same; see ``first_open_id``.
         started: UTC, ISO 8601.
         versions: Of the packages that wrote.
         key: Of this run alone, 8 bytes as hex; shards are labelled with it. None in version 1.
+        first_open_id: Environments whose first trajectory of this run has this id or a greater one
+            were within a trajectory when the run before stopped. So a store keeps one bitmap,
+            however often it is resumed. None in older stores, which keep all bitmaps.
     """
 
     first_step: int
@@ -48,6 +52,7 @@ class Run:
     started: str
     versions: dict[str, str]
     key: str = ""
+    first_open_id: int | None = None
 
     def told(self) -> dict[str, Any]:
         """What is told of it elsewhere."""
@@ -137,6 +142,13 @@ class StoreState:
         bounds = [*(run.first_step for run in self.runs), self.committed_steps]
         steps = (range(first, stop) for first, stop in pairwise(bounds))
         return tuple(zip(self.runs, steps, strict=True))
+
+    @property
+    def stopped_open(self) -> NDArray[np.bool_]:
+        """Environments within a trajectory at the last committed step. Shape: (num_envs,)."""
+        if not self.runs:
+            return np.zeros(self.num_envs, np.bool_)
+        return open_envs(self.runs[-1].open_envs, self.num_envs)
 
     def steps_of(self, block: int) -> range:
         """Committed steps of a block."""
@@ -249,7 +261,7 @@ def _state_document(state: StoreState) -> dict[str, Any]:
     document = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "foreign"}
     document["format_version"] = FORMAT_VERSION if state.identity else 1
     document["compressor"] = vars(state.compressor)
-    document["runs"] = [vars(r) for r in state.runs]
+    document["runs"] = [{k: v for k, v in vars(r).items() if v is not None} for r in state.runs]
     if not state.identity:  # version 1 knew neither
         del document["identity"], document["holder"]
         document["runs"] = [{k: v for k, v in r.items() if k != "key"} for r in document["runs"]]

@@ -269,6 +269,8 @@ class _Parser:
             self._problems += problems
             if not problems:
                 runs.append(Run(**entry))
+        if runs and not runs[-1].open_envs:
+            self._problems.append("runs.open_envs: expected a bitmap of the last run, got none")
         return tuple(runs)
 
     def _hex(self, name: str, nbytes: int) -> str:
@@ -295,18 +297,22 @@ def _object(data: bytes, where: str) -> dict[str, Any]:
 
 def _run_problems(entry: Any, num_envs: int, least: int, most: int, version: int) -> list[str]:
     names = {"first_step", "open_envs", "started", "versions"} | ({"key"} if version > 1 else set())
-    if not isinstance(entry, dict) or set(entry) != names:
+    # Stores made before this field have a bitmap in every entry.
+    if not isinstance(entry, dict) or set(entry) - {"first_open_id"} != names:
         return [f"runs: expected entries of {sorted(names)}, got {entry!r:.80}"]
     found = []
     first = entry["first_step"]
     if type(first) is not int or not least <= first <= most:
         found.append(f"runs.first_step: expected {least}..{most}, got {first!r:.80}")
-    if _bitmap_nbytes(entry["open_envs"]) != -(-num_envs // 8):
+    if entry["open_envs"] != "" and _bitmap_nbytes(entry["open_envs"]) != -(-num_envs // 8):
         found.append(f"runs.open_envs: expected a bitmap of {num_envs} environments")
     if not isinstance(entry["started"], str) or not isinstance(entry["versions"], dict):
         found.append("runs: started must be a string, versions a dict")
     if not _is_hex(entry.get("key", ""), 8 if version > 1 else 0):
         found.append(f"runs.key: expected 8 bytes as hex, got {entry['key']!r:.80}")
+    first_open_id = entry.get("first_open_id", 0)
+    if type(first_open_id) is not int or not 0 <= first_open_id < 1 << 63:
+        found.append(f"runs.first_open_id: expected an id, got {first_open_id!r:.80}")
     return found
 
 

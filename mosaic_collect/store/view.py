@@ -32,7 +32,7 @@ from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.lock import LOCK_NAME
 from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, StoreState, open_envs
 from mosaic_collect.store.parsing import MAX_DOCUMENT_NBYTES, foreign_in, object_in, parse_root
-from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END
+from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 from mosaic_collect.store.shard import ShardReader
 
 _log = logging.getLogger(__name__)
@@ -274,7 +274,7 @@ class StoreView:
         self.blobs, self.state = blobs, state
         self.grids = state.grids()
         self._codec = state.compressor.codec()
-        stopped = [(run, steps[-1]) for run, steps in state.spans() if steps]
+        stopped = [(run, steps[-1]) for run, (_, steps) in enumerate(state.spans()) if steps]
         self._stopped, self._stops = [run for run, _ in stopped], [step for _, step in stopped]
 
     @classmethod
@@ -400,6 +400,23 @@ class StoreView:
             self.clear_uncommitted_ends(steps, envs, out)
         return out
 
+    def open_envs(self, run: int) -> NDArray[np.bool_]:
+        """Return which environments were within a trajectory when a run stopped.
+
+        Args:
+            run: Index into ``state.runs``.
+
+        Raises:
+            CorruptStoreError: The ids of the next run's first step are damaged.
+        """
+        state = self.state
+        if state.runs[run].open_envs:
+            return open_envs(state.runs[run].open_envs, state.num_envs)
+        later = state.runs[run + 1]
+        first = range(later.first_step, min(later.first_step + 1, state.committed_steps))
+        ids = self.read(TRAJECTORY_ID, first, range(state.num_envs))
+        return (ids >= later.first_open_id).all(axis=0)
+
     def clear_uncommitted_ends(self, steps: range, envs: range, ends: NDArray[Any]) -> None:
         """Remove ends that a shard holds and the root document does not know.
 
@@ -412,10 +429,9 @@ class StoreView:
         """
         first, stop = (bisect_left(self._stops, step) for step in (steps.start, steps.stop))
         for last_step, run in zip(self._stops[first:stop], self._stopped[first:stop], strict=True):
-            if last_step in steps:
-                row = ends[steps.index(last_step)]
-                still_open = open_envs(run.open_envs, self.state.num_envs)
-                row[still_open[envs.start : envs.stop : envs.step]] = GOES_ON
+            row = ends[steps.index(last_step)] if last_step in steps else ends[:0]
+            if row.any():
+                row[self.open_envs(run)[envs.start : envs.stop : envs.step]] = GOES_ON
 
     def read_into(self, field: str, block: int, out: NDArray[Any]) -> None:
         """Decode a whole shard, padding and steps not committed yet included.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter, truncated_ids
 from mosaic_collect.errors import InputError
 from tests.helpers import add, ids, open_writer
 
@@ -137,9 +138,10 @@ def test_an_exception_leaves_the_open_trajectories_truncated_not_ended(store: st
 
 
 def open_envs(store: str, run: int = -1) -> list[int]:
-    state = TrajectoryDataset(store).state
-    bits = np.frombuffer(base64.b64decode(state.runs[run].open_envs), np.uint8)
-    return np.flatnonzero(np.unpackbits(bits, bitorder="little")[: state.num_envs]).tolist()
+    """Environments within a trajectory when a run stopped."""
+    view = TrajectoryDataset(store).view
+    number = range(len(view.state.runs))[run]
+    return np.flatnonzero(view.open_envs(number)).tolist()
 
 
 def test_a_runs_open_envs_are_those_within_a_trajectory(store: str) -> None:
@@ -155,6 +157,33 @@ def test_a_runs_open_envs_are_those_within_a_trajectory(store: str) -> None:
     assert open_envs(store, 0) == [1, 2, 3, 4, 5, 6, 7, 8, 10]
     assert open_envs(store, 1) == []
     assert [r.first_step for r in TrajectoryDataset(store).state.runs] == [0, 1]
+
+
+def test_a_store_keeps_one_bitmap_however_often_it_is_resumed(store: str) -> None:
+    """And tells of every run which trajectories were open, whatever had ended."""
+    num_envs, rng, want = 400, np.random.default_rng(3), []
+    open_writer(store, num_envs).close()
+    sizes = []
+    for run in range(30):
+        with TrajectoryWriter(store, resume=True) as writer:
+            for _ in range(run % 3):  # every third run adds nothing
+                add(writer, writer.num_steps)
+            ended = rng.random(num_envs) < rng.choice([0, 0.1, 0.9, 1])
+            writer.end_trajectories(ended)
+        if run % 3:
+            want.append(~ended)
+        sizes.append(os.path.getsize(f"{store}/zarr.json"))
+    state, bitmap = TrajectoryDataset(store).state, len(base64.b64encode(bytes(num_envs // 8)))
+    assert [len(run.open_envs) for run in state.runs] == [0] * (len(state.runs) - 1) + [bitmap]
+    assert [open_envs(store, run + 1) for run in range(len(want))] == [
+        np.flatnonzero(still).tolist() for still in want
+    ]
+    got = ids(TrajectoryDataset(store))
+    stops = [run.first_step for run in state.runs[2:]] + [state.committed_steps]
+    truncated = [got[stop - 1][still] for stop, still in zip(stops, want, strict=True)]
+    np.testing.assert_array_equal(
+        truncated_ids(TrajectoryDataset(store).view), np.sort(np.concatenate(truncated))
+    )
 
 
 def test_what_changes_of_the_metadata_is_looked_at_alone(

@@ -469,7 +469,7 @@ def test_a_number_of_one_environment_is_no_id(store: str, number: int) -> None:
     with open_writer(store, 1, SMALL.with_ends()) as writer:
         add(writer, 0)
         for told in ([np.array([number])], [[0], np.array([number])]):
-            with pytest.raises(InputError, match="give a bool mask, or dones="):
+            with pytest.raises(InputError, match="may be ids or flags"):
                 writer.end_trajectories(*told)
         writer.end_trajectories(np.array([number == 1]))
     assert TrajectoryDataset(store).num_trajectories == number
