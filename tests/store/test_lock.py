@@ -14,6 +14,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import ClosedError, StoreLockedError
+from mosaic_collect.store import lock as lock_module
 from mosaic_collect.store.lock import LOCK_NAME, StoreLock
 from tests.helpers import REPO, add, assert_holds, open_writer, record, run_python
 
@@ -65,13 +66,13 @@ def test_garbage_lets_a_lock_go_while_another_is_taken(
     cycle: list[object] = [StoreLock("a", folders[0])]
     cycle.append(cycle)
     del cycle
-    leads_to = StoreLock._leads_to
+    leads_to = lock_module._leads_to
 
-    def collecting(lock: StoreLock, fd: int) -> bool:
+    def collecting(fd: int, folder: int) -> bool:
         gc.collect()
-        return leads_to(lock, fd)
+        return leads_to(fd, folder)
 
-    monkeypatch.setattr(StoreLock, "_leads_to", collecting)
+    monkeypatch.setattr(lock_module, "_leads_to", collecting)
     lock = StoreLock("b", folders[1])
     monkeypatch.undo()
     assert os.listdir(tmp_path / "a") == []
