@@ -415,7 +415,7 @@ class StoreView:
         later = state.runs[run + 1]
         first = range(later.first_step, min(later.first_step + 1, state.committed_steps))
         ids = self.read(TRAJECTORY_ID, first, range(state.num_envs))
-        return (ids >= later.first_open_id).all(axis=0)
+        return np.asarray((ids >= (later.first_open_id or 0)).all(axis=0))
 
     def clear_uncommitted_ends(self, steps: range, envs: range, ends: NDArray[Any]) -> None:
         """Remove ends that a shard holds and the root document does not know.
