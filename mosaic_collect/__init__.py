@@ -63,6 +63,7 @@ if TYPE_CHECKING:
         VerifyReport as VerifyReport,
         verify_store as verify_store,
     )
+    from mosaic_collect.look.findings import Finding as Finding, store_findings as store_findings
     from mosaic_collect.look.measure import store_statistics as store_statistics
     from mosaic_collect.look.statistics import (
         FieldStatistics as FieldStatistics,
@@ -98,6 +99,7 @@ _NAMES = {
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
     "reading.ends": "truncated_ids",
     "reading.trajectories": "Trajectories Trajectory",
+    "look.findings": "Finding store_findings",
     "look.measure": "store_statistics",
     "look.statistics": "FieldStatistics StoreStatistics",
     "reading.verify": "VerifyReport verify_store",

@@ -279,7 +279,7 @@ PUBLIC = {
     *("TrajectoryWriter", "WriterStats", "termination_as_exit", "Field", "Schema"),
     *("TrajectoryDataset", "truncated_ids", "summarize", "Summary"),
     *("Trajectories", "Trajectory", "store_statistics", "StoreStatistics", "FieldStatistics"),
-    *("Pictures", "report_page"),
+    *("Pictures", "report_page", "store_findings", "Finding"),
     *("copy_store", "CopyReport"),
     *("export_npy", "ExportReport", "import_npy", "ImportReport"),
     *("verify_store", "verify_export", "VerifyReport", "ReplayReport", "DaskEngine"),

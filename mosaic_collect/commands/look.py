@@ -25,6 +25,7 @@ from mosaic_collect.commands.shared import (
 )
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.canvas import THEMES, check_picture, save
+from mosaic_collect.look.findings import find
 from mosaic_collect.look.inspect import summarize, summary_text
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.look.report import report_page
@@ -172,6 +173,7 @@ class Report(Command):
             be recording.
         output: The HTML file (default: STORE.report.html).
         trajectory: Id of the trajectory whose curves are drawn (default: a typical one).
+        json: JSON file to write the findings to, for programs (default: none).
         checks: Output of 'mosaic-collect verify --json' about this store; failures are shown first.
         max_pairs: Number of pairs that figures and charts are made of, spread evenly over the
             store; 0 takes all.
@@ -182,17 +184,24 @@ class Report(Command):
     store: Sequence[str] = field(metadata=STORES)
     output: str | None = field(default=None, metadata=shown(**_OUTPUT))
     trajectory: int | None = field(default=None, metadata=shown(metavar="ID"))
+    json: str | None = field(default=None, metadata=shown(metavar="FILE"))
     checks: str | None = field(default=None, metadata=shown(metavar="FILE"))
     max_pairs: int = field(default=1_000_000, metadata=shown(name="pairs"))
 
     def run(self) -> bool:
-        """Write the page."""
+        """Write the page, and the findings as JSON."""
         checks = [] if self.checks is None else _checks(self.checks)
         output = output_path(self.output or f"{store_stem(self.store)}.report.html", "output")
+        figures = None if self.json is None else output_path(self.json, "json")
         dataset = TrajectoryDataset(one_or_all(self.store))
         statistics = measure(dataset, self.max_pairs or None)
-        page = report_page(dataset, statistics, self.trajectory, checks)
+        findings = find(dataset, statistics, checks)
+        page = report_page(dataset, statistics, self.trajectory, checks, findings)
         write_target(output, page.encode())
+        if figures is not None:
+            plain = {"store": dataset.path, "findings": [f.to_json() for f in findings]}
+            write_target(figures, json.dumps(plain, indent=1).encode())
+            print(f"{figures}: written, {len(findings)} findings")
         print(f"{output}: written, {len(page) / 1e6:.1f} MB")
         return True
 

@@ -11,7 +11,7 @@ contains all rows; beyond, the rank of its quantiles is off by at most 1.7 % at 
 times of 100 (Dvoretzky, Kiefer and Wolfowitz), and by less in the tails. One sample of pairs serves
 all fields, so that what belongs together stays together.
 
-Findings need more of the same pass, a ``StoreProfile``: values over time and per environment.
+The same pass keeps what findings need, a ``StoreProfile``: values over time and per environment.
 """
 
 from __future__ import annotations
@@ -76,23 +76,11 @@ def store_statistics(
         ClusterError: The engine's workers fail.
     """
     dataset = path if isinstance(path, TrajectoryDataset) else TrajectoryDataset(path)
-    return measure_store(dataset, fields, max_pairs, progress, engine or Threads(threads))
-
-
-def measure_store(
-    dataset: TrajectoryDataset,
-    fields: Sequence[str] | None = None,
-    max_pairs: int | None = None,
-    progress: Callable[[int], object] | None = None,
-    engine: Engine | None = None,
-    profile: bool = False,
-) -> StoreStatistics:
-    """``store_statistics``, with a ``StoreProfile`` if ``profile`` is true."""
     begun = time.monotonic()
     schema = dataset.schema
     names = [n for n in dataset if n not in _WRITERS_OWN] if fields is None else list(fields)
-    scan = _Scan(dataset, [schema[name] for name in names], max_pairs, profile)
-    scan.run(engine or Threads(), progress or (lambda pairs: None))
+    scan = _Scan(dataset, [schema[name] for name in names], max_pairs)
+    scan.run(engine or Threads(threads), progress or (lambda pairs: None))
     return scan.report(time.monotonic() - begun)
 
 
@@ -172,9 +160,16 @@ def _read_mask(table: Table, region: Cell) -> Mask:
     return table.read_cell(VALID_MASK, region)
 
 
-def _count_valid(table: Table, region: Cell) -> Places:
-    """Valid pairs of each environment of a region."""
-    return np.asarray(np.count_nonzero(_read_mask(table, region), axis=0), np.int64)
+def _count_valid(table: Table, width: int, region: Cell) -> Places:
+    """Valid pairs of each environment of a region, in bins of ``width`` steps: ``(envs, bins)``."""
+    first = table.state.steps_of(region.block).start
+    return _count_in_bins(_read_mask(table, region), first, width)
+
+
+def _count_in_bins(where: Mask, first_step: int, width: int) -> Places:
+    """Count true values, ``(steps, envs)``, in bins of ``width`` steps: ``(envs, bins)``."""
+    bins = (first_step + np.arange(len(where))) // width
+    return np.add.reduceat(where, np.flatnonzero(np.diff(bins, prepend=-1)), 0, np.int64).T
 
 
 class _Chosen(NamedTuple):
@@ -198,8 +193,8 @@ class _EnvSums(NamedTuple):
     Attributes:
         rows: Rows that were summed.
         sums: Their sums, ``(envs, features)``.
-        same: Valid rows that equal the valid row before them.
-        compared: Valid rows that follow a valid one.
+        same: Valid rows that equal the valid row before them, ``(envs, bins)``.
+        compared: Valid rows that follow a valid one, ``(envs, bins)``.
     """
 
     rows: Places
@@ -225,6 +220,7 @@ class _Measure:
         chosen: Per region, its pairs in the sample.
         strides: Per field with a profile, the stride of the features that are summed.
         watched: The field whose rows are compared with those before them.
+        width: Steps of a bin.
     """
 
     def __init__(
@@ -233,9 +229,10 @@ class _Measure:
         chosen: Mapping[Cell, _Chosen],
         strides: Mapping[str, int],
         watched: str | None,
+        width: int,
     ) -> None:
         self._table, self._chosen = table, chosen
-        self._strides, self._watched = strides, watched
+        self._strides, self._watched, self._width = strides, watched, width
         self._mask = Cached(partial(_read_mask, table), _CACHED_MASKS)
 
     def __call__(self, piece: _Piece) -> _Found:
@@ -266,7 +263,8 @@ class _Measure:
         stride = self._strides.get(piece.field)
         envs = None if stride is None else _env_sums(rows, valid, stride)
         if envs is not None and piece.field == self._watched:
-            envs = _compare(rows, valid, envs)
+            begin = self._table.state.steps_of(cell.block).start
+            envs = _compare(rows, valid, envs, begin, self._width)
         chosen = self._chosen.get(region)
         if chosen is None:
             return _Found(moments, np.empty(0, np.int64), rows[0, :0], envs)
@@ -286,26 +284,26 @@ def _env_sums(rows: NDArray[Any], valid: Mask, stride: int) -> _EnvSums:
     few = rows[::_EVERY, :, ::stride].astype(np.float64)
     counts = valid[::_EVERY] & np.isfinite(few).all(axis=2)
     sums = few.sum(axis=0) if counts.all() else np.where(counts[..., None], few, 0).sum(axis=0)
-    nothing = np.zeros(len(sums), np.int64)
+    nothing = np.zeros((len(sums), 0), np.int64)
     return _EnvSums(counts.sum(axis=0), sums, nothing, nothing)
 
 
-def _compare(rows: NDArray[Any], valid: Mask, envs: _EnvSums) -> _EnvSums:
-    watched = rows[:, :, :: max(1, rows.shape[2] // _WATCHED)]
-    both = valid[1:] & valid[:-1]
-    same = both & (watched[1:] == watched[:-1]).all(axis=2)
-    return envs._replace(same=same.sum(axis=0), compared=both.sum(axis=0))
+def _compare(
+    rows: NDArray[Any], valid: Mask, envs: _EnvSums, first_step: int, width: int
+) -> _EnvSums:
+    watched, same = rows[:, :, :: max(1, rows.shape[2] // _WATCHED)], np.zeros_like(valid)
+    both = np.zeros_like(valid)
+    both[1:] = valid[1:] & valid[:-1]
+    same[1:] = both[1:] & (watched[1:] == watched[:-1]).all(axis=2)
+    counts = (_count_in_bins(where, first_step, width) for where in (same, both))
+    return _EnvSums(envs.rows, envs.sums, *counts)
 
 
 class _Scan:
     """Runs the pass and gathers what it finds."""
 
     def __init__(
-        self,
-        dataset: TrajectoryDataset,
-        fields: Sequence[Field],
-        max_pairs: int | None,
-        profile: bool,
+        self, dataset: TrajectoryDataset, fields: Sequence[Field], max_pairs: int | None
     ) -> None:
         self._table, self._fields = dataset.view, fields
         self._terms = usable_terms(dataset.schema, dataset.metadata)
@@ -316,19 +314,19 @@ class _Scan:
         self._moments = {f.name: Moments.nothing(f.width) for f in fields}
         self._rows = {f.name: np.zeros((size, f.width), f.dtype) for f in fields}
         self._num_read = 0
-        self._profile = StoreProfile.begin(self._table, fields) if profile else None
+        self._profile = StoreProfile.begin(self._table, fields)
 
     def run(self, engine: Engine, progress: Callable[[int], object]) -> None:
         """Draw the sample, knowing how many pairs are valid, then look at everything once."""
         profile = self._profile
-        strides = {} if profile is None else {n: p.stride for n, p in profile.fields.items()}
-        watched = None if profile is None else profile.watched
-        measure = _Measure(self._table, self._draw(engine), strides, watched)
+        strides = {name: field.stride for name, field in profile.fields.items()}
+        chosen = self._draw(engine)
+        measure = _Measure(self._table, chosen, strides, profile.watched, profile.width)
         found = engine.map(measure, self._pieces(), self._table.require_seen)
         region = None
         for piece, part in zip(self._pieces(), found, strict=True):
-            if profile is not None and part.envs is not None:
-                profile.add(piece.field, piece.cell, part.moments, *part.envs)
+            if part.envs is not None:
+                profile.add(piece.field, piece.cell, self._first(piece), part.moments, *part.envs)
             self._moments[piece.field] += part.moments
             self._rows[piece.field][part.slots] = part.rows
             if region not in (None, piece.region):
@@ -341,6 +339,11 @@ class _Scan:
         """None is made before its turn: a state may claim any number of blocks."""
         blocks = range(self._table.state.num_blocks)
         return map(self._table.whole_block, blocks) if self._drawn is None else self._drawn
+
+    def _first(self, part: Cell | _Piece) -> int:
+        """First step of the block that a region or a piece is in."""
+        cell = part if isinstance(part, Cell) else part.cell
+        return self._table.state.steps_of(cell.block).start
 
     def _pieces(self) -> Iterator[_Piece]:
         for region in self._regions():
@@ -356,12 +359,10 @@ class _Scan:
         size = len(self._sample.filled)
         owners, pairs = np.full((2, size), -1, np.int64)
         regions: list[Cell] = []
-        counts = engine.map(
-            partial(_count_valid, self._table), self._regions(), self._table.require_seen
-        )
+        count_valid = partial(_count_valid, self._table, self._profile.width)
+        counts = engine.map(count_valid, self._regions(), self._table.require_seen)
         for region, valid in zip(self._regions(), counts, strict=True):
-            if self._profile is not None:
-                self._profile.add_valid(region, valid)
+            self._profile.add_valid(region, self._first(region), valid)
             count = int(valid.sum())
             entering, slots = self._sample.choose(count, region.block, region.envs.start)
             if len(slots):

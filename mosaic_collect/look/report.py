@@ -15,16 +15,24 @@ from mosaic_collect import __version__
 from mosaic_collect.checks import needed
 from mosaic_collect.look.canvas import DARK, LIGHT, inline_svg
 from mosaic_collect.look.charts import END_WORDS
-from mosaic_collect.look.findings import findings
+from mosaic_collect.look.findings import Finding, MotionCounts, find, motion_name
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.look.statistics import HEAD, FieldStatistics, StoreStatistics, term_rows
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import FIELD_HEAD, Summary, field_rows, store_summary
-from mosaic_collect.reading.trajectories import ENDS, Trajectories, motion_names
+from mosaic_collect.reading.trajectories import ENDS, Trajectories
 from mosaic_collect.text import shown, size_of
 
 END_HEAD = ("end", "trajectories", "shortest", "25 %", "median", "75 %", "longest", "valid pairs")
-MOTION_HEAD = ("motion", "trajectories", "failed", "median steps", "valid pairs")
+MOTION_HEAD = (
+    "motion",
+    "trajectories",
+    "ended",
+    "failed",
+    "failed of ended",
+    "median steps",
+    "valid pairs",
+)
 FEATURE_HEAD = ("feature", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
 MOST_MOTIONS, MOST_FEATURES = 200, 2000
 _TEMPLATE = "report.html.jinja"
@@ -36,14 +44,16 @@ def report_page(
     statistics: StoreStatistics,
     trajectory: int | None = None,
     checks: Sequence[Mapping[str, Any]] = (),
+    findings: Sequence[Finding] | None = None,
 ) -> str:
-    """The page, as HTML.
+    """Render the page as HTML.
 
     Args:
         dataset: The store; what is written while the page is made is not in it.
         statistics: Of its fields.
         trajectory: Whose curves are drawn, by its id; None: a long one that ended.
-        checks: What ``mosaic-collect verify --json`` said of it, an object a line.
+        checks: Objects that ``mosaic-collect verify --json`` printed about it.
+        findings: Findings of ``find``, if they are there already.
 
     Raises:
         InputError: No such trajectory.
@@ -52,7 +62,7 @@ def report_page(
     """
     template = _template()
     summary, table = store_summary(dataset), dataset.trajectories
-    motions, features = motion_rows(dataset, table), feature_rows(statistics)
+    motions, features = motion_rows(dataset), feature_rows(statistics)
     return str(
         template.render(
             name=shown(os.path.basename(dataset.path)),
@@ -61,7 +71,7 @@ def report_page(
             light=LIGHT.css(),
             dark=DARK.css(),
             facts=_facts(summary, table),
-            findings=findings(dataset, statistics, checks),
+            findings=find(dataset, statistics, checks) if findings is None else findings,
             pictures=_pictures(Pictures(dataset, lambda: statistics, trajectory)),
             field_head=FIELD_HEAD,
             field_rows=field_rows(summary),
@@ -170,21 +180,22 @@ def end_rows(table: Trajectories) -> list[list[str]]:
     return rows
 
 
-def motion_rows(dataset: TrajectoryDataset, table: Trajectories) -> list[list[str]]:
-    """Under ``MOTION_HEAD``, those with the greatest share of failures first."""
-    columns, names = table.columns, motion_names(dataset.metadata)
-    if "motion" not in columns:
+def motion_rows(dataset: TrajectoryDataset) -> list[list[str]]:
+    """Rows under ``MOTION_HEAD``, those with the greatest share of failures first."""
+    counts, columns = MotionCounts.of(dataset), dataset.trajectories.columns
+    if counts is None:
         return []
-    found = []
-    for motion in np.unique(columns["motion"]).tolist():
+    rows = []
+    for at in np.lexsort((counts.ids, -counts.rate)):
+        motion = int(counts.ids[at])
         where = columns["motion"] == motion
-        failed = int((columns["end"][where] == "failed").sum())
-        count, steps = int(where.sum()), np.median(columns["num_steps"][where])
-        name = names[motion] if 0 <= motion < len(names) else ""
-        cells = [f"{count:,}", f"{failed:,}", f"{steps:,.0f}"]
-        cells.append(f"{columns['num_valid'][where].sum():,}")
-        found.append((-failed / count, motion, [f"{motion} {shown(name)}".strip(), *cells]))
-    return [row for _share, _motion, row in sorted(found)]
+        steps = f"{np.median(columns['num_steps'][where]):,.0f}" if where.any() else "-"
+        rate = f"{counts.rate[at]:.0%}" if counts.ended[at] else "-"
+        numbers = (counts.total[at], counts.ended[at], counts.failed[at])
+        cells = [*(f"{n:,}" for n in numbers), rate, steps]
+        valid = f"{columns['num_valid'][where].sum():,}"
+        rows.append([motion_name(dataset, motion), *cells, valid])
+    return rows
 
 
 def feature_rows(statistics: StoreStatistics) -> list[list[str]]:

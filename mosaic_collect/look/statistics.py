@@ -68,6 +68,11 @@ class FieldStatistics:
         """Features that are always 0, ``(D,)``."""
         return np.asarray(self.constant & (self.moments.low == 0))
 
+    @property
+    def may_vary(self) -> bool:
+        """Whether a field that never changes is odd: one whole number may well stay as it is."""
+        return self.shape != () or self.dtype in FLOATS
+
     def quantiles(self, at: Sequence[float] = QUANTILES) -> NDArray[np.float64]:
         """Quantiles of the sample's finite values, ``(len(at), D)``; NaN where there are none."""
         values = self.sample.astype(np.float64)
@@ -201,10 +206,12 @@ class FieldProfile:
 
 @dataclass(kw_only=True, eq=False)
 class StoreProfile:
-    """A store over time and per environment, in at most 32 bins of whole blocks.
+    """A store over time and per environment, in at most 32 bins of equal numbers of steps.
+
+    Values of fields are counted in the bin in which their block begins.
 
     Attributes:
-        num_blocks: Blocks of the store.
+        width: Steps of a bin.
         edges: First steps of the bins, and T, ``(bins + 1,)``.
         read: Pairs that were read, ``(bins, N)``.
         valid: Valid pairs among them.
@@ -214,7 +221,7 @@ class StoreProfile:
         fields: Profiles of the fields of numbers that may vary and are no images.
     """
 
-    num_blocks: int
+    width: int
     edges: NDArray[np.int64]
     read: NDArray[np.int64]
     valid: NDArray[np.int64]
@@ -226,38 +233,41 @@ class StoreProfile:
     @classmethod
     def begin(cls, table: Table, fields: Sequence[Field]) -> StoreProfile:
         """A profile of nothing yet."""
-        state = table.state
-        bins = min(_MOST_BINS if state.num_envs <= _MOST_ENVS else 1, state.num_blocks)
-        first = [-(-at * state.num_blocks // max(bins, 1)) for at in range(bins)]
-        edges = [*(state.steps_of(block).start for block in first), state.committed_steps]
+        steps, num_envs = table.state.committed_steps, table.state.num_envs
+        width = max(1, -(-steps // (_MOST_BINS if num_envs <= _MOST_ENVS else 1)))
+        edges = np.append(np.arange(0, steps, width), steps)
+        bins = len(edges) - 1
         used = [f for f in fields if f.is_float and not f.has_axes and f.width <= _MOST_FEATURES]
-        nothing = np.zeros((4, bins, state.num_envs), np.int64)
+        nothing = np.zeros((4, bins, num_envs), np.int64)
         return cls(
-            num_blocks=state.num_blocks,
-            edges=np.array(edges, np.int64),
+            width=width,
+            edges=edges,
             read=nothing[0],
             valid=nothing[1],
             watched=max(used, key=lambda f: f.width).name if used else None,
             same=nothing[2],
             compared=nothing[3],
-            fields={f.name: FieldProfile.begin(f.width, bins, state.num_envs) for f in used},
+            fields={f.name: FieldProfile.begin(f.width, bins, num_envs) for f in used},
         )
 
-    def add(self, name: str, cell: Cell, m: Moments, rows: Any, sums: Any, *watched: Any) -> None:
-        """Take a piece of a field."""
-        at, envs = self._bin(cell), slice(cell.envs.start, cell.envs.stop)
-        self.fields[name].add(at, cell, m, rows, sums)
-        self.same[at, envs] += watched[0]
-        self.compared[at, envs] += watched[1]
+    def add(
+        self, name: str, cell: Cell, first_step: int, m: Moments, rows: Any, sums: Any, *counts: Any
+    ) -> None:
+        """Take a piece of a field, whose block begins at ``first_step``."""
+        self.fields[name].add(first_step // self.width, cell, m, rows, sums)
+        for numbers, more in zip((self.same, self.compared), counts, strict=True):
+            self._count(numbers, cell, first_step, more)
 
-    def add_valid(self, region: Cell, valid: NDArray[np.int64]) -> None:
-        """Take the valid pairs of each environment of a region."""
-        at, envs = self._bin(region), slice(region.envs.start, region.envs.stop)
-        self.read[at, envs] += len(region.steps)
-        self.valid[at, envs] += valid
+    def add_valid(self, region: Cell, first_step: int, valid: NDArray[np.int64]) -> None:
+        """Take the valid pairs of each environment of a region, ``(envs, bins)``."""
+        self._count(self.valid, region, first_step, valid)
+        steps = range(first_step, first_step + len(region.steps))
+        bins, counts = np.unique(np.array(steps) // self.width, return_counts=True)
+        self.read[bins, region.envs.start : region.envs.stop] += counts[:, None]
 
-    def _bin(self, cell: Cell) -> int:
-        return cell.block * len(self.read) // self.num_blocks
+    def _count(self, numbers: Any, cell: Cell, first_step: int, more: NDArray[np.int64]) -> None:
+        at = first_step // self.width
+        numbers[at : at + more.shape[1], cell.envs.start : cell.envs.stop] += more.T
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -272,7 +282,7 @@ class StoreStatistics:
         num_read: Valid pairs that were read; fewer if not all were asked for.
         seconds: It took.
         fields: Statistics per field.
-        profile: Values over time and per environment, if they were asked for.
+        profile: Values over time and per environment.
     """
 
     path: str
@@ -282,7 +292,7 @@ class StoreStatistics:
     num_read: int
     seconds: float
     fields: dict[str, FieldStatistics]
-    profile: StoreProfile | None = None
+    profile: StoreProfile
 
     @property
     def sample_rows(self) -> int:
@@ -350,39 +360,42 @@ def statistics_text(found: StoreStatistics) -> str:
 def oddities(field: FieldStatistics) -> Iterator[str]:
     """In words: features that are dead or constant, and values that are not finite."""
     m = field.moments
-    varies = field.shape != () or field.dtype in FLOATS  # one whole number may well stay as it is
-    constant = varies & field.constant & ~field.dead
     for what, where in (
-        ("always 0", varies & field.dead),
-        ("constant", constant),
+        ("always 0", field.may_vary & field.dead),
+        ("constant", field.may_vary & field.constant & ~field.dead),
         ("hold NaN", m.nan > 0),
         ("hold infinity", m.inf > 0),
     ):
-        if where.all() and len(where) > 1:
-            yield f"{field.name}: all {len(where)} features {what}"
-        elif where.any():
-            names = list(_names(field, where)) if field.shape else []
-            more = len(names) - _MOST_NAMES
-            told = ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-            yield f"{field.name}: {what}" + (f": {told}" if told else "")
+        if where.any():
+            yield f"{field.name}: {feature_words(field, where, what)}"
+
+
+def feature_words(field: FieldStatistics, where: NDArray[np.bool_], what: str) -> str:
+    """Features and what they are, such as ``always 0: joint_pos[3, 5-8]``."""
+    if where.all() and len(where) > 1:
+        return f"all {len(where)} features {what}"
+    names = list(_names(field, where)) if field.shape else []
+    more = len(names) - _MOST_NAMES
+    words = ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
+    return what + (f": {words}" if words else "")
 
 
 def _names(field: FieldStatistics, where: NDArray[np.bool_]) -> Iterator[str]:
     """Of chosen columns: ``joint_pos[3, 5-8]``, where the term is known, once if in all frames."""
     if not field.terms:
-        yield f"[{_ranges(where)}]"
+        yield f"[{number_ranges(where)}]"
     for term in field.terms:
         chosen = where[term.columns].reshape(term.frames, term.dim)
         whole = np.logical_and.reduce(chosen, axis=0)
         if whole.any():
             many = " in all frames" if term.frames > 1 else ""
-            yield f"{term.name}[{_ranges(whole)}]{many}"
+            yield f"{term.name}[{number_ranges(whole)}]{many}"
         for frame, rest in enumerate(chosen & ~whole):
             if rest.any():
-                yield f"{term.name}[{_ranges(rest)}] in frame {frame + 1 - term.frames}"
+                yield f"{term.name}[{number_ranges(rest)}] in frame {frame + 1 - term.frames}"
 
 
-def _ranges(where: NDArray[np.bool_]) -> str:
+def number_ranges(where: NDArray[np.bool_]) -> str:
     """Such as ``3, 5-8``: at most so many, from the first on."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(np.int8)))
     spans = [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]

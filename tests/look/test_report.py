@@ -15,7 +15,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 from mosaic_collect import TrajectoryDataset, store_statistics
-from mosaic_collect.look.findings import findings
+from mosaic_collect.look.findings import find
 from mosaic_collect.look.report import report_page
 from mosaic_collect.store.schema import Field, Schema
 from tests import helpers
@@ -27,20 +27,23 @@ from tests.reading.test_labelled import texts
 WIDTHS = (1440, 800, 360)
 
 
-def words(dataset: TrajectoryDataset, **options: Any) -> dict[str, bool]:
-    return {f.words: f.grave for f in findings(dataset, store_statistics(dataset), **options)}
+def words(dataset: TrajectoryDataset, **options: Any) -> dict[str, str]:
+    return {f.text: f.severity for f in find(dataset, store_statistics(dataset), **options)}
 
 
 class TestFindings:
     def test_of_a_rich_store(self, dataset: TrajectoryDataset) -> None:
         assert words(dataset) == {
-            "observations: 1 pair holds NaN or infinity (0.0028 of all)": True,
-            "observations: always 0: pos[1]": True,
-            "1 of 12 trajectories that ended are one row long": True,
-            "student_observations: constant: pos[1] in all frames": False,
-            "12 of 24 trajectories have no end": False,
-            "5.6% of all pairs are not valid": False,
-            "the writer waited for the disk 10.0% of the time": False,
+            "observations: 1 pair holds NaN or infinity in: vel<b>[2] (0.0028 of all; the first "
+            "valid one: step 30, environment 0, trajectory 12)": "error",
+            "observations: always 0: pos[1]": "warning",
+            "1 of 12 trajectories that ended are one row long": "warning",
+            "student_observations: constant: pos[1] in all frames": "note",
+            "action_sigma: all 2 features constant": "note",
+            "motion 1 run.npz: 2 of 6 trajectories fail (33%), most after 5 steps": "warning",
+            "12 of 24 trajectories have no end": "note",
+            "5.6% of all pairs are not valid": "note",
+            "the writer waited for the disk 10.0% of the time": "note",
         }
 
     def test_of_none(self, store: str) -> None:
@@ -53,18 +56,19 @@ class TestFindings:
 
     def test_all_ends_at_one_frame(self, store: str) -> None:
         stores.write(store, 60, ends={s: range(4) for s in range(9, 60, 10)})
-        assert "24 of 24 trajectories end at frame 10" in words(TrajectoryDataset(store))
+        assert "24 of 24 trajectories that ended have 10 steps" in words(TrajectoryDataset(store))
 
     def test_falls(self, store: str) -> None:
         schema = helpers.SMALL.with_ends()
         stores.write(store, 10, schema=schema, falls={4: [0, 1], 9: [0]}, ends={9: [2]})
-        assert words(TrajectoryDataset(store))["3 of 4 trajectories that ended failed"]
+        found = words(TrajectoryDataset(store))
+        assert found["3 of 4 trajectories that ended failed"] == "warning"
 
     def test_what_is_not_complete_or_makes_no_sense(self, store: str) -> None:
         stores.write(store, 0, complete=False, metadata={"terms": 3})
         found = words(TrajectoryDataset(store))
-        assert found["the store holds no step"]
-        assert not found["the store is not complete"]
+        assert found["the store holds no step"] == "error"
+        assert found["the store is not complete: stopped"] == "warning"
         assert "metadata 'terms': expected an object of fields, got 3" in found
 
     def test_checks(self, dataset: TrajectoryDataset) -> None:
@@ -74,8 +78,8 @@ class TestFindings:
             {"of": "rows", "ok": False, "verdict": "7 rows off"},
         ]
         found = words(dataset, checks=checks)
-        assert found["the verification failed: actions: a checksum"]
-        assert found["the replay failed: 7 rows off"]
+        assert found["the verification failed: actions: a checksum"] == "error"
+        assert found["the replay failed: 7 rows off"] == "error"
 
 
 def page_of(dataset: TrajectoryDataset) -> str:
