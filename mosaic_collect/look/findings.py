@@ -31,8 +31,8 @@ from mosaic_collect.look.watch import duration
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import STOPPED, store_status
 from mosaic_collect.reading.trajectories import motion_names
-from mosaic_collect.store.address import Addresses
 from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.text import shown
 
