@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import mosaic_collect
+from mosaic_collect.commands import COMMANDS
 from tests import helpers
 from tests.browsing import CONTRAST, served
 
@@ -39,14 +40,24 @@ def pages(site: Path) -> list[str]:
 def test_every_document_is_a_page(site: Path) -> None:
     documents = {path.stem for path in (ROOT / "docs").glob("*.md")}
     notebooks = {f"notebooks/{path.stem}" for path in (ROOT / "docs").rglob("*.ipynb")}
-    expected = {f"{name}.html" for name in {"index", "changelog", *documents, *notebooks}}
+    commands = {"commands", *(f"commands/{name}" for name in COMMANDS)}
+    names = {"errors" if name.endswith("Error") else name for name in mosaic_collect.__all__}
+    api = {f"api/{name}" for name in {"attach", *names}}
+    names = {"index", "changelog", *documents, *notebooks, *commands, *api}
+    expected = {f"{name}.html" for name in names}
     assert {*pages(site)} == expected
 
 
 def test_every_public_name_is_in_the_reference(site: Path) -> None:
     entries = zlib.decompress((site / "objects.inv").read_bytes().split(b"\n", 4)[4]).decode()
-    told = set(re.findall(r"^mosaic_collect\.(\w+) py:\S+ \S+ api\.html", entries, re.M))
+    told = set(re.findall(r"^mosaic_collect\.(\w+) py:\S+ \S+ api/\S+\.html", entries, re.M))
     assert told == {*mosaic_collect.__all__}
+
+
+def test_a_command_has_a_page_of_its_options(site: Path) -> None:
+    page = (site / "commands" / "collect.html").read_text()
+    for words in ("--num-envs N", "(default: 60)", "Tuning", "continue the store"):
+        assert words in page
 
 
 def test_no_paragraph_stands_on_two_pages() -> None:
