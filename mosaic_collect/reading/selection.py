@@ -34,7 +34,8 @@ from mosaic_collect.store.schema import (
 )
 
 Mask = NDArray[np.bool_]
-_BITS = 16  # of a key, for the histogram of a draw
+_BITS = 16  # leading bits of a key, for the histogram of a draw
+_SHIFT = np.uint64(64 - _BITS)
 Choose: TypeAlias = Callable[[int], Mask]
 _KEPT_BLOCKS = 8  # masks, for who writes a block in several pieces
 
@@ -61,7 +62,6 @@ class Selection:
         skip_damaged: Whether damaged chunks hold no chosen pair, so that readers go around them.
 
     Attributes:
-        block: Returns the mask of chosen pairs of a block, read-only; the last few are cached.
         first_rows: Per block, the number of pairs chosen before it; one more entry at the end.
     """
 
@@ -69,7 +69,7 @@ class Selection:
         self, table: Table, choose: Choose, engine: Engine, skip_damaged: bool = False
     ) -> None:
         self._table, self._cell_nbytes = table, _cell_nbytes(skip_damaged)
-        self.block = Cached(choose, _KEPT_BLOCKS)
+        self._choose = Cached(choose, _KEPT_BLOCKS)
         blocks = range(table.state.num_blocks)
         counts = engine.map(partial(_num_chosen, choose), blocks, table.require_seen)
         self.first_rows: NDArray[np.int64] = np.cumsum([0, *counts], dtype=np.int64)
@@ -85,8 +85,25 @@ class Selection:
         """Number of chosen pairs."""
         return int(self.first_rows[-1])
 
+    def block(self, block: int) -> Mask:
+        """The mask of chosen pairs of a block, read-only; the last few are cached.
+
+        Raises:
+            CorruptStoreError: Other pairs are chosen than were counted, as the block was damaged
+                since. They would be written or drawn in places that belong to others.
+        """
+        mask = self._choose(block)
+        found, expected = np.count_nonzero(mask), np.diff(self.first_rows[block : block + 2])[0]
+        if found != expected:
+            at, inside = self._table.place(block)
+            raise CorruptStoreError(
+                f"{self._table.parts[at].address}: block {inside}: expected {expected} pairs to "
+                f"choose, now there are {found}: it was damaged after the pairs were selected"
+            )
+        return mask
+
     def mask(self, cell: Cell) -> Mask:
-        """The mask of chosen pairs of a cell, ``(steps, envs)``, read-only."""
+        """The mask of chosen pairs of a cell, ``(steps, envs)``; errors as of ``block``."""
         return self.block(cell.block)[cell.at]
 
     def cells_of(self, block: int, field: str) -> Iterator[Cell]:
@@ -166,163 +183,143 @@ def select(table: Table, rules: Rules, engine: Engine | None = None) -> tuple[Se
     """
     engine = engine or Threads(None if rules.looked_at else 1)
     table.check_extent()
-    search = _Search(table, rules, engine)
-    chosen = Selection(table, search.candidates, engine, rules.skip_damaged)
+    chooser = _Chooser(table, rules)
+    left = _search(table, chooser, engine)
+    chosen = Selection(table, chooser, engine, rules.skip_damaged)
     if rules.max_pairs is None or rules.max_pairs >= chosen.num_pairs:
-        return chosen, search.left
+        return chosen, left
     draw = Draw(chosen.counts, rules.max_pairs, rules.seed)
-    choose = partial(_drawn, draw, search.candidates)
-    drawn = Selection(table, choose, engine, rules.skip_damaged)
-    return drawn, replace(search.left, not_drawn=chosen.num_pairs - drawn.num_pairs)
+    drawn = Selection(table, partial(_drawn, draw, chooser), engine, rules.skip_damaged)
+    return drawn, replace(left, not_drawn=chosen.num_pairs - drawn.num_pairs)
 
 
-def _drawn(draw: Draw, candidates: Choose, block: int) -> Mask:
-    return draw.drawn(block, candidates(block))
+def _drawn(draw: Draw, choose: Choose, block: int) -> Mask:
+    return draw.drawn(block, choose(block))
 
 
-class _Search:
-    """Finds the pairs to leave out, and remembers them as bitmaps of the blocks that hold any."""
-
-    def __init__(self, table: Table, rules: Rules, engine: Engine) -> None:
-        self._bad: dict[int, NDArray[np.uint8]] = {}
-        self._num_valid: Counter[int] = Counter()
-        self._look = _Look(table, rules)
-        blocks, counts = range(table.state.num_blocks), Counter[str]()
-        found = engine.map(self._look, blocks, table.require_seen)
-        for block, seen in zip(blocks, found, strict=True):
-            self._num_valid[table.place(block)[0]] += seen.num_valid
-            counts.update(seen.left)
-            if seen.bad is not None:
-                self._bad[block] = seen.bad
-        self.left = Left(**counts)
-        self._check_mask(table, rules)
-
-    @property
-    def candidates(self) -> Choose:
-        """Gives the pairs of a block that nothing speaks against."""
-        return partial(_candidates, self._look, self._bad)
-
-    def _check_mask(self, table: Table, rules: Rules) -> None:
-        """Hold the masks against the metadata, where all of them were read."""
-        unread = self.left.damaged or rules.steps is not None
-        for number, part in enumerate(() if unread else table.parts):
-            found, expected = self._num_valid[number], part.state.num_valid
-            if found != expected:
-                raise CorruptStoreError(
-                    f"{part.address}: valid_mask holds {found} valid pairs, the metadata says "
-                    f"{expected}"
-                )
-
-
-def _candidates(look: _Look, bad: Mapping[int, NDArray[np.uint8]], block: int) -> Mask:
-    return look.candidates(block, bad.get(block))
-
-
-class _Seen(NamedTuple):
-    """What was found in a block: valid pairs, those left out by reason, and their bitmap."""
+class _Found(NamedTuple):
+    """Search of one block: valid pairs, excluded pairs per reason, and a bitmap of these."""
 
     num_valid: int = 0
     left: Mapping[str, int] = {}
-    bad: NDArray[np.uint8] | None = None
+    excluded: NDArray[np.uint8] | None = None
 
 
-class _Look:
-    """Looks at one block by the rules; pickles."""
+def _search(table: Table, chooser: _Chooser, engine: Engine) -> Left:
+    """Find the pairs to exclude, block by block, and store their bitmaps in the chooser.
+
+    Raises:
+        CorruptStoreError: A mask contradicts the metadata; compared if all masks were read.
+    """
+    num_valid, counts = Counter[int](), Counter[str]()
+    blocks = range(table.state.num_blocks)
+    for block, found in zip(
+        blocks, engine.map(chooser.search, blocks, table.require_seen), strict=True
+    ):
+        num_valid[table.place(block)[0]] += found.num_valid
+        counts.update(found.left)
+        if found.excluded is not None:
+            chooser.excluded[block] = found.excluded
+    is_partly_read = counts["damaged"] or chooser.rules.steps is not None
+    for number, part in enumerate(() if is_partly_read else table.parts):
+        if num_valid[number] != part.state.num_valid:
+            raise CorruptStoreError(
+                f"{part.address}: valid_mask holds {num_valid[number]} valid pairs, the metadata "
+                f"says {part.state.num_valid}"
+            )
+    return Left(**counts)
+
+
+class _Chooser:
+    """Applies rules to one block. Pickles.
+
+    Attributes:
+        rules: The rules.
+        excluded: Bitmaps of the blocks that hold pairs to exclude for their values.
+    """
 
     def __init__(self, table: Table, rules: Rules) -> None:
-        self._table, self._rules = table, rules
+        self._table, self.rules = table, rules
+        self.excluded: dict[int, NDArray[np.uint8]] = {}
 
-    def __call__(self, block: int) -> _Seen:
-        """Search one block."""
+    def __call__(self, block: int) -> Mask:
+        """The mask of chosen pairs of a block that was searched."""
         shape, asked_steps = self._table.shape(block), self._asked_steps(block)
-        if not asked_steps.any():
-            return _Seen()
-        damaged, nonfinite = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
-        valid = self._mask(block, damaged)
-        for name in self._rules.looked_at:
-            self._look_at(name, block, damaged, nonfinite)
-        truncated = self._of_trajectories(self._rules.truncated_ids, block, damaged)
-        failed = self._of_trajectories(self._rules.failed_ids, block, damaged)
-        asked = np.broadcast_to(asked_steps[:, None], shape)
-        if self._rules.asked_ids is not None:
-            asked = asked & self._of_trajectories(self._rules.asked_ids, block, damaged)
-        return _seen(asked, valid, damaged, truncated, failed, nonfinite)
-
-    def candidates(self, block: int, packed: NDArray[np.uint8] | None) -> Mask:
-        """Pairs of a block that nothing speaks against, given the bitmap of the others."""
-        shape, asked_steps = self._table.shape(block), self._asked_steps(block)
+        packed = self.excluded.get(block)
         if not asked_steps.any():
             return np.zeros(shape, np.bool_)
         if packed is None:
             return self._table.read_cell(VALID_MASK, self._table.whole_block(block))
-        bad = np.unpackbits(packed, count=shape[0] * shape[1]).astype(np.bool_).reshape(shape)
-        return self._mask(block, bad) & ~bad
+        excluded = np.unpackbits(packed, count=shape[0] * shape[1]).astype(np.bool_)
+        return self._mask(block, np.zeros(shape, np.bool_)) & ~excluded.reshape(shape)
+
+    def search(self, block: int) -> _Found:
+        """Count the pairs of a block that are excluded, and why."""
+        shape, asked_steps = self._table.shape(block), self._asked_steps(block)
+        if not asked_steps.any():
+            return _Found()
+        damaged, nonfinite = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
+        valid = self._mask(block, damaged)
+        for name in self.rules.looked_at:
+            self._look_into(name, block, damaged, nonfinite)
+        truncated = self._of_trajectories(self.rules.truncated_ids, block, damaged)
+        failed = self._of_trajectories(self.rules.failed_ids, block, damaged)
+        asked = np.broadcast_to(asked_steps[:, None], shape)
+        if self.rules.asked_ids is not None:
+            asked = asked & self._of_trajectories(self.rules.asked_ids, block, damaged)
+        whole = valid & ~damaged
+        reasons = {
+            "damaged": damaged,
+            "invalid": ~valid & ~damaged,
+            "truncated": whole & truncated,
+            "failed": whole & ~truncated & failed,
+            "nonfinite": whole & ~truncated & ~failed & nonfinite,
+        }
+        left = {name: int(np.count_nonzero(mask & asked)) for name, mask in reasons.items()}
+        bad = damaged | truncated | failed | nonfinite | ~asked
+        return _Found(int(np.count_nonzero(valid)), left, np.packbits(bad) if bad.any() else None)
 
     def _asked_steps(self, block: int) -> Mask:
-        """Which of a block's steps are asked for, ``(steps,)``."""
+        """The steps of a block to include. Shape: (steps,)."""
         at, inside = self._table.place(block)
         steps = self._table.parts[at].state.steps_of(inside)
-        if self._rules.steps is None:
+        if self.rules.steps is None:
             return np.ones(len(steps), np.bool_)
-        asked = self._rules.steps[at]
+        asked = self.rules.steps[at]
         return np.fromiter((step in asked for step in steps), np.bool_, len(steps))
 
     def _mask(self, block: int, damaged: Mask) -> Mask:
-        """The mask; where it is damaged itself, False, and noted in ``damaged``."""
+        """The valid mask; False, and marked in ``damaged``, where it is damaged itself."""
         mask = np.zeros_like(damaged)
-        for cell in self._cells(block, VALID_MASK):
-            values = self._read(VALID_MASK, cell, damaged)
-            if values is not None:
-                mask[cell.at] = values
+        for cell, values in self._read(VALID_MASK, block, damaged):
+            mask[cell.at] = values
         return mask
 
-    def _cells(self, block: int, name: str) -> Iterator[Cell]:
-        return self._table.cells_of(block, [name], _cell_nbytes(self._rules.skip_damaged))
-
-    def _look_at(self, name: str, block: int, damaged: Mask, nonfinite: Mask) -> None:
-        for cell in self._cells(block, name):
-            values = self._read(name, cell, damaged)
-            if values is not None and name in self._rules.finite_fields:
+    def _look_into(self, name: str, block: int, damaged: Mask, nonfinite: Mask) -> None:
+        for cell, values in self._read(name, block, damaged):
+            if name in self.rules.finite_fields:
                 values = exported(values, np.float32)
                 if not all_finite(values):
                     nonfinite[cell.at] |= ~finite_rows(values)
 
     def _of_trajectories(self, ids: NDArray[np.int64] | None, block: int, damaged: Mask) -> Mask:
-        """Pairs of the trajectories of these ids."""
+        """The mask of pairs of some trajectories."""
         found = np.zeros_like(damaged)
-        if ids is None or not len(ids):
-            return found
-        for cell in self._cells(block, TRAJECTORY_ID):
-            values = self._read(TRAJECTORY_ID, cell, damaged)
-            if values is not None:
+        if ids is not None and len(ids):
+            for cell, values in self._read(TRAJECTORY_ID, block, damaged):
                 found[cell.at] = np.isin(values, ids)
         return found
 
-    def _read(self, name: str, cell: Cell, damaged: Mask) -> NDArray[Any] | None:
-        """Values of a cell; None, and marked in ``damaged``, where damage may be left out."""
-        try:
-            return self._table.read_cell(name, cell)
-        except CorruptStoreError:
-            if not self._rules.skip_damaged:
-                raise
-            damaged[cell.at] = True
-            return None
-
-
-def _seen(
-    asked: Mask, valid: Mask, damaged: Mask, truncated: Mask, failed: Mask, nonfinite: Mask
-) -> _Seen:
-    bad = damaged | truncated | failed | nonfinite | ~asked
-    whole = valid & ~damaged
-    reasons = {
-        "damaged": damaged,
-        "invalid": ~valid & ~damaged,
-        "truncated": whole & truncated,
-        "failed": whole & ~truncated & failed,
-        "nonfinite": whole & ~truncated & ~failed & nonfinite,
-    }
-    left = {name: int(np.count_nonzero(mask & asked)) for name, mask in reasons.items()}
-    return _Seen(int(np.count_nonzero(valid)), left, np.packbits(bad) if bad.any() else None)
+    def _read(self, name: str, block: int, damaged: Mask) -> Iterator[tuple[Cell, NDArray[Any]]]:
+        """Yield the cells of a block; damaged ones are marked instead if they may be excluded."""
+        nbytes = _cell_nbytes(self.rules.skip_damaged)
+        for cell in self._table.cells_of(block, [name], nbytes):
+            try:
+                yield cell, self._table.read_cell(name, cell)
+            except CorruptStoreError:
+                if not self.rules.skip_damaged:
+                    raise
+                damaged[cell.at] = True
 
 
 def chosen_fields(schema: Schema, names: Sequence[str] | None) -> list[Field]:
@@ -398,53 +395,38 @@ def _count_nonfinite(table: Table, name: str, block: int) -> int:
 
 
 class Draw:
-    """``k`` of all candidate pairs.
+    """A uniform random choice of ``k`` candidate pairs.
+
+    Two equal keys of 64 bits, which no store will see, would choose one pair more.
 
     Args:
-        counts: Per block, how many pairs may be drawn.
-        k: How many; at most as many as there are.
-        seed: Of the keys.
+        counts: Number of candidates per block.
+        k: Number of pairs to draw, at most the number of candidates.
+        seed: Seed of the keys.
     """
 
     def __init__(self, counts: Sequence[int], k: int, seed: int) -> None:
         self._seed = seed
-        cut, before = self._cut_bin(counts, k)
-        self._threshold, self._ties = self._cut(counts, cut, k - before)
+        least, before = self._bin_of(counts, k)
+        each = (self._keys(block, count) for block, count in enumerate(counts))
+        keys = np.concatenate([own[own >> _SHIFT == least] for own in each])
+        self._threshold = np.partition(keys, k - before - 1)[k - before - 1]
 
     def drawn(self, block: int, candidates: Mask) -> Mask:
-        """The drawn ones among a block's candidates, same shape."""
-        keys = self._keys(block, int(np.count_nonzero(candidates)))
-        chosen = keys < self._threshold
-        # Equal keys are all but impossible; if they happen, the earlier pair wins.
-        ties = np.flatnonzero(keys == self._threshold)[: self._ties.get(block, 0)]
-        chosen[ties] = True
+        """The mask of drawn pairs among the candidates of a block."""
         out = np.zeros_like(candidates)
-        out[candidates] = chosen
+        out[candidates] = self._keys(block, int(np.count_nonzero(candidates))) <= self._threshold
         return out
 
     def _keys(self, block: int, count: int) -> NDArray[np.uint64]:
         generator = np.random.Generator(np.random.PCG64([self._seed, block]))
         return generator.integers(0, 2**64, size=count, dtype=np.uint64)
 
-    def _cut_bin(self, counts: Sequence[int], k: int) -> tuple[int, int]:
-        """The bin of leading bits in which the k-th smallest key lies, and the keys before it."""
+    def _bin_of(self, counts: Sequence[int], k: int) -> tuple[np.uint64, int]:
+        """The leading bits of the k-th smallest key, and the number of keys with smaller ones."""
         histogram = np.zeros(1 << _BITS, np.int64)
         for block, count in enumerate(counts):
-            leading = (self._keys(block, count) >> np.uint64(64 - _BITS)).astype(np.int64)
+            leading = (self._keys(block, count) >> _SHIFT).astype(np.int64)
             histogram += np.bincount(leading, minlength=1 << _BITS)
-        cut = int(np.searchsorted(np.cumsum(histogram), k))
-        return cut, int(histogram[:cut].sum())
-
-    def _cut(self, counts: Sequence[int], cut: int, rest: int) -> tuple[np.uint64, dict[int, int]]:
-        """The k-th smallest key, and per block how many pairs of just that key are in."""
-        found, blocks = [], []
-        for block, count in enumerate(counts):
-            keys = self._keys(block, count)
-            keys = keys[keys >> np.uint64(64 - _BITS) == np.uint64(cut)]
-            found.append(keys)
-            blocks.append(np.full(len(keys), block))
-        keys, owners = np.concatenate(found), np.concatenate(blocks)
-        order = np.argsort(keys, kind="stable")[:rest]
-        threshold = keys[order[-1]]
-        tied = owners[order[keys[order] == threshold]]
-        return threshold, dict(Counter(tied.tolist()))
+        found = int(np.searchsorted(np.cumsum(histogram), k))
+        return np.uint64(found), int(histogram[:found].sum())

@@ -9,6 +9,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.errors import CorruptStoreError, ExportError
+from mosaic_collect.export import Options, plan_export
 from mosaic_collect.reading.verify import verify_store
 from tests.export import stores
 
@@ -118,6 +119,20 @@ def test_only_the_damaged_chunk_of_a_mask_is_skipped(
     report = export_npy(store, npy, skip_damaged=True)
     assert report.left_out.damaged == hit.sum()
     stores.assert_compact(npy, recorded, ~hit, NAMES)
+
+
+def test_damage_after_the_pairs_were_selected_is_no_hole_in_the_file(
+    small_chunks: int, store: str, npy: str
+) -> None:
+    """A block that holds pairs to leave out forgives no damage that came since."""
+    stores.write(store, 4, num_envs=150, block_steps=2)
+    stores.flip(shard(store, "actions", 1), 0)
+    plan = plan_export(store, Options(skip_damaged=True))
+    assert 0 < plan.left.damaged < 2 * 150
+    stores.flip(shard(store, "valid_mask", 1), -1)
+    with pytest.raises(CorruptStoreError, match=r"block 1: expected .* damaged after"):
+        plan.write(npy)
+    assert not os.path.exists(npy)
 
 
 def test_skipping_with_nan_and_a_draw(store: str, npy: str) -> None:

@@ -94,16 +94,6 @@ def test_a_larger_draw_contains_the_smaller(store: str, npy: str) -> None:
             before = pairs
 
 
-def test_equal_keys_are_cut_just_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where all keys are the same, the earliest pairs win, and not one too many."""
-    monkeypatch.setattr(Draw, "_keys", lambda self, block, n: np.full(n, 7, np.uint64))
-    blocks = [np.ones((2, 3), bool)] * 3
-    for k in range(1, 19):
-        draw = Draw([6] * 3, k, 0)
-        drawn = [draw.drawn(b, blocks[b]) for b in range(3)]
-        assert np.concatenate(drawn).ravel().tolist() == [True] * k + [False] * (18 - k)
-
-
 def test_uniform_over_pairs() -> None:
     """Chi-square over many seeds: pairs of blocks with few and with many candidates alike."""
     blocks = [np.array([[True, False, True]]), np.ones((2, 3), bool), np.zeros((1, 3), bool)]
