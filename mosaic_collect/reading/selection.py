@@ -197,7 +197,7 @@ def _drawn(draw: Draw, choose: Choose, block: int) -> Mask:
     return draw.drawn(block, choose(block))
 
 
-class _Found(NamedTuple):
+class _Searched(NamedTuple):
     """Search of one block: valid pairs, excluded pairs per reason, and a bitmap of these."""
 
     num_valid: int = 0
@@ -253,11 +253,11 @@ class _Chooser:
         excluded = np.unpackbits(packed, count=shape[0] * shape[1]).astype(np.bool_)
         return self._mask(block, np.zeros(shape, np.bool_)) & ~excluded.reshape(shape)
 
-    def search(self, block: int) -> _Found:
+    def search(self, block: int) -> _Searched:
         """Count the pairs of a block that are excluded, and why."""
         shape, asked_steps = self._table.shape(block), self._asked_steps(block)
         if not asked_steps.any():
-            return _Found()
+            return _Searched()
         damaged, nonfinite = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         valid = self._mask(block, damaged)
         for name in self.rules.looked_at:
@@ -277,7 +277,7 @@ class _Chooser:
         }
         left = {name: int(np.count_nonzero(mask & asked)) for name, mask in reasons.items()}
         bad = damaged | truncated | failed | nonfinite | ~asked
-        return _Found(int(np.count_nonzero(valid)), left, np.packbits(bad) if bad.any() else None)
+        return _Searched(int(np.count_nonzero(valid)), left, np.packbits(bad) if bad.any() else None)
 
     def _asked_steps(self, block: int) -> Mask:
         """The steps of a block to include. Shape: (steps,)."""
