@@ -277,7 +277,9 @@ class _Chooser:
         }
         left = {name: int(np.count_nonzero(mask & asked)) for name, mask in reasons.items()}
         bad = damaged | truncated | failed | nonfinite | ~asked
-        return _Searched(int(np.count_nonzero(valid)), left, np.packbits(bad) if bad.any() else None)
+        return _Searched(
+            int(np.count_nonzero(valid)), left, np.packbits(bad) if bad.any() else None
+        )
 
     def _asked_steps(self, block: int) -> Mask:
         """The steps of a block to include. Shape: (steps,)."""
