@@ -403,7 +403,6 @@ TWO_MEANINGS: set[str] = {
     "CollectOptions",
     "Term",
     "Trajectories",
-    "_Look",
 }
 
 
