@@ -14,16 +14,23 @@ so a process that was taken for dead cannot give back what its successor runs.
 from __future__ import annotations
 
 import json
+import logging
 import re
 import secrets
-from collections.abc import Collection
+import time
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.store.blobs import Blobs, read_all
+from mosaic_collect.collection.motions import Motion
+from mosaic_collect.errors import CorruptStoreError, InputError, StoreLockedError
+from mosaic_collect.reading.ranks import ended_motions
+from mosaic_collect.store.blobs import Blobs, Claim, read_all
 from mosaic_collect.store.parsing import strict_json
-from mosaic_collect.store.ranks import CLAIMS, MAX_RANK
+from mosaic_collect.store.ranks import CLAIMS, MAX_RANK, part_name
+from mosaic_collect.store.view import read_state
 
+_log = logging.getLogger(__name__)
+_TRIES, _SECONDS = 20, 0.5
 _NAME = re.compile(r"([0-9a-f]{64})\.(\d{1,9})")
 _MOST_NBYTES = 4096
 
@@ -121,3 +128,54 @@ class Claims:
 
 def _key(motion: str, number: int) -> str:
     return f"{CLAIMS}/{motion}.{number}"
+
+
+def take_over(whole: Blobs, claims: Claims, ranks: Iterable[int], motions: Sequence[Motion]) -> int:
+    """Leave what lost ranks claimed and did not finish to the others; returns how many motions.
+
+    Only by an explicit word of the user: nobody can tell a dead rank from a slow one. The stores
+    of those ranks stay as they are, and so do the motions of which a trajectory has ended there.
+
+    Args:
+        whole: The folder of ranks.
+        claims: Of this rank.
+        ranks: Those that will not come back.
+        motions: All.
+
+    Raises:
+        InputError: This rank itself.
+        StoreLockedError: Such a rank is at work.
+        StoreError: Its store cannot be read.
+    """
+    found = 0
+    for rank in ranks:
+        if rank == claims.rank:
+            raise InputError(f"take_over: expected other ranks, got this one, {rank}")
+        held = [m.sha256 for m in motions if claims.owner(m.sha256) == rank]
+        blobs = whole.within(part_name(rank))
+        if held and blobs.is_there():
+            claim = _lock(blobs)
+            try:
+                state = read_state(blobs)
+                ended = set() if state is None else set(ended_motions(state.metadata))
+                free = [motion for motion in held if motion not in ended]
+            finally:
+                claim.release()
+        else:
+            free = held
+        for motion in free:
+            claims.take_away(motion, rank)
+        _log.warning("%d motions of rank %d are given to the others", len(free), rank)
+        found += len(free)
+    return found
+
+
+def _lock(blobs: Blobs) -> Claim:
+    """Lock a store that no writer may have; other ranks may be looking at it just now."""
+    for _ in range(_TRIES):
+        try:
+            return blobs.claim(lambda: None)
+        except StoreLockedError as error:
+            locked = error
+            time.sleep(_SECONDS)
+    raise locked

@@ -1,14 +1,26 @@
-"""Which of several processes this is, by what torchrun tells them."""
+"""Where a process records: one store, or a rank's in a folder that several ranks share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import contextlib
+import os
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 
-from mosaic_collect.errors import InputError
-from mosaic_collect.store.ranks import MAX_RANK
+from mosaic_collect.collection.claims import Claims, take_over
+from mosaic_collect.collection.motion_queue import MotionQueue, SharedMotionQueue
+from mosaic_collect.collection.origin import Origin, refuse_changes
+from mosaic_collect.errors import InputError, StoreError, WriteError
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.writer import TrajectoryWriter
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.metadata import COMPLETE
+from mosaic_collect.store.ranks import MAX_RANK, Address, Member, Parts, blobs_at
+from mosaic_collect.store.view import AUTO, existing_state, goes_on
 
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -57,3 +69,154 @@ class Rank:
         """A seed of its own, and of each of its runs."""
         numbers = np.random.SeedSequence([seed % (1 << 32), self.number, run])
         return int(numbers.generate_state(1)[0])
+
+
+@dataclass(frozen=True)
+class RankStore:
+    """Where a process records: a store of its own, or its rank's beside those of others.
+
+    Attributes:
+        whole: The store; with a rank, the folder of all ranks.
+        rank: Which of several processes this is; None: it is alone.
+    """
+
+    whole: Blobs
+    rank: Rank | None = None
+
+    @classmethod
+    def of(
+        cls, output: Address, distributed: bool, environ: Mapping[str, str] = os.environ
+    ) -> RankStore:
+        """By what was asked for, and by torchrun's variables.
+
+        Raises:
+            InputError: A path that is none, or ranks are wanted and the variables are missing.
+        """
+        return cls(blobs_at(output, "output"), Rank.of(environ) if distributed else None)
+
+    @cached_property
+    def store(self) -> Blobs:
+        """The store of this process."""
+        return self._member.blobs
+
+    @property
+    def writer_options(self) -> dict[str, Any]:
+        """What a ``TrajectoryWriter`` of ``whole`` is told of the rank."""
+        if self.rank is None:
+            return {}
+        return {"rank": self.rank.number, "world_size": self.rank.world_size}
+
+    @property
+    def ranks(self) -> tuple[int, int]:
+        """This process's number, and how many there are."""
+        return (0, 1) if self.rank is None else (self.rank.number, self.rank.world_size)
+
+    def known(self, resume: bool | str) -> TrajectoryDataset | None:
+        """The store to be gone on with; None if one is to be made.
+
+        Where ranks go on, those that have no store yet begin one: there may be more than before.
+
+        Raises:
+            InputError: No such value of ``resume``.
+            StoreError: It is not there, or it is, and should not be; or it cannot be read, or is
+                not of this folder of ranks.
+        """
+        self._member.check(None)
+        if resume is True and self.rank is not None and Parts.find(self.whole) is not None:
+            resume = AUTO
+        if not goes_on(self.store, resume):
+            existing_state(self.store, resume)  # refuses what is there, before motions are claimed
+            return None
+        known = TrajectoryDataset(self.store)
+        self._member.check(known.state if known.num_envs else None)
+        return known
+
+    def shared(
+        self,
+        queue: MotionQueue | None,
+        num_envs: int,
+        ledger: Mapping[str, Any],
+        gone: Collection[int] = (),
+    ) -> MotionQueue | None:
+        """The queue of this process's motions; alone, that is all of them.
+
+        Args:
+            queue: Of all motions; None: there are none.
+            num_envs: Of this process.
+            ledger: Of its store, with which the queue was made.
+            gone: Ranks that will not come back; see ``take_over``.
+
+        Raises:
+            InputError: Ranks are gone of which this is one.
+            StoreLockedError: A rank that is said to be gone is at work.
+            StoreError: Claims cannot be read.
+        """
+        if self.rank is None or queue is None:
+            return queue
+        claims = Claims(self.whole, *self.ranks, num_envs)
+        take_over(self.whole, claims, gone, queue.present)
+        return SharedMotionQueue(queue.present, claims, queue.passes, ledger)
+
+    def begins(self, queue: MotionQueue | None) -> bool:
+        """Whether there is anything to record; if not, what the store has is complete.
+
+        Raises:
+            StoreExistsError: Something else lies where the ranks' folder is to be.
+            StoreError, OSError: Claims cannot be made.
+        """
+        if self.rank is None:
+            return True
+        Parts.make(self.whole)
+        if queue is None or queue.prepare():
+            return True
+        if self.store.is_taken() and TrajectoryDataset(self.store).status != COMPLETE:
+            TrajectoryWriter(self.whole, resume=True, **self.writer_options).close()
+        return False
+
+    def refuse_changes(
+        self, known: TrajectoryDataset | None, origin: Origin, allowed: Collection[str] | None
+    ) -> None:
+        """Check that this collection fits to its store, and to the first of the others.
+
+        Args:
+            known: The store, if it is there.
+            origin: Of the collection to come.
+            allowed: As ``origin.refuse_changes`` takes it.
+
+        Raises:
+            StoreMismatchError: They were collected otherwise.
+        """
+        if self.rank is None:
+            refuse_changes(known, origin, allowed)
+            return
+        # A later run may have another number of ranks; which one this is, the store's folder tells.
+        allowed = (*(allowed or ()), "ranks")
+        refuse_changes(known, origin, allowed)
+        parts = Parts.find(self.whole)
+        for blobs in parts.stores().values() if parts is not None else ():
+            other = TrajectoryDataset(blobs) if blobs.address != self.store.address else None
+            if other is not None and other.num_envs:
+                refuse_changes(other, origin, allowed)
+                return
+
+    @cached_property
+    def _member(self) -> Member:
+        return Member.of(self.whole, *(self.ranks if self.rank is not None else ()))
+
+
+@contextlib.contextmanager
+def giving_back(queue: MotionQueue | None) -> Iterator[None]:
+    """A run, behind which motions that it did not end are given back, if it still has its store."""
+    try:
+        yield
+    except (StoreError, WriteError):
+        raise  # the store may be in the hands of another process of this rank
+    except BaseException:
+        _give_back(queue)
+        raise
+    _give_back(queue)
+
+
+def _give_back(queue: MotionQueue | None) -> None:
+    if queue is not None:
+        queue.give_back()

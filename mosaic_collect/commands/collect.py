@@ -16,7 +16,7 @@ from mosaic_collect.adapters.isaaclab.options import CollectOptions as IsaacLabO
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.checks import needed
 from mosaic_collect.collection.acting import MEAN, SAMPLE, STARTS
-from mosaic_collect.collection.seat import Seat
+from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.commands.options import (
     Command,
     CommandParser,
@@ -264,7 +264,7 @@ def watched(
 
 
 def _interrupted(options: RecordOptions, by_command: bool) -> str:
-    store = Seat.of(options.output, options.distributed).store.address
+    store = RankStore.of(options.output, options.distributed).store.address
     try:
         steps = TrajectoryDataset(store).num_steps
     except StoreError:

@@ -24,8 +24,8 @@ from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Observations, StepResult
+from mosaic_collect.collection.ranks import RankStore, giving_back
 from mosaic_collect.collection.record import record
-from mosaic_collect.collection.seat import Seat, giving_back
 from mosaic_collect.collection.trackers import MotionTracker
 from mosaic_collect.commands.collect import Collect
 from mosaic_collect.recording.signals import termination_as_exit
@@ -84,7 +84,7 @@ class QueuedToyTracker(MotionTracker):
 
 
 def collect(folder: str, arguments: argparse.Namespace) -> None:
-    seat = Seat.of(folder, distributed=True)
+    seat = RankStore.of(folder, distributed=True)
     known = seat.known("auto")
     told = known.metadata if known else {}
     every = MotionQueue(toy_motions(arguments.motions), 1, told)

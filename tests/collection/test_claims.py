@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 pytest.importorskip("torch")
 
 from mosaic_collect import CorruptStoreError, InputError, StoreLockedError
-from mosaic_collect.collection import take_over as taking
-from mosaic_collect.collection.claims import Claims
+from mosaic_collect.collection import claims as taking
+from mosaic_collect.collection.claims import Claims, take_over
+from mosaic_collect.collection.motion_queue import SharedMotionQueue
 from mosaic_collect.collection.motions import Motion
-from mosaic_collect.collection.shared_motions import SharedMotionQueue
-from mosaic_collect.collection.take_over import take_over
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.posix import PosixBlobs
 from mosaic_collect.store.ranks import Parts

@@ -12,8 +12,8 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.motion_queue import MotionQueue  # noqa: E402
+from mosaic_collect.collection.ranks import RankStore  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
-from mosaic_collect.collection.seat import Seat  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from tests.collection.rank_worker import QueuedToy, QueuedToyTracker, toy_motions  # noqa: E402
 from tests.collection.test_origin import MJLAB  # noqa: E402
@@ -64,7 +64,7 @@ def test_an_interrupt_loses_no_motion_and_records_none_twice(tmp_path: Path) -> 
 def test_who_idles_before_its_first_motion_has_a_trajectory_of_its_own(tmp_path: Path) -> None:
     """A rank takes no more than its share at first: more environments than that wait."""
     told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
-    seat = Seat.of(tmp_path / "ranks", True, told)
+    seat = RankStore.of(tmp_path / "ranks", True, told)
     queue = seat.shared(MotionQueue(toy_motions(MOTIONS), 1), 4, {})
     assert queue is not None
     assert seat.begins(queue)

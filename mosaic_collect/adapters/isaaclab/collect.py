@@ -24,8 +24,8 @@ from mosaic_collect.collection.fitting import fit_motions
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.collection.origin import Origin, refuse_changes
+from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.collection.record import GroupedPolicy, Watch, record
-from mosaic_collect.collection.seat import Seat
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.store.view import goes_on
@@ -59,7 +59,7 @@ def run_collect(
     options.check()
     if found is None and options.motion is not None:
         found = find_motions(os.path.realpath(options.motion))  # as MOSAIC resolves it
-    seat = Seat.of(options.output, options.distributed)
+    seat = RankStore.of(options.output, options.distributed)
     launch = installed()
     flags = launcher_flags(launch, options.launcher) if flags is None else flags
     if seat.rank is not None and options.device is None and torch.cuda.is_available():

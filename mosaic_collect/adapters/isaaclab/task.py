@@ -34,7 +34,7 @@ from mosaic_collect.collection.fitting import fit_folder
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.origin import Origin, file_identity
-from mosaic_collect.collection.seat import Seat
+from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.errors import InputError
 
 _RANK_SEEDS = 1000  # further from one another than a store has runs
@@ -60,7 +60,7 @@ class IsaacLab:
         launch: Launch,
         flags: argparse.Namespace,
         found: Sequence[Motion] | None,
-        seat: Seat,
+        seat: RankStore,
     ) -> None:
         self._options, self._launch, self._flags, self._found = options, launch, flags, found
         self._rank = seat.rank

@@ -15,8 +15,8 @@ from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.origin import Origin, file_identity
+from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.collection.record import Watch
-from mosaic_collect.collection.seat import Seat
 
 __all__ = ["CollectOptions", "CollectResult", "run_collect"]
 
@@ -29,14 +29,14 @@ class CollectOptions(MjlabOptions, RecordOptions):
 def run_collect(options: CollectOptions, on_step: Watch | None = None) -> CollectResult:
     """``collect_into``, in mjlab."""
     options.check()
-    seat = Seat.of(options.output, options.distributed)
+    seat = RankStore.of(options.output, options.distributed)
     return collect_into(options, Mjlab(options, seat), on_step, seat)
 
 
 class Mjlab:
     """A ``mosaic_collect.adapters.rsl_rl.collect.Simulator``."""
 
-    def __init__(self, options: CollectOptions, seat: Seat) -> None:
+    def __init__(self, options: CollectOptions, seat: RankStore) -> None:
         self._options, self._seat = options, seat
         self.checkpoint = options.checkpoint
 

@@ -23,8 +23,8 @@ from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS, RecordOptions
 from mosaic_collect.collection.fitting import rate_notes
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin
+from mosaic_collect.collection.ranks import RankStore, giving_back
 from mosaic_collect.collection.record import GroupedSimulation, Watch, record
-from mosaic_collect.collection.seat import Seat, giving_back
 from mosaic_collect.collection.student import read_student
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import StoreMismatchError
@@ -108,7 +108,7 @@ def collect_into(
     options: RecordOptions,
     simulator: Simulator,
     on_step: Watch | None = None,
-    seat: Seat | None = None,
+    seat: RankStore | None = None,
 ) -> CollectResult:
     """Collect into a new or an unfinished store.
 
@@ -123,7 +123,7 @@ def collect_into(
         StoreMismatchError: On resume, what must not change has changed.
         StoreError, WriteError: Of the writer.
     """
-    seat = Seat.of(options.output, distributed=False) if seat is None else seat
+    seat = RankStore.of(options.output, distributed=False) if seat is None else seat
     known = seat.known(options.resume)
     told, num_envs = known.metadata if known else {}, _num_envs(options, known)
     queue = seat.shared(simulator.queue(told), num_envs, told, options.take_over)
