@@ -76,7 +76,5 @@ if __name__ == "__main__":
     os.makedirs(given.output, exist_ok=True)
     record(given, os.path.join(given.output, "expert.zarr"))
     trained = train(given, os.path.join(given.output, "expert.zarr"))
-    save_student(
-        trained, os.path.join(given.output, "student.pt")
-    )  # for collect --act-by, --trust-checkpoint
+    save_student(trained, os.path.join(given.output, "student.pt"))  # for collect --act-by
     run(given, trained)
