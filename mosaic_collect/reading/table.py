@@ -126,7 +126,7 @@ class Table(StoreView):
             blocks = part.state.num_blocks
             if blocks <= _PLAUSIBLE_BLOCKS:
                 continue  # so that a store of usual length costs no listing
-            shards = len(part.blobs.names(VALID_MASK))
+            shards = sum(n.startswith("c.") for n in part.blobs.names(VALID_MASK))
             if blocks > _PLAUSIBLE_BLOCKS * (1 + shards):
                 raise CorruptStoreError(
                     f"{part.address}: the metadata claim {blocks} blocks, and {shards} shards of "

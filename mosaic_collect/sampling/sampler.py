@@ -40,8 +40,9 @@ class Sampler(IterableDataset[Batch]):
 
     What is exact:
 
-    - An epoch holds every pair once, over all ranks and workers (``drop_last`` leaves out a batch
-      a rank at most). Ranks have equally many batches, if they see the same steps (``refresh``).
+    - An epoch holds every pair once, over all ranks and workers, if every rank has as many workers
+      (``drop_last`` leaves out a batch a rank at most). Ranks have equally many batches, if they
+      see the same steps (``refresh``).
     - A pair is equally likely at every place of an epoch, where tiles hold equally many pairs.
     - If the stores fit the pool, an epoch is a shuffle of all pairs, each as likely as any other,
       and a stream's batch is a uniform draw from all of them; they are decoded once.

@@ -163,7 +163,7 @@ class Source:
             if state["version"] != _VERSION:
                 raise KeyError
             found = zip(state["stores"], state["committed"], state["next_ids"], strict=True)
-            stores = {name: (steps, whole(used, "state", 0)) for name, steps, used in found}
+            stores = {n: (whole(s, "state", 0), whole(i, "state", 0)) for n, s, i in found}
             position = Position(**state["position"])
         except (KeyError, TypeError, ValueError):
             raise InputError(
@@ -180,8 +180,11 @@ class Source:
     def _as_seen(self, stores: Mapping[str, tuple[int, int]], state: Any) -> Source:
         """These stores alone, with as many steps and ids as there were."""
         there = {_key(view): view for view in self.views}
-        if not set(stores) <= set(there):
-            there = {_key(view): view for view in self._open()}
+        if any(
+            name not in there or there[name].state.committed_steps < steps
+            for name, (steps, _next_id) in stores.items()
+        ):
+            there = {_key(view): view for view in self._open(refreshed=True)}
         known = [(there[name], *seen) for name, seen in stores.items() if name in there]
         if not known:
             return self

@@ -1,0 +1,226 @@
+"""The loader takes the stores that an export takes, and the pairs that an export holds."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+
+from torch.utils.data import DataLoader  # noqa: E402
+
+from mosaic_collect import Sampler, Schema, TrajectoryDataset, export_npy  # noqa: E402
+from mosaic_collect.errors import (  # noqa: E402
+    CorruptStoreError,
+    IncompleteStoreError,
+    InputError,
+    StoreMismatchError,
+)
+from mosaic_collect.mosaic import attach  # noqa: E402
+from mosaic_collect.store.metadata import ATTRIBUTE, checksum  # noqa: E402
+from tests import helpers  # noqa: E402
+from tests.mosaic.fork import Algorithm  # noqa: E402
+from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
+
+pytestmark = pytest.mark.usefixtures("small_chunks")
+
+
+def test_stores_of_another_origin_are_refused_unless_that_is_allowed(tmp_path: Any) -> None:
+    stores = []
+    for task in ("walk", "run"):
+        stores.append(str(tmp_path / task))
+        helpers.record(stores[-1], 4, metadata={"task": task})
+    for made in (lambda: Sampler(stores, 4), lambda: attach(Algorithm(3, 2), stores)):
+        with pytest.raises(StoreMismatchError, match=r"walk says walk, .*allow_different='task'"):
+            made()
+    assert Sampler(stores, 4, allow_different=["task"]).num_pairs == 32
+    with pytest.raises(InputError, match="allow_different: expected some of simulator, task"):
+        Sampler(stores, 4, allow_different=["tasks"])
+
+
+def test_a_rank_whose_store_is_missing_is_refused_unless_that_is_allowed(tmp_path: Any) -> None:
+    folder = str(tmp_path / "ranks")
+    for rank in (0, 1):
+        with helpers.open_writer(folder, 7, NUMBERED, 4, rank=rank, world_size=2) as writer:
+            add(writer, 10 * rank, 4)
+    sampler = Sampler(folder, 4)
+    shutil.rmtree(f"{folder}/rank-00001")
+    for made in (lambda: Sampler(folder, 4), sampler.refresh):
+        with pytest.raises(IncompleteStoreError, match=r"rank-00001: .*allow_incomplete=True"):
+            made()
+    assert Sampler(folder, 4, allow_incomplete=True).num_pairs == 28
+
+
+def test_finite_fields_give_the_pairs_of_an_export_of_more_fields(store: str, npy: str) -> None:
+    """As attach does: MOSAIC's file has the teacher's observations, its update the student's."""
+    schema = Schema.mosaic(3, 2, 4)
+    with helpers.open_writer(store, 4, schema, 3) as writer:
+        for step in range(8):
+            rows = helpers.rows(step, 4, schema)
+            rows["observations"][step % 4] = np.nan if step > 4 else 0
+            writer.add_step(**rows)
+    pairs = export_npy(store, npy, layout="compact").num_pairs
+    assert pairs == 32 - 3
+    assert Sampler(store, 4, ["actions"]).num_pairs == 32
+    assert Sampler(store, 4, ["actions"], finite_fields=["observations"]).num_pairs == pairs
+    attached = attach(Algorithm(4, 2), store)
+    assert attached.sampler.num_pairs == pairs
+    attached.close()
+
+
+def test_metadata_that_claim_steps_without_end_are_refused(store: str, npy: str) -> None:
+    numbered(store, 12, 7, 4)
+    with open(f"{store}/zarr.json") as file:
+        root = json.load(file)
+    state, steps = root["attributes"][ATTRIBUTE], 1 << 39
+    state.update(committed_steps=steps, num_valid=7 * steps)
+    state["checksum"] = checksum(state)
+    for array in root["consolidated_metadata"]["metadata"].values():
+        array["shape"][0] = steps
+    with open(f"{store}/zarr.json", "w") as file:
+        json.dump(root, file)
+    for skip in (False, True):
+        for made in (
+            lambda skip=skip: Sampler(store, 4, skip_damaged=skip),
+            lambda skip=skip: export_npy(store, npy, skip_damaged=skip, layout="compact"),
+        ):
+            with pytest.raises(CorruptStoreError, match=r"claim \d+ blocks, and 3 shards"):
+                made()
+
+
+def two_ranks(folder: str) -> list[Any]:
+    return [helpers.open_writer(folder, 7, NUMBERED, 4, rank=r, world_size=3) for r in (0, 1)]
+
+
+def test_trajectories_are_the_same_ones_when_stores_grow(tmp_path: Any) -> None:
+    folder = str(tmp_path / "ranks")
+    first, second = two_ranks(folder)
+    add(first, 0, 4)
+    add(second, 10, 4)
+    first.commit(), second.commit()
+    kept = TrajectoryDataset(folder).trajectories.columns["id"][[2, 7, 9]]
+    options = {"trajectories": kept, "fields": ["number", "wide", "trajectory_id"]}
+    sampler = Sampler(folder, 3, **options)
+    expected = sorted(numbers(sampler).tolist())
+    assert {number % 7 for number in expected} == {2, 0}
+    state = sampler.state_dict()
+    first.end_trajectories([2, 3])
+    add(first, 4, 2)
+    first.commit()
+    third = helpers.open_writer(folder, 7, NUMBERED, 4, rank=2, world_size=3)
+    add(third, 20, 4)
+    third.commit()
+    sampler.refresh()
+    assert sorted(numbers(sampler).tolist()) == expected
+    assert Sampler(folder, 3, **options).num_pairs != len(expected), "others have these ids now"
+    resumed = Sampler(folder, 3, **options)
+    resumed.load_state_dict(json.loads(json.dumps(state)))
+    batches = list(resumed)
+    assert sorted(numbers(batches).tolist()) == expected
+    ids = torch.cat([batch["trajectory_id"] for batch in batches])
+    assert set(ids.tolist()) == set(kept.tolist()), "as they were numbered then"
+    resumed.refresh()
+    assert sorted(numbers(resumed).tolist()) == expected
+    other = Sampler(folder, 3, **{**options, "trajectories": kept[:2]})
+    with pytest.raises(InputError, match="trajectories: the state has"):
+        other.load_state_dict(state)
+    for writer in (first, second, third):
+        writer.close()
+
+
+def test_a_state_goes_on_when_another_rank_has_its_first_step(tmp_path: Any) -> None:
+    folder = str(tmp_path / "ranks")
+    first, second = two_ranks(folder)
+    add(second, 10, 6)
+    second.commit()
+    sampler = Sampler(folder, 5)
+    got = numbers(islice(sampler, 4))
+    state = json.loads(json.dumps(sampler.state_dict()))
+    rest = numbers(Sampler(folder, 5))[20:]
+    add(first, 0, 6)
+    first.commit()
+    for resumed in (Sampler(folder, 5), sampler):
+        resumed.load_state_dict(state)
+        assert np.array_equal(np.concatenate([got, numbers(resumed)]), np.concatenate([got, rest]))
+        resumed.refresh()
+        assert len(numbers(resumed)) == 84
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8])
+def test_batches_of_workers_mix_as_many_pieces(store: str, workers: int, caplog: Any) -> None:
+    numbered(store, 96, 64, 4)
+    pool_mb = 16 * 12 * tile_mb(store)
+    sampler = Sampler(store, 64, pool_mb=pool_mb, drop_last=True)
+    for worker in range(min(workers, 2)):
+        pool, plan, tiles = sampler._begin(worker, workers)
+        assert pool.slots * tiles.nbytes <= pool_mb * 1e6 / workers
+        assert 10 <= plan.active < len(tiles.tiles)
+    with caplog.at_level(logging.WARNING):
+        next(iter(sampler))
+        assert not caplog.messages
+        next(iter(Sampler(store, 64, pool_mb=2 * tile_mb(store))))
+    assert "batches mix the pairs of 1 of" in caplog.messages[0]
+    sampler.close()
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_persistent_workers_learn_of_epochs_and_of_growth(store: str, context: str) -> None:
+    with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
+        add(writer, 0, 6)
+        writer.commit()
+        sampler, fresh = Sampler(store, 6), Sampler(store, 6)
+        options = {"batch_size": None, "num_workers": 2, "multiprocessing_context": context}
+        loader = DataLoader(sampler, persistent_workers=True, **options)
+        numbers(loader)
+        sampler.set_epoch(7)
+        fresh.set_epoch(7)
+        seventh = numbers(loader)
+        assert np.array_equal(seventh, numbers(DataLoader(fresh, **options)))
+        assert not np.array_equal(seventh, numbers(loader)), "the one behind it"
+        add(writer, 6, 4)
+        writer.commit()
+        assert len(numbers(loader)) == 42, "until it is told to look again"
+        sampler.refresh()
+        assert np.array_equal(np.sort(numbers(loader)), np.arange(70))
+        sampler.load_state_dict(fresh.state_dict())
+        assert np.array_equal(np.sort(numbers(loader)), np.arange(42))
+
+
+def test_a_stateful_data_loader_goes_on(store: str) -> None:
+    stateful = pytest.importorskip(
+        "torchdata.stateful_dataloader", reason="torchdata is not installed"
+    )
+    numbered(store, 23, 7, 4)
+    for workers in (0, 2):
+        for mode in ("epochs", "stream"):
+            options = {"mode": mode, "pool_mb": 9 * tile_mb(store)}
+
+            def loader(options: Any = options, workers: int = workers) -> Any:
+                made = Sampler(store, 6, **options)
+                return stateful.StatefulDataLoader(made, batch_size=None, num_workers=workers)
+
+            whole = numbers(islice(loader(), 20))
+            first = loader()
+            got = numbers(islice(first, 7))
+            second = loader()
+            second.load_state_dict(first.state_dict())
+            rest = numbers(islice(second, 13))
+            assert np.array_equal(np.concatenate([got, rest]), whole)
+
+
+def test_a_loader_costs_no_file_that_stays(store: str) -> None:
+    """Of what workers are told by."""
+    numbered(store, 4, 7, 4)
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(20):
+        Sampler(store, 6).set_epoch(1)
+    assert len(os.listdir("/proc/self/fd")) <= before + 2
