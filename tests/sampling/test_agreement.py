@@ -195,6 +195,7 @@ def test_persistent_workers_learn_of_epochs_and_of_growth(store: str, context: s
         assert np.array_equal(np.sort(numbers(loader)), np.arange(42))
 
 
+@pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
 def test_a_stateful_data_loader_goes_on(store: str) -> None:
     stateful = pytest.importorskip(
         "torchdata.stateful_dataloader", reason="torchdata is not installed"
