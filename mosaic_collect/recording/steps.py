@@ -2,7 +2,7 @@
 
 An interrupt may fall between any two instructions of the caller's thread. So each call changes the
 account by one assignment that says all of it, or the block's count by another, and whatever comes
-before or after that assignment can be done again: jobs may be queued twice, ids written twice.
+before or after that assignment can be done again: commits may be queued twice, ids written twice.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.recording.account import Account
-from mosaic_collect.recording.commits import Commits
-from mosaic_collect.recording.job import Job
 from mosaic_collect.recording.opening import OpenStore
-from mosaic_collect.recording.pipeline import Pipeline
+from mosaic_collect.recording.pipeline import Commit, Pipeline
 from mosaic_collect.recording.ring.block import Block
 from mosaic_collect.recording.step_check import StepCheck
 from mosaic_collect.store.metadata import COLLECTING, StoreState
@@ -31,18 +29,16 @@ class Steps:
     Args:
         opened: The store.
         pipeline: Commits what is handed over.
-        commit_seconds: Between two timed commits; None: there are none.
 
     Attributes:
         account: What was told, replaced as a whole.
         block: The one that fills; None between a full one and the step behind it.
     """
 
-    def __init__(self, opened: OpenStore, pipeline: Pipeline, commit_seconds: float | None) -> None:
+    def __init__(self, opened: OpenStore, pipeline: Pipeline) -> None:
         self._opened, self._pipeline = opened, pipeline
         self._staging, self._state = opened.staging, opened.state
         self._check = StepCheck(self._state.schema, self._state.num_envs)
-        self._commits = Commits(pipeline, self._staging, self._state, commit_seconds)
         self.account = Account.after(self._state)
         self.block: Block | None = opened.partial
         # Steps before the current block, while there is one; all steps, while there is none.
@@ -63,16 +59,11 @@ class Steps:
         """Of them, those that this writer added."""
         return self.count - self._state.committed_steps
 
-    @property
-    def stalled_seconds(self) -> float:
-        """That calls waited for the disk."""
-        return self._commits.stalled
-
     def add(self, rows: Mapping[str, Any], valid_mask: Any) -> None:
         """Check one step, copy it and count it; arguments and errors as ``add_step``'s."""
         # What a step gave that an interrupt left out decides nothing.
         self._check.check(rows, valid_mask, self.account.given if self.count else {})
-        self._commits.settle(self.block)
+        self._pipeline.settle(self.block)
         self._refresh()
         block = self._block_with_room()
         mask = True if valid_mask is None else valid_mask
@@ -81,7 +72,7 @@ class Steps:
         self.account = self.account.with_row(given, valid_mask is not None)
         # One assignment adds the step: an interrupt before it leaves the step out altogether.
         block.count += 1
-        if self._commits.due:
+        if self._pipeline.due:
             self.commit(wait=False)
 
     def end(
@@ -94,7 +85,7 @@ class Steps:
             ends: How each ended.
             entries: Of the metadata, which are so with these ends.
         """
-        self._commits.settle(self.block)
+        self._pipeline.settle(self.block)
         self._refresh()
         ending = self.account.trajectories.open_at(self.count)[envs]
         envs, ends = envs[ending], ends[ending]
@@ -112,17 +103,16 @@ class Steps:
             release: Whether nothing more is to be added.
             wait: Whether to return when it is done, and not before.
         """
-        self._commits.settle(self.block)
+        self._pipeline.settle(self.block)
         self._refresh()
-        self._commits.commit(self._snapshot(status or self._status()), self.block, release)
+        self._pipeline.commit(self._snapshot(status or self._status()), self.block, release)
         if wait:
-            self._commits.settle_all(self.block)
+            self._pipeline.settle_all(self.block)
 
     def give_back(self) -> None:
         """Give back all memory; what there is to count stays."""
         self._staging.close()
         self._before, self.block = self.count, None
-        self._commits.forget()
         self._opened.forget_blocks()
 
     def _block_with_room(self) -> Block:
@@ -132,11 +122,11 @@ class Steps:
         commit.
         """
         if self.block is not None and self.block.count == self._state.block_steps:
-            self._commits.hand_over(self._snapshot(COLLECTING), self.block)
+            self._pipeline.hand_over(self._snapshot(COLLECTING), self.block)
             self._before = self.count
             self.block = None
         if self.block is None:
-            block = self._commits.timed(self._pipeline.free_block)
+            block = self._pipeline.free_block()
             index = self._before // self._state.block_steps
             block.start(index, self.account.trajectories.ids)
             self._staging.begin(block)
@@ -148,7 +138,7 @@ class Steps:
 
         A commit of a part of it left the fill value behind its rows, an interrupt an old account.
         """
-        if self._commits.shown is not self.account.trajectories:
+        if self._pipeline.shown is not self.account.trajectories:
             self._show(slice(0, self._state.num_envs))
 
     def _show(self, envs: Any) -> None:
@@ -162,21 +152,21 @@ class Steps:
                 self.block.set_ends(ended, account.ends[ended])
             else:
                 self._amend(ended, account.ends[ended])
-        self._commits.shown = account
+        self._pipeline.shown = account
 
     def _amend(self, envs: Any, ends: Any) -> None:
         """Give the last step ends, whose block an interrupted ``add_step`` has handed over.
 
         Only the ends are written anew, so the slot need hold nothing else.
         """
-        self._commits.settle_all(self.block)
+        self._pipeline.settle_all(self.block)
         steps, self.block = self.count, None
         block, view = self._pipeline.free_block(), StoreView(self._opened.store.blobs, self._state)
         block.start(steps // self._state.block_steps - 1, self.account.trajectories.ids)
         view.read_into(TRAJECTORY_END, block.index, block.arrays[TRAJECTORY_END])
         block.count = self._state.block_steps
         block.set_ends(envs, ends)
-        self._commits.submit(Job(self._snapshot(COLLECTING), block))
+        self._pipeline.submit(Commit(self._snapshot(COLLECTING), block))
 
     def _snapshot(self, status: str) -> StoreState:
         """The state that is true once all added steps are committed, but for the counts."""

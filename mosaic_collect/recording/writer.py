@@ -115,10 +115,10 @@ class TrajectoryWriter:
                 options=options,
             )
             undo.callback(opened.abandon)
-            pipeline = Pipeline(opened, options.num_threads)
+            pipeline = Pipeline(opened, options.num_threads, options.commit_seconds)
             undo.callback(pipeline.close)
             self._opened, self._pipeline, self._state = opened, pipeline, opened.state
-            self._steps = Steps(opened, pipeline, options.commit_seconds)
+            self._steps = Steps(opened, pipeline)
             self._alone = Alone(self.path)
             self._closing = Closing(opened.store.blobs, self._steps, pipeline, self._alone)
             self._ring_nbytes = opened.slots * block_nbytes(self._state.grids())
@@ -295,7 +295,7 @@ class TrajectoryWriter:
             committed_steps=self._pipeline.committed_steps,
             raw_nbytes=steps * self.num_envs * self.schema.pair_nbytes,
             stored_nbytes=self._pipeline.stored_nbytes,
-            stalled_seconds=self._steps.stalled_seconds,
+            stalled_seconds=self._pipeline.stalled_seconds,
             seconds=time.monotonic() - self._opened_at,
         )
 

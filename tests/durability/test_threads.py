@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from mosaic_collect.errors import WriteError
-from mosaic_collect.recording import bell
+from mosaic_collect.recording import pipeline
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.store.commit import Store
@@ -36,7 +36,7 @@ class Gate(WrappedFiles):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bell, "REPORT_SECONDS", 0.05)
+    monkeypatch.setattr(pipeline, "REPORT_SECONDS", 0.05)
 
 
 @pytest.mark.parametrize(
@@ -76,9 +76,9 @@ def test_a_hang_in_the_close_is_reported(store: str, caplog: pytest.LogCaptureFi
         add_tiny(writer)
         gate.shut = True
         writer._steps.commit(wait=False)
-        while not writer._pipeline._bell._at_work.get("committer", "").startswith("the sync"):
+        while not writer._pipeline._condition._at_work.get("committer", "").startswith("the sync"):
             time.sleep(0.001)
-        writer._pipeline._bell.fail(OSError(errno.EIO, "elsewhere"))
+        writer._pipeline._condition.fail(OSError(errno.EIO, "elsewhere"))
         closing = threading.Thread(target=_close_failing, args=(writer,))
         closing.start()
         while "waiting for the writing threads to end" not in caplog.text:
@@ -177,7 +177,9 @@ def test_the_lock_stays_as_long_as_something_may_be_written(
         add_tiny(writer)
         gate.shut = True
         writer._steps.commit(wait=False)
-        while not writer._pipeline._bell._at_work.get("committer", "").startswith("the commit"):
+        while not writer._pipeline._condition._at_work.get("committer", "").startswith(
+            "the commit"
+        ):
             time.sleep(0.001)
         writer._closing.shut(patience=0.1)
         assert not released.is_set()

@@ -66,7 +66,7 @@ def test_memory_is_looked_at_once(store: str, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(budget, "available_memory", lambda: next(free))
     schema = Schema.mosaic(154, 29, 770)
     with TrajectoryWriter(store, schema, 256, encode_in="threads") as writer:
-        assert len(writer._pipeline._slots._holders) == 3
+        assert len(writer._pipeline._holders) == 3
         assert writer.ring_nbytes <= 100 * MB
 
 

@@ -20,7 +20,6 @@ from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.block import Block
-from mosaic_collect.recording.shard_writer import ShardWriter
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import END_FIELD, ENDED, FAILED, GOES_ON, TRAJECTORY_END
 from tests.helpers import SMALL, add, ids, mask, open_writer, rows
@@ -323,7 +322,7 @@ def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
     options = {} if buffer_mb is None else {"buffer_mb": buffer_mb}
     with open_ends(store, **options) as writer:
         border = writer.block_steps
-        assert (buffer_mb is None) or len(writer._pipeline._slots._free) == 1
+        assert (buffer_mb is None) or len(writer._pipeline._free) == 1
         add_own(writer, 0)
         writer.end_trajectories([1])
         add_own(writer, *range(1, border))
@@ -364,15 +363,15 @@ def test_nothing_of_it_is_left_in_a_slot_that_is_used_again(store: str) -> None:
 
 def forge(monkeypatch: pytest.MonkeyPatch, *changes: tuple[int, int, int]) -> None:
     """Let blocks be encoded with other ends, (step, env, value), than the writer put there."""
-    write = ShardWriter._write
+    write = Pipeline._write
 
-    def forged(self: ShardWriter, state: StoreState, block: Block, *rest: Any) -> Any:
+    def forged(self: Pipeline, state: StoreState, block: Block, *rest: Any) -> Any:
         for step, env, value in changes:
             if step // state.block_steps == block.index:
                 block.arrays[TRAJECTORY_END][env, step % state.block_steps] = value
         return write(self, state, block, *rest)
 
-    monkeypatch.setattr(ShardWriter, "_write", forged)
+    monkeypatch.setattr(Pipeline, "_write", forged)
 
 
 FORGED = [
