@@ -396,7 +396,6 @@ NOT_YET_FOLDED: set[str] = {
 TWO_MEANINGS: set[str] = {
     "CollectOptions",
     "Term",
-    "Trajectories",
 }
 
 

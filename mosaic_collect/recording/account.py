@@ -16,7 +16,7 @@ from mosaic_collect.store.schema import GOES_ON
 
 
 @dataclass(frozen=True)
-class Trajectories:
+class TrajectoryIds:
     """Ids per environment; a new one after each end and after a resume, none used twice.
 
     Attributes:
@@ -35,7 +35,7 @@ class Trajectories:
     ended: int
 
     @classmethod
-    def after(cls, state: StoreState) -> Trajectories:
+    def after(cls, state: StoreState) -> TrajectoryIds:
         """New ids for all, from the step at which the store ends.
 
         Environments that were within a trajectory get the greatest: see ``Run.first_open_id``.
@@ -61,7 +61,7 @@ class Trajectories:
 
     def ending(
         self, envs: NDArray[np.int64], ends: NDArray[np.uint8], num_steps: int
-    ) -> Trajectories:
+    ) -> TrajectoryIds:
         """The account once these environments' trajectories, open by then, have so ended there."""
         ids, begins, all_ends = self.ids.copy(), self.begins.copy(), self.ends.copy()
         ids[envs] = np.arange(self.next_id, self.next_id + len(envs))
@@ -96,7 +96,7 @@ class Account:
         sizes: Of its entries: a collection of thousands of motions changes a few at each end.
     """
 
-    trajectories: Trajectories
+    trajectories: TrajectoryIds
     given: Mapping[str, bool]
     has_mask: bool
     metadata: dict[str, Any]
@@ -106,7 +106,7 @@ class Account:
     def after(cls, state: StoreState) -> Account:
         """Of a writer that goes on behind the state."""
         sizes = json_sizes(state.metadata)
-        return cls(Trajectories.after(state), state.given, state.has_mask, state.metadata, sizes)
+        return cls(TrajectoryIds.after(state), state.given, state.has_mask, state.metadata, sizes)
 
     def with_row(self, given: Mapping[str, bool], has_mask: bool) -> Account:
         """What a step's row adds to it; mostly nothing."""

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, Queue, SimpleQueue
 
 from mosaic_collect.errors import SpaceError, StoreLostError, WriteError
-from mosaic_collect.recording.account import Trajectories
+from mosaic_collect.recording.account import TrajectoryIds
 from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
 from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
 from mosaic_collect.recording.encoding.process import start_encoding
@@ -184,7 +184,7 @@ class Pipeline:
         self._condition = Condition(state.committed_steps, opened.store.explained)
         self._pool = WorkerPool(threads, "mosaic-compress")
         self.stored_nbytes, self.stalled_seconds = 0, 0.0
-        self.shown: Trajectories | None = None
+        self.shown: TrajectoryIds | None = None
         # The caller's: what was submitted last.
         self._submitted = state
         self._last: Commit | None = None
