@@ -69,8 +69,10 @@ if TYPE_CHECKING:
         FieldStatistics as FieldStatistics,
         StoreStatistics as StoreStatistics,
     )
-    from mosaic_collect.recording.writer import TrajectoryWriter as TrajectoryWriter
-    from mosaic_collect.recording.writer_stats import WriterStats as WriterStats
+    from mosaic_collect.recording.writer import (
+        TrajectoryWriter as TrajectoryWriter,
+        WriterStats as WriterStats,
+    )
 
 __version__ = "0.1.0"
 #: Modules, and the public names of each: above, for type checkers, and here, for Python.
@@ -103,8 +105,7 @@ _NAMES = {
     "look.measure": "store_statistics",
     "look.statistics": "FieldStatistics StoreStatistics",
     "reading.verify": "VerifyReport verify_store",
-    "recording.writer": "TrajectoryWriter",
-    "recording.writer_stats": "WriterStats",
+    "recording.writer": "TrajectoryWriter WriterStats",
 }
 _HOMES = {name: f"{__name__}.{home}" for home, names in _NAMES.items() for name in names.split()}
 __all__ = sorted(_HOMES)

@@ -389,8 +389,6 @@ NOT_YET_FOLDED: set[str] = {
     "export.npy",
     "mosaic.collector_files",
     "reading.labelled",
-    "recording.wanted",
-    "recording.writer_stats",
     "replay.report",
 }
 TWO_MEANINGS: set[str] = {

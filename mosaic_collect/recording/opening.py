@@ -2,38 +2,96 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import platform
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+from importlib import metadata as packages
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
-from mosaic_collect.checks import whole
+from mosaic_collect.checks import thread_count, whole
 from mosaic_collect.errors import (
     InputError,
     MosaicCollectError,
     SpaceError,
     StoreExistsError,
+    StoreMismatchError,
     StoreNotFoundError,
     WriteError,
 )
 from mosaic_collect.recording.encoding.process import is_wanted
-from mosaic_collect.recording.options import RecordingOptions
 from mosaic_collect.recording.ring.block import Block
-from mosaic_collect.recording.ring.budget import Budget, block_nbytes
-from mosaic_collect.recording.ring.devices import staging_of
+from mosaic_collect.recording.ring.budget import Budget, asked_nbytes, block_nbytes, plan_ring
+from mosaic_collect.recording.ring.devices import check_device, staging_nbytes, staging_of
 from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.recording.ring.staging import Staging
-from mosaic_collect.recording.wanted import matching_state, new_state, this_run
 from mosaic_collect.store.blobs import Blobs, Claim
+from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
+from mosaic_collect.store.grid import cut_steps
 from mosaic_collect.store.metadata import Run, StoreState
-from mosaic_collect.store.parsing import MAX_ENVS, json_copy
+from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS, json_copy
 from mosaic_collect.store.ranks import Member
 from mosaic_collect.store.schema import VALID_MASK, Schema
 from mosaic_collect.store.view import AUTO, StoreView, existing_state
 from mosaic_collect.text import reason
+
+_PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecordingOptions:
+    """Options of a writer, checked when made.
+
+    Attributes:
+        device: Where steps are staged: "cpu", or a CUDA device such as "cuda:0".
+        buffer_mb: Bound of the host ring, in 10^6 bytes; "auto" aims at 64 steps a block inside a
+            tenth of the free memory. On resume the store's block size stays.
+        compressor: "auto", "lz4", "zstd" or "none"; on resume "auto" is the store's own.
+        commit_seconds: Commit at least this often while steps come in; None: only full blocks.
+        threads: That compress; None: the processors, at most 4.
+        encode_in: "threads" of this process, or a "process" of its own, which leaves this one's
+            interpreter to the simulation; "auto": a process for rings of 64 MB and more on Linux.
+
+    Raises:
+        InputError: A bad one.
+        MissingDependencyError: A device, but no torch.
+    """
+
+    device: Any = "cpu"
+    buffer_mb: float | str = "auto"
+    compressor: str = "auto"
+    commit_seconds: float | None = 60.0
+    threads: int | None = None
+    encode_in: str = "auto"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", str(self.device))
+        check_device(self.device)
+        Compressor.named(self.compressor)
+        asked_nbytes(self.buffer_mb)
+        is_wanted(self.encode_in, 0)
+        thread_count(self.threads)
+        seconds = self.commit_seconds
+        number = isinstance(seconds, Real)
+        if seconds is not None and not (number and float(seconds) >= 0):
+            raise InputError(f"commit_seconds: expected a number from 0, or None, got {seconds!r}")
+
+    @property
+    def num_threads(self) -> int:
+        """Threads that compress."""
+        return thread_count(self.threads)
+
+    def budget(self) -> Budget:
+        """What the ring may take; memory is looked at by this call."""
+        return Budget.of(self.buffer_mb, staging_nbytes(self.device))
 
 
 @dataclass
@@ -228,3 +286,72 @@ def _check_room(blobs: Blobs, state: StoreState) -> None:
     free, nbytes = blobs.free_nbytes(), block_nbytes(state.grids())
     if free is not None and free < nbytes:
         raise SpaceError(f"{blobs.address}: {free} bytes free, one block may take {nbytes}")
+
+
+def new_state(
+    schema: Schema | None, num_envs: int | None, compressor: str, budget: Budget
+) -> StoreState:
+    """Of a store that is to be made.
+
+    Raises:
+        InputError: No schema or N, or they make chunks that are too large.
+        SpaceError: Not even a block of one step fits.
+    """
+    if schema is None or num_envs is None:
+        missing = "schema" if schema is None else "num_envs"
+        raise InputError(f"{missing}: expected for a new store, got None")
+    plan = plan_ring(schema, num_envs, budget)
+    too_large = [n for n, g in plan.grids.items() if g.chunk_nbytes > MAX_CHUNK_NBYTES]
+    if too_large:
+        raise InputError(f"a chunk of {', '.join(too_large)} is over 1 GiB: lower buffer_mb")
+    return StoreState(
+        schema=schema,
+        num_envs=num_envs,
+        block_steps=plan.block_steps,
+        chunk_envs={n: g.chunk_envs for n, g in plan.grids.items()},
+        chunk_steps=cut_steps(plan.grids),
+        compressor=Compressor.named(compressor),
+        nonfinite=dict.fromkeys(float_names(plan.grids), 0),
+        identity=secrets.token_hex(16),
+    )
+
+
+def matching_state(
+    state: StoreState, path: str, schema: Schema | None, num_envs: int | None, compressor: str
+) -> StoreState:
+    """Of a store that is there, if it is as asked for.
+
+    Raises:
+        StoreMismatchError: It is not.
+    """
+    problems = [] if schema is None else state.schema.differences(schema)
+    if num_envs not in (None, state.num_envs):
+        problems.append(f"num_envs: expected {state.num_envs}, got {num_envs}")
+    if compressor not in ("auto", state.compressor.name):
+        problems.append(f"compressor: expected {state.compressor.name}, got {compressor}")
+    if problems:
+        raise StoreMismatchError(f"{path} was made otherwise: " + "; ".join(problems))
+    return state
+
+
+def this_run(state: StoreState) -> Run:
+    """The entry of a run that begins where the store ends."""
+    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    first, first_id = state.committed_steps, state.next_trajectory_id
+    return Run(
+        first_step=first,
+        open_envs="",
+        started=started,
+        versions=dict(_versions()),
+        key=secrets.token_hex(8) if state.identity else "",
+        first_open_id=first_id + int(np.count_nonzero(~state.stopped_open)),
+    )
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    for name in _PACKAGES:
+        with contextlib.suppress(packages.PackageNotFoundError):
+            versions[name] = packages.version(name)
+    return versions

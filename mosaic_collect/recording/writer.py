@@ -15,24 +15,104 @@ What holds when a call has returned, after a kill, and after a power cut:
 
 from __future__ import annotations
 
+import atexit
+import functools
+import logging
+import os
+import threading
 import time
-import warnings
-from collections.abc import Mapping
+import weakref
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
-from mosaic_collect.recording.alone import Alone, one_caller
-from mosaic_collect.recording.closing import Closing, close_others
+from mosaic_collect.errors import BusyError, ClosedError
 from mosaic_collect.recording.ends import told_ends
-from mosaic_collect.recording.opening import open_store
-from mosaic_collect.recording.options import RecordingOptions
+from mosaic_collect.recording.opening import RecordingOptions, open_store
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.budget import block_nbytes
 from mosaic_collect.recording.steps import Steps
-from mosaic_collect.recording.writer_stats import WriterStats
+from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
 from mosaic_collect.store.ranks import Address, Member, blobs_at
 from mosaic_collect.store.schema import Schema
+
+_log = logging.getLogger(__name__)
+_INTERRUPTS = (KeyboardInterrupt, SystemExit)
+_INTERRUPTED_SECONDS = 0.5
+_BUSY_SECONDS = 10.0
+#: Writers of this process that are not closed, for ``takeover``.
+_open_writers: weakref.WeakSet[TrajectoryWriter] = weakref.WeakSet()
+_Method = TypeVar("_Method", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class WriterStats:
+    """Figures of a writer since it was opened.
+
+    Attributes:
+        steps: Steps added.
+        committed_steps: Committed steps of the store, earlier runs included.
+        raw_nbytes: Bytes of the added steps, uncompressed.
+        stored_nbytes: Bytes written to shards.
+        stalled_seconds: Seconds that ``add_step`` waited for the disk.
+        seconds: Seconds since opening.
+    """
+
+    steps: int
+    committed_steps: int
+    raw_nbytes: int
+    stored_nbytes: int
+    stalled_seconds: float
+    seconds: float
+
+
+class CallGuard:
+    """Lets one thread at a time into a writer's calls; refuses others at once.
+
+    A thread may enter again what it has entered. An interrupt may leave it entered: then the thread
+    that was interrupted, the main one, can continue and close the writer, and others are refused.
+
+    Args:
+        what: Name of the writer, for errors.
+    """
+
+    def __init__(self, what: str) -> None:
+        self._what, self._pid = what, os.getpid()
+        self._lock = threading.RLock()
+
+    def __enter__(self) -> None:
+        self.enter()
+
+    def __exit__(self, *exc: object) -> None:
+        if os.getpid() == self._pid:
+            self._lock.release()
+
+    def enter(self, seconds: float = 0.0) -> None:
+        """Enter, waiting at most so many seconds for the thread inside.
+
+        Raises:
+            BusyError: Another thread is inside.
+        """
+        # A forked child may have the lock of a thread that it has not.
+        if os.getpid() == self._pid and not self._lock.acquire(timeout=seconds):
+            raise BusyError(
+                f"{self._what}: another thread is in a call of this writer; give each thread a "
+                "writer of its own, or let them take turns"
+            )
+
+
+def _one_caller(method: _Method) -> _Method:
+    """Make a method of a writer enter its guard first."""
+
+    @functools.wraps(method)
+    def guarded(self: Any, /, *args: Any, **options: Any) -> Any:
+        with self._guard:
+            return method(self, *args, **options)
+
+    return guarded  # type: ignore[return-value]  # of the same signature
 
 
 class TrajectoryWriter:
@@ -89,10 +169,7 @@ class TrajectoryWriter:
         commit_seconds: float | None = 60.0,
         threads: int | None = None,
         encode_in: str = "auto",
-        **renamed: Any,
     ) -> None:
-        if renamed:
-            commit_seconds = _renamed(**renamed)
         options = RecordingOptions(
             device=device,
             buffer_mb=buffer_mb,
@@ -103,7 +180,7 @@ class TrajectoryWriter:
         )
         where = Member.of(blobs_at(path), rank, world_size)
         if takeover:
-            close_others(where.blobs)
+            _close_others(where.blobs)
         with ExitStack() as undo:  # what a start that fails on its way has made
             opened = open_store(
                 where,
@@ -119,14 +196,15 @@ class TrajectoryWriter:
             undo.callback(pipeline.close)
             self._opened, self._pipeline, self._state = opened, pipeline, opened.state
             self._steps = Steps(opened, pipeline)
-            self._alone = Alone(self.path)
-            self._closing = Closing(opened.store.blobs, self._steps, pipeline, self._alone)
+            self._guard, self._pid = CallGuard(self.path), os.getpid()
+            self._closed = self._shut_down = False
             self._ring_nbytes = opened.slots * block_nbytes(self._state.grids())
             self._opened_at = time.monotonic()
             pipeline.start()
             opened.begin()
-            undo.callback(self._closing.forget)
-            self._closing.begin()
+            undo.callback(atexit.unregister, self._close_at_exit)
+            atexit.register(self._close_at_exit)
+            _open_writers.add(self)
             undo.pop_all()
 
     def __reduce__(self) -> str:
@@ -134,7 +212,7 @@ class TrajectoryWriter:
 
     # -- what a caller does ----------------------------------------------------------------------
 
-    @one_caller
+    @_one_caller
     def add_step(self, /, *, valid_mask: Any = None, **rows: Any) -> None:
         """Add one vectorised step: copies everything, so the caller may overwrite it at once.
 
@@ -153,11 +231,11 @@ class TrajectoryWriter:
             WriteError: Writing failed since; committed steps stay.
             StoreLostError: The store is not there any more, or another's by now.
         """
-        self._closing.require_open()
+        self._require_open()
         given = {name: value for name, value in rows.items() if value is not None}
         self._steps.add(given, valid_mask)
 
-    @one_caller
+    @_one_caller
     def end_trajectories(
         self,
         env_ids: Any = None,
@@ -187,11 +265,11 @@ class TrajectoryWriter:
             ClosedError: After ``close``.
             WriteError: Writing failed since; committed steps stay.
         """
-        self._closing.require_open()
+        self._require_open()
         told = told_ends(env_ids, failed, dones, time_outs, self.schema, self.num_envs)
         self._steps.end(*told, metadata or {})
 
-    @one_caller
+    @_one_caller
     def commit(self) -> None:
         """When it returns, all that was added so far survives kill and power cut.
 
@@ -199,15 +277,10 @@ class TrajectoryWriter:
             ClosedError: After ``close``.
             WriteError: Writing failed; what was committed before stays.
         """
-        self._closing.require_open()
+        self._require_open()
         self._steps.commit()
 
-    def checkpoint(self) -> None:
-        """What ``commit`` was called in 0.1.0."""
-        warnings.warn("TrajectoryWriter.checkpoint is commit now", DeprecationWarning, 2)
-        self.commit()
-
-    @one_caller
+    @_one_caller
     def update_metadata(self, /, **entries: Any) -> None:
         """Change the user's metadata, JSON values; committed together with the steps so far.
 
@@ -215,7 +288,7 @@ class TrajectoryWriter:
             InputError: A value that JSON cannot hold.
             ClosedError: After ``close``.
         """
-        self._closing.require_open()
+        self._require_open()
         self._steps.account = self._steps.account.with_metadata(entries)
 
     def close(self, complete: bool = True) -> None:
@@ -229,7 +302,7 @@ class TrajectoryWriter:
         Raises:
             WriteError: Writing failed; what was committed before stays.
         """
-        self._closing.close(complete)
+        self._close(complete)
 
     def __enter__(self) -> TrajectoryWriter:
         return self
@@ -238,7 +311,7 @@ class TrajectoryWriter:
         if error is None:
             self.close()
         else:
-            self._closing.close_after(error)
+            self._close_after(error)
 
     # -- what a caller may ask -------------------------------------------------------------------
 
@@ -249,7 +322,7 @@ class TrajectoryWriter:
     @property
     def closed(self) -> bool:
         """Whether nothing can be added any more."""
-        return self._closing.closed
+        return self._closed
 
     @property
     def path(self) -> str:
@@ -299,11 +372,88 @@ class TrajectoryWriter:
             seconds=time.monotonic() - self._opened_at,
         )
 
+    # -- how it ends: by its caller, an interrupt, a takeover, or the interpreter's exit ----------
 
-def _renamed(**options: Any) -> float | None:
-    """``commit_seconds`` by the name that it had in 0.1.0; what is neither is a TypeError."""
-    checkpoint_seconds: float | None = options.pop("checkpoint_seconds", None)
-    if options:
-        raise TypeError(f"TrajectoryWriter: unexpected argument {', '.join(options)}")
-    warnings.warn("checkpoint_seconds is commit_seconds now", DeprecationWarning, 3)
-    return checkpoint_seconds
+    def _require_open(self) -> None:
+        """Refuse a call that comes too late, or from a fork of the process.
+
+        Raises:
+            ClosedError: It does.
+        """
+        if self._closed:
+            raise ClosedError(f"the writer of {self.path} is closed; resume=True opens another")
+        if os.getpid() != self._pid:
+            raise ClosedError(f"the writer of {self.path} belongs to process {self._pid}")
+
+    @_one_caller
+    def _close(self, complete: bool, interrupts: int = 1) -> None:
+        """Close; see ``close``.
+
+        Args:
+            complete: Whether the collection is finished.
+            interrupts: How many wait until everything is committed; the next one does not.
+        """
+        if self._shut_down or os.getpid() != self._pid:
+            return
+        came, patience = None, None
+        # Only a commit that was begun is given up: an interrupt outside this try leaves the writer
+        # open, for another close or the interpreter's exit to finish.
+        while not self._closed:
+            try:
+                self._steps.commit(COMPLETE if complete else None, release=True)
+                self._closed = True
+            except _INTERRUPTS as interrupt:
+                came = interrupt
+                if not interrupts:
+                    patience, self._closed = _INTERRUPTED_SECONDS, True
+                else:
+                    interrupts -= 1
+                    _log.warning("%s: committing first; interrupt again to leave", self.path)
+            except BaseException:
+                self._shut(None)
+                raise
+        self._shut(patience)
+        if came is not None:
+            raise came
+
+    def _close_after(self, error: BaseException) -> None:
+        """Close where an error passes through; a failure to close is noted beside the error."""
+        # Who interrupts the commit that an interrupt caused wants to be gone.
+        interrupts = 0 if isinstance(error, _INTERRUPTS) else 1
+        try:
+            self._close(complete=False, interrupts=interrupts)
+        except Exception as failure:  # noqa: BLE001  the caller's goes through, this one beside it
+            kind, path = type(error).__name__, self.path
+            _log.error("after %s, closing %s failed: %s", kind, path, failure)
+            if hasattr(error, "add_note"):
+                error.add_note(f"mosaic_collect: closing {path} failed, too: {failure}")
+
+    def _shut(self, patience: float | None) -> None:
+        """End the threads, whose last one releases the lock; called again, it does the rest.
+
+        Args:
+            patience: Seconds to wait for what the threads are at; None: until it is over.
+        """
+        self._closed = True
+        atexit.unregister(self._close_at_exit)
+        if not self._pipeline.close(patience):
+            return
+        self._steps.give_back()
+        self._shut_down = True
+
+    def _close_at_exit(self) -> None:
+        if os.getpid() != self._pid:
+            return
+        _log.warning("%s was not closed; committing what was added", self.path)
+        self._guard.enter(_BUSY_SECONDS)  # a thread that runs on may be in a call
+        self._close(complete=False)
+
+
+def _close_others(blobs: Blobs) -> None:
+    """Close the writer of this process that is at work on the store, if there is one."""
+    place = blobs.place()
+    for other in list(_open_writers):
+        there = other._opened.store.blobs.place()
+        if not other.closed and place is not None and there == place:
+            _log.warning("%s: closing the writer that was at work on it", other.path)
+            other._close(complete=False)

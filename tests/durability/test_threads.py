@@ -181,7 +181,7 @@ def test_the_lock_stays_as_long_as_something_may_be_written(
             "the commit"
         ):
             time.sleep(0.001)
-        writer._closing.shut(patience=0.1)
+        writer._shut(patience=0.1)
         assert not released.is_set()
         gate.opened.set()
         assert released.wait(10)

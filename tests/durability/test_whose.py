@@ -281,7 +281,7 @@ class TestOneWriter:
             done: list[BaseException] = []
 
             def hold() -> None:
-                with writer._alone:
+                with writer._guard:
                     inside.set()
                     go.wait(10)
 

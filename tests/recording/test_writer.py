@@ -355,18 +355,6 @@ def shards(path: str) -> dict[str, bytes]:
     return found
 
 
-def test_the_names_of_0_1_0_are_taken_with_a_warning(store: str) -> None:
-    with pytest.warns(DeprecationWarning, match="commit_seconds"):
-        writer = open_writer(store, checkpoint_seconds=None)
-    with writer:
-        add(writer, 0)
-        with pytest.warns(DeprecationWarning, match="is commit now"):
-            writer.checkpoint()
-        assert TrajectoryDataset(store).num_steps == 1
-    with pytest.raises(TypeError, match="TrajectoryWriter: unexpected argument seconds"):
-        TrajectoryWriter(store, resume=True, seconds=3)
-
-
 def test_what_a_writer_says_of_itself(store: str) -> None:
     with open_writer(store) as writer:
         add(writer, 0, 1)
