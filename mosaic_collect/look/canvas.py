@@ -174,11 +174,13 @@ def whole_numbers(axis: Axis) -> None:
     axis.set_major_formatter("{x:,.0f}")
 
 
-def legend(figure: Figure, palette: Palette, **options: Any) -> None:
-    """A legend in the palette's ink, if anything has a label."""
-    if not any(axes.get_legend_handles_labels()[1] for axes in figure.axes):
+def legend(figure: Figure, palette: Palette, *only: Axes, **options: Any) -> None:
+    """A legend of these axes, or of all, in the palette's ink, if anything has a label."""
+    keys = [axes.get_legend_handles_labels() for axes in only or figure.axes]
+    handles, labels = ([one for key in keys for one in key[part]] for part in (0, 1))
+    if not labels:
         return
-    found = figure.legend(frameon=False, fontsize=8, **options)
+    found = figure.legend(handles=handles, labels=labels, frameon=False, fontsize=8, **options)
     for text in found.get_texts():
         text.set_color(palette.ink)
 

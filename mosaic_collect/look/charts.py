@@ -180,7 +180,7 @@ def pace_figure(pace: Told, num_envs: int, palette: Palette = LIGHT) -> Figure:
     most = max(0.1, float(pace.stalled.max(initial=0)) * 1.15)
     below.set_ylim(0, min(most, 1.0))
     below.yaxis.set_major_formatter(lambda share, _at: f"{share:.0%}")
-    below.set_xlabel(f"{name} since the first entry")
+    below.set_xlabel(f"{name} since the recording began")
     return figure
 
 

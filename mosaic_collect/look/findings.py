@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cached_property, partial
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.charts import recorded_pace
 from mosaic_collect.look.measure import store_statistics
+from mosaic_collect.look.motions import FRAME, MotionCounts, failure_frames, motion_name
 from mosaic_collect.look.statistics import (
     FieldProfile,
     FieldStatistics,
@@ -30,7 +31,6 @@ from mosaic_collect.look.statistics import (
 from mosaic_collect.look.watch import duration
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import STOPPED, store_status
-from mosaic_collect.reading.trajectories import motion_names
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
@@ -40,7 +40,6 @@ ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
 ACTION_FIELDS = ("actions", "action", "action_mean")
 SIGMA = "action_sigma"
-FRAME = "motion_frame"
 MAX_PAIRS = 1_000_000
 _MOST_NAMED = 8  # environments or places that a finding names one by one
 
@@ -116,6 +115,9 @@ def find(
     """
     evidence = _Evidence(dataset, statistics, checks)
     found = [finding for rule in _RULES for finding in rule(evidence)]
+    actions = {(f.kind, f.features) for f in found if f.field == "actions"}
+    # Means that equal the actions share their problems, which are one.
+    found = [f for f in found if f.field != "action_mean" or (f.kind, f.features) not in actions]
     return sorted(found, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
@@ -163,21 +165,6 @@ class _Evidence:
         at, env = map(int, places[0])
         number = int(table.read_cell(TRAJECTORY_ID, cell)[at, env])
         return _Spot(self.state.steps_of(block)[at], env, number)
-
-    @cached_property
-    def frames(self) -> Ints:
-        """Frame of its motion at each trajectory's last row; or else the trajectory's length."""
-        frames = self.columns["num_steps"].astype(np.int64)
-        if FRAME not in self.dataset:
-            return frames
-        table, last = self.dataset.view, self.columns["last_step"]
-        rows = np.flatnonzero(self.failed)
-        blocks = np.array([self.state.block_of(int(step)) for step in last[rows]], np.int64)
-        for block in np.unique(blocks).tolist():
-            here, cell = rows[blocks == block], table.whole_block(block)
-            steps = last[here] - self.state.steps_of(block).start
-            frames[here] = table.read_cell(FRAME, cell)[steps, self.columns["env"][here]]
-        return frames
 
 
 def _failed_checks(e: _Evidence) -> Iterator[Finding]:
@@ -494,56 +481,17 @@ def _quartiles(means: NDArray[np.float64]) -> NDArray[np.float64]:
     return found
 
 
-@dataclass(frozen=True)
-class MotionCounts:
-    """Numbers of trajectories of each motion.
-
-    Attributes:
-        ids: Ids of motions, ascending: those with trajectories, and those that metadata name.
-        total: Trajectories per motion.
-        ended: Trajectories that ended.
-        failed: Trajectories that failed.
-    """
-
-    ids: Ints
-    total: Ints
-    ended: Ints
-    failed: Ints
-
-    @classmethod
-    def of(cls, dataset: TrajectoryDataset) -> MotionCounts | None:
-        """Count; None if the store does not record motions."""
-        columns, names = dataset.trajectories.columns, motion_names(dataset.metadata)
-        if "motion" not in columns:
-            return None
-        ids = np.union1d(columns["motion"], np.arange(len(names)))
-        places = np.searchsorted(ids, columns["motion"])
-        over = np.isin(columns["end"], ("ended", "failed", "unsaid"))
-        every = (np.ones(len(places), np.bool_), over, columns["end"] == "failed")
-        return cls(ids, *(np.bincount(places[which], minlength=len(ids)) for which in every))
-
-    @property
-    def rate(self) -> NDArray[np.float64]:
-        """Share of ended trajectories that failed."""
-        return self.failed / np.maximum(self.ended, 1)
-
-
-def motion_name(dataset: TrajectoryDataset, motion: int) -> str:
-    """Number and name of a motion, such as ``13 walk.npz``."""
-    names = motion_names(dataset.metadata)
-    return f"{motion} {shown(names[motion]) if 0 <= motion < len(names) else ''}".strip()
-
-
 def _failing_motions(e: _Evidence) -> Iterator[Finding]:
     """Motions with at least a quarter of failed trajectories, and the frames of the failures."""
     counts = MotionCounts.of(e.dataset)
     if counts is None:
         return
     failing = (counts.rate >= 0.25) & (counts.ended >= 5)
+    frames = failure_frames(e.dataset) if failing.any() else np.empty(0, np.int64)
     for at in sorted(np.flatnonzero(failing), key=lambda at: -counts.rate[at]):
         motion = int(counts.ids[at])
-        falls = e.failed & (e.columns["motion"] == motion)
-        low, high = np.quantile(e.frames[falls], (0.1, 0.9)).round().astype(int).tolist()
+        falls = e.columns["motion"][e.failed] == motion
+        low, high = np.quantile(frames[falls], (0.1, 0.9)).round().astype(int).tolist()
         span = f"{low:,} to {high:,}" if low < high else f"{low:,}"
         where = f"at frames {span}" if FRAME in e.dataset else f"after {span} steps"
         yield Finding(
@@ -553,7 +501,7 @@ def _failing_motions(e: _Evidence) -> Iterator[Finding]:
             f"{counts.ended[at]:,} trajectories fail ({counts.rate[at]:.0%}), most {where}",
             cause="The policy does not track this motion: leave its failures out, or train it on.",
             motions=(motion,),
-            trajectories=tuple(e.columns["id"][falls][:100].tolist()),
+            trajectories=tuple(e.columns["id"][e.failed][falls][:100].tolist()),
         )
 
 

@@ -11,10 +11,18 @@ from mosaic_collect.look.canvas import LIGHT, Palette, default_style
 from mosaic_collect.look.charts import lengths_figure, pace_figure, recorded_pace
 from mosaic_collect.look.curves import curves_figure
 from mosaic_collect.look.measure import store_statistics
+from mosaic_collect.look.motions import failures_figure
 from mosaic_collect.look.statistics import StoreStatistics
 from mosaic_collect.look.timeline import Timeline, timeline_figure
-from mosaic_collect.look.values import ACTIONS, actions_figure, bands_figure
+from mosaic_collect.look.values import (
+    ACTIONS,
+    actions_figure,
+    bands_figure,
+    images_figure,
+    is_image,
+)
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.reading.trajectories import Trajectory
 
@@ -60,9 +68,18 @@ class Pictures:
             "timeline": "Which environment was at what, step by step",
             "lengths": "How long trajectories are, by how they ended",
         }
-        for name in self._dataset.schema.names:
-            if name.endswith("observations"):
-                told[f"bands-{name}"] = f"What values the features of {name} take"
+        if MOTION_ID in self._dataset and self._dataset.trajectories.counts().get("failed"):
+            told["failures"] = "How often motions fail, and at which frame"
+        for field in self._dataset.schema.fields:
+            if (
+                field.is_float
+                and field.row_shape
+                and not field.has_axes
+                and field.name not in ACTIONS
+            ):
+                told[f"bands-{field.name}"] = f"What values the features of {field.name} take"
+            if is_image(field):
+                told[f"images-{field.name}"] = f"Images of {field.name}, spread over the recording"
         if any(name in self._dataset for name in ACTIONS):
             told["actions"] = "Actions, their means and their sigmas"
         if self._trajectory is not None:
@@ -84,12 +101,14 @@ class Pictures:
             raise InputError(f"picture {name!r}: this store has {have}")
         kinds: dict[str, Callable[[], Figure]] = {
             "timeline": lambda: timeline_figure(Timeline.of(self._dataset), self._palette),
+            "failures": lambda: failures_figure(self._dataset, self._palette),
             "lengths": lambda: lengths_figure(self._dataset.trajectories, self._palette),
             "actions": lambda: actions_figure(self._statistics.fields, self._palette),
             "trajectory": self._curves,
             "pace": self._pace,
         }
-        field = name.removeprefix("bands-")
+        field = name.partition("-")[2]
+        kinds[f"images-{field}"] = lambda: images_figure(self._dataset, field, self._palette)
         kinds[f"bands-{field}"] = lambda: bands_figure(
             self._statistics.fields[field], self._palette
         )
@@ -102,12 +121,14 @@ class Pictures:
 
     @cached_property
     def _trajectory(self) -> Trajectory | None:
-        """Of those that ended, the first of the longest that are not too long to be read."""
+        """A long one that failed; without failures one that ended, or else any."""
         if self._chosen is not None:
             return self._chosen
-        table = self._dataset.where(min_valid=1)
-        ended = table.where(end=["ended", "failed", "unsaid"], max_steps=_MOST_STEPS)
-        table = ended if len(ended) else table.where(max_steps=_MOST_STEPS)
+        table = self._dataset.where(min_valid=1, max_steps=_MOST_STEPS)
+        for ends in ("failed", ("ended", "unsaid")):
+            if len(some := table.where(end=ends)):
+                table = some
+                break
         return table[int(table.columns["num_steps"].argmax())] if len(table) else None
 
     def _curves(self) -> Figure:

@@ -15,7 +15,8 @@ from mosaic_collect import __version__
 from mosaic_collect.checks import needed
 from mosaic_collect.look.canvas import DARK, LIGHT, inline_svg
 from mosaic_collect.look.charts import END_WORDS
-from mosaic_collect.look.findings import Finding, MotionCounts, find, motion_name
+from mosaic_collect.look.findings import Finding, find
+from mosaic_collect.look.motions import MOTION_HEAD, motion_rows
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.look.statistics import HEAD, FieldStatistics, StoreStatistics, term_rows
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -24,15 +25,6 @@ from mosaic_collect.reading.trajectories import ENDS, Trajectories
 from mosaic_collect.text import shown, size_of
 
 END_HEAD = ("end", "trajectories", "shortest", "25 %", "median", "75 %", "longest", "valid pairs")
-MOTION_HEAD = (
-    "motion",
-    "trajectories",
-    "ended",
-    "failed",
-    "failed of ended",
-    "median steps",
-    "valid pairs",
-)
 FEATURE_HEAD = ("feature", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
 MOST_MOTIONS, MOST_FEATURES = 200, 2000
 _TEMPLATE = "report.html.jinja"
@@ -177,24 +169,6 @@ def end_rows(table: Trajectories) -> list[list[str]]:
             cells = [len(lengths), *np.quantile(lengths, (0, 0.25, 0.5, 0.75, 1))]
             cells.append(columns["num_valid"][where].sum())
             rows.append([END_WORDS[end], *(f"{v:,.0f}" for v in cells)])
-    return rows
-
-
-def motion_rows(dataset: TrajectoryDataset) -> list[list[str]]:
-    """Rows under ``MOTION_HEAD``, those with the greatest share of failures first."""
-    counts, columns = MotionCounts.of(dataset), dataset.trajectories.columns
-    if counts is None:
-        return []
-    rows = []
-    for at in np.lexsort((counts.ids, -counts.rate)):
-        motion = int(counts.ids[at])
-        where = columns["motion"] == motion
-        steps = f"{np.median(columns['num_steps'][where]):,.0f}" if where.any() else "-"
-        rate = f"{counts.rate[at]:.0%}" if counts.ended[at] else "-"
-        numbers = (counts.total[at], counts.ended[at], counts.failed[at])
-        cells = [*(f"{n:,}" for n in numbers), rate, steps]
-        valid = f"{columns['num_valid'][where].sum():,}"
-        rows.append([motion_name(dataset, motion), *cells, valid])
     return rows
 
 

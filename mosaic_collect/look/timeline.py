@@ -98,13 +98,15 @@ def _valid(
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Valid pairs of each bin, and whether the shown environments have any there."""
     count, seen = np.zeros(bins, np.int64), np.zeros((len(envs), bins), np.bool_)
-    state = dataset.state
-    for steps in map(state.steps_of, range(state.num_blocks)):
-        mask = dataset.view.read(VALID_MASK, steps, range(state.num_envs))
+    table, state = dataset.view, dataset.state
+    for block in range(state.num_blocks):
+        cell, steps = table.whole_block(block), state.steps_of(block)
+        mask, there = table.read_cell(VALID_MASK, cell), envs < cell.envs.stop
         places = np.arange(steps.start, steps.stop) // width
         np.add.at(count, places, mask.sum(axis=1))
         first, at = np.unique(places, return_index=True)
-        seen[:, first] |= np.logical_or.reduceat(mask[:, envs], at, axis=0).T
+        some = np.logical_or.reduceat(mask[:, envs[there]], at, axis=0).T
+        seen[np.ix_(there, first)] |= some
     return count, seen
 
 
@@ -177,19 +179,22 @@ def timeline_figure(timeline: Timeline, palette: Palette = LIGHT) -> Figure:
         for step in timeline.runs[:_MOST_RUNS]:
             axes.axvline(step, color=palette.ink, linewidth=1, linestyle=":")
     if timeline.runs:
-        above.plot([], [], ":", color=palette.ink, linewidth=1, label="another run begins")
-    legend(figure, palette, loc="outside lower left", ncols=4)
+        below.plot([], [], ":", color=palette.ink, linewidth=1, label="another run begins")
+    legend(figure, palette, below, loc="outside lower left", ncols=6)
     return figure
 
 
 def _shares(axes: Axes, timeline: Timeline, palette: Palette) -> None:
-    what = "all: valid; the lower part: of failed trajectories; the line: without an end"
-    dress(axes, palette, f"shares of {timeline.num_envs:,} environments ({what})")
+    dress(axes, palette, f"share of {timeline.num_envs:,} environments")
     line: dict[str, Any] = {"baseline": None, "linewidth": 1.4}
     edges = timeline.edges
-    axes.stairs(timeline.valid, edges, fill=True, color=palette.ended2)
-    axes.stairs(timeline.endless, edges, color=palette.truncated, **line)
-    axes.stairs(timeline.failed, edges, fill=True, color=palette.failed)
+    axes.stairs(timeline.valid, edges, fill=True, color=palette.ended2, label="valid")
+    endless = {"label": "without an end", "color": palette.truncated, **line}
+    axes.stairs(timeline.endless, edges, **endless)
+    axes.stairs(timeline.failed, edges, fill=True, color=palette.failed, label="failed")
+    key = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
+    for text in key.get_texts():
+        text.set_color(palette.ink)
     axes.set_ylim(0, 1)
     axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
 
@@ -212,11 +217,17 @@ def _rows(axes: Axes, timeline: Timeline, palette: Palette) -> None:
         axes.add_patch(patch)
     axes.set_xlim(0, max(timeline.num_steps, 1))
     axes.set_ylim(shown, 0)
-    ticks = np.arange(0, shown, max(1, -(-shown // 12)))
-    axes.set_yticks(ticks + 0.5, [f"{timeline.envs[i]:,}" for i in ticks] if shown else [])
+    ticks = np.arange(0, num_envs, _round_step(num_envs))
+    axes.set_yticks(np.searchsorted(timeline.envs, ticks) + 0.5, [f"{env:,}" for env in ticks])
     axes.set_ylabel("environment")
     axes.set_xlabel(_step_label(timeline))
     whole_numbers(axes.xaxis)
+
+
+def _round_step(count: int) -> int:
+    """A distance of ticks: 1, 2 or 5 times a power of ten, so that there are at most 12."""
+    steps = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
+    return int(next(step for step in steps if count <= 12 * step))
 
 
 def _rectangles(where: NDArray[np.bool_], edges: NDArray[np.int64]) -> Any:

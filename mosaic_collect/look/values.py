@@ -1,15 +1,18 @@
-"""Pictures of the values that fields take: bands per feature, and actions beside their means."""
+"""Pictures of the values that fields take: bands per feature, actions, and images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
 from mosaic_collect.look.statistics import FieldStatistics
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import Term
+from mosaic_collect.store.schema import Field
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 _WIDTH = 64  # features of a panel where no terms are known
 _MOST_PANELS = 30
 _COLUMNS = 3
+_IMAGES = 12
 _AT = (0.01, 0.25, 0.5, 0.75, 0.99)
 
 
@@ -29,16 +33,17 @@ def bands_figure(field: FieldStatistics, palette: Palette = LIGHT) -> Figure:
     """
     terms = _panels(field)
     shown = terms[:_MOST_PANELS]
-    rows = -(-max(len(shown), 1) // _COLUMNS)
+    columns = min(_COLUMNS, max(len(shown), 1))
+    rows = -(-max(len(shown), 1) // columns)
     figure = new_figure(10, 0.6 + 1.75 * rows, palette)
-    grid = figure.subplots(rows, _COLUMNS, squeeze=False)
+    grid = figure.subplots(rows, columns, squeeze=False)
     quantiles = field.quantiles(_AT)
     for axes in grid.flat[len(shown) :]:
         axes.set_axis_off()
     for axes, term in zip(grid.flat, shown, strict=False):
         _panel(axes, field, quantiles, term, palette)
     more = f" (the first {_MOST_PANELS} of {len(terms)} panels)" if len(terms) > len(shown) else ""
-    _key(figure, palette, f"{field.name}, by feature{more}")
+    _key(figure, palette, f"{field.name}, by feature{more}", field)
     return figure
 
 
@@ -48,7 +53,8 @@ def _panels(field: FieldStatistics) -> list[Term]:
         return list(field.terms)
     dim = len(field.mean)
     cuts = [(start, min(start + _WIDTH, dim)) for start in range(0, dim, _WIDTH)]
-    return [Term(name=f"[{a}:{b}]", dim=b - a, start=a) for a, b in cuts]
+    names = [f"[{a}:{b}]" for a, b in cuts] if len(cuts) > 1 else [field.name]
+    return [Term(name=n, dim=b - a, start=a) for n, (a, b) in zip(names, cuts, strict=True)]
 
 
 def _panel(
@@ -79,9 +85,11 @@ def _panel(
     whole_numbers(axes.xaxis)
 
 
-def _key(figure: Figure, palette: Palette, title: str) -> None:
+def _key(figure: Figure, palette: Palette, title: str, field: FieldStatistics) -> None:
     """One legend for all panels, and the title beside it."""
-    axes = figure.axes[0]
+    axes, odd = figure.axes[0], field.moments.nan + field.moments.inf
+    marks = {"always 0": field.dead, "constant": field.constant & ~field.dead}
+    marks["has NaN or infinity"] = odd > 0
     for label, style in (
         ("least to greatest", {"color": palette.line6, "linewidth": 0.8}),
         ("1 to 99 %", {"color": palette.ended2, "linewidth": 6}),
@@ -91,7 +99,8 @@ def _key(figure: Figure, palette: Palette, title: str) -> None:
         ("constant", {"color": palette.truncated, "marker": "D", "linestyle": ""}),
         ("has NaN or infinity", {"color": palette.failed, "marker": "^", "linestyle": ""}),
     ):
-        axes.plot([], [], label=label, **style)
+        if label not in marks or marks[label].any():
+            axes.plot([], [], label=label, **style)
     legend(figure, palette, loc="outside lower left", ncols=7)
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", color=palette.ink, parse_math=False)
 
@@ -139,3 +148,41 @@ def _action_bands(
     axes.vlines(x, q1, q99, color=colour, linewidth=max(width / 4, 0.8))
     axes.vlines(x, q25, q75, color=colour, linewidth=width, label=field.name)
     axes.plot(x, q50, "_", color=palette.ink, markersize=max(width, 4), markeredgewidth=1.2)
+
+
+def is_image(field: Field) -> bool:
+    """Whether a row of a field can be shown as an image: one channel, or colors."""
+    shape = field.row_shape
+    return min(shape[:2], default=0) > 3 and (len(shape) == 2 or shape[2:] in ((1,), (3,), (4,)))
+
+
+def images_figure(dataset: TrajectoryDataset, name: str, palette: Palette = LIGHT) -> Figure:
+    """A contact sheet: images of a field, spread evenly over the recording and its environments.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+        CorruptStoreError: A damaged chunk.
+    """
+    figure = new_figure(10, 3.6, palette)
+    grid = figure.subplots(2, _IMAGES // 2, squeeze=False)
+    table, last = dataset.view, max(dataset.num_steps - 1, 0)
+    for at, axes in enumerate(grid.flat):
+        axes.set_axis_off()
+        if not dataset.num_steps:
+            continue
+        step = at * last // (_IMAGES - 1)
+        num_envs = table.shape(dataset.state.block_of(step))[1]
+        env = at * (num_envs - 1) // (_IMAGES - 1)
+        image = table.read(name, range(step, step + 1), range(env, env + 1))[0, 0]
+        axes.imshow(_displayed(image), cmap="gray")
+        title = f"step {step:,}, env {env:,}"
+        axes.set_title(title, fontsize=7, color=palette.ink, parse_math=False)
+    return figure
+
+
+def _displayed(image: NDArray[Any]) -> NDArray[np.float64]:
+    """Values of an image between 0 and 1; depths and other numbers by their own range."""
+    values = np.nan_to_num(image.astype(np.float64))
+    low, high = (0, 255) if image.dtype == np.uint8 else (values.min(), values.max())
+    scaled = (values - low) / max(high - low, 1e-12)
+    return scaled[..., 0] if scaled.shape[2:] == (1,) else scaled

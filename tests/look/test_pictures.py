@@ -32,7 +32,14 @@ from tests import helpers
 from tests.export import stores
 
 ALL = [
-    *("timeline", "lengths", "bands-observations", "bands-student_observations", "actions"),
+    *(
+        "timeline",
+        "lengths",
+        "failures",
+        "bands-observations",
+        "bands-student_observations",
+        "actions",
+    ),
     *("trajectory", "pace"),
 ]
 
@@ -180,6 +187,9 @@ class TestAnySchema:
         dataset = helpers.record(store, 9, schema=Schema(fields))
         drawer = pictures(dataset)
         assert {"timeline", "lengths", "trajectory"} <= {*drawer.names}
+        for field in fields:
+            kind = "images" if field.has_axes else "bands" if field.dim else ""
+            assert (f"{kind}-{field.name}" in drawer.names) == bool(kind)
         for name in drawer.names:
             inline_svg(drawer.draw(name), LIGHT, "title", name)
 
@@ -188,6 +198,33 @@ class TestAnySchema:
         axes = pictures(helpers.record(store, 9, schema=schema)).draw("trajectory").axes
         titles = [a.get_title(loc="left") for a in axes]
         assert titles == ["obs, 3 of 4: 0, 1, 2", "action: 0, 1"]
+
+
+def test_a_contact_sheet_is_of_the_images(store: str) -> None:
+    fields = [Field(name="rgb", dim=(8, 6, 3), dtype="uint8"), Field(name="depth", dim=(4, 5))]
+    dataset = helpers.record(store, 30, schema=Schema(fields))
+    for name in ("rgb", "depth"):
+        figure = pictures(dataset).draw(f"images-{name}")
+        assert len(figure.axes) == 12
+        for axes in figure.axes:
+            step, env = map(int, re.findall(r"\d+", axes.get_title()))
+            want, (image,) = dataset[name][step, env].astype("f8"), axes.get_images()
+            low, high = (0, 255) if name == "rgb" else (want.min(), want.max())
+            np.testing.assert_allclose(image.get_array(), (want - low) / (high - low))
+        assert "data:image/png;base64" in inline_svg(figure, LIGHT, "title", name)
+
+
+def test_failures_are_counted_by_motion_and_frame(dataset: TrajectoryDataset) -> None:
+    rates, frames = pictures(dataset).draw("failures").axes
+    assert [t.get_text() for t in rates.texts] == ["33% of 6", "0% of 6"]
+    assert [t.get_text() for t in rates.get_yticklabels()] == ["1 run", "0 walk"]
+    table = dataset.where(end="failed")
+    for patch in frames.patches:
+        data = patch.get_data()
+        assert (data.values - data.baseline).sum() == len(table)
+    lengths = sorted(t.num_steps for t in table)
+    edges, counts = frames.patches[0].get_data().edges, frames.patches[0].get_data().values
+    assert counts.tolist() == np.histogram(lengths, edges)[0].tolist()
 
 
 def test_fields_without_a_finite_value(store: str) -> None:

@@ -174,7 +174,7 @@ class TestInABrowser:
         assert texts_seen > 300
         assert faint == []
         boxes = [svg.bounding_box() for svg in open_page.query_selector_all("svg")]
-        assert len(boxes) == 7
+        assert len(boxes) == 8
         assert all(box["width"] > 300 and box["height"] > 100 for box in boxes)
 
     def test_it_opens_at_once(self, open_page: Any) -> None:
