@@ -35,7 +35,7 @@ def sentences(text: str) -> Iterator[str]:
     text = re.sub(r"^(```+).*?^\1[ \t]*$|<!--.*?-->", "", text, flags=re.M | re.S)
     text = re.sub(r"^\s*[|#!].*$", "", text, flags=re.M)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)  # the words of links
-    text = re.sub(r"`[^`]*`", "code", text)
+    text = re.sub(r"`[^`]*`", "Code", text)
     for paragraph in re.split(r"\n\s*\n|\n\s*(?:[-*]|\d+\.)\s", text):
         yield from re.split(r"(?<=[.!?:])\s+(?=[A-Z`*])", " ".join(paragraph.split()))
 

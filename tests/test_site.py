@@ -104,7 +104,7 @@ def test_pages_fit_are_legible_and_ask_nobody(
         assert page.evaluate(OVERFLOW) == [], name
         assert page.evaluate("[...document.images].every(i => i.alt && i.naturalWidth > 0)"), name
         texts, faint = page.evaluate(CONTRAST, ".md-content")
-        assert texts > 30, name
+        assert texts > (8 if name.startswith(("api/", "commands/")) else 30), name
         assert faint == [], name
     assert [url for url in asked if not url.startswith(f"{address}/")] == []
     assert said == []

@@ -111,21 +111,31 @@ class RankStore:
         """This process's number, and how many there are."""
         return (0, 1) if self.rank is None else (self.rank.number, self.rank.world_size)
 
-    def known(self, resume: bool | str) -> TrajectoryDataset | None:
+    def known(self, resume: bool | str, overwrite: bool = False) -> TrajectoryDataset | None:
         """The store to be gone on with; None if one is to be made.
 
         Where ranks go on, those that have no store yet begin one: there may be more than before.
 
+        Args:
+            resume: As ``TrajectoryWriter`` takes it.
+            overwrite: Replace a store that is there.
+
         Raises:
-            InputError: No such value of ``resume``.
+            InputError: No such value of ``resume``, or both it and ``overwrite``, or ``overwrite``
+                of a rank: the others' claims would stay.
             StoreError: It is not there, or it is, and should not be; or it cannot be read, or is
                 not of this folder of ranks.
         """
         self._member.check(None)
+        if overwrite and self.rank is not None:
+            raise InputError("overwrite: expected only without distributed, for the ranks share it")
+        if overwrite and resume:
+            raise InputError("overwrite: expected it without resume, got both")
         if resume is True and self.rank is not None and Parts.find(self.whole) is not None:
             resume = AUTO
         if not goes_on(self.store, resume):
-            existing_state(self.store, resume)  # refuses what is there, before motions are claimed
+            # Refuses what is there, before motions are claimed.
+            existing_state(self.store, resume, overwrite)
             return None
         known = TrajectoryDataset(self.store)
         self._member.check(known.state if known.num_envs else None)

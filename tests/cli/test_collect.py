@@ -37,6 +37,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[ToyOptions]:
             *(options.output, Schema.mosaic(3, 2), options.num_envs or 4),
             metadata=metadata,
             resume=options.resume,
+            overwrite=options.overwrite,
         ) as writer:
             for _ in range(2):
                 shape = writer.num_envs
@@ -102,6 +103,16 @@ def test_a_resume_takes_from_the_store_what_it_knows(cli, seen, made: str, flag:
     assert TrajectoryDataset(made).num_steps == 4
     assert cli("collect", flag, "--output", made).code == 0
     assert seen[-1].max_steps == 20, "of the last run"
+
+
+def test_a_store_that_is_there_is_replaced_on_demand(cli, seen, made: str) -> None:
+    given = ["--task", "T", "--checkpoint", "c.pt", "--max-steps", "9", "--output", made]
+    cli_failed = cli("collect", *given)
+    assert cli_failed.code == 2
+    assert "--resume continues it, --overwrite deletes it" in cli_failed.err
+    assert cli("collect", *given, "--overwrite").code == 0
+    assert TrajectoryDataset(made).num_steps == 2
+    assert "--overwrite" not in TrajectoryDataset(made).metadata[COMMAND_LINE]
 
 
 def test_a_mismatch_names_the_flags_to_type(cli, seen, made: str) -> None:

@@ -124,7 +124,7 @@ def collect_into(
         StoreError, WriteError: Of the writer.
     """
     seat = RankStore.of(options.output, distributed=False) if seat is None else seat
-    known = seat.known(options.resume)
+    known = seat.known(options.resume, options.overwrite)
     told, num_envs = known.metadata if known else {}, _num_envs(options, known)
     queue = seat.shared(simulator.queue(told), num_envs, told, options.take_over)
     origin = simulator.origin()
@@ -159,6 +159,7 @@ def collect_into(
             compressor=options.compressor,
             encode_in=options.encode_in,
             commit_seconds=options.commit_seconds,
+            overwrite=options.overwrite,
             **seat.writer_options,
         )
     notes = tuple(rate_notes(queue.present)) if queue else ()

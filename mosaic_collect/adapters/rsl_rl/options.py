@@ -79,6 +79,7 @@ class RecordOptions(TaskOptions):
             it.
         resume: Continue the store; with ``output`` alone the other options are those that it was
             collected with.
+        overwrite: Replace a store that is there; its steps are deleted.
         distributed: Record as one of torchrun's ranks, each with a store in the folder ``output``.
             Ranks share the motions out and use the device of their local rank.
         take_over: Ranks that will not come back; the other ranks record what they had not finished.
@@ -107,6 +108,7 @@ class RecordOptions(TaskOptions):
     act_share: float | None = None
     push: float = 0.0
     resume: bool | str = False
+    overwrite: bool = False
     distributed: bool = False
     take_over: Sequence[int] = ()
     allow_changed: Sequence[str] | None = ()
