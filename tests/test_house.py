@@ -385,8 +385,6 @@ NOT_YET_FOLDED: set[str] = {
     "collection.disturb",
     "collection.pace",
     "collection.pushes",
-    "export.about",
-    "export.npy",
     "mosaic.collector_files",
     "reading.labelled",
     "replay.report",

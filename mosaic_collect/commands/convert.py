@@ -22,7 +22,7 @@ from mosaic_collect.commands.shared import (
 )
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
-from mosaic_collect.export.options import LAYOUTS
+from mosaic_collect.export.options import LAYOUT_NAMES
 from mosaic_collect.export.target import check_target
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -54,7 +54,7 @@ class Export(WithJson, WithEngine):
             described_by=export_npy,
             but=("metadata",),
             more={
-                "layout": {"choices": LAYOUTS},
+                "layout": {"choices": LAYOUT_NAMES},
                 "fields": {"metavar": "FIELD"},
                 "allow_different": {"metavar": "NAME", "choices": ALIKE},
             },

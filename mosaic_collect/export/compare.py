@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.export.deciding import decide
+from mosaic_collect.export.npy import ExportPlan, decide
 from mosaic_collect.export.options import Options
-from mosaic_collect.export.plan import ExportPlan
 from mosaic_collect.npyfile.layout import of_mosaic
 from mosaic_collect.npyfile.read import NpyFile, StoredArray, scan_npy
 from mosaic_collect.passes.engine import Engine, Threads

@@ -1,16 +1,87 @@
-"""``export_npy``: a store, or several, as the single ``.npy`` dict that MOSAIC loads."""
+"""``export_npy``: a store, or several, as the single ``.npy`` dict that MOSAIC loads.
+
+An export is decided before its first byte: ``plan_export`` opens the stores, chooses the pairs and
+lays out the file; ``ExportPlan.write`` writes it, or nothing.
+"""
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any
 
-from mosaic_collect.export.deciding import plan_export
-from mosaic_collect.export.options import AUTO, Options
-from mosaic_collect.export.report import ExportReport
-from mosaic_collect.export.target import check_target
+from mosaic_collect.errors import (
+    CorruptStoreError,
+    ExportError,
+    IncompleteStoreError,
+    MosaicCollectError,
+    WriteError,
+)
+from mosaic_collect.export.layouts import (
+    LAYOUTS,
+    Compact,
+    automatic_layout,
+    check_rows,
+    is_flattened,
+)
+from mosaic_collect.export.options import AUTO, EXCLUDING, Options
+from mosaic_collect.export.stream import Progress, fill
+from mosaic_collect.export.target import Target, check_target
+from mosaic_collect.npyfile.layout import AXES, COMPACT, OURS, ArraySpec, FilePlan, plan_file
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.store.ranks import Addresses, addresses_of
+from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.provenance import alike_notes, check_alike
+from mosaic_collect.reading.selection import (
+    Left,
+    Selection,
+    chosen_fields,
+    every_pair,
+    make_rules,
+    nonfinite_fields,
+    select,
+)
+from mosaic_collect.reading.store_set import StoreSet, check_mergeable
+from mosaic_collect.reading.table import Table
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
+from mosaic_collect.store.ranks import Addresses, Place
+from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK, Field
+from mosaic_collect.store.view import StoreView
+from mosaic_collect.text import reason, size_of
+
+_log = logging.getLogger(__name__)
+#: Entries of a store's metadata under "acting" whose presence means that actions were perturbed.
+_PERTURBING = {"action_noise", "act_by"}
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was exported.
+
+    Attributes:
+        path: The file.
+        layout: ``grid`` or ``compact``.
+        num_pairs: Valid pairs in the file.
+        shapes: Key -> shape.
+        left_out: Pairs left out, by reason.
+        file_nbytes: Size of the file; np.load needs about as much RAM.
+        device_nbytes: What MOSAIC moves to the training device, on every rank.
+        seconds: It took.
+        notes: What the reader of the file should know.
+    """
+
+    path: str
+    layout: str
+    num_pairs: int
+    shapes: dict[str, tuple[int, ...]]
+    left_out: Left
+    file_nbytes: int
+    device_nbytes: int
+    seconds: float
+    notes: tuple[str, ...]
 
 
 def export_npy(
@@ -78,7 +149,6 @@ def export_npy(
         SpaceError: Not enough disk; WriteError: The file cannot be written.
         ClusterError: Of the engine.
     """
-    target = check_target(path, addresses_of(store))
     options = Options(
         layout=layout,
         fields=fields,
@@ -91,4 +161,312 @@ def export_npy(
         skip_damaged=skip_damaged,
         allow_different=allow_different,
     )
-    return plan_export(store, options, engine).write(target, progress, engine)
+    views = _open(store, options)
+    check_target(path, [view.address for view in views])  # before anything else is read
+    with _naming_skip_damaged(options):
+        plan = decide(views, options, engine)
+    return plan.write(path, progress, engine)
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """A decided export: what is to be written, and how to write it.
+
+    Attributes:
+        table: The stores.
+        layout: How the pairs lie.
+        options: What was asked for.
+        selection: Chosen pairs, in the file's order.
+        left: Numbers of pairs left out.
+        arrays: Key -> shape and dtype.
+        metadata: MOSAIC's dict, with ours under ``mosaic_collect``.
+        file: Place of everything in the file.
+    """
+
+    table: Table
+    layout: Compact
+    options: Options
+    selection: Selection
+    left: Left
+    arrays: dict[str, ArraySpec]
+    metadata: dict[str, Any]
+    file: FilePlan
+
+    @property
+    def arrays_nbytes(self) -> int:
+        """Bytes of all arrays: what MOSAIC moves to the training device, on every rank."""
+        return sum(spec.nbytes for spec in self.arrays.values())
+
+    @property
+    def num_valid(self) -> int:
+        """Number of valid pairs in the file."""
+        return _num_valid(self.table, self.layout, self.selection)
+
+    @property
+    def size_text(self) -> str:
+        """What loading the file will take, in words."""
+        size = size_of(self.arrays_nbytes)
+        return (
+            f"{self.selection.num_pairs:,} pairs, {self.layout.name}: {size} on disk, as much RAM "
+            "for np.load, and as much on the training device of every rank"
+        )
+
+    def write(
+        self,
+        path: str | os.PathLike[str],
+        progress: Progress | None = None,
+        engine: Engine | None = None,
+    ) -> ExportReport:
+        """Write the file: whole under its name, or not there at all.
+
+        Args:
+            path: The file, ``*.npy``; one of that name is replaced.
+            progress: Called with the bytes written since the last call, ``arrays_nbytes`` in all.
+            engine: Writes; None: threads here.
+
+        Raises:
+            InputError: A name that is no place for the file.
+            CorruptStoreError: A damaged chunk.
+            SpaceError: Not enough disk; WriteError: The file cannot be written.
+            ClusterError: Of the engine.
+        """
+        start = time.monotonic()
+        name = check_target(path, [part.address for part in self.table.parts])
+        _log.info("%s", self.size_text)
+        may_be_nonfinite = self.layout.holds_every_pair and self.options.allow_nonfinite
+        try:
+            with Target(name, self.file.nbytes) as target, _naming_skip_damaged(self.options):
+                fill(
+                    target,
+                    self.file,
+                    self.arrays,
+                    self.table,
+                    self.selection,
+                    check_finite=not may_be_nonfinite,
+                    progress=progress or (lambda nbytes: None),
+                    engine=engine,
+                )
+        except MosaicCollectError:
+            raise
+        except OSError as error:
+            raise WriteError(
+                f"{name}: writing failed, nothing was left there: {reason(error)}"
+            ) from error
+        return ExportReport(
+            path=name,
+            layout=self.layout.name,
+            num_pairs=self.num_valid,
+            shapes={name: spec.shape for name, spec in self.arrays.items()},
+            left_out=self.left,
+            file_nbytes=self.file.nbytes,
+            device_nbytes=self.arrays_nbytes,
+            seconds=time.monotonic() - start,
+            notes=tuple(_notes(self.table, self.layout, self.arrays)),
+        )
+
+
+def plan_export(stores: Addresses, options: Options, engine: Engine | None = None) -> ExportPlan:
+    """Decide an export; its plan knows the file's size, and writes the file.
+
+    Args:
+        stores: As of ``export_npy``, which raises the same errors.
+        options: Which pairs and fields, and how they shall lie.
+        engine: Reads what must be read for that; None: threads here.
+    """
+    with _naming_skip_damaged(options):
+        return decide(_open(stores, options), options, engine)
+
+
+def _open(stores: Addresses, options: Options) -> list[StoreView]:
+    """Read the root document of each store, once."""
+    found = StoreSet.open(Place.of(stores, "store"))
+    for store in found.stores:
+        if store.view is None and not store.is_rank:
+            _check_store(store.blobs.address, COLLECTING, 0, options)
+    return found.with_steps(options.allow_incomplete)
+
+
+def decide(
+    views: Sequence[StoreView], options: Options, engine: Engine | None = None
+) -> ExportPlan:
+    """Decide an export of open stores, as ``plan_export``."""
+    table, fields = _joined(views, options)
+    if options.layout != AUTO:
+        LAYOUTS[options.layout].check_stores(table)
+    check_rows(fields)
+    # Around damage every field is looked into anyway, and cannot be counted before.
+    nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields, engine)
+    excludes = bool(options.excluding)
+    layout = LAYOUTS.get(options.layout) or automatic_layout(table, nonfinite, excludes)
+    layout.check_fields(options.fields or (), nonfinite, options.allow_nonfinite)
+    if layout.holds_every_pair:
+        selection, left = every_pair(table), Left()
+    else:
+        chosen = {name: getattr(options, name) for name in (*EXCLUDING, "seed")}
+        selection, left = select(
+            table, make_rules(table, fields, nonfinite, engine=engine, **chosen), engine
+        )
+    if not selection.num_pairs:
+        reasons = [f"{count} {name}" for name, count in asdict(left).items() if count]
+        told = ", ".join(reasons) or "there is none"
+        raise ExportError(f"{table.address}: no pair is left to export: {told}")
+    arrays = layout.arrays(table, fields, selection.num_pairs)
+    num_valid = _num_valid(table, layout, selection)
+    ours = {"layout": layout.name, "options": options.as_json(), "left_out": asdict(left)}
+    metadata = _metadata(table, arrays, num_valid, ours, options.metadata or {})
+    file = plan_file(arrays, {"metadata": metadata})
+    return ExportPlan(table, layout, options, selection, left, arrays, metadata, file)
+
+
+def _num_valid(table: Table, layout: Compact, selection: Selection) -> int:
+    return table.state.num_valid if layout.holds_every_pair else selection.num_pairs
+
+
+def _joined(views: Sequence[StoreView], options: Options) -> tuple[Table, list[Field]]:
+    """The stores as one table, and the fields to export."""
+    for view in views:
+        state = view.state
+        _check_store(view.address, state.status, state.committed_steps, options)
+    names = options.fields
+    if names is None:  # all that any store would export: they must be alike
+        names = [f.name for v in views for f in chosen_fields(v.state.schema, None)]
+    check_mergeable(views, names)
+    metadata = {view.address: view.state.metadata for view in views}
+    check_alike(metadata, names, options.allow_different)
+    table = Table(views)
+    return table, chosen_fields(table.state.schema, options.fields)
+
+
+def _check_store(address: str, status: str, steps: int, options: Options) -> None:
+    if status != COMPLETE and not options.allow_incomplete:
+        raise IncompleteStoreError(
+            f"{address} is still collecting ({steps} steps committed): finish "
+            "it, or export what is there with allow_incomplete=True"
+        )
+    if not steps:
+        raise ExportError(f"{address}: no committed step, nothing to export")
+
+
+@contextmanager
+def _naming_skip_damaged(options: Options) -> Iterator[None]:
+    """Name the way around damage in an error of damage, if it is not taken yet."""
+    try:
+        yield
+    except CorruptStoreError as error:
+        if options.skip_damaged:
+            raise
+        into = "the export" if options.layout == COMPACT else "a compact export"
+        way = f"skip_damaged=True makes {into} without the pairs whose bytes are damaged"
+        if options.exclude_failed or options.exclude_truncated:
+            way += ", if the ids and ends of the trajectories to leave out can be read"
+        raise CorruptStoreError(f"{error}; {way}") from error
+
+
+# -- the file's metadata -----------------------------------------------------------------------
+
+
+def _metadata(
+    table: Table,
+    arrays: Mapping[str, ArraySpec],
+    num_valid: int,
+    ours: dict[str, Any],
+    more: Mapping[str, Any],
+) -> dict[str, Any]:
+    """MOSAIC's ``metadata``, and the export's provenance in it."""
+    fields = table.state.schema.fields
+    widths = {f.name: None if f.dim is None else f.width for f in fields}
+    axes = {f.name: list(f.row_shape) for f in fields if f.name in arrays and is_flattened(f)}
+    return {
+        "num_trajectories": table.state.num_trajectories,
+        "num_steps": num_valid,
+        "obs_dim_dict": {n: width for n, width in widths.items() if n.endswith("observations")},
+        "action_dim": widths.get("actions"),
+        "has_valid_mask": VALID_MASK in arrays,
+        **more,
+        OURS: {**ours, **_stores(table), **({AXES: axes} if axes else {})},
+    }
+
+
+def _stores(table: Table) -> dict[str, Any]:
+    """Describe the stores; of several also their paths, and the new numbers of their ids."""
+    if len(table.parts) == 1:
+        return _store(table.parts[0].state)
+    stores = [
+        {
+            "path": part.address,
+            "first_trajectory_id": numbering.first_id,
+            "motion_ids": list(numbering.motions),
+            **_store(part.state),
+        }
+        for part, numbering in zip(table.parts, table.numberings, strict=True)
+    ]
+    return {"stores": stores}
+
+
+def _store(state: StoreState) -> dict[str, Any]:
+    return {
+        "store_status": state.status,
+        "store_steps": state.committed_steps,
+        "store_envs": state.num_envs,
+        "runs": [run.told() for run in state.runs],
+        "metadata": state.metadata,
+    }
+
+
+# -- notes -------------------------------------------------------------------------------------
+
+
+def _notes(table: Table, layout: Compact, names: Collection[str]) -> Iterator[str]:
+    """What the reader of a file with these arrays should know, one sentence each."""
+    yield from alike_notes({p.address: p.state.metadata for p in table.parts})
+    if len(table.parts) > 1:
+        yield from _notes_of_ids(table, names)
+    yield from layout.notes(table)
+    for field in filter(is_flattened, table.state.schema.fields):
+        if field.name in names:
+            yield f"{field.name}: its axes {field.dim} became one of {field.width}, in C order"
+    missing = {"actions", "action_mean", "action_sigma"} - set(names)
+    if missing:
+        yield f"MOSAIC's loss also reads {', '.join(sorted(missing))}, left out here"
+    yield from _notes_of_labels(table, names)
+    if {"observations", "student_observations"} <= set(names):
+        yield "MOSAIC loads observations, but trains on student_observations only"
+    if not {"observations", "student_observations"} & set(names):
+        yield "MOSAIC cannot train on it: no observations"
+
+
+def _notes_of_ids(table: Table, names: Collection[str]) -> Iterator[str]:
+    """Note how the ids of several stores became unique."""
+    numbered = [(p.address, n) for p, n in zip(table.parts, table.numberings, strict=True)]
+    if TRAJECTORY_ID in names:
+        for address, numbering in numbered[1:]:
+            raised = f"its own and {numbering.first_id} more, to be unique"
+            yield f"{TRAJECTORY_ID}: those of {address} are {raised}"
+    if MOTION_ID not in names:
+        return
+    if any(numbering.changes(MOTION_ID) for numbering in table.numberings):
+        yield (
+            f"{MOTION_ID}: numbered through {table.numberings[0].num_motions} motions of all "
+            "stores; the file's metadata hold the new ids of each store under motion_ids"
+        )
+    unnamed = [address for address, numbering in numbered if not numbering.motions]
+    if unnamed:
+        yield (
+            f"{MOTION_ID}: the metadata of {', '.join(unnamed)} name no motions, so one id of "
+            "theirs may mean several motions"
+        )
+
+
+def _notes_of_labels(table: Table, names: Collection[str]) -> Iterator[str]:
+    """Note which labels a trainer gets, if ``actions`` were perturbed."""
+    told = (part.state.metadata.get("acting") for part in table.parts)
+    disturbed = any(isinstance(acting, dict) and _PERTURBING & set(acting) for acting in told)
+    if "actions" not in names or not disturbed:
+        return
+    if "action_mean" in names:
+        yield "MOSAIC learns from action_mean; actions are what was executed, disturbed on purpose"
+    else:
+        yield (
+            "WARNING: the labels left are actions, which were disturbed on purpose, and MOSAIC "
+            "would learn the disturbance: export action_mean, too"
+        )

@@ -1,4 +1,4 @@
-"""What a caller may say of an export."""
+"""Options of an export, checked together."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ from typing import Any
 
 from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
-from mosaic_collect.npyfile.layout import COMPACT, GRID, OURS
+from mosaic_collect.export.layouts import LAYOUTS
+from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.text import shown
 
 #: Grid if every pair is valid and finite, else compact.
 AUTO = "auto"
-LAYOUTS = (AUTO, GRID, COMPACT)
-_COMPACT_ONLY = ("max_pairs", "exclude_truncated", "exclude_failed", "skip_damaged")
-_FLAGS = ("allow_incomplete", "allow_nonfinite", *_COMPACT_ONLY[1:])
+LAYOUT_NAMES = (AUTO, *LAYOUTS)
+#: Options that leave out pairs.
+EXCLUDING = ("max_pairs", "exclude_truncated", "exclude_failed", "skip_damaged")
+_FLAGS = ("allow_incomplete", "allow_nonfinite", *EXCLUDING[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Those of ``export_npy``, which says what they mean, and one more.
+    """Arguments of ``export_npy``, which documents them, and one more.
 
     Attributes:
-        metadata: Entries of the file's ``metadata``, beside the export's or in their place.
+        metadata: Entries for the file's ``metadata``; they replace the export's own of one name.
 
     Raises:
-        InputError: Naming all that are at fault: values, and options that exclude each other.
+        InputError: Names all bad values, and options that exclude each other.
     """
 
     layout: str = AUTO
@@ -56,8 +58,13 @@ class Options:
         if self.metadata is not None:
             self._set("metadata", {key: pythons(value) for key, value in self.metadata.items()})
 
-    def told(self) -> dict[str, Any]:
-        """As a file tells them, so that ``Options(**told)`` are the same."""
+    @property
+    def excluding(self) -> list[str]:
+        """Names of the options in use that leave out pairs."""
+        return [name for name in EXCLUDING if getattr(self, name) not in (None, False)]
+
+    def as_json(self) -> dict[str, Any]:
+        """The options as a file holds them: ``Options(**as_json)`` are the same."""
         told = dict(vars(self))
         metadata = told.pop("metadata")
         told["fields"] = None if self.fields is None else list(self.fields)
@@ -69,8 +76,9 @@ class Options:
 
 
 def _problems(options: Options) -> Iterator[str]:
-    if options.layout not in LAYOUTS:
-        yield f"layout: expected auto, grid or compact, got {shown(options.layout)}"
+    if options.layout not in LAYOUT_NAMES:
+        *names, last = LAYOUT_NAMES
+        yield f"layout: expected {', '.join(names)} or {last}, got {shown(options.layout)}"
     if not all(isinstance(name, str) for name in options.fields or ()):
         yield f"fields: expected names, got {shown(options.fields)}"
     for name, least in (("max_pairs", 1), ("seed", 0)):
@@ -84,19 +92,20 @@ def _problems(options: Options) -> Iterator[str]:
         expected = ", ".join(ALIKE)
         yield f"allow_different: expected some of {expected}, got {shown(options.allow_different)}"
     yield from _metadata_problems(options.metadata)
-    asked = [name for name in _COMPACT_ONLY if getattr(options, name) not in (None, False)]
-    if options.layout == GRID and asked:
-        yield f"{', '.join(asked)}: a grid holds every pair; use layout='compact'"
+    layout = LAYOUTS.get(options.layout) if isinstance(options.layout, str) else None
+    if layout is not None and layout.holds_every_pair and options.excluding:
+        asked = ", ".join(options.excluding)
+        yield f"{asked}: a {options.layout} holds every pair; use layout='compact'"
 
 
 def _names(fields: Any) -> tuple[Any, ...]:
-    """One name alone is one field; what is none is left for ``_problems`` to tell."""
+    """Take a single name for a list of one; ``_problems`` reports what is no name."""
     single = isinstance(fields, str) or not isinstance(fields, Iterable)
     return (fields,) if single else tuple(fields)
 
 
 def _metadata_problems(metadata: Any) -> Iterator[str]:
-    """Flat, so that what a file tells of its options cannot stand for more than its bytes."""
+    """Require flat entries, so that a file's options cannot stand for more than its bytes."""
     if metadata is None:
         return
     if not isinstance(metadata, Mapping) or not all(isinstance(key, str) for key in metadata):

@@ -1,7 +1,7 @@
-"""Writing arrays' values into a planned file, slab by slab, several at once.
+"""Write the arrays' values into a planned file, cell by cell, several at once.
 
-Each slab's rows go to where they belong with ``pwrite``; nothing is held but the slabs at work:
-``3 * CELL_NBYTES`` each, about, whatever the store's size.
+The rows of each cell go to their place with ``pwrite``. Memory: the cells at work, about
+``3 * CELL_NBYTES`` each, whatever the store's size.
 """
 
 from __future__ import annotations
@@ -10,69 +10,109 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.npyfile.layout import ArraySpec
+from mosaic_collect.export.target import Target
+from mosaic_collect.npyfile.layout import ArraySpec, FilePlan
+from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.selection import Selection, exported
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.store.counts import all_finite, finite_rows
 
-#: Opens the file for some pieces of it; gives its descriptor.
+Progress = Callable[[int], object]
+#: Opens the file for some pieces; yields its descriptor.
 Opened = Callable[[], AbstractContextManager[int]]
+#: A field, and a cell of it.
+Piece = tuple[str, Cell]
+#: Bytes to hand to another process at a time, which syncs the file after them.
+_BATCH_NBYTES = 256 << 20
 
 
-class Piece(NamedTuple):
-    """A cell of one field; ``is_last`` of its block."""
+def fill(
+    target: Target,
+    file: FilePlan,
+    arrays: Mapping[str, ArraySpec],
+    table: Table,
+    selection: Selection,
+    *,
+    check_finite: bool,
+    progress: Progress,
+    engine: Engine | None,
+) -> None:
+    """Write a whole file.
 
-    field: str
-    cell: Cell
-    is_last: bool
+    Args:
+        target: The file, open.
+        file: Place of everything in it.
+        arrays: Shape and dtype of each array.
+        table: The stores.
+        selection: Chosen pairs.
+        check_finite: Whether a value that is NaN or infinite contradicts the metadata.
+        progress: Called with the bytes written since the last call.
+        engine: Writes; None: threads here.
+
+    Raises:
+        CorruptStoreError: A damaged chunk.
+        OSError: The file cannot be written.
+        ClusterError: Of the engine.
+    """
+    for offset, data in file.pieces:
+        _pwrite(target.fd, memoryview(data), offset)
+
+    def writer(opened: Opened) -> _PieceWriter:
+        return _PieceWriter(table, selection, arrays, file.offsets, check_finite, opened)
+
+    if engine is not None:
+        with target.shared() as shared:
+            write = writer(shared.opened)
+            batches = _batches(table, selection, arrays)
+            for nbytes in engine.map(write, batches, write.require_seen):
+                progress(nbytes)
+        return
+    write, before = writer(target.opened), None
+    pieces, done = _pieces(table, selection, arrays), _pieces(table, selection, arrays)
+    written = Threads().map(write, ((piece,) for piece in pieces))
+    for (field, cell), nbytes in zip(done, written, strict=True):
+        progress(nbytes)
+        if before not in (None, (field, cell.block)):
+            _write_back(target.fd, *write.place(*before))
+        before = field, cell.block
 
 
-def batches(
-    table: Table, selection: Selection, arrays: Mapping[str, ArraySpec], nbytes: int
+def _pieces(table: Table, selection: Selection, fields: Iterable[str]) -> Iterator[Piece]:
+    for field in fields:
+        for block in range(table.state.num_blocks):
+            yield from ((field, cell) for cell in selection.cells_of(block, field))
+
+
+def _batches(
+    table: Table, selection: Selection, arrays: Mapping[str, ArraySpec]
 ) -> Iterator[tuple[Piece, ...]]:
-    """All pieces, field by field, each time so many that they are of ``nbytes`` or more."""
+    """All pieces, as many at a time as make up ``_BATCH_NBYTES``."""
     batch, size = list[Piece](), 0
-    for piece in _pieces(table, selection, arrays):
-        batch.append(piece)
-        size += math.prod(piece.cell.shape) * _row_nbytes(arrays[piece.field])
-        if size >= nbytes:
+    for field, cell in _pieces(table, selection, arrays):
+        batch.append((field, cell))
+        size += math.prod(cell.shape) * _row_nbytes(arrays[field])
+        if size >= _BATCH_NBYTES:
             yield tuple(batch)
             batch, size = [], 0
     if batch:
         yield tuple(batch)
 
 
-def _pieces(table: Table, selection: Selection, fields: Iterable[str]) -> Iterator[Piece]:
-    for field in fields:
-        for block in range(table.state.num_blocks):
-            cells = list(selection.cells_of(block, field))
-            for number, cell in enumerate(cells, 1):
-                yield Piece(field, cell, number == len(cells))
-
-
 def _row_nbytes(spec: ArraySpec) -> int:
-    """Of a pair's row; the first two axes are those of pairs."""
+    """Bytes of a pair's row; the first two axes are those of pairs."""
     return int(np.dtype(spec.dtype).itemsize) * math.prod(spec.shape[2:])
 
 
-class PieceWriter:
-    """Writes pieces to where they belong; pickles if ``opened`` does.
+class _PieceWriter:
+    """Writes pieces to their places; pickles if ``opened`` does.
 
-    What is written is the same each time: a batch may be written twice.
-
-    Args:
-        table: The stores.
-        selection: Which pairs.
-        arrays: The fields' form in the file.
-        offsets: Where they begin there.
-        finite: Whether a value that is NaN or infinite contradicts the metadata.
-        opened: The file.
+    The bytes written are the same each time: a batch may be written twice.
     """
 
     def __init__(
@@ -81,22 +121,17 @@ class PieceWriter:
         selection: Selection,
         arrays: Mapping[str, ArraySpec],
         offsets: Mapping[str, int],
-        finite: bool,
+        check_finite: bool,
         opened: Opened,
     ) -> None:
         self._table, self._selection = table, selection
         self._arrays, self._offsets = arrays, offsets
-        self._finite, self._opened = finite, opened
+        self._check_finite, self._opened = check_finite, opened
 
     def __call__(self, batch: Iterable[Piece]) -> int:
-        """Write all rows of some pieces; the bytes written.
-
-        Raises:
-            CorruptStoreError: A damaged chunk.
-            OSError: The file cannot be written.
-        """
+        """Write all rows of some pieces; return the bytes written."""
         with self._opened() as fd:
-            return sum(self._put(fd, piece.field, piece.cell) for piece in batch)
+            return sum(self._put(fd, field, cell) for field, cell in batch)
 
     def require_seen(self) -> None:
         """Make sure that this process sees the stores and the file.
@@ -109,13 +144,13 @@ class PieceWriter:
             pass
 
     def place(self, field: str, block: int) -> tuple[int, int]:
-        """Where the block's rows of the field lie: the first byte, and how many."""
+        """Place of a block's rows in the file: the first byte, and the number of bytes."""
         first, stop = self._selection.first_rows[block : block + 2].tolist()
         row_nbytes = _row_nbytes(self._arrays[field])
         return self._offsets[field] + first * row_nbytes, (stop - first) * row_nbytes
 
     def _put(self, fd: int, field: str, cell: Cell) -> int:
-        """Write the chosen rows of a cell; the bytes written."""
+        """Write the chosen rows of a cell; return the bytes written."""
         chosen = self._selection.block(cell.block)
         mine = chosen[cell.at]
         if not mine.any():
@@ -123,12 +158,12 @@ class PieceWriter:
         values = self._table.read_cell(field, cell)
         rows = values if mine.all() else values[mine]
         rows = exported(rows, self._arrays[field].dtype)
-        if self._finite and rows.dtype.kind == "f":
+        if self._check_finite and rows.dtype.kind == "f":
             self._check(rows, field, cell.block)
         data = rows.reshape(-1).view(np.uint8).data
         start, _ = self.place(field, cell.block)
         if cell.shape == chosen.shape:
-            pwrite_all(fd, data, start)
+            _pwrite(fd, data, start)
             return len(data)
         # Rows of one step lie together in the file, behind those of the environments before.
         row_nbytes = _row_nbytes(self._arrays[field])
@@ -138,7 +173,7 @@ class PieceWriter:
         steps = steps[cell.at[0]]
         begin = 0
         for end, before in zip(ends.tolist(), (steps * row_nbytes).tolist(), strict=True):
-            pwrite_all(fd, data[begin:end], start + before)
+            _pwrite(fd, data[begin:end], start + before)
             begin = end
         return len(data)
 
@@ -151,7 +186,7 @@ class PieceWriter:
             )
 
 
-def write_back(fd: int, start: int, nbytes: int) -> None:
+def _write_back(fd: int, start: int, nbytes: int) -> None:
     """Let the disk begin now with a range, so that the last sync need not do it all.
 
     Linux starts writing a range's dirty pages when told that it will not be needed.
@@ -160,7 +195,7 @@ def write_back(fd: int, start: int, nbytes: int) -> None:
         os.posix_fadvise(fd, start, nbytes, os.POSIX_FADV_DONTNEED)
 
 
-def pwrite_all(fd: int, data: memoryview, offset: int) -> None:
+def _pwrite(fd: int, data: memoryview, offset: int) -> None:
     """Write all of ``data`` at ``offset``, however few bytes a call takes."""
     while len(data):
         written = os.pwrite(fd, data, offset)

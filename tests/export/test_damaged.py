@@ -7,7 +7,8 @@ import os
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, export_npy
+from mosaic_collect import TrajectoryDataset, export_npy, verify_export
+from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptStoreError, ExportError
 from mosaic_collect.export import Options, plan_export
 from mosaic_collect.reading.verify import verify_store
@@ -40,6 +41,23 @@ def test_a_missing_shard_is_refused_and_named(store: str, npy: str, layout: str)
     stores.write(store, 10)
     os.unlink(shard(store, "action_sigma", 1))
     refused(store, npy, "action_sigma, block 1", layout=layout)
+
+
+@pytest.mark.parametrize("layout", ["auto", "grid", "compact"])
+@pytest.mark.parametrize("field", ["actions", "valid_mask"])
+def test_the_error_names_the_way_around_damage(
+    store: str, npy: str, layout: str, field: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stores.write(store, 10, masks=stores.some_masks(4))
+    stores.flip(shard(store, field, 2), 5)
+    into = "the export" if layout == "compact" else "a compact export"
+    refused(store, npy, f"skip_damaged=True makes {into}", layout=layout)
+    with pytest.raises(CorruptStoreError, match="skip_damaged=True makes"):
+        plan_export(store, Options(layout=layout)).write(npy)
+    assert main(["export", store, npy, "--layout", layout]) == 2
+    assert f"--skip-damaged makes {into}" in capsys.readouterr().err
+    assert main(["export", store, npy, "--skip-damaged"]) == 0
+    assert "skip" not in str(verify_export(store, npy).problems)
 
 
 def test_a_damaged_mask_is_refused(store: str, npy: str) -> None:

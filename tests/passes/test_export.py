@@ -22,7 +22,7 @@ from mosaic_collect.errors import (
     SpaceError,
     WriteError,
 )
-from mosaic_collect.export import plan
+from mosaic_collect.export import stream
 from mosaic_collect.export.target import SharedFile, Target
 from mosaic_collect.npyfile.read import scan_npy
 from mosaic_collect.reading import selection
@@ -39,7 +39,7 @@ Bytes = Callable[..., tuple[bytes, Any]]
 def small_slabs(small_chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several slabs a block, of which only some are whole, and several batches a field."""
     monkeypatch.setattr(selection, "CELL_NBYTES", 8 * small_chunks)
-    monkeypatch.setattr(plan, "_BATCH_NBYTES", 4000)
+    monkeypatch.setattr(stream, "_BATCH_NBYTES", 4000)
 
 
 @pytest.fixture
