@@ -170,7 +170,7 @@ def _open_one(place: Place) -> OpenedStore | None:
 def _open_each(found: Found) -> tuple[OpenedStore, ...]:
     stores = []
     for name, blobs in found.stores.items():
-        view = StoreView.of(blobs)
+        view = StoreView.of(blobs, found.document)
         if view is not None and found.parts is not None:
             found.parts.check(name, view.state)
         stores.append(OpenedStore(blobs, view, is_rank=found.parts is not None))

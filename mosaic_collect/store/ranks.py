@@ -28,7 +28,7 @@ import re
 import secrets
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Union
 
@@ -119,14 +119,18 @@ class Parts:
     identity: str
 
     @classmethod
-    def find(cls, blobs: Blobs) -> Parts | None:
+    def find(cls, blobs: Blobs, document: bytes | None = None) -> Parts | None:
         """The folder of ranks that lies there; None if it is none.
+
+        Args:
+            blobs: Files of the folder, or of a store.
+            document: Its root document, if it was read already.
 
         Raises:
             CorruptStoreError: It has lost its document, or is a store, too; or is damaged.
             NewerFormatError: A newer package made it.
         """
-        data = read_document(blobs)
+        data = read_document(blobs) if document is None else document
         ranks: list[str] = []
         # Where a listing is a request, and needs a permission of its own, a store needs none.
         if data is None or PARTS.encode() in data or not blobs.guards:
@@ -278,11 +282,13 @@ class Found:
         address: The place.
         stores: By their names; of a folder of ranks as they are called there.
         parts: The folder of ranks; None for stores of their own.
+        document: Root document of a store of its own, read already; None if it has none.
     """
 
     address: str
     stores: dict[str, Blobs]
     parts: Parts | None
+    document: bytes | None = field(default=None, repr=False)
 
     def missing(self) -> list[str]:
         """Where ranks' stores should lie that joined a folder, and do not."""
@@ -355,9 +361,11 @@ def check_distinct(stores: Iterable[Blobs]) -> None:
 
 
 def _found(blobs: Blobs) -> Found:
-    parts = Parts.find(blobs)
+    document = read_document(blobs)
+    parts = Parts.find(blobs, document)
     if parts is None:
-        return Found(blobs.address, {os.path.basename(blobs.address): blobs}, None)
+        name = os.path.basename(blobs.address)
+        return Found(blobs.address, {name: blobs}, None, document)
     return Found(blobs.address, parts.stores(), parts)
 
 

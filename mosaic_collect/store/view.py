@@ -41,8 +41,12 @@ DOCUMENT = "zarr.json"
 AUTO = "auto"
 
 
-def read_state(blobs: Blobs) -> StoreState | None:
-    """What a store says of itself; None for one killed before it said anything.
+def read_state(blobs: Blobs, document: bytes | None = None) -> StoreState | None:
+    """Read the state of a store; None for one killed before its first commit.
+
+    Args:
+        blobs: Files of the store.
+        document: Its root document, if it was read already.
 
     Raises:
         StoreNotFoundError: Nothing there, or what is no store.
@@ -50,7 +54,7 @@ def read_state(blobs: Blobs) -> StoreState | None:
         NewerFormatError: A newer package wrote it.
     """
     where = blobs.address
-    data = read_document(blobs)
+    data = read_document(blobs) if document is None else document
     if data is None and blobs.is_there() and not is_unborn(blobs):
         data = read_document(blobs)  # which may have been made just now
     if data is not None:
@@ -278,13 +282,17 @@ class StoreView:
         self._stopped, self._stops = [run for run, _ in stopped], [step for _, step in stopped]
 
     @classmethod
-    def of(cls, blobs: Blobs) -> StoreView | None:
+    def of(cls, blobs: Blobs, document: bytes | None = None) -> StoreView | None:
         """The store as it is now; None for one killed before its first commit.
+
+        Args:
+            blobs: Files of the store.
+            document: Its root document, if it was read already.
 
         Raises:
             StoreError: As ``read_state``'s.
         """
-        state = read_state(blobs)
+        state = read_state(blobs, document)
         return None if state is None else cls(blobs, state)
 
     def __reduce__(self) -> Any:

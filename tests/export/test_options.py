@@ -45,10 +45,10 @@ def test_all_problems_are_told_at_once() -> None:
 def test_what_is_told_makes_them_again() -> None:
     names = ("actions", "observations")
     options = Options(fields=(name for name in names), max_pairs=np.int64(3), seed=1)
-    assert options.told()["fields"] == ["actions", "observations"]
-    assert Options(**options.told()) == Options(fields=names, max_pairs=3, seed=1)
+    assert options.as_json()["fields"] == ["actions", "observations"]
+    assert Options(**options.as_json()) == Options(fields=names, max_pairs=3, seed=1)
     assert type(options.max_pairs) is int
-    assert "metadata" not in options.told()
+    assert "metadata" not in options.as_json()
 
 
 @pytest.mark.parametrize("layout", ["grid", "compact"])
