@@ -99,7 +99,7 @@ def whole(value: Any, name: str, least: int, most: int | None = None) -> int:
     """A whole number as Python's own; NumPy's are taken, too, but True and False are none.
 
     Raises:
-        InputError: It is no such number, below ``least`` or above ``most``.
+        InputError: The value is no whole number, below ``least`` or above ``most``.
     """
     if is_whole(value, least, most):
         return operator.index(value)
@@ -157,11 +157,11 @@ def needed(words: str, opengl: bool = False) -> Iterator[None]:
     """Around the import of an optional package: ``words`` say what needs it and how to get it.
 
     Args:
-        words: Of the error.
+        words: Message of the error: what needs the package and how to install it.
         opengl: The package loads OpenGL as the environment says, whose values may not fit.
 
     Raises:
-        MissingDependencyError: It cannot be imported.
+        MissingDependencyError: The package cannot be imported.
     """
     try:
         yield

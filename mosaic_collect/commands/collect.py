@@ -199,7 +199,7 @@ class ProgressBar:
 
     Args:
         max_steps: Steps of the finished store; None: unknown.
-        name: What is recorded.
+        name: Name of the recording, shown before the bar.
         on_first: Called with the writer after its first step.
     """
 
@@ -336,7 +336,7 @@ def _recorded(given: Mapping[str, Any]) -> dict[str, Any]:
     """The options in a store's metadata; empty if there is no such store or it has none.
 
     Raises:
-        InputError: They are damaged, or they run code: the user must give them again.
+        InputError: The options are damaged, or run code: the user must give them again.
     """
     output = given["output"]
     try:

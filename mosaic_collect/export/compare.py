@@ -46,8 +46,9 @@ def verify_export(
     Raises:
         CorruptExportError: The file is torn, hostile, or not an export of this package.
         InputError: No store is named, or one twice.
-        StoreNotFoundError, CorruptStoreError, NewerFormatError: Of a store.
-        ClusterError: Of the engine.
+        StoreNotFoundError, CorruptStoreError, NewerFormatError: A store is missing or cannot be
+            read.
+        ClusterError: The cluster cannot do the work.
     """
     start = time.monotonic()
     views = StoreSet.open(Place.of(store, "store")).with_steps()
@@ -144,7 +145,8 @@ class _Comparison:
         """Make sure that this process sees the stores and the file.
 
         Raises:
-            StoreError, CorruptExportError, OSError: It does not.
+            StoreError, CorruptExportError, OSError: The worker does not see the same store and
+                file.
         """
         self._plan.table.require_seen()
         # By their texts: what a file tells may hold NaN, which equals nothing.

@@ -68,9 +68,9 @@ class ExportReport:
         shapes: Key -> shape.
         left_out: Pairs left out, by reason.
         file_nbytes: Size of the file; np.load needs about as much RAM.
-        device_nbytes: What MOSAIC moves to the training device, on every rank.
-        seconds: It took.
-        notes: What the reader of the file should know.
+        device_nbytes: Bytes that MOSAIC moves to the training device, on every rank.
+        seconds: Duration of the export.
+        notes: Facts that a reader of the file should know.
     """
 
     path: str
@@ -141,13 +141,14 @@ def export_npy(
     Raises:
         InputError: A bad argument or target, one of MOSAIC's fields that holds images, or
             ``exclude_failed`` of a store that does not say how its trajectories ended.
-        StoreNotFoundError, NewerFormatError, CorruptStoreError: Of a store.
+        StoreNotFoundError, NewerFormatError, CorruptStoreError: A store is missing or cannot be
+            read.
         StoreMismatchError: The stores' fields differ, or a grid's numbers of environments; or
             their origins, and that is not allowed.
         IncompleteStoreError: Still collecting, or a rank is missing.
         ExportError: No pair is left to export; NonFiniteError: NaN in a grid.
         SpaceError: Not enough disk; WriteError: The file cannot be written.
-        ClusterError: Of the engine.
+        ClusterError: The cluster cannot do the work.
     """
     options = Options(
         layout=layout,
@@ -175,7 +176,7 @@ class ExportPlan:
     Attributes:
         table: The stores.
         layout: How the pairs lie.
-        options: What was asked for.
+        options: Options of the export.
         selection: Chosen pairs, in the file's order.
         left: Numbers of pairs left out.
         arrays: Key -> shape and dtype.
@@ -228,7 +229,7 @@ class ExportPlan:
             InputError: A name that is no place for the file.
             CorruptStoreError: A damaged chunk.
             SpaceError: Not enough disk; WriteError: The file cannot be written.
-            ClusterError: Of the engine.
+            ClusterError: The cluster cannot do the work.
         """
         start = time.monotonic()
         name = check_target(path, [part.address for part in self.table.parts])
@@ -269,8 +270,8 @@ def plan_export(stores: Addresses, options: Options, engine: Engine | None = Non
     """Decide an export; its plan knows the file's size, and writes the file.
 
     Args:
-        stores: As of ``export_npy``, which raises the same errors.
-        options: Which pairs and fields, and how they shall lie.
+        stores: The stores, as ``export_npy`` takes them; it raises the same errors.
+        options: Pairs and fields to export, and their layout.
         engine: Reads what must be read for that; None: threads here.
     """
     with _naming_skip_damaged(options):

@@ -58,7 +58,7 @@ def fill(
     Raises:
         CorruptStoreError: A damaged chunk.
         OSError: The file cannot be written.
-        ClusterError: Of the engine.
+        ClusterError: The cluster cannot do the work.
     """
     for offset, data in file.pieces:
         _pwrite(target.fd, memoryview(data), offset)
@@ -137,7 +137,7 @@ class _PieceWriter:
         """Make sure that this process sees the stores and the file.
 
         Raises:
-            StoreError, WriteError, OSError: It does not.
+            StoreError, WriteError, OSError: The worker does not see the same store and file.
         """
         self._table.require_seen()
         with self._opened():

@@ -23,8 +23,8 @@ def check_target(path: str | os.PathLike[str], stores: Sequence[str]) -> str:
     """The path, as a text; a name that MOSAIC could not load, or no place for a file, is refused.
 
     Raises:
-        InputError: It does not end in ``.npy``, is a folder, a pipe or a device, or lies in a store
-            or in no folder.
+        InputError: The name does not end in ``.npy``, or is a folder, a pipe or a device, or lies
+            in a store or in no folder.
     """
     path = local_path(path, "path")
     if not path.endswith(".npy"):
@@ -54,7 +54,7 @@ class SharedFile:
 
     Attributes:
         path: Its temp file.
-        token_at: Where a token lies, well behind the file's end.
+        token_at: Offset of the token, well behind the file's end.
         token: By which this very export is known: not the file of another machine by that name, nor
             that of another export, which a process that its cluster gave up may find there.
     """

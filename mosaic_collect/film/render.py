@@ -46,7 +46,7 @@ class Kind:
     """A kind of file, and the pictures in it.
 
     Attributes:
-        width, height: Of each; video codecs want multiples of 16.
+        width, height: Pixels of each picture; video codecs want multiples of 16.
         most: Pictures; None: one a step.
     """
 
@@ -70,10 +70,10 @@ class Film:
 
     Attributes:
         path: The file.
-        trajectory: Whose.
+        trajectory: Trajectory that was rendered.
         fps: Steps a second, in which a clip plays, too.
         shown: ``robot``, ``reference``, or both.
-        notes: What is not shown, and why.
+        notes: Parts that are not shown, and the reasons.
     """
 
     path: str
@@ -158,9 +158,9 @@ def write_pictures(path: str, pictures: Pictures, fps: float) -> None:
     Of a clip no more than a picture is in memory at a time, and then the file.
 
     Args:
-        path: Of ``check_output``.
-        pictures: As its ``kind_of`` says.
-        fps: Of a clip.
+        path: Output file, as returned by ``check_output``.
+        pictures: Pictures in the size of the path's ``kind_of``.
+        fps: Pictures per second of a clip.
 
     Raises:
         MissingDependencyError: Pillow or imageio-ffmpeg is not installed.
@@ -199,9 +199,9 @@ class Poses:
     """Generalised positions, ``(num_steps, nq)`` float64.
 
     Attributes:
-        robot: As recorded; None: its states were not.
-        reference: Of the motion that it followed; None: it is not known.
-        notes: What is not shown, and why.
+        robot: Recorded poses of the robot; None: no states were recorded.
+        reference: Poses of the motion that the robot followed; None: the motion is unknown.
+        notes: Parts that are not shown, and the reasons.
     """
 
     robot: NDArray[np.float64] | None
@@ -220,7 +220,7 @@ def trajectory_poses(
 
     Args:
         told: Its store's metadata.
-        trajectory: Which.
+        trajectory: Trajectory to render.
         nq: Width of the scene's generalised positions.
         layout: Places of the robot's base and joints, as ``Stage.layout``; None: no robot follows.
         motion: A file or folder in which its motion lies by now; None: where it lay.

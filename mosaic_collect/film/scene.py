@@ -80,7 +80,8 @@ class Stage:
 
         Args:
             robot: Generalised positions, ``(num_steps, nq)``; None: not shown.
-            reference: As ``robot``, of the reference; alone it stands where the robot would.
+            reference: Poses of the reference, like ``robot``; without a robot it stands in the
+                robot's place.
             steps: Steps to draw.
             width: Pixels.
             height: Pixels.

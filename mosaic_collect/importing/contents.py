@@ -48,7 +48,7 @@ class Contents:
     """A file that can become a store.
 
     Attributes:
-        file: As scanned.
+        file: Scanned file.
         schema: Schema of the store.
         num_steps: T.
         num_envs: N.

@@ -77,7 +77,7 @@ class ImportReport:
         file_nbytes: Size of the file.
         stored_nbytes: Bytes that this call wrote to shards.
         seconds: Duration.
-        notes: What the reader of the store should know.
+        notes: Facts that a reader of the store should know.
     """
 
     store: str
@@ -127,8 +127,8 @@ def import_npy(
         npy: The file.
         store: The store to be made, a folder that is not there yet, or is empty.
         metadata: Metadata of the store, beside ``imported_from``.
-        buffer_mb: As of ``TrajectoryWriter``.
-        compressor: As of ``TrajectoryWriter``.
+        buffer_mb: Bound of the writer's buffer, as of ``TrajectoryWriter``.
+        compressor: Compressor of the store, as of ``TrajectoryWriter``.
         resume: Continue an interrupted import of the same file, known by size and SHA-256; the
             committed rows are compared with the file first. "auto": if there is one. Trajectories
             that were open there continue under new ids.
@@ -137,12 +137,13 @@ def import_npy(
 
     Raises:
         FileNotFoundError: No such file.
-        CorruptExportError: It is torn, hostile, of another kind, or was changed meanwhile.
+        CorruptExportError: The file is torn, hostile, of another kind, or was changed meanwhile.
         InputError: A bad argument.
         StoreExistsError: The store's path is taken, and ``resume`` is False.
         StoreNotFoundError: ``resume``, and no store there.
         StoreMismatchError: ``resume`` with a store of another file.
-        StoreLockedError, CorruptStoreError, NewerFormatError, SpaceError, WriteError: Of the store.
+        StoreLockedError, CorruptStoreError, NewerFormatError, SpaceError, WriteError: The store
+            cannot be opened or written.
     """
     start = time.monotonic()
     path, blobs = local_path(npy, "npy"), blobs_at(store, "store")
@@ -232,7 +233,7 @@ class SourceFile:
         path: The file; nothing in it is executed.
 
     Attributes:
-        contents: What the file holds, checked.
+        contents: Checked contents of the file.
         apart: Whether trajectories lie apart: in no environment ids ever fall, so each change of an
             id is the end of a trajectory. Known after ``check_values``.
 
@@ -278,7 +279,7 @@ class SourceFile:
         Args:
             first: First step.
             stop: Behind the last step; None: all.
-            arrays: What to read; None: all fields and the mask.
+            arrays: Arrays to read; None: all fields and the mask.
         """
         contents = self.contents
         mask = {} if contents.mask is None else {VALID_MASK: contents.mask}
@@ -323,7 +324,7 @@ class SourceFile:
         """Refuse to have read a file while somebody wrote it.
 
         Raises:
-            CorruptExportError: It was changed since it was opened.
+            CorruptExportError: The file was changed since it was opened.
         """
         now = os.fstat(self._fd)
         if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
@@ -392,7 +393,8 @@ def _check_same_source(state: StoreState, store: str, told: dict[str, Any], step
     """Refuse to resume a store that is no import of just this file.
 
     Raises:
-        StoreMismatchError: It was made otherwise, of another file, or was continued since.
+        StoreMismatchError: The store was made of another file or in another way, or was continued
+            since.
     """
     before = state.metadata.get(IMPORTED_FROM)
     if not isinstance(before, dict):

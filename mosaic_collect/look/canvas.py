@@ -43,7 +43,7 @@ class Palette:
         ended2: The other shade of those.
         failed: Trajectories that failed, and whatever is wrong.
         truncated: Trajectories without an end.
-        open: Those that are going on.
+        open: Color of trajectories that are still open.
         invalid: Rows that do not count.
         line2, line3, line4, line5, line6: For curves, behind ``ended``.
     """
@@ -119,7 +119,7 @@ def default_style() -> Iterator[None]:
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
-        InputError: It refuses its configuration, such as an unknown ``MPLBACKEND``.
+        InputError: matplotlib refuses its configuration, such as an unknown ``MPLBACKEND``.
     """
     with _importing():
         from matplotlib import style
@@ -140,7 +140,7 @@ def new_figure(width: float, height: float, palette: Palette) -> Figure:
     """Make an empty figure, in inches, which is drawn and saved within ``default_style``.
 
     Raises:
-        MissingDependencyError, InputError: As ``default_style``.
+        MissingDependencyError, InputError: matplotlib is missing, or refuses its configuration.
     """
     with _importing():
         from matplotlib.figure import Figure
@@ -203,8 +203,8 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     """Save a picture, whole or not at all; its ending says the format.
 
     Raises:
-        InputError: As ``check_picture``'s.
-        OSError: It could not be written.
+        InputError: ``check_picture`` refuses the path.
+        OSError: The file could not be written.
     """
     check_picture(path)
     path, picture = output_path(path, "plot"), io.BytesIO()
@@ -219,9 +219,9 @@ def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:
 
     Args:
         figure: Drawn in the palette.
-        palette: What is drawn in.
+        palette: Palette of the figure.
         title: Said by screen readers.
-        name: Of the figure in its page; part of all ids.
+        name: Name of the figure in its page; part of all ids.
     """
     text = io.StringIO()
     with default_style():

@@ -101,10 +101,10 @@ class Told:
 
     Attributes:
         begin: Seconds since the first entry of all.
-        end: Of the span.
+        end: End of the span.
         steps: Made in it.
         stalled: Share of it in which the writer waited for the disk.
-        run: Which run, from 0.
+        run: Number of the run, from 0.
         max_steps: Steps the store is to have; None: not told, or without end.
     """
 

@@ -44,8 +44,8 @@ def curves_figure(
     Of each term those few features that vary most.
 
     Args:
-        trajectory: Which; all its rows are read.
-        terms: Of the store's fields.
+        trajectory: Trajectory to draw; all its rows are read.
+        terms: Observation terms of the store's fields.
         palette: To draw in.
 
     Raises:

@@ -55,7 +55,7 @@ class Finding:
         kind: Name of the rule, such as ``dead_actuator``.
         severity: ``error``, ``warning`` or ``note``.
         text: The finding in words, with its place.
-        cause: What it may come from, or what to do about it.
+        cause: Possible causes, or what to do.
         field: Field that it is about; None: the whole store.
         features: Columns of that field.
         environments: Environments that it is about.

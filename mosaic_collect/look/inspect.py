@@ -34,10 +34,11 @@ def summarize(path: Addresses, engine: Engine | None = None) -> Summary:
 
     Args:
         path: Address of a store, or path of an export.
-        engine: What counts failed trajectories; None: this thread.
+        engine: Engine that counts failed trajectories; None: this thread.
 
     Raises:
-        FileNotFoundError, StoreError, CorruptExportError: It is neither, or damaged.
+        FileNotFoundError, StoreError, CorruptExportError: The path is neither a store nor an
+            export, or is damaged.
         InputError: A URL, or a zip archive.
         ClusterError: The engine's workers fail.
     """

@@ -67,7 +67,7 @@ def store_statistics(
         max_pairs: Read an even part of about that many pairs, valid or not; None: all.
         progress: Called with the number of pairs read since the last call.
         threads: Number of decoding threads; default: the processors, at most 4.
-        engine: What decodes instead of threads.
+        engine: Engine that decodes instead of threads.
 
     Raises:
         InputError: No such field, or a bad number.

@@ -40,7 +40,7 @@ class Pictures:
         dataset: The store.
         statistics: Measures its fields, when they are first needed; None: over an even part of
             about a million pairs.
-        trajectory: Whose curves are drawn, by its id; None: a long one that ended.
+        trajectory: Id of the trajectory whose curves are drawn; None: a long one that ended.
         palette: To draw in.
 
     Raises:

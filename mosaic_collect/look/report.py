@@ -42,8 +42,8 @@ def report_page(
 
     Args:
         dataset: The store; what is written while the page is made is not in it.
-        statistics: Of its fields.
-        trajectory: Whose curves are drawn, by its id; None: a long one that ended.
+        statistics: Statistics of the store's fields.
+        trajectory: Id of the trajectory whose curves are drawn; None: a long one that ended.
         checks: Objects that ``mosaic-collect verify --json`` printed about it.
         findings: Findings of ``find``, if they are there already.
 

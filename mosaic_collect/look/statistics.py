@@ -34,8 +34,8 @@ class FieldStatistics:
 
     Attributes:
         name: The field's.
-        dtype: Of its values.
-        shape: Of one row, ``(D,)`` or ``()``.
+        dtype: Type of the values.
+        shape: Shape of one row, ``(D,)`` or ``()``.
         terms: Its observation terms, where the store tells them.
         moments: A number a feature.
         sample: A uniform sample of rows, ``(at most 10,000, D)``, the same pairs of each field.
@@ -280,7 +280,7 @@ class StoreStatistics:
         num_envs: Its environments.
         num_valid: Its valid pairs then.
         num_read: Valid pairs that were read; fewer if not all were asked for.
-        seconds: It took.
+        seconds: Duration of the measurement.
         fields: Statistics per field.
         profile: Values over time and per environment.
     """
@@ -338,7 +338,7 @@ def write_statistics(found: StoreStatistics, path: str | os.PathLike[str]) -> No
 
     Raises:
         InputError: A URL.
-        OSError: It could not be written.
+        OSError: The file could not be written.
     """
     text = json.dumps(found.to_json(), allow_nan=False)
     write_target(local_path(path, "path"), text.encode())

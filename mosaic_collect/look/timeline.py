@@ -36,7 +36,7 @@ class Timeline:
         num_envs: N, of which some are shown.
         edges: Steps at which bins begin, and T, ``(bins + 1,)``.
         envs: The environments that are shown, evenly spaced, ``(rows,)``.
-        cells: What each is at, ``(rows, bins)``.
+        cells: State of each environment over time, ``(rows, bins)``.
         valid: Share of the bin's pairs that are valid, ``(bins,)``.
         failed: Share of them that belong to trajectories that failed.
         endless: Share of them that belong to trajectories without an end, but not to idle ones.

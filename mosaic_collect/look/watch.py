@@ -37,7 +37,7 @@ class Look:
         num_valid: Valid pairs.
         num_ended: Trajectories that ended.
         num_failed: Number of them that failed; None if the store does not record that.
-        stored_nbytes: Of its shards.
+        stored_nbytes: Bytes of the store's shards.
         free_nbytes: Room left on its medium; None if it does not say.
         rate: Steps a second of late; None as long as nothing was added.
         overall: Steps a second of the whole run; None if its begin is not known.
@@ -99,7 +99,7 @@ class Watcher:
         wall: UTC seconds; for tests.
 
     Raises:
-        StoreError: As ``TrajectoryDataset``'s.
+        StoreError: The store cannot be read, as of ``TrajectoryDataset``.
     """
 
     def __init__(
@@ -124,7 +124,7 @@ class Watcher:
         """Look now.
 
         Raises:
-            StoreError: It is gone or damaged.
+            StoreError: The store is gone or damaged.
         """
         self._dataset.refresh()
         now, data = self._clock(), self._dataset

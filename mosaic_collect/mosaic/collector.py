@@ -41,9 +41,9 @@ class ExpertTrajectoryCollector:
         action_dim: Width of the actions.
         student_obs_dim: Width of the student's observations; None: they are not recorded.
         max_trajectories: Once so many were marked as ended, further steps are not stored.
-        device: As MOSAIC has it; steps are staged where their observations are.
-        store: Where steps are streamed to; None: a new store in the working directory, which is
-            said in the log.
+        device: Accepted as in MOSAIC; steps are staged on the device of their observations.
+        store: Store that steps are streamed to; None: a new one in the working directory, named in
+            the log.
         resume: Go on with the store of an earlier run; "auto": if there is one.
         extra: More fields, to be given to ``add_step`` by name.
         writer: Further options of ``TrajectoryWriter``, such as ``buffer_mb``.
@@ -100,13 +100,15 @@ class ExpertTrajectoryCollector:
         """Add one step of all environments; everything is copied before this returns.
 
         Args:
-            observations: What the teacher acted on, ``(num_envs, obs_dim)``, tensor or array.
+            observations: Observations that the teacher acted on, ``(num_envs, obs_dim)``, tensor or
+                array.
             actions: ``(num_envs, action_dim)``.
-            action_mean: As ``actions``; None, then on all steps: the action.
-            action_sigma: As ``actions``; None, then on all steps: 0.01.
+            action_mean: Mean of the policy, like ``actions``; None on all steps: the actions.
+            action_sigma: Standard deviation of the policy, like ``actions``; None on all steps:
+                0.01.
             student_observations: ``(num_envs, student_obs_dim)``, on every step if the collector
                 has a ``student_obs_dim``; without one they are left out, as MOSAIC does.
-            valid_mask: Which rows count, ``(num_envs,)``; None: all.
+            valid_mask: Mask of the rows that count, ``(num_envs,)``; None: all.
             **extra: The extra fields.
 
         Raises:
@@ -142,7 +144,8 @@ class ExpertTrajectoryCollector:
         Args:
             count: How many, where it is not known which, a number or a tensor of one; the store's
                 trajectory ids then stay as they are, but for all environments at once.
-            env_ids: Which environments', as whole numbers or a bool mask; ``count`` is then theirs.
+            env_ids: Environments whose trajectories ended, as whole numbers or a bool mask;
+                ``count`` is then their number.
 
         Raises:
             InputError: Not such environments, or a negative count.
@@ -162,7 +165,7 @@ class ExpertTrajectoryCollector:
         Args:
             save_path: The file; its folder is made if need be. MOSAIC loads only ``*.npy``, so a
                 name without that gets it, which is said in the log.
-            options: Of ``export_npy``, such as ``layout``, ``fields`` or ``max_pairs``.
+            options: Options of ``export_npy``, such as ``layout``, ``fields`` or ``max_pairs``.
 
         Raises:
             ExportError: Nothing was collected, or no valid row.
@@ -185,14 +188,14 @@ class ExpertTrajectoryCollector:
 
         Args:
             load_path: The file.
-            device: Where the tensors shall be.
+            device: Device of the returned tensors.
 
         Returns:
             Per key a tensor, and ``metadata``, a dict.
 
         Raises:
             FileNotFoundError: No such file.
-            CorruptExportError: It does not hold such a dict; the message names what it holds.
+            CorruptExportError: The file holds no such dict; the message names what it holds.
         """
         return load_file(local_path(load_path, "load_path"), device)
 

@@ -52,8 +52,9 @@ def save_file(store: Blobs, path: str, num_trajectories: int, options: Mapping[s
     Args:
         store: The store; what is committed is exported.
         path: The file, ``*.npy``; its folder is made if need be.
-        num_trajectories: That were marked as ended, which a store knows only with their envs.
-        options: Of ``export_npy``.
+        num_trajectories: Number of trajectories that were marked as ended; a store knows them only
+            with their environments.
+        options: Options of ``export_npy``.
     """
     options = dict(options)
     progress = options.pop("progress", None)

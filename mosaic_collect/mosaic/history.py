@@ -29,9 +29,9 @@ class FrameHistory:
         num_envs: Environments, N.
         dims: Width of each term's frame.
         length: Frames kept, the newest included; at least 1.
-        device: Where they are kept.
+        device: Device of the frames.
         order: ``oldest_first`` or ``newest_first``.
-        fill: What stands before the first frame after a reset: ``first_frame`` or ``zeros``.
+        fill: Value before the first frame after a reset: ``first_frame`` or ``zeros``.
         history_order: ``term``, all frames of the first term, then all of the next; or ``time``.
 
     Attributes:

@@ -33,10 +33,10 @@ class StudentObsBuilder:
         env: A manager-based environment, or a wrapper with ``unwrapped``.
         obs_keys: Names of the terms, in the student's order.
         history_length: Frames, the current one included; 0: the current one alone.
-        device: Where histories are kept; None: the environment's.
+        device: Device of the histories; None: the environment's.
         order: ``oldest_first`` as Isaac Lab has it, or ``newest_first`` as MOSAIC's builder.
-        fill: What stands before the first frame after a reset: ``first_frame`` as Isaac Lab has it,
-            or ``zeros`` as MOSAIC's builder.
+        fill: Value before the first frame after a reset: ``first_frame`` as in Isaac Lab, or
+            ``zeros`` as in MOSAIC.
         history_order: ``term``, all frames of the first term, then of the next; or ``time``, all
             terms of the first frame, then of the next, as Isaac Lab 3 has it on demand.
 
@@ -155,10 +155,10 @@ def create_student_obs_builder_from_env_cfg(
     """A builder over all terms of the ``policy`` group.
 
     Args:
-        env: As ``StudentObsBuilder``'s.
+        env: Environment, as ``StudentObsBuilder`` takes it.
         student_obs_cfg_name: ``..._history_5`` asks for five frames, ``..._history`` for five, too;
             a name without ``history`` or with ``no_history`` for none.
-        device: As ``StudentObsBuilder``'s.
+        device: Device of the histories, as ``StudentObsBuilder`` takes it.
         options: ``order``, ``fill`` and ``history_order``.
 
     Raises:

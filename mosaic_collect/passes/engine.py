@@ -39,8 +39,8 @@ class Engine(Protocol):
                 process sees other files than this one does.
 
         Raises:
-            ClusterError: Of a cluster: nobody can do it there.
-            Exception: What the function raises, of the first such piece.
+            ClusterError: The cluster cannot do the work.
+            Exception: The exception of the function, for the first piece that fails.
         """
 
 

@@ -49,10 +49,10 @@ def replay_check(
 
     Args:
         store: The store.
-        policy: Of the checkpoint.
+        policy: Policy of the checkpoint.
         groups: The observation groups that make up ``observations``, name -> width, in order; and
             those in fields of their own, name -> axes of a row.
-        device: Of the policy.
+        device: Device of the policy.
         tolerance: Largest allowed absolute difference, in units of the actions.
         progress: Told the steps checked since the last call.
         engine: A cluster that does it, each of whose threads gets a copy of the policy; None: this
@@ -62,7 +62,7 @@ def replay_check(
     Raises:
         InputError: The store lacks a field, the groups are not what it holds, the policy's actions
             have another width than the store's, or the tolerance is no number from 0 on.
-        ClusterError: Of the engine.
+        ClusterError: The cluster cannot do the work.
     """
     check_tolerance(tolerance)
     dataset = TrajectoryDataset(store)

@@ -34,11 +34,11 @@ class Step(NamedTuple):
     """The valid rows of one step.
 
     Attributes:
-        number: Which.
+        number: Number of the step.
         rows: How many.
-        rows_off: Of those, the ones beyond the tolerance.
+        rows_off: Number of rows beyond the tolerance.
         mean: Largest difference of a row's mean; infinite where either side is not finite.
-        sigma: Of a row's sigma.
+        sigma: Largest difference of a row's sigma.
     """
 
     number: int
@@ -56,9 +56,9 @@ class Differences:
         bin_steps: Steps of a bin; the last may have fewer.
         mean: Largest absolute difference of the mean over valid rows, ``(bins,)`` float64;
             infinite where either side is not finite, NaN where no row was valid.
-        sigma: Of sigma.
+        sigma: Differences of sigma.
         rows: Valid rows, ``(bins,)`` int64.
-        rows_off: Of those, the ones beyond the tolerance.
+        rows_off: Number of rows beyond the tolerance.
 
     Args:
         num_steps: T.

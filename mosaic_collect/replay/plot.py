@@ -26,10 +26,10 @@ def plot_replay(
     """Save the picture that ``replay_figure`` draws.
 
     Args:
-        differences: Of a replay.
+        differences: Differences of a replay.
         tolerance: Drawn as a line.
         title: Over the picture.
-        path: Of the picture; its ending says the format, such as ``.png`` or ``.svg``.
+        path: Path of the picture; its ending names the format, such as ``.png`` or ``.svg``.
 
     Raises:
         InputError: No picture format has that ending, or there is no such folder.

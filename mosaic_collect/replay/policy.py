@@ -33,7 +33,7 @@ def recorded_policy(
         dataset: ``mosaic-collect collect`` and ``scripts/collect_expert_trajectories.py`` note
             ``runner_cfg`` and ``groups`` in its metadata.
         checkpoint: An rsl_rl checkpoint.
-        device: Of the network.
+        device: Device of the network.
         runner_cfg: The training config; None: the store's.
         groups: The groups that make up ``observations``, name -> width, in order, and those in
             fields of their own, name -> axes; None: the store's, or else one group as wide as

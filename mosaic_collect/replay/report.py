@@ -13,12 +13,12 @@ class ReplayReport:
 
     Attributes:
         rows: Checked.
-        rows_off: Whose mean or sigma is further off than the tolerance.
+        rows_off: Number of rows whose mean or sigma differs by more than the tolerance.
         largest_mean: Largest absolute difference of the mean.
-        largest_sigma: Of sigma.
+        largest_sigma: Largest difference of sigma.
         relative_mean: Largest difference of a row's mean as a share of that row's largest recorded
             value.
-        relative_sigma: Of sigma.
+        relative_sigma: Largest relative difference of sigma.
         tolerance: Allowed absolute difference.
         first_off: (step, env) of the first row that is off; None if none is.
         differences: Over the steps, for a plot.
