@@ -162,8 +162,9 @@ def export_npy(
         skip_damaged=skip_damaged,
         allow_different=allow_different,
     )
+    check_target(path, ())  # before any store is read
     views = _open(store, options)
-    check_target(path, [view.address for view in views])  # before anything else is read
+    check_target(path, [view.address for view in views])  # before their rows are read
     with _naming_skip_damaged(options):
         plan = decide(views, options, engine)
     return plan.write(path, progress, engine)
