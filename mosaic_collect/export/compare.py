@@ -20,6 +20,7 @@ from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.selection import exported
 from mosaic_collect.reading.store_set import StoreSet
+from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.verify import VerifyReport
 from mosaic_collect.store.ranks import Addresses, Place
 from mosaic_collect.store.view import StoreView
@@ -52,6 +53,7 @@ def verify_export(
     """
     start = time.monotonic()
     views = StoreSet.open(Place.of(store, "store")).with_steps()
+    Table(views).check_extent()
     file = scan_npy(path)
     options = _options(file)
     problems = _same_stores(file, views)

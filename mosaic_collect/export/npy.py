@@ -275,8 +275,9 @@ def plan_export(stores: Addresses, options: Options, engine: Engine | None = Non
         options: Pairs and fields to export, and their layout.
         engine: Reads what must be read for that; None: threads here.
     """
+    views = _open(stores, options)
     with _naming_skip_damaged(options):
-        return decide(_open(stores, options), options, engine)
+        return decide(views, options, engine)
 
 
 def _open(stores: Addresses, options: Options) -> list[StoreView]:
@@ -285,7 +286,9 @@ def _open(stores: Addresses, options: Options) -> list[StoreView]:
     for store in found.stores:
         if store.view is None and not store.is_rank:
             _check_store(store.blobs.address, COLLECTING, 0, options)
-    return found.with_steps(options.allow_incomplete)
+    views = found.with_steps(options.allow_incomplete)
+    Table(views).check_extent()
+    return views
 
 
 def decide(

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +15,7 @@ from mosaic_collect.cli import main
 from mosaic_collect.errors import CorruptStoreError, ExportError
 from mosaic_collect.export import Options, plan_export
 from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.store.metadata import root_document
 from tests.export import stores
 
 NAMES = stores.MOSAIC_NAMES
@@ -191,3 +195,19 @@ def test_a_mask_that_contradicts_the_metadata_is_refused(store: str, npy: str) -
     os.replace(shard(other, "valid_mask", 0), shard(store, "valid_mask", 0))
     refused(store, npy, "valid_mask")
     assert not verify_store(store).ok
+
+
+@pytest.mark.parametrize("options", [{}, {"layout": "grid"}, {"skip_damaged": True}], ids=str)
+def test_metadata_that_claim_endless_steps_are_refused_at_once(
+    store: str, npy: str, options: dict[str, Any]
+) -> None:
+    stores.write(store, 10)
+    export_npy(store, npy)
+    state, steps = TrajectoryDataset(store).state, 1 << 39
+    claim = replace(state, committed_steps=steps, num_valid=4 * steps)
+    Path(store, "zarr.json").write_bytes(root_document(claim))
+    with pytest.raises(CorruptStoreError, match=r"claim \d+ blocks, and \d shards") as failure:
+        export_npy(store, npy, **options)
+    assert "skip_damaged" not in str(failure.value)
+    with pytest.raises(CorruptStoreError, match="claim"):
+        verify_export(store, npy)
