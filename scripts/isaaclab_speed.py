@@ -16,14 +16,15 @@ from typing import Any
 from examples.g1 import isaaclab as g1
 from examples.g1.isaaclab.motions import write_motions
 from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
-from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
-from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
+from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
+from mosaic_collect.adapters.isaaclab.simulation import IsaacLabSimulation
 from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.record import record
 from mosaic_collect.text import table
+from tests.isaaclab import loaded_motions
 from tests.isaaclab3.inside.session import configs, opened
 
 
@@ -64,7 +65,7 @@ def measure(num_envs: int, steps: int, rounds: int) -> tuple[str, ...]:
             for turn in range(rounds + 1):  # the first warms up
                 queue = MotionQueue(loaded_motions(env.unwrapped))
                 tracker = MosaicMotionTracker(env.unwrapped, queue)
-                simulation = MotionSimulation(env, tracker)
+                simulation = IsaacLabSimulation(env, agent_cfg, tracker)
                 start = time.perf_counter()
                 bare(simulation, policy, steps)
                 middle, store = time.perf_counter(), f"{folder}/{turn}.zarr"

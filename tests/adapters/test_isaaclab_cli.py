@@ -45,7 +45,7 @@ def test_mosaics_own_command_line(motions: Path) -> None:
         "out/expert.npy",
         *("--num_envs=800", "--steps_per_env=500", "--student_task=S", "--disable_student_noise"),
         *("--enable_terminations", "--experiment_name", "e", "--load_run", "r"),
-        *("--logger", "wandb", "--run_name", "n", "--resume", "False"),
+        *("--resume", "False"),
     )
     plan = Plan.of(args, {})
     assert (plan.store, plan.npy) == ("out/expert.zarr", "out/expert.npy")
@@ -54,8 +54,8 @@ def test_mosaics_own_command_line(motions: Path) -> None:
     assert args.resume is False
 
 
-#: Every flag of MOSAIC's script and of its rsl_rl part: a value as upstream takes it, and what
-#: upstream has without it.
+#: Every flag of MOSAIC's script and of its rsl_rl part that changes a collection: a value as
+#: upstream takes it, and what upstream has without it.
 MOSAICS_FLAGS: dict[str, tuple[Any, Any]] = {
     "checkpoint_path": ("m.pt", None),
     "num_envs": (800, 16),
@@ -68,15 +68,10 @@ MOSAICS_FLAGS: dict[str, tuple[Any, Any]] = {
     "student_task": ("S", None),
     "disable_student_noise": (None, False),
     "experiment_name": ("e", None),
-    "run_name": ("n", None),
     "resume": (True, False),
     "load_run": ("r", None),
     "checkpoint": ("model_1.pt", None),
     "resume_student_checkpoint": ("logs/model_1.pt", None),
-    "load_teacher_run": ("t", None),
-    "teacher_checkpoint": ("teacher.pt", None),
-    "logger": ("wandb", None),
-    "log_project_name": ("p", None),
     "wandb_path": ("a/b/c", None),
     "distributed": (None, False),
 }
@@ -128,16 +123,26 @@ def test_a_store_alone_and_a_store_elsewhere(motions: Path) -> None:
     assert (elsewhere.store, elsewhere.npy) == ("fast/y.zarr", "x.npy")
 
 
+def torchrun(rank: int, world: int = 3) -> dict[str, str]:
+    return {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world)}
+
+
 def test_processes_share_motions_and_trajectories(motions: Path) -> None:
     plans = []
-    for rank in "012":
+    for rank in range(3):
         args = parse(motions, "x.npy", "--distributed", "--max_trajectories", "4")
-        plans.append(Plan.of(args, {"RANK": rank, "WORLD_SIZE": "3"}))
-    assert [p.store for p in plans] == [f"x-rank{r}.zarr" for r in range(3)]
+        plans.append(Plan.of(args, torchrun(rank)))
+    assert [p.store for p in plans] == ["x.zarr"] * 3
+    assert [Path(p.own_store).name for p in plans] == [f"rank-0000{r}" for r in range(3)]
     assert [p.npy for p in plans] == [f"x-rank{r}.npy" for r in range(3)]
-    assert [len(p.motions.chosen(p.found)) for p in plans] == [2, 2, 1]
+    assert [p.num_envs for p in plans] == [2, 2, 2]
     assert [p.motions.max_trajectories for p in plans] == [2, 1, 1]
-    assert Plan.of(parse(motions, "x.npy"), {"RANK": "1", "WORLD_SIZE": "3"}).motions.world == 1
+    options = plans[1].options(args, ())
+    assert (options.distributed, options.output) == (True, "x.zarr")
+    alone = Plan.of(parse(motions, "x.npy"), torchrun(1))
+    assert (alone.npy, alone.num_envs) == ("x.npy", 5)
+    with pytest.raises(InputError, match="expected torchrun's RANK, LOCAL_RANK, WORLD_SIZE"):
+        Plan.of(args, {})
 
 
 def test_a_store_that_goes_on_keeps_its_environments(motions: Path, tmp_path: Path) -> None:
@@ -181,15 +186,11 @@ def test_all_problems_are_told_together(motions: Path) -> None:
 def test_a_process_with_nothing_to_collect_is_told_before_a_simulator_starts(
     motions: Path,
 ) -> None:
-    with pytest.raises(InputError, match=r"motions 3\.\.3: none for process 0 of 1 among 5"):
+    with pytest.raises(InputError, match=r"motions 3\.\.3: none among 5"):
         Plan.of(parse(motions, "x.npy", "--start_index", "3", "--end_index", "3"), {})
-    world = {"RANK": "0", "WORLD_SIZE": "3"}
     args = parse(motions, "x.npy", "--distributed", "--max_trajectories", "2")
     with pytest.raises(InputError, match="max_trajectories: expected at least 3, got 2"):
-        Plan.of(args, world)
-    args = parse(motions, "x.npy", "--distributed", "--start_index", "4")
-    with pytest.raises(InputError, match="none for process 1 of 3"):
-        Plan.of(args, {**world, "RANK": "1"})
+        Plan.of(args, torchrun(0))
 
 
 def test_who_acts(motions: Path, tmp_path: Path) -> None:

@@ -17,12 +17,6 @@ from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.store.objects import is_url
 from mosaic_collect.store.view import AUTO as AUTO_RESUME
 
-# Of the logger, and of the teacher that a student's training asks; a collection has neither.
-_WITHOUT_EFFECT = (
-    *("--run_name", "--logger", "--log_project_name"),
-    *("--load_teacher_run", "--teacher_checkpoint"),
-)
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     """Add all flags but Isaac Lab's, and those of who acts, which are the options of ``collect``.
@@ -102,8 +96,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
     group.add_argument(
         "--distributed", action="store_true", help="torchrun's processes share the motions"
     )
-    for name in _WITHOUT_EFFECT:
-        group.add_argument(name, help="accepted, for MOSAIC's script does; changes no collection")
     return required
 
 

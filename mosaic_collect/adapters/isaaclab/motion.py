@@ -13,15 +13,13 @@ in training. Behind an explicit reset it would not, so no trajectory begins by o
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
 from mosaic_collect.adapters.isaaclab.cfg import TRACKER
-from mosaic_collect.collection.fitting import Robot, check_robot
 from mosaic_collect.collection.motion_queue import MotionQueue
-from mosaic_collect.collection.motions import Motion, read_motions
 from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.collection.trackers import MotionTracker
 from mosaic_collect.errors import InputError
@@ -141,27 +139,6 @@ class MosaicMotionTracker(MotionTracker):
         if self._left is not None and motion != _NONE:
             self._left -= 1
         return motion
-
-
-def loaded_motions(env: Any, known: Sequence[Motion] = ()) -> list[Motion]:
-    """The motions that the environment's command has loaded, by path; twins only once.
-
-    The command's own order is no identity: it depends on seed and cap.
-
-    Args:
-        env: The unwrapped environment.
-        known: Motions by their ``file``, which are not read again.
-
-    Raises:
-        InputError: The command is of another kind, or files cannot be played by its robot.
-    """
-    command = env.command_manager.get_term("motion")
-    paths = set(_paths(command))
-    found = [m for m in known if m.file in paths]
-    rest = read_motions(paths - {m.file for m in found})
-    if rest and hasattr(command, "robot"):
-        check_robot(rest, Robot(command.robot.joint_names, command.robot.body_names))
-    return sorted([*found, *rest], key=lambda m: m.path)
 
 
 def _loaded_at(command: Any, queue: MotionQueue) -> torch.Tensor:

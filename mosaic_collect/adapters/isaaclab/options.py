@@ -22,39 +22,30 @@ class MotionOptions:
         end_index: Behind the last; None: all.
         steps_per_trajectory: End a trajectory after that many rows; None: at its motion's end.
         max_trajectories: Begin no more than that many, over all runs; None: each motion once.
-        max_steps: Of the store in all; None: no end but the motions'.
-        rank: Of this process among ``world``, which share the motions.
-        world: Processes.
-        allow_fps: Play motions of another rate than the task's steps frame by frame.
     """
 
     start_index: int = 0
     end_index: int | None = None
     steps_per_trajectory: int | None = None
     max_trajectories: int | None = None
-    max_steps: int | None = None
-    rank: int = 0
-    world: int = 1
-    allow_fps: bool = False
 
     def chosen(self, motions: Sequence[_T]) -> list[_T]:
-        """Those of this process, of motions or their files in the order of paths.
+        """Select motions, or their files, in the order of paths.
 
         Raises:
             InputError: There is none, or a number makes no sense.
         """
         problems = [
             f"{name}: expected at least 1, got {value}"
-            for name in ("steps_per_trajectory", "max_trajectories", "max_steps")
+            for name in ("steps_per_trajectory", "max_trajectories")
             if (value := getattr(self, name)) is not None and value < 1
         ]
         if self.start_index < 0:
             problems.append(f"start_index: expected 0 or more, got {self.start_index}")
-        found = list(motions[max(self.start_index, 0) : self.end_index][self.rank :: self.world])
+        found = list(motions[max(self.start_index, 0) : self.end_index])
         if not found:
             problems.append(
-                f"motions {self.start_index}..{self.end_index}: none for process {self.rank} of "
-                f"{self.world} among {len(motions)}"
+                f"motions {self.start_index}..{self.end_index}: none among {len(motions)}"
             )
         if problems:
             raise InputError("; ".join(problems))

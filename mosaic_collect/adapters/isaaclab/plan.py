@@ -16,14 +16,12 @@ from mosaic_collect.adapters.isaaclab.checkpoint import (
 from mosaic_collect.adapters.isaaclab.options import CollectOptions, MotionOptions
 from mosaic_collect.collection.acting import Acting
 from mosaic_collect.collection.motions import Motion, find_motions
+from mosaic_collect.collection.ranks import Rank, RankStore
 from mosaic_collect.collection.student import read_student
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import GRID
-from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.objects import is_url
-from mosaic_collect.store.ranks import blobs_at
-from mosaic_collect.store.view import goes_on
 
 #: The lowest values that make sense; every process must have a trajectory to collect, too.
 _LEAST = {
@@ -40,14 +38,17 @@ class Plan:
     """What one process is going to do.
 
     Attributes:
-        store: Its store.
-        npy: Its export; None: none is asked for.
-        num_envs: Environments: as asked for, but at most one per motion; on resume the store's.
+        store: Path or URL of the store; of a ``distributed`` collection the folder of all ranks.
+        own_store: The store of this process, in that folder.
+        npy: Export of ``own_store``; None: none is wanted.
+        num_envs: Number of environments: as given, but at most one per motion; on resume the
+            store's.
         found: All motions, twins once.
         motions: Which of them it shall go through, and how much of each.
     """
 
     store: str
+    own_store: str
     npy: str | None
     num_envs: int
     found: list[Motion]
@@ -82,6 +83,7 @@ class Plan:
             resample=args.resample,
             **_acting(args),
             resume=args.resume,
+            distributed=args.distributed,
             allow_changed=None,
             stop_on_nonfinite=args.stop_on_nonfinite,
             trust_checkpoint=args.trust_checkpoint,
@@ -99,7 +101,7 @@ class Plan:
 
         Args:
             args: Parsed.
-            environ: With torchrun's ``RANK`` and ``WORLD_SIZE``, if ``--distributed``.
+            environ: With torchrun's variables, if ``--distributed``.
 
         Raises:
             InputError: A flag that makes no sense, with all others that make none; motion files
@@ -109,14 +111,15 @@ class Plan:
         """
         rank, world = 0, 1
         if args.distributed:
-            rank, world = int(environ.get("RANK", "0")), int(environ.get("WORLD_SIZE", "1"))
+            number = Rank.of(environ)
+            rank, world = number.number, number.world_size
         problems = _problems(args, world)
         if problems:
             raise InputError("; ".join(problems))
         wants_npy = args.output_path.endswith(".npy")
         store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
-        store = _of_rank(store, rank, world)
-        if not args.resume and blobs_at(store).is_taken():
+        seat = RankStore.of(store, args.distributed, environ)
+        if not args.resume and seat.store.is_taken():
             raise StoreExistsError(
                 f"{store} exists: --resume goes on with it, --store names another"
             )
@@ -125,20 +128,16 @@ class Plan:
             end_index=args.end_index,
             steps_per_trajectory=args.steps_per_env,
             max_trajectories=_share(args.max_trajectories, rank, world),
-            max_steps=args.max_steps,
-            rank=rank,
-            world=world,
-            allow_fps=args.allow_fps,
         )
-        npy = _of_rank(args.output_path, rank, world) if wants_npy else None
+        npy = _of_rank(args.output_path, rank) if args.distributed else args.output_path
         found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
         chosen = motions.chosen(found)
-        known = TrajectoryDataset(store) if goes_on(blobs_at(store), args.resume) else None
+        known = seat.known(args.resume)
         if known and known.fields and args.exclude_falls and not known.schema.has_ends:
             raise InputError(f"exclude_falls: {store} does not know which ends were falls")
         num_envs = known.num_envs if known else 0
-        num_envs = num_envs or min(args.num_envs, len(chosen))
-        return cls(store, npy, num_envs, found, motions)
+        num_envs = num_envs or min(args.num_envs, -(-len(chosen) // world))
+        return cls(store, seat.store.address, npy if wants_npy else None, num_envs, found, motions)
 
 
 def _problems(args: argparse.Namespace, world: int) -> list[str]:
@@ -182,6 +181,6 @@ def _share(count: int | None, rank: int, world: int) -> int | None:
     return None if count is None else len(range(count)[rank::world])
 
 
-def _of_rank(path: str, rank: int, world: int) -> str:
+def _of_rank(path: str, rank: int) -> str:
     stem, ending = os.path.splitext(path)
-    return path if world == 1 else f"{stem}-rank{rank}{ending}"
+    return f"{stem}-rank{rank}{ending}"

@@ -28,17 +28,20 @@ from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
 from mosaic_collect.errors import InputError
 
 
-class MotionSimulation(ManagedSimulation):
-    """A ``mosaic_collect.collection.record.GroupedSimulation`` whose episodes all begin in a step.
+class IsaacLabSimulation(ManagedSimulation):
+    """A ``mosaic_collect.adapters.rsl_rl.collect.OpenSimulation`` whose episodes begin in a step.
 
     Args:
         env: The rsl_rl wrapper.
+        runner_cfg: The task's training config.
         tracker: Of its motions; None: the task has none, and an explicit reset begins it.
     """
 
-    def __init__(self, env: Any, tracker: MosaicMotionTracker | None) -> None:
+    def __init__(
+        self, env: Any, runner_cfg: Any, tracker: MosaicMotionTracker | None = None
+    ) -> None:
         super().__init__(env)
-        self._tracker = tracker
+        self._runner_cfg, self._tracker = runner_cfg, tracker
 
     def push(self, velocity: torch.Tensor) -> None:
         """As of a ``PushableSimulation``: the robot that follows motions, or else "robot"."""
@@ -68,22 +71,6 @@ class MotionSimulation(ManagedSimulation):
         begun = self.step(torch.zeros(self.num_envs, self.num_actions, device=self.device))
         self._tracker.restart[:] = False
         return begun.observations
-
-
-class IsaacLabSimulation(MotionSimulation):
-    """The same, as ``mosaic_collect.adapters.rsl_rl.collect.OpenSimulation``.
-
-    Args:
-        env: The rsl_rl wrapper.
-        runner_cfg: The task's training config.
-        tracker: Of its motions; None: the task has none.
-    """
-
-    def __init__(
-        self, env: Any, runner_cfg: Any, tracker: MosaicMotionTracker | None = None
-    ) -> None:
-        super().__init__(env, tracker)
-        self._runner_cfg = runner_cfg
 
     def policy(self, checkpoint: Checkpoint, by_mean: bool, trust_checkpoint: bool) -> Actor:
         """As ``load_policy``."""

@@ -64,10 +64,7 @@ class IsaacLab:
     ) -> None:
         self._options, self._launch, self._flags, self._found = options, launch, flags, found
         self._rank = seat.rank
-        # The script's processes share the motions by their numbers.
-        self._ranks = (options.choice.rank, options.choice.world)
-        if seat.rank is not None:
-            self._ranks = seat.ranks
+        self._ranks = seat.ranks
         register_tasks(options.tasks_module)
         check_task(options.task, RSL_RL_CFG)
         self._env_cfg, self._agent_cfg = launch.configs(options.task, RSL_RL_CFG, options.overrides)
@@ -185,7 +182,7 @@ class IsaacLab:
             queue.take(motions)
             prepare_motion_cfg(self._command, folder, options.acting.start, motions)
             env = self._env()
-        left = trajectories_left(choice.max_trajectories, queue)
+        left = _trajectories_left(choice.max_trajectories, queue)
         tracker = MosaicMotionTracker(env.unwrapped, queue, choice.steps_per_trajectory, left)
         return IsaacLabSimulation(env, self._agent_cfg, tracker)
 
@@ -200,7 +197,7 @@ class IsaacLab:
             )
 
 
-def trajectories_left(max_trajectories: int | None, queue: MotionQueue) -> int | None:
+def _trajectories_left(max_trajectories: int | None, queue: MotionQueue) -> int | None:
     """How many may still begin."""
     if max_trajectories is None:
         return None

@@ -12,7 +12,7 @@ import torch
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
-from mosaic_collect.adapters.isaaclab.collect import MotionOptions, collect_motions
+from mosaic_collect.adapters.isaaclab.options import MotionOptions
 from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motion_queue import MotionQueue
@@ -20,6 +20,7 @@ from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.collection.rollout import STUDENT
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg
+from tests.isaaclab import collect_motions
 
 HISTORY = 3
 ORIGIN = Origin(
@@ -141,6 +142,7 @@ def run(
     shuffled: bool = False,
     origin: Origin = ORIGIN,
     acting: Acting = AS_TRAINED,
+    max_steps: int | None = None,
     **options: Any,
 ) -> Session:
     """Collect into ``folder``'s store."""
@@ -153,8 +155,9 @@ def run(
         env,
         pilot,
         store,
-        MotionOptions(**options),
         origin,
+        MotionOptions(**options),
+        max_steps=max_steps,
         resume=resume,
         acting=acting,
         buffer_mb=1,

@@ -16,8 +16,8 @@ from mosaic_collect.adapters.isaaclab.cfg import (
     prepare_env_cfg,
     prepare_motion_cfg,
 )
-from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker, loaded_motions
-from mosaic_collect.adapters.isaaclab.simulation import MotionSimulation
+from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
+from mosaic_collect.adapters.isaaclab.simulation import IsaacLabSimulation
 from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.collection.motion_queue import MotionQueue
@@ -25,6 +25,7 @@ from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg, write_motions
+from tests.isaaclab import loaded_motions
 
 
 def prepared(folder: Path, **options: Any) -> Any:
@@ -34,10 +35,10 @@ def prepared(folder: Path, **options: Any) -> Any:
     return cfg
 
 
-def begun(env: Any) -> tuple[MotionSimulation, MosaicMotionTracker]:
+def begun(env: Any) -> tuple[IsaacLabSimulation, MosaicMotionTracker]:
     """The environment as it is collected in, each of its motions any number of times."""
     tracker = MosaicMotionTracker(env.unwrapped, MotionQueue(loaded_motions(env.unwrapped), None))
-    simulation = MotionSimulation(env, tracker)
+    simulation = IsaacLabSimulation(env, {}, tracker)
     simulation.reset()
     return simulation, tracker
 
@@ -144,7 +145,7 @@ def test_motions_that_are_gone_or_of_another_command(tmp_path: Path) -> None:
         MosaicMotionTracker(env, MotionQueue([replace(motions[0], frames=21)]))
     del env.command_manager.get_term("motion").motion_dir_loader
     with pytest.raises(InputError, match="expected MOSAIC's with motion_dir_loader"):
-        loaded_motions(env)
+        MosaicMotionTracker(env, MotionQueue(motions))
 
 
 def test_restarting_one_environment_leaves_the_others_histories(tmp_path: Path) -> None:

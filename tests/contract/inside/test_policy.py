@@ -8,13 +8,13 @@ import torch
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.adapters.isaaclab.collect import MotionOptions, collect_motions
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.runners import quiet
 from mosaic_collect.replay.check import replay_check
 from tests.adapters.inside.toy import config
 from tests.contract.inside.session import ORIGIN, toy_env
 from tests.contract.inside.toy import write_motions
+from tests.isaaclab import collect_motions
 
 
 def runner_cfg() -> dict[str, object]:
@@ -35,7 +35,7 @@ def test_collect_and_replay(tmp_path: Path) -> None:
         runner.save(checkpoint)
     env = toy_env(motions, 2)
     policy = load_policy(env, runner_cfg(), checkpoint)
-    collect_motions(env, policy, store, MotionOptions(), ORIGIN, buffer_mb=1)
+    collect_motions(env, policy, store, ORIGIN, buffer_mb=1)
     again = load_policy(toy_env(motions, 2), runner_cfg(), checkpoint)
     report = replay_check(store, again, {"policy": 5})
     assert report.ok

@@ -14,13 +14,13 @@ from examples.g1 import isaaclab as g1
 from examples.g1.isaaclab.motions import write_motions
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
-from mosaic_collect.adapters.isaaclab.collect import MotionOptions, collect_motions
 from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.collection.rollout import STUDENT
+from tests.isaaclab import collect_motions
 from tests.isaaclab3.inside.session import configs, opened
 
 
@@ -149,5 +149,5 @@ def collected(
             observations={},
         )
         store = folder / "expert.zarr"
-        queue = collect_motions(env, spy, store, MotionOptions(), origin, buffer_mb=2)
+        queue = collect_motions(env, spy, store, origin, buffer_mb=2)
     return Session(TrajectoryDataset(store), spy, witness, queue)

@@ -1,0 +1,55 @@
+"""Collections in an Isaac Lab environment that a test made itself."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from mosaic_collect import TrajectoryDataset
+from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
+from mosaic_collect.adapters.isaaclab.options import MotionOptions
+from mosaic_collect.adapters.isaaclab.simulation import IsaacLabSimulation
+from mosaic_collect.collection.acting import AS_TRAINED, Acting
+from mosaic_collect.collection.fitting import fit_motions
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import Motion, read_motions
+from mosaic_collect.collection.origin import Origin, refuse_changes
+from mosaic_collect.collection.record import record
+
+
+def loaded_motions(env: Any) -> list[Motion]:
+    """The motions that the environment's command has loaded, by path; twins only once."""
+    command = env.command_manager.get_term("motion")
+    return read_motions(str(path) for path in command.motion_dir_loader.motion_paths)
+
+
+def collect_motions(
+    env: Any,
+    policy: Any,
+    store: Path,
+    origin: Origin,
+    choice: MotionOptions = MotionOptions(),  # noqa: B008  frozen
+    *,
+    max_steps: int | None = None,
+    resume: bool = False,
+    acting: Acting = AS_TRAINED,
+    **writer_options: Any,
+) -> MotionQueue:
+    """Record each motion once, from where the command starts it; gives what became of them."""
+    known = TrajectoryDataset(store) if resume else None
+    refuse_changes(known, origin)
+    queue = MotionQueue(
+        choice.chosen(loaded_motions(env.unwrapped)), 1, known.metadata if known else {}
+    )
+    queue.take(fit_motions(queue.present, 1.0 / env.unwrapped.step_dt))
+    left = choice.max_trajectories
+    if left is not None:
+        left = max(left - queue.completed - queue.fell, 0)
+    tracker = MosaicMotionTracker(env.unwrapped, queue, choice.steps_per_trajectory, left)
+    record(
+        *(IsaacLabSimulation(env, {}, tracker), policy, tracker, store, origin),
+        *(max_steps or sys.maxsize, known, None, acting),
+        **writer_options,
+    )
+    return queue
