@@ -16,8 +16,8 @@ from tqdm import tqdm
 
 from examples.g1.trial import Lane, run_trial
 from mosaic_collect import Sampler
-from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
-from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+from mosaic_collect.adapters.mjlab.collect import MjlabSimulation, run_collect
+from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions, MjlabOptions
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.student import save_student
@@ -27,7 +27,7 @@ SEEN, LABEL = "student_observations", "action_mean"
 
 
 def record(args: argparse.Namespace, store: str) -> None:
-    options = CollectOptions(
+    options = MjlabCollectOptions(
         task=args.task, motion=args.motion, checkpoint=args.checkpoint, output=store,
         num_envs=128, max_steps=args.steps, action_noise=0.1, start="random", resume="auto",
     )  # fmt: skip

@@ -15,8 +15,7 @@ import os
 import sys
 
 from mosaic_collect.adapters.isaaclab.collect import CollectResult, run_collect
-from mosaic_collect.adapters.isaaclab.flags import add_arguments, parse
-from mosaic_collect.adapters.isaaclab.plan import Plan
+from mosaic_collect.adapters.isaaclab.script import Plan, add_arguments, parse
 from mosaic_collect.cli import main as command
 from mosaic_collect.commands.collect import add_acting, tell, watched
 from mosaic_collect.commands.options import in_flags

@@ -15,10 +15,13 @@ from typing import Any
 
 from examples.g1 import isaaclab as g1
 from examples.g1.isaaclab.motions import write_motions
-from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
+from mosaic_collect.adapters.isaaclab.cfg import (
+    add_student_group,
+    prepare_env_cfg,
+    prepare_motion_cfg,
+)
+from mosaic_collect.adapters.isaaclab.collect import IsaacLabSimulation
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
-from mosaic_collect.adapters.isaaclab.simulation import IsaacLabSimulation
-from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin, file_identity

@@ -24,8 +24,8 @@ from examples.g1.squat import EXPERT, MOTION, TASK
 from examples.g1.training import LABEL, SEEN, train_student
 from examples.g1.trial import Lane, run_trial
 from mosaic_collect import Sampler
-from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
-from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+from mosaic_collect.adapters.mjlab.collect import MjlabSimulation, run_collect
+from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions, MjlabOptions
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.protocols import Observations, StepResult
@@ -141,7 +141,7 @@ def record(folder: str, name: str, motion: str, checkpoint: str) -> None:
         if not os.path.exists(student):
             save_student(train(folder, Case("", (how["act_by"],), 96), 0), student)
         how = {**how, "act_by": student, "trust_checkpoint": True}
-    options = CollectOptions(
+    options = MjlabCollectOptions(
         task=TASK,
         motion=motion,
         checkpoint=checkpoint,

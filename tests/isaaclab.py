@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from mosaic_collect import TrajectoryDataset
+from mosaic_collect.adapters.isaaclab.collect import IsaacLabSimulation
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
 from mosaic_collect.adapters.isaaclab.options import MotionOptions
-from mosaic_collect.adapters.isaaclab.simulation import IsaacLabSimulation
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.fitting import fit_motions
 from mosaic_collect.collection.motion_queue import MotionQueue

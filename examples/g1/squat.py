@@ -60,10 +60,11 @@ def squat(sim: str, output: str, num_envs: int, device: str | None, more_steps: 
 
 
 def _in_mjlab(told: dict[str, Any], more_steps: int) -> Squat:
-    from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
+    from mosaic_collect.adapters.mjlab.collect import run_collect
+    from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 
     frames = int(np.load(MOTION)["joint_pos"].shape[0])
-    options = CollectOptions(
+    options = MjlabCollectOptions(
         task=TASK,
         motion=MOTION,
         checkpoint=EXPERT,
@@ -80,9 +81,10 @@ def _in_isaaclab(output: str, told: dict[str, Any], more_steps: int) -> Squat:
     with needed(f"the demo needs Isaac Lab 3, and mjlab for its robot: {install}", opengl=True):
         from examples.g1 import isaaclab as g1
         from examples.g1.isaaclab.motions import write_motions
-        from mosaic_collect.adapters.isaaclab.collect import CollectOptions, run_collect
+        from mosaic_collect.adapters.isaaclab.collect import run_collect
+        from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
     motions = Path(output) / "motions"
-    options = CollectOptions(
+    options = IsaacLabCollectOptions(
         task=g1.TEACHER,
         tasks_module=g1.__name__,
         student_task=g1.STUDENT,

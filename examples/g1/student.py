@@ -17,8 +17,8 @@ from examples.g1.run import beside, prepare, say
 from examples.g1.squat import EXPERT, MOTION, TASK
 from examples.g1.training import train_student
 from examples.g1.trial import Lane, run_trial
-from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
-from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+from mosaic_collect.adapters.mjlab.collect import MjlabSimulation, run_collect
+from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions, MjlabOptions
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.rollout import STUDENT
@@ -64,7 +64,7 @@ def run_student(
     """
     prepare(output, "disturbed.zarr")
     store, path = (os.path.join(output, name) for name in ("disturbed.zarr", "student.pt"))
-    recorded = CollectOptions(
+    recorded = MjlabCollectOptions(
         task=TASK,
         motion=MOTION,
         checkpoint=EXPERT,
@@ -119,7 +119,7 @@ def _by(student: nn.Module) -> Any:
     return lambda seen: student(seen[STUDENT])
 
 
-def _record(options: CollectOptions) -> None:
+def _record(options: MjlabCollectOptions) -> None:
     say("1. Record, actions disturbed. The first simulation on a machine compiles its kernels, "
         "which takes minutes.")  # fmt: skip
     with ProgressBar(options.max_steps) as bar:
@@ -145,7 +145,7 @@ def _show(reached: list[list[int]], each: int) -> None:
     print("\n" + table(heads, rows, right_from=1))
 
 
-def _show_next(recorded: CollectOptions, student: str) -> None:
+def _show_next(recorded: MjlabCollectOptions, student: str) -> None:
     output = recorded.output.replace("disturbed", "labelled")
     print(
         "\nTry next: let the student act and the expert label, and train it again\n"

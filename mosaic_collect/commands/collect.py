@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from mosaic_collect.adapters.isaaclab.options import CollectOptions as IsaacLabOptions
+from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
+from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.checks import needed
 from mosaic_collect.collection.acting import MEAN, SAMPLE, STARTS
@@ -44,7 +45,9 @@ COMMAND_LINE = "command_line"
 #: Options of Isaac Lab that only programs set.
 _PROGRAMS = ("terminations", "training_run", "choice", "notes")
 _COMMON = tuple(f.name for f in fields(RecordOptions))
-_ISAACLAB = tuple(f.name for f in fields(IsaacLabOptions) if f.name not in (*_COMMON, *_PROGRAMS))
+_ISAACLAB = tuple(
+    f.name for f in fields(IsaacLabCollectOptions) if f.name not in (*_COMMON, *_PROGRAMS)
+)
 ACTING = ("action_noise", "act_by", "act_share", "push", "start")
 _ACTING: dict[str, dict[str, Any]] = {
     "action_noise": {"metavar": "SIGMA"},
@@ -128,7 +131,7 @@ class Collect(Command):
         add_options(parser, RecordOptions, groups=cls.GROUPS, optional=True, more=_SHOWN)
         add_options(
             parser,
-            IsaacLabOptions,
+            IsaacLabCollectOptions,
             only=_ISAACLAB,
             groups=cls.GROUPS,
             optional=True,
@@ -163,16 +166,16 @@ class Collect(Command):
         if sim == ISAACLAB:
             from mosaic_collect.adapters.isaaclab.collect import run_collect as run_isaaclab
 
-            options = _chosen(IsaacLabOptions, values, sim)
+            options = _chosen(IsaacLabCollectOptions, values, sim)
             announce(options, sim)
             watched(
                 lambda bar: run_isaaclab(options, bar, lambda r: tell(r, options)), options, words
             )
             return
+        in_mjlab = _chosen(MjlabCollectOptions, values, sim)
         install = "pip install 'mosaic-collect[mjlab]'"
         with needed(f"collecting in mjlab needs it: {install}", opengl=True):
-            from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
-        in_mjlab = _chosen(CollectOptions, values, sim)
+            from mosaic_collect.adapters.mjlab.collect import run_collect
         announce(in_mjlab, sim)
         tell(watched(lambda bar: run_collect(in_mjlab, bar), in_mjlab, words), in_mjlab)
 

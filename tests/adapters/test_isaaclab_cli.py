@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.adapters.isaaclab.checkpoint import newest_checkpoint, wandb_run
-from mosaic_collect.adapters.isaaclab.flags import add_arguments, optional
-from mosaic_collect.adapters.isaaclab.plan import Plan
+from mosaic_collect.adapters.isaaclab.script import (
+    Plan,
+    add_arguments,
+    newest_checkpoint,
+    optional,
+    wandb_run,
+)
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.commands.collect import add_acting

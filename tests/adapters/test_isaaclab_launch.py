@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.adapters.isaaclab.hydra import refused_by_hydra
+from mosaic_collect.adapters.isaaclab.launch import refused_by_hydra
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError
 from tests.helpers import REPO, run_python

@@ -53,7 +53,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[ToyOptions]:
         )
 
     module = ModuleType("toy")
-    vars(module).update(CollectOptions=ToyOptions, run_collect=run_collect)
+    vars(module).update(IsaacLabCollectOptions=ToyOptions, run_collect=run_collect)
     monkeypatch.setitem(sys.modules, "mosaic_collect.adapters.mjlab.collect", module)
     return seen
 

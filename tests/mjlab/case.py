@@ -47,9 +47,9 @@ class Case:
         return str(self.folder / f"{name}.zarr")
 
     def options(self, name: str, **changes: Any) -> Any:
-        from mosaic_collect.adapters.mjlab.collect import CollectOptions
+        from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 
-        options = CollectOptions(
+        options = MjlabCollectOptions(
             task=TASK,
             checkpoint=EXPERT,
             output=self.store(name),

@@ -105,7 +105,8 @@ def test_pushes_are_told(noisy: str) -> None:
 def test_a_push_moves_the_base_and_the_next_observation_shows_it(case: Case) -> None:
     import torch
 
-    from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+    from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
+    from mosaic_collect.adapters.mjlab.options import MjlabOptions
     from mosaic_collect.collection.motion_queue import MotionQueue
     from mosaic_collect.collection.motions import find_motions
 
@@ -129,7 +130,8 @@ def test_a_push_moves_the_base_and_the_next_observation_shows_it(case: Case) -> 
 def test_a_robot_without_a_free_base_is_not_pushed() -> None:
     import torch
 
-    from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+    from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
+    from mosaic_collect.adapters.mjlab.options import MjlabOptions
 
     simulation = MjlabSimulation(
         MjlabOptions(task="Mjlab-Cartpole-Balance", num_envs=1, device="cpu", student_history=0),

@@ -224,7 +224,7 @@ def test_bad_options_are_refused_before_the_store_is_made(
 def test_a_students_group_of_the_tasks_own_is_not_another(
     case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mosaic_collect.adapters.mjlab import simulation as adapter
+    from mosaic_collect.adapters.mjlab import collect as adapter
 
     load = adapter.load_env_cfg
 
@@ -279,7 +279,7 @@ def test_a_fall_is_told_from_a_motions_end(
     """Environment 0 trips at the third step of each episode."""
     from mjlab.managers.termination_manager import TerminationTermCfg
 
-    from mosaic_collect.adapters.mjlab import simulation as adapter
+    from mosaic_collect.adapters.mjlab import collect as adapter
 
     env_cfg = adapter._env_cfg
 
@@ -371,7 +371,7 @@ def test_a_motion_that_changes_while_the_simulator_starts(
     case: Case, run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its rows would be those of the next one."""
-    from mosaic_collect.adapters.mjlab import simulation as adapter
+    from mosaic_collect.adapters.mjlab import collect as adapter
 
     folder = tmp_path / "motions"
     shutil.copytree(case.motions, folder)
@@ -392,7 +392,7 @@ def test_no_timer_of_the_tasks_ends_a_trajectory_before_its_motion_does(
     case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One may give the command another motion every so often, one end every episode."""
-    from mosaic_collect.adapters.mjlab import simulation as adapter
+    from mosaic_collect.adapters.mjlab import collect as adapter
 
     load = adapter.load_env_cfg
 

@@ -42,7 +42,7 @@ def no_simulator(monkeypatch: pytest.MonkeyPatch) -> None:
     def built(*args: Any, **options: Any) -> None:
         raise AssertionError("a simulator was built")
 
-    monkeypatch.setattr("mosaic_collect.adapters.mjlab.simulation.ManagerBasedRlEnv", built)
+    monkeypatch.setattr("mosaic_collect.adapters.mjlab.collect.ManagerBasedRlEnv", built)
 
 
 def rewrite(path: Path, **changes: Any) -> None:
@@ -93,7 +93,8 @@ class TestMotionsAreRefusedBeforeASimulatorIsBuilt:
         assert not Path(case.store("never")).exists()
 
     def test_a_simulation_of_the_librarys_callers(self, case: Case) -> None:
-        from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation
+        from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
+        from mosaic_collect.adapters.mjlab.options import MjlabOptions
 
         rewrite(case.motion(0), fps=np.array([120.0]))
         with pytest.raises(InputError, match=r"a\.npz: fps: expected 50, got 120"):
@@ -188,7 +189,7 @@ def test_groups_that_the_policy_does_not_read_break_nothing(
     import torch
     from mjlab.managers.observation_manager import ObservationGroupCfg, ObservationTermCfg
 
-    from mosaic_collect.adapters.mjlab import simulation as adapter
+    from mosaic_collect.adapters.mjlab import collect as adapter
 
     load = adapter.load_env_cfg
 

@@ -165,13 +165,14 @@ def test_a_checkpoint_with_code_is_refused_before_mjlab_reads_it(
 ) -> None:
     import torch
 
-    from mosaic_collect.adapters.mjlab.collect import CollectOptions, run_collect
+    from mosaic_collect.adapters.mjlab.collect import run_collect
+    from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 
     mark, foreign = str(tmp_path / "ran"), str(tmp_path / "hub.pt")
     torch.save({**torch.load(EXPERT, weights_only=True), "infos": Author(mark)}, foreign)
     assert main(["verify", store, "--checkpoint", foreign]) == 2
     assert "names posix.mkdir" in capsys.readouterr().err
-    options = CollectOptions(
+    options = MjlabCollectOptions(
         task=TASK,
         checkpoint=foreign,
         output=str(tmp_path / "s.zarr"),

@@ -14,7 +14,7 @@ from typing import Any
 
 from isaaclab.app import AppLauncher
 
-from mosaic_collect.adapters.isaaclab.hydra import refused_by_hydra
+from mosaic_collect.adapters.isaaclab.launch import refused_by_hydra
 from mosaic_collect.recording.signals import handlers_kept
 
 #: Hydra would make a folder for each run, with the log and the config.

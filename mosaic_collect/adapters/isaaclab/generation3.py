@@ -11,7 +11,7 @@ from typing import Any
 
 from isaaclab.app import add_launcher_args, launch_simulation, validate_launch
 
-from mosaic_collect.adapters.isaaclab.hydra import refused_by_hydra, warn_of_new_fields
+from mosaic_collect.adapters.isaaclab.launch import refused_by_hydra, warn_of_new_fields
 from mosaic_collect.errors import InputError, MissingDependencyError, MosaicCollectError
 from mosaic_collect.recording.signals import handlers_kept
 

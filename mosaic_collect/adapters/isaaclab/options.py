@@ -2,15 +2,49 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from mosaic_collect.adapters.isaaclab.checkpoint import TrainingRun
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.errors import InputError
 
 _T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class TrainingRun:
+    """Where Isaac Lab's training left checkpoints, below ``logs/rsl_rl``.
+
+    Attributes:
+        experiment: Folder of the experiment; None: as the runner's config says.
+        run: Folder of the run, or a pattern of it; None: likewise.
+        file: Within the run, or a pattern; None: likewise.
+    """
+
+    experiment: str | None = None
+    run: str | None = None
+    file: str | None = None
+
+    def find(self, runner_cfg: Any) -> str:
+        """The newest checkpoint there.
+
+        Raises:
+            InputError: There is none.
+        """
+        from isaaclab_tasks.utils import get_checkpoint_path
+
+        experiment: str = self.experiment or runner_cfg.experiment_name
+        logs = os.path.abspath(os.path.join("logs", "rsl_rl", experiment))
+        run, file = self.run or runner_cfg.load_run, self.file or runner_cfg.load_checkpoint
+        try:
+            return str(get_checkpoint_path(logs, run, file))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"checkpoint: none is named, and there is no {file} of a run {run} in {logs}: "
+                f"{error}"
+            ) from error
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +87,7 @@ class MotionOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CollectOptions(RecordOptions):
+class IsaacLabCollectOptions(RecordOptions):
     """One collection of a registered task; a student is made if one of its options is given.
 
     Attributes:

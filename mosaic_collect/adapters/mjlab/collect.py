@@ -1,32 +1,53 @@
-"""``mosaic-collect collect --sim mjlab``: what the engine needs of a task of mjlab's."""
+"""Collecting in mjlab: any of its tasks, with a student's observation group beside the policy's.
+
+Facts about mjlab 1.6: observations of a step are cached, those of done environments are the first
+after their reset; the wrapper resets once when it is made.
+"""
 
 from __future__ import annotations
 
+import copy
+import dataclasses
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
+import mjlab.tasks  # noqa: F401  registers the tasks
 import torch
+import warp
+from mjlab.envs import ManagerBasedRlEnv
+from mjlab.managers.termination_manager import TerminationTermCfg
+from mjlab.rl import MjlabOnPolicyRunner, RslRlVecEnvWrapper
+from mjlab.tasks.registry import list_tasks, load_env_cfg, load_rl_cfg
 
-from mosaic_collect.adapters.mjlab.simulation import MjlabOptions, MjlabSimulation, runner_cfg
+from mosaic_collect.adapters.mjlab.motion import (
+    QueuedMotionCommand,
+    QueuedMotionTracker,
+    queued_cfg,
+)
+from mosaic_collect.adapters.mjlab.options import UNMEASURED, MjlabCollectOptions, MjlabOptions
+from mosaic_collect.adapters.rsl_rl.actor import Actor
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
-from mosaic_collect.adapters.rsl_rl.options import RecordOptions
+from mosaic_collect.adapters.rsl_rl.load import load_policy
+from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
+from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS
+from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.collection.fitting import Robot, fit_motions
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.collection.record import Watch
-
-__all__ = ["CollectOptions", "CollectResult", "run_collect"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CollectOptions(MjlabOptions, RecordOptions):
-    """One collection of an mjlab task; see ``MjlabOptions`` and ``RecordOptions``."""
+from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.collection.states import ORIGIN, QPOS, QVEL
+from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
+from mosaic_collect.errors import InputError
 
 
-def run_collect(options: CollectOptions, on_step: Watch | None = None) -> CollectResult:
+def run_collect(options: MjlabCollectOptions, on_step: Watch | None = None) -> CollectResult:
     """``collect_into``, in mjlab."""
     options.check()
     seat = RankStore.of(options.output, options.distributed)
@@ -36,7 +57,7 @@ def run_collect(options: CollectOptions, on_step: Watch | None = None) -> Collec
 class Mjlab:
     """A ``mosaic_collect.adapters.rsl_rl.collect.Simulator``."""
 
-    def __init__(self, options: CollectOptions, seat: RankStore) -> None:
+    def __init__(self, options: MjlabCollectOptions, seat: RankStore) -> None:
         self._options, self._seat = options, seat
         self.checkpoint = options.checkpoint
 
@@ -80,3 +101,149 @@ class Mjlab:
             yield simulation
         finally:
             simulation.close()
+
+
+_NEVER_S = int(1e9)  # as mjlab's own tasks have it in play: a motion's end is what ends it
+
+
+class MjlabSimulation(ManagedSimulation):
+    """An mjlab task as ``mosaic_collect.collection.record.GroupedSimulation``.
+
+    Args:
+        options: How to make it.
+        queue: Motions for a tracking task, which it takes as the task plays them; None for a task
+            without a motion command.
+
+    Attributes:
+        runner_cfg: The task's own training config, for an rsl_rl runner.
+        command: The tracking task's motion command.
+
+    Raises:
+        InputError: No such task, or motions where they have no place, or none where they do, or the
+            task has a group of the student's name already. Or motions are of another robot, or of
+            another rate and that is not allowed; all of this before the simulator is built.
+        StoreMismatchError: A motion was played with other frames in an earlier run.
+    """
+
+    def __init__(self, options: MjlabOptions, queue: MotionQueue | None) -> None:
+        self.runner_cfg = runner_cfg(options.task)
+        warp.config.quiet = True  # a line a compiled kernel would tear the progress bar apart
+        device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
+        # Resampled motions lie there until the command has read them.
+        with tempfile.TemporaryDirectory(prefix="motions-") as folder:
+            cfg = _env_cfg(options, queue, folder)
+            with quiet():  # mjlab tells its managers' tables on stdout
+                super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=device)))
+        self.command: QueuedMotionCommand | None = None
+        if queue is not None:
+            self.command = self.env.unwrapped.command_manager.get_term(MOTION)
+            self.command.queue = queue
+
+    def tracker(self) -> EpisodeTracker:
+        """Of its episodes, as its command assigns them."""
+        if self.command is None:
+            return EveryEpisode(self.num_envs, self.device)
+        return QueuedMotionTracker(self.command)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """As of a ``StatefulSimulation``: MuJoCo's."""
+        env = self.env.unwrapped
+        data = env.sim.data
+        return {QPOS: data.qpos[:], QVEL: data.qvel[:], ORIGIN: env.scene.env_origins}
+
+    def push(self, velocity: torch.Tensor) -> None:
+        """As of a ``PushableSimulation``: the robot that follows motions, or else "robot"."""
+        name = self.command.cfg.entity_name if self.command is not None else "robot"
+        robot = self.env.unwrapped.scene.entities.get(name)
+        if robot is None or robot.is_fixed_base:
+            raise InputError(
+                f"push: expected an entity {name!r} with a free base, this task has none"
+            )
+        # The velocity of the base's origin in the world: what is behind it is angular.
+        x_and_y = robot.indexing.free_joint_v_adr[:2]
+        robot.data.data.qvel[:, x_and_y] += velocity
+
+    def policy(
+        self, checkpoint: str | Checkpoint, by_mean: bool = True, trust_checkpoint: bool = False
+    ) -> Actor:
+        """The checkpoint's actor, acting by its mean or else by samples.
+
+        The other arguments are ``load_policy``'s.
+
+        Raises:
+            InputError: The checkpoint is not of this task's policy.
+        """
+        return load_policy(
+            *(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner, by_mean),
+            trust_checkpoint=trust_checkpoint,
+        )
+
+
+def runner_cfg(task: str) -> dict[str, Any]:
+    """A task's own training config, for an rsl_rl runner.
+
+    Raises:
+        InputError: No such task.
+    """
+    if task not in list_tasks():
+        raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {task!r}")
+    return dataclasses.asdict(load_rl_cfg(task))
+
+
+def _env_cfg(options: MjlabOptions, queue: MotionQueue | None, folder: str) -> Any:
+    cfg = load_env_cfg(options.task, play=True)  # no pushes, starts on the reference
+    cfg.scene.num_envs = options.num_envs or DEFAULT_ENVS
+    cfg.seed = options.seed
+    if (MOTION in cfg.commands) != (queue is not None):
+        words = "takes no motion" if queue else "needs motions"
+        raise InputError(f"motion: {options.task} {words}")
+    if queue is not None:
+        _play(cfg, queue, options, folder)
+        _set_motion(cfg, queue, options.start)
+    cfg.observations["actor"].enable_corruption = options.teacher_noise
+    if options.student_history:
+        if STUDENT in cfg.observations:
+            raise InputError(
+                f"student_history: {options.task} has a group {STUDENT!r} of its own; 0 records it"
+            )
+        cfg.observations[STUDENT] = _student_group(cfg.observations["actor"], options)
+    return cfg
+
+
+def _play(cfg: Any, queue: MotionQueue, options: MjlabOptions, folder: str) -> None:
+    """Hold the motions against the robot and the step, while there is no simulator yet."""
+    robot = cfg.scene.entities[cfg.commands[MOTION].entity_name].build()
+    steps = 1.0 / (cfg.sim.mujoco.timestep * cfg.decimation)  # a second
+    into = folder if options.resample else None
+    known = Robot(robot.joint_names, robot.body_names)
+    fitting = fit_motions(queue.present, steps, robot=known, allow_fps=options.allow_fps, into=into)
+    queue.take(fitting)
+
+
+def _set_motion(cfg: Any, queue: MotionQueue, start: str) -> None:
+    # A copy: the wrapper resets once when it is made, and what that draws is not recorded.
+    cfg.commands[MOTION] = queued_cfg(cfg.commands[MOTION], queue.copy(), start)
+    cfg.episode_length_s = _NEVER_S
+    # Computed before the command advances, so the environment is still on the last frame.
+    cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
+
+
+def _motion_end(env: Any) -> torch.Tensor:
+    command: QueuedMotionCommand = env.command_manager.get_term(MOTION)
+    return command.at_end()
+
+
+def _student_group(actor: Any, options: MjlabOptions) -> Any:
+    """A copy: groups must not share terms, which the manager changes in place."""
+    student = copy.deepcopy(actor)
+    unknown = set(options.student_drop) - {*student.terms, *UNMEASURED}
+    if unknown:
+        raise InputError(
+            f"student_drop: expected some of {', '.join(student.terms)}, got {sorted(unknown)}"
+        )
+    for name in options.student_drop:
+        student.terms.pop(name, None)
+    student.history_length = options.student_history
+    student.flatten_history_dim = True
+    student.enable_corruption = options.student_noise
+    return student

@@ -11,9 +11,12 @@ import numpy as np
 import torch
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
+from mosaic_collect.adapters.isaaclab.cfg import (
+    add_student_group,
+    prepare_env_cfg,
+    prepare_motion_cfg,
+)
 from mosaic_collect.adapters.isaaclab.options import MotionOptions
-from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.origin import Origin

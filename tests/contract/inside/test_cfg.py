@@ -13,12 +13,12 @@ import torch
 
 from mosaic_collect.adapters.isaaclab.cfg import (
     TRACKER,
+    add_student_group,
     prepare_env_cfg,
     prepare_motion_cfg,
 )
+from mosaic_collect.adapters.isaaclab.collect import IsaacLabSimulation
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
-from mosaic_collect.adapters.isaaclab.simulation import IsaacLabSimulation
-from mosaic_collect.adapters.isaaclab.student import add_student_group
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion

@@ -287,9 +287,9 @@ def test_a_command_that_draws_motions_of_its_own_is_refused(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"start_index": 5}, "none for process 0"),
+        ({"start_index": 5}, "none among 2"),
         ({"start_index": -1}, "start_index"),
-        ({"steps_per_trajectory": 0, "max_steps": 0}, "steps_per_trajectory.*max_steps"),
+        ({"steps_per_trajectory": 0, "max_trajectories": 0}, "steps_per_.*max_trajectories"),
     ],
 )
 def test_bad_options(tmp_path: Path, options: dict[str, Any], words: str) -> None:

@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
-from mosaic_collect.adapters.isaaclab.student import add_student_group
+from mosaic_collect.adapters.isaaclab.cfg import (
+    add_student_group,
+    prepare_env_cfg,
+    prepare_motion_cfg,
+)
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
