@@ -20,8 +20,7 @@ from mosaic_collect.checks import is_tensor, local_path, unreadable
 from mosaic_collect.errors import ExportError, InputError
 from mosaic_collect.mosaic.collector_files import beside, load_file, new_store, npy_name, save_file
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.recording.ends import env_indices
-from mosaic_collect.recording.step_check import StepCheck
+from mosaic_collect.recording.inputs import StepCheck, env_indices
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.ranks import Address, blobs_at
 from mosaic_collect.store.schema import Field, Schema

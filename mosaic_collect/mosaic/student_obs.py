@@ -17,7 +17,7 @@ import torch
 from mosaic_collect.collection.observation_terms import group_terms, newest_frames
 from mosaic_collect.errors import InputError
 from mosaic_collect.mosaic.history import BY_TERM, FIRST_FRAME, OLDEST_FIRST, FrameHistory
-from mosaic_collect.recording.ends import env_indices
+from mosaic_collect.recording.inputs import env_indices
 
 POLICY = "policy"
 _DEFAULT_HISTORY = 5  # of a config name that says "history" and no number, as MOSAIC has it

@@ -26,11 +26,9 @@ from mosaic_collect.errors import (
     WriteError,
 )
 from mosaic_collect.recording.encoding.process import is_wanted
-from mosaic_collect.recording.ring.block import Block
+from mosaic_collect.recording.ring.blocks import Block, SharedRing, Staging
 from mosaic_collect.recording.ring.budget import Budget, asked_nbytes, block_nbytes, plan_ring
 from mosaic_collect.recording.ring.devices import check_device, staging_nbytes, staging_of
-from mosaic_collect.recording.ring.shared import SharedRing
-from mosaic_collect.recording.ring.staging import Staging
 from mosaic_collect.store.blobs import Blobs, Claim
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store

@@ -28,12 +28,10 @@ from queue import Empty, Queue, SimpleQueue
 
 from mosaic_collect.errors import SpaceError, StoreLostError, WriteError
 from mosaic_collect.recording.account import TrajectoryIds
-from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
-from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
+from mosaic_collect.recording.encoding.encoder import BlockEncoder, Encoding, FieldEncoder
 from mosaic_collect.recording.encoding.process import start_encoding
-from mosaic_collect.recording.encoding.threads import Encoding
 from mosaic_collect.recording.opening import OpenStore
-from mosaic_collect.recording.ring.block import Block
+from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.blobs import Pending, Upload
 from mosaic_collect.store.counts import Counts, Tally
 from mosaic_collect.store.metadata import StoreState

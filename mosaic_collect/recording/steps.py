@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.recording.account import Account
+from mosaic_collect.recording.inputs import StepCheck
 from mosaic_collect.recording.opening import OpenStore
 from mosaic_collect.recording.pipeline import Commit, Pipeline
-from mosaic_collect.recording.ring.block import Block
-from mosaic_collect.recording.step_check import StepCheck
+from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.metadata import COLLECTING, StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK
 from mosaic_collect.store.view import StoreView

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mosaic_collect.errors import BusyError, ClosedError
-from mosaic_collect.recording.ends import told_ends
+from mosaic_collect.recording.inputs import told_ends
 from mosaic_collect.recording.opening import RecordingOptions, open_store
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.budget import block_nbytes

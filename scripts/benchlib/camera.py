@@ -20,7 +20,7 @@ from benchlib.recording import DifferentDataError, compare, record_all, record_o
 from benchlib.table import show
 from benchlib.turns import in_turns, with_medians
 from benchlib.workload import Workload
-from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
+from mosaic_collect.recording.encoding.encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor
 
 RECORDERS = ("mosaic_collect", "mosaic-threads", "tensorstore", "zarr-layout", "memmap", "lists")

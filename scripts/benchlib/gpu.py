@@ -76,8 +76,8 @@ def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
 
     Once into memory that the driver allocates, once into a ring that another process sees.
     """
+    from mosaic_collect.recording.ring.blocks import SharedRing
     from mosaic_collect.recording.ring.cuda import cuda_staging
-    from mosaic_collect.recording.ring.shared import SharedRing
 
     writer = _writer(workload, plan)
     grids = writer._state.grids()

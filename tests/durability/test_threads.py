@@ -12,7 +12,7 @@ import pytest
 
 from mosaic_collect.errors import WriteError
 from mosaic_collect.recording import pipeline
-from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
+from mosaic_collect.recording.encoding.encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.lock import StoreLock

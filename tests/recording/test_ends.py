@@ -17,9 +17,9 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.look.inspect import summarize
 from mosaic_collect.npyfile.read import read_npy
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.recording.encoding.block_encoder import BlockEncoder
+from mosaic_collect.recording.encoding.encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
-from mosaic_collect.recording.ring.block import Block
+from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import END_FIELD, ENDED, FAILED, GOES_ON, TRAJECTORY_END
 from tests.helpers import SMALL, add, ids, mask, open_writer, rows

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mosaic_collect.recording.encoding import field_encoder
-from mosaic_collect.recording.encoding.field_encoder import FieldEncoder
+from mosaic_collect.recording import encoding
+from mosaic_collect.recording.encoding.encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor, crc_bytes
 from tests.recording.histories import history
 
@@ -117,5 +117,5 @@ def test_other_dtypes(encoder: FieldEncoder, dtype: str) -> None:
 def test_any_rows(values: np.ndarray) -> None:
     """With the size limit away, so that little arrays are decided about."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(field_encoder, "_SMALL_NBYTES", 0)
+        patch.setattr(encoding.encoder, "_SMALL_NBYTES", 0)
         check(FieldEncoder(Compressor.named("auto")), values)

@@ -10,7 +10,7 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import ClosedError, InputError
-from mosaic_collect.recording.ends import env_indices
+from mosaic_collect.recording.inputs import env_indices
 from tests.helpers import SMALL, add, assert_holds, open_writer, record, rows
 
 N = 4

@@ -12,7 +12,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import WriteError
-from mosaic_collect.recording.ring.block import Block
+from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.files import PosixFiles
 from tests.helpers import add, assert_holds, buffer_mb, open_writer
 from tests.recording.mortal_files import MortalFiles
@@ -241,7 +241,7 @@ def test_a_failure_of_the_encoder_is_one_of_ours_too(
         raise MemoryError("no scratch")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mosaic_collect.recording.encoding.block_encoder.BlockEncoder.encode", broken)
+        patch.setattr("mosaic_collect.recording.encoding.encoder.BlockEncoder.encode", broken)
         with pytest.raises(WriteError, match="no scratch") as caught:
             writer.commit()
     assert isinstance(caught.value.__cause__, MemoryError)

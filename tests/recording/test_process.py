@@ -23,9 +23,15 @@ import pytest
 
 from mosaic_collect.errors import InputError, WriteError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.recording.encoding.process import EncoderProcess, is_wanted
-from mosaic_collect.recording.encoding.worker import EncoderWorker, Reply, Request, Setup
-from mosaic_collect.recording.ring.shared import SharedRing
+from mosaic_collect.recording.encoding.process import (
+    EncoderProcess,
+    EncoderWorker,
+    Reply,
+    Request,
+    Setup,
+    is_wanted,
+)
+from mosaic_collect.recording.ring.blocks import SharedRing
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.grid import FieldGrid

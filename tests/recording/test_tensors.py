@@ -9,7 +9,7 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset
 from mosaic_collect.errors import InputError
-from mosaic_collect.recording.ends import env_indices
+from mosaic_collect.recording.inputs import env_indices
 from mosaic_collect.store.schema import DTYPES
 from tests.helpers import ALL_DTYPES, add, assert_holds, assert_same, mask, open_writer, rows
 

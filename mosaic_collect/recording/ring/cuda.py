@@ -26,9 +26,8 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_tensor
 from mosaic_collect.errors import SpaceError
-from mosaic_collect.recording.ring.block import HOST_FIELDS, Block, host_arrays
+from mosaic_collect.recording.ring.blocks import HOST_FIELDS, Block, SharedRing, host_arrays
 from mosaic_collect.recording.ring.budget import block_nbytes
-from mosaic_collect.recording.ring.shared import SharedRing
 from mosaic_collect.store.grid import FieldGrid
 
 _log = logging.getLogger(__name__)

@@ -1,0 +1,223 @@
+"""Encoding: from a block's arrays to the bytes of its shards, in threads of this process.
+
+Chunks of a field become compressed frames, or frames of raw blocks where compression gains nothing:
+sensor noise does not compress, and compressors take their time to find that out. So now and then a
+few samples of a chunk are compressed; as long as they do not get smaller, chunks become raw frames
+around the ring's own memory, which goes to the file uncopied. Readers see frames of one format.
+Only zstd has such frames; the other compressors always compress.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.recording.ring.blocks import Block
+from mosaic_collect.store.blobs import Upload
+from mosaic_collect.store.codec import ChunkCodec, Compressor, crc_bytes, raw_frame, same_bytes
+from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
+from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.label import MOST_TWINS
+from mosaic_collect.store.schema import VALID_MASK
+from mosaic_collect.store.shard import Encoded, write_chunks
+from mosaic_collect.store.workers import WorkerPool
+
+_SMALL_NBYTES = 256 << 10  # a chunk below this is not worth a decision
+_DECISION = 16  # chunks that one decision is good for
+_SAMPLES = 4
+_SAMPLE_NBYTES, _SAMPLE_ROWS = 16 << 10, 6  # rows: so many that a history's repeats are seen
+_NOTHING = 0.98  # of a sample's size: it did not compress
+
+
+class FieldEncoder:
+    """Encodes one field's chunks; used by several threads at once.
+
+    What it remembers only decides how the next chunks are written, so threads that overtake each
+    other do no harm.
+    """
+
+    def __init__(self, compressor: Compressor) -> None:
+        self._codec = ChunkCodec(compressor)
+        self._may_be_raw = compressor.name == "zstd" and sys.byteorder == "little"
+        self._encoded = 0
+        self._raw = False
+
+    def encode(self, values: NDArray[Any], whole: bool = True) -> list[Any]:
+        """Buffers that follow each other in the file, without a checksum.
+
+        Args:
+            values: ``(chunk_envs, chunk_steps[, dim])``, C-contiguous; must not change before the
+                buffers are written, for they may be its own.
+            whole: Whether all steps hold rows. Behind those of a partial block is fill value, which
+                only a compressor makes small.
+        """
+        if not whole or not self._may_be_raw or values.nbytes < _SMALL_NBYTES:
+            return [self._codec.compress(values)]
+        if self._encoded % _DECISION == 0:
+            self._raw = self._sampled(values) >= _NOTHING
+        self._encoded += 1
+        if self._raw:
+            return raw_frame(values.reshape(-1).view(np.uint8))
+        return [self._codec.compress(values)]
+
+    def _sampled(self, values: NDArray[Any]) -> float:
+        """Compressed size of a few samples as a share of what they were."""
+        data = values.reshape(-1).view(np.uint8)
+        row_nbytes = data.nbytes // (values.shape[0] * values.shape[1])
+        rows = max(_SAMPLE_ROWS, _SAMPLE_NBYTES // row_nbytes)
+        size = min(rows * row_nbytes, data.nbytes // _SAMPLES)
+        starts = np.linspace(0, data.nbytes - size, _SAMPLES).astype(int)
+        packed: int = sum(len(self._codec.compress(data[s : s + size])) for s in starts)
+        return float(packed / (size * _SAMPLES))
+
+
+def encode_chunk(encoder: FieldEncoder, values: NDArray[Any], whole: bool) -> Encoded:
+    """Encode one chunk.
+
+    Args:
+        encoder: Of its field.
+        values: ``(chunk_envs, chunk_steps[, dim])``; must not change before the buffers are
+            written.
+        whole: Whether all steps hold rows.
+    """
+    values = np.ascontiguousarray(values)
+    found = nonfinite_pairs(values) if values.dtype.kind == "f" else 0
+    buffers = encoder.encode(values, whole)
+    return buffers, crc_bytes(*buffers), found
+
+
+class BlockEncoder:
+    """One block's chunks, in the order in which its shards hold them.
+
+    Attributes:
+        written: Fields to be encoded and written.
+        twins: Field -> the field that stands in for it and has just its bytes in this block, as
+            actions have those of their mean where a policy acts by the mean.
+        grids: All stored fields' cuttings.
+        slot: Of the ring, in which the block lies.
+        whole: Whether all its steps hold rows.
+
+    Args:
+        encoders: One a stored field, shared by all threads.
+        block: All values arrived; nobody changes it meanwhile.
+        count: Its steps that hold rows.
+        grids: All stored fields' cuttings.
+        names: Fields whose shards are wanted.
+        links: Whether equal fields can share a shard.
+    """
+
+    def __init__(
+        self,
+        encoders: Mapping[str, FieldEncoder],
+        block: Block,
+        count: int,
+        grids: Mapping[str, FieldGrid],
+        names: Iterable[str],
+        links: bool = True,
+    ) -> None:
+        self._encoders, self._block, self._count, self.grids = encoders, block, count, grids
+        self._num_envs = grids[VALID_MASK].num_envs
+        self.slot, self.whole = block.slot, count == grids[VALID_MASK].block_steps
+        names = list(names)
+        self.twins = dict(self._find_twins(names)) if links else {}
+        self.written = [name for name in names if name not in self.twins]
+        self._nonfinite = dict.fromkeys(float_names(grids), 0)
+
+    def tasks(self, names: Iterable[str]) -> Iterator[tuple[FieldGrid, int]]:
+        """Every (field, chunk) of these fields, field by field."""
+        for grid in map(self.grids.__getitem__, names):
+            for chunk in range(grid.chunks):
+                yield grid, chunk
+
+    def encode(self, task: tuple[FieldGrid, int]) -> Encoded:
+        """Encode one of the tasks."""
+        grid, chunk = task
+        values = self._block.arrays[grid.field.name][grid.rows(chunk)]
+        return encode_chunk(self._encoders[grid.field.name], values, self.whole)
+
+    def add_nonfinite(self, name: str, found: int) -> None:
+        """Count pairs of a field that hold NaN or infinity."""
+        if found:
+            self._nonfinite[name] += found
+
+    def counts(self) -> Counts:
+        """Of the whole block, once all its shards are written."""
+        mask = self._block.arrays[VALID_MASK][: self._num_envs, : self._count]
+        twins = {n: self._nonfinite[s] for n, s in self.twins.items() if s in self._nonfinite}
+        return Counts(int(np.count_nonzero(mask)), {**self._nonfinite, **twins})
+
+    def _find_twins(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
+        """Compares only where the schema says that one field can stand in for the other.
+
+        And only full blocks, which are never written again: a copy of a store may have kept the
+        link, and what brings it up to date may write into its files in place.
+        """
+        if not self.whole:
+            return
+        for name in names:
+            grid = self.grids[name]
+            source = grid.field.default
+            if not isinstance(source, str) or not self._has_place(name, source):
+                continue
+            if grid.chunk_shape == self.grids[source].chunk_shape and all(
+                same_bytes(self._block.arrays[name][rows], self._block.arrays[source][rows])
+                for rows in map(grid.rows, range(grid.chunks))
+            ):
+                yield name, source
+
+    def _has_place(self, name: str, source: str) -> bool:
+        """In the label of the other's shard."""
+        sharing = [n for n, grid in self.grids.items() if grid.field.default == source]
+        return sharing.index(name) < MOST_TWINS
+
+
+#: Opens a field's shard for writing.
+OpenShard = Callable[[str], Upload]
+
+
+class Encoding(Protocol):
+    """Who makes shards of blocks, for the thread that made it; last ``close``."""
+
+    def write(
+        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
+    ) -> Iterator[Upload]:
+        """Encode a block's fields and write them; what is not yielded is abandoned.
+
+        Args:
+            encoder: Of the block.
+            names: Its fields to be written, in this order.
+            open_shard: Opens a field's shard.
+        """
+
+    def close(self) -> None:
+        """End what works for it alone."""
+
+
+class ThreadEncoding:
+    """Chunks are encoded by a pool, some ahead, and written in order by the calling thread."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
+
+    def write(
+        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
+    ) -> Iterator[Upload]:
+        names = list(names)
+        results = self._pool.map_ahead(encoder.encode, encoder.tasks(names))
+        for name in names:
+            shard = open_shard(name)
+            encoded = (next(results) for _ in range(encoder.grids[name].chunks))
+            try:
+                _, nonfinite = write_chunks(encoded, shard.write, shard.nbytes)
+            except BaseException:
+                shard.abandon()
+                raise
+            encoder.add_nonfinite(name, nonfinite)
+            yield shard
+
+    def close(self) -> None:
+        """The pool is another's."""
