@@ -25,9 +25,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from queue import Empty, Queue, SimpleQueue
+from typing import TYPE_CHECKING
 
 from mosaic_collect.errors import SpaceError, StoreLostError, WriteError
-from mosaic_collect.recording.account import TrajectoryIds
 from mosaic_collect.recording.encoding.encoder import BlockEncoder, Encoding, FieldEncoder
 from mosaic_collect.recording.encoding.process import start_encoding
 from mosaic_collect.recording.opening import OpenStore
@@ -38,6 +38,9 @@ from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END
 from mosaic_collect.store.workers import WorkerPool
 from mosaic_collect.text import reason
+
+if TYPE_CHECKING:
+    from mosaic_collect.recording.steps import TrajectoryIds
 
 _log = logging.getLogger(__name__)
 REPORT_SECONDS = 30.0

@@ -20,10 +20,7 @@ WRITERS_SIDE = ("recording",)
 UNREACHED = {
     "recording/encoding": "runs in threads and in a process of its own, where no interrupt comes",
     "recording/ring/cuda.py": "needs a device",
-    "recording/ring/shared.py": "belongs to a process that takes long to start",
-    "recording/ring/staging.py": "says what others do",
     "recording/signals.py": "makes interrupts of signals, and has nothing of a writer in hand",
-    "recording/writer_stats.py": "names figures",
 }
 
 
