@@ -42,7 +42,7 @@ class StepCheck:
         Args:
             rows: Per field, a value of shape ``(num_envs, dim)``; absent ones left out.
             mask: Shape ``(num_envs,)``, bool; or None.
-            given: What earlier steps gave of the optional fields; empty before the first.
+            given: Per optional field, whether earlier steps gave it; empty before the first step.
 
         Raises:
             InputError: Naming each field at fault, what was expected and what came.
@@ -127,11 +127,11 @@ def told_ends(
     """Whose trajectories end, ascending, and how each does: ``ENDED`` or ``FAILED``.
 
     Args:
-        env_ids: As ``TrajectoryWriter.end_trajectories`` takes it; the next three, too.
-        failed: Which of them failed.
-        dones: Flags instead.
-        time_outs: Beside them.
-        schema: Of the store.
+        env_ids: Environments; see ``TrajectoryWriter.end_trajectories`` for all four.
+        failed: Environments whose trajectory failed.
+        dones: Flags in place of ``env_ids``.
+        time_outs: Flags beside ``dones``.
+        schema: Schema of the store.
         num_envs: Environments, N.
 
     Raises:
@@ -147,7 +147,7 @@ def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[n
     """Environments a caller names: whole numbers, or a bool mask of shape ``(num_envs,)``.
 
     Args:
-        env_ids: So named.
+        env_ids: Ids or a mask.
         num_envs: Environments, N.
         what: The argument's name, for errors.
 
@@ -227,7 +227,7 @@ def _as_array(values: Any, what: str, expected: str) -> NDArray[Any]:
     """What a caller gives as an array, or in other words.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The values cannot be read.
     """
     odd = unreadable(values)
     if odd is not None:

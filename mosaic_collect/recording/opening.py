@@ -49,12 +49,12 @@ class RecordingOptions:
     """Options of a writer, checked when made.
 
     Attributes:
-        device: Where steps are staged: "cpu", or a CUDA device such as "cuda:0".
+        device: Device that stages steps: "cpu", or a CUDA device such as "cuda:0".
         buffer_mb: Bound of the host ring, in 10^6 bytes; "auto" aims at 64 steps a block inside a
             tenth of the free memory. On resume the store's block size stays.
         compressor: "auto", "lz4", "zstd" or "none"; on resume "auto" is the store's own.
         commit_seconds: Commit at least this often while steps come in; None: only full blocks.
-        threads: That compress; None: the processors, at most 4.
+        threads: Number of compressing threads; None: one per processor, at most 4.
         encode_in: "threads" of this process, or a "process" of its own, which leaves this one's
             interpreter to the simulation; "auto": a process for rings of 64 MB and more on Linux.
 
@@ -100,12 +100,12 @@ class OpenStore:
         store: To write to.
         claim: Held.
         existing: State of the store that is continued; None: a new one.
-        state: As committed, with the metadata as it was told.
+        state: State as committed, with the metadata of this opening.
         run: This run's entry.
         staging: Copies steps into blocks.
         free: The ring's free slots; at most one of them is filled yet.
         partial: The last block, loaded, if it is not full.
-        partial_counts: Of its committed rows.
+        partial_counts: Counts of the committed rows of ``partial``.
         ring: The slots' memory, if another process is to see it.
     """
 

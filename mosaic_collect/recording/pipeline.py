@@ -223,7 +223,7 @@ class Pipeline:
 
         Raises:
             SpaceError: The system starts no more threads.
-            WriteError: They failed at once.
+            WriteError: The threads failed at once.
         """
         self._pool.begin()
         for name, target in (

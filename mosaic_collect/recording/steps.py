@@ -99,11 +99,12 @@ class Account:
     told after it.
 
     Attributes:
-        trajectories: Of the environments.
+        trajectories: Trajectory ids of the environments.
         given: For each field with a default, whether the caller gives it; empty before a step.
         has_mask: A mask was given at some step.
         metadata: The user's own, JSON.
-        sizes: Of its entries: a collection of thousands of motions changes a few at each end.
+        sizes: Sizes of the metadata's entries: a collection of thousands of motions changes few at
+            each end.
     """
 
     trajectories: TrajectoryIds
@@ -135,7 +136,7 @@ class Account:
         """Once these environments' trajectories, open by then, have so ended; with metadata of it.
 
         Raises:
-            InputError: As ``with_metadata``.
+            InputError: JSON cannot hold a value of the metadata.
         """
         account = self.with_metadata(entries) if entries else self
         if not len(envs):
@@ -157,10 +158,10 @@ class Account:
         """What is to be committed once the store has so many steps.
 
         Args:
-            opened: As the store was when it was opened.
+            opened: State of the store when it was opened.
             run: This one's entry, which begins where the store ended.
-            steps: Of the store.
-            status: Of the store.
+            steps: Steps of the store.
+            status: Status of the store.
         """
         runs = opened.runs
         if steps > run.first_step or not runs:
@@ -189,7 +190,7 @@ class Steps:
         pipeline: Commits what is handed over.
 
     Attributes:
-        account: What was told, replaced as a whole.
+        account: The writer's state, replaced as a whole.
         block: The one that fills; None between a full one and the step behind it.
     """
 
@@ -239,9 +240,9 @@ class Steps:
         """The last step was the last of these environments' trajectories, if they had one open.
 
         Args:
-            envs: Whose.
+            envs: Environments whose trajectory ends.
             ends: How each ended.
-            entries: Of the metadata, which are so with these ends.
+            entries: Metadata entries to commit together with these ends.
         """
         self._pipeline.settle(self.block)
         self._refresh()
@@ -257,7 +258,7 @@ class Steps:
         Begun again after an interrupt, it does what is left to do.
 
         Args:
-            status: Of the store then; None: what a commit before the end says.
+            status: Status of the store after it; None: unfinished.
             release: Whether nothing more is to be added.
             wait: Whether to return when it is done, and not before.
         """

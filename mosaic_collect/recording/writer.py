@@ -122,7 +122,7 @@ class TrajectoryWriter:
         path: The store, a folder not there yet, or empty; with ``rank`` the folder of all ranks.
         schema: The fields; on resume it may be left out.
         num_envs: Environments, N; on resume it may be left out.
-        device: Where steps are staged: "cpu", or a CUDA device such as "cuda:0".
+        device: Device that stages steps: "cpu", or a CUDA device such as "cuda:0".
         buffer_mb: Bound of the host ring, in 10^6 bytes; "auto" aims at 64 steps a block inside a
             tenth of the free memory. On resume the store's block size stays.
         metadata: The user's own words about the data, JSON; on resume they update the store's.
@@ -135,7 +135,7 @@ class TrajectoryWriter:
         rank: Record this one's part, ``rank-00003`` in the folder, beside the other processes.
         world_size: How many ranks there are; the store's metadata tell it.
         commit_seconds: Commit at least this often while steps come in; None: only full blocks.
-        threads: That compress; default: the processors, at most 4.
+        threads: Number of compressing threads; default: one per processor, at most 4.
         encode_in: "threads" of this process, or a "process" of its own, which leaves this one's
             interpreter to the simulation; "auto": a process for rings of 64 MB and more on Linux.
 
@@ -219,7 +219,7 @@ class TrajectoryWriter:
         Waits when the disk is behind by the whole ring; nothing is ever dropped.
 
         Args:
-            valid_mask: Which environments' rows count, bool of shape ``(num_envs,)``; None: all.
+            valid_mask: Environments whose rows count. Shape: (num_envs,), bool. None: all.
             **rows: Per field an array or tensor of shape ``(num_envs, dim)``, on any device. None
                 is as if left out, which only a field with a default may be, and then always.
 
@@ -251,14 +251,14 @@ class TrajectoryWriter:
 
         Args:
             env_ids: Whole numbers, each once, or a bool mask of shape ``(num_envs,)``.
-            failed: Which of them failed, by a fall for one, named in the same way; None: none did.
-                Only for a schema made by ``Schema.with_ends``.
+            failed: Environments whose trajectory failed, by a fall for one, as ids or a mask; None:
+                none. Only for a schema made by ``Schema.with_ends``.
             dones: Instead of ``env_ids``, flags as simulators give them: shape ``(num_envs,)``,
                 bool, or numbers that are 0 or 1.
             time_outs: Beside ``dones``, likewise: which of them ended by time, so that the others
                 failed; None: none failed.
-            metadata: What the ends change in the user's, as ``update_metadata`` takes it; an
-                interrupt leaves both or neither.
+            metadata: Metadata entries to commit together with the ends, as in ``update_metadata``;
+                an interrupt leaves both or neither.
 
         Raises:
             InputError: Not so.
@@ -378,7 +378,7 @@ class TrajectoryWriter:
         """Refuse a call that comes too late, or from a fork of the process.
 
         Raises:
-            ClosedError: It does.
+            ClosedError: The writer is closed, or of another process.
         """
         if self._closed:
             raise ClosedError(f"the writer of {self.path} is closed; resume=True opens another")

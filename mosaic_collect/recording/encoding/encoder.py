@@ -79,7 +79,7 @@ def encode_chunk(encoder: FieldEncoder, values: NDArray[Any], whole: bool) -> En
     """Encode one chunk.
 
     Args:
-        encoder: Of its field.
+        encoder: Encoder of the chunk's field.
         values: ``(chunk_envs, chunk_steps[, dim])``; must not change before the buffers are
             written.
         whole: Whether all steps hold rows.
@@ -98,7 +98,7 @@ class BlockEncoder:
         twins: Field -> the field that stands in for it and has just its bytes in this block, as
             actions have those of their mean where a policy acts by the mean.
         grids: All stored fields' cuttings.
-        slot: Of the ring, in which the block lies.
+        slot: Number of the ring's slot that holds the block.
         whole: Whether all its steps hold rows.
 
     Args:
@@ -188,7 +188,7 @@ class Encoding(Protocol):
         """Encode a block's fields and write them; what is not yielded is abandoned.
 
         Args:
-            encoder: Of the block.
+            encoder: Encoder of the block.
             names: Its fields to be written, in this order.
             open_shard: Opens a field's shard.
         """

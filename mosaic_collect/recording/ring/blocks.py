@@ -48,10 +48,10 @@ class Block:
 
     Attributes:
         arrays: The buffers.
-        slot: Which slot of the ring it is.
-        index: Which block of the store it holds.
+        slot: Number of the ring's slot.
+        index: Number of the block of the store that the slot holds.
         count: Steps staged so far.
-        filled: Whether ``fill`` was called; before that its memory is nobody's.
+        filled: Memory has been touched and set to fill values.
         wait_ready: Returns when all staged values have arrived in ``arrays``.
     """
 

@@ -111,7 +111,7 @@ def plan_steps(step_nbytes: int, budget: Budget) -> int:
 
     Args:
         step_nbytes: Raw bytes of one vectorised step, all environments and fields.
-        budget: Of the ring.
+        budget: Memory that the ring may take.
 
     Raises:
         SpaceError: Not even one step fits on the GPU.

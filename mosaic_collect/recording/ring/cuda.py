@@ -179,7 +179,7 @@ class DeviceStaging:
     Args:
         grids: All stored fields' cuttings.
         num_envs: Environments, N.
-        streams: Of the device.
+        streams: Streams of the device.
         ring: Memory for the slots, which is page-locked here; None: of the driver's own.
 
     Raises:

@@ -65,7 +65,7 @@ def check_device(device: str) -> None:
     """Refuse what is neither the CPU nor a CUDA device that is there.
 
     Raises:
-        InputError: It is not.
+        InputError: No such device.
         MissingDependencyError: A device, but no torch.
     """
     if device == "cpu":
@@ -96,9 +96,9 @@ def staging_of(
     """What copies steps, and the ring's memory if it can be shared with another process.
 
     Args:
-        state: Of the store.
-        device: As ``check_device`` takes it.
-        slots: Of the ring.
+        state: State of the store.
+        device: "cpu", or a CUDA device.
+        slots: Number of slots of the ring.
         shared: Whether another process is wanted.
     """
     if shared:
