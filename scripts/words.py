@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CEILINGS = {"long sentences": 0, "fragments": 303}
+CEILINGS = {"long sentences": 0, "fragments": 265}
 GUIDES = ("recording", "storage", "reading", "training", "exporting", "mosaic", "students")
 _MOST_WORDS = 25
 _FRAGMENTS = (
@@ -82,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--list", action="store_true", help="print every place")
     listed = parser.parse_args().list
-    found = {"long sentences": [*long_sentences()], "fragments": [*fragments()]}
+    found = {"long sentences": [*long_sentences()], "fragments": 265[*fragments()]}
     for name, places in found.items():
         print(f"{name}: {len(places)}, at most {CEILINGS[name]}")
         if listed:
