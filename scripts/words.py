@@ -82,7 +82,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--list", action="store_true", help="print every place")
     listed = parser.parse_args().list
-    found = {"long sentences": [*long_sentences()], "fragments": 265[*fragments()]}
+    found = {"long sentences": [*long_sentences()], "fragments": [*fragments()]}
     for name, places in found.items():
         print(f"{name}: {len(places)}, at most {CEILINGS[name]}")
         if listed:
