@@ -15,7 +15,7 @@ from torch import nn
 from tqdm import tqdm
 
 from examples.g1.trial import Lane, run_trial
-from mosaic_collect import Sampler
+from mosaic_collect import BatchLoader
 from mosaic_collect.adapters.mjlab.collect import MjlabSimulation, run_collect
 from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions, MjlabOptions
 from mosaic_collect.collection.motion_queue import MotionQueue
@@ -37,17 +37,17 @@ def record(args: argparse.Namespace, store: str) -> None:
 
 def train(args: argparse.Namespace, store: str) -> nn.Module:
     torch.manual_seed(args.seed)
-    sampler = Sampler(store, 1024, [SEEN, LABEL], seed=args.seed)
-    (mean, std), (label, _) = sampler.moments(SEEN, LABEL).values()
+    loader = BatchLoader(store, 1024, [SEEN, LABEL], seed=args.seed)
+    (mean, std), (label, _) = loader.moments(SEEN, LABEL).values()
     normalizer = nn.BatchNorm1d(len(mean), affine=False).eval()  # part of what is saved
     normalizer.running_mean, normalizer.running_var = mean, (std + 0.01) ** 2
     layers = (nn.Linear(len(mean), 256), nn.ELU(), nn.Linear(256, 128), nn.ELU())
     student = nn.Sequential(normalizer, *layers, nn.Linear(128, len(label)))
-    epochs = -(-args.updates // len(sampler))
+    epochs = -(-args.updates // len(loader))
     optimizer = torch.optim.Adam(student.parameters(), 1e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
     for _ in tqdm(range(epochs), "train", unit="epoch", disable=None):
-        for batch in sampler:
+        for batch in loader:
             optimizer.zero_grad()
             nn.functional.mse_loss(student(batch[SEEN]), batch[LABEL]).backward()
             optimizer.step()

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from mosaic_collect.passes.cluster import DaskEngine as DaskEngine
     from mosaic_collect.replay.check import replay_check as replay_check
     from mosaic_collect.replay.report import ReplayReport as ReplayReport
-    from mosaic_collect.sampling.sampler import Sampler as Sampler
+    from mosaic_collect.sampling.loader import BatchLoader as BatchLoader
     from mosaic_collect.store.copying import CopyReport as CopyReport, copy_store as copy_store
     from mosaic_collect.store.schema import Field as Field, Schema as Schema
     from mosaic_collect.recording.signals import termination_as_exit as termination_as_exit
@@ -94,7 +94,7 @@ _NAMES = {
     "passes.cluster": "DaskEngine",
     "replay.check": "replay_check",
     "replay.report": "ReplayReport",
-    "sampling.sampler": "Sampler",
+    "sampling.loader": "BatchLoader",
     "store.copying": "copy_store CopyReport",
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",

@@ -3,7 +3,7 @@
     python -m scripts.student_study out/study     # goes on where it was; an hour or two
     python -m scripts.student_study --draw docs/students.json docs/students.png    # of its results
 
-The demo's expert is recorded in several ways, students are trained on each by the sampler, and run
+The demo's expert is recorded in several ways, students are trained on each by the loader, and run
 side by side in one simulation: undisturbed, with actions disturbed, and pushed.
 """
 
@@ -23,7 +23,7 @@ from torch import nn
 from examples.g1.squat import EXPERT, MOTION, TASK
 from examples.g1.training import LABEL, SEEN, train_student
 from examples.g1.trial import Lane, run_trial
-from mosaic_collect import Sampler
+from mosaic_collect import BatchLoader
 from mosaic_collect.adapters.mjlab.collect import MjlabSimulation, run_collect
 from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions, MjlabOptions
 from mosaic_collect.collection.motion_queue import MotionQueue
@@ -176,10 +176,10 @@ def train(folder: str, case: Case, seed: int) -> nn.Module:
 def data_of(folder: str, case: Case, student: nn.Module) -> tuple[int, float]:
     """The pairs that a student was trained on, and its mean square error on them."""
     paths = [store_of(folder, name) for name in case.stores]
-    sampler = Sampler(paths, 1024, [SEEN, LABEL], steps=slice(case.steps))
+    loader = BatchLoader(paths, 1024, [SEEN, LABEL], steps=slice(case.steps))
     with torch.no_grad():
-        errors = [(student(b[SEEN]) - b[LABEL]).square().mean(1) for b in sampler]
-    return sampler.num_pairs, float(torch.cat(errors).mean())
+        errors = [(student(b[SEEN]) - b[LABEL]).square().mean(1) for b in loader]
+    return loader.num_pairs, float(torch.cat(errors).mean())
 
 
 def trial(

@@ -286,7 +286,7 @@ PUBLIC = {
 }
 #: and those, which may need torch.
 PUBLIC_WITH_TORCH = {
-    *("replay_check", "Sampler"),
+    *("replay_check", "BatchLoader"),
     *("ExpertTrajectoryCollector", "StudentObsBuilder", "create_student_obs_builder_from_env_cfg"),
 }
 ERRORS = {n for n, kind in vars(errors).items() if isinstance(kind, type)}

@@ -8,7 +8,7 @@ from itertools import islice
 import torch
 from torch import nn
 
-from mosaic_collect.sampling.sampler import Sampler
+from mosaic_collect.sampling.loader import BatchLoader
 from mosaic_collect.sampling.source import Stores
 
 SEEN, LABEL = "student_observations", "action_mean"
@@ -48,10 +48,12 @@ def train_student(
         steps: Of every store; None: all.
     """
     torch.manual_seed(seed)
-    sampler = Sampler(stores, _BATCH, [SEEN, LABEL], seed=seed, pool_mb=_POOL_MB, steps=steps)
-    (mean, std), (label, _) = sampler.moments(SEEN, LABEL).values()
+    loader = BatchLoader(
+        stores, _BATCH, [SEEN, LABEL], seed=seed, shuffle_buffer_mb=_POOL_MB, steps=steps
+    )
+    (mean, std), (label, _) = loader.moments(SEEN, LABEL).values()
     student = new_student(mean, std, len(label))
-    fit(student, _endless(sampler), updates, on_update)
+    fit(student, _endless(loader), updates, on_update)
     return student
 
 
@@ -74,7 +76,7 @@ def fit(
             on_update()
 
 
-def _endless(sampler: Sampler) -> Iterator[Mapping[str, torch.Tensor]]:
+def _endless(loader: BatchLoader) -> Iterator[Mapping[str, torch.Tensor]]:
     """Epoch after epoch."""
     while True:
-        yield from sampler
+        yield from loader

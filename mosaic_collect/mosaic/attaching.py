@@ -10,8 +10,8 @@ import torch
 
 from mosaic_collect.errors import ClosedError, InputError
 from mosaic_collect.reading.selection import chosen_fields
+from mosaic_collect.sampling.loader import BatchLoader
 from mosaic_collect.sampling.options import STREAM
-from mosaic_collect.sampling.sampler import Sampler
 from mosaic_collect.sampling.source import Stores, named, open_views
 from mosaic_collect.store.schema import Schema
 
@@ -24,7 +24,12 @@ Batch = dict[str, torch.Tensor]
 
 
 def attach(
-    algorithm: Any, stores: Stores, pool_mb: float = 512, *, uses: float = 4, **options: Any
+    algorithm: Any,
+    stores: Stores,
+    shuffle_buffer_mb: float = 512,
+    *,
+    reuse: float = 4,
+    **options: Any,
 ) -> ExpertBatches:
     """Let MOSAIC's algorithm draw its expert batches from stores.
 
@@ -32,7 +37,7 @@ def attach(
     ``expert_trajectory_path=None`` in the config, so that nothing is loaded:
 
         runner = OnPolicyRunner(env, agent_cfg.to_dict(), log_dir=log_dir, device=agent_cfg.device)
-        attach(runner.alg, "expert.zarr", pool_mb=2048)
+        attach(runner.alg, "expert.zarr", shuffle_buffer_mb=2048)
 
     Batches have the keys, shapes, type and device that the algorithm's own have of an export of
     these stores: the student's observations, if they are recorded, as ``observations``. Pairs are
@@ -42,10 +47,10 @@ def attach(
 
     Args:
         algorithm: ``rsl_rl.algorithms.MOSAIC`` of MOSAIC's fork.
-        stores: As ``Sampler``'s.
-        pool_mb: Memory of the pool, on the algorithm's device; 10^6 bytes.
-        uses: Of a decoded pair, about, before another takes its place. More is faster.
-        options: More of ``Sampler``'s: its filters, ``seed``, ``threads``.
+        stores: As ``BatchLoader``'s.
+        shuffle_buffer_mb: Memory of the pool, on the algorithm's device; 10^6 bytes.
+        reuse: Of a decoded pair, about, before another takes its place. More is faster.
+        options: More of ``BatchLoader``'s: its filters, ``seed``, ``threads``.
 
     Returns:
         What draws them, for ``refresh`` and ``close``.
@@ -69,11 +74,13 @@ def attach(
     decided = [name for name in _DECIDED if name in options]
     if decided:
         raise InputError(f"{', '.join(decided)}: that is as the algorithm has it, leave it out")
-    drawn = ExpertBatches(algorithm, stores, {"pool_mb": pool_mb, "uses": uses, **options})
+    drawn = ExpertBatches(
+        algorithm, stores, {"shuffle_buffer_mb": shuffle_buffer_mb, "reuse": reuse, **options}
+    )
     algorithm._sample_expert_batch = drawn.batch
     algorithm.use_off_policy_bc = True
     algorithm.expert_trajectory_path = drawn.address
-    _tell(algorithm, drawn.sampler)
+    _tell(algorithm, drawn.loader)
     return drawn
 
 
@@ -82,12 +89,12 @@ class ExpertBatches:
 
     Args:
         algorithm: Whose.
-        stores: As ``Sampler``'s.
+        stores: As ``BatchLoader``'s.
         options: More of them.
 
     Attributes:
         address: Where the stores lie.
-        sampler: What draws; another one once the algorithm asks for batches of another kind.
+        loader: What draws; another one once the algorithm asks for batches of another kind.
     """
 
     def __init__(self, algorithm: Any, stores: Stores, options: dict[str, Any]) -> None:
@@ -107,7 +114,7 @@ class ExpertBatches:
         }
         self._made, self._is_closed = 0, False
         self._stream: Iterator[Batch] | None = None
-        self.sampler = Sampler(stores, self._switches()[0], **self._options)
+        self.loader = BatchLoader(stores, self._switches()[0], **self._options)
         self._draw_anew()
 
     def batch(self) -> Batch | None:
@@ -130,16 +137,16 @@ class ExpertBatches:
 
     def refresh(self) -> None:
         """See what was committed meanwhile: from the next batch on."""
-        self.sampler.refresh()
+        self.loader.refresh()
 
     def close(self) -> None:
         """End its threads, and give the pool's memory back; no batch can be drawn then."""
         self._is_closed = True
-        self.sampler.close()
+        self.loader.close()
 
     def _next(self) -> Batch:
         """The stream's next batch; an iteration that an error or interrupt ended begins anew."""
-        stream, self._stream = self._stream or iter(self.sampler), None
+        stream, self._stream = self._stream or iter(self.loader), None
         drawn = next(stream)
         self._stream = stream
         return drawn
@@ -147,7 +154,7 @@ class ExpertBatches:
     def _asked(self) -> tuple[int, bool]:
         """Pairs of a batch, and whether one may come twice; if not, at most all of them."""
         size, repeat = self._switches()
-        return size if repeat else min(size, self.sampler.num_pairs), repeat
+        return size if repeat else min(size, self.loader.num_pairs), repeat
 
     def _switches(self) -> tuple[int, bool]:
         repeat = bool(getattr(self._algorithm, "expert_allow_repeat_sampling", False))
@@ -156,10 +163,10 @@ class ExpertBatches:
     def _draw_anew(self) -> None:
         """Draw by the algorithm's switches, from the same pairs; not the batches of before."""
         asked = self._asked()
-        sampler = self.sampler.with_batches(*asked)
-        sampler.set_epoch(self._made)
-        self.sampler.close()
-        self.sampler, self._drawn, self._stream = sampler, asked, None
+        loader = self.loader.with_batches(*asked)
+        loader.set_epoch(self._made)
+        self.loader.close()
+        self.loader, self._drawn, self._stream = loader, asked, None
         self._made += 1
 
 
@@ -171,9 +178,9 @@ def _fields(schema: Schema) -> tuple[str, list[str]]:
     raise InputError(f"no field observations or student_observations, only {schema.names}")
 
 
-def _tell(algorithm: Any, sampler: Sampler) -> None:
+def _tell(algorithm: Any, loader: BatchLoader) -> None:
     """What the algorithm says when it has loaded a file, and what makes it draw nothing."""
-    _log.info("Total expert pairs: %s, drawn from %r", f"{sampler.num_pairs:,}", sampler)
+    _log.info("Total expert pairs: %s, drawn from %r", f"{loader.num_pairs:,}", loader)
     if getattr(algorithm, "hybrid", True) is False:
         _log.warning("hybrid=False: this update draws no expert batch")
     if getattr(algorithm, "lambda_off_policy_current", 1) <= 0:

@@ -1,4 +1,4 @@
-"""What a caller may ask of a sampler."""
+"""What a caller may ask of a loader."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _FLAGS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class SamplerOptions:
-    """Those of ``Sampler``, which says what they mean.
+class LoaderOptions:
+    """Those of ``BatchLoader``, which says what they mean.
 
     Raises:
         InputError: Naming all that are at fault.
@@ -38,9 +38,9 @@ class SamplerOptions:
     seed: int = 0
     rank: int = 0
     world_size: int = 1
-    pool_mb: float = 512
+    shuffle_buffer_mb: float = 512
     drop_last: bool = False
-    uses: float = 4
+    reuse: float = 4
     replace: bool = False
     threads: int | None = None
     pin_memory: bool = False
@@ -62,7 +62,7 @@ class SamplerOptions:
             raise InputError("; ".join(problems))
         for name in ("batch_size", "seed", "world_size", "rank"):
             self._set(name, whole(getattr(self, name), name, 0))
-        for name in ("pool_mb", "uses"):
+        for name in ("shuffle_buffer_mb", "reuse"):
             self._set(name, float(getattr(self, name)))
         if isinstance(self.steps, slice):
             self._set("steps", _plain(self.steps))
@@ -71,7 +71,7 @@ class SamplerOptions:
     @property
     def pool_nbytes(self) -> int:
         """Of the pool."""
-        return int(self.pool_mb * 1e6)
+        return int(self.shuffle_buffer_mb * 1e6)
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
@@ -107,13 +107,13 @@ def asked_steps(steps: range | slice, committed: int) -> range:
     return range(found.start, max(found.start, min(found.stop, committed)), found.step)
 
 
-def _problems(options: SamplerOptions) -> Iterator[str]:
+def _problems(options: LoaderOptions) -> Iterator[str]:
     for name, least in (("batch_size", 1), ("seed", 0), ("world_size", 1), ("rank", 0)):
         if not is_whole(getattr(options, name), least):
             yield _wrong(options, name, f"a whole number from {least}")
     if is_whole(options.world_size, 1) and not is_whole(options.rank, 0, options.world_size - 1):
         yield _wrong(options, "rank", f"one of 0..{options.world_size - 1}")
-    for name in ("pool_mb", "uses"):
+    for name in ("shuffle_buffer_mb", "reuse"):
         if not _is_positive(getattr(options, name)):
             yield _wrong(options, name, "a number above 0")
     if options.mode not in (EPOCHS, STREAM):
@@ -124,7 +124,7 @@ def _problems(options: SamplerOptions) -> Iterator[str]:
     yield from _filter_problems(options)
 
 
-def _filter_problems(options: SamplerOptions) -> Iterator[str]:
+def _filter_problems(options: LoaderOptions) -> Iterator[str]:
     for name in ("fields", "finite_fields"):
         names = getattr(options, name)
         several = isinstance(names, tuple) and all(isinstance(n, str) for n in names)
@@ -153,5 +153,5 @@ def _is_positive(value: Any) -> bool:
     return number and 0 < value < math.inf
 
 
-def _wrong(options: SamplerOptions, name: str, expected: str) -> str:
+def _wrong(options: LoaderOptions, name: str, expected: str) -> str:
     return f"{name}: expected {expected}, got {shown(getattr(options, name))}"

@@ -89,7 +89,7 @@ class EpochOrder:
 
     Args:
         counts: Pairs of each tile.
-        seed: Of the sampler.
+        seed: Of the loader.
         epoch: Which.
         lo: The first pair.
         hi: The one behind the last.

@@ -20,7 +20,7 @@ import torch
 
 from mosaic_collect.errors import ClosedError
 from mosaic_collect.sampling.device import DeviceMemory, TorchDevice
-from mosaic_collect.sampling.options import EPOCHS, SamplerOptions
+from mosaic_collect.sampling.options import EPOCHS, LoaderOptions
 from mosaic_collect.sampling.pool import HostBatches, HostMemory, Memory, Pool
 from mosaic_collect.sampling.tiles import PoolPlan, Tiles
 
@@ -136,11 +136,11 @@ class PoolRunner:
     """The pool, and the one iteration that it serves. Pickles as if it had never run.
 
     Args:
-        options: Of the sampler.
+        options: Of the loader.
         device: Where batches are to be.
     """
 
-    def __init__(self, options: SamplerOptions, device: torch.device) -> None:
+    def __init__(self, options: LoaderOptions, device: torch.device) -> None:
         self._options, self._device = options, device
         self._pool: Pool | None = None
         self._made_for: tuple[int, Tiles] | None = None

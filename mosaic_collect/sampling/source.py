@@ -33,7 +33,7 @@ from mosaic_collect.reading.selection import (
 )
 from mosaic_collect.reading.store_set import StoreSet, check_mergeable
 from mosaic_collect.reading.table import Table
-from mosaic_collect.sampling.options import EPOCHS, SamplerOptions, asked_steps
+from mosaic_collect.sampling.options import EPOCHS, LoaderOptions, asked_steps
 from mosaic_collect.sampling.order import Position, Share
 from mosaic_collect.sampling.tiles import PoolPlan, Tiles, tile_nbytes
 from mosaic_collect.store.blobs import Blobs
@@ -52,8 +52,8 @@ Kept = Mapping[str, NDArray[np.int64]]
 _VERSION = 3
 _SHARED_NBYTES = 1 << 17  # of a state in shared memory
 _HEAD = 16  # the number of publications, odd while one is written; and the state's bytes
-_SAME = ("batch_size", "mode", "seed", "rank", "world_size", "pool_mb", "drop_last")
-_SAME_IN_STREAMS = ("uses", "replace")
+_SAME = ("batch_size", "mode", "seed", "rank", "world_size", "shuffle_buffer_mb", "drop_last")
+_SAME_IN_STREAMS = ("reuse", "replace")
 _FILTERS = ("exclude_truncated", "exclude_failed", "skip_damaged")
 
 
@@ -61,8 +61,8 @@ class Source:
     """The steps of stores that are drawn from, and their tiles; the same until it looks again.
 
     Args:
-        stores: As of ``Sampler``.
-        options: As of ``Sampler``.
+        stores: As of ``BatchLoader``.
+        options: As of ``BatchLoader``.
 
     Attributes:
         views: Snapshots of the stores; in folders of ranks only of those that have steps.
@@ -81,7 +81,7 @@ class Source:
     tiles: Tiles
     _of_workers: tuple[int, Tiles] | None
 
-    def __init__(self, stores: Stores, options: SamplerOptions) -> None:
+    def __init__(self, stores: Stores, options: LoaderOptions) -> None:
         self._named, self._options = named(stores), options
         self.is_stale = False
         self._wanted: Sequence[int] | None = None
@@ -120,7 +120,7 @@ class Source:
         wanted, self._wanted, self.is_stale = self._wanted, None, False
         self._see(self._open(refreshed=True), wanted, "committed")
 
-    def with_options(self, options: SamplerOptions) -> Source:
+    def with_options(self, options: LoaderOptions) -> Source:
         """The same pairs for other batches; options that choose pairs must be the same.
 
         Raises:
@@ -167,7 +167,7 @@ class Source:
             position = Position(**state["position"])
         except (KeyError, TypeError, ValueError):
             raise InputError(
-                "state: expected what Sampler.state_dict() of this version gives"
+                "state: expected what BatchLoader.state_dict() of this version gives"
             ) from None
         own = self.state()
         if any(state[name] != own[name] for name in ("stores", "committed", "next_ids")):
@@ -380,7 +380,7 @@ def _check_same(state: dict[str, Any], ours: dict[str, Any]) -> None:
     """
     flat, own = ({**s.get("options", {}), **s} for s in (state, ours))
     wrong = [
-        f"{key}: the state has {flat.get(key)!r}, this sampler {own[key]!r}"
+        f"{key}: the state has {flat.get(key)!r}, this loader {own[key]!r}"
         for key in own
         if key not in ("options", "position") and flat.get(key) != own[key]
     ]

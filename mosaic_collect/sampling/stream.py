@@ -3,8 +3,8 @@
     tiles     ... 7  2 [ 9  4  0  5  1 ] 3  8  6 ...     an endless row: pass behind pass, each in a
                         in the pool                      random order of its own
 
-The pool's oldest tile goes when ``uses`` draws for each of its pairs have been made since the one
-before it went. So a pair is in the pool while all pairs of the pool are drawn ``uses`` times over.
+The pool's oldest tile goes when ``reuse`` draws for each of its pairs have been made since the one
+before it went. So a pair is in the pool while all pairs of the pool are drawn ``reuse`` times over.
 Where a pass ends, a tile may stand in the pool's part of the row twice; its pairs count once.
 """
 
@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.sampling.options import SamplerOptions
+from mosaic_collect.sampling.options import LoaderOptions
 from mosaic_collect.sampling.order import DRAW, PASS, Position, rng_for
 from mosaic_collect.sampling.pool import Batch, Codes, Pool
 
@@ -27,7 +27,7 @@ class Row:
 
     Args:
         num_tiles: Of the stores.
-        seed: Of the sampler.
+        seed: Of the loader.
         epoch: Which row of that seed.
         rank: Whose part.
         world_size: Of how many.
@@ -105,13 +105,13 @@ class StreamRules:
 
     Attributes:
         batch_size: Pairs of a batch.
-        uses: Of a pair, about, before it goes.
+        reuse: Of a pair, about, before it goes.
         replace: Whether a pair may come twice in a batch before every pair of the pool came once.
         active: Tiles to draw from.
     """
 
     batch_size: int
-    uses: float
+    reuse: float
     replace: bool
     active: int
 
@@ -157,7 +157,7 @@ def _renewed(window: _Window, rules: StreamRules, at: Position) -> Position:
     batches, renewed, paid = at.batches + 1, at.renewed, at.paid
     draws = batches * rules.batch_size
     for _ in range(rules.active):
-        worth = rules.uses * window.oldest_size
+        worth = rules.reuse * window.oldest_size
         if paid + worth > draws:
             break
         window.renew()
@@ -175,7 +175,7 @@ def _draw(size: int, rules: StreamRules, random: np.random.Generator) -> NDArray
 
 
 def rest_of_stream(
-    pool: Pool, num_tiles: int, active: int, options: SamplerOptions, at: Position
+    pool: Pool, num_tiles: int, active: int, options: LoaderOptions, at: Position
 ) -> Generator[tuple[Batch, Position], None, None]:
     """The endless batches of one worker, each with the position behind it.
 
@@ -194,6 +194,6 @@ def rest_of_stream(
         world_size=options.world_size * at.workers,
     )
     rules = StreamRules(
-        batch_size=options.batch_size, uses=options.uses, replace=options.replace, active=active
+        batch_size=options.batch_size, reuse=options.reuse, replace=options.replace, active=active
     )
     return stream_batches(pool, row, rules, at)

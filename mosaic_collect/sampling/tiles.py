@@ -1,4 +1,4 @@
-"""Stores cut into tiles: what a sampler decodes at once, and draws from.
+"""Stores cut into tiles: what a loader decodes at once, and draws from.
 
     envs      block 0     block 1
     0     ┌───────────┬───────────┐
@@ -272,8 +272,8 @@ class PoolPlan:
             return cls(number, number)
         if slots < 2:
             raise InputError(
-                f"pool_mb: expected at least {2 * slot_nbytes / 1e6:g} for these fields and each "
-                f"worker, got {nbytes / 1e6:g}"
+                f"shuffle_buffer_mb: expected at least {2 * slot_nbytes / 1e6:g} for these fields "
+                f"and each worker, got {nbytes / 1e6:g}"
             )
         return cls(slots, slots - max(1, slots // 4))
 

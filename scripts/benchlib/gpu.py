@@ -178,18 +178,24 @@ def sampling(workload: Workload, plan: Plan) -> dict[str, float]:
     import torch
 
     from benchlib.sample import FIELDS
-    from mosaic_collect import Sampler
+    from mosaic_collect import BatchLoader
 
     rows = _on_device(workload)
     with _writer(workload, plan) as writer:
         for index in range(plan.steps):
             writer.add_step(**rows[index % len(rows)])
     cycles, figures = _cycles_of(_UPDATE_MS), {}
-    for uses in (4, 16):
-        sampler = Sampler(
-            plan.path, _BATCH, FIELDS, mode="stream", uses=uses, device="cuda:0", pool_mb=512
+    for reuse in (4, 16):
+        loader = BatchLoader(
+            plan.path,
+            _BATCH,
+            FIELDS,
+            mode="stream",
+            reuse=reuse,
+            device="cuda:0",
+            shuffle_buffer_mb=512,
         )
-        stream, waited = iter(sampler), []
+        stream, waited = iter(loader), []
         next(stream)  # waits for the pool
         for _ in range(_UPDATES):
             start = time.perf_counter()
@@ -197,9 +203,9 @@ def sampling(workload: Workload, plan: Plan) -> dict[str, float]:
             waited.append((time.perf_counter() - start) * 1e3)
             torch.cuda._sleep(cycles)
             torch.cuda.current_stream().synchronize()
-        sampler.close()
-        figures[f"uses_{uses}_p50_ms"] = percentile(waited, 0.5)
-        figures[f"uses_{uses}_max_ms"] = max(waited)
+        loader.close()
+        figures[f"reuse_{reuse}_p50_ms"] = percentile(waited, 0.5)
+        figures[f"reuse_{reuse}_max_ms"] = max(waited)
     return figures
 
 

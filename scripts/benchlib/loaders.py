@@ -54,11 +54,11 @@ class Loader(Protocol):
 
 
 class Ours:
-    """The sampler, in one of its modes.
+    """The loader, in one of its modes.
 
     Args:
         cold: Whether the pool's memory is new; else an epoch, or some batches, came before.
-        options: Of the sampler.
+        options: Of the loader.
     """
 
     def __init__(self, cold: bool = False, **options: Any) -> None:
@@ -69,19 +69,23 @@ class Ours:
         import torch  # noqa: F401
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
-        """Of the sampler, opened before the clock runs."""
+        """Of the loader, opened before the clock runs."""
         import torch
 
-        from mosaic_collect import Sampler
+        from mosaic_collect import BatchLoader
 
         torch.set_num_threads(1)
-        sampler = Sampler(
-            copies.store, args.batch, copies.fields, pool_mb=args.pool_mb, **self._options
+        loader = BatchLoader(
+            copies.store,
+            args.batch,
+            copies.fields,
+            shuffle_buffer_mb=args.shuffle_buffer_mb,
+            **self._options,
         )
         if not self._cold:
-            for _ in islice(sampler, _WARM if "mode" in self._options else None):
+            for _ in islice(loader, _WARM if "mode" in self._options else None):
                 pass
-        return iter(sampler)
+        return iter(loader)
 
 
 class ZarrIndex:
@@ -238,7 +242,7 @@ class Annbatch:
         zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
         matrix = zarr.open_array(self._path(copies), mode="r")
         chunk = math.gcd(args.batch, 512)
-        rows = int(args.pool_mb * 1e6 / 2) // (4 * matrix.shape[1])
+        rows = int(args.shuffle_buffer_mb * 1e6 / 2) // (4 * matrix.shape[1])
         loader = AnnbatchLoader(
             batch_size=args.batch,
             chunk_size=chunk,
@@ -256,9 +260,9 @@ class Annbatch:
 
 
 LOADERS: dict[str, Loader] = {
-    "sampler, first epoch": Ours(cold=True),
-    "sampler, epochs": Ours(),
-    "sampler, stream, each pair 4 times": Ours(mode="stream", uses=4),
+    "loader, first epoch": Ours(cold=True),
+    "loader, epochs": Ours(),
+    "loader, stream, each pair 4 times": Ours(mode="stream", reuse=4),
     "zarr-python, oindex": ZarrIndex(),
     "DataLoader over np.memmap": MemmapLoader(0),
     "DataLoader over np.memmap, 2 workers": MemmapLoader(2),

@@ -36,7 +36,7 @@ def add_options(parser: ArgumentParser) -> None:
     add("--sample-steps", type=int, default=4096, help="sample: steps of the store")
     add("--sample-seconds", type=float, default=8, help="sample: of what has no end")
     add("--batch", type=int, default=4096, help="sample: pairs of a batch")
-    add("--pool-mb", type=float, default=512, help="sample: the sampler's pool")
+    add("--shuffle-buffer-mb", type=float, default=512, help="sample: the loader's pool")
     add("--export-gb", type=float, default=4.0, help="export: raw size of the store")
     add("--export-runs", type=int, default=2, help="export: of which the table shows the median")
     add("--passes-gb", type=float, default=2.0, help="passes: raw size of the store")

@@ -58,7 +58,7 @@ def sample(args: Namespace) -> dict[str, Any]:
     ]
     pairs = plan.steps * args.num_envs
     show(
-        f"{pairs:,} pairs, batches of {args.batch}, pool of {args.pool_mb:g} MB, "
+        f"{pairs:,} pairs, batches of {args.batch}, pool of {args.shuffle_buffer_mb:g} MB, "
         f"medians of {args.runs}",
         [_row(name, figures, runs) for name, figures in runs.items()],
     )
@@ -107,7 +107,7 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
     from mosaic_collect.sampling.pool import HostBatches, HostMemory
 
     tiles = _tiles(args, copies)
-    slots = min(int(args.pool_mb * 1e6) // tiles.nbytes, len(tiles.tiles))
+    slots = min(int(args.shuffle_buffer_mb * 1e6) // tiles.nbytes, len(tiles.tiles))
     batches = HostBatches(tiles.fields, args.batch, False)
     memory = HostMemory(tiles, slots, _threads(), batches)
     for slot in range(slots):
@@ -129,10 +129,12 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
 
 
 def _tiles(args: Namespace, copies: Copies) -> Any:
-    from mosaic_collect.sampling.options import SamplerOptions
+    from mosaic_collect.sampling.options import LoaderOptions
     from mosaic_collect.sampling.source import Source
 
-    options = SamplerOptions(batch_size=args.batch, fields=FIELDS, pool_mb=args.pool_mb)
+    options = LoaderOptions(
+        batch_size=args.batch, fields=FIELDS, shuffle_buffer_mb=args.shuffle_buffer_mb
+    )
     return Source(copies.store, options).tiles
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 
-def main(way: str, path: str, loss: str, seed: str, pool_mb: str) -> None:
+def main(way: str, path: str, loss: str, seed: str, shuffle_buffer_mb: str) -> None:
     torch.manual_seed(int(seed))
     algorithm = build(None if way == "attach" else path, loss)
     num_obs, num_envs = 6, 8
@@ -22,7 +22,7 @@ def main(way: str, path: str, loss: str, seed: str, pool_mb: str) -> None:
     if way == "attach":
         from mosaic_collect.mosaic import attach
 
-        attach(algorithm, path, pool_mb=float(pool_mb), seed=int(seed))
+        attach(algorithm, path, shuffle_buffer_mb=float(shuffle_buffer_mb), seed=int(seed))
     told: dict[str, Any] = {}
     losses = []
     for _ in range(30):

@@ -73,7 +73,7 @@ def test_the_loss_over_30_iterations_is_the_files(expert: Any, loss: str, repeat
         theirs = Algorithm(STUDENT, ACT, seed=seed, expert_trajectory_path=npy, **options)
         loaded.append(losses(theirs))
         ours = Algorithm(STUDENT, ACT, seed=seed, **options)
-        attach(ours, store, pool_mb=POOL_MB, seed=seed)
+        attach(ours, store, shuffle_buffer_mb=POOL_MB, seed=seed)
         attached.append(losses(ours))
     assert_same_within_the_spread_of_seeds(loaded, attached)
 
@@ -91,7 +91,7 @@ def test_batches_are_as_its_own(expert: Any) -> None:
     theirs = Algorithm(STUDENT, ACT, expert_trajectory_path=npy)._sample_expert_batch()
     algorithm = Algorithm(STUDENT, ACT)
     assert algorithm._sample_expert_batch() is None
-    attached = attach(algorithm, store, pool_mb=POOL_MB)
+    attached = attach(algorithm, store, shuffle_buffer_mb=POOL_MB)
     ours = algorithm._sample_expert_batch()
     assert list(ours) == list(theirs) == KEYS
     for key in KEYS:
@@ -99,7 +99,7 @@ def test_batches_are_as_its_own(expert: Any) -> None:
         assert ours[key].device == theirs[key].device
         assert ours[key].is_contiguous()
     assert ours["observations"].abs().max() < 100, "an invalid row"
-    assert attached.sampler.num_pairs == TrajectoryDataset(store).num_valid
+    assert attached.loader.num_pairs == TrajectoryDataset(store).num_valid
     assert algorithm.summaries == [True], "its own words on what is enabled"
 
 

@@ -272,14 +272,14 @@ def test_an_export_needs_every_rank_that_joined(ragged: str, tmp_path: Path) -> 
         export_npy(ragged, tmp_path / "x.npy")
 
 
-def test_a_sampler_draws_from_all(ragged: str) -> None:
+def test_a_loader_draws_from_all(ragged: str) -> None:
     pytest.importorskip("torch", reason="torch is not installed; sampling needs it")
-    from mosaic_collect import Sampler
+    from mosaic_collect import BatchLoader
 
     ids = [
         id_
         for where in (ragged, TrajectoryDataset(ragged), f"{ragged}/rank-*")
-        for batch in Sampler(where, 5, fields=["trajectory_id"])
+        for batch in BatchLoader(where, 5, fields=["trajectory_id"])
         for id_ in batch["trajectory_id"].tolist()
     ]
     table = TrajectoryDataset(ragged).where(min_valid=1).columns

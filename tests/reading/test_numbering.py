@@ -1,4 +1,4 @@
-"""Ids of several stores mean one thing, wherever they are read: dataset, export, sampler."""
+"""Ids of several stores mean one thing, wherever they are read: dataset, export, loader."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from mosaic_collect import (
 )
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.npyfile.read import read_npy
-from mosaic_collect.sampling.sampler import Sampler
+from mosaic_collect.sampling.loader import BatchLoader
 from tests import helpers
 
 STEPS, ENVS = 5, 3
@@ -51,7 +51,7 @@ def read(stores: list[str]) -> list[tuple[int, int]]:
         export_npy(stores, path, layout=layout, fields=fields)
         file = read_npy(path)
         assert pairs(file["observations"][..., 0], file["motion_id"]) == found
-    drawn = list(Sampler(stores, 4, fields))
+    drawn = list(BatchLoader(stores, 4, fields))
     which, motion = (np.concatenate([batch[name] for batch in drawn]) for name in fields)
     assert pairs(which[:, 0], motion) == found
     traced = {int(number) for number in dataset.trajectories.columns["motion"]}

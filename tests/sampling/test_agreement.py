@@ -1,4 +1,4 @@
-"""The loader takes the stores that an export takes, and the pairs that an export holds."""
+"""The data_loader takes the stores that an export takes, and the pairs that an export holds."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
 from torch.utils.data import DataLoader  # noqa: E402
 
-from mosaic_collect import Sampler, Schema, TrajectoryDataset, export_npy  # noqa: E402
+from mosaic_collect import BatchLoader, Schema, TrajectoryDataset, export_npy  # noqa: E402
 from mosaic_collect.errors import (  # noqa: E402
     CorruptStoreError,
     IncompleteStoreError,
@@ -37,12 +37,12 @@ def test_stores_of_another_origin_are_refused_unless_that_is_allowed(tmp_path: A
     for task in ("walk", "run"):
         stores.append(str(tmp_path / task))
         helpers.record(stores[-1], 4, metadata={"task": task})
-    for made in (lambda: Sampler(stores, 4), lambda: attach(Algorithm(3, 2), stores)):
+    for made in (lambda: BatchLoader(stores, 4), lambda: attach(Algorithm(3, 2), stores)):
         with pytest.raises(StoreMismatchError, match=r"walk says walk, .*allow_different='task'"):
             made()
-    assert Sampler(stores, 4, allow_different=["task"]).num_pairs == 32
+    assert BatchLoader(stores, 4, allow_different=["task"]).num_pairs == 32
     with pytest.raises(InputError, match="allow_different: expected some of simulator, task"):
-        Sampler(stores, 4, allow_different=["tasks"])
+        BatchLoader(stores, 4, allow_different=["tasks"])
 
 
 def test_a_rank_whose_store_is_missing_is_refused_unless_that_is_allowed(tmp_path: Any) -> None:
@@ -50,12 +50,12 @@ def test_a_rank_whose_store_is_missing_is_refused_unless_that_is_allowed(tmp_pat
     for rank in (0, 1):
         with helpers.open_writer(folder, 7, NUMBERED, 4, rank=rank, world_size=2) as writer:
             add(writer, 10 * rank, 4)
-    sampler = Sampler(folder, 4)
+    loader = BatchLoader(folder, 4)
     shutil.rmtree(f"{folder}/rank-00001")
-    for made in (lambda: Sampler(folder, 4), sampler.refresh):
+    for made in (lambda: BatchLoader(folder, 4), loader.refresh):
         with pytest.raises(IncompleteStoreError, match=r"rank-00001: .*allow_incomplete=True"):
             made()
-    assert Sampler(folder, 4, allow_incomplete=True).num_pairs == 28
+    assert BatchLoader(folder, 4, allow_incomplete=True).num_pairs == 28
 
 
 def test_finite_fields_give_the_pairs_of_an_export_of_more_fields(store: str, npy: str) -> None:
@@ -68,10 +68,10 @@ def test_finite_fields_give_the_pairs_of_an_export_of_more_fields(store: str, np
             writer.add_step(**rows)
     pairs = export_npy(store, npy, layout="compact").num_pairs
     assert pairs == 32 - 3
-    assert Sampler(store, 4, ["actions"]).num_pairs == 32
-    assert Sampler(store, 4, ["actions"], finite_fields=["observations"]).num_pairs == pairs
+    assert BatchLoader(store, 4, ["actions"]).num_pairs == 32
+    assert BatchLoader(store, 4, ["actions"], finite_fields=["observations"]).num_pairs == pairs
     attached = attach(Algorithm(4, 2), store)
-    assert attached.sampler.num_pairs == pairs
+    assert attached.loader.num_pairs == pairs
     attached.close()
 
 
@@ -88,7 +88,7 @@ def test_metadata_that_claim_steps_without_end_are_refused(store: str, npy: str)
         json.dump(root, file)
     for skip in (False, True):
         for made in (
-            lambda skip=skip: Sampler(store, 4, skip_damaged=skip),
+            lambda skip=skip: BatchLoader(store, 4, skip_damaged=skip),
             lambda skip=skip: export_npy(store, npy, skip_damaged=skip, layout="compact"),
         ):
             with pytest.raises(CorruptStoreError, match=r"claim \d+ blocks, and 3 shards"):
@@ -107,20 +107,20 @@ def test_trajectories_are_the_same_ones_when_stores_grow(tmp_path: Any) -> None:
     first.commit(), second.commit()
     kept = TrajectoryDataset(folder).trajectories.columns["id"][[2, 7, 9]]
     options = {"trajectories": kept, "fields": ["number", "wide", "trajectory_id"]}
-    sampler = Sampler(folder, 3, **options)
-    expected = sorted(numbers(sampler).tolist())
+    loader = BatchLoader(folder, 3, **options)
+    expected = sorted(numbers(loader).tolist())
     assert {number % 7 for number in expected} == {2, 0}
-    state = sampler.state_dict()
+    state = loader.state_dict()
     first.end_trajectories([2, 3])
     add(first, 4, 2)
     first.commit()
     third = helpers.open_writer(folder, 7, NUMBERED, 4, rank=2, world_size=3)
     add(third, 20, 4)
     third.commit()
-    sampler.refresh()
-    assert sorted(numbers(sampler).tolist()) == expected
-    assert Sampler(folder, 3, **options).num_pairs != len(expected), "others have these ids now"
-    resumed = Sampler(folder, 3, **options)
+    loader.refresh()
+    assert sorted(numbers(loader).tolist()) == expected
+    assert BatchLoader(folder, 3, **options).num_pairs != len(expected), "others have these ids now"
+    resumed = BatchLoader(folder, 3, **options)
     resumed.load_state_dict(json.loads(json.dumps(state)))
     batches = list(resumed)
     assert sorted(numbers(batches).tolist()) == expected
@@ -128,7 +128,7 @@ def test_trajectories_are_the_same_ones_when_stores_grow(tmp_path: Any) -> None:
     assert set(ids.tolist()) == set(kept.tolist()), "as they were numbered then"
     resumed.refresh()
     assert sorted(numbers(resumed).tolist()) == expected
-    other = Sampler(folder, 3, **{**options, "trajectories": kept[:2]})
+    other = BatchLoader(folder, 3, **{**options, "trajectories": kept[:2]})
     with pytest.raises(InputError, match="trajectories: the state has"):
         other.load_state_dict(state)
     for writer in (first, second, third):
@@ -140,13 +140,13 @@ def test_a_state_goes_on_when_another_rank_has_its_first_step(tmp_path: Any) -> 
     first, second = two_ranks(folder)
     add(second, 10, 6)
     second.commit()
-    sampler = Sampler(folder, 5)
-    got = numbers(islice(sampler, 4))
-    state = json.loads(json.dumps(sampler.state_dict()))
-    rest = numbers(Sampler(folder, 5))[20:]
+    loader = BatchLoader(folder, 5)
+    got = numbers(islice(loader, 4))
+    state = json.loads(json.dumps(loader.state_dict()))
+    rest = numbers(BatchLoader(folder, 5))[20:]
     add(first, 0, 6)
     first.commit()
-    for resumed in (Sampler(folder, 5), sampler):
+    for resumed in (BatchLoader(folder, 5), loader):
         resumed.load_state_dict(state)
         assert np.array_equal(np.concatenate([got, numbers(resumed)]), np.concatenate([got, rest]))
         resumed.refresh()
@@ -158,18 +158,18 @@ def test_a_state_goes_on_when_another_rank_has_its_first_step(tmp_path: Any) -> 
 @pytest.mark.parametrize("workers", [1, 2, 8])
 def test_batches_of_workers_mix_as_many_pieces(store: str, workers: int, caplog: Any) -> None:
     numbered(store, 96, 64, 4)
-    pool_mb = 16 * 12 * tile_mb(store)
-    sampler = Sampler(store, 64, pool_mb=pool_mb, drop_last=True)
+    shuffle_buffer_mb = 16 * 12 * tile_mb(store)
+    loader = BatchLoader(store, 64, shuffle_buffer_mb=shuffle_buffer_mb, drop_last=True)
     for worker in range(min(workers, 2)):
-        pool, plan, tiles = sampler._begin(worker, workers)
-        assert pool.slots * tiles.nbytes <= pool_mb * 1e6 / workers
+        pool, plan, tiles = loader._begin(worker, workers)
+        assert pool.slots * tiles.nbytes <= shuffle_buffer_mb * 1e6 / workers
         assert 10 <= plan.active < len(tiles.tiles)
     with caplog.at_level(logging.WARNING):
-        next(iter(sampler))
+        next(iter(loader))
         assert not caplog.messages
-        next(iter(Sampler(store, 64, pool_mb=2 * tile_mb(store))))
+        next(iter(BatchLoader(store, 64, shuffle_buffer_mb=2 * tile_mb(store))))
     assert "batches mix the pairs of 1 of" in caplog.messages[0]
-    sampler.close()
+    loader.close()
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
@@ -177,22 +177,22 @@ def test_persistent_workers_learn_of_epochs_and_of_growth(store: str, context: s
     with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
         add(writer, 0, 6)
         writer.commit()
-        sampler, fresh = Sampler(store, 6), Sampler(store, 6)
+        loader, fresh = BatchLoader(store, 6), BatchLoader(store, 6)
         options = {"batch_size": None, "num_workers": 2, "multiprocessing_context": context}
-        loader = DataLoader(sampler, persistent_workers=True, **options)
-        numbers(loader)
-        sampler.set_epoch(7)
+        data_loader = DataLoader(loader, persistent_workers=True, **options)
+        numbers(data_loader)
+        loader.set_epoch(7)
         fresh.set_epoch(7)
-        seventh = numbers(loader)
+        seventh = numbers(data_loader)
         assert np.array_equal(seventh, numbers(DataLoader(fresh, **options)))
-        assert not np.array_equal(seventh, numbers(loader)), "the one behind it"
+        assert not np.array_equal(seventh, numbers(data_loader)), "the one behind it"
         add(writer, 6, 4)
         writer.commit()
-        assert len(numbers(loader)) == 42, "until it is told to look again"
-        sampler.refresh()
-        assert np.array_equal(np.sort(numbers(loader)), np.arange(70))
-        sampler.load_state_dict(fresh.state_dict())
-        assert np.array_equal(np.sort(numbers(loader)), np.arange(42))
+        assert len(numbers(data_loader)) == 42, "until it is told to look again"
+        loader.refresh()
+        assert np.array_equal(np.sort(numbers(data_loader)), np.arange(70))
+        loader.load_state_dict(fresh.state_dict())
+        assert np.array_equal(np.sort(numbers(data_loader)), np.arange(42))
 
 
 @pytest.mark.filterwarnings("ignore:'set_vital' is deprecated")  # torchdata calls it
@@ -203,16 +203,16 @@ def test_a_stateful_data_loader_goes_on(store: str) -> None:
     numbered(store, 23, 7, 4)
     for workers in (0, 2):
         for mode in ("epochs", "stream"):
-            options = {"mode": mode, "pool_mb": 9 * tile_mb(store)}
+            options = {"mode": mode, "shuffle_buffer_mb": 9 * tile_mb(store)}
 
-            def loader(options: Any = options, workers: int = workers) -> Any:
-                made = Sampler(store, 6, **options)
+            def data_loader(options: Any = options, workers: int = workers) -> Any:
+                made = BatchLoader(store, 6, **options)
                 return stateful.StatefulDataLoader(made, batch_size=None, num_workers=workers)
 
-            whole = numbers(islice(loader(), 20))
-            first = loader()
+            whole = numbers(islice(data_loader(), 20))
+            first = data_loader()
             got = numbers(islice(first, 7))
-            second = loader()
+            second = data_loader()
             second.load_state_dict(first.state_dict())
             rest = numbers(islice(second, 13))
             assert np.array_equal(np.concatenate([got, rest]), whole)
@@ -223,5 +223,5 @@ def test_a_loader_costs_no_file_that_stays(store: str) -> None:
     numbered(store, 4, 7, 4)
     before = len(os.listdir("/proc/self/fd"))
     for _ in range(20):
-        Sampler(store, 6).set_epoch(1)
+        BatchLoader(store, 6).set_epoch(1)
     assert len(os.listdir("/proc/self/fd")) <= before + 2

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
-from mosaic_collect import Sampler  # noqa: E402
+from mosaic_collect import BatchLoader  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from mosaic_collect.sampling.device import DeviceMemory, TorchDevice  # noqa: E402
 from tests.sampling.common import numbered, numbers, tile_mb  # noqa: E402
@@ -34,8 +34,8 @@ def pool_on(streams: Any) -> Iterator[None]:
 
 
 def some(store: str, mode: str, tiles: int, **options: Any) -> np.ndarray:
-    options = {"mode": mode, "pool_mb": tiles * tile_mb(store), "threads": 2, **options}
-    return numbers(islice(Sampler(store, 6, **options), 27))
+    options = {"mode": mode, "shuffle_buffer_mb": tiles * tile_mb(store), "threads": 2, **options}
+    return numbers(islice(BatchLoader(store, 6, **options), 27))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -55,8 +55,8 @@ def test_the_simulated_device_shows_what_is_not_ordered(store: str, forgets: str
     wrong = []
     for seed in range(5):
         with pool_on(SimulatedDevice(seed, forgets)):
-            sampler = Sampler(store, 6, pool_mb=5 * tile_mb(store), threads=2)
-            drawn = torch.cat([batch["number"].clone() for batch in sampler])
+            loader = BatchLoader(store, 6, shuffle_buffer_mb=5 * tile_mb(store), threads=2)
+            drawn = torch.cat([batch["number"].clone() for batch in loader])
         wrong.append(not np.array_equal(np.sort(drawn.numpy()), np.arange(161)))
     assert any(wrong)
 
@@ -78,9 +78,9 @@ def test_torchs_modes_change_nothing(store: str, mode: str, inside: str) -> None
     want = some(store, mode, 5)
     for streams in (None, TorchDevice(torch.device("cpu"))):
         with pool_on(streams) if streams else nullcontext(), INSIDE[inside]():
-            sampler = Sampler(store, 6, mode=mode, pool_mb=5 * tile_mb(store))
-            batches = list(islice(sampler, 27))
-            mean, _std = sampler.moments()["wide"]
+            loader = BatchLoader(store, 6, mode=mode, shuffle_buffer_mb=5 * tile_mb(store))
+            batches = list(islice(loader, 27))
+            mean, _std = loader.moments()["wide"]
         assert np.array_equal(numbers(batches), want)
         assert not any(t.is_inference() for t in [mean, *batches[0].values()])
         assert mean.device.type == batches[0]["wide"].device.type == "cpu"
@@ -91,7 +91,7 @@ def test_another_default_type_changes_nothing(store: str) -> None:
     numbered(store, 23, 7, 4)
     torch.set_default_dtype(torch.float64)
     try:
-        assert next(iter(Sampler(store, 6)))["wide"].dtype == torch.float32
+        assert next(iter(BatchLoader(store, 6)))["wide"].dtype == torch.float32
     finally:
         torch.set_default_dtype(torch.float32)
 
@@ -103,14 +103,14 @@ def test_a_device_is_that_of_the_thread_that_names_it(
     current = threading.local()
     current.device = 3
     monkeypatch.setattr("torch.cuda.current_device", lambda: current.device)
-    assert Sampler(store, 6, device="cuda").device == torch.device("cuda:3")
+    assert BatchLoader(store, 6, device="cuda").device == torch.device("cuda:3")
     for wrong in ("tpu?", 1.5):
         with pytest.raises(InputError, match="device: cannot use"):
-            Sampler(store, 6, device=wrong)
+            BatchLoader(store, 6, device=wrong)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch sees a CUDA device")
 def test_cuda_without_a_device_is_told_at_once(store: str) -> None:
     numbered(store, 4, 7, 4)
     with pytest.raises(InputError, match="device: cannot use 'cuda'"):
-        Sampler(store, 6, device="cuda")
+        BatchLoader(store, 6, device="cuda")

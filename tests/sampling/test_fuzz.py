@@ -21,11 +21,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
 from torch.utils.data import DataLoader  # noqa: E402
 
-from mosaic_collect import Sampler, TrajectoryWriter, export_npy  # noqa: E402
+from mosaic_collect import BatchLoader, TrajectoryWriter, export_npy  # noqa: E402
 from mosaic_collect.errors import CorruptStoreError, MosaicCollectError  # noqa: E402
 from mosaic_collect.npyfile.read import read_npy  # noqa: E402
 from mosaic_collect.store.schema import Field, Schema  # noqa: E402
@@ -173,7 +173,7 @@ class Case:
         """Of a loader; with a pool of a few tiles, or of all."""
         return {
             **self.same,
-            "pool_mb": float(self.rng.choice([0.02, 0.05, 0.2, 100])),
+            "shuffle_buffer_mb": float(self.rng.choice([0.02, 0.05, 0.2, 100])),
             "seed": int(self.rng.integers(1000)),
             "threads": int(self.rng.integers(1, 4)),
         }
@@ -183,8 +183,8 @@ class Case:
         """Options that choose pairs."""
         return {"fields": self.fields, "finite_fields": self.finite, **self.filters}
 
-    def loader(self, **options: Any) -> Sampler:
-        return Sampler(self.recording.where, **options)
+    def loader(self, **options: Any) -> BatchLoader:
+        return BatchLoader(self.recording.where, **options)
 
 
 @pytest.fixture
@@ -205,7 +205,7 @@ def unless(call: Any, *words: str) -> Any:
 
 
 NOTHING_LEFT = "no pair is left"
-TOO_SMALL = ("pool_mb: expected at least", "a rank would have none")
+TOO_SMALL = ("shuffle_buffer_mb: expected at least", "a rank would have none")
 
 
 def an_epoch(case: Case, like: dict[str, np.ndarray], grows: bool) -> list[bytes]:
@@ -257,7 +257,7 @@ def test_an_epoch_holds_the_pairs_of_an_export(case: Case) -> None:
 @pytest.mark.parametrize("case", range(1000, 1000 + ROUNDS), indirect=True)
 def test_damage_that_comes_while_it_draws_yields_no_other_pairs(case: Case, mode: str) -> None:
     like = unless(case.export, NOTHING_LEFT)
-    options = {**case.options(), "mode": mode, "batch_size": 2, "pool_mb": 0.02}
+    options = {**case.options(), "mode": mode, "batch_size": 2, "shuffle_buffer_mb": 0.02}
     loader = like and unless(lambda: case.loader(**options), *TOO_SMALL)
     if loader is None:
         return

@@ -1,4 +1,4 @@
-"""Ctrl-C between any two instructions: the sampler goes on as if it had not been interrupted."""
+"""Ctrl-C between any two instructions: the loader goes on as if it had not been interrupted."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from itertools import islice
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
-from mosaic_collect import Sampler  # noqa: E402
+from mosaic_collect import BatchLoader  # noqa: E402
 from tests.durability.interrupts import Interrupter, below  # noqa: E402
 from tests.sampling.common import numbered, numbers, tile_mb  # noqa: E402
 
@@ -21,24 +21,24 @@ FILES = below("sampling")
 EVERY = int(os.environ.get("MOSAIC_COLLECT_EVERY", "0"))
 
 
-def work(sampler: Sampler) -> None:
+def work(loader: BatchLoader) -> None:
     """All that a consumer does: iterations that end and that do not, states, looks."""
-    numbers(islice(sampler, 4))
-    sampler.load_state_dict(sampler.state_dict())
-    iterator = iter(sampler)
+    numbers(islice(loader, 4))
+    loader.load_state_dict(loader.state_dict())
+    iterator = iter(loader)
     numbers(islice(iterator, 9))
-    sampler.refresh()
+    loader.refresh()
     numbers(islice(iterator, 20))
-    sampler.close()
-    numbers(islice(sampler, 30))
+    loader.close()
+    numbers(islice(loader, 30))
 
 
 @pytest.mark.parametrize("mode", ["epochs", "stream"])
 def test_an_interrupt_leaves_nothing_behind(store: str, mode: str) -> None:
     numbered(store, 23, 7, 4)
-    sampler = Sampler(store, 6, mode=mode, pool_mb=9 * tile_mb(store), threads=2)
+    loader = BatchLoader(store, 6, mode=mode, shuffle_buffer_mb=9 * tile_mb(store), threads=2)
     threads = set(threading.enumerate())
-    want = numbers(islice(sampler, 27))
+    want = numbers(islice(loader, 27))
 
     def run(at: int) -> int:
         with pytest.MonkeyPatch.context() as patch:
@@ -46,12 +46,12 @@ def test_an_interrupt_leaves_nothing_behind(store: str, mode: str) -> None:
             patch.setattr("sys.unraisablehook", lambda told: None)
             try:
                 with Interrupter(at, FILES) as interrupter:
-                    work(sampler)
+                    work(loader)
             except KeyboardInterrupt:
                 pass
-        sampler.set_epoch(0)
-        assert np.array_equal(numbers(islice(sampler, 27)), want)
-        sampler.close()
+        loader.set_epoch(0)
+        assert np.array_equal(numbers(islice(loader, 27)), want)
+        loader.close()
         # A pool that the interrupt left to the garbage collector ends in its own time.
         deadline = time.monotonic() + 10
         while set(threading.enumerate()) - threads and time.monotonic() < deadline:

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
-from mosaic_collect import Sampler  # noqa: E402
+from mosaic_collect import BatchLoader  # noqa: E402
 from mosaic_collect.errors import CorruptStoreError  # noqa: E402
 from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
 from tests import helpers  # noqa: E402
@@ -24,16 +24,16 @@ def every_third(step: int) -> np.ndarray:
     return (np.arange(7) + step) % 3 != 1
 
 
-def some(sampler: Sampler, batches: int) -> np.ndarray:
-    return numbers(islice(sampler, batches))
+def some(loader: BatchLoader, batches: int) -> np.ndarray:
+    return numbers(islice(loader, batches))
 
 
 @pytest.mark.parametrize("tiles", [2, 5, 1000])
 @pytest.mark.parametrize("batch_size", [1, 6, 40, 300])
 def test_only_valid_pairs_and_whole_batches(store: str, batch_size: int, tiles: int) -> None:
     valid = numbered(store, 23, 7, 4, every_third)
-    sampler = Sampler(store, batch_size, mode="stream", pool_mb=tiles * tile_mb(store))
-    batches = [b["number"].clone() for b in islice(sampler, 30)]
+    loader = BatchLoader(store, batch_size, mode="stream", shuffle_buffer_mb=tiles * tile_mb(store))
+    batches = [b["number"].clone() for b in islice(loader, 30)]
     assert {len(b) for b in batches} == {batch_size}
     assert np.isin(torch.cat(batches).numpy(), valid).all()
 
@@ -46,37 +46,41 @@ def loads(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("uses", [1, 4, 2.5])
+@pytest.mark.parametrize("reuse", [1, 4, 2.5])
 def test_a_pair_comes_about_so_often_in_each_pass(
-    store: str, uses: float, loads: list[int]
+    store: str, reuse: float, loads: list[int]
 ) -> None:
     valid = numbered(store, 24, 7, 4)
-    sampler = Sampler(store, 6, mode="stream", uses=uses, pool_mb=6 * tile_mb(store), seed=2)
+    loader = BatchLoader(
+        store, 6, mode="stream", reuse=reuse, shuffle_buffer_mb=6 * tile_mb(store), seed=2
+    )
     passes = 12
-    count = int(passes * uses * len(valid)) // 6
-    times = np.bincount(some(sampler, count), minlength=len(valid))
-    assert times.min() > 0.3 * passes * uses, "a pair was hardly ever drawn"
-    assert times.max() < 2 * passes * uses
+    count = int(passes * reuse * len(valid)) // 6
+    times = np.bincount(some(loader, count), minlength=len(valid))
+    assert times.min() > 0.3 * passes * reuse, "a pair was hardly ever drawn"
+    assert times.max() < 2 * passes * reuse
     pairs_of_a_tile = len(valid) / len(set(loads))
-    assert count * 6 / len(loads) == pytest.approx(uses * pairs_of_a_tile, rel=0.1)
+    assert count * 6 / len(loads) == pytest.approx(reuse * pairs_of_a_tile, rel=0.1)
 
 
 def test_without_replacement_a_batch_is_of_distinct_pairs(store: str) -> None:
     numbered(store, 24, 7, 4)
-    for batch in islice(Sampler(store, 90, mode="stream"), 5):
+    for batch in islice(BatchLoader(store, 90, mode="stream"), 5):
         assert len(set(batch["number"].tolist())) == 90
-    (batch,) = islice(Sampler(store, 400, mode="stream"), 1)
+    (batch,) = islice(BatchLoader(store, 400, mode="stream"), 1)
     times = np.bincount(batch["number"], minlength=168)
     assert set(times) == {2, 3}, "no pair again before every pair came"
-    (batch,) = islice(Sampler(store, 90, mode="stream", replace=True), 1)
+    (batch,) = islice(BatchLoader(store, 90, mode="stream", replace=True), 1)
     assert len(set(batch["number"].tolist())) < 90
 
 
 @pytest.mark.parametrize("tiles", [5, 9, 13])
 def test_a_tile_twice_in_the_pools_part_of_the_row_counts_once(store: str, tiles: int) -> None:
     numbered(store, 24, 7, 4)
-    sampler = Sampler(store, 12, mode="stream", uses=1, pool_mb=2 * tiles * tile_mb(store))
-    for batch in islice(sampler, 300):
+    loader = BatchLoader(
+        store, 12, mode="stream", reuse=1, shuffle_buffer_mb=2 * tiles * tile_mb(store)
+    )
+    for batch in islice(loader, 300):
         assert len(set(batch["number"].tolist())) == 12
 
 
@@ -86,8 +90,10 @@ def test_every_rank_draws_from_all_of_a_store_that_fits(store: str, world_size: 
     numbered(store, 24, 7, 4)
     first = set()
     for rank in range(world_size):
-        sampler = Sampler(store, 168, mode="stream", rank=rank, world_size=world_size, replace=True)
-        drawn = some(sampler, 20)
+        loader = BatchLoader(
+            store, 168, mode="stream", rank=rank, world_size=world_size, replace=True
+        )
+        drawn = some(loader, 20)
         first.add(tuple(drawn[:168]))
         times = np.bincount(drawn, minlength=168)
         assert (np.square(times - 20).sum() / 20 - 167) / np.sqrt(2 * 167) < 4.5
@@ -105,21 +111,21 @@ def test_what_was_drawn_while_all_fitted_is_not_owed_when_it_fits_no_more(
     with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
         add(writer, 0, 12)
         writer.commit()
-        options = {"mode": "stream", "pool_mb": 30 * tile_mb(store)}
-        sampler = Sampler(store, 6, **options)
-        some(sampler, 2000)
+        options = {"mode": "stream", "shuffle_buffer_mb": 30 * tile_mb(store)}
+        loader = BatchLoader(store, 6, **options)
+        some(loader, 2000)
         add(writer, 12, 200)
         writer.commit()
-        sampler.refresh()
-        assert of_the_next(sampler) < 1.5 * of_the_next(Sampler(store, 6, **options))
+        loader.refresh()
+        assert of_the_next(loader) < 1.5 * of_the_next(BatchLoader(store, 6, **options))
 
 
 def test_threads_change_nothing_and_ranks_draw_different_pairs(store: str) -> None:
     numbered(store, 23, 7, 4)
-    options = {"mode": "stream", "pool_mb": 5 * tile_mb(store)}
-    one, other = (some(Sampler(store, 6, threads=t, **options), 60) for t in (1, 4))
+    options = {"mode": "stream", "shuffle_buffer_mb": 5 * tile_mb(store)}
+    one, other = (some(BatchLoader(store, 6, threads=t, **options), 60) for t in (1, 4))
     assert np.array_equal(one, other)
-    ranks = [some(Sampler(store, 6, rank=r, world_size=2, **options), 60) for r in (0, 1)]
+    ranks = [some(BatchLoader(store, 6, rank=r, world_size=2, **options), 60) for r in (0, 1)]
     assert not np.array_equal(*ranks)
 
 
@@ -127,31 +133,34 @@ def test_threads_change_nothing_and_ranks_draw_different_pairs(store: str) -> No
 @pytest.mark.parametrize("stopped", [0, 1, 37])
 def test_a_state_goes_on_with_the_same_batches(store: str, stopped: int, tiles: int) -> None:
     numbered(store, 23, 7, 4, every_third)
-    options = {"mode": "stream", "pool_mb": tiles * tile_mb(store), "uses": 1.5}
-    whole = some(Sampler(store, 6, **options), 60)
-    first = Sampler(store, 6, **options)
+    options = {"mode": "stream", "shuffle_buffer_mb": tiles * tile_mb(store), "reuse": 1.5}
+    whole = some(BatchLoader(store, 6, **options), 60)
+    first = BatchLoader(store, 6, **options)
     got = some(first, stopped)
-    resumed = Sampler(store, 6, **options)
+    resumed = BatchLoader(store, 6, **options)
     resumed.load_state_dict(first.state_dict())
     assert np.array_equal(np.concatenate([got, some(resumed, 60 - stopped)]), whole)
 
 
 def test_another_iteration_goes_on(store: str) -> None:
     numbered(store, 23, 7, 4)
-    options = {"mode": "stream", "pool_mb": 5 * tile_mb(store)}
-    sampler = Sampler(store, 6, **options)
-    got = np.concatenate([some(sampler, 20), some(sampler, 20)])
-    assert np.array_equal(got, some(Sampler(store, 6, **options), 40))
+    options = {"mode": "stream", "shuffle_buffer_mb": 5 * tile_mb(store)}
+    loader = BatchLoader(store, 6, **options)
+    got = np.concatenate([some(loader, 20), some(loader, 20)])
+    assert np.array_equal(got, some(BatchLoader(store, 6, **options), 40))
 
 
 def test_it_has_no_length(store: str) -> None:
     numbered(store, 4, 7, 4)
     with pytest.raises(TypeError, match="no length"):
-        len(Sampler(store, 6, mode="stream"))
+        len(BatchLoader(store, 6, mode="stream"))
 
 
 def test_a_damaged_chunk_is_an_error_in_the_loop(store: str) -> None:
     numbered(store, 23, 7, 4)
     stores.flip(f"{store}/wide/c.3.0.0", 5)
     with pytest.raises(CorruptStoreError, match="wide, block 3"):
-        some(Sampler(store, 6, mode="stream", uses=1, pool_mb=3 * tile_mb(store)), 1000)
+        some(
+            BatchLoader(store, 6, mode="stream", reuse=1, shuffle_buffer_mb=3 * tile_mb(store)),
+            1000,
+        )

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
 from mosaic_collect.sampling import order, stream  # noqa: E402
 from mosaic_collect.sampling.order import (  # noqa: E402
@@ -75,7 +75,7 @@ def epoch(pool: Pool, seed: int, first: int = 0, stop: int = PAIRS) -> np.ndarra
 def draws(pool: Pool, seed: int, replace: bool = True) -> np.ndarray:
     """A stream's first pairs, as many as an epoch's."""
     pool.release_all()
-    rules = StreamRules(batch_size=BATCH, uses=1, replace=replace, active=active(pool))
+    rules = StreamRules(batch_size=BATCH, reuse=1, replace=replace, active=active(pool))
     made = stream_batches(pool, Row(TILES, seed, 0, 0, 1), rules, Position())
     return np.concatenate([b["number"].numpy() for b, _ in islice(made, PAIRS // BATCH)])
 

@@ -185,7 +185,7 @@ class TestWithoutListing:
 
     def test_a_batch_needs_none(self, published: str, requests: list[Any]) -> None:
         pytest.importorskip("torch")
-        assert next(iter(mc.Sampler(published, 2)))
+        assert next(iter(mc.BatchLoader(published, 2)))
         assert {fault for _, _, fault in requests} == {None}
 
     def test_what_lists_names_the_permission(self, published: str, requests: list[Any]) -> None:

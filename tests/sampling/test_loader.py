@@ -1,4 +1,4 @@
-"""A sampler among other things: stores that grow, workers, devices, moments, memory."""
+"""A loader among other things: stores that grow, workers, devices, moments, memory."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch", reason="torch is not installed, which a sampler needs")
+torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
 from torch.utils.data import DataLoader  # noqa: E402
 
-from mosaic_collect import Sampler, TrajectoryDataset  # noqa: E402
+from mosaic_collect import BatchLoader, TrajectoryDataset  # noqa: E402
 from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
 from mosaic_collect.sampling.device import DeviceMemory, TorchDevice  # noqa: E402
 from mosaic_collect.sampling.tiles import PoolPlan, Tiles  # noqa: E402
@@ -35,30 +35,30 @@ def test_a_store_that_is_still_recorded(store: str, mode: str) -> None:
     with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
         add(writer, 0, 10)
         writer.commit()
-        sampler = Sampler(store, 7, mode=mode, uses=1)
-        assert sampler.num_pairs == 70
+        loader = BatchLoader(store, 7, mode=mode, reuse=1)
+        assert loader.num_pairs == 70
         add(writer, 10, 5)
         writer.commit()
-        iterator = iter(sampler)
+        iterator = iter(loader)
         first = numbers(islice(iterator, 5))
-        sampler.refresh()
+        loader.refresh()
         rest = numbers(iterator if mode == "epochs" else islice(iterator, 200))
     if mode == "epochs":  # this epoch is of what it began with
         assert np.array_equal(np.sort(np.concatenate([first, rest])), np.arange(70))
-        assert np.array_equal(np.sort(numbers(sampler)), np.arange(105))
+        assert np.array_equal(np.sort(numbers(loader)), np.arange(105))
     else:
         assert set(rest.tolist()) == set(range(105))
-    assert sampler.num_pairs == 105
+    assert loader.num_pairs == 105
 
 
 def test_ranks_that_look_at_different_times_see_the_same_steps(store: str) -> None:
     with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
         add(writer, 0, 10)
         writer.commit()
-        first = Sampler(store, 6, rank=0, world_size=2)
+        first = BatchLoader(store, 6, rank=0, world_size=2)
         add(writer, 10, 5)
         writer.commit()
-        second = Sampler(store, 6, rank=1, world_size=2)
+        second = BatchLoader(store, 6, rank=1, world_size=2)
         assert (first.committed, second.committed) == ([10], [15])
         assert len(first) != len(second)
         second.refresh(first.committed)
@@ -87,14 +87,14 @@ def test_a_state_goes_on_in_a_store_that_has_grown(store: str) -> None:
     with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
         add(writer, 0, 10)
         writer.commit()
-        options = {"pool_mb": 5 * tile_mb(store)}
-        whole = numbers(Sampler(store, 6, **options))
-        sampler = Sampler(store, 6, **options)
-        first = numbers(islice(sampler, 4))
-        state = sampler.state_dict()
+        options = {"shuffle_buffer_mb": 5 * tile_mb(store)}
+        whole = numbers(BatchLoader(store, 6, **options))
+        loader = BatchLoader(store, 6, **options)
+        first = numbers(islice(loader, 4))
+        state = loader.state_dict()
         add(writer, 10, 5)
         writer.commit()
-    grown = Sampler(store, 6, **options)
+    grown = BatchLoader(store, 6, **options)
     grown.load_state_dict(state)
     assert np.array_equal(np.concatenate([first, numbers(grown)]), whole)
     assert len(numbers(grown)) == 70, "until it is told to look again"
@@ -109,21 +109,21 @@ def test_a_rank_that_begins_late_is_source_at_a_refresh(tmp_path: Any) -> None:
     )
     for what in (folder, TrajectoryDataset(folder)):
         with pytest.raises(StoreNotFoundError, match="no rank has a step yet"):
-            Sampler(what, 6)
+            BatchLoader(what, 6)
     add(second, 10, 4)
     second.commit()
     dataset = TrajectoryDataset(folder)
-    samplers = [Sampler(what, 6) for what in (folder, dataset)]
-    assert [s.num_pairs for s in samplers] == [28, 28]
+    loaders = [BatchLoader(what, 6) for what in (folder, dataset)]
+    assert [s.num_pairs for s in loaders] == [28, 28]
     add(first, 0, 10)
     first.commit()
-    for sampler in samplers:
+    for loader in loaders:
         with pytest.raises(InputError, match=told):
-            sampler.refresh([4])
-        assert (sampler.committed, sampler.num_pairs) == ([4], 28), "as it was"
-        sampler.refresh()
-        assert (sampler.committed, sampler.num_pairs) == ([10, 4], 98)
-        assert np.array_equal(np.sort(numbers(sampler)), np.arange(98))
+            loader.refresh([4])
+        assert (loader.committed, loader.num_pairs) == ([4], 28), "as it was"
+        loader.refresh()
+        assert (loader.committed, loader.num_pairs) == ([10, 4], 98)
+        assert np.array_equal(np.sort(numbers(loader)), np.arange(98))
     assert dataset.num_steps == 4, "a dataset that is given keeps its own snapshot"
     first.close()
     second.close()
@@ -134,18 +134,18 @@ def test_a_working_directory_that_changes_makes_no_difference(
 ) -> None:
     numbered(store, 4, 7, 4)
     monkeypatch.chdir(os.path.dirname(store))
-    sampler = Sampler(os.path.basename(store), 6)
+    loader = BatchLoader(os.path.basename(store), 6)
     monkeypatch.chdir("/")
-    sampler.refresh()
-    assert len(numbers(sampler)) == 28
+    loader.refresh()
+    assert len(numbers(loader)) == 28
 
 
 def test_what_is_no_store_and_what_holds_no_step(store: str) -> None:
     with pytest.raises(StoreNotFoundError):
-        Sampler(store, 6)
+        BatchLoader(store, 6)
     helpers.open_writer(store, 7, NUMBERED, 4).close(complete=False)
     with pytest.raises(InputError, match="no committed step"):
-        Sampler(store, 6)
+        BatchLoader(store, 6)
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more than processors
@@ -153,14 +153,14 @@ def test_what_is_no_store_and_what_holds_no_step(store: str) -> None:
 @pytest.mark.parametrize("tiles", [9, 1000])
 def test_workers_of_a_data_loader_share_an_epoch(store: str, workers: int, tiles: int) -> None:
     numbered(store, 23, 7, 4)
-    sampler = Sampler(store, 6, pool_mb=tiles * tile_mb(store))
-    numbers(sampler)  # what this process holds is of no use to a child
-    loader = DataLoader(sampler, batch_size=None, num_workers=workers)
-    assert len(loader) == len(sampler) == 27
+    loader = BatchLoader(store, 6, shuffle_buffer_mb=tiles * tile_mb(store))
+    numbers(loader)  # what this process holds is of no use to a child
+    data_loader = DataLoader(loader, batch_size=None, num_workers=workers)
+    assert len(data_loader) == len(loader) == 27
     epochs = []
     for epoch in range(2):
-        sampler.set_epoch(epoch)
-        batches = list(loader)
+        loader.set_epoch(epoch)
+        batches = list(data_loader)
         assert len(batches) == 27
         epochs.append(numbers(batches))
         assert np.array_equal(np.sort(epochs[-1]), np.arange(161))
@@ -172,9 +172,9 @@ def test_a_child_that_is_forked_in_the_middle_decodes_for_itself(
 ) -> None:
     """Some tiles are being decoded just then, by threads that the child does not have."""
     numbered(store, 23, 7, 4)
-    sampler = Sampler(store, 6, pool_mb=9 * tile_mb(store))
+    loader = BatchLoader(store, 6, shuffle_buffer_mb=9 * tile_mb(store))
     parent, done, load = os.getpid(), threading.Event(), Tiles.load
-    needed = [None] * PoolPlan.of(sampler._source.tiles, sampler._options.pool_nbytes).active
+    needed = [None] * PoolPlan.of(loader._source.tiles, loader._options.pool_nbytes).active
 
     def slow(*given: Any) -> Any:
         if os.getpid() == parent and not needed:
@@ -183,11 +183,11 @@ def test_a_child_that_is_forked_in_the_middle_decodes_for_itself(
         return load(*given)
 
     monkeypatch.setattr(Tiles, "load", slow)
-    iterator = iter(sampler)
+    iterator = iter(loader)
     next(iterator)
     try:
-        loader = DataLoader(sampler, batch_size=None, num_workers=2, timeout=30)
-        assert np.array_equal(np.sort(numbers(loader)), np.arange(161))
+        data_loader = DataLoader(loader, batch_size=None, num_workers=2, timeout=30)
+        assert np.array_equal(np.sort(numbers(data_loader)), np.arange(161))
         (told,) = DataLoader(Forked(iterator), batch_size=None, num_workers=1, timeout=30)
         assert "the parent process's" in told
     finally:
@@ -210,8 +210,8 @@ class Forked(torch.utils.data.IterableDataset):
 
 def test_workers_draw_different_streams(store: str) -> None:
     numbered(store, 23, 7, 4)
-    loader = DataLoader(Sampler(store, 6, mode="stream"), batch_size=None, num_workers=2)
-    batches = [b["number"].tolist() for b in islice(loader, 8)]
+    data_loader = DataLoader(BatchLoader(store, 6, mode="stream"), batch_size=None, num_workers=2)
+    batches = [b["number"].tolist() for b in islice(data_loader, 8)]
     assert batches[::2] != batches[1::2]
 
 
@@ -219,60 +219,62 @@ def test_an_epoch_is_another_stream(store: str) -> None:
     """So that workers that begin anew do not give the same batches again."""
     numbered(store, 23, 7, 4)
     for tiles in (5, 1000):
-        sampler = Sampler(store, 6, mode="stream", pool_mb=tiles * tile_mb(store))
-        loader, drawn = DataLoader(sampler, batch_size=None, num_workers=1), []
+        loader = BatchLoader(store, 6, mode="stream", shuffle_buffer_mb=tiles * tile_mb(store))
+        data_loader, drawn = DataLoader(loader, batch_size=None, num_workers=1), []
         for epoch in (0, 1, 0):
-            sampler.set_epoch(epoch)
-            drawn.append(numbers(islice(loader, 8)).tolist())
+            loader.set_epoch(epoch)
+            drawn.append(numbers(islice(data_loader, 8)).tolist())
         assert drawn[0] == drawn[2] != drawn[1]
 
 
 def test_a_state_is_of_one_worker(store: str) -> None:
     numbered(store, 23, 7, 4)
     for mode in ("epochs", "stream"):
-        sampler = Sampler(store, 6, mode=mode)
-        next(iter(sampler))
-        resumed = Sampler(store, 6, mode=mode)
-        resumed.load_state_dict(sampler.state_dict())
+        loader = BatchLoader(store, 6, mode=mode)
+        next(iter(loader))
+        resumed = BatchLoader(store, 6, mode=mode)
+        resumed.load_state_dict(loader.state_dict())
         with pytest.raises(InputError, match="worker 0 of 1, this is worker 0 of 2"):
             next(iter(DataLoader(resumed, batch_size=None, num_workers=2)))
 
 
 def test_persistent_workers_count_epochs(store: str) -> None:
     numbered(store, 12, 7, 4)
-    loader = DataLoader(Sampler(store, 6), batch_size=None, num_workers=2, persistent_workers=True)
-    first, second = numbers(loader), numbers(loader)
+    data_loader = DataLoader(
+        BatchLoader(store, 6), batch_size=None, num_workers=2, persistent_workers=True
+    )
+    first, second = numbers(data_loader), numbers(data_loader)
     assert np.array_equal(np.sort(first), np.sort(second))
     assert not np.array_equal(first, second)
 
 
 def test_it_pickles_in_the_middle(store: str) -> None:
     numbered(store, 12, 7, 4)
-    sampler = Sampler(store, 6)
-    iterator = iter(sampler)
+    loader = BatchLoader(store, 6)
+    iterator = iter(loader)
     next(iterator)
-    copied = pickle.loads(pickle.dumps(sampler))
-    assert copied.num_pairs == sampler.num_pairs
+    copied = pickle.loads(pickle.dumps(loader))
+    assert copied.num_pairs == loader.num_pairs
     assert np.array_equal(np.sort(numbers(copied)), np.arange(84))
 
 
 def test_moments_are_those_of_the_pairs(store: str) -> None:
     mask = lambda step: (np.arange(7) + step) % 3 != 1  # noqa: E731
     valid = numbered(store, 23, 7, 4, mask)
-    sampler = Sampler(store, 6)
-    mean, std = sampler.moments()["wide"]
+    loader = BatchLoader(store, 6)
+    mean, std = loader.moments()["wide"]
     assert mean.shape == std.shape == (6,)
     assert mean.dtype == torch.float32
     np.testing.assert_allclose(mean, np.full(6, valid.mean()), rtol=1e-6)
     np.testing.assert_allclose(std, np.full(6, valid.std()), rtol=1e-6)
-    assert sampler.moments("number")["number"][0] == pytest.approx(valid.mean())
+    assert loader.moments("number")["number"][0] == pytest.approx(valid.mean())
     with pytest.raises(InputError, match="expected one of number, wide"):
-        sampler.moments("narrow")
+        loader.moments("narrow")
 
 
 def test_moments_of_rows_of_several_axes(store: str) -> None:
     dataset = helpers.record(store, 9, schema=helpers.CAMERA, block_steps=4, num_envs=5)
-    found = Sampler(store, 7).moments("rgb", "depth", "reward")
+    found = BatchLoader(store, 7).moments("rgb", "depth", "reward")
     for name, (mean, std) in found.items():
         rows = dataset.read(name).reshape(45, *dataset.schema[name].row_shape).astype(float)
         np.testing.assert_allclose(mean, rows.mean(axis=0), rtol=1e-6)
@@ -289,10 +291,10 @@ def test_moments_take_no_more_memory_for_large_rows_or_a_large_pool(
     with helpers.open_writer(store, 8, schema, 32) as writer:
         for _ in range(64):
             writer.add_step(**rows)
-    sampler = Sampler(store, 8, pool_mb=2000, threads=2)
+    loader = BatchLoader(store, 8, shuffle_buffer_mb=2000, threads=2)
     tracemalloc.start()  # knows of NumPy's memory
     try:
-        sampler.moments("rgb")
+        loader.moments("rgb")
         assert tracemalloc.get_traced_memory()[1] < 60e6
     finally:
         tracemalloc.stop()
@@ -305,14 +307,14 @@ def test_slots_on_a_device_give_the_same_batches(
     """Staged and copied, on the only device that is always here."""
     numbered(store, 23, 7, 4)
     for tiles in (5, 1000):
-        options = {"mode": mode, "pool_mb": tiles * tile_mb(store), "uses": 1}
-        want = numbers(islice(Sampler(store, 6, **options), 27))
+        options = {"mode": mode, "shuffle_buffer_mb": tiles * tile_mb(store), "reuse": 1}
+        want = numbers(islice(BatchLoader(store, 6, **options), 27))
         with monkeypatch.context() as patch:
             patch.setattr(
                 "mosaic_collect.sampling.prefetch.PoolRunner._memory",
                 lambda self, *made: DeviceMemory(*made, TorchDevice(torch.device("cpu"))),
             )
-            assert np.array_equal(numbers(islice(Sampler(store, 6, **options), 27)), want)
+            assert np.array_equal(numbers(islice(BatchLoader(store, 6, **options), 27)), want)
 
 
 @pytest.mark.gpu
@@ -321,28 +323,28 @@ def test_slots_on_a_device_give_the_same_batches(
 def test_on_a_device(store: str, mode: str) -> None:
     numbered(store, 23, 7, 4)
     for tiles in (5, 1000):
-        options = {"mode": mode, "pool_mb": tiles * tile_mb(store), "uses": 1}
-        want = numbers(islice(Sampler(store, 6, **options), 27))
-        sampler = Sampler(store, 6, device="cuda:0", **options)
-        batches = list(islice(sampler, 27))
+        options = {"mode": mode, "shuffle_buffer_mb": tiles * tile_mb(store), "reuse": 1}
+        want = numbers(islice(BatchLoader(store, 6, **options), 27))
+        loader = BatchLoader(store, 6, device="cuda:0", **options)
+        batches = list(islice(loader, 27))
         assert {t.device.type for b in batches for t in b.values()} == {"cuda"}
         assert np.array_equal(numbers(batches), want)
-    pinned = Sampler(store, 6, mode=mode, pin_memory=True)
+    pinned = BatchLoader(store, 6, mode=mode, pin_memory=True)
     assert next(iter(pinned))["wide"].is_pinned()
 
 
-def test_threads_end_with_the_sampler(store: str) -> None:
+def test_threads_end_with_the_loader(store: str) -> None:
     numbered(store, 23, 7, 4)
     before = set(threading.enumerate())
-    sampler = Sampler(store, 6, pool_mb=5 * tile_mb(store))
-    iterator = iter(sampler)
+    loader = BatchLoader(store, 6, shuffle_buffer_mb=5 * tile_mb(store))
+    iterator = iter(loader)
     next(iterator)
     assert set(threading.enumerate()) - before
-    sampler.close()
+    loader.close()
     assert set(threading.enumerate()) <= before
     del iterator
-    next(iter(sampler))
-    del sampler
+    next(iter(loader))
+    del loader
     gc.collect()
     for thread in threading.enumerate():
         if thread.name == "mosaic-batches":
@@ -356,9 +358,9 @@ def test_an_iteration_that_is_collected_in_a_thread_that_decodes_for_it(
 ) -> None:
     """The garbage collector runs in any thread, and must wait for none that waits for it."""
     numbered(store, 92, 7, 4)
-    sampler = Sampler(store, 6, mode=mode, pool_mb=9 * tile_mb(store), threads=1)
+    loader = BatchLoader(store, 6, mode=mode, shuffle_buffer_mb=9 * tile_mb(store), threads=1)
     load, dropped, collected = Tiles.load, threading.Event(), []
-    needed = [None] * PoolPlan.of(sampler._source.tiles, sampler._options.pool_nbytes).active
+    needed = [None] * PoolPlan.of(loader._source.tiles, loader._options.pool_nbytes).active
 
     def collecting(*given: Any) -> Any:
         if not needed:  # by the first batch
@@ -371,7 +373,7 @@ def test_an_iteration_that_is_collected_in_a_thread_that_decodes_for_it(
     gc.collect()
     gc.disable()
     try:
-        cycle: list[Any] = [iter(sampler)]
+        cycle: list[Any] = [iter(loader)]
         cycle.append(cycle)
         next(cycle[0])
         del cycle  # only the collector finds it
@@ -383,7 +385,7 @@ def test_an_iteration_that_is_collected_in_a_thread_that_decodes_for_it(
     finally:
         gc.enable()
     assert collected, "nothing was collected while it decoded"
-    other = threading.Thread(target=lambda: found.append(next(iter(sampler))), daemon=True)
+    other = threading.Thread(target=lambda: found.append(next(iter(loader))), daemon=True)
     found: list[Any] = []
     other.start()
     other.join(30)
@@ -393,8 +395,8 @@ def test_an_iteration_that_is_collected_in_a_thread_that_decodes_for_it(
 def test_a_script_that_stops_in_the_middle_ends(store: str) -> None:
     numbered(store, 23, 7, 4)
     code = (
-        "import sys\nfrom mosaic_collect import Sampler\n"
-        "stream = iter(Sampler(sys.argv[1], 6, mode='stream'))\nnext(stream)\nprint('done')"
+        "import sys\nfrom mosaic_collect import BatchLoader\n"
+        "stream = iter(BatchLoader(sys.argv[1], 6, mode='stream'))\nnext(stream)\nprint('done')"
     )
     done = helpers.run_python(code, store, timeout=60)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
@@ -405,25 +407,25 @@ def test_a_dataset_that_is_given_keeps_its_own_snapshot(store: str) -> None:
         add(writer, 0, 4)
         writer.commit()
         dataset = TrajectoryDataset(store)
-        sampler = Sampler(dataset, 6)
+        loader = BatchLoader(dataset, 6)
         add(writer, 4, 4)
         writer.commit()
-        sampler.refresh()
-        assert (sampler.num_pairs, dataset.num_steps) == (56, 4)
+        loader.refresh()
+        assert (loader.num_pairs, dataset.num_steps) == (56, 4)
 
 
 _MEMORY = """
 import sys, torch
 from itertools import islice
-from mosaic_collect import Sampler
+from mosaic_collect import BatchLoader
 def now():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 1e6
-options = {"pool_mb": float(sys.argv[2]), "mode": sys.argv[3], "uses": 1, "threads": 2}
-sampler = Sampler(sys.argv[1], 1024, **options)
+options = {"shuffle_buffer_mb": float(sys.argv[2]), "mode": sys.argv[3], "reuse": 1, "threads": 2}
+loader = BatchLoader(sys.argv[1], 1024, **options)
 before = now()
 most = 0
-for batch in islice(sampler, int(sys.argv[4])):
+for batch in islice(loader, int(sys.argv[4])):
     most = max(most, now())
 print(most - before)
 """
@@ -444,11 +446,11 @@ def test_memory_is_the_pool_and_at_most_100_mb(
         for _ in range(steps):
             writer.add_step(**row)
     raw_mb = steps * 256 * 4044 / 1e6
-    for pool_mb in (64, 160):
-        assert raw_mb > 2 * pool_mb
-        done = helpers.run_python(_MEMORY, store, str(pool_mb), mode, str(steps // 4))
+    for shuffle_buffer_mb in (64, 160):
+        assert raw_mb > 2 * shuffle_buffer_mb
+        done = helpers.run_python(_MEMORY, store, str(shuffle_buffer_mb), mode, str(steps // 4))
         assert done.returncode == 0, done.stderr
-        assert float(done.stdout) < pool_mb + 100
+        assert float(done.stdout) < shuffle_buffer_mb + 100
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from mosaic_collect.checks import whole
 from mosaic_collect.sampling.device import find_device
-from mosaic_collect.sampling.options import EPOCHS, STREAM, SamplerOptions
+from mosaic_collect.sampling.options import EPOCHS, STREAM, LoaderOptions
 from mosaic_collect.sampling.order import Position, rest_of_epoch
 from mosaic_collect.sampling.pool import Batch, Pool
 from mosaic_collect.sampling.prefetch import PoolRunner
@@ -27,78 +27,78 @@ _log = logging.getLogger(__name__)
 _FEW_TILES = 4  # below that, batches hardly mix
 
 
-class Sampler(IterableDataset[Batch]):
+class BatchLoader(IterableDataset[Batch]):
     """Random minibatches straight from stores of any size, in memory of bounded size.
 
-    A batch is a dict of tensors ``(B[, D])``, one a field, in the stored type and the caller's own.
-    Pairs are those that a compact export of the same fields would hold: valid, finite in every
-    field, and what the filters below leave. Memory is the pool, some 10 MB a thread, and the
-    batches themselves: the one that is held, and up to three on their way.
+    A batch is a dict of tensors ``(B[, D])``, one per field, in the stored type; it belongs to the
+    caller. Pairs are those of a compact export of the same fields: valid, finite in every field,
+    and left by the filters below. Memory use: the shuffle buffer, about 10 MB per thread, and up to
+    four batches.
 
-    ``mode="epochs"``: an iteration is one epoch. ``mode="stream"``: it never ends; a batch is drawn
-    from the pool, which decoding renews meanwhile.
+    ``mode="epochs"``: an iteration is one epoch. ``mode="stream"``: it never ends. A batch is drawn
+    from the shuffle buffer, which threads refill meanwhile.
 
-    What is exact:
+    Exact:
 
     - An epoch holds every pair once, over all ranks and workers, if every rank has as many workers
-      (``drop_last`` leaves out a batch a rank at most). Ranks have equally many batches, if they
-      see the same steps (``refresh``).
+      (``drop_last`` leaves out at most one batch per rank). Ranks have equally many batches, if
+      they see the same steps (``refresh``).
     - A pair is equally likely at every place of an epoch, where tiles hold equally many pairs.
-    - If the stores fit the pool, an epoch is a shuffle of all pairs, each as likely as any other,
-      and a stream's batch is a uniform draw from all of them; they are decoded once.
+    - If the stores fit the shuffle buffer, an epoch is a uniform shuffle of all pairs, and a batch
+      of a stream is a uniform draw from all of them. Each pair is decoded once.
     - Batches depend on the stores' committed steps, ``seed``, ``rank``, ``world_size``,
-      ``batch_size``, ``fields``, ``pool_mb``, the filters and the number of workers: not on time,
-      not on ``threads``. With a state, batches go on as they would have.
+      ``batch_size``, ``fields``, ``shuffle_buffer_mb``, the filters and the number of workers.
+      They do not depend on time or on ``threads``. A saved state continues with the same batches.
 
-    What is approximate, where the stores do not fit the pool:
+    Approximate, where the stores do not fit the shuffle buffer:
 
-    - Epochs mix the tiles that are in the pool: about 12 of pieces of some tens of megabytes, 64
-      steps of 100 environments, say, which were drawn from all. Each batch is a shuffle of these
-      tiles' pairs. So two pairs of one tile come nearer to each other than they would by chance,
-      and a batch holds more such twos than a true draw. A larger pool mixes more.
-    - A stream's batch is a uniform draw from such a pool, ``uses`` times as many pairs are drawn as
-      are decoded, and each pair about so often while it is there. Over many passes each pair comes
-      equally often.
+    - Batches of an epoch mix about 12 tiles at a time: pieces of some tens of megabytes, such as 64
+      steps of 100 environments. Two pairs of one tile come nearer to each other than in a uniform
+      shuffle. A larger buffer mixes more.
+    - A batch of a stream is a uniform draw from such a buffer. Each decoded pair is drawn ``reuse``
+      times on average. Over many passes each pair comes equally often.
 
-    What changes the order: another pool, batch size, number of ranks or workers, and any step that
-    is committed and seen.
+    Another buffer size, batch size, number of ranks or workers, and newly seen steps change the
+    order.
 
     Args:
-        stores: The path of a store, a ``TrajectoryDataset``, or several of them, which must have
-            these fields alike. They may still be recorded: ``refresh`` sees what was committed.
-        batch_size: Pairs of a batch.
-        fields: Names; default: MOSAIC's, or all if the store has none.
+        stores: Path of a store, a ``TrajectoryDataset``, or several of them with equal fields. They
+            may still be recorded: ``refresh`` sees what was committed.
+        batch_size: Pairs per batch.
+        fields: Names of fields; default: MOSAIC's, or all if the store has none of those.
         mode: "epochs" or "stream".
-        seed: Of all that is random.
-        rank: Of this process; ranks share an epoch, and draw different streams.
+        seed: Seed of all random numbers.
+        rank: Rank of this process. Ranks share an epoch, and draw different streams.
         world_size: Number of ranks.
-        pool_mb: Memory of the pool, on ``device``, and of 28 bytes a pair for drawing from it, on
-            the host; 10^6 bytes. Workers share it.
-        device: Where batches are to be. On "cuda" the pool is there, too, and batches are gathered
-            by the device; tiles pass through page-locked memory.
-        drop_last: Leave out what does not fill a batch.
-        uses: Of a decoded pair in a stream, about.
-        replace: Whether a stream's batch is drawn with replacement. If not, a pair comes again in a
-            batch only after every pair of the pool has come.
-        threads: That decode, and as many that copy; default: the processors, at most 4.
-        pin_memory: Batches in page-locked memory, for ``.to(..., non_blocking=True)``.
-        steps: A slice or range of every store's steps: what lies outside is left out.
-        trajectories: Ids to keep, as ``trajectory_id``; those of a second store are raised by the
-            number of ids that the first has used, and so on.
+        shuffle_buffer_mb: Size of the shuffle buffer on ``device`` in megabytes (10^6 bytes), with
+            28 bytes per pair on the host for drawing from it. Workers share it.
+        device: Device of the batches. On "cuda" the shuffle buffer is there, too, and the device
+            gathers batches; tiles pass through page-locked memory.
+        drop_last: Leave out pairs that do not fill a batch.
+        reuse: Average number of times each decoded pair of a stream is drawn before it leaves the
+            shuffle buffer.
+        replace: Draw a stream's batch with replacement. Otherwise a pair comes again in a batch
+            only after every pair of the buffer has come.
+        threads: Number of threads that decode, and of threads that copy; default: one per
+            processor, at most 4.
+        pin_memory: Put batches into page-locked memory, for ``.to(..., non_blocking=True)``.
+        steps: Slice or range of every store's steps to keep.
+        trajectories: Values of ``trajectory_id`` to keep, as a dataset of the same stores numbers
+            them now. They stay the same trajectories when stores grow.
         exclude_truncated: Leave out trajectories that never ended.
         exclude_failed: Leave out trajectories that failed.
         skip_damaged: Leave out pairs in damaged chunks; all fields are read once to find them. A
             chunk that is damaged later is an error until ``refresh``.
-        finite_fields: More fields in which NaN or infinity leaves a pair out, beside ``fields``: so
-            that a loader of some fields draws the pairs of an export of more.
-        allow_different: What several stores may say otherwise of their origin, as ``export_npy``
-            takes it.
-        allow_incomplete: Go on without the stores of ranks that joined a recording and are missing.
+        finite_fields: More fields in which NaN or infinity leaves a pair out, beside ``fields``: a
+            loader of some fields then draws the pairs of an export of more.
+        allow_different: Provenance in which several stores may differ, as of ``export_npy``.
+        allow_incomplete: Continue without the stores of ranks that joined a recording and are
+            missing.
 
     Raises:
         InputError: An option makes no sense, or no pair is left.
-        StoreMismatchError: The stores' fields or their origins differ.
-        IncompleteStoreError: A rank's store is missing.
+        StoreMismatchError: The stores' fields or their provenance differ.
+        IncompleteStoreError: The store of a rank is missing.
         StoreError: A store cannot be read.
     """
 
@@ -111,10 +111,10 @@ class Sampler(IterableDataset[Batch]):
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,
-        pool_mb: float = 512,
+        shuffle_buffer_mb: float = 512,
         device: str | torch.device = "cpu",
         drop_last: bool = False,
-        uses: float = 4,
+        reuse: float = 4,
         *,
         replace: bool = False,
         threads: int | None = None,
@@ -128,16 +128,16 @@ class Sampler(IterableDataset[Batch]):
         allow_different: Sequence[str] = (),
         allow_incomplete: bool = False,
     ) -> None:
-        self._options = SamplerOptions(
+        self._options = LoaderOptions(
             batch_size=batch_size,
             fields=fields,
             mode=mode,
             seed=seed,
             rank=rank,
             world_size=world_size,
-            pool_mb=pool_mb,
+            shuffle_buffer_mb=shuffle_buffer_mb,
             drop_last=drop_last,
-            uses=uses,
+            reuse=reuse,
             replace=replace,
             threads=threads,
             pin_memory=pin_memory,
@@ -158,7 +158,7 @@ class Sampler(IterableDataset[Batch]):
 
     def __repr__(self) -> str:
         address, mode = self._source.address, self._options.mode
-        return f"<Sampler {address}: {self.num_pairs} pairs, {mode}>"
+        return f"<BatchLoader {address}: {self.num_pairs} pairs, {mode}>"
 
     @property
     def num_pairs(self) -> int:
@@ -208,11 +208,11 @@ class Sampler(IterableDataset[Batch]):
     def refresh(self, committed: Sequence[int] | None = None) -> None:
         """See what was committed meanwhile: from the next epoch on, or the stream's next batch.
 
-        In folders of ranks, also by ranks that had no step yet. A sampler's ranks look at a store
+        In folders of ranks, also by ranks that had no step yet. A loader's ranks look at a store
         that is being recorded one after the other, and would see different steps of it: give all of
         them ``committed`` of the first. How trajectories of these steps ended may still be told
         later, so ``exclude_failed`` and ``exclude_truncated`` may leave out others for each.
-        ``trajectories`` stay those that they were when the sampler was made.
+        ``trajectories`` stay those that they were when the loader was made.
 
         Args:
             committed: Steps of each store to see; None: all that are there.
@@ -234,7 +234,7 @@ class Sampler(IterableDataset[Batch]):
         return self._source.state(self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another sampler was: the next iteration gives the batches it would have.
+        """Go on where another loader was: the next iteration gives the batches it would have.
 
         Steps that were committed since, and ranks that recorded their first step since, are left
         out until ``refresh``.
@@ -259,7 +259,7 @@ class Sampler(IterableDataset[Batch]):
         """Mean and standard deviation of every feature over all pairs, in one pass.
 
         Args:
-            fields: Of the sampler's; none: all floats.
+            fields: Of the loader's; none: all floats.
 
         Returns:
             Per field, two float32 tensors ``([D])`` on ``device``; the deviation is that of the
@@ -282,12 +282,12 @@ class Sampler(IterableDataset[Batch]):
         """End an iteration, its threads, and give the pool's memory back; another may begin."""
         self._runner.close()
 
-    def with_batches(self, batch_size: int, replace: bool = False) -> Sampler:
-        """A sampler of the same pairs that gives other batches; its own iteration begins anew.
+    def with_batches(self, batch_size: int, replace: bool = False) -> BatchLoader:
+        """A loader of the same pairs that gives other batches; its own iteration begins anew.
 
         Args:
-            batch_size: As of ``Sampler``.
-            replace: As of ``Sampler``.
+            batch_size: As of ``BatchLoader``.
+            replace: As of ``BatchLoader``.
 
         Raises:
             InputError: An option makes no sense.
@@ -340,7 +340,7 @@ class Sampler(IterableDataset[Batch]):
         if plan.active < min(_FEW_TILES, len(tiles.tiles)):
             _log.warning(
                 "batches mix the pairs of %s of %s pieces of the stores at a time: a larger "
-                "pool_mb, which workers share, mixes more",
+                "shuffle_buffer_mb, which workers share, mixes more",
                 *(plan.active, len(tiles.tiles)),
             )
         return pool, plan, tiles
