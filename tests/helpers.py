@@ -7,7 +7,6 @@ seen. Floats hold whole numbers that every precision in use holds exactly.
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import subprocess
 import sys
@@ -19,7 +18,7 @@ import mosaic_collect
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.codec import ChunkCodec, crc_bytes
-from mosaic_collect.store.metadata import checksum
+from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
 from mosaic_collect.store.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
 
 SMALL = Schema.mosaic(obs_dim=3, action_dim=2)
@@ -185,16 +184,17 @@ def open_files() -> set[tuple[str, str]]:
     return {(fd, path) for fd, path in found if not path.startswith("/proc/")}
 
 
-def as_version_1(store: str) -> None:
-    """Make a store say of itself what format version 1 said: shards without labels are its."""
-    path = os.path.join(store, "zarr.json")
-    with open(path) as file:
-        root = json.load(file)
-    own = root["attributes"]["mosaic_collect"]
-    del own["identity"], own["holder"]
-    for run in own["runs"]:
-        del run["key"]
-    own["format_version"] = 1
-    own["checksum"] = checksum(own)
-    with open(path, "w") as file:
-        json.dump(root, file)
+def label_shards(dataset: TrajectoryDataset) -> None:
+    """Give the shards that another tool wrote their labels: 64 bytes in front of their chunks."""
+    state = dataset.state
+    for name, grid in state.grids().items():
+        for block in range(state.num_blocks):
+            path = os.path.join(dataset.path, grid.shard_key(block))
+            with open(path, "rb") as file:
+                data = file.read()
+            end = len(data) - 16 * grid.chunks - 4
+            index = np.frombuffer(data[end:-4], "<u8").reshape(grid.chunks, 2).copy()
+            index[index[:, 0] != 2**64 - 1, 0] += np.uint64(LABEL_NBYTES)
+            label = ShardLabel.of(state, name, block).pack()
+            with open(path, "wb") as file:
+                file.write(label + data[:end] + index.tobytes() + crc_bytes(index.tobytes()))

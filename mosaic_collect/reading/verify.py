@@ -220,11 +220,12 @@ class _StoreCheck:
         # Its attributes are others', but for the spare copy of the state.
         if {**found, "attributes": {}} != array_metadata(lagging, name):
             self.problems.append(f"{name}/zarr.json: contradicts the store's state")
-        elif self._state.identity and name == SPARE and ATTRIBUTE not in told:
+        elif name == SPARE and ATTRIBUTE not in told:
             self.problems.append(f"{name}/zarr.json: lacks its copy of the store's state")
         elif steps < self._state.committed_steps:
             self.notes.append(
-                f"{name}/zarr.json lags at step {steps}: a kill; opening to write mends"
+                f"{name}/zarr.json lags at step {steps}: a writer is at work or was killed"
+                "; opening to write mends"
             )
 
     def _gather(self, name: str, block: int, look: _Look) -> None:

@@ -341,7 +341,7 @@ def this_run(state: StoreState) -> Run:
         open_envs="",
         started=started,
         versions=dict(_versions()),
-        key=secrets.token_hex(8) if state.identity else "",
+        key=secrets.token_hex(8),
         first_open_id=first_id + int(np.count_nonzero(~state.stopped_open)),
     )
 

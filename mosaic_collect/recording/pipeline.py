@@ -97,6 +97,11 @@ class Condition:
         if self._changes.empty():
             self._changes.put(None)
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether something failed, raised to the caller or not yet."""
+        return self._failure is not None
+
     def fail(self, error: BaseException) -> None:
         """Stop everything; the first failure is the one that is raised."""
         with self._failing:
@@ -459,6 +464,8 @@ class Pipeline:
                 except BaseException as error:  # noqa: BLE001  raised at the caller's next call
                     self._condition.fail(error)
                 self._condition.at(_COMMITTER, "rest")
+            if not self._condition.has_failed:
+                self._guarded(self._store.finish)
         finally:
             self._opened.claim.release()
 

@@ -415,6 +415,7 @@ class TrajectoryWriter:
         self._shut(patience)
         if came is not None:
             raise came
+        self._pipeline.check()
 
     def _close_after(self, error: BaseException) -> None:
         """Close where an error passes through; a failure to close is noted beside the error."""

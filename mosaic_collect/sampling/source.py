@@ -323,7 +323,7 @@ def _opened(store: Named, refreshed: bool) -> StoreSet:
 
 
 def _key(view: StoreView) -> str:
-    return view.state.identity or view.address
+    return view.state.identity
 
 
 def _kept(ids: NDArray[np.int64] | None, views: Sequence[StoreView]) -> Kept | None:

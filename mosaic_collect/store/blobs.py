@@ -140,8 +140,13 @@ class Blobs(Protocol):
     def alias(self, source: str, key: str) -> Pending:
         """A blob with the bytes of another, by then finished, one; only where there are links."""
 
-    def put(self, documents: Mapping[str, bytes]) -> None:
-        """Give each key its content; whatever happens, it has the old content or this one."""
+    def put(self, documents: Mapping[str, bytes], synced: bool = True) -> None:
+        """Give each key its content; whatever happens, it has the old content or this one.
+
+        Args:
+            documents: Content by key.
+            synced: Whether a power cut, too, leaves one of the two; a kill always does.
+        """
 
     def create(self, key: str, data: bytes) -> bool:
         """Give the key this content, safely, if nothing has it; of many who try at once one does.

@@ -3,7 +3,8 @@
     1. shards: written, safe under their names         (blobs.Upload)
     2. settle the folders that gained a name           (publish)
     3. replace the root zarr.json, settle it           (publish)  <- the commit
-    4. let each array's own zarr.json follow           (publish)
+    4. copy its state, for tools that drop it          (publish)
+    5. let each array's own zarr.json follow           (finish)   when the writer closes
 
 The root document alone says what exists. What lies past its ``committed_steps`` is debris of a
 killed run; ``recover`` removes it. This module knows blobs and states, not values.
@@ -13,6 +14,8 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
+import time
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -26,16 +29,25 @@ from mosaic_collect.store.blobs import Blobs, ChangedError, Pending, Upload, Ver
 from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import (
     COLLECTING,
+    SPARE,
     Foreign,
     StoreState,
     array_document,
     root_document,
 )
 from mosaic_collect.store.parsing import refuse_large
-from mosaic_collect.store.view import DOCUMENT, attributes_of, looked_through, read_state
+from mosaic_collect.store.view import (
+    DOCUMENT,
+    STATE_COPY,
+    attributes_of,
+    looked_through,
+    read_state,
+)
 
 _log = logging.getLogger(__name__)
 _MOST_MISSING = 1000  # that are counted
+#: How long a look at the store is good for the shards of one commit.
+_LOOK_SECONDS = 0.5
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -54,6 +66,8 @@ class Store:
         self._foreign = Foreign()
         self._holder = ""
         self._attributes: dict[str, dict[str, Any]] = {}
+        self._are_arrays_behind = False
+        self._looked_at = -math.inf
 
     def look(self) -> StoreState | None:
         """What the store says now; from here on nobody else may change it.
@@ -127,9 +141,13 @@ class Store:
         self.blobs.remove([*debris, *(key for key in documents if self.blobs.find(key))])
 
     def require_unguarded(self) -> None:
-        """``require_ours``, unless the medium will see for itself to what is written next."""
-        if not self.blobs.guards:
+        """``require_ours``, unless the medium checks what is written next, or it was just checked.
+
+        A commit checks once more when it replaces the root document.
+        """
+        if not self.blobs.guards and time.monotonic() - self._looked_at > _LOOK_SECONDS:
             self.require_ours()
+            self._looked_at = time.monotonic()
 
     def shard(self, state: StoreState, name: str, block: int, twins: Iterable[str] = ()) -> Upload:
         """Open the shard of a field and block for writing; the old one stays until ``finish``.
@@ -142,8 +160,7 @@ class Store:
         """
         shard = self.blobs.upload(state.grid(name).shard_key(block))
         try:
-            if state.identity:
-                shard.write([ShardLabel.of(state, name, block, twins).pack()])
+            shard.write([ShardLabel.of(state, name, block, twins).pack()])
         except BaseException:
             shard.abandon()
             raise
@@ -164,7 +181,19 @@ class Store:
         if with_shards:
             self.blobs.settle(state.schema.stored_names)
         self._write_root(state)
-        self._write_array_documents(state)
+        self._are_arrays_behind = True
+        self._copy_state()
+
+    def finish(self) -> None:
+        """Let the arrays' own documents follow the last commit.
+
+        Nothing committed depends on them: if it fails they lag, which the next opening mends.
+        """
+        if self._are_arrays_behind:
+            self.require_ours()
+            self._write_array_documents(self._ours[-1])
+            self.blobs.remove([STATE_COPY])
+            self._are_arrays_behind = False
 
     def recover(self, state: StoreState, holder: str) -> list[str]:
         """Make the store agree with its root document before more is written.
@@ -218,6 +247,7 @@ class Store:
         self._holder, self._attributes = state.holder, attributes
         self._foreign = replace(state.foreign, arrays={})
         self.publish(state, with_shards=True)
+        self.finish()
 
     def _write_root(self, state: StoreState) -> None:
         state = replace(state, holder=self._holder)
@@ -232,6 +262,7 @@ class Store:
             self._write_root(state)
             return
         self._ours = (state,)
+        self._looked_at = -math.inf
         self.blobs.settle([""])
 
     def _make_arrays(self, state: StoreState) -> None:
@@ -247,6 +278,15 @@ class Store:
                 for name in state.schema.stored_names
             }
         )
+
+    def _copy_state(self) -> None:
+        """Copy the state where no tool drops it: the root document may be rewritten by one.
+
+        On a disk that takes no sync, so it holds after a kill; after a power cut it may not.
+        """
+        key = f"{SPARE}/{DOCUMENT}" if self.blobs.guards else STATE_COPY
+        data = array_document(self._ours[-1], SPARE, self._attributes.get(SPARE))
+        self.blobs.put({key: data}, synced=self.blobs.guards)
 
     def _additions(self) -> Foreign:
         """What others added to the group, if that is all that has changed.

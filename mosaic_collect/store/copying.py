@@ -153,8 +153,6 @@ class _Copying:
 
     def _source_of(self, data: bytes, name: str) -> str | None:
         """The field whose shard this one shares, by its label."""
-        if not self._view.state.identity:
-            return None
         label = ShardLabel.unpack(data[:LABEL_NBYTES], name)
         return self._names[label.field] if self._names[label.field] != name else None
 
@@ -164,7 +162,7 @@ class _Copying:
         Only ends may change behind the same label, so of them all is compared.
         """
         there = self._goal.find(key)
-        if there is None or not self._view.state.identity:
+        if there is None:
             return False
         mine, theirs = self._view.blobs.open(key), self._goal.open(key)
         try:

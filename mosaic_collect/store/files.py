@@ -232,11 +232,21 @@ def _write_some(fd: int, views: list[memoryview]) -> None:
             views[0] = views[0][written:]
 
 
-def write_file(files: Files, path: str, data: bytes, temp: str, anew: bool = False) -> None:
+def write_file(
+    files: Files, path: str, data: bytes, temp: str, anew: bool = False, synced: bool = True
+) -> None:
     """Replace a file's content as a whole: temp file, sync, rename.
 
     After a kill or a power cut the file has the old content or the new one. Only after
     ``sync_folder`` of its folder is it surely the new one.
+
+    Args:
+        files: The seam.
+        path: The file.
+        data: Its new content.
+        temp: Where it lies until it is whole.
+        anew: Whether the file must not be there yet.
+        synced: Whether a power cut, too, leaves the old content or the new one.
 
     Raises:
         FileExistsError: It is to be made ``anew``, and is there.
@@ -247,7 +257,7 @@ def write_file(files: Files, path: str, data: bytes, temp: str, anew: bool = Fal
     except BaseException:
         discard(files, file)
         raise
-    finish(files, file, path, anew)
+    finish(files, file, path, anew, synced)
 
 
 def write_target(path: str, data: bytes) -> None:
@@ -282,14 +292,17 @@ def _write_into(path: str, data: bytes) -> None:
         os.close(fd)
 
 
-def finish(files: Files, file: OpenFile, path: str, anew: bool = False) -> None:
+def finish(
+    files: Files, file: OpenFile, path: str, anew: bool = False, synced: bool = True
+) -> None:
     """Sync and close a whole temp file, then give it its name; ``anew``: one that nothing has.
 
     The name is given only if both succeeded: what was never on the disk never gets a name.
     """
     try:
         try:
-            file.sync()
+            if synced:
+                file.sync()
         finally:
             file.close()
         (files.take if anew else files.rename)(file.path, path)

@@ -41,7 +41,7 @@ class Run:
             run has a step, whose ids tell the same; see ``first_open_id``.
         started: UTC, ISO 8601.
         versions: Of the packages that wrote.
-        key: Of this run alone, 8 bytes as hex; shards are labelled with it. None in version 1.
+        key: Of this run alone, 8 bytes as hex; shards are labelled with it.
         first_open_id: Environments whose first trajectory of this run has this id or a greater one
             were within a trajectory when the run before stopped. So a store keeps one bitmap,
             however often it is resumed. None in older stores, which keep all bitmaps.
@@ -100,8 +100,7 @@ class StoreState:
         nonfinite: Per float field, pairs that hold NaN or infinity, valid or not.
         runs: One entry a writer.
         metadata: The user's own, JSON.
-        identity: Of this store alone, 16 bytes as hex; shards are labelled with it. "" in version
-            1, whose shards have no labels.
+        identity: Of this store alone, 16 bytes as hex; shards are labelled with it.
         foreign: Kept beside all this.
         holder: ``Run.key`` of the writer that opened it last. It says who may write, and nothing of
             the data, so it is not compared.
@@ -196,7 +195,7 @@ def array_document(
         name: The array's.
         attributes: That others gave it.
     """
-    own = {ATTRIBUTE: _state_document(state)} if name == SPARE and state.identity else {}
+    own = {ATTRIBUTE: _state_document(state)} if name == SPARE else {}
     return _dump({**array_metadata(state, name), "attributes": {**(attributes or {}), **own}})
 
 
@@ -259,15 +258,12 @@ def checksum(document: dict[str, Any]) -> int:
 
 def _state_document(state: StoreState) -> dict[str, Any]:
     document = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "foreign"}
-    document["format_version"] = FORMAT_VERSION if state.identity else 1
+    document["format_version"] = FORMAT_VERSION
     document["compressor"] = vars(state.compressor)
     document["runs"] = [{k: v for k, v in vars(r).items() if v is not None} for r in state.runs]
-    if not state.identity:  # version 1 knew neither
-        del document["identity"], document["holder"]
-        document["runs"] = [{k: v for k, v in r.items() if k != "key"} for r in document["runs"]]
     document["fields"] = [vars(f) for f in document.pop("schema").fields]
     if not state.chunk_steps:
-        del document["chunk_steps"]  # as in stores made before there were such fields
+        del document["chunk_steps"]
     document["checksum"] = checksum(document)
     return document
 

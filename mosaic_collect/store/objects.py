@@ -377,7 +377,7 @@ class ObjectBlobs:
     def alias(self, source: str, key: str) -> Pending:
         raise OSError(errno.ENOTSUP, "an object has one name", f"{self.address}/{key}")
 
-    def put(self, documents: Mapping[str, bytes]) -> None:
+    def put(self, documents: Mapping[str, bytes], synced: bool = True) -> None:
         for future in [self._start(self._put, *document) for document in documents.items()]:
             future.result()
 

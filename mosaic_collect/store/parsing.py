@@ -134,14 +134,16 @@ def _parse(data: bytes, where: str) -> StoreState:
             f"{where} is no mosaic_collect store: zarr.json lacks its attribute"
         )
     version = document.get("format_version")
-    if type(version) is not int or version < 1:
-        raise CorruptStoreError(f"{where}: format_version is {version!r}, expected a number from 1")
+    if type(version) is not int or version < FORMAT_VERSION:
+        raise CorruptStoreError(
+            f"{where}: format_version is {version!r}, expected {FORMAT_VERSION}"
+        )
     if version > FORMAT_VERSION:
         raise NewerFormatError(
             f"{where} has format version {version}, this mosaic_collect reads up to "
             f"{FORMAT_VERSION}: upgrade it"
         )
-    state = _Parser(document, where, version).state()
+    state = _Parser(document, where).state()
     if document.get("checksum") != checksum(document):
         raise CorruptStoreError(
             f"{where}: zarr.json was damaged or edited: the checksum of its attribute is wrong"
@@ -152,8 +154,8 @@ def _parse(data: bytes, where: str) -> StoreState:
 class _Parser:
     """Takes a state's document apart, gathering problems on the way."""
 
-    def __init__(self, document: dict[str, Any], where: str, version: int) -> None:
-        self._document, self._where, self._version = document, where, version
+    def __init__(self, document: dict[str, Any], where: str) -> None:
+        self._document, self._where = document, where
         self._problems: list[str] = []
 
     def state(self) -> StoreState:
@@ -265,7 +267,7 @@ class _Parser:
         runs: list[Run] = []
         for entry in self._typed("runs", list, []):
             least = runs[-1].first_step if runs else 0
-            problems = _run_problems(entry, num_envs, least, steps, self._version)
+            problems = _run_problems(entry, num_envs, least, steps)
             self._problems += problems
             if not problems:
                 runs.append(Run(**entry))
@@ -274,9 +276,8 @@ class _Parser:
         return tuple(runs)
 
     def _hex(self, name: str, nbytes: int) -> str:
-        """What version 1 did not have."""
-        given = self._document.get(name, "")
-        if _is_hex(given, nbytes if self._version > 1 else 0):
+        given = self._document.get(name)
+        if _is_hex(given, nbytes):
             return str(given)
         self._problems.append(f"{name}: expected {nbytes} bytes as hex, got {given!r:.80}")
         return ""
@@ -295,8 +296,8 @@ def _object(data: bytes, where: str) -> dict[str, Any]:
     return root if isinstance(root, dict) else {}
 
 
-def _run_problems(entry: Any, num_envs: int, least: int, most: int, version: int) -> list[str]:
-    names = {"first_step", "open_envs", "started", "versions"} | ({"key"} if version > 1 else set())
+def _run_problems(entry: Any, num_envs: int, least: int, most: int) -> list[str]:
+    names = {"first_step", "open_envs", "started", "versions", "key"}
     # Stores made before this field have a bitmap in every entry.
     if not isinstance(entry, dict) or set(entry) - {"first_open_id"} != names:
         return [f"runs: expected entries of {sorted(names)}, got {entry!r:.80}"]
@@ -308,7 +309,7 @@ def _run_problems(entry: Any, num_envs: int, least: int, most: int, version: int
         found.append(f"runs.open_envs: expected a bitmap of {num_envs} environments")
     if not isinstance(entry["started"], str) or not isinstance(entry["versions"], dict):
         found.append("runs: started must be a string, versions a dict")
-    if not _is_hex(entry.get("key", ""), 8 if version > 1 else 0):
+    if not _is_hex(entry["key"], 8):
         found.append(f"runs.key: expected 8 bytes as hex, got {entry['key']!r:.80}")
     first_open_id = entry.get("first_open_id", 0)
     if type(first_open_id) is not int or not 0 <= first_open_id < 1 << 63:

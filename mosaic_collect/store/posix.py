@@ -340,10 +340,10 @@ class PosixBlobs:
         path = self._path(key)
         return PosixAlias(self._files, self._path(source), path, self._temp(path))
 
-    def put(self, documents: Mapping[str, bytes]) -> None:
+    def put(self, documents: Mapping[str, bytes], synced: bool = True) -> None:
         for key, data in documents.items():
             path = self._path(key)
-            write_file(self._files, path, data, self._temp(path))
+            write_file(self._files, path, data, self._temp(path), synced=synced)
 
     def create(self, key: str, data: bytes) -> bool:
         path = self._path(key)

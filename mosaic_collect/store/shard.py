@@ -5,8 +5,7 @@
     └───────┴─────────┴─────┴─────────┴─────┴───┴────────────────────────────┴─────┘
      64 bytes, ``label``                          uint64 LE each, 16·chunks   4 bytes
 
-Offsets count from the start of the file, so other readers pass over the label. Shards of format
-version 1 have none.
+Offsets count from the start of the file, so other readers pass over the label.
 
 A chunk that is all fill value may be absent: both numbers are 2**64-1 then. This package never
 writes one so, but reads it. Format: zarr-specs.readthedocs.io, v3 codec "sharding-indexed" 1.0.

@@ -5,6 +5,7 @@ A ``StoreView`` is an immutable snapshot: the state of the root document, and th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import logging
@@ -37,6 +38,8 @@ from mosaic_collect.store.shard import ShardReader
 
 _log = logging.getLogger(__name__)
 DOCUMENT = "zarr.json"
+#: Copy of the state as of the last commit, while a writer lives. It may be torn by a power cut.
+STATE_COPY = ".state.tmp"
 #: Of ``resume``: go on with the store that is there, or else make one.
 AUTO = "auto"
 
@@ -70,14 +73,13 @@ def read_state(blobs: Blobs, document: bytes | None = None) -> StoreState | None
 
 
 def _state_of(data: bytes, blobs: Blobs) -> StoreState:
-    """By the root document, or where that has lost our attribute by the array that has it, too."""
+    """State in the root document, or in the newer of its copies where that has lost it."""
     try:
         return parse_root(data, blobs.address)
     except StoreNotFoundError:
-        spare = read_document(blobs, SPARE)
-        if spare is None:
+        state = _newer_copy(blobs)
+        if state is None:
             raise
-        state = parse_root(spare, blobs.address)
     _log.warning(
         "%s: zarr.json has lost the store's state, as some tools drop attributes; it is read from "
         "%s/zarr.json, and opening the store to write puts it right",
@@ -85,6 +87,19 @@ def _state_of(data: bytes, blobs: Blobs) -> StoreState:
         SPARE,
     )
     return replace(state, foreign=foreign_in(data, blobs.address, state.schema.stored_names))
+
+
+def _newer_copy(blobs: Blobs) -> StoreState | None:
+    """State in the document of ``SPARE``, or in what a killed writer left, which may be torn."""
+    spare = read_document(blobs, SPARE)
+    found = None if spare is None else parse_root(spare, blobs.address)
+    with contextlib.suppress(FileNotFoundError, StoreError):
+        left = parse_root(read_all(blobs, STATE_COPY, MAX_DOCUMENT_NBYTES + 1), blobs.address)
+        if found is None or (
+            left.identity == found.identity and left.committed_steps >= found.committed_steps
+        ):
+            return left
+    return found
 
 
 def goes_on(blobs: Blobs, resume: bool | str) -> bool:
@@ -313,7 +328,7 @@ class StoreView:
         now, then = read_state(self.blobs), self.state
         if (
             now is None
-            or _origin(now) != _origin(then)
+            or now.identity != then.identity
             or now.committed_steps < then.committed_steps
         ):
             raise StoreLostError(
@@ -331,9 +346,8 @@ class StoreView:
         def problem(label: ShardLabel) -> str | None:
             return label.problem(self.state, field, block)
 
-        check = problem if self.state.identity else None
         try:
-            return ShardReader(self.blobs, self.grids[field], self._codec, block, check)
+            return ShardReader(self.blobs, self.grids[field], self._codec, block, problem)
         except CorruptStoreError as error:
             self._require_same(error)
             raise
@@ -458,11 +472,6 @@ class StoreView:
             for chunk in range(grid.chunks):
                 shard.read(chunk, values)
                 out[grid.rows(chunk)] = values
-
-
-def _origin(state: StoreState) -> Any:
-    """What tells a store from others, those of format version 1 among them."""
-    return state.identity, state.num_envs, [(run.started, run.key) for run in state.runs[:1]]
 
 
 def _run(pool: Executor | None, work: Any, items: list[tuple[Cut, Cut]]) -> None:

@@ -1,7 +1,7 @@
 """Makes the golden data of this folder: ``python -m tests.data.make`` in the checkout.
 
 Run it once per released format version and commit what it makes; never again for that version.
-``v1-COMPRESSOR.zarr`` are stores as they lie on disk, ``v1.npz`` what any later release must read
+``v2-COMPRESSOR.zarr`` are stores as they lie on disk, ``v2.npz`` what any later release must read
 from each of them, kept apart from the code that wrote it.
 """
 

@@ -12,7 +12,7 @@ from mosaic_collect.export.compare import verify_export
 from mosaic_collect.npyfile.read import scan_npy
 
 DATA = Path(__file__).parents[1] / "data"
-STORE = DATA / "v1-zstd.zarr"
+STORE = DATA / "v2-zstd.zarr"
 
 
 @pytest.mark.parametrize("layout", ["grid", "compact"])

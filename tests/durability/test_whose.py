@@ -29,10 +29,11 @@ from mosaic_collect import (
     export_npy,
     verify_store,
 )
+from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.lock import LOCK_NAME
 from mosaic_collect.store.metadata import Foreign
 from tests.durability.rig import add_tiny, check, open_tiny
-from tests.helpers import REPO, as_version_1
+from tests.helpers import REPO
 
 AWAY = "the shard does not belong there"
 
@@ -351,16 +352,10 @@ class TestMisplacedShards:
         shutil.copy(f"{other}/observations/c.1.0.0", f"{store}/observations/c.1.0.0")
         self.assert_told(store, f"observations, block 1: {AWAY}: it belongs")
 
-    def test_of_a_recording_of_format_1(self, two: tuple[str, str]) -> None:
+    def test_of_a_tool_that_writes_no_labels(self, two: tuple[str, str]) -> None:
         store, _ = two
-        old = store + ".old"
-        open_tiny(old, Schema.mosaic(obs_dim=3, action_dim=2)).close()
-        as_version_1(old)
-        with TrajectoryWriter(old, resume=True, commit_seconds=None) as writer:
-            for _ in range(7):
-                row = np.ones((2, 3), np.float32)
-                writer.add_step(observations=row, actions=row[:, :2])
-        shutil.copy(f"{old}/observations/c.1.0.0", f"{store}/observations/c.1.0.0")
+        path = Path(f"{store}/observations/c.1.0.0")
+        path.write_bytes(bytes(LABEL_NBYTES) + path.read_bytes()[LABEL_NBYTES:])
         self.assert_told(store, "observations, block 1, label: there is none")
 
     def test_two_blocks_swapped(self, two: tuple[str, str]) -> None:
@@ -417,18 +412,6 @@ class TestMisplacedShards:
         os.remove(f"{other}/action_mean/c.0.0.0")
         os.link(f"{other}/actions/c.0.0.0", f"{other}/action_mean/c.0.0.0")
         self.assert_told(other, f"action_mean, block 0: {AWAY}: it holds")
-
-    def test_stores_of_format_1_go_on_as_they_are(self, two: tuple[str, str]) -> None:
-        store, _ = two
-        as_version_1(store)
-        with TrajectoryWriter(store, resume=True) as writer:
-            row = np.ones((2, 3), np.float32)
-            writer.add_step(observations=row, actions=row[:, :2], action_mean=row[:, :2])
-        dataset = TrajectoryDataset(store)
-        assert dataset.state.identity == ""
-        assert dataset.read("observations").shape == (8, 2, 3)
-        assert Path(f"{store}/observations/c.3.0.0").read_bytes()[:7] != b"MCshard"
-        assert verify_store(store).ok
 
 
 class TestTheStateIsThereTwice:

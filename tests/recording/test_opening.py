@@ -341,7 +341,7 @@ class TestFormat:
         with pytest.raises(NewerFormatError):
             TrajectoryDataset(store)
 
-    @pytest.mark.parametrize("version", [0, -1, None, "1", True, 1.0])
+    @pytest.mark.parametrize("version", [0, 1, -1, None, "2", True, 2.0])
     def test_no_version(self, store: str, version: Any) -> None:
         record(store, 2)
         edit(store, format_version=version)

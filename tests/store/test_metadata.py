@@ -80,6 +80,8 @@ def test_what_is_written_is_read_back() -> None:
         chunk_envs={f.name: 1 for f in SCHEMA.stored},
         compressor=Compressor("none", 0),
         nonfinite=dict.fromkeys(STATE.nonfinite, 0),
+        identity="b1" * 16,
+        holder="1e" * 8,
     )
     assert parse_root(root_document(fresh), "s") == fresh
 

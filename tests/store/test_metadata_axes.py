@@ -35,6 +35,8 @@ STATE = StoreState(
     committed_steps=8,
     next_trajectory_id=5,
     nonfinite={"joints": 0},
+    identity="a0" * 16,
+    holder="0f" * 8,
 )
 OWN: dict[str, Any] = json.loads(root_document(STATE))["attributes"][ATTRIBUTE]
 
