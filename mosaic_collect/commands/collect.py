@@ -31,6 +31,7 @@ from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, St
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.encoding.process import ENCODE_IN
 from mosaic_collect.recording.signals import termination_as_exit
+from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.text import shown as shortened
 from mosaic_collect.text import size_of
@@ -66,7 +67,7 @@ _SHOWN: dict[str, dict[str, Any]] = {
     "allow_changed": {"metavar": "NAME"},
     "take_over": {"metavar": "RANK"},
     "buffer_mb": {"metavar": "MB"},
-    "compressor": {"choices": ("auto", "lz4", "zstd", "none")},
+    "compressor": {"choices": COMPRESSORS},
     "encode_in": {"choices": ENCODE_IN},
     "commit_seconds": {"metavar": "SECONDS"},
     "tasks_module": {"metavar": "MODULE"},

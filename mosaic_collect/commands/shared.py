@@ -20,6 +20,7 @@ from mosaic_collect.look.statistics import StoreStatistics
 from mosaic_collect.passes.cluster import DaskEngine
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.objects import is_url
 from mosaic_collect.store.ranks import Place
 from mosaic_collect.store.view import AUTO
@@ -96,7 +97,7 @@ class WithWriter(Command):
 
     resume: bool | Literal["auto"] = field(default=False, metadata=shown(add=add_resume))
     buffer_mb: float | Literal["auto"] = field(default="auto", metadata=shown(metavar="MB"))
-    compressor: Literal["auto", "lz4", "zstd", "none"] = "auto"
+    compressor: str = field(default="auto", metadata=shown(choices=COMPRESSORS))
 
 
 def as_json(report: Any, but: Collection[str] = (), **more: Any) -> str:

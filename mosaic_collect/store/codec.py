@@ -11,8 +11,8 @@ Compression, decompression and the checksum run without the GIL.
 from __future__ import annotations
 
 import struct
-import sys
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -28,17 +28,26 @@ with warnings.catch_warnings(record=True):
     from numcodecs import Blosc, Zstd
 
 CRC_NBYTES = 4
-COMPRESSORS = ("auto", "lz4", "zstd", "none")
-#: What "auto" means. docs/design.md has the measurements: at about the CPU of lz4 it stores less.
-AUTO = ("zstd", -3)
-_LEVELS = {"lz4": 5, "zstd": 1, "none": 0}
+#: The name for which the package chooses, and what it chooses. docs/design.md has the measurements:
+#: at about the CPU of lz4 it stores less.
+AUTO, CHOSEN = "auto", ("zstd", -3)
 _BLOSC_HEADER = 16
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+#: Bytes of a zstd block at most.
+MOST_BLOCK_NBYTES = 128 << 10
+_SINGLE_SEGMENT_4 = 0xA0  # no window descriptor, no checksum, a content size of 4 bytes
+_RAW = 0
+_END = b"\x01\x00\x00"
 
 
 @dataclass(frozen=True)
 class Compressor:
-    """How chunks are compressed: ``name`` is lz4, zstd or none, ``level`` the compressor's own."""
+    """How chunks are compressed.
+
+    Attributes:
+        name: Key of the codec's entry in ``CODECS``.
+        level: The codec's own.
+    """
 
     name: str
     level: int
@@ -50,27 +59,20 @@ class Compressor:
         Raises:
             InputError: Another name.
         """
-        if name == "auto":
-            return cls(*AUTO)
-        if name not in _LEVELS:
+        if name == AUTO:
+            return cls(*CHOSEN)
+        if name not in CODECS:
             raise InputError(f"compressor: expected one of {', '.join(COMPRESSORS)}, got {name!r}")
-        return cls(name, _LEVELS[name])
+        return cls(name, CODECS[name].level)
+
+    @property
+    def has_raw_frames(self) -> bool:
+        """Whether bytes that do not compress can be stored uncopied, by ``raw_frame``."""
+        return CODECS[self.name].has_raw_frames
 
     def zarr_codecs(self) -> list[dict[str, Any]]:
-        """The codec's entry in a chunk's Zarr v3 codec chain; none for no compression."""
-        if self.name == "lz4":
-            config = {
-                "cname": "lz4",
-                "clevel": self.level,
-                "shuffle": "noshuffle",
-                "typesize": 1,
-                "blocksize": 0,
-            }
-            return [{"name": "blosc", "configuration": config}]
-        if self.name == "zstd":
-            config = {"level": self.level, "checksum": False}
-            return [{"name": "zstd", "configuration": config}]
-        return []
+        """Entries in a chunk's Zarr v3 codec chain; none for no compression."""
+        return CODECS[self.name].zarr(self.level)
 
     def codec(self) -> ChunkCodec:
         """A codec for this compressor, safe to share between threads."""
@@ -81,18 +83,12 @@ class ChunkCodec:
     """Chunk values <-> chunk bytes for one compressor."""
 
     def __init__(self, compressor: Compressor) -> None:
-        self._name = compressor.name
-        self._codec: Any = None
-        if compressor.name == "lz4":
-            # No shuffle: it hides the repeats of a history from the compressor (docs/design.md).
-            self._codec = Blosc("lz4", clevel=compressor.level, shuffle=Blosc.NOSHUFFLE)
-        elif compressor.name == "zstd":
-            self._codec = Zstd(level=compressor.level)
+        entry = CODECS[compressor.name]
+        self._codec, self._content_nbytes = entry.make(compressor.level), entry.content_nbytes
 
     def compress(self, values: NDArray[Any]) -> Any:
         """Compressed bytes of C-contiguous ``values``; without a compressor, themselves."""
-        raw = _as_bytes(values)
-        return raw if self._codec is None else self._codec.encode(raw)
+        return self._codec.encode(values.reshape(-1).view(np.uint8))
 
     def decode(self, data: memoryview, out: NDArray[Any], what: str) -> None:
         """Fill C-contiguous ``out`` from the chunk's bytes ``data``, checksum included.
@@ -102,27 +98,13 @@ class ChunkCodec:
         """
         payload = checked(data, what)
         target = out.reshape(-1).view(np.uint8)
-        self._check_size(payload, target.nbytes, what)
+        size = self._content_nbytes(payload)
+        if size != target.nbytes:  # by the chunk's own header, before anything is allocated
+            raise CorruptStoreError(f"{what}: expected {target.nbytes} bytes of values, got {size}")
         try:
-            if self._codec is None:
-                target[:] = np.frombuffer(payload, np.uint8)
-            else:
-                self._codec.decode(payload, target)
+            self._codec.decode(payload, target)
         except (RuntimeError, ValueError) as error:
             raise CorruptStoreError(f"{what}: does not decompress: {error}") from error
-        if sys.byteorder == "big":
-            out.byteswap(inplace=True)
-
-    def _check_size(self, payload: memoryview, expected: int, what: str) -> None:
-        """Refuse a chunk whose own header promises another size, before anything is allocated."""
-        if self._name == "lz4":
-            size = blosc_content_size(payload)
-        elif self._name == "zstd":
-            size = zstd_content_size(payload)
-        else:
-            size = len(payload)
-        if size != expected:
-            raise CorruptStoreError(f"{what}: expected {expected} bytes of values, got {size}")
 
 
 def crc_bytes(*buffers: Any) -> bytes:
@@ -179,24 +161,93 @@ def zstd_content_size(frame: memoryview) -> int:
     return int.from_bytes(field, "little") + (256 if width == 2 else 0)
 
 
-def _as_bytes(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if sys.byteorder == "big":
-        values = values.byteswap()
-    return values.reshape(-1).view(np.uint8)
-
-
-#: A block never holds more than this.
-MOST_BLOCK_NBYTES = 128 << 10
-_MAGIC = b"\x28\xb5\x2f\xfd"
-_SINGLE_SEGMENT_4 = 0xA0  # no window descriptor, no checksum, a content size of 4 bytes
-_RAW = 0
-_END = b"\x01\x00\x00"
-
-
 def raw_frame(data: NDArray[np.uint8]) -> list[Any]:
-    """The frame of ``data``, under 2**32 bytes: headers, and slices of it between them."""
-    pieces: list[Any] = [_MAGIC + bytes([_SINGLE_SEGMENT_4]) + len(data).to_bytes(4, "little")]
+    """Zstandard frame around bytes that nothing compresses, without copying them.
+
+        frame    magic, descriptor 0xA0, content size (4 bytes)
+        block    3 bytes: last | type << 1 | size << 3, then its content; raw blocks are of type 0
+        end      an empty block with "last" set
+
+    All numbers are little-endian. Format: RFC 8878, 3.1.1.
+
+    Args:
+        data: Less than 2**32 bytes.
+
+    Returns:
+        Headers, and slices of ``data`` between them.
+    """
+    pieces: list[Any] = [_ZSTD_MAGIC + bytes([_SINGLE_SEGMENT_4]) + len(data).to_bytes(4, "little")]
     for start in range(0, len(data), MOST_BLOCK_NBYTES):
         part = data[start : start + MOST_BLOCK_NBYTES]
         pieces += [(_RAW << 1 | len(part) << 3).to_bytes(3, "little"), part]
     return [*pieces, _END]
+
+
+class _Uncompressed:
+    """The codec of bytes that are stored as they are."""
+
+    def encode(self, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return data
+
+    def decode(self, data: memoryview, out: NDArray[np.uint8]) -> None:
+        out[:] = np.frombuffer(data, np.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecEntry:
+    """All that the package knows of one codec.
+
+    Attributes:
+        level: What its name alone means.
+        levels: All that a store may have.
+        make: Makes an object that encodes and decodes, from a level.
+        zarr: Entries in a chunk's Zarr v3 codec chain, from a level.
+        content_nbytes: Size that a frame's header claims to decompress to; -1 for a damaged one.
+        has_raw_frames: Whether ``raw_frame`` makes frames of it.
+    """
+
+    level: int
+    levels: range
+    make: Callable[[int], Any]
+    zarr: Callable[[int], list[dict[str, Any]]]
+    content_nbytes: Callable[[memoryview], int]
+    has_raw_frames: bool = False
+
+
+def _blosc(level: int) -> dict[str, Any]:
+    names = {"cname": "lz4", "clevel": level, "shuffle": "noshuffle"}
+    return {"name": "blosc", "configuration": {**names, "typesize": 1, "blocksize": 0}}
+
+
+def _zstd(level: int) -> dict[str, Any]:
+    return {"name": "zstd", "configuration": {"level": level, "checksum": False}}
+
+
+#: Every codec by its name in a store.
+CODECS = {
+    "lz4": CodecEntry(
+        level=5,
+        levels=range(10),
+        # No shuffle: it hides the repeats of a history from the compressor (docs/design.md).
+        make=lambda level: Blosc("lz4", clevel=level, shuffle=Blosc.NOSHUFFLE),
+        zarr=lambda level: [_blosc(level)],
+        content_nbytes=blosc_content_size,
+    ),
+    "zstd": CodecEntry(
+        level=1,
+        levels=range(-(1 << 17), 23),
+        make=lambda level: Zstd(level=level),
+        zarr=lambda level: [_zstd(level)],
+        content_nbytes=zstd_content_size,
+        has_raw_frames=True,
+    ),
+    "none": CodecEntry(
+        level=0,
+        levels=range(1),
+        make=lambda level: _Uncompressed(),
+        zarr=lambda level: [],
+        content_nbytes=len,
+    ),
+}
+#: Names that a user may give.
+COMPRESSORS = (AUTO, *CODECS)

@@ -22,7 +22,7 @@ from mosaic_collect.errors import (
     NewerFormatError,
     StoreNotFoundError,
 )
-from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.codec import CODECS, Compressor
 from mosaic_collect.store.grid import may_be_cut
 from mosaic_collect.store.metadata import (
     ATTRIBUTE,
@@ -249,8 +249,8 @@ class _Parser:
     def _compressor(self) -> Compressor:
         given = self._typed("compressor", dict, {})
         name, level = given.get("name"), given.get("level")
-        known = name in ("lz4", "zstd", "none") and type(level) is int and len(given) == 2
-        if not known or not -(1 << 17) <= level <= 22:
+        codec = CODECS.get(name) if isinstance(name, str) else None
+        if codec is None or type(level) is not int or level not in codec.levels or len(given) != 2:
             self._problems.append(f"compressor: unknown {given!r:.80}")
             return Compressor("none", 0)
         return Compressor(str(name), int(level))

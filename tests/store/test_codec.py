@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.store.codec import (
-    AUTO,
+    CHOSEN,
     ChunkCodec,
     Compressor,
     checked,
@@ -132,7 +132,7 @@ def test_zstd_content_size_of_rubbish_is_a_number(rubbish: bytes) -> None:
 
 
 def test_names() -> None:
-    assert Compressor.named("auto") == Compressor(*AUTO)
+    assert Compressor.named("auto") == Compressor(*CHOSEN)
     assert Compressor.named("none").zarr_codecs() == []
     with pytest.raises(InputError, match=r"auto, lz4, zstd, none, got 'gzip'"):
         Compressor.named("gzip")

@@ -9,7 +9,6 @@ Only zstd has such frames; the other compressors always compress.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
@@ -42,7 +41,7 @@ class FieldEncoder:
 
     def __init__(self, compressor: Compressor) -> None:
         self._codec = ChunkCodec(compressor)
-        self._may_be_raw = compressor.name == "zstd" and sys.byteorder == "little"
+        self._may_be_raw = compressor.has_raw_frames
         self._encoded = 0
         self._raw = False
 
