@@ -19,7 +19,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.ranks import MAX_RANK, Address, Member, Parts, blobs_at
+from mosaic_collect.store.ranks import MAX_RANK, Address, Destination, Recording, blobs_at
 from mosaic_collect.store.view import AUTO, existing_state, goes_on
 
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
@@ -131,7 +131,7 @@ class RankStore:
             raise InputError("overwrite: expected only without distributed, for the ranks share it")
         if overwrite and resume:
             raise InputError("overwrite: expected it without resume, got both")
-        if resume is True and self.rank is not None and Parts.find(self.whole) is not None:
+        if resume is True and self.rank is not None and Recording.find(self.whole).is_multi_rank:
             resume = AUTO
         if not goes_on(self.store, resume):
             # Refuses what is there, before motions are claimed.
@@ -176,7 +176,7 @@ class RankStore:
         """
         if self.rank is None:
             return True
-        Parts.make(self.whole)
+        Recording.make(self.whole)
         if queue is None or queue.prepare():
             return True
         if self.store.is_taken() and TrajectoryDataset(self.store).status != COMPLETE:
@@ -202,16 +202,16 @@ class RankStore:
         # A later run may have another number of ranks; which one this is, the store's folder tells.
         allowed = (*(allowed or ()), "ranks")
         refuse_changes(known, origin, allowed)
-        parts = Parts.find(self.whole)
-        for blobs in parts.stores().values() if parts is not None else ():
+        found = Recording.find(self.whole)
+        for blobs in found.stores.values() if found.is_multi_rank else ():
             other = TrajectoryDataset(blobs) if blobs.address != self.store.address else None
             if other is not None and other.num_envs:
                 refuse_changes(other, origin, allowed)
                 return
 
     @cached_property
-    def _member(self) -> Member:
-        return Member.of(self.whole, *(self.ranks if self.rank is not None else ()))
+    def _member(self) -> Destination:
+        return Destination.of(self.whole, *(self.ranks if self.rank is not None else ()))
 
 
 @contextlib.contextmanager

@@ -12,30 +12,30 @@ from typing import Any
 
 from mosaic_collect.errors import StoreError
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.ranks import PART, Found, part_name
+from mosaic_collect.store.ranks import PART, Recording, part_name
 from mosaic_collect.store.view import read_state
 
 
-def never_joined(found: Found, told: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+def never_joined(found: Recording, told: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
     """Addresses of the stores of ranks that the other ranks expect and that never joined.
 
     Args:
         found: The multi-rank dataset.
         told: Metadata of its stores.
     """
-    if found.parts is None:
+    if not found.is_multi_rank:
         return ()
     entries = (metadata.get(PART) for metadata in told)
     sizes = (entry.get("world_size") for entry in entries if isinstance(entry, Mapping))
     most = max((size for size in sizes if isinstance(size, int)), default=0)
-    known = {*found.stores, *found.parts.missing()}
-    late = (name for name in map(part_name, range(most)) if name not in known)
-    return tuple(found.parts.blobs.within(name).address for name in late)
+    known = {*found.missing(), *(blobs.address for blobs in found.stores.values())}
+    late = (found.blobs.within(name).address for name in map(part_name, range(most)))
+    return tuple(address for address in late if address not in known)
 
 
-def rank_problems(found: Found) -> Iterator[str]:
+def rank_problems(found: Recording) -> Iterator[str]:
     """Yield the contradictions between the stores of a multi-rank dataset."""
-    if found.parts is None:
+    if not found.is_multi_rank:
         return
     yield from (
         f"{address}: a rank joined, and its store is not there" for address in found.missing()
@@ -43,7 +43,7 @@ def rank_problems(found: Found) -> Iterator[str]:
     recorded: dict[str, list[str]] = defaultdict(list)
     for name, state in states(found):
         try:
-            found.parts.check(name, state)
+            found.check(name, state)
         except StoreError as error:
             yield str(error)
         for motion in ended_motions(state.metadata):
@@ -53,13 +53,13 @@ def rank_problems(found: Found) -> Iterator[str]:
             yield f"{found.address}: motion {motion} was recorded by {' and '.join(names)}"
 
 
-def rank_notes(found: Found) -> list[str]:
+def rank_notes(found: Recording) -> list[str]:
     """Findings that are no problem."""
     late = never_joined(found, [state.metadata for _name, state in states(found)])
     return [f"{', '.join(late)}: ranks that never joined"] if late else []
 
 
-def states(found: Found) -> Iterator[tuple[str, StoreState]]:
+def states(found: Recording) -> Iterator[tuple[str, StoreState]]:
     """Yield name and state of each store that can be read."""
     for name, blobs in found.stores.items():
         try:

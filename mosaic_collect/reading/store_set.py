@@ -21,7 +21,7 @@ from mosaic_collect.reading.ranks import never_joined
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.ranks import Found, Parts, Place, rank_of
+from mosaic_collect.store.ranks import Place, Recording
 from mosaic_collect.store.schema import Field, Schema
 from mosaic_collect.store.view import StoreView
 
@@ -74,11 +74,10 @@ class StoreSet:
             StoreMismatchError: A store in a folder of ranks belongs to none of its ranks.
             StoreError: A store cannot be read.
         """
-        one = _open_one(place)
-        if one is not None:
-            return cls(place.address, (one,))
         found = place.find()
         stores = [_open_each(each) for each in found]
+        if place.is_one and not found[0].is_multi_rank:
+            return cls(place.address, stores[0])
         late = (never_joined(f, _metadata(s).values()) for f, s in zip(found, stores, strict=True))
         return cls(
             place.address,
@@ -151,30 +150,9 @@ def check_mergeable(views: Sequence[StoreView], names: Collection[str]) -> None:
         raise ExportError("the stores' trajectory ids, one behind the other, are beyond int64")
 
 
-def _open_one(place: Place) -> OpenedStore | None:
-    """The store that lies there if it is one, by its root document alone where more costs."""
-    blobs = place.items[0]
-    if not place.is_one or isinstance(blobs, str):
-        return None
-    try:
-        view = StoreView.of(blobs)
-    except StoreNotFoundError:
-        if Parts.find(blobs) is not None:
-            return None
-        raise
-    if not blobs.guards and any(rank_of(name) is not None for name in blobs.names()):
-        place.find()  # raises: a store and a folder of ranks in one
-    return OpenedStore(blobs, view)
-
-
-def _open_each(found: Found) -> tuple[OpenedStore, ...]:
-    stores = []
-    for name, blobs in found.stores.items():
-        view = StoreView.of(blobs, found.document)
-        if view is not None and found.parts is not None:
-            found.parts.check(name, view.state)
-        stores.append(OpenedStore(blobs, view, is_rank=found.parts is not None))
-    return tuple(stores)
+def _open_each(found: Recording) -> tuple[OpenedStore, ...]:
+    is_rank = found.is_multi_rank
+    return tuple(OpenedStore(b, found.view(name), is_rank) for name, b in found.stores.items())
 
 
 def _is_unfinished(store: OpenedStore) -> bool:

@@ -75,24 +75,31 @@ def verify_store(
         found = place.find()
     except CorruptStoreError as error:
         return VerifyReport(place.address, (str(error),), (), 0, 0, time.monotonic() - start)
-    if place.is_one and found[0].parts is None:
+    if place.is_one and not found[0].is_multi_rank:
         (blobs,) = found[0].stores.values()
-        return _verify_one(blobs, progress, engine)
+        return _verify_one(blobs, found[0].document, progress, engine)
     return _join(
         place.address,
         [problem for one in found for problem in rank_problems(one)],
         [note for one in found for note in rank_notes(one)],
-        [_verify_one(blobs, progress, engine) for one in found for blobs in one.stores.values()],
+        [
+            _verify_one(blobs, one.document, progress, engine)
+            for one in found
+            for blobs in one.stores.values()
+        ],
         time.monotonic() - start,
     )
 
 
 def _verify_one(
-    blobs: Blobs, progress: Callable[[int], object] | None, engine: Engine | None
+    blobs: Blobs,
+    document: bytes | None,
+    progress: Callable[[int], object] | None,
+    engine: Engine | None,
 ) -> VerifyReport:
     start, name = time.monotonic(), blobs.address
     try:
-        view = StoreView.of(blobs)
+        view = StoreView.of(blobs, document)
     except CorruptStoreError as error:
         return VerifyReport(name, (str(error),), (), 0, 0, time.monotonic() - start)
     if view is None:

@@ -36,7 +36,7 @@ from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
 from mosaic_collect.store.grid import cut_steps
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS, json_copy
-from mosaic_collect.store.ranks import Member
+from mosaic_collect.store.ranks import Destination
 from mosaic_collect.store.schema import VALID_MASK, Schema
 from mosaic_collect.store.view import AUTO, StoreView, existing_state
 from mosaic_collect.text import reason
@@ -154,7 +154,7 @@ class OpenStore:
 
 
 def open_store(
-    member: Member,
+    member: Destination,
     schema: Schema | None,
     num_envs: int | None,
     *,
@@ -204,7 +204,7 @@ def _failure(blobs: Blobs, error: BaseException) -> Exception:
     return WriteError.because(words, error)
 
 
-def _existing(member: Member, resume: bool | str, overwrite: bool) -> StoreState | None:
+def _existing(member: Destination, resume: bool | str, overwrite: bool) -> StoreState | None:
     try:
         return existing_state(member.blobs, resume, overwrite)
     except (StoreExistsError, StoreNotFoundError):

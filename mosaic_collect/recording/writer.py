@@ -36,7 +36,7 @@ from mosaic_collect.recording.steps import Steps
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
-from mosaic_collect.store.ranks import Address, Member, blobs_at
+from mosaic_collect.store.ranks import Address, Destination, blobs_at
 from mosaic_collect.store.schema import Schema
 
 _log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class TrajectoryWriter:
             threads=threads,
             encode_in=encode_in,
         )
-        where = Member.of(blobs_at(path), rank, world_size)
+        where = Destination.of(blobs_at(path), rank, world_size)
         if takeover:
             _close_others(where.blobs)
         with ExitStack() as undo:  # what a start that fails on its way has made

@@ -191,8 +191,10 @@ class Store:
         """
         if self._are_arrays_behind:
             self.require_ours()
-            self._write_array_documents(self._ours[-1])
+            state = self._ours[-1]
+            self._write_array_documents(state, [SPARE])
             self.blobs.remove([STATE_COPY])
+            self._write_array_documents(state, state.schema.stored_names)
             self._are_arrays_behind = False
 
     def recover(self, state: StoreState, holder: str) -> list[str]:
@@ -270,12 +272,12 @@ class Store:
         self._write_array_documents(state)
         self.blobs.settle([*state.schema.stored_names, ""])
 
-    def _write_array_documents(self, state: StoreState) -> None:
+    def _write_array_documents(self, state: StoreState, names: Iterable[str] = ()) -> None:
         held = replace(state, holder=self._holder)
         self.blobs.put(
             {
                 f"{name}/{DOCUMENT}": array_document(held, name, self._attributes.get(name))
-                for name in state.schema.stored_names
+                for name in names or state.schema.stored_names
             }
         )
 

@@ -29,7 +29,7 @@ from mosaic_collect.store.commit import Store
 from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
 from mosaic_collect.store.lock import LOCK_NAME
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.ranks import CLAIMS, Address, Parts, blobs_at
+from mosaic_collect.store.ranks import CLAIMS, Address, Recording, blobs_at
 from mosaic_collect.store.schema import TRAJECTORY_END
 from mosaic_collect.store.view import DOCUMENT, StoreView, attributes_of, read_document, read_state
 from mosaic_collect.store.workers import WorkerPool
@@ -251,17 +251,17 @@ def copy_store(
         OSError: A medium said no.
     """
     origin, goal = blobs_at(source, "source"), blobs_at(target, "target")
-    parts = Parts.find(origin)
-    if parts is None:
-        view = StoreView.of(origin)
+    found = Recording.find(origin)
+    if not found.is_multi_rank:
+        view = StoreView.of(origin, found.document)
         if view is None:
             raise StoreNotFoundError(f"{origin.address} was killed before its first commit")
         _check_apart(origin, goal)
         return copy_one(view, goal, threads, progress)
     _check_apart(origin, goal)
-    _make_folder(parts, goal)
+    _make_folder(found, goal)
     reports, unborn = [], []
-    for name, store in parts.stores().items():
+    for name, store in found.stores.items():
         view = StoreView.of(store)
         if view is None:
             unborn.append(f"left out {name}: it was killed before its first commit")
@@ -281,20 +281,20 @@ def _check_apart(origin: Blobs, goal: Blobs) -> None:
         raise InputError(f"target: expected another place than the source's, got {goal.address}")
 
 
-def _make_folder(parts: Parts, goal: Blobs) -> None:
+def _make_folder(source: Recording, goal: Blobs) -> None:
     """The folder of ranks, without its stores; claims are only ever added, each once."""
-    there = Parts.find(goal)
+    there = Recording.find(goal)
     strange = [n for n in goal.names() if n != CLAIMS and not goal.is_debris(n)]
-    if (there is None and strange) or (there is not None and there.identity != parts.identity):
+    if there.identity != source.identity and (there.is_multi_rank or strange):
         raise StoreExistsError(
             f"{goal.address} exists and is no copy of this folder of ranks: copy to another place"
         )
     goal.make()
     goal.make_folders([CLAIMS])
-    for key in (*(f"{CLAIMS}/{name}" for name in parts.blobs.names(CLAIMS)), DOCUMENT):
-        if parts.blobs.is_debris(key.rpartition("/")[2]):
+    for key in (*(f"{CLAIMS}/{name}" for name in source.blobs.names(CLAIMS)), DOCUMENT):
+        if source.blobs.is_debris(key.rpartition("/")[2]):
             continue
-        data = read_all(parts.blobs, key, _MOST_NBYTES)
+        data = read_all(source.blobs, key, _MOST_NBYTES)
         if not goal.create(key, data) and read_all(goal, key, _MOST_NBYTES) != data:
             raise StoreExistsError(
                 f"{goal.address}/{key}: ranks went on with the copy; copy to another place"

@@ -29,6 +29,7 @@ import secrets
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Union
 
@@ -46,7 +47,7 @@ from mosaic_collect.store.metadata import ATTRIBUTE, StoreState
 from mosaic_collect.store.objects import blobs_at_url, blobs_in, is_store_object, is_url
 from mosaic_collect.store.parsing import object_in, refuse_large, strict_json
 from mosaic_collect.store.posix import PosixBlobs
-from mosaic_collect.store.view import DOCUMENT, read_document, read_state
+from mosaic_collect.store.view import DOCUMENT, StoreView, read_document, read_state
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -107,30 +108,30 @@ def rank_of(name: str) -> int | None:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A folder of ranks that is there.
+class Recording:
+    """What lies at an address: one store, or a multi-rank dataset.
 
     Attributes:
-        blobs: Of the folder.
-        identity: Of this folder alone, 16 random bytes as hex.
+        blobs: Files of the store, or of the folder of all ranks.
+        identity: Identity of the multi-rank dataset, 16 random bytes as hex; None for one store.
+        document: Root document of one store, as it was found, so that it need not be read again;
+            None if there is none.
     """
 
     blobs: Blobs
-    identity: str
+    identity: str | None = None
+    document: bytes | None = field(default=None, repr=False)
 
     @classmethod
-    def find(cls, blobs: Blobs, document: bytes | None = None) -> Parts | None:
-        """The folder of ranks that lies there; None if it is none.
-
-        Args:
-            blobs: Files of the folder, or of a store.
-            document: Its root document, if it was read already.
+    def find(cls, blobs: Blobs) -> Recording:
+        """Look at what lies there; where nothing lies, that is one store without a document.
 
         Raises:
-            CorruptStoreError: It has lost its document, or is a store, too; or is damaged.
-            NewerFormatError: A newer package made it.
+            CorruptStoreError: A multi-rank dataset has lost its document, is damaged, or is a
+                store, too.
+            NewerFormatError: A newer package made the multi-rank dataset.
         """
-        data = read_document(blobs) if document is None else document
+        data = read_document(blobs)
         ranks: list[str] = []
         # Where a listing is a request, and needs a permission of its own, a store needs none.
         if data is None or PARTS.encode() in data or not blobs.guards:
@@ -144,7 +145,7 @@ class Parts:
                     "it, too, or name the stores one by one"
                 )
         if data is None or (PARTS.encode() not in data and not ranks):
-            return None
+            return cls(blobs, None, data)
         attributes = _attributes(data, blobs.address)
         if ATTRIBUTE in attributes and (ranks or PARTS in attributes):
             raise CorruptStoreError(
@@ -152,12 +153,12 @@ class Parts:
                 + (f": {ranks[0]} lies in it" if ranks else "")
             )
         if PARTS not in attributes:
-            return None
+            return cls(blobs, None, data)
         return cls(blobs, _identity(object_in(attributes, PARTS), blobs.address))
 
     @classmethod
-    def make(cls, blobs: Blobs) -> Parts:
-        """The folder of ranks, made if it is not there yet; any number may call this at once.
+    def make(cls, blobs: Blobs) -> Recording:
+        """Make a multi-rank dataset if it is not there yet; any number may call this at once.
 
         Raises:
             StoreExistsError: Something else lies there.
@@ -165,7 +166,7 @@ class Parts:
         # In this order: what others make meanwhile is nothing strange.
         names = blobs.names()
         found = cls.find(blobs)
-        if found is not None:
+        if found.is_multi_rank:
             return found
         strange = [n for n in names if n != CLAIMS and not blobs.is_debris(n)]
         if not strange:
@@ -174,19 +175,32 @@ class Parts:
             blobs.create(f"{CLAIMS}/{DOCUMENT}", _claims_document())
             blobs.create(DOCUMENT, _document(secrets.token_hex(16)))
             found = cls.find(blobs)
-        if found is None:
+        if not found.is_multi_rank:
             raise StoreExistsError(
                 f"{blobs.address}: expected a folder of ranks or nothing, found "
                 f"{(strange or [DOCUMENT])[0]} in it"
             )
         return found
 
+    @property
+    def address(self) -> str:
+        """Where it lies."""
+        return self.blobs.address
+
+    @property
+    def is_multi_rank(self) -> bool:
+        """Whether several ranks record into it, each a store of its own."""
+        return self.identity is not None
+
+    @cached_property
     def stores(self) -> dict[str, Blobs]:
-        """The stores of ranks by their names, in the order of ranks.
+        """Stores by their names; of a multi-rank dataset in the order of ranks.
 
         Raises:
-            CorruptStoreError: A store lies there that is no rank's, and would be passed over.
+            CorruptStoreError: A store lies among the ranks' that is no rank's.
         """
+        if not self.is_multi_rank:
+            return {os.path.basename(self.address): self.blobs}
         found = {}
         for name in self.blobs.names():
             inside = self.blobs.within(name)
@@ -199,16 +213,30 @@ class Parts:
         return found
 
     def missing(self) -> list[str]:
-        """Names of ranks that joined and whose stores are not there."""
+        """Addresses of the stores of ranks that joined and are not there."""
+        if not self.is_multi_rank:
+            return []
         names = [n for n in self.blobs.names(CLAIMS) if rank_of(n) is not None]
         there = self.blobs.names() if names else []
-        return [name for name in names if name not in there]
+        return [self.blobs.within(name).address for name in names if name not in there]
 
-    def check(self, name: str, state: StoreState) -> None:
-        """Make sure that a store is this folder's rank of that name.
+    def view(self, name: str) -> StoreView | None:
+        """Snapshot of one of its stores; None if that was killed before its first commit.
 
         Raises:
-            StoreMismatchError: It is of another folder, of another rank, or of none.
+            StoreMismatchError: The store is of another multi-rank dataset, another rank, or none.
+            StoreError: It cannot be read.
+        """
+        view = StoreView.of(self.stores[name], self.document)
+        if view is not None and self.is_multi_rank:
+            self.check(name, view.state)
+        return view
+
+    def check(self, name: str, state: StoreState) -> None:
+        """Make sure that a store is this multi-rank dataset's rank of that name.
+
+        Raises:
+            StoreMismatchError: It is of another multi-rank dataset, of another rank, or of none.
         """
         where, told = self.blobs.within(name).address, state.metadata.get(PART)
         if not isinstance(told, Mapping):
@@ -275,29 +303,6 @@ def _claims_document() -> bytes:
 
 
 @dataclass(frozen=True)
-class Found:
-    """What lies at one of the places that were named.
-
-    Attributes:
-        address: The place.
-        stores: By their names; of a folder of ranks as they are called there.
-        parts: The folder of ranks; None for stores of their own.
-        document: Root document of a store of its own, read already; None if it has none.
-    """
-
-    address: str
-    stores: dict[str, Blobs]
-    parts: Parts | None
-    document: bytes | None = field(default=None, repr=False)
-
-    def missing(self) -> list[str]:
-        """Where ranks' stores should lie that joined a folder, and do not."""
-        if self.parts is None:
-            return []
-        return [self.parts.blobs.within(name).address for name in self.parts.missing()]
-
-
-@dataclass(frozen=True)
 class Place:
     """What was named; stores are looked for when asked for. Pickles.
 
@@ -323,15 +328,16 @@ class Place:
         items = tuple(_pattern(item, name) or blobs_at(item, name) for item in several)
         return cls(items, ", ".join(i if isinstance(i, str) else i.address for i in items))
 
-    def find(self) -> list[Found]:
-        """What lies there now.
+    def find(self) -> list[Recording]:
+        """Look at what lies there now.
 
         Raises:
             InputError: One store is named twice.
             StoreNotFoundError: Nothing matches a pattern.
             CorruptStoreError: A folder of ranks is damaged, or holds what is no rank's.
         """
-        found = [_found(blobs) for blobs in chain.from_iterable(map(_matches, self.items))]
+        each = chain.from_iterable(map(_matches, self.items))
+        found = [Recording.find(blobs) for blobs in each]
         check_distinct(blobs for one in found for blobs in one.stores.values())
         return found
 
@@ -342,8 +348,14 @@ class Place:
 
 
 def addresses_of(where: Addresses, name: str = "store") -> list[str]:
-    """Where all that is meant lies, folders of ranks as such; errors as ``Place``'s."""
-    return [found.address for found in Place.of(where, name).find()]
+    """Addresses of all that is named, multi-rank datasets as such; nothing is read there.
+
+    Raises:
+        StoreNotFoundError: Nothing matches a pattern.
+        InputError: As ``blobs_at``'s.
+    """
+    items = Place.of(where, name).items
+    return [blobs.address for blobs in chain.from_iterable(map(_matches, items))]
 
 
 def check_distinct(stores: Iterable[Blobs]) -> None:
@@ -358,15 +370,6 @@ def check_distinct(stores: Iterable[Blobs]) -> None:
         if place in seen:
             raise InputError(f"{store.address}: the same store as {seen[place]}; each counts once")
         seen[place] = store.address
-
-
-def _found(blobs: Blobs) -> Found:
-    document = read_document(blobs)
-    parts = Parts.find(blobs, document)
-    if parts is None:
-        name = os.path.basename(blobs.address)
-        return Found(blobs.address, {name: blobs}, None, document)
-    return Found(blobs.address, parts.stores(), parts)
 
 
 def _pattern(item: object, name: str) -> str | None:
@@ -392,7 +395,7 @@ def _matches(item: Blobs | str) -> Iterator[Blobs]:
 
 
 @dataclass(frozen=True)
-class Member:
+class Destination:
     """A place to record into.
 
     Attributes:
@@ -406,7 +409,7 @@ class Member:
     world_size: int | None = None
 
     @classmethod
-    def of(cls, blobs: Blobs, rank: Any = None, world_size: Any = None) -> Member:
+    def of(cls, blobs: Blobs, rank: Any = None, world_size: Any = None) -> Destination:
         """Checked.
 
         Raises:
@@ -432,16 +435,16 @@ class Member:
             StoreExistsError: A store is to lie where ranks are, or ranks where a store is.
             StoreMismatchError: The rank's store is of another folder.
         """
-        parts, where = Parts.find(self.whole), self.whole.address
+        found, where = Recording.find(self.whole), self.whole.address
         if self.rank is None:
-            if parts is not None:
+            if found.is_multi_rank:
                 raise StoreExistsError(
                     f"{where}: is a folder of ranks; rank=NUMBER records into it"
                 )
-        elif parts is None and is_ours(self.whole):
+        elif not found.is_multi_rank and is_ours(self.whole):
             raise StoreExistsError(f"{where}: is one store; ranks need a folder of their own")
-        elif parts is not None and state is not None:
-            parts.check(part_name(self.rank), state)
+        elif found.is_multi_rank and state is not None:
+            found.check(part_name(self.rank), state)
 
     def check_others(self, state: StoreState) -> None:
         """Hold the store, as it is to be, against the first other rank's.
@@ -449,8 +452,9 @@ class Member:
         Raises:
             StoreMismatchError: That has other fields.
         """
-        parts = None if self.rank is None else Parts.find(self.whole)
-        for name, blobs in parts.stores().items() if parts is not None else ():
+        if self.rank is None or not (found := Recording.find(self.whole)).is_multi_rank:
+            return
+        for name, blobs in found.stores.items():
             other = read_state(blobs) if blobs.address != self.blobs.address else None
             if other is not None:
                 wrong = other.schema.differences(state.schema)
@@ -469,8 +473,11 @@ class Member:
         """
         if self.rank is None:
             return {}
-        parts = Parts.make(self.whole)
-        told = {"of": parts.identity, "rank": self.rank, "world_size": self.world_size}
+        told = {
+            "of": Recording.make(self.whole).identity,
+            "rank": self.rank,
+            "world_size": self.world_size,
+        }
         # Before its store is made: from now on the others know if that goes missing.
         self.whole.create(f"{CLAIMS}/{part_name(self.rank)}", json.dumps(told).encode())
         return {PART: told}

@@ -298,7 +298,7 @@ class StoreView:
 
     @classmethod
     def of(cls, blobs: Blobs, document: bytes | None = None) -> StoreView | None:
-        """The store as it is now; None for one killed before its first commit.
+        """Take a snapshot of the store; None for one killed before its first commit.
 
         Args:
             blobs: Files of the store.

@@ -20,7 +20,7 @@ from mosaic_collect.collection.motion_queue import SharedMotionQueue
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.posix import PosixBlobs
-from mosaic_collect.store.ranks import Parts
+from mosaic_collect.store.ranks import Recording
 from tests.collection.rank_worker import toy_motions
 from tests.ranks import record_rank
 
@@ -30,7 +30,7 @@ HASHES = [motion.sha256 for motion in MOTIONS]
 
 @pytest.fixture
 def whole(tmp_path: Path) -> Blobs:
-    return Parts.make(PosixBlobs(str(tmp_path / "expert"))).blobs
+    return Recording.make(PosixBlobs(str(tmp_path / "expert"))).blobs
 
 
 def claims(whole: Blobs, rank: int, world: int = 4, num_envs: int = 2) -> Claims:
@@ -76,7 +76,7 @@ def test_what_is_given_back_is_anybodys_once(whole: Blobs) -> None:
 def test_there_is_one_owner_whatever_was_known_before(
     tmp_path_factory: pytest.TempPathFactory, moves: list[tuple[int, bool, int]]
 ) -> None:
-    whole = Parts.make(PosixBlobs(str(tmp_path_factory.mktemp("claims") / "expert"))).blobs
+    whole = Recording.make(PosixBlobs(str(tmp_path_factory.mktemp("claims") / "expert"))).blobs
     ranks = [claims(whole, rank) for rank in range(3)]
     owner: dict[str, int | None] = dict.fromkeys(HASHES[:2])
     for rank, takes, at in moves:

@@ -91,8 +91,8 @@ class RecordedBlobs(ObjectBlobs):
 
     _service: RecordingService
 
-    def put(self, documents: Any) -> None:
-        super().put(documents)
+    def put(self, documents: Any, synced: bool = True) -> None:
+        super().put(documents, synced)
         self._service.mark("rest")
 
     def settle(self, folders: Iterable[str]) -> None:

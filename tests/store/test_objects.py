@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter, export_npy
 from mosaic_collect.errors import CorruptStoreError, StoreLostError, WriteError
 from mosaic_collect.store.blobs import ChangedError, ReplacedError, read_all
 from mosaic_collect.store.objects import ObjectBlobs, Service, blobs_in
@@ -130,6 +130,28 @@ def test_conditions_are_tested_once_per_writer(s3: str, s3_server: tuple[str, in
         proxy.log.clear()
         blobs.replace("zarr.json", b"two", version)
         assert len(proxy.log) == 1
+
+
+def test_opening_a_store_makes_one_request(s3: str, s3_server: tuple[str, int], npy: str) -> None:
+    """Of its root document."""
+    schema = Schema((Field(name="x"),))
+    stores = [f"{s3}/a.zarr", f"{s3}/b.zarr"]
+    for store in stores:
+        with TrajectoryWriter(store, schema, 2) as writer:
+            writer.add_step(x=np.zeros(2, np.float32))
+    with Proxy(s3_server) as proxy, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ENDPOINT_URL", proxy.url)
+
+        def requests(call: Callable[[], object]) -> list[str]:
+            proxy.log.clear()
+            call()
+            return [path.partition("?")[0].rpartition("/")[2] for _, path, _ in proxy.log]
+
+        assert requests(lambda: TrajectoryDataset(stores[0])) == ["zarr.json"]
+        assert requests(lambda: TrajectoryDataset(stores)) == ["zarr.json"] * 2
+        dataset = TrajectoryDataset(stores[0])
+        assert requests(dataset.refresh) == ["zarr.json"]
+        assert requests(lambda: export_npy(stores, npy)).count("zarr.json") == 2
 
 
 def test_an_empty_object_is_an_empty_blob(place: Any) -> None:

@@ -25,7 +25,7 @@ from mosaic_collect import (
     verify_store,
 )
 from mosaic_collect.store.posix import PosixBlobs
-from mosaic_collect.store.ranks import Member, Parts, part_name, rank_of
+from mosaic_collect.store.ranks import Destination, Recording, part_name, rank_of
 from tests.helpers import SMALL, rows
 from tests.ranks import record_rank, record_ranks
 
@@ -43,7 +43,7 @@ def test_of_many_who_come_at_once_one_makes_the_folder(tmp_path: Path) -> None:
 
         def make(_: int, folder: str = folder, barrier: threading.Barrier = barrier) -> str:
             barrier.wait()
-            return Parts.make(PosixBlobs(folder)).identity
+            return Recording.make(PosixBlobs(folder)).identity
 
         with ThreadPoolExecutor(8) as pool:
             assert len(set(pool.map(make, range(8)))) == 1
@@ -230,7 +230,7 @@ def test_a_rank_joins_before_its_store_is_made(tmp_path: Path) -> None:
     """A kill in between leaves a rank that is missing, and its next run mends that."""
     folder = str(tmp_path / "expert")
     record_rank(folder, 0, 3, 2)
-    Member.of(PosixBlobs(folder), 1, 2).join()
+    Destination.of(PosixBlobs(folder), 1, 2).join()
     assert TrajectoryDataset(folder).missing == (f"{folder}/rank-00001",)
     record_rank(folder, 1, 3, 2, resume="auto")
     assert not TrajectoryDataset(folder).missing
