@@ -192,9 +192,10 @@ class Store:
         if self._are_arrays_behind:
             self.require_ours()
             state = self._ours[-1]
+            others = [name for name in state.schema.stored_names if name != SPARE]
             self._write_array_documents(state, [SPARE])
             self.blobs.remove([STATE_COPY])
-            self._write_array_documents(state, state.schema.stored_names)
+            self._write_array_documents(state, others)
             self._are_arrays_behind = False
 
     def recover(self, state: StoreState, holder: str) -> list[str]:

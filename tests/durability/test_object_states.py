@@ -153,7 +153,7 @@ class ArraysBeforeRoot(MarkedStore):
 @pytest.mark.parametrize(
     ("blobs", "store", "found"),
     [
-        (Unconditional, MarkedStore, "it is older than the last commit"),
+        (Unconditional, MarkedStore, "the shard does not belong there"),
         (UnconditionalCommit, MarkedStore, "another writer went on with it"),
         (NoSettling, MarkedStore, "is missing"),
         (RootBeforeShards, MarkedStore, "is missing"),
