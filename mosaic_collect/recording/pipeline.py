@@ -268,6 +268,15 @@ class Pipeline:
         self._last = self._last_shards = None
         return True
 
+    def check(self) -> None:
+        """Raise the first failure of the threads, if there is one.
+
+        Raises:
+            StoreLostError: What was opened is not what lies there any more.
+            WriteError: Anything else, chained to its cause.
+        """
+        self._condition.check()
+
     # -- the caller's thread ---------------------------------------------------------------------
 
     def free_block(self) -> Block:
