@@ -261,9 +261,9 @@ class StoreProfile:
     def add_valid(self, region: Cell, first_step: int, valid: NDArray[np.int64]) -> None:
         """Take the valid pairs of each environment of a region, ``(envs, bins)``."""
         self._count(self.valid, region, first_step, valid)
-        steps = range(first_step, first_step + len(region.steps))
-        bins, counts = np.unique(np.array(steps) // self.width, return_counts=True)
-        self.read[bins, region.envs.start : region.envs.stop] += counts[:, None]
+        bins = np.arange(first_step, first_step + len(region.steps)) // self.width
+        read = np.bincount(bins - bins[0])
+        self._count(self.read, region, first_step, np.broadcast_to(read, valid.shape))
 
     def _count(self, numbers: Any, cell: Cell, first_step: int, more: NDArray[np.int64]) -> None:
         at = first_step // self.width
