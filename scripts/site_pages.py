@@ -2,7 +2,7 @@
 
 A hook of MkDocs (mkdocs.yml). Each page is made of the one file that there is:
 
-    README.md, CHANGELOG.md      the front page and the changelog
+    README.md and others         the front page, the changelog, how to contribute
     docs/notebooks/*.ipynb       as Markdown
     mosaic_collect/commands      a page per command, of its options
     docs/api.md                  a page per name that it lists
@@ -29,6 +29,11 @@ from mosaic_collect.cli import help_text  # noqa: E402
 from mosaic_collect.commands import COMMANDS, command  # noqa: E402
 from mosaic_collect.commands.options import options_of, parser_of, summary_of, wrapped  # noqa: E402
 
+_ROOT_PAGES = {
+    "index.md": "README.md",
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+}
 _ENTRY = re.compile(r"^::: (mosaic_collect\.\S+)$", re.M)
 
 
@@ -50,7 +55,7 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     def add(page: str, content: str | bytes) -> None:
         files.append(File.generated(config, page, content=content))
 
-    for page, source in {"index.md": "README.md", "changelog.md": "CHANGELOG.md"}.items():
+    for page, source in _ROOT_PAGES.items():
         add(page, (ROOT / source).read_text())
     for file in [file for file in files if file.src_uri.endswith(".ipynb")]:
         files.remove(file)
@@ -74,9 +79,9 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
 
 def on_page_markdown(markdown: str, **_: object) -> str:
     """Links as they are in the repository become links of the site."""
-    links = {r"docs/": "", r"\.\./README\.md": "index.md", r"CHANGELOG\.md": "changelog.md"}
-    for there, here in links.items():
-        markdown = re.sub(rf"\]\({there}", f"]({here}", markdown)
+    markdown = markdown.replace("](docs/", "](")
+    for page, source in _ROOT_PAGES.items():
+        markdown = re.sub(rf"\]\((?:\.\./)?{re.escape(source)}", f"]({page}", markdown)
     return re.sub(r"(\]\([^)\s]+)\.ipynb", r"\1.md", markdown)
 
 
@@ -101,11 +106,16 @@ def _commands() -> str:
 def _command(name: str) -> str:
     kind = command(name)
     summary, text = summary_of(kind)
-    lines = [f"# mosaic-collect {name}", "", summary, "", text, ""]
+    lines = [f"# mosaic-collect {name}", "", summary, "", _cell(text), ""]
     lines += ["```text", wrapped(kind.EXAMPLE, "", 78), "```", ""]
     for title, actions in options_of(parser_of(name, kind)):
         heading = {"positional arguments": "Arguments", "options": "Options"}.get(title, title)
-        lines += [f"## {heading[:1].upper()}{heading[1:]}", "", "| | |", "| --- | --- |"]
+        lines += [
+            f"## {heading[:1].upper()}{heading[1:]}",
+            "",
+            "| option | meaning |",
+            "| --- | --- |",
+        ]
         lines += [f"| {_flags(action)} | {_cell(str(action.help))} |" for action in actions]
         lines.append("")
     return "\n".join(lines)

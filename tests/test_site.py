@@ -43,7 +43,7 @@ def test_every_document_is_a_page(site: Path) -> None:
     commands = {"commands", *(f"commands/{name}" for name in COMMANDS)}
     names = {"errors" if name.endswith("Error") else name for name in mosaic_collect.__all__}
     api = {f"api/{name}" for name in {"attach", *names}}
-    names = {"index", "changelog", *documents, *notebooks, *commands, *api}
+    names = {"index", "changelog", "contributing", *documents, *notebooks, *commands, *api}
     expected = {f"{name}.html" for name in names}
     assert {*pages(site)} == expected
 

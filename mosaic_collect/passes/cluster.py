@@ -11,12 +11,14 @@ import hashlib
 import logging
 import os
 import pickle
+import signal
 import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from functools import cache
+from multiprocessing import resource_tracker
 from pathlib import Path
 from pickle import PicklingError
 from typing import Any, TypeVar
@@ -40,6 +42,21 @@ _NANNY = {
     "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": 256 << 20,
 }
 _START_SECONDS, _LOOK_SECONDS = 30.0, 10.0
+
+
+@contextlib.contextmanager
+def _interrupts_are_ours() -> Iterator[None]:
+    """Within, processes are started that a terminal's Ctrl-C does not reach.
+
+    They inherit the mask of signals, and so do threads that start others later. This process is
+    interrupted at the end, if it was meanwhile, and ends them.
+    """
+    resource_tracker.ensure_running()  # which would unblock signals in the thread that starts it
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class DaskEngine:
@@ -108,7 +125,7 @@ class DaskEngine:
         from dask import config
 
         try:
-            with config.set(_NANNY):
+            with config.set(_NANNY), _interrupts_are_ours():
                 return self._dask.LocalCluster(
                     n_workers=count,
                     threads_per_worker=1,
