@@ -52,6 +52,7 @@ OPTIONAL = {
     "examples": ("demo",),
     "zarr": ("reading.dataset", "store.objects"),
     "obstore": ("store.objects",),
+    "h5py": ("export.hdf5",),
     "xarray": ("reading.labelled",),
     "pandas": ("reading.trajectories",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),

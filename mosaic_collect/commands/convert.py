@@ -21,7 +21,8 @@ from mosaic_collect.commands.shared import (
     store_stem,
 )
 from mosaic_collect.errors import InputError
-from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
+from mosaic_collect.export import ExportReport, Options, export, export_npy, plan_export
+from mosaic_collect.export.hdf5 import ENDINGS
 from mosaic_collect.export.options import LAYOUT_NAMES
 from mosaic_collect.export.target import check_target
 from mosaic_collect.importing import ImportReport, import_npy
@@ -38,9 +39,13 @@ from mosaic_collect.text import pace_of
 class Export(WithJson, WithEngine):
     """Write a store, or several as one, as the .npy dict that MOSAIC loads, in bounded memory.
 
+    A name ending in .hdf5 or .h5 makes an HDF5 file in the layout of robomimic and Isaac Lab, with
+    one demo per trajectory.
+
     Attributes:
-        paths: Store, or several with the same fields, followed by the .npy file to write. With one
-            store the file may be left out: it goes next to the store, by its name.
+        paths: Store, or several with the same fields, followed by the file to write. With one store
+            the file may be left out: an .npy file goes next to the store, by its name.
+        valid_share: Share of the trajectories to hold out for validation, in an HDF5 file.
     """
 
     EXAMPLE: ClassVar[str] = (
@@ -60,10 +65,22 @@ class Export(WithJson, WithEngine):
             },
         )
     )
+    valid_share: float = 0.0
 
     def run(self) -> bool:
         """Export, printing sizes before and figures after."""
         names, path = _stores_and_target(self.paths)
+        if path.endswith(ENDINGS) or self.valid_share:
+            with bar("export", leave=True) as progress:
+                report = export(
+                    names,
+                    path,
+                    valid_share=self.valid_share,
+                    progress=progress.update,
+                    **vars(self.options),
+                )
+            print(as_json(report) if self.json else _export_text(report))
+            return True
         path = check_target(path, addresses_of(names))
         with self.engine() as engine:
             plan = plan_export(names, self.options, engine)

@@ -163,9 +163,9 @@ def export_npy(
         allow_different=allow_different,
     )
     check_target(path, ())  # before any store is read
-    views = _open(store, options)
+    views = open_stores(store, options)
     check_target(path, [view.address for view in views])  # before their rows are read
-    with _naming_skip_damaged(options):
+    with naming_skip_damaged(options):
         plan = decide(views, options, engine)
     return plan.write(path, progress, engine)
 
@@ -237,7 +237,7 @@ class ExportPlan:
         _log.info("%s", self.size_text)
         may_be_nonfinite = self.layout.holds_every_pair and self.options.allow_nonfinite
         try:
-            with Target(name, self.file.nbytes) as target, _naming_skip_damaged(self.options):
+            with Target(name, self.file.nbytes) as target, naming_skip_damaged(self.options):
                 fill(
                     target,
                     self.file,
@@ -275,12 +275,12 @@ def plan_export(stores: Addresses, options: Options, engine: Engine | None = Non
         options: Pairs and fields to export, and their layout.
         engine: Reads what must be read for that; None: threads here.
     """
-    views = _open(stores, options)
-    with _naming_skip_damaged(options):
+    views = open_stores(stores, options)
+    with naming_skip_damaged(options):
         return decide(views, options, engine)
 
 
-def _open(stores: Addresses, options: Options) -> list[StoreView]:
+def open_stores(stores: Addresses, options: Options) -> list[StoreView]:
     """Read the root document of each store, once."""
     found = StoreSet.open(Place.of(stores, "store"))
     for store in found.stores:
@@ -295,10 +295,33 @@ def decide(
     views: Sequence[StoreView], options: Options, engine: Engine | None = None
 ) -> ExportPlan:
     """Decide an export of open stores, as ``plan_export``."""
-    table, fields = _joined(views, options)
+    table, fields = join_stores(views, options)
     if options.layout != AUTO:
         LAYOUTS[options.layout].check_stores(table)
     check_rows(fields)
+    layout, selection, left = choose(table, fields, options, engine)
+    arrays = layout.arrays(table, fields, selection.num_pairs)
+    num_valid = _num_valid(table, layout, selection)
+    ours = {"layout": layout.name, "options": options.as_json(), "left_out": asdict(left)}
+    metadata = _metadata(table, arrays, num_valid, ours, options.metadata or {})
+    file = plan_file(arrays, {"metadata": metadata})
+    return ExportPlan(table, layout, options, selection, left, arrays, metadata, file)
+
+
+def choose(
+    table: Table, fields: Sequence[Field], options: Options, engine: Engine | None = None
+) -> tuple[Compact, Selection, Left]:
+    """Choose the layout and the pairs, and count the pairs left out.
+
+    Args:
+        table: The stores.
+        fields: Fields to read.
+        options: Options of the export.
+        engine: Reads what must be read for that; None: threads here.
+
+    Raises:
+        ExportError: No pair is left.
+    """
     # Around damage every field is looked into anyway, and cannot be counted before.
     nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields, engine)
     excludes = bool(options.excluding)
@@ -315,20 +338,20 @@ def decide(
         reasons = [f"{count} {name}" for name, count in asdict(left).items() if count]
         told = ", ".join(reasons) or "there is none"
         raise ExportError(f"{table.address}: no pair is left to export: {told}")
-    arrays = layout.arrays(table, fields, selection.num_pairs)
-    num_valid = _num_valid(table, layout, selection)
-    ours = {"layout": layout.name, "options": options.as_json(), "left_out": asdict(left)}
-    metadata = _metadata(table, arrays, num_valid, ours, options.metadata or {})
-    file = plan_file(arrays, {"metadata": metadata})
-    return ExportPlan(table, layout, options, selection, left, arrays, metadata, file)
+    return layout, selection, left
 
 
 def _num_valid(table: Table, layout: Compact, selection: Selection) -> int:
     return table.state.num_valid if layout.holds_every_pair else selection.num_pairs
 
 
-def _joined(views: Sequence[StoreView], options: Options) -> tuple[Table, list[Field]]:
-    """The stores as one table, and the fields to export."""
+def join_stores(views: Sequence[StoreView], options: Options) -> tuple[Table, list[Field]]:
+    """Join open stores to one table, and find the fields to export.
+
+    Raises:
+        IncompleteStoreError: A store is still collecting.
+        StoreMismatchError: Fields or provenance of the stores differ.
+    """
     for view in views:
         state = view.state
         _check_store(view.address, state.status, state.committed_steps, options)
@@ -353,7 +376,7 @@ def _check_store(address: str, status: str, steps: int, options: Options) -> Non
 
 
 @contextmanager
-def _naming_skip_damaged(options: Options) -> Iterator[None]:
+def naming_skip_damaged(options: Options) -> Iterator[None]:
     """Name the way around damage in an error of damage, if it is not taken yet."""
     try:
         yield
@@ -388,11 +411,11 @@ def _metadata(
         "action_dim": widths.get("actions"),
         "has_valid_mask": VALID_MASK in arrays,
         **more,
-        OURS: {**ours, **_stores(table), **({AXES: axes} if axes else {})},
+        OURS: {**ours, **describe_stores(table), **({AXES: axes} if axes else {})},
     }
 
 
-def _stores(table: Table) -> dict[str, Any]:
+def describe_stores(table: Table) -> dict[str, Any]:
     """Describe the stores; of several also their paths, and the new numbers of their ids."""
     if len(table.parts) == 1:
         return _store(table.parts[0].state)

@@ -19,7 +19,9 @@ from mosaic_collect.text import reason
 _log = logging.getLogger(__name__)
 
 
-def check_target(path: str | os.PathLike[str], stores: Sequence[str]) -> str:
+def check_target(
+    path: str | os.PathLike[str], stores: Sequence[str], endings: Sequence[str] = (".npy",)
+) -> str:
     """The path, as a text; a name that MOSAIC could not load, or no place for a file, is refused.
 
     Raises:
@@ -27,8 +29,9 @@ def check_target(path: str | os.PathLike[str], stores: Sequence[str]) -> str:
             in a store or in no folder.
     """
     path = local_path(path, "path")
-    if not path.endswith(".npy"):
-        raise InputError(f"{path}: expected a name ending in .npy, the only one MOSAIC loads")
+    if not path.endswith(tuple(endings)):
+        why = ", the only one MOSAIC loads" if endings == (".npy",) else ""
+        raise InputError(f"{path}: expected a name ending in {' or '.join(endings)}{why}")
     if not os.path.isdir(path) and regular_target(path) is None:
         raise InputError(
             f"{path}: expected a regular file, found a pipe or a device: an export is written at "
@@ -134,6 +137,11 @@ class Target:
             if kind is not None:
                 self._discard()
             os.close(self.fd)
+
+    @property
+    def temp_path(self) -> str:
+        """Path of the temp file, for a library that opens it by name; it may truncate it."""
+        return self._temp
 
     def opened(self) -> AbstractContextManager[int]:
         """The file for threads of this process."""

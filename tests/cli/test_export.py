@@ -180,3 +180,17 @@ def test_errors_of_several(
     before = sorted(os.listdir(folder))
     cli("export", *names).failed(words)
     assert sorted(os.listdir(folder)) == before
+
+
+def test_an_hdf5_file_by_its_ending(cli, made: str, npy: str) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = npy.replace(".npy", ".h5")
+    done = cli("export", made, path, "--valid-share", "0.5", "--fields", "actions")
+    assert done.code == 0, done.err
+    assert "valid pairs, hdf5" in done.out
+    with h5py.File(path) as file:
+        assert set(file["mask"]) == {"train", "valid"}
+        assert file["data/demo_0/actions"].shape[1] == 2
+    done = cli("export", made, npy, "--valid-share", "0.5")
+    assert done.code == 2
+    assert "--valid-share: a .npy file holds no split" in done.err
