@@ -21,7 +21,8 @@ from mosaic_collect.commands.shared import (
     store_stem,
 )
 from mosaic_collect.errors import InputError
-from mosaic_collect.export import ExportReport, Options, export, export_npy, plan_export
+from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
+from mosaic_collect.export.formats import export
 from mosaic_collect.export.hdf5 import ENDINGS
 from mosaic_collect.export.options import LAYOUT_NAMES
 from mosaic_collect.export.target import check_target
