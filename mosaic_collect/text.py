@@ -40,7 +40,7 @@ def reason(error: BaseException, path: object = None) -> str:
 
     Args:
         error: Any.
-        path: What the file was named before; then its name is not told again.
+        path: Path that the message names already, so that it is not repeated.
     """
     if isinstance(error, MemoryError):
         return f"not enough memory: {error}".removesuffix(": ")

@@ -31,7 +31,7 @@ class Blob(Protocol):
         """So many bytes from there on, fewer where the blob ends; safe to call from threads.
 
         Raises:
-            ReplacedError: It was replaced since it was opened; on POSIX that disturbs nobody.
+            ReplacedError: The blob was replaced since it was opened; on POSIX that disturbs nobody.
         """
 
     def close(self) -> None:
@@ -79,7 +79,7 @@ class Blobs(Protocol):
     Pickles as its address: another process sees the same blobs.
 
     Attributes:
-        address: What a user would write.
+        address: Path or URL as a user would write it.
         links: Whether ``alias`` spares the bytes.
         guards: Whether each write is refused by the medium if another writer came in between, so
             that nobody need look before.
@@ -161,7 +161,7 @@ class Blobs(Protocol):
         Args:
             key: The key.
             data: Its new content.
-            over: What ``find`` or an earlier call gave.
+            over: Version that ``find`` or an earlier call returned.
 
         Returns:
             The new content's.
@@ -174,7 +174,7 @@ class Blobs(Protocol):
         """Make sure that what was claimed is still what lies at the address.
 
         Raises:
-            StoreLostError: It is not; says what became of it.
+            StoreLostError: Another folder or nothing lies there; the message says which.
         """
 
     def settle(self, folders: Iterable[str]) -> None:

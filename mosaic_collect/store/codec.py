@@ -119,7 +119,7 @@ def checked(data: memoryview, what: str) -> memoryview:
     """``data`` without its last 4 bytes, which are its CRC-32C.
 
     Raises:
-        CorruptStoreError: They are not; ``what`` names the bytes.
+        CorruptStoreError: The checksum is wrong; ``what`` names the bytes.
     """
     if len(data) < CRC_NBYTES:
         raise CorruptStoreError(f"{what}: {len(data)} bytes cannot hold a checksum")
@@ -198,7 +198,7 @@ class CodecEntry:
     """All that the package knows of one codec.
 
     Attributes:
-        level: What its name alone means.
+        level: Default level.
         levels: All that a store may have.
         make: Makes an object that encodes and decodes, from a level.
         zarr: Entries in a chunk's Zarr v3 codec chain, from a level.

@@ -73,7 +73,7 @@ class Store:
         """What the store says now; from here on nobody else may change it.
 
         Raises:
-            StoreError: As ``read_state``'s.
+            StoreError: The store cannot be read; see ``read_state``.
         """
         self._root = self.blobs.find(DOCUMENT)
         state = read_state(self.blobs) if self.blobs.is_there() else None
@@ -87,7 +87,7 @@ class Store:
         What others added to the group meanwhile is taken over, and kept.
 
         Raises:
-            StoreLostError: It is not.
+            StoreLostError: The store was removed, replaced, or written by another writer.
         """
         self.blobs.require_place()
         seen = self.blobs.find(DOCUMENT)
@@ -114,7 +114,7 @@ class Store:
         any kill. In object storage its shards stay until others replace them.
 
         Args:
-            state: Of the store.
+            state: State of the new store.
             holder: Who writes from now on, ``Run.key``.
         """
         self._holder = holder
@@ -153,9 +153,9 @@ class Store:
         """Open the shard of a field and block for writing; the old one stays until ``finish``.
 
         Args:
-            state: That is true once it is finished.
+            state: State of the store once the shard is finished.
             name: The field's.
-            block: Which.
+            block: Number of the block.
             twins: Fields that ``twin`` will give the same bytes.
         """
         shard = self.blobs.upload(state.grid(name).shard_key(block))
@@ -174,7 +174,7 @@ class Store:
         """Commit ``state``: when it returns, it is what every later opening sees.
 
         Args:
-            state: What is to be true; its shards are finished.
+            state: State to commit; its shards are finished.
             with_shards: Whether shards were finished since the last call.
         """
         self.require_unguarded()
@@ -208,7 +208,7 @@ class Store:
         keep one out. Unless the disk is full: then it may be debris that fills it.
 
         Args:
-            state: As committed.
+            state: Committed state.
             holder: Who writes from now on, ``Run.key``; who did before is told at its next commit.
 
         Returns:
@@ -244,8 +244,8 @@ class Store:
         """Be what a store in another place is, whose shards were all copied.
 
         Args:
-            state: What that says.
-            attributes: That others gave its arrays.
+            state: State of the store that was copied.
+            attributes: Third-party attributes of its arrays.
         """
         self._holder, self._attributes = state.holder, attributes
         self._foreign = replace(state.foreign, arrays={})
@@ -295,7 +295,7 @@ class Store:
         """What others added to the group, if that is all that has changed.
 
         Raises:
-            StoreLostError: It is not.
+            StoreLostError: The store was removed, replaced, or written by another writer.
         """
         where = self.blobs.address
         try:

@@ -40,14 +40,14 @@ class CopyReport:
     """What was copied.
 
     Attributes:
-        source: Where the store lies.
-        target: Where it lies now, too.
-        num_steps: Committed there; of all ranks.
-        copied: Shards.
-        kept: Shards that were there already.
-        nbytes: Of the shards that were copied.
-        seconds: That it took.
-        notes: What was left out.
+        source: Address of the store that was copied.
+        target: Address of the copy.
+        num_steps: Number of committed steps; of all ranks.
+        copied: Number of shards that were copied.
+        kept: Number of shards that the target had already.
+        nbytes: Bytes of the shards that were copied.
+        seconds: Duration of the copy.
+        notes: Remarks on anything left out.
     """
 
     source: str
@@ -71,8 +71,8 @@ def copy_one(
     Args:
         view: The store, as it is copied.
         goal: Another place.
-        threads: As of ``copy_store``, and so ``progress``.
-        progress: Told the shards done since the last call.
+        threads: Number of copying threads; None: one per processor, at most 4.
+        progress: Called with the number of shards done since the last call.
     """
     start, workers = time.monotonic(), thread_count(threads)
     origin = view.blobs
@@ -110,9 +110,9 @@ class _Copying:
     """Shards on their way.
 
     Attributes:
-        copied: How many.
-        kept: That were there already.
-        nbytes: Of those that were copied.
+        copied: Number of shards that were copied.
+        kept: Number of shards that the target had already.
+        nbytes: Bytes of the shards that were copied.
     """
 
     def __init__(self, view: StoreView, goal: Blobs) -> None:
@@ -239,9 +239,9 @@ def copy_store(
 
     Args:
         source: The store, or the folder of ranks.
-        target: Where nothing lies, an interrupted copy of it, or an older one.
-        threads: That copy; default: the processors, at most 4.
-        progress: Told the shards done since the last call.
+        target: Address where nothing lies, an interrupted copy of the store, or an older copy.
+        threads: Number of copying threads; None: one per processor, at most 4.
+        progress: Called with the number of shards done since the last call.
 
     Raises:
         StoreNotFoundError: There is no store.

@@ -45,9 +45,9 @@ class Tally:
     """Counts of a store, one block of which may be counted again with more rows.
 
     Attributes:
-        before: Of all blocks but the newest.
-        newest: Of that one.
-        index: Which it is.
+        before: Counts of all blocks but the newest.
+        newest: Counts of the newest block.
+        index: Number of the newest block.
     """
 
     before: Counts

@@ -244,12 +244,12 @@ def write_file(
         files: The seam.
         path: The file.
         data: Its new content.
-        temp: Where it lies until it is whole.
+        temp: Path of the temp file.
         anew: Whether the file must not be there yet.
         synced: Whether a power cut, too, leaves the old content or the new one.
 
     Raises:
-        FileExistsError: It is to be made ``anew``, and is there.
+        FileExistsError: The file is there, although it is to be made ``anew``.
     """
     file = files.create(temp)
     try:
@@ -267,7 +267,7 @@ def write_target(path: str, data: bytes) -> None:
     A link stays, and the file that it leads to is replaced. A pipe or a device is written into.
 
     Raises:
-        OSError: It cannot be written; names the path.
+        OSError: The file cannot be written; the error names the path.
     """
     target = regular_target(path)
     if target is None:
@@ -331,7 +331,7 @@ def open_regular(path: str) -> int:
     Without waiting: a store from elsewhere may hold a pipe where a file belongs.
 
     Raises:
-        OSError: It names the path; ``EINVAL`` for something that is no regular file.
+        OSError: The file cannot be opened; ``EINVAL`` for something that is no regular file.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -346,8 +346,8 @@ def temp_name(path: str, mark: str = "") -> str:
     A name that would become too long for the file system is shortened to its hash.
 
     Args:
-        path: Of the file.
-        mark: Told apart from others who may write it at the same time.
+        path: Path of the file.
+        mark: Text that tells this writer's temp file from another's.
     """
     folder, name = os.path.split(path)
     encoded = os.fsencode(name)

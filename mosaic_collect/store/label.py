@@ -36,10 +36,10 @@ class ShardLabel:
     Attributes:
         store: ``StoreState.identity``.
         run: ``Run.key`` of the writer.
-        block: Which.
+        block: Number of the block.
         rows: Steps of the block that held rows when it was written.
         field: Place of its field among all stored ones.
-        twins: As drawn above.
+        twins: Bits of the fields that share the file, as drawn above.
     """
 
     store: str
@@ -54,9 +54,9 @@ class ShardLabel:
         """Of a shard that is about to be written.
 
         Args:
-            state: That is true once it is; its last run is the writer's.
+            state: State of the store once the shard is written; its last run is the writer's.
             name: The field's.
-            block: Which.
+            block: Number of the block.
             twins: Fields that will share the shard.
         """
         bits = sum(1 << _sharing(state, name).index(twin) for twin in twins)
@@ -75,7 +75,7 @@ class ShardLabel:
         """Of a shard's first 64 bytes.
 
         Raises:
-            CorruptStoreError: They are none; ``what`` names the shard.
+            CorruptStoreError: There is no label, or a damaged one; ``what`` names the shard.
         """
         if len(data) < LABEL_NBYTES or data[:8] != _MAGIC:
             raise CorruptStoreError(
@@ -89,9 +89,9 @@ class ShardLabel:
         """Why the shard does not belong where it was found; None if it does.
 
         Args:
-            state: What the store says.
-            name: Of the field in whose place it was found.
-            block: Likewise.
+            state: State of the store.
+            name: Name of the field in whose place the shard was found.
+            block: Number of the block in whose place the shard was found.
         """
         if self.store != state.identity:
             return f"it belongs to another recording ({self.store}), not to this ({state.identity})"

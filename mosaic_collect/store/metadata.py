@@ -40,8 +40,8 @@ class Run:
             earlier run are truncated: a resume gives every environment a new id. Empty once a later
             run has a step, whose ids tell the same; see ``first_open_id``.
         started: UTC, ISO 8601.
-        versions: Of the packages that wrote.
-        key: Of this run alone, 8 bytes as hex; shards are labelled with it.
+        versions: Versions of the packages that wrote.
+        key: Random identity of this run, 8 bytes as hex; shards are labelled with it.
         first_open_id: Environments whose first trajectory of this run has this id or a greater one
             were within a trajectory when the run before stopped. So a store keeps one bitmap,
             however often it is resumed. None in older stores, which keep all bitmaps.
@@ -71,7 +71,7 @@ class Foreign:
     """What others added to the group, which is kept.
 
     Attributes:
-        attributes: Of the group, beside ours.
+        attributes: Third-party attributes of the group.
         arrays: Consolidated metadata by path, of what is no field.
     """
 
@@ -89,7 +89,7 @@ class StoreState:
         block_steps: Steps of a block, S.
         chunk_envs: Environments of a chunk, a field; all stored fields.
         chunk_steps: Steps of a chunk, of those fields whose chunks hold less than a block's.
-        compressor: Of the chunks.
+        compressor: Compression of the chunks.
         committed_steps: Steps that exist, T.
         status: ``collecting`` or ``complete``.
         num_valid: Pairs with a true mask.
@@ -100,7 +100,7 @@ class StoreState:
         nonfinite: Per float field, pairs that hold NaN or infinity, valid or not.
         runs: One entry a writer.
         metadata: The user's own, JSON.
-        identity: Of this store alone, 16 bytes as hex; shards are labelled with it.
+        identity: Random identity of the store, 16 bytes as hex; shards are labelled with it.
         foreign: Kept beside all this.
         holder: ``Run.key`` of the writer that opened it last. It says who may write, and nothing of
             the data, so it is not compared.
@@ -191,9 +191,9 @@ def array_document(
     """One array's own ``zarr.json``; ``SPARE``'s holds the state a second time.
 
     Args:
-        state: Of the store.
+        state: State of the store.
         name: The array's.
-        attributes: That others gave it.
+        attributes: Third-party attributes of the array.
     """
     own = {ATTRIBUTE: _state_document(state)} if name == SPARE else {}
     return _dump({**array_metadata(state, name), "attributes": {**(attributes or {}), **own}})

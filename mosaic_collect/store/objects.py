@@ -85,8 +85,8 @@ class Service:
     """An obstore store.
 
     Args:
-        store: It.
-        address: Of it, for messages.
+        store: The obstore store.
+        address: Address of the store, for messages.
         first: The same, less patient: asked until it has answered once, so that a wrong address is
             told in seconds.
     """
@@ -101,10 +101,10 @@ class Service:
 
         Args:
             request: "read", "write" or "list": what credentials must permit.
-            key: Of the object, or of the folder.
-            call: Of obstore; its first argument is the store.
-            args: Behind that.
-            options: Likewise.
+            key: Key of the object, or the folder's name.
+            call: Function of obstore; its first argument is the store.
+            args: Further arguments of the function.
+            options: Keyword arguments of the function.
 
         Raises:
             FileNotFoundError: There is no such object.

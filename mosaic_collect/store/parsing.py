@@ -42,7 +42,7 @@ def strict_json(data: bytes, where: str) -> Any:
     """The value of a ``zarr.json``.
 
     Raises:
-        CorruptStoreError: It is no JSON; ``where`` names the store.
+        CorruptStoreError: The document is no JSON; ``where`` names the store.
     """
     if words := lfs_pointer(data):
         raise CorruptStoreError(f"{where}: zarr.json is {words}")
@@ -87,7 +87,7 @@ def parse_root(data: bytes, where: str) -> StoreState:
     Raises:
         StoreNotFoundError: Valid JSON, but no store of this package.
         NewerFormatError: Its format version is above ``FORMAT_VERSION``.
-        CorruptStoreError: It is damaged or contradicts itself; every problem is named.
+        CorruptStoreError: The document is damaged or contradicts itself; every problem is named.
     """
     try:
         return _parse(data, where)
@@ -99,7 +99,7 @@ def refuse_large(data: bytes, where: str) -> None:
     """Refuse a document that is larger than any of ours, in bytes or in memory.
 
     Raises:
-        CorruptStoreError: It is.
+        CorruptStoreError: The document is too large.
     """
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if len(data) > MAX_DOCUMENT_NBYTES or values > MAX_VALUES:
@@ -112,7 +112,7 @@ def foreign_in(data: bytes, where: str, own: Container[str]) -> Foreign:
     """What a group's document holds beside ours: arrays that are not among ``own``.
 
     Raises:
-        CorruptStoreError: It is no JSON object.
+        CorruptStoreError: The document is no JSON object.
     """
     return _foreign(_object(data, where), own)
 
@@ -369,7 +369,7 @@ def check_sizes(sizes: Iterable[tuple[int, int]]) -> None:
     """Refuse entries that are fine one by one, and too many together.
 
     Raises:
-        InputError: They are.
+        InputError: The entries are too many or too large together.
     """
     nbytes, values = (sum(each) for each in zip((0, 0), *sizes, strict=True))
     _check(nbytes, values, 0)

@@ -225,7 +225,7 @@ class Recording:
 
         Raises:
             StoreMismatchError: The store is of another multi-rank dataset, another rank, or none.
-            StoreError: It cannot be read.
+            StoreError: The store cannot be read.
         """
         view = StoreView.of(self.stores[name], self.document)
         if view is not None and self.is_multi_rank:
@@ -236,7 +236,7 @@ class Recording:
         """Make sure that a store is this multi-rank dataset's rank of that name.
 
         Raises:
-            StoreMismatchError: It is of another multi-rank dataset, of another rank, or of none.
+            StoreMismatchError: The store is of another multi-rank dataset, another rank, or none.
         """
         where, told = self.blobs.within(name).address, state.metadata.get(PART)
         if not isinstance(told, Mapping):
@@ -352,7 +352,7 @@ def addresses_of(where: Addresses, name: str = "store") -> list[str]:
 
     Raises:
         StoreNotFoundError: Nothing matches a pattern.
-        InputError: As ``blobs_at``'s.
+        InputError: An address is invalid; see ``blobs_at``.
     """
     items = Place.of(where, name).items
     return [blobs.address for blobs in chain.from_iterable(map(_matches, items))]
@@ -429,7 +429,7 @@ class Destination:
         """Refuse a place that is not what it is taken for.
 
         Args:
-            state: Of the store; None: it is not there yet.
+            state: State of the store; None: the store is not there yet.
 
         Raises:
             StoreExistsError: A store is to lie where ranks are, or ranks where a store is.
@@ -450,7 +450,7 @@ class Destination:
         """Hold the store, as it is to be, against the first other rank's.
 
         Raises:
-            StoreMismatchError: That has other fields.
+            StoreMismatchError: The other rank's store has other fields.
         """
         if self.rank is None or not (found := Recording.find(self.whole)).is_multi_rank:
             return

@@ -78,8 +78,8 @@ class Field:
         dim: Width of a row; None for one value per environment; a tuple for a row of several axes,
             such as ``(64, 64, 3)``. A tuple of one is that width, an empty one None.
         dtype: NumPy name of the stored type, one of ``DTYPES``.
-        default: What stands in when the field is never given: None (it must be given), a number,
-            or the name of another field of the same shape.
+        default: Value if the field is never passed: a number, or the name of another field of the
+            same shape. None: the field must be passed.
     """
 
     name: str

@@ -77,10 +77,10 @@ class ShardReader:
     the newer one is opened.
 
     Args:
-        blobs: Of the store.
+        blobs: Files of the store.
         grid: The field's cutting.
         codec: For the chunks.
-        block: Which block's.
+        block: Number of the block.
         problem: Tells of a label why the shard does not belong there; None: nobody asks.
 
     Attributes:

@@ -106,8 +106,8 @@ def goes_on(blobs: Blobs, resume: bool | str) -> bool:
     """Whether a store is to be gone on with.
 
     Args:
-        blobs: Where it lies, or is to lie.
-        resume: As asked for; "auto": if something is there.
+        blobs: Files of the store, which may not be there yet.
+        resume: Argument of the caller; "auto" continues if something is there.
 
     Raises:
         InputError: Another value.
@@ -125,12 +125,12 @@ def existing_state(blobs: Blobs, resume: bool | str, overwrite: bool = False) ->
 
     Args:
         blobs: Place of the store.
-        resume: As ``goes_on`` takes it.
+        resume: Argument of the caller; see ``goes_on``.
         overwrite: Whether a store that is there is to be replaced.
 
     Raises:
         InputError: Another value of ``resume``, or both it and ``overwrite``.
-        StoreError: What is there is not as expected.
+        StoreError: The path holds no store where one is expected, or the reverse.
     """
     if overwrite and resume:
         raise InputError("overwrite: expected it without resume, got both")
@@ -174,7 +174,7 @@ def read_document(blobs: Blobs, folder: str = "") -> bytes | None:
     """A ``zarr.json``, cut behind what none of ours reaches; None if it is not there.
 
     Raises:
-        CorruptStoreError: It is no file.
+        CorruptStoreError: The document is no regular file.
     """
     key = f"{folder}/{DOCUMENT}" if folder else DOCUMENT
     try:
@@ -234,10 +234,10 @@ def absent_shards(names: Iterable[str], state: StoreState, field: str, most: int
     """Keys of a field's committed shards that are not there, at most so many.
 
     Args:
-        names: What is there, ``Blobs.names`` of the field.
-        state: What the store says.
-        field: Which.
-        most: Of them.
+        names: Names of the files in the field's folder.
+        state: State of the store.
+        field: Name of the field.
+        most: Maximum number of keys to return.
 
     Metadata may claim more blocks than could ever be counted: after this call none is missing or
     the claim is known to be wrong.
@@ -252,9 +252,9 @@ class Cut:
     """The part of a range that falls into one cell of a grid line.
 
     Attributes:
-        cell: Which block, or which chunk.
-        inside: Where in the cell, a slice with the range's step.
-        out: Where in the result.
+        cell: Number of the block or chunk.
+        inside: Slice within the cell, with the range's step.
+        out: Slice of the result.
     """
 
     cell: int
@@ -283,7 +283,7 @@ class StoreView:
 
     Args:
         blobs: The store's.
-        state: What its root document said.
+        state: State that the root document held.
 
     Attributes:
         grids: All stored fields' cuttings, by name.
@@ -305,7 +305,7 @@ class StoreView:
             document: Its root document, if it was read already.
 
         Raises:
-            StoreError: As ``read_state``'s.
+            StoreError: The store cannot be read; see ``read_state``.
         """
         state = read_state(blobs, document)
         return None if state is None else cls(blobs, state)
@@ -323,7 +323,7 @@ class StoreView:
 
         Raises:
             StoreLostError: Another store lies there, or it has fewer steps.
-            StoreError, OSError: As ``read_state``'s.
+            StoreError, OSError: The store cannot be read; see ``read_state``.
         """
         now, then = read_state(self.blobs), self.state
         if (
@@ -339,7 +339,7 @@ class StoreView:
         """The shard of a field and block.
 
         Raises:
-            CorruptStoreError: It is missing, its index damaged, or it belongs elsewhere.
+            CorruptStoreError: The shard is missing, damaged, or belongs elsewhere.
             StoreLostError: Because the store was made anew since it was looked at.
         """
 
@@ -460,7 +460,7 @@ class StoreView:
 
         Args:
             field: A stored field's name.
-            block: Which.
+            block: Number of the block.
             out: Shape ``(padded_envs, block_steps[, dim])``, of any strides.
 
         Raises:
