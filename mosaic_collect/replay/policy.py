@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.rsl_rl.class_names import check_class_names
-from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.adapters.rsl_rl.shapes_only import shapes_only
+from mosaic_collect.adapters.rsl_rl.load import RslRl2, generation, load_policy
+from mosaic_collect.adapters.rsl_rl.runner_cfg import check_class_names
+from mosaic_collect.adapters.rsl_rl.vec_env import POLICY
 from mosaic_collect.checks import needed, whole
 from mosaic_collect.collection.groups import Groups, check_recorded, own_field
 from mosaic_collect.collection.protocols import Policy
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 
 _ACTORS_SETS = ("actor", "policy")  # what 4.x on, and 3.x, call the actor's set of groups
@@ -63,7 +63,7 @@ def recorded_policy(
     # The critic is built, too, though never used: any width will do for its groups.
     known = {**dict.fromkeys(_read_groups(config), 1), **read}
     action_dim = _dim(dataset, "actions")
-    env = shapes_only(dataset.num_envs, known, action_dim, device)
+    env = _shapes_only(dataset.num_envs, known, action_dim, device)
     config = _acting_only(_without_empty(config))
     policy = load_policy(
         env,
@@ -186,3 +186,59 @@ def _runner_class(told: Mapping[str, Any]) -> Any:
         except ImportError:
             return None  # rsl_rl's own reads those of its own generation
     return MjlabOnPolicyRunner
+
+
+def _shapes_only(
+    num_envs: int, groups: Mapping[str, int | tuple[int, ...]], num_actions: int, device: Any
+) -> Any:
+    """A ``VecEnv`` of the installed rsl_rl that knows shapes and nothing else.
+
+    Args:
+        num_envs: Environments, N.
+        groups: Name of each observation group -> its width, or the axes of its rows.
+        num_actions: Width of an action, A.
+        device: Of the observations.
+
+    Raises:
+        InputError: rsl_rl 2.x is installed, whose actors read one group, and it is not among these.
+        MissingDependencyError: rsl_rl is not installed.
+    """
+    tuples = isinstance(generation(), RslRl2)
+    if tuples and POLICY not in groups:
+        raise InputError(f"groups: rsl_rl 2.x reads {POLICY!r}, got {', '.join(groups)}")
+    rows = {name: (row,) if isinstance(row, int) else row for name, row in groups.items()}
+    zeros = {name: torch.zeros(num_envs, *row, device=device) for name, row in rows.items()}
+    observed = (zeros[POLICY], {"observations": zeros}) if tuples else _tensordict(zeros, num_envs)
+    from rsl_rl.env import VecEnv
+
+    class ShapesOnly(VecEnv):  # type: ignore[misc]
+        def __init__(self) -> None:
+            self.num_envs, self.num_actions, self.device = num_envs, num_actions, device
+            self.max_episode_length = 1
+            self.episode_length_buf = torch.zeros(num_envs, dtype=torch.long, device=device)
+            self.cfg: dict[str, Any] = {}
+
+        @property
+        def unwrapped(self) -> ShapesOnly:
+            return self
+
+        def get_observations(self) -> Any:
+            return observed
+
+        def reset(self) -> Any:
+            raise InputError("this environment has shapes only")
+
+        def step(self, actions: torch.Tensor) -> Any:
+            raise InputError("this environment has shapes only")
+
+    return ShapesOnly()
+
+
+def _tensordict(groups: dict[str, torch.Tensor], num_envs: int) -> Any:
+    try:
+        from tensordict import TensorDict
+    except ImportError as error:
+        raise MissingDependencyError(
+            "rsl_rl from 3.0 on needs tensordict: pip install tensordict"
+        ) from error
+    return TensorDict(groups, batch_size=[num_envs])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mosaic_collect.adapters.rsl_rl.class_names import check_class_names
+from mosaic_collect.adapters.rsl_rl.runner_cfg import check_class_names
 from mosaic_collect.errors import InputError
 
 GOOD = (

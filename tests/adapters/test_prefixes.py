@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mosaic_collect.adapters.rsl_rl.prefixes import without_prefixes  # noqa: E402
+from mosaic_collect.adapters.rsl_rl.checkpoint import without_prefixes  # noqa: E402
 
 NAMES = ("actor.0.weight", "actor.0.bias", "std")
 OWN = {"actor_state_dict": dict.fromkeys(NAMES, 0), "iter": 3}

@@ -14,8 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
-from mosaic_collect.adapters.rsl_rl.safe_load import load_weights, weights_only
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint, load_weights, weights_only
 from mosaic_collect.errors import InputError
 from tests.adapters.hostile import Author
 

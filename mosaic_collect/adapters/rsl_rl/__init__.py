@@ -1,10 +1,10 @@
-"""Policies of whichever rsl_rl is installed; ``load`` finds out which, the rest is common to all.
+"""Policies of whichever rsl_rl is installed; ``load`` recognises which.
 
-| rsl_rl | observations | module |
+| rsl_rl | observations | class in ``load`` |
 | --- | --- | --- |
-| 2.x, MOSAIC's fork | tuple ``(tensor, extras)`` | ``generation2`` |
-| 3.x | TensorDict | ``generation3`` |
-| 4.x, 5.x | TensorDict | ``generation5`` |
+| 2.x, MOSAIC's fork | tuple ``(tensor, extras)`` | ``RslRl2`` |
+| 3.x | TensorDict | ``RslRl3`` |
+| 4.x, 5.x | TensorDict | ``RslRl5`` |
 
 No module imports rsl_rl before it is used, and ``runner_cfg`` needs no torch either.
 """

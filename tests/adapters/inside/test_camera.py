@@ -14,8 +14,7 @@ import torch
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.adapters.rsl_rl import generation5
-from mosaic_collect.adapters.rsl_rl.load import load_policy
+from mosaic_collect.adapters.rsl_rl.load import RslRl5, load_policy
 from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
 from mosaic_collect.adapters.rsl_rl.runners import quiet
@@ -26,7 +25,7 @@ from mosaic_collect.collection.trackers import EveryEpisode
 from tests.adapters.inside.toy import ACTIONS, GENERATION, POLICY_DIM, ToyEnv, config
 
 pytestmark = pytest.mark.skipif(
-    GENERATION is not generation5, reason="networks for images come with rsl_rl 4"
+    GENERATION is not RslRl5, reason="networks for images come with rsl_rl 4"
 )
 
 CAMERA, STEPS = (3, 16, 12), 20

@@ -8,11 +8,10 @@ import torch
 from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 
-from mosaic_collect.adapters.rsl_rl import generation2, generation5
-from mosaic_collect.adapters.rsl_rl.load import generation
+from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl5, generation
 from mosaic_collect.adapters.rsl_rl.runners import quiet
 
-GENERATION = generation()
+GENERATION = type(generation())
 ACTIONS, POLICY_DIM = 3, 6
 
 
@@ -64,7 +63,7 @@ class ToyEnv(VecEnv):
     def _observe(self) -> Any:
         noisy = 3 * self.state + 1 + 0.1 * torch.randn_like(self.state)
         groups = {"policy": noisy, "critic": self.state.repeat(1, 2)[:, : self._critic_dim]}
-        if GENERATION is generation2:
+        if GENERATION is RslRl2:
             return groups["policy"], {"observations": groups}
         from tensordict import TensorDict
 
@@ -86,7 +85,7 @@ def config(
         "algorithm": {"class_name": "PPO", "num_learning_epochs": 1, "num_mini_batches": 2},
     }
     rnn = {"rnn_type": "gru", "rnn_hidden_dim": 8, "rnn_num_layers": 1} if recurrent else {}
-    if GENERATION is generation5:
+    if GENERATION is RslRl5:
         common["algorithm"]["rnd_cfg"] = None
         model = {
             "class_name": "RNNModel" if recurrent else "MLPModel",
@@ -105,7 +104,7 @@ def config(
         "activation": "elu",
         **rnn,
     }
-    if GENERATION is generation2:
+    if GENERATION is RslRl2:
         return {**common, "policy": policy, "empirical_normalization": normalise}
     policy |= {"actor_obs_normalization": normalise, "critic_obs_normalization": normalise}
     sets = {"policy": list(actor_groups), "critic": ["critic"]}
