@@ -20,6 +20,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from itertools import tee
@@ -47,14 +48,14 @@ from mosaic_collect.export.npy import (
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.stream import Piece, Progress
 from mosaic_collect.export.target import Target, check_target
-from mosaic_collect.npyfile.layout import COMPACT
+from mosaic_collect.npyfile.layout import COMPACT, GRID, OURS
 from mosaic_collect.passes.engine import Threads
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.files import NO_ROOM
 from mosaic_collect.store.ranks import Addresses
-from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK, Field
+from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, Field
 from mosaic_collect.text import reason
 
 ENDINGS = (".hdf5", ".h5")
@@ -87,45 +88,39 @@ def export_hdf5(
         StoreError, ExportError, SpaceError, WriteError: As ``export_npy``.
     """
     start = time.monotonic()
-    if options.layout == "grid" or not 0 <= valid_share < 1:
-        raise InputError(
-            f"layout: HDF5 holds no grid; valid_share: expected 0 to 1, got {valid_share!r}"
-        )
+    if options.layout == GRID:
+        raise InputError("layout: HDF5 holds no grid, but one demo per trajectory")
+    if not 0 <= valid_share < 1:
+        raise InputError(f"valid_share: expected 0 or more, below 1, got {valid_share!r}")
     with needed("HDF5 exports need h5py: pip install 'mosaic-collect[hdf5]'"):
         import h5py
     check_target(path, (), ENDINGS)
+    options = Options(**{**options.as_json(), "layout": COMPACT})
     views = open_stores(store, options)
     name = check_target(path, [view.address for view in views], ENDINGS)
     with naming_skip_damaged(options):
         table, fields = join_stores(views, options)
-        fields = [f for f in fields if f.name != VALID_MASK]
-        ids = table.grids[TRAJECTORY_ID].field  # of damaged ids nothing can be sorted
-        options = Options(**{**options.as_json(), "layout": COMPACT})
-        _, selection, left = choose(
-            table, list({f.name: f for f in (*fields, ids)}.values()), options
-        )
-        lengths = _lengths(table, selection)
+        # Where an id is damaged, nobody knows whose the pair is.
+        ids = [table.grids[TRAJECTORY_ID].field]
+        _, selection, left = choose(table, fields + [f for f in ids if f not in fields], options)
+        demos = _Demos(h5py, _lengths(table, selection))
         nbytes = selection.num_pairs * sum(f.row_nbytes for f in fields)
         ours = {"options": options.as_json(), "left_out": asdict(left), **describe_stores(table)}
         try:
-            with (
-                Target(name, nbytes) as target,
-                h5py.File(target.temp_path, "w", locking=False, libver="latest") as file,
-            ):
-                demos = _Demos(h5py, file, lengths)
+            with Target(name, nbytes) as target, demos.opened(target.temp_path) as file:
                 for count in demos.write(table, selection, fields):
                     if progress is not None:
                         progress(count)
                 task = str(table.state.metadata.get("task", ""))
                 file["data"].attrs["env_args"] = json.dumps({"env_name": task, "type": _ENV_TYPE})
                 demos.write_masks(valid_share, options.seed)
-                file["mosaic_collect"] = json.dumps(ours)
+                file[OURS] = json.dumps(ours)
         except MosaicCollectError:
             raise
         except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
             words = f"{name}: writing failed, nothing was left there: {reason(error)}"
-            full = isinstance(error, OSError) and error.errno in NO_ROOM
-            raise (SpaceError if full else WriteError)(words) from error
+            is_full = getattr(error, "errno", None) in NO_ROOM
+            raise (SpaceError if is_full else WriteError)(words) from error
     return ExportReport(
         path=name,
         layout="hdf5",
@@ -135,7 +130,7 @@ def export_hdf5(
         file_nbytes=os.path.getsize(name),
         device_nbytes=nbytes,
         seconds=time.monotonic() - start,
-        notes=(f"{len(lengths)} demos, one per trajectory",),
+        notes=(f"{len(demos.lengths)} demos, one per trajectory",),
     )
 
 
@@ -167,24 +162,30 @@ def _rows(table: Table, selection: Selection, piece: Piece) -> NDArray[Any] | No
 
 
 class _Demos:
-    """The demos of a file, filled block by block.
+    """Demos of a file, filled block by block.
 
     Args:
         h5py: The package.
-        file: The open ``h5py.File``.
         lengths: Rows of each demo, by the ids of their trajectories.
     """
 
-    def __init__(self, h5py: Any, file: Any, lengths: dict[int, int]) -> None:
-        self._h5py, self._file, self._lengths = h5py, file, lengths
+    def __init__(self, h5py: Any, lengths: dict[int, int]) -> None:
+        self._h5py, self.lengths = h5py, lengths
+        self._file: Any = None
         self._number = {id_: number for number, id_ in enumerate(lengths)}
-        # Datasets of trajectories that go on in the next block: a handle, and the rows written.
+        # Datasets of trajectories that continue in the next block: a handle, and the rows written.
         self._open: dict[tuple[int, str], tuple[Any, int]] = {}
-        data = file.create_group("data")
-        data.attrs["total"] = sum(lengths.values())
-        for id_, number in self._number.items():
-            demo = data.create_group(f"demo_{number}")
-            demo.attrs["num_samples"], demo.attrs["trajectory_id"] = lengths[id_], id_
+
+    @contextmanager
+    def opened(self, path: str) -> Iterator[Any]:
+        """Open the file, with empty demos; what was there is lost."""
+        with self._h5py.File(path, "w", locking=False, libver="latest") as self._file:
+            data = self._file.create_group("data")
+            data.attrs["total"] = sum(self.lengths.values())
+            for id_, number in self._number.items():
+                demo = data.create_group(f"demo_{number}")
+                demo.attrs["num_samples"], demo.attrs["trajectory_id"] = self.lengths[id_], id_
+            yield self._file
 
     def write(self, table: Table, selection: Selection, fields: list[Field]) -> Iterator[int]:
         """Write all chosen rows; yield the bytes of each cell."""
@@ -216,12 +217,12 @@ class _Demos:
             stored.write(
                 self._h5py.h5s.create_simple(rows[start:stop].shape), space, rows[start:stop]
             )
-            if first + stop - start < self._lengths[id_]:
+            if first + stop - start < self.lengths[id_]:
                 self._open[id_, name] = stored, first + stop - start
 
     def _new(self, id_: int, name: str, rows: NDArray[Any]) -> Any:
         """Make a dataset of a demo; its handle writes many times faster than ``h5py.Dataset``."""
-        shape = (self._lengths[id_], *rows.shape[1:])
+        shape = (self.lengths[id_], *rows.shape[1:])
         demo = self._file[f"data/demo_{self._number[id_]}"]
         return demo.create_dataset(_key(name), shape, rows.dtype).id
 
