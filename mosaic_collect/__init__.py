@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         StudentObsBuilder as StudentObsBuilder,
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
     )
-    from mosaic_collect.reading.ends import truncated_ids as truncated_ids
+    from mosaic_collect.reading.ends import interrupted_ids as interrupted_ids
     from mosaic_collect.reading.summary import Summary as Summary
     from mosaic_collect.reading.trajectories import (
         Trajectories as Trajectories,
@@ -99,7 +99,7 @@ _NAMES = {
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
-    "reading.ends": "truncated_ids",
+    "reading.ends": "interrupted_ids",
     "reading.trajectories": "Trajectories Trajectory",
     "look.findings": "Finding store_findings",
     "look.measure": "store_statistics",

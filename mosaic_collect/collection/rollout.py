@@ -87,8 +87,11 @@ def collect(
         policy.reset(result.dones)
         # Who idled and is at work from here on has a trajectory of its own from here on, too.
         ended = result.dones & (before | tracker.active())
-        failed = result.dones & before & ~result.time_outs if writer.schema.has_ends else None
-        writer.end_trajectories(ended, failed, metadata=tracker.settle(result))
+        how = {}
+        if writer.schema.has_ends:
+            how["failed"] = result.dones & before & ~result.time_outs
+            how["truncated"] = ended & result.time_outs
+        writer.end_trajectories(ended, **how, metadata=tracker.settle(result))
         health.after(writer.num_steps - 1, before, result.dones, result.time_outs)
         observations = result.observations
         if on_step is not None:

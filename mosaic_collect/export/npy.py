@@ -94,7 +94,7 @@ def export_npy(
     *,
     allow_incomplete: bool = False,
     allow_nonfinite: bool = False,
-    exclude_truncated: bool = False,
+    exclude_interrupted: bool = False,
     exclude_failed: bool = False,
     skip_damaged: bool = False,
     allow_different: Sequence[str] = (),
@@ -126,7 +126,7 @@ def export_npy(
         seed: Seed of the draw; with one seed, a larger draw contains the smaller.
         allow_incomplete: Export a store that is still collecting, or ranks of which one is missing.
         allow_nonfinite: Let a grid hold NaN or infinity.
-        exclude_truncated: Leave out trajectories that never ended.
+        exclude_interrupted: Leave out trajectories that never ended.
         exclude_failed: Leave out trajectories that failed, such as by a fall, from their first row
             on. They are found in a separate pass over ``trajectory_end``, which takes 8 bytes of
             memory for each.
@@ -157,7 +157,7 @@ def export_npy(
         seed=seed,
         allow_incomplete=allow_incomplete,
         allow_nonfinite=allow_nonfinite,
-        exclude_truncated=exclude_truncated,
+        exclude_interrupted=exclude_interrupted,
         exclude_failed=exclude_failed,
         skip_damaged=skip_damaged,
         allow_different=allow_different,
@@ -385,7 +385,7 @@ def naming_skip_damaged(options: Options) -> Iterator[None]:
             raise
         into = "the export" if options.layout == COMPACT else "a compact export"
         way = f"skip_damaged=True makes {into} without the pairs whose bytes are damaged"
-        if options.exclude_failed or options.exclude_truncated:
+        if options.exclude_failed or options.exclude_interrupted:
             way += ", if the ids and ends of the trajectories to leave out can be read"
         raise CorruptStoreError(f"{error}; {way}") from error
 

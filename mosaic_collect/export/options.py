@@ -18,7 +18,7 @@ from mosaic_collect.text import shown
 AUTO = "auto"
 LAYOUT_NAMES = (AUTO, *LAYOUTS)
 #: Options that leave out pairs.
-EXCLUDING = ("max_pairs", "exclude_truncated", "exclude_failed", "skip_damaged")
+EXCLUDING = ("max_pairs", "exclude_interrupted", "exclude_failed", "skip_damaged")
 _FLAGS = ("allow_incomplete", "allow_nonfinite", *EXCLUDING[1:])
 
 
@@ -39,7 +39,7 @@ class Options:
     seed: int = 0
     allow_incomplete: bool = False
     allow_nonfinite: bool = False
-    exclude_truncated: bool = False
+    exclude_interrupted: bool = False
     exclude_failed: bool = False
     skip_damaged: bool = False
     allow_different: Sequence[str] = ()

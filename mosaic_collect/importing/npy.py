@@ -43,8 +43,10 @@ from mosaic_collect.store.schema import (
     FAILED,
     GOES_ON,
     MOSAIC_FIELDS,
+    TERMINATED,
     TRAJECTORY_END,
     TRAJECTORY_ID,
+    TRUNCATED,
     VALID_MASK,
 )
 from mosaic_collect.store.view import existing_state, read_state
@@ -223,7 +225,10 @@ def _copy(source: SourceFile, writer: TrajectoryWriter, done: Progress) -> None:
 def _end(writer: TrajectoryWriter, ends: NDArray[np.uint8]) -> None:
     """End trajectories with the last row; again, it changes nothing."""
     if ends.any():
-        writer.end_trajectories(ends != GOES_ON, ends == FAILED if writer.schema.has_ends else None)
+        codes = {"failed": FAILED, "terminated": TERMINATED, "truncated": TRUNCATED}
+        recorded = codes if writer.schema.has_ends else {}
+        how = {name: ends == code for name, code in recorded.items()}
+        writer.end_trajectories(ends != GOES_ON, **how)
 
 
 class SourceFile:
@@ -353,7 +358,7 @@ class SourceFile:
         last_step = self.contents.num_steps - 1
         for steps, piece in self.pieces(arrays={TRAJECTORY_END: ends}):
             found = piece[TRAJECTORY_END]
-            if (found > FAILED).any():
+            if (found > TRUNCATED).any():
                 return False
             inner = found[: last_step - steps.start]  # behind the last row no id tells
             if (

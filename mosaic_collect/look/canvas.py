@@ -42,7 +42,7 @@ class Palette:
         ended: Trajectories that ended as they should, in turn with ``ended2``.
         ended2: The other shade of those.
         failed: Trajectories that failed, and whatever is wrong.
-        truncated: Trajectories without an end.
+        interrupted: Trajectories without an end.
         open: Color of trajectories that are still open.
         invalid: Rows that do not count.
         line2, line3, line4, line5, line6: For curves, behind ``ended``.
@@ -54,7 +54,7 @@ class Palette:
     ended: str
     ended2: str
     failed: str
-    truncated: str
+    interrupted: str
     open: str
     invalid: str
     line2: str
@@ -85,7 +85,7 @@ LIGHT = Palette(
     ended="#2f77b4",
     ended2="#8bbce0",
     failed="#99103b",
-    truncated="#e69a0c",
+    interrupted="#e69a0c",
     open="#0d8f68",
     invalid="#e9e9ec",
     line2="#c2570c",
@@ -101,7 +101,7 @@ DARK = Palette(
     ended="#58a6e8",
     ended2="#2f6ba3",
     failed="#ff7d95",
-    truncated="#f7cf63",
+    interrupted="#f7cf63",
     open="#3ccb9b",
     invalid="#2b2e35",
     line2="#f0915a",

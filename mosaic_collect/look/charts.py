@@ -20,10 +20,11 @@ Floats = NDArray[np.float64]
 
 #: The ends of trajectories in words.
 END_WORDS = {
-    "ended": "ended",
+    "terminated": "terminated",
+    "truncated": "truncated: time-out or the motion's end",
     "failed": "failed",
-    "unsaid": "ended, how is not said",
-    "truncated": "without an end",
+    "ended": "ended, how is not recorded",
+    "interrupted": "without an end",
     "open": "going on",
 }
 
@@ -32,10 +33,11 @@ _WIDE = 100  # greatest by least length from which the axis is logarithmic
 #: Ends from the bottom of a bar to its top: the colour's name, the hatch.
 _ENDS = (
     ("failed", "failed", None),
-    ("truncated", "truncated", "//////"),
+    ("interrupted", "interrupted", "//////"),
     ("open", "open", None),
-    ("ended", "ended", None),
-    ("unsaid", "ended2", None),
+    ("truncated", "ended", None),
+    ("terminated", "ended", "......"),
+    ("ended", "ended2", None),
 )
 
 

@@ -146,7 +146,7 @@ class _Evidence:
         part = statistics.num_read < statistics.num_valid
         self.part = " in the part that was read" if part else ""
         self.state, self.columns = dataset.state, dataset.trajectories.columns
-        self.over: Mask = np.isin(self.columns["end"], ("ended", "failed", "unsaid"))
+        self.over: Mask = np.isin(self.columns["end"], OVER)
         self.failed: Mask = self.columns["end"] == "failed"
 
     def profiles(self) -> Iterator[tuple[FieldStatistics, FieldProfile]]:
@@ -528,7 +528,7 @@ def _trajectories(e: _Evidence) -> Iterator[Finding]:
     """Ends that do not look like those of motions: at once, by failing, never, all alike."""
     lengths, total, ended = e.columns["num_steps"], len(e.over), int(e.over.sum())
     short, failed = int((lengths[e.over] == 1).sum()), int(e.failed.sum())
-    endless = int((e.columns["end"] == "truncated").sum())
+    endless = int((e.columns["end"] == "interrupted").sum())
     values, numbers = np.unique(lengths[e.over], return_counts=True)
     most = int(numbers.argmax()) if ended else 0
     over = f"of {ended:,} trajectories that ended"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.trajectories import motion_names
+from mosaic_collect.reading.trajectories import OVER, motion_names
 from mosaic_collect.text import shown
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class MotionCounts:
             return None
         ids = np.union1d(columns["motion"], np.arange(len(names)))
         places = np.searchsorted(ids, columns["motion"])
-        over = np.isin(columns["end"], ("ended", "failed", "unsaid"))
+        over = np.isin(columns["end"], OVER)
         every = (np.ones(len(places), np.bool_), over, columns["end"] == "failed")
         return cls(ids, *(np.bincount(places[which], minlength=len(ids)) for which in every))
 

@@ -24,7 +24,7 @@ from mosaic_collect.look.values import (
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.terms import usable_terms
-from mosaic_collect.reading.trajectories import Trajectory
+from mosaic_collect.reading.trajectories import OVER, Trajectory
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -125,7 +125,7 @@ class Pictures:
         if self._chosen is not None:
             return self._chosen
         table = self._dataset.where(min_valid=1, max_steps=_MOST_STEPS)
-        for ends in ("failed", ("ended", "unsaid")):
+        for ends in ("failed", OVER):
             if len(some := table.where(end=ends)):
                 table = some
                 break

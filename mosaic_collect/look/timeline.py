@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 #: What a cell shows, the later the stronger where several meet in one.
-INVALID, ENDED, ENDED2, OPEN, TRUNCATED, FAILED = range(6)
+INVALID, ENDED, ENDED2, OPEN, INTERRUPTED, FAILED = range(6)
 MOST_ENVS, MOST_BINS = 64, 600
-_SHOWN_AS = {"open": OPEN, "truncated": TRUNCATED, "failed": FAILED}
+_SHOWN_AS = {"open": OPEN, "interrupted": INTERRUPTED, "failed": FAILED}
 
-_ENDLESS = ("truncated", "open")
+_ENDLESS = ("interrupted", "open")
 
 Floats = NDArray[np.float64]
 
@@ -156,7 +156,7 @@ _KINDS = (
     (ENDED, "ended", None, "trajectory"),
     (ENDED2, "ended2", None, "the next trajectory"),
     (OPEN, "open", None, "going on"),
-    (TRUNCATED, "truncated", "//////", "without an end"),
+    (INTERRUPTED, "interrupted", "//////", "without an end"),
     (FAILED, "failed", None, "failed"),
     (INVALID, "invalid", None, "not valid"),
 )
@@ -189,7 +189,7 @@ def _shares(axes: Axes, timeline: Timeline, palette: Palette) -> None:
     line: dict[str, Any] = {"baseline": None, "linewidth": 1.4}
     edges = timeline.edges
     axes.stairs(timeline.valid, edges, fill=True, color=palette.ended2, label="valid")
-    endless = {"label": "without an end", "color": palette.truncated, **line}
+    endless = {"label": "without an end", "color": palette.interrupted, **line}
     axes.stairs(timeline.endless, edges, **endless)
     axes.stairs(timeline.failed, edges, fill=True, color=palette.failed, label="failed")
     key = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)

@@ -75,7 +75,7 @@ def _panel(
     axes.plot(x, q50, "_", color=palette.ink, markersize=max(width, 3), markeredgewidth=1.2)
     for where, mark, colour in (
         (field.dead[columns], "x", palette.failed),
-        (field.constant[columns] & ~field.dead[columns], "D", palette.truncated),
+        (field.constant[columns] & ~field.dead[columns], "D", palette.interrupted),
         ((m.nan + m.inf)[columns] > 0, "^", palette.failed),
     ):
         places = x[where]
@@ -96,7 +96,7 @@ def _key(figure: Figure, palette: Palette, title: str, field: FieldStatistics) -
         ("25 to 75 %", {"color": palette.ended, "linewidth": 6}),
         ("median", {"color": palette.ink, "marker": "_", "linestyle": ""}),
         ("always 0", {"color": palette.failed, "marker": "x", "linestyle": ""}),
-        ("constant", {"color": palette.truncated, "marker": "D", "linestyle": ""}),
+        ("constant", {"color": palette.interrupted, "marker": "D", "linestyle": ""}),
         ("has NaN or infinity", {"color": palette.failed, "marker": "^", "linestyle": ""}),
     ):
         if label not in marks or marks[label].any():

@@ -8,7 +8,7 @@ The field of a row that is committed may still change, as long as the row is the
 told after its step. So a shard may be ahead of the root document by the ends of the last row, after
 a kill or while a writer is at work, as no other field ever is.
 
-An environment's trajectory is truncated if it was still going on when a run of the writer stopped:
+A trajectory is interrupted if it was still going on when a run of the writer stopped:
 
     run 0    ──── a ────┤end├── b ──✗          b: open when the run was killed
     run 1                            ├── c ──┤end├── d ──■      d: open when the run was closed
@@ -33,14 +33,14 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
+from mosaic_collect.store.schema import FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID, TRUNCATED
 from mosaic_collect.store.view import StoreView
 
 T = TypeVar("T")
 
 
-def truncated_ids(view: StoreView) -> NDArray[np.int64]:
-    """Ids of all truncated trajectories, ascending: two steps per run are read.
+def interrupted_ids(view: StoreView) -> NDArray[np.int64]:
+    """Ids of all interrupted trajectories, ascending: two steps per run are read.
 
     Raises:
         CorruptStoreError: A damaged chunk: which they are cannot be known.
@@ -170,8 +170,8 @@ class _Check:
         for envs in view.columns(TRAJECTORY_END):
             ends = view.read(TRAJECTORY_END, steps, envs)
             part = _Part(of_block, envs, ends[of_block.start - steps.start :])
-            if (part.ends > FAILED).any():
-                notes.append(self._note(of_block.start, f"expected {GOES_ON}, {ENDED} or {FAILED}"))
+            if (part.ends > TRUNCATED).any():
+                notes.append(self._note(of_block.start, f"expected {GOES_ON}..{TRUNCATED}"))
             notes += self._contradictions(steps, envs, ends, view.read(TRAJECTORY_ID, steps, envs))
             ended += int(np.count_nonzero(part.ends))
         return _Ends(ended, notes)

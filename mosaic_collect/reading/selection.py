@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.passes.engine import Cached, Engine, Threads
-from mosaic_collect.reading.ends import failed_ids, truncated_ids
+from mosaic_collect.reading.ends import failed_ids, interrupted_ids
 from mosaic_collect.reading.table import CELL_NBYTES, Cell, Table
 from mosaic_collect.store.counts import all_finite, finite_rows, nonfinite_pairs
 from mosaic_collect.store.schema import (
@@ -46,7 +46,7 @@ class Left:
 
     damaged: int = 0
     invalid: int = 0
-    truncated: int = 0
+    interrupted: int = 0
     failed: int = 0
     nonfinite: int = 0
     not_drawn: int = 0
@@ -143,7 +143,7 @@ class Rules:
         fields: Names of the fields to read.
         finite_fields: Fields in which NaN or infinity excludes a pair.
         skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
-        truncated_ids: Trajectories to exclude because they never ended, ascending.
+        interrupted_ids: Trajectories to exclude because they never ended, ascending.
         failed_ids: Trajectories to exclude because they failed, ascending.
         steps: Steps to include, one range per store; None: all.
         asked_ids: Trajectories to include; None: all. Pairs of other trajectories are not counted
@@ -155,7 +155,7 @@ class Rules:
     fields: Sequence[str] = ()
     finite_fields: Sequence[str] = ()
     skip_damaged: bool = False
-    truncated_ids: NDArray[np.int64] | None = None
+    interrupted_ids: NDArray[np.int64] | None = None
     failed_ids: NDArray[np.int64] | None = None
     steps: Sequence[range] | None = None
     asked_ids: NDArray[np.int64] | None = None
@@ -262,7 +262,7 @@ class _Chooser:
         valid = self._mask(block, damaged)
         for name in self.rules.looked_at:
             self._look_into(name, block, damaged, nonfinite)
-        truncated = self._of_trajectories(self.rules.truncated_ids, block, damaged)
+        interrupted = self._of_trajectories(self.rules.interrupted_ids, block, damaged)
         failed = self._of_trajectories(self.rules.failed_ids, block, damaged)
         asked = np.broadcast_to(asked_steps[:, None], shape)
         if self.rules.asked_ids is not None:
@@ -271,12 +271,12 @@ class _Chooser:
         reasons = {
             "damaged": damaged,
             "invalid": ~valid & ~damaged,
-            "truncated": whole & truncated,
-            "failed": whole & ~truncated & failed,
-            "nonfinite": whole & ~truncated & ~failed & nonfinite,
+            "interrupted": whole & interrupted,
+            "failed": whole & ~interrupted & failed,
+            "nonfinite": whole & ~interrupted & ~failed & nonfinite,
         }
         left = {name: int(np.count_nonzero(mask & asked)) for name, mask in reasons.items()}
-        bad = damaged | truncated | failed | nonfinite | ~asked
+        bad = damaged | interrupted | failed | nonfinite | ~asked
         return _Searched(
             int(np.count_nonzero(valid)), left, np.packbits(bad) if bad.any() else None
         )
@@ -359,7 +359,7 @@ def make_rules(
     nonfinite: dict[str, int],
     *,
     skip_damaged: bool = False,
-    exclude_truncated: bool = False,
+    exclude_interrupted: bool = False,
     exclude_failed: bool = False,
     engine: Engine | None = None,
     **others: Any,
@@ -371,7 +371,7 @@ def make_rules(
         fields: What is to be read.
         nonfinite: Those of them that hold NaN or infinity.
         skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
-        exclude_truncated: Whether to leave out trajectories that never ended.
+        exclude_interrupted: Whether to leave out trajectories that never ended.
         exclude_failed: Whether to leave out those that failed.
         engine: Who finds those; None: this thread.
         others: As ``Rules``'s.
@@ -384,7 +384,7 @@ def make_rules(
         fields=[f.name for f in fields],
         finite_fields=floats if skip_damaged else list(nonfinite),
         skip_damaged=skip_damaged,
-        truncated_ids=truncated_ids(table) if exclude_truncated else None,
+        interrupted_ids=interrupted_ids(table) if exclude_interrupted else None,
         failed_ids=failed_ids(table, engine) if exclude_failed else None,
         **others,
     )

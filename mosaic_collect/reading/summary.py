@@ -18,7 +18,7 @@ import numpy as np
 
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.ends import count_failed, truncated_ids
+from mosaic_collect.reading.ends import count_failed, interrupted_ids
 from mosaic_collect.reading.terms import TERMS, parse_terms
 from mosaic_collect.store.metadata import COMPLETE, StoreState
 from mosaic_collect.store.view import StoreView
@@ -195,7 +195,7 @@ def _count_ends(view: StoreView, engine: Engine | None) -> tuple[dict[str, Any],
     except CorruptStoreError as error:
         return _ends(ended, "damaged", None), f"{ended:,} ended, how is damaged: {error}"
     try:
-        return _ends(ended, failed, len(truncated_ids(view))), None
+        return _ends(ended, failed, len(interrupted_ids(view))), None
     except CorruptStoreError as error:
         return _ends(ended, failed, None), f"{ended:,} ended; ids are damaged: {error}"
 

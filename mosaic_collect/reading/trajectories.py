@@ -29,20 +29,24 @@ from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import (
-    ENDED,
     FAILED,
+    TERMINATED,
     TRAJECTORY_END,
     TRAJECTORY_ID,
+    TRUNCATED,
     VALID_MASK,
     Schema,
 )
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import table
 
-#: How a trajectory ended: as it should; by failing; it ended, and the store does not say how; it
-#: never ended, because its run stopped; it is going on, in a store that is being written.
-ENDS = ("ended", "failed", "unsaid", "truncated", "open")
-_ENDED, _FAILED, _UNSAID, _TRUNCATED, _OPEN = range(len(ENDS))
+#: How a trajectory ended: in a terminal state; by a time-out; in a terminal state that the task
+#: counts as a failure; how is not recorded. Or it has no end: the recording stopped before; or it
+#: goes on, in a store that is being written. The words are Gymnasium's where it has them.
+ENDS = ("terminated", "truncated", "failed", "ended", "interrupted", "open")
+#: The ends that are ends.
+OVER = ENDS[:4]
+_TERMINATED, _TRUNCATED, _FAILED, _ENDED, _INTERRUPTED, _OPEN = range(len(ENDS))
 
 Ints = NDArray[np.int64]
 
@@ -91,9 +95,10 @@ class Trajectory(Mapping[str, "Rows"]):
         first_step: First step in the store.
         last_step: Last step in the store.
         num_valid: Number of pairs with a true mask.
-        end: How the trajectory ended: ``ended`` as it should, ``failed``, ``unsaid`` (it ended, and
-            the store has no field that says how), ``truncated`` (the recording stopped before its
-            end), ``open`` (the recording goes on).
+        end: How the trajectory ended: ``terminated`` (terminal state of the task), ``truncated``
+            (time-out, or the end of the motion), ``failed`` (a termination that the task counts as
+            a failure), ``ended`` (how is not recorded), ``interrupted`` (the recording stopped
+            before the end), ``open`` (the recording goes on).
         motion: Id of the motion; None if the store has no field ``motion_id``.
     """
 
@@ -224,7 +229,8 @@ class Trajectories(Sequence[Trajectory]):
         Args:
             min_steps: Least number of steps.
             max_steps: Greatest number of steps.
-            end: One or several of ``ended``, ``failed``, ``unsaid``, ``truncated``, ``open``.
+            end: One or several of ``terminated`` (which includes ``failed``), ``truncated``,
+                ``failed``, ``ended``, ``interrupted``, ``open``.
             motion: Id of a motion, or the name of its file with or without ending.
             min_valid: Least number of pairs with a true mask.
 
@@ -293,7 +299,8 @@ def _ends(names: Collection[str]) -> list[int]:
     unknown = [n for n in names if n not in ENDS]
     if unknown:
         raise InputError(f"end: expected some of {', '.join(ENDS)}, got {unknown[0]!r}")
-    return [ENDS.index(n) for n in names]
+    failed = ["failed"] if "terminated" in names else []
+    return [ENDS.index(name) for name in (*names, *failed)]
 
 
 def trace(table: Table, pool: Executor | None = None) -> Traced:
@@ -399,11 +406,12 @@ def _taken(values: Any, places: Ints) -> Ints:
 def _how_they_ended(view: StoreView, columns: Segments) -> Ints:
     """How each trajectory ended, from its last row and from where its run stopped."""
     state, told = view.state, columns["end"]
-    found = np.select([told == ENDED, told == FAILED], [_ENDED, _FAILED], _UNSAID)
+    codes = (TERMINATED, TRUNCATED, FAILED)
+    found = np.select([told == c for c in codes], [_TERMINATED, _TRUNCATED, _FAILED], _ENDED)
     for number, (run, steps) in enumerate(state.spans()):
         if steps:
             still = view.open_envs(number)[columns["env"]]
             stopped = still & (columns["last"] == steps[-1])
             may_go_on = run is state.runs[-1] and state.status != COMPLETE
-            found[stopped] = _OPEN if may_go_on else _TRUNCATED
+            found[stopped] = _OPEN if may_go_on else _INTERRUPTED
     return np.asarray(found, np.int64)

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import is_tensor, unreadable
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.ring.devices import as_numpy
-from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, VALID_MASK, Field, Schema
+from mosaic_collect.store.schema import (
+    ENDED,
+    FAILED,
+    TERMINATED,
+    TRAJECTORY_END,
+    TRUNCATED,
+    VALID_MASK,
+    Field,
+    Schema,
+)
 
 _MASK = Field(name=VALID_MASK, dtype="bool")
 _WAYS = ("left out", "given")
@@ -121,26 +130,56 @@ def _unknown(name: str, fields: Mapping[str, Field]) -> str:
     return f"{name}: unknown field; the fields are: {', '.join(fields)}"
 
 
-def told_ends(
-    env_ids: Any, failed: Any, dones: Any, time_outs: Any, schema: Schema, num_envs: int
+def parse_ends(
+    schema: Schema,
+    num_envs: int,
+    env_ids: Any = None,
+    *,
+    failed: Any = None,
+    terminated: Any = None,
+    truncated: Any = None,
+    dones: Any = None,
+    time_outs: Any = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Whose trajectories end, ascending, and how each does: ``ENDED`` or ``FAILED``.
+    """Environments whose trajectories end, ascending, and the code of each end.
 
     Args:
-        env_ids: Environments; see ``TrajectoryWriter.end_trajectories`` for all four.
-        failed: Environments whose trajectory failed.
-        dones: Flags in place of ``env_ids``.
-        time_outs: Flags beside ``dones``.
         schema: Schema of the store.
         num_envs: Environments, N.
+        env_ids: Environments, as ``TrajectoryWriter.end_trajectories`` takes them.
+        failed: The environments of these whose trajectory failed.
+        terminated: The environments of these, or flags of all, that terminated.
+        truncated: The environments of these, or flags of all, that were truncated.
+        dones: Flags of all environments, in place of ``env_ids``.
+        time_outs: Flags of all environments, beside ``dones``.
 
     Raises:
-        InputError: Not so.
+        InputError: An argument is of another form, or two contradict each other.
     """
     if dones is not None or time_outs is not None:
-        env_ids, failed = _of_flags(dones, time_outs, num_envs, env_ids, failed)
+        if any(value is not None for value in (env_ids, terminated, truncated)) or dones is None:
+            raise InputError(
+                "end_trajectories: expected dones (and time_outs), or terminated and truncated, or "
+                "env_ids"
+            )
+        env_ids = _flags(dones, num_envs, "dones")
+        if time_outs is not None:
+            truncated = env_ids & _flags(time_outs, num_envs, "time_outs")
+            terminated = env_ids & ~truncated
+    elif env_ids is None and (terminated is not None or truncated is not None):
+        terminated, truncated = (
+            np.zeros(num_envs, np.bool_) if flags is None else _flags(flags, num_envs, name)
+            for flags, name in ((terminated, "terminated"), (truncated, "truncated"))
+        )
+        env_ids = terminated | truncated
     envs = env_indices(env_ids, num_envs)
-    return envs, _codes(envs, failed, schema, num_envs)
+    codes = np.full(len(envs), ENDED, np.uint8)
+    # A terminal state at the time-out is a terminal state; a failure is one, too.
+    kinds = ((truncated, "truncated", TRUNCATED), (terminated, "terminated", TERMINATED))
+    for which, name, code in (*kinds, (failed, "failed", FAILED)):
+        if which is not None:
+            codes[_are_among(which, name, envs, schema, num_envs)] = code
+    return envs, codes
 
 
 def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[np.int64]:
@@ -183,34 +222,20 @@ def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[n
     return unique.astype(np.int64)
 
 
-def _of_flags(
-    dones: Any, time_outs: Any, num_envs: int, env_ids: Any, failed: Any
-) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
-    """``env_ids`` and ``failed`` out of the flags that simulators give."""
-    if env_ids is not None or failed is not None or dones is None:
-        raise InputError(
-            "end_trajectories: expected dones (and time_outs), or env_ids (and failed)"
-        )
-    ended = _flags(dones, num_envs, "dones")
-    return ended, None if time_outs is None else ended & ~_flags(time_outs, num_envs, "time_outs")
-
-
-def _codes(
-    envs: NDArray[np.int64], failed: Any, schema: Schema, num_envs: int
-) -> NDArray[np.uint8]:
-    """How the trajectories of these environments ended, one an entry."""
-    if failed is None:
-        return np.full(len(envs), ENDED, np.uint8)
+def _are_among(
+    which: Any, name: str, envs: NDArray[np.int64], schema: Schema, num_envs: int
+) -> NDArray[np.bool_]:
+    """The mask of those environments that an argument names."""
     if not schema.has_ends:
         raise InputError(
-            f"failed: expected None, for the store has no field {TRAJECTORY_END}; a new store has "
+            f"{name}: expected None, for the store has no field {TRAJECTORY_END}; a new store has "
             "it if its schema was made by Schema.with_ends()"
         )
-    fell = env_indices(failed, num_envs, "failed")
-    others = np.setdiff1d(fell, envs)
+    named = env_indices(which, num_envs, name)
+    others = np.setdiff1d(named, envs)
     if len(others):
-        raise InputError(f"failed: expected some of env_ids, got {others.tolist()[:8]}, too")
-    return np.where(np.isin(envs, fell), FAILED, ENDED).astype(np.uint8)
+        raise InputError(f"{name}: expected some of env_ids, got {others.tolist()[:8]}, too")
+    return np.isin(envs, named)
 
 
 def _flags(values: Any, num_envs: int, what: str) -> NDArray[np.bool_]:

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from mosaic_collect.errors import BusyError, ClosedError
-from mosaic_collect.recording.inputs import told_ends
+from mosaic_collect.recording.inputs import parse_ends
 from mosaic_collect.recording.opening import RecordingOptions, open_store
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.budget import block_nbytes
@@ -241,33 +241,51 @@ class TrajectoryWriter:
         env_ids: Any = None,
         failed: Any = None,
         *,
+        terminated: Any = None,
+        truncated: Any = None,
         dones: Any = None,
         time_outs: Any = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> None:
-        """The last added step was the last of these environments' trajectories.
+        """End trajectories with the last step that was added.
 
-        Ending the same environment again before another step, or before any step, does nothing.
+        Give Gymnasium's flags, ``terminated=`` and ``truncated=``; or rsl_rl's, ``dones=`` and
+        ``time_outs=``; or environments, ``env_ids``. Ending an environment again before its next
+        step, or before any step, does nothing. Only a schema made by ``Schema.with_ends`` records
+        how trajectories ended.
 
         Args:
-            env_ids: Whole numbers, each once, or a bool mask of shape ``(num_envs,)``.
-            failed: Environments whose trajectory failed, by a fall for one, as ids or a mask; None:
-                none. Only for a schema made by ``Schema.with_ends``.
-            dones: Instead of ``env_ids``, flags as simulators give them: shape ``(num_envs,)``,
-                bool, or numbers that are 0 or 1.
-            time_outs: Beside ``dones``, likewise: which of them ended by time, so that the others
-                failed; None: none failed.
+            env_ids: Environments that end: whole numbers, each once, or a bool mask of shape
+                ``(num_envs,)``.
+            failed: Environments of these whose end the task counts as a failure, such as a fall, in
+                the form of ``env_ids``.
+            terminated: Flags of environments in a terminal state. Shape: ``(num_envs,)``, bool, or
+                numbers that are 0 or 1. With ``env_ids``: environments of these, in their form.
+            truncated: Flags of environments that were truncated, by a time-out for one, in the form
+                of ``terminated``.
+            dones: Flags of environments that end, in the form of ``terminated``.
+            time_outs: Flags of environments that end by a time-out; the others of ``dones`` are
+                recorded as terminated. None: how they ended is not recorded.
             metadata: Metadata entries to commit together with the ends, as in ``update_metadata``;
                 an interrupt leaves both or neither.
 
         Raises:
-            InputError: Not so.
+            InputError: An argument is of another form, or two contradict each other.
             ClosedError: After ``close``.
             WriteError: Writing failed since; committed steps stay.
         """
         self._require_open()
-        told = told_ends(env_ids, failed, dones, time_outs, self.schema, self.num_envs)
-        self._steps.end(*told, metadata or {})
+        envs, codes = parse_ends(
+            self.schema,
+            self.num_envs,
+            env_ids,
+            failed=failed,
+            terminated=terminated,
+            truncated=truncated,
+            dones=dones,
+            time_outs=time_outs,
+        )
+        self._steps.end(envs, codes, metadata or {})
 
     @_one_caller
     def commit(self) -> None:

@@ -85,7 +85,7 @@ class BatchLoader(IterableDataset[Batch]):
         steps: Slice or range of every store's steps to keep.
         trajectories: Values of ``trajectory_id`` to keep, as a dataset of the same stores numbers
             them now. They stay the same trajectories when stores grow.
-        exclude_truncated: Leave out trajectories that never ended.
+        exclude_interrupted: Leave out trajectories that never ended.
         exclude_failed: Leave out trajectories that failed.
         skip_damaged: Leave out pairs in damaged chunks; all fields are read once to find them. A
             chunk that is damaged later is an error until ``refresh``.
@@ -121,7 +121,7 @@ class BatchLoader(IterableDataset[Batch]):
         pin_memory: bool = False,
         steps: slice | range | None = None,
         trajectories: Iterable[int] | None = None,
-        exclude_truncated: bool = False,
+        exclude_interrupted: bool = False,
         exclude_failed: bool = False,
         skip_damaged: bool = False,
         finite_fields: Sequence[str] | None = None,
@@ -143,7 +143,7 @@ class BatchLoader(IterableDataset[Batch]):
             pin_memory=pin_memory,
             steps=steps,
             trajectories=trajectories,
-            exclude_truncated=exclude_truncated,
+            exclude_interrupted=exclude_interrupted,
             exclude_failed=exclude_failed,
             skip_damaged=skip_damaged,
             finite_fields=finite_fields,
@@ -211,7 +211,7 @@ class BatchLoader(IterableDataset[Batch]):
         In folders of ranks, also by ranks that had no step yet. A loader's ranks look at a store
         that is being recorded one after the other, and would see different steps of it: give all of
         them ``committed`` of the first. How trajectories of these steps ended may still be told
-        later, so ``exclude_failed`` and ``exclude_truncated`` may leave out others for each.
+        later, so ``exclude_failed`` and ``exclude_interrupted`` may leave out others for each.
         ``trajectories`` stay those that they were when the loader was made.
 
         Args:

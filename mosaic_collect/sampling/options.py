@@ -20,7 +20,7 @@ from mosaic_collect.text import shown
 EPOCHS, STREAM = "epochs", "stream"
 _FLAGS = (
     *("drop_last", "replace", "pin_memory"),
-    *("exclude_truncated", "exclude_failed", "skip_damaged", "allow_incomplete"),
+    *("exclude_interrupted", "exclude_failed", "skip_damaged", "allow_incomplete"),
 )
 
 
@@ -46,7 +46,7 @@ class LoaderOptions:
     pin_memory: bool = False
     steps: Any = None
     trajectories: Any = None
-    exclude_truncated: bool = False
+    exclude_interrupted: bool = False
     exclude_failed: bool = False
     skip_damaged: bool = False
     finite_fields: Any = None

@@ -54,7 +54,7 @@ _SHARED_NBYTES = 1 << 17  # of a state in shared memory
 _HEAD = 16  # the number of publications, odd while one is written; and the state's bytes
 _SAME = ("batch_size", "mode", "seed", "rank", "world_size", "shuffle_buffer_mb", "drop_last")
 _SAME_IN_STREAMS = ("reuse", "replace")
-_FILTERS = ("exclude_truncated", "exclude_failed", "skip_damaged")
+_FILTERS = ("exclude_interrupted", "exclude_failed", "skip_damaged")
 
 
 class Source:
@@ -250,12 +250,12 @@ class Source:
             fields,
             {} if options.skip_damaged else nonfinite_fields(table, fields),
             skip_damaged=options.skip_damaged,
-            exclude_truncated=options.exclude_truncated,
+            exclude_interrupted=options.exclude_interrupted,
             exclude_failed=options.exclude_failed,
             steps=steps,
             asked_ids=_asked_ids(self._kept, table),
         )
-        looked_for = (rules.steps, rules.asked_ids, rules.truncated_ids, rules.failed_ids)
+        looked_for = (rules.steps, rules.asked_ids, rules.interrupted_ids, rules.failed_ids)
         if not table.has_mask and not rules.looked_at and all(r is None for r in looked_for):
             return None
         return select(table, rules)[0]

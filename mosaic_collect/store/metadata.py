@@ -37,8 +37,8 @@ class Run:
         first_step: Committed steps when it opened.
         open_envs: At the run's last commit, the environments whose trajectory had not ended, as
             base64 of a bitmap (bit e % 8 of byte e // 8, least first). Those trajectories of an
-            earlier run are truncated: a resume gives every environment a new id. Empty once a later
-            run has a step, whose ids tell the same; see ``first_open_id``.
+            earlier run are interrupted: a resume gives every environment a new id. Empty once a
+            later run has a step, whose ids tell the same; see ``first_open_id``.
         started: UTC, ISO 8601.
         versions: Versions of the packages that wrote.
         key: Random identity of this run, 8 bytes as hex; shards are labelled with it.

@@ -50,9 +50,10 @@ def dim_problems(dim: Any) -> list[str]:
 VALID_MASK = "valid_mask"
 TRAJECTORY_ID = "trajectory_id"
 TRAJECTORY_END = "trajectory_end"
-#: Values of ``trajectory_end``: the trajectory goes on behind the row, or the run stopped there;
-#: it ended as it should, by time or at its motion's end; it failed, by a fall for one.
-GOES_ON, ENDED, FAILED = 0, 1, 2
+#: Values of ``trajectory_end``: the trajectory goes on behind the row, or the recording stopped
+#: there; it ended, how is not recorded; it failed, which is a termination that the task counts as a
+#: failure; it terminated; it was truncated, by a time-out for one. As in Gymnasium, but for FAILED.
+GOES_ON, ENDED, FAILED, TERMINATED, TRUNCATED = range(5)
 FLOATS = ("float16", "float32", "float64")
 DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
@@ -206,14 +207,14 @@ class Schema:
     def with_ends(self) -> Schema:
         """This schema with ``trajectory_end``, uint8 ``(num_envs,)`` a step, behind its own fields.
 
-        The writer fills it in, from what ``end_trajectories`` is told: ``ENDED`` or ``FAILED`` at
-        the last row of a trajectory, ``GOES_ON`` at all others.
+        The writer fills it in from ``end_trajectories``: ``TERMINATED``, ``TRUNCATED``, ``FAILED``
+        or ``ENDED`` at the last row of a trajectory, ``GOES_ON`` at all others.
         """
         return self if self.has_ends else self.with_fields(END_FIELD)
 
     @property
     def has_ends(self) -> bool:
-        """Whether the store says of each trajectory how it ended."""
+        """Whether the store records how each trajectory ended."""
         return END_FIELD in self.fields
 
     @property

@@ -52,7 +52,7 @@ OPTIONS = [
     (["--layout", "grid", "--allow-nonfinite"], {"layout": "grid", "allow_nonfinite": True}),
     (["--fields", "actions", "action_mean"], {"fields": ["actions", "action_mean"]}),
     (["--max-pairs", "7", "--seed", "3"], {"max_pairs": 7, "seed": 3}),
-    (["--exclude-truncated"], {"exclude_truncated": True}),
+    (["--exclude-interrupted"], {"exclude_interrupted": True}),
     (["--skip-damaged"], {"skip_damaged": True}),
     (["--allow-incomplete"], {"allow_incomplete": True}),
 ]

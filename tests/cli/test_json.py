@@ -66,7 +66,7 @@ def test_inspect(cli, made: tuple[str, str]) -> None:
     assert (figures["num_steps"], figures["num_failed"]) == (10, 1)
     ends = [figures[f"num_{name}"] for name in ("trajectories", "ended", "without_end")]
     table = TrajectoryDataset(store).trajectories
-    assert ends == [len(table), state.num_trajectories, table.counts()["truncated"]]
+    assert ends == [len(table), state.num_trajectories, table.counts()["interrupted"]]
     assert figures["runs"][0]["versions"]["numpy"] == np.__version__
     shapes = {f["name"]: tuple(f["shape"]) for f in of_store["fields"]}
     assert shapes == {n: TrajectoryDataset(store)[n].shape for n in shapes}

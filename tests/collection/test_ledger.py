@@ -41,7 +41,7 @@ def recorded(store: str, interrupter: Interrupter | None = None) -> None:
 
 def ended(store: str) -> list[int]:
     """Trajectories of each motion that reached its end, by the rows."""
-    found = Counter(t.motion for t in TrajectoryDataset(store).where(end="ended", min_valid=1))
+    found = Counter(t.motion for t in TrajectoryDataset(store).where(end="truncated", min_valid=1))
     return [found[motion] for motion in range(MOTIONS)]
 
 

@@ -45,7 +45,7 @@ def check_whole(folder: Path) -> None:
     hashes = [m["sha256"] for m in dataset.metadata["motions"]]
     frames = {m.sha256: m.frames for m in toy_motions(MOTIONS)}
     ended = Counter()
-    for trajectory in dataset.where(end="ended", min_valid=1):
+    for trajectory in dataset.where(end="truncated", min_valid=1):
         motion = hashes[trajectory.motion]
         assert trajectory["motion_frame"][:].tolist() == list(range(1, frames[motion]))
         ended[motion] += 1
@@ -71,7 +71,7 @@ def test_a_rank_that_is_killed_goes_on_after_torchrun_started_all_again(tmp_path
     assert len(dataset.parts) == 3
     # It was killed behind its second commit, and the others were told to end in good order.
     assert [run.first_step for run in dataset.parts[1].state.runs] == [0, 8]
-    assert export_npy(folder, tmp_path / "x.npy", exclude_truncated=True).num_pairs == sum(
+    assert export_npy(folder, tmp_path / "x.npy", exclude_interrupted=True).num_pairs == sum(
         motion.frames - 1 for motion in toy_motions(MOTIONS)
     )
 

@@ -21,7 +21,12 @@ from mosaic_collect.collection.rollout import (  # noqa: E402
 from mosaic_collect.collection.trackers import EveryEpisode  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
-from mosaic_collect.store.schema import FAILED, TRAJECTORY_END  # noqa: E402
+from mosaic_collect.store.schema import (  # noqa: E402
+    FAILED,
+    GOES_ON,
+    TRAJECTORY_END,
+    TRUNCATED,
+)
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
 
@@ -126,7 +131,7 @@ def test_falls_are_told_from_ends_by_time(store: str) -> None:
     Recorded(store, schema=toys.SCHEMA.with_ends(), falls=falls)
     dataset = TrajectoryDataset(store)
     _, episode, _, last = whole_episodes(EPISODES)
-    want = last.astype(np.uint8)
+    want = np.where(last, TRUNCATED, GOES_ON).astype(np.uint8)
     for env, number in falls:
         want[last[:, env] & (episode[:, env] == number), env] = FAILED
     helpers.assert_same(dataset.read(TRAJECTORY_END), want)

@@ -29,7 +29,7 @@ OPTIONS: list[dict[str, Any]] = [
     {"layout": "compact"},
     {"fields": ["actions", "trajectory_id", "motion_id"]},
     {"max_pairs": 11, "seed": 4},
-    {"exclude_truncated": True},
+    {"exclude_interrupted": True},
     {"skip_damaged": True, "fields": ["observations", "actions"]},
 ]
 SCHEMA = stores.STUDENT.with_fields(Field(name="motion_id", dtype="int32"))

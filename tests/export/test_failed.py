@@ -65,19 +65,19 @@ def test_each_pair_counts_under_the_first_reason(store: str, npy: str) -> None:
         falls={4: [0, 1]},
         edit=stores.nan_at("actions", (3, 0), (5, 0), (2, 3)),
     )
-    report = export_npy(store, npy, exclude_failed=True, exclude_truncated=True)
+    report = export_npy(store, npy, exclude_failed=True, exclude_interrupted=True)
     valid = recorded["valid_mask"]
     failed = np.zeros((8, 4), bool)
     failed[:5, :2] = True
-    truncated = np.zeros((8, 4), bool)
-    truncated[5:, 1] = truncated[:, 3] = True
+    interrupted = np.zeros((8, 4), bool)
+    interrupted[5:, 1] = interrupted[:, 3] = True
     finite = stores.finite_pairs(recorded, NAMES)
-    stores.assert_compact(npy, recorded, finite & ~failed & ~truncated, NAMES)
+    stores.assert_compact(npy, recorded, finite & ~failed & ~interrupted, NAMES)
     left = report.left_out
     assert left.invalid == (~valid).sum()
-    assert left.truncated == (valid & truncated).sum()
+    assert left.interrupted == (valid & interrupted).sum()
     assert left.failed == (valid & failed).sum()
-    assert left.nonfinite == (valid & ~finite & ~failed & ~truncated).sum()
+    assert left.nonfinite == (valid & ~finite & ~failed & ~interrupted).sum()
 
 
 def test_none_failed_leaves_out_nothing_and_all_failed_everything(store: str, npy: str) -> None:

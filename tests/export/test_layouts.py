@@ -141,7 +141,7 @@ def test_provenance_says_where_it_comes_from(store: str, npy: str) -> None:
         ({"seed": -1}, "seed"),
         ({"seed": 0.5}, "seed"),
         ({"layout": "grid", "max_pairs": 3}, "max_pairs"),
-        ({"layout": "grid", "exclude_truncated": True}, "exclude_truncated"),
+        ({"layout": "grid", "exclude_interrupted": True}, "exclude_interrupted"),
         ({"layout": "grid", "exclude_failed": True}, "exclude_failed"),
         ({"layout": "grid", "skip_damaged": True}, "skip_damaged"),
         ({"fields": []}, "fields"),

@@ -197,16 +197,16 @@ def test_ids_beyond_int64_are_refused(paths: list[str], npy: str) -> None:
         export_npy(paths, npy)
 
 
-def test_truncated_trajectories_of_each_store_are_left_out(paths: list[str], npy: str) -> None:
+def test_interrupted_trajectories_of_each_store_are_left_out(paths: list[str], npy: str) -> None:
     recorded = three(paths)
-    report = export_npy(paths, npy, exclude_truncated=True)
+    report = export_npy(paths, npy, exclude_interrupted=True)
     whole = []
     for rows in recorded:
         ended = np.zeros_like(rows[VALID_MASK])
         ended[:6] = True  # all environments end on the sixth step, and never again
         whole.append(rows[VALID_MASK] & ended)
     assert_joined(npy, recorded, whole)
-    assert report.left_out.truncated == sum(
+    assert report.left_out.interrupted == sum(
         (r[VALID_MASK] & ~w).sum() for r, w in zip(recorded, whole, strict=True)
     )
     assert verify_export(paths, npy).ok

@@ -54,14 +54,14 @@ def test_the_last_rows_ends_are_known(store: str, npy: str, made: str) -> None:
     assert TrajectoryDataset(made).trajectories.counts() == {
         "ended": 2,
         "failed": 1,
-        "truncated": 1,
+        "interrupted": 1,
     }
 
 
 def test_where_a_run_stopped_within_trajectories_the_ends_are_kept_beside(
     store: str, npy: str, made: str
 ) -> None:
-    """The writer knows no truncated trajectory but by a run that stops."""
+    """The writer knows no interrupted trajectory but by a run that stops."""
     stores.write(store, 4, schema=SCHEMA, falls={2: [0]}, complete=False)
     stores.write(store, 4, first=4, schema=SCHEMA, falls={6: [1]}, resume=True)
     before = TrajectoryDataset(store)
@@ -95,7 +95,7 @@ def test_a_compact_file_of_one_environment_has_them(store: str, npy: str, made: 
 
 @pytest.mark.parametrize(
     "ends",
-    [np.full((11, 4), 3, np.uint8), np.zeros((11, 4), np.int32), np.zeros((11, 4, 1), np.uint8)],
+    [np.full((11, 4), 5, np.uint8), np.zeros((11, 4), np.int32), np.zeros((11, 4, 1), np.uint8)],
     ids=["other values", "another dtype", "another shape"],
 )
 def test_what_is_no_store_s_is_kept_beside(npy: str, made: str, ends: np.ndarray) -> None:

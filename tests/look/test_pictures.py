@@ -144,7 +144,7 @@ def test_colours_are_seen(palette: Palette) -> None:
     for colour in (palette.ended, palette.failed, palette.open, *palette.lines):
         assert contrast(colour, palette.paper) >= 3
     # In print or to an eye without colours: failures differ from everything around them.
-    for colour in (palette.ended2, palette.truncated, palette.invalid):
+    for colour in (palette.ended2, palette.interrupted, palette.invalid):
         assert contrast(palette.failed, colour) >= 1.5
     assert contrast(palette.ended, palette.ended2) >= 1.5
     colours = list(vars(palette).values())

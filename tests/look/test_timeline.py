@@ -10,9 +10,9 @@ from mosaic_collect.look.timeline import (
     ENDED,
     ENDED2,
     FAILED,
+    INTERRUPTED,
     INVALID,
     OPEN,
-    TRUNCATED,
     Timeline,
 )
 from tests import helpers
@@ -34,7 +34,7 @@ def test_cells_are_the_worst_of_their_rows(
             kinds = {ends[number] for number in ids[first:stop, env].tolist()}
             want = {ENDED, ENDED2}
             want = {OPEN} if "open" in kinds else want
-            want = {TRUNCATED} if "truncated" in kinds else want
+            want = {INTERRUPTED} if "interrupted" in kinds else want
             want = {FAILED} if "failed" in kinds else want
             want = want if mask[first:stop, env].any() else {INVALID}
             assert timeline.cells[i, j] in want

@@ -268,7 +268,7 @@ def test_a_resume_repeats_what_was_unfinished_and_nothing_else(
     assert verify_store(store).ok
 
     npy = str(case.folder / "resumed.npy")
-    export_npy(store, npy, exclude_truncated=True)
+    export_npy(store, npy, exclude_interrupted=True)
     rows = np.load(npy, allow_pickle=True).item()["actions"]
     assert len(rows) == sum(ROWS), "the unfinished one is left out"
 

@@ -52,7 +52,7 @@ def test_ranks_share_the_motions(case: Case, run: Callable[..., Any]) -> None:
     assert (never.num_steps, never.already_complete) == (0, True)
     dataset = TrajectoryDataset(folder)
     assert dataset.status == "complete"
-    assert sorted(t.motion for t in dataset.where(end="ended")) == [0, 1]
+    assert sorted(t.motion for t in dataset.where(end="truncated")) == [0, 1]
     assert [part.metadata["ranks"] for part in dataset.parts] == [[0, 2], [1, 2]]
     assert verify_store(folder).ok
 

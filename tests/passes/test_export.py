@@ -67,7 +67,7 @@ OPTIONS: tuple[dict[str, Any], ...] = (
     {},
     {"layout": "grid", "allow_nonfinite": True},
     {"max_pairs": 100, "seed": 3},
-    {"exclude_failed": True, "exclude_truncated": True, "fields": ["actions", "trajectory_id"]},
+    {"exclude_failed": True, "exclude_interrupted": True, "fields": ["actions", "trajectory_id"]},
 )
 
 

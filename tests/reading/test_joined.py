@@ -26,7 +26,7 @@ from mosaic_collect import (
 )
 from mosaic_collect.cli import main
 from mosaic_collect.look.timeline import Timeline
-from mosaic_collect.reading.ends import failed_ids, truncated_ids
+from mosaic_collect.reading.ends import failed_ids, interrupted_ids
 from tests.helpers import SMALL, rows
 from tests.ranks import EVEN, MOVING, RAGGED, record_rank, record_ranks
 
@@ -73,10 +73,10 @@ def test_trajectories_have_ids_of_their_own_and_their_own_rows(ragged: str) -> N
     assert pickle.loads(pickle.dumps(dataset)).trajectories.columns["id"].tolist() == ids.tolist()
 
 
-def test_truncated_ids_are_those_of_the_parts(ragged: str) -> None:
+def test_interrupted_ids_are_those_of_the_parts(ragged: str) -> None:
     dataset = TrajectoryDataset(ragged)
-    table = dataset.where(end="truncated")
-    assert truncated_ids(dataset.view).tolist() == table.columns["id"].tolist()
+    table = dataset.where(end="interrupted")
+    assert interrupted_ids(dataset.view).tolist() == table.columns["id"].tolist()
 
 
 def test_one_array_where_the_widths_agree(even: str) -> None:

@@ -32,7 +32,7 @@ def naive(dataset: TrajectoryDataset) -> list[tuple[int, ...]]:
 
 @pytest.fixture
 def mixed(store: str) -> TrajectoryDataset:
-    """Two runs, the first of them killed; ends, falls and truncated ones; seven steps a block."""
+    """Two runs, the first of them killed; ends, falls and interrupted ones; seven steps a block."""
 
     def motion(step: int, rows: dict[str, Any]) -> None:
         rows["motion_id"][:] = np.arange(N) + 10 * (step // 12)
@@ -73,8 +73,8 @@ def test_how_they_ended(mixed: TrajectoryDataset) -> None:
     told = {(0, 3), (1, 3), (2, 6), (0, 11), (3, 11), (1, 20), (2, 20), (1, 29), (2, 29)}
     assert {at for at, end in ends.items() if end == "ended"} == told
     rest = {(e, 15) for e in range(N)} | {(0, 29), (3, 29), (4, 29)}
-    assert {at for at, end in ends.items() if end == "truncated"} == rest
-    assert mixed.trajectories.counts() == {"ended": 9, "failed": 2, "truncated": 8}
+    assert {at for at, end in ends.items() if end == "interrupted"} == rest
+    assert mixed.trajectories.counts() == {"ended": 9, "failed": 2, "interrupted": 8}
 
 
 def test_motions(mixed: TrajectoryDataset) -> None:
@@ -116,7 +116,7 @@ def test_narrowing(mixed: TrajectoryDataset) -> None:
     assert len(both) == 11
     assert all(t.num_valid >= 3 for t in mixed.where(min_valid=3))
     assert [t.id for t in mixed.trajectories[2:4]] == [mixed.trajectories[i].id for i in (2, 3)]
-    with pytest.raises(InputError, match=r"expected some of ended, failed.*got 'fell'"):
+    with pytest.raises(InputError, match=r"expected some of terminated, truncated.*got 'fell'"):
         mixed.where(end="fell")
 
 
@@ -129,7 +129,7 @@ def test_by_id(mixed: TrajectoryDataset) -> None:
 def test_a_store_that_does_not_say_how(store: str) -> None:
     stores.write(store, 6, ends={2: [0]}, complete=False)
     dataset = TrajectoryDataset(store)
-    assert dataset.trajectories.counts() == {"unsaid": 1, "open": 4}
+    assert dataset.trajectories.counts() == {"ended": 1, "open": 4}
     assert dataset.trajectories[0].motion is None
     assert "motion" not in dataset.trajectories.columns
     with pytest.raises(InputError, match="no field motion_id"):

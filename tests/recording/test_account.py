@@ -9,7 +9,7 @@ import os
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter, truncated_ids
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter, interrupted_ids
 from mosaic_collect.errors import InputError
 from tests.helpers import add, ids, open_writer
 
@@ -123,7 +123,7 @@ def test_ids_of_a_writer_that_added_nothing_are_not_used_twice_either(store: str
     assert len(set(got.ravel())) == 2 * N
 
 
-def test_an_exception_leaves_the_open_trajectories_truncated_not_ended(store: str) -> None:
+def test_an_exception_leaves_the_open_trajectories_interrupted_not_ended(store: str) -> None:
     writer = open_writer(store, N)
     add(writer, 0, 1)
     writer.end_trajectories([2])
@@ -180,9 +180,9 @@ def test_a_store_keeps_one_bitmap_however_often_it_is_resumed(store: str) -> Non
     ]
     got = ids(TrajectoryDataset(store))
     stops = [run.first_step for run in state.runs[2:]] + [state.committed_steps]
-    truncated = [got[stop - 1][still] for stop, still in zip(stops, want, strict=True)]
+    interrupted = [got[stop - 1][still] for stop, still in zip(stops, want, strict=True)]
     np.testing.assert_array_equal(
-        truncated_ids(TrajectoryDataset(store).view), np.sort(np.concatenate(truncated))
+        interrupted_ids(TrajectoryDataset(store).view), np.sort(np.concatenate(interrupted))
     )
 
 

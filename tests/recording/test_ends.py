@@ -21,7 +21,15 @@ from mosaic_collect.recording.encoding.encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.schema import END_FIELD, ENDED, FAILED, GOES_ON, TRAJECTORY_END
+from mosaic_collect.store.schema import (
+    END_FIELD,
+    ENDED,
+    FAILED,
+    GOES_ON,
+    TERMINATED,
+    TRAJECTORY_END,
+    TRUNCATED,
+)
 from tests.helpers import SMALL, add, ids, mask, open_writer, rows
 
 N = 4
@@ -379,7 +387,7 @@ FORGED = [
     ((6, 1, 2), r"block 2: step 6, env 1: an end, but the trajectory goes on"),
     ((4, 0, 0), r"block 1: step 4, env 0: no end, but another trajectory follows"),
     ((5, 2, 0), r"block 1: step 5, env 2: no end, but another trajectory follows"),
-    ((4, 0, 3), r"block 1: expected 0, 1 or 2"),
+    ((4, 0, 5), r"block 1: expected 0\.\.4"),
     ((8, 3, 0), r"2 ends, metadata says 3"),
     (None, ""),
 ]
@@ -438,8 +446,44 @@ def test_flags_of_all_environments(store: str, dtype: type, num_envs: int) -> No
     dataset = TrajectoryDataset(store)
     assert dataset.num_trajectories == 3 * num_envs
     ends = dataset.read(TRAJECTORY_END)
-    assert ends[:, 0].tolist() == [GOES_ON, ENDED, GOES_ON, ENDED, FAILED]
+    assert ends[:, 0].tolist() == [GOES_ON, ENDED, GOES_ON, TRUNCATED, TERMINATED]
     assert (ends == ends[:, :1]).all()
+
+
+def test_gymnasiums_flags(store: str) -> None:
+    """Terminal states and time-outs; both at once is a terminal state; a failure is one, too."""
+    with open_writer(store, 4, SMALL.with_ends()) as writer:
+        add(writer, 0)
+        writer.end_trajectories(terminated=[1, 0, 1, 0], truncated=[0, 1, 1, 0])
+        add(writer, 1)
+        writer.end_trajectories(terminated=np.array([1, 1, 0, 0]), failed=[1])
+        add(writer, 2)
+        writer.end_trajectories([0, 3], truncated=[3])
+    dataset = TrajectoryDataset(store)
+    assert dataset.read(TRAJECTORY_END).tolist() == [
+        [TERMINATED, TRUNCATED, TERMINATED, GOES_ON],
+        [TERMINATED, FAILED, GOES_ON, GOES_ON],
+        [ENDED, GOES_ON, GOES_ON, TRUNCATED],
+    ]
+    counts = dataset.trajectories.counts()
+    assert counts == {
+        "terminated": 3,
+        "truncated": 2,
+        "failed": 1,
+        "ended": 1,
+        "interrupted": 2,
+    }
+    assert {t.end for t in dataset.where(end="terminated")} == {"terminated", "failed"}
+    assert len(dataset.where(end="terminated")) == 4
+
+
+def test_a_store_that_records_no_ends_refuses_how(store: str) -> None:
+    with open_writer(store, 2) as writer:
+        add(writer, 0)
+        with pytest.raises(
+            InputError, match="truncated: expected None, for the store has no field"
+        ):
+            writer.end_trajectories(dones=[0, 1], time_outs=[0, 1])
 
 
 @pytest.mark.parametrize(
@@ -448,7 +492,11 @@ def test_flags_of_all_environments(store: str, dtype: type, num_envs: int) -> No
         ({}, "whole numbers"),
         ({"time_outs": [0, 1]}, "expected dones"),
         ({"dones": [0, 1], "env_ids": [0]}, "expected dones"),
-        ({"dones": [0, 1], "failed": [0]}, "expected dones"),
+        ({"dones": [0, 1], "failed": [0]}, "failed: expected some of env_ids"),
+        ({"dones": [0, 1], "truncated": [0, 1]}, "expected dones"),
+        ({"terminated": [0, 2]}, r"terminated: expected 0 and 1, got \[0, 2\]"),
+        ({"truncated": [1]}, r"truncated: expected flags of shape \(2,\)"),
+        ({"env_ids": [1], "truncated": [0]}, "truncated: expected some of env_ids"),
         ({"dones": [0, 1, 0]}, r"dones: expected flags of shape \(2,\), got int64 \(3,\)"),
         ({"dones": [0, 2]}, r"dones: expected 0 and 1, got \[0, 2\]"),
         ({"dones": [True, True], "time_outs": ["a", "b"]}, "time_outs: expected flags"),

@@ -222,7 +222,7 @@ def test_the_pairs_are_those_of_an_export(store: str, npy: str) -> None:
         falls={4: [0, 3]},
     )
     names = ["student_observations", "actions"]
-    for filters in ({}, {"exclude_failed": True}, {"exclude_truncated": True}):
+    for filters in ({}, {"exclude_failed": True}, {"exclude_interrupted": True}):
         export_npy(store, npy, fields=names, **filters)
         data = stores.load(npy)
         want = np.concatenate([data[n][:, 0] for n in names], axis=1)

@@ -155,7 +155,7 @@ class Case:
         self.finite = others if rng.random() < 0.5 else []
         ends = self.recording.has_ends
         self.filters = {
-            "exclude_truncated": bool(rng.random() < 0.2),
+            "exclude_interrupted": bool(rng.random() < 0.2),
             "exclude_failed": bool(ends and rng.random() < 0.4),
             "skip_damaged": bool(rng.random() < 0.4),
         }

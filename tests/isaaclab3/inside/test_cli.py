@@ -87,7 +87,8 @@ def test_random_starts_are_on_the_motions_that_rows_tell(collect: Collect, tmp_p
         frames = trajectory["motion_frame"][:]
         seen = command[trajectory.steps, trajectory.env, :29]
         np.testing.assert_array_equal(seen, files[trajectory.motion][frames])
-        assert (trajectory.end != "ended") or frames[-1] == told[trajectory.motion]["frames"] - 1
+        if trajectory.end == "truncated":
+            assert frames[-1] == told[trajectory.motion]["frames"] - 1
 
 
 def test_a_resumed_run_draws_other_noise(collect: Collect, tmp_path: Path) -> None:
@@ -123,9 +124,9 @@ def test_a_task_without_motions_ends_as_it_is_trained(
     data = TrajectoryDataset(tmp_path / "a.zarr")
     assert "motion_id" not in data.fields
     ends = data.trajectories
-    over = [t for t in ends if t.end != "truncated"]
-    assert {t.end for t in over} == {"ended", "failed"}
-    assert all(t.num_steps == velocity.EPISODE for t in over if t.end == "ended")
+    over = [t for t in ends if t.end != "interrupted"]
+    assert {t.end for t in over} == {"truncated", "failed"}
+    assert all(t.num_steps == velocity.EPISODE for t in over if t.end == "truncated")
     assert all(t.num_steps < velocity.EPISODE for t in over if t.end == "failed")
     assert main(["verify", data.path, "--checkpoint", walker]) == 0
 
@@ -235,7 +236,7 @@ def test_ranks_share_the_motions(
     assert rank(0) == 0
     data = TrajectoryDataset(tmp_path / "ranks")
     assert data.metadata["motion_counts"] == {"completed": [1, 1, 1], "fell": [0, 0, 0]}
-    first, second = (part.trajectories.where(end="ended") for part in data.parts)
+    first, second = (part.trajectories.where(end="truncated") for part in data.parts)
     assert len(first) + len(second) == len(LENGTHS)
     assert len(second) >= 1
     seeds = [part.metadata["ranks"] for part in data.parts]

@@ -65,7 +65,7 @@ def test_7_trajectories_and_how_they_ended(session: Session) -> None:
             continue
         assert np.array_equal(frames, np.arange(1, len(frames) + 1))
         whole = LENGTHS[trajectory["motion_id"][0]] - 1
-        assert (len(frames) == whole) if trajectory.end == "ended" else (len(frames) <= whole)
+        assert (len(frames) == whole) if trajectory.end == "truncated" else (len(frames) <= whole)
 
 
 def test_8_the_recorded_observation_is_the_acted_one_bit_for_bit(session: Session) -> None:

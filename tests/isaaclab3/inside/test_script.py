@@ -66,7 +66,7 @@ def test_killed_in_the_middle_it_goes_on_and_exports(
     assert script(monkeypatch, *arguments, "--resume", "--wings") == 2
     data = TrajectoryDataset(store)
     assert all(np.array_equal(data[name][: before.num_steps], kept[name]) for name in kept)
-    whole = [t for t in data.trajectories if t.end == "ended"]
+    whole = [t for t in data.trajectories if t.end == "truncated"]
     assert sorted(int(t["motion_id"][0]) for t in whole) == list(range(len(LENGTHS)))
     for trajectory in whole:
         frames = trajectory["motion_frame"][:]

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.reading.ends import truncated_ids
+from mosaic_collect.reading.ends import interrupted_ids
 from mosaic_collect.store.metadata import open_envs
 from mosaic_collect.store.view import StoreView
 from tests.helpers import add, ids, open_writer
@@ -15,12 +15,12 @@ from tests.helpers import add, ids, open_writer
 N = 4
 
 
-def truncated(store: str) -> list[int]:
+def interrupted(store: str) -> list[int]:
     dataset = TrajectoryDataset(store)
     if not dataset.fields:
         return []
     with mock.patch.object(StoreView, "read", autospec=True, side_effect=StoreView.read) as read:
-        found = truncated_ids(dataset.view)
+        found = interrupted_ids(dataset.view)
     assert all(len(call.args[2]) == 1 for call in read.call_args_list)
     # Per run its last step, and the first one behind it.
     assert read.call_count <= 2 * len(dataset.state.runs)
@@ -29,19 +29,19 @@ def truncated(store: str) -> list[int]:
 
 def test_a_store_without_steps_has_none(store: str) -> None:
     open_writer(store, N).close()
-    assert truncated(store) == []
+    assert interrupted(store) == []
     TrajectoryWriter(store, resume=True).close()
-    assert truncated(store) == []
+    assert interrupted(store) == []
 
 
 @pytest.mark.parametrize("complete", [True, False])
 @pytest.mark.parametrize("steps", range(1, 8))
-def test_what_is_open_at_the_close_is_truncated(store: str, steps: int, complete: bool) -> None:
+def test_what_is_open_at_the_close_is_interrupted(store: str, steps: int, complete: bool) -> None:
     writer = open_writer(store, N, block_steps=3)
     add(writer, *range(steps))
     writer.end_trajectories([1, 3])
     writer.close(complete=complete)
-    assert truncated(store) == [0, 2]
+    assert interrupted(store) == [0, 2]
 
 
 def test_what_all_ended_is_not(store: str) -> None:
@@ -49,7 +49,7 @@ def test_what_all_ended_is_not(store: str) -> None:
         for step in range(7):
             add(writer, step)
             writer.end_trajectories(range(N))
-    assert truncated(store) == []
+    assert interrupted(store) == []
 
 
 def test_every_run_leaves_its_own(store: str) -> None:
@@ -66,7 +66,7 @@ def test_every_run_leaves_its_own(store: str) -> None:
         add(writer, 4)
         writer.end_trajectories(range(N))
     got = ids(TrajectoryDataset(store))
-    assert truncated(store) == sorted([got[2, 0], *got[3, [0, 2, 3]]])
+    assert interrupted(store) == sorted([got[2, 0], *got[3, [0, 2, 3]]])
 
 
 def test_an_end_after_the_last_commit_is_not_known(store: str) -> None:
@@ -74,9 +74,9 @@ def test_an_end_after_the_last_commit_is_not_known(store: str) -> None:
     add(writer, 0)
     writer.commit()
     writer.end_trajectories([0])
-    assert truncated(store) == [0, 1, 2, 3]
+    assert interrupted(store) == [0, 1, 2, 3]
     writer.commit()
-    assert truncated(store) == [1, 2, 3]
+    assert interrupted(store) == [1, 2, 3]
     writer.close()
 
 
@@ -88,7 +88,7 @@ def test_an_end_behind_a_full_block_belongs_to_its_commit(store: str) -> None:
     while writer.stats.committed_steps < 6:
         pass
     got = ids(TrajectoryDataset(store))
-    assert truncated(store) == sorted(got[5])
+    assert interrupted(store) == sorted(got[5])
     assert 2 not in got[5]
     writer.close()
 
