@@ -31,6 +31,7 @@ from mosaic_collect.look.statistics import (
 from mosaic_collect.look.watch import duration
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import STOPPED, store_status
+from mosaic_collect.reading.trajectories import OVER
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
