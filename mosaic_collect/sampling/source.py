@@ -35,7 +35,7 @@ from mosaic_collect.reading.store_set import StoreSet, check_mergeable
 from mosaic_collect.reading.table import Table
 from mosaic_collect.sampling.options import EPOCHS, LoaderOptions, asked_steps
 from mosaic_collect.sampling.order import Position, Share
-from mosaic_collect.sampling.tiles import PoolPlan, Tiles, tile_nbytes
+from mosaic_collect.sampling.tiles import LEAST_TILES, TILES_OF_A_POOL, PoolPlan, Tiles, tile_nbytes
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.ranks import Address, Place, check_distinct
 from mosaic_collect.store.schema import VALID_MASK
@@ -103,8 +103,9 @@ class Source:
         if workers == 1:
             return self.tiles
         if self._of_workers is None or self._of_workers[0] != workers:
-            fields = self.tiles.fields
-            self._of_workers = workers, self.tiles.of_fields(fields, self._tile_nbytes(workers))
+            fields, nbytes = self.tiles.fields, self._options.pool_nbytes // workers
+            sizes = (tile_nbytes(fields, nbytes, n) for n in (TILES_OF_A_POOL, LEAST_TILES))
+            self._of_workers = workers, self.tiles.of_fields(fields, *sizes)
         return self._of_workers[1]
 
     def request(self, committed: Sequence[int] | None) -> None:
@@ -259,9 +260,6 @@ class Source:
         if not table.has_mask and not rules.looked_at and all(r is None for r in looked_for):
             return None
         return select(table, rules)[0]
-
-    def _tile_nbytes(self, workers: int) -> int:
-        return tile_nbytes(self.tiles.fields, self._options.pool_nbytes // workers)
 
     def _share_of(self, tiles: Tiles) -> Share:
         o = self._options

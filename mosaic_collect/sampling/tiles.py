@@ -38,7 +38,9 @@ from mosaic_collect.store.view import StoreView
 Places = NDArray[np.int32]
 Mask = NDArray[np.bool_]
 #: A pool is cut into so many tiles at least, three quarters of which are drawn from at a time.
-_TILES_OF_A_POOL = 16
+TILES_OF_A_POOL = 16
+#: A worker's pool is cut into so many at least, though chunks are decoded several times then.
+LEAST_TILES = 6
 #: Per pair in the pool, beside its values: its place, 4, and its code, 8, in up to three orders.
 INDEX_NBYTES = 28
 _MOMENTS_NBYTES = 8 << 20  # of a tile for moments: the pool's may be far larger, and lie beside it
@@ -57,6 +59,7 @@ class Tiles:
         tile_nbytes: Of a tile, about; at least one chunk of the widest field.
         skip_damaged: Whether damaged chunks without a chosen pair are ignored; else any damaged
             chunk is an error.
+        most_nbytes: Size that a tile does not exceed, though chunks are decoded several times then.
 
     Attributes:
         fields: What a tile holds.
@@ -72,10 +75,11 @@ class Tiles:
         selection: Selection | None,
         tile_nbytes: int,
         skip_damaged: bool = False,
+        most_nbytes: int | None = None,
     ) -> None:
         self.fields = tuple(fields)
         self._table, self._selection, self._skip_damaged = table, selection, skip_damaged
-        self._cuts = [cut(part, fields, tile_nbytes) for part in table.parts]
+        self._cuts = [cut(part, fields, tile_nbytes, most_nbytes) for part in table.parts]
         self.tiles: list[Cell] = []
         counts: list[int] = []
         for block in range(table.state.num_blocks):
@@ -86,9 +90,13 @@ class Tiles:
             for part, envs in zip(table.parts, self._cuts, strict=True)
         )
 
-    def of_fields(self, fields: Sequence[Field], tile_nbytes: int) -> Tiles:
+    def of_fields(
+        self, fields: Sequence[Field], tile_nbytes: int, most_nbytes: int | None = None
+    ) -> Tiles:
         """The same pairs of other fields, cut anew."""
-        return Tiles(self._table, fields, self._selection, tile_nbytes, self._skip_damaged)
+        return Tiles(
+            self._table, fields, self._selection, tile_nbytes, self._skip_damaged, most_nbytes
+        )
 
     @property
     def nbytes(self) -> int:
@@ -215,11 +223,14 @@ class Tiles:
         return chosen
 
 
-def cut(part: StoreView, fields: Sequence[Field], tile_nbytes: int) -> list[range]:
+def cut(
+    part: StoreView, fields: Sequence[Field], tile_nbytes: int, most_nbytes: int | None = None
+) -> list[range]:
     """A store's environments in ranges of one width, but for the last.
 
     As wide as the coarsest chunk if that fits, so that nothing is decoded twice; else a multiple
-    of the finest, so that the field that weighs most is decoded in place.
+    of the finest, so that the field that weighs most is decoded in place. Only where that is more
+    than ``most_nbytes`` it is narrower.
     """
     grids = [part.grids[f.name] for f in fields]
     num_envs = part.state.num_envs
@@ -229,6 +240,8 @@ def cut(part: StoreView, fields: Sequence[Field], tile_nbytes: int) -> list[rang
     if width < coarsest:
         even = -(-num_envs // -(-num_envs // width))
         width = min(width // finest, -(-even // finest)) * finest
+    if most_nbytes is not None and width * env_nbytes > most_nbytes:
+        width = max(1, most_nbytes // env_nbytes)
     return [range(e, min(e + width, num_envs)) for e in range(0, num_envs, width)]
 
 
@@ -241,10 +254,10 @@ def _scratch_for(grid: FieldGrid) -> NDArray[Any]:
     return values.reshape(grid.chunk_shape)
 
 
-def tile_nbytes(fields: Sequence[Field], pool_nbytes: int) -> int:
-    """Size of a tile to aim at, so that about twelve are drawn from at a time."""
+def tile_nbytes(fields: Sequence[Field], pool_nbytes: int, num_tiles: int = TILES_OF_A_POOL) -> int:
+    """Size of a tile so that a pool holds so many of them."""
     row_nbytes = sum(f.row_nbytes for f in fields)
-    return pool_nbytes * row_nbytes // (row_nbytes + INDEX_NBYTES) // _TILES_OF_A_POOL
+    return pool_nbytes * row_nbytes // (row_nbytes + INDEX_NBYTES) // num_tiles
 
 
 @dataclass(frozen=True)

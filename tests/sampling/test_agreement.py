@@ -172,6 +172,23 @@ def test_batches_of_workers_mix_as_many_pieces(store: str, workers: int, caplog:
     loader.close()
 
 
+def test_workers_with_little_memory_cut_chunks_and_mix(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tile of a whole chunk would leave each of them one to draw from."""
+    monkeypatch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", 10_000)
+    expected = numbered(store, 512, 8, 32)
+    loader = BatchLoader(store, 16, shuffle_buffer_mb=8 * 2.5 * tile_mb(store))
+    epoch = []
+    for worker in range(8):
+        loader.set_epoch(0)
+        epoch += list(loader._epoch(worker, 8))
+    assert np.array_equal(np.sort(numbers(epoch)), expected)
+    assert loader._source.tiles_for(8).rows < loader._source.tiles.rows
+    blocks = [len(set((batch["number"] // 256).tolist())) for batch in epoch]
+    assert np.median(blocks) >= 3, "of sixteen"
+
+
 @pytest.mark.parametrize("context", ["fork", "spawn"])
 def test_persistent_workers_learn_of_epochs_and_of_growth(store: str, context: str) -> None:
     with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
