@@ -53,7 +53,7 @@ OPTIONAL = {
     "zarr": ("reading.dataset", "store.objects"),
     "obstore": ("store.objects",),
     "h5py": ("export.hdf5",),
-    "xarray": ("reading.labelled",),
+    "xarray": ("reading.dataset",),
     "pandas": ("reading.trajectories",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
     "matplotlib": ("look.canvas", "look.timeline", "replay.plot"),
@@ -382,7 +382,6 @@ NOT_YET_FOLDED: set[str] = {
     "collection.pace",
     "collection.pushes",
     "mosaic.collector_files",
-    "reading.labelled",
     "replay.report",
 }
 TWO_MEANINGS: set[str] = {

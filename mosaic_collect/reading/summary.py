@@ -64,7 +64,7 @@ class Summary:
     """A store or an export.
 
     Attributes:
-        path: Where it lies.
+        path: Address of the store, or path of the export.
         kind: ``store`` or ``export``.
         fields: Its arrays.
         facts: (name, value) in words, in the order to be shown.
@@ -95,7 +95,7 @@ def store_summary(dataset: TrajectoryDataset, engine: Engine | None = None) -> S
 
     Args:
         dataset: The store.
-        engine: What counts failed trajectories; None: this thread.
+        engine: Engine that counts failed trajectories; None: this thread.
 
     Raises:
         ClusterError: The engine's workers fail.
