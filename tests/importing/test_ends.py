@@ -58,6 +58,20 @@ def test_the_last_rows_ends_are_known(store: str, npy: str, made: str) -> None:
     }
 
 
+def test_every_kind_of_end_comes_back(store: str, npy: str, made: str) -> None:
+    with helpers.open_writer(store, 5, SCHEMA) as writer:
+        for step in range(4):
+            writer.add_step(**helpers.rows(step, 5, SCHEMA))
+            if step == 1:
+                how = {"failed": [1], "terminated": [2], "truncated": [3]}
+                writer.end_trajectories(range(4), **how)
+    before = TrajectoryDataset(store)
+    assert before.read(TRAJECTORY_END)[1].tolist() == [1, 2, 3, 4, 0]
+    export(store, npy, "grid", TRAJECTORY_ID)
+    import_npy(npy, made)
+    helpers.assert_same(TrajectoryDataset(made).read(TRAJECTORY_END), before.read(TRAJECTORY_END))
+
+
 def test_where_a_run_stopped_within_trajectories_the_ends_are_kept_beside(
     store: str, npy: str, made: str
 ) -> None:
