@@ -471,8 +471,7 @@ class TrajectoryWriter:
 def _close_others(blobs: Blobs) -> None:
     """Close the writer of this process that is at work on the store, if there is one."""
     place = blobs.place()
-    for other in list(_open_writers):
-        there = other._opened.store.blobs.place()
-        if not other.closed and place is not None and there == place:
+    for other in [writer for writer in list(_open_writers) if not writer.closed]:
+        if place is not None and other._opened.store.blobs.place() == place:
             _log.warning("%s: closing the writer that was at work on it", other.path)
             other._close(complete=False)
