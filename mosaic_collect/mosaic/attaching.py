@@ -47,13 +47,13 @@ def attach(
 
     Args:
         algorithm: ``rsl_rl.algorithms.MOSAIC`` of MOSAIC's fork.
-        stores: As ``BatchLoader``'s.
-        shuffle_buffer_mb: Memory of the pool, on the algorithm's device; 10^6 bytes.
-        reuse: Of a decoded pair, about, before another takes its place. More is faster.
-        options: More of ``BatchLoader``'s: its filters, ``seed``, ``threads``.
+        stores: Stores as passed to ``BatchLoader``.
+        shuffle_buffer_mb: Size of the shuffle buffer on the algorithm's device, in 10^6 bytes.
+        reuse: Average number of times each decoded pair is drawn. More is faster.
+        options: More options of ``BatchLoader``: filters, ``seed``, ``threads``.
 
     Returns:
-        What draws them, for ``refresh`` and ``close``.
+        The source of the batches, with ``refresh`` and ``close``.
 
     Raises:
         InputError: Not such an algorithm, one that has loaded a file, no observations, or an option
@@ -85,16 +85,16 @@ def attach(
 
 
 class ExpertBatches:
-    """Stands for ``_sample_expert_batch``.
+    """Replacement of ``_sample_expert_batch``.
 
     Args:
-        algorithm: Whose.
-        stores: As ``BatchLoader``'s.
-        options: More of them.
+        algorithm: Algorithm that draws expert batches.
+        stores: Stores as passed to ``BatchLoader``.
+        options: More options of ``BatchLoader``.
 
     Attributes:
-        address: Where the stores lie.
-        loader: What draws; another one once the algorithm asks for batches of another kind.
+        address: Addresses of the stores.
+        loader: Loader of the batches; replaced when the algorithm's batch size changes.
     """
 
     def __init__(self, algorithm: Any, stores: Stores, options: dict[str, Any]) -> None:
@@ -179,7 +179,7 @@ def _fields(schema: Schema) -> tuple[str, list[str]]:
 
 
 def _tell(algorithm: Any, loader: BatchLoader) -> None:
-    """What the algorithm says when it has loaded a file, and what makes it draw nothing."""
+    """Log the number of expert pairs, and warn if the algorithm will draw none."""
     _log.info("Total expert pairs: %s, drawn from %r", f"{loader.num_pairs:,}", loader)
     if getattr(algorithm, "hybrid", True) is False:
         _log.warning("hybrid=False: this update draws no expert batch")

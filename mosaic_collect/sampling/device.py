@@ -96,10 +96,10 @@ class DeviceMemory:
     written while it is read, and a batch that is handed over is there.
 
     Args:
-        tiles: Of the stores.
-        slots: How many.
-        threads: That decode: each needs a tile's room on the host.
-        device: Where the slots lie.
+        tiles: Tiles of the stores.
+        slots: Number of slots.
+        threads: Number of decoding threads; each needs memory for a tile on the host.
+        device: Device in whose memory the slots lie.
     """
 
     def __init__(self, tiles: Tiles, slots: int, threads: int, device: PoolDevice) -> None:

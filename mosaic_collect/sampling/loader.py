@@ -128,28 +128,8 @@ class BatchLoader(IterableDataset[Batch]):
         allow_different: Sequence[str] = (),
         allow_incomplete: bool = False,
     ) -> None:
-        self._options = LoaderOptions(
-            batch_size=batch_size,
-            fields=fields,
-            mode=mode,
-            seed=seed,
-            rank=rank,
-            world_size=world_size,
-            shuffle_buffer_mb=shuffle_buffer_mb,
-            drop_last=drop_last,
-            reuse=reuse,
-            replace=replace,
-            threads=threads,
-            pin_memory=pin_memory,
-            steps=steps,
-            trajectories=trajectories,
-            exclude_interrupted=exclude_interrupted,
-            exclude_failed=exclude_failed,
-            skip_damaged=skip_damaged,
-            finite_fields=finite_fields,
-            allow_different=allow_different,
-            allow_incomplete=allow_incomplete,
-        )
+        given = {k: v for k, v in locals().items() if k not in ("self", "stores", "device")}
+        self._options = LoaderOptions(**given)
         self.device = find_device(device)
         self._source = Source(stores, self._options)
         self._position, self._goes_on = Position(), False
@@ -162,7 +142,7 @@ class BatchLoader(IterableDataset[Batch]):
 
     @property
     def num_pairs(self) -> int:
-        """Pairs to draw from, all ranks'."""
+        """Number of pairs to draw from, over all ranks."""
         return self._source.tiles.num_pairs
 
     @property
@@ -197,7 +177,7 @@ class BatchLoader(IterableDataset[Batch]):
         return run(worker, workers)
 
     def set_epoch(self, epoch: int) -> None:
-        """Which epoch the next iteration is; without a call they are counted. Streams differ, too.
+        """Set the epoch of the next iteration, or its stream; without a call epochs are counted.
 
         Raises:
             InputError: No whole number from 0.
@@ -206,7 +186,7 @@ class BatchLoader(IterableDataset[Batch]):
         self._publish()
 
     def refresh(self, committed: Sequence[int] | None = None) -> None:
-        """See what was committed meanwhile: from the next epoch on, or the stream's next batch.
+        """See newly committed steps, from the next epoch or the stream's next batch on.
 
         In folders of ranks, also by ranks that had no step yet. A loader's ranks look at a store
         that is being recorded one after the other, and would see different steps of it: give all of
@@ -226,15 +206,14 @@ class BatchLoader(IterableDataset[Batch]):
             self._publish()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the iteration is: the batches that were handed out, and what they were of.
+        """Position of the iteration and the pairs that it draws from, as plain numbers and names.
 
-        Of this process: each worker of a ``DataLoader`` has a state of its own, and this does not
-        know what workers gave.
+        This is the state of this process. Each worker of a ``DataLoader`` has a state of its own.
         """
         return self._source.state(self._position)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where another loader was: the next iteration gives the batches it would have.
+        """Continue from a saved state: the next iteration yields the batches that it would have.
 
         Steps that were committed since, and ranks that recorded their first step since, are left
         out until ``refresh``.
@@ -259,7 +238,7 @@ class BatchLoader(IterableDataset[Batch]):
         """Mean and standard deviation of every feature over all pairs, in one pass.
 
         Args:
-            fields: Of the loader's; none: all floats.
+            fields: Names of the loader's fields; default: all float fields.
 
         Returns:
             Per field, two float32 tensors ``([D])`` on ``device``; the deviation is that of the
@@ -286,8 +265,8 @@ class BatchLoader(IterableDataset[Batch]):
         """A loader of the same pairs that gives other batches; its own iteration begins anew.
 
         Args:
-            batch_size: As of ``BatchLoader``.
-            replace: As of ``BatchLoader``.
+            batch_size: Pairs per batch.
+            replace: Draw a stream's batch with replacement.
 
         Raises:
             InputError: An option makes no sense.

@@ -1,4 +1,4 @@
-"""What a caller may ask of a loader."""
+"""Options of a loader, checked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _FLAGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderOptions:
-    """Those of ``BatchLoader``, which says what they mean.
+    """Options of ``BatchLoader``, where they are described.
 
     Raises:
         InputError: Naming all that are at fault.
@@ -70,7 +70,7 @@ class LoaderOptions:
 
     @property
     def pool_nbytes(self) -> int:
-        """Of the pool."""
+        """Size of the shuffle buffer in bytes."""
         return int(self.shuffle_buffer_mb * 1e6)
 
     def _set(self, name: str, value: Any) -> None:
@@ -89,13 +89,13 @@ def _ids(trajectories: Any) -> Any:
 
 
 def _once(values: Any) -> Any:
-    """What can be gone through only once, for one."""
+    """Iterators as tuples, as they can be read only once."""
     plain = isinstance(values, Iterable) and not isinstance(values, str)
     return tuple(values) if plain and not hasattr(values, "__array__") else values
 
 
 def _plain(steps: slice) -> slice:
-    """Of Python's numbers, and with all that is left out of it but its end."""
+    """A slice of Python's whole numbers, with its start and step filled in."""
     start, step = steps.start or 0, steps.step or 1
     stop = None if steps.stop is None else operator.index(steps.stop)
     return slice(operator.index(start), stop, operator.index(step))

@@ -85,14 +85,14 @@ class Position:
 
 
 class EpochOrder:
-    """Of the pairs ``lo..hi`` in an epoch's row of tiles.
+    """Order of the pairs ``lo..hi`` in an epoch's row of tiles.
 
     Args:
         counts: Pairs of each tile.
-        seed: Of the loader.
-        epoch: Which.
-        lo: The first pair.
-        hi: The one behind the last.
+        seed: Seed of the loader.
+        epoch: Number of the epoch.
+        lo: First pair.
+        hi: Behind the last pair.
         active: Tiles in the pool at a time.
 
     Attributes:
@@ -145,7 +145,7 @@ class EpochOrder:
         return mixed
 
     def _edges(self, tick: Any, place: Any) -> tuple[Any, Any]:
-        """Which of a tile's shuffled pairs come at a tick: from, and up to."""
+        """Range of a tile's shuffled pairs that come at a tick: first, and behind the last."""
         age, last = tick + self.active - 1 - place, len(self.tiles) - self.active
         shares = np.where(tick == 0, 0, age), np.where(tick == last, self.active, age + 1)
         first, stop = (self._sizes[place] * share // self.active for share in shares)
@@ -168,10 +168,10 @@ class Share:
     by one at most; where that would be a batch more, the last batches are smaller by some pairs.
 
     Attributes:
-        lo: The first pair.
-        hi: The one behind the last.
+        lo: First pair.
+        hi: Behind the last pair.
         batch_size: Pairs of a batch.
-        batches: How many.
+        batches: Number of batches.
         drop_last: Whether all batches are whole, and what is left at the end is left out.
     """
 
@@ -185,7 +185,7 @@ class Share:
     def of_rank(
         cls, num_pairs: int, rank: int, world_size: int, batch_size: int, drop_last: bool
     ) -> Share:
-        """What a rank has of so many pairs.
+        """A rank's share of so many pairs.
 
         Raises:
             InputError: A rank would have none, or an empty batch where others have one more pair.
@@ -217,7 +217,7 @@ def epoch_batches(
 
     Args:
         pool: With more slots than tiles are active at a time, or one for each.
-        order: Of the pairs.
+        order: Order in which this epoch visits the pairs.
         bounds: Where each batch begins, and where the last one ends.
     """
     pieces = _pieces(pool, order, bounds[0], bounds[-1])
@@ -261,7 +261,7 @@ def rest_of_epoch(
         pool: The pool of the tiles.
         counts: Chosen pairs of each tile.
         share: The rank's share.
-        seed: Of the loader.
+        seed: Seed of the loader.
         active: Tiles in the pool at a time.
         at: Where to continue.
     """

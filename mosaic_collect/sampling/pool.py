@@ -32,7 +32,7 @@ _PART_ROWS = 512  # of a batch, which a thread copies at a time
 
 
 class Memory(Protocol):
-    """Where the pool's rows lie."""
+    """Memory of the pool's rows."""
 
     def load(self, number: int, slot: int) -> Places:
         """Bring a tile into a slot; the places of its chosen pairs. Called by threads."""
@@ -63,10 +63,10 @@ class Pool:
     once.
 
     Args:
-        memory: Of the slots.
-        rows: Of a slot.
-        slots: How many.
-        threads: That decode.
+        memory: Memory of the slots.
+        rows: Rows per slot.
+        slots: Number of slots.
+        threads: Number of decoding threads.
     """
 
     def __init__(self, memory: Memory, rows: int, slots: int, threads: int) -> None:
@@ -132,9 +132,9 @@ class HostMemory:
     """Slots in this machine's memory.
 
     Args:
-        tiles: Of the stores.
-        slots: How many.
-        threads: That copy rows, the caller's among them.
+        tiles: Tiles of the stores.
+        slots: Number of slots.
+        threads: Number of copying threads, the caller's among them.
         batches: Give room for batches.
     """
 
@@ -187,7 +187,7 @@ class HostBatches:
     that array goes, all of them are gone.
 
     Args:
-        fields: Of a batch.
+        fields: Fields of a batch.
         size: Rows of the largest.
         pin_memory: Page-locked ones. Torch's own allocator uses these again, once copies that
             were started from them have ended.

@@ -136,7 +136,7 @@ class PoolRunner:
     """The pool, and the one iteration that it serves. Pickles as if it had never run.
 
     Args:
-        options: Of the loader.
+        options: Options of the loader.
         device: Where batches are to be.
     """
 
@@ -171,7 +171,7 @@ class PoolRunner:
         return self._pool, plan
 
     def run(self, made: Generator[T, None, None], batch_nbytes: int) -> Iterator[T]:
-        """What ``made`` gives, made ahead: two batches, or one if they are large beside the pool.
+        """Yield from ``made``, two batches ahead, or one if they are large beside the pool.
 
         Raises:
             ClosedError: ``stop`` was called meanwhile, or this is a forked child.

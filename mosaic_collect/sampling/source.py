@@ -61,8 +61,8 @@ class Source:
     """The steps of stores that are drawn from, and their tiles; the same until it looks again.
 
     Args:
-        stores: As of ``BatchLoader``.
-        options: As of ``BatchLoader``.
+        stores: Stores as passed to ``BatchLoader``.
+        options: Options of the loader.
 
     Attributes:
         views: Snapshots of the stores; in folders of ranks only of those that have steps.
@@ -290,7 +290,7 @@ def open_views(
     """Snapshots of all stores; in folders of ranks of those that have steps.
 
     Args:
-        stores: As ``named`` returns them.
+        stores: Stores as returned by ``named``.
         allow_incomplete: Whether the stores of ranks that joined may be missing.
         refreshed: Whether datasets are to look again.
 

@@ -26,11 +26,11 @@ class Row:
     """The endless row of tiles, of which a rank takes every ``world_size``-th.
 
     Args:
-        num_tiles: Of the stores.
-        seed: Of the loader.
-        epoch: Which row of that seed.
-        rank: Whose part.
-        world_size: Of how many.
+        num_tiles: Number of tiles.
+        seed: Seed of the loader.
+        epoch: Number of the stream.
+        rank: Rank that takes its part.
+        world_size: Number of ranks.
     """
 
     def __init__(self, num_tiles: int, seed: int, epoch: int, rank: int, world_size: int) -> None:
@@ -55,10 +55,10 @@ class _Window:
     """The tiles that are drawn from, and those that are decoded meanwhile.
 
     Args:
-        pool: Their place.
+        pool: Pool of the tiles.
         tile_of: Gives the tile of a place in the row.
-        active: How many to draw from.
-        ahead: How many to decode meanwhile.
+        active: Number of tiles to draw from.
+        ahead: Number of tiles to decode meanwhile.
         first: The first one's place in the row.
     """
 
@@ -80,7 +80,7 @@ class _Window:
         return len(self._tiles[0][1])
 
     def codes(self) -> Codes:
-        """Of all pairs that may be drawn."""
+        """Codes of all pairs that may be drawn."""
         return np.concatenate(list(dict(self._tiles).values()))
 
     def renew(self) -> None:
@@ -105,7 +105,7 @@ class StreamRules:
 
     Attributes:
         batch_size: Pairs of a batch.
-        reuse: Of a pair, about, before it goes.
+        reuse: Average number of times each pair is drawn before it leaves the pool.
         replace: Whether a pair may come twice in a batch before every pair of the pool came once.
         active: Tiles to draw from.
     """
@@ -166,7 +166,7 @@ def _renewed(window: _Window, rules: StreamRules, at: Position) -> Position:
 
 
 def _draw(size: int, rules: StreamRules, random: np.random.Generator) -> NDArray[np.int64]:
-    """Which pairs of the pool make a batch."""
+    """Draw the pairs of a batch from so many."""
     count = rules.batch_size
     if rules.replace:
         return random.integers(size, size=count)
@@ -183,7 +183,7 @@ def rest_of_stream(
         pool: The pool of the tiles.
         num_tiles: Number of tiles.
         active: Tiles to draw from.
-        options: Of the loader; each worker of each rank is as a rank among more of them.
+        options: Options of the loader; each worker of each rank acts as a rank of its own.
         at: Where to continue.
     """
     row = Row(

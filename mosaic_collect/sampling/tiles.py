@@ -54,15 +54,15 @@ class Tiles:
 
     Args:
         table: The stores.
-        fields: What a tile holds.
-        selection: Which pairs count; None: every one.
-        tile_nbytes: Of a tile, about; at least one chunk of the widest field.
+        fields: Fields that a tile holds.
+        selection: Chosen pairs; None: every pair.
+        tile_nbytes: Size of a tile to aim at; at least one chunk of the widest field.
         skip_damaged: Whether damaged chunks without a chosen pair are ignored; else any damaged
             chunk is an error.
         most_nbytes: Size that a tile does not exceed, though chunks are decoded several times then.
 
     Attributes:
-        fields: What a tile holds.
+        fields: Fields that a tile holds.
         tiles: Those that hold a chosen pair, block by block.
         counts: The chosen pairs of each, int64.
         rows: Places that a tile needs, at most.
@@ -100,7 +100,7 @@ class Tiles:
 
     @property
     def nbytes(self) -> int:
-        """Of a tile, at most."""
+        """Greatest size of a tile."""
         return self.rows * sum(f.row_nbytes for f in self.fields)
 
     @property
@@ -112,7 +112,7 @@ class Tiles:
         """Decode a tile; safe to call from threads.
 
         Args:
-            number: Which of ``tiles``.
+            number: Index in ``tiles``.
             into: Per field, ``(rows[, dim])``, C-contiguous; the tile's places come first.
 
         Returns:
@@ -265,8 +265,8 @@ class PoolPlan:
     """How a pool is divided.
 
     Attributes:
-        slots: For tiles.
-        active: Of them, those that are drawn from; the others are decoded meanwhile.
+        slots: Number of slots for tiles.
+        active: Slots that are drawn from; the others are decoded meanwhile.
     """
 
     slots: int
@@ -292,12 +292,12 @@ class PoolPlan:
 
 
 def moments(tiles: Tiles, names: Sequence[str], threads: int) -> dict[str, Moments]:
-    """Of all chosen pairs, a number a value of the row; one pass, in a small tile a thread.
+    """Moments of all chosen pairs per feature: one pass, with a small tile per thread.
 
     Args:
-        tiles: Of the stores.
-        names: Of fields; none: all floats.
-        threads: That decode.
+        tiles: Tiles of the stores.
+        names: Names of fields; none: all float fields.
+        threads: Number of decoding threads.
 
     Raises:
         InputError: No such field.
