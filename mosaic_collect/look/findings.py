@@ -436,7 +436,7 @@ def _by_environment(
         kind=kind,
         severity=severity,
         text=f"{len(spans):,} of {e.state.num_envs:,} environments {words}: "
-        f"{', '.join(named)}{more}",
+        f"{', '.join(named)}{more}{e.part}",
         cause=cause,
         field=field,
         environments=tuple(spans),
