@@ -48,8 +48,8 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
     Raises:
         InputError: ``threads`` is no whole number of at least 1.
         StoreNotFoundError: No store there.
-        StoreMismatchError: Of several stores, fields or origins differ; or one in a folder of
-            ranks is none of its ranks.
+        StoreMismatchError: Fields or origins of several stores differ, or a store in a folder of
+            ranks belongs to no rank.
         CorruptStoreError: Its metadata is damaged or contradicts itself.
         NewerFormatError: A newer mosaic_collect wrote it.
     """

@@ -75,13 +75,13 @@ def failed_ids(view: StoreView, engine: Engine | None = None) -> NDArray[np.int6
     Ids are read only where a chunk of ends holds a failure.
 
     Args:
-        view: Of the store.
+        view: View of the store.
         engine: Who reads; None: this thread.
 
     Raises:
         InputError: The store has no field ``trajectory_end``.
         CorruptStoreError: A damaged chunk: which trajectories failed cannot be known.
-        ClusterError: Of the engine.
+        ClusterError: The cluster cannot do the work.
     """
     found = _of_blocks(_failed_of_block, view, engine)
     return np.unique(np.concatenate([np.empty(0, np.int64), *found]))

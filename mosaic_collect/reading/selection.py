@@ -173,13 +173,13 @@ def select(table: Table, rules: Rules, engine: Engine | None = None) -> tuple[Se
 
     Args:
         table: The stores.
-        rules: What to leave out.
+        rules: Rules that exclude pairs.
         engine: Who looks; None: this thread, or several where fields are looked into.
 
     Raises:
         CorruptStoreError: A damaged chunk, unless its pairs are to be left out, or a mask that
             contradicts the metadata.
-        ClusterError: Of the engine.
+        ClusterError: The cluster cannot do the work.
     """
     engine = engine or Threads(None if rules.looked_at else 1)
     table.check_extent()
@@ -368,13 +368,13 @@ def make_rules(
 
     Args:
         table: The stores.
-        fields: What is to be read.
-        nonfinite: Those of them that hold NaN or infinity.
+        fields: Fields to read.
+        nonfinite: Fields among them that hold NaN or infinity.
         skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
         exclude_interrupted: Whether to leave out trajectories that never ended.
         exclude_failed: Whether to leave out those that failed.
         engine: Who finds those; None: this thread.
-        others: As ``Rules``'s.
+        others: Further arguments of ``Rules``.
 
     Raises:
         InputError: A store does not say how its trajectories ended.

@@ -52,7 +52,7 @@ class StoreSet:
     """The stores at an address, as they are now.
 
     Attributes:
-        address: What was opened.
+        address: Address that was opened.
         stores: Each store, in order.
         are_several: Whether the address means several stores, be there one or none by now.
         missing: Addresses of the stores of ranks that joined a folder and are not there.
@@ -110,7 +110,7 @@ class StoreSet:
             allow_incomplete: Whether ranks may be missing, or have no step yet.
 
         Raises:
-            IncompleteStoreError: They may not, and some are.
+            IncompleteStoreError: Some stores are incomplete, and that is not allowed.
             StoreNotFoundError: A store was killed before its first commit, or no rank has a step.
         """
         unfinished = [s.blobs.address for s in self.stores if s.is_rank and _is_unfinished(s)]

@@ -191,7 +191,7 @@ class Table(StoreView):
             nbytes: Size of a cell to aim at, in bytes of these fields; at least one chunk.
 
         Raises:
-            CorruptStoreError: As of ``check_extent``.
+            CorruptStoreError: Shards are missing, as of ``check_extent``.
         """
         self.check_extent()
         for block in range(self.state.num_blocks):

@@ -68,7 +68,7 @@ def verify_store(
 
     Raises:
         StoreNotFoundError, NewerFormatError: Nothing here that could be verified.
-        ClusterError: Of the engine.
+        ClusterError: The cluster cannot do the work.
     """
     start, place = time.monotonic(), Place.of(path)
     try:
