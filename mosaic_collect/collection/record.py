@@ -5,22 +5,21 @@ An adapter makes three things of its own: a simulation, a tracker of its episode
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
-from mosaic_collect.collection.disturb import Disturbed
 from mosaic_collect.collection.groups import RecordedGroups, flat_groups
 from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.observation_terms import Term
 from mosaic_collect.collection.origin import Origin
-from mosaic_collect.collection.pace import Pace
+from mosaic_collect.collection.perturbed import PerturbedPolicy, PushedSimulation
 from mosaic_collect.collection.protocols import Policy, Simulation
-from mosaic_collect.collection.pushes import Pushed
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema
 from mosaic_collect.collection.states import States
 from mosaic_collect.collection.student import load_student
@@ -29,6 +28,9 @@ from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.ranks import PART, Address
+
+if TYPE_CHECKING:
+    from mosaic_collect.recording.writer import TrajectoryWriter
 
 
 class GroupedSimulation(Simulation, Protocol):
@@ -113,10 +115,10 @@ def record(
     """
     noise, pushes = _seeds(acting, origin, known)
     acts = _disturbed(simulation, policy, acting, noise)
-    pushed = Pushed(simulation, acting.push, pushes)
+    pushed = PushedSimulation(simulation, acting.push, pushes)
     ledger, first = tracker.ledger(), simulation.reset()
     groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
-    beside: list[Disturbed | Pushed | States] = [acts, pushed]
+    beside: list[PerturbedPolicy | PushedSimulation | States] = [acts, pushed]
     if record_states:
         beside.append(States(simulation))
     extra = (field for one in beside for field in one.fields)
@@ -197,7 +199,7 @@ def _seeds(acting: Acting, origin: Origin, known: TrajectoryDataset | None) -> l
 
 def _disturbed(
     simulation: GroupedSimulation, policy: GroupedPolicy, acting: Acting, seed: int
-) -> Disturbed:
+) -> PerturbedPolicy:
     """The policy, acting as asked."""
     num_envs, device, student = simulation.num_envs, simulation.device, None
     if acting.student is not None:
@@ -208,7 +210,7 @@ def _disturbed(
             )
         width, num_actions = dims[STUDENT], simulation.num_actions
         student = load_student(acting, num_envs, width, num_actions, device)
-    return Disturbed(policy, acting, student, num_envs, device, seed)
+    return PerturbedPolicy(policy, acting, student, num_envs, device, seed)
 
 
 def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> None:
@@ -241,3 +243,68 @@ def _columns(known: Mapping[str, Sequence[Term]], groups: list[str]) -> list[dic
         for group in groups
         for term in known[group]
     ]
+
+
+PACE = "pace"
+_SECONDS = 10.0  # between entries, at first
+_MOST = 256  # entries, some 10 kB of the root document
+
+
+class Pace:
+    """Notes ``[run, UTC seconds, steps, seconds stalled in this run]`` every ten seconds.
+
+    When there are too many entries every second one is dropped, and they come half as often; so a
+    run of days and one of minutes take the same room.
+
+    Args:
+        max_steps: Of the store in all.
+        told: The metadata of the store that is gone on with.
+        wall: UTC seconds, read once, for tests; the clock may be set at any time.
+        clock: Seconds that only grow, for tests.
+    """
+
+    def __init__(
+        self,
+        max_steps: int,
+        told: Mapping[str, Any],
+        wall: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        before = told.get(PACE)
+        entries = before.get("entries") if isinstance(before, Mapping) else None
+        self._entries: list[list[float]] = list(entries or [])
+        self._run = int(self._entries[-1][0]) + 1 if self._entries else 0
+        self._max_steps, self._clock, self._every = max_steps, clock, _SECONDS
+        self._noted = clock()
+        self._utc = wall() - self._noted
+        self._begun: list[float] | None = None
+
+    def note(self, writer: TrajectoryWriter) -> None:
+        """Called after each step: tells the store, if it is time."""
+        if self._begun is None:
+            self._begun = [self._run, self._time(self._noted), writer.num_steps - 1, 0.0]
+        now = self._clock()
+        if now - self._noted < self._every:
+            return
+        self._noted = now
+        if not self._entries or self._entries[-1][0] != self._run:
+            self._entries.append(self._begun)
+        stalled = round(writer.stats.stalled_seconds, 2)
+        self._entries.append([self._run, self._time(now), writer.num_steps, stalled])
+        if len(self._entries) > _MOST:
+            self._thin()
+        told = {"max_steps": self._max_steps, "entries": self._entries}
+        writer.update_metadata(**{PACE: told})
+
+    def _time(self, noted: float) -> float:
+        return round(self._utc + noted, 1)
+
+    def _thin(self) -> None:
+        """Drop every second entry, but the first and the last of a run."""
+        runs = [None, *(entry[0] for entry in self._entries), None]
+        self._entries = [
+            entry
+            for i, entry in enumerate(self._entries)
+            if i % 2 == 0 or runs[i] != entry[0] or runs[i + 2] != entry[0]
+        ]
+        self._every *= 2

@@ -23,8 +23,7 @@ from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.replay.differences import TOLERANCE, Differences, Step, check_tolerance
-from mosaic_collect.replay.report import ReplayReport
+from mosaic_collect.replay.report import TOLERANCE, Differences, ReplayReport, Step, check_tolerance
 from mosaic_collect.store.ranks import Address
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.store.workers import WorkerPool

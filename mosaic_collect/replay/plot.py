@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import LIGHT, default_style, new_figure, save
-from mosaic_collect.replay.differences import Differences
+from mosaic_collect.replay.report import Differences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

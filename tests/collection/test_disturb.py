@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect.collection.acting import Acting  # noqa: E402
-from mosaic_collect.collection.disturb import Disturbed  # noqa: E402
+from mosaic_collect.collection.perturbed import PerturbedPolicy  # noqa: E402
 from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
@@ -88,7 +88,7 @@ def test_each_trajectory_has_a_scale_which_is_the_noises(store: str, made: list[
 
 def test_the_mean_scale_is_half_the_largest() -> None:
     many = 4000
-    noisy = Disturbed(toys.ToyPolicy(), NOISY, None, many, torch.device("cpu"), 0)
+    noisy = PerturbedPolicy(toys.ToyPolicy(), NOISY, None, many, torch.device("cpu"), 0)
     first = noisy._scale
     assert abs(first.mean() - 0.2) < 0.01
     half = torch.arange(many) < many // 2

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from mosaic_collect.collection import pace as paces
+from mosaic_collect.collection import record as paces
 from mosaic_collect.look.charts import recorded_pace
 
 

@@ -234,7 +234,7 @@ def test_one_environment_is_named_by_a_list_or_a_mask(tmp_path: Path) -> None:
         if ended is not None:
             collector.mark_trajectory_end(env_ids=ended)
         collector.add_step(torch.zeros(1, 1), torch.zeros(1, 1))
-    with pytest.raises(InputError, match="an id or a flag"):
+    with pytest.raises(InputError, match="may be ids or flags"):
         collector.mark_trajectory_end(env_ids=torch.tensor([0]))
     assert collector.num_trajectories == 3
     assert completed(collector).read("trajectory_id").tolist() == [[0], [1], [2], [3]]

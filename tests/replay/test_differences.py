@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mosaic_collect.replay.differences import MOST_BINS, Differences, Step
+from mosaic_collect.replay.report import MOST_BINS, Differences, Step
 
 
 def fill(differences: Differences, values: list[float]) -> Differences:

@@ -14,8 +14,8 @@ pytest.importorskip("matplotlib")
 
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.look.canvas import check_picture
-from mosaic_collect.replay.differences import Differences, Step
 from mosaic_collect.replay.plot import plot_replay, replay_figure
+from mosaic_collect.replay.report import Differences, Step
 
 TOLERANCE = 1e-5
 
