@@ -72,6 +72,8 @@ class Export(WithJson, WithEngine):
         """Export, printing sizes before and figures after."""
         names, path = _stores_and_target(self.paths)
         if path.endswith(ENDINGS) or self.valid_share:
+            if (self.scheduler, self.workers) != (None, None):
+                raise InputError(f"{path}: HDF5 has one writer: expected no scheduler or workers")
             with bar("export", leave=True) as progress:
                 report = export(
                     names,

@@ -191,6 +191,8 @@ def test_an_hdf5_file_by_its_ending(cli, made: str, npy: str) -> None:
     with h5py.File(path) as file:
         assert set(file["mask"]) == {"train", "valid"}
         assert file["data/demo_0/actions"].shape[1] == 2
+    done = cli("export", made, path, "--workers", "2")
+    assert (done.code, "HDF5 has one writer" in done.err) == (2, True)
     done = cli("export", made, npy, "--valid-share", "0.5")
     assert done.code == 2
     assert "--valid-share: a .npy file holds no split" in done.err
