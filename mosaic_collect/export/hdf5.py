@@ -85,7 +85,7 @@ def export_hdf5(
     Raises:
         InputError: A bad argument or target, or a layout of a ``.npy`` file.
         MissingDependencyError: h5py is not installed.
-        StoreError, ExportError, SpaceError, WriteError: As ``export_npy``.
+        StoreError, ExportError, SpaceError, WriteError: The same errors as ``export_npy``.
     """
     start = time.monotonic()
     if options.layout == GRID:

@@ -320,7 +320,7 @@ def matching_state(
     """Of a store that is there, if it is as asked for.
 
     Raises:
-        StoreMismatchError: It is not.
+        StoreMismatchError: The store was made otherwise.
     """
     problems = [] if schema is None else state.schema.differences(schema)
     if num_envs not in (None, state.num_envs):

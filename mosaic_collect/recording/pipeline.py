@@ -272,7 +272,7 @@ class Pipeline:
         """Raise the first failure of the threads, if there is one.
 
         Raises:
-            StoreLostError: What was opened is not what lies there any more.
+            StoreLostError: Another store is at the path than the one that was opened.
             WriteError: Anything else, chained to its cause.
         """
         self._condition.check()

@@ -197,7 +197,7 @@ def _shapes_only(
         num_envs: Environments, N.
         groups: Name of each observation group -> its width, or the axes of its rows.
         num_actions: Width of an action, A.
-        device: Of the observations.
+        device: Device of the observations.
 
     Raises:
         InputError: rsl_rl 2.x is installed, whose actors read one group, and it is not among these.

@@ -34,7 +34,7 @@ def prepare_env_cfg(env_cfg: Any, num_envs: int, terminations: bool = True) -> N
     """Let the collector say when trajectories begin and end; no other randomisation.
 
     Args:
-        env_cfg: Of a manager-based task; changed in place.
+        env_cfg: Config of a manager-based task; changed in place.
         num_envs: Environments, N.
         terminations: Keep the task's own, so that falls end a trajectory.
     """
@@ -57,9 +57,9 @@ def prepare_motion_cfg(
     Args:
         motion_cfg: A ``MultiMotionCommandCfg``; changed in place.
         motion: A folder of motions.
-        start: Of trajectories: their motion's ``first`` frame or a ``random`` one.
-        motions: What lies there; held against the robot before the command loads them, which
-            raises ``InputError`` while the environment is made.
+        start: Frame of its motion at which a trajectory starts: the ``first`` or a ``random`` one.
+        motions: Motions in the folder; they are checked against the robot before the command loads
+            them, which raises ``InputError`` while the environment is made.
 
     Raises:
         InputError: A command of another kind.
@@ -198,7 +198,7 @@ def policy_group(env_cfg: Any, task: str, option: str = "task") -> Any:
     """A task's ``policy`` group, not a copy.
 
     Raises:
-        InputError: It has none, as tasks without managers have not.
+        InputError: The task has no such group; tasks without managers have none.
     """
     group = entry(getattr(env_cfg, "observations", None), POLICY)
     if group is None:

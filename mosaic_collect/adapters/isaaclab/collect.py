@@ -78,14 +78,14 @@ def run_collect(
         options: All of it.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
         on_end: Called with the result; behind it Isaac Sim may end the process.
-        flags: Of Isaac Lab's launcher, parsed; None: as ``options.launcher`` says.
+        flags: Parsed flags of Isaac Lab's launcher; None: those of ``options.launcher``.
         found: The motions that lie at ``options.motion``, if they were read before.
 
     Raises:
         MissingDependencyError: Isaac Lab is not installed, or the task needs Isaac Sim.
         InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
         StoreMismatchError: On resume, what must not change has changed.
-        StoreError, WriteError: Of the writer.
+        StoreError, WriteError: The store cannot be opened or written.
     """
     options.check()
     if found is None and options.motion is not None:
@@ -110,11 +110,11 @@ class IsaacLab:
     """A ``mosaic_collect.adapters.rsl_rl.collect.Simulator``.
 
     Args:
-        options: Of the collection.
-        launch: Whose session is open.
-        flags: Of its launcher.
+        options: Options of the collection.
+        launch: Launcher whose session is open.
+        flags: Flags of the launcher.
         found: The motions there are; None: the task has none.
-        seat: Where this process records.
+        seat: Store of this process.
 
     Raises:
         InputError: No such task; or motions where they have no place, or none where they do.
@@ -276,7 +276,7 @@ class IsaacLabSimulation(ManagedSimulation):
     Args:
         env: The rsl_rl wrapper.
         runner_cfg: The task's training config.
-        tracker: Of its motions; None: the task has none, and an explicit reset begins it.
+        tracker: Tracker of the motions; None: the task has none, and an explicit reset begins it.
     """
 
     def __init__(

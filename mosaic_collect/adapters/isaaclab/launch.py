@@ -46,7 +46,7 @@ class Launch(Protocol):
         Args:
             task: Its registered name.
             agent: Name of the entry point of the runner's config; None: only the task's.
-            overrides: Of Hydra, such as ``env.sim.dt=0.005``.
+            overrides: Overrides for Hydra, such as ``env.sim.dt=0.005``.
 
         Raises:
             InputError: Overrides that the task does not take.
@@ -122,12 +122,12 @@ def check_task(task: str, agent: str | None = None, name: str = "task") -> None:
     """Look whether a task is registered, with its config.
 
     Args:
-        task: As it is asked for.
+        task: Name of the task.
         agent: The entry point that it must have, too.
-        name: Of the option.
+        name: Name of the option.
 
     Raises:
-        InputError: It is not; the message names those with similar names.
+        InputError: The task is not registered; the message lists similar names.
     """
     from gymnasium import registry
 
@@ -171,7 +171,7 @@ def warn_of_new_fields(configs: Mapping[str, Any], overrides: Sequence[str]) -> 
 
     Args:
         configs: ``env`` and ``agent``, with the overrides applied.
-        overrides: As they were given.
+        overrides: Overrides of the command line.
     """
     for path in (text.split("=", 1)[0] for text in overrides if "=" in text):
         first, *between = path.split(".")

@@ -100,9 +100,9 @@ class IsaacLabCollectOptions(RecordOptions):
         student_task: Task whose policy group the student observes (default: the teacher's task).
         student_overrides: Overrides of the config of the student's task (default: none).
         terminations: Keep the task's own, so that falls end a trajectory; only with motions.
-        training_run: Where the checkpoint is looked for if ``checkpoint`` is empty.
-        choice: Which of the motions are collected, and how much of each.
-        notes: What else the store is to tell, by name.
+        training_run: Training run to find the checkpoint in if ``checkpoint`` is empty.
+        choice: Motions to collect, and how much of each.
+        notes: Further entries of the store's metadata, by name.
     """
 
     seed: int | None = None

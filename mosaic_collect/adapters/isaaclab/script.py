@@ -136,7 +136,7 @@ def parse(
 
     Args:
         parser: With our flags.
-        required: Of ``add_arguments``.
+        required: Required flags, as ``add_arguments`` returned them.
 
     Raises:
         SystemExit: Help was asked for, a flag is unknown, or Isaac Lab is not there: after telling.
@@ -203,7 +203,7 @@ class Plan:
         num_envs: Number of environments: as given, but at most one per motion; on resume the
             store's.
         found: All motions, twins once.
-        motions: Which of them it shall go through, and how much of each.
+        motions: Motions to collect, and how much of each.
     """
 
     store: str
@@ -217,8 +217,8 @@ class Plan:
         """What the engine is told.
 
         Args:
-            args: As ``of`` was given them, Isaac Lab's own flags among them.
-            overrides: Of Hydra, which were left of the command line.
+            args: Arguments that ``of`` was called with, Isaac Lab's own flags among them.
+            overrides: Rest of the command line: overrides for Hydra.
         """
         # Isaac Lab's --device has a default, which is no wish.
         asked = args.device if getattr(args, "device_explicit", False) else None
@@ -353,7 +353,7 @@ def named_checkpoint(args: argparse.Namespace) -> str:
     """The file that the flags name, fetched from Weights & Biases if it is there; "": none is.
 
     Raises:
-        MissingDependencyError: It is to be fetched, and wandb is not installed.
+        MissingDependencyError: The checkpoint is to be downloaded, and wandb is not installed.
     """
     named: str = args.checkpoint_path or args.resume_student_checkpoint
     if named:

@@ -40,7 +40,7 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
         cfg: mjlab's.
         env: mjlab's.
         queue: The motions.
-        start: Of trajectories: their motion's ``first`` frame or a ``random`` one.
+        start: Frame of its motion at which a trajectory starts: the ``first`` or a ``random`` one.
 
     Attributes:
         queue: Asked at the next reset; may be replaced by one of the same motions.

@@ -46,9 +46,9 @@ class Checkpoint:
     """A checkpoint's content, on the CPU.
 
     Attributes:
-        path: Where it was read.
+        path: Path of the file.
         content: Its top level; networks' own names, whatever torch wrapped them in.
-        family: Which rsl_rl generation wrote it.
+        family: Generation of rsl_rl that wrote the file.
     """
 
     path: str
@@ -110,7 +110,7 @@ def check_keys(path: str, expected: Iterable[str], found: Iterable[str]) -> None
     """Hold a network's parameter names against a checkpoint's.
 
     Raises:
-        InputError: They differ; the message lists both sides.
+        InputError: The keys differ; the message lists both sides.
     """
     expected, found = set(expected), set(found)
     missing, extra = expected - found, found - expected
@@ -202,7 +202,8 @@ def load_weights(path: str, trust: bool) -> Any:
         trust: Whether code in it may run.
 
     Raises:
-        InputError: It cannot be read, or not without running code; the message names which.
+        InputError: The file cannot be read, or not without running code; the message names the
+            code.
     """
     try:
         with open(path, "rb") as file:

@@ -88,12 +88,12 @@ class CollectResult:
     """What a collection came to.
 
     Attributes:
-        store: Of this process.
-        num_steps: Of it.
+        store: Store of this process.
+        num_steps: Number of its steps.
         already_complete: Nothing was to be done: it is complete, or other ranks have all motions.
         completed: Trajectories that reached their motion's end, over all runs.
-        fell: That ended before.
-        notes: What is to be known of how motions were played.
+        fell: Number of trajectories that ended before.
+        notes: Facts about how motions were played.
     """
 
     store: str
@@ -114,14 +114,14 @@ def collect_into(
 
     Args:
         options: All of it; ``check`` has been passed.
-        simulator: Of the task.
+        simulator: Simulator of the task.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
-        seat: Where this process records; None: alone, into ``options.output``.
+        seat: Store of this process; None: ``options.output``, without other ranks.
 
     Raises:
         InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
         StoreMismatchError: On resume, what must not change has changed.
-        StoreError, WriteError: Of the writer.
+        StoreError, WriteError: The store cannot be opened or written.
     """
     seat = RankStore.of(options.output, distributed=False) if seat is None else seat
     known = seat.known(options.resume, options.overwrite)

@@ -59,9 +59,9 @@ def load_policy(
 
     Args:
         env: An rsl_rl ``VecEnv``; asked for observations once, so call this before the first reset.
-        runner_cfg: Of the training, as a dict or a config object; not changed.
+        runner_cfg: Training config, a dict or a config object; not changed.
         checkpoint: Written by a runner's ``save``: its path, or as it was read. No code in it runs.
-        device: Of the environment and the networks.
+        device: Device of the environment and the networks.
         runner_class: A subclass of rsl_rl's ``OnPolicyRunner``; None: that itself. From 4.x on one
             with a ``load`` of its own, such as mjlab's, may migrate older checkpoints.
         deterministic: Act by the mean; if not, by samples.

@@ -93,8 +93,8 @@ class RecordOptions(TaskOptions):
         buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
             steps per block, at most a tenth of the free memory).
         compressor: Compression of the chunks (default: zstd, or what the store has).
-        encode_in: Where chunks are compressed: threads, or a process of its own (default: by how
-            much is recorded).
+        encode_in: Place of compression: threads, or a process of its own (default: by how much is
+            recorded).
         commit_seconds: Seconds between commits; a kill loses at most the steps since the last one.
     """
 

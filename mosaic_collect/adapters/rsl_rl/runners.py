@@ -27,8 +27,8 @@ def build_runner(
 
     Args:
         env: An rsl_rl ``VecEnv``.
-        config: Of the training; the runner takes it apart.
-        device: Where the networks are.
+        config: Training config; the runner takes it apart.
+        device: Device of the networks.
         runner_class: A subclass of ``OnPolicyRunner``; None: that itself.
 
     Raises:

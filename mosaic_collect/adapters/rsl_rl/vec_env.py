@@ -72,7 +72,7 @@ def observation_groups(first: Any, extras: Mapping[str, Any]) -> Observations:
 
     Args:
         first: The actor's tensor (2.x) or all groups (a TensorDict or dict).
-        extras: Of 2.x, holding all groups under ``observations``.
+        extras: The extras of rsl_rl 2.x, with all groups under ``observations``.
 
     Raises:
         InputError: Another type.
