@@ -12,7 +12,7 @@ One thread wants, gathers and releases; threads of the pool's own decode and cop
 from __future__ import annotations
 
 import weakref
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ from mosaic_collect.store.schema import Field
 Codes = NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
 _KEPT = 4  # batches' memory, per field: one batch that is held, and those on their way
-_PART_ROWS = 512  # of a batch, which a thread copies at a time
+_LEAST_ROWS = 256  # that are worth a thread's while
 
 
 class Memory(Protocol):
@@ -134,7 +134,7 @@ class HostMemory:
     Args:
         tiles: Tiles of the stores.
         slots: Number of slots.
-        threads: Number of copying threads, the caller's among them.
+        threads: Number of copying threads.
         batches: Give room for batches.
     """
 
@@ -151,30 +151,20 @@ class HostMemory:
         return self._tiles.load(number, {n: a[part] for n, a in self._arrays.items()})
 
     def gather(self, codes: Codes, batch: Batch, first: int) -> None:
-        """As of ``Memory``; this thread copies, and others help it as soon as they have time."""
+        # Few large parts: smaller ones, taken by whichever thread is free, cost a tenth more CPU.
         out = {name: tensor.numpy() for name, tensor in batch.items()}
-        starts = deque(range(0, len(codes), _PART_ROWS))
+        parts = max(1, min(self._threads, len(codes) // _LEAST_ROWS))
+        cuts = [len(codes) * k // parts for k in range(parts + 1)]
 
-        def copy() -> None:
-            while starts:
-                try:
-                    start = starts.popleft()
-                except IndexError:  # another thread took the last one
-                    return
-                mine = codes[start : start + _PART_ROWS]
-                for name, array in self._arrays.items():
-                    rows = out[name][first + start : first + start + len(mine)]
-                    # All codes are rows of the pool; to check them NumPy would copy once more.
-                    np.take(array, mine, axis=0, out=rows, mode="clip")
+        def copy(k: int) -> None:
+            mine = codes[cuts[k] : cuts[k + 1]]
+            for name, array in self._arrays.items():
+                rows = out[name][first + cuts[k] : first + cuts[k + 1]]
+                # All codes are rows of the pool; to check them NumPy would copy once more.
+                np.take(array, mine, axis=0, out=rows, mode="clip")
 
-        num_helpers = min(self._threads, len(starts)) - 1
-        helpers = [self._copiers.submit(copy) for _ in range(num_helpers)]
-        try:
-            copy()
-        finally:
-            for helper in helpers:
-                if not helper.cancel():
-                    helper.result()
+        for _ in map(copy, range(1)) if parts == 1 else self._copiers.map(copy, range(parts)):
+            pass
 
     def close(self) -> None:
         self._copiers.shutdown(wait=True)
