@@ -138,7 +138,7 @@ def test_motions_that_are_gone_or_of_another_command(tmp_path: Path) -> None:
     motions = loaded_motions(env)
     assert [m.frames for m in motions] == [20]  # twins are one motion
     gone = Motion(path="gone.npz", sha256="0" * 64, frames=3)
-    tracker = MosaicMotionTracker(env, MotionQueue([*motions], 1, {"motions": [vars(gone)]}))
+    tracker = MosaicMotionTracker(env, MotionQueue([*motions], 1, {"motions": [gone.entry()]}))
     tracker.assign(None)
     assert tracker.motion_ids.tolist() == [1, -1, -1]
     with pytest.raises(InputError, match=r"motion_0\.npz has changed since it was looked at"):
