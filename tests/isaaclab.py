@@ -34,6 +34,7 @@ def collect_motions(
     max_steps: int | None = None,
     resume: bool = False,
     acting: Acting = AS_TRAINED,
+    allow_fps: bool = False,
     **writer_options: Any,
 ) -> MotionQueue:
     """Record each motion once, from where the command starts it; gives what became of them."""
@@ -42,7 +43,7 @@ def collect_motions(
     queue = MotionQueue(
         choice.chosen(loaded_motions(env.unwrapped)), 1, known.metadata if known else {}
     )
-    queue.take(fit_motions(queue.present, 1.0 / env.unwrapped.step_dt))
+    queue.take(fit_motions(queue.present, 1.0 / env.unwrapped.step_dt, allow_fps=allow_fps))
     left = choice.max_trajectories
     if left is not None:
         left = max(left - queue.completed - queue.fell, 0)

@@ -146,6 +146,7 @@ def run(
     origin: Origin = ORIGIN,
     acting: Acting = AS_TRAINED,
     max_steps: int | None = None,
+    allow_fps: bool = False,
     **options: Any,
 ) -> Session:
     """Collect into ``folder``'s store."""
@@ -161,6 +162,7 @@ def run(
         origin,
         MotionOptions(**options),
         max_steps=max_steps,
+        allow_fps=allow_fps,
         resume=resume,
         acting=acting,
         buffer_mb=1,
