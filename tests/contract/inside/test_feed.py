@@ -58,15 +58,6 @@ class TestLibrary:
         with pytest.raises(InputError, match=r"motion: 1 of 3 files cannot be played\n.*motion_1"):
             run(tmp_path, str(motions), allow_fps=True)
 
-    def test_a_robot_of_fewer_bodies_that_the_command_took(
-        self, tmp_path: Path, motions: Path
-    ) -> None:
-        names = [n for n in read_arrays(str(motions / "motion_0.npz")) if n.startswith("body")]
-        arrays = read_arrays(str(motions / "motion_0.npz"))
-        rewrite(motions / "motion_0.npz", **{n: arrays[n][:, [0, 1, 1]] for n in names})
-        with pytest.raises(InputError, match=r"motion_0\.npz: .* robot's 2 bodies, got 3"):
-            run(tmp_path, str(motions), allow_fps=True)
-
     def test_a_robot_of_other_joints_is_told_before_the_command_loads(
         self, tmp_path: Path, motions: Path
     ) -> None:
