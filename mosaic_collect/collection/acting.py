@@ -38,12 +38,12 @@ class Acting:
             trajectory's own is drawn uniformly from 0 to it.
         act_by: ``mean`` or ``sample`` of the policy; or the path of a student, which acts in a
             share of the steps.
-        act_share: That share, only with a student; a half if none is given.
+        act_share: Share of the environments in which the student acts; default: a half.
         push: Largest standard deviation of pushes in m/s: of what is added to the velocity of each
             base along x and y, in one step of 25 on average; each trajectory's own is drawn
             uniformly from 0 to it.
-        start: Of trajectories of motions: their ``first`` frame, or a ``random`` one of each.
-        seed: Of the noise, the pushes and of who acts.
+        start: Frame at which trajectories of motions begin: ``first``, or a ``random`` one.
+        seed: Seed of the noise, of the pushes, and of the choice of who acts.
         trust_student: The student's file may run code: it is a TorchScript program.
 
     Raises:

@@ -138,9 +138,9 @@ def take_over(whole: Blobs, claims: Claims, ranks: Iterable[int], motions: Seque
 
     Args:
         whole: The folder of ranks.
-        claims: Of this rank.
-        ranks: Those that will not come back.
-        motions: All.
+        claims: Claims of this rank.
+        ranks: Ranks that will not come back.
+        motions: All motions of the collection.
 
     Raises:
         InputError: This rank itself.

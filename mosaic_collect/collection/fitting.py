@@ -80,7 +80,7 @@ def fit_motions(
     """Check motions against a task, and resample them if that is wanted.
 
     Args:
-        motions: As they were read.
+        motions: Motions as read from their files.
         fps: Steps per second of the task.
         robot: The robot that follows; None: it is not known yet.
         allow_fps: Play motions of another rate, or of an unknown one, frame by frame.
@@ -240,7 +240,7 @@ def _resample_one(motion: Motion, fps: float, folder: str) -> Motion:
     """Make a copy at that rate, if the motion needs one and its rate is known.
 
     Raises:
-        ValueError: It is too short, or has unknown arrays.
+        ValueError: The motion is too short, or has unknown arrays.
     """
     if motion.rate is None or same_rate(motion.rate, fps):
         return motion

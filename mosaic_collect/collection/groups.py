@@ -75,8 +75,8 @@ class RecordedGroups:
         """What a policy's collection records.
 
         Args:
-            shapes: Of the policy: group -> shape of one environment's row.
-            dims: Of the simulation: group -> width, of those that are flat.
+            shapes: Shape of one environment's row per group, as the policy expects.
+            dims: Width per flat group, as the simulation has it.
             first: Its first observations, which tell the dtype of the others.
 
         Raises:

@@ -24,8 +24,8 @@ class MotionQueue:
     Args:
         motions: To record; index ``i`` is motion ``i`` in the store's ``motion_id``.
         passes: Trajectories to record of each; None: no end.
-        ledger: What ``ledger`` gave in an earlier run; motions that it does not know are new,
-            those of it that are not given are left out.
+        ledger: Result of ``ledger`` in an earlier run; motions that it lacks are new, and its
+            motions that are not given are left out.
     """
 
     def __init__(
@@ -138,9 +138,9 @@ class SharedMotionQueue(MotionQueue):
 
     Args:
         motions: All; each rank has its own ids for them.
-        claims: Of this rank.
+        claims: Claims of this rank.
         passes: Trajectories to record of each; None: no end.
-        ledger: Of this rank's store.
+        ledger: Progress in this rank's store.
 
     Raises:
         StoreError, OSError: Claims cannot be read or made; so of all calls.
@@ -240,7 +240,7 @@ def refuse_gone(
     """Check that a store's motions are still there, which a resume would leave out.
 
     Args:
-        motions: Those there are.
+        motions: Motions of this run.
         told: The store's metadata.
         store: Its path, for the message.
         allow_changed: With ``motions`` in it, they may be gone; None: nobody can allow it.

@@ -208,7 +208,7 @@ def file_sha256(path: str) -> str:
     """Hex digest of a file's content.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     digest = hashlib.sha256()
     try:

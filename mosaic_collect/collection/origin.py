@@ -19,7 +19,7 @@ def file_identity(path: str | os.PathLike[str]) -> dict[str, str]:
     """A file's path, and the hash by which it is known.
 
     Raises:
-        InputError: It cannot be read.
+        InputError: The file cannot be read.
     """
     path = os.path.abspath(local_path(path, "checkpoint"))
     return {"path": path, "sha256": file_sha256(path)}
@@ -31,7 +31,7 @@ class Origin:
 
     Attributes:
         simulator: Its name.
-        task: As it is registered there.
+        task: Name of the task, as registered in the simulator.
         checkpoint: ``file_identity`` of the policy's; its path may differ on resume.
         runner_cfg: The training config, of which the replay check builds the policy again.
         observations: How teacher and student see: noise, history, the student's task.
@@ -122,11 +122,11 @@ def refuse_changes(
 
     Args:
         known: The store; None, or one without a step: there is nothing to compare with.
-        origin: Of the collection to come.
+        origin: Provenance of the run to come.
         allowed: Names that may differ; None: nobody can allow any.
 
     Raises:
-        StoreMismatchError: It was collected otherwise.
+        StoreMismatchError: The store was collected with other settings.
     """
     if known is None or not known.num_envs:
         return

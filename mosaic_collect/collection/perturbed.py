@@ -47,11 +47,11 @@ class PerturbedPolicy:
         acting: How.
         student: Acts in its share of the steps; None: nobody but the policy.
         num_envs: Environments, N.
-        device: Of observations and actions.
-        seed: Of everything random here.
+        device: Device of observations and actions.
+        seed: Seed of all random numbers of this class.
 
     Attributes:
-        fields: What ``beside`` adds to a row, ``(N,)`` each.
+        fields: Fields that ``beside`` adds to a row, ``(N,)`` each.
     """
 
     def __init__(
@@ -140,10 +140,10 @@ class PushedSimulation:
         simulation: Asked once, so that one that cannot push is refused before all else.
         largest: Standard deviation, m/s; each trajectory's own is drawn uniformly from 0 to it.
             0: nothing is pushed, nor drawn.
-        seed: Of everything random here.
+        seed: Seed of all random numbers of this class.
 
     Attributes:
-        fields: What ``beside`` adds to a row.
+        fields: Fields that ``beside`` adds to a row.
 
     Raises:
         InputError: The simulation cannot push.

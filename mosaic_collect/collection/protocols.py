@@ -32,7 +32,7 @@ class PolicyOutput:
 
     Attributes:
         actions: To be taken.
-        mean: Of the action distribution.
+        mean: Mean of the action distribution.
         sigma: Its standard deviation, in the units of the actions.
     """
 
@@ -46,9 +46,9 @@ class StepResult:
     """What a simulation says after a step.
 
     Attributes:
-        observations: Those to act on next; of done environments the first of their next episode.
-        dones: Which environments ended an episode with this step, ``(num_envs,)``, bool.
-        time_outs: Which of those ended by time and not by failing, ``(num_envs,)``, bool.
+        observations: Observations to act on next; the first of a new episode where one ended.
+        dones: Environments that ended an episode with this step, ``(num_envs,)``, bool.
+        time_outs: Environments of these that ended by a time-out, ``(num_envs,)``, bool.
     """
 
     observations: Observations
@@ -84,7 +84,7 @@ class Simulation(Protocol):
     Attributes:
         num_envs: Environments, N.
         num_actions: Width of an action, A.
-        device: Where observations are, and actions are expected.
+        device: Device of observations and actions.
     """
 
     @property

@@ -77,7 +77,7 @@ class RankStore:
 
     Attributes:
         whole: The store; with a rank, the folder of all ranks.
-        rank: Which of several processes this is; None: it is alone.
+        rank: Number of this process among several; None: it is alone.
     """
 
     whole: Blobs
@@ -117,14 +117,14 @@ class RankStore:
         Where ranks go on, those that have no store yet begin one: there may be more than before.
 
         Args:
-            resume: As ``TrajectoryWriter`` takes it.
+            resume: Whether to resume, as for ``TrajectoryWriter``.
             overwrite: Replace a store that is there.
 
         Raises:
             InputError: No such value of ``resume``, or both it and ``overwrite``, or ``overwrite``
                 of a rank: the others' claims would stay.
-            StoreError: It is not there, or it is, and should not be; or it cannot be read, or is
-                not of this folder of ranks.
+            StoreError: The store is missing, or exists and should not; or it cannot be read, or
+                does not belong to this folder of ranks.
         """
         self._member.check(None)
         if overwrite and self.rank is not None:
@@ -151,9 +151,9 @@ class RankStore:
         """The queue of this process's motions; alone, that is all of them.
 
         Args:
-            queue: Of all motions; None: there are none.
-            num_envs: Of this process.
-            ledger: Of its store, with which the queue was made.
+            queue: Queue of all motions; None: the task has none.
+            num_envs: Environments of this process.
+            ledger: Progress in the rank's store, with which the queue was made.
             gone: Ranks that will not come back; see ``take_over``.
 
         Raises:
@@ -190,11 +190,11 @@ class RankStore:
 
         Args:
             known: The store, if it is there.
-            origin: Of the collection to come.
-            allowed: As ``origin.refuse_changes`` takes it.
+            origin: Provenance of the run to come.
+            allowed: Names that may differ, as for ``origin.refuse_changes``.
 
         Raises:
-            StoreMismatchError: They were collected otherwise.
+            StoreMismatchError: A store was collected with other settings.
         """
         if self.rank is None:
             refuse_changes(known, origin, allowed)

@@ -90,14 +90,13 @@ def record(
         simulation: Its group ``STUDENT``, if there is one, is recorded as the student's.
         policy: Acts in it. Each group that it reads is recorded: flat ones side by side as
             ``observations``, any other as a field of its own, ``observations_<group>``.
-        tracker: Of its episodes.
-        store: Where to.
+        tracker: Tracker of the simulation's episodes.
+        store: Address of the store.
         origin: Told in the store's metadata, beside the groups that the policy reads.
-        max_steps: Of the store in all, those of earlier runs included.
+        max_steps: Steps of the store in all, with those of earlier runs.
         known: The store to be gone on with, after ``refuse_changes``; None: a new one is made.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
-        acting: Whose actions are executed, how disturbed, and pushes; the policy labels whoever
-            acts.
+        acting: Who acts, action noise and pushes; the policy labels all rows.
         stop_on_nonfinite: End it with the first row that holds NaN or infinity, committed.
         record_states: The simulator's state beside each row, as fields of ``States``.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
@@ -111,7 +110,7 @@ def record(
             simulation cannot push, or tells no state. Or a row holds NaN or infinity, and the run
             is to stop then.
         StoreMismatchError: Another run went on with the store since ``known`` was read.
-        StoreError, WriteError: Of the writer.
+        StoreError, WriteError: The writer raised it.
     """
     noise, pushes = _seeds(acting, origin, known)
     acts = _disturbed(simulation, policy, acting, noise)
@@ -257,7 +256,7 @@ class Pace:
     run of days and one of minutes take the same room.
 
     Args:
-        max_steps: Of the store in all.
+        max_steps: Steps of the store in all.
         told: The metadata of the store that is gone on with.
         wall: UTC seconds, read once, for tests; the clock may be set at any time.
         clock: Seconds that only grow, for tests.

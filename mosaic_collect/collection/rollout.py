@@ -61,14 +61,14 @@ def collect(
         writer: Records, also which ends were failures if its schema has a place for that; stays
             open.
         rows: The fields of a step, out of what was seen and what was done.
-        tracker: Of the environments' motions.
-        max_steps: Of the store in all, those of earlier runs included.
+        tracker: Tracker of the environments' motions.
+        max_steps: Steps of the store in all, with those of earlier runs.
         on_step: Called after each step.
         health: Says what is wrong with what is recorded; None: of its defaults.
         first: The simulation's first observations; None: it is reset here.
 
     Raises:
-        InputError: Of ``health``.
+        InputError: Raised by ``health``.
     """
     health = health or Health()
     observations = simulation.reset() if first is None else first

@@ -38,7 +38,7 @@ class States:
         simulation: Has been reset.
 
     Attributes:
-        fields: What ``beside`` adds to a row.
+        fields: Fields that ``beside`` adds to a row.
 
     Raises:
         InputError: The simulation tells no state.

@@ -26,7 +26,7 @@ def read_student(acting: Acting, device: Any = "cpu") -> Any:
 
     Args:
         acting: With a student.
-        device: Where it is to be.
+        device: Device for the student.
 
     Raises:
         InputError: No such file, a file that is not trusted, or not TorchScript.
@@ -60,10 +60,10 @@ def load_student(
         num_envs: Environments, N.
         obs_dim: Width of the student's observation.
         num_actions: Width of an action, A.
-        device: Of observations and actions.
+        device: Device of observations and actions.
 
     Raises:
-        InputError: As ``read_student``; or it is of other widths.
+        InputError: The file cannot be read, or the student has other widths.
     """
     network = read_student(acting, device)
 
@@ -83,7 +83,7 @@ def save_student(network: torch.nn.Module, path: str | os.PathLike[str]) -> None
     Args:
         network: From the student's observations ``(num_envs, student_obs_dim)`` to actions
             ``(num_envs, num_actions)``; its normaliser is part of it.
-        path: Of the file.
+        path: Path of the file.
     """
     with _torchscript():
         torch.jit.script(network).save(os.fspath(path))

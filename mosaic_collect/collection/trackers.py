@@ -78,8 +78,8 @@ class MotionTracker:
 
         Args:
             motions: Each environment's motion by its id, ``(N,)``.
-            ended: Whose trajectory ended, ``(N,)`` bool.
-            completed: Who of those reached the motion's end, ``(N,)`` bool.
+            ended: Environments whose trajectory ended, ``(N,)`` bool.
+            completed: Environments of these that reached the motion's end, ``(N,)`` bool.
         """
         if not bool(ended.any()):
             return {}

@@ -68,7 +68,7 @@ class Position:
             go_on: Whether it must continue from here.
 
         Raises:
-            InputError: It must, but this is the position of another worker.
+            InputError: The position is that of another worker.
         """
         own = not self.batches or (self.worker, self.workers) == (worker, workers)
         if go_on and not own:
@@ -218,7 +218,7 @@ def epoch_batches(
     Args:
         pool: With more slots than tiles are active at a time, or one for each.
         order: Order in which this epoch visits the pairs.
-        bounds: Where each batch begins, and where the last one ends.
+        bounds: Start of each batch, and the end of the last one.
     """
     pieces = _pieces(pool, order, bounds[0], bounds[-1])
     codes, at = np.empty(0, np.int64), 0
@@ -263,7 +263,7 @@ def rest_of_epoch(
         share: The rank's share.
         seed: Seed of the loader.
         active: Tiles in the pool at a time.
-        at: Where to continue.
+        at: Position to continue from.
     """
     first, stop = share.of_worker(at.worker, at.workers)
     origin = share.bound(first)

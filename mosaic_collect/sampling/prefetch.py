@@ -137,7 +137,7 @@ class PoolRunner:
 
     Args:
         options: Options of the loader.
-        device: Where batches are to be.
+        device: Device of the batches.
     """
 
     def __init__(self, options: LoaderOptions, device: torch.device) -> None:

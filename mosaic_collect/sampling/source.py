@@ -158,7 +158,7 @@ class Source:
         """The steps that a state saw, of the stores that it names, and its position.
 
         Raises:
-            InputError: It is no state, or its batches would not go on as they began.
+            InputError: The value is no state, or batches would not continue as they began.
         """
         try:
             if state["version"] != _VERSION:
@@ -403,7 +403,7 @@ class SharedState:
         """Replace the state.
 
         Raises:
-            InputError: It is of so many stores that there is no room for it.
+            InputError: The state names more stores than fit.
         """
         data = np.frombuffer(json.dumps(document).encode(), np.uint8)
         memory, head = self._arrays()

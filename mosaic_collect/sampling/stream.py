@@ -125,7 +125,7 @@ def stream_batches(
         pool: With room for the active tiles, and for those to come if there are more.
         row: The tiles.
         rules: How to draw.
-        at: Where to continue.
+        at: Position to continue from.
     """
     all_in_pool = rules.active == row.num_tiles
     if all_in_pool:  # each rank draws from all of them, not from its part of the row
@@ -184,7 +184,7 @@ def rest_of_stream(
         num_tiles: Number of tiles.
         active: Tiles to draw from.
         options: Options of the loader; each worker of each rank acts as a rank of its own.
-        at: Where to continue.
+        at: Position to continue from.
     """
     row = Row(
         num_tiles=num_tiles,

@@ -63,7 +63,7 @@ class Tiles:
 
     Attributes:
         fields: Fields that a tile holds.
-        tiles: Those that hold a chosen pair, block by block.
+        tiles: Tiles that hold a chosen pair, block by block.
         counts: The chosen pairs of each, int64.
         rows: Places that a tile needs, at most.
     """
@@ -277,7 +277,7 @@ class PoolPlan:
         """For a pool of so many bytes, whatever the number of threads.
 
         Raises:
-            InputError: It has no room for two tiles.
+            InputError: The buffer has no room for two tiles.
         """
         slot_nbytes = tiles.nbytes + tiles.rows * INDEX_NBYTES
         number, slots = len(tiles.tiles), nbytes // slot_nbytes

@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread
 from typing import Any, TypeVar
 
 In = TypeVar("In")
@@ -96,7 +96,8 @@ class WorkerPool(Executor):
         self._tasks.put(None)
         if wait:
             for thread in self._threads:
-                thread.join()
+                if thread is not current_thread():  # where the collector closes a lost generator
+                    thread.join()
 
 
 def _run(tasks: _Tasks) -> None:

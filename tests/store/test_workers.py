@@ -156,3 +156,11 @@ def test_shutdown_can_cancel_what_has_not_begun() -> None:
     assert waiting.cancelled()
     with pytest.raises(RuntimeError, match="cancelled: the pool was shut down"):
         pool.submit(work)
+
+
+def test_a_thread_of_the_pool_may_shut_it_down() -> None:
+    """As the garbage collector does there with a generator that nobody reads any more."""
+    pool = WorkerPool(2, "test-own")
+    assert pool.submit(pool.shutdown).result(timeout=30) is None
+    with pytest.raises(RuntimeError, match="shut down"):
+        pool.submit(str)
