@@ -62,7 +62,7 @@ def test_a_run_that_was_stopped_goes_on_and_exports(work: Path) -> None:
     export = ("--layout", "compact", "--exclude_falls")
     out = ok(script(work, "expert.npy", *flags, "--resume", "True", *export))
     assert "expert.npy: 23 valid pairs, compact" in out
-    assert "5 trajectories reached their motion's end, 0 did not" in out
+    assert "5 trajectories reached their motion's end, 0 failed" in out
     assert "app closed" in out
     data = TrajectoryDataset(work / "expert.zarr")
     assert data.status == "complete"

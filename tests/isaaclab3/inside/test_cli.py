@@ -48,7 +48,7 @@ def test_motions_once_each_and_what_the_store_says(
 ) -> None:
     student = ("--student-task", g1.STUDENT, "--student-overrides", "presets=short")
     assert collect("a.zarr", "--passes", "1", "--seed", "4", *student) == 0
-    assert "3 trajectories reached their motion's end, 0 did not" in capsys.readouterr().out
+    assert "3 trajectories reached their motion's end, 0 failed" in capsys.readouterr().out
     data = TrajectoryDataset(tmp_path / "a.zarr")
     assert data.num_valid == sum(LENGTHS) - len(LENGTHS)
     assert data.schema["student_observations"].dim == 2 * 154
