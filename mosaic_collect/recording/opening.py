@@ -186,7 +186,9 @@ def open_store(
             member.check(existing)
             member.check_others(state)
         state = replace(state, metadata={**state.metadata, **member.join()})
-        return _open(blobs, existing, state, budget, overwrite, options)
+        # Where no lock shows whether its writer lives, an empty store is replaced on demand alone.
+        replaces_empty = overwrite or resume == AUTO or not blobs.guards
+        return _open(blobs, existing, state, budget, (replaces_empty, overwrite), options)
     except MosaicCollectError:
         raise
     except MemoryError as error:
@@ -217,16 +219,17 @@ def _open(
     existing: StoreState | None,
     state: StoreState,
     budget: Budget,
-    overwrite: bool,
+    replaces: tuple[bool, bool],
     options: RecordingOptions,
 ) -> OpenStore:
+    """Claim the store; ``replaces``: whether a store without steps, and one with steps, may go."""
     blobs.make()
     store = Store(blobs)
     claim = blobs.claim(store.require_ours)
     try:
         # Another writer may have been at work until the claim was ours.
         found = store.look()
-        is_replaced = found is not None and (overwrite or not found.committed_steps)
+        is_replaced = found is not None and replaces[found.committed_steps > 0]
         if found != existing and not (existing is None and is_replaced):
             raise StoreExistsError(
                 f"{blobs.address} changed while it was being opened; open it again"

@@ -121,7 +121,7 @@ def existing_state(blobs: Blobs, resume: bool | str, overwrite: bool = False) ->
     """Return the state of the store to continue; None if a new one is to be made.
 
     A store of zero steps is no obstacle to a new one: a script that failed at its first step leaves
-    such a store.
+    such a store. In object storage it is one, as no lock shows whether its writer lives.
 
     Args:
         blobs: Place of the store.
@@ -138,16 +138,21 @@ def existing_state(blobs: Blobs, resume: bool | str, overwrite: bool = False) ->
         return read_state(blobs)
     if blobs.is_taken():
         steps = _steps_in(blobs)
-        if steps and not overwrite:
+        if not overwrite and (steps or (steps == 0 and blobs.guards)):
+            words = (
+                f"with {steps:,} steps"
+                if steps
+                else "without a step, and whether a writer is at work on it cannot be known there"
+            )
             raise StoreExistsError(
-                f"{blobs.address} exists, with {steps:,} steps: resume=True continues it, "
-                "overwrite=True deletes it, another path makes a new one"
+                f"{blobs.address} exists, {words}: resume=True continues it, overwrite=True "
+                "deletes it, another path makes a new one"
             )
     return None
 
 
-def _steps_in(blobs: Blobs) -> int:
-    """Steps of a store that is there.
+def _steps_in(blobs: Blobs) -> int | None:
+    """Steps of a store that is there; None if it was killed before its first root document.
 
     Raises:
         StoreExistsError: Something else is there, or a store that cannot be read.
@@ -159,7 +164,7 @@ def _steps_in(blobs: Blobs) -> int:
             f"{blobs.address} exists, and is no store that can be read: another path makes a new "
             f"one ({error})"
         ) from error
-    return 0 if state is None else state.committed_steps
+    return None if state is None else state.committed_steps
 
 
 def is_unborn(blobs: Blobs) -> bool:

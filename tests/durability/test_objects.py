@@ -18,7 +18,7 @@ pytest.importorskip("obstore")
 from obstore.store import S3Store
 
 from mosaic_collect import TrajectoryWriter
-from mosaic_collect.errors import StoreNotFoundError
+from mosaic_collect.errors import StoreExistsError, StoreNotFoundError
 from tests import service
 from tests.durability import torture
 from tests.durability.figures import count
@@ -215,6 +215,15 @@ def interrupted(url: str) -> None:
         assert isinstance(writer, TrajectoryWriter)
         add_tiny(writer, 3)
         raise KeyboardInterrupt
+
+
+def test_an_empty_store_is_not_taken_from_a_writer_that_may_live(s3: str) -> None:
+    """No lock shows whether it does, and what it added and did not commit would be lost."""
+    with open_tiny(s3) as writer:
+        with pytest.raises(StoreExistsError, match=r"cannot be known there: resume=True"):
+            open_tiny(s3)
+        add_tiny(writer, 3)
+    assert check(s3) == 3
 
 
 def test_an_exit_without_close_commits(s3: str) -> None:
