@@ -149,7 +149,8 @@ class Collect(Command):
         """Collect behind a progress bar; print before what will happen, and after it what did."""
         if "output" not in self.given:
             raise InputError("output: expected the store to record, got none")
-        recorded = _recorded(self.given) if self.given.get("resume") else {}
+        # A job that is queued again with --auto-resume gives all its options itself.
+        recorded = _recorded(self.given) if self.given.get("resume") is True else {}
         before = recorded.pop("sim", MJLAB)
         sim = self.sim or before
         values = {**recorded, **self.given}

@@ -96,8 +96,8 @@ def export_hdf5(
         import h5py
     check_target(path, (), ENDINGS)
     options = Options(**{**options.as_json(), "layout": COMPACT})
-    views = open_stores(store, options)
-    name = check_target(path, [view.address for view in views], ENDINGS)
+    views, folders = open_stores(store, options)
+    name = check_target(path, folders, ENDINGS)
     with naming_skip_damaged(options):
         table, fields = join_stores(views, options)
         # Where an id is damaged, nobody knows whose the pair is.

@@ -163,8 +163,8 @@ def export_npy(
         allow_different=allow_different,
     )
     check_target(path, ())  # before any store is read
-    views = open_stores(store, options)
-    check_target(path, [view.address for view in views])  # before their rows are read
+    views, folders = open_stores(store, options)
+    check_target(path, folders)  # before their rows are read
     with naming_skip_damaged(options):
         plan = decide(views, options, engine)
     return plan.write(path, progress, engine)
@@ -275,20 +275,24 @@ def plan_export(stores: Addresses, options: Options, engine: Engine | None = Non
         options: Pairs and fields to export, and their layout.
         engine: Reads what must be read for that; None: threads here.
     """
-    views = open_stores(stores, options)
+    views, _ = open_stores(stores, options)
     with naming_skip_damaged(options):
         return decide(views, options, engine)
 
 
-def open_stores(stores: Addresses, options: Options) -> list[StoreView]:
-    """Read the root document of each store, once."""
+def open_stores(stores: Addresses, options: Options) -> tuple[list[StoreView], list[str]]:
+    """Read the root document of each store, once.
+
+    Returns:
+        The snapshots, and the folders in which no export may lie.
+    """
     found = StoreSet.open(Place.of(stores, "store"))
     for store in found.stores:
         if store.view is None and not store.is_rank:
             _check_store(store.blobs.address, COLLECTING, 0, options)
     views = found.with_steps(options.allow_incomplete)
     Table(views).check_extent()
-    return views
+    return views, found.folders
 
 
 def decide(

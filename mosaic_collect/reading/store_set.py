@@ -6,6 +6,7 @@ makes one table of several checks their fields and their provenance first.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -86,6 +87,13 @@ class StoreSet:
             missing=tuple(address for each in found for address in each.missing()),
             never_joined=sum(late, ()),
         )
+
+    @property
+    def folders(self) -> list[str]:
+        """Addresses of the stores, and of the multi-rank datasets that they are part of."""
+        own = [store.blobs.address for store in self.stores]
+        around = [os.path.dirname(s.blobs.address) for s in self.stores if s.is_rank]
+        return list(dict.fromkeys([*own, *around]))
 
     def table(self) -> Table | None:
         """All stores as one table; None if none of them has had its first commit.

@@ -13,7 +13,7 @@ from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.store.schema import ENDED
+from mosaic_collect.store.schema import TRUNCATED
 from tests import helpers
 from tests.mjlab import case as mjlab_case
 from tests.mjlab.case import EXPERT, FRAMES, TASK, Case, make_case, trajectories
@@ -73,7 +73,7 @@ def test_trajectories_begin_anywhere_and_end_where_the_motion_does(noisy: str) -
     assert len(begun) > 8
     assert all(1 <= first <= FRAMES[motion] - 1 for motion, first in begun)
     dataset = TrajectoryDataset(noisy)
-    ended = dataset.read("trajectory_end") == ENDED
+    ended = dataset.read("trajectory_end") == TRUNCATED
     last = np.array(FRAMES)[dataset.read("motion_id")] - 1
     assert ended.sum() > 16
     assert np.array_equal(ended, dataset.read("motion_frame") == last)

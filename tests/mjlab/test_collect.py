@@ -17,7 +17,7 @@ from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.store.schema import ENDED, FAILED, GOES_ON
+from mosaic_collect.store.schema import FAILED, GOES_ON, TRUNCATED
 from tests.mjlab import case as mjlab_case
 from tests.mjlab.case import EXPERT, ROWS, TASK, Case, make_case, trajectories
 
@@ -89,7 +89,7 @@ def test_passes_end_it_and_idle_environments_do_not_count(passes: str) -> None:
     assert dataset.status == "complete"
     assert dataset.num_trajectories == 4
     ends = dataset.read("trajectory_end")
-    assert ends[ends != GOES_ON].tolist() == [ENDED] * 4
+    assert ends[ends != GOES_ON].tolist() == [TRUNCATED] * 4
 
 
 def test_observations_move_with_the_reference(passes: str) -> None:
@@ -300,8 +300,8 @@ def test_a_fall_is_told_from_a_motions_end(
     ends = dataset.read("trajectory_end")
     assert np.flatnonzero(ends[:, 0]).tolist() == [2, 5]
     assert (ends[[2, 5], 0] == FAILED).all()
-    assert (ends[:, 1][ends[:, 1] != GOES_ON] == ENDED).all()
-    assert (result.fell, result.completed) == (2, np.count_nonzero(ends == ENDED))
+    assert (ends[:, 1][ends[:, 1] != GOES_ON] == TRUNCATED).all()
+    assert (result.fell, result.completed) == (2, np.count_nonzero(ends == TRUNCATED))
     assert verify_store(store).ok
     report = export_npy(store, npy, exclude_failed=True)
     assert report.left_out.failed == 6

@@ -17,7 +17,7 @@ from mosaic_collect import TrajectoryDataset
 from mosaic_collect.collection.acting import Acting
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.store.schema import ENDED, FAILED
+from mosaic_collect.store.schema import FAILED, TRUNCATED
 from tests.contract.inside import toy
 from tests.contract.inside.session import HISTORY, ORIGIN, Session, Witness, run
 from tests.contract.inside.toy import NOISE, write_motions
@@ -91,7 +91,7 @@ def test_7_falls_and_resets_begin_another_trajectory(session: Session) -> None:
     # A fall on the motion's last frame would be none: the motion was at its end.
     how = session.read("trajectory_end")
     assert np.array_equal(how == FAILED, failed)
-    assert np.array_equal(how == ENDED, np.array(session.witness.dones) & valid & ~failed)
+    assert np.array_equal(how == TRUNCATED, np.array(session.witness.dones) & valid & ~failed)
     assert verify_store(session.data.path).ok
 
 

@@ -13,7 +13,7 @@ import torch
 
 from examples.g1 import isaaclab as g1
 from mosaic_collect.cli import main
-from mosaic_collect.store.schema import ENDED, FAILED
+from mosaic_collect.store.schema import FAILED, TRUNCATED
 from tests.isaaclab3.inside.witness import Session, collected
 
 NUM_ENVS, FRAMES = 16, 5
@@ -58,7 +58,7 @@ def test_7_trajectories_and_how_they_ended(session: Session) -> None:
     assert np.array_equal(ids[1:] != ids[:-1], dones[:-1] & valid[:-1])
     how = session.read("trajectory_end")
     assert np.array_equal(how == FAILED, failed)
-    assert np.array_equal(how == ENDED, dones & valid & ~failed)
+    assert np.array_equal(how == TRUNCATED, dones & valid & ~failed)
     for trajectory in session.data.trajectories:
         frames = trajectory["motion_frame"][:][trajectory["valid_mask"][:]]
         if not len(frames):  # of an environment without a motion left
