@@ -149,8 +149,9 @@ class Collect(Command):
         """Collect behind a progress bar; print before what will happen, and after it what did."""
         if "output" not in self.given:
             raise InputError("output: expected the store to record, got none")
-        # A job that is queued again with --auto-resume gives all its options itself.
-        recorded = _recorded(self.given) if self.given.get("resume") is True else {}
+        # A job that is queued again with --auto-resume and names its task gives all its options.
+        is_whole = self.given.get("resume") == "auto" and {"task", "checkpoint"} <= {*self.given}
+        recorded = _recorded(self.given) if self.given.get("resume") and not is_whole else {}
         before = recorded.pop("sim", MJLAB)
         sim = self.sim or before
         values = {**recorded, **self.given}

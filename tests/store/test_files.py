@@ -18,7 +18,6 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.cli import main
-from mosaic_collect.film.render import write_pictures
 from mosaic_collect.look.canvas import LIGHT, new_figure, save
 from mosaic_collect.look.statistics import write_statistics
 from mosaic_collect.store.files import is_temp_name, temp_name, write_target
@@ -35,6 +34,9 @@ def made(store: str) -> str:
 
 def picture(path: str) -> None:
     pytest.importorskip("PIL")
+    pytest.importorskip("torch", reason="torch is not installed; rendering needs it")
+    from mosaic_collect.film.render import write_pictures
+
     write_pictures(path, [np.zeros((4, 4, 3), np.uint8)], 50.0)
 
 

@@ -61,7 +61,7 @@ def test_motions_once_each_and_what_the_store_says(
     assert "largest difference of mean 0.0e+00" in capsys.readouterr().out
     refused = collect("a.zarr", "--passes", "1", "--seed", "4", "--resume")
     assert refused == 2
-    assert "observations: expected {" in capsys.readouterr().err
+    assert "give them again, as --student-overrides presets=short" in capsys.readouterr().err
 
 
 def test_a_student_by_dropping_terms(collect: Collect, tmp_path: Path) -> None:
