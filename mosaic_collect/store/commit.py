@@ -119,11 +119,11 @@ class Store:
         """
         self._holder = holder
         if self._ours:
-            self._empty(self._ours[-1])
+            self._empty(self._ours[-1], state)
         self._write_root(state)
         self._make_arrays(state)
 
-    def _empty(self, old: StoreState) -> None:
+    def _empty(self, old: StoreState, new: StoreState) -> None:
         empty = replace(
             old,
             committed_steps=0,
@@ -137,8 +137,12 @@ class Store:
         if empty != old:
             self._write_root(empty)
         _, debris = looked_through(self.blobs, empty, 0)
-        documents = [f"{name}/{DOCUMENT}" for name in old.schema.stored_names]
-        self.blobs.remove([*debris, *(key for key in documents if self.blobs.find(key))])
+        # Documents of equal fields are written over: were the folder moved away and a new store
+        # made there meanwhile, those that are removed would be the new one's.
+        names = () if old.schema == new.schema else old.schema.stored_names
+        documents = [key for key in (f"{n}/{DOCUMENT}" for n in names) if self.blobs.find(key)]
+        self.require_ours()
+        self.blobs.remove([*debris, *documents])
 
     def require_unguarded(self) -> None:
         """``require_ours``, unless the medium checks what is written next, or it was just checked.
