@@ -29,6 +29,7 @@ from mosaic_collect.export.target import check_target
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.provenance import ALIKE
+from mosaic_collect.reading.selection import SIDES
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.store.copying import CopyReport, copy_store
@@ -62,6 +63,7 @@ class Export(WithJson, WithEngine):
             more={
                 "layout": {"choices": LAYOUT_NAMES},
                 "fields": {"metavar": "FIELD"},
+                "split": {"choices": SIDES},
                 "allow_different": {"metavar": "NAME", "choices": ALIKE},
             },
         )

@@ -97,6 +97,9 @@ def export_npy(
     exclude_interrupted: bool = False,
     exclude_failed: bool = False,
     skip_damaged: bool = False,
+    split: str | None = None,
+    validation_fraction: float = 0.1,
+    split_seed: int = 0,
     allow_different: Sequence[str] = (),
     progress: Callable[[int], object] | None = None,
     engine: Engine | None = None,
@@ -131,6 +134,10 @@ def export_npy(
             on. They are found in a separate pass over ``trajectory_end``, which takes 8 bytes of
             memory for each.
         skip_damaged: Leave out pairs whose bytes are damaged, instead of refusing.
+        split: Side of a split by trajectory to export, ``train`` or ``validation``. A trajectory
+            keeps its side when its store grows, is copied, or is read with others. None: both.
+        validation_fraction: Expected fraction of the trajectories on the validation side.
+        split_seed: Seed of the split; ``BatchLoader`` with the same one draws the same side.
         allow_different: Entries of the metadata that may differ between several stores:
             ``simulator``, ``task``, ``groups`` and ``terms`` (columns of observations, in their
             order), ``observations`` (their settings). The report notes the differences.
@@ -160,6 +167,9 @@ def export_npy(
         exclude_interrupted=exclude_interrupted,
         exclude_failed=exclude_failed,
         skip_damaged=skip_damaged,
+        split=split,
+        validation_fraction=validation_fraction,
+        split_seed=split_seed,
         allow_different=allow_different,
     )
     check_target(path, ())  # before any store is read
@@ -335,6 +345,7 @@ def choose(
         selection, left = every_pair(table), Left()
     else:
         chosen = {name: getattr(options, name) for name in (*EXCLUDING, "seed")}
+        chosen["split"] = options.side
         selection, left = select(
             table, make_rules(table, fields, nonfinite, engine=engine, **chosen), engine
         )

@@ -12,14 +12,16 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.export.layouts import LAYOUTS
 from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.reading.provenance import ALIKE
+from mosaic_collect.reading.selection import Split
 from mosaic_collect.text import shown
 
 #: Grid if every pair is valid and finite, else compact.
 AUTO = "auto"
 LAYOUT_NAMES = (AUTO, *LAYOUTS)
 #: Options that leave out pairs.
-EXCLUDING = ("max_pairs", "exclude_interrupted", "exclude_failed", "skip_damaged")
-_FLAGS = ("allow_incomplete", "allow_nonfinite", *EXCLUDING[1:])
+EXCLUDING = ("max_pairs", "exclude_interrupted", "exclude_failed", "skip_damaged", "split")
+_FLAGS = ("allow_incomplete", "allow_nonfinite", *EXCLUDING[1:4])
+_SPLIT = ("split", "validation_fraction", "split_seed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +44,9 @@ class Options:
     exclude_interrupted: bool = False
     exclude_failed: bool = False
     skip_damaged: bool = False
+    split: str | None = None
+    validation_fraction: float = 0.1
+    split_seed: int = 0
     allow_different: Sequence[str] = ()
     metadata: Mapping[str, str | int | float | bool | None] | None = None
 
@@ -52,11 +57,19 @@ class Options:
         problems = list(_problems(self))
         if problems:
             raise InputError("; ".join(problems))
+        Split.of(*(getattr(self, name) for name in _SPLIT))
+        for name in ("validation_fraction", "split_seed"):
+            self._set(name, pythons(getattr(self, name)))
         self._set("seed", operator.index(self.seed))
         if self.max_pairs is not None:
             self._set("max_pairs", operator.index(self.max_pairs))
         if self.metadata is not None:
             self._set("metadata", {key: pythons(value) for key, value in self.metadata.items()})
+
+    @property
+    def side(self) -> Split | None:
+        """Side of a split to export."""
+        return Split.of(self.split, self.validation_fraction, self.split_seed)
 
     @property
     def excluding(self) -> list[str]:
@@ -67,6 +80,8 @@ class Options:
         """The options as a file holds them: ``Options(**as_json)`` are the same."""
         told = dict(vars(self))
         metadata = told.pop("metadata")
+        if self.split is None:
+            told = {name: value for name, value in told.items() if name not in _SPLIT}
         told["fields"] = None if self.fields is None else list(self.fields)
         told["allow_different"] = list(self.allow_different)
         return told if metadata is None else {**told, "metadata": dict(metadata)}

@@ -11,15 +11,19 @@ one seed, a larger draw contains the pairs of a smaller one.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import whole
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.passes.engine import Cached, Engine, Threads
 from mosaic_collect.reading.ends import failed_ids, interrupted_ids
@@ -32,6 +36,7 @@ from mosaic_collect.store.schema import (
     Field,
     Schema,
 )
+from mosaic_collect.text import shown
 
 Mask = NDArray[np.bool_]
 _BITS = 16  # leading bits of a key, for the histogram of a draw
@@ -135,6 +140,63 @@ def _all_of_block(table: Table, block: int) -> Mask:
     return np.ones(table.shape(block), np.bool_)
 
 
+#: Sides of a split.
+TRAIN, VALIDATION = "train", "validation"
+SIDES = (TRAIN, VALIDATION)
+
+
+class Split(NamedTuple):
+    """One side of a split of all trajectories into training and validation.
+
+    The side of a trajectory depends on the seed, its store's identity and its id in that store
+    alone. So it stays the same when the store grows, is copied, or is read with others. A larger
+    fraction holds out the trajectories of a smaller one, and more.
+
+    Attributes:
+        side: ``train`` or ``validation``.
+        fraction: Expected fraction of the trajectories on the validation side.
+        seed: Seed of the split.
+    """
+
+    side: str
+    fraction: float
+    seed: int
+
+    @classmethod
+    def of(cls, split: Any, validation_fraction: Any, split_seed: Any) -> Split | None:
+        """Check the three options of a split; None: all trajectories.
+
+        Raises:
+            InputError: An option has another type, or is out of range.
+        """
+        if split is not None and split not in SIDES:
+            raise InputError(f"split: expected {' or '.join(SIDES)}, got {shown(split)}")
+        fraction = validation_fraction
+        if not isinstance(fraction, Real) or not 0 < float(fraction) < 1:
+            raise InputError(
+                f"validation_fraction: expected a number between 0 and 1, got {shown(fraction)}"
+            )
+        seed = whole(split_seed, "split_seed", 0)
+        return None if split is None else cls(split, float(fraction), seed)
+
+    def holds(self, identity: str, ids: NDArray[np.int64]) -> Mask:
+        """Whether trajectories are on this side.
+
+        Args:
+            identity: Identity of their store.
+            ids: Ids of the trajectories in that store, of any shape.
+        """
+        key = sha256(f"{self.seed}:{identity}".encode()).digest()[:8]
+        # SplitMix64 (Steele, Lea and Flood 2014) of the id's place in a sequence of the store's.
+        bits = (ids.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        bits += np.uint64(int.from_bytes(key, "little"))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            bits = (bits ^ (bits >> np.uint64(shift))) * np.uint64(factor)
+        bits ^= bits >> np.uint64(31)
+        validation = bits < np.uint64(math.ldexp(self.fraction, 64))
+        return validation if self.side == VALIDATION else ~validation
+
+
 @dataclass(frozen=True)
 class Rules:
     """Rules that exclude pairs, beside invalid ones.
@@ -148,6 +210,8 @@ class Rules:
         steps: Steps to include, one range per store; None: all.
         asked_ids: Trajectories to include; None: all. Pairs of other trajectories are not counted
             as excluded.
+        split: Side of a split to include; None: both. Pairs of the other side are not counted as
+            excluded.
         max_pairs: Number of pairs to draw from the rest; None: all.
         seed: Seed of the draw.
     """
@@ -159,6 +223,7 @@ class Rules:
     failed_ids: NDArray[np.int64] | None = None
     steps: Sequence[range] | None = None
     asked_ids: NDArray[np.int64] | None = None
+    split: Split | None = None
     max_pairs: int | None = None
     seed: int = 0
 
@@ -166,6 +231,13 @@ class Rules:
     def looked_at(self) -> Sequence[str]:
         """Fields that must be read to choose pairs."""
         return self.fields if self.skip_damaged else self.finite_fields
+
+    @property
+    def needs_ids(self) -> bool:
+        """Whether trajectory ids must be read to choose pairs."""
+        ids = (self.interrupted_ids, self.failed_ids)
+        is_any = any(found is not None and len(found) for found in ids)
+        return is_any or self.asked_ids is not None or self.split is not None
 
 
 def select(table: Table, rules: Rules, engine: Engine | None = None) -> tuple[Selection, Left]:
@@ -262,11 +334,8 @@ class _Chooser:
         valid = self._mask(block, damaged)
         for name in self.rules.looked_at:
             self._look_into(name, block, damaged, nonfinite)
-        interrupted = self._of_trajectories(self.rules.interrupted_ids, block, damaged)
-        failed = self._of_trajectories(self.rules.failed_ids, block, damaged)
-        asked = np.broadcast_to(asked_steps[:, None], shape)
-        if self.rules.asked_ids is not None:
-            asked = asked & self._of_trajectories(self.rules.asked_ids, block, damaged)
+        interrupted, failed, of_asked = self._of_trajectories(block, damaged)
+        asked = asked_steps[:, None] & of_asked
         whole = valid & ~damaged
         reasons = {
             "damaged": damaged,
@@ -304,13 +373,23 @@ class _Chooser:
                 if not all_finite(values):
                     nonfinite[cell.at] |= ~finite_rows(values)
 
-    def _of_trajectories(self, ids: NDArray[np.int64] | None, block: int, damaged: Mask) -> Mask:
-        """The mask of pairs of some trajectories."""
-        found = np.zeros_like(damaged)
-        if ids is not None and len(ids):
-            for cell, values in self._read(TRAJECTORY_ID, block, damaged):
-                found[cell.at] = np.isin(values, ids)
-        return found
+    def _of_trajectories(self, block: int, damaged: Mask) -> tuple[Mask, Mask, Mask]:
+        """Masks of pairs of interrupted trajectories, of failed ones, and of those to include."""
+        rules, (at, _inside) = self.rules, self._table.place(block)
+        interrupted, failed = np.zeros_like(damaged), np.zeros_like(damaged)
+        if not rules.needs_ids:
+            return interrupted, failed, np.ones_like(damaged)
+        asked = np.zeros_like(damaged)
+        for cell, ids in self._read(TRAJECTORY_ID, block, damaged):
+            asked[cell.at] = True if rules.asked_ids is None else np.isin(ids, rules.asked_ids)
+            if rules.split is not None:
+                own = ids - self._table.numberings[at].first_id
+                identity = self._table.parts[at].state.identity
+                asked[cell.at] &= rules.split.holds(identity, own)
+            for out, excluded in ((interrupted, rules.interrupted_ids), (failed, rules.failed_ids)):
+                if excluded is not None:
+                    out[cell.at] = np.isin(ids, excluded)
+        return interrupted, failed, asked
 
     def _read(self, name: str, block: int, damaged: Mask) -> Iterator[tuple[Cell, NDArray[Any]]]:
         """Yield the cells of a block; damaged ones are marked instead if they may be excluded."""

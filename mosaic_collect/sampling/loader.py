@@ -85,6 +85,11 @@ class BatchLoader(IterableDataset[Batch]):
         steps: Slice or range of every store's steps to keep.
         trajectories: Values of ``trajectory_id`` to keep, as a dataset of the same stores numbers
             them now. They stay the same trajectories when stores grow.
+        split: Side of a split by trajectory to keep, ``"train"`` or ``"validation"``. A trajectory
+            keeps its side when its store grows, is copied, or is read with others. Exports take the
+            same options.
+        validation_fraction: Expected fraction of the trajectories on the validation side.
+        split_seed: Seed of the split.
         exclude_interrupted: Leave out trajectories that never ended.
         exclude_failed: Leave out trajectories that failed.
         skip_damaged: Leave out pairs in damaged chunks; all fields are read once to find them. A
@@ -121,6 +126,9 @@ class BatchLoader(IterableDataset[Batch]):
         pin_memory: bool = False,
         steps: slice | range | None = None,
         trajectories: Iterable[int] | None = None,
+        split: str | None = None,
+        validation_fraction: float = 0.1,
+        split_seed: int = 0,
         exclude_interrupted: bool = False,
         exclude_failed: bool = False,
         skip_damaged: bool = False,

@@ -15,6 +15,7 @@ import numpy as np
 from mosaic_collect.checks import is_whole, thread_count, whole
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.provenance import ALIKE
+from mosaic_collect.reading.selection import Split
 from mosaic_collect.text import shown
 
 EPOCHS, STREAM = "epochs", "stream"
@@ -46,6 +47,9 @@ class LoaderOptions:
     pin_memory: bool = False
     steps: Any = None
     trajectories: Any = None
+    split: str | None = None
+    validation_fraction: float = 0.1
+    split_seed: int = 0
     exclude_interrupted: bool = False
     exclude_failed: bool = False
     skip_damaged: bool = False
@@ -60,13 +64,19 @@ class LoaderOptions:
         problems = list(_problems(self))
         if problems:
             raise InputError("; ".join(problems))
-        for name in ("batch_size", "seed", "world_size", "rank"):
+        Split.of(self.split, self.validation_fraction, self.split_seed)
+        for name in ("batch_size", "seed", "world_size", "rank", "split_seed"):
             self._set(name, whole(getattr(self, name), name, 0))
-        for name in ("shuffle_buffer_mb", "reuse"):
+        for name in ("shuffle_buffer_mb", "reuse", "validation_fraction"):
             self._set(name, float(getattr(self, name)))
         if isinstance(self.steps, slice):
             self._set("steps", _plain(self.steps))
         self._set("threads", thread_count(self.threads))
+
+    @property
+    def side(self) -> Split | None:
+        """Side of a split to keep."""
+        return Split.of(self.split, self.validation_fraction, self.split_seed)
 
     @property
     def pool_nbytes(self) -> int:

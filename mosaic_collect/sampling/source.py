@@ -49,12 +49,13 @@ Named = Blobs | str | TrajectoryDataset
 #: Ids of trajectories to keep, as each store stores them, by the store's identity.
 Kept = Mapping[str, NDArray[np.int64]]
 
-_VERSION = 3
+_VERSION = 4
 _SHARED_NBYTES = 1 << 17  # of a state in shared memory
 _HEAD = 16  # the number of publications, odd while one is written; and the state's bytes
 _SAME = ("batch_size", "mode", "seed", "rank", "world_size", "shuffle_buffer_mb", "drop_last")
 _SAME_IN_STREAMS = ("reuse", "replace")
-_FILTERS = ("exclude_interrupted", "exclude_failed", "skip_damaged")
+_SPLIT = ("split", "validation_fraction", "split_seed")
+_FILTERS = ("exclude_interrupted", "exclude_failed", "skip_damaged", *_SPLIT)
 
 
 class Source:
@@ -255,9 +256,9 @@ class Source:
             exclude_failed=options.exclude_failed,
             steps=steps,
             asked_ids=_asked_ids(self._kept, table),
+            split=options.side,
         )
-        looked_for = (rules.steps, rules.asked_ids, rules.interrupted_ids, rules.failed_ids)
-        if not table.has_mask and not rules.looked_at and all(r is None for r in looked_for):
+        if not (table.has_mask or rules.looked_at or rules.steps is not None or rules.needs_ids):
             return None
         return select(table, rules)[0]
 

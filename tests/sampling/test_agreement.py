@@ -24,6 +24,7 @@ from mosaic_collect.errors import (  # noqa: E402
     StoreMismatchError,
 )
 from mosaic_collect.mosaic import attach  # noqa: E402
+from mosaic_collect.npyfile.read import read_npy  # noqa: E402
 from mosaic_collect.store.metadata import ATTRIBUTE, checksum  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.mosaic.fork import Algorithm  # noqa: E402
@@ -242,3 +243,30 @@ def test_a_loader_costs_no_file_that_stays(store: str) -> None:
     for _ in range(20):
         BatchLoader(store, 6).set_epoch(1)
     assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_a_loader_draws_the_side_that_an_export_holds(tmp_path: Any, npy: str) -> None:
+    stores = [str(tmp_path / name) for name in ("a", "b")]
+    for store, steps in zip(stores, (12, 8), strict=True):
+        with helpers.open_writer(store, 6, block_steps=3) as writer:
+            for step in range(steps):
+                helpers.add(writer, step, masks=True)
+                writer.end_trajectories(np.arange(step % 2, 6, 2))
+    options = {"validation_fraction": 0.3, "split_seed": 5}
+    total = 0
+    for split in ("train", "validation"):
+        export_npy(stores, npy, "compact", ["trajectory_id", "actions"], split=split, **options)
+        expected = read_npy(npy)
+        fields = ["actions", "trajectory_id"]
+        loader = BatchLoader(stores, 5, fields, split=split, **options)
+        batches = list(loader)
+        for name in fields:
+            got = np.concatenate([batch[name].numpy() for batch in batches]).reshape(
+                loader.num_pairs, -1
+            )
+            want = expected[name].reshape(loader.num_pairs, -1)
+            assert sorted(got.tolist()) == sorted(want.tolist())
+        total += loader.num_pairs
+        with pytest.raises(InputError, match=r"state: .*split_seed: the state has 5"):
+            BatchLoader(stores, 5, fields, split=split).load_state_dict(loader.state_dict())
+    assert total == BatchLoader(stores, 5).num_pairs
