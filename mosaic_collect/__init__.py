@@ -9,6 +9,12 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mosaic_collect.adapters.isaaclab.options import (
+        IsaacLabCollectOptions as IsaacLabCollectOptions,
+    )
+    from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions as MjlabCollectOptions
+    from mosaic_collect.adapters.rsl_rl.collect import CollectResult as CollectResult
+    from mosaic_collect.collection.student import save_student as save_student
     from mosaic_collect.mosaic.collector import (
         ExpertTrajectoryCollector as ExpertTrajectoryCollector,
     )
@@ -46,6 +52,7 @@ if TYPE_CHECKING:
     from mosaic_collect.replay.check import replay_check as replay_check
     from mosaic_collect.replay.report import ReplayReport as ReplayReport
     from mosaic_collect.sampling.loader import BatchLoader as BatchLoader
+    from mosaic_collect.simulators import run_collect as run_collect, run_trial as run_trial
     from mosaic_collect.store.copying import CopyReport as CopyReport, copy_store as copy_store
     from mosaic_collect.store.schema import Field as Field, Schema as Schema
     from mosaic_collect.recording.signals import termination_as_exit as termination_as_exit
@@ -77,6 +84,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 #: Modules, and the public names of each: above, for type checkers, and here, for Python.
 _NAMES = {
+    "adapters.isaaclab.options": "IsaacLabCollectOptions",
+    "adapters.mjlab.options": "MjlabCollectOptions",
+    "adapters.rsl_rl.collect": "CollectResult",
+    "collection.student": "save_student",
+    "simulators": "run_collect run_trial",
     "mosaic.collector": "ExpertTrajectoryCollector",
     "reading.dataset": "TrajectoryDataset",
     "errors": "BusyError ClosedError ClusterError CorruptExportError CorruptStoreError ExportError "

@@ -22,7 +22,6 @@ from torch import nn
 
 from examples.g1.squat import EXPERT, MOTION, TASK
 from examples.g1.training import LABEL, SEEN, train_student
-from examples.g1.trial import Lane, run_trial
 from mosaic_collect import BatchLoader
 from mosaic_collect.adapters.mjlab.collect import MjlabSimulation, run_collect
 from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions, MjlabOptions
@@ -30,6 +29,7 @@ from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.collection.student import save_student
+from mosaic_collect.collection.trial import Lane, run_lanes
 from mosaic_collect.commands.collect import ProgressBar
 from mosaic_collect.look.canvas import LIGHT
 
@@ -192,7 +192,7 @@ def trial(
     expert = simulation.policy(checkpoint)
     acts = [act or (lambda seen: expert.act(seen).mean) for act in acts]
     lanes = [Lane(act=act, noise=noise) for noise in (0.0, 0.1, 0.2, 0.0) for act in acts]
-    found = run_trial(simulation, lanes)
+    found = run_lanes(simulation, lanes)
     simulation.close()
     return [found[i :: len(acts)] for i in range(len(acts))]
 

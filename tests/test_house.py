@@ -30,7 +30,7 @@ ROOMS = (
     "export | importing | look | collection | sampling",
     "mosaic | adapters/rsl_rl",
     "adapters/isaaclab | adapters/mjlab | replay",
-    "film",
+    "film | simulators",
     "commands < demo < cli < __main__",
 )
 #: Who may import torch at import time: all of these rooms, and these modules of others.
@@ -282,12 +282,13 @@ PUBLIC = {
     *("Trajectories", "Trajectory", "store_statistics", "StoreStatistics", "FieldStatistics"),
     *("Pictures", "report_page", "store_findings", "Finding"),
     *("copy_store", "CopyReport"),
+    *("run_collect", "run_trial", "MjlabCollectOptions", "IsaacLabCollectOptions"),
     *("export_npy", "ExportReport", "import_npy", "ImportReport"),
     *("verify_store", "verify_export", "VerifyReport", "ReplayReport", "DaskEngine"),
 }
 #: and those, which may need torch.
 PUBLIC_WITH_TORCH = {
-    *("replay_check", "BatchLoader"),
+    *("replay_check", "BatchLoader", "CollectResult", "save_student"),
     *("ExpertTrajectoryCollector", "StudentObsBuilder", "create_student_obs_builder_from_env_cfg"),
 }
 ERRORS = {n for n, kind in vars(errors).items() if isinstance(kind, type)}

@@ -8,7 +8,7 @@ import sys
 import time
 from dataclasses import dataclass, replace
 
-from examples.g1.squat import MJLAB, Squat, squat
+from examples.g1.squat import MJLAB, Options, squat
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult
 from mosaic_collect.checks import local_path
 from mosaic_collect.cli import main
@@ -24,6 +24,7 @@ from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.replay.check import replay_check
 from mosaic_collect.replay.policy import recorded_policy
 from mosaic_collect.replay.report import ReplayReport
+from mosaic_collect.simulators import run_collect
 from mosaic_collect.text import pace_of, size_of, table
 
 _INTERRUPT_AT = 30
@@ -67,10 +68,10 @@ def run_demo(output: str, num_envs: int, device: str | None, sim: str = MJLAB) -
     prepare(output, "g1.zarr")
     npy = os.path.join(output, "g1.npy")
     demo = squat(sim, output, num_envs, device, _INTERRUPT_AT)
-    store = demo.options.output
+    store = demo.output
     rate = _collect(demo)
     report = _export(store, npy)
-    proof = _prove(store, npy, demo.options.checkpoint)
+    proof = _prove(store, npy, demo.checkpoint)
     seen = _look(store, output) if sim == MJLAB else []
     _show(store, rate, report, proof, seen)
     return proof.ok
@@ -91,25 +92,24 @@ def prepare(output: str, store: str) -> None:
         file.write("Made by mosaic-collect demo, which replaces what is here.\n")
 
 
-def _collect(demo: Squat) -> float:
+def _collect(demo: Options) -> float:
     """Record, break off once, go on; environment steps a second of both runs."""
     say("1. Record. The first simulation on a machine compiles its kernels, which takes minutes.")
     clock = _Clock()
     try:
         _record(demo, _breaking_off(_INTERRUPT_AT), clock)
     except _BreakOff:
-        dataset = TrajectoryDataset(demo.options.output)
+        dataset = TrajectoryDataset(demo.output)
         print(f"   broken off, as by Ctrl-C: {dataset.num_steps} steps committed, all that were "
               f"added; status {dataset.status}")  # fmt: skip
     say("2. Go on where it ended.")
-    again = replace(demo, options=replace(demo.options, resume=True))
-    result = _record(again, None, clock)
+    result = _record(replace(demo, resume=True), None, clock)
     print(f"   {result.completed} trajectories reached their motion's end, {result.fell} fell")
     return clock.rate
 
 
-def _record(demo: Squat, then: Watch | None, clock: _Clock) -> CollectResult:
-    with ProgressBar(demo.options.max_steps) as bar:
+def _record(demo: Options, then: Watch | None, clock: _Clock) -> CollectResult:
+    with ProgressBar(demo.max_steps) as bar:
 
         def watch(writer: TrajectoryWriter) -> None:
             bar(writer)
@@ -117,7 +117,7 @@ def _record(demo: Squat, then: Watch | None, clock: _Clock) -> CollectResult:
             if then is not None:
                 then(writer)
 
-        return demo.collect(demo.options, watch)
+        return run_collect(demo, watch)
 
 
 def _breaking_off(steps: int) -> Watch:

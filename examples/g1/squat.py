@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mosaic_collect.adapters.rsl_rl.collect import CollectResult
+from mosaic_collect import IsaacLabCollectOptions, MjlabCollectOptions
 from mosaic_collect.checks import needed
+
+Options = MjlabCollectOptions | IsaacLabCollectOptions
 
 MJLAB, ISAACLAB = "mjlab", "isaaclab"
 TASK = "Mjlab-Tracking-Flat-Unitree-G1"
@@ -21,27 +21,14 @@ _FRAMES = [126, 101, 126]
 _NOISE = 0.6
 
 
-@dataclass(frozen=True)
-class Squat:
-    """One recording.
-
-    Attributes:
-        options: Of the collection; a frozen dataclass.
-        collect: ``run_collect`` of the simulator.
-    """
-
-    options: Any
-    collect: Callable[..., CollectResult]
-
-
 #: mjlab's motion, and the expert that tracks it.
 MOTION, EXPERT = (
     str(Path(__file__).parent / "assets" / name) for name in ("g1_squat.npz", "g1_expert.pt")
 )
 
 
-def squat(sim: str, output: str, num_envs: int, device: str | None, more_steps: int) -> Squat:
-    """The demo's recording, which ends ``more_steps`` behind its longest motion.
+def squat(sim: str, output: str, num_envs: int, device: str | None, more_steps: int) -> Options:
+    """The options of the demo's recording, which ends ``more_steps`` behind its longest motion.
 
     Args:
         sim: ``mjlab`` or ``isaaclab``.
@@ -59,12 +46,9 @@ def squat(sim: str, output: str, num_envs: int, device: str | None, more_steps: 
     return _in_mjlab(told, more_steps)
 
 
-def _in_mjlab(told: dict[str, Any], more_steps: int) -> Squat:
-    from mosaic_collect.adapters.mjlab.collect import run_collect
-    from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
-
+def _in_mjlab(told: dict[str, Any], more_steps: int) -> Options:
     frames = int(np.load(MOTION)["joint_pos"].shape[0])
-    options = MjlabCollectOptions(
+    return MjlabCollectOptions(
         task=TASK,
         motion=MOTION,
         checkpoint=EXPERT,
@@ -73,18 +57,15 @@ def _in_mjlab(told: dict[str, Any], more_steps: int) -> Squat:
         record_states=True,
         **told,
     )
-    return Squat(options, run_collect)
 
 
-def _in_isaaclab(output: str, told: dict[str, Any], more_steps: int) -> Squat:
+def _in_isaaclab(output: str, told: dict[str, Any], more_steps: int) -> Options:
     install = "scripts/demo.sh --sim isaaclab installs both"
     with needed(f"the demo needs Isaac Lab 3, and mjlab for its robot: {install}", opengl=True):
         from examples.g1 import isaaclab as g1
         from examples.g1.isaaclab.motions import write_motions
-        from mosaic_collect.adapters.isaaclab.collect import run_collect
-        from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
     motions = Path(output) / "motions"
-    options = IsaacLabCollectOptions(
+    return IsaacLabCollectOptions(
         task=g1.TEACHER,
         tasks_module=g1.__name__,
         student_task=g1.STUDENT,
@@ -93,4 +74,3 @@ def _in_isaaclab(output: str, told: dict[str, Any], more_steps: int) -> Squat:
         max_steps=more_steps + max(_FRAMES),
         **told,
     )
-    return Squat(options, run_collect)

@@ -7,8 +7,7 @@ would have done without the disturbance is the label. The student sees its own o
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
 from torch import nn
 from tqdm import tqdm
@@ -16,15 +15,14 @@ from tqdm import tqdm
 from examples.g1.run import beside, prepare, say
 from examples.g1.squat import EXPERT, MOTION, TASK
 from examples.g1.training import train_student
-from examples.g1.trial import Lane, run_trial
-from mosaic_collect.adapters.mjlab.collect import MjlabSimulation, run_collect
-from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions, MjlabOptions
-from mosaic_collect.collection.motion_queue import MotionQueue
-from mosaic_collect.collection.motions import find_motions
-from mosaic_collect.collection.rollout import STUDENT
-from mosaic_collect.collection.student import save_student
+from mosaic_collect import (
+    MjlabCollectOptions,
+    TrajectoryDataset,
+    run_collect,
+    run_trial,
+    save_student,
+)
 from mosaic_collect.commands.collect import ProgressBar
-from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.text import table
 
 STEPS = 192  # of 128 environments: 24,576 pairs
@@ -79,44 +77,20 @@ def run_student(
     _record(recorded)
     student = _train(store, updates, seed)
     save_student(student, path)
-    reached = try_students(MOTION, EXPERT, [student], each, seed + 1, device)
+    reached = try_students(recorded, [student], each, seed + 1)
     _show(reached, each)
     _show_next(recorded, path)
     return all(n >= goal * each for n, goal in zip(reached[1], GOALS, strict=True))
 
 
 def try_students(
-    motion: str,
-    checkpoint: str,
-    students: Sequence[nn.Module],
-    each: int,
-    seed: int,
-    device: str | None = None,
+    options: MjlabCollectOptions, students: list[nn.Module], each: int, seed: int
 ) -> list[list[int]]:
-    """Let the expert and students run side by side, all on observations of their own.
-
-    Returns:
-        Of the expert, and of each student: how many of ``each`` trajectories reached their end,
-        undisturbed and disturbed.
-    """
-    queue = MotionQueue(find_motions(motion))
-    num_envs = each * 2 * (1 + len(students))
-    options = MjlabOptions(task=TASK, num_envs=num_envs, seed=seed, device=device)
-    simulation = MjlabSimulation(options, queue)
-    expert = simulation.policy(checkpoint)
-    acts: list[Any] = [lambda seen: expert.act(seen).mean]
-    acts += [_by(student.to(simulation.device)) for student in students]
-    lanes = [Lane(act=act, noise=noise) for act in acts for noise in (0.0, DISTURBANCE)]
-    try:
-        with tqdm(unit="step", desc="trial", disable=None) as bar:
-            found = run_trial(simulation, lanes, seed, bar.update)
-    finally:
-        simulation.close()
-    return [found[i : i + 2] for i in range(0, len(found), 2)]
-
-
-def _by(student: nn.Module) -> Any:
-    return lambda seen: student(seen[STUDENT])
+    """Run the expert and students side by side; trajectories that end, without and with noise."""
+    trial = replace(options, start="first", seed=seed)
+    named = {f"student {i}": student for i, student in enumerate(students)}
+    with tqdm(unit="step", desc="trial", disable=None) as bar:
+        return [*run_trial(trial, named, (0.0, DISTURBANCE), each, bar.update).values()]
 
 
 def _record(options: MjlabCollectOptions) -> None:

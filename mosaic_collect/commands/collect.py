@@ -15,7 +15,6 @@ from tqdm import tqdm
 from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
 from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
-from mosaic_collect.checks import needed
 from mosaic_collect.collection.acting import MEAN, SAMPLE, STARTS
 from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.commands.options import (
@@ -31,6 +30,7 @@ from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, St
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.encoding.process import ENCODE_IN
 from mosaic_collect.recording.signals import termination_as_exit
+from mosaic_collect.simulators import run_collect
 from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.text import shown as shortened
@@ -41,6 +41,10 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 MJLAB, ISAACLAB = "mjlab", "isaaclab"
+_OPTIONS: dict[str, type[MjlabCollectOptions] | type[IsaacLabCollectOptions]] = {
+    MJLAB: MjlabCollectOptions,
+    ISAACLAB: IsaacLabCollectOptions,
+}
 #: The metadata entry that holds the command line of a collection.
 COMMAND_LINE = "command_line"
 #: Options of Isaac Lab that only programs set.
@@ -165,22 +169,13 @@ class Collect(Command):
         return True
 
     def _collect(self, sim: str, values: dict[str, Any]) -> None:
-        words = {**values, "sim": sim}
-        if sim == ISAACLAB:
-            from mosaic_collect.adapters.isaaclab.collect import run_collect as run_isaaclab
-
-            options = _chosen(IsaacLabCollectOptions, values, sim)
-            announce(options, sim)
-            watched(
-                lambda bar: run_isaaclab(options, bar, lambda r: tell(r, options)), options, words
-            )
-            return
-        in_mjlab = _chosen(MjlabCollectOptions, values, sim)
-        install = "pip install 'mosaic-collect[mjlab]'"
-        with needed(f"collecting in mjlab needs it: {install}", opengl=True):
-            from mosaic_collect.adapters.mjlab.collect import run_collect
-        announce(in_mjlab, sim)
-        tell(watched(lambda bar: run_collect(in_mjlab, bar), in_mjlab, words), in_mjlab)
+        options = _chosen(_OPTIONS[sim], values, sim)
+        announce(options, sim)
+        watched(
+            lambda bar: run_collect(options, bar, lambda result: tell(result, options)),
+            options,
+            {**values, "sim": sim},
+        )
 
 
 def add_acting(group: argparse._ActionsContainer, between: str = "-") -> None:

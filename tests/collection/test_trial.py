@@ -6,8 +6,8 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from examples.g1.trial import Lane, run_trial  # noqa: E402
 from mosaic_collect.collection.protocols import Observations  # noqa: E402
+from mosaic_collect.collection.trial import Lane, run_lanes  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from tests.collection import toys  # noqa: E402
 
@@ -37,17 +37,17 @@ def always(value: float, seen: list[Observations] | None = None) -> Lane:
 
 def test_each_lane_acts_in_its_own_environments_and_sees_only_them() -> None:
     simulation, seen = Witness(), []
-    run_trial(simulation, [always(1.0), always(2.0, seen)])
+    run_lanes(simulation, [always(1.0), always(2.0, seen)])
     assert all((t[:2] == 1.0).all() and (t[2:] == 2.0).all() for t in simulation.taken)
     assert all((rows >= 200).all() for step in seen for rows in step.values())
 
 
 def test_it_counts_first_trajectories_that_reached_their_end() -> None:
     lanes, steps = [always(1.0), always(2.0)], []
-    assert run_trial(Witness(), lanes, on_step=lambda: steps.append(1)) == [2, 2]
+    assert run_lanes(Witness(), lanes, on_step=lambda: steps.append(1)) == [2, 2]
     assert len(steps) == 5
     # A fall within the first one counts, one within the second does not.
-    assert run_trial(Witness(falls=((1, 0), (3, 1))), lanes) == [1, 2]
+    assert run_lanes(Witness(falls=((1, 0), (3, 1))), lanes) == [1, 2]
 
 
 def test_noise_is_of_its_lane_and_its_seed() -> None:
@@ -55,7 +55,7 @@ def test_noise_is_of_its_lane_and_its_seed() -> None:
 
     def taken(seed: int) -> torch.Tensor:
         simulation = Witness()
-        run_trial(simulation, lanes, seed)
+        run_lanes(simulation, lanes, seed)
         return torch.stack(simulation.taken)
 
     first = taken(1)
@@ -68,4 +68,4 @@ def test_noise_is_of_its_lane_and_its_seed() -> None:
 @pytest.mark.parametrize("lanes", [[], [always(0.0)] * 3])
 def test_environments_that_cannot_be_shared_out(lanes: list[Lane]) -> None:
     with pytest.raises(InputError, match=f"got 4 for {len(lanes)}"):
-        run_trial(Witness(), lanes)
+        run_lanes(Witness(), lanes)

@@ -75,7 +75,7 @@ def test_the_example_in_small(case: Case, tmp_path: Path) -> None:
     given += ["--output", str(tmp_path / "out"), "--steps", "9", "--updates", "3", "--each", "1"]
     environment = {**os.environ, "PYTHONPATH": helpers.REPO, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
-        [sys.executable, "-m", "examples.train_student", *given],
+        [sys.executable, str(EXAMPLE), *given],
         env=environment,
         capture_output=True,
         text=True,
@@ -98,8 +98,8 @@ def test_students_stand_what_their_teacher_stands(tmp_path: Path) -> None:
     demo.run_student(str(tmp_path / "demo"), 128, "cpu", each=1)
     store = str(tmp_path / "demo" / "disturbed.zarr")
     students = [train_student(store, demo.UPDATES, seed) for seed in (0, 1)]
-    motion = str(mjlab_case.ASSETS / "g1_squat.npz")
+    options = make_case(tmp_path).options("trial", motion=str(mjlab_case.ASSETS / "g1_squat.npz"))
     for seed in (101, 102, 103):
-        _, *reached = demo.try_students(motion, EXPERT, students, 32, seed, "cpu")
+        _, *reached = demo.try_students(options, students, 32, seed)
         for undisturbed, disturbed in reached:
             assert (undisturbed >= 31, disturbed >= 28) == (True, True), (seed, reached)

@@ -1,4 +1,4 @@
-"""How many trajectories reach their end: several policies side by side in one simulation.
+"""Run several policies side by side in one simulation, and count who reaches the end.
 
 Each lane has environments of its own, one behind the other, and each environment one trajectory:
 
@@ -19,37 +19,34 @@ from mosaic_collect.errors import InputError
 
 @dataclass(frozen=True, kw_only=True)
 class Lane:
-    """Who acts in one part of the environments.
+    """A policy in one part of the environments.
 
     Attributes:
-        act: From the observations of these environments to their actions.
-        noise: Standard deviation of what is added to each action, in its units.
+        act: Function from the observations of these environments to their actions.
+        noise: Standard deviation of the noise added to each action, in its units.
     """
 
     act: Callable[[Observations], torch.Tensor]
     noise: float = 0.0
 
 
-def run_trial(
+def run_lanes(
     simulation: Simulation,
     lanes: Sequence[Lane],
     seed: int = 0,
     on_step: Callable[[], object] | None = None,
 ) -> list[int]:
-    """Run one trajectory in each environment.
+    """Run one trajectory in each environment; count those of each lane that reached their end.
 
     Args:
-        simulation: Its environments are shared out evenly; a trajectory that ends by time, as those
-            of motions do on their last frame, has reached its end.
-        lanes: Who acts.
-        seed: Of the lanes' noise.
+        simulation: The lanes share its environments evenly. A trajectory that ends by time, as
+            those of motions do on their last frame, has reached its end.
+        lanes: Policies with their noise.
+        seed: Seed of the lanes' noise.
         on_step: Called after each step.
 
-    Returns:
-        Trajectories of each lane that reached their end.
-
     Raises:
-        InputError: The environments cannot be shared out evenly.
+        InputError: The environments cannot be shared evenly.
     """
     if not lanes or simulation.num_envs % len(lanes):
         raise InputError(

@@ -1,0 +1,112 @@
+"""Collections and trials of policies in mjlab and Isaac Lab: one entrance to both.
+
+A simulator is imported when a function needs it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
+from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
+from mosaic_collect.checks import needed
+from mosaic_collect.collection.motion_queue import MotionQueue
+from mosaic_collect.collection.motions import find_motions
+from mosaic_collect.errors import InputError
+
+if TYPE_CHECKING:
+    import torch
+
+    from mosaic_collect.adapters.rsl_rl.collect import CollectResult
+    from mosaic_collect.recording.writer import TrajectoryWriter
+
+_INSTALL = "collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"
+
+
+def run_collect(
+    options: MjlabCollectOptions | IsaacLabCollectOptions,
+    on_step: Callable[[TrajectoryWriter], object] | None = None,
+    on_end: Callable[[CollectResult], object] | None = None,
+) -> CollectResult:
+    """Run the policy of a checkpoint in a simulated task, and record it into a store.
+
+    Args:
+        options: Options of the collection. Their class selects the simulator.
+        on_step: Called with the writer after each step, for a progress bar or a limit. An exception
+            in it ends the run; the recorded steps are committed.
+        on_end: Called with the result. Isaac Sim may end the process afterwards.
+
+    Raises:
+        MissingDependencyError: The simulator is not installed.
+        InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
+        StoreMismatchError: On resume, task, checkpoint, motions, observations or acting differ.
+        StoreError: The store cannot be opened.
+        WriteError: The store cannot be written.
+    """
+    if isinstance(options, IsaacLabCollectOptions):
+        from mosaic_collect.adapters.isaaclab.collect import run_collect as run_isaaclab
+
+        return run_isaaclab(options, on_step, on_end)
+    with needed(_INSTALL, opengl=True):
+        from mosaic_collect.adapters.mjlab.collect import run_collect as run_mjlab
+    result = run_mjlab(options, on_step)
+    if on_end is not None:
+        on_end(result)
+    return result
+
+
+def run_trial(
+    options: MjlabCollectOptions,
+    students: Mapping[str, torch.nn.Module] | None = None,
+    noise: Sequence[float] = (0.0,),
+    trajectories: int = 32,
+    on_step: Callable[[], object] | None = None,
+) -> dict[str, list[int]]:
+    """Run an expert and its students side by side in mjlab, without recording.
+
+    Args:
+        options: Options of a collection: task, checkpoint, motions, seed, device and the student's
+            observations are those of the trial.
+        students: Name -> network from the student's observations to actions.
+        noise: Standard deviations of the noise added to each action, in its units.
+        trajectories: Number of trajectories per policy and noise.
+        on_step: Called after each step.
+
+    Returns:
+        Policy -> number of trajectories that reached their end, for each noise. The policies are
+        "expert" and the students.
+
+    Raises:
+        MissingDependencyError: mjlab is not installed.
+        InputError: A bad option, motion or number of trajectories, or a student named "expert".
+    """
+    networks = dict(students or {})
+    if "expert" in networks or not noise or trajectories < 1:
+        raise InputError(
+            "run_trial: expected students of other names than 'expert', one noise or more and at "
+            f"least 1 trajectory, got {[*networks]}, {[*noise]} and {trajectories}"
+        )
+    with needed(_INSTALL, opengl=True):
+        from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
+        from mosaic_collect.collection.rollout import STUDENT
+        from mosaic_collect.collection.trial import Lane, run_lanes
+    queue = None if options.motion is None else MotionQueue(find_motions(options.motion))
+    num_envs = trajectories * len(noise) * (1 + len(networks))
+    simulation = MjlabSimulation(replace(options, num_envs=num_envs), queue)
+    try:
+        expert = simulation.policy(options.checkpoint, trust_checkpoint=options.trust_checkpoint)
+        on_device = [network.to(simulation.device) for network in networks.values()]
+        acts = [
+            lambda seen: expert.act(seen).mean,
+            *(lambda seen, network=n: network(seen[STUDENT]) for n in on_device),
+        ]
+        lanes = [Lane(act=act, noise=sigma) for act in acts for sigma in noise]
+        reached = run_lanes(simulation, lanes, options.seed or 0, on_step)
+    finally:
+        simulation.close()
+    return {
+        name: reached[i * len(noise) : (i + 1) * len(noise)]
+        for i, name in enumerate(["expert", *networks])
+    }
