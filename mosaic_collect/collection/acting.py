@@ -17,15 +17,17 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mosaic_collect.checks import lfs_pointer, local_path
 from mosaic_collect.errors import InputError
 from mosaic_collect.text import reason
 
 MEAN, SAMPLE = "mean", "sample"
-FIRST, RANDOM = "first", "random"
-STARTS = (FIRST, RANDOM)
+#: Frame at which the trajectories of motions begin.
+Start = Literal["first", "random"]
+STARTS = get_args(Start)
+FIRST, RANDOM = STARTS
 _SHARE = 0.5
 
 
@@ -54,7 +56,7 @@ class Acting:
     act_by: str = MEAN
     act_share: float | None = None
     push: float = 0.0
-    start: str = FIRST
+    start: Start = "first"
     seed: int = 0
     trust_student: bool = False
 

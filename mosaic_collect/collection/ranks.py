@@ -20,7 +20,7 @@ from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.ranks import MAX_RANK, Address, Destination, Recording, blobs_at
-from mosaic_collect.store.view import AUTO, existing_state, goes_on
+from mosaic_collect.store.view import AUTO, Resume, existing_state, goes_on
 
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
@@ -111,7 +111,7 @@ class RankStore:
         """This process's number, and how many there are."""
         return (0, 1) if self.rank is None else (self.rank.number, self.rank.world_size)
 
-    def known(self, resume: bool | str, overwrite: bool = False) -> TrajectoryDataset | None:
+    def known(self, resume: Resume, overwrite: bool = False) -> TrajectoryDataset | None:
         """The store to be gone on with; None if one is to be made.
 
         Where ranks go on, those that have no store yet begin one: there may be more than before.

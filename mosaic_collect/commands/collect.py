@@ -15,7 +15,7 @@ from tqdm import tqdm
 from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
 from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
-from mosaic_collect.collection.acting import MEAN, SAMPLE, STARTS
+from mosaic_collect.collection.acting import MEAN, SAMPLE
 from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.commands.options import (
     Command,
@@ -28,7 +28,6 @@ from mosaic_collect.commands.options import (
 from mosaic_collect.commands.shared import add_resume
 from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, StoreNotFoundError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.recording.encoding.process import ENCODE_IN
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.simulators import run_collect
 from mosaic_collect.store.codec import COMPRESSORS
@@ -59,7 +58,6 @@ _ACTING: dict[str, dict[str, Any]] = {
     "act_by": {"metavar": "WHO"},
     "act_share": {"metavar": "SHARE"},
     "push": {"metavar": "SIGMA"},
-    "start": {"choices": STARTS},
 }
 _SHOWN: dict[str, dict[str, Any]] = {
     **_ACTING,
@@ -72,7 +70,6 @@ _SHOWN: dict[str, dict[str, Any]] = {
     "take_over": {"metavar": "RANK"},
     "buffer_mb": {"metavar": "MB"},
     "compressor": {"choices": COMPRESSORS},
-    "encode_in": {"choices": ENCODE_IN},
     "commit_seconds": {"metavar": "SECONDS"},
     "tasks_module": {"metavar": "MODULE"},
     "overrides": {"metavar": "NAME=VALUE"},

@@ -24,7 +24,6 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.formats import export
 from mosaic_collect.export.hdf5 import ENDINGS
-from mosaic_collect.export.options import LAYOUT_NAMES
 from mosaic_collect.export.target import check_target
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -61,7 +60,6 @@ class Export(WithJson, WithEngine):
             described_by=export_npy,
             but=("metadata",),
             more={
-                "layout": {"choices": LAYOUT_NAMES},
                 "fields": {"metavar": "FIELD"},
                 "split": {"choices": SIDES},
                 "allow_different": {"metavar": "NAME", "choices": ALIKE},

@@ -28,7 +28,7 @@ from mosaic_collect.export.layouts import (
     check_rows,
     is_flattened,
 )
-from mosaic_collect.export.options import AUTO, EXCLUDING, Options
+from mosaic_collect.export.options import AUTO, EXCLUDING, LayoutName, Options
 from mosaic_collect.export.stream import Progress, fill
 from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.npyfile.layout import AXES, COMPACT, OURS, ArraySpec, FilePlan, plan_file
@@ -87,7 +87,7 @@ class ExportReport:
 def export_npy(
     store: Addresses,
     path: str | os.PathLike[str],
-    layout: str = AUTO,
+    layout: LayoutName = "auto",
     fields: Sequence[str] | None = None,
     max_pairs: int | None = None,
     seed: int = 0,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
@@ -16,8 +16,9 @@ from mosaic_collect.reading.selection import Split
 from mosaic_collect.text import shown
 
 #: Grid if every pair is valid and finite, else compact.
-AUTO = "auto"
-LAYOUT_NAMES = (AUTO, *LAYOUTS)
+LayoutName = Literal["auto", "grid", "compact"]
+LAYOUT_NAMES = get_args(LayoutName)
+AUTO = LAYOUT_NAMES[0]
 #: Options that leave out pairs.
 EXCLUDING = ("max_pairs", "exclude_interrupted", "exclude_failed", "skip_damaged", "split")
 _FLAGS = ("allow_incomplete", "allow_nonfinite", *EXCLUDING[1:4])
@@ -35,7 +36,7 @@ class Options:
         InputError: Names all bad values, and options that exclude each other.
     """
 
-    layout: str = AUTO
+    layout: LayoutName = "auto"
     fields: Sequence[str] | None = None
     max_pairs: int | None = None
     seed: int = 0

@@ -9,7 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ from mosaic_collect.store.schema import (
     TRUNCATED,
     VALID_MASK,
 )
-from mosaic_collect.store.view import existing_state, read_state
+from mosaic_collect.store.view import Resume, existing_state, read_state
 from mosaic_collect.text import shown
 
 #: The key in a store's metadata under which an import describes its file.
@@ -101,9 +101,9 @@ def import_npy(
     store: Address,
     *,
     metadata: Mapping[str, Any] | None = None,
-    buffer_mb: float | str = "auto",
+    buffer_mb: float | Literal["auto"] = "auto",
     compressor: str = "auto",
-    resume: bool | str = False,
+    resume: Resume = False,
     progress: Progress | None = None,
 ) -> ImportReport:
     """Make a store of a ``.npy`` dict of MOSAIC's collector or of ``export_npy``, bit for bit.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.trajectories import ENDS, Trajectories
+from mosaic_collect.reading.trajectories import ENDS, End, Trajectories
 from mosaic_collect.store.schema import VALID_MASK
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ INVALID, ENDED, ENDED2, OPEN, INTERRUPTED, FAILED = range(6)
 MOST_ENVS, MOST_BINS = 64, 600
 _SHOWN_AS = {"open": OPEN, "interrupted": INTERRUPTED, "failed": FAILED}
 
-_ENDLESS = ("interrupted", "open")
+_ENDLESS: tuple[End, ...] = ("interrupted", "open")
 
 Floats = NDArray[np.float64]
 

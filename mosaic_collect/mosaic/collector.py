@@ -31,7 +31,7 @@ from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.ranks import Address, blobs_at
 from mosaic_collect.store.schema import Field, Schema
-from mosaic_collect.store.view import goes_on
+from mosaic_collect.store.view import Resume, goes_on
 
 _log = logging.getLogger(__name__)
 _COUNT = "num_trajectories"  # in the store's metadata: trajectories that were marked as ended
@@ -72,7 +72,7 @@ class ExpertTrajectoryCollector:
         device: Any = "cpu",
         *,
         store: Address | None = None,
-        resume: bool | str = False,
+        resume: Resume = False,
         extra: tuple[Field, ...] = (),
         **writer: Any,
     ) -> None:

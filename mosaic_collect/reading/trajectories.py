@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, fields
 from functools import cached_property
-from typing import Any, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,8 @@ from mosaic_collect.text import table
 #: How a trajectory ended: in a terminal state; by a time-out; in a terminal state that the task
 #: counts as a failure; how is not recorded. Or it has no end: the recording stopped before; or it
 #: goes on, in a store that is being written. The words are Gymnasium's where it has them.
-ENDS = ("terminated", "truncated", "failed", "ended", "interrupted", "open")
+End = Literal["terminated", "truncated", "failed", "ended", "interrupted", "open"]
+ENDS = get_args(End)
 #: The ends that are ends.
 OVER = ENDS[:4]
 _TERMINATED, _TRUNCATED, _FAILED, _ENDED, _INTERRUPTED, _OPEN = range(len(ENDS))
@@ -107,7 +108,7 @@ class Trajectory(Mapping[str, "Rows"]):
     first_step: int
     last_step: int
     num_valid: int
-    end: str
+    end: End
     motion: int | None
     schema: Schema = field(repr=False)
     read_field: ReadField = field(repr=False)
@@ -220,7 +221,7 @@ class Trajectories(Sequence[Trajectory]):
         *,
         min_steps: int | None = None,
         max_steps: int | None = None,
-        end: str | Collection[str] | None = None,
+        end: End | Collection[End] | None = None,
         motion: int | str | None = None,
         min_valid: int | None = None,
     ) -> Trajectories:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata as packages
 from numbers import Real
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
     WriteError,
 )
-from mosaic_collect.recording.encoding.process import is_wanted
+from mosaic_collect.recording.encoding.process import EncodeIn, is_wanted
 from mosaic_collect.recording.ring.blocks import Block, SharedRing, Staging
 from mosaic_collect.recording.ring.budget import Budget, asked_nbytes, block_nbytes, plan_ring
 from mosaic_collect.recording.ring.devices import check_device, staging_nbytes, staging_of
@@ -38,7 +38,7 @@ from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS, json_copy
 from mosaic_collect.store.ranks import Destination
 from mosaic_collect.store.schema import VALID_MASK, Schema
-from mosaic_collect.store.view import AUTO, StoreView, existing_state
+from mosaic_collect.store.view import AUTO, Resume, StoreView, existing_state
 from mosaic_collect.text import reason
 
 _PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
@@ -64,11 +64,11 @@ class RecordingOptions:
     """
 
     device: Any = "cpu"
-    buffer_mb: float | str = "auto"
+    buffer_mb: float | Literal["auto"] = "auto"
     compressor: str = "auto"
     commit_seconds: float | None = 60.0
     threads: int | None = None
-    encode_in: str = "auto"
+    encode_in: EncodeIn = "auto"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", str(self.device))
@@ -159,7 +159,7 @@ def open_store(
     num_envs: int | None,
     *,
     metadata: Mapping[str, Any] | None,
-    resume: bool | str,
+    resume: Resume,
     overwrite: bool,
     options: RecordingOptions,
 ) -> OpenStore:
@@ -206,7 +206,7 @@ def _failure(blobs: Blobs, error: BaseException) -> Exception:
     return WriteError.because(words, error)
 
 
-def _existing(member: Destination, resume: bool | str, overwrite: bool) -> StoreState | None:
+def _existing(member: Destination, resume: Resume, overwrite: bool) -> StoreState | None:
     try:
         return existing_state(member.blobs, resume, overwrite)
     except (StoreExistsError, StoreNotFoundError):

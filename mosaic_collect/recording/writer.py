@@ -25,9 +25,10 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mosaic_collect.errors import BusyError, ClosedError
+from mosaic_collect.recording.encoding.process import EncodeIn
 from mosaic_collect.recording.inputs import parse_ends
 from mosaic_collect.recording.opening import RecordingOptions, open_store
 from mosaic_collect.recording.pipeline import Pipeline
@@ -38,6 +39,7 @@ from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
 from mosaic_collect.store.ranks import Address, Destination, blobs_at
 from mosaic_collect.store.schema import Schema
+from mosaic_collect.store.view import Resume
 
 _log = logging.getLogger(__name__)
 _INTERRUPTS = (KeyboardInterrupt, SystemExit)
@@ -158,17 +160,17 @@ class TrajectoryWriter:
         num_envs: int | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
-        resume: bool | str = False,
+        resume: Resume = False,
         overwrite: bool = False,
         takeover: bool = False,
         rank: int | None = None,
         world_size: int | None = None,
         device: Any = "cpu",
-        buffer_mb: float | str = "auto",
+        buffer_mb: float | Literal["auto"] = "auto",
         compressor: str = "auto",
         commit_seconds: float | None = 60.0,
         threads: int | None = None,
-        encode_in: str = "auto",
+        encode_in: EncodeIn = "auto",
     ) -> None:
         options = RecordingOptions(
             device=device,

@@ -15,7 +15,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 
 from mosaic_collect.checks import whole
 from mosaic_collect.sampling.device import find_device
-from mosaic_collect.sampling.options import EPOCHS, STREAM, LoaderOptions
+from mosaic_collect.sampling.options import EPOCHS, STREAM, LoaderOptions, Mode
 from mosaic_collect.sampling.order import Position, rest_of_epoch
 from mosaic_collect.sampling.pool import Batch, Pool
 from mosaic_collect.sampling.prefetch import PoolRunner
@@ -112,7 +112,7 @@ class BatchLoader(IterableDataset[Batch]):
         stores: Stores,
         batch_size: int,
         fields: Sequence[str] | None = None,
-        mode: str = EPOCHS,
+        mode: Mode = "epochs",
         seed: int = 0,
         rank: int = 0,
         world_size: int = 1,

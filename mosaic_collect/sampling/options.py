@@ -8,7 +8,7 @@ import operator
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
@@ -18,7 +18,8 @@ from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.selection import Split
 from mosaic_collect.text import shown
 
-EPOCHS, STREAM = "epochs", "stream"
+Mode = Literal["epochs", "stream"]
+EPOCHS, STREAM = get_args(Mode)
 _FLAGS = (
     *("drop_last", "replace", "pin_memory"),
     *("exclude_interrupted", "exclude_failed", "skip_damaged", "allow_incomplete"),
@@ -35,7 +36,7 @@ class LoaderOptions:
 
     batch_size: int
     fields: Any = None
-    mode: str = EPOCHS
+    mode: Mode = "epochs"
     seed: int = 0
     rank: int = 0
     world_size: int = 1

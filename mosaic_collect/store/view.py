@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
 from itertools import groupby, islice, product
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,7 +41,9 @@ DOCUMENT = "zarr.json"
 #: Copy of the state as of the last commit, while a writer lives. It may be torn by a power cut.
 STATE_COPY = ".state.tmp"
 #: Of ``resume``: go on with the store that is there, or else make one.
-AUTO = "auto"
+AUTO: Literal["auto"] = "auto"
+#: Continue a store: never, always, or if there is one.
+Resume = bool | Literal["auto"]
 
 
 def read_state(blobs: Blobs, document: bytes | None = None) -> StoreState | None:
@@ -102,7 +104,7 @@ def _newer_copy(blobs: Blobs) -> StoreState | None:
     return found
 
 
-def goes_on(blobs: Blobs, resume: bool | str) -> bool:
+def goes_on(blobs: Blobs, resume: Resume) -> bool:
     """Whether a store is to be gone on with.
 
     Args:
@@ -117,7 +119,7 @@ def goes_on(blobs: Blobs, resume: bool | str) -> bool:
     return blobs.is_taken() if resume == AUTO else bool(resume)
 
 
-def existing_state(blobs: Blobs, resume: bool | str, overwrite: bool = False) -> StoreState | None:
+def existing_state(blobs: Blobs, resume: Resume, overwrite: bool = False) -> StoreState | None:
     """Return the state of the store to continue; None if a new one is to be made.
 
     A store of zero steps is no obstacle to a new one: a script that failed at its first step leaves

@@ -6,11 +6,14 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Literal
 
 from mosaic_collect.checks import pythons
-from mosaic_collect.collection.acting import FIRST, MEAN, Acting
+from mosaic_collect.collection.acting import FIRST, MEAN, Acting, Start
 from mosaic_collect.errors import InputError
+from mosaic_collect.recording.encoding.process import EncodeIn
 from mosaic_collect.recording.ring.devices import check_device
+from mosaic_collect.store.view import Resume
 
 #: What a resume refuses to find changed, unless it is allowed by this name.
 PROTECTED = ("task", "checkpoint", "motions", "observations", "acting")
@@ -49,7 +52,7 @@ class TaskOptions:
     student_drop: Sequence[str] = ()
     allow_fps: bool = False
     resample: bool = False
-    start: str = FIRST
+    start: Start = "first"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):  # random.seed, for one, takes no NumPy's
@@ -107,7 +110,7 @@ class RecordOptions(TaskOptions):
     act_by: str = MEAN
     act_share: float | None = None
     push: float = 0.0
-    resume: bool | str = False
+    resume: Resume = False
     overwrite: bool = False
     distributed: bool = False
     take_over: Sequence[int] = ()
@@ -115,9 +118,9 @@ class RecordOptions(TaskOptions):
     record_states: bool = False
     stop_on_nonfinite: bool = False
     trust_checkpoint: bool = False
-    buffer_mb: float | str = "auto"
+    buffer_mb: float | Literal["auto"] = "auto"
     compressor: str = "auto"
-    encode_in: str = "auto"
+    encode_in: EncodeIn = "auto"
     commit_seconds: float | None = 60.0
 
     @cached_property

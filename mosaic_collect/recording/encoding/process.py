@@ -29,7 +29,7 @@ import traceback
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.encoding.encoder import (
@@ -175,8 +175,9 @@ def main(parent: int, link_fd: int, ring_fd: int) -> None:
 
 
 _log = logging.getLogger(__name__)
-#: Where blocks can be encoded.
-ENCODE_IN = ("auto", "process", "threads")
+#: Places where blocks can be encoded.
+EncodeIn = Literal["auto", "process", "threads"]
+ENCODE_IN = get_args(EncodeIn)
 #: Below this a block is so small, or comes so seldom, that another process is not worth its start.
 _AUTO_RING_NBYTES = 64_000_000
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
