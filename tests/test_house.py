@@ -56,7 +56,7 @@ OPTIONAL = {
     "xarray": ("reading.dataset",),
     "pandas": ("reading.trajectories",),
     "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
-    "matplotlib": ("look.canvas", "look.timeline", "replay.plot"),
+    "matplotlib": ("look.canvas", "look.timeline", "replay.report"),
     "jinja2": ("look.report",),
     "dask": ("passes.cluster",),
     "distributed": ("passes.cluster",),

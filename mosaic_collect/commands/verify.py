@@ -20,7 +20,7 @@ from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.store_set import StoreSet
 from mosaic_collect.reading.verify import VerifyReport, verify_store
-from mosaic_collect.replay import TOLERANCE, check_tolerance, plot_replay
+from mosaic_collect.replay.report import TOLERANCE, check_tolerance, plot_replay
 from mosaic_collect.store.ranks import Place
 from mosaic_collect.text import size_of
 
@@ -198,13 +198,13 @@ def _replay(
         )
     if command.json:
         told = {"of": "rows", "path": checkpoint, "store": dataset.path, "ok": report.ok}
-        print(as_json(report, but=("differences",), **told), flush=True)
+        print(as_json(report, but=("steps",), **told), flush=True)
     else:
         print(f"{checkpoint}: {report.verdict} ({report.figures})", flush=True)
     if command.plot is not None:
         names = [os.path.basename(os.path.normpath(p)) for p in (dataset.path, checkpoint)]
         title = f"{' replayed by '.join(names)}: {report.verdict}\n{report.figures}"
-        plot_replay(report.differences, report.tolerance, title, command.plot)
+        plot_replay(report, title, command.plot)
         if not command.json:
             print(f"{command.plot}: drawn")
     return report.ok

@@ -14,23 +14,23 @@ pytest.importorskip("matplotlib")
 
 from mosaic_collect.errors import InputError, MissingDependencyError
 from mosaic_collect.look.canvas import check_picture
-from mosaic_collect.replay.plot import plot_replay, replay_figure
-from mosaic_collect.replay.report import Differences, Step
+from mosaic_collect.replay.report import STEP, ReplayReport, plot_replay, replay_figure
 
 TOLERANCE = 1e-5
 
 
-def differences(values: list[float], most_bins: int = 2000) -> Differences:
+def report(values: list[float], tolerance: float = TOLERANCE) -> ReplayReport:
     """One row a step; the mean's differences, and sigma's, which are none."""
-    made = Differences(len(values), most_bins)
-    for step, value in enumerate(values):
-        made.add(Step(step, 1, value > TOLERANCE, value, 0.0))
-    return made
+    off = [value > tolerance for value in values]
+    steps = [
+        (1, bad, bad - 1, value, 0.0, 0.0, 0.0) for bad, value in zip(off, values, strict=True)
+    ]
+    return ReplayReport.of(np.array(steps, STEP), tolerance)
 
 
-def drawn(made: Differences, tolerance: float = TOLERANCE, title: str = "title") -> Any:
+def drawn(made: ReplayReport, title: str = "title") -> Any:
     """The picture's axes, after it was really drawn."""
-    figure = replay_figure(made, tolerance, title)
+    figure = replay_figure(made, title)
     figure.canvas.draw()
     return figure.axes[0]
 
@@ -47,7 +47,7 @@ def ticks(axes: Any) -> dict[str, float]:
 
 
 def test_differences_and_tolerance_on_a_logarithmic_axis() -> None:
-    axes = drawn(differences([1e-7, 2e-6, 3e-8]))
+    axes = drawn(report([1e-7, 2e-6, 3e-8]))
     found = lines(axes)
     assert axes.get_yscale() == "log"
     assert found["largest difference of mean"].get_ydata().tolist() == [1e-7, 2e-6, 3e-8]
@@ -59,7 +59,7 @@ def test_differences_and_tolerance_on_a_logarithmic_axis() -> None:
 
 
 def test_equal_steps_stand_on_a_line_of_their_own() -> None:
-    axes = drawn(differences([0.0, 1e-7, 0.0]))
+    axes = drawn(report([0.0, 1e-7, 0.0]))
     sigma = lines(axes)["largest difference of sigma"].get_ydata()
     assert set(sigma) == {ticks(axes)["equal"]}
     assert ticks(axes)["equal"] < 1e-7
@@ -67,7 +67,7 @@ def test_equal_steps_stand_on_a_line_of_their_own() -> None:
 
 
 def test_rows_off_are_marked() -> None:
-    axes = drawn(differences([1e-7, 0.5, 1e-7, 2e-5]))
+    axes = drawn(report([1e-7, 0.5, 1e-7, 2e-5]))
     marks = lines(axes)["steps with rows off: 2"]
     assert marks.get_xdata().tolist() == [1, 3]
     assert marks.get_ydata().tolist() == [0.5, 2e-5]
@@ -75,28 +75,46 @@ def test_rows_off_are_marked() -> None:
 
 
 def test_what_is_not_finite_does_not_vanish() -> None:
-    axes = drawn(differences([1e-7, np.inf, 1e-3]))
+    axes = drawn(report([1e-7, np.inf, 1e-3]))
     at = ticks(axes)["not finite"]
     assert lines(axes)["largest difference of mean"].get_ydata()[1] == at
     assert lines(axes)["steps with rows off: 2"].get_ydata()[0] == at
     assert 1e-3 < at < axes.get_ylim()[1]
-    assert "not finite" not in ticks(drawn(differences([1e-7])))
+    assert "not finite" not in ticks(drawn(report([1e-7])))
 
 
 def test_one_peak_among_very_many_steps_is_marked() -> None:
-    values = [1e-7] * 10_000
-    values[7_777] = 1.0
-    axes = drawn(differences(values))
-    marks = lines(axes)["bins of 5 steps with rows off: 1"]
-    assert marks.get_xdata().tolist() == [7_777]
+    values = [1e-7] * 9_999
+    values[7_777], values[5] = 1.0, np.inf
+    axes = drawn(report(values))
+    marks = lines(axes)["bins of 5 steps with rows off: 2"]
+    assert marks.get_xdata().tolist() == [7, 7_777]
+    assert marks.get_ydata().tolist() == [ticks(axes)["not finite"], 1.0]
     assert axes.get_xlabel() == "step (the largest of each 5 steps)"
-    assert len(lines(axes)["largest difference of mean"].get_xdata()) == 2000
+    curve = lines(axes)["largest difference of mean"]
+    assert len(curve.get_xdata()) == 2000
+    assert curve.get_ydata()[-1] == 1e-7
+
+
+def test_a_step_without_valid_rows_leaves_a_gap() -> None:
+    made = report([1e-7, 2e-7, 1e-7])
+    made.steps["largest_mean"][1] = np.nan
+    curve = lines(drawn(made))["largest difference of mean"].get_ydata()
+    assert np.isnan(curve).tolist() == [False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("steps", "bins"), [(1999, 1999), (2000, 2000), (2001, 1001), (4001, 1334)]
+)
+def test_at_most_2000_points_are_drawn(steps: int, bins: int) -> None:
+    curve = lines(replay_figure(report([0.0] * steps), "").axes[0])["largest difference of mean"]
+    assert len(curve.get_xdata()) == bins
 
 
 @pytest.mark.parametrize("values", [[], [0.0], [np.inf], [1e-30, 1e30], [np.inf, 0.0]])
 @pytest.mark.parametrize("tolerance", [0.0, 1e-5])
 def test_edges_are_drawn(values: list[float], tolerance: float) -> None:
-    axes = drawn(differences(values), tolerance)
+    axes = drawn(report(values, tolerance))
     low, high = axes.get_ylim()
     shown = np.concatenate([line.get_ydata() for line in axes.get_lines()])
     assert ((low < shown) & (shown < high)).all()
@@ -106,7 +124,7 @@ def test_edges_are_drawn(values: list[float], tolerance: float) -> None:
 @pytest.mark.parametrize("ending", ["png", "svg", "pdf", "PNG"])
 def test_saved(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"replay.{ending}"
-    plot_replay(differences([1e-7, 0.5]), TOLERANCE, "costs $5 and _more_ $", path)
+    plot_replay(report([1e-7, 0.5]), "costs $5 and _more_ $", path)
     assert os.path.getsize(path) > 1000
 
 
