@@ -16,7 +16,6 @@ import numpy as np
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.groups import RecordedGroups, flat_groups
 from mosaic_collect.collection.health import Health
-from mosaic_collect.collection.observation_terms import Term
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.perturbed import PerturbedPolicy, PushedSimulation
 from mosaic_collect.collection.protocols import Policy, Simulation
@@ -26,6 +25,7 @@ from mosaic_collect.collection.student import load_student
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.terms import Term
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.ranks import PART, Address
 

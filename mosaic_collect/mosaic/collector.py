@@ -14,7 +14,6 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,6 @@ from mosaic_collect.npyfile.read import read_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.inputs import StepCheck, env_indices
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.ranks import Address, blobs_at
 from mosaic_collect.store.schema import Field, Schema
 from mosaic_collect.store.view import Resume, goes_on
@@ -36,6 +34,7 @@ from mosaic_collect.store.view import Resume, goes_on
 _log = logging.getLogger(__name__)
 _COUNT = "num_trajectories"  # in the store's metadata: trajectories that were marked as ended
 _LISTS = ("data_buffer", "valid_masks")  # where MOSAIC's class keeps all steps
+_ENDING = ".npy"
 _MIB = 1024 * 1024
 
 
@@ -79,7 +78,7 @@ class ExpertTrajectoryCollector:
         self.schema = Schema.mosaic(obs_dim, action_dim, student_obs_dim, extra)
         self.obs_dim, self.action_dim, self.student_obs_dim = obs_dim, action_dim, student_obs_dim
         self.max_trajectories, self.device = max_trajectories, device
-        self._blobs = blobs_at(new_store() if store is None else store, "store")
+        self._blobs = blobs_at(_new_store() if store is None else store, "store")
         self._options = writer
         self._writer: TrajectoryWriter | None = None
         self._saved_steps = -1
@@ -122,14 +121,17 @@ class ExpertTrajectoryCollector:
             WriteError: Writing failed; what was committed stays.
         """
         if self.num_trajectories >= self.max_trajectories:
-            self._say(
+            self._warn_once(
                 f"reached max_trajectories={self.max_trajectories}: further steps are left out"
             )
             return
         if self.student_obs_dim is None and student_observations is not None:
-            self._say("student_observations are left out, for there is no student_obs_dim")
+            self._warn_once("student_observations are left out, for there is no student_obs_dim")
             student_observations = None
-        mask = _bool_mask(valid_mask)
+        mask = valid_mask
+        if mask is not None and unreadable(mask) is None:  # else the writer refuses it
+            # MOSAIC takes any numbers.
+            mask = mask.detach().bool() if is_tensor(mask) else np.asarray(mask).astype(bool)
         rows = {
             "observations": observations,
             "actions": actions,
@@ -177,13 +179,23 @@ class ExpertTrajectoryCollector:
             ExportError: Nothing was collected, or no valid row.
             WriteError: The file cannot be written; the store is as it was.
         """
-        path = npy_name(local_path(save_path, "save_path"))
+        path = local_path(save_path, "save_path")
+        if not path.endswith(_ENDING):
+            _log.warning("MOSAIC loads only names ending in .npy: saving to %s%s", path, _ENDING)
+            path += _ENDING
         if not self._exists:
             raise ExportError(f"{path}: nothing was collected yet")
         if self._writer is not None:
             self._writer.commit()
             self._saved_steps = self._writer.num_steps
-        save_file(self._blobs, path, self.num_trajectories, options)
+        progress = options.pop("progress", None)
+        os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
+        check_target(path, [self.store])
+        # A store knows trajectories only with their environments.
+        told = {"num_trajectories": self.num_trajectories}
+        asked = Options(**{"allow_incomplete": True, **options}, metadata=told)
+        report = plan_export(self._blobs, asked).write(path, progress)
+        _log.info("saved %d pairs, %s, to %s", report.num_pairs, report.layout, path)
 
     @staticmethod
     def load(load_path: str | os.PathLike[str], device: Any = "cpu") -> dict[str, Any]:
@@ -203,12 +215,24 @@ class ExpertTrajectoryCollector:
             FileNotFoundError: No such file.
             CorruptExportError: The file holds no such dict; the message names what it holds.
         """
-        return load_file(local_path(load_path, "load_path"), device)
+        path = local_path(load_path, "load_path")
+        try:
+            content = read_npy(path)
+        except CorruptExportError as error:
+            raise CorruptExportError(f"expected a whole .npy file of arrays: {error}") from error
+        if "metadata" not in content:
+            raise CorruptExportError(f"{path}: expected a dict of arrays with metadata")
+        metadata = content.pop("metadata")
+        others = [key for key, value in content.items() if not isinstance(value, np.ndarray)]
+        if others:
+            raise CorruptExportError(f"{path}: expected arrays, got others for {', '.join(others)}")
+        tensors = {key: torch.from_numpy(value).to(device) for key, value in content.items()}
+        return {**tensors, "metadata": metadata}
 
     def clear(self) -> None:
         """Begin anew, in a store beside the old one, which is kept and completed."""
         self.close()
-        self._blobs, self._exists = blobs_at(beside(self.store)), False
+        self._blobs, self._exists = blobs_at(_beside(self.store)), False
         self.num_trajectories, self._num_valid, self._stored = 0, 0, (0, 0)
 
     def get_statistics(self) -> dict[str, Any]:
@@ -294,79 +318,22 @@ class ExpertTrajectoryCollector:
         if writer is not None and writer.num_steps == self._saved_steps:
             self.close()
 
-    def _say(self, words: str) -> None:
-        """Once, not at each step."""
+    def _warn_once(self, words: str) -> None:
         if words not in self._said:
             self._said.add(words)
             _log.warning("%s", words)
 
 
-def _bool_mask(mask: Any) -> Any:
-    """MOSAIC takes any numbers for a mask."""
-    if mask is None or unreadable(mask) is not None:
-        return mask  # which the writer refuses
-    return mask.detach().bool() if is_tensor(mask) else np.asarray(mask).astype(bool)
-
-
-_log = logging.getLogger(__name__)
-_ENDING = ".npy"
-
-
-def new_store() -> str:
+def _new_store() -> str:
     """The path of a store in the working directory, not made yet."""
     path = os.path.abspath(time.strftime("expert_trajectories-%Y%m%d-%H%M%S.zarr"))
-    path = beside(path) if blobs_at(path).is_taken() else path
+    path = _beside(path) if blobs_at(path).is_taken() else path
     _log.warning("no store was named: steps are streamed to %s", path)
     return path
 
 
-def beside(path: str) -> str:
+def _beside(path: str) -> str:
     """A free name like ``path``'s, with a number."""
     stem, ending = os.path.splitext(path.rstrip(os.sep))
     names = (f"{stem}-{number}{ending}" for number in itertools.count(2))
     return next(name for name in names if not blobs_at(name).is_taken())
-
-
-def npy_name(path: str) -> str:
-    """The name under which MOSAIC will find the file."""
-    if path.endswith(_ENDING):
-        return path
-    _log.warning("MOSAIC loads only names ending in .npy: saving to %s%s", path, _ENDING)
-    return path + _ENDING
-
-
-def save_file(store: Blobs, path: str, num_trajectories: int, options: Mapping[str, Any]) -> None:
-    """Export a store that may be collecting still; errors as ``export_npy``'s.
-
-    Args:
-        store: The store; what is committed is exported.
-        path: The file, ``*.npy``; its folder is made if need be.
-        num_trajectories: Number of trajectories that were marked as ended; a store knows them only
-            with their environments.
-        options: Options of ``export_npy``.
-    """
-    options = dict(options)
-    progress = options.pop("progress", None)
-    os.makedirs(os.path.dirname(os.path.abspath(path)), exist_ok=True)
-    check_target(path, [store.address])
-    told = {"num_trajectories": num_trajectories}
-    asked = Options(**{"allow_incomplete": True, **options}, metadata=told)
-    report = plan_export(store, asked).write(path, progress)
-    _log.info("saved %d pairs, %s, to %s", report.num_pairs, report.layout, path)
-
-
-def load_file(path: str, device: Any) -> dict[str, Any]:
-    """Tensors and ``metadata`` of a file; errors as ``ExpertTrajectoryCollector.load``'s."""
-    try:
-        content = read_npy(path)
-    except CorruptExportError as error:
-        raise CorruptExportError(f"expected a whole .npy file of arrays: {error}") from error
-    if "metadata" not in content:
-        raise CorruptExportError(f"{path}: expected a dict of arrays with metadata")
-    others = [k for k, v in content.items() if k != "metadata" and not isinstance(v, np.ndarray)]
-    if others:
-        raise CorruptExportError(f"{path}: expected arrays, got others for {', '.join(others)}")
-    return {
-        key: value if key == "metadata" else torch.from_numpy(value).to(device)
-        for key, value in content.items()
-    }

@@ -8,10 +8,9 @@
 
 frames pushed      a b c, environment reset, d      histories of three frames, of one term
 
-oldest first       [a a a] [a a b] [a b c] [d d d]  Isaac Lab's and mjlab's own, the default:
-filled by first                                     what a deployed student sees
-newest first       [a 0 0] [b a 0] [c b a] [d 0 0]  as MOSAIC's builder has it
-zero-filled
+term, time         [a a a] [a a b] [a b c] [d d d]  Isaac Lab's and mjlab's own, which a deployed
+                                                    student sees
+mosaic             [a 0 0] [b a 0] [c b a] [d 0 0]  MOSAIC's builder: newest first, zero-filled
 """
 
 from __future__ import annotations
@@ -21,15 +20,15 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.collection.observation_terms import group_terms, newest_frames
+from mosaic_collect.checks import whole
+from mosaic_collect.collection.observation_terms import group_terms
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.inputs import env_indices
 
 POLICY = "policy"
-OLDEST_FIRST, NEWEST_FIRST = "oldest_first", "newest_first"
-FIRST_FRAME, ZEROS = "first_frame", "zeros"
-BY_TERM, BY_TIME = "term", "time"
+TERM, TIME, MOSAIC = "term", "time", "mosaic"
 _DEFAULT_HISTORY = 5  # of a config name that says "history" and no number, as MOSAIC has it
+_Frames = Mapping[str, torch.Tensor]
 
 
 class StudentObsBuilder:
@@ -43,11 +42,9 @@ class StudentObsBuilder:
         obs_keys: Names of the terms, in the student's order.
         history_length: Frames, the current one included; 0: the current one alone.
         device: Device of the histories; None: the environment's.
-        order: ``oldest_first`` as Isaac Lab has it, or ``newest_first`` as MOSAIC's builder.
-        fill: Value before the first frame after a reset: ``first_frame`` as in Isaac Lab, or
-            ``zeros`` as in MOSAIC.
-        history_order: ``term``, all frames of the first term, then of the next; or ``time``, all
-            terms of the first frame, then of the next, as Isaac Lab 3 has it on demand.
+        history_order: ``term``, all frames of the first term, then of the next, or ``time``, all
+            terms of the first frame, then of the next, as Isaac Lab has them; ``mosaic``: as
+            ``term``, but each term's newest frame first, and zeros before the first frame.
 
     Attributes:
         obs_dims: Width of each term's frame.
@@ -64,27 +61,43 @@ class StudentObsBuilder:
         history_length: int = 0,
         device: Any = None,
         *,
-        order: str = OLDEST_FIRST,
-        fill: str = FIRST_FRAME,
-        history_order: str = BY_TERM,
+        history_order: str = TERM,
     ) -> None:
         env = getattr(env, "unwrapped", env)
         self.env, self.num_envs = env, int(env.num_envs)
         self.device = torch.device(env.device if device is None else device)
-        self.obs_keys, self.history_length = list(obs_keys), history_length
-        self._terms = group_terms(env.observation_manager, POLICY)
-        self.obs_dims = _chosen({t.name: t.dim for t in self._terms}, self.obs_keys)
-        # Without history a history of one frame is the same; it takes no part in any answer.
-        frames = history_length or 1
-        self._history = FrameHistory(
-            self.num_envs, self.obs_dims, frames, self.device, order, fill, history_order
-        )
+        self.obs_keys = list(obs_keys)
+        self.history_length = whole(history_length, "history_length", 0)
+        if history_order not in (TERM, TIME, MOSAIC):
+            expected = f"{TERM}, {TIME} or {MOSAIC}"
+            raise InputError(f"history_order: expected {expected}, got {history_order!r}")
+        self._order = history_order
+        terms = group_terms(env.observation_manager, POLICY)
+        self._terms = {term.name: term for term in terms}
+        keys = set(self.obs_keys)
+        if not keys or len(keys) != len(self.obs_keys) or not keys <= set(self._terms):
+            raise InputError(
+                f"obs_keys: expected different terms out of {', '.join(self._terms)}, got "
+                f"{self.obs_keys}"
+            )
+        self._width = terms[-1].stop
+        self.obs_dims = {key: self._terms[key].dim for key in self.obs_keys}
+        # Without history one frame is kept, which takes no part in any answer.
+        frames = self.history_length or 1
         self.total_dim = sum(self.obs_dims.values()) * frames
+        #: Per term ``(N, frames, dim)``, the oldest frame first.
+        self._kept = {
+            key: torch.zeros(self.num_envs, frames, dim, device=self.device)
+            for key, dim in self.obs_dims.items()
+        }
+        self._is_reset = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        # The frames of the last update, to recognise them when they are observed afterwards.
+        self._pushed: _Frames = {}
 
     @property
     def history_buffers(self) -> dict[str, torch.Tensor]:
         """Per term ``(num_envs, history_length, dim)``; empty without history."""
-        return self._history.buffers if self.history_length else {}
+        return self._ordered(self._kept) if self.history_length else {}
 
     def get_observation(self, obs_dict: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """The observation of a step; stores nothing.
@@ -99,9 +112,14 @@ class StudentObsBuilder:
             InputError: A term is missing or of another shape.
         """
         frames = self._frames(obs_dict)
-        if not self.history_length:
-            return torch.cat(list(frames.values()), dim=-1)
-        return self._history.observe(frames)
+        histories = self._with(frames)
+        if self._is_pushed(frames):
+            reset = self._is_reset[:, None, None]
+            histories = {k: torch.where(reset, h, self._kept[k]) for k, h in histories.items()}
+        ordered = list(self._ordered(histories).values())
+        if self._order == TIME:
+            return torch.cat(ordered, dim=-1).flatten(start_dim=1)
+        return torch.cat([history.flatten(start_dim=1) for history in ordered], dim=-1)
 
     def update_history(self, obs_dict: Mapping[str, torch.Tensor]) -> None:
         """Store a step's frame; call it once a step.
@@ -109,7 +127,9 @@ class StudentObsBuilder:
         Raises:
             InputError: A term is missing or of another shape.
         """
-        self._history.push(self._frames(obs_dict))
+        self._pushed = self._frames(obs_dict)
+        self._kept = self._with(self._pushed)
+        self._is_reset[:] = False
 
     def reset_history(self, env_ids: Any) -> None:
         """Forget the frames of these environments, before the first frame of their next episode.
@@ -121,13 +141,15 @@ class StudentObsBuilder:
         Raises:
             InputError: Other values, such as 0/1 flags that are not bool.
         """
-        if env_ids is None:
-            self._history.reset(slice(None))
-        elif _is_mask(env_ids, self.num_envs):  # stays on its device
-            self._history.reset(env_ids.to(self.device))
-        else:
-            ids = env_indices(env_ids, self.num_envs)
-            self._history.reset(torch.as_tensor(ids, device=self.device))
+        rows: Any = slice(None)
+        is_mask = isinstance(env_ids, torch.Tensor) and env_ids.dtype == torch.bool
+        if is_mask and env_ids.shape == (self.num_envs,):
+            rows = env_ids.to(self.device)  # without a copy to the host
+        elif env_ids is not None:
+            rows = torch.as_tensor(env_indices(env_ids, self.num_envs), device=self.device)
+        self._is_reset[rows] = True
+        for kept in self._kept.values():
+            kept[rows] = 0.0
 
     def split(self, observation: torch.Tensor) -> dict[str, torch.Tensor]:
         """The newest frame of each term within the environment's own ``policy`` observation.
@@ -140,10 +162,13 @@ class StudentObsBuilder:
         Raises:
             InputError: Another width than the group's.
         """
-        frames = newest_frames(self._terms, observation)
-        return {key: frames[key] for key in self.obs_keys}
+        if observation.ndim != 2 or observation.shape[1] != self._width:
+            raise InputError(
+                f"observation: expected (num_envs, {self._width}), got {tuple(observation.shape)}"
+            )
+        return {key: observation[:, self._terms[key].newest] for key in self.obs_keys}
 
-    def _frames(self, obs_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    def _frames(self, obs_dict: Mapping[str, torch.Tensor]) -> _Frames:
         missing = [key for key in self.obs_keys if key not in obs_dict]
         if missing:
             raise InputError(
@@ -157,6 +182,32 @@ class StudentObsBuilder:
                 raise InputError(f"{key}: expected shape {expected}, got {tuple(frame.shape)}")
         return frames
 
+    def _ordered(self, histories: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        is_newest_first = self._order == MOSAIC
+        return {k: h.flip(1) if is_newest_first else h for k, h in histories.items()}
+
+    def _with(self, frames: _Frames) -> dict[str, torch.Tensor]:
+        """Histories that end with these frames."""
+        histories, is_first = {}, self._is_reset[:, None, None]
+        for key, frame in frames.items():
+            newest = frame.to(self.device).unsqueeze(1)
+            moved = torch.cat((self._kept[key][:, 1:], newest), dim=1)
+            filled = moved if self._order == MOSAIC else torch.where(is_first, newest, moved)
+            histories[key] = filled
+        return histories
+
+    def _is_pushed(self, frames: _Frames) -> bool:
+        """Whether these frames are those of the last update: the same memory and values.
+
+        The memory alone does not tell, because an environment may write its next frame into it.
+        Environments that were reset since are left out.
+        """
+        return bool(self._pushed) and all(
+            _is_same_memory(frame, self._pushed[key])
+            and bool((self._is_reset | _equal_rows(frame, self._kept[key][:, -1])).all())
+            for key, frame in frames.items()
+        )
+
 
 def create_student_obs_builder_from_env_cfg(
     env: Any, student_obs_cfg_name: str, device: Any = None, **options: Any
@@ -168,128 +219,21 @@ def create_student_obs_builder_from_env_cfg(
         student_obs_cfg_name: ``..._history_5`` asks for five frames, ``..._history`` for five, too;
             a name without ``history`` or with ``no_history`` for none.
         device: Device of the histories, as ``StudentObsBuilder`` takes it.
-        options: ``order``, ``fill`` and ``history_order``.
+        options: ``history_order``.
 
     Raises:
         InputError: The environment has no ``policy`` group.
     """
     manager = getattr(env, "unwrapped", env).observation_manager
     group_terms(manager, POLICY)  # says which groups there are, if not this one
-    keys = list(manager.active_terms[POLICY])
-    return StudentObsBuilder(env, keys, _history_in(student_obs_cfg_name), device, **options)
+    length, name = 0, student_obs_cfg_name
+    if "history" in name and "no_history" not in name:
+        number = name.rsplit("_", 1)[-1]
+        length = int(number) if number.isdigit() else _DEFAULT_HISTORY
+    return StudentObsBuilder(env, manager.active_terms[POLICY], length, device, **options)
 
 
-def _is_mask(value: Any, num_envs: int) -> bool:
-    flags = isinstance(value, torch.Tensor) and value.dtype == torch.bool
-    return flags and value.shape == (num_envs,)
-
-
-def _chosen(dims: Mapping[str, int], keys: Sequence[str]) -> dict[str, int]:
-    if not keys or len(set(keys)) != len(keys) or not set(keys) <= set(dims):
-        raise InputError(
-            f"obs_keys: expected different terms out of {', '.join(dims)}, got {list(keys)}"
-        )
-    return {key: dims[key] for key in keys}
-
-
-def _history_in(name: str) -> int:
-    if "history" not in name or "no_history" in name:
-        return 0
-    number = name.rsplit("_", 1)[-1]
-    return int(number) if number.isdigit() else _DEFAULT_HISTORY
-
-
-class FrameHistory:
-    """Histories of several terms.
-
-    Args:
-        num_envs: Environments, N.
-        dims: Width of each term's frame.
-        length: Frames kept, the newest included; at least 1.
-        device: Device of the frames.
-        order: ``oldest_first`` or ``newest_first``.
-        fill: Value before the first frame after a reset: ``first_frame`` or ``zeros``.
-        history_order: ``term``, all frames of the first term, then all of the next; or ``time``.
-
-    Attributes:
-        buffers: Per term ``(num_envs, length, dim)``, in ``order``.
-
-    Raises:
-        InputError: An unknown order or fill, or a length below 1.
-    """
-
-    def __init__(
-        self,
-        num_envs: int,
-        dims: Mapping[str, int],
-        length: int,
-        device: torch.device,
-        order: str = OLDEST_FIRST,
-        fill: str = FIRST_FRAME,
-        history_order: str = BY_TERM,
-    ) -> None:
-        _check(length, order, fill, history_order)
-        self._by_time = history_order == BY_TIME
-        self._oldest_first, self._fill_first = order == OLDEST_FIRST, fill == FIRST_FRAME
-        self.buffers = {
-            key: torch.zeros(num_envs, length, dim, device=device) for key, dim in dims.items()
-        }
-        self._empty = torch.ones(num_envs, dtype=torch.bool, device=device)
-        # The frames of the last push, to recognise them when they are observed afterwards.
-        self._pushed: dict[str, torch.Tensor] = {}
-
-    def push(self, frames: Mapping[str, torch.Tensor]) -> None:
-        """Store one frame per term, ``(num_envs, dim)`` each; a copy."""
-        self.buffers = self._with(frames)
-        self._empty[:] = False
-        self._pushed = dict(frames)
-
-    def observe(self, frames: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """The histories that end with these frames, pushed just now or not yet; stores nothing.
-
-        Returns:
-            Shape ``(num_envs, length * sum of dims)``.
-        """
-        buffers = self._with(frames)
-        if self._is_pushed(frames):
-            reset = self._empty[:, None, None]
-            buffers = {k: torch.where(reset, b, self.buffers[k]) for k, b in buffers.items()}
-        if self._by_time:
-            return torch.cat(list(buffers.values()), dim=-1).flatten(start_dim=1)
-        return torch.cat([b.flatten(start_dim=1) for b in buffers.values()], dim=-1)
-
-    def reset(self, rows: Any) -> None:
-        """Forget the frames of these environments: whole numbers, a bool mask, or a slice."""
-        self._empty[rows] = True
-        for buffer in self.buffers.values():
-            buffer[rows] = 0.0
-
-    def _with(self, frames: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {key: self._appended(self.buffers[key], frame) for key, frame in frames.items()}
-
-    def _appended(self, buffer: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-        newest = frame.to(buffer.device).unsqueeze(1)
-        kept = buffer[:, 1:] if self._oldest_first else buffer[:, :-1]
-        moved = torch.cat((kept, newest) if self._oldest_first else (newest, kept), dim=1)
-        if not self._fill_first:
-            return moved
-        return torch.where(self._empty[:, None, None], newest, moved)
-
-    def _is_pushed(self, frames: Mapping[str, torch.Tensor]) -> bool:
-        """Whether these frames are those of the last push: the same memory with the same values.
-
-        The memory alone does not tell, because an environment may write its next frame into it.
-        Environments that were reset since are left out.
-        """
-        at = -1 if self._oldest_first else 0
-        return bool(self._pushed) and all(
-            _same_memory(frame, self._pushed[key])
-            and bool((self._empty | _equal_rows(frame, self.buffers[key][:, at])).all())
-            for key, frame in frames.items()
-        )
-
-
-def _same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
+def _is_same_memory(a: torch.Tensor, b: torch.Tensor) -> bool:
     return a is b or (
         (a.data_ptr(), a.dtype, a.shape, a.stride()) == (b.data_ptr(), b.dtype, b.shape, b.stride())
     )
@@ -299,17 +243,3 @@ def _equal_rows(frame: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
     """Rows with the same values, NaN included, ``(N,)`` bool."""
     frame = frame.to(kept)
     return ((frame == kept) | (frame.isnan() & kept.isnan())).all(dim=1)
-
-
-def _check(length: int, order: str, fill: str, history_order: str) -> None:
-    problems = []
-    if length < 1:
-        problems.append(f"history_length: expected at least 1, got {length}")
-    if order not in (OLDEST_FIRST, NEWEST_FIRST):
-        problems.append(f"order: expected {OLDEST_FIRST} or {NEWEST_FIRST}, got {order!r}")
-    if fill not in (FIRST_FRAME, ZEROS):
-        problems.append(f"fill: expected {FIRST_FRAME} or {ZEROS}, got {fill!r}")
-    if history_order not in (BY_TERM, BY_TIME):
-        problems.append(f"history_order: expected {BY_TERM} or {BY_TIME}, got {history_order!r}")
-    if problems:
-        raise InputError("; ".join(problems))

@@ -21,7 +21,7 @@ from mosaic_collect.store.schema import Field, Schema
 TERMS = "terms"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Term:
     """The columns of one observation term in a field.
 
@@ -38,9 +38,14 @@ class Term:
     start: int = 0
 
     @property
+    def width(self) -> int:
+        """Number of columns of all frames."""
+        return self.dim * self.frames
+
+    @property
     def stop(self) -> int:
         """End of the columns, exclusive."""
-        return self.start + self.dim * self.frames
+        return self.start + self.width
 
     @property
     def columns(self) -> slice:

@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter  # noqa: E402
 from mosaic_collect.collection.motion_queue import MotionQueue  # noqa: E402
 from mosaic_collect.collection.motions import Motion  # noqa: E402
-from mosaic_collect.collection.observation_terms import Term  # noqa: E402
 from mosaic_collect.collection.origin import Origin, refuse_changes  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
 from mosaic_collect.collection.trackers import (  # noqa: E402
@@ -21,6 +20,7 @@ from mosaic_collect.collection.trackers import (  # noqa: E402
     MotionTracker,
 )
 from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
+from mosaic_collect.reading.terms import Term  # noqa: E402
 from mosaic_collect.store.schema import TRAJECTORY_END  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402

@@ -52,22 +52,22 @@ def frame(step: int) -> Frame:
     }
 
 
-def listed(frames: list[Frame], env: int, length: int, order: str, fill: str) -> torch.Tensor:
+def listed(frames: list[Frame], env: int, length: int, order: str) -> torch.Tensor:
     """What one environment's observation is, from all frames of its episode."""
     parts = []
     for key, dim in DIMS.items():
         seen = [f[key][env] for f in frames][-length:]
-        first = seen[0] if fill == "first_frame" else torch.zeros(dim)
+        first = torch.zeros(dim) if order == "mosaic" else seen[0]
         seen = [first] * (length - len(seen)) + seen
-        parts += seen if order == "oldest_first" else seen[::-1]
-    return torch.cat(parts)
+        parts.append(seen[::-1] if order == "mosaic" else seen)
+    by_time = [list(frames) for frames in zip(*parts, strict=True)]
+    return torch.cat([f for frames in (by_time if order == "time" else parts) for f in frames])
 
 
 @given(
     resets=st.lists(st.sets(st.integers(0, N - 1)), min_size=1, max_size=12),
     length=st.integers(1, 5),
-    order=st.sampled_from(["oldest_first", "newest_first"]),
-    fill=st.sampled_from(["first_frame", "zeros"]),
+    order=st.sampled_from(["term", "time", "mosaic"]),
     update_first=st.booleans(),
     diverged=st.sets(st.tuples(st.integers(0, 11), st.integers(0, N - 1))),
 )
@@ -75,11 +75,10 @@ def test_histories_are_those_of_plain_lists(
     resets: list[set[int]],
     length: int,
     order: str,
-    fill: str,
     update_first: bool,
     diverged: set[tuple[int, int]],
 ) -> None:
-    builder = StudentObsBuilder(environment(), list(DIMS), length, order=order, fill=fill)
+    builder = StudentObsBuilder(environment(), list(DIMS), length, history_order=order)
     episodes: list[list[Frame]] = [[] for _ in range(N)]
     for step, ended in enumerate(resets):
         now = frame(step)
@@ -92,7 +91,7 @@ def test_histories_are_those_of_plain_lists(
         observation = builder.get_observation(now)
         if not update_first:
             builder.update_history(now)
-        expected = [listed(episodes[e], e, length, order, fill) for e in range(N)]
+        expected = [listed(episodes[e], e, length, order) for e in range(N)]
         torch.testing.assert_close(
             observation, torch.stack(expected), rtol=0, atol=0, equal_nan=True
         )
@@ -133,10 +132,15 @@ def test_a_reset_behind_the_update_leaves_the_others_as_they_are() -> None:
     ]
 
 
-def test_defaults_are_isaac_labs() -> None:
-    builder = StudentObsBuilder(environment(), ["clock"], 3)
+@pytest.mark.parametrize(
+    ("options", "seen"),
+    [({}, [[1, 1, 2], [1, 1, 1]]), ({"history_order": "mosaic"}, [[2, 1, 0], [1, 0, 0]])],
+)
+def test_isaac_labs_layout_unless_mosaics_is_asked_for(options: Any, seen: Any) -> None:
+    builder = StudentObsBuilder(environment(), ["clock"], 3, **options)
     builder.update_history({"clock": torch.ones(N, 1)})
-    assert builder.get_observation({"clock": 2 * torch.ones(N, 1)})[0].tolist() == [1.0, 1.0, 2.0]
+    now = builder.get_observation({"clock": 2 * torch.ones(N, 1)})
+    assert [now[0].tolist(), builder.history_buffers["clock"][0, :, 0].tolist()] == seen
 
 
 def test_upstreams_names_and_shapes() -> None:
@@ -215,8 +219,12 @@ def test_wrong_arguments_say_what_there_is() -> None:
         StudentObsBuilder(environment(), ["command", "wheel"])
     with pytest.raises(InputError, match="obs_keys"):
         StudentObsBuilder(environment(), ["command", "command"])
-    with pytest.raises(InputError, match=r"history_length.*order.*fill"):
-        StudentObsBuilder(environment(), ["clock"], -1, order="up", fill="ones")
+    with pytest.raises(InputError, match="obs_keys"):
+        StudentObsBuilder(environment(), [])
+    with pytest.raises(InputError, match="history_length: expected a whole number from 0"):
+        StudentObsBuilder(environment(), ["clock"], -1)
+    with pytest.raises(InputError, match="expected term, time or mosaic, got 'up'"):
+        StudentObsBuilder(environment(), ["clock"], 1, history_order="up")
     builder = StudentObsBuilder(environment(), ["clock", "command"], 2)
     with pytest.raises(InputError, match="missing are command"):
         builder.get_observation({"clock": torch.zeros(N, 1)})

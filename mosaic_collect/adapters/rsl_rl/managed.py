@@ -7,7 +7,8 @@ from typing import Any
 import torch
 
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
-from mosaic_collect.collection.observation_terms import Term, group_terms
+from mosaic_collect.collection.observation_terms import group_terms
+from mosaic_collect.reading.terms import Term
 
 #: What the command is called that says which motion to follow.
 MOTION = "motion"
