@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         StudentObsBuilder as StudentObsBuilder,
         create_student_obs_builder_from_env_cfg as create_student_obs_builder_from_env_cfg,
     )
+    from mosaic_collect.reading.lazy import LazyArray as LazyArray
     from mosaic_collect.reading.ends import interrupted_ids as interrupted_ids
     from mosaic_collect.reading.summary import Summary as Summary
     from mosaic_collect.reading.trajectories import (
@@ -111,6 +112,7 @@ _NAMES = {
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",
+    "reading.lazy": "LazyArray",
     "reading.ends": "interrupted_ids",
     "reading.trajectories": "Trajectories Trajectory",
     "look.findings": "Finding store_findings",

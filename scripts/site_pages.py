@@ -5,7 +5,7 @@ A hook of MkDocs (mkdocs.yml). Each page is made of the one file that there is:
     README.md and others         the front page, the changelog, how to contribute
     docs/notebooks/*.ipynb       as Markdown
     mosaic_collect/commands      a page per command, of its options
-    docs/api.md                  a page per name that it lists
+    docs/api.md                  a page per name that it lists, with the example behind it
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ _ROOT_PAGES = {
     "changelog.md": "CHANGELOG.md",
     "contributing.md": "CONTRIBUTING.md",
 }
-_ENTRY = re.compile(r"^::: (mosaic_collect\.\S+)$", re.M)
+#: An entry of docs/api.md, and the example behind it.
+_ENTRY = re.compile(r"^::: (mosaic_collect\.\S+)\n((?:(?!:::|## ).*\n?)*)", re.M)
 
 
 def on_config(config: MkDocsConfig) -> None:
@@ -70,10 +71,12 @@ def on_files(files: Files, config: MkDocsConfig) -> None:
     files.remove(files.get_file_from_path("api.md"))
     add("api.md", _ENTRY.sub(_row, (ROOT / "docs" / "api.md").read_text()))
     for name, page in _api_pages().items():
-        entries = [entry for entry in _entries() if _page_of(entry) == page]
+        entries = {entry: more for entry, more in _entries().items() if _page_of(entry) == page}
         head = f"# {name}\n\n" if len(entries) > 1 else ""
         level = 2 if len(entries) > 1 else 1
-        bodies = (f"::: {e}\n    options:\n      heading_level: {level}\n" for e in entries)
+        options = f"    options:\n      heading_level: {level}\n"
+        example = f"\n{'#' * (level + 1)} Example\n\n"
+        bodies = (f"::: {e}\n{options}{more and example + more}" for e, more in entries.items())
         add(page, head + "\n".join(bodies))
 
 
@@ -133,8 +136,10 @@ def _cell(text: str) -> str:
     return re.sub(r"(?<![\w-])(--[a-z][\w-]*)", r"`\1`", text)
 
 
-def _entries() -> list[str]:
-    return _ENTRY.findall((ROOT / "docs" / "api.md").read_text())
+def _entries() -> dict[str, str]:
+    """Name -> the example behind it."""
+    found = _ENTRY.findall((ROOT / "docs" / "api.md").read_text())
+    return {name: example.strip() for name, example in found}
 
 
 def _page_of(entry: str) -> str:
@@ -152,7 +157,7 @@ def _row(entry: re.Match[str]) -> str:
     """A list entry: the name, linked, and the first line of its docstring."""
     name = entry[1].rpartition(".")[2]
     anchor = f"#{entry[1]}" if name.endswith("Error") else ""
-    return f"- [`{name}`]({_page_of(entry[1])}{anchor}): {_summary(entry[1])}"
+    return f"- [`{name}`]({_page_of(entry[1])}{anchor}): {_summary(entry[1])}\n"
 
 
 def _summary(entry: str) -> str:

@@ -23,6 +23,7 @@ from tests import helpers
 
 ROOT = Path(helpers.REPO)
 README = ROOT / "README.md"
+API = ROOT / "docs" / "api.md"
 _NAV = re.findall(r"^ .*\b(\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.M)
 DOCS = [ROOT / "docs" / name for name in _NAV if (ROOT / "docs" / name).exists()]
 _FENCE = re.compile(r"^(```+)([^\n`]*)\n(.*?)^\1[ \t]*$", re.M | re.S)
@@ -58,6 +59,32 @@ def commands(path: Path) -> list[str]:
     """All shell commands of a document, without comments."""
     shell = [block for block in blocks(path) if block.language in ("bash", "sh", "console")]
     return [shlex.join(shlex.split(x, comments=True)) for block in shell for x in block.lines]
+
+
+def api_examples(in_simulator: bool) -> list[tuple[Block, str | None]]:
+    """Examples of docs/api.md, in order, with the output that stands behind them.
+
+    Args:
+        in_simulator: The examples of the section about collections, or all others.
+    """
+    found = blocks(API)
+    start, end = (API.read_text().count("\n", 0, API.read_text().index(f"## {name}")) for name in
+                  ("Collect", "Read"))  # fmt: skip
+    chosen = []
+    for block, then in zip(found, [*found[1:], None], strict=True):
+        line = int(block.place.rpartition(":")[2])
+        if block.language == "python" and (start < line < end) == in_simulator:
+            output = then.text if then is not None and then.language == "text" else ""
+            chosen.append((block, output))
+    return chosen
+
+
+def run_api_examples(in_simulator: bool, capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, object] = {"__name__": "__main__"}
+    for block, output in api_examples(in_simulator):
+        capsys.readouterr()
+        run_block(block, Path.cwd(), {}, names)
+        assert capsys.readouterr().out == output, block.place
 
 
 @pytest.fixture
@@ -114,11 +141,25 @@ def test_all_examples_in_order(
             run_block(block, folder, shell, names)
 
 
+def test_the_examples_of_the_reference(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("torch", "distributed", "matplotlib", "jinja2"):
+        pytest.importorskip(package)
+    monkeypatch.chdir(tmp_path)
+    run_api_examples(False, capsys)
+
+
+def test_every_entry_of_the_reference_has_an_example() -> None:
+    parts = re.split(r"^::: |^## ", API.read_text(), flags=re.M)[1:]
+    without = [p.split("\n")[0] for p in parts if "```python" not in p]
+    assert [n for n in without if n.startswith("mosaic_collect") and not n.endswith("Error")] == []
+
+
 def test_every_block_says_what_it_is() -> None:
     """A block of another or of no language would be left out of these tests unnoticed."""
-    generated = {ROOT / "docs" / "api.md"}  # put into the navigation by scripts/site_pages.py
-    assert {*DOCS} | generated == {*(ROOT / "docs").glob("*.md")}
-    for path in (README, *DOCS):
+    assert {*DOCS, API} == {*(ROOT / "docs").glob("*.md")}, "the site puts the API in by itself"
+    for path in (README, *DOCS, API):
         for block in blocks(path):
             assert block.language in ("python", "bash", "text", "yaml", "json"), block.place
     assert any(block.language == "python" for block in blocks(README))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -10,11 +11,13 @@ from typing import Any
 
 import pytest
 
+import mosaic_collect
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
 from tests import helpers
 from tests.mjlab import case as mjlab_case
 from tests.mjlab.case import EXPERT, TASK, Case, make_case
+from tests.test_readme import run_api_examples
 
 pytestmark = mjlab_case.MARKS
 EXAMPLE = Path(helpers.REPO) / "examples" / "train_student.py"
@@ -86,8 +89,22 @@ def test_the_example_in_small(case: Case, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "student.pt").exists()
 
 
-def test_the_example_is_short() -> None:
-    assert len(EXAMPLE.read_text().splitlines()) <= 80
+def test_the_example_is_short_and_imports_public_names_alone() -> None:
+    text = EXAMPLE.read_text()
+    assert len(text.splitlines()) <= 80
+    imports = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.ImportFrom)]
+    ours = [node for node in imports if str(node.module).startswith("mosaic_collect")]
+    assert [node.module for node in ours] == ["mosaic_collect"]
+    assert {alias.name for alias in ours[0].names} <= {*mosaic_collect.__all__}
+
+
+def test_the_examples_of_the_reference(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.symlink(case.motions, "motions")
+    os.symlink(EXPERT, "model.pt")
+    run_api_examples(True, capsys)
 
 
 @pytest.mark.skipif(PROOF not in os.environ, reason=f"takes minutes: set {PROOF}")

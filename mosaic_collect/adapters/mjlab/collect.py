@@ -127,7 +127,8 @@ class MjlabSimulation(ManagedSimulation):
 
     def __init__(self, options: MjlabOptions, queue: MotionQueue | None) -> None:
         self.runner_cfg = runner_cfg(options.task)
-        warp.config.quiet = True  # a line a compiled kernel would tear the progress bar apart
+        # One line per compiled kernel would tear the progress bar: quiet, in Warp's words of today.
+        warp.config.quiet, warp.config.log_level = True, getattr(warp, "LOG_WARNING", 30)
         device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
         # Resampled motions lie there until the command has read them.
         with tempfile.TemporaryDirectory(prefix="motions-") as folder:
