@@ -28,7 +28,6 @@ from mosaic_collect.export.target import check_target
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.provenance import ALIKE
-from mosaic_collect.reading.selection import SIDES
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.store.copying import CopyReport, copy_store
@@ -61,7 +60,9 @@ class Export(WithJson, WithEngine):
             but=("metadata",),
             more={
                 "fields": {"metavar": "FIELD"},
-                "split": {"choices": SIDES},
+                "steps": {"metavar": "START:STOP"},
+                "trajectories": {"nargs": "+", "type": int, "metavar": "ID"},
+                "motions": {"metavar": "MOTION"},
                 "allow_different": {"metavar": "NAME", "choices": ALIKE},
             },
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -28,7 +28,7 @@ from mosaic_collect.export.layouts import (
     check_rows,
     is_flattened,
 )
-from mosaic_collect.export.options import AUTO, EXCLUDING, LayoutName, Options
+from mosaic_collect.export.options import AUTO, LayoutName, Options
 from mosaic_collect.export.stream import Progress, fill
 from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.npyfile.layout import AXES, COMPACT, OURS, ArraySpec, FilePlan, plan_file
@@ -38,9 +38,9 @@ from mosaic_collect.reading.provenance import alike_notes, check_alike
 from mosaic_collect.reading.selection import (
     Left,
     Selection,
+    Side,
     chosen_fields,
     every_pair,
-    make_rules,
     nonfinite_fields,
     select,
 )
@@ -97,7 +97,10 @@ def export_npy(
     exclude_interrupted: bool = False,
     exclude_failed: bool = False,
     skip_damaged: bool = False,
-    split: str | None = None,
+    steps: slice | range | str | None = None,
+    trajectories: Iterable[int] | None = None,
+    motions: Sequence[str | int] | None = None,
+    split: Side | None = None,
     validation_fraction: float = 0.1,
     split_seed: int = 0,
     allow_different: Sequence[str] = (),
@@ -134,6 +137,10 @@ def export_npy(
             on. They are found in a separate pass over ``trajectory_end``, which takes 8 bytes of
             memory for each.
         skip_damaged: Leave out pairs whose bytes are damaged, instead of refusing.
+        steps: Steps of every store to export: a slice, a range, or a text such as ``100:200``.
+        trajectories: Values of ``trajectory_id`` to export, as a dataset of the stores numbers
+            them.
+        motions: Motions to export: names of their files, with or without ending, or ids.
         split: Side of a split by trajectory to export, ``train`` or ``validation``. A trajectory
             keeps its side when its store grows, is copied, or is read with others. None: both.
         validation_fraction: Expected fraction of the trajectories on the validation side.
@@ -167,6 +174,9 @@ def export_npy(
         exclude_interrupted=exclude_interrupted,
         exclude_failed=exclude_failed,
         skip_damaged=skip_damaged,
+        steps=steps,
+        trajectories=trajectories,
+        motions=motions,
         split=split,
         validation_fraction=validation_fraction,
         split_seed=split_seed,
@@ -344,10 +354,9 @@ def choose(
     if layout.holds_every_pair:
         selection, left = every_pair(table), Left()
     else:
-        chosen = {name: getattr(options, name) for name in (*EXCLUDING, "seed")}
-        chosen["split"] = options.side
+        drawn = {"max_pairs": options.max_pairs, "seed": options.seed}
         selection, left = select(
-            table, make_rules(table, fields, nonfinite, engine=engine, **chosen), engine
+            table, options.rules(table, fields, nonfinite, engine, **drawn), engine
         )
     if not selection.num_pairs:
         reasons = [f"{count} {name}" for name, count in asdict(left).items() if count]

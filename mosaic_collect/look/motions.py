@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.trajectories import OVER, motion_names
+from mosaic_collect.reading.subset import motion_names
+from mosaic_collect.reading.trajectories import OVER
 from mosaic_collect.text import shown
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from numbers import Real
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import whole
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.passes.engine import Cached, Engine, Threads
-from mosaic_collect.reading.ends import failed_ids, interrupted_ids
+from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.table import CELL_NBYTES, Cell, Table
 from mosaic_collect.store.counts import all_finite, finite_rows, nonfinite_pairs
 from mosaic_collect.store.schema import (
@@ -141,8 +141,9 @@ def _all_of_block(table: Table, block: int) -> Mask:
 
 
 #: Sides of a split.
-TRAIN, VALIDATION = "train", "validation"
-SIDES = (TRAIN, VALIDATION)
+Side = Literal["train", "validation"]
+SIDES = get_args(Side)
+TRAIN, VALIDATION = SIDES
 
 
 class Split(NamedTuple):
@@ -158,7 +159,7 @@ class Split(NamedTuple):
         seed: Seed of the split.
     """
 
-    side: str
+    side: Side
     fraction: float
     seed: int
 
@@ -210,8 +211,8 @@ class Rules:
         steps: Steps to include, one range per store; None: all.
         asked_ids: Trajectories to include; None: all. Pairs of other trajectories are not counted
             as excluded.
-        split: Side of a split to include; None: both. Pairs of the other side are not counted as
-            excluded.
+        motion_ids: Motions to include; None: all. Pairs of other motions are not counted either.
+        split: Side of a split to include; None: both. Pairs of the other side are not counted.
         max_pairs: Number of pairs to draw from the rest; None: all.
         seed: Seed of the draw.
     """
@@ -223,6 +224,7 @@ class Rules:
     failed_ids: NDArray[np.int64] | None = None
     steps: Sequence[range] | None = None
     asked_ids: NDArray[np.int64] | None = None
+    motion_ids: NDArray[np.int64] | None = None
     split: Split | None = None
     max_pairs: int | None = None
     seed: int = 0
@@ -234,10 +236,11 @@ class Rules:
 
     @property
     def needs_ids(self) -> bool:
-        """Whether trajectory ids must be read to choose pairs."""
+        """Whether trajectory ids, or motion ids, must be read to choose pairs."""
         ids = (self.interrupted_ids, self.failed_ids)
         is_any = any(found is not None and len(found) for found in ids)
-        return is_any or self.asked_ids is not None or self.split is not None
+        asked = (self.asked_ids, self.motion_ids, self.split)
+        return is_any or any(found is not None for found in asked)
 
 
 def select(table: Table, rules: Rules, engine: Engine | None = None) -> tuple[Selection, Left]:
@@ -379,7 +382,7 @@ class _Chooser:
         interrupted, failed = np.zeros_like(damaged), np.zeros_like(damaged)
         if not rules.needs_ids:
             return interrupted, failed, np.ones_like(damaged)
-        asked = np.zeros_like(damaged)
+        asked, of_motion = np.zeros_like(damaged), np.zeros_like(damaged)
         for cell, ids in self._read(TRAJECTORY_ID, block, damaged):
             asked[cell.at] = True if rules.asked_ids is None else np.isin(ids, rules.asked_ids)
             if rules.split is not None:
@@ -389,6 +392,10 @@ class _Chooser:
             for out, excluded in ((interrupted, rules.interrupted_ids), (failed, rules.failed_ids)):
                 if excluded is not None:
                     out[cell.at] = np.isin(ids, excluded)
+        if rules.motion_ids is not None:
+            for cell, motions in self._read(MOTION_ID, block, damaged):
+                of_motion[cell.at] = np.isin(motions, rules.motion_ids)
+            asked &= of_motion
         return interrupted, failed, asked
 
     def _read(self, name: str, block: int, damaged: Mask) -> Iterator[tuple[Cell, NDArray[Any]]]:
@@ -430,43 +437,6 @@ def nonfinite_fields(
         blocks = range(table.state.num_blocks)
         counts[name] = sum((engine or Threads()).map(count, blocks, table.require_seen))
     return {name: count for name, count in counts.items() if count}
-
-
-def make_rules(
-    table: Table,
-    fields: Sequence[Field],
-    nonfinite: dict[str, int],
-    *,
-    skip_damaged: bool = False,
-    exclude_interrupted: bool = False,
-    exclude_failed: bool = False,
-    engine: Engine | None = None,
-    **others: Any,
-) -> Rules:
-    """The rules for the pairs of these fields.
-
-    Args:
-        table: The stores.
-        fields: Fields to read.
-        nonfinite: Fields among them that hold NaN or infinity.
-        skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
-        exclude_interrupted: Whether to leave out trajectories that never ended.
-        exclude_failed: Whether to leave out those that failed.
-        engine: Who finds those; None: this thread.
-        others: Further arguments of ``Rules``.
-
-    Raises:
-        InputError: A store does not say how its trajectories ended.
-    """
-    floats = [f.name for f in fields if f.is_float]
-    return Rules(
-        fields=[f.name for f in fields],
-        finite_fields=floats if skip_damaged else list(nonfinite),
-        skip_damaged=skip_damaged,
-        interrupted_ids=interrupted_ids(table) if exclude_interrupted else None,
-        failed_ids=failed_ids(table, engine) if exclude_failed else None,
-        **others,
-    )
 
 
 def _count_nonfinite(table: Table, name: str, block: int) -> int:

@@ -12,7 +12,6 @@ Memory: 50 bytes per trajectory, and the fields that are read, for one block.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, field, fields
@@ -26,6 +25,7 @@ from mosaic_collect.checks import analysis_by
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.lazy import LazyArray, Rows
 from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.subset import find_motions
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import (
@@ -249,7 +249,7 @@ class Trajectories(Sequence[Trajectory]):
         if end is not None:
             chosen &= np.isin(t.end, _ends([end] if isinstance(end, str) else end))
         if motion is not None:
-            chosen &= np.isin(t.motion, self._motions(motion))
+            chosen &= np.isin(t.motion, find_motions(self._schema, self._told, [motion]))
         return self._of(chosen)
 
     def to_pandas(self) -> Any:
@@ -270,30 +270,11 @@ class Trajectories(Sequence[Trajectory]):
     def _of(self, which: Any) -> Trajectories:
         return Trajectories(self._traced.chosen(which), self._schema, self._read, self._told)
 
-    def _motions(self, motion: int | str) -> list[int]:
-        if not self._has_motions:
-            raise InputError(f"motion: the store has no field {MOTION_ID}")
-        if not isinstance(motion, str):
-            return [motion]
-        names = motion_names(self._told)
-        found = [i for i, n in enumerate(names) if motion in (n, os.path.splitext(n)[0])]
-        if not found:
-            have = ", ".join(names[:20]) or "no names of motions"
-            raise InputError(f"motion {motion!r}: there is none; the store tells {have}")
-        return found
-
     def _text(self) -> str:
         columns = self.columns
         rows = [[str(v[i]) for v in columns.values()] for i in range(min(len(self), _SHOWN))]
         more = len(self) - len(rows)
         return table(list(columns), rows, 0) + (f"\n  ... {more:,} more" if more else "")
-
-
-def motion_names(metadata: Mapping[str, Any]) -> list[str]:
-    """File names of the motions in a store's metadata, by motion id."""
-    told = metadata.get("motions")
-    entries = told if isinstance(told, list) else []
-    return [os.path.basename(str(e.get("path"))) if isinstance(e, dict) else "" for e in entries]
 
 
 def _ends(names: Collection[str]) -> list[int]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mosaic_collect.checks import whole
+from mosaic_collect.reading.selection import Side
 from mosaic_collect.sampling.device import find_device
 from mosaic_collect.sampling.options import EPOCHS, STREAM, LoaderOptions, Mode
 from mosaic_collect.sampling.order import Position, rest_of_epoch
@@ -85,6 +86,7 @@ class BatchLoader(IterableDataset[Batch]):
         steps: Slice or range of every store's steps to keep.
         trajectories: Values of ``trajectory_id`` to keep, as a dataset of the same stores numbers
             them now. They stay the same trajectories when stores grow.
+        motions: Motions to keep: names of their files, with or without ending, or ids.
         split: Side of a split by trajectory to keep, ``"train"`` or ``"validation"``. A trajectory
             keeps its side when its store grows, is copied, or is read with others. Exports take the
             same options.
@@ -124,9 +126,10 @@ class BatchLoader(IterableDataset[Batch]):
         replace: bool = False,
         threads: int | None = None,
         pin_memory: bool = False,
-        steps: slice | range | None = None,
+        steps: slice | range | str | None = None,
         trajectories: Iterable[int] | None = None,
-        split: str | None = None,
+        motions: Sequence[str | int] | None = None,
+        split: Side | None = None,
         validation_fraction: float = 0.1,
         split_seed: int = 0,
         exclude_interrupted: bool = False,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from hashlib import sha256
 from typing import Any
@@ -27,13 +27,13 @@ from mosaic_collect.reading.provenance import check_alike
 from mosaic_collect.reading.selection import (
     Selection,
     chosen_fields,
-    make_rules,
     nonfinite_fields,
     select,
 )
 from mosaic_collect.reading.store_set import StoreSet, check_mergeable
+from mosaic_collect.reading.subset import asked_steps
 from mosaic_collect.reading.table import Table
-from mosaic_collect.sampling.options import EPOCHS, LoaderOptions, asked_steps
+from mosaic_collect.sampling.options import EPOCHS, LoaderOptions
 from mosaic_collect.sampling.order import Position, Share
 from mosaic_collect.sampling.tiles import LEAST_TILES, TILES_OF_A_POOL, PoolPlan, Tiles, tile_nbytes
 from mosaic_collect.store.blobs import Blobs
@@ -137,13 +137,14 @@ class Source:
     def state(self, position: Position | None = None) -> dict[str, Any]:
         """All that the batches to come depend on, as plain numbers and names."""
         names = (*_SAME, *_SAME_IN_STREAMS, *_FILTERS)
-        steps = self._options.steps
+        chosen = self._options.as_json()
         return {
             "version": _VERSION,
             "options": {
                 **{name: getattr(self._options, name) for name in names},
                 "finite_fields": sorted(self._options.finite_fields or ()),
-                "steps": None if steps is None else f"{steps.start}:{steps.stop}:{steps.step}",
+                "steps": chosen.get("steps"),
+                "motions": chosen.get("motions"),
                 "trajectories": _digest(self._kept),
             },
             "stores": [_key(view) for view in self.views],
@@ -241,23 +242,12 @@ class Source:
         """The pairs that count, as an export of these fields chooses them; None: every one."""
         options = self._options
         fields = chosen_fields(table.state.schema, names)
-        steps = None
-        if options.steps is not None or committed is not None:
-            there = [part.state.committed_steps for part in table.parts]
-            limits = there if committed is None else committed
+        nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields)
+        seen: dict[str, Any] = {"asked_ids": _asked_ids(self._kept, table)}
+        if committed is not None:
             asked = slice(None) if options.steps is None else options.steps
-            steps = [asked_steps(asked, limit) for limit in limits]
-        rules = make_rules(
-            table,
-            fields,
-            {} if options.skip_damaged else nonfinite_fields(table, fields),
-            skip_damaged=options.skip_damaged,
-            exclude_interrupted=options.exclude_interrupted,
-            exclude_failed=options.exclude_failed,
-            steps=steps,
-            asked_ids=_asked_ids(self._kept, table),
-            split=options.side,
-        )
+            seen["steps"] = [asked_steps(asked, limit) for limit in committed]
+        rules = options.rules(table, fields, nonfinite, **seen)
         if not (table.has_mask or rules.looked_at or rules.steps is not None or rules.needs_ids):
             return None
         return select(table, rules)[0]
@@ -325,14 +315,15 @@ def _key(view: StoreView) -> str:
     return view.state.identity
 
 
-def _kept(ids: NDArray[np.int64] | None, views: Sequence[StoreView]) -> Kept | None:
+def _kept(trajectories: Iterable[int] | None, views: Sequence[StoreView]) -> Kept | None:
     """Trajectories to keep, named by the ids that they have among these stores.
 
     The ids of all but the first store become others when a store before it grows, so they are
     resolved once. Of the last store also ids that it has not used yet are taken.
     """
-    if ids is None:
+    if trajectories is None:
         return None
+    ids = np.array([*trajectories], np.int64)
     firsts = [numbering.first_id for numbering in number_stores([view.state for view in views])]
     stops = [*firsts[1:], np.iinfo(np.int64).max]
     return {

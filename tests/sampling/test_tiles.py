@@ -10,7 +10,8 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.reading.selection import Rules, make_rules, select
+from mosaic_collect.reading.selection import Rules, select
+from mosaic_collect.reading.subset import SubsetOptions
 from mosaic_collect.reading.table import Table
 from mosaic_collect.sampling.tiles import Tiles
 from tests.export import stores
@@ -98,7 +99,7 @@ def test_steps_and_trajectories_that_are_asked_for(store: str) -> None:
     dataset = TrajectoryDataset(store)
     ids = dataset.read("trajectory_id")
     table = Table([dataset.view])
-    rules = make_rules(table, [], {}, steps=[range(2, 9)], asked_ids=np.array([0, 5, 99]))
+    rules = Rules(steps=[range(2, 9)], asked_ids=np.array([0, 5, 99]))
     asked = np.isin(ids, [0, 5]) & recorded["valid_mask"]
     asked[:2] = asked[9:] = False
     got = all_rows(tiles_of(dataset, rules=rules))
@@ -134,7 +135,7 @@ def test_damage_is_an_error_or_gone_around(store: str) -> None:
         all_rows(tiles_of(dataset))
     table = Table([dataset.view])
     fields = [dataset.schema[n] for n in NAMES]
-    chosen, _ = select(table, make_rules(table, fields, {}, skip_damaged=True))
+    chosen, _ = select(table, SubsetOptions(skip_damaged=True).rules(table, fields, {}))
     tiles = Tiles(table, fields, chosen, 1, skip_damaged=True)
     kept = [*range(3), *range(6, 9)]
     want = {n: recorded[n][kept].reshape(24, -1) for n in NAMES}
@@ -147,7 +148,7 @@ def test_damage_that_comes_after_the_selection_is_an_error(store: str) -> None:
     stores.flip(f"{store}/actions/c.1.0.0", 5)
     table = TrajectoryDataset(store).view
     fields = [table.state.schema[n] for n in NAMES]
-    chosen, _ = select(table, make_rules(table, fields, {}, skip_damaged=True))
+    chosen, _ = select(table, SubsetOptions(skip_damaged=True).rules(table, fields, {}))
     tiles = Tiles(table, fields, chosen, 1, skip_damaged=True)
     want = {n: recorded[n][[*range(3), *range(6, 9)]].reshape(24, -1) for n in NAMES}
     assert_same_pairs(all_rows(tiles), want)

@@ -1,4 +1,4 @@
-"""Train and validation sides of trajectories: one rule for exports and loaders."""
+"""Subsets of pairs, the sides of a split among them: one rule for exports and loaders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, copy_store, export_npy
+from mosaic_collect import Field, TrajectoryDataset, copy_store, export_npy, verify_export
 from mosaic_collect.errors import InputError
 from mosaic_collect.npyfile.read import read_npy
 from mosaic_collect.reading.selection import Split
@@ -84,6 +84,60 @@ def test_the_fraction_is_that_of_many_trajectories() -> None:
     ],
 )
 def test_impossible_splits_are_refused(
+    store: str, npy: str, options: dict[str, Any], words: str
+) -> None:
+    record(store, 4)
+    with pytest.raises(InputError, match=words):
+        export_npy(store, npy, **options)
+
+
+def test_steps_trajectories_and_motions_choose_the_pairs(tmp_path: Any, npy: str) -> None:
+    """Motions by id and by name, as the stores together number them; alone and combined."""
+    stores = [str(tmp_path / name) for name in ("a", "b")]
+    schema = helpers.SMALL.with_fields(Field(name="motion_id", dtype="int32"))
+    for store, motions in zip(stores, (["walk.npz", "run.npz"], ["run.npz", "7.npz"]), strict=True):
+        metadata = {"motions": [{"path": f"/m/{name}"} for name in motions]}
+        with helpers.open_writer(store, 4, schema, metadata=metadata) as writer:
+            for step in range(8):
+                row = helpers.rows(step, 4, schema)
+                row["motion_id"] = np.array([0, 0, 1, 1], np.int32) ^ (step > 4)
+                writer.add_step(**row, valid_mask=helpers.mask(step, 4))
+                writer.end_trajectories(np.arange(4) if step == 4 else [])
+    dataset = TrajectoryDataset(stores)
+    read = {name: dataset.read(name) for name in dataset.fields}
+    step = np.broadcast_to(np.tile(np.arange(8), 2)[:, None], (16, 4))
+    of_ids = np.isin(read["trajectory_id"], [1, 6, 9])
+    of_motions = np.isin(read["motion_id"], [1, 2])
+    cases: list[tuple[dict[str, Any], Any]] = [
+        ({"steps": "2:6"}, (step >= 2) & (step < 6)),
+        ({"steps": slice(1, None, 3)}, step % 3 == 1),
+        ({"trajectories": [9, 1, 6]}, of_ids),
+        ({"motions": ["run", "7"]}, of_motions),
+        ({"motions": [1, "7.npz"]}, of_motions),
+        ({"motions": "run", "trajectories": (1, 6, 9)}, of_ids & (read["motion_id"] == 1)),
+    ]
+    for options, wanted in cases:
+        report = export_npy(stores, npy, fields=["actions", "motion_id"], **options)
+        chosen = wanted & read["valid_mask"]
+        assert report.num_pairs == chosen.sum() > 0, options
+        assert report.left_out.invalid == (wanted & ~read["valid_mask"]).sum()
+        found = read_npy(npy)
+        for name in ("actions", "motion_id"):
+            helpers.assert_same(found[name][:, 0], read[name][chosen], f"{options} {name}")
+        assert verify_export(stores, npy).ok
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"steps": "1-3"}, "steps: expected a slice of steps, or a range"),
+        ({"trajectories": [5000]}, r"trajectories: expected ids of 0\.\..*, got 5000"),
+        ({"trajectories": "all"}, "trajectories: expected ids"),
+        ({"motions": ["walk"]}, "motion: the store has no field motion_id"),
+        ({"motions": [1.5]}, "motions: expected names or ids"),
+    ],
+)
+def test_impossible_subsets_are_refused(
     store: str, npy: str, options: dict[str, Any], words: str
 ) -> None:
     record(store, 4)

@@ -1,0 +1,252 @@
+"""Options that choose a subset of pairs: the same for exports, loaders and filtered copies."""
+
+from __future__ import annotations
+
+import operator
+import os
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import fields as dataclass_fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.checks import is_whole, pythons
+from mosaic_collect.errors import InputError
+from mosaic_collect.passes.engine import Engine
+from mosaic_collect.reading.ends import failed_ids, interrupted_ids
+from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.provenance import ALIKE
+from mosaic_collect.reading.selection import Rules, Side, Split
+from mosaic_collect.reading.table import Table
+from mosaic_collect.store.schema import Field, Schema
+from mosaic_collect.text import shown
+
+_EXCLUDING = (
+    *("max_pairs", "exclude_interrupted", "exclude_failed", "skip_damaged", "split"),
+    *("steps", "trajectories", "motions"),
+)
+_SPLIT = ("split", "validation_fraction", "split_seed")
+_STEPS = re.compile(r"(\d*):(\d*)(?::(\d+))?")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubsetOptions:
+    """Options that choose pairs and fields of one or several stores.
+
+    Attributes:
+        fields: Fields to read; None: MOSAIC's, or all if the store has none of those.
+        steps: Steps of every store to keep: a slice, a range, or a text such as ``100:200``.
+        trajectories: Values of ``trajectory_id`` to keep, as a dataset of the stores numbers them.
+        motions: Motions to keep: names of their files with or without ending, or ids.
+        split: Side of a split by trajectory to keep, ``train`` or ``validation``; None: both.
+        validation_fraction: Expected fraction of the trajectories on the validation side.
+        split_seed: Seed of the split.
+        exclude_interrupted: Leave out trajectories that never ended.
+        exclude_failed: Leave out trajectories that failed.
+        skip_damaged: Leave out pairs in damaged chunks, instead of refusing.
+        allow_different: Entries of the metadata that may differ between stores.
+        allow_incomplete: Take stores that are still collecting, or ranks of which one is missing.
+
+    Raises:
+        InputError: Names all bad values.
+    """
+
+    fields: Sequence[str] | None = None
+    steps: str | slice | range | None = None
+    trajectories: Iterable[int] | None = None
+    motions: Sequence[str | int] | None = None
+    split: Side | None = None
+    validation_fraction: float = 0.1
+    split_seed: int = 0
+    exclude_interrupted: bool = False
+    exclude_failed: bool = False
+    skip_damaged: bool = False
+    allow_different: Sequence[str] = ()
+    allow_incomplete: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("fields", "finite_fields", "motions", "allow_different"):
+            if hasattr(self, name):
+                self._set(name, _names(getattr(self, name)))
+        self._set("steps", _plain_steps(self.steps))
+        self._set("trajectories", _plain_ids(self.trajectories))
+        problems = list(self.problems())
+        if problems:
+            raise InputError("; ".join(problems))
+        for name in ("validation_fraction", "split_seed"):
+            self._set(name, pythons(getattr(self, name)))
+
+    def problems(self) -> Iterator[str]:
+        """Yield what is wrong with the values, in words."""
+        for name in ("fields", "finite_fields"):
+            names = getattr(self, name, None)
+            if names is not None and not all(isinstance(n, str) for n in names):
+                yield self.wrong(name, "names")
+        for name in (f.name for f in dataclass_fields(self) if f.type == "bool"):
+            if not isinstance(getattr(self, name), bool):
+                yield self.wrong(name, "True or False")
+        if not all(isinstance(n, str) and n in ALIKE for n in self.allow_different):
+            yield self.wrong("allow_different", f"some of {', '.join(ALIKE)}")
+        if self.steps is not None and not _is_forward(self.steps):
+            yield self.wrong("steps", "a slice of steps, or a range, that goes forward")
+        if not all(type(i) is int for i in self.trajectories or ()):
+            yield self.wrong("trajectories", "ids")
+        if not all(isinstance(m, str) or is_whole(m, 0) for m in self.motions or ()):
+            yield self.wrong("motions", "names or ids")
+        try:
+            self.side  # noqa: B018  raises what is wrong
+        except InputError as error:
+            yield str(error)
+
+    def wrong(self, name: str, expected: str) -> str:
+        """Message on a bad value of one option."""
+        return f"{name}: expected {expected}, got {shown(getattr(self, name))}"
+
+    @property
+    def side(self) -> Split | None:
+        """Side of a split to keep."""
+        return Split.of(self.split, self.validation_fraction, self.split_seed)
+
+    @property
+    def excluding(self) -> list[str]:
+        """Names of the options in use that leave out pairs."""
+        values = {name: getattr(self, name, None) for name in _EXCLUDING}
+        return [name for name, value in values.items() if value is not None and value is not False]
+
+    def as_json(self) -> dict[str, Any]:
+        """The options as a file holds them: an object of these entries is equal to this one."""
+        values = dict(vars(self))
+        if self.split is None:
+            values = {name: value for name, value in values.items() if name not in _SPLIT}
+        if isinstance(self.steps, (slice, range)):
+            start, stop, step = self.steps.start, self.steps.stop, self.steps.step
+            values["steps"] = f"{start}:{'' if stop is None else stop}:{step}"
+        for name in ("steps", "trajectories", "motions"):
+            if values[name] is None:
+                del values[name]
+        tuples = {name: list(value) for name, value in values.items() if isinstance(value, tuple)}
+        return {**values, **tuples}
+
+    def rules(
+        self,
+        table: Table,
+        fields: Sequence[Field],
+        nonfinite: Mapping[str, int],
+        engine: Engine | None = None,
+        **others: Any,
+    ) -> Rules:
+        """The rules for the pairs of some fields.
+
+        Args:
+            table: The stores.
+            fields: Fields to read.
+            nonfinite: Fields among them whose NaN or infinity excludes a pair.
+            engine: Finds the failed trajectories; None: this thread.
+            others: Arguments of ``Rules`` that replace the options'.
+
+        Raises:
+            InputError: A trajectory or a motion does not exist, or a store does not record how
+                its trajectories ended.
+        """
+        floats = [f.name for f in fields if f.is_float]
+        found: dict[str, Any] = {
+            "fields": [f.name for f in fields],
+            "finite_fields": floats if self.skip_damaged else list(nonfinite),
+            "skip_damaged": self.skip_damaged,
+            "interrupted_ids": interrupted_ids(table) if self.exclude_interrupted else None,
+            "failed_ids": failed_ids(table, engine) if self.exclude_failed else None,
+            "split": self.side,
+        }
+        if self.motions is not None:
+            state = table.state
+            found["motion_ids"] = find_motions(state.schema, state.metadata, self.motions)
+        if "steps" not in others and self.steps is not None:
+            lengths = [part.state.committed_steps for part in table.parts]
+            found["steps"] = [asked_steps(self.steps, length) for length in lengths]
+        if "asked_ids" not in others and self.trajectories is not None:
+            used = table.state.next_trajectory_id
+            strange = [i for i in self.trajectories if not 0 <= i < used]
+            if strange:
+                raise InputError(f"trajectories: expected ids of 0..{used - 1}, got {strange[0]}")
+            found["asked_ids"] = np.array([*self.trajectories], np.int64)
+        return Rules(**{**found, **others})
+
+    def _set(self, name: str, value: Any) -> None:
+        object.__setattr__(self, name, value)
+
+
+def asked_steps(steps: Any, committed: int) -> range:
+    """The committed steps among those of a slice or a range."""
+    found = range(committed)[steps] if isinstance(steps, slice) else steps
+    return range(found.start, max(found.start, min(found.stop, committed)), found.step)
+
+
+def motion_names(metadata: Mapping[str, Any]) -> list[str]:
+    """File names of the motions in a store's metadata, by motion id."""
+    told = metadata.get("motions")
+    entries = told if isinstance(told, list) else []
+    return [os.path.basename(str(e.get("path"))) if isinstance(e, dict) else "" for e in entries]
+
+
+def find_motions(
+    schema: Schema, metadata: Mapping[str, Any], motions: Iterable[str | int]
+) -> NDArray[np.int64]:
+    """Ids of motions by the names of their files, with or without ending, or by their ids.
+
+    Raises:
+        InputError: The stores have no motion ids, or no motion of that name.
+    """
+    if MOTION_ID not in schema.stored_names:
+        raise InputError(f"motion: the store has no field {MOTION_ID}")
+    names, found = motion_names(metadata), list[int]()
+    for motion in motions:
+        ids = [i for i, n in enumerate(names) if motion in (n, os.path.splitext(n)[0])]
+        if not ids and (not isinstance(motion, str) or motion.isdecimal()):
+            ids = [int(motion)]
+        if not ids:
+            have = ", ".join(names[:20]) or "no names of motions"
+            raise InputError(f"motion {motion!r}: there is none; the store tells {have}")
+        found += ids
+    return np.unique(np.array(found, np.int64))
+
+
+def _names(names: Any) -> Any:
+    """Take a single name for a list of one, and read iterators once."""
+    if names is None:
+        return None
+    single = isinstance(names, (str, bytes)) or not isinstance(names, Iterable)
+    return (names,) if single else tuple(names)
+
+
+def _plain_ids(trajectories: Any) -> Any:
+    """Ids, each once, in order; what is no sequence of ids in a tuple."""
+    if trajectories is None:
+        return None
+    once = trajectories if hasattr(trajectories, "__array__") else _names(trajectories)
+    ids = np.asarray(once)
+    whole = ids.size == 0 or (ids.dtype.kind in "iu" and ids.max() <= np.iinfo(np.int64).max)
+    return tuple(np.unique(ids).tolist()) if ids.ndim == 1 and whole else (trajectories,)
+
+
+def _plain_steps(steps: Any) -> Any:
+    """A slice of Python's whole numbers, its start and step filled in; others as they are."""
+    if isinstance(steps, str) and (parts := _STEPS.fullmatch(steps)):
+        steps = slice(*(int(part) if part else None for part in parts.groups()))
+    if not isinstance(steps, slice) or not _is_forward(steps):
+        return steps
+    start, step = steps.start or 0, steps.step or 1
+    stop = None if steps.stop is None else operator.index(steps.stop)
+    return slice(operator.index(start), stop, operator.index(step))
+
+
+def _is_forward(steps: Any) -> bool:
+    if isinstance(steps, range):
+        return steps.start >= 0 and steps.step > 0
+    if not isinstance(steps, slice):
+        return False
+    ends = all(e is None or is_whole(e, -sys.maxsize) for e in (steps.start, steps.stop))
+    return ends and (steps.step is None or is_whole(steps.step, 1))
