@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from mosaic_collect.sampling.loader import BatchLoader as BatchLoader
     from mosaic_collect.simulators import run_collect as run_collect, run_trial as run_trial
     from mosaic_collect.store.copying import CopyReport as CopyReport, copy_store as copy_store
+    from mosaic_collect.store.robot import Robot as Robot
     from mosaic_collect.store.schema import Field as Field, Schema as Schema
     from mosaic_collect.recording.signals import termination_as_exit as termination_as_exit
     from mosaic_collect.mosaic.student_obs import (
@@ -109,6 +110,7 @@ _NAMES = {
     "replay.report": "ReplayReport",
     "sampling.loader": "BatchLoader",
     "store.copying": "copy_store CopyReport",
+    "store.robot": "Robot",
     "store.schema": "Field Schema",
     "recording.signals": "termination_as_exit",
     "mosaic.student_obs": "StudentObsBuilder create_student_obs_builder_from_env_cfg",

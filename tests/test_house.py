@@ -277,7 +277,7 @@ def test_the_core_loads_nothing_heavy(name: str) -> None:
 
 #: What other work is written against: every error, and these names,
 PUBLIC = {
-    *("TrajectoryWriter", "WriterStats", "termination_as_exit", "Field", "Schema"),
+    *("TrajectoryWriter", "WriterStats", "termination_as_exit", "Field", "Robot", "Schema"),
     *("TrajectoryDataset", "LazyArray", "interrupted_ids", "summarize", "Summary"),
     *("Trajectories", "Trajectory", "store_statistics", "StoreStatistics", "FieldStatistics"),
     *("Pictures", "report_page", "store_findings", "Finding"),

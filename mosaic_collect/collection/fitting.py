@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,7 @@ from mosaic_collect.collection.motions import (
     refuse_files,
 )
 from mosaic_collect.errors import WriteError
+from mosaic_collect.store.robot import Robot
 from mosaic_collect.text import reason
 
 #: How frames are made, as stores describe it.
@@ -46,18 +47,6 @@ _WHOLE = 1e-6  # of a frame: 2.5 s at 50 per second are 125 steps, whatever floa
 _log = logging.getLogger(__name__)
 _OTHER_ROBOT = "are of another robot"
 _Values = NDArray[np.float64]
-
-
-class Robot(NamedTuple):
-    """Names in the simulator's order.
-
-    Attributes:
-        joints: Joints of the robot.
-        bodies: Bodies of the robot.
-    """
-
-    joints: Sequence[str]
-    bodies: Sequence[str]
 
 
 def check_robot(motions: Sequence[Motion], robot: Robot) -> None:
@@ -198,7 +187,7 @@ def _of_another_robot(motion: Motion, robot: Robot) -> Iterator[str]:
     contents = motion.contents
     if contents is None:
         return
-    joints, bodies = robot
+    joints, bodies = robot.joint_names, robot.body_names
     yield from _differences("joint_pos", "joints", contents.joints, contents.joint_names, joints)
     yield from _differences("body_pos_w", "bodies", contents.bodies, contents.body_names, bodies)
 

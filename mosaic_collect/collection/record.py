@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,9 +29,8 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.ranks import PART, Address
-
-if TYPE_CHECKING:
-    from mosaic_collect.recording.writer import TrajectoryWriter
+from mosaic_collect.store.robot import ROBOT, Robot
+from mosaic_collect.text import shown
 
 
 class GroupedSimulation(Simulation, Protocol):
@@ -46,14 +46,13 @@ class GroupedSimulation(Simulation, Protocol):
     def failed_by(self, failed: Any) -> Mapping[str, int]:
         """As ``health.FailedBy``."""
 
-
-@runtime_checkable
-class TermedSimulation(Protocol):
-    """A simulation that also knows what its groups are made of."""
-
     @property
     def group_terms(self) -> Mapping[str, Sequence[Term]]:
         """The terms of those groups of which it knows them, in the order of columns."""
+
+    @property
+    def robot(self) -> Robot | None:
+        """Description of the robot; None: it is not known."""
 
 
 class GroupedPolicy(Policy, Protocol):
@@ -67,6 +66,8 @@ class GroupedPolicy(Policy, Protocol):
     def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
 
 
+#: Units of fields that a collection records beside the policy's.
+_FIELD_UNITS = {"push": "m/s", "env_origin": "m"}
 Watch = Callable[[TrajectoryWriter], object]
 
 
@@ -82,6 +83,7 @@ def record(
     acting: Acting = AS_TRAINED,
     stop_on_nonfinite: bool = False,
     record_states: bool = False,
+    allow_changed: Collection[str] | None = (),
     **writer_options: Any,
 ) -> int:
     """Record until the store has ``max_steps`` steps or every environment idles, and complete it.
@@ -99,6 +101,7 @@ def record(
         acting: Who acts, action noise and pushes; the policy labels all rows.
         stop_on_nonfinite: End it with the first row that holds NaN or infinity, committed.
         record_states: The simulator's state beside each row, as fields of ``States``.
+        allow_changed: Names of entries that may differ on resume; here only ``robot`` counts.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
     Returns:
@@ -109,7 +112,8 @@ def record(
             Or the student that shall act does not fit, or there is no group for it. Or the
             simulation cannot push, or tells no state. Or a row holds NaN or infinity, and the run
             is to stop then.
-        StoreMismatchError: Another run went on with the store since ``known`` was read.
+        StoreMismatchError: Another run went on with the store since ``known`` was read, or it is of
+            another robot.
         StoreError, WriteError: The writer raised it.
     """
     noise, pushes = _seeds(acting, origin, known)
@@ -131,12 +135,19 @@ def record(
         failed_by=simulation.failed_by,
     )
     pace = Pace(max_steps, known.metadata if known is not None else {})
+    terms, units = _terms(simulation.group_terms, groups)
     told = {
         **origin.to_metadata(),
         "groups": groups.to_metadata(),
-        **_terms(simulation, groups),
+        **({"terms": terms} if terms else {}),
         **ledger,
     }
+    if simulation.robot is not None:
+        units |= {name: unit for name, unit in _FIELD_UNITS.items() if name in schema.names}
+        robot = replace(simulation.robot, units=units).to_metadata()
+        if known is not None and ROBOT not in (allow_changed or ()):
+            _refuse_other_robot(known, robot)
+        told[ROBOT] = robot
     with TrajectoryWriter(
         store,
         collected_schema(schema, known),
@@ -218,30 +229,49 @@ def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> 
         on_step(writer)
 
 
-def _terms(simulation: Any, groups: RecordedGroups) -> dict[str, Any]:
-    """The metadata entry ``terms``: of each field of observations whose every column is known."""
-    known = simulation.group_terms if isinstance(simulation, TermedSimulation) else {}
-    told = {"observations": _columns(known, list(flat_groups(groups.read)))}
-    if groups.student_dim is not None:
-        told["student_observations"] = _columns(known, [STUDENT])
-    terms = {field: entries for field, entries in told.items() if entries}
-    return {"terms": terms} if terms else {}
-
-
-def _columns(known: Mapping[str, Sequence[Term]], groups: list[str]) -> list[dict[str, Any]]:
-    """Entries of groups side by side; a name that two of them have is said with its group's."""
-    if not all(group in known for group in groups):
-        return []
-    names = Counter(term.name for group in groups for term in known[group])
-    return [
-        {
-            "name": term.name if names[term.name] == 1 else f"{group}.{term.name}",
-            "dim": term.dim,
-            "frames": term.frames,
-        }
-        for group in groups
-        for term in known[group]
+def _refuse_other_robot(known: TrajectoryDataset, robot: Mapping[str, Any]) -> None:
+    before = known.metadata.get(ROBOT)
+    if before is None or before == robot:
+        return
+    there = before if isinstance(before, Mapping) else {"name": before}
+    words = [
+        f"robot: {name}: expected {shown(there.get(name))}, got {shown(robot.get(name))}"
+        for name in sorted({*there, *robot})
+        if there.get(name) != robot.get(name)
     ]
+    raise StoreMismatchError(
+        f"{known.path} was collected otherwise: {'; '.join(words)}; --allow-changed robot goes on "
+        "all the same"
+    )
+
+
+def _terms(
+    known: Mapping[str, Sequence[Term]], groups: RecordedGroups
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """The metadata entry ``terms`` of fields whose every column is known, and the terms' units.
+
+    Groups of a field lie side by side. A name that two of them have is written with its group's.
+    Terms of one name have a unit if all have the same.
+    """
+    fields = {"observations": list(flat_groups(groups.read))}
+    if groups.student_dim is not None:
+        fields["student_observations"] = [STUDENT]
+    terms: dict[str, Any] = {}
+    units: dict[str, set[str]] = {}
+    for field, of in fields.items():
+        if not of or not all(group in known for group in of):
+            continue
+        names = Counter(term.name for group in of for term in known[group])
+        terms[field] = []
+        for group, term in [(one, term) for one in of for term in known[one]]:
+            name = term.name if names[term.name] == 1 else f"{group}.{term.name}"
+            entry: dict[str, Any] = {"name": name, "dim": term.dim, "frames": term.frames}
+            terms[field].append(
+                entry | ({"columns": [*term.column_names]} if term.column_names else {})
+            )
+            units.setdefault(name, set()).add(term.unit)
+    same = {name: next(iter(found)) for name, found in units.items() if len(found) == 1}
+    return terms, {name: unit for name, unit in same.items() if unit}
 
 
 PACE = "pace"

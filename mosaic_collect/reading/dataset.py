@@ -23,6 +23,7 @@ from mosaic_collect.reading.trajectories import Trajectories, Trajectory, trace
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COLLECTING, StoreState
 from mosaic_collect.store.ranks import Addresses, Place
+from mosaic_collect.store.robot import Robot
 from mosaic_collect.store.schema import Schema
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.store.workers import WorkerPool
@@ -266,6 +267,15 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             InputError: The metadata contradict the fields.
         """
         return parse_terms(self.schema, self.metadata)
+
+    @property
+    def robot(self) -> Robot | None:
+        """Description of the recorded robot, if the metadata contain one.
+
+        Raises:
+            InputError: The metadata entry is not a robot.
+        """
+        return Robot.from_metadata(self.metadata)
 
     def term(self, field: str, name: str, history: bool = False) -> LazyArray:
         """One observation term of a field as a lazy array.

@@ -13,7 +13,7 @@ from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.text import shown
 
 #: Metadata entries that decide the meaning of columns.
-ALIKE = ("simulator", "task", "groups", "terms", "observations")
+ALIKE = ("simulator", "task", "robot", "groups", "terms", "observations")
 _GROUPS, _TERMS, _OBSERVATIONS, _CHECKPOINT = "groups", "terms", "observations", "checkpoint"
 #: Stores' metadata by their paths.
 Told: TypeAlias = Mapping[str, Mapping[str, Any]]

@@ -21,6 +21,7 @@ from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.ends import count_failed, interrupted_ids
 from mosaic_collect.reading.terms import TERMS, parse_terms
 from mosaic_collect.store.metadata import COMPLETE, StoreState
+from mosaic_collect.store.robot import ROBOT, Robot
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import shown, size_of
 
@@ -110,6 +111,7 @@ def store_summary(dataset: TrajectoryDataset, engine: Engine | None = None) -> S
     facts = (
         ("status", status_words(status)),
         *_part_facts(dataset),
+        *_robot_facts(state),
         ("steps", steps_words(dataset)),
         ("pairs", pairs_words(state.num_pairs, state.num_valid)),
         ("trajectories", problem or trajectories_words(**ends)),
@@ -240,6 +242,14 @@ def _part_facts(dataset: TrajectoryDataset) -> list[tuple[str, str]]:
     facts += [("missing", f"{_name(path)}: joined, and is not there") for path in dataset.missing]
     facts += [("never joined", _name(path)) for path in dataset.never_joined]
     return [("parts", f"{len(parts)}"), *facts]
+
+
+def _robot_facts(state: StoreState) -> list[tuple[str, str]]:
+    try:
+        robot = Robot.from_metadata(state.metadata)
+    except InputError as error:
+        return [(ROBOT, str(error))]
+    return [] if robot is None else [(ROBOT, str(robot))]
 
 
 def _name(path: str) -> str:

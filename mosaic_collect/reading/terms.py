@@ -6,16 +6,20 @@ Collections write them to the metadata of a store. A loop of your own may do the
 
     columns    0 ........ 28 | 29 ...... 57 | ... | 116 ..... 144 | 145 ...
                joint_pos, oldest frame            ...   its newest   the next term
+
+An entry may name the columns of a frame, ``"columns": ["left_hip", ...]``. Without names, the
+robot's names are used for terms and fields of joints and of actions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import InputError
+from mosaic_collect.store.robot import Robot
 from mosaic_collect.store.schema import Field, Schema
 
 TERMS = "terms"
@@ -30,12 +34,16 @@ class Term:
         dim: Width of a frame.
         frames: Number of frames side by side, from the oldest to the newest.
         start: First column.
+        column_names: Names of a frame's columns, where the metadata name them.
+        unit: Unit of the values, where the robot's description has one.
     """
 
     name: str
     dim: int
     frames: int = 1
     start: int = 0
+    column_names: tuple[str, ...] = ()
+    unit: str = ""
 
     @property
     def width(self) -> int:
@@ -74,8 +82,12 @@ def parse_terms(schema: Schema, metadata: Mapping[str, Any]) -> dict[str, tuple[
         return {}
     if not isinstance(told, Mapping):
         raise InputError(f"metadata {TERMS!r}: expected an object of fields, got {told!r}")
-    fields = {f.name: f for f in schema.fields}
-    return {name: _terms(fields[name], told[name]) for name in told if name in fields}
+    fields, units = {f.name: f for f in schema.fields}, usable_robot(metadata).units
+    found = {name: _terms(fields[name], told[name]) for name in told if name in fields}
+    return {
+        field: tuple(replace(term, unit=units.get(term.name, "")) for term in terms)
+        for field, terms in found.items()
+    }
 
 
 def usable_terms(schema: Schema, metadata: Mapping[str, Any]) -> dict[str, tuple[Term, ...]]:
@@ -84,6 +96,14 @@ def usable_terms(schema: Schema, metadata: Mapping[str, Any]) -> dict[str, tuple
         return parse_terms(schema, metadata)
     except InputError:
         return {}
+
+
+def usable_robot(metadata: Mapping[str, Any]) -> Robot:
+    """The robot in the metadata; one without attributes if there is none or it is damaged."""
+    try:
+        return Robot.from_metadata(metadata) or Robot()
+    except InputError:
+        return Robot()
 
 
 def find_term(terms: Mapping[str, tuple[Term, ...]], field: str, name: str) -> Term:
@@ -100,14 +120,48 @@ def find_term(terms: Mapping[str, tuple[Term, ...]], field: str, name: str) -> T
     raise InputError(f"{field}: no term {name!r}; the terms are: {names}")
 
 
+def column_names(data: Any, field: str) -> list[str]:
+    """Name the columns of a field, such as ``joint_pos[left_knee_joint]``; each name is unique.
+
+    Args:
+        data: Dataset, table, or state of a store.
+        field: Name of the field. Values of several axes are numbered in row order.
+
+    Raises:
+        FieldNotFoundError: There is no such field.
+    """
+    state = getattr(data, "state", data)
+    found = state.schema[field]
+    robot = usable_robot(state.metadata)
+    terms = usable_terms(state.schema, state.metadata).get(field)
+    if terms is None:
+        return _labels(Term(name=field, dim=found.width), robot) if found.row_shape else [field]
+    return [
+        label + (f"@-{age}" if age else "")
+        for term in terms
+        for age in reversed(range(term.frames))
+        for label in _labels(term, robot)
+    ]
+
+
+def _labels(term: Term, robot: Robot) -> list[str]:
+    """Names of a frame's columns: its own, the robot's where they fit, or else numbers."""
+    name, names = term.name.lower(), term.column_names
+    if not names and "action" in name and len(robot.action_names) == term.dim:
+        names = robot.action_names
+    if not names and ("joint" in name or "dof" in name) and len(robot.joint_names) == term.dim:
+        names = robot.joint_names
+    return [f"{term.name}[{label}]" for label in names or range(term.dim)]
+
+
 def _terms(field: Field, told: Any) -> tuple[Term, ...]:
     found, start = [], 0
     for entry in told if isinstance(told, list) else [told]:
         term = _term(entry, start)
         if term is None:
             raise InputError(
-                f"metadata {TERMS!r}, {field.name}: expected entries of name, dim and frames, "
-                f"got {entry!r}"
+                f"metadata {TERMS!r}, {field.name}: expected entries of name, dim, frames "
+                f"and columns, got {entry!r}"
             )
         found.append(term)
         start = term.stop
@@ -125,4 +179,15 @@ def _term(entry: Any, start: int) -> Term | None:
     dim, frames = entry.get("dim"), entry.get("frames", 1)
     if not is_whole(dim, 1) or not is_whole(frames, 1):
         return None
-    return Term(name=entry["name"], dim=int(dim or 0), frames=int(frames), start=start)
+    names = entry.get("columns", ())
+    if names and (not isinstance(names, list) or not all(isinstance(n, str) for n in names)):
+        return None
+    if names and len({*names}) != dim:
+        return None
+    return Term(
+        name=entry["name"],
+        dim=int(dim or 0),
+        frames=int(frames),
+        start=start,
+        column_names=tuple(names),
+    )

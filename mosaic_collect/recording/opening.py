@@ -37,9 +37,10 @@ from mosaic_collect.store.grid import cut_steps
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS, json_copy
 from mosaic_collect.store.ranks import Destination
+from mosaic_collect.store.robot import ROBOT, Robot
 from mosaic_collect.store.schema import VALID_MASK, Schema
 from mosaic_collect.store.view import AUTO, Resume, StoreView, existing_state
-from mosaic_collect.text import reason
+from mosaic_collect.text import reason, shown
 
 _PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
 
@@ -159,6 +160,7 @@ def open_store(
     num_envs: int | None,
     *,
     metadata: Mapping[str, Any] | None,
+    robot: Robot | Mapping[str, Any] | None,
     resume: Resume,
     overwrite: bool,
     options: RecordingOptions,
@@ -170,6 +172,9 @@ def open_store(
         num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
     blobs = member.blobs
     added, budget = json_copy(metadata or {}), options.budget()
+    if robot is not None:
+        added[ROBOT] = Robot.parse(robot).to_metadata()
+    described = Robot.from_metadata(added)
     try:
         existing = _existing(member, resume, overwrite)
         is_complete = schema is not None and num_envs is not None
@@ -179,8 +184,10 @@ def open_store(
         if existing is None:
             state = new_state(*wanted, budget)
         else:
-            state = matching_state(existing, blobs.address, *wanted)
+            state = matching_state(existing, blobs.address, *wanted, added.get(ROBOT))
         state = replace(state, metadata=json_copy({**state.metadata, **added}))
+        if described is not None:
+            described.check(state.schema, state.metadata)
         _check_room(blobs, state)
         if member.rank is not None:
             member.check(existing)
@@ -318,7 +325,12 @@ def new_state(
 
 
 def matching_state(
-    state: StoreState, path: str, schema: Schema | None, num_envs: int | None, compressor: str
+    state: StoreState,
+    path: str,
+    schema: Schema | None,
+    num_envs: int | None,
+    compressor: str,
+    robot: Any = None,
 ) -> StoreState:
     """Of a store that is there, if it is as asked for.
 
@@ -330,6 +342,9 @@ def matching_state(
         problems.append(f"num_envs: expected {state.num_envs}, got {num_envs}")
     if compressor not in ("auto", state.compressor.name):
         problems.append(f"compressor: expected {state.compressor.name}, got {compressor}")
+    before = state.metadata.get(ROBOT)
+    if before is not None and robot is not None and before != robot:
+        problems.append(f"robot: expected {shown(before)}, got {shown(robot)}")
     if problems:
         raise StoreMismatchError(f"{path} was made otherwise: " + "; ".join(problems))
     return state

@@ -38,6 +38,7 @@ from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
 from mosaic_collect.store.ranks import Address, Destination, blobs_at
+from mosaic_collect.store.robot import Robot
 from mosaic_collect.store.schema import Schema
 from mosaic_collect.store.view import Resume
 
@@ -128,6 +129,7 @@ class TrajectoryWriter:
         buffer_mb: Bound of the host ring, in 10^6 bytes; "auto" aims at 64 steps a block inside a
             tenth of the free memory. On resume the store's block size stays.
         metadata: The user's own words about the data, JSON; on resume they update the store's.
+        robot: Description of the robot: a ``Robot``, or a dict of its attributes.
         compressor: "auto", "lz4", "zstd" or "none"; on resume "auto" is the store's own.
         resume: Go on where the committed steps of a store end; "auto": if there is one.
         overwrite: Replace a store that is there: its steps are deleted. A store of zero steps is
@@ -146,7 +148,8 @@ class TrajectoryWriter:
         StoreExistsError: A store with steps, or something else, is there, and neither ``resume``
             nor ``overwrite`` was requested.
         StoreNotFoundError: ``resume``, and no store there.
-        StoreMismatchError: Not the store's schema, N or compressor, or not the other ranks' fields.
+        StoreMismatchError: Not the store's schema, N, compressor or robot, or not the other ranks'
+            fields.
         StoreLockedError: Another writer is at work on it.
         BusyError: ``takeover`` of a writer that another thread is using just now.
         CorruptStoreError, NewerFormatError: The store cannot be gone on with.
@@ -160,6 +163,7 @@ class TrajectoryWriter:
         num_envs: int | None = None,
         *,
         metadata: Mapping[str, Any] | None = None,
+        robot: Robot | Mapping[str, Any] | None = None,
         resume: Resume = False,
         overwrite: bool = False,
         takeover: bool = False,
@@ -189,6 +193,7 @@ class TrajectoryWriter:
                 schema,
                 num_envs,
                 metadata=metadata,
+                robot=robot,
                 resume=resume,
                 overwrite=overwrite,
                 options=options,

@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect.collection.fitting import Robot, check_robot, fit_motions
+from mosaic_collect.collection.fitting import check_robot, fit_motions
 from mosaic_collect.collection.motions import MotionContents, find_motions, read_contents
 from mosaic_collect.errors import InputError
+from mosaic_collect.store.robot import Robot
 from tests.helpers import motion_arrays
 
 T, J, B = 6, 3, 4
@@ -205,13 +206,13 @@ class TestRobot:
         named = arrays(joint_names=np.array(JOINTS), body_names=np.array(BODIES))
         for name, content in (("named", named), ("plain", arrays())):
             written(tmp_path / f"{name}.npz", content)
-        check_robot(find_motions(str(tmp_path)), Robot(JOINTS, BODIES))
+        check_robot(find_motions(str(tmp_path)), Robot(joint_names=JOINTS, body_names=BODIES))
 
     def test_robot_and_rate_are_told_at_once(self, tmp_path: Path) -> None:
         few = {k: v[:, :2] if k.startswith("body") else v for k, v in arrays().items()}
         for name, content in (("a", few), ("b", {**few, "fps": 50.0}), ("c", arrays())):
             written(tmp_path / f"{name}.npz", content)
-        motions, robot = find_motions(str(tmp_path)), Robot(JOINTS, BODIES)
+        motions, robot = find_motions(str(tmp_path)), Robot(joint_names=JOINTS, body_names=BODIES)
         with pytest.raises(InputError) as told:
             fit_motions(motions, 50.0, robot=robot)
         head, a, b, c = str(told.value).split("\n")
@@ -228,7 +229,7 @@ class TestRobot:
         for name, content in (("a", few), ("b", order), ("c", names), ("d", arrays())):
             written(tmp_path / f"{name}.npz", content)
         with pytest.raises(InputError) as told:
-            check_robot(find_motions(str(tmp_path)), Robot(JOINTS, BODIES))
+            check_robot(find_motions(str(tmp_path)), Robot(joint_names=JOINTS, body_names=BODIES))
         head, a, b, c = str(told.value).split("\n")
         assert head == "motion: 3 of 4 files are of another robot"
         assert a.endswith("a.npz: body_pos_w: expected the robot's 4 bodies, got 2")

@@ -21,6 +21,7 @@ from mosaic_collect.collection.trackers import (  # noqa: E402
 )
 from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.terms import Term  # noqa: E402
+from mosaic_collect.store.robot import Robot  # noqa: E402
 from mosaic_collect.store.schema import TRAJECTORY_END  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
@@ -95,6 +96,24 @@ def test_a_run_that_another_one_has_overtaken_by_its_last_ends_is_refused(store:
         )
     data = TrajectoryDataset(store)
     assert (data.num_steps, data.metadata) == (2, told)
+
+
+def test_a_resume_with_another_robot_is_refused_or_allowed(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What differs is named; units are those of the fields and terms that are recorded."""
+    monkeypatch.setattr(toys.ToySimulation, "robot", Robot(name="toy", control_dt=0.02))
+    terms = {"policy": [Term("joint_vel", 3, unit="rad/s")], "extra": [Term("joint_vel", 1)]}
+    monkeypatch.setattr(toys.ToySimulation, "group_terms", terms | {"student": [Term("x", 3)]})
+    told = recorded(store, max_steps=2).robot
+    assert told == Robot(name="toy", control_dt=0.02, units={"policy.joint_vel": "rad/s"})
+    recorded(store, max_steps=3, resume=True)
+    monkeypatch.setattr(toys.ToySimulation, "robot", Robot(name="toy", control_dt=0.01))
+    words = r"robot: control_dt: expected 0.02, got 0.01; --allow-changed robot"
+    with pytest.raises(StoreMismatchError, match=words):
+        recorded(store, max_steps=4, resume=True)
+    data = recorded(store, max_steps=4, resume=True, allow_changed=["robot"])
+    assert (data.num_steps, data.robot.control_dt) == (4, 0.01)
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,9 @@ class ToySimulation:
     def group_dims(self) -> dict[str, int]:
         return {name: buffer.shape[1] for name, buffer in self._groups.items()}
 
+    group_terms: Mapping[str, Any] = {}
+    robot = None
+
     def disagreement(self, active: torch.Tensor) -> str | None:
         return None
 

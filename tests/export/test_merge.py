@@ -374,7 +374,7 @@ def test_the_target_lies_in_none_of_the_stores(paths: list[str], inside: int) ->
 
 def test_the_file_names_every_source(paths: list[str], npy: str) -> None:
     recorded = [
-        write(p, 100 * i, 6 + i, 2 + i, metadata={"robot": f"G{i}"}) for i, p in enumerate(paths)
+        write(p, 100 * i, 6 + i, 2 + i, metadata={"label": f"G{i}"}) for i, p in enumerate(paths)
     ]
     report = export_npy(paths, npy)
     metadata = stores.load(npy)["metadata"]
@@ -384,7 +384,7 @@ def test_the_file_names_every_source(paths: list[str], npy: str) -> None:
     ours = metadata["mosaic_collect"]
     assert ours["left_out"] == asdict(report.left_out)
     assert [s["path"] for s in ours["stores"]] == paths
-    assert [s["metadata"] for s in ours["stores"]] == [{"robot": f"G{i}"} for i in range(3)]
+    assert [s["metadata"] for s in ours["stores"]] == [{"label": f"G{i}"} for i in range(3)]
     assert [(s["store_steps"], s["store_envs"]) for s in ours["stores"]] == [
         rows[VALID_MASK].shape for rows in recorded
     ]

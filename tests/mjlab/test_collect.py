@@ -16,6 +16,7 @@ from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.export.compare import verify_export
+from mosaic_collect.reading.terms import column_names
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import FAILED, GOES_ON, TRUNCATED
 from tests.mjlab import case as mjlab_case
@@ -77,6 +78,44 @@ def test_the_store_knows_its_terms(passes: str) -> None:
     for trajectory in dataset.where(min_valid=2):
         seen = trajectory["observations"][1:, teacher["actions"].columns]
         np.testing.assert_array_equal(seen, trajectory["actions"][:-1])
+
+
+def test_the_store_knows_its_robot(passes: str) -> None:
+    """Names, scales and offsets are those of the action term, read from the environment."""
+    dataset = TrajectoryDataset(passes)
+    robot, squat = dataset.robot, robot_of_mjlab()
+    assert robot.joint_names == robot.action_names == squat["joint_names"]
+    assert robot.body_names == squat["body_names"]
+    assert robot.default_joint_pos == robot.action_offset == squat["default"]
+    np.testing.assert_allclose(robot.action_scale, squat["scale"], rtol=1e-6)
+    assert (robot.control_dt, robot.sim_dt) == (0.02, 0.005)
+    assert robot.units == {
+        "joint_pos": "rad",
+        "joint_vel": "rad/s",
+        "base_lin_vel": "m/s",
+        "base_ang_vel": "rad/s",
+    }
+    names = column_names(dataset, "observations")
+    assert names[-1] == f"actions[{squat['joint_names'][-1]}]"
+    assert len({*names}) == len(names) == 160
+    assert "joint_pos[left_knee_joint]@-4" in column_names(dataset, "student_observations")
+
+
+def robot_of_mjlab() -> dict[str, Any]:
+    """The robot as mjlab's own configuration and functions describe it."""
+    from mjlab.tasks.registry import load_env_cfg
+    from mjlab.utils.string import resolve_expr
+
+    cfg = load_env_cfg(TASK)
+    entity = cfg.scene.entities["robot"]
+    built = entity.build()
+    joints, scale = tuple(built.joint_names), cfg.actions["joint_pos"].scale
+    return {
+        "joint_names": joints,
+        "body_names": tuple(built.body_names),
+        "default": tuple(resolve_expr(entity.init_state.joint_pos, joints, 0.0)),
+        "scale": resolve_expr(scale, joints, 1.0),
+    }
 
 
 def test_passes_end_it_and_idle_environments_do_not_count(passes: str) -> None:

@@ -55,9 +55,10 @@ def test_terms_that_are_not_there(told: TrajectoryDataset) -> None:
     ("terms", "words"),
     [
         (3, "expected an object of fields, got 3"),
-        ({"actions": 7}, "actions: expected entries of name, dim and frames, got 7"),
+        ({"actions": 7}, "actions: expected entries of name, dim, frames and columns, got 7"),
         ({"actions": [{"name": "a", "dim": 0}]}, "expected entries of name"),
         ({"actions": [{"name": "a", "dim": True}]}, "expected entries of name"),
+        ({"actions": [{"name": "a", "dim": 2, "columns": ["x"]}]}, "expected entries of name"),
         ({"actions": [{"name": "a", "dim": 3}]}, "expected widths that make up 2, got 3"),
     ],
 )

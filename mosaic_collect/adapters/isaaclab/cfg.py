@@ -20,10 +20,11 @@ from typing import Any
 import torch
 
 from mosaic_collect.collection.acting import FIRST
-from mosaic_collect.collection.fitting import Robot, check_robot
+from mosaic_collect.collection.fitting import check_robot
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
+from mosaic_collect.store.robot import Robot
 
 TRACKER = "mosaic_collect"  # attribute of the environment, and what both terms are called
 _NEVER_S = 1.0e6  # an episode's length in s that no trajectory reaches
@@ -97,7 +98,8 @@ def _checking(command: type[Any], motions: Sequence[Motion]) -> type[Any]:
     class Checking(command):  # type: ignore[misc]
         def __new__(cls, cfg: Any, env: Any) -> Any:  # a refused one has nothing to tear down
             robot = env.scene[cfg.asset_name]
-            check_robot(motions, Robot(robot.joint_names, robot.body_names))
+            names = {"joint_names": robot.joint_names, "body_names": robot.body_names}
+            check_robot(motions, Robot(**names))
             return super().__new__(cls)
 
     return Checking

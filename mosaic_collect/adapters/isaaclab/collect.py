@@ -285,13 +285,33 @@ class IsaacLabSimulation(ManagedSimulation):
         super().__init__(env)
         self._runner_cfg, self._tracker = runner_cfg, tracker
 
+    @property
+    def robot_name(self) -> str:
+        spawn = getattr(getattr(self.asset, "cfg", None), "spawn", None)
+        path = getattr(spawn, "usd_path", None) or getattr(spawn, "asset_path", None) or ""
+        return os.path.splitext(os.path.basename(path))[0]
+
+    @property
+    def joint_unit(self) -> str:
+        """Unit of the joints' positions, by the kinds of joints in the first environment."""
+        env = self.env.unwrapped
+        stage, paths = getattr(env.sim, "stage", None), getattr(env.scene, "env_prim_paths", None)
+        if stage is None or not paths:
+            return ""
+        from pxr import Usd, UsdPhysics
+
+        prims = list(Usd.PrimRange(stage.GetPrimAtPath(paths[0]), Usd.TraverseInstanceProxies()))
+        slide, turn = (
+            any(prim.IsA(kind) for prim in prims)
+            for kind in (UsdPhysics.PrismaticJoint, UsdPhysics.RevoluteJoint)
+        )
+        return "rad" if turn and not slide else ""
+
     def push(self, velocity: torch.Tensor) -> None:
         """As of a ``PushableSimulation``: the robot that follows motions, or else "robot"."""
-        scene = self.env.unwrapped.scene
-        name = "robot" if self._tracker is None else self._tracker.asset_name
-        robot = scene[name] if name in scene.keys() else None  # noqa: SIM118  no mapping
+        robot = self.asset
         if robot is None or getattr(robot, "is_fixed_base", True):
-            raise InputError(f"push: expected an asset {name!r} with a free base, there is none")
+            raise InputError("push: expected a robot with a free base, this task has none")
         rows = velocity.any(dim=1).nonzero()[:, 0].to(torch.int32)
         if not len(rows):
             return

@@ -68,11 +68,6 @@ class MosaicMotionTracker(MotionTracker):
         setattr(env, TRACKER, self)
 
     @property
-    def asset_name(self) -> str:
-        """Of the robot that follows."""
-        return str(getattr(self._command.cfg, "asset_name", "robot"))
-
-    @property
     def frames(self) -> torch.Tensor:
         """Frame of its motion that each environment is at, ``(num_envs,)`` int32."""
         frames: torch.Tensor = self._command.time_steps

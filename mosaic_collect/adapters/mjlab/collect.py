@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import mjlab.tasks  # noqa: F401  registers the tasks
+import mujoco
 import torch
 import warp
 from mjlab.envs import ManagerBasedRlEnv
@@ -35,7 +36,7 @@ from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS
 from mosaic_collect.adapters.rsl_rl.runners import quiet
-from mosaic_collect.collection.fitting import Robot, fit_motions
+from mosaic_collect.collection.fitting import fit_motions
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.origin import Origin, file_identity
@@ -45,6 +46,7 @@ from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.states import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
 from mosaic_collect.errors import InputError
+from mosaic_collect.store.robot import Robot
 
 
 def run_collect(options: MjlabCollectOptions, on_step: Watch | None = None) -> CollectResult:
@@ -152,14 +154,20 @@ class MjlabSimulation(ManagedSimulation):
         data = env.sim.data
         return {QPOS: data.qpos[:], QVEL: data.qvel[:], ORIGIN: env.scene.env_origins}
 
+    @property
+    def robot_name(self) -> str:
+        return str(self.asset.spec.modelname) if self.asset is not None else ""
+
+    @property
+    def joint_unit(self) -> str:
+        kinds = {int(kind) for kind in self.env.unwrapped.sim.mj_model.jnt_type}
+        return "rad" if kinds <= {mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_HINGE} else ""
+
     def push(self, velocity: torch.Tensor) -> None:
         """As of a ``PushableSimulation``: the robot that follows motions, or else "robot"."""
-        name = self.command.cfg.entity_name if self.command is not None else "robot"
-        robot = self.env.unwrapped.scene.entities.get(name)
+        robot = self.asset
         if robot is None or robot.is_fixed_base:
-            raise InputError(
-                f"push: expected an entity {name!r} with a free base, this task has none"
-            )
+            raise InputError("push: expected a robot with a free base, this task has none")
         # The velocity of the base's origin in the world: what is behind it is angular.
         x_and_y = robot.indexing.free_joint_v_adr[:2]
         robot.data.data.qvel[:, x_and_y] += velocity
@@ -216,7 +224,7 @@ def _play(cfg: Any, queue: MotionQueue, options: MjlabOptions, folder: str) -> N
     robot = cfg.scene.entities[cfg.commands[MOTION].entity_name].build()
     steps = 1.0 / (cfg.sim.mujoco.timestep * cfg.decimation)  # a second
     into = folder if options.resample else None
-    known = Robot(robot.joint_names, robot.body_names)
+    known = Robot(joint_names=robot.joint_names, body_names=robot.body_names)
     fitting = fit_motions(queue.present, steps, robot=known, allow_fps=options.allow_fps, into=into)
     queue.take(fitting)
 

@@ -154,6 +154,7 @@ def collect_into(
             on_step,
             options.acting,
             record_states=options.record_states,
+            allow_changed=options.allow_changed,
             stop_on_nonfinite=options.stop_on_nonfinite,
             buffer_mb=options.buffer_mb,
             compressor=options.compressor,

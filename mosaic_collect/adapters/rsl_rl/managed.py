@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -9,6 +11,7 @@ import torch
 from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.collection.observation_terms import group_terms
 from mosaic_collect.reading.terms import Term
+from mosaic_collect.store.robot import Robot
 
 #: What the command is called that says which motion to follow.
 MOTION = "motion"
@@ -45,8 +48,86 @@ class ManagedSimulation(VecEnvSimulation):
         manager, dims = self.env.unwrapped.observation_manager, self.group_dims
         if not hasattr(manager, "active_terms"):
             return {}
-        found = {name: group_terms(manager, name) for name in dims if name in manager.active_terms}
+        names = getattr(self.asset, "joint_names", ())
+        found = {
+            name: group_terms(manager, name, names, self.joint_unit)
+            for name in dims
+            if name in manager.active_terms
+        }
         return {n: t for n, t in found.items() if sum(term.width for term in t) == dims[n]}
+
+    @property
+    def robot_name(self) -> str:
+        """Name of the robot's model; empty if it is not known."""
+        return ""
+
+    @property
+    def asset(self) -> Any:
+        """The robot that follows motions, or else the one named "robot"; None: there is none."""
+        env, name = self.env.unwrapped, "robot"
+        manager = getattr(env, "command_manager", None)
+        if manager is not None and MOTION in manager.active_terms:
+            cfg = manager.get_term(MOTION).cfg
+            name = getattr(cfg, "asset_name", getattr(cfg, "entity_name", name))
+        scene = getattr(env, "scene", {})
+        scene = getattr(scene, "entities", scene)
+        return scene[name] if name in scene.keys() else None  # noqa: SIM118  no mapping
+
+    @property
+    def joint_unit(self) -> str:
+        """Unit of the joints' positions; empty if it is not known or not one."""
+        return ""
+
+    @property
+    def robot(self) -> Robot:
+        """Description of the robot, as far as the environment has it; units are the terms'."""
+        env, asset = self.env.unwrapped, self.asset
+        joints = tuple(getattr(asset, "joint_names", ()))
+        patterns = getattr(getattr(getattr(asset, "cfg", None), "init_state", None), "joint_pos", 0)
+        # Not from the asset's data, which a task may randomize per environment.
+        default = {j: _matching(patterns, j) for j in joints} if isinstance(patterns, dict) else {}
+        return Robot(
+            name=self.robot_name,
+            joint_names=joints,
+            body_names=tuple(getattr(asset, "body_names", ())),
+            default_joint_pos=tuple(default.values()),
+            control_dt=env.step_dt,
+            sim_dt=env.physics_dt,
+            **_actions(getattr(env, "action_manager", None), default),
+        )
+
+
+def _matching(patterns: Mapping[str, float], name: str) -> float:
+    """Value of the first pattern that a name matches, as both simulators resolve it; else 0."""
+    return next((float(v) for p, v in patterns.items() if re.fullmatch(p, name)), 0.0)
+
+
+def _actions(manager: Any, default: Mapping[str, float]) -> dict[str, Any]:
+    """Names, scales and offsets of the actions, if all action terms have them."""
+    names: list[str] = []
+    numbers: dict[str, list[float]] = {"_scale": [], "_offset": []}
+    for key in getattr(manager, "active_terms", ()):
+        term = manager.get_term(key)
+        own = getattr(term, "_joint_names", getattr(term, "_target_names", None))
+        own = list(own if own and len(own) == term.action_dim else range(term.action_dim))
+        names += [n if isinstance(n, str) and n not in names else f"{key}_{n}" for n in own]
+        for what, found in numbers.items():
+            value = getattr(term, what, None)
+            if isinstance(value, torch.Tensor):
+                value = value.expand(term.num_envs, term.action_dim)[0].tolist()
+            elif isinstance(value, (int, float)):
+                value = [value] * term.action_dim
+            if what == "_offset" and _is_default_pos(term) and all(n in default for n in own):
+                value = [default[name] for name in own]
+            found += value or []
+    complete = {what: found for what, found in numbers.items() if len(found) == len(names)}
+    return {"action_names": tuple(names), **{f"action{k}": tuple(v) for k, v in complete.items()}}
+
+
+def _is_default_pos(term: Any) -> bool:
+    """Whether a term's offset is the default position, which may be randomized per environment."""
+    is_default = getattr(term.cfg, "use_default_offset", False)
+    return is_default and "Position" in type(term.cfg).__name__
 
 
 _NEAR_M = 0.05  # joint limits, at which joints are clipped, move bodies by that much

@@ -16,7 +16,7 @@ from mosaic_collect.recording.ring.devices import check_device
 from mosaic_collect.store.view import Resume
 
 #: What a resume refuses to find changed, unless it is allowed by this name.
-PROTECTED = ("task", "checkpoint", "motions", "observations", "acting")
+PROTECTED = ("task", "checkpoint", "motions", "observations", "acting", "robot")
 DEFAULT_ENVS = 64
 
 
@@ -87,7 +87,7 @@ class RecordOptions(TaskOptions):
             Ranks share the motions out and use the device of their local rank.
         take_over: Ranks that will not come back; the other ranks record what they had not finished.
         allow_changed: Differences to allow on resume: task, checkpoint, motions, observations,
-            acting (default: none).
+            acting, robot (default: none).
         record_states: Record the simulator's state with each row, which "replay" renders; mjlab
             only.
         stop_on_nonfinite: End the run at the first row that holds NaN or infinity.

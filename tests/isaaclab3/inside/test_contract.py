@@ -13,6 +13,7 @@ import torch
 
 from examples.g1 import isaaclab as g1
 from mosaic_collect.cli import main
+from mosaic_collect.reading.terms import column_names
 from mosaic_collect.store.schema import FAILED, TRUNCATED
 from tests.isaaclab3.inside.witness import Session, collected
 
@@ -101,6 +102,21 @@ def test_9_no_stale_pair_in_two_hundred_episodes(session: Session) -> None:
     assert (last[first] == 0).all()
     goes_on = (ids[1:] == ids[:-1]) & valid[1:] & valid[:-1]
     assert np.array_equal(last[1:][goes_on], session.read("actions")[:-1][goes_on])
+
+
+def test_the_store_knows_its_robot(session: Session) -> None:
+    """Beside mjlab's own description of the same robot, whose joints have the same order."""
+    robot = session.data.robot
+    assert robot.joint_names == robot.action_names
+    assert (len(robot.joint_names), robot.joint_names[3]) == (29, "left_knee_joint")
+    assert robot.body_names[0] == "pelvis"
+    assert robot.default_joint_pos == robot.action_offset
+    assert robot.default_joint_pos[3] == pytest.approx(0.669)
+    assert (robot.name, robot.control_dt, robot.sim_dt) == ("g1", 0.02, 0.01)
+    assert robot.units["joint_pos"] == "rad"
+    assert len(robot.action_scale) == 29
+    names = column_names(session.data, "observations")
+    assert "joint_pos[left_knee_joint]" in names
 
 
 def test_terms_are_handed_ids_of_several_kinds(session: Session) -> None:
