@@ -193,6 +193,13 @@ def test_figures_of_the_front_door_are_those_of_the_benchmarks() -> None:
         assert any({*row, "disk"} <= other for other in measured), row
 
 
+def test_the_package_is_installed_from_a_checkout() -> None:
+    """It is in no index: by its name pip finds it only where it is installed already."""
+    for path in (README, API, *DOCS, *(ROOT / "docs").rglob("*.ipynb")):
+        assert "pip install 'mosaic-collect" not in path.read_text(), path.name
+    assert "pip install .  " in README.read_text()
+
+
 def test_links_lead_somewhere() -> None:
     for path in (README, *DOCS):
         for target in re.findall(r"\]\(([^)#\s]+)", path.read_text()):

@@ -192,6 +192,10 @@ def announce(options: RecordOptions, sim: str) -> None:
     print("\n".join(lines), file=sys.stderr, flush=True)
 
 
+#: Fits into 100 columns with room for large numbers; tqdm's own bar would shrink to nothing.
+_BAR = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
+
+
 class ProgressBar:
     """Progress bar of a recording on stderr, if that is a terminal; starts with the first step.
 
@@ -223,7 +227,12 @@ class ProgressBar:
                 self._on_first(writer)
             start = writer.num_steps - 1
             self._bar = tqdm(
-                total=self._max_steps, initial=start, unit="step", desc=self._name, disable=None
+                total=self._max_steps,
+                initial=start,
+                unit=" steps",
+                desc=self._name,
+                disable=None,
+                bar_format=None if self._max_steps is None else _BAR,
             )
         self._bar.update(writer.num_steps - self._bar.n)
         stats = writer.stats
@@ -231,7 +240,6 @@ class ProgressBar:
         self._bar.set_postfix_str(
             f"{tqdm.format_sizeof(stats.steps * writer.num_envs / seconds)} env-steps/s, "
             f"{stats.raw_nbytes / seconds / 1e6:.0f} MB/s, "
-            f"{stats.stored_nbytes / seconds / 1e6:.0f} on disk, "
             f"{stats.stalled_seconds / seconds:.0%} stalled",
             refresh=False,
         )
@@ -288,7 +296,7 @@ def tell(result: Any, options: RecordOptions) -> None:
     """Print the result of a collection, a ``CollectResult``, and what to do next."""
     store = result.store
     if result.already_complete and not result.num_steps and options.distributed:
-        print(f"{store}: no motion is left for this rank; the other ranks record them all")
+        print(f"{store}: this rank got no motion, as the other ranks record all of them")
         return
     if result.already_complete:
         print(f"{store} is complete with {result.num_steps:,} steps; nothing to do")

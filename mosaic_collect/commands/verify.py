@@ -144,7 +144,7 @@ def _parts(command: Verify) -> list[TrajectoryDataset]:
 
 
 def _verify(store: str, command: Verify, engine: Engine | None) -> bool:
-    with bar("verify", "shard") as progress:
+    with bar("verify", " shards") as progress:
         report = verify_store(store, progress.update, engine)
     return _say(report, "shards", command)
 
@@ -190,7 +190,7 @@ def _replay(
 ) -> bool:
     from mosaic_collect.replay.check import replay_check  # torch is needed for this alone
 
-    with bar("replay", "step", dataset.num_steps) as progress:
+    with bar("replay", " steps", dataset.num_steps) as progress:
         report = replay_check(
             *(dataset.blobs, *recorded, command.device, command.tolerance),
             progress.update,

@@ -206,7 +206,11 @@ def _nonfinite(e: _Evidence) -> Iterator[Finding]:
 
 
 def _feature_names(field: FieldStatistics | None, where: Mask) -> str:
-    return "" if field is None or not where.any() else feature_words(field, where, " in")
+    if field is None or not where.any():
+        return ""
+    if where.all() and len(where) > 1:
+        return f" in all {len(where)} features"
+    return feature_words(field, where, " in")
 
 
 def _unchanging(e: _Evidence) -> Iterator[Finding]:

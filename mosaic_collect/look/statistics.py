@@ -48,6 +48,12 @@ class FieldStatistics:
     moments: Moments = field(repr=False)
     sample: NDArray[Any] = field(repr=False)
 
+    def __repr__(self) -> str:
+        low, high = self.moments.low.min(), self.moments.high.max()
+        odd = f", {dead} always 0" if (dead := int(self.dead.sum())) else ""
+        shape = "x".join(map(str, self.shape)) or "one value"
+        return f"<FieldStatistics {self.name}: {shape} {self.dtype}, {low:.4g} to {high:.4g}{odd}>"
+
     @cached_property
     def mean(self) -> NDArray[np.float64]:
         """Of the finite values, ``(D,)``; NaN of none."""

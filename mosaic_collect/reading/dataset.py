@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import analysis_by, thread_count
-from mosaic_collect.errors import InputError, StoreNotFoundError
+from mosaic_collect.errors import FieldNotFoundError, InputError, StoreNotFoundError
 from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.reading.numbering import IDS, Numbering
 from mosaic_collect.reading.store_set import OpenedStore, StoreSet
@@ -252,8 +252,13 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         """A field as a lazy array ``(T, N[, D])``.
 
         Raises:
-            InputError: No such field.
+            FieldNotFoundError: No such field.
         """
+        if not isinstance(field, str):
+            raise FieldNotFoundError(
+                f"no field {field!r}: a dataset maps names to arrays, such as "
+                f"dataset[{next(iter(self), 'actions')!r}][0]; BatchLoader draws pairs"
+            )
         found = self.schema[field]
         self._require_one_width()
         shape = (self.num_steps, self.num_envs, *found.row_shape)

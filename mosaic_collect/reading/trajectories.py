@@ -123,6 +123,9 @@ class Trajectory(Mapping[str, "Rows"]):
         """Steps in the store."""
         return range(self.first_step, self.last_step + 1)
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self)
+
     def __getitem__(self, name: str) -> Rows:
         """Lazy rows of a field, ``(num_steps[, dim])``.
 

@@ -27,7 +27,6 @@ from mosaic_collect.store.schema import (
 )
 
 _MASK = Field(name=VALID_MASK, dtype="bool")
-_WAYS = ("left out", "given")
 
 
 class StepCheck:
@@ -62,7 +61,9 @@ class StepCheck:
             if name not in rows
         ]
         problems += [
-            f"{name}: expected {_WAYS[before]} as on the first step, got {_WAYS[not before]}"
+            f"{name}: expected a value on every step, as the first one had, got none"
+            if before
+            else f"{name}: expected none, as the first step had none, got a value"
             for name, before in given.items()
             if before != (name in rows)
         ]

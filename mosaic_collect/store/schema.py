@@ -84,8 +84,8 @@ class Field:
     """
 
     name: str
-    _: KW_ONLY
     dim: int | tuple[int, ...] | None = None
+    _: KW_ONLY
     dtype: str = "float32"
     default: float | str | None = None
 
@@ -236,6 +236,9 @@ class Schema:
     def pair_nbytes(self) -> int:
         """Raw bytes of one pair: all stored fields of one environment and step."""
         return sum(f.row_nbytes for f in self.stored)
+
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.stored_names)
 
     def __getitem__(self, name: str) -> Field:
         """The stored field of that name.

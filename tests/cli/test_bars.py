@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import pty
+import re
+import struct
+import subprocess
 import sys
+import termios
 
 import pytest
 
 from mosaic_collect import export_npy
+from tests import helpers
 from tests.export import stores
 
 
@@ -35,3 +43,37 @@ def test_bars(cli, made, tmp_path, monkeypatch, terminal: bool, command, names) 
     for name in names:
         assert (name in done.err) == terminal
     assert done.err == "" or terminal
+
+
+#: A collection whose simulator prints while it starts, and the words of a fast recording.
+COLLECTION = """
+import sys
+from types import SimpleNamespace
+from mosaic_collect.commands.collect import ProgressBar
+with ProgressBar(5000) as bar:
+    print("a simulator starts", file=sys.stderr)
+    for step in (1, 2500, 5000):
+        stats = SimpleNamespace(seconds=60.0, steps=step, raw_nbytes=8e10, stalled_seconds=3.0)
+        bar(SimpleNamespace(num_steps=step, num_envs=4096, stats=stats))
+"""
+
+
+def test_the_bar_of_a_collection_fits_and_begins_with_its_first_step() -> None:
+    terminal, end = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 100, 0, 0))
+    environment = {**os.environ, "PYTHONPATH": helpers.REPO}
+    subprocess.run([sys.executable, "-c", COLLECTION], stderr=end, env=environment, check=True)
+    os.close(end)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(terminal, 65536)
+        except OSError:  # the other end is closed
+            break
+    os.close(terminal)
+    before, *bars = [line for line in re.split(r"[\r\n]+", shown.decode()) if line]
+    assert before == "a simulator starts"
+    last = bars[-1]
+    assert last.startswith("collect: 100%|██████████| 5000/5000 [")
+    assert last.endswith("341k env-steps/s, 1333 MB/s, 5% stalled]")
+    assert all(len(line) <= 100 for line in bars)

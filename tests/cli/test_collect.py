@@ -13,7 +13,7 @@ import pytest
 
 from mosaic_collect import Schema, StoreMismatchError, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
-from mosaic_collect.commands.collect import COMMAND_LINE
+from mosaic_collect.commands.collect import COMMAND_LINE, tell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,3 +156,12 @@ def test_a_store_does_not_choose_what_runs(cli, seen, made: str, entry: Any, wor
         writer.update_metadata(**{COMMAND_LINE: entry})
     cli("collect", "--resume", "--output", made).failed(words)
     assert len(seen) == 1
+
+
+def test_a_rank_without_a_motion_is_no_complete_store(capsys: pytest.CaptureFixture[str]) -> None:
+    """One motion and two ranks: the second one makes no store."""
+    rank = ToyOptions(task="T", checkpoint="c", output="ranks", distributed=True)
+    result = SimpleNamespace(store="ranks/rank-00001", num_steps=0, already_complete=True)
+    tell(result, rank)
+    words = "this rank got no motion, as the other ranks record all of them"
+    assert capsys.readouterr().out == f"ranks/rank-00001: {words}\n"

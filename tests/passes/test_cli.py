@@ -77,3 +77,32 @@ def test_what_is_no_cluster(cli: Cli, store: str) -> None:  # noqa: F811
     stores.write(store, 3)
     cli("verify", store, "--workers", "0").failed("--workers: expected a whole number from 1")
     cli("verify", store, "--scheduler", "no://x").failed("--scheduler: cannot reach no://x")
+
+
+def test_an_interrupt_of_local_workers_is_one_line(store: str) -> None:
+    """Ctrl-C reaches the whole group of processes, as in a terminal."""
+    stores.write(store, 30)
+    code = (
+        "import os, signal, sys\n"
+        "from mosaic_collect.commands import shared\n"
+        "from mosaic_collect.cli import main\n"
+        "def measure(*given, **more): os.killpg(0, signal.SIGINT); signal.pause()\n"
+        "if __name__ == '__main__':\n"
+        "    import mosaic_collect.commands.look as look\n"
+        "    look.measure = measure\n"
+        f"    sys.exit(main(['stats', {store!r}, '--workers', '2']))\n"
+    )
+    script = os.path.join(os.path.dirname(store), "interrupted.py")
+    with open(script, "w") as file:
+        file.write(code)
+    done = subprocess.run(
+        [sys.executable, script],
+        env={**os.environ, "PYTHONPATH": helpers.REPO},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        start_new_session=True,
+    )
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "mosaic-collect stats: interrupted\n"

@@ -49,9 +49,9 @@ def test_a_later_difference_is_an_error(store: str, field: str, first: bool, res
     if resumed:
         writer.close()
         writer = TrajectoryWriter(store, resume=True)
-    was, now = ("given", "left out") if first else ("left out", "given")
+    words = "a value on every step.*got none" if first else "none, as the first step.*got a value"
     with writer:
-        with pytest.raises(InputError, match=f"{field}: expected {was} as on the first.*got {now}"):
+        with pytest.raises(InputError, match=f"{field}: expected {words}"):
             writer.add_step(**step(1, *without(not first)))
         assert writer.num_steps == 1
         writer.add_step(**step(1, *without(first)))
