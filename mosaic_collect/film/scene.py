@@ -15,7 +15,7 @@ from mjlab.scene import Scene
 from mjlab.tasks.registry import list_tasks, load_env_cfg
 from numpy.typing import NDArray
 
-from mosaic_collect.adapters.rsl_rl.managed import MOTION
+from mosaic_collect.adapters.rsl_rl.simulation import MOTION
 from mosaic_collect.checks import opengl_settings
 from mosaic_collect.errors import InputError, MissingDependencyError
 

@@ -11,7 +11,7 @@ import torch
 
 from mosaic_collect.adapters.rsl_rl.load import RslRl2, generation, load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import check_class_names
-from mosaic_collect.adapters.rsl_rl.vec_env import POLICY
+from mosaic_collect.adapters.rsl_rl.simulation import POLICY
 from mosaic_collect.checks import needed, whole
 from mosaic_collect.collection.groups import Groups, check_recorded, own_field
 from mosaic_collect.collection.protocols import Policy

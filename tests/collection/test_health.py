@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
-from mosaic_collect.adapters.rsl_rl.managed import disagreement  # noqa: E402
+from mosaic_collect.adapters.rsl_rl.simulation import disagreement  # noqa: E402
 from mosaic_collect.collection.health import Health  # noqa: E402
 from mosaic_collect.collection.protocols import Observations, PolicyOutput  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402

@@ -46,13 +46,11 @@ from mosaic_collect.adapters.isaaclab.launch import (
 )
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
 from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
-from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
-from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
+from mosaic_collect.adapters.rsl_rl.load import Actor, load_policy, quiet
 from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
-from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
 from mosaic_collect.collection.fitting import fit_folder
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import Motion, find_motions

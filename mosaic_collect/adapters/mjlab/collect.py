@@ -29,13 +29,11 @@ from mosaic_collect.adapters.mjlab.motion import (
     queued_cfg,
 )
 from mosaic_collect.adapters.mjlab.options import UNMEASURED, MjlabCollectOptions, MjlabOptions
-from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
-from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.adapters.rsl_rl.managed import MOTION, ManagedSimulation
+from mosaic_collect.adapters.rsl_rl.load import Actor, load_policy, quiet
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS
-from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
 from mosaic_collect.collection.fitting import fit_motions
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import find_motions

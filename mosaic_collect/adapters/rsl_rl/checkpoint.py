@@ -38,7 +38,20 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.text import shown
 
 RSL2, RSL3, RSL23, RSL4, RSL5 = "2.x", "3.x", "2.x or 3.x", "4.x", "5.x"
+_KEYS = {
+    RSL2: "model_state_dict with obs_norm_state_dict beside it",
+    RSL3: "model_state_dict with actor_obs_normalizer.* in it",
+    RSL23: "model_state_dict with actor.* and no normaliser",
+    RSL4: "actor_state_dict with mlp.* and std",
+    RSL5: "actor_state_dict with mlp.* and distribution.*",
+}
 _MANY = 12  # keys that a message lists before it only counts
+_COMPILED = "_orig_mod."  # unmistakable, so wherever it stands
+_PARALLEL = "module."  # a network may have a part of that name, so only before all names
+#: Variables that override what a caller of ``torch.load`` passes, in both directions.
+_FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+_ZIP = b"PK\x03\x04"
+_TRUST = "if you know and trust who made it, trust_checkpoint=True reads it all the same"
 
 
 @dataclass(frozen=True)
@@ -70,7 +83,22 @@ class Checkpoint:
         path = local_path(path, "checkpoint")
         if not os.path.isfile(path):
             raise InputError(f"checkpoint {path}: expected a file, found none")
-        content = without_prefixes(load_weights(path, trust))
+        try:
+            with open(path, "rb") as file:
+                if words := lfs_pointer(file.read(LFS_NBYTES)):
+                    raise InputError(f"checkpoint {path}: it is {words}")
+                if not trust:
+                    _check_archive(file, path)
+                file.seek(0)
+                content = torch.load(file, map_location="cpu", weights_only=not trust)
+        except InputError:
+            raise
+        except Exception as error:
+            if isinstance(error, pickle.UnpicklingError) and not trust:
+                words = f"checkpoint {path}: {_needs(error, path)}; {_TRUST}"
+                raise InputError(words) from None
+            raise InputError(f"checkpoint {path}: torch cannot read it: {error}") from error
+        content = without_prefixes(content)
         return cls(path, content, _family(path, content))
 
     @contextlib.contextmanager
@@ -102,23 +130,9 @@ class Checkpoint:
             )
             raise InputError(
                 f"checkpoint {self.path} was written by rsl_rl {self.family} and does not load "
-                f"into rsl_rl {families[0]}; found {found}; expected {_expected(families)}"
+                f"into rsl_rl {families[0]}; found {found}; expected "
+                + " or ".join(_KEYS[f] for f in families)
             )
-
-
-def check_keys(path: str, expected: Iterable[str], found: Iterable[str]) -> None:
-    """Hold a network's parameter names against a checkpoint's.
-
-    Raises:
-        InputError: The keys differ; the message lists both sides.
-    """
-    expected, found = set(expected), set(found)
-    missing, extra = expected - found, found - expected
-    if missing or extra:
-        raise InputError(
-            f"checkpoint {path} does not fit the configured actor: it lacks {listed(missing)} and "
-            f"has {listed(extra)} besides; found {listed(found)}; expected {listed(expected)}"
-        )
 
 
 def listed(names: Iterable[str]) -> str:
@@ -145,22 +159,6 @@ def _family(path: str, content: Any) -> str:
     )
 
 
-def _expected(families: Sequence[str]) -> str:
-    keys = {
-        RSL2: "model_state_dict with obs_norm_state_dict beside it",
-        RSL3: "model_state_dict with actor_obs_normalizer.* in it",
-        RSL23: "model_state_dict with actor.* and no normaliser",
-        RSL4: "actor_state_dict with mlp.* and std",
-        RSL5: "actor_state_dict with mlp.* and distribution.*",
-    }
-    return " or ".join(keys[f] for f in families)
-
-
-_COMPILED = "_orig_mod."  # unmistakable, so wherever it stands
-_PARALLEL = "module."  # a network may have a part of that name, so only before all names
-_STATES = "state_dict"
-
-
 def without_prefixes(content: Any) -> Any:
     """A checkpoint's content with its networks' own names; itself if nothing was wrapped.
 
@@ -170,7 +168,7 @@ def without_prefixes(content: Any) -> Any:
         return content
     return {
         key: _unwrapped(value)
-        if isinstance(key, str) and key.endswith(_STATES) and isinstance(value, Mapping)
+        if isinstance(key, str) and key.endswith("state_dict") and isinstance(value, Mapping)
         else value
         for key, value in content.items()
     }
@@ -188,47 +186,11 @@ def _unwrapped(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
     return {own: inner[name] for name, own in names.items()}
 
 
-#: How torch is told what its callers do not say, and what would contradict it.
-_FORCE, _FORCE_NOT = "TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
-_ZIP = b"PK\x03\x04"
-_TRUST = "if you know and trust who made it, trust_checkpoint=True reads it all the same"
-
-
-def load_weights(path: str, trust: bool) -> Any:
-    """What a file of ``torch.save`` holds, on the CPU.
-
-    Args:
-        path: The file.
-        trust: Whether code in it may run.
-
-    Raises:
-        InputError: The file cannot be read, or not without running code; the message names the
-            code.
-    """
-    try:
-        with open(path, "rb") as file:
-            if words := lfs_pointer(file.read(LFS_NBYTES)):
-                raise InputError(f"checkpoint {path}: it is {words}")
-            file.seek(0)
-            if trust:
-                return torch.load(file, map_location="cpu", weights_only=False)
-            _check_archive(file, path)
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except InputError:
-        raise
-    except pickle.UnpicklingError as error:
-        if trust:
-            raise InputError(f"checkpoint {path}: torch cannot read it: {error}") from error
-        raise InputError(f"checkpoint {path}: {_needs(error, path)}; {_TRUST}") from None
-    except Exception as error:
-        raise InputError(f"checkpoint {path}: torch cannot read it: {error}") from error
-
-
 @contextlib.contextmanager
 def weights_only(trust: bool) -> Iterator[None]:
-    """Within, every ``torch.load`` runs no code, whatever it was asked for.
+    """Within, every ``torch.load`` runs no code, whatever its caller passes.
 
-    rsl_rl's loaders ask for all, and networks of MOSAIC's read checkpoints that a config names.
+    rsl_rl's loaders pass ``weights_only=False``, and networks of MOSAIC's read further files.
 
     Raises:
         InputError: One of those needs more.
@@ -257,6 +219,7 @@ def _check_archive(file: BinaryIO, path: str) -> None:
         InputError: An older form, whose reading ran code up to torch 2.5; a program of
             TorchScript; or a claim of more bytes than there are.
     """
+    file.seek(0)
     begin = file.read(len(_ZIP))
     if begin != _ZIP:
         raise InputError(
@@ -267,14 +230,12 @@ def _check_archive(file: BinaryIO, path: str) -> None:
         entries = archive.infolist()
     if any(os.path.basename(entry.filename) == "constants.pkl" for entry in entries):
         raise InputError(f"checkpoint {path}: expected tensors, got a program of TorchScript")
-    size = file.seek(0, os.SEEK_END)
-    if sum(entry.file_size for entry in entries) > size:
+    if sum(entry.file_size for entry in entries) > file.seek(0, os.SEEK_END):
         raise InputError(f"checkpoint {path}: torch cannot read it: it claims more than its size")
-    file.seek(0)
 
 
 def _needs(error: pickle.UnpicklingError, path: str | None = None) -> str:
-    """What torch's reader would not take, in words."""
+    """Describe what torch's reader refused."""
     names = set(re.findall(r"GLOBAL (\S+)", str(error)))
     listing = getattr(torch.serialization, "get_unsafe_globals_in_checkpoint", None)
     if listing is not None and path is not None:

@@ -17,8 +17,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
-from mosaic_collect.adapters.rsl_rl.actor import Actor
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
+from mosaic_collect.adapters.rsl_rl.load import Actor
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS, RecordOptions
 from mosaic_collect.collection.fitting import rate_notes
 from mosaic_collect.collection.motion_queue import MotionQueue
@@ -125,20 +125,21 @@ def collect_into(
     """
     seat = RankStore.of(options.output, distributed=False) if seat is None else seat
     known = seat.known(options.resume, options.overwrite)
-    told, num_envs = known.metadata if known else {}, _num_envs(options, known)
+    told, stored = (known.metadata, known.num_envs) if known else ({}, 0)
+    num_envs = options.num_envs or stored or DEFAULT_ENVS
     queue = seat.shared(simulator.queue(told), num_envs, told, options.take_over)
     origin = simulator.origin()
     seat.refuse_changes(known, origin, options.allow_changed)
     if known is not None and _is_done(known, options, queue):
         return CollectResult(seat.store.address, known.num_steps, True, *_ends(queue))
-    if known is not None and known.num_envs not in (0, num_envs):
-        words = f"num_envs: expected {known.num_envs}, got {num_envs}"
+    if known is not None and stored not in (0, num_envs):
+        words = f"num_envs: expected {stored}, got {num_envs}"
         raise StoreMismatchError(f"{known.path} was collected otherwise: {words}")
     checkpoint = Checkpoint.read(simulator.checkpoint, options.trust_checkpoint)
     if options.acting.student is not None:
         read_student(options.acting)  # one that is none is refused before the simulator is made
     # A resumed run would draw the first one's noise again, if it were not told its number.
-    run = len(known.state.runs) if known is not None and known.num_envs else 0
+    run = len(known.state.runs) if known is not None and stored else 0
     if not seat.begins(queue):
         steps = known.num_steps if known else 0
         return CollectResult(seat.store.address, steps, True, *_ends(queue))
@@ -165,10 +166,6 @@ def collect_into(
         )
     notes = tuple(rate_notes(queue.present)) if queue else ()
     return CollectResult(seat.store.address, steps, False, *_ends(queue), notes)
-
-
-def _num_envs(options: RecordOptions, known: TrajectoryDataset | None) -> int:
-    return options.num_envs or (known.num_envs if known else 0) or DEFAULT_ENVS
 
 
 def _is_done(known: TrajectoryDataset, options: RecordOptions, queue: MotionQueue | None) -> bool:

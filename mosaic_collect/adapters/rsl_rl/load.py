@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import io
+import logging
 import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
 import torch
 
-from mosaic_collect.adapters.rsl_rl.actor import Actor, Forward, trained_shapes
 from mosaic_collect.adapters.rsl_rl.checkpoint import (
     RSL2,
     RSL3,
@@ -17,33 +20,80 @@ from mosaic_collect.adapters.rsl_rl.checkpoint import (
     RSL5,
     RSL23,
     Checkpoint,
-    check_keys,
+    listed,
     weights_only,
 )
 from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict
-from mosaic_collect.adapters.rsl_rl.runners import NO_RSL_RL, build_runner, loading
-from mosaic_collect.adapters.rsl_rl.vec_env import POLICY
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.adapters.rsl_rl.simulation import POLICY
+from mosaic_collect.checks import needed
+from mosaic_collect.collection.protocols import Observations, PolicyOutput
+from mosaic_collect.errors import InputError, MosaicCollectError
 
 #: Parts of the module that say nothing about actions: values, and a student's teacher.
 _NOT_ACTING = ("critic", "memory_c.", "teacher.", "memory_t.")
+#: What runners raise while they look classes up by name and hand options on to them.
+_UNBUILDABLE = (NameError, AttributeError, TypeError, ValueError, ImportError, FileNotFoundError)
+_log = logging.getLogger(__name__)
+
+#: Group name -> shape of one environment's value, such as ``(154,)``.
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
+#: A sample, the mean and the sigma of one forward, each ``(num_envs, num_actions)``.
+Forward: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
-class Generation(Protocol):
-    """How the policies of one generation of rsl_rl are loaded."""
+class Actor:
+    """A loaded network as a policy, of whichever generation.
 
-    def families(self, runner_class: type[Any] | None) -> tuple[str, ...]:
-        """Of which checkpoints it reads the actor; its own family stands first."""
+    Args:
+        network: Network with a ``reset`` of its memories.
+        shapes: The observation groups that it reads.
+        forward: One forward of the network, given those groups.
+        deterministic: Act by the mean; if not, by a sample.
+    """
 
-    def prepare(self, config: dict[str, Any]) -> dict[str, Any]:
-        """The config of a runner that acts and does not train; it may be changed in place."""
+    def __init__(
+        self,
+        network: Any,
+        shapes: Shapes,
+        forward: Callable[[dict[str, torch.Tensor]], Forward],
+        deterministic: bool,
+    ) -> None:
+        self.shapes = dict(shapes)
+        self._network = network.eval()
+        self._forward = forward
+        self._deterministic = deterministic
 
-    def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
-        """Load the actor, with its normaliser, into a fresh runner.
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether its actions depend on earlier observations."""
+        return bool(getattr(self._network, "is_recurrent", True))
 
-        Raises:
-            InputError: The checkpoint does not fit.
-        """
+    def act(self, observations: Observations) -> PolicyOutput:
+        rows = self._select(observations)
+        with torch.no_grad():
+            sample, mean, sigma = self._forward(rows)
+        mean = mean.detach()  # as sigma, which may be a view of a parameter
+        return PolicyOutput(mean if self._deterministic else sample.detach(), mean, sigma.detach())
+
+    def reset(self, dones: torch.Tensor) -> None:
+        with torch.no_grad():
+            self._network.reset(dones.bool())
+
+    def _select(self, observations: Observations) -> dict[str, torch.Tensor]:
+        missing = [n for n in self.shapes if n not in observations.keys()]  # noqa: SIM118  TensorDict
+        if missing:
+            raise InputError(
+                f"observations: expected the groups {listed(self.shapes)}, "
+                f"got {listed(map(str, observations.keys()))}"
+            )
+        rows = {name: observations[name] for name in self.shapes}
+        for name, value in rows.items():
+            if tuple(value.shape[1:]) != self.shapes[name]:
+                raise InputError(
+                    f"observations: expected {name!r} of shape (num_envs, "
+                    f"{', '.join(map(str, self.shapes[name]))}), got {tuple(value.shape)}"
+                )
+        return rows
 
 
 def load_policy(
@@ -70,8 +120,7 @@ def load_policy(
     Raises:
         InputError: The checkpoint is of another family or does not fit the config; the message
             names the keys found and expected. Or it holds more than tensors and plain values, which
-            are named. Or the actor has no distribution, or needs MOSAIC's velocity estimator, whose
-            output is not an observation.
+            are named. Or the actor is of a kind that cannot be recorded.
         MissingDependencyError: rsl_rl is not installed.
     """
     own = generation()
@@ -92,100 +141,107 @@ def generation() -> Generation:
     Raises:
         MissingDependencyError: rsl_rl is not installed.
     """
-    if find_spec("rsl_rl") is None:
-        raise MissingDependencyError(NO_RSL_RL)
+    with _needs_rsl_rl():
+        utils = importlib.import_module("rsl_rl.utils")
     if find_spec("rsl_rl.models") is not None:
         return RslRl5()
     # The function through which 3.x picks observation groups.
-    utils = importlib.import_module("rsl_rl.utils")
     return RslRl3() if hasattr(utils, "resolve_obs_groups") else RslRl2()
 
 
-class RslRl2:
-    """rsl_rl 2.x, MOSAIC's fork among them: one tensor, normalised by the caller."""
+class Generation:
+    """Loading of the policies of one generation of rsl_rl.
+
+    Attributes:
+        own: Families of the checkpoints that its own runner reads; the one it writes is first.
+    """
+
+    own: tuple[str, ...]
 
     def families(self, runner_class: type[Any] | None) -> tuple[str, ...]:
-        """Of which checkpoints it reads the actor."""
-        return RSL2, RSL23
+        """Families of the checkpoints whose actor it reads; the one it writes is first."""
+        return self.own
 
     def prepare(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Without what MOSAIC's fork does for training only."""
-        config["reset_noise_std_on_resume"] = False  # it would replace the trained sigma
-        if "expert_trajectory_path" in config.get("algorithm", {}):
-            config["algorithm"]["expert_trajectory_path"] = (
-                None  # it would load the file, to no end
-            )
+        """Return the config of a runner that acts and does not train; may change it in place."""
         return config
 
     def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
-        """The actor behind the runner's normaliser.
+        """Load the actor, with its normaliser, into a fresh runner.
 
         Raises:
-            InputError: Only one of config and checkpoint has a normaliser; or the actor needs
+            InputError: The checkpoint does not fit; or the actor has no distribution, or needs
                 MOSAIC's velocity estimator, whose output is not an observation.
         """
+        raise NotImplementedError
+
+
+class RslRl2(Generation):
+    """rsl_rl 2.x, MOSAIC's fork among them: one tensor, normalised by the caller."""
+
+    own = (RSL2, RSL23)
+
+    def prepare(self, config: dict[str, Any]) -> dict[str, Any]:
+        config["reset_noise_std_on_resume"] = False  # it would replace the trained sigma
+        if "expert_trajectory_path" in config.get("algorithm", {}):
+            # It would load the file, to no end.
+            config["algorithm"]["expert_trajectory_path"] = None
+        return config
+
+    def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
         if getattr(runner.alg, "use_estimate_ref_vel", False):
             raise InputError("runner_cfg: an actor with use_estimate_ref_vel is not supported")
-        module = runner.alg.policy
-        if _is_nested(checkpoint):
+        module, normalizer = runner.alg.policy, runner.obs_normalizer
+        parts = checkpoint.state("model_state_dict").values()
+        if any(isinstance(part, dict) for part in parts):
             # MOSAIC's residual policy: parts of parts, which only its own runner can put together.
-            with loading(checkpoint.path, module), checkpoint.as_file() as path:
+            with _loading(checkpoint, module), checkpoint.as_file() as path:
                 runner.load(path, load_optimizer=False, load_critic=False)
         else:
             _load_actor(module, checkpoint)
-            _load_normalizer(runner.obs_normalizer, checkpoint)
-        normalizer = (
-            runner.obs_normalizer.eval()
-        )  # in training mode it would learn what it is shown
+            learned, wanted = checkpoint.state("obs_norm_state_dict"), bool(normalizer.state_dict())
+            if wanted != bool(learned):
+                raise InputError(
+                    f"checkpoint {checkpoint.path} {'has' if learned else 'lacks'} "
+                    f"obs_norm_state_dict, but runner_cfg says empirical_normalization={wanted}: "
+                    "actions would be wrong"
+                )
+            with _loading(checkpoint, normalizer):
+                normalizer.load_state_dict(learned)
+        normalizer.eval()  # in training mode it would learn what it is shown
         return Actor(
             module,
-            trained_shapes(runner, [POLICY]),
-            lambda rows: _ask_module(module, normalizer(rows[POLICY])),
+            _trained_shapes(runner, [POLICY]),
+            lambda rows: _forward(module, normalizer(rows[POLICY])),
             deterministic,
         )
 
 
-class RslRl3:
+class RslRl3(Generation):
     """rsl_rl 3.x: TensorDict observations, normalisers inside the policy."""
 
-    def families(self, runner_class: type[Any] | None) -> tuple[str, ...]:
-        """Of which checkpoints it reads the actor."""
-        return RSL3, RSL23
-
-    def prepare(self, config: dict[str, Any]) -> dict[str, Any]:
-        """As it is."""
-        return config
+    own = (RSL3, RSL23)
 
     def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
-        """The actor, whose normaliser is part of it."""
         module = runner.alg.policy
         _load_actor(module, checkpoint)
-        shapes = trained_shapes(runner, module.obs_groups["policy"])
-        return Actor(module, shapes, lambda rows: _ask_module(module, rows), deterministic)
+        shapes = _trained_shapes(runner, module.obs_groups["policy"])
+        return Actor(module, shapes, lambda rows: _forward(module, rows), deterministic)
 
 
-class RslRl5:
+class RslRl5(Generation):
     """rsl_rl 4.x and 5.x: an actor model that holds its normaliser and distribution."""
 
     def families(self, runner_class: type[Any] | None) -> tuple[str, ...]:
         """Older ones, too, if the runner has a ``load`` of its own, which may migrate them."""
-        older = (RSL3, RSL23, RSL4) if _has_own_load(runner_class) else ()
-        return tuple(dict.fromkeys((_own_family(), *older)))
-
-    def prepare(self, config: dict[str, Any]) -> dict[str, Any]:
-        """As it is."""
-        return config
+        own = RSL4 if find_spec("rsl_rl.modules.distribution") is None else RSL5
+        migrates = runner_class is not None and runner_class.load is not _runner_class().load
+        return tuple(dict.fromkeys((own, *((RSL3, RSL23, RSL4) if migrates else ()))))
 
     def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
-        """The actor; critic, optimiser and iteration are left where they are.
-
-        Raises:
-            InputError: Besides: the model has no distribution, so there is no sigma to record.
-        """
         model = runner.alg.get_policy()
-        if checkpoint.family == _own_family():
-            check_keys(checkpoint.path, model.state_dict(), checkpoint.state("actor_state_dict"))
-        with loading(checkpoint.path, model), checkpoint.as_file() as path:
+        with _loading(checkpoint, model), checkpoint.as_file() as path:
+            # Critic, optimiser and iteration are left where they are.
             runner.load(path, load_cfg={"actor": True}, strict=True, map_location=runner.device)
         # 5.x keeps a distribution or None, 4.x a flag.
         if not getattr(model, "stochastic", model.distribution is not None):
@@ -196,32 +252,73 @@ class RslRl5:
             return sample, model.output_mean, model.output_std
 
         groups = (*model.obs_groups, *getattr(model, "obs_groups_2d", ()))
-        return Actor(model, trained_shapes(runner, groups), forward, deterministic)
+        return Actor(model, _trained_shapes(runner, groups), forward, deterministic)
 
 
-def _is_nested(checkpoint: Checkpoint) -> bool:
-    return any(isinstance(v, dict) for v in checkpoint.state("model_state_dict").values())
+def build_runner(
+    env: Any, config: dict[str, Any], device: Any, runner_class: type[Any] | None
+) -> Any:
+    """A fresh runner for inference.
 
+    It asks the environment for observations once, so build it before the simulation's first reset.
 
-def _load_normalizer(normalizer: torch.nn.Module, checkpoint: Checkpoint) -> None:
-    learned = checkpoint.state("obs_norm_state_dict")
-    wanted = bool(normalizer.state_dict())
-    if wanted != bool(learned):
-        found = "has" if learned else "lacks"
+    Args:
+        env: An rsl_rl ``VecEnv``.
+        config: Training config; the runner takes it apart.
+        device: Device of the networks.
+        runner_class: A subclass of ``OnPolicyRunner``; None: that itself.
+
+    Raises:
+        InputError: The config is not one that this rsl_rl can build.
+        MissingDependencyError: rsl_rl is not installed.
+    """
+    # The runner keeps room for a rollout of training, gigabytes for many environments.
+    config["num_steps_per_env"] = 1
+    # Hide torchrun's world: a collecting rank exchanges no gradients, so it joins no group.
+    world = os.environ.pop("WORLD_SIZE", None)
+    try:
+        with quiet():
+            return (runner_class or _runner_class())(env, config, None, str(device))
+    except MosaicCollectError:
+        raise
+    except KeyError as error:
         raise InputError(
-            f"checkpoint {checkpoint.path} {found} obs_norm_state_dict, but runner_cfg says "
-            f"empirical_normalization={wanted}: actions would be wrong"
-        )
-    with loading(checkpoint.path, normalizer):
-        normalizer.load_state_dict(learned)
+            f"runner_cfg: this rsl_rl's runner expects {error}; found {listed(config)}"
+        ) from error
+    except _UNBUILDABLE as error:
+        kind = type(error).__name__
+        raise InputError(f"runner_cfg: this rsl_rl cannot build it: {kind}: {error}") from error
+    finally:
+        if world is not None:
+            os.environ["WORLD_SIZE"] = world
 
 
-def _ask_module(module: Any, observations: Any) -> Forward:
-    """Ask an actor-critic module once."""
-    # act, not act_inference: it leaves mean and sigma behind, and each call of either advances a
-    # recurrent memory.
-    sample = module.act(observations)
-    return sample, module.action_mean, module.action_std
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """What rsl_rl prints goes to this module's log, at level DEBUG."""
+    printed = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(printed):
+            yield
+    finally:
+        for line in printed.getvalue().splitlines():
+            _log.debug("rsl_rl: %s", line)
+
+
+@contextlib.contextmanager
+def _loading(checkpoint: Checkpoint, network: Any) -> Iterator[None]:
+    """Turn what torch and rsl_rl raise for a checkpoint that does not fit into an InputError."""
+    try:
+        with quiet():
+            yield
+    except InputError:
+        raise
+    except (KeyError, RuntimeError, ValueError) as error:
+        words = " ".join(str(error).split())  # torch writes a line for each parameter
+        raise InputError(
+            f"checkpoint {checkpoint.path} does not fit the configured policy: {words}; expected "
+            f"the keys {listed(network.state_dict())}"
+        ) from error
 
 
 def _load_actor(module: Any, checkpoint: Checkpoint) -> None:
@@ -230,25 +327,32 @@ def _load_actor(module: Any, checkpoint: Checkpoint) -> None:
     Raises:
         InputError: The checkpoint's actor has other parameters than the module's.
     """
-    own = module.state_dict()
-    found = {
-        k: v
-        for k, v in checkpoint.state("model_state_dict").items()
-        if not k.startswith(_NOT_ACTING)
-    }
-    acting = [key for key in own if not key.startswith(_NOT_ACTING)]
-    check_keys(checkpoint.path, acting, found)
-    with loading(checkpoint.path, module):
-        module.load_state_dict({**own, **found})
+    own, found = module.state_dict(), checkpoint.state("model_state_dict")
+    kept = {key: value for key, value in own.items() if key.startswith(_NOT_ACTING)}
+    acting = {key: value for key, value in found.items() if not key.startswith(_NOT_ACTING)}
+    with _loading(checkpoint, module):
+        module.load_state_dict({**kept, **acting})
 
 
-def _own_family() -> str:
-    return RSL4 if find_spec("rsl_rl.modules.distribution") is None else RSL5
+def _forward(module: Any, observations: Any) -> Forward:
+    # act, not act_inference: it leaves mean and sigma behind, and each call of either advances a
+    # recurrent memory.
+    sample = module.act(observations)
+    return sample, module.action_mean, module.action_std
 
 
-def _has_own_load(runner_class: type[Any] | None) -> bool:
-    if runner_class is None:
-        return False
-    from rsl_rl.runners import OnPolicyRunner
+def _trained_shapes(runner: Any, groups: Iterable[str]) -> Shapes:
+    """The shapes that the runner was built for, per group, read from its storage."""
+    stored = runner.alg.storage.observations  # (steps, num_envs, ...), one tensor or a TensorDict
+    one = isinstance(stored, torch.Tensor)
+    return {name: tuple((stored if one else stored[name]).shape[2:]) for name in groups}
 
-    return runner_class.load is not OnPolicyRunner.load
+
+def _runner_class() -> Any:
+    with _needs_rsl_rl():
+        from rsl_rl.runners import OnPolicyRunner
+    return OnPolicyRunner
+
+
+def _needs_rsl_rl() -> contextlib.AbstractContextManager[None]:
+    return needed("loading a policy needs rsl_rl: pip install rsl-rl-lib")

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from mosaic_collect.checks import lfs_pointer, local_path
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.checks import lfs_pointer, local_path, needed
+from mosaic_collect.errors import InputError
 from mosaic_collect.text import reason, shown
 
 _YAML = (".yaml", ".yml")
@@ -43,24 +43,18 @@ def json_safe(value: Any) -> Any:
     ``module:name`` that Isaac Lab and rsl_rl write for them. A field that was left MISSING becomes
     ``{}``, as Isaac Lab's ``to_dict`` has it. What else JSON cannot hold is kept by its words.
     """
+    if hasattr(value, "tolist") and not isinstance(value, type):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {str(k): json_safe(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [json_safe(v) for v in value]
-    if hasattr(value, "tolist") and not isinstance(value, type):
-        return json_safe(value.tolist())
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    plain = value is None or isinstance(value, (bool, int, float, str))
-    return value if plain else _words(value)
-
-
-def _words(value: Any) -> Any:
     if value is dataclasses.MISSING:
         return {}
     if callable(value) and hasattr(value, "__qualname__"):
         return f"{value.__module__}:{value.__qualname__}"
-    return str(value)
+    is_number = isinstance(value, (int, float)) and math.isfinite(value)
+    return value if value is None or isinstance(value, str) or is_number else str(value)
 
 
 def read_runner_cfg(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -84,28 +78,19 @@ def read_runner_cfg(path: str | os.PathLike[str]) -> dict[str, Any]:
     if words := lfs_pointer(text.encode()):
         raise InputError(f"runner_cfg: {path} is {words}")
     try:
-        config = _yaml(path, text) if path.lower().endswith(_YAML) else _json(path, text)
+        config = _yaml(path, text) if path.lower().endswith(_YAML) else json.loads(text)
     except RecursionError as error:
         raise InputError(f"runner_cfg: {path} is nested too deeply") from error
+    except ValueError as error:
+        raise InputError(f"runner_cfg: expected JSON (or a *.yaml) in {path}: {error}") from error
     if not isinstance(config, dict):
         raise InputError(f"runner_cfg: expected a mapping in {path}, got {type(config).__name__}")
     return config
 
 
-def _json(path: str, text: str) -> Any:
-    try:
-        return json.loads(text)
-    except ValueError as error:
-        raise InputError(f"runner_cfg: expected JSON (or a *.yaml) in {path}: {error}") from error
-
-
 def _yaml(path: str, text: str) -> Any:
-    try:
+    with needed(f"runner_cfg: reading {path} needs PyYAML: pip install pyyaml, or give it as JSON"):
         import yaml
-    except ImportError as error:
-        raise MissingDependencyError(
-            f"runner_cfg: reading {path} needs PyYAML: pip install pyyaml, or give it as JSON"
-        ) from error
 
     class Loader(yaml.SafeLoader):  # type: ignore[misc]
         """Safe, and knows tuples."""

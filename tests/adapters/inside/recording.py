@@ -13,7 +13,7 @@ import torch
 from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
-from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
 from tests.adapters.inside.toy import ACTIONS, POLICY_DIM, ToyEnv, config
 
 STEPS, ENVS, IDLE_FROM = 30, 4, 20  # the last environment idles from then on

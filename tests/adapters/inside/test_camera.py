@@ -14,10 +14,9 @@ import torch
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.adapters.rsl_rl.load import RslRl5, load_policy
-from mosaic_collect.adapters.rsl_rl.managed import ManagedSimulation
+from mosaic_collect.adapters.rsl_rl.load import RslRl5, load_policy, quiet
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
-from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.record import record

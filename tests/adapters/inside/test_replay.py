@@ -11,7 +11,7 @@ import torch
 
 from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.errors import InputError
 from tests.adapters.inside.toy import ToyEnv, config

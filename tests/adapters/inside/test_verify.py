@@ -16,7 +16,7 @@ import torch
 from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl5, load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
-from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
 from mosaic_collect.cli import main
 from mosaic_collect.collection.rollout import collect, teacher_rows
 from mosaic_collect.collection.trackers import EveryEpisode

@@ -8,8 +8,7 @@ import torch
 from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 
-from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl5, generation
-from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl5, generation, quiet
 
 GENERATION = type(generation())
 ACTIONS, POLICY_DIM = 3, 6

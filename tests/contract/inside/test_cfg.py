@@ -19,7 +19,7 @@ from mosaic_collect.adapters.isaaclab.cfg import (
 )
 from mosaic_collect.adapters.isaaclab.collect import IsaacLabSimulation
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
-from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.rollout import STUDENT

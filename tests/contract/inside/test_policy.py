@@ -8,8 +8,7 @@ import torch
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.adapters.rsl_rl.load import load_policy, quiet
 from mosaic_collect.replay.check import replay_check
 from tests.adapters.inside.toy import config
 from tests.contract.inside.session import ORIGIN, toy_env

@@ -13,7 +13,7 @@ import torch
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.cli import main
 from mosaic_collect.collection.origin import file_identity
 from tests.adapters.hostile import Author

@@ -13,7 +13,7 @@ from mosaic_collect.adapters.isaaclab.cfg import (
     prepare_env_cfg,
     prepare_motion_cfg,
 )
-from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
 from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
 from mosaic_collect.mosaic.student_obs import (

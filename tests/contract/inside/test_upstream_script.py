@@ -16,8 +16,7 @@ import pytest
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.adapters.rsl_rl.load import RslRl2, generation
-from mosaic_collect.adapters.rsl_rl.runners import quiet
+from mosaic_collect.adapters.rsl_rl.load import RslRl2, generation, quiet
 from tests.contract.inside.session import toy_env
 from tests.contract.inside.toy import write_motions
 from tests.contract.inside.toy_tasks import STUDENT, TEACHER, AgentCfg

@@ -318,7 +318,7 @@ class ToyEnv(ManagerBasedRLEnv):
 
 def make(cfg: Any) -> Any:
     """The environment in Isaac Lab's rsl_rl wrapper."""
-    from mosaic_collect.adapters.rsl_rl.runners import quiet
+    from mosaic_collect.adapters.rsl_rl.load import quiet
 
     with quiet():
         return RslRlVecEnvWrapper(ToyEnv(cfg))

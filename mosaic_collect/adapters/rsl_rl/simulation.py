@@ -1,4 +1,4 @@
-"""A simulation of environments with managers, as Isaac Lab has them and mjlab after it."""
+"""Environments behind an rsl_rl ``VecEnv`` of any generation as a ``Simulation``."""
 
 from __future__ import annotations
 
@@ -8,17 +8,79 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.rsl_rl.vec_env import VecEnvSimulation
 from mosaic_collect.collection.observation_terms import group_terms
+from mosaic_collect.collection.protocols import Observations, StepResult
+from mosaic_collect.errors import InputError
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.robot import Robot
 
-#: What the command is called that says which motion to follow.
-MOTION = "motion"
+POLICY = "policy"  # name of the actor's observations in rsl_rl 2.x, its tuple's first tensor
+MOTION = "motion"  # name of the command that follows motions
+_NEAR_M = 0.05  # joint limits, at which joints are clipped, move bodies by that much
+_NEAR_RAD = 0.3
+_STEPS = 2.0  # a command may be a step ahead of the robot
+_NEEDED = ("body_pos_w", "robot_body_pos_w", "body_lin_vel_w", "joint_pos", "robot_joint_pos")
+
+
+class VecEnvSimulation:
+    """The environment behind a wrapper such as Isaac Lab's ``RslRlVecEnvWrapper``.
+
+    Observations are those that ``reset`` and ``step`` return; ``get_observations`` is called only
+    for an environment that has no ``reset``, and then once.
+
+    Args:
+        env: The wrapper.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self._closed = False
+
+    @property
+    def num_envs(self) -> int:
+        return int(self.env.num_envs)
+
+    @property
+    def num_actions(self) -> int:
+        return int(self.env.num_actions)
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device(self.env.device)
+
+    def reset(self) -> Observations:
+        reset = getattr(self.env, "reset", None) or self.env.get_observations
+        returned = reset()
+        first, extras = returned if isinstance(returned, tuple) else (returned, {})
+        return observation_groups(first, extras)
+
+    def step(self, actions: torch.Tensor) -> StepResult:
+        first, _, dones, extras = self.env.step(actions.to(self.device))
+        return StepResult(observation_groups(first, extras), dones.bool(), self._time_outs(extras))
+
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            self.env.close()
+
+    def _time_outs(self, extras: Mapping[str, Any]) -> torch.Tensor:
+        """Wrappers leave them out for tasks of finite horizon; the environment still knows."""
+        found = extras.get("time_outs")
+        if found is None:
+            found = getattr(getattr(self.env, "unwrapped", None), "reset_time_outs", None)
+        if found is None:
+            raise InputError(
+                'env: expected extras["time_outs"] or env.unwrapped.reset_time_outs, got neither: '
+                "a fall could not be told from an end by time"
+            )
+        return torch.as_tensor(found).bool().clone()  # Isaac Lab's next step overwrites its own
 
 
 class ManagedSimulation(VecEnvSimulation):
-    """A ``mosaic_collect.collection.record.GroupedSimulation``."""
+    """Environments with managers, as Isaac Lab has them and mjlab after it.
+
+    A ``mosaic_collect.collection.record.GroupedSimulation``.
+    """
 
     @property
     def group_dims(self) -> dict[str, int]:
@@ -130,14 +192,26 @@ def _is_default_pos(term: Any) -> bool:
     return is_default and "Position" in type(term.cfg).__name__
 
 
-_NEAR_M = 0.05  # joint limits, at which joints are clipped, move bodies by that much
-_NEAR_RAD = 0.3
-_STEPS = 2.0  # a command may be a step ahead of the robot
-_NEEDED = ("body_pos_w", "robot_body_pos_w", "body_lin_vel_w", "joint_pos", "robot_joint_pos")
+def observation_groups(first: Any, extras: Mapping[str, Any]) -> Observations:
+    """Return the groups of observations that an rsl_rl environment returned.
+
+    Args:
+        first: The actor's tensor (2.x) or all groups (a TensorDict or dict).
+        extras: The extras of rsl_rl 2.x, with all groups under ``observations``.
+
+    Raises:
+        InputError: Another type.
+    """
+    if isinstance(first, torch.Tensor):
+        return {POLICY: first, **extras.get("observations", {})}
+    if not hasattr(first, "keys"):
+        raise InputError(f"observations: expected a tensor or groups, got {type(first).__name__}")
+    groups: Observations = first
+    return groups
 
 
 def disagreement(command: Any, step_s: float, active: torch.Tensor) -> str | None:
-    """How reference and robot differ, in words; None: they do not.
+    """Describe how reference and robot differ; None: they do not.
 
     Args:
         command: The motion command; one without bodies agrees.
@@ -146,53 +220,36 @@ def disagreement(command: Any, step_s: float, active: torch.Tensor) -> str | Non
     """
     if not all(hasattr(command, name) for name in _NEEDED):
         return None
-    reference = _tensor(command.body_pos_w)[active]
-    robot = _tensor(command.robot_body_pos_w)[active]
-    off = (reference - robot).norm(dim=-1)  # (n, bodies)
-    allowed = _NEAR_M + _STEPS * step_s * _tensor(command.body_lin_vel_w)[active].norm(dim=-1)
+    values = {name: getattr(command, name) for name in _NEEDED}
+    # Isaac Lab 3's asset data are arrays of Warp's, which hold a tensor.
+    values = {name: getattr(value, "torch", value)[active] for name, value in values.items()}
+    reference, robot = values["body_pos_w"], values["robot_body_pos_w"]  # (n, bodies, 3)
+    off = (reference - robot).norm(dim=-1)
+    allowed = _NEAR_M + _STEPS * step_s * values["body_lin_vel_w"].norm(dim=-1)
     beyond = (off - allowed).nan_to_num(torch.inf)
     if bool((beyond <= 0).all()):
         return None
     env, body = divmod(int(beyond.argmax()), beyond.shape[1])
-    count = int((beyond > 0).any(dim=1).sum())
     names = list(command.cfg.body_names)
-    cause = _cause(command, active, reference, robot, names, env, body)
-    return (
-        f"in {count} of {len(off)} environments; body {names[body]!r} is "
-        f"{float(off[env, body]):.2f} m from the robot's; likely {cause}"
-    )
-
-
-def _tensor(values: Any) -> torch.Tensor:
-    """Isaac Lab 3's asset data are arrays of Warp's, which hold a tensor."""
-    found: torch.Tensor = getattr(values, "torch", values)
-    return found
-
-
-def _cause(
-    command: Any,
-    active: torch.Tensor,
-    reference: torch.Tensor,
-    robot: torch.Tensor,
-    names: list[str],
-    env: int,
-    body: int,
-) -> str:
-    off = _tensor(command.joint_pos) - _tensor(command.robot_joint_pos)
-    joints = off[active].abs().nan_to_num(torch.inf)
+    joints = (values["joint_pos"] - values["robot_joint_pos"]).abs().nan_to_num(torch.inf)
+    others = (robot[env] - reference[env, body]).norm(dim=-1).nan_to_num(torch.inf)
+    nearest = int(others.argmin())
     if float(joints.max()) > _NEAR_RAD:
-        return (
+        cause = (
             "the file's joints are in another order, of another robot, or in degrees: the robot's "
             "limits do not let it take them"
         )
-    others = (robot[env] - reference[env, body]).norm(dim=-1).nan_to_num(torch.inf)
-    nearest = int(others.argmin())
-    if nearest != body and float(others[nearest]) <= _NEAR_M:
-        return (
+    elif nearest != body and float(others[nearest]) <= _NEAR_M:
+        cause = (
             f"the file's bodies are in another order: it has {names[body]!r} where the robot's "
             f"{names[nearest]!r} is"
         )
+    else:
+        cause = (
+            "the file's joints or bodies are in another order or of another robot, or its "
+            "quaternions xyzw for wxyz, or the other way round"
+        )
     return (
-        "the file's joints or bodies are in another order or of another robot, or its quaternions "
-        "xyzw for wxyz, or the other way round"
+        f"in {int((beyond > 0).any(dim=1).sum())} of {len(off)} environments; body "
+        f"{names[body]!r} is {float(off[env, body]):.2f} m from the robot's; likely {cause}"
     )
