@@ -130,7 +130,7 @@ def run_block(block: Block, folder: Path, environment: dict[str, str], names: di
 def test_all_examples_in_order(
     s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shell: dict[str, str]
 ) -> None:
-    for package in ("torch", "zarr", "xarray"):
+    for package in ("torch", "zarr", "xarray", "h5py", "pyarrow", "duckdb", "datasets"):
         pytest.importorskip(package)
     folder = tmp_path / "work"
     folder.mkdir()

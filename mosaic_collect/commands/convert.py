@@ -22,8 +22,7 @@ from mosaic_collect.commands.shared import (
 )
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
-from mosaic_collect.export.formats import export
-from mosaic_collect.export.hdf5 import ENDINGS
+from mosaic_collect.export.formats import FORMATS, NPY, export, format_of
 from mosaic_collect.export.target import check_target
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -37,15 +36,17 @@ from mosaic_collect.text import pace_of
 
 @dataclass(frozen=True, kw_only=True)
 class Export(WithJson, WithEngine):
-    """Write a store, or several as one, as the .npy dict that MOSAIC loads, in bounded memory.
+    """Write a store, or several as one, in a format that other libraries read.
 
-    A name ending in .hdf5 or .h5 makes an HDF5 file in the layout of robomimic and Isaac Lab, with
-    one demo per trajectory.
+    .npy is the dict that MOSAIC loads, .hdf5 or .h5 the layout of robomimic and Isaac Lab, .parquet
+    a table of one row per pair; LeRobot's dataset is a folder. Memory is bounded.
 
     Attributes:
         paths: Store, or several with the same fields, followed by the file to write. With one store
             the file may be left out: an .npy file goes next to the store, by its name.
-        valid_share: Share of the trajectories to hold out for validation, in an HDF5 file.
+        format: Format of the file (default: by the ending of its name).
+        fps: Steps per second of a LeRobot dataset (default: the store's control rate).
+        state: Field that a LeRobot dataset names observation.state (default: observations).
     """
 
     EXAMPLE: ClassVar[str] = (
@@ -67,21 +68,22 @@ class Export(WithJson, WithEngine):
             },
         )
     )
-    valid_share: float = 0.0
+    format: str | None = field(default=None, metadata=shown(choices=FORMATS))
+    fps: float | None = None
+    state: str | None = field(default=None, metadata=shown(metavar="FIELD"))
 
     def run(self) -> bool:
         """Export, printing sizes before and figures after."""
         names, path = _stores_and_target(self.paths)
-        if path.endswith(ENDINGS) or self.valid_share:
+        own = {"fps": self.fps, "state": self.state}
+        own = {name: value for name, value in own.items() if value is not None}
+        form = format_of(path, self.format)
+        if own or form != NPY:
             if (self.scheduler, self.workers) != (None, None):
-                raise InputError(f"{path}: HDF5 has one writer: expected no scheduler or workers")
+                raise InputError(f"{form} has one writer: expected no scheduler or workers")
             with bar("export", leave=True) as progress:
                 report = export(
-                    names,
-                    path,
-                    valid_share=self.valid_share,
-                    progress=progress.update,
-                    **vars(self.options),
+                    names, path, self.format, progress=progress.update, **vars(self.options), **own
                 )
             print(as_json(report) if self.json else _export_text(report))
             return True

@@ -6,18 +6,55 @@ A format is one module and one entry here.
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
 from typing import Any
 
-from mosaic_collect.errors import InputError
-from mosaic_collect.export import hdf5
-from mosaic_collect.export.npy import ExportReport, plan_export
+from mosaic_collect.errors import InputError, MosaicCollectError, SpaceError, WriteError
+from mosaic_collect.export.hdf5 import Hdf5
+from mosaic_collect.export.lerobot import LeRobot
+from mosaic_collect.export.npy import (
+    ExportReport,
+    choose,
+    describe_stores,
+    join_stores,
+    naming_skip_damaged,
+    open_stores,
+    plan_export,
+)
 from mosaic_collect.export.options import Options
-from mosaic_collect.export.stream import Progress
+from mosaic_collect.export.parquet import Parquet
+from mosaic_collect.export.rows import RowFormat, TrajectoryRows
+from mosaic_collect.export.target import Target, TargetFolder, check_target
+from mosaic_collect.npyfile.layout import GRID
+from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.store.files import NO_ROOM
 from mosaic_collect.store.ranks import Addresses
-from mosaic_collect.text import shown
+from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID
+from mosaic_collect.text import reason, shown
 
-#: Endings of each format's files.
-FORMATS = {"npy": (".npy",), "hdf5": hdf5.ENDINGS}
+#: Formats of one trajectory after the other, by name.
+ROW_FORMATS: dict[str, type[RowFormat]] = {form.name: form for form in (Hdf5, Parquet, LeRobot)}
+NPY = "npy"
+FORMATS = (NPY, *ROW_FORMATS)
+_ENDINGS = {NPY: (".npy",), **{name: form.endings for name, form in ROW_FORMATS.items()}}
+
+
+def format_of(path: str, name: str | None = None) -> str:
+    """Name of the format of a file.
+
+    Raises:
+        InputError: An unknown format, or no name and a file of unknown ending.
+    """
+    found = name or next((f for f, ends in _ENDINGS.items() if path.endswith(ends)), None)
+    if found is None:
+        endings = ", ".join(end for ends in _ENDINGS.values() for end in ends)
+        raise InputError(f"{path}: expected a name ending in {endings}, or the format's name")
+    if found not in FORMATS:
+        *names, last = FORMATS
+        raise InputError(f"format: expected {', '.join(names)} or {last}, got {shown(name)}")
+    return found
 
 
 def export(
@@ -25,37 +62,91 @@ def export(
     path: str | os.PathLike[str],
     format: str | None = None,  # noqa: A002  the command line's name
     *,
-    valid_share: float = 0.0,
-    progress: Progress | None = None,
+    progress: Callable[[int], object] | None = None,
     **options: Any,
 ) -> ExportReport:
-    """Write a store's pairs in a format; see ``export_npy`` for the options and errors.
+    """Write a store's pairs in a format of other libraries, in bounded memory.
+
+    The target is atomic: after an error or a kill, what had its name before is still there.
 
     Args:
-        store: The stores.
-        path: The file; one of that name is replaced, in one.
-        format: ``npy`` or ``hdf5``; None: by the ending of the path.
-        valid_share: Share of the trajectories to hold out for validation, in HDF5.
+        store: The stores, as ``export_npy`` takes them.
+        path: The file; one of that name is replaced. For LeRobot a new folder.
+        format: ``npy``, ``hdf5``, ``parquet`` or ``lerobot``; None: by the ending of the path.
         progress: Called with the bytes written since the last call.
-        options: Further arguments of ``export_npy``.
+        options: Arguments of ``export_npy``; for LeRobot also ``fps`` and ``state``.
 
     Raises:
-        InputError: An unknown format or option.
+        InputError: A bad argument or target, an unknown format or option, or a field that the
+            format cannot hold.
+        MissingDependencyError: The format's library is not installed.
+        StoreError, ExportError, SpaceError, WriteError: The same errors as ``export_npy``.
     """
-    name = os.fspath(path)
-    found = format or next((f for f, ends in FORMATS.items() if name.endswith(ends)), None)
-    if found not in FORMATS:
-        endings = ", ".join(end for ends in FORMATS.values() for end in ends)
-        raise InputError(
-            f"format: expected {' or '.join(FORMATS)}, or a name ending in one of {endings}; got "
-            f"{shown(format or name)}"
+    name = format_of(os.fspath(path), format)
+    form = ROW_FORMATS.get(name)
+    taken = set(getattr(form, "__dataclass_fields__", ()))
+    shared = {f.name for f in fields(Options)}
+    if unknown := set(options) - taken - shared:
+        raise InputError(f"{', '.join(sorted(unknown))}: no option of an export to {name}")
+    own = {key: value for key, value in options.items() if key in taken}
+    asked = Options(**{key: value for key, value in options.items() if key in shared})
+    if form is None:
+        return plan_export(store, asked).write(path, progress)
+    return _write(store, path, form(**own), asked, progress or (lambda nbytes: None))
+
+
+def _write(
+    store: Addresses,
+    path: str | os.PathLike[str],
+    form: RowFormat,
+    options: Options,
+    progress: Callable[[int], object],
+) -> ExportReport:
+    """Write one trajectory after the other, each with its rows in the order of time."""
+    start = time.monotonic()
+    if options.layout == GRID:
+        raise InputError(f"layout: {form.name} holds no grid, but one trajectory after the other")
+    check_target(path, (), form.endings)
+    options = replace(options, layout="compact")
+    views, folders = open_stores(store, options)
+    name = check_target(path, folders, form.endings)
+    with naming_skip_damaged(options):
+        table, chosen = join_stores(views, options)
+        form.check(table, chosen)
+        # Where an id or an end is damaged, nobody knows whose the pair is.
+        known = (TRAJECTORY_ID, TRAJECTORY_END, MOTION_ID)
+        more = [grid.field for key, grid in table.grids.items() if key in known]
+        _, selection, left = choose(
+            table, [*chosen, *(f for f in more if f not in chosen)], options
         )
-    try:
-        asked = Options(**options)
-    except TypeError as error:
-        raise InputError(f"export: {error}") from error
-    if found == "hdf5":
-        return hdf5.export_hdf5(store, path, asked, valid_share=valid_share, progress=progress)
-    if valid_share:
-        raise InputError("valid_share: a .npy file holds no split of trajectories")
-    return plan_export(store, asked).write(path, progress)
+        rows = TrajectoryRows.of(table, selection, chosen)
+        nbytes = selection.num_pairs * sum(f.row_nbytes for f in chosen)
+        about = {"options": options.as_json(), "left_out": asdict(left), **describe_stores(table)}
+        try:
+            with (Target if form.endings else TargetFolder)(name, nbytes) as target:
+                for count in form.write(target.temp_path, rows, options, about):
+                    progress(count)
+        except MosaicCollectError:
+            raise
+        except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
+            words = f"{name}: writing failed, nothing was left there: {reason(error)}"
+            is_full = getattr(error, "errno", None) in NO_ROOM
+            raise (SpaceError if is_full else WriteError)(words) from error
+    return ExportReport(
+        path=name,
+        layout=form.name,
+        num_pairs=selection.num_pairs,
+        shapes={f.name: (selection.num_pairs, *f.row_shape) for f in chosen},
+        left_out=left,
+        file_nbytes=_size(name),
+        device_nbytes=nbytes,
+        seconds=time.monotonic() - start,
+        notes=(f"{len(rows.trajectories.id)} trajectories, one after the other",),
+    )
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, or of all files of a folder."""
+    if os.path.isfile(path):
+        return os.path.getsize(path)
+    return sum(os.path.getsize(os.path.join(d, n)) for d, _, names in os.walk(path) for n in names)

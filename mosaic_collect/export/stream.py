@@ -61,7 +61,7 @@ def fill(
         ClusterError: The cluster cannot do the work.
     """
     for offset, data in file.pieces:
-        _pwrite(target.fd, memoryview(data), offset)
+        write_at(target.fd, data, offset)
 
     def writer(opened: Opened) -> _PieceWriter:
         return _PieceWriter(table, selection, arrays, file.offsets, check_finite, opened)
@@ -160,22 +160,21 @@ class _PieceWriter:
         rows = exported(rows, self._arrays[field].dtype)
         if self._check_finite and rows.dtype.kind == "f":
             self._check(rows, field, cell.block)
-        data = rows.reshape(-1).view(np.uint8).data
         start, _ = self.place(field, cell.block)
         if cell.shape == chosen.shape:
-            _pwrite(fd, data, start)
-            return len(data)
+            write_at(fd, rows, start)
+            return rows.nbytes
         # Rows of one step lie together in the file, behind those of the environments before.
         row_nbytes = _row_nbytes(self._arrays[field])
         ends = np.cumsum(np.count_nonzero(mine, axis=1)) * row_nbytes
         steps = np.cumsum(np.count_nonzero(chosen, axis=1))
         steps -= np.count_nonzero(chosen[:, cell.envs.start :], axis=1)
         steps = steps[cell.at[0]]
-        begin = 0
+        data, begin = rows.reshape(-1).view(np.uint8), 0
         for end, before in zip(ends.tolist(), (steps * row_nbytes).tolist(), strict=True):
-            _pwrite(fd, data[begin:end], start + before)
+            write_at(fd, data[begin:end], start + before)
             begin = end
-        return len(data)
+        return rows.nbytes
 
     def _check(self, rows: NDArray[Any], field: str, block: int) -> None:
         if not all_finite(rows) and not finite_rows(rows.reshape(len(rows), 1, -1)).all():
@@ -195,8 +194,9 @@ def _write_back(fd: int, start: int, nbytes: int) -> None:
         os.posix_fadvise(fd, start, nbytes, os.POSIX_FADV_DONTNEED)
 
 
-def _pwrite(fd: int, data: memoryview, offset: int) -> None:
-    """Write all of ``data`` at ``offset``, however few bytes a call takes."""
+def write_at(fd: int, values: Any, offset: int) -> None:
+    """Write all bytes of an array or a buffer at ``offset``, however few bytes a call takes."""
+    data = memoryview(values).cast("B")
     while len(data):
         written = os.pwrite(fd, data, offset)
         data, offset = data[written:], offset + written

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import secrets
+import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -22,14 +23,20 @@ _log = logging.getLogger(__name__)
 def check_target(
     path: str | os.PathLike[str], stores: Sequence[str], endings: Sequence[str] = (".npy",)
 ) -> str:
-    """The path, as a text; a name that MOSAIC could not load, or no place for a file, is refused.
+    """Check the path of an export; return it as text.
+
+    Args:
+        path: File or folder to write.
+        stores: Folders in which it may not lie.
+        endings: Endings of the file; none: the export is a folder.
 
     Raises:
-        InputError: The name does not end in ``.npy``, or is a folder, a pipe or a device, or lies
-            in a store or in no folder.
+        InputError: The name has another ending, is a folder, a pipe or a device, lies in a store or
+            in no folder, or is taken, where a folder is to be made.
     """
     path = local_path(path, "path")
-    if not path.endswith(tuple(endings)):
+    path = path if endings else path.rstrip("/") or "/"
+    if endings and not path.endswith(tuple(endings)):
         why = ", the only one MOSAIC loads" if endings == (".npy",) else ""
         raise InputError(f"{path}: expected a name ending in {' or '.join(endings)}{why}")
     if not os.path.isdir(path) and regular_target(path) is None:
@@ -37,6 +44,8 @@ def check_target(
             f"{path}: expected a regular file, found a pipe or a device: an export is written at "
             "many places at once"
         )
+    if not endings and os.path.lexists(path):
+        raise InputError(f"{path}: expected a new folder's name: what is there is not replaced")
     folder = os.path.dirname(os.path.realpath(output_path(path, "path")))
     for store in stores:
         inside = os.path.realpath(store) + os.sep
@@ -94,6 +103,53 @@ class SharedFile:
             os.close(looked)
 
 
+class TargetFolder:
+    """A temp folder beside the target, renamed onto it on leaving without an exception.
+
+    Args:
+        path: Target of ``check_target``; nothing is there.
+        nbytes: Size to come.
+
+    Attributes:
+        temp_path: Path of the temp folder. A kill leaves it; no later export takes it.
+
+    Raises:
+        SpaceError: The disk has not that much.
+        WriteError: The folder cannot be made.
+    """
+
+    def __init__(self, path: str, nbytes: int) -> None:
+        self._target = os.path.abspath(path)
+        _check_room(path, self._target, nbytes)
+        self.temp_path = temp_name(self._target, f".{secrets.token_hex(4)}")
+        try:
+            os.mkdir(self.temp_path)
+        except OSError as error:
+            raise WriteError(f"{path}: cannot be written: {reason(error)}") from error
+
+    def __enter__(self) -> TargetFolder:
+        return self
+
+    def __exit__(self, kind: object, *more: object) -> None:
+        try:
+            if kind is None:
+                for folder, _, names in os.walk(self.temp_path, topdown=False):
+                    for name in names:
+                        with open(os.path.join(folder, name), "r+b") as file:
+                            os.fsync(file.fileno())
+                    PosixFiles().sync_folder(folder)
+                os.rename(self.temp_path, self._target)
+                PosixFiles().sync_folder(os.path.dirname(self._target))
+        finally:
+            shutil.rmtree(self.temp_path, ignore_errors=True)
+
+
+def _check_room(path: str, target: str, nbytes: int) -> None:
+    free = free_nbytes(os.path.dirname(target))
+    if free is not None and free < nbytes:
+        raise SpaceError(f"{path}: {nbytes} bytes needed, {free} free")
+
+
 class Target:
     """A temp file beside the target, renamed onto it on leaving without an exception.
 
@@ -111,9 +167,7 @@ class Target:
         self._path, self._nbytes = path, nbytes
         self._target = regular_target(path) or os.path.abspath(path)
         self._temp, self._is_own = temp_name(self._target), False
-        free = free_nbytes(os.path.dirname(self._target))
-        if free is not None and free < nbytes:
-            raise SpaceError(f"{path}: {nbytes} bytes needed, {free} free")
+        _check_room(path, self._target, nbytes)
         self.fd = self._claimed()
         try:
             self._allocate()

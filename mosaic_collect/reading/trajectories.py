@@ -22,9 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import analysis_by
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.reading.lazy import LazyArray, Rows
 from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.subset import find_motions
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.metadata import COMPLETE
@@ -288,19 +289,19 @@ def _ends(names: Collection[str]) -> list[int]:
     return [ENDS.index(name) for name in (*names, *failed)]
 
 
-def trace(table: Table, pool: Executor | None = None) -> Traced:
+def trace(table: Table, pool: Executor | None = None, selection: Selection | None = None) -> Traced:
     """All trajectories of a table, by ascending ids.
 
     Args:
         table: The stores.
         pool: Decodes chunks side by side; None: one after the other.
+        selection: Pairs to count in ``valid``, in place of all valid ones. Trajectories without
+            any are left out, and chunks without any may be damaged.
 
     Raises:
         CorruptStoreError: A chunk of one of the fields that are read is damaged.
     """
-    found = [_trace_part(part, pool) for part in table.parts]
-    if len(found) == 1:
-        return found[0]
+    found = [_trace_part(table, at, pool, selection) for at in range(len(table.parts))]
     columns = {name: [getattr(t, name) for t in found] for name in _COLUMNS}
     for at, first in enumerate(table.first_steps):
         columns["first"][at] = columns["first"][at] + first
@@ -310,28 +311,48 @@ def trace(table: Table, pool: Executor | None = None) -> Traced:
     return Traced(**{name: np.concatenate(values) for name, values in columns.items()})
 
 
-def _trace_part(view: StoreView, pool: Executor | None = None) -> Traced:
+def _trace_part(
+    table: Table, at: int, pool: Executor | None, selection: Selection | None
+) -> Traced:
     """All trajectories of one store, by ascending ids."""
+    view = table.parts[at]
     trail = _Trail(view.state.num_envs)
     for block in range(view.state.num_blocks):
-        trail.add(*_rows(view, block, pool))
+        chosen = None if selection is None else selection.block(table.first_blocks[at] + block).T
+        trail.add(*_rows(view, block, pool, chosen))
     found = trail.close()
     columns = {name: np.concatenate([part[name] for part in found]) for name in _COLUMNS}
     columns["end"] = _how_they_ended(view, columns)
     order = np.argsort(columns["id"], kind="stable")
+    if selection is not None:
+        order = order[columns["valid"][order] > 0]
     return Traced(**{name: values[order] for name, values in columns.items()})
 
 
-def _rows(view: StoreView, block: int, pool: Executor | None) -> tuple[Any, ...]:
+def _rows(
+    view: StoreView, block: int, pool: Executor | None, chosen: NDArray[np.bool_] | None
+) -> tuple[Any, ...]:
     """First step of a block, and ids, mask, ends and motions, env-major ``(N, steps)``."""
     steps, envs = view.state.steps_of(block), range(view.state.num_envs)
 
     def read(name: str) -> Any:
         if name not in view.grids or view.grids[name].field.dim is not None:
             return None
-        return np.ascontiguousarray(view.read(name, steps, envs, pool).T)
+        if chosen is None:
+            return np.ascontiguousarray(view.read(name, steps, envs, pool).T)
+        field = view.grids[name].field
+        out = np.full(chosen.shape, field.fill_value, field.dtype)
+        for cut in view.columns(name):
+            at = slice(cut.start, cut.stop)
+            try:
+                out[at] = view.read(name, steps, cut, pool).T
+            except CorruptStoreError:
+                if chosen[at].any():
+                    raise
+        return out
 
-    return steps.start, *map(read, (TRAJECTORY_ID, VALID_MASK, TRAJECTORY_END, MOTION_ID))
+    mask = read(VALID_MASK) if chosen is None else chosen
+    return steps.start, read(TRAJECTORY_ID), mask, read(TRAJECTORY_END), read(MOTION_ID)
 
 
 class _Trail:

@@ -182,17 +182,20 @@ def test_errors_of_several(
     assert sorted(os.listdir(folder)) == before
 
 
-def test_an_hdf5_file_by_its_ending(cli, made: str, npy: str) -> None:
+def test_other_formats(cli, made: str, npy: str) -> None:
     h5py = pytest.importorskip("h5py")
+    pytest.importorskip("pyarrow")
     path = npy.replace(".npy", ".h5")
-    done = cli("export", made, path, "--valid-share", "0.5", "--fields", "actions")
+    done = cli("export", made, path, "--validation-fraction", "0.5", "--fields", "actions")
     assert done.code == 0, done.err
     assert "valid pairs, hdf5" in done.out
     with h5py.File(path) as file:
         assert set(file["mask"]) == {"train", "valid"}
         assert file["data/demo_0/actions"].shape[1] == 2
-    done = cli("export", made, path, "--workers", "2")
-    assert (done.code, "HDF5 has one writer" in done.err) == (2, True)
-    done = cli("export", made, npy, "--valid-share", "0.5")
-    assert done.code == 2
-    assert "--valid-share: a .npy file holds no split" in done.err
+    cli("export", made, path, "--workers", "2").failed("hdf5 has one writer")
+    cli("export", made, npy, "--fps", "50").failed("--fps: no option of an export to npy")
+    folder = npy.removesuffix(".npy")
+    cli("export", made, folder, "--format", "lerobot").failed("--fps: expected steps per second")
+    done = cli("export", made, folder, "--format", "lerobot", "--fps", "50")
+    assert "valid pairs, lerobot" in done.out
+    assert os.path.isfile(os.path.join(folder, "meta", "info.json"))
