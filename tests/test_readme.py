@@ -214,6 +214,15 @@ def test_paths_that_contributors_are_sent_to_are_there() -> None:
     assert [path for path in paths if not (ROOT / path).exists()] == []
 
 
+def test_the_tests_that_keep_the_first_use_are_there() -> None:
+    named = re.findall(
+        r"`(tests/\S+?\.py)(?:::(?:\w+::)?(\w+))?`", (ROOT / "docs" / "first_use.md").read_text()
+    )
+    assert len(named) >= 27
+    for path, name in named:
+        assert f"def {name}" in (ROOT / path).read_text() or not name, f"{path}::{name}"
+
+
 def test_the_documented_test_command_is_what_ci_runs() -> None:
     assert _TEST_SH in commands(README)
     ci = (ROOT / ".ci" / "run").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -413,8 +414,14 @@ def _open_labelled(
             chunks=chunks,
             drop_variables=_unfit(view.state, among_others),
         )
+    # The root document as text, as files such as netCDF take no nested attributes.
+    data.attrs = {name: _as_text(value) for name, value in data.attrs.items()}
     # A writer may have gone on since this snapshot.
     return _labelled(data.isel(step=slice(view.state.committed_steps)), view.state, terms)
+
+
+def _as_text(value: Any) -> Any:
+    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def _join_labelled(datasets: Sequence[Any], view: Table) -> Any:

@@ -411,14 +411,15 @@ class _Chooser:
 
 
 def chosen_fields(schema: Schema, names: Sequence[str] | None) -> list[Field]:
-    """By name and in the store's order; by default MOSAIC's, or all if the store has none.
+    """By name and in the store's order; by default MOSAIC's if it has observations, else all.
 
     Raises:
         InputError: No such field, or none but the mask.
     """
     if names is None:
         ours = [f for f in schema.fields if f.name in MOSAIC_FIELDS]
-        return ours or [schema[name] for name in schema.names]
+        is_mosaics = not {"observations", "student_observations"}.isdisjoint(schema.names)
+        return ours if is_mosaics else [schema[name] for name in schema.names]
     for name in names:
         schema[name]
     if not set(names) - {VALID_MASK}:

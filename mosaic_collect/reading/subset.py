@@ -38,7 +38,7 @@ class SubsetOptions:
     """Options that choose pairs and fields of one or several stores.
 
     Attributes:
-        fields: Fields to read; None: MOSAIC's, or all if the store has none of those.
+        fields: Fields to read; None: MOSAIC's if the store has observations, else all.
         steps: Steps of every store to keep: a slice, a range, or a text such as ``100:200``.
         trajectories: Values of ``trajectory_id`` to keep, as a dataset of the stores numbers them.
         motions: Motions to keep: names of their files with or without ending, or ids.

@@ -66,7 +66,7 @@ class BatchLoader(IterableDataset[Batch]):
         stores: Path of a store, a ``TrajectoryDataset``, or several of them with equal fields. They
             may still be recorded: ``refresh`` sees what was committed.
         batch_size: Pairs per batch.
-        fields: Names of fields; default: MOSAIC's, or all if the store has none of those.
+        fields: Names of fields; default: MOSAIC's if the store has observations, else all.
         mode: "epochs" or "stream".
         seed: Seed of all random numbers.
         rank: Rank of this process. Ranks share an epoch, and draw different streams.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from html.parser import HTMLParser
 from typing import Any
 
@@ -100,6 +101,16 @@ class TestXarray:
         assert frames.tolist() == [-2, -2, -1, -1, 0, 0]
         newest = data.student_observations[..., frames == 0]
         helpers.assert_same(newest.values, told.term("student_observations", "pos")[...])
+
+    def test_it_can_be_saved_as_netcdf(self, told: TrajectoryDataset, tmp_path: Any) -> None:
+        pytest.importorskip("scipy")
+        import xarray
+
+        data = told.to_xarray()
+        data.to_netcdf(tmp_path / "x.nc", engine="scipy")
+        with xarray.open_dataset(tmp_path / "x.nc", engine="scipy") as saved:
+            assert saved.observations.values.tolist() == told["observations"][...].tolist()
+            assert json.loads(saved.attrs["mosaic_collect"])["committed_steps"] == 10
 
     def test_third_party_arrays_of_several_stores(self, tmp_path: Any) -> None:
         """One without a step axis is another in each store: it is in no joined dataset."""

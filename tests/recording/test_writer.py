@@ -28,6 +28,15 @@ from tests.helpers import (
 N = 4
 
 
+def test_a_global_writer_of_a_script_says_nothing_at_exit(store: str) -> None:
+    done = run_python(
+        "from mosaic_collect.recording.writer import *\n"
+        "from mosaic_collect.store.schema import *\n"
+        f"with TrajectoryWriter({store!r}, Schema.mosaic(3, 2), num_envs=2) as writer: pass"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("steps", range(8))
 def test_leaving_the_with_block_completes_the_store(store: str, steps: int) -> None:
     with open_writer(store) as writer:

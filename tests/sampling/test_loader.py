@@ -19,7 +19,7 @@ torch = pytest.importorskip("torch", reason="torch is not installed, which a loa
 
 from torch.utils.data import DataLoader  # noqa: E402
 
-from mosaic_collect import BatchLoader, TrajectoryDataset  # noqa: E402
+from mosaic_collect import BatchLoader, TrajectoryDataset, TrajectoryWriter  # noqa: E402
 from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
 from mosaic_collect.sampling.device import DeviceMemory, TorchDevice  # noqa: E402
 from mosaic_collect.sampling.tiles import PoolPlan, Tiles  # noqa: E402
@@ -28,6 +28,16 @@ from tests import helpers  # noqa: E402
 from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
+
+
+@pytest.mark.parametrize("name", ["joint_pos", "observations"])
+def test_without_fields_it_draws_mosaics_or_all(store: str, name: str) -> None:
+    """Without observations a store is not MOSAIC's, though it has actions."""
+    schema = Schema((Field(name, 3), Field("actions", 2), Field("reward")))
+    with TrajectoryWriter(store, schema, num_envs=2) as writer:
+        writer.add_step(**{name: np.zeros((2, 3))}, actions=np.zeros((2, 2)), reward=np.zeros(2))
+    batch = next(iter(BatchLoader(store, 2)))
+    assert [*batch] == ([name, "actions"] + ["reward"] * (name == "joint_pos"))
 
 
 @pytest.mark.parametrize("mode", ["epochs", "stream"])
