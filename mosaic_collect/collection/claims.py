@@ -18,13 +18,13 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any
 
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.errors import CorruptStoreError, InputError, StoreLockedError
 from mosaic_collect.reading.ranks import ended_motions
-from mosaic_collect.store.blobs import Blobs, Claim, read_all
+from mosaic_collect.store.blobs import Blobs, read_all
 from mosaic_collect.store.parsing import strict_json
 from mosaic_collect.store.ranks import CLAIMS, MAX_RANK, part_name
 from mosaic_collect.store.view import read_state
@@ -154,13 +154,13 @@ def take_over(whole: Blobs, claims: Claims, ranks: Iterable[int], motions: Seque
         held = [m.sha256 for m in motions if claims.owner(m.sha256) == rank]
         blobs = whole.within(part_name(rank))
         if held and blobs.is_there():
-            claim = _lock(blobs)
+            release = _lock(blobs)
             try:
                 state = read_state(blobs)
                 ended = set() if state is None else set(ended_motions(state.metadata))
                 free = [motion for motion in held if motion not in ended]
             finally:
-                claim.release()
+                release()
         else:
             free = held
         for motion in free:
@@ -170,7 +170,7 @@ def take_over(whole: Blobs, claims: Claims, ranks: Iterable[int], motions: Seque
     return found
 
 
-def _lock(blobs: Blobs) -> Claim:
+def _lock(blobs: Blobs) -> Callable[[], None]:
     """Lock a store that no writer may have; other ranks may be looking at it just now."""
     for _ in range(_TRIES):
         try:

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata as packages
@@ -29,7 +29,7 @@ from mosaic_collect.recording.encoding.process import EncodeIn, is_wanted
 from mosaic_collect.recording.ring.blocks import Block, SharedRing, Staging
 from mosaic_collect.recording.ring.budget import Budget, asked_nbytes, block_nbytes, plan_ring
 from mosaic_collect.recording.ring.devices import check_device, staging_nbytes, staging_of
-from mosaic_collect.store.blobs import Blobs, Claim
+from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
@@ -99,7 +99,7 @@ class OpenStore:
 
     Attributes:
         store: To write to.
-        claim: Held.
+        release: Lets the next writer in.
         existing: State of the store that is continued; None: a new one.
         state: State as committed, with the metadata of this opening.
         run: This run's entry.
@@ -111,7 +111,7 @@ class OpenStore:
     """
 
     store: Store
-    claim: Claim
+    release: Callable[[], None]
     existing: StoreState | None
     state: StoreState
     run: Run
@@ -151,7 +151,7 @@ class OpenStore:
         try:
             self.staging.close()
         finally:
-            self.claim.release()
+            self.release()
 
 
 def open_store(
@@ -232,7 +232,7 @@ def _open(
     """Claim the store; ``replaces``: whether a store without steps, and one with steps, may go."""
     blobs.make()
     store = Store(blobs)
-    claim = blobs.claim(store.require_ours)
+    release = blobs.claim(store.require_ours)
     try:
         # Another writer may have been at work until the claim was ours.
         found = store.look()
@@ -242,17 +242,17 @@ def _open(
                 f"{blobs.address} changed while it was being opened; open it again"
             )
         try:
-            return _prepare(store, claim, existing, state, budget, options)
+            return _prepare(store, release, existing, state, budget, options)
         except OSError as error:
             raise _failure(blobs, store.explained(error)) from error
     except BaseException:
-        claim.release()
+        release()
         raise
 
 
 def _prepare(
     store: Store,
-    claim: Claim,
+    release: Callable[[], None],
     existing: StoreState | None,
     state: StoreState,
     budget: Budget,
@@ -274,7 +274,7 @@ def _prepare(
         staging.close()
         raise
     run = this_run(state)
-    return OpenStore(store, claim, existing, state, run, staging, free, partial, counts, ring)
+    return OpenStore(store, release, existing, state, run, staging, free, partial, counts, ring)
 
 
 def _load_partial(view: StoreView, block: Block) -> Counts:

@@ -32,7 +32,7 @@ from mosaic_collect.recording.encoding.encoder import BlockEncoder, Encoding, Fi
 from mosaic_collect.recording.encoding.process import start_encoding
 from mosaic_collect.recording.opening import OpenStore
 from mosaic_collect.recording.ring.blocks import Block
-from mosaic_collect.store.blobs import Pending, Upload
+from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.counts import Counts, Tally
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END
@@ -172,7 +172,7 @@ class Pipeline:
     """Commits of one writer, in order: owns the ring's slots and the threads behind them.
 
     Args:
-        opened: The store, whose claim is released when nothing will be written any more.
+        opened: The store, which is released when nothing will be written any more.
         threads: Number of compressing threads.
         commit_seconds: Seconds between two timed commits; None: there are none.
 
@@ -210,7 +210,7 @@ class Pipeline:
         self._tally = Tally(before, opened.partial_counts, block)
         # Room for one block's shards, and the commit behind them, while the next are written.
         shards = 2 * len(state.schema.stored)
-        self._to_commit: Queue[Pending | Commit | None] = Queue(maxsize=shards)
+        self._to_commit: Queue[Upload | Commit | None] = Queue(maxsize=shards)
 
     @property
     def committed_steps(self) -> int:
@@ -457,8 +457,6 @@ class Pipeline:
 
         for shard in encoding.write(encoder, encoder.written, open_shard):
             self._to_commit.put(shard)
-        for name, source in encoder.twins.items():
-            self._to_commit.put(self._store.twin(state, name, source, block.index))
         self._encoded = state
         return encoder
 
@@ -476,9 +474,9 @@ class Pipeline:
             if not self._condition.has_failed:
                 self._guarded(self._store.finish)
         finally:
-            self._opened.claim.release()
+            self._opened.release()
 
-    def _commit_one(self, item: Pending | Commit, with_shards: bool) -> bool:
+    def _commit_one(self, item: Upload | Commit, with_shards: bool) -> bool:
         """Return whether shards were finished since the last commit."""
         if isinstance(item, Commit):
             if self._condition.stopped:

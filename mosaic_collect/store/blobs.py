@@ -6,6 +6,7 @@ write of a store passes a ``Blobs``; which operation comes before which is ``com
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -38,11 +39,17 @@ class Blob(Protocol):
         """Give it back."""
 
 
-class Pending(Protocol):
+class Upload(Protocol):
     """A blob on its way: nobody sees it before ``finish``. ``nbytes`` were written for it."""
 
     address: str
     nbytes: int
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        """Append the buffers."""
+
+    def fileno(self) -> int:
+        """Descriptor, for a process that writes in this one's place and then sets ``nbytes``."""
 
     def finish(self) -> None:
         """When it returns, the bytes are safe under their key, which may need ``settle`` yet."""
@@ -51,38 +58,22 @@ class Pending(Protocol):
         """Leave nothing behind, as far as the medium lets us; if not, a resume will."""
 
 
-class Upload(Pending, Protocol):
-    """A blob that is being written."""
-
-    def write(self, buffers: Sequence[Any]) -> None:
-        """Append the buffers."""
-
-    def fileno(self) -> int:
-        """For a process that writes in this one's place; ``nbytes`` is then told how much."""
-
-
 class ChangedError(Exception):
     """A key has not the content that it was to be replaced over."""
-
-
-class Claim(Protocol):
-    """The right to write to a store."""
-
-    def release(self) -> None:
-        """Let the next writer in; calling it twice is allowed."""
 
 
 @runtime_checkable
 class Blobs(Protocol):
     """The blobs of one store. Failures of the medium are OSErrors that name the place.
 
-    Pickles as its address: another process sees the same blobs.
+    Pickles as its address: another process sees the same blobs. A medium overrides what it
+    needs of the methods that return None or have a body here.
 
     Attributes:
         address: Path or URL as a user would write it.
-        links: Whether ``alias`` spares the bytes.
-        guards: Whether each write is refused by the medium if another writer came in between, so
-            that nobody need look before.
+        links: Whether one blob can have several keys.
+        guards: Whether the medium rejects each write if another writer came in between, so that no
+            prior check is needed.
     """
 
     address: str
@@ -103,6 +94,7 @@ class Blobs(Protocol):
 
     def make(self) -> None:
         """Make the place; when it returns, it survives a power cut."""
+        return
 
     def check_folders(self, names: Iterable[str]) -> None:
         """Refuse folders that lead out of the store; those that are not there are fine.
@@ -110,15 +102,18 @@ class Blobs(Protocol):
         Raises:
             CorruptStoreError: One does.
         """
+        return
 
     def make_folders(self, names: Iterable[str]) -> None:
         """Make folders for keys; they last after ``settle`` of ``""``."""
+        return
 
     def names(self, folder: str = "") -> list[str]:
         """What lies in a folder, sorted; nothing if there is no such folder."""
 
     def is_debris(self, name: str) -> bool:
         """Whether what lies under this name is a blob that a killed writer never finished."""
+        return False
 
     def find(self, key: str) -> Version | None:
         """What the key holds; None for nothing."""
@@ -134,11 +129,17 @@ class Blobs(Protocol):
             OSError: With ``EINVAL`` or ``ELOOP`` for what is no blob.
         """
 
-    def upload(self, key: str) -> Upload:
-        """Begin a blob, which replaces what has the key when it is finished."""
+    def upload(self, key: str, also: Iterable[str] = ()) -> Upload:
+        """Begin a blob, which replaces what has the key when it is finished.
 
-    def alias(self, source: str, key: str) -> Pending:
-        """A blob with the bytes of another, by then finished, one; only where there are links."""
+        Args:
+            key: Key of the blob.
+            also: Further keys of the same bytes; only where there are links.
+        """
+
+    def link(self, source: str, key: str) -> None:
+        """Give the bytes of a blob another key, too; only where there are links."""
+        raise OSError(errno.ENOTSUP, "a blob has one key there", f"{self.address}/{key}")
 
     def put(self, documents: Mapping[str, bytes], synced: bool = True) -> None:
         """Give each key its content; whatever happens, it has the old content or this one.
@@ -176,6 +177,7 @@ class Blobs(Protocol):
         Raises:
             StoreLostError: Another folder or nothing lies there; the message says which.
         """
+        return
 
     def settle(self, folders: Iterable[str]) -> None:
         """When it returns, keys made, changed or removed in these folders survive a power cut.
@@ -190,13 +192,17 @@ class Blobs(Protocol):
         There a removal that arrives late would take what was written since, and what no document
         speaks of is in nobody's way: it is replaced when its turn comes.
         """
+        return
 
-    def claim(self, require_ours: Callable[[], None]) -> Claim:
+    def claim(self, require_ours: Callable[[], None]) -> Callable[[], None]:
         """Become the only writer; from now on what is written goes to this very place or nowhere.
 
         Args:
             require_ours: Raises StoreLostError if another one has come since; a medium that guards
                 calls it before it replaces what this writer has not written, from any thread.
+
+        Returns:
+            A function that lets the next writer in; calling it twice is allowed.
 
         Raises:
             StoreLockedError: Another living one is at work. Where there are no locks, who comes
@@ -205,12 +211,14 @@ class Blobs(Protocol):
 
     def is_claimed(self) -> bool | None:
         """Whether a living writer holds the claim; None if the medium does not know."""
+        return None
 
     def for_zarr(self) -> Any:
         """The place as zarr-python, or what builds on it, takes it."""
 
     def free_nbytes(self) -> int | None:
         """Room for more; None if the medium does not say."""
+        return None
 
 
 def read_all(blobs: Blobs, key: str, most: int) -> bytes:

@@ -16,7 +16,7 @@ import errno
 import logging
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,7 +25,7 @@ from mosaic_collect.errors import (
     StoreError,
     StoreLostError,
 )
-from mosaic_collect.store.blobs import Blobs, ChangedError, Pending, Upload, Version
+from mosaic_collect.store.blobs import Blobs, ChangedError, Upload, Version
 from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import (
     COLLECTING,
@@ -153,26 +153,23 @@ class Store:
             self.require_ours()
             self._looked_at = time.monotonic()
 
-    def shard(self, state: StoreState, name: str, block: int, twins: Iterable[str] = ()) -> Upload:
+    def shard(self, state: StoreState, name: str, block: int, twins: Sequence[str] = ()) -> Upload:
         """Open the shard of a field and block for writing; the old one stays until ``finish``.
 
         Args:
             state: State of the store once the shard is finished.
             name: The field's.
             block: Number of the block.
-            twins: Fields that ``twin`` will give the same bytes.
+            twins: Fields whose shards have the same bytes, and share the file.
         """
-        shard = self.blobs.upload(state.grid(name).shard_key(block))
+        key, *others = (state.grid(n).shard_key(block) for n in (name, *twins))
+        shard = self.blobs.upload(key, others)
         try:
             shard.write([ShardLabel.of(state, name, block, twins).pack()])
         except BaseException:
             shard.abandon()
             raise
         return shard
-
-    def twin(self, state: StoreState, name: str, source: str, block: int) -> Pending:
-        """The shard of a field and block that has the bytes of field ``source``'s."""
-        return self.blobs.alias(*(state.grid(n).shard_key(block) for n in (source, name)))
 
     def publish(self, state: StoreState, with_shards: bool) -> None:
         """Commit ``state``: when it returns, it is what every later opening sees.

@@ -79,7 +79,7 @@ def copy_one(
     _check_target(goal, view.state)
     goal.make()
     store = Store(goal)
-    claim = goal.claim(store.require_ours)
+    release = goal.claim(store.require_ours)
     try:
         if read_document(goal) is not None:
             store.look()
@@ -92,7 +92,7 @@ def copy_one(
                 copying.block(block, pool, progress or (lambda shards: None))
         store.adopt(view.state, attributes_of(origin, view.state))
     finally:
-        claim.release()
+        release()
     foreign = sorted(view.state.foreign.arrays)
     return CopyReport(
         source=origin.address,
@@ -140,7 +140,7 @@ class _Copying:
             data = shard.whole()
         source = self._source_of(data, name)
         if source is not None and self._goal.links:
-            self._goal.alias(self._view.grids[source].shard_key(block), key).finish()
+            self._goal.link(self._view.grids[source].shard_key(block), key)
             return 0
         upload = self._goal.upload(key)
         try:

@@ -1,6 +1,6 @@
 """The one seam through which a store's files change.
 
-Whatever makes, writes, syncs, renames or removes goes through a ``Files`` object, so that tests
+Whatever makes, writes, syncs, renames or removes goes through ``PosixFiles``, so that tests
 can record every operation, fail any of them, or rebuild what a power cut would have left. Each
 operation says what it promises; only ``sync`` and ``sync_folder`` promise anything about power.
 """
@@ -16,7 +16,7 @@ import secrets
 import stat
 import sys
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 from mosaic_collect.checks import own_output, regular_target
 
@@ -26,43 +26,37 @@ NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 #: Bytes of a file's name that its temp name keeps; file systems take 143 to 255 in all.
 _LONGEST_NAME = 120
+_COPIED_NBYTES = 1 << 20
 _IOV_MAX = 512  # below every system's limit on buffers a call
 
 
-class OpenFile(Protocol):
-    """A file being written."""
-
-    path: str
-
-    def write(self, buffers: Sequence[Any]) -> None:
-        """Append all bytes of ``buffers``, or raise."""
-
-    def fileno(self) -> int:
-        """Its descriptor, for a process that writes in this one's place."""
-
-    def sync(self) -> None:
-        """When it returns, the bytes written so far survive a power cut, though not the name."""
-
-    def close(self) -> None:
-        """Close; closing twice is allowed."""
-
-
-class Files(Protocol):
+class PosixFiles:
     """File operations of a store. Every failure is an OSError that names the path."""
 
+    _folder = ""
+    _fd: int | None = None
+
     def hold(self, folder: str, fd: int | None) -> None:
-        """Paths below the folder are in this very one from now on, whatever its path leads to.
+        """Resolve paths below a folder from its descriptor, whatever its path leads to by then.
 
         Args:
-            folder: Its path.
-            fd: Its descriptor, the caller's to close; None: paths lead where they lead again.
+            folder: Path of the folder.
+            fd: Descriptor of the folder, the caller's to close; None: paths are resolved as such.
         """
+        self._folder, self._fd = folder, fd
 
     def make_folder(self, path: str) -> None:
         """Make one folder; it may be there already. The name lasts after ``sync_folder``."""
+        name, within = self._at(path)
+        try:
+            named(path, os.mkdir, name, dir_fd=within)
+        except FileExistsError:
+            if not stat.S_ISDIR(os.stat(name, dir_fd=within).st_mode):
+                raise
 
-    def create(self, path: str) -> OpenFile:
+    def create(self, path: str) -> PosixFile:
         """Open a new, empty file for writing; what had that name is removed, not opened."""
+        return PosixFile(path, *self._at(path))
 
     def link(self, source: str, target: str) -> None:
         """Give a file a second name, in any folder; what had that name is removed.
@@ -70,9 +64,13 @@ class Files(Protocol):
         Raises:
             OSError: With an errno of ``NO_LINKS`` where the file system has no second names.
         """
+        self.remove(target)
+        self._link(source, target)
 
     def rename(self, source: str, target: str) -> None:
         """Atomically give the file the other name, replacing what had it."""
+        (old, within), (new, there) = self._at(source), self._at(target)
+        named(target, os.replace, old, new, src_dir_fd=within, dst_dir_fd=there)
 
     def take(self, source: str, target: str) -> None:
         """Give the file the other name if nothing has it; of many who try at once one does.
@@ -82,58 +80,18 @@ class Files(Protocol):
             OSError: With ``ENOTSUP`` where the file system has neither hard links nor
                 ``RENAME_NOREPLACE``.
         """
-
-    def sync_folder(self, path: str) -> None:
-        """When it returns, names made, changed or removed in the folder survive a power cut."""
-
-    def remove(self, path: str) -> None:
-        """Remove a file; it may be gone already."""
-
-    def remove_folder(self, path: str) -> None:
-        """Remove an empty folder."""
-
-
-class PosixFiles:
-    """``Files`` on a POSIX file system."""
-
-    _folder = ""
-    _fd: int | None = None
-
-    def hold(self, folder: str, fd: int | None) -> None:
-        self._folder, self._fd = folder, fd
-
-    def make_folder(self, path: str) -> None:
-        name, within = self._at(path)
         try:
-            named(path, os.mkdir, name, dir_fd=within)
-        except FileExistsError:
-            if not stat.S_ISDIR(os.stat(name, dir_fd=within).st_mode):
-                raise
-
-    def create(self, path: str) -> PosixFile:
-        return PosixFile(path, *self._at(path))
-
-    def link(self, source: str, target: str) -> None:
-        self.remove(target)
-        (old, within), (new, there) = self._at(source), self._at(target)
-        named(target, os.link, old, new, src_dir_fd=within, dst_dir_fd=there)
-
-    def rename(self, source: str, target: str) -> None:
-        (old, within), (new, there) = self._at(source), self._at(target)
-        named(target, os.replace, old, new, src_dir_fd=within, dst_dir_fd=there)
-
-    def take(self, source: str, target: str) -> None:
-        (old, within), (new, there) = self._at(source), self._at(target)
-        try:
-            named(target, os.link, old, new, src_dir_fd=within, dst_dir_fd=there)
+            self._link(source, target)
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
+            (old, within), (new, there) = self._at(source), self._at(target)
             named(target, _rename_new, old, new, within, there)
         else:
             self.remove(source)
 
     def sync_folder(self, path: str) -> None:
+        """When it returns, names made, changed or removed in the folder survive a power cut."""
         name, within = self._at(path)
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
         fd: int = named(path, os.open, name, flags, dir_fd=within)
@@ -147,13 +105,19 @@ class PosixFiles:
             os.close(fd)
 
     def remove(self, path: str) -> None:
+        """Remove a file; it may be gone already."""
         name, within = self._at(path)
         with contextlib.suppress(FileNotFoundError):
             named(path, os.unlink, name, dir_fd=within)
 
     def remove_folder(self, path: str) -> None:
+        """Remove an empty folder."""
         name, within = self._at(path)
         named(path, os.rmdir, name, dir_fd=within)
+
+    def _link(self, source: str, target: str) -> None:
+        (old, within), (new, there) = self._at(source), self._at(target)
+        named(target, os.link, old, new, src_dir_fd=within, dst_dir_fd=there)
 
     def _at(self, path: str) -> tuple[str, int | None]:
         """The path, or what it is from the folder that is held."""
@@ -163,11 +127,11 @@ class PosixFiles:
 
 
 class PosixFile:
-    """``OpenFile`` on a POSIX file descriptor.
+    """A file being written.
 
     Args:
-        path: For messages.
-        name: The file's, from ``within``.
+        path: Path of the file, for messages.
+        name: Name of the file, from ``within``.
         within: Descriptor of a folder; None: ``name`` is a path.
     """
 
@@ -181,15 +145,19 @@ class PosixFile:
         self._fd: int = named(path, os.open, name, flags, 0o666, dir_fd=within)
 
     def write(self, buffers: Sequence[Any]) -> None:
+        """Append all bytes of ``buffers``, or raise."""
         named(self.path, write_all, self._fd, buffers)
 
     def fileno(self) -> int:
+        """Descriptor, for a process that writes in this one's place."""
         return self._fd
 
     def sync(self) -> None:
+        """When it returns, the bytes written so far survive a power cut, though not the name."""
         named(self.path, os.fsync, self._fd)
 
     def close(self) -> None:
+        """Close; closing twice is allowed."""
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             named(self.path, os.close, fd)
@@ -199,14 +167,12 @@ def _rename_new(old: str, new: str, within: int | None, there: int | None) -> No
     """Rename, unless something has the new name: Linux's ``renameat2``, which Python lacks."""
     here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    folders = [here if fd is None else fd for fd in (within, there)]
-    names = [os.fsencode(name) for name in (old, new)]
-    if call is None:
-        code = errno.ENOSYS
-    elif call(folders[0], names[0], folders[1], names[1], no_replace) == 0:
+    old_fd, new_fd = (here if fd is None else fd for fd in (within, there))
+    if call is not None and not call(
+        old_fd, os.fsencode(old), new_fd, os.fsencode(new), no_replace
+    ):
         return
-    else:
-        code = ctypes.get_errno()
+    code = errno.ENOSYS if call is None else ctypes.get_errno()
     if code in (errno.EINVAL, *NO_LINKS):
         raise OSError(
             errno.ENOTSUP,
@@ -232,32 +198,104 @@ def _write_some(fd: int, views: list[memoryview]) -> None:
             views[0] = views[0][written:]
 
 
-def write_file(
-    files: Files, path: str, data: bytes, temp: str, anew: bool = False, synced: bool = True
-) -> None:
-    """Replace a file's content as a whole: temp file, sync, rename.
-
-    After a kill or a power cut the file has the old content or the new one. Only after
-    ``sync_folder`` of its folder is it surely the new one.
+class PosixUpload:
+    """A file on its way: written under a temp name, then given its own.
 
     Args:
         files: The seam.
-        path: The file.
-        data: Its new content.
-        temp: Path of the temp file.
-        anew: Whether the file must not be there yet.
-        synced: Whether a power cut, too, leaves the old content or the new one.
-
-    Raises:
-        FileExistsError: The file is there, although it is to be made ``anew``.
+        path: Path of the file.
+        temp: Temp path of the file.
+        also: Path and temp path of each further name, given once the file has its own.
     """
-    file = files.create(temp)
+
+    def __init__(
+        self, files: PosixFiles, path: str, temp: str, also: Sequence[tuple[str, str]] = ()
+    ) -> None:
+        self._files, self.address, self._also = files, path, also
+        self._file = files.create(temp)
+        self.nbytes = 0
+
+    def write(self, buffers: Sequence[Any]) -> None:
+        """Append the buffers."""
+        self._file.write(buffers)
+        self.nbytes += sum(len(b) for b in buffers)
+
+    def fileno(self) -> int:
+        """Descriptor, for a process that writes in this one's place."""
+        return self._file.fileno()
+
+    def finish(self, anew: bool = False, synced: bool = True) -> None:
+        """Sync and close the temp file, then give it its names.
+
+        A name is given only if both succeeded: what was never on the disk never gets a name.
+
+        Args:
+            anew: Whether the file must not be there yet.
+            synced: Whether a power cut, too, leaves the old content or the new one.
+
+        Raises:
+            FileExistsError: The file is there, although it is to be made ``anew``.
+        """
+        try:
+            try:
+                if synced:
+                    self._file.sync()
+            finally:
+                self._file.close()
+            (self._files.take if anew else self._files.rename)(self._file.path, self.address)
+        except BaseException:
+            self.abandon()
+            raise
+        for path, temp in self._also:
+            self.nbytes += link_file(self._files, self.address, path, temp)
+
+    def abandon(self) -> None:
+        """Close and remove the temp file, if the system lets us."""
+        with contextlib.suppress(OSError):
+            self._file.close()
+        with contextlib.suppress(OSError):
+            self._files.remove(self._file.path)
+
+
+def link_file(files: PosixFiles, source: str, path: str, temp: str) -> int:
+    """Give a file a second name, or copy it where the system has none; return bytes copied."""
     try:
-        file.write([data])
+        files.link(source, temp)
+        files.rename(temp, path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            files.remove(temp)
+        if error.errno not in NO_LINKS:
+            raise
+    else:
+        return 0
+    with open(open_regular(source), "rb") as file:
+        copy = PosixUpload(files, path, temp)
+        try:
+            while data := named(source, file.read, _COPIED_NBYTES):
+                copy.write([data])
+        except BaseException:
+            copy.abandon()
+            raise
+    copy.finish()
+    return copy.nbytes
+
+
+def write_file(
+    files: PosixFiles, path: str, data: bytes, temp: str, anew: bool = False, synced: bool = True
+) -> None:
+    """Replace a file's content as a whole: temp file, sync, rename; see ``PosixUpload.finish``.
+
+    After a kill or a power cut the file has the old content or the new one. Only after
+    ``sync_folder`` of its folder is it surely the new one.
+    """
+    upload = PosixUpload(files, path, temp)
+    try:
+        upload.write([data])
     except BaseException:
-        discard(files, file)
+        upload.abandon()
         raise
-    finish(files, file, path, anew, synced)
+    upload.finish(anew, synced)
 
 
 def write_target(path: str, data: bytes) -> None:
@@ -290,33 +328,6 @@ def _write_into(path: str, data: bytes) -> None:
         named(path, write_all, fd, [data])
     finally:
         os.close(fd)
-
-
-def finish(
-    files: Files, file: OpenFile, path: str, anew: bool = False, synced: bool = True
-) -> None:
-    """Sync and close a whole temp file, then give it its name; ``anew``: one that nothing has.
-
-    The name is given only if both succeeded: what was never on the disk never gets a name.
-    """
-    try:
-        try:
-            if synced:
-                file.sync()
-        finally:
-            file.close()
-        (files.take if anew else files.rename)(file.path, path)
-    except BaseException:
-        discard(files, file)
-        raise
-
-
-def discard(files: Files, file: OpenFile) -> None:
-    """Close a temp file that is of no use and remove it, if the system lets us."""
-    with contextlib.suppress(OSError):
-        file.close()
-    with contextlib.suppress(OSError):
-        files.remove(file.path)
 
 
 def free_nbytes(folder: str) -> int | None:

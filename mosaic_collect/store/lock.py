@@ -20,6 +20,7 @@ import os
 import socket
 import time
 import weakref
+from collections.abc import Callable
 
 from mosaic_collect.errors import StoreLockedError
 
@@ -63,8 +64,9 @@ class StoreLock:
     """The lock of a store's folder, held from construction to ``release`` or the process's end.
 
     Args:
-        store: The folder, for messages.
-        folder: Its descriptor.
+        store: Path of the folder, for messages.
+        folder: Descriptor of the folder.
+        then: Called when the lock is released.
 
     Attributes:
         is_real: Whether it keeps others out; if not, that was logged as a warning.
@@ -73,11 +75,11 @@ class StoreLock:
         StoreLockedError: Another living writer holds it; the message names it, as far as known.
     """
 
-    def __init__(self, store: str, folder: int) -> None:
-        self._store, self._folder = store, folder
-        self._number, self.is_real = next(_numbers), True
+    def __init__(self, store: str, folder: int, then: Callable[[], None] | None = None) -> None:
+        self._store, self._number, self.is_real = store, next(_numbers), True
         # An interrupt may fall between the making of a lock and its owner's taking it.
-        weakref.finalize(self, _release, self._number, folder).atexit = False
+        self._held_by = self._number, folder, then
+        weakref.finalize(self, _release, *self._held_by).atexit = False
         while self._number not in _held:
             # Not through a link: what it leads to would be overwritten.
             flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -95,7 +97,7 @@ class StoreLock:
 
     def release(self) -> None:
         """Let the next writer in; calling it twice is allowed."""
-        _release(self._number, self._folder)
+        _release(*self._held_by)
 
     def _take(self, fd: int) -> None:
         if _is_held_here(fd):
@@ -148,15 +150,16 @@ def is_locked(folder: str) -> bool | None:
         os.close(fd)
 
 
-def _release(number: int, folder: int) -> None:
+def _release(number: int, folder: int, then: Callable[[], None] | None) -> None:
     fd = _held.pop(number, None)
-    if fd is None:
-        return
-    # Only while it is held, and only this one: the next writer's has the same name.
-    with contextlib.suppress(OSError):
-        if _leads_to(fd, folder):
-            os.unlink(LOCK_NAME, dir_fd=folder)
-    os.close(fd)
+    if fd is not None:
+        # Only while it is held, and only this one: the next writer's has the same name.
+        with contextlib.suppress(OSError):
+            if _leads_to(fd, folder):
+                os.unlink(LOCK_NAME, dir_fd=folder)
+        os.close(fd)
+    if then is not None:
+        then()
 
 
 def _leads_to(fd: int, folder: int) -> bool:

@@ -27,7 +27,7 @@ from typing import Any
 
 from mosaic_collect.checks import needed
 from mosaic_collect.errors import InputError
-from mosaic_collect.store.blobs import ChangedError, Pending, ReplacedError, Version
+from mosaic_collect.store.blobs import Blobs, ChangedError, ReplacedError, Version
 from mosaic_collect.store.files import write_all
 from mosaic_collect.store.workers import WorkerPool
 from mosaic_collect.text import shown
@@ -111,7 +111,7 @@ class Service:
             ChangedError: The object is not, or not any more, what the request says.
             OSError: Anything else; names the place.
         """
-        _process.begin(self.address)
+        _begin(self.address)
         for attempt in range(1, _TRIES + 1):
             try:
                 found = call(self._first or self.store, *args, **options)
@@ -147,31 +147,21 @@ class Service:
         return f"{request}: they need {needed}{missing}"
 
 
-class _Process:
-    """Whether obstore was at work in this process, or in one that it is a fork of.
-
-    Its threads do not come along in a fork, and whoever asked there would wait for ever.
-    """
-
-    def __init__(self) -> None:
-        self._used = self._forked = False
-        os.register_at_fork(after_in_child=self._fork)
-
-    def begin(self, address: str) -> None:
-        if self._forked:
-            raise OSError(
-                errno.ENOTSUP,
-                "object storage was used before this process was forked, and cannot be used here: "
-                'start it by spawn (multiprocessing_context="spawn" of a DataLoader)',
-                address,
-            )
-        self._used = True
-
-    def _fork(self) -> None:
-        self._forked = self._used
+#: Whether obstore was at work in this process, and in one that it is a fork of. Its threads do not
+#: come along in a fork, and a request there would wait for ever.
+_use = {"here": False, "before_fork": False}
+os.register_at_fork(after_in_child=lambda: _use.update(before_fork=_use["here"]))
 
 
-_process = _Process()
+def _begin(address: str) -> None:
+    if _use["before_fork"]:
+        raise OSError(
+            errno.ENOTSUP,
+            "object storage was used before this process was forked, and cannot be used here: "
+            'start it by spawn (multiprocessing_context="spawn" of a DataLoader)',
+            address,
+        )
+    _use["here"] = True
 
 
 def _said(text: str) -> str:
@@ -297,7 +287,7 @@ _MOST_LOOKS = 8
 _OTHER_DIGITS = str.maketrans("0123456789abcdefABCDEF", "1234567890bcdefaBCDEFA")
 
 
-class ObjectBlobs:
+class ObjectBlobs(Blobs):
     """The blobs of a store under a prefix of a bucket.
 
     Args:
@@ -340,22 +330,10 @@ class ObjectBlobs:
 
         return bool(self._service.ask("list", "", first))
 
-    def make(self) -> None:
-        """Prefixes need no making."""
-
-    def check_folders(self, names: Iterable[str]) -> None:
-        """There are no links."""
-
-    def make_folders(self, names: Iterable[str]) -> None:
-        """Nor folders."""
-
     def names(self, folder: str = "") -> list[str]:
         found = self._listed(folder)
         paths = [*found["common_prefixes"], *(o["path"] for o in found["objects"])]
         return sorted(_name(path) for path in paths)
-
-    def is_debris(self, name: str) -> bool:
-        return False
 
     def find(self, key: str) -> Version | None:
         import obstore
@@ -371,11 +349,8 @@ class ObjectBlobs:
     def open(self, key: str) -> ObjectBlob:
         return ObjectBlob(self._service, f"{self.address}/{key}", key)
 
-    def upload(self, key: str) -> ObjectUpload:
+    def upload(self, key: str, also: Iterable[str] = ()) -> ObjectUpload:
         return ObjectUpload(f"{self.address}/{key}", partial(self.send, key))
-
-    def alias(self, source: str, key: str) -> Pending:
-        raise OSError(errno.ENOTSUP, "an object has one name", f"{self.address}/{key}")
 
     def put(self, documents: Mapping[str, bytes], synced: bool = True) -> None:
         for future in [self._start(self._put, *document) for document in documents.items()]:
@@ -417,33 +392,22 @@ class ObjectBlobs:
                 )
         self._conditions_hold = True
 
-    def require_place(self) -> None:
-        """A prefix is what its root document says."""
-
     def settle(self, folders: Iterable[str]) -> None:
         started, self._under_way = self._under_way, []
         for future in started:
             future.result()
 
-    def remove(self, keys: Iterable[str]) -> None:
-        """Nothing, as said above."""
-
-    def claim(self, require_ours: Callable[[], None]) -> ObjectClaim:
+    def claim(self, require_ours: Callable[[], None]) -> Callable[[], None]:
         self._require_ours = require_ours
         self._pool = WorkerPool(_UPLOADS, "mosaic-upload")
         self._pool.begin()  # at the interpreter's exit no thread can be started any more
-        return ObjectClaim(self._pool)
-
-    def is_claimed(self) -> bool | None:
-        return None  # a claim there is a condition of each write, and leaves nothing to look at
+        # The right to write ends with another writer's later claim: it is a condition of each put.
+        return partial(self._pool.shutdown, wait=False, cancel_futures=True)
 
     def for_zarr(self) -> Any:
         from zarr.storage import ObjectStore
 
         return ObjectStore(self._service.store, read_only=True)
-
-    def free_nbytes(self) -> int | None:
-        return None
 
     def send(self, key: str, data: Any, done: Callable[[], None]) -> None:
         """Begin a put; ``settle`` waits for it. Then, or when it failed, ``done`` is called."""
@@ -492,16 +456,6 @@ class ObjectBlobs:
         import obstore
 
         return self._service.ask("list", folder, obstore.list_with_delimiter, folder or None)
-
-
-class ObjectClaim:
-    """The right to write, which another writer's later one ends."""
-
-    def __init__(self, pool: WorkerPool) -> None:
-        self._pool = pool
-
-    def release(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _name(path: str) -> str:

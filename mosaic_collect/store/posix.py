@@ -18,28 +18,23 @@ import os
 import re
 import secrets
 import stat
-import weakref
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from mosaic_collect.errors import CorruptStoreError, StoreLockedError, StoreLostError
-from mosaic_collect.store.blobs import ChangedError, Pending, Version, read_all
+from mosaic_collect.store.blobs import Blobs, ChangedError, Version, read_all
 from mosaic_collect.store.files import (
-    NO_LINKS,
-    Files,
     PosixFiles,
-    discard,
-    finish,
+    PosixUpload,
     free_nbytes,
     is_temp_name,
+    link_file,
     named,
     open_regular,
     temp_name,
     write_file,
 )
 from mosaic_collect.store.lock import StoreLock, is_locked
-
-_COPIED_NBYTES = 1 << 20
 
 
 class PosixBlob:
@@ -65,202 +60,29 @@ class PosixBlob:
             os.close(fd)
 
 
-class PosixUpload:
-    """A file on its way: written under a temp name, then given its own.
-
-    Args:
-        files: The seam.
-        path: The file's name.
-        temp: Its temp name.
-    """
-
-    def __init__(self, files: Files, path: str, temp: str) -> None:
-        self._files, self.address = files, path
-        self._file = files.create(temp)
-        self.nbytes = 0
-
-    def write(self, buffers: Sequence[Any]) -> None:
-        self._file.write(buffers)
-        self.nbytes += sum(len(b) for b in buffers)
-
-    def fileno(self) -> int:
-        return self._file.fileno()
-
-    def finish(self) -> None:
-        finish(self._files, self._file, self.address)
-
-    def abandon(self) -> None:
-        discard(self._files, self._file)
-
-
-class PosixAlias:
-    """A second name for a file, or a copy of it where the system has no second names.
-
-    Args:
-        files: The seam.
-        source: The other file; finished before this one.
-        path: This one's name.
-        temp: Its temp name.
-    """
-
-    def __init__(self, files: Files, source: str, path: str, temp: str) -> None:
-        self._files, self._source, self.address, self._temp = files, source, path, temp
-        self.nbytes = 0
-
-    def finish(self) -> None:
-        try:
-            self._files.link(self._source, self._temp)
-            self._files.rename(self._temp, self.address)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                self._files.remove(self._temp)
-            if error.errno not in NO_LINKS:
-                raise
-            self._copy()
-
-    def abandon(self) -> None:
-        """Nothing was made yet."""
-
-    def _copy(self) -> None:
-        copy, source = PosixUpload(self._files, self.address, self._temp), PosixBlob(self._source)
-        try:
-            while data := source.read(copy.nbytes, _COPIED_NBYTES):
-                copy.write([data])
-        except BaseException:
-            copy.abandon()
-            raise
-        finally:
-            source.close()
-        copy.finish()
-        self.nbytes = copy.nbytes
-
-
 _TRIES = 100
 _REFILLED = (errno.ENOTEMPTY, errno.EEXIST, errno.EBUSY)
 # Older packages, too, take it for something unfinished.
 _NAME = re.compile(r"\.writer\.[0-9a-f]{16}\.tmp")
 
 
-class Outbox:
-    """A writer's own folder.
-
-    Args:
-        files: The seam.
-        store: The folder of the store.
-
-    Attributes:
-        name: Its own.
-    """
-
-    def __init__(self, files: Files, store: str) -> None:
-        self._files, self._store = files, store
-        self._path = _new_path(store)
-        self.name = os.path.basename(self._path)
-        self._closed = self._lost = False
-        files.make_folder(self._path)
-
-    def temp(self, path: str) -> str:
-        """Where a file of the store lies until it is whole."""
-        return os.path.join(self._path, os.path.relpath(path, self._store).replace(os.sep, ".."))
-
-    def remove(self, path: str) -> None:
-        """Remove a file of the store; it may be gone already.
-
-        Raises:
-            StoreLostError: Another writer came.
-        """
-        away = self.temp(path)
-        try:
-            self._files.rename(path, away)
-        except FileNotFoundError:
-            self.require()
-        else:
-            self._files.remove(away)
-
-    def require(self) -> None:
-        """Make sure that it is still there, or was when it was closed.
-
-        Raises:
-            StoreLostError: Another writer took it away.
-        """
-        if self._lost or not (self._closed or os.path.isdir(self._path)):
-            raise StoreLostError(f"{self._store}: another writer came to it")
-
-    def close(self) -> None:
-        """Leave nothing behind, as far as the system lets us; if not, the next writer will."""
-        self._closed = True
-        try:
-            self._files.remove_folder(self._path)
-        except FileNotFoundError:
-            self._lost = True
-        except OSError:
-            pass
-
-
-def _new_path(store: str) -> str:
-    return os.path.join(store, f".writer.{secrets.token_hex(8)}.tmp")
-
-
-def is_outbox(store: str, name: str) -> bool:
-    """Whether this name in a store's folder is an outbox, of a living writer or a dead one."""
-    if _NAME.fullmatch(name) is None:
-        return False
-    with contextlib.suppress(OSError):  # gone meanwhile, or not ours to see
-        return stat.S_ISDIR(os.lstat(os.path.join(store, name)).st_mode)
-    return False
-
-
-def take_away(files: Files, store: str, but: Outbox | None) -> None:
-    """Stop all writers of a store that have outboxes, but one.
-
-    Raises:
-        StoreLockedError: One goes on filling its outbox, or what lies there cannot be removed yet.
-    """
-    for name in os.listdir(store):
-        if (
-            is_outbox(store, name)
-            and (but is None or name != but.name)
-            and not _taken(files, os.path.join(store, name))
-        ):
-            raise StoreLockedError(f"{store}: another writer is at work on it, by way of {name}")
-
-
-def _taken(files: Files, path: str) -> bool:
-    """Whether it is gone; at once under its name, so that who misses it knows why."""
-    with contextlib.suppress(FileNotFoundError):
-        path, left = _new_path(os.path.dirname(path)), path
-        files.rename(left, path)
-    for _ in range(_TRIES):
-        try:
-            for name in os.listdir(path):
-                files.remove(os.path.join(path, name))
-            files.remove_folder(path)
-        except FileNotFoundError:
-            return True
-        except OSError as error:
-            if error.errno not in _REFILLED:
-                raise
-        else:
-            return True
-    return False
-
-
-class PosixBlobs:
+class PosixBlobs(Blobs):
     """The blobs of a store that is a folder.
 
     Args:
-        path: The folder.
+        path: Path of the folder.
         files: The seam through which it changes.
     """
 
     links, guards = True, False
 
-    def __init__(self, path: str, files: Files | None = None) -> None:
+    def __init__(self, path: str, files: PosixFiles | None = None) -> None:
         self.address = path
-        self._files: Files = PosixFiles() if files is None else files
+        self._files = PosixFiles() if files is None else files
         self._held: int | None = None
         self._claimed: os.stat_result | None = None
-        self._outbox: Outbox | None = None
+        self._outbox: str | None = None
+        self._is_outbox_lost = False
 
     def __reduce__(self) -> Any:
         return PosixBlobs, (self.address,)
@@ -332,13 +154,13 @@ class PosixBlobs:
     def open(self, key: str) -> PosixBlob:
         return PosixBlob(self._path(key))
 
-    def upload(self, key: str) -> PosixUpload:
-        path = self._path(key)
-        return PosixUpload(self._files, path, self._temp(path))
+    def upload(self, key: str, also: Iterable[str] = ()) -> PosixUpload:
+        (path, temp), *others = [(p, self._temp(p)) for p in map(self._path, (key, *also))]
+        return PosixUpload(self._files, path, temp, others)
 
-    def alias(self, source: str, key: str) -> Pending:
+    def link(self, source: str, key: str) -> None:
         path = self._path(key)
-        return PosixAlias(self._files, self._path(source), path, self._temp(path))
+        link_file(self._files, self._path(source), path, self._temp(path))
 
     def put(self, documents: Mapping[str, bytes], synced: bool = True) -> None:
         for key, data in documents.items():
@@ -373,44 +195,45 @@ class PosixBlobs:
         # As it was when it was claimed: also for who asks why something failed after it was let go.
         if self._claimed is not None and not os.path.samestat(there, self._claimed):
             raise StoreLostError(f"{self.address}: another folder lies there now")
-        if self._outbox is not None:
-            self._outbox.require()
+        is_lost = self._outbox and self._held is not None and not os.path.isdir(self._outbox)
+        if is_lost or self._is_outbox_lost:
+            raise StoreLostError(f"{self.address}: another writer came to it")
 
     def settle(self, folders: Iterable[str]) -> None:
         for folder in folders:
             self._files.sync_folder(self._path(folder))
 
     def remove(self, keys: Iterable[str]) -> None:
-        remove = self._files.remove if self._outbox is None else self._outbox.remove
-        for key in keys:
-            remove(self._path(key))
+        for path in map(self._path, keys):
+            if self._outbox is None:
+                self._files.remove(path)
+                continue
+            try:
+                self._files.rename(path, self._temp(path))
+            except FileNotFoundError:
+                self.require_place()
+            else:
+                self._files.remove(self._temp(path))
 
-    def claim(self, require_ours: Callable[[], None]) -> PosixClaim:
+    def claim(self, require_ours: Callable[[], None]) -> Callable[[], None]:
         fd = os.open(self.address, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            lock = StoreLock(self.address, fd)
+            lock = StoreLock(self.address, fd, self._let_go)
         except BaseException:
             os.close(fd)
             raise
-        claim = PosixClaim(self, lock)
         self._held, self._claimed = fd, os.fstat(fd)
         self._files.hold(self.address, fd)
         try:
-            self._outbox = None if lock.is_real else Outbox(self._files, self.address)
-            take_away(self._files, self.address, self._outbox)
+            self._outbox, self._is_outbox_lost = None, False
+            if not lock.is_real:
+                self._outbox = _new_outbox(self.address)
+                self._files.make_folder(self._outbox)
+            self._stop_others()
         except BaseException:
-            claim.release()
+            lock.release()
             raise
-        return claim
-
-    def let_go(self) -> None:
-        """The folder is no longer held; called twice, it does nothing."""
-        fd, self._held = self._held, None
-        if fd is not None:
-            if self._outbox is not None:
-                self._outbox.close()
-            self._files.hold("", None)
-            os.close(fd)
+        return lock.release
 
     def is_claimed(self) -> bool | None:
         return is_locked(self.address)
@@ -428,21 +251,72 @@ class PosixBlobs:
         return os.path.join(self.address, key) if key else self.address
 
     def _temp(self, path: str) -> str:
-        return temp_name(path) if self._outbox is None else self._outbox.temp(path)
+        """Path of a file until it is whole."""
+        if self._outbox is None:
+            return temp_name(path)
+        name = os.path.relpath(path, self.address).replace(os.sep, "..")
+        return os.path.join(self._outbox, name)
+
+    def _stop_others(self) -> None:
+        """Stop all other writers that have outboxes, by removing those.
+
+        Raises:
+            StoreLockedError: One goes on filling its outbox, or what lies there cannot be removed.
+        """
+        for name in os.listdir(self.address):
+            path = self._path(name)
+            if path == self._outbox or not is_outbox(self.address, name):
+                continue
+            # At once under another name, so that a writer that misses it knows why.
+            left = _new_outbox(self.address)
+            try:
+                self._files.rename(path, left)
+            except FileNotFoundError:
+                left = path
+            if not self._is_removed(left):
+                raise StoreLockedError(
+                    f"{self.address}: another writer is at work on it, by way of {name}"
+                )
+
+    def _is_removed(self, outbox: str) -> bool:
+        for _ in range(_TRIES):
+            try:
+                for name in os.listdir(outbox):
+                    self._files.remove(os.path.join(outbox, name))
+                self._files.remove_folder(outbox)
+            except FileNotFoundError:
+                return True
+            except OSError as error:
+                if error.errno not in _REFILLED:
+                    raise
+            else:
+                return True
+        return False
+
+    def _let_go(self) -> None:
+        """Release the folder; a second call does nothing."""
+        fd, self._held = self._held, None
+        if fd is None:
+            return
+        if self._outbox is not None:
+            try:
+                self._files.remove_folder(self._outbox)
+            except FileNotFoundError:
+                self._is_outbox_lost = True
+            except OSError:
+                pass  # the next writer removes it
+        self._files.hold("", None)
+        os.close(fd)
 
 
-class PosixClaim:
-    """A folder that is held, and its lock."""
-
-    def __init__(self, blobs: PosixBlobs, lock: StoreLock) -> None:
-        self._blobs, self._lock = blobs, lock
-        # An interrupt may fall between the making of a claim and its owner's taking it.
-        weakref.finalize(self, _release, blobs, lock).atexit = False
-
-    def release(self) -> None:
-        _release(self._blobs, self._lock)
+def _new_outbox(store: str) -> str:
+    return os.path.join(store, f".writer.{secrets.token_hex(8)}.tmp")
 
 
-def _release(blobs: PosixBlobs, lock: StoreLock) -> None:
-    lock.release()
-    blobs.let_go()
+def is_outbox(store: str, name: str) -> bool:
+    """Whether this name in a store's folder is an outbox, of a living writer or a dead one."""
+    if _NAME.fullmatch(name) is None:
+        return False
+    with contextlib.suppress(OSError):  # gone meanwhile, or not ours to see
+        return stat.S_ISDIR(os.lstat(os.path.join(store, name)).st_mode)
+    return False

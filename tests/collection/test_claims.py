@@ -234,11 +234,11 @@ def test_taking_over(whole: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     dead.finish(ids[0], completed=True)
     record_rank(whole, 1, 2, 2, metadata=dead.ledger(), complete=False)
     mine = claims(whole, 0)
-    writer_of_it = PosixBlobs(f"{whole.address}/rank-00001").claim(lambda: None)
+    release = PosixBlobs(f"{whole.address}/rank-00001").claim(lambda: None)
     monkeypatch.setattr(taking, "_SECONDS", 0.001)
     with pytest.raises(StoreLockedError):
         take_over(whole, mine, [1], MOTIONS)
-    writer_of_it.release()
+    release()
     assert take_over(whole, mine, [1, 3], MOTIONS) == 2
     assert take_over(whole, mine, [1], MOTIONS) == 0
     owners = [mine.owner(dead.motions[index].sha256) for index in ids]

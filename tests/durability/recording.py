@@ -12,14 +12,14 @@ from unittest.mock import patch
 from mosaic_collect.recording import opening
 from mosaic_collect.store import posix
 from mosaic_collect.store.commit import Store
-from mosaic_collect.store.files import Files, OpenFile, PosixFiles
+from mosaic_collect.store.files import PosixFile, PosixFiles
 from mosaic_collect.store.metadata import StoreState
 
 
 class WrappedFile:
     """An open file whose operations pass through its ``Files``."""
 
-    def __init__(self, files: WrappedFiles, inner: OpenFile) -> None:
+    def __init__(self, files: WrappedFiles, inner: PosixFile) -> None:
         self._files, self._inner, self.path = files, inner, inner.path
 
     def write(self, buffers: Sequence[Any]) -> None:
@@ -40,7 +40,7 @@ class WrappedFiles:
     """``Files`` of which every operation passes through ``do``, for subclasses to meddle with."""
 
     def __init__(self) -> None:
-        self.inner: Files = PosixFiles()
+        self.inner = PosixFiles()
 
     def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
         return call()

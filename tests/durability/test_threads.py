@@ -156,7 +156,7 @@ def test_a_thread_that_is_gone_is_noticed(store: str, monkeypatch: pytest.Monkey
         writer.commit()
     with pytest.raises(WriteError, match="died"):
         writer.close()
-    writer._opened.claim.release()
+    writer._opened.release()
 
 
 def test_the_lock_stays_as_long_as_something_may_be_written(
