@@ -459,7 +459,7 @@ def _unfit(state: StoreState, among_others: bool) -> list[str]:
     """Third-party arrays that are shorter than the store has become, or that cannot be joined."""
     missing = None if among_others else state.committed_steps
     found = []
-    for name, array in state.foreign.arrays.items():
+    for name, array in state.foreign_arrays.items():
         axes = dict(zip(array.get("dimension_names") or (), array.get("shape", ()), strict=False))
         if axes.get("step", missing) != state.committed_steps:
             found.append(name)

@@ -205,10 +205,11 @@ class _StoreCheck:
 
     def _foreign(self) -> None:
         """What others added is no damage."""
-        foreign = self._state.foreign
-        if foreign.attributes or foreign.arrays:
-            added = ", ".join(sorted([*foreign.attributes, *foreign.arrays])[:8])
-            self.notes.append(f"zarr.json: attributes or arrays that others added: {added}")
+        added = sorted([*self._state.foreign_attributes, *self._state.foreign_arrays])
+        if added:
+            self.notes.append(
+                f"zarr.json: attributes or arrays that others added: {', '.join(added[:8])}"
+            )
 
     def _json(self, folder: str = "") -> Any:
         try:

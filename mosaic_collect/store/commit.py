@@ -30,7 +30,6 @@ from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import (
     COLLECTING,
     SPARE,
-    Foreign,
     StoreState,
     array_document,
     root_document,
@@ -63,7 +62,8 @@ class Store:
         self._root: Version | None = None
         # What the root document may say: the last commit, and the one under way.
         self._ours: tuple[StoreState, ...] = ()
-        self._foreign = Foreign()
+        # Third-party attributes of the group, and arrays beside the fields.
+        self._foreign: tuple[dict[str, Any], dict[str, Any]] = {}, {}
         self._holder = ""
         self._attributes: dict[str, dict[str, Any]] = {}
         self._are_arrays_behind = False
@@ -78,7 +78,8 @@ class Store:
         self._root = self.blobs.find(DOCUMENT)
         state = read_state(self.blobs) if self.blobs.is_there() else None
         if state is not None:
-            self._foreign, self._ours = state.foreign, (state,)
+            self._ours = (state,)
+            self._foreign = state.foreign_attributes, state.foreign_arrays
         return state
 
     def require_ours(self) -> None:
@@ -133,7 +134,7 @@ class Store:
             num_trajectories=0,
             status=COLLECTING,
         )
-        self._foreign = Foreign()
+        self._foreign = {}, {}
         if empty != old:
             self._write_root(empty)
         _, debris = looked_through(self.blobs, empty, 0)
@@ -227,9 +228,9 @@ class Store:
                 f"{missing[0]} first"
             )
         self._attributes = attributes_of(self.blobs, state)
-        arrays = self._foreign.arrays
+        attributes, arrays = self._foreign
         there = {k: v for k, v in arrays.items() if self.blobs.find(f"{k}/{DOCUMENT}")}
-        self._foreign = replace(self._foreign, arrays=there)
+        self._foreign = attributes, there
         try:
             self._write_root(state)
         except OSError as error:
@@ -249,13 +250,16 @@ class Store:
             attributes: Third-party attributes of its arrays.
         """
         self._holder, self._attributes = state.holder, attributes
-        self._foreign = replace(state.foreign, arrays={})
+        self._foreign = state.foreign_attributes, {}
         self.publish(state, with_shards=True)
         self.finish()
 
     def _write_root(self, state: StoreState) -> None:
-        state = replace(state, holder=self._holder)
-        data = root_document(replace(state, foreign=self._foreign))
+        attributes, arrays = self._foreign
+        state = replace(
+            state, holder=self._holder, foreign_attributes=attributes, foreign_arrays=arrays
+        )
+        data = root_document(state)
         # Before it is written: what no reader would read must not replace what they can.
         refuse_large(data, self.blobs.address)
         self._ours = (*self._ours[-1:], state)
@@ -292,7 +296,7 @@ class Store:
         data = array_document(self._ours[-1], SPARE, self._attributes.get(SPARE))
         self.blobs.put({key: data}, synced=self.blobs.guards)
 
-    def _additions(self) -> Foreign:
+    def _additions(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """What others added to the group, if that is all that has changed.
 
         Raises:
@@ -308,11 +312,10 @@ class Store:
         steps = now.committed_steps
         if now.identity not in [ours.identity for ours in self._ours]:
             raise StoreLostError(f"{where}: another store, of {steps} steps, lies there now")
-        same = now in [replace(ours, foreign=now.foreign) for ours in self._ours]
-        if not same or now.holder != self._holder:
+        if now not in self._ours or now.holder != self._holder:
             raise StoreLostError(f"{where}: another writer went on with it, to {steps} steps")
         _log.warning("%s: somebody added to the group; that is kept", where)
-        return now.foreign
+        return now.foreign_attributes, now.foreign_arrays
 
 
 def _number_of(missing: list[str]) -> str:

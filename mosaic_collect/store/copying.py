@@ -93,7 +93,7 @@ def copy_one(
         store.adopt(view.state, attributes_of(origin, view.state))
     finally:
         release()
-    foreign = sorted(view.state.foreign.arrays)
+    foreign = sorted(view.state.foreign_arrays)
     return CopyReport(
         source=origin.address,
         target=goal.address,

@@ -67,19 +67,6 @@ def open_envs(bitmap: str, num_envs: int) -> NDArray[np.bool_]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Foreign:
-    """What others added to the group, which is kept.
-
-    Attributes:
-        attributes: Third-party attributes of the group.
-        arrays: Consolidated metadata by path, of what is no field.
-    """
-
-    attributes: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, kw_only=True)
 class StoreState:
     """All that the root document says. Frozen: a commit publishes one such value.
 
@@ -101,7 +88,8 @@ class StoreState:
         runs: One entry a writer.
         metadata: The user's own, JSON.
         identity: Random identity of the store, 16 bytes as hex; shards are labelled with it.
-        foreign: Kept beside all this.
+        foreign_attributes: Third-party attributes of the group, which are kept; not compared.
+        foreign_arrays: Third-party consolidated metadata by path, which are kept; not compared.
         holder: ``Run.key`` of the writer that opened it last. It says who may write, and nothing of
             the data, so it is not compared.
     """
@@ -123,7 +111,8 @@ class StoreState:
     metadata: dict[str, Any] = field(default_factory=dict)
     chunk_steps: dict[str, int] = field(default_factory=dict)
     identity: str = ""
-    foreign: Foreign = field(default_factory=Foreign)
+    foreign_attributes: dict[str, Any] = field(default_factory=dict, compare=False)
+    foreign_arrays: dict[str, Any] = field(default_factory=dict, compare=False)
     holder: str = field(default="", compare=False)
 
     @property
@@ -175,11 +164,11 @@ def root_document(state: StoreState) -> bytes:
         {
             "zarr_format": 3,
             "node_type": "group",
-            "attributes": {**state.foreign.attributes, ATTRIBUTE: _state_document(state)},
+            "attributes": {**state.foreign_attributes, ATTRIBUTE: _state_document(state)},
             "consolidated_metadata": {
                 "kind": "inline",
                 "must_understand": False,
-                "metadata": {**arrays, **state.foreign.arrays},
+                "metadata": {**arrays, **state.foreign_arrays},
             },
         }
     )
@@ -257,7 +246,8 @@ def checksum(document: dict[str, Any]) -> int:
 
 
 def _state_document(state: StoreState) -> dict[str, Any]:
-    document = {f.name: getattr(state, f.name) for f in fields(state) if f.name != "foreign"}
+    document = {f.name: getattr(state, f.name) for f in fields(state)}
+    del document["foreign_attributes"], document["foreign_arrays"]
     document["format_version"] = FORMAT_VERSION
     document["compressor"] = vars(state.compressor)
     document["runs"] = [{k: v for k, v in vars(r).items() if v is not None} for r in state.runs]

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Container, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,7 +29,6 @@ from mosaic_collect.store.metadata import (
     COLLECTING,
     COMPLETE,
     FORMAT_VERSION,
-    Foreign,
     Run,
     StoreState,
     checksum,
@@ -108,26 +107,31 @@ def refuse_large(data: bytes, where: str) -> None:
         )
 
 
-def foreign_in(data: bytes, where: str, own: Container[str]) -> Foreign:
-    """What a group's document holds beside ours: arrays that are not among ``own``.
+def json_object(data: bytes, where: str) -> dict[str, Any]:
+    """The object in a ``zarr.json``; an empty one if it is another value.
 
     Raises:
-        CorruptStoreError: The document is no JSON object.
+        CorruptStoreError: The document is too large, or no JSON.
     """
-    return _foreign(_object(data, where), own)
+    refuse_large(data, where)
+    root = strict_json(data, where)
+    return root if isinstance(root, dict) else {}
 
 
-def _foreign(root: dict[str, Any], own: Container[str]) -> Foreign:
-    attributes = object_in(root, "attributes")
+def with_foreign(state: StoreState, root: dict[str, Any]) -> StoreState:
+    """The state with what others added to the group's document."""
     arrays = object_in(object_in(root, "consolidated_metadata"), "metadata")
-    return Foreign(
-        attributes={k: v for k, v in attributes.items() if k != ATTRIBUTE},
-        arrays={k: v for k, v in arrays.items() if k not in own},
+    attributes = object_in(root, "attributes")
+    own = state.schema.stored_names
+    return replace(
+        state,
+        foreign_attributes={k: v for k, v in attributes.items() if k != ATTRIBUTE},
+        foreign_arrays={k: v for k, v in arrays.items() if k not in own},
     )
 
 
 def _parse(data: bytes, where: str) -> StoreState:
-    root = _object(data, where)
+    root = json_object(data, where)
     document = object_in(root, "attributes").get(ATTRIBUTE)
     if not isinstance(document, dict):
         raise StoreNotFoundError(
@@ -143,185 +147,134 @@ def _parse(data: bytes, where: str) -> StoreState:
             f"{where} has format version {version}, this mosaic_collect reads up to "
             f"{FORMAT_VERSION}: upgrade it"
         )
-    state = _Parser(document, where).state()
+    parser = _Parser(document)
+    state = parser.state()
+    if state is None or parser.problems:
+        raise CorruptStoreError(f"{where}: bad metadata: " + "; ".join(parser.problems))
     if document.get("checksum") != checksum(document):
         raise CorruptStoreError(
             f"{where}: zarr.json was damaged or edited: the checksum of its attribute is wrong"
         )
-    return replace(state, foreign=_foreign(root, state.schema.stored_names))
+    return with_foreign(state, root)
 
 
 class _Parser:
-    """Takes a state's document apart, gathering problems on the way."""
+    """Checks the entries of a state's document; ``problems`` lists what is wrong with them."""
 
-    def __init__(self, document: dict[str, Any], where: str) -> None:
-        self._document, self._where = document, where
-        self._problems: list[str] = []
+    def __init__(self, document: dict[str, Any]) -> None:
+        self._document = document
+        self.problems: list[str] = []
 
-    def state(self) -> StoreState:
-        schema = self._schema()
-        self._raise()
-        assert schema is not None
-        float_fields = [f.name for f in schema.fields if f.is_float]
-        defaults = [f.name for f in schema.fields if f.default is not None]
+    def state(self) -> StoreState | None:
+        """The state that the document holds, true only if there are no problems."""
+        document = self._document
+        try:
+            schema = Schema(tuple(Field(**f) for f in self._typed("fields", list)))
+        except (InputError, TypeError) as error:
+            self.problems.append(f"fields: {error}")
+            return None
         num_envs = self._count("num_envs", 1, MAX_ENVS)
         steps = self._count("committed_steps", 0, _MAX_STEPS)
-        pairs = num_envs * steps
-        next_id = self._count("next_trajectory_id", 0, _MAX_ID)
+        pairs, next_id = num_envs * steps, self._count("next_trajectory_id", 0, _MAX_ID)
+        floats = [f.name for f in schema.fields if f.is_float]
+        cut, status = document.get("chunk_steps", {}), document.get("status")
+        is_cut = may_be_cut(cut, schema.fields, document.get("block_steps"))
+        self._check(is_cut, "chunk_steps", "divisors of block_steps", cut)
+        is_status = status in (COLLECTING, COMPLETE)
+        self._check(is_status, "status", f"{COLLECTING} or {COMPLETE}", status)
         state = StoreState(
             schema=schema,
             num_envs=num_envs,
             block_steps=self._count("block_steps", 1, _MAX_STEPS),
-            chunk_envs=self._counts("chunk_envs", list(schema.stored_names), 1, num_envs),
+            chunk_envs=self._counts("chunk_envs", schema.stored_names, 1, num_envs),
             compressor=self._compressor(),
             committed_steps=steps,
-            status=self._status(),
+            status=str(status),
             num_valid=self._count("num_valid", 0, pairs),
             num_trajectories=self._count("num_trajectories", 0, next_id),
             next_trajectory_id=next_id,
-            has_mask=self._typed("has_mask", bool, False),
-            given=self._given(defaults),
-            nonfinite=self._counts("nonfinite", float_fields, 0, pairs),
+            has_mask=self._typed("has_mask", bool),
+            given=self._given([f.name for f in schema.fields if f.default is not None]),
+            nonfinite=self._counts("nonfinite", floats, 0, pairs),
             runs=self._runs(num_envs, steps),
-            metadata=self._typed("metadata", dict, {}),
-            chunk_steps=self._chunk_steps(schema),
-            identity=self._hex("identity", 16),
-            holder=self._hex("holder", 8),
+            metadata=self._typed("metadata", dict),
+            chunk_steps=cut if is_cut else {},
+            identity=self._hex("identity", document.get("identity"), 16),
+            holder=self._hex("holder", document.get("holder"), 8),
         )
-        self._check_chunks(state)
-        self._raise()
-        return state
-
-    def _raise(self) -> None:
-        if self._problems:
-            raise CorruptStoreError(f"{self._where}: bad metadata: " + "; ".join(self._problems))
-
-    def _typed(self, name: str, kind: type, instead: Any) -> Any:
-        value = self._document.get(name)
-        if type(value) is not kind:
-            self._problems.append(f"{name}: expected {kind.__name__}, got {value!r:.80}")
-            return instead
-        return value
-
-    def _count(self, name: str, least: int, most: int) -> int:
-        return self._bounded(name, self._document.get(name), least, most)
-
-    def _bounded(self, name: str, value: Any, least: int, most: int) -> int:
-        if type(value) is not int or not least <= value <= most:
-            self._problems.append(f"{name}: expected {least}..{most}, got {value!r:.80}")
-            return least
-        return value
-
-    def _counts(self, name: str, keys: list[str], least: int, most: int) -> dict[str, int]:
-        given = self._typed(name, dict, {})
-        if sorted(given) != sorted(keys):
-            self._problems.append(f"{name}: expected the keys {keys}, got {sorted(given)!r:.200}")
-            return dict.fromkeys(keys, least)
-        return {k: self._bounded(f"{name}.{k}", given[k], least, most) for k in keys}
-
-    def _chunk_steps(self, schema: Schema) -> dict[str, int]:
-        given = self._document.get("chunk_steps", {})
-        if may_be_cut(given, schema.fields, self._document.get("block_steps")):
-            return dict(given)
-        self._problems.append(f"chunk_steps: expected divisors of block_steps, got {given!r:.80}")
-        return {}
-
-    def _given(self, defaults: list[str]) -> dict[str, bool]:
-        given = self._typed("given", dict, {})
-        if given and (
-            sorted(given) != sorted(defaults) or not all(type(v) is bool for v in given.values())
-        ):
-            self._problems.append(
-                f"given: expected true or false for {defaults}, got {given!r:.200}"
-            )
-            return {}
-        return dict(given)
-
-    def _status(self) -> str:
-        status = self._document.get("status")
-        if status not in (COLLECTING, COMPLETE):
-            self._problems.append(
-                f"status: expected {COLLECTING} or {COMPLETE}, got {status!r:.80}"
-            )
-            return COLLECTING
-        return str(status)
-
-    def _compressor(self) -> Compressor:
-        given = self._typed("compressor", dict, {})
-        name, level = given.get("name"), given.get("level")
-        codec = CODECS.get(name) if isinstance(name, str) else None
-        if codec is None or type(level) is not int or level not in codec.levels or len(given) != 2:
-            self._problems.append(f"compressor: unknown {given!r:.80}")
-            return Compressor("none", 0)
-        return Compressor(str(name), int(level))
-
-    def _schema(self) -> Schema | None:
-        given = self._typed("fields", list, [])
-        try:
-            return Schema(tuple(Field(**f) for f in given))
-        except (InputError, TypeError) as error:
-            self._problems.append(f"fields: {error}")
-            return None
-
-    def _runs(self, num_envs: int, steps: int) -> tuple[Run, ...]:
-        runs: list[Run] = []
-        for entry in self._typed("runs", list, []):
-            least = runs[-1].first_step if runs else 0
-            problems = _run_problems(entry, num_envs, least, steps)
-            self._problems += problems
-            if not problems:
-                runs.append(Run(**entry))
-        if runs and not runs[-1].open_envs:
-            self._problems.append("runs.open_envs: expected a bitmap of the last run, got none")
-        return tuple(runs)
-
-    def _hex(self, name: str, nbytes: int) -> str:
-        given = self._document.get(name)
-        if _is_hex(given, nbytes):
-            return str(given)
-        self._problems.append(f"{name}: expected {nbytes} bytes as hex, got {given!r:.80}")
-        return ""
-
-    def _check_chunks(self, state: StoreState) -> None:
         for name, grid in state.grids().items():
             if grid.chunk_nbytes > MAX_CHUNK_NBYTES:
-                self._problems.append(f"{name}: a chunk of {grid.chunk_nbytes} bytes is too large")
+                self.problems.append(f"{name}: a chunk of {grid.chunk_nbytes} bytes is too large")
             if grid.chunks > MAX_ENVS:
-                self._problems.append(f"{name}: {grid.chunks} chunks a shard are too many")
+                self.problems.append(f"{name}: {grid.chunks} chunks a shard are too many")
+        return state
+
+    def _check(self, is_good: bool, name: str, expected: str, got: Any) -> bool:
+        if not is_good:
+            self.problems.append(f"{name}: expected {expected}, got {got!r:.80}")
+        return is_good
+
+    def _whole(self, name: str, value: Any, least: int, most: int) -> int:
+        is_good = type(value) is int and least <= value <= most
+        return value if self._check(is_good, name, f"{least}..{most}", value) else least
+
+    def _count(self, name: str, least: int, most: int) -> int:
+        return self._whole(name, self._document.get(name), least, most)
+
+    def _typed(self, name: str, kind: type) -> Any:
+        value = self._document.get(name)
+        return value if self._check(type(value) is kind, name, kind.__name__, value) else kind()
+
+    def _counts(self, name: str, keys: Iterable[str], least: int, most: int) -> dict[str, int]:
+        value, names = self._typed(name, dict), sorted(keys)
+        if not self._check(sorted(value) == names, name, f"the keys {names}", sorted(value)):
+            return dict.fromkeys(names, least)
+        return {k: self._whole(f"{name}.{k}", v, least, most) for k, v in value.items()}
+
+    def _given(self, names: list[str]) -> dict[str, bool]:
+        value: dict[str, bool] = self._typed("given", dict)
+        is_good = sorted(value) == sorted(names) and all(type(v) is bool for v in value.values())
+        self._check(not value or is_good, "given", f"true or false for {names}", value)
+        return value
+
+    def _hex(self, name: str, value: Any, nbytes: int) -> str:
+        is_hex = isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{2 * nbytes}}}", value)
+        self._check(bool(is_hex), name, f"{nbytes} bytes as hex", value)
+        return str(value)
+
+    def _compressor(self) -> Compressor:
+        value = self._typed("compressor", dict)
+        name, level = value.get("name"), value.get("level")
+        codec = CODECS.get(name) if isinstance(name, str) else None
+        is_good = codec is not None and type(level) is int and level in codec.levels
+        if self._check(is_good and len(value) == 2, "compressor", "a name and its level", value):
+            return Compressor(str(name), int(level))
+        return Compressor("none", 0)
+
+    def _runs(self, num_envs: int, steps: int) -> tuple[Run, ...]:
+        names = {"first_step", "open_envs", "started", "versions", "key"}
+        runs: list[Run] = []
+        for entry in self._typed("runs", list):
+            # Stores made before ``first_open_id`` have a bitmap in every entry.
+            is_known = isinstance(entry, dict) and set(entry) - {"first_open_id"} == names
+            if not self._check(is_known, "runs", f"entries of {sorted(names)}", entry):
+                continue
+            least, bitmap = runs[-1].first_step if runs else 0, entry["open_envs"]
+            first = self._whole("runs.first_step", entry["first_step"], least, steps)
+            self._whole("runs.first_open_id", entry.get("first_open_id", 0), 0, _MAX_ID)
+            self._hex("runs.key", entry["key"], 8)
+            is_bitmap = bitmap == "" or _base64_nbytes(bitmap) == -(-num_envs // 8)
+            self._check(is_bitmap, "runs.open_envs", f"a bitmap of {num_envs} environments", bitmap)
+            for name, kind in (("started", str), ("versions", dict)):
+                is_kind = isinstance(entry[name], kind)
+                self._check(is_kind, f"runs.{name}", kind.__name__, entry[name])
+            runs.append(Run(**{**entry, "first_step": first}))
+        if runs and not runs[-1].open_envs:
+            self.problems.append("runs.open_envs: expected a bitmap of the last run, got none")
+        return tuple(runs)
 
 
-def _object(data: bytes, where: str) -> dict[str, Any]:
-    refuse_large(data, where)
-    root = strict_json(data, where)
-    return root if isinstance(root, dict) else {}
-
-
-def _run_problems(entry: Any, num_envs: int, least: int, most: int) -> list[str]:
-    names = {"first_step", "open_envs", "started", "versions", "key"}
-    # Stores made before this field have a bitmap in every entry.
-    if not isinstance(entry, dict) or set(entry) - {"first_open_id"} != names:
-        return [f"runs: expected entries of {sorted(names)}, got {entry!r:.80}"]
-    found = []
-    first = entry["first_step"]
-    if type(first) is not int or not least <= first <= most:
-        found.append(f"runs.first_step: expected {least}..{most}, got {first!r:.80}")
-    if entry["open_envs"] != "" and _bitmap_nbytes(entry["open_envs"]) != -(-num_envs // 8):
-        found.append(f"runs.open_envs: expected a bitmap of {num_envs} environments")
-    if not isinstance(entry["started"], str) or not isinstance(entry["versions"], dict):
-        found.append("runs: started must be a string, versions a dict")
-    if not _is_hex(entry["key"], 8):
-        found.append(f"runs.key: expected 8 bytes as hex, got {entry['key']!r:.80}")
-    first_open_id = entry.get("first_open_id", 0)
-    if type(first_open_id) is not int or not 0 <= first_open_id < 1 << 63:
-        found.append(f"runs.first_open_id: expected an id, got {first_open_id!r:.80}")
-    return found
-
-
-def _is_hex(text: Any, nbytes: int) -> bool:
-    return isinstance(text, str) and bool(re.fullmatch(f"[0-9a-f]{{{2 * nbytes}}}", text))
-
-
-def _bitmap_nbytes(text: Any) -> int:
+def _base64_nbytes(text: Any) -> int:
     try:
         return len(base64.b64decode(text, validate=True))
     except (TypeError, ValueError):

@@ -45,7 +45,7 @@ from mosaic_collect.errors import (
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import ATTRIBUTE, StoreState
 from mosaic_collect.store.objects import blobs_at_url, blobs_in, is_store_object, is_url
-from mosaic_collect.store.parsing import object_in, refuse_large, strict_json
+from mosaic_collect.store.parsing import json_object, object_in
 from mosaic_collect.store.posix import PosixBlobs
 from mosaic_collect.store.view import DOCUMENT, StoreView, read_document, read_state
 
@@ -261,8 +261,7 @@ def is_ours(blobs: Blobs) -> bool:
 
 
 def _attributes(data: bytes, where: str) -> dict[str, Any]:
-    refuse_large(data, where)
-    return object_in(strict_json(data, where), "attributes")
+    return object_in(json_object(data, where), "attributes")
 
 
 def _identity(told: Mapping[str, Any], where: str) -> str:

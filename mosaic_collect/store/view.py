@@ -13,7 +13,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby, islice, product
 from typing import Any, Literal
 
@@ -32,7 +32,13 @@ from mosaic_collect.store.blobs import Blobs, Version, read_all
 from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.lock import LOCK_NAME
 from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, StoreState, open_envs
-from mosaic_collect.store.parsing import MAX_DOCUMENT_NBYTES, foreign_in, object_in, parse_root
+from mosaic_collect.store.parsing import (
+    MAX_DOCUMENT_NBYTES,
+    json_object,
+    object_in,
+    parse_root,
+    with_foreign,
+)
 from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 from mosaic_collect.store.shard import ShardReader
 
@@ -88,7 +94,7 @@ def _state_of(data: bytes, blobs: Blobs) -> StoreState:
         blobs.address,
         SPARE,
     )
-    return replace(state, foreign=foreign_in(data, blobs.address, state.schema.stored_names))
+    return with_foreign(state, json_object(data, blobs.address))
 
 
 def _newer_copy(blobs: Blobs) -> StoreState | None:

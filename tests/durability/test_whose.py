@@ -31,7 +31,6 @@ from mosaic_collect import (
 )
 from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.lock import LOCK_NAME
-from mosaic_collect.store.metadata import Foreign
 from tests.durability.rig import add_tiny, check, open_tiny
 from tests.helpers import REPO
 
@@ -464,7 +463,7 @@ class TestTheStateIsThereTwice:
             zarr.open_group(store, mode="r+").attrs["note"] = "seen"
             add_tiny(writer, 2)
         assert check(store) == 4
-        assert TrajectoryDataset(store).state.foreign == Foreign(attributes={"note": "seen"})
+        assert TrajectoryDataset(store).state.foreign_attributes == {"note": "seen"}
 
     def test_the_spare_copy_follows_every_commit(self, store: str) -> None:
         with open_tiny(store) as writer:
