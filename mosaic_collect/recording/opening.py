@@ -10,12 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata as packages
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
 
-from mosaic_collect.checks import thread_count, whole
+from mosaic_collect.checks import whole
 from mosaic_collect.errors import (
     InputError,
     MosaicCollectError,
@@ -26,9 +25,9 @@ from mosaic_collect.errors import (
     WriteError,
 )
 from mosaic_collect.recording.encoding.process import EncodeIn, is_wanted
-from mosaic_collect.recording.ring.blocks import Block, SharedRing, Staging
-from mosaic_collect.recording.ring.budget import Budget, asked_nbytes, block_nbytes, plan_ring
-from mosaic_collect.recording.ring.devices import check_device, staging_nbytes, staging_of
+from mosaic_collect.recording.ring.blocks import Block, HostStaging, SharedRing
+from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring
+from mosaic_collect.recording.ring.devices import staging_nbytes, staging_of
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store
@@ -43,54 +42,6 @@ from mosaic_collect.store.view import AUTO, Resume, StoreView, existing_state
 from mosaic_collect.text import reason, shown
 
 _PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordingOptions:
-    """Options of a writer, checked when made.
-
-    Attributes:
-        device: Device that stages steps: "cpu", or a CUDA device such as "cuda:0".
-        buffer_mb: Bound of the host ring, in 10^6 bytes; "auto" aims at 64 steps a block inside a
-            tenth of the free memory. On resume the store's block size stays.
-        compressor: "auto", "lz4", "zstd" or "none"; on resume "auto" is the store's own.
-        commit_seconds: Commit at least this often while steps come in; None: only full blocks.
-        threads: Number of compressing threads; None: one per processor, at most 4.
-        encode_in: "threads" of this process, or a "process" of its own, which leaves this one's
-            interpreter to the simulation; "auto": a process for rings of 64 MB and more on Linux.
-
-    Raises:
-        InputError: A bad one.
-        MissingDependencyError: A device, but no torch.
-    """
-
-    device: Any = "cpu"
-    buffer_mb: float | Literal["auto"] = "auto"
-    compressor: str = "auto"
-    commit_seconds: float | None = 60.0
-    threads: int | None = None
-    encode_in: EncodeIn = "auto"
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "device", str(self.device))
-        check_device(self.device)
-        Compressor.named(self.compressor)
-        asked_nbytes(self.buffer_mb)
-        is_wanted(self.encode_in, 0)
-        thread_count(self.threads)
-        seconds = self.commit_seconds
-        number = isinstance(seconds, Real)
-        if seconds is not None and not (number and float(seconds) >= 0):
-            raise InputError(f"commit_seconds: expected a number from 0, or None, got {seconds!r}")
-
-    @property
-    def num_threads(self) -> int:
-        """Threads that compress."""
-        return thread_count(self.threads)
-
-    def budget(self) -> Budget:
-        """What the ring may take; memory is looked at by this call."""
-        return Budget.of(self.buffer_mb, staging_nbytes(self.device))
 
 
 @dataclass
@@ -115,7 +66,7 @@ class OpenStore:
     existing: StoreState | None
     state: StoreState
     run: Run
-    staging: Staging
+    staging: HostStaging
     free: list[Block]
     partial: Block | None
     partial_counts: Counts
@@ -163,7 +114,10 @@ def open_store(
     robot: Robot | Mapping[str, Any] | None,
     resume: Resume,
     overwrite: bool,
-    options: RecordingOptions,
+    device: str,
+    buffer_mb: float | Literal["auto"],
+    compressor: str,
+    encode_in: EncodeIn,
 ) -> OpenStore:
     """Create a store or open one to go on with; arguments and errors as ``TrajectoryWriter``'s."""
     if schema is not None and not isinstance(schema, Schema):
@@ -171,7 +125,7 @@ def open_store(
     if num_envs is not None:
         num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
     blobs = member.blobs
-    added, budget = json_copy(metadata or {}), options.budget()
+    added, budget = json_copy(metadata or {}), Budget.of(buffer_mb, staging_nbytes(device))
     if robot is not None:
         added[ROBOT] = Robot.parse(robot).to_metadata()
     described = Robot.from_metadata(added)
@@ -180,7 +134,7 @@ def open_store(
         is_complete = schema is not None and num_envs is not None
         if existing is not None and not existing.committed_steps and resume == AUTO and is_complete:
             existing = None  # of a run that failed before its first commit, with other fields maybe
-        wanted = schema, num_envs, options.compressor
+        wanted = schema, num_envs, compressor
         if existing is None:
             state = new_state(*wanted, budget)
         else:
@@ -195,7 +149,26 @@ def open_store(
         state = replace(state, metadata={**state.metadata, **member.join()})
         # Where no lock shows whether its writer lives, an empty store is replaced on demand alone.
         replaces_empty = overwrite or resume == AUTO or not blobs.guards
-        return _open(blobs, existing, state, budget, (replaces_empty, overwrite), options)
+        blobs.make()
+        store = Store(blobs)
+        release = blobs.claim(store.require_ours)
+        try:
+            # Another writer may have been at work until the claim was ours.
+            found = store.look()
+            is_replaced = found is not None and (
+                overwrite if found.committed_steps else replaces_empty
+            )
+            if found != existing and not (existing is None and is_replaced):
+                raise StoreExistsError(
+                    f"{blobs.address} changed while it was being opened; open it again"
+                )
+            try:
+                return _prepare(store, release, existing, state, budget, device, encode_in)
+            except OSError as error:
+                raise _failure(blobs, store.explained(error)) from error
+        except BaseException:
+            release()
+            raise
     except MosaicCollectError:
         raise
     except MemoryError as error:
@@ -221,47 +194,19 @@ def _existing(member: Destination, resume: Resume, overwrite: bool) -> StoreStat
         raise
 
 
-def _open(
-    blobs: Blobs,
-    existing: StoreState | None,
-    state: StoreState,
-    budget: Budget,
-    replaces: tuple[bool, bool],
-    options: RecordingOptions,
-) -> OpenStore:
-    """Claim the store; ``replaces``: whether a store without steps, and one with steps, may go."""
-    blobs.make()
-    store = Store(blobs)
-    release = blobs.claim(store.require_ours)
-    try:
-        # Another writer may have been at work until the claim was ours.
-        found = store.look()
-        is_replaced = found is not None and replaces[found.committed_steps > 0]
-        if found != existing and not (existing is None and is_replaced):
-            raise StoreExistsError(
-                f"{blobs.address} changed while it was being opened; open it again"
-            )
-        try:
-            return _prepare(store, release, existing, state, budget, options)
-        except OSError as error:
-            raise _failure(blobs, store.explained(error)) from error
-    except BaseException:
-        release()
-        raise
-
-
 def _prepare(
     store: Store,
     release: Callable[[], None],
     existing: StoreState | None,
     state: StoreState,
     budget: Budget,
-    options: RecordingOptions,
+    device: str,
+    encode_in: EncodeIn,
 ) -> OpenStore:
     nbytes = block_nbytes(state.grids())
     slots = budget.slots(nbytes)
-    shared = is_wanted(options.encode_in, slots * nbytes)
-    staging, ring = staging_of(state, options.device, slots, shared)
+    shared = is_wanted(encode_in, slots * nbytes)
+    staging, ring = staging_of(state, device, slots, shared)
     try:
         free = [staging.new_block(slot) for slot in range(slots)]
         partial, counts = None, Counts.zero(float_names(state.grids()))
@@ -308,18 +253,18 @@ def new_state(
     if schema is None or num_envs is None:
         missing = "schema" if schema is None else "num_envs"
         raise InputError(f"{missing}: expected for a new store, got None")
-    plan = plan_ring(schema, num_envs, budget)
-    too_large = [n for n, g in plan.grids.items() if g.chunk_nbytes > MAX_CHUNK_NBYTES]
+    grids = plan_ring(schema, num_envs, budget)
+    too_large = [n for n, g in grids.items() if g.chunk_nbytes > MAX_CHUNK_NBYTES]
     if too_large:
         raise InputError(f"a chunk of {', '.join(too_large)} is over 1 GiB: lower buffer_mb")
     return StoreState(
         schema=schema,
         num_envs=num_envs,
-        block_steps=plan.block_steps,
-        chunk_envs={n: g.chunk_envs for n, g in plan.grids.items()},
-        chunk_steps=cut_steps(plan.grids),
+        block_steps=grids[VALID_MASK].block_steps,
+        chunk_envs={n: g.chunk_envs for n, g in grids.items()},
+        chunk_steps=cut_steps(grids),
         compressor=Compressor.named(compressor),
-        nonfinite=dict.fromkeys(float_names(plan.grids), 0),
+        nonfinite=dict.fromkeys(float_names(grids), 0),
         identity=secrets.token_hex(16),
     )
 

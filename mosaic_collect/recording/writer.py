@@ -25,16 +25,20 @@ import weakref
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, Literal, TypeVar
 
-from mosaic_collect.errors import BusyError, ClosedError
-from mosaic_collect.recording.encoding.process import EncodeIn
+from mosaic_collect.checks import thread_count
+from mosaic_collect.errors import BusyError, ClosedError, InputError
+from mosaic_collect.recording.encoding.process import EncodeIn, is_wanted
 from mosaic_collect.recording.inputs import parse_ends
-from mosaic_collect.recording.opening import RecordingOptions, open_store
+from mosaic_collect.recording.opening import open_store
 from mosaic_collect.recording.pipeline import Pipeline
-from mosaic_collect.recording.ring.budget import block_nbytes
+from mosaic_collect.recording.ring.budget import asked_nbytes, block_nbytes
+from mosaic_collect.recording.ring.devices import check_device
 from mosaic_collect.recording.steps import Steps
 from mosaic_collect.store.blobs import Blobs
+from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
 from mosaic_collect.store.ranks import Address, Destination, blobs_at
@@ -176,14 +180,15 @@ class TrajectoryWriter:
         threads: int | None = None,
         encode_in: EncodeIn = "auto",
     ) -> None:
-        options = RecordingOptions(
-            device=device,
-            buffer_mb=buffer_mb,
-            compressor=compressor,
-            commit_seconds=commit_seconds,
-            threads=threads,
-            encode_in=encode_in,
-        )
+        # All of them before anything is done: a takeover closes another writer.
+        device, threads, seconds = str(device), thread_count(threads), commit_seconds
+        check_device(device)
+        Compressor.named(compressor)
+        asked_nbytes(buffer_mb)
+        is_wanted(encode_in, 0)
+        is_number = isinstance(seconds, Real)
+        if seconds is not None and not (is_number and float(seconds) >= 0):
+            raise InputError(f"commit_seconds: expected a number from 0, or None, got {seconds!r}")
         where = Destination.of(blobs_at(path), rank, world_size)
         if takeover:
             _close_others(where.blobs)
@@ -196,10 +201,13 @@ class TrajectoryWriter:
                 robot=robot,
                 resume=resume,
                 overwrite=overwrite,
-                options=options,
+                device=device,
+                buffer_mb=buffer_mb,
+                compressor=compressor,
+                encode_in=encode_in,
             )
             undo.callback(opened.abandon)
-            pipeline = Pipeline(opened, options.num_threads, options.commit_seconds)
+            pipeline = Pipeline(opened, threads, seconds)
             undo.callback(pipeline.close)
             self._opened, self._pipeline, self._state = opened, pipeline, opened.state
             self._steps = Steps(opened, pipeline)

@@ -149,9 +149,9 @@ def test_a_number_that_stands_in(store: str) -> None:
 def test_the_ring_counts_every_value(store: str) -> None:
     pair = 4 * 3 * 2 + 2 * (4 * 2 * 5) + 4 + 4 * 3 + 1 + 8
     assert CAMERA.pair_nbytes == pair
-    plan = budget.plan_ring(CAMERA, N, budget.Budget(3 * 7 * pair * N))
-    assert plan.block_steps == 6, "seven would leave chunks of a single step"
-    assert budget.block_nbytes(plan.grids) <= 7 * pair * N
+    grids = budget.plan_ring(CAMERA, N, budget.Budget(3 * 7 * pair * N))
+    assert grids["rgb"].block_steps == 6, "seven would leave chunks of a single step"
+    assert budget.block_nbytes(grids) <= 7 * pair * N
 
 
 def test_inspect_tells_the_axes(store: str) -> None:

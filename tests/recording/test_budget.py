@@ -23,9 +23,10 @@ def plan_ring(step_nbytes: int, buffer_mb: Any, device_nbytes: int | None) -> tu
     """(steps of a block, slots), of one environment's rows of that size."""
     writers = Schema((Field(name="x", dtype="uint8"),)).pair_nbytes - 1
     schema = Schema((Field(name="x", dtype="uint8", dim=step_nbytes - writers),))
-    plan = budget.plan_ring(schema, 1, Budget.of(buffer_mb, device_nbytes))
-    assert block_nbytes(plan.grids) == plan.block_steps * step_nbytes
-    return plan.block_steps, plan.slots
+    bound = Budget.of(buffer_mb, device_nbytes)
+    grids = budget.plan_ring(schema, 1, bound)
+    assert block_nbytes(grids) == grids["x"].block_steps * step_nbytes
+    return grids["x"].block_steps, bound.slots(block_nbytes(grids))
 
 
 @given(st.integers(10, 5 * MB), st.integers(5, 2000))

@@ -297,7 +297,7 @@ def test_ids_go_straight_to_the_host() -> None:
 def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """A device name with which writers stage on the simulated machine."""
     streams = SimulatedStreams(request.param)
-    monkeypatch.setattr("mosaic_collect.recording.opening.check_device", lambda device: None)
+    monkeypatch.setattr("mosaic_collect.recording.writer.check_device", lambda device: None)
     monkeypatch.setattr(
         "mosaic_collect.recording.ring.cuda.free_device_nbytes", lambda device: 1 << 20
     )
@@ -521,7 +521,7 @@ def test_modes_of_the_callers_thread_change_nothing(
 ) -> None:
     """A mode may be entered and left between any two calls of a writer."""
     monkeypatch.setattr(cuda, "torch", SimulatedTorch())
-    monkeypatch.setattr("mosaic_collect.recording.opening.check_device", lambda device: None)
+    monkeypatch.setattr("mosaic_collect.recording.writer.check_device", lambda device: None)
     monkeypatch.setattr(cuda, "free_device_nbytes", lambda device: 1 << 20)
 
     def now(call: str) -> Any:
@@ -557,7 +557,7 @@ def test_a_device_without_room_for_the_blocks_of_a_store(
 
     monkeypatch.setattr(simulated, "empty", empty, raising=False)
     monkeypatch.setattr(cuda, "torch", simulated)
-    monkeypatch.setattr("mosaic_collect.recording.opening.check_device", lambda device: None)
+    monkeypatch.setattr("mosaic_collect.recording.writer.check_device", lambda device: None)
     monkeypatch.setattr(cuda, "free_device_nbytes", lambda device: 1 << 20)
     for encode_in in ("threads", "process"):
         with pytest.raises(SpaceError, match=r"two blocks of 0\.0 MB on the GPU.*stage on the CPU"):

@@ -28,7 +28,6 @@ from mosaic_collect.recording.encoding.process import (
     EncoderWorker,
     Reply,
     Request,
-    Setup,
     is_wanted,
 )
 from mosaic_collect.recording.ring.blocks import SharedRing
@@ -501,7 +500,7 @@ def test_a_worker_answers_with_what_went_wrong(
 ) -> None:
     """A file that cannot be written, one that cannot be closed, and an encoder that fails."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    setup = Setup(GRIDS, 2, ring.by_step, Compressor.named("auto"), 1)
+    setup = GRIDS, 2, ring.by_step, Compressor.named("auto"), 1
     worker = EncoderWorker(theirs, os.getpid(), setup, ring)
     (tmp_path / "file").touch()
     with ours, theirs:

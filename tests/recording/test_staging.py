@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset
-from mosaic_collect.recording.ring.blocks import Block
-from mosaic_collect.recording.ring.devices import HostStaging
+from mosaic_collect.recording.ring.blocks import Block, HostStaging
 from mosaic_collect.store.grid import FieldGrid
 from tests.helpers import ALL_DTYPES, assert_holds, assert_same, mask, open_writer, rows, values
 

@@ -10,7 +10,7 @@ Only zstd has such frames; the other compressors always compress.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -178,8 +178,11 @@ class BlockEncoder:
 OpenShard = Callable[[str], Upload]
 
 
-class Encoding(Protocol):
-    """Who makes shards of blocks, for the thread that made it; last ``close``."""
+class Encoding:
+    """Makes shards of blocks: a pool encodes chunks, some ahead, the calling thread writes them."""
+
+    def __init__(self, pool: WorkerPool) -> None:
+        self._pool = pool
 
     def write(
         self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
@@ -191,20 +194,6 @@ class Encoding(Protocol):
             names: Its fields to be written, in this order.
             open_shard: Opens a field's shard.
         """
-
-    def close(self) -> None:
-        """End what works for it alone."""
-
-
-class ThreadEncoding:
-    """Chunks are encoded by a pool, some ahead, and written in order by the calling thread."""
-
-    def __init__(self, pool: WorkerPool) -> None:
-        self._pool = pool
-
-    def write(
-        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
-    ) -> Iterator[Upload]:
         names = list(names)
         results = self._pool.map_ahead(encoder.encode, encoder.tasks(names))
         for name in names:
@@ -219,4 +208,4 @@ class ThreadEncoding:
             yield shard
 
     def close(self) -> None:
-        """The pool is another's."""
+        """End what works for this encoding alone; the pool is another's."""

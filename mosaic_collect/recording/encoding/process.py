@@ -37,7 +37,6 @@ from mosaic_collect.recording.encoding.encoder import (
     Encoding,
     FieldEncoder,
     OpenShard,
-    ThreadEncoding,
     encode_chunk,
 )
 from mosaic_collect.recording.ring.blocks import SharedRing
@@ -57,14 +56,9 @@ _NICENESS = 10
 _ORPHAN_SECONDS = 5.0
 
 
-class Setup(NamedTuple):
-    """What both processes must agree on."""
-
-    grids: Mapping[str, FieldGrid]
-    slots: int
-    by_step: bool
-    compressor: Compressor
-    threads: int
+#: All that both processes must agree on: the fields' cuttings, slots of the ring, whether it lies
+#: by step, compressor, threads.
+Setup = tuple[Mapping[str, FieldGrid], int, bool, Compressor, int]
 
 
 class Request(NamedTuple):
@@ -93,10 +87,11 @@ class EncoderWorker:
     """Answers requests that come in over ``link`` from the process ``parent``."""
 
     def __init__(self, link: socket.socket, parent: int, setup: Setup, ring: SharedRing) -> None:
-        self._link, self._parent, self._grids = link, parent, setup.grids
-        self._slots = [ring.slot(i) for i in range(setup.slots)]
-        self._encoders = {name: FieldEncoder(setup.compressor) for name in setup.grids}
-        self._pool = WorkerPool(setup.threads, "mosaic-compress")
+        self._grids, slots, _, compressor, threads = setup
+        self._link, self._parent = link, parent
+        self._slots = [ring.slot(i) for i in range(slots)]
+        self._encoders = {name: FieldEncoder(compressor) for name in self._grids}
+        self._pool = WorkerPool(threads, "mosaic-compress")
         self._shards = WorkerPool(SHARDS_AHEAD, "mosaic-shard")
         self._pool.begin()
         self._shards.begin()
@@ -167,7 +162,7 @@ def main(parent: int, link_fd: int, ring_fd: int) -> None:
     with contextlib.suppress(ConnectionError):  # the parent has gone
         if message := receive(link, parent):
             setup: Setup = pickle.loads(message[0])  # noqa: S301  as above
-            ring = SharedRing(setup.grids, setup.slots, setup.by_step, ring_fd)
+            ring = SharedRing(*setup[:3], ring_fd)
             worker = EncoderWorker(link, parent, setup, ring)
             link.sendall(ready())
             worker.serve()
@@ -223,7 +218,7 @@ def _can_start() -> bool:
     Programs that embed Python may name themselves as its executable.
     """
     name = os.path.basename(sys.executable or "")
-    return hasattr(os, "memfd_create") and sys.byteorder == "little" and name.startswith("python")
+    return hasattr(os, "memfd_create") and name.startswith("python")
 
 
 def start_encoding(
@@ -234,32 +229,34 @@ def start_encoding(
     To be called by the thread that will speak with it: its descriptors and signals are that
     thread's, where no interrupt falls.
     """
-    instead = ThreadEncoding(pool)
     if ring is None:
-        return instead
-    setup = Setup(state.grids(), ring.slots, ring.by_step, state.compressor, threads)
+        return Encoding(pool)
+    setup = state.grids(), ring.slots, ring.by_step, state.compressor, threads
     try:
-        return EncoderProcess(*_start(setup, ring.fd), instead)
+        return EncoderProcess(*_start(setup, ring.fd), pool)
     except OSError as error:
         _log.warning("no process to encode in: %s; encoding in threads", error)
-        return instead
+        return Encoding(pool)
     finally:
         ring.close()
 
 
-class EncoderProcess:
-    """An ``Encoding``; nobody waits for the process before the first block is full.
+class EncoderProcess(Encoding):
+    """Makes shards in another process; the pool does its work if it is lost.
+
+    Nobody waits for the process before the first block is full.
 
     Args:
-        link: To the process.
+        link: Connection to the process.
         process: Started, with its setup on the way.
-        instead: Does its work if it is lost.
+        pool: Threads of this process.
     """
 
     def __init__(
-        self, link: socket.socket, process: subprocess.Popen[bytes], instead: Encoding
+        self, link: socket.socket, process: subprocess.Popen[bytes], pool: WorkerPool
     ) -> None:
-        self._link, self._process, self._instead = link, process, instead
+        super().__init__(pool)
+        self._link, self._process = link, process
         self._ready = self._lost = False
 
     def write(
@@ -272,7 +269,7 @@ class EncoderProcess:
                 yield shard
         except _LostError as lost:
             self._give_up(lost)
-        yield from self._instead.write(encoder, left, open_shard)
+        yield from super().write(encoder, left, open_shard)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -379,7 +376,7 @@ def _start(setup: Setup, ring_fd: int) -> tuple[socket.socket, subprocess.Popen[
     """
     message = pickle.dumps(setup)
     if len(message) > MOST_MESSAGE_NBYTES:
-        raise OSError(errno.EMSGSIZE, f"{len(setup.grids)} fields are too many for it")
+        raise OSError(errno.EMSGSIZE, f"{len(setup[0])} fields are too many for it")
     # What this thread blocks stays blocked there: a signal to the whole group, a Ctrl-C for one,
     # is the affair of this process, whose other threads still take it.
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)

@@ -31,11 +31,12 @@ import mmap
 import os
 import weakref
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.checks import is_tensor
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 
@@ -104,11 +105,24 @@ def _nothing() -> None:
     """Values staged on the host are there at once."""
 
 
-class Staging(Protocol):
-    """Copies steps into blocks."""
+class HostStaging:
+    """Copies steps straight into the ring's current block.
+
+    Args:
+        grids: All stored fields' cuttings.
+        num_envs: Environments, N.
+        ring: Memory for the slots; None: this process's own.
+    """
+
+    def __init__(
+        self, grids: Mapping[str, FieldGrid], num_envs: int, ring: SharedRing | None = None
+    ) -> None:
+        self._grids, self._num_envs, self._ring = grids, num_envs, ring
 
     def new_block(self, slot: int) -> Block:
         """The memory of a slot of the ring, to be filled first."""
+        arrays = host_arrays(self._grids) if self._ring is None else self._ring.slot(slot)
+        return Block(arrays, self._grids, slot)
 
     def begin(self, block: Block) -> None:
         """Stage into ``block`` from now on; what it holds already stays."""
@@ -120,12 +134,26 @@ class Staging(Protocol):
             block: The current block.
             rows: Per field, an array or tensor ``(num_envs[, dim])``, or one number for all.
         """
+        for name, value in rows.items():
+            target = block.arrays[name][: self._num_envs, block.count]
+            np.copyto(target, as_numpy(value), casting="same_kind")
 
     def seal(self, block: Block) -> None:
         """All staged steps are on their way to ``block``; ``block.wait_ready`` waits for them."""
 
     def close(self) -> None:
         """Give back what staging took."""
+        self._ring = None
+
+
+def as_numpy(value: Any) -> Any:
+    """A tensor's values as a NumPy array, without a copy where that is possible."""
+    if not is_tensor(value):
+        return value
+    if str(value.dtype) == "torch.bfloat16":  # which NumPy lacks
+        value = value.float()
+    # One call for detach, copy to the host, and what is only marked as negated or conjugated.
+    return value.numpy(force=True)
 
 
 class SharedRing:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from numbers import Real
 from typing import Any, NamedTuple
 
@@ -81,29 +80,21 @@ def asked_nbytes(buffer_mb: Any) -> int | None:
     return int(float(buffer_mb) * MB)
 
 
-@dataclass(frozen=True)
-class RingPlan:
-    """``slots`` buffers of ``block_steps`` steps each, cut by ``grids``."""
-
-    block_steps: int
-    slots: int
-    grids: Mapping[str, FieldGrid]
-
-
-def plan_ring(schema: Schema, num_envs: int, budget: Budget) -> RingPlan:
-    """Plan a new store's ring.
+def plan_ring(schema: Schema, num_envs: int, budget: Budget) -> dict[str, FieldGrid]:
+    """Plan the cuttings of all fields of a new store.
 
     Raises:
         SpaceError: Not even one block of one step fits.
     """
     steps = even_steps(schema.fields, plan_steps(schema.pair_nbytes * num_envs, budget))
-    grids = _grids(schema, num_envs, steps)
     slots = budget.slots(steps * schema.pair_nbytes * num_envs)
-    # Padding to whole chunks may add a little to each block: take it out of the steps.
-    while steps > 1 and slots * block_nbytes(grids) > budget.nbytes:
+    while True:
+        grids = {f.name: FieldGrid.plan(f, num_envs, steps) for f in schema.stored}
+        # Padding to whole chunks may add a little to each block: take it out of the steps.
+        if steps == 1 or slots * block_nbytes(grids) <= budget.nbytes:
+            budget.slots(block_nbytes(grids))
+            return grids
         steps = even_steps(schema.fields, steps - 1)
-        grids = _grids(schema, num_envs, steps)
-    return RingPlan(steps, budget.slots(block_nbytes(grids)), grids)
 
 
 def plan_steps(step_nbytes: int, budget: Budget) -> int:
@@ -141,10 +132,6 @@ def available_memory() -> int:
     return max(min([_meminfo_available(), *_left_in_groups()]), 0)
 
 
-def _grids(schema: Schema, num_envs: int, steps: int) -> dict[str, FieldGrid]:
-    return {f.name: FieldGrid.plan(f, num_envs, steps) for f in schema.stored}
-
-
 def _meminfo_available() -> int:
     for line in _lines("/proc/meminfo"):
         if line.startswith("MemAvailable:"):
@@ -153,24 +140,17 @@ def _meminfo_available() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
 
 
-class _Groups(NamedTuple):
-    """One version of control groups: where its files are, and what they are called."""
-
-    root: str
-    limits: tuple[str, ...]
-    used: str
-    reclaimable: tuple[str, ...]
-
-
+# The files of each version of control groups: root folder, limits, memory used, reclaimable memory.
 # Linux: Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/memory.rst. Memory above "high" is
 # taken back by slowing the process down.
-_V1 = _Groups(
+_Files = tuple[str, tuple[str, ...], str, tuple[str, ...]]
+_V1: _Files = (
     "/sys/fs/cgroup/memory",
     ("memory.limit_in_bytes",),
     "memory.usage_in_bytes",
     ("total_inactive_file", "total_active_file"),
 )
-_V2 = _Groups(
+_V2: _Files = (
     "/sys/fs/cgroup",
     ("memory.max", "memory.high"),
     "memory.current",
@@ -187,24 +167,23 @@ def _left_in_groups() -> Iterator[int]:
         number, controllers, path = line.split(":", 2)
         if number != "0" and "memory" not in controllers.split(","):
             continue
-        groups = _V2 if number == "0" else _V1
+        root, limits, used, reclaimable = _V2 if number == "0" else _V1
         path = path.rstrip("/")
         while True:
-            yield from _left_in(groups, groups.root + path)
+            yield from _left_in(root + path, limits, used, reclaimable)
             if not path:
                 break
             path = path.rpartition("/")[0]
 
 
-def _left_in(groups: _Groups, folder: str) -> Iterator[int]:
-    used = _number(f"{folder}/{groups.used}")
-    limits = [_number(f"{folder}/{name}") for name in groups.limits]
-    known = [limit for limit in limits if limit is not None]
-    if used is None or not known:
+def _left_in(folder: str, limits: Any, used: str, reclaimable: Any) -> Iterator[int]:
+    in_use = _number(f"{folder}/{used}")
+    known = [n for name in limits if (n := _number(f"{folder}/{name}")) is not None]
+    if in_use is None or not known:
         return
     counts = dict(line.split() for line in _lines(f"{folder}/memory.stat"))
-    cache = sum(int(counts.get(name, 0)) for name in groups.reclaimable)
-    yield min(known) - max(used - cache, 0)
+    cache = sum(int(counts.get(name, 0)) for name in reclaimable)
+    yield min(known) - max(in_use - cache, 0)
 
 
 def _lines(path: str) -> list[str]:

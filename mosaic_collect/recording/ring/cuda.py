@@ -18,7 +18,7 @@ import contextlib
 import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,76 +26,25 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_tensor
 from mosaic_collect.errors import SpaceError
-from mosaic_collect.recording.ring.blocks import HOST_FIELDS, Block, SharedRing, host_arrays
+from mosaic_collect.recording.ring.blocks import (
+    HOST_FIELDS,
+    Block,
+    HostStaging,
+    SharedRing,
+    host_arrays,
+)
 from mosaic_collect.recording.ring.budget import block_nbytes
 from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.schema import DTYPES
 
 _log = logging.getLogger(__name__)
 #: cudaHostRegisterPortable: page-locked for all contexts (CUDA Runtime API, Memory Management).
 _PORTABLE = 1
-_TORCH_DTYPES: dict[str, torch.dtype] = {
-    n: getattr(torch, n)
-    for n in (
-        "bool",
-        "int8",
-        "int16",
-        "int32",
-        "int64",
-        "uint8",
-        "uint16",
-        "uint32",
-        "uint64",
-        "float16",
-        "float32",
-        "float64",
-    )
-}
-
-
-class Streams(Protocol):
-    """What staging needs of a device; tests put a simulated one in its place."""
-
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A device buffer."""
-
-    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """A page-locked host buffer."""
-
-    def pin(self, memory: NDArray[np.uint8]) -> None:
-        """Page-lock host memory that is there already.
-
-        Raises:
-            OSError: The driver does not.
-        """
-
-    def unpin(self, memory: NDArray[np.uint8]) -> None:
-        """The contrary, before the memory goes."""
-
-    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
-        """Copy each source to its target, on the caller's stream: later work may overwrite sources.
-
-        A source is a tensor, or a number for all values.
-        """
-
-    def record(self) -> Any:
-        """An event behind all that the caller's stream was given so far."""
-
-    def wait(self, event: Any) -> None:
-        """Later work of the caller's stream runs after the event."""
-
-    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
-        """On the side stream, after the event, copy each source to its host target.
-
-        Returns:
-            An event behind the copies.
-        """
-
-    def synchronize(self, event: Any) -> None:
-        """Block the calling thread until the event has happened, without the GIL."""
+_TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
 
 
 class CudaStreams:
-    """``Streams`` of a CUDA device."""
+    """Operations that staging needs of a CUDA device; tests put a simulated one in its place."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -110,6 +59,11 @@ class CudaStreams:
         return torch.empty(shape, dtype=dtype, pin_memory=True, device="cpu")
 
     def pin(self, memory: NDArray[np.uint8]) -> None:
+        """Page-lock host memory that is there already.
+
+        Raises:
+            OSError: The driver does not.
+        """
         with torch.cuda.device(self._device):
             register = torch.cuda.cudart().cudaHostRegister
             error = int(register(memory.ctypes.data, memory.nbytes, _PORTABLE))
@@ -130,6 +84,10 @@ class CudaStreams:
             torch.zeros(1, device=self._device)
 
     def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
+        """Copy each source to its target, on the caller's stream: later work may overwrite sources.
+
+        A source is a tensor, or a number for all values.
+        """
         with torch.cuda.device(self._device):
             self._caller()
             for target, source in pairs:
@@ -141,6 +99,7 @@ class CudaStreams:
                 target.copy_(source, non_blocking=source.device.type == "cuda")
 
     def record(self) -> Any:
+        """An event behind all work that the caller's stream has so far."""
         event = torch.cuda.Event()
         event.record(self._caller())
         return event
@@ -170,16 +129,16 @@ class CudaStreams:
         event.synchronize()
 
 
-class DeviceStaging:
+class DeviceStaging(HostStaging):
     """Stages on a device and hands blocks to the host asynchronously.
 
-    The same calls as ``HostStaging``. Trajectories' ids and ends are the writer's own and go
+    Trajectories' ids and ends are the writer's own and go
     straight to the host block.
 
     Args:
         grids: All stored fields' cuttings.
         num_envs: Environments, N.
-        streams: Streams of the device.
+        streams: CudaStreams of the device.
         ring: Memory for the slots, which is page-locked here; None: of the driver's own.
 
     Raises:
@@ -191,11 +150,11 @@ class DeviceStaging:
         self,
         grids: Mapping[str, FieldGrid],
         num_envs: int,
-        streams: Streams,
+        streams: CudaStreams,
         ring: SharedRing | None = None,
     ) -> None:
-        self._streams, self._num_envs = streams, num_envs
-        self._grids, self._ring = grids, ring
+        super().__init__(grids, num_envs, ring)
+        self._streams = streams
         self._names = [n for n in grids if n not in HOST_FIELDS]
         with _allocating(f"two blocks of {block_nbytes(grids) / 1e6:.1f} MB on the GPU"):
             self._buffers = [self._device_buffers() for _ in range(2)]

@@ -3,60 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from typing import Any
 
-import numpy as np
-
-from mosaic_collect.checks import is_tensor, needed
+from mosaic_collect.checks import needed
 from mosaic_collect.errors import InputError, SpaceError
-from mosaic_collect.recording.ring.blocks import Block, SharedRing, host_arrays
-from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.recording.ring.blocks import HostStaging, SharedRing
 from mosaic_collect.store.metadata import StoreState
-
-
-class HostStaging:
-    """Copies steps straight into the ring's current block.
-
-    Args:
-        grids: All stored fields' cuttings.
-        num_envs: Environments, N.
-        ring: Memory for the slots; None: this process's own.
-    """
-
-    def __init__(
-        self, grids: Mapping[str, FieldGrid], num_envs: int, ring: SharedRing | None = None
-    ) -> None:
-        self._grids, self._num_envs, self._ring = grids, num_envs, ring
-
-    def new_block(self, slot: int) -> Block:
-        arrays = host_arrays(self._grids) if self._ring is None else self._ring.slot(slot)
-        return Block(arrays, self._grids, slot)
-
-    def begin(self, block: Block) -> None:
-        """The block is written to as it is."""
-
-    def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
-        for name, value in rows.items():
-            target = block.arrays[name][: self._num_envs, block.count]
-            np.copyto(target, as_numpy(value), casting="same_kind")
-
-    def seal(self, block: Block) -> None:
-        """All staged steps are there."""
-
-    def close(self) -> None:
-        self._ring = None
-
-
-def as_numpy(value: Any) -> Any:
-    """A tensor's values as a NumPy array, without a copy where that is possible."""
-    if not is_tensor(value):
-        return value
-    if str(value.dtype) == "torch.bfloat16":  # which NumPy lacks
-        value = value.float()
-    # One call for detach, copy to the host, and what is only marked as negated or conjugated.
-    return value.numpy(force=True)
-
 
 _log = logging.getLogger(__name__)
 
@@ -92,7 +43,7 @@ def staging_nbytes(device: str) -> int | None:
 
 def staging_of(
     state: StoreState, device: str, slots: int, shared: bool
-) -> tuple[Any, SharedRing | None]:
+) -> tuple[HostStaging, SharedRing | None]:
     """What copies steps, and the ring's memory if it can be shared with another process.
 
     Args:
@@ -114,7 +65,7 @@ def staging_of(
     return _staging(state, device, None), None
 
 
-def _staging(state: StoreState, device: str, ring: SharedRing | None) -> Any:
+def _staging(state: StoreState, device: str, ring: SharedRing | None) -> HostStaging:
     if device == "cpu":
         return HostStaging(state.grids(), state.num_envs, ring)
     from mosaic_collect.recording.ring.cuda import cuda_staging  # torch is optional on the CPU
