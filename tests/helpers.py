@@ -17,7 +17,7 @@ import numpy as np
 import mosaic_collect
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
-from mosaic_collect.store.codec import ChunkCodec, crc_bytes
+from mosaic_collect.store.codec import Compressor, crc_bytes
 from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
 from mosaic_collect.store.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
 
@@ -100,7 +100,7 @@ def motion_arrays(
     return arrays if fps is None else {**arrays, "fps": np.array([fps])}
 
 
-def encoded_chunk(codec: ChunkCodec, values: np.ndarray) -> tuple[list[Any], bytes]:
+def encoded_chunk(codec: Compressor, values: np.ndarray) -> tuple[list[Any], bytes]:
     """A chunk's buffers and checksum."""
     payload = codec.compress(values)
     return [payload], crc_bytes(payload)

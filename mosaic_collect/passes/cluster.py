@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import pickle
+import secrets
 import signal
 import socket
 import threading
@@ -113,13 +114,35 @@ class DaskEngine:
             # What says of many pairs which are chosen is large, and is sent once a worker.
             warnings.filterwarnings("ignore", "Sending large graph")
             # A task, and not scattered data, which would be gone with the worker that holds it.
-            task = self._client.submit(Task, package_identity(), pickled, pure=False)
+            task = self._client.submit(
+                tuple, (package_identity(), secrets.token_hex(8), pickled), pure=False
+            )
 
-        def submit(batch: Sequence[In]) -> _Batch:
-            return _Batch(self._dask, self._client, task, batch)
+        def submit(batch: Sequence[In]) -> Any:
+            return self._client.submit(work, task, batch, pure=False)
 
-        for found in in_order(submit, _batches(pieces, threads), _AHEAD * threads):
+        batches = _batches(pieces, threads)
+        for found in in_order(submit, batches, _AHEAD * threads, self._result):
             yield from found
+
+    def _result(self, future: Any) -> Any:
+        """Results of a batch, however long it takes and whatever dies over it."""
+        try:
+            while True:
+                try:
+                    return future.result(timeout=_LOOK_SECONDS)
+                except self._dask.TimeoutError:
+                    if future.done():  # the piece's own
+                        raise
+                if not self._client.nthreads():
+                    _log.warning("the cluster has no worker left: waiting for one")
+        except self._dask.KilledWorker as error:
+            raise ClusterError(
+                f"several workers died one after the other at the same pieces, for want of memory "
+                f"perhaps: {error}"
+            ) from error
+        except CancelledError as error:
+            raise ClusterError(f"the scheduler is gone: {error}") from error
 
     def _processes(self, count: int) -> Any:
         from dask import config
@@ -157,88 +180,41 @@ class DaskEngine:
             )
 
 
-class Task:
-    """The function of one pass, for the threads of one worker.
+#: The last pass of each thread of a worker, and its function: policies keep state between calls.
+_own = threading.local()
+
+
+def work(task: tuple[str, str, bytes], pieces: Sequence[Any]) -> list[Any]:
+    """Do some pieces of a pass, in a worker.
 
     Args:
-        identity: Identity of the package that sends it.
-        pickled: The function of a piece, and the check ``require`` of ``Engine.map``, pickled.
+        task: Identity of the package that sends it, token of the pass, and pickled the function of
+            a piece with the check ``require`` of ``Engine.map``.
+        pieces: The pieces.
+
+    Raises:
+        ClusterError: This process has another copy of the package, or sees other files.
     """
-
-    def __init__(self, identity: str, pickled: bytes) -> None:
-        self._identity, self._pickled = identity, pickled
-        #: Each thread has a function of its own: policies keep state between calls.
-        self._own = threading.local()
-
-    def __reduce__(self) -> Any:
-        # A worker that gets it from another one repeats all checks.
-        return Task, (self._identity, self._pickled)
-
-    def __call__(self, pieces: Sequence[Any]) -> list[Any]:
-        """Do some pieces.
-
-        Raises:
-            ClusterError: This process has another copy of the package, or sees other files.
-        """
-        if not hasattr(self._own, "function"):
-            self._own.function = self._admitted()
-        return [self._own.function(piece) for piece in pieces]
-
-    def _admitted(self) -> Callable[[Any], Any]:
-        mine = package_identity()
-        if mine != self._identity:  # before anything of it is unpickled
-            raise ClusterError(f"{here()}: expected mosaic_collect {self._identity}, got {mine}")
-        function, require = pickle.loads(self._pickled)  # noqa: S301  from this package's other half
-        try:
-            if require is not None:
-                require()
-        except (MosaicCollectError, OSError) as error:
-            raise ClusterError(
-                f"{here()} does not see the files that are to be worked on: they must lie on "
-                f"storage that all workers share, under one name: {error}"
-            ) from error
-        return function  # type: ignore[no-any-return]
+    if getattr(_own, "task", None) != task:
+        _own.task, _own.function = None, _admitted(*task)
+        _own.task = task
+    return [_own.function(piece) for piece in pieces]
 
 
-def work(task: Task, pieces: Sequence[Any]) -> list[Any]:
-    """Do some pieces."""
-    return task(pieces)
-
-
-def here() -> str:
-    """This process, for people."""
-    return f"worker {socket.gethostname()}, process {os.getpid()}"
-
-
-class _Batch:
-    """Pieces that were handed over: as a future, but for the cluster's own errors."""
-
-    def __init__(self, dask: Any, client: Any, task: Any, pieces: Sequence[Any]) -> None:
-        self._dask, self._client = dask, client
-        self._future = client.submit(work, task, pieces, pure=False)
-
-    def cancel(self) -> None:
-        """If nobody does it yet."""
-        self._future.cancel()
-
-    def result(self) -> Any:
-        """What the pieces gave, however long it takes and whoever dies over it."""
-        try:
-            while True:
-                try:
-                    return self._future.result(timeout=_LOOK_SECONDS)
-                except self._dask.TimeoutError:
-                    if self._future.done():  # the piece's own
-                        raise
-                if not self._client.nthreads():
-                    _log.warning("the cluster has no worker left: waiting for one")
-        except self._dask.KilledWorker as error:
-            raise ClusterError(
-                f"several workers died one after the other at the same pieces, for want of memory "
-                f"perhaps: {error}"
-            ) from error
-        except CancelledError as error:
-            raise ClusterError(f"the scheduler is gone: {error}") from error
+def _admitted(identity: str, _token: str, pickled: bytes) -> Callable[[Any], Any]:
+    here, mine = f"worker {socket.gethostname()}, process {os.getpid()}", package_identity()
+    if mine != identity:  # before anything of it is unpickled
+        raise ClusterError(f"{here}: expected mosaic_collect {identity}, got {mine}")
+    function, require = pickle.loads(pickled)  # noqa: S301  from this package's other half
+    try:
+        if require is not None:
+            require()
+    except (MosaicCollectError, OSError) as error:
+        raise ClusterError(
+            f"{here} does not see the files that are to be worked on: they must lie on "
+            f"storage that all workers share, under one name: {error}"
+        ) from error
+    return function  # type: ignore[no-any-return]
 
 
 def _batches(pieces: Iterable[In], threads: int) -> Iterator[Sequence[In]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -69,16 +70,21 @@ class Threads:
             )
 
 
-def in_order(submit: Callable[[In], Any], pieces: Iterable[In], most: int) -> Iterator[Any]:
+def in_order(
+    submit: Callable[[In], Any],
+    pieces: Iterable[In],
+    most: int,
+    result: Callable[[Any], Any] = Future.result,
+) -> Iterator[Any]:
     """Results of futures in the pieces' order, at most so many submitted ahead of the reader."""
     ahead: deque[Any] = deque()
     try:
         for piece in pieces:
             ahead.append(submit(piece))
             if len(ahead) > most:
-                yield ahead.popleft().result()
+                yield result(ahead.popleft())
         while ahead:
-            yield ahead.popleft().result()
+            yield result(ahead.popleft())
     finally:
         for future in ahead:
             future.cancel()

@@ -22,7 +22,7 @@ from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, array_metadata, root
 from mosaic_collect.store.parsing import object_in
 from mosaic_collect.store.ranks import Addresses, Place
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
-from mosaic_collect.store.view import DOCUMENT, StoreView, missing_shards, read_document, read_state
+from mosaic_collect.store.view import DOCUMENT, StoreView, looked_through, read_document, read_state
 
 _MAX_PROBLEMS = 1000
 
@@ -177,7 +177,7 @@ class _StoreCheck:
 
     def shards(self, progress: Callable[[int], object], engine: Engine) -> None:
         """Check every committed shard, field by field and block by block in order."""
-        missing = missing_shards(self._view.blobs, self._state, _MAX_PROBLEMS)
+        missing, _ = looked_through(self._view.blobs, self._state, _MAX_PROBLEMS)
         if len(missing) == _MAX_PROBLEMS:
             # Not damage but a lie, perhaps of more blocks than could be looked at.
             self.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")

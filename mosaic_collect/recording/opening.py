@@ -143,10 +143,7 @@ def open_store(
         if described is not None:
             described.check(state.schema, state.metadata)
         _check_room(blobs, state)
-        if member.rank is not None:
-            member.check(existing)
-            member.check_others(state)
-        state = replace(state, metadata={**state.metadata, **member.join()})
+        state = member.join(existing, state)
         # Where no lock shows whether its writer lives, an empty store is replaced on demand alone.
         replaces_empty = overwrite or resume == AUTO or not blobs.guards
         blobs.make()

@@ -14,6 +14,7 @@ import struct
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -74,21 +75,9 @@ class Compressor:
         """Entries in a chunk's Zarr v3 codec chain; none for no compression."""
         return CODECS[self.name].zarr(self.level)
 
-    def codec(self) -> ChunkCodec:
-        """A codec for this compressor, safe to share between threads."""
-        return ChunkCodec(self)
-
-
-class ChunkCodec:
-    """Chunk values <-> chunk bytes for one compressor."""
-
-    def __init__(self, compressor: Compressor) -> None:
-        entry = CODECS[compressor.name]
-        self._codec, self._content_nbytes = entry.make(compressor.level), entry.content_nbytes
-
     def compress(self, values: NDArray[Any]) -> Any:
         """Compressed bytes of C-contiguous ``values``; without a compressor, themselves."""
-        return self._codec.encode(values.reshape(-1).view(np.uint8))
+        return _codec(self).encode(values.reshape(-1).view(np.uint8))
 
     def decode(self, data: memoryview, out: NDArray[Any], what: str) -> None:
         """Fill C-contiguous ``out`` from the chunk's bytes ``data``, checksum included.
@@ -98,13 +87,19 @@ class ChunkCodec:
         """
         payload = checked(data, what)
         target = out.reshape(-1).view(np.uint8)
-        size = self._content_nbytes(payload)
+        size = CODECS[self.name].content_nbytes(payload)
         if size != target.nbytes:  # by the chunk's own header, before anything is allocated
             raise CorruptStoreError(f"{what}: expected {target.nbytes} bytes of values, got {size}")
         try:
-            self._codec.decode(payload, target)
+            _codec(self).decode(payload, target)
         except (RuntimeError, ValueError) as error:
             raise CorruptStoreError(f"{what}: does not decompress: {error}") from error
+
+
+@cache
+def _codec(compressor: Compressor) -> Any:
+    """The codec of a compressor, safe to share between threads."""
+    return CODECS[compressor.name].make(compressor.level)
 
 
 def crc_bytes(*buffers: Any) -> bytes:

@@ -28,7 +28,7 @@ import re
 import secrets
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Union
@@ -445,33 +445,34 @@ class Destination:
         elif found.is_multi_rank and state is not None:
             found.check(part_name(self.rank), state)
 
-    def check_others(self, state: StoreState) -> None:
-        """Hold the store, as it is to be, against the first other rank's.
+    def join(self, existing: StoreState | None, state: StoreState) -> StoreState:
+        """Make the folder of ranks if it is not there, and join it before its store is made.
 
-        Raises:
-            StoreMismatchError: The other rank's store has other fields.
-        """
-        if self.rank is None or not (found := Recording.find(self.whole)).is_multi_rank:
-            return
-        for name, blobs in found.stores.items():
-            other = read_state(blobs) if blobs.address != self.blobs.address else None
-            if other is not None:
-                wrong = other.schema.differences(state.schema)
-                if wrong:
-                    raise StoreMismatchError(
-                        f"{self.blobs.address}: {name} beside it has other fields: "
-                        f"{'; '.join(wrong)}"
-                    )
-                return
+        Args:
+            existing: State of the store; None: it is not there yet.
+            state: State of the store as it is to be.
 
-    def join(self) -> dict[str, Any]:
-        """Make the folder if it is not there, and join it; gives the store's metadata entry.
+        Returns:
+            The state with the metadata entry of its rank; without a rank, the state itself.
 
         Raises:
             StoreExistsError: Something else lies there.
+            StoreMismatchError: The rank's store is of another folder, or the first other rank's
+                store has other fields.
         """
         if self.rank is None:
-            return {}
+            return state
+        self.check(existing)
+        found = Recording.find(self.whole)
+        for name, blobs in found.stores.items() if found.is_multi_rank else ():
+            other = read_state(blobs) if blobs.address != self.blobs.address else None
+            if other is None:
+                continue
+            if wrong := other.schema.differences(state.schema):
+                raise StoreMismatchError(
+                    f"{self.blobs.address}: {name} beside it has other fields: {'; '.join(wrong)}"
+                )
+            break
         told = {
             "of": Recording.make(self.whole).identity,
             "rank": self.rank,
@@ -479,4 +480,4 @@ class Destination:
         }
         # Before its store is made: from now on the others know if that goes missing.
         self.whole.create(f"{CLAIMS}/{part_name(self.rank)}", json.dumps(told).encode())
-        return {PART: told}
+        return replace(state, metadata={**state.metadata, PART: told})

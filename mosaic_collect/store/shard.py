@@ -16,7 +16,6 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import LFS_MOST_NBYTES, LFS_NBYTES, lfs_pointer
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.blobs import Blob, Blobs, ReplacedError
-from mosaic_collect.store.codec import CRC_NBYTES, ChunkCodec, checked, crc_bytes
+from mosaic_collect.store.codec import CRC_NBYTES, Compressor, checked, crc_bytes
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
 
@@ -62,12 +61,8 @@ def write_chunks(
     return offset + len(table) + CRC_NBYTES, nonfinite
 
 
-@dataclass(frozen=True)
-class _Opened:
-    """A shard's blob and index, of one content."""
-
-    blob: Blob
-    index: NDArray[np.uint64]
+#: A shard's blob and index, of one content.
+_Opened = tuple[Blob, NDArray[np.uint64]]
 
 
 class ShardReader:
@@ -96,7 +91,7 @@ class ShardReader:
         self,
         blobs: Blobs,
         grid: FieldGrid,
-        codec: ChunkCodec,
+        codec: Compressor,
         block: int,
         problem: Callable[[ShardLabel], str | None] | None = None,
     ) -> None:
@@ -114,11 +109,11 @@ class ShardReader:
 
     def close(self) -> None:
         """Close the file."""
-        self._opened.blob.close()
+        self._opened[0].close()
 
     def stored_nbytes(self, chunk: int) -> int:
         """Bytes the chunk takes in the file; 0 if it is absent."""
-        offset, nbytes = self._opened.index[chunk]
+        offset, nbytes = self._opened[1][chunk]
         return 0 if offset == _ABSENT else int(nbytes)
 
     def read(self, chunk: int, out: NDArray[Any]) -> None:
@@ -144,13 +139,13 @@ class ShardReader:
         Raises:
             CorruptStoreError: A chunk's bytes are damaged.
         """
-        opened = self._opened
+        opened = blob, index = self._opened
         try:
-            data = opened.blob.read(0, opened.blob.nbytes)
+            data = blob.read(0, blob.nbytes)
         except ReplacedError:
             self._reopen(opened)
             return self.whole()
-        for chunk, (offset, nbytes) in enumerate(opened.index.tolist()):
+        for chunk, (offset, nbytes) in enumerate(index.tolist()):
             if offset != _ABSENT:
                 stored = memoryview(data)[offset : offset + nbytes]
                 checked(stored, f"{self.what}, chunk {chunk}")
@@ -159,12 +154,12 @@ class ShardReader:
     def _fetch(self, chunk: int) -> tuple[bytes | None, int]:
         """A chunk's stored bytes, None if it is absent; and how many they should be."""
         while True:
-            opened = self._opened
-            offset, nbytes = (int(v) for v in opened.index[chunk])
+            opened = blob, index = self._opened
+            offset, nbytes = (int(v) for v in index[chunk])
             if offset == _ABSENT:
                 return None, 0
             try:
-                return opened.blob.read(offset, nbytes), nbytes
+                return blob.read(offset, nbytes), nbytes
             except ReplacedError:
                 self._reopen(opened)
 
@@ -172,7 +167,7 @@ class ShardReader:
         with self._opening:
             if self._opened is old:
                 self._opened = self._open_whole()
-        old.blob.close()
+        old[0].close()
 
     def _open_whole(self) -> _Opened:
         """The blob, once its index and label are good."""
@@ -187,7 +182,7 @@ class ShardReader:
                 blob.close()
                 raise
             else:
-                return _Opened(blob, index)
+                return blob, index
 
     def _check_label(self, blob: Blob) -> None:
         if self._problem is None:

@@ -11,7 +11,7 @@ import json
 import logging
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from itertools import groupby, islice, product
@@ -206,13 +206,17 @@ _SHARD = re.compile(r"c\.(\d+)(\.0)+")
 def looked_through(blobs: Blobs, state: StoreState, most: int) -> tuple[list[str], list[str]]:
     """Keys of committed shards that are not there, at most so many, and of what is no part of it.
 
-    Each folder is listed once.
+    Each folder is listed once. Metadata may claim more blocks than could ever be counted: none is
+    missing, or the claim is known to be wrong.
     """
     missing: list[str] = []
     debris = [n for n in blobs.names() if blobs.is_debris(n)]
-    for name in state.grids():
+    blocks = range(state.num_blocks)
+    for name, grid in state.grids().items():
         names = blobs.names(name)
-        missing += absent_shards(names, state, name, most - len(missing))
+        have, left = set(names), most - len(missing)
+        absent = (grid.shard_key(b) for b in blocks if grid.shard_name(b) not in have)
+        missing += islice(absent, left)
         debris += [f"{name}/{n}" for n in names if _is_past(n, state) or blobs.is_debris(n)]
     return missing, debris
 
@@ -233,31 +237,6 @@ def _additions_to(blobs: Blobs, name: str) -> dict[str, Any]:
     except ValueError:
         return {}
     return {k: v for k, v in object_in(document, "attributes").items() if k != ATTRIBUTE}
-
-
-def missing_shards(blobs: Blobs, state: StoreState, most: int) -> list[str]:
-    """Keys of committed shards that are not there, at most so many."""
-    missing: list[str] = []
-    for name in state.grids():
-        missing += absent_shards(blobs.names(name), state, name, most - len(missing))
-    return missing
-
-
-def absent_shards(names: Iterable[str], state: StoreState, field: str, most: int) -> list[str]:
-    """Keys of a field's committed shards that are not there, at most so many.
-
-    Args:
-        names: Names of the files in the field's folder.
-        state: State of the store.
-        field: Name of the field.
-        most: Maximum number of keys to return.
-
-    Metadata may claim more blocks than could ever be counted: after this call none is missing or
-    the claim is known to be wrong.
-    """
-    have, grid = set(names), state.grid(field)
-    blocks = range(state.num_blocks)
-    return list(islice((grid.shard_key(b) for b in blocks if grid.shard_name(b) not in have), most))
 
 
 @dataclass(frozen=True)
@@ -305,7 +284,7 @@ class StoreView:
     def __init__(self, blobs: Blobs, state: StoreState) -> None:
         self.blobs, self.state = blobs, state
         self.grids = state.grids()
-        self._codec = state.compressor.codec()
+        self._codec = state.compressor
         stopped = [(run, steps[-1]) for run, (_, steps) in enumerate(state.spans()) if steps]
         self._stopped, self._stops = [run for run, _ in stopped], [step for _, step in stopped]
 

@@ -58,9 +58,7 @@ def _codecs(args: Namespace, title: str, workloads: dict[float, Workload]) -> di
         for noise, workload in workloads.items():
             chunks = chunks_of(workload, args.block_steps)["camera"][:64]
             compressor = Compressor(name, level)
-            stored, encode_s, decode_s = measure(
-                FieldEncoder(compressor), compressor.codec(), chunks
-            )
+            stored, encode_s, decode_s = measure(FieldEncoder(compressor), compressor, chunks)
             raw = sum(chunk.nbytes for chunk in chunks)
             row |= {
                 f"noise {noise:g}: ratio": raw / stored,

@@ -15,7 +15,7 @@ from benchlib.recording import DifferentDataError
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 from mosaic_collect.recording.encoding.encoder import FieldEncoder
-from mosaic_collect.store.codec import ChunkCodec, Compressor, crc_bytes
+from mosaic_collect.store.codec import Compressor, crc_bytes
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import Field
 
@@ -36,7 +36,7 @@ def codec(args: Namespace) -> dict[str, Any]:
     for name, level in CANDIDATES:
         compressor = Compressor(name, level)
         figures = {
-            field: measure(FieldEncoder(compressor), compressor.codec(), values)
+            field: measure(FieldEncoder(compressor), compressor, values)
             for field, values in chunks.items()
         }
         stored, encode_s, decode_s = (sum(f[i] for f in figures.values()) for i in range(3))
@@ -70,7 +70,7 @@ def chunks_of(workload: Workload, block_steps: int) -> dict[str, list[NDArray[An
 
 
 def measure(
-    encoder: FieldEncoder, decoder: ChunkCodec, chunks: list[NDArray[Any]]
+    encoder: FieldEncoder, decoder: Compressor, chunks: list[NDArray[Any]]
 ) -> tuple[int, float, float]:
     """Stored bytes, CPU seconds to encode, CPU seconds to decode: the least of some repeats."""
     encoded = []

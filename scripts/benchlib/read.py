@@ -46,15 +46,15 @@ def read(args: Namespace) -> dict[str, Any]:
 def chunks_decoded(plan: Plan) -> int:
     """How many chunks one environment's steps of one block take to decode."""
     from mosaic_collect import TrajectoryDataset
-    from mosaic_collect.store.codec import ChunkCodec
+    from mosaic_collect.store.codec import Compressor
 
-    decode, calls = ChunkCodec.decode, []
+    decode, calls = Compressor.decode, []
 
-    def counted(self: ChunkCodec, data: memoryview, out: NDArray[Any], what: str) -> None:
+    def counted(self: Compressor, data: memoryview, out: NDArray[Any], what: str) -> None:
         calls.append(what)
         decode(self, data, out, what)
 
-    ChunkCodec.decode = counted  # type: ignore[method-assign]
+    Compressor.decode = counted  # type: ignore[method-assign]
     TrajectoryDataset(plan.path)[_FIELD][0 : plan.block_steps // 2, 0]
     return len(calls)
 

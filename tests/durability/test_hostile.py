@@ -212,7 +212,7 @@ def test_documents_made_to_hurt(data: bytes) -> None:
 
 def shard(compressor: str) -> bytes:
     values = np.arange(6 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
-    codec = Compressor.named(compressor).codec()
+    codec = Compressor.named(compressor)
     written: list[bytes] = []
     write_chunks(
         ((*encoded_chunk(codec, v), 0) for v in values),
@@ -232,7 +232,7 @@ def decode(data: bytes, compressor: str) -> None:
         path.write_bytes(data)
         out = np.zeros(GRID.chunk_shape, np.float32)
         try:
-            codec = Compressor.named(compressor).codec()
+            codec = Compressor.named(compressor)
             with ShardReader(PosixBlobs(folder), GRID, codec, 0) as reader:
                 for chunk in range(GRID.chunks):
                     assert 0 <= reader.stored_nbytes(chunk) <= len(data)

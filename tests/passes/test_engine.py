@@ -23,7 +23,7 @@ from mosaic_collect.errors import (
     MissingDependencyError,
 )
 from mosaic_collect.passes import cluster
-from mosaic_collect.passes.cluster import Task, package_identity
+from mosaic_collect.passes.cluster import package_identity
 from mosaic_collect.passes.engine import Engine, Threads
 from tests import helpers
 
@@ -201,9 +201,8 @@ def test_a_worker_without_the_package(scheduler: str, start_worker: Start, tmp_p
 
 
 def test_a_worker_that_comes_later_is_asked_too() -> None:
-    job = Task("0.0.1 (abc)", b"not even a pickle")
     with pytest.raises(ClusterError, match=r"worker .*: expected mosaic_collect 0\.0\.1 \(abc\)"):
-        job([1])
+        cluster.work(("0.0.1 (abc)", "pass", b"not even a pickle"), [1])
 
 
 def test_a_cluster_of_others(scheduler: str, start_worker: Start, store: str) -> None:

@@ -24,7 +24,7 @@ def check(encoder: FieldEncoder, values: np.ndarray, name: str = "auto", whole: 
     """Round trip; the size."""
     data = b"".join(map(bytes, encoder.encode(values, whole)))
     out = np.empty_like(values)
-    decoder = Compressor.named(name).codec()
+    decoder = Compressor.named(name)
     decoder.decode(memoryview(data + crc_bytes(data)), out, "chunk")
     assert out.tobytes() == values.tobytes()
     return len(data)

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.store.codec import (
     CHOSEN,
-    ChunkCodec,
     Compressor,
     checked,
     crc_bytes,
@@ -26,7 +25,7 @@ from tests.helpers import encoded_chunk, values
 NAMES = ["auto", "lz4", "zstd", "none"]
 
 
-def encoded(codec: ChunkCodec, array: np.ndarray) -> bytes:
+def encoded(codec: Compressor, array: np.ndarray) -> bytes:
     buffers, crc = encoded_chunk(codec, array)
     return b"".join([*map(bytes, buffers), crc])
 
@@ -34,7 +33,7 @@ def encoded(codec: ChunkCodec, array: np.ndarray) -> bytes:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_round_trip(name: str, dtype: str) -> None:
-    codec = Compressor.named(name).codec()
+    codec = Compressor.named(name)
     array = np.stack([values(Field(name="a", dim=5, dtype=dtype), 0, s, 4) for s in range(6)])
     out = np.empty_like(array)
     codec.decode(memoryview(encoded(codec, array)), out, "chunk")
@@ -44,7 +43,7 @@ def test_round_trip(name: str, dtype: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @given(data=st.binary(min_size=1, max_size=3000))
 def test_round_trip_of_any_bytes(name: str, data: bytes) -> None:
-    codec = Compressor.named(name).codec()
+    codec = Compressor.named(name)
     array = np.frombuffer(data, np.uint8)
     out = np.empty_like(array)
     codec.decode(memoryview(encoded(codec, array)), out, "chunk")
@@ -53,7 +52,7 @@ def test_round_trip_of_any_bytes(name: str, data: bytes) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_flipped_bit_is_noticed(name: str) -> None:
-    codec = Compressor.named(name).codec()
+    codec = Compressor.named(name)
     array = np.arange(12, dtype="<i4").reshape(3, 4)
     data = encoded(codec, array)
     for bit in range(8 * len(data)):
@@ -65,7 +64,7 @@ def test_every_flipped_bit_is_noticed(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_every_cut_is_noticed(name: str) -> None:
-    codec = Compressor.named(name).codec()
+    codec = Compressor.named(name)
     array = np.arange(12, dtype="<i4")
     data = encoded(codec, array)
     for length in range(len(data)):
@@ -76,7 +75,7 @@ def test_every_cut_is_noticed(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("length", [11, 13])
 def test_another_size_is_refused_though_the_checksum_is_right(name: str, length: int) -> None:
-    codec = Compressor.named(name).codec()
+    codec = Compressor.named(name)
     data = encoded(codec, np.zeros(length, np.uint8))
     with pytest.raises(CorruptStoreError, match=f"expected 12 bytes of values, got {length}"):
         codec.decode(memoryview(data), np.empty(12, np.uint8), "chunk")
@@ -85,14 +84,14 @@ def test_another_size_is_refused_though_the_checksum_is_right(name: str, length:
 @pytest.mark.parametrize("name", ["lz4", "zstd"])
 @given(st.binary(max_size=200))
 def test_rubbish_with_a_right_checksum_is_an_error_and_no_crash(name: str, rubbish: bytes) -> None:
-    codec = Compressor.named(name).codec()
+    codec = Compressor.named(name)
     with pytest.raises(CorruptStoreError):
         codec.decode(memoryview(rubbish + crc_bytes(rubbish)), np.empty(999, np.uint8), "chunk")
 
 
 @pytest.mark.parametrize("name", ["lz4", "zstd"])
 def test_a_damaged_body_behind_a_right_header_is_an_error(name: str) -> None:
-    codec = Compressor.named(name).codec()
+    codec = Compressor.named(name)
     payload = bytes(codec.compress(np.arange(4000, dtype="<i4")))
     for cut in (20, len(payload) // 2, len(payload) - 1):
         body = payload[:cut]
@@ -113,7 +112,7 @@ def test_checked_takes_the_checksum_off() -> None:
 
 
 def test_values_are_little_endian_in_c_order() -> None:
-    codec = Compressor.named("none").codec()
+    codec = Compressor.named("none")
     array = np.arange(6, dtype=np.int32).reshape(2, 3)
     assert encoded(codec, array)[:-4] == struct.pack("<6i", *range(6))
 
@@ -144,5 +143,5 @@ def test_history_compresses() -> None:
     frames = rng.standard_normal((4, 64 + 4, 8)).astype(np.float32)
     history = np.stack([frames[:, s : s + 5].reshape(4, 40) for s in range(64)], axis=1)
     for name in ("auto", "lz4", "zstd"):
-        payload = Compressor.named(name).codec().compress(np.ascontiguousarray(history))
+        payload = Compressor.named(name).compress(np.ascontiguousarray(history))
         assert len(payload) < history.nbytes / 3, name

@@ -26,6 +26,7 @@ from mosaic_collect import (
 )
 from mosaic_collect.store.posix import PosixBlobs
 from mosaic_collect.store.ranks import Destination, Recording, part_name, rank_of
+from mosaic_collect.store.view import read_state
 from tests.helpers import SMALL, rows
 from tests.ranks import record_rank, record_ranks
 
@@ -230,7 +231,8 @@ def test_a_rank_joins_before_its_store_is_made(tmp_path: Path) -> None:
     """A kill in between leaves a rank that is missing, and its next run mends that."""
     folder = str(tmp_path / "expert")
     record_rank(folder, 0, 3, 2)
-    Destination.of(PosixBlobs(folder), 1, 2).join()
+    state = read_state(PosixBlobs(f"{folder}/rank-00000"))
+    Destination.of(PosixBlobs(folder), 1, 2).join(None, state)
     assert TrajectoryDataset(folder).missing == (f"{folder}/rank-00001",)
     record_rank(folder, 1, 3, 2, resume="auto")
     assert not TrajectoryDataset(folder).missing

@@ -18,7 +18,7 @@ from mosaic_collect.store.shard import ShardReader, write_chunks
 from tests.helpers import encoded_chunk
 
 GRID = FieldGrid(Field(name="a", dim=2, dtype="int32"), num_envs=5, block_steps=3, chunk_envs=2)
-CODEC = Compressor.named("lz4").codec()
+CODEC = Compressor.named("lz4")
 BLOCK = np.arange(np.prod(GRID.buffer_shape), dtype=np.int32).reshape(GRID.buffer_shape)
 ABSENT = 2**64 - 1
 

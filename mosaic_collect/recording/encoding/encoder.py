@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.blobs import Upload
-from mosaic_collect.store.codec import ChunkCodec, Compressor, crc_bytes, raw_frame, same_bytes
+from mosaic_collect.store.codec import Compressor, crc_bytes, raw_frame, same_bytes
 from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.label import MOST_TWINS
@@ -40,7 +40,7 @@ class FieldEncoder:
     """
 
     def __init__(self, compressor: Compressor) -> None:
-        self._codec = ChunkCodec(compressor)
+        self._codec = compressor
         self._may_be_raw = compressor.has_raw_frames
         self._encoded = 0
         self._raw = False
