@@ -142,7 +142,9 @@ def open_store(
         state = replace(state, metadata=json_copy({**state.metadata, **added}))
         if described is not None:
             described.check(state.schema, state.metadata)
-        _check_room(blobs, state)
+        free, nbytes = blobs.free_nbytes(), block_nbytes(state.grids())
+        if free is not None and free < nbytes:
+            raise SpaceError(f"{blobs.address}: {free} bytes free, one block may take {nbytes}")
         state = member.join(existing, state)
         # Where no lock shows whether its writer lives, an empty store is replaced on demand alone.
         replaces_empty = overwrite or resume == AUTO or not blobs.guards
@@ -230,12 +232,6 @@ def _load_partial(view: StoreView, block: Block) -> Counts:
     mask = block.arrays[VALID_MASK][: state.num_envs, :count]
     nonfinite = {n: nonfinite_pairs(block.arrays[n]) for n in float_names(view.grids)}
     return Counts(int(np.count_nonzero(mask)), nonfinite)
-
-
-def _check_room(blobs: Blobs, state: StoreState) -> None:
-    free, nbytes = blobs.free_nbytes(), block_nbytes(state.grids())
-    if free is not None and free < nbytes:
-        raise SpaceError(f"{blobs.address}: {free} bytes free, one block may take {nbytes}")
 
 
 def new_state(

@@ -33,7 +33,7 @@ from mosaic_collect.recording.encoding.process import start_encoding
 from mosaic_collect.recording.opening import OpenStore
 from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.blobs import Upload
-from mosaic_collect.store.counts import Counts, Tally
+from mosaic_collect.store.counts import Counts
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END
 from mosaic_collect.store.workers import WorkerPool
@@ -205,9 +205,9 @@ class Pipeline:
         self._encoding: Encoding | None = None
         self._grids, self._encoded = state.grids(), state
         self._encoders = {name: FieldEncoder(state.compressor) for name in self._grids}
-        before = Counts(state.num_valid, state.nonfinite) - opened.partial_counts
-        block = state.committed_steps // state.block_steps
-        self._tally = Tally(before, opened.partial_counts, block)
+        # Counts of the newest block, which may be counted again with more rows, and of all before.
+        self._newest, self._counted = opened.partial_counts, state.num_blocks - 1
+        self._before = Counts(state.num_valid, state.nonfinite) - self._newest
         # Room for one block's shards, and the commit behind them, while the next are written.
         shards = 2 * len(state.schema.stored)
         self._to_commit: Queue[Upload | Commit | None] = Queue(maxsize=shards)
@@ -434,10 +434,12 @@ class Pipeline:
         more_ends = more_ends and TRAJECTORY_END in self._grids
         if block is not None and state.committed_steps > self._encoded.committed_steps:
             encoder = self._write(state, block, list(self._grids), encoding)
-            self._tally = self._tally.with_block(block.index, encoder.counts())
+            if block.index != self._counted:
+                self._before += self._newest
+            self._newest, self._counted = encoder.counts(), block.index
         elif block is not None and more_ends:
             self._write(state, block, [TRAJECTORY_END], encoding)
-        commit.counts = self._tally.total
+        commit.counts = self._before + self._newest
 
     def _write(
         self, state: StoreState, block: Block, names: list[str], encoding: Encoding

@@ -64,11 +64,11 @@ def termination_as_exit(signals: Iterable[int] | None = None) -> Iterator[Termin
     """
     if threading.current_thread() is not threading.main_thread():
         raise InputError("termination_as_exit: expected to be called in the main thread")
-    termination = Termination()
-    before = {}
+    termination, before = Termination(), {}
+    free = [*SIGNALS, *(n for n in WARNINGS if signal.getsignal(n) == signal.SIG_DFL)]
     try:
         _entered.append(termination)
-        for number in _free_to_take() if signals is None else signals:
+        for number in free if signals is None else signals:
             # None: a handler that C code put there, which Python could not put back.
             if signal.getsignal(number) not in (signal.SIG_IGN, None):
                 before[number] = signal.signal(number, termination._receive)
@@ -104,7 +104,3 @@ def handlers_kept() -> Iterator[None]:
             for number, handler in before.items():
                 if callable(handler):
                     signal.signal(number, handler)
-
-
-def _free_to_take() -> list[int]:
-    return [*SIGNALS, *(n for n in WARNINGS if signal.getsignal(n) == signal.SIG_DFL)]

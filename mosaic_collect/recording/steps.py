@@ -258,13 +258,18 @@ class Steps:
         Begun again after an interrupt, it does what is left to do.
 
         Args:
-            status: Status of the store after it; None: unfinished.
+            status: Status of the store after it; None: unfinished, or as it was if nothing was
+                added.
             release: Whether nothing more is to be added.
             wait: Whether to return when it is done, and not before.
         """
         self._pipeline.settle(self.block)
         self._refresh()
-        self._pipeline.commit(self._snapshot(status or self._status()), self.block, release)
+        self._pipeline.commit(
+            self._snapshot(status or (COLLECTING if self.added > 0 else self._state.status)),
+            self.block,
+            release,
+        )
         if wait:
             self._pipeline.settle_all(self.block)
 
@@ -330,7 +335,3 @@ class Steps:
     def _snapshot(self, status: str) -> StoreState:
         """The state that is true once all added steps are committed, but for the counts."""
         return self.account.state(self._state, self._opened.run, self.count, status)
-
-    def _status(self) -> str:
-        """What a commit before the end says; a store to which nothing was added stays as it was."""
-        return COLLECTING if self.added > 0 else self._state.status

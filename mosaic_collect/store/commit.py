@@ -223,9 +223,9 @@ class Store:
         self.blobs.check_folders(state.schema.stored_names)
         missing, debris = looked_through(self.blobs, state, _MOST_MISSING)
         if missing:
+            count = f"{len(missing)}{' or more' if len(missing) == _MOST_MISSING else ''}"
             raise CorruptStoreError(
-                f"{self.blobs.address}: {_number_of(missing)} committed shards are missing, "
-                f"{missing[0]} first"
+                f"{self.blobs.address}: {count} committed shards are missing, {missing[0]} first"
             )
         self._attributes = attributes_of(self.blobs, state)
         attributes, arrays = self._foreign
@@ -316,7 +316,3 @@ class Store:
             raise StoreLostError(f"{where}: another writer went on with it, to {steps} steps")
         _log.warning("%s: somebody added to the group; that is kept", where)
         return now.foreign_attributes, now.foreign_arrays
-
-
-def _number_of(missing: list[str]) -> str:
-    return str(len(missing)) if len(missing) < _MOST_MISSING else f"{_MOST_MISSING} or more"

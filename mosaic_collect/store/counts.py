@@ -40,30 +40,6 @@ class Counts:
         return Counts(self.num_valid + sign * other.num_valid, nonfinite)
 
 
-@dataclass(frozen=True)
-class Tally:
-    """Counts of a store, one block of which may be counted again with more rows.
-
-    Attributes:
-        before: Counts of all blocks but the newest.
-        newest: Counts of the newest block.
-        index: Number of the newest block.
-    """
-
-    before: Counts
-    newest: Counts
-    index: int
-
-    @property
-    def total(self) -> Counts:
-        """Of all blocks."""
-        return self.before + self.newest
-
-    def with_block(self, index: int, counts: Counts) -> Tally:
-        """With the counts of another block, or newer ones of the newest."""
-        return Tally(self.before if index == self.index else self.total, counts, index)
-
-
 def float_names(grids: Mapping[str, FieldGrid]) -> list[str]:
     """Names of the fields that can hold NaN or infinity."""
     return [name for name, grid in grids.items() if grid.field.is_float]

@@ -423,12 +423,17 @@ class ObjectBlobs(Blobs):
         tag = self._tags.get(key)
         for _ in range(_MOST_LOOKS):
             try:
-                self._remember(key, self._put_over(key, data, tag).tag)
+                found = self._put_over(key, data, tag)
             except ChangedError:
                 there = self.find(key)
                 self._require_ours()
                 tag = None if there is None else there.tag
             else:
+                with self._tagging:
+                    self._tags.pop(key, None)
+                    self._tags[key] = found.tag
+                    if len(self._tags) > _MOST_TAGS:
+                        del self._tags[next(iter(self._tags))]
                 return
         raise OSError(errno.EBUSY, "others keep writing here", f"{self.address}/{key}")
 
@@ -436,7 +441,10 @@ class ObjectBlobs(Blobs):
         """Put what must not be there, or replace what has the tag; else a ChangedError."""
         import obstore
 
-        mode = "create" if tag is None else _update(tag)
+        mode: Any = "create"
+        if tag is not None:
+            versions = zip(("e_tag", "version"), tag.split("\n"), strict=True)
+            mode = {name: value for name, value in versions if value}
         try:
             found = self._service.ask(
                 "write", key, obstore.put, key, data, mode=mode, use_multipart=False
@@ -444,13 +452,6 @@ class ObjectBlobs(Blobs):
         except FileNotFoundError:
             raise ChangedError(f"{self.address}/{key}") from None
         return version_of({**found, "size": len(data)})
-
-    def _remember(self, key: str, tag: str) -> None:
-        with self._tagging:
-            self._tags.pop(key, None)
-            self._tags[key] = tag
-            if len(self._tags) > _MOST_TAGS:
-                del self._tags[next(iter(self._tags))]
 
     def _listed(self, folder: str) -> Any:
         import obstore
@@ -460,11 +461,6 @@ class ObjectBlobs(Blobs):
 
 def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
-
-
-def _update(tag: str) -> dict[str, str]:
-    e_tag, version = tag.split("\n")
-    return {k: v for k, v in (("e_tag", e_tag), ("version", version)) if v}
 
 
 SCHEMES = ("s3", "gs", "az")

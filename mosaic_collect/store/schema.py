@@ -167,8 +167,10 @@ class Schema:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "fields", tuple(self.fields))
-        problems = [p for f in self.fields for p in _field_problems(f)]
-        if all(isinstance(f, Field) for f in self.fields):
+        others = [f for f in self.fields if not isinstance(f, Field)]
+        problems = [f"expected a Field, got {type(f).__name__}" for f in others]
+        problems += [p for f in self.fields if isinstance(f, Field) for p in f.problems()]
+        if not others:
             problems += self._cross_problems()
         if problems:
             raise InputError("bad schema: " + "; ".join(problems))
@@ -190,7 +192,13 @@ class Schema:
         """
         dims = {"obs_dim": obs_dim, "student_obs_dim": student_obs_dim}
         given = {name: dim for name, dim in dims.items() if dim is not None}
-        _check_dims(**given, action_dim=action_dim)
+        bad = [
+            f"{name} must be a whole number of at least 1, got {dim!r}"
+            for name, dim in {**given, "action_dim": action_dim}.items()
+            if not is_whole(dim, 1, MAX_DIM)
+        ]
+        if bad:
+            raise InputError("bad schema: " + "; ".join(bad))
         names = {"obs_dim": "observations", "student_obs_dim": "student_observations"}
         fields = [Field(name=names[name], dim=dim) for name, dim in given.items()]
         fields += [
@@ -274,40 +282,20 @@ class Schema:
         return found
 
 
-def _check_dims(**dims: Any) -> None:
-    bad = [
-        f"{k} must be a whole number of at least 1, got {v!r}"
-        for k, v in dims.items()
-        if not is_whole(v, 1, MAX_DIM)
-    ]
-    if bad:
-        raise InputError("bad schema: " + "; ".join(bad))
-
-
-def _field_problems(field: Any) -> list[str]:
-    if not isinstance(field, Field):
-        return [f"expected a Field, got {type(field).__name__}"]
-    return field.problems()
-
-
 def _default_problems(field: Field, by_name: dict[str, Field]) -> list[str]:
     if field.default is None:
         return []
     what = f"field {field.name!r}: default {field.default!r}"
     if isinstance(field.default, str):
-        return [f"{what} {problem}" for problem in _source_problems(field, by_name)]
+        source = by_name.get(field.default)
+        if source is None or source.default is not None or source is field:
+            return [f"{what} names no required field"]
+        same = (source.dim, source.dtype) == (field.dim, field.dtype)
+        return [] if same else [f"{what} has another shape or dtype"]
     if not isinstance(field.default, (int, float)) or isinstance(field.default, bool):
         return [f"{what} is no number or name"]
     fits = field.dtype not in DTYPES or _holds(field, field.default)
     return [] if fits else [f"{what} does not fit {field.dtype}"]
-
-
-def _source_problems(field: Field, by_name: dict[str, Field]) -> list[str]:
-    source = by_name.get(str(field.default))
-    if source is None or source.default is not None or source is field:
-        return ["names no required field"]
-    same = (source.dim, source.dtype) == (field.dim, field.dtype)
-    return [] if same else ["has another shape or dtype"]
 
 
 def _holds(field: Field, number: float) -> bool:

@@ -175,7 +175,11 @@ class ShardReader:
             blob = self._open()
             try:
                 index = self._read_index(blob)
-                self._check_label(blob)
+                label = blob.read(0, LABEL_NBYTES) if self._problem else b""
+                if self._problem and (words := self._problem(ShardLabel.unpack(label, self.what))):
+                    raise CorruptStoreError(
+                        f"{self.what}: the shard does not belong there: {words}"
+                    )
             except ReplacedError:
                 blob.close()
             except BaseException:
@@ -183,13 +187,6 @@ class ShardReader:
                 raise
             else:
                 return blob, index
-
-    def _check_label(self, blob: Blob) -> None:
-        if self._problem is None:
-            return
-        problem = self._problem(ShardLabel.unpack(blob.read(0, LABEL_NBYTES), self.what))
-        if problem is not None:
-            raise CorruptStoreError(f"{self.what}: the shard does not belong there: {problem}")
 
     def _open(self) -> Blob:
         key = self._key

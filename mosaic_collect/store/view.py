@@ -217,26 +217,23 @@ def looked_through(blobs: Blobs, state: StoreState, most: int) -> tuple[list[str
         have, left = set(names), most - len(missing)
         absent = (grid.shard_key(b) for b in blocks if grid.shard_name(b) not in have)
         missing += islice(absent, left)
-        debris += [f"{name}/{n}" for n in names if _is_past(n, state) or blobs.is_debris(n)]
+        for found in names:
+            shard = _SHARD.fullmatch(found)
+            if blobs.is_debris(found) or (shard and int(shard[1]) >= state.num_blocks):
+                debris.append(f"{name}/{found}")
     return missing, debris
 
 
-def _is_past(name: str, state: StoreState) -> bool:
-    shard = _SHARD.fullmatch(name)
-    return shard is not None and int(shard.group(1)) >= state.num_blocks
-
-
 def attributes_of(blobs: Blobs, state: StoreState) -> dict[str, dict[str, Any]]:
-    """Attributes that others gave a store's arrays."""
-    return {name: _additions_to(blobs, name) for name in state.grids()}
-
-
-def _additions_to(blobs: Blobs, name: str) -> dict[str, Any]:
-    try:
-        document = json.loads(read_document(blobs, name) or b"{}")
-    except ValueError:
-        return {}
-    return {k: v for k, v in object_in(document, "attributes").items() if k != ATTRIBUTE}
+    """Third-party attributes of a store's arrays, by field."""
+    found = dict[str, dict[str, Any]]()
+    for name in state.grids():
+        document = None
+        with contextlib.suppress(ValueError):
+            document = json.loads(read_document(blobs, name) or b"{}")
+        found[name] = object_in(document, "attributes")
+        found[name].pop(ATTRIBUTE, None)
+    return found
 
 
 @dataclass(frozen=True)

@@ -63,6 +63,13 @@ class FieldEncoder:
             return raw_frame(values.reshape(-1).view(np.uint8))
         return [self._codec.compress(values)]
 
+    def encode_chunk(self, values: NDArray[Any], whole: bool) -> Encoded:
+        """Encode one chunk, of any strides, with its checksum and count; see ``encode``."""
+        values = np.ascontiguousarray(values)
+        found = nonfinite_pairs(values) if values.dtype.kind == "f" else 0
+        buffers = self.encode(values, whole)
+        return buffers, crc_bytes(*buffers), found
+
     def _sampled(self, values: NDArray[Any]) -> float:
         """Compressed size of a few samples as a share of what they were."""
         data = values.reshape(-1).view(np.uint8)
@@ -72,21 +79,6 @@ class FieldEncoder:
         starts = np.linspace(0, data.nbytes - size, _SAMPLES).astype(int)
         packed: int = sum(len(self._codec.compress(data[s : s + size])) for s in starts)
         return float(packed / (size * _SAMPLES))
-
-
-def encode_chunk(encoder: FieldEncoder, values: NDArray[Any], whole: bool) -> Encoded:
-    """Encode one chunk.
-
-    Args:
-        encoder: Encoder of the chunk's field.
-        values: ``(chunk_envs, chunk_steps[, dim])``; must not change before the buffers are
-            written.
-        whole: Whether all steps hold rows.
-    """
-    values = np.ascontiguousarray(values)
-    found = nonfinite_pairs(values) if values.dtype.kind == "f" else 0
-    buffers = encoder.encode(values, whole)
-    return buffers, crc_bytes(*buffers), found
 
 
 class BlockEncoder:
@@ -136,7 +128,7 @@ class BlockEncoder:
         """Encode one of the tasks."""
         grid, chunk = task
         values = self._block.arrays[grid.field.name][grid.rows(chunk)]
-        return encode_chunk(self._encoders[grid.field.name], values, self.whole)
+        return self._encoders[grid.field.name].encode_chunk(values, self.whole)
 
     def add_nonfinite(self, name: str, found: int) -> None:
         """Count pairs of a field that hold NaN or infinity."""
@@ -160,18 +152,16 @@ class BlockEncoder:
         for name in names:
             grid = self.grids[name]
             source = grid.field.default
-            if not isinstance(source, str) or not self._has_place(name, source):
+            if not isinstance(source, str):
+                continue
+            sharing = [n for n, other in self.grids.items() if other.field.default == source]
+            if sharing.index(name) >= MOST_TWINS:  # its label has no place for it
                 continue
             if grid.chunk_shape == self.grids[source].chunk_shape and all(
                 same_bytes(self._block.arrays[name][rows], self._block.arrays[source][rows])
                 for rows in map(grid.rows, range(grid.chunks))
             ):
                 yield name, source
-
-    def _has_place(self, name: str, source: str) -> bool:
-        """In the label of the other's shard."""
-        sharing = [n for n, grid in self.grids.items() if grid.field.default == source]
-        return sharing.index(name) < MOST_TWINS
 
 
 #: Opens a field's shard for writing.

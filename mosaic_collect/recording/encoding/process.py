@@ -37,7 +37,6 @@ from mosaic_collect.recording.encoding.encoder import (
     Encoding,
     FieldEncoder,
     OpenShard,
-    encode_chunk,
 )
 from mosaic_collect.recording.ring.blocks import SharedRing
 from mosaic_collect.store.blobs import Upload
@@ -130,7 +129,7 @@ class EncoderWorker:
         values = self._slots[request.slot][request.name]
 
         def encode(chunk: int) -> Encoded:
-            return encode_chunk(encoder, values[grid.rows(chunk)], request.whole)
+            return encoder.encode_chunk(values[grid.rows(chunk)], request.whole)
 
         results = self._pool.map_ahead(encode, range(grid.chunks))
         nbytes, nonfinite = write_chunks(results, partial(write_all, fd), request.start)

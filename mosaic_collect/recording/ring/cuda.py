@@ -17,7 +17,8 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -192,7 +193,7 @@ class DeviceStaging(HostStaging):
         pairs = [(tensors[n], buffers[n]) for n in self._names]
         event = self._streams.copy_out(pairs, self._streams.record())
         self._copied[self._turn] = event
-        block.wait_ready = self._waiter(event)
+        block.wait_ready = partial(self._streams.synchronize, event)
 
     def close(self) -> None:
         """Wait for rows and blocks under way, then give the device memory back."""
@@ -206,9 +207,6 @@ class DeviceStaging(HostStaging):
             ring, self._ring = self._ring, None
             if ring is not None:
                 self._streams.unpin(ring.bytes)
-
-    def _waiter(self, event: Any) -> Callable[[], None]:
-        return lambda: self._streams.synchronize(event)
 
     def _host_arrays(self) -> dict[str, NDArray[Any]]:
         own = {n: g for n, g in self._grids.items() if n in HOST_FIELDS}
