@@ -25,7 +25,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from queue import Empty, Queue, SimpleQueue
-from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
 
 from mosaic_collect.errors import SpaceError, StoreLostError, WriteError
 from mosaic_collect.recording.encoding.encoder import BlockEncoder, Encoding, FieldEncoder
@@ -38,9 +40,6 @@ from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END
 from mosaic_collect.store.workers import WorkerPool
 from mosaic_collect.text import reason
-
-if TYPE_CHECKING:
-    from mosaic_collect.recording.steps import TrajectoryIds
 
 _log = logging.getLogger(__name__)
 REPORT_SECONDS = 30.0
@@ -179,7 +178,7 @@ class Pipeline:
     Attributes:
         stored_nbytes: Bytes written to shards.
         stalled_seconds: Seconds that the caller waited for the disk; not for ``settle_all``.
-        shown: Trajectories whose ids the current block holds; None if they must be written anew.
+        shown: Trajectory ids that the current block holds; None if they must be written anew.
     """
 
     def __init__(
@@ -190,7 +189,7 @@ class Pipeline:
         self._condition = Condition(state.committed_steps, opened.store.explained)
         self._pool = WorkerPool(threads, "mosaic-compress")
         self.stored_nbytes, self.stalled_seconds = 0, 0.0
-        self.shown: TrajectoryIds | None = None
+        self.shown: NDArray[np.int64] | None = None
         # The caller's: what was submitted last.
         self._submitted = state
         self._last: Commit | None = None

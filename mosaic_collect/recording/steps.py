@@ -26,16 +26,26 @@ from mosaic_collect.store.view import StoreView
 
 
 @dataclass(frozen=True)
-class TrajectoryIds:
-    """Ids per environment; a new one after each end and after a resume, none used twice.
+class Account:
+    """All that a state says and blocks do not hold.
+
+    A value, replaced by one assignment: an interrupt finds the value before a call or the one after
+    it. Each environment has a new trajectory id after each end and after a resume; none is used
+    twice.
 
     Attributes:
-        ids: int64 ``(num_envs,)``, the id that each environment's next step will have.
+        ids: int64 ``(num_envs,)``, the id that each environment's next step will have. Replaced by
+            each end, and never changed.
         begins: int64 ``(num_envs,)``, the step from which each has that id.
         ends: uint8 ``(num_envs,)``, how each environment's trajectory before that one ended;
             ``GOES_ON`` if none did since the writer was opened.
         next_id: The least id never used.
         ended: Trajectories that were ended, over the store's whole life.
+        given: For each field with a default, whether the caller gives it; empty before a step.
+        has_mask: A mask was given at some step.
+        metadata: The user's own, JSON.
+        sizes: Sizes of the metadata's entries: a collection of thousands of motions changes few at
+            each end.
     """
 
     ids: NDArray[np.int64]
@@ -43,10 +53,14 @@ class TrajectoryIds:
     ends: NDArray[np.uint8]
     next_id: int
     ended: int
+    given: Mapping[str, bool]
+    has_mask: bool
+    metadata: dict[str, Any]
+    sizes: Mapping[str, tuple[int, int]]
 
     @classmethod
-    def after(cls, state: StoreState) -> TrajectoryIds:
-        """New ids for all, from the step at which the store ends.
+    def after(cls, state: StoreState) -> Account:
+        """The account of a writer that goes on behind the state, with new ids for all.
 
         Environments that were within a trajectory get the greatest: see ``Run.first_open_id``.
         """
@@ -59,68 +73,14 @@ class TrajectoryIds:
             ends=np.full(num_envs, GOES_ON, dtype=np.uint8),
             next_id=first + num_envs,
             ended=state.num_trajectories,
+            given=state.given,
+            has_mask=state.has_mask,
+            metadata=state.metadata,
+            sizes=json_sizes(state.metadata),
         )
-
-    def open_at(self, num_steps: int) -> NDArray[np.bool_]:
-        """Which environments' trajectories have a step by then, bool ``(num_envs,)``."""
-        return self.begins < num_steps
-
-    def ended_at(self, num_steps: int) -> NDArray[np.int64]:
-        """Environments whose trajectories ended with the last of so many steps."""
-        return np.flatnonzero((self.begins == num_steps) & (self.ends != GOES_ON))
-
-    def ending(
-        self, envs: NDArray[np.int64], ends: NDArray[np.uint8], num_steps: int
-    ) -> TrajectoryIds:
-        """The account once these environments' trajectories, open by then, have so ended there."""
-        ids, begins, all_ends = self.ids.copy(), self.begins.copy(), self.ends.copy()
-        ids[envs] = np.arange(self.next_id, self.next_id + len(envs))
-        begins[envs], all_ends[envs] = num_steps, ends
-        return replace(
-            self,
-            ids=ids,
-            begins=begins,
-            ends=all_ends,
-            next_id=self.next_id + len(envs),
-            ended=self.ended + len(envs),
-        )
-
-    def open_bitmap(self, num_steps: int) -> str:
-        """Environments within a trajectory by then, as ``Run.open_envs`` has it."""
-        bits = np.packbits(self.open_at(num_steps), bitorder="little")
-        return base64.b64encode(bits.tobytes()).decode()
-
-
-@dataclass(frozen=True)
-class Account:
-    """All that a state says and blocks do not hold.
-
-    A value, replaced by one assignment: an interrupt finds what was told before a call or what is
-    told after it.
-
-    Attributes:
-        trajectories: Trajectory ids of the environments.
-        given: For each field with a default, whether the caller gives it; empty before a step.
-        has_mask: A mask was given at some step.
-        metadata: The user's own, JSON.
-        sizes: Sizes of the metadata's entries: a collection of thousands of motions changes few at
-            each end.
-    """
-
-    trajectories: TrajectoryIds
-    given: Mapping[str, bool]
-    has_mask: bool
-    metadata: dict[str, Any]
-    sizes: Mapping[str, tuple[int, int]]
-
-    @classmethod
-    def after(cls, state: StoreState) -> Account:
-        """Of a writer that goes on behind the state."""
-        sizes = json_sizes(state.metadata)
-        return cls(TrajectoryIds.after(state), state.given, state.has_mask, state.metadata, sizes)
 
     def with_row(self, given: Mapping[str, bool], has_mask: bool) -> Account:
-        """What a step's row adds to it; mostly nothing."""
+        """The account after a step; mostly the same."""
         has_mask = has_mask or self.has_mask
         if given == self.given and has_mask == self.has_mask:
             return self
@@ -133,7 +93,13 @@ class Account:
         steps: int,
         entries: Mapping[str, Any],
     ) -> Account:
-        """Once these environments' trajectories, open by then, have so ended; with metadata of it.
+        """The account after the ends of these environments' trajectories, with metadata entries.
+
+        Args:
+            envs: Environments whose trajectories were open by then.
+            ends: How each ended.
+            steps: Steps of the store, the last of which was the last of the trajectories.
+            entries: Metadata entries that belong to the ends.
 
         Raises:
             InputError: JSON cannot hold a value of the metadata.
@@ -141,10 +107,14 @@ class Account:
         account = self.with_metadata(entries) if entries else self
         if not len(envs):
             return account
-        return replace(account, trajectories=account.trajectories.ending(envs, ends, steps))
+        ids, begins, all_ends = self.ids.copy(), self.begins.copy(), self.ends.copy()
+        ids[envs] = np.arange(self.next_id, self.next_id + len(envs))
+        begins[envs], all_ends[envs] = steps, ends
+        next_id, ended = self.next_id + len(envs), self.ended + len(envs)
+        return replace(account, ids=ids, begins=begins, ends=all_ends, next_id=next_id, ended=ended)
 
     def with_metadata(self, entries: Mapping[str, Any]) -> Account:
-        """With more, or other, metadata.
+        """The account with more, or other, metadata.
 
         Raises:
             InputError: JSON cannot hold a value, or they are too many.
@@ -155,7 +125,7 @@ class Account:
         return replace(self, metadata={**self.metadata, **added}, sizes=sizes)
 
     def state(self, opened: StoreState, run: Run, steps: int, status: str) -> StoreState:
-        """What is to be committed once the store has so many steps.
+        """The state to be committed once the store has so many steps.
 
         Args:
             opened: State of the store when it was opened.
@@ -167,7 +137,8 @@ class Account:
         if steps > run.first_step or not runs:
             # From the run's first step on, its ids say what the bitmap of the run before does.
             before = [replace(last, open_envs="") for last in runs[-1:]]
-            own = replace(run, open_envs=self.trajectories.open_bitmap(steps))
+            bits = np.packbits(self.begins < steps, bitorder="little")
+            own = replace(run, open_envs=base64.b64encode(bits.tobytes()).decode())
             runs = (*runs[:-1], *before, own)
         return replace(
             opened,
@@ -177,8 +148,8 @@ class Account:
             has_mask=self.has_mask,
             runs=runs,
             metadata=self.metadata,
-            num_trajectories=self.trajectories.ended,
-            next_trajectory_id=self.trajectories.next_id,
+            num_trajectories=self.ended,
+            next_trajectory_id=self.next_id,
         )
 
 
@@ -246,7 +217,7 @@ class Steps:
         """
         self._pipeline.settle(self.block)
         self._refresh()
-        ending = self.account.trajectories.open_at(self.count)[envs]
+        ending = (self.account.begins < self.count)[envs]
         envs, ends = envs[ending], ends[ending]
         self.account = self.account.with_ends(envs, ends, self.count, entries)
         if len(envs):
@@ -292,7 +263,7 @@ class Steps:
         if self.block is None:
             block = self._pipeline.free_block()
             index = self._before // self._state.block_steps
-            block.start(index, self.account.trajectories.ids)
+            block.start(index, self.account.ids)
             self._staging.begin(block)
             self.block = block
         return self.block
@@ -302,21 +273,21 @@ class Steps:
 
         A commit of a part of it left the fill value behind its rows, an interrupt an old account.
         """
-        if self._pipeline.shown is not self.account.trajectories:
+        if self._pipeline.shown is not self.account.ids:
             self._show(slice(0, self._state.num_envs))
 
     def _show(self, envs: Any) -> None:
         """Put these environments' next ids, and the last step's ends, where they belong."""
-        account = self.account.trajectories
+        account = self.account
         if self.block is not None:
             self.block.set_ids(envs, account.ids[envs])
-        ended = account.ended_at(self.count)
+        ended = np.flatnonzero((account.begins == self.count) & (account.ends != GOES_ON))
         if self._state.schema.has_ends and len(ended):
             if self.block is not None and self.block.count:
                 self.block.set_ends(ended, account.ends[ended])
             else:
                 self._amend(ended, account.ends[ended])
-        self._pipeline.shown = account
+        self._pipeline.shown = account.ids
 
     def _amend(self, envs: Any, ends: Any) -> None:
         """Give the last step ends, whose block an interrupted ``add_step`` has handed over.
@@ -326,7 +297,7 @@ class Steps:
         self._pipeline.settle_all(self.block)
         steps, self.block = self.count, None
         block, view = self._pipeline.free_block(), StoreView(self._opened.store.blobs, self._state)
-        block.start(steps // self._state.block_steps - 1, self.account.trajectories.ids)
+        block.start(steps // self._state.block_steps - 1, self.account.ids)
         view.read_into(TRAJECTORY_END, block.index, block.arrays[TRAJECTORY_END])
         block.count = self._state.block_steps
         block.set_ends(envs, ends)

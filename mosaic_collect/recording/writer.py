@@ -76,48 +76,21 @@ class WriterStats:
     seconds: float
 
 
-class CallGuard:
-    """Lets one thread at a time into a writer's calls; refuses others at once.
+def _one_caller(method: _Method) -> _Method:
+    """Let one thread at a time into a writer's calls; refuse others at once.
 
     A thread may enter again what it has entered. An interrupt may leave it entered: then the thread
     that was interrupted, the main one, can continue and close the writer, and others are refused.
-
-    Args:
-        what: Name of the writer, for errors.
     """
-
-    def __init__(self, what: str) -> None:
-        self._what, self._pid = what, os.getpid()
-        self._lock = threading.RLock()
-
-    def __enter__(self) -> None:
-        self.enter()
-
-    def __exit__(self, *exc: object) -> None:
-        if os.getpid() == self._pid:
-            self._lock.release()
-
-    def enter(self, seconds: float = 0.0) -> None:
-        """Enter, waiting at most so many seconds for the thread inside.
-
-        Raises:
-            BusyError: Another thread is inside.
-        """
-        # A forked child may have the lock of a thread that it has not.
-        if os.getpid() == self._pid and not self._lock.acquire(timeout=seconds):
-            raise BusyError(
-                f"{self._what}: another thread is in a call of this writer; give each thread a "
-                "writer of its own, or let them take turns"
-            )
-
-
-def _one_caller(method: _Method) -> _Method:
-    """Make a method of a writer enter its guard first."""
 
     @functools.wraps(method)
     def guarded(self: Any, /, *args: Any, **options: Any) -> Any:
-        with self._guard:
+        self._enter()
+        try:
             return method(self, *args, **options)
+        finally:
+            if os.getpid() == self._pid:
+                self._calls.release()
 
     return guarded  # type: ignore[return-value]  # of the same signature
 
@@ -211,7 +184,7 @@ class TrajectoryWriter:
             undo.callback(pipeline.close)
             self._opened, self._pipeline, self._state = opened, pipeline, opened.state
             self._steps = Steps(opened, pipeline)
-            self._guard, self._pid = CallGuard(self.path), os.getpid()
+            self._calls, self._pid = threading.RLock(), os.getpid()
             self._closed = self._shut_down = False
             self._ring_nbytes = opened.slots * block_nbytes(self._state.grids())
             self._opened_at = time.monotonic()
@@ -407,6 +380,19 @@ class TrajectoryWriter:
 
     # -- how it ends: by its caller, an interrupt, a takeover, or the interpreter's exit ----------
 
+    def _enter(self, seconds: float = 0.0) -> None:
+        """Enter a call, waiting at most so many seconds for the thread inside.
+
+        Raises:
+            BusyError: Another thread is inside.
+        """
+        # A forked child may have the lock of a thread that it has not.
+        if os.getpid() == self._pid and not self._calls.acquire(timeout=seconds):
+            raise BusyError(
+                f"{self.path}: another thread is in a call of this writer; give each thread a "
+                "writer of its own, or let them take turns"
+            )
+
     def _require_open(self) -> None:
         """Refuse a call that comes too late, or from a fork of the process.
 
@@ -479,7 +465,7 @@ class TrajectoryWriter:
         if os.getpid() != self._pid:
             return
         _log.warning("%s was not closed; committing what was added", self.path)
-        self._guard.enter(_BUSY_SECONDS)  # a thread that runs on may be in a call
+        self._enter(_BUSY_SECONDS)  # a thread that runs on may be in a call
         self._close(complete=False)
 
 

@@ -281,7 +281,7 @@ class TestOneWriter:
             done: list[BaseException] = []
 
             def hold() -> None:
-                with writer._guard:
+                with writer._calls:
                     inside.set()
                     go.wait(10)
 
