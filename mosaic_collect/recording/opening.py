@@ -131,8 +131,8 @@ def open_store(
     described = Robot.from_metadata(added)
     try:
         existing = _existing(member, resume, overwrite)
-        is_complete = schema is not None and num_envs is not None
-        if existing is not None and not existing.committed_steps and resume == AUTO and is_complete:
+        is_empty = existing is not None and not existing.committed_steps
+        if is_empty and resume == AUTO and None not in (schema, num_envs):
             existing = None  # of a run that failed before its first commit, with other fields maybe
         wanted = schema, num_envs, compressor
         if existing is None:
@@ -142,31 +142,17 @@ def open_store(
         state = replace(state, metadata=json_copy({**state.metadata, **added}))
         if described is not None:
             described.check(state.schema, state.metadata)
-        free, nbytes = blobs.free_nbytes(), block_nbytes(state.grids())
-        if free is not None and free < nbytes:
-            raise SpaceError(f"{blobs.address}: {free} bytes free, one block may take {nbytes}")
+        _check_room(blobs, state)
         state = member.join(existing, state)
         # Where no lock shows whether its writer lives, an empty store is replaced on demand alone.
         replaces_empty = overwrite or resume == AUTO or not blobs.guards
-        blobs.make()
-        store = Store(blobs)
-        release = blobs.claim(store.require_ours)
+        store, release = _claim(blobs, existing, replaces_empty, overwrite)
         try:
-            # Another writer may have been at work until the claim was ours.
-            found = store.look()
-            is_replaced = found is not None and (
-                overwrite if found.committed_steps else replaces_empty
-            )
-            if found != existing and not (existing is None and is_replaced):
-                raise StoreExistsError(
-                    f"{blobs.address} changed while it was being opened; open it again"
-                )
-            try:
-                return _prepare(store, release, existing, state, budget, device, encode_in)
-            except OSError as error:
-                raise _failure(blobs, store.explained(error)) from error
-        except BaseException:
+            return _prepare(store, release, existing, state, budget, device, encode_in)
+        except BaseException as error:
             release()
+            if isinstance(error, OSError):
+                raise _failure(blobs, store.explained(error)) from error
             raise
     except MosaicCollectError:
         raise
@@ -191,6 +177,33 @@ def _existing(member: Destination, resume: Resume, overwrite: bool) -> StoreStat
     except (StoreExistsError, StoreNotFoundError):
         member.check(None)  # which may say more
         raise
+
+
+def _check_room(blobs: Blobs, state: StoreState) -> None:
+    free, nbytes = blobs.free_nbytes(), block_nbytes(state.grids())
+    if free is not None and free < nbytes:
+        raise SpaceError(f"{blobs.address}: {free} bytes free, one block may take {nbytes}")
+
+
+def _claim(
+    blobs: Blobs, existing: StoreState | None, replaces_empty: bool, overwrite: bool
+) -> tuple[Store, Callable[[], None]]:
+    """Become the writer of a store, if it still is as it was read."""
+    blobs.make()
+    store = Store(blobs)
+    release = blobs.claim(store.require_ours)
+    try:
+        # Another writer may have been at work until the claim was ours.
+        found = store.look()
+        is_replaced = found is not None and (overwrite if found.committed_steps else replaces_empty)
+        if found != existing and not (existing is None and is_replaced):
+            raise StoreExistsError(
+                f"{blobs.address} changed while it was being opened; open it again"
+            )
+    except BaseException:
+        release()
+        raise
+    return store, release
 
 
 def _prepare(
