@@ -193,3 +193,23 @@ def processors() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def check_device(device: str) -> None:
+    """Refuse what is neither the CPU nor a CUDA device that is there.
+
+    Raises:
+        InputError: No such device.
+        MissingDependencyError: A device, but no torch.
+    """
+    if device == "cpu":
+        return
+    with needed(f"device {device!r} needs torch"):
+        import torch
+    try:
+        asked = torch.device(device)
+    except RuntimeError as error:
+        raise InputError(f'device: expected "cpu" or "cuda:0", got {device!r}') from error
+    seen = torch.cuda.device_count() if asked.type == "cuda" else 0
+    if (asked.index or 0) >= seen:
+        raise InputError(f"device: expected cpu, or a CUDA device that torch sees, got {device!r}")

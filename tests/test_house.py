@@ -56,7 +56,7 @@ OPTIONAL = {
     "pyarrow": ("export.parquet", "export.lerobot"),
     "xarray": ("reading.dataset",),
     "pandas": ("reading.trajectories",),
-    "torch": ("recording.ring.devices", "adapters.mjlab.collect"),
+    "torch": ("checks", "adapters.mjlab.collect"),
     "matplotlib": ("look.canvas", "look.timeline", "replay.report"),
     "jinja2": ("look.report",),
     "dask": ("passes.cluster",),

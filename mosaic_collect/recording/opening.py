@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import platform
 import secrets
 from collections.abc import Callable, Mapping
@@ -27,7 +28,6 @@ from mosaic_collect.errors import (
 from mosaic_collect.recording.encoding.process import EncodeIn, is_wanted
 from mosaic_collect.recording.ring.blocks import Block, HostStaging, SharedRing
 from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring
-from mosaic_collect.recording.ring.devices import staging_nbytes, staging_of
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store
@@ -41,6 +41,7 @@ from mosaic_collect.store.schema import VALID_MASK, Schema
 from mosaic_collect.store.view import AUTO, Resume, StoreView, existing_state
 from mosaic_collect.text import reason, shown
 
+_log = logging.getLogger(__name__)
 _PACKAGES = ("mosaic-collect", "numpy", "numcodecs", "torch", "rsl-rl-lib", "isaaclab", "mjlab")
 
 
@@ -125,7 +126,7 @@ def open_store(
     if num_envs is not None:
         num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
     blobs = member.blobs
-    added, budget = json_copy(metadata or {}), Budget.of(buffer_mb, staging_nbytes(device))
+    added, budget = json_copy(metadata or {}), Budget.of(buffer_mb, _staging_nbytes(device))
     if robot is not None:
         added[ROBOT] = Robot.parse(robot).to_metadata()
     described = Robot.from_metadata(added)
@@ -218,7 +219,7 @@ def _prepare(
     nbytes = block_nbytes(state.grids())
     slots = budget.slots(nbytes)
     shared = is_wanted(encode_in, slots * nbytes)
-    staging, ring = staging_of(state, device, slots, shared)
+    staging, ring = _staging_of(state, device, slots, shared)
     try:
         free = [staging.new_block(slot) for slot in range(slots)]
         partial, counts = None, Counts.zero(float_names(state.grids()))
@@ -232,6 +233,47 @@ def _prepare(
         raise
     run = this_run(state)
     return OpenStore(store, release, existing, state, run, staging, free, partial, counts, ring)
+
+
+def _staging_nbytes(device: str) -> int | None:
+    """Free bytes of the device's memory; None for the CPU."""
+    if device == "cpu":
+        return None
+    from mosaic_collect.recording.ring.cuda import free_device_nbytes
+
+    return free_device_nbytes(device)
+
+
+def _staging_of(
+    state: StoreState, device: str, slots: int, shared: bool
+) -> tuple[HostStaging, SharedRing | None]:
+    """What copies steps, and the ring's memory if it can be shared with another process.
+
+    Args:
+        state: State of the store.
+        device: "cpu", or a CUDA device.
+        slots: Number of slots of the ring.
+        shared: Whether another process is wanted.
+    """
+    if shared:
+        try:
+            # What a device copies out lies as it does there, and is read as the codecs want it.
+            ring = SharedRing(state.grids(), slots, by_step=device == "cpu")
+            return _staging_in(state, device, ring), ring
+        except SpaceError:
+            raise
+        except OSError as error:
+            _log.warning("no memory that processes can share: %s; encoding in threads", error)
+    # Only here, where no traceback holds the staging any more that failed.
+    return _staging_in(state, device, None), None
+
+
+def _staging_in(state: StoreState, device: str, ring: SharedRing | None) -> HostStaging:
+    if device == "cpu":
+        return HostStaging(state.grids(), state.num_envs, ring)
+    from mosaic_collect.recording.ring.cuda import cuda_staging  # torch is optional on the CPU
+
+    return cuda_staging(state.grids(), state.num_envs, device, ring)
 
 
 def _load_partial(view: StoreView, block: Block) -> Counts:

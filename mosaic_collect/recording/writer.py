@@ -28,14 +28,13 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
-from mosaic_collect.checks import thread_count
+from mosaic_collect.checks import check_device, thread_count
 from mosaic_collect.errors import BusyError, ClosedError, InputError
 from mosaic_collect.recording.encoding.process import EncodeIn, is_wanted
 from mosaic_collect.recording.inputs import parse_ends
 from mosaic_collect.recording.opening import open_store
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.recording.ring.budget import asked_nbytes, block_nbytes
-from mosaic_collect.recording.ring.devices import check_device
 from mosaic_collect.recording.steps import Steps
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.codec import Compressor

@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
 
-from mosaic_collect.checks import pythons
+from mosaic_collect.checks import check_device, pythons
 from mosaic_collect.collection.acting import FIRST, MEAN, Acting, Start
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.encoding.process import EncodeIn
-from mosaic_collect.recording.ring.devices import check_device
 from mosaic_collect.store.view import Resume
 
 #: What a resume refuses to find changed, unless it is allowed by this name.
