@@ -233,55 +233,6 @@ def test_a_second_writer_is_refused_while_the_first_lives_and_not_longer(store: 
     check_resume(store, check(store))
 
 
-def test_a_forked_child_neither_writes_nor_keeps_the_lock(store: str) -> None:
-    code = """
-from mosaic_collect.errors import ClosedError
-import warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # forking with threads is what is tested
-with open_tiny(path) as writer:
-    add_tiny(writer, 3)
-    process = os.fork()
-    if process == 0:
-        try:
-            add_tiny(writer)
-        except ClosedError as error:
-            assert "belongs to process" in str(error)
-            writer.close()
-            ready()
-            time.sleep(10)
-        os._exit(1)
-    add_tiny(writer, 2)
-"""
-    with child(store, code) as process:
-        process.wait(timeout=20)
-        assert process.returncode == 0
-        # The forked child lives on and holds nothing.
-        check_resume(store, 5)
-
-
-def test_a_child_forked_from_a_writing_parent_can_write_itself_later(store: str) -> None:
-    code = """
-import warnings
-warnings.simplefilter("ignore", DeprecationWarning)
-writer = open_tiny(path)
-add_tiny(writer, 3)
-source, target = os.pipe()
-process = os.fork()
-if process == 0:
-    os.read(source, 1)
-    with open_tiny(path, resume=True) as own:
-        add_tiny(own, 2)
-    os._exit(0)
-writer.close()
-os.write(target, b"x")
-assert os.waitpid(process, 0)[1] == 0
-ready()
-"""
-    with child(store, code) as process:
-        end(process)
-    assert check(store) == 5
-
-
 def test_reading_while_another_process_writes(store: str) -> None:
     code = """
 with open_tiny(path) as writer:

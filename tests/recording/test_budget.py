@@ -92,13 +92,6 @@ def test_other_bounds_are_refused(bad: Any) -> None:
         Budget.of(bad)
 
 
-def test_slots_are_at_most_three() -> None:
-    assert Budget(100).slots(10) == 3
-    assert Budget(29).slots(10) == 2
-    with pytest.raises(SpaceError):
-        Budget(9).slots(10)
-
-
 def test_auto_takes_what_is_free_where_a_tenth_is_not_enough(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

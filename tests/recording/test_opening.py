@@ -407,41 +407,6 @@ class TestSpace:
         assert not os.path.exists(store)
 
 
-BAD_ARGUMENTS: list[tuple[dict[str, Any], str]] = [
-    ({"schema": None}, "schema: expected"),
-    ({"num_envs": None}, "num_envs: expected"),
-    ({"schema": {"observations": 3}}, "schema: expected a Schema, got dict"),
-    ({"num_envs": 0}, "num_envs: expected a whole number of 1..16777216, got 0"),
-    ({"num_envs": (1 << 24) + 1}, "num_envs: expected a whole number of 1..16777216, got 16777217"),
-    ({"num_envs": -3}, "num_envs"),
-    ({"num_envs": 2.0}, "num_envs"),
-    ({"num_envs": True}, "num_envs"),
-    ({"num_envs": "4"}, "num_envs"),
-    ({"buffer_mb": 0}, "buffer_mb"),
-    ({"buffer_mb": "large"}, "buffer_mb"),
-    ({"compressor": "gzip"}, "compressor: expected one of auto, lz4, zstd, none, got 'gzip'"),
-    ({"metadata": "G1"}, "metadata: expected a mapping, got str"),
-    ({"metadata": {"x": object()}}, "metadata: expected values that JSON can hold"),
-    ({"metadata": {"x": float("nan")}}, "metadata"),
-    ({"metadata": 3}, "metadata"),
-    ({"threads": -1}, "threads"),
-    ({"threads": 1.5}, "threads"),
-    ({"commit_seconds": "often"}, "commit_seconds"),
-    ({"commit_seconds": -1.0}, "commit_seconds"),
-    ({"commit_seconds": float("nan")}, "commit_seconds"),
-]
-
-
-@pytest.mark.parametrize(("bad", "words"), BAD_ARGUMENTS)
-def test_a_bad_argument_is_named_and_makes_nothing(
-    store: str, bad: dict[str, Any], words: str
-) -> None:
-    arguments: dict[str, Any] = {"schema": SMALL, "num_envs": N, "buffer_mb": 1, **bad}
-    with pytest.raises(InputError, match=words):
-        TrajectoryWriter(store, **arguments).close()
-    assert not os.path.exists(store)
-
-
 @pytest.mark.parametrize("device", ["tpu", "cuda:77", "mps", ""])
 def test_a_device_that_is_not_there(store: str, device: str) -> None:
     pytest.importorskip("torch", reason="torch is not installed, so no device can be named")

@@ -74,13 +74,6 @@ def test_a_resume_needs_no_more_than_the_path(store: str) -> None:
     assert_holds(TrajectoryDataset(store), range(5))
 
 
-def test_the_issues_own_call(store: str) -> None:
-    record(store, 4)
-    with TrajectoryWriter(store, SMALL, num_envs=N, resume=True) as writer:
-        add(writer, 4)
-    assert_holds(TrajectoryDataset(store), range(5))
-
-
 def test_extending_a_complete_store_makes_it_collecting_until_the_end(store: str) -> None:
     record(store, 4)
     with TrajectoryWriter(store, resume=True) as writer:
@@ -182,15 +175,6 @@ def test_a_moved_store_goes_on(store: str) -> None:
     with TrajectoryWriter(moved, resume=True) as writer:
         add(writer, 4)
     assert_holds(TrajectoryDataset(moved), range(5))
-
-
-def test_the_lock_file_is_no_part_of_a_store(store: str) -> None:
-    """Copies without dot files are whole, and what is left behind has none."""
-    record(store, 4)
-    assert not [name for name in os.listdir(store) if name.startswith(".")]
-    with TrajectoryWriter(store, resume=True) as writer:
-        add(writer, 4)
-    assert_holds(TrajectoryDataset(store), range(5))
 
 
 def test_a_resume_changes_nothing_before_the_first_commit(store: str) -> None:

@@ -73,14 +73,6 @@ def test_other_kinds_are_refused(store: str, stored: str, given: str) -> None:
         writer.add_step(a=value)
 
 
-def test_shapes_are_checked(store: str) -> None:
-    with (
-        open_writer(store, N) as writer,
-        pytest.raises(InputError, match=r"actions: expected shape \(4, 2\), got \(2, 4\)"),
-    ):
-        writer.add_step(**{**tensors(0, writer.schema), "actions": torch.zeros((2, N))})
-
-
 def test_what_autograd_watches_is_copied(store: str) -> None:
     step = {k: v.requires_grad_() for k, v in tensors(0, Schema.mosaic(3, 2)).items()}
     with open_writer(store, N) as writer:

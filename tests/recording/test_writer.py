@@ -22,7 +22,6 @@ from tests.helpers import (
     open_files,
     open_writer,
     rows,
-    run_python,
 )
 
 N = 4
@@ -137,17 +136,6 @@ def test_no_thread_and_no_descriptor_is_left(store: str) -> None:
         thread.join(10)
     assert not [thread for thread in begun if thread.is_alive()]
     assert open_files() <= files
-
-
-def test_a_writer_that_is_never_closed_commits_at_exit(store: str) -> None:
-    code = (
-        "import sys; from tests.helpers import *; w = open_writer(sys.argv[1]); add(w, *range(5))"
-    )
-    result = run_python(code, store)
-    assert result.returncode == 0
-    assert "was not closed" in result.stderr
-    assert TrajectoryDataset(store).status == "collecting"
-    assert_holds(TrajectoryDataset(store), range(5))
 
 
 class TestCheckpoint:

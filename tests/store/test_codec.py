@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.store.codec import (
     CHOSEN,
+    MOST_BLOCK_NBYTES,
     Compressor,
     checked,
     crc_bytes,
+    raw_frame,
     zstd_content_size,
 )
 from mosaic_collect.store.schema import DTYPES, Field
@@ -145,3 +147,23 @@ def test_history_compresses() -> None:
     for name in ("auto", "lz4", "zstd"):
         payload = Compressor.named(name).compress(np.ascontiguousarray(history))
         assert len(payload) < history.nbytes / 3, name
+
+
+MOST = MOST_BLOCK_NBYTES
+
+
+@pytest.mark.parametrize("nbytes", [1, 255, 256, MOST - 1, MOST, MOST + 1, 5 * MOST, 5 * MOST + 7])
+def test_decodes_to_what_it_was_made_of(nbytes: int) -> None:
+    data = np.random.default_rng(nbytes).integers(0, 256, nbytes, np.uint8)
+    pieces = raw_frame(data)
+    frame = b"".join(map(bytes, pieces))
+    assert zstd_content_size(memoryview(frame)) == nbytes
+    assert numcodecs.Zstd(level=1).decode(frame) == data.tobytes()
+    assert len(frame) - nbytes == 9 + 3 * -(-nbytes // MOST) + 3
+
+
+def test_the_data_is_not_copied() -> None:
+    data = np.zeros(3 * MOST, np.uint8)
+    slices = [p for p in raw_frame(data) if isinstance(p, np.ndarray)]
+    assert len(slices) == 3
+    assert all(np.shares_memory(s, data) for s in slices)

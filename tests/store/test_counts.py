@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.store.counts import Counts, all_finite, finite_rows, nonfinite_pairs
-from tests.helpers import SMALL, mask, open_writer, rows
+from mosaic_collect.store.counts import all_finite, finite_rows, nonfinite_pairs
+from tests.helpers import mask, open_writer, rows
 
 N = 5
 BAD = (np.nan, np.inf, -np.inf)
@@ -110,15 +110,3 @@ def test_opposite_infinities_do_not_cancel() -> None:
 
 def test_rows_without_feature_axis() -> None:
     assert finite_rows(np.array([[1.0, np.nan]])).tolist() == [[True, False]]
-
-
-def test_counts_add_and_subtract() -> None:
-    one, two = Counts(3, {"a": 1, "b": 0}), Counts(4, {"a": 2, "b": 5})
-    assert one + two == Counts(7, {"a": 3, "b": 5})
-    assert (one + two) - two == one
-    assert Counts.zero(["a", "b"]) + one == one
-
-
-def test_small_has_two_required_fields() -> None:
-    """The helper rows above rely on it."""
-    assert [f.name for f in SMALL.fields if f.default is None] == ["observations", "actions"]

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,7 +13,7 @@ from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import ClosedError, StoreLockedError
 from mosaic_collect.store import lock as lock_module
 from mosaic_collect.store.lock import LOCK_NAME, StoreLock
-from tests.helpers import REPO, add, assert_holds, open_writer, record, run_python
+from tests.helpers import add, assert_holds, open_writer, record, run_python
 
 RESUME = """
 import sys
@@ -24,15 +21,6 @@ from mosaic_collect import TrajectoryWriter
 from tests.helpers import add
 with TrajectoryWriter(sys.argv[1], resume=True) as writer:
     add(writer, *map(int, sys.argv[2:]))
-"""
-HOLD = """
-import sys
-from tests.helpers import add, open_writer
-writer = open_writer(sys.argv[1])
-add(writer, 0, 1)
-writer.commit()
-print("ready", flush=True)
-sys.stdin.read()
 """
 
 
@@ -116,27 +104,6 @@ def test_a_writer_of_another_process_is_refused_and_told_of_us(store: str) -> No
     result = run_python(RESUME, store, "1")
     assert result.returncode == 0, result.stderr
     assert_holds(TrajectoryDataset(store), range(2))
-
-
-def test_a_dead_writers_lock_does_not_block(store: str) -> None:
-    process = subprocess.Popen(
-        [sys.executable, "-c", HOLD, store],
-        cwd=REPO,
-        env={**os.environ, "PYTHONPATH": REPO},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with process:
-        assert process.stdout is not None
-        assert process.stdout.readline() == b"ready\n"
-        with pytest.raises(StoreLockedError, match=f"process {process.pid} on"):
-            TrajectoryWriter(store, resume=True)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert os.path.exists(os.path.join(store, LOCK_NAME))
-    with TrajectoryWriter(store, resume=True) as writer:
-        add(writer, 2)
-    assert_holds(TrajectoryDataset(store), range(3))
 
 
 def test_readers_need_no_lock(store: str) -> None:
