@@ -22,6 +22,7 @@ from tests.helpers import (
     open_files,
     open_writer,
     rows,
+    run_python,
 )
 
 N = 4
