@@ -73,14 +73,18 @@ class Environment:
             )
             stamp.write_text(recipe)
 
-    def pytest(self, folder: str) -> None:
-        """Run the tests of a folder inside; skip if the environment cannot be made."""
+    def require(self) -> None:
+        """Make it; skip the test if it cannot be made."""
         import pytest  # which who only makes environments may not have
 
         try:
             self.make()
         except (OSError, RuntimeError) as error:
             pytest.skip(f"no environment {self.name}: {error}")
+
+    def pytest(self, folder: str) -> None:
+        """Run the tests of a folder inside; skip if the environment cannot be made."""
+        self.require()
         path = os.pathsep.join((str(ROOT), os.environ.get("PYTHONPATH", ""))).rstrip(os.pathsep)
         result = subprocess.run(
             [str(self.python), "-m", "pytest", "-q", "-p", "no:cacheprovider", folder],
@@ -133,7 +137,18 @@ ISAACLAB3 = Environment(
     ),
     options=("--ignore-requires-python",),
 )
-ALL = (*RSL_RL.values(), *ISAACLAB.values(), ISAACLAB3)
+# Readers of exports. torchvision has a stand-in in tests/export/read_lerobot.py.
+LEROBOT = Environment(
+    "lerobot",
+    (
+        *("lerobot==0.4.4", "numpy==2.2.6", "huggingface_hub==0.35.3", "hf-xet", "jsonlines"),
+        *("draccus==0.10.0", "mergedeep", "typing_inspect", "mypy_extensions", "toml"),
+        *("pyyaml-include==1.4.1", "deepdiff", "orderly-set", "einops", "av", "accelerate"),
+        *("safetensors", "gymnasium==1.2.0", "farama-notifications"),
+    ),
+)
+ROBOMIMIC = Environment("robomimic", ("robomimic==0.3.0", "termcolor"))
+ALL = (*RSL_RL.values(), *ISAACLAB.values(), ISAACLAB3, LEROBOT, ROBOMIMIC)
 
 
 def _run(*command: str) -> None:
