@@ -57,7 +57,7 @@ OPTIONAL = {
     "xarray": ("reading.dataset",),
     "pandas": ("reading.trajectories",),
     "torch": ("checks", "adapters.mjlab.collect"),
-    "matplotlib": ("look.canvas", "look.timeline", "replay.report"),
+    "matplotlib": ("look.canvas", "replay.report"),
     "jinja2": ("look.report",),
     "dask": ("passes.cluster",),
     "distributed": ("passes.cluster",),

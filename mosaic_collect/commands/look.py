@@ -27,6 +27,7 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.look.canvas import THEMES, check_picture, save
 from mosaic_collect.look.findings import find
 from mosaic_collect.look.inspect import summarize, summary_text
+from mosaic_collect.look.motions import worst_trajectories
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.look.report import report_page
 from mosaic_collect.look.statistics import statistics_text, write_statistics
@@ -117,16 +118,13 @@ class Stats(WithEngine):
 
 @dataclass(frozen=True, kw_only=True)
 class Plot(Command):
-    """Draw charts of a store.
-
-    Timeline, lengths, bands of each observation term, actions and sigmas, one trajectory, rate and
-    stalls.
+    """Draw charts of a store: environments, motions, observations, actions, one trajectory, speed.
 
     Attributes:
         store: Store, multi-rank dataset or pattern; several are drawn as one. A store may still be
             recording.
-        only: Charts to draw: timeline, lengths, bands-FIELD, actions, trajectory, pace (default:
-            all).
+        only: Charts to draw: timeline, lengths, motions, environments, actions, sigma, bands-FIELD,
+            images-FIELD, trajectory, pace (default: all).
         output: Beginning of the file names STEM.CHART.png (default: the store's path without
             .zarr).
         format: File format: png, svg, pdf or another one of matplotlib's.
@@ -173,6 +171,8 @@ class Report(Command):
             be recording.
         output: The HTML file (default: STORE.report.html).
         trajectory: Id of the trajectory whose curves are drawn (default: a typical one).
+        render: Number of failed trajectories to render into the page, the worst first. It needs a
+            store of mjlab with --record-states.
         json: JSON file to write the findings to, for programs (default: none).
         checks: Output of 'mosaic-collect verify --json' about this store; failures are shown first.
         max_pairs: Number of pairs that figures and charts are made of, spread evenly over the
@@ -184,6 +184,7 @@ class Report(Command):
     store: Sequence[str] = field(metadata=STORES)
     output: str | None = field(default=None, metadata=shown(**_OUTPUT))
     trajectory: int | None = field(default=None, metadata=shown(metavar="ID"))
+    render: int = 0
     json: str | None = field(default=None, metadata=shown(metavar="FILE"))
     checks: str | None = field(default=None, metadata=shown(metavar="FILE"))
     max_pairs: int = field(default=1_000_000, metadata=shown(name="pairs"))
@@ -196,7 +197,8 @@ class Report(Command):
         dataset = TrajectoryDataset(one_or_all(self.store))
         statistics = measure(dataset, self.max_pairs or None)
         findings = find(dataset, statistics, checks)
-        page = report_page(dataset, statistics, self.trajectory, checks, findings)
+        strips = self._render(dataset)
+        page = report_page(dataset, statistics, self.trajectory, checks, findings, strips)
         write_target(output, page.encode())
         if figures is not None:
             plain = {"store": dataset.path, "findings": [f.to_json() for f in findings]}
@@ -204,6 +206,20 @@ class Report(Command):
             print(f"{figures}: written, {len(findings)} findings")
         print(f"{output}: written, {len(page) / 1e6:.1f} MB")
         return True
+
+    def _render(self, dataset: TrajectoryDataset) -> dict[int, bytes]:
+        """The worst trajectories as pictures."""
+        if not self.render:
+            return {}
+        from mosaic_collect.film.render import render_strip
+
+        worst = worst_trajectories(dataset, self.render)
+        with bar("render", " trajectories", len(worst)) as progress:
+            strips = {}
+            for number in worst:
+                strips[number] = render_strip(dataset, number)
+                progress.update()
+        return strips
 
 
 def _checks(path: str) -> list[dict[str, Any]]:
@@ -219,20 +235,24 @@ def _checks(path: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Command):
-    """Render one trajectory of a store that was collected in mjlab: the robot beside its reference.
+    """Render trajectories of a store that was collected in mjlab: the robot beside its reference.
 
     Attributes:
         store: Store, multi-rank dataset or pattern. Stores collected with --record-states hold the
             robot's states.
-        trajectory: Id of the trajectory to render, as listed by TrajectoryDataset.trajectories.
-        output: The video, .mp4, or a strip of eight pictures, .png.
+        trajectory: Ids of the trajectories to render, as listed by the report; several are a grid.
+        worst: Number of failed trajectories to render instead, the worst first.
+        output: The video, .mp4 or .gif, or a strip of eight pictures, .png.
         motion: File or folder with the motions, if they are no longer where they were recorded.
     """
 
-    EXAMPLE: ClassVar[str] = "mosaic-collect replay expert.zarr --trajectory 31 -o clip.mp4"
+    EXAMPLE: ClassVar[str] = "mosaic-collect replay expert.zarr --worst 4 -o falls.mp4"
 
     store: Sequence[str] = field(metadata=STORES)
-    trajectory: int = field(metadata=shown(metavar="ID"))
+    trajectory: Sequence[int] | None = field(
+        default=None, metadata=shown(exclusive="which", metavar="ID")
+    )
+    worst: int | None = field(default=None, metadata=shown(exclusive="which"))
     output: str = field(metadata=shown(**_OUTPUT))
     motion: str | None = field(default=None, metadata=shown(metavar="PATH"))
 
@@ -241,13 +261,15 @@ class Replay(Command):
         from mosaic_collect.film.render import film
 
         dataset = TrajectoryDataset(one_or_all(self.store))
+        ids = self.trajectory or worst_trajectories(dataset, self.worst or 1)
+        if not ids:
+            raise InputError("trajectory: expected ids, for no trajectory failed")
         with bar("replay", " pictures") as progress:
-            made = film(dataset, self.trajectory, self.output, self.motion, progress.update)
-        one = made.trajectory
-        print(
-            f"{made.path}: trajectory {one.id} of environment {one.env}, {one.num_steps} steps, "
-            f"{one.end}; {' and '.join(made.shown)} at {made.fps:g} steps per second"
-        )
+            made = film(dataset, ids, self.output, self.motion, progress.update)
+        shown_in = f"{' and '.join(made.shown)} at {made.fps:g} steps per second"
+        for one in made.trajectories:
+            what = f"trajectory {one.id} of environment {one.env}, {one.num_steps} steps, {one.end}"
+            print(f"{made.path}: {what}; {shown_in}")
         for note in made.notes:
             print(f"note: {note}")
         return True

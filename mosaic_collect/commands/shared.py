@@ -132,18 +132,18 @@ def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = Fals
 def store_stem(stores: Sequence[str]) -> str:
     """The store's path without ``.zarr``: output files next to the store begin with it.
 
-    Output of a store in object storage goes into the working folder, by the store's name.
-
     Raises:
-        InputError: A pattern or several stores, which have no name in common.
+        InputError: A pattern or several stores, which have no name in common; or a URL, as a file
+            of that name in the working folder may be of another store.
     """
     store = stores[0]
     if len(stores) > 1:
         raise InputError("output: expected a name, for there are several stores")
     if not Place.of(store).is_one:
         raise InputError(f"output: expected a name, for {store} is a pattern")
-    path = store.rstrip("/").rpartition("/")[2] if is_url(store) else os.path.normpath(store)
-    return path.removesuffix(".zarr")
+    if is_url(store):
+        raise InputError(f"output: expected a name, for {store} is in object storage")
+    return os.path.normpath(store).removesuffix(".zarr")
 
 
 def measure(

@@ -1,10 +1,10 @@
-"""Draw a trajectory of a store: where the robot was in each row, and where its reference was.
+"""Render trajectories of a store: the robot in each row, and its reference beside it.
 
 qpos        as it was recorded, --record-states
 reference   of the motion's file: root body and joints, moved to the environment's origin
 
-.mp4        a clip in real time, one picture per step
-.png        a strip of eight pictures side by side
+.mp4, .gif   a video in real time, one picture per step; several trajectories as a grid
+.png         eight pictures side by side; several trajectories one below the other
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -38,46 +40,31 @@ from mosaic_collect.store.files import write_target
 _INSTALL = "pip install 'mosaic-collect[replay]'"
 #: Places of a free base and of joints among the generalised positions.
 _Layout = tuple[slice, Sequence[int]]
-Pictures = Iterable[NDArray[np.uint8]]
+Picture = NDArray[np.uint8]
 
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of file, and the pictures in it.
-
-    Attributes:
-        width, height: Pixels of each picture; video codecs want multiples of 16.
-        most: Pictures; None: one a step.
-    """
-
-    width: int
-    height: int
-    most: int | None = None
-
-    def steps(self, num_steps: int) -> list[int]:
-        """Which of a trajectory's are drawn: evenly apart, the first and the last among them."""
-        count = min(num_steps, self.most or num_steps)
-        return [round(step) for step in np.linspace(0, num_steps - 1, count)]
-
-
-CLIP, STRIP = ".mp4", ".png"
-KINDS = {CLIP: Kind(960, 544), STRIP: Kind(448, 544, most=8)}
+STRIP = ".png"
+ENDINGS = (".mp4", ".gif", STRIP)
+#: Pixels of a picture by the number of columns of a grid; video codecs want multiples of 16.
+_SIZES = {1: (960, 544), 2: (640, 368), 3: (432, 240)}
+_SMALL = (320, 192)
+_STRIP_SIZE, _STRIP_STEPS = (448, 544), 8
+_GIF_FPS = 25.0  # about: browsers slow down faster ones
 
 
 @dataclass(frozen=True)
 class Film:
-    """A picture or clip of a trajectory.
+    """Rendered trajectories.
 
     Attributes:
         path: The file.
-        trajectory: Trajectory that was rendered.
-        fps: Steps a second, in which a clip plays, too.
+        trajectories: Trajectories that were rendered.
+        fps: Steps per second, at which a video plays, too.
         shown: ``robot``, ``reference``, or both.
         notes: Parts that are not shown, and the reasons.
     """
 
     path: str
-    trajectory: Trajectory
+    trajectories: tuple[Trajectory, ...]
     fps: float
     shown: tuple[str, ...]
     notes: tuple[str, ...]
@@ -85,113 +72,190 @@ class Film:
 
 def film(
     dataset: TrajectoryDataset,
-    trajectory: int,
+    trajectories: int | Sequence[int],
     output: str | os.PathLike[str],
     motion: str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Film:
-    """Draw a trajectory in the simulator's own scene, offscreen.
+    """Render trajectories in the simulator's own scene, offscreen.
 
     The robot is drawn where it was in each row, of stores with its states, and in green its
-    reference, 1 m to the right: the motion's frame that the row tells.
+    reference, 1 m to the right. Id, motion, frame, time and end are written into the pictures.
 
     Args:
-        dataset: Its store, collected in mjlab.
-        trajectory: Its id.
-        output: A clip, ``.mp4``, in real time; or ``.png``: eight steps of it side by side.
-        motion: A file or folder where its motion lies by now; None: where it lay.
-        progress: Told how many more pictures were drawn.
+        dataset: Store that was collected in mjlab.
+        trajectories: Id of a trajectory, or of several.
+        output: A video, ``.mp4`` or ``.gif``, in real time; or ``.png``: eight steps side by side.
+        motion: File or folder of the motions, if they have moved; None: the recorded paths.
+        progress: Called with the number of pictures drawn since the last call.
 
     Raises:
         InputError: No such trajectory, nothing of it that could be shown, or another ending.
         MissingDependencyError: OpenGL, Pillow or imageio-ffmpeg is missing.
     """
     path = check_output(output)
-    simulator = dataset.metadata.get("simulator")
-    if simulator != "mjlab" or not isinstance(dataset.metadata.get("task"), str):
-        got = "no task" if simulator == "mjlab" else simulator or "one that does not say in what"
-        raise InputError(f"{dataset.path}: expected a store collected in mjlab, got {got}")
-    found = dataset.trajectory(trajectory)
-    with needed(f"pictures of a robot need mjlab: {_INSTALL}", opengl=True):
-        from mosaic_collect.film.scene import Stage
-    stage = Stage(dataset.metadata["task"])
-    poses = trajectory_poses(dataset.metadata, found, stage.nq, stage.layout, motion)
-    kind = kind_of(path)
-    pictures = stage.frames(
-        poses.robot, poses.reference, kind.steps(found.num_steps), kind.width, kind.height
-    )
-    write_pictures(path, _counted(pictures, progress), stage.fps)
-    shown = [("robot", poses.robot), ("reference", poses.reference)]
-    names = tuple(name for name, where in shown if where is not None)
-    return Film(path, found, stage.fps, names, poses.notes)
+    ids = [trajectories] if isinstance(trajectories, int) else list(trajectories)
+    scene = _Scene(dataset, ids, motion)
+    pictures = _counted(scene.strips() if path.lower().endswith(STRIP) else scene.grid(), progress)
+    write_pictures(path, pictures, scene.fps)
+    names = ("robot", "reference")
+    shown = tuple(n for n in names if any(getattr(p, n) is not None for p in scene.poses))
+    notes = dict.fromkeys(note for poses in scene.poses for note in poses.notes)
+    return Film(path, tuple(scene.trajectories), scene.fps, shown, tuple(notes))
+
+
+def render_strip(dataset: TrajectoryDataset, trajectory: int, motion: str | None = None) -> bytes:
+    """Render eight steps of a trajectory side by side, as a JPEG.
+
+    Args:
+        dataset: Store that was collected in mjlab.
+        trajectory: Id of the trajectory.
+        motion: File or folder of the motions, if they have moved; None: the recorded paths.
+
+    Raises:
+        InputError: No such trajectory, or nothing of it that could be shown.
+        MissingDependencyError: OpenGL or Pillow is missing.
+    """
+    return encode(_Scene(dataset, [trajectory], motion).strips((224, 272)), ".jpg", 1.0)
+
+
+class _Scene:
+    """Trajectories, their poses, and the task's scene."""
+
+    def __init__(self, dataset: TrajectoryDataset, ids: Sequence[int], motion: str | None) -> None:
+        simulator, task = dataset.metadata.get("simulator"), dataset.metadata.get("task")
+        if simulator != "mjlab" or not isinstance(task, str):
+            got = "no task" if simulator == "mjlab" else simulator or "none in its metadata"
+            raise InputError(f"{dataset.path}: expected a store collected in mjlab, got {got}")
+        self.trajectories = [dataset.trajectory(number) for number in ids]
+        with needed(f"pictures of a robot need mjlab: {_INSTALL}", opengl=True):
+            from mosaic_collect.film.scene import Stage
+        self._stage = stage = Stage(task)
+        self.fps = stage.fps
+        self.poses = [
+            trajectory_poses(dataset.metadata, one, stage.nq, stage.layout, motion)
+            for one in self.trajectories
+        ]
+
+    def strips(self, size: tuple[int, int] = _STRIP_SIZE) -> Iterator[Picture]:
+        """A strip of steps per trajectory, evenly apart, the first and the last among them."""
+        for at, one in enumerate(self.trajectories):
+            steps = strip_steps(one.num_steps)
+            yield np.concatenate([*self._pictures(at, steps, size)], axis=1)
+
+    def grid(self) -> Iterator[Picture]:
+        """Pictures of all trajectories beside each other; those that are over stand still."""
+        count = len(self.trajectories)
+        columns = int(np.ceil(np.sqrt(count)))
+        size, longest = _SIZES.get(columns, _SMALL), max(t.num_steps for t in self.trajectories)
+        tiles = [
+            self._pictures(at, [min(step, one.num_steps - 1) for step in range(longest)], size)
+            for at, one in enumerate(self.trajectories)
+        ]
+        empty = np.full((size[1], size[0], 3), 255, np.uint8)
+        for pictures in zip(*tiles, strict=True):
+            every = [*pictures, *[empty] * (-count % columns)]
+            rows = [every[at : at + columns] for at in range(0, len(every), columns)]
+            yield np.concatenate([np.concatenate(row, axis=1) for row in rows], axis=0)
+
+    def _pictures(self, at: int, steps: Sequence[int], size: tuple[int, int]) -> Iterator[Picture]:
+        one, poses = self.trajectories[at], self.poses[at]
+        frames = one["motion_frame"][...] if "motion_frame" in one else None
+        pictures = self._stage.frames(poses.robot, poses.reference, steps, *size)
+        for step, picture in zip(steps, pictures, strict=True):
+            words = [f"trajectory {one.id}", f"{step / self.fps:.2f} s"]
+            if frames is not None:
+                words.insert(1, f"motion {one.motion}, frame {frames[step]}")
+            if step == one.num_steps - 1:
+                words.append(one.end)
+            yield write_text(picture, "\n".join(words))
+
+
+def strip_steps(num_steps: int) -> list[int]:
+    """Steps of a strip: evenly apart, the first and the last among them."""
+    return [round(s) for s in np.linspace(0, num_steps - 1, min(num_steps, _STRIP_STEPS))]
+
+
+def write_text(picture: Picture, text: str) -> Picture:
+    """A picture with lines of text in its upper left corner."""
+    with _pillow():
+        from PIL import Image, ImageDraw, ImageFont
+    image = Image.fromarray(picture)
+    font = ImageFont.load_default(max(15, picture.shape[1] // 30))
+    look = {"fill": "white", "stroke_width": 1, "stroke_fill": "black", "spacing": 2}
+    ImageDraw.Draw(image).multiline_text((8, 6), text, font=font, **look)
+    return np.asarray(image)
 
 
 def _counted(
-    pictures: Iterator[NDArray[np.uint8]], progress: Callable[[int], object] | None
-) -> Iterator[NDArray[np.uint8]]:
+    pictures: Iterator[Picture], progress: Callable[[int], object] | None
+) -> Iterator[Picture]:
     for picture in pictures:
         yield picture
         if progress is not None:
             progress(1)
 
 
-def kind_of(path: str) -> Kind:
-    """By the ending of a path that was checked."""
-    return KINDS[os.path.splitext(path)[1].lower()]
-
-
 def check_output(path: str | os.PathLike[str]) -> str:
-    """The path, as a text, found out before the work.
+    """The path of a film, as a text.
 
     Raises:
         InputError: Another ending, or no such folder.
     """
     path = output_path(path, "output")
-    if os.path.splitext(path)[1].lower() not in KINDS:
-        raise InputError(f"output: expected an ending of {' or '.join(KINDS)}, got {path}")
+    if os.path.splitext(path)[1].lower() not in ENDINGS:
+        raise InputError(f"output: expected an ending of {', '.join(ENDINGS)}, got {path}")
     return path
 
 
-def write_pictures(path: str, pictures: Pictures, fps: float) -> None:
-    """Write the file as a whole, replacing one of that name.
+def write_pictures(path: str, pictures: Iterable[Picture], fps: float) -> None:
+    """Write a file in the format of its ending, whole or not at all, replacing one of that name."""
+    write_target(path, encode(pictures, os.path.splitext(path)[1].lower(), fps))
 
-    Of a clip no more than a picture is in memory at a time, and then the file.
 
-    Args:
-        path: Output file, as returned by ``check_output``.
-        pictures: Pictures in the size of the path's ``kind_of``.
-        fps: Pictures per second of a clip.
+def encode(pictures: Iterable[Picture], ending: str, fps: float) -> bytes:
+    """Encode pictures of one size: a video, or a picture with one below the other.
+
+    A video needs memory for one picture and for the file.
 
     Raises:
         MissingDependencyError: Pillow or imageio-ffmpeg is not installed.
     """
-    kind = kind_of(path)
-    data = _clip(pictures, kind, fps) if kind == KINDS[CLIP] else _strip(pictures)
-    write_target(path, data)
-
-
-def _strip(pictures: Pictures) -> bytes:
-    with needed(f"it needs Pillow and imageio-ffmpeg: {_INSTALL}"):
+    if ending == ".mp4":
+        return _encode_video(iter(pictures), fps)
+    with _pillow():
         from PIL import Image
     buffer = io.BytesIO()
-    Image.fromarray(np.concatenate([*pictures], axis=1)).save(buffer, "png")
+    if ending == ".gif":
+        every = max(1, round(fps / _GIF_FPS))
+        more = map(Image.fromarray, islice(pictures, 0, None, every))
+        look = {"save_all": True, "duration": 1000 * every / fps, "loop": 0}
+        next(more).save(buffer, "gif", append_images=more, **look)
+    else:
+        whole = Image.fromarray(np.concatenate([*pictures], axis=0))
+        whole.save(buffer, "png" if ending == STRIP else "jpeg", quality=88)
     return buffer.getvalue()
 
 
-def _clip(pictures: Pictures, kind: Kind, fps: float) -> bytes:
-    with needed(f"it needs Pillow and imageio-ffmpeg: {_INSTALL}"):
+def _encode_video(pictures: Iterator[Picture], fps: float) -> bytes:
+    with needed(f"a video needs imageio-ffmpeg: {_INSTALL}"):
         from imageio_ffmpeg import write_frames
+    first = next(pictures)
     with tempfile.TemporaryDirectory(prefix="film-") as folder:
-        clip = os.path.join(folder, f"clip{CLIP}")
-        writing = write_frames(clip, (kind.width, kind.height), fps=fps, quality=7)
+        clip = os.path.join(folder, "clip.mp4")
+        writing = write_frames(clip, first.shape[1::-1], fps=fps, quality=7)
         writing.send(None)
         try:
-            for picture in pictures:
+            for picture in chain([first], pictures):
                 writing.send(np.ascontiguousarray(picture))
         finally:
             writing.close()
         with open(clip, "rb") as file:
             return file.read()
+
+
+def _pillow() -> AbstractContextManager[None]:
+    return needed(f"pictures need Pillow: {_INSTALL}")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MOST_POINTS = 2000
+_ROUND = (1, 2, 5, 10)
 _DIGITS = re.compile(r"\d+\.\d{3,}")
 
 
@@ -151,14 +152,17 @@ def new_figure(width: float, height: float, palette: Palette) -> Figure:
 
 
 def dress(axes: Axes, palette: Palette, title: str = "") -> None:
-    """Give axes the palette's ink, a faint grid."""
+    """Give axes the palette's ink, a faint grid, and ticks at round numbers."""
+    from matplotlib.ticker import MaxNLocator
+
     axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
     for spine in axes.spines.values():
         spine.set_color(palette.ink)
     axes.tick_params(colors=palette.ink, labelsize=8)
-    axes.xaxis.label.set_color(palette.ink)
-    axes.yaxis.label.set_color(palette.ink)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=palette.ink, fontsize=9)
+        axis.set_major_locator(MaxNLocator(7, steps=_ROUND, min_n_ticks=2))
     axes.grid(axis="y", color=palette.faint, linewidth=0.6)
     axes.set_axisbelow(True)
     if title:
@@ -167,22 +171,59 @@ def dress(axes: Axes, palette: Palette, title: str = "") -> None:
 
 
 def whole_numbers(axis: Axis) -> None:
-    """Ticks of an axis at whole numbers, with thousands apart."""
+    """Ticks of an axis at round whole numbers, with thousands apart."""
     from matplotlib.ticker import MaxNLocator
 
-    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axis.set_major_locator(MaxNLocator(9, integer=True, steps=_ROUND, min_n_ticks=1))
     axis.set_major_formatter("{x:,.0f}")
 
 
-def legend(figure: Figure, palette: Palette, *only: Axes, **options: Any) -> None:
+def percent(axis: Axis) -> None:
+    """Ticks of an axis in per cent."""
+    axis.set_major_formatter(lambda share, _at: f"{100 * share:g} %")
+
+
+def name_ticks(axis: Axis, names: Sequence[str], places: Any = None, most: int = 28) -> None:
+    """A tick per name, as it stands: no formulas, and no more than some letters."""
+    short = [name if len(name) <= most else f"{name[: most - 3]}..." for name in names]
+    axis.set_ticks(np.arange(len(short)) if places is None else places, short)
+    for label in axis.get_ticklabels():
+        label.set_parse_math(False)
+
+
+def legend(figure: Figure | Axes, palette: Palette, *only: Axes, **options: Any) -> None:
     """A legend of these axes, or of all, in the palette's ink, if anything has a label."""
-    keys = [axes.get_legend_handles_labels() for axes in only or figure.axes]
+    every = figure.axes if isinstance(figure.axes, list) else [figure]
+    keys = [axes.get_legend_handles_labels() for axes in only or every]
     handles, labels = ([one for key in keys for one in key[part]] for part in (0, 1))
     if not labels:
         return
-    found = figure.legend(handles=handles, labels=labels, frameon=False, fontsize=8, **options)
+    style = {"frameon": False, "fontsize": 8, "handlelength": 1.4, **options}
+    found = figure.legend(handles=handles, labels=labels, **style)
     for text in found.get_texts():
-        text.set_color(palette.ink)
+        text.set(color=palette.ink, parse_math=False)
+
+
+def fill_cells(
+    axes: Axes, where: NDArray[np.bool_], edges: NDArray[Any], colour: str, label: str, **style: Any
+) -> None:
+    """Fill the true cells of a table, a row per line, from edge to edge."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    padded = np.pad(where, ((0, 0), (1, 1))).astype(np.int8)
+    row, start = np.nonzero(np.diff(padded, axis=1) == 1)
+    _, stop = np.nonzero(np.diff(padded, axis=1) == -1)
+    if not len(row):
+        return
+    left, right = edges[start], edges[stop]
+    top, bottom = row + 0.06, row + 0.94
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+    vertices = np.stack([np.stack(c, axis=1) for c in corners], axis=1).reshape(-1, 2)
+    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
+    path = Path(vertices, np.tile(codes, len(row)))
+    look = {"facecolor": colour, "edgecolor": "none", "linewidth": 0, "label": label, **style}
+    axes.add_patch(PathPatch(path, **look))
 
 
 def check_picture(path: str | os.PathLike[str]) -> None:

@@ -10,8 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_whole, whole
-from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
-from mosaic_collect.reading.trajectories import Trajectories
+from mosaic_collect.look.canvas import (
+    LIGHT,
+    Palette,
+    dress,
+    legend,
+    new_figure,
+    percent,
+    whole_numbers,
+)
+from mosaic_collect.look.statistics import FAR, StoreStatistics, far_environments
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.trajectories import OVER, Trajectories
+from mosaic_collect.store.robot import Robot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,7 +52,12 @@ _ENDS = (
 )
 
 
-def lengths_figure(table: Trajectories, palette: Palette = LIGHT) -> Figure:
+def step_words(robot: Robot, word: str = "step") -> str:
+    """The name of an axis of steps, with their duration where it is known."""
+    return f"{word} of {robot.control_dt:g} s" if robot.control_dt else word
+
+
+def lengths_figure(table: Trajectories, robot: Robot, palette: Palette = LIGHT) -> Figure:
     """A histogram of lengths in steps; trajectories without a valid row are left out.
 
     Raises:
@@ -70,7 +86,7 @@ def lengths_figure(table: Trajectories, palette: Palette = LIGHT) -> Figure:
         axes.xaxis.set_major_formatter("{x:,.0f}")
     else:
         whole_numbers(axes.xaxis)
-    axes.set_xlabel("steps")
+    axes.set_xlabel(step_words(robot, "steps"))
     axes.set_ylabel("trajectories")
     if len(table):
         legend(figure, palette, loc="outside lower left", ncols=3)
@@ -158,17 +174,19 @@ def recorded_pace(metadata: Mapping[str, Any]) -> Told | None:
 _UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"))
 
 
-def pace_figure(pace: Told, num_envs: int, palette: Palette = LIGHT) -> Figure:
-    """Pairs a second above, the share of time stalled below; gaps are times without a run.
+def pace_figure(dataset: TrajectoryDataset, palette: Palette = LIGHT) -> Figure:
+    """Pairs per second above, the share of time stalled below; gaps are times without a run.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
+    pace, num_envs = recorded_pace(dataset.metadata), dataset.num_envs
+    assert pace is not None
     figure = new_figure(10, 3.6, palette)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     total = float(pace.end[-1]) if len(pace.end) else 1.0
     unit, name = next(((u, n) for least, u, n in _UNITS if total >= least), (1, "seconds"))
-    dress(above, palette, f"pairs a second ({num_envs:,} environments)")
+    dress(above, palette, f"pairs per second, {num_envs:,} environments")
     dress(below, palette, "share of time stalled, waiting for the disk")
     for axes, values, colour in (
         (above, pace.rates * num_envs, palette.ended),
@@ -181,7 +199,7 @@ def pace_figure(pace: Told, num_envs: int, palette: Palette = LIGHT) -> Figure:
     above.yaxis.set_major_formatter("{x:,.0f}")
     most = max(0.1, float(pace.stalled.max(initial=0)) * 1.15)
     below.set_ylim(0, min(most, 1.0))
-    below.yaxis.set_major_formatter(lambda share, _at: f"{share:.0%}")
+    percent(below.yaxis)
     below.set_xlabel(f"{name} since the recording began")
     return figure
 
@@ -193,3 +211,56 @@ def _staircase(pace: Told, values: Floats) -> tuple[Floats, Floats]:
     breaks = np.flatnonzero(np.diff(pace.run)) + 1
     rows_x, rows_y = x.reshape(-1), y.reshape(-1)
     return np.insert(rows_x, breaks * 2, np.nan), np.insert(rows_y, breaks * 2, np.nan)
+
+
+def environments_figure(
+    dataset: TrajectoryDataset, statistics: StoreStatistics, palette: Palette = LIGHT
+) -> Figure:
+    """Environments against each other: valid pairs, failures, standing still, distance of means.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    profile, columns = statistics.profile, dataset.trajectories.columns
+    num_envs, env = dataset.num_envs, columns["env"]
+    ended = np.bincount(env[np.isin(columns["end"], OVER)], minlength=num_envs)
+    failed = np.bincount(env[columns["end"] == "failed"], minlength=num_envs)
+    panels = [
+        ("valid pairs", profile.valid.sum(axis=0) / np.maximum(profile.read.sum(axis=0), 1)),
+        (
+            "pairs that stand still",
+            profile.same.sum(axis=0) / np.maximum(profile.compared.sum(axis=0), 1),
+        ),
+    ]
+    if failed.any():
+        panels.insert(1, ("failed trajectories", failed / np.maximum(ended, 1)))
+    far = [
+        np.nan_to_num(far_environments(statistics.fields[name], one)[0], posinf=0.0).max(axis=1)
+        for name, one in profile.fields.items()
+        if len(statistics.fields[name].sample) and one.env_means.shape[1]
+    ]
+    figure = new_figure(10, 0.9 + 1.15 * (len(panels) + bool(far)), palette)
+    grid = figure.subplots(len(panels) + bool(far), 1, sharex=True, squeeze=False)[:, 0]
+    edges = np.arange(num_envs + 1) - 0.5
+    for axes, (title, share) in zip(grid, panels, strict=False):
+        dress(axes, palette, title)
+        axes.stairs(
+            share, edges, fill=True, color=palette.failed if "failed" in title else palette.ended
+        )
+        axes.set_ylim(0, 1.02)
+        axes.set_yticks([0, 0.5, 1])
+        percent(axes.yaxis)
+    if far:
+        title = "distance of means from the median environment (1: span of the middle half)"
+        dress(grid[-1], palette, title)
+        furthest = np.max(far, axis=0)
+        grid[-1].stairs(furthest, edges, fill=True, color=palette.ended)
+        if (furthest > FAR).any():
+            odd, label = np.where(furthest > FAR, furthest, 0), f"above {FAR}: far"
+            grid[-1].stairs(odd, edges, fill=True, color=palette.failed, label=label)
+        legend(grid[-1], palette, loc="upper right")
+        grid[-1].set_ylim(0, max(1.2 * FAR, min(float(furthest.max()) * 1.1, 100.0)))
+    grid[-1].set_xlabel("environment")
+    grid[-1].set_xlim(-0.5, num_envs - 0.5)
+    whole_numbers(grid[-1].xaxis)
+    return figure

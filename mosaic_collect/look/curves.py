@@ -1,9 +1,8 @@
-"""The picture of one trajectory: what teacher and student saw, and what was done."""
+"""The picture of one trajectory: commands and joints, observations by terms, and actions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,9 +17,14 @@ from mosaic_collect.look.canvas import (
     whole_numbers,
 )
 from mosaic_collect.look.charts import END_WORDS
+from mosaic_collect.look.motions import reference_and_robot
+from mosaic_collect.look.statistics import short_labels
+from mosaic_collect.look.values import ACTIONS, MEAN, SIGMA, unit_of
+from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.moments import Moments
-from mosaic_collect.reading.terms import Term
+from mosaic_collect.reading.terms import column_names, usable_terms
 from mosaic_collect.reading.trajectories import Trajectory
+from mosaic_collect.store.robot import Robot
 from mosaic_collect.store.schema import VALID_MASK
 
 if TYPE_CHECKING:
@@ -28,125 +32,143 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 TEACHER, STUDENT = "observations", "student_observations"
-_SHOWN_ELSEWHERE = (TEACHER, STUDENT, "actions", "action_mean", "action_sigma")
 _MOST_PANELS = 12
 _MOST_LINES = 3
-_TAKEN = "actions taken; dashed: their means"
 _SOLID: tuple[Any, float] = ("-", 1.3)
 _DASHED: tuple[Any, float] = ((0, (4, 2)), 1.0)
 
 
-def curves_figure(
-    trajectory: Trajectory, terms: Mapping[str, tuple[Term, ...]], palette: Palette = LIGHT
-) -> Figure:
-    """Its observations by terms, the student's newest frame dashed on them, and its actions.
+class _Panel(NamedTuple):
+    """Columns to draw, their names, and columns to draw dashed over them with their meaning."""
 
-    Of each term those few features that vary most.
+    title: str
+    values: NDArray[Any]
+    labels: list[str]
+    dashed: NDArray[Any] | None = None
+    meaning: str = ""
+
+
+def curves_figure(
+    dataset: TrajectoryDataset, trajectory: Trajectory, robot: Robot, palette: Palette = LIGHT
+) -> Figure:
+    """Curves of those few features of each term that vary most.
+
+    Actions are drawn with their means; joints with the command where there is one, so that the
+    tracking error shows; other observations with the student's.
 
     Args:
+        dataset: Store of the trajectory.
         trajectory: Trajectory to draw; all its rows are read.
-        terms: Observation terms of the store's fields.
-        palette: To draw in.
+        robot: Names, units and time step.
+        palette: Colors.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    panels = _panels(trajectory, terms)[:_MOST_PANELS]
+    panels = _panels(dataset, trajectory, robot)[:_MOST_PANELS]
     rows = max(1, -(-len(panels) // 2))
-    figure = new_figure(10, 0.8 + 1.7 * rows, palette)
+    figure = new_figure(10, 0.8 + 1.8 * rows, palette)
     grid = figure.subplots(rows, 2, squeeze=False, sharex=True)
     for axes in grid.flat[len(panels) :]:
         axes.set_axis_off()
+    wrong = ~trajectory[VALID_MASK][...]
     for axes, panel in zip(grid.flat, panels, strict=False):
-        _panel(axes, trajectory, panel, palette)
+        _draw(axes, panel, wrong, robot, palette)
     for axes in grid.flat[max(len(panels) - 2, 0) : len(panels)]:
-        axes.set_xlabel("step")
+        axes.set_xlabel("seconds" if robot.control_dt else "step of the trajectory")
         axes.tick_params(labelbottom=True)
-    beside = any(dashed is not None for name, _, dashed in panels if name != _TAKEN)
-    _key(figure, beside, not trajectory[VALID_MASK][...].all(), palette)
+    if wrong.any():
+        grid.flat[0].fill_between([], [], color=palette.invalid, label="not valid")
+        legend(figure, palette, grid.flat[0], loc="outside lower left")
     motion = "" if trajectory.motion is None else f", motion {trajectory.motion}"
-    title = (
-        f"trajectory {trajectory.id}: environment {trajectory.env}, "
-        f"{trajectory.num_steps:,} steps, {END_WORDS[trajectory.end]}{motion}"
-    )
+    where = f"environment {trajectory.env}, from step {trajectory.first_step:,}"
+    how = f"{trajectory.num_steps:,} steps, {END_WORDS[trajectory.end]}{motion}"
+    title = f"trajectory {trajectory.id}: {where}, {how}"
     figure.suptitle(title, fontsize=10, x=0.01, ha="left", color=palette.ink)
     return figure
 
 
-#: What a panel shows: its title, columns to draw, and columns to draw dashed over them.
-Panel = tuple[str, NDArray[Any], NDArray[Any] | None]
-
-
-def _panels(trajectory: Trajectory, terms: Mapping[str, tuple[Term, ...]]) -> list[Panel]:
-    seen = _by_terms(trajectory, terms, TEACHER)
-    students = _by_terms(trajectory, terms, STUDENT)
-    panels: list[Panel] = []
-    for name, values in seen.items():
-        other = students.pop(name, None)
-        same = other is not None and other.shape == values.shape
-        panels.append((name, values, other if same else None))
-        if other is not None and not same:
-            students[name] = other
-    panels += [(f"student: {name}", values, None) for name, values in students.items()]
-    panels += [
-        (name, trajectory[name][...], None) for name in trajectory if _is_curve(trajectory, name)
-    ]
-    if "actions" in trajectory:
-        mean = trajectory["action_mean"][...] if "action_mean" in trajectory else None
-        panels.insert(0, (_TAKEN, trajectory["actions"][...], mean))
+def _panels(dataset: TrajectoryDataset, trajectory: Trajectory, robot: Robot) -> list[_Panel]:
+    """Actions, joints beside the command, other terms beside the student's, other fields."""
+    named, students = (
+        _by_terms(dataset, trajectory, TEACHER),
+        _by_terms(dataset, trajectory, STUDENT),
+    )
+    fields = [n for n in trajectory if _is_curve(trajectory, n) and n not in (TEACHER, STUDENT)]
+    named |= {
+        name: (trajectory[name][...], short_labels(column_names(dataset, name))) for name in fields
+    }
+    mean, panels = named.pop(MEAN, (None, []))[0], []
+    named.pop(SIGMA, None)
+    reference, joints = reference_and_robot({name: values for name, (values, _) in named.items()})
+    for name in sorted(named, key=lambda name: (name not in ACTIONS, name != joints)):
+        values, labels = named[name]
+        other, meaning = students.pop(name, (None, []))[0], "student's newest frame"
+        if name in fields and name in ACTIONS:
+            other, meaning = mean, "mean"
+        elif name == joints:
+            other, meaning = _beside(named[reference][0], values, robot), reference
+        if other is not None and other.shape != values.shape:
+            other = None
+        if other is not None and np.array_equal(other, values, equal_nan=True):
+            meaning = f"{meaning}, equal"
+        panels.append(_Panel(name, values, labels, other, meaning))
+    panels += [_Panel(f"student: {name}", *found) for name, found in students.items()]
     return panels
 
 
+def _beside(reference: NDArray[Any], joints: NDArray[Any], robot: Robot) -> NDArray[Any]:
+    """The reference's joints, from the default pose if the robot's are measured from there."""
+    beside = reference[:, : joints.shape[1]]
+    if len(robot.default_joint_pos) != joints.shape[1]:
+        return beside
+    relative = beside - np.array(robot.default_joint_pos)
+    far, further = (np.nansum(np.abs(joints - one)) for one in (relative, beside))
+    return relative if far < further else beside
+
+
 def _is_curve(trajectory: Trajectory, name: str) -> bool:
-    """Whether a field is drawn for itself: numbers over steps that no other panel contains."""
     field = trajectory.schema[name]
-    return field.is_float and not field.has_axes and name not in _SHOWN_ELSEWHERE
+    return field.is_float and not field.has_axes
 
 
 def _by_terms(
-    trajectory: Trajectory, terms: Mapping[str, tuple[Term, ...]], field: str
-) -> dict[str, NDArray[Any]]:
+    dataset: TrajectoryDataset, trajectory: Trajectory, field: str
+) -> dict[str, tuple[NDArray[Any], list[str]]]:
+    """The newest frames of a field's terms, and the names of their columns."""
     if field not in trajectory:
         return {}
-    rows = trajectory[field][...]
-    if field not in terms:
-        return {field: rows}
-    return {term.name: rows[:, term.newest] for term in terms[field]}
+    rows, labels = trajectory[field][...], short_labels(column_names(dataset, field))
+    terms = usable_terms(dataset.schema, dataset.metadata).get(field)
+    if terms is None:
+        return {field: (rows, labels)}
+    return {term.name: (rows[:, term.newest], labels[term.newest]) for term in terms}
 
 
-def _panel(axes: Axes, trajectory: Trajectory, panel: Panel, palette: Palette) -> None:
-    title, values, dashed = panel
-    values = values.reshape(len(values), -1)
-    spread = Moments.of(values).var
+def _draw(axes: Axes, panel: _Panel, wrong: NDArray[Any], robot: Robot, palette: Palette) -> None:
+    values = panel.values.reshape(len(panel.values), -1)
+    apart = values if panel.dashed is None else values - panel.dashed.reshape(values.shape)
+    spread = Moments.of(apart).var
+    spread = spread if spread.any() else Moments.of(values).var
     features = np.sort(np.argsort(-spread, kind="stable")[:_MOST_LINES])
-    some = f", {len(features)} of {values.shape[1]}" if len(features) < values.shape[1] else ""
-    dress(axes, palette, f"{title}{some}: {', '.join(map(str, features))}")
+    dress(axes, palette, panel.title)
+    axes.set_ylabel(unit_of(robot, panel.title))
+    scale = robot.control_dt or 1.0
     for feature, colour in zip(features, palette.lines, strict=False):
-        for rows, (style, width) in ((values, _SOLID), (dashed, _DASHED)):
+        for rows, (style, width) in ((values, _SOLID), (panel.dashed, _DASHED)):
             if rows is not None:
                 places, curve = thinned(rows.reshape(len(rows), -1)[:, feature])
-                at = places + trajectory.first_step
-                axes.plot(at, curve, linestyle=style, color=colour, linewidth=width)
-    _invalid(axes, trajectory, palette)
-    axes.set_xlim(trajectory.first_step - 0.5, trajectory.last_step + 0.5)
-    whole_numbers(axes.xaxis)
-
-
-def _invalid(axes: Axes, trajectory: Trajectory, palette: Palette) -> None:
-    """Shade the steps whose rows do not count."""
-    wrong = ~trajectory[VALID_MASK][...]
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], wrong, [False]]).astype(np.int8)))
-    for start, stop in edges.reshape(-1, 2) + trajectory.first_step - 0.5:
-        axes.axvspan(start, stop, color=palette.invalid, zorder=0)
-
-
-def _key(figure: Figure, beside: bool, masked: bool, palette: Palette) -> None:
-    """What is told of what is there: a student's frames beside the teacher's, rows not valid."""
-    axes, ink = figure.axes[0], palette.ink
-    if beside:
-        axes.plot([], [], color=ink, linewidth=_SOLID[1], label="teacher's observation")
+                label = panel.labels[feature] if rows is values else None
+                look = {"linestyle": style, "color": colour, "linewidth": width}
+                axes.plot(places * scale, curve, label=label, **look)
+    if panel.dashed is not None:
         style, width = _DASHED
-        axes.plot([], [], linestyle=style, color=ink, linewidth=width, label="student's newest")
-    if masked:
-        axes.fill_between([], [], color=palette.invalid, label="not valid")
-    legend(figure, palette, loc="outside lower left", ncols=3)
+        axes.plot([], [], linestyle=style, color=palette.ink, linewidth=width, label=panel.meaning)
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], wrong, [False]]).astype(np.int8)))
+    for start, stop in (edges.reshape(-1, 2) - 0.5) * scale:
+        axes.axvspan(start, stop, color=palette.invalid, zorder=0)
+    axes.set_xlim(-0.5 * scale, (len(values) - 0.5) * scale)
+    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.2}
+    legend(axes, palette, **place, ncols=4, fontsize=7, columnspacing=0.8, handletextpad=0.3)
+    if robot.control_dt is None:
+        whole_numbers(axes.xaxis)

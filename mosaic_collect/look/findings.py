@@ -9,7 +9,7 @@ odd one does not hide itself.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,12 +19,20 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.charts import recorded_pace
 from mosaic_collect.look.measure import store_statistics
-from mosaic_collect.look.motions import FRAME, MotionCounts, failure_frames, motion_name
+from mosaic_collect.look.motions import (
+    FRAME,
+    MotionCounts,
+    failure_frames,
+    motion_name,
+    tracking_errors,
+)
 from mosaic_collect.look.statistics import (
+    FAR,
     FieldProfile,
     FieldStatistics,
     StoreProfile,
     StoreStatistics,
+    far_environments,
     feature_words,
     number_ranges,
 )
@@ -43,8 +51,9 @@ ACTION_FIELDS = ("actions", "action", "action_mean")
 SIGMA = "action_sigma"
 MAX_PAIRS = 1_000_000
 _MOST_NAMED = 8  # environments or places that a finding names one by one
+#: Parts of the names of commands and of fixed places: they may well be constant.
+_ASKED = ("command", "reference", "ref_", "_ref", "motion", "goal", "target", "origin", "phase")
 
-Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 
@@ -149,11 +158,21 @@ class _Evidence:
         self.state, self.columns = dataset.state, dataset.trajectories.columns
         self.over: Mask = np.isin(self.columns["end"], OVER)
         self.failed: Mask = self.columns["end"] == "failed"
+        self.num_over = int(self.over.sum())
+        self.motions = MotionCounts.of(dataset)
+        acting = dataset.metadata.get("acting")
+        self.is_perturbed = isinstance(acting, Mapping) and bool({*acting} & {*_PERTURBS})
 
     def profiles(self) -> Iterator[tuple[FieldStatistics, FieldProfile]]:
         """Statistics and profile of each field of numbers that may vary."""
         for name, profile in self.profile.fields.items():
-            yield self.fields[name], profile
+            if len(self.fields[name].sample):
+                yield self.fields[name], profile
+
+    def new_in(self, field: FieldStatistics) -> Mask:
+        """Columns of a field, without observations that repeat the recorded actions."""
+        repeats = field.name.endswith("observations") and "actions" in self.fields
+        return ~field.columns_of(("action",) if repeats else ())
 
     def spot(self, name: str, block: int, wanted: Callable[[NDArray[Any]], Mask]) -> _Spot | None:
         """The first valid row of a block for which ``wanted`` of its values is true."""
@@ -168,125 +187,137 @@ class _Evidence:
         return _Spot(self.state.steps_of(block)[at], env, number)
 
 
-def _failed_checks(e: _Evidence) -> Iterator[Finding]:
+#: Ways of acting in which trajectories are meant to fail more often.
+_PERTURBS = ("action_noise", "push", "act_by")
+Found = Iterator[dict[str, Any]]
+Rule = Callable[[_Evidence], Iterator[Finding]]
+_RULES: list[Rule] = []
+
+
+def _rule(kind: str, severity: str, cause: str) -> Callable[[Callable[[_Evidence], Found]], Rule]:
+    """Add a rule to the table: it yields what differs from this kind, severity and cause."""
+
+    def add(look: Callable[[_Evidence], Found]) -> Rule:
+        usual = Finding(kind=kind, severity=severity, text="", cause=cause)
+
+        def rule(evidence: _Evidence) -> Iterator[Finding]:
+            return (replace(usual, **found) for found in look(evidence))
+
+        _RULES.append(rule)
+        return rule
+
+    return add
+
+
+def _in(field: FieldStatistics, where: Mask, what: str, more: str = "") -> dict[str, Any]:
+    """Features of a field, and what they are."""
+    text = f"{field.name}: {feature_words(field, where, what)}{more}"
+    return {"text": text, "field": field.name, "features": _numbers(where)}
+
+
+@_rule("failed_check", ERROR, "Do not train on it.")
+def _failed_checks(e: _Evidence) -> Found:
     for check in e.checks:
         if not check.get("ok", True):
             of = "replay" if check.get("of") == "rows" else "verification"
             problems = check.get("problems") or [check.get("verdict", "see its report")]
             first = problems[0] if isinstance(problems, list) else problems
-            text = f"the {of} failed: {shown(first)}"
-            yield Finding(
-                kind="failed_check", severity=ERROR, text=text, cause="Do not train on it."
-            )
+            yield {"text": f"the {of} failed: {shown(first)}"}
 
 
-def _nonfinite(e: _Evidence) -> Iterator[Finding]:
+@_rule(
+    "nonfinite", ERROR, "A diverged simulation or a division by zero; an export can leave them out."
+)
+def _nonfinite(e: _Evidence) -> Found:
     """Pairs with NaN or infinity, as the store counts them, and the first valid one of them."""
     for name, pairs in e.state.nonfinite.items():
         if not pairs:
             continue
         blocks = e.profile.fields[name].odd_block if name in e.profile.fields else np.empty(0)
-        there = blocks[blocks >= 0]
-        spot = None
+        there, spot, named = blocks[blocks >= 0], None, ""
         if len(there):
             spot = e.spot(name, int(there.min()), lambda rows: ~np.isfinite(rows).all(axis=2))
+            every = f" in all {len(blocks)} features" if len(blocks) > 1 else ""
+            some = feature_words(e.fields[name], blocks >= 0, " in")
+            named = every if (blocks >= 0).all() else some
         share = pairs / max(e.state.num_pairs, 1)
-        hold = f"{pairs:,} {'pair holds' if pairs == 1 else 'pairs hold'}"
+        hold = f"{pairs:,} {'pair holds' if pairs == 1 else 'pairs hold'} NaN or infinity"
         first = f"; the first valid one: {spot}" if spot else ""
-        named = _feature_names(e.fields.get(name), blocks >= 0)
-        yield Finding(
-            kind="nonfinite",
-            severity=ERROR,
-            text=f"{name}: {hold} NaN or infinity{named} ({share:.2g} of all{first})",
-            cause="A diverged simulation or a division by zero; an export can leave them out.",
-            field=name,
-            features=_numbers(blocks >= 0),
+        yield {
+            "text": f"{name}: {hold}{named} ({share:.2g} of all{first})",
+            "field": name,
+            "features": _numbers(blocks >= 0),
             **({} if spot is None else _at([spot])),
-        )
+        }
 
 
-def _feature_names(field: FieldStatistics | None, where: Mask) -> str:
-    if field is None or not where.any():
-        return ""
-    if where.all() and len(where) > 1:
-        return f" in all {len(where)} features"
-    return feature_words(field, where, " in")
+@_rule("dead_actuator", ERROR, "The policy does not drive it, or its action is not recorded.")
+def _dead_actuators(e: _Evidence) -> Found:
+    """Actions that are always 0."""
+    for field in map(e.fields.get, ACTION_FIELDS):
+        if field is not None and field.dead.any():
+            yield _in(field, field.dead, "always 0", e.part)
 
 
-def _unchanging(e: _Evidence) -> Iterator[Finding]:
-    """Features that always have one value: dead actuators, dead sensors, constants."""
+@_rule("constant_action", WARNING, "The policy never changes this action.")
+def _constant_actions(e: _Evidence) -> Found:
+    """Actions that always have the same value, but not 0."""
+    for field in map(e.fields.get, ACTION_FIELDS):
+        if field is not None and (where := field.constant & ~field.dead).any():
+            yield _in(field, where, "constant", e.part)
+
+
+@_rule("dead_feature", WARNING, "A sensor that is not connected, or a term of fixed values.")
+def _dead_features(e: _Evidence) -> Found:
+    """Other features that are always 0."""
+    yield from _unchanging(e, "always 0", lambda field: field.dead)
+
+
+@_rule("constant_feature", WARNING, "A sensor that stands still, or a term of fixed values.")
+def _constant_features(e: _Evidence) -> Found:
+    """Other features that always have the same value, but not 0."""
+    yield from _unchanging(e, "constant", lambda field: field.constant & ~field.dead)
+
+
+def _unchanging(e: _Evidence, what: str, chosen: Callable[[FieldStatistics], Mask]) -> Found:
+    """Observations are measured and should vary; commands, sigmas and extra fields need not."""
     for name, field in e.fields.items():
-        for words, where in (("always 0", field.dead), ("constant", field.constant & ~field.dead)):
-            if not field.may_vary or not where.any():
-                continue
-            kind, severity, cause = _UNCHANGING[_role(name), words]
-            yield Finding(
-                kind=kind,
-                severity=severity,
-                text=f"{name}: {feature_words(field, where, words)}{e.part}",
-                cause=cause,
-                field=name,
-                features=_numbers(where),
-            )
+        if name in ACTION_FIELDS or not field.may_vary:
+            continue
+        where, measured = chosen(field) & e.new_in(field), ~field.columns_of(_ASKED)
+        if not name.endswith("observations"):
+            measured[:] = False
+        if (where & measured).any():
+            yield _in(field, where & measured, what, e.part)
+        if (where & ~measured).any():
+            cause = "Nothing, if it is meant to be constant, as an unused command is."
+            note = {"severity": NOTE, "cause": cause}
+            yield _in(field, where & ~measured, what, e.part) | note
 
 
-def _role(name: str) -> str:
-    if name in ACTION_FIELDS:
-        return "action"
-    return "observation" if name.endswith("observations") else "other"
-
-
-_SENSOR = "An unused command, a sensor that is not connected, or a term of fixed values."
-_UNCHANGING = {
-    ("action", "always 0"): (
-        "dead_actuator",
-        ERROR,
-        "This actuator never moves: the policy does not drive it, or its action is not recorded.",
-    ),
-    ("action", "constant"): ("constant_action", WARNING, "The policy never changes this action."),
-    ("observation", "always 0"): ("dead_feature", WARNING, _SENSOR),
-    ("observation", "constant"): ("constant_feature", NOTE, _SENSOR),
-    ("other", "always 0"): ("dead_feature", NOTE, _SENSOR),
-    ("other", "constant"): ("constant_feature", NOTE, "Nothing, if it is meant to be constant."),
-}
-
-
-def _clipped(e: _Evidence) -> Iterator[Finding]:
+@_rule("clipped", WARNING, "An actuator or sensor at its limit: more was asked or measured.")
+def _clipped(e: _Evidence) -> Found:
     """Continuous features of which 5 % of the values are exactly the least or the greatest one."""
     for field, _profile in e.profiles():
-        low, high = field.moments.low, field.moments.high
-        sample, is_action = field.sample, field.name in ACTION_FIELDS
-        ends = [
-            np.where((edge != 0) | is_action, (sample == edge).mean(axis=0), 0)
-            for edge in (low, high)
-            if len(sample)
-        ]
-        share = sum(ends, np.zeros(len(low)))
-        where = (share > max(0.05, 20 / max(len(sample), 1))) & ~field.constant
-        where[where] = [len(np.unique(sample[:, i])) > 20 for i in np.flatnonzero(where)]
+        is_action, share = field.name in ACTION_FIELDS, field.saturation
+        where = (share > max(0.05, 20 / len(field.sample))) & e.new_in(field)
+        where &= ~field.columns_of(_ASKED)
+        where[where] = [len(np.unique(field.sample[:, i])) > 20 for i in np.flatnonzero(where)]
         if where.any():
-            worst = int(np.where(where, share, 0).argmax())
-            words = feature_words(field, where, "clipped")
-            most = f"{share[worst]:.0%} of {field.feature(worst)} at {low[worst]:.4g} or "
-            yield Finding(
-                kind="clipped",
-                severity=WARNING if is_action else NOTE,
-                text=f"{field.name}: {words} ({most}{high[worst]:.4g})",
-                cause="An actuator or sensor at its limit: more than that was asked or measured.",
-                field=field.name,
-                features=_numbers(where),
-            )
+            worst, m = int(np.where(where, share, 0).argmax()), field.moments
+            edges = f"at {m.low[worst]:.4g} or {m.high[worst]:.4g}"
+            most = f" ({share[worst]:.0%} of {field.names[worst]} {edges})"
+            yield _in(field, where, "clipped", most) | {"severity": WARNING if is_action else NOTE}
 
 
-def _outliers(e: _Evidence) -> Iterator[Finding]:
+@_rule("outlier", WARNING, "A value far beyond all others: it dominates means and normalizers.")
+def _outliers(e: _Evidence) -> Found:
     """Values whose distance from the median is over ten times the span of 98 % of the values."""
     for field, profile in e.profiles():
-        if not len(field.sample):
-            continue
         (q1, q50, q99), m = field.quantiles((0.01, 0.5, 0.99)), field.moments
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             apart = np.maximum(m.high - q50, q50 - m.low) / (q99 - q1)
-        where = (q99 > q1) & (apart > 10)
+        where = (q99 > q1) & (apart > 10) & e.new_in(field)
         spots, words = [], []
         for i in sorted(_numbers(where), key=lambda i: -apart[i])[:3]:
             up = m.high[i] - q50[i] >= q50[i] - m.low[i]
@@ -294,27 +325,20 @@ def _outliers(e: _Evidence) -> Iterator[Finding]:
             spot = e.spot(field.name, int(block[i]), partial(_equals, i, value[i]))
             if spot is not None:
                 spots.append(spot)
-                words.append(f"{field.feature(i)} is {value[i]:.4g} at {spot}")
+                words.append(f"{field.names[i]} is {value[i]:.4g} at {spot}")
         if words:
-            yield Finding(
-                kind="outlier",
-                severity=WARNING,
-                text=f"{field.name}: {feature_words(field, where, 'outliers')}; {'; '.join(words)}",
-                cause="A value far beyond all others: it dominates means and normalizers.",
-                field=field.name,
-                features=_numbers(where),
-                **_at(spots),
-            )
+            yield _in(field, where, "outliers", f"; {'; '.join(words)}") | _at(spots)
 
 
 def _equals(feature: int, value: float, rows: NDArray[Any]) -> Mask:
     return np.asarray(rows[:, :, feature] == value)
 
 
-def _drifts(e: _Evidence) -> Iterator[Finding]:
+@_rule("drift", WARNING, "An encoder or estimator that drifts, or a task that changes with time.")
+def _drifts(e: _Evidence) -> Found:
     """Features whose mean moves steadily, by over half of their spread, through the recording.
 
-    Of short recordings nothing is said: there the motions themselves are a trend.
+    Short recordings have no drift: there the motions themselves are a trend.
     """
     edges, lengths = e.profile.edges, e.columns["num_steps"]
     middles = (edges[1:] + edges[:-1]) / 2
@@ -329,15 +353,8 @@ def _drifts(e: _Evidence) -> Iterator[Finding]:
         if where.any():
             worst = int(np.where(where, np.abs(change) / np.maximum(rest, 1e-12), 0).argmax())
             first, last = profile.means[there][[0, -1], worst]
-            yield Finding(
-                kind="drift",
-                severity=WARNING,
-                text=f"{field.name}: {feature_words(field, where, 'drifting')}; "
-                f"{field.feature(worst)} from {first:.3g} to {last:.3g}",
-                cause="An encoder or estimator that drifts, or a task that changes with time.",
-                field=field.name,
-                features=_numbers(where),
-            )
+            span = f"; {field.names[worst]} from {first:.3g} to {last:.3g}"
+            yield _in(field, where, "drifting", span)
 
 
 def _trend(
@@ -352,7 +369,12 @@ def _trend(
     return slope * (at[-1] - at[0]), fit, rest
 
 
-def _collapsed_sigma(e: _Evidence) -> Iterator[Finding]:
+@_rule(
+    "collapsed_sigma",
+    WARNING,
+    "The policy does not explore this dimension, or its noise is not recorded.",
+)
+def _collapsed_sigma(e: _Evidence) -> Found:
     """Action dimensions whose median sigma is below a thousandth of the median dimension's."""
     field = e.fields.get(SIGMA)
     if field is None or not len(field.sample):
@@ -360,19 +382,12 @@ def _collapsed_sigma(e: _Evidence) -> Iterator[Finding]:
     median = field.quantiles((0.5,))[0]
     where = median < np.nanmedian(median) / 1000
     if where.any():
-        worst = int(np.nanargmin(median))
-        yield Finding(
-            kind="collapsed_sigma",
-            severity=WARNING,
-            text=f"{SIGMA}: {feature_words(field, where, 'collapsed')} "
-            f"(median {median[worst]:.2g}; of all dimensions {np.nanmedian(median):.2g})",
-            cause="The policy does not explore this dimension, or its noise is not recorded.",
-            field=SIGMA,
-            features=_numbers(where),
-        )
+        least, others = float(np.nanmin(median)), float(np.nanmedian(median))
+        yield _in(field, where, "collapsed", f" (median {least:.2g}; of all {others:.2g})")
 
 
-def _frozen(e: _Evidence) -> Iterator[Finding]:
+@_rule("frozen_environment", ERROR, "Its simulation stopped, or its observations are not updated.")
+def _frozen(e: _Evidence) -> Found:
     """Environments whose valid rows stay as they are for a 32nd of the recording or longer."""
     p = e.profile
     still = (p.same > 0.9 * p.compared) & (p.compared >= 10)
@@ -382,13 +397,15 @@ def _frozen(e: _Evidence) -> Iterator[Finding]:
     spans = {int(env): _span(p, still[:, env]) for env in envs}
     for env in list(spans)[:_MOST_NAMED]:
         spans[env] = (_first_still(e, env, spans[env][0]), spans[env][1])
-    cause = "The simulation of this environment stopped, or its observations are not updated."
-    yield _by_environment(
-        e, "frozen_environment", ERROR, "stand still for a while", spans, cause, p.watched
-    )
+    yield {**_by_environment(e, "stand still for a while", spans), "field": p.watched}
 
 
-def _idle(e: _Evidence) -> Iterator[Finding]:
+@_rule(
+    "idle_environment",
+    NOTE,
+    "They had nothing to do, or were masked; exports and loaders skip these rows.",
+)
+def _idle(e: _Evidence) -> Found:
     """Environments without a valid row for a 32nd of the recording, while most others have some."""
     p = e.profile
     share, read = p.valid / np.maximum(p.read, 1), p.read > 0
@@ -397,12 +414,10 @@ def _idle(e: _Evidence) -> Iterator[Finding]:
     ]
     idle = (p.read >= 10) & (share == 0) & (np.array(most) > 0.5)[:, None]
     envs = np.flatnonzero(idle.any(axis=0))
-    if not len(envs):
-        return
-    spans = {int(env): _span(p, idle[:, env]) for env in envs}
-    severity = WARNING if idle[:, envs].mean(axis=0).max() > 0.5 else NOTE
-    cause = "They had nothing to do, or were masked; exports and loaders skip these rows."
-    yield _by_environment(e, "idle_environment", severity, "are idle for a while", spans, cause)
+    if len(envs):
+        spans = {int(env): _span(p, idle[:, env]) for env in envs}
+        severity = WARNING if idle[:, envs].mean(axis=0).max() > 0.5 else NOTE
+        yield {**_by_environment(e, "are idle for a while", spans), "severity": severity}
 
 
 def _first_still(e: _Evidence, env: int, step: int) -> int:
@@ -420,14 +435,9 @@ def _span(profile: StoreProfile, where: Mask) -> tuple[int, int]:
 
 
 def _by_environment(
-    e: _Evidence,
-    kind: str,
-    severity: str,
-    words: str,
-    spans: Mapping[int, tuple[int, int]],
-    cause: str,
-    field: str | None = None,
-) -> Finding:
+    e: _Evidence, words: str, spans: Mapping[int, tuple[int, int]]
+) -> dict[str, Any]:
+    """Environments by the steps in which they are so."""
     groups: dict[tuple[int, int], list[int]] = {}
     for env, span in spans.items():
         groups.setdefault(span, []).append(env)
@@ -436,211 +446,208 @@ def _by_environment(
         for (first, last), envs in list(groups.items())[:_MOST_NAMED]
     ]
     more = f" and {len(groups) - len(named):,} more groups" if len(groups) > len(named) else ""
-    return Finding(
-        kind=kind,
-        severity=severity,
-        text=f"{len(spans):,} of {e.state.num_envs:,} environments {words}: "
-        f"{', '.join(named)}{more}{e.part}",
-        cause=cause,
-        field=field,
-        environments=tuple(spans),
-        steps=(min(a for a, _ in spans.values()), max(b for _, b in spans.values())),
-    )
+    which = f"{', '.join(named)}{more}{e.part}"
+    return {
+        "text": f"{len(spans):,} of {e.state.num_envs:,} environments {words}: {which}",
+        "environments": tuple(spans),
+        "steps": (min(a for a, _ in spans.values()), max(b for _, b in spans.values())),
+    }
 
 
-def _far(e: _Evidence) -> Iterator[Finding]:
+@_rule(
+    "far_environment",
+    WARNING,
+    "Another robot, terrain or state than the others have: look at its trajectories.",
+)
+def _far(e: _Evidence) -> Found:
     """Environments whose mean lies far outside of the others' means, and of all values' spread."""
     for field, profile in e.profiles():
         means = profile.env_means
-        if len(means) < 8 or not len(field.sample):
+        if len(means) < 8:
             continue
+        apart, spread, q50 = far_environments(field, profile)
         with np.errstate(invalid="ignore"):
-            q25, q50, q75 = _quartiles(means)
-            apart = np.abs(means - q50)
-            spread = np.diff(field.quantiles((0.16, 0.84)), axis=0)[0, :: profile.stride] / 2
-            odd = (apart > 8 * (q75 - q25)) & (apart > 3 * spread)
+            odd = (apart > FAR) & (np.abs(means - q50) > 3 * spread)
+        odd &= e.new_in(field)[:: profile.stride]
         envs = np.flatnonzero(odd.any(axis=1))
         if not len(envs) or len(envs) > len(means) / 4:
             continue
-        ratio = np.where(odd, apart / np.maximum(spread, 1e-12), 0)
+        ratio = np.where(odd, np.abs(means - q50) / np.maximum(spread, 1e-12), 0)
         env, column = np.unravel_index(ratio.argmax(), odd.shape)
-        feature = int(column) * profile.stride
-        yield Finding(
-            kind="far_environment",
-            severity=WARNING,
-            text=f"{field.name}: {len(envs):,} of {len(means):,} environments far from the others: "
-            f"{_list(envs)}; {field.feature(feature)} has the mean {means[env, column]:.3g} in "
-            f"environment {env}, {q50[column]:.3g} in the median one",
-            cause="Another robot, terrain or state than the others have: look at its trajectories.",
-            field=field.name,
-            features=tuple(int(c) * profile.stride for c in np.flatnonzero(odd.any(axis=0))),
-            environments=tuple(map(int, envs)),
-        )
+        name = field.names[int(column) * profile.stride]
+        far = f"{len(envs):,} of {len(means):,} environments far from the others: {_list(envs)}"
+        mean = f"{means[env, column]:.3g} in environment {env}, {q50[column]:.3g} in the median one"
+        yield {
+            "text": f"{field.name}: {far}; {name} has the mean {mean}",
+            "field": field.name,
+            "features": tuple(int(c) * profile.stride for c in np.flatnonzero(odd.any(axis=0))),
+            "environments": tuple(map(int, envs)),
+        }
 
 
-def _quartiles(means: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Of each column's finite values; NaN of none."""
-    there = np.isfinite(means).any(axis=0)
-    found = np.full((3, means.shape[1]), np.nan)
-    found[:, there] = np.nanquantile(means[:, there], (0.25, 0.5, 0.75), axis=0)
-    return found
+@_rule(
+    "failing_motion",
+    WARNING,
+    "The policy does not track this motion: leave its failures out, or train it on.",
+)
+def _failing_motions(e: _Evidence) -> Found:
+    """Motions with at least a quarter of failed trajectories, and the frames of the failures.
 
-
-def _failing_motions(e: _Evidence) -> Iterator[Finding]:
-    """Motions with at least a quarter of failed trajectories, and the frames of the failures."""
-    counts = MotionCounts.of(e.dataset)
-    if counts is None:
+    With perturbed actions failures are meant: then only motions that fail twice as often as the
+    median one are a warning.
+    """
+    counts = e.motions
+    if counts is None or not (failing := (counts.rate >= 0.25) & (counts.ended >= 5)).any():
         return
-    failing = (counts.rate >= 0.25) & (counts.ended >= 5)
-    frames = failure_frames(e.dataset) if failing.any() else np.empty(0, np.int64)
+    frames, usual = failure_frames(e.dataset), np.median(counts.rate[counts.ended >= 5])
     for at in sorted(np.flatnonzero(failing), key=lambda at: -counts.rate[at]):
-        motion = int(counts.ids[at])
+        motion, rate = int(counts.ids[at]), counts.rate[at]
         falls = e.columns["motion"][e.failed] == motion
         low, high = np.quantile(frames[falls], (0.1, 0.9)).round().astype(int).tolist()
         span = f"{low:,} to {high:,}" if low < high else f"{low:,}"
         where = f"at frames {span}" if FRAME in e.dataset else f"after {span} steps"
-        yield Finding(
-            kind="failing_motion",
-            severity=WARNING,
-            text=f"motion {motion_name(e.dataset, motion)}: {counts.failed[at]:,} of "
-            f"{counts.ended[at]:,} trajectories fail ({counts.rate[at]:.0%}), most {where}",
-            cause="The policy does not track this motion: leave its failures out, or train it on.",
-            motions=(motion,),
-            trajectories=tuple(e.columns["id"][e.failed][falls][:100].tolist()),
-        )
+        failed = f"{counts.failed[at]:,} of {counts.ended[at]:,} trajectories fail ({rate:.0%})"
+        yield {
+            "severity": NOTE if e.is_perturbed and rate <= 2 * usual else WARNING,
+            "text": f"motion {motion_name(e.dataset, motion)}: {failed}, most {where}",
+            "motions": (motion,),
+            "trajectories": tuple(e.columns["id"][e.failed][falls][:100].tolist()),
+            **({"cause": _MEANT} if e.is_perturbed else {}),
+        }
 
 
-def _rare_motions(e: _Evidence) -> Iterator[Finding]:
+_MEANT = "Actions were perturbed, so that trajectories fail more often than the policy would."
+
+
+@_rule("rare_motion", WARNING, "Its share of the training data is small; record more passes of it.")
+def _rare_motions(e: _Evidence) -> Found:
     """Motions with less than a tenth of the median motion's trajectories."""
-    counts = MotionCounts.of(e.dataset)
+    counts = e.motions
     if counts is None or len(counts.ids) < 3 or np.median(counts.total) < 5:
         return
     median = int(np.median(counts.total))
     for at in np.flatnonzero(counts.total < median / 10):
         motion = int(counts.ids[at])
         number = f"{counts.total[at]:,} trajectories" if counts.total[at] else "no trajectory"
-        yield Finding(
-            kind="rare_motion",
-            severity=WARNING if e.state.status == COMPLETE else NOTE,
-            text=f"motion {motion_name(e.dataset, motion)} is hardly recorded: {number}, "
-            f"the median motion has {median:,}",
-            cause="Its share of the training data is small; record more passes of it.",
-            motions=(motion,),
-        )
+        name = motion_name(e.dataset, motion)
+        yield {
+            "severity": WARNING if e.state.status == COMPLETE else NOTE,
+            "text": f"motion {name} is hardly recorded: {number}, the median motion has {median:,}",
+            "motions": (motion,),
+        }
 
 
-def _trajectories(e: _Evidence) -> Iterator[Finding]:
-    """Ends that do not look like those of motions: at once, by failing, never, all alike."""
-    lengths, total, ended = e.columns["num_steps"], len(e.over), int(e.over.sum())
-    short, failed = int((lengths[e.over] == 1).sum()), int(e.failed.sum())
-    endless = int((e.columns["end"] == "interrupted").sum())
-    values, numbers = np.unique(lengths[e.over], return_counts=True)
-    most = int(numbers.argmax()) if ended else 0
-    over = f"of {ended:,} trajectories that ended"
-    for is_so, kind, severity, text, cause in (
-        (
-            short > 0,
-            "short_trajectories",
-            WARNING if short > 0.01 * ended else NOTE,
-            f"{short:,} {over} are one row long",
-            "Resets that fail at once, or ends that are recorded twice.",
-        ),
-        (
-            failed > 0.5 * ended,
-            "failing",
-            WARNING,
-            f"{failed:,} {over} failed",
-            "The policy falls: an export can leave them out.",
-        ),
-        (
-            endless > 0.25 * total,
-            "endless_trajectories",
-            NOTE,
-            f"{endless:,} of {total:,} trajectories have no end",
-            "Their run stopped first; an export can leave them out.",
-        ),
-        (
-            ended >= 20 and max(numbers, default=0) >= 0.95 * ended,
-            "equal_lengths",
-            NOTE,
-            f"{max(numbers, default=0):,} {over} have {values[most] if ended else 0:,} steps",
-            "A time limit, or motions of one length; else something ends them all.",
-        ),
-    ):
-        if is_so:
-            yield Finding(kind=kind, severity=severity, text=text, cause=cause)
+@_rule(
+    "tracking_error",
+    WARNING,
+    "The policy lags behind or ignores this motion, though it may not fail: look at it.",
+)
+def _badly_tracked(e: _Evidence) -> Found:
+    """Motions whose tracking error is over three times the median motion's."""
+    tracking = tracking_errors(e.fields)
+    if tracking is None or len(tracking.ids) < 3:
+        return
+    usual = float(np.median(tracking.errors))
+    for at in np.flatnonzero(tracking.errors > 3 * max(usual, 1e-9)):
+        motion, ratio = int(tracking.ids[at]), tracking.errors[at] / max(usual, 1e-9)
+        words = f"{tracking.errors[at]:.2g} from {tracking.reference}"
+        beside = f"{ratio:.1f} times the median motion's {usual:.2g}"
+        name = motion_name(e.dataset, motion)
+        yield {
+            "text": f"motion {name} tracks badly: {tracking.robot} is {words}, {beside}",
+            "motions": (motion,),
+        }
 
 
-def _recording(e: _Evidence) -> Iterator[Finding]:
-    """Pauses, stalls, rows that do not count, and a recording that is not complete."""
-    state, pace, status = e.state, recorded_pace(e.dataset.metadata), store_status(e.dataset)
-    idle = 1 - state.num_valid / state.num_pairs if state.num_pairs else 0.0
-    stalled = 0.0 if pace is None else pace.stalled_share
+@_rule("short_trajectories", NOTE, "Resets that fail at once, or ends that are recorded twice.")
+def _short(e: _Evidence) -> Found:
+    """Trajectories of one row."""
+    short = int((e.columns["num_steps"][e.over] == 1).sum())
+    if short:
+        text = f"{short:,} of {e.num_over:,} trajectories that ended are one row long"
+        yield {"text": text, "severity": WARNING if short > 0.01 * e.num_over else NOTE}
+
+
+@_rule("failing", WARNING, "The policy falls: an export can leave them out.")
+def _failing(e: _Evidence) -> Found:
+    """More than half of the trajectories failed, of several motions or without motions."""
+    failed = int(e.failed.sum())
+    if failed > 0.5 * e.num_over and (e.motions is None or len(e.motions.ids) > 1):
+        meant = {"severity": NOTE, "cause": _MEANT} if e.is_perturbed else {}
+        yield {"text": f"{failed:,} of {e.num_over:,} trajectories that ended failed", **meant}
+
+
+@_rule("endless_trajectories", NOTE, "Their run stopped first; an export can leave them out.")
+def _endless(e: _Evidence) -> Found:
+    """More than a quarter of the trajectories have no end."""
+    endless, total = int((e.columns["end"] == "interrupted").sum()), len(e.over)
+    if endless > 0.25 * total:
+        yield {"text": f"{endless:,} of {total:,} trajectories have no end"}
+
+
+@_rule("equal_lengths", NOTE, "A time limit, or motions of one length; else something ends them.")
+def _equal_lengths(e: _Evidence) -> Found:
+    """95 % of at least 20 trajectories that ended have one length."""
+    lengths, numbers = np.unique(e.columns["num_steps"][e.over], return_counts=True)
+    if e.num_over >= 20 and numbers.max() >= 0.95 * e.num_over:
+        most = f"{numbers.max():,} of {e.num_over:,} trajectories that ended"
+        yield {"text": f"{most} have {lengths[numbers.argmax()]:,} steps"}
+
+
+@_rule("empty", ERROR, "Nothing was committed yet.")
+def _empty(e: _Evidence) -> Found:
+    if not e.state.num_pairs:
+        yield {"text": "the store holds no step"}
+
+
+@_rule("invalid_pairs", NOTE, "Environments that had nothing to do, or were masked.")
+def _invalid(e: _Evidence) -> Found:
+    """More than 5 % of the pairs are not valid."""
+    share = 1 - e.state.num_valid / e.state.num_pairs if e.state.num_pairs else 0.0
+    if share > 0.05:
+        severity = WARNING if share > 0.5 else NOTE
+        yield {"text": f"{share:.1%} of all pairs are not valid", "severity": severity}
+
+
+@_rule("stalls", NOTE, "Nothing is lost, but a faster disk would have saved time.")
+def _stalls(e: _Evidence) -> Found:
+    """The writer waited for more than 5 % of the time."""
+    pace = recorded_pace(e.dataset.metadata)
+    if pace is not None and (share := pace.stalled_share) > 0.05:
+        text = f"the writer waited for the disk {share:.1%} of the time"
+        yield {"text": text, "severity": WARNING if share > 0.2 else NOTE}
+
+
+@_rule("gap", NOTE, "It was interrupted and resumed.")
+def _gaps(e: _Evidence) -> Found:
+    """More than ten minutes lie between two runs."""
+    pace = recorded_pace(e.dataset.metadata)
     gap = 0.0 if pace is None else float(max(pace.begin[1:] - pace.end[:-1], default=0))
-    for is_so, kind, severity, text, cause in (
-        (
-            not state.num_pairs,
-            "empty",
-            ERROR,
-            "the store holds no step",
-            "Nothing was committed yet.",
-        ),
-        (
-            idle > 0.05,
-            "invalid_pairs",
-            WARNING if idle > 0.5 else NOTE,
-            f"{idle:.1%} of all pairs are not valid",
-            "Environments that had nothing to do, or were masked.",
-        ),
-        (
-            stalled > 0.05,
-            "stalls",
-            WARNING if stalled > 0.2 else NOTE,
-            f"the writer waited for the disk {stalled:.1%} of the time",
-            "Nothing is lost, but a faster disk would have saved time.",
-        ),
-        (
-            gap > 600,
-            "gap",
-            NOTE,
-            f"the recording paused for {duration(gap)} between two runs",
-            "It was interrupted and resumed.",
-        ),
-        (
-            status != COMPLETE,
-            "incomplete",
-            WARNING if status == STOPPED else NOTE,
-            f"the store is not complete: {status}",
-            "It is being written, or its writer was stopped; it can be resumed.",
-        ),
-    ):
-        if is_so:
-            yield Finding(kind=kind, severity=severity, text=text, cause=cause)
+    if gap > 600:
+        yield {"text": f"the recording paused for {duration(gap)} between two runs"}
 
 
-def _metadata(e: _Evidence) -> Iterator[Finding]:
+@_rule("incomplete", NOTE, "It is being written, or its writer was stopped; it can be resumed.")
+def _incomplete(e: _Evidence) -> Found:
+    if (status := store_status(e.dataset)) != COMPLETE:
+        severity = WARNING if status == STOPPED else NOTE
+        yield {"text": f"the store is not complete: {status}", "severity": severity}
+
+
+@_rule("terms", WARNING, "Features have numbers only, and no names.")
+def _terms(e: _Evidence) -> Found:
+    """Metadata that contradict the fields."""
     try:
         e.dataset.terms  # noqa: B018  reading it checks it
     except InputError as error:
-        yield Finding(
-            kind="terms",
-            severity=WARNING,
-            text=str(error),
-            cause="Features have numbers only, and no names.",
-        )
-
-
-_RULES = (
-    *(_failed_checks, _nonfinite, _unchanging, _clipped, _outliers, _drifts, _collapsed_sigma),
-    *(_frozen, _idle, _far, _failing_motions, _rare_motions, _trajectories, _recording, _metadata),
-)
+        yield {"text": str(error)}
 
 
 def _numbers(where: Mask) -> tuple[int, ...]:
     return tuple(map(int, np.flatnonzero(where)))
 
 
-def _list(numbers: Sequence[int] | Ints) -> str:
+def _list(numbers: Sequence[int] | NDArray[np.int64]) -> str:
     """Such as ``3, 5-8``."""
     where = np.zeros(max(numbers) + 1, np.bool_)
     where[np.asarray(numbers)] = True

@@ -35,7 +35,7 @@ from mosaic_collect.passes.engine import Cached, Engine, Threads
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.table import Cell, Table
-from mosaic_collect.reading.terms import usable_terms
+from mosaic_collect.reading.terms import column_names, usable_terms
 from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK, Field
 
@@ -390,6 +390,7 @@ class _Scan:
                     dtype=field.dtype,
                     shape=field.row_shape,
                     terms=self._terms.get(field.name, ()),
+                    names=tuple(column_names(self._table, field.name)),
                     moments=self._moments[field.name],
                     sample=self._rows[field.name][filled],
                 )

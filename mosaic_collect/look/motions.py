@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
+from mosaic_collect.look.canvas import (
+    LIGHT,
+    Palette,
+    dress,
+    fill_cells,
+    legend,
+    name_ticks,
+    new_figure,
+    percent,
+    whole_numbers,
+)
+from mosaic_collect.look.statistics import FieldStatistics, StoreStatistics
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.subset import motion_names
 from mosaic_collect.reading.trajectories import OVER
+from mosaic_collect.store.robot import Robot
 from mosaic_collect.text import shown
 
 if TYPE_CHECKING:
@@ -24,6 +38,7 @@ MOTION_HEAD = (
 )
 FRAME = "motion_frame"
 _MOST_BARS, _MOST_APART, _BINS = 16, 4, 60
+_MOST_ROWS, _CELLS, _MOST_FRAMES = 24, 200, 10_000_000
 
 Ints = NDArray[np.int64]
 
@@ -89,6 +104,23 @@ def motion_rows(dataset: TrajectoryDataset) -> list[list[str]]:
     return rows
 
 
+def worst_trajectories(dataset: TrajectoryDataset, count: int) -> list[int]:
+    """Ids of failed trajectories, one motion after the other, those that fail most often first.
+
+    Within a motion the shortest comes first, of those that are at least ten rows long.
+    """
+    columns, counts = dataset.trajectories.columns, MotionCounts.of(dataset)
+    found = np.flatnonzero((columns["end"] == "failed") & (columns["num_steps"] >= _LEAST_ROWS))
+    found = found[np.argsort(columns["num_steps"][found], kind="stable")]
+    turn, rank = np.zeros(len(found), np.int64), np.zeros(len(found))
+    if counts is not None:
+        motions = columns["motion"][found]
+        rank = -counts.rate[np.searchsorted(counts.ids, motions)]
+        for motion in np.unique(motions):
+            turn[motions == motion] = np.arange(np.sum(motions == motion))
+    return list(map(int, columns["id"][found[np.lexsort((rank, turn))][:count]]))
+
+
 def failure_frames(dataset: TrajectoryDataset) -> Ints:
     """Frame of its motion at the last row of each trajectory that failed, in the table's order.
 
@@ -97,69 +129,200 @@ def failure_frames(dataset: TrajectoryDataset) -> Ints:
     Raises:
         CorruptStoreError: A damaged chunk.
     """
-    columns, state = dataset.trajectories.columns, dataset.state
-    failed = np.flatnonzero(columns["end"] == "failed")
-    frames = columns["num_steps"][failed].astype(np.int64)
+    columns = dataset.trajectories.columns
+    failed = columns["end"] == "failed"
     if FRAME not in dataset:
-        return frames
-    last, envs, table = columns["last_step"][failed], columns["env"][failed], dataset.view
-    blocks = np.array([state.block_of(int(step)) for step in last], np.int64)
+        return np.asarray(columns["num_steps"][failed], np.int64)
+    return _frames_at(dataset, columns["last_step"][failed], columns["env"][failed])
+
+
+def _frames_at(dataset: TrajectoryDataset, steps: Ints, envs: Ints) -> Ints:
+    """Frames of motions at some pairs; a block is read once."""
+    table, state, frames = dataset.view, dataset.state, np.zeros(len(steps), np.int64)
+    blocks = np.array([state.block_of(int(step)) for step in steps], np.int64)
     for block in np.unique(blocks).tolist():
         here = blocks == block
         rows = table.read_cell(FRAME, table.whole_block(block))
-        frames[here] = rows[last[here] - state.steps_of(block).start, envs[here]]
+        frames[here] = rows[steps[here] - state.steps_of(block).start, envs[here]]
     return frames
 
 
-def failures_figure(dataset: TrajectoryDataset, palette: Palette = LIGHT) -> Figure:
-    """Share of failed trajectories per motion, and the frames of the motion where they fail.
+def frame_counts(dataset: TrajectoryDataset, motions: Sequence[int]) -> dict[int, Ints]:
+    """How many trajectories contain each frame of some motions.
+
+    Raises:
+        CorruptStoreError: A damaged chunk.
+    """
+    table = dataset.where(min_valid=1).columns
+    first = np.maximum(_frames_at(dataset, table["first_step"], table["env"]), 0)
+    behind, found = first + table["num_steps"], {}
+    for motion in motions:
+        of = table["motion"] == motion
+        length = max(int(behind[of].max(initial=0)), _num_frames(dataset, motion))
+        size = length + 1
+        change = np.bincount(first[of], minlength=size) - np.bincount(behind[of], minlength=size)
+        found[motion] = np.cumsum(change)[:length]
+    return found
+
+
+def _num_frames(dataset: TrajectoryDataset, motion: int) -> int:
+    """Number of frames of a motion's file, where the metadata contain it."""
+    entries = dataset.metadata.get("motions")
+    entry = entries[motion] if isinstance(entries, list) and 0 <= motion < len(entries) else None
+    frames = entry.get("frames") if isinstance(entry, dict) else None
+    return frames if isinstance(frames, int) and 0 < frames < _MOST_FRAMES else 0
+
+
+#: Terms or fields of the reference's joints, and of the robot's: the first that there are.
+_REFERENCES = ("command", "motion_command", "ref_joint_pos", "joint_pos_ref", "reference", "motion")
+_ROBOTS = ("joint_pos", "joint_pos_rel", "dof_pos")
+_LEAST_ROWS = 10
+
+
+@dataclass(frozen=True, eq=False)
+class TrackingErrors:
+    """Distances of the robot's joints from the reference's, per motion.
+
+    Attributes:
+        ids: Ids of motions of which enough pairs were drawn, ascending.
+        errors: Median over the pairs of the root mean square over the joints.
+        robot: Name of the robot's term or field.
+        reference: Name of the reference's term or field.
+    """
+
+    ids: Ints
+    errors: NDArray[np.float64]
+    robot: str
+    reference: str
+
+
+def reference_and_robot(named: Mapping[str, NDArray[Any]]) -> tuple[str, str]:
+    """Names of the reference's and the robot's joints, both empty if there are no two that fit."""
+    pairs = ((r, j) for r in _REFERENCES for j in _ROBOTS if r in named and j in named)
+    for reference, joints in pairs:
+        width = named[joints].shape[-1]
+        if named[reference].ndim > 1 and named[reference].shape[-1] in (width, 2 * width):
+            return reference, joints
+    return "", ""
+
+
+def tracking_errors(fields: Mapping[str, FieldStatistics]) -> TrackingErrors | None:
+    """Tracking errors in the sample; None without motions, a reference and a robot's joints.
+
+    A joint's median distance is no error: joints may be measured from their default positions.
+    """
+    named = {name: field.sample for name, field in fields.items()}
+    for field in reversed(list(fields.values())):
+        named |= {term.name: field.sample[:, term.newest] for term in field.terms}
+    reference, robot = reference_and_robot(named)
+    if not (robot and MOTION_ID in fields and len(named[robot])):
+        return None
+    joints, motion = named[robot].astype(np.float64), fields[MOTION_ID].sample[:, 0]
+    apart = joints - named[reference][:, : joints.shape[1]]
+    known = np.isfinite(apart).all(axis=1)
+    apart, motion = apart[known], motion[known]
+    error = (
+        np.sqrt(np.mean((apart - np.median(apart, axis=0)) ** 2, axis=1)) if len(apart) else apart
+    )
+    ids, counts = np.unique(motion, return_counts=True)
+    ids = ids[counts >= _LEAST_ROWS].astype(np.int64)
+    medians = np.array([np.median(error[motion == number]) for number in ids])
+    return TrackingErrors(ids, medians, robot, reference)
+
+
+def motions_figure(
+    dataset: TrajectoryDataset, statistics: StoreStatistics, robot: Robot, palette: Palette = LIGHT
+) -> Figure:
+    """Failures and tracking errors of motions, the frames of the failures, the frames recorded.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
         CorruptStoreError: A damaged chunk.
     """
-    counts = MotionCounts.of(dataset)
+    counts, tracking = MotionCounts.of(dataset), tracking_errors(statistics.fields)
     assert counts is not None
     shown_at = counts.worst_first[:_MOST_BARS]
-    figure = new_figure(10, max(3.2, 1.2 + 0.24 * len(shown_at)), palette)
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.2])
-    _rates(left, dataset, counts, shown_at, palette)
-    _frames(right, dataset, counts, palette)
-    legend(figure, palette, loc="outside lower left", ncols=3)
+    panels: list[Callable[[Axes], None]] = [
+        lambda axes: _rates(axes, dataset, counts, shown_at, palette)
+    ]
+    if tracking is not None and len(tracking.ids):
+        panels.append(lambda axes: _tracking(axes, dataset, tracking, robot, palette))
+    if counts.failed.any():
+        panels.append(lambda axes: _frames(axes, dataset, counts, palette))
+    if FRAME in dataset:
+        panels.append(lambda axes: _coverage(axes, dataset, counts, palette))
+    rows = -(-len(panels) // 2)
+    figure = new_figure(10, max(2.4, 1.0 + 0.2 * len(shown_at)) * rows + 0.5, palette)
+    grid = figure.subplots(rows, 2, squeeze=False)
+    for axes in grid.flat[len(panels) :]:
+        axes.set_axis_off()
+    for axes, draw in zip(grid.flat, panels, strict=False):
+        draw(axes)
     return figure
+
+
+def _bars(
+    axes: Axes, names: Sequence[str], values: NDArray[np.float64], words: Sequence[str], colour: str
+) -> None:
+    """Named bars from the top down, with words at their ends."""
+    axes.grid(visible=False)
+    places = np.arange(len(names))
+    axes.barh(places, values, color=colour, height=0.7)
+    name_ticks(axes.yaxis, names)
+    ink = axes.yaxis.label.get_color()
+    room = 0.015 * max(float(values.max(initial=0)), 1e-9)
+    for place, value, text in zip(places, values, words, strict=True):
+        axes.text(float(value) + room, float(place), text, va="center", fontsize=7.5, color=ink)
+    axes.set_ylim(max(len(names), 4) - 0.5, -0.5)
+
+
+def _names(dataset: TrajectoryDataset, motions: Iterable[int]) -> list[str]:
+    return [motion_name(dataset, int(motion)).removesuffix(".npz") for motion in motions]
 
 
 def _rates(
     axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, at: list[int], palette: Palette
 ) -> None:
-    more = f": the worst {len(at)} of {len(counts.ids):,}" if len(at) < len(counts.ids) else ""
-    dress(axes, palette, f"failed of the trajectories that ended{more}")
-    axes.grid(visible=False)
-    places, rate = np.arange(len(at)), counts.rate[at]
-    axes.barh(places, rate, color=palette.failed, height=0.7)
-    names = [motion_name(dataset, int(counts.ids[i])).removesuffix(".npz") for i in at]
-    axes.set_yticks(places, [n if len(n) < 28 else f"{n[:25]}..." for n in names])
-    for label in axes.get_yticklabels():
-        label.set_parse_math(False)
-    for place, i in zip(places, at, strict=True):
-        words = f"{counts.rate[i]:.0%} of {counts.ended[i]:,}"
-        axes.text(
-            float(rate[place]) + 0.02,
-            float(place),
-            words,
-            va="center",
-            fontsize=8,
-            color=palette.ink,
-        )
-    axes.set_xlim(0, 1.3)
-    axes.set_ylim(len(at) - 0.5, -0.5)
-    axes.set_xticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+    more = (
+        f": the worst {len(at)} of {len(counts.ids):,} motions" if len(at) < len(counts.ids) else ""
+    )
+    dress(axes, palette, f"failed trajectories{more}")
+    words = [f"{counts.rate[i]:.0%} of {counts.ended[i]:,}" for i in at]
+    _bars(axes, _names(dataset, counts.ids[at]), counts.rate[at], words, palette.failed)
+    axes.set_xlim(0, 1.25)
+    axes.set_xticks([0, 0.5, 1])
+    percent(axes.xaxis)
+
+
+def _tracking(
+    axes: Axes, dataset: TrajectoryDataset, tracking: TrackingErrors, robot: Robot, palette: Palette
+) -> None:
+    """Motions that are tracked worst, and the median motion."""
+    order = np.argsort(-tracking.errors, kind="stable")[:_MOST_BARS]
+    unit = next(
+        (robot.units[n] for n in (tracking.robot, tracking.reference) if n in robot.units), ""
+    )
+    few = (
+        f": the worst {len(order)} of {len(tracking.ids):,} motions"
+        if len(order) < len(tracking.ids)
+        else ""
+    )
+    dress(axes, palette, f"tracking error{few}")
+    errors = tracking.errors[order]
+    words = [f"{value:.2g} {unit}".rstrip() for value in errors]
+    _bars(axes, _names(dataset, tracking.ids[order]), errors, words, palette.ended)
+    if len(order) > 1:
+        usual = float(np.median(tracking.errors))
+        axes.axvline(usual, color=palette.ink, linewidth=1, linestyle=":", label="median motion")
+    axes.set_xlim(0, 1.2 * max(float(errors.max(initial=0)), 1e-9))
+    axes.set_xlabel(f"{tracking.robot} from {tracking.reference}, root mean square of the joints")
+    legend(axes, palette, loc="lower right")
 
 
 def _frames(axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, palette: Palette) -> None:
     """A histogram of the frames of all failures, the motions with most of them apart."""
-    where = "frame of the motion" if FRAME in dataset else "steps of the trajectory"
-    dress(axes, palette, f"failures by {where}")
+    where = "frame of the motion" if FRAME in dataset else "steps since the trajectory began"
+    dress(axes, palette, "failures by frame" if FRAME in dataset else "failures by steps")
     columns = dataset.trajectories.columns
     motions = columns["motion"][columns["end"] == "failed"]
     frames = failure_frames(dataset)
@@ -167,7 +330,7 @@ def _frames(axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, palett
     width = max(1, -(-int(frames.max(initial=0) + 1) // _BINS))
     edges = np.arange(0, int(frames.max(initial=0)) + width + 1, width) - 0.5
     below = np.zeros(len(edges) - 1)
-    groups = [(motion_name(dataset, int(m)), motions == m) for m in apart]
+    groups = [(name, motions == m) for name, m in zip(_names(dataset, apart), apart, strict=True)]
     groups.append(("other motions", ~np.isin(motions, apart)))
     for (name, chosen), colour in zip(groups, palette.lines, strict=False):
         if chosen.any():
@@ -176,6 +339,50 @@ def _frames(axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, palett
             bars.set(facecolor=colour, edgecolor=palette.paper, linewidth=0)
             below = top
     axes.set_xlabel(where)
-    axes.set_ylabel("failed trajectories")
+    axes.set_ylabel("trajectories")
     whole_numbers(axes.xaxis)
     whole_numbers(axes.yaxis)
+    legend(axes, palette, loc="upper right", fontsize=7)
+
+
+def _coverage(
+    axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, palette: Palette
+) -> None:
+    """Frames that trajectories contain, often or seldom, motion by motion."""
+    motions = counts.ids[
+        np.unique(
+            np.linspace(0, len(counts.ids) - 1, min(len(counts.ids), _MOST_ROWS))
+            .round()
+            .astype(int)
+        )
+    ]
+    found = frame_counts(dataset, list(map(int, motions)))
+    longest = max((len(c) for c in found.values()), default=0)
+    width = max(1, -(-longest // _CELLS))
+    edges = np.arange(0, longest + width, width)
+    cells = np.full((len(motions), max(len(edges) - 1, 1)), np.nan)
+    for row, frames in enumerate(found.values()):
+        if len(frames):
+            starts = np.arange(0, len(frames), width)
+            cells[row, : len(starts)] = np.minimum.reduceat(frames, starts)
+    usual = np.array([np.median(c[c > 0]) if (c > 0).any() else 0 for c in found.values()])
+    few = (
+        f": {len(motions)} of {len(counts.ids):,} motions" if len(motions) < len(counts.ids) else ""
+    )
+    dress(axes, palette, f"recorded frames{few}")
+    axes.grid(visible=False)
+    seldom = (cells > 0) & (cells < usual[:, None] / 4)
+    for where, colour, label in (
+        ((cells > 0) & ~seldom, palette.ended2, "recorded"),
+        (seldom, palette.interrupted, "seldom (below a quarter of the median)"),
+        (cells == 0, palette.failed, "never"),
+    ):
+        fill_cells(axes, where, edges, colour, label)
+    axes.set_xlim(0, max(longest, 1))
+    axes.set_ylim(len(motions), 0)
+    name_ticks(axes.yaxis, _names(dataset, motions), np.arange(len(motions)) + 0.5)
+    axes.tick_params(axis="y", labelsize=7)
+    axes.set_xlabel("frame of the motion")
+    whole_numbers(axes.xaxis)
+    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.2}
+    legend(axes, palette, **place, ncols=3, fontsize=7, columnspacing=0.9)

@@ -8,23 +8,31 @@ from typing import TYPE_CHECKING
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.canvas import LIGHT, Palette, default_style
-from mosaic_collect.look.charts import lengths_figure, pace_figure, recorded_pace
+from mosaic_collect.look.charts import (
+    environments_figure,
+    lengths_figure,
+    pace_figure,
+    recorded_pace,
+)
 from mosaic_collect.look.curves import curves_figure
 from mosaic_collect.look.measure import store_statistics
-from mosaic_collect.look.motions import failures_figure
+from mosaic_collect.look.motions import motions_figure
 from mosaic_collect.look.statistics import StoreStatistics
 from mosaic_collect.look.timeline import Timeline, timeline_figure
 from mosaic_collect.look.values import (
     ACTIONS,
+    MEAN,
+    SIGMA,
     actions_figure,
     bands_figure,
     images_figure,
     is_image,
+    sigma_figure,
 )
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID
-from mosaic_collect.reading.terms import usable_terms
 from mosaic_collect.reading.trajectories import OVER, Trajectory
+from mosaic_collect.store.robot import Robot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,29 +72,35 @@ class Pictures:
     @property
     def names(self) -> dict[str, str]:
         """The pictures that there are of this store, and in words what each shows."""
-        told = {
-            "timeline": "Which environment was at what, step by step",
-            "lengths": "How long trajectories are, by how they ended",
+        dataset, schema = self._dataset, self._dataset.schema
+        names = {
+            "timeline": "What each environment did, step by step",
+            "lengths": "Lengths of trajectories, by how they ended",
         }
-        if MOTION_ID in self._dataset and self._dataset.trajectories.counts().get("failed"):
-            told["failures"] = "How often motions fail, and at which frame"
-        for field in self._dataset.schema.fields:
+        if MOTION_ID in dataset:
+            names["motions"] = "Motions: failures, tracking, recorded frames"
+        if dataset.num_envs > 1:
+            names["environments"] = "Environments against each other"
+        if any(name in dataset and not schema[name].has_axes for name in ACTIONS):
+            names["actions"] = "Histogram of each action"
+        if SIGMA in dataset:
+            names["sigma"] = "Sigma: how much the policy explores"
+        drawn = (*ACTIONS, MEAN, SIGMA)  # in pictures of their own
+        for field in schema.fields:
             if (
                 field.is_float
                 and field.row_shape
                 and not field.has_axes
-                and field.name not in ACTIONS
+                and field.name not in drawn
             ):
-                told[f"bands-{field.name}"] = f"What values the features of {field.name} take"
+                names[f"bands-{field.name}"] = f"Values of {field.name}"
             if is_image(field):
-                told[f"images-{field.name}"] = f"Images of {field.name}, spread over the recording"
-        if any(name in self._dataset for name in ACTIONS):
-            told["actions"] = "Actions, their means and their sigmas"
+                names[f"images-{field.name}"] = f"Images of {field.name}, over the recording"
         if self._trajectory is not None:
-            told["trajectory"] = f"Trajectory {self._trajectory.id}, step by step"
-        if recorded_pace(self._dataset.metadata) is not None:
-            told["pace"] = "How fast it was recorded, and how much of the time it stalled"
-        return told
+            names["trajectory"] = f"Trajectory {self._trajectory.id}, step by step"
+        if recorded_pace(dataset.metadata) is not None:
+            names["pace"] = "Speed of the recording, and stalls"
+        return names
 
     def draw(self, name: str) -> Figure:
         """One picture.
@@ -99,21 +113,29 @@ class Pictures:
         if name not in self.names:
             have = ", ".join(self.names)
             raise InputError(f"picture {name!r}: this store has {have}")
+        data, palette, robot = self._dataset, self._palette, self._robot
+        kind, _, field = name.partition("-")
         kinds: dict[str, Callable[[], Figure]] = {
-            "timeline": lambda: timeline_figure(Timeline.of(self._dataset), self._palette),
-            "failures": lambda: failures_figure(self._dataset, self._palette),
-            "lengths": lambda: lengths_figure(self._dataset.trajectories, self._palette),
-            "actions": lambda: actions_figure(self._statistics.fields, self._palette),
-            "trajectory": self._curves,
-            "pace": self._pace,
+            "timeline": lambda: timeline_figure(Timeline.of(data), robot, palette),
+            "lengths": lambda: lengths_figure(data.trajectories, robot, palette),
+            "motions": lambda: motions_figure(data, self._statistics, robot, palette),
+            "environments": lambda: environments_figure(data, self._statistics, palette),
+            "actions": lambda: actions_figure(self._statistics, palette),
+            "sigma": lambda: sigma_figure(self._statistics, palette),
+            "bands": lambda: bands_figure(self._statistics.fields[field], robot, palette),
+            "images": lambda: images_figure(data, field, palette),
+            "trajectory": lambda: curves_figure(data, self._some_trajectory(), robot, palette),
+            "pace": lambda: pace_figure(data, palette),
         }
-        field = name.partition("-")[2]
-        kinds[f"images-{field}"] = lambda: images_figure(self._dataset, field, self._palette)
-        kinds[f"bands-{field}"] = lambda: bands_figure(
-            self._statistics.fields[field], self._palette
-        )
         with default_style():
-            return kinds[name]()
+            return kinds[kind]()
+
+    @property
+    def _robot(self) -> Robot:
+        try:
+            return self._dataset.robot or Robot()
+        except InputError:  # which a finding reports
+            return Robot()
 
     @cached_property
     def _statistics(self) -> StoreStatistics:
@@ -131,12 +153,6 @@ class Pictures:
                 break
         return table[int(table.columns["num_steps"].argmax())] if len(table) else None
 
-    def _curves(self) -> Figure:
+    def _some_trajectory(self) -> Trajectory:
         assert self._trajectory is not None
-        terms = usable_terms(self._dataset.schema, self._dataset.metadata)
-        return curves_figure(self._trajectory, terms, self._palette)
-
-    def _pace(self) -> Figure:
-        pace = recorded_pace(self._dataset.metadata)
-        assert pace is not None
-        return pace_figure(pace, self._dataset.num_envs, self._palette)
+        return self._trajectory

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import os
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import resources
@@ -16,7 +18,7 @@ from mosaic_collect.checks import needed
 from mosaic_collect.look.canvas import DARK, LIGHT, inline_svg
 from mosaic_collect.look.charts import END_WORDS
 from mosaic_collect.look.findings import Finding, find
-from mosaic_collect.look.motions import MOTION_HEAD, motion_rows
+from mosaic_collect.look.motions import MOTION_HEAD, motion_name, motion_rows, worst_trajectories
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.look.statistics import HEAD, FieldStatistics, StoreStatistics, term_rows
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -26,7 +28,8 @@ from mosaic_collect.text import shown, size_of
 
 END_HEAD = ("end", "trajectories", "shortest", "25 %", "median", "75 %", "longest", "valid pairs")
 FEATURE_HEAD = ("feature", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
-MOST_MOTIONS, MOST_FEATURES = 200, 2000
+WORST_HEAD = ("trajectory", "motion", "environment", "first step", "steps", "to render it")
+MOST_MOTIONS, MOST_FEATURES, MOST_WORST = 200, 2000, 10
 _TEMPLATE = "report.html.jinja"
 _QUIET = ("terms", "pace")  # metadata that pictures and tables show better
 
@@ -37,6 +40,7 @@ def report_page(
     trajectory: int | None = None,
     checks: Sequence[Mapping[str, Any]] = (),
     findings: Sequence[Finding] | None = None,
+    strips: Mapping[int, bytes] | None = None,
 ) -> str:
     """Render the page as HTML.
 
@@ -46,6 +50,7 @@ def report_page(
         trajectory: Id of the trajectory whose curves are drawn; None: a long one that ended.
         checks: Objects that ``mosaic-collect verify --json`` printed about it.
         findings: Findings of ``find``, if they are there already.
+        strips: Rendered trajectories by their ids, as JPEG.
 
     Raises:
         InputError: No such trajectory.
@@ -71,6 +76,9 @@ def report_page(
             value_head=HEAD,
             value_rows=[row for f in statistics.fields.values() for row in term_rows(f)],
             quantiles=_quantiles(statistics),
+            worst_head=WORST_HEAD,
+            worst_rows=worst_rows(dataset),
+            strips=_strips(dataset, strips or {}),
             end_head=END_HEAD,
             end_rows=end_rows(table),
             motion_head=MOTION_HEAD,
@@ -159,6 +167,28 @@ def _footer() -> str:
     return f"Made by mosaic_collect {__version__}, {now}. The page asks nothing of any network."
 
 
+def worst_rows(dataset: TrajectoryDataset) -> list[list[str]]:
+    """Rows under ``WORST_HEAD`` of the failed trajectories that are worth a look."""
+    store, rows = shlex.quote(dataset.path), []
+    for number in worst_trajectories(dataset, MOST_WORST):
+        one = dataset.trajectory(number)
+        motion = "" if one.motion is None else motion_name(dataset, one.motion)
+        command = f"mosaic-collect replay {store} --trajectory {number} -o fall-{number}.mp4"
+        where = (number, motion, f"{one.env:,}", f"{one.first_step:,}", f"{one.num_steps:,}")
+        rows.append([*map(str, where), command])
+    return rows
+
+
+def _strips(dataset: TrajectoryDataset, strips: Mapping[int, bytes]) -> list[dict[str, str]]:
+    return [
+        {
+            "title": f"Trajectory {number}: {dataset.trajectory(number).end}",
+            "data": f"data:image/jpeg;base64,{base64.b64encode(data).decode()}",
+        }
+        for number, data in strips.items()
+    ]
+
+
 def end_rows(table: Trajectories) -> list[list[str]]:
     """Under ``END_HEAD``, those ends that there are."""
     columns, rows = table.columns, []
@@ -189,4 +219,4 @@ def _features(field: FieldStatistics) -> Iterator[list[str]]:
     for i in range(len(field.mean)):
         cells = [f"{v[i]:.4g}" for v in columns] if m.count[i] else ["–"] * 7
         bad = int(m.nan[i] + m.inf[i])
-        yield [field.feature(i), *cells, f"{bad:,}" if bad else ""]
+        yield [field.names[i], *cells, f"{bad:,}" if bad else ""]

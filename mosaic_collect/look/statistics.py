@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -28,6 +28,16 @@ _MOST_SUMS = 4_000_000  # numbers of one field that are summed per environment
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 
+def short_labels(names: Sequence[str]) -> list[str]:
+    """Names of columns without their term, such as ``left_knee`` or ``3``."""
+    return [_inside(name).removesuffix("_joint") for name in names]
+
+
+def _inside(name: str) -> str:
+    """The column without its term, such as ``left_knee_joint`` or ``3``."""
+    return name[name.find("[") + 1 :].partition("]")[0]
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class FieldStatistics:
     """One field over the valid pairs that were read; D is 1 for a field without a width.
@@ -36,8 +46,9 @@ class FieldStatistics:
         name: The field's.
         dtype: Type of the values.
         shape: Shape of one row, ``(D,)`` or ``()``.
-        terms: Its observation terms, where the store tells them.
-        moments: A number a feature.
+        terms: Its observation terms, where the store names them.
+        names: Names of its columns, such as ``joint_pos[left_knee_joint]``.
+        moments: Moments per feature.
         sample: A uniform sample of rows, ``(at most 10,000, D)``, the same pairs of each field.
     """
 
@@ -45,6 +56,7 @@ class FieldStatistics:
     dtype: str
     shape: tuple[int, ...]
     terms: tuple[Term, ...]
+    names: tuple[str, ...] = field(repr=False)
     moments: Moments = field(repr=False)
     sample: NDArray[Any] = field(repr=False)
 
@@ -96,14 +108,29 @@ class FieldStatistics:
         )
         return np.asarray(below + (above - below) * (ranks - lower))
 
-    def feature(self, column: int) -> str:
-        """What a column is called: by its term where that is known."""
-        for term in self.terms:
-            if term.start <= column < term.stop:
-                frame, inside = divmod(column - term.start, term.dim)
-                back = f", frame {frame + 1 - term.frames}" if term.frames > 1 else ""
-                return f"{self.name}[{column}] ({term.name}[{inside}]{back})"
-        return f"{self.name}[{column}]" if self.shape else self.name
+    @cached_property
+    def saturation(self) -> NDArray[np.float64]:
+        """Share of the sample that is exactly the least or the greatest value, ``(D,)``.
+
+        A least or greatest value of 0 counts in actions alone: others may be off, or positive.
+        """
+        edges, is_action = (self.moments.low, self.moments.high), self.name.startswith("action")
+        shares = [np.where((e != 0) | is_action, self.sample == e, False) for e in edges]
+        found = (
+            np.mean(shares, axis=1).sum(axis=0) if len(self.sample) else np.zeros(len(self.mean))
+        )
+        return np.asarray(np.where(self.constant, 0, found))
+
+    def columns_of(self, words: Collection[str]) -> NDArray[np.bool_]:
+        """Columns of terms, or else of a field, whose names contain one of some words, ``(D,)``."""
+        where = np.zeros(len(self.mean), np.bool_)
+        for term in self.terms or (Term(name=self.name, dim=len(where)),):
+            where[term.columns] = any(word in term.name.lower() for word in words)
+        return where
+
+    def labels(self, columns: slice = slice(None)) -> list[str]:
+        """Short names of columns, such as ``left_knee`` or ``3``."""
+        return short_labels(self.names[columns])
 
     def normalizer(self) -> dict[str, Any]:
         """The state of rsl_rl's ``EmpiricalNormalization``, as lists; make tensors of them.
@@ -208,6 +235,30 @@ class FieldProfile:
         self.odd_block[(self.odd_block < 0) & (m.nan + m.inf > 0)] = cell.block
         np.minimum(self.low, m.low, out=self.low)
         np.maximum(self.high, m.high, out=self.high)
+
+
+Floats = NDArray[np.float64]
+
+
+FAR = 8  # spans of the middle half from which an environment is far from the others
+
+
+def far_environments(
+    field: FieldStatistics, profile: FieldProfile
+) -> tuple[Floats, Floats, Floats]:
+    """How far the mean of each environment lies from the median environment's.
+
+    Returns:
+        Distances in spans of the middle half of the environments, ``(N, features)``; half the span
+        of 68 % of all values, and the median environment's means, ``(features,)`` each.
+    """
+    means = profile.env_means
+    quartiles, there = np.full((3, means.shape[1]), np.nan), np.isfinite(means).any(axis=0)
+    quartiles[:, there] = np.nanquantile(means[:, there], (0.25, 0.5, 0.75), axis=0)
+    q25, q50, q75 = quartiles
+    spread = np.diff(field.quantiles((0.16, 0.84)), axis=0)[0, :: profile.stride] / 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.abs(means - q50) / (q75 - q25), spread, q50
 
 
 @dataclass(kw_only=True, eq=False)
@@ -387,18 +438,19 @@ def feature_words(field: FieldStatistics, where: NDArray[np.bool_], what: str) -
 
 
 def _names(field: FieldStatistics, where: NDArray[np.bool_]) -> Iterator[str]:
-    """Of chosen columns: ``joint_pos[3, 5-8]``, where the term is known, once if in all frames."""
-    if not field.terms:
-        yield f"[{number_ranges(where)}]"
-    for term in field.terms:
+    """Names of chosen columns, such as ``joint_pos[3, 5-8]``, once for all frames of a history."""
+    for term in field.terms or (Term(name="", dim=len(where)),):
+        labels = list(map(_inside, field.names[term.newest]))
         chosen = where[term.columns].reshape(term.frames, term.dim)
         whole = np.logical_and.reduce(chosen, axis=0)
-        if whole.any():
-            many = " in all frames" if term.frames > 1 else ""
-            yield f"{term.name}[{number_ranges(whole)}]{many}"
-        for frame, rest in enumerate(chosen & ~whole):
-            if rest.any():
-                yield f"{term.name}[{number_ranges(rest)}] in frame {frame + 1 - term.frames}"
+        parts = [(whole, " in all frames" if term.frames > 1 else "")]
+        parts += [(c & ~whole, f" in frame {i - term.frames}") for i, c in enumerate(chosen, 1)]
+        for columns, frames in parts:
+            if columns.any():
+                picked = [labels[i] for i in np.flatnonzero(columns)]
+                numbered = all(label.isdigit() for label in picked)
+                inner = number_ranges(columns) if numbered else ", ".join(picked)
+                yield f"{term.name}[{inner}]{frames}"
 
 
 def number_ranges(where: NDArray[np.bool_]) -> str:

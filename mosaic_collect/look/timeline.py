@@ -8,9 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.look.canvas import LIGHT, Palette, dress, legend, new_figure, whole_numbers
+from mosaic_collect.look.canvas import (
+    LIGHT,
+    Palette,
+    dress,
+    fill_cells,
+    legend,
+    new_figure,
+    percent,
+    whole_numbers,
+)
+from mosaic_collect.look.charts import step_words
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.trajectories import ENDS, End, Trajectories
+from mosaic_collect.store.robot import Robot
 from mosaic_collect.store.schema import VALID_MASK
 
 if TYPE_CHECKING:
@@ -153,8 +164,8 @@ def _past(steps: NDArray[np.int64], edges: NDArray[np.int64]) -> NDArray[np.int6
 
 #: What is drawn, its colour's name, its hatch, and what the legend says.
 _KINDS = (
-    (ENDED, "ended", None, "trajectory"),
-    (ENDED2, "ended2", None, "the next trajectory"),
+    (ENDED, "ended", None, "ended"),
+    (ENDED2, "ended2", None, "ended, the next one"),
     (OPEN, "open", None, "going on"),
     (INTERRUPTED, "interrupted", "//////", "without an end"),
     (FAILED, "failed", None, "failed"),
@@ -163,7 +174,7 @@ _KINDS = (
 _MOST_RUNS = 20
 
 
-def timeline_figure(timeline: Timeline, palette: Palette = LIGHT) -> Figure:
+def timeline_figure(timeline: Timeline, robot: Robot, palette: Palette = LIGHT) -> Figure:
     """Shares of all environments above, some environments one by one below.
 
     Raises:
@@ -175,6 +186,7 @@ def timeline_figure(timeline: Timeline, palette: Palette = LIGHT) -> Figure:
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.1, height])
     _shares(above, timeline, palette)
     _rows(below, timeline, palette)
+    below.set_xlabel(_step_label(timeline, robot))
     for axes in (above, below):
         for step in timeline.runs[:_MOST_RUNS]:
             axes.axvline(step, color=palette.ink, linewidth=1, linestyle=":")
@@ -192,11 +204,10 @@ def _shares(axes: Axes, timeline: Timeline, palette: Palette) -> None:
     endless = {"label": "without an end", "color": palette.interrupted, **line}
     axes.stairs(timeline.endless, edges, **endless)
     axes.stairs(timeline.failed, edges, fill=True, color=palette.failed, label="failed")
-    key = axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=8)
-    for text in key.get_texts():
-        text.set_color(palette.ink)
+    legend(axes, palette, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set_ylim(0, 1)
-    axes.set_yticks([0, 0.5, 1], ["0", "50 %", "100 %"])
+    axes.set_yticks([0, 0.5, 1])
+    percent(axes.yaxis)
 
 
 def _rows(axes: Axes, timeline: Timeline, palette: Palette) -> None:
@@ -204,23 +215,15 @@ def _rows(axes: Axes, timeline: Timeline, palette: Palette) -> None:
     which = "each environment" if shown == num_envs else f"{shown} of them, evenly spaced"
     dress(axes, palette, which)
     axes.grid(visible=False)
-    from matplotlib.patches import PathPatch
-
     for kind, colour, hatch, label in _KINDS:
-        path = _rectangles(timeline.cells == kind, timeline.edges)
-        if path is None:
-            continue
-        face = getattr(palette, colour)
-        patch = PathPatch(path, facecolor=face, edgecolor="none", linewidth=0, label=label)
-        if hatch is not None:
-            patch.set(hatch=hatch, edgecolor=palette.paper)
-        axes.add_patch(patch)
+        style = {} if hatch is None else {"hatch": hatch, "edgecolor": palette.paper}
+        where = timeline.cells == kind
+        fill_cells(axes, where, timeline.edges, getattr(palette, colour), label, **style)
     axes.set_xlim(0, max(timeline.num_steps, 1))
     axes.set_ylim(shown, 0)
     ticks = np.arange(0, num_envs, _round_step(num_envs))
     axes.set_yticks(np.searchsorted(timeline.envs, ticks) + 0.5, [f"{env:,}" for env in ticks])
     axes.set_ylabel("environment")
-    axes.set_xlabel(_step_label(timeline))
     whole_numbers(axes.xaxis)
 
 
@@ -230,23 +233,6 @@ def _round_step(count: int) -> int:
     return int(next(step for step in steps if count <= 12 * step))
 
 
-def _rectangles(where: NDArray[np.bool_], edges: NDArray[np.int64]) -> Any:
-    """One path of a rectangle for each run of cells in a row; None of none."""
-    from matplotlib.path import Path
-
-    padded = np.pad(where, ((0, 0), (1, 1))).astype(np.int8)
-    row, start = np.nonzero(np.diff(padded, axis=1) == 1)
-    _, stop = np.nonzero(np.diff(padded, axis=1) == -1)
-    if not len(row):
-        return None
-    left, right = edges[start], edges[stop]
-    top, bottom = row + 0.06, row + 0.94
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-    vertices = np.stack([np.stack(c, axis=1) for c in corners], axis=1).reshape(-1, 2)
-    codes = [Path.MOVETO, Path.LINETO, Path.LINETO, Path.LINETO, Path.CLOSEPOLY]
-    return Path(vertices, np.tile(codes, len(row)))
-
-
-def _step_label(timeline: Timeline) -> str:
-    width = int(timeline.edges[1] - timeline.edges[0]) if len(timeline.edges) > 1 else 1
-    return "step" if width == 1 else f"step (cells of {width:,} steps show the worst of them)"
+def _step_label(timeline: Timeline, robot: Robot) -> str:
+    width, step = int(np.diff(timeline.edges[:2]).sum()), step_words(robot)
+    return step if width <= 1 else f"{step}; a cell is the worst of {width:,} steps"

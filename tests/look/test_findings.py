@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,67 +11,22 @@ import pytest
 from mosaic_collect import Finding, TrajectoryDataset, TrajectoryWriter, store_findings
 from mosaic_collect.look.findings import NOTE, WARNING, find
 from mosaic_collect.look.measure import store_statistics
-from mosaic_collect.store.schema import Field, Schema
+from mosaic_collect.store.schema import Schema
+from tests.look.planted import (
+    SMALL,
+    Edit,
+    Fall,
+    Size,
+    hold,
+    idle,
+    put,
+    record,
+    record_all,
+    track_worse,
+)
 
-J, STEPS, ENVS, MOTIONS = 6, 400, 24, 6
-SCHEMA = Schema.mosaic(
-    obs_dim=2 * J,
-    action_dim=J,
-    extra=[Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32")],
-).with_ends()
-TERMS = {"observations": [{"name": "joint_pos", "dim": J}, {"name": "joint_vel", "dim": J}]}
-FRAMES = np.array([24, 28, 30, 32, 36, 26])
-Rows = dict[str, Any]
-Edit = Callable[[int, Rows], None]
-
-
-def record(
-    path: str,
-    seed: int = 0,
-    edit: Edit = lambda step, rows: None,
-    falls: dict[int, int] | None = None,
-    weights: Any = None,
-    **metadata: Any,
-) -> TrajectoryDataset:
-    """Joints that follow one of six motions, over and over, each from a random frame.
-
-    Args:
-        path: The store.
-        seed: Seed of everything.
-        edit: Changes a step's rows before they are recorded.
-        falls: Motion -> frame at which all its trajectories fail.
-        weights: Share of each motion.
-        **metadata: Further metadata.
-    """
-    rng = np.random.default_rng(seed)
-    told = {"terms": TERMS, "motions": [{"path": f"/m/{i}.npz"} for i in range(MOTIONS)]}
-    phase, motion = rng.uniform(0, 6, (MOTIONS, J)), rng.choice(MOTIONS, ENVS, p=weights)
-    frame = rng.integers(0, FRAMES[motion])
-    options = {"metadata": {**told, **metadata}, "buffer_mb": 0.2, "encode_in": "threads"}
-    with TrajectoryWriter(path, SCHEMA, ENVS, **options) as writer:
-        for step in range(STEPS):
-            angle = 0.4 * np.sin(0.3 * frame[:, None] + phase[motion])
-            noise = rng.standard_normal((3, ENVS, J))
-            rows: Rows = {
-                "observations": np.concatenate([angle + 0.05 * noise[0], noise[1]], axis=1),
-                "actions": angle + 0.3 * noise[2],
-                "action_sigma": np.full((ENVS, J), 0.3) * rng.uniform(0.9, 1.1, (ENVS, 1)),
-            }
-            edit(step, rows)
-            rows["action_mean"] = rows["actions"]
-            mask = rows.pop("valid_mask", np.ones(ENVS, bool))
-            rows = {name: value.astype("f4") for name, value in rows.items()}
-            ids = {"motion_id": motion.astype("i4"), "motion_frame": frame.astype("i4")}
-            writer.add_step(**rows, **ids, valid_mask=mask)
-            failed = np.isin(frame, list((falls or {}).values())) & np.isin(
-                motion, list(falls or {})
-            )
-            over = np.flatnonzero(failed | (frame >= FRAMES[motion] - 1))
-            writer.end_trajectories(over, failed=failed)
-            motion[over] = rng.choice(MOTIONS, len(over), p=weights)
-            frame = frame + 1
-            frame[over] = 0
-    return TrajectoryDataset(path)
+J, ENVS = SMALL.joints, SMALL.envs
+POS, VEL, GYRO = (SMALL.column(name) for name in ("joint_pos", "joint_vel", "base_ang_vel"))
 
 
 def of_kind(dataset: TrajectoryDataset, kind: str) -> list[Finding]:
@@ -95,35 +49,6 @@ def test_short_healthy_stores_have_none(store: str) -> None:
     assert [f for f in store_findings(store) if f.severity != NOTE] == []
 
 
-def put(name: str, at: Any, value: Any, steps: range = range(STEPS)) -> Edit:
-    def edit(step: int, rows: Rows) -> None:
-        if step in steps:
-            rows[name][at] = value(rows[name][at], step) if callable(value) else value
-
-    return edit
-
-
-def hold(env: int, first: int) -> Edit:
-    """An environment whose rows stay as they are from a step on."""
-    kept: Rows = {}
-
-    def edit(step: int, rows: Rows) -> None:
-        if step == first:
-            kept.update({name: value[env].copy() for name, value in rows.items()})
-        for name, value in kept.items():
-            rows[name][env] = value
-
-    return edit
-
-
-def idle(envs: slice, steps: range) -> Edit:
-    def edit(step: int, rows: Rows) -> None:
-        rows["valid_mask"] = np.ones(ENVS, bool)
-        rows["valid_mask"][envs] = step not in steps
-
-    return edit
-
-
 ALL = np.s_[:, 3]
 PLANTED: dict[str, tuple[Edit, str, str, dict[str, Any]]] = {
     "dead_actuator": (
@@ -139,16 +64,16 @@ PLANTED: dict[str, tuple[Edit, str, str, dict[str, Any]]] = {
         {"field": "actions", "features": (3,)},
     ),
     "dead_feature": (
-        put("observations", ALL, 0.0),
+        put("observations", np.s_[:, POS + 3], 0.0),
         "warning",
         "observations: always 0: joint_pos[3]",
-        {"features": (3,)},
+        {"features": (POS + 3,)},
     ),
     "constant_feature": (
-        put("observations", np.s_[:, J + 1], 0.25),
-        "note",
-        "observations: constant: joint_vel[1]",
-        {"features": (J + 1,)},
+        put("observations", np.s_[:, GYRO + 1], 0.25),
+        "warning",
+        "observations: constant: base_ang_vel[1]",
+        {"features": (GYRO + 1,)},
     ),
     "clipped": (
         put("actions", ALL, lambda values, step: np.clip(4 * values, -1, 1)),
@@ -163,10 +88,10 @@ PLANTED: dict[str, tuple[Edit, str, str, dict[str, Any]]] = {
         {"features": (2,), "environments": (5,), "steps": (123, 123)},
     ),
     "drift": (
-        put("observations", ALL, lambda values, step: values + 0.8 * step / STEPS),
+        put("observations", np.s_[:, POS + 3], lambda values, step: values + 0.002 * step),
         "warning",
         "observations: drifting: joint_pos[3]",
-        {"features": (3,)},
+        {"features": (POS + 3,)},
     ),
     "collapsed_sigma": (
         put("action_sigma", ALL, lambda values, step: values * 1e-6),
@@ -175,10 +100,10 @@ PLANTED: dict[str, tuple[Edit, str, str, dict[str, Any]]] = {
         {"features": (3,)},
     ),
     "nonfinite": (
-        put("observations", (7, 4), np.nan, range(200, 220)),
+        put("observations", (7, POS + 4), np.nan, range(200, 220)),
         "error",
         "observations: 20 pairs hold NaN or infinity in: joint_pos[4] (",
-        {"features": (4,), "environments": (7,), "steps": (200, 200)},
+        {"features": (POS + 4,), "environments": (7,), "steps": (200, 200)},
     ),
     "frozen_environment": (
         hold(11, 150),
@@ -193,10 +118,16 @@ PLANTED: dict[str, tuple[Edit, str, str, dict[str, Any]]] = {
         {"environments": (4, 5)},
     ),
     "far_environment": (
-        put("observations", (20, slice(J)), lambda values, step: values + 5),
+        put("observations", (20, slice(POS, POS + J)), lambda values, step: values + 5),
         "warning",
         "observations: 1 of 24 environments far from the others: 20; ",
-        {"environments": (20,), "features": tuple(range(J))},
+        {"environments": (20,), "features": tuple(range(POS, POS + J))},
+    ),
+    "tracking_error": (
+        track_worse(SMALL, 2, 8.0),
+        "warning",
+        "motion 2 dance2.npz tracks badly: joint_pos is 0.",
+        {"motions": (2,)},
     ),
 }
 
@@ -217,10 +148,10 @@ def test_what_is_planted_is_found(store: str, kind: str) -> None:
 
 class TestMotions:
     def test_failing(self, store: str) -> None:
-        dataset = record(store, falls={2: 17})
+        dataset = record(store, falls={2: Fall(1.0, 17, 17)})
         (found,) = of_kind(dataset, "failing_motion")
         assert found.motions == (2,)
-        assert "motion 2 2.npz: " in found.text
+        assert "motion 2 dance2.npz: " in found.text
         assert "trajectories fail (" in found.text
         assert found.text.endswith("most at frames 17")
         ends = {t.id: (t.end, t.motion) for t in dataset.trajectories}
@@ -246,7 +177,7 @@ class TestMotions:
 
 def test_gaps_between_runs(store: str) -> None:
     entries = [[0, 100.0, 0, 0], [0, 200.0, 200, 0.0], [1, 8000.0, 200, 0], [1, 8100.0, 400, 0.0]]
-    (found,) = of_kind(record(store, pace={"max_steps": STEPS, "entries": entries}), "gap")
+    (found,) = of_kind(record(store, pace={"max_steps": 400, "entries": entries}), "gap")
     assert found.text == "the recording paused for 2 h 10 min between two runs"
 
 
@@ -269,3 +200,37 @@ def test_as_data(store: str, cli: Any, tmp_path: Any) -> None:
     page = (tmp_path / "expert.report.html").read_text()
     assert "Warning: actions: outliers: [2]" in page
     cli("report", store, "--json", "no/such.json").failed("--json: expected a folder at")
+
+
+def test_fifteen_problems_of_one_store(store: str) -> None:
+    """Each is found with its place, though others are beside it."""
+    size = Size(steps=1500, envs=40, joints=8, motions=16, frames=40)
+    found = {}
+    for finding in store_findings(record_all(store, size), None):
+        found.setdefault(finding.kind, []).append(finding)
+    texts = {kind: " | ".join(f.text for f in of) for kind, of in found.items()}
+    for kind, words in {
+        "dead_feature": "joint_pos[4], joint_vel[4]",
+        "constant_feature": "base_ang_vel[1]",
+        "dead_actuator": "actions: always 0: [4]",
+        "nonfinite": "20 pairs hold NaN or infinity in: joint_vel[1] (",
+        "stalls": "waited for the disk 30.0% of the time",
+        "idle_environment": "2 of 40 environments are idle for a while: 4-5",
+        "clipped": "actions: clipped: [3] (7",
+        "outlier": "actions[2] is 1e+04 at step 376, environment 2, trajectory",
+        "drift": "drifting: joint_pos[5]; joint_pos[5] from 0.0",
+        "frozen_environment": "stand still for a while: 13 (steps 500 to 1,499)",
+        "collapsed_sigma": "action_sigma: collapsed: [7] (median 1e-06",
+        "failing_motion": "most at frames 2",
+        "tracking_error": "motion 7 dance7.npz tracks badly: joint_pos is ",
+        "rare_motion": "motion 15 dance15.npz is hardly recorded",
+    }.items():
+        assert words in texts[kind], (kind, texts.get(kind))
+    assert [f.motions for f in found["failing_motion"]] == [(13,), (7,)]
+    frames = [int(n) for n in found["failing_motion"][0].text.split("at frames ")[1].split(" to ")]
+    assert 20 <= frames[0] <= frames[1] <= 30
+    assert [f.motions for f in found["tracking_error"]] == [(7,)]
+    assert found["frozen_environment"][0].environments == (13,)
+    assert found["outlier"][0].steps == (376, 376)
+    kinds = {f.kind for of in found.values() for f in of if f.severity != NOTE}
+    assert kinds <= {*texts} - {"far_environment", "failing", "short_trajectories"}

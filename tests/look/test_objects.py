@@ -19,7 +19,7 @@ from tests.look.conftest import rich
 def test_each_command(
     s3: str, store: str, cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They say of it what they say of its like on a disk, and write where they are run."""
+    """They say the same as about a store on a disk; a file is written where it is named."""
     rich(s3)
     rich(store)
     monkeypatch.chdir(tmp_path)
@@ -27,8 +27,10 @@ def test_each_command(
     assert there["fields"] == here["fields"]
     assert there["num_valid"] == here["num_valid"] == 340
     cli("stats", s3, "-o", "expert.stats.json")
-    cli("plot", s3, "--format", "svg")
-    cli("report", s3)
+    for command in ("plot", "report"):
+        cli(command, s3).failed(f"expected a name, for {s3} is in object storage")
+    cli("plot", s3, "-o", "expert", "--format", "svg")
+    cli("report", s3, "-o", "expert.report.html")
     made = {path.name for path in tmp_path.iterdir() if path.is_file()}
     assert {"expert.stats.json", "expert.report.html", "expert.timeline.svg"} <= made
     page = (tmp_path / "expert.report.html").read_text()

@@ -30,18 +30,10 @@ from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.store.schema import Field, Schema
 from tests import helpers
 from tests.export import stores
+from tests.look.planted import ROBOT, Size, record_all
 
-ALL = [
-    *(
-        "timeline",
-        "lengths",
-        "failures",
-        "bands-observations",
-        "bands-student_observations",
-        "actions",
-    ),
-    *("trajectory", "pace"),
-]
+ALL = ["timeline", "lengths", "motions", "environments", "actions", "sigma"]
+ALL += ["bands-observations", "bands-student_observations", "trajectory", "pace"]
 
 
 def pictures(dataset: TrajectoryDataset, **options: object) -> Pictures:
@@ -120,9 +112,11 @@ def test_the_key_and_the_title_tell_of_what_is_there(
 ) -> None:
     plain = helpers.record(f"{tmp_path}/plain.zarr", 3)
     found = [pictures(data).draw("trajectory") for data in (dataset, plain)]
-    keys = [[t.get_text() for key in f.legends for t in key.get_texts()] for f in found]
-    assert keys == [["teacher's observation", "student's newest"], []]
-    assert found[1].get_suptitle() == "trajectory 0: environment 0, 3 steps, without an end"
+    keys = [[t.get_text() for t in axes.get_legend().get_texts()] for axes in found[0].axes[:3]]
+    assert keys == [["0", "1", "mean"], ["0", "1", "student's newest frame"], ["0", "1", "2"]]
+    assert [figure.legends for figure in found] == [[], []]
+    title = "trajectory 0: environment 0, from step 0, 3 steps, without an end"
+    assert found[1].get_suptitle() == title
     masked = pictures(dataset, trajectory=int(dataset.trajectories.columns["id"][-1]))
     assert "not valid" in [t.get_text() for t in masked.draw("trajectory").legends[0].get_texts()]
 
@@ -188,16 +182,21 @@ class TestAnySchema:
         drawer = pictures(dataset)
         assert {"timeline", "lengths", "trajectory"} <= {*drawer.names}
         for field in fields:
-            kind = "images" if field.has_axes else "bands" if field.dim else ""
-            assert (f"{kind}-{field.name}" in drawer.names) == bool(kind)
+            kind = "images-" if field.has_axes else "bands-" if field.name == "obs" else ""
+            name = "actions" if field.name == "action" else f"{kind}{field.name}"
+            assert (name in drawer.names) == bool(field.row_shape)
         for name in drawer.names:
             inline_svg(drawer.draw(name), LIGHT, "title", name)
 
     def test_curves_are_those_of_its_fields(self, store: str) -> None:
         schema = Schema([Field(name="obs", dim=4), Field(name="action", dim=2)])
         axes = pictures(helpers.record(store, 9, schema=schema)).draw("trajectory").axes
+        keys = [[t.get_text() for t in a.get_legend().get_texts()] for a in axes]
         titles = [a.get_title(loc="left") for a in axes]
-        assert titles == ["obs, 3 of 4: 0, 1, 2", "action: 0, 1"]
+        assert dict(zip(titles, keys, strict=True)) == {
+            "action": ["0", "1"],
+            "obs": ["0", "1", "2"],
+        }
 
 
 def test_a_contact_sheet_is_of_the_images(store: str) -> None:
@@ -214,8 +213,8 @@ def test_a_contact_sheet_is_of_the_images(store: str) -> None:
         assert "data:image/png;base64" in inline_svg(figure, LIGHT, "title", name)
 
 
-def test_failures_are_counted_by_motion_and_frame(dataset: TrajectoryDataset) -> None:
-    rates, frames = pictures(dataset).draw("failures").axes
+def test_motions_by_failures_and_frames(dataset: TrajectoryDataset) -> None:
+    rates, frames = pictures(dataset).draw("motions").axes
     assert [t.get_text() for t in rates.texts] == ["33% of 6", "0% of 6"]
     assert [t.get_text() for t in rates.get_yticklabels()] == ["1 run", "0 walk"]
     table = dataset.where(end="failed")
@@ -225,6 +224,47 @@ def test_failures_are_counted_by_motion_and_frame(dataset: TrajectoryDataset) ->
     lengths = sorted(t.num_steps for t in table)
     edges, counts = frames.patches[0].get_data().edges, frames.patches[0].get_data().values
     assert counts.tolist() == np.histogram(lengths, edges)[0].tolist()
+
+
+@pytest.fixture(scope="module")
+def robots_drawer(tmp_path_factory: pytest.TempPathFactory) -> Pictures:
+    path = f"{tmp_path_factory.mktemp('robot')}/expert.zarr"
+    names = ["left_knee_joint", *(f"j{i}_joint" for i in range(1, 8))]
+    robot = {**ROBOT, "joint_names": names, "action_names": names}
+    size = Size(steps=1500, envs=40, joints=8, motions=16, frames=40)
+    return pictures(record_all(path, size, robot=robot))
+
+
+class TestWithARobot:
+    """Pictures have the names, units and seconds of the robot; values are those planted."""
+
+    def test_motions(self, robots_drawer: Pictures) -> None:
+        rates, tracking, frames, coverage = robots_drawer.draw("motions").axes
+        assert rates.get_yticklabels()[0].get_text() == "13 dance13"
+        assert tracking.get_yticklabels()[0].get_text() == "7 dance7"
+        assert tracking.texts[0].get_text().endswith(" rad")
+        first = frames.patches[0].get_data()
+        assert 20 <= first.edges[first.values.argmax()] <= 30
+        assert [p.get_label() for p in coverage.patches] == ["recorded"]
+
+    def test_actions_and_sigma(self, robots_drawer: Pictures) -> None:
+        titles = [axes.get_title(loc="left") for axes in robots_drawer.draw("actions").axes]
+        assert titles[0] == "left_knee"
+        assert re.fullmatch(r"j3, 7\d% at a limit", titles[3])
+        sigma = robots_drawer.draw("sigma")
+        labels = [t.get_text() for t in sigma.legends[0].get_texts()]
+        assert labels == ["an action", "median action", "j7"]
+
+    def test_environments(self, robots_drawer: Pictures) -> None:
+        still, far = robots_drawer.draw("environments").axes[2:]
+        assert still.patches[0].get_data().values.argmax() == 13
+        assert far.patches[1].get_data().values.nonzero()[0].tolist() == [13]
+
+    def test_a_trajectory(self, robots_drawer: Pictures) -> None:
+        axes = next(a for a in robots_drawer.draw("trajectory").axes if a.get_ylabel() == "rad")
+        assert axes.get_title(loc="left") == "joint_pos"
+        assert axes.get_legend().get_texts()[-1].get_text() == "command"
+        assert axes.get_xlim()[1] < 2
 
 
 def test_fields_without_a_finite_value(store: str) -> None:

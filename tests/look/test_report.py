@@ -38,7 +38,7 @@ class TestFindings:
             "valid one: step 30, environment 0, trajectory 12)": "error",
             "observations: always 0: pos[1]": "warning",
             "1 of 12 trajectories that ended are one row long": "warning",
-            "student_observations: constant: pos[1] in all frames": "note",
+            "student_observations: constant: pos[1] in all frames": "warning",
             "action_sigma: all 2 features constant": "note",
             "motion 1 run.npz: 2 of 6 trajectories fail (33%), most after 5 steps": "warning",
             "12 of 24 trajectories have no end": "note",

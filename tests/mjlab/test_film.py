@@ -125,12 +125,15 @@ class TestTheFilm:
         assert made.shown == ("robot", "reference")
         assert made.notes == ()
         assert made.fps == 50
-        assert len(pictures) == min(8, made.trajectory.num_steps)
+        assert len(pictures) == min(8, made.trajectories[0].num_steps)
         for picture in pictures:
             assert len(green(picture)) > 1000
             assert len(bright(picture)) > 500
             assert np.median(green(picture)) - np.median(bright(picture)) > 100
         assert abs(pictures[0] - pictures[-1]).max() > 50
+        # What it is, is written in; the last picture has its end.
+        assert pictures[0][:80, :200].max() > 250
+        assert (pictures[-1][:100, :200] != pictures[0][:100, :200]).any()
 
     def test_without_states_the_reference_stands_alone(self, case: Case, tmp_path: Path) -> None:
         from mosaic_collect.adapters.mjlab.collect import run_collect
@@ -156,6 +159,16 @@ class TestTheFilm:
         assert "robot and reference at 50 steps per second" in said.out
         assert ffmpeg.count_frames_and_secs(str(clip))[0] == steps
 
+    def test_several_are_a_grid(self, stateful: str, tmp_path: Path) -> None:
+        image = pytest.importorskip("PIL.Image")
+        path = tmp_path / "grid.gif"
+        code = main(["replay", stateful, "--trajectory", "0", "1", "2", "-o", str(path)])
+        if code == 2:
+            pytest.skip("nothing draws here")
+        with image.open(path) as made:
+            assert made.size == (1280, 736)
+            assert np.asarray(made.convert("L"))[400:, 700:].min() > 250
+
     def test_the_checkpoint_says_the_same_beside_states(self, stateful: str) -> None:
         assert main(["verify", stateful, "--checkpoint", EXPERT]) == 0
 
@@ -164,7 +177,9 @@ def test_refused(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     helpers.record(store, 3)
     output = str(tmp_path / "c.mp4")
     assert main(["replay", store, "--trajectory", "0", "-o", output]) == 2
-    assert "expected a store collected in mjlab, got one that does not" in capsys.readouterr().err
+    assert (
+        "expected a store collected in mjlab, got none in its metadata" in capsys.readouterr().err
+    )
     from mosaic_collect.film.scene import Stage
 
     with pytest.raises(InputError, match=r"task: expected one of .*, got 'nope'"):
