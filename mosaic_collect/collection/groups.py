@@ -87,7 +87,7 @@ class RecordedGroups:
         student = _row_shape(first, STUDENT)
         if student is not None and len(student) != 1:
             own["student_observations"] = STUDENT
-        fields = {_field(name, first[group]): group for name, group in own.items()}
+        fields = {field_of(name, first[group]): group for name, group in own.items()}
         return cls(read=read, student_dim=dims.get(STUDENT), own=fields)
 
     def schema(self, num_actions: int, extra: Iterable[Field]) -> Schema:
@@ -126,7 +126,8 @@ def _row_shape(observations: Observations, name: str) -> tuple[int, ...] | None:
     return tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else None
 
 
-def _field(name: str, values: torch.Tensor) -> Field:
+def field_of(name: str, values: torch.Tensor) -> Field:
+    """Field that holds rows of these values."""
     dtype = str(values.dtype).removeprefix("torch.")
     # NumPy lacks it, and a writer makes it a float.
     return Field(

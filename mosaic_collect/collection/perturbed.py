@@ -14,7 +14,6 @@ simulation's numbers stay what they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
@@ -22,13 +21,14 @@ import torch
 
 from mosaic_collect.collection.acting import Acting
 from mosaic_collect.collection.protocols import (
+    Extra,
     Observations,
     Policy,
     PolicyOutput,
     Simulation,
     StepResult,
 )
-from mosaic_collect.collection.rollout import STUDENT, Rows
+from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.student import Student
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.schema import Field
@@ -51,7 +51,7 @@ class PerturbedPolicy:
         seed: Seed of all random numbers of this class.
 
     Attributes:
-        fields: Fields that ``beside`` adds to a row, ``(N,)`` each.
+        extra: Fields of a row, ``(N,)`` each.
     """
 
     def __init__(
@@ -68,11 +68,9 @@ class PerturbedPolicy:
         self._num_envs, self._device = num_envs, device
         self._scale = self._uniform() * acting.action_noise
         self._row: dict[str, torch.Tensor] = {}
-        self.fields: tuple[Field, ...] = ()
-        if acting.action_noise:
-            self.fields += (ACTION_NOISE,)
-        if student is not None:
-            self.fields += (STUDENT_ACTED,)
+        wanted = (ACTION_NOISE, bool(acting.action_noise)), (STUDENT_ACTED, student is not None)
+        fields = tuple(field for field, is_wanted in wanted if is_wanted)
+        self.extra = Extra(fields, before=lambda observations: self._row)
 
     def act(self, observations: Observations) -> PolicyOutput:
         output = self._policy.act(observations)
@@ -93,14 +91,6 @@ class PerturbedPolicy:
         if self._acting.action_noise:
             drawn = self._uniform() * self._acting.action_noise
             self._scale = torch.where(dones, drawn, self._scale)
-
-    def beside(self, rows: Rows) -> Rows:
-        """The same rows, with ``fields`` of the step that was acted on last."""
-
-        def more(observations: Observations, output: PolicyOutput) -> Mapping[str, torch.Tensor]:
-            return {**rows(observations, output), **self._row}
-
-        return more
 
     def _uniform(self) -> torch.Tensor:
         return torch.rand(self._num_envs, generator=self._generator, device=self._device)
@@ -143,7 +133,7 @@ class PushedSimulation:
         seed: Seed of all random numbers of this class.
 
     Attributes:
-        fields: Fields that ``beside`` adds to a row.
+        extra: Fields of a row.
 
     Raises:
         InputError: The simulation cannot push.
@@ -153,8 +143,9 @@ class PushedSimulation:
         self._simulation, self._largest = simulation, largest
         self.num_envs, self.num_actions = simulation.num_envs, simulation.num_actions
         self.device = simulation.device
-        self.fields: tuple[Field, ...] = (PUSH,) if largest else ()
+        self.extra = Extra()
         if largest:
+            self.extra = Extra((PUSH,), before=lambda observations: {PUSH.name: self._velocity})
             self._generator = torch.Generator(self.device).manual_seed(seed)
             self._push(torch.zeros(self.num_envs, 2, device=self.device))
             self._scale = self._scales()
@@ -174,14 +165,6 @@ class PushedSimulation:
 
     def close(self) -> None:
         self._simulation.close()
-
-    def beside(self, rows: Rows) -> Rows:
-        """The same rows, with ``fields`` of the step that comes."""
-
-        def more(observations: Observations, output: PolicyOutput) -> Mapping[str, torch.Tensor]:
-            return {**rows(observations, output), PUSH.name: self._velocity}
-
-        return more if self._largest else rows
 
     def _push(self, velocity: torch.Tensor) -> None:
         if not isinstance(self._simulation, PushableSimulation):

@@ -15,11 +15,14 @@ would be drawn again and histories would advance twice.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Protocol, TypeAlias, runtime_checkable
 
 import torch
+
+from mosaic_collect.reading.terms import Term
+from mosaic_collect.store.schema import Field
 
 #: Group name -> tensor ``(num_envs, dim)``, or of images ``(num_envs, *axes)``; a TensorDict is
 #: one, too. What else it may hold is not looked at.
@@ -49,11 +52,32 @@ class StepResult:
         observations: Observations to act on next; the first of a new episode where one ended.
         dones: Environments that ended an episode with this step, ``(num_envs,)``, bool.
         time_outs: Environments of these that ended by a time-out, ``(num_envs,)``, bool.
+        rewards: Rewards of the step, ``(num_envs,)``; None: not known.
+        final: Observations before the reset, which count for ``dones``; None: not known.
     """
 
     observations: Observations
     dones: torch.Tensor
     time_outs: torch.Tensor
+    rewards: torch.Tensor | None = None
+    final: Observations | None = None
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Fields that are recorded together, by one name.
+
+    Attributes:
+        fields: The fields.
+        before: Reads their values with the observations that the row's action answers.
+        after: Reads their values when the row's action was taken.
+        terms: Named columns per field, where they are known.
+    """
+
+    fields: tuple[Field, ...] = ()
+    before: Callable[[Observations], Mapping[str, torch.Tensor]] | None = None
+    after: Callable[[StepResult], Mapping[str, torch.Tensor]] | None = None
+    terms: Mapping[str, Sequence[Term]] = field(default_factory=dict)
 
 
 @runtime_checkable

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
+from mosaic_collect.collection.extras import find_extras
 from mosaic_collect.collection.groups import RecordedGroups, flat_groups
 from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.perturbed import PerturbedPolicy, PushedSimulation
-from mosaic_collect.collection.protocols import Policy, Simulation
+from mosaic_collect.collection.protocols import Extra, Policy, Simulation
 from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema
-from mosaic_collect.collection.states import States
 from mosaic_collect.collection.student import load_student
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError, StoreMismatchError
@@ -54,6 +54,13 @@ class GroupedSimulation(Simulation, Protocol):
     def robot(self) -> Robot | None:
         """Description of the robot; None: it is not known."""
 
+    @property
+    def has_final(self) -> bool:
+        """Whether steps return the observations before a reset."""
+
+    def extras(self) -> Mapping[str, Extra]:
+        """Fields that only this simulation can record, by name."""
+
 
 class GroupedPolicy(Policy, Protocol):
     """A policy that knows which groups it reads.
@@ -82,7 +89,7 @@ def record(
     on_step: Watch | None = None,
     acting: Acting = AS_TRAINED,
     stop_on_nonfinite: bool = False,
-    record_states: bool = False,
+    extra_names: Sequence[str] = (),
     allow_changed: Collection[str] | None = (),
     **writer_options: Any,
 ) -> int:
@@ -100,7 +107,7 @@ def record(
         on_step: Called with the writer after each step; what it raises ends the run, committed.
         acting: Who acts, action noise and pushes; the policy labels all rows.
         stop_on_nonfinite: End it with the first row that holds NaN or infinity, committed.
-        record_states: The simulator's state beside each row, as fields of ``States``.
+        extra_names: Names of more fields to record, as ``find_extras`` takes them.
         allow_changed: Names of entries that may differ on resume; here only ``robot`` counts.
         **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
 
@@ -110,8 +117,8 @@ def record(
     Raises:
         InputError: The policy reads a group that the simulation does not have, or of another rank.
             Or the student that shall act does not fit, or there is no group for it. Or the
-            simulation cannot push, or tells no state. Or a row holds NaN or infinity, and the run
-            is to stop then.
+            simulation cannot push, or a name of an extra is unknown. Or a row holds NaN or
+            infinity, and the run is to stop then.
         StoreMismatchError: Another run went on with the store since ``known`` was read, or it is of
             another robot.
         StoreError, WriteError: The writer raised it.
@@ -121,21 +128,22 @@ def record(
     pushed = PushedSimulation(simulation, acting.push, pushes)
     ledger, first = tracker.ledger(), simulation.reset()
     groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
-    beside: list[PerturbedPolicy | PushedSimulation | States] = [acts, pushed]
-    if record_states:
-        beside.append(States(simulation))
-    extra = (field for one in beside for field in one.fields)
-    schema = groups.schema(simulation.num_actions, (*tracker.fields, *extra))
-    rows = groups.rows()
-    for one in beside:
-        rows = one.beside(rows)
+    group_terms = simulation.group_terms
+    extras = [
+        *(acts.extra, pushed.extra),
+        *find_extras(
+            extra_names, simulation.extras(), groups, group_terms, first, simulation.has_final
+        ),
+    ]
+    fields = (field for extra in extras for field in extra.fields)
+    schema = groups.schema(simulation.num_actions, (*tracker.fields, *fields))
     health = Health(
         stop_on_nonfinite=stop_on_nonfinite,
         disagreement=simulation.disagreement,
         failed_by=simulation.failed_by,
     )
     pace = Pace(max_steps, known.metadata if known is not None else {})
-    terms, units = _terms(simulation.group_terms, groups)
+    terms, units = _terms(group_terms, groups, extras)
     told = {
         **origin.to_metadata(),
         "groups": groups.to_metadata(),
@@ -165,12 +173,13 @@ def record(
                 pushed,
                 acts,
                 writer,
-                rows,
+                groups.rows(),
                 tracker,
                 max_steps,
                 on_step=partial(_after_step, writer, pace, on_step),
                 health=health,
                 first=first,
+                extras=extras,
             )
         finally:
             health.end()
@@ -246,7 +255,7 @@ def _refuse_other_robot(known: TrajectoryDataset, robot: Mapping[str, Any]) -> N
 
 
 def _terms(
-    known: Mapping[str, Sequence[Term]], groups: RecordedGroups
+    known: Mapping[str, Sequence[Term]], groups: RecordedGroups, extras: Sequence[Extra]
 ) -> tuple[dict[str, Any], dict[str, str]]:
     """The metadata entry ``terms`` of fields whose every column is known, and the terms' units.
 
@@ -256,14 +265,18 @@ def _terms(
     fields = {"observations": list(flat_groups(groups.read))}
     if groups.student_dim is not None:
         fields["student_observations"] = [STUDENT]
+    found = {
+        field: [(group, term) for group in of for term in known[group]]
+        for field, of in fields.items()
+        if of and all(group in known for group in of)
+    }
+    found |= {n: [("", t) for t in of] for extra in extras for n, of in extra.terms.items()}
     terms: dict[str, Any] = {}
     units: dict[str, set[str]] = {}
-    for field, of in fields.items():
-        if not of or not all(group in known for group in of):
-            continue
-        names = Counter(term.name for group in of for term in known[group])
+    for field, of in found.items():
+        names = Counter(term.name for _, term in of)
         terms[field] = []
-        for group, term in [(one, term) for one in of for term in known[one]]:
+        for group, term in of:
             name = term.name if names[term.name] == 1 else f"{group}.{term.name}"
             entry: dict[str, Any] = {"name": name, "dim": term.dim, "frames": term.frames}
             terms[field].append(

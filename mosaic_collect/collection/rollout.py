@@ -5,19 +5,26 @@
           └──── add_step ──┘                     dones ──▶ end_trajectories
                                                           failed: not by time
 
-The row is recorded before the step, so nothing that the simulator overwrites can reach it, and
-rows pair what was seen with what was done about it. Observations are never computed again: noise
+The row is recorded before the step, or copied before it where values of the step belong to it. So
+nothing that the simulator overwrites can reach it, and a row pairs what was seen with what was done
+about it. Observations are never computed again: noise
 would be drawn anew and histories would advance twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
 from mosaic_collect.collection.health import Health
-from mosaic_collect.collection.protocols import Observations, Policy, PolicyOutput, Simulation
+from mosaic_collect.collection.protocols import (
+    Extra,
+    Observations,
+    Policy,
+    PolicyOutput,
+    Simulation,
+)
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.signals import exit_if_terminated
@@ -52,6 +59,7 @@ def collect(
     on_step: Callable[[], object] | None = None,
     health: Health | None = None,
     first: Observations | None = None,
+    extras: Sequence[Extra] = (),
 ) -> None:
     """Record until the store has ``max_steps`` steps or every environment idles.
 
@@ -66,11 +74,14 @@ def collect(
         on_step: Called after each step.
         health: Says what is wrong with what is recorded; None: of its defaults.
         first: The simulation's first observations; None: it is reset here.
+        extras: More fields of a row.
 
     Raises:
         InputError: Raised by ``health``.
     """
     health = health or Health()
+    before_step = [extra.before for extra in extras if extra.before is not None]
+    after_step = [extra.after for extra in extras if extra.after is not None]
     observations = simulation.reset() if first is None else first
     health.begin(tracker.active())
     while writer.num_steps < max_steps:
@@ -79,11 +90,21 @@ def collect(
             break
         output = policy.act(observations)
         fields = {**rows(observations, output), **tracker.describe()}
-        health.look(fields, active)
-        writer.add_step(**fields, valid_mask=active)
+        for read in before_step:
+            fields |= read(observations)
         # Kept apart from what the step changes in place.
         before = active.clone()
+        if after_step:
+            fields = {name: value.clone() for name, value in fields.items()}
+        else:
+            health.look(fields, before)
+            writer.add_step(**fields, valid_mask=before)
         result = simulation.step(output.actions)
+        if after_step:
+            for note in after_step:
+                fields |= note(result)
+            health.look(fields, before)
+            writer.add_step(**fields, valid_mask=before)
         policy.reset(result.dones)
         # Who idled and is at work from here on has a trajectory of its own from here on, too.
         ended = result.dones & (before | tracker.active())

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import needed, output_path
+from mosaic_collect.collection.extras import ORIGIN, QPOS
 from mosaic_collect.collection.fitting import resample
 from mosaic_collect.collection.motions import (
     Motion,
@@ -31,7 +32,6 @@ from mosaic_collect.collection.motions import (
     read_contents,
     recorded_motions,
 )
-from mosaic_collect.collection.states import ORIGIN, QPOS
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.trajectories import Trajectory

@@ -151,6 +151,8 @@ def _labels(term: Term, robot: Robot) -> list[str]:
         names = robot.action_names
     if not names and ("joint" in name or "dof" in name) and len(robot.joint_names) == term.dim:
         names = robot.joint_names
+    if not names and term.dim == 1:
+        return [term.name]
     return [f"{term.name}[{label}]" for label in names or range(term.dim)]
 
 

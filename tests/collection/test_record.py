@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -22,7 +24,7 @@ from mosaic_collect.collection.trackers import (  # noqa: E402
 from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.terms import Term  # noqa: E402
 from mosaic_collect.store.robot import Robot  # noqa: E402
-from mosaic_collect.store.schema import TRAJECTORY_END  # noqa: E402
+from mosaic_collect.store.schema import FAILED, TRAJECTORY_END, TRUNCATED  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
 from tests.collection.test_origin import ISAACLAB, MJLAB, OLD_ISAACLAB, OLD_MJLAB  # noqa: E402
@@ -96,6 +98,54 @@ def test_a_run_that_another_one_has_overtaken_by_its_last_ends_is_refused(store:
         )
     data = TrajectoryDataset(store)
     assert (data.num_steps, data.metadata) == (2, told)
+
+
+EXTRAS = ("reward", "terminated", "truncated", "final_observations", "extra")
+
+
+@pytest.fixture
+def extended(monkeypatch: pytest.MonkeyPatch) -> toys.ToyPolicy:
+    """A policy that reads one group of two, in a simulation with observations before resets."""
+    monkeypatch.setattr(toys.ToySimulation, "has_final", True)
+    policy = toys.ToyPolicy()
+    policy.shapes = {"policy": (3,)}
+    return policy
+
+
+def test_more_fields_belong_to_the_row_whose_action_caused_them(
+    store: str, extended: toys.ToyPolicy
+) -> None:
+    """Numbers of environment, episode and frame stand in observations, rewards and last ones."""
+    recorded(store, policy=extended, extra_names=EXTRAS, max_steps=4)
+    data = recorded(store, policy=extended, extra_names=EXTRAS, resume=True)
+    place = np.floor(data["observations"][..., 0])
+    np.testing.assert_array_equal(data["reward"][...], place)
+    np.testing.assert_array_equal(np.floor(data["observations_extra"][..., 0]), place)
+    valid, ends = data["valid_mask"][...], data[TRAJECTORY_END][...]
+    for name, code in (("truncated", TRUNCATED), ("terminated", FAILED)):
+        np.testing.assert_array_equal(data[name][...][valid], ends[valid] == code)
+    last, ended = data["final_observations"][...], data["truncated"][...] | data["terminated"][...]
+    np.testing.assert_array_equal(last[ended][:, 0], place[ended] + 1)
+    assert not last[~ended].any()
+    assert data.schema["final_student_observations"].dim == toys.STUDENT_DIM
+    with pytest.raises(StoreMismatchError, match="reward: expected"):
+        recorded(store, policy=extended, max_steps=99, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["reward", "rewards"], "expected names among extra, reward, .*, got rewards; policy, stu"),
+        (["policy"], "got policy; policy, student: recorded in any case"),
+        (["states"], "record: expected names among .*, got states"),
+    ],
+)
+def test_an_unknown_name_of_a_field_is_refused_before_anything_is_written(
+    store: str, extended: toys.ToyPolicy, names: list[str], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        recorded(store, policy=extended, extra_names=names)
+    assert not os.path.exists(store)
 
 
 def test_a_resume_with_another_robot_is_refused_or_allowed(

@@ -48,6 +48,7 @@ class ToySimulation:
         }
         self._dones = torch.zeros(self.num_envs, dtype=torch.bool)
         self._time_outs = torch.zeros(self.num_envs, dtype=torch.bool)
+        self._rewards = torch.zeros(self.num_envs)
         self.idle = torch.zeros(self.num_envs, dtype=torch.bool)
         self.episode = torch.zeros(self.num_envs, dtype=torch.int32)
         self.frame = torch.zeros(self.num_envs, dtype=torch.int32)
@@ -60,12 +61,16 @@ class ToySimulation:
 
     group_terms: Mapping[str, Any] = {}
     robot = None
+    has_final = False
 
     def disagreement(self, active: torch.Tensor) -> str | None:
         return None
 
     def failed_by(self, failed: torch.Tensor) -> dict[str, int]:
         return {"fall": int(failed.sum())}
+
+    def extras(self) -> dict[str, Any]:
+        return {}
 
     def reset(self) -> Observations:
         self.resets += 1
@@ -76,10 +81,13 @@ class ToySimulation:
         return self._observe()
 
     def step(self, actions: torch.Tensor) -> StepResult:
+        self._rewards.copy_(self._place())
+        final = {name: (self._rewards + 1)[:, None].expand(-1, width) for name, width in
+                 self.group_dims.items()}  # fmt: skip
         for env in range(self.num_envs):
             self._advance(env)
         actions.fill_(-1.0)  # some simulators scale and clip in place
-        return StepResult(self._observe(), self._dones, self._time_outs)
+        return StepResult(self._observe(), self._dones, self._time_outs, self._rewards, final)
 
     def close(self) -> None:
         self.closed = True
@@ -102,9 +110,12 @@ class ToySimulation:
         self.computed += 1
         for buffer in self._groups.values():
             noise = torch.rand(buffer.shape, generator=self._generator)
-            place = 100.0 * torch.arange(self.num_envs) + 10.0 * self.episode + self.frame
-            buffer.copy_(place[:, None] + noise)
+            buffer.copy_(self._place()[:, None] + noise)
         return self._groups
+
+    def _place(self) -> torch.Tensor:
+        """Number of each environment, episode and frame, which observations and rewards show."""
+        return 100.0 * torch.arange(self.num_envs) + 10.0 * self.episode + self.frame
 
 
 class ToyPolicy(torch.nn.Module):

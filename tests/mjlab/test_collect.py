@@ -44,7 +44,8 @@ def run(case: Case) -> Callable[..., Any]:
 @pytest.fixture(scope="module")
 def passes(case: Case, run: Callable[..., Any]) -> str:
     """Two passes of each motion in three environments, until all are done."""
-    result = run(case.options("passes", passes=2, num_envs=3, seed=7))
+    names = ["reward,reward_terms,commands", "terminated", "truncated", "critic"]
+    result = run(case.options("passes", passes=2, num_envs=3, seed=7, record=names))
     assert (result.completed, result.fell, result.already_complete) == (4, 0, False)
     return case.store("passes")
 
@@ -78,6 +79,21 @@ def test_the_store_knows_its_terms(passes: str) -> None:
     for trajectory in dataset.where(min_valid=2):
         seen = trajectory["observations"][1:, teacher["actions"].columns]
         np.testing.assert_array_equal(seen, trajectory["actions"][:-1])
+
+
+def test_more_fields_of_the_step(passes: str) -> None:
+    """Rewards are the sum of their terms; the critic sees command and last actions as well."""
+    dataset = TrajectoryDataset(passes)
+    valid, reward = dataset["valid_mask"][...], dataset["reward"][...]
+    np.testing.assert_allclose(dataset["reward_terms"][...].sum(axis=-1), reward, atol=1e-6)
+    assert (reward[valid] > 0).all()
+    assert {t.name for t in dataset.terms["reward_terms"]} >= {"joint_limit", "motion_body_pos"}
+    np.testing.assert_array_equal(dataset["truncated"][...], dataset["trajectory_end"][...] > 0)
+    assert not dataset["terminated"][...].any()
+    command = dataset["commands"][...]
+    np.testing.assert_array_equal(dataset.term("observations_critic", "command")[:], command)
+    critic = dataset.term("observations_critic", "actions")[:]
+    np.testing.assert_array_equal(critic, dataset.term("observations", "actions")[:])
 
 
 def test_the_store_knows_its_robot(passes: str) -> None:

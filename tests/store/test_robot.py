@@ -68,7 +68,7 @@ def test_names_of_columns(store: str) -> None:
     dataset = TrajectoryDataset(store)
     assert column_names(dataset, "observations") == [
         *("joint_pos[hip]@-1", "joint_pos[knee]@-1", "joint_pos[hip]", "joint_pos[knee]"),
-        *("ankle_vel[left]", "ankle_vel[right]", "height[0]"),
+        *("ankle_vel[left]", "ankle_vel[right]", "height"),
     ]
     units = {term.name: term.unit for term in dataset.terms["observations"]}
     assert units == {"joint_pos": "rad", "ankle_vel": "", "height": ""}

@@ -51,6 +51,7 @@ from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.adapters.rsl_rl.load import Actor, load_policy, quiet
 from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
+from mosaic_collect.collection.extras import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.fitting import fit_folder
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import Motion, find_motions
@@ -194,6 +195,8 @@ class IsaacLab:
         if self._seed is not None:
             env_cfg.seed = self._seed + _RANK_SEEDS * self._ranks[0] + run
         env_cfg.sim.device = self._device(env_cfg.sim.device)
+        if "final_observations" in options.extra_names and hasattr(env_cfg, "compute_final_obs"):
+            env_cfg.compute_final_obs = True  # Isaac Lab 3
         with self._launch.simulating(env_cfg, self._flags):
             simulation = self._made(queue)
             try:
@@ -261,6 +264,12 @@ class IsaacLab:
             )
 
 
+def _torch(values: Any) -> torch.Tensor:
+    """Isaac Lab 3 has arrays of Warp's, which hold a tensor."""
+    tensor: torch.Tensor = getattr(values, "torch", values)
+    return tensor
+
+
 def _trajectories_left(max_trajectories: int | None, queue: MotionQueue) -> int | None:
     """How many may still begin."""
     if max_trajectories is None:
@@ -305,6 +314,20 @@ class IsaacLabSimulation(ManagedSimulation):
         )
         return "rad" if turn and not slide else ""
 
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """State in MuJoCo's form, of Isaac Lab 3: joints in the order of ``robot.joint_names``."""
+        data: Any = getattr(self.asset, "data", None)
+        if not hasattr(getattr(data, "joint_pos", None), "torch"):
+            return {}  # Isaac Lab 2, whose quaternions have another order
+        qpos, qvel = [data.joint_pos.torch], [data.joint_vel.torch]
+        if not self.asset.is_fixed_base:
+            rotation = data.root_link_quat_w.torch.roll(1, dims=1)  # x y z w to w x y z
+            qpos = [data.root_link_pos_w.torch, rotation, *qpos]
+            # MuJoCo's angular velocity of a free base is in the base's own frame.
+            qvel = [data.root_link_lin_vel_w.torch, data.root_link_ang_vel_b.torch, *qvel]
+        origins = self.env.unwrapped.scene.env_origins
+        return {QPOS: torch.cat(qpos, 1), QVEL: torch.cat(qvel, 1), ORIGIN: _torch(origins)}
+
     def push(self, velocity: torch.Tensor) -> None:
         """As of a ``PushableSimulation``: the robot that follows motions, or else "robot"."""
         robot = self.asset
@@ -313,8 +336,7 @@ class IsaacLabSimulation(ManagedSimulation):
         rows = velocity.any(dim=1).nonzero()[:, 0].to(torch.int32)
         if not len(rows):
             return
-        moving = robot.data.root_vel_w
-        moving = getattr(moving, "torch", moving)[rows]  # Isaac Lab 3 has arrays of Warp's
+        moving = _torch(robot.data.root_vel_w)[rows]
         moving[:, :2] += velocity[rows]
         # Of 3, which takes tensors by this name; 2.x has the other alone.
         write = getattr(robot, "write_root_velocity_to_sim_index", None)

@@ -34,6 +34,7 @@ from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.adapters.rsl_rl.load import Actor, load_policy, quiet
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS
 from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
+from mosaic_collect.collection.extras import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.fitting import fit_motions
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import find_motions
@@ -41,7 +42,6 @@ from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.collection.record import Watch
 from mosaic_collect.collection.rollout import STUDENT
-from mosaic_collect.collection.states import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.robot import Robot
@@ -147,7 +147,6 @@ class MjlabSimulation(ManagedSimulation):
         return QueuedMotionTracker(self.command)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """As of a ``StatefulSimulation``: MuJoCo's."""
         env = self.env.unwrapped
         data = env.sim.data
         return {QPOS: data.qpos[:], QVEL: data.qvel[:], ORIGIN: env.scene.env_origins}

@@ -154,7 +154,7 @@ def collect_into(
             known,
             on_step,
             options.acting,
-            record_states=options.record_states,
+            extra_names=options.extra_names,
             allow_changed=options.allow_changed,
             stop_on_nonfinite=options.stop_on_nonfinite,
             buffer_mb=options.buffer_mb,

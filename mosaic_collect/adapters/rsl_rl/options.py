@@ -87,8 +87,10 @@ class RecordOptions(TaskOptions):
         take_over: Ranks that will not come back; the other ranks record what they had not finished.
         allow_changed: Differences to allow on resume: task, checkpoint, motions, observations,
             acting, robot (default: none).
+        record: More fields to record: reward, reward_terms, terminated, truncated, commands,
+            final_observations (Isaac Lab 3), or an observation group by its name, such as critic.
         record_states: Record the simulator's state with each row, which "replay" renders; mjlab
-            only.
+            and Isaac Lab 3 only.
         stop_on_nonfinite: End the run at the first row that holds NaN or infinity.
         trust_checkpoint: Run code in the checkpoint and in the student's file of ``act_by``;
             otherwise such files are refused.
@@ -114,6 +116,7 @@ class RecordOptions(TaskOptions):
     distributed: bool = False
     take_over: Sequence[int] = ()
     allow_changed: Sequence[str] | None = ()
+    record: Sequence[str] = ()
     record_states: bool = False
     stop_on_nonfinite: bool = False
     trust_checkpoint: bool = False
@@ -134,6 +137,12 @@ class RecordOptions(TaskOptions):
             seed=self.seed or 0,
             trust_student=self.trust_checkpoint,
         )
+
+    @property
+    def extra_names(self) -> list[str]:
+        """Names of the fields in ``record``, which may be joined by commas, and of states."""
+        names = [name for text in self.record for name in text.split(",") if name]
+        return [*names, *(["states"] if self.record_states else [])]
 
     def check(self) -> None:
         """Refuse what makes no sense.

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 
 from mosaic_collect.collection.observation_terms import group_terms
-from mosaic_collect.collection.protocols import Observations, StepResult
+from mosaic_collect.collection.protocols import Extra, Observations, StepResult
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.robot import Robot
+from mosaic_collect.store.schema import Field
 
 POLICY = "policy"  # name of the actor's observations in rsl_rl 2.x, its tuple's first tensor
 MOTION = "motion"  # name of the command that follows motions
@@ -55,8 +56,14 @@ class VecEnvSimulation:
         return observation_groups(first, extras)
 
     def step(self, actions: torch.Tensor) -> StepResult:
-        first, _, dones, extras = self.env.step(actions.to(self.device))
-        return StepResult(observation_groups(first, extras), dones.bool(), self._time_outs(extras))
+        first, rewards, dones, extras = self.env.step(actions.to(self.device))
+        return StepResult(
+            observations=observation_groups(first, extras),
+            dones=dones.bool(),
+            time_outs=self._time_outs(extras),
+            rewards=rewards,
+            final=extras.get("final_obs"),
+        )
 
     def close(self) -> None:
         if not self._closed:
@@ -89,6 +96,41 @@ class ManagedSimulation(VecEnvSimulation):
         dims = self.env.unwrapped.observation_manager.group_obs_dim
         flat = {n: s for n, s in dims.items() if isinstance(s, tuple) and len(s) == 1}
         return {name: int(shape[0]) for name, shape in flat.items()}
+
+    def state(self) -> Mapping[str, torch.Tensor]:
+        """State of the simulator by field; empty if it cannot be recorded."""
+        return {}
+
+    @property
+    def has_final(self) -> bool:
+        return bool(getattr(self.env.unwrapped.cfg, "compute_final_obs", False))
+
+    def extras(self) -> dict[str, Extra]:
+        env, found = self.env.unwrapped, {}
+        rewards: Any = getattr(env, "reward_manager", None)
+        if names := list(getattr(rewards, "active_terms", ())):
+            # Managers keep rewards per second, unless a task does not scale them.
+            scale = env.step_dt if getattr(rewards, "_scale_by_dt", True) else 1.0
+            found["reward_terms"] = Extra(
+                (Field("reward_terms", dim=len(names)),),
+                after=lambda result: {"reward_terms": rewards._step_reward * scale},
+                terms={"reward_terms": [Term(name, 1) for name in names]},
+            )
+        manager: Any = getattr(env, "command_manager", None)
+        names = list(getattr(manager, "active_terms", ()))
+        widths = {name: manager.get_command(name).shape[1] for name in names}
+        if widths:
+            found["commands"] = Extra(
+                (Field("commands", dim=sum(widths.values())),),
+                before=lambda observations: {
+                    "commands": torch.cat([_tensor(manager.get_command(n)) for n in names], dim=1)
+                },
+                terms={"commands": [Term(name, width) for name, width in widths.items()]},
+            )
+        if state := self.state():
+            fields = tuple(Field(name, dim=values.shape[1]) for name, values in state.items())
+            found["states"] = Extra(fields, before=lambda observations: self.state())
+        return found
 
     def disagreement(self, active: torch.Tensor) -> str | None:
         env = self.env.unwrapped

@@ -75,6 +75,37 @@ def test_a_student_by_dropping_terms(collect: Collect, tmp_path: Path) -> None:
     assert np.array_equal(newest, data.term("observations", "joint_vel")[:])
 
 
+def test_more_fields_and_states(collect: Collect, tmp_path: Path) -> None:
+    """Last observations are those before the reset; states are the robot's, in MuJoCo's form."""
+    names = "reward,reward_terms,terminated,truncated,commands,critic,final_observations"
+    flags = ("--passes", "1", "--no-teacher-noise", "--record", names, "--record-states")
+    assert collect("a.zarr", *flags) == 0
+    data = TrajectoryDataset(tmp_path / "a.zarr")
+    valid, reward = data["valid_mask"][:], data["reward"][:]
+    np.testing.assert_allclose(data["reward_terms"][:].sum(axis=-1), reward, atol=1e-5)
+    assert np.ptp(reward[valid]) > 0
+    np.testing.assert_array_equal(data["commands"][:], data.term("observations", "command")[:])
+    critic = data.term("observations_critic", "joint_pos")[:]
+    np.testing.assert_array_equal(critic, data.term("observations", "joint_pos")[:])
+    ended = data["truncated"][:] | data["terminated"][:]
+    np.testing.assert_array_equal(ended[valid], data["trajectory_end"][:][valid] > 0)
+    last, place = data["final_observations"][:], data.terms["observations"]
+    assert not last[~ended].any()
+    actions = next(term.columns for term in place if term.name == "actions")
+    np.testing.assert_array_equal(last[ended][:, actions], data["actions"][:][ended])
+    # Generalised positions: base, rotation w x y z, joints relative to the default pose elsewhere.
+    qpos, robot = data["qpos"][:], data.robot
+    assert qpos.shape[2] == 7 + len(robot.joint_names) == 1 + data["qvel"][:].shape[2]
+    relative = qpos[..., 7:] - np.array(robot.default_joint_pos, np.float32)
+    np.testing.assert_allclose(relative, data.term("observations", "joint_pos")[:], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(qpos[..., 3:7], axis=-1), 1.0, atol=1e-4)
+    assert (qpos[..., 3][valid] > 0.9).all(), "upright"
+    turning = data.term("observations", "ang_vel")[:]
+    np.testing.assert_allclose(data["qvel"][:][..., 3:6][valid], turning[valid], atol=1e-4)
+    height = (qpos[..., 2] - data["env_origin"][:][..., 2])[valid]
+    assert ((height > 0.5) & (height < 1.0)).all()
+
+
 def test_random_starts_are_on_the_motions_that_rows_tell(collect: Collect, tmp_path: Path) -> None:
     assert collect("a.zarr", "--passes", "3", "--start", "random", "--seed", "5") == 0
     data = TrajectoryDataset(tmp_path / "a.zarr")

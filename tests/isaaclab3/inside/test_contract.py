@@ -105,18 +105,16 @@ def test_9_no_stale_pair_in_two_hundred_episodes(session: Session) -> None:
 
 
 def test_the_store_knows_its_robot(session: Session) -> None:
-    """Beside mjlab's own description of the same robot, whose joints have the same order."""
     robot = session.data.robot
     assert robot.joint_names == robot.action_names
     assert (len(robot.joint_names), robot.joint_names[3]) == (29, "left_knee_joint")
     assert robot.body_names[0] == "pelvis"
-    assert robot.default_joint_pos == robot.action_offset
-    assert robot.default_joint_pos[3] == pytest.approx(0.669)
+    assert robot.action_scale[:4] == pytest.approx((0.25, 0.25, 0.05, 0.05))
     assert (robot.name, robot.control_dt, robot.sim_dt) == ("g1", 0.02, 0.01)
+    assert (robot.units["ang_vel"], robot.units["joint_vel"]) == ("rad/s", "rad/s")
     assert robot.units["joint_pos"] == "rad"
-    assert len(robot.action_scale) == 29
     names = column_names(session.data, "observations")
-    assert "joint_pos[left_knee_joint]" in names
+    assert (names[-29:][3], len({*names})) == ("actions[left_knee_joint]", 160)
 
 
 def test_terms_are_handed_ids_of_several_kinds(session: Session) -> None:
