@@ -123,7 +123,7 @@ class ManagedSimulation(VecEnvSimulation):
             found["commands"] = Extra(
                 (Field("commands", dim=sum(widths.values())),),
                 before=lambda observations: {
-                    "commands": torch.cat([_tensor(manager.get_command(n)) for n in names], dim=1)
+                    "commands": torch.cat([manager.get_command(name) for name in widths], dim=1)
                 },
                 terms={"commands": [Term(name, width) for name, width in widths.items()]},
             )
