@@ -71,6 +71,7 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.export import ExportReport as ExportReport
 from mosaic_collect.export import export_npy as export_npy
+from mosaic_collect.export import export_store as export_store
 from mosaic_collect.export.compare import verify_export as verify_export
 from mosaic_collect.importing import ImportReport as ImportReport
 from mosaic_collect.importing import import_npy as import_npy

@@ -14,6 +14,7 @@ from mosaic_collect.commands.options import Command
 COMMANDS = {
     "collect": "mosaic_collect.commands.collect:Collect",
     "export": "mosaic_collect.commands.convert:Export",
+    "store": "mosaic_collect.commands.convert:StoreSubset",
     "import": "mosaic_collect.commands.convert:Import",
     "inspect": "mosaic_collect.commands.look:Inspect",
     "stats": "mosaic_collect.commands.look:Stats",

@@ -1,13 +1,13 @@
-"""Commands that make one thing of another: ``export``, ``import`` and ``copy``."""
+"""Commands that make one thing of another: ``export``, ``store``, ``import`` and ``copy``."""
 
 from __future__ import annotations
 
 import glob
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from mosaic_collect.checks import local_path
 from mosaic_collect.commands.options import shown
@@ -23,15 +23,26 @@ from mosaic_collect.commands.shared import (
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.formats import FORMATS, NPY, export, format_of
+from mosaic_collect.export.store import export_store
 from mosaic_collect.export.target import check_target
 from mosaic_collect.importing import ImportReport, import_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.signals import termination_as_exit
+from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.copying import CopyReport, copy_store
 from mosaic_collect.store.ranks import addresses_of
 from mosaic_collect.text import pace_of
+
+#: How the command line shows the options that choose a subset.
+_SUBSET: dict[str, dict[str, Any]] = {
+    "fields": {"metavar": "FIELD"},
+    "steps": {"metavar": "START:STOP"},
+    "trajectories": {"nargs": "+", "type": int, "metavar": "ID"},
+    "motions": {"metavar": "MOTION"},
+    "allow_different": {"metavar": "NAME", "choices": ALIKE},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,13 +70,7 @@ class Export(WithJson, WithEngine):
         metadata=shown(
             described_by=export_npy,
             but=("metadata",),
-            more={
-                "fields": {"metavar": "FIELD"},
-                "steps": {"metavar": "START:STOP"},
-                "trajectories": {"nargs": "+", "type": int, "metavar": "ID"},
-                "motions": {"metavar": "MOTION"},
-                "allow_different": {"metavar": "NAME", "choices": ALIKE},
-            },
+            more=_SUBSET,
         )
     )
     format: str | None = field(default=None, metadata=shown(choices=FORMATS))
@@ -120,6 +125,51 @@ def _export_text(report: ExportReport) -> str:
         f"left out: {reasons or 'nothing'}",
     ]
     return "\n".join(lines + [f"note: {note}" for note in report.notes])
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoreSubset(WithJson):
+    """Write a subset of a store, or of several, as one new store; also merges and recompresses.
+
+    Each trajectory stays whole and in its order. The new store has trajectory ids of its own. It
+    keeps metadata, masks and ends. Use "copy" to move a store to another place as it is.
+
+    Attributes:
+        paths: Store, or several with the same fields, followed by the new store.
+        options: Pairs and fields to write.
+        buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
+            steps per block, at most a tenth of the free memory).
+        compressor: Compression of the chunks (default: zstd).
+    """
+
+    EXAMPLE: ClassVar[str] = "mosaic-collect store ranks/ good.zarr --exclude-failed"
+    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {"tuning": ("buffer_mb", "compressor")}
+
+    paths: Sequence[str] = field(metadata=shown(positional=True, metavar="PATH"))
+    options: Options = field(
+        metadata=shown(
+            described_by=export_npy, but=("metadata", "layout", "allow_nonfinite"), more=_SUBSET
+        )
+    )
+    buffer_mb: float | Literal["auto"] = field(default="auto", metadata=shown(metavar="MB"))
+    compressor: str = field(default="auto", metadata=shown(choices=COMPRESSORS))
+
+    def run(self) -> bool:
+        """Write the store behind a progress bar, and print what was left out."""
+        *names, target = self.paths
+        if not names:
+            raise InputError(f"{target}: expected a store before the new store's name, got none")
+        with termination_as_exit(), bar("store", leave=True) as progress:
+            report = export_store(
+                names,
+                target,
+                compressor=self.compressor,
+                buffer_mb=self.buffer_mb,
+                progress=progress.update,
+                **vars(self.options),
+            )
+        print(as_json(report) if self.json else _export_text(report))
+        return True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,5 +3,14 @@
 from mosaic_collect.export.formats import export
 from mosaic_collect.export.npy import ExportPlan, ExportReport, export_npy, plan_export
 from mosaic_collect.export.options import Options
+from mosaic_collect.export.store import export_store
 
-__all__ = ["ExportPlan", "ExportReport", "Options", "export", "export_npy", "plan_export"]
+__all__ = [
+    "ExportPlan",
+    "ExportReport",
+    "Options",
+    "export",
+    "export_npy",
+    "export_store",
+    "plan_export",
+]

@@ -125,9 +125,10 @@ def export_npy(
             because MOSAIC ignores the mask and would train on invalid rows. Several stores are
             compact unless a grid is asked for, in which their steps follow one another; it needs
             one number of environments in all.
-        fields: Fields to export, ``trajectory_id`` among them; by default MOSAIC's. Several stores
-            must have these fields alike; their other fields may differ. MOSAIC's fields of several
-            axes become flat rows, in C order; other fields keep their axes.
+        fields: Fields to export, ``trajectory_id`` among them; by default MOSAIC's (of a new store:
+            all). Several stores must have these fields alike; their other fields may differ.
+            MOSAIC's fields of several axes become flat rows, in C order; other fields keep their
+            axes.
         max_pairs: Draw that many pairs uniformly, for a compact file.
         seed: Seed of the draw; with one seed, a larger draw contains the smaller.
         allow_incomplete: Export a store that is still collecting, or ranks of which one is missing.

@@ -33,17 +33,15 @@ from mosaic_collect.npyfile.read import (
 )
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.signals import exit_if_terminated
-from mosaic_collect.recording.writer import TrajectoryWriter
+from mosaic_collect.recording.writer import TrajectoryWriter, end_with_codes
 from mosaic_collect.store.files import open_regular
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.parsing import json_copy
 from mosaic_collect.store.ranks import Address, blobs_at
 from mosaic_collect.store.schema import (
     ENDED,
-    FAILED,
     GOES_ON,
     MOSAIC_FIELDS,
-    TERMINATED,
     TRAJECTORY_END,
     TRAJECTORY_ID,
     TRUNCATED,
@@ -205,7 +203,7 @@ def _copy(source: SourceFile, writer: TrajectoryWriter, done: Progress) -> None:
             for at in range(len(steps)):
                 rows = {name: values[at] for name, values in piece.items()}
                 writer.add_step(valid_mask=None if masks is None else masks[at], **rows)
-                _end(writer, ends[at])
+                end_with_codes(writer, ends[at])
             if time.monotonic() - committed > _COMMIT_SECONDS:
                 writer.commit()
                 committed = time.monotonic()
@@ -218,17 +216,8 @@ def _copy(source: SourceFile, writer: TrajectoryWriter, done: Progress) -> None:
         with contextlib.suppress(MosaicCollectError):
             last = writer.num_steps
             for ends in source.ends(range(max(0, last - 1), last)):
-                _end(writer, ends)
+                end_with_codes(writer, ends)
         raise
-
-
-def _end(writer: TrajectoryWriter, ends: NDArray[np.uint8]) -> None:
-    """End trajectories with the last row; again, it changes nothing."""
-    if ends.any():
-        codes = {"failed": FAILED, "terminated": TERMINATED, "truncated": TRUNCATED}
-        recorded = codes if writer.schema.has_ends else {}
-        how = {name: ends == code for name, code in recorded.items()}
-        writer.end_trajectories(ends != GOES_ON, **how)
 
 
 class SourceFile:

@@ -28,6 +28,9 @@ from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mosaic_collect.checks import check_device, thread_count
 from mosaic_collect.errors import BusyError, ClosedError, InputError
 from mosaic_collect.recording.encoding.process import EncodeIn, is_wanted
@@ -42,7 +45,7 @@ from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
 from mosaic_collect.store.ranks import Address, Destination, blobs_at
 from mosaic_collect.store.robot import Robot
-from mosaic_collect.store.schema import Schema
+from mosaic_collect.store.schema import FAILED, GOES_ON, TERMINATED, TRUNCATED, Schema
 from mosaic_collect.store.view import Resume
 
 _log = logging.getLogger(__name__)
@@ -466,6 +469,20 @@ class TrajectoryWriter:
         _log.warning("%s was not closed; committing what was added", self.path)
         self._enter(_BUSY_SECONDS)  # a thread that runs on may be in a call
         self._close(complete=False)
+
+
+def end_with_codes(writer: TrajectoryWriter, ends: NDArray[np.uint8]) -> None:
+    """End trajectories with the last row, as in another store; again, it changes nothing.
+
+    Args:
+        writer: Writer of the store.
+        ends: Values of ``trajectory_end`` of that row. Shape: (num_envs,).
+    """
+    if ends.any():
+        codes = {"failed": FAILED, "terminated": TERMINATED, "truncated": TRUNCATED}
+        recorded = codes if writer.schema.has_ends else {}
+        how = {name: ends == code for name, code in recorded.items()}
+        writer.end_trajectories(ends != GOES_ON, **how)
 
 
 def _close_others(blobs: Blobs) -> None:

@@ -24,8 +24,9 @@ WITHOUT_MJLAB = pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab
 
 
 def test_the_commands() -> None:
-    core = ["collect", "copy", "demo", "export", "import", "inspect", "verify", "completion"]
-    assert sorted(NAMES) == sorted([*core, "plot", "replay", "report", "stats", "watch"])
+    core = ["collect", "copy", "demo", "export", "import", "inspect", "store", "verify"]
+    more = ["completion", "plot", "replay", "report", "stats", "watch"]
+    assert sorted(NAMES) == sorted(core + more)
 
 
 def test_help_lists_the_commands(cli) -> None:
