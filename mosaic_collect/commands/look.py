@@ -235,7 +235,7 @@ def _checks(path: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, kw_only=True)
 class Replay(Command):
-    """Render trajectories of a store that was collected in mjlab: the robot beside its reference.
+    """Render trajectories: the robot beside its reference, in mjlab's scene or with a model.
 
     Attributes:
         store: Store, multi-rank dataset or pattern. Stores collected with --record-states hold the
@@ -244,6 +244,8 @@ class Replay(Command):
         worst: Number of failed trajectories to render instead, the worst first.
         output: The video, .mp4 or .gif, or a strip of eight pictures, .png.
         motion: File or folder with the motions, if they are no longer where they were recorded.
+        model: Model of the robot for MuJoCo, an MJCF file. Stores of Isaac Lab 3 need one (default:
+            the scene of the task in mjlab).
     """
 
     EXAMPLE: ClassVar[str] = "mosaic-collect replay expert.zarr --worst 4 -o falls.mp4"
@@ -255,6 +257,7 @@ class Replay(Command):
     worst: int | None = field(default=None, metadata=shown(exclusive="which"))
     output: str = field(metadata=shown(**_OUTPUT))
     motion: str | None = field(default=None, metadata=shown(metavar="PATH"))
+    model: str | None = field(default=None, metadata=shown(metavar="FILE"))
 
     def run(self) -> bool:
         """Render, and print what the video shows."""
@@ -265,7 +268,7 @@ class Replay(Command):
         if not ids:
             raise InputError("trajectory: expected ids, for no trajectory failed")
         with bar("replay", " pictures") as progress:
-            made = film(dataset, ids, self.output, self.motion, progress.update)
+            made = film(dataset, ids, self.output, self.motion, progress.update, self.model)
         shown_in = f"{' and '.join(made.shown)} at {made.fps:g} steps per second"
         for one in made.trajectories:
             what = f"trajectory {one.id} of environment {one.env}, {one.num_steps} steps, {one.end}"

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import needed, output_path
+from mosaic_collect.checks import local_path, needed, output_path
 from mosaic_collect.collection.extras import ORIGIN, QPOS
 from mosaic_collect.collection.fitting import resample
 from mosaic_collect.collection.motions import (
@@ -34,6 +34,7 @@ from mosaic_collect.collection.motions import (
 )
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import Trajectory
 from mosaic_collect.store.files import write_target
 
@@ -76,26 +77,29 @@ def film(
     output: str | os.PathLike[str],
     motion: str | None = None,
     progress: Callable[[int], object] | None = None,
+    model: str | None = None,
 ) -> Film:
-    """Render trajectories in the simulator's own scene, offscreen.
+    """Render trajectories in the simulator's own scene, or with a robot's model, offscreen.
 
     The robot is drawn where it was in each row, of stores with its states, and in green its
     reference, 1 m to the right. Id, motion, frame, time and end are written into the pictures.
 
     Args:
-        dataset: Store that was collected in mjlab.
+        dataset: Store that was collected in mjlab, or in Isaac Lab 3 with a ``model``.
         trajectories: Id of a trajectory, or of several.
         output: A video, ``.mp4`` or ``.gif``, in real time; or ``.png``: eight steps side by side.
         motion: File or folder of the motions, if they have moved; None: the recorded paths.
         progress: Called with the number of pictures drawn since the last call.
+        model: MuJoCo's model of the robot, an MJCF file; None: the scene of mjlab's task.
 
     Raises:
-        InputError: No such trajectory, nothing of it that could be shown, or another ending.
+        InputError: No such trajectory, nothing of it that could be shown, another ending, or a
+            model without the recorded joints.
         MissingDependencyError: OpenGL, Pillow or imageio-ffmpeg is missing.
     """
     path = check_output(output)
     ids = [trajectories] if isinstance(trajectories, int) else list(trajectories)
-    scene = _Scene(dataset, ids, motion)
+    scene = _Scene(dataset, ids, motion, model)
     pictures = _counted(scene.strips() if path.lower().endswith(STRIP) else scene.grid(), progress)
     write_pictures(path, pictures, scene.fps)
     names = ("robot", "reference")
@@ -122,18 +126,35 @@ def render_strip(dataset: TrajectoryDataset, trajectory: int, motion: str | None
 class _Scene:
     """Trajectories, their poses, and the task's scene."""
 
-    def __init__(self, dataset: TrajectoryDataset, ids: Sequence[int], motion: str | None) -> None:
+    def __init__(
+        self,
+        dataset: TrajectoryDataset,
+        ids: Sequence[int],
+        motion: str | None,
+        model: str | None = None,
+    ) -> None:
         simulator, task = dataset.metadata.get("simulator"), dataset.metadata.get("task")
-        if simulator != "mjlab" or not isinstance(task, str):
+        if model is None and (simulator != "mjlab" or not isinstance(task, str)):
             got = "no task" if simulator == "mjlab" else simulator or "none in its metadata"
-            raise InputError(f"{dataset.path}: expected a store collected in mjlab, got {got}")
+            raise InputError(
+                f"{dataset.path}: expected a store collected in mjlab, or a model of its robot "
+                f"(an MJCF file), got {got}"
+            )
         self.trajectories = [dataset.trajectory(number) for number in ids]
         with needed(f"pictures of a robot need mjlab: {_INSTALL}", opengl=True):
             from mosaic_collect.film.scene import Stage
-        self._stage = stage = Stage(task)
+        if model is None:
+            self._stage = stage = Stage.of_task(str(task))
+        else:
+            robot = usable_robot(dataset.metadata)
+            self._stage = stage = Stage.of_model(local_path(model, "model"), robot)
         self.fps = stage.fps
+        runs = dataset.state.runs
+        version = runs[-1].versions.get("isaaclab", "") if runs else ""
+        # Motions of Isaac Lab 3 have quaternions x y z w.
+        xyzw = simulator == "isaaclab" and int(version.split(".")[0] or 0) >= 3
         self.poses = [
-            trajectory_poses(dataset.metadata, one, stage.nq, stage.layout, motion)
+            trajectory_poses(dataset.metadata, one, stage.nq, stage.layout, motion, xyzw)
             for one in self.trajectories
         ]
 
@@ -279,6 +300,7 @@ def trajectory_poses(
     nq: int,
     layout: _Layout | None,
     motion: str | None,
+    xyzw: bool = False,
 ) -> Poses:
     """What can be shown of a trajectory.
 
@@ -288,6 +310,7 @@ def trajectory_poses(
         nq: Width of the scene's generalised positions.
         layout: Places of the robot's base and joints, as ``Stage.layout``; None: no robot follows.
         motion: A file or folder in which its motion lies by now; None: where it lay.
+        xyzw: Whether quaternions of motions are x y z w, as in Isaac Lab 3.
 
     Raises:
         InputError: There is nothing to show, and why; or ``motion`` holds no motions; or the
@@ -309,6 +332,8 @@ def trajectory_poses(
         if layout is None or len(layout[1]) != arrays["joint_pos"].shape[1]:
             raise _NotShown("its motion is not of this task's robot")
         frames = trajectory["motion_frame"][...]
+        if xyzw:
+            arrays["body_quat_w"] = np.roll(arrays["body_quat_w"], 1, axis=-1)
         reference = _reference(nq, layout, arrays, frames, origins)
     except _NotShown as why:
         notes.append(f"the reference is not shown: {why}")

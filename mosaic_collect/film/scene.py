@@ -1,4 +1,4 @@
-"""The task's own MuJoCo scene, drawn offscreen: the robot as it was, its reference beside it."""
+"""A task's MuJoCo scene or a robot's model, drawn offscreen: the robot, its reference beside it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import copy
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import mjlab.tasks  # noqa: F401  registers the tasks
@@ -18,10 +19,12 @@ from numpy.typing import NDArray
 from mosaic_collect.adapters.rsl_rl.simulation import MOTION
 from mosaic_collect.checks import opengl_settings
 from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.store.robot import Robot
 
 _APART = 1.0  # m from the robot to its reference, to the right in the picture
 #: Places of a free base and of joints among the generalised positions.
 Layout = tuple[slice, Sequence[int]]
+_FLOOR = (0.75, 0.77, 0.8, 1.0)
 _GREEN = (0.25, 0.62, 0.4, 1.0)
 _SKY = {
     "name": "sky",
@@ -35,38 +38,88 @@ _SKY = {
 
 
 class Stage:
-    """A task's scene with one environment.
+    """A scene with one environment, in which recorded states are drawn.
 
     Args:
-        task: A registered task of mjlab.
+        spec: The scene.
+        viewer: Camera: its distance, azimuth and elevation.
+        fps: Recorded steps per second.
+        places: Place of each recorded position among those of the scene; None: they are the same.
 
     Attributes:
-        fps: Steps of the task a second.
-        nq: Width of its generalised positions.
-        layout: Places of the robot that follows motions among the generalised positions: those of
-            its free base (x, y, z and a quaternion w, x, y, z), and of its joints in a motion's
-            order; None: no robot follows any.
-
-    Raises:
-        InputError: No such task.
+        fps: Recorded steps per second.
+        nq: Width of the recorded generalised positions.
+        layout: Places of the robot that follows motions among them: those of its free base (x, y, z
+            and a quaternion w, x, y, z), and of its joints in a motion's order; None: no robot
+            follows any.
     """
 
-    def __init__(self, task: str) -> None:
+    def __init__(
+        self, spec: mujoco.MjSpec, viewer: Any, fps: float, places: Sequence[int] | None = None
+    ) -> None:
+        spec.add_texture(**_SKY)
+        self._model = spec.compile()
+        # On a CPU shadows take two thirds of a picture's time.
+        self._model.light_castshadow[:] = False
+        self._model.mat_reflectance[:] = 0.0
+        self._viewer, self.fps, self._places = viewer, fps, places
+        self.nq = int(self._model.nq) if places is None else len(places)
+        self.layout: Layout | None = None
+
+    @classmethod
+    def of_task(cls, task: str) -> Stage:
+        """The scene of a registered task of mjlab.
+
+        Raises:
+            InputError: No such task.
+        """
         if task not in list_tasks():
             raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {task!r}")
         cfg = load_env_cfg(task, play=True)
         cfg.scene.num_envs = 1
-        scene = Scene(cfg.scene, "cpu")
-        scene.spec.add_texture(**_SKY)
-        self._model = scene.compile()
-        # On a CPU shadows take two thirds of a picture's time.
-        self._model.light_castshadow[:] = False
-        self._model.mat_reflectance[:] = 0.0
-        self._viewer = cfg.viewer
-        self.fps = 1.0 / (cfg.sim.mujoco.timestep * cfg.decimation)
-        self.nq = int(self._model.nq)
+        fps = 1.0 / (cfg.sim.mujoco.timestep * cfg.decimation)
+        stage = cls(Scene(cfg.scene, "cpu").spec, cfg.viewer, fps)
         command = cfg.commands.get(MOTION)
-        self.layout = None if command is None else _layout(self._model, command.entity_name)
+        if command is not None:
+            stage.layout = _layout(stage._model, command.entity_name)
+        return stage
+
+    @classmethod
+    def of_model(cls, path: str, robot: Robot) -> Stage:
+        """A robot of a model file, on a floor, for states of any simulator.
+
+        Args:
+            path: MuJoCo's model of the robot, an MJCF or URDF file with its joints' names.
+            robot: The recorded robot, with its joint names and control step.
+
+        Raises:
+            InputError: The file is no model, or lacks joints; or the robot lacks names or step.
+        """
+        if not robot.joint_names or robot.control_dt is None:
+            raise InputError("model: expected a store with the robot's joint_names and control_dt")
+        try:
+            spec = mujoco.MjSpec.from_file(path)
+            model = spec.copy().compile()
+        except ValueError as error:
+            raise InputError(f"model: {path}: expected a model of MuJoCo, got {error}") from error
+        joints = [model.joint(i) for i in range(model.njnt)]
+        names = {joint.name: int(joint.qposadr[0]) for joint in joints}
+        if missing := [name for name in robot.joint_names if name not in names]:
+            raise InputError(
+                f"model: {path}: expected the recorded robot's joints, got none named "
+                f"{', '.join(missing)}; its joints are {', '.join(names)}"
+            )
+        free = [int(j.qposadr[0]) for j in joints if j.type[0] == mujoco.mjtJoint.mjJNT_FREE]
+        base = [*range(free[0], free[0] + 7)] if free else []
+        if not any(geom.type == mujoco.mjtGeom.mjGEOM_PLANE for geom in spec.geoms):
+            spec.worldbody.add_geom(type=mujoco.mjtGeom.mjGEOM_PLANE, size=[0, 0, 1], rgba=_FLOOR)
+        if not spec.lights:
+            spec.worldbody.add_light(pos=[0, 0, 4], dir=[0.3, 0.3, -1])
+        viewer = SimpleNamespace(distance=2.0 * model.stat.extent, azimuth=135.0, elevation=-10.0)
+        places = [*base, *(names[name] for name in robot.joint_names)]
+        stage = cls(spec, viewer, 1.0 / robot.control_dt, places)
+        stage.layout = (slice(0, 7), range(7, len(places))) if free else None
+        return stage
 
     def frames(
         self,
@@ -91,7 +144,7 @@ class Stage:
         """
         green, camera = _green(self._model), _camera(self._viewer)
         main, aside = robot, self._aside(reference, camera)
-        figure, ghost = _Figure(self._model), _Figure(green)
+        figure, ghost = (_Figure(model, self._places) for model in (self._model, green))
         if main is None:
             main, aside, figure = reference, None, ghost
         assert main is not None
@@ -126,7 +179,7 @@ class Stage:
         free = np.flatnonzero(self._model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
         if not len(free):
             return np.broadcast_to(self._model.stat.center, (len(qpos), 3))
-        start = int(self._model.jnt_qposadr[free[0]])
+        start = int(self._model.jnt_qposadr[free[0]]) if self._places is None else 0
         base = qpos[:, start : start + 3]
         half = round(self.fps / 2)
         padded = np.pad(base, ((half, half), (0, 0)), mode="edge")
@@ -137,14 +190,15 @@ class Stage:
 
 
 class _Figure:
-    """A scene's bodies in one pose."""
+    """A scene's bodies in one pose, of which the positions at ``places`` are given."""
 
-    def __init__(self, model: mujoco.MjModel) -> None:
+    def __init__(self, model: mujoco.MjModel, places: Sequence[int] | None) -> None:
         self.model, self.data = model, mujoco.MjData(model)
+        self._places = slice(None) if places is None else list(places)
 
     def pose(self, qpos: NDArray[np.float64]) -> None:
         """Take it."""
-        self.data.qpos[:] = qpos
+        self.data.qpos[self._places] = qpos
         mujoco.mj_forward(self.model, self.data)
 
     def join(self, scene: mujoco.MjvScene) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mosaic_collect import TrajectoryDataset
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreMismatchError
 from tests import helpers
@@ -86,7 +86,7 @@ class TestTheState:
 def stage() -> Any:
     from mosaic_collect.film.scene import Stage
 
-    return Stage(mjlab_case.TASK)
+    return Stage.of_task(mjlab_case.TASK)
 
 
 def strip(store: str, path: Path, trajectory: int = 0, motion: str | None = None) -> Any:
@@ -177,13 +177,62 @@ def test_refused(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     helpers.record(store, 3)
     output = str(tmp_path / "c.mp4")
     assert main(["replay", store, "--trajectory", "0", "-o", output]) == 2
-    assert (
-        "expected a store collected in mjlab, got none in its metadata" in capsys.readouterr().err
-    )
+    words = "expected a store collected in mjlab, or a model of its robot (an MJCF file), got none"
+    assert words in capsys.readouterr().err
     from mosaic_collect.film.scene import Stage
 
     with pytest.raises(InputError, match=r"task: expected one of .*, got 'nope'"):
-        Stage("nope")
+        Stage.of_task("nope")
+
+
+_HOPPER = """<mujoco><worldbody><body name="hull" pos="0 0 1"><freejoint/>
+<geom size="0.2 0.1 0.1" type="box"/>
+<body name="leg" pos="0 0 -0.1"><joint name="hip" axis="0 1 0"/>
+<geom fromto="0 0 0 0 0 -0.4" size="0.05" type="capsule"/><body name="foot" pos="0 0 -0.4">
+<joint name="knee" axis="0 1 0"/><geom fromto="0 0 0 0 0 -0.4" size="0.04" type="capsule"/></body>
+</body></body></worldbody></mujoco>"""
+
+
+def hopper(store: str, joints: list[str], turned: dict[str, float]) -> None:
+    """Record a standing hopper whose joints have an order, and angles by name."""
+    qpos = np.array([[0, 0, 1, 1, 0, 0, 0, *(turned[name] for name in joints)]] * 2)
+    schema = Schema.mosaic(1, 1, extra=[Field("qpos", dim=9)])
+    robot = {"joint_names": joints, "control_dt": 0.02}
+    with TrajectoryWriter(store, schema, 2, robot=robot) as writer:
+        for _ in range(3):
+            writer.add_step(observations=np.zeros((2, 1)), actions=np.zeros((2, 1)), qpos=qpos)
+
+
+def test_a_model_draws_joints_by_their_names(tmp_path: Path) -> None:
+    """Whatever order a simulator has; on a floor that the model itself does not have."""
+    model = tmp_path / "hopper.xml"
+    model.write_text(_HOPPER)
+    bent, files = {"hip": 0.5, "knee": -1.2}, {}
+    cases = {"a": (["hip", "knee"], bent), "b": (["knee", "hip"], bent), "c": (["hip", "knee"],
+             {"hip": -1.2, "knee": 0.5})}  # fmt: skip
+    for name, (joints, turned) in cases.items():
+        hopper(str(tmp_path / f"{name}.zarr"), joints, turned)
+        files[name] = tmp_path / f"{name}.png"
+        command = ["replay", str(tmp_path / f"{name}.zarr"), "--trajectory", "0", "--model"]
+        if main([*command, str(model), "-o", str(files[name])]) == 2:
+            pytest.skip("nothing draws here")
+    assert files["a"].read_bytes() == files["b"].read_bytes() != files["c"].read_bytes()
+
+
+def test_a_model_of_another_robot_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store, model = str(tmp_path / "a.zarr"), tmp_path / "hopper.xml"
+    hopper(store, ["hip", "ankle"], {"hip": 0.0, "ankle": 0.0})
+    command = ["replay", store, "--trajectory", "0", "-o", str(tmp_path / "a.png"), "--model"]
+    model.write_text(_HOPPER)
+    assert main([*command, str(model)]) == 2
+    words = "expected the recorded robot's joints, got none named ankle; its joints are "
+    assert words in capsys.readouterr().err
+    model.write_text("<mujoco")
+    assert main([*command, str(model)]) == 2
+    assert "expected a model of MuJoCo" in capsys.readouterr().err
+    assert not (tmp_path / "a.png").exists()
 
 
 #: The rest of a command that draws a scene's first picture.
@@ -191,7 +240,7 @@ _DRAW = """
 import sys, numpy as np
 import mosaic_collect.film.render
 from mosaic_collect.film.scene import Stage
-stage = Stage(sys.argv[1])
+stage = Stage.of_task(sys.argv[1])
 qpos = np.zeros((1, stage.nq)); qpos[:, 3] = 1.0
 try:
     next(stage.frames(qpos, None, [0], 32, 32))
