@@ -5,6 +5,7 @@ A simulator is imported when a function needs it.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -16,13 +17,19 @@ from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.errors import InputError
 
+#: Simulator -> options of its collections. ``adapters.NAME.collect`` runs them.
+SIMULATORS: dict[str, type[MjlabCollectOptions] | type[IsaacLabCollectOptions]] = {
+    "mjlab": MjlabCollectOptions,
+    "isaaclab": IsaacLabCollectOptions,
+}
+
 if TYPE_CHECKING:
     import torch
 
     from mosaic_collect.adapters.rsl_rl.collect import CollectResult
     from mosaic_collect.recording.writer import TrajectoryWriter
 
-_INSTALL = "collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"
+_INSTALL = {"mjlab": "collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"}
 
 
 def run_collect(
@@ -45,15 +52,10 @@ def run_collect(
         StoreError: The store cannot be opened.
         WriteError: The store cannot be written.
     """
-    if isinstance(options, IsaacLabCollectOptions):
-        from mosaic_collect.adapters.isaaclab.collect import run_collect as run_isaaclab
-
-        return run_isaaclab(options, on_step, on_end)
-    with needed(_INSTALL, opengl=True):
-        from mosaic_collect.adapters.mjlab.collect import run_collect as run_mjlab
-    result = run_mjlab(options, on_step)
-    if on_end is not None:
-        on_end(result)
+    name = next(name for name, kind in SIMULATORS.items() if isinstance(options, kind))
+    with needed(_INSTALL.get(name, f"collecting in {name} needs its packages"), opengl=True):
+        adapter = importlib.import_module(f"mosaic_collect.adapters.{name}.collect")
+    result: CollectResult = adapter.run_collect(options, on_step, on_end)
     return result
 
 
@@ -88,7 +90,7 @@ def run_trial(
             "run_trial: expected students of other names than 'expert', one noise or more and at "
             f"least 1 trajectory, got {[*networks]}, {[*noise]} and {trajectories}"
         )
-    with needed(_INSTALL, opengl=True):
+    with needed(_INSTALL["mjlab"], opengl=True):
         from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
         from mosaic_collect.collection.rollout import STUDENT
         from mosaic_collect.collection.trial import Lane, run_lanes

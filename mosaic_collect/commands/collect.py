@@ -8,7 +8,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from tqdm import tqdm
 
@@ -23,13 +23,14 @@ from mosaic_collect.commands.options import (
     add_options,
     flags_of,
     parser_of,
+    shown,
     words_of,
 )
 from mosaic_collect.commands.shared import add_resume
 from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, StoreNotFoundError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.signals import termination_as_exit
-from mosaic_collect.simulators import run_collect
+from mosaic_collect.simulators import SIMULATORS, run_collect
 from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.text import shown as shortened
@@ -39,11 +40,6 @@ if TYPE_CHECKING:
     from mosaic_collect.recording.writer import TrajectoryWriter
 
 _T = TypeVar("_T")
-MJLAB, ISAACLAB = "mjlab", "isaaclab"
-_OPTIONS: dict[str, type[MjlabCollectOptions] | type[IsaacLabCollectOptions]] = {
-    MJLAB: MjlabCollectOptions,
-    ISAACLAB: IsaacLabCollectOptions,
-}
 #: The metadata entry that holds the command line of a collection.
 COMMAND_LINE = "command_line"
 #: Options of Isaac Lab that only programs set.
@@ -53,30 +49,12 @@ _ISAACLAB = tuple(
     f.name for f in fields(IsaacLabCollectOptions) if f.name not in (*_COMMON, *_PROGRAMS)
 )
 ACTING = ("action_noise", "act_by", "act_share", "push", "start")
-_ACTING: dict[str, dict[str, Any]] = {
-    "action_noise": {"metavar": "SIGMA"},
-    "act_by": {"metavar": "WHO"},
-    "act_share": {"metavar": "SHARE"},
-    "push": {"metavar": "SIGMA"},
-}
 _SHOWN: dict[str, dict[str, Any]] = {
-    **_ACTING,
-    "checkpoint": {"metavar": "FILE"},
-    "output": {"flags": ("-o",), "metavar": "STORE"},
-    "motion": {"metavar": "PATH"},
-    "student_drop": {"metavar": "TERM"},
+    "act_by": {"metavar": "WHO"},
+    "output": {"flags": ("-o",)},
     "record": {"metavar": "NAME"},
     "resume": {"add": add_resume},
-    "allow_changed": {"metavar": "NAME"},
-    "take_over": {"metavar": "RANK"},
-    "buffer_mb": {"metavar": "MB"},
     "compressor": {"choices": COMPRESSORS},
-    "commit_seconds": {"metavar": "SECONDS"},
-    "tasks_module": {"metavar": "MODULE"},
-    "overrides": {"metavar": "NAME=VALUE"},
-    "launcher": {"metavar": "FLAGS"},
-    "student_task": {"metavar": "TASK"},
-    "student_overrides": {"metavar": "NAME=VALUE"},
 }
 #: What an option changes, by the name that ``--allow-changed`` takes.
 _CHANGES = {
@@ -124,7 +102,7 @@ class Collect(Command):
         "tuning": ("buffer_mb", "compressor", "encode_in", "commit_seconds"),
     }
 
-    sim: Literal["mjlab", "isaaclab"] | None = "mjlab"
+    sim: str | None = field(default="mjlab", metadata=shown(choices=tuple(SIMULATORS)))
     given: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -155,7 +133,7 @@ class Collect(Command):
         # A job that is queued again with --auto-resume and names its task gives all its options.
         is_whole = self.given.get("resume") == "auto" and {"task", "checkpoint"} <= {*self.given}
         recorded = _recorded(self.given) if self.given.get("resume") and not is_whole else {}
-        before = recorded.pop("sim", MJLAB)
+        before = recorded.pop("sim", "mjlab")
         sim = self.sim or before
         values = {**recorded, **self.given}
         missing = [name for name in ("task", "checkpoint") if name not in values]
@@ -168,7 +146,7 @@ class Collect(Command):
         return True
 
     def _collect(self, sim: str, values: dict[str, Any]) -> None:
-        options = _chosen(_OPTIONS[sim], values, sim)
+        options = _chosen(sim, values)
         announce(options, sim)
         watched(
             lambda bar: run_collect(options, bar, lambda result: tell(result, options)),
@@ -179,7 +157,7 @@ class Collect(Command):
 
 def add_acting(group: argparse._ActionsContainer, between: str = "-") -> None:
     """Add the options of who acts, for another program."""
-    add_options(group, RecordOptions, only=ACTING, between=between, more=_ACTING)
+    add_options(group, RecordOptions, only=ACTING, between=between, more=_SHOWN)
 
 
 def announce(options: RecordOptions, sim: str) -> None:
@@ -317,18 +295,18 @@ def tell(result: Any, options: RecordOptions) -> None:
         )
 
 
-def _chosen(kind: type[_T], values: Mapping[str, Any], sim: str) -> _T:
+def _chosen(sim: str, values: Mapping[str, Any]) -> MjlabCollectOptions | IsaacLabCollectOptions:
     """A simulator's options of those that were given; its own defaults for the others.
 
     Raises:
         InputError: An option of another simulator.
     """
-    names = {f.name for f in fields(kind)}  # type: ignore[arg-type]
-    wrong = [name for name in values if name not in names]
+    names = {name: {f.name for f in fields(kind)} for name, kind in SIMULATORS.items()}
+    wrong = [name for name in values if name not in names[sim]]
     if wrong:
-        other = ISAACLAB if sim == MJLAB else MJLAB
-        raise InputError(f"{', '.join(wrong)}: expected only with --sim {other}")
-    return kind(**values)
+        others = " or ".join(other for other in names if wrong[0] in names[other])
+        raise InputError(f"{', '.join(wrong)}: expected only with --sim {others}")
+    return SIMULATORS[sim](**values)
 
 
 def _command_line(values: Mapping[str, Any]) -> list[str]:

@@ -65,7 +65,7 @@ class Export(WithJson, WithEngine):
         "--fields student_observations actions action_mean action_sigma"
     )
 
-    paths: Sequence[str] = field(metadata=shown(positional=True, metavar="PATH"))
+    paths: Sequence[str] = field(metadata=shown(positional=True))
     options: Options = field(
         metadata=shown(
             described_by=export_npy,
@@ -185,8 +185,8 @@ class Import(WithWriter, WithJson):
 
     EXAMPLE: ClassVar[str] = "mosaic-collect import expert.npy expert.zarr"
 
-    npy: str = field(metadata=shown(positional=True, metavar="NPY"))
-    store: str = field(metadata=shown(positional=True, metavar="STORE"))
+    npy: str = field(metadata=shown(positional=True))
+    store: str = field(metadata=shown(positional=True))
 
     def run(self) -> bool:
         """Import behind a progress bar, and print what was made."""
@@ -235,8 +235,8 @@ class Copy(WithJson):
 
     EXAMPLE: ClassVar[str] = "mosaic-collect copy expert.zarr s3://bucket/expert.zarr --verify"
 
-    source: str = field(metadata=shown(positional=True, metavar="SOURCE"))
-    target: str = field(metadata=shown(positional=True, metavar="TARGET"))
+    source: str = field(metadata=shown(positional=True))
+    target: str = field(metadata=shown(positional=True))
     threads: int | None = None
     verify: bool = False
 

@@ -51,7 +51,7 @@ class Inspect(WithJson, WithEngine):
 
     EXAMPLE: ClassVar[str] = "mosaic-collect inspect expert.zarr"
 
-    path: Sequence[str] = field(metadata=shown(positional=True, metavar="PATH"))
+    path: Sequence[str] = field(metadata=shown(positional=True))
     metadata: bool = False
 
     def run(self) -> bool:
@@ -97,7 +97,7 @@ class Stats(WithEngine):
 
     store: Sequence[str] = field(metadata=STORES)
     output: str | None = field(default=None, metadata=shown(**_OUTPUT))
-    fields: Sequence[str] | None = field(default=None, metadata=shown(metavar="FIELD"))
+    fields: Sequence[str] | None = None
     max_pairs: int = field(default=0, metadata=shown(name="pairs"))
     json: bool = False
 
@@ -256,8 +256,8 @@ class Replay(Command):
     )
     worst: int | None = field(default=None, metadata=shown(exclusive="which"))
     output: str = field(metadata=shown(**_OUTPUT))
-    motion: str | None = field(default=None, metadata=shown(metavar="PATH"))
-    model: str | None = field(default=None, metadata=shown(metavar="FILE"))
+    motion: str | None = None
+    model: str | None = None
 
     def run(self) -> bool:
         """Render, and print what the video shows."""

@@ -146,6 +146,8 @@ def add_options(
             add_options(container, hints[field.name], between=between, optional=optional, **how)
             continue
         option = {**_type_arguments(hints[field.name], field), **how}
+        if option.get("choices") and "metavar" not in how:
+            option.pop("metavar", None)
         option["help"] = _help(field, words.get(field.name, ""), between, kind)
         if optional:
             option["default"] = argparse.SUPPRESS
@@ -382,23 +384,24 @@ def _type_arguments(hint: Any, field: Field[Any]) -> dict[str, Any]:
     given: dict[str, Any] = {"default": field.default}
     if field.default is MISSING:
         given = {"default": None, "required": True}
+    # The last word of a name is what its value is: MB of buffer_mb, MODULE of tasks_module.
+    given["metavar"] = field.name.rpartition("_")[2].upper()
     kinds = [kind for kind in _members(hint) if kind is not NoneType]
     if get_origin(kinds[0]) in (tuple, list, Sequence):
+        given["metavar"] = given["metavar"].removesuffix("S")
         return {**given, "nargs": "+", **_one(_members(get_args(kinds[0])[0]))}
     return {**given, **_one(kinds)}
 
 
 def _one(kinds: Sequence[Any]) -> dict[str, Any]:
-    """Type, choices and metavar of a single value."""
+    """Type of a single value, its choices, and N for a whole number."""
     literals = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
     plain = [kind for kind in kinds if get_origin(kind) is not Literal]
     if not plain:
         return {"choices": tuple(literals)}
     if float in plain and (literals or str in plain):
-        return {"type": number_or_text, "metavar": "X"}
-    if plain[0] in (int, float):
-        return {"type": plain[0], "metavar": "N" if plain[0] is int else "X"}
-    return {"type": str}
+        return {"type": number_or_text}
+    return {"type": int, "metavar": "N"} if plain[0] is int else {"type": plain[0]}
 
 
 def _members(hint: Any) -> list[Any]:

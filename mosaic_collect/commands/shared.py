@@ -26,7 +26,7 @@ from mosaic_collect.store.ranks import Place
 from mosaic_collect.store.view import AUTO
 
 #: What every command that reads stores takes.
-STORES = shown(positional=True, nargs="+", metavar="STORE")
+STORES = shown(positional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +53,7 @@ class WithEngine(Command):
 
     GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {"many processes": ("scheduler", "workers")}
 
-    scheduler: str | None = field(
-        default=None, metadata=shown(exclusive="engine", metavar="ADDRESS")
-    )
+    scheduler: str | None = field(default=None, metadata=shown(exclusive="engine"))
     workers: int | None = field(default=None, metadata=shown(exclusive="engine"))
 
     @contextmanager
@@ -96,7 +94,7 @@ class WithWriter(Command):
     GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {"tuning": ("buffer_mb", "compressor")}
 
     resume: bool | Literal["auto"] = field(default=False, metadata=shown(add=add_resume))
-    buffer_mb: float | Literal["auto"] = field(default="auto", metadata=shown(metavar="MB"))
+    buffer_mb: float | Literal["auto"] = "auto"
     compressor: str = field(default="auto", metadata=shown(choices=COMPRESSORS))
 
 

@@ -26,7 +26,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[ToyOptions]:
     """In mjlab's place a toy, which adds two steps to its store; the options that it was given."""
     seen: list[ToyOptions] = []
 
-    def run_collect(options: ToyOptions, on_step: Any) -> Any:
+    def run_collect(options: ToyOptions, on_step: Any, on_end: Any) -> Any:
         options.check()
         seen.append(options)
         known = TrajectoryDataset(options.output) if options.resume else None
@@ -43,7 +43,7 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[ToyOptions]:
                 shape = writer.num_envs
                 writer.add_step(observations=np.zeros((shape, 3)), actions=np.zeros((shape, 2)))
                 on_step(writer)
-        return SimpleNamespace(
+        result = SimpleNamespace(
             store=options.output,
             num_steps=writer.num_steps,
             notes=("fine",),
@@ -51,6 +51,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[ToyOptions]:
             completed=1,
             fell=2,
         )
+        on_end(result)
+        return result
 
     module = ModuleType("toy")
     vars(module).update(IsaacLabCollectOptions=ToyOptions, run_collect=run_collect)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.store.codec import (
     CHOSEN,
+    COMPRESSORS,
     MOST_BLOCK_NBYTES,
     Compressor,
     checked,
@@ -24,7 +25,6 @@ from mosaic_collect.store.codec import (
 from mosaic_collect.store.schema import DTYPES, Field
 from tests.helpers import encoded_chunk, values
 
-NAMES = ["auto", "lz4", "zstd", "none"]
 
 
 def encoded(codec: Compressor, array: np.ndarray) -> bytes:
@@ -32,7 +32,7 @@ def encoded(codec: Compressor, array: np.ndarray) -> bytes:
     return b"".join([*map(bytes, buffers), crc])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPRESSORS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_round_trip(name: str, dtype: str) -> None:
     codec = Compressor.named(name)
@@ -42,7 +42,7 @@ def test_round_trip(name: str, dtype: str) -> None:
     assert out.tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPRESSORS)
 @given(data=st.binary(min_size=1, max_size=3000))
 def test_round_trip_of_any_bytes(name: str, data: bytes) -> None:
     codec = Compressor.named(name)
@@ -52,7 +52,7 @@ def test_round_trip_of_any_bytes(name: str, data: bytes) -> None:
     assert out.tobytes() == data
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPRESSORS)
 def test_every_flipped_bit_is_noticed(name: str) -> None:
     codec = Compressor.named(name)
     array = np.arange(12, dtype="<i4").reshape(3, 4)
@@ -64,7 +64,7 @@ def test_every_flipped_bit_is_noticed(name: str) -> None:
             codec.decode(memoryview(damaged), np.empty_like(array), "actions, chunk 3")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPRESSORS)
 def test_every_cut_is_noticed(name: str) -> None:
     codec = Compressor.named(name)
     array = np.arange(12, dtype="<i4")
@@ -74,7 +74,7 @@ def test_every_cut_is_noticed(name: str) -> None:
             codec.decode(memoryview(data[:length]), np.empty_like(array), "chunk")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", COMPRESSORS)
 @pytest.mark.parametrize("length", [11, 13])
 def test_another_size_is_refused_though_the_checksum_is_right(name: str, length: int) -> None:
     codec = Compressor.named(name)
@@ -135,8 +135,8 @@ def test_zstd_content_size_of_rubbish_is_a_number(rubbish: bytes) -> None:
 def test_names() -> None:
     assert Compressor.named("auto") == Compressor(*CHOSEN)
     assert Compressor.named("none").zarr_codecs() == []
-    with pytest.raises(InputError, match=r"auto, lz4, zstd, none, got 'gzip'"):
-        Compressor.named("gzip")
+    with pytest.raises(InputError, match=r"auto, lz4, .*, none, got 'brotli'"):
+        Compressor.named("brotli")
 
 
 def test_history_compresses() -> None:

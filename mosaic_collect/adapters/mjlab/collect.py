@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -47,11 +47,18 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.store.robot import Robot
 
 
-def run_collect(options: MjlabCollectOptions, on_step: Watch | None = None) -> CollectResult:
+def run_collect(
+    options: MjlabCollectOptions,
+    on_step: Watch | None = None,
+    on_end: Callable[[CollectResult], object] | None = None,
+) -> CollectResult:
     """``collect_into``, in mjlab."""
     options.check()
     seat = RankStore.of(options.output, options.distributed)
-    return collect_into(options, Mjlab(options, seat), on_step, seat)
+    result = collect_into(options, Mjlab(options, seat), on_step, seat)
+    if on_end is not None:
+        on_end(result)
+    return result
 
 
 class Mjlab:
