@@ -26,7 +26,6 @@ from mosaic_collect.store.schema import DTYPES, Field
 from tests.helpers import encoded_chunk, values
 
 
-
 def encoded(codec: Compressor, array: np.ndarray) -> bytes:
     buffers, crc = encoded_chunk(codec, array)
     return b"".join([*map(bytes, buffers), crc])
