@@ -37,10 +37,8 @@ from mosaic_collect.text import pace_of
 
 #: How the command line shows the options that choose a subset.
 _SUBSET: dict[str, dict[str, Any]] = {
-    "fields": {"metavar": "FIELD"},
     "steps": {"metavar": "START:STOP"},
     "trajectories": {"nargs": "+", "type": int, "metavar": "ID"},
-    "motions": {"metavar": "MOTION"},
     "allow_different": {"metavar": "NAME", "choices": ALIKE},
 }
 
