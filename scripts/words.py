@@ -4,6 +4,7 @@
     python scripts/words.py --list   # every place
 
 - Sentences of more than 25 words in the README and the guides. Code and tables are left out.
+- Words of the README and the guides, with their tables; code and captions of pictures are left out.
 - Entries under Args, Attributes and Raises in docstrings of the package that begin with a fragment,
   such as "Of the store": they make no sense in a tooltip, where they are read alone.
 
@@ -20,8 +21,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-CEILINGS = {"long sentences": 0, "fragments": 1}
+CEILINGS = {"long sentences": 0, "words": 4500, "fragments": 1}
 GUIDES = ("recording", "storage", "reading", "training", "exporting", "mosaic", "students")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in GUIDES))
+#: Blocks of code, and comments.
+_CODE = r"^(```+).*?^\1[ \t]*$|<!--.*?-->"
 _MOST_WORDS = 25
 _FRAGMENTS = (
     *("Of", "As", "Whose", "That", "Which", "What", "Likewise", "Where", "Those", "These", "It"),
@@ -32,7 +36,7 @@ _FRAGMENT = re.compile(rf"(?:{'|'.join(_FRAGMENTS)})\b")
 
 def sentences(text: str) -> Iterator[str]:
     """The sentences of a Markdown text: no code blocks, tables, headings, pictures and comments."""
-    text = re.sub(r"^(```+).*?^\1[ \t]*$|<!--.*?-->", "", text, flags=re.M | re.S)
+    text = re.sub(_CODE, "", text, flags=re.M | re.S)
     text = re.sub(r"^\s*[|#!].*$", "", text, flags=re.M)
     text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", text)  # the words of links
     text = re.sub(r"`[^`]*`", "Code", text)
@@ -40,9 +44,18 @@ def sentences(text: str) -> Iterator[str]:
         yield from re.split(r"(?<=[.!?:])\s+(?=[A-Z`*])", " ".join(paragraph.split()))
 
 
+def words() -> Iterator[str]:
+    """The words of the README and the guides."""
+    for path in PAGES:
+        text = re.sub(_CODE, "", path.read_text(), flags=re.M | re.S)
+        text = re.sub(r"^\s*!.*$", "", text, flags=re.M)
+        text = re.sub(r"`[^`]*`|\]\([^)]*\)|\|", " ", text)
+        yield from (word for word in text.split() if re.search("[A-Za-z]", word))
+
+
 def long_sentences() -> Iterator[str]:
     """Place and words of each."""
-    for path in (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in GUIDES)):
+    for path in PAGES:
         for sentence in sentences(path.read_text()):
             count = len(sentence.split())
             if count > _MOST_WORDS:
@@ -82,10 +95,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=str(__doc__).splitlines()[0])
     parser.add_argument("--list", action="store_true", help="print every place")
     listed = parser.parse_args().list
-    found = {"long sentences": [*long_sentences()], "fragments": [*fragments()]}
+    found = {
+        "long sentences": [*long_sentences()],
+        "words": [*words()],
+        "fragments": [*fragments()],
+    }
     for name, places in found.items():
         print(f"{name}: {len(places)}, at most {CEILINGS[name]}")
-        if listed:
+        if listed and name != "words":
             print("\n".join(f"  {place}" for place in places))
     total = sum(len([*entries(text)]) for _, text in docstrings())
     print(f"entries of docstrings: {total}")
