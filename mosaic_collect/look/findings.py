@@ -39,6 +39,7 @@ from mosaic_collect.look.statistics import (
 from mosaic_collect.look.watch import duration
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import STOPPED, store_status
+from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import OVER
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.ranks import Addresses
@@ -547,10 +548,11 @@ def _badly_tracked(e: _Evidence) -> Found:
     tracking = tracking_errors(e.fields)
     if tracking is None or len(tracking.ids) < 3:
         return
-    usual = float(np.median(tracking.errors))
+    usual, units = float(np.median(tracking.errors)), usable_robot(e.dataset.metadata).units
+    unit = f" {units[tracking.robot]}" if tracking.robot in units else ""
     for at in np.flatnonzero(tracking.errors > 3 * max(usual, 1e-9)):
         motion, ratio = int(tracking.ids[at]), tracking.errors[at] / max(usual, 1e-9)
-        words = f"{tracking.errors[at]:.2g} from {tracking.reference}"
+        words = f"{tracking.errors[at]:.2g}{unit} from {tracking.reference}"
         beside = f"{ratio:.1f} times the median motion's {usual:.2g}"
         name = motion_name(e.dataset, motion)
         yield {

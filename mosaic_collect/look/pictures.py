@@ -16,7 +16,7 @@ from mosaic_collect.look.charts import (
 )
 from mosaic_collect.look.curves import curves_figure
 from mosaic_collect.look.measure import store_statistics
-from mosaic_collect.look.motions import motions_figure
+from mosaic_collect.look.motions import motions_figure, worst_trajectories
 from mosaic_collect.look.statistics import StoreStatistics
 from mosaic_collect.look.timeline import Timeline, timeline_figure
 from mosaic_collect.look.values import (
@@ -31,8 +31,8 @@ from mosaic_collect.look.values import (
 )
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import OVER, Trajectory
-from mosaic_collect.store.robot import Robot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,7 +113,8 @@ class Pictures:
         if name not in self.names:
             have = ", ".join(self.names)
             raise InputError(f"picture {name!r}: this store has {have}")
-        data, palette, robot = self._dataset, self._palette, self._robot
+        data, palette = self._dataset, self._palette
+        robot = usable_robot(data.metadata)
         kind, _, field = name.partition("-")
         kinds: dict[str, Callable[[], Figure]] = {
             "timeline": lambda: timeline_figure(Timeline.of(data), robot, palette),
@@ -130,27 +131,19 @@ class Pictures:
         with default_style():
             return kinds[kind]()
 
-    @property
-    def _robot(self) -> Robot:
-        try:
-            return self._dataset.robot or Robot()
-        except InputError:  # which a finding reports
-            return Robot()
-
     @cached_property
     def _statistics(self) -> StoreStatistics:
         return self._measure()
 
     @cached_property
     def _trajectory(self) -> Trajectory | None:
-        """A long one that failed; without failures one that ended, or else any."""
+        """The worst one; without failures the longest that ended, or else any."""
         if self._chosen is not None:
             return self._chosen
+        for number in worst_trajectories(self._dataset, 1):
+            return self._dataset.trajectory(number)
         table = self._dataset.where(min_valid=1, max_steps=_MOST_STEPS)
-        for ends in ("failed", OVER):
-            if len(some := table.where(end=ends)):
-                table = some
-                break
+        table = table.where(end=OVER) or table
         return table[int(table.columns["num_steps"].argmax())] if len(table) else None
 
     def _some_trajectory(self) -> Trajectory:

@@ -173,6 +173,7 @@ def actions_figure(statistics: StoreStatistics, palette: Palette = LIGHT) -> Fig
     grid, labels = figure.subplots(rows, columns, squeeze=False), actions.labels()
     for axes in grid.flat[len(chosen) :]:
         axes.set_axis_off()
+    outer = actions.quantiles((0.001, 0.999))
     differs = mean is not None and not np.array_equal(mean.sample, actions.sample, equal_nan=True)
     for axes, column in zip(grid.flat, chosen, strict=False):
         share = float(actions.saturation[column])
@@ -185,7 +186,7 @@ def actions_figure(statistics: StoreStatistics, palette: Palette = LIGHT) -> Fig
         axes.xaxis.get_offset_text().set_fontsize(6)
         axes.locator_params(axis="x", nbins=4)
         axes.grid(visible=False)
-        low, high = actions.quantiles((0.001, 0.999))[:, column]
+        low, high = outer[:, column]
         if not np.isfinite(low):
             continue
         span = high - low or 1.0

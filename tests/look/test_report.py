@@ -174,7 +174,7 @@ class TestInABrowser:
         assert texts_seen > 300
         assert faint == []
         boxes = [svg.bounding_box() for svg in open_page.query_selector_all("svg")]
-        assert len(boxes) == 8
+        assert len(boxes) == 10
         assert all(box["width"] > 300 and box["height"] > 100 for box in boxes)
 
     def test_it_opens_at_once(self, open_page: Any) -> None:
@@ -213,5 +213,5 @@ class TestInABrowser:
         assert not open_page.query_selector("nav").is_visible()
         paper = "getComputedStyle(document.body).backgroundColor"
         assert open_page.evaluate(paper) == "rgb(255, 255, 255)"
-        assert open_page.evaluate("[...document.querySelectorAll('svg')].every(s => "
-                                  "s.getBoundingClientRect().right <= 701)")  # fmt: skip
+        inside = "e => e.getBoundingClientRect().right <= 701"
+        assert open_page.evaluate(f"[...document.querySelectorAll('svg, table')].every({inside})")
