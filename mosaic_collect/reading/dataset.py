@@ -25,7 +25,13 @@ from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COLLECTING, StoreState
 from mosaic_collect.store.ranks import Addresses, Place
 from mosaic_collect.store.robot import Robot
-from mosaic_collect.store.schema import Schema
+from mosaic_collect.store.schema import (
+    GOES_ON,
+    TRAJECTORY_END,
+    TRAJECTORY_ID,
+    VALID_MASK,
+    Schema,
+)
 from mosaic_collect.store.view import StoreView
 from mosaic_collect.store.workers import WorkerPool
 
@@ -305,6 +311,72 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
             return np.ascontiguousarray(rows).reshape(len(steps), len(envs), *row)
 
         return LazyArray((self.num_steps, self.num_envs, *row), dtype, read)
+
+    def transitions(
+        self, fields: Sequence[str] | None = None, observations: Sequence[str] | None = None
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        """Iterate over all valid pairs with the observations that follow them, in bounded memory.
+
+        The next observation of a pair is the one of the next step, if that is a valid pair of the
+        same trajectory. Where a trajectory ended it is ``final_<name>`` of the same row, if the
+        store has such fields: the observation before the reset. Elsewhere it is absent.
+
+        Args:
+            fields: Fields of the pairs; default: all, but for ``final_<name>``.
+            observations: Fields whose next value to add; default: all whose name contains
+                ``observations``, but for ``final_<name>``.
+
+        Yields:
+            Some pairs at a time, a dict of arrays ``(M[, D])``: the fields, ``next_<name>`` per
+            field of ``observations``, and ``has_next``, bool ``(M,)``. Where it is false,
+            ``next_<name>`` holds zeros. Each valid pair comes once.
+
+        Raises:
+            InputError: No such field.
+            CorruptStoreError: A chunk is damaged.
+        """
+        own = [n for n in self.schema.stored_names if not n.startswith("final_")]
+        given = own if fields is None else [self.schema[n].name for n in fields]
+        found = [n for n in own if "observations" in n]
+        following = found if observations is None else [self.schema[n].name for n in observations]
+        return self._transitions(given, following)
+
+    def _transitions(
+        self, fields: Sequence[str], following: Sequence[str]
+    ) -> Iterator[dict[str, NDArray[Any]]]:
+        table, stored = self.view, self.schema.stored_names
+        finals = {n: f"final_{n}" for n in following}
+        has_finals = TRAJECTORY_END in stored and all(f in stored for f in finals.values())
+        ends = [TRAJECTORY_END, *finals.values()] if has_finals else []
+        names = list(dict.fromkeys([*fields, *following, VALID_MASK, TRAJECTORY_ID, *ends]))
+
+        def pairs(rows: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+            """All pairs but those of the last row, each with its next row."""
+            ids, mask = rows[TRAJECTORY_ID], rows[VALID_MASK]
+            chosen, follows = mask[:-1], mask[1:] & (ids[1:] == ids[:-1])
+            ended = chosen & ~follows & (rows[TRAJECTORY_END][:-1] != GOES_ON if ends else False)
+            out = {name: rows[name][:-1][chosen] for name in fields}
+            for name, final in finals.items():
+                after = np.zeros_like(rows[name][:-1])
+                after[follows] = rows[name][1:][follows]
+                if ends:
+                    after[ended] = rows[final][:-1][ended]
+                out[f"next_{name}"] = after[chosen]
+            return {**out, "has_next": (follows | ended)[chosen]}
+
+        for part, first in zip(table.parts, table.first_blocks, strict=True):
+            last: dict[range, dict[str, NDArray[Any]]] = {}
+            for block in range(first, first + part.state.num_blocks):
+                for cell in table.cells_of(block, names):
+                    rows = {name: table.read_cell(name, cell) for name in names}
+                    if cell.envs in last:
+                        before = last[cell.envs]
+                        rows = {n: np.concatenate([before[n], rows[n]]) for n in names}
+                    last[cell.envs] = {name: values[-1:].copy() for name, values in rows.items()}
+                    yield pairs(rows)
+            for rows in last.values():
+                after = {**rows, TRAJECTORY_ID: np.full_like(rows[TRAJECTORY_ID], -1)}
+                yield pairs({n: np.concatenate([rows[n], after[n]]) for n in names})
 
     def to_zarr(self) -> Any:
         """The store, or the multi-rank dataset, as a read-only ``zarr.Group`` of zarr-python 3.

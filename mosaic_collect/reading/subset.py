@@ -93,7 +93,7 @@ class SubsetOptions:
             yield self.wrong("allow_different", f"some of {', '.join(ALIKE)}")
         if self.steps is not None and not _is_forward(self.steps):
             yield self.wrong("steps", "a slice of steps, or a range, that goes forward")
-        if not all(type(i) is int for i in self.trajectories or ()):
+        if self.trajectories is not None and not isinstance(self.trajectories, tuple):
             yield self.wrong("trajectories", "ids")
         if not all(isinstance(m, str) or is_whole(m, 0) for m in self.motions or ()):
             yield self.wrong("motions", "names or ids")
@@ -223,13 +223,13 @@ def _names(names: Any) -> Any:
 
 
 def _plain_ids(trajectories: Any) -> Any:
-    """Ids, each once, in order; what is no sequence of ids in a tuple."""
-    if trajectories is None:
-        return None
-    once = trajectories if hasattr(trajectories, "__array__") else _names(trajectories)
-    ids = np.asarray(once)
+    """Ids as a tuple, each once, in order; what is no sequence of ids as it is."""
+    if isinstance(trajectories, str) or not isinstance(trajectories, Iterable):
+        return trajectories
+    is_array = hasattr(trajectories, "__array__")
+    ids = np.asarray(trajectories if is_array else tuple(trajectories))
     whole = ids.size == 0 or (ids.dtype.kind in "iu" and ids.max() <= np.iinfo(np.int64).max)
-    return tuple(np.unique(ids).tolist()) if ids.ndim == 1 and whole else (trajectories,)
+    return tuple(np.unique(ids).tolist()) if ids.ndim == 1 and whole else ids
 
 
 def _plain_steps(steps: Any) -> Any:

@@ -15,11 +15,19 @@ from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.sampling.pool import Batch, Codes
-from mosaic_collect.sampling.tiles import Places, Tiles
+from mosaic_collect.sampling.pool import (
+    PADDING_MASK,
+    Batch,
+    Codes,
+    batch_shapes,
+    fill_padding,
+    rows_of,
+)
+from mosaic_collect.sampling.tiles import Draws, Tiles
 from mosaic_collect.text import reason
 
 
@@ -112,15 +120,15 @@ class DeviceMemory:
             # Behind the arrays' memory, which is the current stream's.
             self._loads, self._gathers = device.side(), device.side()
 
-    def load(self, number: int, slot: int) -> Places:
+    def load(self, number: int, slot: int) -> Draws:
         staged = self._staging.get()
         try:
-            places = self._tiles.load(number, {n: t.numpy() for n, t in staged.items()})
+            draws = self._tiles.load(number, {n: t.numpy() for n, t in staged.items()})
             rows = slice(slot * self._tiles.rows, (slot + 1) * self._tiles.rows)
             self._copy(staged, rows)
         finally:
             self._staging.put(staged)
-        return places
+        return draws
 
     def _copy(self, staged: dict[str, torch.Tensor], rows: slice) -> None:
         try:
@@ -131,10 +139,17 @@ class DeviceMemory:
             self._device.finish(self._loads)
 
     def gather(self, codes: Codes, batch: Batch, first: int) -> None:
+        found, lengths = rows_of(codes, self._tiles.window.length)
+        at = slice(first, first + len(codes))
         with self._device.on(self._gathers):
-            index = torch.from_numpy(codes).to(next(iter(self._arrays.values())).device)
+            index = torch.from_numpy(found.reshape(-1)).to(next(iter(self._arrays.values())).device)
             for name, array in self._arrays.items():
-                torch.index_select(array, 0, index, out=batch[name][first : first + len(codes)])
+                out = batch[name][at].view(len(index), *array.shape[1:])
+                torch.index_select(array, 0, index, out=out)
+            if PADDING_MASK in batch:
+                mask = np.empty(found.shape, np.bool_)
+                fill_padding(lengths, mask)
+                batch[PADDING_MASK][at].copy_(torch.from_numpy(mask))
         self._device.finish(self._gathers)
 
     def close(self) -> None:
@@ -143,7 +158,10 @@ class DeviceMemory:
     def empty(self, size: int) -> Batch:
         """Room for a batch; made on the stream that fills it."""
         with self._device.on(self._gathers), torch.inference_mode(False):
-            return self._room(size, self._device.empty)
+            return {
+                name: self._device.empty((size, *shape), getattr(torch, dtype))
+                for name, (shape, dtype) in batch_shapes(self._tiles).items()
+            }
 
     def _room(self, rows: int, make: Any) -> dict[str, torch.Tensor]:
         fields = self._tiles.fields

@@ -78,6 +78,15 @@ class BatchLoader(IterableDataset[Batch]):
         drop_last: Leave out pairs that do not fill a batch.
         reuse: Average number of times each decoded pair of a stream is drawn before it leaves the
             shuffle buffer.
+        window: Draw windows of so many consecutive steps, H, in place of pairs: tensors
+            ``(B, H[, D])``. The rows of a window are consecutive chosen pairs of one trajectory: a
+            pair that is invalid, or left out by a filter, ends a window as the trajectory's end
+            does. Batches, epochs, ``num_pairs`` and ``reuse`` count windows.
+        stride: Steps between the first rows of windows, counted from each first row behind such an
+            end.
+        padding: Let windows begin at any such step, also less than H steps before an end. The rows
+            behind the end repeat the last one, and ``batch["padding_mask"]``, bool ``(B, H)``, is
+            true there. Otherwise all H rows of a window exist.
         replace: Draw a stream's batch with replacement. Otherwise a pair comes again in a batch
             only after every pair of the buffer has come.
         threads: Number of threads that decode, and of threads that copy; default: one per
@@ -123,6 +132,9 @@ class BatchLoader(IterableDataset[Batch]):
         drop_last: bool = False,
         reuse: float = 4,
         *,
+        window: int | None = None,
+        stride: int = 1,
+        padding: bool = False,
         replace: bool = False,
         threads: int | None = None,
         pin_memory: bool = False,
@@ -153,7 +165,7 @@ class BatchLoader(IterableDataset[Batch]):
 
     @property
     def num_pairs(self) -> int:
-        """Number of pairs to draw from, over all ranks."""
+        """Number of pairs, or windows, to draw from, over all ranks."""
         return self._source.tiles.num_pairs
 
     @property
@@ -316,7 +328,8 @@ class BatchLoader(IterableDataset[Batch]):
 
     @property
     def _batch_nbytes(self) -> int:
-        return self._options.batch_size * sum(f.row_nbytes for f in self._source.tiles.fields)
+        pairs = self._options.batch_size * (self._options.window or 1)
+        return pairs * sum(f.row_nbytes for f in self._source.tiles.fields)
 
     def _begin(self, worker: int, workers: int) -> tuple[Pool, PoolPlan, Tiles]:
         """A pool for an iteration, of what the stores hold by now unless it is to go on."""

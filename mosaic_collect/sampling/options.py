@@ -12,6 +12,7 @@ import numpy as np
 
 from mosaic_collect.checks import is_whole, thread_count, whole
 from mosaic_collect.reading.subset import SubsetOptions
+from mosaic_collect.sampling.tiles import Window
 
 Mode = Literal["epochs", "stream"]
 EPOCHS, STREAM = get_args(Mode)
@@ -37,14 +38,25 @@ class LoaderOptions(SubsetOptions):
     threads: int | None = None
     pin_memory: bool = False
     finite_fields: Sequence[str] | None = None
+    window: int | None = None
+    stride: int = 1
+    padding: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for name in ("batch_size", "seed", "world_size", "rank"):
             self._set(name, whole(getattr(self, name), name, 0))
+        if self.window is not None:
+            self._set("window", whole(self.window, "window", 2))
+        self._set("stride", whole(self.stride, "stride", 1))
         for name in ("shuffle_buffer_mb", "reuse"):
             self._set(name, float(getattr(self, name)))
         self._set("threads", thread_count(self.threads))
+
+    @property
+    def windows(self) -> Window:
+        """Windows to draw; of one step where pairs are drawn."""
+        return Window(self.window or 1, self.stride, self.padding)
 
     @property
     def pool_nbytes(self) -> int:
@@ -56,6 +68,12 @@ class LoaderOptions(SubsetOptions):
         for name, least in (("batch_size", 1), ("seed", 0), ("world_size", 1), ("rank", 0)):
             if not is_whole(getattr(self, name), least):
                 yield self.wrong(name, f"a whole number from {least}")
+        if self.window is not None and not is_whole(self.window, 2):
+            yield self.wrong("window", "a whole number from 2, or None")
+        if not is_whole(self.stride, 1):
+            yield self.wrong("stride", "a whole number from 1")
+        if self.window is None and (self.stride, self.padding) != (1, False):
+            yield "stride, padding: of windows, and no window is set"
         if is_whole(self.world_size, 1) and not is_whole(self.rank, 0, self.world_size - 1):
             yield self.wrong("rank", f"one of 0..{self.world_size - 1}")
         for name in ("shuffle_buffer_mb", "reuse"):

@@ -6,6 +6,8 @@
            └─────────┴─────────┴─────────┘
     code   0 ....... rows .... 2*rows        of a pair: its row in every field's array
 
+A window's code is its first row times H, plus its length - 1.
+
 One thread wants, gathers and releases; threads of the pool's own decode and copy.
 """
 
@@ -13,7 +15,6 @@ from __future__ import annotations
 
 import weakref
 from collections import OrderedDict
-from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -22,11 +23,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mosaic_collect.sampling.tiles import Places, Tiles
-from mosaic_collect.store.schema import Field
+from mosaic_collect.sampling.tiles import Draws, Tiles
 
 Codes = NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
+#: Name of the mask in a batch of windows, true at the rows behind the end, as in PyTorch.
+PADDING_MASK = "padding_mask"
 _KEPT = 4  # batches' memory, per field: one batch that is held, and those on their way
 _LEAST_ROWS = 256  # that are worth a thread's while
 
@@ -34,8 +36,8 @@ _LEAST_ROWS = 256  # that are worth a thread's while
 class Memory(Protocol):
     """Memory of the pool's rows."""
 
-    def load(self, number: int, slot: int) -> Places:
-        """Bring a tile into a slot; the places of its chosen pairs. Called by threads."""
+    def load(self, number: int, slot: int) -> Draws:
+        """Bring a tile into a slot; its draws. Called by threads."""
 
     def empty(self, size: int) -> Batch:
         """Room for a batch of so many rows."""
@@ -52,7 +54,7 @@ class _Held:
     """A tile in a slot; ``wanted`` by so many."""
 
     slot: int
-    places: Future[Places]
+    draws: Future[Draws]
     wanted: int = 1
 
 
@@ -64,13 +66,13 @@ class Pool:
 
     Args:
         memory: Memory of the slots.
-        rows: Rows per slot.
+        codes: Codes per slot.
         slots: Number of slots.
         threads: Number of decoding threads.
     """
 
-    def __init__(self, memory: Memory, rows: int, slots: int, threads: int) -> None:
-        self.memory, self._rows, self.slots = memory, rows, slots
+    def __init__(self, memory: Memory, codes: int, slots: int, threads: int) -> None:
+        self.memory, self._codes, self.slots = memory, codes, slots
         self._free = list(range(slots))
         self._held: dict[int, _Held] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
@@ -84,8 +86,8 @@ class Pool:
             self._idle.pop(number, None)
             return
         slot = self._free_slot()
-        places = self._decoders.submit(self.memory.load, number, slot)
-        self._held[number] = _Held(slot, places)
+        draws = self._decoders.submit(self.memory.load, number, slot)
+        self._held[number] = _Held(slot, draws)
 
     def codes(self, number: int) -> Codes:
         """The codes of a wanted tile's pairs, waited for.
@@ -94,7 +96,7 @@ class Pool:
             CorruptStoreError: A damaged chunk.
         """
         held = self._held[number]
-        return held.places.result() + np.int64(held.slot * self._rows)
+        return held.draws.result() + np.int64(held.slot * self._codes)
 
     def release(self, number: int) -> None:
         """Give up a tile that was wanted: its slot may be used again."""
@@ -110,7 +112,7 @@ class Pool:
         """
         for number, held in list(self._held.items()):
             held.wanted = 0
-            if held.places.cancel() or held.places.exception() is not None:
+            if held.draws.cancel() or held.draws.exception() is not None:
                 del self._held[number]
         self._idle = OrderedDict.fromkeys(self._held)
         taken = {held.slot for held in self._held.values()}
@@ -145,7 +147,7 @@ class HostMemory:
         self.empty = batches.empty
         self._copiers = ThreadPoolExecutor(threads, "mosaic-gather")
 
-    def load(self, number: int, slot: int) -> Places:
+    def load(self, number: int, slot: int) -> Draws:
         rows = self._tiles.rows
         part = slice(slot * rows, (slot + 1) * rows)
         return self._tiles.load(number, {n: a[part] for n, a in self._arrays.items()})
@@ -157,9 +159,12 @@ class HostMemory:
         cuts = [len(codes) * k // parts for k in range(parts + 1)]
 
         def copy(k: int) -> None:
-            mine = codes[cuts[k] : cuts[k + 1]]
+            mine, lengths = rows_of(codes[cuts[k] : cuts[k + 1]], self._tiles.window.length)
+            at = slice(first + cuts[k], first + cuts[k + 1])
+            if PADDING_MASK in out:
+                fill_padding(lengths, out[PADDING_MASK][at])
             for name, array in self._arrays.items():
-                rows = out[name][first + cuts[k] : first + cuts[k + 1]]
+                rows = out[name][at]
                 # All codes are rows of the pool; to check them NumPy would copy once more.
                 np.take(array, mine, axis=0, out=rows, mode="clip")
 
@@ -170,6 +175,29 @@ class HostMemory:
         self._copiers.shutdown(wait=True)
 
 
+def rows_of(codes: Codes, length: int) -> tuple[Codes, Codes]:
+    """Rows of every field's array, ``(B,)`` or ``(B, H)``, and the lengths of windows.
+
+    Rows behind the end of a window are its last one.
+    """
+    if length == 1:
+        return codes, np.ones_like(codes)
+    first, last = np.divmod(codes, length)
+    return first[:, None] + np.minimum(np.arange(length), last[:, None]), last + 1
+
+
+def fill_padding(lengths: Codes, out: NDArray[np.bool_]) -> None:
+    """Mark the rows behind the ends of windows. Shape of ``out``: (B, H)."""
+    np.greater_equal(np.arange(out.shape[1]), lengths[:, None], out=out)
+
+
+def batch_shapes(tiles: Tiles) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Per name in a batch, the shape of one row and the dtype."""
+    shapes = {f.name: (tiles.row_shape(f), f.dtype) for f in tiles.fields}
+    padding = {PADDING_MASK: ((tiles.window.length,), "bool")} if tiles.window.padding else {}
+    return shapes | padding
+
+
 class HostBatches:
     """Batches in this machine's memory: fresh pages cost as much as filling them.
 
@@ -177,27 +205,27 @@ class HostBatches:
     that array goes, all of them are gone.
 
     Args:
-        fields: Fields of a batch.
+        tiles: Tiles that batches are drawn from.
         size: Rows of the largest.
         pin_memory: Page-locked ones. Torch's own allocator uses these again, once copies that
             were started from them have ended.
     """
 
-    def __init__(self, fields: Sequence[Field], size: int, pin_memory: bool) -> None:
-        self._fields, self._size, self._pinned = fields, size, pin_memory
-        self._free: dict[str, list[NDArray[Any]]] = {f.name: [] for f in fields}
+    def __init__(self, tiles: Tiles, size: int, pin_memory: bool) -> None:
+        self._shapes, self._size, self._pinned = batch_shapes(tiles), size, pin_memory
+        self._free: dict[str, list[NDArray[Any]]] = {name: [] for name in self._shapes}
 
     def empty(self, size: int) -> Batch:
         """Room for a batch of so many rows."""
-        return {f.name: self._field(f, size) for f in self._fields}
+        return {name: self._field(name, size) for name in self._shapes}
 
-    def _field(self, field: Field, size: int) -> torch.Tensor:
+    def _field(self, name: str, size: int) -> torch.Tensor:
+        shape, dtype = self._shapes[name]
         if self._pinned:
-            shape = (size, *field.row_shape)
-            dtype = getattr(torch, field.dtype)
-            return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=True)
-        free = self._free[field.name]
-        room = free.pop() if free else np.empty((self._size, *field.row_shape), field.dtype)
+            kind = getattr(torch, dtype)
+            return torch.empty((size, *shape), dtype=kind, device="cpu", pin_memory=True)
+        free = self._free[name]
+        room = free.pop() if free else np.empty((self._size, *shape), dtype)
         rows = room[:size]
         weakref.finalize(rows, _keep, free, room).atexit = False
         return torch.from_numpy(rows)

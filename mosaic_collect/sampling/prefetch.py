@@ -166,7 +166,8 @@ class PoolRunner:
             self.close()
             threads = self._options.threads or 1
             memory = self._memory(tiles, plan.slots, threads)
-            self._pool = Pool(memory, tiles.rows, plan.slots, threads)
+            codes = tiles.rows * tiles.window.length
+            self._pool = Pool(memory, codes, plan.slots, threads)
             self._made_for = os.getpid(), tiles
         return self._pool, plan
 
@@ -214,5 +215,5 @@ class PoolRunner:
         size = self._options.batch_size
         if self._options.mode == EPOCHS:
             size = min(size, tiles.num_pairs)
-        batches = HostBatches(tiles.fields, size, self._options.pin_memory)
+        batches = HostBatches(tiles, size, self._options.pin_memory)
         return HostMemory(tiles, slots, threads, batches)

@@ -35,10 +35,11 @@ from mosaic_collect.reading.subset import asked_steps
 from mosaic_collect.reading.table import Table
 from mosaic_collect.sampling.options import EPOCHS, LoaderOptions
 from mosaic_collect.sampling.order import Position, Share
+from mosaic_collect.sampling.pool import PADDING_MASK
 from mosaic_collect.sampling.tiles import LEAST_TILES, TILES_OF_A_POOL, PoolPlan, Tiles, tile_nbytes
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.ranks import Address, Place, check_distinct
-from mosaic_collect.store.schema import VALID_MASK
+from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.store.view import StoreView
 
 #: The path of a store, a dataset, or several of them.
@@ -49,9 +50,10 @@ Named = Blobs | str | TrajectoryDataset
 #: Ids of trajectories to keep, as each store stores them, by the store's identity.
 Kept = Mapping[str, NDArray[np.int64]]
 
-_VERSION = 4
+_VERSION = 5
 _SHARED_NBYTES = 1 << 17  # of a state in shared memory
 _HEAD = 16  # the number of publications, odd while one is written; and the state's bytes
+_WINDOW = ("window", "stride", "padding")
 _SAME = ("batch_size", "mode", "seed", "rank", "world_size", "shuffle_buffer_mb", "drop_last")
 _SAME_IN_STREAMS = ("reuse", "replace")
 _SPLIT = ("split", "validation_fraction", "split_seed")
@@ -105,8 +107,8 @@ class Source:
             return self.tiles
         if self._of_workers is None or self._of_workers[0] != workers:
             fields, nbytes = self.tiles.fields, self._options.pool_nbytes // workers
-            sizes = (tile_nbytes(fields, nbytes, n) for n in (TILES_OF_A_POOL, LEAST_TILES))
-            self._of_workers = workers, self.tiles.of_fields(fields, *sizes)
+            aim, most = (tile_nbytes(fields, nbytes, n) for n in (TILES_OF_A_POOL, LEAST_TILES))
+            self._of_workers = workers, self.tiles.of_fields(fields, aim, most)
         return self._of_workers[1]
 
     def request(self, committed: Sequence[int] | None) -> None:
@@ -136,7 +138,7 @@ class Source:
 
     def state(self, position: Position | None = None) -> dict[str, Any]:
         """All that the batches to come depend on, as plain numbers and names."""
-        names = (*_SAME, *_SAME_IN_STREAMS, *_FILTERS)
+        names = (*_SAME, *_SAME_IN_STREAMS, *_WINDOW, *_FILTERS)
         chosen = self._options.as_json()
         return {
             "version": _VERSION,
@@ -226,14 +228,18 @@ class Source:
         fields = chosen_fields(table.state.schema, options.fields)
         if any(f.name == VALID_MASK for f in fields):
             raise InputError("fields: batches hold no valid_mask, all their pairs are valid")
+        if options.padding and any(f.name == PADDING_MASK for f in fields):
+            raise InputError(f"fields: {PADDING_MASK} is the mask of windows; leave it out")
         if not table.state.num_blocks:
             raise InputError(f"{table.address}: no committed step, nothing to draw from")
         table.check_extent()
         selection = self._selection(table, names, committed)
         size = tile_nbytes(fields, options.pool_nbytes)
-        tiles = Tiles(table, fields, selection, size, options.skip_damaged)
+        skips, windows = options.skip_damaged, options.windows
+        tiles = Tiles(table, fields, selection, size, skips, window=windows)
         if not tiles.num_pairs:
-            raise InputError(f"{table.address}: no pair is left to draw from")
+            what = "pair" if options.window is None else f"window of {options.window} steps"
+            raise InputError(f"{table.address}: no {what} is left to draw from")
         return tiles
 
     def _selection(
@@ -241,6 +247,11 @@ class Source:
     ) -> Selection | None:
         """The pairs that count, as an export of these fields chooses them; None: every one."""
         options = self._options
+        if options.window is not None:
+            names = [
+                *names,
+                TRAJECTORY_ID,
+            ]  # where an id is damaged, nobody knows whose the pair is
         fields = chosen_fields(table.state.schema, names)
         nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields)
         seen: dict[str, Any] = {"asked_ids": _asked_ids(self._kept, table)}

@@ -114,3 +114,22 @@ def test_cuda_without_a_device_is_told_at_once(store: str) -> None:
     numbered(store, 4, 7, 4)
     with pytest.raises(InputError, match="device: cannot use 'cuda'"):
         BatchLoader(store, 6, device="cuda")
+
+
+@pytest.mark.parametrize("streams", [None, 3, 4])
+def test_windows_on_a_device_are_those_of_the_host(store: str, streams: int | None) -> None:
+    """Rows and padding masks, on the CPU's own streams and on simulated ones in any order."""
+    numbered(store, 23, 7, 4, valid=lambda step: np.arange(7) % 5 != step % 5)
+    options: dict[str, Any] = {"window": 3, "padding": True, "threads": 2}
+    options["shuffle_buffer_mb"] = 9 * tile_mb(store)
+    want = [{n: t.clone() for n, t in b.items()} for b in BatchLoader(store, 6, **options)]
+    device = TorchDevice(torch.device("cpu")) if streams is None else SimulatedDevice(streams)
+    with pool_on(device):
+        got = [
+            {n: t.clone() for n, t in batch.items()} for batch in BatchLoader(store, 6, **options)
+        ]
+    assert len(got) == len(want) > 3
+    for mine, theirs in zip(got, want, strict=True):
+        assert mine.keys() == theirs.keys() == {"number", "wide", "padding_mask"}
+        for name, tensor in theirs.items():
+            assert np.array_equal(mine[name].cpu().numpy(), tensor.numpy()), name
