@@ -107,7 +107,7 @@ def _panels(dataset: TrajectoryDataset, trajectory: Trajectory, robot: Robot) ->
         if name in fields and name in ACTIONS:
             other, meaning = mean, "mean"
         elif name == joints:
-            other, meaning = _beside(named[reference][0], values, robot), reference
+            other, meaning = _beside(reference, named[reference][0], values, robot)
         if other is not None and other.shape != values.shape:
             other = None
         if other is not None and np.array_equal(other, values, equal_nan=True):
@@ -117,14 +117,16 @@ def _panels(dataset: TrajectoryDataset, trajectory: Trajectory, robot: Robot) ->
     return panels
 
 
-def _beside(reference: NDArray[Any], joints: NDArray[Any], robot: Robot) -> NDArray[Any]:
+def _beside(
+    name: str, reference: NDArray[Any], joints: NDArray[Any], robot: Robot
+) -> tuple[NDArray[Any], str]:
     """The reference's joints, from the default pose if the robot's are measured from there."""
     beside = reference[:, : joints.shape[1]]
     if len(robot.default_joint_pos) != joints.shape[1]:
-        return beside
+        return beside, f"{name}, default pose not known"
     relative = beside - np.array(robot.default_joint_pos)
     far, further = (np.nansum(np.abs(joints - one)) for one in (relative, beside))
-    return relative if far < further else beside
+    return (relative, f"{name}, from the default pose") if far < further else (beside, name)
 
 
 def _is_curve(trajectory: Trajectory, name: str) -> bool:

@@ -255,11 +255,6 @@ def _over_time(
         axes.plot(at, means[:, i], color=colour, linewidth=1.6, label=field.labels()[i])
 
 
-def is_drawn_by_feature(field: Field) -> bool:
-    """Whether a field is drawn feature by feature: numbers in one row."""
-    return field.is_float and field.row_shape != () and not field.has_axes
-
-
 def is_image(field: Field) -> bool:
     """Whether a row of a field can be shown as an image: one channel, or colors."""
     shape = field.row_shape

@@ -30,7 +30,7 @@ from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.store.schema import Field, Schema
 from tests import helpers
 from tests.export import stores
-from tests.look.planted import ROBOT, Size, record_all
+from tests.look.planted import ROBOT, SMALL, Size, put, record, record_all
 
 ALL = ["timeline", "lengths", "motions", "environments", "actions", "sigma"]
 ALL += ["bands-observations", "bands-student_observations", "trajectory", "pace"]
@@ -263,8 +263,22 @@ class TestWithARobot:
     def test_a_trajectory(self, robots_drawer: Pictures) -> None:
         axes = next(a for a in robots_drawer.draw("trajectory").axes if a.get_ylabel() == "rad")
         assert axes.get_title(loc="left") == "joint_pos"
-        assert axes.get_legend().get_texts()[-1].get_text() == "command"
+        label = axes.get_legend().get_texts()[-1].get_text()
+        assert label == "command, default pose not known"
         assert axes.get_xlim()[1] < 2
+
+
+def test_joints_from_the_default_pose_are_drawn_beside_the_command(store: str) -> None:
+    """Joints are measured from a default pose, the command is not."""
+    at, names = SMALL.column("joint_pos"), [f"j{i}" for i in range(SMALL.joints)]
+    lower = put("observations", np.s_[:, at : at + SMALL.joints], lambda values, _: values - 0.5)
+    robot = {"joint_names": names, "default_joint_pos": [0.5] * SMALL.joints}
+    figure = pictures(record(store, edit=lower, robot=robot)).draw("trajectory")
+    axes = next(a for a in figure.axes if a.get_title(loc="left") == "joint_pos")
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels[-1] == "command, from the default pose"
+    solid, dashed = axes.get_lines()[:2]
+    assert np.abs(solid.get_ydata() - dashed.get_ydata()).max() < 0.4
 
 
 def test_fields_without_a_finite_value(store: str) -> None:
