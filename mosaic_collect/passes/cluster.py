@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import mosaic_collect
 from mosaic_collect.checks import needed, whole
 from mosaic_collect.errors import ClusterError, InputError, MosaicCollectError
-from mosaic_collect.passes.engine import in_order
+from mosaic_collect.store.workers import in_order
 
 _log = logging.getLogger(__name__)
 In = TypeVar("In")

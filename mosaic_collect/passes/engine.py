@@ -6,9 +6,7 @@ pieces' order. So what is found does not depend on who worked, nor on who was re
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future
 from functools import lru_cache
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -17,7 +15,6 @@ from mosaic_collect.store.workers import WorkerPool
 
 In = TypeVar("In")
 Out = TypeVar("Out")
-_AHEAD = 2  # pieces a thread, so that one that takes long stops nobody
 
 
 class Engine(Protocol):
@@ -65,29 +62,7 @@ class Threads:
             yield from map(function, pieces)
             return
         with WorkerPool(self._threads, "mosaic-pass") as pool:
-            yield from in_order(
-                lambda piece: pool.submit(function, piece), pieces, _AHEAD * self._threads
-            )
-
-
-def in_order(
-    submit: Callable[[In], Any],
-    pieces: Iterable[In],
-    most: int,
-    result: Callable[[Any], Any] = Future.result,
-) -> Iterator[Any]:
-    """Results of futures in the pieces' order, at most so many submitted ahead of the reader."""
-    ahead: deque[Any] = deque()
-    try:
-        for piece in pieces:
-            ahead.append(submit(piece))
-            if len(ahead) > most:
-                yield result(ahead.popleft())
-        while ahead:
-            yield result(ahead.popleft())
-    finally:
-        for future in ahead:
-            future.cancel()
+            yield from pool.map_ahead(function, pieces)
 
 
 class Cached(Generic[Out]):

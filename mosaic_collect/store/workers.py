@@ -14,6 +14,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread, current_thread
 from typing import Any, TypeVar
@@ -77,13 +78,7 @@ class WorkerPool(Executor):
 
     def map_ahead(self, function: Callable[[In], Out], items: Iterable[In]) -> Iterator[Out]:
         """Yield results in the items' order, at most two per thread ahead of the reader."""
-        ahead: deque[Future[Out]] = deque()
-        for item in items:
-            ahead.append(self.submit(function, item))
-            if len(ahead) > 2 * self._wanted:
-                yield ahead.popleft().result()
-        while ahead:
-            yield ahead.popleft().result()
+        return in_order(partial(self.submit, function), items, 2 * self._wanted)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the threads once the queued tasks are done; see ``Executor.shutdown``."""
@@ -98,6 +93,33 @@ class WorkerPool(Executor):
             for thread in self._threads:
                 if thread is not current_thread():  # where the collector closes a lost generator
                     thread.join()
+
+
+def in_order(
+    submit: Callable[[In], Any],
+    items: Iterable[In],
+    most: int,
+    result: Callable[[Any], Any] = Future.result,
+) -> Iterator[Any]:
+    """Yield results of futures in the items' order.
+
+    Args:
+        submit: Returns the future of an item.
+        items: Taken as the reader goes on.
+        most: Maximum number of futures ahead of the reader; those left are cancelled at the end.
+        result: Waits for a future.
+    """
+    ahead: deque[Any] = deque()
+    try:
+        for item in items:
+            ahead.append(submit(item))
+            if len(ahead) > most:
+                yield result(ahead.popleft())
+        while ahead:
+            yield result(ahead.popleft())
+    finally:
+        for future in ahead:
+            future.cancel()
 
 
 def _run(tasks: _Tasks) -> None:
