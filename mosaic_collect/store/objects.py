@@ -37,15 +37,12 @@ _TRIES = 4
 _UNANSWERED = "HTTP error"
 _UNREACHABLE = "tcp connect error|dns error|ConnectError|Connection refused"
 _DENIED = "PermissionDenied|Unauthenticated|status code: 403"
-#: What a request is called in errors, and what it needs, by the scheme of the address.
+#: Schemes of addresses, and the permissions that each request needs there.
+SCHEMES = ("s3", "gs", "az")
 _PERMISSIONS = {
-    "read": {"s3": "s3:GetObject", "gs": "storage.objects.get", "az": "Read"},
-    "write": {
-        "s3": "s3:PutObject",
-        "gs": "storage.objects.create and storage.objects.delete",
-        "az": "Write",
-    },
-    "list": {"s3": "s3:ListBucket", "gs": "storage.objects.list", "az": "List"},
+    "read": ("s3:GetObject", "storage.objects.get", "Read"),
+    "write": ("s3:PutObject", "storage.objects.create and storage.objects.delete", "Write"),
+    "list": ("s3:ListBucket", "storage.objects.list", "List"),
 }
 #: The first of these that an error's name and text hold: an errno, and what to do.
 _MEANINGS = (
@@ -135,16 +132,12 @@ class Service:
         meant = f"{name}: {text}"
         code, meaning = next(m[1:] for m in _MEANINGS if re.search(m[0], meant, re.I))
         where = f"{self.address}/{key}" if key else self.address
-        meaning = meaning.format(request=self._request(request))
-        return OSError(code, f"{meaning} ({_said(text)})", where)
-
-    def _request(self, request: str) -> str:
-        """A request with the permission that it needs."""
-        permissions = _PERMISSIONS[request]
-        needed = permissions.get(self.address.partition("://")[0], permissions["s3"])
-        # Who may not list is told so of an object that is not there.
+        scheme = self.address.partition("://")[0]
+        permission = _PERMISSIONS[request][SCHEMES.index(scheme) if scheme in SCHEMES else 0]
+        # Without the permission to list, a missing object is reported as a refusal.
         missing = ", or there is no such object" if request == "read" else ""
-        return f"{request}: they need {needed}{missing}"
+        meaning = meaning.format(request=f"{request}: they need {permission}{missing}")
+        return OSError(code, f"{meaning} ({_said(text)})", where)
 
 
 #: Whether obstore was at work in this process, and in one that it is a fork of. Its threads do not
@@ -193,7 +186,9 @@ class ObjectBlob:
             raise
         except OSError as error:
             # Of nothing, no range can be asked for.
-            found = service.ask("read", key, _head_of, key)
+            import obstore
+
+            found = service.ask("read", key, obstore.head, key)
             if found["size"]:
                 raise error from None
             self._head = b""
@@ -255,12 +250,6 @@ class ObjectUpload:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
-
-
-def _head_of(store: Any, key: str) -> Any:
-    import obstore
-
-    return obstore.head(store, key)
 
 
 def _nameless() -> int:
@@ -463,7 +452,6 @@ def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-SCHEMES = ("s3", "gs", "az")
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.S)
 #: obstore gives up after half a minute, in which a large shard may not get through a thin line.
 _CLIENT = {"allow_http": True, "timeout": timedelta(minutes=5)}

@@ -81,13 +81,22 @@ def asked_nbytes(buffer_mb: Any) -> int | None:
 
 
 def plan_ring(schema: Schema, num_envs: int, budget: Budget) -> dict[str, FieldGrid]:
-    """Plan the cuttings of all fields of a new store.
+    """Plan the cuttings of all fields of a new store: as long as fits, or is useful with "auto".
 
     Raises:
-        SpaceError: Not even one block of one step fits.
+        SpaceError: Not even one block of one step fits, or two on the GPU.
     """
-    steps = even_steps(schema.fields, plan_steps(schema.pair_nbytes * num_envs, budget))
-    slots = budget.slots(steps * schema.pair_nbytes * num_envs)
+    step_nbytes = schema.pair_nbytes * num_envs
+    most = min(budget.nbytes // (SLOTS * step_nbytes), _MOST_STEPS)
+    if budget.free_nbytes is not None:
+        most = min(most, max(_AUTO_STEPS, _AUTO_BLOCK_NBYTES // step_nbytes))
+    if budget.device_nbytes is not None:
+        need = _DEVICE_BLOCKS * step_nbytes
+        if budget.device_nbytes < need:
+            raise _too_small("free GPU memory", budget.device_nbytes, need)
+        most = min(most, int(budget.device_nbytes * _DEVICE_SHARE) // need)
+    steps = even_steps(schema.fields, max(most, 1))
+    slots = budget.slots(steps * step_nbytes)
     while True:
         grids = {f.name: FieldGrid.plan(f, num_envs, steps) for f in schema.stored}
         # Padding to whole chunks may add a little to each block: take it out of the steps.
@@ -95,27 +104,6 @@ def plan_ring(schema: Schema, num_envs: int, budget: Budget) -> dict[str, FieldG
             budget.slots(block_nbytes(grids))
             return grids
         steps = even_steps(schema.fields, steps - 1)
-
-
-def plan_steps(step_nbytes: int, budget: Budget) -> int:
-    """Return the number of steps per block: as many as fit, or as are useful with "auto".
-
-    Args:
-        step_nbytes: Raw bytes of one vectorised step, all environments and fields.
-        budget: Memory that the ring may take.
-
-    Raises:
-        SpaceError: Not even one step fits on the GPU.
-    """
-    steps = min(budget.nbytes // (SLOTS * step_nbytes), _MOST_STEPS)
-    if budget.free_nbytes is not None:
-        steps = min(steps, max(_AUTO_STEPS, _AUTO_BLOCK_NBYTES // step_nbytes))
-    if budget.device_nbytes is not None:
-        need = _DEVICE_BLOCKS * step_nbytes
-        if budget.device_nbytes < need:
-            raise _too_small("free GPU memory", budget.device_nbytes, need)
-        steps = min(steps, int(budget.device_nbytes * _DEVICE_SHARE) // need)
-    return max(int(steps), 1)
 
 
 def block_nbytes(grids: Mapping[str, FieldGrid]) -> int:
