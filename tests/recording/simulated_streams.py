@@ -105,7 +105,7 @@ class DeviceTensor(torch.Tensor):
 
 
 class SimulatedStreams:
-    """``Streams`` on a machine of the kind above; subclasses each forget one thing.
+    """``CudaStreams`` on a machine of the kind above; subclasses each forget one thing.
 
     Args:
         ahead: See ``Machine``.

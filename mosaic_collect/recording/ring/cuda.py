@@ -268,7 +268,7 @@ def _allocating(what: str) -> Iterator[None]:
 
 
 def _as_source(value: Any) -> Any:
-    """A row as ``Streams.copy_rows`` takes it."""
+    """A row as ``CudaStreams.copy_rows`` takes it."""
     if isinstance(value, (bool, int, float)):
         return value
     if is_tensor(value):
