@@ -1,8 +1,9 @@
-"""Loading a ``.npy`` dict without unpickling it gives what ``np.load`` gives."""
+"""Files of this package and of ``np.save`` are read as ``np.load`` has them, others are refused."""
 
 from __future__ import annotations
 
 import datetime as dt
+import io
 import os
 import pickle
 from importlib.util import find_spec
@@ -12,11 +13,44 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.layout import ArraySpec, plan_file
-from mosaic_collect.npyfile.read import read_npy, scan_npy
+from mosaic_collect.npyfile.read import NpyFile, read_npy, scan_npy
+from tests.export import stores
 from tests.npyfile import pickles
-from tests.npyfile.test_scan import upstream
+
+METADATA = {
+    "num_trajectories": 3,
+    "num_steps": 70_000,
+    "obs_dim_dict": {"policy": 3, "student": 5},
+    "action_dim": 2,
+    "has_valid_mask": True,
+    "note": "ä" * 300,
+    "share": 0.25,
+    "none": None,
+    "big": -(2**70),
+    "list": [1, -2, 2**31],
+    "tuple": ((), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4)),
+}
+
+
+def upstream() -> dict[str, Any]:
+    """The dict as MOSAIC's own collector saves it."""
+    generator = np.random.default_rng(0)
+    arrays = {
+        "observations": generator.random((6, 4, 3), np.float32),
+        "student_observations": generator.random((6, 4, 5), np.float32),
+        "actions": generator.random((6, 4, 2), np.float32),
+        "valid_mask": generator.random((6, 4)) < 0.5,
+    }
+    return {**arrays, "metadata": METADATA}
+
+
+def read_array(file: NpyFile, name: str) -> np.ndarray:
+    """One array of a scanned file as a read-only memory map."""
+    stored = file.arrays[name]
+    return np.memmap(file.path, stored.dtype, "r", stored.offset, stored.shape)
 
 
 def same(got: Any, want: Any) -> None:
@@ -37,27 +71,178 @@ def same(got: Any, want: Any) -> None:
         assert (type(got), got) == (type(want), want)
 
 
-CONTENTS: dict[str, dict[str, Any]] = {
-    "upstream": upstream(),
-    "dtypes": {d: np.arange(6).reshape(2, 3).astype(d) for d in ("b1", "i2", "u4", "f2", "f8")},
-    "empty": {"actions": np.zeros((0, 4, 2), "f4"), "metadata": {}},
-    "plain": {
-        "metadata": {
-            "note": "Grüße",
-            "dims": (3, [1, None, True], {"a": 2.5}),
-            "large": 1 << 70,
-            "count": np.int64(4),
-            "nested": [np.arange(3), b"bytes"],
-        }
-    },
-}
+def check(path: str, data: dict[str, Any]) -> None:
+    file = scan_npy(path)
+    same(file.plain, {k: v for k, v in data.items() if not isinstance(v, np.ndarray)})
+    assert list(file.arrays) == [k for k, v in data.items() if isinstance(v, np.ndarray)]
+    assert file.nbytes == os.path.getsize(path)
+    for name in file.arrays:
+        same(np.asarray(read_array(file, name)), data[name])
+    same(read_npy(path), data)
+
+
+def test_what_np_save_writes(npy: str) -> None:
+    np.save(npy, upstream())
+    check(npy, upstream())
 
 
 @pytest.mark.parametrize("protocol", [3, 4])
-@pytest.mark.parametrize("what", CONTENTS)
-def test_as_numpy_loads_it(npy: str, what: str, protocol: int) -> None:
-    pickles.write(npy, pickles.dump(CONTENTS[what], protocol))
-    same(read_npy(npy), np.load(npy, allow_pickle=True).item())
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_what_np_save_of_other_numpys_writes(npy: str, protocol: int, module: bytes) -> None:
+    pickled = pickles.dump(upstream(), protocol)
+    if protocol == 3:
+        for name in (b"numpy.core.multiarray", b"numpy._core.multiarray"):
+            pickled = pickled.replace(b"c" + name + b"\n", b"c" + module + b"\n")
+    check(pickles.write(npy, pickled), upstream())
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_plain_values_are_pythons_own(npy: str, protocol: int) -> None:
+    """NumPy's numbers, too; arrays stay what they are, however deep."""
+    metadata = {
+        "note": "Grüße",
+        "dims": (3, [1, None, True], {"a": 2.5}),
+        "large": 1 << 70,
+        "count": np.int64(4),
+        "share": np.float64(0.5),
+        "flag": np.bool_(True),
+        "small": np.float32(0.25),
+        "nested": [np.arange(3), b"bytes"],
+    }
+    pickles.write(npy, pickles.dump({"metadata": metadata}, protocol))
+    same(read_npy(npy), {"metadata": metadata})
+    assert type(scan_npy(npy).plain["metadata"]["count"]) is int
+
+
+@pytest.mark.parametrize("kind", ["bool", "int8", "uint16", "int32", "uint64", "float16", "double"])
+def test_every_dtype_of_numbers(npy: str, kind: str) -> None:
+    data = {"a": np.arange(6).reshape(3, 2).astype(kind), "metadata": {}}
+    np.save(npy, data)
+    check(npy, data)
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 3), (1,), (2, 0), (1, 1, 1)])
+def test_empty_and_small_arrays(npy: str, shape: tuple[int, ...]) -> None:
+    data = {"a": np.ones(shape, np.float32), "metadata": {}}
+    np.save(npy, data)
+    check(npy, data)
+
+
+def test_a_larger_array_than_a_frame(npy: str) -> None:
+    data = {"a": np.arange(300_000, dtype=np.float32).reshape(100, 1000, 3), "metadata": {"x": 1}}
+    np.save(npy, data)
+    check(npy, data)
+
+
+def test_our_own(store: str, npy: str) -> None:
+    stores.write(store, 9, masks=stores.some_masks(4), schema=stores.STUDENT)
+    for layout in ("grid", "compact"):
+        export_npy(store, npy, layout=layout)
+        check(npy, stores.load(npy))
+
+
+def test_a_header_of_version_2(npy: str) -> None:
+    head = pickles.header(version=2)
+    pickles.write(npy, pickles.dump(upstream()), head)
+    check(npy, upstream())
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        np.zeros((3, 4, 2), np.float32),
+        np.zeros((), np.float32),
+        np.array([{"a": 1}], dtype=object),
+        [1, 2],
+        "text",
+        None,
+        {1: np.zeros(3)},
+    ],
+)
+def test_no_dict_with_names_as_keys(npy: str, value: Any) -> None:
+    if isinstance(value, np.ndarray):
+        np.save(npy, value, allow_pickle=True)
+    else:
+        pickles.write(npy, pickles.dump(value))
+    with pytest.raises(CorruptExportError):
+        scan_npy(npy)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (np.asfortranarray(np.arange(24, dtype=np.float32).reshape(2, 3, 4)), "Fortran"),
+        (np.arange(6, dtype=">f4").reshape(1, 2, 3), "byte order"),
+        (np.array([[1, "two", None]], dtype=object), r"expert\.npy: a\b"),
+        (np.zeros(3, "U5"), r"expert\.npy: a\b"),
+        (np.zeros(3, "S5"), r"expert\.npy: a\b"),
+        (np.zeros(3, "M8[s]"), r"expert\.npy: a\b"),
+        (np.zeros(3, [("x", "f4"), ("y", "i2")]), r"expert\.npy: a\b"),
+        (np.zeros(3, np.complex64), r"expert\.npy: a\b"),
+    ],
+)
+def test_arrays_that_mosaic_cannot_take(npy: str, value: np.ndarray, words: str) -> None:
+    np.save(npy, {"a": value, "metadata": {}})
+    with pytest.raises(CorruptExportError, match=words):
+        scan_npy(npy)
+
+
+def test_fortran_order_of_one_axis_is_c_order_as_well(npy: str) -> None:
+    data = {"a": np.asfortranarray(np.arange(5, dtype=np.float32).reshape(5, 1, 1)), "metadata": {}}
+    np.save(npy, data)
+    check(npy, data)
+
+
+def test_no_such_file(tmp_path) -> None:
+    with pytest.raises(FileNotFoundError):
+        scan_npy(tmp_path / "nothing.npy")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"\x93", b"\x93NUMPY", b"\x93NUMPY\x01\x00", b"PK\x03\x04 an npz", b"\x00" * 500),
+        b"\x93NUMPY\x07\x00" + b"\x00" * 100,
+        b"\x93NUMPY\x01\x00\xff\xff" + b" " * 65535,
+        b"\x93NUMPY\x02\x00\xff\xff\xff\xff{}",
+        b"\x93NUMPY\x01\x00\x10\x00" + b"[" * 16,
+    ],
+)
+def test_no_npy_at_all(npy: str, data: bytes) -> None:
+    with open(npy, "wb") as file:
+        file.write(data)
+    with pytest.raises(CorruptExportError):
+        scan_npy(npy)
+
+
+def test_cut_off_anywhere(store: str, npy: str) -> None:
+    stores.write(store, 2, num_envs=2)
+    export_npy(store, npy)
+    with open(npy, "rb") as file:
+        data = file.read()
+    for end in range(len(data)):
+        with open(npy, "wb") as file:
+            file.write(data[:end])
+        with pytest.raises(CorruptExportError):
+            scan_npy(npy)
+
+
+def test_only_what_lies_between_the_values_is_read(npy: str, monkeypatch: Any) -> None:
+    """A file of gigabytes is scanned at once: here one that is mostly a hole."""
+    begin = pickles.write_hole(npy)
+    file = scan_npy(npy)
+    assert file.arrays["a"].offset == begin
+    assert file.arrays["a"].shape == (1 << 20, 1 << 10, 1)
+
+
+def test_the_pickles_made_here_are_ones_that_numpy_loads() -> None:
+    """The tests of hostile files alter this one: it must be good itself."""
+    values = np.arange(6, dtype=np.float32).reshape(2, 3)
+    array = pickles.array(pickles.shape_of(2, 3), pickles.values_of(values.tobytes()))
+    data = pickles.header() + pickles.dict_of(a=array, metadata=b"}")
+    found = np.load(io.BytesIO(data), allow_pickle=True).item()
+    np.testing.assert_array_equal(found["a"], values)
+    assert found["metadata"] == {}
 
 
 def test_what_is_there_twice_is_read_once(npy: str) -> None:
