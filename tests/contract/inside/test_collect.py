@@ -17,10 +17,19 @@ from mosaic_collect import TrajectoryDataset
 from mosaic_collect.collection.acting import Acting
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.store.schema import FAILED, TRUNCATED
+from mosaic_collect.store.schema import FAILED
 from tests.contract.inside import toy
-from tests.contract.inside.session import HISTORY, ORIGIN, Session, Witness, run
+from tests.contract.inside.session import HISTORY, ORIGIN, run
 from tests.contract.inside.toy import NOISE, write_motions
+from tests.contract.promises import (  # noqa: F401  the tests
+    Session,
+    Witness,
+    test_5_every_row_knows_its_motion_and_frame,
+    test_6_idle_environments_are_masked,
+    test_7_falls_and_resets_begin_another_trajectory,
+    test_8_observations_are_the_acted_ones_and_the_environments_own,
+    test_each_motion_is_recorded_once_from_its_first_frame_to_its_last,
+)
 
 LENGTHS = [6, 4, 9, 5, 7, 3, 8]
 FALLS = {1: [1], 3: [0, 2]}
@@ -33,17 +42,11 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     return run(folder, write_motions(folder / "motions", LENGTHS), falls=FALLS)
 
 
-def test_5_every_row_knows_its_motion_frame_and_trajectory(session: Session) -> None:
-    valid = session.read("valid_mask")
-    assert np.array_equal(
-        session.read("motion_id")[valid], np.array(session.witness.motions)[valid]
-    )
-    assert np.array_equal(
-        session.read("motion_frame")[valid], np.array(session.witness.frames)[valid]
-    )
+def test_the_motions_are_known_by_their_files(session: Session) -> None:
     told = session.data.metadata
     assert [Path(m["path"]).stem for m in told["motions"]] == [f"motion_{i}" for i in range(7)]
     assert all(len(m["sha256"]) == 64 for m in told["motions"])
+    assert session.lengths == LENGTHS
 
 
 def test_the_store_knows_its_terms(session: Session) -> None:
@@ -61,46 +64,16 @@ def test_an_explicit_reset_costs_no_trajectory(session: Session) -> None:
     assert not (session.read("trajectory_end")[0] == FAILED).any()
 
 
-def test_6_idle_environments_are_masked(session: Session) -> None:
-    valid, witness = session.read("valid_mask"), session.witness
-    running = np.zeros_like(valid)
-    begun = 4  # each motion is begun once, in the order of resets
-    busy = [True] * 4
-    for step, dones in enumerate(witness.dones):
-        running[step] = busy
-        for env in np.flatnonzero(dones):
-            busy[env] = begun < len(LENGTHS)
-            begun += 1
-    assert np.array_equal(valid, running & ~np.array(witness.over))
-    assert not valid.all()
-    assert session.data.num_valid == int(running.sum())
-
-
-def test_7_falls_and_resets_begin_another_trajectory(session: Session) -> None:
-    ids, valid = session.read("trajectory_id"), session.read("valid_mask")
-    changed = ids[1:] != ids[:-1]
-    ended = np.array(session.witness.dones)[:-1] & valid[:-1]
-    assert np.array_equal(changed, ended)
-    for trajectory in np.unique(ids[valid]):
-        rows = (ids == trajectory) & valid
-        assert len(np.unique(session.read("motion_id")[rows])) == 1
-        assert np.array_equal(np.diff(session.read("motion_frame")[rows]), np.ones(rows.sum() - 1))
-    failed = np.array(session.witness.failed) & valid
-    assert (session.queue.fell, session.queue.completed) == (failed.sum(), 7 - failed.sum())
+def test_the_trajectories_are_those_of_the_falls(session: Session) -> None:
     assert session.queue.fell == 3
-    # A fall on the motion's last frame would be none: the motion was at its end.
-    how = session.read("trajectory_end")
-    assert np.array_equal(how == FAILED, failed)
-    assert np.array_equal(how == TRUNCATED, np.array(session.witness.dones) & valid & ~failed)
     assert verify_store(session.data.path).ok
 
 
-def test_8_the_recorded_observation_is_the_acted_one_with_its_noise(session: Session) -> None:
-    recorded, acted = session.read("observations"), torch.stack(session.pilot.acted).numpy()
-    assert np.array_equal(recorded, acted)
-    # Noise is on: what is seen of the start, frame 0, is not the start itself, a frame before what
-    # the command tells.
-    start = recorded[0]
+def test_8_the_acted_observation_has_its_noise(session: Session) -> None:
+    acted = session.read("observations")
+    # What is seen of the start, frame 0, is not the start itself, a frame before what the command
+    # tells.
+    start = acted[0]
     off = np.abs(start[:, :2] - (start[:, 2:4] - [0, 1]))
     assert 0 < off.max() <= NOISE + 1e-4  # float32 at some hundreds
     assert np.array_equal(
@@ -108,13 +81,11 @@ def test_8_the_recorded_observation_is_the_acted_one_with_its_noise(session: Ses
     )
 
 
-def test_8_the_student_history_is_the_environments_own(session: Session) -> None:
-    recorded = session.read("student_observations")
-    assert np.array_equal(recorded, torch.stack(session.witness.students).numpy())
-    # Term by term, oldest first: the clock's frames are the last columns.
-    clock = session.read("observations")[..., 4]
-    ages = np.arange(HISTORY)[::-1]
-    assert np.array_equal(recorded[..., -HISTORY:], np.maximum(clock[..., None] - ages, 0))
+def test_8_the_student_history_is_laid_out_by_term(session: Session) -> None:
+    """Oldest first: the clock's frames are the last columns."""
+    clock, ages = session.read("observations")[..., 4], np.arange(HISTORY)[::-1]
+    history = session.read("student_observations")[..., -HISTORY:]
+    assert np.array_equal(history, np.maximum(clock[..., None] - ages, 0))
 
 
 def test_9_no_stale_pair_after_a_reset(session: Session) -> None:
@@ -135,18 +106,6 @@ def test_10_trajectories_begin_on_their_motions_first_frame(session: Session) ->
     assert set(frames[first].tolist()) == {1}
     place = np.stack([100.0 * (session.read("motion_id") + 1), np.zeros_like(frames)], axis=-1)
     assert np.abs(seen[..., :2] - place)[first].max() <= NOISE + 1e-4
-
-
-def test_each_motion_is_recorded_once_and_to_its_last_frame(session: Session) -> None:
-    valid, ids = session.read("valid_mask"), session.read("trajectory_id")
-    motions, frames = session.read("motion_id"), session.read("motion_frame")
-    failed = np.array(session.witness.failed) & valid
-    fallen = set(motions[failed].tolist())
-    assert len(fallen) == 3
-    for motion, length in enumerate(LENGTHS):
-        rows = (motions == motion) & valid
-        assert len(np.unique(ids[rows])) == 1
-        assert (frames[rows].max() == length - 1) is np.bool_(motion not in fallen)
 
 
 def test_11_steps_per_env_ends_trajectories(tmp_path: Path) -> None:
@@ -218,8 +177,8 @@ class Taking(Witness):
         super().__init__()
         self.taken: list[torch.Tensor] = []
 
-    def watch(self, env: Any, falls: Any) -> None:
-        super().watch(env, falls)
+    def watch(self, env: Any, *falls: Any) -> None:
+        super().watch(env, *falls)
         step = env.step
 
         def watched_step(actions: torch.Tensor) -> Any:
@@ -238,7 +197,7 @@ def test_disturbed_actions_are_executed_and_the_policy_labels(
     origin = replace(ORIGIN, acting=acting.told())
     motions = write_motions(tmp_path / "motions", [9] * 6)
     noisy = run(tmp_path, motions, 3, max_steps=9, acting=acting, origin=origin)
-    seen = torch.stack(noisy.pilot.acted).numpy()
+    seen = torch.stack(noisy.spy.acted).numpy()
     mean, actions = noisy.read("action_mean"), noisy.read("actions")
     assert np.array_equal(actions, torch.stack(noisy.witness.taken).numpy())
     assert np.array_equal(mean, np.float32(0.01) * (seen[..., 2:4] - seen[..., :2]))

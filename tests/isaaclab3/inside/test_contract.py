@@ -9,13 +9,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from examples.g1 import isaaclab as g1
 from mosaic_collect.cli import main
 from mosaic_collect.reading.terms import column_names
-from mosaic_collect.store.schema import FAILED, TRUNCATED
-from tests.isaaclab3.inside.witness import Session, collected
+from tests.contract.promises import (  # noqa: F401  the tests
+    Session,
+    test_5_every_row_knows_its_motion_and_frame,
+    test_6_idle_environments_are_masked,
+    test_7_falls_and_resets_begin_another_trajectory,
+    test_8_observations_are_the_acted_ones_and_the_environments_own,
+    test_each_motion_is_recorded_once_from_its_first_frame_to_its_last,
+)
+from tests.isaaclab3.inside.witness import collected
 
 NUM_ENVS, FRAMES = 16, 5
 LENGTHS = [int(n) for n in np.random.default_rng(0).integers(3, 13, size=200)]
@@ -29,57 +35,18 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 def test_no_motion_is_lost_to_the_explicit_reset(session: Session) -> None:
     """Behind it a command that nobody computed ends all episodes: ``test_g1`` shows it."""
-    assert session.queue.completed + session.queue.fell == len(LENGTHS)
+    assert session.lengths == LENGTHS
     assert session.queue.fell == sum(map(len, FALLS.values()))
     assert session.read("valid_mask")[0].all()
 
 
-def test_5_every_row_knows_its_motion_and_frame(session: Session) -> None:
-    valid = session.read("valid_mask")
-    motions, frames = np.array(session.witness.motions), np.array(session.witness.frames)
-    assert np.array_equal(session.read("motion_id")[valid], motions[valid])
-    assert np.array_equal(session.read("motion_frame")[valid], frames[valid])
-
-
-def test_6_idle_environments_are_masked(session: Session) -> None:
-    valid, witness = session.read("valid_mask"), session.witness
-    running, busy, begun = np.zeros_like(valid), [True] * NUM_ENVS, NUM_ENVS
-    for step, dones in enumerate(witness.dones):
-        running[step] = busy
-        for env in np.flatnonzero(dones):
-            busy[env] = begun < len(LENGTHS)
-            begun += 1
-    assert np.array_equal(valid, running & ~np.array(witness.over))
-    assert not valid.all()
-
-
-def test_7_trajectories_and_how_they_ended(session: Session) -> None:
-    valid, ids = session.read("valid_mask"), session.read("trajectory_id")
-    dones, failed = np.array(session.witness.dones), np.array(session.witness.failed) & valid
-    assert np.array_equal(ids[1:] != ids[:-1], dones[:-1] & valid[:-1])
-    how = session.read("trajectory_end")
-    assert np.array_equal(how == FAILED, failed)
-    assert np.array_equal(how == TRUNCATED, dones & valid & ~failed)
-    for trajectory in session.data.trajectories:
-        frames = trajectory["motion_frame"][:][trajectory["valid_mask"][:]]
-        if not len(frames):  # of an environment without a motion left
-            continue
-        assert np.array_equal(frames, np.arange(1, len(frames) + 1))
-        whole = LENGTHS[trajectory["motion_id"][0]] - 1
-        assert (len(frames) == whole) if trajectory.end == "truncated" else (len(frames) <= whole)
-
-
-def test_8_the_recorded_observation_is_the_acted_one_bit_for_bit(session: Session) -> None:
-    recorded, witness = session.read("observations"), session.witness
-    assert np.array_equal(recorded, torch.stack(session.spy.acted).numpy())
-    assert np.array_equal(recorded, torch.stack(witness.teachers).numpy())
+def test_8_the_teacher_has_noise_and_the_student_its_own(session: Session) -> None:
     clean = session.data.term("student_observations", "joint_pos")
-    assert not np.array_equal(clean[:], session.data.term("observations", "joint_pos")[:])  # noise
+    assert not np.array_equal(clean[:], session.data.term("observations", "joint_pos")[:])
 
 
-def test_8_the_students_history_is_the_groups_and_the_row_before_shifted(session: Session) -> None:
+def test_8_the_students_history_is_the_row_before_shifted(session: Session) -> None:
     recorded = session.read("student_observations")
-    assert np.array_equal(recorded, torch.stack(session.witness.students).numpy())
     ids, valid = session.read("trajectory_id"), session.read("valid_mask")
     goes_on = (ids[1:] == ids[:-1]) & valid[1:] & valid[:-1]
     for term in session.data.terms["student_observations"]:
