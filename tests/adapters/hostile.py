@@ -1,4 +1,4 @@
-"""Checkpoints that run their author's code when they are unpickled, and what tells that it ran."""
+"""Files that run their author's code when they are unpickled, and what tells that it ran."""
 
 from __future__ import annotations
 

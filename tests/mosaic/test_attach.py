@@ -63,8 +63,7 @@ def losses(algorithm: Any, iterations: int = 30) -> list[float]:
     return [algorithm.update()["bc_off_policy"] for _ in range(iterations)]
 
 
-@pytest.mark.parametrize("loss", ["mse", "kl"])
-@pytest.mark.parametrize("repeat", [False, True])
+@pytest.mark.parametrize(("loss", "repeat"), [("mse", False), ("kl", True)])
 def test_the_loss_over_30_iterations_is_the_files(expert: Any, loss: str, repeat: bool) -> None:
     store, npy = expert
     options = {"expert_loss_type": loss, "expert_allow_repeat_sampling": repeat}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import inspect
 import os
 import pathlib
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 import mosaic_collect
 from mosaic_collect import ExpertTrajectoryCollector, StudentObsBuilder
 from mosaic_collect.errors import CorruptExportError
+from tests.adapters.hostile import Author
 
 N, OBS, ACT, STUDENT = 4, 5, 3, 7
 _NEEDED = inspect.Parameter.empty
@@ -153,34 +153,6 @@ def test_loading_a_dict_with_other_things_than_arrays_is_refused(tmp_path: pathl
     np.save(tmp_path / "e.npy", {"actions": [1.0], "metadata": {}}, allow_pickle=True)
     with pytest.raises(CorruptExportError, match="got others for actions"):
         ExpertTrajectoryCollector.load(tmp_path / "e.npy")
-
-
-def test_the_readmes_calls_of_the_builder() -> None:
-    names = ["command", "joint_pos"]
-    manager = SimpleNamespace(
-        active_terms={"policy": names},
-        group_obs_term_dim={"policy": [(2,), (3,)]},
-        _group_obs_term_cfgs={"policy": [SimpleNamespace(history_length=0)] * 2},
-    )
-    env = SimpleNamespace(num_envs=N, device="cpu", observation_manager=manager)
-    builder = StudentObsBuilder(env=env, obs_keys=names, history_length=5, device="cpu")
-    obs_dict = {"command": torch.ones(N, 2), "joint_pos": torch.ones(N, 3)}
-    assert builder.get_observation(obs_dict).shape == (N, builder.total_dim) == (N, 25)
-    builder.update_history(obs_dict)
-    builder.reset_history(torch.tensor([0, 2]))
-    assert builder.history_buffers["command"].shape == (N, 5, 2)
-    assert builder.history_buffers["command"][:, -1, 0].tolist() == [0.0, 1.0, 0.0, 1.0]
-    assert (builder.obs_keys, builder.num_envs, builder.history_length) == (names, N, 5)
-
-
-class Author:
-    """Pickled as a call that makes a folder."""
-
-    def __init__(self, mark: str) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (self.mark,)
 
 
 def test_loading_runs_no_code(tmp_path: pathlib.Path) -> None:

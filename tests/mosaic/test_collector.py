@@ -240,13 +240,16 @@ def test_one_environment_is_named_by_a_list_or_a_mask(tmp_path: Path) -> None:
     assert completed(collector).read("trajectory_id").tolist() == [[0], [1], [2], [3]]
 
 
-def test_a_run_goes_on_where_another_ended(tmp_path: Path) -> None:
+@pytest.mark.parametrize("resume", [True, "auto"])
+def test_a_run_goes_on_where_another_ended(tmp_path: Path, resume: bool | str) -> None:
     store = tmp_path / "s.zarr"
-    first = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, buffer_mb=1)
+    first = ExpertTrajectoryCollector(
+        OBS, ACT, STUDENT, store=store, resume=resume == "auto" and resume, buffer_mb=1
+    )
     first.add_step(**step_of(0, mask=True))
     first.mark_trajectory_end(2)
     first.close()
-    second = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, resume=True, buffer_mb=1)
+    second = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, resume=resume, buffer_mb=1)
     assert second.num_trajectories == 2
     assert second.num_steps == first.num_steps
     second.save(tmp_path / "early.npy", layout="grid")
@@ -318,14 +321,3 @@ def test_scripts_that_never_close(tmp_path: Path, end: str, status: str) -> None
     subprocess.run([sys.executable, "-c", SCRIPT, store, end], check=True)
     data = TrajectoryDataset(store)
     assert (data.num_steps, data.status) == (1, status)
-
-
-def test_auto_begins_and_goes_on(tmp_path: Path) -> None:
-    store = tmp_path / "s.zarr"
-    for steps in (1, 2):
-        collector = ExpertTrajectoryCollector(
-            OBS, ACT, STUDENT, store=store, resume="auto", buffer_mb=1
-        )
-        collector.add_step(**step_of(steps))
-        collector.close()
-        assert TrajectoryDataset(store).num_steps == steps

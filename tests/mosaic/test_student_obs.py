@@ -144,7 +144,9 @@ def test_isaac_labs_layout_unless_mosaics_is_asked_for(options: Any, seen: Any) 
 
 
 def test_upstreams_names_and_shapes() -> None:
-    builder = StudentObsBuilder(environment(), ["joint_pos", "command"], 5, "cpu")
+    names = ["joint_pos", "command"]
+    builder = StudentObsBuilder(env=environment(), obs_keys=names, history_length=5, device="cpu")
+    assert (builder.obs_keys, builder.num_envs, builder.history_length) == (names, N, 5)
     assert builder.obs_dims == {"joint_pos": 3, "command": 2}
     assert builder.total_dim == 25
     assert {k: tuple(b.shape) for k, b in builder.history_buffers.items()} == {
@@ -170,6 +172,7 @@ def test_a_reset_by_numbers_or_mask(env_ids: Any) -> None:
     builder = StudentObsBuilder(environment(), ["clock"], 2)
     builder.update_history(frame(1))
     builder.reset_history(env_ids)
+    assert builder.history_buffers["clock"][:, -1, 0].tolist() == [1020.0, 0.0, 1220.0]
     seen = builder.get_observation(frame(2))
     assert seen[:, 0].tolist() == [1020.0, 2120.0, 1220.0]
 

@@ -17,6 +17,7 @@ from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.npyfile.layout import ArraySpec, plan_file
 from mosaic_collect.npyfile.read import NpyFile, read_npy, scan_npy
+from tests.adapters.hostile import Author
 from tests.export import stores
 from tests.npyfile import pickles
 
@@ -267,14 +268,6 @@ def test_a_list_that_holds_itself(npy: str) -> None:
 def test_a_bomb_is_as_large_as_its_file(npy: str) -> None:
     pickles.write(npy, pickles.dict_of(metadata=pickles.bomb(60)))
     assert len(read_npy(npy)["metadata"]) == 2
-
-
-class Author:
-    def __init__(self, mark: str) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (self.mark,)
 
 
 @pytest.mark.parametrize(
