@@ -25,7 +25,7 @@ from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.formats import FORMATS, NPY, export, format_of
 from mosaic_collect.export.store import export_store
 from mosaic_collect.export.target import check_target
-from mosaic_collect.importing import ImportReport, import_npy
+from mosaic_collect.importing import ImportReport, import_file
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.verify import verify_store
@@ -172,27 +172,28 @@ class StoreSubset(WithJson):
 
 @dataclass(frozen=True, kw_only=True)
 class Import(WithWriter, WithJson):
-    """Make a store of an .npy file of MOSAIC's own collector, or of an export.
+    """Make a store of a file of MOSAIC's own collector, of an export, or of another recorder.
 
+    .npy is MOSAIC's dict, .hdf5 or .h5 robomimic's layout, .parquet a table of one row per pair.
     The file is neither unpickled nor loaded whole.
 
     Attributes:
-        npy: The .npy file.
+        path: The file.
         store: The store to make, a folder or a URL.
     """
 
     EXAMPLE: ClassVar[str] = "mosaic-collect import expert.npy expert.zarr"
 
-    npy: str = field(metadata=shown(positional=True))
+    path: str = field(metadata=shown(positional=True, metavar="FILE"))
     store: str = field(metadata=shown(positional=True))
 
     def run(self) -> bool:
         """Import behind a progress bar, and print what was made."""
         try:
-            total = 2 * os.path.getsize(local_path(self.npy, "npy"))
+            total = 2 * os.path.getsize(local_path(self.path, "path"))
             with termination_as_exit(), bar("import", total=total, leave=True) as progress:
-                report = import_npy(
-                    self.npy,
+                report = import_file(
+                    self.path,
                     self.store,
                     buffer_mb=self.buffer_mb,
                     compressor=self.compressor,

@@ -121,7 +121,12 @@ def _write(
         )
         rows = TrajectoryRows.of(table, selection, chosen)
         nbytes = selection.num_pairs * sum(f.row_nbytes for f in chosen)
-        about = {"options": options.as_json(), "left_out": asdict(left), **describe_stores(table)}
+        about = {
+            "fields": [{"name": f.name, "dim": f.dim, "dtype": f.dtype} for f in chosen],
+            "options": options.as_json(),
+            "left_out": asdict(left),
+            **describe_stores(table),
+        }
         try:
             with (Target if form.endings else TargetFolder)(name, nbytes) as target:
                 for count in form.write(target.temp_path, rows, options, about):

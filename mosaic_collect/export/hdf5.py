@@ -110,7 +110,7 @@ class _Demos:
             (b"end", end, text),
         ):
             kind = self._h5py.h5t.py_create(dtype, logical=True)
-            self._h5py.h5a.create(demo, key, kind, self._scalar).write(np.array(value, dtype), kind)
+            self._h5py.h5a.create(demo, key, kind, self._scalar).write(np.array(value, dtype))
         return demo
 
     def place(self, demo: Any, field: Field, length: int) -> int:

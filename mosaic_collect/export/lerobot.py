@@ -10,7 +10,7 @@
     observation.<name>    other observations and states; uint8 rows (H, W, 1 or 3) are PNG images
     info.<name>           other fields of actions, ids and ends: LeRobot's policies do not read them
 
-Segment of several axes that are no images become one axis, in C order.
+Rows of several axes that are no images become one axis, in C order.
 """
 
 from __future__ import annotations

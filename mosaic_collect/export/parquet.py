@@ -58,13 +58,12 @@ class Parquet(RowFormat):
         import pyarrow as pa
 
         fields = [f for f in rows.fields if f.name != TRAJECTORY_ID]
-        told = {"fields": [{"name": f.name, "dim": f.dim, "dtype": f.dtype} for f in fields]}
         schema = pa.schema(
             [
                 *((name, pa.string() if name == "end" else pa.int64()) for name in BESIDE),
                 *((f.name, arrow_type(pa, f)) for f in fields),
             ],
-            {OURS: json.dumps({**about, **told})},
+            {OURS: json.dumps(about)},
         )
         with ParquetFile(path, schema) as file:
             for part in rows:

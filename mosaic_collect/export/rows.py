@@ -66,7 +66,7 @@ class _Request(NamedTuple):
 
 
 class _Waiting(NamedTuple):
-    """Segment of a trajectory that is not whole yet."""
+    """Rows of a trajectory that is not whole yet."""
 
     steps: list[Ints]
     fields: dict[str, list[Array]]
@@ -221,7 +221,7 @@ class RowFormat:
 
         Args:
             path: File or folder to write.
-            rows: Segment of the fields.
+            rows: Rows of the fields.
             options: Options of the export.
             about: Provenance of the file, plain JSON.
         """

@@ -15,7 +15,7 @@ Rows that our export made flat get their axes again, of which the file tells. A 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import count
 from math import prod
@@ -100,7 +100,8 @@ def check_contents(file: NpyFile) -> Contents:
     names = _field_names(file)
     try:
         arrays = {name: _with_axes(file, key) for name, key in names.items()}
-        schema = Schema(tuple(_field(name, array, file) for name, array in arrays.items()))
+        fields = (Field(name=n, dim=a.shape[2:], dtype=a.dtype.name) for n, a in arrays.items())
+        schema = Schema(tuple(with_defaults(fields)))
     except InputError as error:
         raise CorruptExportError(f"{file.path}: cannot become a store: {error}") from error
     num_steps, num_envs = _leading(file)
@@ -183,16 +184,14 @@ def _free_name(name: str, taken: set[str]) -> str:
     return next(free for free in numbered if free not in taken)
 
 
-def _field(name: str, array: StoredArray, file: NpyFile) -> Field:
-    """Make a field with the default of ``Schema.mosaic``, so that a collection can resume."""
-    default: float | str | None = None
-    actions = _with_axes(file, "actions") if "actions" in file.arrays else None
-    alike = actions is not None and (actions.shape, actions.dtype) == (array.shape, array.dtype)
-    if name == "action_mean" and alike:
-        default = "actions"
-    if name == "action_sigma":
-        default = MOSAIC_SIGMA
-    return Field(name=name, dim=array.shape[2:], dtype=array.dtype.name, default=default)
+def with_defaults(fields: Iterable[Field]) -> list[Field]:
+    """Give fields the defaults of ``Schema.mosaic``, so that a collection can resume."""
+    fields = list(fields)
+    shapes = {f.name: (f.dim, f.dtype) for f in fields}
+    defaults: dict[str, float | str] = {"action_sigma": MOSAIC_SIGMA}
+    if "actions" in shapes and shapes["actions"] == shapes.get("action_mean"):
+        defaults["action_mean"] = "actions"
+    return [replace(f, default=defaults.get(f.name)) for f in fields]
 
 
 def _with_axes(file: NpyFile, key: str) -> StoredArray:

@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
-import logging
 import os
-import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import local_path
-from mosaic_collect.errors import (
-    CorruptExportError,
-    InputError,
-    MosaicCollectError,
-    StoreMismatchError,
-)
+from mosaic_collect.errors import CorruptExportError
+from mosaic_collect.importing import source
 from mosaic_collect.importing.contents import Contents, check_contents
+from mosaic_collect.importing.source import ImportReport, Progress, Rows, Source, import_source
 from mosaic_collect.npyfile.layout import COMPACT
 from mosaic_collect.npyfile.read import (
     NpyFile,
@@ -31,13 +23,8 @@ from mosaic_collect.npyfile.read import (
     read_into,
     scan_npy,
 )
-from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.recording.signals import exit_if_terminated
-from mosaic_collect.recording.writer import TrajectoryWriter, end_with_codes
-from mosaic_collect.store.files import open_regular
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.parsing import json_copy
-from mosaic_collect.store.ranks import Address, blobs_at
+from mosaic_collect.store.ranks import Address
 from mosaic_collect.store.schema import (
     ENDED,
     GOES_ON,
@@ -46,52 +33,10 @@ from mosaic_collect.store.schema import (
     TRAJECTORY_ID,
     TRUNCATED,
     VALID_MASK,
+    Schema,
 )
-from mosaic_collect.store.view import Resume, existing_state, read_state
+from mosaic_collect.store.view import Resume
 from mosaic_collect.text import shown
-
-#: The key in a store's metadata under which an import describes its file.
-IMPORTED_FROM = "imported_from"
-#: Bytes to read at once, of all fields together, or of one step if that is more.
-READ_NBYTES = 8 << 20
-_COMMIT_SECONDS = 60.0
-
-Progress = Callable[[int], object]
-Rows = dict[str, NDArray[Any]]
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ImportReport:
-    """Result of an import.
-
-    Attributes:
-        store: The store, complete.
-        npy: The file it was made from.
-        first_step: Step from which this call read; 0 unless it resumed an import.
-        num_steps: Steps of the store, T.
-        num_envs: Environments, N.
-        num_valid: Pairs with a true mask.
-        num_trajectories: Trajectories whose end is known.
-        shapes: Field -> shape.
-        file_nbytes: Size of the file.
-        stored_nbytes: Bytes that this call wrote to shards.
-        seconds: Duration.
-        notes: Facts that a reader of the store should know.
-    """
-
-    store: str
-    npy: str
-    first_step: int
-    num_steps: int
-    num_envs: int
-    num_valid: int
-    num_trajectories: int
-    shapes: dict[str, tuple[int, ...]]
-    file_nbytes: int
-    stored_nbytes: int
-    seconds: float
-    notes: tuple[str, ...]
 
 
 def import_npy(
@@ -145,148 +90,56 @@ def import_npy(
         StoreLockedError, CorruptStoreError, NewerFormatError, SpaceError, WriteError: The store
             cannot be opened or written.
     """
-    start = time.monotonic()
-    path, blobs = local_path(npy, "npy"), blobs_at(store, "store")
-    own, done = json_copy(metadata or {}), progress or (lambda nbytes: None)
-    if IMPORTED_FROM in own:
-        raise InputError(f"metadata: {IMPORTED_FROM} is what the import says of the file")
-    with SourceFile(path) as source:
-        state, origin = existing_state(blobs, resume), _origin(source.contents.file)
-        source.check_values()
-        origin["sha256"] = source.sha256(done)
-        contents = source.contents
-        if state is not None:
-            _check_same_source(state, blobs.address, origin, contents.num_steps)
-            _check_same_rows(source, TrajectoryDataset(blobs))
-        writer = TrajectoryWriter(
-            blobs,
-            contents.schema,
-            contents.num_envs,
-            buffer_mb=buffer_mb,
-            metadata={**own, IMPORTED_FROM: origin},
-            compressor=compressor,
-            resume=resume,
-            commit_seconds=None,  # a timed commit may fall between a row and its ends
-            encode_in="threads",  # which is a little faster where no simulation is disturbed
-        )
-        with writer:
-            first_step = writer.num_steps
-            _copy(source, writer, done)
-            source.check_unchanged()
-            done(contents.file.nbytes - contents.nbytes)  # what is no array
-        made = read_state(blobs)
-        assert made is not None
-        _log.info("%s: %d steps of %s", writer.path, contents.num_steps, path)
-        return ImportReport(
-            store=writer.path,
-            npy=path,
-            first_step=first_step,
-            num_steps=made.committed_steps,
-            num_envs=made.num_envs,
-            num_valid=made.num_valid,
-            num_trajectories=made.num_trajectories,
-            shapes={name: array.shape for name, array in contents.arrays.items()},
-            file_nbytes=contents.file.nbytes,
-            stored_nbytes=writer.stats.stored_nbytes,
-            seconds=time.monotonic() - start,
-            notes=tuple(_notes(source, made, first_step)),
-        )
+    return import_source(
+        NpySource,
+        local_path(npy, "npy"),
+        store,
+        metadata=metadata,
+        buffer_mb=buffer_mb,
+        compressor=compressor,
+        resume=resume,
+        progress=progress,
+    )
 
 
-def _copy(source: SourceFile, writer: TrajectoryWriter, done: Progress) -> None:
-    """Add the steps that the store does not hold yet, each with the ends of its row."""
-    contents, committed = source.contents, time.monotonic()
-    done(writer.num_steps * contents.nbytes // contents.num_steps)
-    try:
-        for steps, piece in source.pieces(writer.num_steps):
-            masks, ends = piece.pop(VALID_MASK, None), source.ends(steps)
-            for at in range(len(steps)):
-                rows = {name: values[at] for name, values in piece.items()}
-                writer.add_step(valid_mask=None if masks is None else masks[at], **rows)
-                end_with_codes(writer, ends[at])
-            if time.monotonic() - committed > _COMMIT_SECONDS:
-                writer.commit()
-                committed = time.monotonic()
-            nbytes = sum(values.nbytes for values in piece.values())
-            done(nbytes + (0 if masks is None else masks.nbytes))
-            exit_if_terminated()
-    except BaseException:
-        # An interrupt between the two calls leaves the last row without its ends; a resume knows
-        # nothing of them.
-        with contextlib.suppress(MosaicCollectError):
-            last = writer.num_steps
-            for ends in source.ends(range(max(0, last - 1), last)):
-                end_with_codes(writer, ends)
-        raise
-
-
-class SourceFile:
-    """A ``.npy`` file while it is being imported: read in bounded pieces, and held to be one file.
-
-    Args:
-        path: The file; nothing in it is executed.
+class NpySource(Source):
+    """A ``.npy`` file while it is imported.
 
     Attributes:
-        contents: Checked contents of the file.
         apart: Whether trajectories lie apart: in no environment ids ever fall, so each change of an
             id is the end of a trajectory. Known after ``check_values``.
-
-    Raises:
-        FileNotFoundError: No such file.
-        CorruptExportError: Torn, hostile, or of another kind.
     """
 
     def __init__(self, path: str) -> None:
-        self.path, self.apart = path, False
+        self.apart = False
         self.contents: Contents = check_contents(scan_npy(path))
-        self._fd = open_regular(path)
-        self._stat = os.fstat(self._fd)
-        if self._stat.st_size != self.contents.file.nbytes:
-            os.close(self._fd)
+        super().__init__(path)
+        if self.nbytes != self.contents.file.nbytes:
+            self.__exit__()
             raise changed(self.path)
+        self.num_steps, self.num_envs = self.contents.num_steps, self.contents.num_envs
+        self.values_nbytes, self.about = self.contents.nbytes, _about(self.contents.file)
 
-    def __enter__(self) -> SourceFile:
-        return self
+    @property
+    def schema(self) -> Schema:  # type: ignore[override]
+        """Schema of the store."""
+        return self.contents.schema
 
-    def __exit__(self, *exc: object) -> None:
-        os.close(self._fd)
+    def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
+        mask = {} if self.contents.mask is None else {VALID_MASK: self.contents.mask}
+        return self._pieces({**self.contents.arrays, **mask}, first, stop)
 
-    def sha256(self, progress: Progress) -> str:
-        """Digest of the whole file, read once from end to end."""
-        digest = hashlib.sha256()
-        buffer = bytearray(min(READ_NBYTES, self._stat.st_size))
-        for start in range(0, self._stat.st_size, len(buffer)):
-            piece = memoryview(buffer)[: self._stat.st_size - start]
-            read_into(self._fd, piece, start, self.path)
-            digest.update(piece)
-            progress(len(piece))
-        return digest.hexdigest()
-
-    def pieces(
-        self,
-        first: int = 0,
-        stop: int | None = None,
-        arrays: Mapping[str, StoredArray] | None = None,
+    def _pieces(
+        self, arrays: Mapping[str, StoredArray], first: int = 0, stop: int | None = None
     ) -> Iterator[tuple[range, Rows]]:
-        """Yield some steps at a time, with their rows ``(steps, N[, D])``.
-
-        Args:
-            first: First step.
-            stop: Behind the last step; None: all.
-            arrays: Arrays to read; None: all fields and the mask.
-        """
-        contents = self.contents
-        mask = {} if contents.mask is None else {VALID_MASK: contents.mask}
-        arrays = {**contents.arrays, **mask} if arrays is None else arrays
-        stop = contents.num_steps if stop is None else stop
-        step_nbytes = sum(array.nbytes for array in arrays.values()) // contents.num_steps
-        size = max(1, READ_NBYTES // step_nbytes)
+        stop = self.num_steps if stop is None else stop
+        step_nbytes = sum(array.nbytes for array in arrays.values()) // self.num_steps
+        size = max(1, source.READ_NBYTES // step_nbytes)
         for start in range(first, stop, size):
             steps = range(start, min(start + size, stop))
             yield steps, {name: self._rows(array, steps) for name, array in arrays.items()}
 
     def ends(self, steps: range) -> NDArray[np.uint8]:
-        """How trajectories of the store end with each row. Shape: (steps, N)."""
         contents = self.contents
         if contents.schema.has_ends and contents.ends is not None:
             return self._rows(contents.ends, steps)
@@ -299,11 +152,6 @@ class SourceFile:
         return ends
 
     def check_values(self) -> None:
-        """Look at what decides how the others are read: bools, trajectory ids and ends.
-
-        Raises:
-            CorruptExportError: A bool that is neither 0 nor 1.
-        """
         for key, array in self.contents.file.arrays.items():
             if array.dtype.kind == "b":
                 self._check_bools(key, array)
@@ -314,19 +162,12 @@ class SourceFile:
         if ends is not None and one_by_one and self._ends_agree(ends):
             self.contents = self.contents.with_own_ends()
 
-    def check_unchanged(self) -> None:
-        """Refuse to have read a file while somebody wrote it.
-
-        Raises:
-            CorruptExportError: The file was changed since it was opened.
-        """
-        now = os.fstat(self._fd)
-        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
-            raise changed(self.path)
+    def notes(self, state: StoreState) -> Iterator[str]:
+        return _notes(self, state)
 
     def _check_bools(self, key: str, array: StoredArray) -> None:
         as_bytes = StoredArray(array.offset, array.nbytes, array.shape, np.dtype("u1"))
-        for _, piece in self.pieces(arrays={key: as_bytes}):
+        for _, piece in self._pieces({key: as_bytes}):
             largest = int(piece[key].max())
             if largest > 1:
                 raise CorruptExportError(
@@ -335,7 +176,7 @@ class SourceFile:
 
     def _ids_never_fall(self, ids: StoredArray) -> bool:
         last = None
-        for _, piece in self.pieces(arrays={TRAJECTORY_ID: ids}):
+        for _, piece in self._pieces({TRAJECTORY_ID: ids}):
             rows = piece[TRAJECTORY_ID]
             if (rows[1:] < rows[:-1]).any() or (last is not None and (rows[0] < last).any()):
                 return False
@@ -345,7 +186,7 @@ class SourceFile:
     def _ends_agree(self, ends: StoredArray) -> bool:
         """Whether the file's ends are a store's: where ids change, if there are any."""
         last_step = self.contents.num_steps - 1
-        for steps, piece in self.pieces(arrays={TRAJECTORY_END: ends}):
+        for steps, piece in self._pieces({TRAJECTORY_END: ends}):
             found = piece[TRAJECTORY_END]
             if (found > TRUNCATED).any():
                 return False
@@ -368,67 +209,18 @@ def _is_compact(file: NpyFile) -> bool:
     return (file.provenance or {}).get("layout") == COMPACT
 
 
-# -- resuming ----------------------------------------------------------------------------------
-
-
-def _origin(file: NpyFile) -> dict[str, Any]:
-    """Describe the file: path, size, and all that it holds beside arrays, as JSON has it.
+def _about(file: NpyFile) -> dict[str, Any]:
+    """All that a file holds beside arrays, as JSON has it.
 
     Raises:
         CorruptExportError: A value that JSON cannot hold, or too many.
     """
     others = {key: value for key, value in file.plain.items() if key != "metadata"}
-    told: dict[str, Any] = {"path": file.path, "nbytes": file.nbytes}
-    told["metadata"] = file.plain.get("metadata")
+    told: dict[str, Any] = {"metadata": file.plain.get("metadata")}
     return plain_copy({**told, "others": others} if others else told, file.path)
 
 
-def _check_same_source(state: StoreState, store: str, told: dict[str, Any], steps: int) -> None:
-    """Refuse to resume a store that is no import of just this file.
-
-    Raises:
-        StoreMismatchError: The store was made of another file or in another way, or was continued
-            since.
-    """
-    before = state.metadata.get(IMPORTED_FROM)
-    if not isinstance(before, dict):
-        raise StoreMismatchError(f"{store} was not imported from a file: nothing to go on with")
-    for key in ("nbytes", "sha256"):
-        if before.get(key) != told[key]:
-            raise StoreMismatchError(
-                f"{store} was imported from another file, {shown(before.get('path'))}: "
-                f"{key}: expected {shown(before.get(key))}, got {told[key]}"
-            )
-    if state.committed_steps > steps:
-        raise StoreMismatchError(
-            f"{store} was gone on with: expected at most {steps} steps, got {state.committed_steps}"
-        )
-
-
-def _check_same_rows(source: SourceFile, dataset: TrajectoryDataset) -> None:
-    """Compare every committed row with the file: others may have continued the store.
-
-    Raises:
-        StoreMismatchError: Naming the first field and step that differ.
-        CorruptStoreError: A damaged chunk.
-    """
-    for steps, piece in source.pieces(stop=dataset.num_steps):
-        # Without a mask every pair is valid.
-        piece.setdefault(VALID_MASK, np.ones((len(steps), source.contents.num_envs), np.bool_))
-        for name, values in piece.items():
-            rows = dataset.read(name, steps.start, steps.stop)
-            for step, row, value in zip(steps, rows, values, strict=True):
-                if row.tobytes() != value.tobytes():
-                    raise StoreMismatchError(
-                        f"{dataset.path}: {name}, step {step} is not what {source.path} holds: "
-                        "the store was gone on with by someone else; import into another"
-                    )
-
-
-# -- notes -------------------------------------------------------------------------------------
-
-
-def _notes(source: SourceFile, state: StoreState, first_step: int) -> Iterator[str]:
+def _notes(source: NpySource, state: StoreState) -> Iterator[str]:
     """What the reader of the store should know, one sentence each."""
     contents = source.contents
     yield from _notes_of_trajectories(source, state)
@@ -443,13 +235,9 @@ def _notes(source: SourceFile, state: StoreState, first_step: int) -> Iterator[s
     told = contents.file.metadata.get("num_steps")
     if told is not None and told != state.num_valid:
         yield f"the file's metadata says num_steps {shown(told)}, valid pairs are {state.num_valid}"
-    if first_step == contents.num_steps:
-        yield "all steps were there already"
-    elif first_step:
-        yield f"went on at step {first_step}: trajectories open there go on under new ids"
 
 
-def _notes_of_trajectories(source: SourceFile, state: StoreState) -> Iterator[str]:
+def _notes_of_trajectories(source: NpySource, state: StoreState) -> Iterator[str]:
     contents = source.contents
     told, names = shown(contents.file.metadata.get("num_trajectories")), contents.source_names
     kept = f"the file's trajectory_id is kept as {names.get(TRAJECTORY_ID)}"

@@ -61,7 +61,7 @@ def test_options(cli, npy: str, store: str) -> None:
     [
         (["text.npy", "e.zarr"], "not an npy file"),
         (["array.npy", "e.zarr"], "expected a dict"),
-        (["folder", "e.zarr"], "no regular file"),
+        (["folder", "e.zarr"], "folder: expected a name ending in .npy, .hdf5, .h5, .parquet"),
         (["expert.npy", "folder"], "folder exists"),
         (["expert.npy", "text.npy"], "text.npy exists"),
         (["expert.npy", "e.zarr", "--resume"], "no store"),
@@ -108,7 +108,7 @@ def test_an_interrupt_before_the_store(cli, npy: str, store: str, monkeypatch) -
     def interrupted(*arguments) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mosaic_collect.importing.npy.SourceFile.sha256", interrupted)
+    monkeypatch.setattr("mosaic_collect.importing.source.Source.sha256", interrupted)
     done = cli("import", npy, store)
     assert done.code == 130
     assert "interrupted before the first step" in done.err

@@ -32,7 +32,7 @@ def export(store: str, npy: str, layout: str, *more: str) -> None:
 def test_a_grid_of_ours_comes_back_with_its_ends(
     store: str, npy: str, made: str, more: list[str], nbytes: int, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("mosaic_collect.importing.npy.READ_NBYTES", nbytes)
+    monkeypatch.setattr("mosaic_collect.importing.source.READ_NBYTES", nbytes)
     before = record(store)
     export(store, npy, "grid", *more)
     report = import_npy(npy, made)

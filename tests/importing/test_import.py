@@ -15,7 +15,7 @@ import pytest
 from mosaic_collect import Field, TrajectoryDataset, TrajectoryWriter, export_npy
 from mosaic_collect import import_npy as import_it
 from mosaic_collect.errors import InputError, StoreExistsError
-from mosaic_collect.importing.npy import IMPORTED_FROM
+from mosaic_collect.importing.source import IMPORTED_FROM
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
@@ -30,7 +30,7 @@ def pieces(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
     """However the file is cut while it is read."""
     step_nbytes = 4 * (stores.STUDENT.pair_nbytes - 8)  # without trajectory ids
     nbytes = {"whole": 8 << 20, "step by step": 1, "three steps": 3 * step_nbytes}
-    monkeypatch.setattr("mosaic_collect.importing.npy.READ_NBYTES", nbytes[request.param])
+    monkeypatch.setattr("mosaic_collect.importing.source.READ_NBYTES", nbytes[request.param])
 
 
 def assert_holds(store: str, data: dict[str, Any]) -> TrajectoryDataset:
@@ -244,7 +244,7 @@ def test_an_existing_store_is_refused_before_the_file_is_read(
 ) -> None:
     files.save(npy)
     helpers.record(made, 3)
-    monkeypatch.setattr("mosaic_collect.importing.npy.read_into", None)
+    monkeypatch.setattr("mosaic_collect.importing.source.read_into", None)
     with pytest.raises(StoreExistsError, match="imported"):
         import_it(npy, made)
     helpers.assert_holds(TrajectoryDataset(made), range(3))
@@ -327,7 +327,7 @@ def test_a_compact_file_of_one_environment_has_its_trajectories(
 
 
 def test_ids_that_fall_in_one_environment_end_nothing(npy: str, made: str, monkeypatch) -> None:
-    monkeypatch.setattr("mosaic_collect.importing.npy.READ_NBYTES", 1)
+    monkeypatch.setattr("mosaic_collect.importing.source.READ_NBYTES", 1)
     ids = np.zeros((11, 4), np.int64)
     ids[5:, 2], ids[6:, 2] = 1, 0
     files.save(npy, trajectory_id=ids)

@@ -1,0 +1,322 @@
+"""Files of one trajectory after the other as stores: HDF5 in robomimic's layout, and Parquet.
+
+A store of one environment holds the trajectories in the file's order. ``trajectory_id`` is kept as
+``source_trajectory_id``, as a store numbers its own; ``trajectory_end`` becomes the store's where
+it agrees with where trajectories end.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.checks import local_path, needed
+from mosaic_collect.errors import CorruptExportError, InputError
+from mosaic_collect.importing import source
+from mosaic_collect.importing.contents import SOURCE, with_defaults
+from mosaic_collect.importing.npy import NpySource
+from mosaic_collect.importing.source import ImportReport, Rows, Source, import_source
+from mosaic_collect.npyfile.layout import OURS
+from mosaic_collect.reading.trajectories import ENDS
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.ranks import Address
+from mosaic_collect.store.schema import (
+    ENDED,
+    FAILED,
+    GOES_ON,
+    MOSAIC_FIELDS,
+    TERMINATED,
+    TRAJECTORY_END,
+    TRAJECTORY_ID,
+    TRUNCATED,
+    Field,
+    Schema,
+)
+from mosaic_collect.text import shown
+
+_CODES = {"terminated": TERMINATED, "truncated": TRUNCATED, "failed": FAILED}
+
+
+def import_file(path: str | os.PathLike[str], store: Address, **options: Any) -> ImportReport:
+    """Make a store of a ``.npy``, HDF5 or Parquet file, by the ending of its name, value by value.
+
+    An HDF5 file is in robomimic's layout, ``data/demo_0/actions`` and ``data/demo_0/obs/...``; a
+    Parquet file has one row per pair, with a column ``trajectory_id`` that is equal in all rows of
+    a trajectory, which lie together.
+
+    Args:
+        path: The file.
+        store: The store to be made, a folder that is not there yet, or is empty.
+        options: Further arguments of ``import_npy``, which also says what it raises.
+
+    Raises:
+        InputError: An unknown ending.
+        MissingDependencyError: h5py or pyarrow is not installed.
+    """
+    name = local_path(path, "path")
+    sources: tuple[tuple[str, type[Source]], ...] = (
+        *((".npy", NpySource), (".hdf5", Hdf5Source), (".h5", Hdf5Source)),
+        (".parquet", ParquetSource),
+    )
+    for ending, opened in sources:
+        if name.endswith(ending):
+            return import_source(opened, name, store, **options)
+    raise InputError(
+        f"{name}: expected a name ending in {', '.join(ending for ending, _ in sources)}"
+    )
+
+
+class _Trajectories(Source):
+    """A file of one trajectory after the other, as a store of one environment."""
+
+    num_envs = 1
+    library: ClassVar[str]
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path)
+        try:
+            with needed(f"{path}: reading it needs {self.library}"):
+                fields = self._open()
+            self._plan(fields)
+        except BaseException as error:
+            self.__exit__()
+            if isinstance(error, (OSError, KeyError, ValueError)) and not isinstance(
+                error, (CorruptExportError, ImportError)
+            ):
+                raise CorruptExportError(f"{path}: cannot become a store: {error}") from error
+            raise
+
+    def _open(self) -> list[Field]:
+        """Open the file and find its fields, lengths, ids and ends of trajectories."""
+        raise NotImplementedError
+
+    def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
+        """Yield rows of fields, some at a time."""
+        raise NotImplementedError
+
+    def _found(self, lengths: Any, ids: Any, ends: Sequence[str | None]) -> None:
+        self._lengths = np.asarray(lengths, np.int64)
+        self._ids = None if ids is None else np.asarray(ids, np.int64)
+        self._words = ends
+        self._stops = np.cumsum(self._lengths)
+        self._codes = np.array([_CODES.get(str(end), ENDED) for end in ends], np.uint8)
+
+    def _plan(self, fields: list[Field]) -> None:
+        self.num_steps = int(self._lengths.sum())
+        own = [f for f in fields if f.name not in SOURCE]
+        if not self.num_steps or not own:
+            raise CorruptExportError(f"{self.path}: cannot become a store: it holds no rows")
+        order = {name: number for number, name in enumerate(MOSAIC_FIELDS)}
+        own.sort(key=lambda f: order.get(f.name, len(order)))
+        if self._ids is not None:
+            own.append(Field(name=SOURCE[TRAJECTORY_ID], dtype="int64"))
+        ends = next((f for f in fields if f.name == TRAJECTORY_END), None)
+        self._kept = {TRAJECTORY_END: ends} if ends is not None else {}
+        self.schema = Schema(tuple(with_defaults(own)))
+        if any(end in ENDS for end in self._words):
+            self.schema = self.schema.with_ends()
+
+    @property
+    def values_nbytes(self) -> int:  # type: ignore[override]
+        """Bytes of all values that become the store's."""
+        given = (f for f in self.schema.fields if f.name != TRAJECTORY_END)
+        return self.num_steps * sum(f.row_nbytes for f in given)
+
+    def check_values(self) -> None:
+        """Keep ``trajectory_end`` where it is not what the store's will be."""
+        if TRAJECTORY_END not in self._kept:
+            return
+        at = 0
+        for rows in self._read([TRAJECTORY_END], 0, self.num_steps):
+            found = rows[TRAJECTORY_END]
+            if not np.array_equal(found, self.ends(range(at, at + len(found)))[:, 0]):
+                kept = Field(name=SOURCE[TRAJECTORY_END], dtype=self._kept[TRAJECTORY_END].dtype)
+                self.schema = Schema((*self.schema.fields, kept))
+                return
+            at += len(found)
+
+    def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
+        names = {f.name: f.name for f in self.schema.fields if f.name != TRAJECTORY_END}
+        own = names.pop(SOURCE[TRAJECTORY_ID], None)
+        if SOURCE[TRAJECTORY_END] in names:
+            names[SOURCE[TRAJECTORY_END]] = TRAJECTORY_END
+        for rows in self._read(list(names.values()), first, stop):
+            steps = range(first, first + len(next(iter(rows.values()))))
+            shaped = {
+                name: rows[key].reshape(len(steps), 1, *self.schema[name].row_shape)
+                for name, key in names.items()
+            }
+            if own is not None and self._ids is not None:
+                index = np.searchsorted(self._stops, np.arange(first, steps.stop), side="right")
+                shaped[own] = self._ids[index][:, None]
+            yield steps, shaped
+            first = steps.stop
+
+    def ends(self, steps: range) -> NDArray[np.uint8]:
+        out = np.full((len(steps), 1), GOES_ON, np.uint8)
+        last = self._stops - 1
+        mine = (last >= steps.start) & (last < steps.stop)
+        out[last[mine] - steps.start, 0] = self._codes[mine]
+        return out
+
+    def notes(self, state: StoreState) -> Iterator[str]:
+        yield f"{len(self._lengths)} trajectories, one after the other in one environment"
+        unknown = sum(end in ENDS[4:] for end in self._words)
+        if unknown:
+            yield f"{unknown} trajectories without an end are marked as ended"
+        if SOURCE[TRAJECTORY_END] in self.schema.names:
+            yield f"the file's trajectory_end is kept as {SOURCE[TRAJECTORY_END]}"
+
+
+class Hdf5Source(_Trajectories):
+    """An HDF5 file in robomimic's layout while it is imported."""
+
+    library = "h5py: pip install 'mosaic-collect[hdf5]'"
+
+    def _open(self) -> list[Field]:
+        import h5py
+
+        self._file = h5py.File(self.path, "r", locking=False)
+        demos = self._file["data"]
+        names = sorted(demos, key=lambda name: (len(name), name))
+        self._demos = [demos[name] for name in names]
+        self._keys = _datasets(self._demos[0]) if self._demos else {}
+        lengths = [len(demo["actions"]) for demo in self._demos]
+        for demo, length in zip(self._demos, lengths, strict=True):
+            found = {key: demo[key].shape[:1] for key in self._keys.values() if key in demo}
+            wrong = [key for key in self._keys.values() if found.get(key) != (length,)]
+            if wrong:
+                raise CorruptExportError(
+                    f"{self.path}: {demo.name}/{wrong[0]}: expected {length} rows, got "
+                    f"{found.get(wrong[0], 'none')}"
+                )
+        ids = [demo.attrs.get("trajectory_id", number) for number, demo in enumerate(self._demos)]
+        self._found(lengths, ids, [demo.attrs.get("end") for demo in self._demos])
+        told = self._file[OURS][()] if OURS in self._file else b"null"
+        self.about = {"metadata": {OURS: json.loads(told)}}
+        first = self._demos[0] if self._demos else {}
+        return [
+            Field(name=name, dim=first[key].shape[1:], dtype=first[key].dtype.name)
+            for name, key in self._keys.items()
+        ]
+
+    def __exit__(self, *exc: object) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+        super().__exit__(*exc)
+
+    def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
+        starts = (self._stops - self._lengths).tolist()
+        nbytes = sum(np.dtype(d.dtype).itemsize * d[:1].size for d in
+                     (self._demos[0][self._keys[name]] for name in names))  # fmt: skip
+        size = max(1, source.READ_NBYTES // max(1, nbytes))
+        for demo, begin, end in zip(self._demos, starts, self._stops.tolist(), strict=True):
+            for at in range(max(first, begin), min(stop, end), size):
+                inside = slice(at - begin, min(at + size, end, stop) - begin)
+                yield {name: demo[self._keys[name]][inside] for name in names}
+
+
+def _datasets(demo: Any) -> dict[str, str]:
+    """Field -> key of the datasets of a demo; names of groups but obs and states are prefixes."""
+    import h5py
+
+    found: dict[str, str] = {}
+
+    def add(key: str, value: Any) -> None:
+        if isinstance(value, h5py.Dataset) and not key.startswith(("next_obs/", "initial_state/")):
+            parts = key.split("/")
+            parts = parts[1:] if parts[0] in ("obs", "states") and len(parts) > 1 else parts
+            name = "_".join(parts)
+            if name in found:
+                raise ValueError(f"{key} and {found[name]} would be one field, {name}")
+            found[name] = key
+
+    demo.visititems(add)
+    return found
+
+
+class ParquetSource(_Trajectories):
+    """A Parquet file with one row per pair while it is imported."""
+
+    library = "pyarrow: pip install 'mosaic-collect[parquet]'"
+    #: Columns of our exports that the store has in another way.
+    _LEFT_OUT = (TRAJECTORY_ID, "step", "environment", "frame_index", "end")
+
+    def _open(self) -> list[Field]:
+        from pyarrow import parquet
+
+        self._file = parquet.ParquetFile(self.path)
+        schema, metadata = self._file.schema_arrow, self._file.schema_arrow.metadata or {}
+        told = json.loads(metadata.get(OURS.encode(), b"null"))
+        is_ours = isinstance(told, dict)
+        self.about = {"metadata": {OURS: told}}
+        dims = {f["name"]: f["dim"] for f in told["fields"]} if is_ours else {}
+        left = self._LEFT_OUT if is_ours else (TRAJECTORY_ID,)
+        fields = [_field_of(f, dims.get(f.name)) for f in schema if f.name not in left]
+        self._widths = {f.name: f.row_nbytes for f in fields}
+        self._trace([n for n in (TRAJECTORY_ID, "end") if n in (left if is_ours else schema.names)])
+        return fields
+
+    def _trace(self, names: list[str]) -> None:
+        """Find where trajectories end."""
+        if TRAJECTORY_ID not in names:
+            self._found([self._file.metadata.num_rows], None, [None])
+            return
+        ids, ends, counts = list[int](), list[str | None](), list[int]()
+        for batch in self._file.iter_batches(1 << 16, columns=names):
+            column = batch.column(TRAJECTORY_ID).to_numpy(zero_copy_only=False)
+            starts = np.flatnonzero(np.diff(column, prepend=column[:1] - 1))
+            for start, stop in zip(starts, [*starts[1:], len(column)], strict=True):
+                if not ids or ids[-1] != column[start]:
+                    ids.append(int(column[start]))
+                    ends.append(batch.column("end")[int(start)].as_py() if "end" in names else None)
+                    counts.append(0)
+                counts[-1] += int(stop - start)
+        if len(set(ids)) != len(ids):
+            raise ValueError("trajectory_id: rows of a trajectory do not lie together")
+        self._found(counts, ids, ends)
+
+    def __exit__(self, *exc: object) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
+        super().__exit__(*exc)
+
+    def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
+        sizes = [
+            self._file.metadata.row_group(n).num_rows for n in range(self._file.num_row_groups)
+        ]
+        behind = np.cumsum([0, *sizes])
+        group = int(np.searchsorted(behind, first, side="right")) - 1
+        size = max(1, source.READ_NBYTES // sum(self._widths[name] for name in names))
+        at, groups = int(behind[group]), range(group, len(sizes))
+        for batch in self._file.iter_batches(size, list(groups), columns=list(names)):
+            begin, end = max(first - at, 0), min(stop - at, len(batch))
+            at += len(batch)
+            if begin < end:
+                yield {name: _values(batch.column(name)[begin:end], name) for name in names}
+
+
+def _field_of(column: Any, dim: Any) -> Field:
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_fixed_size_list(kind):
+        dim, kind = dim or kind.list_size, kind.value_type
+    numbers = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    if not any(is_kind(kind) for is_kind in numbers):
+        raise ValueError(f"{column.name}: expected numbers, got {shown(str(column.type))}")
+    dim = tuple(dim) if isinstance(dim, list) else dim
+    return Field(name=column.name, dim=dim, dtype=np.dtype(kind.to_pandas_dtype()).name)
+
+
+def _values(array: Any, name: str) -> NDArray[Any]:
+    if array.null_count:
+        raise CorruptExportError(f"{name}: expected a value in each row, got null")
+    flat = array.flatten() if hasattr(array.type, "list_size") else array
+    values = np.asarray(flat.to_numpy(zero_copy_only=False))
+    return values.reshape(len(array), -1) if flat is not array else values

@@ -1,0 +1,294 @@
+"""The engine of imports: any file of rows, step by step, as a store."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import InputError, MosaicCollectError, StoreMismatchError
+from mosaic_collect.npyfile.read import changed, read_into
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.signals import exit_if_terminated
+from mosaic_collect.recording.writer import TrajectoryWriter, end_with_codes
+from mosaic_collect.store.files import open_regular
+from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.parsing import json_copy
+from mosaic_collect.store.ranks import Address, blobs_at
+from mosaic_collect.store.schema import (
+    VALID_MASK,
+    Schema,
+)
+from mosaic_collect.store.view import Resume, existing_state, read_state
+from mosaic_collect.text import shown
+
+#: The key in a store's metadata under which an import describes its file.
+IMPORTED_FROM = "imported_from"
+#: Bytes to read at once, of all fields together, or of one step if that is more.
+READ_NBYTES = 8 << 20
+_COMMIT_SECONDS = 60.0
+
+Progress = Callable[[int], object]
+Rows = dict[str, NDArray[Any]]
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """Result of an import.
+
+    Attributes:
+        store: The store, complete.
+        path: The file it was made from.
+        first_step: Step from which this call read; 0 unless it resumed an import.
+        num_steps: Steps of the store, T.
+        num_envs: Environments, N.
+        num_valid: Pairs with a true mask.
+        num_trajectories: Trajectories whose end is known.
+        shapes: Field -> shape.
+        file_nbytes: Size of the file.
+        stored_nbytes: Bytes that this call wrote to shards.
+        seconds: Duration.
+        notes: Facts that a reader of the store should know.
+    """
+
+    store: str
+    path: str
+    first_step: int
+    num_steps: int
+    num_envs: int
+    num_valid: int
+    num_trajectories: int
+    shapes: dict[str, tuple[int, ...]]
+    file_nbytes: int
+    stored_nbytes: int
+    seconds: float
+    notes: tuple[str, ...]
+
+
+class Source:
+    """A file while it is imported: read in bounded pieces, and required to stay one file.
+
+    Args:
+        path: The file; nothing in it is executed.
+
+    Attributes:
+        schema: Schema of the store.
+        num_steps: Steps of the store.
+        num_envs: Environments of the store.
+        values_nbytes: Bytes of all values that become the store's.
+        about: Contents of the file beside its values, plain JSON.
+
+    Raises:
+        FileNotFoundError: No such file.
+        CorruptExportError: Torn, hostile, or of another kind.
+    """
+
+    schema: Schema
+    num_steps: int
+    num_envs: int
+    values_nbytes: int
+    about: dict[str, Any]
+
+    def __init__(self, path: str) -> None:
+        self.path, self._fd = path, open_regular(path)
+        self._stat = os.fstat(self._fd)
+        self.nbytes = self._stat.st_size
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        os.close(self._fd)
+
+    def check_values(self) -> None:
+        """Read what decides how the others are read; the schema is known afterwards.
+
+        Raises:
+            CorruptExportError: A value that no store can hold.
+        """
+
+    def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
+        """Yield some steps at a time, with rows of all fields and masks, ``(steps, N[, D])``.
+
+        Args:
+            first: First step.
+            stop: Behind the last step.
+        """
+        raise NotImplementedError
+
+    def ends(self, steps: range) -> NDArray[np.uint8]:
+        """How trajectories of the store end with each row. Shape: (steps, N)."""
+        raise NotImplementedError
+
+    def notes(self, state: StoreState) -> Iterator[str]:
+        """Facts that a reader of the store should know, one sentence each."""
+        raise NotImplementedError
+
+    def sha256(self, progress: Progress) -> str:
+        """Digest of the whole file, read once from end to end."""
+        digest = hashlib.sha256()
+        buffer = bytearray(min(READ_NBYTES, self.nbytes))
+        for start in range(0, self.nbytes, len(buffer) or 1):
+            piece = memoryview(buffer)[: self.nbytes - start]
+            read_into(self._fd, piece, start, self.path)
+            digest.update(piece)
+            progress(len(piece))
+        return digest.hexdigest()
+
+    def check_unchanged(self) -> None:
+        """Refuse to have read a file while somebody wrote it.
+
+        Raises:
+            CorruptExportError: The file was changed since it was opened.
+        """
+        now = os.fstat(self._fd)
+        if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
+            raise changed(self.path)
+
+
+def import_source(
+    opened: type[Source],
+    path: str,
+    store: Address,
+    *,
+    metadata: Mapping[str, Any] | None = None,
+    buffer_mb: float | Literal["auto"] = "auto",
+    compressor: str = "auto",
+    resume: Resume = False,
+    progress: Progress | None = None,
+) -> ImportReport:
+    """Make a store of a file; ``import_npy`` documents the arguments and errors."""
+    start = time.monotonic()
+    blobs, own, done = (
+        blobs_at(store, "store"),
+        json_copy(metadata or {}),
+        progress or (lambda n: None),
+    )
+    if IMPORTED_FROM in own:
+        raise InputError(f"metadata: {IMPORTED_FROM} is what the import says of the file")
+    with opened(path) as source:
+        state = existing_state(blobs, resume)
+        origin = {"path": path, "nbytes": source.nbytes, **source.about}
+        source.check_values()
+        origin["sha256"] = source.sha256(done)
+        if state is not None:
+            _check_same_source(state, blobs.address, origin, source.num_steps)
+            _check_same_rows(source, TrajectoryDataset(blobs))
+        writer = TrajectoryWriter(
+            blobs,
+            source.schema,
+            source.num_envs,
+            buffer_mb=buffer_mb,
+            metadata={**own, IMPORTED_FROM: origin},
+            compressor=compressor,
+            resume=resume,
+            commit_seconds=None,  # a timed commit may fall between a row and its ends
+            encode_in="threads",  # which is a little faster where no simulation is disturbed
+        )
+        with writer:
+            first_step = writer.num_steps
+            _copy(source, writer, done)
+            source.check_unchanged()
+            done(source.nbytes - source.values_nbytes)  # what is no value
+        made = read_state(blobs)
+        assert made is not None
+        _log.info("%s: %d steps of %s", writer.path, source.num_steps, path)
+        shape = source.num_steps, source.num_envs
+        return ImportReport(
+            store=writer.path,
+            path=path,
+            first_step=first_step,
+            num_steps=made.committed_steps,
+            num_envs=made.num_envs,
+            num_valid=made.num_valid,
+            num_trajectories=made.num_trajectories,
+            shapes={name: (*shape, *source.schema[name].row_shape) for name in source.schema.names},
+            file_nbytes=source.nbytes,
+            stored_nbytes=writer.stats.stored_nbytes,
+            seconds=time.monotonic() - start,
+            notes=(*source.notes(made), *_notes_of_resuming(first_step, source.num_steps)),
+        )
+
+
+def _notes_of_resuming(first_step: int, num_steps: int) -> Iterator[str]:
+    if first_step == num_steps:
+        yield "all steps were there already"
+    elif first_step:
+        yield f"went on at step {first_step}: trajectories open there go on under new ids"
+
+
+def _copy(source: Source, writer: TrajectoryWriter, done: Progress) -> None:
+    """Add the steps that the store does not hold yet, each with the ends of its row."""
+    committed = time.monotonic()
+    done(writer.num_steps * source.values_nbytes // source.num_steps)
+    try:
+        for steps, piece in source.pieces(writer.num_steps, source.num_steps):
+            done(sum(values.nbytes for values in piece.values()))
+            masks, ends = piece.pop(VALID_MASK, None), source.ends(steps)
+            for at in range(len(steps)):
+                rows = {name: values[at] for name, values in piece.items()}
+                writer.add_step(valid_mask=None if masks is None else masks[at], **rows)
+                end_with_codes(writer, ends[at])
+            if time.monotonic() - committed > _COMMIT_SECONDS:
+                writer.commit()
+                committed = time.monotonic()
+            exit_if_terminated()
+    except BaseException:
+        # An interrupt between the two calls leaves the last row without its ends; a resume knows
+        # nothing of them.
+        with contextlib.suppress(MosaicCollectError):
+            last = writer.num_steps
+            for ends in source.ends(range(max(0, last - 1), last)):
+                end_with_codes(writer, ends)
+        raise
+
+
+def _check_same_source(state: StoreState, store: str, told: dict[str, Any], steps: int) -> None:
+    """Refuse to resume a store that is no import of just this file.
+
+    Raises:
+        StoreMismatchError: The store was made of another file or in another way, or was continued
+            since.
+    """
+    before = state.metadata.get(IMPORTED_FROM)
+    if not isinstance(before, dict):
+        raise StoreMismatchError(f"{store} was not imported from a file: nothing to go on with")
+    for key in ("nbytes", "sha256"):
+        if before.get(key) != told[key]:
+            raise StoreMismatchError(
+                f"{store} was imported from another file, {shown(before.get('path'))}: "
+                f"{key}: expected {shown(before.get(key))}, got {told[key]}"
+            )
+    if state.committed_steps > steps:
+        raise StoreMismatchError(
+            f"{store} was gone on with: expected at most {steps} steps, got {state.committed_steps}"
+        )
+
+
+def _check_same_rows(source: Source, dataset: TrajectoryDataset) -> None:
+    """Compare every committed row with the file: others may have continued the store.
+
+    Raises:
+        StoreMismatchError: Naming the first field and step that differ.
+        CorruptStoreError: A damaged chunk.
+    """
+    for steps, piece in source.pieces(0, dataset.num_steps):
+        # Without a mask every pair is valid.
+        piece.setdefault(VALID_MASK, np.ones((len(steps), source.num_envs), np.bool_))
+        for name, values in piece.items():
+            rows = dataset.read(name, steps.start, steps.stop)
+            for step, row, value in zip(steps, rows, values, strict=True):
+                if row.tobytes() != value.tobytes():
+                    raise StoreMismatchError(
+                        f"{dataset.path}: {name}, step {step} is not what {source.path} holds: "
+                        "the store was gone on with by someone else; import into another"
+                    )
