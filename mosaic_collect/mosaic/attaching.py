@@ -114,7 +114,7 @@ class ExpertBatches:
         }
         self._made, self._is_closed = 0, False
         self._stream: Iterator[Batch] | None = None
-        self.loader = BatchLoader(stores, self._switches()[0], **self._options)
+        self.loader = BatchLoader(stores, algorithm.off_policy_batch_size, **self._options)
         self._draw_anew()
 
     def batch(self) -> Batch | None:
@@ -153,12 +153,9 @@ class ExpertBatches:
 
     def _asked(self) -> tuple[int, bool]:
         """Pairs of a batch, and whether one may come twice; if not, at most all of them."""
-        size, repeat = self._switches()
-        return size if repeat else min(size, self.loader.num_pairs), repeat
-
-    def _switches(self) -> tuple[int, bool]:
         repeat = bool(getattr(self._algorithm, "expert_allow_repeat_sampling", False))
-        return self._algorithm.off_policy_batch_size, repeat
+        size = self._algorithm.off_policy_batch_size
+        return size if repeat else min(size, self.loader.num_pairs), repeat
 
     def _draw_anew(self) -> None:
         """Draw by the algorithm's switches, from the same pairs; not the batches of before."""
