@@ -381,9 +381,12 @@ def _collapsed_sigma(e: _Evidence) -> Found:
     if field is None or not len(field.sample):
         return
     median = field.quantiles((0.5,))[0]
-    where = median < np.nanmedian(median) / 1000
+    if not (known := np.isfinite(median)).any():
+        return
+    others = float(np.median(median[known]))
+    where = median < others / 1000
     if where.any():
-        least, others = float(np.nanmin(median)), float(np.nanmedian(median))
+        least = float(np.nanmin(median))
         yield _in(field, where, "collapsed", f" (median {least:.2g}; of all {others:.2g})")
 
 

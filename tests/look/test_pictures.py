@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("matplotlib")
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter, store_statistics
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter, store_findings, store_statistics
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.canvas import (
     DARK,
@@ -287,6 +287,7 @@ def test_fields_without_a_finite_value(store: str) -> None:
         for step in range(9):
             rows = {k: np.full_like(v, np.nan) for k, v in helpers.rows(step, 4).items()}
             writer.add_step(**rows)
+    assert "nonfinite" in {finding.kind for finding in store_findings(store)}
     drawer = pictures(TrajectoryDataset(store))
     for name in drawer.names:
         inline_svg(drawer.draw(name), LIGHT, "title", name)
