@@ -1,4 +1,4 @@
-"""``export``: a store to MOSAIC's ``.npy``, beside what ``dd conv=fdatasync`` writes there."""
+"""``export``: a store in each format, beside what ``dd conv=fdatasync`` writes there."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from benchlib.turns import with_medians
 from benchlib.workload import Workload, make_workload
 
 _LAYOUTS = ("grid", "compact")
+#: Format -> ending of its file, and options.
+_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
+    "hdf5": (".hdf5", {}),
+    "parquet": (".parquet", {}),
+    "lerobot": ("", {"fps": 50}),
+}
 _STEPS_AT_ONCE = 64
 
 
@@ -27,7 +33,7 @@ def export(args: Namespace) -> dict[str, Any]:
     steps = max(1, int(args.export_gb * 1e9) // workload.step_nbytes)
     store, file = (os.path.join(args.folder, n) for n in ("export.zarr", "export.npy"))
     plan = Plan.of(args, store, steps)
-    runs: dict[str, list[dict[str, float]]] = {"dd": [], **{layout: [] for layout in _LAYOUTS}}
+    runs: dict[str, list[dict[str, float]]] = {n: [] for n in ("dd", *_LAYOUTS, *_FORMATS)}
     remove(store)
     try:
         in_child(record_all, workload, plan)
@@ -39,6 +45,13 @@ def export(args: Namespace) -> dict[str, Any]:
                 if number == 0:
                     in_child(compare_export, workload, file, steps, layout)
                 remove(file)
+            for name, (ending, options) in _FORMATS.items():
+                os.sync()
+                target = os.path.join(args.folder, f"exported{ending}")
+                try:
+                    runs[name].append(in_child(_export_format, store, target, name, options))
+                finally:
+                    remove(target)
     finally:
         remove(store)
         remove(file)
@@ -72,18 +85,23 @@ def compare_export(workload: Workload, file: str, steps: int, layout: str) -> No
 
 
 def _export(store: str, file: str, layout: str) -> dict[str, float]:
-    from mosaic_collect import export_npy
+    return _export_format(store, file, "npy", {"layout": layout})
+
+
+def _export_format(store: str, file: str, name: str, options: dict[str, Any]) -> dict[str, float]:
+    from mosaic_collect.export import export
 
     meter = Meter()
     meter.start()
-    export_npy(store, file, layout=layout)
+    report = export(store, file, name, **options)
     figures = meter.stop()
-    size = os.path.getsize(file)
+    size = report.file_nbytes
     return {
         "mb_s": size / MB / figures["wall_s"],
         "cpu_s_per_gb": figures["cpu_s"] / size * 1e9,
         "peak_mb": figures["peak_mb"],
         "file_mb": size / MB,
+        "pairs_s": report.num_pairs / figures["wall_s"],
     }
 
 
@@ -105,6 +123,7 @@ def _row(name: str, figures: list[dict[str, float]], sequential: float) -> dict[
         "MB/s": middle["mb_s"],
         "of dd": f"{middle['mb_s'] / sequential:.2f}",
         "CPU s per GB": middle.get("cpu_s_per_gb"),
+        "pairs/s": middle.get("pairs_s"),
         "peak RAM MB": middle.get("peak_mb"),
         "file MB": middle["file_mb"],
         "spread": f"{spread(f['mb_s'] for f in figures):.0%}",
