@@ -15,10 +15,10 @@ import os
 import sys
 
 from mosaic_collect.adapters.isaaclab.collect import CollectResult, run_collect
-from mosaic_collect.adapters.isaaclab.script import Plan, add_arguments, parse
 from mosaic_collect.cli import main as command
-from mosaic_collect.commands.collect import add_acting, tell, watched
-from mosaic_collect.commands.options import in_flags
+from mosaic_collect.commands.collect import tell, watched
+from mosaic_collect.commands.options import flags_of, in_flags
+from mosaic_collect.commands.script import Plan, add_arguments, parse
 from mosaic_collect.errors import MosaicCollectError
 from mosaic_collect.text import any_text
 
@@ -30,14 +30,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     required = add_arguments(parser)
-    add_acting(parser.add_argument_group("acting"), between="_")
     args, overrides = parse(parser, required)
-    flags, exported = {name: f"--{name}" for name in vars(args)}, []
+    flags, exported = flags_of(parser), []
     try:
-        plan = Plan.of(args, os.environ)
+        plan = Plan.of(args, os.environ, overrides)
     except MosaicCollectError as error:
         parser.error(in_flags(str(error), flags))
-    options = plan.options(args, overrides)
+    options = plan.options
 
     def end(result: CollectResult) -> None:
         tell(result, options)

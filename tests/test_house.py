@@ -64,7 +64,7 @@ OPTIONAL = {
     "PIL": ("film.render", "export.lerobot"),
     "imageio_ffmpeg": ("film.render",),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
-    "wandb": ("adapters.isaaclab.script",),
+    "wandb": ("commands.script",),
 }
 
 

@@ -12,8 +12,6 @@ from mosaic_collect.collection.motions import file_sha256
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 
-_STUDENT = ("student_task", "student_history", "student_noise")
-
 
 def file_identity(path: str | os.PathLike[str]) -> dict[str, str]:
     """A file's path, and the hash by which it is known.
@@ -65,13 +63,11 @@ class Origin:
         """What a store that is to be gone on with tells otherwise, in words.
 
         Args:
-            told: The store's metadata, of today's form or an older one.
+            told: The store's metadata.
             allowed: Names that may differ.
         """
         now = {**self._kept(), "acting": self.acting, "checkpoint": self.checkpoint}
-        older = {"ranks": now["ranks"], "acting": {}}  # what they do not tell
-        before = {**older, **todays_form(told)}
-        before, now = _by_content(before), _by_content(now)
+        before, now = _by_content({"acting": {}, **told}), _by_content(now)
         return [
             f"{name}: expected {before.get(name)!r}, got {value!r}"
             for name, value in now.items()
@@ -96,21 +92,6 @@ def _by_content(entry: Any) -> Any:
     if set(entry) == {"path", "sha256"}:
         return entry["sha256"]
     return {name: _by_content(value) for name, value in entry.items()}
-
-
-def todays_form(told: Mapping[str, Any]) -> dict[str, Any]:
-    """A store's metadata by the names that ``Origin.to_metadata`` gives them.
-
-    Collections in Isaac Lab used to tell of ``checkpoint_path`` and ``checkpoint_sha256``, and of
-    the observations by ``student``: its task, history and noise.
-    """
-    now = dict(told)
-    if "checkpoint" not in now and "checkpoint_sha256" in now:
-        path, sha256 = now.pop("checkpoint_path", None), now.pop("checkpoint_sha256")
-        now["checkpoint"] = {"path": path, "sha256": sha256}
-        student = now.pop("student", None) or ()
-        now["observations"] = dict(zip(_STUDENT, student, strict=False))
-    return now
 
 
 def refuse_changes(

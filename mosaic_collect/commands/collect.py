@@ -49,7 +49,8 @@ _ISAACLAB = tuple(
     f.name for f in fields(IsaacLabCollectOptions) if f.name not in (*_COMMON, *_PROGRAMS)
 )
 ACTING = ("action_noise", "act_by", "act_share", "push", "start")
-_SHOWN: dict[str, dict[str, Any]] = {
+#: How the command line shows options, beside their docstrings and types.
+SHOWN: dict[str, dict[str, Any]] = {
     "act_by": {"metavar": "WHO"},
     "output": {"flags": ("-o",)},
     "record": {"metavar": "NAME"},
@@ -110,14 +111,14 @@ class Collect(Command):
         add_options(parser, cls, but=("given",), optional=True)
         for title in filter(None, cls.GROUPS):
             parser.add_argument_group(title)  # in this order
-        add_options(parser, RecordOptions, groups=cls.GROUPS, optional=True, more=_SHOWN)
+        add_options(parser, RecordOptions, groups=cls.GROUPS, optional=True, more=SHOWN)
         add_options(
             parser,
             IsaacLabCollectOptions,
             only=_ISAACLAB,
             groups=cls.GROUPS,
             optional=True,
-            more=_SHOWN,
+            more=SHOWN,
         )
 
     @classmethod
@@ -153,11 +154,6 @@ class Collect(Command):
             options,
             {**values, "sim": sim},
         )
-
-
-def add_acting(group: argparse._ActionsContainer, between: str = "-") -> None:
-    """Add the options of who acts, for another program."""
-    add_options(group, RecordOptions, only=ACTING, between=between, more=_SHOWN)
 
 
 def announce(options: RecordOptions, sim: str) -> None:

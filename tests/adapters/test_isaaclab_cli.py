@@ -10,16 +10,16 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.adapters.isaaclab.script import (
+from mosaic_collect.adapters.isaaclab.options import TrainingRun
+from mosaic_collect.collection.acting import AS_TRAINED, Acting
+from mosaic_collect.collection.motions import motion_files
+from mosaic_collect.commands.script import (
     Plan,
     add_arguments,
     newest_checkpoint,
     optional,
     wandb_run,
 )
-from mosaic_collect.collection.acting import AS_TRAINED, Acting
-from mosaic_collect.collection.motions import motion_files
-from mosaic_collect.commands.collect import add_acting
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
 from tests.collection import students
 from tests.helpers import motion_arrays
@@ -37,7 +37,6 @@ def motions(tmp_path: Path) -> Path:
 def parse(motions: Path, output: str, *flags: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    add_acting(parser, between="_")
     return parser.parse_args(
         ["--task", "T", "--motion", str(motions), "--output_path", output, *flags]
     )
@@ -52,41 +51,53 @@ def test_mosaics_own_command_line(motions: Path) -> None:
         *("--resume", "False"),
     )
     plan = Plan.of(args, {})
-    assert (plan.store, plan.npy) == ("out/expert.zarr", "out/expert.npy")
-    assert (plan.num_envs, len(plan.found)) == (5, 5)
-    assert plan.motions.steps_per_trajectory == 500
-    assert args.resume is False
+    options = plan.options
+    assert (options.output, plan.npy) == ("out/expert.zarr", "out/expert.npy")
+    assert (options.num_envs, len(plan.found)) == (5, 5)
+    assert options.choice.steps_per_trajectory == 500
+    assert (options.student_task, options.student_noise, options.terminations) == ("S", False, True)
+    assert options.training_run == TrainingRun("e", "r", None)
+    assert (options.resume, options.passes) == (False, 1)
 
 
-#: Every flag of MOSAIC's script and of its rsl_rl part that changes a collection: a value as
-#: upstream takes it, and what upstream has without it.
-MOSAICS_FLAGS: dict[str, tuple[Any, Any]] = {
-    "checkpoint_path": ("m.pt", None),
-    "num_envs": (800, 16),
-    "steps_per_env": (500, 100),
-    "max_trajectories": (7, None),
-    "start_index": (2, 0),
-    "end_index": (4, None),
-    "enable_terminations": (None, True),
-    "student_obs_history": (5, None),  # upstream's 0 is only printed; None: as the student's task
-    "student_task": ("S", None),
-    "disable_student_noise": (None, False),
-    "experiment_name": ("e", None),
-    "resume": (True, False),
-    "load_run": ("r", None),
-    "checkpoint": ("model_1.pt", None),
-    "resume_student_checkpoint": ("logs/model_1.pt", None),
-    "wandb_path": ("a/b/c", None),
-    "distributed": (None, False),
+#: Every flag of MOSAIC's script and of its rsl_rl part that changes a collection: the option that
+#: it sets, a value as upstream takes it, and what upstream has without it.
+MOSAICS_FLAGS: dict[str, tuple[str, Any, Any]] = {
+    "checkpoint_path": ("checkpoint", "m.pt", None),
+    "num_envs": ("num_envs", 800, 16),
+    "steps_per_env": ("steps_per_trajectory", 500, 100),
+    "max_trajectories": ("max_trajectories", 7, None),
+    "start_index": ("start_index", 2, None),
+    "end_index": ("end_index", 4, None),
+    "enable_terminations": ("terminations", None, None),
+    "student_obs_history": ("student_history", 5, None),
+    "student_task": ("student_task", "S", None),
+    "disable_student_noise": ("student_noise", None, None),
+    "experiment_name": ("experiment", "e", None),
+    "resume": ("resume", True, False),
+    "load_run": ("run", "r", None),
+    "checkpoint": ("file", "model_1.pt", None),
+    "resume_student_checkpoint": ("resume_student_checkpoint", "logs/model_1.pt", None),
+    "wandb_path": ("wandb_path", "a/b/c", None),
+    "distributed": ("distributed", None, False),
 }
 
 
 @pytest.mark.parametrize("flag", MOSAICS_FLAGS)
 def test_each_flag_of_mosaics_script_is_taken(motions: Path, flag: str) -> None:
-    given, default = MOSAICS_FLAGS[flag]
-    assert getattr(parse(motions, "x.npy"), flag) == default
+    name, given, default = MOSAICS_FLAGS[flag]
+    assert getattr(parse(motions, "x.npy"), name, None) == default
     value = [] if given is None else [str(given)]
-    assert getattr(parse(motions, "x.npy", f"--{flag}", *value), flag) == (given or True)
+    set_by = "disable" not in flag if given is None else given
+    assert getattr(parse(motions, "x.npy", f"--{flag}", *value), name) == set_by
+
+
+def test_options_that_only_the_command_line_had(motions: Path) -> None:
+    """Both are made of one description."""
+    more = ("--record", "reward,critic", "--record_states", "--compressor", "lz4", "--push", "0.5")
+    options = Plan.of(parse(motions, "x.npy", *more, "--no_teacher_noise"), {}).options
+    assert (options.extra_names, options.compressor) == (["reward", "critic", "states"], "lz4")
+    assert (options.push, options.teacher_noise) == (0.5, False)
 
 
 def test_required_flags_are_optional_while_the_launcher_adds_its_own() -> None:
@@ -102,7 +113,7 @@ def test_one_checkpoint_only(motions: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.pt"
     model.touch()
     both = ("--checkpoint_path", str(model), "--wandb_path", "team/project/run")
-    with pytest.raises(InputError, match="checkpoint_path, wandb_path: expected one checkpoint"):
+    with pytest.raises(InputError, match="checkpoint, wandb_path: expected one checkpoint"):
         Plan.of(parse(motions, "x.npy", *both), {})
     missing = ("--resume_student_checkpoint", str(tmp_path / "none.pt"))
     with pytest.raises(InputError, match=r"resume_student_checkpoint: .* none at .*none\.pt"):
@@ -122,9 +133,9 @@ def test_a_run_on_weights_and_biases() -> None:
 
 def test_a_store_alone_and_a_store_elsewhere(motions: Path) -> None:
     alone = Plan.of(parse(motions, "x.zarr"), {})
-    assert (alone.store, alone.npy) == ("x.zarr", None)
+    assert (alone.options.output, alone.npy) == ("x.zarr", None)
     elsewhere = Plan.of(parse(motions, "x.npy", "--store", "fast/y.zarr"), {})
-    assert (elsewhere.store, elsewhere.npy) == ("fast/y.zarr", "x.npy")
+    assert (elsewhere.options.output, elsewhere.npy) == ("fast/y.zarr", "x.npy")
 
 
 def torchrun(rank: int, world: int = 3) -> dict[str, str]:
@@ -136,15 +147,14 @@ def test_processes_share_motions_and_trajectories(motions: Path) -> None:
     for rank in range(3):
         args = parse(motions, "x.npy", "--distributed", "--max_trajectories", "4")
         plans.append(Plan.of(args, torchrun(rank)))
-    assert [p.store for p in plans] == ["x.zarr"] * 3
+    assert [p.options.output for p in plans] == ["x.zarr"] * 3
     assert [Path(p.own_store).name for p in plans] == [f"rank-0000{r}" for r in range(3)]
     assert [p.npy for p in plans] == [f"x-rank{r}.npy" for r in range(3)]
-    assert [p.num_envs for p in plans] == [2, 2, 2]
-    assert [p.motions.max_trajectories for p in plans] == [2, 1, 1]
-    options = plans[1].options(args, ())
-    assert (options.distributed, options.output) == (True, "x.zarr")
+    assert [p.options.num_envs for p in plans] == [2, 2, 2]
+    assert [p.options.choice.max_trajectories for p in plans] == [2, 1, 1]
+    assert plans[1].options.distributed
     alone = Plan.of(parse(motions, "x.npy"), torchrun(1))
-    assert (alone.npy, alone.num_envs) == ("x.npy", 5)
+    assert (alone.npy, alone.options.num_envs) == ("x.npy", 5)
     with pytest.raises(InputError, match="expected torchrun's RANK, LOCAL_RANK, WORLD_SIZE"):
         Plan.of(args, {})
 
@@ -153,20 +163,20 @@ def test_a_store_that_goes_on_keeps_its_environments(motions: Path, tmp_path: Pa
     store = str(tmp_path / "x.zarr")
     with TrajectoryWriter(store, Schema.mosaic(3, 2), 2, buffer_mb=1):
         pass
-    assert Plan.of(parse(motions, store, "--resume"), {}).num_envs == 2
+    assert Plan.of(parse(motions, store, "--resume"), {}).options.num_envs == 2
     with pytest.raises(StoreExistsError, match="--resume goes on with it"):
         Plan.of(parse(motions, store), {})
     with pytest.raises(StoreNotFoundError):
         Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume"), {})
-    assert Plan.of(parse(motions, store, "--resume", "auto"), {}).num_envs == 2
+    assert Plan.of(parse(motions, store, "--resume", "auto"), {}).options.num_envs == 2
     assert Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume", "auto"), {})
     (tmp_path / "empty.zarr").mkdir()
-    assert Plan.of(parse(motions, str(tmp_path / "empty.zarr")), {}).num_envs == 5
+    assert Plan.of(parse(motions, str(tmp_path / "empty.zarr")), {}).options.num_envs == 5
 
 
 def test_a_range_bounds_the_environments(motions: Path) -> None:
     args = parse(motions, "x.npy", "--start_index", "1", "--end_index", "3", "--num_envs", "9")
-    assert Plan.of(args, {}).num_envs == 2
+    assert Plan.of(args, {}).options.num_envs == 2
 
 
 def test_all_problems_are_told_together(motions: Path) -> None:
@@ -180,8 +190,8 @@ def test_all_problems_are_told_together(motions: Path) -> None:
     with pytest.raises(InputError) as told:
         Plan.of(args, {})
     assert sorted(problem.split(":")[0] for problem in str(told.value).split("; ")) == [
-        *("checkpoint_path", "layout", "max_steps", "max_trajectories", "num_envs"),
-        *("start_index", "steps_per_env", "store", "student_obs_history"),
+        *("checkpoint", "layout", "max_steps", "max_trajectories", "num_envs"),
+        *("start_index", "steps_per_trajectory", "store", "student_history"),
     ]
     with pytest.raises(InputError, match=r"output_path: expected \*\.npy or \*\.zarr"):
         Plan.of(parse(motions, "expert"), {})
@@ -200,7 +210,7 @@ def test_a_process_with_nothing_to_collect_is_told_before_a_simulator_starts(
 def test_who_acts(motions: Path, tmp_path: Path) -> None:
     def acting(*flags: str) -> Acting:
         args = parse(motions, "x.npy", *flags)
-        return Plan.of(args, {}).options(args, ()).acting
+        return Plan.of(args, {}).options.acting
 
     assert acting() == AS_TRAINED
     student = students.save(students.Constant(0.0, 2), tmp_path / "student.pt")
@@ -224,7 +234,7 @@ def test_who_acts(motions: Path, tmp_path: Path) -> None:
 
 
 def test_the_writers_buffer(motions: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert parse(motions, "x.npy").buffer_mb == "auto"
+    assert Plan.of(parse(motions, "x.npy"), {}).options.buffer_mb == "auto"
     assert parse(motions, "x.npy", "--buffer_mb", "1.5").buffer_mb == 1.5
     with pytest.raises(SystemExit):
         parse(motions, "x.npy", "--buffer_mb", "much")
@@ -257,7 +267,7 @@ def test_falls_are_left_out_of_an_export_of_a_store_that_knows_them(
         TrajectoryWriter(output.replace("npy", "zarr"), known, 2).close()
         args = parse(motions, output, "--exclude_falls", "--resume")
         if known.has_ends:
-            assert Plan.of(args, {}).num_envs == 2
+            assert Plan.of(args, {}).options.num_envs == 2
         else:
             with pytest.raises(InputError, match="does not know which ends"):
                 Plan.of(args, {})

@@ -11,7 +11,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.collection.motions import file_sha256
-from mosaic_collect.collection.origin import Origin, file_identity, refuse_changes, todays_form
+from mosaic_collect.collection.origin import Origin, file_identity, refuse_changes
 from mosaic_collect.errors import InputError, StoreMismatchError
 from tests import helpers
 
@@ -32,35 +32,7 @@ ISAACLAB = Origin(
     limits={"steps_per_env": 100},
     notes={"flags": {"task": "Track"}},
 )
-#: As both collections told it before they were one, word for word but for the groups.
-OLD_MJLAB = {
-    "simulator": "mjlab",
-    "task": "Track",
-    "checkpoint": {"path": "/old/m.pt", "sha256": "ab"},
-    "observations": {"teacher_noise": True, "student_history": 5, "student_noise": True},
-    "seed": 0,
-    "passes": 2,
-    "groups": {"actor": 160},
-    "runner_cfg": {"actor": {"hidden_dims": [8]}},
-}
-OLD_ISAACLAB = {
-    "simulator": "isaaclab",
-    "task": "Track",
-    "checkpoint_sha256": "ab",
-    "student": ["S", None, False],
-    "steps_per_env": 100,
-    "checkpoint_path": "/old/m.pt",
-    "command": "collect.py",
-    "flags": {},
-    "runner_cfg": {"policy": {}},
-    "groups": {"policy": 5},
-}
-FORMS = [
-    pytest.param(MJLAB, MJLAB.to_metadata(), id="mjlab"),
-    pytest.param(ISAACLAB, ISAACLAB.to_metadata(), id="isaaclab"),
-    pytest.param(MJLAB, OLD_MJLAB, id="old-mjlab"),
-    pytest.param(ISAACLAB, OLD_ISAACLAB, id="old-isaaclab"),
-]
+FORMS = [pytest.param(MJLAB, id="mjlab"), pytest.param(ISAACLAB, id="isaaclab")]
 
 
 def test_both_simulators_tell_it_by_the_same_names() -> None:
@@ -74,15 +46,16 @@ def test_both_simulators_tell_it_by_the_same_names() -> None:
         assert told["ranks"] == [0, 1]
 
 
-@pytest.mark.parametrize(("origin", "told"), FORMS)
-def test_nothing_has_changed(origin: Origin, told: dict[str, Any]) -> None:
+@pytest.mark.parametrize("origin", FORMS)
+def test_nothing_has_changed(origin: Origin) -> None:
+    told = origin.to_metadata()
     assert origin.differences(told) == []
     elsewhere = replace(origin, checkpoint={"path": "/elsewhere.pt", "sha256": "ab"})
     noted = replace(elsewhere, notes={"seed": 8}, runner_cfg={"more": 1})
     assert noted.differences(told) == []
 
 
-@pytest.mark.parametrize(("origin", "told"), FORMS)
+@pytest.mark.parametrize("origin", FORMS)
 @pytest.mark.parametrize(
     ("name", "changes"),
     [
@@ -93,9 +66,8 @@ def test_nothing_has_changed(origin: Origin, told: dict[str, Any]) -> None:
         ("steps_per_env", {"limits": {"steps_per_env": 99}}),
     ],
 )
-def test_what_has_changed_is_named(
-    origin: Origin, told: dict[str, Any], name: str, changes: dict[str, Any]
-) -> None:
+def test_what_has_changed_is_named(origin: Origin, name: str, changes: dict[str, Any]) -> None:
+    told = origin.to_metadata()
     (words,) = replace(origin, **changes).differences(told)
     assert words.startswith(f"{name}: expected ")
     assert replace(origin, **changes).differences(told, allowed=(name,)) == []
@@ -103,7 +75,7 @@ def test_what_has_changed_is_named(
 
 def test_all_that_has_changed_is_told_with_what_was_and_what_is() -> None:
     other = replace(MJLAB, task="Walk", checkpoint={"path": "m.pt", "sha256": "cd"})
-    assert other.differences(OLD_MJLAB) == [
+    assert other.differences(MJLAB.to_metadata()) == [
         "task: expected 'Track', got 'Walk'",
         "checkpoint: expected 'ab', got 'cd'",
     ]
@@ -111,7 +83,6 @@ def test_all_that_has_changed_is_told_with_what_was_and_what_is() -> None:
 
 def test_ranks_must_stay_where_the_store_tells_them() -> None:
     of_two = replace(ISAACLAB, ranks=(0, 2))
-    assert of_two.differences(OLD_ISAACLAB) == []
     assert of_two.differences(of_two.to_metadata()) == []
     assert of_two.differences(ISAACLAB.to_metadata()) == ["ranks: expected [0, 1], got [0, 2]"]
 
@@ -126,33 +97,17 @@ def test_who_acts_must_stay_and_a_student_is_known_by_its_content() -> None:
     moved = replace(MJLAB, acting={**acting, "act_by": {"path": "/x.pt", "sha256": "ef"}})
     assert moved.differences(told) == []
     other = replace(MJLAB, acting={**acting, "act_by": {"path": "/models/s.pt", "sha256": "00"}})
-    for origin, stored in ((other, told), (MJLAB, told), (disturbed, OLD_MJLAB)):
+    for origin, stored in ((other, told), (MJLAB, told), (disturbed, MJLAB.to_metadata())):
         (words,) = origin.differences(stored)
         assert words.startswith("acting: expected ")
         assert origin.differences(stored, allowed=("acting",)) == []
 
 
-def test_the_old_form_of_isaac_lab_by_todays_names() -> None:
-    now = todays_form(OLD_ISAACLAB)
-    assert now["checkpoint"] == {"path": "/old/m.pt", "sha256": "ab"}
-    assert now["observations"] == ISAACLAB.observations
-    assert not {"checkpoint_path", "checkpoint_sha256", "student"} & now.keys()
-    assert {k: v for k, v in now.items() if k in OLD_ISAACLAB} == {
-        k: v for k, v in OLD_ISAACLAB.items() if k in now
-    }
-    assert todays_form(OLD_MJLAB) == OLD_MJLAB
-
-
-def test_once_gone_on_with_an_old_store_tells_both_and_todays_counts() -> None:
-    both = {**OLD_ISAACLAB, **ISAACLAB.to_metadata()}
-    assert ISAACLAB.differences(both) == []
-    assert ISAACLAB.differences({**both, "checkpoint_sha256": "stale"}) == []
-
-
 @pytest.mark.parametrize("told", [{}, {"checkpoint": "model.pt"}, {"checkpoint_sha256": "cd"}])
 def test_a_store_of_something_else(told: dict[str, Any]) -> None:
     words = MJLAB.differences(told)
-    assert [w.split(":")[0] for w in words] == ["simulator", "task", "observations", "checkpoint"]
+    names = ["simulator", "task", "observations", "ranks", "checkpoint"]
+    assert [w.split(":")[0] for w in words] == names
 
 
 def test_a_file_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +127,7 @@ class TestRefusing:
         refuse_changes(TrajectoryDataset(store), MJLAB)
 
     def test_a_store(self, store: str) -> None:
-        with helpers.open_writer(store, 2, metadata=OLD_ISAACLAB):
+        with helpers.open_writer(store, 2, metadata=ISAACLAB.to_metadata()):
             pass
         known = TrajectoryDataset(store)
         refuse_changes(known, ISAACLAB)

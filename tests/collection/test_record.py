@@ -25,9 +25,8 @@ from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchErr
 from mosaic_collect.reading.terms import Term  # noqa: E402
 from mosaic_collect.store.robot import Robot  # noqa: E402
 from mosaic_collect.store.schema import FAILED, TRAJECTORY_END, TRUNCATED  # noqa: E402
-from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
-from tests.collection.test_origin import ISAACLAB, MJLAB, OLD_ISAACLAB, OLD_MJLAB  # noqa: E402
+from tests.collection.test_origin import MJLAB  # noqa: E402
 
 EPISODES = ((5, 2, 4), (3, 3), (6,), ())
 
@@ -164,20 +163,6 @@ def test_a_resume_with_another_robot_is_refused_or_allowed(
         recorded(store, max_steps=4, resume=True)
     data = recorded(store, max_steps=4, resume=True, allow_changed=["robot"])
     assert (data.num_steps, data.robot.control_dt) == (4, 0.01)
-
-
-@pytest.mark.parametrize(
-    ("origin", "told"), [(MJLAB, OLD_MJLAB), (ISAACLAB, OLD_ISAACLAB)], ids=["mjlab", "isaaclab"]
-)
-def test_a_store_of_the_older_form_goes_on(
-    store: str, origin: Origin, told: dict[str, Any]
-) -> None:
-    with helpers.open_writer(store, 4, toys.SCHEMA.with_ends(), metadata=told) as writer:
-        writer.add_step(**helpers.rows(0, 4, toys.SCHEMA), valid_mask=helpers.mask(0, 4))
-    data = recorded(store, origin, max_steps=3, resume=True)
-    assert data.num_steps == 3
-    assert {k: data.metadata[k] for k in origin.to_metadata()} == origin.to_metadata()
-    assert recorded(store, origin, max_steps=4, resume=True).num_steps == 4
 
 
 def test_without_motions_and_student(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

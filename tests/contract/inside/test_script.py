@@ -12,7 +12,7 @@ import pytest
 import torch
 from rsl_rl.runners import OnPolicyRunner
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter
+from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.cli import main
 from mosaic_collect.collection.origin import file_identity
@@ -108,31 +108,6 @@ def test_its_store_says_what_network_it_was(
     assert verify(replayed, work / "model.pt") == 0
     valid = TrajectoryDataset(replayed).num_valid
     assert f"model.pt: ok, {valid} valid rows" in capsys.readouterr().out
-
-
-def test_so_does_one_whose_metadata_are_of_the_older_form(
-    work: Path, replayed: str, tmp_path: Path
-) -> None:
-    data = TrajectoryDataset(replayed)
-    told = data.metadata
-    checkpoint, seen = told.pop("checkpoint"), told.pop("observations")
-    del told["ranks"], told["seed"]
-    told.update(checkpoint_path=checkpoint["path"], checkpoint_sha256=checkpoint["sha256"])
-    told["motion_counts"] = {"completed": [0] * 5, "fell": [0] * 5}  # there is something to do
-    told["student"] = [seen[f"student_{name}"] for name in ("task", "history", "noise")]
-    older = str(tmp_path / "older.zarr")
-    with TrajectoryWriter(older, data.schema, data.num_envs, metadata=told, buffer_mb=1) as writer:
-        for step in range(data.num_steps):
-            rows = {name: data.read(name, step, step + 1)[0] for name in data.schema.names}
-            writer.add_step(**rows, valid_mask=data.read("valid_mask", step, step + 1)[0])
-    assert verify(older, work / "model.pt") == 0
-    flags = ("--num_envs", "2", "--seed", "5", "--resume")
-    refused = script(work, older, *flags, "--steps_per_env", "3")
-    assert "collected otherwise: steps_per_env: expected 100, got 3\n" in refused.stderr
-    ok(script(work, older, *flags))
-    now = TrajectoryDataset(older).metadata
-    assert (now["checkpoint"], now["observations"]) == (checkpoint, seen)
-    assert verify(older, work / "model.pt") == 0
 
 
 def test_what_is_recorded_is_what_the_policy_said_not_what_the_wrapper_clipped(

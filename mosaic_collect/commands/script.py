@@ -1,7 +1,8 @@
 """Flags of ``scripts/collect_expert_trajectories.py``, and the collection that they mean.
 
-The names are those of MOSAIC's script. Isaac Lab adds its own (``--headless``, ``--device``, ...).
-All of it is checked before a simulator takes minutes to start.
+They are the options of a collection in Isaac Lab, by MOSAIC's names where it has other ones, and
+those of the script's export. Isaac Lab adds its own (``--headless``, ``--device``, ...). All of it
+is checked before a simulator takes minutes to start.
 """
 
 from __future__ import annotations
@@ -24,16 +25,33 @@ from mosaic_collect.checks import local_path
 from mosaic_collect.collection.acting import Acting
 from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.collection.ranks import Rank, RankStore
-from mosaic_collect.collection.student import read_student
+from mosaic_collect.commands.collect import SHOWN
+from mosaic_collect.commands.options import add_options
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreExistsError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.store.objects import is_url
 from mosaic_collect.store.view import AUTO as AUTO_RESUME
 
+#: Options that the script has in its own way, or not at all.
+_OWN = (
+    *("task", "motion", "output", "num_envs", "tasks_module", "training_run", "choice", "notes"),
+    *("passes", "device", "launcher", "overrides", "overwrite", "allow_changed"),
+)
+_DEFAULTS: dict[str, Any] = {
+    "num_envs": 16,
+    "steps_per_trajectory": 100,
+    "tasks_module": "whole_body_tracking.tasks",
+    "checkpoint": None,
+    "resume": False,
+    "distributed": False,
+    "max_trajectories": None,
+    "trust_checkpoint": False,
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Add all flags but Isaac Lab's, and those of who acts, which are the options of ``collect``.
+    """Add all flags but Isaac Lab's.
 
     Returns:
         The required ones, for ``optional``.
@@ -49,67 +67,48 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             help="*.zarr: a store; *.npy: a store and its export",
         ),
     ]
-    add("--checkpoint_path", type=_path, help="the teacher's checkpoint (.pt)")
-    add(
-        "--trust_checkpoint",
-        action="store_true",
-        help="let code run that the checkpoint or a student's file holds; else they are refused",
-    )
-    add("--num_envs", type=int, default=16, help="environments; at most one per motion")
-    add("--steps_per_env", type=int, default=100, help="most rows of a trajectory")
-    add("--max_trajectories", type=int, help="trajectories in all; default: one per motion")
-    add("--max_steps", type=int, help="vectorised steps of the store in all")
-    add("--start_index", type=int, default=0, help="first motion, in the order of paths")
-    add("--end_index", type=int, help="behind the last motion")
-    add("--enable_terminations", action="store_true", default=True, help="the default")
-    add(
-        "--disable_terminations",
-        action="store_true",
-        help="leave out the task's terminations: falls go on until the trajectory's end",
-    )
-    add("--student_task", help="task whose policy group the student observes")
-    add(
-        "--student_obs_history",
-        type=int,
-        help="the student's frames; 0: none; default: as its task has it. Without --student_task: "
-        "of the teacher's own policy group",
-    )
-    add("--student_drop", nargs="+", default=[], help="terms that the student does without")
-    add(
-        "--student_overrides",
-        nargs="+",
-        default=[],
-        metavar="NAME=VALUE",
-        help="of the student's task: presets of Isaac Lab 3, or Hydra's overrides",
-    )
-    add("--disable_student_noise", action="store_true", help="observe the student without noise")
+    add("--num_envs", type=int, help="environments, at most one per motion (default: 16)")
+    add("--tasks_module", help=f"module with tasks (default: {_DEFAULTS['tasks_module']})")
+    more: dict[str, dict[str, Any]] = {
+        **SHOWN,
+        "checkpoint": {"name": "checkpoint_path", "type": _path},
+        "student_history": {"name": "student_obs_history"},
+        "resume": {"nargs": "?", "const": True, "type": _resume, "metavar": "True|False|auto"},
+        "buffer_mb": {"type": _megabytes, "metavar": "MB"},
+    }
+    add_options(parser, IsaacLabCollectOptions, but=_OWN, between="_", optional=True, more=more)
+    for name, field, value in (
+        ("disable_student_noise", "student_noise", False),
+        ("enable_terminations", "terminations", True),
+        ("disable_terminations", "terminations", False),
+    ):
+        how: dict[str, Any] = {
+            "dest": field,
+            "action": "store_const",
+            "const": value,
+            "default": argparse.SUPPRESS,
+        }
+        add(f"--{name}", help=f"{field}: {'yes' if value else 'no'}", **how)
+    names = {"steps_per_trajectory": {"name": "steps_per_env"}}
+    add_options(parser, MotionOptions, between="_", optional=True, more=names)
     add("--store", type=_place, help="the store; default: --output_path, ending in .zarr")
-    add("--resume", nargs="?", const=True, default=False, type=_resume, help="go on with the store")
-    add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="of the .npy")
+    add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="layout of the .npy")
     add(
         "--exclude_falls",
         action="store_true",
         help="leave trajectories that ended by a fall out of the .npy; the store keeps them",
     )
-    add("--buffer_mb", default=AUTO, type=_megabytes, help="of the writer: megabytes, or auto")
-    add("--resample", action="store_true", help="motions of other rates, to the task's steps")
-    add("--allow_fps", action="store_true", help="play those frame by frame, at another speed")
-    add("--stop_on_nonfinite", action="store_true", help="end with the first NaN or infinity")
-    add("--seed", type=int, help="of the environments")
-    add("--tasks_module", default="whole_body_tracking.tasks", help="imported for its tasks")
     group = parser.add_argument_group("rsl_rl")
-    group.add_argument("--experiment_name", help="folder of logs/rsl_rl to find a checkpoint in")
-    group.add_argument("--load_run", help="run folder to find a checkpoint in")
-    group.add_argument("--checkpoint", help="checkpoint file within the run")
+    files = {"experiment": "experiment_name", "run": "load_run", "file": "checkpoint"}
+    runs = {field: {"name": name} for field, name in files.items()}
+    add_options(group, TrainingRun, between="_", optional=True, more=runs)
     group.add_argument("--wandb_path", help="run, or run and file, to download a checkpoint from")
     group.add_argument(
         "--resume_student_checkpoint",
         type=_path,
         help="as --checkpoint_path, which MOSAIC's script has, too",
     )
-    group.add_argument(
-        "--distributed", action="store_true", help="torchrun's processes share the motions"
-    )
+    parser.set_defaults(**_DEFAULTS)
     return required
 
 
@@ -185,10 +184,10 @@ def _megabytes(text: str) -> str | float:
 #: The lowest values that make sense; every process must have a trajectory to collect, too.
 _LEAST = {
     "num_envs": 1,
-    "steps_per_env": 1,
+    "steps_per_trajectory": 1,
     "max_steps": 1,
     "start_index": 0,
-    "student_obs_history": 0,
+    "student_history": 0,
 }
 
 
@@ -197,70 +196,28 @@ class Plan:
     """What one process is going to do.
 
     Attributes:
-        store: Path or URL of the store; of a ``distributed`` collection the folder of all ranks.
-        own_store: The store of this process, in that folder.
+        options: Options of the collection. It has as many environments as motions at most, and on
+            resume those of the store.
+        own_store: The store of this process, in a ``distributed`` collection one of several.
         npy: Export of ``own_store``; None: none is wanted.
-        num_envs: Number of environments: as given, but at most one per motion; on resume the
-            store's.
         found: All motions, twins once.
-        motions: Motions to collect, and how much of each.
     """
 
-    store: str
+    options: IsaacLabCollectOptions
     own_store: str
     npy: str | None
-    num_envs: int
     found: list[Motion]
-    motions: MotionOptions
-
-    def options(self, args: argparse.Namespace, overrides: Sequence[str]) -> IsaacLabCollectOptions:
-        """What the engine is told.
-
-        Args:
-            args: Arguments that ``of`` was called with, Isaac Lab's own flags among them.
-            overrides: Rest of the command line: overrides for Hydra.
-        """
-        # Isaac Lab's --device has a default, which is no wish.
-        asked = args.device if getattr(args, "device_explicit", False) else None
-        return IsaacLabCollectOptions(
-            task=args.task,
-            checkpoint=named_checkpoint(args),
-            training_run=TrainingRun(args.experiment_name, args.load_run, args.checkpoint),
-            output=self.store,
-            max_steps=args.max_steps,
-            motion=args.motion,
-            passes=1,
-            num_envs=self.num_envs,
-            device=asked,
-            seed=args.seed,
-            student_task=args.student_task,
-            student_history=args.student_obs_history,
-            student_noise=not args.disable_student_noise,
-            student_drop=args.student_drop,
-            student_overrides=args.student_overrides,
-            allow_fps=args.allow_fps,
-            resample=args.resample,
-            **_acting(args),
-            resume=args.resume,
-            distributed=args.distributed,
-            allow_changed=None,
-            stop_on_nonfinite=args.stop_on_nonfinite,
-            trust_checkpoint=args.trust_checkpoint,
-            buffer_mb=args.buffer_mb,
-            tasks_module=args.tasks_module,
-            overrides=overrides,
-            terminations=not args.disable_terminations,
-            choice=self.motions,
-            notes={"flags": vars(args)},
-        )
 
     @classmethod
-    def of(cls, args: argparse.Namespace, environ: Mapping[str, str]) -> Plan:
+    def of(
+        cls, args: argparse.Namespace, environ: Mapping[str, str], overrides: Sequence[str] = ()
+    ) -> Plan:
         """Check the flags, before a simulator takes minutes to start.
 
         Args:
-            args: Parsed.
+            args: Parsed flags, Isaac Lab's own among them.
             environ: With torchrun's variables, if ``--distributed``.
+            overrides: Rest of the command line: overrides for Hydra.
 
         Raises:
             InputError: A flag that makes no sense, with all others that make none; motion files
@@ -282,28 +239,42 @@ class Plan:
             raise StoreExistsError(
                 f"{store} exists: --resume goes on with it, --store names another"
             )
-        motions = MotionOptions(
-            start_index=args.start_index,
-            end_index=args.end_index,
-            steps_per_trajectory=args.steps_per_env,
-            max_trajectories=_share(args.max_trajectories, rank, world),
-        )
+        share = _share(args.max_trajectories, rank, world)
+        choice = MotionOptions(**{**_given(MotionOptions, args), "max_trajectories": share})
         npy = _of_rank(args.output_path, rank) if args.distributed else args.output_path
         found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
-        chosen = motions.chosen(found)
+        chosen = choice.chosen(found)
         known = seat.known(args.resume)
         if known and known.fields and args.exclude_falls and not known.schema.has_ends:
             raise InputError(f"exclude_falls: {store} does not know which ends were falls")
         num_envs = known.num_envs if known else 0
-        num_envs = num_envs or min(args.num_envs, -(-len(chosen) // world))
-        return cls(store, seat.store.address, npy if wants_npy else None, num_envs, found, motions)
+        own = {
+            "output": store,
+            "checkpoint": named_checkpoint(args),
+            "num_envs": num_envs or min(args.num_envs, -(-len(chosen) // world)),
+            # Isaac Lab's --device has a default, which is no wish.
+            "device": args.device if getattr(args, "device_explicit", False) else None,
+            "training_run": TrainingRun(**_given(TrainingRun, args)),
+            "choice": choice,
+            "passes": 1,
+            "overrides": overrides,
+            "allow_changed": None,
+            "notes": {"flags": vars(args)},
+        }
+        options = IsaacLabCollectOptions(**{**_given(IsaacLabCollectOptions, args), **own})
+        return cls(options, seat.store.address, npy if wants_npy else None, found)
+
+
+def _given(kind: type[Any], args: argparse.Namespace) -> dict[str, Any]:
+    """Values of a dataclass among parsed flags."""
+    return {f.name: getattr(args, f.name) for f in fields(kind) if hasattr(args, f.name)}
 
 
 def _problems(args: argparse.Namespace, world: int) -> list[str]:
     problems = [
         f"{name}: expected at least {least}, got {value}"
         for name, least in (*_LEAST.items(), ("max_trajectories", world))
-        if (value := getattr(args, name)) is not None and value < least
+        if (value := getattr(args, name, None)) is not None and value < least
     ]
     if not args.output_path.endswith((".npy", ".zarr")):
         problems.append(f"output_path: expected *.npy or *.zarr, got {args.output_path}")
@@ -320,16 +291,12 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
     return problems + checkpoint_problems(args) + _acting_problems(args)
 
 
-def _acting(args: argparse.Namespace) -> dict[str, Any]:
-    """What ``Acting`` is told, but for the seed and the trust, which are the collection's."""
-    names = {f.name for f in fields(Acting)} - {"seed", "trust_student"}
-    return {name: getattr(args, name) for name in sorted(names)}
-
-
 def _acting_problems(args: argparse.Namespace) -> list[str]:
     try:
-        acting = Acting(**_acting(args), trust_student=args.trust_checkpoint)
+        acting = Acting(**{**_given(Acting, args), "trust_student": args.trust_checkpoint})
         if acting.student is not None:
+            from mosaic_collect.collection.student import read_student
+
             read_student(acting)
     except InputError as error:
         return [str(error)]
@@ -345,7 +312,7 @@ def _of_rank(path: str, rank: int) -> str:
     return f"{stem}-rank{rank}{ending}"
 
 
-_FILES = ("checkpoint_path", "resume_student_checkpoint")
+_FILES = ("checkpoint", "resume_student_checkpoint")
 _NAMED = (*_FILES, "wandb_path")
 
 
@@ -355,7 +322,7 @@ def named_checkpoint(args: argparse.Namespace) -> str:
     Raises:
         MissingDependencyError: The checkpoint is to be downloaded, and wandb is not installed.
     """
-    named: str = args.checkpoint_path or args.resume_student_checkpoint
+    named: str = args.checkpoint or args.resume_student_checkpoint
     if named:
         return os.path.abspath(named)
     return _downloaded(str(args.wandb_path)) if args.wandb_path else ""
