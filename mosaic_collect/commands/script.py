@@ -89,8 +89,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
             "default": argparse.SUPPRESS,
         }
         add(f"--{name}", help=f"{field}: {'yes' if value else 'no'}", **how)
-    names = {"steps_per_trajectory": {"name": "steps_per_env"}}
-    add_options(parser, MotionOptions, between="_", optional=True, more=names)
+    words = "end a trajectory after that many rows (default: 100)"
+    add("--steps_per_env", dest="steps_per_trajectory", type=int, help=words)
+    but = ("steps_per_trajectory",)
+    add_options(parser, MotionOptions, but=but, between="_", optional=True)
     add("--store", type=_place, help="the store; default: --output_path, ending in .zarr")
     add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="layout of the .npy")
     add(
