@@ -149,12 +149,8 @@ class _Scene:
             robot = usable_robot(dataset.metadata)
             self._stage = stage = Stage.of_model(local_path(model, "model"), robot)
         self.fps = stage.fps
-        runs = dataset.state.runs
-        version = runs[-1].versions.get("isaaclab", "") if runs else ""
-        # Motions of Isaac Lab 3 have quaternions x y z w.
-        xyzw = simulator == "isaaclab" and int(version.split(".")[0] or 0) >= 3
         self.poses = [
-            trajectory_poses(dataset.metadata, one, stage.nq, stage.layout, motion, xyzw)
+            trajectory_poses(dataset.metadata, one, stage.nq, stage.layout, motion)
             for one in self.trajectories
         ]
 
@@ -300,7 +296,6 @@ def trajectory_poses(
     nq: int,
     layout: _Layout | None,
     motion: str | None,
-    xyzw: bool = False,
 ) -> Poses:
     """What can be shown of a trajectory.
 
@@ -310,7 +305,6 @@ def trajectory_poses(
         nq: Width of the scene's generalised positions.
         layout: Places of the robot's base and joints, as ``Stage.layout``; None: no robot follows.
         motion: A file or folder in which its motion lies by now; None: where it lay.
-        xyzw: Whether quaternions of motions are x y z w, as in Isaac Lab 3.
 
     Raises:
         InputError: There is nothing to show, and why; or ``motion`` holds no motions; or the
@@ -332,14 +326,24 @@ def trajectory_poses(
         if layout is None or len(layout[1]) != arrays["joint_pos"].shape[1]:
             raise _NotShown("its motion is not of this task's robot")
         frames = trajectory["motion_frame"][...]
-        if xyzw:
-            arrays["body_quat_w"] = np.roll(arrays["body_quat_w"], 1, axis=-1)
         reference = _reference(nq, layout, arrays, frames, origins)
+        if robot is not None and told.get("simulator") == "isaaclab":
+            _order_quaternions(reference[:, layout[0]], robot[:, layout[0]])
     except _NotShown as why:
         notes.append(f"the reference is not shown: {why}")
     if robot is None and reference is None:
         raise InputError(f"trajectory {trajectory.id}: {'; '.join(notes)}")
     return Poses(robot, reference, tuple(notes))
+
+
+def _order_quaternions(reference: NDArray[np.float64], robot: NDArray[np.float64]) -> None:
+    """Turn a motion's x y z w into w x y z, in place, where that is nearer to the robot's base."""
+    file, turned = reference[:, 3:], np.roll(reference[:, 3:], 1, axis=1)
+    near = [
+        np.abs((quaternions * robot[:, 3:]).sum(axis=1)).mean() for quaternions in (file, turned)
+    ]
+    if near[1] > near[0]:
+        reference[:, 3:] = turned
 
 
 class _NotShown(Exception):  # noqa: N818  no error: a note

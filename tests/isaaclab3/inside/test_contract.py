@@ -77,7 +77,7 @@ def test_the_store_knows_its_robot(session: Session) -> None:
     assert (len(robot.joint_names), robot.joint_names[3]) == (29, "left_knee_joint")
     assert robot.body_names[0] == "pelvis"
     assert robot.action_scale[:4] == pytest.approx((0.25, 0.25, 0.05, 0.05))
-    assert (robot.name, robot.control_dt, robot.sim_dt) == ("g1", 0.02, 0.01)
+    assert (robot.name, robot.control_dt) == ("g1_29dof_rev_1_0", 0.02)
     assert (robot.units["ang_vel"], robot.units["joint_vel"]) == ("rad/s", "rad/s")
     assert robot.units["joint_pos"] == "rad"
     names = column_names(session.data, "observations")
