@@ -20,7 +20,7 @@ from mosaic_collect.sampling.options import EPOCHS, STREAM, LoaderOptions, Mode
 from mosaic_collect.sampling.order import Position, rest_of_epoch
 from mosaic_collect.sampling.pool import Batch, Pool
 from mosaic_collect.sampling.prefetch import PoolRunner
-from mosaic_collect.sampling.source import SharedState, Source, Stores
+from mosaic_collect.sampling.source import PairSource, SharedState, Stores
 from mosaic_collect.sampling.stream import rest_of_stream
 from mosaic_collect.sampling.tiles import PoolPlan, Tiles, moments
 
@@ -154,7 +154,7 @@ class BatchLoader(IterableDataset[Batch]):
         given = {k: v for k, v in locals().items() if k not in ("self", "stores", "device")}
         self._options = LoaderOptions(**given)
         self.device = find_device(device)
-        self._source = Source(stores, self._options)
+        self._source = PairSource(stores, self._options)
         self._position, self._goes_on = Position(), False
         self._runner = PoolRunner(self._options, self.device)
         self._shared = SharedState()

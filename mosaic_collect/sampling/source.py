@@ -60,7 +60,7 @@ _SPLIT = ("split", "validation_fraction", "split_seed")
 _FILTERS = ("exclude_interrupted", "exclude_failed", "skip_damaged", *_SPLIT)
 
 
-class Source:
+class PairSource:
     """The steps of stores that are drawn from, and their tiles; the same until it looks again.
 
     Args:
@@ -124,7 +124,7 @@ class Source:
         wanted, self._wanted, self.is_stale = self._wanted, None, False
         self._see(self._open(refreshed=True), wanted, "committed")
 
-    def with_options(self, options: LoaderOptions) -> Source:
+    def with_options(self, options: LoaderOptions) -> PairSource:
         """The same pairs for other batches; options that choose pairs must be the same.
 
         Raises:
@@ -158,7 +158,7 @@ class Source:
             "position": asdict(position or Position()),
         }
 
-    def restored(self, state: Any) -> tuple[Source, Position]:
+    def restored(self, state: Any) -> tuple[PairSource, Position]:
         """The steps that a state saw, of the stores that it names, and its position.
 
         Raises:
@@ -182,7 +182,7 @@ class Source:
         _check_same(state, restored.state())
         return restored, position
 
-    def _as_seen(self, stores: Mapping[str, tuple[int, int]], state: Any) -> Source:
+    def _as_seen(self, stores: Mapping[str, tuple[int, int]], state: Any) -> PairSource:
         """These stores alone, with as many steps and ids as there were."""
         there = {_key(view): view for view in self.views}
         if any(

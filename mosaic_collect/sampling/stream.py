@@ -51,7 +51,7 @@ class Row:
         return rng_for(self._seed, DRAW, self._epoch, self._rank, batch)
 
 
-class _Window:
+class _ActiveTiles:
     """The tiles that are drawn from, and those that are decoded meanwhile.
 
     Args:
@@ -129,21 +129,21 @@ def stream_batches(
     """
     all_in_pool = rules.active == row.num_tiles
     if all_in_pool:  # each rank draws from all of them, not from its part of the row
-        window = _Window(pool, range(row.num_tiles).__getitem__, row.num_tiles, 0, 0)
+        drawn = _ActiveTiles(pool, range(row.num_tiles).__getitem__, row.num_tiles, 0, 0)
     else:
         ahead = pool.slots - rules.active
-        window = _Window(pool, row.tile, rules.active, ahead, at.renewed)
-    codes = window.codes()
+        drawn = _ActiveTiles(pool, row.tile, rules.active, ahead, at.renewed)
+    codes = drawn.codes()
     while True:
         batch = pool.memory.empty(rules.batch_size)
         chosen = _draw(len(codes), rules, row.rng(at.batches))
         pool.memory.gather(codes[chosen], batch, 0)
         before = at
-        at = _paid(before, rules) if all_in_pool else _renewed(window, rules, before)
+        at = _paid(before, rules) if all_in_pool else _renewed(drawn, rules, before)
         yield batch, at
         del batch  # or it could not be used again
         if at.renewed != before.renewed:
-            codes = window.codes()
+            codes = drawn.codes()
 
 
 def _paid(at: Position, rules: StreamRules) -> Position:
@@ -152,15 +152,15 @@ def _paid(at: Position, rules: StreamRules) -> Position:
     return replace(at, batches=batches, paid=batches * rules.batch_size)
 
 
-def _renewed(window: _Window, rules: StreamRules, at: Position) -> Position:
+def _renewed(drawn: _ActiveTiles, rules: StreamRules, at: Position) -> Position:
     """Renew what has been drawn from often enough; each tile stays for one batch at least."""
     batches, renewed, paid = at.batches + 1, at.renewed, at.paid
     draws = batches * rules.batch_size
     for _ in range(rules.active):
-        worth = rules.reuse * window.oldest_size
+        worth = rules.reuse * drawn.oldest_size
         if paid + worth > draws:
             break
-        window.renew()
+        drawn.renew()
         renewed, paid = renewed + 1, paid + worth
     return replace(at, batches=batches, renewed=renewed, paid=paid)
 
