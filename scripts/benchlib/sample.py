@@ -130,12 +130,12 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
 
 def _tiles(args: Namespace, copies: Copies) -> Any:
     from mosaic_collect.sampling.options import LoaderOptions
-    from mosaic_collect.sampling.source import Source
+    from mosaic_collect.sampling.source import PairSource
 
     options = LoaderOptions(
         batch_size=args.batch, fields=FIELDS, shuffle_buffer_mb=args.shuffle_buffer_mb
     )
-    return Source(copies.store, options).tiles
+    return PairSource(copies.store, options).tiles
 
 
 def _room(tiles: Any) -> dict[str, NDArray[Any]]:
