@@ -33,8 +33,7 @@ from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.simulators import SIMULATORS, run_collect
 from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.ranks import blobs_at
-from mosaic_collect.text import shown as shortened
-from mosaic_collect.text import size_of
+from mosaic_collect.text import shown as shortened, size_of
 
 if TYPE_CHECKING:
     from mosaic_collect.recording.writer import TrajectoryWriter

@@ -25,8 +25,17 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from itertools import takewhile
 from types import NoneType, UnionType
-from typing import Any, ClassVar, Literal, NoReturn, TypeVar, Union, get_args, get_origin
-from typing import get_type_hints as type_hints
+from typing import (
+    Any,
+    ClassVar,
+    Literal,
+    NoReturn,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints as type_hints,
+)
 
 _T = TypeVar("_T")
 _META = "command_line"

@@ -24,12 +24,12 @@ import numpy as np
 from mosaic_collect.checks import needed
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.rows import RowFormat, TrajectoryRows
-from mosaic_collect.export.stream import write_at
 from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import TRAIN, VALIDATION, Split
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.trajectories import ENDS
+from mosaic_collect.store.files import write_all
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, Field
 
 _STATES = ("qpos", "qvel", "env_origin")
@@ -71,9 +71,9 @@ class Hdf5(RowFormat):
                     demo = demos.add(names[at], length, id_, ENDS[found.end[at]])
                     places = {f.name: demos.place(demo, f, length) for f in rows.fields}
                 for name, pieces in part.fields.items():
-                    for piece in pieces:
-                        write_at(out.fileno(), piece, places[name])
-                        places[name] += piece.nbytes
+                    out.seek(places[name])
+                    write_all(out.fileno(), pieces)
+                    places[name] = out.tell()
                 yield part.nbytes
             for kind, side in (("train", TRAIN), ("valid", VALIDATION)):
                 split = Split(side, options.validation_fraction, options.split_seed)

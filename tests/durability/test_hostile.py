@@ -18,8 +18,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.errors import CorruptStoreError, MosaicCollectError, StoreError

@@ -117,7 +117,9 @@ def test_what_a_store_does_not_say_is_noted(make: Make, npy: str) -> None:
 
 @pytest.mark.parametrize("given", ["tusk", ["task", "checkpoint"], [3], 7])
 def test_only_these_names_can_be_allowed(make: Make, npy: str, given: Any) -> None:
-    with pytest.raises(InputError, match="allow_different: expected some of simulator, task, gro"):
+    with pytest.raises(
+        InputError, match="allow_different: expected some of simulator, task, robot"
+    ):
         export_npy(make("a"), npy, allow_different=given)
 
 

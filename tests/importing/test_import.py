@@ -12,8 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import Field, TrajectoryDataset, TrajectoryWriter, export_npy
-from mosaic_collect import import_npy as import_it
+from mosaic_collect import (
+    Field,
+    TrajectoryDataset,
+    TrajectoryWriter,
+    export_npy,
+    import_npy as import_it,
+)
 from mosaic_collect.errors import InputError, StoreExistsError
 from mosaic_collect.importing.source import IMPORTED_FROM
 from mosaic_collect.reading.verify import verify_store

@@ -9,8 +9,7 @@ import pickletools
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mosaic_collect.npyfile.layout import ArraySpec, plan_file
 from mosaic_collect.npyfile.read import scan_npy

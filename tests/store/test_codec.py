@@ -8,8 +8,7 @@ import numcodecs
 import numpy as np
 import pytest
 from crc32c import crc32c
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.store.codec import (

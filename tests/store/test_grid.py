@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mosaic_collect.store.grid import CHUNK_NBYTES, FieldGrid, cut_steps, even_steps
 from mosaic_collect.store.schema import Field

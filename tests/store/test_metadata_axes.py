@@ -8,8 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from mosaic_collect import Field, Schema
 from mosaic_collect.errors import CorruptStoreError, StoreError
