@@ -42,7 +42,7 @@ def test_from_the_first_step_to_the_last_file(tmp_path: Path) -> None:
     dataset = TrajectoryDataset(store, threads=np.int64(1))
     told = {"seed": 7, "motions": str(tmp_path), "rate": 0.5, "ended": 2}
     assert dataset.metadata == told
-    assert dataset.num_trajectories == 2
+    assert dataset.num_ended == 2
     assert dataset.read("phase", np.int64(6), np.uint8(8)).tolist() == [[3] * 4] * 2
     steps = dataset["observations"][np.int64(1) : np.int8(5) : np.int16(2), np.uint8(2)]
     np.testing.assert_array_equal(steps, dataset.read("observations")[1:5:2, 2])

@@ -145,7 +145,7 @@ class Watcher:
             num_steps=data.num_steps,
             num_envs=data.num_envs,
             num_valid=data.num_valid,
-            num_ended=data.num_trajectories,
+            num_ended=data.num_ended,
             num_failed=failed,
             stored_nbytes=stored,
             free_nbytes=data.view.blobs.free_nbytes() if born else None,

@@ -144,8 +144,8 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         return self._table.state.num_valid if self._table else 0
 
     @property
-    def num_trajectories(self) -> int:
-        """Number of trajectories that ended."""
+    def num_ended(self) -> int:
+        """Number of trajectories that ended; ``len(dataset.trajectories)`` counts all."""
         return self._table.state.num_trajectories if self._table else 0
 
     @property

@@ -122,7 +122,7 @@ def test_trajectories_end_with_the_step_that_ended_them(store: str) -> None:
     ids = helpers.ids(dataset)
     changes = np.diff(ids, axis=0) != 0
     np.testing.assert_array_equal(changes, last[:-1])
-    assert dataset.num_trajectories == last.sum() == 6
+    assert dataset.num_ended == last.sum() == 6
 
 
 def test_falls_are_told_from_ends_by_time(store: str) -> None:
@@ -169,7 +169,7 @@ def test_it_stops_when_all_idle(store: str) -> None:
 def test_it_stops_at_max_steps(store: str) -> None:
     made = Recorded(store, max_steps=4)
     assert made.writer.num_steps == 4
-    assert TrajectoryDataset(store).num_trajectories == 1
+    assert TrajectoryDataset(store).num_ended == 1
     assert len(made.policy.seen) == 4
 
 
@@ -274,7 +274,7 @@ def test_without_motions_everyone_is_at_work(store: str) -> None:
         )
     dataset = TrajectoryDataset(store)
     assert dataset.num_valid == 8
-    assert dataset.num_trajectories == 3
+    assert dataset.num_ended == 3
 
 
 def test_one_group_alone_is_recorded_as_it_is(store: str) -> None:

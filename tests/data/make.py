@@ -72,7 +72,7 @@ def main() -> None:
     state = dataset.state
     facts = {
         "num_valid": dataset.num_valid,
-        "num_trajectories": dataset.num_trajectories,
+        "num_trajectories": dataset.num_ended,
         "first_steps": [r.first_step for r in state.runs],
         "open_envs": [r.open_envs for r in state.runs],
         "metadata": METADATA,

@@ -46,7 +46,7 @@ def test_it_is_read(old: str, wanted: dict[str, Any]) -> None:
         assert_same(dataset.read(name), values, name)
     assert dataset.status == "complete"
     assert dataset.num_valid == facts["num_valid"]
-    assert dataset.num_trajectories == facts["num_trajectories"]
+    assert dataset.num_ended == facts["num_trajectories"]
     assert dataset.metadata == facts["metadata"]
     assert [r.first_step for r in dataset.state.runs] == facts["first_steps"]
     assert [r.open_envs for r in dataset.state.runs] == facts["open_envs"]

@@ -33,7 +33,7 @@ def test_left_out_are_all_rows_of_those_that_failed_wherever_blocks_end(
     stores.assert_compact(npy, recorded, kept, NAMES)
     assert report.left_out.failed == 3 + 5 + 8
     assert verify_export(store, npy).ok
-    assert TrajectoryDataset(store).num_trajectories == 1 + 3 + 4
+    assert TrajectoryDataset(store).num_ended == 1 + 3 + 4
 
 
 def test_those_that_failed_with_the_last_step(store: str, npy: str) -> None:

@@ -379,7 +379,7 @@ def test_the_file_names_every_source(paths: list[str], npy: str) -> None:
     report = export_npy(paths, npy)
     metadata = stores.load(npy)["metadata"]
     assert metadata["num_steps"] == report.num_pairs
-    assert metadata["num_trajectories"] == sum(TrajectoryDataset(p).num_trajectories for p in paths)
+    assert metadata["num_trajectories"] == sum(TrajectoryDataset(p).num_ended for p in paths)
     assert metadata["obs_dim_dict"] == {"observations": 3, "student_observations": 5}
     ours = metadata["mosaic_collect"]
     assert ours["left_out"] == asdict(report.left_out)

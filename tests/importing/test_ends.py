@@ -44,7 +44,7 @@ def test_a_grid_of_ours_comes_back_with_its_ends(
         helpers.assert_same(after.read(name), before.read(name), name)
     assert after.trajectories.counts() == before.trajectories.counts()
     assert verify_store(made).ok
-    assert report.num_trajectories == before.num_trajectories
+    assert report.num_trajectories == before.num_ended
 
 
 def test_the_last_rows_ends_are_known(store: str, npy: str, made: str) -> None:

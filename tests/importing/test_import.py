@@ -301,7 +301,7 @@ def test_trajectories_of_a_grid_end_where_its_ids_change(store: str, npy: str, m
     report = import_it(npy, made)
     after = TrajectoryDataset(made)
     helpers.assert_same(helpers.ids(after), helpers.ids(before))
-    assert (before.num_trajectories, after.num_trajectories) == (4, 3)
+    assert (before.num_ended, after.num_ended) == (4, 3)
     assert report.num_trajectories == 3
     assert any("3 changes" in n and "num_trajectories 4" in n for n in report.notes)
 
@@ -319,7 +319,7 @@ def test_a_compact_file_is_one_environment(store: str, npy: str, made: str) -> N
     notes = "\n".join(report.notes)
     assert "knows no environments" in notes
     assert "trajectories lie mixed" in notes
-    assert after.num_trajectories == 0
+    assert after.num_ended == 0
 
 
 def test_a_compact_file_of_one_environment_has_its_trajectories(

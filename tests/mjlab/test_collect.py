@@ -142,7 +142,7 @@ def test_passes_end_it_and_idle_environments_do_not_count(passes: str) -> None:
     mask[: sum(ROWS), 0] = mask[: ROWS[1], 1] = mask[: ROWS[0], 2] = True
     np.testing.assert_array_equal(dataset.read("valid_mask"), mask)
     assert dataset.status == "complete"
-    assert dataset.num_trajectories == 4
+    assert dataset.num_ended == 4
     ends = dataset.read("trajectory_end")
     assert ends[ends != GOES_ON].tolist() == [TRUNCATED] * 4
 

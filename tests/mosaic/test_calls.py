@@ -136,7 +136,7 @@ def test_a_count_may_be_any_number(tmp_path: pathlib.Path, count: Any) -> None:
     assert collector.num_trajectories == N
     assert type(collector.num_trajectories) is int
     collector.close()
-    assert mosaic_collect.TrajectoryDataset(collector.store).num_trajectories == N
+    assert mosaic_collect.TrajectoryDataset(collector.store).num_ended == N
 
 
 def test_the_lists_that_are_no_more_are_told(tmp_path: pathlib.Path) -> None:

@@ -199,7 +199,7 @@ def test_environments_that_are_named_end_in_the_store(collector: Any) -> None:
     collector.mark_trajectory_end(count=N)
     assert collector.num_trajectories == 7
     data = completed(collector)
-    assert data.num_trajectories == 7
+    assert data.num_ended == 7
     ids = data.read("trajectory_id")
     assert (ids[1] != ids[0]).tolist() == [True, False, True, False]
     assert (ids[2] != ids[1]).tolist() == [False, True, False, False]

@@ -72,7 +72,7 @@ def test_what_a_store_says_of_itself(store: str) -> None:
     dataset = record(store, 5, metadata={"task": "G1"}, num_envs=N, masks=True)
     assert (dataset.num_steps, dataset.num_envs) == (5, N)
     assert dataset.num_valid == sum(mask(s, N).sum() for s in range(5))
-    assert dataset.num_trajectories == 0
+    assert dataset.num_ended == 0
     assert dataset.status == "complete"
     assert dataset.schema == SMALL
     assert dataset.metadata == {"task": "G1"}

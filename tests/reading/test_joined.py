@@ -46,7 +46,7 @@ def test_the_whole_counts_what_its_parts_hold(ragged: str) -> None:
     assert (dataset.num_steps, dataset.num_envs, dataset.status) == (19, 4, "complete")
     assert dataset.num_valid == 2 * 19
     assert dataset.state.num_pairs == sum(t * n for t, n in RAGGED.values())
-    assert dataset.num_trajectories == len(RAGGED)
+    assert dataset.num_ended == len(RAGGED)
     assert [part.num_steps for part in dataset.parts] == [t for t, _n in RAGGED.values()]
     assert TrajectoryDataset(dataset.parts[0].path).parts[0].num_steps == 5
     assert "expert" in dataset._repr_html_()

@@ -75,7 +75,7 @@ def test_ending_again_before_another_step_does_nothing(store: str) -> None:
         writer.end_trajectories(np.array([True, False, False, False]))
         add(writer, 1)
     dataset = TrajectoryDataset(store)
-    assert dataset.num_trajectories == 1
+    assert dataset.num_ended == 1
     assert ids(dataset)[:, 0].tolist() == [0, N]
 
 
@@ -87,10 +87,10 @@ def test_num_trajectories_counts_ended_ones(store: str) -> None:
         writer.end_trajectories([2])
         add(writer, 4)
         writer.commit()
-        assert TrajectoryDataset(store).num_trajectories == N + 1
+        assert TrajectoryDataset(store).num_ended == N + 1
         writer.end_trajectories([2, 3])
-        assert TrajectoryDataset(store).num_trajectories == N + 1
-    assert TrajectoryDataset(store).num_trajectories == N + 3
+        assert TrajectoryDataset(store).num_ended == N + 1
+    assert TrajectoryDataset(store).num_ended == N + 3
 
 
 def test_an_end_without_another_step_is_committed_by_a_checkpoint(store: str) -> None:
@@ -99,7 +99,7 @@ def test_an_end_without_another_step_is_committed_by_a_checkpoint(store: str) ->
         writer.commit()
         writer.end_trajectories([0])
         writer.commit()
-        assert TrajectoryDataset(store).num_trajectories == 1
+        assert TrajectoryDataset(store).num_ended == 1
 
 
 def test_a_resume_gives_every_env_a_new_id(store: str) -> None:
@@ -110,7 +110,7 @@ def test_a_resume_gives_every_env_a_new_id(store: str) -> None:
             writer.end_trajectories([step % N])
     got = ids(TrajectoryDataset(store))
     assert len(set(got.ravel())) == got.size
-    assert TrajectoryDataset(store).num_trajectories == 5
+    assert TrajectoryDataset(store).num_ended == 5
 
 
 def test_ids_of_a_writer_that_added_nothing_are_not_used_twice_either(store: str) -> None:
@@ -132,7 +132,7 @@ def test_an_exception_leaves_the_open_trajectories_interrupted_not_ended(store: 
     with TrajectoryWriter(store, resume=True) as writer:
         add(writer, 2)
     dataset = TrajectoryDataset(store)
-    assert dataset.num_trajectories == 1
+    assert dataset.num_ended == 1
     got = ids(dataset)
     assert not set(got[2]) & set(got[:2].ravel())
 

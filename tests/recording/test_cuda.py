@@ -50,7 +50,7 @@ def test_a_store_from_device_tensors(
     dataset = TrajectoryDataset(store)
     assert_holds(dataset, range(40))
     assert_same(dataset.read("valid_mask"), np.stack([mask(s, N) for s in range(40)]))
-    assert dataset.num_trajectories == 3 + (38 % 11 == 5)
+    assert dataset.num_ended == 3 + (38 % 11 == 5)
 
 
 def test_a_ring_that_another_process_sees_is_page_locked(store: str) -> None:

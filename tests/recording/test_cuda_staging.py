@@ -372,7 +372,7 @@ def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
     dataset = TrajectoryDataset(store)
     assert_same(dataset.read(TRAJECTORY_END), want)
     assert_holds(dataset, range(14))
-    assert dataset.num_trajectories == np.count_nonzero(want)
+    assert dataset.num_ended == np.count_nonzero(want)
     assert dataset.num_valid == sum(mask(s, N).sum() for s in range(14))
     assert verify_store(store).ok
 

@@ -59,7 +59,7 @@ def assert_ends(store: str, steps: int, *told: tuple[int, int, int]) -> None:
         want[step, env] = how
     np.testing.assert_array_equal(ends(store), want)
     dataset = TrajectoryDataset(store)
-    assert dataset.num_trajectories == len(told)
+    assert dataset.num_ended == len(told)
     assert dataset.num_valid == sum(mask(s, N).sum() for s in range(steps))
     assert dataset.state.nonfinite["observations"] == steps
     for step in range(steps):
@@ -168,7 +168,7 @@ def test_a_store_without_the_field_says_how_to_get_it(store: str) -> None:
         writer.end_trajectories([0], None)
         add(writer, 1)
     dataset = TrajectoryDataset(store)
-    assert dataset.num_trajectories == 1
+    assert dataset.num_ended == 1
     assert TRAJECTORY_END not in dataset.fields
 
 
@@ -444,7 +444,7 @@ def test_flags_of_all_environments(store: str, dtype: type, num_envs: int) -> No
             time_outs = np.full(num_envs, step == 3).astype(dtype)
             writer.end_trajectories(dones=flags, time_outs=time_outs if step > 1 else None)
     dataset = TrajectoryDataset(store)
-    assert dataset.num_trajectories == 3 * num_envs
+    assert dataset.num_ended == 3 * num_envs
     ends = dataset.read(TRAJECTORY_END)
     assert ends[:, 0].tolist() == [GOES_ON, ENDED, GOES_ON, TRUNCATED, TERMINATED]
     assert (ends == ends[:, :1]).all()
@@ -507,7 +507,7 @@ def test_flags_that_are_none(store: str, told: dict[str, Any], words: str) -> No
         add(writer, 0)
         with pytest.raises(InputError, match=words):
             writer.end_trajectories(**told)
-    assert TrajectoryDataset(store).num_trajectories == 0
+    assert TrajectoryDataset(store).num_ended == 0
 
 
 @pytest.mark.parametrize("number", [0, 1])
@@ -519,4 +519,4 @@ def test_a_number_of_one_environment_is_no_id(store: str, number: int) -> None:
             with pytest.raises(InputError, match="may be ids or flags"):
                 writer.end_trajectories(*told)
         writer.end_trajectories(np.array([number == 1]))
-    assert TrajectoryDataset(store).num_trajectories == number
+    assert TrajectoryDataset(store).num_ended == number

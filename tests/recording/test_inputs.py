@@ -202,7 +202,7 @@ def test_flags_of_a_whole_number_type_end_no_trajectory(
             with pytest.raises(InputError, match=f"{argument}: .* flags of all environments must"):
                 writer.end_trajectories(**given)
         writer.end_trajectories(dones=array, time_outs=array)
-    assert TrajectoryDataset(store).num_trajectories == sum(flags)
+    assert TrajectoryDataset(store).num_ended == sum(flags)
 
 
 def test_a_list_or_a_number_is_ids(store: str) -> None:
@@ -210,7 +210,7 @@ def test_a_list_or_a_number_is_ids(store: str) -> None:
         for step, ids in enumerate(([0, 1], (1, 0), range(2), 0, np.int64(1))):
             add(writer, step)
             writer.end_trajectories(ids)
-    assert TrajectoryDataset(store).num_trajectories == 8
+    assert TrajectoryDataset(store).num_ended == 8
 
 
 def test_nan_is_stored_as_it_is(store: str) -> None:

@@ -55,7 +55,7 @@ def test_environments_that_ended(store: str, words: str, name: str) -> None:
         add(writer, 0)
         with pytest.raises(InputError, match=f"^{name}: expected .*, got {words}"):
             writer.end_trajectories(**{**given.get(name, {}), name: odd})
-    assert TrajectoryDataset(store).num_trajectories == 0
+    assert TrajectoryDataset(store).num_ended == 0
 
 
 def test_a_quantized_tensor(store: str) -> None:
@@ -71,7 +71,7 @@ def test_flags_and_ids_of_bfloat16(store: str) -> None:
         with pytest.raises(InputError, match="env_ids: expected whole numbers or a bool mask"):
             writer.end_trajectories(torch.zeros(1, dtype=torch.bfloat16))
         writer.end_trajectories(dones=torch.tensor([0, 1, 0, 1], dtype=torch.bfloat16))
-    assert TrajectoryDataset(store).num_trajectories == 2
+    assert TrajectoryDataset(store).num_ended == 2
 
 
 @pytest.mark.parametrize("words", ODD)

@@ -127,7 +127,7 @@ class TestUnborn:
     def test_it_reads_as_zero_steps(self, unborn: str) -> None:
         dataset = TrajectoryDataset(unborn)
         assert dataset.num_steps == dataset.num_envs == dataset.num_valid == 0
-        assert dataset.num_trajectories == 0
+        assert dataset.num_ended == 0
         assert dataset.status == "collecting"
         assert dataset.metadata == {}
         assert dataset.fields == ()

@@ -189,7 +189,7 @@ class Collection(RuleBasedStateMachine):
         dataset = self.read()
         assert dataset.status == self.status
         assert dataset.num_steps == len(self.steps)
-        assert dataset.num_trajectories == len(self.ends)
+        assert dataset.num_ended == len(self.ends)
         self.check_last_ends(dataset)
 
     @precondition(lambda self: self.writer)
@@ -217,7 +217,7 @@ class Collection(RuleBasedStateMachine):
         assert self.promised <= kept <= len(self.steps)
         self.check_ends(dataset)
         # Ends after the last kept step were committed or not: either is right.
-        self.ends = [e for e in self.ends if e <= kept][: dataset.num_trajectories]
+        self.ends = [e for e in self.ends if e <= kept][: dataset.num_ended]
         self.steps = self.steps[:kept]
         if kept:
             self.check_how(dataset)
@@ -333,7 +333,7 @@ class Collection(RuleBasedStateMachine):
         """An end is committed with the step after it at the latest."""
         least = sum(e < dataset.num_steps for e in self.ends)
         most = sum(e <= dataset.num_steps for e in self.ends)
-        assert max(least, self.promised_ends) <= dataset.num_trajectories <= most
+        assert max(least, self.promised_ends) <= dataset.num_ended <= most
 
     def new_tokens(self, count: int) -> np.ndarray:
         self.tokens_used += count

@@ -120,7 +120,7 @@ def test_11_steps_per_env_ends_trajectories(tmp_path: Path) -> None:
 def test_11_max_trajectories_and_max_steps(tmp_path: Path) -> None:
     motions = write_motions(tmp_path / "motions", [5] * 6)
     some = run(tmp_path / "a", motions, num_envs=2, max_trajectories=3)
-    assert some.queue.completed == some.data.num_trajectories == 3
+    assert some.queue.completed == some.data.num_ended == 3
     few = run(tmp_path / "b", motions, num_envs=2, max_steps=3)
     assert few.data.num_steps == 3
     assert few.data.num_valid == 6
