@@ -16,6 +16,7 @@ from benchlib.workload import Workload
 
 Batches = Iterator[dict[str, Any]]
 _WARM = 20
+_WINDOW = 16  # steps; batches of windows have as many rows as those of pairs
 
 
 @dataclass(frozen=True)
@@ -75,9 +76,10 @@ class Ours:
         from mosaic_collect import BatchLoader
 
         torch.set_num_threads(1)
+        window = self._options.get("window")
         loader = BatchLoader(
             copies.store,
-            args.batch,
+            args.batch // (window or 1),
             copies.fields,
             shuffle_buffer_mb=args.shuffle_buffer_mb,
             **self._options,
@@ -85,7 +87,12 @@ class Ours:
         if not self._cold:
             for _ in islice(loader, _WARM if "mode" in self._options else None):
                 pass
-        return iter(loader)
+        return iter(loader) if window is None else map(rows_of_windows, loader)
+
+
+def rows_of_windows(batch: dict[str, Any]) -> dict[str, Any]:
+    """The rows of a batch of windows, one after the other."""
+    return {name: values.flatten(0, 1) for name, values in batch.items()}
 
 
 class ZarrIndex:
@@ -259,10 +266,88 @@ class Annbatch:
         return copies.of("annbatch.zarr" if self._compressed else "annbatch-raw.zarr")
 
 
+class TorchrlSlices:
+    """torchrl's ``SliceSampler`` over its memory map, an environment being a trajectory."""
+
+    def prepare(self, workload: Workload, copies: Copies) -> None:
+        """A memory map of all fields, environment by environment."""
+        import torch
+        import torchrl.data  # noqa: F401
+        from tensordict import TensorDict
+
+        from mosaic_collect import TrajectoryDataset
+
+        dataset = TrajectoryDataset(copies.store)
+        envs = torch.arange(workload.num_envs).repeat_interleave(copies.steps)
+        rows = {
+            name: torch.from_numpy(np.ascontiguousarray(dataset[name][:].swapaxes(0, 1)))
+            for name in copies.fields
+        }
+        flat = {name: values.flatten(0, 1) for name, values in rows.items()}
+        TensorDict({**flat, "episode": envs}, [len(envs)]).memmap_(copies.of("torchrl"))
+
+    def batches(self, copies: Copies, args: Namespace) -> Batches:
+        """Random slices, without end."""
+        import torch
+        from tensordict import TensorDict
+        from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
+        from torchrl.data.replay_buffers.samplers import SliceSampler
+
+        torch.set_num_threads(1)
+        rows = TensorDict.load_memmap(copies.of("torchrl"))
+        buffer = TensorDictReplayBuffer(
+            storage=LazyMemmapStorage(len(rows)),
+            sampler=SliceSampler(slice_len=_WINDOW, traj_key="episode", cache_values=True),
+            batch_size=args.batch // _WINDOW * _WINDOW,
+        )
+        buffer.extend(rows)
+        while True:
+            batch = buffer.sample()
+            yield {name: batch[name] for name in copies.fields}
+
+
+class LeRobotWindows:
+    """LeRobot's dataset with ``delta_timestamps``, by ``DataLoader``, of an export of the store."""
+
+    _FPS = 50
+
+    def prepare(self, workload: Workload, copies: Copies) -> None:
+        """The export of the fields."""
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset  # noqa: F401
+
+        from mosaic_collect.export import export
+
+        export(copies.store, copies.of("lerobot"), "lerobot", fps=self._FPS, fields=copies.fields)
+
+    def batches(self, copies: Copies, args: Namespace) -> Batches:
+        """One epoch."""
+        import torch
+        from lerobot.datasets.lerobot_dataset import LeRobotDataset
+        from torch.utils.data import DataLoader
+
+        torch.set_num_threads(1)
+        names = ("observation.state", "action", "info.action_mean", "info.action_sigma")
+        features = dict(zip(copies.fields, names, strict=True))
+        times = [step / self._FPS for step in range(_WINDOW)]
+        rows = LeRobotDataset(
+            "some/name",
+            root=copies.of("lerobot"),
+            delta_timestamps=dict.fromkeys(features.values(), times),
+        )
+        size = args.batch // _WINDOW
+        for batch in DataLoader(rows, batch_size=size, shuffle=True, drop_last=True):
+            yield rows_of_windows({name: batch[feature] for name, feature in features.items()})
+
+
 LOADERS: dict[str, Loader] = {
     "loader, first epoch": Ours(cold=True),
     "loader, epochs": Ours(),
     "loader, stream, each pair 4 times": Ours(mode="stream", reuse=4),
+    "loader, windows of 16": Ours(window=_WINDOW),
+    "loader, windows of 16, stride 16": Ours(window=_WINDOW, stride=_WINDOW),
+    "loader, windows of 16, stream": Ours(mode="stream", reuse=4, window=_WINDOW),
+    "torchrl, slices of 16": TorchrlSlices(),
+    "LeRobot, windows of 16": LeRobotWindows(),
     "zarr-python, oindex": ZarrIndex(),
     "DataLoader over np.memmap": MemmapLoader(0),
     "DataLoader over np.memmap, 2 workers": MemmapLoader(2),
