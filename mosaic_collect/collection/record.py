@@ -240,14 +240,16 @@ def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> 
 
 def _refuse_other_robot(known: TrajectoryDataset, robot: Mapping[str, Any]) -> None:
     before = known.metadata.get(ROBOT)
-    if before is None or before == robot:
+    if before is None:
         return
     there = before if isinstance(before, Mapping) else {"name": before}
     words = [
         f"robot: {name}: expected {shown(there.get(name))}, got {shown(robot.get(name))}"
-        for name in sorted({*there, *robot})
+        for name in sorted({*there, *robot} - {"units"})  # these follow fields and terms
         if there.get(name) != robot.get(name)
     ]
+    if not words:
+        return
     raise StoreMismatchError(
         f"{known.path} was collected otherwise: {'; '.join(words)}; --allow-changed robot goes on "
         "all the same"

@@ -79,7 +79,7 @@ class Ours:
         window = self._options.get("window")
         loader = BatchLoader(
             copies.store,
-            args.batch // (window or 1),
+            max(1, args.batch // (window or 1)),
             copies.fields,
             shuffle_buffer_mb=args.shuffle_buffer_mb,
             **self._options,
@@ -298,7 +298,7 @@ class TorchrlSlices:
         buffer = TensorDictReplayBuffer(
             storage=LazyMemmapStorage(len(rows)),
             sampler=SliceSampler(slice_len=_WINDOW, traj_key="episode", cache_values=True),
-            batch_size=args.batch // _WINDOW * _WINDOW,
+            batch_size=max(1, args.batch // _WINDOW) * _WINDOW,
         )
         buffer.extend(rows)
         while True:
@@ -334,7 +334,7 @@ class LeRobotWindows:
             root=copies.of("lerobot"),
             delta_timestamps=dict.fromkeys(features.values(), times),
         )
-        size = args.batch // _WINDOW
+        size = max(1, args.batch // _WINDOW)
         for batch in DataLoader(rows, batch_size=size, shuffle=True, drop_last=True):
             yield rows_of_windows({name: batch[feature] for name, feature in features.items()})
 

@@ -108,7 +108,7 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
 
     tiles = _tiles(args, copies)
     slots = min(int(args.shuffle_buffer_mb * 1e6) // tiles.nbytes, len(tiles.tiles))
-    batches = HostBatches(tiles.fields, args.batch, False)
+    batches = HostBatches(tiles, args.batch, False)
     memory = HostMemory(tiles, slots, _threads(), batches)
     for slot in range(slots):
         memory.load(slot, slot)

@@ -26,7 +26,7 @@ TINY = shlex.split(
     "--runs 1 --num-envs 3 --dims small --block-steps 4 --buffer-mb 0.05 --disk-only"
     " --steps 10 --long-steps 20 --no-sweep --loop-steps 3 --read-steps 12"
     " --cameras tiny --camera-steps 6 --unstaged-envs 3 --unstaged-steps 4"
-    " --sample-steps 12 --sample-seconds 0.1 --batch 8 --shuffle-buffer-mb 0.05"
+    " --sample-steps 48 --sample-seconds 0.1 --batch 8 --shuffle-buffer-mb 0.1"
     " --export-gb 0.0005 --export-runs 1 --passes-gb 0.0005 --blocks 2 4 --object-blocks 2 3"
     " --recorders mosaic_collect memmap h5py"
 )

@@ -137,7 +137,7 @@ def test_a_robot_without_a_free_base_is_not_pushed() -> None:
         MjlabOptions(task="Mjlab-Cartpole-Balance", num_envs=1, device="cpu", student_history=0),
         None,
     )
-    with pytest.raises(InputError, match="push: expected an entity 'robot' with a free base"):
+    with pytest.raises(InputError, match="push: expected a robot with a free base"):
         simulation.push(torch.zeros(1, 2))
     simulation.close()
 

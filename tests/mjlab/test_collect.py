@@ -88,7 +88,8 @@ def test_more_fields_of_the_step(passes: str) -> None:
     np.testing.assert_allclose(dataset["reward_terms"][...].sum(axis=-1), reward, atol=1e-6)
     assert (reward[valid] > 0).all()
     assert {t.name for t in dataset.terms["reward_terms"]} >= {"joint_limit", "motion_body_pos"}
-    np.testing.assert_array_equal(dataset["truncated"][...], dataset["trajectory_end"][...] > 0)
+    ended = dataset["trajectory_end"][...][valid] > 0
+    np.testing.assert_array_equal(dataset["truncated"][...][valid], ended)
     assert not dataset["terminated"][...].any()
     command = dataset["commands"][...]
     np.testing.assert_array_equal(dataset.term("observations_critic", "command")[:], command)

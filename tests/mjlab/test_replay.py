@@ -65,7 +65,10 @@ def test_every_valid_row_says_what_was_recorded(store: str, policy: Any) -> None
 def test_metadata_of_the_older_form(store: str, tmp_path: Any) -> None:
     """It told all that today's does, but for ranks and terms."""
     older = altered(
-        store, tmp_path, TrajectoryDataset(store).read("observations"), forget=("ranks", "terms")
+        store,
+        tmp_path,
+        TrajectoryDataset(store).read("observations"),
+        forget=("ranks", "terms", "robot"),
     )
     assert sorted(TrajectoryDataset(older).metadata) == [
         *("checkpoint", "groups", "motion_counts", "motions", "observations", "passes"),

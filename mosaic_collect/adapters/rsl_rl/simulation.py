@@ -195,8 +195,8 @@ class ManagedSimulation(VecEnvSimulation):
             joint_names=joints,
             body_names=tuple(getattr(asset, "body_names", ())),
             default_joint_pos=tuple(default.values()),
-            control_dt=env.step_dt,
-            sim_dt=env.physics_dt,
+            control_dt=getattr(env, "step_dt", None),
+            sim_dt=getattr(env, "physics_dt", None),
             **_actions(getattr(env, "action_manager", None), default),
         )
 
