@@ -138,7 +138,9 @@ class Collect(Command):
         values = {**recorded, **self.given}
         missing = [name for name in ("task", "checkpoint") if name not in values]
         if missing:
-            raise InputError(f"{', '.join(missing)}: expected for a new store, got none")
+            raise InputError(
+                f"{', '.join(missing)}: expected for a store that collect did not record, got none"
+            )
         try:
             self._collect(sim, values)
         except StoreMismatchError as error:

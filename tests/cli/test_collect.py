@@ -130,7 +130,7 @@ def test_a_new_store_needs_a_task_and_a_checkpoint(cli, seen, tmp_path, monkeypa
     cli("collect").failed("--output: expected the store to record, got none")
     for flags in ((), ("--auto-resume",), ("--resume",)):
         done = cli("collect", "--output", "s.zarr", *flags)
-        done.failed("--task, --checkpoint: expected for a new store, got none")
+        done.failed("--task, --checkpoint: expected for a store that collect did not record")
     assert seen == []
 
 
