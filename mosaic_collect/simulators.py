@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
@@ -15,7 +16,7 @@ from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 from mosaic_collect.checks import needed
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, MissingDependencyError
 
 #: Simulator -> options of its collections. ``adapters.NAME.collect`` runs them.
 SIMULATORS: dict[str, type[MjlabCollectOptions] | type[IsaacLabCollectOptions]] = {
@@ -30,6 +31,16 @@ if TYPE_CHECKING:
     from mosaic_collect.recording.writer import TrajectoryWriter
 
 _INSTALL = {"mjlab": "collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"}
+
+
+def require_simulator(options: MjlabCollectOptions | IsaacLabCollectOptions) -> None:
+    """Refuse a collection in mjlab without mjlab; nothing is imported.
+
+    Raises:
+        MissingDependencyError: The simulator is not installed.
+    """
+    if isinstance(options, MjlabCollectOptions) and find_spec("mjlab") is None:
+        raise MissingDependencyError(_INSTALL)
 
 
 def run_collect(

@@ -30,7 +30,7 @@ from mosaic_collect.commands.shared import add_resume
 from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, StoreNotFoundError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.signals import termination_as_exit
-from mosaic_collect.simulators import SIMULATORS, run_collect
+from mosaic_collect.simulators import SIMULATORS, require_simulator, run_collect
 from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.text import shown as shortened, size_of
@@ -149,6 +149,7 @@ class Collect(Command):
 
     def _collect(self, sim: str, values: dict[str, Any]) -> None:
         options = _chosen(sim, values)
+        require_simulator(options)
         announce(options, sim)
         watched(
             lambda bar: run_collect(options, bar, lambda result: tell(result, options)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -57,6 +58,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[ToyOptions]:
     module = ModuleType("toy")
     vars(module).update(IsaacLabCollectOptions=ToyOptions, run_collect=run_collect)
     monkeypatch.setitem(sys.modules, "mosaic_collect.adapters.mjlab.collect", module)
+    mjlab = ModuleType("mjlab")
+    mjlab.__spec__ = ModuleSpec("mjlab", None)
+    monkeypatch.setitem(sys.modules, "mjlab", mjlab)
     return seen
 
 
