@@ -245,7 +245,7 @@ def test_a_library_that_is_missing(
 
 
 FULL = {
-    "hdf5": "os.pwrite",
+    "hdf5": "os.writev",
     "parquet": "pyarrow.parquet.ParquetWriter.write_table",
     "lerobot": "pyarrow.parquet.ParquetWriter.write_table",
 }
