@@ -119,7 +119,9 @@ class Sample:
         size = len(self._keys)
         stay = np.argpartition(both, size - 1)[:size] if len(both) > size else np.arange(size)
         entering = candidates[stay[stay >= size] - size]
-        slots = np.setdiff1d(np.arange(size), stay[stay < size])
+        is_free = np.ones(size, np.bool_)
+        is_free[stay[stay < size]] = False
+        slots = np.flatnonzero(is_free)
         self._keys[slots] = keys[entering]
         return entering, slots
 
@@ -259,7 +261,7 @@ class _Measure:
         rows = values.reshape(*cell.shape, -1)
         first = cell.envs.start - region.envs.start
         valid = mask[cell.steps.start : cell.steps.stop, first : first + len(cell.envs)]
-        moments = Moments.of(rows.reshape(-1, rows.shape[2]) if valid.all() else rows[valid])
+        moments = Moments.of(rows, valid)
         stride = self._strides.get(piece.field)
         envs = None if stride is None else _env_sums(rows, valid, stride)
         if envs is not None and piece.field == self._watched:

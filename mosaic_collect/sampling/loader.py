@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 from torch.utils.data import IterableDataset, get_worker_info
 
 from mosaic_collect.checks import whole
-from mosaic_collect.reading.selection import Side
+from mosaic_collect.errors import InputError
+from mosaic_collect.reading.moments import chosen_moments
+from mosaic_collect.reading.selection import Side, every_pair
 from mosaic_collect.sampling.device import find_device
 from mosaic_collect.sampling.options import EPOCHS, STREAM, LoaderOptions, Mode
 from mosaic_collect.sampling.order import Position, rest_of_epoch
@@ -22,7 +24,7 @@ from mosaic_collect.sampling.pool import Batch, Pool
 from mosaic_collect.sampling.prefetch import PoolRunner
 from mosaic_collect.sampling.source import PairSource, SharedState, Stores
 from mosaic_collect.sampling.stream import rest_of_stream
-from mosaic_collect.sampling.tiles import PoolPlan, Tiles, moments
+from mosaic_collect.sampling.tiles import PoolPlan, Tiles
 
 _log = logging.getLogger(__name__)
 _FEW_TILES = 4  # below that, batches hardly mix
@@ -270,11 +272,17 @@ class BatchLoader(IterableDataset[Batch]):
         Raises:
             InputError: No such field.
         """
-        found = moments(self._source.tiles, fields, self._options.threads or 1)
-        shapes = {f.name: f.row_shape for f in self._source.tiles.fields}
+        tiles = self._source.tiles
+        known = {f.name: f for f in tiles.fields}
+        for name in fields:
+            if name not in known:
+                raise InputError(f"field {name!r}: expected one of {', '.join(known)}")
+        names = list(fields) or [f.name for f in tiles.fields if f.is_float]
+        selection = tiles.selection or every_pair(tiles.table)
+        found = chosen_moments(tiles.table, selection, names, self._options.threads)
 
         def tensor(name: str, values: NDArray[np.float64]) -> torch.Tensor:
-            values = values.reshape(shapes[name]).astype(np.float32)
+            values = values.reshape(known[name].row_shape).astype(np.float32)
             return torch.from_numpy(values).to(self.device)
 
         with torch.inference_mode(False):

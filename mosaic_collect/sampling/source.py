@@ -108,7 +108,7 @@ class PairSource:
         if self._of_workers is None or self._of_workers[0] != workers:
             fields, nbytes = self.tiles.fields, self._options.pool_nbytes // workers
             aim, most = (tile_nbytes(fields, nbytes, n) for n in (TILES_OF_A_POOL, LEAST_TILES))
-            self._of_workers = workers, self.tiles.of_fields(fields, aim, most)
+            self._of_workers = workers, self.tiles.cut_anew(aim, most)
         return self._of_workers[1]
 
     def request(self, committed: Sequence[int] | None) -> None:

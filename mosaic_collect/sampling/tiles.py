@@ -27,15 +27,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, InputError
-from mosaic_collect.passes.engine import Threads
-from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.store.grid import FieldGrid
@@ -51,8 +48,6 @@ TILES_OF_A_POOL = 16
 LEAST_TILES = 6
 #: Per pair in the pool, beside its values: its place, 4, and its code, 8, in up to three orders.
 INDEX_NBYTES = 28
-_MOMENTS_NBYTES = 8 << 20  # of a tile for moments: the pool's may be far larger, and lie beside it
-_PART_NBYTES = 2 << 20  # of such a tile, as float64
 #: Room for a chunk, one a thread.
 _SCRATCH = threading.local()
 
@@ -107,7 +102,7 @@ class Tiles:
         window: Window = _PAIRS,
     ) -> None:
         self.fields, self.window = tuple(fields), window
-        self._table, self._selection, self._skip_damaged = table, selection, skip_damaged
+        self.table, self.selection, self._skip_damaged = table, selection, skip_damaged
         self._halo = window.length - 1
         # Per block whose first rows continue sequences: their rows before it, modulo the stride.
         self._phases: dict[int, NDArray[np.int32]] = {}
@@ -124,17 +119,10 @@ class Tiles:
             for part, envs in zip(table.parts, self._cuts, strict=True)
         )
 
-    def of_fields(
-        self,
-        fields: Sequence[Field],
-        tile_nbytes: int,
-        most_nbytes: int | None = None,
-        window: Window | None = None,
-    ) -> Tiles:
-        """The same pairs of other fields, cut anew; by default with the same windows."""
-        window = self.window if window is None else window
-        cutting = (tile_nbytes, self._skip_damaged, most_nbytes, window)
-        return Tiles(self._table, fields, self._selection, *cutting)
+    def cut_anew(self, tile_nbytes: int, most_nbytes: int) -> Tiles:
+        """The same pairs in other tiles."""
+        cutting = (tile_nbytes, self._skip_damaged, most_nbytes, self.window)
+        return Tiles(self.table, self.fields, self.selection, *cutting)
 
     def row_shape(self, field: Field) -> tuple[int, ...]:
         """Shape of a field in one row of a batch: ``([H, ]*dim)``."""
@@ -187,7 +175,7 @@ class Tiles:
             draws = draws.astype(np.int32)
         if len(draws) != self.counts[number]:
             raise CorruptStoreError(
-                f"{self._table.part_of(tile.block).address}: block {tile.block}, environments "
+                f"{self.table.part_of(tile.block).address}: block {tile.block}, environments "
                 f"{tile.envs.start}..{tile.envs.stop}: expected {self.counts[number]} pairs to "
                 f"choose from, now there are {len(draws)}"
             )
@@ -196,8 +184,8 @@ class Tiles:
     def load_field(self, number: int, name: str, into: NDArray[Any], chosen: Mask) -> None:
         """Decode one field of a tile, given ``chosen`` of it; otherwise as ``load``."""
         tile = self.tiles[number]
-        at, first = self._table.place(tile.block)
-        part, numbering = self._table.parts[at], self._table.numberings[at]
+        at, first = self.table.place(tile.block)
+        part, numbering = self.table.parts[at], self.table.numberings[at]
         grid = part.grids[name]
         span = grid.block_steps + self._halo
         out = into[: len(tile.envs) * span].reshape(len(tile.envs), span, *grid.field.row_shape)
@@ -277,45 +265,45 @@ class Tiles:
 
     def _cut_block(self, block: int, counts: list[int]) -> None:
         """Note the tiles of a block that hold a draw."""
-        steps, envs = map(range, self._table.shape(block))
+        steps, envs = map(range, self.table.shape(block))
         whole = Cell(block, steps, envs)
         draws = self._starts(whole) if self._halo else None
-        for tile in (Cell(block, steps, e) for e in self._cuts[self._table.place(block)[0]]):
+        for tile in (Cell(block, steps, e) for e in self._cuts[self.table.place(block)[0]]):
             if draws is not None:
                 count = int(np.count_nonzero(draws[tile.envs.start : tile.envs.stop]))
-            elif self._selection is None:
+            elif self.selection is None:
                 count = len(steps) * len(tile.envs)
             else:
-                count = int(np.count_nonzero(self._selection.mask(tile)))
+                count = int(np.count_nonzero(self.selection.mask(tile)))
             if count:
                 self.tiles.append(tile)
                 counts.append(count)
 
     def _blocks(self, tile: Cell) -> range:
         """Blocks of the store in which a tile lies."""
-        at, block = self._table.place(tile.block)
-        state = self._table.parts[at].state
+        at, block = self.table.place(tile.block)
+        state = self.table.parts[at].state
         return range(block, state.block_of(self._steps(tile)[-1]) + 1)
 
     def _steps(self, tile: Cell) -> range:
         """Steps of the store that a tile holds."""
-        at, block = self._table.place(tile.block)
-        state = self._table.parts[at].state
+        at, block = self.table.place(tile.block)
+        state = self.table.parts[at].state
         steps = state.steps_of(block)
         return range(steps.start, min(steps.stop + self._halo, state.committed_steps))
 
     def _mask(self, tile: Cell) -> Mask:
         """Chosen pairs that a tile holds, ``(envs, span)``."""
-        at, first = self._table.place(tile.block)
-        block_steps = self._table.parts[at].state.block_steps
+        at, first = self.table.place(tile.block)
+        block_steps = self.table.parts[at].state.block_steps
         chosen = np.zeros((len(tile.envs), block_steps + self._halo), np.bool_)
         count = len(self._steps(tile))
-        if self._selection is None:
+        if self.selection is None:
             chosen[:, :count] = True
             return chosen
         for block in self._blocks(tile):
             begin = (block - first) * block_steps
-            mask = self._selection.block(block + self._table.first_blocks[at])
+            mask = self.selection.block(block + self.table.first_blocks[at])
             rows = mask[: count - begin, tile.envs.start : tile.envs.stop]
             chosen[:, begin : begin + len(rows)] = rows.T
         return chosen
@@ -327,8 +315,8 @@ class Tiles:
         """
         mask = self._mask(whole)
         starts, _lengths = self._windows(whole, mask)
-        at, block = self._table.place(whole.block)
-        state = self._table.parts[at].state
+        at, block = self.table.place(whole.block)
+        state = self.table.parts[at].state
         if self.window.stride > 1 and block + 1 < state.num_blocks:
             # One step more: whether the first row there continues the sequence.
             offsets = self._sequences(whole, mask)[0][:, state.block_steps]
@@ -364,8 +352,8 @@ class Tiles:
 
     def _ids(self, tile: Cell, mask: Mask) -> NDArray[np.int64]:
         """Trajectory ids of a tile's chosen pairs, ``(envs, span)``; -1 in chunks without any."""
-        at, first = self._table.place(tile.block)
-        part, count = self._table.parts[at], len(self._steps(tile))
+        at, first = self.table.place(tile.block)
+        part, count = self.table.parts[at], len(self._steps(tile))
         ids = np.full(mask.shape, -1, np.int64)
         for block in self._blocks(tile):
             steps = part.state.steps_of(block)
@@ -450,39 +438,3 @@ class PoolPlan:
                 f"and each worker, got {nbytes / 1e6:g}"
             )
         return cls(slots, slots - max(1, slots // 4))
-
-
-def moments(tiles: Tiles, names: Sequence[str], threads: int) -> dict[str, Moments]:
-    """Moments of all chosen pairs per feature: one pass, with a small tile per thread.
-
-    Args:
-        tiles: Tiles of the stores.
-        names: Names of fields; none: all float fields.
-        threads: Number of decoding threads.
-
-    Raises:
-        InputError: No such field.
-        CorruptStoreError: A damaged chunk.
-    """
-    known = {f.name: f for f in tiles.fields}
-    for name in names:
-        if name not in known:
-            raise InputError(f"field {name!r}: expected one of {', '.join(known)}")
-    fields = [known[n] for n in names] or [f for f in tiles.fields if f.is_float]
-    found = {f.name: Moments.nothing(f.width) for f in fields}
-    small = tiles.of_fields(fields, _MOMENTS_NBYTES, window=_PAIRS)
-    for some in Threads(threads).map(partial(_of_tile, small), range(len(small.tiles))):
-        found = {name: found[name] + of_tile for name, of_tile in some.items()}
-    return found
-
-
-def _of_tile(tiles: Tiles, number: int) -> dict[str, Moments]:
-    return {f.name: _of_field(tiles, number, f) for f in tiles.fields}
-
-
-def _of_field(tiles: Tiles, number: int, field: Field) -> Moments:
-    rows, (chosen, places) = np.empty((tiles.rows, field.width), field.dtype), tiles.chosen(number)
-    tiles.load_field(number, field.name, rows, chosen)
-    step = max(1, _PART_NBYTES // (8 * field.width))
-    parts = (Moments.of(rows[places[k : k + step]]) for k in range(0, len(places), step))
-    return reduce(Moments.__add__, parts)
