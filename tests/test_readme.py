@@ -241,7 +241,7 @@ def test_the_demo_script() -> None:
     if not os.environ.get("MOSAIC_COLLECT_TEST_SH"):
         pytest.skip("scripts/demo.sh makes .venv: run by scripts/test.sh, which made it already")
     done = subprocess.run(
-        ["bash", "scripts/demo.sh"],
+        ["bash", "scripts/demo.sh", "--num-envs", "8"],
         cwd=ROOT,
         capture_output=True,
         text=True,
