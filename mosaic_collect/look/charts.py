@@ -58,11 +58,7 @@ def step_words(robot: Robot, word: str = "step") -> str:
 
 
 def lengths_figure(table: Trajectories, robot: Robot, palette: Palette = LIGHT) -> Figure:
-    """A histogram of lengths in steps; trajectories without a valid row are left out.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """A histogram of lengths in steps; trajectories without a valid row are left out."""
     idle = len(table) - len(table := table.where(min_valid=1))
     figure = new_figure(10, 3.2, palette)
     axes = figure.add_subplot()
@@ -175,11 +171,7 @@ _UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minu
 
 
 def pace_figure(dataset: TrajectoryDataset, palette: Palette = LIGHT) -> Figure:
-    """Pairs per second above, the share of time stalled below; gaps are times without a run.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Pairs per second above, the share of time stalled below; gaps are times without a run."""
     pace, num_envs = recorded_pace(dataset.metadata), dataset.num_envs
     assert pace is not None
     figure = new_figure(10, 3.6, palette)
@@ -216,11 +208,7 @@ def _staircase(pace: Told, values: Floats) -> tuple[Floats, Floats]:
 def environments_figure(
     dataset: TrajectoryDataset, statistics: StoreStatistics, palette: Palette = LIGHT
 ) -> Figure:
-    """Environments against each other: valid pairs, failures, standing still, distance of means.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Environments against each other: valid pairs, failures, standing still, distance of means."""
     profile, columns = statistics.profile, dataset.trajectories.columns
     num_envs, env = dataset.num_envs, columns["env"]
     ended = np.bincount(env[np.isin(columns["end"], OVER)], minlength=num_envs)

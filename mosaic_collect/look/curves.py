@@ -13,7 +13,6 @@ from mosaic_collect.look.canvas import (
     dress,
     legend,
     new_figure,
-    thinned,
     whole_numbers,
 )
 from mosaic_collect.look.charts import END_WORDS
@@ -51,19 +50,10 @@ class _Panel(NamedTuple):
 def curves_figure(
     dataset: TrajectoryDataset, trajectory: Trajectory, robot: Robot, palette: Palette = LIGHT
 ) -> Figure:
-    """Curves of those few features of each term that vary most.
+    """Draw those few features of each term that vary most.
 
     Actions are drawn with their means; joints with the command where there is one, so that the
     tracking error shows; other observations with the student's.
-
-    Args:
-        dataset: Store of the trajectory.
-        trajectory: Trajectory to draw; all its rows are read.
-        robot: Names, units and time step.
-        palette: Colors.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
     """
     panels = _panels(dataset, trajectory, robot)[:_MOST_PANELS]
     rows = max(1, -(-len(panels) // 2))
@@ -156,13 +146,13 @@ def _draw(axes: Axes, panel: _Panel, wrong: NDArray[Any], robot: Robot, palette:
     dress(axes, palette, panel.title)
     axes.set_ylabel(unit_of(robot, panel.title))
     scale = robot.control_dt or 1.0
-    for feature, colour in zip(features, palette.lines, strict=False):
+    for feature, color in zip(features, palette.lines, strict=False):
         for rows, (style, width) in ((values, _SOLID), (panel.dashed, _DASHED)):
             if rows is not None:
-                places, curve = thinned(rows.reshape(len(rows), -1)[:, feature])
+                curve = rows.reshape(len(rows), -1)[:, feature]
                 label = panel.labels[feature] if rows is values else None
-                look = {"linestyle": style, "color": colour, "linewidth": width}
-                axes.plot(places * scale, curve, label=label, **look)
+                look = {"linestyle": style, "color": color, "linewidth": width}
+                axes.plot(np.arange(len(rows)) * scale, curve, label=label, **look)
     if panel.dashed is not None:
         style, width = _DASHED
         axes.plot([], [], linestyle=style, color=palette.ink, linewidth=width, label=panel.meaning)

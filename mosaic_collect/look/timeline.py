@@ -175,11 +175,7 @@ _MOST_RUNS = 20
 
 
 def timeline_figure(timeline: Timeline, robot: Robot, palette: Palette = LIGHT) -> Figure:
-    """Shares of all environments above, some environments one by one below.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Shares of all environments above, some environments one by one below."""
     rows = max(len(timeline.envs), 1)
     height = min(1.2 + 0.22 * rows, 5.2)
     figure = new_figure(10, 1.6 + height, palette)

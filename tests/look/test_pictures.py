@@ -21,10 +21,10 @@ from mosaic_collect.look.canvas import (
     LIGHT,
     THEMES,
     Palette,
+    default_style,
     inline_svg,
     new_figure,
     save,
-    thinned,
 )
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.store.schema import Field, Schema
@@ -85,7 +85,7 @@ def test_a_chosen_trajectory(dataset: TrajectoryDataset) -> None:
 def test_inline_svg(dataset: TrajectoryDataset) -> None:
     found = [inline_svg(pictures(dataset).draw(name), LIGHT, 'a "<title>"', name) for name in ALL]
     for svg in found:
-        assert svg.startswith('<svg role="img" aria-label="a &quot;&lt;title>&quot;"')
+        assert svg.startswith('<svg role="img" aria-label="a &quot;&lt;title&gt;&quot;"')
         assert not re.findall(r"#[0-9a-f]{6}\b", svg), "a colour that no theme changes"
         assert "vel<b>" not in svg
     ids = [re.findall(r' id="([^"]+)"', svg) for svg in found]
@@ -145,25 +145,23 @@ def test_colours_are_seen(palette: Palette) -> None:
     assert len(set(colours)) == len(colours)
 
 
-def test_thinned_curves_keep_their_peaks() -> None:
-    values = np.sin(np.arange(100_001) / 500)
+def test_long_curves_are_drawn_by_few_points_with_all_peaks_and_gaps() -> None:
+    values = np.sin(np.arange(100_001) / 500) + np.random.default_rng(0).normal(0, 0.1, 100_001)
     values[[77_777, 12]] = 5, -5
-    places, kept = thinned(values)
-    assert len(kept) <= 2002
-    assert (np.diff(places) >= 0).all()
-    assert (kept.max(), kept.min()) == (5, -5)
-    assert (values[places] == kept).all()
-    assert thinned(values[:50])[1].tolist() == values[:50].tolist()
-
-
-def test_thinned_curves_keep_peaks_beside_gaps() -> None:
-    values = np.zeros(100_001)
-    values[50_000:50_004] = 7, np.nan, -7, np.inf
-    places, kept = thinned(values)
-    finite = kept[np.isfinite(kept)]
-    assert (finite.max(), finite.min()) == (7, -7)
-    assert np.isnan(kept).any()
-    assert (np.diff(places) > 0).all()
+    values[50_000:52_000] = np.nan
+    values[60_001:60_003] = 4, np.inf
+    with default_style():
+        figure = new_figure(4, 2, LIGHT)
+        axes = figure.add_subplot()
+        axes.plot(values, color="#123456")
+    (curve,) = re.findall(r'<path d="([^"]*)"[^>]*#123456', inline_svg(figure, LIGHT, "", "long"))
+    assert curve.count("M") == 3
+    assert curve.count("L") < 2500
+    points = np.array(re.findall(r"[ML] (\S+) (\S+)", curve), float)
+    for step in (77_777, 12, 60_001):
+        x, y = axes.transData.transform((step, values[step])) * 72 / figure.dpi
+        drawn = np.hypot(points[:, 0] - x, 72 * 2 - points[:, 1] - y)
+        assert drawn.min() < 0.5
 
 
 class TestAnySchema:
