@@ -110,24 +110,15 @@ _PARTS = 4  # run, UTC seconds, steps, seconds stalled in the run
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Told:
-    """Spans between two entries of one run, all ``(spans,)``.
+class PaceSpans:
+    """Spans between two entries of one run, all ``(spans,)``."""
 
-    Attributes:
-        begin: Seconds since the first entry of all.
-        end: End of the span.
-        steps: Made in it.
-        stalled: Share of it in which the writer waited for the disk.
-        run: Number of the run, from 0.
-        max_steps: Steps the store is to have; None: not told, or without end.
-    """
-
-    begin: Floats
+    begin: Floats  # seconds since the first entry of all
     end: Floats
     steps: Floats
-    stalled: Floats
-    run: NDArray[np.int64]
-    max_steps: int | None
+    stalled: Floats  # share of the span in which the writer waited for the disk
+    run: NDArray[np.int64]  # number of the run, from 0
+    max_steps: int | None  # steps that the store is to have; None: not recorded, or without end
 
     @property
     def rates(self) -> Floats:
@@ -141,7 +132,7 @@ class Told:
         return float((self.stalled * seconds).sum() / max(seconds.sum(), 1e-9))
 
 
-def recorded_pace(metadata: Mapping[str, Any]) -> Told | None:
+def recorded_pace(metadata: Mapping[str, Any]) -> PaceSpans | None:
     """What a store tells of its pace; None if nothing, or nothing that makes sense."""
     told = metadata.get(PACE)
     if not isinstance(told, Mapping):
@@ -157,7 +148,7 @@ def recorded_pace(metadata: Mapping[str, Any]) -> Told | None:
     one = (before[:, 0] == after[:, 0]) & (after[:, 1] > before[:, 1])
     before, after = before[one], after[one]
     seconds = after[:, 1] - before[:, 1]
-    return Told(
+    return PaceSpans(
         begin=before[:, 1] - rows[0, 1],
         end=after[:, 1] - rows[0, 1],
         steps=after[:, 2] - before[:, 2],
@@ -196,7 +187,7 @@ def pace_figure(dataset: TrajectoryDataset, palette: Palette = LIGHT) -> Figure:
     return figure
 
 
-def _staircase(pace: Told, values: Floats) -> tuple[Floats, Floats]:
+def _staircase(pace: PaceSpans, values: Floats) -> tuple[Floats, Floats]:
     """A staircase, broken where one run ends and the next begins."""
     x = np.stack([pace.begin, pace.end], axis=1)
     y = np.stack([values, values], axis=1)

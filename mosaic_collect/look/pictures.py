@@ -33,6 +33,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import OVER, Trajectory
+from mosaic_collect.store.robot import Robot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,36 +72,8 @@ class Pictures:
 
     @property
     def names(self) -> dict[str, str]:
-        """The pictures that there are of this store, and in words what each shows."""
-        dataset, schema = self._dataset, self._dataset.schema
-        names = {
-            "timeline": "What each environment did, step by step",
-            "lengths": "Lengths of trajectories, by how they ended",
-        }
-        if MOTION_ID in dataset:
-            names["motions"] = "Motions: failures, tracking, recorded frames"
-        if dataset.num_envs > 1:
-            names["environments"] = "Environments against each other"
-        if any(name in dataset and not schema[name].has_axes for name in ACTIONS):
-            names["actions"] = "Histogram of each action"
-        if SIGMA in dataset:
-            names["sigma"] = "Sigma: how much the policy explores"
-        drawn = (*ACTIONS, MEAN, SIGMA)  # in pictures of their own
-        for field in schema.fields:
-            if (
-                field.is_float
-                and field.row_shape
-                and not field.has_axes
-                and field.name not in drawn
-            ):
-                names[f"bands-{field.name}"] = f"Values of {field.name}"
-            if is_image(field):
-                names[f"images-{field.name}"] = f"Images of {field.name}, over the recording"
-        if self._trajectory is not None:
-            names["trajectory"] = f"Trajectory {self._trajectory.id}, step by step"
-        if recorded_pace(dataset.metadata) is not None:
-            names["pace"] = "Speed of the recording, and stalls"
-        return names
+        """Pictures that this store has: name -> what it shows, in words."""
+        return {name: title for name, (title, _) in self._charts().items()}
 
     def draw(self, name: str) -> Figure:
         """One picture.
@@ -110,26 +83,72 @@ class Pictures:
             MissingDependencyError: matplotlib is not installed.
             CorruptStoreError: A damaged chunk.
         """
-        if name not in self.names:
-            have = ", ".join(self.names)
-            raise InputError(f"picture {name!r}: this store has {have}")
-        data, palette = self._dataset, self._palette
-        robot = usable_robot(data.metadata)
-        kind, _, field = name.partition("-")
-        kinds: dict[str, Callable[[], Figure]] = {
-            "timeline": lambda: timeline_figure(Timeline.of(data), robot, palette),
-            "lengths": lambda: lengths_figure(data.trajectories, robot, palette),
-            "motions": lambda: motions_figure(data, self._statistics, robot, palette),
-            "environments": lambda: environments_figure(data, self._statistics, palette),
-            "actions": lambda: actions_figure(self._statistics, palette),
-            "sigma": lambda: sigma_figure(self._statistics, palette),
-            "bands": lambda: bands_figure(self._statistics.fields[field], robot, palette),
-            "images": lambda: images_figure(data, field, palette),
-            "trajectory": lambda: curves_figure(data, self._some_trajectory(), robot, palette),
-            "pace": lambda: pace_figure(data, palette),
-        }
+        charts = self._charts()
+        if name not in charts:
+            raise InputError(f"picture {name!r}: this store has {', '.join(charts)}")
         with default_style():
-            return kinds[kind]()
+            return charts[name][1]()
+
+    def _charts(self) -> dict[str, tuple[str, Callable[[], Figure]]]:
+        """Name -> what the picture shows, and how it is drawn."""
+        data, schema, palette = self._dataset, self._dataset.schema, self._palette
+        robot = usable_robot(data.metadata)
+        charts: dict[str, tuple[str, Callable[[], Figure]]] = {
+            "timeline": (
+                "What each environment did, step by step",
+                lambda: timeline_figure(Timeline.of(data), robot, palette),
+            ),
+            "lengths": (
+                "Lengths of trajectories, by how they ended",
+                lambda: lengths_figure(data.trajectories, robot, palette),
+            ),
+        }
+        if MOTION_ID in data:
+            charts["motions"] = (
+                "Motions: failures, tracking, recorded frames",
+                lambda: motions_figure(data, self._statistics, robot, palette),
+            )
+        if data.num_envs > 1:
+            charts["environments"] = (
+                "Environments against each other",
+                lambda: environments_figure(data, self._statistics, palette),
+            )
+        if any(name in data and not schema[name].has_axes for name in ACTIONS):
+            charts["actions"] = (
+                "Histogram of each action",
+                lambda: actions_figure(self._statistics, palette),
+            )
+        if SIGMA in data:
+            charts["sigma"] = (
+                "Sigma: how much the policy explores",
+                lambda: sigma_figure(self._statistics, palette),
+            )
+        for field in schema.fields:
+            name, is_vector = field.name, bool(field.row_shape) and not field.has_axes
+            if field.is_float and is_vector and name not in (*ACTIONS, MEAN, SIGMA):
+                charts[f"bands-{name}"] = (
+                    f"Values of {name}",
+                    partial(self._bands, name, robot),
+                )
+            if is_image(field):
+                charts[f"images-{name}"] = (
+                    f"Images of {name}, over the recording",
+                    partial(images_figure, data, name, palette),
+                )
+        if (one := self._trajectory) is not None:
+            charts["trajectory"] = (
+                f"Trajectory {one.id}, step by step",
+                lambda: curves_figure(data, one, robot, palette),
+            )
+        if recorded_pace(data.metadata) is not None:
+            charts["pace"] = (
+                "Speed of the recording, and stalls",
+                lambda: pace_figure(data, palette),
+            )
+        return charts
+
+    def _bands(self, field: str, robot: Robot) -> Figure:
+        return bands_figure(self._statistics.fields[field], robot, self._palette)
 
     @cached_property
     def _statistics(self) -> StoreStatistics:
@@ -145,7 +164,3 @@ class Pictures:
         table = self._dataset.where(min_valid=1, max_steps=_MOST_STEPS)
         table = table.where(end=OVER) or table
         return table[int(table.columns["num_steps"].argmax())] if len(table) else None
-
-    def _some_trajectory(self) -> Trajectory:
-        assert self._trajectory is not None
-        return self._trajectory

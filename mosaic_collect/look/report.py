@@ -115,24 +115,19 @@ def _pictures(pictures: Pictures) -> list[dict[str, str]]:
 
 def _facts(summary: Summary, table: Trajectories) -> list[dict[str, str]]:
     words, stored, runs = dict(summary.facts), summary.stored_nbytes, summary.figures["runs"]
-    idle = int((table.columns["num_valid"] == 0).sum())
+    steps, _, envs = words["steps"].partition(" ")
+    pairs, _, valid = words["pairs"].partition(", of them ")
+    count, _, ends = words["trajectories"].partition(": ")
+    if idle := int((table.columns["num_valid"] == 0).sum()):
+        ends += f", {idle:,} without a valid row"
     facts = (
         ("status", summary.figures["status"], f"{len(runs)} run{'s' if len(runs) != 1 else ''}"),
-        ("pairs", *_split(words["pairs"], ", of them ")),
-        ("steps", *_split(words["steps"], " x ")),
-        ("trajectories", *_split(words["trajectories"], ": ")),
+        ("pairs", pairs, valid),
+        ("steps", steps, envs),
+        ("trajectories", count, ends),
         ("on disk", size_of(stored), f"ratio {summary.raw_nbytes / stored:.2f}" if stored else ""),
     )
-    more = {
-        "steps": "x {}",
-        "trajectories": f"{{}}, {idle:,} without a valid row" if idle else "{}",
-    }
-    return [{"name": n, "value": v, "more": more.get(n, "{}").format(m)} for n, v, m in facts]
-
-
-def _split(words: str, by: str) -> tuple[str, str]:
-    value, _, more = words.partition(by)
-    return value, more
+    return [{"name": name, "value": value, "more": more} for name, value, more in facts]
 
 
 def _origin(dataset: TrajectoryDataset) -> str:

@@ -40,39 +40,23 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Timeline:
-    """Environments over bins of steps.
-
-    Attributes:
-        num_steps: T.
-        num_envs: N, of which some are shown.
-        edges: Steps at which bins begin, and T, ``(bins + 1,)``.
-        envs: The environments that are shown, evenly spaced, ``(rows,)``.
-        cells: State of each environment over time, ``(rows, bins)``.
-        valid: Share of the bin's pairs that are valid, ``(bins,)``.
-        failed: Share of them that belong to trajectories that failed.
-        endless: Share of them that belong to trajectories without an end, but not to idle ones.
-        runs: First steps of the runs behind the first.
-    """
+    """Environments over bins of steps."""
 
     num_steps: int
     num_envs: int
-    edges: NDArray[np.int64]
-    envs: NDArray[np.int64]
-    cells: NDArray[np.int8]
-    valid: Floats
-    failed: Floats
-    endless: Floats
-    runs: tuple[int, ...]
+    edges: NDArray[np.int64]  # steps at which bins begin, and T, ``(bins + 1,)``
+    envs: NDArray[np.int64]  # the environments that are shown, evenly spaced, ``(rows,)``
+    cells: NDArray[np.int8]  # state of each environment over time, ``(rows, bins)``
+    valid: Floats  # share of each bin's pairs that are valid, ``(bins,)``
+    failed: Floats  # share of pairs that belong to trajectories that failed
+    endless: Floats  # share of pairs of trajectories without an end, idle ones left out
+    runs: tuple[int, ...]  # first steps of all runs but the first
 
     @classmethod
     def of(
         cls, dataset: TrajectoryDataset, most_envs: int = MOST_ENVS, most_bins: int = MOST_BINS
     ) -> Timeline:
-        """One pass over the mask, beside that over ids and ends for ``dataset.trajectories``.
-
-        Raises:
-            CorruptStoreError: A damaged chunk.
-        """
+        """Measure in one pass over the mask, and one over ids and ends for the trajectories."""
         steps, num_envs = dataset.num_steps, dataset.num_envs
         width = max(1, -(-steps // most_bins))
         edges = np.append(np.arange(0, steps, width), steps)

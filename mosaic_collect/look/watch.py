@@ -27,40 +27,21 @@ _LATE = 8  # commits that the rate of late is of
 
 @dataclass(frozen=True, kw_only=True)
 class Look:
-    """One look.
+    """One look; None where a number is not known."""
 
-    Attributes:
-        seconds: When, by a clock that only goes forward.
-        status: ``collecting``, ``complete``, or ``stopped`` if no writer is at work.
-        num_steps: Committed steps.
-        num_envs: Environments.
-        num_valid: Valid pairs.
-        num_ended: Trajectories that ended.
-        num_failed: Number of them that failed; None if the store does not record that.
-        stored_nbytes: Bytes of the store's shards.
-        free_nbytes: Room left on its medium; None if it does not say.
-        rate: Steps a second of late; None as long as nothing was added.
-        overall: Steps a second of the whole run; None if its begin is not known.
-        max_steps: Steps it is to have; None: not told.
-        stalled: Share of time stalled, as the collection tells it; None if it does not.
-        since_commit: Seconds since the last commit was seen, or since the first look.
-        saw_commit: Whether one was seen.
-    """
-
-    seconds: float
-    status: str
+    status: str  # ``collecting``, ``complete``, or ``stopped`` if no writer is at work
     num_steps: int
     num_envs: int
     num_valid: int
     num_ended: int
     num_failed: int | None
     stored_nbytes: int
-    free_nbytes: int | None
-    rate: float | None
-    overall: float | None
-    max_steps: int | None
-    stalled: float | None
-    since_commit: float
+    free_nbytes: int | None  # room left on the store's medium
+    rate: float | None  # recent steps per second
+    overall: float | None  # steps per second of the whole run
+    max_steps: int | None  # steps that the store is to have
+    stalled: float | None  # share of time
+    since_commit: float  # seconds since the last commit was seen, or since the first look
     saw_commit: bool
 
     @property
@@ -75,31 +56,25 @@ class Look:
 
     @property
     def left_seconds(self) -> float | None:
-        """Until ``max_steps``, at the rate of late; None if not to be known."""
-        if self.max_steps is None or not self.rate:
-            return None
-        return max(self.max_steps - self.num_steps, 0) / self.rate
+        """Seconds until ``max_steps``, at the recent rate."""
+        return self._left_steps / self.rate if self.max_steps is not None and self.rate else None
 
     @property
     def nbytes_at_end(self) -> float | None:
-        """Bytes that are still to come until ``max_steps``, as those so far."""
+        """Bytes that are still to come until ``max_steps``, at the size of those so far."""
         if self.max_steps is None or not self.num_steps:
             return None
-        steps = max(self.max_steps - self.num_steps, 0)
-        return self.stored_nbytes / self.num_steps * steps
+        return self.stored_nbytes / self.num_steps * self._left_steps
+
+    @property
+    def _left_steps(self) -> int:
+        return max((self.max_steps or 0) - self.num_steps, 0)
 
 
 class Watcher:
     """Looks at a store; reads of each new block no more than its ends, and never disturbs a writer.
 
-    Args:
-        dataset: The store.
-        max_steps: Steps it is to have; None: what it tells.
-        clock: Seconds that only go forward; for tests.
-        wall: UTC seconds; for tests.
-
-    Raises:
-        StoreError: The store cannot be read, as of ``TrajectoryDataset``.
+    ``max_steps`` None: what the store's collection recorded. The clocks are for tests.
     """
 
     def __init__(
@@ -140,7 +115,6 @@ class Watcher:
         stored = self._stored(data.view) if born else 0
         self._open = max(data.state.num_blocks - 2, 0) if born else 0
         return Look(
-            seconds=now,
             status=store_status(data),
             num_steps=data.num_steps,
             num_envs=data.num_envs,
@@ -181,8 +155,8 @@ class Watcher:
     def _stored(self, view: StoreView) -> int:
         """Bytes of shards, each file once.
 
-        The first look lists them, for asking of each takes a request in object storage; later ones
-        ask of those that may be new.
+        The first look lists them, as one request each is dear in object storage; later looks ask
+        for those that may be new.
         """
         found: dict[object, int] = {}
         for name in view.grids:
@@ -213,27 +187,31 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def look_lines(look: Look) -> list[str]:
-    """A line for each thing, the most important first."""
-    found = [
-        ("steps", _steps(look)),
-        ("pairs", _pairs(look)),
-        ("rate", _rate(look)),
-        ("disk", _disk(look)),
-        ("stalled", "not told" if look.stalled is None else f"{look.stalled:.1%} of the time"),
-        ("trajectories", _ended(look)),
-        ("commit", "" if look.is_complete else _commit(look)),
-    ]
-    return [f"  {name + ':':14}{words}" for name, words in found if words]
+    """A line per fact, the most important first."""
+    facts = {
+        "steps": _steps(look),
+        "pairs": _pairs(look),
+        "rate": _rate(look),
+        "disk": _disk(look),
+        "stalled": "not told" if look.stalled is None else f"{look.stalled:.1%} of the time",
+        "trajectories": trajectories_words(look.num_ended, look.num_failed),
+        "commit": _commit(look),
+    }
+    return [f"  {name + ':':14}{words}" for name, words in facts.items() if words]
 
 
 def look_line(look: Look) -> str:
-    """All of it in one line."""
-    parts = [status_words(look.status), f"{_steps(look, bar=False)} steps", _pairs(look) + " pairs"]
-    parts += [_rate(look), _disk(look), f"trajectories: {_ended(look)}"]
-    if look.stalled is not None:
-        parts.append(f"{look.stalled:.1%} stalled")
-    if not look.is_complete:
-        parts.append(f"last commit {_commit(look)}")
+    """All facts in one line."""
+    parts = [
+        status_words(look.status),
+        f"{_steps(look, bar=False)} steps",
+        f"{_pairs(look)} pairs",
+        _rate(look),
+        _disk(look),
+        f"trajectories: {trajectories_words(look.num_ended, look.num_failed)}",
+        "" if look.stalled is None else f"{look.stalled:.1%} stalled",
+        f"last commit {_commit(look)}" if _commit(look) else "",
+    ]
     return "; ".join(part for part in parts if part)
 
 
@@ -266,31 +244,29 @@ def _pairs(look: Look) -> str:
 
 
 def _rate(look: Look) -> str:
-    now, overall = (_pairs_a_second(look, rate) for rate in (look.rate, look.overall))
+    now, overall = (
+        "-" if rate is None else f"{rate * look.num_envs:,.0f}"
+        for rate in (look.rate, look.overall)
+    )
     if look.is_complete:
         return "" if look.overall is None else f"{overall} pairs/s overall"
     return f"{now} pairs/s now, {overall} overall"
 
 
-def _pairs_a_second(look: Look, rate: float | None) -> str:
-    return "-" if rate is None else f"{rate * look.num_envs:,.0f}"
-
-
 def _disk(look: Look) -> str:
-    words = f"{size_of(look.stored_nbytes)} used"
-    coming, free = look.nbytes_at_end, look.free_nbytes
-    if coming is not None and not look.is_complete:
+    words, free = f"{size_of(look.stored_nbytes)} used", look.free_nbytes
+    coming = None if look.is_complete else look.nbytes_at_end
+    if coming is not None:
         words += f", {size_of(coming)} to come"
-    if free is None:
-        return words
-    full = coming is not None and not look.is_complete and coming > free
-    return f"{words}, {size_of(free)} free" + (": NOT ENOUGH" if full else "")
+    if free is not None:
+        words += f", {size_of(free)} free"
+        words += ": NOT ENOUGH" if coming is not None and coming > free else ""
+    return words
 
 
 def _commit(look: Look) -> str:
+    """When the last commit was seen; empty for a complete store."""
+    if look.is_complete:
+        return ""
     ago = duration(look.since_commit)
     return f"{ago} ago" if look.saw_commit else f"none in the {ago} of this watch"
-
-
-def _ended(look: Look) -> str:
-    return trajectories_words(look.num_ended, look.num_failed)
