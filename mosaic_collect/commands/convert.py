@@ -56,6 +56,8 @@ class Export(WithJson, WithEngine):
         format: Format of the file (default: by the ending of its name).
         fps: Steps per second of a LeRobot dataset (default: the store's control rate).
         state: Field that a LeRobot dataset names observation.state (default: observations).
+        video: Whether colour images of a LeRobot dataset become videos, which are small and change
+            the values.
     """
 
     EXAMPLE: ClassVar[str] = (
@@ -74,11 +76,12 @@ class Export(WithJson, WithEngine):
     format: str | None = field(default=None, metadata=shown(choices=FORMATS))
     fps: float | None = None
     state: str | None = field(default=None, metadata=shown(metavar="FIELD"))
+    video: bool = False
 
     def run(self) -> bool:
         """Export, printing sizes before and figures after."""
         names, path = _stores_and_target(self.paths)
-        own = {"fps": self.fps, "state": self.state}
+        own = {"fps": self.fps, "state": self.state, "video": self.video or None}
         own = {name: value for name, value in own.items() if value is not None}
         form = format_of(path, self.format)
         if own or form != NPY:

@@ -74,7 +74,7 @@ def export(
         path: The file; one of that name is replaced. For LeRobot a new folder.
         format: ``npy``, ``hdf5``, ``parquet`` or ``lerobot``; None: by the ending of the path.
         progress: Called with the bytes written since the last call.
-        options: Arguments of ``export_npy``; for LeRobot also ``fps`` and ``state``.
+        options: Arguments of ``export_npy``; for LeRobot also ``fps``, ``state`` and ``video``.
 
     Raises:
         InputError: A bad argument or target, an unknown format or option, or a field that the

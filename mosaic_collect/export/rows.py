@@ -1,23 +1,21 @@
 """Chosen rows, trajectory by trajectory, in bounded memory: what every format but ``.npy`` writes.
 
-A store is cut by steps and environments, and a trajectory lies in one environment. Environments are
-read in groups, block by block; rows wait until their trajectory is whole.
+A trajectory lies in one environment, so rows that are ordered by store, environment and step have
+each trajectory in one piece. How many rows lie before a cell is known before it is read:
 
     block          0          1          2
-    env 0    | a a a a  | a b b b  | b b c c  |  group 0:  a, d, b, c, e
-    env 1    | d d d d  | d d d d  | e e e e  |
-    env 2    | f f f f  | f f f f  | f f f f  |  group 1:  f, as it is read
+    env 0    | a a a a  | a b b b  | b b c c  |    rows  0..3    4..7    8..11
+    env 1    | d d d d  | d d d d  | e e e e  |         12..15  16..19  20..23
 
-A group is as wide as its longest trajectories let fit into memory. A trajectory that alone is too
-long is a group of one environment, whose rows need not wait.
+So cells are read in any order, by several threads, and go where they belong: to their places in a
+file, or into batches of whole trajectories. A trajectory that is too long for a batch is cut.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
-from itertools import groupby, tee
+from functools import cached_property, partial
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
@@ -29,47 +27,43 @@ from mosaic_collect.reading.selection import Selection, Split
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.reading.trajectories import Traced, trace
 from mosaic_collect.store.schema import Field
+from mosaic_collect.store.workers import WorkerPool, in_order
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
-#: Bytes of rows that wait for the end of their trajectory, at most.
-WAITING_NBYTES = 128 << 20
+#: Takes consecutive rows of a field: its name, the number of the first row, the rows.
+Put = Callable[[str, int, Array], object]
+#: Bytes of rows in a batch, at most; and of a file's part that is written at a time.
+BATCH_NBYTES, _WINDOW_NBYTES = 64 << 20, 1 << 30
+_STEP = "step"
+_BESIDE_NBYTES = 64  # of a row's numbers and ends
 
 
-class Segment(NamedTuple):
-    """Consecutive rows of one trajectory.
+class Batch(NamedTuple):
+    """Consecutive rows.
 
     Attributes:
-        trajectory: Index of the trajectory into ``TrajectoryRows.trajectories``.
-        first: Number of rows of the trajectory before these.
-        steps: Steps in the store.
-        fields: Field -> its rows, in pieces.
+        first: Number of the first row.
+        steps: Steps in the store, ``(M,)``.
+        fields: Field -> its rows, ``(M, ...)``.
     """
 
-    trajectory: int
     first: int
     steps: Ints
-    fields: dict[str, list[Array]]
+    fields: dict[str, Array]
 
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the values."""
-        return sum(piece.nbytes for pieces in self.fields.values() for piece in pieces)
+    def put(self, field: str, row: int, rows: Array) -> None:
+        """Copy rows to their place."""
+        values = self.steps if field == _STEP else self.fields[field]
+        values[row - self.first : row - self.first + len(rows)] = rows
 
 
 class _Request(NamedTuple):
-    """A cell of one field, restricted to a group of environments."""
+    """A cell of a field, and the number of each environment's first row in its block."""
 
-    group: range
     field: str
     cell: Cell
-
-
-class _Waiting(NamedTuple):
-    """Rows of a trajectory that is not whole yet."""
-
-    steps: list[Ints]
-    fields: dict[str, list[Array]]
+    rows: Ints
 
 
 @dataclass(frozen=True)
@@ -80,7 +74,8 @@ class TrajectoryRows:
         table: The stores.
         selection: Chosen pairs.
         fields: Fields to read.
-        trajectories: The trajectories with chosen pairs; ``valid`` counts these.
+        trajectories: The trajectories with chosen pairs, in the order of the rows; ``valid`` counts
+            these.
     """
 
     table: Table
@@ -92,7 +87,8 @@ class TrajectoryRows:
     def of(cls, table: Table, selection: Selection, fields: list[Field]) -> TrajectoryRows:
         """Find the trajectories: a pass over ids and ends."""
         traced = trace(table, selection=selection)
-        traced = traced.chosen(np.lexsort((traced.first, traced.env)))
+        store = np.searchsorted(table.first_steps, traced.first, side="right")
+        traced = traced.chosen(np.lexsort((traced.first, traced.env, store)))
         # A damaged chunk that is left out may cut a trajectory in two.
         starts = np.flatnonzero(np.diff(traced.id, prepend=-1))
         stops = np.append(starts[1:], len(traced.id)) - 1
@@ -104,27 +100,41 @@ class TrajectoryRows:
         )
         return cls(table, selection, tuple(fields), joined)
 
-    def __iter__(self) -> Iterator[Segment]:
-        waiting: dict[int, _Waiting] = {}
-        written: dict[int, int] = {}
-        pieces, done = tee(self._pieces())
-        found = zip(done, Threads().map(self._read, pieces), strict=True)
-        for (group, _), block in groupby(found, lambda one: (one[0].group, one[0].cell.block)):
-            for request, segments in block:
-                for index, steps, rows in segments:
-                    rest = waiting.setdefault(index, _Waiting([], {}))
-                    rest.fields.setdefault(request.field, []).append(rows)
-                    if request.field == self.fields[0].name:
-                        rest.steps.append(steps)
-            for index in sorted(waiting):
-                first = written.pop(index, 0)
-                count = first + sum(map(len, waiting[index].steps))
-                is_whole = count == self.trajectories.valid[index]
-                if is_whole or len(group) == 1:
-                    rest = waiting.pop(index)
-                    yield Segment(index, first, np.concatenate(rest.steps), rest.fields)
-                if not is_whole and len(group) == 1:
-                    written[index] = count
+    @cached_property
+    def starts(self) -> Ints:
+        """Number of each trajectory's first row, and of all rows."""
+        return np.cumsum(np.append(0, self.trajectories.valid))
+
+    @property
+    def row_nbytes(self) -> int:
+        """Bytes of a row of all fields."""
+        return sum(f.row_nbytes for f in self.fields)
+
+    def owners(self, first: int, stop: int) -> range:
+        """Indices of the trajectories to which some rows belong."""
+        low, high = np.searchsorted(self.starts, (first, stop - 1), side="right").tolist()
+        return range(low - 1, high)
+
+    def places(self, batch: Batch) -> tuple[Ints, Ints]:
+        """Per row, the index of its trajectory, and the number of rows before it there."""
+        number = np.arange(batch.first, batch.first + len(batch.steps))
+        owner = np.searchsorted(self.starts, number, side="right") - 1
+        return owner, number - self.starts[owner]
+
+    def __iter__(self) -> Iterator[Batch]:
+        batches = self._batches(BATCH_NBYTES, [*(f.name for f in self.fields), _STEP])
+        with WorkerPool(1, "mosaic-batch") as pool:  # fills one while the reader encodes another
+            yield from in_order(partial(pool.submit, self._filled), batches, 1)
+
+    def place(self, put: Put) -> Iterator[int]:
+        """Read all rows in any order; yield the bytes after each piece.
+
+        Args:
+            put: Called from several threads.
+        """
+        names = [f.name for f in self.fields]
+        requests = (one for _, each in self._batches(_WINDOW_NBYTES, names) for one in each)
+        return Threads().map(partial(self._read, put), requests)
 
     def on_side(self, split: Split) -> NDArray[np.bool_]:
         """Whether each trajectory is on a side of a split."""
@@ -140,63 +150,80 @@ class TrajectoryRows:
         behind = first + self.table.parts[at].state.committed_steps
         return (self.trajectories.first >= first) & (self.trajectories.first < behind)
 
-    def _pieces(self) -> Iterator[_Request]:
+    def _filled(self, what: tuple[range, list[_Request]]) -> Batch:
+        rows, requests = what
+        values = {f.name: np.empty((len(rows), *f.row_shape), f.dtype) for f in self.fields}
+        batch = Batch(rows.start, np.empty(len(rows), np.int64), values)
+        for request in requests:
+            self._read(batch.put, request)
+        return batch
+
+    def _batches(self, nbytes: int, names: Sequence[str]) -> Iterator[tuple[range, list[_Request]]]:
+        """Cut the rows into whole trajectories of a number of bytes, at most where that can be."""
+        most = max(1, nbytes // (self.row_nbytes + _BESIDE_NBYTES))
+        widest = max(self.fields, key=lambda f: f.row_nbytes).name
+        first = 0
         for at, part in enumerate(self.table.parts):
-            blocks = range(part.state.num_blocks)
-            for group in self._groups(at):
-                for block in (self.table.first_blocks[at] + number for number in blocks):
-                    if not self.selection.block(block)[:, group.start : group.stop].any():
-                        continue
-                    for field in self.fields:
-                        for cell in self.selection.cells_of(block, field.name):
-                            start = max(cell.envs.start, group.start)
-                            envs = range(start, min(cell.envs.stop, group.stop))
-                            if envs:
-                                yield _Request(group, field.name, Cell(block, cell.steps, envs))
+            found, mine = self.trajectories, self._in_store(at)
+            counts = np.zeros(part.state.num_envs, np.int64)
+            np.add.at(counts, found.env[mine], found.valid[mine])
+            rows = first + np.cumsum(counts) - counts
+            for envs in _groups(counts, most, part.grids[widest].chunk_envs):
+                requests: list[_Request] = []
+                for block in range(part.state.num_blocks):
+                    block += self.table.first_blocks[at]
+                    here = self.selection.block(block)[:, envs.start : envs.stop].sum(axis=0)
+                    if here.any():
+                        requests += self._requests(block, envs, names, rows)
+                        rows[envs.start : envs.stop] += here
+                    stop = int(rows[envs.stop - 1])
+                    if len(envs) == 1 and stop - first >= most:
+                        yield range(first, stop), requests
+                        first, requests = stop, []
+                if requests:
+                    yield range(first, stop), requests
+                    first = stop
 
-    def _groups(self, at: int) -> Iterator[range]:
-        """Environments of a store to read together."""
-        part, found = self.table.parts[at], self.trajectories
-        count, mine = part.state.num_envs, self._in_store(at)
-        longest = np.zeros(count, np.int64)
-        np.maximum.at(longest, found.env[mine], (found.last - found.first)[mine] + 1)
-        # While a trajectory is open, the blocks that it lies in stay in memory.
-        waiting = (longest + 2 * part.state.block_steps) * sum(f.row_nbytes for f in self.fields)
-        chunk = part.grids[max(self.fields, key=lambda f: f.row_nbytes).name].chunk_envs
-        start = 0
-        while start < count:
-            widths = np.arange(1, count - start + 1)
-            fits = widths * np.maximum.accumulate(waiting[start:]) <= WAITING_NBYTES
-            stop = start + max(1, int(np.count_nonzero(fits)))
-            whole = stop - stop % chunk
-            stop = whole if start < whole and stop < count else stop
-            yield range(start, stop)
-            start = stop
+    def _requests(
+        self, block: int, envs: range, names: Sequence[str], rows: Ints
+    ) -> Iterator[_Request]:
+        whole = self.table.whole_block(block)
+        for name in names:
+            for cell in [whole] if name == _STEP else self.selection.cells_of(block, name):
+                start, stop = max(cell.envs.start, envs.start), min(cell.envs.stop, envs.stop)
+                if start < stop:
+                    mine = Cell(block, cell.steps, range(start, stop))
+                    yield _Request(name, mine, rows[start:stop].copy())
 
-    def _read(self, request: _Request) -> list[tuple[int, Ints, Array]]:
-        """Chosen rows of a piece by trajectory: its index, the steps and the rows."""
-        cell = request.cell
-        mask = self.selection.mask(cell).T
-        if not mask.any():
-            return []
-        values = self.table.read_cell(request.field, cell)
-        env, step = np.nonzero(mask)
-        rows = values.reshape(-1, *values.shape[2:]).take(step * len(cell.envs) + env, axis=0)
-        step += self.table.state.steps_of(cell.block)[cell.steps.start]
-        index = self._owners(env + cell.envs.start, step)
-        starts = np.flatnonzero(np.diff(index, prepend=-1)).tolist()
-        spans = zip(starts, [*starts[1:], len(index)], strict=True)
-        return [(int(index[a]), step[a:b], rows[a:b]) for a, b in spans]
+    def _read(self, put: Put, request: _Request) -> int:
+        """Put the chosen rows of a cell, environment by environment; return their bytes."""
+        name, cell, rows = request
+        chosen = self.selection.block(cell.block)[:, cell.envs.start : cell.envs.stop].T
+        mask = np.ascontiguousarray(chosen[:, cell.steps.start : cell.steps.stop])
+        counts = np.count_nonzero(mask, axis=1)
+        if not counts.any():
+            return 0
+        if name == _STEP:
+            steps = self.table.state.steps_of(cell.block)
+            values = np.broadcast_to(np.arange(steps.start, steps.stop), mask.shape)
+        else:
+            values = self.table.read_cell(name, cell, env_major=True).swapaxes(0, 1)
+        rows += np.count_nonzero(chosen[:, : cell.steps.start], axis=1)
+        for env in np.flatnonzero(counts).tolist():
+            is_whole = counts[env] == len(cell.steps)
+            put(name, int(rows[env]), values[env] if is_whole else values[env][mask[env]])
+        return int(counts.sum()) * (values.nbytes // mask.size)
 
-    def _owners(self, env: Ints, step: Ints) -> Ints:
-        """Index of the trajectory of each pair."""
-        keys = env * self.table.state.committed_steps + step
-        return np.asarray(np.searchsorted(self._keys, keys, side="right") - 1, np.int64)
 
-    @cached_property
-    def _keys(self) -> Ints:
-        found = self.trajectories
-        return found.env * self.table.state.committed_steps + found.first
+def _groups(counts: Ints, most: int, chunk: int) -> Iterator[range]:
+    """Cut environments into groups of whole chunks that hold a number of rows, if they can."""
+    start = 0
+    while start < len(counts):
+        stop = start + max(1, int(np.searchsorted(np.cumsum(counts[start:]), most, side="right")))
+        whole = stop - stop % chunk
+        stop = whole if start < whole and stop < len(counts) else stop
+        yield range(start, stop)
+        start = stop
 
 
 class RowFormat:

@@ -32,7 +32,7 @@ from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, Run, StoreState
 from mosaic_collect.store.schema import VALID_MASK
 from mosaic_collect.store.shard import ShardReader
-from mosaic_collect.store.view import StoreView
+from mosaic_collect.store.view import StoreView, empty_rows
 
 #: Bytes of a cell to aim at: a thread holds a cell, its selected rows, and one chunk.
 CELL_NBYTES = 8 << 20
@@ -160,13 +160,19 @@ class Table(StoreView):
         return [version for part in self.parts for version in part.versions(field)]
 
     def read(
-        self, field: str, steps: range, envs: range, pool: Executor | None = None
+        self,
+        field: str,
+        steps: range,
+        envs: range,
+        pool: Executor | None = None,
+        *,
+        env_major: bool = False,
     ) -> NDArray[Any]:
         if len(self.parts) == 1:
-            return self.parts[0].read(field, steps, envs, pool)
+            return self.parts[0].read(field, steps, envs, pool, env_major=env_major)
         found = self.grids[field].field
-        shape = (len(steps), len(envs), *found.row_shape)
-        out = np.full(shape, found.fill_value, found.dtype)
+        out = empty_rows(found, steps, envs, env_major)
+        out[...] = found.fill_value
         for at, rows, inside in self._cut(steps):
             there = envs[: bisect_left(envs, self.parts[at].state.num_envs)]
             values = self.parts[at].read(field, inside, there, pool)
@@ -217,8 +223,8 @@ class Table(StoreView):
         """All rows of a block."""
         return Cell(block, *map(range, self.shape(block)))
 
-    def read_cell(self, field: str, cell: Cell) -> NDArray[Any]:
-        """Rows of a cell, ``(steps, envs[, dim])``.
+    def read_cell(self, field: str, cell: Cell, *, env_major: bool = False) -> NDArray[Any]:
+        """Rows of a cell, ``(steps, envs[, dim])``; ``env_major`` as of ``read``.
 
         Raises:
             CorruptStoreError: A chunk is damaged.
@@ -226,7 +232,7 @@ class Table(StoreView):
         at, inside = self.place(cell.block)
         of_block = self.parts[at].state.steps_of(inside)
         steps = of_block[cell.steps.start : cell.steps.stop]
-        rows = self.parts[at].read(field, steps, cell.envs)
+        rows = self.parts[at].read(field, steps, cell.envs, env_major=env_major)
         return self.numberings[at].apply(field, rows)
 
     def _cut(self, steps: range) -> Iterator[tuple[int, slice, range]]:

@@ -39,7 +39,7 @@ from mosaic_collect.store.parsing import (
     parse_root,
     with_foreign,
 )
-from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
+from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID, Field
 from mosaic_collect.store.shard import ShardReader
 
 _log = logging.getLogger(__name__)
@@ -375,7 +375,13 @@ class StoreView:
         return [range(e, min(e + width, num_envs)) for e in range(0, num_envs, width)]
 
     def read(
-        self, field: str, steps: range, envs: range, pool: Executor | None = None
+        self,
+        field: str,
+        steps: range,
+        envs: range,
+        pool: Executor | None = None,
+        *,
+        env_major: bool = False,
     ) -> NDArray[Any]:
         """Rows of some steps and environments.
 
@@ -384,16 +390,18 @@ class StoreView:
             steps: Ascending, all committed.
             envs: Ascending.
             pool: Decodes chunks side by side; None: one after the other.
+            env_major: Whether an environment's rows lie together in memory, as they do in chunks.
 
         Returns:
-            Shape ``(len(steps), len(envs)[, dim])``, C-contiguous, the caller's own. Ends that were
-            recorded but not committed are absent from ``trajectory_end``.
+            Shape ``(len(steps), len(envs)[, dim])``, the caller's own; C-contiguous, or so after
+            ``swapaxes(0, 1)``. Ends that were recorded but not committed are absent from
+            ``trajectory_end``.
 
         Raises:
             CorruptStoreError: A damaged chunk, or a shard that is missing.
         """
         grid = self.grids[field]
-        out = np.empty((len(steps), len(envs), *grid.field.row_shape), grid.field.dtype)
+        out = empty_rows(grid.field, steps, envs, env_major)
         env_cuts = list(cuts(envs, grid.chunk_envs))
         in_block = grid.block_steps // grid.chunk_steps
         step_cuts = cuts(steps, grid.chunk_steps) if env_cuts else ()
@@ -402,9 +410,14 @@ class StoreView:
 
                 def decode(at: tuple[Cut, Cut], shard: ShardReader = shard) -> None:
                     step, env = at
+                    chunk = step.cell % in_block * grid.env_chunks + env.cell
+                    mine = out[step.out, env.out].swapaxes(0, 1)
+                    if mine.shape == grid.chunk_shape and mine.flags.c_contiguous:
+                        shard.read(chunk, mine)
+                        return
                     values = np.empty(grid.chunk_shape, grid.field.dtype)
-                    shard.read(step.cell % in_block * grid.env_chunks + env.cell, values)
-                    out[step.out, env.out] = values[env.inside, step.inside].swapaxes(0, 1)
+                    shard.read(chunk, values)
+                    mine[...] = values[env.inside, step.inside]
 
                 _run(pool, decode, list(product(of_block, env_cuts)))
         if field == TRAJECTORY_END:
@@ -461,6 +474,13 @@ class StoreView:
             for chunk in range(grid.chunks):
                 shard.read(chunk, values)
                 out[grid.rows(chunk)] = values
+
+
+def empty_rows(field: Field, steps: range, envs: range, env_major: bool) -> NDArray[Any]:
+    """An array for ``StoreView.read``."""
+    shape = (len(envs), len(steps)) if env_major else (len(steps), len(envs))
+    out = np.empty((*shape, *field.row_shape), field.dtype)
+    return out.swapaxes(0, 1) if env_major else out
 
 
 def _run(pool: Executor | None, work: Any, items: list[tuple[Cut, Cut]]) -> None:

@@ -54,7 +54,7 @@ def test_every_value(
     store: str, target: str, form: str, waiting: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where a group is one environment, whose rows do not wait."""
-    monkeypatch.setattr("mosaic_collect.export.rows.WAITING_NBYTES", waiting)
+    monkeypatch.setattr("mosaic_collect.export.rows.BATCH_NBYTES", waiting)
     dataset = record(store, masks=stores.some_masks(4), block_steps=4)
     told: list[int] = []
     report = write(store, target, fields=FIELDS, progress=told.append)
@@ -137,8 +137,9 @@ def test_row_groups_and_files_are_bounded(
 ) -> None:
     dataset = record(store)
     monkeypatch.setattr("mosaic_collect.export.parquet._GROUP_NBYTES", 200)
-    monkeypatch.setattr("mosaic_collect.export.lerobot._FILE_MB", 0.0002)
-    monkeypatch.setattr("mosaic_collect.export.lerobot._CHUNK_FILES", 2)
+    monkeypatch.setattr("mosaic_collect.export.lerobot.FILE_MB", 0.0002)
+    for module in ("lerobot", "episodes"):
+        monkeypatch.setattr(f"mosaic_collect.export.{module}.CHUNK_FILES", 2)
     for target in (str(tmp_path / "e.parquet"), str(tmp_path / "e")):
         write(store, target, fields=FIELDS)
         assert_exported(target, dataset, dataset.read(VALID_MASK))
@@ -245,7 +246,7 @@ def test_a_library_that_is_missing(
 
 
 FULL = {
-    "hdf5": "os.writev",
+    "hdf5": "os.pwrite",
     "parquet": "pyarrow.parquet.ParquetWriter.write_table",
     "lerobot": "pyarrow.parquet.ParquetWriter.write_table",
 }

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset
+from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.export import export
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from tests.envs import ISAACLAB, LEROBOT, ROBOMIMIC, ROOT, Environment
@@ -90,6 +90,36 @@ def test_lerobot(dataset: TrajectoryDataset, want: Trajectories, tmp_path: Path)
     frames = np.concatenate([np.arange(n) for n in np.bincount(read["episode_index"])])
     np.testing.assert_array_equal(read["frame_index"], frames)
     np.testing.assert_allclose(read["timestamp"], frames / 50, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_lerobots_videos(tmp_path: Path) -> None:
+    """Each frame is the recorded one, within 4 of 255 steps of brightness on average."""
+    pytest.importorskip("imageio_ffmpeg")
+    store, folder, shape = str(tmp_path / "s"), str(tmp_path / "e"), (32, 48, 3)
+    schema = Schema.mosaic(3, 2, extra=[Field(name="camera", dim=shape, dtype="uint8")]).with_ends()
+    names, generator = ["observations", "actions", "camera"], np.random.default_rng(0)
+    y, x, _ = np.ogrid[: shape[0], : shape[1], :3]
+    with TrajectoryWriter(store, schema, 3) as writer:
+        for step in range(40):
+            phase = 0.4 * step + np.arange(3)[:, None, None, None] + np.arange(3) / 3
+            waves = np.sin((x + y) / 9 + phase)
+            writer.add_step(
+                observations=generator.random((3, 3), np.float32),
+                actions=generator.random((3, 2), np.float32),
+                camera=(120 + 100 * waves).astype(np.uint8),
+            )
+            writer.end_trajectories(np.arange(3) == step % 7)
+    dataset = TrajectoryDataset(store)
+    export(store, folder, "lerobot", fields=names, fps=30, video=True)
+    read = run(LEROBOT, "read_lerobot.py", folder, str(tmp_path / "read.npz"), "30")
+    ids = read["trajectory_ids"][read["episode_index"]]
+    for trajectory in dataset.trajectories:
+        found = np.moveaxis(read["observation.camera"][ids == trajectory.id], 1, -1) * 255
+        recorded = np.asarray(trajectory["camera"]).astype(np.float64)
+        error = np.abs(found[:, None] - recorded[None]).mean(axis=(2, 3, 4))
+        assert (error.argmin(axis=1) == np.arange(len(recorded))).all()
+        assert error.diagonal().max() < 4
 
 
 @pytest.mark.slow

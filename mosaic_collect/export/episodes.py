@@ -1,0 +1,253 @@
+"""Files of a LeRobot dataset: data, videos, and the table of episodes with their statistics.
+
+    number 0    episodes 0, 1, 2    data/chunk-000/file-000.parquet    videos/KEY/chunk-000/...
+    number 1    episodes 3, 4       data/chunk-000/file-001.parquet
+
+An episode lies in one file, and in the videos of the same number. Statistics are as LeRobot defines
+them, per episode and merged for all rows: of images per colour, 1 being full brightness.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.checks import needed, thread_count
+from mosaic_collect.export.parquet import ParquetFile, column
+from mosaic_collect.store.schema import Field
+from mosaic_collect.store.workers import WorkerPool
+
+Array = NDArray[Any]
+#: Statistics of a feature by name; all ``(C,)`` float64, but ``count``: ``(1,)`` int64.
+Statistics = dict[str, Array]
+#: LeRobot's own sizes: files per folder, and megabytes of values per file.
+CHUNK_FILES, FILE_MB = 1000, 100
+PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
+_QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
+#: Every second frame can be decoded by itself, as LeRobot wants for random access.
+_ENCODING = ("-g", "2", "-bf", "0", "-crf", "18", "-preset", "veryfast")
+
+
+def is_image(field: Field) -> bool:
+    """Whether a field's rows can be images."""
+    shape = field.row_shape
+    return field.dtype == "uint8" and len(shape) == 3 and shape[2] in (1, 3)
+
+
+def num_channels(field: Field) -> int:
+    """Number of features to keep statistics of: of images their colours."""
+    return field.row_shape[2] if is_image(field) else field.width
+
+
+def place(path: str, folder: str, number: int, ending: str = ".parquet") -> str:
+    """Path of a numbered file; its folder is made."""
+    chunk, file = divmod(number, CHUNK_FILES)
+    found = os.path.join(path, folder, PLACE.format(chunk_index=chunk, file_index=file) + ending)
+    os.makedirs(os.path.dirname(found), exist_ok=True)
+    return found
+
+
+def measure(rows: Array, field: Field) -> Statistics:
+    """Statistics of rows, all finite; a quantile is the least value with that many below or at."""
+    values = rows.reshape(-1, num_channels(field))
+    ordered, scale = np.sort(values, axis=0), 255.0 if is_image(field) else 1.0
+    found = {"min": ordered[0], "max": ordered[-1]}
+    found["mean"] = values.mean(axis=0, dtype=np.float64)
+    found["std"] = values.std(axis=0, dtype=np.float64)
+    for name, share in _QUANTILES.items():
+        found[name] = ordered[int(np.ceil(share * len(values))) - 1]
+    scaled = {name: value.astype(np.float64) / scale for name, value in found.items()}
+    return {**scaled, "count": np.array([len(rows)])}
+
+
+def merge(parts: Sequence[Statistics]) -> Statistics:
+    """Statistics of all rows of some parts; quantiles are weighted means, as in LeRobot."""
+    every = {name: np.stack([part[name] for part in parts]) for name in parts[0]}
+    share = every["count"] / every["count"].sum()
+    found = {name: (values * share).sum(axis=0) for name, values in every.items()}
+    apart = every["mean"] - found["mean"]
+    variance = ((every["std"] ** 2 + apart**2) * share).sum(axis=0)
+    return {
+        **found,
+        "min": every["min"].min(axis=0),
+        "max": every["max"].max(axis=0),
+        "std": np.sqrt(variance),
+        "count": every["count"].sum(axis=0),
+    }
+
+
+class EpisodeFiles:
+    """Files of rows that are added in order; a context manager.
+
+    Args:
+        path: Folder of the dataset.
+        features: Features by name.
+        videos: Names of the features that are videos.
+        fps: Frames per second.
+        episodes: Columns of the table of episodes, beside their statistics.
+        starts: Number of each episode's first row, and of all rows.
+        files: Number of each episode's file.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        features: Mapping[str, Field],
+        videos: Sequence[str],
+        fps: float,
+        episodes: Mapping[str, Any],
+        starts: Array,
+        files: Array,
+    ) -> None:
+        import pyarrow as pa
+
+        self._pa, self._path, self._features, self._fps = pa, path, features, fps
+        self._episodes, self._starts, self._files = episodes, starts, files
+        stored = {name: f for name, f in features.items() if name not in videos}
+        self._schema = pa.schema([_column(pa, name, field) for name, field in stored.items()])
+        self._images = [name for name, field in stored.items() if is_image(field)]
+        self._videos, self._add_pictures = videos, dict[str, Callable[[Array], object]]()
+        self._number = -1
+        self._total: dict[str, Statistics] = {}
+        self._parts: list[dict[str, Statistics]] = []  # of an episode that goes on
+        self._all, self._opened = ExitStack(), ExitStack()
+
+    def __enter__(self) -> EpisodeFiles:
+        pa, kinds = self._pa, {name: self._statistics(name) for name in self._features}
+        columns = [(name, values.type) for name, values in self._episodes.items()]
+        columns += [(f"stats/{n}/{k}", t) for n, of in kinds.items() for k, t in of.items()]
+        name = place(self._path, "meta/episodes", 0)
+        self._table = self._all.enter_context(ParquetFile(name, pa.schema(columns)))
+        self._pool = self._all.enter_context(WorkerPool(thread_count(), "mosaic-episodes"))
+        self._all.push(self._opened.__exit__)
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        self._all.__exit__(*exc)
+
+    def add(self, first: int, columns: Mapping[str, Array]) -> None:
+        """Add consecutive rows of all features, the first of them by its number."""
+        stop = first + len(next(iter(columns.values())))
+        low, high = np.searchsorted(self._starts, (first, stop - 1), side="right")
+        owners = range(int(low) - 1, int(high))
+        cuts = np.clip(self._starts[low - 1 : high + 1] - first, 0, stop - first).tolist()
+        insides = [slice(*pair) for pair in pairwise(cuts)]
+        measured = [self._pool.submit(self._measure, columns, inside) for inside in insides]
+        for number in np.unique(self._files[owners.start : owners.stop]).tolist():
+            mine = [s for at, s in zip(owners, insides, strict=True) if self._files[at] == number]
+            inside = slice(mine[0].start, mine[-1].stop)
+            self._write(number, {name: values[inside] for name, values in columns.items()})
+        whole = []
+        for at, found in zip(owners, measured, strict=True):
+            self._parts.append(found.result())
+            if self._starts[at + 1] <= stop:
+                whole.append(_merged(self._parts))
+                self._parts = []
+        if whole:
+            ended = slice(owners.start, owners.start + len(whole))
+            self._total = _merged([self._total, *whole] if self._total else whole)
+            self._table.add(
+                {
+                    **{name: values[ended] for name, values in self._episodes.items()},
+                    **{
+                        f"stats/{name}/{kind}": np.stack([one[name][kind] for one in whole])
+                        for name in self._features
+                        for kind in self._statistics(name)
+                    },
+                }
+            )
+
+    def stats(self) -> dict[str, Any]:
+        """Statistics of all features as ``stats.json`` has them: of images ``(C, 1, 1)``."""
+        return {
+            name: {
+                key: value.reshape(-1, 1, 1).tolist()
+                if is_image(self._features[name]) and key != "count"
+                else value.tolist()
+                for key, value in found.items()
+            }
+            for name, found in self._total.items()
+        }
+
+    def _measure(self, columns: Mapping[str, Array], inside: slice) -> dict[str, Statistics]:
+        return {name: measure(columns[name][inside], f) for name, f in self._features.items()}
+
+    def _write(self, number: int, columns: dict[str, Any]) -> None:
+        """Write rows into the files of a number."""
+        if number != self._number:
+            self._opened.close()
+            name = place(self._path, "data", number)
+            self._file = self._opened.enter_context(ParquetFile(name, self._schema))
+            for key in self._videos:
+                name = place(self._path, f"videos/{key}", number, ".mp4")
+                height, width, _ = self._features[key].row_shape
+                writing = _open_video(name, (width, height), self._fps)
+                self._opened.callback(writing.close)
+                self._add_pictures[key] = writing.send
+            self._number = number
+        for key in self._videos:
+            for image in columns.pop(key):
+                self._add_pictures[key](image)
+        for key in self._images:
+            pngs = self._pool.map_ahead(_png, columns[key])
+            kind = self._schema.field(key).type
+            columns[key] = self._pa.array([{"bytes": png, "path": None} for png in pngs], kind)
+        self._file.add(columns)
+
+    def _statistics(self, name: str) -> dict[str, Any]:
+        """Types of a feature's statistics."""
+        pa, field = self._pa, self._features[name]
+        kind = pa.float64()
+        for size in (1, 1) if is_image(field) else ():
+            kind = pa.list_(kind, size)
+        kind = pa.list_(kind, num_channels(field))
+        names = ("min", "max", "mean", "std", *_QUANTILES)
+        return {**dict.fromkeys(names, kind), "count": pa.list_(pa.int64(), 1)}
+
+
+def _merged(parts: Sequence[dict[str, Statistics]]) -> dict[str, Statistics]:
+    if len(parts) == 1:
+        return parts[0]
+    return {name: merge([part[name] for part in parts]) for name in parts[0]}
+
+
+def _column(pa: Any, name: str, field: Field) -> Any:
+    if is_image(field):
+        return pa.field(name, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
+    return column(pa, name, field if field.width > 1 else Field(name=name, dtype=field.dtype))
+
+
+def _png(image: Array) -> bytes:
+    from PIL import Image
+
+    out = io.BytesIO()
+    picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
+    picture.save(out, "png", compress_level=1)
+    return out.getvalue()
+
+
+def require_video() -> None:
+    """Refuse videos without an encoder.
+
+    Raises:
+        MissingDependencyError: imageio-ffmpeg is not installed.
+    """
+    with needed("LeRobot's videos need imageio-ffmpeg: pip install 'mosaic-collect[lerobot]'"):
+        import imageio_ffmpeg  # noqa: F401
+
+
+def _open_video(path: str, size: tuple[int, int], fps: float) -> Generator[None, Any, None]:
+    """A generator to which frames are sent; closing it ends the file."""
+    from imageio_ffmpeg import write_frames
+
+    options = {"quality": None, "macro_block_size": 2, "output_params": list(_ENCODING)}
+    writing: Generator[None, Any, None] = write_frames(path, size, fps=fps, **options)
+    writing.send(None)
+    return writing
