@@ -103,7 +103,7 @@ def run_trial(
         )
     with needed(_INSTALL["mjlab"], opengl=True):
         from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
-        from mosaic_collect.collection.rollout import STUDENT
+        from mosaic_collect.collection.groups import STUDENT
         from mosaic_collect.collection.trial import Lane, run_lanes
     queue = None if options.motion is None else MotionQueue(find_motions(options.motion))
     num_envs = trajectories * len(noise) * (1 + len(networks))

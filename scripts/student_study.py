@@ -24,7 +24,7 @@ from examples.g1.squat import EXPERT, MOTION, TASK
 from examples.g1.training import LABEL, SEEN, train_student
 from mosaic_collect import BatchLoader
 from mosaic_collect.adapters.mjlab.collect import MjlabSimulation, run_collect
-from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions, MjlabOptions
+from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.protocols import Observations, StepResult
@@ -187,7 +187,14 @@ def trial(
 ) -> list[list[int]]:
     """Of each who acts, None the expert: how many of so many reach the end in each condition."""
     num_envs = each * len(CONDITIONS) * len(acts)
-    options = MjlabOptions(task=TASK, num_envs=num_envs, seed=123, student_history=history)
+    options = MjlabCollectOptions(
+        task=TASK,
+        checkpoint=checkpoint,
+        output="",
+        num_envs=num_envs,
+        seed=123,
+        student_history=history,
+    )
     simulation = PushedSimulation(options, MotionQueue(find_motions(motion)))
     expert = simulation.policy(checkpoint)
     acts = [act or (lambda seen: expert.act(seen).mean) for act in acts]

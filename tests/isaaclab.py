@@ -9,7 +9,7 @@ from typing import Any
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.isaaclab.collect import IsaacLabSimulation
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
-from mosaic_collect.adapters.isaaclab.options import MotionOptions
+from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.fitting import fit_motions
 from mosaic_collect.collection.motion_queue import MotionQueue
@@ -29,17 +29,18 @@ def collect_motions(
     policy: Any,
     store: Path,
     origin: Origin,
-    choice: MotionOptions = MotionOptions(),  # noqa: B008  frozen
     *,
     max_steps: int | None = None,
     resume: bool = False,
     acting: Acting = AS_TRAINED,
     allow_fps: bool = False,
-    **writer_options: Any,
+    buffer_mb: float = 1,
+    **options: Any,
 ) -> MotionQueue:
     """Record each motion once, from where the command starts it; gives what became of them."""
     known = TrajectoryDataset(store) if resume else None
     refuse_changes(known, origin)
+    choice = IsaacLabCollectOptions(task="", checkpoint="", output="", **options)
     queue = MotionQueue(
         choice.chosen(loaded_motions(env.unwrapped)), 1, known.metadata if known else {}
     )
@@ -51,6 +52,6 @@ def collect_motions(
     record(
         *(IsaacLabSimulation(env, {}, tracker), policy, tracker, store, origin),
         *(max_steps or sys.maxsize, known, None, acting),
-        **writer_options,
+        buffer_mb=buffer_mb,
     )
     return queue

@@ -8,7 +8,7 @@ import pytest
 
 import mosaic_collect as mc
 from mosaic_collect.collection.acting import Acting
-from mosaic_collect.collection.motions import read_contents
+from mosaic_collect.collection.motions import read_motion
 from tests.helpers import SMALL, record
 from tests.ranks import record_rank
 
@@ -57,7 +57,7 @@ def test_an_export(npy: str, store: str) -> None:
 def test_a_motion(tmp_path: Path) -> None:
     path = tmp_path / "walk.npz"
     path.write_bytes(POINTER)
-    contents, problems = read_contents(str(path))
+    contents, problems = read_motion(str(path))
     assert contents is None
     assert WORDS in problems[0]
 

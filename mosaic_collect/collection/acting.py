@@ -36,17 +36,18 @@ class Acting:
     """How a collection acts; by default as the policy would by itself.
 
     Attributes:
-        action_noise: Largest standard deviation of what is added to each action, in its units; each
-            trajectory's own is drawn uniformly from 0 to it.
-        act_by: ``mean`` or ``sample`` of the policy; or the path of a student, which acts in a
+        action_noise: Largest standard deviation of the noise added to the actions, in their units.
+            The noise of each trajectory is drawn uniformly from 0 to it.
+        act_by: Who acts: mean or sample of the policy, or the file of a student that acts in a
             share of the steps.
-        act_share: Share of the environments in which the student acts; default: a half.
-        push: Largest standard deviation of pushes in m/s: of what is added to the velocity of each
-            base along x and y, in one step of 25 on average; each trajectory's own is drawn
-            uniformly from 0 to it.
-        start: Frame at which trajectories of motions begin: ``first``, or a ``random`` one.
+        act_share: Share of the steps in which the student acts (default: 0.5 with a student).
+        push: Largest standard deviation of velocity pushes, in m/s: added to each base along x and
+            y in one of 25 steps on average. That of each trajectory is drawn uniformly from 0 to
+            it.
+        start: Frame of its motion at which a trajectory starts: the ``first`` one, or a ``random``
+            one.
         seed: Seed of the noise, of the pushes, and of the choice of who acts.
-        trust_student: The student's file may run code: it is a TorchScript program.
+        trust_checkpoint: Run code in the student's file: it is a TorchScript program.
 
     Raises:
         InputError: Naming all values that make no sense.
@@ -57,8 +58,8 @@ class Acting:
     act_share: float | None = None
     push: float = 0.0
     start: Start = "first"
-    seed: int = 0
-    trust_student: bool = False
+    seed: int | None = 0
+    trust_checkpoint: bool = False
 
     def __post_init__(self) -> None:
         problems = list(self._problems())
@@ -66,13 +67,13 @@ class Acting:
             raise InputError("; ".join(problems))
 
     @property
-    def student(self) -> str | None:
+    def student_path(self) -> str | None:
         """The student's path; None: the policy acts alone."""
         return None if self.act_by in (MEAN, SAMPLE) else self.act_by
 
     @cached_property
     def student_file(self) -> bytes:
-        """What the student's file holds. It is read once: what is told of it is what acts.
+        """Content of the student's file, read once: the program that acts is the one recorded.
 
         Raises:
             InputError: There is none, or it cannot be read.
@@ -91,19 +92,19 @@ class Acting:
         return content
 
     @property
-    def share(self) -> float:
-        """Of the steps in which the student acts."""
-        if self.student is None:
+    def student_share(self) -> float:
+        """Share of the steps in which the student acts."""
+        if self.student_path is None:
             return 0.0
         return _SHARE if self.act_share is None else self.act_share
 
     @property
-    def by_mean(self) -> bool:
+    def acts_by_mean(self) -> bool:
         """Whether the policy's own actions are its mean."""
         return self.act_by != SAMPLE
 
-    def told(self) -> dict[str, Any]:
-        """As a store keeps it: what differs from the default; all of it JSON.
+    def acting_metadata(self) -> dict[str, Any]:
+        """Return the options that differ from the default, as a store keeps them.
 
         Raises:
             InputError: The student's file cannot be read.
@@ -111,11 +112,11 @@ class Acting:
         told: dict[str, Any] = {}
         if self.action_noise:
             told["action_noise"] = self.action_noise
-        if self.student is not None:
+        if self.student_path is not None:
             sha256 = hashlib.sha256(self.student_file).hexdigest()
-            identity = {"path": os.path.abspath(self.student), "sha256": sha256}
-            told |= {"act_by": identity, "act_share": self.share}
-        elif not self.by_mean:
+            identity = {"path": os.path.abspath(self.student_path), "sha256": sha256}
+            told |= {"act_by": identity, "act_share": self.student_share}
+        elif not self.acts_by_mean:
             told["act_by"] = self.act_by
         if self.push:
             told["push"] = self.push
@@ -127,7 +128,7 @@ class Acting:
         for name, value in (("action_noise", self.action_noise), ("push", self.push)):
             if not (math.isfinite(value) and value >= 0):
                 yield f"{name}: expected a finite number from 0 on, got {value}"
-        if self.act_share is not None and self.student is None:
+        if self.act_share is not None and self.student_path is None:
             yield f"act_share: expected only where a student acts, got {self.act_share}"
         if not 0 < (_SHARE if self.act_share is None else self.act_share) <= 1:
             yield f"act_share: expected a share above 0 and up to 1, got {self.act_share}"

@@ -18,7 +18,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from mosaic_collect.collection.motions import Motion
@@ -38,11 +38,7 @@ _MOST_NBYTES = 4096
 class Claims:
     """The claims in a folder of ranks, as one of them sees and makes them.
 
-    Args:
-        whole: The folder's blobs.
-        rank: Who claims.
-        world_size: How many ranks there are now.
-        num_envs: This rank's; so many motions are asked for at once when it begins.
+    Motions are named by their SHA-256. A damaged claim is a ``CorruptStoreError`` of any call.
     """
 
     def __init__(self, whole: Blobs, rank: int, world_size: int, num_envs: int) -> None:
@@ -52,11 +48,7 @@ class Claims:
         self._seen = self._listed()
 
     def owner(self, motion: str) -> int | None:
-        """The rank that has a motion, by its SHA-256; None: nobody.
-
-        Raises:
-            CorruptStoreError: A claim is damaged.
-        """
+        """The rank that has a motion; None: nobody."""
         return self._last(motion)[1]
 
     def take(self, motion: str) -> bool:
@@ -83,16 +75,6 @@ class Claims:
     def unread(self) -> set[str]:
         """Motions that were claimed or given back since their last claim was read."""
         return {m for m, number in self._listed().items() if number > self._seen.get(m, -1)}
-
-    def share(self, motions: Collection[str]) -> list[str]:
-        """Motions in the order in which this rank asks for them: an even share first."""
-        ordered = sorted(motions)
-        own = ordered[self.rank % self.world_size :: self.world_size]
-        return [*own, *sorted(set(ordered) - set(own))]
-
-    def at_first(self, motions: Collection[str]) -> int:
-        """How many motions this rank takes before any of its environments was through with one."""
-        return -(-len(motions) // self.world_size)
 
     def _listed(self) -> dict[str, int]:
         """The highest number of each motion's claims."""
@@ -133,17 +115,11 @@ def _key(motion: str, number: int) -> str:
 def take_over(whole: Blobs, claims: Claims, ranks: Iterable[int], motions: Sequence[Motion]) -> int:
     """Leave what lost ranks claimed and did not finish to the others; returns how many motions.
 
-    Only by an explicit word of the user: nobody can tell a dead rank from a slow one. The stores
-    of those ranks stay as they are, and so do the motions of which a trajectory has ended there.
-
-    Args:
-        whole: The folder of ranks.
-        claims: Claims of this rank.
-        ranks: Ranks that will not come back.
-        motions: All motions of the collection.
+    Only by an explicit word of the user: nobody can tell a dead rank from a slow one. The stores of
+    those ranks stay as they are, and so do the motions of which a trajectory has ended there.
 
     Raises:
-        InputError: This rank itself.
+        InputError: This rank itself is among ``ranks``.
         StoreLockedError: Such a rank is at work.
         StoreError: Its store cannot be read.
     """

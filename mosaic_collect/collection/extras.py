@@ -10,9 +10,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from mosaic_collect.collection.groups import RecordedGroups, field_of, flat_groups, own_field
-from mosaic_collect.collection.protocols import Extra, Observations, StepResult
-from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.collection.groups import (
+    STUDENT,
+    RecordedGroups,
+    field_of,
+    flat_groups,
+    own_field,
+)
+from mosaic_collect.collection.protocols import Extra, Observations, Simulation, StepResult
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.schema import Field
@@ -23,29 +28,17 @@ QPOS, QVEL, ORIGIN = "qpos", "qvel", "env_origin"
 
 
 def find_extras(
-    names: Iterable[str],
-    simulators: Mapping[str, Extra],
-    groups: RecordedGroups,
-    group_terms: Mapping[str, Sequence[Term]],
-    first: Observations,
-    has_final: bool,
+    names: Iterable[str], simulation: Simulation, groups: RecordedGroups, first: Observations
 ) -> list[Extra]:
-    """Resolve names of extras.
-
-    Args:
-        names: Names as the user gave them.
-        simulators: Extras of the simulation, by name.
-        groups: Groups that are recorded anyway.
-        group_terms: Terms of the simulation's groups.
-        first: First observations, with all groups.
-        has_final: Whether the simulation returns the observations before a reset.
+    """Resolve names of extras, as the user gave them; ``groups`` are recorded anyway.
 
     Raises:
         InputError: A name is unknown; the message lists all names.
     """
+    terms = simulation.group_terms
     anyway = [*groups.read, *([STUDENT] if STUDENT in first.keys() else [])]  # noqa: SIM118
     have = {
-        name: _group(name, first[name], group_terms.get(name, ()))
+        name: _group(name, first[name], terms.get(name, ()))
         for name in map(str, first.keys())
         if name not in anyway and isinstance(first[name], torch.Tensor)
     }
@@ -59,9 +52,9 @@ def find_extras(
             (Field("truncated", dtype="bool"),),
             after=lambda result: {"truncated": result.dones & result.time_outs},
         ),
-        **simulators,
+        **simulation.extras(),
     }
-    if has_final:
+    if simulation.has_final:
         have["final_observations"] = _final(groups)
     wanted = list(dict.fromkeys(names))
     if unknown := [name for name in wanted if name not in have]:

@@ -18,7 +18,6 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,7 +29,7 @@ from mosaic_collect.collection.motions import (
     LEAST_FRAMES,
     QUATERNIONS,
     Motion,
-    is_hidden,
+    has_hidden,
     read_arrays,
     refuse_files,
 )
@@ -50,11 +49,7 @@ _Values = NDArray[np.float64]
 
 
 def check_robot(motions: Sequence[Motion], robot: Robot) -> None:
-    """Check that motions are of a robot; those of earlier runs are left out.
-
-    Raises:
-        InputError: Naming all that are of another.
-    """
+    """Raise ``InputError`` that names all motions of another robot."""
     refuse_files(_robot_problems(motions, robot), len(motions), _OTHER_ROBOT)
 
 
@@ -115,24 +110,22 @@ def fit_folder(
 ) -> Iterator[tuple[str, list[Motion]]]:
     """``fit_motions`` for a simulator that reads all files of a folder.
 
-    Args:
-        path: The folder or file where the motions were found.
-        motions: All of them.
-        fps: Steps per second of the task.
-        allow_fps: Play motions of another rate frame by frame.
-        resample: Whether to make copies.
-
     Yields:
-        The folder: ``path`` itself, or one of links and copies that is removed afterwards. And the
-        motions, whose ``file`` lies in it.
+        The folder: ``path`` itself, where the motions were found, or one of links and copies that
+        is removed afterwards. And the motions, whose ``file`` lies in it.
     """
     with tempfile.TemporaryDirectory(prefix="motions-") as temporary:
         folder = os.path.realpath(temporary)
         made = fit_motions(motions, fps, allow_fps=allow_fps, into=folder if resample else None)
-        if os.path.isdir(path) and not any(m.copy for m in made) and not _has_hidden(Path(path)):
+        if os.path.isdir(path) and not any(m.copy for m in made) and not has_hidden(path):
             yield path, made
-        else:
-            yield folder, [m if m.copy else _link(m, folder) for m in made]
+            return
+        for i, motion in enumerate(made):
+            if not motion.copy:
+                link = _path_in(motion, folder)
+                os.symlink(os.path.abspath(motion.path), link)
+                made[i] = replace(motion, copy=link)
+        yield folder, made
 
 
 def same_rate(rate: float | None, fps: float) -> bool:
@@ -179,22 +172,21 @@ def resample(arrays: Mapping[str, NDArray[Any]], wanted: float) -> dict[str, NDA
 
 
 def _robot_problems(motions: Sequence[Motion], robot: Robot) -> dict[str, list[str]]:
-    found = {m.path: list(_of_another_robot(m, robot)) for m in motions}
+    found = {
+        m.path: [
+            *_differences("joint_pos", "joints", m.joints, m.joint_names, robot.joint_names),
+            *_differences("body_pos_w", "bodies", m.bodies, m.body_names, robot.body_names),
+        ]
+        for m in motions
+    }
     return {path: problems for path, problems in found.items() if problems}
 
 
-def _of_another_robot(motion: Motion, robot: Robot) -> Iterator[str]:
-    contents = motion.contents
-    if contents is None:
-        return
-    joints, bodies = robot.joint_names, robot.body_names
-    yield from _differences("joint_pos", "joints", contents.joints, contents.joint_names, joints)
-    yield from _differences("body_pos_w", "bodies", contents.bodies, contents.body_names, bodies)
-
-
 def _differences(
-    key: str, what: str, count: int, names: Sequence[str] | None, robots: Sequence[str]
+    key: str, what: str, count: int | None, names: Sequence[str] | None, robots: Sequence[str]
 ) -> Iterator[str]:
+    if count is None:
+        return
     if count != len(robots):
         yield f"{key}: expected the robot's {len(robots)} {what}, got {count}"
     elif names is not None and list(names) != list(robots):
@@ -212,10 +204,21 @@ def _other_rate(motion: Motion, fps: float) -> str:
 
 
 def _resample_all(motions: Sequence[Motion], fps: float, folder: str) -> list[Motion]:
-    made, problems = [], {}
-    for motion in motions:
+    """Copies at that rate of those motions that need one and whose rate is known."""
+    made, problems = list(motions), {}
+    for i, motion in enumerate(motions):
+        if motion.rate is None or same_rate(motion.rate, fps):
+            continue
+        frames = resampled_frames(motion.frames, motion.rate, fps)
         try:
-            made.append(_resample_one(motion, fps, folder))
+            if frames < LEAST_FRAMES:
+                raise ValueError(
+                    f"expected {LEAST_FRAMES} frames or more at {fps:g} per second, got {frames} "
+                    f"of {motion.frames} at {motion.rate:g}"
+                )
+            copy = _path_in(motion, folder)
+            np.savez(copy, **resample(read_arrays(motion.file), fps))  # type: ignore[arg-type]
+            made[i] = replace(motion, frames=frames, resampled=HOW, played_fps=fps, copy=copy)
         except ValueError as error:
             problems[motion.path] = [str(error)]
         except OSError as error:
@@ -225,41 +228,11 @@ def _resample_all(motions: Sequence[Motion], fps: float, folder: str) -> list[Mo
     return made
 
 
-def _resample_one(motion: Motion, fps: float, folder: str) -> Motion:
-    """Make a copy at that rate, if the motion needs one and its rate is known.
-
-    Raises:
-        ValueError: The motion is too short, or has unknown arrays.
-    """
-    if motion.rate is None or same_rate(motion.rate, fps):
-        return motion
-    frames = resampled_frames(motion.frames, motion.rate, fps)
-    if frames < LEAST_FRAMES:
-        raise ValueError(
-            f"expected {LEAST_FRAMES} frames or more at {fps:g} per second, got {frames} of "
-            f"{motion.frames} at {motion.rate:g}"
-        )
-    copy = _path_in(motion, folder)
-    np.savez(copy, **resample(read_arrays(motion.file), fps))  # type: ignore[arg-type]
-    return replace(motion, frames=frames, resampled=HOW, played_fps=fps, copy=copy)
-
-
-def _link(motion: Motion, folder: str) -> Motion:
-    link = _path_in(motion, folder)
-    os.symlink(os.path.abspath(motion.path), link)
-    return replace(motion, copy=link)
-
-
 def _path_in(motion: Motion, folder: str) -> str:
     """The motion's whole path below the folder's: tasks group motions by parts of it."""
     place = os.path.join(folder, os.path.abspath(motion.path).lstrip(os.sep))
     os.makedirs(os.path.dirname(place), exist_ok=True)
     return place
-
-
-def _has_hidden(folder: Path) -> bool:
-    """Whether a simulator would read files there that are no motions."""
-    return any(is_hidden(path, folder) for path in folder.rglob("*.npz"))
 
 
 def _interpolate(

@@ -16,11 +16,12 @@ from typing import Any, TypeAlias
 
 import torch
 
-from mosaic_collect.collection.protocols import Observations
-from mosaic_collect.collection.rollout import STUDENT, Rows, teacher_rows
+from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.schema import Field, Schema
 
+#: The observation group that a student sees, in every simulator.
+STUDENT = "student"
 #: Group -> its width among the observations, or the axes of its rows in a field of its own; in the
 #: order in which a policy reads them.
 Groups: TypeAlias = Mapping[str, int | tuple[int, ...]]
@@ -95,11 +96,25 @@ class RecordedGroups:
         width = sum(flat_groups(self.read).values()) or None
         return Schema.mosaic(width, num_actions, self.student_dim, (*self.own, *extra))
 
-    def rows(self) -> Rows:
-        """MOSAIC's fields of a step, and those of groups that are not flat."""
-        student = None if self.student_dim is None else STUDENT
-        own = {field.name: group for field, group in self.own.items()}
-        return teacher_rows(tuple(flat_groups(self.read)), student, own)
+    def rows(self, observations: Observations, output: PolicyOutput) -> dict[str, torch.Tensor]:
+        """The fields of a step: what the policy saw and said.
+
+        What an environment does to actions behind that, such as the clipping of Isaac Lab's
+        wrapper, is not in them.
+        """
+        seen = [observations[group] for group in flat_groups(self.read)]
+        fields = {}
+        if seen:
+            fields["observations"] = seen[0] if len(seen) == 1 else torch.cat(seen, dim=-1)
+        fields |= {field.name: observations[group] for field, group in self.own.items()}
+        fields |= {
+            "actions": output.actions,
+            "action_mean": output.mean,
+            "action_sigma": output.sigma,
+        }
+        if self.student_dim is not None:
+            fields["student_observations"] = observations[STUDENT]
+        return fields
 
     def to_metadata(self) -> dict[str, Any]:
         """As a store tells of them; the order counts."""

@@ -16,21 +16,17 @@ import torch
 
 from mosaic_collect.errors import InputError
 
-#: Given who is at work, ``(N,)`` bool: how reference and robot differ; None: they do not.
-Disagreement = Callable[[torch.Tensor], str | None]
-#: Given who failed with the last step, ``(N,)`` bool: term -> how many of them it ended.
-FailedBy = Callable[[torch.Tensor], Mapping[str, int]]
 _SIMULATIONS = ("observations", "student_observations")
 _log = logging.getLogger(__name__)
 
 
 class Health:
-    """Of one run.
+    """Health of one run.
 
     Args:
         stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
-        disagreement: Asked once, after the first reset.
-        failed_by: Asked if all trajectories fail with the first step.
+        disagreement: Method of the ``Simulation``; called once, after the first reset.
+        failed_by: Method of the ``Simulation``; called if all trajectories fail at once.
 
     Attributes:
         nonfinite: Rows so far, of environments at work, with NaN or infinity.
@@ -40,8 +36,8 @@ class Health:
         self,
         *,
         stop_on_nonfinite: bool = False,
-        disagreement: Disagreement = lambda active: None,
-        failed_by: FailedBy = lambda failed: {},
+        disagreement: Callable[[torch.Tensor], str | None] = lambda active: None,
+        failed_by: Callable[[torch.Tensor], Mapping[str, int]] = lambda failed: {},
     ) -> None:
         self.nonfinite = 0
         self._stop, self._disagreement, self._failed_by = stop_on_nonfinite, disagreement, failed_by
@@ -51,11 +47,7 @@ class Health:
         self._found: tuple[torch.Tensor, torch.Tensor, list[str]] | None = None
 
     def begin(self, active: torch.Tensor) -> None:
-        """All environments were reset.
-
-        Args:
-            active: Who is at work, ``(N,)`` bool.
-        """
+        """Note that all environments were reset, and who is at work, ``(N,)`` bool."""
         words = self._disagreement(active) if bool(active.any()) else None
         self._disagrees = words is not None
         if words is not None:
@@ -72,13 +64,7 @@ class Health:
     def after(
         self, step: int, active: torch.Tensor, dones: torch.Tensor, time_outs: torch.Tensor
     ) -> None:
-        """The step that was looked at was recorded, and taken.
-
-        Args:
-            step: Its number in the store.
-            active: Who was at work, ``(N,)`` bool.
-            dones: Who ended, likewise.
-            time_outs: Who of those by time, likewise.
+        """Note that the step that was looked at was recorded under this number, and taken.
 
         Raises:
             InputError: Its row holds NaN or infinity, and the run is to stop then.
@@ -94,7 +80,7 @@ class Health:
                 self._tell(step, rows, wrong, bad, dict(zip(names, by_field, strict=True)))
 
     def end(self) -> None:
-        """No further step comes."""
+        """Log how many rows were not finite."""
         if self.nonfinite:
             told = f"{self.nonfinite:,} of {self._rows:,} recorded rows of this run"
             _log.warning("%s hold NaN or infinity; the first: %s", told, self._first)

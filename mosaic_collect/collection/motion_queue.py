@@ -22,10 +22,13 @@ class MotionQueue:
     """Hands out motions, least recorded first, and keeps the ledger.
 
     Args:
-        motions: To record; index ``i`` is motion ``i`` in the store's ``motion_id``.
+        motions: Motions to record. A motion of the ledger that is not among them is not run.
         passes: Trajectories to record of each; None: no end.
-        ledger: Result of ``ledger`` in an earlier run; motions that it lacks are new, and its
-            motions that are not given are left out.
+        ledger: Result of ``ledger`` in an earlier run; motions that it lacks are new.
+
+    Attributes:
+        motions: All motions; the index of a motion is its ``motion_id`` in the store.
+        passes: Trajectories to record of each; None: no end.
     """
 
     def __init__(
@@ -34,34 +37,24 @@ class MotionQueue:
         passes: int | None = None,
         ledger: Mapping[str, Any] | None = None,
     ) -> None:
-        self._motions = _in_ledger_order(motions, ledger or {})
+        self.motions = _in_ledger_order(motions, ledger or {})
         self._recorded = {m.sha256: m for m in recorded_motions(ledger or {})}
-        self._passes = passes
-        self._completed = _told(ledger or {}, "completed", len(self._motions))
-        self._fell = _told(ledger or {}, "fell", len(self._motions))
+        self.passes = passes
+        self._completed = _told(ledger or {}, "completed", len(self.motions))
+        self._fell = _told(ledger or {}, "fell", len(self.motions))
         # Motions of the ledger whose files are gone keep their ids, but are not run.
         present = {m.sha256 for m in motions}
-        self._present = [i for i, m in enumerate(self._motions) if m.sha256 in present]
+        self._present = [i for i, m in enumerate(self.motions) if m.sha256 in present]
         self._heap = [(self._ended(index), index) for index in self._present]
         heapq.heapify(self._heap)
 
     @property
-    def motions(self) -> list[Motion]:
-        """All motions; a motion's place is its id."""
-        return self._motions
-
-    @property
     def present(self) -> list[Motion]:
         """Those of them whose files were given."""
-        return [self._motions[index] for index in self._present]
-
-    @property
-    def passes(self) -> int | None:
-        """Trajectories to record of each; None: no end."""
-        return self._passes
+        return [self.motions[index] for index in self._present]
 
     def take(self, motions: Sequence[Motion]) -> None:
-        """These in place of those of the same content: as a task is going to play them.
+        """Replace motions by these of the same content, as a task is going to play them.
 
         Raises:
             StoreMismatchError: One was played with other frames in an earlier run, so that
@@ -75,11 +68,11 @@ class MotionQueue:
                     f"{_frames(now)}: go on with or without resample=True as before"
                 )
         taken = {m.sha256: m for m in motions}
-        self._motions = [taken.get(m.sha256, m) for m in self._motions]
+        self.motions = [taken.get(m.sha256, m) for m in self.motions]
 
     def copy(self) -> MotionQueue:
         """Another queue of the same motions and counts, in which none is running."""
-        return MotionQueue(self.present, self._passes, self.ledger())
+        return MotionQueue(self.present, self.passes, self.ledger())
 
     def next(self) -> int:
         """The id of the motion to run next; -1 if none is left."""
@@ -91,7 +84,7 @@ class MotionQueue:
 
     def prepare(self) -> bool:
         """Whether there is a motion to run next."""
-        return bool(self._heap) and (self._passes is None or self._heap[0][0] < self._passes)
+        return bool(self._heap) and (self.passes is None or self._heap[0][0] < self.passes)
 
     def give_back(self) -> None:
         """The run is over, in good order: who shares the motions may have what it did not end."""
@@ -99,8 +92,8 @@ class MotionQueue:
     @property
     def exhausted(self) -> bool:
         """Whether every motion has all its trajectories."""
-        return self._passes is not None and all(
-            self._ended(index) >= self._passes for index in self._present
+        return self.passes is not None and all(
+            self._ended(index) >= self.passes for index in self._present
         )
 
     def _ended(self, index: int) -> int:
@@ -122,7 +115,7 @@ class MotionQueue:
 
     def ledger(self) -> dict[str, Any]:
         """The motions, which never change, and per motion how many trajectories ended how."""
-        return {"motions": [m.entry() for m in self._motions], "motion_counts": self.counts()}
+        return {"motions": [m.entry() for m in self.motions], "motion_counts": self.counts()}
 
     def counts(self) -> dict[str, list[int]]:
         """The changing part of the ledger: trajectories that reached the end, or fell, by id."""
@@ -135,15 +128,7 @@ class SharedMotionQueue(MotionQueue):
     When a rank begins it takes no more than an even share, for others may be about to; from then on
     each environment that is free takes one motion more, those that others gave back among them.
     What it has once, it has until it is through with it or gives it back, in a later run, too.
-
-    Args:
-        motions: All; each rank has its own ids for them.
-        claims: Claims of this rank.
-        passes: Trajectories to record of each; None: no end.
-        ledger: Progress in this rank's store.
-
-    Raises:
-        StoreError, OSError: Claims cannot be read or made; so of all calls.
+    Claims that cannot be read or made raise ``StoreError`` or ``OSError`` in all calls.
     """
 
     def __init__(
@@ -155,14 +140,17 @@ class SharedMotionQueue(MotionQueue):
     ) -> None:
         super().__init__(motions, passes, ledger)
         self._claims = claims
-        present = {self._motions[index].sha256: index for index in self._present}
+        present = {self.motions[index].sha256: index for index in self._present}
         mine = {index for motion, index in present.items() if self._has(motion, index)}
         self._heap = [(self._ended(index), index) for index in mine]
         heapq.heapify(self._heap)
         #: Motions to ask for, the next one last; and those that another rank had when asked for.
-        self._others = [present[m] for m in claims.share(present) if present[m] not in mine][::-1]
+        ordered, rank, world = sorted(present), claims.rank, claims.world_size
+        share = ordered[rank % world :: world]
+        asked = dict.fromkeys([*share, *ordered])
+        self._others = [present[m] for m in asked if present[m] not in mine][::-1]
         self._taken: set[int] = set()
-        self._at_first = claims.at_first(present)
+        self._at_first = -(-len(present) // world)  # motions to take before one has ended
         self._begun, self._asked = False, 0
         self._looked, self._asked_since = -_SECONDS, 0
 
@@ -174,7 +162,8 @@ class SharedMotionQueue(MotionQueue):
         """Whether there is a motion to run next; this rank has it then."""
         if not self._begun:
             self._begun = True
-            self._heap = [(n, index) for n, index in self._heap if self._take(index)]
+            take = self._claims.take
+            self._heap = [entry for entry in self._heap if take(self.motions[entry[1]].sha256)]
             heapq.heapify(self._heap)
         if not self._heap or self._heap[0][0] > 0:  # a motion that nobody has comes first
             self._take_one()
@@ -184,14 +173,14 @@ class SharedMotionQueue(MotionQueue):
         """Let others have what this rank claimed and has no ended trajectory of, in any run."""
         for _, index in self._heap if self._begun else ():
             if not self._ended(index):
-                self._claims.give_back(self._motions[index].sha256)
+                self._claims.give_back(self.motions[index].sha256)
 
     @property
     def exhausted(self) -> bool:
         """Whether every motion has all its trajectories, or is another rank's."""
-        return self._passes is not None and all(
-            self._ended(index) >= self._passes
-            or self._claims.owner(self._motions[index].sha256) not in (None, self._claims.rank)
+        return self.passes is not None and all(
+            self._ended(index) >= self.passes
+            or self._claims.owner(self.motions[index].sha256) not in (None, self._claims.rank)
             for index in self._present
         )
 
@@ -202,9 +191,6 @@ class SharedMotionQueue(MotionQueue):
             return self._claims.take(motion)
         return owner == self._claims.rank
 
-    def _take(self, index: int) -> bool:
-        return self._claims.take(self._motions[index].sha256)
-
     def _take_one(self) -> None:
         begins = self._asked <= self._claims.num_envs
         if begins and self._at_first <= 0:
@@ -213,7 +199,7 @@ class SharedMotionQueue(MotionQueue):
             self._look_for_given_back()
         while self._others:
             index = self._others.pop()
-            if self._take(index):
+            if self._claims.take(self.motions[index].sha256):
                 heapq.heappush(self._heap, (0, index))
                 self._at_first -= 1
                 return
@@ -227,7 +213,7 @@ class SharedMotionQueue(MotionQueue):
         if self._taken and waited:
             self._looked, self._asked_since = now, 0
             changed = self._claims.unread()
-            self._others = [i for i in self._taken if self._motions[i].sha256 in changed]
+            self._others = [i for i in self._taken if self.motions[i].sha256 in changed]
             self._taken.difference_update(self._others)
 
 

@@ -57,27 +57,6 @@ _ENTRY = ("path", "sha256", "frames", "fps", "played_fps", "resampled")
 _Arrays = Mapping[str, NDArray[Any]]
 
 
-@dataclass(frozen=True, kw_only=True)
-class MotionContents:
-    """Sizes and names of a motion file.
-
-    Attributes:
-        frames: T, at least 2.
-        joints: J.
-        bodies: B.
-        fps: Frames per second; None: the file does not contain it.
-        joint_names: In the order of the arrays; None: the file does not contain them.
-        body_names: In the order of the arrays; None: the file does not contain them.
-    """
-
-    frames: int
-    joints: int
-    bodies: int
-    fps: float | None = None
-    joint_names: tuple[str, ...] | None = None
-    body_names: tuple[str, ...] | None = None
-
-
 @dataclass(frozen=True)
 class Motion:
     """A reference motion; two are equal if path, content and length are.
@@ -85,11 +64,14 @@ class Motion:
     Attributes:
         path: Its ``.npz`` file.
         sha256: SHA-256 of the file's bytes, as hex.
-        frames: Its length, as it is played.
+        frames: Its length T, as it is played; at least 2.
         fps: Frames per second of the file; None: the file does not contain it.
         played_fps: Frames per second of the task; None: not known yet.
         resampled: The way in which its frames were made of the file's; None: they are the file's.
-        contents: The file's contents; None: a motion of an earlier run.
+        joints: Number of joints J in the file; None: a motion of an earlier run.
+        bodies: Number of bodies B in the file; None: likewise.
+        joint_names: Names in the order of the arrays; None: the file does not contain them.
+        body_names: Names in the order of the arrays; None: likewise.
         copy: A file that a simulator reads in its place; None: its own.
     """
 
@@ -99,7 +81,10 @@ class Motion:
     fps: float | None = field(default=None, compare=False)
     played_fps: float | None = field(default=None, compare=False)
     resampled: str | None = field(default=None, compare=False)
-    contents: MotionContents | None = field(default=None, compare=False, repr=False)
+    joints: int | None = field(default=None, compare=False, repr=False)
+    bodies: int | None = field(default=None, compare=False, repr=False)
+    joint_names: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
+    body_names: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
     copy: str | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -157,17 +142,21 @@ def motion_files(path: str | os.PathLike[str]) -> list[str]:
         InputError: There is none.
     """
     path = local_path(path, "motion")
-    folder = Path(path)
     found = [path]
-    if folder.is_dir():
-        files = (p for p in folder.rglob("*.npz") if not p.is_dir())
-        found = sorted(str(p) for p in files if not is_hidden(p, folder))
+    if os.path.isdir(path):
+        files = (file for file in Path(path).rglob("*.npz") if not file.is_dir())
+        found = sorted(str(file) for file in files if not _is_hidden(file, path))
     if not found or not os.path.exists(found[0]):
         raise InputError(f"motion: expected .npz files at {path}, found none")
     return found
 
 
-def is_hidden(path: Path, folder: Path) -> bool:
+def has_hidden(folder: str) -> bool:
+    """Whether a simulator would read files in a folder that are no motions."""
+    return any(_is_hidden(path, folder) for path in Path(folder).rglob("*.npz"))
+
+
+def _is_hidden(path: Path, folder: str) -> bool:
     """Whether a file in a folder, or a folder between the two, is hidden."""
     return any(part.startswith(".") for part in path.relative_to(folder).parts)
 
@@ -182,22 +171,17 @@ def read_motions(paths: Iterable[str]) -> list[Motion]:
     problems: dict[str, list[str]] = {}
     found = sorted(set(paths))
     for path in found:
-        contents, wrong = read_contents(path)
-        if contents is None:
+        motion, wrong = read_motion(path)
+        if motion is None:
             problems[path] = wrong
-            continue
-        motion = Motion(path, file_sha256(path), contents.frames, contents.fps, contents=contents)
-        motions.setdefault(motion.sha256, motion)
+        else:
+            motions.setdefault(motion.sha256, motion)
     refuse_files(problems, len(found), "cannot be played")
     return list(motions.values())
 
 
 def refuse_files(problems: Mapping[str, Sequence[str]], count: int, words: str) -> None:
-    """Raise one error for all problems of ``count`` files.
-
-    Raises:
-        InputError: There are problems.
-    """
+    """Raise one ``InputError`` for all problems of ``count`` files, by path."""
     if problems:
         told = [f"{path}: {'; '.join(wrong)}" for path, wrong in problems.items()]
         head = f"motion: {len(problems)} of {count} files {words}"
@@ -205,11 +189,7 @@ def refuse_files(problems: Mapping[str, Sequence[str]], count: int, words: str) 
 
 
 def file_sha256(path: str) -> str:
-    """Hex digest of a file's content.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """Hex digest of a file's content; ``InputError`` if it cannot be read."""
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -222,15 +202,14 @@ def file_sha256(path: str) -> str:
 
 def read_arrays(path: str) -> dict[str, NDArray[Any]]:
     """All arrays of a motion file but pickled ones, which nothing here executes."""
-    arrays = _load(path)
-    return {name: array for name, array in arrays.items() if array.dtype != object}
+    return {name: array for name, array in _load(path).items() if array.dtype != object}
 
 
-def read_contents(path: str) -> tuple[MotionContents | None, list[str]]:
+def read_motion(path: str) -> tuple[Motion | None, list[str]]:
     """Check a motion file, its numbers included; nothing in it is executed.
 
     Returns:
-        Its contents, None if it cannot be played; and all problems, each with its key, what was
+        The motion, None if it cannot be played; and all problems, each with its key, what was
         expected and what the file has.
     """
     try:
@@ -240,18 +219,20 @@ def read_contents(path: str) -> tuple[MotionContents | None, list[str]]:
         hint = "; csv_to_npz of the simulator makes one of a .csv" if path.endswith(".csv") else ""
         return None, [f"{expected}: {reason(error, path)}{hint}"]
     sizes = _sizes(arrays)
-    problems = list(_problems(arrays, sizes))
-    if problems:
+    if problems := list(_problems(arrays, sizes)):
         return None, problems
     joint_names, body_names = (_texts(arrays.get(key)) for key in NAMES)
-    return MotionContents(
+    motion = Motion(
+        path,
+        file_sha256(path),
         frames=int(sizes["T"]),
+        fps=float(arrays[FPS].reshape(-1)[0]) if FPS in arrays else None,
         joints=int(sizes["J"]),
         bodies=int(sizes["B"]),
-        fps=float(arrays[FPS].reshape(-1)[0]) if FPS in arrays else None,
         joint_names=joint_names,
         body_names=body_names,
-    ), []
+    )
+    return motion, []
 
 
 def _load(path: str, names: Iterable[str] | None = None) -> dict[str, NDArray[Any]]:

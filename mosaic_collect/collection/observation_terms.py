@@ -28,12 +28,6 @@ def group_terms(
 ) -> list[Term]:
     """List the terms of a group, in the order of its columns.
 
-    Args:
-        manager: Observation manager of the environment.
-        group: Name of the group.
-        joint_names: Joints of the robot, in its order.
-        joint_unit: Unit of its joints' positions, if all have the same.
-
     Isaac Lab 3 may lay a group's history out by time: all terms of the oldest frame, ..., all terms
     of the newest. Then each older frame is one term, ``frame_-4`` for one, before the newest's.
 

@@ -14,11 +14,7 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 
 
 def file_identity(path: str | os.PathLike[str]) -> dict[str, str]:
-    """A file's path, and the hash by which it is known.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
+    """A file's path, and the hash by which it is known."""
     path = os.path.abspath(local_path(path, "checkpoint"))
     return {"path": path, "sha256": file_sha256(path)}
 
@@ -60,12 +56,7 @@ class Origin:
         }
 
     def differences(self, told: Mapping[str, Any], allowed: Collection[str] = ()) -> list[str]:
-        """What a store that is to be gone on with tells otherwise, in words.
-
-        Args:
-            told: The store's metadata.
-            allowed: Names that may differ.
-        """
+        """Describe what a store's metadata have otherwise, but for entries that may differ."""
         now = {**self._kept(), "acting": self.acting, "checkpoint": self.checkpoint}
         before, now = _by_content({"acting": {}, **told}), _by_content(now)
         return [
@@ -99,15 +90,10 @@ def refuse_changes(
     origin: Origin,
     allowed: Collection[str] | None = None,
 ) -> None:
-    """Check that a store may be gone on with.
-
-    Args:
-        known: The store; None, or one without a step: there is nothing to compare with.
-        origin: Provenance of the run to come.
-        allowed: Names that may differ; None: nobody can allow any.
+    """Check that a store may be gone on with; one without a step may.
 
     Raises:
-        StoreMismatchError: The store was collected with other settings.
+        StoreMismatchError: Entries differ that are not ``allowed``; None: nobody can allow any.
     """
     if known is None or not known.num_envs:
         return

@@ -15,11 +15,11 @@ simulation's numbers stay what they are.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import torch
 
 from mosaic_collect.collection.acting import Acting
+from mosaic_collect.collection.groups import STUDENT
 from mosaic_collect.collection.protocols import (
     Extra,
     Observations,
@@ -28,9 +28,7 @@ from mosaic_collect.collection.protocols import (
     Simulation,
     StepResult,
 )
-from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.collection.student import Student
-from mosaic_collect.errors import InputError
 from mosaic_collect.store.schema import Field
 
 #: Standard deviation of the noise that was added to each action of the row, in its units.
@@ -42,16 +40,9 @@ STUDENT_ACTED = Field(name="student_acted", dtype="bool")
 class PerturbedPolicy:
     """A ``Policy`` that says what another one says, and acts as it is asked to.
 
-    Args:
-        policy: Labels; its own actions are disturbed.
-        acting: How.
-        student: Acts in its share of the steps; None: nobody but the policy.
-        num_envs: Environments, N.
-        device: Device of observations and actions.
-        seed: Seed of all random numbers of this class.
-
     Attributes:
         extra: Fields of a row, ``(N,)`` each.
+        shapes: Groups that the policy reads.
     """
 
     def __init__(
@@ -64,6 +55,7 @@ class PerturbedPolicy:
         seed: int,
     ) -> None:
         self._policy, self._acting, self._student = policy, acting, student
+        self.shapes = policy.shapes
         self._generator = torch.Generator(device).manual_seed(seed)
         self._num_envs, self._device = num_envs, device
         self._scale = self._uniform() * acting.action_noise
@@ -76,7 +68,7 @@ class PerturbedPolicy:
         output = self._policy.act(observations)
         actions = output.actions
         if self._student is not None:
-            acts = self._uniform() < self._acting.share
+            acts = self._uniform() < self._acting.student_share
             said = self._student(observations[STUDENT])
             actions = torch.where(acts[:, None], said.to(actions.dtype), actions)
             self._row[STUDENT_ACTED.name] = acts
@@ -107,78 +99,43 @@ PUSH = Field(name="push", dim=2)
 CHANCE = 1 / 25
 
 
-@runtime_checkable
-class PushableSimulation(Simulation, Protocol):
-    """A simulation whose robots can be pushed."""
+class Pushes:
+    """Steps a simulation and pushes its environments, each at times of its own.
 
-    def push(self, velocity: torch.Tensor) -> None:
-        """Add to the velocity of each environment's base, at once.
-
-        Args:
-            velocity: Shape ``(num_envs, 2)``, m/s along x and y of the world; where it is zero,
-                nothing is touched.
-
-        Raises:
-            InputError: The robot is fixed to its world, or there is none.
-        """
-
-
-class PushedSimulation:
-    """A ``Simulation`` whose environments are pushed, each at times of its own.
-
-    Args:
-        simulation: Asked once, so that one that cannot push is refused before all else.
-        largest: Standard deviation, m/s; each trajectory's own is drawn uniformly from 0 to it.
-            0: nothing is pushed, nor drawn.
-        seed: Seed of all random numbers of this class.
+    The simulation is asked once, so that one that cannot push is refused before all else. The
+    standard deviation of each trajectory, m/s, is drawn uniformly from 0 to ``largest``; with 0
+    nothing is pushed, nor drawn.
 
     Attributes:
         extra: Fields of a row.
-
-    Raises:
-        InputError: The simulation cannot push.
     """
 
     def __init__(self, simulation: Simulation, largest: float, seed: int) -> None:
         self._simulation, self._largest = simulation, largest
-        self.num_envs, self.num_actions = simulation.num_envs, simulation.num_actions
-        self.device = simulation.device
         self.extra = Extra()
         if largest:
             self.extra = Extra((PUSH,), before=lambda observations: {PUSH.name: self._velocity})
-            self._generator = torch.Generator(self.device).manual_seed(seed)
-            self._push(torch.zeros(self.num_envs, 2, device=self.device))
-            self._scale = self._scales()
+            self._generator = torch.Generator(simulation.device).manual_seed(seed)
+            simulation.push(torch.zeros(simulation.num_envs, 2, device=simulation.device))
+            self._scale = largest * self._uniform()
             self._velocity = self._draw()
 
-    def reset(self) -> Observations:
-        return self._simulation.reset()
-
     def step(self, actions: torch.Tensor) -> StepResult:
+        """Push, and take actions ``(num_envs, num_actions)``."""
         if not self._largest:
             return self._simulation.step(actions)
-        self._push(self._velocity)
+        self._simulation.push(self._velocity)
         result = self._simulation.step(actions)
-        self._scale = torch.where(result.dones, self._scales(), self._scale)
+        self._scale = torch.where(result.dones, self._largest * self._uniform(), self._scale)
         self._velocity = self._draw()
         return result
 
-    def close(self) -> None:
-        self._simulation.close()
-
-    def _push(self, velocity: torch.Tensor) -> None:
-        if not isinstance(self._simulation, PushableSimulation):
-            raise InputError("push: expected a simulation that can push its robots, this cannot")
-        self._simulation.push(velocity)
-
-    def _scales(self) -> torch.Tensor:
-        return self._largest * self._uniform()
-
     def _draw(self) -> torch.Tensor:
-        """Of each environment, its next push; zeros for most."""
-        kicks = torch.randn(self.num_envs, 2, generator=self._generator, device=self.device)
-        pushed = self._uniform() < CHANCE
-        return torch.where(pushed[:, None], self._scale[:, None] * kicks, 0.0)
+        """The next push of each environment; zeros for most."""
+        like = self._scale[:, None].expand(-1, 2)
+        kicks = torch.randn(like.shape, generator=self._generator, device=like.device)
+        return torch.where((self._uniform() < CHANCE)[:, None], like * kicks, 0.0)
 
     def _uniform(self) -> torch.Tensor:
-        return torch.rand(self.num_envs, generator=self._generator, device=self.device)
+        num_envs, device = self._simulation.num_envs, self._simulation.device
+        return torch.rand(num_envs, generator=self._generator, device=device)

@@ -17,11 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Protocol, TypeAlias
 
 import torch
 
+from mosaic_collect.errors import InputError
 from mosaic_collect.reading.terms import Term
+from mosaic_collect.store.robot import Robot
 from mosaic_collect.store.schema import Field
 
 #: Group name -> tensor ``(num_envs, dim)``, or of images ``(num_envs, *axes)``; a TensorDict is
@@ -31,7 +33,7 @@ Observations: TypeAlias = Mapping[str, torch.Tensor]
 
 @dataclass(frozen=True)
 class PolicyOutput:
-    """What a policy says to one step's observations; all ``(num_envs, num_actions)``.
+    """Answer of a policy to one step's observations; all ``(num_envs, num_actions)``.
 
     Attributes:
         actions: To be taken.
@@ -80,30 +82,28 @@ class Extra:
     terms: Mapping[str, Sequence[Term]] = field(default_factory=dict)
 
 
-@runtime_checkable
 class Policy(Protocol):
     """A policy in evaluation mode, with its normalisers applied."""
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        """Shape of one environment's row per group, in the order in which it reads the groups."""
 
     def act(self, observations: Observations) -> PolicyOutput:
         """Answer one step's observations with exactly one forward, so that memories advance once.
 
-        Runs without gradients.
-
-        Raises:
-            InputError: An observation group is missing or has another width than in training.
+        Runs without gradients. A group that is missing or has another width than in training is an
+        ``InputError``.
         """
 
     def reset(self, dones: torch.Tensor) -> None:
-        """Forget what recurrent memories hold of these environments.
-
-        Args:
-            dones: Shape ``(num_envs,)``, bool.
-        """
+        """Forget what recurrent memories hold of these environments, ``(num_envs,)`` bool."""
 
 
-@runtime_checkable
 class Simulation(Protocol):
     """Vectorised environments that reset themselves when an episode ends.
+
+    A subclass inherits a default for all that a simulator may not know.
 
     Attributes:
         num_envs: Environments, N.
@@ -111,14 +111,9 @@ class Simulation(Protocol):
         device: Device of observations and actions.
     """
 
-    @property
-    def num_envs(self) -> int: ...
-
-    @property
-    def num_actions(self) -> int: ...
-
-    @property
-    def device(self) -> torch.device: ...
+    num_envs: int
+    num_actions: int
+    device: torch.device
 
     def reset(self) -> Observations:
         """Begin new episodes in all environments."""
@@ -128,3 +123,42 @@ class Simulation(Protocol):
 
     def close(self) -> None:
         """Give back what the simulator took; a second call does nothing."""
+
+    @property
+    def group_dims(self) -> Mapping[str, int]:
+        """Width of each group whose rows are flat, known before the first observation."""
+
+    @property
+    def group_terms(self) -> Mapping[str, Sequence[Term]]:
+        """The terms of those groups of which it knows them, in the order of columns."""
+        return {}
+
+    @property
+    def robot(self) -> Robot | None:
+        """Description of the robot; None: it is not known."""
+        return None
+
+    @property
+    def has_final(self) -> bool:
+        """Whether steps return the observations before a reset."""
+        return False
+
+    def extras(self) -> Mapping[str, Extra]:
+        """Fields that only this simulation can record, by name."""
+        return {}
+
+    def disagreement(self, active: torch.Tensor) -> str | None:
+        """Describe how reference and robot differ in these environments; None: they do not."""
+        return None
+
+    def failed_by(self, failed: torch.Tensor) -> Mapping[str, int]:
+        """Count, per termination term, how many of these environments it ended just now."""
+        return {}
+
+    def push(self, velocity: torch.Tensor) -> None:
+        """Add to the velocity of each environment's base, at once.
+
+        ``velocity`` is ``(num_envs, 2)``, m/s along x and y of the world; where it is zero, nothing
+        is touched. A robot that is fixed to its world, or none, is an ``InputError``.
+        """
+        raise InputError("push: expected a simulation that can push its robots, this cannot")

@@ -26,73 +26,28 @@ _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
 @dataclass(frozen=True)
-class Rank:
-    """One of several processes.
-
-    Attributes:
-        number: Among all, from 0 on.
-        local: Among those of its machine.
-        world_size: How many there are.
-    """
-
-    number: int
-    local: int
-    world_size: int
-
-    @classmethod
-    def of(cls, environ: Mapping[str, str]) -> Rank:
-        """By torchrun's variables, or by those that a script sets like them.
-
-        Raises:
-            InputError: One of them is missing, or no such number.
-        """
-        told = {name: environ.get(name, "") for name in _NAMES}
-        wrong = [f"{name}={value!r}" for name, value in told.items() if not value.isdecimal()]
-        if wrong:
-            raise InputError(
-                f"distributed: expected torchrun's {', '.join(_NAMES)} in the environment, got "
-                f"{', '.join(wrong)}"
-            )
-        number, local, world_size = (int(value) for value in told.values())
-        if not number < world_size <= MAX_RANK + 1:
-            raise InputError(
-                f"distributed: expected RANK below WORLD_SIZE, and that at most {MAX_RANK + 1}, "
-                f"got {number} and {world_size}"
-            )
-        return cls(number, local, world_size)
-
-    def device(self, asked: str | None, cuda: bool) -> str:
-        """Where it computes: as asked for, or a CUDA device of its own on its machine."""
-        return asked or (f"cuda:{self.local}" if cuda else "cpu")
-
-    def seed(self, seed: int, run: int) -> int:
-        """A seed of its own, and of each of its runs."""
-        numbers = np.random.SeedSequence([seed % (1 << 32), self.number, run])
-        return int(numbers.generate_state(1)[0])
-
-
-@dataclass(frozen=True)
 class RankStore:
     """Where a process records: a store of its own, or its rank's beside those of others.
 
     Attributes:
         whole: The store; with a rank, the folder of all ranks.
-        rank: Number of this process among several; None: it is alone.
+        rank: Number of this process among several, from 0 on; None: it is alone.
+        local_rank: Its number among those of its machine.
+        world_size: Number of processes.
     """
 
     whole: Blobs
-    rank: Rank | None = None
+    rank: int | None = None
+    local_rank: int = 0
+    world_size: int = 1
 
     @classmethod
     def of(
         cls, output: Address, distributed: bool, environ: Mapping[str, str] = os.environ
     ) -> RankStore:
-        """By what was asked for, and by torchrun's variables.
-
-        Raises:
-            InputError: A path that is none, or ranks are wanted and the variables are missing.
-        """
-        return cls(blobs_at(output, "output"), Rank.of(environ) if distributed else None)
+        """The store of this process, by torchrun's variables if ``distributed``."""
+        ranks = torchrun_ranks(environ) if distributed else (None,)
+        return cls(blobs_at(output, "output"), *ranks)
 
     @cached_property
     def store(self) -> Blobs:
@@ -101,24 +56,27 @@ class RankStore:
 
     @property
     def writer_options(self) -> dict[str, Any]:
-        """What a ``TrajectoryWriter`` of ``whole`` is told of the rank."""
-        if self.rank is None:
-            return {}
-        return {"rank": self.rank.number, "world_size": self.rank.world_size}
+        """Options of a ``TrajectoryWriter`` of ``whole`` that name the rank."""
+        return {} if self.rank is None else {"rank": self.rank, "world_size": self.world_size}
 
     @property
     def ranks(self) -> tuple[int, int]:
         """This process's number, and how many there are."""
-        return (0, 1) if self.rank is None else (self.rank.number, self.rank.world_size)
+        return self.rank or 0, self.world_size
+
+    def device(self, asked: str | None, cuda: bool) -> str:
+        """Device of a rank: as asked for, or a CUDA device of its own on its machine."""
+        return asked or (f"cuda:{self.local_rank}" if cuda else "cpu")
+
+    def seed(self, seed: int, run: int) -> int:
+        """Seed of a rank's own, and of each of its runs."""
+        numbers = np.random.SeedSequence([seed % (1 << 32), self.ranks[0], run])
+        return int(numbers.generate_state(1)[0])
 
     def known(self, resume: Resume, overwrite: bool = False) -> TrajectoryDataset | None:
         """The store to be gone on with; None if one is to be made.
 
         Where ranks go on, those that have no store yet begin one: there may be more than before.
-
-        Args:
-            resume: Whether to resume, as for ``TrajectoryWriter``.
-            overwrite: Replace a store that is there.
 
         Raises:
             InputError: No such value of ``resume``, or both it and ``overwrite``, or ``overwrite``
@@ -154,12 +112,7 @@ class RankStore:
             queue: Queue of all motions; None: the task has none.
             num_envs: Environments of this process.
             ledger: Progress in the rank's store, with which the queue was made.
-            gone: Ranks that will not come back; see ``take_over``.
-
-        Raises:
-            InputError: Ranks are gone of which this is one.
-            StoreLockedError: A rank that is said to be gone is at work.
-            StoreError: Claims cannot be read.
+            gone: Ranks that will not come back; see ``take_over`` for what it refuses.
         """
         if self.rank is None or queue is None:
             return queue
@@ -168,12 +121,7 @@ class RankStore:
         return SharedMotionQueue(queue.present, claims, queue.passes, ledger)
 
     def begins(self, queue: MotionQueue | None) -> bool:
-        """Whether there is anything to record; if not, what the store has is complete.
-
-        Raises:
-            StoreExistsError: Something else lies where the ranks' folder is to be.
-            StoreError, OSError: Claims cannot be made.
-        """
+        """Whether there is anything to record; if not, what the store has is complete."""
         if self.rank is None:
             return True
         Recording.make(self.whole)
@@ -186,16 +134,7 @@ class RankStore:
     def refuse_changes(
         self, known: TrajectoryDataset | None, origin: Origin, allowed: Collection[str] | None
     ) -> None:
-        """Check that this collection fits to its store, and to the first of the others.
-
-        Args:
-            known: The store, if it is there.
-            origin: Provenance of the run to come.
-            allowed: Names that may differ, as for ``origin.refuse_changes``.
-
-        Raises:
-            StoreMismatchError: A store was collected with other settings.
-        """
+        """Check that a collection fits to its store, and to the first of other ranks'."""
         if self.rank is None:
             refuse_changes(known, origin, allowed)
             return
@@ -214,19 +153,36 @@ class RankStore:
         return Destination.of(self.whole, *(self.ranks if self.rank is not None else ()))
 
 
+def torchrun_ranks(environ: Mapping[str, str]) -> tuple[int, int, int]:
+    """Read the rank, the local rank and the world size from torchrun's variables.
+
+    Raises:
+        InputError: One of them is missing, or no such number.
+    """
+    told = {name: environ.get(name, "") for name in _NAMES}
+    wrong = [f"{name}={value!r}" for name, value in told.items() if not value.isdecimal()]
+    if wrong:
+        raise InputError(
+            f"distributed: expected torchrun's {', '.join(_NAMES)} in the environment, got "
+            f"{', '.join(wrong)}"
+        )
+    rank, local_rank, world_size = (int(value) for value in told.values())
+    if not rank < world_size <= MAX_RANK + 1:
+        raise InputError(
+            f"distributed: expected RANK below WORLD_SIZE, and that at most {MAX_RANK + 1}, "
+            f"got {rank} and {world_size}"
+        )
+    return rank, local_rank, world_size
+
+
 @contextlib.contextmanager
 def giving_back(queue: MotionQueue | None) -> Iterator[None]:
     """A run, behind which motions that it did not end are given back, if it still has its store."""
     try:
         yield
     except (StoreError, WriteError):
-        raise  # the store may be in the hands of another process of this rank
-    except BaseException:
-        _give_back(queue)
+        queue = None  # the store may be in the hands of another process of this rank
         raise
-    _give_back(queue)
-
-
-def _give_back(queue: MotionQueue | None) -> None:
-    if queue is not None:
-        queue.give_back()
+    finally:
+        if queue is not None:
+            queue.give_back()

@@ -1,6 +1,18 @@
 """One collection, whatever the simulator: from what it is of to a complete store.
 
 An adapter makes three things of its own: a simulation, a tracker of its episodes, and an origin.
+
+One observation object a step feeds the policy and the record:
+
+    observations ──▶ policy.act ──▶ actions ──▶ simulation.step ──▶ next observations
+          │                │                          │
+          └──── add_step ──┘                     dones ──▶ end_trajectories
+                                                          failed: not by time
+
+The row is recorded before the step, or copied before it where values of the step belong to it. So
+nothing that the simulator overwrites can reach it, and a row pairs what was seen with what was done
+about it. Observations are never computed again: noise would be drawn anew and histories would
+advance twice.
 """
 
 from __future__ import annotations
@@ -9,69 +21,36 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
+import torch
 
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.extras import find_extras
-from mosaic_collect.collection.groups import RecordedGroups, flat_groups
+from mosaic_collect.collection.groups import STUDENT, RecordedGroups, flat_groups
 from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.origin import Origin
-from mosaic_collect.collection.perturbed import PerturbedPolicy, PushedSimulation
-from mosaic_collect.collection.protocols import Extra, Policy, Simulation
-from mosaic_collect.collection.rollout import STUDENT, collect, collected_schema
+from mosaic_collect.collection.perturbed import PerturbedPolicy, Pushes
+from mosaic_collect.collection.protocols import (
+    Extra,
+    Observations,
+    Policy,
+    PolicyOutput,
+    Simulation,
+    StepResult,
+)
 from mosaic_collect.collection.student import load_student
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import Term
+from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.ranks import PART, Address
-from mosaic_collect.store.robot import ROBOT, Robot
+from mosaic_collect.store.robot import ROBOT
+from mosaic_collect.store.schema import TRAJECTORY_END, Schema
 from mosaic_collect.text import shown
-
-
-class GroupedSimulation(Simulation, Protocol):
-    """A simulation that knows its observation groups before the first observation."""
-
-    @property
-    def group_dims(self) -> Mapping[str, int]:
-        """Width of each group whose rows are flat."""
-
-    def disagreement(self, active: Any) -> str | None:
-        """As ``health.Disagreement``; None where there is no reference."""
-
-    def failed_by(self, failed: Any) -> Mapping[str, int]:
-        """As ``health.FailedBy``."""
-
-    @property
-    def group_terms(self) -> Mapping[str, Sequence[Term]]:
-        """The terms of those groups of which it knows them, in the order of columns."""
-
-    @property
-    def robot(self) -> Robot | None:
-        """Description of the robot; None: it is not known."""
-
-    @property
-    def has_final(self) -> bool:
-        """Whether steps return the observations before a reset."""
-
-    def extras(self) -> Mapping[str, Extra]:
-        """Fields that only this simulation can record, by name."""
-
-
-class GroupedPolicy(Policy, Protocol):
-    """A policy that knows which groups it reads.
-
-    Attributes:
-        shapes: Group name -> shape of one environment's row, in the order in which it reads them.
-    """
-
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
-
 
 #: Units of fields that a collection records beside the policy's.
 _FIELD_UNITS = {"push": "m/s", "env_origin": "m"}
@@ -79,8 +58,8 @@ Watch = Callable[[TrajectoryWriter], object]
 
 
 def record(
-    simulation: GroupedSimulation,
-    policy: GroupedPolicy,
+    simulation: Simulation,
+    policy: Policy,
     tracker: EpisodeTracker,
     store: Address,
     origin: Origin,
@@ -101,7 +80,7 @@ def record(
             ``observations``, any other as a field of its own, ``observations_<group>``.
         tracker: Tracker of the simulation's episodes.
         store: Address of the store.
-        origin: Told in the store's metadata, beside the groups that the policy reads.
+        origin: Provenance, stored in the metadata beside the groups that the policy reads.
         max_steps: Steps of the store in all, with those of earlier runs.
         known: The store to be gone on with, after ``refuse_changes``; None: a new one is made.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
@@ -109,7 +88,7 @@ def record(
         stop_on_nonfinite: End it with the first row that holds NaN or infinity, committed.
         extra_names: Names of more fields to record, as ``find_extras`` takes them.
         allow_changed: Names of entries that may differ on resume; here only ``robot`` counts.
-        **writer_options: Of ``TrajectoryWriter``, such as ``buffer_mb``.
+        **writer_options: Options of ``TrajectoryWriter``, such as ``buffer_mb``.
 
     Returns:
         Steps of the store.
@@ -123,17 +102,14 @@ def record(
             another robot.
         StoreError, WriteError: The writer raised it.
     """
-    noise, pushes = _seeds(acting, origin, known)
-    acts = _disturbed(simulation, policy, acting, noise)
-    pushed = PushedSimulation(simulation, acting.push, pushes)
+    noise, push_seed = _seeds(acting, origin, known)
+    acts = _perturbed(simulation, policy, acting, noise)
+    pushes = Pushes(simulation, acting.push, push_seed)
     ledger, first = tracker.ledger(), simulation.reset()
     groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
-    group_terms = simulation.group_terms
     extras = [
-        *(acts.extra, pushed.extra),
-        *find_extras(
-            extra_names, simulation.extras(), groups, group_terms, first, simulation.has_final
-        ),
+        *(acts.extra, pushes.extra),
+        *find_extras(extra_names, simulation, groups, first),
     ]
     fields = (field for extra in extras for field in extra.fields)
     schema = groups.schema(simulation.num_actions, (*tracker.fields, *fields))
@@ -143,7 +119,7 @@ def record(
         failed_by=simulation.failed_by,
     )
     pace = Pace(max_steps, known.metadata if known is not None else {})
-    terms, units = _terms(group_terms, groups, extras)
+    terms, units = _terms(simulation.group_terms, groups, extras)
     told = {
         **origin.to_metadata(),
         "groups": groups.to_metadata(),
@@ -168,17 +144,17 @@ def record(
         if known is not None:
             _refuse_progress_since(known, writer)
             writer.update_metadata(**told)
+
+        def after_step() -> None:
+            pace.note(writer)
+            if on_step is not None:
+                on_step(writer)
+
         try:
             collect(
-                pushed,
-                acts,
-                writer,
-                groups.rows(),
-                tracker,
-                max_steps,
-                on_step=partial(_after_step, writer, pace, on_step),
+                *(pushes.step, first, acts, writer, groups.rows, tracker, max_steps),
+                on_step=after_step,
                 health=health,
-                first=first,
                 extras=extras,
             )
         finally:
@@ -186,14 +162,91 @@ def record(
     return writer.num_steps
 
 
+def collect(
+    step: Callable[[torch.Tensor], StepResult],
+    first: Observations,
+    policy: Policy,
+    writer: TrajectoryWriter,
+    rows: Callable[[Observations, PolicyOutput], Mapping[str, torch.Tensor]],
+    tracker: EpisodeTracker,
+    max_steps: int,
+    on_step: Callable[[], object] | None = None,
+    health: Health | None = None,
+    extras: Sequence[Extra] = (),
+) -> None:
+    """Record until the store has ``max_steps`` steps or every environment idles.
+
+    Args:
+        step: Takes actions in the simulation.
+        first: The simulation's first observations.
+        policy: Acts in it.
+        writer: Records, also which ends were failures if its schema has a place for that; stays
+            open.
+        rows: The fields of a step, out of what was seen and what was done.
+        tracker: Tracker of the environments' motions.
+        max_steps: Steps of the store in all, with those of earlier runs.
+        on_step: Called after each step.
+        health: Says what is wrong with what is recorded, and may raise ``InputError``.
+        extras: More fields of a row.
+    """
+    health = health or Health()
+    before_step = [extra.before for extra in extras if extra.before is not None]
+    after_step = [extra.after for extra in extras if extra.after is not None]
+    observations = first
+    health.begin(tracker.active())
+    while writer.num_steps < max_steps:
+        active = tracker.active()
+        if not bool(active.any()):
+            break
+        output = policy.act(observations)
+        fields = {**rows(observations, output), **tracker.describe()}
+        for read in before_step:
+            fields |= read(observations)
+        # Kept apart from what the step changes in place.
+        before = active.clone()
+        if after_step:
+            fields = {name: value.clone() for name, value in fields.items()}
+        else:
+            health.look(fields, before)
+            writer.add_step(**fields, valid_mask=before)
+        result = step(output.actions)
+        if after_step:
+            for note in after_step:
+                fields |= note(result)
+            health.look(fields, before)
+            writer.add_step(**fields, valid_mask=before)
+        policy.reset(result.dones)
+        # Who idled and is at work from here on has a trajectory of its own from here on, too.
+        ended = result.dones & (before | tracker.active())
+        how = {}
+        if writer.schema.has_ends:
+            how["failed"] = result.dones & before & ~result.time_outs
+            how["truncated"] = ended & result.time_outs
+        writer.end_trajectories(ended, **how, metadata=tracker.settle(result))
+        health.after(writer.num_steps - 1, before, result.dones, result.time_outs)
+        observations = result.observations
+        if on_step is not None:
+            on_step()
+        exit_if_terminated()  # a simulator runs C code, in which Python loses the exception
+
+
+def collected_schema(schema: Schema, known: TrajectoryDataset | None) -> Schema:
+    """The fields of a store: with ``trajectory_end``, unless it was made without that."""
+    made_without = known is not None and known.fields and TRAJECTORY_END not in known.fields
+    return schema if made_without else schema.with_ends()
+
+
 def _refuse_progress_since(known: TrajectoryDataset, writer: TrajectoryWriter) -> None:
     """Refuse progress that another run committed while this one started: the ledger lacks it.
 
     A commit may contain ends and metadata only, so the number of steps alone does not tell.
     """
+    before, now = known.metadata, writer.metadata
+    names = (before.keys() | now.keys()) - {PART}  # which a writer makes when it opens
+    changed = sorted(name for name in names if before.get(name) != now.get(name))
     if writer.num_steps != known.num_steps:
         expected, got = f"the {known.num_steps:,} steps", f"{writer.num_steps:,}"
-    elif changed := _changed(known.metadata, writer.metadata):
+    elif changed:
         expected, got = f"the {', '.join(changed)}", "others"
     else:
         return
@@ -203,25 +256,18 @@ def _refuse_progress_since(known: TrajectoryDataset, writer: TrajectoryWriter) -
     )
 
 
-def _changed(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Names of metadata entries that differ, but for the one that a writer makes when it opens."""
-    names = (before.keys() | now.keys()) - {PART}
-    return sorted(name for name in names if before.get(name) != now.get(name))
-
-
 def _seeds(acting: Acting, origin: Origin, known: TrajectoryDataset | None) -> list[int]:
-    """Two, of noise and of pushes: each run and each process draws numbers of its own."""
+    """Seeds of noise and of pushes: each run and each process draws numbers of its own."""
     run = len(known.state.runs) if known is not None and known.num_envs else 0
-    seeds = np.random.SeedSequence([acting.seed % (1 << 32), origin.ranks[0], run])
+    seeds = np.random.SeedSequence([(acting.seed or 0) % (1 << 32), origin.ranks[0], run])
     return [int(seed) for seed in seeds.generate_state(2)]
 
 
-def _disturbed(
-    simulation: GroupedSimulation, policy: GroupedPolicy, acting: Acting, seed: int
+def _perturbed(
+    simulation: Simulation, policy: Policy, acting: Acting, seed: int
 ) -> PerturbedPolicy:
-    """The policy, acting as asked."""
     num_envs, device, student = simulation.num_envs, simulation.device, None
-    if acting.student is not None:
+    if acting.student_path is not None:
         dims = simulation.group_dims
         if STUDENT not in dims:
             raise InputError(
@@ -230,12 +276,6 @@ def _disturbed(
         width, num_actions = dims[STUDENT], simulation.num_actions
         student = load_student(acting, num_envs, width, num_actions, device)
     return PerturbedPolicy(policy, acting, student, num_envs, device, seed)
-
-
-def _after_step(writer: TrajectoryWriter, pace: Pace, on_step: Watch | None) -> None:
-    pace.note(writer)
-    if on_step is not None:
-        on_step(writer)
 
 
 def _refuse_other_robot(known: TrajectoryDataset, robot: Mapping[str, Any]) -> None:
@@ -298,13 +338,9 @@ class Pace:
     """Notes ``[run, UTC seconds, steps, seconds stalled in this run]`` every ten seconds.
 
     When there are too many entries every second one is dropped, and they come half as often; so a
-    run of days and one of minutes take the same room.
-
-    Args:
-        max_steps: Steps of the store in all.
-        told: The metadata of the store that is gone on with.
-        wall: UTC seconds, read once, for tests; the clock may be set at any time.
-        clock: Seconds that only grow, for tests.
+    run of days and one of minutes take the same room. ``told`` is the metadata of the store that is
+    gone on with; ``wall`` (which may be set at any time, so it is read once) and ``clock`` are for
+    tests.
     """
 
     def __init__(
@@ -324,7 +360,7 @@ class Pace:
         self._begun: list[float] | None = None
 
     def note(self, writer: TrajectoryWriter) -> None:
-        """Called after each step: tells the store, if it is time."""
+        """Update the metadata of the store after a step, if it is time."""
         if self._begun is None:
             self._begun = [self._run, self._time(self._noted), writer.num_steps - 1, 0.0]
         now = self._clock()

@@ -24,20 +24,17 @@ def read_student(acting: Acting, device: Any = "cpu") -> Any:
 
     TorchScript is a program that can write files, and it may run while it is loaded.
 
-    Args:
-        acting: With a student.
-        device: Device for the student.
-
     Raises:
         InputError: No such file, a file that is not trusted, or not TorchScript.
     """
     file = io.BytesIO(acting.student_file)
     if not _is_torchscript(file):
-        raise InputError(f"act_by: {acting.student}: expected TorchScript, got another file")
-    if not acting.trust_student:
+        raise InputError(f"act_by: {acting.student_path}: expected TorchScript, got another file")
+    if not acting.trust_checkpoint:
         raise InputError(
-            f"act_by: {acting.student}: a student's file is a TorchScript program, and running it "
-            "runs what is in it; if you know and trust who made it, trust_checkpoint=True runs it"
+            f"act_by: {acting.student_path}: a student's file is a TorchScript program, and "
+            "running it runs what is in it; if you know and trust who made it, "
+            "trust_checkpoint=True runs it"
         )
     try:
         with _torchscript():
@@ -45,7 +42,7 @@ def read_student(acting: Acting, device: Any = "cpu") -> Any:
     except Exception as error:
         told = _lines(error)[0]
         raise InputError(
-            f"act_by: {acting.student}: expected TorchScript, torch says: {told}"
+            f"act_by: {acting.student_path}: expected TorchScript, torch says: {told}"
         ) from error
 
 
@@ -54,16 +51,10 @@ def load_student(
 ) -> Student:
     """Load a student and ask it once, so that one that does not fit is refused before all else.
 
-    Args:
-        acting: With a trusted student, written by ``save_student`` or ``torch.jit.save``; it
-            normalises its input itself.
-        num_envs: Environments, N.
-        obs_dim: Width of the student's observation.
-        num_actions: Width of an action, A.
-        device: Device of observations and actions.
+    It was written by ``save_student`` or ``torch.jit.save``, and normalises its input itself.
 
     Raises:
-        InputError: The file cannot be read, or the student has other widths.
+        InputError: The file cannot be read or is not trusted, or the student has other widths.
     """
     network = read_student(acting, device)
 
@@ -73,7 +64,18 @@ def load_student(
             actions: torch.Tensor = network(observations.clone())
         return actions
 
-    _check(student, str(acting.student), (num_envs, obs_dim), (num_envs, num_actions), device)
+    seen, expected = (num_envs, obs_dim), (num_envs, num_actions)
+    asked = (
+        f"act_by: {acting.student_path}: expected actions {expected} for student observations "
+        f"{seen}"
+    )
+    try:
+        actions = student(torch.zeros(seen, device=device))
+    except Exception as error:
+        raise InputError(f"{asked}, torch says: {_lines(error)[-1]}") from error
+    if not isinstance(actions, torch.Tensor) or tuple(actions.shape) != expected:
+        got = getattr(actions, "shape", type(actions).__name__)
+        raise InputError(f"{asked}, got {tuple(got) if isinstance(got, torch.Size) else got}")
     return student
 
 
@@ -101,27 +103,10 @@ def _is_torchscript(file: io.BytesIO) -> bool:
 
 @contextmanager
 def _torchscript() -> Iterator[None]:
-    """Of torch 2.13 on it is called deprecated, but it is what policies are exported in."""
+    """TorchScript is deprecated from torch 2.13 on, but it is what policies are exported in."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         yield
-
-
-def _check(
-    student: Student,
-    path: str,
-    seen: tuple[int, int],
-    expected: tuple[int, int],
-    device: torch.device,
-) -> None:
-    asked = f"act_by: {path}: expected actions {expected} for student observations {seen}"
-    try:
-        actions = student(torch.zeros(seen, device=device))
-    except Exception as error:
-        raise InputError(f"{asked}, torch says: {_lines(error)[-1]}") from error
-    if not isinstance(actions, torch.Tensor) or tuple(actions.shape) != expected:
-        got = getattr(actions, "shape", type(actions).__name__)
-        raise InputError(f"{asked}, got {tuple(got) if isinstance(got, torch.Size) else got}")
 
 
 def _lines(error: Exception) -> list[str]:

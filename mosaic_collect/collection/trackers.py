@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
@@ -12,28 +12,12 @@ from mosaic_collect.collection.protocols import StepResult
 from mosaic_collect.store.schema import Field
 
 
-class EpisodeTracker(Protocol):
-    """Knows what each environment is at: which motion, which frame, or nothing."""
+class EpisodeTracker:
+    """Tracks what each environment is at; this one is for tasks without motions: all are at work.
 
-    @property
-    def fields(self) -> tuple[Field, ...]:
-        """The extra fields that ``describe`` gives."""
-
-    def ledger(self) -> Mapping[str, Any]:
-        """Metadata to begin with; ``settle`` gives what changes of it."""
-
-    def active(self) -> torch.Tensor:
-        """Environments whose next row counts, ``(N,)`` bool; the others idle."""
-
-    def describe(self) -> Mapping[str, torch.Tensor]:
-        """Extra fields of the next row, ``(N,)`` each."""
-
-    def settle(self, result: StepResult) -> Mapping[str, Any]:
-        """Take note of what ended; gives metadata that are true with these ends only."""
-
-
-class EveryEpisode:
-    """For tasks without motions: every environment is always at work."""
+    Attributes:
+        fields: The extra fields that ``describe`` returns.
+    """
 
     fields: tuple[Field, ...] = ()
 
@@ -41,29 +25,26 @@ class EveryEpisode:
         self._all = torch.ones(num_envs, dtype=torch.bool, device=device)
 
     def ledger(self) -> Mapping[str, Any]:
+        """Metadata to begin with; ``settle`` returns what changes of it."""
         return {}
 
     def active(self) -> torch.Tensor:
+        """Environments whose next row counts, ``(N,)`` bool; the others idle."""
         return self._all
 
     def describe(self) -> Mapping[str, torch.Tensor]:
+        """Extra fields of the next row, ``(N,)`` each."""
         return {}
 
     def settle(self, result: StepResult) -> Mapping[str, Any]:
+        """Count what ended; returns metadata that are true with these ends only."""
         return {}
 
 
-class MotionTracker:
-    """What trackers of motions share; who follows which, each simulator's own knows.
+class MotionTracker(EpisodeTracker):
+    """What trackers of motions share; who follows which, each simulator's own knows."""
 
-    Args:
-        queue: The motions, and what became of them.
-    """
-
-    fields: tuple[Field, ...] = (
-        Field(name="motion_id", dtype="int32"),
-        Field(name="motion_frame", dtype="int32"),
-    )
+    fields = (Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32"))
 
     def __init__(self, queue: MotionQueue) -> None:
         self.queue = queue
@@ -74,7 +55,7 @@ class MotionTracker:
     def finish(
         self, motions: torch.Tensor, ended: torch.Tensor, completed: torch.Tensor
     ) -> Mapping[str, Any]:
-        """Tell the queue how trajectories ended; gives what changed of the ledger.
+        """Tell the queue how trajectories ended; returns what changed of the ledger.
 
         Args:
             motions: Each environment's motion by its id, ``(N,)``.

@@ -38,15 +38,9 @@ def run_lanes(
 ) -> list[int]:
     """Run one trajectory in each environment; count those of each lane that reached their end.
 
-    Args:
-        simulation: The lanes share its environments evenly. A trajectory that ends by time, as
-            those of motions do on their last frame, has reached its end.
-        lanes: Policies with their noise.
-        seed: Seed of the lanes' noise.
-        on_step: Called after each step.
-
-    Raises:
-        InputError: The environments cannot be shared evenly.
+    The lanes share the environments evenly, else it is an ``InputError``. A trajectory that ends by
+    time, as those of motions do on their last frame, has reached its end. ``seed`` is of the lanes'
+    noise; ``on_step`` is called after each step.
     """
     if not lanes or simulation.num_envs % len(lanes):
         raise InputError(

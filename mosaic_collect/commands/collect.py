@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from tqdm import tqdm
 
-from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
+from mosaic_collect.adapters.isaaclab.options import TRAINING_RUN, IsaacLabCollectOptions
 from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.collection.acting import MEAN, SAMPLE
@@ -42,7 +42,10 @@ _T = TypeVar("_T")
 #: The metadata entry that holds the command line of a collection.
 COMMAND_LINE = "command_line"
 #: Options of Isaac Lab that only programs set.
-_PROGRAMS = ("terminations", "training_run", "choice", "notes")
+_PROGRAMS = (
+    *("terminations", "notes", "start_index", "end_index", "steps_per_trajectory"),
+    *("max_trajectories", *TRAINING_RUN),
+)
 _COMMON = tuple(f.name for f in fields(RecordOptions))
 _ISAACLAB = tuple(
     f.name for f in fields(IsaacLabCollectOptions) if f.name not in (*_COMMON, *_PROGRAMS)

@@ -12,19 +12,15 @@ import contextlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mosaic_collect.adapters.isaaclab.launch import installed
-from mosaic_collect.adapters.isaaclab.options import (
-    IsaacLabCollectOptions,
-    MotionOptions,
-    TrainingRun,
-)
+from mosaic_collect.adapters.isaaclab.options import TRAINING_RUN, IsaacLabCollectOptions
 from mosaic_collect.checks import local_path
 from mosaic_collect.collection.acting import Acting
 from mosaic_collect.collection.motions import Motion, find_motions
-from mosaic_collect.collection.ranks import Rank, RankStore
+from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
 from mosaic_collect.commands.collect import SHOWN
 from mosaic_collect.commands.options import add_options
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreExistsError
@@ -35,8 +31,8 @@ from mosaic_collect.store.view import AUTO as AUTO_RESUME
 
 #: Options that the script has in its own way, or not at all.
 _OWN = (
-    *("task", "motion", "output", "num_envs", "tasks_module", "training_run", "choice", "notes"),
-    *("passes", "device", "launcher", "overrides", "overwrite", "allow_changed"),
+    *("task", "motion", "output", "num_envs", "tasks_module", "notes", "steps_per_trajectory"),
+    *("passes", "device", "launcher", "overrides", "overwrite", "allow_changed", *TRAINING_RUN),
 )
 _DEFAULTS: dict[str, Any] = {
     "num_envs": 16,
@@ -91,8 +87,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         add(f"--{name}", help=f"{field}: {'yes' if value else 'no'}", **how)
     words = "end a trajectory after that many rows (default: 100)"
     add("--steps_per_env", dest="steps_per_trajectory", type=int, help=words)
-    but = ("steps_per_trajectory",)
-    add_options(parser, MotionOptions, but=but, between="_", optional=True)
     add("--store", type=_place, help="the store; default: --output_path, ending in .zarr")
     add("--layout", choices=(AUTO, GRID, COMPACT), default=AUTO, help="layout of the .npy")
     add(
@@ -101,9 +95,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         help="leave trajectories that ended by a fall out of the .npy; the store keeps them",
     )
     group = parser.add_argument_group("rsl_rl")
-    files = {"experiment": "experiment_name", "run": "load_run", "file": "checkpoint"}
-    runs = {field: {"name": name} for field, name in files.items()}
-    add_options(group, TrainingRun, between="_", optional=True, more=runs)
+    runs = {"load_checkpoint": {"name": "checkpoint"}}
+    add_options(
+        group, IsaacLabCollectOptions, only=TRAINING_RUN, between="_", optional=True, more=runs
+    )
     group.add_argument("--wandb_path", help="run, or run and file, to download a checkpoint from")
     group.add_argument(
         "--resume_student_checkpoint",
@@ -229,8 +224,7 @@ class Plan:
         """
         rank, world = 0, 1
         if args.distributed:
-            number = Rank.of(environ)
-            rank, world = number.number, number.world_size
+            rank, _, world = torchrun_ranks(environ)
         problems = _problems(args, world)
         if problems:
             raise InputError("; ".join(problems))
@@ -241,29 +235,26 @@ class Plan:
             raise StoreExistsError(
                 f"{store} exists: --resume goes on with it, --store names another"
             )
-        share = _share(args.max_trajectories, rank, world)
-        choice = MotionOptions(**{**_given(MotionOptions, args), "max_trajectories": share})
-        npy = _of_rank(args.output_path, rank) if args.distributed else args.output_path
-        found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
-        chosen = choice.chosen(found)
-        known = seat.known(args.resume)
-        if known and known.fields and args.exclude_falls and not known.schema.has_ends:
-            raise InputError(f"exclude_falls: {store} does not know which ends were falls")
-        num_envs = known.num_envs if known else 0
         own = {
             "output": store,
             "checkpoint": named_checkpoint(args),
-            "num_envs": num_envs or min(args.num_envs, -(-len(chosen) // world)),
             # Isaac Lab's --device has a default, which is no wish.
             "device": args.device if getattr(args, "device_explicit", False) else None,
-            "training_run": TrainingRun(**_given(TrainingRun, args)),
-            "choice": choice,
+            "max_trajectories": _share(args.max_trajectories, rank, world),
             "passes": 1,
             "overrides": overrides,
             "allow_changed": None,
             "notes": {"flags": vars(args)},
         }
         options = IsaacLabCollectOptions(**{**_given(IsaacLabCollectOptions, args), **own})
+        npy = _of_rank(args.output_path, rank) if args.distributed else args.output_path
+        found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
+        at_most = -(-len(options.chosen(found)) // world)
+        known = seat.known(args.resume)
+        if known and known.fields and args.exclude_falls and not known.schema.has_ends:
+            raise InputError(f"exclude_falls: {store} does not know which ends were falls")
+        num_envs = known.num_envs if known else 0
+        options = replace(options, num_envs=num_envs or min(args.num_envs, at_most))
         return cls(options, seat.store.address, npy if wants_npy else None, found)
 
 
@@ -295,8 +286,8 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
 
 def _acting_problems(args: argparse.Namespace) -> list[str]:
     try:
-        acting = Acting(**{**_given(Acting, args), "trust_student": args.trust_checkpoint})
-        if acting.student is not None:
+        acting = Acting(**_given(Acting, args))
+        if acting.student_path is not None:
             from mosaic_collect.collection.student import read_student
 
             read_student(acting)

@@ -29,7 +29,7 @@ from mosaic_collect.collection.motions import (
     file_sha256,
     find_motions,
     read_arrays,
-    read_contents,
+    read_motion,
     recorded_motions,
 )
 from mosaic_collect.errors import InputError, StoreMismatchError
@@ -377,7 +377,7 @@ def _found(motion: Motion, path: str | None) -> str | None:
     if path is not None:
         return {m.sha256: m.path for m in find_motions(path)}.get(motion.sha256)
     there = os.path.isfile(motion.path) and file_sha256(motion.path) == motion.sha256
-    return motion.path if there and read_contents(motion.path)[0] is not None else None
+    return motion.path if there and read_motion(motion.path)[0] is not None else None
 
 
 def _reference(

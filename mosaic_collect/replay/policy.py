@@ -9,9 +9,8 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.rsl_rl.load import RslRl2, generation, load_policy
+from mosaic_collect.adapters.rsl_rl.load import POLICY, RslRl2, generation, load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import check_class_names
-from mosaic_collect.adapters.rsl_rl.simulation import POLICY
 from mosaic_collect.checks import needed, whole
 from mosaic_collect.collection.groups import Groups, check_recorded, own_field
 from mosaic_collect.collection.protocols import Policy

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into  # noqa: E402
+from mosaic_collect.adapters.rsl_rl.collect import (  # noqa: E402
+    CollectResult,
+    Simulator,
+    collect_into,
+)
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions  # noqa: E402
-from mosaic_collect.collection.origin import Origin, file_identity  # noqa: E402
+from mosaic_collect.collection.ranks import RankStore  # noqa: E402
 from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import students  # noqa: E402
@@ -23,31 +26,21 @@ class OpenedError(Exception):
     """All that could be asked before was right."""
 
 
-@dataclass
-class Unopened:
+class Unopened(Simulator[RecordOptions]):
     """A simulator's task without motions."""
 
-    options: RecordOptions
+    name = "none"
+    runner_cfg: ClassVar[dict[str, Any]] = {}
 
-    @property
-    def checkpoint(self) -> str:
-        return self.options.checkpoint
-
-    def origin(self) -> Origin:
-        return Origin(
-            simulator="none",
-            task=self.options.task,
-            checkpoint=file_identity(self.checkpoint),
-            runner_cfg={},
-            observations={},
-            acting=self.options.acting.told(),
-        )
-
-    def queue(self, told: Mapping[str, object]) -> None:
-        return None
+    def observations(self) -> dict[str, Any]:
+        return {}
 
     def opened(self, *args: Any) -> Any:
         raise OpenedError
+
+
+def unopened(options: RecordOptions) -> Unopened:
+    return Unopened(options, RankStore.of(options.output, options.distributed))
 
 
 @pytest.fixture
@@ -60,7 +53,7 @@ def options(tmp_path: Path, store: str) -> RecordOptions:
 def collected(options: RecordOptions, **changes: Any) -> CollectResult:
     options = replace(options, **changes)
     options.check()
-    return collect_into(options, Unopened(options))
+    return collect_into(unopened(options))
 
 
 def test_what_is_right_opens_it(options: RecordOptions) -> None:
@@ -103,7 +96,7 @@ def test_a_student_that_is_not_trusted(options: RecordOptions, tmp_path: Path) -
 
 
 def test_other_environments_than_the_stores(options: RecordOptions) -> None:
-    told = Unopened(options).origin().to_metadata()
+    told = unopened(options).origin().to_metadata()
     helpers.open_writer(options.output, 4, metadata=told).close(complete=False)
     with pytest.raises(StoreMismatchError, match="num_envs: expected 4, got 2"):
         collected(options, resume=True, num_envs=2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,6 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.adapters.isaaclab.options import TrainingRun
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.commands.script import (
@@ -54,9 +54,10 @@ def test_mosaics_own_command_line(motions: Path) -> None:
     options = plan.options
     assert (options.output, plan.npy) == ("out/expert.zarr", "out/expert.npy")
     assert (options.num_envs, len(plan.found)) == (5, 5)
-    assert options.choice.steps_per_trajectory == 500
+    assert options.steps_per_trajectory == 500
     assert (options.student_task, options.student_noise, options.terminations) == ("S", False, True)
-    assert options.training_run == TrainingRun("e", "r", None)
+    run = (options.experiment_name, options.load_run, options.load_checkpoint)
+    assert run == ("e", "r", None)
     assert (options.resume, options.passes) == (False, 1)
 
 
@@ -73,10 +74,10 @@ MOSAICS_FLAGS: dict[str, tuple[str, Any, Any]] = {
     "student_obs_history": ("student_history", 5, None),
     "student_task": ("student_task", "S", None),
     "disable_student_noise": ("student_noise", None, None),
-    "experiment_name": ("experiment", "e", None),
+    "experiment_name": ("experiment_name", "e", None),
     "resume": ("resume", True, False),
-    "load_run": ("run", "r", None),
-    "checkpoint": ("file", "model_1.pt", None),
+    "load_run": ("load_run", "r", None),
+    "checkpoint": ("load_checkpoint", "model_1.pt", None),
     "resume_student_checkpoint": ("resume_student_checkpoint", "logs/model_1.pt", None),
     "wandb_path": ("wandb_path", "a/b/c", None),
     "distributed": ("distributed", None, False),
@@ -151,7 +152,7 @@ def test_processes_share_motions_and_trajectories(motions: Path) -> None:
     assert [Path(p.own_store).name for p in plans] == [f"rank-0000{r}" for r in range(3)]
     assert [p.npy for p in plans] == [f"x-rank{r}.npy" for r in range(3)]
     assert [p.options.num_envs for p in plans] == [2, 2, 2]
-    assert [p.options.choice.max_trajectories for p in plans] == [2, 1, 1]
+    assert [p.options.max_trajectories for p in plans] == [2, 1, 1]
     assert plans[1].options.distributed
     alone = Plan.of(parse(motions, "x.npy"), torchrun(1))
     assert (alone.npy, alone.options.num_envs) == ("x.npy", 5)
@@ -209,16 +210,16 @@ def test_a_process_with_nothing_to_collect_is_told_before_a_simulator_starts(
 
 def test_who_acts(motions: Path, tmp_path: Path) -> None:
     def acting(*flags: str) -> Acting:
-        args = parse(motions, "x.npy", *flags)
-        return Plan.of(args, {}).options.acting
+        options = Plan.of(parse(motions, "x.npy", *flags), {}).options
+        return Acting(**{field.name: getattr(options, field.name) for field in fields(Acting)})
 
-    assert acting() == AS_TRAINED
+    assert acting() == replace(AS_TRAINED, seed=None)
     student = students.save(students.Constant(0.0, 2), tmp_path / "student.pt")
     given = ("--action_noise", "0.3", "--start", "random", "--seed", "4", "--push", "0.1")
     given += ("--act_by", student, "--act_share", "0.2")
     assert acting(*given, "--trust_checkpoint") == Acting(
         action_noise=0.3, act_by=student, act_share=0.2, push=0.1, start="random", seed=4,
-        trust_student=True,
+        trust_checkpoint=True,
     )  # fmt: skip
     with pytest.raises(InputError, match=r"act_by: .*TorchScript program"):
         acting(*given)

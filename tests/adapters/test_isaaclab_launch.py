@@ -80,9 +80,11 @@ def launch_simulation(config, flags):
 
 def session(generation):
     if generation == "2":
-        from mosaic_collect.adapters.isaaclab.generation2 import Generation2
+        from mosaic_collect.adapters.isaaclab.launch import Generation2
+
         return Generation2().session(None)
-    from mosaic_collect.adapters.isaaclab.generation3 import Generation3
+    from mosaic_collect.adapters.isaaclab.launch import Generation3
+
     return Generation3().simulating(None, None)
 
 app = types.ModuleType("isaaclab.app")

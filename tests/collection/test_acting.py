@@ -15,32 +15,36 @@ from mosaic_collect.errors import InputError
 
 
 def test_by_default_as_the_policy_would_by_itself() -> None:
-    assert AS_TRAINED.told() == {}
-    assert (AS_TRAINED.by_mean, AS_TRAINED.student, AS_TRAINED.share) == (True, None, 0.0)
+    assert AS_TRAINED.acting_metadata() == {}
+    assert (AS_TRAINED.acts_by_mean, AS_TRAINED.student_path, AS_TRAINED.student_share) == (
+        True,
+        None,
+        0.0,
+    )
 
 
 def test_what_is_told_is_what_differs() -> None:
     asked = Acting(action_noise=0.3, act_by="sample", push=0.1, start="random", seed=9)
     told = {"action_noise": 0.3, "act_by": "sample", "push": 0.1, "start": "random"}
-    assert asked.told() == told
-    assert not asked.by_mean
-    assert Acting(seed=9).told() == {}
+    assert asked.acting_metadata() == told
+    assert not asked.acts_by_mean
+    assert Acting(seed=9).acting_metadata() == {}
 
 
 def test_a_student_is_told_by_its_content(tmp_path: Path) -> None:
     path = tmp_path / "student.pt"
     path.write_bytes(b"weights")
     asked = Acting(act_by=str(path))
-    told = asked.told()
+    told = asked.acting_metadata()
     assert told == {
         "act_by": {"path": str(path), "sha256": file_sha256(str(path))},
         "act_share": 0.5,
     }
     assert json.loads(json.dumps(told)) == told
-    assert asked.by_mean
-    assert Acting(act_by=str(path), act_share=1.0).share == 1.0
+    assert asked.acts_by_mean
+    assert Acting(act_by=str(path), act_share=1.0).student_share == 1.0
     with pytest.raises(InputError, match=r"act_by: expected mean, sample or .*none\.pt"):
-        Acting(act_by=str(tmp_path / "none.pt")).told()
+        Acting(act_by=str(tmp_path / "none.pt")).acting_metadata()
 
 
 @pytest.mark.parametrize(

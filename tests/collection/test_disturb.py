@@ -128,7 +128,7 @@ def test_each_run_and_process_draws_numbers_of_its_own(tmp_path: Path, made: lis
 
 
 def test_a_resume_that_acts_otherwise_is_refused(store: str, made: list[Witness]) -> None:
-    noisy = replace(MJLAB, acting=NOISY.told())
+    noisy = replace(MJLAB, acting=NOISY.acting_metadata())
     recorded(store, noisy, acting=NOISY, max_steps=5)
     assert recorded(store, noisy, acting=NOISY, max_steps=6, resume=True).num_steps == 6
     words = r"acting: expected \{'action_noise': 0.4\}, got \{\}"
@@ -139,7 +139,7 @@ def test_a_resume_that_acts_otherwise_is_refused(store: str, made: list[Witness]
 class TestStudent:
     def acting(self, path: Path, share: float, **more: Any) -> Acting:
         student = students.save(students.Constant(7.0, toys.ACTION_DIM), path / "student.pt")
-        return Acting(act_by=student, act_share=share, trust_student=True, **more)
+        return Acting(act_by=student, act_share=share, trust_checkpoint=True, **more)
 
     def test_it_acts_in_its_share_of_the_steps_and_the_policy_labels(
         self, store: str, made: list[Witness], tmp_path: Path
@@ -174,7 +174,7 @@ class TestStudent:
                 return seen[:, :2].double()
 
         path = students.save(InPlace(), tmp_path / "s.pt")
-        acting = Acting(act_by=path, act_share=1.0, trust_student=True)
+        acting = Acting(act_by=path, act_share=1.0, trust_checkpoint=True)
         data = recorded(store, acting=acting)
         seen = data.read("student_observations")
         np.testing.assert_array_equal(np.floor(seen), np.floor(data.read("observations")[..., :3]))
@@ -186,7 +186,7 @@ class TestStudent:
     ) -> None:
         student = students.save(students.Constant(7.0, 9), tmp_path / "s.pt")
         with pytest.raises(InputError, match=r"expected actions \(4, 2\) .*, got \(4, 9\)"):
-            recorded(store, acting=Acting(act_by=student, trust_student=True))
+            recorded(store, acting=Acting(act_by=student, trust_checkpoint=True))
         assert not Path(store).exists()
 
     def test_without_a_group_to_see(

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect.collection.fitting import check_robot, fit_motions
-from mosaic_collect.collection.motions import MotionContents, find_motions, read_contents
+from mosaic_collect.collection.motions import find_motions, read_motion
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.robot import Robot
 from tests.helpers import motion_arrays
@@ -41,27 +41,21 @@ def written(path: Path, content: dict[str, Any], save: Any = np.savez) -> str:
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_a_whole_one(tmp_path: Path, save: Any, dtype: str) -> None:
     content = {k: v if k == "fps" else v.astype(dtype) for k, v in arrays().items()}
-    assert read_contents(written(tmp_path / "m.npz", content, save)) == (
-        MotionContents(frames=T, joints=J, bodies=B, fps=30.0),
-        [],
-    )
+    motion, problems = read_motion(written(tmp_path / "m.npz", content, save))
+    assert (motion.frames, motion.joints, motion.bodies, motion.fps) == (T, J, B, 30.0)
+    assert (motion.joint_names, motion.body_names, problems) == (None, None, [])
 
 
 def test_one_that_tells_names_and_no_rate(tmp_path: Path) -> None:
     named = arrays(fps=None, joint_names=np.array(JOINTS), body_names=np.array(BODIES, "S"))
-    contents, _ = read_contents(written(tmp_path / "m.npz", named))
-    assert contents == MotionContents(
-        frames=T,
-        joints=J,
-        bodies=B,
-        joint_names=tuple(JOINTS),
-        body_names=tuple(BODIES),
-    )
+    motion, _ = read_motion(written(tmp_path / "m.npz", named))
+    names = (motion.joint_names, motion.body_names)
+    assert (motion.fps, *names) == (None, tuple(JOINTS), tuple(BODIES))
 
 
 def test_names_that_were_pickled_are_not_read(tmp_path: Path) -> None:
     pickled = arrays(joint_names=np.array(JOINTS, dtype=object))
-    contents, problems = read_contents(written(tmp_path / "m.npz", pickled))
+    contents, problems = read_motion(written(tmp_path / "m.npz", pickled))
     assert (problems, contents and contents.joint_names) == ([], None)
 
 
@@ -131,7 +125,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 def test_a_bad_one_is_told_with_key_expected_and_got(tmp_path: Path, kind: str) -> None:
     content, words = BAD[kind]
     path = written(tmp_path / "bad.npz", content)
-    contents, problems = read_contents(path)
+    contents, problems = read_motion(path)
     assert contents is None
     assert any(p.startswith(words) for p in problems), problems
     with pytest.raises(InputError, match=r"bad\.npz: "):
@@ -167,7 +161,7 @@ def test_a_broken_one(tmp_path: Path, harm: Any) -> None:
     path = tmp_path / "bad.npz"
     written(path, arrays())
     harm(path)
-    contents, (problem, *_) = read_contents(str(path))
+    contents, (problem, *_) = read_motion(str(path))
     assert contents is None
     assert problem.startswith("expected an .npz with joint_pos, joint_vel,")
 
@@ -183,7 +177,7 @@ def test_quaternions_of_few_digits_are_taken(tmp_path: Path) -> None:
     turned /= np.linalg.norm(turned, axis=-1, keepdims=True)
     for digits in (np.float16, np.float32):
         path = written(tmp_path / "m.npz", arrays(body_quat_w=turned.astype(digits)))
-        assert read_contents(path)[1] == []
+        assert read_motion(path)[1] == []
 
 
 def test_all_bad_ones_of_a_folder_are_told_at_once(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect.collection.acting import Acting  # noqa: E402
-from mosaic_collect.collection.perturbed import CHANCE, PushedSimulation  # noqa: E402
+from mosaic_collect.collection.perturbed import CHANCE, Pushes  # noqa: E402
 from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
 from tests import helpers  # noqa: E402
@@ -72,7 +72,7 @@ def test_actions_are_the_policys(store: str, made: list[Pushable]) -> None:
 def test_pushes_are_rare_and_each_trajectory_has_a_scale_of_its_own() -> None:
     many, steps = 2000, 100
     simulation = Pushable([[50] * 2] * many)
-    pushed = PushedSimulation(simulation, 0.4, seed=0)
+    pushed = Pushes(simulation, 0.4, seed=0)
     for _ in range(steps):
         pushed.step(torch.zeros(many, 2))
     pushes = torch.stack(simulation.pushes[1:])
@@ -112,7 +112,7 @@ def test_each_run_and_process_draws_numbers_of_its_own(
 
 
 def test_it_is_told_and_a_resume_must_ask_for_the_same(store: str, made: list[Pushable]) -> None:
-    pushing = replace(MJLAB, acting=PUSHING.told())
+    pushing = replace(MJLAB, acting=PUSHING.acting_metadata())
     data = recorded(store, pushing, acting=PUSHING, max_steps=5)
     assert data.metadata["acting"] == {"push": 0.4}
     with pytest.raises(StoreMismatchError, match=r"acting: expected \{'push': 0.4\}, got \{\}"):

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("torch")
 
 from mosaic_collect import InputError, TrajectoryDataset, export_npy, verify_store
-from mosaic_collect.collection.ranks import Rank
+from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
 from tests.collection.rank_worker import toy_motions
 from tests.helpers import REPO
 
@@ -114,11 +114,11 @@ def test_what_a_dead_rank_had_is_recorded_by_who_takes_over(tmp_path: Path) -> N
 )
 def test_variables_that_say_no_rank(told: dict[str, str], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        Rank.of(told)
+        torchrun_ranks(told)
 
 
 def test_devices_and_seeds_differ() -> None:
-    ranks = [Rank(number, number % 8, 16) for number in range(16)]
+    ranks = [RankStore(None, number, number % 8, 16) for number in range(16)]
     assert [rank.device(None, cuda=True) for rank in ranks[7:9]] == ["cuda:7", "cuda:0"]
     assert ranks[3].device("cpu", cuda=True) == ranks[3].device(None, cuda=False) == "cpu"
     seeds = {rank.seed(0, run) for rank in ranks for run in range(4)}

@@ -20,7 +20,7 @@ from mosaic_collect.collection.fitting import (
     resampled_frames,
 )
 from mosaic_collect.collection.motion_queue import MotionQueue
-from mosaic_collect.collection.motions import Motion, find_motions, read_arrays, read_contents
+from mosaic_collect.collection.motions import Motion, find_motions, read_arrays, read_motion
 from mosaic_collect.errors import InputError, StoreMismatchError
 from tests.helpers import motion_arrays
 
@@ -103,7 +103,7 @@ class TestResampled:
             (m.path, m.sha256) for m in find_motions(folder)
         ]
         for motion in motions:
-            contents, problems = read_contents(motion.file)
+            contents, problems = read_motion(motion.file)
             assert problems == []
             assert contents is not None
             assert (contents.frames, contents.fps) == (motion.frames, 50.0)
@@ -190,7 +190,7 @@ class TestFolder:
         with fit_folder(path, found, 50.0, resample=True) as (given, motions):
             files = sorted(str(p) for p in Path(given).rglob("*.npz"))
             assert files == sorted(m.file for m in motions)
-            assert [read_contents(m.file)[0].fps for m in motions] == [50.0] * len(found)  # type: ignore[union-attr]
+            assert [read_motion(m.file)[0].fps for m in motions] == [50.0] * len(found)  # type: ignore[union-attr]
             assert all(m.file.endswith(m.path) for m in motions), "groups go by parts of the path"
         assert not os.path.exists(given)
 

@@ -16,11 +16,7 @@ from mosaic_collect.collection.motion_queue import MotionQueue  # noqa: E402
 from mosaic_collect.collection.motions import Motion  # noqa: E402
 from mosaic_collect.collection.origin import Origin, refuse_changes  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
-from mosaic_collect.collection.trackers import (  # noqa: E402
-    EpisodeTracker,
-    EveryEpisode,
-    MotionTracker,
-)
+from mosaic_collect.collection.trackers import EpisodeTracker, MotionTracker  # noqa: E402
 from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.terms import Term  # noqa: E402
 from mosaic_collect.store.robot import Robot  # noqa: E402
@@ -167,7 +163,7 @@ def test_a_resume_with_another_robot_is_refused_or_allowed(
 
 def test_without_motions_and_student(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(toys.ToySimulation, "group_dims", toys.GROUPS)
-    data = recorded(store, max_steps=3, tracker=EveryEpisode(4, torch.device("cpu")))
+    data = recorded(store, max_steps=3, tracker=EpisodeTracker(4, torch.device("cpu")))
     assert data.schema == toys.Schema.mosaic(toys.OBS_DIM, toys.ACTION_DIM).with_ends()
     assert data.num_valid == 12
     assert TRAJECTORY_END in data.fields
@@ -209,8 +205,8 @@ class TestMotionTracker:
         assert (tracker.queue.completed, tracker.queue.fell) == (1, 1)
 
 
-def test_every_episode_is_a_tracker() -> None:
-    tracker: EpisodeTracker = EveryEpisode(2, torch.device("cpu"))
+def test_without_motions_all_are_at_work() -> None:
+    tracker = EpisodeTracker(2, torch.device("cpu"))
     assert (tracker.fields, tracker.ledger(), tracker.describe()) == ((), {}, {})
     assert tracker.active().tolist() == [True, True]
 

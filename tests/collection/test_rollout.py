@@ -12,13 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
-from mosaic_collect.collection.protocols import Policy, Simulation  # noqa: E402
-from mosaic_collect.collection.rollout import (  # noqa: E402
-    collect,
-    collected_schema,
-    teacher_rows,
-)
-from mosaic_collect.collection.trackers import EveryEpisode  # noqa: E402
+from mosaic_collect.collection.groups import RecordedGroups  # noqa: E402
+from mosaic_collect.collection.record import collect, collected_schema  # noqa: E402
+from mosaic_collect.collection.trackers import EpisodeTracker  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
 from mosaic_collect.store.schema import (  # noqa: E402
@@ -45,14 +41,9 @@ class Recorded:
         options = {"schema": toys.SCHEMA, "num_envs": len(episodes), **options}
         with helpers.open_writer(store, **options) as writer:
             self.writer = writer
-            rows = teacher_rows(tuple(toys.GROUPS), "student")
             collect(
-                self.simulation,
-                self.policy,
-                writer,
-                rows,
-                self.tracker,
-                max_steps,
+                *(self.simulation.step, self.simulation.reset(), self.policy, writer),
+                *(toys.RECORDED.rows, self.tracker, max_steps),
                 on_step=None if on_step is None else lambda: on_step(self),
             )
 
@@ -72,11 +63,6 @@ def whole_episodes(episodes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.nda
             at += length
             last[at - 1, env] = True
     return mask, episode, frame, last
-
-
-def test_the_toys_are_what_the_protocol_asks_for() -> None:
-    assert isinstance(toys.ToySimulation(EPISODES), Simulation)
-    assert isinstance(toys.ToyPolicy(), Policy)
 
 
 def test_recorded_is_what_was_acted_on_bit_for_bit(store: str) -> None:
@@ -265,12 +251,9 @@ def test_without_motions_everyone_is_at_work(store: str) -> None:
     schema = toys.Schema.mosaic(toys.OBS_DIM, toys.ACTION_DIM)
     with helpers.open_writer(store, 2, schema) as writer:
         collect(
-            simulation,
-            toys.ToyPolicy(),
-            writer,
-            teacher_rows(tuple(toys.GROUPS), None),
-            EveryEpisode(2, simulation.device),
-            4,
+            *(simulation.step, simulation.reset(), toys.ToyPolicy(), writer),
+            RecordedGroups(read=toys.GROUPS, student_dim=None, own={}).rows,
+            *(EpisodeTracker(2, simulation.device), 4),
         )
     dataset = TrajectoryDataset(store)
     assert dataset.num_valid == 8
@@ -278,7 +261,7 @@ def test_without_motions_everyone_is_at_work(store: str) -> None:
 
 
 def test_one_group_alone_is_recorded_as_it_is(store: str) -> None:
-    rows = teacher_rows(("policy",), None)
+    rows = RecordedGroups(read={"policy": 4}, student_dim=None, own={}).rows
     seen = torch.rand(3, 4)
     output = toys.ToyPolicy().act({"policy": seen[:, :3], "extra": seen[:, 3:]})
     assert rows({"policy": seen}, output)["observations"] is seen

@@ -16,7 +16,9 @@ from tests.collection import students  # noqa: E402
 
 def loaded(path: str | Path) -> Student:
     """For four environments, observations of three and actions of two."""
-    return load_student(Acting(act_by=str(path), trust_student=True), 4, 3, 2, torch.device("cpu"))
+    return load_student(
+        Acting(act_by=str(path), trust_checkpoint=True), 4, 3, 2, torch.device("cpu")
+    )
 
 
 def test_it_says_what_the_network_says(tmp_path: Path) -> None:
@@ -92,9 +94,9 @@ def test_the_file_is_read_once(tmp_path: Path) -> None:
     """A loop that trains students writes the next one to the same place."""
     path = tmp_path / "s.pt"
     students.save(students.Constant(1.0, 2), path)
-    acting = Acting(act_by=str(path), trust_student=True)
-    told = acting.told()
+    acting = Acting(act_by=str(path), trust_checkpoint=True)
+    told = acting.acting_metadata()
     students.save(students.Constant(2.0, 2), path)
-    assert Acting(act_by=str(path)).told() != told == acting.told()
+    assert Acting(act_by=str(path)).acting_metadata() != told == acting.acting_metadata()
     student = load_student(acting, 4, 3, 2, torch.device("cpu"))
     assert (student(torch.zeros(4, 3)) == 1.0).all()

@@ -12,16 +12,25 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.collection.protocols import Observations, PolicyOutput, StepResult
+from mosaic_collect.collection.groups import RecordedGroups
+from mosaic_collect.collection.protocols import (
+    Observations,
+    PolicyOutput,
+    Simulation,
+    StepResult,
+)
+from mosaic_collect.collection.record import collect
+from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.store.schema import Field, Schema
 
 OBS_DIM, ACTION_DIM, STUDENT_DIM = 4, 2, 3
 EXTRA = (Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32"))
 SCHEMA = Schema.mosaic(OBS_DIM, ACTION_DIM, STUDENT_DIM, EXTRA)
 GROUPS = {"policy": 3, "extra": 1}  # together the teacher's observations
+RECORDED = RecordedGroups(read=GROUPS, student_dim=STUDENT_DIM, own={})
 
 
-class ToySimulation:
+class ToySimulation(Simulation):
     """Environments with lists of episodes.
 
     Args:
@@ -59,18 +68,8 @@ class ToySimulation:
     def group_dims(self) -> dict[str, int]:
         return {name: buffer.shape[1] for name, buffer in self._groups.items()}
 
-    group_terms: Mapping[str, Any] = {}
-    robot = None
-    has_final = False
-
-    def disagreement(self, active: torch.Tensor) -> str | None:
-        return None
-
     def failed_by(self, failed: torch.Tensor) -> dict[str, int]:
         return {"fall": int(failed.sum())}
-
-    def extras(self) -> dict[str, Any]:
-        return {}
 
     def reset(self) -> Observations:
         self.resets += 1
@@ -155,7 +154,7 @@ class ToyPolicy(torch.nn.Module):
         self.told.append(torch.nonzero(dones).flatten().tolist())
 
 
-class ToyTracker:
+class ToyTracker(EpisodeTracker):
     """Of a ``ToySimulation``; hands out its live buffers."""
 
     fields = EXTRA
@@ -179,3 +178,11 @@ class ToyTracker:
         self._active.fill_(False)  # its own buffer, of which it may do as it likes
         self.settled.append((result.dones.tolist(), result.time_outs.tolist()))
         return {"settled": len(self.settled)}
+
+
+def collect_toys(simulation: ToySimulation, policy: Any, writer: Any, max_steps: int) -> ToyTracker:
+    """Run the collection loop; gives the tracker that it used."""
+    tracker = ToyTracker(simulation)
+    first = simulation.reset()
+    collect(simulation.step, first, policy, writer, RECORDED.rows, tracker, max_steps)
+    return tracker

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 
 from mosaic_collect import TrajectoryDataset
+from mosaic_collect.collection.groups import STUDENT
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.protocols import Observations, PolicyOutput
-from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.store.schema import FAILED, TRUNCATED
 
 

@@ -16,7 +16,7 @@ from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import TRUNCATED
 from tests import helpers
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import EXPERT, FRAMES, TASK, Case, make_case, trajectories
+from tests.mjlab.case import EXPERT, FRAMES, Case, make_case, trajectories
 
 pytestmark = mjlab_case.MARKS
 
@@ -106,11 +106,10 @@ def test_a_push_moves_the_base_and_the_next_observation_shows_it(case: Case) -> 
     import torch
 
     from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
-    from mosaic_collect.adapters.mjlab.options import MjlabOptions
     from mosaic_collect.collection.motion_queue import MotionQueue
     from mosaic_collect.collection.motions import find_motions
 
-    options = MjlabOptions(task=TASK, num_envs=4, device="cpu", teacher_noise=False)
+    options = case.options("none", num_envs=4, teacher_noise=False)
     simulation = MjlabSimulation(options, MotionQueue(find_motions(case.motions)))
     simulation.reset()
     robot = simulation.env.unwrapped.scene["robot"]
@@ -127,16 +126,13 @@ def test_a_push_moves_the_base_and_the_next_observation_shows_it(case: Case) -> 
     simulation.close()
 
 
-def test_a_robot_without_a_free_base_is_not_pushed() -> None:
+def test_a_robot_without_a_free_base_is_not_pushed(case: Case) -> None:
     import torch
 
     from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
-    from mosaic_collect.adapters.mjlab.options import MjlabOptions
 
-    simulation = MjlabSimulation(
-        MjlabOptions(task="Mjlab-Cartpole-Balance", num_envs=1, device="cpu", student_history=0),
-        None,
-    )
+    options = case.options("none", task="Mjlab-Cartpole-Balance", num_envs=1, student_history=0)
+    simulation = MjlabSimulation(options, None)
     with pytest.raises(InputError, match="push: expected a robot with a free base"):
         simulation.push(torch.zeros(1, 2))
     simulation.close()

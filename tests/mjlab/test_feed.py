@@ -94,11 +94,10 @@ class TestMotionsAreRefusedBeforeASimulatorIsBuilt:
 
     def test_a_simulation_of_the_librarys_callers(self, case: Case) -> None:
         from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
-        from mosaic_collect.adapters.mjlab.options import MjlabOptions
 
         rewrite(case.motion(0), fps=np.array([120.0]))
         with pytest.raises(InputError, match=r"a\.npz: fps: expected 50, got 120"):
-            MjlabSimulation(MjlabOptions(task=TASK), MotionQueue(find_motions(case.motions)))
+            MjlabSimulation(case.options("none"), MotionQueue(find_motions(case.motions)))
 
 
 def test_another_rate_is_allowed_by_name_and_told(

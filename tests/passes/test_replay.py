@@ -12,7 +12,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect import DaskEngine, replay_check  # noqa: E402
-from mosaic_collect.collection.rollout import collect, teacher_rows  # noqa: E402
 from mosaic_collect.errors import ClusterError, CorruptStoreError  # noqa: E402
 from mosaic_collect.replay.report import ReplayReport  # noqa: E402
 from tests import helpers  # noqa: E402
@@ -31,8 +30,7 @@ class Policy(toys.ToyPolicy):
 def record(store: str, policy: Any) -> str:
     simulation = toys.ToySimulation(EPISODES)
     with helpers.open_writer(store, 3, toys.SCHEMA) as writer:
-        rows = teacher_rows(tuple(toys.GROUPS), "student")
-        collect(simulation, policy, writer, rows, toys.ToyTracker(simulation), 200)
+        toys.collect_toys(simulation, policy, writer, 200)
     return store
 
 

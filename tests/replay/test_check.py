@@ -12,7 +12,6 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.protocols import PolicyOutput  # noqa: E402
-from mosaic_collect.collection.rollout import collect, teacher_rows  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
 from tests import helpers  # noqa: E402
@@ -26,8 +25,7 @@ Rows = dict[str, np.ndarray]
 def recorded(store: str) -> str:
     simulation = toys.ToySimulation(EPISODES)
     with helpers.open_writer(store, 3, toys.SCHEMA) as writer:
-        rows = teacher_rows(tuple(toys.GROUPS), "student")
-        collect(simulation, toys.ToyPolicy(), writer, rows, toys.ToyTracker(simulation), 100)
+        toys.collect_toys(simulation, toys.ToyPolicy(), writer, 100)
     return store
 
 
@@ -242,8 +240,7 @@ class Counting:
 def test_a_recurrent_policy_is_told_where_trajectories_begin(store: str) -> None:
     simulation = toys.ToySimulation(EPISODES)
     with helpers.open_writer(store, 3, toys.SCHEMA) as writer:
-        rows = teacher_rows(tuple(toys.GROUPS), "student")
-        collect(simulation, Counting(3), writer, rows, toys.ToyTracker(simulation), 100)
+        toys.collect_toys(simulation, Counting(3), writer, 100)
     assert replay_check(store, Counting(3), toys.GROUPS).ok
     late = Counting(3)
     late.reset = lambda dones: None

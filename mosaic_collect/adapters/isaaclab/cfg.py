@@ -21,8 +21,8 @@ import torch
 
 from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.fitting import check_robot
+from mosaic_collect.collection.groups import STUDENT
 from mosaic_collect.collection.motions import Motion
-from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.robot import Robot
 
@@ -34,10 +34,8 @@ _NO_RESAMPLING_S = 1.0e9
 def prepare_env_cfg(env_cfg: Any, num_envs: int, terminations: bool = True) -> None:
     """Let the collector say when trajectories begin and end; no other randomisation.
 
-    Args:
-        env_cfg: Config of a manager-based task; changed in place.
-        num_envs: Environments, N.
-        terminations: Keep the task's own, so that falls end a trajectory.
+    Changes a manager-based task's config in place. ``terminations`` keeps the task's own, so that
+    falls end a trajectory.
     """
     from isaaclab.managers import EventTermCfg, TerminationTermCfg
 
@@ -197,11 +195,7 @@ def add_student_group(
 
 
 def policy_group(env_cfg: Any, task: str, option: str = "task") -> Any:
-    """A task's ``policy`` group, not a copy.
-
-    Raises:
-        InputError: The task has no such group; tasks without managers have none.
-    """
+    """A task's ``policy`` group, not a copy; ``InputError`` if the task has none."""
     group = entry(getattr(env_cfg, "observations", None), POLICY)
     if group is None:
         raise InputError(f"{option}: {task} has no observations.{POLICY}")

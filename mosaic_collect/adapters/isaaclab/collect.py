@@ -46,20 +46,17 @@ from mosaic_collect.adapters.isaaclab.launch import (
 )
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
 from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
-from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
-from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
-from mosaic_collect.adapters.rsl_rl.load import Actor, load_policy, quiet
+from mosaic_collect.adapters.rsl_rl.collect import CollectResult, Simulator, collect_into
+from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
 from mosaic_collect.collection.extras import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.fitting import fit_folder
-from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
+from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion, find_motions
-from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.protocols import Observations
 from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.collection.record import Watch
-from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
 from mosaic_collect.errors import InputError
 
 
@@ -71,20 +68,16 @@ def run_collect(
     flags: argparse.Namespace | None = None,
     found: Sequence[Motion] | None = None,
 ) -> CollectResult:
-    """``collect_into``, in a registered task of whichever generation is installed.
+    """Run ``collect_into`` in a registered task of whichever generation is installed.
+
+    Errors are those of ``mosaic_collect.run_collect``.
 
     Args:
-        options: All of it.
+        options: Options of the collection.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
         on_end: Called with the result; behind it Isaac Sim may end the process.
         flags: Parsed flags of Isaac Lab's launcher; None: those of ``options.launcher``.
         found: The motions that lie at ``options.motion``, if they were read before.
-
-    Raises:
-        MissingDependencyError: Isaac Lab is not installed, or the task needs Isaac Sim.
-        InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
-        StoreMismatchError: On resume, what must not change has changed.
-        StoreError, WriteError: The store cannot be opened or written.
     """
     options.check()
     if found is None and options.motion is not None:
@@ -95,8 +88,7 @@ def run_collect(
     if seat.rank is not None and options.device is None and torch.cuda.is_available():
         flags.distributed = True  # Kit and the simulation take the local rank's device
     with launch.session(flags):
-        simulator = IsaacLab(options, launch, flags, found, seat)
-        result = collect_into(options, simulator, on_step, seat)
+        result = collect_into(IsaacLab(options, seat, found, launch, flags), on_step)
         if on_end is not None:
             on_end(result)
     return result
@@ -105,95 +97,85 @@ def run_collect(
 _RANK_SEEDS = 1000  # further from one another than a store has runs
 
 
-class IsaacLab:
-    """A ``mosaic_collect.adapters.rsl_rl.collect.Simulator``.
-
-    Args:
-        options: Options of the collection.
-        launch: Launcher whose session is open.
-        flags: Flags of the launcher.
-        found: The motions there are; None: the task has none.
-        seat: Store of this process.
+class IsaacLab(Simulator[IsaacLabCollectOptions]):
+    """A registered task of Isaac Lab, within the session of a launcher with its flags.
 
     Raises:
         InputError: No such task; or motions where they have no place, or none where they do.
     """
 
+    name = "isaaclab"
+
     def __init__(
         self,
         options: IsaacLabCollectOptions,
+        rank_store: RankStore,
+        motions: Sequence[Motion] | None,
         launch: Launch,
         flags: argparse.Namespace,
-        found: Sequence[Motion] | None,
-        seat: RankStore,
     ) -> None:
-        self._options, self._launch, self._flags, self._found = options, launch, flags, found
-        self._rank = seat.rank
-        self._ranks = seat.ranks
+        super().__init__(options, rank_store, motions)
+        self._launch, self._flags = launch, flags
         register_tasks(options.tasks_module)
         check_task(options.task, RSL_RL_CFG)
         self._env_cfg, self._agent_cfg = launch.configs(options.task, RSL_RL_CFG, options.overrides)
         self._command = entry(getattr(self._env_cfg, "commands", None), MOTION)
-        if found is not None and self._command is None:
+        if motions is not None and self._command is None:
             raise InputError(f"motion: {options.task} takes no motion")
-        if found is None and hasattr(self._command, "motion"):
+        if motions is None and hasattr(self._command, "motion"):
             raise InputError(f"motion: {options.task} needs motions")
 
     @cached_property
     def checkpoint(self) -> str:
-        return self._options.checkpoint or self._options.training_run.find(self._agent_cfg)
+        return self.options.checkpoint or self.options.find_checkpoint(self._agent_cfg)
 
-    def origin(self) -> Origin:
-        options, choice = self._options, self._options.choice
-        seen: dict[str, Any] = {
+    @property
+    def seed(self) -> int | None:
+        return self._env_cfg.seed if self.options.seed is None else self.options.seed
+
+    @property
+    def runner_cfg(self) -> dict[str, Any]:
+        config: dict[str, Any] = json_safe(config_dict(self._agent_cfg))
+        return config
+
+    def observations(self) -> dict[str, Any]:
+        options = self.options
+        # What the first stores did not contain is stored only where it is not the default.
+        later = {
+            "teacher_noise": (options.teacher_noise, True),
+            "student_drop": ([*options.student_drop], []),
+            "student_overrides": ([*options.student_overrides], []),
+            "overrides": ([*options.overrides], []),
+        }
+        return {
             "student_task": options.student_task,
             "student_history": options.student_history,
             "student_noise": options.student_noise,
+            **{name: value for name, (value, usual) in later.items() if value != usual},
         }
-        # What the first stores did not tell of is told only where it is not the default.
-        told = {
-            "teacher_noise": (options.teacher_noise, True),
-            "student_drop": (list(options.student_drop), []),
-            "student_overrides": (list(options.student_overrides), []),
-            "overrides": (list(options.overrides), []),
-        }
-        seen |= {name: value for name, (value, usual) in told.items() if value != usual}
-        rows = choice.steps_per_trajectory
-        return Origin(
-            simulator="isaaclab",
-            task=options.task,
-            checkpoint=file_identity(self.checkpoint),
-            runner_cfg=json_safe(config_dict(self._agent_cfg)),
-            observations=seen,
-            acting=options.acting.told(),
-            limits={} if rows is None else {"steps_per_env": rows},
-            ranks=self._ranks,
-            notes={
-                "seed": self._seed,
-                "passes": options.passes,
-                **json_safe(options.notes),
-            },
-        )
 
-    def queue(self, told: Mapping[str, Any]) -> MotionQueue | None:
-        options = self._options
-        if self._found is None:
-            return None
-        refuse_gone(self._found, told, options.output, options.allow_changed)
-        return MotionQueue(options.choice.chosen(self._found), options.passes, told)
+    def limits(self) -> dict[str, Any]:
+        rows = self.options.steps_per_trajectory
+        return {} if rows is None else {"steps_per_env": rows}
+
+    def notes(self) -> dict[str, Any]:
+        return {**super().notes(), **json_safe(self.options.notes)}
+
+    def chosen(self) -> Sequence[Motion]:
+        return self.options.chosen(self.motions or ())
 
     @contextmanager
     def opened(
         self, queue: MotionQueue | None, num_envs: int, run: int
     ) -> Iterator[IsaacLabSimulation]:
-        env_cfg, options = self._env_cfg, self._options
+        env_cfg, options, seed = self._env_cfg, self.options, self.seed
         if queue is None:
             env_cfg.scene.num_envs = num_envs
         else:
             prepare_env_cfg(env_cfg, num_envs, options.terminations)
         self._observe()
-        if self._seed is not None:
-            env_cfg.seed = self._seed + _RANK_SEEDS * self._ranks[0] + run
+        if seed is not None:
+            env_cfg.seed = seed + _RANK_SEEDS * self.rank_store.ranks[0] + run
         env_cfg.sim.device = self._device(env_cfg.sim.device)
         if "final_observations" in options.extra_names and hasattr(env_cfg, "compute_final_obs"):
             env_cfg.compute_final_obs = True  # Isaac Lab 3
@@ -204,20 +186,16 @@ class IsaacLab:
             finally:
                 simulation.close()
 
-    @property
-    def _seed(self) -> int | None:
-        return self._env_cfg.seed if self._options.seed is None else self._options.seed
-
     def _device(self, tasks: str) -> str:
         """As asked for; else the rank's, or the task's, which is a GPU that may not be there."""
-        asked, cuda = self._options.device, torch.cuda.is_available()
-        if self._rank is not None:
-            return self._rank.device(asked, cuda)
+        asked, cuda = self.options.device, torch.cuda.is_available()
+        if self.rank_store.rank is not None:
+            return self.rank_store.device(asked, cuda)
         return asked or ("cpu" if tasks.startswith("cuda") and not cuda else tasks)
 
     def _observe(self) -> None:
         """The student beside the teacher, and the teacher without noise if that is asked for."""
-        options = self._options
+        options = self.options
         if options.has_student:
             group = self._student_group()
             history, drop = options.student_history, options.student_drop
@@ -226,9 +204,9 @@ class IsaacLab:
             policy_group(self._env_cfg, options.task, "teacher_noise").enable_corruption = False
 
     def _student_group(self) -> Any:
-        task, overrides = self._options.student_task, self._options.student_overrides
+        task, overrides = self.options.student_task, self.options.student_overrides
         if task is None:
-            return policy_group(self._env_cfg, self._options.task, "student_history")
+            return policy_group(self._env_cfg, self.options.task, "student_history")
         check_task(task, name="student_task")
         env_cfg, _ = self._launch.configs(task, None, overrides)
         return policy_group(env_cfg, task, "student_task")
@@ -237,7 +215,7 @@ class IsaacLab:
         """The environment, which reads its motions while it is made."""
         if queue is None:
             return IsaacLabSimulation(self._env(), self._agent_cfg)
-        options, choice = self._options, self._options.choice
+        options = self.options
         steps = 1.0 / (self._env_cfg.sim.dt * self._env_cfg.decimation)  # a second
         with fit_folder(
             os.path.realpath(str(options.motion)),  # as its files were found
@@ -247,10 +225,12 @@ class IsaacLab:
             resample=options.resample,
         ) as (folder, motions):
             queue.take(motions)
-            prepare_motion_cfg(self._command, folder, options.acting.start, motions)
+            prepare_motion_cfg(self._command, folder, options.start, motions)
             env = self._env()
-        left = _trajectories_left(choice.max_trajectories, queue)
-        tracker = MosaicMotionTracker(env.unwrapped, queue, choice.steps_per_trajectory, left)
+        left = options.max_trajectories
+        if left is not None:  # may still begin
+            left = max(left - queue.completed - queue.fell, 0)
+        tracker = MosaicMotionTracker(env.unwrapped, queue, options.steps_per_trajectory, left)
         return IsaacLabSimulation(env, self._agent_cfg, tracker)
 
     def _env(self) -> Any:
@@ -259,7 +239,7 @@ class IsaacLab:
 
         with quiet():  # the managers' tables
             return RslRlVecEnvWrapper(
-                gymnasium.make(self._options.task, cfg=self._env_cfg, render_mode=None),
+                gymnasium.make(self.options.task, cfg=self._env_cfg, render_mode=None),
                 clip_actions=getattr(self._agent_cfg, "clip_actions", None),
             )
 
@@ -270,27 +250,8 @@ def _torch(values: Any) -> torch.Tensor:
     return tensor
 
 
-def _trajectories_left(max_trajectories: int | None, queue: MotionQueue) -> int | None:
-    """How many may still begin."""
-    if max_trajectories is None:
-        return None
-    return max(max_trajectories - queue.completed - queue.fell, 0)
-
-
 class IsaacLabSimulation(ManagedSimulation):
-    """A ``mosaic_collect.adapters.rsl_rl.collect.OpenSimulation`` whose episodes begin in a step.
-
-    Args:
-        env: The rsl_rl wrapper.
-        runner_cfg: The task's training config.
-        tracker: Tracker of the motions; None: the task has none, and an explicit reset begins it.
-    """
-
-    def __init__(
-        self, env: Any, runner_cfg: Any, tracker: MosaicMotionTracker | None = None
-    ) -> None:
-        super().__init__(env)
-        self._runner_cfg, self._tracker = runner_cfg, tracker
+    """Simulation of a task of Isaac Lab, whose episodes begin in a step if it has motions."""
 
     @property
     def robot_name(self) -> str:
@@ -329,10 +290,7 @@ class IsaacLabSimulation(ManagedSimulation):
         return {QPOS: torch.cat(qpos, 1), QVEL: torch.cat(qvel, 1), ORIGIN: _torch(origins)}
 
     def push(self, velocity: torch.Tensor) -> None:
-        """As of a ``PushableSimulation``: the robot that follows motions, or else "robot"."""
-        robot = self.asset
-        if robot is None or getattr(robot, "is_fixed_base", True):
-            raise InputError("push: expected a robot with a free base, this task has none")
+        robot = self.free_asset
         rows = velocity.any(dim=1).nonzero()[:, 0].to(torch.int32)
         if not len(rows):
             return
@@ -344,23 +302,13 @@ class IsaacLabSimulation(ManagedSimulation):
 
     def reset(self) -> Observations:
         """Begin each environment's next motion, at frame 1 as in training."""
-        if self._tracker is None:
+        tracker = self.tracker
+        if not isinstance(tracker, MosaicMotionTracker):
             return super().reset()
-        self._tracker.hands_out = False
+        tracker.hands_out = False
         super().reset()
-        self._tracker.hands_out = True
-        self._tracker.restart[:] = True
+        tracker.hands_out = True
+        tracker.restart[:] = True
         begun = self.step(torch.zeros(self.num_envs, self.num_actions, device=self.device))
-        self._tracker.restart[:] = False
+        tracker.restart[:] = False
         return begun.observations
-
-    def policy(self, checkpoint: Checkpoint, by_mean: bool, trust_checkpoint: bool) -> Actor:
-        """As ``load_policy``."""
-        return load_policy(
-            *(self.env, self._runner_cfg, checkpoint, self.device),
-            deterministic=by_mean,
-            trust_checkpoint=trust_checkpoint,
-        )
-
-    def tracker(self) -> EpisodeTracker:
-        return self._tracker or EveryEpisode(self.num_envs, self.device)

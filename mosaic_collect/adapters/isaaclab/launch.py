@@ -10,17 +10,20 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.metadata
 import logging
 import os
 import shlex
 import sys
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from difflib import get_close_matches
 from importlib.util import find_spec
-from typing import Any, Protocol
+from typing import Any, TypeAlias
 
-from mosaic_collect.errors import InputError, MissingDependencyError
+from mosaic_collect.errors import InputError, MissingDependencyError, MosaicCollectError
+from mosaic_collect.recording.signals import handlers_kept
 
 #: Under which name a task is registered with its config for rsl_rl.
 RSL_RL_CFG = "rsl_rl_cfg_entry_point"
@@ -31,37 +34,144 @@ _INSTALL = (
 )
 
 
-class Launch(Protocol):
-    """One generation of Isaac Lab, and one use of it."""
+#: Hydra would make a folder for each run, with the log and the config.
+_NO_FILES = ("hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=none")
+#: Flags of 2.x that are the default in 3.
+_GONE = {
+    "--headless": "accepted: there is no window unless --viz asks for one",
+    "--enable_cameras": "accepted: cameras render where the task has them",
+}
+_log = logging.getLogger(__name__)
+
+
+class Generation2:
+    """Isaac Lab 2.1 to 2.3: Kit runs from before the tasks are imported until the end.
+
+    Written by Isaac Lab's sources; what needs Isaac Sim was not run.
+    """
+
+    def __init__(self) -> None:
+        self._local_rank = 0
 
     def add_flags(self, parser: argparse.ArgumentParser) -> None:
         """Add its launcher's own flags, which may look at ``sys.argv``."""
+        from isaaclab.app import AppLauncher
 
-    def session(self, flags: argparse.Namespace) -> AbstractContextManager[None]:
+        AppLauncher.add_app_launcher_args(parser)
+
+    @contextmanager
+    def session(self, flags: argparse.Namespace) -> Iterator[None]:
         """Within it tasks can be imported; leaving it may end the process."""
+        from isaaclab.app import AppLauncher
+
+        with handlers_kept():
+            launcher = AppLauncher(flags)
+        self._local_rank = launcher.local_rank
+        try:
+            yield
+        except BaseException:
+            # Closing the app may end the process at once, with nobody told why.
+            traceback.print_exc()
+            raise
+        finally:
+            sys.stdout.flush()
+            launcher.app.close()
 
     def configs(self, task: str, agent: str | None, overrides: Sequence[str]) -> tuple[Any, Any]:
         """A task's config and its runner's, with what Hydra or presets change of them.
 
-        Args:
-            task: Its registered name.
-            agent: Name of the entry point of the runner's config; None: only the task's.
-            overrides: Overrides for Hydra, such as ``env.sim.dt=0.005``.
-
-        Raises:
-            InputError: Overrides that the task does not take.
+        ``agent`` is the entry point of the runner's config; None: only the task's. Overrides that
+        the task does not take are an ``InputError``.
         """
+        from isaaclab_tasks.utils import load_cfg_from_registry
+        from isaaclab_tasks.utils.hydra import hydra_task_config
 
-    def simulating(self, env_cfg: Any, flags: argparse.Namespace) -> AbstractContextManager[None]:
-        """Within it the environment can be made.
+        if agent is None and not overrides:
+            return load_cfg_from_registry(task, "env_cfg_entry_point"), None
+        found = []
 
-        Raises:
-            MissingDependencyError: The config needs Isaac Sim, which is not installed.
-        """
+        @hydra_task_config(task, agent or "")  # type: ignore[untyped-decorator]
+        def take(env_cfg: Any, agent_cfg: Any) -> None:
+            found.append((env_cfg, agent_cfg))
+
+        argv, sys.argv = sys.argv, [sys.argv[0], *_NO_FILES, *overrides]
+        try:
+            with refused_by_hydra(overrides):
+                take()
+        finally:
+            sys.argv = argv
+        return found[0]
+
+    @contextmanager
+    def simulating(self, env_cfg: Any, flags: argparse.Namespace) -> Iterator[None]:
+        """Within it the environment can be made."""
+        if getattr(flags, "distributed", False):
+            env_cfg.sim.device = f"cuda:{self._local_rank}"
+        yield
+
+
+class Generation3:
+    """Isaac Lab 3: configs come first and start what they need, on Newton's physics nothing.
+
+    Methods are those of ``Generation2``.
+    """
+
+    def add_flags(self, parser: argparse.ArgumentParser) -> None:
+        from isaaclab.app import add_launcher_args
+
+        add_launcher_args(parser)
+        for flag, words in _GONE.items():
+            if flag not in parser._option_string_actions:
+                parser.add_argument(flag, action="store_true", help=words)
+
+    def session(self, flags: argparse.Namespace) -> nullcontext[None]:
+        return nullcontext()
+
+    def configs(self, task: str, agent: str | None, overrides: Sequence[str]) -> tuple[Any, Any]:
+        from isaaclab_rl.rsl_rl import handle_deprecated_rsl_rl_cfg
+        from isaaclab_tasks.utils import resolve_task_config
+
+        with refused_by_hydra(overrides):
+            env_cfg, agent_cfg = resolve_task_config(task, agent, overrides=list(overrides))
+        warn_of_new_fields({"env": env_cfg, "agent": agent_cfg}, overrides)
+        if agent_cfg is not None:
+            version = importlib.metadata.version("rsl-rl-lib")
+            agent_cfg = handle_deprecated_rsl_rl_cfg(agent_cfg, version)
+        return env_cfg, agent_cfg
+
+    @contextmanager
+    def simulating(self, env_cfg: Any, flags: argparse.Namespace) -> Iterator[None]:
+        """Within it the environment can be made; refuse what needs Isaac Sim where it is not."""
+        from isaaclab.app import launch_simulation, validate_launch
+
+        try:
+            _, kit = validate_launch(env_cfg, flags)
+        except ValueError as error:
+            raise InputError(f"task: cannot be launched: {error}") from error
+        if kit and find_spec("isaacsim") is None:
+            raise MissingDependencyError(
+                f"the task needs Isaac Sim, which is not installed, for {'; '.join(kit)}. Tasks "
+                "with a preset for Newton run without it: overrides physics=newton_mjwarp"
+            )
+        refused = None
+        with ExitStack() as simulation:
+            with handlers_kept():
+                simulation.enter_context(launch_simulation(env_cfg, flags))
+            try:
+                yield
+            except MosaicCollectError as error:
+                if kit:  # whose closing ends the process, with an exit code by the error
+                    raise
+                refused = error  # it would print a traceback where our words are enough
+        if refused is not None:
+            raise refused
+
+
+Launch: TypeAlias = Generation2 | Generation3
 
 
 def installed() -> Launch:
-    """Of the Isaac Lab that is installed, told from its parts.
+    """The launcher of the Isaac Lab that is installed, recognised by its parts.
 
     Raises:
         MissingDependencyError: There is none, or none that can be imported.
@@ -75,18 +185,11 @@ def installed() -> Launch:
         raise MissingDependencyError(
             f"isaaclab is installed, but cannot be imported: {error}. {_INSTALL}"
         ) from error
-    name = "generation3" if newer else "generation2"
-    module = importlib.import_module(f"mosaic_collect.adapters.isaaclab.{name}")
-    launch: Launch = module.launch()
-    return launch
+    return Generation3() if newer else Generation2()
 
 
 def launcher_flags(launch: Launch, text: str) -> argparse.Namespace:
-    """What Isaac Lab's launcher is told: its defaults, and flags of its own out of a text.
-
-    Raises:
-        InputError: Flags that it does not have.
-    """
+    """Parse flags of Isaac Lab's launcher out of a text; others have their defaults."""
     parser = argparse.ArgumentParser(prog="--launcher", add_help=False, exit_on_error=False)
     argv, sys.argv = sys.argv, sys.argv[:1]  # where launchers look, too
     try:
@@ -102,11 +205,7 @@ def launcher_flags(launch: Launch, text: str) -> argparse.Namespace:
 
 
 def register_tasks(module: str | None) -> None:
-    """Import Isaac Lab's own tasks, and those of a module, which registers them.
-
-    Raises:
-        InputError: The module cannot be imported.
-    """
+    """Import Isaac Lab's own tasks, and those of a module, which registers them."""
     importlib.import_module(_TASKS)
     if module is None:
         return
@@ -119,15 +218,10 @@ def register_tasks(module: str | None) -> None:
 
 
 def check_task(task: str, agent: str | None = None, name: str = "task") -> None:
-    """Look whether a task is registered, with its config.
-
-    Args:
-        task: Name of the task.
-        agent: The entry point that it must have, too.
-        name: Name of the option.
+    """Check that a task is registered, with its config and the entry point ``agent``.
 
     Raises:
-        InputError: The task is not registered; the message lists similar names.
+        InputError: The option ``name`` is no such task; the message lists similar names.
     """
     from gymnasium import registry
 
@@ -143,16 +237,9 @@ def check_task(task: str, agent: str | None = None, name: str = "task") -> None:
         raise InputError(f"{name}: {task} has no config for rsl_rl ({agent})")
 
 
-_log = logging.getLogger(__name__)
-
-
 @contextmanager
 def refused_by_hydra(overrides: Sequence[str]) -> Iterator[None]:
-    """Its words as an error of ours: it prints some of them, and ends the process.
-
-    Raises:
-        InputError: Hydra or Isaac Lab's presets refuse the overrides.
-    """
+    """Turn Hydra's errors into ``InputError``: it prints some words, and ends the process."""
     told = " ".join(overrides)
     try:
         yield
@@ -165,13 +252,10 @@ def refused_by_hydra(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def warn_of_new_fields(configs: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Say which overrides set what the config's class does not have, a misspelt field for one.
+    """Log which overrides set what the config's class does not have, a misspelt field for one.
 
-    Isaac Lab 3 sets attributes, and asks nobody.
-
-    Args:
-        configs: ``env`` and ``agent``, with the overrides applied.
-        overrides: Overrides of the command line.
+    Isaac Lab 3 sets attributes, and asks nobody. ``configs`` are ``env`` and ``agent``, with the
+    overrides applied.
     """
     for path in (text.split("=", 1)[0] for text in overrides if "=" in text):
         first, *between = path.split(".")

@@ -28,14 +28,14 @@ _NONE = -1
 
 
 class MosaicMotionTracker(MotionTracker):
-    """The ``EpisodeTracker`` of MOSAIC's motion command.
+    """Tracker of MOSAIC's motion command, which has loaded all motions of the queue.
 
     Attaches itself to the environment, whose terms ask it from then on; the next reset of an
     environment gives it its first motion.
 
     Args:
         env: The unwrapped environment, of a config that ``prepare_env_cfg`` went over.
-        queue: Motions, all of which the command has loaded.
+        queue: The motions.
         steps_per_trajectory: End a trajectory after that many rows; None: at its motion's end.
         max_trajectories: Begin no more than that many; None: as the queue says.
 
@@ -78,11 +78,7 @@ class MosaicMotionTracker(MotionTracker):
         return found
 
     def describe(self) -> Mapping[str, torch.Tensor]:
-        """The extra fields, and at the same time who restarts with the step to come.
-
-        Raises:
-            InputError: The command follows another motion than it was given.
-        """
+        """Return the extra fields, and decide who restarts with the step to come."""
         command, active = self._command, self.active()
         self._refuse_strays(active)
         lengths = command.motion_lengths[command.env_motion_indices]

@@ -1,4 +1,4 @@
-"""What a collection in Isaac Lab is told, beyond what every simulator is."""
+"""Options of collections in Isaac Lab; importing them needs no simulator."""
 
 from __future__ import annotations
 
@@ -11,79 +11,8 @@ from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.errors import InputError
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class TrainingRun:
-    """Where Isaac Lab's training left checkpoints, below ``logs/rsl_rl``.
-
-    Attributes:
-        experiment: Folder of the experiment; None: as the runner's config says.
-        run: Folder of the run, or a pattern of it; None: likewise.
-        file: Within the run, or a pattern; None: likewise.
-    """
-
-    experiment: str | None = None
-    run: str | None = None
-    file: str | None = None
-
-    def find(self, runner_cfg: Any) -> str:
-        """The newest checkpoint there.
-
-        Raises:
-            InputError: There is none.
-        """
-        from isaaclab_tasks.utils import get_checkpoint_path
-
-        experiment: str = self.experiment or runner_cfg.experiment_name
-        logs = os.path.abspath(os.path.join("logs", "rsl_rl", experiment))
-        run, file = self.run or runner_cfg.load_run, self.file or runner_cfg.load_checkpoint
-        try:
-            return str(get_checkpoint_path(logs, run, file))
-        except (OSError, ValueError) as error:
-            raise InputError(
-                f"checkpoint: none is named, and there is no {file} of a run {run} in {logs}: "
-                f"{error}"
-            ) from error
-
-
-@dataclass(frozen=True, kw_only=True)
-class MotionOptions:
-    """Which motions are collected, and how much of each.
-
-    Attributes:
-        start_index: First motion, in the order of paths.
-        end_index: Behind the last; None: all.
-        steps_per_trajectory: End a trajectory after that many rows; None: at its motion's end.
-        max_trajectories: Begin no more than that many, over all runs; None: each motion once.
-    """
-
-    start_index: int = 0
-    end_index: int | None = None
-    steps_per_trajectory: int | None = None
-    max_trajectories: int | None = None
-
-    def chosen(self, motions: Sequence[_T]) -> list[_T]:
-        """Select motions, or their files, in the order of paths.
-
-        Raises:
-            InputError: There is none, or a number makes no sense.
-        """
-        problems = [
-            f"{name}: expected at least 1, got {value}"
-            for name in ("steps_per_trajectory", "max_trajectories")
-            if (value := getattr(self, name)) is not None and value < 1
-        ]
-        if self.start_index < 0:
-            problems.append(f"start_index: expected 0 or more, got {self.start_index}")
-        found = list(motions[max(self.start_index, 0) : self.end_index])
-        if not found:
-            problems.append(
-                f"motions {self.start_index}..{self.end_index}: none among {len(motions)}"
-            )
-        if problems:
-            raise InputError("; ".join(problems))
-        return found
+#: Options that find the checkpoint of a training run.
+TRAINING_RUN = ("experiment_name", "load_run", "load_checkpoint")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,8 +29,14 @@ class IsaacLabCollectOptions(RecordOptions):
         student_task: Task whose policy group the student observes (default: the teacher's task).
         student_overrides: Overrides of the config of the student's task (default: none).
         terminations: Keep the task's own, so that falls end a trajectory; only with motions.
-        training_run: Training run to find the checkpoint in if ``checkpoint`` is empty.
-        choice: Motions to collect, and how much of each.
+        experiment_name: Folder of the experiment below logs/rsl_rl, whose newest checkpoint is
+            used if ``checkpoint`` is empty (default: as the runner's config has it).
+        load_run: Folder of the training run in it, or a pattern (default: likewise).
+        load_checkpoint: Checkpoint in the training run, or a pattern (default: likewise).
+        start_index: First motion, in the order of paths.
+        end_index: Index behind the last motion; None: all.
+        steps_per_trajectory: End a trajectory after that many rows; None: at its motion's end.
+        max_trajectories: Begin no more than that many, over all runs; None: each motion once.
         notes: Further entries of the store's metadata, by name.
     """
 
@@ -112,8 +47,13 @@ class IsaacLabCollectOptions(RecordOptions):
     student_task: str | None = None
     student_overrides: Sequence[str] = ()
     terminations: bool = True
-    training_run: TrainingRun = field(default_factory=TrainingRun)
-    choice: MotionOptions = MotionOptions()
+    experiment_name: str | None = None
+    load_run: str | None = None
+    load_checkpoint: str | None = None
+    start_index: int = 0
+    end_index: int | None = None
+    steps_per_trajectory: int | None = None
+    max_trajectories: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -127,3 +67,37 @@ class IsaacLabCollectOptions(RecordOptions):
         super().check()
         if self.student_overrides and self.student_task is None:
             raise InputError("student_overrides: expected only with a student_task")
+
+    def find_checkpoint(self, runner_cfg: Any) -> str:
+        """Find the newest checkpoint of the training run."""
+        from isaaclab_tasks.utils import get_checkpoint_path
+
+        experiment: str = self.experiment_name or runner_cfg.experiment_name
+        logs = os.path.abspath(os.path.join("logs", "rsl_rl", experiment))
+        run = self.load_run or runner_cfg.load_run
+        file = self.load_checkpoint or runner_cfg.load_checkpoint
+        try:
+            return str(get_checkpoint_path(logs, run, file))
+        except (OSError, ValueError) as error:
+            raise InputError(
+                f"checkpoint: none is named, and there is no {file} of a run {run} in {logs}: "
+                f"{error}"
+            ) from error
+
+    def chosen(self, motions: Sequence[_T]) -> list[_T]:
+        """Select motions, or their files, in the order of paths."""
+        problems = [
+            f"{name}: expected at least 1, got {value}"
+            for name in ("steps_per_trajectory", "max_trajectories")
+            if (value := getattr(self, name)) is not None and value < 1
+        ]
+        if self.start_index < 0:
+            problems.append(f"start_index: expected 0 or more, got {self.start_index}")
+        found = list(motions[max(self.start_index, 0) : self.end_index])
+        if not found:
+            problems.append(
+                f"motions {self.start_index}..{self.end_index}: none among {len(motions)}"
+            )
+        if problems:
+            raise InputError("; ".join(problems))
+        return found

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -28,21 +28,18 @@ from mosaic_collect.adapters.mjlab.motion import (
     QueuedMotionTracker,
     queued_cfg,
 )
-from mosaic_collect.adapters.mjlab.options import UNMEASURED, MjlabCollectOptions, MjlabOptions
-from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
-from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
-from mosaic_collect.adapters.rsl_rl.load import Actor, load_policy, quiet
+from mosaic_collect.adapters.mjlab.options import UNMEASURED, MjlabCollectOptions
+from mosaic_collect.adapters.rsl_rl.collect import CollectResult, Simulator, collect_into
+from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS
 from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
 from mosaic_collect.collection.extras import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.fitting import fit_motions
-from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
+from mosaic_collect.collection.groups import STUDENT
+from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
-from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.collection.record import Watch
-from mosaic_collect.collection.rollout import STUDENT
-from mosaic_collect.collection.trackers import EpisodeTracker, EveryEpisode
 from mosaic_collect.errors import InputError
 from mosaic_collect.store.robot import Robot
 
@@ -52,57 +49,43 @@ def run_collect(
     on_step: Watch | None = None,
     on_end: Callable[[CollectResult], object] | None = None,
 ) -> CollectResult:
-    """``collect_into``, in mjlab."""
+    """Run ``collect_into`` in mjlab."""
     options.check()
+    motions = None if options.motion is None else find_motions(options.motion)
     seat = RankStore.of(options.output, options.distributed)
-    result = collect_into(options, Mjlab(options, seat), on_step, seat)
+    result = collect_into(Mjlab(options, seat, motions), on_step)
     if on_end is not None:
         on_end(result)
     return result
 
 
-class Mjlab:
-    """A ``mosaic_collect.adapters.rsl_rl.collect.Simulator``."""
+class Mjlab(Simulator[MjlabCollectOptions]):
+    """A task of mjlab."""
 
-    def __init__(self, options: MjlabCollectOptions, seat: RankStore) -> None:
-        self._options, self._seat = options, seat
-        self.checkpoint = options.checkpoint
+    name = "mjlab"
 
-    def origin(self) -> Origin:
-        options = self._options
-        return Origin(
-            simulator="mjlab",
-            task=options.task,
-            checkpoint=file_identity(options.checkpoint),
-            runner_cfg=runner_cfg(options.task),
-            observations={
-                "teacher_noise": options.teacher_noise,
-                "student_history": options.student_history,
-                "student_noise": options.student_noise,
-                **options.dropped(),
-            },
-            acting=options.acting.told(),
-            ranks=self._seat.ranks,
-            notes={"seed": options.seed, "passes": options.passes},
-        )
+    @property
+    def runner_cfg(self) -> dict[str, Any]:
+        return runner_cfg(self.options.task)
 
-    def queue(self, told: Mapping[str, Any]) -> MotionQueue | None:
-        options = self._options
-        if options.motion is None:
-            return None
-        motions = find_motions(options.motion)
-        refuse_gone(motions, told, options.output, options.allow_changed)
-        return MotionQueue(motions, options.passes, told)
+    def observations(self) -> dict[str, Any]:
+        options, drop = self.options, [*self.options.student_drop]
+        return {
+            "teacher_noise": options.teacher_noise,
+            "student_history": options.student_history,
+            "student_noise": options.student_noise,
+            **({} if drop == [*UNMEASURED] else {"student_drop": drop}),
+        }
 
     @contextmanager
     def opened(
         self, queue: MotionQueue | None, num_envs: int, run: int
     ) -> Iterator[MjlabSimulation]:
-        options, rank, seed = self._options, self._seat.rank, self._options.seed or 0
-        now = replace(options, num_envs=num_envs, seed=seed + run)
-        if rank is not None:
-            device = rank.device(options.device, torch.cuda.is_available())
-            now = replace(now, device=device, seed=rank.seed(seed, run))
+        seed, seat = self.options.seed or 0, self.rank_store
+        now = replace(self.options, num_envs=num_envs, seed=seed + run)
+        if seat.rank is not None:
+            device = seat.device(now.device, torch.cuda.is_available())
+            now = replace(now, device=device, seed=seat.seed(seed, run))
         simulation = MjlabSimulation(now, queue)
         try:
             yield simulation
@@ -114,16 +97,7 @@ _NEVER_S = int(1e9)  # as mjlab's own tasks have it in play: a motion's end is w
 
 
 class MjlabSimulation(ManagedSimulation):
-    """An mjlab task as ``mosaic_collect.collection.record.GroupedSimulation``.
-
-    Args:
-        options: How to make it.
-        queue: Motions for a tracking task, which it takes as the task plays them; None for a task
-            without a motion command.
-
-    Attributes:
-        runner_cfg: The task's own training config, for an rsl_rl runner.
-        command: The tracking task's motion command.
+    """Simulation of an mjlab task; the queue takes its motions as the task plays them.
 
     Raises:
         InputError: No such task, or motions where they have no place, or none where they do, or the
@@ -132,8 +106,10 @@ class MjlabSimulation(ManagedSimulation):
         StoreMismatchError: A motion was played with other frames in an earlier run.
     """
 
-    def __init__(self, options: MjlabOptions, queue: MotionQueue | None) -> None:
-        self.runner_cfg = runner_cfg(options.task)
+    runner_class = MjlabOnPolicyRunner
+
+    def __init__(self, options: MjlabCollectOptions, queue: MotionQueue | None) -> None:
+        config = runner_cfg(options.task)
         # One line per compiled kernel would tear the progress bar: quiet, in Warp's words of today.
         warp.config.quiet, warp.config.log_level = True, getattr(warp, "LOG_WARNING", 30)
         device = options.device or ("cuda:0" if torch.cuda.is_available() else "cpu")
@@ -141,17 +117,11 @@ class MjlabSimulation(ManagedSimulation):
         with tempfile.TemporaryDirectory(prefix="motions-") as folder:
             cfg = _env_cfg(options, queue, folder)
             with quiet():  # mjlab tells its managers' tables on stdout
-                super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=device)))
-        self.command: QueuedMotionCommand | None = None
+                super().__init__(RslRlVecEnvWrapper(ManagerBasedRlEnv(cfg, device=device)), config)
         if queue is not None:
-            self.command = self.env.unwrapped.command_manager.get_term(MOTION)
-            self.command.queue = queue
-
-    def tracker(self) -> EpisodeTracker:
-        """Of its episodes, as its command assigns them."""
-        if self.command is None:
-            return EveryEpisode(self.num_envs, self.device)
-        return QueuedMotionTracker(self.command)
+            command: QueuedMotionCommand = self.env.unwrapped.command_manager.get_term(MOTION)
+            command.queue = queue
+            self.tracker = QueuedMotionTracker(command)
 
     def state(self) -> dict[str, torch.Tensor]:
         env = self.env.unwrapped
@@ -168,42 +138,20 @@ class MjlabSimulation(ManagedSimulation):
         return "rad" if kinds <= {mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_HINGE} else ""
 
     def push(self, velocity: torch.Tensor) -> None:
-        """As of a ``PushableSimulation``: the robot that follows motions, or else "robot"."""
-        robot = self.asset
-        if robot is None or robot.is_fixed_base:
-            raise InputError("push: expected a robot with a free base, this task has none")
+        robot = self.free_asset
         # The velocity of the base's origin in the world: what is behind it is angular.
         x_and_y = robot.indexing.free_joint_v_adr[:2]
         robot.data.data.qvel[:, x_and_y] += velocity
 
-    def policy(
-        self, checkpoint: str | Checkpoint, by_mean: bool = True, trust_checkpoint: bool = False
-    ) -> Actor:
-        """The checkpoint's actor, acting by its mean or else by samples.
-
-        The other arguments are ``load_policy``'s.
-
-        Raises:
-            InputError: The checkpoint is not of this task's policy.
-        """
-        return load_policy(
-            *(self.env, self.runner_cfg, checkpoint, self.device, MjlabOnPolicyRunner, by_mean),
-            trust_checkpoint=trust_checkpoint,
-        )
-
 
 def runner_cfg(task: str) -> dict[str, Any]:
-    """A task's own training config, for an rsl_rl runner.
-
-    Raises:
-        InputError: No such task.
-    """
+    """A task's own training config, for an rsl_rl runner; ``InputError`` for an unknown task."""
     if task not in list_tasks():
         raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {task!r}")
     return dataclasses.asdict(load_rl_cfg(task))
 
 
-def _env_cfg(options: MjlabOptions, queue: MotionQueue | None, folder: str) -> Any:
+def _env_cfg(options: MjlabCollectOptions, queue: MotionQueue | None, folder: str) -> Any:
     cfg = load_env_cfg(options.task, play=True)  # no pushes, starts on the reference
     cfg.scene.num_envs = options.num_envs or DEFAULT_ENVS
     cfg.seed = options.seed
@@ -212,7 +160,6 @@ def _env_cfg(options: MjlabOptions, queue: MotionQueue | None, folder: str) -> A
         raise InputError(f"motion: {options.task} {words}")
     if queue is not None:
         _play(cfg, queue, options, folder)
-        _set_motion(cfg, queue, options.start)
     cfg.observations["actor"].enable_corruption = options.teacher_noise
     if options.student_history:
         if STUDENT in cfg.observations:
@@ -223,19 +170,16 @@ def _env_cfg(options: MjlabOptions, queue: MotionQueue | None, folder: str) -> A
     return cfg
 
 
-def _play(cfg: Any, queue: MotionQueue, options: MjlabOptions, folder: str) -> None:
-    """Hold the motions against the robot and the step, while there is no simulator yet."""
+def _play(cfg: Any, queue: MotionQueue, options: MjlabCollectOptions, folder: str) -> None:
+    """Check the motions against robot and step, while there is no simulator yet, and play them."""
     robot = cfg.scene.entities[cfg.commands[MOTION].entity_name].build()
     steps = 1.0 / (cfg.sim.mujoco.timestep * cfg.decimation)  # a second
     into = folder if options.resample else None
     known = Robot(joint_names=robot.joint_names, body_names=robot.body_names)
     fitting = fit_motions(queue.present, steps, robot=known, allow_fps=options.allow_fps, into=into)
     queue.take(fitting)
-
-
-def _set_motion(cfg: Any, queue: MotionQueue, start: str) -> None:
     # A copy: the wrapper resets once when it is made, and what that draws is not recorded.
-    cfg.commands[MOTION] = queued_cfg(cfg.commands[MOTION], queue.copy(), start)
+    cfg.commands[MOTION] = queued_cfg(cfg.commands[MOTION], queue.copy(), options.start)
     cfg.episode_length_s = _NEVER_S
     # Computed before the command advances, so the environment is still on the last frame.
     cfg.terminations["motion_end"] = TerminationTermCfg(func=_motion_end, time_out=True)
@@ -246,7 +190,7 @@ def _motion_end(env: Any) -> torch.Tensor:
     return command.at_end()
 
 
-def _student_group(actor: Any, options: MjlabOptions) -> Any:
+def _student_group(actor: Any, options: MjlabCollectOptions) -> Any:
     """A copy: groups must not share terms, which the manager changes in place."""
     student = copy.deepcopy(actor)
     unknown = set(options.student_drop) - {*student.terms, *UNMEASURED}

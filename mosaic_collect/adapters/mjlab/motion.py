@@ -36,12 +36,6 @@ _ARRAYS = (
 class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
     """``MotionCommand`` over several motions, assigned by a queue at every reset.
 
-    Args:
-        cfg: mjlab's.
-        env: mjlab's.
-        queue: The motions.
-        start: Frame of its motion at which a trajectory starts: the ``first`` or a ``random`` one.
-
     Attributes:
         queue: Asked at the next reset; may be replaced by one of the same motions.
         motion_ids: The motion that each environment follows, ``(N,)`` int32.

@@ -70,11 +70,7 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str], trust: bool = False) -> Checkpoint:
-        """Read a file that a runner's ``save`` wrote, such that no code in it runs.
-
-        Args:
-            path: The file.
-            trust: Whether code in it may run, all the same.
+        """Read a file that a runner's ``save`` wrote; code in it runs only with ``trust``.
 
         Raises:
             InputError: No file there, or none that an rsl_rl runner wrote, or one that holds more
@@ -117,11 +113,7 @@ class Checkpoint:
         return dict(self.content.get(name) or {})
 
     def require(self, families: Sequence[str]) -> None:
-        """Refuse a checkpoint of another family than these, of which the reader's own is first.
-
-        Raises:
-            InputError: Naming the keys found and expected.
-        """
+        """Refuse a checkpoint of another family than these; the reader's own is first."""
         if self.family not in families:
             found = "; ".join(
                 f"{key}: {listed(value)}" if isinstance(value, dict) else str(key)
@@ -190,10 +182,8 @@ def _unwrapped(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
 def weights_only(trust: bool) -> Iterator[None]:
     """Within, every ``torch.load`` runs no code, whatever its caller passes.
 
-    rsl_rl's loaders pass ``weights_only=False``, and networks of MOSAIC's read further files.
-
-    Raises:
-        InputError: One of those needs more.
+    rsl_rl's loaders pass ``weights_only=False``, and networks of MOSAIC's read further files. One
+    that needs more is an ``InputError``.
     """
     if trust:
         yield
@@ -215,9 +205,8 @@ def weights_only(trust: bool) -> Iterator[None]:
 def _check_archive(file: BinaryIO, path: str) -> None:
     """Leave to torch only what its reader of weights is sound for.
 
-    Raises:
-        InputError: An older form, whose reading ran code up to torch 2.5; a program of
-            TorchScript; or a claim of more bytes than there are.
+    Refused are an older form, whose reading ran code up to torch 2.5, a program of TorchScript, and
+    a claim of more bytes than there are.
     """
     file.seek(0)
     begin = file.read(len(_ZIP))

@@ -12,65 +12,82 @@ A simulator's adapter says what its task is, and opens it.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
-from mosaic_collect.adapters.rsl_rl.load import Actor
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS, RecordOptions
 from mosaic_collect.collection.fitting import rate_notes
-from mosaic_collect.collection.motion_queue import MotionQueue
-from mosaic_collect.collection.origin import Origin
+from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
+from mosaic_collect.collection.motions import Motion
+from mosaic_collect.collection.origin import Origin, file_identity
+from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.collection.ranks import RankStore, giving_back
-from mosaic_collect.collection.record import GroupedSimulation, Watch, record
+from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.collection.student import read_student
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.metadata import COMPLETE
 
-
-class OpenSimulation(GroupedSimulation, Protocol):
-    """A task's environments, and what acts and is followed in them."""
-
-    def policy(self, checkpoint: Checkpoint, by_mean: bool, trust_checkpoint: bool) -> Actor:
-        """The checkpoint's actor, as ``load_policy`` gives it.
-
-        Raises:
-            InputError: The checkpoint is not of this task's policy.
-        """
-
-    def tracker(self) -> EpisodeTracker:
-        """Of its episodes."""
+OptionsT = TypeVar("OptionsT", bound=RecordOptions)
 
 
-class Simulator(Protocol):
-    """One task of a simulator's, not yet made."""
+class OpenSimulation(Simulation, Protocol):
+    """A task's environments, and what acts and is followed in them.
+
+    Attributes:
+        tracker: Tracker of its episodes.
+    """
+
+    tracker: EpisodeTracker
+
+    def policy(self, checkpoint: Checkpoint, by_mean: bool, trust_checkpoint: bool) -> Policy:
+        """The checkpoint's actor, as ``load_policy`` gives it."""
+
+
+class Simulator(ABC, Generic[OptionsT]):
+    """One task of a simulator, not yet made.
+
+    Args:
+        options: Options of the collection.
+        rank_store: Store of this process.
+        motions: The motions at ``options.motion``; None: the task has none.
+
+    Attributes:
+        name: Name of the simulator, as its stores contain it.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(
+        self, options: OptionsT, rank_store: RankStore, motions: Sequence[Motion] | None = None
+    ) -> None:
+        self.options, self.rank_store, self.motions = options, rank_store, motions
 
     @property
     def checkpoint(self) -> str:
-        """The policy's, its path.
+        """Path of the policy's checkpoint; ``InputError`` if none is named or found."""
+        return self.options.checkpoint
 
-        Raises:
-            InputError: None was named, and none is found.
-        """
+    @property
+    def seed(self) -> int | None:
+        """Seed of noise and randomization."""
+        return self.options.seed
 
-    def origin(self) -> Origin:
-        """Where the data come from."""
+    @property
+    @abstractmethod
+    def runner_cfg(self) -> dict[str, Any]:
+        """The task's training config, as JSON values."""
 
-    def queue(self, told: Mapping[str, object]) -> MotionQueue | None:
-        """Its motions; None: the task has none.
+    @abstractmethod
+    def observations(self) -> dict[str, Any]:
+        """How teacher and student see, as JSON values."""
 
-        Args:
-            told: Metadata of the store that is to be gone on with.
-
-        Raises:
-            InputError: Bad motion files.
-            StoreMismatchError: Some that the store tells of are gone.
-        """
-
+    @abstractmethod
     def opened(
         self, queue: MotionQueue | None, num_envs: int, run: int
     ) -> AbstractContextManager[OpenSimulation]:
@@ -79,13 +96,50 @@ class Simulator(Protocol):
         Args:
             queue: Takes its motions as the task plays them.
             num_envs: Environments, N.
-            run: How many runs the store has seen; noise must be another in each.
+            run: Number of earlier runs of the store; noise must be another in each.
         """
+
+    def limits(self) -> dict[str, Any]:
+        """How much is recorded of each motion; must be the same on resume."""
+        return {}
+
+    def notes(self) -> dict[str, Any]:
+        """Further entries of the metadata, which may differ on resume."""
+        return {"seed": self.seed, "passes": self.options.passes}
+
+    def origin(self) -> Origin:
+        """Where the data come from."""
+        return Origin(
+            simulator=self.name,
+            task=self.options.task,
+            checkpoint=file_identity(self.checkpoint),
+            runner_cfg=self.runner_cfg,
+            observations=self.observations(),
+            acting=self.options.acting_metadata(),
+            limits=self.limits(),
+            ranks=self.rank_store.ranks,
+            notes=self.notes(),
+        )
+
+    def chosen(self) -> Sequence[Motion] | None:
+        """Those of ``motions`` that are to be recorded."""
+        return self.motions
+
+    def queue(self, told: Mapping[str, Any]) -> MotionQueue | None:
+        """Queue of the task's motions; None: the task has none.
+
+        ``told`` are the metadata of the store that is to be gone on with. Motions that it tells of
+        and that are gone are a ``StoreMismatchError``.
+        """
+        if self.motions is None:
+            return None
+        refuse_gone(self.motions, told, self.options.output, self.options.allow_changed)
+        return MotionQueue(self.chosen() or (), self.options.passes, told)
 
 
 @dataclass(frozen=True)
 class CollectResult:
-    """What a collection came to.
+    """Result of a collection.
 
     Attributes:
         store: Store of this process.
@@ -104,56 +158,54 @@ class CollectResult:
     notes: tuple[str, ...] = ()
 
 
-def collect_into(
-    options: RecordOptions,
-    simulator: Simulator,
-    on_step: Watch | None = None,
-    seat: RankStore | None = None,
-) -> CollectResult:
+def collect_into(simulator: Simulator[Any], on_step: Watch | None = None) -> CollectResult:
     """Collect into a new or an unfinished store.
 
     Args:
-        options: All of it; ``check`` has been passed.
-        simulator: Simulator of the task.
+        simulator: Simulator of the task; its options have passed ``check``.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
-        seat: Store of this process; None: ``options.output``, without other ranks.
 
     Raises:
         InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
         StoreMismatchError: On resume, what must not change has changed.
         StoreError, WriteError: The store cannot be opened or written.
     """
-    seat = RankStore.of(options.output, distributed=False) if seat is None else seat
+    options, seat = simulator.options, simulator.rank_store
     known = seat.known(options.resume, options.overwrite)
     told, stored = (known.metadata, known.num_envs) if known else ({}, 0)
     num_envs = options.num_envs or stored or DEFAULT_ENVS
     queue = seat.shared(simulator.queue(told), num_envs, told, options.take_over)
     origin = simulator.origin()
     seat.refuse_changes(known, origin, options.allow_changed)
+
+    def result(steps: int, already_complete: bool) -> CollectResult:
+        ends = (queue.completed, queue.fell) if queue else (0, 0)
+        notes = tuple(rate_notes(queue.present)) if queue and not already_complete else ()
+        return CollectResult(seat.store.address, steps, already_complete, *ends, notes)
+
     if known is not None and _is_done(known, options, queue):
-        return CollectResult(seat.store.address, known.num_steps, True, *_ends(queue))
+        return result(known.num_steps, True)
     if known is not None and stored not in (0, num_envs):
         words = f"num_envs: expected {stored}, got {num_envs}"
         raise StoreMismatchError(f"{known.path} was collected otherwise: {words}")
     checkpoint = Checkpoint.read(simulator.checkpoint, options.trust_checkpoint)
-    if options.acting.student is not None:
-        read_student(options.acting)  # one that is none is refused before the simulator is made
+    if options.student_path is not None:
+        read_student(options)  # one that is none is refused before the simulator is made
     # A resumed run would draw the first one's noise again, if it were not told its number.
     run = len(known.state.runs) if known is not None and stored else 0
     if not seat.begins(queue):
-        steps = known.num_steps if known else 0
-        return CollectResult(seat.store.address, steps, True, *_ends(queue))
+        return result(known.num_steps if known else 0, True)
     with giving_back(queue), simulator.opened(queue, num_envs, run) as simulation:
         steps = record(
             simulation,
-            simulation.policy(checkpoint, options.acting.by_mean, options.trust_checkpoint),
-            simulation.tracker(),
+            simulation.policy(checkpoint, options.acts_by_mean, options.trust_checkpoint),
+            simulation.tracker,
             seat.whole,
             origin,
             options.max_steps or sys.maxsize,
             known,
             on_step,
-            options.acting,
+            options,
             extra_names=options.extra_names,
             allow_changed=options.allow_changed,
             stop_on_nonfinite=options.stop_on_nonfinite,
@@ -164,8 +216,7 @@ def collect_into(
             overwrite=options.overwrite,
             **seat.writer_options,
         )
-    notes = tuple(rate_notes(queue.present)) if queue else ()
-    return CollectResult(seat.store.address, steps, False, *_ends(queue), notes)
+    return result(steps, False)
 
 
 def _is_done(known: TrajectoryDataset, options: RecordOptions, queue: MotionQueue | None) -> bool:
@@ -173,7 +224,3 @@ def _is_done(known: TrajectoryDataset, options: RecordOptions, queue: MotionQueu
         return False
     enough = options.max_steps is not None and known.num_steps >= options.max_steps
     return enough or (queue is not None and queue.exhausted)
-
-
-def _ends(queue: MotionQueue | None) -> tuple[int, int]:
-    return (queue.completed, queue.fell) if queue else (0, 0)

@@ -24,11 +24,11 @@ from mosaic_collect.adapters.rsl_rl.checkpoint import (
     weights_only,
 )
 from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict
-from mosaic_collect.adapters.rsl_rl.simulation import POLICY
 from mosaic_collect.checks import needed
 from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from mosaic_collect.errors import InputError, MosaicCollectError
 
+POLICY = "policy"  # name of the actor's observations in rsl_rl 2.x, its tuple's first tensor
 #: Parts of the module that say nothing about actions: values, and a student's teacher.
 _NOT_ACTING = ("critic", "memory_c.", "teacher.", "memory_t.")
 #: What runners raise while they look classes up by name and hand options on to them.
@@ -137,9 +137,6 @@ def generation() -> Generation:
     """The generation of the installed rsl_rl, recognised by its parts.
 
     Its version would not do: forks keep or change it as they like.
-
-    Raises:
-        MissingDependencyError: rsl_rl is not installed.
     """
     with _needs_rsl_rl():
         utils = importlib.import_module("rsl_rl.utils")
@@ -258,19 +255,10 @@ class RslRl5(Generation):
 def build_runner(
     env: Any, config: dict[str, Any], device: Any, runner_class: type[Any] | None
 ) -> Any:
-    """A fresh runner for inference.
+    """A fresh runner for inference; it takes ``config`` apart.
 
     It asks the environment for observations once, so build it before the simulation's first reset.
-
-    Args:
-        env: An rsl_rl ``VecEnv``.
-        config: Training config; the runner takes it apart.
-        device: Device of the networks.
-        runner_class: A subclass of ``OnPolicyRunner``; None: that itself.
-
-    Raises:
-        InputError: The config is not one that this rsl_rl can build.
-        MissingDependencyError: rsl_rl is not installed.
+    A config that this rsl_rl cannot build is an ``InputError``.
     """
     # The runner keeps room for a rollout of training, gigabytes for many environments.
     config["num_steps_per_env"] = 1
@@ -322,11 +310,7 @@ def _loading(checkpoint: Checkpoint, network: Any) -> Iterator[None]:
 
 
 def _load_actor(module: Any, checkpoint: Checkpoint) -> None:
-    """Load all of ``module`` that acts; its critic stays as it is, so any critic will do.
-
-    Raises:
-        InputError: The checkpoint's actor has other parameters than the module's.
-    """
+    """Load all of ``module`` that acts; its critic stays as it is, so any critic will do."""
     own, found = module.state_dict(), checkpoint.state("model_state_dict")
     kept = {key: value for key, value in own.items() if key.startswith(_NOT_ACTING)}
     acting = {key: value for key, value in found.items() if not key.startswith(_NOT_ACTING)}

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal
 
 from mosaic_collect.checks import check_device, pythons
-from mosaic_collect.collection.acting import FIRST, MEAN, Acting, Start
+from mosaic_collect.collection.acting import FIRST, Acting
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.encoding.process import EncodeIn
 from mosaic_collect.store.view import Resume
@@ -20,8 +19,8 @@ DEFAULT_ENVS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskOptions:
-    """How a task is made.
+class RecordOptions(Acting):
+    """One collection; on resume ``num_envs`` None means the store's, and noise is drawn anew.
 
     Attributes:
         task: Name of a registered task.
@@ -37,32 +36,6 @@ class TaskOptions:
             mjlab: motion_anchor_pos_b and base_lin_vel).
         allow_fps: Play motions of another rate than the task's frame by frame, at another speed.
         resample: Resample motions of another rate to the task's rate.
-        start: Frame of its motion at which a trajectory starts: the ``first`` one, or a ``random``
-            one.
-    """
-
-    task: str
-    num_envs: int | None = None
-    device: str | None = None
-    seed: int | None = 0
-    teacher_noise: bool = True
-    student_history: int | None = None
-    student_noise: bool = True
-    student_drop: Sequence[str] = ()
-    allow_fps: bool = False
-    resample: bool = False
-    start: Start = "first"
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):  # random.seed, for one, takes no NumPy's
-            object.__setattr__(self, field.name, pythons(getattr(self, field.name)))
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecordOptions(TaskOptions):
-    """One collection; on resume ``num_envs`` None means the store's, and noise is drawn anew.
-
-    Attributes:
         checkpoint: rsl_rl checkpoint of the task's policy.
         output: Path or URL of the store; with ``distributed`` the folder of all ranks.
         max_steps: Number of vectorized steps in the finished store, earlier runs included; None: as
@@ -71,14 +44,6 @@ class RecordOptions(TaskOptions):
             motions).
         passes: Number of trajectories to record per motion; None: repeat all motions until
             ``max_steps``.
-        action_noise: Largest standard deviation of the noise added to the actions, in their units.
-            The noise of each trajectory is drawn uniformly from 0 to it.
-        act_by: Who acts: mean or sample of the policy, or the file of a student that acts in a
-            share of the steps.
-        act_share: Share of the steps in which the student acts (default: 0.5 with a student).
-        push: Largest standard deviation of velocity pushes, in m/s: added to each base along x and
-            y in one of 25 steps on average. That of each trajectory is drawn uniformly from 0 to
-            it.
         resume: Continue the store; with ``output`` alone the other options are those that it was
             collected with.
         overwrite: Replace a store that is there; its steps are deleted.
@@ -102,15 +67,20 @@ class RecordOptions(TaskOptions):
         commit_seconds: Seconds between commits; a kill loses at most the steps since the last one.
     """
 
+    task: str
     checkpoint: str
     output: str
+    num_envs: int | None = None
+    device: str | None = None
+    teacher_noise: bool = True
+    student_history: int | None = None
+    student_noise: bool = True
+    student_drop: Sequence[str] = ()
+    allow_fps: bool = False
+    resample: bool = False
     max_steps: int | None = None
     motion: str | None = None
     passes: int | None = None
-    action_noise: float = 0.0
-    act_by: str = MEAN
-    act_share: float | None = None
-    push: float = 0.0
     resume: Resume = False
     overwrite: bool = False
     distributed: bool = False
@@ -119,24 +89,15 @@ class RecordOptions(TaskOptions):
     record: Sequence[str] = ()
     record_states: bool = False
     stop_on_nonfinite: bool = False
-    trust_checkpoint: bool = False
     buffer_mb: float | Literal["auto"] = "auto"
     compressor: str = "auto"
     encode_in: EncodeIn = "auto"
     commit_seconds: float | None = 60.0
 
-    @cached_property
-    def acting(self) -> Acting:
-        """Who acts, and how; always the same one, which reads a student's file once."""
-        return Acting(
-            action_noise=self.action_noise,
-            act_by=self.act_by,
-            act_share=self.act_share,
-            push=self.push,
-            start=self.start,
-            seed=self.seed or 0,
-            trust_student=self.trust_checkpoint,
-        )
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):  # random.seed, for one, takes no NumPy's
+            object.__setattr__(self, field.name, pythons(getattr(self, field.name)))
+        super().__post_init__()
 
     @property
     def extra_names(self) -> list[str]:
@@ -157,7 +118,7 @@ class RecordOptions(TaskOptions):
             raise InputError("max_steps: expected a number, or motions and passes, got neither")
         if self.student_history is not None and self.student_history < 0:
             raise InputError(f"student_history: expected 0 or more, got {self.student_history}")
-        if self.acting.start != FIRST and self.motion is None:
+        if self.start != FIRST and self.motion is None:
             raise InputError(f"start: expected only with motions, got {self.start!r}")
         if self.take_over and (self.motion is None or not self.distributed):
             told = [*self.take_over]

@@ -20,11 +20,7 @@ _TUPLE = "tag:yaml.org,2002:python/tuple"  # as training scripts dump tuples
 
 
 def config_dict(runner_cfg: Any) -> dict[str, Any]:
-    """A deep copy as a dict: runners take keys out of what they are given.
-
-    Raises:
-        InputError: Neither a mapping nor a config object.
-    """
+    """A deep copy as a dict: runners take keys out of what they are given."""
     if isinstance(runner_cfg, Mapping):
         return copy.deepcopy(dict(runner_cfg))
     if callable(getattr(runner_cfg, "to_dict", None)):

@@ -8,14 +8,16 @@ from typing import Any
 
 import torch
 
+from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
+from mosaic_collect.adapters.rsl_rl.load import POLICY, Actor, load_policy
 from mosaic_collect.collection.observation_terms import group_terms
-from mosaic_collect.collection.protocols import Extra, Observations, StepResult
+from mosaic_collect.collection.protocols import Extra, Observations, Simulation, StepResult
+from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.robot import Robot
 from mosaic_collect.store.schema import Field
 
-POLICY = "policy"  # name of the actor's observations in rsl_rl 2.x, its tuple's first tensor
 MOTION = "motion"  # name of the command that follows motions
 _NEAR_M = 0.05  # joint limits, at which joints are clipped, move bodies by that much
 _NEAR_RAD = 0.3
@@ -23,31 +25,39 @@ _STEPS = 2.0  # a command may be a step ahead of the robot
 _NEEDED = ("body_pos_w", "robot_body_pos_w", "body_lin_vel_w", "joint_pos", "robot_joint_pos")
 
 
-class VecEnvSimulation:
+class ManagedSimulation(Simulation):
     """The environment behind a wrapper such as Isaac Lab's ``RslRlVecEnvWrapper``.
 
     Observations are those that ``reset`` and ``step`` return; ``get_observations`` is called only
-    for an environment that has no ``reset``, and then once.
+    for an environment that has no ``reset``, and then once. Groups, terms and all else are those of
+    managers, as Isaac Lab has them and mjlab after it.
 
     Args:
         env: The wrapper.
+        runner_cfg: The task's own training config, for an rsl_rl runner.
+        tracker: Tracker of its episodes; None: the task has no motions.
     """
 
-    def __init__(self, env: Any) -> None:
-        self.env = env
+    #: The simulator's own subclass of rsl_rl's runner.
+    runner_class: type[Any] | None = None
+
+    def __init__(
+        self, env: Any, runner_cfg: Any = None, tracker: EpisodeTracker | None = None
+    ) -> None:
+        self.env, self.runner_cfg = env, runner_cfg
+        self.num_envs, self.num_actions = int(env.num_envs), int(env.num_actions)
+        self.device = torch.device(env.device)
+        self.tracker = tracker or EpisodeTracker(self.num_envs, self.device)
         self._closed = False
 
-    @property
-    def num_envs(self) -> int:
-        return int(self.env.num_envs)
-
-    @property
-    def num_actions(self) -> int:
-        return int(self.env.num_actions)
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device(self.env.device)
+    def policy(
+        self, checkpoint: str | Checkpoint, by_mean: bool = True, trust_checkpoint: bool = False
+    ) -> Actor:
+        """The checkpoint's actor, acting by its mean or else by samples; as ``load_policy``."""
+        return load_policy(
+            *(self.env, self.runner_cfg, checkpoint, self.device, self.runner_class, by_mean),
+            trust_checkpoint=trust_checkpoint,
+        )
 
     def reset(self) -> Observations:
         reset = getattr(self.env, "reset", None) or self.env.get_observations
@@ -81,13 +91,6 @@ class VecEnvSimulation:
                 "a fall could not be told from an end by time"
             )
         return torch.as_tensor(found).bool().clone()  # Isaac Lab's next step overwrites its own
-
-
-class ManagedSimulation(VecEnvSimulation):
-    """Environments with managers, as Isaac Lab has them and mjlab after it.
-
-    A ``mosaic_collect.collection.record.GroupedSimulation``.
-    """
 
     @property
     def group_dims(self) -> dict[str, int]:
@@ -178,6 +181,17 @@ class ManagedSimulation(VecEnvSimulation):
         return scene[name] if name in scene.keys() else None  # noqa: SIM118  no mapping
 
     @property
+    def free_asset(self) -> Any:
+        """The robot, which can be pushed.
+
+        Raises:
+            InputError: There is none, or it is fixed to its world.
+        """
+        if self.asset is None or getattr(self.asset, "is_fixed_base", True):
+            raise InputError("push: expected a robot with a free base, this task has none")
+        return self.asset
+
+    @property
     def joint_unit(self) -> str:
         """Unit of the joints' positions; empty if it is not known or not one."""
         return ""
@@ -235,14 +249,9 @@ def _is_default_pos(term: Any) -> bool:
 
 
 def observation_groups(first: Any, extras: Mapping[str, Any]) -> Observations:
-    """Return the groups of observations that an rsl_rl environment returned.
+    """The groups that an rsl_rl environment returned.
 
-    Args:
-        first: The actor's tensor (2.x) or all groups (a TensorDict or dict).
-        extras: The extras of rsl_rl 2.x, with all groups under ``observations``.
-
-    Raises:
-        InputError: Another type.
+    ``first`` is the actor's tensor (2.x, which has all groups in ``extras``) or all groups.
     """
     if isinstance(first, torch.Tensor):
         return {POLICY: first, **extras.get("observations", {})}
@@ -253,12 +262,10 @@ def observation_groups(first: Any, extras: Mapping[str, Any]) -> Observations:
 
 
 def disagreement(command: Any, step_s: float, active: torch.Tensor) -> str | None:
-    """Describe how reference and robot differ; None: they do not.
+    """Describe how a motion command's reference and its robot differ; None: they do not.
 
-    Args:
-        command: The motion command; one without bodies agrees.
-        step_s: A step, in s.
-        active: Environments that follow a motion, ``(N,)`` bool.
+    ``step_s`` is a step, in s; ``active`` are the environments that follow a motion, ``(N,)`` bool.
+    A command without bodies agrees.
     """
     if not all(hasattr(command, name) for name in _NEEDED):
         return None

@@ -13,7 +13,7 @@ import torch
 from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
-from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from tests.adapters.inside.toy import ACTIONS, POLICY_DIM, ToyEnv, config
 
 STEPS, ENVS, IDLE_FROM = 30, 4, 20  # the last environment idles from then on
@@ -85,7 +85,7 @@ def record(
     torch.manual_seed(0)
     env = ToyEnv(ENVS)
     policy = load_policy(env, config(recurrent), checkpoint)
-    simulation = VecEnvSimulation(env)
+    simulation = ManagedSimulation(env)
     schema = Schema.mosaic(obs_dim=POLICY_DIM, action_dim=ACTIONS)
     wrong = []
     with TrajectoryWriter(

@@ -20,7 +20,6 @@ from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.record import record
-from mosaic_collect.collection.trackers import EveryEpisode
 from tests.adapters.inside.toy import ACTIONS, GENERATION, POLICY_DIM, ToyEnv, config
 
 pytestmark = pytest.mark.skipif(
@@ -80,8 +79,8 @@ def recorded(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
         runner_cfg=json_safe(told),
         observations={},
     )
-    tracker = EveryEpisode(env.num_envs, torch.device("cpu"))
-    record(ManagedSimulation(env), policy, tracker, store, origin, STEPS, buffer_mb=1)
+    simulation = ManagedSimulation(env)
+    record(simulation, policy, simulation.tracker, store, origin, STEPS, buffer_mb=1)
     return store, checkpoint, request.param
 
 

@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl3, RslRl5, load_policy
-from mosaic_collect.collection.protocols import Policy
+from mosaic_collect.adapters.rsl_rl.load import Actor, RslRl2, RslRl3, RslRl5, load_policy
 from mosaic_collect.errors import InputError
 from tests.adapters.inside.toy import ACTIONS, GENERATION, ToyEnv, config, train
 
@@ -32,7 +31,7 @@ def test_answers_as_the_trained_runner_does_bit_for_bit(trained: Any) -> None:
     before = copy.deepcopy(runner_cfg)
     env = ToyEnv()
     policy = load_policy(env, runner_cfg, path)
-    assert isinstance(policy, Policy)
+    assert isinstance(policy, Actor)
     assert runner_cfg == before
     assert env.asked == 1
     inference = runner.get_inference_policy("cpu")

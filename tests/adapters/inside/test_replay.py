@@ -11,7 +11,7 @@ import torch
 
 from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.collection.protocols import Policy, Simulation
 from mosaic_collect.errors import InputError
 from tests.adapters.inside.toy import ToyEnv, config
@@ -47,8 +47,7 @@ def test_replay(trained: Any, tmp_path: Path, deterministic: bool) -> None:
     store = os.path.join(tmp_path, "expert.zarr")
     env = ToyEnv()
     policy = load_policy(env, config(recurrent), path, deterministic=deterministic)
-    simulation = VecEnvSimulation(env)
-    assert isinstance(simulation, Simulation)
+    simulation = ManagedSimulation(env)
     ended = collect(simulation, policy, store)
     assert env.asked == 1  # the runner's; noise is drawn once a step
 
@@ -74,7 +73,7 @@ def test_replay(trained: Any, tmp_path: Path, deterministic: bool) -> None:
 
 
 def test_falls_are_told_from_ends_by_time() -> None:
-    simulation = VecEnvSimulation(ToyEnv())
+    simulation = ManagedSimulation(ToyEnv())
     simulation.reset()
     for step in range(1, 8):
         result = simulation.step(torch.zeros(4, 3))
@@ -95,7 +94,7 @@ def test_time_outs_are_asked_of_the_environment_or_missed() -> None:
             return observed, reward, dones, extras
 
     env = Finite()
-    simulation = VecEnvSimulation(env)
+    simulation = ManagedSimulation(env)
     simulation.reset()
     with pytest.raises(InputError, match="time_outs"):
         simulation.step(torch.zeros(4, 3))

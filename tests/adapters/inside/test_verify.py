@@ -16,10 +16,10 @@ import torch
 from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl5, load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
-from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
-from mosaic_collect.collection.rollout import collect, teacher_rows
-from mosaic_collect.collection.trackers import EveryEpisode
+from mosaic_collect.collection.groups import RecordedGroups
+from mosaic_collect.collection.record import collect
 from mosaic_collect.errors import InputError
 from mosaic_collect.replay.policy import recorded_policy
 from tests.adapters.inside import recording
@@ -288,11 +288,12 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
     with TrajectoryWriter(
         store, schema, env.num_envs, buffer_mb=1, metadata={"runner_cfg": told}
     ) as writer:
-        rows, tracker = (
-            teacher_rows(tuple(policy.shapes), None),
-            EveryEpisode(4, torch.device("cpu")),
+        simulation, read = ManagedSimulation(env), {n: s[0] for n, s in policy.shapes.items()}
+        collect(
+            *(simulation.step, simulation.reset(), policy, writer),
+            RecordedGroups(read=read, student_dim=None, own={}).rows,
+            *(simulation.tracker, 20),
         )
-        collect(VecEnvSimulation(env), policy, writer, rows, tracker, 20)
     code, said = verify(store, checkpoint)
     assert code == 2
     assert "--groups critic=WIDTH policy=WIDTH" in said

@@ -14,7 +14,6 @@ from mosaic_collect.adapters.isaaclab.cfg import (
     prepare_env_cfg,
     prepare_motion_cfg,
 )
-from mosaic_collect.adapters.isaaclab.options import MotionOptions
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Observations, PolicyOutput
@@ -88,11 +87,10 @@ def run(
         spy,
         store,
         origin,
-        MotionOptions(**options),
         max_steps=max_steps,
         allow_fps=allow_fps,
         resume=resume,
         acting=acting,
-        buffer_mb=1,
+        **options,
     )
     return Session(TrajectoryDataset(store), spy, witness, queue)

@@ -19,10 +19,10 @@ from mosaic_collect.adapters.isaaclab.cfg import (
 )
 from mosaic_collect.adapters.isaaclab.collect import IsaacLabSimulation
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
-from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
+from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
+from mosaic_collect.collection.groups import STUDENT
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion
-from mosaic_collect.collection.rollout import STUDENT
 from mosaic_collect.errors import InputError
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg, write_motions
 from tests.isaaclab import loaded_motions
@@ -49,7 +49,7 @@ def test_11_terminations_can_be_switched_off(tmp_path: Path) -> None:
         *("too_long", "motion_end", "fallen", "astray", TRACKER)
     ]
     assert off.unwrapped.termination_manager.active_terms == [TRACKER]
-    simulation = VecEnvSimulation(off)
+    simulation = ManagedSimulation(off)
     simulation.reset()
     off.unwrapped.scene.fall[:] = True
     assert not simulation.step(torch.zeros(3, 2)).dones.any()
@@ -165,7 +165,7 @@ def test_an_explicit_reset_gives_motions_once_and_each_to_a_living_environment(
     tmp_path: Path,
 ) -> None:
     env = make(prepared(tmp_path))
-    explicit = VecEnvSimulation(env)
+    explicit = ManagedSimulation(env)
     explicit.reset()
     assert explicit.step(torch.zeros(3, 2)).dones.all()  # astray of a command nobody computed
     simulation, tracker = begun(env)

@@ -194,7 +194,7 @@ def test_disturbed_actions_are_executed_and_the_policy_labels(
 ) -> None:
     monkeypatch.setattr("tests.contract.inside.session.Witness", Taking)
     acting = Acting(action_noise=0.4, seed=1)
-    origin = replace(ORIGIN, acting=acting.told())
+    origin = replace(ORIGIN, acting=acting.acting_metadata())
     motions = write_motions(tmp_path / "motions", [9] * 6)
     noisy = run(tmp_path, motions, 3, max_steps=9, acting=acting, origin=origin)
     seen = torch.stack(noisy.spy.acted).numpy()

@@ -13,8 +13,8 @@ from mosaic_collect.adapters.isaaclab.cfg import (
     prepare_env_cfg,
     prepare_motion_cfg,
 )
-from mosaic_collect.adapters.rsl_rl.simulation import VecEnvSimulation
-from mosaic_collect.collection.rollout import STUDENT
+from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
+from mosaic_collect.collection.groups import STUDENT
 from mosaic_collect.errors import InputError
 from mosaic_collect.mosaic.student_obs import (
     StudentObsBuilder,
@@ -33,7 +33,7 @@ def simulate(folder: Path, history: int, policy_history: int = 0) -> Any:
     cfg.observations.policy.enable_corruption = False
     cfg.observations.policy.history_length = policy_history or None
     add_student_group(cfg, PolicyCfg(), noise=False, history=history)
-    return VecEnvSimulation(make(cfg))
+    return ManagedSimulation(make(cfg))
 
 
 @pytest.mark.parametrize("history", [1, 3, 5])
