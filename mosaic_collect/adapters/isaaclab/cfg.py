@@ -51,17 +51,11 @@ def prepare_env_cfg(env_cfg: Any, num_envs: int, terminations: bool = True) -> N
 def prepare_motion_cfg(
     motion_cfg: Any, motion: str, start: str = FIRST, motions: Sequence[Motion] = ()
 ) -> None:
-    """Make MOSAIC's motion command load all motions, and say where it starts them.
+    """Make MOSAIC's motion command load all motions of a folder, from a ``start`` frame.
 
-    Args:
-        motion_cfg: A ``MultiMotionCommandCfg``; changed in place.
-        motion: A folder of motions.
-        start: Frame of its motion at which a trajectory starts: the ``first`` or a ``random`` one.
-        motions: Motions in the folder; they are checked against the robot before the command loads
-            them, which raises ``InputError`` while the environment is made.
-
-    Raises:
-        InputError: A command of another kind.
+    The ``MultiMotionCommandCfg`` is changed in place. The motions are checked against the robot
+    before the command loads them, which raises ``InputError`` while the environment is made. So
+    does a command of another kind, here.
     """
     wanted = {
         "motion": motion,
@@ -165,13 +159,8 @@ def add_student_group(
         drop: Terms of the group that the student does without.
 
     Raises:
-        InputError: ``policy_group`` is None, ``history`` negative, a term is not there, or the task
-            has a group of the student's name already.
+        InputError: A term is not there, or the task has a group of the student's name already.
     """
-    if policy_group is None:
-        raise InputError("student_task: expected one with observations.policy, got none")
-    if history is not None and history < 0:
-        raise InputError(f"student_history: expected 0 or more, got {history}")
     if entry(env_cfg.observations, STUDENT) is not None:
         raise InputError(
             f"observations: the task has a group {STUDENT!r} of its own; it is recorded as it is "
