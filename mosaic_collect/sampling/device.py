@@ -23,9 +23,9 @@ from mosaic_collect.sampling.pool import (
     PADDING_MASK,
     Batch,
     Codes,
+    Memory,
     batch_shapes,
     fill_padding,
-    rows_of,
 )
 from mosaic_collect.sampling.tiles import Draws, Tiles
 from mosaic_collect.text import reason
@@ -96,8 +96,8 @@ def find_device(device: str | torch.device) -> torch.device:
     return found
 
 
-class DeviceMemory:
-    """``Memory`` on a torch device.
+class DeviceMemory(Memory):
+    """Slots on a torch device.
 
     Tiles are decoded into page-locked memory and copied from there. Each copy and each gather is
     waited for by the thread that asked for it, on a stream of its own, so that a slot is never
@@ -111,7 +111,8 @@ class DeviceMemory:
     """
 
     def __init__(self, tiles: Tiles, slots: int, threads: int, device: PoolDevice) -> None:
-        self._tiles, self._device = tiles, device
+        super().__init__(tiles, slots)
+        self._device = device
         self._staging: SimpleQueue[dict[str, torch.Tensor]] = SimpleQueue()
         with torch.inference_mode(False):
             self._arrays = self._room(slots * tiles.rows, device.empty)
@@ -120,11 +121,10 @@ class DeviceMemory:
             # Behind the arrays' memory, which is the current stream's.
             self._loads, self._gathers = device.side(), device.side()
 
-    def load(self, number: int, slot: int) -> Draws:
+    def _fill(self, number: int, rows: slice) -> Draws:
         staged = self._staging.get()
         try:
             draws = self._tiles.load(number, {n: t.numpy() for n, t in staged.items()})
-            rows = slice(slot * self._tiles.rows, (slot + 1) * self._tiles.rows)
             self._copy(staged, rows)
         finally:
             self._staging.put(staged)
@@ -139,7 +139,7 @@ class DeviceMemory:
             self._device.finish(self._loads)
 
     def gather(self, codes: Codes, batch: Batch, first: int) -> None:
-        found, lengths = rows_of(codes, self._tiles.window.length)
+        found, lengths = self.rows_of(codes)
         at = slice(first, first + len(codes))
         with self._device.on(self._gathers):
             index = torch.from_numpy(found.reshape(-1)).to(next(iter(self._arrays.values())).device)
@@ -151,9 +151,6 @@ class DeviceMemory:
                 fill_padding(lengths, mask)
                 batch[PADDING_MASK][at].copy_(torch.from_numpy(mask))
         self._device.finish(self._gathers)
-
-    def close(self) -> None:
-        """It has no threads."""
 
     def empty(self, size: int) -> Batch:
         """Room for a batch; made on the stream that fills it."""

@@ -56,8 +56,8 @@ class BatchLoader(IterableDataset[Batch]):
     Approximate, where the stores do not fit the shuffle buffer:
 
     - Batches of an epoch mix about 12 tiles at a time: pieces of some tens of megabytes, such as 64
-      steps of 100 environments. Two pairs of one tile come nearer to each other than in a uniform
-      shuffle. A larger buffer mixes more.
+      steps of 100 environments; of windows about 6, twice as large. Two pairs of one tile come
+      nearer to each other than in a uniform shuffle. A larger buffer mixes more.
     - A batch of a stream is a uniform draw from such a buffer. Each decoded pair is drawn ``reuse``
       times on average. Over many passes each pair comes equally often.
 

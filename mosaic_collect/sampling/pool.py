@@ -6,7 +6,7 @@
            └─────────┴─────────┴─────────┘
     code   0 ....... rows .... 2*rows        of a pair: its row in every field's array
 
-A window's code is its first row times H, plus its length - 1.
+A window's code is the place of its first row times H, plus its length - 1.
 
 One thread wants, gathers and releases; threads of the pool's own decode and copy.
 """
@@ -14,10 +14,11 @@ One thread wants, gathers and releases; threads of the pool's own decode and cop
 from __future__ import annotations
 
 import weakref
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,19 +34,51 @@ _KEPT = 4  # batches' memory, per field: one batch that is held, and those on th
 _LEAST_ROWS = 256  # that are worth a thread's while
 
 
-class Memory(Protocol):
-    """Memory of the pool's rows."""
+class Memory(ABC):
+    """Memory of the pool's slots.
+
+    Args:
+        tiles: Tiles of the stores.
+        slots: Number of slots.
+    """
+
+    def __init__(self, tiles: Tiles, slots: int) -> None:
+        self._tiles, self._length = tiles, tiles.window.length
+        places = slots * tiles.rows if self._length > 1 else 0
+        self._row_of_place = np.empty(places, np.int32)
 
     def load(self, number: int, slot: int) -> Draws:
         """Bring a tile into a slot; its draws. Called by threads."""
+        first = slot * self._tiles.rows
+        if self._length > 1:
+            rows = self._tiles.rows_of(number)
+            self._row_of_place[first : first + len(rows)] = rows + first
+        return self._fill(number, slice(first, first + self._tiles.rows))
 
+    def rows_of(self, codes: Codes) -> tuple[Codes, Codes]:
+        """Rows of every field's array, ``(B,)`` or ``(B, H)``, and the lengths of windows.
+
+        Rows behind the end of a window are its last one.
+        """
+        if self._length == 1:
+            return codes, codes
+        first, last = np.divmod(codes, self._length)
+        places = first[:, None] + np.minimum(np.arange(self._length), last[:, None])
+        return self._row_of_place[places].astype(np.int64), last + 1
+
+    @abstractmethod
+    def _fill(self, number: int, rows: slice) -> Draws:
+        """Decode a tile into these rows; its draws."""
+
+    @abstractmethod
     def empty(self, size: int) -> Batch:
         """Room for a batch of so many rows."""
 
+    @abstractmethod
     def gather(self, codes: Codes, batch: Batch, first: int) -> None:
         """Copy these rows of every field to rows ``first..`` of a batch."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  not each has threads
         """End the threads it has."""
 
 
@@ -130,60 +163,42 @@ class Pool:
         return self._held.pop(oldest).slot
 
 
-class HostMemory:
-    """Slots in this machine's memory.
-
-    Args:
-        tiles: Tiles of the stores.
-        slots: Number of slots.
-        threads: Number of copying threads.
-        batches: Give room for batches.
-    """
+class HostMemory(Memory):
+    """Slots in this machine's memory; ``threads`` copy into rooms of ``batches``."""
 
     def __init__(self, tiles: Tiles, slots: int, threads: int, batches: HostBatches) -> None:
-        self._tiles, self._threads = tiles, threads
-        rows = slots * tiles.rows
+        super().__init__(tiles, slots)
+        rows, self._threads = slots * tiles.rows, threads
         self._arrays = {f.name: np.empty((rows, *f.row_shape), f.dtype) for f in tiles.fields}
-        self.empty = batches.empty
+        self._batches = batches
         self._copiers = ThreadPoolExecutor(threads, "mosaic-gather")
 
-    def load(self, number: int, slot: int) -> Draws:
-        rows = self._tiles.rows
-        part = slice(slot * rows, (slot + 1) * rows)
-        return self._tiles.load(number, {n: a[part] for n, a in self._arrays.items()})
+    def _fill(self, number: int, rows: slice) -> Draws:
+        return self._tiles.load(number, {n: a[rows] for n, a in self._arrays.items()})
+
+    def empty(self, size: int) -> Batch:
+        return self._batches.empty(size)
 
     def gather(self, codes: Codes, batch: Batch, first: int) -> None:
         # Few large parts: smaller ones, taken by whichever thread is free, cost a tenth more CPU.
         out = {name: tensor.numpy() for name, tensor in batch.items()}
-        parts = max(1, min(self._threads, len(codes) // _LEAST_ROWS))
+        parts = max(1, min(self._threads, len(codes) * self._length // _LEAST_ROWS, len(codes)))
         cuts = [len(codes) * k // parts for k in range(parts + 1)]
 
         def copy(k: int) -> None:
-            mine, lengths = rows_of(codes[cuts[k] : cuts[k + 1]], self._tiles.window.length)
+            mine, lengths = self.rows_of(codes[cuts[k] : cuts[k + 1]])
             at = slice(first + cuts[k], first + cuts[k + 1])
             if PADDING_MASK in out:
                 fill_padding(lengths, out[PADDING_MASK][at])
             for name, array in self._arrays.items():
-                rows = out[name][at]
                 # All codes are rows of the pool; to check them NumPy would copy once more.
-                np.take(array, mine, axis=0, out=rows, mode="clip")
+                np.take(array, mine, axis=0, out=out[name][at], mode="clip")
 
         for _ in map(copy, range(1)) if parts == 1 else self._copiers.map(copy, range(parts)):
             pass
 
     def close(self) -> None:
         self._copiers.shutdown(wait=True)
-
-
-def rows_of(codes: Codes, length: int) -> tuple[Codes, Codes]:
-    """Rows of every field's array, ``(B,)`` or ``(B, H)``, and the lengths of windows.
-
-    Rows behind the end of a window are its last one.
-    """
-    if length == 1:
-        return codes, np.ones_like(codes)
-    first, last = np.divmod(codes, length)
-    return first[:, None] + np.minimum(np.arange(length), last[:, None]), last + 1
 
 
 def fill_padding(lengths: Codes, out: NDArray[np.bool_]) -> None:

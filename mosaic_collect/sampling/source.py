@@ -107,9 +107,13 @@ class PairSource:
             return self.tiles
         if self._of_workers is None or self._of_workers[0] != workers:
             fields, nbytes = self.tiles.fields, self._options.pool_nbytes // workers
-            aim, most = (tile_nbytes(fields, nbytes, n) for n in (TILES_OF_A_POOL, LEAST_TILES))
+            aim, most = (tile_nbytes(fields, nbytes, n) for n in (self._num_tiles, LEAST_TILES))
             self._of_workers = workers, self.tiles.cut_anew(aim, most)
         return self._of_workers[1]
+
+    @property
+    def _num_tiles(self) -> int:
+        return TILES_OF_A_POOL // (1 if self._options.window is None else 2)
 
     def request(self, committed: Sequence[int] | None) -> None:
         """Have it look again when nothing is being drawn: at so many steps, or at all."""
@@ -234,7 +238,7 @@ class PairSource:
             raise InputError(f"{table.address}: no committed step, nothing to draw from")
         table.check_extent()
         selection = self._selection(table, names, committed)
-        size = tile_nbytes(fields, options.pool_nbytes)
+        size = tile_nbytes(fields, options.pool_nbytes, self._num_tiles)
         skips, windows = options.skip_damaged, options.windows
         tiles = Tiles(table, fields, selection, size, skips, window=windows)
         if not tiles.num_pairs:

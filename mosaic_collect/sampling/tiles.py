@@ -7,25 +7,26 @@
           │  tile 1   │  tile 3   │
     255   └───────────┴───────────┘
 
-A tile lies env-major, ``(envs, steps[, dim])``, as chunks do: a chunk that lies whole within its
-tile is decoded in place, into the caller's memory. One that reaches beyond, of a narrow field or
-at the end of a store whose last chunk is padded, passes through a scratch chunk.
+A tile lies block by block, and in a block env-major, ``(envs, steps[, dim])``, as chunks do: a
+chunk that lies whole within its tile is decoded in place, into the caller's memory. One that
+reaches beyond, of a narrow field or at the end of a store whose last chunk is padded, passes
+through a scratch chunk.
 
-Every field of a tile lies alike, so one number, ``env * span + step``, is a pair's place.
+With windows of H steps a tile holds H - 1 more steps, the first ones of the blocks behind it, which
+are decoded for two tiles. So it holds several blocks of fewer environments, if that costs less:
 
-With windows of H steps a tile holds H - 1 more steps, the first ones of the blocks behind it:
+    steps     blocks 0, 1        blocks 2, 3      A window belongs to the tile of its first step.
+    tile 0    ┌─────────────┬───┐                 Its rows are consecutive chosen pairs of one
+    tile 1                  └───┴────────┬───┐    trajectory. span = 2 * block_steps + H - 1
 
-    steps     block 0         block 1         A window belongs to the tile of its first step. Its
-    tile 0    ┌───────────┬───┐               rows are consecutive chosen pairs of one trajectory.
-    tile 1                └───┴──────┬───┐    span = block_steps + H - 1
-
-A draw is a pair's place, or a window: the place of its first row times H, plus its length - 1.
+A pair's place is ``env * span + step``; with windows ``Tiles.rows_of`` is the row of each place. A
+draw is a pair's place, or a window: the place of its first row times H, plus its length - 1.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -42,12 +43,15 @@ from mosaic_collect.store.view import StoreView
 
 Draws = NDArray[Any]
 Mask = NDArray[np.bool_]
-#: A pool is cut into so many tiles at least, three quarters of which are drawn from at a time.
+#: A pool is cut into so many tiles at least, three quarters of which are drawn from at a time; of
+#: windows half as many, since the steps between two tiles are decoded for both.
 TILES_OF_A_POOL = 16
 #: A worker's pool is cut into so many at least, though chunks are decoded several times then.
 LEAST_TILES = 6
 #: Per pair in the pool, beside its values: its place, 4, and its code, 8, in up to three orders.
 INDEX_NBYTES = 28
+_ROW_NBYTES = 4  # of windows, per place: its row
+_MOST_BLOCKS = 4  # of a tile of windows
 #: Room for a chunk, one a thread.
 _SCRATCH = threading.local()
 
@@ -70,6 +74,13 @@ class Window(NamedTuple):
 _PAIRS = Window()
 
 
+class _Cut(NamedTuple):
+    """Tiles of one store: blocks of each, and ranges of its environments."""
+
+    blocks: int
+    envs: list[range]
+
+
 class Tiles:
     """The tiles of stores, and the chosen pairs of each.
 
@@ -78,14 +89,11 @@ class Tiles:
         fields: Fields that a tile holds.
         selection: Chosen pairs; None: every pair.
         tile_nbytes: Size of a tile to aim at; at least one chunk of the widest field.
-        skip_damaged: Whether damaged chunks without a chosen pair are ignored; else any damaged
-            chunk is an error.
+        skip_damaged: Whether damaged chunks hold no chosen pair. Chunks without one are not read.
         most_nbytes: Size that a tile does not exceed, though chunks are decoded several times then.
         window: Windows to draw; by default pairs.
 
     Attributes:
-        fields: Fields that a tile holds.
-        window: Windows to draw.
         tiles: Tiles that hold a chosen pair, or the first row of a window, block by block.
         counts: The chosen pairs, or windows, of each, int64.
         rows: Places that a tile needs, at most.
@@ -107,17 +115,17 @@ class Tiles:
         # Per block whose first rows continue sequences: their rows before it, modulo the stride.
         self._phases: dict[int, NDArray[np.int32]] = {}
         self._cuts = [
-            cut(part, fields, tile_nbytes, most_nbytes, self._halo) for part in table.parts
+            _cut(part, fields, tile_nbytes, most_nbytes, self._halo) for part in table.parts
         ]
         self.tiles: list[Cell] = []
         counts: list[int] = []
-        for block in range(table.state.num_blocks):
-            self._cut_block(block, counts)
+        for at, (blocks, _envs) in enumerate(self._cuts):
+            first = table.first_blocks[at]
+            for block in range(first, first + table.parts[at].state.num_blocks, blocks):
+                self._cut_blocks(block, counts)
         self.counts: NDArray[np.int64] = np.array(counts, np.int64)
-        self.rows = max(
-            len(envs[0]) * (part.state.block_steps + self._halo)
-            for part, envs in zip(table.parts, self._cuts, strict=True)
-        )
+        spans = [self._span(at) for at in range(len(self._cuts))]
+        self.rows = max(len(c.envs[0]) * span for c, span in zip(self._cuts, spans, strict=True))
 
     def cut_anew(self, tile_nbytes: int, most_nbytes: int) -> Tiles:
         """The same pairs in other tiles."""
@@ -132,6 +140,11 @@ class Tiles:
     def nbytes(self) -> int:
         """Greatest size of a tile."""
         return self.rows * sum(f.row_nbytes for f in self.fields)
+
+    @property
+    def index_nbytes(self) -> int:
+        """Greatest size of what a pool holds of a tile beside its values."""
+        return self.rows * (INDEX_NBYTES + (_ROW_NBYTES if self._halo else 0))
 
     @property
     def num_pairs(self) -> int:
@@ -152,53 +165,56 @@ class Tiles:
             CorruptStoreError: A damaged chunk that holds a chosen pair, or other chosen pairs than
                 there were.
         """
-        chosen, draws = self.chosen(number)
-        for field in self.fields:
-            self.load_field(number, field.name, into[field.name], chosen)
-        return draws
-
-    def chosen(self, number: int) -> tuple[Mask, Draws]:
-        """Mask of the chosen pairs that a tile holds, ``(envs, span)``, and the tile's draws.
-
-        Raises:
-            CorruptStoreError: A damaged mask, or other chosen pairs than there were.
-        """
         tile = self.tiles[number]
-        mask = self._mask(tile)
-        if self._halo:
-            starts, lengths = self._windows(tile, mask)
-            places = np.flatnonzero(starts)
-            draws = places * self.window.length + lengths.reshape(-1)[places] - 1
-        else:
-            draws = np.flatnonzero(mask)
-        if self.rows * self.window.length <= np.iinfo(np.int32).max:
-            draws = draws.astype(np.int32)
+        chosen = self._mask(tile)
+        draws = self._draws(tile, chosen)
         if len(draws) != self.counts[number]:
             raise CorruptStoreError(
                 f"{self.table.part_of(tile.block).address}: block {tile.block}, environments "
                 f"{tile.envs.start}..{tile.envs.stop}: expected {self.counts[number]} pairs to "
                 f"choose from, now there are {len(draws)}"
             )
-        return mask, draws
+        for field in self.fields:
+            self._load_field(tile, field.name, into[field.name], chosen)
+        return draws
 
-    def load_field(self, number: int, name: str, into: NDArray[Any], chosen: Mask) -> None:
-        """Decode one field of a tile, given ``chosen`` of it; otherwise as ``load``."""
-        tile = self.tiles[number]
-        at, first = self.table.place(tile.block)
+    def rows_of(self, number: int) -> NDArray[np.int32]:
+        """Row of each place of a tile, as ``load`` fills them."""
+        width, (at, _first) = (
+            len(self.tiles[number].envs),
+            self.table.place(self.tiles[number].block),
+        )
+        span, size = self._span(at), self.table.parts[at].state.block_steps
+        rows, found = np.arange(width * span, dtype=np.int32), np.empty((width, span), np.int32)
+        for begin in range(0, span, size):
+            of_block = rows[begin * width : (begin + size) * width]
+            found[:, begin : begin + size] = of_block.reshape(width, -1)
+        return found.reshape(-1)
+
+    def _draws(self, tile: Cell, chosen: Mask) -> Draws:
+        if self._halo:
+            starts, lengths = self._windows(tile, chosen)
+            places = np.flatnonzero(starts)
+            draws = places * self.window.length + lengths.reshape(-1)[places] - 1
+        else:
+            draws = np.flatnonzero(chosen)
+        fits = self.rows * self.window.length <= np.iinfo(np.int32).max
+        return draws.astype(np.int32) if fits else draws
+
+    def _load_field(self, tile: Cell, name: str, into: NDArray[Any], chosen: Mask) -> None:
+        at, _first = self.table.place(tile.block)
         part, numbering = self.table.parts[at], self.table.numberings[at]
-        grid = part.grids[name]
-        span = grid.block_steps + self._halo
-        out = into[: len(tile.envs) * span].reshape(len(tile.envs), span, *grid.field.row_shape)
-        for block in self._blocks(tile):
-            begin = (block - first) * grid.block_steps
-            inside = slice(begin, min(begin + grid.block_steps, span))
-            self._load_block(part, name, block, tile.envs, out[:, inside], chosen[:, inside])
-        out[:, len(self._blocks(tile)) * grid.block_steps :] = grid.field.fill_value
-        if name == TRAJECTORY_END:
-            steps = self._steps(tile)
-            part.clear_uncommitted_ends(steps, tile.envs, out[:, : len(steps)].T)
-        if numbering.changes(name):
-            out[...] = numbering.apply(name, out)
+        shape, width = part.grids[name].field.row_shape, len(tile.envs)
+        for block, steps, begin in self._sections(tile):
+            here = chosen[:, begin : begin + part.state.block_steps]
+            if not here.any():
+                continue
+            out = into[begin * width : begin * width + here.size].reshape(*here.shape, *shape)
+            self._load_block(part, name, block, tile.envs, out, here)
+            if name == TRAJECTORY_END:
+                part.clear_uncommitted_ends(steps, tile.envs, out[:, : len(steps)].T)
+            if numbering.changes(name):
+                out[here] = numbering.apply(name, out[here])
 
     def _load_block(
         self,
@@ -209,66 +225,46 @@ class Tiles:
         out: NDArray[Any],
         chosen: Mask,
     ) -> None:
-        """Decode the first steps of a block of a store, as many as ``out`` holds."""
+        """Decode chunks of the first steps of a block that hold a chosen pair."""
         grid = part.grids[name]
-        first, stop = envs.start // grid.chunk_envs, -(-envs.stop // grid.chunk_envs)
+        columns = range(envs.start // grid.chunk_envs, -(-envs.stop // grid.chunk_envs))
         starts = range(0, grid.chunks, grid.env_chunks)  # of each piece of the block's steps
         with part.shard(name, block) as shard:
-            for chunk in (start + column for start in starts for column in range(first, stop)):
-                if grid.rows(chunk)[1].start < out.shape[1]:
-                    self._decode(shard, grid, chunk, envs, out, chosen)
+            for chunk in (start + column for start in starts for column in columns):
+                rows, steps = grid.rows(chunk)
+                first, stop = max(rows.start, envs.start), min(rows.stop, envs.stop)
+                inside = slice(first - envs.start, stop - envs.start), steps
+                if chosen[inside].any():
+                    self._read(shard, grid, chunk, out[inside], first - rows.start)
 
-    def _decode(
-        self,
-        shard: ShardReader,
-        grid: FieldGrid,
-        chunk: int,
-        envs: range,
-        out: NDArray[Any],
-        chosen: Mask,
+    def _read(
+        self, shard: ShardReader, grid: FieldGrid, chunk: int, out: NDArray[Any], first: int
     ) -> None:
-        """Decode one chunk, as far as it lies in the tile."""
-        rows, steps = grid.rows(chunk)
-        first, stop = max(rows.start, envs.start), min(rows.stop, envs.stop)
-        inside = slice(first - envs.start, stop - envs.start), steps
-        part = (
-            slice(first - rows.start, stop - rows.start),
-            slice(0, min(steps.stop, out.shape[1]) - steps.start),
-        )
+        """Decode the first steps of some environments of a chunk, from its ``first`` on."""
+        is_whole = out.shape[:2] == grid.chunk_shape[:2] and out.flags.c_contiguous
+        values = out if is_whole else _scratch_for(grid)
         try:
-            self._read(shard, grid, chunk, out[inside], part)
+            shard.read(chunk, values)
         except CorruptStoreError as error:
             if not self._skip_damaged:
                 raise
-            if chosen[inside].any():
-                raise CorruptStoreError(
-                    f"{error}: it was damaged after the pairs were selected; refresh() leaves out "
-                    "its pairs, too"
-                ) from error
-            out[inside] = grid.field.fill_value
+            raise CorruptStoreError(
+                f"{error}: it was damaged after the pairs were selected; refresh() leaves out its "
+                "pairs, too"
+            ) from error
+        if not is_whole:
+            out[...] = values[first : first + out.shape[0], : out.shape[1]]
 
-    def _read(
-        self,
-        shard: ShardReader,
-        grid: FieldGrid,
-        chunk: int,
-        out: NDArray[Any],
-        part: tuple[slice, slice],
-    ) -> None:
-        """Decode some environments and steps of a chunk into ``out``."""
-        if out.shape[:2] == grid.chunk_shape[:2] and out.flags.c_contiguous:
-            shard.read(chunk, out)
-            return
-        values = _scratch_for(grid)
-        shard.read(chunk, values)
-        out[...] = values[part]
-
-    def _cut_block(self, block: int, counts: list[int]) -> None:
-        """Note the tiles of a block that hold a draw."""
-        steps, envs = map(range, self.table.shape(block))
-        whole = Cell(block, steps, envs)
+    def _cut_blocks(self, block: int, counts: list[int]) -> None:
+        """Add the tiles that begin with a block and hold a draw."""
+        at, first = self.table.place(block)
+        blocks, columns = self._cuts[at]
+        state = self.table.parts[at].state
+        begin = state.steps_of(first).start
+        steps = range(min(blocks * state.block_steps, state.committed_steps - begin))
+        whole = Cell(block, steps, range(state.num_envs))
         draws = self._starts(whole) if self._halo else None
-        for tile in (Cell(block, steps, e) for e in self._cuts[self.table.place(block)[0]]):
+        for tile in (Cell(block, steps, envs) for envs in columns):
             if draws is not None:
                 count = int(np.count_nonzero(draws[tile.envs.start : tile.envs.stop]))
             elif self.selection is None:
@@ -279,49 +275,46 @@ class Tiles:
                 self.tiles.append(tile)
                 counts.append(count)
 
-    def _blocks(self, tile: Cell) -> range:
-        """Blocks of the store in which a tile lies."""
-        at, block = self.table.place(tile.block)
-        state = self.table.parts[at].state
-        return range(block, state.block_of(self._steps(tile)[-1]) + 1)
+    def _span(self, at: int) -> int:
+        """Steps that a tile of a store has room for."""
+        return self._cuts[at].blocks * self.table.parts[at].state.block_steps + self._halo
 
-    def _steps(self, tile: Cell) -> range:
-        """Steps of the store that a tile holds."""
-        at, block = self.table.place(tile.block)
-        state = self.table.parts[at].state
-        steps = state.steps_of(block)
-        return range(steps.start, min(steps.stop + self._halo, state.committed_steps))
+    def _sections(self, tile: Cell) -> Iterator[tuple[int, range, int]]:
+        """Per block that a tile holds: its number in its store, its steps, the tile's before it."""
+        at, first = self.table.place(tile.block)
+        state, span = self.table.parts[at].state, self._span(at)
+        for begin in range(0, span, state.block_steps):
+            block = first + begin // state.block_steps
+            if steps := state.steps_of(block)[: span - begin]:
+                yield block, steps, begin
 
     def _mask(self, tile: Cell) -> Mask:
         """Chosen pairs that a tile holds, ``(envs, span)``."""
-        at, first = self.table.place(tile.block)
-        block_steps = self.table.parts[at].state.block_steps
-        chosen = np.zeros((len(tile.envs), block_steps + self._halo), np.bool_)
-        count = len(self._steps(tile))
-        if self.selection is None:
-            chosen[:, :count] = True
-            return chosen
-        for block in self._blocks(tile):
-            begin = (block - first) * block_steps
-            mask = self.selection.block(block + self.table.first_blocks[at])
-            rows = mask[: count - begin, tile.envs.start : tile.envs.stop]
-            chosen[:, begin : begin + len(rows)] = rows.T
+        at, _first = self.table.place(tile.block)
+        chosen = np.zeros((len(tile.envs), self._span(at)), np.bool_)
+        for block, steps, begin in self._sections(tile):
+            here = chosen[:, begin : begin + len(steps)]
+            if self.selection is None:
+                here[...] = True
+            else:
+                mask = self.selection.block(self.table.first_blocks[at] + block)
+                here[...] = mask[: len(steps), tile.envs.start : tile.envs.stop].T
         return chosen
 
     def _starts(self, whole: Cell) -> Mask:
-        """First rows of a block's windows, and where the block behind it goes on.
+        """First rows of some blocks' windows; notes where the block behind them goes on.
 
-        Called block by block: a sequence of pairs may have begun many blocks before.
+        Called in the order of blocks: a sequence of pairs may have begun many blocks before.
         """
         mask = self._mask(whole)
         starts, _lengths = self._windows(whole, mask)
-        at, block = self.table.place(whole.block)
-        state = self.table.parts[at].state
-        if self.window.stride > 1 and block + 1 < state.num_blocks:
+        at, first = self.table.place(whole.block)
+        blocks, state = self._cuts[at].blocks, self.table.parts[at].state
+        if self.window.stride > 1 and first + blocks < state.num_blocks:
             # One step more: whether the first row there continues the sequence.
-            offsets = self._sequences(whole, mask)[0][:, state.block_steps]
+            offsets = self._sequences(whole, mask)[0][:, len(whole.steps)]
             if offsets.any():
-                self._phases[whole.block + 1] = (offsets % self.window.stride).astype(np.int32)
+                self._phases[whole.block + blocks] = (offsets % self.window.stride).astype(np.int32)
         return starts
 
     def _windows(self, tile: Cell, mask: Mask) -> tuple[Mask, NDArray[np.int32]]:
@@ -352,39 +345,53 @@ class Tiles:
 
     def _ids(self, tile: Cell, mask: Mask) -> NDArray[np.int64]:
         """Trajectory ids of a tile's chosen pairs, ``(envs, span)``; -1 in chunks without any."""
-        at, first = self.table.place(tile.block)
-        part, count = self.table.parts[at], len(self._steps(tile))
-        ids = np.full(mask.shape, -1, np.int64)
-        for block in self._blocks(tile):
-            steps = part.state.steps_of(block)
-            begin = (block - first) * part.state.block_steps
-            stop = min(begin + len(steps), count)
+        part, ids = self.table.part_of(tile.block), np.full(mask.shape, -1, np.int64)
+        for _block, steps, begin in self._sections(tile):
             for column in part.columns(TRAJECTORY_ID):
                 envs = range(max(column.start, tile.envs.start), min(column.stop, tile.envs.stop))
                 to = slice(envs.start - tile.envs.start, envs.stop - tile.envs.start)
-                if envs and mask[to, begin:stop].any():
-                    rows = part.read(TRAJECTORY_ID, steps[: stop - begin], envs)
-                    ids[to, begin:stop] = rows.T
+                here = to, slice(begin, begin + len(steps))
+                if envs and mask[here].any():
+                    ids[here] = part.read(TRAJECTORY_ID, steps, envs).T
         return ids
 
 
-def cut(
+def _cut(
     part: StoreView,
     fields: Sequence[Field],
     tile_nbytes: int,
     most_nbytes: int | None = None,
     halo: int = 0,
+) -> _Cut:
+    """Cut a store into tiles; with ``halo`` more steps, into those that decode least in all."""
+    grids, size = [part.grids[f.name] for f in fields], part.state.block_steps
+    row_nbytes = sum(f.row_nbytes for f in fields)
+    found: list[tuple[float, _Cut]] = []
+    for blocks in range(1, 1 + (_MOST_BLOCKS if halo else 1)):
+        env_nbytes = (blocks * size + halo) * row_nbytes
+        envs = _cut_envs(grids, part.state.num_envs, env_nbytes, tile_nbytes, most_nbytes)
+        # Per step that a tile owns: of how many blocks, and how often for the tiles side by side.
+        decoded = (blocks + -(-halo // size)) / blocks
+        times = sum(g.field.row_nbytes * max(1, g.chunk_envs / len(envs[0])) for g in grids)
+        if blocks == 1 or len(envs[0]) * env_nbytes <= tile_nbytes:
+            found.append((decoded * times, _Cut(blocks, envs)))
+    return min(found)[1]
+
+
+def _cut_envs(
+    grids: Sequence[FieldGrid],
+    num_envs: int,
+    env_nbytes: int,
+    tile_nbytes: int,
+    most_nbytes: int | None,
 ) -> list[range]:
-    """A store's environments in ranges of one width, but for the last.
+    """Environments in ranges of one width, but for the last.
 
     As wide as the coarsest chunk if that fits, so that nothing is decoded twice; else a multiple
     of the finest, so that the field that weighs most is decoded in place. Only where that is more
-    than ``most_nbytes`` it is narrower. Of each environment ``halo`` more steps are held.
+    than ``most_nbytes`` it is narrower.
     """
-    grids = [part.grids[f.name] for f in fields]
-    num_envs = part.state.num_envs
     finest, coarsest = (find(g.chunk_envs for g in grids) for find in (min, max))
-    env_nbytes = (part.state.block_steps + halo) * sum(f.row_nbytes for f in fields)
     width = min(max(tile_nbytes // env_nbytes, finest), coarsest)
     if width < coarsest:
         even = -(-num_envs // -(-num_envs // width))
@@ -403,7 +410,7 @@ def _scratch_for(grid: FieldGrid) -> NDArray[Any]:
     return values.reshape(grid.chunk_shape)
 
 
-def tile_nbytes(fields: Sequence[Field], pool_nbytes: int, num_tiles: int = TILES_OF_A_POOL) -> int:
+def tile_nbytes(fields: Sequence[Field], pool_nbytes: int, num_tiles: int) -> int:
     """Size of a tile so that a pool holds so many of them."""
     row_nbytes = sum(f.row_nbytes for f in fields)
     return pool_nbytes * row_nbytes // (row_nbytes + INDEX_NBYTES) // num_tiles
@@ -428,7 +435,7 @@ class PoolPlan:
         Raises:
             InputError: The buffer has no room for two tiles.
         """
-        slot_nbytes = tiles.nbytes + tiles.rows * INDEX_NBYTES
+        slot_nbytes = tiles.nbytes + tiles.index_nbytes
         number, slots = len(tiles.tiles), nbytes // slot_nbytes
         if slots >= number:
             return cls(number, number)
