@@ -10,11 +10,13 @@ waits for a thread: the garbage collector may run it in the very thread that it 
 
 from __future__ import annotations
 
+import atexit
 import os
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import torch
 
@@ -25,6 +27,7 @@ from mosaic_collect.sampling.pool import HostBatches, HostMemory, Memory, Pool
 from mosaic_collect.sampling.tiles import PoolPlan, Tiles
 
 T = TypeVar("T")
+_EXIT_SECONDS = 5.0  # for threads that work when the interpreter exits
 
 
 class Prefetcher(Generic[T]):
@@ -46,24 +49,28 @@ class Prefetcher(Generic[T]):
 
     def start(self) -> None:
         """Let the thread begin: once its maker can close it."""
+        _STARTED.add(self)
         self._thread.start()
 
     def __iter__(self) -> Iterator[T]:
         return self
 
     def __next__(self) -> T:
-        if self._process != os.getpid():
+        if not self.is_own:
             raise ClosedError("this iteration is the parent process's: begin one here")
         if self._shared.is_stopped:
             raise StopIteration
-        give = self._shared.items.get()
+        item, end = self._shared.items.get()
         self._shared.room.put(None)
-        try:
-            item: T = give()
-        except BaseException:
+        if end is not None:
             self._shared.is_stopped = True
-            raise
-        return item
+            raise end
+        return item  # type: ignore[no-any-return]
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it was made by this process, and not by one that forked."""
+        return self._process == os.getpid()
 
     @property
     def is_stopped(self) -> bool:
@@ -78,28 +85,41 @@ class Prefetcher(Generic[T]):
         self._shared.is_stopped = True
         self._shared.room.put(None)
 
-    def join(self) -> None:
-        """End the thread; when it returns, nothing is being made.
+    def join(self, seconds: float | None = None) -> None:
+        """End the thread; when it returns, nothing is being made, or so many seconds are over.
 
         Not called ``close``: ``yield from`` would call that, wherever its generator is collected.
         """
-        while self._thread.is_alive():
+        waited = 0.0
+        while self._thread.is_alive() and (seconds is None or waited < seconds):
             self.stop()
             self._thread.join(0.01)
+            waited += 0.01
         self.stop()
+
+
+_STARTED: WeakSet[Prefetcher[Any]] = WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """End the threads before the interpreter: one that frees a tensor behind it would abort."""
+    for prefetcher in list(_STARTED):
+        if prefetcher.is_own:
+            prefetcher.join(_EXIT_SECONDS)
 
 
 class _Shared:
     """Between the thread and its consumer; no lock of it is held while Python code runs.
 
     Attributes:
-        items: Functions that give an item, or raise what ended the thread.
+        items: Each with None, or None with the exception that ended the thread.
         room: A token for each item that may be put.
         is_stopped: Whether nobody wants more.
     """
 
     def __init__(self, depth: int) -> None:
-        self.items: SimpleQueue[Callable[[], Any]] = SimpleQueue()
+        self.items: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
         self.room: SimpleQueue[None] = SimpleQueue()
         self.is_stopped = False
         for _ in range(depth):
@@ -113,23 +133,12 @@ def _run(made: Generator[Any, None, None], shared: _Shared) -> None:
         while not shared.is_stopped:
             item = next(made)
             shared.room.get()
-            shared.items.put(_gives(item))
+            shared.items.put((item, None))
             del item  # or a batch that the consumer let go would stay
     except BaseException as error:  # noqa: BLE001  raised to the consumer
         end = error
     made.close()
-    shared.items.put(_raises(end))
-
-
-def _gives(item: Any) -> Callable[[], Any]:
-    return lambda: item
-
-
-def _raises(error: BaseException) -> Callable[[], Any]:
-    def give() -> Any:
-        raise error
-
-    return give
+    shared.items.put((None, end))
 
 
 class PoolRunner:
