@@ -170,6 +170,21 @@ class _Evidence:
             if len(self.fields[name].sample):
                 yield self.fields[name], profile
 
+    @property
+    def actions(self) -> list[FieldStatistics]:
+        """Statistics of the fields of actions."""
+        return [self.fields[name] for name in ACTION_FIELDS if name in self.fields]
+
+    @property
+    def measured(self) -> list[FieldStatistics]:
+        """Statistics of the other fields that may vary."""
+        fields = self.fields.items()
+        return [f for name, f in fields if name not in ACTION_FIELDS and f.may_vary]
+
+    def name_of(self, motion: int) -> str:
+        """A motion as texts name it, such as ``motion 13 walk.npz``."""
+        return f"motion {motion_name(self.dataset, motion)}"
+
     def new_in(self, field: FieldStatistics) -> Mask:
         """Columns of a field, without observations that repeat the recorded actions."""
         repeats = field.name.endswith("observations") and "actions" in self.fields
@@ -191,33 +206,31 @@ class _Evidence:
 #: Ways of acting in which trajectories are meant to fail more often.
 _PERTURBS = ("action_noise", "push", "act_by")
 Found = Iterator[dict[str, Any]]
-Rule = Callable[[_Evidence], Iterator[Finding]]
-_RULES: list[Rule] = []
+Look = Callable[[_Evidence], Found]
+_RULES: list[Callable[[_Evidence], Iterator[Finding]]] = []
 
 
-def _rule(kind: str, severity: str, cause: str) -> Callable[[Callable[[_Evidence], Found]], Rule]:
-    """Add a rule to the table: it yields what differs from this kind, severity and cause."""
+def _rule(severity: str, cause: str) -> Callable[[Look], Look]:
+    """Add a rule, whose name is its kind: it yields what differs from this severity and cause."""
 
-    def add(look: Callable[[_Evidence], Found]) -> Rule:
-        usual = Finding(kind=kind, severity=severity, text="", cause=cause)
-
-        def rule(evidence: _Evidence) -> Iterator[Finding]:
-            return (replace(usual, **found) for found in look(evidence))
-
-        _RULES.append(rule)
-        return rule
+    def add(look: Look) -> Look:
+        usual = Finding(kind=look.__name__, severity=severity, text="", cause=cause)
+        _RULES.append(lambda evidence: (replace(usual, **found) for found in look(evidence)))
+        return look
 
     return add
 
 
-def _in(field: FieldStatistics, where: Mask, what: str, more: str = "") -> dict[str, Any]:
-    """Features of a field, and what they are."""
-    text = f"{field.name}: {feature_words(field, where, what)}{more}"
-    return {"text": text, "field": field.name, "features": _numbers(where)}
+def _some_in(field: FieldStatistics, where: Mask, what: str, more: str = "") -> Found:
+    """Features of a field and what they are, if there are any."""
+    if where.any():
+        text = f"{field.name}: {feature_words(field, where, what)}{more}"
+        yield {"text": text, "field": field.name, "features": _numbers(where)}
 
 
-@_rule("failed_check", ERROR, "Do not train on it.")
-def _failed_checks(e: _Evidence) -> Found:
+@_rule(ERROR, "Do not train on it.")
+def failed_check(e: _Evidence) -> Found:
+    """Checks of the store that found problems."""
     for check in e.checks:
         if not check.get("ok", True):
             of = "replay" if check.get("of") == "rows" else "verification"
@@ -226,10 +239,8 @@ def _failed_checks(e: _Evidence) -> Found:
             yield {"text": f"the {of} failed: {shown(first)}"}
 
 
-@_rule(
-    "nonfinite", ERROR, "A diverged simulation or a division by zero; an export can leave them out."
-)
-def _nonfinite(e: _Evidence) -> Found:
+@_rule(ERROR, "A diverged simulation or a division by zero; an export can leave them out.")
+def nonfinite(e: _Evidence) -> Found:
     """Pairs with NaN or infinity, as the store counts them, and the first valid one of them."""
     for name, pairs in e.state.nonfinite.items():
         if not pairs:
@@ -252,52 +263,46 @@ def _nonfinite(e: _Evidence) -> Found:
         }
 
 
-@_rule("dead_actuator", ERROR, "The policy does not drive it, or its action is not recorded.")
-def _dead_actuators(e: _Evidence) -> Found:
+@_rule(ERROR, "The policy does not drive it, or its action is not recorded.")
+def dead_actuator(e: _Evidence) -> Found:
     """Actions that are always 0."""
-    for field in map(e.fields.get, ACTION_FIELDS):
-        if field is not None and field.dead.any():
-            yield _in(field, field.dead, "always 0", e.part)
+    for field in e.actions:
+        yield from _some_in(field, field.dead, "always 0", e.part)
 
 
-@_rule("constant_action", WARNING, "The policy never changes this action.")
-def _constant_actions(e: _Evidence) -> Found:
+@_rule(WARNING, "The policy never changes this action.")
+def constant_action(e: _Evidence) -> Found:
     """Actions that always have the same value, but not 0."""
-    for field in map(e.fields.get, ACTION_FIELDS):
-        if field is not None and (where := field.constant & ~field.dead).any():
-            yield _in(field, where, "constant", e.part)
+    for field in e.actions:
+        yield from _some_in(field, field.fixed, "constant", e.part)
 
 
-@_rule("dead_feature", WARNING, "A sensor that is not connected, or a term of fixed values.")
-def _dead_features(e: _Evidence) -> Found:
+@_rule(WARNING, "A sensor that is not connected, or a term of fixed values.")
+def dead_feature(e: _Evidence) -> Found:
     """Other features that are always 0."""
-    yield from _unchanging(e, "always 0", lambda field: field.dead)
+    for field in e.measured:
+        yield from _unchanging(e, field, field.dead, "always 0")
 
 
-@_rule("constant_feature", WARNING, "A sensor that stands still, or a term of fixed values.")
-def _constant_features(e: _Evidence) -> Found:
+@_rule(WARNING, "A sensor that stands still, or a term of fixed values.")
+def constant_feature(e: _Evidence) -> Found:
     """Other features that always have the same value, but not 0."""
-    yield from _unchanging(e, "constant", lambda field: field.constant & ~field.dead)
+    for field in e.measured:
+        yield from _unchanging(e, field, field.fixed, "constant")
 
 
-def _unchanging(e: _Evidence, what: str, chosen: Callable[[FieldStatistics], Mask]) -> Found:
+def _unchanging(e: _Evidence, field: FieldStatistics, where: Mask, what: str) -> Found:
     """Observations are measured and should vary; commands, sigmas and extra fields need not."""
-    for name, field in e.fields.items():
-        if name in ACTION_FIELDS or not field.may_vary:
-            continue
-        where, measured = chosen(field) & e.new_in(field), ~field.columns_of(_ASKED)
-        if not name.endswith("observations"):
-            measured[:] = False
-        if (where & measured).any():
-            yield _in(field, where & measured, what, e.part)
-        if (where & ~measured).any():
-            cause = "Nothing, if it is meant to be constant, as an unused command is."
-            note = {"severity": NOTE, "cause": cause}
-            yield _in(field, where & ~measured, what, e.part) | note
+    where = where & e.new_in(field)
+    asked = field.columns_of(_ASKED) | (not field.name.endswith("observations"))
+    yield from _some_in(field, where & ~asked, what, e.part)
+    cause = "Nothing, if it is meant to be constant, as an unused command is."
+    for found in _some_in(field, where & asked, what, e.part):
+        yield found | {"severity": NOTE, "cause": cause}
 
 
-@_rule("clipped", WARNING, "An actuator or sensor at its limit: more was asked or measured.")
-def _clipped(e: _Evidence) -> Found:
+@_rule(WARNING, "An actuator or sensor at its limit: more was asked or measured.")
+def clipped(e: _Evidence) -> Found:
     """Continuous features of which 5 % of the values are exactly the least or the greatest one."""
     for field, _profile in e.profiles():
         is_action, share = field.name in ACTION_FIELDS, field.saturation
@@ -308,11 +313,12 @@ def _clipped(e: _Evidence) -> Found:
             worst, m = int(np.where(where, share, 0).argmax()), field.moments
             edges = f"at {m.low[worst]:.4g} or {m.high[worst]:.4g}"
             most = f" ({share[worst]:.0%} of {field.names[worst]} {edges})"
-            yield _in(field, where, "clipped", most) | {"severity": WARNING if is_action else NOTE}
+            for found in _some_in(field, where, "clipped", most):
+                yield found | {"severity": WARNING if is_action else NOTE}
 
 
-@_rule("outlier", WARNING, "A value far beyond all others: it dominates means and normalizers.")
-def _outliers(e: _Evidence) -> Found:
+@_rule(WARNING, "A value far beyond all others: it dominates means and normalizers.")
+def outlier(e: _Evidence) -> Found:
     """Values whose distance from the median is over ten times the span of 98 % of the values."""
     for field, profile in e.profiles():
         (q1, q50, q99), m = field.quantiles((0.01, 0.5, 0.99)), field.moments
@@ -328,15 +334,16 @@ def _outliers(e: _Evidence) -> Found:
                 spots.append(spot)
                 words.append(f"{field.names[i]} is {value[i]:.4g} at {spot}")
         if words:
-            yield _in(field, where, "outliers", f"; {'; '.join(words)}") | _at(spots)
+            for found in _some_in(field, where, "outliers", f"; {'; '.join(words)}"):
+                yield found | _at(spots)
 
 
 def _equals(feature: int, value: float, rows: NDArray[Any]) -> Mask:
     return np.asarray(rows[:, :, feature] == value)
 
 
-@_rule("drift", WARNING, "An encoder or estimator that drifts, or a task that changes with time.")
-def _drifts(e: _Evidence) -> Found:
+@_rule(WARNING, "An encoder or estimator that drifts, or a task that changes with time.")
+def drift(e: _Evidence) -> Found:
     """Features whose mean moves steadily, by over half of their spread, through the recording.
 
     Short recordings have no drift: there the motions themselves are a trend.
@@ -355,7 +362,7 @@ def _drifts(e: _Evidence) -> Found:
             worst = int(np.where(where, np.abs(change) / np.maximum(rest, 1e-12), 0).argmax())
             first, last = profile.means[there][[0, -1], worst]
             span = f"; {field.names[worst]} from {first:.3g} to {last:.3g}"
-            yield _in(field, where, "drifting", span)
+            yield from _some_in(field, where, "drifting", span)
 
 
 def _trend(
@@ -370,12 +377,8 @@ def _trend(
     return slope * (at[-1] - at[0]), fit, rest
 
 
-@_rule(
-    "collapsed_sigma",
-    WARNING,
-    "The policy does not explore this dimension, or its noise is not recorded.",
-)
-def _collapsed_sigma(e: _Evidence) -> Found:
+@_rule(WARNING, "The policy does not explore this dimension, or its noise is not recorded.")
+def collapsed_sigma(e: _Evidence) -> Found:
     """Action dimensions whose median sigma is below a thousandth of the median dimension's."""
     field = e.fields.get(SIGMA)
     if field is None or not len(field.sample):
@@ -387,11 +390,13 @@ def _collapsed_sigma(e: _Evidence) -> Found:
     where = median < others / 1000
     if where.any():
         least = float(np.nanmin(median))
-        yield _in(field, where, "collapsed", f" (median {least:.2g}; of all {others:.2g})")
+        yield from _some_in(
+            field, where, "collapsed", f" (median {least:.2g}; of all {others:.2g})"
+        )
 
 
-@_rule("frozen_environment", ERROR, "Its simulation stopped, or its observations are not updated.")
-def _frozen(e: _Evidence) -> Found:
+@_rule(ERROR, "Its simulation stopped, or its observations are not updated.")
+def frozen_environment(e: _Evidence) -> Found:
     """Environments whose valid rows stay as they are for a 32nd of the recording or longer."""
     p = e.profile
     still = (p.same > 0.9 * p.compared) & (p.compared >= 10)
@@ -404,12 +409,8 @@ def _frozen(e: _Evidence) -> Found:
     yield {**_by_environment(e, "stand still for a while", spans), "field": p.watched}
 
 
-@_rule(
-    "idle_environment",
-    NOTE,
-    "They had nothing to do, or were masked; exports and loaders skip these rows.",
-)
-def _idle(e: _Evidence) -> Found:
+@_rule(NOTE, "They had nothing to do, or were masked; exports and loaders skip these rows.")
+def idle_environment(e: _Evidence) -> Found:
     """Environments without a valid row for a 32nd of the recording, while most others have some."""
     p = e.profile
     share, read = p.valid / np.maximum(p.read, 1), p.read > 0
@@ -458,12 +459,8 @@ def _by_environment(
     }
 
 
-@_rule(
-    "far_environment",
-    WARNING,
-    "Another robot, terrain or state than the others have: look at its trajectories.",
-)
-def _far(e: _Evidence) -> Found:
+@_rule(WARNING, "Another robot, terrain or state than the others have: look at its trajectories.")
+def far_environment(e: _Evidence) -> Found:
     """Environments whose mean lies far outside of the others' means, and of all values' spread."""
     for field, profile in e.profiles():
         means = profile.env_means
@@ -489,12 +486,8 @@ def _far(e: _Evidence) -> Found:
         }
 
 
-@_rule(
-    "failing_motion",
-    WARNING,
-    "The policy does not track this motion: leave its failures out, or train it on.",
-)
-def _failing_motions(e: _Evidence) -> Found:
+@_rule(WARNING, "The policy does not track this motion: leave its failures out, or train it on.")
+def failing_motion(e: _Evidence) -> Found:
     """Motions with at least a quarter of failed trajectories, and the frames of the failures.
 
     With perturbed actions failures are meant: then only motions that fail twice as often as the
@@ -513,7 +506,7 @@ def _failing_motions(e: _Evidence) -> Found:
         failed = f"{counts.failed[at]:,} of {counts.ended[at]:,} trajectories fail ({rate:.0%})"
         yield {
             "severity": NOTE if e.is_perturbed and rate <= 2 * usual else WARNING,
-            "text": f"motion {motion_name(e.dataset, motion)}: {failed}, most {where}",
+            "text": f"{e.name_of(motion)}: {failed}, most {where}",
             "motions": (motion,),
             "trajectories": tuple(e.columns["id"][e.failed][falls][:100].tolist()),
             **({"cause": _MEANT} if e.is_perturbed else {}),
@@ -523,8 +516,8 @@ def _failing_motions(e: _Evidence) -> Found:
 _MEANT = "Actions were perturbed, so that trajectories fail more often than the policy would."
 
 
-@_rule("rare_motion", WARNING, "Its share of the training data is small; record more passes of it.")
-def _rare_motions(e: _Evidence) -> Found:
+@_rule(WARNING, "Its share of the training data is small; record more passes of it.")
+def rare_motion(e: _Evidence) -> Found:
     """Motions with less than a tenth of the median motion's trajectories."""
     counts = e.motions
     if counts is None or len(counts.ids) < 3 or np.median(counts.total) < 5:
@@ -533,20 +526,18 @@ def _rare_motions(e: _Evidence) -> Found:
     for at in np.flatnonzero(counts.total < median / 10):
         motion = int(counts.ids[at])
         number = f"{counts.total[at]:,} trajectories" if counts.total[at] else "no trajectory"
-        name = motion_name(e.dataset, motion)
+        others = f"the median motion has {median:,}"
         yield {
             "severity": WARNING if e.state.status == COMPLETE else NOTE,
-            "text": f"motion {name} is hardly recorded: {number}, the median motion has {median:,}",
+            "text": f"{e.name_of(motion)} is hardly recorded: {number}, {others}",
             "motions": (motion,),
         }
 
 
 @_rule(
-    "tracking_error",
-    WARNING,
-    "The policy lags behind or ignores this motion, though it may not fail: look at it.",
+    WARNING, "The policy lags behind or ignores this motion, though it may not fail: look at it."
 )
-def _badly_tracked(e: _Evidence) -> Found:
+def tracking_error(e: _Evidence) -> Found:
     """Motions whose tracking error is over three times the median motion's."""
     tracking = tracking_errors(e.fields)
     if tracking is None or len(tracking.ids) < 3:
@@ -557,15 +548,12 @@ def _badly_tracked(e: _Evidence) -> Found:
         motion, ratio = int(tracking.ids[at]), tracking.errors[at] / max(usual, 1e-9)
         words = f"{tracking.errors[at]:.2g}{unit} from {tracking.reference}"
         beside = f"{ratio:.1f} times the median motion's {usual:.2g}"
-        name = motion_name(e.dataset, motion)
-        yield {
-            "text": f"motion {name} tracks badly: {tracking.robot} is {words}, {beside}",
-            "motions": (motion,),
-        }
+        text = f"{e.name_of(motion)} tracks badly: {tracking.robot} is {words}, {beside}"
+        yield {"text": text, "motions": (motion,)}
 
 
-@_rule("short_trajectories", NOTE, "Resets that fail at once, or ends that are recorded twice.")
-def _short(e: _Evidence) -> Found:
+@_rule(NOTE, "Resets that fail at once, or ends that are recorded twice.")
+def short_trajectories(e: _Evidence) -> Found:
     """Trajectories of one row."""
     short = int((e.columns["num_steps"][e.over] == 1).sum())
     if short:
@@ -573,8 +561,8 @@ def _short(e: _Evidence) -> Found:
         yield {"text": text, "severity": WARNING if short > 0.01 * e.num_over else NOTE}
 
 
-@_rule("failing", WARNING, "The policy falls: an export can leave them out.")
-def _failing(e: _Evidence) -> Found:
+@_rule(WARNING, "The policy falls: an export can leave them out.")
+def failing(e: _Evidence) -> Found:
     """More than half of the trajectories failed, of several motions or without motions."""
     failed = int(e.failed.sum())
     if failed > 0.5 * e.num_over and (e.motions is None or len(e.motions.ids) > 1):
@@ -582,16 +570,16 @@ def _failing(e: _Evidence) -> Found:
         yield {"text": f"{failed:,} of {e.num_over:,} trajectories that ended failed", **meant}
 
 
-@_rule("endless_trajectories", NOTE, "Their run stopped first; an export can leave them out.")
-def _endless(e: _Evidence) -> Found:
+@_rule(NOTE, "Their run stopped first; an export can leave them out.")
+def endless_trajectories(e: _Evidence) -> Found:
     """More than a quarter of the trajectories have no end."""
     endless, total = int((e.columns["end"] == "interrupted").sum()), len(e.over)
     if endless > 0.25 * total:
         yield {"text": f"{endless:,} of {total:,} trajectories have no end"}
 
 
-@_rule("equal_lengths", NOTE, "A time limit, or motions of one length; else something ends them.")
-def _equal_lengths(e: _Evidence) -> Found:
+@_rule(NOTE, "A time limit, or motions of one length; else something ends them.")
+def equal_lengths(e: _Evidence) -> Found:
     """95 % of at least 20 trajectories that ended have one length."""
     lengths, numbers = np.unique(e.columns["num_steps"][e.over], return_counts=True)
     if e.num_over >= 20 and numbers.max() >= 0.95 * e.num_over:
@@ -599,14 +587,15 @@ def _equal_lengths(e: _Evidence) -> Found:
         yield {"text": f"{most} have {lengths[numbers.argmax()]:,} steps"}
 
 
-@_rule("empty", ERROR, "Nothing was committed yet.")
-def _empty(e: _Evidence) -> Found:
+@_rule(ERROR, "Nothing was committed yet.")
+def empty(e: _Evidence) -> Found:
+    """No step."""
     if not e.state.num_pairs:
         yield {"text": "the store holds no step"}
 
 
-@_rule("invalid_pairs", NOTE, "Environments that had nothing to do, or were masked.")
-def _invalid(e: _Evidence) -> Found:
+@_rule(NOTE, "Environments that had nothing to do, or were masked.")
+def invalid_pairs(e: _Evidence) -> Found:
     """More than 5 % of the pairs are not valid."""
     share = 1 - e.state.num_valid / e.state.num_pairs if e.state.num_pairs else 0.0
     if share > 0.05:
@@ -614,8 +603,8 @@ def _invalid(e: _Evidence) -> Found:
         yield {"text": f"{share:.1%} of all pairs are not valid", "severity": severity}
 
 
-@_rule("stalls", NOTE, "Nothing is lost, but a faster disk would have saved time.")
-def _stalls(e: _Evidence) -> Found:
+@_rule(NOTE, "Nothing is lost, but a faster disk would have saved time.")
+def stalls(e: _Evidence) -> Found:
     """The writer waited for more than 5 % of the time."""
     pace = recorded_pace(e.dataset.metadata)
     if pace is not None and (share := pace.stalled_share) > 0.05:
@@ -623,8 +612,8 @@ def _stalls(e: _Evidence) -> Found:
         yield {"text": text, "severity": WARNING if share > 0.2 else NOTE}
 
 
-@_rule("gap", NOTE, "It was interrupted and resumed.")
-def _gaps(e: _Evidence) -> Found:
+@_rule(NOTE, "It was interrupted and resumed.")
+def gap(e: _Evidence) -> Found:
     """More than ten minutes lie between two runs."""
     pace = recorded_pace(e.dataset.metadata)
     gap = 0.0 if pace is None else float(max(pace.begin[1:] - pace.end[:-1], default=0))
@@ -632,15 +621,16 @@ def _gaps(e: _Evidence) -> Found:
         yield {"text": f"the recording paused for {duration(gap)} between two runs"}
 
 
-@_rule("incomplete", NOTE, "It is being written, or its writer was stopped; it can be resumed.")
-def _incomplete(e: _Evidence) -> Found:
+@_rule(NOTE, "It is being written, or its writer was stopped; it can be resumed.")
+def incomplete(e: _Evidence) -> Found:
+    """Not closed as complete."""
     if (status := store_status(e.dataset)) != COMPLETE:
         severity = WARNING if status == STOPPED else NOTE
         yield {"text": f"the store is not complete: {status}", "severity": severity}
 
 
-@_rule("terms", WARNING, "Features have numbers only, and no names.")
-def _terms(e: _Evidence) -> Found:
+@_rule(WARNING, "Features have numbers only, and no names.")
+def terms(e: _Evidence) -> Found:
     """Metadata that contradict the fields."""
     try:
         e.dataset.terms  # noqa: B018  reading it checks it

@@ -99,8 +99,7 @@ class Sample:
     """
 
     def __init__(self, size: int, seed: int = 0) -> None:
-        self._keys = np.full(size, _EMPTY_KEY)
-        self._seed = seed
+        self._keys, self._seed = np.full(size, _EMPTY_KEY), seed
 
     def choose(self, count: int, *part: int) -> tuple[Places, Places]:
         """Consider more rows.
@@ -118,8 +117,7 @@ class Sample:
         both = np.concatenate([self._keys, keys[candidates]])
         size = len(self._keys)
         stay = np.argpartition(both, size - 1)[:size] if len(both) > size else np.arange(size)
-        entering = candidates[stay[stay >= size] - size]
-        is_free = np.ones(size, np.bool_)
+        entering, is_free = candidates[stay[stay >= size] - size], np.ones(size, np.bool_)
         is_free[stay[stay < size]] = False
         slots = np.flatnonzero(is_free)
         self._keys[slots] = keys[entering]
@@ -164,21 +162,17 @@ def _read_mask(table: Table, region: Cell) -> Mask:
 
 def _count_valid(table: Table, width: int, region: Cell) -> Places:
     """Valid pairs of each environment of a region, in bins of ``width`` steps: ``(envs, bins)``."""
-    first = table.state.steps_of(region.block).start
-    return _count_in_bins(_read_mask(table, region), first, width)
+    return _count_in_bins(_read_mask(table, region), _first_step(table, region), width)
+
+
+def _first_step(table: Table, cell: Cell) -> int:
+    return table.state.steps_of(cell.block).start
 
 
 def _count_in_bins(where: Mask, first_step: int, width: int) -> Places:
     """Count true values, ``(steps, envs)``, in bins of ``width`` steps: ``(envs, bins)``."""
     bins = (first_step + np.arange(len(where))) // width
     return np.add.reduceat(where, np.flatnonzero(np.diff(bins, prepend=-1)), 0, np.int64).T
-
-
-class _Chosen(NamedTuple):
-    """Pairs of a region that are in the sample: their slots, and their places among valid ones."""
-
-    slots: Places
-    pairs: Places
 
 
 class _Piece(NamedTuple):
@@ -189,29 +183,18 @@ class _Piece(NamedTuple):
     cell: Cell
 
 
-class _EnvSums(NamedTuple):
-    """Numbers per environment of a piece.
+class _Found(NamedTuple):
+    """Moments of a piece's valid rows, its rows in the sample, and numbers per environment.
 
     Attributes:
-        rows: Rows that were summed.
-        sums: Their sums, ``(envs, features)``.
-        same: Valid rows that equal the valid row before them, ``(envs, bins)``.
-        compared: Valid rows that follow a valid one, ``(envs, bins)``.
+        moments: Moments of the valid rows.
+        arrays: Slots in the sample, the rows there; and of a field with a profile, per environment:
+            number of rows that were summed, their sums, and in bins of steps the valid rows that
+            equal the valid row before them, and those that follow one.
     """
 
-    rows: Places
-    sums: NDArray[np.float64]
-    same: Places
-    compared: Places
-
-
-class _Found(NamedTuple):
-    """Moments of a piece's valid rows, its rows in the sample, and its numbers per environment."""
-
     moments: Moments
-    slots: Places
-    rows: NDArray[Any]
-    envs: _EnvSums | None
+    arrays: tuple[NDArray[Any], ...]
 
 
 class _Measure:
@@ -219,61 +202,52 @@ class _Measure:
 
     Args:
         table: The stores.
-        chosen: Per region, its pairs in the sample.
-        strides: Per field with a profile, the stride of the features that are summed.
-        watched: The field whose rows are compared with those before them.
-        width: Steps of a bin.
+        chosen: Per region, the slots of its pairs in the sample, and their places among valid ones.
+        profile: Profile of nothing yet, as the pieces are to be measured.
     """
 
     def __init__(
-        self,
-        table: Table,
-        chosen: Mapping[Cell, _Chosen],
-        strides: Mapping[str, int],
-        watched: str | None,
-        width: int,
+        self, table: Table, chosen: Mapping[Cell, tuple[Places, Places]], profile: StoreProfile
     ) -> None:
         self._table, self._chosen = table, chosen
-        self._strides, self._watched, self._width = strides, watched, width
+        self._strides = {name: field.stride for name, field in profile.fields.items()}
+        self._watched, self._width = profile.watched, profile.width
         self._mask = Cached(partial(_read_mask, table), _CACHED_MASKS)
 
     def __call__(self, piece: _Piece) -> _Found:
         """Measure the chunks of a piece one by one."""
-        found = [self._measure(piece._replace(cell=chunk)) for chunk in self._chunks(piece)]
-        moments, slots, rows, envs = zip(*found, strict=True)
-        # Chunks of one piece lie beside each other: over environments, or over steps.
-        return _Found(
-            reduce(Moments.__add__, moments),
-            np.concatenate(slots),
-            np.concatenate(rows),
-            None if envs[0] is None else _EnvSums(*map(np.concatenate, zip(*envs, strict=True))),
-        )
-
-    def _chunks(self, piece: _Piece) -> Iterator[Cell]:
         grid = self._table.part_of(piece.cell.block).grids[piece.field]
         steps = _aligned(piece.cell.steps, grid.chunk_steps)
-        for part in product(steps, _aligned(piece.cell.envs, grid.chunk_envs)):
-            yield Cell(piece.cell.block, *part)
+        chunks = product(steps, _aligned(piece.cell.envs, grid.chunk_envs))
+        found = [self._measure(piece, Cell(piece.cell.block, *chunk)) for chunk in chunks]
+        moments, arrays = zip(*found, strict=True)
+        # Chunks of one piece lie beside each other: over environments, or over steps.
+        joined = tuple(np.concatenate(each) for each in zip(*arrays, strict=True))
+        return _Found(reduce(Moments.__add__, moments), joined)
 
-    def _measure(self, piece: _Piece) -> _Found:
-        region, cell = piece.region, piece.cell
-        mask, values = self._mask(region), self._table.read_cell(piece.field, cell)
-        rows = values.reshape(*cell.shape, -1)
+    def _measure(self, piece: _Piece, cell: Cell) -> _Found:
+        region, mask = piece.region, self._mask(piece.region)
+        rows = self._table.read_cell(piece.field, cell).reshape(*cell.shape, -1)
         first = cell.envs.start - region.envs.start
         valid = mask[cell.steps.start : cell.steps.stop, first : first + len(cell.envs)]
-        moments = Moments.of(rows, valid)
-        stride = self._strides.get(piece.field)
-        envs = None if stride is None else _env_sums(rows, valid, stride)
-        if envs is not None and piece.field == self._watched:
-            begin = self._table.state.steps_of(cell.block).start
-            envs = _compare(rows, valid, envs, begin, self._width)
-        chosen = self._chosen.get(region)
-        if chosen is None:
-            return _Found(moments, np.empty(0, np.int64), rows[0, :0], envs)
-        steps, columns = np.divmod(np.flatnonzero(mask)[chosen.pairs], len(region.envs))
+        slots, pairs = self._chosen.get(region, _NONE_CHOSEN)
+        steps, columns = np.divmod(np.flatnonzero(mask)[pairs], len(region.envs))
         steps, columns = steps - cell.steps.start, columns - first
         here = (steps >= 0) & (steps < cell.shape[0]) & (columns >= 0) & (columns < cell.shape[1])
-        return _Found(moments, chosen.slots[here], rows[steps[here], columns[here]], envs)
+        arrays = [slots[here], rows[steps[here], columns[here]]]
+        if (stride := self._strides.get(piece.field)) is not None:
+            few = rows[::_EVERY, :, ::stride].astype(np.float64)
+            counts = valid[::_EVERY] & np.isfinite(few).all(axis=2)
+            sums = few if counts.all() else np.where(counts[..., None], few, 0)
+            arrays += [counts.sum(axis=0), sums.sum(axis=0)]
+        if piece.field == self._watched:
+            begin = _first_step(self._table, cell)
+            compared = _compare(rows, valid)
+            arrays += [_count_in_bins(where, begin, self._width) for where in compared]
+        return _Found(Moments.of(rows, valid), tuple(arrays))
+
+
+_NONE_CHOSEN = np.empty(0, np.int64), np.empty(0, np.int64)
 
 
 def _aligned(places: range, size: int) -> Iterator[range]:
@@ -282,23 +256,13 @@ def _aligned(places: range, size: int) -> Iterator[range]:
         yield range(max(at, places.start), min(at + size, places.stop))
 
 
-def _env_sums(rows: NDArray[Any], valid: Mask, stride: int) -> _EnvSums:
-    few = rows[::_EVERY, :, ::stride].astype(np.float64)
-    counts = valid[::_EVERY] & np.isfinite(few).all(axis=2)
-    sums = few.sum(axis=0) if counts.all() else np.where(counts[..., None], few, 0).sum(axis=0)
-    nothing = np.zeros((len(sums), 0), np.int64)
-    return _EnvSums(counts.sum(axis=0), sums, nothing, nothing)
-
-
-def _compare(
-    rows: NDArray[Any], valid: Mask, envs: _EnvSums, first_step: int, width: int
-) -> _EnvSums:
-    watched, same = rows[:, :, :: max(1, rows.shape[2] // _WATCHED)], np.zeros_like(valid)
-    both = np.zeros_like(valid)
+def _compare(rows: NDArray[Any], valid: Mask) -> tuple[Mask, Mask]:
+    """Masks of valid rows that equal the valid row before them, and of those that follow one."""
+    watched = rows[:, :, :: max(1, rows.shape[2] // _WATCHED)]
+    same, both = np.zeros((2, *valid.shape), np.bool_)
     both[1:] = valid[1:] & valid[:-1]
     same[1:] = both[1:] & (watched[1:] == watched[:-1]).all(axis=2)
-    counts = (_count_in_bins(where, first_step, width) for where in (same, both))
-    return _EnvSums(envs.rows, envs.sums, *counts)
+    return same, both
 
 
 class _Scan:
@@ -320,17 +284,16 @@ class _Scan:
 
     def run(self, engine: Engine, progress: Callable[[int], object]) -> None:
         """Draw the sample, knowing how many pairs are valid, then look at everything once."""
-        profile = self._profile
-        strides = {name: field.stride for name, field in profile.fields.items()}
-        chosen = self._draw(engine)
-        measure = _Measure(self._table, chosen, strides, profile.watched, profile.width)
+        measure = _Measure(self._table, self._draw(engine), self._profile)
         found = engine.map(measure, self._pieces(), self._table.require_seen)
         region = None
-        for piece, part in zip(self._pieces(), found, strict=True):
-            if part.envs is not None:
-                profile.add(piece.field, piece.cell, self._first(piece), part.moments, *part.envs)
-            self._moments[piece.field] += part.moments
-            self._rows[piece.field][part.slots] = part.rows
+        for piece, (moments, (slots, rows, *numbers)) in zip(self._pieces(), found, strict=True):
+            before = self._moments[piece.field]
+            if numbers:
+                first = _first_step(self._table, piece.cell)
+                self._profile.add(piece.field, piece.cell, first, before, moments, *numbers)
+            self._moments[piece.field] = before + moments
+            self._rows[piece.field][slots] = rows
             if region not in (None, piece.region):
                 progress(_num_pairs(region))
             region = piece.region
@@ -342,11 +305,6 @@ class _Scan:
         blocks = range(self._table.state.num_blocks)
         return map(self._table.whole_block, blocks) if self._drawn is None else self._drawn
 
-    def _first(self, part: Cell | _Piece) -> int:
-        """First step of the block that a region or a piece is in."""
-        cell = part if isinstance(part, Cell) else part.cell
-        return self._table.state.steps_of(cell.block).start
-
     def _pieces(self) -> Iterator[_Piece]:
         for region in self._regions():
             for field in self._fields:
@@ -356,7 +314,7 @@ class _Scan:
                     if envs:
                         yield _Piece(region, field.name, cell._replace(envs=envs))
 
-    def _draw(self, engine: Engine) -> dict[Cell, _Chosen]:
+    def _draw(self, engine: Engine) -> dict[Cell, tuple[Places, Places]]:
         """Per region that has any: its pairs that are in the sample in the end."""
         size = len(self._sample.filled)
         owners, pairs = np.full((2, size), -1, np.int64)
@@ -364,7 +322,7 @@ class _Scan:
         count_valid = partial(_count_valid, self._table, self._profile.width)
         counts = engine.map(count_valid, self._regions(), self._table.require_seen)
         for region, valid in zip(self._regions(), counts, strict=True):
-            self._profile.add_valid(region, self._first(region), valid)
+            self._profile.add_valid(region, _first_step(self._table, region), valid)
             count = int(valid.sum())
             entering, slots = self._sample.choose(count, region.block, region.envs.start)
             if len(slots):
@@ -374,7 +332,7 @@ class _Scan:
         order = np.argsort(owners, kind="stable")
         numbers, firsts = np.unique(owners[order], return_index=True)
         slots_of = zip(numbers.tolist(), np.split(order, firsts[1:]), strict=True)
-        return {regions[at]: _Chosen(slots, pairs[slots]) for at, slots in slots_of if at >= 0}
+        return {regions[at]: (slots, pairs[slots]) for at, slots in slots_of if at >= 0}
 
     def report(self, seconds: float) -> StoreStatistics:
         """The statistics that were found."""

@@ -87,6 +87,11 @@ class FieldStatistics:
         return np.asarray(self.constant & (self.moments.low == 0))
 
     @property
+    def fixed(self) -> NDArray[np.bool_]:
+        """Features that always have one value other than 0, ``(D,)``."""
+        return self.constant & ~self.dead
+
+    @property
     def may_vary(self) -> bool:
         """Whether a field that never changes is odd: one whole number may well stay as it is."""
         return self.shape != () or self.dtype in FLOATS
@@ -175,9 +180,7 @@ class FieldProfile:
         sums: Their sums.
         env_rows: Rows that were summed, ``(N,)``.
         env_sums: Their sums, ``(N, features)``.
-        low: Least value so far, ``(D,)``.
-        high: Greatest value so far.
-        low_block: Block that holds the least value.
+        low_block: Block that holds the least value, ``(D,)``.
         high_block: Block that holds the greatest value.
         odd_block: First block that holds NaN or infinity; -1: none.
     """
@@ -187,8 +190,6 @@ class FieldProfile:
     sums: NDArray[np.float64]
     env_rows: NDArray[np.int64]
     env_sums: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
     low_block: NDArray[np.int64]
     high_block: NDArray[np.int64]
     odd_block: NDArray[np.int64]
@@ -204,8 +205,6 @@ class FieldProfile:
             sums=np.zeros((bins, dim)),
             env_rows=np.zeros(num_envs, np.int64),
             env_sums=np.zeros((num_envs, -(-dim // stride))),
-            low=np.full(dim, np.inf),
-            high=np.full(dim, -np.inf),
             low_block=nowhere[0],
             high_block=nowhere[1],
             odd_block=nowhere[2],
@@ -222,19 +221,17 @@ class FieldProfile:
         rows = self.env_rows[:, None]
         return np.where(rows > 0, self.env_sums / np.maximum(rows, 1), np.nan)
 
-    def add(self, at: int, cell: Cell, m: Moments, rows: Any, sums: Any) -> None:
-        """Take a piece's moments, and its sums per environment, into bin ``at``."""
+    def add(self, at: int, cell: Cell, before: Moments, m: Moments, rows: Any, sums: Any) -> None:
+        """Add a piece to bin ``at``: its moments, behind those before, its sums per environment."""
         with np.errstate(over="ignore", invalid="ignore"):
             self.counts[at] += m.count
             self.sums[at] += m.mean * m.count
         envs = slice(cell.envs.start, cell.envs.stop)
         self.env_rows[envs] += rows
         self.env_sums[envs] += sums
-        self.low_block[m.low < self.low] = cell.block
-        self.high_block[m.high > self.high] = cell.block
+        self.low_block[m.low < before.low] = cell.block
+        self.high_block[m.high > before.high] = cell.block
         self.odd_block[(self.odd_block < 0) & (m.nan + m.inf > 0)] = cell.block
-        np.minimum(self.low, m.low, out=self.low)
-        np.maximum(self.high, m.high, out=self.high)
 
 
 Floats = NDArray[np.float64]
@@ -308,11 +305,19 @@ class StoreProfile:
         )
 
     def add(
-        self, name: str, cell: Cell, first_step: int, m: Moments, rows: Any, sums: Any, *counts: Any
+        self,
+        name: str,
+        cell: Cell,
+        first_step: int,
+        before: Moments,
+        moments: Moments,
+        rows: NDArray[np.int64],
+        sums: NDArray[np.float64],
+        *counts: NDArray[np.int64],
     ) -> None:
-        """Take a piece of a field, whose block begins at ``first_step``."""
-        self.fields[name].add(first_step // self.width, cell, m, rows, sums)
-        for numbers, more in zip((self.same, self.compared), counts, strict=True):
+        """Add a piece of a field, whose block begins at ``first_step``."""
+        self.fields[name].add(first_step // self.width, cell, before, moments, rows, sums)
+        for numbers, more in zip((self.same, self.compared), counts, strict=False):
             self._count(numbers, cell, first_step, more)
 
     def add_valid(self, region: Cell, first_step: int, valid: NDArray[np.int64]) -> None:
@@ -419,7 +424,7 @@ def oddities(field: FieldStatistics) -> Iterator[str]:
     m = field.moments
     for what, where in (
         ("always 0", field.may_vary & field.dead),
-        ("constant", field.may_vary & field.constant & ~field.dead),
+        ("constant", field.may_vary & field.fixed),
         ("hold NaN", m.nan > 0),
         ("hold infinity", m.inf > 0),
     ):
