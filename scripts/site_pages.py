@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 import mosaic_collect  # noqa: E402  that of this checkout
 from mosaic_collect.cli import help_text  # noqa: E402
 from mosaic_collect.commands import COMMANDS, command  # noqa: E402
-from mosaic_collect.commands.options import options_of, parser_of, summary_of, wrapped  # noqa: E402
+from mosaic_collect.commands.options import parser_of, summary_of, wrapped  # noqa: E402
 
 _ROOT_PAGES = {
     "index.md": "README.md",
@@ -111,8 +111,12 @@ def _command(name: str) -> str:
     summary, text = summary_of(kind)
     lines = [f"# mosaic-collect {name}", "", summary, "", _cell(text), ""]
     lines += ["```text", wrapped(kind.EXAMPLE, "", 78), "```", ""]
-    for title, actions in options_of(parser_of(name, kind)):
+    for group in parser_of(name, kind)._action_groups:
+        title = str(group.title)
         heading = {"positional arguments": "Arguments", "options": "Options"}.get(title, title)
+        actions = [action for action in group._group_actions if action.help != argparse.SUPPRESS]
+        if not actions:
+            continue
         lines += [
             f"## {heading[:1].upper()}{heading[1:]}",
             "",

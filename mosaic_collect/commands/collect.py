@@ -26,8 +26,8 @@ from mosaic_collect.commands.options import (
     shown,
     words_of,
 )
-from mosaic_collect.commands.shared import add_resume
-from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, StoreNotFoundError
+from mosaic_collect.commands.shared import add_resume, interrupted_text
+from mosaic_collect.errors import InputError, StoreMismatchError, StoreNotFoundError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.simulators import SIMULATORS, require_simulator, run_collect
@@ -252,14 +252,10 @@ def watched(
 
 def _interrupted(options: RecordOptions, by_command: bool) -> str:
     store = RankStore.of(options.output, options.distributed).store.address
-    try:
-        steps = TrajectoryDataset(store).num_steps
-    except StoreError:
-        return "interrupted before the first step"
-    again = "the same command with --resume"
     if by_command and not options.distributed:
         again = f"mosaic-collect collect --resume --output {shlex.quote(str(options.output))}"
-    return f"{store}: {steps:,} steps are committed; continue with: {again}"
+        return interrupted_text(store, again)
+    return interrupted_text(store)
 
 
 def _size_text(writer: TrajectoryWriter, max_steps: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -15,6 +15,7 @@ from mosaic_collect.commands.shared import (
     WithEngine,
     WithJson,
     WithWriter,
+    add_resume,
     as_json,
     bar,
     interrupted_text,
@@ -30,7 +31,6 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.signals import termination_as_exit
-from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.copying import CopyReport, copy_store
 from mosaic_collect.store.ranks import addresses_of
 from mosaic_collect.text import pace_of
@@ -88,9 +88,8 @@ class Export(WithJson, WithEngine):
             if (self.scheduler, self.workers) != (None, None):
                 raise InputError(f"{form} has one writer: expected no scheduler or workers")
             with bar("export", leave=True) as progress:
-                report = export(
-                    names, path, self.format, progress=progress.update, **vars(self.options), **own
-                )
+                options = {**vars(self.options), **own}
+                report = export(names, path, self.format, progress=progress.update, **options)
             print(as_json(report) if self.json else _export_text(report))
             return True
         path = check_target(path, addresses_of(names))
@@ -129,7 +128,7 @@ def _export_text(report: ExportReport) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class StoreSubset(WithJson):
+class StoreSubset(WithWriter):
     """Write a subset of a store, or of several, as one new store; also merges and recompresses.
 
     Each trajectory stays whole and in its order. The new store has trajectory ids of its own. It
@@ -138,13 +137,9 @@ class StoreSubset(WithJson):
     Attributes:
         paths: Store, or several with the same fields, followed by the new store.
         options: Pairs and fields to write.
-        buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
-            steps per block, at most a tenth of the free memory).
-        compressor: Compression of the chunks (default: zstd).
     """
 
     EXAMPLE: ClassVar[str] = "mosaic-collect store ranks/ good.zarr --exclude-failed"
-    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {"tuning": ("buffer_mb", "compressor")}
 
     paths: Sequence[str] = field(metadata=shown(positional=True, metavar="PATH"))
     options: Options = field(
@@ -152,8 +147,6 @@ class StoreSubset(WithJson):
             described_by=export_npy, but=("metadata", "layout", "allow_nonfinite"), more=_SUBSET
         )
     )
-    buffer_mb: float | Literal["auto"] = field(default="auto", metadata=shown(metavar="MB"))
-    compressor: str = field(default="auto", metadata=shown(choices=COMPRESSORS))
 
     def run(self) -> bool:
         """Write the store behind a progress bar, and print what was left out."""
@@ -174,7 +167,7 @@ class StoreSubset(WithJson):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Import(WithWriter, WithJson):
+class Import(WithWriter):
     """Make a store of a file of MOSAIC's own collector, of an export, or of another recorder.
 
     .npy is MOSAIC's dict, .hdf5 or .h5 robomimic's layout, .parquet a table of one row per pair.
@@ -183,12 +176,15 @@ class Import(WithWriter, WithJson):
     Attributes:
         path: The file.
         store: The store to make, a folder or a URL.
+        resume: Continue an interrupted run of the same command.
+        compressor: Compression of the chunks (default: zstd, or what the store has).
     """
 
     EXAMPLE: ClassVar[str] = "mosaic-collect import expert.npy expert.zarr"
 
     path: str = field(metadata=shown(positional=True, metavar="FILE"))
     store: str = field(metadata=shown(positional=True))
+    resume: bool | Literal["auto"] = field(default=False, metadata=shown(add=add_resume))
 
     def run(self) -> bool:
         """Import behind a progress bar, and print what was made."""

@@ -12,27 +12,27 @@ from functools import partial
 from typing import Any, ClassVar, Literal
 
 from mosaic_collect.checks import local_path, output_path
-from mosaic_collect.commands.options import Command, shown
+from mosaic_collect.commands.options import shown
 from mosaic_collect.commands.shared import (
-    STORES,
     WithEngine,
     WithJson,
+    WithStores,
     as_json,
     bar,
-    measure,
-    one_or_all,
     store_stem,
 )
 from mosaic_collect.errors import InputError
 from mosaic_collect.look.canvas import THEMES, check_picture, save
 from mosaic_collect.look.findings import find
 from mosaic_collect.look.inspect import summarize, summary_text
+from mosaic_collect.look.measure import part_pairs, store_statistics
 from mosaic_collect.look.motions import worst_trajectories
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.look.report import report_page
-from mosaic_collect.look.statistics import statistics_text, write_statistics
+from mosaic_collect.look.statistics import StoreStatistics, statistics_text, write_statistics
 from mosaic_collect.look.watch import Look, Watcher, look_line, look_lines
 from mosaic_collect.npyfile.read import plain_copy
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import Summary, status_words
 from mosaic_collect.store.files import write_target
@@ -78,35 +78,30 @@ def _json(summary: Summary) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stats(WithEngine):
+class Stats(WithStores, WithJson, WithEngine):
     """Measure every feature over the valid pairs.
 
     Mean, standard deviation, range, quantiles, shares of NaN and infinity, constant and dead
     features, and what rsl_rl's normalizer takes. One pass in bounded memory.
 
     Attributes:
-        store: Store, multi-rank dataset or pattern; several are measured as one. A store may still
-            be recording.
         output: JSON file to write all figures to (default: none).
         fields: Fields to measure (default: all).
         max_pairs: Number of pairs to measure, spread evenly over the store; 0 measures all.
-        json: Print the figures as JSON instead of a table.
     """
 
     EXAMPLE: ClassVar[str] = "mosaic-collect stats expert.zarr"
 
-    store: Sequence[str] = field(metadata=STORES)
     output: str | None = field(default=None, metadata=shown(**_OUTPUT))
     fields: Sequence[str] | None = None
     max_pairs: int = field(default=0, metadata=shown(name="pairs"))
-    json: bool = False
 
     def run(self) -> bool:
         """Measure, print and write."""
-        dataset = TrajectoryDataset(one_or_all(self.store))
+        dataset = self.dataset
         output = None if self.output is None else output_path(self.output, "output")
         with self.engine() as engine:
-            found = measure(dataset, self.max_pairs or None, self.fields, engine)
+            found = _measure(dataset, self.max_pairs, self.fields, engine)
         if output is not None:
             write_statistics(found, output)
         figures = json.dumps(found.to_json(), allow_nan=False) if self.json else None
@@ -116,45 +111,59 @@ class Stats(WithEngine):
         return True
 
 
+def _measure(
+    dataset: TrajectoryDataset,
+    max_pairs: int,
+    fields: Sequence[str] | None = None,
+    engine: Engine | None = None,
+) -> StoreStatistics:
+    """Statistics of some pairs, or of all for 0, behind a progress bar."""
+    most = max_pairs or None
+    with bar("stats", " pairs", part_pairs(dataset, most)) as progress:
+        return store_statistics(dataset, fields, most, progress.update, engine=engine)
+
+
 @dataclass(frozen=True, kw_only=True)
-class Plot(Command):
+class WithCharts(WithStores):
+    """A command that draws charts.
+
+    Attributes:
+        trajectory: Id of the trajectory whose curves are drawn (default: a typical one).
+        max_pairs: Number of pairs that figures and charts are made of, spread evenly over the
+            store; 0 takes all.
+    """
+
+    trajectory: int | None = field(default=None, metadata=shown(metavar="ID"))
+    max_pairs: int = field(default=1_000_000, metadata=shown(name="pairs"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plot(WithCharts):
     """Draw charts of a store: environments, motions, observations, actions, one trajectory, speed.
 
     Attributes:
-        store: Store, multi-rank dataset or pattern; several are drawn as one. A store may still be
-            recording.
         only: Charts to draw: timeline, lengths, motions, environments, actions, sigma, bands-FIELD,
             images-FIELD, trajectory, pace (default: all).
         output: Beginning of the file names STEM.CHART.png (default: the store's path without
             .zarr).
         format: File format: png, svg, pdf or another one of matplotlib's.
         theme: Colors of the charts.
-        trajectory: Id of the trajectory whose curves are drawn (default: a typical one).
-        max_pairs: Number of pairs that the charts are made of, spread evenly over the store; 0
-            takes all.
     """
 
     EXAMPLE: ClassVar[str] = "mosaic-collect plot expert.zarr --only timeline lengths"
 
-    store: Sequence[str] = field(metadata=STORES)
     only: Sequence[str] | None = field(default=None, metadata=shown(metavar="CHART"))
     output: str | None = field(default=None, metadata=shown(flags=("-o",), metavar="STEM"))
     format: str = "png"
     theme: Literal["light", "dark"] = "light"
-    trajectory: int | None = field(default=None, metadata=shown(metavar="ID"))
-    max_pairs: int = field(default=1_000_000, metadata=shown(name="pairs"))
 
     def run(self) -> bool:
         """Draw, and print the files' names."""
         stem = self.output or store_stem(self.store)
         check_picture(f"{stem}.{self.format}")
-        dataset = TrajectoryDataset(one_or_all(self.store))
-        pictures = Pictures(
-            dataset,
-            partial(measure, dataset, self.max_pairs or None),
-            self.trajectory,
-            THEMES[self.theme],
-        )
+        dataset = self.dataset
+        statistics = partial(_measure, dataset, self.max_pairs)
+        pictures = Pictures(dataset, statistics, self.trajectory, THEMES[self.theme])
         for name in self.only or pictures.names:
             path = f"{stem}.{name}.{self.format}"
             save(pictures.draw(name), path)
@@ -163,39 +172,31 @@ class Plot(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Report(Command):
+class Report(WithCharts):
     """Write one self-contained HTML page about a store: findings first, then charts and tables.
 
     Attributes:
-        store: Store, multi-rank dataset or pattern; several are reported as one. A store may still
-            be recording.
         output: The HTML file (default: STORE.report.html).
-        trajectory: Id of the trajectory whose curves are drawn (default: a typical one).
         render: Number of failed trajectories to render into the page, the worst first. It needs a
             store of mjlab with --record-states.
         json: JSON file to write the findings to, for programs (default: none).
         checks: Output of 'mosaic-collect verify --json' about this store; failures are shown first.
-        max_pairs: Number of pairs that figures and charts are made of, spread evenly over the
-            store; 0 takes all.
     """
 
     EXAMPLE: ClassVar[str] = "mosaic-collect report expert.zarr -o report.html"
 
-    store: Sequence[str] = field(metadata=STORES)
     output: str | None = field(default=None, metadata=shown(**_OUTPUT))
-    trajectory: int | None = field(default=None, metadata=shown(metavar="ID"))
     render: int = 0
     json: str | None = field(default=None, metadata=shown(metavar="FILE"))
     checks: str | None = field(default=None, metadata=shown(metavar="FILE"))
-    max_pairs: int = field(default=1_000_000, metadata=shown(name="pairs"))
 
     def run(self) -> bool:
         """Write the page, and the findings as JSON."""
         checks = [] if self.checks is None else _checks(self.checks)
         output = output_path(self.output or f"{store_stem(self.store)}.report.html", "output")
         figures = None if self.json is None else output_path(self.json, "json")
-        dataset = TrajectoryDataset(one_or_all(self.store))
-        statistics = measure(dataset, self.max_pairs or None)
+        dataset = self.dataset
+        statistics = _measure(dataset, self.max_pairs)
         findings = find(dataset, statistics, checks)
         strips = self._render(dataset)
         page = report_page(dataset, statistics, self.trajectory, checks, findings, strips)
@@ -213,10 +214,9 @@ class Report(Command):
             return {}
         from mosaic_collect.film.render import render_strip
 
-        worst = worst_trajectories(dataset, self.render)
-        with bar("render", " trajectories", len(worst)) as progress:
+        with bar("render", " trajectories", self.render) as progress:
             strips = {}
-            for number in worst:
+            for number in worst_trajectories(dataset, self.render):
                 strips[number] = render_strip(dataset, number)
                 progress.update()
         return strips
@@ -234,7 +234,7 @@ def _checks(path: str) -> list[dict[str, Any]]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Replay(Command):
+class Replay(WithStores):
     """Render trajectories: the robot beside its reference, in mjlab's scene or with a model.
 
     Attributes:
@@ -250,7 +250,6 @@ class Replay(Command):
 
     EXAMPLE: ClassVar[str] = "mosaic-collect replay expert.zarr --worst 4 -o falls.mp4"
 
-    store: Sequence[str] = field(metadata=STORES)
     trajectory: Sequence[int] | None = field(
         default=None, metadata=shown(exclusive="which", metavar="ID")
     )
@@ -263,7 +262,7 @@ class Replay(Command):
         """Render, and print what the video shows."""
         from mosaic_collect.film.render import film
 
-        dataset = TrajectoryDataset(one_or_all(self.store))
+        dataset = self.dataset
         ids = self.trajectory or worst_trajectories(dataset, self.worst or 1)
         if not ids:
             raise InputError("trajectory: expected ids, for no trajectory failed")
@@ -279,7 +278,7 @@ class Replay(Command):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watch(Command):
+class Watch(WithStores):
     """Follow stores while they are recorded, from another terminal.
 
     Shows steps, rate, time left, disk, stalls and trajectories. Ends when the stores are complete,
@@ -295,7 +294,6 @@ class Watch(Command):
 
     EXAMPLE: ClassVar[str] = "mosaic-collect watch expert.zarr"
 
-    store: Sequence[str] = field(metadata=STORES)
     every: float = field(default=5.0, metadata=shown(metavar="SECONDS"))
     steps: int | None = None
     once: bool = False
@@ -304,7 +302,7 @@ class Watch(Command):
         """Print updates until all stores are complete."""
         if not (math.isfinite(self.every) and self.every > 0):
             raise InputError(f"every: expected a number above 0, got {self.every}")
-        dataset = TrajectoryDataset(one_or_all(self.store))
+        dataset = self.dataset
         watchers: dict[str, Watcher] = {}
         lines = 0
         try:

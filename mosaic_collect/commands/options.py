@@ -21,7 +21,7 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from itertools import takewhile
 from types import NoneType, UnionType
@@ -281,8 +281,13 @@ class CommandParser(argparse.ArgumentParser):
         self.exit(BAD_USAGE, f"{self.prog}: {words} (see {self.prog} --help)\n")
 
     def _hyphenated(self, words: Sequence[str]) -> list[str]:
+        """Write options with hyphens, and texts behind a list of numbers before its option.
+
+        So ``--trajectory 3 run.zarr`` has one number and one store.
+        """
         options = self._option_string_actions
         found: list[str] = []
+        numbers_at = None
         for i, word in enumerate(words):
             if word == "--":
                 return [*found, *words[i:]]
@@ -291,9 +296,20 @@ class CommandParser(argparse.ArgumentParser):
                 hyphenated = name.replace("_", "-")
                 if hyphenated not in options:
                     self.error(f"unknown option {name}{closest(hyphenated, options)}")
-                word = hyphenated + equals + value
+                name, word = hyphenated, hyphenated + equals + value
+            if name in options:
+                is_list = options[name].nargs == "+" and options[name].type is int
+                numbers_at = len(found) if is_list and not equals else None
+            elif numbers_at is not None and len(found) > numbers_at + 1 and not _is_whole(word):
+                found.insert(numbers_at, word)
+                numbers_at += 1
+                continue
             found.append(word)
         return found
+
+
+def _is_whole(text: str) -> bool:
+    return text.removeprefix("-").isdecimal()
 
 
 class _Switch(argparse.Action):
@@ -332,14 +348,16 @@ def wrapped(command: str, indent: str, width: int) -> str:
 
 
 def _usage(parser: argparse.ArgumentParser) -> str:
-    """One line: the required options and the positional arguments."""
+    """One line: the positional arguments and the required options."""
     words = [parser.prog, "[OPTION ...]"]
-    for action in parser._actions:
+    for action in sorted(parser._actions, key=lambda action: bool(action.option_strings)):
         metavar = str(action.metavar or action.dest.upper())
-        name = metavar if not action.option_strings else f"{action.option_strings[-1]} {metavar}"
-        if action.required or not action.option_strings:
-            many = f"{name} [{metavar} ...]" if action.nargs == "+" else name
-            words.append(many if action.required else f"[{name}]")
+        if action.option_strings:
+            words += [f"{action.option_strings[-1]} {metavar}"] if action.required else []
+        elif action.nargs == "?":
+            words.append(f"[{metavar}]")
+        else:
+            words.append(f"{metavar} [{metavar} ...]" if action.nargs == "+" else metavar)
     return " ".join(words).replace("%", "%%")
 
 
@@ -423,11 +441,3 @@ def number_or_text(text: str) -> float | str:
         return float(text)
     except ValueError:
         return text
-
-
-def options_of(parser: argparse.ArgumentParser) -> Iterator[tuple[str, list[argparse.Action]]]:
-    """Groups with their titles, in the order of the help; empty ones are left out."""
-    for group in parser._action_groups:
-        actions = [a for a in group._group_actions if a.help != argparse.SUPPRESS]
-        if actions:
-            yield str(group.title), actions

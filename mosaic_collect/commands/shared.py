@@ -15,8 +15,6 @@ from tqdm import tqdm
 
 from mosaic_collect.commands.options import Command, shown
 from mosaic_collect.errors import InputError, StoreError
-from mosaic_collect.look.measure import part_pairs, store_statistics
-from mosaic_collect.look.statistics import StoreStatistics
 from mosaic_collect.passes.cluster import DaskEngine
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -38,6 +36,23 @@ class WithJson(Command):
     """
 
     json: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithStores(Command):
+    """A command that reads stores as one.
+
+    Attributes:
+        store: Store, multi-rank dataset or pattern; several are read as one. A store may still be
+            recording.
+    """
+
+    store: Sequence[str] = field(metadata=STORES)
+
+    @property
+    def dataset(self) -> TrajectoryDataset:
+        """The stores; a single one is named in errors as it was given."""
+        return TrajectoryDataset(self.store[0] if len(self.store) == 1 else list(self.store))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,19 +96,17 @@ def add_resume(group: argparse._ActionsContainer, help_: str, default: Any) -> N
 
 
 @dataclass(frozen=True, kw_only=True)
-class WithWriter(Command):
+class WithWriter(WithJson):
     """A command that makes a store of other data.
 
     Attributes:
-        resume: Continue an interrupted run of the same command.
         buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
             steps per block, at most a tenth of the free memory).
-        compressor: Compression of the chunks (default: zstd, or what the store has).
+        compressor: Compression of the chunks (default: zstd).
     """
 
     GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {"tuning": ("buffer_mb", "compressor")}
 
-    resume: bool | Literal["auto"] = field(default=False, metadata=shown(add=add_resume))
     buffer_mb: float | Literal["auto"] = "auto"
     compressor: str = field(default="auto", metadata=shown(choices=COMPRESSORS))
 
@@ -108,18 +121,13 @@ def as_json(report: Any, but: Collection[str] = (), **more: Any) -> str:
     return json.dumps({**values, **odd}, allow_nan=False)
 
 
-def one_or_all(stores: Sequence[str]) -> Any:
-    """One path as it is, so that errors and outputs are named by it; several as a list."""
-    return stores[0] if len(stores) == 1 else list(stores)
-
-
-def interrupted_text(store: str) -> str:
+def interrupted_text(store: str, again: str = "the same command with --resume") -> str:
     """How much of an interrupted recording is committed, and how to continue it."""
     try:
         steps = TrajectoryDataset(store).num_steps
     except StoreError:
         return "interrupted before the first step"
-    return f"{store}: {steps:,} steps are committed; the same command with --resume continues"
+    return f"{store}: {steps:,} steps are committed; continue with: {again}"
 
 
 def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = False) -> Any:
@@ -142,14 +150,3 @@ def store_stem(stores: Sequence[str]) -> str:
     if is_url(store):
         raise InputError(f"output: expected a name, for {store} is in object storage")
     return os.path.normpath(store).removesuffix(".zarr")
-
-
-def measure(
-    dataset: TrajectoryDataset,
-    max_pairs: int | None,
-    fields: Sequence[str] | None = None,
-    engine: Engine | None = None,
-) -> StoreStatistics:
-    """Statistics of a dataset, behind a progress bar."""
-    with bar("stats", " pairs", part_pairs(dataset, max_pairs)) as progress:
-        return store_statistics(dataset, fields, max_pairs, progress.update, engine=engine)

@@ -117,6 +117,26 @@ def test_underscores_stand_for_hyphens() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("words", "numbers", "places"),
+    [
+        ("replay --trajectory 3 a.zarr -o x.mp4", [3], ["a.zarr"]),
+        (
+            "replay a.zarr --trajectory 3 4 b.zarr 5.zarr -o x",
+            [3, 4],
+            ["a.zarr", "b.zarr", "5.zarr"],
+        ),
+        ("replay -o x --trajectory 3 -- 4", [3], ["4"]),
+    ],
+)
+def test_a_list_of_numbers_ends_at_a_text(
+    words: str, numbers: list[int], places: list[str]
+) -> None:
+    """argparse takes all that is behind such an option for numbers."""
+    command = parse(words.split())
+    assert (command.trajectory, command.store) == (numbers, places)  # type: ignore[attr-defined]
+
+
 def test_an_unexpected_error_is_no_answer(cli, monkeypatch, tmp_path) -> None:
     def bug(self) -> None:
         raise ZeroDivisionError("of ours")

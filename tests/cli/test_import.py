@@ -94,7 +94,9 @@ def test_an_interrupt_says_how_to_go_on(cli, npy: str, store: str, monkeypatch) 
         patch.setattr(TrajectoryWriter, "add_step", once)
         done = cli("import", npy, store)
     assert done.code == 130
-    assert f"{store}: 5 steps are committed; the same command with --resume continues" in done.err
+    assert (
+        f"{store}: 5 steps are committed; continue with: the same command with --resume" in done.err
+    )
     assert TrajectoryDataset(store).status == COLLECTING
     done = cli("import", npy, store, "--resume")
     assert done.code == 0
