@@ -57,7 +57,7 @@ OPTIONAL = {
     "xarray": ("reading.dataset",),
     "pandas": ("reading.trajectories",),
     "torch": ("checks", "adapters.mjlab.collect"),
-    "matplotlib": ("look.canvas", "replay.report"),
+    "matplotlib": ("look.canvas",),
     "jinja2": ("look.report",),
     "dask": ("passes.cluster",),
     "distributed": ("passes.cluster",),

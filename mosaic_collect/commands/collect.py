@@ -144,21 +144,18 @@ class Collect(Command):
             raise InputError(
                 f"{', '.join(missing)}: expected for a store that collect did not record, got none"
             )
-        try:
-            self._collect(sim, values)
-        except StoreMismatchError as error:
-            raise StoreMismatchError(_in_flags(str(error), recorded, self.given)) from error
-        return True
-
-    def _collect(self, sim: str, values: dict[str, Any]) -> None:
         options = _chosen(sim, values)
         require_simulator(options)
         announce(options, sim)
-        watched(
-            lambda bar: run_collect(options, bar, lambda result: tell(result, options)),
-            options,
-            {**values, "sim": sim},
-        )
+        try:
+            watched(
+                lambda bar: run_collect(options, bar, lambda result: tell(result, options)),
+                options,
+                {**values, "sim": sim},
+            )
+        except StoreMismatchError as error:
+            raise StoreMismatchError(_in_flags(str(error), recorded, self.given)) from error
+        return True
 
 
 def announce(options: RecordOptions, sim: str) -> None:
@@ -178,13 +175,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{rem
 
 
 class ProgressBar:
-    """Progress bar of a recording on stderr, if that is a terminal; starts with the first step.
-
-    Args:
-        max_steps: Steps of the finished store; None: unknown.
-        name: Name of the recording, shown before the bar.
-        on_first: Called with the writer after its first step.
-    """
+    """Progress bar of a recording on stderr, if that is a terminal; starts with the first step."""
 
     def __init__(
         self,
@@ -231,10 +222,8 @@ def watched(
 ) -> _T:
     """Run a collection behind a progress bar; after an interrupt, print how to continue it.
 
-    Args:
-        collect: Takes what is to be called after each step.
-        options: Options of the collection.
-        values: Options as they were given, for the store's metadata; None: not by this command.
+    The function takes what is to be called after each step. The values are options as they were
+    given to the command, for the store's metadata.
     """
 
     def on_first(writer: TrajectoryWriter) -> None:
@@ -293,11 +282,7 @@ def tell(result: Any, options: RecordOptions) -> None:
 
 
 def _chosen(sim: str, values: Mapping[str, Any]) -> MjlabCollectOptions | IsaacLabCollectOptions:
-    """A simulator's options of those that were given; its own defaults for the others.
-
-    Raises:
-        InputError: An option of another simulator.
-    """
+    """A simulator's options of those that were given; its own defaults for the others."""
     names = {name: {f.name for f in fields(kind)} for name, kind in SIMULATORS.items()}
     wrong = [name for name in values if name not in names[sim]]
     if wrong:

@@ -76,11 +76,7 @@ class Command:
 
     @classmethod
     def parsed(cls: type[_T], namespace: argparse.Namespace) -> _T:
-        """Build the command from parsed arguments.
-
-        Raises:
-            InputError: Values that the library refuses.
-        """
+        """Build the command from parsed arguments; the library may refuse their values."""
         return build(cls, namespace)
 
     def run(self) -> bool:
@@ -127,7 +123,7 @@ def add_options(
         parser: Parser of the command, or a group of it.
         kind: The dataclass.
         described_by: Function or class whose docstring describes the fields; None: the dataclass.
-        only: Fields to add; None: all.
+        only: Fields to add; None: all ``but`` some.
         but: Fields to leave out.
         between: Separator of the words of a name.
         groups: Title of a group -> its fields; other fields stay outside.
@@ -241,12 +237,7 @@ def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
 
 
 def in_flags(message: str, flags: Mapping[str, str]) -> str:
-    """A message of the library in the command line's words: ``--resume`` for ``resume=True``.
-
-    Args:
-        message: Such as ``max_pairs: expected ...; seed: expected ...``.
-        flags: Name -> option.
-    """
+    """A message of the library in the command line's words: ``--resume`` for ``resume=True``."""
     for name, flag in flags.items():
         message = re.sub(rf"(?<![^\s(]){name}=True\b", flag, message)
         message = re.sub(rf"(?<![^\s(]){name}='(\w+)'", rf"{flag} \1", message)

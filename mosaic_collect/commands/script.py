@@ -47,11 +47,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Add all flags but Isaac Lab's.
-
-    Returns:
-        The required ones, for ``optional``.
-    """
+    """Add all flags but Isaac Lab's; return the required ones, for ``optional``."""
     add = parser.add_argument
     required = [
         add("--task", required=True, help="name of the teacher's task"),
@@ -128,15 +124,7 @@ def optional(required: Sequence[argparse.Action]) -> Iterator[None]:
 def parse(
     parser: argparse.ArgumentParser, required: Sequence[argparse.Action]
 ) -> tuple[argparse.Namespace, list[str]]:
-    """The command line, with the flags of the Isaac Lab that is installed; what is left is Hydra's.
-
-    Args:
-        parser: With our flags.
-        required: Required flags, as ``add_arguments`` returned them.
-
-    Raises:
-        SystemExit: Help was asked for, a flag is unknown, or Isaac Lab is not there: after telling.
-    """
+    """Parse our flags and those of the installed Isaac Lab; the rest is Hydra's."""
     missing = None
     try:
         with optional(required):
@@ -167,7 +155,7 @@ def _path(text: str) -> str:
 
 
 def _place(text: str) -> str:
-    """Of a store, which may lie in object storage."""
+    """Path of a store, which may be a URL."""
     return text if is_url(text) else _path(text)
 
 
@@ -179,47 +167,28 @@ def _megabytes(text: str) -> str | float:
 
 
 #: The lowest values that make sense; every process must have a trajectory to collect, too.
-_LEAST = {
-    "num_envs": 1,
-    "steps_per_trajectory": 1,
-    "max_steps": 1,
-    "start_index": 0,
-    "student_history": 0,
-}
+_LEAST = {"num_envs": 1, "steps_per_trajectory": 1, "max_steps": 1}
+_LEAST |= {"start_index": 0, "student_history": 0}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What one process is going to do.
-
-    Attributes:
-        options: Options of the collection. It has as many environments as motions at most, and on
-            resume those of the store.
-        own_store: The store of this process, in a ``distributed`` collection one of several.
-        npy: Export of ``own_store``; None: none is wanted.
-        found: All motions, twins once.
-    """
+    """Collection and export of one process."""
 
     options: IsaacLabCollectOptions
-    own_store: str
-    npy: str | None
-    found: list[Motion]
+    own_store: str  # one of several, if ``distributed``
+    npy: str | None  # export of ``own_store``; None: none is wanted
+    found: list[Motion]  # all motions, equal ones once
 
     @classmethod
     def of(
         cls, args: argparse.Namespace, environ: Mapping[str, str], overrides: Sequence[str] = ()
     ) -> Plan:
-        """Check the flags, before a simulator takes minutes to start.
-
-        Args:
-            args: Parsed flags, Isaac Lab's own among them.
-            environ: With torchrun's variables, if ``--distributed``.
-            overrides: Rest of the command line: overrides for Hydra.
+        """Check the flags and Hydra's overrides, before a simulator takes minutes to start.
 
         Raises:
-            InputError: A flag that makes no sense, with all others that make none; motion files
-                that cannot be played, all of them; or falls are to be left out of a store that
-                does not know them.
+            InputError: Flags that make no sense, all of them; motion files that cannot be played,
+                all of them; or falls are to be left out of a store that does not know them.
             StoreError: ``--resume``, and the store cannot be read; or it is there without.
         """
         rank, world = 0, 1
@@ -310,11 +279,7 @@ _NAMED = (*_FILES, "wandb_path")
 
 
 def named_checkpoint(args: argparse.Namespace) -> str:
-    """The file that the flags name, fetched from Weights & Biases if it is there; "": none is.
-
-    Raises:
-        MissingDependencyError: The checkpoint is to be downloaded, and wandb is not installed.
-    """
+    """The file that the flags name, fetched from Weights & Biases if it is there; "": none is."""
     named: str = args.checkpoint or args.resume_student_checkpoint
     if named:
         return os.path.abspath(named)
@@ -335,7 +300,7 @@ def _downloaded(wandb_path: str) -> str:
 
 
 def checkpoint_problems(args: argparse.Namespace) -> list[str]:
-    """What is wrong with them: a file that is not there, or two checkpoints."""
+    """A file that is not there, or two checkpoints."""
     named = {name: value for name in _NAMED if (value := getattr(args, name))}
     problems = [
         f"{name}: expected a file, found none at {path}"
@@ -354,11 +319,7 @@ def wandb_run(wandb_path: str) -> tuple[str, str | None]:
 
 
 def newest_checkpoint(names: Iterable[str]) -> str:
-    """``model_N.pt`` of the highest N.
-
-    Raises:
-        InputError: There is none.
-    """
+    """``model_N.pt`` of the highest N."""
     numbers = {int(m[1]): name for name in names if (m := re.fullmatch(r"model_(\d+)\.pt", name))}
     if not numbers:
         raise InputError("wandb_path: expected a run with files model_*.pt, found none")

@@ -138,9 +138,8 @@ def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = Fals
 def store_stem(stores: Sequence[str]) -> str:
     """The store's path without ``.zarr``: output files next to the store begin with it.
 
-    Raises:
-        InputError: A pattern or several stores, which have no name in common; or a URL, as a file
-            of that name in the working folder may be of another store.
+    A pattern and several stores have no name in common. A URL has no folder: a file of its name in
+    the working folder may be of another store.
     """
     store = stores[0]
     if len(stores) > 1:

@@ -93,68 +93,100 @@ class Verify(WithJson, WithEngine):
 
     def run(self) -> bool:
         """Verify, printing every problem; True if there is none."""
-        _check(self)
-        first = _first_policy(self)
+        self._check()
+        first = self._first_policy()
         # Lists and not generators: each store is checked, whatever the ones before were like.
         with self.engine() as engine:
-            good = all([_verify(store, self, engine) for store in self.store])  # noqa: C419
+            good = all([self._verify(store, engine) for store in self.store])  # noqa: C419
             if self.npy and good:
                 with bar("compare") as progress:
                     report = verify_export(self.store, self.npy, progress.update, engine)
-                good = _say(report, "arrays", self)
+                good = self._say(report, "arrays")
             if self.checkpoint and good:
-                for part in _parts(self):
-                    policy = first or _recorded(part, self, self.checkpoint)
-                    good &= _replay(part, policy, self, self.checkpoint, engine)
+                for part in self._parts():
+                    good &= self._replay(part, first or self._policy(part), engine)
                     first = None
         return good
 
+    def _check(self) -> None:
+        """What would be wrong only after hours, before them."""
+        if self.checkpoint is None:
+            given = [n for n in ("plot", "runner_cfg", "groups") if getattr(self, n) is not None]
+            if given:
+                names = ", ".join("--" + name.replace("_", "-") for name in given)
+                raise InputError(f"{names}: expected --checkpoint FILE beside it")
+        check_tolerance(self.tolerance)
+        if self.npy is not None:
+            open(local_path(self.npy, "npy"), "rb").close()
+        if self.runner_cfg is not None:
+            read_runner_cfg(self.runner_cfg)
+        if self.plot is not None:
+            check_picture(self.plot)
+            if len(self._parts()) > 1:
+                raise InputError(
+                    "--plot: expected one store, for each would replace the last one's"
+                )
 
-def _check(command: Verify) -> None:
-    """What would be wrong only after hours, before them."""
-    if command.checkpoint is None:
-        given = [n for n in ("plot", "runner_cfg", "groups") if getattr(command, n) is not None]
-        if given:
-            names = ", ".join("--" + name.replace("_", "-") for name in given)
-            raise InputError(f"{names}: expected --checkpoint FILE beside it")
-    check_tolerance(command.tolerance)
-    if command.npy is not None:
-        open(local_path(command.npy, "npy"), "rb").close()
-    if command.runner_cfg is not None:
-        read_runner_cfg(command.runner_cfg)
-    if command.plot is not None:
-        check_picture(command.plot)
-        if len(_parts(command)) > 1:
-            raise InputError("--plot: expected one store, for each would replace the last one's")
+    def _parts(self) -> list[TrajectoryDataset]:
+        """The stores one by one, those of a folder of ranks, too."""
+        views = StoreSet.open(Place.of(self.store, "store")).with_steps()
+        return [TrajectoryDataset(view.blobs) for view in views]
 
-
-def _first_policy(command: Verify) -> _Recorded | None:
-    """That of the first store; None: no checkpoint is asked for, or that store is a bad one."""
-    if command.checkpoint is None:
+    def _first_policy(self) -> _Recorded | None:
+        """The first store's, before any work; None: no checkpoint, or a store that is damaged."""
+        if self.checkpoint is None:
+            return None
+        with contextlib.suppress(StoreError):  # which verifying it reports
+            return self._policy(self._parts()[0])
         return None
-    with contextlib.suppress(StoreError):  # which verifying it tells
-        return _recorded(_parts(command)[0], command, command.checkpoint)
-    return None
 
+    def _policy(self, dataset: TrajectoryDataset) -> _Recorded:
+        install = "pip install torch rsl-rl-lib"
+        with needed(f"the replay check needs torch and the rsl_rl of the checkpoint: {install}"):
+            from mosaic_collect.replay.policy import recorded_policy
+        return recorded_policy(
+            dataset,
+            str(self.checkpoint),
+            self.device,
+            None if self.runner_cfg is None else read_runner_cfg(self.runner_cfg),
+            None if self.groups is None else dict(self.groups),
+            self.trust_checkpoint,
+        )
 
-def _parts(command: Verify) -> list[TrajectoryDataset]:
-    """The stores one by one, those of a folder of ranks, too."""
-    views = StoreSet.open(Place.of(command.store, "store")).with_steps()
-    return [TrajectoryDataset(view.blobs) for view in views]
+    def _verify(self, store: str, engine: Engine | None) -> bool:
+        with bar("verify", " shards") as progress:
+            report = verify_store(store, progress.update, engine)
+        return self._say(report, "shards")
 
+    def _say(self, report: VerifyReport, unit: str) -> bool:
+        words = as_json(report, of=unit, ok=report.ok) if self.json else _text(report, unit)
+        print(words, flush=True)
+        return report.ok
 
-def _verify(store: str, command: Verify, engine: Engine | None) -> bool:
-    with bar("verify", " shards") as progress:
-        report = verify_store(store, progress.update, engine)
-    return _say(report, "shards", command)
+    def _replay(
+        self, dataset: TrajectoryDataset, recorded: _Recorded, engine: Engine | None
+    ) -> bool:
+        from mosaic_collect.replay.check import replay_check  # torch is needed for this alone
 
-
-def _say(report: VerifyReport, unit: str, command: Verify) -> bool:
-    if command.json:
-        print(as_json(report, of=unit, ok=report.ok), flush=True)
-    else:
-        print(_text(report, unit), flush=True)
-    return report.ok
+        with bar("replay", " steps", dataset.num_steps) as progress:
+            report = replay_check(
+                *(dataset.blobs, *recorded, self.device, self.tolerance),
+                progress.update,
+                engine,
+            )
+        if self.json:
+            told = {"of": "rows", "path": self.checkpoint, "store": dataset.path, "ok": report.ok}
+            print(as_json(report, but=("steps",), **told), flush=True)
+        else:
+            print(f"{self.checkpoint}: {report.verdict} ({report.figures})", flush=True)
+        if self.plot is not None:
+            paths = (dataset.path, str(self.checkpoint))
+            names = [os.path.basename(os.path.normpath(path)) for path in paths]
+            title = f"{' replayed by '.join(names)}: {report.verdict}\n{report.figures}"
+            plot_replay(report, title, self.plot)
+            if not self.json:
+                print(f"{self.plot}: drawn")
+        return report.ok
 
 
 def _text(report: VerifyReport, unit: str) -> str:
@@ -165,46 +197,3 @@ def _text(report: VerifyReport, unit: str) -> str:
     lines += [f"  problem: {problem}" for problem in report.problems]
     lines += [f"  note: {note}" for note in report.notes]
     return "\n".join(lines)
-
-
-def _recorded(dataset: TrajectoryDataset, command: Verify, checkpoint: str) -> _Recorded:
-    install = "pip install torch rsl-rl-lib"
-    with needed(f"the replay check needs torch and the rsl_rl of the checkpoint: {install}"):
-        from mosaic_collect.replay.policy import recorded_policy
-    return recorded_policy(
-        dataset,
-        checkpoint,
-        command.device,
-        None if command.runner_cfg is None else read_runner_cfg(command.runner_cfg),
-        None if command.groups is None else dict(command.groups),
-        command.trust_checkpoint,
-    )
-
-
-def _replay(
-    dataset: TrajectoryDataset,
-    recorded: _Recorded,
-    command: Verify,
-    checkpoint: str,
-    engine: Engine | None,
-) -> bool:
-    from mosaic_collect.replay.check import replay_check  # torch is needed for this alone
-
-    with bar("replay", " steps", dataset.num_steps) as progress:
-        report = replay_check(
-            *(dataset.blobs, *recorded, command.device, command.tolerance),
-            progress.update,
-            engine,
-        )
-    if command.json:
-        told = {"of": "rows", "path": checkpoint, "store": dataset.path, "ok": report.ok}
-        print(as_json(report, but=("steps",), **told), flush=True)
-    else:
-        print(f"{checkpoint}: {report.verdict} ({report.figures})", flush=True)
-    if command.plot is not None:
-        names = [os.path.basename(os.path.normpath(p)) for p in (dataset.path, checkpoint)]
-        title = f"{' replayed by '.join(names)}: {report.verdict}\n{report.figures}"
-        plot_replay(report, title, command.plot)
-        if not command.json:
-            print(f"{command.plot}: drawn")
-    return report.ok

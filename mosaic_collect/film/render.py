@@ -54,21 +54,13 @@ _GIF_FPS = 25.0  # about: browsers slow down faster ones
 
 @dataclass(frozen=True)
 class Film:
-    """Rendered trajectories.
-
-    Attributes:
-        path: The file.
-        trajectories: Trajectories that were rendered.
-        fps: Steps per second, at which a video plays, too.
-        shown: ``robot``, ``reference``, or both.
-        notes: Parts that are not shown, and the reasons.
-    """
+    """Rendered trajectories."""
 
     path: str
     trajectories: tuple[Trajectory, ...]
-    fps: float
-    shown: tuple[str, ...]
-    notes: tuple[str, ...]
+    fps: float  # steps per second, at which a video plays, too
+    shown: tuple[str, ...]  # ``robot``, ``reference``, or both
+    notes: tuple[str, ...]  # parts that are not shown, and the reasons
 
 
 def film(
@@ -109,17 +101,7 @@ def film(
 
 
 def render_strip(dataset: TrajectoryDataset, trajectory: int, motion: str | None = None) -> bytes:
-    """Render eight steps of a trajectory side by side, as a JPEG.
-
-    Args:
-        dataset: Store that was collected in mjlab.
-        trajectory: Id of the trajectory.
-        motion: File or folder of the motions, if they have moved; None: the recorded paths.
-
-    Raises:
-        InputError: No such trajectory, or nothing of it that could be shown.
-        MissingDependencyError: OpenGL or Pillow is missing.
-    """
+    """Render eight steps of a trajectory side by side, as a JPEG; errors are those of ``film``."""
     return encode(_Scene(dataset, [trajectory], motion).strips((224, 272)), ".jpg", 1.0)
 
 
@@ -214,11 +196,7 @@ def _counted(
 
 
 def check_output(path: str | os.PathLike[str]) -> str:
-    """The path of a film, as a text.
-
-    Raises:
-        InputError: Another ending, or no such folder.
-    """
+    """Check the ending and the folder of a film's path; return it as a text."""
     path = output_path(path, "output")
     if os.path.splitext(path)[1].lower() not in ENDINGS:
         raise InputError(f"output: expected an ending of {', '.join(ENDINGS)}, got {path}")
@@ -234,9 +212,6 @@ def encode(pictures: Iterable[Picture], ending: str, fps: float) -> bytes:
     """Encode pictures of one size: a video, or a picture with one below the other.
 
     A video needs memory for one picture and for the file.
-
-    Raises:
-        MissingDependencyError: Pillow or imageio-ffmpeg is not installed.
     """
     if ending == ".mp4":
         return _encode_video(iter(pictures), fps)
@@ -277,13 +252,7 @@ def _pillow() -> AbstractContextManager[None]:
 
 @dataclass(frozen=True)
 class Poses:
-    """Generalised positions, ``(num_steps, nq)`` float64.
-
-    Attributes:
-        robot: Recorded poses of the robot; None: no states were recorded.
-        reference: Poses of the motion that the robot followed; None: the motion is unknown.
-        notes: Parts that are not shown, and the reasons.
-    """
+    """Generalised positions, ``(num_steps, nq)`` float64; None, and a note: not known."""
 
     robot: NDArray[np.float64] | None
     reference: NDArray[np.float64] | None
@@ -297,14 +266,7 @@ def trajectory_poses(
     layout: _Layout | None,
     motion: str | None,
 ) -> Poses:
-    """What can be shown of a trajectory.
-
-    Args:
-        told: Its store's metadata.
-        trajectory: Trajectory to render.
-        nq: Width of the scene's generalised positions.
-        layout: Places of the robot's base and joints, as ``Stage.layout``; None: no robot follows.
-        motion: A file or folder in which its motion lies by now; None: where it lay.
+    """Poses of the robot and of its reference in a scene of ``nq`` positions.
 
     Raises:
         InputError: There is nothing to show, and why; or ``motion`` holds no motions; or the

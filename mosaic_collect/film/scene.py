@@ -40,12 +40,6 @@ _SKY = {
 class Stage:
     """A scene with one environment, in which recorded states are drawn.
 
-    Args:
-        spec: The scene.
-        viewer: Camera: its distance, azimuth and elevation.
-        fps: Recorded steps per second.
-        places: Place of each recorded position among those of the scene; None: they are the same.
-
     Attributes:
         fps: Recorded steps per second.
         nq: Width of the recorded generalised positions.
@@ -68,11 +62,7 @@ class Stage:
 
     @classmethod
     def of_task(cls, task: str) -> Stage:
-        """The scene of a registered task of mjlab.
-
-        Raises:
-            InputError: No such task.
-        """
+        """The scene of a registered task of mjlab; another name is an ``InputError``."""
         if task not in list_tasks():
             raise InputError(f"task: expected one of {', '.join(list_tasks())}, got {task!r}")
         cfg = load_env_cfg(task, play=True)
@@ -86,11 +76,7 @@ class Stage:
 
     @classmethod
     def of_model(cls, path: str, robot: Robot) -> Stage:
-        """A robot of a model file, on a floor, for states of any simulator.
-
-        Args:
-            path: MuJoCo's model of the robot, an MJCF or URDF file with its joints' names.
-            robot: The recorded robot, with its joint names and control step.
+        """A robot of an MJCF or URDF file, on a floor, for states of any simulator.
 
         Raises:
             InputError: The file is no model, or lacks joints; or the robot lacks names or step.
@@ -131,16 +117,8 @@ class Stage:
     ) -> Iterator[NDArray[np.uint8]]:
         """Draw steps of a trajectory, each ``(height, width, 3)``.
 
-        Args:
-            robot: Generalised positions, ``(num_steps, nq)``; None: not shown.
-            reference: Poses of the reference, like ``robot``; without a robot it stands in the
-                robot's place.
-            steps: Steps to draw.
-            width: Pixels.
-            height: Pixels.
-
-        Raises:
-            MissingDependencyError: OpenGL draws nothing here.
+        Without a robot the reference stands in its place. Where OpenGL draws nothing, that is a
+        ``MissingDependencyError``.
         """
         green, camera = _green(self._model), _camera(self._viewer)
         main, aside = robot, self._aside(reference, camera)

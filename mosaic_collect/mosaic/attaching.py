@@ -85,12 +85,7 @@ def attach(
 
 
 class ExpertBatches:
-    """Replacement of ``_sample_expert_batch``.
-
-    Args:
-        algorithm: Algorithm that draws expert batches.
-        stores: Stores as passed to ``BatchLoader``.
-        options: More options of ``BatchLoader``.
+    """Replacement of ``_sample_expert_batch``, as ``attach`` makes it.
 
     Attributes:
         address: Addresses of the stores.

@@ -41,9 +41,6 @@ def recorded_policy(
         trust_checkpoint: Let code run that the checkpoint holds, or that the training config names
             beyond rsl_rl and mjlab.
 
-    Returns:
-        The policy, and the groups.
-
     Raises:
         InputError: The store has no training config, the checkpoint is of another network, there is
             no such device, or code would run that is not trusted.
@@ -165,12 +162,7 @@ def _runner_class(metadata: Mapping[str, Any]) -> Any:
 def _shapes_only(
     num_envs: int, groups: Mapping[str, int | tuple[int, ...]], num_actions: int, device: Any
 ) -> Any:
-    """A ``VecEnv`` of the installed rsl_rl that knows shapes and nothing else.
-
-    Raises:
-        InputError: rsl_rl 2.x is installed, whose actors read one group, and it is not among these.
-        MissingDependencyError: rsl_rl is not installed.
-    """
+    """A ``VecEnv`` of the installed rsl_rl that knows shapes and nothing else."""
     rows = {name: (row,) if isinstance(row, int) else row for name, row in groups.items()}
     zeros = {name: torch.zeros(num_envs, *row, device=device) for name, row in rows.items()}
     observed: Any

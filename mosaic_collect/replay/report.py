@@ -10,7 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.look.canvas import LIGHT, default_style, new_figure, save
+from mosaic_collect.look.canvas import (
+    LIGHT,
+    default_style,
+    dress,
+    legend,
+    new_figure,
+    save,
+    whole_numbers,
+)
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,17 +35,12 @@ STEP = np.dtype(
     ]
 )
 _MOST_BINS = 2000  # more do not fit on a picture
-_MEAN, _SIGMA, _OFF, _LIMIT = "#0072b2", "#e69f00", "#d62728", "#444444"
 _FEW = 120  # steps up to which each gets a dot of its own
 _MOST_TICKS = 9
 
 
 def check_tolerance(tolerance: float) -> None:
-    """Refuse a tolerance that no difference would exceed.
-
-    Raises:
-        InputError: Not finite, or below 0.
-    """
+    """Refuse a tolerance that no difference would exceed."""
     if not 0 <= tolerance < np.inf:
         raise InputError(f"tolerance: expected a finite number from 0 on, got {tolerance}")
 
@@ -114,17 +117,7 @@ class ReplayReport:
 
 
 def plot_replay(report: ReplayReport, title: str, path: str | os.PathLike[str]) -> None:
-    """Save the picture that ``replay_figure`` draws.
-
-    Args:
-        report: Result of the replay.
-        title: Title of the picture.
-        path: Path of the picture; its ending names the format, such as ``.png`` or ``.svg``.
-
-    Raises:
-        InputError: No picture format has that ending, or there is no such folder.
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Save the picture that ``replay_figure`` draws; errors are those of ``save``."""
     with default_style():
         save(replay_figure(report, title), path)
 
@@ -135,9 +128,6 @@ def replay_figure(report: ReplayReport, title: str) -> Figure:
     Steps without any difference stand on the line at the bottom, those whose difference is not
     finite on the line at the top. A red stem and triangle mark steps with rows that are off. Very
     many steps are drawn in bins, each by its largest difference.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
     """
     steps = report.steps
     stride = max(1, -(-len(steps) // _MOST_BINS))
@@ -148,38 +138,38 @@ def replay_figure(report: ReplayReport, title: str) -> Figure:
 
     figure = new_figure(10, 4.5, LIGHT)
     axes = figure.add_subplot()
+    dress(axes, LIGHT)
+    # A dollar in a file's name begins no formula.
+    color = LIGHT.failed if off.any() else LIGHT.ink
+    axes.set_title(title, fontsize=10, loc="left", color=color, parse_math=False)
     bottom, top = _scale(axes, np.concatenate([mean, sigma, [report.tolerance]]))
     # Sigma below and wider, so that both are seen where they agree.
-    for name, values, colour, width in (
-        ("sigma", sigma, _SIGMA, 2.4),
-        ("mean", mean, _MEAN, 0.9),
+    for name, values, color, width in (
+        ("sigma", sigma, LIGHT.interrupted, 2.4),
+        ("mean", mean, LIGHT.ended, 0.9),
     ):
         shown = np.clip(values, bottom, top)
-        (line,) = axes.step(x, shown, where="mid", color=colour, linewidth=width)
+        (line,) = axes.step(x, shown, where="mid", color=color, linewidth=width)
         marker = "o" if len(x) <= _FEW else ""
         line.set(marker=marker, markersize=2 + width, label=f"largest difference of {name}")
     limit, label = max(report.tolerance, bottom), f"tolerance {report.tolerance:g}"
-    axes.axhline(limit, color=_LIMIT, linestyle="--", linewidth=1, label=label)
+    axes.axhline(limit, color=LIGHT.line6, linestyle="--", linewidth=1, label=label)
     if off.any():
         worst = np.clip(np.fmax(mean, sigma)[off], bottom, top)
-        axes.vlines(x[off], bottom, worst, color=_OFF, alpha=0.25, linewidth=1.2)
+        axes.vlines(x[off], bottom, worst, color=LIGHT.failed, alpha=0.25, linewidth=1.2)
         unit = "steps" if stride == 1 else f"bins of {stride} steps"
         label = f"{unit} with rows off: {np.count_nonzero(off):,}"
-        axes.plot(x[off], worst, "v", color=_OFF, markersize=5, label=label, clip_on=False)
+        axes.plot(x[off], worst, "v", color=LIGHT.failed, markersize=5, label=label, clip_on=False)
     axes.set_xlim(-0.5, max(len(steps), 1) - 0.5)
     axes.set_xlabel("step" if stride == 1 else f"step (the largest of each {stride:,} steps)")
     axes.set_ylabel("absolute difference, in units of the actions")
-    # A dollar in a file's name begins no formula.
-    colour = _OFF if off.any() else "black"
-    axes.set_title(title, fontsize=10, loc="left", color=colour, parse_math=False)
-    figure.legend(loc="outside lower left", ncols=4, frameon=False, fontsize=9)
+    whole_numbers(axes.xaxis)
+    legend(figure, LIGHT, loc="outside lower left", ncols=4)
     return figure
 
 
 def _scale(axes: Axes, values: NDArray[np.float64]) -> tuple[float, float]:
-    """Set up the axes; return the places of zero, below all decades, and of infinity, above."""
-    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
-
+    """Set up the axis; return the places of zero, below all decades, and of infinity, above."""
     shown = values[np.isfinite(values) & (values > 0)]
     shown = shown if shown.size else np.ones(1)
     first = int(np.floor(np.log10(shown.min())))
@@ -195,9 +185,4 @@ def _scale(axes: Axes, values: NDArray[np.float64]) -> tuple[float, float]:
     axes.minorticks_off()
     axes.set_yticks([*ticks], [*ticks.values()])
     axes.set_ylim(zero / 2, 2 * (infinity if is_infinite else 10.0**last))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    axes.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
     return zero, infinity

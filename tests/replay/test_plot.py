@@ -137,6 +137,6 @@ def test_a_picture_that_cannot_be_saved_is_refused_before_the_work(
 
 
 def test_without_matplotlib(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingDependencyError, match=r"mosaic-collect\[plot\]"):
         check_picture(tmp_path / "replay.png")
