@@ -1,6 +1,6 @@
 """``export``: a store, or several, in the format of another library.
 
-A format is one module and one entry here.
+A format is one module, and its name and endings here.
 """
 
 from __future__ import annotations
@@ -9,11 +9,10 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
+from importlib import import_module
 from typing import Any
 
 from mosaic_collect.errors import InputError, MosaicCollectError, SpaceError, WriteError
-from mosaic_collect.export.hdf5 import Hdf5
-from mosaic_collect.export.lerobot import LeRobot
 from mosaic_collect.export.npy import (
     ExportReport,
     choose,
@@ -24,7 +23,6 @@ from mosaic_collect.export.npy import (
     plan_export,
 )
 from mosaic_collect.export.options import Options
-from mosaic_collect.export.parquet import Parquet
 from mosaic_collect.export.rows import RowFormat, TrajectoryRows
 from mosaic_collect.export.target import Target, TargetFolder, check_target
 from mosaic_collect.npyfile.layout import GRID
@@ -34,11 +32,12 @@ from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID
 from mosaic_collect.text import reason, shown
 
-#: Formats of one trajectory after the other, by name.
-ROW_FORMATS: dict[str, type[RowFormat]] = {form.name: form for form in (Hdf5, Parquet, LeRobot)}
 NPY = "npy"
-FORMATS = (NPY, *ROW_FORMATS)
-_ENDINGS = {NPY: (".npy",), **{name: form.endings for name, form in ROW_FORMATS.items()}}
+#: Endings of each format's files; a folder has none.
+_ENDINGS = {NPY: (".npy",), "hdf5": (".hdf5", ".h5"), "parquet": (".parquet",), "lerobot": ()}
+FORMATS = tuple(_ENDINGS)
+#: Classes of formats of one trajectory after the other, each in the module of the format's name.
+_CLASSES = {"hdf5": "Hdf5", "parquet": "Parquet", "lerobot": "LeRobot"}
 
 
 def format_of(path: str, name: str | None = None) -> str:
@@ -83,7 +82,9 @@ def export(
         StoreError, ExportError, SpaceError, WriteError: The same errors as ``export_npy``.
     """
     name = format_of(os.fspath(path), format)
-    form = ROW_FORMATS.get(name)
+    form: type[RowFormat] | None = None
+    if name != NPY:  # imported when it is used
+        form = getattr(import_module(f"mosaic_collect.export.{name}"), _CLASSES[name])
     taken = set(getattr(form, "__dataclass_fields__", ()))
     shared = {f.name for f in fields(Options)}
     if unknown := set(options) - taken - shared:
@@ -92,24 +93,25 @@ def export(
     asked = Options(**{key: value for key, value in options.items() if key in shared})
     if form is None:
         return plan_export(store, asked).write(path, progress)
-    return _write(store, path, form(**own), asked, progress or (lambda nbytes: None))
+    return _write(store, path, name, form(**own), asked, progress or (lambda nbytes: None))
 
 
 def _write(
     store: Addresses,
     path: str | os.PathLike[str],
+    name: str,
     form: RowFormat,
     options: Options,
     progress: Callable[[int], object],
 ) -> ExportReport:
     """Write one trajectory after the other, each with its rows in the order of time."""
-    start = time.monotonic()
+    start, endings = time.monotonic(), _ENDINGS[name]
     if options.layout == GRID:
-        raise InputError(f"layout: {form.name} holds no grid, but one trajectory after the other")
-    check_target(path, (), form.endings)
+        raise InputError(f"layout: {name} holds no grid, but one trajectory after the other")
+    check_target(path, (), endings)
     options = replace(options, layout="compact")
     views, folders = open_stores(store, options)
-    name = check_target(path, folders, form.endings)
+    target = check_target(path, folders, endings)
     with naming_skip_damaged(options):
         table, chosen = join_stores(views, options)
         form.check(table, chosen)
@@ -128,22 +130,22 @@ def _write(
             **describe_stores(table),
         }
         try:
-            with (Target if form.endings else TargetFolder)(name, nbytes) as target:
-                for count in form.write(target.temp_path, rows, options, about):
+            with (Target if endings else TargetFolder)(target, nbytes) as opened:
+                for count in form.write(opened.temp_path, rows, options, about):
                     progress(count)
         except MosaicCollectError:
             raise
         except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-            words = f"{name}: writing failed, nothing was left there: {reason(error)}"
+            words = f"{target}: writing failed, nothing was left there: {reason(error)}"
             is_full = getattr(error, "errno", None) in NO_ROOM
             raise (SpaceError if is_full else WriteError)(words) from error
     return ExportReport(
-        path=name,
-        layout=form.name,
+        path=target,
+        layout=name,
         num_pairs=selection.num_pairs,
         shapes={f.name: (selection.num_pairs, *f.row_shape) for f in chosen},
         left_out=left,
-        file_nbytes=_size(name),
+        file_nbytes=_size(target),
         device_nbytes=nbytes,
         seconds=time.monotonic() - start,
         notes=(f"{len(rows.trajectories.id)} trajectories, one after the other",),

@@ -17,32 +17,26 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import needed
 from mosaic_collect.export.options import Options
-from mosaic_collect.export.rows import RowFormat, TrajectoryRows
+from mosaic_collect.export.rows import RowFormat, TrajectoryRows, key_of
 from mosaic_collect.export.stream import write_at
 from mosaic_collect.npyfile.layout import OURS
-from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import TRAIN, VALIDATION, Split
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.trajectories import ENDS
-from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, Field
+from mosaic_collect.store.schema import Field
 
-_STATES = ("qpos", "qvel", "env_origin")
-_BESIDE = (MOTION_ID, TRAJECTORY_END, TRAJECTORY_ID, "motion_frame")
 _ENV_TYPE = 2  # robomimic's number of gym environments, which Isaac Lab writes as well
 
 
 class Hdf5(RowFormat):
     """HDF5 in robomimic's layout."""
-
-    name: ClassVar[str] = "hdf5"
-    endings: ClassVar[tuple[str, ...]] = (".hdf5", ".h5")
 
     def check(self, table: Table, fields: Sequence[Field]) -> None:
         with needed("HDF5 exports need h5py: pip install 'mosaic-collect[hdf5]'"):
@@ -111,10 +105,3 @@ def _make_demos(
             made = h5py.h5d.create(demo, key, of, space, empty, links)
             places[field].append(made.get_offset())
     return places
-
-
-def key_of(name: str) -> str:
-    """Place of a field in a demo."""
-    if name in _STATES:
-        return f"states/{name}"
-    return name if name.startswith("action") or name in _BESIDE else f"obs/{name}"

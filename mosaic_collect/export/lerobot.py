@@ -21,7 +21,7 @@ import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -35,10 +35,9 @@ from mosaic_collect.export.episodes import (
     is_image,
     require_video,
 )
-from mosaic_collect.export.hdf5 import key_of
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.parquet import require_pyarrow
-from mosaic_collect.export.rows import Ints, RowFormat, TrajectoryRows
+from mosaic_collect.export.rows import Ints, RowFormat, TrajectoryRows, key_of
 from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.reading.subset import motion_names
 from mosaic_collect.reading.table import Table
@@ -69,8 +68,6 @@ class LeRobot(RowFormat):
         video: Whether colour images become H.264 videos, which are small and change the values;
             else all images are PNG files in the table, which hold each value as it was recorded.
     """
-
-    name: ClassVar[str] = "lerobot"
 
     fps: float | None = None
     state: str | None = None

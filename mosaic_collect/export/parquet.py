@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -38,9 +38,6 @@ _PAGE_NBYTES = 256 << 10
 
 class Parquet(RowFormat):
     """Parquet, one row per pair."""
-
-    name: ClassVar[str] = "parquet"
-    endings: ClassVar[tuple[str, ...]] = (".parquet",)
 
     def check(self, table: Table, fields: Sequence[Field]) -> None:
         require_pyarrow()

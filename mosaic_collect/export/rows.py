@@ -16,17 +16,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.export.options import Options
 from mosaic_collect.passes.engine import Threads
+from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import Selection, Split
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.reading.trajectories import Traced, trace
-from mosaic_collect.store.schema import Field
+from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, Field
 from mosaic_collect.store.workers import WorkerPool, in_order
 
 Array = NDArray[Any]
@@ -36,6 +37,8 @@ Put = Callable[[str, int, Array], object]
 #: Bytes of rows in a batch, at most; and of a file's part that is written at a time.
 BATCH_NBYTES, _WINDOW_NBYTES = 64 << 20, 1 << 30
 _STEP = "step"
+_STATES = ("qpos", "qvel", "env_origin")
+_BESIDE = (MOTION_ID, TRAJECTORY_END, TRAJECTORY_ID, "motion_frame")
 _BESIDE_NBYTES = 64  # of a row's numbers and ends
 
 
@@ -229,10 +232,6 @@ def _groups(counts: Ints, most: int, chunk: int) -> Iterator[range]:
 class RowFormat:
     """A file format that holds one trajectory after the other; subclasses are its options."""
 
-    #: Name of the format, and the endings of its files; a folder has none.
-    name: ClassVar[str]
-    endings: ClassVar[tuple[str, ...]] = ()
-
     def check(self, table: Table, fields: Sequence[Field]) -> None:
         """Refuse fields and options before anything is read or written.
 
@@ -253,3 +252,10 @@ class RowFormat:
             about: Provenance of the file, plain JSON.
         """
         raise NotImplementedError
+
+
+def key_of(name: str) -> str:
+    """Place of a field in robomimic's layout: under ``obs``, under ``states``, or beside them."""
+    if name in _STATES:
+        return f"states/{name}"
+    return name if name.startswith("action") or name in _BESIDE else f"obs/{name}"

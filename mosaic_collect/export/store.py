@@ -18,7 +18,6 @@ import heapq
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -33,7 +32,7 @@ from mosaic_collect.reading.provenance import alike_notes
 from mosaic_collect.reading.selection import Selection, select
 from mosaic_collect.reading.subset import asked_steps
 from mosaic_collect.reading.table import Table
-from mosaic_collect.reading.trajectories import ENDS, Traced, trace
+from mosaic_collect.reading.trajectories import ENDS, trace
 from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter, end_with_codes
 from mosaic_collect.store.blobs import Blobs
@@ -46,14 +45,16 @@ from mosaic_collect.store.schema import (
     GOES_ON,
     TERMINATED,
     TRAJECTORY_END,
-    TRAJECTORY_ID,
     TRUNCATED,
     VALID_MASK,
     Schema,
 )
 from mosaic_collect.store.view import read_state
 
+Array = NDArray[Any]
 Ints = NDArray[np.int64]
+#: Steps and environments of pairs.
+Pairs = tuple[Ints, Ints]
 #: Key in a store's metadata under which ``export_store`` describes the sources.
 COPIED_FROM = "copied_from"
 _CODES = {"terminated": TERMINATED, "truncated": TRUNCATED, "failed": FAILED, "ended": ENDED}
@@ -71,9 +72,11 @@ def export_store(
     """Write a subset of stores as one new store; also merges and recompresses them.
 
     The new store has new trajectory ids and an identity of its own. It keeps metadata, masks, ends
-    and runs. An export that was interrupted leaves a store that is still collecting; the same call
-    makes it anew. Memory use: the writer's buffer, a block as large as one of its blocks, and 100
-    bytes per trajectory.
+    and runs. Environments whose trajectories end earlier than others' are filled with masked rows,
+    which count as steps of the store, not as pairs; a note names their number. A copy that was
+    interrupted or killed is a store that is still collecting: the same call makes it anew, any
+    other is refused. Memory use: the writer's buffer, a block as large as one of its blocks, and
+    100 bytes per trajectory.
 
     Args:
         stores: The stores, as ``export_npy`` takes them.
@@ -150,23 +153,14 @@ def export_store(
 
 
 class _TargetRun(NamedTuple):
-    """Trajectories of one run of the target, one number each.
+    """Trajectories of one run of the target, a number each: where they are, and where they go."""
 
-    Attributes:
-        first: First step in the sources.
-        env: Environment in the sources.
-        start: First step in the run.
-        length: Number of steps.
-        column: Environment in the target.
-        code: Value of ``trajectory_end`` at the last row.
-    """
-
-    first: Ints
-    env: Ints
-    start: Ints
+    first: Ints  # step in the sources
+    env: Ints  # environment in the sources
+    start: Ints  # step in the run
     length: Ints
-    column: Ints
-    code: Ints
+    column: Ints  # environment in the target
+    code: Ints  # value of ``trajectory_end`` at the last row
 
     @property
     def num_steps(self) -> int:
@@ -176,19 +170,12 @@ class _TargetRun(NamedTuple):
 
 @dataclass(frozen=True)
 class _TargetPlan:
-    """Place of every trajectory in the target.
-
-    Attributes:
-        runs: Runs of the target.
-        num_envs: Environments of the target.
-        num_left_out: Trajectories left out, those without a valid row among them.
-        num_cut: Trajectories whose last rows are left out.
-    """
+    """Place of every trajectory in the target."""
 
     runs: tuple[_TargetRun, ...]
     num_envs: int
-    num_left_out: int
-    num_cut: int
+    num_left_out: int  # trajectories without a valid row among them
+    num_cut: int  # trajectories whose last rows are left out
 
     @classmethod
     def of(cls, table: Table, selection: Selection, steps: Any) -> _TargetPlan:
@@ -200,7 +187,7 @@ class _TargetPlan:
         if not selection.num_pairs:
             raise ExportError(f"{table.address}: no pair is left to write")
         traced = trace(table)
-        kept = traced.chosen(_counts(table, selection, traced) > 0)
+        kept = traced.chosen(np.isin(traced.id, trace(table, selection=selection).id))
         kept = kept.chosen(np.lexsort((kept.env, kept.first)))
         first, stop = kept.first, kept.last + 1
         part = np.searchsorted(table.first_steps, first, side="right") - 1
@@ -228,17 +215,6 @@ class _TargetPlan:
         return cls(laid, num_envs, len(traced.id) - len(kept.id), int(is_cut.sum()))
 
 
-def _counts(table: Table, selection: Selection, traced: Traced) -> Ints:
-    """Chosen pairs of each trajectory."""
-    counts = np.zeros(len(traced.id), np.int64)
-    for block in range(table.state.num_blocks):
-        mask = selection.block(block)
-        if mask.any():
-            ids = table.read_cell(TRAJECTORY_ID, table.whole_block(block))[mask]
-            counts += np.bincount(np.searchsorted(traced.id, ids), minlength=len(counts))
-    return counts
-
-
 def _lay(first: Ints, count: Ints, env: Ints, code: Ints, num_envs: int) -> _TargetRun:
     """Lay trajectories, in the order of time, each into the environment that is free first."""
     start, column = np.empty_like(first), np.empty_like(first)
@@ -251,39 +227,28 @@ def _lay(first: Ints, count: Ints, env: Ints, code: Ints, num_envs: int) -> _Tar
 
 
 class _RowCopy:
-    """Copies the rows of a run into a store, a block of the target at a time.
-
-    Args:
-        table: The sources.
-        selection: Chosen pairs.
-        writer: Writer of the target.
-        skip_damaged: Whether cells without a chosen pair, which may be damaged, are not read.
-    """
+    """Copies the rows of a run into a store, a block of the target at a time."""
 
     def __init__(
         self, table: Table, selection: Selection, writer: TrajectoryWriter, skip_damaged: bool
     ) -> None:
         self._table, self._selection, self._writer = table, selection, writer
-        self._skips = skip_damaged
-        given = [
+        self._skips = skip_damaged  # cells without a chosen pair, which may be damaged
+        given = {
             name for part in table.parts for name, is_given in part.state.given.items() if is_given
-        ]
+        }
         # Fields that take their default in all sources take it in the target, and no memory.
-        self._fields = [
-            writer.schema[name]
-            for name in writer.schema.names
-            if writer.schema[name].default is None or name in given
-        ]
+        self._fields = [f for f in writer.schema.fields if f.default is None or f.name in given]
 
     def write(self, run: _TargetRun, progress: Progress) -> None:
         """Write the rows of a run, and end its trajectories."""
-        writer, size = self._writer, self._writer.block_steps
+        writer, size, stop = self._writer, self._writer.block_steps, run.start + run.length
         for at in range(0, run.num_steps, size):
             steps = range(at, min(at + size, run.num_steps))
             rows, mask = self._rows(run, steps)
             ends = np.zeros(mask.shape, np.uint8)
-            here = (run.start + run.length > at) & (run.start + run.length <= steps.stop)
-            ends[(run.start + run.length)[here] - 1 - at, run.column[here]] = run.code[here]
+            here = (stop > at) & (stop <= steps.stop)
+            ends[stop[here] - 1 - at, run.column[here]] = run.code[here]
             for step in range(len(steps)):
                 row = {name: values[step] for name, values in rows.items()}
                 writer.add_step(valid_mask=None if mask[step].all() else mask[step], **row)
@@ -291,9 +256,7 @@ class _RowCopy:
             progress(sum(values.nbytes for values in rows.values()))
             exit_if_terminated()
 
-    def _rows(
-        self, run: _TargetRun, steps: range
-    ) -> tuple[dict[str, NDArray[Any]], NDArray[np.bool_]]:
+    def _rows(self, run: _TargetRun, steps: range) -> tuple[dict[str, Array], Array]:
         """Rows of some steps of the target, ``(steps, N[, D])``, and their mask."""
         shape = (len(steps), self._writer.num_envs)
         mask = np.zeros(shape, np.bool_)
@@ -301,66 +264,41 @@ class _RowCopy:
             f.name: np.full((*shape, *f.row_shape), f.fill_value, f.dtype) for f in self._fields
         }
         low = np.maximum(run.start, steps.start)
-        count = np.minimum(run.start + run.length, steps.stop) - low
-        here = np.flatnonzero(count > 0)
-        index = np.repeat(here, count[here])
-        inside = np.arange(len(index)) - np.repeat(
-            np.cumsum(count[here]) - count[here], count[here]
-        )
-        to = (low[index] - steps.start + inside, run.column[index])
-        step, env = run.first[index] + low[index] - run.start[index] + inside, run.env[index]
-        blocks = self._blocks(step)
-        order = np.argsort(blocks, kind="stable")
-        cuts = np.flatnonzero(np.diff(blocks[order], prepend=-1))
+        count = np.maximum(np.minimum(run.start + run.length, steps.stop) - low, 0)
+        index = np.repeat(np.arange(len(count)), count)
+        low = low[index] + np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
+        to = low - steps.start, run.column[index]
+        step, env = run.first[index] + low - run.start[index], run.env[index]
+        part = np.searchsorted(self._table.first_steps, step, side="right") - 1
+        length = np.array([view.state.block_steps for view in self._table.parts])[part]
+        blocks = np.array(self._table.first_blocks)[part]
+        blocks += (step - np.array(self._table.first_steps)[part]) // length
         pieces = []
-        for block, at in zip(blocks[order][cuts].tolist(), np.split(order, cuts[1:]), strict=True):
-            first = self._table.state.steps_of(block).start
-            piece = _SourceRows(block, step[at] - first, env[at], (to[0][at], to[1][at]))
-            chosen = self._selection.block(block)
-            mask[piece.to] = chosen[piece.step, piece.env]
-            pieces += [(name, piece) for name in rows]
-        for _ in Threads().map(partial(self._fill, rows), pieces):
+        order = np.argsort(blocks, kind="stable")
+        for mine in np.split(order, np.flatnonzero(np.diff(blocks[order])) + 1):
+            block = int(blocks[mine[0]])
+            at = step[mine] - self._table.state.steps_of(block).start, env[mine]
+            goal = to[0][mine], to[1][mine]
+            mask[goal] = self._selection.block(block)[at]
+            pieces += [(block, at, goal, name) for name in rows]
+        for _ in Threads().map(lambda piece: self._fill(rows[piece[3]], *piece), pieces):
             pass
         return rows, mask
 
-    def _blocks(self, step: Ints) -> Ints:
-        table = self._table
-        part = np.searchsorted(table.first_steps, step, side="right") - 1
-        length = np.array([view.state.block_steps for view in table.parts])[part]
-        first = np.array(table.first_steps)[part]
-        return np.asarray(np.array(table.first_blocks)[part] + (step - first) // length)
-
-    def _fill(self, rows: dict[str, NDArray[Any]], what: tuple[str, _SourceRows]) -> None:
+    def _fill(self, out: Array, block: int, at: Pairs, goal: Pairs, name: str) -> None:
         """Copy the rows of one field of one block; rows that were left out stay fill value."""
-        name, piece = what
-        chosen = self._selection.block(piece.block)
-        for cell in self._selection.cells_of(piece.block, name):
-            inside = (piece.step >= cell.steps.start) & (piece.step < cell.steps.stop)
-            inside &= (piece.env >= cell.envs.start) & (piece.env < cell.envs.stop)
+        chosen = self._selection.block(block)
+        for cell in self._selection.cells_of(block, name):
+            step, env = at[0] - cell.steps.start, at[1] - cell.envs.start
+            inside = (step >= 0) & (step < len(cell.steps)) & (env >= 0) & (env < len(cell.envs))
             if not inside.any() or (self._skips and not chosen[cell.at].any()):
                 continue
-            step, env = piece.step[inside] - cell.steps.start, piece.env[inside] - cell.envs.start
+            step, env = step[inside], env[inside]
             values = self._table.read_cell(name, cell)[step, env]
             valid = self._table.read_cell(VALID_MASK, cell)[step, env]
             is_left_out = valid & ~chosen[cell.at][step, env]
             values[is_left_out] = self._table.grids[name].field.fill_value
-            rows[name][piece.to[0][inside], piece.to[1][inside]] = values
-
-
-class _SourceRows(NamedTuple):
-    """Rows of one block of the sources.
-
-    Attributes:
-        block: Number of the block.
-        step: Steps, counted from the block's first.
-        env: Environments.
-        to: Steps and environments of the target.
-    """
-
-    block: int
-    step: Ints
-    env: Ints
-    to: tuple[Ints, Ints]
+            out[goal[0][inside], goal[1][inside]] = values
 
 
 def _schema(table: Table, names: Sequence[str]) -> Schema:
@@ -416,6 +354,9 @@ def _notes(plan: _TargetPlan, table: Table) -> Iterator[str]:
     yield "trajectories have new ids, in the order of the sources"
     if plan.num_left_out:
         yield f"{plan.num_left_out:,} trajectories without a chosen pair were left out"
+    num_filled = sum(run.num_steps * plan.num_envs - int(run.length.sum()) for run in plan.runs)
+    if num_filled:
+        yield f"{num_filled:,} masked rows fill environments whose trajectories end earlier"
     if plan.num_cut:
         yield f"{plan.num_cut:,} trajectories were cut by steps: they have no end"
     foreign = sorted({name for part in table.parts for name in part.state.foreign_arrays})

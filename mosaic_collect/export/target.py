@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,8 @@ from mosaic_collect.store.lock import try_lock
 from mosaic_collect.text import reason
 
 _log = logging.getLogger(__name__)
+_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+_STAYS = "%s: this file system has no locks: if this export is killed, its temp file stays"
 
 
 def check_target(
@@ -111,7 +114,8 @@ class TargetFolder:
         nbytes: Size to come.
 
     Attributes:
-        temp_path: Path of the temp folder. A kill leaves it; no later export takes it.
+        temp_path: Path of the temp folder, locked. A kill leaves it; the next export to the target
+            removes those that nobody has locked, where the file system has locks.
 
     Raises:
         SpaceError: The disk has not that much.
@@ -123,9 +127,13 @@ class TargetFolder:
         _check_room(path, self._target, nbytes)
         self.temp_path = temp_name(self._target, f".{secrets.token_hex(4)}")
         try:
+            _remove_killed(self._target)
             os.mkdir(self.temp_path)
+            self._fd = os.open(self.temp_path, _FOLDER)
         except OSError as error:
             raise WriteError(f"{path}: cannot be written: {reason(error)}") from error
+        if try_lock(self._fd) is None:
+            _log.warning(_STAYS, path)
 
     def __enter__(self) -> TargetFolder:
         return self
@@ -142,6 +150,25 @@ class TargetFolder:
                 PosixFiles().sync_folder(os.path.dirname(self._target))
         finally:
             shutil.rmtree(self.temp_path, ignore_errors=True)
+            os.close(self._fd)
+
+
+def _remove_killed(target: str) -> None:
+    """Remove temp folders of killed exports to a target: those of its name that nobody locked."""
+    before, behind = (re.escape(part) for part in temp_name(target, "\0").split("\0"))
+    folder = os.path.dirname(target)
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name)
+        if not re.fullmatch(rf"{before}\.[0-9a-f]{{8}}{behind}", path):
+            continue
+        with contextlib.suppress(OSError):  # another user's, or removed meanwhile
+            fd = os.open(path, _FOLDER)
+            try:
+                if try_lock(fd):
+                    _log.info("%s: removed: the export that made it was killed", path)
+                    shutil.rmtree(path)
+            finally:
+                os.close(fd)
 
 
 def _check_room(path: str, target: str, nbytes: int) -> None:
@@ -249,10 +276,7 @@ class Target:
 
     def _open_own(self, shared: int) -> int:
         """Open a temp file of this export alone, where no lock keeps another one out."""
-        _log.warning(
-            "%s: this file system has no locks: if this export is killed, its file stays",
-            self._path,
-        )
+        _log.warning(_STAYS, self._path)
         try:
             if not os.fstat(shared).st_size:
                 os.unlink(self._temp)

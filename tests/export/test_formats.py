@@ -21,7 +21,9 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.export import export
 from mosaic_collect.reading.selection import TRAIN, VALIDATION
+from mosaic_collect.store.lock import try_lock
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
+from tests import helpers
 from tests.export import rows, stores
 from tests.export.rows import FIELDS, assert_same, expected, record
 
@@ -278,3 +280,36 @@ def test_an_end_halfway_leaves_what_was_there(
     monkeypatch.undo()
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
     assert not [path for path in folder.iterdir() if path.name.endswith(".tmp")]
+
+
+def test_a_format_is_imported_when_it_is_used() -> None:
+    code = """
+import sys
+from mosaic_collect.export import export, export_npy
+
+for name in ("hdf5", "parquet", "lerobot"):
+    assert f"mosaic_collect.export.{name}" not in sys.modules
+"""
+    assert helpers.run_python(code).returncode == 0
+
+
+def test_what_a_killed_export_of_a_folder_left_is_removed(store: str, tmp_path: Path) -> None:
+    """Not what another export, which goes on, has locked, nor what has another name."""
+    record(store)
+    code = """
+import os, sys
+from mosaic_collect.export import export
+
+export(*sys.argv[1:], "lerobot", fps=50, progress=lambda nbytes: os.kill(os.getpid(), 9))
+"""
+    assert helpers.run_python(code, store, str(tmp_path / "e")).returncode == -9
+    (left,) = tmp_path.glob(".e.*.tmp")
+    others = [tmp_path / ".e.0123abcd.tmp", tmp_path / ".e.mine.tmp", tmp_path / ".f.0123abcd.tmp"]
+    for other in others:
+        other.mkdir()
+    fd = os.open(others[0], os.O_RDONLY)
+    assert try_lock(fd)
+    export(store, tmp_path / "e", "lerobot", fps=50)
+    os.close(fd)
+    assert not left.exists()
+    assert all(other.is_dir() for other in others)

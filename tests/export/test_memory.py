@@ -38,21 +38,65 @@ print(json.dumps([size / 1e6, *found]))
 """
 
 
+_FORMATS = """
+import sys
+
+import mosaic_collect.export.rows
+from mosaic_collect.export import export, export_store
+
+def peak_mb():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1e3 for line in file if line.startswith("VmHWM"))
+
+mosaic_collect.export.rows.BATCH_NBYTES = 2_000_000
+form, *stores = sys.argv[1:]
+for number, store in enumerate(stores):
+    if form == "store":
+        export_store(store, f"{store}.copy", buffer_mb=8)
+    else:
+        export(store, f"{store}.{form}", form, **({"fps": 50} if form == "lerobot" else {}))
+    print(peak_mb())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="reads Linux's /proc")
+@pytest.mark.parametrize(
+    ("form", "library"),
+    [("hdf5", "h5py"), ("parquet", "pyarrow"), ("lerobot", "pyarrow"), ("store", "numpy")],
+)
+def test_formats_are_bounded(form: str, library: str, tmp_path) -> None:
+    """Four times the steps, 240 MB more of values, take no more than 30 MB more."""
+    pytest.importorskip(library)
+    for name, steps in (("small", 160), ("large", 640)):
+        _record(str(tmp_path / name), steps, 128)
+    done = helpers.run_python(
+        _FORMATS, form, str(tmp_path / "small"), str(tmp_path / "large"), timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    small, large = map(float, done.stdout.split())
+    assert large - small < 30
+
+
 @pytest.fixture(scope="module")
 def large(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     """A store of some 300 MB, one row in eight invalid, and a small one."""
     folder = tmp_path_factory.mktemp("large")
-    num_envs, paths = 256, (str(folder / "large.zarr"), str(folder / "small.zarr"))
-    generator = np.random.default_rng(0)
+    paths = str(folder / "large.zarr"), str(folder / "small.zarr")
     for path, steps in zip(paths, (300, 2), strict=True):
-        with TrajectoryWriter(path, _SCHEMA, num_envs, buffer_mb=64) as writer:
-            for _ in range(steps):
-                rows = {
-                    f.name: np.full((num_envs, f.dim), generator.random(), np.float32)
-                    for f in _SCHEMA.fields
-                }
-                writer.add_step(**rows, valid_mask=generator.random(num_envs) < 0.875)
+        _record(path, steps, 256)
     return paths
+
+
+def _record(path: str, steps: int, num_envs: int) -> None:
+    generator = np.random.default_rng(0)
+    with TrajectoryWriter(path, _SCHEMA, num_envs, buffer_mb=64) as writer:
+        for _ in range(steps):
+            rows = {
+                f.name: np.full((num_envs, f.dim), generator.random(), np.float32)
+                for f in _SCHEMA.fields
+            }
+            writer.add_step(**rows, valid_mask=generator.random(num_envs) < 0.875)
 
 
 @pytest.mark.slow

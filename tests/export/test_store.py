@@ -197,14 +197,20 @@ def test_a_bad_target_is_refused_before_anything_is_written(tmp_path: Any) -> No
     assert not (tmp_path / "new").exists()
 
 
-def test_an_interrupted_export_is_made_anew(tmp_path: Any) -> None:
+@pytest.mark.parametrize("how", ["raise KeyError", "os.kill(os.getpid(), 9)"])
+def test_an_interrupted_export_is_made_anew(tmp_path: Any, how: str) -> None:
     path, target = record(tmp_path / "store", np.random.default_rng(1), 0, 2), str(tmp_path / "new")
+    code = f"""
+import os
+from mosaic_collect import TrajectoryDataset, export_store
 
-    def stop(nbytes: int) -> None:
-        raise KeyError("stop")
+def stop(nbytes):
+    if TrajectoryDataset({target!r}).num_steps:
+        {how}
 
-    with pytest.raises(KeyError, match="stop"):
-        export_store(path, target, buffer_mb=0.01, progress=stop)
+export_store({path!r}, {target!r}, buffer_mb=0.01, progress=stop)
+"""
+    assert helpers.run_python(code).returncode
     assert TrajectoryDataset(target).state.status != COMPLETE
     with pytest.raises(StoreExistsError):
         export_store(path, target, exclude_failed=True)
@@ -213,3 +219,15 @@ def test_an_interrupted_export_is_made_anew(tmp_path: Any) -> None:
         trajectories(TrajectoryDataset(target)).keys()
         == trajectories(TrajectoryDataset(path)).keys()
     )
+
+
+def test_rows_that_fill_environments_are_counted(tmp_path: Any) -> None:
+    path, target = str(tmp_path / "store"), str(tmp_path / "copy")
+    with helpers.open_writer(path, 2) as writer:
+        for step in range(10):
+            helpers.add(writer, step)
+            writer.end_trajectories([step == 9, step in (2, 9)])
+    report = export_store(path, target, trajectories=[0, 1])
+    assert "7 masked rows fill environments whose trajectories end earlier" in report.notes
+    copy = TrajectoryDataset(target)
+    assert (copy.num_steps, copy.state.num_valid, report.num_pairs) == (10, 13, 13)
