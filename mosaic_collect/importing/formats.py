@@ -2,7 +2,7 @@
 
 A store of one environment holds the trajectories in the file's order. ``trajectory_id`` is kept as
 ``source_trajectory_id``, as a store numbers its own; ``trajectory_end`` becomes the store's where
-it agrees with where trajectories end.
+it agrees with where trajectories end. Behind a trajectory without an end, a run of the store stops.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from mosaic_collect.importing.contents import SOURCE, with_defaults
 from mosaic_collect.importing.npy import NpySource
 from mosaic_collect.importing.source import ImportReport, Rows, Source, import_source
 from mosaic_collect.npyfile.layout import OURS
-from mosaic_collect.reading.trajectories import ENDS
+from mosaic_collect.reading.trajectories import ENDS, OVER
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.ranks import Address
 from mosaic_collect.store.schema import (
@@ -40,6 +40,7 @@ from mosaic_collect.store.schema import (
 from mosaic_collect.text import shown
 
 _CODES = {"terminated": TERMINATED, "truncated": TRUNCATED, "failed": FAILED}
+_CODES |= dict.fromkeys(set(ENDS) - set(OVER), GOES_ON)
 
 
 def import_file(path: str | os.PathLike[str], store: Address, **options: Any) -> ImportReport:
@@ -59,16 +60,16 @@ def import_file(path: str | os.PathLike[str], store: Address, **options: Any) ->
         MissingDependencyError: h5py or pyarrow is not installed.
     """
     name = local_path(path, "path")
-    sources: tuple[tuple[str, type[Source]], ...] = (
-        *((".npy", NpySource), (".hdf5", Hdf5Source), (".h5", Hdf5Source)),
-        (".parquet", ParquetSource),
-    )
-    for ending, opened in sources:
+    sources: dict[str, type[Source]] = {
+        ".npy": NpySource,
+        ".hdf5": Hdf5Source,
+        ".h5": Hdf5Source,
+        ".parquet": ParquetSource,
+    }
+    for ending, opened in sources.items():
         if name.endswith(ending):
             return import_source(opened, name, store, **options)
-    raise InputError(
-        f"{name}: expected a name ending in {', '.join(ending for ending, _ in sources)}"
-    )
+    raise InputError(f"{name}: expected a name ending in {', '.join(sources)}")
 
 
 class _Trajectories(Source):
@@ -76,6 +77,7 @@ class _Trajectories(Source):
 
     num_envs = 1
     library: ClassVar[str]
+    _file: Any = None
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
@@ -85,11 +87,15 @@ class _Trajectories(Source):
             self._plan(fields)
         except BaseException as error:
             self.__exit__()
-            if isinstance(error, (OSError, KeyError, ValueError)) and not isinstance(
-                error, (CorruptExportError, ImportError)
-            ):
+            is_ours = isinstance(error, (CorruptExportError, ImportError))
+            if isinstance(error, (OSError, KeyError, ValueError)) and not is_ours:
                 raise CorruptExportError(f"{path}: cannot become a store: {error}") from error
             raise
+
+    def __exit__(self, *exc: object) -> None:
+        if self._file is not None:
+            self._file.close()
+        super().__exit__(*exc)
 
     def _open(self) -> list[Field]:
         """Open the file and find its fields, lengths, ids and ends of trajectories."""
@@ -100,14 +106,13 @@ class _Trajectories(Source):
         raise NotImplementedError
 
     def _found(self, lengths: Any, ids: Any, ends: Sequence[str | None]) -> None:
-        self._lengths = np.asarray(lengths, np.int64)
         self._ids = None if ids is None else np.asarray(ids, np.int64)
-        self._words = ends
-        self._stops = np.cumsum(self._lengths)
+        self._has_ends = any(end in ENDS for end in ends)
+        self._behind = np.cumsum(np.asarray(lengths, np.int64))
         self._codes = np.array([_CODES.get(str(end), ENDED) for end in ends], np.uint8)
 
     def _plan(self, fields: list[Field]) -> None:
-        self.num_steps = int(self._lengths.sum())
+        self.num_steps = int(self._behind[-1]) if len(self._behind) else 0
         own = [f for f in fields if f.name not in SOURCE]
         if not self.num_steps or not own:
             raise CorruptExportError(f"{self.path}: cannot become a store: it holds no rows")
@@ -115,11 +120,12 @@ class _Trajectories(Source):
         own.sort(key=lambda f: order.get(f.name, len(order)))
         if self._ids is not None:
             own.append(Field(name=SOURCE[TRAJECTORY_ID], dtype="int64"))
-        ends = next((f for f in fields if f.name == TRAJECTORY_END), None)
-        self._kept = {TRAJECTORY_END: ends} if ends is not None else {}
+        self._given_ends = next((f for f in fields if f.name == TRAJECTORY_END), None)
         self.schema = Schema(tuple(with_defaults(own)))
-        if any(end in ENDS for end in self._words):
+        if self._has_ends:
             self.schema = self.schema.with_ends()
+        stops = self._behind[self._codes == GOES_ON].tolist()
+        self.stops = sorted({*stops, self.num_steps})
 
     @property
     def values_nbytes(self) -> int:  # type: ignore[override]
@@ -129,13 +135,13 @@ class _Trajectories(Source):
 
     def check_values(self) -> None:
         """Keep ``trajectory_end`` where it is not what the store's will be."""
-        if TRAJECTORY_END not in self._kept:
+        if self._given_ends is None:
             return
         at = 0
         for rows in self._read([TRAJECTORY_END], 0, self.num_steps):
             found = rows[TRAJECTORY_END]
             if not np.array_equal(found, self.ends(range(at, at + len(found)))[:, 0]):
-                kept = Field(name=SOURCE[TRAJECTORY_END], dtype=self._kept[TRAJECTORY_END].dtype)
+                kept = Field(name=SOURCE[TRAJECTORY_END], dtype=self._given_ends.dtype)
                 self.schema = Schema((*self.schema.fields, kept))
                 return
             at += len(found)
@@ -152,23 +158,19 @@ class _Trajectories(Source):
                 for name, key in names.items()
             }
             if own is not None and self._ids is not None:
-                index = np.searchsorted(self._stops, np.arange(first, steps.stop), side="right")
+                index = np.searchsorted(self._behind, np.arange(first, steps.stop), side="right")
                 shaped[own] = self._ids[index][:, None]
             yield steps, shaped
             first = steps.stop
 
     def ends(self, steps: range) -> NDArray[np.uint8]:
         out = np.full((len(steps), 1), GOES_ON, np.uint8)
-        last = self._stops - 1
-        mine = (last >= steps.start) & (last < steps.stop)
-        out[last[mine] - steps.start, 0] = self._codes[mine]
+        mine = (self._behind > steps.start) & (self._behind <= steps.stop)
+        out[self._behind[mine] - 1 - steps.start, 0] = self._codes[mine]
         return out
 
     def notes(self, state: StoreState) -> Iterator[str]:
-        yield f"{len(self._lengths)} trajectories, one after the other in one environment"
-        unknown = sum(end in ENDS[4:] for end in self._words)
-        if unknown:
-            yield f"{unknown} trajectories without an end are marked as ended"
+        yield f"{len(self._behind)} trajectories, one after the other in one environment"
         if SOURCE[TRAJECTORY_END] in self.schema.names:
             yield f"the file's trajectory_end is kept as {SOURCE[TRAJECTORY_END]}"
 
@@ -183,42 +185,33 @@ class Hdf5Source(_Trajectories):
 
         self._file = h5py.File(self.path, "r", locking=False)
         demos = self._file["data"]
-        names = sorted(demos, key=lambda name: (len(name), name))
-        self._demos = [demos[name] for name in names]
+        self._demos = [demos[name] for name in sorted(demos, key=lambda name: (len(name), name))]
         self._keys = _datasets(self._demos[0]) if self._demos else {}
         lengths = [len(demo["actions"]) for demo in self._demos]
         for demo, length in zip(self._demos, lengths, strict=True):
             found = {key: demo[key].shape[:1] for key in self._keys.values() if key in demo}
-            wrong = [key for key in self._keys.values() if found.get(key) != (length,)]
-            if wrong:
-                raise CorruptExportError(
-                    f"{self.path}: {demo.name}/{wrong[0]}: expected {length} rows, got "
-                    f"{found.get(wrong[0], 'none')}"
-                )
+            for key in self._keys.values():
+                if found.get(key) != (length,):
+                    raise CorruptExportError(
+                        f"{self.path}: {demo.name}/{key}: expected {length} rows, got "
+                        f"{found.get(key, 'none')}"
+                    )
         ids = [demo.attrs.get("trajectory_id", number) for number, demo in enumerate(self._demos)]
         self._found(lengths, ids, [demo.attrs.get("end") for demo in self._demos])
         told = self._file[OURS][()] if OURS in self._file else b"null"
         self.about = {"metadata": {OURS: json.loads(told)}}
-        first = self._demos[0] if self._demos else {}
-        return [
-            Field(name=name, dim=first[key].shape[1:], dtype=first[key].dtype.name)
-            for name, key in self._keys.items()
-        ]
-
-    def __exit__(self, *exc: object) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
-        super().__exit__(*exc)
+        first = {name: self._demos[0][key] for name, key in self._keys.items()}
+        return [Field(name=n, dim=d.shape[1:], dtype=d.dtype.name) for n, d in first.items()]
 
     def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
-        starts = (self._stops - self._lengths).tolist()
-        nbytes = sum(np.dtype(d.dtype).itemsize * d[:1].size for d in
-                     (self._demos[0][self._keys[name]] for name in names))  # fmt: skip
-        size = max(1, source.READ_NBYTES // max(1, nbytes))
-        for demo, begin, end in zip(self._demos, starts, self._stops.tolist(), strict=True):
+        row = {name: self._demos[0][self._keys[name]][:1] for name in names}
+        size = max(1, source.READ_NBYTES // max(1, sum(values.nbytes for values in row.values())))
+        begin = 0
+        for demo, end in zip(self._demos, self._behind.tolist(), strict=True):
             for at in range(max(first, begin), min(stop, end), size):
                 inside = slice(at - begin, min(at + size, end, stop) - begin)
                 yield {name: demo[self._keys[name]][inside] for name in names}
+            begin = end
 
 
 def _datasets(demo: Any) -> dict[str, str]:
@@ -281,20 +274,13 @@ class ParquetSource(_Trajectories):
             raise ValueError("trajectory_id: rows of a trajectory do not lie together")
         self._found(counts, ids, ends)
 
-    def __exit__(self, *exc: object) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
-        super().__exit__(*exc)
-
     def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
-        sizes = [
-            self._file.metadata.row_group(n).num_rows for n in range(self._file.num_row_groups)
-        ]
-        behind = np.cumsum([0, *sizes])
+        groups = range(self._file.num_row_groups)
+        behind = np.cumsum([0, *(self._file.metadata.row_group(n).num_rows for n in groups)])
         group = int(np.searchsorted(behind, first, side="right")) - 1
         size = max(1, source.READ_NBYTES // sum(self._widths[name] for name in names))
-        at, groups = int(behind[group]), range(group, len(sizes))
-        for batch in self._file.iter_batches(size, list(groups), columns=list(names)):
+        at = int(behind[group])
+        for batch in self._file.iter_batches(size, list(groups[group:]), columns=list(names)):
             begin, end = max(first - at, 0), min(stop - at, len(batch))
             at += len(batch)
             if begin < end:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -86,6 +86,8 @@ class Source:
         num_envs: Environments of the store.
         values_nbytes: Bytes of all values that become the store's.
         about: Contents of the file beside its values, plain JSON.
+        stops: Steps at which runs of the store stop, and what goes on there is interrupted;
+            ascending, the last one is ``num_steps``. None: one run.
 
     Raises:
         FileNotFoundError: No such file.
@@ -97,6 +99,7 @@ class Source:
     num_envs: int
     values_nbytes: int
     about: dict[str, Any]
+    stops: Sequence[int] | None = None
 
     def __init__(self, path: str) -> None:
         self.path, self._fd = path, open_regular(path)
@@ -183,22 +186,27 @@ def import_source(
         if state is not None:
             _check_same_source(state, blobs.address, origin, source.num_steps)
             _check_same_rows(source, TrajectoryDataset(blobs))
-        writer = TrajectoryWriter(
-            blobs,
-            source.schema,
-            source.num_envs,
-            buffer_mb=buffer_mb,
-            metadata={**own, IMPORTED_FROM: origin},
-            compressor=compressor,
-            resume=resume,
-            commit_seconds=None,  # a timed commit may fall between a row and its ends
-            encode_in="threads",  # which is a little faster where no simulation is disturbed
-        )
-        with writer:
-            first_step = writer.num_steps
-            _copy(source, writer, done)
-            source.check_unchanged()
-            done(source.nbytes - source.values_nbytes)  # what is no value
+        first_step = 0 if state is None else state.committed_steps
+        done(first_step * source.values_nbytes // source.num_steps)
+        every = source.stops or [source.num_steps]
+        stops, stored_nbytes = [stop for stop in every if stop > first_step] or every[-1:], 0
+        for stop in stops:
+            with TrajectoryWriter(
+                blobs,
+                source.schema,
+                source.num_envs,
+                buffer_mb=buffer_mb,
+                metadata={**own, IMPORTED_FROM: origin},
+                compressor=compressor,
+                resume=resume if stop == stops[0] else True,
+                commit_seconds=None,  # a timed commit may fall between a row and its ends
+                encode_in="threads",  # which is a little faster where no simulation is disturbed
+            ) as writer:
+                _copy(source, writer, stop, done)
+                source.check_unchanged()
+                writer.close(complete=stop == source.num_steps)
+            stored_nbytes += writer.stats.stored_nbytes
+        done(source.nbytes - source.values_nbytes)  # what is no value
         made = read_state(blobs)
         assert made is not None
         _log.info("%s: %d steps of %s", writer.path, source.num_steps, path)
@@ -213,7 +221,7 @@ def import_source(
             num_trajectories=made.num_trajectories,
             shapes={name: (*shape, *source.schema[name].row_shape) for name in source.schema.names},
             file_nbytes=source.nbytes,
-            stored_nbytes=writer.stats.stored_nbytes,
+            stored_nbytes=stored_nbytes,
             seconds=time.monotonic() - start,
             notes=(*source.notes(made), *_notes_of_resuming(first_step, source.num_steps)),
         )
@@ -226,12 +234,11 @@ def _notes_of_resuming(first_step: int, num_steps: int) -> Iterator[str]:
         yield f"went on at step {first_step}: trajectories open there go on under new ids"
 
 
-def _copy(source: Source, writer: TrajectoryWriter, done: Progress) -> None:
+def _copy(source: Source, writer: TrajectoryWriter, stop: int, done: Progress) -> None:
     """Add the steps that the store does not hold yet, each with the ends of its row."""
     committed = time.monotonic()
-    done(writer.num_steps * source.values_nbytes // source.num_steps)
     try:
-        for steps, piece in source.pieces(writer.num_steps, source.num_steps):
+        for steps, piece in source.pieces(writer.num_steps, stop):
             done(sum(values.nbytes for values in piece.values()))
             masks, ends = piece.pop(VALID_MASK, None), source.ends(steps)
             for at in range(len(steps)):
