@@ -56,8 +56,7 @@ class Export(WithJson, WithEngine):
         format: Format of the file (default: by the ending of its name).
         fps: Steps per second of a LeRobot dataset (default: the store's control rate).
         state: Field that a LeRobot dataset names observation.state (default: observations).
-        video: Whether colour images of a LeRobot dataset become videos, which are small and change
-            the values.
+        video: Encode color images of a LeRobot dataset as videos, which are small and lossy.
     """
 
     EXAMPLE: ClassVar[str] = (

@@ -14,6 +14,10 @@ from mosaic_collect.npyfile.read import scan_npy
 from tests import helpers
 from tests.export import stores
 
+REPLAY = "--checkpoint model.pt"
+WITH_TORCH = pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+WITH_PLOTS = pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is missing")
+
 
 @pytest.fixture
 def made(store: str, npy: str) -> tuple[str, str]:
@@ -108,15 +112,7 @@ def test_an_empty_and_an_unfinished_store(cli, store: str, tmp_path) -> None:
     assert "zero steps" in done.out
 
 
-@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
-def test_a_checkpoint_for_a_store_that_says_nothing_of_its_network(
-    cli, made: tuple[str, str]
-) -> None:
-    """Told before the store is read."""
-    cli("verify", made[0], "--checkpoint", "model.pt").failed("runner_cfg")
-
-
-@pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
+@WITH_TORCH
 def test_a_broken_store_is_told_of_before_its_checkpoint(cli, made: tuple[str, str]) -> None:
     with open(os.path.join(made[0], "zarr.json"), "w") as file:
         file.write("{")
@@ -126,32 +122,27 @@ def test_a_broken_store_is_told_of_before_its_checkpoint(cli, made: tuple[str, s
 
 
 @pytest.mark.parametrize(
-    "option", [("--plot", "replay.png"), ("--runner-cfg", "a.json"), ("--groups", "policy=3")]
+    ("options", "words"),
+    [
+        *((o, "expected --checkpoint") for o in ("--plot r.png", "--runner-cfg a", "--groups a=3")),
+        *(
+            (f"{REPLAY} --tolerance {tolerance}", "tolerance: expected a finite number")
+            for tolerance in ("nan", "-1", "inf")
+        ),
+        *(
+            (f"{REPLAY} --groups {group}", "expected NAME=WIDTH, such as policy=154")
+            for group in ("policy", "policy=", "=3", "policy=0", "policy=x")
+        ),
+        (f"{REPLAY} --runner-cfg none.json", "--runner-cfg: cannot read none.json: no such file"),
+        pytest.param(REPLAY, "runner_cfg", marks=WITH_TORCH),
+        pytest.param(f"{REPLAY} --plot r.txt", "--plot: expected an ending of", marks=WITH_PLOTS),
+        pytest.param(f"{REPLAY} --plot r.txt", "png", marks=WITH_PLOTS),
+    ],
 )
-def test_options_of_a_replay_that_is_not_asked_for(
-    cli, made: tuple[str, str], option: tuple[str, str]
+def test_options_of_a_replay_are_refused_before_the_store_is_read(
+    cli, made: tuple[str, str], options: str, words: str
 ) -> None:
-    done = cli("verify", made[0], *option)
-    done.failed(option[0], "expected --checkpoint")
-
-
-@pytest.mark.parametrize("tolerance", ["nan", "-1", "inf"])
-def test_a_tolerance_that_proves_nothing(cli, made: tuple[str, str], tolerance: str) -> None:
-    done = cli("verify", made[0], "--checkpoint", "model.pt", "--tolerance", tolerance)
-    done.failed("tolerance: expected a finite number")
-
-
-@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
-def test_a_picture_that_could_not_be_saved_is_told_first(cli, made: tuple[str, str]) -> None:
-    done = cli("verify", made[0], "--checkpoint", "model.pt", "--plot", "replay.txt")
-    done.failed("--plot: expected an ending of", "png", "got replay.txt")
-
-
-@pytest.mark.parametrize("group", ["policy", "policy=", "=3", "policy=0", "policy=x"])
-def test_groups_are_names_with_widths(cli, made: tuple[str, str], group: str) -> None:
-    done = cli("verify", made[0], "--checkpoint", "model.pt", "--groups", group)
-    assert done.code == 2
-    assert "expected NAME=WIDTH, such as policy=154" in done.err
+    cli("verify", made[0], *options.split()).failed(words)
 
 
 def test_without_torch(cli, made: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -162,11 +153,6 @@ def test_without_torch(cli, made: tuple[str, str], monkeypatch: pytest.MonkeyPat
     assert done.code == 2
     assert done.err.startswith("mosaic-collect verify: the replay check needs torch")
     assert done.err.count("\n") == 1
-
-
-def test_a_config_that_cannot_be_read_is_told_first(cli, made: tuple[str, str]) -> None:
-    done = cli("verify", made[0], "--checkpoint", "model.pt", "--runner-cfg", "none.json")
-    done.failed("--runner-cfg: cannot read none.json: no such file or directory")
 
 
 @pytest.fixture
@@ -207,7 +193,7 @@ def test_a_store_twice_is_compared_with_no_file(cli, merged: tuple[str, str, str
     assert "the same store as" in done.err
 
 
-@pytest.mark.skipif(find_spec("matplotlib") is None, reason="matplotlib is not installed")
+@WITH_PLOTS
 def test_one_picture_of_several_stores_is_refused(cli, merged: tuple[str, str, str]) -> None:
     store, other, _ = merged
     done = cli("verify", store, other, "--checkpoint", "model.pt", "--plot", "replay.png")

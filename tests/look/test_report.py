@@ -24,8 +24,6 @@ from tests.export import stores
 from tests.look.conftest import rich
 from tests.reading.test_labelled import texts
 
-WIDTHS = (1440, 800, 360)
-
 
 def words(dataset: TrajectoryDataset, **options: Any) -> dict[str, str]:
     return {f.text: f.severity for f in find(dataset, store_statistics(dataset), **options)}
@@ -163,19 +161,19 @@ class TestInABrowser:
         assert page.said == []
         context.close()
 
-    @pytest.mark.parametrize("width", WIDTHS)
-    def test_it_fits_and_is_legible(self, open_page: Any, width: int) -> None:
-        open_page.set_viewport_size({"width": width, "height": 900})
+    def test_it_fits_and_is_legible(self, open_page: Any) -> None:
         for summary in open_page.query_selector_all("summary"):
             summary.click()
-        assert open_page.evaluate("document.documentElement.scrollWidth") <= width
-        assert open_page.evaluate(OVERFLOW) == []
+        for width in (1440, 800, 360):
+            open_page.set_viewport_size({"width": width, "height": 900})
+            assert open_page.evaluate("document.documentElement.scrollWidth") <= width
+            assert open_page.evaluate(OVERFLOW) == []
+            boxes = [svg.bounding_box() for svg in open_page.query_selector_all("svg")]
+            assert len(boxes) == 10
+            assert all(box["width"] > 300 and box["height"] > 100 for box in boxes)
         texts_seen, faint = open_page.evaluate(CONTRAST)
         assert texts_seen > 300
         assert faint == []
-        boxes = [svg.bounding_box() for svg in open_page.query_selector_all("svg")]
-        assert len(boxes) == 10
-        assert all(box["width"] > 300 and box["height"] > 100 for box in boxes)
 
     def test_it_opens_at_once(self, open_page: Any) -> None:
         timing = "performance.getEntriesByType('navigation')[0].loadEventEnd"
