@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import ExitStack
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import pairwise
 from typing import Any
 
@@ -32,7 +33,10 @@ CHUNK_FILES, FILE_MB = 1000, 100
 PLACE = "chunk-{chunk_index:03d}/file-{file_index:03d}"
 _QUANTILES = {"q01": 0.01, "q10": 0.1, "q50": 0.5, "q90": 0.9, "q99": 0.99}
 #: Every second frame can be decoded by itself, as LeRobot wants for random access.
-_ENCODING = ("-g", "2", "-bf", "0", "-crf", "18", "-preset", "veryfast")
+_ENCODING = (
+    *("-c:v", "libx264", "-preset", "veryfast", "-crf", "18"),
+    *("-g", "2", "-bf", "0", "-pix_fmt", "yuv420p"),
+)
 
 
 def is_image(field: Field) -> bool:
@@ -58,9 +62,11 @@ def measure(rows: Array, field: Field) -> Statistics:
     """Statistics of rows, all finite; a quantile is the least value with that many below or at."""
     values = rows.reshape(-1, num_channels(field))
     ordered, scale = np.sort(values, axis=0), 255.0 if is_image(field) else 1.0
-    found = {"min": ordered[0], "max": ordered[-1]}
-    found["mean"] = values.mean(axis=0, dtype=np.float64)
-    found["std"] = values.std(axis=0, dtype=np.float64)
+    apart = values.astype(np.float64)
+    mean = apart.mean(axis=0)
+    apart -= mean
+    variance = np.einsum("ij,ij->j", apart, apart) / len(values)
+    found = {"min": ordered[0], "max": ordered[-1], "mean": mean, "std": np.sqrt(variance)}
     for name, share in _QUANTILES.items():
         found[name] = ordered[int(np.ceil(share * len(values))) - 1]
     scaled = {name: value.astype(np.float64) / scale for name, value in found.items()}
@@ -113,7 +119,7 @@ class EpisodeFiles:
         stored = {name: f for name, f in features.items() if name not in videos}
         self._schema = pa.schema([_column(pa, name, field) for name, field in stored.items()])
         self._images = [name for name, field in stored.items() if is_image(field)]
-        self._videos, self._add_pictures = videos, dict[str, Callable[[Array], object]]()
+        self._videos, self._send = videos, dict[str, Callable[[Any], object]]()
         self._number = -1
         self._total: dict[str, Statistics] = {}
         self._parts: list[dict[str, Statistics]] = []  # of an episode that goes on
@@ -188,13 +194,12 @@ class EpisodeFiles:
             for key in self._videos:
                 name = place(self._path, f"videos/{key}", number, ".mp4")
                 height, width, _ = self._features[key].row_shape
-                writing = _open_video(name, (width, height), self._fps)
-                self._opened.callback(writing.close)
-                self._add_pictures[key] = writing.send
+                opening = _open_video(name, (width, height), self._fps)
+                self._send[key] = self._opened.enter_context(opening)
             self._number = number
         for key in self._videos:
             for image in columns.pop(key):
-                self._add_pictures[key](image)
+                self._send[key](image)
         for key in self._images:
             pngs = self._pool.map_ahead(_png, columns[key])
             kind = self._schema.field(key).type
@@ -243,11 +248,22 @@ def require_video() -> None:
         import imageio_ffmpeg  # noqa: F401
 
 
-def _open_video(path: str, size: tuple[int, int], fps: float) -> Generator[None, Any, None]:
-    """A generator to which frames are sent; closing it ends the file."""
-    from imageio_ffmpeg import write_frames
+@contextmanager
+def _open_video(path: str, size: tuple[int, int], fps: float) -> Iterator[Callable[[Any], object]]:
+    """Yield what takes the bytes of frames; the file is whole when the block is left.
 
-    options = {"quality": None, "macro_block_size": 2, "output_params": list(_ENCODING)}
-    writing: Generator[None, Any, None] = write_frames(path, size, fps=fps, **options)
-    writing.send(None)
-    return writing
+    Raises:
+        OSError: The encoder failed, a full disk for one.
+    """
+    from imageio_ffmpeg import get_ffmpeg_exe
+
+    shape = f"{size[0]}x{size[1]}"
+    frames = ("-f", "rawvideo", "-pix_fmt", "rgb24", "-s", shape, "-r", str(fps), "-i", "-")
+    command = [get_ffmpeg_exe(), "-v", "error", *frames, *_ENCODING, path]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        with suppress(BrokenPipeError):  # it stopped, and its exit status says so
+            yield process.stdin.write
+        _, words = process.communicate()
+    if process.returncode:
+        raise OSError(f"ffmpeg: {words.decode(errors='replace').strip() or process.returncode}")

@@ -18,6 +18,7 @@ from mosaic_collect.errors import (
     InputError,
     MissingDependencyError,
     SpaceError,
+    WriteError,
 )
 from mosaic_collect.export import export
 from mosaic_collect.reading.selection import TRAIN, VALIDATION
@@ -291,6 +292,27 @@ for name in ("hdf5", "parquet", "lerobot"):
     assert f"mosaic_collect.export.{name}" not in sys.modules
 """
     assert helpers.run_python(code).returncode == 0
+
+
+def test_an_encoder_that_fails(store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record(store)
+    encoder = tmp_path / "ffmpeg"
+    encoder.write_text("#!/bin/sh\necho no room >&2\nexit 1\n")
+    encoder.chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(encoder))
+    with pytest.raises(WriteError, match="e: writing failed, nothing was left there: ffmpeg: no"):
+        write(store, str(tmp_path / "e"), fields=FIELDS, video=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expert.zarr", "ffmpeg"]
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    with pytest.raises(MissingDependencyError, match="videos need imageio-ffmpeg"):
+        write(store, str(tmp_path / "e"), fields=FIELDS, video=True)
+
+
+def test_a_video_has_even_sides(store: str, tmp_path: Path) -> None:
+    schema = Schema.mosaic(3, 2, extra=[Field("camera", dim=(4, 5, 3), dtype="uint8")])
+    stores.write(store, 2, schema=schema)
+    with pytest.raises(InputError, match="camera: a video needs even height and width, got 4 x 5"):
+        write(store, str(tmp_path / "e"), fields=["actions", "camera"], video=True)
 
 
 def test_what_a_killed_export_of_a_folder_left_is_removed(store: str, tmp_path: Path) -> None:

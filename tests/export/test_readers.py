@@ -93,7 +93,7 @@ def test_lerobot(dataset: TrajectoryDataset, want: Trajectories, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_lerobots_videos(tmp_path: Path) -> None:
+def test_lerobots_videos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each frame is the recorded one, within 4 of 255 steps of brightness on average."""
     pytest.importorskip("imageio_ffmpeg")
     store, folder, shape = str(tmp_path / "s"), str(tmp_path / "e"), (32, 48, 3)
@@ -111,7 +111,9 @@ def test_lerobots_videos(tmp_path: Path) -> None:
             )
             writer.end_trajectories(np.arange(3) == step % 7)
     dataset = TrajectoryDataset(store)
+    monkeypatch.setattr("mosaic_collect.export.lerobot.FILE_MB", 0.1)
     export(store, folder, "lerobot", fields=names, fps=30, video=True)
+    assert len([*Path(folder, "videos").rglob("*.mp4")]) > 2
     read = run(LEROBOT, "read_lerobot.py", folder, str(tmp_path / "read.npz"), "30")
     ids = read["trajectory_ids"][read["episode_index"]]
     for trajectory in dataset.trajectories:
