@@ -46,11 +46,6 @@ _PROGRAMS = (
     *("terminations", "notes", "start_index", "end_index", "steps_per_trajectory"),
     *("max_trajectories", *TRAINING_RUN),
 )
-_COMMON = tuple(f.name for f in fields(RecordOptions))
-_ISAACLAB = tuple(
-    f.name for f in fields(IsaacLabCollectOptions) if f.name not in (*_COMMON, *_PROGRAMS)
-)
-ACTING = ("action_noise", "act_by", "act_share", "push", "start")
 #: How the command line shows options, beside their docstrings and types.
 SHOWN: dict[str, dict[str, Any]] = {
     "act_by": {"metavar": "WHO"},
@@ -61,7 +56,7 @@ SHOWN: dict[str, dict[str, Any]] = {
 }
 #: What an option changes, by the name that ``--allow-changed`` takes.
 _CHANGES = {
-    **dict.fromkeys(ACTING, "acting"),
+    **dict.fromkeys(("action_noise", "act_by", "act_share", "push", "start"), "acting"),
     **dict.fromkeys(("teacher_noise", "student_noise", "student_history"), "observations"),
     **dict.fromkeys(("student_drop", "student_task", "student_overrides"), "observations"),
     "task": "task",
@@ -101,7 +96,9 @@ class Collect(Command):
         "the store": ("resume", "overwrite", "allow_changed", "stop_on_nonfinite"),
         "more fields": ("record", "record_states"),
         "several processes": ("distributed", "take_over"),
-        "Isaac Lab, 2.1 to 2.3 and 3": _ISAACLAB,
+        "Isaac Lab, 2.1 to 2.3 and 3": (
+            *("tasks_module", "overrides", "launcher", "student_task", "student_overrides"),
+        ),
         "tuning": ("buffer_mb", "compressor", "encode_in", "commit_seconds"),
     }
 
@@ -113,15 +110,8 @@ class Collect(Command):
         add_options(parser, cls, but=("given",), optional=True)
         for title in filter(None, cls.GROUPS):
             parser.add_argument_group(title)  # in this order
-        add_options(parser, RecordOptions, groups=cls.GROUPS, optional=True, more=SHOWN)
-        add_options(
-            parser,
-            IsaacLabCollectOptions,
-            only=_ISAACLAB,
-            groups=cls.GROUPS,
-            optional=True,
-            more=SHOWN,
-        )
+        how: dict[str, Any] = {"groups": cls.GROUPS, "optional": True, "more": SHOWN}
+        add_options(parser, IsaacLabCollectOptions, but=_PROGRAMS, **how)
 
     @classmethod
     def parsed(cls, namespace: argparse.Namespace) -> Collect:

@@ -204,19 +204,22 @@ class Plan:
             raise StoreExistsError(
                 f"{store} exists: --resume goes on with it, --store names another"
             )
+        most, npy = args.max_trajectories, args.output_path
+        if args.distributed:
+            most = None if most is None else len(range(most)[rank::world])
+            npy = f"-rank{rank}".join(os.path.splitext(npy))
         own = {
             "output": store,
             "checkpoint": named_checkpoint(args),
             # Isaac Lab's --device has a default, which is no wish.
             "device": args.device if getattr(args, "device_explicit", False) else None,
-            "max_trajectories": _share(args.max_trajectories, rank, world),
+            "max_trajectories": most,
             "passes": 1,
             "overrides": overrides,
             "allow_changed": None,
             "notes": {"flags": vars(args)},
         }
         options = IsaacLabCollectOptions(**{**_given(IsaacLabCollectOptions, args), **own})
-        npy = _of_rank(args.output_path, rank) if args.distributed else args.output_path
         found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
         at_most = -(-len(options.chosen(found)) // world)
         known = seat.known(args.resume)
@@ -238,16 +241,18 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
         for name, least in (*_LEAST.items(), ("max_trajectories", world))
         if (value := getattr(args, name, None)) is not None and value < least
     ]
-    if not args.output_path.endswith((".npy", ".zarr")):
-        problems.append(f"output_path: expected *.npy or *.zarr, got {args.output_path}")
-    if args.output_path.endswith(".npy") and is_url(args.output_path):
-        problems.append(f"output_path: expected *.npy on this machine, got {args.output_path}")
-    if args.output_path.endswith(".zarr") and args.store:
-        problems.append("store: expected only with an output_path ending in .npy")
-    if args.output_path.endswith(".zarr") and args.layout != AUTO:
-        problems.append("layout: expected only with an output_path ending in .npy")
-    if args.exclude_falls and not args.output_path.endswith(".npy"):
-        problems.append("exclude_falls: expected only with an output_path ending in .npy")
+    path, is_npy = args.output_path, args.output_path.endswith(".npy")
+    of_npy = {"store": args.store, "layout": args.layout != AUTO}
+    of_npy |= {"exclude_falls": args.exclude_falls}
+    if not is_npy and not path.endswith(".zarr"):
+        problems.append(f"output_path: expected *.npy or *.zarr, got {path}")
+    if is_npy and is_url(path):
+        problems.append(f"output_path: expected *.npy on this machine, got {path}")
+    problems += [
+        f"{name}: expected only with an output_path ending in .npy"
+        for name, is_given in of_npy.items()
+        if is_given and not is_npy
+    ]
     if args.exclude_falls and args.layout == GRID:
         problems.append("exclude_falls: a grid holds every pair; use --layout compact")
     return problems + checkpoint_problems(args) + _acting_problems(args)
@@ -265,33 +270,21 @@ def _acting_problems(args: argparse.Namespace) -> list[str]:
     return []
 
 
-def _share(count: int | None, rank: int, world: int) -> int | None:
-    return None if count is None else len(range(count)[rank::world])
-
-
-def _of_rank(path: str, rank: int) -> str:
-    stem, ending = os.path.splitext(path)
-    return f"{stem}-rank{rank}{ending}"
-
-
 _FILES = ("checkpoint", "resume_student_checkpoint")
 _NAMED = (*_FILES, "wandb_path")
 
 
 def named_checkpoint(args: argparse.Namespace) -> str:
     """The file that the flags name, fetched from Weights & Biases if it is there; "": none is."""
-    named: str = args.checkpoint or args.resume_student_checkpoint
-    if named:
-        return os.path.abspath(named)
-    return _downloaded(str(args.wandb_path)) if args.wandb_path else ""
-
-
-def _downloaded(wandb_path: str) -> str:
+    if named := args.checkpoint or args.resume_student_checkpoint:
+        return os.path.abspath(str(named))
+    if not args.wandb_path:
+        return ""
     try:
         import wandb
     except ImportError as error:
         raise MissingDependencyError(f"wandb_path: needs wandb: {error}") from error
-    run_path, named = wandb_run(wandb_path)
+    run_path, named = wandb_run(args.wandb_path)
     run = wandb.Api().run(run_path)
     name = named or newest_checkpoint([file.name for file in run.files()])
     folder = os.path.join("logs", "rsl_rl", "temp")
