@@ -23,7 +23,7 @@ say "types"
 "$PYTHON" -m mypy || die "mypy"
 if [ "${1-}" = --quick ]; then
   say "quick tests"
-  exec "$PYTHON" -m pytest -q -n "$jobs" -m "not slow and not sim and not network" \
+  exec "$PYTHON" -m pytest -q -n "$jobs" --dist loadgroup -m "not slow and not sim and not network" \
     tests/test_house.py tests/test_checks.py tests/store tests/reading tests/npyfile tests/export \
     tests/importing tests/cli tests/look tests/collection
 fi

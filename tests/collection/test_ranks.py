@@ -55,6 +55,7 @@ def check_whole(folder: Path) -> None:
     assert report.ok, report.problems
 
 
+@pytest.mark.slow
 def test_a_rank_that_is_killed_goes_on_after_torchrun_started_all_again(tmp_path: Path) -> None:
     folder = tmp_path / "expert"
     command = [sys.executable, *TORCHRUN, "--nproc-per-node=3", "--max-restarts=1", *WORKER]
@@ -76,6 +77,7 @@ def test_a_rank_that_is_killed_goes_on_after_torchrun_started_all_again(tmp_path
     )
 
 
+@pytest.mark.slow
 def test_one_killed_resumes_alone_and_one_never_starts(tmp_path: Path) -> None:
     folder = tmp_path / "expert"
     killed = joined(folder, 1, 4, "--kill", "1", "6")
@@ -91,6 +93,7 @@ def test_one_killed_resumes_alone_and_one_never_starts(tmp_path: Path) -> None:
     assert len(TrajectoryDataset(folder).parts) == 3
 
 
+@pytest.mark.slow
 def test_what_a_dead_rank_had_is_recorded_by_who_takes_over(tmp_path: Path) -> None:
     folder = tmp_path / "expert"
     ranks = [joined(folder, 1, 2, "--kill", "1", "6"), start(folder, 0, 2)]

@@ -15,6 +15,9 @@ from tests.npyfile import pickles
 from tests.npyfile.bounded import told_of
 from tests.npyfile.test_hostile import REFUSED, SHOWN, write_case
 
+# What became of all cases is found once, in one process of pytest.
+pytestmark = pytest.mark.xdist_group("hostile imports")
+
 _CODE = """
 import contextlib, io, os
 from mosaic_collect.cli import main

@@ -96,6 +96,7 @@ def test_the_page(dataset: TrajectoryDataset) -> None:
         assert outside not in page.replace("http://www.w3.org/", "")
 
 
+@pytest.mark.slow
 def test_wide_fields_take_no_longer_than_their_width(store: str) -> None:
     """The table of features took time by the square of a field's width."""
     schema = Schema([Field(name="x", dim=200_000)])

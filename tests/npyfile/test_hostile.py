@@ -31,6 +31,9 @@ from tests.npyfile.pickles import (
     whole,
 )
 
+# What became of all cases is found once, in one process of pytest.
+pytestmark = pytest.mark.xdist_group("hostile files")
+
 _CODE = """
 import contextlib, io
 from mosaic_collect.cli import main
