@@ -21,7 +21,7 @@ decoded by both, and each takes its own part of the tile's shuffled pairs.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -62,13 +62,8 @@ class Position:
     def of(self, worker: int, workers: int, go_on: bool) -> Position:
         """Where a worker begins: here, if this is its own position, else at the epoch's start.
 
-        Args:
-            worker: Number of the worker.
-            workers: Number of workers.
-            go_on: Whether it must continue from here.
-
         Raises:
-            InputError: The position is that of another worker.
+            InputError: It must ``go_on`` from here, and this is another worker's position.
         """
         own = not self.batches or (self.worker, self.workers) == (worker, workers)
         if go_on and not own:
@@ -84,16 +79,8 @@ class Position:
         return replace(self, batches=self.batches + 1)
 
 
-class EpochOrder:
-    """Order of the pairs ``lo..hi`` in an epoch's row of tiles.
-
-    Args:
-        counts: Pairs of each tile.
-        seed: Seed of the loader.
-        epoch: Number of the epoch.
-        lo: First pair.
-        hi: Behind the last pair.
-        active: Tiles in the pool at a time.
+class _EpochOrder:
+    """Order of the pairs ``lo..hi`` in an epoch's row of tiles, ``active`` in the pool at a time.
 
     Attributes:
         tiles: In the order in which they come.
@@ -111,20 +98,12 @@ class EpochOrder:
         self._first = np.maximum(lo - starts[mine], 0)
         self._sizes = np.minimum(hi, stops[mine]) - np.maximum(lo, starts[mine])
         self.active = max(1, min(active, len(self.tiles)))
-        self.ends: Codes = np.cumsum(self._tick_sizes())
-
-    @property
-    def num_ticks(self) -> int:
-        """Ticks."""
-        return len(self.ends)
-
-    def tick_at(self, pairs: int) -> int:
-        """The tick that the next pair is of when so many have come."""
-        return int(np.searchsorted(self.ends, pairs, side="right"))
-
-    def newest(self, tick: int) -> int:
-        """The last of ``tiles`` that a tick wants, by place; the first is the tick's own number."""
-        return tick + self.active - 1
+        ticks = np.arange(len(self.tiles) - self.active + 1)
+        sizes = np.zeros(len(ticks), np.int64)
+        for place in range(self.active):
+            first, stop = self._edges(ticks, ticks + place)
+            sizes += stop - first
+        self.ends: Codes = np.cumsum(sizes)
 
     def shuffled(self, place: int, codes: Any) -> Codes:
         """A tile's pairs in the order in which they come, those of other ranks left out."""
@@ -135,8 +114,8 @@ class EpochOrder:
         return mine
 
     def tick(self, tick: int, shuffled: dict[int, Codes]) -> Codes:
-        """All pairs of a tick, mixed; ``shuffled`` holds the tiles from oldest to newest."""
-        places = np.arange(tick, self.newest(tick) + 1)
+        """All pairs of a tick, mixed, of its tiles: those from its own number on."""
+        places = np.arange(tick, tick + self.active)
         firsts, stops = self._edges(tick, places)
         parts = zip(places.tolist(), firsts.tolist(), stops.tolist(), strict=True)
         mixed = np.concatenate([shuffled[place][first:stop] for place, first, stop in parts])
@@ -150,14 +129,6 @@ class EpochOrder:
         shares = np.where(tick == 0, 0, age), np.where(tick == last, self.active, age + 1)
         first, stop = (self._sizes[place] * share // self.active for share in shares)
         return first, stop
-
-    def _tick_sizes(self) -> Codes:
-        ticks = np.arange(len(self.tiles) - self.active + 1)
-        sizes = np.zeros(len(ticks), np.int64)
-        for age in range(self.active):
-            first, stop = self._edges(ticks, ticks + self.active - 1 - age)
-            sizes += stop - first
-        return sizes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,52 +176,6 @@ class Share:
         whole = batch * self.batch_size
         return whole if self.drop_last else min(whole, self.hi - self.lo - self.batches + batch)
 
-    def of_worker(self, worker: int, workers: int) -> tuple[int, int]:
-        """A worker's batches: the first, and the one behind the last."""
-        return worker * self.batches // workers, (worker + 1) * self.batches // workers
-
-
-def epoch_batches(
-    pool: Pool, order: EpochOrder, bounds: Sequence[int]
-) -> Generator[Batch, None, None]:
-    """Batches of an order, cut at ``bounds``: pairs before the first are left out.
-
-    Args:
-        pool: With more slots than tiles are active at a time, or one for each.
-        order: Order in which this epoch visits the pairs.
-        bounds: Start of each batch, and the end of the last one.
-    """
-    pieces = _pieces(pool, order, bounds[0], bounds[-1])
-    codes, at = np.empty(0, np.int64), 0
-    for size in np.diff(bounds).tolist():
-        batch, filled = pool.memory.empty(size), 0
-        while filled < size:
-            if at == len(codes):
-                codes, at = next(pieces), 0
-            taken = codes[at : at + size - filled]
-            pool.memory.gather(taken, batch, filled)
-            filled, at = filled + len(taken), at + len(taken)
-        yield batch
-        del batch  # or it could not be used again
-
-
-def _pieces(pool: Pool, order: EpochOrder, first: int, stop: int) -> Iterator[Codes]:
-    """Codes of the pairs ``first..stop``, tick by tick; whoever wants another is done with them."""
-    shuffled: dict[int, Codes] = {}
-    tick = wanted = order.tick_at(first)
-    while tick < order.num_ticks:
-        for place in range(wanted, min(tick + pool.slots, len(order.tiles))):
-            pool.want(order.tiles[place])
-            wanted = place + 1
-        for place in range(tick, order.newest(tick) + 1):
-            if place not in shuffled:
-                shuffled[place] = order.shuffled(place, pool.codes(order.tiles[place]))
-        came = int(order.ends[tick - 1]) if tick else 0
-        yield order.tick(tick, shuffled)[max(0, first - came) : stop - came]
-        del shuffled[tick]
-        pool.release(order.tiles[tick])
-        tick += 1
-
 
 def rest_of_epoch(
     pool: Pool, counts: Codes, share: Share, seed: int, active: int, at: Position
@@ -258,16 +183,45 @@ def rest_of_epoch(
     """The remaining batches of one worker's part of a rank's share of an epoch.
 
     Args:
-        pool: The pool of the tiles.
+        pool: With more slots than tiles are active at a time, or one for each.
         counts: Chosen pairs of each tile.
         share: The rank's share.
         seed: Seed of the loader.
         active: Tiles in the pool at a time.
         at: Position to continue from.
     """
-    first, stop = share.of_worker(at.worker, at.workers)
+    first, stop = (part * share.batches // at.workers for part in (at.worker, at.worker + 1))
     origin = share.bound(first)
     bounds = [share.bound(batch) - origin for batch in range(first, stop + 1)]
-    lo = share.lo + origin
-    order = EpochOrder(counts, seed, at.epoch, lo, lo + bounds[-1], active)
-    return epoch_batches(pool, order, bounds[at.batches :])
+    lo, bounds = share.lo + origin, bounds[at.batches :]
+    order = _EpochOrder(counts, seed, at.epoch, lo, share.lo + share.bound(stop), active)
+    pieces = _pieces(pool, order, bounds[0], bounds[-1])
+    codes, begin = np.empty(0, np.int64), 0
+    for size in np.diff(bounds).tolist():
+        batch, filled = pool.memory.empty(size), 0
+        while filled < size:
+            if begin == len(codes):
+                codes, begin = next(pieces), 0
+            taken = codes[begin : begin + size - filled]
+            pool.memory.gather(taken, batch, filled)
+            filled, begin = filled + len(taken), begin + len(taken)
+        yield batch
+        del batch  # or it could not be used again
+
+
+def _pieces(pool: Pool, order: _EpochOrder, first: int, stop: int) -> Iterator[Codes]:
+    """Codes of the pairs ``first..stop``, tick by tick; whoever wants another is done with them."""
+    shuffled: dict[int, Codes] = {}
+    tick = wanted = int(np.searchsorted(order.ends, first, side="right"))
+    while tick < len(order.ends):
+        for place in range(wanted, min(tick + pool.slots, len(order.tiles))):
+            pool.want(order.tiles[place])
+            wanted = place + 1
+        for place in range(tick, tick + order.active):
+            if place not in shuffled:
+                shuffled[place] = order.shuffled(place, pool.codes(order.tiles[place]))
+        came = int(order.ends[tick - 1]) if tick else 0
+        yield order.tick(tick, shuffled)[max(0, first - came) : stop - came]
+        del shuffled[tick]
+        pool.release(order.tiles[tick])
+        tick += 1

@@ -17,14 +17,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
 from mosaic_collect.sampling import order, stream  # noqa: E402
-from mosaic_collect.sampling.order import (  # noqa: E402
-    EpochOrder,
-    Position,
-    epoch_batches,
-    rng_for,
-)
+from mosaic_collect.sampling.options import LoaderOptions  # noqa: E402
+from mosaic_collect.sampling.order import Position, Share, rest_of_epoch, rng_for  # noqa: E402
 from mosaic_collect.sampling.pool import Pool  # noqa: E402
-from mosaic_collect.sampling.stream import Row, StreamRules, stream_batches  # noqa: E402
+from mosaic_collect.sampling.stream import rest_of_stream  # noqa: E402
 
 TILES, SIZE, BATCH = 12, 5, 6
 PAIRS = TILES * SIZE
@@ -67,16 +63,17 @@ def active(pool: Pool) -> int:
 def epoch(pool: Pool, seed: int, first: int = 0, stop: int = PAIRS) -> np.ndarray:
     """One epoch's pairs in order; or a rank's part of them."""
     pool.release_all()
-    bounds = [*range(0, stop - first, BATCH), stop - first]
-    made = epoch_batches(pool, EpochOrder(COUNTS, seed, 0, first, stop, active(pool)), bounds)
+    batches = -(-(stop - first) // BATCH)
+    share = Share(lo=first, hi=stop, batch_size=BATCH, batches=batches, drop_last=False)
+    made = rest_of_epoch(pool, COUNTS, share, seed, active(pool), Position())
     return np.concatenate([b["number"].numpy() for b in made])
 
 
 def draws(pool: Pool, seed: int, replace: bool = True) -> np.ndarray:
     """A stream's first pairs, as many as an epoch's."""
     pool.release_all()
-    rules = StreamRules(batch_size=BATCH, reuse=1, replace=replace, active=active(pool))
-    made = stream_batches(pool, Row(TILES, seed, 0, 0, 1), rules, Position())
+    options = LoaderOptions(batch_size=BATCH, seed=seed, reuse=1, replace=replace)
+    made = rest_of_stream(pool, TILES, active(pool), options, Position())
     return np.concatenate([b["number"].numpy() for b, _ in islice(made, PAIRS // BATCH)])
 
 
