@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
-from typing import Any, Protocol
+from typing import Any
 
-import numpy as np
 import torch
 
 from mosaic_collect.errors import InputError
@@ -25,48 +24,27 @@ from mosaic_collect.sampling.pool import (
     Codes,
     Memory,
     batch_shapes,
-    fill_padding,
 )
 from mosaic_collect.sampling.tiles import Draws, Tiles
 from mosaic_collect.text import reason
 
 
-class PoolDevice(Protocol):
-    """Memory and streams of a device; tests put a simulated one in its place."""
-
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Memory of the device, which belongs to the current stream."""
-
-    def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        """Memory of the host, from which the device copies."""
-
-    def side(self) -> Any:
-        """A stream that begins after all work of the current stream."""
-
-    def on(self, stream: Any) -> AbstractContextManager[Any]:
-        """Make a stream the current one of this thread."""
-
-    def finish(self, stream: Any) -> None:
-        """Wait until a stream has done its work."""
-
-
 class TorchDevice:
-    """``PoolDevice`` of a torch device; one that is no CUDA device has none.
-
-    Args:
-        device: With its index, if it is a CUDA device.
-    """
+    """Memory and streams of a torch device; one that is no CUDA device has no streams."""
 
     def __init__(self, device: torch.device) -> None:
         self._device, self._is_cuda = device, device.type == "cuda"
 
     def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory of the device, which belongs to the current stream."""
         return torch.empty(shape, dtype=dtype, device=self._device)
 
     def staging(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+        """Memory of the host, from which the device copies."""
         return torch.empty(shape, dtype=dtype, device="cpu", pin_memory=self._is_cuda)
 
     def side(self) -> torch.cuda.Stream | None:
+        """A stream that begins after all work of the current stream."""
         if not self._is_cuda:
             return None
         stream = torch.cuda.Stream(self._device)
@@ -74,9 +52,11 @@ class TorchDevice:
         return stream
 
     def on(self, stream: torch.cuda.Stream | None) -> AbstractContextManager[Any]:
+        """Make a stream the current one of this thread."""
         return nullcontext() if stream is None else torch.cuda.stream(stream)
 
     def finish(self, stream: torch.cuda.Stream | None) -> None:
+        """Wait until a stream has done its work."""
         if stream is not None:
             stream.synchronize()
 
@@ -101,16 +81,11 @@ class DeviceMemory(Memory):
 
     Tiles are decoded into page-locked memory and copied from there. Each copy and each gather is
     waited for by the thread that asked for it, on a stream of its own, so that a slot is never
-    written while it is read, and a batch that is handed over is there.
-
-    Args:
-        tiles: Tiles of the stores.
-        slots: Number of slots.
-        threads: Number of decoding threads; each needs memory for a tile on the host.
-        device: Device in whose memory the slots lie.
+    written while it is read, and a batch that is handed over is there. Each of the decoding
+    ``threads`` needs memory for a tile on the host.
     """
 
-    def __init__(self, tiles: Tiles, slots: int, threads: int, device: PoolDevice) -> None:
+    def __init__(self, tiles: Tiles, slots: int, threads: int, device: TorchDevice) -> None:
         super().__init__(tiles, slots)
         self._device = device
         self._staging: SimpleQueue[dict[str, torch.Tensor]] = SimpleQueue()
@@ -125,21 +100,18 @@ class DeviceMemory(Memory):
         staged = self._staging.get()
         try:
             draws = self._tiles.load(number, {n: t.numpy() for n, t in staged.items()})
-            self._copy(staged, rows)
+            try:
+                with self._device.on(self._loads):
+                    for name, array in self._arrays.items():
+                        array[rows].copy_(staged[name], non_blocking=True)
+            finally:
+                self._device.finish(self._loads)
         finally:
             self._staging.put(staged)
         return draws
 
-    def _copy(self, staged: dict[str, torch.Tensor], rows: slice) -> None:
-        try:
-            with self._device.on(self._loads):
-                for name, array in self._arrays.items():
-                    array[rows].copy_(staged[name], non_blocking=True)
-        finally:
-            self._device.finish(self._loads)
-
     def gather(self, codes: Codes, batch: Batch, first: int) -> None:
-        found, lengths = self.rows_of(codes)
+        found, behind = self.rows_of(codes)
         at = slice(first, first + len(codes))
         with self._device.on(self._gathers):
             index = torch.from_numpy(found.reshape(-1)).to(next(iter(self._arrays.values())).device)
@@ -147,9 +119,7 @@ class DeviceMemory(Memory):
                 out = batch[name][at].view(len(index), *array.shape[1:])
                 torch.index_select(array, 0, index, out=out)
             if PADDING_MASK in batch:
-                mask = np.empty(found.shape, np.bool_)
-                fill_padding(lengths, mask)
-                batch[PADDING_MASK][at].copy_(torch.from_numpy(mask))
+                batch[PADDING_MASK][at].copy_(torch.from_numpy(behind))
         self._device.finish(self._gathers)
 
     def empty(self, size: int) -> Batch:

@@ -19,11 +19,10 @@ from mosaic_collect.reading.moments import chosen_moments
 from mosaic_collect.reading.selection import Side, every_pair
 from mosaic_collect.sampling.device import find_device
 from mosaic_collect.sampling.options import EPOCHS, STREAM, LoaderOptions, Mode
-from mosaic_collect.sampling.order import Position, rest_of_epoch
+from mosaic_collect.sampling.order import Position, rest_of_epoch, rest_of_stream
 from mosaic_collect.sampling.pool import Batch, Pool
 from mosaic_collect.sampling.prefetch import PoolRunner
 from mosaic_collect.sampling.source import PairSource, SharedState, Stores
-from mosaic_collect.sampling.stream import rest_of_stream
 from mosaic_collect.sampling.tiles import PoolPlan, Tiles
 
 _log = logging.getLogger(__name__)

@@ -16,6 +16,8 @@ from mosaic_collect.sampling.tiles import Window
 
 Mode = Literal["epochs", "stream"]
 EPOCHS, STREAM = get_args(Mode)
+#: Options that are whole numbers, and the least of each.
+_WHOLE = {"batch_size": 1, "seed": 0, "world_size": 1, "rank": 0, "window": 2, "stride": 1}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,11 +46,9 @@ class LoaderOptions(SubsetOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("batch_size", "seed", "world_size", "rank"):
-            self._set(name, whole(getattr(self, name), name, 0))
-        if self.window is not None:
-            self._set("window", whole(self.window, "window", 2))
-        self._set("stride", whole(self.stride, "stride", 1))
+        for name, least in _WHOLE.items():
+            if (value := getattr(self, name)) is not None:
+                self._set(name, whole(value, name, least))
         for name in ("shuffle_buffer_mb", "reuse"):
             self._set(name, float(getattr(self, name)))
         self._set("threads", thread_count(self.threads))
@@ -65,13 +65,11 @@ class LoaderOptions(SubsetOptions):
 
     def problems(self) -> Iterator[str]:
         """Yield what is wrong with the values, in words."""
-        for name, least in (("batch_size", 1), ("seed", 0), ("world_size", 1), ("rank", 0)):
-            if not is_whole(getattr(self, name), least):
-                yield self.wrong(name, f"a whole number from {least}")
-        if self.window is not None and not is_whole(self.window, 2):
-            yield self.wrong("window", "a whole number from 2, or None")
-        if not is_whole(self.stride, 1):
-            yield self.wrong("stride", "a whole number from 1")
+        for name, least in _WHOLE.items():
+            is_none = name == "window" and self.window is None
+            if not is_none and not is_whole(getattr(self, name), least):
+                or_none = ", or None" if name == "window" else ""
+                yield self.wrong(name, f"a whole number from {least}{or_none}")
         if self.window is None and (self.stride, self.padding) != (1, False):
             yield "stride, padding: of windows, and no window is set"
         if is_whole(self.world_size, 1) and not is_whole(self.rank, 0, self.world_size - 1):

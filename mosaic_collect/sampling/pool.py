@@ -35,12 +35,7 @@ _LEAST_ROWS = 256  # that are worth a thread's while
 
 
 class Memory(ABC):
-    """Memory of the pool's slots.
-
-    Args:
-        tiles: Tiles of the stores.
-        slots: Number of slots.
-    """
+    """Memory of the pool's slots."""
 
     def __init__(self, tiles: Tiles, slots: int) -> None:
         self._tiles, self._length = tiles, tiles.window.length
@@ -55,16 +50,17 @@ class Memory(ABC):
             self._row_of_place[first : first + len(rows)] = rows + first
         return self._fill(number, slice(first, first + self._tiles.rows))
 
-    def rows_of(self, codes: Codes) -> tuple[Codes, Codes]:
-        """Rows of every field's array, ``(B,)`` or ``(B, H)``, and the lengths of windows.
+    def rows_of(self, codes: Codes) -> tuple[Codes, NDArray[np.bool_]]:
+        """Rows of every field's array, ``(B,)`` or ``(B, H)``, and which are behind the end.
 
         Rows behind the end of a window are its last one.
         """
         if self._length == 1:
-            return codes, codes
-        first, last = np.divmod(codes, self._length)
-        places = first[:, None] + np.minimum(np.arange(self._length), last[:, None])
-        return self._row_of_place[places].astype(np.int64), last + 1
+            return codes, np.zeros(0, np.bool_)
+        first, last = np.divmod(codes[:, None], self._length)
+        steps = np.arange(self._length)
+        rows = self._row_of_place[first + np.minimum(steps, last)]
+        return rows.astype(np.int64), steps > last
 
     @abstractmethod
     def _fill(self, number: int, rows: slice) -> Draws:
@@ -95,13 +91,7 @@ class Pool:
     """Slots, and which tile lies in which.
 
     A tile that is wanted no more stays until its slot is needed, so a store that fits is decoded
-    once.
-
-    Args:
-        memory: Memory of the slots.
-        codes: Codes per slot.
-        slots: Number of slots.
-        threads: Number of decoding threads.
+    once. Each slot has so many ``codes``; so many ``threads`` decode.
     """
 
     def __init__(self, memory: Memory, codes: int, slots: int, threads: int) -> None:
@@ -118,16 +108,14 @@ class Pool:
             held.wanted += 1
             self._idle.pop(number, None)
             return
-        slot = self._free_slot()
-        draws = self._decoders.submit(self.memory.load, number, slot)
-        self._held[number] = _Held(slot, draws)
+        if not self._free:
+            oldest, _ = self._idle.popitem(last=False)
+            self._free.append(self._held.pop(oldest).slot)
+        slot = self._free.pop()
+        self._held[number] = _Held(slot, self._decoders.submit(self.memory.load, number, slot))
 
     def codes(self, number: int) -> Codes:
-        """The codes of a wanted tile's pairs, waited for.
-
-        Raises:
-            CorruptStoreError: A damaged chunk.
-        """
+        """The codes of a wanted tile's pairs, waited for; errors as of ``Tiles.load``."""
         held = self._held[number]
         return held.draws.result() + np.int64(held.slot * self._codes)
 
@@ -156,12 +144,6 @@ class Pool:
         self._decoders.shutdown(wait=True, cancel_futures=True)
         self.memory.close()
 
-    def _free_slot(self) -> int:
-        if self._free:
-            return self._free.pop()
-        oldest, _ = self._idle.popitem(last=False)
-        return self._held.pop(oldest).slot
-
 
 class HostMemory(Memory):
     """Slots in this machine's memory; ``threads`` copy into rooms of ``batches``."""
@@ -186,10 +168,10 @@ class HostMemory(Memory):
         cuts = [len(codes) * k // parts for k in range(parts + 1)]
 
         def copy(k: int) -> None:
-            mine, lengths = self.rows_of(codes[cuts[k] : cuts[k + 1]])
+            mine, behind = self.rows_of(codes[cuts[k] : cuts[k + 1]])
             at = slice(first + cuts[k], first + cuts[k + 1])
             if PADDING_MASK in out:
-                fill_padding(lengths, out[PADDING_MASK][at])
+                out[PADDING_MASK][at] = behind
             for name, array in self._arrays.items():
                 # All codes are rows of the pool; to check them NumPy would copy once more.
                 np.take(array, mine, axis=0, out=out[name][at], mode="clip")
@@ -199,11 +181,6 @@ class HostMemory(Memory):
 
     def close(self) -> None:
         self._copiers.shutdown(wait=True)
-
-
-def fill_padding(lengths: Codes, out: NDArray[np.bool_]) -> None:
-    """Mark the rows behind the ends of windows. Shape of ``out``: (B, H)."""
-    np.greater_equal(np.arange(out.shape[1]), lengths[:, None], out=out)
 
 
 def batch_shapes(tiles: Tiles) -> dict[str, tuple[tuple[int, ...], str]]:
@@ -217,13 +194,8 @@ class HostBatches:
     """Batches in this machine's memory: fresh pages cost as much as filling them.
 
     A tensor's storage holds the array that it was made of, and so does every view of it: when
-    that array goes, all of them are gone.
-
-    Args:
-        tiles: Tiles that batches are drawn from.
-        size: Rows of the largest.
-        pin_memory: Page-locked ones. Torch's own allocator uses these again, once copies that
-            were started from them have ended.
+    that array goes, all of them are gone. Torch's own allocator uses page-locked ones again, once
+    copies that were started from them have ended.
     """
 
     def __init__(self, tiles: Tiles, size: int, pin_memory: bool) -> None:

@@ -35,10 +35,6 @@ class Prefetcher(Generic[T]):
 
     The thread is a daemon: it waits for room most of the time, and must not keep a program alive.
     An interrupt at any instruction of the consumer leaves it such that ``join`` ends it.
-
-    Args:
-        made: Run by the thread, and closed by it.
-        depth: Items to make ahead.
     """
 
     def __init__(self, made: Generator[T, None, None], depth: int) -> None:
@@ -142,12 +138,7 @@ def _run(made: Generator[Any, None, None], shared: _Shared) -> None:
 
 
 class PoolRunner:
-    """The pool, and the one iteration that it serves. Pickles as if it had never run.
-
-    Args:
-        options: Options of the loader.
-        device: Device of the batches.
-    """
+    """The pool, and the one iteration that it serves. Pickles as if it had never run."""
 
     def __init__(self, options: LoaderOptions, device: torch.device) -> None:
         self._options, self._device = options, device
@@ -164,11 +155,7 @@ class PoolRunner:
         return self._live is not None and not self._live.is_stopped
 
     def pool_for(self, tiles: Tiles, workers: int) -> tuple[Pool, PoolPlan]:
-        """A pool of a worker's part of the memory; an iteration that goes on is ended.
-
-        Raises:
-            InputError: The part has no room for two tiles.
-        """
+        """A pool of a worker's part of the memory; an iteration that goes on is ended."""
         self.stop()
         plan = PoolPlan.of(tiles, self._options.pool_nbytes // workers)
         if self._pool is None or self._made_for != (os.getpid(), tiles):
@@ -199,7 +186,9 @@ class PoolRunner:
 
     def stop(self) -> None:
         """End the iteration that goes on; also what is left of it where this was interrupted."""
-        self._leave_the_parents()
+        # A forked child has its parent's pool but none of its threads: it would wait for ever.
+        if self._made_for is not None and self._made_for[0] != os.getpid():
+            self._pool = self._made_for = self._live = None
         if self._live is not None:
             self._live.join()
             self._live = None
@@ -212,11 +201,6 @@ class PoolRunner:
         pool, self._pool, self._made_for = self._pool, None, None
         if pool is not None:
             pool.close()
-
-    def _leave_the_parents(self) -> None:
-        """A forked child has its parent's pool but none of its threads: it would wait for ever."""
-        if self._made_for is not None and self._made_for[0] != os.getpid():
-            self._pool = self._made_for = self._live = None
 
     def _memory(self, tiles: Tiles, slots: int, threads: int) -> Memory:
         if self._device.type != "cpu":

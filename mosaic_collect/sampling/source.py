@@ -53,30 +53,23 @@ Kept = Mapping[str, NDArray[np.int64]]
 _VERSION = 5
 _SHARED_NBYTES = 1 << 17  # of a state in shared memory
 _HEAD = 16  # the number of publications, odd while one is written; and the state's bytes
-_WINDOW = ("window", "stride", "padding")
-_SAME = ("batch_size", "mode", "seed", "rank", "world_size", "shuffle_buffer_mb", "drop_last")
-_SAME_IN_STREAMS = ("reuse", "replace")
-_SPLIT = ("split", "validation_fraction", "split_seed")
-_FILTERS = ("exclude_interrupted", "exclude_failed", "skip_damaged", *_SPLIT)
+#: Options on which batches depend, beside those that are no plain values.
+_OPTIONS = (
+    *("batch_size", "mode", "seed", "rank", "world_size", "shuffle_buffer_mb", "drop_last"),
+    *("reuse", "replace", "window", "stride", "padding"),
+    *("exclude_interrupted", "exclude_failed", "skip_damaged"),
+    *("split", "validation_fraction", "split_seed"),
+)
 
 
 class PairSource:
     """The steps of stores that are drawn from, and their tiles; the same until it looks again.
-
-    Args:
-        stores: Stores as passed to ``BatchLoader``.
-        options: Options of the loader.
 
     Attributes:
         views: Snapshots of the stores; in folders of ranks only of those that have steps.
         committed: Steps of each store that are seen.
         tiles: Tiles of the chosen pairs, for an iteration without workers.
         is_stale: Whether it is to look again.
-
-    Raises:
-        InputError: No pair is left, or too few for the pool or the ranks.
-        StoreMismatchError: The stores' fields or their provenance differ.
-        StoreError: A store cannot be read.
     """
 
     views: list[StoreView]
@@ -97,9 +90,14 @@ class PairSource:
         """Addresses of all stores."""
         return ", ".join(view.address for view in self.views)
 
-    def share(self) -> Share:
-        """The rank's share of an epoch."""
-        return self._share_of(self.tiles)
+    def share(self, tiles: Tiles | None = None) -> Share:
+        """The rank's share of an epoch of these tiles, or of its own.
+
+        Raises:
+            InputError: The ranks have too few pairs.
+        """
+        o, num_pairs = self._options, (tiles or self.tiles).num_pairs
+        return Share.of_rank(num_pairs, o.rank, o.world_size, o.batch_size, o.drop_last)
 
     def tiles_for(self, workers: int) -> Tiles:
         """The tiles when so many workers share the pool: smaller, so that each mixes as many."""
@@ -142,18 +140,17 @@ class PairSource:
 
     def state(self, position: Position | None = None) -> dict[str, Any]:
         """All that the batches to come depend on, as plain numbers and names."""
-        names = (*_SAME, *_SAME_IN_STREAMS, *_WINDOW, *_FILTERS)
         chosen = self._options.as_json()
         return {
             "version": _VERSION,
             "options": {
-                **{name: getattr(self._options, name) for name in names},
+                **{name: getattr(self._options, name) for name in _OPTIONS},
                 "finite_fields": sorted(self._options.finite_fields or ()),
                 "steps": chosen.get("steps"),
                 "motions": chosen.get("motions"),
                 "trajectories": _digest(self._kept),
             },
-            "stores": [_key(view) for view in self.views],
+            "stores": [view.state.identity for view in self.views],
             "fields": [f.name for f in self.tiles.fields],
             "committed": self.committed,
             "next_ids": [view.state.next_trajectory_id for view in self.views],
@@ -188,17 +185,21 @@ class PairSource:
 
     def _as_seen(self, stores: Mapping[str, tuple[int, int]], state: Any) -> PairSource:
         """These stores alone, with as many steps and ids as there were."""
-        there = {_key(view): view for view in self.views}
+        there = {view.state.identity: view for view in self.views}
         if any(
             name not in there or there[name].state.committed_steps < steps
             for name, (steps, _next_id) in stores.items()
         ):
-            there = {_key(view): view for view in self._open(refreshed=True)}
+            there = {view.state.identity: view for view in self._open(refreshed=True)}
         known = [(there[name], *seen) for name, seen in stores.items() if name in there]
         if not known:
             return self
         other = copy.copy(self)
-        views = [_with_ids(view, next_id) for view, _steps, next_id in known]
+        # With the ids that had been used then: those of stores behind are as they were.
+        views = [
+            StoreView(view.blobs, replace(view.state, next_trajectory_id=next_id))
+            for view, _steps, next_id in known
+        ]
         as_named_then = _kept(self._options.trajectories, views)
         if _digest(as_named_then) == state.get("options", {}).get("trajectories"):
             other._kept = as_named_then
@@ -216,7 +217,7 @@ class PairSource:
         tiles = self._select(views, None if wanted == there else wanted)
         PoolPlan.of(tiles, self._options.pool_nbytes)
         if self._options.mode == EPOCHS:
-            self._share_of(tiles)
+            self.share(tiles)
         self.views, self.committed, self.tiles = views, wanted, tiles
         self._of_workers = None
 
@@ -230,9 +231,10 @@ class PairSource:
         check_alike(metadata, names, options.allow_different)
         table = Table(views)
         fields = chosen_fields(table.state.schema, options.fields)
-        if any(f.name == VALID_MASK for f in fields):
+        held = {f.name for f in fields}
+        if VALID_MASK in held:
             raise InputError("fields: batches hold no valid_mask, all their pairs are valid")
-        if options.padding and any(f.name == PADDING_MASK for f in fields):
+        if options.padding and PADDING_MASK in held:
             raise InputError(f"fields: {PADDING_MASK} is the mask of windows; leave it out")
         if not table.state.num_blocks:
             raise InputError(f"{table.address}: no committed step, nothing to draw from")
@@ -252,10 +254,8 @@ class PairSource:
         """The pairs that count, as an export of these fields chooses them; None: every one."""
         options = self._options
         if options.window is not None:
-            names = [
-                *names,
-                TRAJECTORY_ID,
-            ]  # where an id is damaged, nobody knows whose the pair is
+            # Where an id is damaged, nobody knows whose the pair is.
+            names = [*names, TRAJECTORY_ID]
         fields = chosen_fields(table.state.schema, names)
         nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields)
         seen: dict[str, Any] = {"asked_ids": _asked_ids(self._kept, table)}
@@ -266,10 +266,6 @@ class PairSource:
         if not (table.has_mask or rules.looked_at or rules.steps is not None or rules.needs_ids):
             return None
         return select(table, rules)[0]
-
-    def _share_of(self, tiles: Tiles) -> Share:
-        o = self._options
-        return Share.of_rank(tiles.num_pairs, o.rank, o.world_size, o.batch_size, o.drop_last)
 
 
 def named(stores: Stores) -> list[Named]:
@@ -307,7 +303,12 @@ def open_views(
     """
     views = []
     for store in stores:
-        found = _opened(store, refreshed)
+        if isinstance(store, TrajectoryDataset):
+            if refreshed:
+                store.refresh()
+            found = store.stores
+        else:
+            found = StoreSet.open(Place.of(store))
         if found.missing and not allow_incomplete:
             raise IncompleteStoreError(
                 f"{', '.join(found.missing)}: recorded by ranks that joined, and missing: find "
@@ -316,18 +317,6 @@ def open_views(
         views += found.with_steps()
     check_distinct([view.blobs for view in views])
     return views
-
-
-def _opened(store: Named, refreshed: bool) -> StoreSet:
-    if not isinstance(store, TrajectoryDataset):
-        return StoreSet.open(Place.of(store))
-    if refreshed:
-        store.refresh()
-    return store.stores
-
-
-def _key(view: StoreView) -> str:
-    return view.state.identity
 
 
 def _kept(trajectories: Iterable[int] | None, views: Sequence[StoreView]) -> Kept | None:
@@ -342,7 +331,7 @@ def _kept(trajectories: Iterable[int] | None, views: Sequence[StoreView]) -> Kep
     firsts = [numbering.first_id for numbering in number_stores([view.state for view in views])]
     stops = [*firsts[1:], np.iinfo(np.int64).max]
     return {
-        _key(view): ids[(ids >= first) & (ids < stop)] - first
+        view.state.identity: ids[(ids >= first) & (ids < stop)] - first
         for view, first, stop in zip(views, firsts, stops, strict=True)
     }
 
@@ -351,12 +340,10 @@ def _asked_ids(kept: Kept | None, table: Table) -> NDArray[np.int64] | None:
     """The ids that trajectories to keep have in a table."""
     if kept is None:
         return None
-    nothing = np.empty(0, np.int64)
-    each = zip(table.parts, table.numberings, strict=True)
-    # Of a store that is not the last one, an id that it has not used yet is the next store's.
     found = []
-    for view, numbering in each:
-        own = kept.get(_key(view), nothing)
+    # Of a store that is not the last one, an id that it has not used yet is the next store's.
+    for view, numbering in zip(table.parts, table.numberings, strict=True):
+        own = kept.get(view.state.identity, np.empty(0, np.int64))
         found.append(own[own < view.state.next_trajectory_id] + numbering.first_id)
     return np.concatenate(found)
 
@@ -372,17 +359,8 @@ def _digest(kept: Kept | None) -> str | None:
     return found.hexdigest()
 
 
-def _with_ids(view: StoreView, next_id: int) -> StoreView:
-    """A store that had used so many trajectory ids: those of stores behind it are as they were."""
-    return StoreView(view.blobs, replace(view.state, next_trajectory_id=next_id))
-
-
 def _check_same(state: dict[str, Any], ours: dict[str, Any]) -> None:
-    """Refuse a state whose batches would not go on as they began.
-
-    Raises:
-        InputError: Naming all that differs.
-    """
+    """Refuse a state whose batches would not go on as they began, naming all that differs."""
     flat, own = ({**s.get("options", {}), **s} for s in (state, ours))
     wrong = [
         f"{key}: the state has {flat.get(key)!r}, this loader {own[key]!r}"
@@ -407,11 +385,7 @@ class SharedState:
         self._read = 0
 
     def publish(self, document: dict[str, Any]) -> None:
-        """Replace the state.
-
-        Raises:
-            InputError: The state names more stores than fit.
-        """
+        """Replace the state; an error if it names more stores than fit."""
         data = np.frombuffer(json.dumps(document).encode(), np.uint8)
         memory, head = self._arrays()
         if len(data) > len(memory) - _HEAD:

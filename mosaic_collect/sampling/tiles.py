@@ -74,22 +74,15 @@ class Window(NamedTuple):
 _PAIRS = Window()
 
 
-class _Cut(NamedTuple):
-    """Tiles of one store: blocks of each, and ranges of its environments."""
-
-    blocks: int
-    envs: list[range]
-
-
 class Tiles:
-    """The tiles of stores, and the chosen pairs of each.
+    """The tiles of stores, and the chosen pairs of each. Chunks without a chosen pair are not read.
 
     Args:
         table: The stores.
         fields: Fields that a tile holds.
         selection: Chosen pairs; None: every pair.
         tile_nbytes: Size of a tile to aim at; at least one chunk of the widest field.
-        skip_damaged: Whether damaged chunks hold no chosen pair. Chunks without one are not read.
+        skip_damaged: Whether the selection left out the pairs in damaged chunks.
         most_nbytes: Size that a tile does not exceed, though chunks are decoded several times then.
         window: Windows to draw; by default pairs.
 
@@ -114,18 +107,18 @@ class Tiles:
         self._halo = window.length - 1
         # Per block whose first rows continue sequences: their rows before it, modulo the stride.
         self._phases: dict[int, NDArray[np.int32]] = {}
+        #: Per store: blocks of a tile, and ranges of its environments.
         self._cuts = [
             _cut(part, fields, tile_nbytes, most_nbytes, self._halo) for part in table.parts
         ]
         self.tiles: list[Cell] = []
         counts: list[int] = []
-        for at, (blocks, _envs) in enumerate(self._cuts):
-            first = table.first_blocks[at]
-            for block in range(first, first + table.parts[at].state.num_blocks, blocks):
-                self._cut_blocks(block, counts)
+        for at, part in enumerate(table.parts):
+            for first in range(0, part.state.num_blocks, self._cuts[at][0]):
+                self._cut_blocks(at, first, counts)
         self.counts: NDArray[np.int64] = np.array(counts, np.int64)
-        spans = [self._span(at) for at in range(len(self._cuts))]
-        self.rows = max(len(c.envs[0]) * span for c, span in zip(self._cuts, spans, strict=True))
+        widths = (len(envs[0]) for _blocks, envs in self._cuts)
+        self.rows = max(width * self._span(at) for at, width in enumerate(widths))
 
     def cut_anew(self, tile_nbytes: int, most_nbytes: int) -> Tiles:
         """The same pairs in other tiles."""
@@ -255,13 +248,14 @@ class Tiles:
         if not is_whole:
             out[...] = values[first : first + out.shape[0], : out.shape[1]]
 
-    def _cut_blocks(self, block: int, counts: list[int]) -> None:
-        """Add the tiles that begin with a block and hold a draw."""
-        at, first = self.table.place(block)
-        blocks, columns = self._cuts[at]
-        state = self.table.parts[at].state
-        begin = state.steps_of(first).start
-        steps = range(min(blocks * state.block_steps, state.committed_steps - begin))
+    def _cut_blocks(self, at: int, first: int, counts: list[int]) -> None:
+        """Add the tiles that begin with a block of a store and hold a draw."""
+        (blocks, columns), state = self._cuts[at], self.table.parts[at].state
+        behind = min((first + blocks) * state.block_steps, state.committed_steps)
+        block, steps = (
+            self.table.first_blocks[at] + first,
+            range(behind - first * state.block_steps),
+        )
         whole = Cell(block, steps, range(state.num_envs))
         draws = self._starts(whole) if self._halo else None
         for tile in (Cell(block, steps, envs) for envs in columns):
@@ -277,7 +271,7 @@ class Tiles:
 
     def _span(self, at: int) -> int:
         """Steps that a tile of a store has room for."""
-        return self._cuts[at].blocks * self.table.parts[at].state.block_steps + self._halo
+        return self._cuts[at][0] * self.table.parts[at].state.block_steps + self._halo
 
     def _sections(self, tile: Cell) -> Iterator[tuple[int, range, int]]:
         """Per block that a tile holds: its number in its store, its steps, the tile's before it."""
@@ -309,7 +303,7 @@ class Tiles:
         mask = self._mask(whole)
         starts, _lengths = self._windows(whole, mask)
         at, first = self.table.place(whole.block)
-        blocks, state = self._cuts[at].blocks, self.table.parts[at].state
+        blocks, state = self._cuts[at][0], self.table.parts[at].state
         if self.window.stride > 1 and first + blocks < state.num_blocks:
             # One step more: whether the first row there continues the sequence.
             offsets = self._sequences(whole, mask)[0][:, len(whole.steps)]
@@ -362,11 +356,11 @@ def _cut(
     tile_nbytes: int,
     most_nbytes: int | None = None,
     halo: int = 0,
-) -> _Cut:
+) -> tuple[int, list[range]]:
     """Cut a store into tiles; with ``halo`` more steps, into those that decode least in all."""
     grids, size = [part.grids[f.name] for f in fields], part.state.block_steps
     row_nbytes = sum(f.row_nbytes for f in fields)
-    found: list[tuple[float, _Cut]] = []
+    found: list[tuple[float, int, list[range]]] = []
     for blocks in range(1, 1 + (_MOST_BLOCKS if halo else 1)):
         env_nbytes = (blocks * size + halo) * row_nbytes
         envs = _cut_envs(grids, part.state.num_envs, env_nbytes, tile_nbytes, most_nbytes)
@@ -374,8 +368,8 @@ def _cut(
         decoded = (blocks + -(-halo // size)) / blocks
         times = sum(g.field.row_nbytes * max(1, g.chunk_envs / len(envs[0])) for g in grids)
         if blocks == 1 or len(envs[0]) * env_nbytes <= tile_nbytes:
-            found.append((decoded * times, _Cut(blocks, envs)))
-    return min(found)[1]
+            found.append((decoded * times, blocks, envs))
+    return min(found)[1:]
 
 
 def _cut_envs(
@@ -418,12 +412,7 @@ def tile_nbytes(fields: Sequence[Field], pool_nbytes: int, num_tiles: int) -> in
 
 @dataclass(frozen=True)
 class PoolPlan:
-    """How a pool is divided.
-
-    Attributes:
-        slots: Number of slots for tiles.
-        active: Slots that are drawn from; the others are decoded meanwhile.
-    """
+    """Slots of a pool, and how many of them are drawn from; the others are decoded meanwhile."""
 
     slots: int
     active: int

@@ -74,7 +74,7 @@ def _plain(value: Any) -> Any:
 
 
 class SimulatedDevice:
-    """``PoolDevice`` of that device.
+    """``TorchDevice`` of that device.
 
     Args:
         seed: Of the order in which streams advance.

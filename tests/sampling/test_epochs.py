@@ -254,6 +254,8 @@ def test_steps_and_trajectories(store: str) -> None:
         assert np.array_equal(np.sort(numbers(BatchLoader(store, 8, steps=steps))), want)
     got = numbers(BatchLoader(store, 8, trajectories=[2, 5]))
     assert np.array_equal(np.sort(got), [n for n in range(84) if n % 7 in (2, 5)])
+    stores.flip(f"{store}/wide/c.2.0.0", 5)  # a chunk without a chosen pair is not read
+    assert np.array_equal(np.sort(numbers(BatchLoader(store, 8, steps=slice(8)))), np.arange(56))
 
 
 def test_types_stay_and_batches_are_the_callers_own(store: str) -> None:
@@ -307,13 +309,14 @@ def test_a_batch_larger_than_the_store_is_all_of_it(store: str) -> None:
     assert sorted(batch["number"].tolist()) == list(range(84))
 
 
-def test_a_damaged_chunk_is_an_error_in_the_loop(store: str) -> None:
+@pytest.mark.parametrize("mode", ["epochs", "stream"])
+def test_a_damaged_chunk_is_an_error_in_the_loop(store: str, mode: str) -> None:
     numbered(store, 23, 7, 4)
     stores.flip(f"{store}/wide/c.3.0.0", 5)
-    loader = BatchLoader(store, 6, shuffle_buffer_mb=3 * tile_mb(store))
+    loader = BatchLoader(store, 6, mode=mode, reuse=1, shuffle_buffer_mb=3 * tile_mb(store))
     for _ in range(2):  # not only the first time
         with pytest.raises(CorruptStoreError, match="wide, block 3"):
-            list(loader)
+            numbers(islice(loader, 1000))
     got = numbers(BatchLoader(store, 6, skip_damaged=True))
     assert 0 < len(got) < 23 * 7
     assert len(set(got.tolist())) == len(got)

@@ -21,7 +21,6 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from mosaic_collect import BatchLoader, TrajectoryDataset, TrajectoryWriter  # noqa: E402
 from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
-from mosaic_collect.sampling.device import DeviceMemory, TorchDevice  # noqa: E402
 from mosaic_collect.sampling.tiles import PoolPlan, Tiles  # noqa: E402
 from mosaic_collect.store.schema import Field, Schema  # noqa: E402
 from tests import helpers  # noqa: E402
@@ -308,23 +307,6 @@ def test_moments_take_no_more_memory_for_large_rows_or_a_large_pool(
         assert tracemalloc.get_traced_memory()[1] < 60e6
     finally:
         tracemalloc.stop()
-
-
-@pytest.mark.parametrize("mode", ["epochs", "stream"])
-def test_slots_on_a_device_give_the_same_batches(
-    store: str, mode: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Staged and copied, on the only device that is always here."""
-    numbered(store, 23, 7, 4)
-    for tiles in (5, 1000):
-        options = {"mode": mode, "shuffle_buffer_mb": tiles * tile_mb(store), "reuse": 1}
-        want = numbers(islice(BatchLoader(store, 6, **options), 27))
-        with monkeypatch.context() as patch:
-            patch.setattr(
-                "mosaic_collect.sampling.prefetch.PoolRunner._memory",
-                lambda self, *made: DeviceMemory(*made, TorchDevice(torch.device("cpu"))),
-            )
-            assert np.array_equal(numbers(islice(BatchLoader(store, 6, **options), 27)), want)
 
 
 @pytest.mark.gpu

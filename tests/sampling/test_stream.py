@@ -11,10 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
 from mosaic_collect import BatchLoader  # noqa: E402
-from mosaic_collect.errors import CorruptStoreError  # noqa: E402
 from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
 from tests import helpers  # noqa: E402
-from tests.export import stores  # noqa: E402
 from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("small_chunks")
@@ -154,13 +152,3 @@ def test_it_has_no_length(store: str) -> None:
     numbered(store, 4, 7, 4)
     with pytest.raises(TypeError, match="no length"):
         len(BatchLoader(store, 6, mode="stream"))
-
-
-def test_a_damaged_chunk_is_an_error_in_the_loop(store: str) -> None:
-    numbered(store, 23, 7, 4)
-    stores.flip(f"{store}/wide/c.3.0.0", 5)
-    with pytest.raises(CorruptStoreError, match="wide, block 3"):
-        some(
-            BatchLoader(store, 6, mode="stream", reuse=1, shuffle_buffer_mb=3 * tile_mb(store)),
-            1000,
-        )

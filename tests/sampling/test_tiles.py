@@ -51,24 +51,6 @@ def assert_same_pairs(got: dict[str, np.ndarray], want: dict[str, np.ndarray]) -
 
 
 @pytest.mark.usefixtures("small_chunks")
-@pytest.mark.parametrize("tile_nbytes", [1, 150, 400, 10**6])
-@pytest.mark.parametrize("num_envs", [1, 4, 7, 13])
-def test_every_valid_pair_once(tmp_path: Any, num_envs: int, tile_nbytes: int) -> None:
-    dataset = record(tmp_path / "a.zarr", 11, masks=True, num_envs=num_envs, block_steps=4)
-    mask = dataset.read("valid_mask")
-    tiles = tiles_of(dataset, tile_nbytes=tile_nbytes, rules=Rules())
-    assert_same_pairs(all_rows(tiles), {n: dataset.read(n)[mask] for n in NAMES})
-    assert tiles.num_pairs == mask.sum()
-    assert all(tiles.counts)
-
-
-def test_without_a_selection_every_pair(tmp_path: Any) -> None:
-    dataset = record(tmp_path / "a.zarr", 8, block_steps=3)
-    want = {n: dataset.read(n).reshape(32, -1) for n in NAMES}
-    assert_same_pairs(all_rows(tiles_of(dataset)), want)
-
-
-@pytest.mark.usefixtures("small_chunks")
 def test_tiles_are_cut_where_the_coarsest_chunks_meet_if_they_may_be_large(tmp_path: Any) -> None:
     dataset = record(tmp_path / "a.zarr", 4, num_envs=13, block_steps=4, schema=stores.STUDENT)
     names = ("student_observations", "actions")
@@ -77,36 +59,6 @@ def test_tiles_are_cut_where_the_coarsest_chunks_meet_if_they_may_be_large(tmp_p
     large, small = (tiles_of(dataset, tile_nbytes=n, names=names) for n in (10**6, 1))
     assert len(large.tiles[0].envs) == coarse
     assert len(small.tiles[0].envs) == fine
-
-
-@pytest.mark.usefixtures("small_chunks")
-def test_stores_of_different_width_and_ids_that_stay_unique(tmp_path: Any) -> None:
-    made = [
-        record(tmp_path / f"{n}.zarr", 5, num_envs=n, block_steps=n - 1, masks=True) for n in (3, 7)
-    ]
-    names = ("trajectory_id", *NAMES)
-    tiles = tiles_of(*made, names=names, rules=Rules())
-    want: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    for dataset, raised in zip(made, (0, 3), strict=True):
-        mask = dataset.read("valid_mask")
-        for name in names:
-            want[name].append(dataset.read(name)[mask] + (raised if name == names[0] else 0))
-    assert_same_pairs(all_rows(tiles), {n: np.concatenate(v) for n, v in want.items()})
-
-
-def test_steps_and_trajectories_that_are_asked_for(store: str) -> None:
-    recorded = stores.write(store, 11, masks=stores.some_masks(4), ends={3: [0, 2], 7: [1]})
-    dataset = TrajectoryDataset(store)
-    ids = dataset.read("trajectory_id")
-    table = Table([dataset.view])
-    rules = Rules(steps=[range(2, 9)], asked_ids=np.array([0, 5, 99]))
-    asked = np.isin(ids, [0, 5]) & recorded["valid_mask"]
-    asked[:2] = asked[9:] = False
-    got = all_rows(tiles_of(dataset, rules=rules))
-    assert_same_pairs(got, {n: recorded[n][asked] for n in NAMES})
-    _, left = select(table, rules)
-    wanted = np.isin(ids, [0, 5]) & ~recorded["valid_mask"]
-    assert left.invalid == wanted[2:9].sum(), "what is not asked for is not left out"
 
 
 def test_no_block_looks_through_all_steps_that_are_asked_for(store: str) -> None:

@@ -6,7 +6,8 @@ their chi-squared statistic tells how far they are from it, in standard deviatio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from types import SimpleNamespace
 from typing import Any
@@ -16,11 +17,16 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="torch is not installed, which a loader needs")
 
-from mosaic_collect.sampling import order, stream  # noqa: E402
+from mosaic_collect.sampling import order  # noqa: E402
 from mosaic_collect.sampling.options import LoaderOptions  # noqa: E402
-from mosaic_collect.sampling.order import Position, Share, rest_of_epoch, rng_for  # noqa: E402
+from mosaic_collect.sampling.order import (  # noqa: E402
+    Position,
+    Share,
+    rest_of_epoch,
+    rest_of_stream,
+    rng_for,
+)
 from mosaic_collect.sampling.pool import Pool  # noqa: E402
-from mosaic_collect.sampling.stream import rest_of_stream  # noqa: E402
 
 TILES, SIZE, BATCH = 12, 5, 6
 PAIRS = TILES * SIZE
@@ -49,11 +55,17 @@ class NumberedMemory:
         pass
 
 
-@pytest.fixture(scope="module", params=[5, TILES], ids=["a pool of some", "a pool of all"])
-def pool(request: pytest.FixtureRequest) -> Any:
-    made = Pool(NumberedMemory(request.param), SIZE, request.param, threads=1)
+@contextmanager
+def pool_of(slots: int) -> Iterator[Pool]:
+    made = Pool(NumberedMemory(slots), SIZE, slots, threads=1)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module", params=[5, TILES], ids=["a pool of some", "a pool of all"])
+def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    with pool_of(request.param) as made:
+        yield made
 
 
 def active(pool: Pool) -> int:
@@ -119,22 +131,16 @@ def test_every_pair_comes_equally_often(pool: Pool, draw: Any) -> None:
 
 def test_batches_of_a_stream_are_drawn_each_for_itself() -> None:
     """A pair is as likely behind itself as behind any other."""
-    made = Pool(NumberedMemory(TILES), SIZE, TILES, threads=1)
-    try:
+    with pool_of(TILES) as made:
         came = np.stack([draws(made, seed) for seed in range(SEEDS)])
-    finally:
-        made.close()
     again = came[:, BATCH:] == came[:, :-BATCH]
     assert again.mean() == pytest.approx(1 / PAIRS, rel=4.5 / np.sqrt(again.size / PAIRS))
 
 
 def test_an_epoch_of_a_pool_of_all_is_a_true_shuffle() -> None:
     """Not only each place for itself: which two pairs come one behind the other, too."""
-    made = Pool(NumberedMemory(TILES), SIZE, TILES, threads=1)
-    try:
+    with pool_of(TILES) as made:
         came = np.stack([epoch(made, seed) for seed in range(SEEDS)]) // SIZE
-    finally:
-        made.close()
     same = (came[:, 1:] == came[:, :-1]).mean(axis=1)
     expected = (SIZE - 1) / (PAIRS - 1)
     assert abs(same.mean() - expected) < 4.5 * same.std() / np.sqrt(SEEDS)
@@ -142,11 +148,8 @@ def test_an_epoch_of_a_pool_of_all_is_a_true_shuffle() -> None:
 
 def test_a_smaller_pool_mixes_as_many_tiles_as_it_says() -> None:
     """Two pairs of a tile are closer than by chance, by the factor of tiles left out."""
-    made = Pool(NumberedMemory(5), SIZE, 5, threads=1)
-    try:
+    with pool_of(5) as made:
         came = np.stack([epoch(made, seed) for seed in range(SEEDS)]) // SIZE
-    finally:
-        made.close()
     middle = came[:, 3 * BATCH : -3 * BATCH]
     same = (middle[:, 1:] == middle[:, :-1]).mean()
     assert (SIZE - 1) / (PAIRS - 1) < same < 1 / 4 + 0.05
@@ -185,12 +188,9 @@ def without_the_last(random: np.random.Generator) -> Any:
 
 @pytest.mark.parametrize("purpose", [order.TILES, order.PAIRS])
 def test_a_biased_epoch_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int) -> None:
-    made = Pool(NumberedMemory(5), SIZE, 5, threads=1)
     monkeypatch.setattr(order, "rng_for", of(purpose, unshuffled))
-    try:
+    with pool_of(5) as made:
         assert worst(made, epoch, 600) > 9
-    finally:
-        made.close()
 
 
 def test_an_epoch_that_is_not_mixed_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -201,31 +201,25 @@ def test_an_epoch_that_is_not_mixed_is_seen(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 @pytest.mark.parametrize(
-    ("purpose", "kind"), [(stream.DRAW, late), (stream.PASS, unshuffled)], ids=["draws", "tiles"]
+    ("purpose", "kind"), [(order.DRAW, late), (order.PASS, unshuffled)], ids=["draws", "tiles"]
 )
 def test_a_biased_stream_is_seen(monkeypatch: pytest.MonkeyPatch, purpose: int, kind: Any) -> None:
-    slots = TILES if purpose == stream.DRAW else 5  # tiles of a pool of all need no order
-    made = Pool(NumberedMemory(slots), SIZE, slots, threads=1)
-    monkeypatch.setattr(stream, "rng_for", of(purpose, kind))
-    try:
+    slots = TILES if purpose == order.DRAW else 5  # tiles of a pool of all need no order
+    monkeypatch.setattr(order, "rng_for", of(purpose, kind))
+    with pool_of(slots) as made:
         assert worst(made, draws) > 9
-    finally:
-        made.close()
 
 
 @pytest.mark.parametrize("draw", [draws, singly])
 def test_a_pair_that_never_comes_is_seen(monkeypatch: pytest.MonkeyPatch, draw: Any) -> None:
-    made = Pool(NumberedMemory(TILES), SIZE, TILES, threads=1)
-    monkeypatch.setattr(stream, "rng_for", of(stream.DRAW, without_the_last))
-    try:
+    monkeypatch.setattr(order, "rng_for", of(order.DRAW, without_the_last))
+    with pool_of(TILES) as made:
         assert unlike(made, draw, 600) > 9
-    finally:
-        made.close()
 
 
 def test_batches_that_are_all_the_same_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     same = lambda seed, what, *place: rng_for(seed, what, *place[:-1])  # noqa: E731
-    monkeypatch.setattr(stream, "rng_for", same)
+    monkeypatch.setattr(order, "rng_for", same)
     with pytest.raises(AssertionError):
         test_batches_of_a_stream_are_drawn_each_for_itself()
 
