@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -190,12 +189,15 @@ class _Evidence:
         repeats = field.name.endswith("observations") and "actions" in self.fields
         return ~field.columns_of(("action",) if repeats else ())
 
-    def spot(self, name: str, block: int, wanted: Callable[[NDArray[Any]], Mask]) -> _Spot | None:
-        """The first valid row of a block for which ``wanted`` of its values is true."""
+    def spot(
+        self, name: str, block: int, value: float | None = None, feature: int = 0
+    ) -> _Spot | None:
+        """The first valid row of a block with a value of a feature; None: that is not finite."""
         table = self.dataset.view
         cell = table.whole_block(block)
         rows = table.read_cell(name, cell).reshape(*cell.shape, -1)
-        places = np.argwhere(wanted(rows) & table.read_cell(VALID_MASK, cell))
+        wanted = ~np.isfinite(rows).all(axis=2) if value is None else rows[..., feature] == value
+        places = np.argwhere(wanted & table.read_cell(VALID_MASK, cell))
         if not len(places):
             return None
         at, env = map(int, places[0])
@@ -205,6 +207,7 @@ class _Evidence:
 
 #: Ways of acting in which trajectories are meant to fail more often.
 _PERTURBS = ("action_noise", "push", "act_by")
+_MEANT = "Actions were perturbed, so that trajectories fail more often than the policy would."
 Found = Iterator[dict[str, Any]]
 Look = Callable[[_Evidence], Found]
 _RULES: list[Callable[[_Evidence], Iterator[Finding]]] = []
@@ -221,11 +224,13 @@ def _rule(severity: str, cause: str) -> Callable[[Look], Look]:
     return add
 
 
-def _some_in(field: FieldStatistics, where: Mask, what: str, more: str = "") -> Found:
+def _some_in(
+    field: FieldStatistics, where: Mask, what: str, more: str = "", **others: Any
+) -> Found:
     """Features of a field and what they are, if there are any."""
     if where.any():
         text = f"{field.name}: {feature_words(field, where, what)}{more}"
-        yield {"text": text, "field": field.name, "features": _numbers(where)}
+        yield {"text": text, "field": field.name, "features": _numbers(where), **others}
 
 
 @_rule(ERROR, "Do not train on it.")
@@ -248,7 +253,7 @@ def nonfinite(e: _Evidence) -> Found:
         blocks = e.profile.fields[name].odd_block if name in e.profile.fields else np.empty(0)
         there, spot, named = blocks[blocks >= 0], None, ""
         if len(there):
-            spot = e.spot(name, int(there.min()), lambda rows: ~np.isfinite(rows).all(axis=2))
+            spot = e.spot(name, int(there.min()))
             every = f" in all {len(blocks)} features" if len(blocks) > 1 else ""
             some = feature_words(e.fields[name], blocks >= 0, " in")
             named = every if (blocks >= 0).all() else some
@@ -297,8 +302,7 @@ def _unchanging(e: _Evidence, field: FieldStatistics, where: Mask, what: str) ->
     asked = field.columns_of(_ASKED) | (not field.name.endswith("observations"))
     yield from _some_in(field, where & ~asked, what, e.part)
     cause = "Nothing, if it is meant to be constant, as an unused command is."
-    for found in _some_in(field, where & asked, what, e.part):
-        yield found | {"severity": NOTE, "cause": cause}
+    yield from _some_in(field, where & asked, what, e.part, severity=NOTE, cause=cause)
 
 
 @_rule(WARNING, "An actuator or sensor at its limit: more was asked or measured.")
@@ -313,8 +317,8 @@ def clipped(e: _Evidence) -> Found:
             worst, m = int(np.where(where, share, 0).argmax()), field.moments
             edges = f"at {m.low[worst]:.4g} or {m.high[worst]:.4g}"
             most = f" ({share[worst]:.0%} of {field.names[worst]} {edges})"
-            for found in _some_in(field, where, "clipped", most):
-                yield found | {"severity": WARNING if is_action else NOTE}
+            severity = WARNING if is_action else NOTE
+            yield from _some_in(field, where, "clipped", most, severity=severity)
 
 
 @_rule(WARNING, "A value far beyond all others: it dominates means and normalizers.")
@@ -329,17 +333,13 @@ def outlier(e: _Evidence) -> Found:
         for i in sorted(_numbers(where), key=lambda i: -apart[i])[:3]:
             up = m.high[i] - q50[i] >= q50[i] - m.low[i]
             value, block = (m.high, profile.high_block) if up else (m.low, profile.low_block)
-            spot = e.spot(field.name, int(block[i]), partial(_equals, i, value[i]))
+            spot = e.spot(field.name, int(block[i]), value[i], i)
             if spot is not None:
                 spots.append(spot)
                 words.append(f"{field.names[i]} is {value[i]:.4g} at {spot}")
         if words:
-            for found in _some_in(field, where, "outliers", f"; {'; '.join(words)}"):
-                yield found | _at(spots)
-
-
-def _equals(feature: int, value: float, rows: NDArray[Any]) -> Mask:
-    return np.asarray(rows[:, :, feature] == value)
+            more = f"; {'; '.join(words)}"
+            yield from _some_in(field, where, "outliers", more, **_at(spots))
 
 
 @_rule(WARNING, "An encoder or estimator that drifts, or a task that changes with time.")
@@ -384,15 +384,10 @@ def collapsed_sigma(e: _Evidence) -> Found:
     if field is None or not len(field.sample):
         return
     median = field.quantiles((0.5,))[0]
-    if not (known := np.isfinite(median)).any():
-        return
-    others = float(np.median(median[known]))
-    where = median < others / 1000
-    if where.any():
-        least = float(np.nanmin(median))
-        yield from _some_in(
-            field, where, "collapsed", f" (median {least:.2g}; of all {others:.2g})"
-        )
+    if (known := median[np.isfinite(median)]).size:
+        others = float(np.median(known))
+        words = f" (median {known.min():.2g}; of all {others:.2g})"
+        yield from _some_in(field, median < others / 1000, "collapsed", words)
 
 
 @_rule(ERROR, "Its simulation stopped, or its observations are not updated.")
@@ -511,9 +506,6 @@ def failing_motion(e: _Evidence) -> Found:
             "trajectories": tuple(e.columns["id"][e.failed][falls][:100].tolist()),
             **({"cause": _MEANT} if e.is_perturbed else {}),
         }
-
-
-_MEANT = "Actions were perturbed, so that trajectories fail more often than the policy would."
 
 
 @_rule(WARNING, "Its share of the training data is small; record more passes of it.")

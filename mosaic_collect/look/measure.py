@@ -280,7 +280,7 @@ class _Scan:
         self._moments = {f.name: Moments.nothing(f.width) for f in fields}
         self._rows = {f.name: np.zeros((size, f.width), f.dtype) for f in fields}
         self._num_read = 0
-        self._profile = StoreProfile.begin(self._table, fields)
+        self._profile = StoreProfile(self._table, fields)
 
     def run(self, engine: Engine, progress: Callable[[int], object]) -> None:
         """Draw the sample, knowing how many pairs are valid, then look at everything once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +21,7 @@ from mosaic_collect.look.canvas import (
     whole_numbers,
 )
 from mosaic_collect.look.statistics import FieldStatistics, StoreStatistics
+from mosaic_collect.look.values import unit_of
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.subset import motion_names
@@ -125,9 +126,6 @@ def failure_frames(dataset: TrajectoryDataset) -> Ints:
     """Frame of its motion at the last row of each trajectory that failed, in the table's order.
 
     Without the field ``motion_frame`` it is the trajectory's length.
-
-    Raises:
-        CorruptStoreError: A damaged chunk.
     """
     columns = dataset.trajectories.columns
     failed = columns["end"] == "failed"
@@ -148,11 +146,7 @@ def _frames_at(dataset: TrajectoryDataset, steps: Ints, envs: Ints) -> Ints:
 
 
 def frame_counts(dataset: TrajectoryDataset, motions: Sequence[int]) -> dict[int, Ints]:
-    """How many trajectories contain each frame of some motions.
-
-    Raises:
-        CorruptStoreError: A damaged chunk.
-    """
+    """How many trajectories contain each frame of some motions."""
     table = dataset.where(min_valid=1).columns
     first = np.maximum(_frames_at(dataset, table["first_step"], table["env"]), 0)
     behind, found = first + table["num_steps"], {}
@@ -221,9 +215,8 @@ def tracking_errors(fields: Mapping[str, FieldStatistics]) -> TrackingErrors | N
     apart = joints - named[reference][:, : joints.shape[1]]
     known = np.isfinite(apart).all(axis=1)
     apart, motion = apart[known], motion[known]
-    error = (
-        np.sqrt(np.mean((apart - np.median(apart, axis=0)) ** 2, axis=1)) if len(apart) else apart
-    )
+    middle = np.median(apart, axis=0) if len(apart) else 0
+    error = np.sqrt(np.mean((apart - middle) ** 2, axis=1))
     ids, counts = np.unique(motion, return_counts=True)
     ids = ids[counts >= _LEAST_ROWS].astype(np.int64)
     medians = np.array([np.median(error[motion == number]) for number in ids])
@@ -233,12 +226,7 @@ def tracking_errors(fields: Mapping[str, FieldStatistics]) -> TrackingErrors | N
 def motions_figure(
     dataset: TrajectoryDataset, statistics: StoreStatistics, robot: Robot, palette: Palette = LIGHT
 ) -> Figure:
-    """Failures and tracking errors of motions, the frames of the failures, the frames recorded.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        CorruptStoreError: A damaged chunk.
-    """
+    """Failures and tracking errors of motions, the frames of the failures, the frames recorded."""
     counts, tracking = MotionCounts.of(dataset), tracking_errors(statistics.fields)
     assert counts is not None
     shown_at = counts.worst_first[:_MOST_BARS]
@@ -276,6 +264,12 @@ def _bars(
     axes.set_ylim(max(len(names), 4) - 0.5, -0.5)
 
 
+def _some_of(which: str, drawn: Sized, motions: Sized) -> str:
+    """The end of a title: how many motions are drawn, if these are not all."""
+    few = len(drawn) < len(motions)
+    return f": {which}{len(drawn)} of {len(motions):,} motions" if few else ""
+
+
 def _names(dataset: TrajectoryDataset, motions: Iterable[int]) -> list[str]:
     return [motion_name(dataset, int(motion)).removesuffix(".npz") for motion in motions]
 
@@ -283,10 +277,7 @@ def _names(dataset: TrajectoryDataset, motions: Iterable[int]) -> list[str]:
 def _rates(
     axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, at: list[int], palette: Palette
 ) -> None:
-    more = (
-        f": the worst {len(at)} of {len(counts.ids):,} motions" if len(at) < len(counts.ids) else ""
-    )
-    dress(axes, palette, f"failed trajectories{more}")
+    dress(axes, palette, f"failed trajectories{_some_of('the worst ', at, counts.ids)}")
     words = [f"{counts.rate[i]:.0%} of {counts.ended[i]:,}" for i in at]
     _bars(axes, _names(dataset, counts.ids[at]), counts.rate[at], words, palette.failed)
     axes.set_xlim(0, 1.25)
@@ -299,15 +290,8 @@ def _tracking(
 ) -> None:
     """Motions that are tracked worst, and the median motion."""
     order = np.argsort(-tracking.errors, kind="stable")[:_MOST_BARS]
-    unit = next(
-        (robot.units[n] for n in (tracking.robot, tracking.reference) if n in robot.units), ""
-    )
-    few = (
-        f": the worst {len(order)} of {len(tracking.ids):,} motions"
-        if len(order) < len(tracking.ids)
-        else ""
-    )
-    dress(axes, palette, f"tracking error{few}")
+    unit = unit_of(robot, tracking.robot, tracking.reference)
+    dress(axes, palette, f"tracking error{_some_of('the worst ', order, tracking.ids)}")
     errors = tracking.errors[order]
     words = [f"{value:.2g} {unit}".rstrip() for value in errors]
     _bars(axes, _names(dataset, tracking.ids[order]), errors, words, palette.ended)
@@ -349,13 +333,9 @@ def _coverage(
     axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, palette: Palette
 ) -> None:
     """Frames that trajectories contain, often or seldom, motion by motion."""
-    motions = counts.ids[
-        np.unique(
-            np.linspace(0, len(counts.ids) - 1, min(len(counts.ids), _MOST_ROWS))
-            .round()
-            .astype(int)
-        )
-    ]
+    total = len(counts.ids)
+    even = np.linspace(0, total - 1, min(total, _MOST_ROWS)).round().astype(int)
+    motions = counts.ids[np.unique(even)]
     found = frame_counts(dataset, list(map(int, motions)))
     longest = max((len(c) for c in found.values()), default=0)
     width = max(1, -(-longest // _CELLS))
@@ -366,10 +346,7 @@ def _coverage(
             starts = np.arange(0, len(frames), width)
             cells[row, : len(starts)] = np.minimum.reduceat(frames, starts)
     usual = np.array([np.median(c[c > 0]) if (c > 0).any() else 0 for c in found.values()])
-    few = (
-        f": {len(motions)} of {len(counts.ids):,} motions" if len(motions) < len(counts.ids) else ""
-    )
-    dress(axes, palette, f"recorded frames{few}")
+    dress(axes, palette, f"recorded frames{_some_of('', motions, counts.ids)}")
     axes.grid(visible=False)
     seldom = (cells > 0) & (cells < usual[:, None] / 4)
     for where, colour, label in (

@@ -25,6 +25,7 @@ _MOST_NAMES, _MOST_RANGES = 8, 16
 HEAD = ("field or term", "dim", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
 _MOST_BINS, _MOST_ENVS, _MOST_FEATURES = 32, 1 << 16, 8192
 _MOST_SUMS = 4_000_000  # numbers of one field that are summed per environment
+Floats = NDArray[np.float64]
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 
@@ -99,11 +100,11 @@ class FieldStatistics:
     def quantiles(self, at: Sequence[float] = QUANTILES) -> NDArray[np.float64]:
         """Quantiles of the sample's finite values, ``(len(at), D)``; NaN where there are none."""
         values = self.sample.astype(np.float64)
-        finite = np.isfinite(values)
-        if finite.all() and len(values):
-            return np.quantile(values, at, axis=0)
         if not len(values):
             return np.full((len(at), values.shape[1]), np.nan)
+        finite = np.isfinite(values)
+        if finite.all():
+            return np.quantile(values, at, axis=0)
         # What is not finite is sorted to the end, behind each column's last rank.
         ordered = np.sort(np.where(finite, values, np.nan), axis=0)
         ranks = np.asarray(at)[:, None] * np.maximum(finite.sum(axis=0) - 1, 0)
@@ -121,9 +122,7 @@ class FieldStatistics:
         """
         edges, is_action = (self.moments.low, self.moments.high), self.name.startswith("action")
         shares = [np.where((e != 0) | is_action, self.sample == e, False) for e in edges]
-        found = (
-            np.mean(shares, axis=1).sum(axis=0) if len(self.sample) else np.zeros(len(self.mean))
-        )
+        found = np.sum(shares, axis=(0, 1)) / max(len(self.sample), 1)
         return np.asarray(np.where(self.constant, 0, found))
 
     def columns_of(self, words: Collection[str]) -> NDArray[np.bool_]:
@@ -151,13 +150,7 @@ class FieldStatistics:
         """Plain values; what is not finite is None."""
         m = self.moments
         whole = {"count": m.count.tolist(), "nan": m.nan.tolist(), "inf": m.inf.tolist()}
-        none = m.count == 0
-        floats = {
-            "mean": self.mean,
-            "std": self.std,
-            "min": np.where(none, np.nan, m.low),
-            "max": np.where(none, np.nan, m.high),
-        }
+        floats = {"mean": self.mean, "std": self.std, "min": m.low, "max": m.high}
         return {
             "dtype": self.dtype,
             "shape": list(self.shape),
@@ -170,7 +163,6 @@ class FieldStatistics:
         }
 
 
-@dataclass(kw_only=True, eq=False)
 class FieldProfile:
     """Values of a field over time and per environment.
 
@@ -185,30 +177,12 @@ class FieldProfile:
         odd_block: First block that holds NaN or infinity; -1: none.
     """
 
-    stride: int
-    counts: NDArray[np.int64]
-    sums: NDArray[np.float64]
-    env_rows: NDArray[np.int64]
-    env_sums: NDArray[np.float64]
-    low_block: NDArray[np.int64]
-    high_block: NDArray[np.int64]
-    odd_block: NDArray[np.int64]
-
-    @classmethod
-    def begin(cls, dim: int, bins: int, num_envs: int) -> FieldProfile:
-        """A profile of nothing yet."""
-        stride = max(1, -(-num_envs * dim // _MOST_SUMS))
-        nowhere = np.full((3, dim), -1, np.int64)
-        return cls(
-            stride=stride,
-            counts=np.zeros((bins, dim), np.int64),
-            sums=np.zeros((bins, dim)),
-            env_rows=np.zeros(num_envs, np.int64),
-            env_sums=np.zeros((num_envs, -(-dim // stride))),
-            low_block=nowhere[0],
-            high_block=nowhere[1],
-            odd_block=nowhere[2],
-        )
+    def __init__(self, dim: int, bins: int, num_envs: int) -> None:
+        self.stride = max(1, -(-num_envs * dim // _MOST_SUMS))
+        self.counts, self.sums = np.zeros((bins, dim), np.int64), np.zeros((bins, dim))
+        self.env_rows = np.zeros(num_envs, np.int64)
+        self.env_sums = np.zeros((num_envs, -(-dim // self.stride)))
+        self.low_block, self.high_block, self.odd_block = np.full((3, dim), -1, np.int64)
 
     @property
     def means(self) -> NDArray[np.float64]:
@@ -234,9 +208,6 @@ class FieldProfile:
         self.odd_block[(self.odd_block < 0) & (m.nan + m.inf > 0)] = cell.block
 
 
-Floats = NDArray[np.float64]
-
-
 FAR = 8  # spans of the middle half from which an environment is far from the others
 
 
@@ -258,11 +229,14 @@ def far_environments(
         return np.abs(means - q50) / (q75 - q25), spread, q50
 
 
-@dataclass(kw_only=True, eq=False)
 class StoreProfile:
     """A store over time and per environment, in at most 32 bins of equal numbers of steps.
 
     Values of fields are counted in the bin in which their block begins.
+
+    Args:
+        table: The store.
+        fields: Fields that are measured.
 
     Attributes:
         width: Steps of a bin.
@@ -275,34 +249,16 @@ class StoreProfile:
         fields: Profiles of the fields of numbers that may vary and are no images.
     """
 
-    width: int
-    edges: NDArray[np.int64]
-    read: NDArray[np.int64]
-    valid: NDArray[np.int64]
-    watched: str | None
-    same: NDArray[np.int64]
-    compared: NDArray[np.int64]
-    fields: dict[str, FieldProfile]
-
-    @classmethod
-    def begin(cls, table: Table, fields: Sequence[Field]) -> StoreProfile:
-        """A profile of nothing yet."""
+    def __init__(self, table: Table, fields: Sequence[Field]) -> None:
         steps, num_envs = table.state.committed_steps, table.state.num_envs
-        width = max(1, -(-steps // (_MOST_BINS if num_envs <= _MOST_ENVS else 1)))
-        edges = np.append(np.arange(0, steps, width), steps)
-        bins = len(edges) - 1
-        used = [f for f in fields if f.is_float and not f.has_axes and f.width <= _MOST_FEATURES]
+        self.width = max(1, -(-steps // (_MOST_BINS if num_envs <= _MOST_ENVS else 1)))
+        self.edges = np.append(np.arange(0, steps, self.width), steps)
+        bins = len(self.edges) - 1
         nothing = np.zeros((4, bins, num_envs), np.int64)
-        return cls(
-            width=width,
-            edges=edges,
-            read=nothing[0],
-            valid=nothing[1],
-            watched=max(used, key=lambda f: f.width).name if used else None,
-            same=nothing[2],
-            compared=nothing[3],
-            fields={f.name: FieldProfile.begin(f.width, bins, num_envs) for f in used},
-        )
+        self.read, self.valid, self.same, self.compared = nothing
+        used = [f for f in fields if f.is_float and not f.has_axes and f.width <= _MOST_FEATURES]
+        self.watched = max(used, key=lambda f: f.width).name if used else None
+        self.fields = {f.name: FieldProfile(f.width, bins, num_envs) for f in used}
 
     def add(
         self,
@@ -480,6 +436,9 @@ def _name(term: Term) -> str:
     return term.name if term.frames == 1 else f"{term.name} x {term.frames} frames"
 
 
+_EDGES: tuple[Any, ...] = (np.nanmin, np.nanmedian, np.nanmax)
+
+
 def _cells(field: FieldStatistics, quantiles: np.ndarray, columns: slice) -> list[str]:
     """Of several features: the mean mean, the root mean variance, and the outermost of the rest."""
     m, q = field.moments, quantiles[:, columns]
@@ -488,14 +447,11 @@ def _cells(field: FieldStatistics, quantiles: np.ndarray, columns: slice) -> lis
     dim = str(len(some))
     if not some.any():
         return [dim, *["-"] * 7, f"{bad:,}"]
-    spread = np.sqrt(np.mean(m.var[columns][some]))
     numbers = [
         m.mean[columns][some].mean(),
-        spread,
+        np.sqrt(np.mean(m.var[columns][some])),
         m.low[columns][some].min(),
-        np.nanmin(q[0]) if np.isfinite(q[0]).any() else np.nan,
-        np.nanmedian(q[1]) if np.isfinite(q[1]).any() else np.nan,
-        np.nanmax(q[2]) if np.isfinite(q[2]).any() else np.nan,
+        *(edge(v) if np.isfinite(v).any() else np.nan for edge, v in zip(_EDGES, q, strict=True)),
         m.high[columns][some].max(),
     ]
     return [dim, *(f"{v:.4g}" for v in numbers), f"{bad:,}" if bad else ""]

@@ -43,16 +43,7 @@ def unit_of(robot: Robot, *names: str) -> str:
 
 
 def bands_figure(field: FieldStatistics, robot: Robot, palette: Palette = LIGHT) -> Figure:
-    """Per feature: least and greatest, 1 to 99 %, 25 to 75 %, the median; the newest frame alone.
-
-    Args:
-        field: Statistics of the field.
-        robot: Units of fields and terms.
-        palette: Colors.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Per feature: least and greatest, 1 to 99 %, 25 to 75 %, median; the newest frame alone."""
     terms = _panels(field)
     shown = terms[:_MOST_PANELS]
     named = any(_is_named(field.labels(term.newest)) for term in shown)
@@ -136,7 +127,7 @@ def _panel(
     axes.plot(x, q50, "_", color=palette.ink, markersize=max(width, 3), markeredgewidth=1.2)
     for label, where, heights in (
         ("always 0", dead, q50),
-        ("constant", constant & ~dead, q50),
+        ("constant", field.fixed[columns], q50),
         ("NaN or infinity", (m.nan + m.inf)[columns] > 0, q50),
         ("beyond this picture", far, np.where(high > top, top, bottom)),
     ):
@@ -158,11 +149,7 @@ def _name_features(axes: Axes, labels: Sequence[str]) -> None:
 
 
 def actions_figure(statistics: StoreStatistics, palette: Palette = LIGHT) -> Figure:
-    """A histogram per action, the most saturated first where there are too many.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """A histogram per action, the most saturated first where there are too many."""
     actions = next(statistics.fields[name] for name in ACTIONS if name in statistics.fields)
     mean, count = statistics.fields.get(MEAN), len(actions.mean)
     order = np.argsort(-actions.saturation, kind="stable")[:_MOST_HISTOGRAMS]
@@ -210,11 +197,7 @@ def actions_figure(statistics: StoreStatistics, palette: Palette = LIGHT) -> Fig
 
 
 def sigma_figure(statistics: StoreStatistics, palette: Palette = LIGHT) -> Figure:
-    """Sigma of each action on the left; on the right over time, the odd ones by name.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-    """
+    """Sigma of each action on the left; on the right over time, the odd ones by name."""
     field, profile = statistics.fields[SIGMA], statistics.profile
     figure = new_figure(10, 3.4, palette)
     left, right = figure.subplots(1, 2, sharey=True)
@@ -262,12 +245,7 @@ def is_image(field: Field) -> bool:
 
 
 def images_figure(dataset: TrajectoryDataset, name: str, palette: Palette = LIGHT) -> Figure:
-    """A contact sheet: images of a field, spread evenly over the recording and its environments.
-
-    Raises:
-        MissingDependencyError: matplotlib is not installed.
-        CorruptStoreError: A damaged chunk.
-    """
+    """A contact sheet: images of a field, spread evenly over the recording and its environments."""
     figure = new_figure(10, 3.6, palette)
     grid = figure.subplots(2, _IMAGES // 2, squeeze=False)
     table, last = dataset.view, max(dataset.num_steps - 1, 0)
