@@ -25,6 +25,8 @@ _FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
     "lerobot": ("", {"fps": 50}),
 }
 _STEPS_AT_ONCE = 64
+#: What pyarrow takes to encode rows that are in memory, and to write them.
+_ALONE = "pyarrow alone"
 
 
 def export(args: Namespace) -> dict[str, Any]:
@@ -33,7 +35,8 @@ def export(args: Namespace) -> dict[str, Any]:
     steps = max(1, int(args.export_gb * 1e9) // workload.step_nbytes)
     store, file = (os.path.join(args.folder, n) for n in ("export.zarr", "export.npy"))
     plan = Plan.of(args, store, steps)
-    runs: dict[str, list[dict[str, float]]] = {n: [] for n in ("dd", *_LAYOUTS, *_FORMATS)}
+    names = ("dd", *_LAYOUTS, *_FORMATS, _ALONE)
+    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
     remove(store)
     try:
         in_child(record_all, workload, plan)
@@ -52,9 +55,10 @@ def export(args: Namespace) -> dict[str, Any]:
                     runs[name].append(in_child(_export_format, store, target, name, options))
                 finally:
                     remove(target)
+            runs[_ALONE].append(in_child(_write_alone, store, f"{file}.parquet"))
     finally:
-        remove(store)
-        remove(file)
+        for path in (store, file, f"{file}.parquet"):
+            remove(path)
     sequential = medians(runs["dd"])["mb_s"]
     rows = [_row(name, figures, sequential) for name, figures in runs.items()]
     show(f"Export of {steps} steps, medians of {args.export_runs}", rows)
@@ -105,6 +109,33 @@ def _export_format(store: str, file: str, name: str, options: dict[str, Any]) ->
     }
 
 
+def _write_alone(store: str, file: str) -> dict[str, float]:
+    import pyarrow as pa
+
+    from mosaic_collect import TrajectoryDataset
+    from mosaic_collect.export.parquet import ParquetFile, column
+
+    dataset = TrajectoryDataset(store)
+    fields = [dataset.schema[name] for name in dataset.schema.names]
+    rows = {f.name: dataset.read(f.name, 0, 32).reshape(-1, *f.row_shape) for f in fields}
+    nbytes = sum(values.nbytes for values in rows.values())
+    times = max(1, dataset.num_steps // 32)
+    meter = Meter()
+    meter.start()
+    with ParquetFile(file, pa.schema([column(pa, f.name, f) for f in fields])) as out:
+        for _ in range(times):
+            out.add(rows)
+    with open(file, "r+b") as written:
+        os.fsync(written.fileno())
+    figures, size = meter.stop(), times * nbytes
+    return {
+        "mb_s": size / MB / figures["wall_s"],
+        "cpu_s_per_gb": figures["cpu_s"] / size * 1e9,
+        "peak_mb": figures["peak_mb"],
+        "file_mb": os.path.getsize(file) / MB,
+    }
+
+
 def _dd(file: str, nbytes: int) -> dict[str, float]:
     blocks = max(1, nbytes // (4 << 20))
     command = ["dd", "if=/dev/zero", f"of={file}", "bs=4M", f"count={blocks}", "conv=fdatasync"]
@@ -119,7 +150,7 @@ def _dd(file: str, nbytes: int) -> dict[str, float]:
 def _row(name: str, figures: list[dict[str, float]], sequential: float) -> dict[str, Any]:
     middle = medians(figures)
     return {
-        "what": "dd conv=fdatasync" if name == "dd" else f"export, {name}",
+        "what": {"dd": "dd conv=fdatasync", _ALONE: _ALONE}.get(name, f"export, {name}"),
         "MB/s": middle["mb_s"],
         "of dd": f"{middle['mb_s'] / sequential:.2f}",
         "CPU s per GB": middle.get("cpu_s_per_gb"),
