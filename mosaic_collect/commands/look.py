@@ -214,9 +214,9 @@ class Report(WithCharts):
             return {}
         from mosaic_collect.film.render import render_strip
 
-        with bar("render", " trajectories", self.render) as progress:
-            strips = {}
-            for number in worst_trajectories(dataset, self.render):
+        worst, strips = worst_trajectories(dataset, self.render), {}
+        with bar("render", " trajectories", len(worst)) as progress:
+            for number in worst:
                 strips[number] = render_strip(dataset, number)
                 progress.update()
         return strips

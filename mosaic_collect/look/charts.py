@@ -72,7 +72,8 @@ def lengths_figure(table: Trajectories, robot: Robot, palette: Palette = LIGHT) 
         if not len(chosen):
             continue
         counts = np.histogram(chosen, edges)[0]
-        top, label = below + counts, _label(END_WORDS[end], chosen)
+        top, median = below + counts, np.median(chosen)
+        label = f"{END_WORDS[end]}: {len(chosen):,}, median {median:,.0f} steps"
         bars = axes.stairs(top, edges, baseline=below, fill=True, label=label, hatch=hatch)
         bars.set(facecolor=getattr(palette, colour), edgecolor=palette.paper, linewidth=0)
         below = below + counts
@@ -87,10 +88,6 @@ def lengths_figure(table: Trajectories, robot: Robot, palette: Palette = LIGHT) 
     if len(table):
         legend(figure, palette, loc="outside lower left", ncols=3)
     return figure
-
-
-def _label(words: str, lengths: NDArray[np.int64]) -> str:
-    return f"{words}: {len(lengths):,}, median {np.median(lengths):,.0f} steps"
 
 
 def _edges(lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], bool]:

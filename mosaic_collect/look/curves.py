@@ -84,7 +84,8 @@ def _panels(dataset: TrajectoryDataset, trajectory: Trajectory, robot: Robot) ->
         _by_terms(dataset, trajectory, TEACHER),
         _by_terms(dataset, trajectory, STUDENT),
     )
-    fields = [n for n in trajectory if _is_curve(trajectory, n) and n not in (TEACHER, STUDENT)]
+    others = (field for field in trajectory.schema.fields if field.is_float and not field.has_axes)
+    fields = [field.name for field in others if field.name not in (TEACHER, STUDENT)]
     named |= {
         name: (trajectory[name][...], short_labels(column_names(dataset, name))) for name in fields
     }
@@ -117,11 +118,6 @@ def _beside(
     relative = beside - np.array(robot.default_joint_pos)
     far, further = (np.nansum(np.abs(joints - one)) for one in (relative, beside))
     return (relative, f"{name}, from the default pose") if far < further else (beside, name)
-
-
-def _is_curve(trajectory: Trajectory, name: str) -> bool:
-    field = trajectory.schema[name]
-    return field.is_float and not field.has_axes
 
 
 def _by_terms(

@@ -60,6 +60,8 @@ def report_page(
     template = _template()
     summary, table = store_summary(dataset), dataset.trajectories
     motions, features = motion_rows(dataset), feature_rows(statistics)
+    num_features = sum(len(f.mean) for f in statistics.fields.values() if f.shape)
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return str(
         template.render(
             name=shown(os.path.basename(dataset.path)),
@@ -86,9 +88,9 @@ def report_page(
             motion_more=_more(len(motions), MOST_MOTIONS),
             feature_head=FEATURE_HEAD,
             feature_rows=features,
-            feature_more=_more(num_features(statistics), MOST_FEATURES),
+            feature_more=_more(num_features, MOST_FEATURES),
             told=[(shown(k), shown(v)) for k, v in dataset.metadata.items() if k not in _QUIET],
-            footer=_footer(),
+            footer=f"Made by mosaic_collect {__version__}, {now}. It asks nothing of any network.",
         )
     )
 
@@ -157,11 +159,6 @@ def _more(count: int, most: int) -> str:
     return f": the first {most:,} of {count:,}" if count > most else ""
 
 
-def _footer() -> str:
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
-    return f"Made by mosaic_collect {__version__}, {now}. The page asks nothing of any network."
-
-
 def worst_rows(dataset: TrajectoryDataset) -> list[list[str]]:
     """Rows under ``WORST_HEAD`` of the failed trajectories that are worth a look."""
     store, rows = shlex.quote(dataset.path), []
@@ -201,11 +198,6 @@ def feature_rows(statistics: StoreStatistics) -> list[list[str]]:
     """Rows under ``FEATURE_HEAD`` for the first ``MOST_FEATURES`` features of fields with axes."""
     fields = [f for f in statistics.fields.values() if f.shape]
     return list(islice((row for field in fields for row in _features(field)), MOST_FEATURES))
-
-
-def num_features(statistics: StoreStatistics) -> int:
-    """Number of features of all fields with axes."""
-    return sum(len(f.mean) for f in statistics.fields.values() if f.shape)
 
 
 def _features(field: FieldStatistics) -> Iterator[list[str]]:

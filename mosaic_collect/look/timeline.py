@@ -166,7 +166,8 @@ def timeline_figure(timeline: Timeline, robot: Robot, palette: Palette = LIGHT) 
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.1, height])
     _shares(above, timeline, palette)
     _rows(below, timeline, palette)
-    below.set_xlabel(_step_label(timeline, robot))
+    width, words = int(np.diff(timeline.edges[:2]).sum()), step_words(robot)
+    below.set_xlabel(words if width <= 1 else f"{words}; a cell is the worst of {width:,} steps")
     for axes in (above, below):
         for step in timeline.runs[:_MOST_RUNS]:
             axes.axvline(step, color=palette.ink, linewidth=1, linestyle=":")
@@ -211,8 +212,3 @@ def _round_step(count: int) -> int:
     """A distance of ticks: 1, 2 or 5 times a power of ten, so that there are at most 12."""
     steps = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
     return int(next(step for step in steps if count <= 12 * step))
-
-
-def _step_label(timeline: Timeline, robot: Robot) -> str:
-    width, step = int(np.diff(timeline.edges[:2]).sum()), step_words(robot)
-    return step if width <= 1 else f"{step}; a cell is the worst of {width:,} steps"
