@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,6 +24,31 @@ settings.load_profile("default")
 
 # Where a test has no credentials, a cloud's own service of them is looked for on this machine only.
 os.environ["AWS_METADATA_ENDPOINT"] = "http://127.0.0.1:9"
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run files of one ``xdist_group`` in one process, so that their fixtures are made once.
+
+    pytest-xdist 3.8 does it by itself, but not with pytest 9.2, where a test's id is fixed.
+    """
+    if config.getoption("dist") != "loadgroup":
+        return None
+    from xdist.scheduler import LoadScopeScheduling
+
+    class GroupScheduling(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(config.rootpath / nodeid.partition("::")[0]) or nodeid
+
+    return GroupScheduling(config, log)
+
+
+@functools.cache
+def group_of(path: Path) -> str:
+    """The group that a file of tests names; empty without one."""
+    text = path.read_text("utf-8")
+    found = re.search(r'^pytestmark = .*xdist_group\("([^"]+)"\)', text, re.M)
+    return found[1] if found else "mjlab" if "mjlab_case.MARKS" in text else ""
 
 
 @pytest.fixture(autouse=True)
