@@ -73,11 +73,7 @@ class Acting:
 
     @cached_property
     def student_file(self) -> bytes:
-        """Content of the student's file, read once: the program that acts is the one recorded.
-
-        Raises:
-            InputError: There is none, or it cannot be read.
-        """
+        """Content of the student's file, read once: the program that acts is the one recorded."""
         path = local_path(self.act_by, "act_by")
         expected = f"act_by: expected mean, sample or a student's file, got {path!r}"
         if not os.path.isfile(path):
@@ -104,25 +100,19 @@ class Acting:
         return self.act_by != SAMPLE
 
     def acting_metadata(self) -> dict[str, Any]:
-        """Return the options that differ from the default, as a store keeps them.
-
-        Raises:
-            InputError: The student's file cannot be read.
-        """
-        told: dict[str, Any] = {}
-        if self.action_noise:
-            told["action_noise"] = self.action_noise
+        """Return the options that differ from the default, as a store keeps them."""
+        act_by: Any = self.act_by
         if self.student_path is not None:
             sha256 = hashlib.sha256(self.student_file).hexdigest()
-            identity = {"path": os.path.abspath(self.student_path), "sha256": sha256}
-            told |= {"act_by": identity, "act_share": self.student_share}
-        elif not self.acts_by_mean:
-            told["act_by"] = self.act_by
-        if self.push:
-            told["push"] = self.push
-        if self.start != FIRST:
-            told["start"] = self.start
-        return told
+            act_by = {"path": os.path.abspath(self.student_path), "sha256": sha256}
+        told = {
+            "action_noise": (self.action_noise, 0.0),
+            "act_by": (act_by, MEAN),
+            "act_share": (self.student_share, 0.0),
+            "push": (self.push, 0.0),
+            "start": (self.start, FIRST),
+        }
+        return {name: value for name, (value, usual) in told.items() if value != usual}
 
     def _problems(self) -> Iterator[str]:
         for name, value in (("action_noise", self.action_noise), ("push", self.push)):

@@ -30,11 +30,7 @@ QPOS, QVEL, ORIGIN = "qpos", "qvel", "env_origin"
 def find_extras(
     names: Iterable[str], simulation: Simulation, groups: RecordedGroups, first: Observations
 ) -> list[Extra]:
-    """Resolve names of extras, as the user gave them; ``groups`` are recorded anyway.
-
-    Raises:
-        InputError: A name is unknown; the message lists all names.
-    """
+    """Resolve the names of extras; ``groups`` are recorded anyway. An error lists all names."""
     terms = simulation.group_terms
     anyway = [*groups.read, *([STUDENT] if STUDENT in first.keys() else [])]  # noqa: SIM118
     have = {

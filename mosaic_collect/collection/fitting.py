@@ -74,8 +74,7 @@ def fit_motions(
         The motions, in their order, each with ``played_fps``.
 
     Raises:
-        InputError: Naming all that are of another robot, whose rate is another and not allowed, or
-            that cannot be resampled.
+        InputError: Naming all that do not fit, and why.
         WriteError: A copy cannot be written.
     """
     problems = {} if robot is None else _robot_problems(motions, robot)
@@ -147,14 +146,9 @@ def resampled_frames(frames: int, fps: float, wanted: float) -> int:
 
 
 def resample(arrays: Mapping[str, NDArray[Any]], wanted: float) -> dict[str, NDArray[Any]]:
-    """Interpolate a motion's arrays at ``wanted`` frames per second.
+    """Interpolate the arrays of a motion that can be played at ``wanted`` frames per second.
 
-    Args:
-        arrays: Arrays of a file that can be played, with ``fps``.
-        wanted: Frames per second.
-
-    Raises:
-        ValueError: An unknown array has as many rows as there are frames.
+    An unknown array with as many rows as there are frames is a ``ValueError``.
     """
     frames, fps = len(arrays["joint_pos"]), float(arrays[FPS].reshape(-1)[0])
     unknown = [

@@ -38,11 +38,7 @@ def flat_groups(groups: Groups) -> dict[str, int]:
 
 
 def check_recorded(schema: Schema, groups: Groups) -> None:
-    """Refuse groups that are not what a store holds.
-
-    Raises:
-        InputError: The flat ones do not add up to its observations, or another has no such field.
-    """
+    """Refuse groups whose widths or fields are not what a store holds."""
     have, flat = {f.name: f for f in schema.fields}, flat_groups(groups)
     told = have.get("observations")
     width = 0 if told is None else told.width

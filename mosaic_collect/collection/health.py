@@ -64,11 +64,7 @@ class Health:
     def after(
         self, step: int, active: torch.Tensor, dones: torch.Tensor, time_outs: torch.Tensor
     ) -> None:
-        """Note that the step that was looked at was recorded under this number, and taken.
-
-        Raises:
-            InputError: Its row holds NaN or infinity, and the run is to stop then.
-        """
+        """Note that the step that was looked at was recorded under this number, and taken."""
         self._steps += 1
         if self._steps == 1:
             self._after_first(active, dones & ~time_outs)

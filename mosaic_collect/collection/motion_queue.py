@@ -56,9 +56,8 @@ class MotionQueue:
     def take(self, motions: Sequence[Motion]) -> None:
         """Replace motions by these of the same content, as a task is going to play them.
 
-        Raises:
-            StoreMismatchError: One was played with other frames in an earlier run, so that
-                ``motion_frame`` would mean two things.
+        One that was played with other frames in an earlier run is refused: ``motion_frame`` would
+        mean two things.
         """
         for now in motions:
             before = self._recorded.get(now.sha256, now)
@@ -223,16 +222,10 @@ def refuse_gone(
     store: str,
     allow_changed: Collection[str] | None = (),
 ) -> None:
-    """Check that a store's motions are still there, which a resume would leave out.
+    """Refuse a store whose motions are gone or changed, which a resume would leave out.
 
-    Args:
-        motions: Motions of this run.
-        told: The store's metadata.
-        store: Its path, for the message.
-        allow_changed: With ``motions`` in it, they may be gone; None: nobody can allow it.
-
-    Raises:
-        StoreMismatchError: Some are gone or changed.
+    ``told`` are the metadata of ``store``. With ``motions`` in ``allow_changed`` they may be gone;
+    with None nobody can allow it.
     """
     gone = missing_motions(motions, told)
     if gone and "motions" not in (allow_changed or ()):

@@ -103,11 +103,7 @@ class Motion:
 
 
 def recorded_motions(metadata: Mapping[str, Any]) -> list[Motion]:
-    """Read the motions of a store's metadata, in the order of their ids.
-
-    Raises:
-        StoreMismatchError: ``motions`` has another form than that of a collection.
-    """
+    """Read the motions of a store's metadata, in the order of their ids."""
     entries = metadata.get("motions", [])
     if not isinstance(entries, Sequence) or not all(map(_is_entry, entries)):
         raise StoreMismatchError(
@@ -137,9 +133,6 @@ def motion_files(path: str | os.PathLike[str]) -> list[str]:
 
     Hidden files and folders within are left out: copies of other systems (``._walk.npz``) and
     checkpoints of notebooks.
-
-    Raises:
-        InputError: There is none.
     """
     path = local_path(path, "motion")
     found = [path]
@@ -162,11 +155,7 @@ def _is_hidden(path: Path, folder: str) -> bool:
 
 
 def read_motions(paths: Iterable[str]) -> list[Motion]:
-    """Read and check motion files, sorted by path; of files with equal content the first.
-
-    Raises:
-        InputError: Naming all files that hold no motion that can be played, and why.
-    """
+    """Read and check motion files, sorted by path; of files with equal content the first."""
     motions: dict[str, Motion] = {}
     problems: dict[str, list[str]] = {}
     found = sorted(set(paths))
@@ -273,8 +262,11 @@ def _problems(arrays: _Arrays, sizes: Mapping[str | int, int | str]) -> Iterator
     frames = sizes["T"]
     if isinstance(frames, int) and frames < LEAST_FRAMES:
         yield f"joint_pos: expected {LEAST_FRAMES} frames or more, got {frames}"
-    if FPS in arrays:
-        yield from _fps_problems(arrays[FPS])
+    fps = arrays.get(FPS, np.ones(1))
+    if fps.size != 1 or fps.dtype.kind not in "iuf":
+        yield f"{FPS}: expected one number, got {fps.dtype} {fps.shape}"
+    elif not 0 < float(fps.reshape(-1)[0]) < math.inf:
+        yield f"{FPS}: expected a number above 0, got {float(fps.reshape(-1)[0]):g}"
     for key, axis in zip(NAMES, ("J", "B"), strict=True):
         if _texts(arrays.get(key)) is not None and arrays[key].shape != (sizes[axis],):
             yield f"{key}: expected ({sizes[axis]},), got {arrays[key].shape}"
@@ -315,15 +307,6 @@ def _number_problems(key: str, values: NDArray[Any]) -> Iterator[str]:
                 f"{int(wrong.any(axis=1).sum())} frames, {lengths[frame, body]:.3g} of body {body} "
                 f"in frame {frame} the first"
             )
-
-
-def _fps_problems(fps: NDArray[Any]) -> Iterator[str]:
-    if fps.size != 1 or fps.dtype.kind not in "iuf":
-        yield f"{FPS}: expected one number, got {fps.dtype} {fps.shape}"
-        return
-    value = float(fps.reshape(-1)[0])
-    if not 0 < value < math.inf:
-        yield f"{FPS}: expected a number above 0, got {value:g}"
 
 
 def _texts(names: NDArray[Any] | None) -> tuple[str, ...] | None:

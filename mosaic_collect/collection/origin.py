@@ -30,9 +30,9 @@ class Origin:
         runner_cfg: The training config, of which the replay check builds the policy again.
         observations: How teacher and student see: noise, history, the student's task.
         limits: How much is recorded of each motion, by further names.
-        acting: ``Acting.told``: who acts, how disturbed, and from where; empty: as trained.
+        acting: Result of ``acting_metadata``; empty: as trained.
         ranks: This process's number, and how many share the motions.
-        notes: Whatever else is to be told, by further names; may differ on resume.
+        notes: Further entries, by name; may differ on resume.
     """
 
     simulator: str
@@ -90,11 +90,7 @@ def refuse_changes(
     origin: Origin,
     allowed: Collection[str] | None = None,
 ) -> None:
-    """Check that a store may be gone on with; one without a step may.
-
-    Raises:
-        StoreMismatchError: Entries differ that are not ``allowed``; None: nobody can allow any.
-    """
+    """Refuse to go on with a store of other settings; with ``allowed`` None none may differ."""
     if known is None or not known.num_envs:
         return
     changed = origin.differences(known.metadata, allowed or ())

@@ -154,11 +154,7 @@ class RankStore:
 
 
 def torchrun_ranks(environ: Mapping[str, str]) -> tuple[int, int, int]:
-    """Read the rank, the local rank and the world size from torchrun's variables.
-
-    Raises:
-        InputError: One of them is missing, or no such number.
-    """
+    """Read the rank, the local rank and the world size from torchrun's variables."""
     told = {name: environ.get(name, "") for name in _NAMES}
     wrong = [f"{name}={value!r}" for name, value in told.items() if not value.isdecimal()]
     if wrong:

@@ -288,12 +288,11 @@ def _refuse_other_robot(known: TrajectoryDataset, robot: Mapping[str, Any]) -> N
         for name in sorted({*there, *robot} - {"units"})  # these follow fields and terms
         if there.get(name) != robot.get(name)
     ]
-    if not words:
-        return
-    raise StoreMismatchError(
-        f"{known.path} was collected otherwise: {'; '.join(words)}; --allow-changed robot goes on "
-        "all the same"
-    )
+    if words:
+        raise StoreMismatchError(
+            f"{known.path} was collected otherwise: {'; '.join(words)}; --allow-changed robot goes "
+            "on all the same"
+        )
 
 
 def _terms(

@@ -98,11 +98,7 @@ _RANK_SEEDS = 1000  # further from one another than a store has runs
 
 
 class IsaacLab(Simulator[IsaacLabCollectOptions]):
-    """A registered task of Isaac Lab, within the session of a launcher with its flags.
-
-    Raises:
-        InputError: No such task; or motions where they have no place, or none where they do.
-    """
+    """A registered task of Isaac Lab, within the session of a launcher with its flags."""
 
     name = "isaaclab"
 

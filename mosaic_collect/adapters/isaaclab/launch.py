@@ -171,11 +171,7 @@ Launch: TypeAlias = Generation2 | Generation3
 
 
 def installed() -> Launch:
-    """The launcher of the Isaac Lab that is installed, recognised by its parts.
-
-    Raises:
-        MissingDependencyError: There is none, or none that can be imported.
-    """
+    """The launcher of the Isaac Lab that is installed, recognised by its parts."""
     if find_spec("isaaclab") is None:
         raise MissingDependencyError(f"isaaclab is not installed. {_INSTALL}")
     try:
@@ -218,11 +214,7 @@ def register_tasks(module: str | None) -> None:
 
 
 def check_task(task: str, agent: str | None = None, name: str = "task") -> None:
-    """Check that a task is registered, with its config and the entry point ``agent``.
-
-    Raises:
-        InputError: The option ``name`` is no such task; the message lists similar names.
-    """
+    """Check that a task is registered, with its config and the entry point ``agent``."""
     from gymnasium import registry
 
     spec = registry.get(task.rsplit(":", maxsplit=1)[-1])

@@ -99,11 +99,7 @@ _NEVER_S = int(1e9)  # as mjlab's own tasks have it in play: a motion's end is w
 class MjlabSimulation(ManagedSimulation):
     """Simulation of an mjlab task; the queue takes its motions as the task plays them.
 
-    Raises:
-        InputError: No such task, or motions where they have no place, or none where they do, or the
-            task has a group of the student's name already. Or motions are of another robot, or of
-            another rate and that is not allowed; all of this before the simulator is built.
-        StoreMismatchError: A motion was played with other frames in an earlier run.
+    All that does not fit the task is refused before the simulator is built.
     """
 
     runner_class = MjlabOnPolicyRunner

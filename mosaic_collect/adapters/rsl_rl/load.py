@@ -164,12 +164,7 @@ class Generation:
         return config
 
     def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
-        """Load the actor, with its normaliser, into a fresh runner.
-
-        Raises:
-            InputError: The checkpoint does not fit; or the actor has no distribution, or needs
-                MOSAIC's velocity estimator, whose output is not an observation.
-        """
+        """Load the actor, with its normaliser, into a fresh runner."""
         raise NotImplementedError
 
 

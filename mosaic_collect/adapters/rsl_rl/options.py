@@ -106,11 +106,7 @@ class RecordOptions(Acting):
         return [*names, *(["states"] if self.record_states else [])]
 
     def check(self) -> None:
-        """Refuse what makes no sense.
-
-        Raises:
-            InputError: Naming the first value that makes none.
-        """
+        """Raise ``InputError`` that names the first value that makes no sense."""
         for name in ("max_steps", "passes", "num_envs"):
             if (value := getattr(self, name)) is not None and value < 1:
                 raise InputError(f"{name}: expected at least 1, got {value}")

@@ -106,11 +106,7 @@ _KNOWN = re.compile(r"([A-Z]\w*|(rsl_rl|mjlab)(\.[a-z]\w*)*[.:][A-Z]\w*)", re.AS
 
 
 def check_class_names(runner_cfg: Mapping[str, Any]) -> None:
-    """Refuse a config that names other code than rsl_rl's and mjlab's.
-
-    Raises:
-        InputError: Naming each key at fault and what it says, or it is nested too deeply.
-    """
+    """Refuse a config that names other code than rsl_rl's and mjlab's, or is nested too deeply."""
     foreign = [
         f"{key} names {shown(name)}"
         for key, name in _class_names(runner_cfg)

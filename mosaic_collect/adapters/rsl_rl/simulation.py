@@ -182,11 +182,7 @@ class ManagedSimulation(Simulation):
 
     @property
     def free_asset(self) -> Any:
-        """The robot, which can be pushed.
-
-        Raises:
-            InputError: There is none, or it is fixed to its world.
-        """
+        """The robot; ``InputError`` if there is none, or it is fixed to its world."""
         if self.asset is None or getattr(self.asset, "is_fixed_base", True):
             raise InputError("push: expected a robot with a free base, this task has none")
         return self.asset
