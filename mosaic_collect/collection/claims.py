@@ -60,16 +60,11 @@ class Claims:
             if self._create(motion, number + 1, {"rank": self.rank, "run": self._run}):
                 return True
 
-    def give_back(self, motion: str) -> None:
-        """Leave a motion to all ranks, if this run has it."""
+    def give_back(self, motion: str, rank: int | None = None) -> None:
+        """Leave a motion to all ranks, if this run has it, or any run of another rank's."""
         number, owner, run = self._last(motion)
-        if owner == self.rank and run == self._run:
-            self._create(motion, number + 1, {"rank": None})
-
-    def take_away(self, motion: str, owner: int) -> None:
-        """Leave a motion of another rank's, whichever of its runs has it, to all ranks."""
-        number, now, _ = self._last(motion)
-        if now == owner:
+        mine = owner == self.rank and run == self._run
+        if owner is not None and (mine or owner == rank):
             self._create(motion, number + 1, {"rank": None})
 
     def unread(self) -> set[str]:
@@ -140,7 +135,7 @@ def take_over(whole: Blobs, claims: Claims, ranks: Iterable[int], motions: Seque
         else:
             free = held
         for motion in free:
-            claims.take_away(motion, rank)
+            claims.give_back(motion, rank)
         _log.warning("%d motions of rank %d are given to the others", len(free), rank)
         found += len(free)
     return found

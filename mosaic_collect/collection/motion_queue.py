@@ -227,19 +227,14 @@ def refuse_gone(
     ``told`` are the metadata of ``store``. With ``motions`` in ``allow_changed`` they may be gone;
     with None nobody can allow it.
     """
-    gone = missing_motions(motions, told)
+    have = {motion.sha256 for motion in motions}
+    gone = [motion.path for motion in recorded_motions(told) if motion.sha256 not in have]
     if gone and "motions" not in (allow_changed or ()):
         hint = "" if allow_changed is None else "; allow_changed='motions' goes on without them"
         raise StoreMismatchError(
             f"{store} was collected from {len(gone)} motions that are gone or changed, "
             f"{gone[0]} first{hint}"
         )
-
-
-def missing_motions(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[str]:
-    """Paths that a ledger tells of and that are not among the motions, by content."""
-    have = {m.sha256 for m in motions}
-    return [m.path for m in recorded_motions(ledger) if m.sha256 not in have]
 
 
 def _in_ledger_order(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[Motion]:

@@ -28,7 +28,8 @@ from mosaic_collect.collection.protocols import (
     Simulation,
     StepResult,
 )
-from mosaic_collect.collection.student import Student
+from mosaic_collect.collection.student import Student, load_student
+from mosaic_collect.errors import InputError
 from mosaic_collect.store.schema import Field
 
 #: Standard deviation of the noise that was added to each action of the row, in its units.
@@ -45,23 +46,23 @@ class PerturbedPolicy:
         shapes: Groups that the policy reads.
     """
 
-    def __init__(
-        self,
-        policy: Policy,
-        acting: Acting,
-        student: Student | None,
-        num_envs: int,
-        device: torch.device,
-        seed: int,
-    ) -> None:
-        self._policy, self._acting, self._student = policy, acting, student
-        self.shapes = policy.shapes
-        self._generator = torch.Generator(device).manual_seed(seed)
-        self._num_envs, self._device = num_envs, device
+    def __init__(self, policy: Policy, simulation: Simulation, acting: Acting, seed: int) -> None:
+        self._policy, self._acting, self.shapes = policy, acting, policy.shapes
+        self._num_envs, self._device = simulation.num_envs, simulation.device
+        self._generator = torch.Generator(self._device).manual_seed(seed)
+        self._student: Student | None = None
+        if acting.student_path is not None:
+            dims = simulation.group_dims
+            if STUDENT not in dims:
+                raise InputError(
+                    f"act_by: expected a group {STUDENT!r} to act on, got {', '.join(dims)}"
+                )
+            widths = dims[STUDENT], simulation.num_actions
+            self._student = load_student(acting, self._num_envs, *widths, self._device)
         self._scale = self._uniform() * acting.action_noise
         self._row: dict[str, torch.Tensor] = {}
-        wanted = (ACTION_NOISE, bool(acting.action_noise)), (STUDENT_ACTED, student is not None)
-        fields = tuple(field for field, is_wanted in wanted if is_wanted)
+        wanted = {ACTION_NOISE: acting.action_noise, STUDENT_ACTED: self._student}
+        fields = tuple(field for field, value in wanted.items() if value)
         self.extra = Extra(fields, before=lambda observations: self._row)
 
     def act(self, observations: Observations) -> PolicyOutput:
@@ -73,7 +74,11 @@ class PerturbedPolicy:
             actions = torch.where(acts[:, None], said.to(actions.dtype), actions)
             self._row[STUDENT_ACTED.name] = acts
         if self._acting.action_noise:
-            actions = actions + self._scale[:, None] * self._normal(actions)
+            device, dtype = actions.device, actions.dtype
+            noise = torch.randn(
+                actions.shape, generator=self._generator, device=device, dtype=dtype
+            )
+            actions = actions + self._scale[:, None] * noise
             self._row[ACTION_NOISE.name] = self._scale
         return replace(output, actions=actions)
 
@@ -86,11 +91,6 @@ class PerturbedPolicy:
 
     def _uniform(self) -> torch.Tensor:
         return torch.rand(self._num_envs, generator=self._generator, device=self._device)
-
-    def _normal(self, like: torch.Tensor) -> torch.Tensor:
-        return torch.randn(
-            like.shape, generator=self._generator, device=like.device, dtype=like.dtype
-        )
 
 
 #: What was added to the base's velocity behind the row, m/s along x and y of the world.

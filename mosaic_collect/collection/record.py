@@ -40,9 +40,8 @@ from mosaic_collect.collection.protocols import (
     Simulation,
     StepResult,
 )
-from mosaic_collect.collection.student import load_student
 from mosaic_collect.collection.trackers import EpisodeTracker
-from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.recording.signals import exit_if_terminated
@@ -103,7 +102,7 @@ def record(
         StoreError, WriteError: The writer raised it.
     """
     noise, push_seed = _seeds(acting, origin, known)
-    acts = _perturbed(simulation, policy, acting, noise)
+    acts = PerturbedPolicy(policy, simulation, acting, noise)
     pushes = Pushes(simulation, acting.push, push_seed)
     ledger, first = tracker.ledger(), simulation.reset()
     groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
@@ -261,21 +260,6 @@ def _seeds(acting: Acting, origin: Origin, known: TrajectoryDataset | None) -> l
     run = len(known.state.runs) if known is not None and known.num_envs else 0
     seeds = np.random.SeedSequence([(acting.seed or 0) % (1 << 32), origin.ranks[0], run])
     return [int(seed) for seed in seeds.generate_state(2)]
-
-
-def _perturbed(
-    simulation: Simulation, policy: Policy, acting: Acting, seed: int
-) -> PerturbedPolicy:
-    num_envs, device, student = simulation.num_envs, simulation.device, None
-    if acting.student_path is not None:
-        dims = simulation.group_dims
-        if STUDENT not in dims:
-            raise InputError(
-                f"act_by: expected a group {STUDENT!r} to act on, got {', '.join(dims)}"
-            )
-        width, num_actions = dims[STUDENT], simulation.num_actions
-        student = load_student(acting, num_envs, width, num_actions, device)
-    return PerturbedPolicy(policy, acting, student, num_envs, device, seed)
 
 
 def _refuse_other_robot(known: TrajectoryDataset, robot: Mapping[str, Any]) -> None:

@@ -54,10 +54,13 @@ def run_lanes(
     ended = torch.zeros(simulation.num_envs, dtype=torch.bool, device=simulation.device)
     reached = ended.clone()
     while not bool(ended.all()):
-        parts = [
-            _act(lane, observations, part, generator)
-            for lane, part in zip(lanes, rows, strict=True)
-        ]
+        parts = []
+        for lane, part in zip(lanes, rows, strict=True):
+            seen = {n: observations[n][part] for n in observations.keys()}  # noqa: SIM118  TensorDict
+            with torch.no_grad():
+                actions = lane.act(seen)
+            noise = torch.randn(actions.shape, generator=generator, device=actions.device)
+            parts.append(actions + lane.noise * noise)
         result = simulation.step(torch.cat(parts))
         reached |= result.dones & result.time_outs & ~ended
         ended |= result.dones
@@ -65,13 +68,3 @@ def run_lanes(
         if on_step is not None:
             on_step()
     return [int(reached[part].sum()) for part in rows]
-
-
-def _act(
-    lane: Lane, observations: Observations, rows: slice, generator: torch.Generator
-) -> torch.Tensor:
-    seen = {name: observations[name][rows] for name in observations.keys()}  # noqa: SIM118  TensorDict
-    with torch.no_grad():
-        actions = lane.act(seen)
-    noise = torch.randn(actions.shape, generator=generator, device=actions.device)
-    return actions + lane.noise * noise

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect.collection.motion_queue import MotionQueue, missing_motions
+from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import (
     Motion,
     file_sha256,
@@ -19,7 +19,7 @@ from mosaic_collect.collection.motions import (
     motion_files,
     read_motions,
 )
-from mosaic_collect.errors import InputError
+from mosaic_collect.errors import InputError, StoreMismatchError
 from tests.helpers import motion_arrays
 
 
@@ -94,26 +94,24 @@ class TestFinding:
         with pytest.raises(InputError, match=r"bad\.npz"):
             find_motions(str(path))
 
-    def test_an_npz_of_something_else(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "bad.npz", other=np.zeros(3))
-        with pytest.raises(InputError, match="joint_pos"):
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ({"other": np.zeros(3)}, "joint_pos"),
+            ({"joint_pos": np.float32(3)}, r"bad\.npz"),
+            ({"joint_pos": np.array([{"a": 1}], dtype=object)}, r"bad\.npz"),
+            (np.zeros(3), r"bad\.npz: .* it is one array"),
+        ],
+        ids=["of something else", "without frames", "pickled", "a plain array"],
+    )
+    def test_other_arrays(self, tmp_path: Path, content: Any, words: str) -> None:
+        with open(tmp_path / "bad.npz", "wb") as file:
+            if isinstance(content, dict):
+                np.savez(file, **content)
+            else:
+                np.save(file, content)
+        with pytest.raises(InputError, match=words):
             find_motions(str(tmp_path))
-
-    def test_a_plain_array(self, tmp_path: Path) -> None:
-        np.save(tmp_path / "bad.npy", np.zeros(3))
-        os.replace(tmp_path / "bad.npy", tmp_path / "bad.npz")
-        with pytest.raises(InputError, match=r"bad\.npz"):
-            find_motions(str(tmp_path / "bad.npz"))
-
-    def test_joint_positions_without_frames(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "bad.npz", joint_pos=np.float32(3))
-        with pytest.raises(InputError, match=r"bad\.npz"):
-            find_motions(str(tmp_path / "bad.npz"))
-
-    def test_pickled_content_is_not_loaded(self, tmp_path: Path) -> None:
-        np.savez(tmp_path / "bad.npz", joint_pos=np.array([{"a": 1}], dtype=object))
-        with pytest.raises(InputError, match=r"bad\.npz"):
-            find_motions(str(tmp_path / "bad.npz"))
 
     def test_identity_is_content_and_not_the_name(self, tmp_path: Path) -> None:
         one = find_motions(str(write_motion(tmp_path / "one.npz", 7)))[0]
@@ -224,9 +222,11 @@ class TestLedger:
 
     def test_missing_ones_are_named(self) -> None:
         ledger = told(MotionQueue(motions(3)))
-        assert missing_motions(motions(3), ledger) == []
-        assert missing_motions(motions(3)[::2], ledger) == ["/m/1.npz"]
-        assert missing_motions(motions(3), {}) == []
+        refuse_gone(motions(3), ledger, "s.zarr")
+        refuse_gone(motions(3), {}, "s.zarr")
+        refuse_gone(motions(3)[::2], ledger, "s.zarr", ["motions"])
+        with pytest.raises(StoreMismatchError, match=r"s\.zarr .* 1 motions .* /m/1\.npz first"):
+            refuse_gone(motions(3)[::2], ledger, "s.zarr")
 
     def test_a_ledger_of_a_ledger(self) -> None:
         queue = MotionQueue(motions(2))

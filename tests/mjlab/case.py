@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,6 +47,13 @@ class Case:
     def store(self, name: str) -> str:
         return str(self.folder / f"{name}.zarr")
 
+    def command(self, name: str, *more: str, checkpoint: str = EXPERT) -> list[str]:
+        """A command line that collects into the store of that name."""
+        return [
+            *("collect", "--task", TASK, "--checkpoint", checkpoint, "--motion", self.motions),
+            *("--output", self.store(name), "--device", "cpu", *more),
+        ]
+
     def options(self, name: str, **changes: Any) -> Any:
         from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 
@@ -61,6 +69,16 @@ class Case:
             commit_seconds=None,
         )
         return replace(options, **changes)
+
+
+def changed_expert(path: Path, change: Callable[[dict[str, Any]], object]) -> str:
+    """A checkpoint of the expert whose actor's parameters were changed in place."""
+    import torch
+
+    content = torch.load(EXPERT, weights_only=True)
+    change(content["actor_state_dict"])
+    torch.save(content, path)
+    return str(path)
 
 
 def make_case(folder: Path) -> Case:

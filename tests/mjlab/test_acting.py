@@ -16,21 +16,9 @@ from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import TRUNCATED
 from tests import helpers
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import EXPERT, FRAMES, Case, make_case, trajectories
+from tests.mjlab.case import EXPERT, FRAMES, Case, trajectories
 
 pytestmark = mjlab_case.MARKS
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return make_case(tmp_path_factory.mktemp("acting"))
-
-
-@pytest.fixture(scope="module")
-def run(case: Case) -> Callable[..., Any]:
-    from mosaic_collect.adapters.mjlab.collect import run_collect
-
-    return run_collect
 
 
 @pytest.fixture(scope="module")
@@ -161,22 +149,3 @@ def test_a_student_acts_and_the_expert_labels(
     assert 0 < acted.sum() < acted.size
     assert (dataset.read("actions")[acted] == 0.25).all()
     assert main(["verify", store, "--checkpoint", EXPERT]) == 0
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"action_noise": -1.0}, "action_noise"),
-        ({"push": -1.0}, "push"),
-        ({"act_by": "/no/such.pt"}, r"such\.pt"),
-        ({"act_share": 0.5}, "act_share"),
-        ({"start": "middle"}, "start"),
-        ({"start": "random", "motion": None}, "start: expected only with motions"),
-    ],
-)
-def test_bad_options_make_no_store(
-    case: Case, run: Callable[..., Any], changes: dict[str, Any], words: str
-) -> None:
-    with pytest.raises(InputError, match=words):
-        run(case.options("never", **changes))
-    assert not Path(case.store("never")).exists()

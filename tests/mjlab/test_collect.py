@@ -20,25 +20,13 @@ from mosaic_collect.reading.terms import column_names
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import FAILED, GOES_ON, TRUNCATED
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import EXPERT, ROWS, TASK, Case, make_case, trajectories
+from tests.mjlab.case import EXPERT, ROWS, TASK, Case, trajectories
 
 pytestmark = mjlab_case.MARKS
 #: Widths of the student's terms: command, anchor orientation, angular velocity, joint positions
 #: and velocities, last actions.
 STUDENT_TERMS = (58, 6, 3, 29, 29, 29)
 HISTORY = 5
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return make_case(tmp_path_factory.mktemp("mjlab"))
-
-
-@pytest.fixture(scope="module")
-def run(case: Case) -> Callable[..., Any]:
-    from mosaic_collect.adapters.mjlab.collect import run_collect
-
-    return run_collect
 
 
 @pytest.fixture(scope="module")
@@ -211,9 +199,8 @@ def test_a_complete_store_is_not_collected_again(
     assert result.already_complete
     assert (result.completed, result.num_steps) == (4, sum(ROWS))
 
-    arguments = ["--task", TASK, "--checkpoint", EXPERT, "--motion", case.motions]
-    arguments += ["--max-steps", "100", "--passes", "2", "--output", passes, "--resume"]
-    assert main(["collect", *arguments]) == 0
+    command = case.command("passes", "--max-steps", "100", "--passes", "2", "--resume")
+    assert main(command) == 0
     assert "is complete" in capsys.readouterr().out
 
 
@@ -224,6 +211,8 @@ def test_a_complete_store_is_not_collected_again(
         ({"teacher_noise": False}, "observations"),
         ({"student_noise": False}, "observations"),
         ({"task": "Mjlab-Velocity-Flat-Unitree-G1"}, "task"),
+        ({"checkpoint": "other.pt"}, "checkpoint"),
+        ({"motion": "motions/b.npz"}, r"1 motions .* gone or changed"),
     ],
 )
 def test_a_resume_with_other_options_is_refused(
@@ -233,26 +222,12 @@ def test_a_resume_with_other_options_is_refused(
     no_simulation: None,
     changes: dict[str, Any],
     words: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.chdir(case.folder)
+    Path("other.pt").write_bytes(Path(EXPERT).read_bytes() + b"\0")
     with pytest.raises(StoreMismatchError, match=words):
         run(case.options("passes", passes=3, resume=True, **changes))
-
-
-def test_a_resume_with_another_checkpoint_is_refused(
-    passes: str, case: Case, run: Callable[..., Any], no_simulation: None
-) -> None:
-    other = case.folder / "other.pt"
-    other.write_bytes(Path(EXPERT).read_bytes() + b"\0")
-    with pytest.raises(StoreMismatchError, match="checkpoint"):
-        run(case.options("passes", passes=3, resume=True, checkpoint=str(other)))
-
-
-def test_a_resume_without_a_motion_is_refused(
-    passes: str, case: Case, run: Callable[..., Any], no_simulation: None
-) -> None:
-    fewer = str(case.motion(1))
-    with pytest.raises(StoreMismatchError, match=r"1 motions .* gone or changed"):
-        run(case.options("passes", passes=3, resume=True, motion=fewer))
 
 
 @pytest.mark.parametrize(
@@ -267,6 +242,10 @@ def test_a_resume_without_a_motion_is_refused(
         ({"task": "No-Such-Task"}, "Mjlab-Tracking-Flat-Unitree-G1"),
         ({"motion": None}, "needs motions"),
         ({"task": "Mjlab-Velocity-Flat-Unitree-G1"}, "takes no motion"),
+        ({"act_by": "/no/such.pt"}, r"such\.pt"),
+        ({"start": "random", "motion": None}, "start: expected only with motions"),
+        ({"take_over": [1]}, "take_over: expected only with distributed"),
+        ({"motion": None, "distributed": True, "take_over": [1]}, "take_over: expected only with"),
     ],
 )
 def test_bad_options_are_refused_before_the_store_is_made(
@@ -472,9 +451,7 @@ def test_an_interrupt_on_the_command_line(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("mosaic_collect.adapters.mjlab.collect.run_collect", interrupted)
-    arguments = ["--task", TASK, "--checkpoint", EXPERT, "--motion", case.motions]
-    arguments += ["--max-steps", "9", "--output", case.store("none")]
-    assert main(["collect", *arguments]) == 130
+    assert main(case.command("none", "--max-steps", "9")) == 130
     assert "interrupted before the first step" in capsys.readouterr().err
 
 

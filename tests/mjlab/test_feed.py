@@ -18,7 +18,7 @@ from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions, read_arrays
 from mosaic_collect.errors import InputError, StoreMismatchError
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import EXPERT, FRAMES, ROWS, TASK, Case, make_case
+from tests.mjlab.case import FRAMES, ROWS, Case, changed_expert, make_case
 
 pytestmark = mjlab_case.MARKS
 
@@ -26,13 +26,6 @@ pytestmark = mjlab_case.MARKS
 @pytest.fixture
 def case(tmp_path: Path) -> Case:
     return make_case(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def run() -> Callable[..., Any]:
-    from mosaic_collect.adapters.mjlab.collect import run_collect
-
-    return run_collect
 
 
 @pytest.fixture
@@ -85,9 +78,7 @@ class TestMotionsAreRefusedBeforeASimulatorIsBuilt:
         rewrite(case.motion(1), fps=np.array([30]))
         with pytest.raises(InputError, match=r"b\.npz: fps: expected 50, got 30, played 1\.67"):
             run(case.options("never"))
-        arguments = ["--task", TASK, "--checkpoint", EXPERT, "--motion", case.motions]
-        arguments += ["--max-steps", "9", "--output", case.store("never"), "--device", "cpu"]
-        assert main(["collect", *arguments]) == 2
+        assert main(case.command("never", "--max-steps", "9")) == 2
         told = capsys.readouterr().err
         assert "--resample makes frames at its steps, --allow-fps plays the file's" in told
         assert not Path(case.store("never")).exists()
@@ -219,12 +210,7 @@ def test_groups_that_the_policy_does_not_read_break_nothing(
 @pytest.fixture
 def mad(tmp_path: Path) -> str:
     """The expert, with a bias that is no number."""
-    import torch
-
-    content = torch.load(EXPERT, weights_only=True)
-    content["actor_state_dict"]["mlp.0.bias"][0] = torch.nan
-    torch.save(content, tmp_path / "mad.pt")
-    return str(tmp_path / "mad.pt")
+    return changed_expert(tmp_path / "mad.pt", lambda actor: actor["mlp.0.bias"].fill_(np.nan))
 
 
 def test_nan_is_told_when_it_starts_and_at_the_end(
@@ -240,9 +226,8 @@ def test_nan_is_told_when_it_starts_and_at_the_end(
 def test_nan_stops_a_run_on_the_command_line(
     case: Case, mad: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["--task", TASK, "--checkpoint", mad, "--motion", case.motions, "--num-envs", "2"]
-    arguments += ["--max-steps", "9", "--output", case.store("stopped"), "--device", "cpu"]
-    assert main(["collect", *arguments, "--stop-on-nonfinite"]) == 2
+    more = ("--num-envs", "2", "--max-steps", "9", "--stop-on-nonfinite")
+    assert main(case.command("stopped", *more, checkpoint=mad)) == 2
     assert "NaN or infinity: step 0, actions, action_mean" in capsys.readouterr().err
     data = TrajectoryDataset(case.store("stopped"))
     assert (data.num_steps, data.status) == (1, "collecting")
@@ -251,13 +236,11 @@ def test_nan_stops_a_run_on_the_command_line(
 def test_a_checkpoint_that_was_saved_through_torchs_wrappers(
     case: Case, run: Callable[..., Any], tmp_path: Path
 ) -> None:
-    import torch
+    def wrap(actor: dict[str, Any]) -> None:
+        for name in [*actor]:
+            actor[f"_orig_mod.{name}"] = actor.pop(name)
 
-    content = torch.load(EXPERT, weights_only=True)
-    actor = content["actor_state_dict"]
-    content["actor_state_dict"] = {f"_orig_mod.{name}": value for name, value in actor.items()}
-    wrapped = str(tmp_path / "wrapped.pt")
-    torch.save(content, wrapped)
+    wrapped = changed_expert(tmp_path / "wrapped.pt", wrap)
     run(case.options("wrapped", max_steps=3, checkpoint=wrapped))
     run(case.options("plain", max_steps=3))
     found, plain = (TrajectoryDataset(case.store(n)).read("actions") for n in ("wrapped", "plain"))

@@ -17,18 +17,13 @@ from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreMismatchError
 from tests import helpers
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import EXPERT, Case, make_case
+from tests.mjlab.case import EXPERT, Case
 
 pytestmark = mjlab_case.MARKS
 
 
 #: Where the G1's pelvis has its sensor of velocities, m.
 IMU = (0.04525, 0.0, -0.08339)
-
-
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return make_case(tmp_path_factory.mktemp("film"))
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,17 +16,14 @@ from mosaic_collect.replay.check import replay_check
 from tests import helpers
 from tests.adapters.hostile import Author
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import ASSETS, EXPERT, ROWS, TASK, make_case
+from tests.mjlab.case import EXPERT, ROWS, Case, changed_expert
 
 pytestmark = mjlab_case.MARKS
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> str:
-    from mosaic_collect.adapters.mjlab.collect import run_collect
-
-    case = make_case(tmp_path_factory.mktemp("replay"))
-    run_collect(case.options("one", passes=1, seed=3))
+def store(case: Case, run: Callable[..., Any]) -> str:
+    run(case.options("one", passes=1, seed=3))
     return case.store("one")
 
 
@@ -91,12 +89,7 @@ def test_on_the_command_line(store: str, capsys: pytest.CaptureFixture[str]) -> 
 def test_another_checkpoint_on_the_command_line(
     store: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import torch
-
-    content = torch.load(EXPERT, weights_only=False)
-    content["actor_state_dict"]["mlp.0.weight"] += 1e-3
-    other = str(tmp_path / "other.pt")
-    torch.save(content, other)
+    other = changed_expert(tmp_path / "other.pt", lambda actor: actor["mlp.0.weight"].add_(1e-3))
     assert main(["verify", store, "--checkpoint", other]) == 1
     assert "ROWS OFF" in capsys.readouterr().out
     assert main(["verify", store, "--checkpoint", str(tmp_path / "none.pt")]) == 2
@@ -105,39 +98,31 @@ def test_another_checkpoint_on_the_command_line(
 
 def test_a_checkpoint_of_the_generation_before(store: str, tmp_path: Any) -> None:
     """The collection reads it by mjlab's runner, so the replay must, too."""
-    import torch
-
-    content = torch.load(EXPERT, weights_only=False)
-    actor = content["actor_state_dict"]
-    actor["std"] = actor.pop("distribution.std_param")
-    older = str(tmp_path / "older.pt")
-    torch.save(content, older)
+    older = changed_expert(
+        tmp_path / "older.pt",
+        lambda actor: actor.update(std=actor.pop("distribution.std_param")),
+    )
     assert main(["verify", store, "--checkpoint", older]) == 0
 
 
 def test_another_normaliser(store: str, tmp_path: Any) -> None:
     """As if the checkpoint had been loaded without its own."""
-    import torch
 
-    content = torch.load(EXPERT, weights_only=False)
-    actor = content["actor_state_dict"]
-    actor["obs_normalizer._mean"].zero_()
-    actor["obs_normalizer._var"].fill_(1.0)
-    actor["obs_normalizer._std"].fill_(1.0)
-    other = str(tmp_path / "other.pt")
-    torch.save(content, other)
+    def forget(actor: dict[str, Any]) -> None:
+        for name, value in (("mean", 0.0), ("var", 1.0), ("std", 1.0)):
+            actor[f"obs_normalizer._{name}"].fill_(value)
+
+    other = changed_expert(tmp_path / "other.pt", forget)
     report = replay_check(store, *load(store, other))
     assert report.rows_off == report.rows
 
 
 def test_a_checkpoint_without_normaliser_is_refused(store: str, tmp_path: Any) -> None:
-    import torch
+    def drop(actor: dict[str, Any]) -> None:
+        for name in [name for name in actor if "normalizer" in name]:
+            del actor[name]
 
-    content = torch.load(EXPERT, weights_only=False)
-    actor = content["actor_state_dict"]
-    content["actor_state_dict"] = {k: v for k, v in actor.items() if "normalizer" not in k}
-    other = str(tmp_path / "other.pt")
-    torch.save(content, other)
+    other = changed_expert(tmp_path / "other.pt", drop)
     with pytest.raises(InputError, match="obs_normalizer"):
         load(store, other)
 
@@ -164,25 +149,19 @@ def test_a_store_that_does_not_say_what_network_it_was(tmp_path: Any) -> None:
 
 
 def test_a_checkpoint_with_code_is_refused_before_mjlab_reads_it(
-    store: str, tmp_path: Any, capsys: pytest.CaptureFixture[str]
+    store: str,
+    case: Case,
+    run: Callable[..., Any],
+    tmp_path: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     import torch
-
-    from mosaic_collect.adapters.mjlab.collect import run_collect
-    from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 
     mark, foreign = str(tmp_path / "ran"), str(tmp_path / "hub.pt")
     torch.save({**torch.load(EXPERT, weights_only=True), "infos": Author(mark)}, foreign)
     assert main(["verify", store, "--checkpoint", foreign]) == 2
     assert "names posix.mkdir" in capsys.readouterr().err
-    options = MjlabCollectOptions(
-        task=TASK,
-        checkpoint=foreign,
-        output=str(tmp_path / "s.zarr"),
-        max_steps=1,
-        motion=str(ASSETS / "g1_squat.npz"),
-    )
     with pytest.raises(InputError, match=r"names posix\.mkdir"):
-        run_collect(options)
+        run(case.options("foreign", checkpoint=foreign))
     assert not os.path.exists(mark)
-    assert not os.path.exists(options.output)
+    assert not os.path.exists(case.store("foreign"))

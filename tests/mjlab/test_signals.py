@@ -13,7 +13,7 @@ from mosaic_collect import TrajectoryDataset, verify_store
 from mosaic_collect.errors import StoreError
 from tests import helpers
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import EXPERT, TASK, make_case
+from tests.mjlab.case import make_case
 
 pytestmark = mjlab_case.MARKS
 _CODE = """
@@ -26,8 +26,7 @@ sys.exit(main(sys.argv[1:]))
 
 def test_a_collection_beneath_a_parent_that_ignores_interrupts(tmp_path: Path) -> None:
     case, store = make_case(tmp_path), str(tmp_path / "s.zarr")
-    command = ["collect", "--task", TASK, "--checkpoint", EXPERT, "--motion", case.motions]
-    command += ["--max-steps", "100000", "--output", store, "--num-envs", "2", "--device", "cpu"]
+    command = case.command("s", "--max-steps", "100000", "--num-envs", "2")
     command += ["--commit-seconds", "0.2", "--student-history", "0"]
     process = subprocess.Popen(
         [sys.executable, "-c", _CODE, *command],

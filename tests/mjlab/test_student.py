@@ -25,12 +25,7 @@ EXAMPLE = Path(helpers.REPO) / "examples" / "train_student.py"
 PROOF = "MOSAIC_COLLECT_STUDENT_PROOF"
 
 
-@pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
-    return make_case(tmp_path_factory.mktemp("student"))
-
-
-def test_the_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_demo_in_small(case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from examples.g1.student import run_student
 
     output = str(tmp_path / "demo")
@@ -45,13 +40,9 @@ def test_the_demo_in_small(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert dataset.metadata["acting"] == {"action_noise": 0.1, "start": "random"}
 
     # The student that it leaves can act where the expert labels.
-    labelled = str(tmp_path / "labelled.zarr")
-    arguments = ["--task", TASK, "--checkpoint", EXPERT, "--output", labelled, "--device", "cpu"]
-    arguments += ["--motion", str(mjlab_case.ASSETS / "g1_squat.npz"), "--num-envs", "2"]
-    arguments += ["--act-by", f"{output}/student.pt", "--act-share", "1.0", "--max-steps", "3"]
-    arguments += ["--trust-checkpoint"]
-    assert main(["collect", *arguments]) == 0
-    assert TrajectoryDataset(labelled).read("student_acted").all()
+    acting = ["--act-by", f"{output}/student.pt", "--act-share", "1.0", "--trust-checkpoint"]
+    assert main(case.command("labelled", "--num-envs", "2", "--max-steps", "3", *acting)) == 0
+    assert TrajectoryDataset(case.store("labelled")).read("student_acted").all()
 
 
 def test_the_command_line_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -169,7 +169,12 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
             env_cfg.scene.num_envs = num_envs
         else:
             prepare_env_cfg(env_cfg, num_envs, options.terminations)
-        self._observe()
+        history, drop = options.student_history, options.student_drop
+        if options.student_task or history is not None or drop:
+            group = self._student_group()
+            add_student_group(env_cfg, group, options.student_noise, history, drop)
+        if not options.teacher_noise:
+            policy_group(env_cfg, options.task, "teacher_noise").enable_corruption = False
         if seed is not None:
             env_cfg.seed = seed + _RANK_SEEDS * self.rank_store.ranks[0] + run
         env_cfg.sim.device = self._device(env_cfg.sim.device)
@@ -188,16 +193,6 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
         if self.rank_store.rank is not None:
             return self.rank_store.device(asked, cuda)
         return asked or ("cpu" if tasks.startswith("cuda") and not cuda else tasks)
-
-    def _observe(self) -> None:
-        """The student beside the teacher, and the teacher without noise if that is asked for."""
-        options = self.options
-        if options.has_student:
-            group = self._student_group()
-            history, drop = options.student_history, options.student_drop
-            add_student_group(self._env_cfg, group, options.student_noise, history, drop)
-        if not options.teacher_noise:
-            policy_group(self._env_cfg, options.task, "teacher_noise").enable_corruption = False
 
     def _student_group(self) -> Any:
         task, overrides = self.options.student_task, self.options.student_overrides

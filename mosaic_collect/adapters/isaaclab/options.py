@@ -56,12 +56,6 @@ class IsaacLabCollectOptions(RecordOptions):
     max_trajectories: int | None = None
     notes: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def has_student(self) -> bool:
-        """Whether one is to be observed."""
-        history = self.student_history is not None
-        return bool(self.student_task or history or self.student_drop)
-
     def check(self) -> None:
         """As ``RecordOptions``'s, and what goes with a student's task only."""
         super().check()

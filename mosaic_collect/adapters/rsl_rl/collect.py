@@ -30,7 +30,6 @@ from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.collection.student import read_student
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import StoreMismatchError
-from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.store.metadata import COMPLETE
 
 OptionsT = TypeVar("OptionsT", bound=RecordOptions)
@@ -183,8 +182,10 @@ def collect_into(simulator: Simulator[Any], on_step: Watch | None = None) -> Col
         notes = tuple(rate_notes(queue.present)) if queue and not already_complete else ()
         return CollectResult(seat.store.address, steps, already_complete, *ends, notes)
 
-    if known is not None and _is_done(known, options, queue):
-        return result(known.num_steps, True)
+    if known is not None and known.status == COMPLETE:
+        enough = options.max_steps is not None and known.num_steps >= options.max_steps
+        if enough or (queue is not None and queue.exhausted):
+            return result(known.num_steps, True)
     if known is not None and stored not in (0, num_envs):
         words = f"num_envs: expected {stored}, got {num_envs}"
         raise StoreMismatchError(f"{known.path} was collected otherwise: {words}")
@@ -217,10 +218,3 @@ def collect_into(simulator: Simulator[Any], on_step: Watch | None = None) -> Col
             **seat.writer_options,
         )
     return result(steps, False)
-
-
-def _is_done(known: TrajectoryDataset, options: RecordOptions, queue: MotionQueue | None) -> bool:
-    if known.status != COMPLETE:
-        return False
-    enough = options.max_steps is not None and known.num_steps >= options.max_steps
-    return enough or (queue is not None and queue.exhausted)

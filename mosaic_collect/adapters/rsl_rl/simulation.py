@@ -199,7 +199,11 @@ class ManagedSimulation(Simulation):
         joints = tuple(getattr(asset, "joint_names", ()))
         patterns = getattr(getattr(getattr(asset, "cfg", None), "init_state", None), "joint_pos", 0)
         # Not from the asset's data, which a task may randomize per environment.
-        default = {j: _matching(patterns, j) for j in joints} if isinstance(patterns, dict) else {}
+        matching = patterns.items() if isinstance(patterns, dict) else ()
+        default = {  # by the first pattern that matches, as both simulators resolve it; else 0
+            joint: next((float(v) for p, v in matching if re.fullmatch(p, joint)), 0.0)
+            for joint in (joints if isinstance(patterns, dict) else ())
+        }
         return Robot(
             name=self.robot_name,
             joint_names=joints,
@@ -209,11 +213,6 @@ class ManagedSimulation(Simulation):
             sim_dt=getattr(env, "physics_dt", None),
             **_actions(getattr(env, "action_manager", None), default),
         )
-
-
-def _matching(patterns: Mapping[str, float], name: str) -> float:
-    """Value of the first pattern that a name matches, as both simulators resolve it; else 0."""
-    return next((float(v) for p, v in patterns.items() if re.fullmatch(p, name)), 0.0)
 
 
 def _actions(manager: Any, default: Mapping[str, float]) -> dict[str, Any]:
@@ -231,17 +230,13 @@ def _actions(manager: Any, default: Mapping[str, float]) -> dict[str, Any]:
                 value = value.expand(term.num_envs, term.action_dim)[0].tolist()
             elif isinstance(value, (int, float)):
                 value = [value] * term.action_dim
-            if what == "_offset" and _is_default_pos(term) and all(n in default for n in own):
-                value = [default[name] for name in own]
+            # The default position, which may be randomized per environment.
+            is_default = getattr(getattr(term, "cfg", None), "use_default_offset", False)
+            if what == "_offset" and is_default and "Position" in type(term.cfg).__name__:
+                value = [default[n] for n in own] if all(n in default for n in own) else value
             found += value or []
     complete = {what: found for what, found in numbers.items() if len(found) == len(names)}
     return {"action_names": tuple(names), **{f"action{k}": tuple(v) for k, v in complete.items()}}
-
-
-def _is_default_pos(term: Any) -> bool:
-    """Whether a term's offset is the default position, which may be randomized per environment."""
-    is_default = getattr(term.cfg, "use_default_offset", False)
-    return is_default and "Position" in type(term.cfg).__name__
 
 
 def observation_groups(first: Any, extras: Mapping[str, Any]) -> Observations:

@@ -1,7 +1,9 @@
-"""A policy that acts as it is asked to, and labels as it would."""
+"""Action noise, a student that acts, and pushes; the policy labels as it would."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,11 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect.collection.acting import Acting  # noqa: E402
-from mosaic_collect.collection.perturbed import PerturbedPolicy  # noqa: E402
+from mosaic_collect.collection.perturbed import (  # noqa: E402
+    CHANCE,
+    PerturbedPolicy,
+    Pushes,
+)
 from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
@@ -23,14 +29,22 @@ from tests.collection.test_record import recorded  # noqa: E402
 
 EPISODES = ((40, 60), (100,), (50, 50), (30, 30, 40))
 NOISY = Acting(action_noise=0.4, seed=3)
+PUSHING = Acting(push=0.4, seed=3)
 
 
 class Witness(toys.ToySimulation):
-    """Notes what it is given; the action is changed in place behind that."""
+    """Notes what it is given, and at which steps; it is changed in place behind that."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.taken: list[torch.Tensor] = []
+        self.pushes: list[torch.Tensor] = []
+        self.pushed_at: list[int] = []
+
+    def push(self, velocity: torch.Tensor) -> None:
+        self.pushes.append(velocity.clone())
+        self.pushed_at.append(self.computed)
+        velocity.fill_(7.0)  # as careless as real ones may be
 
     def step(self, actions: torch.Tensor) -> Any:
         self.taken.append(actions.clone())
@@ -52,6 +66,10 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[Witness]:
 
 def noise(data: helpers.TrajectoryDataset) -> np.ndarray:
     return np.asarray(data.read("actions") - data.read("action_mean"))
+
+
+def pushes(data: helpers.TrajectoryDataset) -> np.ndarray:
+    return np.asarray(data.read("push"))
 
 
 def test_actions_are_what_was_executed_and_labels_the_policys(
@@ -88,7 +106,7 @@ def test_each_trajectory_has_a_scale_which_is_the_noises(store: str, made: list[
 
 def test_the_mean_scale_is_half_the_largest() -> None:
     many = 4000
-    noisy = PerturbedPolicy(toys.ToyPolicy(), NOISY, None, many, torch.device("cpu"), 0)
+    noisy = PerturbedPolicy(toys.ToyPolicy(), toys.ToySimulation([[1]] * many), NOISY, 0)
     first = noisy._scale
     assert abs(first.mean() - 0.2) < 0.01
     half = torch.arange(many) < many // 2
@@ -109,31 +127,76 @@ def test_nothing_asked_is_nothing_changed(tmp_path: Path, made: list[Witness]) -
     asked = recorded(str(tmp_path / "asked.zarr"), acting=Acting(seed=5))
     assert asked.schema == plain.schema == toys.SCHEMA.with_ends()
     assert "acting" not in asked.metadata
+    assert made[1].pushes == []
     for name in plain.fields:
         helpers.assert_same(asked.read(name), plain.read(name))
 
 
-def test_each_run_and_process_draws_numbers_of_its_own(tmp_path: Path, made: list[Witness]) -> None:
+@pytest.mark.parametrize(("acting", "read"), [(NOISY, noise), (PUSHING, pushes)])
+def test_each_run_and_process_draws_numbers_of_its_own(
+    tmp_path: Path, made: list[Witness], acting: Acting, read: Callable[[Any], np.ndarray]
+) -> None:
     def run(name: str, origin: Any = MJLAB, **options: Any) -> np.ndarray:
-        data = recorded(str(tmp_path / name), origin, acting=NOISY, **options)
-        return noise(data)
+        return read(recorded(str(tmp_path / name), origin, acting=acting, **options))
 
-    first = run("a", max_steps=5)
-    helpers.assert_same(run("b", max_steps=5), first)
-    again = run("a", max_steps=10, resume=True)
-    helpers.assert_same(again[:5], first)
-    assert not np.allclose(again[5:], first)
-    other = run("c", replace(MJLAB, ranks=(1, 2)), max_steps=5)
+    first = run("a", max_steps=50)
+    helpers.assert_same(run("b", max_steps=50), first)
+    again = run("a", max_steps=100, resume=True)
+    helpers.assert_same(again[:50], first)
+    assert not np.allclose(again[50:], first)
+    other = run("c", replace(MJLAB, ranks=(1, 2)), max_steps=50)
     assert not np.allclose(other, first)
 
 
-def test_a_resume_that_acts_otherwise_is_refused(store: str, made: list[Witness]) -> None:
-    noisy = replace(MJLAB, acting=NOISY.acting_metadata())
-    recorded(store, noisy, acting=NOISY, max_steps=5)
-    assert recorded(store, noisy, acting=NOISY, max_steps=6, resume=True).num_steps == 6
-    words = r"acting: expected \{'action_noise': 0.4\}, got \{\}"
-    with pytest.raises(StoreMismatchError, match=words):
+@pytest.mark.parametrize(
+    ("acting", "told"), [(NOISY, {"action_noise": 0.4}), (PUSHING, {"push": 0.4})]
+)
+def test_a_resume_that_acts_otherwise_is_refused(
+    store: str, made: list[Witness], acting: Acting, told: dict[str, float]
+) -> None:
+    origin = replace(MJLAB, acting=acting.acting_metadata())
+    assert recorded(store, origin, acting=acting, max_steps=5).metadata["acting"] == told
+    assert recorded(store, origin, acting=acting, max_steps=6, resume=True).num_steps == 6
+    with pytest.raises(StoreMismatchError, match=re.escape(f"acting: expected {told}, got {{}}")):
         recorded(store, MJLAB, max_steps=7, resume=True)
+
+
+def test_each_row_tells_the_push_behind_it(store: str, made: list[Witness]) -> None:
+    data = recorded(store, acting=PUSHING, max_steps=100)
+    asked, *given = made[0].pushes
+    assert not asked.any(), "asked whether it can push, by nothing"
+    helpers.assert_same(data.read("push"), torch.stack(given).numpy())
+    assert made[0].pushed_at[1:] == list(range(1, 101)), "behind the row, before its step"
+    helpers.assert_same(data.read("actions"), data.read("action_mean"))
+    assert replay_check(store, toys.ToyPolicy(), toys.GROUPS).rows == data.num_valid
+    data = recorded(f"{store}2", acting=replace(PUSHING, action_noise=0.1))
+    assert {"push", "action_noise"} < set(data.fields)
+
+
+def test_pushes_are_rare_and_each_trajectory_has_a_scale_of_its_own() -> None:
+    many, steps = 2000, 100
+    simulation = Witness([[50] * 2] * many)
+    pushed = Pushes(simulation, 0.4, seed=0)
+    for _ in range(steps):
+        pushed.step(torch.zeros(many, 2))
+    given = torch.stack(simulation.pushes[1:])
+    came = given.any(dim=2)
+    assert abs(float(came.float().mean()) - CHANCE) < 0.002
+    # Uniform to 0.4: mean square of a push is 0.4^2 / 3, its fourth moment 3 * 0.4^4 / 5.
+    kicks = given[came].flatten()
+    assert abs(float(kicks.square().mean()) / (0.16 / 3) - 1) < 0.05
+    assert abs(float(kicks.pow(4).mean()) / (3 * 0.4**4 / 5) - 1) < 0.15
+    halves = [given[part].square().sum((0, 2)) for part in (slice(50), slice(50, None))]
+    # One scale a trajectory, another one behind its end.
+    quarters = [given[part].square().sum((0, 2)) for part in (slice(25), slice(25, 50))]
+    assert np.corrcoef(*quarters)[0, 1] > 0.1
+    assert abs(np.corrcoef(*halves)[0, 1]) < 0.1
+
+
+def test_a_simulation_that_cannot_push_makes_no_store(store: str) -> None:
+    with pytest.raises(InputError, match="push: expected a simulation that can push"):
+        recorded(store, acting=PUSHING)
+    assert not Path(store).exists()
 
 
 class TestStudent:
