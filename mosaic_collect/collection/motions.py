@@ -69,9 +69,9 @@ class Motion:
         played_fps: Frames per second of the task; None: not known yet.
         resampled: The way in which its frames were made of the file's; None: they are the file's.
         joints: Number of joints J in the file; None: a motion of an earlier run.
-        bodies: Number of bodies B in the file; None: likewise.
-        joint_names: Names in the order of the arrays; None: the file does not contain them.
-        body_names: Names in the order of the arrays; None: likewise.
+        bodies: Number of bodies B in the file; None: a motion of an earlier run.
+        joint_names: Joints in the order of the arrays; None: the file does not contain them.
+        body_names: Bodies in the order of the arrays; None: the file does not contain them.
         copy: A file that a simulator reads in its place; None: its own.
     """
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -62,37 +63,36 @@ def test_a_store_that_is_there_is_left_alone(store: str) -> None:
     assert TrajectoryDataset(store).num_steps == 2
 
 
-def test_a_run_that_another_one_has_overtaken_is_refused(store: str) -> None:
+def end_another(store: str) -> None:
+    """A commit may hold ends and what is told of them alone: the number of steps stays."""
+    with TrajectoryWriter(store, resume=True) as writer:
+        writer.end_trajectories([0], metadata={"settled": 99})
+
+
+@pytest.mark.parametrize(
+    ("overtake", "words"),
+    [
+        (lambda store: recorded(store, max_steps=5, resume=True), r"the 2 steps .*, got 5"),
+        (end_another, "the settled .*"),
+    ],
+    ids=["steps", "ends"],
+)
+def test_a_run_that_another_one_has_overtaken_is_refused(
+    store: str, overtake: Callable[[str], object], words: str
+) -> None:
     """Both looked at the store before either had it: the slower one's ledger is an old one."""
     recorded(store, max_steps=2)
     known = TrajectoryDataset(store)
-    told = recorded(store, max_steps=5, resume=True).metadata
-    simulation = toys.ToySimulation(EPISODES)
-    with pytest.raises(StoreMismatchError, match=r"expected the 2 steps .*, got 5: another run"):
+    overtake(store)
+    told, simulation = TrajectoryDataset(store), toys.ToySimulation(EPISODES)
+    with pytest.raises(StoreMismatchError, match=f"expected {words}: another run"):
         record(
             *(simulation, toys.ToyPolicy(), toys.ToyTracker(simulation), store, MJLAB, 9, known),
             buffer_mb=1,
         )
     data = TrajectoryDataset(store)
-    assert (data.num_steps, data.status, data.metadata) == (5, "complete", told)
-    assert told["settled"] == 3
-
-
-def test_a_run_that_another_one_has_overtaken_by_its_last_ends_is_refused(store: str) -> None:
-    """A commit may hold ends and what is told of them alone: the number of steps stays."""
-    recorded(store, max_steps=2)
-    known = TrajectoryDataset(store)
-    with TrajectoryWriter(store, resume=True) as writer:
-        writer.end_trajectories([0], metadata={"settled": 99})
-    told = TrajectoryDataset(store).metadata
-    simulation = toys.ToySimulation(EPISODES)
-    with pytest.raises(StoreMismatchError, match=r"expected the settled .*: another run"):
-        record(
-            *(simulation, toys.ToyPolicy(), toys.ToyTracker(simulation), store, MJLAB, 9, known),
-            buffer_mb=1,
-        )
-    data = TrajectoryDataset(store)
-    assert (data.num_steps, data.metadata) == (2, told)
+    assert (data.num_steps, data.status) == (told.num_steps, told.status)
+    assert data.metadata == told.metadata != known.metadata
 
 
 EXTRAS = ("reward", "terminated", "truncated", "final_observations", "extra")

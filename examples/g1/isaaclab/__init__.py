@@ -17,6 +17,22 @@ NUM_ACTIONS = 29
 #: A checkpoint of the teacher's task: scripts/make_isaaclab_expert.py made it.
 EXPERT = Path(__file__).parents[1] / "assets" / "g1_isaaclab_expert.pt"
 
+#: Options of PPO in the runner's config.
+PPO = {
+    "value_loss_coef": 1.0,
+    "use_clipped_value_loss": True,
+    "clip_param": 0.2,
+    "entropy_coef": 0.001,
+    "num_learning_epochs": 5,
+    "num_mini_batches": 4,
+    "learning_rate": 1.0e-4,
+    "schedule": "adaptive",
+    "gamma": 0.99,
+    "lam": 0.95,
+    "desired_kl": 0.01,
+    "max_grad_norm": 1.0,
+}
+
 for _id, _cfg in ((TEACHER, "TeacherEnvCfg"), (STUDENT, "StudentEnvCfg")):
     gymnasium.register(
         id=_id,

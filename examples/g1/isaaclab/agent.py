@@ -5,6 +5,8 @@ from __future__ import annotations
 from isaaclab.utils import configclass
 from isaaclab_rl.rsl_rl import RslRlMLPModelCfg, RslRlOnPolicyRunnerCfg, RslRlPpoAlgorithmCfg
 
+from examples.g1.isaaclab import PPO
+
 _NET = {"hidden_dims": [128, 128], "activation": "elu", "obs_normalization": True}
 
 
@@ -21,20 +23,7 @@ class AgentCfg(RslRlOnPolicyRunnerCfg):
         **_NET, distribution_cfg=RslRlMLPModelCfg.GaussianDistributionCfg(init_std=0.1)
     )
     critic = RslRlMLPModelCfg(**_NET)
-    algorithm = RslRlPpoAlgorithmCfg(
-        value_loss_coef=1.0,
-        use_clipped_value_loss=True,
-        clip_param=0.2,
-        entropy_coef=0.001,
-        num_learning_epochs=5,
-        num_mini_batches=4,
-        learning_rate=1.0e-4,
-        schedule="adaptive",
-        gamma=0.99,
-        lam=0.95,
-        desired_kl=0.01,
-        max_grad_norm=1.0,
-    )
+    algorithm = RslRlPpoAlgorithmCfg(**PPO)
 
     def __post_init__(self) -> None:
         self.obs_groups = {"actor": ["policy"], "critic": ["critic"]}

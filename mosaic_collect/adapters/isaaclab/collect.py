@@ -23,7 +23,7 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -180,12 +180,11 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
         env_cfg.sim.device = self._device(env_cfg.sim.device)
         if "final_observations" in options.extra_names and hasattr(env_cfg, "compute_final_obs"):
             env_cfg.compute_final_obs = True  # Isaac Lab 3
-        with self._launch.simulating(env_cfg, self._flags):
-            simulation = self._made(queue)
-            try:
-                yield simulation
-            finally:
-                simulation.close()
+        with (
+            self._launch.simulating(env_cfg, self._flags),
+            closing(self._made(queue)) as simulation,
+        ):
+            yield simulation
 
     def _device(self, tasks: str) -> str:
         """As asked for; else the rank's, or the task's, which is a GPU that may not be there."""

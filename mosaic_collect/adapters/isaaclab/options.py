@@ -31,8 +31,10 @@ class IsaacLabCollectOptions(RecordOptions):
         terminations: Keep the task's own, so that falls end a trajectory; only with motions.
         experiment_name: Folder of the experiment below logs/rsl_rl, whose newest checkpoint is
             used if ``checkpoint`` is empty (default: as the runner's config has it).
-        load_run: Folder of the training run in it, or a pattern (default: likewise).
-        load_checkpoint: Checkpoint in the training run, or a pattern (default: likewise).
+        load_run: Folder of a training run of the experiment, or a pattern (default: as the
+            runner's config has it).
+        load_checkpoint: Checkpoint of the training run, or a pattern (default: as the runner's
+            config has it).
         start_index: First motion, in the order of paths.
         end_index: Index behind the last motion; None: all.
         steps_per_trajectory: End a trajectory after that many rows; None: at its motion's end.

@@ -9,8 +9,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from typing import Any
 
@@ -77,20 +77,15 @@ class Mjlab(Simulator[MjlabCollectOptions]):
             **({} if drop == [*UNMEASURED] else {"student_drop": drop}),
         }
 
-    @contextmanager
     def opened(
         self, queue: MotionQueue | None, num_envs: int, run: int
-    ) -> Iterator[MjlabSimulation]:
+    ) -> closing[MjlabSimulation]:
         seed, seat = self.options.seed or 0, self.rank_store
         now = replace(self.options, num_envs=num_envs, seed=seed + run)
         if seat.rank is not None:
             device = seat.device(now.device, torch.cuda.is_available())
             now = replace(now, device=device, seed=seat.seed(seed, run))
-        simulation = MjlabSimulation(now, queue)
-        try:
-            yield simulation
-        finally:
-            simulation.close()
+        return closing(MjlabSimulation(now, queue))
 
 
 _NEVER_S = int(1e9)  # as mjlab's own tasks have it in play: a motion's end is what ends it

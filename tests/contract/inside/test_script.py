@@ -35,17 +35,16 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def script_with(*flags: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", "-m", "tests.contract.inside.run_script", *flags]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
 def script(work: Path, output: str, *flags: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [
-            *(sys.executable, "-W", "ignore", "-m", "tests.contract.inside.run_script"),
-            *("--headless", "--task", TEACHER, "--motion", str(work / "motions")),
-            *("--checkpoint_path", str(work / "model.pt"), "--output_path", str(work / output)),
-            *("--tasks_module", "tests.contract.inside.toy_tasks", "--buffer_mb", "1", *flags),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
+    return script_with(
+        *("--headless", "--task", TEACHER, "--motion", str(work / "motions")),
+        *("--checkpoint_path", str(work / "model.pt"), "--output_path", str(work / output)),
+        *("--tasks_module", "tests.contract.inside.toy_tasks", "--buffer_mb", "1", *flags),
     )
 
 
@@ -184,25 +183,14 @@ def test_11_a_student_that_cannot_be_observed_ends_the_run_and_says_why(work: Pa
 
 def test_help_shows_isaac_labs_flags_beside_ours() -> None:
     """Isaac Lab's launcher parses the command line before it lets ``--help`` be one."""
-    told = subprocess.run(
-        [*(sys.executable, "-W", "ignore", "-m", "tests.contract.inside.run_script"), "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    out = ok(told)
+    out = ok(script_with("--help"))
     assert all(flag in out for flag in ("--student_obs_history", "--headless", "--kit_args"))
     assert "--headless \\\n        --task" in out  # the example can be copied
     assert "app closed" not in out
 
 
 def test_flags_that_are_needed_are_named() -> None:
-    result = subprocess.run(
-        [*(sys.executable, "-W", "ignore", "-m", "tests.contract.inside.run_script"), "--headless"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    result = script_with("--headless")
     assert result.returncode == 2
     assert "required: --task, --motion, --output_path" in result.stderr
 

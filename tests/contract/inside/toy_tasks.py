@@ -7,6 +7,7 @@ from typing import Any
 
 import gymnasium
 
+from examples.g1.isaaclab import PPO
 from mosaic_collect.adapters.rsl_rl.load import RslRl2
 from tests.adapters.inside.toy import GENERATION
 from tests.contract.inside.toy import ToyEnv, task_cfg
@@ -41,20 +42,7 @@ class AgentCfg(RslRlOnPolicyRunnerCfg):
         activation="elu",
         **({} if TUPLES else {"actor_obs_normalization": True, "critic_obs_normalization": True}),
     )
-    algorithm = RslRlPpoAlgorithmCfg(
-        value_loss_coef=1.0,
-        use_clipped_value_loss=True,
-        clip_param=0.2,
-        entropy_coef=0.005,
-        num_learning_epochs=1,
-        num_mini_batches=2,
-        learning_rate=1.0e-3,
-        schedule="adaptive",
-        gamma=0.99,
-        lam=0.95,
-        desired_kl=0.01,
-        max_grad_norm=1.0,
-    )
+    algorithm = RslRlPpoAlgorithmCfg(**{**PPO, "num_learning_epochs": 1, "num_mini_batches": 2})
 
     def __post_init__(self) -> None:
         if TUPLES:
