@@ -10,10 +10,11 @@ A row is recorded as it is, whatever is said of it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 
+from mosaic_collect.collection.protocols import Simulation
 from mosaic_collect.errors import InputError
 
 _SIMULATIONS = ("observations", "student_observations")
@@ -24,23 +25,18 @@ class Health:
     """Health of one run.
 
     Args:
+        simulation: Simulation of the run; None: nothing is known of its reference and its ends.
         stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
-        disagreement: Method of the ``Simulation``; called once, after the first reset.
-        failed_by: Method of the ``Simulation``; called if all trajectories fail at once.
 
     Attributes:
         nonfinite: Rows so far, of environments at work, with NaN or infinity.
     """
 
     def __init__(
-        self,
-        *,
-        stop_on_nonfinite: bool = False,
-        disagreement: Callable[[torch.Tensor], str | None] = lambda active: None,
-        failed_by: Callable[[torch.Tensor], Mapping[str, int]] = lambda failed: {},
+        self, simulation: Simulation | None = None, stop_on_nonfinite: bool = False
     ) -> None:
         self.nonfinite = 0
-        self._stop, self._disagreement, self._failed_by = stop_on_nonfinite, disagreement, failed_by
+        self._simulation, self._stop = simulation, stop_on_nonfinite
         self._rows = self._steps = 0
         self._first: str | None = None
         self._disagrees = False
@@ -48,7 +44,9 @@ class Health:
 
     def begin(self, active: torch.Tensor) -> None:
         """Note that all environments were reset, and who is at work, ``(N,)`` bool."""
-        words = self._disagreement(active) if bool(active.any()) else None
+        if self._simulation is None or not bool(active.any()):
+            return
+        words = self._simulation.disagreement(active)
         self._disagrees = words is not None
         if words is not None:
             _log.warning("reference and robot disagree after the first reset: %s", words)
@@ -68,25 +66,14 @@ class Health:
         self._steps += 1
         if self._steps == 1:
             self._after_first(active, dones & ~time_outs)
-        if self._found is not None:
-            bad, counts, names = self._found
-            rows, *by_field, wrong = counts.tolist()
-            self._rows += rows
-            if wrong:
-                self._tell(step, rows, wrong, bad, dict(zip(names, by_field, strict=True)))
-
-    def end(self) -> None:
-        """Log how many rows were not finite."""
-        if self.nonfinite:
-            told = f"{self.nonfinite:,} of {self._rows:,} recorded rows of this run"
-            _log.warning("%s hold NaN or infinity; the first: %s", told, self._first)
-
-    def _tell(
-        self, step: int, rows: int, wrong: int, bad: torch.Tensor, by_field: Mapping[str, int]
-    ) -> None:
+        if self._found is None:
+            return
+        bad, counts, names = self._found
+        rows, *by_field, wrong = counts.tolist()
+        self._rows += rows
         self.nonfinite += wrong
-        if self._first is None:
-            fields = [name for name, count in by_field.items() if count]
+        if wrong and self._first is None:
+            fields = [name for name, count in zip(names, by_field, strict=True) if count]
             giver = "simulation" if set(fields) & set(_SIMULATIONS) else "policy"
             env = int(bad.any(dim=0).to(torch.uint8).argmax())
             self._first = (
@@ -94,13 +81,20 @@ class Health:
                 f"{env} the first"
             )
             _log.warning("the %s gives NaN or infinity: %s", giver, self._first)
-        if self._stop:
+        if wrong and self._stop:
             raise InputError(f"NaN or infinity: {self._first}; recorded, and stopped there")
+
+    def end(self) -> None:
+        """Log how many rows were not finite."""
+        if self.nonfinite:
+            told = f"{self.nonfinite:,} of {self._rows:,} recorded rows of this run"
+            _log.warning("%s hold NaN or infinity; the first: %s", told, self._first)
 
     def _after_first(self, active: torch.Tensor, failed: torch.Tensor) -> None:
         if not bool(active.any()) or not bool(failed[active].all()):
             return
-        terms = ", ".join(f"{name}: {n}" for name, n in self._failed_by(failed & active).items())
+        counts = self._simulation.failed_by(failed & active) if self._simulation else {}
+        terms = ", ".join(f"{name}: {n}" for name, n in counts.items())
         likely = (
             "for reference and robot disagree, as said"
             if self._disagrees

@@ -112,11 +112,7 @@ def record(
     ]
     fields = (field for extra in extras for field in extra.fields)
     schema = groups.schema(simulation.num_actions, (*tracker.fields, *fields))
-    health = Health(
-        stop_on_nonfinite=stop_on_nonfinite,
-        disagreement=simulation.disagreement,
-        failed_by=simulation.failed_by,
-    )
+    health = Health(simulation, stop_on_nonfinite)
     pace = Pace(max_steps, known.metadata if known is not None else {})
     terms, units = _terms(simulation.group_terms, groups, extras)
     told = {
