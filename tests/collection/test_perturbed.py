@@ -37,7 +37,6 @@ class Witness(toys.ToySimulation):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.taken: list[torch.Tensor] = []
         self.pushes: list[torch.Tensor] = []
         self.pushed_at: list[int] = []
 
@@ -45,10 +44,6 @@ class Witness(toys.ToySimulation):
         self.pushes.append(velocity.clone())
         self.pushed_at.append(self.computed)
         velocity.fill_(7.0)  # as careless as real ones may be
-
-    def step(self, actions: torch.Tensor) -> Any:
-        self.taken.append(actions.clone())
-        return super().step(actions)
 
 
 @pytest.fixture

@@ -14,18 +14,6 @@ from tests.collection import toys  # noqa: E402
 EPISODES = ((3, 9), (4, 9), (5, 9), (3, 9))
 
 
-class Witness(toys.ToySimulation):
-    """Notes what it is given."""
-
-    def __init__(self, falls: tuple[tuple[int, int], ...] = ()) -> None:
-        super().__init__(EPISODES, falls)
-        self.taken: list[torch.Tensor] = []
-
-    def step(self, actions: torch.Tensor) -> toys.StepResult:
-        self.taken.append(actions.clone())
-        return super().step(actions)
-
-
 def always(value: float, seen: list[Observations] | None = None) -> Lane:
     def act(observations: Observations) -> torch.Tensor:
         if seen is not None:
@@ -36,7 +24,7 @@ def always(value: float, seen: list[Observations] | None = None) -> Lane:
 
 
 def test_each_lane_acts_in_its_own_environments_and_sees_only_them() -> None:
-    simulation, seen = Witness(), []
+    simulation, seen = toys.ToySimulation(EPISODES), []
     run_lanes(simulation, [always(1.0), always(2.0, seen)])
     assert all((t[:2] == 1.0).all() and (t[2:] == 2.0).all() for t in simulation.taken)
     assert all((rows >= 200).all() for step in seen for rows in step.values())
@@ -44,17 +32,17 @@ def test_each_lane_acts_in_its_own_environments_and_sees_only_them() -> None:
 
 def test_it_counts_first_trajectories_that_reached_their_end() -> None:
     lanes, steps = [always(1.0), always(2.0)], []
-    assert run_lanes(Witness(), lanes, on_step=lambda: steps.append(1)) == [2, 2]
+    assert run_lanes(toys.ToySimulation(EPISODES), lanes, on_step=lambda: steps.append(1)) == [2, 2]
     assert len(steps) == 5
     # A fall within the first one counts, one within the second does not.
-    assert run_lanes(Witness(falls=((1, 0), (3, 1))), lanes) == [1, 2]
+    assert run_lanes(toys.ToySimulation(EPISODES, ((1, 0), (3, 1))), lanes) == [1, 2]
 
 
 def test_noise_is_of_its_lane_and_its_seed() -> None:
     lanes = [always(0.0), Lane(act=always(0.0).act, noise=0.5)]
 
     def taken(seed: int) -> torch.Tensor:
-        simulation = Witness()
+        simulation = toys.ToySimulation(EPISODES)
         run_lanes(simulation, lanes, seed)
         return torch.stack(simulation.taken)
 
@@ -68,4 +56,4 @@ def test_noise_is_of_its_lane_and_its_seed() -> None:
 @pytest.mark.parametrize("lanes", [[], [always(0.0)] * 3])
 def test_environments_that_cannot_be_shared_out(lanes: list[Lane]) -> None:
     with pytest.raises(InputError, match=f"got 4 for {len(lanes)}"):
-        run_lanes(Witness(), lanes)
+        run_lanes(toys.ToySimulation(EPISODES), lanes)

@@ -41,6 +41,7 @@ class ToySimulation(Simulation):
         idle: Live ``(N,)`` bool, changed in place by ``step``.
         episode, frame: Live ``(N,)`` int32, likewise.
         resets, computed: How often observations were asked for, and worked out.
+        taken: Per step, a copy of the actions.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class ToySimulation(Simulation):
         self.episode = torch.zeros(self.num_envs, dtype=torch.int32)
         self.frame = torch.zeros(self.num_envs, dtype=torch.int32)
         self.resets = self.computed = 0
+        self.taken: list[torch.Tensor] = []
         self.closed = False
 
     @property
@@ -80,6 +82,7 @@ class ToySimulation(Simulation):
         return self._observe()
 
     def step(self, actions: torch.Tensor) -> StepResult:
+        self.taken.append(actions.clone())
         self._rewards.copy_(self._place())
         final = {name: (self._rewards + 1)[:, None].expand(-1, width) for name, width in
                  self.group_dims.items()}  # fmt: skip
