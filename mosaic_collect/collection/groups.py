@@ -33,7 +33,7 @@ def own_field(group: str) -> str:
 
 
 def flat_groups(groups: Groups) -> dict[str, int]:
-    """Those that make up ``observations``, and their widths."""
+    """Groups that make up ``observations``, and their widths."""
     return {name: row for name, row in groups.items() if isinstance(row, int)}
 
 
@@ -113,7 +113,7 @@ class RecordedGroups:
         return fields
 
     def to_metadata(self) -> dict[str, Any]:
-        """As a store tells of them; the order counts."""
+        """Groups that the policy reads, as a store keeps them; the order counts."""
         return {name: row if isinstance(row, int) else list(row) for name, row in self.read.items()}
 
 
@@ -132,7 +132,7 @@ def _row(
 
 
 def _row_shape(observations: Observations, name: str) -> tuple[int, ...] | None:
-    """None for what is no tensor: terms that are not side by side, say."""
+    """Shape of a group's rows; None for terms that are not side by side, which are no tensor."""
     value = observations[name] if name in observations.keys() else None  # noqa: SIM118  TensorDict
     return tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else None
 

@@ -107,7 +107,7 @@ class Health:
 
 
 def _nonfinite(value: torch.Tensor) -> torch.Tensor:
-    """Whose row holds NaN or infinity, ``(N,)`` bool."""
+    """Environments whose row holds NaN or infinity, ``(N,)`` bool."""
     rows = value.reshape(len(value), -1)
     if not rows.is_cuda and bool(torch.isfinite(rows.sum())):
         return torch.zeros(len(rows), dtype=torch.bool)  # at once, where nobody waits for a device

@@ -50,7 +50,7 @@ class MotionQueue:
 
     @property
     def present(self) -> list[Motion]:
-        """Those of them whose files were given."""
+        """Motions whose files were given."""
         return [self.motions[index] for index in self._present]
 
     def take(self, motions: Sequence[Motion]) -> None:

@@ -46,7 +46,7 @@ class Origin:
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def to_metadata(self) -> dict[str, Any]:
-        """As a store keeps it."""
+        """Return the entries of a store's metadata."""
         return {
             **self.notes,
             **self._kept(),
@@ -66,7 +66,7 @@ class Origin:
         ]
 
     def _kept(self) -> dict[str, Any]:
-        """What a store tells and a resume must find the same, but for the checkpoint."""
+        """Entries that a resume must find the same, but for checkpoint and acting."""
         return {
             "simulator": self.simulator,
             "task": self.task,

@@ -83,7 +83,7 @@ class PerturbedPolicy:
         return replace(output, actions=actions)
 
     def reset(self, dones: torch.Tensor) -> None:
-        """Their next trajectories have a scale of their own, too."""
+        """Forget, and draw a scale for the next trajectories of these environments."""
         self._policy.reset(dones)
         if self._acting.action_noise:
             drawn = self._uniform() * self._acting.action_noise

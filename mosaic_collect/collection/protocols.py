@@ -48,7 +48,7 @@ class PolicyOutput:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a simulation says after a step.
+    """Result of a simulation's step.
 
     Attributes:
         observations: Observations to act on next; the first of a new episode where one ended.

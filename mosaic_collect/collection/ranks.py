@@ -27,7 +27,7 @@ _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 @dataclass(frozen=True)
 class RankStore:
-    """Where a process records: a store of its own, or its rank's beside those of others.
+    """Place of a process's recording: a store of its own, or its rank's beside those of others.
 
     Attributes:
         whole: The store; with a rank, the folder of all ranks.

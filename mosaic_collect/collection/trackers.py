@@ -42,7 +42,7 @@ class EpisodeTracker:
 
 
 class MotionTracker(EpisodeTracker):
-    """What trackers of motions share; who follows which, each simulator's own knows."""
+    """Base of the trackers of motions; each simulator's own knows who follows which."""
 
     fields = (Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32"))
 

@@ -114,7 +114,7 @@ def add_entry(env_cfg: Any, kind: str, name: str, term: Any) -> None:
 
 
 def _restart(env: Any) -> torch.Tensor:
-    """Which environments' trajectories end with this step, ``(num_envs,)`` bool."""
+    """Environments whose trajectories end with this step, ``(num_envs,)`` bool."""
     tracker = getattr(env, TRACKER, None)
     if tracker is None:
         return torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)

@@ -187,7 +187,7 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
             yield simulation
 
     def _device(self, tasks: str) -> str:
-        """As asked for; else the rank's, or the task's, which is a GPU that may not be there."""
+        """Device that was asked for; else the rank's, or the task's unless that GPU is missing."""
         asked, cuda = self.options.device, torch.cuda.is_available()
         if self.rank_store.rank is not None:
             return self.rank_store.device(asked, cuda)

@@ -61,7 +61,7 @@ class Generation2:
 
     @contextmanager
     def session(self, flags: argparse.Namespace) -> Iterator[None]:
-        """Within it tasks can be imported; leaving it may end the process."""
+        """Open the launcher; within it tasks can be imported. Leaving it may end the process."""
         from isaaclab.app import AppLauncher
 
         with handlers_kept():
@@ -104,7 +104,7 @@ class Generation2:
 
     @contextmanager
     def simulating(self, env_cfg: Any, flags: argparse.Namespace) -> Iterator[None]:
-        """Within it the environment can be made."""
+        """Prepare the config, of which the environment can be made within."""
         if getattr(flags, "distributed", False):
             env_cfg.sim.device = f"cuda:{self._local_rank}"
         yield
@@ -141,7 +141,7 @@ class Generation3:
 
     @contextmanager
     def simulating(self, env_cfg: Any, flags: argparse.Namespace) -> Iterator[None]:
-        """Within it the environment can be made; refuse what needs Isaac Sim where it is not."""
+        """Start what the config needs; refuse one that needs Isaac Sim where it is not."""
         from isaaclab.app import launch_simulation, validate_launch
 
         try:

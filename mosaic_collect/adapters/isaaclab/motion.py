@@ -133,7 +133,7 @@ class MosaicMotionTracker(MotionTracker):
 
 
 def _loaded_at(command: Any, queue: MotionQueue) -> torch.Tensor:
-    """Where the command has each motion, int64; -1 for one that is gone since an earlier run."""
+    """Index of each motion in the command, int64; -1 for one that is gone since an earlier run."""
     places = {path: index for index, path in reversed(list(enumerate(_paths(command))))}
     absent = [m.file for m in queue.present if m.file not in places]
     if absent:

@@ -59,7 +59,7 @@ class IsaacLabCollectOptions(RecordOptions):
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """As ``RecordOptions``'s, and what goes with a student's task only."""
+        """Raise ``InputError`` that names the first value that makes no sense."""
         super().check()
         if self.student_overrides and self.student_task is None:
             raise InputError("student_overrides: expected only with a student_task")

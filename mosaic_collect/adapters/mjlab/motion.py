@@ -39,7 +39,7 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
     Attributes:
         queue: Asked at the next reset; may be replaced by one of the same motions.
         motion_ids: The motion that each environment follows, ``(N,)`` int32.
-        idle: Who has none to follow, ``(N,)`` bool.
+        idle: Environments without a motion to follow, ``(N,)`` bool.
     """
 
     def __init__(self, cfg: Any, env: Any, queue: MotionQueue, start: str = FIRST) -> None:
@@ -82,7 +82,7 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
         return at_end
 
     def _uniform_sampling(self, env_ids: torch.Tensor) -> None:
-        """Where mjlab draws a start frame: instead, one of the queue's next motion."""
+        """Start on a frame of the queue's next motion, where mjlab would draw one of its own."""
         drawn = [self.queue.next() for _ in range(len(env_ids))]
         motions = torch.tensor(drawn, dtype=torch.int32, device=self.device)
         self.idle[env_ids] = motions < 0

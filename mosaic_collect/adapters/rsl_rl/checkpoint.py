@@ -180,7 +180,7 @@ def _unwrapped(state: Mapping[Any, Any]) -> Mapping[Any, Any]:
 
 @contextlib.contextmanager
 def weights_only(trust: bool) -> Iterator[None]:
-    """Within, every ``torch.load`` runs no code, whatever its caller passes.
+    """Let every ``torch.load`` within run no code, whatever its caller passes.
 
     rsl_rl's loaders pass ``weights_only=False``, and networks of MOSAIC's read further files. One
     that needs more is an ``InputError``.

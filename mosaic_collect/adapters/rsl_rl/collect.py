@@ -107,7 +107,7 @@ class Simulator(ABC, Generic[OptionsT]):
         return {"seed": self.seed, "passes": self.options.passes}
 
     def origin(self) -> Origin:
-        """Where the data come from."""
+        """Provenance of the data to come."""
         return Origin(
             simulator=self.name,
             task=self.options.task,
@@ -121,7 +121,7 @@ class Simulator(ABC, Generic[OptionsT]):
         )
 
     def chosen(self) -> Sequence[Motion] | None:
-        """Those of ``motions`` that are to be recorded."""
+        """Motions to record; None: the task has none."""
         return self.motions
 
     def queue(self, told: Mapping[str, Any]) -> MotionQueue | None:

@@ -278,7 +278,7 @@ def build_runner(
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """What rsl_rl prints goes to this module's log, at level DEBUG."""
+    """Log what rsl_rl prints within, at level DEBUG."""
     printed = io.StringIO()
     try:
         with contextlib.redirect_stdout(printed):

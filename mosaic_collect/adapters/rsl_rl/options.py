@@ -1,4 +1,4 @@
-"""What a collection of an rsl_rl checkpoint is told, whatever the simulator."""
+"""Options of a collection of an rsl_rl checkpoint, whatever the simulator."""
 
 from __future__ import annotations
 
