@@ -1,18 +1,6 @@
 """One collection, whatever the simulator: from what it is of to a complete store.
 
 An adapter makes three things of its own: a simulation, a tracker of its episodes, and an origin.
-
-One observation object a step feeds the policy and the record:
-
-    observations ──▶ policy.act ──▶ actions ──▶ simulation.step ──▶ next observations
-          │                │                          │
-          └──── add_step ──┘                     dones ──▶ end_trajectories
-                                                          failed: not by time
-
-The row is recorded before the step, or copied before it where values of the step belong to it. So
-nothing that the simulator overwrites can reach it, and a row pairs what was seen with what was done
-about it. Observations are never computed again: noise would be drawn anew and histories would
-advance twice.
 """
 
 from __future__ import annotations
@@ -24,27 +12,18 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.extras import find_extras
 from mosaic_collect.collection.groups import STUDENT, RecordedGroups, flat_groups
-from mosaic_collect.collection.health import Health
 from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.perturbed import PerturbedPolicy, Pushes
-from mosaic_collect.collection.protocols import (
-    Extra,
-    Observations,
-    Policy,
-    PolicyOutput,
-    Simulation,
-    StepResult,
-)
+from mosaic_collect.collection.protocols import Extra, Policy, Simulation
+from mosaic_collect.collection.rollout import Health, collect
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import Term
-from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.ranks import PART, Address
 from mosaic_collect.store.robot import ROBOT
@@ -155,74 +134,6 @@ def record(
         finally:
             health.end()
     return writer.num_steps
-
-
-def collect(
-    step: Callable[[torch.Tensor], StepResult],
-    first: Observations,
-    policy: Policy,
-    writer: TrajectoryWriter,
-    rows: Callable[[Observations, PolicyOutput], Mapping[str, torch.Tensor]],
-    tracker: EpisodeTracker,
-    max_steps: int,
-    on_step: Callable[[], object] | None = None,
-    health: Health | None = None,
-    extras: Sequence[Extra] = (),
-) -> None:
-    """Record until the store has ``max_steps`` steps or every environment idles.
-
-    Args:
-        step: Takes actions in the simulation.
-        first: The simulation's first observations.
-        policy: Acts in it.
-        writer: Records, also which ends were failures if its schema has a place for that; stays
-            open.
-        rows: The fields of a step, out of what was seen and what was done.
-        tracker: Tracker of the environments' motions.
-        max_steps: Steps of the store in all, with those of earlier runs.
-        on_step: Called after each step.
-        health: Says what is wrong with what is recorded, and may raise ``InputError``.
-        extras: More fields of a row.
-    """
-    health = health or Health()
-    before_step = [extra.before for extra in extras if extra.before is not None]
-    after_step = [extra.after for extra in extras if extra.after is not None]
-    observations = first
-    health.begin(tracker.active())
-    while writer.num_steps < max_steps:
-        active = tracker.active()
-        if not bool(active.any()):
-            break
-        output = policy.act(observations)
-        fields = {**rows(observations, output), **tracker.describe()}
-        for read in before_step:
-            fields |= read(observations)
-        # Kept apart from what the step changes in place.
-        before = active.clone()
-        if after_step:
-            fields = {name: value.clone() for name, value in fields.items()}
-        else:
-            health.look(fields, before)
-            writer.add_step(**fields, valid_mask=before)
-        result = step(output.actions)
-        if after_step:
-            for note in after_step:
-                fields |= note(result)
-            health.look(fields, before)
-            writer.add_step(**fields, valid_mask=before)
-        policy.reset(result.dones)
-        # Who idled and is at work from here on has a trajectory of its own from here on, too.
-        ended = result.dones & (before | tracker.active())
-        how = {}
-        if writer.schema.has_ends:
-            how["failed"] = result.dones & before & ~result.time_outs
-            how["truncated"] = ended & result.time_outs
-        writer.end_trajectories(ended, **how, metadata=tracker.settle(result))
-        health.after(writer.num_steps - 1, before, result.dones, result.time_outs)
-        observations = result.observations
-        if on_step is not None:
-            on_step()
-        exit_if_terminated()  # a simulator runs C code, in which Python loses the exception
 
 
 def collected_schema(schema: Schema, known: TrajectoryDataset | None) -> Schema:

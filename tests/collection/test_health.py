@@ -12,9 +12,9 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.adapters.rsl_rl.simulation import disagreement  # noqa: E402
-from mosaic_collect.collection.health import Health  # noqa: E402
 from mosaic_collect.collection.protocols import Observations, PolicyOutput  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
+from mosaic_collect.collection.rollout import Health  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from tests.collection import toys  # noqa: E402
 from tests.collection.test_origin import MJLAB  # noqa: E402

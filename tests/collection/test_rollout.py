@@ -13,7 +13,8 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.groups import RecordedGroups  # noqa: E402
-from mosaic_collect.collection.record import collect, collected_schema  # noqa: E402
+from mosaic_collect.collection.record import collected_schema  # noqa: E402
+from mosaic_collect.collection.rollout import collect  # noqa: E402
 from mosaic_collect.collection.trackers import EpisodeTracker  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402

@@ -19,7 +19,7 @@ from mosaic_collect.collection.protocols import (
     Simulation,
     StepResult,
 )
-from mosaic_collect.collection.record import collect
+from mosaic_collect.collection.rollout import collect
 from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.store.schema import Field, Schema
 

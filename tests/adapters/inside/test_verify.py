@@ -19,7 +19,7 @@ from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
 from mosaic_collect.collection.groups import RecordedGroups
-from mosaic_collect.collection.record import collect
+from mosaic_collect.collection.rollout import collect
 from mosaic_collect.errors import InputError
 from mosaic_collect.replay.policy import recorded_policy
 from tests.adapters.inside import recording
