@@ -23,16 +23,14 @@ recorded but not committed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Engine, Threads
-from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID, TRUNCATED
 from mosaic_collect.store.view import StoreView
 
@@ -52,21 +50,6 @@ def interrupted_ids(view: StoreView) -> NDArray[np.int64]:
             ids = view.read(TRAJECTORY_ID, last, range(view.state.num_envs))[0]
             found.append(ids[view.open_envs(number)])
     return np.unique(np.concatenate(found))
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Some environments of one block.
-
-    Attributes:
-        steps: Committed ones of the block.
-        envs: A chunk's.
-        ends: uint8 ``(len(steps), len(envs))``.
-    """
-
-    steps: range
-    envs: range
-    ends: NDArray[np.uint8]
 
 
 def failed_ids(view: StoreView, engine: Engine | None = None) -> NDArray[np.int64]:
@@ -101,17 +84,23 @@ def _of_blocks(
 
 
 def _failed_of_block(view: StoreView, block: int) -> NDArray[np.int64]:
-    found = [np.empty(0, np.int64)]
-    for part in _parts_of_block(view, block):
-        failed = part.ends == FAILED
+    found, steps = [np.empty(0, np.int64)], view.state.steps_of(block)
+    for envs, ends in _ends_of_block(view, block):
+        failed = ends == FAILED
         if failed.any():
-            found.append(view.read(TRAJECTORY_ID, part.steps, part.envs)[failed])
+            found.append(view.read(TRAJECTORY_ID, steps, envs)[failed])
     return np.concatenate(found)
 
 
 def failed_in(view: StoreView, block: int) -> int:
     """How many trajectories failed in a block."""
-    return sum(int(np.count_nonzero(part.ends == FAILED)) for part in _parts_of_block(view, block))
+    return sum(int(np.count_nonzero(ends == FAILED)) for _, ends in _ends_of_block(view, block))
+
+
+def _ends_of_block(view: StoreView, block: int) -> Iterator[tuple[range, NDArray[np.uint8]]]:
+    """Yield the environments of each chunk, and their committed ends, ``(steps, envs)``."""
+    for envs in view.columns(TRAJECTORY_END):
+        yield envs, view.read(TRAJECTORY_END, view.state.steps_of(block), envs)
 
 
 def end_problems(view: StoreView, engine: Engine | None = None) -> list[str]:
@@ -123,10 +112,11 @@ def end_problems(view: StoreView, engine: Engine | None = None) -> list[str]:
     if not view.state.schema.has_ends:
         return []
     ended, bad = 0, dict[int, str]()
-    for found in _of_blocks(_Check(view.state), view, engine):
-        ended += found.ended
-        for block, words in found.notes:
-            bad.setdefault(block, words)
+    for count, problems in _of_blocks(_check_block, view, engine):
+        ended += count
+        for step, words in problems:
+            block = view.state.block_of(step)
+            bad.setdefault(block, f"{TRAJECTORY_END}, block {block}: {words}")
     told = view.state.num_trajectories
     if not bad and ended != told:
         return [f"{TRAJECTORY_END}: {ended} ends, metadata says {told}"]
@@ -141,47 +131,20 @@ def _require_ends(view: StoreView) -> None:
         )
 
 
-def _parts_of_block(view: StoreView, block: int) -> Iterator[_Part]:
-    """A block's committed ends, a chunk at a time."""
-    steps = view.state.steps_of(block)
+def _check_block(view: StoreView, block: int) -> tuple[int, list[tuple[int, str]]]:
+    """Count the ends of a block; compare ends with ids from the last row before it on."""
+    own = view.state.steps_of(block)
+    steps = range(max(0, own.start - 1), own.stop)
+    starts = {run.first_step for run in view.state.runs}
+    inner = np.array([step not in starts for step in steps[1:]], np.bool_)
+    ended, problems = 0, list[tuple[int, str]]()
     for envs in view.columns(TRAJECTORY_END):
-        yield _Part(steps, envs, view.read(TRAJECTORY_END, steps, envs))
-
-
-class _Ends(NamedTuple):
-    """A block's ends: how many the root document knows of, too, and what is wrong where."""
-
-    ended: int
-    notes: list[tuple[int, str]]
-
-
-class _Check:
-    """Holds a block's ends against its ids, and its first row against the one before; pickles."""
-
-    def __init__(self, state: StoreState) -> None:
-        self._block_steps = state.block_steps
-        self._starts = {run.first_step for run in state.runs}
-
-    def __call__(self, view: StoreView, block: int) -> _Ends:
-        """Check one."""
-        of_block = view.state.steps_of(block)
-        steps = range(max(0, of_block.start - 1), of_block.stop)
-        ended, notes = 0, list[tuple[int, str]]()
-        for envs in view.columns(TRAJECTORY_END):
-            ends = view.read(TRAJECTORY_END, steps, envs)
-            part = _Part(of_block, envs, ends[of_block.start - steps.start :])
-            if (part.ends > TRUNCATED).any():
-                notes.append(self._note(of_block.start, f"expected {GOES_ON}..{TRUNCATED}"))
-            notes += self._contradictions(steps, envs, ends, view.read(TRAJECTORY_ID, steps, envs))
-            ended += int(np.count_nonzero(part.ends))
-        return _Ends(ended, notes)
-
-    def _contradictions(
-        self, steps: range, envs: range, ends: NDArray[np.uint8], ids: NDArray[np.int64]
-    ) -> Iterator[tuple[int, str]]:
-        """The first of each kind, from one row to the next."""
+        ends, ids = (view.read(name, steps, envs) for name in (TRAJECTORY_END, TRAJECTORY_ID))
+        committed = ends[own.start - steps.start :]
+        ended += int(np.count_nonzero(committed))
+        if (committed > TRUNCATED).any():
+            problems.append((own.start, f"expected {GOES_ON}..{TRUNCATED}"))
         before, changed = ends[:-1] != GOES_ON, np.diff(ids, axis=0) != 0
-        inner = np.array([step not in self._starts for step in steps[1:]], np.bool_)
         kinds = {
             "an end, but the trajectory goes on": before & ~changed,
             "no end, but another trajectory follows": changed & ~before & inner[:, None],
@@ -189,8 +152,5 @@ class _Check:
         for words, wrong in kinds.items():
             if wrong.any():
                 at, env = np.argwhere(wrong)[0].tolist()
-                yield self._note(steps[at], f"step {steps[at]}, env {envs[env]}: {words}")
-
-    def _note(self, step: int, words: str) -> tuple[int, str]:
-        block = step // self._block_steps
-        return block, f"{TRAJECTORY_END}, block {block}: {words}"
+                problems.append((steps[at], f"step {steps[at]}, env {envs[env]}: {words}"))
+    return ended, problems

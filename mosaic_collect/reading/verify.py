@@ -240,20 +240,17 @@ class _StoreCheck:
         self.problems += look.problems
         self.checked += 1
         self.nbytes += look.nbytes
-        if isinstance(look.found, _Ids):
-            if not look.problems:  # ids that could not be read say nothing
-                self._check_ids(block, look.found)
-        elif name == VALID_MASK:
-            self._num_valid += look.found.count
+        if name == VALID_MASK:
+            self._num_valid += look.count
         elif name in self._nonfinite:
-            self._nonfinite[name] += look.found.count
-
-    def _check_ids(self, block: int, ids: _Ids) -> None:
-        """Ids of an environment never fall, and none is at or above the next one."""
-        rising = ids.rising and bool((ids.first >= self._last_ids).all())
-        if not rising or (ids.last >= self._state.next_trajectory_id).any():
-            self.problems.append(f"trajectory_id, block {block}: ids fall or were never given out")
-        self._last_ids = ids.last
+            self._nonfinite[name] += look.count
+        elif look.ids is not None and not look.problems:  # ids that were not read say nothing
+            first, last = look.ids
+            is_rising = look.is_rising and bool((first >= self._last_ids).all())
+            if not is_rising or (last >= self._state.next_trajectory_id).any():
+                wrong = "ids fall or were never given out"
+                self.problems.append(f"trajectory_id, block {block}: {wrong}")
+            self._last_ids = last
 
     def _leftovers(self, name: str) -> None:
         grid, blocks = self._view.grids[name], range(self._state.num_blocks)
@@ -265,35 +262,20 @@ class _StoreCheck:
             )
 
 
-class _Count:
-    """Pairs that the metadata counts, too: with a true mask, or with NaN or infinity."""
-
-    def __init__(self, pairs: Callable[[NDArray[Any]], int]) -> None:
-        self._pairs, self.count = pairs, 0
-
-    def add(self, values: NDArray[Any], envs: range) -> None:
-        self.count += self._pairs(values)
-
-
-class _Ids:
-    """The first and last id of each environment, and whether none fell between."""
-
-    def __init__(self, num_envs: int) -> None:
-        self.first, self.last = np.zeros((2, num_envs), np.int64)
-        self.rising = True
-
-    def add(self, values: NDArray[Any], envs: range) -> None:
-        part = slice(envs.start, envs.stop)
-        self.first[part], self.last[part] = values[:, 0], values[:, -1]
-        self.rising &= bool((np.diff(values, axis=1) >= 0).all())
-
-
 class _Look(NamedTuple):
-    """One shard: what is wrong with it, the bytes that were checked, and what they hold."""
+    """One shard: what is wrong with it, the bytes that were checked, and what they hold.
+
+    Attributes:
+        count: Pairs that the metadata count, too: with a true mask, or with NaN or infinity.
+        ids: First and last id of each environment, ``(2, N)``, of the field of ids.
+        is_rising: Whether no id fell between.
+    """
 
     problems: list[str]
-    nbytes: int
-    found: _Count | _Ids
+    nbytes: int = 0
+    count: int = 0
+    ids: NDArray[np.int64] | None = None
+    is_rising: bool = True
 
 
 def _place(view: StoreView, number: int) -> tuple[str, int]:
@@ -304,39 +286,33 @@ def _place(view: StoreView, number: int) -> tuple[str, int]:
 
 def _look(view: StoreView, number: int) -> _Look:
     name, block = _place(view, number)
-    found, steps = _gatherer(view, name), view.state.steps_of(block)
-    problems: list[str] = []
-    nbytes = 0
-    values = np.empty(view.grids[name].chunk_shape, view.grids[name].field.dtype)
+    grid, steps, num_envs = view.grids[name], view.state.steps_of(block), view.state.num_envs
+    ids = np.zeros((2, num_envs), np.int64) if name == TRAJECTORY_ID else None
+    problems, nbytes, count, is_rising = list[str](), 0, 0, True
+    chunk_values = np.empty(grid.chunk_shape, grid.field.dtype)
     try:
         shard = view.shard(name, block)
     except CorruptStoreError as error:
-        return _Look([f"{error}{_touched(steps, range(view.state.num_envs))}"], 0, found)
+        return _Look([f"{error}{_touched(steps, range(num_envs))}"])
     with shard:
-        for chunk in range(view.grids[name].chunks):
+        for chunk in range(grid.chunks):
             nbytes += shard.stored_nbytes(chunk)
-            columns, inside = view.grids[name].rows(chunk)
-            envs, rows = range(view.state.num_envs)[columns], steps[inside]
+            columns, inside = grid.rows(chunk)
+            envs, rows = range(num_envs)[columns], steps[inside]
             try:
-                shard.read(chunk, values)
+                shard.read(chunk, chunk_values)
             except CorruptStoreError as error:
                 problems.append(f"{error}{_touched(rows, envs)}")
                 continue
-            found.add(values[: len(envs), : len(rows)], envs)
-    return _Look(problems, nbytes, found)
-
-
-def _gatherer(view: StoreView, name: str) -> _Count | _Ids:
-    if name == TRAJECTORY_ID:
-        return _Ids(view.state.num_envs)
-    if name == VALID_MASK:
-        return _Count(np.count_nonzero)
-    return _Count(nonfinite_pairs if name in view.state.nonfinite else _nothing)
-
-
-def _nothing(values: NDArray[Any]) -> int:
-    """Of a field whose values the metadata do not count."""
-    return 0
+            values = chunk_values[: len(envs), : len(rows)]
+            if ids is not None:
+                ids[:, columns] = values[:, 0], values[:, -1]
+                is_rising &= bool((np.diff(values, axis=1) >= 0).all())
+            elif name == VALID_MASK:
+                count += np.count_nonzero(values)
+            elif name in view.state.nonfinite:
+                count += nonfinite_pairs(values)
+    return _Look(problems, nbytes, count, ids, is_rising)
 
 
 def _touched(steps: range, envs: range) -> str:
