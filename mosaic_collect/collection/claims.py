@@ -23,7 +23,7 @@ from typing import Any
 
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.errors import CorruptStoreError, InputError, StoreLockedError
-from mosaic_collect.reading.ranks import ended_motions
+from mosaic_collect.reading.numbering import ended_motions
 from mosaic_collect.store.blobs import Blobs, read_all
 from mosaic_collect.store.parsing import strict_json
 from mosaic_collect.store.ranks import CLAIMS, MAX_RANK, part_name

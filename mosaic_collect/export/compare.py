@@ -15,7 +15,7 @@ from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.export.npy import ExportPlan, decide
 from mosaic_collect.export.options import Options
 from mosaic_collect.npyfile.layout import of_mosaic
-from mosaic_collect.npyfile.read import NpyFile, StoredArray, scan_npy
+from mosaic_collect.npyfile.read import NpyFile, scan_npy
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.selection import exported
@@ -94,19 +94,16 @@ def _same_stores(file: NpyFile, views: Sequence[StoreView]) -> list[str]:
         raise CorruptExportError(f"{file.path}: does not say from which stores it was exported")
     if len(told) != len(views):
         return [f"the file was made from {len(told)} stores, {len(views)} given"]
-    pairs = zip(told, views, strict=True)
-    return [problem for t, view in pairs for problem in _same_store(t, view, len(told) > 1)]
-
-
-def _same_store(ours: dict[str, Any], view: StoreView, several: bool) -> list[str]:
-    told = {"steps": ours.get("store_steps"), "envs": ours.get("store_envs")}
-    have = {"steps": view.state.committed_steps, "envs": view.state.num_envs}
-    store = f"the store {view.address}" if several else "the store"
-    return [
-        f"the file was made from {shown(told[k])} {k}, {store} has {have[k]}"
-        for k in have
-        if told[k] != have[k]
-    ]
+    problems = []
+    for entry, view in zip(told, views, strict=True):
+        store = f"the store {view.address}" if len(told) > 1 else "the store"
+        have = {"steps": view.state.committed_steps, "envs": view.state.num_envs}
+        for name, number in have.items():
+            made = entry.get(f"store_{name}")
+            if made != number:
+                made_from = f"the file was made from {shown(made)} {name}"
+                problems.append(f"{made_from}, {store} has {number}")
+    return problems
 
 
 def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
@@ -165,35 +162,30 @@ class _Comparison:
     def __call__(self, number: int) -> tuple[int, int]:
         """Rows that differ, and bytes compared."""
         name, block = self._place(number)
+        stored, selection = self._file.arrays[name], self._plan.selection
+        row_nbytes = stored.nbytes // max(1, stored.shape[0] * stored.shape[1])
+        chosen = selection.block(block)
+        # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.
+        rows = int(selection.first_rows[block]) + np.cumsum(chosen).reshape(chosen.shape) - 1
+        wrong = compared = 0
         with open(self._path, "rb") as handle:
-            return _compare_block(handle.fileno(), self._plan, name, self._file.arrays[name], block)
+            for cell in selection.cells_of(block, name):
+                mine, places = chosen[cell.at], rows[cell.at]
+                if not mine.any():
+                    continue
+                values = self._plan.table.read_cell(name, cell)
+                for step in np.flatnonzero(mine.any(axis=1)):
+                    expected = exported(values[step][mine[step]], stored.dtype)
+                    first = int(places[step][mine[step]][0])
+                    start = stored.offset + first * row_nbytes
+                    found = os.pread(handle.fileno(), expected.nbytes, start)
+                    wrong += _rows_off(expected, found)
+                    compared += expected.nbytes
+        return wrong, compared
 
     def _place(self, number: int) -> tuple[str, int]:
         array, block = divmod(number, self._plan.table.state.num_blocks)
         return self._names[array], block
-
-
-def _compare_block(
-    fd: int, plan: ExportPlan, name: str, stored: StoredArray, block: int
-) -> tuple[int, int]:
-    row_nbytes = stored.nbytes // max(1, stored.shape[0] * stored.shape[1])
-    chosen = plan.selection.block(block)
-    # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.
-    rows = int(plan.selection.first_rows[block]) + np.cumsum(chosen).reshape(chosen.shape) - 1
-    wrong = compared = 0
-    for cell in plan.selection.cells_of(block, name):
-        mine, places = chosen[cell.at], rows[cell.at]
-        if not mine.any():
-            continue
-        values = plan.table.read_cell(name, cell)
-        for step, picked in enumerate(mine):
-            expected = exported(values[step][picked], stored.dtype)
-            if len(expected):
-                first = int(places[step][picked][0])
-                found = os.pread(fd, expected.nbytes, stored.offset + first * row_nbytes)
-                wrong += _rows_off(expected, found)
-                compared += expected.nbytes
-    return wrong, compared
 
 
 def _rows_off(expected: NDArray[Any], found: bytes) -> int:

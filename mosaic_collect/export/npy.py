@@ -302,11 +302,7 @@ def plan_export(stores: Addresses, options: Options, engine: Engine | None = Non
 
 
 def open_stores(stores: Addresses, options: Options) -> tuple[list[StoreView], list[str]]:
-    """Read the root document of each store, once.
-
-    Returns:
-        The snapshots, and the folders in which no export may lie.
-    """
+    """Read each root document once; return the snapshots, and folders closed to exports."""
     found = StoreSet.open(Place.of(stores, "store"))
     for store in found.stores:
         if store.view is None and not store.is_rank:
@@ -336,17 +332,7 @@ def decide(
 def choose(
     table: Table, fields: Sequence[Field], options: Options, engine: Engine | None = None
 ) -> tuple[Compact, Selection, Left]:
-    """Choose the layout and the pairs, and count the pairs left out.
-
-    Args:
-        table: The stores.
-        fields: Fields to read.
-        options: Options of the export.
-        engine: Reads what must be read for that; None: threads here.
-
-    Raises:
-        ExportError: No pair is left.
-    """
+    """Choose the layout and the pairs, and count the pairs left out; at least one must be left."""
     # Around damage every field is looked into anyway, and cannot be counted before.
     nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields, engine)
     excludes = bool(options.excluding)
@@ -371,12 +357,7 @@ def _num_valid(table: Table, layout: Compact, selection: Selection) -> int:
 
 
 def join_stores(views: Sequence[StoreView], options: Options) -> tuple[Table, list[Field]]:
-    """Join open stores to one table, and find the fields to export.
-
-    Raises:
-        IncompleteStoreError: A store is still collecting.
-        StoreMismatchError: Fields or provenance of the stores differ.
-    """
+    """Join open stores that are alike to one table, and find the fields to export."""
     for view in views:
         state = view.state
         _check_store(view.address, state.status, state.committed_steps, options)

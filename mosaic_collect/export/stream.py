@@ -43,23 +43,7 @@ def fill(
     progress: Progress,
     engine: Engine | None,
 ) -> None:
-    """Write a whole file.
-
-    Args:
-        target: The file, open.
-        file: Place of everything in it.
-        arrays: Shape and dtype of each array.
-        table: The stores.
-        selection: Chosen pairs.
-        check_finite: Whether a value that is NaN or infinite contradicts the metadata.
-        progress: Called with the bytes written since the last call.
-        engine: Writes; None: threads here.
-
-    Raises:
-        CorruptStoreError: A damaged chunk.
-        OSError: The file cannot be written.
-        ClusterError: The cluster cannot do the work.
-    """
+    """Write a whole file; ``check_finite`` refuses NaN and infinity, which the metadata deny."""
     for offset, data in file.pieces:
         write_at(target.fd, data, offset)
 

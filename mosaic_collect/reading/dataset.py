@@ -465,15 +465,7 @@ def _open_labelled(
 ) -> Any:
     """A store's arrays, lazily, with ``step``, ``env`` and the terms' names as coordinates.
 
-    Args:
-        view: Snapshot of the store.
-        terms: Observation terms per field.
-        chunks: Chunk sizes for ``xarray.open_dataset``.
-        among_others: Leave out third-party arrays without a step axis, which cannot be joined with
-            those of other stores.
-
-    Raises:
-        MissingDependencyError: xarray, or dask for chunks, is not installed.
+    Among others, third-party arrays without a step axis are left out: they cannot be joined.
     """
     with analysis_by("xarray"):
         import xarray
@@ -514,11 +506,7 @@ def _renumbered(array: Any, numbering: Numbering) -> Any:
 
 
 def _tree_of(datasets: Mapping[str, Any]) -> Any:
-    """Datasets by paths as a ``DataTree``, by the last part of their paths where that tells.
-
-    Raises:
-        MissingDependencyError: xarray is not installed.
-    """
+    """Datasets by paths as a ``DataTree``, by the last part of their paths where that tells."""
     with analysis_by("xarray"):
         import xarray
     names = [os.path.basename(os.path.normpath(path)) for path in datasets]

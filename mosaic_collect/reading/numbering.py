@@ -111,6 +111,16 @@ def join_motions(metadata: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     return {_MOTIONS: list(motions.values()), _COUNTS: numbered} if motions else {}
 
 
+def ended_motions(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the hashes of motions of which a trajectory ended, by a store's metadata."""
+    motions, counts = metadata.get("motions") or [], metadata.get("motion_counts") or {}
+    for at, motion in enumerate(motions):
+        if not isinstance(motion, Mapping) or not motion.get("sha256"):
+            continue  # nothing to compare with other stores
+        if any(numbers[at : at + 1] not in ([], [0]) for numbers in counts.values()):
+            yield str(motion["sha256"])
+
+
 def _keys(metadata: Mapping[str, Any]) -> Iterator[Hashable]:
     """Yield what each motion is known by; entries of one store never share a key."""
     seen = Counter[Hashable]()

@@ -22,13 +22,7 @@ Told: TypeAlias = Mapping[str, Mapping[str, Any]]
 def check_alike(stores: Told, fields: Collection[str], allowed: Collection[str] = ()) -> None:
     """Refuse stores whose columns may have other meanings; a missing entry is no difference.
 
-    Args:
-        stores: Metadata of the stores by path.
-        fields: Names of the fields to join; the columns of other fields may differ.
-        allowed: Entries of ``ALIKE`` that may differ.
-
-    Raises:
-        StoreMismatchError: Names each difference, and the entries of two stores.
+    The columns of other fields may differ, and so may the allowed entries of ``ALIKE``.
     """
     found = [
         f"{words}, unless allow_different='{name}'"

@@ -7,9 +7,9 @@ makes one table of several checks their fields and their provenance first.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from mosaic_collect.errors import (
     ExportError,
@@ -18,11 +18,10 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
 )
 from mosaic_collect.reading.provenance import check_alike
-from mosaic_collect.reading.ranks import never_joined
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.ranks import Place, Recording
+from mosaic_collect.store.ranks import PART, Place, Recording, part_name
 from mosaic_collect.store.schema import Field, Schema
 from mosaic_collect.store.view import StoreView
 
@@ -134,14 +133,26 @@ class StoreSet:
         return views
 
 
+def never_joined(found: Recording, metadata: Iterable[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Addresses of the stores of ranks that the others expect, by their metadata, and never came.
+
+    A rank that joined and whose store is missing took data with it. A rank that never joined has
+    no data: the others recorded its share.
+    """
+    if not found.is_multi_rank:
+        return ()
+    entries = (each.get(PART) for each in metadata)
+    sizes = (entry.get("world_size") for entry in entries if isinstance(entry, Mapping))
+    most = max((size for size in sizes if isinstance(size, int)), default=0)
+    known = {*found.missing(), *(blobs.address for blobs in found.stores.values())}
+    late = (found.blobs.within(name).address for name in map(part_name, range(most)))
+    return tuple(address for address in late if address not in known)
+
+
 def check_mergeable(views: Sequence[StoreView], names: Collection[str]) -> None:
     """Refuse stores that differ in these fields; their numbers of environments may differ.
 
     Order and defaults of fields do not matter: what they decided is in the recorded rows.
-
-    Raises:
-        StoreMismatchError: Naming each difference and store.
-        ExportError: Their trajectory ids together are beyond int64.
     """
     first, *others = views
     problems = [

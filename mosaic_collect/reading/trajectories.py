@@ -77,10 +77,10 @@ class Traced:
 
     def chosen(self, which: Any) -> Traced:
         """Select rows by a NumPy index."""
-        return Traced(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+        return Traced(**{name: getattr(self, name)[which] for name in _COLUMNS})
 
 
-_COLUMNS = ("id", "env", "first", "last", "valid", "end", "motion")
+_COLUMNS = tuple(column.name for column in fields(Traced))
 Segments = dict[str, Ints]
 #: Reads rows of a field, name, steps and envs ascending, as ``(len(steps), len(envs)[, dim])``.
 ReadField = Callable[[str, range, range], NDArray[Any]]

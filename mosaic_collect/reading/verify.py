@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -12,15 +13,22 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.errors import CorruptStoreError
+from mosaic_collect.errors import CorruptStoreError, StoreError
 from mosaic_collect.passes.engine import Engine, Threads
 from mosaic_collect.reading.ends import end_problems
-from mosaic_collect.reading.ranks import rank_notes, rank_problems
+from mosaic_collect.reading.numbering import ended_motions
+from mosaic_collect.reading.store_set import never_joined
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.counts import nonfinite_pairs
-from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, array_metadata, root_document
+from mosaic_collect.store.metadata import (
+    ATTRIBUTE,
+    SPARE,
+    StoreState,
+    array_metadata,
+    root_document,
+)
 from mosaic_collect.store.parsing import object_in
-from mosaic_collect.store.ranks import Addresses, Place
+from mosaic_collect.store.ranks import Addresses, Place, Recording
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from mosaic_collect.store.view import DOCUMENT, StoreView, looked_through, read_document, read_state
 
@@ -80,8 +88,8 @@ def verify_store(
         return _verify_one(blobs, found[0].document, progress, engine)
     return _join(
         place.address,
-        [problem for one in found for problem in rank_problems(one)],
-        [note for one in found for note in rank_notes(one)],
+        [problem for one in found for problem in _rank_problems(one)],
+        [note for one in found for note in _rank_notes(one)],
         [
             _verify_one(blobs, one.document, progress, engine)
             for one in found
@@ -89,6 +97,43 @@ def verify_store(
         ],
         time.monotonic() - start,
     )
+
+
+def _rank_problems(found: Recording) -> Iterator[str]:
+    """Yield the contradictions between the stores of a multi-rank dataset."""
+    if not found.is_multi_rank:
+        return
+    yield from (
+        f"{address}: a rank joined, and its store is not there" for address in found.missing()
+    )
+    recorded: dict[str, list[str]] = defaultdict(list)
+    for name, state in _states(found):
+        try:
+            found.check(name, state)
+        except StoreError as error:
+            yield str(error)
+        for motion in ended_motions(state.metadata):
+            recorded[motion].append(name)
+    for motion, names in recorded.items():
+        if len(names) > 1:
+            yield f"{found.address}: motion {motion} was recorded by {' and '.join(names)}"
+
+
+def _rank_notes(found: Recording) -> list[str]:
+    """Findings that are no problem."""
+    late = never_joined(found, [state.metadata for _name, state in _states(found)])
+    return [f"{', '.join(late)}: ranks that never joined"] if late else []
+
+
+def _states(found: Recording) -> Iterator[tuple[str, StoreState]]:
+    """Yield name and state of each store that can be read."""
+    for name, blobs in found.stores.items():
+        try:
+            state = read_state(blobs)
+        except StoreError:
+            continue
+        if state is not None:
+            yield name, state
 
 
 def _verify_one(
@@ -241,9 +286,9 @@ class _StoreCheck:
         self.checked += 1
         self.nbytes += look.nbytes
         if name == VALID_MASK:
-            self._num_valid += look.count
+            self._num_valid += look.counted
         elif name in self._nonfinite:
-            self._nonfinite[name] += look.count
+            self._nonfinite[name] += look.counted
         elif look.ids is not None and not look.problems:  # ids that were not read say nothing
             first, last = look.ids
             is_rising = look.is_rising and bool((first >= self._last_ids).all())
@@ -266,14 +311,14 @@ class _Look(NamedTuple):
     """One shard: what is wrong with it, the bytes that were checked, and what they hold.
 
     Attributes:
-        count: Pairs that the metadata count, too: with a true mask, or with NaN or infinity.
+        counted: Pairs that the metadata count, too: with a true mask, or with NaN or infinity.
         ids: First and last id of each environment, ``(2, N)``, of the field of ids.
         is_rising: Whether no id fell between.
     """
 
     problems: list[str]
     nbytes: int = 0
-    count: int = 0
+    counted: int = 0
     ids: NDArray[np.int64] | None = None
     is_rising: bool = True
 
@@ -309,7 +354,7 @@ def _look(view: StoreView, number: int) -> _Look:
                 ids[:, columns] = values[:, 0], values[:, -1]
                 is_rising &= bool((np.diff(values, axis=1) >= 0).all())
             elif name == VALID_MASK:
-                count += np.count_nonzero(values)
+                count += int(np.count_nonzero(values))
             elif name in view.state.nonfinite:
                 count += nonfinite_pairs(values)
     return _Look(problems, nbytes, count, ids, is_rising)
