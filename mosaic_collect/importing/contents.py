@@ -16,11 +16,10 @@ Rows that our export made flat get their axes again, of which the file tells. A 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from math import prod
-
-import numpy as np
+from typing import NamedTuple
 
 from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import CorruptExportError, InputError
@@ -43,53 +42,22 @@ from mosaic_collect.text import shown
 SOURCE = {TRAJECTORY_ID: "source_trajectory_id", TRAJECTORY_END: "source_trajectory_end"}
 
 
-@dataclass(frozen=True)
-class Contents:
-    """A file that can become a store.
+class Found(NamedTuple):
+    """Fields of a file that can become a store.
 
     Attributes:
-        file: Scanned file.
         schema: Schema of the store.
-        num_steps: T.
-        num_envs: N.
         arrays: Place of each field's values.
-        mask: Place of the mask; None: every pair is valid.
         source_names: Fields that keep the file's trajectory ids and ends, by the file's keys.
     """
 
-    file: NpyFile
     schema: Schema
-    num_steps: int
-    num_envs: int
     arrays: dict[str, StoredArray]
-    mask: StoredArray | None
     source_names: dict[str, str]
 
-    @property
-    def ends(self) -> StoredArray | None:
-        """Place of what may be ends of trajectories as a store has them."""
-        found = self.file.arrays.get(TRAJECTORY_END)
-        plain = found is not None and found.dtype == np.uint8 and len(found.shape) == 2
-        return found if plain else None
 
-    def with_own_ends(self) -> Contents:
-        """The contents of a store whose own ends are the file's, not kept beside them."""
-        kept = self.source_names[TRAJECTORY_END]
-        fields = tuple(f for f in self.schema.fields if f.name != kept)
-        arrays = {name: array for name, array in self.arrays.items() if name != kept}
-        names = {key: name for key, name in self.source_names.items() if name != kept}
-        schema = Schema(fields).with_ends()
-        return replace(self, schema=schema, arrays=arrays, source_names=names)
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of all values, the mask's too."""
-        mask = 0 if self.mask is None else self.mask.nbytes
-        return mask + sum(array.nbytes for array in self.arrays.values())
-
-
-def check_contents(file: NpyFile) -> Contents:
-    """Check that a store can be made of a scanned file.
+def find_fields(file: NpyFile) -> Found:
+    """Find the fields of the store that a scanned file becomes.
 
     Raises:
         CorruptExportError: Naming every key at fault, what was expected and what is there.
@@ -104,16 +72,7 @@ def check_contents(file: NpyFile) -> Contents:
         schema = Schema(tuple(with_defaults(fields)))
     except InputError as error:
         raise CorruptExportError(f"{file.path}: cannot become a store: {error}") from error
-    num_steps, num_envs = _leading(file)
-    return Contents(
-        file=file,
-        schema=schema,
-        num_steps=num_steps,
-        num_envs=num_envs,
-        arrays=arrays,
-        mask=file.arrays.get(VALID_MASK),
-        source_names={key: name for name, key in names.items() if key in SOURCE},
-    )
+    return Found(schema, arrays, {key: name for name, key in names.items() if key in SOURCE})
 
 
 def _missing(file: NpyFile) -> Iterator[str]:
@@ -131,16 +90,16 @@ def _missing(file: NpyFile) -> Iterator[str]:
 
 
 def _misshapen(file: NpyFile) -> Iterator[str]:
-    leading = _leading(file)
-    if not (len(leading) == 2 and leading[0] >= 1 and 1 <= leading[1] <= MAX_ENVS):
+    shape = leading(file)
+    if not (len(shape) == 2 and shape[0] >= 1 and 1 <= shape[1] <= MAX_ENVS):
         key = _first(file)
         yield f"{key}: expected [T, N, D], N at most {MAX_ENVS}, got {file.arrays[key].shape}"
         return
     for key, array in file.arrays.items():
         axes = _expected_axes(key)
-        whole = array.shape[:2] == leading and len(array.shape) in axes and 0 not in array.shape
+        whole = array.shape[:2] == shape and len(array.shape) in axes and 0 not in array.shape
         if not whole:
-            form = " or ".join(str([*leading, "D"][:n]) for n in axes[:2]).replace("'", "")
+            form = " or ".join(str([*shape, "D"][:n]) for n in axes[:2]).replace("'", "")
             yield f"{key}: expected {form}, got {list(array.shape)}"
         kinds = _expected_kinds(key)
         if array.dtype.kind not in kinds:
@@ -167,7 +126,8 @@ def _first(file: NpyFile) -> str:
     return next((name for name in MOSAIC_FIELDS if name in file.arrays), next(iter(file.arrays)))
 
 
-def _leading(file: NpyFile) -> tuple[int, ...]:
+def leading(file: NpyFile) -> tuple[int, ...]:
+    """The first two axes of the arrays: steps and environments."""
     return file.arrays[_first(file)].shape[:2]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import local_path
 from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.importing import source
-from mosaic_collect.importing.contents import Contents, check_contents
+from mosaic_collect.importing.contents import find_fields, leading
 from mosaic_collect.importing.source import ImportReport, Progress, Rows, Source, import_source
 from mosaic_collect.npyfile.layout import COMPACT
 from mosaic_collect.npyfile.read import (
@@ -111,23 +111,23 @@ class NpySource(Source):
     """
 
     def __init__(self, path: str) -> None:
-        self.apart = False
-        self.contents: Contents = check_contents(scan_npy(path))
+        self.apart, self.file = False, scan_npy(path)
+        self.schema, self.arrays, self.source_names = find_fields(self.file)
         super().__init__(path)
-        if self.nbytes != self.contents.file.nbytes:
+        if self.nbytes != self.file.nbytes:
             self.__exit__()
             raise changed(self.path)
-        self.num_steps, self.num_envs = self.contents.num_steps, self.contents.num_envs
-        self.values_nbytes, self.about = self.contents.nbytes, _about(self.contents.file)
+        self.num_steps, self.num_envs = leading(self.file)
+        self.values_nbytes = sum(array.nbytes for array in self._values().values())
+        self.about = _about(self.file)
 
-    @property
-    def schema(self) -> Schema:  # type: ignore[override]
-        """Schema of the store."""
-        return self.contents.schema
+    def _values(self) -> dict[str, StoredArray]:
+        """Place of the values of each field, and of the mask; without one every pair is valid."""
+        mask = self.file.arrays.get(VALID_MASK)
+        return self.arrays if mask is None else {**self.arrays, VALID_MASK: mask}
 
     def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
-        mask = {} if self.contents.mask is None else {VALID_MASK: self.contents.mask}
-        return self._pieces({**self.contents.arrays, **mask}, first, stop)
+        return self._pieces(self._values(), first, stop)
 
     def _pieces(
         self, arrays: Mapping[str, StoredArray], first: int = 0, stop: int | None = None
@@ -140,27 +140,30 @@ class NpySource(Source):
             yield steps, {name: self._rows(array, steps) for name, array in arrays.items()}
 
     def ends(self, steps: range) -> NDArray[np.uint8]:
-        contents = self.contents
-        if contents.schema.has_ends and contents.ends is not None:
-            return self._rows(contents.ends, steps)
-        ends = np.full((len(steps), contents.num_envs), GOES_ON, np.uint8)
+        if self.schema.has_ends:  # they are the file's
+            return self._rows(self.file.arrays[TRAJECTORY_END], steps)
+        ends = np.full((len(steps), self.num_envs), GOES_ON, np.uint8)
         if self.apart and steps:
             # One row more, if there is one: the last row ends where the next one has other ids.
-            more = range(steps.start, min(steps.stop + 1, contents.num_steps))
-            ids = self._rows(contents.file.arrays[TRAJECTORY_ID], more)
+            more = range(steps.start, min(steps.stop + 1, self.num_steps))
+            ids = self._rows(self.file.arrays[TRAJECTORY_ID], more)
             ends[: len(more) - 1][ids[1:] != ids[:-1]] = ENDED
         return ends
 
     def check_values(self) -> None:
-        for key, array in self.contents.file.arrays.items():
+        for key, array in self.file.arrays.items():
             if array.dtype.kind == "b":
                 self._check_bools(key, array)
-        ids, ends = self.contents.file.arrays.get(TRAJECTORY_ID), self.contents.ends
+        ids, ends = self.file.arrays.get(TRAJECTORY_ID), self.file.arrays.get(TRAJECTORY_END)
         self.apart = ids is not None and self._ids_never_fall(ids)
         # Without ids nothing tells whether a compact file's pairs are of one environment.
-        one_by_one = self.apart if ids is not None else not _is_compact(self.contents.file)
-        if ends is not None and one_by_one and self._ends_agree(ends):
-            self.contents = self.contents.with_own_ends()
+        one_by_one = self.apart if ids is not None else not _is_compact(self.file)
+        plain = ends is not None and ends.dtype == np.uint8 and len(ends.shape) == 2
+        if ends is not None and plain and one_by_one and self._ends_agree(ends):
+            kept = self.source_names.pop(TRAJECTORY_END)
+            del self.arrays[kept]
+            fields = tuple(f for f in self.schema.fields if f.name != kept)
+            self.schema = Schema(fields).with_ends()
 
     def notes(self, state: StoreState) -> Iterator[str]:
         return _notes(self, state)
@@ -185,7 +188,7 @@ class NpySource(Source):
 
     def _ends_agree(self, ends: StoredArray) -> bool:
         """Whether the file's ends are a store's: where ids change, if there are any."""
-        last_step = self.contents.num_steps - 1
+        last_step = self.num_steps - 1
         for steps, piece in self._pieces({TRAJECTORY_END: ends}):
             found = piece[TRAJECTORY_END]
             if (found > TRUNCATED).any():
@@ -222,26 +225,24 @@ def _about(file: NpyFile) -> dict[str, Any]:
 
 def _notes(source: NpySource, state: StoreState) -> Iterator[str]:
     """What the reader of the store should know, one sentence each."""
-    contents = source.contents
     yield from _notes_of_trajectories(source, state)
-    if _is_compact(contents.file):
+    if _is_compact(source.file):
         yield "the file is compact and knows no environments: its pairs are the steps of one"
-    wide = [f.name for f in contents.schema.fields if f.dtype == "float64"]
+    wide = [f.name for f in source.schema.fields if f.dtype == "float64"]
     if wide:
         yield f"float64 is kept in {', '.join(wide)}; an export makes it float32"
-    missing = [n for n in MOSAIC_FIELDS if n.startswith("action") and n not in contents.arrays]
+    missing = [n for n in MOSAIC_FIELDS if n.startswith("action") and n not in source.arrays]
     if missing:
         yield f"MOSAIC's loss also reads {', '.join(missing)}, which the file does not hold"
-    told = contents.file.metadata.get("num_steps")
+    told = source.file.metadata.get("num_steps")
     if told is not None and told != state.num_valid:
         yield f"the file's metadata says num_steps {shown(told)}, valid pairs are {state.num_valid}"
 
 
 def _notes_of_trajectories(source: NpySource, state: StoreState) -> Iterator[str]:
-    contents = source.contents
-    told, names = shown(contents.file.metadata.get("num_trajectories")), contents.source_names
+    told, names = shown(source.file.metadata.get("num_trajectories")), source.source_names
     kept = f"the file's trajectory_id is kept as {names.get(TRAJECTORY_ID)}"
-    if contents.schema.has_ends:
+    if source.schema.has_ends:
         yield "the store's trajectory_end is the file's"
         if TRAJECTORY_ID in names:
             yield kept
