@@ -126,11 +126,12 @@ class LeRobot(RowFormat):
     def write(
         self, path: str, rows: TrajectoryRows, options: Options, about: dict[str, Any]
     ) -> Iterator[int]:
-        fps, names, found = self._rate(rows.table), self._names(rows.fields), rows.trajectories
+        fps, names = self._rate(rows.table), self._names(rows.fields)
         features = {**{names[f.name]: f for f in rows.fields}, **{f.name: f for f in _INDICES}}
         videos = [name for name, field in features.items() if self._is_video(field)]
         texts, task = _tasks(rows)
-        files = _number_files(found.valid * rows.row_nbytes)
+        before = rows.starts[:-1] * rows.row_nbytes  # a file that is full ends with its episode
+        _, files = np.unique(before // int(FILE_MB * 1_000_000), return_inverse=True)
         episodes = _describe_episodes(rows, [texts[number] for number in task], files, videos, fps)
         written = EpisodeFiles(path, features, videos, fps, episodes, rows.starts, files)
         with written:
@@ -177,17 +178,6 @@ def _tasks(rows: TrajectoryRows) -> tuple[list[str], Ints]:
     is_named = (motion >= 0) & (motion < len(motions))
     used, task = np.unique(np.where(is_named, motion, -1), return_inverse=True)
     return [motions[m] if m >= 0 else other for m in used.tolist()], task
-
-
-def _number_files(sizes: Ints) -> Ints:
-    """Number of each episode's file; a file that is full ends with its episode."""
-    numbers, number, nbytes = [], 0, 0
-    for size in sizes.tolist():
-        if nbytes >= FILE_MB * 1_000_000:
-            number, nbytes = number + 1, 0
-        numbers.append(number)
-        nbytes += size
-    return np.array(numbers)
 
 
 def _describe_episodes(
