@@ -32,7 +32,7 @@ from mosaic_collect.store.schema import TRAJECTORY_ID, Field
 BESIDE = (TRAJECTORY_ID, "step", "environment", "frame_index", "end")
 #: Bytes of values, and rows, of a row group.
 _GROUP_NBYTES, _GROUP_ROWS = 32 << 20, 1 << 20
-#: Bytes of a page: it stays in a core's cache, which is a tenth faster than pyarrow's default.
+#: Bytes of a page. Other sizes take as long; a reader of few rows decodes less.
 _PAGE_NBYTES = 256 << 10
 
 
