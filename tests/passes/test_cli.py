@@ -89,7 +89,7 @@ def test_an_interrupt_of_local_workers_is_one_line(store: str) -> None:
         "def measure(*given, **more): os.killpg(0, signal.SIGINT); signal.pause()\n"
         "if __name__ == '__main__':\n"
         "    import mosaic_collect.commands.look as look\n"
-        "    look.measure = measure\n"
+        "    look.store_statistics = measure\n"
         f"    sys.exit(main(['stats', {store!r}, '--workers', '2']))\n"
     )
     script = os.path.join(os.path.dirname(store), "interrupted.py")
