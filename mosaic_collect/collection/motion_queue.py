@@ -81,6 +81,11 @@ class MotionQueue:
         heapq.heapreplace(self._heap, (count + 1, index))
         return index
 
+    def put_back(self, motion: int) -> None:
+        """A motion that was handed out has begun no trajectory: it is to be run again."""
+        self._heap = [(count - (index == motion), index) for count, index in self._heap]
+        heapq.heapify(self._heap)
+
     def prepare(self) -> bool:
         """Whether there is a motion to run next."""
         return bool(self._heap) and (self.passes is None or self._heap[0][0] < self.passes)

@@ -170,10 +170,8 @@ def collect(
     after_step = [extra.after for extra in extras if extra.after is not None]
     observations = first
     health.begin(tracker.active())
-    while writer.num_steps < max_steps:
+    while writer.num_steps < max_steps and tracker.has_work():
         active = tracker.active()
-        if not bool(active.any()):
-            break
         output = policy.act(observations)
         fields = {**rows(observations, output), **tracker.describe()}
         for read in before_step:

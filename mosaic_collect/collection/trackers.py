@@ -32,6 +32,10 @@ class EpisodeTracker:
         """Environments whose next row counts, ``(N,)`` bool; the others idle."""
         return self._all
 
+    def has_work(self) -> bool:
+        """Whether an environment records, or will without being reset by the collector."""
+        return bool(self.active().any())
+
     def describe(self) -> Mapping[str, torch.Tensor]:
         """Extra fields of the next row, ``(N,)`` each."""
         return {}

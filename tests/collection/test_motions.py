@@ -141,6 +141,12 @@ class TestQueue:
         assert queue.exhausted
         assert (queue.completed, queue.fell) == (1, 1)
 
+    def test_a_motion_that_was_put_back_comes_again(self) -> None:
+        queue = MotionQueue(motions(3), passes=1)
+        assert [queue.next(), queue.next()] == [0, 1]
+        queue.put_back(1)
+        assert [queue.next() for _ in range(3)] == [1, 2, -1]
+
     def test_counts_by_motion(self) -> None:
         queue = MotionQueue(motions(3))
         for motion, completed in ((0, True), (2, False), (2, True), (2, True)):

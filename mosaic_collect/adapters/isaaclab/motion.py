@@ -9,6 +9,8 @@ a copy of the last one with ``motion_end_buf`` set:
 
 The robot starts on frame 0, or on a random one, and the command advances right after the reset, as
 in training. Behind an explicit reset it would not, so no trajectory begins by one: ``simulation``.
+Behind a random start on the last frame comes the copy at once: that start has no row, so its motion
+goes back to the queue, and the next step resets the environment.
 """
 
 from __future__ import annotations
@@ -77,15 +79,19 @@ class MosaicMotionTracker(MotionTracker):
         found: torch.Tensor = (self.motion_ids != _NONE) & ~self._command.motion_end_buf
         return found
 
+    def has_work(self) -> bool:
+        return bool((self.motion_ids != _NONE).any())
+
     def describe(self) -> Mapping[str, torch.Tensor]:
         """Return the extra fields, and decide who restarts with the step to come."""
         command, active = self._command, self.active()
         self._refuse_strays(active)
+        self._put_back(self.motion_ids[command.motion_end_buf & (self.motion_ids != _NONE)])
         lengths = command.motion_lengths[command.env_motion_indices]
         due = (command.time_steps >= lengths - 1) | command.motion_end_buf
         if self._limit is not None:
             due |= self._rows + 1 >= self._limit
-        # What idles stays as it is, but for a motion that is over before its first row.
+        # Who has no motion stays as it is.
         self.restart[:] = due & (self.motion_ids != _NONE)
         self._before = (self.motion_ids.clone(), self.restart.clone(), active)
         return {"motion_id": self._before[0], "motion_frame": self.frames}
@@ -122,6 +128,12 @@ class MosaicMotionTracker(MotionTracker):
         given = rows[self.motion_ids[rows] != _NONE]
         self._command.env_motion_indices[given] = self._loaded[self.motion_ids[given].long()]
         self._rows[rows] = 0
+
+    def _put_back(self, motions: torch.Tensor) -> None:
+        """Have motions that were over before their first row run again."""
+        for motion in motions.tolist():
+            self.queue.put_back(motion)
+            self._left = None if self._left is None else self._left + 1
 
     def _next(self) -> int:
         if self._left == 0:

@@ -223,6 +223,30 @@ def test_random_starts(tmp_path: Path) -> None:
     assert len({int(r[0]) for r in rows}) > 5
 
 
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_a_random_start_on_the_last_frame_costs_no_motion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_envs: int
+) -> None:
+    """Neither when all environments draw it at once, nor in the middle of the run."""
+    resample, draws = toy.MotionCommand._resample_command, [0]
+
+    def late(self: Any, env_ids: Any) -> None:
+        resample(self, env_ids)
+        draws[0] += 1
+        if draws[0] <= 3 or draws[0] % 2:
+            lengths = self.motion_lengths[self.env_motion_indices[env_ids]]
+            self.time_steps[env_ids] = lengths - 1
+
+    monkeypatch.setattr(toy.MotionCommand, "_resample_command", late)
+    motions = write_motions(tmp_path / "motions", [4, 5, 3, 6])
+    acting = Acting(start="random")
+    spread = run(tmp_path, motions, num_envs, acting=acting, max_trajectories=4)
+    counts = spread.data.metadata["motion_counts"]
+    assert counts == {"completed": [1, 1, 1, 1], "fell": [0, 0, 0, 0]}
+    valid = spread.read("valid_mask")
+    assert set(spread.read("motion_id")[valid].tolist()) == {0, 1, 2, 3}
+
+
 def test_a_command_that_draws_motions_of_its_own_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
