@@ -16,7 +16,7 @@ from mosaic_collect.export.npy import ExportPlan, decide
 from mosaic_collect.export.options import Options
 from mosaic_collect.npyfile.layout import of_mosaic
 from mosaic_collect.npyfile.read import NpyFile, scan_npy
-from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.selection import exported
 from mosaic_collect.reading.store_set import StoreSet
@@ -66,7 +66,7 @@ def verify_export(
         problems = _same_shape(file, plan)
         if not problems:
             problems = _same_values(
-                _Comparison(file, plan), progress or (lambda count: None), engine or Threads()
+                _Comparison(file, plan), progress or (lambda count: None), engine or Engine()
             )
             nbytes = plan.arrays_nbytes
     seconds = time.monotonic() - start

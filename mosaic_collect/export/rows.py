@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.export.options import Options
-from mosaic_collect.passes.engine import Threads
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import Selection, Split
 from mosaic_collect.reading.table import Cell, Table
@@ -137,7 +137,7 @@ class TrajectoryRows:
         """
         names = [f.name for f in self.fields]
         requests = (one for _, each in self._batches(_WINDOW_NBYTES, names) for one in each)
-        return Threads().map(partial(self._read, put), requests)
+        return Engine().map(partial(self._read, put), requests)
 
     def on_side(self, split: Split) -> NDArray[np.bool_]:
         """Whether each trajectory is on a side of a split."""

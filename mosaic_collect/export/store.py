@@ -27,7 +27,7 @@ from mosaic_collect.errors import ExportError, InputError, StoreNotFoundError
 from mosaic_collect.export.npy import ExportReport, join_stores, naming_skip_damaged, open_stores
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.stream import Progress
-from mosaic_collect.passes.engine import Threads
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.provenance import alike_notes
 from mosaic_collect.reading.selection import Selection, select
 from mosaic_collect.reading.subset import asked_steps
@@ -281,7 +281,7 @@ class _RowCopy:
             goal = to[0][mine], to[1][mine]
             mask[goal] = self._selection.block(block)[at]
             pieces += [(block, at, goal, name) for name in rows]
-        for _ in Threads().map(lambda piece: self._fill(rows[piece[3]], *piece), pieces):
+        for _ in Engine().map(lambda piece: self._fill(rows[piece[3]], *piece), pieces):
             pass
         return rows, mask
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.export.target import Target
 from mosaic_collect.npyfile.layout import ArraySpec, FilePlan
-from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.selection import Selection, exported
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.store.counts import all_finite, finite_rows
@@ -59,7 +59,7 @@ def fill(
         return
     write, before = writer(target.opened), None
     pieces, done = _pieces(table, selection, arrays), _pieces(table, selection, arrays)
-    written = Threads().map(write, ((piece,) for piece in pieces))
+    written = Engine().map(write, ((piece,) for piece in pieces))
     for (field, cell), nbytes in zip(done, written, strict=True):
         progress(nbytes)
         if before not in (None, (field, cell.block)):

@@ -31,7 +31,7 @@ from mosaic_collect.look.statistics import (
     StoreProfile,
     StoreStatistics,
 )
-from mosaic_collect.passes.engine import Cached, Engine, Threads
+from mosaic_collect.passes.engine import Cached, Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.table import Cell, Table
@@ -80,7 +80,7 @@ def store_statistics(
     schema = dataset.schema
     names = [n for n in dataset if n not in _WRITERS_OWN] if fields is None else list(fields)
     scan = _Scan(dataset, [schema[name] for name in names], max_pairs)
-    scan.run(engine or Threads(threads), progress or (lambda pairs: None))
+    scan.run(engine or Engine(threads), progress or (lambda pairs: None))
     return scan.report(time.monotonic() - begun)
 
 

@@ -22,16 +22,15 @@ from functools import cache
 from multiprocessing import resource_tracker
 from pathlib import Path
 from pickle import PicklingError
-from typing import Any, TypeVar
+from typing import Any
 
 import mosaic_collect
 from mosaic_collect.checks import needed, whole
 from mosaic_collect.errors import ClusterError, InputError, MosaicCollectError
+from mosaic_collect.passes.engine import Engine, In, Out
 from mosaic_collect.store.workers import in_order
 
 _log = logging.getLogger(__name__)
-In = TypeVar("In")
-Out = TypeVar("Out")
 #: Batches for each thread of the cluster: so many that a slow one, or one that died, costs little,
 #: and so few that handing them over costs little, too.
 _BATCHES, _MOST_PIECES = 16, 64
@@ -60,7 +59,7 @@ def _interrupts_are_ours() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-class DaskEngine:
+class DaskEngine(Engine):
     """A cluster's workers; an ``Engine``, and a context manager.
 
     Workers need this very copy of the package, and see stores and exports under the same names. One

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mosaic_collect.checks import thread_count
 from mosaic_collect.store.workers import WorkerPool
@@ -17,36 +17,11 @@ In = TypeVar("In")
 Out = TypeVar("Out")
 
 
-class Engine(Protocol):
-    """Maps functions over pieces."""
-
-    def map(
-        self,
-        function: Callable[[In], Out],
-        pieces: Iterable[In],
-        require: Callable[[], None] | None = None,
-    ) -> Iterator[Out]:
-        """Results in the pieces' order, a bounded number of them ahead of the reader.
-
-        Args:
-            function: Pickles, takes bounded memory, and may be called twice for a piece, the second
-                time where the first one's process died: it then gives and leaves behind the same.
-            pieces: Pickle, as the results do. Those of a sequence, a range for one, are small and
-                go out in batches; others one by one.
-            require: Asked once in each other process before its first piece: raises if that
-                process sees other files than this one does.
-
-        Raises:
-            ClusterError: The cluster cannot do the work.
-            Exception: The exception of the function, for the first piece that fails.
-        """
-
-
-class Threads:
-    """Threads of this process.
+class Engine:
+    """Threads of this process; ``DaskEngine`` is a cluster's workers.
 
     Args:
-        threads: How many; None: one a processor, at most 4.
+        threads: Number of threads; None: one per processor, at most 4.
     """
 
     def __init__(self, threads: int | None = None) -> None:
@@ -58,6 +33,20 @@ class Threads:
         pieces: Iterable[In],
         require: Callable[[], None] | None = None,
     ) -> Iterator[Out]:
+        """Yield results in the pieces' order, a bounded number of them ahead of the reader.
+
+        Args:
+            function: Pickles, takes bounded memory, and may be called twice for a piece, the second
+                time where the first one's process died: it then returns and leaves behind the same.
+            pieces: Pickle, as the results do. Those of a sequence, a range for one, are small and
+                go out in batches; others one by one.
+            require: Called once in each other process before its first piece: raises if that
+                process sees other files than this one does.
+
+        Raises:
+            ClusterError: The cluster cannot do the work.
+            Exception: The exception of the function, for the first piece that fails.
+        """
         if self._threads == 1:
             yield from map(function, pieces)
             return

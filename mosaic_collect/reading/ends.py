@@ -30,7 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.store.schema import FAILED, GOES_ON, TRAJECTORY_END, TRAJECTORY_ID, TRUNCATED
 from mosaic_collect.store.view import StoreView
 
@@ -80,7 +80,7 @@ def _of_blocks(
 ) -> Iterator[T]:
     _require_ends(view)
     blocks = range(view.state.num_blocks)
-    return (engine or Threads(1)).map(partial(function, view), blocks, view.require_seen)
+    return (engine or Engine(1)).map(partial(function, view), blocks, view.require_seen)
 
 
 def _failed_of_block(view: StoreView, block: int) -> NDArray[np.int64]:

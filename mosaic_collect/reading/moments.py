@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.passes.engine import Threads
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.table import Cell, Table
 
@@ -135,7 +135,7 @@ def chosen_moments(
     blocks = range(table.state.num_blocks)
     for name in names:
         cells = [cell for block in blocks for cell in selection.cells_of(block, name)]
-        for part in Threads(threads).map(partial(_of_cell, table, selection, name), cells):
+        for part in Engine(threads).map(partial(_of_cell, table, selection, name), cells):
             found[name] += part
     return found
 

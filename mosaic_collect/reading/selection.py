@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import whole
 from mosaic_collect.errors import CorruptStoreError, InputError
-from mosaic_collect.passes.engine import Cached, Engine, Threads
+from mosaic_collect.passes.engine import Cached, Engine
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.table import CELL_NBYTES, Cell, Table
 from mosaic_collect.store.counts import all_finite, finite_rows, nonfinite_pairs
@@ -133,7 +133,7 @@ def exported(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
 
 def every_pair(table: Table) -> Selection:
     """All pairs, valid or not."""
-    return Selection(table, partial(_all_of_block, table), Threads(1))
+    return Selection(table, partial(_all_of_block, table), Engine(1))
 
 
 def _all_of_block(table: Table, block: int) -> Mask:
@@ -256,7 +256,7 @@ def select(table: Table, rules: Rules, engine: Engine | None = None) -> tuple[Se
             contradicts the metadata.
         ClusterError: The cluster cannot do the work.
     """
-    engine = engine or Threads(None if rules.looked_at else 1)
+    engine = engine or Engine(None if rules.looked_at else 1)
     table.check_extent()
     chooser = _Chooser(table, rules)
     left = _search(table, chooser, engine)
@@ -436,7 +436,7 @@ def nonfinite_fields(
     for name in [f.name for f in fields if f.dtype == "float64"]:
         count = partial(_count_nonfinite, table, name)
         blocks = range(table.state.num_blocks)
-        counts[name] = sum((engine or Threads()).map(count, blocks, table.require_seen))
+        counts[name] = sum((engine or Engine()).map(count, blocks, table.require_seen))
     return {name: count for name, count in counts.items() if count}
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, StoreError
-from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.ends import end_problems
 from mosaic_collect.reading.numbering import ended_motions
 from mosaic_collect.reading.store_set import never_joined
@@ -151,7 +151,7 @@ def _verify_one(
         return VerifyReport(name, (), ("killed before its first commit: zero steps",), 0, 0, 0.0)
     check = _StoreCheck(view)
     check.documents()
-    engine = engine or Threads()
+    engine = engine or Engine()
     check.shards(progress or (lambda count: None), engine)
     check.totals(engine)
     seconds = time.monotonic() - start

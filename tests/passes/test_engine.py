@@ -24,7 +24,7 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.passes import cluster
 from mosaic_collect.passes.cluster import package_identity
-from mosaic_collect.passes.engine import Engine, Threads
+from mosaic_collect.passes.engine import Engine
 from tests import helpers
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
@@ -32,7 +32,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type)]
 
 @pytest.fixture(params=["threads", "cluster"])
 def either(request: pytest.FixtureRequest) -> Engine:
-    return Threads(3) if request.param == "threads" else request.getfixturevalue("engine")
+    return Engine(3) if request.param == "threads" else request.getfixturevalue("engine")
 
 
 def _late(piece: int) -> tuple[int, int]:
@@ -44,7 +44,7 @@ def test_results_come_in_order(either: Engine) -> None:
     found = list(either.map(_late, range(200)))
     assert [piece for piece, _ in found] == list(range(200))
     pids = {pid for _, pid in found}
-    assert pids == {os.getpid()} if isinstance(either, Threads) else len(pids) == 2
+    assert pids == {os.getpid()} if not isinstance(either, DaskEngine) else len(pids) == 2
 
 
 @pytest.mark.parametrize("pieces", [[], [5]])
@@ -54,7 +54,7 @@ def test_few_pieces(either: Engine, pieces: list[int]) -> None:
 
 def test_threads_go_only_a_little_ahead() -> None:
     begun: list[int] = []
-    results = Threads(2).map(begun.append, range(100))
+    results = Engine(2).map(begun.append, range(100))
     next(results)
     assert len(begun) <= 6
     results.close()  # type: ignore[attr-defined]

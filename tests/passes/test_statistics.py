@@ -22,7 +22,7 @@ from mosaic_collect import (
 )
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.look import measure
-from mosaic_collect.passes.engine import Threads
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.ends import failed_ids
 from mosaic_collect.reading.moments import Moments
 from tests import helpers
@@ -109,5 +109,5 @@ def test_ends_are_held_against_ids(
             add_own(writer, step)
             writer.end_trajectories({4: [0], 5: [2], 8: [3]}.get(step, []))
     problems = verify_store(store, engine=engine).problems
-    assert problems == verify_store(store, engine=Threads(1)).problems
+    assert problems == verify_store(store, engine=Engine(1)).problems
     assert re.search(words, " ".join(problems)) if words else not problems
