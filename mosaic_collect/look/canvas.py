@@ -10,9 +10,10 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,11 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import needed, output_path
 from mosaic_collect.errors import InputError
+from mosaic_collect.look.statistics import StoreStatistics
+from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.store.files import write_target
+from mosaic_collect.store.robot import Robot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,6 +34,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _ROUND = (1, 2, 5, 10)
+#: Options of a legend above the right end of its axes.
+ABOVE = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.2}
 _DIGITS = re.compile(r"\d+\.\d{3,}")
 
 
@@ -74,9 +81,42 @@ DARK = Palette(
 THEMES = {"light": LIGHT, "dark": DARK}
 
 
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """What pictures are drawn of, and in which colors.
+
+    Attributes:
+        dataset: The store.
+        measure: Measures the store's fields, when they are first needed.
+        palette: The colors.
+    """
+
+    dataset: TrajectoryDataset
+    measure: Callable[[], StoreStatistics]
+    palette: Palette
+
+    @cached_property
+    def statistics(self) -> StoreStatistics:
+        """What was measured."""
+        return self.measure()
+
+    @cached_property
+    def robot(self) -> Robot:
+        """The robot, as far as the store describes one."""
+        return usable_robot(self.dataset.metadata)
+
+    def unit_of(self, *names: str) -> str:
+        """Unit of the first of some terms and fields that has one, or an empty text."""
+        return next((self.robot.units[n] for n in names if n in self.robot.units), "")
+
+    def step_words(self, word: str = "step") -> str:
+        """Name of an axis of steps, with their duration where it is known."""
+        return f"{word} of {self.robot.control_dt:g} s" if self.robot.control_dt else word
+
+
 @contextmanager
-def default_style() -> Iterator[None]:
-    """Draw and save in matplotlib's defaults, whatever the user's ``matplotlibrc`` sets.
+def default_style(palette: Palette = LIGHT) -> Iterator[None]:
+    """Draw and save in matplotlib's defaults and a palette, whatever ``matplotlibrc`` sets.
 
     Long curves lose points, but no peak and no gap: they stay within half a pixel.
 
@@ -89,37 +129,63 @@ def default_style() -> Iterator[None]:
             from matplotlib import style
     except ValueError as error:
         raise InputError(f"matplotlib refuses its configuration: {error}") from error
-    with style.context(["default", {"path.simplify_threshold": 0.5}]):
+    sheet = {
+        "path.simplify_threshold": 0.5,
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), palette.ink),
+        "figure.facecolor": palette.paper,
+        "axes.facecolor": "none",
+        "grid.color": palette.faint,
+        **dict.fromkeys(("axes.spines.top", "axes.spines.right", "legend.frameon"), False),
+        **dict.fromkeys(("axes.labelsize", "axes.titlesize"), 9),
+        "axes.titlelocation": "left",
+        "legend.fontsize": 8,
+        "legend.handlelength": 1.4,
+    }
+    with style.context(["default", sheet]):
         yield
 
 
-def new_figure(width: float, height: float, palette: Palette) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """Make an empty figure, in inches, to be drawn and saved within ``default_style``."""
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
     # Some room at the sides, for browsers set text in fonts of their own.
-    layout = ConstrainedLayoutEngine(w_pad=0.1)
-    return Figure(figsize=(width, height), layout=layout, facecolor=palette.paper)
+    return Figure(figsize=(width, height), layout=ConstrainedLayoutEngine(w_pad=0.1))
 
 
-def dress(axes: Axes, palette: Palette, title: str = "") -> None:
-    """Give axes the palette's ink, a faint grid, and ticks at round numbers."""
+def new_grid(
+    count: int, columns: int, head: float, height: float, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    """Make a figure with rows of ``columns`` axes, of which the first ``count`` are to be drawn.
+
+    Args:
+        count: Number of axes that are drawn.
+        columns: Number of axes per row.
+        head: Inches of the figure beside its rows.
+        height: Inches per row.
+        shared: Options of ``Figure.subplots``, such as ``sharex``.
+    """
+    rows = max(1, -(-count // columns))
+    figure = new_figure(10, head + height * rows)
+    grid = list(figure.subplots(rows, columns, squeeze=False, **shared).flat)
+    for axes in grid[count:]:
+        axes.set_axis_off()
+    return figure, grid
+
+
+def dress(axes: Axes, title: str = "") -> None:
+    """Give axes a faint grid, ticks at round numbers, and a title."""
+    from matplotlib import rcParams
     from matplotlib.ticker import MaxNLocator
 
-    axes.set_facecolor("none")
-    axes.spines[["top", "right"]].set_visible(False)
-    for spine in axes.spines.values():
-        spine.set_color(palette.ink)
-    axes.tick_params(colors=palette.ink, labelsize=8)
+    axes.tick_params(colors=rcParams["text.color"], labelsize=8)
     for axis in (axes.xaxis, axes.yaxis):
-        axis.label.set(color=palette.ink, fontsize=9)
         axis.set_major_locator(MaxNLocator(7, steps=_ROUND, min_n_ticks=2))
-    axes.grid(axis="y", color=palette.faint, linewidth=0.6)
+    axes.grid(axis="y", color=rcParams["grid.color"], linewidth=0.6)
     axes.set_axisbelow(True)
     if title:
-        # A dollar in a name begins no formula.
-        axes.set_title(title, fontsize=9, loc="left", color=palette.ink, parse_math=False)
+        axes.set_title(title, parse_math=False)  # a dollar in a name begins no formula
 
 
 def whole_numbers(axis: Axis) -> None:
@@ -143,17 +209,14 @@ def name_ticks(axis: Axis, names: Sequence[str], places: Any = None, most: int =
         label.set_parse_math(False)
 
 
-def legend(figure: Figure | Axes, palette: Palette, *only: Axes, **options: Any) -> None:
-    """A legend of these axes, or of all, in the palette's ink, if anything has a label."""
+def legend(figure: Figure | Axes, *only: Axes, **options: Any) -> None:
+    """A legend of these axes, or of all, if anything has a label."""
     every = figure.axes if isinstance(figure.axes, list) else [figure]
     keys = [axes.get_legend_handles_labels() for axes in only or every]
     handles, labels = ([one for key in keys for one in key[part]] for part in (0, 1))
-    if not labels:
-        return
-    style = {"frameon": False, "fontsize": 8, "handlelength": 1.4, **options}
-    found = figure.legend(handles=handles, labels=labels, **style)
-    for text in found.get_texts():
-        text.set(color=palette.ink, parse_math=False)
+    if labels:
+        for text in figure.legend(handles=handles, labels=labels, **options).get_texts():
+            text.set_parse_math(False)
 
 
 def fill_cells(
@@ -183,7 +246,7 @@ def check_picture(path: str | os.PathLike[str]) -> None:
     """
     path = output_path(path, "plot")
     with default_style():
-        kinds = new_figure(1, 1, LIGHT).canvas.get_supported_filetypes()
+        kinds = new_figure(1, 1).canvas.get_supported_filetypes()
     if os.path.splitext(path)[1].lower().lstrip(".") not in kinds:
         raise InputError(f"plot: expected an ending of {', '.join(sorted(kinds))}, got {path}")
 
@@ -203,7 +266,7 @@ def save(figure: Figure, path: str | os.PathLike[str]) -> None:
     write_target(path, picture.getvalue())
 
 
-def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:
+def inline_svg(figure: Figure, title: str, name: str) -> str:
     """Render a figure as an ``<svg>`` whose colors are the page's; ids begin with the name."""
     text = io.StringIO()
     with default_style():
@@ -219,4 +282,4 @@ def inline_svg(figure: Figure, palette: Palette, title: str, name: str) -> str:
     # A hundredth of a point is seen by nobody, and half of the page; what is to be read stays.
     svg = re.sub(r"<[^>]*>", lambda tag: _DIGITS.sub(lambda m: f"{float(m[0]):.2f}", tag[0]), svg)
     head = f'<svg role="img" aria-label="{escape(title)}" '
-    return palette.to_css(head + svg.removeprefix("<svg "))
+    return LIGHT.to_css(head + svg.removeprefix("<svg "))

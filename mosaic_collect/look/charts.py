@@ -1,4 +1,4 @@
-"""Pictures over trajectories and over time: lengths, rate and stalls."""
+"""Pictures over trajectories and time: each environment's steps, lengths, rate and stalls."""
 
 from __future__ import annotations
 
@@ -11,23 +11,27 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_whole, whole
 from mosaic_collect.look.canvas import (
-    LIGHT,
     Palette,
+    Subject,
     dress,
+    fill_cells,
     legend,
     new_figure,
+    new_grid,
     percent,
     whole_numbers,
 )
-from mosaic_collect.look.statistics import FAR, StoreStatistics, far_environments
+from mosaic_collect.look.statistics import FAR, far_environments
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.trajectories import OVER, Trajectories
-from mosaic_collect.store.robot import Robot
+from mosaic_collect.reading.trajectories import ENDS, OVER, End, Trajectories
+from mosaic_collect.store.schema import VALID_MASK
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
 
 #: The ends of trajectories in words.
 END_WORDS = {
@@ -52,18 +56,15 @@ _ENDS = (
 )
 
 
-def step_words(robot: Robot, word: str = "step") -> str:
-    """The name of an axis of steps, with their duration where it is known."""
-    return f"{word} of {robot.control_dt:g} s" if robot.control_dt else word
-
-
-def lengths_figure(table: Trajectories, robot: Robot, palette: Palette = LIGHT) -> Figure:
+def lengths_figure(subject: Subject) -> Figure:
     """A histogram of lengths in steps; trajectories without a valid row are left out."""
-    idle = len(table) - len(table := table.where(min_valid=1))
-    figure = new_figure(10, 3.2, palette)
+    every, palette = subject.dataset.trajectories, subject.palette
+    table = every.where(min_valid=1)
+    idle = len(every) - len(table)
+    figure = new_figure(10, 3.2)
     axes = figure.add_subplot()
     left_out = f" ({idle:,} without a valid row are left out)" if idle else ""
-    dress(axes, palette, f"lengths of {len(table):,} trajectories{left_out}")
+    dress(axes, f"lengths of {len(table):,} trajectories{left_out}")
     lengths, ends = table.columns["num_steps"], table.columns["end"]
     edges, wide = _edges(lengths)
     below = np.zeros(len(edges) - 1)
@@ -71,26 +72,25 @@ def lengths_figure(table: Trajectories, robot: Robot, palette: Palette = LIGHT) 
         chosen = lengths[ends == end]
         if not len(chosen):
             continue
-        counts = np.histogram(chosen, edges)[0]
-        top, median = below + counts, np.median(chosen)
-        label = f"{END_WORDS[end]}: {len(chosen):,}, median {median:,.0f} steps"
+        top = below + np.histogram(chosen, edges)[0]
+        label = f"{END_WORDS[end]}: {len(chosen):,}, median {np.median(chosen):,.0f} steps"
         bars = axes.stairs(top, edges, baseline=below, fill=True, label=label, hatch=hatch)
         bars.set(facecolor=getattr(palette, colour), edgecolor=palette.paper, linewidth=0)
-        below = below + counts
+        below = top
     whole_numbers(axes.yaxis)
     if wide:
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:,.0f}")
     else:
         whole_numbers(axes.xaxis)
-    axes.set_xlabel(step_words(robot, "steps"))
+    axes.set_xlabel(subject.step_words("steps"))
     axes.set_ylabel("trajectories")
     if len(table):
-        legend(figure, palette, loc="outside lower left", ncols=3)
+        legend(figure, loc="outside lower left", ncols=3)
     return figure
 
 
-def _edges(lengths: NDArray[np.int64]) -> tuple[NDArray[np.float64], bool]:
+def _edges(lengths: Ints) -> tuple[Floats, bool]:
     """Bin edges half way between whole lengths, and whether they are logarithmic."""
     if not len(lengths):
         return np.array([0.5, 1.5]), False
@@ -114,7 +114,7 @@ class PaceSpans:
     end: Floats
     steps: Floats
     stalled: Floats  # share of the span in which the writer waited for the disk
-    run: NDArray[np.int64]  # number of the run, from 0
+    run: Ints  # number of the run, from 0
     max_steps: int | None  # steps that the store is to have; None: not recorded, or without end
 
     @property
@@ -158,19 +158,19 @@ def recorded_pace(metadata: Mapping[str, Any]) -> PaceSpans | None:
 _UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"))
 
 
-def pace_figure(dataset: TrajectoryDataset, palette: Palette = LIGHT) -> Figure:
+def pace_figure(subject: Subject) -> Figure:
     """Pairs per second above, the share of time stalled below; gaps are times without a run."""
-    pace, num_envs = recorded_pace(dataset.metadata), dataset.num_envs
+    pace, num_envs = recorded_pace(subject.dataset.metadata), subject.dataset.num_envs
     assert pace is not None
-    figure = new_figure(10, 3.6, palette)
+    figure = new_figure(10, 3.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
     total = float(pace.end[-1]) if len(pace.end) else 1.0
     unit, name = next(((u, n) for least, u, n in _UNITS if total >= least), (1, "seconds"))
-    dress(above, palette, f"pairs per second, {num_envs:,} environments")
-    dress(below, palette, "share of time stalled, waiting for the disk")
+    dress(above, f"pairs per second, {num_envs:,} environments")
+    dress(below, "share of time stalled, waiting for the disk")
     for axes, values, colour in (
-        (above, pace.rates * num_envs, palette.ended),
-        (below, pace.stalled, palette.failed),
+        (above, pace.rates * num_envs, subject.palette.ended),
+        (below, pace.stalled, subject.palette.failed),
     ):
         x, y = _staircase(pace, values)
         axes.plot(x / unit, y, color=colour, linewidth=1.3)
@@ -186,57 +186,233 @@ def pace_figure(dataset: TrajectoryDataset, palette: Palette = LIGHT) -> Figure:
 
 def _staircase(pace: PaceSpans, values: Floats) -> tuple[Floats, Floats]:
     """A staircase, broken where one run ends and the next begins."""
-    x = np.stack([pace.begin, pace.end], axis=1)
-    y = np.stack([values, values], axis=1)
-    breaks = np.flatnonzero(np.diff(pace.run)) + 1
-    rows_x, rows_y = x.reshape(-1), y.reshape(-1)
-    return np.insert(rows_x, breaks * 2, np.nan), np.insert(rows_y, breaks * 2, np.nan)
+    breaks = 2 * np.flatnonzero(np.diff(pace.run)) + 2
+    x = np.stack([pace.begin, pace.end], axis=1).reshape(-1)
+    return np.insert(x, breaks, np.nan), np.insert(np.repeat(values, 2), breaks, np.nan)
 
 
-def environments_figure(
-    dataset: TrajectoryDataset, statistics: StoreStatistics, palette: Palette = LIGHT
-) -> Figure:
+def environments_figure(subject: Subject) -> Figure:
     """Environments against each other: valid pairs, failures, standing still, distance of means."""
-    profile, columns = statistics.profile, dataset.trajectories.columns
-    num_envs, env = dataset.num_envs, columns["env"]
-    ended = np.bincount(env[np.isin(columns["end"], OVER)], minlength=num_envs)
-    failed = np.bincount(env[columns["end"] == "failed"], minlength=num_envs)
-    panels = [
-        ("valid pairs", profile.valid.sum(axis=0) / np.maximum(profile.read.sum(axis=0), 1)),
-        (
-            "pairs that stand still",
-            profile.same.sum(axis=0) / np.maximum(profile.compared.sum(axis=0), 1),
-        ),
-    ]
-    if failed.any():
-        panels.insert(1, ("failed trajectories", failed / np.maximum(ended, 1)))
+    dataset, fields, palette = subject.dataset, subject.statistics.fields, subject.palette
+    profile, columns, num_envs = (
+        subject.statistics.profile,
+        dataset.trajectories.columns,
+        dataset.num_envs,
+    )
+    ended, failed = (
+        np.bincount(columns["env"][np.isin(columns["end"], ends)], minlength=num_envs)
+        for ends in (OVER, ["failed"])
+    )
+    panels = {
+        "valid pairs": (profile.valid.sum(axis=0), profile.read.sum(axis=0)),
+        **({"failed trajectories": (failed, ended)} if failed.any() else {}),
+        "pairs that stand still": (profile.same.sum(axis=0), profile.compared.sum(axis=0)),
+    }
     far = [
-        np.nan_to_num(far_environments(statistics.fields[name], one)[0], posinf=0.0).max(axis=1)
+        np.nan_to_num(far_environments(fields[name], one)[0], posinf=0.0).max(axis=1)
         for name, one in profile.fields.items()
-        if len(statistics.fields[name].sample) and one.env_means.shape[1]
+        if len(fields[name].sample) and one.env_means.shape[1]
     ]
-    figure = new_figure(10, 0.9 + 1.15 * (len(panels) + bool(far)), palette)
-    grid = figure.subplots(len(panels) + bool(far), 1, sharex=True, squeeze=False)[:, 0]
+    figure, grid = new_grid(len(panels) + bool(far), 1, 0.9, 1.15, sharex=True)
     edges = np.arange(num_envs + 1) - 0.5
-    for axes, (title, share) in zip(grid, panels, strict=False):
-        dress(axes, palette, title)
-        axes.stairs(
-            share, edges, fill=True, color=palette.failed if "failed" in title else palette.ended
-        )
+    for axes, (title, (some, every)) in zip(grid, panels.items(), strict=False):
+        dress(axes, title)
+        color = palette.failed if "failed" in title else palette.ended
+        axes.stairs(some / np.maximum(every, 1), edges, fill=True, color=color)
         axes.set_ylim(0, 1.02)
         axes.set_yticks([0, 0.5, 1])
         percent(axes.yaxis)
+    last = grid[-1]
     if far:
-        title = "distance of means from the median environment (1: span of the middle half)"
-        dress(grid[-1], palette, title)
+        dress(last, "distance of means from the median environment (1: span of the middle half)")
         furthest = np.max(far, axis=0)
-        grid[-1].stairs(furthest, edges, fill=True, color=palette.ended)
+        last.stairs(furthest, edges, fill=True, color=palette.ended)
         if (furthest > FAR).any():
             odd, label = np.where(furthest > FAR, furthest, 0), f"above {FAR}: far"
-            grid[-1].stairs(odd, edges, fill=True, color=palette.failed, label=label)
-        legend(grid[-1], palette, loc="upper right")
-        grid[-1].set_ylim(0, max(1.2 * FAR, min(float(furthest.max()) * 1.1, 100.0)))
-    grid[-1].set_xlabel("environment")
-    grid[-1].set_xlim(-0.5, num_envs - 0.5)
-    whole_numbers(grid[-1].xaxis)
+            last.stairs(odd, edges, fill=True, color=palette.failed, label=label)
+        legend(last, loc="upper right")
+        last.set_ylim(0, max(1.2 * FAR, min(float(furthest.max()) * 1.1, 100.0)))
+    last.set_xlabel("environment")
+    last.set_xlim(-0.5, num_envs - 0.5)
+    whole_numbers(last.xaxis)
     return figure
+
+
+#: What a cell shows, the later the stronger where several meet in one.
+INVALID, ENDED, ENDED2, OPEN, INTERRUPTED, FAILED = range(6)
+MOST_ENVS, MOST_BINS = 64, 600
+_SHOWN_AS = {"open": OPEN, "interrupted": INTERRUPTED, "failed": FAILED}
+
+_ENDLESS: tuple[End, ...] = ("interrupted", "open")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Timeline:
+    """Environments over bins of steps."""
+
+    num_steps: int
+    num_envs: int
+    edges: Ints  # steps at which bins begin, and T, ``(bins + 1,)``
+    envs: Ints  # the environments that are shown, evenly spaced, ``(rows,)``
+    cells: NDArray[np.int8]  # state of each environment over time, ``(rows, bins)``
+    valid: Floats  # share of each bin's pairs that are valid, ``(bins,)``
+    failed: Floats  # share of pairs that belong to trajectories that failed
+    endless: Floats  # share of pairs of trajectories without an end, idle ones left out
+    runs: tuple[int, ...]  # first steps of all runs but the first
+
+    @classmethod
+    def of(
+        cls, dataset: TrajectoryDataset, most_envs: int = MOST_ENVS, most_bins: int = MOST_BINS
+    ) -> Timeline:
+        """Measure in one pass over the mask, and one over ids and ends for the trajectories."""
+        steps, num_envs = dataset.num_steps, dataset.num_envs
+        width = max(1, -(-steps // most_bins))
+        edges = np.append(np.arange(0, steps, width), steps)
+        rows = min(num_envs, most_envs)
+        envs = np.unique(np.linspace(0, num_envs - 1, rows).round().astype(np.int64))
+        valid, seen = _valid(dataset, envs, width, len(edges) - 1)
+        pairs = np.maximum(_pairs(dataset, edges), 1)
+        table = dataset.trajectories
+        return cls(
+            num_steps=steps,
+            num_envs=num_envs,
+            edges=edges,
+            envs=envs,
+            cells=np.where(seen, _cells(table, envs, width, seen.shape), INVALID).astype(np.int8),
+            valid=valid / pairs,
+            failed=_covered(table.where(end="failed"), edges) / pairs,
+            endless=_covered(table.where(end=_ENDLESS, min_valid=1), edges) / pairs,
+            runs=tuple(run.first_step for run in dataset.state.runs if run.first_step),
+        )
+
+
+def _pairs(dataset: TrajectoryDataset, edges: Ints) -> Ints:
+    """Pairs per bin: stores that are read as one may differ in their number of environments."""
+    pairs, first = np.zeros(len(edges) - 1, np.int64), 0
+    for part in dataset.parts:
+        inside = np.clip(edges, first, first + part.num_steps)
+        pairs += np.diff(inside) * part.num_envs
+        first += part.num_steps
+    return pairs
+
+
+def _valid(
+    dataset: TrajectoryDataset, envs: Ints, width: int, bins: int
+) -> tuple[Ints, NDArray[np.bool_]]:
+    """Valid pairs of each bin, and whether the shown environments have any there."""
+    count, seen = np.zeros(bins, np.int64), np.zeros((len(envs), bins), np.bool_)
+    table, state = dataset.view, dataset.state
+    for block in range(state.num_blocks):
+        cell, steps = table.whole_block(block), state.steps_of(block)
+        mask, there = table.read_cell(VALID_MASK, cell), envs < cell.envs.stop
+        places = np.arange(steps.start, steps.stop) // width
+        np.add.at(count, places, mask.sum(axis=1))
+        first, at = np.unique(places, return_index=True)
+        some = np.logical_or.reduceat(mask[:, envs[there]], at, axis=0).T
+        seen[np.ix_(there, first)] |= some
+    return count, seen
+
+
+def _cells(table: Trajectories, envs: Ints, width: int, shape: tuple[int, ...]) -> NDArray[np.int8]:
+    """The strongest of the trajectories that touch a cell, whose neighbours differ in shade."""
+    columns, cells = table.columns, np.full(shape, ENDED, np.int8)
+    row = np.searchsorted(envs, columns["env"])
+    shown = envs[np.minimum(row, len(envs) - 1)] == columns["env"]
+    row, end = row[shown], columns["end"][shown]
+    first, last = columns["first_step"][shown] // width, columns["last_step"][shown] // width
+    kind = np.select([end == name for name in ENDS], [_SHOWN_AS.get(n, ENDED) for n in ENDS], ENDED)
+    kind = np.where((kind == ENDED) & (_turn(row) % 2 == 1), ENDED2, kind)
+    length = last - first + 1
+    # Cells of all trajectories one behind the other.
+    offset = np.arange(length.sum()) - np.repeat(np.cumsum(length) - length, length)
+    at = (np.repeat(row, length), np.repeat(first, length) + offset)
+    np.maximum.at(cells, at, np.repeat(kind, length).astype(np.int8))
+    return cells
+
+
+def _turn(row: Ints) -> Ints:
+    """How many of the same row came before, for each; ids of an environment ascend in time."""
+    order = np.argsort(row, kind="stable")
+    starts = np.flatnonzero(np.append(True, np.diff(row[order]) != 0)) if len(row) else order
+    turn = np.empty(len(row), np.int64)
+    turn[order] = np.arange(len(row)) - np.repeat(starts, np.diff(np.append(starts, len(row))))
+    return turn
+
+
+def _covered(table: Trajectories, edges: Ints) -> Floats:
+    """Pairs of these trajectories in each bin."""
+    first, behind = table.columns["first_step"], table.columns["last_step"] + 1
+    return np.diff(_past(first, edges) - _past(behind, edges)).astype(np.float64)
+
+
+def _past(steps: Ints, edges: Ints) -> Ints:
+    """For each edge, by how much it is past those steps that it is past, in sum."""
+    ordered = np.sort(steps)
+    count = np.searchsorted(ordered, edges)
+    return np.asarray(count * edges - np.append(0, np.cumsum(ordered))[count])
+
+
+#: What is drawn, its colour's name, its hatch, and what the legend says.
+_KINDS = (
+    (ENDED, "ended", None, "ended"),
+    (ENDED2, "ended2", None, "ended, the next one"),
+    (OPEN, "open", None, "going on"),
+    (INTERRUPTED, "interrupted", "//////", "without an end"),
+    (FAILED, "failed", None, "failed"),
+    (INVALID, "invalid", None, "not valid"),
+)
+_MOST_RUNS = 20
+
+
+def timeline_figure(subject: Subject) -> Figure:
+    """Shares of all environments above, some environments one by one below."""
+    timeline, palette = Timeline.of(subject.dataset), subject.palette
+    height = min(1.2 + 0.22 * max(len(timeline.envs), 1), 5.2)
+    figure = new_figure(10, 1.6 + height)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.1, height])
+    _shares(above, timeline, palette)
+    _rows(below, timeline, palette)
+    width, words = int(np.diff(timeline.edges[:2]).sum()), subject.step_words()
+    below.set_xlabel(words if width <= 1 else f"{words}; a cell is the worst of {width:,} steps")
+    for axes in (above, below):
+        for step in timeline.runs[:_MOST_RUNS]:
+            axes.axvline(step, color=palette.ink, linewidth=1, linestyle=":")
+    if timeline.runs:
+        below.plot([], [], ":", color=palette.ink, linewidth=1, label="another run begins")
+    legend(figure, below, loc="outside lower left", ncols=6)
+    return figure
+
+
+def _shares(axes: Axes, timeline: Timeline, palette: Palette) -> None:
+    dress(axes, f"share of {timeline.num_envs:,} environments")
+    line: dict[str, Any] = {"baseline": None, "linewidth": 1.4, "color": palette.interrupted}
+    edges = timeline.edges
+    axes.stairs(timeline.valid, edges, fill=True, color=palette.ended2, label="valid")
+    axes.stairs(timeline.endless, edges, label="without an end", **line)
+    axes.stairs(timeline.failed, edges, fill=True, color=palette.failed, label="failed")
+    legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    axes.set_ylim(0, 1)
+    axes.set_yticks([0, 0.5, 1])
+    percent(axes.yaxis)
+
+
+def _rows(axes: Axes, timeline: Timeline, palette: Palette) -> None:
+    shown, num_envs = len(timeline.envs), timeline.num_envs
+    dress(axes, "each environment" if shown == num_envs else f"{shown} of them, evenly spaced")
+    axes.grid(visible=False)
+    for kind, colour, hatch, label in _KINDS:
+        style = {} if hatch is None else {"hatch": hatch, "edgecolor": palette.paper}
+        where = timeline.cells == kind
+        fill_cells(axes, where, timeline.edges, getattr(palette, colour), label, **style)
+    axes.set_xlim(0, max(timeline.num_steps, 1))
+    axes.set_ylim(shown, 0)
+    ticks = np.arange(0, num_envs, _round_step(num_envs))
+    axes.set_yticks(np.searchsorted(timeline.envs, ticks) + 0.5, [f"{env:,}" for env in ticks])
+    axes.set_ylabel("environment")
+    whole_numbers(axes.xaxis)
+
+
+def _round_step(count: int) -> int:
+    """A distance of ticks: 1, 2 or 5 times a power of ten, so that there are at most 12."""
+    steps = (factor * 10**power for power in range(9) for factor in (1, 2, 5))
+    return int(next(step for step in steps if count <= 12 * step))

@@ -10,23 +10,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import (
-    LIGHT,
-    Palette,
+    ABOVE,
+    Subject,
     dress,
     fill_cells,
     legend,
     name_ticks,
-    new_figure,
+    new_grid,
     percent,
     whole_numbers,
 )
-from mosaic_collect.look.statistics import FieldStatistics, StoreStatistics
-from mosaic_collect.look.values import unit_of
+from mosaic_collect.look.statistics import FieldStatistics
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.subset import motion_names
 from mosaic_collect.reading.trajectories import OVER
-from mosaic_collect.store.robot import Robot
 from mosaic_collect.text import shown
 
 if TYPE_CHECKING:
@@ -223,44 +221,35 @@ def tracking_errors(fields: Mapping[str, FieldStatistics]) -> TrackingErrors | N
     return TrackingErrors(ids, medians, robot, reference)
 
 
-def motions_figure(
-    dataset: TrajectoryDataset, statistics: StoreStatistics, robot: Robot, palette: Palette = LIGHT
-) -> Figure:
+def motions_figure(subject: Subject) -> Figure:
     """Failures and tracking errors of motions, the frames of the failures, the frames recorded."""
-    counts, tracking = MotionCounts.of(dataset), tracking_errors(statistics.fields)
+    counts = MotionCounts.of(subject.dataset)
+    tracking = tracking_errors(subject.statistics.fields)
     assert counts is not None
-    shown_at = counts.worst_first[:_MOST_BARS]
-    panels: list[Callable[[Axes], None]] = [
-        lambda axes: _rates(axes, dataset, counts, shown_at, palette)
-    ]
+    panels: list[Callable[[Axes], None]] = [lambda axes: _rates(axes, subject, counts)]
     if tracking is not None and len(tracking.ids):
-        panels.append(lambda axes: _tracking(axes, dataset, tracking, robot, palette))
+        panels.append(lambda axes: _tracking(axes, subject, tracking))
     if counts.failed.any():
-        panels.append(lambda axes: _frames(axes, dataset, counts, palette))
-    if FRAME in dataset:
-        panels.append(lambda axes: _coverage(axes, dataset, counts, palette))
-    rows = -(-len(panels) // 2)
-    figure = new_figure(10, max(2.4, 1.0 + 0.2 * len(shown_at)) * rows + 0.5, palette)
-    grid = figure.subplots(rows, 2, squeeze=False)
-    for axes in grid.flat[len(panels) :]:
-        axes.set_axis_off()
-    for axes, draw in zip(grid.flat, panels, strict=False):
+        panels.append(lambda axes: _frames(axes, subject, counts))
+    if FRAME in subject.dataset:
+        panels.append(lambda axes: _coverage(axes, subject, counts))
+    height = max(2.4, 1.0 + 0.2 * min(len(counts.ids), _MOST_BARS))
+    figure, grid = new_grid(len(panels), 2, 0.5, height)
+    for axes, draw in zip(grid, panels, strict=False):
         draw(axes)
     return figure
 
 
 def _bars(
-    axes: Axes, names: Sequence[str], values: NDArray[np.float64], words: Sequence[str], colour: str
+    axes: Axes, names: Sequence[str], values: NDArray[np.float64], words: Sequence[str], color: str
 ) -> None:
     """Named bars from the top down, with words at their ends."""
     axes.grid(visible=False)
-    places = np.arange(len(names))
-    axes.barh(places, values, color=colour, height=0.7)
+    axes.barh(np.arange(len(names)), values, color=color, height=0.7)
     name_ticks(axes.yaxis, names)
-    ink = axes.yaxis.label.get_color()
     room = 0.015 * max(float(values.max(initial=0)), 1e-9)
-    for place, value, text in zip(places, values, words, strict=True):
-        axes.text(float(value) + room, float(place), text, va="center", fontsize=7.5, color=ink)
+    for place, (value, text) in enumerate(zip(values, words, strict=True)):
+        axes.text(float(value) + room, place, text, va="center", fontsize=7.5)
     axes.set_ylim(max(len(names), 4) - 0.5, -0.5)
 
 
@@ -270,96 +259,89 @@ def _some_of(which: str, drawn: Sized, motions: Sized) -> str:
     return f": {which}{len(drawn)} of {len(motions):,} motions" if few else ""
 
 
-def _names(dataset: TrajectoryDataset, motions: Iterable[int]) -> list[str]:
-    return [motion_name(dataset, int(motion)).removesuffix(".npz") for motion in motions]
+def _names(subject: Subject, motions: Iterable[int]) -> list[str]:
+    return [motion_name(subject.dataset, int(m)).removesuffix(".npz") for m in motions]
 
 
-def _rates(
-    axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, at: list[int], palette: Palette
-) -> None:
-    dress(axes, palette, f"failed trajectories{_some_of('the worst ', at, counts.ids)}")
+def _rates(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
+    at = counts.worst_first[:_MOST_BARS]
+    dress(axes, f"failed trajectories{_some_of('the worst ', at, counts.ids)}")
     words = [f"{counts.rate[i]:.0%} of {counts.ended[i]:,}" for i in at]
-    _bars(axes, _names(dataset, counts.ids[at]), counts.rate[at], words, palette.failed)
+    _bars(axes, _names(subject, counts.ids[at]), counts.rate[at], words, subject.palette.failed)
     axes.set_xlim(0, 1.25)
     axes.set_xticks([0, 0.5, 1])
     percent(axes.xaxis)
 
 
-def _tracking(
-    axes: Axes, dataset: TrajectoryDataset, tracking: TrackingErrors, robot: Robot, palette: Palette
-) -> None:
+def _tracking(axes: Axes, subject: Subject, tracking: TrackingErrors) -> None:
     """Motions that are tracked worst, and the median motion."""
-    order = np.argsort(-tracking.errors, kind="stable")[:_MOST_BARS]
-    unit = unit_of(robot, tracking.robot, tracking.reference)
-    dress(axes, palette, f"tracking error{_some_of('the worst ', order, tracking.ids)}")
+    order, palette = np.argsort(-tracking.errors, kind="stable")[:_MOST_BARS], subject.palette
+    unit = subject.unit_of(tracking.robot, tracking.reference)
+    dress(axes, f"tracking error{_some_of('the worst ', order, tracking.ids)}")
     errors = tracking.errors[order]
     words = [f"{value:.2g} {unit}".rstrip() for value in errors]
-    _bars(axes, _names(dataset, tracking.ids[order]), errors, words, palette.ended)
+    _bars(axes, _names(subject, tracking.ids[order]), errors, words, palette.ended)
     if len(order) > 1:
         usual = float(np.median(tracking.errors))
         axes.axvline(usual, color=palette.ink, linewidth=1, linestyle=":", label="median motion")
     axes.set_xlim(0, 1.2 * max(float(errors.max(initial=0)), 1e-9))
     axes.set_xlabel(f"{tracking.robot} from {tracking.reference}, root mean square of the joints")
-    legend(axes, palette, loc="lower right")
+    legend(axes, loc="lower right")
 
 
-def _frames(axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, palette: Palette) -> None:
+def _frames(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
     """A histogram of the frames of all failures, the motions with most of them apart."""
+    dataset, palette = subject.dataset, subject.palette
     where = "frame of the motion" if FRAME in dataset else "steps since the trajectory began"
-    dress(axes, palette, "failures by frame" if FRAME in dataset else "failures by steps")
-    columns = dataset.trajectories.columns
-    motions = columns["motion"][columns["end"] == "failed"]
-    frames = failure_frames(dataset)
+    dress(axes, "failures by frame" if FRAME in dataset else "failures by steps")
+    columns, frames = dataset.trajectories.columns, failure_frames(dataset)
+    motions, last = columns["motion"][columns["end"] == "failed"], int(frames.max(initial=0))
     apart = counts.ids[np.argsort(-counts.failed, kind="stable")[:_MOST_APART]]
-    width = max(1, -(-int(frames.max(initial=0) + 1) // _BINS))
-    edges = np.arange(0, int(frames.max(initial=0)) + width + 1, width) - 0.5
+    width = max(1, -(-(last + 1) // _BINS))
+    edges = np.arange(0, last + width + 1, width) - 0.5
     below = np.zeros(len(edges) - 1)
-    groups = [(name, motions == m) for name, m in zip(_names(dataset, apart), apart, strict=True)]
+    groups = [(name, motions == m) for name, m in zip(_names(subject, apart), apart, strict=True)]
     groups.append(("other motions", ~np.isin(motions, apart)))
-    for (name, chosen), colour in zip(groups, palette.lines, strict=False):
+    for (name, chosen), color in zip(groups, palette.lines, strict=False):
         if chosen.any():
             top = below + np.histogram(frames[chosen], edges)[0]
             bars = axes.stairs(top, edges, baseline=below, fill=True, label=name)
-            bars.set(facecolor=colour, edgecolor=palette.paper, linewidth=0)
+            bars.set(facecolor=color, edgecolor=palette.paper, linewidth=0)
             below = top
     axes.set_xlabel(where)
     axes.set_ylabel("trajectories")
     whole_numbers(axes.xaxis)
     whole_numbers(axes.yaxis)
-    legend(axes, palette, loc="upper right", fontsize=7)
+    legend(axes, loc="upper right", fontsize=7)
 
 
-def _coverage(
-    axes: Axes, dataset: TrajectoryDataset, counts: MotionCounts, palette: Palette
-) -> None:
+def _coverage(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
     """Frames that trajectories contain, often or seldom, motion by motion."""
-    total = len(counts.ids)
+    total, palette = len(counts.ids), subject.palette
     even = np.linspace(0, total - 1, min(total, _MOST_ROWS)).round().astype(int)
     motions = counts.ids[np.unique(even)]
-    found = frame_counts(dataset, list(map(int, motions)))
+    found = frame_counts(subject.dataset, list(map(int, motions)))
     longest = max((len(c) for c in found.values()), default=0)
     width = max(1, -(-longest // _CELLS))
     edges = np.arange(0, longest + width, width)
     cells = np.full((len(motions), max(len(edges) - 1, 1)), np.nan)
-    for row, frames in enumerate(found.values()):
-        if len(frames):
-            starts = np.arange(0, len(frames), width)
-            cells[row, : len(starts)] = np.minimum.reduceat(frames, starts)
+    for row, frames in zip(cells, found.values(), strict=True):
+        starts = np.arange(0, len(frames), width)
+        row[: len(starts)] = np.minimum.reduceat(frames, starts) if len(frames) else 0
     usual = np.array([np.median(c[c > 0]) if (c > 0).any() else 0 for c in found.values()])
-    dress(axes, palette, f"recorded frames{_some_of('', motions, counts.ids)}")
+    dress(axes, f"recorded frames{_some_of('', motions, counts.ids)}")
     axes.grid(visible=False)
     seldom = (cells > 0) & (cells < usual[:, None] / 4)
-    for where, colour, label in (
+    for where, color, label in (
         ((cells > 0) & ~seldom, palette.ended2, "recorded"),
         (seldom, palette.interrupted, "seldom (below a quarter of the median)"),
         (cells == 0, palette.failed, "never"),
     ):
-        fill_cells(axes, where, edges, colour, label)
+        fill_cells(axes, where, edges, color, label)
     axes.set_xlim(0, max(longest, 1))
     axes.set_ylim(len(motions), 0)
-    name_ticks(axes.yaxis, _names(dataset, motions), np.arange(len(motions)) + 0.5)
+    name_ticks(axes.yaxis, _names(subject, motions), np.arange(len(motions)) + 0.5)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_xlabel("frame of the motion")
     whole_numbers(axes.xaxis)
-    place = {"loc": "lower right", "bbox_to_anchor": (1.0, 0.98), "borderaxespad": 0.2}
-    legend(axes, palette, **place, ncols=3, fontsize=7, columnspacing=0.9)
+    legend(axes, **ABOVE, ncols=3, fontsize=7, columnspacing=0.9)

@@ -2,38 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.look.canvas import LIGHT, Palette, default_style
+from mosaic_collect.look.canvas import LIGHT, Palette, Subject, default_style
 from mosaic_collect.look.charts import (
     environments_figure,
     lengths_figure,
     pace_figure,
     recorded_pace,
+    timeline_figure,
 )
-from mosaic_collect.look.curves import curves_figure
 from mosaic_collect.look.measure import store_statistics
 from mosaic_collect.look.motions import motions_figure, worst_trajectories
 from mosaic_collect.look.statistics import StoreStatistics
-from mosaic_collect.look.timeline import Timeline, timeline_figure
 from mosaic_collect.look.values import (
     ACTIONS,
     MEAN,
     SIGMA,
     actions_figure,
     bands_figure,
+    curves_figure,
     images_figure,
     is_image,
     sigma_figure,
 )
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID
-from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import OVER, Trajectory
-from mosaic_collect.store.robot import Robot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -63,17 +61,18 @@ class Pictures:
         trajectory: int | None = None,
         palette: Palette = LIGHT,
     ) -> None:
-        self._dataset, self._palette = dataset, palette
-        self._measure = statistics or partial(store_statistics, dataset, max_pairs=_MOST_PAIRS)
-        self._chosen = None if trajectory is None else dataset.trajectory(trajectory)
+        measure = statistics or partial(store_statistics, dataset, max_pairs=_MOST_PAIRS)
+        self._subject = Subject(dataset, measure, palette)
+        one = _typical(dataset) if trajectory is None else dataset.trajectory(trajectory)
+        self._charts = {name: (title, draw) for name, title, draw in _charts(self._subject, one)}
 
     def __repr__(self) -> str:
-        return f"<Pictures of {self._dataset.path}: {', '.join(self.names)}>"
+        return f"<Pictures of {self._subject.dataset.path}: {', '.join(self.names)}>"
 
     @property
     def names(self) -> dict[str, str]:
         """Pictures that this store has: name -> what it shows, in words."""
-        return {name: title for name, (title, _) in self._charts().items()}
+        return {name: title for name, (title, _) in self._charts.items()}
 
     def draw(self, name: str) -> Figure:
         """One picture.
@@ -83,84 +82,45 @@ class Pictures:
             MissingDependencyError: matplotlib is not installed.
             CorruptStoreError: A damaged chunk.
         """
-        charts = self._charts()
-        if name not in charts:
-            raise InputError(f"picture {name!r}: this store has {', '.join(charts)}")
-        with default_style():
-            return charts[name][1]()
+        if name not in self._charts:
+            raise InputError(f"picture {name!r}: this store has {', '.join(self._charts)}")
+        with default_style(self._subject.palette):
+            return self._charts[name][1]()
 
-    def _charts(self) -> dict[str, tuple[str, Callable[[], Figure]]]:
-        """Name -> what the picture shows, and how it is drawn."""
-        data, schema, palette = self._dataset, self._dataset.schema, self._palette
-        robot = usable_robot(data.metadata)
-        charts: dict[str, tuple[str, Callable[[], Figure]]] = {
-            "timeline": (
-                "What each environment did, step by step",
-                lambda: timeline_figure(Timeline.of(data), robot, palette),
-            ),
-            "lengths": (
-                "Lengths of trajectories, by how they ended",
-                lambda: lengths_figure(data.trajectories, robot, palette),
-            ),
-        }
-        if MOTION_ID in data:
-            charts["motions"] = (
-                "Motions: failures, tracking, recorded frames",
-                lambda: motions_figure(data, self._statistics, robot, palette),
-            )
-        if data.num_envs > 1:
-            charts["environments"] = (
-                "Environments against each other",
-                lambda: environments_figure(data, self._statistics, palette),
-            )
-        if any(name in data and not schema[name].has_axes for name in ACTIONS):
-            charts["actions"] = (
-                "Histogram of each action",
-                lambda: actions_figure(self._statistics, palette),
-            )
-        if SIGMA in data:
-            charts["sigma"] = (
-                "Sigma: how much the policy explores",
-                lambda: sigma_figure(self._statistics, palette),
-            )
-        for field in schema.fields:
-            name, is_vector = field.name, bool(field.row_shape) and not field.has_axes
-            if field.is_float and is_vector and name not in (*ACTIONS, MEAN, SIGMA):
-                charts[f"bands-{name}"] = (
-                    f"Values of {name}",
-                    partial(self._bands, name, robot),
-                )
-            if is_image(field):
-                charts[f"images-{name}"] = (
-                    f"Images of {name}, over the recording",
-                    partial(images_figure, data, name, palette),
-                )
-        if (one := self._trajectory) is not None:
-            charts["trajectory"] = (
-                f"Trajectory {one.id}, step by step",
-                lambda: curves_figure(data, one, robot, palette),
-            )
-        if recorded_pace(data.metadata) is not None:
-            charts["pace"] = (
-                "Speed of the recording, and stalls",
-                lambda: pace_figure(data, palette),
-            )
-        return charts
 
-    def _bands(self, field: str, robot: Robot) -> Figure:
-        return bands_figure(self._statistics.fields[field], robot, self._palette)
+def _charts(of: Subject, one: Trajectory | None) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
+    """Yield name, what the picture shows, and how it is drawn."""
+    data, schema = of.dataset, of.dataset.schema
+    yield "timeline", "What each environment did, step by step", partial(timeline_figure, of)
+    yield "lengths", "Lengths of trajectories, by how they ended", partial(lengths_figure, of)
+    if MOTION_ID in data:
+        title = "Motions: failures, tracking, recorded frames"
+        yield "motions", title, partial(motions_figure, of)
+    if data.num_envs > 1:
+        title = "Environments against each other"
+        yield "environments", title, partial(environments_figure, of)
+    if any(name in data and not schema[name].has_axes for name in ACTIONS):
+        yield "actions", "Histogram of each action", partial(actions_figure, of)
+    if SIGMA in data:
+        yield "sigma", "Sigma: how much the policy explores", partial(sigma_figure, of)
+    for field in schema.fields:
+        name, is_vector = field.name, bool(field.row_shape) and not field.has_axes
+        if field.is_float and is_vector and name not in (*ACTIONS, MEAN, SIGMA):
+            yield f"bands-{name}", f"Values of {name}", partial(bands_figure, of, name)
+        if is_image(field):
+            title = f"Images of {name}, over the recording"
+            yield f"images-{name}", title, partial(images_figure, of, name)
+    if one is not None:
+        title = f"Trajectory {one.id}, step by step"
+        yield "trajectory", title, partial(curves_figure, of, one)
+    if recorded_pace(data.metadata) is not None:
+        yield "pace", "Speed of the recording, and stalls", partial(pace_figure, of)
 
-    @cached_property
-    def _statistics(self) -> StoreStatistics:
-        return self._measure()
 
-    @cached_property
-    def _trajectory(self) -> Trajectory | None:
-        """The worst one; without failures the longest that ended, or else any."""
-        if self._chosen is not None:
-            return self._chosen
-        for number in worst_trajectories(self._dataset, 1):
-            return self._dataset.trajectory(number)
-        table = self._dataset.where(min_valid=1, max_steps=_MOST_STEPS)
-        table = table.where(end=OVER) or table
-        return table[int(table.columns["num_steps"].argmax())] if len(table) else None
+def _typical(dataset: TrajectoryDataset) -> Trajectory | None:
+    """The worst trajectory; without failures the longest that ended, or else any."""
+    for number in worst_trajectories(dataset, 1):
+        return dataset.trajectory(number)
+    table = dataset.where(min_valid=1, max_steps=_MOST_STEPS)
+    table = table.where(end=OVER) or table
+    return table[int(table.columns["num_steps"].argmax())] if len(table) else None

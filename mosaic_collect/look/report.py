@@ -109,7 +109,7 @@ def _pictures(pictures: Pictures) -> list[dict[str, str]]:
             "name": name,
             "short": name.removeprefix("bands-").replace("_", " ").capitalize(),
             "title": title,
-            "svg": inline_svg(pictures.draw(name), LIGHT, title, f"svg-{name}"),
+            "svg": inline_svg(pictures.draw(name), title, f"svg-{name}"),
         }
         for name, title in pictures.names.items()
     ]

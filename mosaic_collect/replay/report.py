@@ -136,9 +136,9 @@ def replay_figure(report: ReplayReport, title: str) -> Figure:
     mean, sigma = (np.fmax.reduceat(steps[name], first) for name in _LARGEST[:2])
     off = np.add.reduceat(steps["rows_off"], first) > 0
 
-    figure = new_figure(10, 4.5, LIGHT)
+    figure = new_figure(10, 4.5)
     axes = figure.add_subplot()
-    dress(axes, LIGHT)
+    dress(axes)
     # A dollar in a file's name begins no formula.
     color = LIGHT.failed if off.any() else LIGHT.ink
     axes.set_title(title, fontsize=10, loc="left", color=color, parse_math=False)
@@ -164,7 +164,7 @@ def replay_figure(report: ReplayReport, title: str) -> Figure:
     axes.set_xlabel("step" if stride == 1 else f"step (the largest of each {stride:,} steps)")
     axes.set_ylabel("absolute difference, in units of the actions")
     whole_numbers(axes.xaxis)
-    legend(figure, LIGHT, loc="outside lower left", ncols=4)
+    legend(figure, loc="outside lower left", ncols=4)
     return figure
 
 

@@ -62,7 +62,7 @@ def test_of_poor_stores(tmp_path: object) -> None:
         stores.write(path, steps, **options)
         drawer = pictures(TrajectoryDataset(path))
         for name in drawer.names:
-            inline_svg(drawer.draw(name), LIGHT, "title", name)
+            inline_svg(drawer.draw(name), "title", name)
 
 
 def test_long_lengths_get_a_logarithmic_axis(store: str) -> None:
@@ -83,7 +83,7 @@ def test_a_chosen_trajectory(dataset: TrajectoryDataset) -> None:
 
 
 def test_inline_svg(dataset: TrajectoryDataset) -> None:
-    found = [inline_svg(pictures(dataset).draw(name), LIGHT, 'a "<title>"', name) for name in ALL]
+    found = [inline_svg(pictures(dataset).draw(name), 'a "<title>"', name) for name in ALL]
     for svg in found:
         assert svg.startswith('<svg role="img" aria-label="a &quot;&lt;title&gt;&quot;"')
         assert not re.findall(r"#[0-9a-f]{6}\b", svg), "a colour that no theme changes"
@@ -99,10 +99,10 @@ def test_inline_svg(dataset: TrajectoryDataset) -> None:
 
 def test_what_is_to_be_read_is_not_rounded() -> None:
     """Sigmas of 0.002 had ticks at 0.00, 0.00 and 0.00."""
-    figure = new_figure(3, 2, LIGHT)
+    figure = new_figure(3, 2)
     axes = figure.add_subplot()
     axes.set_yticks([0.0005, 0.0015], ["0.0005", "0.0015"])
-    svg = inline_svg(figure, LIGHT, "ticks", "ticks")
+    svg = inline_svg(figure, "ticks", "ticks")
     assert re.findall(r"<text[^>]*>(0\.00[^<]*)<", svg) == ["0.0005", "0.0015"]
     assert not re.findall(r"<[^>]*\d\.\d{3,}[^>]*>", svg)
 
@@ -151,10 +151,10 @@ def test_long_curves_are_drawn_by_few_points_with_all_peaks_and_gaps() -> None:
     values[50_000:52_000] = np.nan
     values[60_001:60_003] = 4, np.inf
     with default_style():
-        figure = new_figure(4, 2, LIGHT)
+        figure = new_figure(4, 2)
         axes = figure.add_subplot()
         axes.plot(values, color="#123456")
-    (curve,) = re.findall(r'<path d="([^"]*)"[^>]*#123456', inline_svg(figure, LIGHT, "", "long"))
+    (curve,) = re.findall(r'<path d="([^"]*)"[^>]*#123456', inline_svg(figure, "", "long"))
     assert curve.count("M") == 3
     assert curve.count("L") < 2500
     points = np.array(re.findall(r"[ML] (\S+) (\S+)", curve), float)
@@ -184,7 +184,7 @@ class TestAnySchema:
             name = "actions" if field.name == "action" else f"{kind}{field.name}"
             assert (name in drawer.names) == bool(field.row_shape)
         for name in drawer.names:
-            inline_svg(drawer.draw(name), LIGHT, "title", name)
+            inline_svg(drawer.draw(name), "title", name)
 
     def test_curves_are_those_of_its_fields(self, store: str) -> None:
         schema = Schema([Field(name="obs", dim=4), Field(name="action", dim=2)])
@@ -208,7 +208,7 @@ def test_a_contact_sheet_is_of_the_images(store: str) -> None:
             want, (image,) = dataset[name][step, env].astype("f8"), axes.get_images()
             low, high = (0, 255) if name == "rgb" else (want.min(), want.max())
             np.testing.assert_allclose(image.get_array(), (want - low) / (high - low))
-        assert "data:image/png;base64" in inline_svg(figure, LIGHT, "title", name)
+        assert "data:image/png;base64" in inline_svg(figure, "title", name)
 
 
 def test_motions_by_failures_and_frames(dataset: TrajectoryDataset) -> None:
@@ -288,7 +288,7 @@ def test_fields_without_a_finite_value(store: str) -> None:
     assert "nonfinite" in {finding.kind for finding in store_findings(store)}
     drawer = pictures(TrajectoryDataset(store))
     for name in drawer.names:
-        inline_svg(drawer.draw(name), LIGHT, "title", name)
+        inline_svg(drawer.draw(name), "title", name)
 
 
 @pytest.mark.parametrize("setting", ["text.usetex: True", "axes.titlesize: 40"])

@@ -10,9 +10,10 @@ import pytest
 pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
+
 from mosaic_collect import Pictures, TrajectoryDataset, TrajectoryWriter, store_statistics
+from mosaic_collect.look.charts import Timeline
 from mosaic_collect.look.report import report_page
-from mosaic_collect.look.timeline import Timeline
 from mosaic_collect.look.watch import Watcher
 from mosaic_collect.store.view import StoreView
 from tests import helpers

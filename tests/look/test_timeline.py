@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import TrajectoryDataset
-from mosaic_collect.look.timeline import (
+from mosaic_collect.look.charts import (
     ENDED,
     ENDED2,
     FAILED,

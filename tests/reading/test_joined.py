@@ -25,7 +25,7 @@ from mosaic_collect import (
     verify_store,
 )
 from mosaic_collect.cli import main
-from mosaic_collect.look.timeline import Timeline
+from mosaic_collect.look.charts import Timeline
 from mosaic_collect.reading.ends import failed_ids, interrupted_ids
 from tests.helpers import SMALL, rows
 from tests.ranks import EVEN, MOVING, RAGGED, record_rank, record_ranks

@@ -18,7 +18,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.cli import main
-from mosaic_collect.look.canvas import LIGHT, new_figure, save
+from mosaic_collect.look.canvas import new_figure, save
 from mosaic_collect.look.statistics import write_statistics
 from mosaic_collect.store.files import is_temp_name, temp_name, write_target
 from tests.helpers import REPO, record
@@ -45,7 +45,7 @@ WRITERS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "bytes": (".bin", lambda store, path: write_target(path, PAGE)),
     "report": (".html", lambda store, path: main(["report", store, "-o", path])),
     "stats": (".json", lambda store, path: main(["stats", store, "-o", path])),
-    "plot": (".png", lambda store, path: save(new_figure(2, 2, LIGHT), path)),
+    "plot": (".png", lambda store, path: save(new_figure(2, 2), path)),
     "statistics": (
         ".json",
         lambda store, path: write_statistics(store_statistics(TrajectoryDataset(store)), path),
