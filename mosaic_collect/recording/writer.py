@@ -182,10 +182,10 @@ class TrajectoryWriter:
                 encode_in=encode_in,
             )
             undo.callback(opened.abandon)
-            pipeline = Pipeline(opened, threads, seconds)
+            pipeline = Pipeline(opened, threads)
             undo.callback(pipeline.close)
             self._opened, self._pipeline, self._state = opened, pipeline, opened.state
-            self._steps = Steps(opened, pipeline)
+            self._steps = Steps(opened, pipeline, seconds)
             self._calls, self._pid = threading.RLock(), os.getpid()
             self._closed = self._shut_down = False
             self._ring_nbytes = opened.slots * block_nbytes(self._state.grids())
@@ -365,7 +365,7 @@ class TrajectoryWriter:
     @property
     def metadata(self) -> dict[str, Any]:
         """The user's metadata as it will be committed next; a deep copy."""
-        return json_copy(self._steps.account.metadata)
+        return json_copy(self._steps.account.state.metadata)
 
     @property
     def stats(self) -> WriterStats:
@@ -376,7 +376,7 @@ class TrajectoryWriter:
             committed_steps=self._pipeline.committed_steps,
             raw_nbytes=steps * self.num_envs * self.schema.pair_nbytes,
             stored_nbytes=self._pipeline.stored_nbytes,
-            stalled_seconds=self._pipeline.stalled_seconds,
+            stalled_seconds=self._steps.stalled_seconds,
             seconds=time.monotonic() - self._opened_at,
         )
 

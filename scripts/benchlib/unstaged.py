@@ -60,10 +60,10 @@ def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
         used.add(writer._steps.block.slot)
     # A slot that no block needed yet gets what the current one holds.
     writer.commit()
-    while len(writer._pipeline._free) < 2:
-        writer._pipeline.free_block()  # which has another one filled, if there is one
+    while len(writer._pipeline.free) < 2:
+        writer._pipeline.fill_next()  # which has another one filled, if there is one
         time.sleep(0.01)
-    for block in writer._pipeline._free:
+    for block in writer._pipeline.free:
         if block.slot not in used:
             for name, array in block.arrays.items():
                 np.copyto(array, writer._steps.block.arrays[name])

@@ -151,7 +151,7 @@ def test_a_ring_of_one_block_goes_on_after_it(ram_store: str) -> None:
     def run(at: int) -> int:
         count, path = 0, f"{ram_store}-{at}"
         with open_tiny(path, buffer_mb=0.00005) as writer:
-            assert len(writer._pipeline._free) == 1
+            assert len(writer._pipeline.free) == 1
             try:
                 with Interrupter(at) as interrupter:
                     add_tiny(writer, 3 * writer.block_steps)

@@ -76,9 +76,9 @@ def test_a_hang_in_the_close_is_reported(store: str, caplog: pytest.LogCaptureFi
         add_tiny(writer)
         gate.shut = True
         writer._steps.commit(wait=False)
-        while not writer._pipeline._condition._at_work.get("committer", "").startswith("the sync"):
+        while not writer._pipeline._at_work.get("committer", "").startswith("the sync"):
             time.sleep(0.001)
-        writer._pipeline._condition.fail(OSError(errno.EIO, "elsewhere"))
+        writer._pipeline._fail(OSError(errno.EIO, "elsewhere"))
         closing = threading.Thread(target=_close_failing, args=(writer,))
         closing.start()
         while "waiting for the writing threads to end" not in caplog.text:
@@ -177,9 +177,7 @@ def test_the_lock_stays_as_long_as_something_may_be_written(
         add_tiny(writer)
         gate.shut = True
         writer._steps.commit(wait=False)
-        while not writer._pipeline._condition._at_work.get("committer", "").startswith(
-            "the commit"
-        ):
+        while not writer._pipeline._at_work.get("committer", "").startswith("the commit"):
             time.sleep(0.001)
         writer._shut(patience=0.1)
         assert not released.is_set()

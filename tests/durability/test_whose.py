@@ -58,7 +58,7 @@ def assert_lost(writer: TrajectoryWriter, words: str, left_alone: str | None = N
 
 def at_rest(writer: TrajectoryWriter) -> None:
     """Wait until nothing is being written: a folder that is written to cannot be removed whole."""
-    writer._pipeline.settle_all(writer._steps.block)
+    writer._steps.settle_all()
 
 
 class TestAnotherStoreUnderThePath:
@@ -107,7 +107,7 @@ class TestAnotherStoreUnderThePath:
         code = (
             "import shutil\n"
             "first = open_tiny(sys.argv[1]); add_tiny(first, 5)\n"
-            "first._pipeline.settle_all(first._steps.block)\n"
+            "first._steps.settle_all()\n"
             "shutil.rmtree(sys.argv[1])\n"
             "with open_tiny(sys.argv[1]) as second: add_tiny(second, 20)\n"
         )

@@ -134,7 +134,7 @@ def test_metadata_come_with_the_ends_or_not_at_all(store: str) -> None:
         writer.end_trajectories([], metadata={"ended": 0})
         with pytest.raises(InputError, match="metadata: expected values that JSON can hold"):
             writer.end_trajectories([1], metadata={"ended": object()})
-        assert (writer.metadata, writer._steps.account.ended) == ({"ended": 0}, 0)
+        assert (writer.metadata, writer._steps.account.state.num_trajectories) == ({"ended": 0}, 0)
         writer.end_trajectories([1], metadata={"ended": 1})
     assert_ends(store, 1, (0, 1, ENDED))
     assert TrajectoryDataset(store).metadata == {"ended": 1}
@@ -311,9 +311,9 @@ def test_nor_of_a_full_block_that_an_interrupted_add_step_left(
     gate = Gate(monkeypatch)
     with open_ends(store, threads=1) as writer:
         add_own(writer, 0, 1, 2)
-        submit = Pipeline.submit
+        queue = Pipeline.queue
         with monkeypatch.context() as patch:
-            patch.setattr(Pipeline, "submit", lambda *a: (submit(*a), _interrupt()))
+            patch.setattr(Pipeline, "queue", lambda *a: (queue(*a), _interrupt()))
             with pytest.raises(KeyboardInterrupt):
                 add_own(writer, 3)
         gate.assert_waits(lambda: writer.end_trajectories([0], [0]))
@@ -322,7 +322,7 @@ def test_nor_of_a_full_block_that_an_interrupted_add_step_left(
 
 
 @pytest.mark.parametrize("buffer_mb", [None, 0.0002])
-@pytest.mark.parametrize("where", ["free_block", "begin", "stage"])
+@pytest.mark.parametrize("where", ["_free_block", "begin", "stage"])
 def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
     store: str, monkeypatch: pytest.MonkeyPatch, where: str, buffer_mb: float | None
 ) -> None:
@@ -330,11 +330,11 @@ def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
     options = {} if buffer_mb is None else {"buffer_mb": buffer_mb}
     with open_ends(store, **options) as writer:
         border = writer.block_steps
-        assert (buffer_mb is None) or len(writer._pipeline._free) == 1
+        assert (buffer_mb is None) or len(writer._pipeline.free) == 1
         add_own(writer, 0)
         writer.end_trajectories([1])
         add_own(writer, *range(1, border))
-        home = writer._pipeline if where == "free_block" else writer._opened.staging
+        home = writer._steps if where == "_free_block" else writer._opened.staging
         with monkeypatch.context() as patch:
             patch.setattr(home, where, _interrupt)
             with pytest.raises(KeyboardInterrupt):

@@ -127,7 +127,7 @@ def test_blocks_are_given_back_at_close(store: str) -> None:
     """Not only when the writer itself goes, which a program may keep for its figures."""
     writer = open_writer(store, block_steps=2)
     add(writer, *range(9))
-    blocks = [weakref.ref(block) for block in [writer._steps.block, *writer._pipeline._free]]
+    blocks = [weakref.ref(block) for block in [writer._steps.block, *writer._pipeline.free]]
     writer.close()
     gc.collect()
     assert not any(block() is not None for block in blocks)
@@ -138,11 +138,11 @@ def test_a_job_that_is_there_twice_gives_its_slot_back(store: str) -> None:
     """As an interrupt between its queueing and its bookkeeping leaves it."""
     with open_writer(store, block_steps=2, buffer_mb=buffer_mb(2, 4) / 2.9) as writer:
         add(writer, 0, 1, 2)
-        job = writer._pipeline._last
+        writer._steps.settle_all()
+        job = writer._steps._last
         assert job is not None
-        writer._pipeline.settle_all(None)
         job.queued = False
-        writer._pipeline.settle_all(None)
+        writer._steps.settle_all()
         # One slot is all there is: it must come back.
         add(writer, *range(3, 9))
     assert_holds(TrajectoryDataset(store), range(9))

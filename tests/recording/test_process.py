@@ -59,9 +59,9 @@ def in_process(store: str, **options: Any) -> TrajectoryWriter:
 
 
 def process_of(writer: TrajectoryWriter) -> Any:
-    encoding = writer._pipeline._encoding
-    assert isinstance(encoding, EncoderProcess)
-    return encoding._process
+    encoder = writer._pipeline._process
+    assert encoder is not None
+    return encoder._process
 
 
 @pytest.fixture
@@ -211,7 +211,8 @@ def test_signals_to_the_group_are_the_parents_affair(store: str) -> None:
             add(writer, *range(first, first + 4))
             writer.commit()
         assert process_of(writer).poll() is None
-        assert not writer._pipeline._encoding._lost  # type: ignore[attr-defined]
+        assert writer._pipeline._process is not None
+        assert not writer._pipeline._process._lost
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
     assert_whole(store, 8)
 
@@ -221,9 +222,7 @@ import os, sys, time
 from mosaic_collect import Schema, TrajectoryWriter
 from tests.helpers import add, open_writer
 writer = open_writer(sys.argv[1], 4, encode_in="process")
-while writer._pipeline._encoding is None:
-    time.sleep(0.001)
-print(writer._pipeline._encoding._process.pid, flush=True)
+print(writer._pipeline._process._process.pid, flush=True)
 if sys.argv[2] == "forked" and os.fork() == 0:
     print(os.getpid(), flush=True)
     time.sleep(60)
@@ -389,10 +388,10 @@ def test_a_process_that_does_not_answer_any_more(
     with in_process(store) as writer:
         add(writer, *range(4))
         writer.commit()
-        encoding: Any = writer._pipeline._encoding
-        encoding._process.kill()
-        encoding._link.close()
-        encoding._link = Silent()
+        encoder: Any = writer._pipeline._process
+        encoder._process.kill()
+        encoder._link.close()
+        encoder._link = Silent()
         monkeypatch.setattr("socket.send_fds", lambda *args: None)
         add(writer, *range(4, 9))
     assert_whole(store, 9)

@@ -207,7 +207,7 @@ class TestCheckpoint:
     ) -> None:
         now = [1000.0]
         clock = SimpleNamespace(monotonic=lambda: now[0])
-        monkeypatch.setattr("mosaic_collect.recording.pipeline.time", clock)
+        monkeypatch.setattr("mosaic_collect.recording.steps.time", clock)
         # A commit that falls due with a step is written when the next one was added, and then is
         # a matter of the disk.
         wanted = {1: 0, 3: 3, 4: 3, 6: 6}

@@ -9,7 +9,8 @@ Only zstd has such frames; the other compressors always compress.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -81,6 +82,10 @@ class FieldEncoder:
         return float(packed / (size * _SAMPLES))
 
 
+#: Opens a field's shard for writing.
+OpenShard = Callable[[str], Upload]
+
+
 class BlockEncoder:
     """One block's chunks, in the order in which its shards hold them.
 
@@ -93,7 +98,7 @@ class BlockEncoder:
         whole: Whether all its steps hold rows.
 
     Args:
-        encoders: One a stored field, shared by all threads.
+        encoders: One per stored field, shared by all threads.
         block: All values arrived; nobody changes it meanwhile.
         count: Its steps that hold rows.
         grids: All stored fields' cuttings.
@@ -107,25 +112,35 @@ class BlockEncoder:
         block: Block,
         count: int,
         grids: Mapping[str, FieldGrid],
-        names: Iterable[str],
-        links: bool = True,
+        names: Sequence[str],
+        links: bool,
     ) -> None:
         self._encoders, self._block, self._count, self.grids = encoders, block, count, grids
-        self._num_envs = grids[VALID_MASK].num_envs
         self.slot, self.whole = block.slot, count == grids[VALID_MASK].block_steps
-        names = list(names)
         self.twins = dict(self._find_twins(names)) if links else {}
         self.written = [name for name in names if name not in self.twins]
         self._nonfinite = dict.fromkeys(float_names(grids), 0)
 
-    def tasks(self, names: Iterable[str]) -> Iterator[tuple[FieldGrid, int]]:
-        """Every (field, chunk) of these fields, field by field."""
-        for grid in map(self.grids.__getitem__, names):
-            for chunk in range(grid.chunks):
-                yield grid, chunk
+    def write(
+        self, names: Sequence[str], open_shard: OpenShard, pool: WorkerPool
+    ) -> Iterator[Upload]:
+        """Write these fields' shards: the pool encodes some chunks ahead of the calling thread."""
+        grids = [self.grids[name] for name in names]
+        tasks = ((grid, chunk) for grid in grids for chunk in range(grid.chunks))
+        results = pool.map_ahead(self.encode, tasks)
+        for grid in grids:
+            shard = open_shard(grid.field.name)
+            try:
+                encoded = islice(results, grid.chunks)
+                _, nonfinite = write_chunks(encoded, shard.write, shard.nbytes)
+            except BaseException:
+                shard.abandon()
+                raise
+            self.add_nonfinite(grid.field.name, nonfinite)
+            yield shard
 
     def encode(self, task: tuple[FieldGrid, int]) -> Encoded:
-        """Encode one of the tasks."""
+        """Encode one chunk of a field."""
         grid, chunk = task
         values = self._block.arrays[grid.field.name][grid.rows(chunk)]
         return self._encoders[grid.field.name].encode_chunk(values, self.whole)
@@ -136,8 +151,8 @@ class BlockEncoder:
             self._nonfinite[name] += found
 
     def counts(self) -> Counts:
-        """Of the whole block, once all its shards are written."""
-        mask = self._block.arrays[VALID_MASK][: self._num_envs, : self._count]
+        """Counts of the whole block, once all its shards are written."""
+        mask = self._block.arrays[VALID_MASK][: self.grids[VALID_MASK].num_envs, : self._count]
         twins = {n: self._nonfinite[s] for n, s in self.twins.items() if s in self._nonfinite}
         return Counts(int(np.count_nonzero(mask)), {**self._nonfinite, **twins})
 
@@ -162,40 +177,3 @@ class BlockEncoder:
                 for rows in map(grid.rows, range(grid.chunks))
             ):
                 yield name, source
-
-
-#: Opens a field's shard for writing.
-OpenShard = Callable[[str], Upload]
-
-
-class Encoding:
-    """Makes shards of blocks: a pool encodes chunks, some ahead, the calling thread writes them."""
-
-    def __init__(self, pool: WorkerPool) -> None:
-        self._pool = pool
-
-    def write(
-        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
-    ) -> Iterator[Upload]:
-        """Encode a block's fields and write them; what is not yielded is abandoned.
-
-        Args:
-            encoder: Encoder of the block.
-            names: Its fields to be written, in this order.
-            open_shard: Opens a field's shard.
-        """
-        names = list(names)
-        results = self._pool.map_ahead(encoder.encode, encoder.tasks(names))
-        for name in names:
-            shard = open_shard(name)
-            encoded = (next(results) for _ in range(encoder.grids[name].chunks))
-            try:
-                _, nonfinite = write_chunks(encoded, shard.write, shard.nbytes)
-            except BaseException:
-                shard.abandon()
-                raise
-            encoder.add_nonfinite(name, nonfinite)
-            yield shard
-
-    def close(self) -> None:
-        """End what works for this encoding alone; the pool is another's."""

@@ -27,17 +27,12 @@ import sys
 import time
 import traceback
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.recording.encoding.encoder import (
-    BlockEncoder,
-    Encoding,
-    FieldEncoder,
-    OpenShard,
-)
+from mosaic_collect.recording.encoding.encoder import BlockEncoder, FieldEncoder, OpenShard
 from mosaic_collect.recording.ring.blocks import SharedRing
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.codec import Compressor
@@ -112,28 +107,24 @@ class EncoderWorker:
             os._exit(1)
 
     def _reply(self, request: Request, fd: int) -> Reply:
-        try:
-            try:
-                return self.write(request, fd)
-            finally:
-                os.close(fd)  # where some file systems say that the disk is full
-        except OSError as error:
-            return Reply(request.name, error=OSError(error.errno, error.strerror))
-        except Exception as error:  # noqa: BLE001  raised again in the parent
-            # In words: not every exception can be sent.
-            return Reply(request.name, error=RuntimeError(f"{type(error).__name__}: {error}"))
-
-    def write(self, request: Request, fd: int) -> Reply:
-        """Write one shard."""
-        encoder, grid = self._encoders[request.name], self._grids[request.name]
-        values = self._slots[request.slot][request.name]
+        name = request.name
+        encoder, grid = self._encoders[name], self._grids[name]
+        values = self._slots[request.slot][name]
 
         def encode(chunk: int) -> Encoded:
             return encoder.encode_chunk(values[grid.rows(chunk)], request.whole)
 
-        results = self._pool.map_ahead(encode, range(grid.chunks))
-        nbytes, nonfinite = write_chunks(results, partial(write_all, fd), request.start)
-        return Reply(request.name, nbytes, nonfinite)
+        try:
+            try:
+                encoded = self._pool.map_ahead(encode, range(grid.chunks))
+                return Reply(name, *write_chunks(encoded, partial(write_all, fd), request.start))
+            finally:
+                os.close(fd)  # where some file systems say that the disk is full
+        except OSError as error:
+            return Reply(name, error=OSError(error.errno, error.strerror))
+        except Exception as error:  # noqa: BLE001  raised again in the parent
+            # In words: not every exception can be sent.
+            return Reply(name, error=RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 def receive(link: socket.socket, parent: int) -> tuple[bytes, int] | None:
@@ -220,55 +211,52 @@ def _can_start() -> bool:
     return hasattr(os, "memfd_create") and name.startswith("python")
 
 
-def start_encoding(
-    ring: SharedRing | None, state: StoreState, threads: int, pool: WorkerPool
-) -> Encoding:
-    """A process for a ring that is shared, ``pool`` for another, or where none can be started.
+def start_process(
+    ring: SharedRing | None, state: StoreState, threads: int
+) -> EncoderProcess | None:
+    """Start a process for a ring that is shared; None where threads of this process are to encode.
 
     To be called by the thread that will speak with it: its descriptors and signals are that
     thread's, where no interrupt falls.
     """
     if ring is None:
-        return Encoding(pool)
+        return None
     setup = state.grids(), ring.slots, ring.by_step, state.compressor, threads
     try:
-        return EncoderProcess(*_start(setup, ring.fd), pool)
+        return EncoderProcess(*_start(setup, ring.fd))
     except OSError as error:
         _log.warning("no process to encode in: %s; encoding in threads", error)
-        return Encoding(pool)
+        return None
     finally:
         ring.close()
 
 
-class EncoderProcess(Encoding):
-    """Makes shards in another process; the pool does its work if it is lost.
+class EncoderProcess:
+    """Makes shards in another process; threads of this one do its work if it is lost.
 
     Nobody waits for the process before the first block is full.
 
     Args:
         link: Connection to the process.
         process: Started, with its setup on the way.
-        pool: Threads of this process.
     """
 
-    def __init__(
-        self, link: socket.socket, process: subprocess.Popen[bytes], pool: WorkerPool
-    ) -> None:
-        super().__init__(pool)
+    def __init__(self, link: socket.socket, process: subprocess.Popen[bytes]) -> None:
         self._link, self._process = link, process
         self._ready = self._lost = False
 
     def write(
-        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
+        self, encoder: BlockEncoder, open_shard: OpenShard, pool: WorkerPool
     ) -> Iterator[Upload]:
-        left = list(names)
+        """Write a block's shards; ``pool`` encodes what a lost process leaves."""
+        left = list(encoder.written)
         try:
             for name, shard in self._written(encoder, left, open_shard):
                 left.remove(name)
                 yield shard
         except _LostError as lost:
             self._give_up(lost)
-        yield from super().write(encoder, left, open_shard)
+        yield from encoder.write(left, open_shard, pool)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -282,7 +270,7 @@ class EncoderProcess(Encoding):
             self._process.wait()
 
     def _written(
-        self, encoder: BlockEncoder, names: Iterable[str], open_shard: OpenShard
+        self, encoder: BlockEncoder, names: Sequence[str], open_shard: OpenShard
     ) -> Iterator[tuple[str, Upload]]:
         """Shards as they are written, with some asked for ahead."""
         waiting, asked = deque(names), dict[str, Upload]()
