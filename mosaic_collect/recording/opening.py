@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
+import math
 import platform
 import secrets
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from importlib import metadata as packages
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -25,7 +26,6 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
     WriteError,
 )
-from mosaic_collect.recording.encoding.process import EncodeIn, is_wanted
 from mosaic_collect.recording.ring.blocks import Block, HostStaging, SharedRing
 from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring
 from mosaic_collect.store.blobs import Blobs
@@ -59,7 +59,7 @@ class OpenStore:
         free: The ring's free slots; at most one of them is filled yet.
         partial: The last block, loaded, if it is not full.
         partial_counts: Counts of the committed rows of ``partial``.
-        ring: The slots' memory, if another process is to see it.
+        ring_nbytes: Bytes of the ring's slots.
     """
 
     store: Store
@@ -71,12 +71,7 @@ class OpenStore:
     free: list[Block]
     partial: Block | None
     partial_counts: Counts
-    ring: SharedRing | None
-
-    @property
-    def slots(self) -> int:
-        """Slots of the ring."""
-        return len(self.free) + (self.partial is not None)
+    ring_nbytes: int
 
     def begin(self) -> None:
         """Write to the store for the first time: all that can be refused was refused before.
@@ -95,7 +90,7 @@ class OpenStore:
 
     def forget_blocks(self) -> None:
         """Give the ring back, as far as it is held here."""
-        self.free, self.partial, self.ring = [], None, None
+        self.free, self.partial = [], None
 
     def abandon(self) -> None:
         """Give back all, where no writer came of it."""
@@ -107,7 +102,7 @@ class OpenStore:
 
 
 def open_store(
-    member: Destination,
+    where: Destination,
     schema: Schema | None,
     num_envs: int | None,
     *,
@@ -116,40 +111,44 @@ def open_store(
     resume: Resume,
     overwrite: bool,
     device: str,
-    buffer_mb: float | Literal["auto"],
-    compressor: str,
-    encode_in: EncodeIn,
+    ring_nbytes: int | None,
+    compressor: Compressor | None,
+    process_nbytes: float,
 ) -> OpenStore:
-    """Create a store or open one to go on with; arguments and errors as ``TrajectoryWriter``'s."""
+    """Create a store or open one to go on with; errors as ``TrajectoryWriter``'s.
+
+    Its arguments, too, but for the bound of the ring (None: "auto"), the compressor (None: "auto"),
+    and the size from which a ring is encoded by a process of its own.
+    """
     if schema is not None and not isinstance(schema, Schema):
         raise InputError(f"schema: expected a Schema, got {type(schema).__name__}")
     if num_envs is not None:
         num_envs = whole(num_envs, "num_envs", 1, MAX_ENVS)
-    blobs = member.blobs
-    added, budget = json_copy(metadata or {}), Budget.of(buffer_mb, _staging_nbytes(device))
+    blobs, added = where.blobs, json_copy(metadata or {})
+    budget = Budget.of(ring_nbytes, _free_device_nbytes(device))
     if robot is not None:
         added[ROBOT] = Robot.parse(robot).to_metadata()
     described = Robot.from_metadata(added)
     try:
-        existing = _existing(member, resume, overwrite)
+        existing = _existing(where, resume, overwrite)
         is_empty = existing is not None and not existing.committed_steps
         if is_empty and resume == AUTO and None not in (schema, num_envs):
             existing = None  # of a run that failed before its first commit, with other fields maybe
-        wanted = schema, num_envs, compressor
         if existing is None:
-            state = new_state(*wanted, budget)
+            state = _new_state(schema, num_envs, compressor, budget)
         else:
-            state = matching_state(existing, blobs.address, *wanted, added.get(ROBOT))
+            state = existing
+            _check_matches(state, blobs.address, schema, num_envs, compressor, added.get(ROBOT))
         state = replace(state, metadata=json_copy({**state.metadata, **added}))
         if described is not None:
             described.check(state.schema, state.metadata)
         _check_room(blobs, state)
-        state = member.join(existing, state)
+        state = where.join(existing, state)
         # Where no lock shows whether its writer lives, an empty store is replaced on demand alone.
-        replaces_empty = overwrite or resume == AUTO or not blobs.guards
-        store, release = _claim(blobs, existing, replaces_empty, overwrite)
+        most = 0 if resume == AUTO or not blobs.guards else -1
+        store, release = _claim(blobs, existing, math.inf if overwrite else most)
         try:
-            return _prepare(store, release, existing, state, budget, device, encode_in)
+            return _prepare(store, release, existing, state, budget, device, process_nbytes)
         except BaseException as error:
             release()
             if isinstance(error, OSError):
@@ -172,11 +171,11 @@ def _failure(blobs: Blobs, error: BaseException) -> Exception:
     return WriteError.because(words, error)
 
 
-def _existing(member: Destination, resume: Resume, overwrite: bool) -> StoreState | None:
+def _existing(where: Destination, resume: Resume, overwrite: bool) -> StoreState | None:
     try:
-        return existing_state(member.blobs, resume, overwrite)
+        return existing_state(where.blobs, resume, overwrite)
     except (StoreExistsError, StoreNotFoundError):
-        member.check(None)  # which may say more
+        where.check(None)  # which may say more
         raise
 
 
@@ -187,16 +186,22 @@ def _check_room(blobs: Blobs, state: StoreState) -> None:
 
 
 def _claim(
-    blobs: Blobs, existing: StoreState | None, replaces_empty: bool, overwrite: bool
+    blobs: Blobs, existing: StoreState | None, most_replaced: float
 ) -> tuple[Store, Callable[[], None]]:
-    """Become the writer of a store, if it still is as it was read."""
+    """Become the writer of a store, if it still is as it was read.
+
+    Args:
+        blobs: Place of the store.
+        existing: State of the store that is continued.
+        most_replaced: If none is, most steps of a store that a new one may replace; -1: none may.
+    """
     blobs.make()
     store = Store(blobs)
     release = blobs.claim(store.require_ours)
     try:
         # Another writer may have been at work until the claim was ours.
         found = store.look()
-        is_replaced = found is not None and (overwrite if found.committed_steps else replaces_empty)
+        is_replaced = found is not None and found.committed_steps <= most_replaced
         if found != existing and not (existing is None and is_replaced):
             raise StoreExistsError(
                 f"{blobs.address} changed while it was being opened; open it again"
@@ -214,12 +219,11 @@ def _prepare(
     state: StoreState,
     budget: Budget,
     device: str,
-    encode_in: EncodeIn,
+    process_nbytes: float,
 ) -> OpenStore:
     nbytes = block_nbytes(state.grids())
     slots = budget.slots(nbytes)
-    shared = is_wanted(encode_in, slots * nbytes)
-    staging, ring = _staging_of(state, device, slots, shared)
+    staging = _staging_of(state, device, slots, slots * nbytes >= process_nbytes)
     try:
         free = [staging.new_block(slot) for slot in range(slots)]
         partial, counts = None, Counts.zero(float_names(state.grids()))
@@ -231,12 +235,11 @@ def _prepare(
     except BaseException:
         staging.close()
         raise
-    run = this_run(state)
-    return OpenStore(store, release, existing, state, run, staging, free, partial, counts, ring)
+    run, size = _this_run(state), slots * nbytes
+    return OpenStore(store, release, existing, state, run, staging, free, partial, counts, size)
 
 
-def _staging_nbytes(device: str) -> int | None:
-    """Free bytes of the device's memory; None for the CPU."""
+def _free_device_nbytes(device: str) -> int | None:
     if device == "cpu":
         return None
     from mosaic_collect.recording.ring.cuda import free_device_nbytes
@@ -244,28 +247,18 @@ def _staging_nbytes(device: str) -> int | None:
     return free_device_nbytes(device)
 
 
-def _staging_of(
-    state: StoreState, device: str, slots: int, shared: bool
-) -> tuple[HostStaging, SharedRing | None]:
-    """What copies steps, and the ring's memory if it can be shared with another process.
-
-    Args:
-        state: State of the store.
-        device: "cpu", or a CUDA device.
-        slots: Number of slots of the ring.
-        shared: Whether another process is wanted.
-    """
+def _staging_of(state: StoreState, device: str, slots: int, shared: bool) -> HostStaging:
+    """What copies steps; if ``shared``, to a ring that another process sees, if one can be made."""
     if shared:
         try:
             # What a device copies out lies as it does there, and is read as the codecs want it.
-            ring = SharedRing(state.grids(), slots, by_step=device == "cpu")
-            return _staging_in(state, device, ring), ring
+            return _staging_in(state, device, SharedRing(state.grids(), slots, device == "cpu"))
         except SpaceError:
             raise
         except OSError as error:
             _log.warning("no memory that processes can share: %s; encoding in threads", error)
     # Only here, where no traceback holds the staging any more that failed.
-    return _staging_in(state, device, None), None
+    return _staging_in(state, device, None)
 
 
 def _staging_in(state: StoreState, device: str, ring: SharedRing | None) -> HostStaging:
@@ -289,10 +282,10 @@ def _load_partial(view: StoreView, block: Block) -> Counts:
     return Counts(int(np.count_nonzero(mask)), nonfinite)
 
 
-def new_state(
-    schema: Schema | None, num_envs: int | None, compressor: str, budget: Budget
+def _new_state(
+    schema: Schema | None, num_envs: int | None, compressor: Compressor | None, budget: Budget
 ) -> StoreState:
-    """Of a store that is to be made.
+    """The state of a store that is to be made.
 
     Raises:
         InputError: No schema or N, or they make chunks that are too large.
@@ -311,21 +304,21 @@ def new_state(
         block_steps=grids[VALID_MASK].block_steps,
         chunk_envs={n: g.chunk_envs for n, g in grids.items()},
         chunk_steps=cut_steps(grids),
-        compressor=Compressor.named(compressor),
+        compressor=compressor or Compressor.named("auto"),
         nonfinite=dict.fromkeys(float_names(grids), 0),
         identity=secrets.token_hex(16),
     )
 
 
-def matching_state(
+def _check_matches(
     state: StoreState,
     path: str,
     schema: Schema | None,
     num_envs: int | None,
-    compressor: str,
-    robot: Any = None,
-) -> StoreState:
-    """Of a store that is there, if it is as asked for.
+    compressor: Compressor | None,
+    robot: Any,
+) -> None:
+    """Refuse to continue a store that is not as requested.
 
     Raises:
         StoreMismatchError: The store was made otherwise.
@@ -333,24 +326,22 @@ def matching_state(
     problems = [] if schema is None else state.schema.differences(schema)
     if num_envs not in (None, state.num_envs):
         problems.append(f"num_envs: expected {state.num_envs}, got {num_envs}")
-    if compressor not in ("auto", state.compressor.name):
-        problems.append(f"compressor: expected {state.compressor.name}, got {compressor}")
+    if compressor is not None and compressor.name != state.compressor.name:
+        problems.append(f"compressor: expected {state.compressor.name}, got {compressor.name}")
     before = state.metadata.get(ROBOT)
     if before is not None and robot is not None and before != robot:
         problems.append(f"robot: expected {shown(before)}, got {shown(robot)}")
     if problems:
         raise StoreMismatchError(f"{path} was made otherwise: " + "; ".join(problems))
-    return state
 
 
-def this_run(state: StoreState) -> Run:
+def _this_run(state: StoreState) -> Run:
     """The entry of a run that begins where the store ends."""
-    started = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    first, first_id = state.committed_steps, state.next_trajectory_id
+    first_id = state.next_trajectory_id
     return Run(
-        first_step=first,
+        first_step=state.committed_steps,
         open_envs="",
-        started=started,
+        started=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         versions=dict(_versions()),
         key=secrets.token_hex(8),
         first_open_id=first_id + int(np.count_nonzero(~state.stopped_open)),

@@ -266,7 +266,7 @@ class Pipeline:
     def _encode_all(self) -> None:
         opened = self._opened
         try:
-            self._process = start_process(opened.ring, opened.state, self._threads)
+            self._process = start_process(opened.staging.ring, opened.state, self._threads)
             self._encodes = True
             self._notify()
             while (commit := self._commits.get()) is not None and not self._stopped:

@@ -33,14 +33,14 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import check_device, thread_count
 from mosaic_collect.errors import BusyError, ClosedError, InputError
-from mosaic_collect.recording.encoding.process import EncodeIn, is_wanted
+from mosaic_collect.recording.encoding.process import EncodeIn, least_ring_nbytes
 from mosaic_collect.recording.inputs import parse_ends
 from mosaic_collect.recording.opening import open_store
 from mosaic_collect.recording.pipeline import Pipeline
-from mosaic_collect.recording.ring.budget import asked_nbytes, block_nbytes
+from mosaic_collect.recording.ring.budget import asked_nbytes
 from mosaic_collect.recording.steps import Steps
 from mosaic_collect.store.blobs import Blobs
-from mosaic_collect.store.codec import Compressor
+from mosaic_collect.store.codec import AUTO, Compressor
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
 from mosaic_collect.store.ranks import Address, Destination, blobs_at
@@ -158,9 +158,8 @@ class TrajectoryWriter:
         # All of them before anything is done: a takeover closes another writer.
         device, threads, seconds = str(device), thread_count(threads), commit_seconds
         check_device(device)
-        Compressor.named(compressor)
-        asked_nbytes(buffer_mb)
-        is_wanted(encode_in, 0)
+        codec = Compressor.named(compressor)
+        ring_nbytes, process_nbytes = asked_nbytes(buffer_mb), least_ring_nbytes(encode_in)
         is_number = isinstance(seconds, Real)
         if seconds is not None and not (is_number and float(seconds) >= 0):
             raise InputError(f"commit_seconds: expected a number from 0, or None, got {seconds!r}")
@@ -177,9 +176,9 @@ class TrajectoryWriter:
                 resume=resume,
                 overwrite=overwrite,
                 device=device,
-                buffer_mb=buffer_mb,
-                compressor=compressor,
-                encode_in=encode_in,
+                ring_nbytes=ring_nbytes,
+                compressor=None if compressor == AUTO else codec,
+                process_nbytes=process_nbytes,
             )
             undo.callback(opened.abandon)
             pipeline = Pipeline(opened, threads)
@@ -188,7 +187,6 @@ class TrajectoryWriter:
             self._steps = Steps(opened, pipeline, seconds)
             self._calls, self._pid = threading.RLock(), os.getpid()
             self._closed = self._shut_down = False
-            self._ring_nbytes = opened.slots * block_nbytes(self._state.grids())
             self._opened_at = time.monotonic()
             pipeline.start()
             opened.begin()
@@ -360,7 +358,7 @@ class TrajectoryWriter:
     @property
     def ring_nbytes(self) -> int:
         """Bytes of the host ring."""
-        return self._ring_nbytes
+        return self._opened.ring_nbytes
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def plan_ring(step_nbytes: int, buffer_mb: Any, device_nbytes: int | None) -> tu
     """(steps of a block, slots), of one environment's rows of that size."""
     writers = Schema((Field(name="x", dtype="uint8"),)).pair_nbytes - 1
     schema = Schema((Field(name="x", dtype="uint8", dim=step_nbytes - writers),))
-    bound = Budget.of(buffer_mb, device_nbytes)
+    bound = Budget.of(budget.asked_nbytes(buffer_mb), device_nbytes)
     grids = budget.plan_ring(schema, 1, bound)
     assert block_nbytes(grids) == grids["x"].block_steps * step_nbytes
     return grids["x"].block_steps, bound.slots(block_nbytes(grids))
@@ -88,7 +88,7 @@ def test_a_device_without_room_is_told() -> None:
 @pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), True, "big", None, [1]])
 def test_other_bounds_are_refused(bad: Any) -> None:
     with pytest.raises(InputError, match="buffer_mb"):
-        Budget.of(bad)
+        budget.asked_nbytes(bad)
 
 
 def test_auto_takes_what_is_free_where_a_tenth_is_not_enough(

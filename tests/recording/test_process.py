@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import gc
 import logging
+import math
 import os
 import pickle
 import resource
@@ -28,7 +29,7 @@ from mosaic_collect.recording.encoding.process import (
     EncoderWorker,
     Reply,
     Request,
-    is_wanted,
+    least_ring_nbytes,
 )
 from mosaic_collect.recording.ring.blocks import SharedRing
 from mosaic_collect.recording.writer import TrajectoryWriter
@@ -432,20 +433,20 @@ def test_when_it_is_wanted(
     encode_in: str, nbytes: int, wanted: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
-    assert is_wanted(encode_in, nbytes) is wanted
+    assert (nbytes >= least_ring_nbytes(encode_in)) is wanted
 
 
 def test_auto_asks_for_a_second_processor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
-    assert not is_wanted("auto", 10**9)
+    assert least_ring_nbytes("auto") == math.inf
 
 
 @pytest.mark.parametrize("executable", ["", "/opt/simulator/kit"])
 def test_no_interpreter_to_start(executable: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", executable)
-    assert not is_wanted("auto", 10**9)
+    assert least_ring_nbytes("auto") == math.inf
     with pytest.raises(InputError, match="encode_in: no process with"):
-        is_wanted("process", 10**9)
+        least_ring_nbytes("process")
 
 
 @pytest.mark.parametrize("bad", ["threads ", None, 3, ["process"]])

@@ -18,6 +18,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import logging
+import math
 import os
 import pickle
 import signal
@@ -182,13 +183,12 @@ _CODE = (
 )
 
 
-def is_wanted(encode_in: Any, ring_nbytes: int) -> bool:
-    """Whether blocks of such a ring are to be encoded in a process of its own.
+def least_ring_nbytes(encode_in: Any) -> float:
+    """Bytes of a ring from which on its blocks are encoded in a process of its own.
 
     Args:
         encode_in: "process", "threads", or "auto": a process if much is recorded and there is a
             second processor for it.
-        ring_nbytes: Bytes of the ring.
 
     Raises:
         InputError: Another word, or there can be no process.
@@ -197,9 +197,9 @@ def is_wanted(encode_in: Any, ring_nbytes: int) -> bool:
         raise InputError(f"encode_in: expected {', '.join(ENCODE_IN)}, got {encode_in!r}")
     if encode_in == "process" and not _can_start():
         raise InputError(f"encode_in: no process with {sys.executable!r} on {sys.platform}")
-    if encode_in == "auto" and _can_start():
-        return ring_nbytes >= _AUTO_RING_NBYTES and len(os.sched_getaffinity(0)) > 1
-    return bool(encode_in == "process")
+    if encode_in == "auto" and _can_start() and len(os.sched_getaffinity(0)) > 1:
+        return _AUTO_RING_NBYTES
+    return 0 if encode_in == "process" else math.inf
 
 
 def _can_start() -> bool:

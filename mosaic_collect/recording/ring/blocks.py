@@ -117,11 +117,11 @@ class HostStaging:
     def __init__(
         self, grids: Mapping[str, FieldGrid], num_envs: int, ring: SharedRing | None = None
     ) -> None:
-        self._grids, self._num_envs, self._ring = grids, num_envs, ring
+        self._grids, self._num_envs, self.ring = grids, num_envs, ring
 
     def new_block(self, slot: int) -> Block:
         """The memory of a slot of the ring, to be filled first."""
-        arrays = host_arrays(self._grids) if self._ring is None else self._ring.slot(slot)
+        arrays = host_arrays(self._grids) if self.ring is None else self.ring.slot(slot)
         return Block(arrays, self._grids, slot)
 
     def begin(self, block: Block) -> None:
@@ -143,7 +143,7 @@ class HostStaging:
 
     def close(self) -> None:
         """Give back what staging took."""
-        self._ring = None
+        self.ring = None
 
 
 def as_numpy(value: Any) -> Any:

@@ -37,17 +37,8 @@ class Budget(NamedTuple):
     device_nbytes: int | None = None
 
     @classmethod
-    def of(cls, buffer_mb: Any, device_nbytes: int | None = None) -> Budget:
-        """Read a bound; free memory is measured by this call, once.
-
-        Args:
-            buffer_mb: In 10^6 bytes, or "auto": a tenth of the free memory.
-            device_nbytes: Free GPU memory in bytes; None without a GPU.
-
-        Raises:
-            InputError: Neither "auto" nor a positive number.
-        """
-        asked = asked_nbytes(buffer_mb)
+    def of(cls, asked: int | None, device_nbytes: int | None = None) -> Budget:
+        """The budget of a requested bound; None: free memory is measured now, once."""
         if asked is not None:
             return cls(asked, None, device_nbytes)
         free = available_memory()

@@ -168,7 +168,7 @@ class DeviceStaging(HostStaging):
     def new_block(self, slot: int) -> Block:
         nbytes = block_nbytes(self._grids)
         with _allocating(f"a block of {nbytes / 1e6:.1f} MB of page-locked memory"):
-            arrays = self._host_arrays() if self._ring is None else self._ring.slot(slot)
+            arrays = self._host_arrays() if self.ring is None else self.ring.slot(slot)
             self._tensors[slot] = {n: torch.from_numpy(arrays[n]) for n in self._names}
         return Block(arrays, self._grids, slot)
 
@@ -204,7 +204,7 @@ class DeviceStaging(HostStaging):
         finally:
             self._buffers = []
             self._tensors = {}
-            ring, self._ring = self._ring, None
+            ring, self.ring = self.ring, None
             if ring is not None:
                 self._streams.unpin(ring.bytes)
 
