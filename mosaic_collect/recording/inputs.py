@@ -30,12 +30,7 @@ _MASK = Field(name=VALID_MASK, dtype="bool")
 
 
 class StepCheck:
-    """Holds one store's schema against each step's rows.
-
-    Args:
-        schema: The caller's fields.
-        num_envs: Environments, N.
-    """
+    """Compares each step's rows with the schema of a store."""
 
     def __init__(self, schema: Schema, num_envs: int) -> None:
         self._num_envs = num_envs
@@ -53,7 +48,7 @@ class StepCheck:
             given: Per optional field, whether earlier steps gave it; empty before the first step.
 
         Raises:
-            InputError: Naming each field at fault, what was expected and what came.
+            InputError: The message names each field at fault, what was expected and what came.
         """
         problems = [
             f"{name}: expected on every step, got none"
@@ -134,28 +129,16 @@ def _unknown(name: str, fields: Mapping[str, Field]) -> str:
 def parse_ends(
     schema: Schema,
     num_envs: int,
-    env_ids: Any = None,
-    *,
-    failed: Any = None,
-    terminated: Any = None,
-    truncated: Any = None,
-    dones: Any = None,
-    time_outs: Any = None,
+    env_ids: Any,
+    failed: Any,
+    terminated: Any,
+    truncated: Any,
+    dones: Any,
+    time_outs: Any,
 ) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     """Environments whose trajectories end, ascending, and the code of each end.
 
-    Args:
-        schema: Schema of the store.
-        num_envs: Environments, N.
-        env_ids: Environments, as ``TrajectoryWriter.end_trajectories`` takes them.
-        failed: The environments of these whose trajectory failed.
-        terminated: The environments of these, or flags of all, that terminated.
-        truncated: The environments of these, or flags of all, that were truncated.
-        dones: Flags of all environments, in place of ``env_ids``.
-        time_outs: Flags of all environments, beside ``dones``.
-
-    Raises:
-        InputError: An argument is of another form, or two contradict each other.
+    Arguments and errors are those of ``TrajectoryWriter.end_trajectories``.
     """
     if dones is not None or time_outs is not None:
         if any(value is not None for value in (env_ids, terminated, truncated)) or dones is None:
@@ -184,15 +167,7 @@ def parse_ends(
 
 
 def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[np.int64]:
-    """Environments a caller names: whole numbers, or a bool mask of shape ``(num_envs,)``.
-
-    Args:
-        env_ids: Ids or a mask.
-        num_envs: Environments, N.
-        what: The argument's name, for errors.
-
-    Returns:
-        Ascending.
+    """The environments that whole numbers, or a bool mask ``(num_envs,)``, name; ascending.
 
     Raises:
         InputError: Other types, numbers out of ``0..num_envs-1``, or one of them twice.
@@ -250,11 +225,6 @@ def _flags(values: Any, num_envs: int, what: str) -> NDArray[np.bool_]:
 
 
 def _as_array(values: Any, what: str, expected: str) -> NDArray[Any]:
-    """What a caller gives as an array, or in other words.
-
-    Raises:
-        InputError: The values cannot be read.
-    """
     odd = unreadable(values)
     if odd is not None:
         raise InputError(f"{what}: expected {expected}, got {odd}")

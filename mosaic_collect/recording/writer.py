@@ -264,14 +264,7 @@ class TrajectoryWriter:
         """
         self._require_open()
         envs, codes = parse_ends(
-            self.schema,
-            self.num_envs,
-            env_ids,
-            failed=failed,
-            terminated=terminated,
-            truncated=truncated,
-            dones=dones,
-            time_outs=time_outs,
+            self.schema, self.num_envs, env_ids, failed, terminated, truncated, dones, time_outs
         )
         self._steps.end(envs, codes, metadata or {})
 
@@ -316,8 +309,15 @@ class TrajectoryWriter:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if error is None:
             self.close()
-        else:
-            self._close_after(error)
+            return
+        try:
+            # Who interrupts the commit that an interrupt caused wants to be gone.
+            self._close(complete=False, interrupts=0 if isinstance(error, _INTERRUPTS) else 1)
+        except Exception as failure:  # noqa: BLE001  the caller's goes through, this one beside it
+            path = self.path
+            _log.error("after %s, closing %s failed: %s", type(error).__name__, path, failure)
+            if hasattr(error, "add_note"):
+                error.add_note(f"mosaic_collect: closing {path} failed, too: {failure}")
 
     # -- what a caller may ask -------------------------------------------------------------------
 
@@ -381,11 +381,7 @@ class TrajectoryWriter:
     # -- how it ends: by its caller, an interrupt, a takeover, or the interpreter's exit ----------
 
     def _enter(self, seconds: float = 0.0) -> None:
-        """Enter a call, waiting at most so many seconds for the thread inside.
-
-        Raises:
-            BusyError: Another thread is inside.
-        """
+        """Enter a call, waiting at most so many seconds for the thread inside."""
         # A forked child may have the lock of a thread that it has not.
         if os.getpid() == self._pid and not self._calls.acquire(timeout=seconds):
             raise BusyError(
@@ -394,11 +390,7 @@ class TrajectoryWriter:
             )
 
     def _require_open(self) -> None:
-        """Refuse a call that comes too late, or from a fork of the process.
-
-        Raises:
-            ClosedError: The writer is closed, or of another process.
-        """
+        """Refuse a call that comes too late, or from a fork of the process."""
         if self._closed:
             raise ClosedError(f"the writer of {self.path} is closed; resume=True opens another")
         if os.getpid() != self._pid:
@@ -406,12 +398,7 @@ class TrajectoryWriter:
 
     @_one_caller
     def _close(self, complete: bool, interrupts: int = 1) -> None:
-        """Close; see ``close``.
-
-        Args:
-            complete: Whether the collection is finished.
-            interrupts: How many wait until everything is committed; the next one does not.
-        """
+        """Close; so many interrupts wait until all is committed, the next one does not."""
         if self._shut_down or os.getpid() != self._pid:
             return
         came, patience = None, None
@@ -436,24 +423,8 @@ class TrajectoryWriter:
             raise came
         self._pipeline.check()
 
-    def _close_after(self, error: BaseException) -> None:
-        """Close where an error passes through; a failure to close is noted beside the error."""
-        # Who interrupts the commit that an interrupt caused wants to be gone.
-        interrupts = 0 if isinstance(error, _INTERRUPTS) else 1
-        try:
-            self._close(complete=False, interrupts=interrupts)
-        except Exception as failure:  # noqa: BLE001  the caller's goes through, this one beside it
-            kind, path = type(error).__name__, self.path
-            _log.error("after %s, closing %s failed: %s", kind, path, failure)
-            if hasattr(error, "add_note"):
-                error.add_note(f"mosaic_collect: closing {path} failed, too: {failure}")
-
     def _shut(self, patience: float | None) -> None:
-        """End the threads, whose last one releases the lock; called again, it does the rest.
-
-        Args:
-            patience: Seconds to wait for what the threads are at; None: until it is over.
-        """
+        """End the threads, whose last one releases the lock; called again, it does the rest."""
         self._closed = True
         atexit.unregister(self._close_at_exit)
         if not self._pipeline.close(patience):

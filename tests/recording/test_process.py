@@ -30,6 +30,7 @@ from mosaic_collect.recording.encoding.process import (
     Reply,
     Request,
     least_ring_nbytes,
+    ready,
 )
 from mosaic_collect.recording.ring.blocks import SharedRing
 from mosaic_collect.recording.writer import TrajectoryWriter
@@ -308,8 +309,8 @@ def test_another_error_of_its_own_is_one_here(store: str, monkeypatch: pytest.Mo
     writer = in_process(store)
     add(writer, *range(3))
     reply = Reply("actions", error=RuntimeError("MemoryError: no scratch"))
-    monkeypatch.setattr(EncoderProcess, "_message", lambda self, *args: pickle.dumps(reply))
-    monkeypatch.setattr(EncoderProcess, "_require_ready", lambda self: None)
+    messages = iter([ready(), pickle.dumps(reply)])
+    monkeypatch.setattr(EncoderProcess, "_message", lambda self, *args: next(messages))
     with pytest.raises(WriteError, match="no scratch"):
         writer.commit()
     with pytest.raises(WriteError):

@@ -223,7 +223,7 @@ def start_process(
         return None
     setup = state.grids(), ring.slots, ring.by_step, state.compressor, threads
     try:
-        return EncoderProcess(*_start(setup, ring.fd))
+        return EncoderProcess(setup, ring.fd)
     except OSError as error:
         _log.warning("no process to encode in: %s; encoding in threads", error)
         return None
@@ -236,14 +236,29 @@ class EncoderProcess:
 
     Nobody waits for the process before the first block is full.
 
-    Args:
-        link: Connection to the process.
-        process: Started, with its setup on the way.
+    Raises:
+        OSError: No process can be started.
     """
 
-    def __init__(self, link: socket.socket, process: subprocess.Popen[bytes]) -> None:
-        self._link, self._process = link, process
+    def __init__(self, setup: Setup, ring_fd: int) -> None:
         self._ready = self._lost = False
+        message = pickle.dumps(setup)
+        if len(message) > MOST_MESSAGE_NBYTES:
+            raise OSError(errno.EMSGSIZE, f"{len(setup[0])} fields are too many for it")
+        # What this thread blocks stays blocked there: a signal to the whole group, a Ctrl-C for
+        # one, is the affair of this process, whose other threads still take it.
+        signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        self._link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._link.settimeout(_LOOK_SECONDS)
+        try:
+            with theirs:
+                self._process = _spawn(theirs.fileno(), ring_fd)
+            # If it is gone already, that is seen when its first answer is waited for.
+            with contextlib.suppress(ConnectionError):
+                self._link.send(message, socket.MSG_NOSIGNAL)
+        except BaseException:
+            self._link.close()
+            raise
 
     def write(
         self, encoder: BlockEncoder, open_shard: OpenShard, pool: WorkerPool
@@ -274,8 +289,11 @@ class EncoderProcess:
     ) -> Iterator[tuple[str, Upload]]:
         """Shards as they are written, with some asked for ahead."""
         waiting, asked = deque(names), dict[str, Upload]()
-        if not self._lost:
-            self._require_ready()
+        if not (self._lost or self._ready):
+            said = self._message(_START_SECONDS)
+            if said != ready():
+                raise _LostError(f"it says {said!r} and not {ready()!r}")
+            self._ready = True
         try:
             while not self._lost and (waiting or asked):
                 while waiting and len(asked) < SHARDS_AHEAD:
@@ -329,14 +347,6 @@ class EncoderProcess:
                 break
         raise _LostError("it does not answer")
 
-    def _require_ready(self) -> None:
-        if self._ready:
-            return
-        said = self._message(_START_SECONDS)
-        if said != ready():
-            raise _LostError(f"it says {said!r} and not {ready()!r}")
-        self._ready = True
-
     def _give_up(self, lost: _LostError) -> None:
         """Nothing it still does may reach files that others write: it is dead before they begin."""
         self._lost = True
@@ -353,32 +363,6 @@ class EncoderProcess:
 
 class _LostError(Exception):
     """The process does not answer."""
-
-
-def _start(setup: Setup, ring_fd: int) -> tuple[socket.socket, subprocess.Popen[bytes]]:
-    """The process, and the link to it, over which its setup was sent.
-
-    Raises:
-        OSError: There can be none.
-    """
-    message = pickle.dumps(setup)
-    if len(message) > MOST_MESSAGE_NBYTES:
-        raise OSError(errno.EMSGSIZE, f"{len(setup[0])} fields are too many for it")
-    # What this thread blocks stays blocked there: a signal to the whole group, a Ctrl-C for one,
-    # is the affair of this process, whose other threads still take it.
-    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-    link, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    link.settimeout(_LOOK_SECONDS)
-    try:
-        with theirs:
-            process = _spawn(theirs.fileno(), ring_fd)
-        # If it is gone already, that is seen when its first answer is waited for.
-        with contextlib.suppress(ConnectionError):
-            link.send(message, socket.MSG_NOSIGNAL)
-    except BaseException:
-        link.close()
-        raise
-    return link, process
 
 
 def _spawn(link_fd: int, ring_fd: int) -> subprocess.Popen[bytes]:
