@@ -264,9 +264,9 @@ def _staging_of(state: StoreState, device: str, slots: int, shared: bool) -> Hos
 def _staging_in(state: StoreState, device: str, ring: SharedRing | None) -> HostStaging:
     if device == "cpu":
         return HostStaging(state.grids(), state.num_envs, ring)
-    from mosaic_collect.recording.ring.cuda import cuda_staging  # torch is optional on the CPU
+    from mosaic_collect.recording.ring.cuda import DeviceStaging  # torch is optional on the CPU
 
-    return cuda_staging(state.grids(), state.num_envs, device, ring)
+    return DeviceStaging(state.grids(), state.num_envs, device, ring)
 
 
 def _load_partial(view: StoreView, block: Block) -> Counts:

@@ -77,7 +77,7 @@ def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
     Once into memory that the driver allocates, once into a ring that another process sees.
     """
     from mosaic_collect.recording.ring.blocks import SharedRing
-    from mosaic_collect.recording.ring.cuda import cuda_staging
+    from mosaic_collect.recording.ring.cuda import DeviceStaging
 
     writer = _writer(workload, plan)
     grids = writer._state.grids()
@@ -86,8 +86,8 @@ def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
     nbytes = sum(math.prod(v.shape) * v.element_size() for v in rows.values()) * plan.block_steps
     plain_s = _seconds_of_a_copy(nbytes)
     figures = {"pinned_mb_s": nbytes / MB / plain_s}
-    for name, ring in (("own", None), ("shared", SharedRing(grids, 1))):
-        staging = cuda_staging(grids, workload.num_envs, "cuda:0", ring)
+    for name, ring in (("own", None), ("shared", SharedRing(grids, 1, by_step=False))):
+        staging = DeviceStaging(grids, workload.num_envs, "cuda:0", ring)
         block_s, staged = _seconds_of_a_block(staging, rows)
         figures[f"{name}_mb_s"] = staged / MB / block_s
         figures[f"{name}_share"] = staged / block_s / (nbytes / plain_s)

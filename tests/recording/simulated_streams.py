@@ -5,8 +5,7 @@ are not done but queued, on the stream that is current. Queued work runs only wh
 for an event, and then in the worst order: one stream runs as far ahead as events let it, and which
 one is a test's parameter. Each stream is in order by itself, and only events relate two of them.
 
-``SimulatedStreams`` stands in for ``CudaStreams``; ``SimulatedTorch`` stands in for what
-``CudaStreams`` itself calls, and has any number of streams.
+``SimulatedTorch`` stands in for ``torch`` as staging calls it, and has any number of streams.
 """
 
 from __future__ import annotations
@@ -104,99 +103,6 @@ class DeviceTensor(torch.Tensor):
         return args[0]
 
 
-class SimulatedStreams:
-    """``CudaStreams`` on a machine of the kind above; subclasses each forget one thing.
-
-    Args:
-        ahead: See ``Machine``.
-    """
-
-    def __init__(self, ahead: str = "caller") -> None:
-        self.machine = DeviceTensor.machine = Machine(ahead)
-        self.copies_out = self.pinned_nbytes = 0
-
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype).as_subclass(DeviceTensor)
-
-    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype)
-
-    def pin(self, memory: Any) -> None:
-        self.pinned_nbytes += memory.nbytes
-
-    def unpin(self, memory: Any) -> None:
-        self.pinned_nbytes -= memory.nbytes
-
-    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
-        for target, source in pairs:
-            if isinstance(source, torch.Tensor):
-                target.copy_(source)
-            else:
-                target.fill_(source)
-
-    def record(self) -> Event:
-        return self._event("caller")
-
-    def wait(self, event: Any) -> None:
-        self.machine.put("caller", event)
-
-    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
-        self.copies_out += 1
-        self.machine.put("side", after)
-        for target, source in pairs:
-            self.machine.put("side", _copy(target, source))
-        return self._event("side")
-
-    def synchronize(self, event: Any) -> None:
-        self.machine.run_until(event)
-
-    def _event(self, stream: str) -> Event:
-        event = Event()
-        self.machine.put(stream, lambda: setattr(event, "happened", True))
-        return event
-
-
-def _copy(target: torch.Tensor, source: torch.Tensor) -> Callable[[], None]:
-    plain = source.as_subclass(torch.Tensor)
-
-    def work() -> None:
-        target.copy_(plain)
-
-    return work
-
-
-class WithoutWait(SimulatedStreams):
-    """The caller's stream does not wait before a device buffer is written again."""
-
-    def wait(self, event: Any) -> None:
-        pass
-
-
-class WithoutAfter(SimulatedStreams):
-    """The side stream does not wait for the rows before it copies a block out."""
-
-    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
-        done = Event()
-        done.happened = True
-        return super().copy_out(pairs, done)
-
-
-class WithoutSynchronize(SimulatedStreams):
-    """The host does not wait for a block's copy before it encodes it."""
-
-    def synchronize(self, event: Any) -> None:
-        pass
-
-
-class RowsOnTheSide(SimulatedStreams):
-    """Rows are copied on the side stream, where the caller's later work may overtake them."""
-
-    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
-        for target, source in pairs:
-            plain = source.as_subclass(torch.Tensor)
-            self.machine.put("side", _copy(target.as_subclass(torch.Tensor), plain))
-
-
 class SimulatedStream:
     """``torch.cuda.Stream``."""
 
@@ -222,12 +128,13 @@ class SimulatedCuda:
     def __init__(self, ahead: str) -> None:
         self.machine = DeviceTensor.machine = Machine(ahead)
         self._current = self._caller = SimulatedStream("caller", self.machine)
-        self._made = 0
-        machine = self.machine
+        self._made = self.copies_out = 0
+        self.pinned: dict[int, int] = {}  # bytes by address
+        machine, made = self.machine, self
 
         class RecordedEvent(Event):
             def __init__(self, blocking: bool = False) -> None:
-                pass
+                made.copies_out += blocking
 
             def record(self, stream: SimulatedStream) -> None:
                 machine.put(stream.name, lambda: setattr(self, "happened", True))
@@ -259,12 +166,32 @@ class SimulatedCuda:
     def device(self, device: Any) -> contextlib.AbstractContextManager[None]:
         return contextlib.nullcontext()
 
+    def mem_get_info(self, device: Any) -> tuple[int, int]:
+        return 1 << 20, 1 << 21
+
+    def memory_reserved(self, device: Any) -> int:
+        return 0
+
+    memory_allocated = memory_reserved
+
+    def cudart(self) -> SimulatedCuda:
+        return self
+
+    def cudaHostRegister(self, address: int, nbytes: int, flags: int) -> int:  # noqa: N802
+        self.pinned[address] = nbytes
+        return 0
+
+    def cudaHostUnregister(self, address: int) -> int:  # noqa: N802
+        del self.pinned[address]
+        return 0
+
 
 class SimulatedTorch:
     """``torch``, with a simulated device in place of CUDA."""
 
     def __init__(self, ahead: str = "caller") -> None:
         self.cuda = SimulatedCuda(ahead)
+        self.errors_seen = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(torch, name)
@@ -275,3 +202,8 @@ class SimulatedTorch:
         if torch.device(device or torch.get_default_device()).type == "cuda":
             return torch.empty(shape, dtype=dtype, device="cpu").as_subclass(DeviceTensor)
         return torch.empty(shape, dtype=dtype, device=device)
+
+    def zeros(self, size: int, *, device: Any) -> torch.Tensor:
+        """The first kernel behind a failed call: CUDA raises that call's error there."""
+        self.errors_seen += 1
+        raise RuntimeError("CUDA error: out of memory")

@@ -16,6 +16,7 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import SpaceError, WriteError
 from mosaic_collect.reading.verify import verify_store
+from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
 from tests.helpers import (
@@ -34,19 +35,23 @@ torch = pytest.importorskip("torch", reason="torch is not installed; staging on 
 
 from mosaic_collect.recording.ring import cuda  # noqa: E402
 from mosaic_collect.recording.ring.cuda import DeviceStaging  # noqa: E402
-from tests.recording.simulated_streams import (  # noqa: E402
-    DeviceTensor,
-    RowsOnTheSide,
-    SimulatedStreams,
-    SimulatedTorch,
-    WithoutAfter,
-    WithoutSynchronize,
-    WithoutWait,
-)
+from tests.recording.simulated_streams import DeviceTensor, SimulatedTorch  # noqa: E402
 
 N, S, BLOCKS, SLOTS = 3, 4, 7, 3
 SCHEMA = Schema((Field(name="a", dim=2), Field(name="b", dtype="int64"), Field(name="c", dim=2)))
-AHEAD = ["caller", "side"]
+
+
+@pytest.fixture(params=["caller", "stream-1"])
+def simulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimulatedTorch:
+    """``torch`` as staging sees it: stream-1 is staging's own, the others are its caller's."""
+    found = SimulatedTorch(request.param)
+    monkeypatch.setattr(cuda, "torch", found)
+    return found
+
+
+ALL_STREAMS = pytest.mark.parametrize(
+    "simulated", ["caller", "stream-1", "stream-2", "stream-3"], indirect=True
+)
 
 
 class Simulator:
@@ -77,10 +82,10 @@ class Simulator:
 class Recording:
     """Stages blocks as the writer does, and takes each slot's values as late as it can."""
 
-    def __init__(self, streams: SimulatedStreams, schema: Schema = SCHEMA) -> None:
+    def __init__(self, schema: Schema = SCHEMA, kind: type[DeviceStaging] = DeviceStaging) -> None:
         grids = {f.name: FieldGrid(f, N, S, chunk_envs=2) for f in schema.stored}
         self.schema = schema
-        self.staging = DeviceStaging(grids, N, streams)
+        self.staging = kind(grids, N, "cuda:0")
         self.slots = [self.staging.new_block(slot) for slot in range(SLOTS)]
         for slot in self.slots:
             slot.fill()
@@ -124,51 +129,80 @@ class Recording:
         )
 
 
-def record_blocks(streams: SimulatedStreams, schema: Schema = SCHEMA) -> bool:
-    recording = Recording(streams, schema)
+def record_blocks(
+    simulated: SimulatedTorch, schema: Schema = SCHEMA, kind: type[DeviceStaging] = DeviceStaging
+) -> bool:
+    recording = Recording(schema, kind)
     recording.run(BLOCKS, Simulator(schema))
     assert len(recording.taken) == BLOCKS
-    assert streams.copies_out == BLOCKS
+    assert simulated.cuda.copies_out == BLOCKS
     return recording.is_exact()
 
 
-@pytest.mark.parametrize("ahead", AHEAD)
-def test_every_value_is_that_of_its_step(ahead: str) -> None:
-    assert record_blocks(SimulatedStreams(ahead))
+@pytest.mark.parametrize("schema", [SCHEMA, ALL_DTYPES, CAMERA], ids=["small", "dtypes", "axes"])
+def test_every_value_is_that_of_its_step(simulated: SimulatedTorch, schema: Schema) -> None:
+    assert record_blocks(simulated, schema)
 
 
-@pytest.mark.parametrize("ahead", AHEAD)
-def test_every_dtype(ahead: str) -> None:
-    assert record_blocks(SimulatedStreams(ahead), ALL_DTYPES)
+class WithoutWait(DeviceStaging):
+    """The caller's stream does not wait before a device buffer is written again."""
+
+    def begin(self, block: Block) -> None:
+        self._copied = [None, None]
+        super().begin(block)
 
 
-@pytest.mark.parametrize("ahead", AHEAD)
-def test_several_axes(ahead: str) -> None:
-    assert record_blocks(SimulatedStreams(ahead), CAMERA)
+class WithoutAfter(DeviceStaging):
+    """The side stream does not wait for the rows before it copies a block out."""
+
+    def seal(self, block: Block) -> None:
+        self._side.wait_event = lambda event: None
+        super().seal(block)
+
+
+class WithoutSynchronize(DeviceStaging):
+    """The host does not wait for a block's copy before it encodes it."""
+
+    def seal(self, block: Block) -> None:
+        super().seal(block)
+        block.wait_ready = lambda: None
+
+
+class RowsOnTheSide(DeviceStaging):
+    """Rows are copied on the side stream, where the caller's later work may overtake them."""
+
+    def _copy_rows(self, pairs: list[tuple[Any, Any]]) -> None:
+        with cuda.torch.cuda.stream(self._side):
+            super()._copy_rows(pairs)
 
 
 @pytest.mark.parametrize(
-    ("forgetful", "ahead"),
+    ("forgetful", "simulated"),
     [
         (WithoutWait, "caller"),
-        (WithoutAfter, "side"),
+        (WithoutAfter, "stream-1"),
         (WithoutSynchronize, "caller"),
-        (WithoutSynchronize, "side"),
+        (WithoutSynchronize, "stream-1"),
         (RowsOnTheSide, "caller"),
     ],
+    indirect=["simulated"],
 )
-def test_no_wait_can_be_taken_away(forgetful: Callable[[str], Any], ahead: str) -> None:
-    assert not record_blocks(forgetful(ahead))
+def test_no_wait_can_be_taken_away(
+    forgetful: type[DeviceStaging], simulated: SimulatedTorch
+) -> None:
+    assert not record_blocks(simulated, kind=forgetful)
 
 
-def test_nothing_of_a_step_is_waited_for_by_the_caller() -> None:
+def test_nothing_of_a_step_is_waited_for_by_the_caller(
+    simulated: SimulatedTorch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Within a block the host only queues: the machine has not run a single operation."""
 
-    class Impatient(SimulatedStreams):
-        def synchronize(self, event: Any) -> None:
-            raise AssertionError("the host waited")
+    def impatient(event: Any) -> None:
+        raise AssertionError("the host waited")
 
-    recording = Recording(Impatient())
+    monkeypatch.setattr(simulated.cuda.Event, "synchronize", impatient)
+    recording = Recording()
     simulator = Simulator(SCHEMA)
     block = recording.slots[0]
     block.start(0, np.arange(N))
@@ -179,10 +213,9 @@ def test_nothing_of_a_step_is_waited_for_by_the_caller() -> None:
     recording.staging.seal(block)
 
 
-def test_two_device_buffers_take_turns() -> None:
+def test_two_device_buffers_take_turns(simulated: SimulatedTorch) -> None:
     """The simulator goes on through a whole block while the one before it crosses the bus."""
-    streams = SimulatedStreams()
-    recording = Recording(streams)
+    recording = Recording()
     simulator = Simulator(SCHEMA)
     left = []
     for index in range(3):
@@ -193,16 +226,15 @@ def test_two_device_buffers_take_turns() -> None:
             recording.staging.stage(block, simulator.step(step))
             block.count += 1
         recording.staging.seal(block)
-        left.append(streams.machine.run_alone("caller"))
+        left.append(simulated.cuda.machine.run_alone("caller"))
     assert left[:2] == [0, 0]
     assert left[2] > 0  # only the third block needs the first one's buffer
 
 
-@pytest.mark.parametrize("ahead", AHEAD)
-def test_numbers_stand_for_all_in_their_turn(ahead: str) -> None:
+@pytest.mark.usefixtures("simulated")
+def test_numbers_stand_for_all_in_their_turn() -> None:
     """A default is written on the caller's stream like a row, not at once."""
-    streams = SimulatedStreams(ahead)
-    recording = Recording(streams)
+    recording = Recording()
     for index in range(4):
         block = recording.slots[index % SLOTS]
         block.start(index, np.arange(N))
@@ -225,10 +257,9 @@ def test_numbers_stand_for_all_in_their_turn(ahead: str) -> None:
         assert (block[VALID_MASK] == (index % 2 == 0)).all()
 
 
-@pytest.mark.parametrize("ahead", AHEAD)
-def test_a_part_of_a_block_is_copied_out_and_the_block_goes_on(ahead: str) -> None:
-    streams = SimulatedStreams(ahead)
-    recording = Recording(streams)
+@pytest.mark.usefixtures("simulated")
+def test_a_part_of_a_block_is_copied_out_and_the_block_goes_on() -> None:
+    recording = Recording()
     simulator = Simulator(SCHEMA)
     block = recording.slots[0]
     block.start(0, np.arange(N))
@@ -245,9 +276,9 @@ def test_a_part_of_a_block_is_copied_out_and_the_block_goes_on(ahead: str) -> No
             block.clear_tail(block.count)  # as the encoder does
 
 
-@pytest.mark.parametrize("ahead", AHEAD)
-def test_a_loaded_block_goes_on_after_a_resume(ahead: str) -> None:
-    recording = Recording(SimulatedStreams(ahead))
+@pytest.mark.usefixtures("simulated")
+def test_a_loaded_block_goes_on_after_a_resume() -> None:
+    recording = Recording()
     simulator = Simulator(SCHEMA)
     block = recording.slots[0]
     for step in range(2):
@@ -265,9 +296,9 @@ def test_a_loaded_block_goes_on_after_a_resume(ahead: str) -> None:
     assert recording.is_exact()
 
 
-@pytest.mark.parametrize("ahead", AHEAD)
-def test_arrays_and_host_tensors_may_be_overwritten_at_once(ahead: str) -> None:
-    recording = Recording(SimulatedStreams(ahead))
+@pytest.mark.usefixtures("simulated")
+def test_arrays_and_host_tensors_may_be_overwritten_at_once() -> None:
+    recording = Recording()
     block = recording.slots[0]
     block.start(0, np.arange(N))
     recording.staging.begin(block)
@@ -284,8 +315,9 @@ def test_arrays_and_host_tensors_may_be_overwritten_at_once(ahead: str) -> None:
     assert recording.is_exact()
 
 
+@pytest.mark.usefixtures("simulated")
 def test_ids_go_straight_to_the_host() -> None:
-    recording = Recording(SimulatedStreams())
+    recording = Recording()
     assert TRAJECTORY_ID not in recording.staging._names
     block = recording.slots[0]
     block.start(0, np.array([5, 6, 7]))
@@ -293,18 +325,10 @@ def test_ids_go_straight_to_the_host() -> None:
     assert (block.arrays[TRAJECTORY_ID][N:] == -1).all()
 
 
-@pytest.fixture(params=AHEAD)
-def device(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+@pytest.fixture
+def device(simulated: SimulatedTorch, monkeypatch: pytest.MonkeyPatch) -> str:
     """A device name with which writers stage on the simulated machine."""
-    streams = SimulatedStreams(request.param)
     monkeypatch.setattr("mosaic_collect.recording.writer.check_device", lambda device: None)
-    monkeypatch.setattr(
-        "mosaic_collect.recording.ring.cuda.free_device_nbytes", lambda device: 1 << 20
-    )
-    monkeypatch.setattr(
-        "mosaic_collect.recording.ring.cuda.cuda_staging",
-        lambda grids, num_envs, device, ring: DeviceStaging(grids, num_envs, streams, ring),
-    )
     return "cuda:0"
 
 
@@ -378,47 +402,45 @@ def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
 
 
 def test_a_ring_that_another_process_sees_is_page_locked_while_it_is_used(
-    store: str, device: str
+    store: str, device: str, simulated: SimulatedTorch
 ) -> None:
     with open_writer(store, N, SCHEMA, device=device, encode_in="process") as writer:
-        streams = writer._opened.staging._streams
-        assert streams.pinned_nbytes >= writer.ring_nbytes
+        assert sum(simulated.cuda.pinned.values()) >= writer.ring_nbytes
         add(writer, *range(4))
-    assert streams.pinned_nbytes == 0
+    assert simulated.cuda.pinned == {}
     assert_holds(TrajectoryDataset(store), range(4))
 
 
 def test_a_ring_that_the_driver_does_not_lock_is_its_own(
-    store: str, device: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    store: str,
+    device: str,
+    simulated: SimulatedTorch,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def refuse(self: SimulatedStreams, memory: Any) -> None:
-        raise OSError(errno.ENOMEM, "cudaHostRegister")
-
-    monkeypatch.setattr(SimulatedStreams, "pin", refuse)
+    monkeypatch.setattr(simulated.cuda, "cudaHostRegister", lambda *args: 2)
     with open_writer(store, N, SCHEMA, device=device, encode_in="process") as writer:
         add(writer, *range(9))
-    assert "cudaHostRegister; encoding in threads" in caplog.text
+    assert "cudaHostRegister of" in caplog.text
+    assert "bytes: error 2; encoding in threads" in caplog.text
+    assert simulated.errors_seen == 1, "the caller's next kernel does not raise it"
     assert_holds(TrajectoryDataset(store), range(9))
 
 
 def test_an_opening_that_fails_unlocks_the_ring(
-    store: str, device: str, monkeypatch: pytest.MonkeyPatch
+    store: str, device: str, simulated: SimulatedTorch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    seen: list[int] = []
-    unpin = SimulatedStreams.unpin
-
-    def noting(self: SimulatedStreams, memory: Any) -> None:
-        unpin(self, memory)
-        seen.append(self.pinned_nbytes)
+    pinned: list[int] = []
 
     def full(*args: Any) -> None:
+        pinned.extend(simulated.cuda.pinned.values())
         raise OSError(errno.ENOSPC, "full")
 
-    monkeypatch.setattr(SimulatedStreams, "unpin", noting)
     monkeypatch.setattr("mosaic_collect.store.commit.Store.begin", full)
     with pytest.raises(WriteError, match="full"):
         open_writer(store, N, SCHEMA, device=device, encode_in="process")
-    assert seen == [0]
+    assert len(pinned) == 1
+    assert simulated.cuda.pinned == {}
 
 
 @pytest.mark.parametrize("stride", [1, 3, 4, 6])
@@ -451,20 +473,13 @@ def test_defaults_and_missing_masks_on_the_device(store: str, device: str) -> No
     assert dataset.read(VALID_MASK).all()
 
 
-@pytest.fixture(params=["caller", "stream-1", "stream-2", "stream-3"])
-def simulated(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> SimulatedTorch:
-    """``torch`` as ``CudaStreams`` sees it; stream-1 is staging's own, the others its caller's."""
-    found = SimulatedTorch(request.param)
-    monkeypatch.setattr(cuda, "torch", found)
-    return found
-
-
+@ALL_STREAMS
 def test_a_caller_may_change_its_stream_at_any_step(simulated: SimulatedTorch) -> None:
     """Arrays and numbers need no order of their own: each must find the buffer free all the same.
 
     What is queued for a block must not reach the values that are still copied out of its buffer.
     """
-    recording = Recording(cuda.CudaStreams(torch.device("cuda:0")))
+    recording = Recording()
     streams = [simulated.cuda.Stream(), simulated.cuda.Stream()]
     for index in range(BLOCKS):
         if len(recording.busy) == SLOTS:
@@ -489,9 +504,10 @@ def test_a_caller_may_change_its_stream_at_any_step(simulated: SimulatedTorch) -
         assert_same(block[VALID_MASK], np.tile([s % 3 == 0 for s in steps], (N, 1)))
 
 
+@ALL_STREAMS
 def test_nothing_is_under_way_to_memory_that_was_given_back(simulated: SimulatedTorch) -> None:
     """Rows behind the last block that was copied out are waited for, too."""
-    recording = Recording(cuda.CudaStreams(torch.device("cuda:0")))
+    recording = Recording()
     other = simulated.cuda.Stream()
     block = recording.slots[0]
     block.start(0, np.arange(N))
@@ -522,7 +538,6 @@ def test_modes_of_the_callers_thread_change_nothing(
     """A mode may be entered and left between any two calls of a writer."""
     monkeypatch.setattr(cuda, "torch", SimulatedTorch())
     monkeypatch.setattr("mosaic_collect.recording.writer.check_device", lambda device: None)
-    monkeypatch.setattr(cuda, "free_device_nbytes", lambda device: 1 << 20)
 
     def now(call: str) -> Any:
         return MODES[mode]() if inside == call else contextlib.nullcontext()
@@ -558,7 +573,6 @@ def test_a_device_without_room_for_the_blocks_of_a_store(
     monkeypatch.setattr(simulated, "empty", empty, raising=False)
     monkeypatch.setattr(cuda, "torch", simulated)
     monkeypatch.setattr("mosaic_collect.recording.writer.check_device", lambda device: None)
-    monkeypatch.setattr(cuda, "free_device_nbytes", lambda device: 1 << 20)
     for encode_in in ("threads", "process"):
         with pytest.raises(SpaceError, match=r"two blocks of 0\.0 MB on the GPU.*stage on the CPU"):
             open_writer(store, N, SCHEMA, resume=True, device="cuda:0", encode_in=encode_in)
@@ -573,5 +587,5 @@ def test_a_device_without_a_number_is_the_current_one(monkeypatch: pytest.Monkey
     monkeypatch.setattr(simulated.cuda, "current_device", lambda: 3)
     monkeypatch.setattr(cuda, "torch", simulated)
     grids = {f.name: FieldGrid(f, N, S, chunk_envs=2) for f in SCHEMA.stored}
-    assert cuda.cuda_staging(grids, N, "cuda")._streams._device == torch.device("cuda:3")
-    assert cuda.cuda_staging(grids, N, "cuda:1")._streams._device == torch.device("cuda:1")
+    assert DeviceStaging(grids, N, "cuda")._device == torch.device("cuda:3")
+    assert DeviceStaging(grids, N, "cuda:1")._device == torch.device("cuda:1")

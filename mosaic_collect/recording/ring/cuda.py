@@ -18,7 +18,6 @@ import contextlib
 import errno
 import logging
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -44,102 +43,15 @@ _PORTABLE = 1
 _TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in DTYPES}
 
 
-class CudaStreams:
-    """Operations that staging needs of a CUDA device; tests put a simulated one in its place."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._side = torch.cuda.Stream(device)
-        self._last: Any = None
-
-    def empty(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        self._caller()
-        return torch.empty(shape, dtype=dtype, device=self._device)
-
-    def pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-        return torch.empty(shape, dtype=dtype, pin_memory=True, device="cpu")
-
-    def pin(self, memory: NDArray[np.uint8]) -> None:
-        """Page-lock host memory that is there already.
-
-        Raises:
-            OSError: The driver does not.
-        """
-        with torch.cuda.device(self._device):
-            register = torch.cuda.cudart().cudaHostRegister
-            error = int(register(memory.ctypes.data, memory.nbytes, _PORTABLE))
-        if error:
-            self._forget_error()
-            raise OSError(errno.ENOMEM, f"cudaHostRegister of {memory.nbytes} bytes: error {error}")
-
-    def unpin(self, memory: NDArray[np.uint8]) -> None:
-        with torch.cuda.device(self._device):
-            error = int(torch.cuda.cudart().cudaHostUnregister(memory.ctypes.data))
-        if error:
-            self._forget_error()
-            _log.error("cudaHostUnregister of %d bytes: error %d", memory.nbytes, error)
-
-    def _forget_error(self) -> None:
-        """The runtime keeps an error for the next kernel's launch, which may be the caller's."""
-        with contextlib.suppress(RuntimeError):
-            torch.zeros(1, device=self._device)
-
-    def copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
-        """Copy each source to its target, on the caller's stream: later work may overwrite sources.
-
-        A source is a tensor, or a number for all values.
-        """
-        with torch.cuda.device(self._device):
-            self._caller()
-            for target, source in pairs:
-                if isinstance(source, (bool, int, float)):
-                    target.fill_(source)
-                    continue
-                # A copy from host memory must be over when it returns: the caller may overwrite
-                # it, and a pinned source would otherwise be read later.
-                target.copy_(source, non_blocking=source.device.type == "cuda")
-
-    def record(self) -> Any:
-        """An event behind all work that the caller's stream has so far."""
-        event = torch.cuda.Event()
-        event.record(self._caller())
-        return event
-
-    def wait(self, event: Any) -> None:
-        self._caller().wait_event(event)
-
-    def _caller(self) -> Any:
-        """The caller's stream, ordered behind the one it used before, if it has changed."""
-        stream = torch.cuda.current_stream(self._device)
-        if self._last is not None and self._last != stream:
-            stream.wait_stream(self._last)
-        self._last = stream
-        return stream
-
-    def copy_out(self, pairs: list[tuple[torch.Tensor, torch.Tensor]], after: Any) -> Any:
-        # Who waits for it sleeps, and leaves the processor to the simulation.
-        event = torch.cuda.Event(blocking=True)
-        with torch.cuda.stream(self._side):
-            self._side.wait_event(after)
-            for target, source in pairs:
-                target.copy_(source, non_blocking=True)
-            event.record(self._side)
-        return event
-
-    def synchronize(self, event: Any) -> None:
-        event.synchronize()
-
-
 class DeviceStaging(HostStaging):
-    """Stages on a device and hands blocks to the host asynchronously.
+    """Stages on a CUDA device and hands blocks to the host asynchronously.
 
-    Trajectories' ids and ends are the writer's own and go
-    straight to the host block.
+    Trajectories' ids and ends are the writer's own and go straight to the host block.
 
     Args:
         grids: All stored fields' cuttings.
         num_envs: Environments, N.
-        streams: CudaStreams of the device.
+        device: Name of the device.
         ring: Memory for the slots, which is page-locked here; None: of the driver's own.
 
     Raises:
@@ -151,11 +63,13 @@ class DeviceStaging(HostStaging):
         self,
         grids: Mapping[str, FieldGrid],
         num_envs: int,
-        streams: CudaStreams,
+        device: str,
         ring: SharedRing | None = None,
     ) -> None:
         super().__init__(grids, num_envs, ring)
-        self._streams = streams
+        self._device = _numbered(device)
+        self._side = torch.cuda.Stream(self._device)
+        self._last: Any = None  # the stream that the caller used last
         self._names = [n for n in grids if n not in HOST_FIELDS]
         with _allocating(f"two blocks of {block_nbytes(grids) / 1e6:.1f} MB on the GPU"):
             self._buffers = [self._device_buffers() for _ in range(2)]
@@ -163,7 +77,7 @@ class DeviceStaging(HostStaging):
         self._turn = 0
         self._tensors: dict[int, dict[str, torch.Tensor]] = {}  # by slot
         if ring is not None:
-            streams.pin(ring.bytes)
+            self._pin(ring.bytes)
 
     def new_block(self, slot: int) -> Block:
         nbytes = block_nbytes(self._grids)
@@ -176,42 +90,100 @@ class DeviceStaging(HostStaging):
         """The other device buffer's turn, with what ``block`` holds already."""
         self._turn = 1 - self._turn
         if self._copied[self._turn] is not None:
-            self._streams.wait(self._copied[self._turn])
+            self._stream().wait_event(self._copied[self._turn])
         if block.count:
             buffers, tensors = self._buffers[self._turn], self._tensors[block.slot]
-            self._streams.copy_rows([(buffers[n], tensors[n]) for n in self._names])
+            self._copy_rows([(buffers[n], tensors[n]) for n in self._names])
 
     def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
         buffers = self._buffers[self._turn]
-        self._streams.copy_rows(
+        self._copy_rows(
             [(buffers[n][: self._num_envs, block.count], _as_source(v)) for n, v in rows.items()]
         )
 
     def seal(self, block: Block) -> None:
         """Start the block's copy to the host; ``block.wait_ready`` waits for it."""
         buffers, tensors = self._buffers[self._turn], self._tensors[block.slot]
-        pairs = [(tensors[n], buffers[n]) for n in self._names]
-        event = self._streams.copy_out(pairs, self._streams.record())
+        staged = self._record()
+        # Who waits for it sleeps, and leaves the processor to the simulation.
+        event = torch.cuda.Event(blocking=True)
+        with torch.cuda.stream(self._side):
+            self._side.wait_event(staged)
+            for name in self._names:
+                tensors[name].copy_(buffers[name], non_blocking=True)
+            event.record(self._side)
         self._copied[self._turn] = event
-        block.wait_ready = partial(self._streams.synchronize, event)
+        block.wait_ready = event.synchronize
 
     def close(self) -> None:
         """Wait for rows and blocks under way, then give the device memory back."""
         try:
-            for event in [*self._copied, self._streams.record() if self._buffers else None]:
+            for event in [*self._copied, self._record() if self._buffers else None]:
                 if event is not None:
-                    self._streams.synchronize(event)
+                    event.synchronize()
         finally:
             self._buffers = []
             self._tensors = {}
             ring, self.ring = self.ring, None
             if ring is not None:
-                self._streams.unpin(ring.bytes)
+                self._unpin(ring.bytes)
+
+    def _stream(self) -> Any:
+        """The caller's stream, ordered behind the one it used before, if it has changed."""
+        stream = torch.cuda.current_stream(self._device)
+        if self._last is not None and self._last != stream:
+            stream.wait_stream(self._last)
+        self._last = stream
+        return stream
+
+    def _record(self) -> Any:
+        """An event behind all work that the caller's stream has so far."""
+        event = torch.cuda.Event()
+        event.record(self._stream())
+        return event
+
+    def _copy_rows(self, pairs: list[tuple[torch.Tensor, Any]]) -> None:
+        """Copy each source to its target, on the caller's stream: later work may overwrite sources.
+
+        A source is a tensor, or a number for all values.
+        """
+        with torch.cuda.device(self._device):
+            self._stream()
+            for target, source in pairs:
+                if isinstance(source, (bool, int, float)):
+                    target.fill_(source)
+                    continue
+                # A copy from host memory must be over when it returns: the caller may overwrite
+                # it, and a pinned source would otherwise be read later.
+                target.copy_(source, non_blocking=source.device.type == "cuda")
+
+    def _pin(self, memory: NDArray[np.uint8]) -> None:
+        with torch.cuda.device(self._device):
+            register = torch.cuda.cudart().cudaHostRegister
+            error = int(register(memory.ctypes.data, memory.nbytes, _PORTABLE))
+        if error:
+            self._forget_error()
+            raise OSError(errno.ENOMEM, f"cudaHostRegister of {memory.nbytes} bytes: error {error}")
+
+    def _unpin(self, memory: NDArray[np.uint8]) -> None:
+        with torch.cuda.device(self._device):
+            error = int(torch.cuda.cudart().cudaHostUnregister(memory.ctypes.data))
+        if error:
+            self._forget_error()
+            _log.error("cudaHostUnregister of %d bytes: error %d", memory.nbytes, error)
+
+    def _forget_error(self) -> None:
+        """The runtime keeps an error for the next kernel's launch, which may be the caller's."""
+        with contextlib.suppress(RuntimeError):
+            torch.zeros(1, device=self._device)
 
     def _host_arrays(self) -> dict[str, NDArray[Any]]:
         own = {n: g for n, g in self._grids.items() if n in HOST_FIELDS}
-        shapes = {n: self._grids[n].buffer_shape for n in self._names}
-        pinned = {n: self._streams.pinned(s, self._dtype(n)).numpy() for n, s in shapes.items()}
+        pinned = {}
+        for name in self._names:
+            shape, dtype = self._grids[name].buffer_shape, self._dtype(name)
+            tensor = torch.empty(shape, dtype=dtype, pin_memory=True, device="cpu")
+            pinned[name] = tensor.numpy()
         return {**pinned, **host_arrays(own)}
 
     def _dtype(self, name: str) -> torch.dtype:
@@ -220,17 +192,11 @@ class DeviceStaging(HostStaging):
     def _device_buffers(self) -> dict[str, torch.Tensor]:
         buffers = {}
         for name in self._names:
-            grid = self._grids[name]
-            buffers[name] = self._streams.empty(grid.buffer_shape, self._dtype(name))
+            self._stream()
+            grid, dtype = self._grids[name], self._dtype(name)
+            buffers[name] = torch.empty(grid.buffer_shape, dtype=dtype, device=self._device)
             buffers[name].fill_(grid.field.fill_value)
         return buffers
-
-
-def cuda_staging(
-    grids: Mapping[str, FieldGrid], num_envs: int, device: str, ring: SharedRing | None = None
-) -> DeviceStaging:
-    """Staging on the named CUDA device; errors: ``DeviceStaging``'s."""
-    return DeviceStaging(grids, num_envs, CudaStreams(_numbered(device)), ring)
 
 
 def free_device_nbytes(device: str) -> int:
@@ -268,7 +234,7 @@ def _allocating(what: str) -> Iterator[None]:
 
 
 def _as_source(value: Any) -> Any:
-    """A row as ``CudaStreams.copy_rows`` takes it."""
+    """A row as a number, or as a tensor."""
     if isinstance(value, (bool, int, float)):
         return value
     if is_tensor(value):
