@@ -50,12 +50,10 @@ class OpenStore:
     """A store that a writer may go on with.
 
     Attributes:
-        store: To write to.
         release: Lets the next writer in.
         existing: State of the store that is continued; None: a new one.
         state: State as committed, with the metadata of this opening.
         run: This run's entry.
-        staging: Copies steps into blocks.
         free: The ring's free slots; at most one of them is filled yet.
         partial: The last block, loaded, if it is not full.
         partial_counts: Counts of the committed rows of ``partial``.
@@ -74,12 +72,7 @@ class OpenStore:
     ring_nbytes: int
 
     def begin(self) -> None:
-        """Write to the store for the first time: all that can be refused was refused before.
-
-        Raises:
-            StoreError: A store that is continued is damaged, or another one by now.
-            WriteError: Writing failed.
-        """
+        """Write to the store for the first time: all that can be refused was refused before."""
         try:
             if self.existing is None:
                 self.store.begin(self.state, self.run.key)
@@ -190,10 +183,7 @@ def _claim(
 ) -> tuple[Store, Callable[[], None]]:
     """Become the writer of a store, if it still is as it was read.
 
-    Args:
-        blobs: Place of the store.
-        existing: State of the store that is continued.
-        most_replaced: If none is, most steps of a store that a new one may replace; -1: none may.
+    A new one replaces a store of at most ``most_replaced`` steps.
     """
     blobs.make()
     store = Store(blobs)
@@ -285,12 +275,6 @@ def _load_partial(view: StoreView, block: Block) -> Counts:
 def _new_state(
     schema: Schema | None, num_envs: int | None, compressor: Compressor | None, budget: Budget
 ) -> StoreState:
-    """The state of a store that is to be made.
-
-    Raises:
-        InputError: No schema or N, or they make chunks that are too large.
-        SpaceError: Not even a block of one step fits.
-    """
     if schema is None or num_envs is None:
         missing = "schema" if schema is None else "num_envs"
         raise InputError(f"{missing}: expected for a new store, got None")
@@ -318,11 +302,7 @@ def _check_matches(
     compressor: Compressor | None,
     robot: Any,
 ) -> None:
-    """Refuse to continue a store that is not as requested.
-
-    Raises:
-        StoreMismatchError: The store was made otherwise.
-    """
+    """Refuse to continue a store that is not as requested."""
     problems = [] if schema is None else state.schema.differences(schema)
     if num_envs not in (None, state.num_envs):
         problems.append(f"num_envs: expected {state.num_envs}, got {num_envs}")

@@ -113,12 +113,7 @@ class Pipeline:
     # -- the caller's thread ---------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start the threads; whatever becomes of that, ``close`` ends those that began.
-
-        Raises:
-            SpaceError: The system starts no more threads.
-            WriteError: The threads failed at once.
-        """
+        """Start the threads; whatever becomes of that, ``close`` ends those that began."""
         self._pool.begin()
         for name, target in (
             ("mosaic_encode", self._encode_all),
@@ -134,11 +129,7 @@ class Pipeline:
     def close(self, patience: float | None = None) -> bool:
         """End the threads once they have done what they are at; what is not committed is left.
 
-        Args:
-            patience: Seconds to wait for that; None: however long it takes.
-
-        Returns:
-            Whether they ended. If not, they still will when what they wait for lets them.
+        Returns False if they did not end within ``patience`` seconds; they still will.
         """
         self._stopped = True
         self._commits.put(None)

@@ -91,11 +91,7 @@ class Account:
         return replace(self, state=state, ids=ids, begins=begins, ends=all_ends)
 
     def with_metadata(self, entries: Mapping[str, Any]) -> Account:
-        """The account with more, or other, metadata.
-
-        Raises:
-            InputError: JSON cannot hold a value, or they are too many.
-        """
+        """The account with more, or other, metadata; refuses what JSON cannot hold."""
         added = json_copy(entries)
         sizes = {**self.sizes, **json_sizes(added)}
         check_sizes(sizes.values())
@@ -105,11 +101,6 @@ class Account:
 
 class Steps:
     """What one writer adds to one store; used by the caller's thread alone.
-
-    Args:
-        opened: The store.
-        pipeline: Commits what is queued.
-        commit_seconds: Seconds between two timed commits; None: there are none.
 
     Attributes:
         account: The writer's state, replaced as a whole.
@@ -200,11 +191,7 @@ class Steps:
             self.settle_all()
 
     def settle_all(self) -> None:
-        """Wait until everything that was submitted is committed.
-
-        Raises:
-            WriteError: Writing failed; what was committed before stays.
-        """
+        """Wait until everything that was submitted is committed."""
         self._wait_until_written()
         last = self._last
         if last is not None:

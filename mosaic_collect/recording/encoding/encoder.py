@@ -34,11 +34,7 @@ _NOTHING = 0.98  # of a sample's size: it did not compress
 
 
 class FieldEncoder:
-    """Encodes one field's chunks; used by several threads at once.
-
-    What it remembers only decides how the next chunks are written, so threads that overtake each
-    other do no harm.
-    """
+    """Encodes one field's chunks. Threads share it: what it remembers is no more than a hint."""
 
     def __init__(self, compressor: Compressor) -> None:
         self._codec = compressor
@@ -47,13 +43,10 @@ class FieldEncoder:
         self._raw = False
 
     def encode(self, values: NDArray[Any], whole: bool = True) -> list[Any]:
-        """Buffers that follow each other in the file, without a checksum.
+        """Buffers that follow each other in the file, without a checksum; they may be the values'.
 
-        Args:
-            values: ``(chunk_envs, chunk_steps[, dim])``, C-contiguous; must not change before the
-                buffers are written, for they may be its own.
-            whole: Whether all steps hold rows. Behind those of a partial block is fill value, which
-                only a compressor makes small.
+        Behind the rows of a block that is not ``whole`` is fill value, which only a compressor
+        makes small.
         """
         if not whole or not self._may_be_raw or values.nbytes < _SMALL_NBYTES:
             return [self._codec.compress(values)]
@@ -87,23 +80,15 @@ OpenShard = Callable[[str], Upload]
 
 
 class BlockEncoder:
-    """One block's chunks, in the order in which its shards hold them.
+    """Encodes fields of one block, whose values have all arrived and do not change.
 
     Attributes:
         written: Fields to be encoded and written.
         twins: Field -> the field that stands in for it and has just its bytes in this block, as
-            actions have those of their mean where a policy acts by the mean.
-        grids: All stored fields' cuttings.
+            actions have those of their mean where a policy acts by the mean. Empty where fields
+            cannot share a shard (``links``).
         slot: Number of the ring's slot that holds the block.
         whole: Whether all its steps hold rows.
-
-    Args:
-        encoders: One per stored field, shared by all threads.
-        block: All values arrived; nobody changes it meanwhile.
-        count: Its steps that hold rows.
-        grids: All stored fields' cuttings.
-        names: Fields whose shards are wanted.
-        links: Whether equal fields can share a shard.
     """
 
     def __init__(

@@ -51,8 +51,7 @@ _NICENESS = 10
 _ORPHAN_SECONDS = 5.0
 
 
-#: All that both processes must agree on: the fields' cuttings, slots of the ring, whether it lies
-#: by step, compressor, threads.
+#: The fields' cuttings, slots of the ring, whether it lies by step, compressor, threads.
 Setup = tuple[Mapping[str, FieldGrid], int, bool, Compressor, int]
 
 
@@ -186,9 +185,7 @@ _CODE = (
 def least_ring_nbytes(encode_in: Any) -> float:
     """Bytes of a ring from which on its blocks are encoded in a process of its own.
 
-    Args:
-        encode_in: "process", "threads", or "auto": a process if much is recorded and there is a
-            second processor for it.
+    "auto" means a process if much is recorded and there is a second processor for it.
 
     Raises:
         InputError: Another word, or there can be no process.

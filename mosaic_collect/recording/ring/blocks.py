@@ -106,13 +106,7 @@ def _nothing() -> None:
 
 
 class HostStaging:
-    """Copies steps straight into the ring's current block.
-
-    Args:
-        grids: All stored fields' cuttings.
-        num_envs: Environments, N.
-        ring: Memory for the slots; None: this process's own.
-    """
+    """Copies steps straight into the ring's current block; without ``ring``, in its own memory."""
 
     def __init__(
         self, grids: Mapping[str, FieldGrid], num_envs: int, ring: SharedRing | None = None
@@ -130,9 +124,7 @@ class HostStaging:
     def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
         """Copy one step behind those staged, without counting it yet.
 
-        Args:
-            block: The current block.
-            rows: Per field, an array or tensor ``(num_envs[, dim])``, or one number for all.
+        ``rows`` holds per field an array or tensor ``(num_envs[, dim])``, or one number for all.
         """
         for name, value in rows.items():
             target = block.arrays[name][: self._num_envs, block.count]
@@ -160,14 +152,9 @@ class SharedRing:
     """Memory of ``slots`` blocks. Pages are made when they are touched.
 
     Args:
-        grids: All stored fields' cuttings.
-        slots: Blocks.
         by_step: Whether a step's rows lie side by side in memory, and not an environment's. A step
             is then written in one piece, without a page table's walk for each row.
         fd: The other process's descriptor; None makes new memory.
-
-    Attributes:
-        bytes: All of it.
 
     Raises:
         OSError: The system gives no such memory.

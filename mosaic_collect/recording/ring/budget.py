@@ -58,11 +58,7 @@ class Budget(NamedTuple):
 
 
 def asked_nbytes(buffer_mb: Any) -> int | None:
-    """The bound that the caller names, in bytes; None for "auto".
-
-    Raises:
-        InputError: Neither "auto" nor a positive number.
-    """
+    """The bound that the caller names, in bytes; None for "auto"."""
     if isinstance(buffer_mb, str) and buffer_mb == "auto":
         return None
     number = isinstance(buffer_mb, Real) and not isinstance(buffer_mb, bool)

@@ -46,13 +46,8 @@ _TORCH_DTYPES: dict[str, torch.dtype] = {name: getattr(torch, name) for name in 
 class DeviceStaging(HostStaging):
     """Stages on a CUDA device and hands blocks to the host asynchronously.
 
-    Trajectories' ids and ends are the writer's own and go straight to the host block.
-
-    Args:
-        grids: All stored fields' cuttings.
-        num_envs: Environments, N.
-        device: Name of the device.
-        ring: Memory for the slots, which is page-locked here; None: of the driver's own.
+    Trajectories' ids and ends are the writer's own and go straight to the host block. A ring is
+    page-locked here; without one, the driver gives memory for the slots.
 
     Raises:
         OSError: The driver does not page-lock the ring.
