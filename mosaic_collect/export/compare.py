@@ -108,10 +108,11 @@ def _same_stores(file: NpyFile, views: Sequence[StoreView]) -> list[str]:
 
 def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
     problems = []
-    for name in sorted(set(file.arrays) | set(plan.arrays)):
-        have, want = file.arrays.get(name), plan.arrays.get(name)
-        found = None if have is None else (tuple(have.shape), str(have.dtype))
-        expected = None if want is None else (want.shape, str(np.dtype(want.dtype)))
+    for name in sorted(set(file.arrays) | set(plan.file.arrays)):
+        found, expected = (
+            (array.shape, str(array.dtype)) if (array := arrays.get(name)) else None
+            for arrays in (file.arrays, plan.file.arrays)
+        )
         if found != expected:
             problems.append(f"{shown(name)}: expected {expected}, got {found}")
     told, expected_metadata = of_mosaic(file.metadata), of_mosaic(plan.metadata)
@@ -163,7 +164,6 @@ class _Comparison:
         """Rows that differ, and bytes compared."""
         name, block = self._place(number)
         stored, selection = self._file.arrays[name], self._plan.selection
-        row_nbytes = stored.nbytes // max(1, stored.shape[0] * stored.shape[1])
         chosen = selection.block(block)
         # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.
         rows = int(selection.first_rows[block]) + np.cumsum(chosen).reshape(chosen.shape) - 1
@@ -177,7 +177,7 @@ class _Comparison:
                 for step in np.flatnonzero(mine.any(axis=1)):
                     expected = exported(values[step][mine[step]], stored.dtype)
                     first = int(places[step][mine[step]][0])
-                    start = stored.offset + first * row_nbytes
+                    start = stored.offset + first * stored.row_nbytes
                     found = os.pread(handle.fileno(), expected.nbytes, start)
                     wrong += _rows_off(expected, found)
                     compared += expected.nbytes

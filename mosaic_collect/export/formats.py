@@ -24,7 +24,7 @@ from mosaic_collect.export.npy import (
 )
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.rows import RowFormat, TrajectoryRows
-from mosaic_collect.export.target import Target, TargetFolder, check_target
+from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.npyfile.layout import GRID
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.store.files import NO_ROOM
@@ -130,7 +130,7 @@ def _write(
             **describe_stores(table),
         }
         try:
-            with (Target if endings else TargetFolder)(target, nbytes) as opened:
+            with Target(target, nbytes, is_folder=not endings) as opened:
                 for count in form.write(opened.temp_path, rows, options, about):
                     progress(count)
         except MosaicCollectError:

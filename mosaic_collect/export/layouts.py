@@ -51,12 +51,12 @@ class Compact:
         """Shape and dtype of each array."""
         leading = self.leading(table, num_pairs)
         arrays = {
-            f.name: ArraySpec((*leading, *exported_row(f)), exported_dtype(f))
+            f.name: ((*leading, *exported_row(f)), exported_dtype(f))
             for f in fields
             if f.name != VALID_MASK
         }
         if self.holds_every_pair and table.has_mask:
-            arrays[VALID_MASK] = ArraySpec(leading, "bool")
+            arrays[VALID_MASK] = leading, "bool"
         return arrays
 
     def notes(self, table: Table) -> Iterator[str]:

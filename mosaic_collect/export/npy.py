@@ -31,7 +31,7 @@ from mosaic_collect.export.layouts import (
 from mosaic_collect.export.options import AUTO, LayoutName, Options
 from mosaic_collect.export.stream import Progress, fill
 from mosaic_collect.export.target import Target, check_target
-from mosaic_collect.npyfile.layout import AXES, COMPACT, OURS, ArraySpec, FilePlan, plan_file
+from mosaic_collect.npyfile.layout import AXES, COMPACT, OURS, FilePlan, plan_file
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.provenance import alike_notes, check_alike
@@ -201,7 +201,6 @@ class ExportPlan:
         options: Options of the export.
         selection: Chosen pairs, in the file's order.
         left: Numbers of pairs left out.
-        arrays: Key -> shape and dtype.
         metadata: MOSAIC's dict, with ours under ``mosaic_collect``.
         file: Place of everything in the file.
     """
@@ -211,14 +210,13 @@ class ExportPlan:
     options: Options
     selection: Selection
     left: Left
-    arrays: dict[str, ArraySpec]
     metadata: dict[str, Any]
     file: FilePlan
 
     @property
     def arrays_nbytes(self) -> int:
         """Bytes of all arrays: what MOSAIC moves to the training device, on every rank."""
-        return sum(spec.nbytes for spec in self.arrays.values())
+        return sum(spec.nbytes for spec in self.file.arrays.values())
 
     @property
     def num_valid(self) -> int:
@@ -262,7 +260,6 @@ class ExportPlan:
                 fill(
                     target,
                     self.file,
-                    self.arrays,
                     self.table,
                     self.selection,
                     check_finite=not may_be_nonfinite,
@@ -279,12 +276,12 @@ class ExportPlan:
             path=name,
             layout=self.layout.name,
             num_pairs=self.num_valid,
-            shapes={name: spec.shape for name, spec in self.arrays.items()},
+            shapes={name: spec.shape for name, spec in self.file.arrays.items()},
             left_out=self.left,
             file_nbytes=self.file.nbytes,
             device_nbytes=self.arrays_nbytes,
             seconds=time.monotonic() - start,
-            notes=tuple(_notes(self.table, self.layout, self.arrays)),
+            notes=tuple(_notes(self.table, self.layout, self.file.arrays)),
         )
 
 
@@ -326,7 +323,7 @@ def decide(
     ours = {"layout": layout.name, "options": options.as_json(), "left_out": asdict(left)}
     metadata = _metadata(table, arrays, num_valid, ours, options.metadata or {})
     file = plan_file(arrays, {"metadata": metadata})
-    return ExportPlan(table, layout, options, selection, left, arrays, metadata, file)
+    return ExportPlan(table, layout, options, selection, left, metadata, file)
 
 
 def choose(
@@ -401,7 +398,7 @@ def naming_skip_damaged(options: Options) -> Iterator[None]:
 
 def _metadata(
     table: Table,
-    arrays: Mapping[str, ArraySpec],
+    arrays: Collection[str],
     num_valid: int,
     ours: dict[str, Any],
     more: Mapping[str, Any],

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from functools import partial
+from itertools import tee
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.export.target import Target
-from mosaic_collect.npyfile.layout import ArraySpec, FilePlan
+from mosaic_collect.export.target import Target, opened_elsewhere
+from mosaic_collect.npyfile.layout import FilePlan
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.selection import Selection, exported
 from mosaic_collect.reading.table import Cell, Table
@@ -35,7 +38,6 @@ _BATCH_NBYTES = 256 << 20
 def fill(
     target: Target,
     file: FilePlan,
-    arrays: Mapping[str, ArraySpec],
     table: Table,
     selection: Selection,
     *,
@@ -46,20 +48,24 @@ def fill(
     """Write a whole file; ``check_finite`` refuses NaN and infinity, which the metadata deny."""
     for offset, data in file.pieces:
         write_at(target.fd, data, offset)
-
-    def writer(opened: Opened) -> _PieceWriter:
-        return _PieceWriter(table, selection, arrays, file.offsets, check_finite, opened)
-
+    pieces: Iterator[Piece] = (
+        (field, cell)
+        for field in file.arrays
+        for block in range(table.state.num_blocks)
+        for cell in selection.cells_of(block, field)
+    )
+    writer = partial(_PieceWriter, table, selection, file, check_finite)
     if engine is not None:
-        with target.shared() as shared:
-            write = writer(shared.opened)
-            batches = _batches(table, selection, arrays)
-            for nbytes in engine.map(write, batches, write.require_seen):
-                progress(nbytes)
+        # A file system of several machines that keeps whole pages would else write them over its
+        # neighbours'.
+        os.fsync(target.fd)
+        write = writer(partial(opened_elsewhere, target.temp_path))
+        for nbytes in engine.map(write, _batches(pieces, file), write.require_seen):
+            progress(nbytes)
         return
-    write, before = writer(target.opened), None
-    pieces, done = _pieces(table, selection, arrays), _pieces(table, selection, arrays)
-    written = Engine().map(write, ((piece,) for piece in pieces))
+    write, before = writer(lambda: nullcontext(target.fd)), None
+    pieces, done = tee(pieces)
+    written = Engine().map(write, ([piece] for piece in pieces))
     for (field, cell), nbytes in zip(done, written, strict=True):
         progress(nbytes)
         if before not in (None, (field, cell.block)):
@@ -67,54 +73,35 @@ def fill(
         before = field, cell.block
 
 
-def _pieces(table: Table, selection: Selection, fields: Iterable[str]) -> Iterator[Piece]:
-    for field in fields:
-        for block in range(table.state.num_blocks):
-            yield from ((field, cell) for cell in selection.cells_of(block, field))
-
-
-def _batches(
-    table: Table, selection: Selection, arrays: Mapping[str, ArraySpec]
-) -> Iterator[tuple[Piece, ...]]:
+def _batches(pieces: Iterable[Piece], file: FilePlan) -> Iterator[list[Piece]]:
     """All pieces, as many at a time as make up ``_BATCH_NBYTES``."""
     batch, size = list[Piece](), 0
-    for field, cell in _pieces(table, selection, arrays):
+    for field, cell in pieces:
         batch.append((field, cell))
-        size += math.prod(cell.shape) * _row_nbytes(arrays[field])
+        size += math.prod(cell.shape) * file.arrays[field].row_nbytes
         if size >= _BATCH_NBYTES:
-            yield tuple(batch)
+            yield batch
             batch, size = [], 0
     if batch:
-        yield tuple(batch)
+        yield batch
 
 
-def _row_nbytes(spec: ArraySpec) -> int:
-    """Bytes of a pair's row; the first two axes are those of pairs."""
-    return int(np.dtype(spec.dtype).itemsize) * math.prod(spec.shape[2:])
-
-
+@dataclass(frozen=True)
 class _PieceWriter:
     """Writes pieces to their places; pickles if ``opened`` does.
 
     The bytes written are the same each time: a batch may be written twice.
     """
 
-    def __init__(
-        self,
-        table: Table,
-        selection: Selection,
-        arrays: Mapping[str, ArraySpec],
-        offsets: Mapping[str, int],
-        check_finite: bool,
-        opened: Opened,
-    ) -> None:
-        self._table, self._selection = table, selection
-        self._arrays, self._offsets = arrays, offsets
-        self._check_finite, self._opened = check_finite, opened
+    table: Table
+    selection: Selection
+    file: FilePlan
+    check_finite: bool
+    opened: Opened
 
     def __call__(self, batch: Iterable[Piece]) -> int:
         """Write all rows of some pieces; return the bytes written."""
-        with self._opened() as fd:
+        with self.opened() as fd:
             return sum(self._put(fd, field, cell) for field, cell in batch)
 
     def require_seen(self) -> None:
@@ -123,33 +110,33 @@ class _PieceWriter:
         Raises:
             StoreError, WriteError, OSError: The worker does not see the same store and file.
         """
-        self._table.require_seen()
-        with self._opened():
+        self.table.require_seen()
+        with self.opened():
             pass
 
     def place(self, field: str, block: int) -> tuple[int, int]:
         """Place of a block's rows in the file: the first byte, and the number of bytes."""
-        first, stop = self._selection.first_rows[block : block + 2].tolist()
-        row_nbytes = _row_nbytes(self._arrays[field])
-        return self._offsets[field] + first * row_nbytes, (stop - first) * row_nbytes
+        first, stop = self.selection.first_rows[block : block + 2].tolist()
+        array = self.file.arrays[field]
+        return array.offset + first * array.row_nbytes, (stop - first) * array.row_nbytes
 
     def _put(self, fd: int, field: str, cell: Cell) -> int:
         """Write the chosen rows of a cell; return the bytes written."""
-        chosen = self._selection.block(cell.block)
+        chosen = self.selection.block(cell.block)
         mine = chosen[cell.at]
         if not mine.any():
             return 0
-        values = self._table.read_cell(field, cell)
+        values = self.table.read_cell(field, cell)
         rows = values if mine.all() else values[mine]
-        rows = exported(rows, self._arrays[field].dtype)
-        if self._check_finite and rows.dtype.kind == "f":
+        rows = exported(rows, self.file.arrays[field].dtype)
+        if self.check_finite and rows.dtype.kind == "f":
             self._check(rows, field, cell.block)
         start, _ = self.place(field, cell.block)
         if cell.shape == chosen.shape:
             write_at(fd, rows, start)
             return rows.nbytes
         # Rows of one step lie together in the file, behind those of the environments before.
-        row_nbytes = _row_nbytes(self._arrays[field])
+        row_nbytes = self.file.arrays[field].row_nbytes
         ends = np.cumsum(np.count_nonzero(mine, axis=1)) * row_nbytes
         steps = np.cumsum(np.count_nonzero(chosen, axis=1))
         steps -= np.count_nonzero(chosen[:, cell.envs.start :], axis=1)
@@ -162,9 +149,9 @@ class _PieceWriter:
 
     def _check(self, rows: NDArray[Any], field: str, block: int) -> None:
         if not all_finite(rows) and not finite_rows(rows.reshape(len(rows), 1, -1)).all():
-            at, inside = self._table.place(block)
+            at, inside = self.table.place(block)
             raise CorruptStoreError(
-                f"{self._table.parts[at].address}: {field}, block {inside} holds NaN or infinity, "
+                f"{self.table.parts[at].address}: {field}, block {inside} holds NaN or infinity, "
                 "which the metadata denies"
             )
 

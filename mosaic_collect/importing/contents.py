@@ -23,8 +23,8 @@ from typing import NamedTuple
 
 from mosaic_collect.checks import is_whole
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.npyfile.layout import AXES
-from mosaic_collect.npyfile.read import NpyFile, StoredArray
+from mosaic_collect.npyfile.layout import AXES, StoredArray
+from mosaic_collect.npyfile.read import NpyFile
 from mosaic_collect.store.parsing import MAX_ENVS
 from mosaic_collect.store.schema import (
     MAX_AXES,

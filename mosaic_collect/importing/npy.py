@@ -14,10 +14,9 @@ from mosaic_collect.errors import CorruptExportError
 from mosaic_collect.importing import source
 from mosaic_collect.importing.contents import find_fields, leading
 from mosaic_collect.importing.source import ImportReport, Progress, Rows, Source, import_source
-from mosaic_collect.npyfile.layout import COMPACT
+from mosaic_collect.npyfile.layout import COMPACT, StoredArray
 from mosaic_collect.npyfile.read import (
     NpyFile,
-    StoredArray,
     changed,
     plain_copy,
     read_into,

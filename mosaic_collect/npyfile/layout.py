@@ -42,17 +42,23 @@ _RECONSTRUCT = (
 )
 
 
-@dataclass(frozen=True)
-class ArraySpec:
-    """Shape and little-endian dtype of one array."""
+#: Shape and dtype of an array; the file holds it in little-endian C order.
+ArraySpec = tuple[tuple[int, ...], str]
 
+
+@dataclass(frozen=True)
+class StoredArray:
+    """Place of an array's values in a file: ``nbytes`` from ``offset`` on, C order."""
+
+    offset: int
+    nbytes: int
     shape: tuple[int, ...]
-    dtype: str
+    dtype: np.dtype[Any]
 
     @property
-    def nbytes(self) -> int:
-        """Bytes of its values."""
-        return prod(self.shape) * np.dtype(self.dtype).itemsize
+    def row_nbytes(self) -> int:
+        """Bytes of a pair's row; the first two axes are those of pairs."""
+        return self.dtype.itemsize * prod(self.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -61,12 +67,12 @@ class FilePlan:
 
     Attributes:
         pieces: (offset, bytes) of all that is not an array's values.
-        offsets: Per array, where its values begin.
+        arrays: Place of each array's values, by key.
         nbytes: Size of the file.
     """
 
     pieces: tuple[tuple[int, bytes], ...]
-    offsets: dict[str, int]
+    arrays: dict[str, StoredArray]
     nbytes: int
 
 
@@ -74,50 +80,26 @@ def plan_file(arrays: Mapping[str, ArraySpec], plain: Mapping[str, Any]) -> File
     """Lay out a file.
 
     Args:
-        arrays: Key -> array, in the order of the file.
+        arrays: Key -> shape and dtype, in the order of the file.
         plain: Further keys of the dict, with values of str, int, float, bool, None, list, dict.
     """
-    builder = _Builder()
-    builder.add(_header() + b"\x80\x04" + _RECONSTRUCT)
-    builder.add(b"(K\x01)" + _fragment(np.dtype(object)) + b"\x89]}(")  # state up to [{
-    for name, spec in arrays.items():
-        builder.add(_fragment(name) + _RECONSTRUCT + b"(K\x01" + _fragment(spec.shape))
-        builder.add(_fragment(np.dtype(spec.dtype).newbyteorder("<")) + b"\x89")
-        builder.add(b"\x8e" + struct.pack("<Q", spec.nbytes))  # BINBYTES8
-        builder.skip(name, spec.nbytes)
-        builder.add(b"tb")  # TUPLE, BUILD
+    pieces, places, offset = list[tuple[int, bytes]](), dict[str, StoredArray](), 0
+    between = _header() + b"\x80\x04" + _RECONSTRUCT
+    between += b"(K\x01)" + _fragment(np.dtype(object)) + b"\x89]}("  # state up to [{
+    for name, (shape, kind) in arrays.items():
+        dtype = np.dtype(kind).newbyteorder("<")
+        nbytes = prod(shape) * dtype.itemsize
+        between += _fragment(name) + _RECONSTRUCT + b"(K\x01" + _fragment(shape)
+        between += _fragment(dtype) + b"\x89"
+        between += b"\x8e" + struct.pack("<Q", nbytes)  # BINBYTES8
+        pieces.append((offset, between))
+        places[name] = StoredArray(offset + len(between), nbytes, shape, dtype)
+        offset += len(between) + nbytes
+        between = b"tb"  # TUPLE, BUILD
     for name, value in plain.items():
-        builder.add(_fragment(name) + _fragment(value))
-    builder.add(b"uatb.")  # SETITEMS, APPEND, TUPLE, BUILD, STOP
-    return builder.plan()
-
-
-class _Builder:
-    """Gathers bytes between the gaps for values."""
-
-    def __init__(self) -> None:
-        self._pieces: list[tuple[int, bytes]] = []
-        self._open = b""
-        self._offset = 0
-        self._offsets: dict[str, int] = {}
-
-    def add(self, data: bytes) -> None:
-        self._open += data
-
-    def skip(self, name: str, nbytes: int) -> None:
-        self._close()
-        self._offsets[name] = self._offset
-        self._offset += nbytes
-
-    def plan(self) -> FilePlan:
-        self._close()
-        return FilePlan(tuple(self._pieces), self._offsets, self._offset)
-
-    def _close(self) -> None:
-        if self._open:
-            self._pieces.append((self._offset, self._open))
-            self._offset += len(self._open)
-            self._open = b""
+        between += _fragment(name) + _fragment(value)
+    between += b"uatb."  # SETITEMS, APPEND, TUPLE, BUILD, STOP
+    return FilePlan((*pieces, (offset, between)), places, offset + len(between))
 
 
 def _header() -> bytes:

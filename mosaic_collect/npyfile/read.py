@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import LFS_NBYTES, lfs_pointer, local_path
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.npyfile.layout import OURS
+from mosaic_collect.npyfile.layout import OURS, StoredArray
 from mosaic_collect.store.files import open_regular
 from mosaic_collect.store.parsing import json_copy, object_in
 from mosaic_collect.text import shown
@@ -51,16 +51,6 @@ class Extent:
 
     offset: int
     nbytes: int
-
-
-@dataclass(frozen=True)
-class StoredArray:
-    """Place of an array's values in a file: ``nbytes`` from ``offset`` on, C order."""
-
-    offset: int
-    nbytes: int
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
 
 
 @dataclass(frozen=True)

@@ -87,7 +87,7 @@ def test_a_changed_pixel_is_found(store: str, npy: str) -> None:
     write(store)
     export_npy(store, npy, fields=ALL)
     plan = plan_export(store, Options(fields=ALL))
-    stores.flip(npy, plan.file.offsets["observations_camera"] + 5 * N * 24 + 30)
+    stores.flip(npy, plan.file.arrays["observations_camera"].offset + 5 * N * 24 + 30)
     (problem,) = verify_export(store, npy).problems
     assert problem.startswith("observations_camera, block 1: 1 rows differ")
 

@@ -22,7 +22,6 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.export import export
 from mosaic_collect.reading.selection import TRAIN, VALIDATION
-from mosaic_collect.store.lock import try_lock
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from tests import helpers
 from tests.export import rows, stores
@@ -313,25 +312,3 @@ def test_a_video_has_even_sides(store: str, tmp_path: Path) -> None:
     stores.write(store, 2, schema=schema)
     with pytest.raises(InputError, match="camera: a video needs even height and width, got 4 x 5"):
         write(store, str(tmp_path / "e"), fields=["actions", "camera"], video=True)
-
-
-def test_what_a_killed_export_of_a_folder_left_is_removed(store: str, tmp_path: Path) -> None:
-    """Not what another export, which goes on, has locked, nor what has another name."""
-    record(store)
-    code = """
-import os, sys
-from mosaic_collect.export import export
-
-export(*sys.argv[1:], "lerobot", fps=50, progress=lambda nbytes: os.kill(os.getpid(), 9))
-"""
-    assert helpers.run_python(code, store, str(tmp_path / "e")).returncode == -9
-    (left,) = tmp_path.glob(".e.*.tmp")
-    others = [tmp_path / ".e.0123abcd.tmp", tmp_path / ".e.mine.tmp", tmp_path / ".f.0123abcd.tmp"]
-    for other in others:
-        other.mkdir()
-    fd = os.open(others[0], os.O_RDONLY)
-    assert try_lock(fd)
-    export(store, tmp_path / "e", "lerobot", fps=50)
-    os.close(fd)
-    assert not left.exists()
-    assert all(other.is_dir() for other in others)

@@ -6,8 +6,7 @@ import errno
 import fcntl
 import os
 import stat
-import subprocess
-import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 
 from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptStoreError, InputError, SpaceError, WriteError
+from mosaic_collect.export import export
 from mosaic_collect.export.target import Target
 from mosaic_collect.store.lock import NO_LOCKS
 from mosaic_collect.store.ranks import blobs_at
@@ -262,74 +262,63 @@ def test_an_existing_file_is_replaced_in_one(made: str, npy: str) -> None:
     assert listing(npy) == ["expert.npy", "expert.zarr"]
 
 
-def test_a_killed_exports_leftover_is_taken_over(made: str, npy: str) -> None:
-    temp = os.path.join(os.path.dirname(npy), ".expert.npy.tmp")
-    with open(temp, "wb") as file:
-        file.write(b"\xff" * 1_000_000)
-    export_npy(made, npy)
-    helpers.assert_same(stores.load(npy)["actions"], helpers.expected(range(10), 4)["actions"])
-    assert listing(npy) == ["expert.npy", "expert.zarr"]
-
-
-_HOLDER = """
-import sys
-from mosaic_collect.export.target import Target
-from mosaic_collect.store.ranks import blobs_at
-from mosaic_collect.store.lock import NO_LOCKS
-with Target(sys.argv[1], 10):
-    print("held", flush=True)
-    sys.stdin.read()
+_KILLED = """
+import os, sys
+from mosaic_collect.export import export
+export(*sys.argv[1:], progress=lambda nbytes: os.kill(os.getpid(), 9))
 """
 
 
-def test_another_process_that_exports_there_is_not_disturbed(made: str, npy: str) -> None:
-    holder = subprocess.Popen(
-        [sys.executable, "-c", _HOLDER, npy],
-        cwd=helpers.REPO,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-    )
-    with holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == b"held\n"
-        with pytest.raises(WriteError, match="another export"):
-            export_npy(made, npy)
-        holder.communicate()
-    assert holder.returncode == 0
-    assert os.path.getsize(npy) == 10
-    assert listing(npy) == ["expert.npy", "expert.zarr"]
+@pytest.mark.parametrize("form", ["npy", "lerobot"])
+def test_what_a_killed_export_left_is_removed(made: str, tmp_path: Path, form: str) -> None:
+    """Not what has another name, a target that begins alike for one."""
+    name, fps = ("e.npy", {}) if form == "npy" else ("e", {"fps": 50})
+    code = _KILLED.replace("progress=", f"**{fps}, progress=")
+    assert helpers.run_python(code, made, str(tmp_path / name), form).returncode == -9
+    (left,) = tmp_path.glob(f".{name}.*.tmp")
+    others = [tmp_path / f".{name}.{mark}.tmp" for mark in ("mine", "b.0123456789abcdef")]
+    for other in others:
+        other.mkdir() if form == "lerobot" else other.touch()
+    export(made, tmp_path / name, form, **fps)
+    assert not left.exists()
+    assert all(other.exists() for other in others)
 
 
-def test_another_thread_that_exports_there_is_not_disturbed(made: str, npy: str) -> None:
-    """POSIX record locks belong to a process: they do not keep its own threads apart."""
-    with Target(npy, 10) as first:
-        os.pwrite(first.fd, b"0123456789", 0)
-        with pytest.raises(WriteError, match="another export"):
-            export_npy(made, npy)
-    assert open_bytes(npy) == b"0123456789"
-
-
-def test_an_export_that_ends_just_now_is_not_disturbed(
-    made: str, npy: str, monkeypatch: Any
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_target_that_another_export_writes_is_refused(
+    made: str, tmp_path: Path, is_folder: bool
 ) -> None:
-    """It had the temp file until just before the lock was ours, and then gave it its name."""
-    temp = os.path.join(os.path.dirname(npy), ".expert.npy.tmp")
-    with open(temp, "wb") as file:
-        file.write(b"whole")
-    real, calls = fcntl.flock, []
+    """Locks of ``flock`` keep a process's own threads apart, too."""
+    target, form = (
+        str(tmp_path / ("e" if is_folder else "e.npy")),
+        "lerobot" if is_folder else "npy",
+    )
+    with Target(target, 10, is_folder) as first:
+        at = os.path.join(first.temp_path, "a") if is_folder else first.temp_path
+        Path(at).write_bytes(b"0123456789")
+        for _ in range(2):
+            with pytest.raises(WriteError, match="another export is writing it"):
+                export(made, target, form, **({"fps": 50} if is_folder else {}))
+    assert open_bytes(os.path.join(target, "a") if is_folder else target) == b"0123456789"
+    assert sorted(os.listdir(tmp_path)) == [os.path.basename(target), "expert.zarr"]
+
+
+@pytest.mark.parametrize("way", ["removed", "locked"])
+def test_an_export_is_refused_if_another_took_its_file_for_a_killed_ones(
+    npy: str, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """Between its making and its lock."""
 
     def flock(fd: int, how: int) -> None:
-        if not calls:
-            os.replace(temp, npy)
-        calls.append(fd)
-        real(fd, how)
+        if way == "locked":
+            raise BlockingIOError(errno.EAGAIN, "locked")
+        for name in os.listdir(os.path.dirname(npy)):
+            os.unlink(os.path.join(os.path.dirname(npy), name))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    try:
-        with Target(npy, 10):
-            assert open_bytes(npy) == b"whole", "the other's file was emptied"
-    except WriteError:
-        assert open_bytes(npy) == b"whole", "the other's file was emptied"
+    with pytest.raises(WriteError, match="another export is writing it"):
+        Target(npy, 10)
+    assert listing(npy) == []
 
 
 def open_bytes(path: str) -> bytes:

@@ -15,7 +15,7 @@ import pytest
 
 from mosaic_collect import export_npy
 from mosaic_collect.errors import CorruptExportError
-from mosaic_collect.npyfile.layout import ArraySpec, plan_file
+from mosaic_collect.npyfile.layout import plan_file
 from mosaic_collect.npyfile.read import NpyFile, read_npy, scan_npy
 from tests.adapters.hostile import Author
 from tests.export import stores
@@ -305,7 +305,7 @@ def test_a_byte_that_is_no_bool(npy: str) -> None:
 @pytest.mark.parametrize("shape", [(0, 1 << 47, 1 << 47), (1 << 40, 0, 1 << 40, 1 << 40)])
 def test_axes_too_long_for_numpy(npy: str, shape: tuple[int, ...]) -> None:
     """No value and axes that NumPy cannot hold: every check of sizes alone would pass."""
-    plan = plan_file({"observations": ArraySpec(shape, "float32")}, {"metadata": {}})
+    plan = plan_file({"observations": (shape, "float32")}, {"metadata": {}})
     with open(npy, "wb") as file:
         for offset, data in plan.pieces:
             file.seek(offset)

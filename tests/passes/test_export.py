@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
-import signal
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -16,17 +12,11 @@ from typing import Any
 import pytest
 
 from mosaic_collect import DaskEngine, Field, Schema, export_npy, verify_export
-from mosaic_collect.errors import (
-    CorruptStoreError,
-    InputError,
-    SpaceError,
-    WriteError,
-)
+from mosaic_collect.errors import CorruptStoreError, InputError, SpaceError
 from mosaic_collect.export import stream
-from mosaic_collect.export.target import SharedFile, Target
+from mosaic_collect.export.target import Target, opened_elsewhere
 from mosaic_collect.npyfile.read import scan_npy
 from mosaic_collect.reading import selection
-from tests import helpers
 from tests.export import stores
 from tests.passes.conftest import Killing
 
@@ -130,53 +120,18 @@ def test_a_comparison(engine: DaskEngine, made: str, npy: str) -> None:
     assert replace(report, seconds=0.0) == replace(verify_export(made, npy), seconds=0.0)
 
 
-def _put(file: SharedFile, piece: int) -> int:
-    with file.opened() as fd:
+def _put(path: str, piece: int) -> int:
+    with opened_elsewhere(path) as fd:
         return os.pwrite(fd, bytes([piece]), piece)
 
 
 def test_a_file_is_shared_until_it_is_done(engine: DaskEngine, npy: str) -> None:
-    with Target(npy, 9) as target, target.shared() as file:
-        assert list(engine.map(partial(_put, file), range(9))) == [1] * 9
+    """Workers of an export that has ended, or was killed, do not reach the next one's file."""
+    with Target(npy, 9) as target:
+        assert list(engine.map(partial(_put, target.temp_path), range(9))) == [1] * 9
     assert Path(npy).read_bytes() == bytes(range(9))
-    with pytest.raises(FileNotFoundError):
-        _put(file, 1)
-
-
-@pytest.mark.parametrize("content", [b"", b"x" * 20, b"\0" * (17 << 20)])
-def test_another_file_of_that_name(npy: str, content: bytes) -> None:
-    """As on a machine that does not share the folder, or of an export that came later."""
-    with Target(npy, 9) as target, target.shared() as file:
-        pass
-    Path(file.path).write_bytes(content)
-    with pytest.raises(WriteError, match="expected this export's file, found another"):
-        _put(file, 1)
-    assert Path(file.path).read_bytes() == content
-
-
-_KILLED = """
-import sys, os, signal, pickle
-from mosaic_collect.export.target import Target
-with Target(sys.argv[1], 9) as target, target.shared() as file:
-    sys.stdout.buffer.write(pickle.dumps(file))
-    sys.stdout.flush()
-    os.kill(os.getpid(), signal.SIGKILL)
-"""
-
-
-def test_workers_of_a_killed_export_do_not_reach_the_next_ones_file(npy: str) -> None:
-    dead = subprocess.run(
-        [sys.executable, "-c", _KILLED, npy], cwd=helpers.REPO, capture_output=True, check=False
-    )
-    assert dead.returncode == -signal.SIGKILL
-    file: SharedFile = pickle.loads(dead.stdout)
-    with file.opened() as late, Target(npy, 9) as target:
-        os.pwrite(target.fd, b"123456789", 0)
-        os.pwrite(late, b"LATE", 0)
-        with pytest.raises(WriteError, match="found another"), file.opened():
-            pass
-    assert Path(npy).read_bytes() == b"123456789"
-    assert os.listdir(os.path.dirname(npy)) == ["expert.npy"]
+    with Target(npy, 9), pytest.raises(FileNotFoundError):
+        _put(target.temp_path, 1)
 
 
 def test_errors_before_anything_is_written(
