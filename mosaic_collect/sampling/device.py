@@ -18,14 +18,8 @@ from typing import Any
 import torch
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.sampling.pool import (
-    PADDING_MASK,
-    Batch,
-    Codes,
-    Memory,
-    batch_shapes,
-)
-from mosaic_collect.sampling.tiles import Draws, Tiles
+from mosaic_collect.sampling.pool import Batch, Codes, Memory
+from mosaic_collect.sampling.tiles import PADDING_MASK, Draws, Tiles
 from mosaic_collect.text import reason
 
 
@@ -85,12 +79,12 @@ class DeviceMemory(Memory):
     ``threads`` needs memory for a tile on the host.
     """
 
-    def __init__(self, tiles: Tiles, slots: int, threads: int, device: TorchDevice) -> None:
-        super().__init__(tiles, slots)
+    def __init__(self, tiles: Tiles, threads: int, device: TorchDevice) -> None:
+        super().__init__(tiles)
         self._device = device
         self._staging: SimpleQueue[dict[str, torch.Tensor]] = SimpleQueue()
         with torch.inference_mode(False):
-            self._arrays = self._room(slots * tiles.rows, device.empty)
+            self._arrays = self._room(tiles.slots * tiles.rows, device.empty)
             for _ in range(threads):
                 self._staging.put(self._room(tiles.rows, device.staging))
             # Behind the arrays' memory, which is the current stream's.
@@ -127,7 +121,7 @@ class DeviceMemory(Memory):
         with self._device.on(self._gathers), torch.inference_mode(False):
             return {
                 name: self._device.empty((size, *shape), getattr(torch, dtype))
-                for name, (shape, dtype) in batch_shapes(self._tiles).items()
+                for name, (shape, dtype) in self._tiles.batch_shapes().items()
             }
 
     def _room(self, rows: int, make: Any) -> dict[str, torch.Tensor]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import logging
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace as replaced
 from typing import Any
 
 import numpy as np
@@ -19,11 +19,10 @@ from mosaic_collect.reading.moments import chosen_moments
 from mosaic_collect.reading.selection import Side, every_pair
 from mosaic_collect.sampling.device import find_device
 from mosaic_collect.sampling.options import EPOCHS, STREAM, LoaderOptions, Mode
-from mosaic_collect.sampling.order import Position, rest_of_epoch, rest_of_stream
+from mosaic_collect.sampling.order import Position, rank_share, rest_of_epoch, rest_of_stream
 from mosaic_collect.sampling.pool import Batch, Pool
 from mosaic_collect.sampling.prefetch import PoolRunner
 from mosaic_collect.sampling.source import PairSource, SharedState, Stores
-from mosaic_collect.sampling.tiles import PoolPlan, Tiles
 
 _log = logging.getLogger(__name__)
 _FEW_TILES = 4  # below that, batches hardly mix
@@ -182,7 +181,7 @@ class BatchLoader(IterableDataset[Batch]):
         """
         if self._options.mode == STREAM:
             raise TypeError("a stream has no length")
-        return self._source.share().batches
+        return rank_share(self.num_pairs, self._options)[2]
 
     def __iter__(self) -> Iterator[Batch]:
         """One epoch, or what a loaded state leaves of it; or the stream, from where it is.
@@ -302,7 +301,7 @@ class BatchLoader(IterableDataset[Batch]):
             InputError: An option makes no sense.
         """
         other = copy.copy(self)
-        other._options = dataclasses.replace(self._options, batch_size=batch_size, replace=replace)
+        other._options = replaced(self._options, batch_size=batch_size, replace=replace)
         other._source = self._source.with_options(other._options)
         other._position, other._goes_on = Position(), False
         other._runner = PoolRunner(other._options, self.device)
@@ -312,20 +311,16 @@ class BatchLoader(IterableDataset[Batch]):
     def _epoch(self, worker: int, workers: int) -> Iterator[Batch]:
         if self._position.batches and not self._goes_on:
             self._position = Position(epoch=self._position.epoch + 1)
-        pool, plan, tiles = self._begin(worker, workers)
-        share, seed = self._source.share(), self._options.seed
-        made = rest_of_epoch(pool, tiles.counts, share, seed, plan.active, self._position)
+        made = rest_of_epoch(self._begin(worker, workers), self._options, self._position)
         for batch in self._runner.run(made, self._batch_nbytes):
-            self._position = self._position.behind_batch()
+            self._position = replaced(self._position, batches=self._position.batches + 1)
             yield self._handed(batch)
             del batch  # or it could not be used again
         self._position = Position(epoch=self._position.epoch + 1)
 
     def _stream(self, worker: int, workers: int) -> Iterator[Batch]:
         while True:
-            pool, plan, tiles = self._begin(worker, workers)
-            num_tiles, at = len(tiles.tiles), self._position
-            made = rest_of_stream(pool, num_tiles, plan.active, self._options, at)
+            made = rest_of_stream(self._begin(worker, workers), self._options, self._position)
             for batch, position in self._runner.run(made, self._batch_nbytes):
                 self._position = position
                 yield self._handed(batch)
@@ -338,7 +333,7 @@ class BatchLoader(IterableDataset[Batch]):
         pairs = self._options.batch_size * (self._options.window or 1)
         return pairs * sum(f.row_nbytes for f in self._source.tiles.fields)
 
-    def _begin(self, worker: int, workers: int) -> tuple[Pool, PoolPlan, Tiles]:
+    def _begin(self, worker: int, workers: int) -> Pool:
         """A pool for an iteration, of what the stores hold by now unless it is to go on."""
         self._position = self._position.of(worker, workers, self._goes_on)
         if self._source.is_stale and not self._goes_on:
@@ -346,14 +341,13 @@ class BatchLoader(IterableDataset[Batch]):
             self._source.look_again()
         self._goes_on = False
         tiles = self._source.tiles_for(workers)
-        pool, plan = self._runner.pool_for(tiles, workers)
-        if plan.active < min(_FEW_TILES, len(tiles.tiles)):
+        if tiles.active < min(_FEW_TILES, len(tiles.tiles)):
             _log.warning(
                 "batches mix the pairs of %s of %s pieces of the stores at a time: a larger "
                 "shuffle_buffer_mb, which workers share, mixes more",
-                *(plan.active, len(tiles.tiles)),
+                *(tiles.active, len(tiles.tiles)),
             )
-        return pool, plan, tiles
+        return self._runner.pool_for(tiles)
 
     def _handed(self, batch: Batch) -> Batch:
         if self.device.type == "cuda":

@@ -12,7 +12,6 @@ import numpy as np
 
 from mosaic_collect.checks import is_whole, thread_count, whole
 from mosaic_collect.reading.subset import SubsetOptions
-from mosaic_collect.sampling.tiles import Window
 
 Mode = Literal["epochs", "stream"]
 EPOCHS, STREAM = get_args(Mode)
@@ -52,11 +51,6 @@ class LoaderOptions(SubsetOptions):
         for name in ("shuffle_buffer_mb", "reuse"):
             self._set(name, float(getattr(self, name)))
         self._set("threads", thread_count(self.threads))
-
-    @property
-    def windows(self) -> Window:
-        """Windows to draw; of one step where pairs are drawn."""
-        return Window(self.window or 1, self.stride, self.padding)
 
     @property
     def pool_nbytes(self) -> int:

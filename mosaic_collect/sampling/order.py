@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import InputError
 from mosaic_collect.sampling.options import LoaderOptions
 from mosaic_collect.sampling.pool import Batch, Codes, Pool
+from mosaic_collect.sampling.tiles import Tiles
 
 #: Purposes of random numbers; no purpose shares numbers with another.
 TILES, PAIRS, MIX, PASS, DRAW = range(5)
@@ -87,30 +88,26 @@ class Position:
         here = self if own else Position(epoch=self.epoch)
         return replace(here, worker=worker, workers=workers)
 
-    def behind_batch(self) -> Position:
-        """The position one batch later."""
-        return replace(self, batches=self.batches + 1)
-
 
 class _EpochOrder:
-    """Order of the pairs ``lo..hi`` in an epoch's row of tiles, ``active`` in the pool at a time.
+    """Order of the pairs ``lo..hi`` in an epoch's row of tiles.
 
     Attributes:
         tiles: In the order in which they come.
-        active: At most as many as there are tiles.
+        active: Tiles in the pool at a time; at most as many as there are.
         ends: After each tick, pairs that have come.
     """
 
-    def __init__(self, counts: Codes, seed: int, epoch: int, lo: int, hi: int, active: int) -> None:
+    def __init__(self, tiles: Tiles, seed: int, epoch: int, lo: int, hi: int) -> None:
         self._key = (seed, epoch, lo)
-        row = rng_for(seed, TILES, epoch).permutation(len(counts))
-        stops = np.cumsum(counts[row])
-        starts = stops - counts[row]
+        row = rng_for(seed, TILES, epoch).permutation(len(tiles.counts))
+        stops = np.cumsum(tiles.counts[row])
+        starts = stops - tiles.counts[row]
         mine = (stops > lo) & (starts < hi)
         self.tiles: list[int] = row[mine].tolist()
         self._first = np.maximum(lo - starts[mine], 0)
         self._sizes = np.minimum(hi, stops[mine]) - np.maximum(lo, starts[mine])
-        self.active = max(1, min(active, len(self.tiles)))
+        self.active = max(1, min(tiles.active, len(self.tiles)))
         ticks = np.arange(len(self.tiles) - self.active + 1)
         sizes = np.zeros(len(ticks), np.int64)
         for place in range(self.active):
@@ -144,70 +141,37 @@ class _EpochOrder:
         return first, stop
 
 
-@dataclass(frozen=True, kw_only=True)
-class Share:
-    """Pairs ``lo..hi`` of an epoch's row of tiles, in batches.
+def rank_share(num_pairs: int, options: LoaderOptions) -> tuple[int, int, int]:
+    """A rank's share of an epoch's row of tiles: its first pair, the one behind, and its batches.
 
     All ranks have equally many batches, so that none waits for another in vain. Their pairs differ
     by one at most; where that would be a batch more, the last batches are smaller by some pairs.
 
-    Attributes:
-        lo: First pair.
-        hi: Behind the last pair.
-        batch_size: Pairs of a batch.
-        batches: Number of batches.
-        drop_last: Whether all batches are whole, and what is left at the end is left out.
+    Raises:
+        InputError: A rank would have none, or an empty batch where others have one more pair.
     """
-
-    lo: int
-    hi: int
-    batch_size: int
-    batches: int
-    drop_last: bool
-
-    @classmethod
-    def of_rank(
-        cls, num_pairs: int, rank: int, world_size: int, batch_size: int, drop_last: bool
-    ) -> Share:
-        """A rank's share of so many pairs.
-
-        Raises:
-            InputError: A rank would have none, or an empty batch where others have one more pair.
-        """
-        least, most = num_pairs // world_size, -(-num_pairs // world_size)
-        batches = least // batch_size if drop_last else -(-most // batch_size)
-        if not batches or least < batches:
-            raise InputError(
-                f"{num_pairs} pairs for {world_size} ranks in batches of {batch_size}"
-                f"{' with drop_last' if drop_last else ''}: a rank would have none, or an empty one"
-            )
-        lo, hi = (r * num_pairs // world_size for r in (rank, rank + 1))
-        return cls(lo=lo, hi=hi, batch_size=batch_size, batches=batches, drop_last=drop_last)
-
-    def bound(self, batch: int) -> int:
-        """Pairs before a batch."""
-        whole = batch * self.batch_size
-        return whole if self.drop_last else min(whole, self.hi - self.lo - self.batches + batch)
+    rank, ranks, size = options.rank, options.world_size, options.batch_size
+    least, most = num_pairs // ranks, -(-num_pairs // ranks)
+    batches = least // size if options.drop_last else -(-most // size)
+    if not batches or least < batches:
+        raise InputError(
+            f"{num_pairs} pairs for {ranks} ranks in batches of {size}"
+            f"{' with drop_last' if options.drop_last else ''}: a rank would have none, or an "
+            "empty one"
+        )
+    return rank * num_pairs // ranks, (rank + 1) * num_pairs // ranks, batches
 
 
-def rest_of_epoch(
-    pool: Pool, counts: Codes, share: Share, seed: int, active: int, at: Position
-) -> Generator[Batch, None, None]:
-    """The remaining batches of one worker's part of a rank's share of an epoch.
-
-    Args:
-        pool: With more slots than tiles are active at a time, or one for each.
-        counts: Chosen pairs of each tile.
-        share: The rank's share.
-        seed: Seed of the loader.
-        active: Tiles in the pool at a time.
-        at: Position to continue from.
-    """
-    first, stop = (part * share.batches // at.workers for part in (at.worker, at.worker + 1))
-    origin = share.bound(first)
-    bounds = [share.bound(batch) - origin for batch in range(first, stop + 1)]
-    lo, bounds = share.lo + origin, bounds[at.batches :]
-    order = _EpochOrder(counts, seed, at.epoch, lo, share.lo + share.bound(stop), active)
+def rest_of_epoch(pool: Pool, options: LoaderOptions, at: Position) -> Generator[Batch, None, None]:
+    """The remaining batches of one worker's part of a rank's share of an epoch, from ``at`` on."""
+    lo, hi, batches = rank_share(pool.tiles.num_pairs, options)
+    first, stop = (part * batches // at.workers for part in (at.worker, at.worker + 1))
+    # Pairs of the share before each batch.
+    bounds = [batch * options.batch_size for batch in range(first, stop + 1)]
+    if not options.drop_last:
+        bounds = [min(b, hi - lo - batches + first + n) for n, b in enumerate(bounds)]
+    order = _EpochOrder(pool.tiles, options.seed, at.epoch, lo + bounds[0], lo + bounds[-1])
+    bounds = [bound - bounds[0] for bound in bounds][at.batches :]
     pieces = _pieces(pool, order, bounds[0], bounds[-1])
     codes, begin = np.empty(0, np.int64), 0
     for size in np.diff(bounds).tolist():
@@ -227,7 +191,7 @@ def _pieces(pool: Pool, order: _EpochOrder, first: int, stop: int) -> Iterator[C
     shuffled: dict[int, Codes] = {}
     tick = wanted = int(np.searchsorted(order.ends, first, side="right"))
     while tick < len(order.ends):
-        for place in range(wanted, min(tick + pool.slots, len(order.tiles))):
+        for place in range(wanted, min(tick + pool.tiles.slots, len(order.tiles))):
             pool.want(order.tiles[place])
             wanted = place + 1
         for place in range(tick, tick + order.active):
@@ -241,24 +205,20 @@ def _pieces(pool: Pool, order: _EpochOrder, first: int, stop: int) -> Iterator[C
 
 
 def rest_of_stream(
-    pool: Pool, num_tiles: int, active: int, options: LoaderOptions, at: Position
+    pool: Pool, options: LoaderOptions, at: Position
 ) -> Generator[tuple[Batch, Position], None, None]:
-    """The endless batches of one worker, each with the position behind it.
+    """The endless batches of one worker from ``at`` on, each with the position behind it.
 
-    Args:
-        pool: With room for the active tiles, and for those to come if there are more.
-        num_tiles: Number of tiles.
-        active: Tiles to draw from.
-        options: Options of the loader; each worker of each rank acts as a rank of its own.
-        at: Position to continue from.
+    Each worker of each rank acts as a rank of its own.
     """
     rank, world_size = options.rank * at.workers + at.worker, options.world_size * at.workers
-    all_in_pool = active == num_tiles
+    num_tiles = len(pool.tiles.counts)
+    all_in_pool = pool.tiles.active == num_tiles
     if all_in_pool:  # each rank draws from all of them, not from its part of the row
-        drawn = _ActiveTiles(pool, iter(range(num_tiles)), active, 0)
+        drawn = _ActiveTiles(pool, iter(range(num_tiles)))
     else:
         row = _row(num_tiles, options.seed, at.epoch, rank, world_size, at.renewed)
-        drawn = _ActiveTiles(pool, row, active, pool.slots - active)
+        drawn = _ActiveTiles(pool, row)
     codes = drawn.codes()
     while True:
         batch = pool.memory.empty(options.batch_size)
@@ -289,15 +249,15 @@ def _row(
 
 
 class _ActiveTiles:
-    """The tiles of a row that are drawn from, and those ``ahead`` that are decoded meanwhile."""
+    """The tiles of a row that are drawn from, and those that are decoded meanwhile."""
 
-    def __init__(self, pool: Pool, row: Iterator[int], active: int, ahead: int) -> None:
-        self._pool, self._row, self._active = pool, row, active
+    def __init__(self, pool: Pool, row: Iterator[int]) -> None:
+        self._pool, self._row = pool, row
         self._tiles: deque[tuple[int, Codes]] = deque()
         self._coming: deque[int] = deque()
-        for tile in islice(row, active + ahead):
+        for tile in islice(row, pool.tiles.slots):
             self._want(tile)
-        for _ in range(active):
+        for _ in range(pool.tiles.active):
             self._add()
 
     def codes(self) -> Codes:
@@ -307,7 +267,7 @@ class _ActiveTiles:
     def renew(self, at: Position, draws: int, reuse: float) -> Position:
         """Replace what has been drawn from often enough; each tile stays for one batch at least."""
         renewed, paid = at.renewed, at.paid
-        for _ in range(self._active):
+        for _ in range(len(self._tiles)):
             worth = reuse * len(self._tiles[0][1])
             if paid + worth > draws:
                 break

@@ -8,11 +8,17 @@
 
 A window's code is the place of its first row times H, plus its length - 1.
 
+Batches of the host use memory again: fresh pages cost as much as filling them. A tensor's storage
+holds the array that it was made of, and so does every view of it: when that array goes, all of them
+are gone. Torch's own allocator uses page-locked ones again, once copies that were started from them
+have ended.
+
 One thread wants, gathers and releases; threads of the pool's own decode and copy.
 """
 
 from __future__ import annotations
 
+import os
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
@@ -24,12 +30,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mosaic_collect.sampling.tiles import Draws, Tiles
+from mosaic_collect.sampling.options import EPOCHS, LoaderOptions
+from mosaic_collect.sampling.tiles import PADDING_MASK, Draws, Tiles
 
 Codes = NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
-#: Name of the mask in a batch of windows, true at the rows behind the end, as in PyTorch.
-PADDING_MASK = "padding_mask"
 _KEPT = 4  # batches' memory, per field: one batch that is held, and those on their way
 _LEAST_ROWS = 256  # that are worth a thread's while
 
@@ -37,9 +42,9 @@ _LEAST_ROWS = 256  # that are worth a thread's while
 class Memory(ABC):
     """Memory of the pool's slots."""
 
-    def __init__(self, tiles: Tiles, slots: int) -> None:
-        self._tiles, self._length = tiles, tiles.window.length
-        places = slots * tiles.rows if self._length > 1 else 0
+    def __init__(self, tiles: Tiles) -> None:
+        self._tiles, self._length = tiles, tiles.length
+        places = tiles.slots * tiles.rows if self._length > 1 else 0
         self._row_of_place = np.empty(places, np.int32)
 
     def load(self, number: int, slot: int) -> Draws:
@@ -91,12 +96,12 @@ class Pool:
     """Slots, and which tile lies in which.
 
     A tile that is wanted no more stays until its slot is needed, so a store that fits is decoded
-    once. Each slot has so many ``codes``; so many ``threads`` decode.
+    once. So many ``threads`` decode.
     """
 
-    def __init__(self, memory: Memory, codes: int, slots: int, threads: int) -> None:
-        self.memory, self._codes, self.slots = memory, codes, slots
-        self._free = list(range(slots))
+    def __init__(self, memory: Memory, tiles: Tiles, threads: int) -> None:
+        self.memory, self.tiles, self.process = memory, tiles, os.getpid()
+        self._free = list(range(tiles.slots))
         self._held: dict[int, _Held] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._decoders = ThreadPoolExecutor(threads, "mosaic-sample")
@@ -117,7 +122,7 @@ class Pool:
     def codes(self, number: int) -> Codes:
         """The codes of a wanted tile's pairs, waited for; errors as of ``Tiles.load``."""
         held = self._held[number]
-        return held.draws.result() + np.int64(held.slot * self._codes)
+        return held.draws.result() + np.int64(held.slot * self.tiles.rows * self.tiles.length)
 
     def release(self, number: int) -> None:
         """Give up a tile that was wanted: its slot may be used again."""
@@ -137,7 +142,7 @@ class Pool:
                 del self._held[number]
         self._idle = OrderedDict.fromkeys(self._held)
         taken = {held.slot for held in self._held.values()}
-        self._free = [slot for slot in range(self.slots) if slot not in taken]
+        self._free = [slot for slot in range(self.tiles.slots) if slot not in taken]
 
     def close(self) -> None:
         """End the threads."""
@@ -146,20 +151,34 @@ class Pool:
 
 
 class HostMemory(Memory):
-    """Slots in this machine's memory; ``threads`` copy into rooms of ``batches``."""
+    """Slots in this machine's memory, and batches that use theirs again; threads copy."""
 
-    def __init__(self, tiles: Tiles, slots: int, threads: int, batches: HostBatches) -> None:
-        super().__init__(tiles, slots)
-        rows, self._threads = slots * tiles.rows, threads
+    def __init__(self, tiles: Tiles, options: LoaderOptions) -> None:
+        super().__init__(tiles)
+        rows, self._threads = tiles.slots * tiles.rows, options.threads or 1
         self._arrays = {f.name: np.empty((rows, *f.row_shape), f.dtype) for f in tiles.fields}
-        self._batches = batches
-        self._copiers = ThreadPoolExecutor(threads, "mosaic-gather")
+        self._copiers = ThreadPoolExecutor(self._threads, "mosaic-gather")
+        size, self._is_pinned = options.batch_size, options.pin_memory
+        self._batch_rows = min(size, tiles.num_pairs) if options.mode == EPOCHS else size
+        self._shapes = tiles.batch_shapes()
+        self._free: dict[str, list[NDArray[Any]]] = {name: [] for name in self._shapes}
 
     def _fill(self, number: int, rows: slice) -> Draws:
         return self._tiles.load(number, {n: a[rows] for n, a in self._arrays.items()})
 
     def empty(self, size: int) -> Batch:
-        return self._batches.empty(size)
+        return {name: self._room(name, size) for name in self._shapes}
+
+    def _room(self, name: str, size: int) -> torch.Tensor:
+        shape, dtype = self._shapes[name]
+        if self._is_pinned:
+            kind = getattr(torch, dtype)
+            return torch.empty((size, *shape), dtype=kind, device="cpu", pin_memory=True)
+        free = self._free[name]
+        room = free.pop() if free else np.empty((self._batch_rows, *shape), dtype)
+        rows = room[:size]
+        weakref.finalize(rows, _keep, free, room).atexit = False
+        return torch.from_numpy(rows)
 
     def gather(self, codes: Codes, batch: Batch, first: int) -> None:
         # Few large parts: smaller ones, taken by whichever thread is free, cost a tenth more CPU.
@@ -181,41 +200,6 @@ class HostMemory(Memory):
 
     def close(self) -> None:
         self._copiers.shutdown(wait=True)
-
-
-def batch_shapes(tiles: Tiles) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Per name in a batch, the shape of one row and the dtype."""
-    shapes = {f.name: (tiles.row_shape(f), f.dtype) for f in tiles.fields}
-    padding = {PADDING_MASK: ((tiles.window.length,), "bool")} if tiles.window.padding else {}
-    return shapes | padding
-
-
-class HostBatches:
-    """Batches in this machine's memory: fresh pages cost as much as filling them.
-
-    A tensor's storage holds the array that it was made of, and so does every view of it: when
-    that array goes, all of them are gone. Torch's own allocator uses page-locked ones again, once
-    copies that were started from them have ended.
-    """
-
-    def __init__(self, tiles: Tiles, size: int, pin_memory: bool) -> None:
-        self._shapes, self._size, self._pinned = batch_shapes(tiles), size, pin_memory
-        self._free: dict[str, list[NDArray[Any]]] = {name: [] for name in self._shapes}
-
-    def empty(self, size: int) -> Batch:
-        """Room for a batch of so many rows."""
-        return {name: self._field(name, size) for name in self._shapes}
-
-    def _field(self, name: str, size: int) -> torch.Tensor:
-        shape, dtype = self._shapes[name]
-        if self._pinned:
-            kind = getattr(torch, dtype)
-            return torch.empty((size, *shape), dtype=kind, device="cpu", pin_memory=True)
-        free = self._free[name]
-        room = free.pop() if free else np.empty((self._size, *shape), dtype)
-        rows = room[:size]
-        weakref.finalize(rows, _keep, free, room).atexit = False
-        return torch.from_numpy(rows)
 
 
 def _keep(free: list[NDArray[Any]], room: NDArray[Any]) -> None:

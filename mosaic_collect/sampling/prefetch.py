@@ -22,25 +22,35 @@ import torch
 
 from mosaic_collect.errors import ClosedError
 from mosaic_collect.sampling.device import DeviceMemory, TorchDevice
-from mosaic_collect.sampling.options import EPOCHS, LoaderOptions
-from mosaic_collect.sampling.pool import HostBatches, HostMemory, Memory, Pool
-from mosaic_collect.sampling.tiles import PoolPlan, Tiles
+from mosaic_collect.sampling.options import LoaderOptions
+from mosaic_collect.sampling.pool import HostMemory, Memory, Pool
+from mosaic_collect.sampling.tiles import Tiles
 
 T = TypeVar("T")
 _EXIT_SECONDS = 5.0  # for threads that work when the interpreter exits
 
 
 class Prefetcher(Generic[T]):
-    """Runs a generator in a thread, some items ahead of its consumer.
+    """Runs a generator in a thread, ``depth`` items ahead of its consumer.
 
     The thread is a daemon: it waits for room most of the time, and must not keep a program alive.
-    An interrupt at any instruction of the consumer leaves it such that ``join`` ends it.
+    An interrupt at any instruction of the consumer leaves it such that ``join`` ends it. No lock is
+    held while Python code runs.
+
+    Attributes:
+        is_stopped: Whether there are no more items, or nobody wants them.
     """
 
     def __init__(self, made: Generator[T, None, None], depth: int) -> None:
-        self._shared, self._process = _Shared(depth), os.getpid()
+        self.is_stopped, self._process = False, os.getpid()
+        #: Each with None, or None with the exception that ended the thread.
+        self._items: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        #: A token for each item that may be put.
+        self._room: SimpleQueue[None] = SimpleQueue()
+        for _ in range(depth):
+            self._room.put(None)
         self._thread = threading.Thread(
-            target=_run, args=(made, self._shared), name="mosaic-batches", daemon=True
+            target=self._run, args=(made,), name="mosaic-batches", daemon=True
         )
 
     def start(self) -> None:
@@ -54,12 +64,12 @@ class Prefetcher(Generic[T]):
     def __next__(self) -> T:
         if not self.is_own:
             raise ClosedError("this iteration is the parent process's: begin one here")
-        if self._shared.is_stopped:
+        if self.is_stopped:
             raise StopIteration
-        item, end = self._shared.items.get()
-        self._shared.room.put(None)
+        item, end = self._items.get()
+        self._room.put(None)
         if end is not None:
-            self._shared.is_stopped = True
+            self.is_stopped = True
             raise end
         return item  # type: ignore[no-any-return]
 
@@ -68,18 +78,13 @@ class Prefetcher(Generic[T]):
         """Whether it was made by this process, and not by one that forked."""
         return self._process == os.getpid()
 
-    @property
-    def is_stopped(self) -> bool:
-        """Whether there are no more items, or nobody wants them."""
-        return self._shared.is_stopped
-
     def stop(self) -> None:
         """Let the thread end, without waiting for it.
 
         The garbage collector may call this in any thread, also in one that the thread waits for.
         """
-        self._shared.is_stopped = True
-        self._shared.room.put(None)
+        self.is_stopped = True
+        self._room.put(None)
 
     def join(self, seconds: float | None = None) -> None:
         """End the thread; when it returns, nothing is being made, or so many seconds are over.
@@ -93,6 +98,19 @@ class Prefetcher(Generic[T]):
             waited += 0.01
         self.stop()
 
+    def _run(self, made: Generator[T, None, None]) -> None:
+        end: BaseException = StopIteration()
+        try:
+            while not self.is_stopped:
+                item = next(made)
+                self._room.get()
+                self._items.put((item, None))
+                del item  # or a batch that the consumer let go would stay
+        except BaseException as error:  # noqa: BLE001  raised to the consumer
+            end = error
+        made.close()
+        self._items.put((None, end))
+
 
 _STARTED: WeakSet[Prefetcher[Any]] = WeakSet()
 
@@ -105,45 +123,12 @@ def _end_all() -> None:
             prefetcher.join(_EXIT_SECONDS)
 
 
-class _Shared:
-    """Between the thread and its consumer; no lock of it is held while Python code runs.
-
-    Attributes:
-        items: Each with None, or None with the exception that ended the thread.
-        room: A token for each item that may be put.
-        is_stopped: Whether nobody wants more.
-    """
-
-    def __init__(self, depth: int) -> None:
-        self.items: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
-        self.room: SimpleQueue[None] = SimpleQueue()
-        self.is_stopped = False
-        for _ in range(depth):
-            self.room.put(None)
-
-
-def _run(made: Generator[Any, None, None], shared: _Shared) -> None:
-    """Not a method: a thread that held its ``Prefetcher`` would keep it from being collected."""
-    end: BaseException = StopIteration()
-    try:
-        while not shared.is_stopped:
-            item = next(made)
-            shared.room.get()
-            shared.items.put((item, None))
-            del item  # or a batch that the consumer let go would stay
-    except BaseException as error:  # noqa: BLE001  raised to the consumer
-        end = error
-    made.close()
-    shared.items.put((None, end))
-
-
 class PoolRunner:
     """The pool, and the one iteration that it serves. Pickles as if it had never run."""
 
     def __init__(self, options: LoaderOptions, device: torch.device) -> None:
         self._options, self._device = options, device
         self._pool: Pool | None = None
-        self._made_for: tuple[int, Tiles] | None = None
         self._live: Prefetcher[Any] | None = None
 
     def __reduce__(self) -> Any:
@@ -154,18 +139,13 @@ class PoolRunner:
         """Whether an iteration goes on."""
         return self._live is not None and not self._live.is_stopped
 
-    def pool_for(self, tiles: Tiles, workers: int) -> tuple[Pool, PoolPlan]:
-        """A pool of a worker's part of the memory; an iteration that goes on is ended."""
+    def pool_for(self, tiles: Tiles) -> Pool:
+        """A pool of these tiles; an iteration that goes on is ended."""
         self.stop()
-        plan = PoolPlan.of(tiles, self._options.pool_nbytes // workers)
-        if self._pool is None or self._made_for != (os.getpid(), tiles):
+        if self._pool is None or self._pool.tiles is not tiles:
             self.close()
-            threads = self._options.threads or 1
-            memory = self._memory(tiles, plan.slots, threads)
-            codes = tiles.rows * tiles.window.length
-            self._pool = Pool(memory, codes, plan.slots, threads)
-            self._made_for = os.getpid(), tiles
-        return self._pool, plan
+            self._pool = Pool(self._memory(tiles), tiles, self._options.threads or 1)
+        return self._pool
 
     def run(self, made: Generator[T, None, None], batch_nbytes: int) -> Iterator[T]:
         """Yield from ``made``, two batches ahead, or one if they are large beside the pool.
@@ -187,8 +167,8 @@ class PoolRunner:
     def stop(self) -> None:
         """End the iteration that goes on; also what is left of it where this was interrupted."""
         # A forked child has its parent's pool but none of its threads: it would wait for ever.
-        if self._made_for is not None and self._made_for[0] != os.getpid():
-            self._pool = self._made_for = self._live = None
+        if self._pool is not None and self._pool.process != os.getpid():
+            self._pool = self._live = None
         if self._live is not None:
             self._live.join()
             self._live = None
@@ -198,15 +178,11 @@ class PoolRunner:
     def close(self) -> None:
         """End it, and the threads, and give the memory back; all is made anew when needed."""
         self.stop()
-        pool, self._pool, self._made_for = self._pool, None, None
+        pool, self._pool = self._pool, None
         if pool is not None:
             pool.close()
 
-    def _memory(self, tiles: Tiles, slots: int, threads: int) -> Memory:
-        if self._device.type != "cpu":
-            return DeviceMemory(tiles, slots, threads, TorchDevice(self._device))
-        size = self._options.batch_size
-        if self._options.mode == EPOCHS:
-            size = min(size, tiles.num_pairs)
-        batches = HostBatches(tiles, size, self._options.pin_memory)
-        return HostMemory(tiles, slots, threads, batches)
+    def _memory(self, tiles: Tiles) -> Memory:
+        if self._device.type == "cpu":
+            return HostMemory(tiles, self._options)
+        return DeviceMemory(tiles, self._options.threads or 1, TorchDevice(self._device))

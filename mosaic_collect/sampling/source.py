@@ -34,9 +34,8 @@ from mosaic_collect.reading.store_set import StoreSet, check_mergeable
 from mosaic_collect.reading.subset import asked_steps
 from mosaic_collect.reading.table import Table
 from mosaic_collect.sampling.options import EPOCHS, LoaderOptions
-from mosaic_collect.sampling.order import Position, Share
-from mosaic_collect.sampling.pool import PADDING_MASK
-from mosaic_collect.sampling.tiles import LEAST_TILES, TILES_OF_A_POOL, PoolPlan, Tiles, tile_nbytes
+from mosaic_collect.sampling.order import Position, rank_share
+from mosaic_collect.sampling.tiles import PADDING_MASK, Tiles
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.ranks import Address, Place, check_distinct
 from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
@@ -90,28 +89,13 @@ class PairSource:
         """Addresses of all stores."""
         return ", ".join(view.address for view in self.views)
 
-    def share(self, tiles: Tiles | None = None) -> Share:
-        """The rank's share of an epoch of these tiles, or of its own.
-
-        Raises:
-            InputError: The ranks have too few pairs.
-        """
-        o, num_pairs = self._options, (tiles or self.tiles).num_pairs
-        return Share.of_rank(num_pairs, o.rank, o.world_size, o.batch_size, o.drop_last)
-
     def tiles_for(self, workers: int) -> Tiles:
-        """The tiles when so many workers share the pool: smaller, so that each mixes as many."""
+        """The tiles when so many workers share the pool."""
         if workers == 1:
             return self.tiles
         if self._of_workers is None or self._of_workers[0] != workers:
-            fields, nbytes = self.tiles.fields, self._options.pool_nbytes // workers
-            aim, most = (tile_nbytes(fields, nbytes, n) for n in (self._num_tiles, LEAST_TILES))
-            self._of_workers = workers, self.tiles.cut_anew(aim, most)
+            self._of_workers = workers, self.tiles.for_workers(workers)
         return self._of_workers[1]
-
-    @property
-    def _num_tiles(self) -> int:
-        return TILES_OF_A_POOL // (1 if self._options.window is None else 2)
 
     def request(self, committed: Sequence[int] | None) -> None:
         """Have it look again when nothing is being drawn: at so many steps, or at all."""
@@ -135,7 +119,7 @@ class PairSource:
         other = copy.copy(self)
         other._options = options
         if options.mode == EPOCHS:
-            other.share()
+            rank_share(self.tiles.num_pairs, options)
         return other
 
     def state(self, position: Position | None = None) -> dict[str, Any]:
@@ -215,9 +199,8 @@ class PairSource:
         if len(wanted) != len(there) or any(w > t for w, t in zip(wanted, there, strict=True)):
             raise InputError(f"{name}: is of stores of {wanted} steps, these have {there}")
         tiles = self._select(views, None if wanted == there else wanted)
-        PoolPlan.of(tiles, self._options.pool_nbytes)
         if self._options.mode == EPOCHS:
-            self.share(tiles)
+            rank_share(tiles.num_pairs, self._options)
         self.views, self.committed, self.tiles = views, wanted, tiles
         self._of_workers = None
 
@@ -240,9 +223,7 @@ class PairSource:
             raise InputError(f"{table.address}: no committed step, nothing to draw from")
         table.check_extent()
         selection = self._selection(table, names, committed)
-        size = tile_nbytes(fields, options.pool_nbytes, self._num_tiles)
-        skips, windows = options.skip_damaged, options.windows
-        tiles = Tiles(table, fields, selection, size, skips, window=windows)
+        tiles = Tiles(table, fields, selection, options)
         if not tiles.num_pairs:
             what = "pair" if options.window is None else f"window of {options.window} steps"
             raise InputError(f"{table.address}: no {what} is left to draw from")

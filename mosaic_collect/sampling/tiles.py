@@ -27,8 +27,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +35,7 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.table import Cell, Table
+from mosaic_collect.sampling.options import LoaderOptions
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, Field
 from mosaic_collect.store.shard import ShardReader
@@ -43,35 +43,19 @@ from mosaic_collect.store.view import StoreView
 
 Draws = NDArray[Any]
 Mask = NDArray[np.bool_]
-#: A pool is cut into so many tiles at least, three quarters of which are drawn from at a time; of
-#: windows half as many, since the steps between two tiles are decoded for both.
-TILES_OF_A_POOL = 16
-#: A worker's pool is cut into so many at least, though chunks are decoded several times then.
-LEAST_TILES = 6
+#: Name of the mask in a batch of windows, true at the rows behind the end, as in PyTorch.
+PADDING_MASK = "padding_mask"
 #: Per pair in the pool, beside its values: its place, 4, and its code, 8, in up to three orders.
 INDEX_NBYTES = 28
 _ROW_NBYTES = 4  # of windows, per place: its row
+#: A pool is cut into so many tiles at least, three quarters of which are drawn from at a time; of
+#: windows half as many, since the steps between two tiles are decoded for both.
+_TILES_OF_A_POOL = 16
+#: A worker's pool is cut into so many at least, though chunks are decoded several times then.
+_LEAST_TILES = 6
 _MOST_BLOCKS = 4  # of a tile of windows
 #: Room for a chunk, one a thread.
 _SCRATCH = threading.local()
-
-
-class Window(NamedTuple):
-    """Windows to draw in place of pairs.
-
-    Attributes:
-        length: Steps of a window, H; 1 draws pairs.
-        stride: Steps between the first rows of windows, counted from where a sequence of
-            consecutive chosen pairs of a trajectory begins.
-        padding: Whether a window may begin less than H steps before such a sequence ends.
-    """
-
-    length: int = 1
-    stride: int = 1
-    padding: bool = False
-
-
-_PAIRS = Window()
 
 
 class Tiles:
@@ -81,15 +65,20 @@ class Tiles:
         table: The stores.
         fields: Fields that a tile holds.
         selection: Chosen pairs; None: every pair.
-        tile_nbytes: Size of a tile to aim at; at least one chunk of the widest field.
-        skip_damaged: Whether the selection left out the pairs in damaged chunks.
-        most_nbytes: Size that a tile does not exceed, though chunks are decoded several times then.
-        window: Windows to draw; by default pairs.
+        options: Windows to draw, the size of the pool, and whether the selection left out the pairs
+            in damaged chunks.
+        workers: Number of workers that share the pool.
 
     Attributes:
         tiles: Tiles that hold a chosen pair, or the first row of a window, block by block.
         counts: The chosen pairs, or windows, of each, int64.
         rows: Places that a tile needs, at most.
+        length: Steps of a window, H; 1 where pairs are drawn.
+        slots: Number of tiles that a worker's pool holds.
+        active: Number of tiles to draw from at a time; the others are decoded meanwhile.
+
+    Raises:
+        InputError: The pool has no room for two tiles.
     """
 
     def __init__(
@@ -97,20 +86,21 @@ class Tiles:
         table: Table,
         fields: Sequence[Field],
         selection: Selection | None,
-        tile_nbytes: int,
-        skip_damaged: bool = False,
-        most_nbytes: int | None = None,
-        window: Window = _PAIRS,
+        options: LoaderOptions,
+        workers: int = 1,
     ) -> None:
-        self.fields, self.window = tuple(fields), window
-        self.table, self.selection, self._skip_damaged = table, selection, skip_damaged
-        self._halo = window.length - 1
+        self.table, self.fields, self.selection = table, tuple(fields), selection
+        self._options, self.length = options, options.window or 1
+        self._halo = self.length - 1
         # Per block whose first rows continue sequences: their rows before it, modulo the stride.
         self._phases: dict[int, NDArray[np.int32]] = {}
+        pool_nbytes = options.pool_nbytes // workers
+        row_nbytes = sum(f.row_nbytes for f in fields)
+        values_nbytes = pool_nbytes * row_nbytes // (row_nbytes + INDEX_NBYTES)
+        aim = values_nbytes // (_TILES_OF_A_POOL // (2 if self._halo else 1))
+        most = None if workers == 1 else values_nbytes // _LEAST_TILES
         #: Per store: blocks of a tile, and ranges of its environments.
-        self._cuts = [
-            _cut(part, fields, tile_nbytes, most_nbytes, self._halo) for part in table.parts
-        ]
+        self._cuts = [_cut(part, fields, aim, most, self._halo) for part in table.parts]
         self.tiles: list[Cell] = []
         counts: list[int] = []
         for at, part in enumerate(table.parts):
@@ -119,25 +109,26 @@ class Tiles:
         self.counts: NDArray[np.int64] = np.array(counts, np.int64)
         widths = (len(envs[0]) for _blocks, envs in self._cuts)
         self.rows = max(width * self._span(at) for at, width in enumerate(widths))
+        place_nbytes = row_nbytes + INDEX_NBYTES + (_ROW_NBYTES if self._halo else 0)
+        fitting = pool_nbytes // (self.rows * place_nbytes)
+        if fitting < min(2, len(self.tiles)):
+            raise InputError(
+                f"shuffle_buffer_mb: expected at least {2 * self.rows * place_nbytes / 1e6:g} for "
+                f"these fields and each worker, got {pool_nbytes / 1e6:g}"
+            )
+        self.slots = min(fitting, len(self.tiles))
+        fits = self.slots == len(self.tiles)
+        self.active = self.slots if fits else self.slots - max(1, self.slots // 4)
 
-    def cut_anew(self, tile_nbytes: int, most_nbytes: int) -> Tiles:
-        """The same pairs in other tiles."""
-        cutting = (tile_nbytes, self._skip_damaged, most_nbytes, self.window)
-        return Tiles(self.table, self.fields, self.selection, *cutting)
+    def for_workers(self, workers: int) -> Tiles:
+        """The same pairs in smaller tiles, so that each worker's part of the pool mixes as many."""
+        return Tiles(self.table, self.fields, self.selection, self._options, workers)
 
-    def row_shape(self, field: Field) -> tuple[int, ...]:
-        """Shape of a field in one row of a batch: ``([H, ]*dim)``."""
-        return (*((self.window.length,) if self._halo else ()), *field.row_shape)
-
-    @property
-    def nbytes(self) -> int:
-        """Greatest size of a tile."""
-        return self.rows * sum(f.row_nbytes for f in self.fields)
-
-    @property
-    def index_nbytes(self) -> int:
-        """Greatest size of what a pool holds of a tile beside its values."""
-        return self.rows * (INDEX_NBYTES + (_ROW_NBYTES if self._halo else 0))
+    def batch_shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        """Per name in a batch, the shape of one row, ``([H, ]*dim)``, and the dtype."""
+        steps = (self.length,) if self._halo else ()
+        shapes = {f.name: ((*steps, *f.row_shape), f.dtype) for f in self.fields}
+        return shapes | ({PADDING_MASK: (steps, "bool")} if self._options.padding else {})
 
     @property
     def num_pairs(self) -> int:
@@ -188,10 +179,10 @@ class Tiles:
         if self._halo:
             starts, lengths = self._windows(tile, chosen)
             places = np.flatnonzero(starts)
-            draws = places * self.window.length + lengths.reshape(-1)[places] - 1
+            draws = places * self.length + lengths.reshape(-1)[places] - 1
         else:
             draws = np.flatnonzero(chosen)
-        fits = self.rows * self.window.length <= np.iinfo(np.int32).max
+        fits = self.rows * self.length <= np.iinfo(np.int32).max
         return draws.astype(np.int32) if fits else draws
 
     def _load_field(self, tile: Cell, name: str, into: NDArray[Any], chosen: Mask) -> None:
@@ -239,7 +230,7 @@ class Tiles:
         try:
             shard.read(chunk, values)
         except CorruptStoreError as error:
-            if not self._skip_damaged:
+            if not self._options.skip_damaged:
                 raise
             raise CorruptStoreError(
                 f"{error}: it was damaged after the pairs were selected; refresh() leaves out its "
@@ -304,21 +295,21 @@ class Tiles:
         starts, _lengths = self._windows(whole, mask)
         at, first = self.table.place(whole.block)
         blocks, state = self._cuts[at][0], self.table.parts[at].state
-        if self.window.stride > 1 and first + blocks < state.num_blocks:
+        if self._options.stride > 1 and first + blocks < state.num_blocks:
             # One step more: whether the first row there continues the sequence.
-            offsets = self._sequences(whole, mask)[0][:, len(whole.steps)]
-            if offsets.any():
-                self._phases[whole.block + blocks] = (offsets % self.window.stride).astype(np.int32)
+            phases = self._sequences(whole, mask)[0][:, len(whole.steps)] % self._options.stride
+            if phases.any():
+                self._phases[whole.block + blocks] = phases.astype(np.int32)
         return starts
 
     def _windows(self, tile: Cell, mask: Mask) -> tuple[Mask, NDArray[np.int32]]:
         """First rows of windows, ``(envs, span)``, and the rows of each, at most H."""
         offsets, lengths = self._sequences(tile, mask)
-        starts = mask & (offsets % self.window.stride == 0)
-        if not self.window.padding:
-            starts &= lengths >= self.window.length
+        starts = mask & (offsets % self._options.stride == 0)
+        if not self._options.padding:
+            starts &= lengths >= self.length
         starts[:, len(tile.steps) :] = False
-        return starts, np.minimum(lengths, self.window.length)
+        return starts, np.minimum(lengths, self.length)
 
     def _sequences(self, tile: Cell, mask: Mask) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Per pair, the pairs of its sequence before it, and those from it on, within the tile."""
@@ -402,35 +393,3 @@ def _scratch_for(grid: FieldGrid) -> NDArray[Any]:
         held = _SCRATCH.bytes = np.empty(grid.chunk_nbytes, np.uint8)
     values: NDArray[Any] = held[: grid.chunk_nbytes].view(grid.field.dtype)
     return values.reshape(grid.chunk_shape)
-
-
-def tile_nbytes(fields: Sequence[Field], pool_nbytes: int, num_tiles: int) -> int:
-    """Size of a tile so that a pool holds so many of them."""
-    row_nbytes = sum(f.row_nbytes for f in fields)
-    return pool_nbytes * row_nbytes // (row_nbytes + INDEX_NBYTES) // num_tiles
-
-
-@dataclass(frozen=True)
-class PoolPlan:
-    """Slots of a pool, and how many of them are drawn from; the others are decoded meanwhile."""
-
-    slots: int
-    active: int
-
-    @classmethod
-    def of(cls, tiles: Tiles, nbytes: int) -> PoolPlan:
-        """For a pool of so many bytes, whatever the number of threads.
-
-        Raises:
-            InputError: The buffer has no room for two tiles.
-        """
-        slot_nbytes = tiles.nbytes + tiles.index_nbytes
-        number, slots = len(tiles.tiles), nbytes // slot_nbytes
-        if slots >= number:
-            return cls(number, number)
-        if slots < 2:
-            raise InputError(
-                f"shuffle_buffer_mb: expected at least {2 * slot_nbytes / 1e6:g} for these fields "
-                f"and each worker, got {nbytes / 1e6:g}"
-            )
-        return cls(slots, slots - max(1, slots // 4))

@@ -90,7 +90,9 @@ def _prepare(name: str, loader: Loader, workload: Workload, copies: Copies) -> d
 
 def _decode(args: Namespace, copies: Copies) -> dict[str, float]:
     """Every tile decoded once into memory that is used again, by as many threads as processors."""
-    tiles = _tiles(args, copies)
+    from mosaic_collect.sampling.source import PairSource
+
+    tiles = PairSource(copies.store, _options(args)).tiles
     numbers = range(len(tiles.tiles))
     rooms = cycle([_room(tiles) for _ in range(_threads() + 1)])
     meter = Meter()
@@ -104,12 +106,12 @@ def _decode(args: Namespace, copies: Copies) -> dict[str, float]:
 
 def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
     """Batches of random rows out of a full pool, into memory that is used again."""
-    from mosaic_collect.sampling.pool import HostBatches, HostMemory
+    from mosaic_collect.sampling.pool import HostMemory
+    from mosaic_collect.sampling.source import PairSource
 
-    tiles = _tiles(args, copies)
-    slots = min(int(args.shuffle_buffer_mb * 1e6) // tiles.nbytes, len(tiles.tiles))
-    batches = HostBatches(tiles, args.batch, False)
-    memory = HostMemory(tiles, slots, _threads(), batches)
+    options = _options(args, threads=_threads())
+    tiles = PairSource(copies.store, options).tiles
+    slots, memory = tiles.slots, HostMemory(tiles, options)
     for slot in range(slots):
         memory.load(slot, slot)
     chance = np.random.default_rng(0)
@@ -128,14 +130,12 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
     return _figures(figures, done)
 
 
-def _tiles(args: Namespace, copies: Copies) -> Any:
+def _options(args: Namespace, **others: Any) -> Any:
     from mosaic_collect.sampling.options import LoaderOptions
-    from mosaic_collect.sampling.source import PairSource
 
-    options = LoaderOptions(
-        batch_size=args.batch, fields=FIELDS, shuffle_buffer_mb=args.shuffle_buffer_mb
+    return LoaderOptions(
+        batch_size=args.batch, fields=FIELDS, shuffle_buffer_mb=args.shuffle_buffer_mb, **others
     )
-    return PairSource(copies.store, options).tiles
 
 
 def _room(tiles: Any) -> dict[str, NDArray[Any]]:

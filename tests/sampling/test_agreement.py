@@ -161,10 +161,10 @@ def test_batches_of_workers_mix_as_many_pieces(store: str, workers: int, caplog:
     numbered(store, 96, 64, 4)
     shuffle_buffer_mb = 16 * 12 * tile_mb(store)
     loader = BatchLoader(store, 64, shuffle_buffer_mb=shuffle_buffer_mb, drop_last=True)
-    for worker in range(min(workers, 2)):
-        pool, plan, tiles = loader._begin(worker, workers)
-        assert pool.slots * tiles.nbytes <= shuffle_buffer_mb * 1e6 / workers
-        assert 10 <= plan.active < len(tiles.tiles)
+    tiles = loader._source.tiles_for(workers)
+    row_nbytes = sum(field.row_nbytes for field in tiles.fields)
+    assert tiles.slots * tiles.rows * row_nbytes <= shuffle_buffer_mb * 1e6 / workers
+    assert 10 <= tiles.active < len(tiles.tiles)
     with caplog.at_level(logging.WARNING):
         next(iter(loader))
         assert not caplog.messages

@@ -28,7 +28,7 @@ def pool_on(streams: Any) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             "mosaic_collect.sampling.prefetch.PoolRunner._memory",
-            lambda self, *made: DeviceMemory(*made, streams),
+            lambda self, tiles: DeviceMemory(tiles, self._options.threads, streams),
         )
         yield
 

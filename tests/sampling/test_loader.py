@@ -21,7 +21,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from mosaic_collect import BatchLoader, TrajectoryDataset, TrajectoryWriter  # noqa: E402
 from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
-from mosaic_collect.sampling.tiles import PoolPlan, Tiles  # noqa: E402
+from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
 from mosaic_collect.store.schema import Field, Schema  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.sampling.common import NUMBERED, add, numbered, numbers, tile_mb  # noqa: E402
@@ -183,7 +183,7 @@ def test_a_child_that_is_forked_in_the_middle_decodes_for_itself(
     numbered(store, 23, 7, 4)
     loader = BatchLoader(store, 6, shuffle_buffer_mb=9 * tile_mb(store))
     parent, done, load = os.getpid(), threading.Event(), Tiles.load
-    needed = [None] * PoolPlan.of(loader._source.tiles, loader._options.pool_nbytes).active
+    needed = [None] * loader._source.tiles.active
 
     def slow(*given: Any) -> Any:
         if os.getpid() == parent and not needed:
@@ -352,7 +352,7 @@ def test_an_iteration_that_is_collected_in_a_thread_that_decodes_for_it(
     numbered(store, 92, 7, 4)
     loader = BatchLoader(store, 6, mode=mode, shuffle_buffer_mb=9 * tile_mb(store), threads=1)
     load, dropped, collected = Tiles.load, threading.Event(), []
-    needed = [None] * PoolPlan.of(loader._source.tiles, loader._options.pool_nbytes).active
+    needed = [None] * loader._source.tiles.active
 
     def collecting(*given: Any) -> Any:
         if not needed:  # by the first batch

@@ -13,7 +13,8 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.reading.selection import Rules, select
 from mosaic_collect.reading.subset import SubsetOptions
 from mosaic_collect.reading.table import Table
-from mosaic_collect.sampling.tiles import Tiles
+from mosaic_collect.sampling.options import LoaderOptions
+from mosaic_collect.sampling.tiles import INDEX_NBYTES, Tiles
 from tests.export import stores
 from tests.helpers import record
 
@@ -21,12 +22,12 @@ NAMES = ("observations", "actions")
 
 
 def tiles_of(
-    *datasets: TrajectoryDataset, tile_nbytes: int = 1, names: Any = NAMES, rules: Any = None
+    *datasets: TrajectoryDataset, names: Any = NAMES, rules: Any = None, **options: Any
 ) -> Tiles:
     table = Table([dataset.view for dataset in datasets])
     fields = [f for f in table.state.schema.stored if f.name in names]
     selection = None if rules is None else select(table, rules)[0]
-    return Tiles(table, fields, selection, tile_nbytes)
+    return Tiles(table, fields, selection, LoaderOptions(batch_size=1, **options))
 
 
 def all_rows(tiles: Tiles) -> dict[str, np.ndarray]:
@@ -56,7 +57,8 @@ def test_tiles_are_cut_where_the_coarsest_chunks_meet_if_they_may_be_large(tmp_p
     names = ("student_observations", "actions")
     fine, coarse = (dataset.view.grids[n].chunk_envs for n in names)
     assert fine < coarse
-    large, small = (tiles_of(dataset, tile_nbytes=n, names=names) for n in (10**6, 1))
+    mb = 3 * fine * 4 * (sum(dataset.schema[n].row_nbytes for n in names) + INDEX_NBYTES) / 1e6
+    large, small = (tiles_of(dataset, names=names, shuffle_buffer_mb=n) for n in (16, mb))
     assert len(large.tiles[0].envs) == coarse
     assert len(small.tiles[0].envs) == fine
 
@@ -88,7 +90,7 @@ def test_damage_is_an_error_or_gone_around(store: str) -> None:
     table = Table([dataset.view])
     fields = [dataset.schema[n] for n in NAMES]
     chosen, _ = select(table, SubsetOptions(skip_damaged=True).rules(table, fields, {}))
-    tiles = Tiles(table, fields, chosen, 1, skip_damaged=True)
+    tiles = Tiles(table, fields, chosen, LoaderOptions(batch_size=1, skip_damaged=True))
     kept = [*range(3), *range(6, 9)]
     want = {n: recorded[n][kept].reshape(24, -1) for n in NAMES}
     assert_same_pairs(all_rows(tiles), want)
@@ -101,7 +103,7 @@ def test_damage_that_comes_after_the_selection_is_an_error(store: str) -> None:
     table = TrajectoryDataset(store).view
     fields = [table.state.schema[n] for n in NAMES]
     chosen, _ = select(table, SubsetOptions(skip_damaged=True).rules(table, fields, {}))
-    tiles = Tiles(table, fields, chosen, 1, skip_damaged=True)
+    tiles = Tiles(table, fields, chosen, LoaderOptions(batch_size=1, skip_damaged=True))
     want = {n: recorded[n][[*range(3), *range(6, 9)]].reshape(24, -1) for n in NAMES}
     assert_same_pairs(all_rows(tiles), want)
     stores.flip(f"{store}/actions/c.2.0.0", 5)

@@ -21,7 +21,6 @@ from mosaic_collect.sampling import order  # noqa: E402
 from mosaic_collect.sampling.options import LoaderOptions  # noqa: E402
 from mosaic_collect.sampling.order import (  # noqa: E402
     Position,
-    Share,
     rest_of_epoch,
     rest_of_stream,
     rng_for,
@@ -57,7 +56,15 @@ class NumberedMemory:
 
 @contextmanager
 def pool_of(slots: int) -> Iterator[Pool]:
-    made = Pool(NumberedMemory(slots), SIZE, slots, threads=1)
+    tiles = SimpleNamespace(
+        counts=COUNTS,
+        num_pairs=PAIRS,
+        rows=SIZE,
+        length=1,
+        slots=slots,
+        active=TILES if slots == TILES else slots - 1,
+    )
+    made = Pool(NumberedMemory(slots), tiles, threads=1)
     yield made
     made.close()
 
@@ -68,16 +75,11 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
         yield made
 
 
-def active(pool: Pool) -> int:
-    return TILES if pool.slots == TILES else pool.slots - 1
-
-
-def epoch(pool: Pool, seed: int, first: int = 0, stop: int = PAIRS) -> np.ndarray:
+def epoch(pool: Pool, seed: int, rank: int = 0, world_size: int = 1) -> np.ndarray:
     """One epoch's pairs in order; or a rank's part of them."""
     pool.release_all()
-    batches = -(-(stop - first) // BATCH)
-    share = Share(lo=first, hi=stop, batch_size=BATCH, batches=batches, drop_last=False)
-    made = rest_of_epoch(pool, COUNTS, share, seed, active(pool), Position())
+    options = LoaderOptions(batch_size=BATCH, seed=seed, rank=rank, world_size=world_size)
+    made = rest_of_epoch(pool, options, Position())
     return np.concatenate([b["number"].numpy() for b in made])
 
 
@@ -85,7 +87,7 @@ def draws(pool: Pool, seed: int, replace: bool = True) -> np.ndarray:
     """A stream's first pairs, as many as an epoch's."""
     pool.release_all()
     options = LoaderOptions(batch_size=BATCH, seed=seed, reuse=1, replace=replace)
-    made = rest_of_stream(pool, TILES, active(pool), options, Position())
+    made = rest_of_stream(pool, options, Position())
     return np.concatenate([b["number"].numpy() for b, _ in islice(made, PAIRS // BATCH)])
 
 
@@ -115,8 +117,8 @@ def singly(pool: Pool, seed: int) -> np.ndarray:
 
 
 def of_a_rank(pool: Pool, seed: int) -> np.ndarray:
-    """One whose part of the epoch lies within a tile."""
-    return epoch(pool, seed, 1, 4)
+    """One whose part of the epoch, the pairs 6..9, lies within a tile."""
+    return epoch(pool, seed, 2, 20)
 
 
 @pytest.mark.parametrize("draw", [epoch, draws, singly])
