@@ -7,10 +7,10 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from mosaic_collect.store.files import PosixFile, PosixFiles
+from tests.durability.recording import WrappedFile, WrappedFiles
 
 
-class MortalFiles(PosixFiles):
+class MortalFiles(WrappedFiles):
     """Does what ``PosixFiles`` does until its ``fuel`` is used up; then nothing happens any more.
 
     What was done before stays, and a write may be torn: that is what a kill leaves. Nothing is
@@ -21,61 +21,30 @@ class MortalFiles(PosixFiles):
     """
 
     def __init__(self) -> None:
+        super().__init__()
         self.fuel: int | None = None
         self._lock = threading.Lock()
 
-    def again(self) -> MortalFiles:
-        """These files, where a factory of files is expected."""
-        return self
-
-    def spend(self) -> None:
-        """Take one operation's worth, or die."""
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
         with self._lock:
-            if self.fuel is None:
-                return
-            if self.fuel <= 0:
-                raise OSError(5, "killed", "everything")
-            self.fuel -= 1
+            if self.fuel is not None:
+                if self.fuel <= 0:
+                    raise OSError(5, "killed", "everything")
+                self.fuel -= 1
+        if kind == "sync_folder":
+            os.stat(path)
+        return call() if not kind.startswith("sync") else None
 
-    def make_folder(self, path: str) -> None:
-        self.spend()
-        super().make_folder(path)
-
-    def create(self, path: str) -> MortalFile:
-        self.spend()
-        return MortalFile(self, path, *self._at(path))
-
-    def link(self, source: str, target: str) -> None:
-        self.spend()
-        super().link(source, target)
-
-    def rename(self, source: str, target: str) -> None:
-        self.spend()
-        super().rename(source, target)
-
-    def sync_folder(self, path: str) -> None:
-        self.spend()
-        os.stat(path)
-
-    def remove(self, path: str) -> None:
-        self.spend()
-        super().remove(path)
+    def create(self, path: str) -> WrappedFile:
+        return TornFile(self, self.do("create", lambda: self.inner.create(path), path))
 
 
-class MortalFile(PosixFile):
+class TornFile(WrappedFile):
     """A file of ``MortalFiles``."""
-
-    def __init__(self, files: MortalFiles, path: str, *place: Any) -> None:
-        super().__init__(path, *place)
-        self._files = files
 
     def write(self, buffers: Sequence[Any]) -> None:
         try:
-            self._files.spend()
+            super().write(buffers)
         except OSError:
-            super().write([b"".join(bytes(b) for b in buffers)[:7]])
+            self._inner.write([b"".join(bytes(b) for b in buffers)[:7]])
             raise
-        super().write(buffers)
-
-    def sync(self) -> None:
-        self._files.spend()

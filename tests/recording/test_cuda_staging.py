@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -61,22 +61,14 @@ class Simulator:
         self.schema = schema
         self.tensors = {
             n: torch.from_numpy(v).clone().as_subclass(DeviceTensor)
-            for n, v in self._host(0).items()
+            for n, v in host_row(0, schema).items()
         }
 
     def step(self, number: int) -> dict[str, Any]:
         """Queue the next step's values into the tensors that every step has used."""
-        for name, value in self._host(number).items():
+        for name, value in host_row(number, self.schema).items():
             self.tensors[name].copy_(torch.from_numpy(value))
         return self.tensors
-
-    def spoil(self) -> None:
-        """Queue what a simulator does right after ``add_step`` returned."""
-        for tensor in self.tensors.values():
-            tensor.zero_()
-
-    def _host(self, number: int) -> dict[str, np.ndarray]:
-        return {**rows(number, N, self.schema), VALID_MASK: mask(number, N)}
 
 
 class Recording:
@@ -89,26 +81,39 @@ class Recording:
         self.slots = [self.staging.new_block(slot) for slot in range(SLOTS)]
         for slot in self.slots:
             slot.fill()
-        self.busy: list[Any] = []
+        self.busy: list[Block] = []
         self.taken: dict[int, dict[str, np.ndarray]] = {}
 
-    def run(self, blocks: int, simulator: Simulator) -> None:
-        """Stage so many full blocks."""
+    def begin(self, index: int) -> Block:
+        """The next block, in the slot of the oldest one."""
+        if len(self.busy) == SLOTS:
+            self.take()
+        block = self.slots[index % SLOTS]
+        block.start(index, np.arange(N))
+        self.staging.begin(block)
+        return block
+
+    def stage(self, block: Block, row: Callable[[int], dict[str, Any]], steps: int = S) -> None:
+        """Add so many steps to the block, of which ``row`` is called for each."""
+        for _ in range(steps):
+            given = row(block.index * S + block.count)
+            self.staging.stage(block, given)
+            spoil(given)
+            block.count += 1
+
+    def run(self, blocks: int, row: Callable[[int], dict[str, Any]]) -> None:
+        """Stage so many full blocks, and take them all."""
         for index in range(blocks):
-            if len(self.busy) == SLOTS:
-                self.take()
-            block = self.slots[index % SLOTS]
-            block.start(index, np.arange(N))
-            self.staging.begin(block)
-            for step in range(index * S, (index + 1) * S):
-                self.staging.stage(block, simulator.step(step))
-                simulator.spoil()
-                block.count += 1
-            self.staging.seal(block)
-            self.busy.append(block)
+            block = self.begin(index)
+            self.stage(block, row)
+            self.seal(block)
         while self.busy:
             self.take()
         self.staging.close()
+
+    def seal(self, block: Block) -> None:
+        self.staging.seal(block)
+        self.busy.append(block)
 
     def take(self) -> None:
         """What the encoder sees of the oldest block."""
@@ -116,27 +121,37 @@ class Recording:
         block.wait_ready()
         self.taken[block.index] = {n: a[:N].copy() for n, a in block.arrays.items()}
 
-    def is_exact(self) -> bool:
+    def is_exact(self, row: Callable[[int], dict[str, Any]]) -> bool:
         """Whether every value of every block is the one of its step and environment."""
         return all(
-            np.array_equal(block[name][:, at], want)
+            (block[name][:, at] == want).all()
             for index, block in self.taken.items()
             for at in range(S)
-            for name, want in {
-                **rows(index * S + at, N, self.schema),
-                VALID_MASK: mask(index * S + at, N),
-            }.items()
+            for name, want in row(index * S + at).items()
         )
+
+
+def spoil(given: dict[str, Any]) -> None:
+    """Overwrite a step's values, as a simulator does right after ``add_step`` returned."""
+    for value in given.values():
+        if isinstance(value, torch.Tensor):
+            value.zero_()
+        elif isinstance(value, np.ndarray):
+            value[...] = 0
+
+
+def host_row(step: int, schema: Schema = SCHEMA) -> dict[str, Any]:
+    return {**rows(step, N, schema), VALID_MASK: mask(step, N)}
 
 
 def record_blocks(
     simulated: SimulatedTorch, schema: Schema = SCHEMA, kind: type[DeviceStaging] = DeviceStaging
 ) -> bool:
     recording = Recording(schema, kind)
-    recording.run(BLOCKS, Simulator(schema))
+    recording.run(BLOCKS, Simulator(schema).step)
     assert len(recording.taken) == BLOCKS
     assert simulated.cuda.copies_out == BLOCKS
-    return recording.is_exact()
+    return recording.is_exact(lambda step: host_row(step, schema))
 
 
 @pytest.mark.parametrize("schema", [SCHEMA, ALL_DTYPES, CAMERA], ids=["small", "dtypes", "axes"])
@@ -203,29 +218,18 @@ def test_nothing_of_a_step_is_waited_for_by_the_caller(
 
     monkeypatch.setattr(simulated.cuda.Event, "synchronize", impatient)
     recording = Recording()
-    simulator = Simulator(SCHEMA)
-    block = recording.slots[0]
-    block.start(0, np.arange(N))
-    recording.staging.begin(block)
-    for step in range(S):
-        recording.staging.stage(block, simulator.step(step))
-        block.count += 1
-    recording.staging.seal(block)
+    block = recording.begin(0)
+    recording.stage(block, Simulator(SCHEMA).step)
+    recording.seal(block)
 
 
 def test_two_device_buffers_take_turns(simulated: SimulatedTorch) -> None:
     """The simulator goes on through a whole block while the one before it crosses the bus."""
-    recording = Recording()
-    simulator = Simulator(SCHEMA)
-    left = []
+    recording, simulator, left = Recording(), Simulator(SCHEMA), []
     for index in range(3):
-        block = recording.slots[index]
-        block.start(index, np.arange(N))
-        recording.staging.begin(block)
-        for step in range(index * S, (index + 1) * S):
-            recording.staging.stage(block, simulator.step(step))
-            block.count += 1
-        recording.staging.seal(block)
+        block = recording.begin(index)
+        recording.stage(block, simulator.step)
+        recording.seal(block)
         left.append(simulated.cuda.machine.run_alone("caller"))
     assert left[:2] == [0, 0]
     assert left[2] > 0  # only the third block needs the first one's buffer
@@ -234,40 +238,23 @@ def test_two_device_buffers_take_turns(simulated: SimulatedTorch) -> None:
 @pytest.mark.usefixtures("simulated")
 def test_numbers_stand_for_all_in_their_turn() -> None:
     """A default is written on the caller's stream like a row, not at once."""
+
+    def row(step: int) -> dict[str, Any]:
+        index = step // S
+        return {"a": float(index), "b": index, "c": 0.5, VALID_MASK: index % 2 == 0}
+
     recording = Recording()
-    for index in range(4):
-        block = recording.slots[index % SLOTS]
-        block.start(index, np.arange(N))
-        recording.staging.begin(block)
-        for _ in range(S):
-            recording.staging.stage(
-                block, {"a": float(index), "b": index, "c": 0.5, VALID_MASK: index % 2 == 0}
-            )
-            block.count += 1
-        recording.staging.seal(block)
-        recording.busy.append(block)
-        if len(recording.busy) == SLOTS:
-            recording.take()
-    while recording.busy:
-        recording.take()
-    for index, block in recording.taken.items():
-        assert (block["a"] == index).all()
-        assert (block["b"] == index).all()
-        assert (block["c"] == 0.5).all()
-        assert (block[VALID_MASK] == (index % 2 == 0)).all()
+    recording.run(4, row)
+    assert len(recording.taken) == 4
+    assert recording.is_exact(row)
 
 
 @pytest.mark.usefixtures("simulated")
 def test_a_part_of_a_block_is_copied_out_and_the_block_goes_on() -> None:
-    recording = Recording()
-    simulator = Simulator(SCHEMA)
-    block = recording.slots[0]
-    block.start(0, np.arange(N))
-    recording.staging.begin(block)
+    recording, simulator = Recording(), Simulator(SCHEMA)
+    block = recording.begin(0)
     for step in range(S):
-        recording.staging.stage(block, simulator.step(step))
-        simulator.spoil()
-        block.count += 1
+        recording.stage(block, simulator.step, steps=1)
         recording.staging.seal(block)
         block.wait_ready()
         for at in range(step + 1):
@@ -279,40 +266,24 @@ def test_a_part_of_a_block_is_copied_out_and_the_block_goes_on() -> None:
 @pytest.mark.usefixtures("simulated")
 def test_a_loaded_block_goes_on_after_a_resume() -> None:
     recording = Recording()
-    simulator = Simulator(SCHEMA)
     block = recording.slots[0]
     for step in range(2):
-        for name, value in {**rows(step, N, SCHEMA), VALID_MASK: mask(step, N)}.items():
+        for name, value in host_row(step).items():
             block.arrays[name][:N, step] = value
     block.index, block.count = 0, 2
     recording.staging.begin(block)
-    for step in range(2, S):
-        recording.staging.stage(block, simulator.step(step))
-        simulator.spoil()
-        block.count += 1
-    recording.staging.seal(block)
-    recording.busy.append(block)
+    recording.stage(block, Simulator(SCHEMA).step, steps=S - 2)
+    recording.seal(block)
     recording.take()
-    assert recording.is_exact()
+    assert recording.is_exact(host_row)
 
 
 @pytest.mark.usefixtures("simulated")
 def test_arrays_and_host_tensors_may_be_overwritten_at_once() -> None:
     recording = Recording()
-    block = recording.slots[0]
-    block.start(0, np.arange(N))
-    recording.staging.begin(block)
-    for step in range(S):
-        given: dict[str, Any] = {**rows(step, N, SCHEMA), VALID_MASK: mask(step, N)}
-        given["a"] = torch.from_numpy(given["a"])
-        recording.staging.stage(block, given)
-        for value in given.values():
-            value[...] = 0
-        block.count += 1
-    recording.staging.seal(block)
-    recording.busy.append(block)
-    recording.take()
-    assert recording.is_exact()
+    recording.run(1, lambda step: {**host_row(step), "a": torch.from_numpy(host_row(step)["a"])})
+    assert len(recording.taken) == 1
+    assert recording.is_exact(host_row)
 
 
 @pytest.mark.usefixtures("simulated")
@@ -341,7 +312,7 @@ def test_a_writer_on_the_device_makes_the_same_store(
     with open_writer(store, N, SCHEMA, block_steps=S, **options) as writer:
         for step in range(30):
             writer.add_step(**simulator.step(step))
-            simulator.spoil()
+            spoil(simulator.tensors)
             if step % 7 == 3:
                 writer.end_trajectories([step % N])
             if step % 5 == 4:
@@ -369,7 +340,7 @@ def test_images_on_the_device(
         ) as writer:
             for step in steps:
                 writer.add_step(**simulator.step(step))
-                simulator.spoil()
+                spoil(simulator.tensors)
                 if step % 5 == 4:
                     writer.commit()
     dataset = TrajectoryDataset(store)
@@ -387,7 +358,7 @@ def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
         assert TRAJECTORY_END not in writer._opened.staging._names
         for step in range(14):
             writer.add_step(**simulator.step(step))
-            simulator.spoil()
+            spoil(simulator.tensors)
             if step % commit_every == 0:
                 writer.commit()
             if step % 3 != 1:
@@ -451,7 +422,7 @@ def test_resumes_on_the_device(store: str, device: str, stride: int) -> None:
         with TrajectoryWriter(store, resume=True, device=device) as writer:
             for step in range(first, first + stride):
                 writer.add_step(**simulator.step(step))
-                simulator.spoil()
+                spoil(simulator.tensors)
         assert_holds(TrajectoryDataset(store), range(first + stride))
     with TrajectoryWriter(store, resume=True) as writer:  # and on the host again
         add(writer, 12)
@@ -479,43 +450,29 @@ def test_a_caller_may_change_its_stream_at_any_step(simulated: SimulatedTorch) -
 
     What is queued for a block must not reach the values that are still copied out of its buffer.
     """
-    recording = Recording()
+
+    def row(step: int) -> dict[str, Any]:
+        return {**rows(step, N, SCHEMA), "b": step, VALID_MASK: step % 3 == 0}
+
+    class OnTwoStreams(DeviceStaging):
+        def stage(self, block: Block, rows: Mapping[str, Any]) -> None:
+            with simulated.cuda.stream(streams[block.count % 2]):
+                super().stage(block, rows)
+
+    recording = Recording(kind=OnTwoStreams)
     streams = [simulated.cuda.Stream(), simulated.cuda.Stream()]
-    for index in range(BLOCKS):
-        if len(recording.busy) == SLOTS:
-            recording.take()
-        block = recording.slots[index % SLOTS]
-        block.start(index, np.arange(N))
-        recording.staging.begin(block)
-        for at in range(S):
-            step = index * S + at
-            row = {**rows(step, N, SCHEMA), "b": step, VALID_MASK: step % 3 == 0}
-            with simulated.cuda.stream(streams[step % 2]):
-                recording.staging.stage(block, row)
-            block.count += 1
-        recording.staging.seal(block)
-        recording.busy.append(block)
-    while recording.busy:
-        recording.take()
-    for index, block in recording.taken.items():
-        steps = range(index * S, (index + 1) * S)
-        assert_same(block["a"], np.stack([rows(s, N, SCHEMA)["a"] for s in steps], axis=1))
-        assert_same(block["b"], np.tile(np.array(steps, np.int64), (N, 1)))
-        assert_same(block[VALID_MASK], np.tile([s % 3 == 0 for s in steps], (N, 1)))
+    recording.run(BLOCKS, row)
+    assert len(recording.taken) == BLOCKS
+    assert recording.is_exact(row)
 
 
 @ALL_STREAMS
 def test_nothing_is_under_way_to_memory_that_was_given_back(simulated: SimulatedTorch) -> None:
     """Rows behind the last block that was copied out are waited for, too."""
     recording = Recording()
-    other = simulated.cuda.Stream()
-    block = recording.slots[0]
-    block.start(0, np.arange(N))
-    recording.staging.begin(block)
-    for step in range(2):
-        with simulated.cuda.stream(other):
-            recording.staging.stage(block, {**rows(step, N, SCHEMA), VALID_MASK: True})
-        block.count += 1
+    block = recording.begin(0)
+    with simulated.cuda.stream(simulated.cuda.Stream()):
+        recording.stage(block, host_row, steps=2)
     assert simulated.cuda.machine.left > 0
     recording.staging.close()
     assert simulated.cuda.machine.left == 0

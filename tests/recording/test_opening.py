@@ -247,7 +247,7 @@ class TestAnew:
             files.fuel = at
             try:
                 with pytest.MonkeyPatch.context() as patch:
-                    patch.setattr("mosaic_collect.store.posix.PosixFiles", files.again)
+                    patch.setattr("mosaic_collect.store.posix.PosixFiles", lambda made=files: made)
                     fill(store, overwrite=True)
             except WriteError:
                 pass

@@ -31,7 +31,7 @@ class GatedFiles(PosixFiles):
         super().rename(source, target)
 
 
-def use(monkeypatch: pytest.MonkeyPatch, files: PosixFiles) -> None:
+def use(monkeypatch: pytest.MonkeyPatch, files: PosixFiles | MortalFiles) -> None:
     monkeypatch.setattr("mosaic_collect.store.posix.PosixFiles", lambda: files)
 
 
