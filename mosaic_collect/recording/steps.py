@@ -166,7 +166,7 @@ class Steps:
         if len(envs):
             self._show(envs)
 
-    def commit(self, status: str | None = None, release: bool = False, wait: bool = True) -> None:
+    def commit(self, status: str | None = None, wait: bool = True) -> None:
         """Queue a commit of all that was added and told, if there is anything new.
 
         Begun again after an interrupt, it does what is left to do.
@@ -174,7 +174,6 @@ class Steps:
         Args:
             status: Status of the store after it; None: unfinished, or as it was if nothing was
                 added.
-            release: Whether nothing more is to be added.
             wait: Whether to return when it is done, and not before.
         """
         self._settle()
@@ -186,7 +185,7 @@ class Steps:
             if self.block is None or not self.block.count or (same_rows and same_ends):
                 self._submit(Commit(state))
             else:
-                self._hand_over(state, self.block, release)
+                self._hand_over(state, self.block, release=False)
         if wait:
             self.settle_all()
 
@@ -236,7 +235,7 @@ class Steps:
         commit.
         """
         if self.block is not None and self.block.count == self._state.block_steps:
-            self._hand_over(self._snapshot(COLLECTING), self.block)
+            self._hand_over(self._snapshot(COLLECTING), self.block, release=True)
             self._before = self.count
             self.block = None
         if self.block is None:
@@ -253,7 +252,7 @@ class Steps:
         self._stall(lambda: bool(self._pipeline.free), None, "a free block of the ring")
         return self._pipeline.free[-1]
 
-    def _hand_over(self, state: StoreState, block: Block, release: bool = True) -> None:
+    def _hand_over(self, state: StoreState, block: Block, release: bool) -> None:
         self._staging.seal(block)
         self._submit(Commit(state, block, release))
 

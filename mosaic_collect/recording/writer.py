@@ -406,7 +406,7 @@ class TrajectoryWriter:
         # open, for another close or the interpreter's exit to finish.
         while not self._closed:
             try:
-                self._steps.commit(COMPLETE if complete else None, release=True)
+                self._steps.commit(COMPLETE if complete else None)
                 self._closed = True
             except _INTERRUPTS as interrupt:
                 came = interrupt

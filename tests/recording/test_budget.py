@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from mosaic_collect import Field, Schema, TrajectoryWriter
-from mosaic_collect.errors import InputError, SpaceError
+from mosaic_collect.errors import SpaceError
 from mosaic_collect.recording.ring import budget
 from mosaic_collect.recording.ring.budget import MB, Budget, block_nbytes
 from tests.helpers import SMALL, record, run_python
@@ -83,12 +83,6 @@ def test_the_device_bounds_a_block_too() -> None:
 def test_a_device_without_room_is_told() -> None:
     with pytest.raises(SpaceError, match="GPU memory"):
         plan_ring(MB, 300, device_nbytes=MB)
-
-
-@pytest.mark.parametrize("bad", [0, -1, float("nan"), float("inf"), True, "big", None, [1]])
-def test_other_bounds_are_refused(bad: Any) -> None:
-    with pytest.raises(InputError, match="buffer_mb"):
-        budget.asked_nbytes(bad)
 
 
 def test_auto_takes_what_is_free_where_a_tenth_is_not_enough(

@@ -11,7 +11,7 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.inputs import env_indices
-from tests.helpers import SMALL, add, assert_holds, open_writer, record, rows
+from tests.helpers import SMALL, add, assert_holds, open_writer, rows
 
 N = 4
 SCHEMA = Schema.mosaic(3, 2, extra=(Field(name="phase", dtype="int32"),))
@@ -221,7 +221,3 @@ def test_nan_is_stored_as_it_is(store: str) -> None:
         writer.add_step(**step)
     got = TrajectoryDataset(store).read("observations")[0]
     np.testing.assert_array_equal(got, step["observations"])
-
-
-def test_one_env_one_step(store: str) -> None:
-    assert_holds(record(store, 1, num_envs=1), range(1))

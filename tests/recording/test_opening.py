@@ -51,34 +51,6 @@ def edit(store: str, **changes: Any) -> None:
 class TestExisting:
     """A path that is taken."""
 
-    def test_a_store_without_resume(self, store: str) -> None:
-        record(store, 4)
-        before = tree(store)
-        with pytest.raises(StoreExistsError, match=r"exists.*resume=True"):
-            TrajectoryWriter(store, SMALL, N)
-        assert tree(store) == before
-
-    def test_a_folder_with_something_in_it(self, store: str) -> None:
-        os.mkdir(store)
-        Path(store, "notes.txt").write_text("mine")
-        with pytest.raises(StoreExistsError):
-            TrajectoryWriter(store, SMALL, N)
-        with pytest.raises(StoreNotFoundError, match=r"no zarr\.json"):
-            TrajectoryWriter(store, SMALL, N, resume=True)
-        with pytest.raises(StoreNotFoundError):
-            TrajectoryDataset(store)
-        assert os.listdir(store) == ["notes.txt"]
-
-    def test_a_file(self, store: str) -> None:
-        Path(store).write_text("mine")
-        with pytest.raises(StoreExistsError):
-            TrajectoryWriter(store, SMALL, N)
-        with pytest.raises(StoreNotFoundError):
-            TrajectoryWriter(store, SMALL, N, resume=True)
-        with pytest.raises(StoreNotFoundError):
-            TrajectoryDataset(store)
-        assert Path(store).read_text() == "mine"
-
     def test_a_dangling_link(self, store: str) -> None:
         os.symlink(store + ".gone", store)
         with pytest.raises(StoreExistsError):
@@ -92,11 +64,6 @@ class TestExisting:
             TrajectoryWriter(store, SMALL, N, resume=True)
         with pytest.raises(StoreNotFoundError, match="no mosaic_collect store"):
             TrajectoryDataset(store)
-
-    def test_nothing_there(self, store: str) -> None:
-        with pytest.raises(StoreNotFoundError, match="no such folder"):
-            TrajectoryWriter(store, SMALL, N, resume=True)
-        assert not os.path.exists(store)
 
     def test_a_plain_empty_folder_becomes_a_store(self, store: str) -> None:
         os.mkdir(store)
@@ -223,15 +190,6 @@ class TestAnew:
             "another path makes a new one"
         )
 
-    def test_overwrite_replaces_stores_alone(self, store: str) -> None:
-        os.mkdir(store)
-        Path(store, "notes.txt").write_text("mine")
-        with pytest.raises(StoreExistsError, match="no store that can be read"):
-            fill(store, overwrite=True)
-        assert os.listdir(store) == ["notes.txt"]
-        with pytest.raises(InputError, match="overwrite: expected it without resume"):
-            fill(store, overwrite=True, resume=True)
-
     def test_overwrite_where_nothing_is(self, store: str) -> None:
         fill(store, overwrite=True)
         assert_is_filled(store)
@@ -309,11 +267,6 @@ class TestMismatch:
             with pytest.raises(StoreMismatchError):
                 TrajectoryWriter(store, other, N, resume=True)
 
-    def test_n_alone(self, store: str) -> None:
-        record(store, 2)
-        with pytest.raises(StoreMismatchError, match="num_envs: expected 4, got 3"):
-            TrajectoryWriter(store, SMALL, 3, resume=True)
-
     @pytest.mark.parametrize("compressor", ["lz4", "zstd", "none"])
     def test_auto_is_whatever_the_store_has(self, store: str, compressor: str) -> None:
         record(store, 2, compressor=compressor)
@@ -375,11 +328,6 @@ class TestFormat:
 
 class TestSpace:
     """Not enough memory for a block."""
-
-    def test_a_new_store(self, store: str) -> None:
-        with pytest.raises(SpaceError, match="buffer_mb: expected at least"):
-            TrajectoryWriter(store, Schema.mosaic(1000, 100), 1000, buffer_mb=1)
-        assert not os.path.exists(store)
 
     def test_a_resume_whose_blocks_are_larger(self, store: str) -> None:
         record(store, 4, block_steps=8)

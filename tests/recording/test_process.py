@@ -422,24 +422,19 @@ def test_an_opening_that_is_refused_keeps_no_memory(
 
 
 @pytest.mark.parametrize(
-    ("encode_in", "nbytes", "wanted"),
+    ("encode_in", "processors", "least"),
     [
-        ("auto", 63_000_000, False),
-        ("auto", 64_000_000, True),
-        ("threads", 10**9, False),
-        ("process", 1, True),
+        ("auto", {0, 1}, 64_000_000),
+        ("auto", {0}, math.inf),
+        ("threads", {0, 1}, math.inf),
+        ("process", {0}, 0),
     ],
 )
-def test_when_it_is_wanted(
-    encode_in: str, nbytes: int, wanted: bool, monkeypatch: pytest.MonkeyPatch
+def test_from_which_size_it_is_wanted(
+    encode_in: str, processors: set[int], least: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 1})
-    assert (nbytes >= least_ring_nbytes(encode_in)) is wanted
-
-
-def test_auto_asks_for_a_second_processor(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0})
-    assert least_ring_nbytes("auto") == math.inf
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: processors)
+    assert least_ring_nbytes(encode_in) == least
 
 
 @pytest.mark.parametrize("executable", ["", "/opt/simulator/kit"])
@@ -448,13 +443,6 @@ def test_no_interpreter_to_start(executable: str, monkeypatch: pytest.MonkeyPatc
     assert least_ring_nbytes("auto") == math.inf
     with pytest.raises(InputError, match="encode_in: no process with"):
         least_ring_nbytes("process")
-
-
-@pytest.mark.parametrize("bad", ["threads ", None, 3, ["process"]])
-def test_a_bad_word(store: str, bad: Any) -> None:
-    with pytest.raises(InputError, match="encode_in: expected auto, process, threads"):
-        open_writer(store, encode_in=bad)
-    assert not os.path.exists(store)
 
 
 # -- its own half ----------------------------------------------------------------------------------

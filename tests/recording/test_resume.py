@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.errors import InputError, StoreNotFoundError
 from tests.helpers import (
     ALL_DTYPES,
     SMALL,
@@ -201,17 +200,3 @@ def test_auto_begins_a_store_and_goes_on_with_it(store: str) -> None:
             assert writer.num_steps == first
             add(writer, *range(first, first + 3))
     assert_holds(TrajectoryDataset(store), range(9))
-
-
-def test_auto_takes_no_folder_of_something_else(store: str) -> None:
-    os.mkdir(store)
-    Path(store, "notes.txt").write_text("mine")
-    with pytest.raises(StoreNotFoundError):
-        open_writer(store, resume="auto")
-    assert os.listdir(store) == ["notes.txt"]
-
-
-def test_another_word_for_resume_is_refused(store: str) -> None:
-    with pytest.raises(InputError, match="resume: expected True, False or \"auto\", got 'yes'"):
-        open_writer(store, resume="yes")
-    assert not os.path.exists(store)

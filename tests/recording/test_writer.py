@@ -71,14 +71,6 @@ def test_an_exception_commits_all_steps_and_goes_through(
     assert TrajectoryDataset(store).status == "complete"
 
 
-def test_a_refused_step_inside_the_with_block_loses_none_before(store: str) -> None:
-    writer = open_writer(store)
-    add(writer, 0, 1)
-    with pytest.raises(InputError), writer:
-        writer.add_step(observations=np.zeros((N, 3), np.float32))
-    assert_holds(TrajectoryDataset(store), range(2))
-
-
 class Interrupting(np.ndarray):
     """An array during whose copying Ctrl-C is pressed."""
 
@@ -112,19 +104,12 @@ def test_closing_twice_is_allowed(store: str) -> None:
     assert TrajectoryDataset(store).status == "complete"
 
 
-def test_closing_incomplete(store: str) -> None:
-    writer = open_writer(store)
-    add(writer, 0)
-    writer.close(complete=False)
-    assert TrajectoryDataset(store).status == "collecting"
-    assert_holds(TrajectoryDataset(store), range(1))
-
-
 def test_closing_inside_the_with_block(store: str) -> None:
     with open_writer(store) as writer:
         add(writer, 0)
         writer.close(complete=False)
     assert TrajectoryDataset(store).status == "collecting"
+    assert_holds(TrajectoryDataset(store), range(1))
 
 
 def test_no_thread_and_no_descriptor_is_left(store: str) -> None:
@@ -316,29 +301,20 @@ class TestFigures:
         grids = TrajectoryDataset(store).state.grids().values()
         assert writer.ring_nbytes == 3 * sum(g.shard_nbytes for g in grids)
 
-    @pytest.mark.usefixtures("one_identity")
-    def test_threads_do_not_change_a_byte(self, store: str) -> None:
-        stores = []
-        for threads in (1, 4):
-            path = f"{store}.{threads}"
-            with open_writer(path, threads=threads) as writer:
-                add(writer, *range(8), masks=True)
-            stores.append(shards(path))
-        assert stores[0] == stores[1]
-        assert len(stores[0]) == 3 * len(SMALL.stored)
 
-    @pytest.mark.usefixtures("one_identity")
-    def test_commits_do_not_change_a_byte_of_the_shards(self, store: str) -> None:
-        stores = []
-        for every in (1, 2, 5, 100):
-            path = f"{store}.{every}"
-            with open_writer(path) as writer:
-                for step in range(8):
-                    add(writer, step, masks=True)
-                    if step % every == every - 1:
-                        writer.commit()
-            stores.append(shards(path))
-        assert all(s == stores[0] for s in stores)
+@pytest.mark.usefixtures("one_identity")
+def test_threads_and_commits_do_not_change_a_byte_of_the_shards(store: str) -> None:
+    stores = []
+    for threads, every in ((2, 100), (1, 100), (4, 100), (2, 1), (2, 2), (2, 5)):
+        path = f"{store}.{threads}.{every}"
+        with open_writer(path, threads=threads) as writer:
+            for step in range(8):
+                add(writer, step, masks=True)
+                if step % every == every - 1:
+                    writer.commit()
+        stores.append(shards(path))
+    assert all(s == stores[0] for s in stores)
+    assert len(stores[0]) == 3 * len(SMALL.stored)
 
 
 def shards(path: str) -> dict[str, bytes]:
