@@ -13,12 +13,12 @@ from typing import Any
 
 from benchlib.codecs import chunks_of, measure
 from benchlib.frames import CAMERAS, FPS, camera_workload
-from benchlib.measure import MB, Meter, in_child, medians, percentile, spread
+from benchlib.ingest import recorder_row
+from benchlib.measure import MB, Meter, in_child, percentile
 from benchlib.peers import PEERS, Plan
 from benchlib.read import READERS
 from benchlib.recording import DifferentDataError, compare, record_all, record_once, remove
-from benchlib.table import show
-from benchlib.turns import in_turns, with_medians
+from benchlib.table import Figures, in_turns, show, show_medians
 from benchlib.workload import Workload
 from mosaic_collect.recording.encoding.encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor
@@ -73,41 +73,23 @@ def _codecs(args: Namespace, title: str, workloads: dict[float, Workload]) -> di
 def _ingest(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
     """As fast as they are taken, to durable."""
     plan = _plan(args, workload, args.camera_steps)
-    runs = in_turns(args, _recorders(args), record_once, workload, plan)
-    rows = [
-        {
-            "recorder": PEERS[name].title,
-            "raw MB/s": middle["raw_mb_s"],
-            "images/s": middle["raw_mb_s"] * MB / workload.step_nbytes * workload.num_envs,
-            "CPU s per raw GB": middle["cpu_s_per_gb"],
-            "peak RAM MB": middle["peak_mb"],
-            "ratio": middle["ratio"],
-            "spread": f"{spread(f['raw_mb_s'] for f in runs[name]):.0%}",
-        }
-        for name, middle in ((n, medians(f)) for n, f in runs.items())
-    ]
-    show(f"Ingest to durable, disk: {title}, {plan.steps} steps", rows)
-    return with_medians(runs)
+    runs = in_turns(args.runs, _recorders(args), record_once, workload, plan)
+    images = MB / workload.step_nbytes * workload.num_envs
+
+    def row(name: str, middle: Figures) -> dict[str, Any]:
+        return {**recorder_row(name, middle), "images/s": middle["raw MB/s"] * images}
+
+    title = f"Ingest to durable, disk: {title}, {plan.steps} steps"
+    return show_medians(title, runs, "raw MB/s", row)
 
 
 def _paced(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
     """At the cameras' own rate."""
     plan = _plan(args, workload, args.camera_steps)
     run = partial(in_child, _record_paced)
-    runs = in_turns(args, _recorders(args), run, workload, plan)
-    rows = [
-        {
-            "recorder": PEERS[name].title,
-            "raw MB/s": middle["raw_mb_s"],
-            "CPU of one processor": f"{middle['cpu_share']:.0%}",
-            "add p50 ms": middle["add_p50_ms"],
-            "add p99 ms": middle["add_p99_ms"],
-            "late frames": middle["late"],
-        }
-        for name, middle in ((n, medians(f)) for n, f in runs.items())
-    ]
-    show(f"{FPS} frames a second: {title}, {plan.steps} steps", rows)
-    return with_medians(runs)
+    runs = in_turns(args.runs, _recorders(args), run, workload, plan)
+    title = f"{FPS} frames a second: {title}, {plan.steps} steps"
+    return show_medians(title, runs, "CPU % of one processor", recorder_row)
 
 
 def _recorders(args: Namespace) -> Iterator[str]:
@@ -140,11 +122,11 @@ def _record_paced(name: str, workload: Workload, plan: Plan) -> dict[str, float]
     finally:
         remove(plan.path)
     return {
-        "raw_mb_s": plan.steps * workload.step_nbytes / MB / seconds,
-        "cpu_share": cpu / seconds,
-        "add_p50_ms": percentile(adding, 0.5) * 1e3,
-        "add_p99_ms": percentile(adding, 0.99) * 1e3,
-        "late": late,
+        "raw MB/s": plan.steps * workload.step_nbytes / MB / seconds,
+        "CPU % of one processor": 100 * cpu / seconds,
+        "add p50 ms": percentile(adding, 0.5) * 1e3,
+        "add p99 ms": percentile(adding, 0.99) * 1e3,
+        "late frames": late,
     }
 
 
@@ -154,12 +136,10 @@ def _read(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
     remove(plan.path)
     try:
         in_child(record_all, workload, plan)
-        runs = in_turns(args, READERS, partial(in_child, _image_ms), workload, plan)
+        runs = in_turns(args.runs, READERS, partial(in_child, _image_ms), workload, plan)
     finally:
         remove(plan.path)
-    middle = {name: medians(figures)["image_ms"] for name, figures in runs.items()}
-    show(f"One image: {title}", [{"reader": n, "ms": ms} for n, ms in middle.items()])
-    return with_medians(runs)
+    return show_medians(f"One image: {title}", runs, "ms")
 
 
 def _image_ms(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
@@ -172,4 +152,4 @@ def _image_ms(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
         seconds += time.perf_counter() - before
         if got.tobytes() != workload.true_step(step)["camera"][env].tobytes():
             raise DifferentDataError(f"{name}: camera, step {step}, env {env}: other values")
-    return {"image_ms": seconds / _IMAGES * 1e3}
+    return {"ms": seconds / _IMAGES * 1e3}

@@ -10,21 +10,22 @@ from typing import Any
 
 import numpy as np
 
-from benchlib.measure import MB, Meter, in_child, medians, spread
+from benchlib.measure import MB, Meter, in_child
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
-from benchlib.table import show
-from benchlib.turns import with_medians
+from benchlib.table import Figures, in_turns, medians, show_medians
 from benchlib.workload import Workload, make_workload
 
-_LAYOUTS = ("grid", "compact")
-#: Format -> ending of its file, and options.
-_FORMATS: dict[str, tuple[str, dict[str, Any]]] = {
-    "hdf5": (".hdf5", {}),
-    "parquet": (".parquet", {}),
-    "lerobot": ("", {"fps": 50}),
+#: What is exported -> ending of the file, format, and options.
+_EXPORTS: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "export, grid": (".npy", "npy", {"layout": "grid"}),
+    "export, compact": (".npy", "npy", {"layout": "compact"}),
+    "export, hdf5": (".hdf5", "hdf5", {}),
+    "export, parquet": (".parquet", "parquet", {}),
+    "export, lerobot": ("", "lerobot", {"fps": 50}),
 }
 _STEPS_AT_ONCE = 64
+_DD = "dd conv=fdatasync"
 #: What pyarrow takes to encode rows that are in memory, and to write them.
 _ALONE = "pyarrow alone"
 
@@ -33,36 +34,37 @@ def export(args: Namespace) -> dict[str, Any]:
     """The subcommand."""
     workload = make_workload(args.num_envs, args.dims, args.noise)
     steps = max(1, int(args.export_gb * 1e9) // workload.step_nbytes)
-    store, file = (os.path.join(args.folder, n) for n in ("export.zarr", "export.npy"))
-    plan = Plan.of(args, store, steps)
-    names = ("dd", *_LAYOUTS, *_FORMATS, _ALONE)
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
+    store, target = (os.path.join(args.folder, n) for n in ("export.zarr", "exported"))
+
+    def run(name: str) -> Figures:
+        ending, kind, options = _EXPORTS.get(name, ("", "", {}))
+        file = target + ending
+        os.sync()
+        try:
+            if name == _DD:
+                return _dd(file, steps * workload.step_nbytes)
+            if name == _ALONE:
+                return dict(in_child(_write_alone, store, file))
+            figures: Figures = in_child(_export, store, file, kind, options)
+            if "layout" in options:
+                in_child(compare_export, workload, file, steps, options["layout"])
+        finally:
+            remove(file)
+        return figures
+
     remove(store)
     try:
-        in_child(record_all, workload, plan)
-        for number in range(args.export_runs):
-            runs["dd"].append(_dd(file, steps * workload.step_nbytes))
-            for layout in _LAYOUTS:
-                os.sync()
-                runs[layout].append(in_child(_export, store, file, layout))
-                if number == 0:
-                    in_child(compare_export, workload, file, steps, layout)
-                remove(file)
-            for name, (ending, options) in _FORMATS.items():
-                os.sync()
-                target = os.path.join(args.folder, f"exported{ending}")
-                try:
-                    runs[name].append(in_child(_export_format, store, target, name, options))
-                finally:
-                    remove(target)
-            runs[_ALONE].append(in_child(_write_alone, store, f"{file}.parquet"))
+        in_child(record_all, workload, Plan.of(args, store, steps))
+        runs = in_turns(args.export_runs, (_DD, *_EXPORTS, _ALONE), run)
     finally:
-        for path in (store, file, f"{file}.parquet"):
-            remove(path)
-    sequential = medians(runs["dd"])["mb_s"]
-    rows = [_row(name, figures, sequential) for name, figures in runs.items()]
-    show(f"Export of {steps} steps, medians of {args.export_runs}", rows)
-    return with_medians(runs)
+        remove(store)
+    sequential = medians(runs[_DD])["MB/s"]
+
+    def row(name: str, middle: Figures) -> dict[str, Any]:
+        return {"what": name, "of dd": f"{middle['MB/s'] / sequential:.2f}", **middle}
+
+    title = f"Export of {steps} steps, medians of {args.export_runs}"
+    return show_medians(title, runs, "MB/s", row)
 
 
 def compare_export(workload: Workload, file: str, steps: int, layout: str) -> None:
@@ -88,28 +90,27 @@ def compare_export(workload: Workload, file: str, steps: int, layout: str) -> No
         raise DifferentDataError(f"export: expected {done} rows, got {len(data['actions'])}")
 
 
-def _export(store: str, file: str, layout: str) -> dict[str, float]:
-    return _export_format(store, file, "npy", {"layout": layout})
-
-
-def _export_format(store: str, file: str, name: str, options: dict[str, Any]) -> dict[str, float]:
+def _export(store: str, file: str, name: str, options: dict[str, Any]) -> Figures:
     from mosaic_collect.export import export
 
     meter = Meter()
     meter.start()
     report = export(store, file, name, **options)
     figures = meter.stop()
-    size = report.file_nbytes
+    rate = report.num_pairs / figures["wall_s"]
+    return {**_figures(figures, report.file_nbytes, report.file_nbytes), "pairs/s": rate}
+
+
+def _figures(figures: Figures, nbytes: int, file_nbytes: int) -> Figures:
     return {
-        "mb_s": size / MB / figures["wall_s"],
-        "cpu_s_per_gb": figures["cpu_s"] / size * 1e9,
-        "peak_mb": figures["peak_mb"],
-        "file_mb": size / MB,
-        "pairs_s": report.num_pairs / figures["wall_s"],
+        "MB/s": nbytes / MB / figures["wall_s"],
+        "CPU s per GB": figures["cpu_s"] / nbytes * 1e9,
+        "peak RAM MB": figures["peak_mb"],
+        "file MB": file_nbytes / MB,
     }
 
 
-def _write_alone(store: str, file: str) -> dict[str, float]:
+def _write_alone(store: str, file: str) -> Figures:
     import pyarrow as pa
 
     from mosaic_collect import TrajectoryDataset
@@ -127,35 +128,13 @@ def _write_alone(store: str, file: str) -> dict[str, float]:
             out.add(rows)
     with open(file, "r+b") as written:
         os.fsync(written.fileno())
-    figures, size = meter.stop(), times * nbytes
-    return {
-        "mb_s": size / MB / figures["wall_s"],
-        "cpu_s_per_gb": figures["cpu_s"] / size * 1e9,
-        "peak_mb": figures["peak_mb"],
-        "file_mb": os.path.getsize(file) / MB,
-    }
+    return _figures(meter.stop(), times * nbytes, os.path.getsize(file))
 
 
-def _dd(file: str, nbytes: int) -> dict[str, float]:
+def _dd(file: str, nbytes: int) -> Figures:
     blocks = max(1, nbytes // (4 << 20))
     command = ["dd", "if=/dev/zero", f"of={file}", "bs=4M", f"count={blocks}", "conv=fdatasync"]
-    os.sync()
     start = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True)
     seconds = time.perf_counter() - start
-    remove(file)
-    return {"mb_s": blocks * (4 << 20) / MB / seconds, "file_mb": blocks * (4 << 20) / MB}
-
-
-def _row(name: str, figures: list[dict[str, float]], sequential: float) -> dict[str, Any]:
-    middle = medians(figures)
-    return {
-        "what": {"dd": "dd conv=fdatasync", _ALONE: _ALONE}.get(name, f"export, {name}"),
-        "MB/s": middle["mb_s"],
-        "of dd": f"{middle['mb_s'] / sequential:.2f}",
-        "CPU s per GB": middle.get("cpu_s_per_gb"),
-        "pairs/s": middle.get("pairs_s"),
-        "peak RAM MB": middle.get("peak_mb"),
-        "file MB": middle["file_mb"],
-        "spread": f"{spread(f['mb_s'] for f in figures):.0%}",
-    }
+    return {"MB/s": blocks * (4 << 20) / MB / seconds, "file MB": blocks * (4 << 20) / MB}

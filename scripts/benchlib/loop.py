@@ -10,11 +10,10 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from benchlib.measure import MB, in_child, medians, one_torch_thread, percentile, spread
+from benchlib.measure import MB, in_child, one_torch_thread, percentile
 from benchlib.peers import PEERS, Plan, Recorder
 from benchlib.recording import compare, remove
-from benchlib.table import show
-from benchlib.turns import Figures, in_turns, with_medians
+from benchlib.table import Figures, in_turns, medians, show_medians
 from benchlib.workload import Rows, Workload, make_workload
 
 RECORDERS = ("mosaic_collect", "mosaic-threads", "tensorstore", "zarr-layout", "zarr", "lists")
@@ -42,11 +41,19 @@ def beside_alone(
 ) -> dict[str, Any]:
     """A loop without a recorder, None, and with each of those that were asked for."""
     names = (None, *(n for n in recorders if n in args.recorders))
-    runs = in_turns(args, names, partial(_alone_or_with, run), workload, plan)
-    alone = medians(runs[None])["steps_s"]
-    rows = [_row(name, figures, alone, workload) for name, figures in runs.items()]
-    show(f"{title}, medians of {args.runs}", rows)
-    return with_medians(runs)
+    runs = in_turns(args.runs, names, partial(_alone_or_with, run), workload, plan)
+    alone = medians(runs[None])["steps/s"]
+
+    def row(name: str | None, middle: Figures) -> dict[str, Any]:
+        rate = middle["steps/s"]
+        return {
+            "recorder": "none" if name is None else PEERS[name].title,
+            "of the loop alone": f"{rate / alone:.1%}",
+            "raw MB/s": 0.0 if name is None else rate * workload.step_nbytes / MB,
+            **middle,
+        }
+
+    return show_medians(f"{title}, medians of {args.runs}", runs, "steps/s", row)
 
 
 def _alone_or_with(run: Run, name: str | None, workload: Workload, plan: Plan) -> Figures:
@@ -88,10 +95,10 @@ def timed(
             recorder.add(row)
         adding.append(time.perf_counter() - before)
     return {
-        "steps_s": steps / (time.perf_counter() - start),
-        "add_p50_ms": percentile(adding, 0.5) * 1e3,
-        "add_p99_ms": percentile(adding, 0.99) * 1e3,
-        "add_max_ms": max(adding) * 1e3,
+        "steps/s": steps / (time.perf_counter() - start),
+        "add p50 ms": percentile(adding, 0.5) * 1e3,
+        "add p99 ms": percentile(adding, 0.99) * 1e3,
+        "add max ms": max(adding) * 1e3,
     }
 
 
@@ -103,19 +110,3 @@ def simulate(num_envs: int) -> Any:
     for _ in range(_ROUNDS):
         state = (state * 0.99 + 0.01).clamp(-1.0, 1.0)
     return state
-
-
-def _row(
-    name: str | None, figures: list[dict[str, float]], alone: float, workload: Workload
-) -> dict[str, Any]:
-    middle = medians(figures)
-    return {
-        "recorder": "none" if name is None else PEERS[name].title,
-        "steps/s": middle["steps_s"],
-        "of the loop alone": f"{middle['steps_s'] / alone:.1%}",
-        "raw MB/s": 0.0 if name is None else middle["steps_s"] * workload.step_nbytes / MB,
-        "add p50 ms": middle["add_p50_ms"],
-        "add p99 ms": middle["add_p99_ms"],
-        "add max ms": middle["add_max_ms"],
-        "spread": f"{spread(f['steps_s'] for f in figures):.0%}",
-    }

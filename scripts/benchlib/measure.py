@@ -5,7 +5,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import resource
-import statistics
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
@@ -74,19 +73,6 @@ def _child(pipe: Any, function: Callable[..., Any], args: tuple[Any, ...]) -> No
         pipe.send((False, traceback.format_exc()))
 
 
-def medians(runs: Iterable[dict[str, float]]) -> dict[str, float]:
-    """Per figure, the median over the runs."""
-    runs = list(runs)
-    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-
-
-def spread(values: Iterable[float]) -> float:
-    """How noisy: (largest - smallest) / median."""
-    values = list(values)
-    middle = statistics.median(values)
-    return (max(values) - min(values)) / middle if middle else 0.0
-
-
 def percentile(values: Iterable[float], share: float) -> float:
     """The value that ``share`` of the values do not exceed."""
     ordered = sorted(values)
@@ -103,20 +89,13 @@ def tree_nbytes(path: str) -> int:
 
 def sync_tree(path: str) -> None:
     """Make a file, or a folder with all that is in it, survive a power cut."""
-    for folder, _, names in os.walk(path):
-        for name in (*names, ""):
-            sync_path(os.path.join(folder, name))
-    if os.path.isfile(path):
-        sync_path(path)
-
-
-def sync_path(path: str) -> None:
-    """``fsync`` one file or folder."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    inside = [os.path.join(f, name) for f, _, names in os.walk(path) for name in (*names, "")]
+    for each in inside or [path]:
+        fd = os.open(each, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 @contextmanager

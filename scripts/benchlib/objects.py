@@ -13,13 +13,15 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
-from benchlib.measure import MB, in_child, medians, spread
+from benchlib.ingest import recorder_row
+from benchlib.measure import MB, in_child
 from benchlib.peers import PEERS, Plan
 from benchlib.recording import compare, metered, remove
 from benchlib.scale import add_until, tiny_writer
-from benchlib.table import show
+from benchlib.table import in_turns, show, show_medians
 from benchlib.workload import Workload, make_workload
 
 _SERVER = """
@@ -93,20 +95,16 @@ def _places(args: Namespace, name: str) -> list[str]:
 
 def _ingest(args: Namespace) -> dict[str, Any]:
     workload = make_workload(args.num_envs, args.dims, args.noise)
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in _RECORDERS}
-    for run in range(args.runs):
-        for name in _RECORDERS:
-            url = f"s3://bucket/{name}-{run}.zarr"
-            plan = Plan.of(args, url, args.steps)
-            runs[name].append(in_child(_record, name, workload, plan))
-    rows = []
-    for name, figures in runs.items():
-        row = {"recorder": PEERS[name].title, **medians(figures)}
-        row["spread"] = f"{spread(f['stored MB/s'] for f in figures):.0%}"
-        rows.append(row)
+    numbers = count()
+
+    def run(name: str) -> dict[str, float]:
+        plan = Plan.of(args, f"s3://bucket/{next(numbers)}.zarr", args.steps)
+        return dict(in_child(_record, name, workload, plan))
+
+    runs = in_turns(args.runs, _RECORDERS, run)
     size = f"{args.num_envs} environments, {args.dims} dims, {args.steps} steps"
-    show(f"Recording to an S3 server on this machine: {size}, medians of {args.runs}", rows)
-    return runs
+    title = f"Recording to an S3 server on this machine: {size}, medians of {args.runs}"
+    return show_medians(title, runs, "stored MB/s", recorder_row)
 
 
 def _record(name: str, workload: Workload, plan: Plan) -> dict[str, float]:

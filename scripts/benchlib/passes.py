@@ -12,11 +12,10 @@ from typing import Any
 
 import psutil
 
-from benchlib.measure import in_child, medians, spread
+from benchlib.measure import in_child
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
-from benchlib.table import show
-from benchlib.turns import with_medians
+from benchlib.table import Figures, in_turns, show_medians
 from benchlib.workload import make_workload
 
 #: How many worker processes; None: threads here, as many as there are processors.
@@ -30,24 +29,26 @@ def passes(args: Namespace) -> dict[str, Any]:
     steps = max(1, int(args.passes_gb * 1e9) // workload.step_nbytes)
     store, file = (os.path.join(args.folder, n) for n in ("passes.zarr", "passes.npy"))
     plan = Plan.of(args, store, steps)
-    runs: dict[str, list[dict[str, float]]] = {name: [] for name in ENGINES}
     told = set()
+
+    def run(name: str) -> Figures:
+        figures: Figures
+        figures, found = in_child(measure_engine, ENGINES[name], store, file)
+        told.add(found)
+        return figures
+
     remove(store)
     try:
         in_child(record_all, workload, plan)
-        for _ in range(args.runs):
-            for name, workers in ENGINES.items():
-                figures, found = in_child(measure_engine, workers, store, file)
-                runs[name].append(figures)
-                told.add(found)
+        runs = in_turns(args.runs, ENGINES, run)
     finally:
         remove(store)
         remove(file)
     if len(told) > 1:
         raise DifferentDataError(f"passes: expected one answer of all engines, got {told}")
     raw_gb = steps * workload.step_nbytes / 1e9
-    show(f"Passes over {raw_gb:.2f} GB raw, medians of {args.runs}", list(_rows(runs)))
-    return with_medians(runs)
+    title = f"Passes over {raw_gb:.2f} GB raw, medians of {args.runs}"
+    return show_medians(title, runs, "export s")
 
 
 def measure_engine(
@@ -68,7 +69,9 @@ def measure_engine(
             return found
 
         if engine is not None:
-            measured("task", lambda: list(engine.map(_nothing, iter(range(_TASKS)))))
+            start = time.perf_counter()
+            list(engine.map(_nothing, iter(range(_TASKS))))
+            figures["ms a task"] = (time.perf_counter() - start) / _TASKS * 1e3
         verified = measured("verify", lambda: verify_store(store, engine=engine))
         stats = measured("statistics", lambda: store_statistics(store, engine=engine))
         os.sync()
@@ -98,16 +101,3 @@ def _nothing(piece: int) -> None:
 def _cpu_seconds(pids: list[int]) -> float:
     times = [psutil.Process(pid).cpu_times() for pid in pids]
     return sum(t.user + t.system for t in times)
-
-
-def _rows(runs: dict[str, list[dict[str, float]]]) -> Iterator[dict[str, Any]]:
-    for name, figures in runs.items():
-        middle = medians(figures)
-        task = middle.get("task s")
-        yield {
-            "who": name,
-            **{f"{p} s": middle[f"{p} s"] for p in ("verify", "statistics", "export")},
-            **{f"{p} CPU s": middle[f"{p} CPU s"] for p in ("verify", "statistics", "export")},
-            "ms a task": None if task is None else task / _TASKS * 1e3,
-            "spread": f"{spread(f['export s'] for f in figures):.0%}",
-        }

@@ -13,11 +13,12 @@ import numpy as np
 
 from benchlib.measure import MB
 from benchlib.recording import DifferentDataError, remove, targets
-from benchlib.table import show
+from benchlib.table import in_turns, medians, show, show_medians
 from benchlib.workload import Workload, make_workload
 
 _RANKS, _PARTS = (1, 2, 4), (1, 8, 64)
 _OPENINGS = 15
+_RATE = "env-steps/s, all"
 
 
 def ranks(args: Namespace) -> dict[str, Any]:
@@ -26,23 +27,21 @@ def ranks(args: Namespace) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for target in targets(args):
         folder = os.path.join(target.folder, "ranks")
-        # In turns, so that what else the machine does falls upon all alike.
-        runs = [[_record(args, workload, folder, n) for n in _RANKS] for _ in range(args.runs)]
-        alone = statistics.median(run[0] for run in runs)
-        rows = []
-        for at, number in enumerate(_RANKS):
-            rates = [run[at] for run in runs]
-            middle = statistics.median(rates)
-            row = {"ranks": number, "env-steps/s, all": middle, "of one's": middle / alone}
-            rows.append({**row, "least": min(rates), "most": max(rates)})
-        show(f"Ranks side by side, {target.title}: {args.steps} steps each", rows)
+        runs = in_turns(args.runs, _RANKS, _record, args, workload, folder)
+        alone = medians(runs[1])[_RATE]
+
+        def row(number: int, middle: dict[str, float], alone: float = alone) -> dict[str, Any]:
+            return {"ranks": number, **middle, "of one's": middle[_RATE] / alone}
+
+        title = f"Ranks side by side, {target.title}: {args.steps} steps each"
+        recorded = show_medians(title, runs, _RATE, row)
         opened = [_open(folder, parts) for parts in _PARTS]
         show(f"Opening a folder of ranks, {target.title}", opened)
-        results[target.title] = {"record": rows, "open": opened}
+        results[target.title] = {"record": recorded, "open": opened}
     return results
 
 
-def _record(args: Namespace, workload: Workload, folder: str, number: int) -> float:
+def _record(number: int, args: Namespace, workload: Workload, folder: str) -> dict[str, float]:
     """Environment steps a second of so many ranks together, until the last one is closed."""
     remove(folder)
     os.sync()
@@ -63,7 +62,7 @@ def _record(args: Namespace, workload: Workload, folder: str, number: int) -> fl
         _check(workload, folder, number, args.steps)
     finally:
         remove(folder)
-    return number * args.steps * workload.num_envs / seconds
+    return {_RATE: number * args.steps * workload.num_envs / seconds}
 
 
 def _rank(

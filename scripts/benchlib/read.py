@@ -13,11 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchlib.measure import MB, Meter, in_child, medians, spread
+from benchlib.measure import MB, Meter, in_child
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
-from benchlib.table import show
-from benchlib.turns import in_turns, with_medians
+from benchlib.table import in_turns, show_medians
 from benchlib.workload import Workload, make_workload
 
 Read = Callable[[str, slice, slice], NDArray[Any]]
@@ -33,14 +32,14 @@ def read(args: Namespace) -> dict[str, Any]:
     remove(path)
     try:
         in_child(record_all, workload, plan)
-        runs = in_turns(args, READERS, partial(in_child, measure_reader), workload, plan)
+        runs = in_turns(args.runs, READERS, partial(in_child, measure_reader), workload, plan)
         chunks = in_child(chunks_decoded, plan)
     finally:
         remove(path)
-    rows = [_row(name, figures) for name, figures in runs.items()]
-    show(f"Reading {plan.steps} steps, medians of {args.runs}", rows)
+    title = f"Reading {plan.steps} steps, medians of {args.runs}"
+    found = show_medians(title, runs, "sequential raw MB/s")
     print(f"One environment of one block of {_FIELD}: {chunks} chunk decoded.\n", flush=True)
-    return {**with_medians(runs), "chunks_decoded": chunks}
+    return {**found, "chunks_decoded": chunks}
 
 
 def chunks_decoded(plan: Plan) -> int:
@@ -114,10 +113,10 @@ def measure_reader(name: str, workload: Workload, plan: Plan) -> dict[str, float
                 raise DifferentDataError(f"{name}: {field}, {steps}: other values than given")
     raw = plan.steps * workload.step_nbytes
     return {
-        "raw_mb_s": raw / MB / wall,
-        "cpu_s_per_gb": cpu / raw * 1e9,
-        "peak_mb": peak,
-        "slice_ms": _random_slice_ms(read_one, workload, plan),
+        "sequential raw MB/s": raw / MB / wall,
+        "CPU s per raw GB": cpu / raw * 1e9,
+        "peak RAM MB": peak,
+        "one env of a block, ms": _random_slice_ms(read_one, workload, plan),
     }
 
 
@@ -136,15 +135,3 @@ def _random_slice_ms(read_one: Read, workload: Workload, plan: Plan) -> float:
         if got.tobytes() != workload.pool[_FIELD][rows, env : env + 1].tobytes():
             raise DifferentDataError(f"{_FIELD}, {steps}, environment {env}: other values")
     return seconds / _RANDOM_READS * 1e3
-
-
-def _row(name: str, figures: list[dict[str, float]]) -> dict[str, Any]:
-    middle = medians(figures)
-    return {
-        "reader": name,
-        "sequential raw MB/s": middle["raw_mb_s"],
-        "CPU s per raw GB": middle["cpu_s_per_gb"],
-        "peak RAM MB": middle["peak_mb"],
-        "one env of a block, ms": middle["slice_ms"],
-        "spread": f"{spread(f['raw_mb_s'] for f in figures):.0%}",
-    }

@@ -78,13 +78,12 @@ def record(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
     raw = plan.steps * workload.step_nbytes
     stored = tree_nbytes(plan.path)
     return {
-        "raw_mb_s": raw / MB / figures["wall_s"],
-        "cpu_s_per_gb": figures["cpu_s"] / raw * 1e9,
-        "peak_mb": figures["peak_mb"],
-        "disk_mb": stored / MB,
+        "raw MB": raw / MB,
+        "raw MB/s": raw / MB / figures["wall_s"],
+        "CPU s per raw GB": figures["cpu_s"] / raw * 1e9,
+        "peak RAM MB": figures["peak_mb"],
+        "disk MB": stored / MB,
         "ratio": raw / stored,
-        "raw_mb": raw / MB,
-        "wall_s": figures["wall_s"],
     }
 
 

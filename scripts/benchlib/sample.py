@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchlib.loaders import LOADERS, Copies, Loader, Ours
-from benchlib.measure import Meter, in_child, medians, spread
+from benchlib.measure import Meter, in_child
 from benchlib.peers import Plan
 from benchlib.recording import DifferentDataError, record_all, remove
-from benchlib.table import show
-from benchlib.turns import with_medians
+from benchlib.table import Figures, in_turns, medians, show_medians
 from benchlib.workload import Workload, make_workload
 
 #: What a student of MOSAIC's is trained on: 857 floats a pair.
@@ -35,36 +34,35 @@ def sample(args: Namespace) -> dict[str, Any]:
     remove(path)
     remove(copies.folder)
     contenders = _contenders(args, copies)
-    runs: dict[str, list[dict[str, float]]] = {}
     skipped: dict[str, str] = {}
     try:
         in_child(record_all, workload, plan)
         for name, loader in LOADERS.items():
             skipped.update(in_child(_prepare, name, loader, workload, copies))
-        for _ in range(args.runs):
-            for name, run in contenders.items():
-                if name not in skipped:
-                    runs.setdefault(name, []).append(in_child(run, workload))
+        names = [name for name in contenders if name not in skipped]
+        runs = in_turns(args.runs, names, lambda name: in_child(contenders[name], workload))
     finally:
         remove(path)
         remove(copies.folder)
     runs["decode and gather"] = [
         {
             **decoded,
-            "pairs_s": 1 / (1 / decoded["pairs_s"] + 1 / gathered["pairs_s"]),
-            "cpu_us": decoded["cpu_us"] + gathered["cpu_us"],
+            "pairs/s": 1 / (1 / decoded["pairs/s"] + 1 / gathered["pairs/s"]),
+            "CPU µs a pair": decoded["CPU µs a pair"] + gathered["CPU µs a pair"],
         }
         for decoded, gathered in zip(runs["decode"], runs["gather"], strict=True)
     ]
-    pairs = plan.steps * args.num_envs
-    show(
-        f"{pairs:,} pairs, batches of {args.batch}, pool of {args.shuffle_buffer_mb:g} MB, "
-        f"medians of {args.runs}",
-        [_row(name, figures, runs) for name, figures in runs.items()],
-    )
+    allowed = medians(runs["decode and gather"])["pairs/s"]
+
+    def row(name: str, middle: Figures) -> dict[str, Any]:
+        return {"what": name, **middle, "of decode and gather": middle["pairs/s"] / allowed}
+
+    title = f"{plan.steps * args.num_envs:,} pairs, batches of {args.batch}, pool of "
+    title += f"{args.shuffle_buffer_mb:g} MB, medians of {args.runs}"
+    found = show_medians(title, runs, "pairs/s", row)
     for name, reason in skipped.items():
         print(f"{name}: {reason}", flush=True)
-    return {**with_medians(runs), "skipped": skipped}
+    return {**found, "skipped": skipped}
 
 
 def _contenders(args: Namespace, copies: Copies) -> dict[str, Callable[[Workload], Any]]:
@@ -171,8 +169,11 @@ def _measure(loader: Loader, copies: Copies, args: Namespace, workload: Workload
 
 
 def _figures(figures: dict[str, float], pairs: int) -> dict[str, float]:
-    speed = {"pairs_s": pairs / figures["wall_s"], "cpu_us": figures["cpu_s"] / pairs * 1e6}
-    return {**figures, **speed}
+    return {
+        "pairs/s": pairs / figures["wall_s"],
+        "CPU µs a pair": figures["cpu_s"] / pairs * 1e6,
+        "peak RAM MB": figures["peak_mb"],
+    }
 
 
 def check(batch: dict[str, Any] | None, workload: Workload) -> None:
@@ -190,18 +191,3 @@ def check(batch: dict[str, Any] | None, workload: Workload) -> None:
         for name in FIELDS:
             if place < 0 or rows[name][i].tobytes() != flat[name][place].tobytes():
                 raise DifferentDataError(f"{name}: a row that was not recorded so")
-
-
-def _row(
-    name: str, figures: list[dict[str, float]], runs: dict[str, list[dict[str, float]]]
-) -> dict[str, Any]:
-    middle = medians(figures)
-    allowed = medians(runs["decode and gather"])["pairs_s"]
-    return {
-        "what": name,
-        "pairs/s": f"{middle['pairs_s']:,.0f}",
-        "of decode and gather": middle["pairs_s"] / allowed,
-        "CPU µs a pair": middle["cpu_us"],
-        "peak RAM MB": middle["peak_mb"],
-        "spread": f"{spread(f['pairs_s'] for f in figures):.0%}",
-    }

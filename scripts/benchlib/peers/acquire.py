@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from benchlib.measure import sync_tree
 from benchlib.peers import Plan
-from benchlib.peers.layout import array_documents, array_path
+from benchlib.peers.layout import array_path, chunk_shapes
 from benchlib.workload import Rows, Workload
 
 
@@ -21,11 +21,8 @@ class Acquire:
     def __init__(self, workload: Workload, plan: Plan) -> None:
         self._path = plan.path
         workload.require_distinct(plan.block_steps)
-        documents = array_documents(workload, plan)
-        arrays = []
-        for name, values in workload.pool.items():
-            chunk = documents[name]["codecs"][0]["configuration"]["chunk_shape"]
-            arrays.append(_settings(name, np.atleast_3d(values), chunk))
+        chunks = chunk_shapes(workload, plan)
+        arrays = [_settings(n, np.atleast_3d(v), chunks[n]) for n, v in workload.pool.items()]
         self._stream = az.ZarrStream(az.StreamSettings(store_path=plan.path, arrays=arrays))
 
     def add(self, rows: Rows) -> None:

@@ -1,4 +1,4 @@
-"""Block buffers for peers that have none of their own."""
+"""Recorders for libraries that have no buffers of their own: steps are gathered into blocks."""
 
 from __future__ import annotations
 
@@ -7,44 +7,65 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchlib.measure import sync_tree
+from benchlib.peers import Plan
 from benchlib.workload import Rows, Workload
 
 
-class BlockBuffers:
-    """``slots`` buffers of ``steps`` steps, used in turn.
+class BlockRecorder:
+    """Gathers steps in buffers that are used in turn; a subclass writes whole blocks.
 
-    Args:
-        workload: Gives fields and shapes.
-        steps: Of a block.
-        slots: How many.
+    Attributes:
+        slots: Number of buffers: one fills, the others are written.
         env_major: Buffers ``(N, steps[, D])`` as in this package, else ``(steps, N[, D])``.
     """
 
-    def __init__(self, workload: Workload, steps: int, slots: int, env_major: bool) -> None:
-        self.steps, self.count, self.start = steps, 0, 0
-        self._env_major = env_major
+    slots, env_major = 3, True
+
+    def __init__(self, workload: Workload, plan: Plan) -> None:
+        self.path, self._steps, self._count, self._start = plan.path, plan.block_steps, 0, 0
+        self._writing: list[list[Any]] = []
         self._slots = [
-            {n: self._empty(v, steps) for n, v in workload.pool.items()} for _ in range(slots)
+            {n: self._empty(v) for n, v in workload.pool.items()} for _ in range(self.slots)
         ]
 
-    def add(self, rows: Rows) -> bool:
-        """Copy one step; true if the block is full now."""
+    def write(self, start: int, values: Rows) -> list[Any]:
+        """Write a block ``(count, N[, D])`` from step ``start`` on; return futures to wait for."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Close what is open, behind the last block."""
+
+    def add(self, rows: Rows) -> None:
         for name, value in rows.items():
             buffer = self._slots[0][name]
-            (buffer[:, self.count] if self._env_major else buffer[self.count])[...] = value
-        self.count += 1
-        return self.count == self.steps
+            (buffer[:, self._count] if self.env_major else buffer[self._count])[...] = value
+        self._count += 1
+        if self._count == self._steps:
+            self._flush()
 
-    def take(self) -> tuple[int, dict[str, NDArray[Any]]]:
-        """First step of the block and its values ``(count, N[, D])``; the next slot is begun."""
-        block, count, start = self._slots[0], self.count, self.start
+    def finish(self) -> None:
+        if self._count:
+            self._flush()
+        self._wait(0)
+        self.close()
+        sync_tree(self.path)
+
+    def _flush(self) -> None:
+        block, count = self._slots[0], self._count
+        values = {n: v.swapaxes(0, 1) if self.env_major else v for n, v in block.items()}
+        self._writing.append(self.write(self._start, {n: v[:count] for n, v in values.items()}))
         self._slots = [*self._slots[1:], block]
-        self.start, self.count = start + count, 0
-        if self._env_major:
-            return start, {n: v.swapaxes(0, 1)[:count] for n, v in block.items()}
-        return start, {n: v[:count] for n, v in block.items()}
+        self._start, self._count = self._start + count, 0
+        self._wait(self.slots - 1)
 
-    def _empty(self, values: NDArray[Any], steps: int) -> NDArray[Any]:
-        rows = values.shape[1:]
-        shape = (rows[0], steps, *rows[1:]) if self._env_major else (steps, *rows)
-        return np.zeros(shape, values.dtype)
+    def _wait(self, left: int) -> None:
+        """Until at most ``left`` blocks are being written."""
+        while len(self._writing) > left:
+            for future in self._writing.pop(0):
+                future.result()
+
+    def _empty(self, values: NDArray[Any]) -> NDArray[Any]:
+        num_envs, *row = values.shape[1:]
+        axes = (num_envs, self._steps) if self.env_major else (self._steps, num_envs)
+        return np.zeros((*axes, *row), values.dtype)

@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from benchlib.measure import sync_path
 from benchlib.peers import Plan
-from benchlib.peers.blocks import BlockBuffers
-from benchlib.peers.layout import array_documents
+from benchlib.peers.blocks import BlockRecorder
+from benchlib.peers.layout import chunk_shapes
 from benchlib.workload import Rows, Workload
 
 
-class Blocks:
+class Blocks(BlockRecorder):
     """A dataset a field, chunks of a block, lzf behind a byte shuffle."""
 
+    slots, env_major = 1, False
+
     def __init__(self, workload: Workload, plan: Plan) -> None:
-        self._path = plan.path
+        super().__init__(workload, plan)
         workload.require_distinct(plan.block_steps)
         self._file = h5py.File(plan.path, "w")
-        self._blocks = BlockBuffers(workload, plan.block_steps, 1, env_major=False)
-        for name, document in array_documents(workload, plan).items():
+        for name, chunk in chunk_shapes(workload, plan).items():
             values = workload.pool[name]
             shape = (plan.steps, *values.shape[1:])
-            chunk = document["codecs"][0]["configuration"]["chunk_shape"]
             self._file.create_dataset(
                 name,
                 shape=shape,
@@ -36,51 +36,40 @@ class Blocks:
                 shuffle=True,
             )
 
-    def add(self, rows: Rows) -> None:
-        if self._blocks.add(rows):
-            self._write()
+    def write(self, start: int, values: Rows) -> list[Any]:
+        for name, block in values.items():
+            self._file[name][start : start + len(block)] = block
+        return []
 
-    def finish(self) -> None:
-        if self._blocks.count:
-            self._write()
+    def close(self) -> None:
         self._file.close()
-        sync_path(self._path)
 
     @staticmethod
     def read(path: str, field: str, start: int, stop: int) -> NDArray[Any]:
         with h5py.File(path) as file:
             return np.asarray(file[field][start:stop])
 
-    def _write(self) -> None:
-        start, values = self._blocks.take()
-        for name, block in values.items():
-            self._file[name][start : start + len(block)] = block
 
-
-class Episodes:
+class Episodes(BlockRecorder):
     """A group an episode and a gzip dataset a field in it, written when the episode ends.
 
     An episode is one environment for the whole recording, and all end at once: the fewest and
     largest datasets there can be.
     """
 
+    slots = 1
+
     def __init__(self, workload: Workload, plan: Plan) -> None:
-        self._path = plan.path
-        self._file = h5py.File(plan.path, "w")
-        self._blocks = BlockBuffers(workload, plan.steps, 1, env_major=True)
+        super().__init__(workload, replace(plan, block_steps=plan.steps))
 
-    def add(self, rows: Rows) -> None:
-        self._blocks.add(rows)
-
-    def finish(self) -> None:
-        _start, values = self._blocks.take()
-        data = self._file.create_group("data")
-        for env in range(values["valid_mask"].shape[1]):
-            episode = data.create_group(f"demo_{env}")
-            for name, steps in values.items():
-                episode.create_dataset(name, data=steps[:, env], compression="gzip")
-        self._file.close()
-        sync_path(self._path)
+    def write(self, start: int, values: Rows) -> list[Any]:
+        with h5py.File(self.path, "w") as file:
+            data = file.create_group("data")
+            for env in range(values["valid_mask"].shape[1]):
+                episode = data.create_group(f"demo_{env}")
+                for name, steps in values.items():
+                    episode.create_dataset(name, data=steps[:, env], compression="gzip")
+        return []
 
     @staticmethod
     def read(path: str, field: str, start: int, stop: int) -> NDArray[Any]:

@@ -29,6 +29,12 @@ def array_documents(workload: Workload, plan: Plan) -> dict[str, dict[str, Any]]
     return {n: array_metadata(state, n) for n in workload.pool}
 
 
+def chunk_shapes(workload: Workload, plan: Plan) -> dict[str, list[int]]:
+    """Per field, the shape of a chunk within a shard."""
+    documents = array_documents(workload, plan)
+    return {n: d["codecs"][0]["configuration"]["chunk_shape"] for n, d in documents.items()}
+
+
 def array_path(store: str, field: str) -> str:
     """Where a field lies in a store."""
     return os.path.join(store, field)

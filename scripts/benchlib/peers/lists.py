@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from benchlib.measure import sync_path
+from benchlib.measure import sync_tree
 from benchlib.peers import Plan
 from benchlib.workload import Rows, Workload
 
@@ -28,7 +28,7 @@ class Lists:
         stacked = {n: torch.stack(v, dim=0).numpy() for n, v in self._lists.items()}
         with open(self._path, "wb") as file:
             np.save(file, np.array(stacked, dtype=object), allow_pickle=True)
-        sync_path(self._path)
+        sync_tree(self._path)
 
     @staticmethod
     def read(path: str, field: str, start: int, stop: int) -> NDArray[Any]:

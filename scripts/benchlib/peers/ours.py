@@ -7,11 +7,9 @@ from typing import Any
 from numpy.typing import NDArray
 
 from benchlib.peers import Plan
-from benchlib.workload import DIMS, Rows, Workload
+from benchlib.workload import Rows, Workload
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.store.schema import MOSAIC_SIGMA, VALID_MASK
-
-__all__ = ["DIMS", "Ours", "OursInThreads", "schema_of"]
 
 _STAND_INS = {"action_mean": "actions", "action_sigma": MOSAIC_SIGMA}
 
