@@ -25,7 +25,6 @@ import copy
 import dataclasses
 import io
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import mjlab.tasks  # noqa: F401  (registers the tasks)
@@ -42,6 +41,7 @@ from numpy.typing import NDArray
 from tensordict import TensorDict
 
 from examples.g1.motion import write_squat_motion
+from scripts.imitation import Policy, regress, save_actor
 
 TASK = "Mjlab-Tracking-Flat-Unitree-G1"
 MOTION_NAME = "g1_squat.npz"
@@ -53,8 +53,6 @@ DISCOUNT = 0.998
 """LQR discount a step. Feet that stand still cannot move the robot along the ground, and only a
 discounted problem has a solution with such states in it."""
 
-Policy = Callable[[TensorDict], torch.Tensor]
-"""Maps observations of N environments to actions (N, 29)."""
 Array = NDArray[np.float64]
 
 
@@ -116,12 +114,6 @@ class RobotModel:
     """
 
     def __init__(self, env: RslRlVecEnvWrapper, motion: Path) -> None:
-        """Copy the model and read the motion.
-
-        Args:
-            env: An environment of the task.
-            motion: The motion to track.
-        """
         self.model = copy.copy(env.unwrapped.sim.mj_model)
         self.data = mujoco.MjData(self.model)
         self._root = self.model.body(ROBOT + "pelvis").id
@@ -152,9 +144,7 @@ class RobotModel:
     def feedback(self, frame: int, *, control_cost: float) -> Array:
         """LQR gains (29, 70) from state errors to changes of the position targets.
 
-        Args:
-            frame: The motion's frame whose pose is stabilised.
-            control_cost: Cost of moving a target by 1 rad; more makes a softer feedback.
+        ``control_cost`` is that of moving a target by 1 rad: more makes a softer feedback.
         """
         self._settle(frame)
         a, b = self._linearise()
@@ -241,12 +231,6 @@ class Teacher:
     """Tracks the motion by position targets and LQR feedback on the simulator's exact state."""
 
     def __init__(self, env: RslRlVecEnvWrapper, motion: Path) -> None:
-        """Derive targets and gains.
-
-        Args:
-            env: The environments to act in.
-            motion: The motion that they track.
-        """
         robot_model = RobotModel(env, motion)
         self._command = env.unwrapped.command_manager.get_term("motion")
         self._robot = env.unwrapped.scene["robot"]
@@ -259,12 +243,7 @@ class Teacher:
         self._gains = torch.tensor(gains, dtype=torch.float32)
 
     def __call__(self, obs: TensorDict | None = None) -> torch.Tensor:
-        """Actions (N, 29) for the environments' current state.
-
-        Args:
-            obs: Ignored; lets the teacher act as a policy.
-        """
-        del obs
+        """Actions (N, 29) for the environments' current state, whatever a policy observes."""
         targets = self._targets[self._command.time_steps] - self._state_error() @ self._gains.T
         return (targets - self._action.offset) / self._action.scale
 
@@ -288,14 +267,7 @@ class Teacher:
 def roll_out(
     env: RslRlVecEnvWrapper, policy: Policy, teacher: Teacher, action_noise: float = 0.0
 ) -> Rollout:
-    """Run every environment from the motion's start to its first end.
-
-    Args:
-        env: The environments, reset here.
-        policy: What acts.
-        teacher: What labels.
-        action_noise: Standard deviation of noise added to the actions.
-    """
+    """Run every environment from the motion's start to its first end, with noise on the actions."""
     command = env.unwrapped.command_manager.get_term("motion")
     alive = torch.ones(env.num_envs, dtype=torch.bool)
     success = torch.zeros_like(alive)
@@ -328,49 +300,6 @@ def noise_range(env: RslRlVecEnvWrapper) -> torch.Tensor:
     return torch.cat(widths)
 
 
-def regress(
-    runner: MjlabOnPolicyRunner,
-    obs: torch.Tensor,
-    labels: torch.Tensor,
-    noise: torch.Tensor,
-    *,
-    steps: int,
-    batch: int = 512,
-) -> float:
-    """Fit the actor's mean to labels.
-
-    Args:
-        runner: Holds the actor, whose normaliser is set already.
-        obs: Observations without noise (S, 160).
-        labels: Actions to learn (S, 29).
-        noise: Half width of the uniform noise on each observation (160,).
-        steps: Number of gradient steps.
-        batch: Observations a step, each with noise of its own.
-
-    Returns:
-        Root mean square error of the last tenth of the steps.
-    """
-    actor = runner.alg.get_policy()
-    optimizer = torch.optim.Adam(actor.mlp.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-5)
-    losses = []
-    for _ in range(steps):
-        pick = torch.randint(len(obs), (batch,))
-        loss = (actor(_noisy_input(obs[pick], noise)) - labels[pick]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        losses.append(loss.item())
-    return float(np.sqrt(np.mean(losses[-max(1, steps // 10) :])))
-
-
-def _noisy_input(obs: torch.Tensor, noise: torch.Tensor) -> TensorDict:
-    """The actor's input: clean observations (S, 160) with fresh uniform noise."""
-    noisy = obs + noise * (2.0 * torch.rand_like(obs) - 1.0)
-    return TensorDict({"actor": noisy}, batch_size=[len(obs)])
-
-
 def train_actor(
     env: RslRlVecEnvWrapper,
     runner: MjlabOnPolicyRunner,
@@ -379,25 +308,19 @@ def train_actor(
     rounds: int,
     steps: int,
 ) -> None:
-    """Regress the runner's actor on the teacher, DAgger style.
-
-    Args:
-        env: Environments to collect observations in.
-        runner: Holds the actor.
-        teacher: What the actor learns from.
-        rounds: Rollouts of the student after the teacher's first one.
-        steps: Gradient steps a round.
-    """
+    """Regress the runner's actor on the teacher, then on ``rounds`` rollouts of its own, too."""
     actor, noise = runner.alg.get_policy(), noise_range(env)
+
+    def noisy(obs: torch.Tensor) -> TensorDict:
+        """The actor's input: clean observations (S, 160) with fresh uniform noise."""
+        rows = obs + noise * (2.0 * torch.rand_like(obs) - 1.0)
+        return TensorDict({"actor": rows}, batch_size=[len(obs)])
+
     rollout = roll_out(env, teacher, teacher, action_noise=0.2)
     print(f"teacher: success {rollout.success.float().mean():.3f}", flush=True)
     obs, labels = rollout.obs, rollout.labels
     for round_ in range(rounds + 1):
-        actor.train()
-        # Statistics of all observations so far; a count of zero makes the update forget the old.
-        actor.obs_normalizer.count.zero_()
-        actor.update_normalization(_noisy_input(obs, noise))
-        error = regress(runner, obs, labels, noise, steps=steps)
+        error = regress(actor, noisy, obs, labels, steps)
         print(f"round {round_}: {len(obs)} observations, rms error {error:.4f}", flush=True)
         if round_ < rounds:
             rollout = roll_out(env, runner.get_inference_policy("cpu"), teacher)
@@ -412,17 +335,6 @@ def _set_action_std(runner: MjlabOnPolicyRunner, action_spread: torch.Tensor) ->
     std = 0.05 + 0.05 * action_spread / action_spread.max()
     with torch.no_grad():
         runner.alg.get_policy().distribution.std_param.copy_(std)
-
-
-def save_actor(runner: MjlabOnPolicyRunner, path: Path) -> None:
-    """Save an rsl_rl checkpoint without the untrained critic and the optimiser.
-
-    Read it with ``runner.load(path, load_cfg={"actor": True}, ...)``.
-    """
-    runner.save(str(path))
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    kept = {key: checkpoint[key] for key in ("actor_state_dict", "iter", "infos")}
-    torch.save(kept, path)
 
 
 def evaluate(motion: Path, expert: Path, num_envs: int, seed: int) -> float:

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -29,13 +28,11 @@ from tensordict import TensorDict
 
 from examples.g1 import isaaclab as g1
 from examples.g1.isaaclab.motions import write_motions
+from scripts.imitation import Policy, regress, save_actor
 from tests.isaaclab3.inside.session import configs, opened
 
 LENGTHS = [126, 126, 126, 101, 151]  # frames; each squat has a depth of its own
 SEEDS = (1, 2, 3)
-
-Policy = Callable[[TensorDict], torch.Tensor]
-"""Maps observations of N environments to actions (N, 29)."""
 
 
 class Teacher:
@@ -79,16 +76,10 @@ class Teacher:
 def roll_out(
     env: Any, policy: Policy, teacher: Policy, noise: float = 0.0
 ) -> tuple[torch.Tensor, torch.Tensor, float]:
-    """One episode an environment, from its motion's first frame on.
+    """One episode an environment, from its motion's first frame on, with noise on the actions.
 
     An episode counts that a reset within a step began: after an explicit one the command is stale
     and ends it at once.
-
-    Args:
-        env: Reset here.
-        policy: What acts.
-        teacher: What labels.
-        noise: Standard deviation of what is added to the actions.
 
     Returns:
         Noisy observations (S, 160) of all steps, the teacher's actions (S, 29), and the share of
@@ -108,23 +99,6 @@ def roll_out(
     return torch.cat(seen), torch.cat(labels), reached.float().mean().item()
 
 
-def regress(actor: Any, seen: torch.Tensor, labels: torch.Tensor, steps: int = 1500) -> float:
-    """Fit the actor's mean to labels; returns the root mean square error."""
-    actor.train()
-    actor.obs_normalizer.count.zero_()  # an update then forgets what was before
-    actor.update_normalization(_as_groups(seen))
-    optimizer = torch.optim.Adam(actor.mlp.parameters(), lr=1e-3)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps, eta_min=1e-5)
-    for _ in range(steps):
-        pick = torch.randint(len(seen), (512,))
-        loss = (actor(_as_groups(seen[pick])) - labels[pick]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-    return loss.item() ** 0.5
-
-
 def _as_groups(seen: torch.Tensor) -> TensorDict:
     return TensorDict({"policy": seen}, batch_size=[len(seen)])
 
@@ -137,7 +111,7 @@ def imitate(
     seen, labels, share = roll_out(env, teacher, teacher, noise=0.2)
     say(f"teacher with noise: {share:.3f}")
     for round_ in range(rounds):
-        error = regress(actor, seen, labels)
+        error = regress(actor, _as_groups, seen, labels, 1500)
         more, answers, share = roll_out(env, runner.get_inference_policy("cpu"), teacher)
         say(f"round {round_}: {len(seen)} observations, rms error {error:.4f}, {share:.3f}")
         if share >= wanted:
@@ -156,17 +130,6 @@ def test(env: Any, policy: Policy) -> list[float]:
         torch.manual_seed(seed)
         shares.append(roll_out(env, policy, policy)[2])
     return shares
-
-
-def save_actor(runner: OnPolicyRunner, path: Path, infos: dict[str, Any]) -> None:
-    """An rsl_rl checkpoint without critic and optimiser.
-
-    Read it with ``runner.load(path, load_cfg={"actor": True})``.
-    """
-    runner.save(str(path))
-    checkpoint = torch.load(path, map_location="cpu", weights_only=False)
-    kept = {key: checkpoint[key] for key in ("actor_state_dict", "iter")}
-    torch.save(kept | {"infos": infos}, path)
 
 
 def say(text: str) -> None:

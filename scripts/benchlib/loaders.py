@@ -7,8 +7,9 @@ import os
 from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import import_module
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -39,22 +40,44 @@ class Copies:
         """Where a loader's copy lies."""
         return os.path.join(self.folder, name)
 
+    def as_fields(self, rows: Any) -> dict[str, Any]:
+        """The fields of rows in which all of them lie side by side."""
+        import torch
 
-class Loader(Protocol):
-    """Gives batches."""
+        from mosaic_collect import TrajectoryDataset
+
+        widths = [TrajectoryDataset(self.store).schema[n].dim or 1 for n in self.fields]
+        return dict(zip(self.fields, torch.split(rows, widths, dim=1), strict=True))
+
+
+class Loader:
+    """Gives batches; runs in a process whose torch has one thread.
+
+    Attributes:
+        needs: Modules without which it is skipped.
+    """
+
+    needs: tuple[str, ...] = ("torch",)
 
     def prepare(self, workload: Workload, copies: Copies) -> None:
-        """Write what it reads.
+        """Write what it reads, where that is not the store.
 
         Raises:
-            ImportError: Its library is not installed.
+            ImportError: A module that it needs is not installed.
         """
+        for module in self.needs:
+            import_module(module)
+        self.write(workload, copies)
+
+    def write(self, workload: Workload, copies: Copies) -> None:
+        """Write a copy."""
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
         """One epoch, or without end."""
+        raise NotImplementedError
 
 
-class Ours:
+class Ours(Loader):
     """The loader, in one of its modes.
 
     Args:
@@ -65,17 +88,10 @@ class Ours:
     def __init__(self, cold: bool = False, **options: Any) -> None:
         self._cold, self._options = cold, options
 
-    def prepare(self, workload: Workload, copies: Copies) -> None:
-        """The store is there."""
-        import torch  # noqa: F401
-
     def batches(self, copies: Copies, args: Namespace) -> Batches:
         """Of the loader, opened before the clock runs."""
-        import torch
-
         from mosaic_collect import BatchLoader
 
-        torch.set_num_threads(1)
         window = self._options.get("window")
         loader = BatchLoader(
             copies.store,
@@ -95,12 +111,10 @@ def rows_of_windows(batch: dict[str, Any]) -> dict[str, Any]:
     return {name: values.flatten(0, 1) for name, values in batch.items()}
 
 
-class ZarrIndex:
+class ZarrIndex(Loader):
     """zarr-python's ``oindex``: random steps of all environments: fewest shards to open."""
 
-    def prepare(self, workload: Workload, copies: Copies) -> None:
-        """The store is there."""
-        import zarr  # noqa: F401
+    needs = ("zarr",)
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
         """Random steps, without end."""
@@ -117,16 +131,14 @@ class ZarrIndex:
             }
 
 
-class MemmapLoader:
+class MemmapLoader(Loader):
     """torch's ``DataLoader`` over ``np.memmap``, a batch of rows a call."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
 
-    def prepare(self, workload: Workload, copies: Copies) -> None:
+    def write(self, workload: Workload, copies: Copies) -> None:
         """One raw file a field."""
-        import torch  # noqa: F401
-
         os.makedirs(copies.folder, exist_ok=True)
         for name in copies.fields:
             if os.path.exists(copies.of(name)):
@@ -137,10 +149,8 @@ class MemmapLoader:
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
         """One epoch."""
-        import torch
         from torch.utils.data import BatchSampler, DataLoader, RandomSampler
 
-        torch.set_num_threads(1)
         rows = MemmapRows(copies, args.num_envs)
         order = BatchSampler(RandomSampler(rows), args.batch, drop_last=False)
         return iter(DataLoader(rows, batch_size=None, sampler=order, num_workers=self._workers))
@@ -165,12 +175,13 @@ class MemmapRows:
         return {n: torch.from_numpy(a.take(rows, axis=0)) for n, a in self._arrays.items()}
 
 
-class StreamingLoader:
+class StreamingLoader(Loader):
     """MosaicML streaming, uncompressed, a pair a sample in one array, ``DataLoader`` of workers."""
 
+    needs = ("streaming",)
     _MOST = 131_072  # pairs: it writes them one by one
 
-    def prepare(self, workload: Workload, copies: Copies) -> None:
+    def write(self, workload: Workload, copies: Copies) -> None:
         """Its shards."""
         from streaming import MDSWriter
 
@@ -182,35 +193,29 @@ class StreamingLoader:
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
         """One epoch."""
-        import torch
         from streaming import StreamingDataset
         from torch.utils.data import DataLoader
 
-        from mosaic_collect import TrajectoryDataset
-
-        torch.set_num_threads(1)
         pairs = StreamingDataset(local=copies.of("mds"), shuffle=True, batch_size=args.batch)
-        widths = [TrajectoryDataset(copies.store).schema[n].dim or 1 for n in copies.fields]
         for batch in DataLoader(pairs, batch_size=args.batch, num_workers=2):
-            parts = torch.split(batch["pair"], widths, dim=1)
-            yield dict(zip(copies.fields, parts, strict=True))
+            yield copies.as_fields(batch["pair"])
 
 
-class Annbatch:
+class Annbatch(Loader):
     """annbatch: one dense matrix of all fields, shuffled as it is written, in runs of 512 rows.
 
     Args:
         compressed: By its writer's own default; else as it is, which is larger and faster to read.
     """
 
+    needs = ("annbatch",)
     _CHUNK, _SHARD_STEPS = 64, 256
 
     def __init__(self, compressed: bool) -> None:
         self._compressed = compressed
 
-    def prepare(self, workload: Workload, copies: Copies) -> None:
+    def write(self, workload: Workload, copies: Copies) -> None:
         """Chunks as its writer makes them; rows are shuffled in each shard."""
-        import annbatch  # noqa: F401
         import zarr
         from zarr.codecs import BloscCodec
 
@@ -239,13 +244,9 @@ class Annbatch:
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
         """One epoch, out of a pool of half the size, for the next one is read into another."""
-        import torch
         import zarr
         from annbatch import Loader as AnnbatchLoader
 
-        from mosaic_collect import TrajectoryDataset
-
-        torch.set_num_threads(1)
         zarr.config.set({"codec_pipeline.path": "zarrs.ZarrsCodecPipeline"})
         matrix = zarr.open_array(self._path(copies), mode="r")
         chunk = math.gcd(args.batch, 512)
@@ -258,21 +259,21 @@ class Annbatch:
             preload_to_gpu=False,
             to="torch",
         ).add_dataset(matrix)
-        widths = [TrajectoryDataset(copies.store).schema[n].dim or 1 for n in copies.fields]
         for batch in loader:
-            yield dict(zip(copies.fields, torch.split(batch["X"], widths, dim=1), strict=True))
+            yield copies.as_fields(batch["X"])
 
     def _path(self, copies: Copies) -> str:
         return copies.of("annbatch.zarr" if self._compressed else "annbatch-raw.zarr")
 
 
-class TorchrlSlices:
+class TorchrlSlices(Loader):
     """torchrl's ``SliceSampler`` over its memory map, an environment being a trajectory."""
 
-    def prepare(self, workload: Workload, copies: Copies) -> None:
+    needs = ("torchrl.data",)
+
+    def write(self, workload: Workload, copies: Copies) -> None:
         """A memory map of all fields, environment by environment."""
         import torch
-        import torchrl.data  # noqa: F401
         from tensordict import TensorDict
 
         from mosaic_collect import TrajectoryDataset
@@ -288,12 +289,10 @@ class TorchrlSlices:
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
         """Random slices, without end."""
-        import torch
         from tensordict import TensorDict
         from torchrl.data import LazyMemmapStorage, TensorDictReplayBuffer
         from torchrl.data.replay_buffers.samplers import SliceSampler
 
-        torch.set_num_threads(1)
         rows = TensorDict.load_memmap(copies.of("torchrl"))
         buffer = TensorDictReplayBuffer(
             storage=LazyMemmapStorage(len(rows)),
@@ -306,26 +305,23 @@ class TorchrlSlices:
             yield {name: batch[name] for name in copies.fields}
 
 
-class LeRobotWindows:
+class LeRobotWindows(Loader):
     """LeRobot's dataset with ``delta_timestamps``, by ``DataLoader``, of an export of the store."""
 
+    needs = ("lerobot.datasets.lerobot_dataset",)
     _FPS = 50
 
-    def prepare(self, workload: Workload, copies: Copies) -> None:
+    def write(self, workload: Workload, copies: Copies) -> None:
         """The export of the fields."""
-        from lerobot.datasets.lerobot_dataset import LeRobotDataset  # noqa: F401
-
         from mosaic_collect.export import export
 
         export(copies.store, copies.of("lerobot"), "lerobot", fps=self._FPS, fields=copies.fields)
 
     def batches(self, copies: Copies, args: Namespace) -> Batches:
         """One epoch."""
-        import torch
         from lerobot.datasets.lerobot_dataset import LeRobotDataset
         from torch.utils.data import DataLoader
 
-        torch.set_num_threads(1)
         names = ("observation.state", "action", "info.action_mean", "info.action_sigma")
         features = dict(zip(copies.fields, names, strict=True))
         times = [step / self._FPS for step in range(_WINDOW)]

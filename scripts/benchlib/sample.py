@@ -152,6 +152,9 @@ def _measure(loader: Loader, copies: Copies, args: Namespace, workload: Workload
     The clock runs from the start for ours, which fills its pool then; for others from their first
     batch on, which waits for workers to be started.
     """
+    import torch
+
+    torch.set_num_threads(1)
     batches = loader.batches(copies, args)
     meter, pairs, batch = Meter(), 0, None
     if not isinstance(loader, Ours):
