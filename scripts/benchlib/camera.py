@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import random
 import time
 from argparse import Namespace
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -16,8 +16,8 @@ from benchlib.frames import CAMERAS, FPS, camera_workload
 from benchlib.ingest import recorder_row
 from benchlib.measure import MB, Meter, in_child, percentile
 from benchlib.peers import PEERS, Plan
-from benchlib.read import READERS
-from benchlib.recording import DifferentDataError, compare, record_all, record_once, remove
+from benchlib.read import READERS, random_slice_ms
+from benchlib.recording import compare, record_once, recorded, removed
 from benchlib.table import Figures, in_turns, show, show_medians
 from benchlib.workload import Workload
 from mosaic_collect.recording.encoding.encoder import FieldEncoder
@@ -26,7 +26,6 @@ from mosaic_collect.store.codec import Compressor
 RECORDERS = ("mosaic_collect", "mosaic-threads", "tensorstore", "zarr-layout", "memmap", "lists")
 _CODECS = (("lz4", 5), ("zstd", -3), ("zstd", 1), ("zstd", 3), ("none", 0))
 _NOISES = (0.0, 2.0)
-_IMAGES = 200
 
 
 def camera(args: Namespace) -> dict[str, Any]:
@@ -102,10 +101,9 @@ def _recorders(args: Namespace) -> Iterator[str]:
 
 def _record_paced(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
     """One recording in a child process; a frame is late if its turn came when it was over."""
-    remove(plan.path)
-    recorder_class, meter, adding, late = PEERS[name].load(), Meter(), [], 0
-    try:
-        meter.start()
+    recorder_class, adding, late = PEERS[name].load(), [], 0
+    with removed(plan.path):
+        meter = Meter()
         recorder = recorder_class(workload, plan)
         start = time.perf_counter()
         for index in range(plan.steps):
@@ -119,8 +117,6 @@ def _record_paced(name: str, workload: Workload, plan: Plan) -> dict[str, float]
         recorder.finish()
         cpu = meter.stop()["cpu_s"]
         compare(recorder_class, workload, plan)
-    finally:
-        remove(plan.path)
     return {
         "raw MB/s": plan.steps * workload.step_nbytes / MB / seconds,
         "CPU % of one processor": 100 * cpu / seconds,
@@ -133,23 +129,12 @@ def _record_paced(name: str, workload: Workload, plan: Plan) -> dict[str, float]
 def _read(args: Namespace, title: str, workload: Workload) -> dict[str, Any]:
     """Single images at random, from the page cache."""
     plan = _plan(args, workload, args.camera_steps)
-    remove(plan.path)
-    try:
-        in_child(record_all, workload, plan)
+    with recorded(workload, plan):
         runs = in_turns(args.runs, READERS, partial(in_child, _image_ms), workload, plan)
-    finally:
-        remove(plan.path)
     return show_medians(f"One image: {title}", runs, "ms")
 
 
 def _image_ms(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
     """Mean time of an image at random; in a child process."""
-    read_one, chance, seconds = READERS[name](plan.path), random.Random(0), 0.0
-    for _ in range(_IMAGES):
-        step, env = chance.randrange(plan.steps), chance.randrange(workload.num_envs)
-        before = time.perf_counter()
-        got = read_one("camera", slice(step, step + 1), slice(env, env + 1))
-        seconds += time.perf_counter() - before
-        if got.tobytes() != workload.true_step(step)["camera"][env].tobytes():
-            raise DifferentDataError(f"{name}: camera, step {step}, env {env}: other values")
-    return {"ms": seconds / _IMAGES * 1e3}
+    read_one, single = READERS[name](plan.path), replace(plan, block_steps=1)
+    return {"ms": random_slice_ms(read_one, "camera", workload, single)}

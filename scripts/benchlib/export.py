@@ -12,7 +12,7 @@ import numpy as np
 
 from benchlib.measure import MB, Meter, in_child
 from benchlib.peers import Plan
-from benchlib.recording import DifferentDataError, record_all, remove
+from benchlib.recording import DifferentDataError, recorded, removed
 from benchlib.table import Figures, in_turns, medians, show_medians
 from benchlib.workload import Workload, make_workload
 
@@ -39,8 +39,7 @@ def export(args: Namespace) -> dict[str, Any]:
     def run(name: str) -> Figures:
         ending, kind, options = _EXPORTS.get(name, ("", "", {}))
         file = target + ending
-        os.sync()
-        try:
+        with removed(file):
             if name == _DD:
                 return _dd(file, steps * workload.step_nbytes)
             if name == _ALONE:
@@ -48,16 +47,10 @@ def export(args: Namespace) -> dict[str, Any]:
             figures: Figures = in_child(_export, store, file, kind, options)
             if "layout" in options:
                 in_child(compare_export, workload, file, steps, options["layout"])
-        finally:
-            remove(file)
         return figures
 
-    remove(store)
-    try:
-        in_child(record_all, workload, Plan.of(args, store, steps))
+    with recorded(workload, Plan.of(args, store, steps)):
         runs = in_turns(args.export_runs, (_DD, *_EXPORTS, _ALONE), run)
-    finally:
-        remove(store)
     sequential = medians(runs[_DD])["MB/s"]
 
     def row(name: str, middle: Figures) -> dict[str, Any]:
@@ -94,7 +87,6 @@ def _export(store: str, file: str, name: str, options: dict[str, Any]) -> Figure
     from mosaic_collect.export import export
 
     meter = Meter()
-    meter.start()
     report = export(store, file, name, **options)
     figures = meter.stop()
     rate = report.num_pairs / figures["wall_s"]
@@ -122,7 +114,6 @@ def _write_alone(store: str, file: str) -> Figures:
     nbytes = sum(values.nbytes for values in rows.values())
     times = max(1, dataset.num_steps // 32)
     meter = Meter()
-    meter.start()
     with ParquetFile(file, pa.schema([column(pa, f.name, f) for f in fields])) as out:
         for _ in range(times):
             out.add(rows)

@@ -13,7 +13,7 @@ import numpy as np
 
 from benchlib.measure import MB, in_child, percentile
 from benchlib.peers import Plan
-from benchlib.recording import DifferentDataError, remove
+from benchlib.recording import DifferentDataError, removed
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
 
@@ -39,11 +39,8 @@ def gpu(args: Namespace) -> dict[str, Any]:
     results = {}
     for measure in _MEASURES:
         mine = (small, many) if measure.__name__.startswith("correct") else (workload, plan)
-        remove(path)
-        try:
+        with removed(path):
             results[measure.__name__] = in_child(measure, *mine)
-        finally:
-            remove(path)
     show("GPU", [{"what": n, **figures} for n, f in results.items() for figures in [_flat(f)]])
     return results
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from benchlib.measure import MB, in_child, one_torch_thread, percentile
 from benchlib.peers import PEERS, Plan, Recorder
-from benchlib.recording import compare, remove
+from benchlib.recording import compare, removed
 from benchlib.table import Figures, in_turns, medians, show_medians
 from benchlib.workload import Rows, Workload, make_workload
 
@@ -58,12 +58,8 @@ def beside_alone(
 
 def _alone_or_with(run: Run, name: str | None, workload: Workload, plan: Plan) -> Figures:
     own = replace(plan, path=f"{plan.path}-{name or 'alone'}.out")
-    remove(own.path)
-    os.sync()
-    try:
+    with removed(own.path):
         figures: Figures = in_child(run, name, workload, own)
-    finally:
-        remove(own.path)
     return figures
 
 

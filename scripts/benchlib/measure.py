@@ -19,8 +19,11 @@ MB = 1_000_000
 class Meter:
     """Wall seconds, CPU seconds and peak memory of this process and those it started meanwhile."""
 
+    def __init__(self) -> None:
+        self.start()
+
     def start(self) -> None:
-        """Begin; what the process holds already does not count as memory taken."""
+        """Begin, again; what the process holds already does not count as memory taken."""
         self._reset_peak()
         self._memory, self._children = status_nbytes("VmRSS"), 0
         self._cpu = _cpu_seconds()

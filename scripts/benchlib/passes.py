@@ -14,7 +14,7 @@ import psutil
 
 from benchlib.measure import in_child
 from benchlib.peers import Plan
-from benchlib.recording import DifferentDataError, record_all, remove
+from benchlib.recording import DifferentDataError, recorded, remove, removed
 from benchlib.table import Figures, in_turns, show_medians
 from benchlib.workload import make_workload
 
@@ -37,13 +37,8 @@ def passes(args: Namespace) -> dict[str, Any]:
         told.add(found)
         return figures
 
-    remove(store)
-    try:
-        in_child(record_all, workload, plan)
+    with removed(file), recorded(workload, plan):
         runs = in_turns(args.runs, ENGINES, run)
-    finally:
-        remove(store)
-        remove(file)
     if len(told) > 1:
         raise DifferentDataError(f"passes: expected one answer of all engines, got {told}")
     raw_gb = steps * workload.step_nbytes / 1e9

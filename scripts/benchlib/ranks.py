@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchlib.measure import MB
-from benchlib.recording import DifferentDataError, remove, targets
+from benchlib.recording import DifferentDataError, removed, targets
 from benchlib.table import in_turns, medians, show, show_medians
 from benchlib.workload import Workload, make_workload
 
@@ -43,13 +43,11 @@ def ranks(args: Namespace) -> dict[str, Any]:
 
 def _record(number: int, args: Namespace, workload: Workload, folder: str) -> dict[str, float]:
     """Environment steps a second of so many ranks together, until the last one is closed."""
-    remove(folder)
-    os.sync()
     context = multiprocessing.get_context("fork")
     ready = context.Barrier(number + 1)
     told = (args, workload, folder, number, ready)
     children = [context.Process(target=_rank, args=(rank, *told)) for rank in range(number)]
-    try:
+    with removed(folder):
         for child in children:
             child.start()
         ready.wait()
@@ -60,8 +58,6 @@ def _record(number: int, args: Namespace, workload: Workload, folder: str) -> di
         if any(child.exitcode for child in children):
             raise RuntimeError("a rank failed")
         _check(workload, folder, number, args.steps)
-    finally:
-        remove(folder)
     return {_RATE: number * args.steps * workload.num_envs / seconds}
 
 
@@ -104,21 +100,18 @@ def _open(folder: str, number: int) -> dict[str, Any]:
     """Medians, in ms of the processor, of so many parts of one block each."""
     from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 
-    remove(folder)
     schema = Schema((Field(name="observations", dim=4),))
-    for rank in range(number):
-        with TrajectoryWriter(folder, schema, 4, rank=rank, buffer_mb=0.1) as writer:
-            writer.add_step(observations=np.zeros((4, 4), np.float32))
     names = [os.path.join(folder, f"rank-{rank:05d}") for rank in range(number)]
-    try:
+    with removed(folder):
+        for rank in range(number):
+            with TrajectoryWriter(folder, schema, 4, rank=rank, buffer_mb=0.1) as writer:
+                writer.add_step(observations=np.zeros((4, 4), np.float32))
         return {
             "parts": number,
             "open, CPU ms": _milliseconds(lambda: TrajectoryDataset(folder)),
             "one by one, CPU ms": _milliseconds(lambda: [TrajectoryDataset(n) for n in names]),
             "its table, CPU ms": _milliseconds(lambda: TrajectoryDataset(folder).trajectories),
         }
-    finally:
-        remove(folder)
 
 
 def _milliseconds(call: Any) -> float:

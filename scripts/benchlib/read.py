@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from benchlib.measure import MB, Meter, in_child
 from benchlib.peers import Plan
-from benchlib.recording import DifferentDataError, record_all, remove
+from benchlib.recording import DifferentDataError, recorded
 from benchlib.table import in_turns, show_medians
 from benchlib.workload import Workload, make_workload
 
@@ -27,15 +27,10 @@ _FIELD = "student_observations"
 def read(args: Namespace) -> dict[str, Any]:
     """The subcommand; files are in the page cache, so it is decoding that is measured."""
     workload = make_workload(args.num_envs, args.dims, args.noise)
-    path = os.path.join(args.folder, "read.zarr")
-    plan = Plan.of(args, path, args.read_steps)
-    remove(path)
-    try:
-        in_child(record_all, workload, plan)
+    plan = Plan.of(args, os.path.join(args.folder, "read.zarr"), args.read_steps)
+    with recorded(workload, plan):
         runs = in_turns(args.runs, READERS, partial(in_child, measure_reader), workload, plan)
         chunks = in_child(chunks_decoded, plan)
-    finally:
-        remove(path)
     title = f"Reading {plan.steps} steps, medians of {args.runs}"
     found = show_medians(title, runs, "sequential raw MB/s")
     print(f"One environment of one block of {_FIELD}: {chunks} chunk decoded.\n", flush=True)
@@ -116,12 +111,16 @@ def measure_reader(name: str, workload: Workload, plan: Plan) -> dict[str, float
         "sequential raw MB/s": raw / MB / wall,
         "CPU s per raw GB": cpu / raw * 1e9,
         "peak RAM MB": peak,
-        "one env of a block, ms": _random_slice_ms(read_one, workload, plan),
+        "one env of a block, ms": random_slice_ms(read_one, _FIELD, workload, plan),
     }
 
 
-def _random_slice_ms(read_one: Read, workload: Workload, plan: Plan) -> float:
-    """Mean time of one environment's steps of one block, at random."""
+def random_slice_ms(read_one: Read, field: str, workload: Workload, plan: Plan) -> float:
+    """Mean time of one environment's steps of one block, at random.
+
+    Raises:
+        DifferentDataError: It gave back other values than were recorded.
+    """
     chance = random.Random(0)
     seconds = 0.0
     for _ in range(_RANDOM_READS):
@@ -129,9 +128,9 @@ def _random_slice_ms(read_one: Read, workload: Workload, plan: Plan) -> float:
         steps = slice(start, min(start + plan.block_steps, plan.steps))
         env = chance.randrange(workload.num_envs)
         before = time.perf_counter()
-        got = read_one(_FIELD, steps, slice(env, env + 1))
+        got = read_one(field, steps, slice(env, env + 1))
         seconds += time.perf_counter() - before
         rows = np.arange(steps.start, steps.stop) % workload.pool_steps
-        if got.tobytes() != workload.pool[_FIELD][rows, env : env + 1].tobytes():
-            raise DifferentDataError(f"{_FIELD}, {steps}, environment {env}: other values")
+        if got.tobytes() != workload.pool[field][rows, env : env + 1].tobytes():
+            raise DifferentDataError(f"{field}, {steps}, environment {env}: other values")
     return seconds / _RANDOM_READS * 1e3

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 from argparse import Namespace
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,15 +53,31 @@ def remove(path: str) -> None:
         os.remove(path)
 
 
+@contextmanager
+def removed(*paths: str) -> Iterator[None]:
+    """Remove files and folders before and behind the block; other writes are over by then."""
+    for path in paths:
+        remove(path)
+    os.sync()  # what others wrote must not be waited for in an fsync of the block
+    try:
+        yield
+    finally:
+        for path in paths:
+            remove(path)
+
+
+@contextmanager
+def recorded(workload: Workload, plan: Plan) -> Iterator[None]:
+    """Keep a store of ours with all steps within the block, for what is measured on stores."""
+    with removed(plan.path):
+        in_child(record_all, workload, plan)
+        yield
+
+
 def record_once(name: str, workload: Workload, plan: Plan) -> dict[str, float] | None:
     """``record`` in a child; None if the library is missing. The recording is removed."""
-    remove(plan.path)
-    # What others wrote before must not be waited for in this one's fsync.
-    os.sync()
-    try:
+    with removed(plan.path):
         figures: dict[str, float] | None = in_child(_try_record, name, workload, plan)
-    finally:
-        remove(plan.path)
     return figures
 
 
@@ -91,7 +109,6 @@ def metered(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
     """The meter's figures of a recording, from the making of its recorder to durable."""
     recorder_class = PEERS[name].load()
     meter = Meter()
-    meter.start()
     recorder = recorder_class(workload, plan)
     for index in range(plan.steps):
         recorder.add(workload.step(index))
@@ -101,7 +118,7 @@ def metered(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
 
 
 def record_all(workload: Workload, plan: Plan) -> None:
-    """A store of ours with all steps, for what is measured on stores."""
+    """Record a store of ours with all steps."""
     recorder = PEERS["mosaic_collect"].load()(workload, plan)
     for index in range(plan.steps):
         recorder.add(workload.step(index))

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from benchlib.loaders import LOADERS, Copies, Loader, Ours
 from benchlib.measure import Meter, in_child
 from benchlib.peers import Plan
-from benchlib.recording import DifferentDataError, record_all, remove
+from benchlib.recording import DifferentDataError, recorded, removed
 from benchlib.table import Figures, in_turns, medians, show_medians
 from benchlib.workload import Workload, make_workload
 
@@ -31,19 +31,13 @@ def sample(args: Namespace) -> dict[str, Any]:
     path = os.path.join(args.folder, "sample.zarr")
     plan = Plan.of(args, path, args.sample_steps)
     copies = Copies(path, os.path.join(args.folder, "sample"), plan.steps, FIELDS)
-    remove(path)
-    remove(copies.folder)
     contenders = _contenders(args, copies)
     skipped: dict[str, str] = {}
-    try:
-        in_child(record_all, workload, plan)
+    with removed(copies.folder), recorded(workload, plan):
         for name, loader in LOADERS.items():
             skipped.update(in_child(_prepare, name, loader, workload, copies))
         names = [name for name in contenders if name not in skipped]
         runs = in_turns(args.runs, names, lambda name: in_child(contenders[name], workload))
-    finally:
-        remove(path)
-        remove(copies.folder)
     runs["decode and gather"] = [
         {
             **decoded,
@@ -93,9 +87,8 @@ def _decode(args: Namespace, copies: Copies) -> dict[str, float]:
     tiles = PairSource(copies.store, _options(args)).tiles
     numbers = range(len(tiles.tiles))
     rooms = cycle([_room(tiles) for _ in range(_threads() + 1)])
-    meter = Meter()
     with ThreadPoolExecutor(_threads()) as pool:
-        meter.start()
+        meter = Meter()
         for _ in pool.map(tiles.load, numbers, rooms):
             pass
         figures = meter.stop()
@@ -114,10 +107,9 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
         memory.load(slot, slot)
     chance = np.random.default_rng(0)
     codes = [chance.integers(slots * tiles.rows, size=args.batch) for _ in range(50)]
-    room, meter = memory.empty(args.batch), Meter()
+    room, done = memory.empty(args.batch), 0
     memory.gather(codes[0], room, 0)
-    meter.start()
-    done = 0
+    meter = Meter()
     for some in cycle(codes):
         memory.gather(some, room, 0)
         done += args.batch
@@ -156,10 +148,10 @@ def _measure(loader: Loader, copies: Copies, args: Namespace, workload: Workload
 
     torch.set_num_threads(1)
     batches = loader.batches(copies, args)
-    meter, pairs, batch = Meter(), 0, None
+    pairs, batch = 0, None
     if not isinstance(loader, Ours):
         next(batches)
-    meter.start()
+    meter = Meter()
     end = time.perf_counter() + args.sample_seconds
     for batch in batches:
         pairs += len(batch["actions"])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from benchlib.measure import MB, Meter, in_child, status_nbytes
-from benchlib.recording import DifferentDataError, Target, remove, targets
+from benchlib.recording import DifferentDataError, Target, removed, targets
 from benchlib.table import show
 
 _ENVS, _DIM, _BLOCK_STEPS = 4, 4, 2
@@ -35,9 +35,8 @@ def scale(args: Namespace) -> dict[str, Any]:
 def _grow(target: Target, marks: list[int]) -> list[dict[str, Any]]:
     """Write one store, stopping at each mark to measure; runs in a child process."""
     path = os.path.join(target.folder, "scale.zarr")
-    remove(path)
     rows = []
-    try:
+    with removed(path):
         writer = tiny_writer(path)
         for mark in marks:
             start, before = time.perf_counter(), writer.num_steps
@@ -50,8 +49,6 @@ def _grow(target: Target, marks: list[int]) -> list[dict[str, Any]]:
         writer.close()
         check_values(path, writer.num_steps)
         rows[-1]["resume ms"] = _resume_ms(path)
-    finally:
-        remove(path)
     return rows
 
 
@@ -86,7 +83,6 @@ def _look(path: str, writer: Any) -> dict[str, Any]:
         commits.append(time.perf_counter() - start)
     memory = status_nbytes("VmRSS")
     meter = Meter()
-    meter.start()
     dataset = TrajectoryDataset(path)
     opened = meter.stop()
     start = time.perf_counter()
