@@ -12,8 +12,9 @@ is only done again: a shard that is there is left alone.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
-from concurrent.futures import Executor
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 
@@ -24,7 +25,7 @@ from mosaic_collect.errors import (
     StoreExistsError,
     StoreNotFoundError,
 )
-from mosaic_collect.store.blobs import Blob, Blobs, read_all
+from mosaic_collect.store.blobs import Blobs, read_all
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
 from mosaic_collect.store.lock import LOCK_NAME
@@ -33,6 +34,8 @@ from mosaic_collect.store.ranks import CLAIMS, Address, Recording, blobs_at
 from mosaic_collect.store.schema import TRAJECTORY_END
 from mosaic_collect.store.view import DOCUMENT, StoreView, attributes_of, read_document, read_state
 from mosaic_collect.store.workers import WorkerPool
+
+_MOST_NBYTES = 1 << 16  # of a claim, or of the document of a folder of ranks
 
 
 @dataclass(frozen=True)
@@ -58,168 +61,6 @@ class CopyReport:
     nbytes: int
     seconds: float
     notes: tuple[str, ...] = ()
-
-
-def copy_one(
-    view: StoreView,
-    goal: Blobs,
-    threads: int | None = None,
-    progress: Callable[[int], object] | None = None,
-) -> CopyReport:
-    """Copy one store, as ``copy_store`` does, whose errors these are, but for the source's lack.
-
-    Args:
-        view: The store, as it is copied.
-        goal: Another place.
-        threads: Number of copying threads; None: one per processor, at most 4.
-        progress: Called with the number of shards done since the last call.
-    """
-    start, workers = time.monotonic(), thread_count(threads)
-    origin = view.blobs
-    _check_target(goal, view.state)
-    goal.make()
-    store = Store(goal)
-    release = goal.claim(store.require_ours)
-    try:
-        if read_document(goal) is not None:
-            store.look()
-            _check_older(goal, view.state)
-        copying = _Copying(view, goal)
-        goal.check_folders(view.grids)
-        goal.make_folders(view.grids)
-        with WorkerPool(workers, "mosaic-copy") as pool:
-            for block in range(view.state.num_blocks):
-                copying.block(block, pool, progress or (lambda shards: None))
-        store.adopt(view.state, attributes_of(origin, view.state))
-    finally:
-        release()
-    foreign = sorted(view.state.foreign_arrays)
-    return CopyReport(
-        source=origin.address,
-        target=goal.address,
-        num_steps=view.state.committed_steps,
-        copied=copying.copied,
-        kept=copying.kept,
-        nbytes=copying.nbytes,
-        seconds=time.monotonic() - start,
-        notes=(f"left out what others added: {', '.join(foreign)}",) if foreign else (),
-    )
-
-
-class _Copying:
-    """Shards on their way.
-
-    Attributes:
-        copied: Number of shards that were copied.
-        kept: Number of shards that the target had already.
-        nbytes: Bytes of the shards that were copied.
-    """
-
-    def __init__(self, view: StoreView, goal: Blobs) -> None:
-        self._view, self._goal = view, goal
-        self._names = view.state.schema.stored_names
-        self.copied = self.kept = self.nbytes = 0
-
-    def block(self, block: int, pool: Executor, progress: Callable[[int], object]) -> None:
-        """One block's, those last that may be the same file as another field's."""
-        twins = [n for n in self._names if isinstance(self._view.grids[n].field.default, str)]
-        for names in ([n for n in self._names if n not in twins], twins):
-            for nbytes in pool.map(partial(self._shard, block), names):
-                self.copied += nbytes is not None
-                self.kept += nbytes is None
-                self.nbytes += nbytes or 0
-                progress(1)
-        self._goal.settle([])
-
-    def _shard(self, block: int, name: str) -> int | None:
-        """Bytes of one that was copied; None for one that was there."""
-        key = self._view.grids[name].shard_key(block)
-        if self._is_there(key, name):
-            return None
-        with self._view.shard(name, block) as shard:
-            data = shard.whole()
-        source = self._source_of(data, name)
-        if source is not None and self._goal.links:
-            self._goal.link(self._view.grids[source].shard_key(block), key)
-            return 0
-        upload = self._goal.upload(key)
-        try:
-            upload.write([data])
-        except BaseException:
-            upload.abandon()
-            raise
-        upload.finish()
-        return len(data)
-
-    def _source_of(self, data: bytes, name: str) -> str | None:
-        """The field whose shard this one shares, by its label."""
-        label = ShardLabel.unpack(data[:LABEL_NBYTES], name)
-        return self._names[label.field] if self._names[label.field] != name else None
-
-    def _is_there(self, key: str, name: str) -> bool:
-        """Whether the target has this shard: the same size, label and index.
-
-        Only ends may change behind the same label, so of them all is compared.
-        """
-        there = self._goal.find(key)
-        if there is None:
-            return False
-        mine, theirs = self._view.blobs.open(key), self._goal.open(key)
-        try:
-            _check_identity(theirs, self._view.state)
-            tail = 16 * self._view.grids[name].chunks + 4
-            parts = [(0, LABEL_NBYTES), (mine.nbytes - tail, tail)]
-            if name == TRAJECTORY_END:
-                parts = [(0, mine.nbytes)]
-            return mine.nbytes == theirs.nbytes and all(
-                mine.read(*part) == theirs.read(*part) for part in parts
-            )
-        finally:
-            mine.close()
-            theirs.close()
-
-
-def _check_identity(blob: Blob, state: StoreState) -> None:
-    """Refuse to replace what no copy of the store can have left."""
-    try:
-        label = ShardLabel.unpack(blob.read(0, LABEL_NBYTES), blob.address)
-    except CorruptStoreError:
-        return  # half a shard, or a damaged one
-    if label.store != state.identity:
-        raise StoreExistsError(f"{blob.address}: it is another store's; copy to another place")
-
-
-def _check_target(goal: Blobs, state: StoreState) -> None:
-    if not goal.is_taken():
-        return
-    if goal.is_there() and read_document(goal) is not None:
-        _check_older(goal, state)
-        return
-    ours = {LOCK_NAME, *state.schema.stored_names}
-    others = [n for n in goal.names() if n not in ours and not goal.is_debris(n)]
-    if others or not goal.is_there():
-        raise StoreExistsError(
-            f"{goal.address} exists and is no copy of the store: it holds {others[:3]}; copy to "
-            "another place"
-        )
-
-
-def _check_older(goal: Blobs, state: StoreState) -> None:
-    """An older copy has only steps that the store has, by the same runs."""
-    there = read_state(goal)
-    if there is None:
-        return
-    mine, theirs = ([run.key for run in s.runs] for s in (state, there))
-    same = there.identity == state.identity and mine[: len(theirs)] == theirs
-    if not same or there.committed_steps > state.committed_steps:
-        raise StoreExistsError(
-            f"{goal.address}: another store, of {there.committed_steps} steps, lies there, or the "
-            "copy there was gone on with; copy to another place"
-        )
-
-
-#: Of a claim, or of a document that says only whose folder this is.
-_MOST_NBYTES = 1 << 16
 
 
 def copy_store(
@@ -250,39 +91,45 @@ def copy_store(
         CorruptStoreError: A shard of the source is damaged.
         OSError: A medium said no.
     """
+    start, workers = time.monotonic(), thread_count(threads)
     origin, goal = blobs_at(source, "source"), blobs_at(target, "target")
-    found = Recording.find(origin)
-    if not found.is_multi_rank:
-        view = StoreView.of(origin, found.document)
-        if view is None:
-            raise StoreNotFoundError(f"{origin.address} was killed before its first commit")
-        _check_apart(origin, goal)
-        return copy_one(view, goal, threads, progress)
-    _check_apart(origin, goal)
-    _make_folder(found, goal)
-    reports, unborn = [], []
-    for name, store in found.stores.items():
-        view = StoreView.of(store)
-        if view is None:
+    found, counts = Recording.find(origin), Counter[str]()
+    unborn, foreign = [], []
+
+    def count(nbytes: int | None) -> None:
+        counts.update(copied=nbytes is not None, kept=nbytes is None, nbytes=nbytes or 0)
+        if progress is not None:
+            progress(1)
+
+    if goal.place() == origin.place():
+        raise InputError(f"target: expected another place than the source's, got {goal.address}")
+    if found.is_multi_rank:
+        _make_folder(found, goal)
+    for name, blobs in found.stores.items():
+        view = StoreView.of(blobs, found.document)
+        if view is not None:
+            _copy_one(view, goal.within(name) if found.is_multi_rank else goal, workers, count)
+            counts["num_steps"] += view.state.committed_steps
+            if added := sorted(view.state.foreign_arrays):
+                foreign.append(f"left out what others added: {', '.join(added)}")
+        elif found.is_multi_rank:
             unborn.append(f"left out {name}: it was killed before its first commit")
-            continue
-        reports.append(copy_one(view, goal.within(name), threads, progress))
-    counted = ("num_steps", "copied", "kept", "nbytes", "seconds")
+        else:
+            raise StoreNotFoundError(f"{origin.address} was killed before its first commit")
     return CopyReport(
         source=origin.address,
         target=goal.address,
-        **{name: sum(getattr(report, name) for report in reports) for name in counted},
-        notes=(*unborn, *(note for report in reports for note in report.notes)),
+        num_steps=counts["num_steps"],
+        copied=counts["copied"],
+        kept=counts["kept"],
+        nbytes=counts["nbytes"],
+        seconds=time.monotonic() - start,
+        notes=(*unborn, *foreign),
     )
 
 
-def _check_apart(origin: Blobs, goal: Blobs) -> None:
-    if goal.place() == origin.place():
-        raise InputError(f"target: expected another place than the source's, got {goal.address}")
-
-
 def _make_folder(source: Recording, goal: Blobs) -> None:
-    """The folder of ranks, without its stores; claims are only ever added, each once."""
+    """Copy a folder of ranks without its stores; claims are only ever added, each once."""
     there = Recording.find(goal)
     strange = [n for n in goal.names() if n != CLAIMS and not goal.is_debris(n)]
     if there.identity != source.identity and (there.is_multi_rank or strange):
@@ -299,3 +146,116 @@ def _make_folder(source: Recording, goal: Blobs) -> None:
             raise StoreExistsError(
                 f"{goal.address}/{key}: ranks went on with the copy; copy to another place"
             )
+
+
+def _copy_one(
+    view: StoreView, goal: Blobs, threads: int, count: Callable[[int | None], None]
+) -> None:
+    """Copy a store; ``count`` gets each shard's bytes, None if the target had it already."""
+    state = view.state
+    _check_target(goal, state)
+    goal.make()
+    store = Store(goal)
+    release = goal.claim(store.require_ours)
+    try:
+        if read_document(goal) is not None:
+            _check_older(store.look(), state, goal)
+        goal.check_folders(view.grids)
+        goal.make_folders(view.grids)
+        # A field that may share the shard of its default comes behind that, in the same thread.
+        groups = [
+            [f.name, *(g.name for g in state.schema.fields if g.default == f.name)]
+            for f in state.schema.stored
+            if not isinstance(f.default, str)
+        ]
+        with WorkerPool(threads, "mosaic-copy") as pool:
+            for block in range(state.num_blocks):
+                for copied in pool.map(partial(_copy_shards, view, goal, block), groups):
+                    for nbytes in copied:
+                        count(nbytes)
+                goal.settle([])
+        store.adopt(state, attributes_of(view.blobs, state))
+    finally:
+        release()
+
+
+def _check_target(goal: Blobs, state: StoreState) -> None:
+    if not goal.is_taken():
+        return
+    if goal.is_there() and read_document(goal) is not None:
+        _check_older(read_state(goal), state, goal)
+        return
+    ours = {LOCK_NAME, *state.schema.stored_names}
+    others = [n for n in goal.names() if n not in ours and not goal.is_debris(n)]
+    if others or not goal.is_there():
+        raise StoreExistsError(
+            f"{goal.address} exists and is no copy of the store: it holds {others[:3]}; copy to "
+            "another place"
+        )
+
+
+def _check_older(there: StoreState | None, state: StoreState, goal: Blobs) -> None:
+    """Refuse to write over a store that is no older copy: the same runs, and no more steps."""
+    if there is None:
+        return
+    mine, theirs = ([run.key for run in s.runs] for s in (state, there))
+    same = there.identity == state.identity and mine[: len(theirs)] == theirs
+    if not same or there.committed_steps > state.committed_steps:
+        raise StoreExistsError(
+            f"{goal.address}: another store, of {there.committed_steps} steps, lies there, or the "
+            "copy there was gone on with; copy to another place"
+        )
+
+
+def _copy_shards(view: StoreView, goal: Blobs, block: int, names: list[str]) -> list[int | None]:
+    return [_copy_shard(view, goal, block, name) for name in names]
+
+
+def _copy_shard(view: StoreView, goal: Blobs, block: int, name: str) -> int | None:
+    """Copy a shard and return its bytes; None if the target has it already."""
+    key = view.grids[name].shard_key(block)
+    if _is_there(view, goal, key, name):
+        return None
+    with view.shard(name, block) as shard:
+        data = shard.whole()
+    label = ShardLabel.unpack(data[:LABEL_NBYTES], name)
+    owner = view.state.schema.stored_names[label.field]
+    if owner != name and goal.links:
+        goal.link(view.grids[owner].shard_key(block), key)
+        return 0
+    upload = goal.upload(key)
+    try:
+        upload.write([data])
+    except BaseException:
+        upload.abandon()
+        raise
+    upload.finish()
+    return len(data)
+
+
+def _is_there(view: StoreView, goal: Blobs, key: str, name: str) -> bool:
+    """Whether the target has this shard: the same size, label and index.
+
+    Only ends may change behind the same label, so of them all is compared.
+
+    Raises:
+        StoreExistsError: What is there can be no copy's: it is another store's.
+    """
+    if goal.find(key) is None:
+        return False
+    with closing(view.blobs.open(key)) as mine, closing(goal.open(key)) as theirs:
+        try:
+            label = ShardLabel.unpack(theirs.read(0, LABEL_NBYTES), theirs.address)
+        except CorruptStoreError:
+            return False  # half a shard, or a damaged one
+        if label.store != view.state.identity:
+            raise StoreExistsError(
+                f"{theirs.address}: it is another store's; copy to another place"
+            )
+        tail = 16 * view.grids[name].chunks + 4
+        parts = [(0, LABEL_NBYTES), (mine.nbytes - tail, tail)]
+        if name == TRAJECTORY_END:
+            parts = [(0, mine.nbytes)]
+        return mine.nbytes == theirs.nbytes and all(
+            mine.read(*part) == theirs.read(*part) for part in parts
+        )
