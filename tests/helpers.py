@@ -10,6 +10,7 @@ import contextlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,9 @@ from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.codec import Compressor, crc_bytes
 from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
+from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
+from mosaic_collect.store.shard import write_chunks
 
 SMALL = Schema.mosaic(obs_dim=3, action_dim=2)
 #: One required field per dtype and rank.
@@ -104,6 +107,29 @@ def encoded_chunk(codec: Compressor, values: np.ndarray) -> tuple[list[Any], byt
     """A chunk's buffers and checksum."""
     payload = codec.compress(values)
     return [payload], crc_bytes(payload)
+
+
+def one_block(field: Field, codec: Compressor, num_envs: int, steps: int) -> StoreState:
+    """State of a store of one field and one full block, in chunks of two environments."""
+    schema = Schema((field,))
+    return StoreState(
+        schema=schema,
+        num_envs=num_envs,
+        block_steps=steps,
+        chunk_envs=dict.fromkeys(schema.stored_names, 2),
+        compressor=codec,
+        committed_steps=steps,
+        runs=(Run(first_step=0, open_envs="", started="", versions={}, key="0f" * 8),),
+        identity="a0" * 16,
+    )
+
+
+def one_shard(state: StoreState, name: str, chunks: Iterable[np.ndarray]) -> bytes:
+    """Bytes of the shard of the first block, with its label."""
+    written = [ShardLabel.of(state, name, 0).pack()]
+    encoded = ((*encoded_chunk(state.compressor, chunk), 0) for chunk in chunks)
+    write_chunks(encoded, lambda buffers: written.extend(map(bytes, buffers)), LABEL_NBYTES)
+    return b"".join(written)
 
 
 def buffer_mb(block_steps: int, num_envs: int, schema: Schema = SMALL) -> float:

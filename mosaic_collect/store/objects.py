@@ -78,68 +78,6 @@ _MEANINGS = (
 )
 
 
-class Service:
-    """An obstore store.
-
-    Args:
-        store: The obstore store.
-        address: Address of the store, for messages.
-        first: The same, less patient: asked until it has answered once, so that a wrong address is
-            told in seconds.
-    """
-
-    def __init__(self, store: Any, address: str, first: Any = None) -> None:
-        self.store, self.address, self._first = store, address, first
-
-    def ask(
-        self, request: str, key: str, call: Callable[..., Any], *args: Any, **options: Any
-    ) -> Any:
-        """Make one request of a key.
-
-        Args:
-            request: "read", "write" or "list": what credentials must permit.
-            key: Key of the object, or the folder's name.
-            call: Function of obstore; its first argument is the store.
-            args: Further arguments of the function.
-            options: Keyword arguments of the function.
-
-        Raises:
-            FileNotFoundError: There is no such object.
-            ChangedError: The object is not, or not any more, what the request says.
-            OSError: Anything else; names the place.
-        """
-        _begin(self.address)
-        for attempt in range(1, _TRIES + 1):
-            try:
-                found = call(self._first or self.store, *args, **options)
-            except Exception as error:
-                text = str(error)
-                if _UNANSWERED not in text:
-                    self._first = None
-                again = _UNANSWERED in text and not re.search(_UNREACHABLE, text)
-                if not again or attempt == _TRIES:
-                    raise self._explain(request, key, error) from error
-            else:
-                self._first = None
-                return found
-        raise AssertionError("unreachable")
-
-    def _explain(self, request: str, key: str, error: Exception) -> Exception:
-        """The error that a failed request becomes, with the service's own words behind."""
-        name, text = type(error).__name__, str(error)
-        if name in ("AlreadyExistsError", "PreconditionError"):
-            return ChangedError(f"{self.address}/{key}")
-        meant = f"{name}: {text}"
-        code, meaning = next(m[1:] for m in _MEANINGS if re.search(m[0], meant, re.I))
-        where = f"{self.address}/{key}" if key else self.address
-        scheme = self.address.partition("://")[0]
-        permission = _PERMISSIONS[request][SCHEMES.index(scheme) if scheme in SCHEMES else 0]
-        # Without the permission to list, a missing object is reported as a refusal.
-        missing = ", or there is no such object" if request == "read" else ""
-        meaning = meaning.format(request=f"{request}: they need {permission}{missing}")
-        return OSError(code, f"{meaning} ({_said(text)})", where)
-
-
 #: Whether obstore was at work in this process, and in one that it is a fork of. Its threads do not
 #: come along in a fork, and a request there would wait for ever.
 _use = {"here": False, "before_fork": False}
@@ -157,6 +95,22 @@ def _begin(address: str) -> None:
     _use["here"] = True
 
 
+def _explained(error: Exception, address: str, request: str, key: str) -> Exception:
+    """The error that a failed request becomes, with the service's own words behind."""
+    name, text = type(error).__name__, str(error)
+    where = f"{address}/{key}" if key else address
+    if name in ("AlreadyExistsError", "PreconditionError"):
+        return ChangedError(where)
+    meant = f"{name}: {text}"
+    code, meaning = next(m[1:] for m in _MEANINGS if re.search(m[0], meant, re.I))
+    scheme = address.partition("://")[0]
+    permission = _PERMISSIONS[request][SCHEMES.index(scheme) if scheme in SCHEMES else 0]
+    # Without the permission to list, a missing object is reported as a refusal.
+    missing = ", or there is no such object" if request == "read" else ""
+    meaning = meaning.format(request=f"{request}: they need {permission}{missing}")
+    return OSError(code, f"{meaning} ({_said(text)})", where)
+
+
 def _said(text: str) -> str:
     """The service's own words, without the document around them."""
     text, _, body = text.partition("\n\nDebug source")[0].partition(": <?xml")
@@ -170,29 +124,20 @@ _HEAD_NBYTES = 64 << 10
 
 
 class ObjectBlob:
-    """An object, opened for reading: a head of it is read at once, the rest in ranges.
+    """An object, opened for reading: a head of it is read at once, the rest in ranges."""
 
-    Args:
-        service: To ask.
-        address: For messages.
-        key: The object's.
-    """
-
-    def __init__(self, service: Service, address: str, key: str) -> None:
-        self._service, self.address, self._key = service, address, key
+    def __init__(self, blobs: ObjectBlobs, key: str) -> None:
+        self._blobs, self._key, self.address = blobs, key, f"{blobs.address}/{key}"
         try:
-            self._head, found = self._get({"range": (0, _HEAD_NBYTES)})
+            self._head, self.version = self._get(range=(0, _HEAD_NBYTES))
         except FileNotFoundError:
             raise
-        except OSError as error:
-            # Of nothing, no range can be asked for.
-            import obstore
-
-            found = service.ask("read", key, obstore.head, key)
-            if found["size"]:
-                raise error from None
-            self._head = b""
-        self.version = version_of(found)
+        except OSError:
+            # No range can be read of an empty object.
+            found = blobs.find(key)
+            if found is None or found.nbytes:
+                raise
+            self._head, self.version = b"", found
         self.nbytes = self.version.nbytes
 
     def read(self, start: int, nbytes: int) -> bytes:
@@ -201,32 +146,31 @@ class ObjectBlob:
             return self._head[start:end]
         if start >= end:
             return b""
-        options = {"range": (start, end), "if_match": self.version.tag.split("\n")[0]}
         try:
-            return self._get(options)[0]
+            return self._get(range=(start, end), if_match=self.version.tag.split("\n")[0])[0]
         except (ChangedError, FileNotFoundError):
             raise ReplacedError(errno.ESTALE, "it was replaced", self.address) from None
 
     def close(self) -> None:
         """Nothing is held."""
 
-    def _get(self, options: Mapping[str, Any]) -> tuple[bytes, Any]:
+    def _get(self, **options: Any) -> tuple[bytes, Version]:
         import obstore
 
-        def whole(store: Any) -> tuple[bytes, Any]:
+        def whole(store: Any) -> tuple[bytes, Version]:
             found = obstore.get(store, self._key, options=options)
-            return bytes(found.bytes()), found.meta
+            return bytes(found.bytes()), version_of(found.meta)
 
-        data: tuple[bytes, Any] = self._service.ask("read", self._key, whole)
-        return data
+        found: tuple[bytes, Version] = self._blobs.ask("read", self._key, whole)
+        return found
 
 
 class ObjectUpload:
     """An object on its way, in a nameless file in memory that another process may write, too.
 
     Args:
-        address: For messages.
-        send: Begins to put the bytes it is given; calls what it is given with them at the end.
+        address: Address of the object, for messages.
+        send: Begins to put bytes; calls its second argument when that is done or failed.
     """
 
     def __init__(self, address: str, send: Send) -> None:
@@ -280,14 +224,19 @@ class ObjectBlobs(Blobs):
     """The blobs of a store under a prefix of a bucket.
 
     Args:
-        service: To ask.
+        store: Store of obstore.
+        address: Address of the prefix.
         reopen: Makes these blobs again in another process, with its arguments.
+        first: The same store, less patient: used until it has answered once, so that a wrong
+            address is an error in seconds.
     """
 
     links, guards = False, True
 
-    def __init__(self, service: Service, reopen: tuple[Any, ...]) -> None:
-        self.address, self._service, self._reopen = service.address, service, reopen
+    def __init__(
+        self, store: Any, address: str, reopen: tuple[Any, ...] = (), first: Any = None
+    ) -> None:
+        self.address, self._store, self._reopen, self._first = address, store, reopen, first
         self._pool: WorkerPool | None = None
         self._require_ours: Callable[[], None] = lambda: None
         self._tags: dict[str, str] = {}
@@ -297,6 +246,39 @@ class ObjectBlobs(Blobs):
 
     def __reduce__(self) -> Any:
         return self._reopen
+
+    def ask(
+        self, request: str, key: str, call: Callable[..., Any], *args: Any, **options: Any
+    ) -> Any:
+        """Make one request of a key.
+
+        Args:
+            request: "read", "write" or "list": what credentials must permit.
+            key: Key of the object, or the folder's name.
+            call: Function of obstore; its first argument is the store.
+            args: Further arguments of the function.
+            options: Keyword arguments of the function.
+
+        Raises:
+            FileNotFoundError: There is no such object.
+            ChangedError: The object is not, or not any more, what the request says.
+            OSError: Anything else; names the place.
+        """
+        _begin(self.address)
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                found = call(self._first or self._store, *args, **options)
+            except Exception as error:
+                unanswered = _UNANSWERED in str(error)
+                if not unanswered:
+                    self._first = None
+                if attempt < _TRIES and unanswered and not re.search(_UNREACHABLE, str(error)):
+                    continue
+                raise _explained(error, self.address, request, key) from error
+            self._first = None
+            return found
 
     def within(self, name: str) -> ObjectBlobs:
         reopen, arguments = self._reopen
@@ -317,7 +299,7 @@ class ObjectBlobs(Blobs):
         def first(store: Any) -> Any:
             return next(iter(obstore.list(store, chunk_size=1)), None)
 
-        return bool(self._service.ask("list", "", first))
+        return bool(self.ask("list", "", first))
 
     def names(self, folder: str = "") -> list[str]:
         found = self._listed(folder)
@@ -328,7 +310,7 @@ class ObjectBlobs(Blobs):
         import obstore
 
         try:
-            return version_of(self._service.ask("read", key, obstore.head, key))
+            return version_of(self.ask("read", key, obstore.head, key))
         except FileNotFoundError:
             return None
 
@@ -336,7 +318,7 @@ class ObjectBlobs(Blobs):
         return {_name(o["path"]): version_of(o) for o in self._listed(folder)["objects"]}
 
     def open(self, key: str) -> ObjectBlob:
-        return ObjectBlob(self._service, f"{self.address}/{key}", key)
+        return ObjectBlob(self, key)
 
     def upload(self, key: str, also: Iterable[str] = ()) -> ObjectUpload:
         return ObjectUpload(f"{self.address}/{key}", partial(self.send, key))
@@ -396,7 +378,7 @@ class ObjectBlobs(Blobs):
     def for_zarr(self) -> Any:
         from zarr.storage import ObjectStore
 
-        return ObjectStore(self._service.store, read_only=True)
+        return ObjectStore(self._store, read_only=True)
 
     def send(self, key: str, data: Any, done: Callable[[], None]) -> None:
         """Begin a put; ``settle`` waits for it. Then, or when it failed, ``done`` is called."""
@@ -435,9 +417,7 @@ class ObjectBlobs(Blobs):
             versions = zip(("e_tag", "version"), tag.split("\n"), strict=True)
             mode = {name: value for name, value in versions if value}
         try:
-            found = self._service.ask(
-                "write", key, obstore.put, key, data, mode=mode, use_multipart=False
-            )
+            found = self.ask("write", key, obstore.put, key, data, mode=mode, use_multipart=False)
         except FileNotFoundError:
             raise ChangedError(f"{self.address}/{key}") from None
         return version_of({**found, "size": len(data)})
@@ -445,7 +425,7 @@ class ObjectBlobs(Blobs):
     def _listed(self, folder: str) -> Any:
         import obstore
 
-        return self._service.ask("list", folder, obstore.list_with_delimiter, folder or None)
+        return self.ask("list", folder, obstore.list_with_delimiter, folder or None)
 
 
 def _name(path: str) -> str:
@@ -510,7 +490,7 @@ def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
             f"{scheme}://BUCKET/NAME without ?, #, %, user, password, port, control characters, "
             "and empty or dotted names"
         )
-    return ObjectBlobs(Service(store, address, first), (blobs_at_url, (address,)))
+    return ObjectBlobs(store, address, (blobs_at_url, (address,)), first)
 
 
 def blobs_in(store: Any, name: str = "path") -> ObjectBlobs:
@@ -523,7 +503,7 @@ def blobs_in(store: Any, name: str = "path") -> ObjectBlobs:
     if kind != "MemoryStore" and kind not in _KINDS:
         known = ", ".join([*_KINDS, "MemoryStore"])
         raise InputError(f"{name}: expected one of obstore's {known}, got its {kind}")
-    return ObjectBlobs(Service(store, _address_of(store)), (blobs_in, (store,)))
+    return ObjectBlobs(store, _address_of(store), (blobs_in, (store,)))
 
 
 def _address_of(store: Any) -> str:

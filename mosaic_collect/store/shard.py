@@ -16,7 +16,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,12 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import LFS_MOST_NBYTES, LFS_NBYTES, lfs_pointer
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.blobs import Blob, Blobs, ReplacedError
-from mosaic_collect.store.codec import CRC_NBYTES, Compressor, checked, crc_bytes
-from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.codec import CRC_NBYTES, checked, crc_bytes
 from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
+from mosaic_collect.store.metadata import StoreState
 
-_ABSENT = np.uint64(2**64 - 1)
-
-
+T = TypeVar("T")
+_ABSENT = 2**64 - 1
 #: A chunk's payload as buffers, its checksum, and its number of pairs that hold NaN or infinity.
 Encoded = tuple[Sequence[Any], bytes, int]
 
@@ -61,10 +60,6 @@ def write_chunks(
     return offset + len(table) + CRC_NBYTES, nonfinite
 
 
-#: A shard's blob and index, of one content.
-_Opened = tuple[Blob, NDArray[np.uint64]]
-
-
 class ShardReader:
     """One open shard. Whoever replaces it meanwhile does not disturb this reader.
 
@@ -73,13 +68,9 @@ class ShardReader:
 
     Args:
         blobs: Files of the store.
-        grid: The field's cutting.
-        codec: For the chunks.
+        state: State of the store, to which the shard must belong.
+        field: Name of a stored field.
         block: Number of the block.
-        problem: Tells of a label why the shard does not belong there; None: nobody asks.
-
-    Attributes:
-        what: Names the shard in errors.
 
     Raises:
         CorruptStoreError: The shard is missing, its index damaged or pointing out of it, or it
@@ -87,19 +78,12 @@ class ShardReader:
         OSError: The system does not let us read it; names the place, as ``read`` does.
     """
 
-    def __init__(
-        self,
-        blobs: Blobs,
-        grid: FieldGrid,
-        codec: Compressor,
-        block: int,
-        problem: Callable[[ShardLabel], str | None] | None = None,
-    ) -> None:
-        self._grid, self._codec, self._problem = grid, codec, problem
-        self._blobs, self._key = blobs, grid.shard_key(block)
-        self.what = f"{blobs.address}: {grid.field.name}, block {block}"
+    def __init__(self, blobs: Blobs, state: StoreState, field: str, block: int) -> None:
+        self._blobs, self._state, self._block = blobs, state, block
+        self._grid = state.grid(field)
+        self._what = f"{blobs.address}: {field}, block {block}"
         self._opening = threading.Lock()
-        self._opened = self._open_whole()
+        self._opened = self._open()
 
     def __enter__(self) -> ShardReader:
         return self
@@ -122,16 +106,24 @@ class ShardReader:
         Raises:
             CorruptStoreError: The chunk's bytes are damaged.
         """
-        what = f"{self.what}, chunk {chunk}"
-        data, nbytes = self._fetch(chunk)
+        what = f"{self._what}, chunk {chunk}"
+
+        def fetch(blob: Blob, index: NDArray[np.uint64]) -> memoryview | None:
+            offset, nbytes = index[chunk].tolist()
+            if offset == _ABSENT:
+                return None
+            data = blob.read(offset, nbytes)
+            if len(data) != nbytes:
+                raise CorruptStoreError(
+                    f"{what}: expected {nbytes} bytes, the file ends after {len(data)}"
+                )
+            return memoryview(data)
+
+        data = self._newest(fetch)
         if data is None:
             out[...] = self._grid.field.fill_value
-            return
-        if len(data) != nbytes:
-            raise CorruptStoreError(
-                f"{what}: expected {nbytes} bytes, the file ends after {len(data)}"
-            )
-        self._codec.decode(memoryview(data), out, what)
+        else:
+            self._state.compressor.decode(data, out, what)
 
     def whole(self) -> bytes:
         """The shard as it is stored; every chunk's checksum was looked at.
@@ -139,87 +131,65 @@ class ShardReader:
         Raises:
             CorruptStoreError: A chunk's bytes are damaged.
         """
-        opened = blob, index = self._opened
-        try:
-            data = blob.read(0, blob.nbytes)
-        except ReplacedError:
-            self._reopen(opened)
-            return self.whole()
+        data, index = self._newest(lambda blob, index: (blob.read(0, blob.nbytes), index))
         for chunk, (offset, nbytes) in enumerate(index.tolist()):
             if offset != _ABSENT:
                 stored = memoryview(data)[offset : offset + nbytes]
-                checked(stored, f"{self.what}, chunk {chunk}")
+                checked(stored, f"{self._what}, chunk {chunk}")
         return data
 
-    def _fetch(self, chunk: int) -> tuple[bytes | None, int]:
-        """A chunk's stored bytes, None if it is absent; and how many they should be."""
+    def _newest(self, read: Callable[[Blob, NDArray[np.uint64]], T]) -> T:
+        """Read from the blob; from the one that replaced it where the medium keeps no older one."""
         while True:
-            opened = blob, index = self._opened
-            offset, nbytes = (int(v) for v in index[chunk])
-            if offset == _ABSENT:
-                return None, 0
+            opened = self._opened
             try:
-                return blob.read(offset, nbytes), nbytes
+                return read(*opened)
             except ReplacedError:
-                self._reopen(opened)
+                with self._opening:
+                    if self._opened is opened:
+                        self._opened = self._open()
+                opened[0].close()
 
-    def _reopen(self, old: _Opened) -> None:
-        with self._opening:
-            if self._opened is old:
-                self._opened = self._open_whole()
-        old[0].close()
-
-    def _open_whole(self) -> _Opened:
-        """The blob, once its index and label are good."""
-        while True:
-            blob = self._open()
-            try:
-                index = self._read_index(blob)
-                label = blob.read(0, LABEL_NBYTES) if self._problem else b""
-                if self._problem and (words := self._problem(ShardLabel.unpack(label, self.what))):
-                    raise CorruptStoreError(
-                        f"{self.what}: the shard does not belong there: {words}"
-                    )
-            except ReplacedError:
-                blob.close()
-            except BaseException:
-                blob.close()
-                raise
-            else:
-                return blob, index
-
-    def _open(self) -> Blob:
-        key = self._key
+    def _open(self) -> tuple[Blob, NDArray[np.uint64]]:
+        """Open the blob, and read its index; its label is checked, too."""
+        key = self._grid.shard_key(self._block)
         try:
-            return self._blobs.open(key)
+            blob = self._blobs.open(key)
         except (FileNotFoundError, NotADirectoryError) as error:
-            raise CorruptStoreError(f"{self.what}: the file {key} is missing") from error
+            raise CorruptStoreError(f"{self._what}: the file {key} is missing") from error
         except OSError as error:
             if error.errno in (errno.EINVAL, errno.ELOOP):
-                raise CorruptStoreError(f"{self.what}: {key}: {error.strerror}") from error
+                raise CorruptStoreError(f"{self._what}: {key}: {error.strerror}") from error
             raise
+        try:
+            index = self._read_index(blob)
+            label = ShardLabel.unpack(blob.read(0, LABEL_NBYTES), self._what)
+            if words := label.problem(self._state, self._grid.field.name, self._block):
+                raise CorruptStoreError(f"{self._what}: the shard does not belong there: {words}")
+        except ReplacedError:
+            blob.close()
+            return self._open()
+        except BaseException:
+            blob.close()
+            raise
+        return blob, index
 
     def _read_index(self, blob: Blob) -> NDArray[np.uint64]:
         chunks = self._grid.chunks
-        nbytes = 16 * chunks + CRC_NBYTES
-        size = blob.nbytes
-        if size <= LFS_MOST_NBYTES and (words := lfs_pointer(blob.read(0, LFS_NBYTES))):
-            raise CorruptStoreError(f"{self.what}: {self._key} is {words}")
-        if size < nbytes:
-            raise CorruptStoreError(f"{self.what}: {size} bytes cannot hold an index of {nbytes}")
-        raw = memoryview(blob.read(size - nbytes, nbytes))
-        table = np.frombuffer(checked(raw, f"{self.what}, index"), dtype="<u8")
-        index = table.reshape(chunks, 2).astype(np.uint64)
-        self._check_index(index, size - nbytes)
-        return index
-
-    def _check_index(self, index: NDArray[np.uint64], end: int) -> None:
-        absent = (index == _ABSENT).all(axis=1)
+        nbytes, end = 16 * chunks + CRC_NBYTES, blob.nbytes - 16 * chunks - CRC_NBYTES
+        if blob.nbytes <= LFS_MOST_NBYTES and (words := lfs_pointer(blob.read(0, LFS_NBYTES))):
+            key = self._grid.shard_key(self._block)
+            raise CorruptStoreError(f"{self._what}: {key} is {words}")
+        if end < 0:
+            raise CorruptStoreError(
+                f"{self._what}: {blob.nbytes} bytes cannot hold an index of {nbytes}"
+            )
+        table = checked(memoryview(blob.read(end, nbytes)), f"{self._what}, index")
+        index = np.frombuffer(table, "<u8").reshape(chunks, 2)
         offsets, sizes = index[:, 0], index[:, 1]
-        # Compared one by one, as offset + size could wrap around.
-        inside = (
-            (offsets <= end) & (sizes <= end) & (sizes <= np.uint64(end) - np.minimum(offsets, end))
-        )
-        if not (inside | absent).all():
-            bad = int(np.flatnonzero(~(inside | absent))[0])
-            raise CorruptStoreError(f"{self.what}, index: chunk {bad} lies outside the file")
+        # Without offset + size, which could wrap around.
+        inside = (offsets <= end) & (sizes <= np.uint64(end) - np.minimum(offsets, np.uint64(end)))
+        bad = np.flatnonzero(~(inside | (index == _ABSENT).all(axis=1)))
+        if len(bad):
+            raise CorruptStoreError(f"{self._what}, index: chunk {bad[0]} lies outside the file")
+        return index

@@ -13,7 +13,6 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from itertools import groupby, islice, product
 from typing import Any, Literal
 
@@ -29,7 +28,6 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
 )
 from mosaic_collect.store.blobs import Blobs, Version, read_all
-from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.lock import LOCK_NAME
 from mosaic_collect.store.metadata import ATTRIBUTE, SPARE, StoreState, open_envs
 from mosaic_collect.store.parsing import (
@@ -50,6 +48,7 @@ STATE_COPY = ".state.tmp"
 AUTO: Literal["auto"] = "auto"
 #: Continue a store: never, always, or if there is one.
 Resume = bool | Literal["auto"]
+_Cut = tuple[int, slice, slice]
 
 
 def read_state(blobs: Blobs, document: bytes | None = None) -> StoreState | None:
@@ -236,32 +235,18 @@ def attributes_of(blobs: Blobs, state: StoreState) -> dict[str, dict[str, Any]]:
     return found
 
 
-@dataclass(frozen=True)
-class Cut:
-    """The part of a range that falls into one cell of a grid line.
+def cuts(wanted: range, cell_size: int) -> Iterator[_Cut]:
+    """Cut a range of ascending positions at multiples of ``cell_size``, the size of a cell.
 
-    Attributes:
-        cell: Number of the block or chunk.
-        inside: Slice within the cell, with the range's step.
-        out: Slice of the result.
+    Yields:
+        Number of the cell, slice within it, with the range's step, and slice of the result.
     """
-
-    cell: int
-    inside: slice
-    out: slice
-
-
-def cuts(wanted: range, cell_size: int) -> Iterator[Cut]:
-    """Cut a range of ascending positions at multiples of ``cell_size``."""
     done = 0
     while done < len(wanted):
-        first = wanted[done]
-        cell = first // cell_size
-        end = (cell + 1) * cell_size
-        count = min(len(wanted) - done, -(-(end - first) // wanted.step))
-        start = first - cell * cell_size
-        inside = slice(start, start + (count - 1) * wanted.step + 1, wanted.step)
-        yield Cut(cell, inside, slice(done, done + count))
+        cell, first = divmod(wanted[done], cell_size)
+        count = min(len(wanted) - done, -(-(cell_size - first) // wanted.step))
+        inside = slice(first, first + (count - 1) * wanted.step + 1, wanted.step)
+        yield cell, inside, slice(done, done + count)
         done += count
 
 
@@ -281,7 +266,6 @@ class StoreView:
     def __init__(self, blobs: Blobs, state: StoreState) -> None:
         self.blobs, self.state = blobs, state
         self.grids = state.grids()
-        self._codec = state.compressor
         stopped = [(run, steps[-1]) for run, (_, steps) in enumerate(state.spans()) if steps]
         self._stopped, self._stops = [run for run, _ in stopped], [step for _, step in stopped]
 
@@ -331,30 +315,25 @@ class StoreView:
             CorruptStoreError: The shard is missing, damaged, or belongs elsewhere.
             StoreLostError: Because the store was made anew since it was looked at.
         """
-
-        def problem(label: ShardLabel) -> str | None:
-            return label.problem(self.state, field, block)
-
         try:
-            return ShardReader(self.blobs, self.grids[field], self._codec, block, problem)
+            return ShardReader(self.blobs, self.state, field, block)
         except CorruptStoreError as error:
-            self._require_same(error)
+            if self._is_anew():
+                raise StoreLostError(
+                    f"{self.address}: the store that was opened is gone, and what lies there now "
+                    "was made since; open it anew, or refresh()"
+                ) from error
             raise
 
-    def _require_same(self, error: CorruptStoreError) -> None:
-        """A store that was made anew has other shards, and they are as they should be."""
+    def _is_anew(self) -> bool:
+        """Whether another store lies there now; its shards are as they should be."""
         try:
             now = read_state(self.blobs)
-            changed = now is None or now.identity != self.state.identity
         except StoreNotFoundError:
-            changed = True
+            return True
         except (StoreError, OSError):
-            changed = False
-        if changed:
-            raise StoreLostError(
-                f"{self.address}: the store that was opened is gone, and what lies there now was "
-                "made since; open it anew, or refresh()"
-            ) from error
+            return False
+        return now is None or now.identity != self.state.identity
 
     def find(self, field: str, block: int) -> Version | None:
         """What the shard of a field and block is; None if it is not there."""
@@ -405,21 +384,24 @@ class StoreView:
         env_cuts = list(cuts(envs, grid.chunk_envs))
         in_block = grid.block_steps // grid.chunk_steps
         step_cuts = cuts(steps, grid.chunk_steps) if env_cuts else ()
-        for block, of_block in groupby(step_cuts, lambda cut: cut.cell // in_block):
+        for block, of_block in groupby(step_cuts, lambda cut: cut[0] // in_block):
             with self.shard(field, block) as shard:
 
-                def decode(at: tuple[Cut, Cut], shard: ShardReader = shard) -> None:
-                    step, env = at
-                    chunk = step.cell % in_block * grid.env_chunks + env.cell
-                    mine = out[step.out, env.out].swapaxes(0, 1)
+                def decode(at: tuple[_Cut, _Cut], shard: ShardReader = shard) -> None:
+                    (row, step_inside, step_out), (column, env_inside, env_out) = at
+                    chunk = row % in_block * grid.env_chunks + column
+                    mine = out[step_out, env_out].swapaxes(0, 1)
                     if mine.shape == grid.chunk_shape and mine.flags.c_contiguous:
                         shard.read(chunk, mine)
                         return
                     values = np.empty(grid.chunk_shape, grid.field.dtype)
                     shard.read(chunk, values)
-                    mine[...] = values[env.inside, step.inside]
+                    mine[...] = values[env_inside, step_inside]
 
-                _run(pool, decode, list(product(of_block, env_cuts)))
+                chunks = list(product(of_block, env_cuts))
+                each = map if pool is None or len(chunks) == 1 else pool.map
+                for _ in each(decode, chunks):
+                    pass
         if field == TRAJECTORY_END:
             self.clear_uncommitted_ends(steps, envs, out)
         return out
@@ -481,9 +463,3 @@ def empty_rows(field: Field, steps: range, envs: range, env_major: bool) -> NDAr
     shape = (len(envs), len(steps)) if env_major else (len(steps), len(envs))
     out = np.empty((*shape, *field.row_shape), field.dtype)
     return out.swapaxes(0, 1) if env_major else out
-
-
-def _run(pool: Executor | None, work: Any, items: list[tuple[Cut, Cut]]) -> None:
-    each = map if pool is None or len(items) == 1 else pool.map
-    for _ in each(work, items):
-        pass

@@ -24,7 +24,7 @@ from mosaic_collect.recording import opening
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.objects import ObjectBlobs, Service
+from mosaic_collect.store.objects import ObjectBlobs
 from mosaic_collect.store.schema import Schema
 from tests.durability.explorer import NOTHING, LostError
 from tests.durability.rig import TINY, add_tiny, check, check_documents, open_tiny
@@ -61,8 +61,8 @@ def filled(objects: Objects) -> MemoryStore:
     return made
 
 
-class RecordingService(Service):
-    """Writes down the puts that were done, with what they replaced."""
+class RecordedBlobs(ObjectBlobs):
+    """Writes down puts, with what they replaced, and moments at which nothing is under way."""
 
     def __init__(self, store: MemoryStore) -> None:
         super().__init__(store, "memory://recorded")
@@ -75,7 +75,7 @@ class RecordingService(Service):
         if call is not obstore.put:
             return super().ask(request, key, call, *args, **options)
         with self._order:
-            before = content(self.store, key)
+            before = content(self._store, key)
             found = super().ask(request, key, call, *args, **options)
             over = b"*" if options["mode"] == "overwrite" else before
             self.log.append(("put", Put(key, bytes(args[1]), over)))
@@ -85,23 +85,17 @@ class RecordingService(Service):
         with self._order:
             self.log.append(what)
 
-
-class RecordedBlobs(ObjectBlobs):
-    """Marks the moments at which nothing is under way."""
-
-    _service: RecordingService
-
     def put(self, documents: Any, synced: bool = True) -> None:
         super().put(documents, synced)
-        self._service.mark("rest")
+        self.mark("rest")
 
     def settle(self, folders: Iterable[str]) -> None:
         super().settle(folders)
-        self._service.mark("rest")
+        self.mark("rest")
 
     def replace(self, key: str, data: bytes, over: Version | None) -> Version:
         found = super().replace(key, data, over)
-        self._service.mark("rest")
+        self.mark("rest")
         return found
 
 
@@ -110,7 +104,7 @@ class MarkedStore(Store):
 
     def publish(self, state: StoreState, with_shards: bool) -> None:
         super().publish(state, with_shards)
-        self.blobs._service.mark("committed", state.committed_steps)
+        self.blobs.mark("committed", state.committed_steps)
 
 
 @dataclass
@@ -134,18 +128,18 @@ class ObjectExplorer:
         self,
         script: Callable[[TrajectoryWriter, Callable[[int], None]], None],
         objects: Objects | None = None,
-        blobs: type[ObjectBlobs] = RecordedBlobs,
+        blobs: type[RecordedBlobs] = RecordedBlobs,
         store: type[Store] = MarkedStore,
     ) -> list[tuple[Any, ...]]:
         """Run the script on these objects, and write down what it does."""
-        service = RecordingService(filled(objects or {}))
+        recorded = blobs(filled(objects or {}))
         with (
             patch.object(opening, "Store", store),
-            open_tiny(blobs(service, ()), self.schema, resume="auto") as writer,
+            open_tiny(recorded, self.schema, resume="auto") as writer,
         ):
-            service.mark("committed", writer.num_steps)
-            script(writer, lambda steps: service.mark("added", writer.num_steps + steps))
-        return service.log
+            recorded.mark("committed", writer.num_steps)
+            script(writer, lambda steps: recorded.mark("added", writer.num_steps + steps))
+        return recorded.log
 
     def explore(
         self, log: list[tuple[Any, ...]], objects: Objects | None = None, least: int = NOTHING

@@ -24,20 +24,19 @@ from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.errors import CorruptStoreError, MosaicCollectError, StoreError
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.codec import Compressor, crc_bytes
-from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.metadata import ATTRIBUTE, checksum, root_document
 from mosaic_collect.store.parsing import MAX_VALUES, parse_root
 from mosaic_collect.store.posix import PosixBlobs
 from mosaic_collect.store.schema import Field
-from mosaic_collect.store.shard import ShardReader, write_chunks
+from mosaic_collect.store.shard import ShardReader
 from tests.durability.explorer import RAM
 from tests.durability.rig import add_tiny, open_tiny
-from tests.helpers import encoded_chunk
+from tests.helpers import one_block, one_shard
 
 #: ``MOSAIC_COLLECT_FUZZ=100`` tries a hundred times as many.
 MORE = int(os.environ.get("MOSAIC_COLLECT_FUZZ", "1"))
 MOST_MEMORY = 200 << 20
-GRID = FieldGrid(Field(name="x", dim=3), num_envs=5, block_steps=2, chunk_envs=2)
 #: Numbers at which sizes overflow, and ordinary ones.
 NUMBERS = st.sampled_from(
     [-1, 0, 1, 2, 3, 2**31, 2**32, 2**40, 2**63 - 1, 2**63, 2**64, 10**30, 0.5, 1e300, True]
@@ -209,31 +208,25 @@ def test_documents_made_to_hurt(data: bytes) -> None:
 # -- shards ----------------------------------------------------------------------------------------
 
 
-def shard(compressor: str) -> bytes:
-    values = np.arange(6 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
-    codec = Compressor.named(compressor)
-    written: list[bytes] = []
-    write_chunks(
-        ((*encoded_chunk(codec, v), 0) for v in values),
-        lambda buffers: written.extend(map(bytes, buffers)),
-    )
-    return b"".join(written)
-
-
-SHARDS = {name: shard(name) for name in ("none", "lz4", "zstd")}
+STATES = {
+    name: one_block(Field(name="x", dim=3), Compressor.named(name), 5, 2)
+    for name in ("none", "lz4", "zstd")
+}
+ROWS = np.arange(6 * 2 * 3, dtype=np.float32).reshape(3, 2, 2, 3)
+SHARDS = {name: one_shard(state, "x", ROWS) for name, state in STATES.items()}
 
 
 def decode(data: bytes, compressor: str) -> None:
     """Read all chunks; only the documented error may come out."""
+    state, grid = STATES[compressor], STATES[compressor].grid("x")
     with tempfile.TemporaryDirectory(dir=RAM) as folder:
-        path = Path(folder, GRID.shard_key(0))
+        path = Path(folder, grid.shard_key(0))
         path.parent.mkdir()
         path.write_bytes(data)
-        out = np.zeros(GRID.chunk_shape, np.float32)
+        out = np.zeros(grid.chunk_shape, np.float32)
         try:
-            codec = Compressor.named(compressor)
-            with ShardReader(PosixBlobs(folder), GRID, codec, 0) as reader:
-                for chunk in range(GRID.chunks):
+            with ShardReader(PosixBlobs(folder), state, "x", 0) as reader:
+                for chunk in range(grid.chunks):
                     assert 0 <= reader.stored_nbytes(chunk) <= len(data)
                     reader.read(chunk, out)
         except CorruptStoreError:
@@ -273,7 +266,7 @@ def test_a_chunk_that_lies_under_a_right_checksum(compressor: str, data: st.Data
     """The decompressor sees bytes it was never made for: sizes of its header among them."""
     whole = SHARDS[compressor]
     _, nbytes = struct.unpack_from("<QQ", whole, len(whole) - 52)
-    payload = bytearray(whole[: nbytes - 4])
+    payload = bytearray(whole[LABEL_NBYTES : LABEL_NBYTES + nbytes - 4])
     for _ in range(data.draw(st.integers(0, 3))):
         # Headers say the most: look there first.
         at = data.draw(st.integers(0, min(20, len(payload) - 1)) | st.integers(0, len(payload) - 1))
@@ -281,8 +274,8 @@ def test_a_chunk_that_lies_under_a_right_checksum(compressor: str, data: st.Data
     cut = data.draw(st.integers(0, len(payload)) | st.just(len(payload)))
     payload = payload[:cut] + data.draw(st.binary(max_size=8))
     chunk = bytes(payload) + crc_bytes(bytes(payload))
-    table = struct.pack("<6Q", *(0, len(chunk)) * 3)
-    decode(chunk + table + crc_bytes(table), compressor)
+    table = struct.pack("<6Q", *(LABEL_NBYTES, len(chunk)) * 3)
+    decode(whole[:LABEL_NBYTES] + chunk + table + crc_bytes(table), compressor)
 
 
 # -- links and things that are no files ------------------------------------------------------------

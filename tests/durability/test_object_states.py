@@ -97,9 +97,7 @@ class Unconditional(RecordedBlobs):
     def _put(self, key: str, data: Any) -> None:
         import obstore
 
-        self._service.ask(
-            "write", key, obstore.put, key, data, mode="overwrite", use_multipart=False
-        )
+        self.ask("write", key, obstore.put, key, data, mode="overwrite", use_multipart=False)
 
 
 class UnconditionalCommit(RecordedBlobs):
@@ -108,10 +106,8 @@ class UnconditionalCommit(RecordedBlobs):
     def replace(self, key: str, data: bytes, over: Any) -> Any:
         import obstore
 
-        self._service.ask(
-            "write", key, obstore.put, key, data, mode="overwrite", use_multipart=False
-        )
-        self._service.mark("rest")
+        self.ask("write", key, obstore.put, key, data, mode="overwrite", use_multipart=False)
+        self.mark("rest")
         return self.find(key)
 
 
@@ -138,7 +134,7 @@ class RootBeforeShards(RecordedBlobs):
         for kept in getattr(self, "_kept", []):
             self._put(*kept)
         self._kept = []
-        self._service.mark("rest")
+        self.mark("rest")
         return found
 
 

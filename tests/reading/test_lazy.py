@@ -149,11 +149,10 @@ def test_cuts_cover_a_range_once(start: int, count: int, step: int, cell: int) -
     line = np.arange(400)
     out = np.full(len(wanted), -1)
     cells = []
-    for cut in cuts(wanted, cell):
-        inside = line[cut.cell * cell : (cut.cell + 1) * cell][cut.inside]
-        assert (out[cut.out] == -1).all()
-        out[cut.out] = inside
-        cells.append(cut.cell)
+    for number, inside, place in cuts(wanted, cell):
+        assert (out[place] == -1).all()
+        out[place] = line[number * cell : (number + 1) * cell][inside]
+        cells.append(number)
     assert out.tolist() == list(wanted)
     assert cells == sorted({w // cell for w in wanted})
 

@@ -12,7 +12,7 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter, export_npy
 from mosaic_collect.errors import CorruptStoreError, StoreLostError, WriteError
 from mosaic_collect.store.blobs import ChangedError, ReplacedError, read_all
-from mosaic_collect.store.objects import ObjectBlobs, Service, blobs_in
+from mosaic_collect.store.objects import ObjectBlobs, blobs_in
 from mosaic_collect.store.ranks import blobs_at
 from tests.helpers import buffer_mb, run_python
 from tests.service import Proxy
@@ -100,7 +100,7 @@ def test_a_blob_is_read_in_ranges(place: Any) -> None:
 
 @pytest.mark.parametrize("ignored", ["If-None-Match", "If-Match", "both", "no etags"])
 def test_a_service_that_ignores_conditions_is_refused(ignored: str) -> None:
-    class Careless(Service):
+    class Careless(ObjectBlobs):
         def ask(self, request: str, key: str, call: Any, *args: Any, **options: Any) -> Any:
             condition = "If-None-Match" if options.get("mode") == "create" else "If-Match"
             if "mode" in options and ignored in (condition, "both"):
@@ -111,12 +111,11 @@ def test_a_service_that_ignores_conditions_is_refused(ignored: str) -> None:
     memory, schema = MemoryStore(), Schema((Field(name="x"),))
     with TrajectoryWriter(memory, schema, 2) as writer:
         writer.add_step(x=np.zeros(2, np.float32))
-    careless = ObjectBlobs(Careless(memory, "s3://b/run"), ())
     with pytest.raises(WriteError, match="no heed to conditions"):
-        TrajectoryWriter(careless, resume=True)
+        TrajectoryWriter(Careless(memory, "s3://b/run"), resume=True)
     assert TrajectoryDataset(memory).num_steps == 1
     with pytest.raises(WriteError, match="no heed to conditions"):
-        TrajectoryWriter(ObjectBlobs(Careless(MemoryStore(), "s3://b/run"), ()), schema, 2)
+        TrajectoryWriter(Careless(MemoryStore(), "s3://b/run"), schema, 2)
 
 
 def test_conditions_are_tested_once_per_writer(s3: str, s3_server: tuple[str, int]) -> None:
@@ -242,11 +241,11 @@ def test_nothing_is_removed(place: Any) -> None:
 
 
 def test_a_failure_is_told_by_settle_and_names_the_place(place: Any) -> None:
-    class Failing(Service):
+    class Failing(ObjectBlobs):
         def ask(self, request: str, key: str, call: Any, *args: Any, **options: Any) -> Any:
             raise OSError(5, "the request failed", f"{self.address}/{key}")
 
-    blobs = ObjectBlobs(Failing(None, "s3://b/run"), ())
+    blobs = Failing(None, "s3://b/run")
     blobs.claim(lambda: None)
     upload = blobs.upload("x")
     upload.write([b"1"])
@@ -269,7 +268,7 @@ def test_they_pickle_as_what_leads_to_them(s3: str) -> None:
 
     claimed(s3).put({"x": b"1"})
     given = blobs_in(from_url(s3, client_options={"allow_http": True}))
-    assert isinstance(given._service.store, S3Store)
+    assert isinstance(given._store, S3Store)
     for blobs in (blobs_at(s3), given):
         again = pickle.loads(pickle.dumps(blobs))
         assert again.address == s3

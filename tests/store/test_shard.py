@@ -11,26 +11,20 @@ import pytest
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.codec import Compressor, crc_bytes
-from mosaic_collect.store.grid import FieldGrid
+from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.posix import PosixBlobs
 from mosaic_collect.store.schema import Field
-from mosaic_collect.store.shard import ShardReader, write_chunks
-from tests.helpers import encoded_chunk
+from mosaic_collect.store.shard import ShardReader
+from tests.helpers import one_block, one_shard
 
-GRID = FieldGrid(Field(name="a", dim=2, dtype="int32"), num_envs=5, block_steps=3, chunk_envs=2)
-CODEC = Compressor.named("lz4")
+STATE = one_block(Field(name="a", dim=2, dtype="int32"), Compressor.named("lz4"), 5, 3)
+GRID = STATE.grid("a")
 BLOCK = np.arange(np.prod(GRID.buffer_shape), dtype=np.int32).reshape(GRID.buffer_shape)
 ABSENT = 2**64 - 1
 
 
 def shard_bytes() -> bytes:
-    written: list[bytes] = []
-    chunks = (BLOCK[i : i + 2] for i in range(0, 6, 2))
-    write_chunks(
-        ((*encoded_chunk(CODEC, c), 0) for c in chunks),
-        lambda b: written.extend(bytes(x) for x in b),
-    )
-    return b"".join(written)
+    return one_shard(STATE, "a", [BLOCK[i : i + 2] for i in range(0, 6, 2)])
 
 
 def with_index(data: bytes, index: list[tuple[int, int]]) -> bytes:
@@ -54,8 +48,7 @@ def open_bytes(path: str, data: bytes) -> ShardReader:
 
 
 def open_at(path: str) -> ShardReader:
-    store = Path(path).parents[1]
-    return ShardReader(PosixBlobs(str(store)), GRID, CODEC, 0)
+    return ShardReader(PosixBlobs(str(Path(path).parents[1])), STATE, "a", 0)
 
 
 def read(reader: ShardReader, chunk: int) -> np.ndarray:
@@ -74,7 +67,7 @@ def test_the_index_lies_at_the_end_and_covers_every_byte() -> None:
     data = shard_bytes()
     entries = index_of(data)
     ends = [offset + nbytes for offset, nbytes in entries]
-    assert [offset for offset, _ in entries] == [0, *ends[:-1]]
+    assert [offset for offset, _ in entries] == [LABEL_NBYTES, *ends[:-1]]
     assert ends[-1] == len(data) - (16 * 3 + 4)
     assert data[-4:] == crc_bytes(data[-52:-4])
 
@@ -120,7 +113,7 @@ def test_every_flipped_byte_is_corruption_of_its_place(path: str) -> None:
         damaged[at] ^= 0x40
         hit = [i for i, (offset, n) in enumerate(entries) if offset <= at < offset + n]
         if not hit:
-            with pytest.raises(CorruptStoreError, match="index"):
+            with pytest.raises(CorruptStoreError, match="label" if at < LABEL_NBYTES else "index"):
                 open_bytes(path, bytes(damaged))
             continue
         with open_bytes(path, bytes(damaged)) as reader:

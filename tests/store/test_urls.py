@@ -87,7 +87,7 @@ def test_other_names_are_kept_as_they_are(s3: str, name: str) -> None:
         helpers.add(writer, 0, 1)
     bucket = blobs_at("s3://bucket")
     assert isinstance(bucket, ObjectBlobs)
-    keys = {o["path"] for batch in bucket._service.store.list() for o in batch}
+    keys = {o["path"] for batch in bucket._store.list() for o in batch}
     assert f"{s3.removeprefix('s3://bucket/')}/{name}/zarr.json" in keys
     assert mc.TrajectoryDataset(f"{s3}/{name}").num_steps == 2
 
