@@ -15,7 +15,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mosaic_collect.checks import own_output, regular_target
@@ -37,12 +37,7 @@ class PosixFiles:
     _fd: int | None = None
 
     def hold(self, folder: str, fd: int | None) -> None:
-        """Resolve paths below a folder from its descriptor, whatever its path leads to by then.
-
-        Args:
-            folder: Path of the folder.
-            fd: Descriptor of the folder, the caller's to close; None: paths are resolved as such.
-        """
+        """Resolve paths below a folder from its descriptor, the caller's to close; None: not."""
         self._folder, self._fd = folder, fd
 
     def make_folder(self, path: str) -> None:
@@ -65,12 +60,11 @@ class PosixFiles:
             OSError: With an errno of ``NO_LINKS`` where the file system has no second names.
         """
         self.remove(target)
-        self._link(source, target)
+        self._move(os.link, source, target)
 
     def rename(self, source: str, target: str) -> None:
         """Atomically give the file the other name, replacing what had it."""
-        (old, within), (new, there) = self._at(source), self._at(target)
-        named(target, os.replace, old, new, src_dir_fd=within, dst_dir_fd=there)
+        self._move(os.replace, source, target)
 
     def take(self, source: str, target: str) -> None:
         """Give the file the other name if nothing has it; of many who try at once one does.
@@ -81,12 +75,11 @@ class PosixFiles:
                 ``RENAME_NOREPLACE``.
         """
         try:
-            self._link(source, target)
+            self._move(os.link, source, target)
         except OSError as error:
             if error.errno not in NO_LINKS:
                 raise
-            (old, within), (new, there) = self._at(source), self._at(target)
-            named(target, _rename_new, old, new, within, there)
+            self._move(_rename_new, source, target)
         else:
             self.remove(source)
 
@@ -115,9 +108,9 @@ class PosixFiles:
         name, within = self._at(path)
         named(path, os.rmdir, name, dir_fd=within)
 
-    def _link(self, source: str, target: str) -> None:
+    def _move(self, call: Any, source: str, target: str) -> None:
         (old, within), (new, there) = self._at(source), self._at(target)
-        named(target, os.link, old, new, src_dir_fd=within, dst_dir_fd=there)
+        named(target, call, old, new, src_dir_fd=within, dst_dir_fd=there)
 
     def _at(self, path: str) -> tuple[str, int | None]:
         """The path, or what it is from the folder that is held."""
@@ -127,13 +120,7 @@ class PosixFiles:
 
 
 class PosixFile:
-    """A file being written.
-
-    Args:
-        path: Path of the file, for messages.
-        name: Name of the file, from ``within``.
-        within: Descriptor of a folder; None: ``name`` is a path.
-    """
+    """A file being written: ``name`` in the folder of a descriptor, or a path without one."""
 
     def __init__(self, path: str, name: str, within: int | None) -> None:
         self.path = path
@@ -163,11 +150,11 @@ class PosixFile:
             named(self.path, os.close, fd)
 
 
-def _rename_new(old: str, new: str, within: int | None, there: int | None) -> None:
+def _rename_new(old: str, new: str, src_dir_fd: int | None, dst_dir_fd: int | None) -> None:
     """Rename, unless something has the new name: Linux's ``renameat2``, which Python lacks."""
     here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE
     call = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
-    old_fd, new_fd = (here if fd is None else fd for fd in (within, there))
+    old_fd, new_fd = (here if fd is None else fd for fd in (src_dir_fd, dst_dir_fd))
     if call is not None and not call(
         old_fd, os.fsencode(old), new_fd, os.fsencode(new), no_replace
     ):
@@ -199,14 +186,7 @@ def _write_some(fd: int, views: list[memoryview]) -> None:
 
 
 class PosixUpload:
-    """A file on its way: written under a temp name, then given its own.
-
-    Args:
-        files: The seam.
-        path: Path of the file.
-        temp: Temp path of the file.
-        also: Path and temp path of each further name, given once the file has its own.
-    """
+    """A file on its way: written at ``temp``, then given its path, then those of ``also``."""
 
     def __init__(
         self, files: PosixFiles, path: str, temp: str, also: Sequence[tuple[str, str]] = ()
@@ -270,32 +250,32 @@ def link_file(files: PosixFiles, source: str, path: str, temp: str) -> int:
     else:
         return 0
     with open(open_regular(source), "rb") as file:
-        copy = PosixUpload(files, path, temp)
-        try:
-            while data := named(source, file.read, _COPIED_NBYTES):
-                copy.write([data])
-        except BaseException:
-            copy.abandon()
-            raise
-    copy.finish()
-    return copy.nbytes
+        pieces = iter(lambda: named(source, file.read, _COPIED_NBYTES), b"")
+        return write_file(files, path, pieces, temp)
 
 
 def write_file(
-    files: PosixFiles, path: str, data: bytes, temp: str, anew: bool = False, synced: bool = True
-) -> None:
-    """Replace a file's content as a whole: temp file, sync, rename; see ``PosixUpload.finish``.
+    files: PosixFiles,
+    path: str,
+    pieces: Iterable[bytes],
+    temp: str,
+    anew: bool = False,
+    synced: bool = True,
+) -> int:
+    """Replace a file's content as a whole, and return its bytes; see ``PosixUpload.finish``.
 
     After a kill or a power cut the file has the old content or the new one. Only after
     ``sync_folder`` of its folder is it surely the new one.
     """
     upload = PosixUpload(files, path, temp)
     try:
-        upload.write([data])
+        for piece in pieces:
+            upload.write([piece])
     except BaseException:
         upload.abandon()
         raise
     upload.finish(anew, synced)
+    return upload.nbytes
 
 
 def write_target(path: str, data: bytes) -> None:
@@ -312,7 +292,7 @@ def write_target(path: str, data: bytes) -> None:
         _write_into(path, data)
         return
     files = PosixFiles()
-    write_file(files, target, data, temp_name(target, f".{secrets.token_hex(4)}"))
+    write_file(files, target, [data], temp_name(target, f".{secrets.token_hex(4)}"))
     with contextlib.suppress(PermissionError):  # of a folder that this user may not read
         files.sync_folder(os.path.dirname(target))
 
@@ -354,11 +334,8 @@ def open_regular(path: str) -> int:
 def temp_name(path: str, mark: str = "") -> str:
     """Where a file lies until it is whole; reopening a store for writing removes leftovers.
 
-    A name that would become too long for the file system is shortened to its hash.
-
-    Args:
-        path: Path of the file.
-        mark: Text that tells this writer's temp file from another's.
+    A name that would become too long for the file system is shortened to its hash. ``mark`` tells
+    this writer's temp file from another's.
     """
     folder, name = os.path.split(path)
     encoded = os.fsencode(name)

@@ -30,7 +30,7 @@ LOCK_NAME = ".mosaic_collect.lock"
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 _BUSY = (errno.EAGAIN, errno.EACCES)
 #: Who asks whether a writer lives has the lock for an instant (``is_locked``).
-_TRIES, _TRY_SECONDS = 3, 0.01
+_TRIES, _TRY_SECONDS = 4, 0.01
 #: Descriptors of this process's store locks, by the number of the lock.
 _held: dict[int, int] = {}
 _numbers = itertools.count()
@@ -69,7 +69,7 @@ class StoreLock:
         then: Called when the lock is released.
 
     Attributes:
-        is_real: Whether it keeps others out; if not, that was logged as a warning.
+        is_real: Whether the lock keeps others out; if not, that was logged as a warning.
 
     Raises:
         StoreLockedError: Another living writer holds it; the message names it, as far as known.
@@ -105,14 +105,13 @@ class StoreLock:
                 f"{self._store}: a writer of this process is at work on it; takeover=True closes "
                 "that one first, and commits what was added to it"
             )
-        held = try_lock(fd)
         for _ in range(_TRIES):
-            if held is not False:
+            if (held := try_lock(fd)) is not False:
                 break
             time.sleep(_TRY_SECONDS)
-            held = try_lock(fd)
-        if held is False:
-            raise StoreLockedError(f"{self._store}: {_holder(fd)} is writing to it")
+        else:
+            holder = os.pread(fd, 200, 0).decode(errors="replace").strip() or "an unknown process"
+            raise StoreLockedError(f"{self._store}: {holder} is writing to it")
         self.is_real = bool(held)
         if held is None:
             _log.warning(
@@ -173,15 +172,11 @@ def _leads_to(fd: int, folder: int) -> bool:
 
 def _is_held_here(fd: int) -> bool:
     """Whether a store lock of this process is on the same file."""
-    same = False
     for held in list(_held.values()):
         with contextlib.suppress(OSError):  # released just now
-            same |= os.path.samestat(os.fstat(held), os.fstat(fd))
-    return same
-
-
-def _holder(fd: int) -> str:
-    return os.pread(fd, 200, 0).decode(errors="replace").strip() or "an unknown process"
+            if os.path.samestat(os.fstat(held), os.fstat(fd)):
+                return True
+    return False
 
 
 def _forget() -> None:

@@ -46,12 +46,10 @@ class PosixBlob:
         self.nbytes = os.fstat(self._fd).st_size
 
     def read(self, start: int, nbytes: int) -> bytes:
-        data: bytes = named(self.address, os.pread, self._fd, nbytes, start)
-        while len(data) < nbytes and start + len(data) < self.nbytes:
-            more = named(self.address, os.pread, self._fd, nbytes - len(data), start + len(data))
-            if not more:
-                break
+        data, at, end = b"", start, min(start + nbytes, self.nbytes)
+        while at < end and (more := named(self.address, os.pread, self._fd, end - at, at)):
             data += more
+            at += len(more)
         return data
 
     def close(self) -> None:
@@ -165,12 +163,12 @@ class PosixBlobs(Blobs):
     def put(self, documents: Mapping[str, bytes], synced: bool = True) -> None:
         for key, data in documents.items():
             path = self._path(key)
-            write_file(self._files, path, data, self._temp(path), synced=synced)
+            write_file(self._files, path, [data], self._temp(path), synced=synced)
 
     def create(self, key: str, data: bytes) -> bool:
         path = self._path(key)
         try:  # by a temp file that nobody else has who may be at it, too
-            write_file(self._files, path, data, temp_name(path, f".{secrets.token_hex(4)}"), True)
+            write_file(self._files, path, [data], temp_name(path, f".{secrets.token_hex(4)}"), True)
         except FileExistsError:
             return False
         self._files.sync_folder(os.path.dirname(path))
