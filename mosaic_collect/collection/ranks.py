@@ -150,7 +150,7 @@ class RankStore:
 
     @cached_property
     def _member(self) -> Destination:
-        return Destination.of(self.whole, *(self.ranks if self.rank is not None else ()))
+        return Destination(self.whole, *(self.ranks if self.rank is not None else ()))
 
 
 def torchrun_ranks(environ: Mapping[str, str]) -> tuple[int, int, int]:

@@ -116,7 +116,7 @@ def _rank_problems(found: Recording) -> Iterator[str]:
             recorded[motion].append(name)
     for motion, names in recorded.items():
         if len(names) > 1:
-            yield f"{found.address}: motion {motion} was recorded by {' and '.join(names)}"
+            yield f"{found.blobs.address}: motion {motion} was recorded by {' and '.join(names)}"
 
 
 def _rank_notes(found: Recording) -> list[str]:

@@ -163,7 +163,7 @@ class TrajectoryWriter:
         is_number = isinstance(seconds, Real)
         if seconds is not None and not (is_number and float(seconds) >= 0):
             raise InputError(f"commit_seconds: expected a number from 0, or None, got {seconds!r}")
-        where = Destination.of(blobs_at(path), rank, world_size)
+        where = Destination(blobs_at(path), rank, world_size)
         if takeover:
             _close_others(where.blobs)
         with ExitStack() as undo:  # what a start that fails on its way has made

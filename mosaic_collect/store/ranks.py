@@ -1,4 +1,4 @@
-"""From what a user names to stores: the one place where that is decided.
+"""Stores that an address means, and the ranks of a multi-rank dataset.
 
     expert.zarr                   a store
     expert/                       a multi-rank dataset: all its stores, those that come later, too
@@ -63,11 +63,7 @@ Addresses = Union[Address, Sequence[Address]]  # noqa: UP007
 def blobs_at(where: Address, name: str = "path") -> Blobs:
     """The blobs of the store at a path, made absolute now, at a URL, or those that are given.
 
-    A working directory that changes later makes no difference.
-
-    Args:
-        where: The place.
-        name: The argument's name, for errors.
+    ``name`` is the argument's, for errors.
 
     Raises:
         InputError: No name of a folder, a URL of no object storage, or a zip archive.
@@ -94,10 +90,22 @@ CLAIMS = "claims"
 VERSION = 1
 MAX_RANK = 99_999
 _NAME = re.compile(r"rank-(\d{5})")
+#: An array without values: what else lies in an array's folder is no business of Zarr's.
+_CLAIMS = {
+    "node_type": "array",
+    "shape": [0],
+    "data_type": "uint8",
+    "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [1]}},
+    "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
+    "fill_value": 0,
+    "codecs": [{"name": "bytes"}],
+    "attributes": {},
+    "dimension_names": ["claim"],
+}
 
 
 def part_name(rank: int) -> str:
-    """The name of a rank's store, such as ``rank-00003``."""
+    """Name of a rank's store, such as ``rank-00003``."""
     return f"rank-{rank:05d}"
 
 
@@ -131,30 +139,37 @@ class Recording:
                 store, too.
             NewerFormatError: A newer package made the multi-rank dataset.
         """
-        data = read_document(blobs)
+        data, where = read_document(blobs), blobs.address
         ranks: list[str] = []
         # Where a listing is a request, and needs a permission of its own, a store needs none.
         if data is None or PARTS.encode() in data or not blobs.guards:
             ranks = [name for name in blobs.names() if rank_of(name) is not None]
         if data is None and ranks:
-            # A folder has its document before it has ranks.
-            data = read_document(blobs)
+            data = read_document(blobs)  # which is made before any rank
             if data is None:
                 raise CorruptStoreError(
-                    f"{blobs.address}: {DOCUMENT} is missing, though {ranks[0]} is there: copy "
+                    f"{where}: {DOCUMENT} is missing, though {ranks[0]} is there: copy "
                     "it, too, or name the stores one by one"
                 )
         if data is None or (PARTS.encode() not in data and not ranks):
             return cls(blobs, None, data)
-        attributes = _attributes(data, blobs.address)
+        attributes = _attributes(data, where)
         if ATTRIBUTE in attributes and (ranks or PARTS in attributes):
             raise CorruptStoreError(
-                f"{blobs.address}: is a store, and a folder of ranks"
+                f"{where}: is a store, and a folder of ranks"
                 + (f": {ranks[0]} lies in it" if ranks else "")
             )
         if PARTS not in attributes:
             return cls(blobs, None, data)
-        return cls(blobs, _identity(object_in(attributes, PARTS), blobs.address))
+        version, identity = map(object_in(attributes, PARTS).get, ("format_version", "identity"))
+        if type(version) is int and version > VERSION:
+            raise NewerFormatError(
+                f"{where}: a folder of ranks of format version {version}, this mosaic_collect "
+                f"reads up to {VERSION}: upgrade it"
+            )
+        if type(version) is not int or not isinstance(identity, str) or not identity:
+            raise CorruptStoreError(f"{where}: {DOCUMENT} is of a folder of ranks, and is damaged")
+        return cls(blobs, identity)
 
     @classmethod
     def make(cls, blobs: Blobs) -> Recording:
@@ -172,8 +187,10 @@ class Recording:
         if not strange:
             blobs.make()
             blobs.make_folders([CLAIMS])
-            blobs.create(f"{CLAIMS}/{DOCUMENT}", _claims_document())
-            blobs.create(DOCUMENT, _document(secrets.token_hex(16)))
+            parts = {"format_version": VERSION, "identity": secrets.token_hex(16)}
+            group = {"node_type": "group", "attributes": {PARTS: parts}}
+            for key, document in ((f"{CLAIMS}/{DOCUMENT}", _CLAIMS), (DOCUMENT, group)):
+                blobs.create(key, json.dumps({"zarr_format": 3, **document}).encode())
             found = cls.find(blobs)
         if not found.is_multi_rank:
             raise StoreExistsError(
@@ -181,11 +198,6 @@ class Recording:
                 f"{(strange or [DOCUMENT])[0]} in it"
             )
         return found
-
-    @property
-    def address(self) -> str:
-        """Where it lies."""
-        return self.blobs.address
 
     @property
     def is_multi_rank(self) -> bool:
@@ -200,7 +212,7 @@ class Recording:
             CorruptStoreError: A store lies among the ranks' that is no rank's.
         """
         if not self.is_multi_rank:
-            return {os.path.basename(self.address): self.blobs}
+            return {os.path.basename(self.blobs.address): self.blobs}
         found = {}
         for name in self.blobs.names():
             inside = self.blobs.within(name)
@@ -233,11 +245,7 @@ class Recording:
         return view
 
     def check(self, name: str, state: StoreState) -> None:
-        """Make sure that a store is this multi-rank dataset's rank of that name.
-
-        Raises:
-            StoreMismatchError: The store is of another multi-rank dataset, another rank, or none.
-        """
+        """Refuse a store that is not this dataset's rank of that name; errors as of ``view``."""
         where, told = self.blobs.within(name).address, state.metadata.get(PART)
         if not isinstance(told, Mapping):
             raise StoreMismatchError(f"{where}: was recorded by itself, as no rank of this folder")
@@ -264,43 +272,6 @@ def _attributes(data: bytes, where: str) -> dict[str, Any]:
     return object_in(json_object(data, where), "attributes")
 
 
-def _identity(told: Mapping[str, Any], where: str) -> str:
-    version, identity = told.get("format_version"), told.get("identity")
-    if type(version) is int and version > VERSION:
-        raise NewerFormatError(
-            f"{where}: a folder of ranks of format version {version}, this mosaic_collect reads up "
-            f"to {VERSION}: upgrade it"
-        )
-    if type(version) is not int or not isinstance(identity, str) or not identity:
-        raise CorruptStoreError(f"{where}: {DOCUMENT} is of a folder of ranks, and is damaged")
-    return identity
-
-
-def _document(identity: str) -> bytes:
-    attributes = {PARTS: {"format_version": VERSION, "identity": identity}}
-    group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    return json.dumps(group).encode()
-
-
-def _claims_document() -> bytes:
-    """An array without values: what else lies in an array's folder is no business of Zarr's."""
-    chunks = {"name": "regular", "configuration": {"chunk_shape": [1]}}
-    return json.dumps(
-        {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [0],
-            "data_type": "uint8",
-            "chunk_grid": chunks,
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "."}},
-            "fill_value": 0,
-            "codecs": [{"name": "bytes"}],
-            "attributes": {},
-            "dimension_names": ["claim"],
-        }
-    ).encode()
-
-
 @dataclass(frozen=True)
 class Place:
     """What was named; stores are looked for when asked for. Pickles.
@@ -315,12 +286,7 @@ class Place:
 
     @classmethod
     def of(cls, where: Addresses, name: str = "path") -> Place:
-        """Made absolute now; errors as ``blobs_at``'s.
-
-        Args:
-            where: The place of a store, of a folder of ranks, a pattern, or several of these.
-            name: The argument's name, for errors.
-        """
+        """The place of a store, a folder of ranks, a pattern, or several; as of ``blobs_at``."""
         several = where if isinstance(where, Sequence) and not isinstance(where, str) else [where]
         if not several:
             raise InputError("stores: expected at least one, got none")
@@ -358,11 +324,7 @@ def addresses_of(where: Addresses, name: str = "store") -> list[str]:
 
 
 def check_distinct(stores: Iterable[Blobs]) -> None:
-    """Refuse the same store twice: its pairs would count twice, unseen.
-
-    Raises:
-        InputError: One is named twice, be it by another name.
-    """
+    """Refuse the same store twice, be it by another name: its pairs would count twice, unseen."""
     seen: dict[str, str] = {}
     for store in stores:
         place = store.place() or store.address
@@ -393,57 +355,46 @@ def _matches(item: Blobs | str) -> Iterator[Blobs]:
     yield from map(blobs_at, found)
 
 
-@dataclass(frozen=True)
 class Destination:
     """A place to record into.
 
+    Args:
+        where: Blobs of the store, or of the folder of ranks.
+        rank: Number of the rank; None: the place is one store.
+        world_size: Number of ranks now, as far as known.
+
     Attributes:
-        whole: The blobs of the store, or of the folder of ranks.
-        rank: The rank's number; None: the place is one store.
-        world_size: How many ranks there are now, as far as known.
+        blobs: Blobs of the store.
+
+    Raises:
+        InputError: No such rank.
     """
 
-    whole: Blobs
-    rank: int | None = None
-    world_size: int | None = None
-
-    @classmethod
-    def of(cls, blobs: Blobs, rank: Any = None, world_size: Any = None) -> Destination:
-        """Checked.
-
-        Raises:
-            InputError: No such rank.
-        """
+    def __init__(self, where: Blobs, rank: Any = None, world_size: Any = None) -> None:
         if world_size is not None:
             world_size = whole(world_size, "world_size", 1, MAX_RANK + 1)
         most = MAX_RANK if world_size is None else world_size - 1
-        return cls(blobs, rank if rank is None else whole(rank, "rank", 0, most), world_size)
-
-    @property
-    def blobs(self) -> Blobs:
-        """Of the store."""
-        return self.whole if self.rank is None else self.whole.within(part_name(self.rank))
+        self._whole, self._world_size = where, world_size
+        self._rank = None if rank is None else whole(rank, "rank", 0, most)
+        self.blobs = where if self._rank is None else where.within(part_name(self._rank))
 
     def check(self, state: StoreState | None) -> None:
-        """Refuse a place that is not what it is taken for.
-
-        Args:
-            state: State of the store; None: the store is not there yet.
+        """Refuse a place that is not what it is taken for; without a state the store is to come.
 
         Raises:
             StoreExistsError: A store is to lie where ranks are, or ranks where a store is.
             StoreMismatchError: The rank's store is of another folder.
         """
-        found, where = Recording.find(self.whole), self.whole.address
-        if self.rank is None:
+        found, where = Recording.find(self._whole), self._whole.address
+        if self._rank is None:
             if found.is_multi_rank:
                 raise StoreExistsError(
                     f"{where}: is a folder of ranks; rank=NUMBER records into it"
                 )
-        elif not found.is_multi_rank and is_ours(self.whole):
+        elif not found.is_multi_rank and is_ours(self._whole):
             raise StoreExistsError(f"{where}: is one store; ranks need a folder of their own")
         elif found.is_multi_rank and state is not None:
-            found.check(part_name(self.rank), state)
+            found.check(part_name(self._rank), state)
 
     def join(self, existing: StoreState | None, state: StoreState) -> StoreState:
         """Make the folder of ranks if it is not there, and join it before its store is made.
@@ -456,14 +407,12 @@ class Destination:
             The state with the metadata entry of its rank; without a rank, the state itself.
 
         Raises:
-            StoreExistsError: Something else lies there.
-            StoreMismatchError: The rank's store is of another folder, or the first other rank's
-                store has other fields.
+            StoreMismatchError: The first other rank's store has other fields; or as of ``check``.
         """
-        if self.rank is None:
+        if self._rank is None:
             return state
         self.check(existing)
-        found = Recording.find(self.whole)
+        found = Recording.find(self._whole)
         for name, blobs in found.stores.items() if found.is_multi_rank else ():
             other = read_state(blobs) if blobs.address != self.blobs.address else None
             if other is None:
@@ -474,10 +423,10 @@ class Destination:
                 )
             break
         told = {
-            "of": Recording.make(self.whole).identity,
-            "rank": self.rank,
-            "world_size": self.world_size,
+            "of": Recording.make(self._whole).identity,
+            "rank": self._rank,
+            "world_size": self._world_size,
         }
         # Before its store is made: from now on the others know if that goes missing.
-        self.whole.create(f"{CLAIMS}/{part_name(self.rank)}", json.dumps(told).encode())
+        self._whole.create(f"{CLAIMS}/{part_name(self._rank)}", json.dumps(told).encode())
         return replace(state, metadata={**state.metadata, PART: told})

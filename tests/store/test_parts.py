@@ -232,7 +232,7 @@ def test_a_rank_joins_before_its_store_is_made(tmp_path: Path) -> None:
     folder = str(tmp_path / "expert")
     record_rank(folder, 0, 3, 2)
     state = read_state(PosixBlobs(f"{folder}/rank-00000"))
-    Destination.of(PosixBlobs(folder), 1, 2).join(None, state)
+    Destination(PosixBlobs(folder), 1, 2).join(None, state)
     assert TrajectoryDataset(folder).missing == (f"{folder}/rank-00001",)
     record_rank(folder, 1, 3, 2, resume="auto")
     assert not TrajectoryDataset(folder).missing
