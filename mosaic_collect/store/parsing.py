@@ -179,9 +179,9 @@ class _Parser:
         floats = [f.name for f in schema.fields if f.is_float]
         cut, status = document.get("chunk_steps", {}), document.get("status")
         is_cut = may_be_cut(cut, schema.fields, document.get("block_steps"))
-        self._check(is_cut, "chunk_steps", "divisors of block_steps", cut)
+        self._check("chunk_steps", cut, is_cut, "divisors of block_steps")
         is_status = status in (COLLECTING, COMPLETE)
-        self._check(is_status, "status", f"{COLLECTING} or {COMPLETE}", status)
+        self._check("status", status, is_status, f"{COLLECTING} or {COMPLETE}")
         state = StoreState(
             schema=schema,
             num_envs=num_envs,
@@ -209,46 +209,46 @@ class _Parser:
                 self.problems.append(f"{name}: {grid.chunks} chunks a shard are too many")
         return state
 
-    def _check(self, is_good: bool, name: str, expected: str, got: Any) -> bool:
+    def _check(self, name: str, value: Any, is_good: bool, expected: str) -> bool:
         if not is_good:
-            self.problems.append(f"{name}: expected {expected}, got {got!r:.80}")
+            self.problems.append(f"{name}: expected {expected}, got {value!r:.80}")
         return is_good
 
     def _whole(self, name: str, value: Any, least: int, most: int) -> int:
         is_good = type(value) is int and least <= value <= most
-        return value if self._check(is_good, name, f"{least}..{most}", value) else least
+        return value if self._check(name, value, is_good, f"{least}..{most}") else least
 
     def _count(self, name: str, least: int, most: int) -> int:
         return self._whole(name, self._document.get(name), least, most)
 
     def _typed(self, name: str, kind: type) -> Any:
         value = self._document.get(name)
-        return value if self._check(type(value) is kind, name, kind.__name__, value) else kind()
+        return value if self._check(name, value, type(value) is kind, kind.__name__) else kind()
 
     def _counts(self, name: str, keys: Iterable[str], least: int, most: int) -> dict[str, int]:
         value, names = self._typed(name, dict), sorted(keys)
-        if not self._check(sorted(value) == names, name, f"the keys {names}", sorted(value)):
+        if not self._check(name, sorted(value), sorted(value) == names, f"the keys {names}"):
             return dict.fromkeys(names, least)
         return {k: self._whole(f"{name}.{k}", v, least, most) for k, v in value.items()}
 
     def _given(self, names: list[str]) -> dict[str, bool]:
         value: dict[str, bool] = self._typed("given", dict)
         is_good = sorted(value) == sorted(names) and all(type(v) is bool for v in value.values())
-        self._check(not value or is_good, "given", f"true or false for {names}", value)
+        self._check("given", value, not value or is_good, f"true or false for {names}")
         return value
 
     def _hex(self, name: str, value: Any, nbytes: int) -> str:
         is_hex = isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{2 * nbytes}}}", value)
-        self._check(bool(is_hex), name, f"{nbytes} bytes as hex", value)
+        self._check(name, value, bool(is_hex), f"{nbytes} bytes as hex")
         return str(value)
 
     def _compressor(self) -> Compressor:
         value = self._typed("compressor", dict)
         name, level = value.get("name"), value.get("level")
-        codec = CODECS.get(name) if isinstance(name, str) else None
-        is_good = codec is not None and type(level) is int and level in codec.levels
-        if self._check(is_good and len(value) == 2, "compressor", "a name and its level", value):
-            return Compressor(str(name), int(level))
+        is_good = len(value) == 2 and isinstance(name, str) and name in CODECS
+        is_good = is_good and type(level) is int and level in CODECS[name].levels
+        if self._check("compressor", value, is_good, "a name and its level"):
+            return Compressor(name, level)
         return Compressor("none", 0)
 
     def _runs(self, num_envs: int, steps: int) -> tuple[Run, ...]:
@@ -257,17 +257,17 @@ class _Parser:
         for entry in self._typed("runs", list):
             # Stores made before ``first_open_id`` have a bitmap in every entry.
             is_known = isinstance(entry, dict) and set(entry) - {"first_open_id"} == names
-            if not self._check(is_known, "runs", f"entries of {sorted(names)}", entry):
+            if not self._check("runs", entry, is_known, f"entries of {sorted(names)}"):
                 continue
             least, bitmap = runs[-1].first_step if runs else 0, entry["open_envs"]
             first = self._whole("runs.first_step", entry["first_step"], least, steps)
             self._whole("runs.first_open_id", entry.get("first_open_id", 0), 0, _MAX_ID)
             self._hex("runs.key", entry["key"], 8)
             is_bitmap = bitmap == "" or _base64_nbytes(bitmap) == -(-num_envs // 8)
-            self._check(is_bitmap, "runs.open_envs", f"a bitmap of {num_envs} environments", bitmap)
+            self._check("runs.open_envs", bitmap, is_bitmap, f"a bitmap of {num_envs} environments")
             for name, kind in (("started", str), ("versions", dict)):
                 is_kind = isinstance(entry[name], kind)
-                self._check(is_kind, f"runs.{name}", kind.__name__, entry[name])
+                self._check(f"runs.{name}", entry[name], is_kind, kind.__name__)
             runs.append(Run(**{**entry, "first_step": first}))
         if runs and not runs[-1].open_envs:
             self.problems.append("runs.open_envs: expected a bitmap of the last run, got none")
