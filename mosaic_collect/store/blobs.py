@@ -22,6 +22,10 @@ class ReplacedError(OSError):
     """What was opened is not what the key holds now, and the medium keeps no older content."""
 
 
+class ChangedError(Exception):
+    """A key has not the content that it was to be replaced over."""
+
+
 class Blob(Protocol):
     """One blob, opened for reading: what is read of it is of one content, or an error."""
 
@@ -56,10 +60,6 @@ class Upload(Protocol):
 
     def abandon(self) -> None:
         """Leave nothing behind, as far as the medium lets us; if not, a resume will."""
-
-
-class ChangedError(Exception):
-    """A key has not the content that it was to be replaced over."""
 
 
 @runtime_checkable
@@ -97,11 +97,7 @@ class Blobs(Protocol):
         return
 
     def check_folders(self, names: Iterable[str]) -> None:
-        """Refuse folders that lead out of the store; those that are not there are fine.
-
-        Raises:
-            CorruptStoreError: One does.
-        """
+        """Raise CorruptStoreError for folders that lead out of the store; they may be missing."""
         return
 
     def make_folders(self, names: Iterable[str]) -> None:
@@ -130,53 +126,33 @@ class Blobs(Protocol):
         """
 
     def upload(self, key: str, also: Iterable[str] = ()) -> Upload:
-        """Begin a blob, which replaces what has the key when it is finished.
-
-        Args:
-            key: Key of the blob.
-            also: Further keys of the same bytes; only where there are links.
-        """
+        """Begin a blob, which replaces what has the key, and the keys ``also``, when finished."""
 
     def link(self, source: str, key: str) -> None:
         """Give the bytes of a blob another key, too; only where there are links."""
         raise OSError(errno.ENOTSUP, "a blob has one key there", f"{self.address}/{key}")
 
     def put(self, documents: Mapping[str, bytes], synced: bool = True) -> None:
-        """Give each key its content; whatever happens, it has the old content or this one.
+        """Give each key its content: after a kill it has the old content or this one.
 
-        Args:
-            documents: Content by key.
-            synced: Whether a power cut, too, leaves one of the two; a kill always does.
+        If ``synced``, the same holds after a power cut.
         """
 
     def create(self, key: str, data: bytes) -> bool:
-        """Give the key this content, safely, if nothing has it; of many who try at once one does.
-
-        Returns:
-            Whether it was this one.
-        """
+        """Give the key this content, safely, if nothing has it: True for one of many at once."""
 
     def replace(self, key: str, data: bytes, over: Version | None) -> Version:
         """As ``put``, if the key still has the content that was last seen: the commit.
 
-        Args:
-            key: The key.
-            data: Its new content.
-            over: Version that ``find`` or an earlier call returned.
-
         Returns:
-            The new content's.
+            The new content's version.
 
         Raises:
-            ChangedError: Something else is there; it was not touched.
+            ChangedError: Something else than ``over`` is there; it was not touched.
         """
 
     def require_place(self) -> None:
-        """Make sure that what was claimed is still what lies at the address.
-
-        Raises:
-            StoreLostError: Another folder or nothing lies there; the message says which.
-        """
+        """Raise StoreLostError if what was claimed is no longer what lies at the address."""
         return
 
     def settle(self, folders: Iterable[str]) -> None:
@@ -197,6 +173,9 @@ class Blobs(Protocol):
     def claim(self, require_ours: Callable[[], None]) -> Callable[[], None]:
         """Become the only writer; from now on what is written goes to this very place or nowhere.
 
+        Where there are no locks, who comes last is the writer, and who was before hears of it at
+        its next commit.
+
         Args:
             require_ours: Raises StoreLostError if another one has come since; a medium that guards
                 calls it before it replaces what this writer has not written, from any thread.
@@ -205,8 +184,7 @@ class Blobs(Protocol):
             A function that lets the next writer in; calling it twice is allowed.
 
         Raises:
-            StoreLockedError: Another living one is at work. Where there are no locks, who comes
-                last is the writer, and who was before hears of it at its next commit.
+            StoreLockedError: Another living one is at work.
         """
 
     def is_claimed(self) -> bool | None:

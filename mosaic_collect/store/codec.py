@@ -15,7 +15,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from crc32c import crc32c
@@ -69,7 +69,7 @@ class Compressor:
     @property
     def has_raw_frames(self) -> bool:
         """Whether bytes that do not compress can be stored uncopied, by ``raw_frame``."""
-        return CODECS[self.name].has_raw_frames
+        return self.name == "zstd"
 
     def zarr_codecs(self) -> list[dict[str, Any]]:
         """Entries in a chunk's Zarr v3 codec chain; none for no compression."""
@@ -77,7 +77,8 @@ class Compressor:
 
     def compress(self, values: NDArray[Any]) -> Any:
         """Compressed bytes of C-contiguous ``values``; without a compressor, themselves."""
-        return _codec(self).encode(values.reshape(-1).view(np.uint8))
+        codec, data = _codec(self), values.reshape(-1).view(np.uint8)
+        return data if codec is None else codec.encode(data)
 
     def decode(self, data: memoryview, out: NDArray[Any], what: str) -> None:
         """Fill C-contiguous ``out`` from the chunk's bytes ``data``, checksum included.
@@ -85,20 +86,23 @@ class Compressor:
         Raises:
             CorruptStoreError: The checksum or the size is wrong; ``what`` names the chunk.
         """
-        payload = checked(data, what)
+        payload, codec = checked(data, what), _codec(self)
         target = out.reshape(-1).view(np.uint8)
         size = CODECS[self.name].content_nbytes(payload)
         if size != target.nbytes:  # by the chunk's own header, before anything is allocated
             raise CorruptStoreError(f"{what}: expected {target.nbytes} bytes of values, got {size}")
+        if codec is None:
+            target[:] = np.frombuffer(payload, np.uint8)
+            return
         try:
-            _codec(self).decode(payload, target)
+            codec.decode(payload, target)
         except (RuntimeError, ValueError) as error:
             raise CorruptStoreError(f"{what}: does not decompress: {error}") from error
 
 
 @cache
 def _codec(compressor: Compressor) -> Any:
-    """The codec of a compressor, safe to share between threads."""
+    """The codec of a compressor, safe to share between threads; None for no compression."""
     return CODECS[compressor.name].make(compressor.level)
 
 
@@ -178,27 +182,15 @@ def raw_frame(data: NDArray[np.uint8]) -> list[Any]:
     return [*pieces, _END]
 
 
-class _Uncompressed:
-    """The codec of bytes that are stored as they are."""
-
-    def encode(self, data: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        return data
-
-    def decode(self, data: memoryview, out: NDArray[np.uint8]) -> None:
-        out[:] = np.frombuffer(data, np.uint8)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CodecEntry:
+class CodecEntry(NamedTuple):
     """All that the package knows of one codec.
 
     Attributes:
         level: Default level.
-        levels: All that a store may have.
-        make: Makes an object that encodes and decodes, from a level.
+        levels: Levels that a store may have.
+        make: Makes an object that encodes and decodes, from a level; or None.
         zarr: Entries in a chunk's Zarr v3 codec chain, from a level.
         content_nbytes: Size that a frame's header claims to decompress to; -1 for a damaged one.
-        has_raw_frames: Whether ``raw_frame`` makes frames of it.
     """
 
     level: int
@@ -206,16 +198,10 @@ class CodecEntry:
     make: Callable[[int], Any]
     zarr: Callable[[int], list[dict[str, Any]]]
     content_nbytes: Callable[[memoryview], int]
-    has_raw_frames: bool = False
 
 
-def _blosc(level: int) -> dict[str, Any]:
-    names = {"cname": "lz4", "clevel": level, "shuffle": "noshuffle"}
-    return {"name": "blosc", "configuration": {**names, "typesize": 1, "blocksize": 0}}
-
-
-def _zstd(level: int) -> dict[str, Any]:
-    return {"name": "zstd", "configuration": {"level": level, "checksum": False}}
+def _zarr(name: str, **configuration: Any) -> list[dict[str, Any]]:
+    return [{"name": name, "configuration": configuration}]
 
 
 #: Every codec by its name in a store.
@@ -225,24 +211,19 @@ CODECS = {
         levels=range(10),
         # No shuffle: it hides the repeats of a history from the compressor (docs/design.md).
         make=lambda level: Blosc("lz4", clevel=level, shuffle=Blosc.NOSHUFFLE),
-        zarr=lambda level: [_blosc(level)],
+        zarr=lambda level: _zarr(
+            "blosc", cname="lz4", clevel=level, shuffle="noshuffle", typesize=1, blocksize=0
+        ),
         content_nbytes=blosc_content_size,
     ),
     "zstd": CodecEntry(
         level=1,
         levels=range(-(1 << 17), 23),
         make=lambda level: Zstd(level=level),
-        zarr=lambda level: [_zstd(level)],
+        zarr=lambda level: _zarr("zstd", level=level, checksum=False),
         content_nbytes=zstd_content_size,
-        has_raw_frames=True,
     ),
-    "none": CodecEntry(
-        level=0,
-        levels=range(1),
-        make=lambda level: _Uncompressed(),
-        zarr=lambda level: [],
-        content_nbytes=len,
-    ),
+    "none": CodecEntry(0, range(1), lambda level: None, lambda level: [], len),
 }
 #: Names that a user may give.
 COMPRESSORS = (AUTO, *CODECS)

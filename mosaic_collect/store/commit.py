@@ -51,11 +51,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
-    """A store that is written to.
-
-    Args:
-        blobs: Its blobs.
-    """
+    """A store that is written to."""
 
     def __init__(self, blobs: Blobs) -> None:
         self.blobs = blobs
@@ -70,11 +66,7 @@ class Store:
         self._looked_at = -math.inf
 
     def look(self) -> StoreState | None:
-        """What the store says now; from here on nobody else may change it.
-
-        Raises:
-            StoreError: The store cannot be read; see ``read_state``.
-        """
+        """Read the state, as of ``read_state``; from here on nobody else may change it."""
         self._root = self.blobs.find(DOCUMENT)
         state = read_state(self.blobs) if self.blobs.is_there() else None
         if state is not None:
@@ -112,11 +104,8 @@ class Store:
         """Make an empty store: the root document first, so that any kill leaves a store.
 
         A store that ``look`` found is emptied before, in an order that leaves an empty store after
-        any kill. In object storage its shards stay until others replace them.
-
-        Args:
-            state: State of the new store.
-            holder: Who writes from now on, ``Run.key``.
+        any kill. In object storage its shards stay until others replace them. ``holder`` is the
+        ``Run.key`` of who writes from now on.
         """
         self._holder = holder
         if self._ours:
@@ -159,7 +148,7 @@ class Store:
 
         Args:
             state: State of the store once the shard is finished.
-            name: The field's.
+            name: Name of the field.
             block: Number of the block.
             twins: Fields whose shards have the same bytes, and share the file.
         """
@@ -175,9 +164,7 @@ class Store:
     def publish(self, state: StoreState, with_shards: bool) -> None:
         """Commit ``state``: when it returns, it is what every later opening sees.
 
-        Args:
-            state: State to commit; its shards are finished.
-            with_shards: Whether shards were finished since the last call.
+        Its shards are finished, ``with_shards`` some since the last call.
         """
         self.require_unguarded()
         if with_shards:
@@ -211,7 +198,7 @@ class Store:
 
         Args:
             state: Committed state.
-            holder: Who writes from now on, ``Run.key``; who did before is told at its next commit.
+            holder: ``Run.key`` of who writes from now on; an earlier writer fails at its commit.
 
         Returns:
             Keys of removed debris.
@@ -243,11 +230,9 @@ class Store:
         return debris
 
     def adopt(self, state: StoreState, attributes: dict[str, dict[str, Any]]) -> None:
-        """Be what a store in another place is, whose shards were all copied.
+        """Be the store of this state in another place, whose shards were all copied.
 
-        Args:
-            state: State of the store that was copied.
-            attributes: Third-party attributes of its arrays.
+        ``attributes`` are third-party attributes of its arrays.
         """
         self._holder, self._attributes = state.holder, attributes
         self._foreign = state.foreign_attributes, {}

@@ -237,9 +237,6 @@ def _is_there(view: StoreView, goal: Blobs, key: str, name: str) -> bool:
     """Whether the target has this shard: the same size, label and index.
 
     Only ends may change behind the same label, so of them all is compared.
-
-    Raises:
-        StoreExistsError: What is there can be no copy's: it is another store's.
     """
     if goal.find(key) is None:
         return False

@@ -46,11 +46,7 @@ def float_names(grids: Mapping[str, FieldGrid]) -> list[str]:
 
 
 def nonfinite_pairs(values: NDArray[Any]) -> int:
-    """Pairs of ``values`` that hold NaN or infinity.
-
-    Args:
-        values: Shape ``(envs, steps[, dim])``, float.
-    """
+    """Pairs of floats of shape ``(envs, steps[, dim])`` that hold NaN or infinity."""
     if all_finite(values):
         return 0
     return int(np.count_nonzero(~finite_rows(values)))

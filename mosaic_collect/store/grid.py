@@ -46,7 +46,7 @@ class FieldGrid:
         num_envs: Environments, N.
         block_steps: Steps of a block, S.
         chunk_envs: Environments of a chunk, C.
-        chunk_steps: Steps of a chunk, a divisor of S; 0 where it is given stands for S.
+        chunk_steps: Steps of a chunk, a divisor of S; 0 stands for S.
     """
 
     field: Field

@@ -31,7 +31,7 @@ MOST_TWINS = 32
 
 @dataclass(frozen=True)
 class ShardLabel:
-    """One shard's.
+    """The label of one shard.
 
     Attributes:
         store: ``StoreState.identity``.
@@ -51,20 +51,13 @@ class ShardLabel:
 
     @classmethod
     def of(cls, state: StoreState, name: str, block: int, twins: Iterable[str] = ()) -> ShardLabel:
-        """Of a shard that is about to be written.
-
-        Args:
-            state: State of the store once the shard is written; its last run is the writer's.
-            name: The field's.
-            block: Number of the block.
-            twins: Fields that will share the shard.
-        """
+        """Label of a shard that is about to be written, with the state of the store after that."""
         bits = sum(1 << _sharing(state, name).index(twin) for twin in twins)
         rows, place = len(state.steps_of(block)), state.schema.stored_names.index(name)
         return cls(state.identity, state.runs[-1].key, block, rows, place, bits)
 
     def pack(self) -> bytes:
-        """64 bytes."""
+        """Bytes of the label, 64."""
         store, run = bytes.fromhex(self.store), bytes.fromhex(self.run)
         numbers = (self.block, self.rows, self.field, 0, self.twins, 0)
         data = _PARTS.pack(_MAGIC, store, run, *numbers)
@@ -72,10 +65,10 @@ class ShardLabel:
 
     @classmethod
     def unpack(cls, data: bytes, what: str) -> ShardLabel:
-        """Of a shard's first 64 bytes.
+        """Read the label from a shard's first 64 bytes; ``what`` names the shard in errors.
 
         Raises:
-            CorruptStoreError: There is no label, or a damaged one; ``what`` names the shard.
+            CorruptStoreError: There is no label, or a damaged one.
         """
         if len(data) < LABEL_NBYTES or data[:8] != _MAGIC:
             raise CorruptStoreError(
@@ -86,13 +79,7 @@ class ShardLabel:
         return cls(store.hex(), run.hex(), block, rows, field, twins)
 
     def problem(self, state: StoreState, name: str, block: int) -> str | None:
-        """Why the shard does not belong where it was found; None if it does.
-
-        Args:
-            state: State of the store.
-            name: Name of the field in whose place the shard was found.
-            block: Number of the block in whose place the shard was found.
-        """
+        """Why the shard does not belong to this field and block; None if it does."""
         if self.store != state.identity:
             return f"it belongs to another recording ({self.store}), not to this ({state.identity})"
         if not self._is_of(state, name):

@@ -39,15 +39,8 @@ _numbers = itertools.count()
 def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool | None:
     """Lock an open file until its last descriptor is closed, without waiting.
 
-    Args:
-        fd: Its descriptor.
-        kind: ``LOCK_EX``, or ``LOCK_SH``.
-
     Returns:
         Whether it is locked now; None where the file system has no locks.
-
-    Raises:
-        OSError: Any other failure.
     """
     try:
         fcntl.flock(fd, kind | fcntl.LOCK_NB)
@@ -126,12 +119,7 @@ class StoreLock:
 
 
 def is_locked(folder: str) -> bool | None:
-    """Whether a living writer holds the lock of a store's folder.
-
-    Returns:
-        None where that cannot be known: the file system has no locks, or the file is not ours to
-        read.
-    """
+    """Whether a living writer holds the lock of a store's folder; None if that cannot be known."""
     try:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(os.path.join(folder, LOCK_NAME), flags)

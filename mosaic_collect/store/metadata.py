@@ -177,13 +177,7 @@ def root_document(state: StoreState) -> bytes:
 def array_document(
     state: StoreState, name: str, attributes: Mapping[str, Any] | None = None
 ) -> bytes:
-    """One array's own ``zarr.json``; ``SPARE``'s holds the state a second time.
-
-    Args:
-        state: State of the store.
-        name: The array's.
-        attributes: Third-party attributes of the array.
-    """
+    """One array's own ``zarr.json`` with third-party attributes; that of ``SPARE`` has the state."""
     own = {ATTRIBUTE: _state_document(state)} if name == SPARE else {}
     return _dump({**array_metadata(state, name), "attributes": {**(attributes or {}), **own}})
 
@@ -236,9 +230,9 @@ def _sharding_codec(grid: FieldGrid, compressor: Compressor) -> dict[str, Any]:
 
 
 def checksum(document: dict[str, Any]) -> int:
-    """CRC-32C of a state's document without its entry ``checksum``, in a canonical form of JSON.
+    """CRC-32C of a state's document without its entry ``checksum``.
 
-    Keys sorted, no spaces, ASCII only. A flipped bit in a number is still good JSON: this tells.
+    Over a canonical form of JSON: keys sorted, no spaces, ASCII only.
     """
     entries = {k: v for k, v in document.items() if k != "checksum"}
     text = json.dumps(entries, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -250,11 +250,11 @@ class ObjectBlobs(Blobs):
     def ask(
         self, request: str, key: str, call: Callable[..., Any], *args: Any, **options: Any
     ) -> Any:
-        """Make one request of a key.
+        """Make one request of a key, or of a folder's name.
 
         Args:
             request: "read", "write" or "list": what credentials must permit.
-            key: Key of the object, or the folder's name.
+            key: The key.
             call: Function of obstore; its first argument is the store.
             args: Further arguments of the function.
             options: Keyword arguments of the function.

@@ -1,8 +1,4 @@
-"""Reading a root document: nothing in it is believed before it was checked.
-
-A store may come from anywhere, so every size is bounded before anything is allocated for it, and
-all problems are reported together.
-"""
+"""Reading a root document, which may come from anywhere: sizes are bounded before they are used."""
 
 from __future__ import annotations
 
@@ -38,11 +34,7 @@ from mosaic_collect.text import shown
 
 
 def strict_json(data: bytes, where: str) -> Any:
-    """The value of a ``zarr.json``.
-
-    Raises:
-        CorruptStoreError: The document is no JSON; ``where`` names the store.
-    """
+    """The value of a ``zarr.json``; CorruptStoreError, which names ``where``, if it is no JSON."""
     if words := lfs_pointer(data):
         raise CorruptStoreError(f"{where}: zarr.json is {words}")
     try:
@@ -77,11 +69,7 @@ _MAX_ID = (1 << 63) - 1
 
 
 def parse_root(data: bytes, where: str) -> StoreState:
-    """The state that a root ``zarr.json`` says.
-
-    Args:
-        data: The document.
-        where: The store's path, for errors.
+    """The state in a root ``zarr.json``; ``where`` names the store in errors.
 
     Raises:
         StoreNotFoundError: Valid JSON, but no store of this package.
@@ -95,11 +83,7 @@ def parse_root(data: bytes, where: str) -> StoreState:
 
 
 def refuse_large(data: bytes, where: str) -> None:
-    """Refuse a document that is larger than any of ours, in bytes or in memory.
-
-    Raises:
-        CorruptStoreError: The document is too large.
-    """
+    """Refuse a document that is larger than any of ours, in bytes or in memory."""
     values = data.count(b",") + data.count(b"[") + data.count(b"{")
     if len(data) > MAX_DOCUMENT_NBYTES or values > MAX_VALUES:
         raise CorruptStoreError(
@@ -108,11 +92,7 @@ def refuse_large(data: bytes, where: str) -> None:
 
 
 def json_object(data: bytes, where: str) -> dict[str, Any]:
-    """The object in a ``zarr.json``; an empty one if it is another value.
-
-    Raises:
-        CorruptStoreError: The document is too large, or no JSON.
-    """
+    """The object in a ``zarr.json``; an empty one if it is another value."""
     refuse_large(data, where)
     root = strict_json(data, where)
     return root if isinstance(root, dict) else {}
@@ -288,13 +268,9 @@ _MAX_DEPTH = 64  # JSON parsers have bounds of their own
 
 
 def json_copy(entries: Mapping[str, Any], nonfinite_as_text: bool = False) -> dict[str, Any]:
-    """What JSON will give back for these entries: tuples become lists, for one.
+    """Copy metadata as JSON returns it: tuples become lists, paths texts, NumPy's numbers Python's.
 
-    NumPy's numbers become Python's, and paths their texts.
-
-    Args:
-        entries: The user's.
-        nonfinite_as_text: NaN and infinity, which JSON lacks, become their names.
+    With ``nonfinite_as_text`` NaN and infinity, which JSON lacks, become their names.
 
     Raises:
         InputError: JSON cannot hold a value, which is named by its place, or they are too many.
@@ -319,11 +295,7 @@ def json_sizes(copy: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
 
 
 def check_sizes(sizes: Iterable[tuple[int, int]]) -> None:
-    """Refuse entries that are fine one by one, and too many together.
-
-    Raises:
-        InputError: The entries are too many or too large together.
-    """
+    """Refuse entries that are fine one by one, and too many or too large together."""
     nbytes, values = (sum(each) for each in zip((0, 0), *sizes, strict=True))
     _check(nbytes, values, 0)
 

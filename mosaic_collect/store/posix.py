@@ -65,12 +65,7 @@ _NAME = re.compile(r"\.writer\.[0-9a-f]{16}\.tmp")
 
 
 class PosixBlobs(Blobs):
-    """The blobs of a store that is a folder.
-
-    Args:
-        path: Path of the folder.
-        files: The seam through which it changes.
-    """
+    """The blobs of a store that is a folder, which changes through ``files``."""
 
     links, guards = True, False
 
@@ -256,11 +251,7 @@ class PosixBlobs(Blobs):
         return os.path.join(self._outbox, name)
 
     def _stop_others(self) -> None:
-        """Stop all other writers that have outboxes, by removing those.
-
-        Raises:
-            StoreLockedError: One goes on filling its outbox, or what lies there cannot be removed.
-        """
+        """Stop all other writers that have outboxes, by removing those."""
         for name in os.listdir(self.address):
             path = self._path(name)
             if path == self._outbox or not is_outbox(self.address, name):

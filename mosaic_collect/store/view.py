@@ -1,7 +1,4 @@
-"""Reading a store: its state, the files that belong to it, and the committed rows.
-
-A ``StoreView`` is an immutable snapshot: the state of the root document, and the rows behind it.
-"""
+"""Reading a store: its state, the files that belong to it, and the committed rows."""
 
 from __future__ import annotations
 
@@ -54,9 +51,7 @@ _Cut = tuple[int, slice, slice]
 def read_state(blobs: Blobs, document: bytes | None = None) -> StoreState | None:
     """Read the state of a store; None for one killed before its first commit.
 
-    Args:
-        blobs: Files of the store.
-        document: Its root document, if it was read already.
+    Its root ``document`` is read here unless that was done already.
 
     Raises:
         StoreNotFoundError: Nothing there, or what is no store.
@@ -110,14 +105,10 @@ def _newer_copy(blobs: Blobs) -> StoreState | None:
 
 
 def goes_on(blobs: Blobs, resume: Resume) -> bool:
-    """Whether a store is to be gone on with.
-
-    Args:
-        blobs: Files of the store, which may not be there yet.
-        resume: Argument of the caller; "auto" continues if something is there.
+    """Whether a store is to be continued: by "auto" if something is there.
 
     Raises:
-        InputError: Another value.
+        InputError: Another value of ``resume``.
     """
     if resume not in (True, False, AUTO):
         raise InputError(f'resume: expected True, False or "auto", got {resume!r}')
@@ -130,11 +121,6 @@ def existing_state(blobs: Blobs, resume: Resume, overwrite: bool = False) -> Sto
     A store of zero steps is no obstacle to a new one: a script that failed at its first step leaves
     such a store. In object storage it is one, as no lock shows whether its writer lives.
 
-    Args:
-        blobs: Place of the store.
-        resume: Argument of the caller; see ``goes_on``.
-        overwrite: Whether a store that is there is to be replaced.
-
     Raises:
         InputError: Another value of ``resume``, or both it and ``overwrite``.
         StoreError: The path holds no store where one is expected, or the reverse.
@@ -143,27 +129,8 @@ def existing_state(blobs: Blobs, resume: Resume, overwrite: bool = False) -> Sto
         raise InputError("overwrite: expected it without resume, got both")
     if goes_on(blobs, resume):
         return read_state(blobs)
-    if blobs.is_taken():
-        steps = _steps_in(blobs)
-        if not overwrite and (steps or (steps == 0 and blobs.guards)):
-            words = (
-                f"with {steps:,} steps"
-                if steps
-                else "without a step, and whether a writer is at work on it cannot be known there"
-            )
-            raise StoreExistsError(
-                f"{blobs.address} exists, {words}: resume=True continues it, overwrite=True "
-                "deletes it, another path makes a new one"
-            )
-    return None
-
-
-def _steps_in(blobs: Blobs) -> int | None:
-    """Steps of a store that is there; None if it was killed before its first root document.
-
-    Raises:
-        StoreExistsError: Something else is there, or a store that cannot be read.
-    """
+    if not blobs.is_taken():
+        return None
     try:
         state = read_state(blobs)
     except StoreError as error:
@@ -171,23 +138,24 @@ def _steps_in(blobs: Blobs) -> int | None:
             f"{blobs.address} exists, and is no store that can be read: another path makes a new "
             f"one ({error})"
         ) from error
-    return None if state is None else state.committed_steps
+    if state is not None and not overwrite and (state.committed_steps or blobs.guards):
+        words = "without a step, and whether a writer is at work on it cannot be known there"
+        if state.committed_steps:
+            words = f"with {state.committed_steps:,} steps"
+        raise StoreExistsError(
+            f"{blobs.address} exists, {words}: resume=True continues it, overwrite=True deletes "
+            "it, another path makes a new one"
+        )
+    return None
 
 
 def is_unborn(blobs: Blobs) -> bool:
-    """Whether a kill before the first root document could have left the store so.
-
-    The root document is written before any array, so only the lock and temp files can be there.
-    """
+    """Whether only what a kill before the first root document leaves is there: lock, temp files."""
     return all(n == LOCK_NAME or blobs.is_debris(n) for n in blobs.names())
 
 
 def read_document(blobs: Blobs, folder: str = "") -> bytes | None:
-    """A ``zarr.json``, cut behind what none of ours reaches; None if it is not there.
-
-    Raises:
-        CorruptStoreError: The document is no regular file.
-    """
+    """A ``zarr.json``, cut behind what none of ours reaches; None if it is not there."""
     key = f"{folder}/{DOCUMENT}" if folder else DOCUMENT
     try:
         return read_all(blobs, key, MAX_DOCUMENT_NBYTES + 1)
@@ -254,13 +222,6 @@ class StoreView:
     """An immutable snapshot of a store; decodes only the chunks that are asked for.
 
     Pickles with its state: another process sees the same steps, whatever was committed meanwhile.
-
-    Args:
-        blobs: The store's.
-        state: State that the root document held.
-
-    Attributes:
-        grids: All stored fields' cuttings, by name.
     """
 
     def __init__(self, blobs: Blobs, state: StoreState) -> None:
@@ -271,15 +232,7 @@ class StoreView:
 
     @classmethod
     def of(cls, blobs: Blobs, document: bytes | None = None) -> StoreView | None:
-        """Take a snapshot of the store; None for one killed before its first commit.
-
-        Args:
-            blobs: Files of the store.
-            document: Its root document, if it was read already.
-
-        Raises:
-            StoreError: The store cannot be read; see ``read_state``.
-        """
+        """Take a snapshot of the store; arguments, None and errors as of ``read_state``."""
         state = read_state(blobs, document)
         return None if state is None else cls(blobs, state)
 
@@ -362,12 +315,12 @@ class StoreView:
         *,
         env_major: bool = False,
     ) -> NDArray[Any]:
-        """Rows of some steps and environments.
+        """Rows of some committed steps and environments, both ascending.
 
         Args:
-            field: A stored field's name.
-            steps: Ascending, all committed.
-            envs: Ascending.
+            field: Name of a stored field.
+            steps: The steps.
+            envs: The environments.
             pool: Decodes chunks side by side; None: one after the other.
             env_major: Whether an environment's rows lie together in memory, as they do in chunks.
 
@@ -407,10 +360,7 @@ class StoreView:
         return out
 
     def open_envs(self, run: int) -> NDArray[np.bool_]:
-        """Return which environments were within a trajectory when a run stopped.
-
-        Args:
-            run: Index into ``state.runs``.
+        """Environments that were within a trajectory when ``state.runs[run]`` stopped.
 
         Raises:
             CorruptStoreError: The ids of the next run's first step are damaged.
@@ -426,12 +376,8 @@ class StoreView:
     def clear_uncommitted_ends(self, steps: range, envs: range, ends: NDArray[Any]) -> None:
         """Remove ends that a shard holds and the root document does not know.
 
-        A kill between the two leaves the shard ahead by the ends of a run's last row.
-
-        Args:
-            steps: Committed steps, ascending.
-            envs: Environments, ascending.
-            ends: Their values, ``(len(steps), len(envs))``; changed in place.
+        A kill between the two leaves the shard ahead by the ends of a run's last row. ``ends``,
+        ``(len(steps), len(envs))``, is changed in place.
         """
         first, stop = (bisect_left(self._stops, step) for step in (steps.start, steps.stop))
         for last_step, run in zip(self._stops[first:stop], self._stopped[first:stop], strict=True):
@@ -442,10 +388,7 @@ class StoreView:
     def read_into(self, field: str, block: int, out: NDArray[Any]) -> None:
         """Decode a whole shard, padding and steps not committed yet included.
 
-        Args:
-            field: A stored field's name.
-            block: Number of the block.
-            out: Shape ``(padded_envs, block_steps[, dim])``, of any strides.
+        Shape of ``out``: ``(padded_envs, block_steps[, dim])``, of any strides.
 
         Raises:
             CorruptStoreError: A damaged chunk, or the shard is missing.

@@ -105,7 +105,7 @@ def in_order(
 
     Args:
         submit: Returns the future of an item.
-        items: Taken as the reader goes on.
+        items: Items, taken as the reader goes on.
         most: Maximum number of futures ahead of the reader; those left are cancelled at the end.
         result: Waits for a future.
     """
