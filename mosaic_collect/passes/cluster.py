@@ -60,7 +60,7 @@ def _interrupts_are_ours() -> Iterator[None]:
 
 
 class DaskEngine(Engine):
-    """A cluster's workers; an ``Engine``, and a context manager.
+    """A cluster's workers; a context manager.
 
     Workers need this very copy of the package, and see stores and exports under the same names. One
     that dies costs the time of what it was at, which another one does again; what is found does not
@@ -200,7 +200,7 @@ def work(task: tuple[str, str, bytes], pieces: Sequence[Any]) -> list[Any]:
     return [_own.function(piece) for piece in pieces]
 
 
-def _admitted(identity: str, _token: str, pickled: bytes) -> Callable[[Any], Any]:
+def _admitted(identity: str, _token: str, pickled: bytes) -> Any:
     here, mine = f"worker {socket.gethostname()}, process {os.getpid()}", package_identity()
     if mine != identity:  # before anything of it is unpickled
         raise ClusterError(f"{here}: expected mosaic_collect {identity}, got {mine}")
@@ -213,7 +213,7 @@ def _admitted(identity: str, _token: str, pickled: bytes) -> Callable[[Any], Any
             f"{here} does not see the files that are to be worked on: they must lie on "
             f"storage that all workers share, under one name: {error}"
         ) from error
-    return function  # type: ignore[no-any-return]
+    return function
 
 
 def _batches(pieces: Iterable[In], threads: int) -> Iterator[Sequence[In]]:

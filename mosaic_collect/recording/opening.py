@@ -8,6 +8,7 @@ import logging
 import math
 import platform
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
@@ -31,7 +32,7 @@ from mosaic_collect.recording.ring.budget import Budget, block_nbytes, plan_ring
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.commit import Store
-from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
+from mosaic_collect.store.counts import float_names, nonfinite_pairs
 from mosaic_collect.store.grid import cut_steps
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.parsing import MAX_CHUNK_NBYTES, MAX_ENVS, json_copy
@@ -56,7 +57,7 @@ class OpenStore:
         run: This run's entry.
         free: The ring's free slots; at most one of them is filled yet.
         partial: The last block, loaded, if it is not full.
-        partial_counts: Counts of the committed rows of ``partial``.
+        partial_counts: Counts of the committed rows of ``partial``, as of ``Commit``.
         ring_nbytes: Bytes of the ring's slots.
     """
 
@@ -68,7 +69,7 @@ class OpenStore:
     staging: HostStaging
     free: list[Block]
     partial: Block | None
-    partial_counts: Counts
+    partial_counts: Counter[str]
     ring_nbytes: int
 
     def begin(self) -> None:
@@ -216,7 +217,7 @@ def _prepare(
     staging = _staging_of(state, device, slots, slots * nbytes >= process_nbytes)
     try:
         free = [staging.new_block(slot) for slot in range(slots)]
-        partial, counts = None, Counts.zero(float_names(state.grids()))
+        partial, counts = None, Counter[str]()
         if state.committed_steps % state.block_steps:
             partial = free.pop()
             counts = _load_partial(StoreView(store.blobs, state), partial)
@@ -259,7 +260,7 @@ def _staging_in(state: StoreState, device: str, ring: SharedRing | None) -> Host
     return DeviceStaging(state.grids(), state.num_envs, device, ring)
 
 
-def _load_partial(view: StoreView, block: Block) -> Counts:
+def _load_partial(view: StoreView, block: Block) -> Counter[str]:
     """Read the last block's committed rows back into a slot, and count them."""
     state = view.state
     index, count = divmod(state.committed_steps, state.block_steps)
@@ -269,7 +270,7 @@ def _load_partial(view: StoreView, block: Block) -> Counts:
     block.clear_tail(count)
     mask = block.arrays[VALID_MASK][: state.num_envs, :count]
     nonfinite = {n: nonfinite_pairs(block.arrays[n]) for n in float_names(view.grids)}
-    return Counts(int(np.count_nonzero(mask)), nonfinite)
+    return Counter({VALID_MASK: int(np.count_nonzero(mask)), **nonfinite})
 
 
 def _new_state(

@@ -22,6 +22,7 @@ import contextlib
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from queue import Empty, Queue, SimpleQueue
@@ -32,9 +33,8 @@ from mosaic_collect.recording.encoding.process import EncoderProcess, start_proc
 from mosaic_collect.recording.opening import OpenStore
 from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.blobs import Upload
-from mosaic_collect.store.counts import Counts
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.schema import TRAJECTORY_END
+from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK
 from mosaic_collect.store.workers import WorkerPool
 from mosaic_collect.text import reason
 
@@ -54,7 +54,8 @@ class Commit:
         queued: Set when the encoder will receive it.
         written: Set when its shards are written, though not durable yet: the block may change.
         done: Set when committed.
-        counts: Counts of all rows after it; set by the encoder.
+        counts: Valid pairs by ``valid_mask``, and pairs that hold NaN or infinity by their fields,
+            of all rows after it; set by the encoder.
     """
 
     state: StoreState
@@ -63,7 +64,7 @@ class Commit:
     queued: bool = False
     written: bool = False
     done: bool = False
-    counts: Counts = field(default_factory=lambda: Counts.zero(()))
+    counts: Counter[str] = field(default_factory=Counter)
 
 
 class Pipeline:
@@ -103,7 +104,7 @@ class Pipeline:
         self._encoders = {name: FieldEncoder(state.compressor) for name in self._grids}
         # Counts of the newest block, which may be counted again with more rows, and of all before.
         self._newest, self._counted = opened.partial_counts, state.num_blocks - 1
-        self._before = Counts(state.num_valid, state.nonfinite) - self._newest
+        self._before = Counter({VALID_MASK: state.num_valid, **state.nonfinite}) - self._newest
         # The committer's. Room for one block's shards, and the commit behind them, while the next
         # are written.
         shards = 2 * len(state.schema.stored)
@@ -285,7 +286,7 @@ class Pipeline:
         if block is not None and state.committed_steps > self._encoded.committed_steps:
             encoder = self._write(state, block, list(self._grids))
             if block.index != self._counted:
-                self._before += self._newest
+                self._before = self._before + self._newest
             self._newest, self._counted = encoder.counts(), block.index
         elif block is not None and more_ends:
             self._write(state, block, [TRAJECTORY_END])
@@ -352,8 +353,8 @@ class Pipeline:
         if not commit.done:  # else it was there twice
             state, counts = commit.state, commit.counts
             self._at_work[_COMMITTER] = f"the commit of step {state.committed_steps}"
-            nonfinite = dict(counts.nonfinite)
-            state = replace(state, num_valid=counts.num_valid, nonfinite=nonfinite)
+            nonfinite = {name: counts[name] for name in state.nonfinite}
+            state = replace(state, num_valid=counts[VALID_MASK], nonfinite=nonfinite)
             self._store.publish(state, self._are_shards_new)
             self._are_shards_new = False
             self.committed_steps = state.committed_steps

@@ -1,43 +1,14 @@
-"""What the encoder counts on the way: valid pairs, and pairs that hold NaN or infinity."""
+"""Pairs that hold NaN or infinity."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.store.grid import FieldGrid
-
-
-@dataclass(frozen=True)
-class Counts:
-    """Counts over some steps.
-
-    Attributes:
-        num_valid: Pairs whose mask is true.
-        nonfinite: Per float field, pairs holding NaN or infinity, valid or not.
-    """
-
-    num_valid: int
-    nonfinite: Mapping[str, int]
-
-    @classmethod
-    def zero(cls, names: Iterable[str]) -> Counts:
-        """Nothing counted, for the float fields of these names."""
-        return cls(0, dict.fromkeys(names, 0))
-
-    def __add__(self, other: Counts) -> Counts:
-        return self._combine(other, 1)
-
-    def __sub__(self, other: Counts) -> Counts:
-        return self._combine(other, -1)
-
-    def _combine(self, other: Counts, sign: int) -> Counts:
-        nonfinite = {k: v + sign * other.nonfinite.get(k, 0) for k, v in self.nonfinite.items()}
-        return Counts(self.num_valid + sign * other.num_valid, nonfinite)
 
 
 def float_names(grids: Mapping[str, FieldGrid]) -> list[str]:

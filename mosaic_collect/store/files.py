@@ -15,7 +15,9 @@ import os
 import secrets
 import stat
 import sys
+from collections import deque
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from typing import Any
 
 from mosaic_collect.checks import own_output, regular_target
@@ -171,16 +173,11 @@ def _rename_new(old: str, new: str, src_dir_fd: int | None, dst_dir_fd: int | No
 
 def write_all(fd: int, buffers: Sequence[Any]) -> None:
     """Write all bytes of the buffers to a descriptor, or raise."""
-    views = [memoryview(b).cast("B") for b in buffers if len(b)]
-    for start in range(0, len(views), _IOV_MAX):
-        _write_some(fd, views[start : start + _IOV_MAX])
-
-
-def _write_some(fd: int, views: list[memoryview]) -> None:
+    views = deque(memoryview(b).cast("B") for b in buffers if len(b))
     while views:
-        written = os.writev(fd, views)
+        written = os.writev(fd, list(islice(views, _IOV_MAX)))
         while views and written >= len(views[0]):
-            written -= len(views.pop(0))
+            written -= len(views.popleft())
         if written:
             views[0] = views[0][written:]
 
@@ -207,11 +204,8 @@ class PosixUpload:
     def finish(self, anew: bool = False, synced: bool = True) -> None:
         """Sync and close the temp file, then give it its names.
 
-        A name is given only if both succeeded: what was never on the disk never gets a name.
-
-        Args:
-            anew: Whether the file must not be there yet.
-            synced: Whether a power cut, too, leaves the old content or the new one.
+        A name is given only if both succeeded: what was never on the disk never gets a name. Not
+        ``synced``, a power cut may leave neither the old content nor the new one.
 
         Raises:
             FileExistsError: The file is there, although it is to be made ``anew``.
@@ -283,9 +277,6 @@ def write_target(path: str, data: bytes) -> None:
 
     A regular file is written beside its place and renamed: it has the old content or the new one.
     A link stays, and the file that it leads to is replaced. A pipe or a device is written into.
-
-    Raises:
-        OSError: The file cannot be written; the error names the path.
     """
     target = regular_target(path)
     if target is None:

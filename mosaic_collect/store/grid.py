@@ -60,14 +60,13 @@ class FieldGrid:
 
     @classmethod
     def plan(cls, field: Field, num_envs: int, block_steps: int) -> FieldGrid:
-        """Chunks of half of ``CHUNK_NBYTES`` to all of it, so that the least is padded.
-
-        Padding costs as much as environments do where the values do not compress.
-        """
+        """Chunks of half of ``CHUNK_NBYTES`` to all of it, so that the least is padded."""
         most = min(num_envs, max(1, CHUNK_NBYTES // (field.row_nbytes * block_steps)))
         sizes = range(most, most // 2, -1)
         chunk_envs = min(sizes, key=lambda size: -num_envs % size)
-        return cls(field, num_envs, block_steps, chunk_envs, _chunk_steps(field, block_steps))
+        is_cut = field.has_axes and _most_steps(field) < block_steps
+        chunk_steps = _divisor(block_steps, _most_steps(field)) if is_cut else block_steps
+        return cls(field, num_envs, block_steps, chunk_envs, chunk_steps)
 
     @property
     def env_chunks(self) -> int:
@@ -113,11 +112,7 @@ class FieldGrid:
         )
 
     def shard_name(self, block: int) -> str:
-        """File name of a block's shard inside the field's folder.
-
-        Zarr's default chunk keys with the separator ".": a flat folder gains one name a block,
-        so one directory sync makes it last; with "/" it would be three new folders, each synced.
-        """
+        """File name of a block's shard inside the field's folder; see docs/design.md, 2."""
         return ".".join(["c", str(block), *("0" for _ in self.buffer_shape[1:])])
 
     def shard_key(self, block: int) -> str:
@@ -154,11 +149,6 @@ def may_be_cut(told: Any, fields: Iterable[Field], block_steps: Any) -> bool:
         and block_steps % steps == 0
         for name, steps in told.items()
     )
-
-
-def _chunk_steps(field: Field, block_steps: int) -> int:
-    most = _most_steps(field)
-    return _divisor(block_steps, most) if field.has_axes and most < block_steps else block_steps
 
 
 def _most_steps(field: Field) -> int:

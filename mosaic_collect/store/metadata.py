@@ -177,7 +177,7 @@ def root_document(state: StoreState) -> bytes:
 def array_document(
     state: StoreState, name: str, attributes: Mapping[str, Any] | None = None
 ) -> bytes:
-    """One array's own ``zarr.json`` with third-party attributes; that of ``SPARE`` has the state."""
+    """One array's ``zarr.json`` with third-party attributes; that of ``SPARE`` has the state."""
     own = {ATTRIBUTE: _state_document(state)} if name == SPARE else {}
     return _dump({**array_metadata(state, name), "attributes": {**(attributes or {}), **own}})
 

@@ -166,12 +166,7 @@ class ObjectBlob:
 
 
 class ObjectUpload:
-    """An object on its way, in a nameless file in memory that another process may write, too.
-
-    Args:
-        address: Address of the object, for messages.
-        send: Begins to put bytes; calls its second argument when that is done or failed.
-    """
+    """An object on its way, in a nameless file in memory that another process may write, too."""
 
     def __init__(self, address: str, send: Send) -> None:
         self.address, self._send = address, send
@@ -224,9 +219,9 @@ class ObjectBlobs(Blobs):
     """The blobs of a store under a prefix of a bucket.
 
     Args:
-        store: Store of obstore.
+        store: The obstore store.
         address: Address of the prefix.
-        reopen: Makes these blobs again in another process, with its arguments.
+        reopen: Function that makes these blobs in another process, and its arguments.
         first: The same store, less patient: used until it has answered once, so that a wrong
             address is an error in seconds.
     """

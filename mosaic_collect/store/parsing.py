@@ -8,7 +8,7 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from mosaic_collect.checks import lfs_pointer, pythons
@@ -19,7 +19,7 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
 )
 from mosaic_collect.store.codec import CODECS, Compressor
-from mosaic_collect.store.grid import may_be_cut
+from mosaic_collect.store.grid import FieldGrid, may_be_cut
 from mosaic_collect.store.metadata import (
     ATTRIBUTE,
     COLLECTING,
@@ -127,10 +127,10 @@ def _parse(data: bytes, where: str) -> StoreState:
             f"{where} has format version {version}, this mosaic_collect reads up to "
             f"{FORMAT_VERSION}: upgrade it"
         )
-    parser = _Parser(document)
-    state = parser.state()
-    if state is None or parser.problems:
-        raise CorruptStoreError(f"{where}: bad metadata: " + "; ".join(parser.problems))
+    checks = _Checks(document)
+    state = checks.state()
+    if state is None:
+        raise CorruptStoreError(f"{where}: bad metadata: " + "; ".join(checks.problems))
     if document.get("checksum") != checksum(document):
         raise CorruptStoreError(
             f"{where}: zarr.json was damaged or edited: the checksum of its attribute is wrong"
@@ -138,15 +138,15 @@ def _parse(data: bytes, where: str) -> StoreState:
     return with_foreign(state, root)
 
 
-class _Parser:
-    """Checks the entries of a state's document; ``problems`` lists what is wrong with them."""
+class _Checks:
+    """Checks of the entries of a state's document; ``problems`` lists what is wrong with them."""
 
     def __init__(self, document: dict[str, Any]) -> None:
         self._document = document
         self.problems: list[str] = []
 
     def state(self) -> StoreState | None:
-        """The state that the document holds, true only if there are no problems."""
+        """The state that the document holds; None if there are problems."""
         document = self._document
         try:
             schema = Schema(tuple(Field(**f) for f in self._typed("fields", list)))
@@ -156,38 +156,36 @@ class _Parser:
         num_envs = self._count("num_envs", 1, MAX_ENVS)
         steps = self._count("committed_steps", 0, _MAX_STEPS)
         pairs, next_id = num_envs * steps, self._count("next_trajectory_id", 0, _MAX_ID)
-        floats = [f.name for f in schema.fields if f.is_float]
         cut, status = document.get("chunk_steps", {}), document.get("status")
         is_cut = may_be_cut(cut, schema.fields, document.get("block_steps"))
         self._check("chunk_steps", cut, is_cut, "divisors of block_steps")
         is_status = status in (COLLECTING, COMPLETE)
         self._check("status", status, is_status, f"{COLLECTING} or {COMPLETE}")
-        state = StoreState(
-            schema=schema,
-            num_envs=num_envs,
-            block_steps=self._count("block_steps", 1, _MAX_STEPS),
-            chunk_envs=self._counts("chunk_envs", schema.stored_names, 1, num_envs),
-            compressor=self._compressor(),
-            committed_steps=steps,
-            status=str(status),
-            num_valid=self._count("num_valid", 0, pairs),
-            num_trajectories=self._count("num_trajectories", 0, next_id),
-            next_trajectory_id=next_id,
-            has_mask=self._typed("has_mask", bool),
-            given=self._given([f.name for f in schema.fields if f.default is not None]),
-            nonfinite=self._counts("nonfinite", floats, 0, pairs),
-            runs=self._runs(num_envs, steps),
-            metadata=self._typed("metadata", dict),
-            chunk_steps=cut if is_cut else {},
-            identity=self._hex("identity", document.get("identity"), 16),
-            holder=self._hex("holder", document.get("holder"), 8),
-        )
-        for name, grid in state.grids().items():
+        block_steps = self._count("block_steps", 1, _MAX_STEPS)
+        chunk_envs = self._counts("chunk_envs", schema.stored_names, 1, num_envs)
+        self._compressor()
+        self._count("num_valid", 0, pairs)
+        self._count("num_trajectories", 0, next_id)
+        self._typed("has_mask", bool)
+        self._given([f.name for f in schema.fields if f.default is not None])
+        self._counts("nonfinite", [f.name for f in schema.fields if f.is_float], 0, pairs)
+        self._runs(num_envs, steps)
+        self._typed("metadata", dict)
+        self._hex("identity", document.get("identity"), 16)
+        self._hex("holder", document.get("holder"), 8)
+        for f in schema.stored:
+            chunk_steps = cut.get(f.name, 0) if is_cut else 0
+            grid = FieldGrid(f, num_envs, block_steps, chunk_envs[f.name], chunk_steps)
             if grid.chunk_nbytes > MAX_CHUNK_NBYTES:
-                self.problems.append(f"{name}: a chunk of {grid.chunk_nbytes} bytes is too large")
+                self.problems.append(f"{f.name}: a chunk of {grid.chunk_nbytes} bytes is too large")
             if grid.chunks > MAX_ENVS:
-                self.problems.append(f"{name}: {grid.chunks} chunks a shard are too many")
-        return state
+                self.problems.append(f"{f.name}: {grid.chunks} chunks a shard are too many")
+        if self.problems:
+            return None
+        entries = {f.name: document[f.name] for f in fields(StoreState) if f.name in document}
+        entries["compressor"] = Compressor(**document["compressor"])
+        entries["runs"] = tuple(Run(**run) for run in document["runs"])
+        return StoreState(**{**entries, "schema": schema})
 
     def _check(self, name: str, value: Any, is_good: bool, expected: str) -> bool:
         if not is_good:
@@ -211,36 +209,32 @@ class _Parser:
             return dict.fromkeys(names, least)
         return {k: self._whole(f"{name}.{k}", v, least, most) for k, v in value.items()}
 
-    def _given(self, names: list[str]) -> dict[str, bool]:
-        value: dict[str, bool] = self._typed("given", dict)
+    def _given(self, names: list[str]) -> None:
+        value = self._typed("given", dict)
         is_good = sorted(value) == sorted(names) and all(type(v) is bool for v in value.values())
         self._check("given", value, not value or is_good, f"true or false for {names}")
-        return value
 
-    def _hex(self, name: str, value: Any, nbytes: int) -> str:
+    def _hex(self, name: str, value: Any, nbytes: int) -> None:
         is_hex = isinstance(value, str) and re.fullmatch(f"[0-9a-f]{{{2 * nbytes}}}", value)
         self._check(name, value, bool(is_hex), f"{nbytes} bytes as hex")
-        return str(value)
 
-    def _compressor(self) -> Compressor:
+    def _compressor(self) -> None:
         value = self._typed("compressor", dict)
         name, level = value.get("name"), value.get("level")
         is_good = len(value) == 2 and isinstance(name, str) and name in CODECS
         is_good = is_good and type(level) is int and level in CODECS[name].levels
-        if self._check("compressor", value, is_good, "a name and its level"):
-            return Compressor(name, level)
-        return Compressor("none", 0)
+        self._check("compressor", value, is_good, "a name and its level")
 
-    def _runs(self, num_envs: int, steps: int) -> tuple[Run, ...]:
-        names = {"first_step", "open_envs", "started", "versions", "key"}
-        runs: list[Run] = []
+    def _runs(self, num_envs: int, steps: int) -> None:
+        names, least = {"first_step", "open_envs", "started", "versions", "key"}, 0
+        bitmap: Any = "none yet"
         for entry in self._typed("runs", list):
             # Stores made before ``first_open_id`` have a bitmap in every entry.
             is_known = isinstance(entry, dict) and set(entry) - {"first_open_id"} == names
             if not self._check("runs", entry, is_known, f"entries of {sorted(names)}"):
                 continue
-            least, bitmap = runs[-1].first_step if runs else 0, entry["open_envs"]
-            first = self._whole("runs.first_step", entry["first_step"], least, steps)
+            bitmap = entry["open_envs"]
+            least = self._whole("runs.first_step", entry["first_step"], least, steps)
             self._whole("runs.first_open_id", entry.get("first_open_id", 0), 0, _MAX_ID)
             self._hex("runs.key", entry["key"], 8)
             is_bitmap = bitmap == "" or _base64_nbytes(bitmap) == -(-num_envs // 8)
@@ -248,10 +242,8 @@ class _Parser:
             for name, kind in (("started", str), ("versions", dict)):
                 is_kind = isinstance(entry[name], kind)
                 self._check(f"runs.{name}", entry[name], is_kind, kind.__name__)
-            runs.append(Run(**{**entry, "first_step": first}))
-        if runs and not runs[-1].open_envs:
+        if not bitmap:
             self.problems.append("runs.open_envs: expected a bitmap of the last run, got none")
-        return tuple(runs)
 
 
 def _base64_nbytes(text: Any) -> int:

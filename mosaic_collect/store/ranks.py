@@ -117,7 +117,7 @@ def rank_of(name: str) -> int | None:
 
 @dataclass(frozen=True)
 class Recording:
-    """What lies at an address: one store, or a multi-rank dataset.
+    """One store, or a multi-rank dataset, at an address.
 
     Attributes:
         blobs: Files of the store, or of the folder of all ranks.
@@ -274,12 +274,7 @@ def _attributes(data: bytes, where: str) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Place:
-    """What was named; stores are looked for when asked for. Pickles.
-
-    Attributes:
-        items: Blobs, or patterns of absolute paths.
-        address: In words.
-    """
+    """Blobs, and patterns of absolute paths, whose stores are found by ``find``. Pickles."""
 
     items: tuple[Blobs | str, ...]
     address: str
@@ -313,18 +308,13 @@ class Place:
 
 
 def addresses_of(where: Addresses, name: str = "store") -> list[str]:
-    """Addresses of all that is named, multi-rank datasets as such; nothing is read there.
-
-    Raises:
-        StoreNotFoundError: Nothing matches a pattern.
-        InputError: An address is invalid; see ``blobs_at``.
-    """
+    """Addresses of all that is named, multi-rank datasets as such; nothing is read there."""
     items = Place.of(where, name).items
     return [blobs.address for blobs in chain.from_iterable(map(_matches, items))]
 
 
 def check_distinct(stores: Iterable[Blobs]) -> None:
-    """Refuse the same store twice, be it by another name: its pairs would count twice, unseen."""
+    """Refuse the same store twice, be it by another name: its pairs would count twice."""
     seen: dict[str, str] = {}
     for store in stores:
         place = store.place() or store.address

@@ -107,11 +107,7 @@ class Robot:
         return {n: list(v) if isinstance(v, tuple) else v for n, v in found.items()}
 
     def check(self, schema: Schema, metadata: Mapping[str, Any]) -> None:
-        """Check the robot against the fields of a store.
-
-        Args:
-            schema: Fields of the store.
-            metadata: Metadata of the store, with its observation terms.
+        """Check the robot against the fields of a store, and the terms in its metadata.
 
         Raises:
             InputError: The number of actions differs, or a unit has no field or term.

@@ -37,12 +37,7 @@ Encoded = tuple[Sequence[Any], bytes, int]
 def write_chunks(
     encoded: Iterable[Encoded], write: Callable[[list[Any]], None], start: int = 0
 ) -> tuple[int, int]:
-    """Write one shard: encoded chunks in order, then the index.
-
-    Args:
-        encoded: All chunks of the shard.
-        write: Takes a list of buffers and appends them to the file.
-        start: Bytes that the file holds already.
+    """Append a shard's encoded chunks in order, then the index, to the ``start`` bytes of a file.
 
     Returns:
         Bytes of the file then, and pairs that hold NaN or infinity.
@@ -61,16 +56,10 @@ def write_chunks(
 
 
 class ShardReader:
-    """One open shard. Whoever replaces it meanwhile does not disturb this reader.
+    """One open shard of a store in a state, to which it must belong.
 
-    Committed rows are the same in whatever replaces it, so where the medium keeps no older content
-    the newer one is opened.
-
-    Args:
-        blobs: Files of the store.
-        state: State of the store, to which the shard must belong.
-        field: Name of a stored field.
-        block: Number of the block.
+    Whoever replaces it meanwhile does not disturb this reader: committed rows are the same in
+    whatever replaces it, so where the medium keeps no older content the newer one is opened.
 
     Raises:
         CorruptStoreError: The shard is missing, its index damaged or pointing out of it, or it

@@ -61,11 +61,7 @@ class WorkerPool(Executor):
         return len(self._threads)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
-        """Queue a call; see ``concurrent.futures.Executor.submit``.
-
-        Raises:
-            RuntimeError: The pool was shut down.
-        """
+        """Queue a call; see ``concurrent.futures.Executor.submit``."""
         if self._closed:
             raise RuntimeError(f"{self._name}: the pool was shut down")
         future: Future[Any] = Future()

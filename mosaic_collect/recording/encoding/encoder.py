@@ -9,6 +9,7 @@ Only zstd has such frames; the other compressors always compress.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.codec import Compressor, crc_bytes, raw_frame, same_bytes
-from mosaic_collect.store.counts import Counts, float_names, nonfinite_pairs
+from mosaic_collect.store.counts import float_names, nonfinite_pairs
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.label import MOST_TWINS
 from mosaic_collect.store.schema import VALID_MASK
@@ -135,11 +136,11 @@ class BlockEncoder:
         if found:
             self._nonfinite[name] += found
 
-    def counts(self) -> Counts:
-        """Counts of the whole block, once all its shards are written."""
+    def counts(self) -> Counter[str]:
+        """Counts of the whole block, as of ``Commit``, once all its shards are written."""
         mask = self._block.arrays[VALID_MASK][: self.grids[VALID_MASK].num_envs, : self._count]
         twins = {n: self._nonfinite[s] for n, s in self.twins.items() if s in self._nonfinite}
-        return Counts(int(np.count_nonzero(mask)), {**self._nonfinite, **twins})
+        return Counter({VALID_MASK: int(np.count_nonzero(mask)), **self._nonfinite, **twins})
 
     def _find_twins(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Compares only where the schema says that one field can stand in for the other.
