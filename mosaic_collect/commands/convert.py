@@ -28,7 +28,7 @@ from mosaic_collect.export.store import export_store
 from mosaic_collect.export.target import check_target
 from mosaic_collect.importing import ImportReport, import_file
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.provenance import ALIKE
+from mosaic_collect.reading.store_set import ALIKE
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.store.copying import CopyReport, copy_store

@@ -17,9 +17,8 @@ from mosaic_collect.export.options import Options
 from mosaic_collect.npyfile.layout import of_mosaic
 from mosaic_collect.npyfile.read import NpyFile, scan_npy
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.selection import exported
-from mosaic_collect.reading.store_set import StoreSet
+from mosaic_collect.reading.store_set import ALIKE, StoreSet
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.verify import VerifyReport
 from mosaic_collect.store.ranks import Addresses, Place

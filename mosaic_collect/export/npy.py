@@ -34,7 +34,6 @@ from mosaic_collect.export.target import Target, check_target
 from mosaic_collect.npyfile.layout import AXES, COMPACT, OURS, FilePlan, plan_file
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import MOTION_ID
-from mosaic_collect.reading.provenance import alike_notes, check_alike
 from mosaic_collect.reading.selection import (
     Left,
     Selection,
@@ -44,7 +43,7 @@ from mosaic_collect.reading.selection import (
     nonfinite_fields,
     select,
 )
-from mosaic_collect.reading.store_set import StoreSet, check_mergeable
+from mosaic_collect.reading.store_set import StoreSet, alike_notes, check_mergeable
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.store.ranks import Addresses, Place
@@ -339,9 +338,7 @@ def choose(
         selection, left = every_pair(table), Left()
     else:
         drawn = {"max_pairs": options.max_pairs, "seed": options.seed}
-        selection, left = select(
-            table, options.rules(table, fields, nonfinite, engine, **drawn), engine
-        )
+        selection, left = select(options.rules(table, fields, nonfinite, engine, **drawn), engine)
     if not selection.num_pairs:
         reasons = [f"{count} {name}" for name, count in asdict(left).items() if count]
         told = ", ".join(reasons) or "there is none"
@@ -361,9 +358,7 @@ def join_stores(views: Sequence[StoreView], options: Options) -> tuple[Table, li
     names = options.fields
     if names is None:  # all that any store would export: they must be alike
         names = [f.name for v in views for f in chosen_fields(v.state.schema, None)]
-    check_mergeable(views, names)
-    metadata = {view.address: view.state.metadata for view in views}
-    check_alike(metadata, names, options.allow_different)
+    check_mergeable(views, names, options.allow_different)
     table = Table(views)
     return table, chosen_fields(table.state.schema, options.fields)
 

@@ -28,8 +28,8 @@ from mosaic_collect.export.npy import ExportReport, join_stores, naming_skip_dam
 from mosaic_collect.export.options import AUTO, Options
 from mosaic_collect.export.stream import Progress
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.provenance import alike_notes
 from mosaic_collect.reading.selection import Selection, select
+from mosaic_collect.reading.store_set import alike_notes
 from mosaic_collect.reading.subset import asked_steps
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.trajectories import ENDS, trace
@@ -111,7 +111,7 @@ def export_store(
     with naming_skip_damaged(options):
         table, fields = join_stores(views, replace(options, fields=names))
         drawn = {"max_pairs": options.max_pairs, "seed": options.seed}
-        selection, left = select(table, options.rules(table, fields, {}, None, **drawn))
+        selection, left = select(options.rules(table, fields, {}, None, **drawn))
         plan = _TargetPlan.of(table, selection, options.steps)
         schema = _schema(table, names)
         stored_nbytes = 0

@@ -13,8 +13,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
 from numbers import Real
@@ -63,7 +63,7 @@ class Selection:
     Args:
         table: The stores.
         choose: Returns the mask of chosen pairs of a block, ``(steps of the block, N)``; pickles.
-        engine: Counts the pairs.
+        counts: Number of chosen pairs per block.
         skip_damaged: Whether damaged chunks hold no chosen pair, so that readers go around them.
 
     Attributes:
@@ -71,19 +71,11 @@ class Selection:
     """
 
     def __init__(
-        self, table: Table, choose: Choose, engine: Engine, skip_damaged: bool = False
+        self, table: Table, choose: Choose, counts: Iterable[int], skip_damaged: bool = False
     ) -> None:
         self._table, self._cell_nbytes = table, _cell_nbytes(skip_damaged)
         self._choose = Cached(choose, _KEPT_BLOCKS)
-        blocks = range(table.state.num_blocks)
-        counts = engine.map(partial(_num_chosen, choose), blocks, table.require_seen)
         self.first_rows: NDArray[np.int64] = np.cumsum([0, *counts], dtype=np.int64)
-
-    @property
-    def counts(self) -> list[int]:
-        """Number of chosen pairs per block."""
-        counts: list[int] = np.diff(self.first_rows).tolist()
-        return counts
 
     @property
     def num_pairs(self) -> int:
@@ -116,10 +108,6 @@ class Selection:
         return self._table.cells_of(block, [field], self._cell_nbytes)
 
 
-def _num_chosen(choose: Choose, block: int) -> int:
-    return int(np.count_nonzero(choose(block)))
-
-
 def _cell_nbytes(skip_damaged: bool) -> int:
     """Damage is gone around chunk by chunk."""
     return 1 if skip_damaged else CELL_NBYTES
@@ -133,7 +121,8 @@ def exported(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
 
 def every_pair(table: Table) -> Selection:
     """All pairs, valid or not."""
-    return Selection(table, partial(_all_of_block, table), Engine(1))
+    shapes = map(table.shape, range(table.state.num_blocks))
+    return Selection(table, partial(_all_of_block, table), map(math.prod, shapes))
 
 
 def _all_of_block(table: Table, block: int) -> Mask:
@@ -198,11 +187,12 @@ class Split(NamedTuple):
         return validation if self.side == VALIDATION else ~validation
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rules:
-    """Rules that exclude pairs, beside invalid ones.
+    """Rules that exclude pairs, beside invalid ones, and what they exclude block by block. Pickles.
 
     Attributes:
+        table: The stores.
         fields: Names of the fields to read.
         finite_fields: Fields in which NaN or infinity excludes a pair.
         skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
@@ -215,8 +205,10 @@ class Rules:
         split: Side of a split to include; None: both. Pairs of the other side are not counted.
         max_pairs: Number of pairs to draw from the rest; None: all.
         seed: Seed of the draw.
+        excluded: Bitmaps of the blocks that hold pairs to exclude for their values, once searched.
     """
 
+    table: Table
     fields: Sequence[str] = ()
     finite_fields: Sequence[str] = ()
     skip_damaged: bool = False
@@ -228,6 +220,7 @@ class Rules:
     split: Split | None = None
     max_pairs: int | None = None
     seed: int = 0
+    excluded: dict[int, NDArray[np.uint8]] = field(default_factory=dict)
 
     @property
     def looked_at(self) -> Sequence[str]:
@@ -242,101 +235,29 @@ class Rules:
         asked = (self.asked_ids, self.motion_ids, self.split)
         return is_any or any(found is not None for found in asked)
 
-
-def select(table: Table, rules: Rules, engine: Engine | None = None) -> tuple[Selection, Left]:
-    """Apply the rules: one pass over the mask and over those fields that must be looked into.
-
-    Args:
-        table: The stores.
-        rules: Rules that exclude pairs.
-        engine: Who looks; None: this thread, or several where fields are looked into.
-
-    Raises:
-        CorruptStoreError: A damaged chunk, unless its pairs are to be left out, or a mask that
-            contradicts the metadata.
-        ClusterError: The cluster cannot do the work.
-    """
-    engine = engine or Engine(None if rules.looked_at else 1)
-    table.check_extent()
-    chooser = _Chooser(table, rules)
-    left = _search(table, chooser, engine)
-    chosen = Selection(table, chooser, engine, rules.skip_damaged)
-    if rules.max_pairs is None or rules.max_pairs >= chosen.num_pairs:
-        return chosen, left
-    draw = Draw(chosen.counts, rules.max_pairs, rules.seed)
-    drawn = Selection(table, partial(_drawn, draw, chooser), engine, rules.skip_damaged)
-    return drawn, replace(left, not_drawn=chosen.num_pairs - drawn.num_pairs)
-
-
-def _drawn(draw: Draw, choose: Choose, block: int) -> Mask:
-    return draw.drawn(block, choose(block))
-
-
-class _Searched(NamedTuple):
-    """Search of one block: valid pairs, excluded pairs per reason, and a bitmap of these."""
-
-    num_valid: int = 0
-    left: Mapping[str, int] = {}
-    excluded: NDArray[np.uint8] | None = None
-
-
-def _search(table: Table, chooser: _Chooser, engine: Engine) -> Left:
-    """Find the pairs to exclude, block by block, and store their bitmaps in the chooser.
-
-    Raises:
-        CorruptStoreError: A mask contradicts the metadata; compared if all masks were read.
-    """
-    num_valid, counts = Counter[int](), Counter[str]()
-    blocks = range(table.state.num_blocks)
-    for block, found in zip(
-        blocks, engine.map(chooser.search, blocks, table.require_seen), strict=True
-    ):
-        num_valid[table.place(block)[0]] += found.num_valid
-        counts.update(found.left)
-        if found.excluded is not None:
-            chooser.excluded[block] = found.excluded
-    is_partly_read = counts["damaged"] or chooser.rules.steps is not None
-    for number, part in enumerate(() if is_partly_read else table.parts):
-        if num_valid[number] != part.state.num_valid:
-            raise CorruptStoreError(
-                f"{part.address}: valid_mask holds {num_valid[number]} valid pairs, the metadata "
-                f"says {part.state.num_valid}"
-            )
-    return Left(**counts)
-
-
-class _Chooser:
-    """Applies rules to one block. Pickles.
-
-    Attributes:
-        rules: The rules.
-        excluded: Bitmaps of the blocks that hold pairs to exclude for their values.
-    """
-
-    def __init__(self, table: Table, rules: Rules) -> None:
-        self._table, self.rules = table, rules
-        self.excluded: dict[int, NDArray[np.uint8]] = {}
-
     def __call__(self, block: int) -> Mask:
         """The mask of chosen pairs of a block that was searched."""
-        shape, asked_steps = self._table.shape(block), self._asked_steps(block)
-        packed = self.excluded.get(block)
-        if not asked_steps.any():
+        shape, packed = self.table.shape(block), self.excluded.get(block)
+        if not self._asked_steps(block).any():
             return np.zeros(shape, np.bool_)
         if packed is None:
-            return self._table.read_cell(VALID_MASK, self._table.whole_block(block))
+            return self.table.read_cell(VALID_MASK, self.table.whole_block(block))
         excluded = np.unpackbits(packed, count=shape[0] * shape[1]).astype(np.bool_)
         return self._mask(block, np.zeros(shape, np.bool_)) & ~excluded.reshape(shape)
 
-    def search(self, block: int) -> _Searched:
-        """Count the pairs of a block that are excluded, and why."""
-        shape, asked_steps = self._table.shape(block), self._asked_steps(block)
+    def search(self, block: int) -> tuple[int, int, dict[str, int], NDArray[np.uint8] | None]:
+        """Valid pairs of a block, chosen ones, excluded ones per reason, and a bitmap of these."""
+        shape, asked_steps = self.table.shape(block), self._asked_steps(block)
         if not asked_steps.any():
-            return _Searched()
+            return 0, 0, {}, None
         damaged, nonfinite = np.zeros(shape, np.bool_), np.zeros(shape, np.bool_)
         valid = self._mask(block, damaged)
-        for name in self.rules.looked_at:
-            self._look_into(name, block, damaged, nonfinite)
+        for name in self.looked_at:
+            for cell, values in self._read(name, block, damaged):
+                if name in self.finite_fields:
+                    values = exported(values, np.float32)
+                    if not all_finite(values):
+                        nonfinite[cell.at] |= ~finite_rows(values)
         interrupted, failed, of_asked = self._of_trajectories(block, damaged)
         asked = asked_steps[:, None] & of_asked
         whole = valid & ~damaged
@@ -349,17 +270,16 @@ class _Chooser:
         }
         left = {name: int(np.count_nonzero(mask & asked)) for name, mask in reasons.items()}
         bad = damaged | interrupted | failed | nonfinite | ~asked
-        return _Searched(
-            int(np.count_nonzero(valid)), left, np.packbits(bad) if bad.any() else None
-        )
+        num_valid, num_chosen = (int(np.count_nonzero(m)) for m in (valid, valid & ~bad))
+        return num_valid, num_chosen, left, np.packbits(bad) if bad.any() else None
 
     def _asked_steps(self, block: int) -> Mask:
         """The steps of a block to include. Shape: (steps,)."""
-        at, inside = self._table.place(block)
-        steps = self._table.parts[at].state.steps_of(inside)
-        if self.rules.steps is None:
+        at, inside = self.table.place(block)
+        steps = self.table.parts[at].state.steps_of(inside)
+        if self.steps is None:
             return np.ones(len(steps), np.bool_)
-        asked = self.rules.steps[at]
+        asked = self.steps[at]
         return np.fromiter((step in asked for step in steps), np.bool_, len(steps))
 
     def _mask(self, block: int, damaged: Mask) -> Mask:
@@ -369,45 +289,79 @@ class _Chooser:
             mask[cell.at] = values
         return mask
 
-    def _look_into(self, name: str, block: int, damaged: Mask, nonfinite: Mask) -> None:
-        for cell, values in self._read(name, block, damaged):
-            if name in self.rules.finite_fields:
-                values = exported(values, np.float32)
-                if not all_finite(values):
-                    nonfinite[cell.at] |= ~finite_rows(values)
-
     def _of_trajectories(self, block: int, damaged: Mask) -> tuple[Mask, Mask, Mask]:
         """Masks of pairs of interrupted trajectories, of failed ones, and of those to include."""
-        rules, (at, _inside) = self.rules, self._table.place(block)
+        at, _inside = self.table.place(block)
         interrupted, failed = np.zeros_like(damaged), np.zeros_like(damaged)
-        if not rules.needs_ids:
+        if not self.needs_ids:
             return interrupted, failed, np.ones_like(damaged)
         asked, of_motion = np.zeros_like(damaged), np.zeros_like(damaged)
         for cell, ids in self._read(TRAJECTORY_ID, block, damaged):
-            asked[cell.at] = True if rules.asked_ids is None else np.isin(ids, rules.asked_ids)
-            if rules.split is not None:
-                own = ids - self._table.numberings[at].first_id
-                identity = self._table.parts[at].state.identity
-                asked[cell.at] &= rules.split.holds(identity, own)
-            for out, excluded in ((interrupted, rules.interrupted_ids), (failed, rules.failed_ids)):
+            asked[cell.at] = True if self.asked_ids is None else np.isin(ids, self.asked_ids)
+            if self.split is not None:
+                own = ids - self.table.numberings[at].first_id
+                identity = self.table.parts[at].state.identity
+                asked[cell.at] &= self.split.holds(identity, own)
+            for out, excluded in ((interrupted, self.interrupted_ids), (failed, self.failed_ids)):
                 if excluded is not None:
                     out[cell.at] = np.isin(ids, excluded)
-        if rules.motion_ids is not None:
+        if self.motion_ids is not None:
             for cell, motions in self._read(MOTION_ID, block, damaged):
-                of_motion[cell.at] = np.isin(motions, rules.motion_ids)
+                of_motion[cell.at] = np.isin(motions, self.motion_ids)
             asked &= of_motion
         return interrupted, failed, asked
 
     def _read(self, name: str, block: int, damaged: Mask) -> Iterator[tuple[Cell, NDArray[Any]]]:
         """Yield the cells of a block; damaged ones are marked instead if they may be excluded."""
-        nbytes = _cell_nbytes(self.rules.skip_damaged)
-        for cell in self._table.cells_of(block, [name], nbytes):
+        nbytes = _cell_nbytes(self.skip_damaged)
+        for cell in self.table.cells_of(block, [name], nbytes):
             try:
-                yield cell, self._table.read_cell(name, cell)
+                yield cell, self.table.read_cell(name, cell)
             except CorruptStoreError:
-                if not self.rules.skip_damaged:
+                if not self.skip_damaged:
                     raise
                 damaged[cell.at] = True
+
+
+def select(rules: Rules, engine: Engine | None = None) -> tuple[Selection, Left]:
+    """Apply the rules: one pass over the mask and over those fields that must be looked into.
+
+    Args:
+        rules: Rules that exclude pairs.
+        engine: Who looks; None: this thread, or several where fields are looked into.
+
+    Raises:
+        CorruptStoreError: A damaged chunk, unless its pairs are to be left out, or a mask that
+            contradicts the metadata; compared if all masks were read.
+        ClusterError: The cluster cannot do the work.
+    """
+    engine, table = engine or Engine(None if rules.looked_at else 1), rules.table
+    table.check_extent()
+    num_valid, left, counts = [0] * len(table.parts), Counter[str](), list[int]()
+    blocks = range(table.state.num_blocks)
+    searched = engine.map(rules.search, blocks, table.require_seen)
+    for block, (valid, chosen, reasons, excluded) in zip(blocks, searched, strict=True):
+        num_valid[table.place(block)[0]] += valid
+        counts.append(chosen)
+        left.update(reasons)
+        if excluded is not None:
+            rules.excluded[block] = excluded
+    is_partly_read = left["damaged"] or rules.steps is not None
+    for part, found in zip(table.parts, num_valid, strict=True):
+        if not is_partly_read and found != part.state.num_valid:
+            raise CorruptStoreError(
+                f"{part.address}: valid_mask holds {found} valid pairs, the metadata "
+                f"says {part.state.num_valid}"
+            )
+    if rules.max_pairs is None or rules.max_pairs >= sum(counts):
+        return Selection(table, rules, counts, rules.skip_damaged), Left(**left)
+    draw = Draw(counts, rules.max_pairs, rules.seed)
+    drawn = Selection(table, partial(_drawn, draw, rules), draw.counts, rules.skip_damaged)
+    return drawn, Left(**left, not_drawn=sum(counts) - drawn.num_pairs)
+
+
+def _drawn(draw: Draw, rules: Rules, block: int) -> Mask:
+    return draw.drawn(block, rules(block))
 
 
 def chosen_fields(schema: Schema, names: Sequence[str] | None) -> list[Field]:
@@ -455,6 +409,9 @@ class Draw:
         counts: Number of candidates per block.
         k: Number of pairs to draw, at most the number of candidates.
         seed: Seed of the keys.
+
+    Attributes:
+        counts: Number of drawn pairs per block.
     """
 
     def __init__(self, counts: Sequence[int], k: int, seed: int) -> None:
@@ -463,12 +420,16 @@ class Draw:
         each = (self._keys(block, count) for block, count in enumerate(counts))
         keys = np.concatenate([own[own >> _SHIFT == least] for own in each])
         self._threshold = np.partition(keys, k - before - 1)[k - before - 1]
+        self.counts = [int(np.count_nonzero(self._are_drawn(b, n))) for b, n in enumerate(counts)]
 
     def drawn(self, block: int, candidates: Mask) -> Mask:
         """The mask of drawn pairs among the candidates of a block."""
         out = np.zeros_like(candidates)
-        out[candidates] = self._keys(block, int(np.count_nonzero(candidates))) <= self._threshold
+        out[candidates] = self._are_drawn(block, int(np.count_nonzero(candidates)))
         return out
+
+    def _are_drawn(self, block: int, count: int) -> Mask:
+        return np.asarray(self._keys(block, count) <= self._threshold)
 
     def _keys(self, block: int, count: int) -> NDArray[np.uint64]:
         generator = np.random.Generator(np.random.PCG64([self._seed, block]))

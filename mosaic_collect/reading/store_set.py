@@ -1,15 +1,16 @@
 """Opening: the stores that an address means, each with its snapshot, and those that are missing.
 
-Fields of the same names and widths may have columns of other meanings in two stores, so whoever
-makes one table of several checks their fields and their provenance first.
+Fields of the same names and widths may have columns of other meanings in two stores: observation
+groups in another order, another task, another history. Only the metadata show it. So whoever makes
+one table of several stores checks their fields and their provenance first.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from mosaic_collect.errors import (
     ExportError,
@@ -17,15 +18,20 @@ from mosaic_collect.errors import (
     StoreMismatchError,
     StoreNotFoundError,
 )
-from mosaic_collect.reading.provenance import check_alike
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.ranks import PART, Place, Recording, part_name
 from mosaic_collect.store.schema import Field, Schema
 from mosaic_collect.store.view import StoreView
+from mosaic_collect.text import shown
 
+#: Metadata entries that decide the meaning of columns.
+ALIKE = ("simulator", "task", "robot", "groups", "terms", "observations")
+_GROUPS, _TERMS, _OBSERVATIONS, _CHECKPOINT = "groups", "terms", "observations", "checkpoint"
 _MAX_ID = (1 << 63) - 1
+#: Stores' metadata by their paths.
+Told: TypeAlias = Mapping[str, Mapping[str, Any]]
 
 
 class OpenedStore(NamedTuple):
@@ -106,7 +112,7 @@ class StoreSet:
         if not self.are_several:
             return Table(views)
         _check_schemas(views)
-        check_alike(_metadata(self.stores), [name for view in views for name in view.grids])
+        _check_alike(views, [name for view in views for name in view.grids], ())
         is_whole = not self.missing and len(views) == len(self.stores)
         return Table(views, self.address, is_whole)
 
@@ -149,10 +155,17 @@ def never_joined(found: Recording, metadata: Iterable[Mapping[str, Any]]) -> tup
     return tuple(address for address in late if address not in known)
 
 
-def check_mergeable(views: Sequence[StoreView], names: Collection[str]) -> None:
-    """Refuse stores that differ in these fields; their numbers of environments may differ.
+def check_mergeable(
+    views: Sequence[StoreView], names: Collection[str], allowed: Collection[str]
+) -> None:
+    """Refuse stores that differ in these fields, or whose columns may have other meanings.
 
-    Order and defaults of fields do not matter: what they decided is in the recorded rows.
+    Order and defaults of fields do not matter: what they decided is in the recorded rows. Numbers
+    of environments may differ, and so may the allowed entries of ``ALIKE``.
+
+    Raises:
+        StoreMismatchError: Naming all that differs.
+        ExportError: The trajectory ids of all stores together are beyond int64.
     """
     first, *others = views
     problems = [
@@ -167,6 +180,37 @@ def check_mergeable(views: Sequence[StoreView], names: Collection[str]) -> None:
         )
     if sum(view.state.next_trajectory_id for view in views) > _MAX_ID:
         raise ExportError("the stores' trajectory ids, one behind the other, are beyond int64")
+    _check_alike(views, names, allowed)
+
+
+def _check_alike(
+    views: Sequence[StoreView], fields: Collection[str], allowed: Collection[str]
+) -> None:
+    """Refuse stores whose columns may have other meanings; a missing entry is no difference."""
+    stores = {view.address: _of_fields(view.state.metadata, fields) for view in views}
+    found = [
+        f"{words}, unless allow_different='{name}'"
+        for name, words in _origins_apart(stores)
+        if name not in allowed
+    ]
+    if found:
+        raise StoreMismatchError(
+            "stores of one export must be of the same origin, or columns of one name mean other "
+            f"things: {'; '.join(found)}"
+        )
+
+
+def alike_notes(stores: Told) -> Iterator[str]:
+    """Yield sentences on differences between stores that were joined."""
+    for name, words in _origins_apart(stores):
+        yield f"the stores differ in {name}, which was allowed: {words}"
+    for name in ALIKE:
+        silent = [path for path, told in stores.items() if told.get(name) is None]
+        if 0 < len(silent) < len(stores):
+            yield f"not all stores say their {name}: {', '.join(silent)} may be of another"
+    checkpoints = {path: _hash(told) for path, told in stores.items() if _hash(told) is not None}
+    if len({*checkpoints.values()}) > 1:
+        yield f"the stores are of {len({*checkpoints.values()})} checkpoints"
 
 
 def _open_each(found: Recording) -> tuple[OpenedStore, ...]:
@@ -218,3 +262,52 @@ def _form(field: Field | None) -> str:
         return "no such field"
     width = "one value" if field.dim is None else f"dim {field.dim}"
     return f"{width} of {field.dtype}"
+
+
+def _of_fields(told: Mapping[str, Any], fields: Collection[str]) -> dict[str, Any]:
+    """Metadata on these fields; ``groups`` are the columns of ``observations``."""
+    terms = told.get(_TERMS)
+    if isinstance(terms, Mapping):
+        terms = {field: of for field, of in terms.items() if field in fields}
+    groups = told.get(_GROUPS) if _OBSERVATIONS in fields else None
+    return {**told, _GROUPS: groups, _TERMS: terms}
+
+
+def _origins_apart(stores: Told) -> Iterator[tuple[str, str]]:
+    """Yield each differing entry, with the values of the first store and the first other one."""
+    for name in ALIKE:
+        said = {path: told[name] for path, told in stores.items() if told.get(name) is not None}
+        if not said:
+            continue
+        first, *others = said
+        for other in others:
+            if _ordered(said[first]) != _ordered(said[other]):
+                mine, theirs = _apart(said[first], said[other])
+                yield name, f"{name}: {first} says {_words(mine)}, {other} says {_words(theirs)}"
+                break
+
+
+def _ordered(value: Any) -> Any:
+    """The order of groups is the order of columns."""
+    return list(value.items()) if isinstance(value, Mapping) else value
+
+
+def _apart(mine: Any, theirs: Any) -> tuple[Any, Any]:
+    """Without the entries that both have; with all of them if only their order differs."""
+    if not isinstance(mine, Mapping) or not isinstance(theirs, Mapping) or mine == theirs:
+        return mine, theirs
+    absent = object()
+    left = {k: v for k, v in mine.items() if theirs.get(k, absent) != v}
+    return left, {k: v for k, v in theirs.items() if mine.get(k, absent) != v}
+
+
+def _words(value: Any) -> str:
+    """A value as text, entries in their order, which a bounded ``repr`` does not keep."""
+    if not isinstance(value, Mapping):
+        return shown(value)
+    return shown(", ".join(f"{shown(k)}: {shown(v)}" for k, v in value.items()) or "nothing")
+
+
+def _hash(told: Mapping[str, Any]) -> Any:
+    file = told.get(_CHECKPOINT)
+    return str(file.get("sha256")) if isinstance(file, Mapping) else None

@@ -18,8 +18,8 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.ends import failed_ids, interrupted_ids
 from mosaic_collect.reading.numbering import MOTION_ID
-from mosaic_collect.reading.provenance import ALIKE
 from mosaic_collect.reading.selection import Rules, Side, Split
+from mosaic_collect.reading.store_set import ALIKE
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.schema import Field, Schema
 from mosaic_collect.text import shown
@@ -172,7 +172,7 @@ class SubsetOptions:
             if strange:
                 raise InputError(f"trajectories: expected ids of 0..{used - 1}, got {strange[0]}")
             found["asked_ids"] = np.array([*self.trajectories], np.int64)
-        return Rules(**{**found, **others})
+        return Rules(table, **{**found, **others})
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

@@ -16,7 +16,7 @@ from torch.utils.data import IterableDataset, get_worker_info
 from mosaic_collect.checks import whole
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.moments import chosen_moments
-from mosaic_collect.reading.selection import Side, every_pair
+from mosaic_collect.reading.selection import Side
 from mosaic_collect.sampling.device import find_device
 from mosaic_collect.sampling.options import EPOCHS, STREAM, LoaderOptions, Mode
 from mosaic_collect.sampling.order import Position, rank_share, rest_of_epoch, rest_of_stream
@@ -276,8 +276,7 @@ class BatchLoader(IterableDataset[Batch]):
             if name not in known:
                 raise InputError(f"field {name!r}: expected one of {', '.join(known)}")
         names = list(fields) or [f.name for f in tiles.fields if f.is_float]
-        selection = tiles.selection or every_pair(tiles.table)
-        found = chosen_moments(tiles.table, selection, names, self._options.threads)
+        found = chosen_moments(tiles.table, tiles.selection, names, self._options.threads)
 
         def tensor(name: str, values: NDArray[np.float64]) -> torch.Tensor:
             values = values.reshape(known[name].row_shape).astype(np.float32)

@@ -23,10 +23,10 @@ from mosaic_collect.checks import whole
 from mosaic_collect.errors import IncompleteStoreError, InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import number_stores
-from mosaic_collect.reading.provenance import check_alike
 from mosaic_collect.reading.selection import (
     Selection,
     chosen_fields,
+    every_pair,
     nonfinite_fields,
     select,
 )
@@ -209,9 +209,7 @@ class PairSource:
         options = self._options
         names = [f.name for v in views for f in chosen_fields(v.state.schema, options.fields)]
         names += options.finite_fields or ()
-        check_mergeable(views, names)
-        metadata = {view.address: view.state.metadata for view in views}
-        check_alike(metadata, names, options.allow_different)
+        check_mergeable(views, names, options.allow_different)
         table = Table(views)
         fields = chosen_fields(table.state.schema, options.fields)
         held = {f.name for f in fields}
@@ -231,8 +229,8 @@ class PairSource:
 
     def _selection(
         self, table: Table, names: Sequence[str], committed: Sequence[int] | None
-    ) -> Selection | None:
-        """The pairs that count, as an export of these fields chooses them; None: every one."""
+    ) -> Selection:
+        """The pairs that count, as an export of these fields chooses them."""
         options = self._options
         if options.window is not None:
             # Where an id is damaged, nobody knows whose the pair is.
@@ -244,9 +242,9 @@ class PairSource:
             asked = slice(None) if options.steps is None else options.steps
             seen["steps"] = [asked_steps(asked, limit) for limit in committed]
         rules = options.rules(table, fields, nonfinite, **seen)
-        if not (table.has_mask or rules.looked_at or rules.steps is not None or rules.needs_ids):
-            return None
-        return select(table, rules)[0]
+        if table.has_mask or rules.looked_at or rules.steps is not None or rules.needs_ids:
+            return select(rules)[0]
+        return every_pair(table)
 
 
 def named(stores: Stores) -> list[Named]:

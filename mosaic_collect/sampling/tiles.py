@@ -64,7 +64,7 @@ class Tiles:
     Args:
         table: The stores.
         fields: Fields that a tile holds.
-        selection: Chosen pairs; None: every pair.
+        selection: Chosen pairs.
         options: Windows to draw, the size of the pool, and whether the selection left out the pairs
             in damaged chunks.
         workers: Number of workers that share the pool.
@@ -85,7 +85,7 @@ class Tiles:
         self,
         table: Table,
         fields: Sequence[Field],
-        selection: Selection | None,
+        selection: Selection,
         options: LoaderOptions,
         workers: int = 1,
     ) -> None:
@@ -252,8 +252,6 @@ class Tiles:
         for tile in (Cell(block, steps, envs) for envs in columns):
             if draws is not None:
                 count = int(np.count_nonzero(draws[tile.envs.start : tile.envs.stop]))
-            elif self.selection is None:
-                count = len(steps) * len(tile.envs)
             else:
                 count = int(np.count_nonzero(self.selection.mask(tile)))
             if count:
@@ -279,11 +277,8 @@ class Tiles:
         chosen = np.zeros((len(tile.envs), self._span(at)), np.bool_)
         for block, steps, begin in self._sections(tile):
             here = chosen[:, begin : begin + len(steps)]
-            if self.selection is None:
-                here[...] = True
-            else:
-                mask = self.selection.block(self.table.first_blocks[at] + block)
-                here[...] = mask[: len(steps), tile.envs.start : tile.envs.stop].T
+            mask = self.selection.block(self.table.first_blocks[at] + block)
+            here[...] = mask[: len(steps), tile.envs.start : tile.envs.stop].T
         return chosen
 
     def _starts(self, whole: Cell) -> Mask:

@@ -10,7 +10,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.reading.selection import Rules, select
+from mosaic_collect.reading.selection import Rules, every_pair, select
 from mosaic_collect.reading.subset import SubsetOptions
 from mosaic_collect.reading.table import Table
 from mosaic_collect.sampling.options import LoaderOptions
@@ -26,7 +26,7 @@ def tiles_of(
 ) -> Tiles:
     table = Table([dataset.view for dataset in datasets])
     fields = [f for f in table.state.schema.stored if f.name in names]
-    selection = None if rules is None else select(table, rules)[0]
+    selection = every_pair(table) if rules is None else select(Rules(table, **rules))[0]
     return Tiles(table, fields, selection, LoaderOptions(batch_size=1, **options))
 
 
@@ -67,7 +67,7 @@ def test_no_block_looks_through_all_steps_that_are_asked_for(store: str) -> None
     """Else a store of twice as many blocks would take four times as long."""
     stores.write(store, 11)
     dataset = TrajectoryDataset(store)
-    tiles = tiles_of(dataset, rules=Rules(steps=[range(3, 10**13, 2)]))
+    tiles = tiles_of(dataset, rules={"steps": [range(3, 10**13, 2)]})
     assert tiles.num_pairs == 4 * 4
     want = {n: dataset.read(n)[3::2].reshape(16, -1) for n in NAMES}
     assert_same_pairs(all_rows(tiles), want)
@@ -75,7 +75,7 @@ def test_no_block_looks_through_all_steps_that_are_asked_for(store: str) -> None
 
 def test_a_mask_that_changed_is_told(store: str) -> None:
     stores.write(store, 6, masks=stores.some_masks(4))
-    tiles = tiles_of(TrajectoryDataset(store), rules=Rules())
+    tiles = tiles_of(TrajectoryDataset(store), rules={})
     tiles.counts[0] += 1
     with pytest.raises(CorruptStoreError, match=r"block 0, environments 0\.\.4: expected .* pairs"):
         all_rows(tiles)
@@ -89,7 +89,7 @@ def test_damage_is_an_error_or_gone_around(store: str) -> None:
         all_rows(tiles_of(dataset))
     table = Table([dataset.view])
     fields = [dataset.schema[n] for n in NAMES]
-    chosen, _ = select(table, SubsetOptions(skip_damaged=True).rules(table, fields, {}))
+    chosen, _ = select(SubsetOptions(skip_damaged=True).rules(table, fields, {}))
     tiles = Tiles(table, fields, chosen, LoaderOptions(batch_size=1, skip_damaged=True))
     kept = [*range(3), *range(6, 9)]
     want = {n: recorded[n][kept].reshape(24, -1) for n in NAMES}
@@ -102,7 +102,7 @@ def test_damage_that_comes_after_the_selection_is_an_error(store: str) -> None:
     stores.flip(f"{store}/actions/c.1.0.0", 5)
     table = TrajectoryDataset(store).view
     fields = [table.state.schema[n] for n in NAMES]
-    chosen, _ = select(table, SubsetOptions(skip_damaged=True).rules(table, fields, {}))
+    chosen, _ = select(SubsetOptions(skip_damaged=True).rules(table, fields, {}))
     tiles = Tiles(table, fields, chosen, LoaderOptions(batch_size=1, skip_damaged=True))
     want = {n: recorded[n][[*range(3), *range(6, 9)]].reshape(24, -1) for n in NAMES}
     assert_same_pairs(all_rows(tiles), want)
