@@ -116,21 +116,6 @@ def open_envs(store: str, run: int = -1) -> list[int]:
     return np.flatnonzero(view.open_envs(number)).tolist()
 
 
-def test_a_runs_open_envs_are_those_within_a_trajectory(store: str) -> None:
-    with open_writer(store, num_envs=11) as writer:
-        writer.commit()
-        assert open_envs(store) == []
-        add(writer, 0)
-        writer.end_trajectories([0, 9])
-    assert open_envs(store) == [1, 2, 3, 4, 5, 6, 7, 8, 10]
-    with TrajectoryWriter(store, resume=True) as writer:
-        add(writer, 1)
-        writer.end_trajectories(range(11))
-    assert open_envs(store, 0) == [1, 2, 3, 4, 5, 6, 7, 8, 10]
-    assert open_envs(store, 1) == []
-    assert [r.first_step for r in TrajectoryDataset(store).state.runs] == [0, 1]
-
-
 def test_a_store_keeps_one_bitmap_however_often_it_is_resumed(store: str) -> None:
     """And tells of every run which trajectories were open, whatever had ended."""
     num_envs, rng, want = 400, np.random.default_rng(3), []

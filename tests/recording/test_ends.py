@@ -165,6 +165,8 @@ def test_a_store_without_the_field_says_how_to_get_it(store: str) -> None:
         add(writer, 0)
         with pytest.raises(InputError, match=r"Schema\.with_ends\(\)"):
             writer.end_trajectories([0], [])
+        with pytest.raises(InputError, match="truncated: expected None, for the store has no"):
+            writer.end_trajectories(dones=[0, 1, 0, 0], time_outs=[0, 1, 0, 0])
         writer.end_trajectories([0], None)
         add(writer, 1)
     dataset = TrajectoryDataset(store)
@@ -186,15 +188,6 @@ def test_the_first_end_of_a_step_counts(store: str) -> None:
         add_own(writer, 2)
         writer.end_trajectories([3], [3])
     assert_ends(store, 3, (0, 0, FAILED), (0, 1, ENDED), (0, 2, FAILED), (2, 3, FAILED))
-
-
-def test_a_resume_keeps_the_ends_of_a_partial_block(store: str) -> None:
-    with open_ends(store) as writer:
-        add_own(writer, 0, 1)
-        writer.end_trajectories([0, 2], [2])
-    with TrajectoryWriter(store, resume=True) as writer:
-        add_own(writer, 2, 3)
-    assert_ends(store, 4, (1, 0, ENDED), (1, 2, FAILED))
 
 
 # -- commits between ------------------------------------------------------------------------------
@@ -477,15 +470,6 @@ def test_gymnasiums_flags(store: str) -> None:
     assert len(dataset.where(end="terminated")) == 4
 
 
-def test_a_store_that_records_no_ends_refuses_how(store: str) -> None:
-    with open_writer(store, 2) as writer:
-        add(writer, 0)
-        with pytest.raises(
-            InputError, match="truncated: expected None, for the store has no field"
-        ):
-            writer.end_trajectories(dones=[0, 1], time_outs=[0, 1])
-
-
 @pytest.mark.parametrize(
     ("told", "words"),
     [
@@ -508,15 +492,3 @@ def test_flags_that_are_none(store: str, told: dict[str, Any], words: str) -> No
         with pytest.raises(InputError, match=words):
             writer.end_trajectories(**told)
     assert TrajectoryDataset(store).num_ended == 0
-
-
-@pytest.mark.parametrize("number", [0, 1])
-def test_a_number_of_one_environment_is_no_id(store: str, number: int) -> None:
-    """rsl_rl's dones are whole numbers: [0] says that nobody is done."""
-    with open_writer(store, 1, SMALL.with_ends()) as writer:
-        add(writer, 0)
-        for told in ([np.array([number])], [[0], np.array([number])]):
-            with pytest.raises(InputError, match="may be ids or flags"):
-                writer.end_trajectories(*told)
-        writer.end_trajectories(np.array([number == 1]))
-    assert TrajectoryDataset(store).num_ended == number

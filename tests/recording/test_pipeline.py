@@ -229,22 +229,3 @@ def test_the_callers_own_exception_is_not_hidden_by_ours(
     assert "closing" in caplog.text
     assert "writing failed" in caplog.text
     assert all("closing" in note for note in getattr(caught.value, "__notes__", []))
-
-
-def test_a_failure_of_the_encoder_is_one_of_ours_too(
-    store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    writer = open_writer(store)
-    add(writer, 0)
-
-    def broken(self: object, task: object) -> object:
-        raise MemoryError("no scratch")
-
-    with monkeypatch.context() as patch:
-        patch.setattr("mosaic_collect.recording.encoding.encoder.BlockEncoder.encode", broken)
-        with pytest.raises(WriteError, match="no scratch") as caught:
-            writer.commit()
-    assert isinstance(caught.value.__cause__, MemoryError)
-    with pytest.raises(WriteError):
-        writer.close()
-    assert TrajectoryDataset(store).num_steps == 0

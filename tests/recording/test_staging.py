@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -24,17 +26,21 @@ def test_a_block_used_again_shows_nothing_of_its_former_life(store: str) -> None
         assert (out[:, 1:] == grid.field.fill_value).all(), name
 
 
+@pytest.mark.parametrize("kind", ["arrays", "tensors"])
 @pytest.mark.parametrize("block_steps", [1, 2, 5])
-def test_the_caller_overwrites_its_arrays_at_once(store: str, block_steps: int) -> None:
-    buffers = rows(0, N, ALL_DTYPES)
-    flags = np.ones(N, bool)
+def test_the_caller_overwrites_its_memory_at_once(store: str, block_steps: int, kind: str) -> None:
+    arrays, flags = rows(0, N, ALL_DTYPES), np.ones(N, bool)
+    buffers: dict[str, Any] = {**arrays, "valid_mask": flags}
+    if kind == "tensors":
+        torch = pytest.importorskip("torch")
+        buffers = {name: torch.from_numpy(value) for name, value in buffers.items()}
     with open_writer(store, N, ALL_DTYPES, block_steps=block_steps) as writer:
         for step in range(7):
             for name, value in rows(step, N, ALL_DTYPES).items():
-                buffers[name][...] = value
+                arrays[name][...] = value
             flags[...] = mask(step, N)
-            writer.add_step(**buffers, valid_mask=flags)
-            for value in (*buffers.values(), flags):
+            writer.add_step(**buffers)
+            for value in (*arrays.values(), flags):
                 value[...] = 0
     dataset = TrajectoryDataset(store)
     assert_holds(dataset, range(7))

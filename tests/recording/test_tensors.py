@@ -98,22 +98,6 @@ def test_any_layout_is_copied_right(store: str, layout: Any) -> None:
     np.testing.assert_array_equal(TrajectoryDataset(store).read("observations")[0], want)
 
 
-def test_the_caller_overwrites_its_tensors_at_once(store: str) -> None:
-    buffers = tensors(0, ALL_DTYPES)
-    flags = torch.ones(N, dtype=torch.bool)
-    with open_writer(store, N, ALL_DTYPES) as writer:
-        for step in range(7):
-            for name, value in tensors(step, ALL_DTYPES).items():
-                buffers[name].copy_(value)
-            flags.copy_(torch.from_numpy(mask(step, N)))
-            writer.add_step(**buffers, valid_mask=flags)
-            for value in (*buffers.values(), flags):
-                value.zero_()
-    dataset = TrajectoryDataset(store)
-    assert_holds(dataset, range(7))
-    assert_same(dataset.read("valid_mask"), np.stack([mask(s, N) for s in range(7)]))
-
-
 @pytest.mark.parametrize(
     ("given", "want"),
     [
