@@ -140,7 +140,6 @@ class ExpertTrajectoryCollector:
             "student_observations": student_observations,
             **extra,
         }
-        rows = {name: value for name, value in rows.items() if value is not None}
         writer = self._writer or self._open(rows, mask)
         writer.add_step(**rows, valid_mask=mask)
         # Without asking a GPU for its sum at each step.
@@ -278,7 +277,8 @@ class ExpertTrajectoryCollector:
         """The writer, for a first step that is known to be good."""
         observations: Any = rows.get("observations")
         num_envs = len(observations) if getattr(observations, "ndim", 0) == 2 else 0
-        StepCheck(self.schema, num_envs).check(rows, mask, {})
+        given = {name: value for name, value in rows.items() if value is not None}
+        StepCheck(self.schema, num_envs).check(given, mask, {})
         device = observations.device if is_tensor(observations) else "cpu"
         self._writer = TrajectoryWriter(
             self._blobs,

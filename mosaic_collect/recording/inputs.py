@@ -39,8 +39,10 @@ class StepCheck:
         self._optional = [f.name for f in schema.fields if f.default is not None]
         self._defaults = {n: schema[n].default for n in self._optional if n in self._fields}
 
-    def check(self, rows: Mapping[str, Any], mask: Any, given: Mapping[str, bool]) -> None:
-        """Check one step.
+    def check(
+        self, rows: Mapping[str, Any], mask: Any, given: Mapping[str, bool]
+    ) -> dict[str, bool]:
+        """Check one step, and return which of the optional fields it gives.
 
         Args:
             rows: Per field, a value of shape ``(num_envs, dim)``; absent ones left out.
@@ -72,9 +74,6 @@ class StepCheck:
             problems += _value_problems(_MASK, mask, self._num_envs)
         if problems:
             raise InputError("bad step, nothing was added: " + "; ".join(problems))
-
-    def given_by(self, rows: Mapping[str, Any]) -> dict[str, bool]:
-        """Which of the optional fields these rows give."""
         return {name: name in rows for name in self._optional}
 
     def with_defaults(self, rows: Mapping[str, Any]) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def test_metadata_come_with_the_ends_or_not_at_all(store: str) -> None:
         writer.end_trajectories([], metadata={"ended": 0})
         with pytest.raises(InputError, match="metadata: expected values that JSON can hold"):
             writer.end_trajectories([1], metadata={"ended": object()})
-        assert (writer.metadata, writer._steps.account.state.num_trajectories) == ({"ended": 0}, 0)
+        assert (writer.metadata, writer._steps.account.ended) == ({"ended": 0}, 0)
         writer.end_trajectories([1], metadata={"ended": 1})
     assert_ends(store, 1, (0, 1, ENDED))
     assert TrajectoryDataset(store).metadata == {"ended": 1}
