@@ -27,7 +27,6 @@ import time
 import traceback
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -38,6 +37,7 @@ from mosaic_collect.store.files import is_temp_name
 from mosaic_collect.store.objects import is_url
 from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
+from tests import helpers
 from tests.helpers import REPO
 from tests.service import s3_folder
 
@@ -70,40 +70,16 @@ class Shape:
         return Schema(tuple(fields)).with_ends()
 
     def open(self, path: str, threads: int) -> TrajectoryWriter:
-        nbytes = (3 * self.block_steps + 1) * self.schema.pair_nbytes * self.num_envs
-        return TrajectoryWriter(
+        return helpers.open_writer(
             path,
-            self.schema,
             self.num_envs,
-            buffer_mb=nbytes / 1e6,
+            self.schema,
+            self.block_steps,
             compressor=self.compressor,
             resume="auto" if is_url(path) else os.path.exists(path),
-            commit_seconds=None,
             threads=threads,
             encode_in=self.encode_in,
         )
-
-
-def value(step: Any, env: Any, place: int, column: Any) -> Any:
-    """A number that no other place of the store has, exact in float32."""
-    return (step * 40 + column) * 32 + env * 3 + place
-
-
-def rows(shape: Shape, steps: range) -> dict[str, np.ndarray]:
-    """All fields for some steps, each ``(len(steps), num_envs[, dim])``."""
-    step = np.arange(steps.start, steps.stop)[:, None, None]
-    env = np.arange(shape.num_envs)[None, :, None]
-    found = {}
-    for place, dim in enumerate(shape.dims):
-        full = value(step, env, place, np.arange(dim or 1)).astype(np.float32)
-        found[f"f{place}"] = full[..., 0] if dim is None else full
-    return found
-
-
-def mask(shape: Shape, steps: range) -> np.ndarray:
-    """Which rows are valid, ``(len(steps), num_envs)``."""
-    step, env = np.arange(steps.start, steps.stop)[:, None], np.arange(shape.num_envs)
-    return np.asarray((step * 5 + env * 3) % 7 != 0)
 
 
 def ends(shape: Shape, steps: range) -> np.ndarray:
@@ -147,12 +123,10 @@ def record(path: str, shape: Shape, pipe: int, chance: random.Random) -> None:
 
 def add(writer: TrajectoryWriter, shape: Shape, step: int, early: bool = False) -> None:
     """Add one step, perhaps commit it, and end the trajectories that end after it."""
-    steps = range(step, step + 1)
-    given = {name: v[0] for name, v in rows(shape, steps).items()}
-    writer.add_step(valid_mask=mask(shape, steps)[0], **given)
+    helpers.add(writer, step, masks=True)
     if early:
         writer.commit()
-    told = how(shape, steps)[0]
+    told = how(shape, range(step, step + 1))[0]
     writer.end_trajectories(told != 0, told == FAILED)
 
 
@@ -289,9 +263,10 @@ def inspect(path: str, shape: Shape, told: Told) -> int:
     assert told.committed <= steps <= told.added, f"{steps} steps, {told}"
     if not dataset.fields:
         return 0
-    for name, want in rows(shape, range(steps)).items():
+    for name, want in helpers.expected(range(steps), shape.num_envs, shape.schema).items():
         assert dataset.read(name).tobytes() == want.tobytes(), f"{name} differs"
-    valid = mask(shape, range(steps))
+    masks = [helpers.mask(step, shape.num_envs) for step in range(steps)]
+    valid = np.array(masks, bool)
     assert dataset.read(VALID_MASK).tobytes() == valid.tobytes(), "the mask differs"
     assert dataset.num_valid == np.count_nonzero(valid)
     check_ids(dataset, shape)
