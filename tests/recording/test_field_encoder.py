@@ -12,14 +12,7 @@ from hypothesis.extra import numpy as arrays
 from mosaic_collect.recording import encoding
 from mosaic_collect.recording.encoding.encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor, crc_bytes
-
-
-def history(envs: int, steps: int, terms: tuple[int, ...], seed: int = 0) -> np.ndarray:
-    """Rows of five frames each, as observations have: term by term, the oldest frame first."""
-    new = noise(envs, steps, sum(terms), seed=seed)
-    frames = np.maximum(np.arange(steps)[:, None] - np.arange(5)[::-1], 0)
-    parts = np.split(new[:, frames], np.cumsum(terms)[:-1], axis=3)
-    return np.concatenate([p.reshape(envs, steps, -1) for p in parts], axis=2)
+from tests.recording.histories import history
 
 
 def noise(*shape: int, seed: int = 0) -> np.ndarray:
