@@ -31,14 +31,22 @@ def noted(request: pytest.FixtureRequest) -> None:
     RAN.add(request.function.__name__)
 
 
-def instants(run: Callable[[int], int], about: int, spare: int = 0) -> range:
-    """Which instructions to interrupt at: all but the last few, or about so many, evenly."""
+def try_each(run: Callable[[int], int], about: int, spare: int = 0) -> None:
+    """Interrupt at all instructions but the last few, or about so many, evenly.
+
+    No thread of a closed writer stays.
+    """
     run(10**9)  # the first run does more than any other: it fills caches
     total = run(10**9 + 1) - spare
     assert total > 200
     chosen = range(1, total + 1, EVERY or max(1, total // about))
     count("instructions interrupted", len(chosen))
-    return chosen
+    for at in chosen:
+        run(at)
+    for thread in threading.enumerate():
+        if thread.name.startswith("mosaic"):
+            thread.join(10)
+            assert not thread.is_alive()
 
 
 class Session:
@@ -121,9 +129,7 @@ def test_the_with_block_is_left_by_it(ram_store: str, schema: Schema) -> None:
         check_resume(path, session.writer.num_steps)
         return count
 
-    for at in instants(run, 150):
-        run(at)
-    settle()
+    try_each(run, 150)
 
 
 @pytest.mark.parametrize("schema", SCHEMAS)
@@ -140,9 +146,7 @@ def test_the_caller_goes_on_after_it(ram_store: str, schema: Schema) -> None:
         session.assert_right(path)
         return count
 
-    for at in instants(run, 150):
-        run(at)
-    settle()
+    try_each(run, 150)
 
 
 def test_a_ring_of_one_block_goes_on_after_it(ram_store: str) -> None:
@@ -161,9 +165,7 @@ def test_a_ring_of_one_block_goes_on_after_it(ram_store: str) -> None:
         check(path)
         return count
 
-    for at in instants(run, 80):
-        run(at)
-    settle()
+    try_each(run, 80)
 
 
 @pytest.mark.parametrize("complete", [True, False])
@@ -185,9 +187,7 @@ def test_it_falls_into_the_close(ram_store: str, complete: bool) -> None:
         check_resume(path, 3)
         return count
 
-    for at in instants(run, 60):
-        run(at)
-    settle()
+    try_each(run, 60)
 
 
 def test_it_falls_into_the_opening(ram_store: str) -> None:
@@ -211,16 +211,7 @@ def test_it_falls_into_the_opening(ram_store: str) -> None:
 
     # Behind the constructor's last try, with the writer on its way to the caller, nobody can catch
     # it: that writer stays open until the interpreter exits.
-    for at in instants(run, 120, spare=10):
-        run(at)
-
-
-def settle() -> None:
-    """No thread of a closed writer stays."""
-    for thread in threading.enumerate():
-        if thread.name.startswith("mosaic"):
-            thread.join(10)
-            assert not thread.is_alive()
+    try_each(run, 120, spare=10)
 
 
 def test_what_is_excused_is_there() -> None:

@@ -111,13 +111,3 @@ def test_the_mask_may_begin_after_a_resume(store: str) -> None:
         assert TrajectoryDataset(store).state.has_mask is (number >= 1)
     want = np.stack([np.ones(N, bool), mask(1, N), np.ones(N, bool)])
     assert_same(TrajectoryDataset(store).read("valid_mask"), want)
-
-
-def test_without_a_mask_all_rows_are_valid(store: str) -> None:
-    with open_writer(store, N) as writer:
-        for number in range(4):
-            writer.add_step(**step(number), valid_mask=None)
-    dataset = TrajectoryDataset(store)
-    assert dataset.read("valid_mask").all()
-    assert dataset.num_valid == 4 * N
-    assert not dataset.state.has_mask

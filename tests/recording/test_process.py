@@ -14,6 +14,7 @@ import socket
 import stat
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,13 +25,14 @@ import pytest
 
 from mosaic_collect.errors import InputError, WriteError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.recording.encoding.encoder import FieldEncoder
 from mosaic_collect.recording.encoding.process import (
     EncoderProcess,
-    EncoderWorker,
     Reply,
     Request,
     least_ring_nbytes,
     ready,
+    serve,
 )
 from mosaic_collect.recording.ring.blocks import SharedRing
 from mosaic_collect.recording.writer import TrajectoryWriter
@@ -490,24 +492,27 @@ def test_a_worker_answers_with_what_went_wrong(
     """A file that cannot be written, one that cannot be closed, and an encoder that fails."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     setup = GRIDS, 2, ring.by_step, Compressor.named("auto"), 1
-    worker = EncoderWorker(theirs, os.getpid(), setup, ring)
+    worker = threading.Thread(target=serve, args=(theirs, os.getppid(), setup, os.dup(ring.fd)))
+
+    def error_of(name: str, mode: str) -> Any:
+        with open(tmp_path / "file", mode) as file:
+            socket.send_fds(ours, [pickle.dumps(Request(0, name, True, 0))], [file.fileno()])
+            return pickle.loads(ours.recv(1 << 16)).error
+
     (tmp_path / "file").touch()
-    with ours, theirs:
-        read_only = os.open(tmp_path / "file", os.O_RDONLY)
-        worker._answer(Request(0, "a", True, 0), read_only)
-        reply = pickle.loads(ours.recv(1 << 16))
-        assert isinstance(reply.error, OSError)
-        assert reply.error.errno == errno.EBADF
-        with monkeypatch.context() as patch:
-            patch.setattr("os.close", no_room)
-            worker._answer(Request(0, "b", True, 0), os.open(tmp_path / "file", os.O_WRONLY))
-        reply = pickle.loads(ours.recv(1 << 16))
-        assert isinstance(reply.error, OSError)
-        assert reply.error.errno == errno.EDQUOT
-        worker._encoders["a"].encode = lambda values, whole: 1 / 0  # type: ignore[assignment]
-        worker._answer(Request(0, "a", True, 0), os.open(tmp_path / "file", os.O_WRONLY))
-        reply = pickle.loads(ours.recv(1 << 16))
-        assert isinstance(reply.error, RuntimeError)
-        assert "ZeroDivisionError" in str(reply.error)
-    worker._pool.shutdown()
-    worker._shards.shutdown()
+
+    worker.start()
+    assert ours.recv(1 << 16) == ready()
+    assert error_of("a", "r").errno == errno.EBADF
+    with monkeypatch.context() as patch:
+        patch.setattr("mosaic_collect.recording.encoding.process.os.close", no_room)
+        assert error_of("b", "w").errno == errno.EDQUOT
+    monkeypatch.setattr(FieldEncoder, "encode", lambda self, values, whole: 1 / 0)
+    failed = error_of("a", "w")
+    assert isinstance(failed, RuntimeError)
+    assert "ZeroDivisionError" in str(failed)
+    ours.send(b"")
+    worker.join(10)
+    assert not worker.is_alive()
+    ours.close()
+    theirs.close()

@@ -77,47 +77,35 @@ class Reply(NamedTuple):
     error: OSError | RuntimeError | None = None
 
 
-class EncoderWorker:
-    """Answers requests that come in over ``link`` from the process ``parent``."""
+def main(parent: int, link_fd: int, ring_fd: int) -> None:
+    """The process, from its parent's id and its descriptors on."""
+    link = socket.socket(fileno=link_fd)
+    with contextlib.suppress(ConnectionError):  # the parent has gone
+        if message := receive(link, parent):
+            serve(link, parent, pickle.loads(message[0]), ring_fd)  # noqa: S301  its other half's
+    os._exit(0)  # threads that still encode do it for nobody
 
-    def __init__(self, link: socket.socket, parent: int, setup: Setup, ring: SharedRing) -> None:
-        self._grids, slots, _, compressor, threads = setup
-        self._link, self._parent = link, parent
-        self._slots = [ring.slot(i) for i in range(slots)]
-        self._encoders = {name: FieldEncoder(compressor) for name in self._grids}
-        self._pool = WorkerPool(threads, "mosaic-compress")
-        self._shards = WorkerPool(SHARDS_AHEAD, "mosaic-shard")
-        self._pool.begin()
-        self._shards.begin()
 
-    def serve(self) -> None:
-        """Return when the parent is gone or wants no more."""
-        while message := receive(self._link, self._parent):
-            request = pickle.loads(message[0])  # noqa: S301  from this package's other half
-            self._shards.submit(self._answer, request, message[1])
+def serve(link: socket.socket, parent: int, setup: Setup, ring_fd: int) -> None:
+    """Answer requests until the process ``parent`` is gone or wants no more."""
+    grids, slots, by_step, compressor, threads = setup
+    ring = SharedRing(grids, slots, by_step, ring_fd)
+    arrays = [ring.slot(i) for i in range(slots)]
+    encoders = {name: FieldEncoder(compressor) for name in grids}
+    pool, shards = WorkerPool(threads, "mosaic-compress"), WorkerPool(SHARDS_AHEAD, "mosaic-shard")
+    pool.begin()
+    shards.begin()
 
-    def _answer(self, request: Request, fd: int) -> None:
-        """Or end the process: its parent must never wait for an answer that does not come."""
-        try:
-            self._link.sendall(pickle.dumps(self._reply(request, fd)))
-        except ConnectionError:
-            os._exit(0)  # nobody waits for it any more
-        except BaseException:  # noqa: BLE001  whatever it was
-            traceback.print_exc()
-            os._exit(1)
-
-    def _reply(self, request: Request, fd: int) -> Reply:
-        name = request.name
-        encoder, grid = self._encoders[name], self._grids[name]
-        values = self._slots[request.slot][name]
+    def written(slot: int, name: str, whole: bool, start: int, fd: int) -> Reply:
+        encoder, grid, values = encoders[name], grids[name], arrays[slot][name]
 
         def encode(chunk: int) -> Encoded:
-            return encoder.encode_chunk(values[grid.rows(chunk)], request.whole)
+            return encoder.encode_chunk(values[grid.rows(chunk)], whole)
 
         try:
             try:
-                encoded = self._pool.map_ahead(encode, range(grid.chunks))
-                return Reply(name, *write_chunks(encoded, partial(write_all, fd), request.start))
+                encoded = pool.map_ahead(encode, range(grid.chunks))
+                return Reply(name, *write_chunks(encoded, partial(write_all, fd), start))
             finally:
                 os.close(fd)  # where some file systems say that the disk is full
         except OSError as error:
@@ -125,6 +113,21 @@ class EncoderWorker:
         except Exception as error:  # noqa: BLE001  raised again in the parent
             # In words: not every exception can be sent.
             return Reply(name, error=RuntimeError(f"{type(error).__name__}: {error}"))
+
+    def answer(request: Request, fd: int) -> None:
+        """Or end the process: its parent must never wait for an answer that does not come."""
+        try:
+            link.sendall(pickle.dumps(written(*request, fd)))
+        except ConnectionError:
+            os._exit(0)  # nobody waits for it any more
+        except BaseException:  # noqa: BLE001  whatever it was
+            traceback.print_exc()
+            os._exit(1)
+
+    link.sendall(ready())
+    while message := receive(link, parent):
+        request = pickle.loads(message[0])  # noqa: S301  from this package's other half
+        shards.submit(answer, request, message[1])
 
 
 def receive(link: socket.socket, parent: int) -> tuple[bytes, int] | None:
@@ -143,20 +146,6 @@ def receive(link: socket.socket, parent: int) -> tuple[bytes, int] | None:
 def ready() -> bytes:
     """What the process says first: which copy of this package it found."""
     return b"ready " + os.fsencode(os.path.realpath(__file__))
-
-
-def main(parent: int, link_fd: int, ring_fd: int) -> None:
-    """The process, from its parent's id and its descriptors on."""
-    os.nice(_NICENESS)
-    link = socket.socket(fileno=link_fd)
-    with contextlib.suppress(ConnectionError):  # the parent has gone
-        if message := receive(link, parent):
-            setup: Setup = pickle.loads(message[0])  # noqa: S301  as above
-            ring = SharedRing(*setup[:3], ring_fd)
-            worker = EncoderWorker(link, parent, setup, ring)
-            link.sendall(ready())
-            worker.serve()
-    os._exit(0)  # threads that still encode do it for nobody
 
 
 _log = logging.getLogger(__name__)
