@@ -158,8 +158,11 @@ def test_it_ends_with_the_writer_and_leaves_nothing(store: str) -> None:
     before = open_files()
     with in_process(store) as writer:
         add(writer, *range(7))
+        writer.commit()
         pid = process_of(writer).pid
         assert os.path.exists(f"/proc/{pid}")
+        ours, its = (os.getpriority(os.PRIO_PROCESS, of) for of in (0, pid))
+        assert its == min(ours + 10, 19), "the simulation comes first"
     assert not os.path.exists(f"/proc/{pid}"), "neither running nor a zombie"
     assert open_files() <= before
     with open("/proc/self/maps") as file:

@@ -79,6 +79,7 @@ class Reply(NamedTuple):
 
 def main(parent: int, link_fd: int, ring_fd: int) -> None:
     """The process, from its parent's id and its descriptors on."""
+    os.nice(_NICENESS)
     link = socket.socket(fileno=link_fd)
     with contextlib.suppress(ConnectionError):  # the parent has gone
         if message := receive(link, parent):
