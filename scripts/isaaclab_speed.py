@@ -24,7 +24,6 @@ from mosaic_collect.adapters.isaaclab.collect import IsaacLabSimulation
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
 from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.collection.motion_queue import MotionQueue
-from mosaic_collect.collection.origin import Origin, file_identity
 from mosaic_collect.collection.record import record
 from mosaic_collect.text import table
 from tests.isaaclab import loaded_motions
@@ -61,8 +60,7 @@ def measure(num_envs: int, steps: int, rounds: int) -> tuple[str, ...]:
         prepare_env_cfg(env_cfg, num_envs)
         with opened(env_cfg, motions, num_envs) as env:
             policy = load_policy(env, agent_cfg, g1.EXPERT)
-            told = {"task": g1.TEACHER, "checkpoint": file_identity(g1.EXPERT)}
-            origin = Origin(simulator="isaaclab", runner_cfg={}, observations={}, **told)
+            origin = {"simulator": "isaaclab", "task": g1.TEACHER}
             seconds: dict[str, list[float]] = {"bare": [], "recorded": []}
             stalled = []
             for turn in range(rounds + 1):  # the first warms up

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.fitting import fit_motions
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion, read_motions
-from mosaic_collect.collection.origin import Origin, refuse_changes
+from mosaic_collect.collection.ranks import refuse_changes
 from mosaic_collect.collection.record import record
 
 
@@ -28,7 +29,7 @@ def collect_motions(
     env: Any,
     policy: Any,
     store: Path,
-    origin: Origin,
+    origin: Mapping[str, Any],
     *,
     max_steps: int | None = None,
     resume: bool = False,

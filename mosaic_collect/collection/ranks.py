@@ -13,8 +13,7 @@ import numpy as np
 
 from mosaic_collect.collection.claims import Claims, take_over
 from mosaic_collect.collection.motion_queue import MotionQueue, SharedMotionQueue
-from mosaic_collect.collection.origin import Origin, refuse_changes
-from mosaic_collect.errors import InputError, StoreError, WriteError
+from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, WriteError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.blobs import Blobs
@@ -132,7 +131,10 @@ class RankStore:
         return False
 
     def refuse_changes(
-        self, known: TrajectoryDataset | None, origin: Origin, allowed: Collection[str] | None
+        self,
+        known: TrajectoryDataset | None,
+        origin: Mapping[str, Any],
+        allowed: Collection[str] | None,
     ) -> None:
         """Check that a collection fits to its store, and to the first of other ranks'."""
         if self.rank is None:
@@ -151,6 +153,41 @@ class RankStore:
     @cached_property
     def _member(self) -> Destination:
         return Destination(self.whole, *(self.ranks if self.rank is not None else ()))
+
+
+def refuse_changes(
+    known: TrajectoryDataset | None,
+    origin: Mapping[str, Any],
+    allowed: Collection[str] | None = None,
+) -> None:
+    """Refuse to resume a store whose provenance differs, except for ``allowed`` entries.
+
+    With ``allowed`` None the error does not say how to allow a difference. Files are compared by
+    their content.
+    """
+    if known is None or not known.num_envs:
+        return
+    before = _by_content({"acting": {}, **known.metadata})
+    now = _by_content({"acting": {}, **origin})
+    changed = [
+        f"{name}: expected {before.get(name)!r}, got {value!r}"
+        for name, value in now.items()
+        if before.get(name) != value and name not in (allowed or ())
+    ]
+    if changed:
+        hint = "" if allowed is None else "; --allow-changed NAME goes on all the same"
+        raise StoreMismatchError(
+            f"{known.path} was collected otherwise: {'; '.join(changed)}{hint}"
+        )
+
+
+def _by_content(entry: Any) -> Any:
+    """The same, with a hash in the place of each file's path and hash."""
+    if not isinstance(entry, Mapping):
+        return entry
+    if set(entry) == {"path", "sha256"}:
+        return entry["sha256"]
+    return {name: _by_content(value) for name, value in entry.items()}
 
 
 def torchrun_ranks(environ: Mapping[str, str]) -> tuple[int, int, int]:

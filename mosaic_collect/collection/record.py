@@ -16,7 +16,6 @@ import numpy as np
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.extras import find_extras
 from mosaic_collect.collection.groups import STUDENT, RecordedGroups, flat_groups
-from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.perturbed import PerturbedPolicy, Pushes
 from mosaic_collect.collection.protocols import Extra, Policy, Simulation
 from mosaic_collect.collection.rollout import Health, collect
@@ -40,7 +39,7 @@ def record(
     policy: Policy,
     tracker: EpisodeTracker,
     store: Address,
-    origin: Origin,
+    metadata: Mapping[str, Any],
     max_steps: int,
     known: TrajectoryDataset | None = None,
     on_step: Watch | None = None,
@@ -58,7 +57,7 @@ def record(
             ``observations``, any other as a field of its own, ``observations_<group>``.
         tracker: Tracker of the simulation's episodes.
         store: Address of the store.
-        origin: Provenance, stored in the metadata beside the groups that the policy reads.
+        metadata: Provenance, as JSON values; this function adds groups, terms and the robot.
         max_steps: Steps of the store in all, with those of earlier runs.
         known: The store to be gone on with, after ``refuse_changes``; None: a new one is made.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
@@ -80,7 +79,7 @@ def record(
             another robot.
         StoreError, WriteError: The writer raised it.
     """
-    noise, push_seed = _seeds(acting, origin, known)
+    noise, push_seed = _seeds(acting, writer_options.get("rank") or 0, known)
     acts = PerturbedPolicy(policy, simulation, acting, noise)
     pushes = Pushes(simulation, acting.push, push_seed)
     ledger, first = tracker.ledger(), simulation.reset()
@@ -95,7 +94,7 @@ def record(
     pace = Pace(max_steps, known.metadata if known is not None else {})
     terms, units = _terms(simulation.group_terms, groups, extras)
     told = {
-        **origin.to_metadata(),
+        **metadata,
         "groups": groups.to_metadata(),
         **({"terms": terms} if terms else {}),
         **ledger,
@@ -162,10 +161,10 @@ def _refuse_progress_since(known: TrajectoryDataset, writer: TrajectoryWriter) -
     )
 
 
-def _seeds(acting: Acting, origin: Origin, known: TrajectoryDataset | None) -> list[int]:
+def _seeds(acting: Acting, rank: int, known: TrajectoryDataset | None) -> list[int]:
     """Seeds of noise and of pushes: each run and each process draws numbers of its own."""
     run = len(known.state.runs) if known is not None and known.num_envs else 0
-    seeds = np.random.SeedSequence([(acting.seed or 0) % (1 << 32), origin.ranks[0], run])
+    seeds = np.random.SeedSequence([(acting.seed or 0) % (1 << 32), rank, run])
     return [int(seed) for seed in seeds.generate_state(2)]
 
 

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from mosaic_collect.adapters.rsl_rl.collect import (  # noqa: E402
-    CollectResult,
-    Simulator,
-    collect_into,
-)
+from mosaic_collect.adapters.rsl_rl.checkpoint import file_identity  # noqa: E402
+from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into  # noqa: E402
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions  # noqa: E402
 from mosaic_collect.collection.ranks import RankStore  # noqa: E402
 from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
@@ -26,21 +23,8 @@ class OpenedError(Exception):
     """All that could be asked before was right."""
 
 
-class Unopened(Simulator[RecordOptions]):
-    """A simulator's task without motions."""
-
-    name = "none"
-    runner_cfg: ClassVar[dict[str, Any]] = {}
-
-    def observations(self) -> dict[str, Any]:
-        return {}
-
-    def opened(self, *args: Any) -> Any:
-        raise OpenedError
-
-
-def unopened(options: RecordOptions) -> Unopened:
-    return Unopened(options, RankStore.of(options.output, options.distributed))
+def open_simulation(*args: Any) -> Any:
+    raise OpenedError
 
 
 @pytest.fixture
@@ -53,7 +37,13 @@ def options(tmp_path: Path, store: str) -> RecordOptions:
 def collected(options: RecordOptions, **changes: Any) -> CollectResult:
     options = replace(options, **changes)
     options.check()
-    return collect_into(unopened(options))
+    return collect_into(
+        *(options, RankStore.of(options.output, options.distributed), open_simulation),
+        simulator="none",
+        runner_cfg={},
+        observations={},
+        found=None,
+    )
 
 
 def test_what_is_right_opens_it(options: RecordOptions) -> None:
@@ -97,7 +87,8 @@ def test_a_student_that_is_not_trusted(options: RecordOptions, tmp_path: Path) -
 
 
 def test_other_environments_than_the_stores(options: RecordOptions) -> None:
-    told = unopened(options).origin().to_metadata()
+    told = {"simulator": "none", "task": "T", "observations": {}, "ranks": [0, 1]}
+    told["checkpoint"] = file_identity(options.checkpoint)
     helpers.open_writer(options.output, 4, metadata=told).close(complete=False)
     with pytest.raises(StoreMismatchError, match="num_envs: expected 4, got 2"):
         collected(options, resume=True, num_envs=2)

@@ -22,7 +22,6 @@ import torch.distributed
 from mosaic_collect.cli import parse
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion
-from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.collection.ranks import RankStore, giving_back
 from mosaic_collect.collection.record import record
@@ -90,14 +89,7 @@ def collect(folder: str, arguments: argparse.Namespace) -> None:
     every = MotionQueue(toy_motions(arguments.motions), 1, told)
     queue = seat.shared(every, arguments.envs, told, arguments.gone)
     assert queue is not None
-    origin = Origin(
-        simulator="toy",
-        task="toy",
-        checkpoint={"path": "none", "sha256": "0"},
-        runner_cfg={},
-        observations={},
-        ranks=seat.ranks,
-    )
+    origin = {"simulator": "toy", "task": "toy", "ranks": list(seat.ranks)}
     seat.refuse_changes(known, origin, ())
     if not seat.begins(queue):
         return

@@ -18,7 +18,6 @@ from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
 from tests.collection import toys  # noqa: E402
-from tests.collection.test_origin import MJLAB  # noqa: E402
 
 EPISODES = ((5, 2, 4), (3, 3), (6,), ())
 SHAPE = (3, 8, 6)
@@ -69,7 +68,7 @@ class Looking(toys.ToyPolicy):
 def collected(store: str, simulation: Any, policy: Any, **options: Any) -> TrajectoryDataset:
     options = {"max_steps": 100, "known": None, **options}
     record(
-        *(simulation, policy, toys.ToyTracker(simulation), store, MJLAB),
+        *(simulation, policy, toys.ToyTracker(simulation), store, toys.ORIGIN),
         buffer_mb=1,
         commit_seconds=None,
         **options,

@@ -17,7 +17,6 @@ from mosaic_collect.collection.record import record  # noqa: E402
 from mosaic_collect.collection.rollout import Health  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from tests.collection import toys  # noqa: E402
-from tests.collection.test_origin import MJLAB  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +43,14 @@ def recorded(
 ) -> TrajectoryDataset:
     simulation = toys.ToySimulation(episodes, falls)
     record(
-        *(simulation, policy or toys.ToyPolicy(), toys.ToyTracker(simulation), store, MJLAB, 100),
+        *(
+            simulation,
+            policy or toys.ToyPolicy(),
+            toys.ToyTracker(simulation),
+            store,
+            toys.ORIGIN,
+            100,
+        ),
         buffer_mb=1,
         commit_seconds=None,
         **options,

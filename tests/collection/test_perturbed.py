@@ -24,7 +24,6 @@ from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import students, toys  # noqa: E402
-from tests.collection.test_origin import MJLAB  # noqa: E402
 from tests.collection.test_record import recorded  # noqa: E402
 
 EPISODES = ((40, 60), (100,), (50, 50), (30, 30, 40))
@@ -131,7 +130,7 @@ def test_nothing_asked_is_nothing_changed(tmp_path: Path, made: list[Witness]) -
 def test_each_run_and_process_draws_numbers_of_its_own(
     tmp_path: Path, made: list[Witness], acting: Acting, read: Callable[[Any], np.ndarray]
 ) -> None:
-    def run(name: str, origin: Any = MJLAB, **options: Any) -> np.ndarray:
+    def run(name: str, origin: Any = toys.ORIGIN, **options: Any) -> np.ndarray:
         return read(recorded(str(tmp_path / name), origin, acting=acting, **options))
 
     first = run("a", max_steps=50)
@@ -139,7 +138,7 @@ def test_each_run_and_process_draws_numbers_of_its_own(
     again = run("a", max_steps=100, resume=True)
     helpers.assert_same(again[:50], first)
     assert not np.allclose(again[50:], first)
-    other = run("c", replace(MJLAB, ranks=(1, 2)), max_steps=50)
+    other = run("c", toys.ORIGIN, max_steps=50, rank=1, world_size=2)
     assert not np.allclose(other, first)
 
 
@@ -149,11 +148,11 @@ def test_each_run_and_process_draws_numbers_of_its_own(
 def test_a_resume_that_acts_otherwise_is_refused(
     store: str, made: list[Witness], acting: Acting, told: dict[str, float]
 ) -> None:
-    origin = replace(MJLAB, acting=acting.acting_metadata())
+    origin = {**toys.ORIGIN, "acting": acting.acting_metadata()}
     assert recorded(store, origin, acting=acting, max_steps=5).metadata["acting"] == told
     assert recorded(store, origin, acting=acting, max_steps=6, resume=True).num_steps == 6
     with pytest.raises(StoreMismatchError, match=re.escape(f"acting: expected {told}, got {{}}")):
-        recorded(store, MJLAB, max_steps=7, resume=True)
+        recorded(store, toys.ORIGIN, max_steps=7, resume=True)
 
 
 def test_each_row_tells_the_push_behind_it(store: str, made: list[Witness]) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ torch = pytest.importorskip("torch")
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter  # noqa: E402
 from mosaic_collect.collection.motion_queue import MotionQueue  # noqa: E402
 from mosaic_collect.collection.motions import Motion  # noqa: E402
-from mosaic_collect.collection.origin import Origin, refuse_changes  # noqa: E402
+from mosaic_collect.collection.ranks import refuse_changes  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
 from mosaic_collect.collection.trackers import EpisodeTracker, MotionTracker  # noqa: E402
 from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
@@ -23,13 +22,16 @@ from mosaic_collect.reading.terms import Term  # noqa: E402
 from mosaic_collect.store.robot import Robot  # noqa: E402
 from mosaic_collect.store.schema import FAILED, TRAJECTORY_END, TRUNCATED  # noqa: E402
 from tests.collection import toys  # noqa: E402
-from tests.collection.test_origin import MJLAB  # noqa: E402
 
 EPISODES = ((5, 2, 4), (3, 3), (6,), ())
 
 
 def recorded(
-    store: str, origin: Origin = MJLAB, max_steps: int = 100, resume: bool = False, **options: Any
+    store: str,
+    origin: Any = toys.ORIGIN,
+    max_steps: int = 100,
+    resume: bool = False,
+    **options: Any,
 ) -> TrajectoryDataset:
     """Record the toys; gives the store."""
     simulation = toys.ToySimulation(EPISODES)
@@ -53,7 +55,7 @@ def test_a_new_store(store: str) -> None:
     assert (data.num_steps, data.num_valid, data.status) == (11, 23, "complete")
     assert data.schema == toys.SCHEMA.with_ends()
     told = data.metadata
-    assert told == {**MJLAB.to_metadata(), "groups": toys.GROUPS, "settled": 11}
+    assert told == {**toys.ORIGIN, "groups": toys.GROUPS, "settled": 11}
 
 
 def test_a_store_that_is_there_is_left_alone(store: str) -> None:
@@ -87,7 +89,15 @@ def test_a_run_that_another_one_has_overtaken_is_refused(
     told, simulation = TrajectoryDataset(store), toys.ToySimulation(EPISODES)
     with pytest.raises(StoreMismatchError, match=f"expected {words}: another run"):
         record(
-            *(simulation, toys.ToyPolicy(), toys.ToyTracker(simulation), store, MJLAB, 9, known),
+            *(
+                simulation,
+                toys.ToyPolicy(),
+                toys.ToyTracker(simulation),
+                store,
+                toys.ORIGIN,
+                9,
+                known,
+            ),
             buffer_mb=1,
         )
     data = TrajectoryDataset(store)
@@ -214,7 +224,7 @@ def test_without_motions_all_are_at_work() -> None:
 def test_another_origin_is_not_gone_on_with(store: str) -> None:
     recorded(store, max_steps=2)
     with pytest.raises(StoreMismatchError, match="task"):
-        recorded(store, replace(MJLAB, task="Walk"), resume=True)
+        recorded(store, {**toys.ORIGIN, "task": "Walk"}, resume=True)
 
 
 def test_what_observations_are_made_of(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

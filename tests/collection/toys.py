@@ -27,6 +27,14 @@ OBS_DIM, ACTION_DIM, STUDENT_DIM = 4, 2, 3
 EXTRA = (Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32"))
 SCHEMA = Schema.mosaic(OBS_DIM, ACTION_DIM, STUDENT_DIM, EXTRA)
 GROUPS = {"policy": 3, "extra": 1}  # together the teacher's observations
+#: Provenance of a collection, as its store's metadata contain it.
+ORIGIN: Mapping[str, Any] = {
+    "simulator": "mjlab",
+    "task": "Track",
+    "observations": {"teacher_noise": True, "student_history": 5, "student_noise": True},
+    "ranks": [0, 1],
+    "checkpoint": {"path": "/models/m.pt", "sha256": "ab"},
+}
 RECORDED = RecordedGroups(read=GROUPS, student_dim=STUDENT_DIM, own={})
 
 

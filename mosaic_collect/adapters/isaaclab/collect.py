@@ -24,7 +24,7 @@ import argparse
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from functools import cached_property
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -46,7 +46,7 @@ from mosaic_collect.adapters.isaaclab.launch import (
 )
 from mosaic_collect.adapters.isaaclab.motion import MosaicMotionTracker
 from mosaic_collect.adapters.isaaclab.options import IsaacLabCollectOptions
-from mosaic_collect.adapters.rsl_rl.collect import CollectResult, Simulator, collect_into
+from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
@@ -82,25 +82,53 @@ def run_collect(
     options.check()
     if found is None and options.motion is not None:
         found = find_motions(os.path.realpath(options.motion))  # as MOSAIC resolves it
-    seat = RankStore.of(options.output, options.distributed)
+    rank_store = RankStore.of(options.output, options.distributed)
     launch = installed()
     flags = launcher_flags(launch, options.launcher) if flags is None else flags
-    if seat.rank is not None and options.device is None and torch.cuda.is_available():
+    if rank_store.rank is not None and options.device is None and torch.cuda.is_available():
         flags.distributed = True  # Kit and the simulation take the local rank's device
     with launch.session(flags):
-        result = collect_into(IsaacLab(options, seat, found, launch, flags), on_step)
+        task = _Task(options, rank_store, found, launch, flags)
+        rows = options.steps_per_trajectory
+        result = collect_into(
+            task.options,
+            rank_store,
+            task.opened,
+            on_step,
+            simulator="isaaclab",
+            runner_cfg=json_safe(config_dict(task.agent_cfg)),
+            observations=_observations(options),
+            found=found,
+            motions=None if found is None else options.chosen(found),
+            limits={} if rows is None else {"steps_per_env": rows},
+            notes={"seed": task.seed, "passes": options.passes, **json_safe(options.notes)},
+        )
         if on_end is not None:
             on_end(result)
     return result
 
 
+def _observations(options: IsaacLabCollectOptions) -> dict[str, Any]:
+    # What the first stores did not contain is stored only where it is not the default.
+    later = {
+        "teacher_noise": (options.teacher_noise, True),
+        "student_drop": ([*options.student_drop], []),
+        "student_overrides": ([*options.student_overrides], []),
+        "overrides": ([*options.overrides], []),
+    }
+    return {
+        "student_task": options.student_task,
+        "student_history": options.student_history,
+        "student_noise": options.student_noise,
+        **{name: value for name, (value, usual) in later.items() if value != usual},
+    }
+
+
 _RANK_SEEDS = 1000  # further from one another than a store has runs
 
 
-class IsaacLab(Simulator[IsaacLabCollectOptions]):
+class _Task:
     """A registered task of Isaac Lab, within the session of a launcher with its flags."""
-
-    name = "isaaclab"
 
     def __init__(
         self,
@@ -110,55 +138,18 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
         launch: Launch,
         flags: argparse.Namespace,
     ) -> None:
-        super().__init__(options, rank_store, motions)
-        self._launch, self._flags = launch, flags
+        self._rank_store, self._launch, self._flags = rank_store, launch, flags
         register_tasks(options.tasks_module)
         check_task(options.task, RSL_RL_CFG)
-        self._env_cfg, self._agent_cfg = launch.configs(options.task, RSL_RL_CFG, options.overrides)
+        self._env_cfg, self.agent_cfg = launch.configs(options.task, RSL_RL_CFG, options.overrides)
         self._command = entry(getattr(self._env_cfg, "commands", None), MOTION)
         if motions is not None and self._command is None:
             raise InputError(f"motion: {options.task} takes no motion")
         if motions is None and hasattr(self._command, "motion"):
             raise InputError(f"motion: {options.task} needs motions")
-
-    @cached_property
-    def checkpoint(self) -> str:
-        return self.options.checkpoint or self.options.find_checkpoint(self._agent_cfg)
-
-    @property
-    def seed(self) -> int | None:
-        return self._env_cfg.seed if self.options.seed is None else self.options.seed
-
-    @property
-    def runner_cfg(self) -> dict[str, Any]:
-        config: dict[str, Any] = json_safe(config_dict(self._agent_cfg))
-        return config
-
-    def observations(self) -> dict[str, Any]:
-        options = self.options
-        # What the first stores did not contain is stored only where it is not the default.
-        later = {
-            "teacher_noise": (options.teacher_noise, True),
-            "student_drop": ([*options.student_drop], []),
-            "student_overrides": ([*options.student_overrides], []),
-            "overrides": ([*options.overrides], []),
-        }
-        return {
-            "student_task": options.student_task,
-            "student_history": options.student_history,
-            "student_noise": options.student_noise,
-            **{name: value for name, (value, usual) in later.items() if value != usual},
-        }
-
-    def limits(self) -> dict[str, Any]:
-        rows = self.options.steps_per_trajectory
-        return {} if rows is None else {"steps_per_env": rows}
-
-    def notes(self) -> dict[str, Any]:
-        return {**super().notes(), **json_safe(self.options.notes)}
-
-    def chosen(self) -> Sequence[Motion]:
-        return self.options.chosen(self.motions or ())
+        checkpoint = options.checkpoint or options.find_checkpoint(self.agent_cfg)
+        self.options = replace(options, checkpoint=checkpoint)
+        self.seed = self._env_cfg.seed if options.seed is None else options.seed
 
     @contextmanager
     def opened(
@@ -176,7 +167,7 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
         if not options.teacher_noise:
             policy_group(env_cfg, options.task, "teacher_noise").enable_corruption = False
         if seed is not None:
-            env_cfg.seed = seed + _RANK_SEEDS * self.rank_store.ranks[0] + run
+            env_cfg.seed = seed + _RANK_SEEDS * self._rank_store.ranks[0] + run
         env_cfg.sim.device = self._device(env_cfg.sim.device)
         if "final_observations" in options.extra_names and hasattr(env_cfg, "compute_final_obs"):
             env_cfg.compute_final_obs = True  # Isaac Lab 3
@@ -189,8 +180,8 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
     def _device(self, tasks: str) -> str:
         """Device that was asked for; else the rank's, or the task's unless that GPU is missing."""
         asked, cuda = self.options.device, torch.cuda.is_available()
-        if self.rank_store.rank is not None:
-            return self.rank_store.device(asked, cuda)
+        if self._rank_store.rank is not None:
+            return self._rank_store.device(asked, cuda)
         return asked or ("cpu" if tasks.startswith("cuda") and not cuda else tasks)
 
     def _student_group(self) -> Any:
@@ -204,7 +195,7 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
     def _made(self, queue: MotionQueue | None) -> IsaacLabSimulation:
         """The environment, which reads its motions while it is made."""
         if queue is None:
-            return IsaacLabSimulation(self._env(), self._agent_cfg)
+            return IsaacLabSimulation(self._env(), self.agent_cfg)
         options = self.options
         steps = 1.0 / (self._env_cfg.sim.dt * self._env_cfg.decimation)  # a second
         with fit_folder(
@@ -221,7 +212,7 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
         if left is not None:  # may still begin
             left = max(left - queue.completed - queue.fell, 0)
         tracker = MosaicMotionTracker(env.unwrapped, queue, options.steps_per_trajectory, left)
-        return IsaacLabSimulation(env, self._agent_cfg, tracker)
+        return IsaacLabSimulation(env, self.agent_cfg, tracker)
 
     def _env(self) -> Any:
         import gymnasium
@@ -230,7 +221,7 @@ class IsaacLab(Simulator[IsaacLabCollectOptions]):
         with quiet():  # the managers' tables
             return RslRlVecEnvWrapper(
                 gymnasium.make(self.options.task, cfg=self._env_cfg, render_mode=None),
-                clip_actions=getattr(self._agent_cfg, "clip_actions", None),
+                clip_actions=getattr(self.agent_cfg, "clip_actions", None),
             )
 
 

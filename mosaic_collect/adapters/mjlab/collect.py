@@ -29,7 +29,7 @@ from mosaic_collect.adapters.mjlab.motion import (
     queued_cfg,
 )
 from mosaic_collect.adapters.mjlab.options import UNMEASURED, MjlabCollectOptions
-from mosaic_collect.adapters.rsl_rl.collect import CollectResult, Simulator, collect_into
+from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS
 from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
@@ -52,40 +52,40 @@ def run_collect(
     """Run ``collect_into`` in mjlab."""
     options.check()
     motions = None if options.motion is None else find_motions(options.motion)
-    seat = RankStore.of(options.output, options.distributed)
-    result = collect_into(Mjlab(options, seat, motions), on_step)
-    if on_end is not None:
-        on_end(result)
-    return result
+    rank_store = RankStore.of(options.output, options.distributed)
+    drop = [*options.student_drop]
 
+    def open_simulation(
+        queue: MotionQueue | None, num_envs: int, run: int
+    ) -> closing[MjlabSimulation]:
+        seed, device = options.seed or 0, options.device
+        if rank_store.rank is not None:
+            device = rank_store.device(device, torch.cuda.is_available())
+            run_seed = rank_store.seed(seed, run)
+        else:
+            run_seed = seed + run
+        now = replace(options, num_envs=num_envs, seed=run_seed, device=device)
+        return closing(MjlabSimulation(now, queue))
 
-class Mjlab(Simulator[MjlabCollectOptions]):
-    """A task of mjlab."""
-
-    name = "mjlab"
-
-    @property
-    def runner_cfg(self) -> dict[str, Any]:
-        return runner_cfg(self.options.task)
-
-    def observations(self) -> dict[str, Any]:
-        options, drop = self.options, [*self.options.student_drop]
-        return {
+    result = collect_into(
+        options,
+        rank_store,
+        open_simulation,
+        on_step,
+        simulator="mjlab",
+        runner_cfg=runner_cfg(options.task),
+        observations={
             "teacher_noise": options.teacher_noise,
             "student_history": options.student_history,
             "student_noise": options.student_noise,
             **({} if drop == [*UNMEASURED] else {"student_drop": drop}),
-        }
-
-    def opened(
-        self, queue: MotionQueue | None, num_envs: int, run: int
-    ) -> closing[MjlabSimulation]:
-        seed, seat = self.options.seed or 0, self.rank_store
-        now = replace(self.options, num_envs=num_envs, seed=seed + run)
-        if seat.rank is not None:
-            device = seat.device(now.device, torch.cuda.is_available())
-            now = replace(now, device=device, seed=seat.seed(seed, run))
-        return closing(MjlabSimulation(now, queue))
+        },
+        found=motions,
+        notes={"seed": options.seed, "passes": options.passes},
+    )
+    if on_end is not None:
+        on_end(result)
+    return result
 
 
 _NEVER_S = int(1e9)  # as mjlab's own tasks have it in play: a motion's end is what ends it

@@ -34,6 +34,7 @@ from typing import Any, BinaryIO
 import torch
 
 from mosaic_collect.checks import LFS_NBYTES, lfs_pointer, local_path
+from mosaic_collect.collection.motions import file_sha256
 from mosaic_collect.errors import InputError
 from mosaic_collect.text import shown
 
@@ -125,6 +126,12 @@ class Checkpoint:
                 f"into rsl_rl {families[0]}; found {found}; expected "
                 + " or ".join(_KEYS[f] for f in families)
             )
+
+
+def file_identity(path: str | os.PathLike[str]) -> dict[str, str]:
+    """Return the absolute path of a checkpoint, and the hash that identifies it."""
+    path = os.path.abspath(local_path(path, "checkpoint"))
+    return {"path": path, "sha256": file_sha256(path)}
 
 
 def listed(names: Iterable[str]) -> str:

@@ -18,7 +18,6 @@ from mosaic_collect.adapters.rsl_rl.load import RslRl5, load_policy, quiet
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
-from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.record import record
 from tests.adapters.inside.toy import ACTIONS, GENERATION, POLICY_DIM, ToyEnv, config
 
@@ -72,13 +71,7 @@ def recorded(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
         runner.save(checkpoint)
     env, told = SeeingEnv(), seeing_config(request.param)
     policy = load_policy(env, told, checkpoint)
-    origin = Origin(
-        simulator="toy",
-        task="spot",
-        checkpoint={"path": checkpoint, "sha256": "0"},
-        runner_cfg=json_safe(told),
-        observations={},
-    )
+    origin = {"simulator": "toy", "task": "spot", "runner_cfg": json_safe(told)}
     simulation = ManagedSimulation(env)
     record(simulation, policy, simulation.tracker, store, origin, STEPS, buffer_mb=1)
     return store, checkpoint, request.param

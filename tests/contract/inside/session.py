@@ -15,20 +15,18 @@ from mosaic_collect.adapters.isaaclab.cfg import (
     prepare_motion_cfg,
 )
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
-from mosaic_collect.collection.origin import Origin
 from mosaic_collect.collection.protocols import Observations, PolicyOutput
 from tests.contract.inside.toy import PolicyCfg, make, task_cfg
 from tests.contract.promises import Session, Spy, Witness
 from tests.isaaclab import collect_motions
 
 HISTORY = 3
-ORIGIN = Origin(
-    simulator="isaaclab",
-    task="toy",
-    checkpoint={"path": "none.pt", "sha256": "0"},
-    runner_cfg={},
-    observations={},
-)
+ORIGIN: Mapping[str, Any] = {
+    "simulator": "isaaclab",
+    "task": "toy",
+    "checkpoint": {"path": "none.pt", "sha256": "0"},
+    "observations": {},
+}
 
 
 class Pilot:
@@ -65,7 +63,7 @@ def run(
     *,
     resume: bool = False,
     shuffled: bool = False,
-    origin: Origin = ORIGIN,
+    origin: Mapping[str, Any] = ORIGIN,
     acting: Acting = AS_TRAINED,
     max_steps: int | None = None,
     allow_fps: bool = False,

@@ -13,9 +13,9 @@ import torch
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset
+from mosaic_collect.adapters.rsl_rl.checkpoint import file_identity
 from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.cli import main
-from mosaic_collect.collection.origin import file_identity
 from tests.adapters.hostile import Author
 from tests.contract.inside.session import toy_env
 from tests.contract.inside.toy import write_motions

@@ -18,7 +18,6 @@ from mosaic_collect.adapters.isaaclab.cfg import (
     prepare_motion_cfg,
 )
 from mosaic_collect.adapters.rsl_rl.load import load_policy
-from mosaic_collect.collection.origin import Origin, file_identity
 from tests.contract.promises import Session, Spy, Witness
 from tests.isaaclab import collect_motions
 from tests.isaaclab3.inside.session import configs, opened
@@ -73,13 +72,7 @@ def collected(
                 robot.write_root_pose_to_sim_index(root_pose=pose, env_ids=rows)
 
         witness.watch(env.unwrapped, lift, falls)
-        origin = Origin(
-            simulator="isaaclab",
-            task=g1.TEACHER,
-            checkpoint=file_identity(g1.EXPERT),
-            runner_cfg=agent_cfg.to_dict(),
-            observations={},
-        )
+        origin = {"simulator": "isaaclab", "task": g1.TEACHER, "runner_cfg": agent_cfg.to_dict()}
         store = folder / "expert.zarr"
         queue = collect_motions(env, spy, store, origin, buffer_mb=2)
     return Session(TrajectoryDataset(store), spy, witness, queue)
