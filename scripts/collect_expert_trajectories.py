@@ -29,8 +29,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    required = add_arguments(parser)
-    args, overrides = parse(parser, required)
+    add_arguments(parser)
+    args, overrides = parse(parser)
     flags, exported = flags_of(parser), []
     try:
         plan = Plan.of(args, os.environ, overrides)

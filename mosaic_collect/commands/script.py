@@ -8,17 +8,15 @@ is checked before a simulator takes minutes to start.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mosaic_collect.adapters.isaaclab.launch import installed
 from mosaic_collect.adapters.isaaclab.options import TRAINING_RUN, IsaacLabCollectOptions
 from mosaic_collect.checks import local_path
-from mosaic_collect.collection.acting import Acting
 from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
 from mosaic_collect.commands.collect import SHOWN
@@ -34,6 +32,7 @@ _OWN = (
     *("task", "motion", "output", "num_envs", "tasks_module", "notes", "steps_per_trajectory"),
     *("passes", "device", "launcher", "overrides", "overwrite", "allow_changed", *TRAINING_RUN),
 )
+_REQUIRED = ("task", "motion", "output_path")
 _DEFAULTS: dict[str, Any] = {
     "num_envs": 16,
     "steps_per_trajectory": 100,
@@ -46,19 +45,12 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """Add all flags but Isaac Lab's; return the required ones, for ``optional``."""
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add all flags but Isaac Lab's."""
     add = parser.add_argument
-    required = [
-        add("--task", required=True, help="name of the teacher's task"),
-        add("--motion", type=_path, required=True, help="a motion file (.npz) or a folder of them"),
-        add(
-            "--output_path",
-            type=_place,
-            required=True,
-            help="*.zarr: a store; *.npy: a store and its export",
-        ),
-    ]
+    add("--task", help="name of the teacher's task")
+    add("--motion", type=_path, help="a motion file (.npz) or a folder of them")
+    add("--output_path", type=_place, help="*.zarr: a store; *.npy: a store and its export")
     add("--num_envs", type=int, help="environments, at most one per motion (default: 16)")
     add("--tasks_module", help=f"module with tasks (default: {_DEFAULTS['tasks_module']})")
     more: dict[str, dict[str, Any]] = {
@@ -66,7 +58,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         "checkpoint": {"name": "checkpoint_path", "type": _path},
         "student_history": {"name": "student_obs_history"},
         "resume": {"nargs": "?", "const": True, "type": _resume, "metavar": "True|False|auto"},
-        "buffer_mb": {"type": _megabytes, "metavar": "MB"},
     }
     add_options(parser, IsaacLabCollectOptions, but=_OWN, between="_", optional=True, more=more)
     for name, field, value in (
@@ -102,35 +93,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> list[argparse.Action]:
         help="as --checkpoint_path, which MOSAIC's script has, too",
     )
     parser.set_defaults(**_DEFAULTS)
-    return required
 
 
-@contextlib.contextmanager
-def optional(required: Sequence[argparse.Action]) -> Iterator[None]:
-    """Let flags be left out within.
-
-    Isaac Lab's launcher parses the command line while it adds its flags, at a time when
-    ``--help`` is none: without this, help could only be had with all required flags given.
-    """
-    for action in required:
-        action.required = False
-    try:
-        yield
-    finally:
-        for action in required:
-            action.required = True
-
-
-def parse(
-    parser: argparse.ArgumentParser, required: Sequence[argparse.Action]
-) -> tuple[argparse.Namespace, list[str]]:
+def parse(parser: argparse.ArgumentParser) -> tuple[argparse.Namespace, list[str]]:
     """Parse our flags and those of the installed Isaac Lab; the rest is Hydra's."""
     missing = None
     try:
-        with optional(required):
-            installed().add_flags(parser)
+        # Its launcher parses the command line while it adds its flags, at a time when ``--help`` is
+        # none: so nothing is required before, or help could only be had with all flags given.
+        installed().add_flags(parser)
     except MissingDependencyError as error:
         missing = str(error)
+    for action in parser._actions:
+        action.required |= action.dest in _REQUIRED
     args, left = parser.parse_known_args()
     if missing is not None:
         parser.error(missing)
@@ -159,18 +134,6 @@ def _place(text: str) -> str:
     return text if is_url(text) else _path(text)
 
 
-def _megabytes(text: str) -> str | float:
-    try:
-        return text if text == AUTO else float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected megabytes or {AUTO}, got {text}") from None
-
-
-#: The lowest values that make sense; every process must have a trajectory to collect, too.
-_LEAST = {"num_envs": 1, "steps_per_trajectory": 1, "max_steps": 1}
-_LEAST |= {"start_index": 0, "student_history": 0}
-
-
 @dataclass(frozen=True)
 class Plan:
     """Collection and export of one process."""
@@ -195,52 +158,55 @@ class Plan:
         if args.distributed:
             rank, _, world = torchrun_ranks(environ)
         problems = _problems(args, world)
-        if problems:
-            raise InputError("; ".join(problems))
-        wants_npy = args.output_path.endswith(".npy")
         store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
-        seat = RankStore.of(store, args.distributed, environ)
-        if not args.resume and seat.store.is_taken():
-            raise StoreExistsError(
-                f"{store} exists: --resume goes on with it, --store names another"
-            )
-        most, npy = args.max_trajectories, args.output_path
-        if args.distributed:
-            most = None if most is None else len(range(most)[rank::world])
-            npy = f"-rank{rank}".join(os.path.splitext(npy))
         own = {
             "output": store,
-            "checkpoint": named_checkpoint(args),
+            "checkpoint": "",
             # Isaac Lab's --device has a default, which is no wish.
             "device": args.device if getattr(args, "device_explicit", False) else None,
-            "max_trajectories": most,
             "passes": 1,
             "overrides": overrides,
             "allow_changed": None,
             "notes": {"flags": vars(args)},
         }
-        options = IsaacLabCollectOptions(**{**_given(IsaacLabCollectOptions, args), **own})
+        try:
+            options = IsaacLabCollectOptions(**{**_given(args), **own})
+            options.check()
+        except InputError as error:
+            problems.append(str(error))
+        if problems:
+            raise InputError("; ".join(problems))
+        rank_store = RankStore.of(store, args.distributed, environ)
+        if not args.resume and rank_store.store.is_taken():
+            raise StoreExistsError(
+                f"{store} exists: --resume goes on with it, --store names another"
+            )
+        options = replace(options, checkpoint=named_checkpoint(args))
+        most, npy = options.max_trajectories, args.output_path
+        if args.distributed:
+            most = None if most is None else len(range(most)[rank::world])
+            npy = f"-rank{rank}".join(os.path.splitext(npy))
         found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
         at_most = -(-len(options.chosen(found)) // world)
-        known = seat.known(args.resume)
+        known = rank_store.known(args.resume)
         if known and known.fields and args.exclude_falls and not known.schema.has_ends:
             raise InputError(f"exclude_falls: {store} does not know which ends were falls")
-        num_envs = known.num_envs if known else 0
-        options = replace(options, num_envs=num_envs or min(args.num_envs, at_most))
-        return cls(options, seat.store.address, npy if wants_npy else None, found)
+        num_envs = (known.num_envs if known else 0) or min(args.num_envs, at_most)
+        options = replace(options, num_envs=num_envs, max_trajectories=most)
+        wants_npy = args.output_path.endswith(".npy")
+        return cls(options, rank_store.store.address, npy if wants_npy else None, found)
 
 
-def _given(kind: type[Any], args: argparse.Namespace) -> dict[str, Any]:
-    """Values of a dataclass among parsed flags."""
-    return {f.name: getattr(args, f.name) for f in fields(kind) if hasattr(args, f.name)}
+def _given(args: argparse.Namespace) -> dict[str, Any]:
+    """Options of a collection among parsed flags."""
+    names = {f.name for f in fields(IsaacLabCollectOptions)}
+    return {name: value for name, value in vars(args).items() if name in names}
 
 
 def _problems(args: argparse.Namespace, world: int) -> list[str]:
-    problems = [
-        f"{name}: expected at least {least}, got {value}"
-        for name, least in (*_LEAST.items(), ("max_trajectories", world))
-        if (value := getattr(args, name, None)) is not None and value < least
-    ]
+    problems = []
+    if 0 < (args.max_trajectories or 0) < world:
+        problems.append(f"max_trajectories: expected at least {world}, got {args.max_trajectories}")
     path, is_npy = args.output_path, args.output_path.endswith(".npy")
     of_npy = {"store": args.store, "layout": args.layout != AUTO}
     of_npy |= {"exclude_falls": args.exclude_falls}
@@ -255,19 +221,15 @@ def _problems(args: argparse.Namespace, world: int) -> list[str]:
     ]
     if args.exclude_falls and args.layout == GRID:
         problems.append("exclude_falls: a grid holds every pair; use --layout compact")
-    return problems + checkpoint_problems(args) + _acting_problems(args)
-
-
-def _acting_problems(args: argparse.Namespace) -> list[str]:
-    try:
-        acting = Acting(**_given(Acting, args))
-        if acting.student_path is not None:
-            from mosaic_collect.collection.student import read_student
-
-            read_student(acting)
-    except InputError as error:
-        return [str(error)]
-    return []
+    named = {name: value for name in _NAMED if (value := getattr(args, name))}
+    problems += [
+        f"{name}: expected a file, found none at {path}"
+        for name, path in named.items()
+        if name in _FILES and not os.path.isfile(path)
+    ]
+    if len(named) > 1:
+        problems.append(f"{', '.join(named)}: expected one checkpoint, got {len(named)}")
+    return problems
 
 
 _FILES = ("checkpoint", "resume_student_checkpoint")
@@ -290,19 +252,6 @@ def named_checkpoint(args: argparse.Namespace) -> str:
     folder = os.path.join("logs", "rsl_rl", "temp")
     run.file(name).download(folder, replace=True)
     return os.path.abspath(os.path.join(folder, name))
-
-
-def checkpoint_problems(args: argparse.Namespace) -> list[str]:
-    """A file that is not there, or two checkpoints."""
-    named = {name: value for name in _NAMED if (value := getattr(args, name))}
-    problems = [
-        f"{name}: expected a file, found none at {path}"
-        for name, path in named.items()
-        if name in _FILES and not os.path.isfile(path)
-    ]
-    if len(named) > 1:
-        problems.append(f"{', '.join(named)}: expected one checkpoint, got {len(named)}")
-    return problems
 
 
 def wandb_run(wandb_path: str) -> tuple[str, str | None]:

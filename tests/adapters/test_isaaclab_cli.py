@@ -13,11 +13,11 @@ import pytest
 from mosaic_collect import Schema, TrajectoryWriter
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.motions import motion_files
+from mosaic_collect.commands import script
 from mosaic_collect.commands.script import (
     Plan,
     add_arguments,
     newest_checkpoint,
-    optional,
     wandb_run,
 )
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
@@ -101,13 +101,20 @@ def test_options_that_only_the_command_line_had(motions: Path) -> None:
     assert (options.push, options.teacher_noise) == (0.5, False)
 
 
-def test_required_flags_are_optional_while_the_launcher_adds_its_own() -> None:
+def test_required_flags_are_optional_while_the_launcher_adds_its_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Launcher:
+        def add_flags(self, parser: argparse.ArgumentParser) -> None:
+            assert parser.parse_known_args([])[0].task is None
+
+    monkeypatch.setattr("mosaic_collect.commands.script.installed", Launcher)
+    monkeypatch.setattr("sys.argv", ["script", "--task", "T"])
     parser = argparse.ArgumentParser()
-    required = add_arguments(parser)
-    with optional(required):
-        assert parser.parse_known_args([])[0].task is None
+    add_arguments(parser)
     with pytest.raises(SystemExit):
-        parser.parse_known_args([])
+        script.parse(parser)
+    assert "required: --motion, --output_path" in capsys.readouterr().err
 
 
 def test_one_checkpoint_only(motions: Path, tmp_path: Path) -> None:
@@ -234,12 +241,13 @@ def test_who_acts(motions: Path, tmp_path: Path) -> None:
         acting("--act_by", str(checkpoint))
 
 
-def test_the_writers_buffer(motions: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_writers_buffer(motions: Path) -> None:
     assert Plan.of(parse(motions, "x.npy"), {}).options.buffer_mb == "auto"
     assert parse(motions, "x.npy", "--buffer_mb", "1.5").buffer_mb == 1.5
-    with pytest.raises(SystemExit):
-        parse(motions, "x.npy", "--buffer_mb", "much")
-    assert "expected megabytes or auto, got much" in capsys.readouterr().err
+    with pytest.raises(
+        InputError, match='buffer_mb: expected "auto" or a positive number, got \'mu'
+    ):
+        Plan.of(parse(motions, "x.npy", "--buffer_mb", "much"), {})
 
 
 def test_motion_files(motions: Path, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.errors import InputError
@@ -42,6 +42,12 @@ class IsaacLabCollectOptions(RecordOptions):
         notes: Further entries of the store's metadata, by name.
     """
 
+    _LEAST: ClassVar[Mapping[str, int]] = {
+        **RecordOptions._LEAST,
+        **dict.fromkeys(("steps_per_trajectory", "max_trajectories"), 1),
+        "start_index": 0,
+    }
+
     seed: int | None = None
     tasks_module: str | None = None
     overrides: Sequence[str] = ()
@@ -59,7 +65,6 @@ class IsaacLabCollectOptions(RecordOptions):
     notes: Mapping[str, Any] = field(default_factory=dict)
 
     def check(self) -> None:
-        """Raise ``InputError`` that names the first value that makes no sense."""
         super().check()
         if self.student_overrides and self.student_task is None:
             raise InputError("student_overrides: expected only with a student_task")
@@ -82,18 +87,9 @@ class IsaacLabCollectOptions(RecordOptions):
 
     def chosen(self, motions: Sequence[_T]) -> list[_T]:
         """Select motions, or their files, in the order of paths."""
-        problems = [
-            f"{name}: expected at least 1, got {value}"
-            for name in ("steps_per_trajectory", "max_trajectories")
-            if (value := getattr(self, name)) is not None and value < 1
-        ]
-        if self.start_index < 0:
-            problems.append(f"start_index: expected 0 or more, got {self.start_index}")
-        found = list(motions[max(self.start_index, 0) : self.end_index])
+        found = list(motions[self.start_index : self.end_index])
         if not found:
-            problems.append(
+            raise InputError(
                 f"motions {self.start_index}..{self.end_index}: none among {len(motions)}"
             )
-        if problems:
-            raise InputError("; ".join(problems))
         return found

@@ -24,7 +24,6 @@ from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.ranks import RankStore, giving_back
 from mosaic_collect.collection.record import Watch, record
-from mosaic_collect.collection.student import read_student
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.store.metadata import COMPLETE
 
@@ -123,8 +122,6 @@ def collect_into(
         words = f"num_envs: expected {stored}, got {num_envs}"
         raise StoreMismatchError(f"{known.path} was collected otherwise: {words}")
     checkpoint = Checkpoint.read(options.checkpoint, options.trust_checkpoint)
-    if options.student_path is not None:
-        read_student(options)  # one that is none is refused before the simulator is made
     # A resumed run would draw the first one's noise again, if it were not told its number.
     run = len(known.state.runs) if known is not None and stored else 0
     if not rank_store.begins(queue):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 from mosaic_collect.checks import check_device, pythons
 from mosaic_collect.collection.acting import FIRST, Acting
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.encoding.process import EncodeIn
+from mosaic_collect.recording.ring.budget import asked_nbytes
 from mosaic_collect.store.view import Resume
 
 #: What a resume refuses to find changed, unless it is allowed by this name.
@@ -67,6 +68,12 @@ class RecordOptions(Acting):
         commit_seconds: Seconds between commits; a kill loses at most the steps since the last one.
     """
 
+    #: Smallest values of options that are numbers.
+    _LEAST: ClassVar[Mapping[str, int]] = {
+        **dict.fromkeys(("max_steps", "passes", "num_envs"), 1),
+        "student_history": 0,
+    }
+
     task: str
     checkpoint: str
     output: str
@@ -105,15 +112,17 @@ class RecordOptions(Acting):
         names = [name for text in self.record for name in text.split(",") if name]
         return [*names, *(["states"] if self.record_states else [])]
 
+    def _problems(self) -> Iterator[str]:
+        for name, least in self._LEAST.items():
+            if (value := getattr(self, name)) is not None and value < least:
+                expected = f"at least {least}" if least else "0 or more"
+                yield f"{name}: expected {expected}, got {value}"
+        yield from super()._problems()
+
     def check(self) -> None:
-        """Raise ``InputError`` that names the first value that makes no sense."""
-        for name in ("max_steps", "passes", "num_envs"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise InputError(f"{name}: expected at least 1, got {value}")
+        """Raise ``InputError`` for what would be refused only after the simulator has started."""
         if self.max_steps is None and (self.passes is None or self.motion is None):
             raise InputError("max_steps: expected a number, or motions and passes, got neither")
-        if self.student_history is not None and self.student_history < 0:
-            raise InputError(f"student_history: expected 0 or more, got {self.student_history}")
         if self.start != FIRST and self.motion is None:
             raise InputError(f"start: expected only with motions, got {self.start!r}")
         if self.take_over and (self.motion is None or not self.distributed):
@@ -123,5 +132,10 @@ class RecordOptions(Acting):
         if unknown:
             names, got = ", ".join(PROTECTED), ", ".join(sorted(unknown))
             raise InputError(f"allow_changed: expected some of {names}, got {got}")
+        asked_nbytes(self.buffer_mb)
         if self.device is not None:
             check_device(self.device)
+        if self.student_path is not None:
+            from mosaic_collect.collection.student import read_student
+
+            read_student(self)
