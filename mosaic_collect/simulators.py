@@ -104,7 +104,7 @@ def run_trial(
     with needed(_INSTALL["mjlab"], opengl=True):
         from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
         from mosaic_collect.collection.groups import STUDENT
-        from mosaic_collect.collection.trial import Lane, run_lanes
+        from mosaic_collect.collection.trial import run_lanes
     queue = None if options.motion is None else MotionQueue(find_motions(options.motion))
     num_envs = trajectories * len(noise) * (1 + len(networks))
     simulation = MjlabSimulation(replace(options, num_envs=num_envs), queue)
@@ -115,7 +115,7 @@ def run_trial(
             lambda seen: expert.act(seen).mean,
             *(lambda seen, network=n: network(seen[STUDENT]) for n in on_device),
         ]
-        lanes = [Lane(act=act, noise=sigma) for act in acts for sigma in noise]
+        lanes = [(act, sigma) for act in acts for sigma in noise]
         reached = run_lanes(simulation, lanes, options.seed or 0, on_step)
     finally:
         simulation.close()

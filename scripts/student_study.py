@@ -29,8 +29,8 @@ from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.protocols import Observations, StepResult
 from mosaic_collect.collection.student import save_student
-from mosaic_collect.collection.trial import Lane, run_lanes
-from mosaic_collect.commands.collect import ProgressBar
+from mosaic_collect.collection.trial import run_lanes
+from mosaic_collect.commands.collect import step_bar
 from mosaic_collect.look.canvas import LIGHT
 
 ENVS, SEEDS = 128, (0, 1)
@@ -152,7 +152,7 @@ def record(folder: str, name: str, motion: str, checkpoint: str) -> None:
         seed=1,
         **how,
     )
-    with ProgressBar(steps, name) as bar:
+    with step_bar(steps, name) as bar:
         run_collect(options, bar)
 
 
@@ -198,7 +198,7 @@ def trial(
     simulation = PushedSimulation(options, MotionQueue(find_motions(motion)))
     expert = simulation.policy(checkpoint)
     acts = [act or (lambda seen: expert.act(seen).mean) for act in acts]
-    lanes = [Lane(act=act, noise=noise) for noise in (0.0, 0.1, 0.2, 0.0) for act in acts]
+    lanes = [(act, noise) for noise in (0.0, 0.1, 0.2, 0.0) for act in acts]
     found = run_lanes(simulation, lanes)
     simulation.close()
     return [found[i :: len(acts)] for i in range(len(acts))]

@@ -13,7 +13,7 @@ from mosaic_collect.adapters.rsl_rl.collect import CollectResult
 from mosaic_collect.checks import local_path
 from mosaic_collect.cli import main
 from mosaic_collect.collection.record import Watch
-from mosaic_collect.commands.collect import ProgressBar
+from mosaic_collect.commands.collect import step_bar
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, export_npy
 from mosaic_collect.export.compare import verify_export
@@ -109,7 +109,7 @@ def _collect(demo: Options) -> float:
 
 
 def _record(demo: Options, then: Watch | None, clock: _Clock) -> CollectResult:
-    with ProgressBar(demo.max_steps) as bar:
+    with step_bar(demo.max_steps) as bar:
 
         def watch(writer: TrajectoryWriter) -> None:
             bar(writer)

@@ -22,7 +22,7 @@ from mosaic_collect import (
     run_trial,
     save_student,
 )
-from mosaic_collect.commands.collect import ProgressBar
+from mosaic_collect.commands.collect import step_bar
 from mosaic_collect.text import table
 
 STEPS = 192  # of 128 environments: 24,576 pairs
@@ -96,7 +96,7 @@ def try_students(
 def _record(options: MjlabCollectOptions) -> None:
     say("1. Record, actions disturbed. The first simulation on a machine compiles its kernels, "
         "which takes minutes.")  # fmt: skip
-    with ProgressBar(options.max_steps) as bar:
+    with step_bar(options.max_steps) as bar:
         result = run_collect(options, bar)
     pairs = TrajectoryDataset(options.output).num_valid
     print(f"   {pairs:,} pairs; {result.completed} trajectories reached their motion's end, "

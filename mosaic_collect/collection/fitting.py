@@ -68,13 +68,13 @@ def fit_motions(
         fps: Steps per second of the task.
         robot: The robot that follows; None: it is not known yet.
         allow_fps: Play motions of another rate, or of an unknown one, frame by frame.
-        into: A folder for resampled copies of motions of another rate; None: none is made.
+        into: Folder for resampled copies of motions of another rate; None: none is made.
 
     Returns:
         The motions, in their order, each with ``played_fps``.
 
     Raises:
-        InputError: Naming all that do not fit, and why.
+        InputError: Some motions do not fit; the message names all.
         WriteError: A copy cannot be written.
     """
     problems = {} if robot is None else _robot_problems(motions, robot)

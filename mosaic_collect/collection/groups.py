@@ -1,23 +1,33 @@
-"""Which observation groups are recorded, and as which fields.
+"""Which observation groups are recorded, and as which fields; and fields beside the policy's.
 
     read by the policy, rows (num_envs, width)     side by side in "observations", in its order
     read by the policy, rows of any other shape    "observations_<group>", as it is: images, say
     the student's                                  "student_observations"
-    any other                                      not recorded
+    any other                                      only by its name, as an extra
+
+    row t    observations, command, state ──▶ action, step ──▶ reward, ends, final observations
+             before the step                                   after it, in the same row
 
 A field of its own keeps the group's axes and dtype, so that a replay can give it back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 
-from mosaic_collect.collection.protocols import Observations, PolicyOutput
+from mosaic_collect.collection.protocols import (
+    Extra,
+    Observations,
+    PolicyOutput,
+    Simulation,
+    StepResult,
+)
 from mosaic_collect.errors import InputError
+from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.schema import Field, Schema
 
 #: The observation group that a student sees, in every simulator.
@@ -69,15 +79,9 @@ class RecordedGroups:
     def of(
         cls, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int], first: Observations
     ) -> RecordedGroups:
-        """What a policy's collection records.
+        """Match the rows that a policy expects with a simulation's flat widths and first groups.
 
-        Args:
-            shapes: Shape of one environment's row per group, as the policy expects.
-            dims: Width per flat group, as the simulation has it.
-            first: Its first observations, which tell the dtype of the others.
-
-        Raises:
-            InputError: The policy reads a group that is not there, or of another shape.
+        A group that is missing or has another shape is an ``InputError``.
         """
         read = {name: _row(name, shape, dims, first) for name, shape in shapes.items()}
         own = {own_field(name): name for name, row in read.items() if isinstance(row, tuple)}
@@ -93,11 +97,7 @@ class RecordedGroups:
         return Schema.mosaic(width, num_actions, self.student_dim, (*self.own, *extra))
 
     def rows(self, observations: Observations, output: PolicyOutput) -> dict[str, torch.Tensor]:
-        """The fields of a step: what the policy saw and said.
-
-        What an environment does to actions behind that, such as the clipping of Isaac Lab's
-        wrapper, is not in them.
-        """
+        """The fields of a row, before the environment's own clipping of actions."""
         seen = [observations[group] for group in flat_groups(self.read)]
         fields = {}
         if seen:
@@ -146,3 +146,75 @@ def field_of(name: str, values: torch.Tensor) -> Field:
         dim=tuple(values.shape[1:]),
         dtype="float32" if dtype == "bfloat16" else dtype,
     )
+
+
+#: Fields of a state: generalised positions and velocities in MuJoCo's order, and the place of each
+#: environment's own origin in the world, m.
+QPOS, QVEL, ORIGIN = "qpos", "qvel", "env_origin"
+
+
+def find_extras(
+    names: Iterable[str], simulation: Simulation, groups: RecordedGroups, first: Observations
+) -> list[Extra]:
+    """Resolve the names of extras; ``groups`` are recorded anyway. An error lists all names."""
+    terms = simulation.group_terms
+    anyway = [*groups.read, *([STUDENT] if STUDENT in first.keys() else [])]  # noqa: SIM118
+    have = {
+        name: _group(name, first[name], terms.get(name, ()))
+        for name in map(str, first.keys())
+        if name not in anyway and isinstance(first[name], torch.Tensor)
+    }
+    have |= {
+        "reward": Extra((Field("reward"),), after=_reward),
+        "terminated": Extra(
+            (Field("terminated", dtype="bool"),),
+            after=lambda result: {"terminated": result.dones & ~result.time_outs},
+        ),
+        "truncated": Extra(
+            (Field("truncated", dtype="bool"),),
+            after=lambda result: {"truncated": result.dones & result.time_outs},
+        ),
+        **simulation.extras(),
+    }
+    if simulation.has_final:
+        have["final_observations"] = _final(groups)
+    wanted = list(dict.fromkeys(names))
+    if unknown := [name for name in wanted if name not in have]:
+        raise InputError(
+            f"record: expected names among {', '.join(have)}, got {', '.join(unknown)}; "
+            f"{', '.join(anyway)}: recorded in any case"
+        )
+    return [have[name] for name in wanted]
+
+
+def _group(name: str, values: torch.Tensor, terms: Sequence[Term]) -> Extra:
+    recorded = field_of(own_field(name), values)
+    return Extra(
+        (recorded,),
+        before=lambda observations: {recorded.name: observations[name]},
+        terms={recorded.name: terms} if terms else {},
+    )
+
+
+def _reward(result: StepResult) -> Mapping[str, torch.Tensor]:
+    if result.rewards is None:
+        raise InputError("record: the simulation returns no reward")
+    return {"reward": result.rewards}
+
+
+def _final(groups: RecordedGroups) -> Extra:
+    """Observations before a reset, in rows that end an episode; zeros in all other rows."""
+    flat = flat_groups(groups.read)
+    parts = {"final_observations": flat} if flat else {}
+    if groups.student_dim is not None:
+        parts["final_student_observations"] = {STUDENT: groups.student_dim}
+
+    def after(result: StepResult) -> Mapping[str, torch.Tensor]:
+        if result.final is None and bool(result.dones.any()):
+            raise InputError("record: the simulation returned no observations before the reset")
+        seen = result.observations if result.final is None else result.final
+        rows = {n: torch.cat([seen[group] for group in of], dim=-1) for n, of in parts.items()}
+        return {n: torch.where(result.dones[:, None], v, 0.0) for n, v in rows.items()}
+
+    fields = tuple(Field(name, dim=sum(of.values())) for name, of in parts.items())
+    return Extra(fields, after=after)

@@ -7,9 +7,8 @@
     row t: observations, actions, push ──▶ the push is added ──▶ step ──▶ row t + 1
                                            to the base's velocity
 
-Noise moves a body by its actions only, and a push does not. The row stores the push that comes
-between it and the next one. All random numbers here come from generators of their own: the
-simulation's numbers stay what they are.
+The row stores the push that comes between it and the next one. All random numbers come from
+generators of their own, so the simulation draws what it would draw without.
 """
 
 from __future__ import annotations
@@ -39,12 +38,7 @@ STUDENT_ACTED = Field(name="student_acted", dtype="bool")
 
 
 class PerturbedPolicy:
-    """A ``Policy`` that says what another one says, and acts as it is asked to.
-
-    Attributes:
-        extra: Fields of a row, ``(N,)`` each.
-        shapes: Groups that the policy reads.
-    """
+    """A ``Policy`` with the mean and sigma of another one, and other actions."""
 
     def __init__(self, policy: Policy, simulation: Simulation, acting: Acting, seed: int) -> None:
         self._policy, self._acting, self.shapes = policy, acting, policy.shapes
@@ -102,12 +96,8 @@ CHANCE = 1 / 25
 class Pushes:
     """Steps a simulation and pushes its environments, each at times of its own.
 
-    The simulation is asked once, so that one that cannot push is refused before all else. The
-    standard deviation of each trajectory, m/s, is drawn uniformly from 0 to ``largest``; with 0
-    nothing is pushed, nor drawn.
-
-    Attributes:
-        extra: Fields of a row.
+    The standard deviation of each trajectory, m/s, is drawn uniformly from 0 to ``largest``; with 0
+    nothing is pushed, nor drawn. A simulation that cannot push is refused here.
     """
 
     def __init__(self, simulation: Simulation, largest: float, seed: int) -> None:

@@ -17,10 +17,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
+from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.robot import Robot
@@ -162,3 +163,57 @@ class Simulation(Protocol):
         is touched. A robot that is fixed to its world, or none, is an ``InputError``.
         """
         raise InputError("push: expected a simulation that can push its robots, this cannot")
+
+
+class EpisodeTracker:
+    """Tracks what each environment is at; without motions all are at work."""
+
+    fields: tuple[Field, ...] = ()  # that ``describe`` returns
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self._all = torch.ones(num_envs, dtype=torch.bool, device=device)
+
+    def ledger(self) -> Mapping[str, Any]:
+        """Metadata to begin with; ``settle`` returns what changes of it."""
+        return {}
+
+    def active(self) -> torch.Tensor:
+        """Environments whose next row counts, ``(N,)`` bool; the others idle."""
+        return self._all
+
+    def has_work(self) -> bool:
+        """Whether an environment records, or will without being reset by the collector."""
+        return bool(self.active().any())
+
+    def describe(self) -> Mapping[str, torch.Tensor]:
+        """Extra fields of the next row, ``(N,)`` each."""
+        return {}
+
+    def settle(self, result: StepResult) -> Mapping[str, Any]:
+        """Count what ended; returns metadata that are true with these ends only."""
+        return {}
+
+
+class MotionTracker(EpisodeTracker):
+    """Base of the trackers of motions; each simulator's own knows who follows which."""
+
+    fields = (Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32"))
+
+    def __init__(self, queue: MotionQueue) -> None:
+        self.queue = queue
+
+    def ledger(self) -> Mapping[str, Any]:
+        return self.queue.ledger()
+
+    def finish(
+        self, motions: torch.Tensor, ended: torch.Tensor, completed: torch.Tensor
+    ) -> Mapping[str, Any]:
+        """Count the motions, ``(N,)`` ids, that ended and whether they were ``completed``.
+
+        Returns what changed of the ledger.
+        """
+        if not bool(ended.any()):
+            return {}
+        for motion, done in zip(motions[ended].tolist(), completed[ended].tolist(), strict=True):
+            self.queue.finish(motion, done)
+        return {"motion_counts": self.queue.counts()}

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.collection.claims import Claims, take_over
-from mosaic_collect.collection.motion_queue import MotionQueue, SharedMotionQueue
+from mosaic_collect.collection.motion_queue import Claims, MotionQueue, SharedMotionQueue, take_over
 from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, WriteError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
@@ -73,9 +72,7 @@ class RankStore:
         return int(numbers.generate_state(1)[0])
 
     def known(self, resume: Resume, overwrite: bool = False) -> TrajectoryDataset | None:
-        """The store to be gone on with; None if one is to be made.
-
-        Where ranks go on, those that have no store yet begin one: there may be more than before.
+        """The store to resume; None if one is to be made, as by ranks that joined later.
 
         Raises:
             InputError: No such value of ``resume``, or both it and ``overwrite``, or ``overwrite``
@@ -105,13 +102,9 @@ class RankStore:
         ledger: Mapping[str, Any],
         gone: Collection[int] = (),
     ) -> MotionQueue | None:
-        """The queue of this process's motions; alone, that is all of them.
+        """The queue of this process's motions out of the queue of all, made with this ledger.
 
-        Args:
-            queue: Queue of all motions; None: the task has none.
-            num_envs: Environments of this process.
-            ledger: Progress in the rank's store, with which the queue was made.
-            gone: Ranks that will not come back; see ``take_over`` for what it refuses.
+        ``gone`` are ranks that will not come back; see ``take_over``.
         """
         if self.rank is None or queue is None:
             return queue

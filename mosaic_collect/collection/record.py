@@ -1,7 +1,4 @@
-"""One collection, whatever the simulator: from what it is of to a complete store.
-
-An adapter makes three things of its own: a simulation, a tracker of its episodes, and an origin.
-"""
+"""One collection, whatever the simulator: from a simulation and a policy to a complete store."""
 
 from __future__ import annotations
 
@@ -14,19 +11,16 @@ from typing import Any
 import numpy as np
 
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
-from mosaic_collect.collection.extras import find_extras
-from mosaic_collect.collection.groups import STUDENT, RecordedGroups, flat_groups
+from mosaic_collect.collection.groups import STUDENT, RecordedGroups, find_extras, flat_groups
 from mosaic_collect.collection.perturbed import PerturbedPolicy, Pushes
-from mosaic_collect.collection.protocols import Extra, Policy, Simulation
+from mosaic_collect.collection.protocols import EpisodeTracker, Extra, Policy, Simulation
 from mosaic_collect.collection.rollout import Health, collect
-from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.ranks import PART, Address
 from mosaic_collect.store.robot import ROBOT
-from mosaic_collect.store.schema import TRAJECTORY_END, Schema
 from mosaic_collect.text import shown
 
 #: Units of fields that a collection records beside the policy's.
@@ -52,14 +46,13 @@ def record(
     """Record until the store has ``max_steps`` steps or every environment idles, and complete it.
 
     Args:
-        simulation: Its group ``STUDENT``, if there is one, is recorded as the student's.
-        policy: Acts in it. Each group that it reads is recorded: flat ones side by side as
-            ``observations``, any other as a field of its own, ``observations_<group>``.
+        simulation: Simulation whose groups are recorded as ``RecordedGroups`` describes.
+        policy: Acts in it.
         tracker: Tracker of the simulation's episodes.
         store: Address of the store.
         metadata: Provenance, as JSON values; this function adds groups, terms and the robot.
-        max_steps: Steps of the store in all, with those of earlier runs.
-        known: The store to be gone on with, after ``refuse_changes``; None: a new one is made.
+        max_steps: Number of steps of the store, those of earlier runs included.
+        known: Store to resume, after ``refuse_changes``; None: a new one is made.
         on_step: Called with the writer after each step; what it raises ends the run, committed.
         acting: Who acts, action noise and pushes; the policy labels all rows.
         stop_on_nonfinite: End it with the first row that holds NaN or infinity, committed.
@@ -68,13 +61,11 @@ def record(
         **writer_options: Options of ``TrajectoryWriter``, such as ``buffer_mb``.
 
     Returns:
-        Steps of the store.
+        Number of steps of the store.
 
     Raises:
-        InputError: The policy reads a group that the simulation does not have, or of another rank.
-            Or the student that shall act does not fit, or there is no group for it. Or the
-            simulation cannot push, or a name of an extra is unknown. Or a row holds NaN or
-            infinity, and the run is to stop then.
+        InputError: Policy, student, pushes or extras do not fit the simulation; or a row holds NaN
+            or infinity, and the run is to stop then.
         StoreMismatchError: Another run went on with the store since ``known`` was read, or it is of
             another robot.
         StoreError, WriteError: The writer raised it.
@@ -107,7 +98,7 @@ def record(
         told[ROBOT] = robot
     with TrajectoryWriter(
         store,
-        collected_schema(schema, known),
+        schema.with_ends(),
         simulation.num_envs,
         device=simulation.device,
         metadata=told if known is None else None,
@@ -135,17 +126,8 @@ def record(
     return writer.num_steps
 
 
-def collected_schema(schema: Schema, known: TrajectoryDataset | None) -> Schema:
-    """The fields of a store: with ``trajectory_end``, unless it was made without that."""
-    made_without = known is not None and known.fields and TRAJECTORY_END not in known.fields
-    return schema if made_without else schema.with_ends()
-
-
 def _refuse_progress_since(known: TrajectoryDataset, writer: TrajectoryWriter) -> None:
-    """Refuse progress that another run committed while this one started: the ledger lacks it.
-
-    A commit may contain ends and metadata only, so the number of steps alone does not tell.
-    """
+    """Refuse progress that another run committed meanwhile, be it ends and metadata only."""
     before, now = known.metadata, writer.metadata
     names = (before.keys() | now.keys()) - {PART}  # which a writer makes when it opens
     changed = sorted(name for name in names if before.get(name) != now.get(name))
@@ -188,11 +170,7 @@ def _refuse_other_robot(known: TrajectoryDataset, robot: Mapping[str, Any]) -> N
 def _terms(
     known: Mapping[str, Sequence[Term]], groups: RecordedGroups, extras: Sequence[Extra]
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """The metadata entry ``terms`` of fields whose every column is known, and the terms' units.
-
-    Groups of a field lie side by side. A name that two of them have is written with its group's.
-    Terms of one name have a unit if all have the same.
-    """
+    """The metadata entry ``terms`` of fields whose every column is known, and the terms' units."""
     fields = {"observations": list(flat_groups(groups.read))}
     if groups.student_dim is not None:
         fields["student_observations"] = [STUDENT]
@@ -226,10 +204,8 @@ _MOST = 256  # entries, some 10 kB of the root document
 class Pace:
     """Notes ``[run, UTC seconds, steps, seconds stalled in this run]`` every ten seconds.
 
-    When there are too many entries every second one is dropped, and they come half as often; so a
-    run of days and one of minutes take the same room. ``told`` is the metadata of the store that is
-    gone on with; ``wall`` (which may be set at any time, so it is read once) and ``clock`` are for
-    tests.
+    With too many entries every second one is dropped, and they come half as often. The wall clock
+    may be set at any time, so it is read once.
     """
 
     def __init__(

@@ -7,18 +7,12 @@ One observation object a step feeds the policy and the record:
           └──── add_step ──┘                     dones ──▶ end_trajectories
                                                           failed: not by time
 
-The row is recorded before the step, or copied before it where values of the step belong to it. So
-nothing that the simulator overwrites can reach it, and a row pairs what was seen with what was done
-about it. Observations are never computed again: noise would be drawn anew and histories would
-advance twice.
+The row is recorded before the step, or copied before it where values of the step belong to it, so
+nothing that the simulator overwrites can reach it.
 
-Health is said while a collection runs, and once more at its end:
-
-    reset ──▶ begin: does the robot stand where the reference is?
-    row   ──▶ look: NaN or infinity in what is recorded? asked on the device
-    step  ──▶ after: the answer; and did all trajectories of the first step fail with it?
-
-A row is recorded as it is, whatever is said of it.
+    reset ──▶ Health.begin: does the robot stand where the reference is?
+    row   ──▶ Health.look: NaN or infinity in what is recorded? computed on the device
+    step  ──▶ Health.after: the answer; and did all trajectories fail with the first step?
 """
 
 from __future__ import annotations
@@ -29,6 +23,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 
 from mosaic_collect.collection.protocols import (
+    EpisodeTracker,
     Extra,
     Observations,
     Policy,
@@ -36,7 +31,6 @@ from mosaic_collect.collection.protocols import (
     Simulation,
     StepResult,
 )
-from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.errors import InputError
 from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter
@@ -46,14 +40,10 @@ _log = logging.getLogger(__name__)
 
 
 class Health:
-    """Health of one run.
-
-    Args:
-        simulation: Simulation of the run; None: nothing is known of its reference and its ends.
-        stop_on_nonfinite: End the run with the first row that holds NaN or infinity.
+    """Log what is wrong with a run; with ``stop_on_nonfinite`` NaN or infinity ends it.
 
     Attributes:
-        nonfinite: Rows so far, of environments at work, with NaN or infinity.
+        nonfinite: Number of recorded rows with NaN or infinity, without those of idle environments.
     """
 
     def __init__(
@@ -153,16 +143,15 @@ def collect(
     """Record until the store has ``max_steps`` steps or every environment idles.
 
     Args:
-        step: Takes actions in the simulation.
+        step: Steps the simulation.
         first: The simulation's first observations.
         policy: Acts in it.
-        writer: Records, also which ends were failures if its schema has a place for that; stays
-            open.
-        rows: The fields of a step, out of what was seen and what was done.
+        writer: Writer of a schema with ends; stays open.
+        rows: Makes the fields of a row from observations and the policy's output.
         tracker: Tracker of the environments' motions.
-        max_steps: Steps of the store in all, with those of earlier runs.
+        max_steps: Number of steps of the store, those of earlier runs included.
         on_step: Called after each step.
-        health: Says what is wrong with what is recorded, and may raise ``InputError``.
+        health: May raise ``InputError``.
         extras: More fields of a row.
     """
     health = health or Health()
@@ -192,11 +181,12 @@ def collect(
         policy.reset(result.dones)
         # Who idled and is at work from here on has a trajectory of its own from here on, too.
         ended = result.dones & (before | tracker.active())
-        how = {}
-        if writer.schema.has_ends:
-            how["failed"] = result.dones & before & ~result.time_outs
-            how["truncated"] = ended & result.time_outs
-        writer.end_trajectories(ended, **how, metadata=tracker.settle(result))
+        writer.end_trajectories(
+            ended,
+            failed=result.dones & before & ~result.time_outs,
+            truncated=ended & result.time_outs,
+            metadata=tracker.settle(result),
+        )
         health.after(writer.num_steps - 1, before, result.dones, result.time_outs)
         observations = result.observations
         if on_step is not None:

@@ -8,7 +8,7 @@ import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -28,7 +28,7 @@ def read_student(acting: Acting, device: Any = "cpu") -> Any:
         InputError: No such file, a file that is not trusted, or not TorchScript.
     """
     file = io.BytesIO(acting.student_file)
-    if not _is_torchscript(file):
+    if not zipfile.is_zipfile(file) or not is_torchscript(file):
         raise InputError(f"act_by: {acting.student_path}: expected TorchScript, got another file")
     if not acting.trust_checkpoint:
         raise InputError(
@@ -91,12 +91,10 @@ def save_student(network: torch.nn.Module, path: str | os.PathLike[str]) -> None
         torch.jit.script(network).save(os.fspath(path))
 
 
-def _is_torchscript(file: io.BytesIO) -> bool:
-    try:
-        with zipfile.ZipFile(file) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile:
-        return False
+def is_torchscript(file: BinaryIO) -> bool:
+    """Whether an archive of torch holds a program; torch's own mark of one."""
+    with zipfile.ZipFile(file) as archive:
+        names = archive.namelist()
     file.seek(0)
     return any(os.path.basename(name) == "constants.pkl" for name in names)
 

@@ -9,25 +9,16 @@ Each lane has environments of its own, one behind the other, and each environmen
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 
 from mosaic_collect.collection.protocols import Observations, Simulation
 from mosaic_collect.errors import InputError
 
-
-@dataclass(frozen=True, kw_only=True)
-class Lane:
-    """A policy in one part of the environments.
-
-    Attributes:
-        act: Function from the observations of these environments to their actions.
-        noise: Standard deviation of the noise added to each action, in its units.
-    """
-
-    act: Callable[[Observations], torch.Tensor]
-    noise: float = 0.0
+#: A function from the observations of the lane's environments to their actions; and the standard
+#: deviation of the noise added to each action, in its units.
+Lane: TypeAlias = tuple[Callable[[Observations], torch.Tensor], float]
 
 
 def run_lanes(
@@ -55,12 +46,12 @@ def run_lanes(
     reached = ended.clone()
     while not bool(ended.all()):
         parts = []
-        for lane, part in zip(lanes, rows, strict=True):
+        for (act, sigma), part in zip(lanes, rows, strict=True):
             seen = {n: observations[n][part] for n in observations.keys()}  # noqa: SIM118  TensorDict
             with torch.no_grad():
-                actions = lane.act(seen)
+                actions = act(seen)
             noise = torch.randn(actions.shape, generator=generator, device=actions.device)
-            parts.append(actions + lane.noise * noise)
+            parts.append(actions + sigma * noise)
         result = simulation.step(torch.cat(parts))
         reached |= result.dones & result.time_outs & ~ended
         ended |= result.dones

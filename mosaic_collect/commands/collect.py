@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
@@ -164,47 +165,42 @@ def announce(options: RecordOptions, sim: str) -> None:
 _BAR = "{desc}: {percentage:3.0f}%|{bar:10}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}{postfix}]"
 
 
-class ProgressBar:
-    """Progress bar of a recording on stderr, if that is a terminal; starts with the first step."""
+@contextlib.contextmanager
+def step_bar(
+    max_steps: int | None,
+    name: str = "collect",
+    on_first: Callable[[TrajectoryWriter], object] | None = None,
+) -> Iterator[Callable[[TrajectoryWriter], None]]:
+    """Show progress on stderr, if that is a terminal; the bar starts with the first step.
 
-    def __init__(
-        self,
-        max_steps: int | None,
-        name: str = "collect",
-        on_first: Callable[[TrajectoryWriter], object] | None = None,
-    ) -> None:
-        self._max_steps, self._name, self._on_first = max_steps, name, on_first
-        self._bar: Any = None
+    Yields:
+        Function to call with the writer after each step.
+    """
+    shown: Any = None
 
-    def __enter__(self) -> Callable[[TrajectoryWriter], None]:
-        return self._show
-
-    def __exit__(self, *exc: object) -> None:
-        if self._bar is not None:
-            self._bar.close()
-
-    def _show(self, writer: TrajectoryWriter) -> None:
-        if self._bar is None:
-            if self._on_first is not None:
-                self._on_first(writer)
-            start = writer.num_steps - 1
-            self._bar = tqdm(
-                total=self._max_steps,
-                initial=start,
-                unit=" steps",
-                desc=self._name,
-                disable=None,
-                bar_format=None if self._max_steps is None else _BAR,
-            )
-        self._bar.update(writer.num_steps - self._bar.n)
+    def show(writer: TrajectoryWriter) -> None:
+        nonlocal shown
+        if shown is None:
+            if on_first is not None:
+                on_first(writer)
+            form = None if max_steps is None else _BAR
+            how = {"total": max_steps, "desc": name, "unit": " steps", "bar_format": form}
+            shown = tqdm(initial=writer.num_steps - 1, disable=None, **how)
+        shown.update(writer.num_steps - shown.n)
         stats = writer.stats
         seconds = max(stats.seconds, 1e-9)
-        self._bar.set_postfix_str(
+        shown.set_postfix_str(
             f"{tqdm.format_sizeof(stats.steps * writer.num_envs / seconds)} env-steps/s, "
             f"{stats.raw_nbytes / seconds / 1e6:.0f} MB/s, "
             f"{stats.stalled_seconds / seconds:.0%} stalled",
             refresh=False,
         )
+
+    try:
+        yield show
+    finally:
+        if shown is not None:
+            shown.close()
 
 
 def watched(
@@ -222,19 +218,15 @@ def watched(
             print(_size_text(writer, options.max_steps), file=sys.stderr, flush=True)
 
     try:
-        with termination_as_exit(), ProgressBar(options.max_steps, on_first=on_first) as bar:
+        with termination_as_exit(), step_bar(options.max_steps, on_first=on_first) as bar:
             return collect(bar)
     except (KeyboardInterrupt, SystemExit):
-        print(_interrupted(options, values is not None), file=sys.stderr)
+        again = ""
+        if values is not None and not options.distributed:
+            again = f"mosaic-collect collect --resume --output {shlex.quote(str(options.output))}"
+        store = RankStore.of(options.output, options.distributed).store.address
+        print(interrupted_text(store, again), file=sys.stderr)
         raise
-
-
-def _interrupted(options: RecordOptions, by_command: bool) -> str:
-    store = RankStore.of(options.output, options.distributed).store.address
-    if by_command and not options.distributed:
-        again = f"mosaic-collect collect --resume --output {shlex.quote(str(options.output))}"
-        return interrupted_text(store, again)
-    return interrupted_text(store)
 
 
 def _size_text(writer: TrajectoryWriter, max_steps: int | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -16,7 +16,6 @@ from mosaic_collect.commands.shared import (
     WithJson,
     WithWriter,
     add_resume,
-    as_json,
     bar,
     interrupted_text,
     store_stem,
@@ -26,12 +25,12 @@ from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.formats import FORMATS, NPY, export, format_of
 from mosaic_collect.export.store import export_store
 from mosaic_collect.export.target import check_target
-from mosaic_collect.importing import ImportReport, import_file
+from mosaic_collect.importing import import_file
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.store_set import ALIKE
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.signals import termination_as_exit
-from mosaic_collect.store.copying import CopyReport, copy_store
+from mosaic_collect.store.copying import copy_store
 from mosaic_collect.store.ranks import addresses_of
 from mosaic_collect.text import pace_of
 
@@ -89,16 +88,15 @@ class Export(WithJson, WithEngine):
             with bar("export", leave=True) as progress:
                 options = {**vars(self.options), **own}
                 report = export(names, path, self.format, progress=progress.update, **options)
-            print(as_json(report) if self.json else _export_text(report))
-            return True
-        path = check_target(path, addresses_of(names))
-        with self.engine() as engine:
-            plan = plan_export(names, self.options, engine)
-            if not self.json:
-                print(plan.size_text, flush=True)
-            with bar("export", total=plan.arrays_nbytes, leave=True) as progress:
-                report = plan.write(path, progress.update, engine)
-        print(as_json(report) if self.json else _export_text(report))
+        else:
+            path = check_target(path, addresses_of(names))
+            with self.engine() as engine:
+                plan = plan_export(names, self.options, engine)
+                if not self.json:
+                    print(plan.size_text, flush=True)
+                with bar("export", total=plan.arrays_nbytes, leave=True) as progress:
+                    report = plan.write(path, progress.update, engine)
+        self.answer(report, *_export_lines(report))
         return True
 
 
@@ -115,15 +113,13 @@ def _stores_and_target(paths: Sequence[str]) -> tuple[list[str], str]:
     return [last], f"{store_stem([last])}.npy"
 
 
-def _export_text(report: ExportReport) -> str:
+def _export_lines(report: ExportReport) -> Iterator[str]:
     left = {k: v for k, v in asdict(report.left_out).items() if v}
     reasons = ", ".join(f"{v:,} {k.replace('_', ' ')}" for k, v in left.items())
     pace = pace_of(report.file_nbytes, report.seconds)
-    lines = [
-        f"{report.path}: {report.num_pairs:,} valid pairs, {report.layout}, {pace}",
-        f"left out: {reasons or 'nothing'}",
-    ]
-    return "\n".join(lines + [f"note: {note}" for note in report.notes])
+    yield f"{report.path}: {report.num_pairs:,} valid pairs, {report.layout}, {pace}"
+    yield f"left out: {reasons or 'nothing'}"
+    yield from (f"note: {note}" for note in report.notes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -161,7 +157,7 @@ class StoreSubset(WithWriter):
                 progress=progress.update,
                 **vars(self.options),
             )
-        print(as_json(report) if self.json else _export_text(report))
+        self.answer(report, *_export_lines(report))
         return True
 
 
@@ -201,19 +197,15 @@ class Import(WithWriter):
         except (KeyboardInterrupt, SystemExit):
             print(interrupted_text(self.store), file=sys.stderr)
             raise
-        print(as_json(report) if self.json else _import_text(report))
+        steps = f"{report.num_steps:,} steps x {report.num_envs:,} envs"
+        pairs = f"{report.num_valid:,} valid pairs, {report.num_trajectories:,} ended trajectories"
+        self.answer(
+            report,
+            f"{report.store}: {steps}, {pairs}, from {pace_of(report.file_nbytes, report.seconds)}",
+            f"fields: {', '.join(report.shapes)}",
+            *(f"note: {note}" for note in report.notes),
+        )
         return True
-
-
-def _import_text(report: ImportReport) -> str:
-    pace = pace_of(report.file_nbytes, report.seconds)
-    steps = f"{report.num_steps:,} steps x {report.num_envs:,} envs"
-    pairs = f"{report.num_valid:,} valid pairs, {report.num_trajectories:,} ended trajectories"
-    lines = [
-        f"{report.store}: {steps}, {pairs}, from {pace}",
-        f"fields: {', '.join(report.shapes)}",
-    ]
-    return "\n".join(lines + [f"note: {note}" for note in report.notes])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,15 +239,14 @@ class Copy(WithJson):
         if self.verify:
             with bar("verify", " shards", shards) as progress:
                 problems = verify_store(report.target, progress.update).problems
-        if self.json:
-            print(as_json(report, ok=not problems, problems=problems))
-        else:
-            print("\n".join([_copy_text(report), *(f"  problem: {p}" for p in problems)]))
+        pace = pace_of(report.nbytes, report.seconds)
+        copied = f"{report.copied:,} shards copied, {pace}, {report.kept:,} were there"
+        self.answer(
+            report,
+            f"{report.target}: {report.num_steps:,} steps; {copied}",
+            *(f"note: {note}" for note in report.notes),
+            *(f"  problem: {problem}" for problem in problems),
+            ok=not problems,
+            problems=problems,
+        )
         return not problems
-
-
-def _copy_text(report: CopyReport) -> str:
-    pace = pace_of(report.nbytes, report.seconds)
-    shards = f"{report.copied:,} shards copied, {pace}, {report.kept:,} were there"
-    line = f"{report.target}: {report.num_steps:,} steps; {shards}"
-    return "\n".join([line] + [f"note: {note}" for note in report.notes])

@@ -117,13 +117,13 @@ def add_options(
     optional: bool = False,
     more: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Add an option for each field of a dataclass.
+    """Add an option for each field of a dataclass, or for those in ``only``, ``but`` some.
 
     Args:
         parser: Parser of the command, or a group of it.
         kind: The dataclass.
         described_by: Function or class whose docstring describes the fields; None: the dataclass.
-        only: Fields to add; None: all ``but`` some.
+        only: Fields to add; None: all.
         but: Fields to leave out.
         between: Separator of the words of a name.
         groups: Title of a group -> its fields; other fields stay outside.

@@ -150,8 +150,8 @@ class Plan:
         """Check the flags and Hydra's overrides, before a simulator takes minutes to start.
 
         Raises:
-            InputError: Flags that make no sense, all of them; motion files that cannot be played,
-                all of them; or falls are to be left out of a store that does not know them.
+            InputError: Flags that make no sense, or motion files that cannot be played: all of
+                them.
             StoreError: ``--resume``, and the store cannot be read; or it is there without.
         """
         rank, world = 0, 1
@@ -189,8 +189,6 @@ class Plan:
         found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
         at_most = -(-len(options.chosen(found)) // world)
         known = rank_store.known(args.resume)
-        if known and known.fields and args.exclude_falls and not known.schema.has_ends:
-            raise InputError(f"exclude_falls: {store} does not know which ends were falls")
         num_envs = (known.num_envs if known else 0) or min(args.num_envs, at_most)
         options = replace(options, num_envs=num_envs, max_trajectories=most)
         wants_npy = args.output_path.endswith(".npy")

@@ -37,6 +37,10 @@ class WithJson(Command):
 
     json: bool = False
 
+    def answer(self, report: Any, *lines: str, but: Collection[str] = (), **more: Any) -> None:
+        """Print a report: as JSON ``but`` some fields and ``more`` beside, or else these lines."""
+        print(as_json(report, but, **more) if self.json else "\n".join(lines), flush=True)
+
 
 @dataclass(frozen=True, kw_only=True)
 class WithStores(Command):
@@ -121,13 +125,14 @@ def as_json(report: Any, but: Collection[str] = (), **more: Any) -> str:
     return json.dumps({**values, **odd}, allow_nan=False)
 
 
-def interrupted_text(store: str, again: str = "the same command with --resume") -> str:
+def interrupted_text(store: str, again: str = "") -> str:
     """How much of an interrupted recording is committed, and how to continue it."""
     try:
         steps = TrajectoryDataset(store).num_steps
     except StoreError:
         return "interrupted before the first step"
-    return f"{store}: {steps:,} steps are committed; continue with: {again}"
+    words = again or "the same command with --resume"
+    return f"{store}: {steps:,} steps are committed; continue with: {words}"
 
 
 def bar(what: str, unit: str = "B", total: int | None = None, leave: bool = False) -> Any:

@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from mosaic_collect.adapters.rsl_rl.runner_cfg import read_runner_cfg
 from mosaic_collect.checks import local_path, needed
 from mosaic_collect.commands.options import shown
-from mosaic_collect.commands.shared import STORES, WithEngine, WithJson, as_json, bar
+from mosaic_collect.commands.shared import STORES, WithEngine, WithJson, bar
 from mosaic_collect.errors import InputError, StoreError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.canvas import check_picture
@@ -94,7 +94,10 @@ class Verify(WithJson, WithEngine):
     def run(self) -> bool:
         """Verify, printing every problem; True if there is none."""
         self._check()
-        first = self._first_policy()
+        first = None
+        if self.checkpoint is not None:  # before all work
+            with contextlib.suppress(StoreError):  # which verifying it reports
+                first = self._policy(self._parts()[0])
         # Lists and not generators: each store is checked, whatever the ones before were like.
         with self.engine() as engine:
             good = all([self._verify(store, engine) for store in self.store])  # noqa: C419
@@ -132,14 +135,6 @@ class Verify(WithJson, WithEngine):
         views = StoreSet.open(Place.of(self.store, "store")).with_steps()
         return [TrajectoryDataset(view.blobs) for view in views]
 
-    def _first_policy(self) -> _Recorded | None:
-        """The first store's, before any work; None: no checkpoint, or a store that is damaged."""
-        if self.checkpoint is None:
-            return None
-        with contextlib.suppress(StoreError):  # which verifying it reports
-            return self._policy(self._parts()[0])
-        return None
-
     def _policy(self, dataset: TrajectoryDataset) -> _Recorded:
         install = "pip install torch rsl-rl-lib"
         with needed(f"the replay check needs torch and the rsl_rl of the checkpoint: {install}"):
@@ -159,8 +154,17 @@ class Verify(WithJson, WithEngine):
         return self._say(report, "shards")
 
     def _say(self, report: VerifyReport, unit: str) -> bool:
-        words = as_json(report, of=unit, ok=report.ok) if self.json else _text(report, unit)
-        print(words, flush=True)
+        count = len(report.problems)
+        verdict = "ok" if report.ok else f"{count} PROBLEM{'S' if count > 1 else ''}"
+        figures = f"{report.checked:,} {unit}, {size_of(report.nbytes)}, {report.seconds:.1f} s"
+        self.answer(
+            report,
+            f"{report.path}: {verdict} ({figures})",
+            *(f"  problem: {problem}" for problem in report.problems),
+            *(f"  note: {note}" for note in report.notes),
+            of=unit,
+            ok=report.ok,
+        )
         return report.ok
 
     def _replay(
@@ -174,11 +178,15 @@ class Verify(WithJson, WithEngine):
                 progress.update,
                 engine,
             )
-        if self.json:
-            told = {"of": "rows", "path": self.checkpoint, "store": dataset.path, "ok": report.ok}
-            print(as_json(report, but=("steps",), **told), flush=True)
-        else:
-            print(f"{self.checkpoint}: {report.verdict} ({report.figures})", flush=True)
+        self.answer(
+            report,
+            f"{self.checkpoint}: {report.verdict} ({report.figures})",
+            but=("steps",),
+            of="rows",
+            path=self.checkpoint,
+            store=dataset.path,
+            ok=report.ok,
+        )
         if self.plot is not None:
             paths = (dataset.path, str(self.checkpoint))
             names = [os.path.basename(os.path.normpath(path)) for path in paths]
@@ -187,13 +195,3 @@ class Verify(WithJson, WithEngine):
             if not self.json:
                 print(f"{self.plot}: drawn")
         return report.ok
-
-
-def _text(report: VerifyReport, unit: str) -> str:
-    count = len(report.problems)
-    verdict = "ok" if report.ok else f"{count} PROBLEM{'S' if count > 1 else ''}"
-    figures = f"{report.checked:,} {unit}, {size_of(report.nbytes)}, {report.seconds:.1f} s"
-    lines = [f"{report.path}: {verdict} ({figures})"]
-    lines += [f"  problem: {problem}" for problem in report.problems]
-    lines += [f"  note: {note}" for note in report.notes]
-    return "\n".join(lines)

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import local_path, needed, output_path
-from mosaic_collect.collection.extras import ORIGIN, QPOS
 from mosaic_collect.collection.fitting import resample
+from mosaic_collect.collection.groups import ORIGIN, QPOS
 from mosaic_collect.collection.motions import (
     Motion,
     file_sha256,

@@ -56,7 +56,9 @@ def test_what_is_right_opens_it(options: RecordOptions) -> None:
     [
         ({"num_envs": 0}, "num_envs: expected at least 1, got 0"),
         ({"num_envs": -3}, "num_envs: expected at least 1, got -3"),
-        ({"student_history": -1}, "student_history: expected 0 or more, got -1"),
+        ({"passes": 0}, "passes: expected at least 1, got 0"),
+        ({"max_steps": 0, "student_history": -1}, "max_steps: .*; student_history: expected 0 or"),
+        ({"buffer_mb": "much"}, "buffer_mb: expected \"auto\" or a positive number, got 'much'"),
         ({"device": "gpu"}, 'device: expected "cpu" or "cuda:0", got \'gpu\''),
         ({"device": "cuda:77"}, "device: expected cpu, or a CUDA device that torch sees, got"),
         ({"allow_changed": ["all"]}, "allow_changed: expected some of task, .*, got all"),

@@ -12,7 +12,6 @@ import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
-from mosaic_collect.collection.motions import motion_files
 from mosaic_collect.commands import script
 from mosaic_collect.commands.script import (
     Plan,
@@ -250,15 +249,6 @@ def test_the_writers_buffer(motions: Path) -> None:
         Plan.of(parse(motions, "x.npy", "--buffer_mb", "much"), {})
 
 
-def test_motion_files(motions: Path, tmp_path: Path) -> None:
-    assert [Path(p).stem for p in motion_files(str(motions))] == list("abcde")
-    one = motion_files(str(motions))[0]
-    assert motion_files(one) == [one]
-    for nothing in (tmp_path / "none.npz", tmp_path / "motions" / "empty"):
-        with pytest.raises(InputError, match="found none"):
-            motion_files(str(nothing))
-
-
 def test_falls_are_left_out_of_an_export_of_a_store_that_knows_them(
     motions: Path, tmp_path: Path
 ) -> None:
@@ -269,14 +259,3 @@ def test_falls_are_left_out_of_an_export_of_a_store_that_knows_them(
         Plan.of(parse(motions, "x.zarr", "--exclude_falls"), {})
     with pytest.raises(InputError, match="exclude_falls: a grid holds every pair"):
         Plan.of(parse(motions, output, "--exclude_falls", "--layout", "grid"), {})
-
-    schema = Schema.mosaic(3, 2)
-    for known, path in ((schema, "old.npy"), (schema.with_ends(), "new.npy")):
-        output = str(tmp_path / path)
-        TrajectoryWriter(output.replace("npy", "zarr"), known, 2).close()
-        args = parse(motions, output, "--exclude_falls", "--resume")
-        if known.has_ends:
-            assert Plan.of(args, {}).options.num_envs == 2
-        else:
-            with pytest.raises(InputError, match="does not know which ends"):
-                Plan.of(args, {})

@@ -39,15 +39,6 @@ def test_the_script_without_isaaclab_says_so_and_still_has_help(tmp_path: Path) 
     assert "isaaclab is not installed" in told.stderr
 
 
-def test_what_only_isaac_lab_takes_is_refused_elsewhere(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    flags = ("--overrides", "env.sim.dt=1", "--student-task", "S")
-    assert main(["collect", *ARGUMENTS, *flags]) == 2
-    told = capsys.readouterr().err
-    assert "--overrides, --student-task: expected only with --sim isaaclab" in told
-
-
 def test_max_steps_or_passes_are_needed(capsys: pytest.CaptureFixture[str]) -> None:
     arguments = [a for a in ARGUMENTS if a not in ("--max-steps", "1")]
     assert main(["collect", "--sim", "isaaclab", *arguments]) == 2

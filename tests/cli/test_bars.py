@@ -49,8 +49,8 @@ def test_bars(cli, made, tmp_path, monkeypatch, terminal: bool, command, names) 
 COLLECTION = """
 import sys
 from types import SimpleNamespace
-from mosaic_collect.commands.collect import ProgressBar
-with ProgressBar(5000) as bar:
+from mosaic_collect.commands.collect import step_bar
+with step_bar(5000) as bar:
     print("a simulator starts", file=sys.stderr)
     for step in (1, 2500, 5000):
         stats = SimpleNamespace(seconds=60.0, steps=step, raw_nbytes=8e10, stalled_seconds=3.0)

@@ -7,7 +7,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -16,7 +15,6 @@ from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.look.inspect import summarize
 from tests import helpers
 from tests.export import stores
-from tests.npyfile import pickles
 
 
 def test_a_store(cli, store: str) -> None:
@@ -114,25 +112,6 @@ def test_a_store_killed_before_its_first_document(cli, store: str) -> None:
     done = cli("inspect", store)
     assert done.code == 0
     assert "no steps yet" in done.out
-
-
-def test_a_large_export_at_once(cli, npy: str) -> None:
-    """Without loading it: a file of 4 GiB that is mostly a hole."""
-    pickles.write_hole(npy)
-    start = time.monotonic()
-    done = cli("inspect", npy)
-    assert done.code == 0
-    assert "1,048,576 x 1,024 x 1" in done.out
-    assert time.monotonic() - start < 5
-
-
-def test_a_hostile_export(cli, npy: str, tmp_path) -> None:
-    """Nothing in it is run; tests/npyfile/test_hostile.py has many more."""
-    mark = tmp_path / "executed"
-    call = b"cos\nsystem\n" + pickles.text(f"touch {mark}") + b"\x85R"
-    pickles.write(npy, pickles.dict_of(metadata=call))
-    cli("inspect", npy).failed("expert.npy", "system")
-    assert not mark.exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"text\n", b"\x93NUMPY\x01\x00", b"PK\x03\x04"])

@@ -59,14 +59,6 @@ def test_an_export_that_differs(cli, made: tuple[str, str]) -> None:
     assert "action_mean, block 0: 1 rows differ" in done.out
 
 
-def test_an_export_of_another_store(cli, made: tuple[str, str], tmp_path) -> None:
-    other = str(tmp_path / "other.zarr")
-    stores.write(other, 11)
-    done = cli("verify", other, "--npy", made[1])
-    assert done.code == 1
-    assert "10 steps, the store has 11" in done.out
-
-
 def test_notes_are_no_problems(cli, made: tuple[str, str]) -> None:
     store, _ = made
     with open(os.path.join(store, "actions", "c.99.0.0"), "wb") as file:

@@ -22,10 +22,9 @@ import torch.distributed
 from mosaic_collect.cli import parse
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion
-from mosaic_collect.collection.protocols import Observations, StepResult
+from mosaic_collect.collection.protocols import MotionTracker, Observations, StepResult
 from mosaic_collect.collection.ranks import RankStore, giving_back
 from mosaic_collect.collection.record import record
-from mosaic_collect.collection.trackers import MotionTracker
 from mosaic_collect.commands.collect import Collect
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.recording.writer import TrajectoryWriter

@@ -13,9 +13,8 @@ from hypothesis import given, settings, strategies as st
 pytest.importorskip("torch")
 
 from mosaic_collect import CorruptStoreError, InputError, StoreLockedError
-from mosaic_collect.collection import claims as taking
-from mosaic_collect.collection.claims import Claims, take_over
-from mosaic_collect.collection.motion_queue import SharedMotionQueue
+from mosaic_collect.collection import motion_queue
+from mosaic_collect.collection.motion_queue import Claims, SharedMotionQueue, take_over
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.posix import PosixBlobs
@@ -234,7 +233,7 @@ def test_taking_over(whole: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     record_rank(whole, 1, 2, 2, metadata=dead.ledger(), complete=False)
     mine = claims(whole, 0)
     release = PosixBlobs(f"{whole.address}/rank-00001").claim(lambda: None)
-    monkeypatch.setattr(taking, "_SECONDS", 0.001)
+    monkeypatch.setattr(motion_queue, "_LOCK_SECONDS", 0.001)
     with pytest.raises(StoreLockedError):
         take_over(whole, mine, [1], MOTIONS)
     release()

@@ -156,7 +156,15 @@ def promising_too_much(path: Path) -> None:
         archive.writestr("joint_pos.npy", head.getvalue())
 
 
-@pytest.mark.parametrize("harm", [torn, flipped, of_text, promising_too_much, os.remove])
+def one_array(path: Path) -> None:
+    with open(path, "wb") as file:
+        np.save(file, np.zeros(3))
+
+
+HARMS = [torn, flipped, of_text, promising_too_much, one_array, os.remove]
+
+
+@pytest.mark.parametrize("harm", HARMS)
 def test_a_broken_one(tmp_path: Path, harm: Any) -> None:
     path = tmp_path / "bad.npz"
     written(path, arrays())

@@ -86,33 +86,6 @@ class TestFinding:
         with pytest.raises(InputError, match="found none"):
             find_motions(str(tmp_path))
 
-    @pytest.mark.parametrize("content", [None, b"", b"text", b"PK\x03\x04 torn"])
-    def test_no_motion(self, tmp_path: Path, content: bytes | None) -> None:
-        path = tmp_path / "bad.npz"
-        if content is not None:
-            path.write_bytes(content)
-        with pytest.raises(InputError, match=r"bad\.npz"):
-            find_motions(str(path))
-
-    @pytest.mark.parametrize(
-        ("content", "words"),
-        [
-            ({"other": np.zeros(3)}, "joint_pos"),
-            ({"joint_pos": np.float32(3)}, r"bad\.npz"),
-            ({"joint_pos": np.array([{"a": 1}], dtype=object)}, r"bad\.npz"),
-            (np.zeros(3), r"bad\.npz: .* it is one array"),
-        ],
-        ids=["of something else", "without frames", "pickled", "a plain array"],
-    )
-    def test_other_arrays(self, tmp_path: Path, content: Any, words: str) -> None:
-        with open(tmp_path / "bad.npz", "wb") as file:
-            if isinstance(content, dict):
-                np.savez(file, **content)
-            else:
-                np.save(file, content)
-        with pytest.raises(InputError, match=words):
-            find_motions(str(tmp_path))
-
     def test_identity_is_content_and_not_the_name(self, tmp_path: Path) -> None:
         one = find_motions(str(write_motion(tmp_path / "one.npz", 7)))[0]
         os.replace(tmp_path / "one.npz", tmp_path / "two.npz")
@@ -184,11 +157,6 @@ class TestLedger:
         assert [resumed.next() for _ in range(4)] == [2, 1, 2, -1]
         assert resumed.completed == 3
 
-    def test_what_fell_counts_as_run(self) -> None:
-        queue = MotionQueue(motions(2), passes=1)
-        queue.finish(0, completed=False)
-        assert MotionQueue(motions(2), 1, told(queue)).next() == 1
-
     def test_an_exhausted_one_stays_so(self) -> None:
         queue = MotionQueue(motions(2), passes=1)
         for motion in (0, 1):
@@ -233,12 +201,6 @@ class TestLedger:
         refuse_gone(motions(3)[::2], ledger, "s.zarr", ["motions"])
         with pytest.raises(StoreMismatchError, match=r"s\.zarr .* 1 motions .* /m/1\.npz first"):
             refuse_gone(motions(3)[::2], ledger, "s.zarr")
-
-    def test_a_ledger_of_a_ledger(self) -> None:
-        queue = MotionQueue(motions(2))
-        queue.finish(1, completed=True)
-        again = MotionQueue(motions(2), None, told(MotionQueue(motions(2), None, told(queue))))
-        assert again.counts() == {"completed": [0, 1], "fell": [0, 0]}
 
     @pytest.mark.parametrize("runs", range(20))
     def test_every_motion_gets_its_passes_whatever_the_interrupts(self, runs: int) -> None:

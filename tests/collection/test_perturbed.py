@@ -110,16 +110,10 @@ def test_the_mean_scale_is_half_the_largest() -> None:
     assert (noisy._scale <= 0.4).all()
 
 
-def test_a_fall_under_noise_is_an_end_like_others(store: str, made: list[Witness]) -> None:
-    data = recorded(store, acting=NOISY)
-    ends = data.read("trajectory_end")
-    assert np.argwhere(ends == 2).tolist() == [[39, 0]]
-
-
 def test_nothing_asked_is_nothing_changed(tmp_path: Path, made: list[Witness]) -> None:
     plain = recorded(str(tmp_path / "plain.zarr"))
     asked = recorded(str(tmp_path / "asked.zarr"), acting=Acting(seed=5))
-    assert asked.schema == plain.schema == toys.SCHEMA.with_ends()
+    assert asked.schema == plain.schema == toys.SCHEMA
     assert "acting" not in asked.metadata
     assert made[1].pushes == []
     for name in plain.fields:
@@ -211,10 +205,6 @@ class TestStudent:
         assert replay_check(store, toys.ToyPolicy(), toys.GROUPS).ok
         # Who acts is drawn for each environment and step.
         assert 0 < acted.all(axis=1).sum() + (~acted).all(axis=1).sum() < len(acted)
-
-    def test_always(self, store: str, made: list[Witness], tmp_path: Path) -> None:
-        data = recorded(store, acting=self.acting(tmp_path, 1.0))
-        assert data.read("student_acted").all()
 
     def test_with_noise_besides(self, store: str, made: list[Witness], tmp_path: Path) -> None:
         data = recorded(store, acting=self.acting(tmp_path, 1.0, action_noise=0.1))

@@ -12,11 +12,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter  # noqa: E402
-from mosaic_collect.collection.motion_queue import MotionQueue  # noqa: E402
-from mosaic_collect.collection.motions import Motion  # noqa: E402
+from mosaic_collect.collection.protocols import EpisodeTracker  # noqa: E402
 from mosaic_collect.collection.ranks import refuse_changes  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
-from mosaic_collect.collection.trackers import EpisodeTracker, MotionTracker  # noqa: E402
 from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.terms import Term  # noqa: E402
 from mosaic_collect.store.robot import Robot  # noqa: E402
@@ -53,7 +51,7 @@ def recorded(
 def test_a_new_store(store: str) -> None:
     data = recorded(store)
     assert (data.num_steps, data.num_valid, data.status) == (11, 23, "complete")
-    assert data.schema == toys.SCHEMA.with_ends()
+    assert data.schema == toys.SCHEMA
     told = data.metadata
     assert told == {**toys.ORIGIN, "groups": toys.GROUPS, "settled": 11}
 
@@ -192,39 +190,6 @@ def test_each_step_is_told_with_the_writer(store: str) -> None:
     told: list[int] = []
     recorded(store, max_steps=3, on_step=lambda writer: told.append(writer.num_steps))
     assert told == [1, 2, 3]
-
-
-class TestMotionTracker:
-    def motions(self) -> MotionTracker:
-        return MotionTracker(MotionQueue([Motion(f"{i}.npz", f"{i}", 5) for i in range(3)], 1))
-
-    def test_its_ledger_and_fields(self) -> None:
-        tracker = self.motions()
-        assert [f.name for f in tracker.fields] == ["motion_id", "motion_frame"]
-        assert tracker.ledger() == tracker.queue.ledger()
-
-    def test_how_trajectories_ended(self) -> None:
-        tracker = self.motions()
-        motions = torch.tensor([2, 0, 1, -1], dtype=torch.int32)
-        no_one = torch.zeros(4, dtype=torch.bool)
-        assert tracker.finish(motions, no_one, ~no_one) == {}
-        ended = torch.tensor([True, True, False, False])
-        completed = torch.tensor([False, True, True, True])
-        told = tracker.finish(motions, ended, completed)
-        assert told == {"motion_counts": {"completed": [1, 0, 0], "fell": [0, 0, 1]}}
-        assert (tracker.queue.completed, tracker.queue.fell) == (1, 1)
-
-
-def test_without_motions_all_are_at_work() -> None:
-    tracker = EpisodeTracker(2, torch.device("cpu"))
-    assert (tracker.fields, tracker.ledger(), tracker.describe()) == ((), {}, {})
-    assert tracker.active().tolist() == [True, True]
-
-
-def test_another_origin_is_not_gone_on_with(store: str) -> None:
-    recorded(store, max_steps=2)
-    with pytest.raises(StoreMismatchError, match="task"):
-        recorded(store, {**toys.ORIGIN, "task": "Walk"}, resume=True)
 
 
 def test_what_observations_are_made_of(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import os
 
 import numpy as np
 import pytest
@@ -13,9 +12,8 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.groups import RecordedGroups  # noqa: E402
-from mosaic_collect.collection.record import collected_schema  # noqa: E402
+from mosaic_collect.collection.protocols import EpisodeTracker  # noqa: E402
 from mosaic_collect.collection.rollout import collect  # noqa: E402
-from mosaic_collect.collection.trackers import EpisodeTracker  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
 from mosaic_collect.store.schema import (  # noqa: E402
@@ -115,7 +113,7 @@ def test_trajectories_end_with_the_step_that_ended_them(store: str) -> None:
 def test_falls_are_told_from_ends_by_time(store: str) -> None:
     """Of rows that count only: who idles falls over and over, and nobody is told."""
     falls = ((0, 1), (1, 1))
-    Recorded(store, schema=toys.SCHEMA.with_ends(), falls=falls)
+    Recorded(store, schema=toys.SCHEMA, falls=falls)
     dataset = TrajectoryDataset(store)
     _, episode, _, last = whole_episodes(EPISODES)
     want = np.where(last, TRUNCATED, GOES_ON).astype(np.uint8)
@@ -124,25 +122,6 @@ def test_falls_are_told_from_ends_by_time(store: str) -> None:
     helpers.assert_same(dataset.read(TRAJECTORY_END), want)
     assert np.count_nonzero(want == FAILED) == 2
     assert verify_store(store).ok
-
-
-def test_a_store_without_a_place_for_falls_goes_on_without(store: str) -> None:
-    Recorded(store, max_steps=4)
-    known = TrajectoryDataset(store)
-    assert collected_schema(toys.SCHEMA, known) == toys.SCHEMA
-    Recorded(store, max_steps=6, resume=True, falls=((0, 1),))
-    assert TRAJECTORY_END not in TrajectoryDataset(store).fields
-
-
-def test_other_stores_get_a_place_for_falls(store: str) -> None:
-    wanted = toys.SCHEMA.with_ends()
-    assert collected_schema(toys.SCHEMA, None) == wanted
-    Recorded(store, max_steps=4, schema=wanted)
-    assert collected_schema(toys.SCHEMA, TrajectoryDataset(store)) == wanted
-    unborn = store + "-unborn"
-    os.mkdir(unborn)
-    open(os.path.join(unborn, ".mosaic_collect.lock"), "w").close()
-    assert collected_schema(toys.SCHEMA, TrajectoryDataset(unborn)) == wanted
 
 
 def test_it_stops_when_all_idle(store: str) -> None:
@@ -169,26 +148,11 @@ def test_max_steps_counts_those_of_earlier_runs(store: str) -> None:
     assert TrajectoryDataset(store).num_steps == 6
 
 
-def test_all_idle_from_the_start(store: str) -> None:
-    made = Recorded(store, episodes=((), ()))
-    assert made.writer.num_steps == 0
-
-
 def test_the_policy_forgets_whoever_was_reset(store: str) -> None:
     """Idle environments, too: they are reset like any other."""
     made = Recorded(store)
     for told, (dones, _) in zip(made.policy.told, made.tracker.settled, strict=True):
         assert told == np.flatnonzero(dones).tolist()
-
-
-def test_the_trackers_words_are_committed_with_the_steps(store: str) -> None:
-    def stop(made: Recorded) -> None:
-        if made.writer.num_steps == 7:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        Recorded(store, on_step=stop)
-    assert TrajectoryDataset(store).metadata == {"settled": 7}
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 6])
@@ -249,7 +213,7 @@ def test_an_error_of_the_simulation_goes_through(store: str, monkeypatch) -> Non
 
 def test_without_motions_everyone_is_at_work(store: str) -> None:
     simulation = toys.ToySimulation(((2, 2), (4,)))
-    schema = toys.Schema.mosaic(toys.OBS_DIM, toys.ACTION_DIM)
+    schema = toys.Schema.mosaic(toys.OBS_DIM, toys.ACTION_DIM).with_ends()
     with helpers.open_writer(store, 2, schema) as writer:
         collect(
             *(simulation.step, simulation.reset(), toys.ToyPolicy(), writer),
@@ -259,13 +223,6 @@ def test_without_motions_everyone_is_at_work(store: str) -> None:
     dataset = TrajectoryDataset(store)
     assert dataset.num_valid == 8
     assert dataset.num_ended == 3
-
-
-def test_one_group_alone_is_recorded_as_it_is(store: str) -> None:
-    rows = RecordedGroups(read={"policy": 4}, student_dim=None, own={}).rows
-    seen = torch.rand(3, 4)
-    output = toys.ToyPolicy().act({"policy": seen[:, :3], "extra": seen[:, 3:]})
-    assert rows({"policy": seen}, output)["observations"] is seen
 
 
 def test_the_replay_of_a_collection(store: str) -> None:

@@ -20,7 +20,7 @@ def always(value: float, seen: list[Observations] | None = None) -> Lane:
             seen.append({name: rows.clone() for name, rows in observations.items()})
         return torch.full((len(observations["student"]), toys.ACTION_DIM), value)
 
-    return Lane(act=act)
+    return act, 0.0
 
 
 def test_each_lane_acts_in_its_own_environments_and_sees_only_them() -> None:
@@ -39,7 +39,7 @@ def test_it_counts_first_trajectories_that_reached_their_end() -> None:
 
 
 def test_noise_is_of_its_lane_and_its_seed() -> None:
-    lanes = [always(0.0), Lane(act=always(0.0).act, noise=0.5)]
+    lanes = [always(0.0), (always(0.0)[0], 0.5)]
 
     def taken(seed: int) -> torch.Tensor:
         simulation = toys.ToySimulation(EPISODES)

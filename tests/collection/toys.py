@@ -14,18 +14,18 @@ import torch
 
 from mosaic_collect.collection.groups import RecordedGroups
 from mosaic_collect.collection.protocols import (
+    EpisodeTracker,
     Observations,
     PolicyOutput,
     Simulation,
     StepResult,
 )
 from mosaic_collect.collection.rollout import collect
-from mosaic_collect.collection.trackers import EpisodeTracker
 from mosaic_collect.store.schema import Field, Schema
 
 OBS_DIM, ACTION_DIM, STUDENT_DIM = 4, 2, 3
 EXTRA = (Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32"))
-SCHEMA = Schema.mosaic(OBS_DIM, ACTION_DIM, STUDENT_DIM, EXTRA)
+SCHEMA = Schema.mosaic(OBS_DIM, ACTION_DIM, STUDENT_DIM, EXTRA).with_ends()
 GROUPS = {"policy": 3, "extra": 1}  # together the teacher's observations
 #: Provenance of a collection, as its store's metadata contain it.
 ORIGIN: Mapping[str, Any] = {

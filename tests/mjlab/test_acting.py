@@ -11,7 +11,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.cli import main
-from mosaic_collect.errors import InputError, StoreMismatchError
+from mosaic_collect.errors import InputError
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.schema import TRUNCATED
 from tests import helpers
@@ -72,22 +72,6 @@ def test_it_is_told_and_exported_with_a_word(noisy: str, case: Case) -> None:
     assert told == {"action_noise": 0.3, "push": 0.3, "start": "random"}
     npy = str(case.folder / "noisy.npy")
     assert any("learns from action_mean" in note for note in export_npy(noisy, npy).notes)
-
-
-@pytest.mark.parametrize("changes", [{"action_noise": 0.2}, {"push": 0.0}, {"start": "first"}, {}])
-def test_a_resume_that_acts_otherwise_is_refused(
-    noisy: str, case: Case, run: Callable[..., Any], changes: dict[str, Any]
-) -> None:
-    asked = {"action_noise": 0.3, "push": 0.3, "start": "random"}
-    options = {**asked, **changes} if changes else {}
-    with pytest.raises(StoreMismatchError, match="acting: expected"):
-        run(case.options("noisy", num_envs=None, resume=True, **options))
-
-
-def test_pushes_are_told(noisy: str) -> None:
-    pushes = TrajectoryDataset(noisy).read("push")
-    assert 1 <= pushes.any(axis=2).sum() < 40
-    assert np.abs(pushes).max() < 1.5
 
 
 def test_a_push_moves_the_base_and_the_next_observation_shows_it(case: Case) -> None:

@@ -53,9 +53,8 @@ def prepare_motion_cfg(
 ) -> None:
     """Make MOSAIC's motion command load all motions of a folder, from a ``start`` frame.
 
-    The ``MultiMotionCommandCfg`` is changed in place. The motions are checked against the robot
-    before the command loads them, which raises ``InputError`` while the environment is made. So
-    does a command of another kind, here.
+    The ``MultiMotionCommandCfg`` is changed in place; one of another kind is an ``InputError``.
+    Motions of another robot are one while the environment is made.
     """
     wanted = {
         "motion": motion,
@@ -148,18 +147,12 @@ def add_student_group(
     history: int | None = None,
     drop: Sequence[str] = (),
 ) -> None:
-    """Observe as a student, beside the policy; the environment keeps its history.
+    """Observe as a student, beside the policy; changes the config in place.
 
-    Args:
-        env_cfg: Changed in place.
-        policy_group: The ``policy`` group of the student's task; copied, for groups must not share
-            terms, which the manager changes.
-        noise: Whether the student's observations are noisy.
-        history: Frames; None: as the student's task has it; 0: none.
-        drop: Terms of the group that the student does without.
-
-    Raises:
-        InputError: A term is not there, or the task has a group of the student's name already.
+    The ``policy`` group of the student's task is copied: the manager changes terms in place.
+    ``history`` None is the student's task's own, 0 is none. ``drop`` are terms that the student
+    does without. A term that is not there, or a task with a group of the student's name, is an
+    ``InputError``.
     """
     if entry(env_cfg.observations, STUDENT) is not None:
         raise InputError(

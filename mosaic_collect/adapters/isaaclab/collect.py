@@ -50,8 +50,8 @@ from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.adapters.rsl_rl.runner_cfg import config_dict, json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
-from mosaic_collect.collection.extras import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.fitting import fit_folder
+from mosaic_collect.collection.groups import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.collection.protocols import Observations
@@ -68,13 +68,11 @@ def run_collect(
     flags: argparse.Namespace | None = None,
     found: Sequence[Motion] | None = None,
 ) -> CollectResult:
-    """Run ``collect_into`` in a registered task of whichever generation is installed.
-
-    Errors are those of ``mosaic_collect.run_collect``.
+    """``mosaic_collect.run_collect`` in a registered task of whichever generation is installed.
 
     Args:
         options: Options of the collection.
-        on_step: Called with the writer after each step; what it raises ends the run, committed.
+        on_step: Called with the writer after each step.
         on_end: Called with the result; behind it Isaac Sim may end the process.
         flags: Parsed flags of Isaac Lab's launcher; None: those of ``options.launcher``.
         found: The motions that lie at ``options.motion``, if they were read before.

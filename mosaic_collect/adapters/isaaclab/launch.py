@@ -78,11 +78,7 @@ class Generation2:
             launcher.app.close()
 
     def configs(self, task: str, agent: str | None, overrides: Sequence[str]) -> tuple[Any, Any]:
-        """A task's config and its runner's, with what Hydra or presets change of them.
-
-        ``agent`` is the entry point of the runner's config; None: only the task's. Overrides that
-        the task does not take are an ``InputError``.
-        """
+        """A task's config, and its runner's if ``agent`` names an entry point, with overrides."""
         from isaaclab_tasks.utils import load_cfg_from_registry
         from isaaclab_tasks.utils.hydra import hydra_task_config
 
@@ -244,11 +240,7 @@ def refused_by_hydra(overrides: Sequence[str]) -> Iterator[None]:
 
 
 def warn_of_new_fields(configs: Mapping[str, Any], overrides: Sequence[str]) -> None:
-    """Log which overrides set what the config's class does not have, a misspelt field for one.
-
-    Isaac Lab 3 sets attributes, and asks nobody. ``configs`` are ``env`` and ``agent``, with the
-    overrides applied.
-    """
+    """Log overrides of fields that the config's class lacks: Isaac Lab 3 sets any attribute."""
     for path in (text.split("=", 1)[0] for text in overrides if "=" in text):
         first, *between = path.split(".")
         owner = configs.get(first)

@@ -22,8 +22,7 @@ import torch
 
 from mosaic_collect.adapters.isaaclab.cfg import TRACKER
 from mosaic_collect.collection.motion_queue import MotionQueue
-from mosaic_collect.collection.protocols import StepResult
-from mosaic_collect.collection.trackers import MotionTracker
+from mosaic_collect.collection.protocols import MotionTracker, StepResult
 from mosaic_collect.errors import InputError
 
 _NONE = -1
@@ -32,22 +31,13 @@ _NONE = -1
 class MosaicMotionTracker(MotionTracker):
     """Tracker of MOSAIC's motion command, which has loaded all motions of the queue.
 
-    Attaches itself to the environment, whose terms ask it from then on; the next reset of an
-    environment gives it its first motion.
-
-    Args:
-        env: The unwrapped environment, of a config that ``prepare_env_cfg`` went over.
-        queue: The motions.
-        steps_per_trajectory: End a trajectory after that many rows; None: at its motion's end.
-        max_trajectories: Begin no more than that many; None: as the queue says.
+    Attaches itself to the unwrapped environment, whose terms ``prepare_env_cfg`` made ask it. A
+    command that has not loaded one of the motions, or is of another kind, is an ``InputError``.
 
     Attributes:
         restart: Environments whose trajectory ends with the next step, ``(num_envs,)`` bool.
         hands_out: Whether a reset gives an environment its next motion.
         motion_ids: The queue's id of each environment's motion, ``(num_envs,)`` int32; -1: none.
-
-    Raises:
-        InputError: The command has not loaded one of the motions, or is of another kind.
     """
 
     def __init__(
@@ -83,7 +73,7 @@ class MosaicMotionTracker(MotionTracker):
         return bool((self.motion_ids != _NONE).any())
 
     def describe(self) -> Mapping[str, torch.Tensor]:
-        """Return the extra fields, and decide who restarts with the step to come."""
+        """Return the extra fields, and choose who restarts with the step to come."""
         command, active = self._command, self.active()
         self._refuse_strays(active)
         self._put_back(self.motion_ids[command.motion_end_buf & (self.motion_ids != _NONE)])

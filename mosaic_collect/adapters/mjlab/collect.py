@@ -33,9 +33,8 @@ from mosaic_collect.adapters.rsl_rl.collect import CollectResult, collect_into
 from mosaic_collect.adapters.rsl_rl.load import quiet
 from mosaic_collect.adapters.rsl_rl.options import DEFAULT_ENVS
 from mosaic_collect.adapters.rsl_rl.simulation import MOTION, ManagedSimulation
-from mosaic_collect.collection.extras import ORIGIN, QPOS, QVEL
 from mosaic_collect.collection.fitting import fit_motions
-from mosaic_collect.collection.groups import STUDENT
+from mosaic_collect.collection.groups import ORIGIN, QPOS, QVEL, STUDENT
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import find_motions
 from mosaic_collect.collection.ranks import RankStore

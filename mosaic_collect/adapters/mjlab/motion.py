@@ -21,23 +21,18 @@ from mjlab.tasks.tracking.mdp.commands import MotionCommand, MotionLoader
 
 from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motion_queue import MotionQueue
-from mosaic_collect.collection.motions import Motion
-from mosaic_collect.collection.protocols import StepResult
-from mosaic_collect.collection.trackers import MotionTracker
+from mosaic_collect.collection.motions import ARRAYS, Motion
+from mosaic_collect.collection.protocols import MotionTracker, StepResult
 from mosaic_collect.errors import InputError
 
 _NO_RESAMPLING_S = 1.0e9  # a timer would put a robot on another motion, without a word
-_ARRAYS = (
-    *("joint_pos", "joint_vel", "body_pos_w", "body_quat_w"),
-    *("body_lin_vel_w", "body_ang_vel_w"),
-)
 
 
 class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
     """``MotionCommand`` over several motions, assigned by a queue at every reset.
 
     Attributes:
-        queue: Asked at the next reset; may be replaced by one of the same motions.
+        queue: Queue of the next reset; may be replaced by one of the same motions.
         motion_ids: The motion that each environment follows, ``(N,)`` int32.
         idle: Environments without a motion to follow, ``(N,)`` bool.
     """
@@ -46,7 +41,7 @@ class QueuedMotionCommand(MotionCommand):  # type: ignore[misc]
         super().__init__(cfg, env)
         self.queue, self._start = queue, start
         loaded = [self._load(m) for m in queue.present]
-        for name in _ARRAYS:
+        for name in ARRAYS:
             setattr(self.motion, name, torch.cat([getattr(one, name) for one in loaded]))
         # None of one that an earlier run knew and that is gone; nobody will follow it.
         here = {m.sha256 for m in queue.present}

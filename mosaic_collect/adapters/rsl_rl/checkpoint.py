@@ -26,7 +26,6 @@ import os
 import pickle
 import re
 import tempfile
-import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -35,6 +34,7 @@ import torch
 
 from mosaic_collect.checks import LFS_NBYTES, lfs_pointer, local_path
 from mosaic_collect.collection.motions import file_sha256
+from mosaic_collect.collection.student import is_torchscript
 from mosaic_collect.errors import InputError
 from mosaic_collect.text import shown
 
@@ -100,10 +100,7 @@ class Checkpoint:
 
     @contextlib.contextmanager
     def as_file(self) -> Iterator[str]:
-        """The path of a file that holds what was read, for loaders of rsl_rl, which open one.
-
-        Not the file that was read: it may have been replaced since.
-        """
+        """A new file with the content, for rsl_rl's loaders: the old one may have changed."""
         with tempfile.TemporaryDirectory(prefix="mosaic-collect-") as folder:
             path = os.path.join(folder, os.path.basename(self.path))
             torch.save(self.content, path)
@@ -159,10 +156,7 @@ def _family(path: str, content: Any) -> str:
 
 
 def without_prefixes(content: Any) -> Any:
-    """A checkpoint's content with its networks' own names; itself if nothing was wrapped.
-
-    Optimisers know parameters by number, so theirs stay as they are.
-    """
+    """A checkpoint's content with its networks' own names; itself if nothing was wrapped."""
     if not isinstance(content, dict):
         return content
     return {
@@ -210,11 +204,7 @@ def weights_only(trust: bool) -> Iterator[None]:
 
 
 def _check_archive(file: BinaryIO, path: str) -> None:
-    """Leave to torch only what its reader of weights is sound for.
-
-    Refused are an older form, whose reading ran code up to torch 2.5, a program of TorchScript, and
-    a claim of more bytes than there are.
-    """
+    """Refuse TorchScript and the form before zip archives, which runs code up to torch 2.5."""
     file.seek(0)
     begin = file.read(len(_ZIP))
     if begin != _ZIP:
@@ -222,12 +212,8 @@ def _check_archive(file: BinaryIO, path: str) -> None:
             f"checkpoint {path}: torch cannot read it without running code: expected the zip "
             f"archive that torch.save writes, got a file that begins with {begin!r}; {_TRUST}"
         )
-    with zipfile.ZipFile(file) as archive:
-        entries = archive.infolist()
-    if any(os.path.basename(entry.filename) == "constants.pkl" for entry in entries):
+    if is_torchscript(file):
         raise InputError(f"checkpoint {path}: expected tensors, got a program of TorchScript")
-    if sum(entry.file_size for entry in entries) > file.seek(0, os.SEEK_END):
-        raise InputError(f"checkpoint {path}: torch cannot read it: it claims more than its size")
 
 
 def _needs(error: pickle.UnpicklingError, path: str | None = None) -> str:

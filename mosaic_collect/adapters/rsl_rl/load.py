@@ -42,14 +42,7 @@ Forward: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Actor:
-    """A loaded network as a policy, of whichever generation.
-
-    Args:
-        network: Network with a ``reset`` of its memories.
-        shapes: The observation groups that it reads.
-        forward: One forward of the network, given those groups.
-        deterministic: Act by the mean; if not, by a sample.
-    """
+    """A loaded network as a policy, of whichever generation."""
 
     def __init__(
         self,
@@ -58,10 +51,8 @@ class Actor:
         forward: Callable[[dict[str, torch.Tensor]], Forward],
         deterministic: bool,
     ) -> None:
-        self.shapes = dict(shapes)
-        self._network = network.eval()
-        self._forward = forward
-        self._deterministic = deterministic
+        self.shapes, self._network = dict(shapes), network.eval()
+        self._forward, self._deterministic = forward, deterministic
 
     @property
     def is_recurrent(self) -> bool:
@@ -250,9 +241,8 @@ class RslRl5(Generation):
 def build_runner(
     env: Any, config: dict[str, Any], device: Any, runner_class: type[Any] | None
 ) -> Any:
-    """A fresh runner for inference; it takes ``config`` apart.
+    """A fresh runner for inference, which takes ``config`` apart and observes the environment once.
 
-    It asks the environment for observations once, so build it before the simulation's first reset.
     A config that this rsl_rl cannot build is an ``InputError``.
     """
     # The runner keeps room for a rollout of training, gigabytes for many environments.

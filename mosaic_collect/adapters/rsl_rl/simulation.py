@@ -11,8 +11,13 @@ import torch
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint
 from mosaic_collect.adapters.rsl_rl.load import POLICY, Actor, load_policy
 from mosaic_collect.collection.observation_terms import group_terms
-from mosaic_collect.collection.protocols import Extra, Observations, Simulation, StepResult
-from mosaic_collect.collection.trackers import EpisodeTracker
+from mosaic_collect.collection.protocols import (
+    EpisodeTracker,
+    Extra,
+    Observations,
+    Simulation,
+    StepResult,
+)
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.robot import Robot
@@ -29,13 +34,8 @@ class ManagedSimulation(Simulation):
     """The environment behind a wrapper such as Isaac Lab's ``RslRlVecEnvWrapper``.
 
     Observations are those that ``reset`` and ``step`` return; ``get_observations`` is called only
-    for an environment that has no ``reset``, and then once. Groups, terms and all else are those of
-    managers, as Isaac Lab has them and mjlab after it.
-
-    Args:
-        env: The wrapper.
-        runner_cfg: The task's own training config, for an rsl_rl runner.
-        tracker: Tracker of its episodes; None: the task has no motions.
+    for an environment that has no ``reset``, and then once. Groups and terms are those of managers.
+    ``runner_cfg`` is the task's training config. Without a ``tracker`` the task has no motions.
     """
 
     #: The simulator's own subclass of rsl_rl's runner.
@@ -53,7 +53,7 @@ class ManagedSimulation(Simulation):
     def policy(
         self, checkpoint: str | Checkpoint, by_mean: bool = True, trust_checkpoint: bool = False
     ) -> Actor:
-        """The checkpoint's actor, acting by its mean or else by samples; as ``load_policy``."""
+        """The checkpoint's actor; see ``load_policy``."""
         return load_policy(
             *(self.env, self.runner_cfg, checkpoint, self.device, self.runner_class, by_mean),
             trust_checkpoint=trust_checkpoint,

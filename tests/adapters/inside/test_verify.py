@@ -9,7 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -22,7 +21,6 @@ from mosaic_collect.collection.groups import RecordedGroups
 from mosaic_collect.collection.rollout import collect
 from mosaic_collect.errors import InputError
 from mosaic_collect.replay.policy import recorded_policy
-from tests.adapters.inside import recording
 from tests.adapters.inside.recording import VALID, record
 from tests.adapters.inside.toy import GENERATION, ToyEnv, config, train
 
@@ -80,30 +78,6 @@ def test_a_right_store_is_right(recorded: Any, verify: Verify) -> None:
     assert code == 0
     assert f"{checkpoint}: ok, {VALID} valid rows" in said
     assert "of mean 0.0e+00" in said
-
-
-FAULTS = [
-    (recording.one_shifted_row, 1),
-    (recording.one_environment_shifted, 29),
-    (recording.stale_after_resets, 7 + 4 + 4 + 2),  # environment 0 falls every fourth step
-    (recording.noise_drawn_again, VALID),
-]
-
-
-@pytest.mark.parametrize(("fault", "rows"), FAULTS, ids=[f.__name__ for f, _ in FAULTS])
-def test_a_fault_of_the_record_is_found(
-    trained: Any, tmp_path: Path, verify: Verify, fault: recording.Fault, rows: int
-) -> None:
-    _, checkpoint, recurrent = trained
-    store = str(tmp_path / "faulty.zarr")
-    expected = record(store, checkpoint, recurrent, fault)
-    if not recurrent:
-        assert np.count_nonzero(expected) == rows
-    code, said = verify(store, checkpoint)
-    assert code == 1
-    assert off(said) == np.count_nonzero(expected)
-    step, env = np.argwhere(expected)[0]
-    assert f"the first at step {step}, env {env}" in said
 
 
 def test_another_checkpoint_is_found(recorded: Any, tmp_path: Path, verify: Verify) -> None:
@@ -277,7 +251,7 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
     train(checkpoint, recurrent, **groups)
     env, told = ToyEnv(), json_safe(config(recurrent, **groups))
     policy = load_policy(env, told, checkpoint)
-    schema = Schema.mosaic(obs_dim=12 + 6, action_dim=env.num_actions)
+    schema = Schema.mosaic(obs_dim=12 + 6, action_dim=env.num_actions).with_ends()
     with TrajectoryWriter(
         store, schema, env.num_envs, buffer_mb=1, metadata={"runner_cfg": told}
     ) as writer:

@@ -5,7 +5,6 @@ Tests with a number are of that fault of MOSAIC's script, as in the README's tab
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,13 +162,6 @@ def _begun_after(session: Session, step: int) -> set[int]:
     return set(session.read("motion_id")[step:][valid].tolist())
 
 
-def test_a_resume_of_another_task_is_refused(tmp_path: Path) -> None:
-    motions = write_motions(tmp_path / "motions", [3, 3])
-    run(tmp_path, motions, num_envs=2, max_steps=1)
-    with pytest.raises(StoreMismatchError, match="task: expected 'toy', got 'other'"):
-        run(tmp_path, motions, num_envs=2, resume=True, origin=replace(ORIGIN, task="other"))
-
-
 class Taking(Witness):
     """Notes the actions that the environment takes, too."""
 
@@ -194,7 +186,7 @@ def test_disturbed_actions_are_executed_and_the_policy_labels(
 ) -> None:
     monkeypatch.setattr("tests.contract.inside.session.Witness", Taking)
     acting = Acting(action_noise=0.4, seed=1)
-    origin = replace(ORIGIN, acting=acting.acting_metadata())
+    origin = {**ORIGIN, "acting": acting.acting_metadata()}
     motions = write_motions(tmp_path / "motions", [9] * 6)
     noisy = run(tmp_path, motions, 3, max_steps=9, acting=acting, origin=origin)
     seen = torch.stack(noisy.spy.acted).numpy()
