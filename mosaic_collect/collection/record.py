@@ -82,7 +82,8 @@ def record(
     fields = (field for extra in extras for field in extra.fields)
     schema = groups.schema(simulation.num_actions, (*tracker.fields, *fields))
     health = Health(simulation, stop_on_nonfinite)
-    pace = Pace(max_steps, known.metadata if known is not None else {})
+    told, steps = ({}, 0) if known is None else (known.metadata, known.num_steps)
+    pace = Pace(max_steps, told, steps)
     terms, units = _terms(simulation.group_terms, groups, extras)
     told = {
         **metadata,
@@ -212,28 +213,24 @@ class Pace:
         self,
         max_steps: int,
         told: Mapping[str, Any],
+        steps: int = 0,
         wall: Callable[[], float] = time.time,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         before = told.get(PACE)
-        entries = before.get("entries") if isinstance(before, Mapping) else None
-        self._entries: list[list[float]] = list(entries or [])
-        self._run = int(self._entries[-1][0]) + 1 if self._entries else 0
+        entries = (before.get("entries") if isinstance(before, Mapping) else None) or []
         self._max_steps, self._clock, self._every = max_steps, clock, _SECONDS
+        self._run = int(entries[-1][0]) + 1 if entries else 0
         self._noted = clock()
         self._utc = wall() - self._noted
-        self._begun: list[float] | None = None
+        self._entries = [*entries, [self._run, self._time(self._noted), steps, 0.0]]
 
     def note(self, writer: TrajectoryWriter) -> None:
         """Update the metadata of the store after a step, if it is time."""
-        if self._begun is None:
-            self._begun = [self._run, self._time(self._noted), writer.num_steps - 1, 0.0]
         now = self._clock()
         if now - self._noted < self._every:
             return
         self._noted = now
-        if not self._entries or self._entries[-1][0] != self._run:
-            self._entries.append(self._begun)
         stalled = round(writer.stats.stalled_seconds, 2)
         self._entries.append([self._run, self._time(now), writer.num_steps, stalled])
         if len(self._entries) > _MOST:

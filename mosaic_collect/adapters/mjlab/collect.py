@@ -57,13 +57,13 @@ def run_collect(
     def open_simulation(
         queue: MotionQueue | None, num_envs: int, run: int
     ) -> closing[MjlabSimulation]:
-        seed, device = options.seed or 0, options.device
-        if rank_store.rank is not None:
-            device = rank_store.device(device, torch.cuda.is_available())
-            run_seed = rank_store.seed(seed, run)
-        else:
-            run_seed = seed + run
-        now = replace(options, num_envs=num_envs, seed=run_seed, device=device)
+        seed, alone = options.seed or 0, rank_store.rank is None
+        now = replace(
+            options,
+            num_envs=num_envs,
+            seed=seed + run if alone else rank_store.seed(seed, run),
+            device=rank_store.device(options.device, torch.cuda.is_available()),
+        )
         return closing(MjlabSimulation(now, queue))
 
     result = collect_into(

@@ -61,31 +61,18 @@ def test_the_tasks_own_episode_length_ends_no_trajectory(tmp_path: Path) -> None
         assert not simulation.step(torch.zeros(3, 2)).dones.any()
 
 
-def test_12_all_motions_are_loaded_by_every_process(tmp_path: Path) -> None:
-    motion = prepared(tmp_path).commands.motion
+def test_10_and_12_what_is_asked_of_mosaics_command(tmp_path: Path) -> None:
+    """All motions in every process, from frame 0 or uniformly, and no timer within a motion."""
+    motion, motions = task_cfg(3).commands.motion, write_motions(tmp_path / "motions", [20])
+    motion.adaptive_alpha = 0.001  # MOSAIC's: it learns to draw frames before falls
+    motion.resampling_time_range = (0.1, 0.1)
+    prepare_motion_cfg(motion, motions)
+    assert (motion.start_from_beginning, motion.start_frame) == (True, 0)
+    assert (motion.adaptive_alpha, motion.resampling_time_range) == (0.001, (1e9, 1e9))
     assert motion.motion_dataset_shard_across_gpus is False
     assert motion.motion_dataset_load_cap is None
-
-
-def test_10_a_start_on_the_first_frame_is_asked_for(tmp_path: Path) -> None:
-    motion = prepared(tmp_path).commands.motion
-    assert (motion.start_from_beginning, motion.start_frame) == (True, 0)
-
-
-def test_random_starts_are_asked_for_and_uniform(tmp_path: Path) -> None:
-    cfg = task_cfg(3)
-    cfg.commands.motion.adaptive_alpha = 0.001  # MOSAIC's: it learns to draw frames before falls
-    motions = write_motions(tmp_path / "motions", [20])
-    prepare_motion_cfg(cfg.commands.motion, motions, "random")
-    assert cfg.commands.motion.start_from_beginning is False
-    assert cfg.commands.motion.adaptive_alpha == 0.0
-
-
-def test_no_timer_moves_a_robot_within_its_motion(tmp_path: Path) -> None:
-    cfg = task_cfg(3)
-    cfg.commands.motion.resampling_time_range = (0.1, 0.1)
-    prepare_motion_cfg(cfg.commands.motion, write_motions(tmp_path / "motions", [20]))
-    assert cfg.commands.motion.resampling_time_range == (1e9, 1e9)
+    prepare_motion_cfg(motion, motions, "random")
+    assert (motion.start_from_beginning, motion.adaptive_alpha) == (False, 0.0)
 
 
 def test_a_command_of_another_kind_is_refused() -> None:
