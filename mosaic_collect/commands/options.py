@@ -384,13 +384,7 @@ def _default(field: Field[Any]) -> str:
         return "none"
     if isinstance(value, (list, tuple)):
         return " ".join(map(str, value))
-    return (
-        f"{value:,}"
-        if isinstance(value, int)
-        else f"{value:g}"
-        if isinstance(value, float)
-        else str(value)
-    )
+    return format(value, {int: ",", float: "g"}.get(type(value), ""))
 
 
 def _type_arguments(hint: Any, field: Field[Any]) -> dict[str, Any]:
