@@ -35,7 +35,11 @@ from mosaic_collect.export import (
     export_store as export_store,
 )
 from mosaic_collect.export.compare import verify_export as verify_export
-from mosaic_collect.importing import ImportReport as ImportReport, import_npy as import_npy
+from mosaic_collect.importing import (
+    ImportReport as ImportReport,
+    import_file as import_file,
+    import_npy as import_npy,
+)
 from mosaic_collect.look.findings import Finding as Finding, store_findings as store_findings
 from mosaic_collect.look.inspect import summarize as summarize
 from mosaic_collect.look.measure import store_statistics as store_statistics

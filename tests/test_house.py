@@ -284,7 +284,8 @@ PUBLIC = {
     *("Pictures", "report_page", "store_findings", "Finding"),
     *("copy_store", "CopyReport"),
     *("run_collect", "run_trial", "MjlabCollectOptions", "IsaacLabCollectOptions"),
-    *("export_npy", "export_store", "ExportReport", "import_npy", "ImportReport"),
+    *("export_npy", "export_store", "ExportReport", "import_file"),
+    *("import_npy", "ImportReport"),
     *("verify_store", "verify_export", "VerifyReport", "ReplayReport", "DaskEngine"),
 }
 #: and those, which may need torch.

@@ -18,8 +18,7 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import local_path, needed
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.importing import source
-from mosaic_collect.importing.contents import SOURCE, with_defaults
-from mosaic_collect.importing.npy import NpySource
+from mosaic_collect.importing.npy import SOURCE, NpySource, with_defaults
 from mosaic_collect.importing.source import ImportReport, Rows, Source, import_source
 from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.reading.trajectories import ENDS, OVER
@@ -78,13 +77,18 @@ class _Trajectories(Source):
     num_envs = 1
     library: ClassVar[str]
     _file: Any = None
+    #: Set by ``_open``: the fields, and per trajectory its rows, its id, and how it ended.
+    _fields: list[Field]
+    _lengths: Any
+    _own_ids: Any
+    _own_ends: Sequence[str | None]
 
     def __init__(self, path: str) -> None:
         super().__init__(path)
         try:
             with needed(f"{path}: reading it needs {self.library}"):
-                fields = self._open()
-            self._plan(fields)
+                self._open()
+            self._plan()
         except BaseException as error:
             self.__exit__()
             is_ours = isinstance(error, (CorruptExportError, ImportError))
@@ -97,69 +101,58 @@ class _Trajectories(Source):
             self._file.close()
         super().__exit__(*exc)
 
-    def _open(self) -> list[Field]:
-        """Open the file and find its fields, lengths, ids and ends of trajectories."""
+    def _open(self) -> None:
         raise NotImplementedError
 
     def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
         """Yield rows of fields, some at a time."""
         raise NotImplementedError
 
-    def _found(self, lengths: Any, ids: Any, ends: Sequence[str | None]) -> None:
-        self._ids = None if ids is None else np.asarray(ids, np.int64)
-        self._has_ends = any(end in ENDS for end in ends)
-        self._behind = np.cumsum(np.asarray(lengths, np.int64))
-        self._codes = np.array([_CODES.get(str(end), ENDED) for end in ends], np.uint8)
-
-    def _plan(self, fields: list[Field]) -> None:
+    def _plan(self) -> None:
+        self._behind = np.cumsum(np.asarray(self._lengths, np.int64))
+        self._codes = np.array([_CODES.get(str(end), ENDED) for end in self._own_ends], np.uint8)
         self.num_steps = int(self._behind[-1]) if len(self._behind) else 0
-        own = [f for f in fields if f.name not in SOURCE]
+        own = [f for f in self._fields if f.name not in SOURCE]
         if not self.num_steps or not own:
             raise CorruptExportError(f"{self.path}: cannot become a store: it holds no rows")
         order = {name: number for number, name in enumerate(MOSAIC_FIELDS)}
         own.sort(key=lambda f: order.get(f.name, len(order)))
-        if self._ids is not None:
+        self._columns = {f.name: f.name for f in own}  # field -> name in the file
+        if self._own_ids is not None:
             own.append(Field(name=SOURCE[TRAJECTORY_ID], dtype="int64"))
-        self._given_ends = next((f for f in fields if f.name == TRAJECTORY_END), None)
         self.schema = Schema(tuple(with_defaults(own)))
-        if self._has_ends:
+        if any(end in ENDS for end in self._own_ends):
             self.schema = self.schema.with_ends()
         stops = self._behind[self._codes == GOES_ON].tolist()
         self.stops = sorted({*stops, self.num_steps})
 
-    @property
-    def values_nbytes(self) -> int:  # type: ignore[override]
-        """Bytes of all values that become the store's."""
-        given = (f for f in self.schema.fields if f.name != TRAJECTORY_END)
-        return self.num_steps * sum(f.row_nbytes for f in given)
-
     def check_values(self) -> None:
         """Keep ``trajectory_end`` where it is not what the store's will be."""
-        if self._given_ends is None:
-            return
+        kept = [f for f in self._fields if f.name == TRAJECTORY_END]
         at = 0
-        for rows in self._read([TRAJECTORY_END], 0, self.num_steps):
+        for rows in self._read([TRAJECTORY_END], 0, self.num_steps) if kept else ():
             found = rows[TRAJECTORY_END]
             if not np.array_equal(found, self.ends(range(at, at + len(found)))[:, 0]):
-                kept = Field(name=SOURCE[TRAJECTORY_END], dtype=self._given_ends.dtype)
-                self.schema = Schema((*self.schema.fields, kept))
+                field = Field(name=SOURCE[TRAJECTORY_END], dtype=kept[0].dtype)
+                self.schema = Schema((*self.schema.fields, field))
+                self._columns[field.name] = TRAJECTORY_END
                 return
             at += len(found)
 
+    def _rows_at_once(self, names: Sequence[str]) -> int:
+        widths = {f.name: f.row_nbytes for f in self._fields}
+        return max(1, source.READ_NBYTES // sum(widths[name] for name in names))
+
     def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
-        names = {f.name: f.name for f in self.schema.fields if f.name != TRAJECTORY_END}
-        own = names.pop(SOURCE[TRAJECTORY_ID], None)
-        if SOURCE[TRAJECTORY_END] in names:
-            names[SOURCE[TRAJECTORY_END]] = TRAJECTORY_END
-        for rows in self._read(list(names.values()), first, stop):
+        for rows in self._read(list(self._columns.values()), first, stop):
             steps = range(first, first + len(next(iter(rows.values()))))
             shaped = {
                 name: rows[key].reshape(len(steps), 1, *self.schema[name].row_shape)
-                for name, key in names.items()
+                for name, key in self._columns.items()
             }
-            if own is not None and self._ids is not None:
+            if self._own_ids is not None:
                 index = np.searchsorted(self._behind, np.arange(first, steps.stop), side="right")
-                shaped[own] = self._ids[index][:, None]
+                shaped[SOURCE[TRAJECTORY_ID]] = np.asarray(self._own_ids, np.int64)[index][:, None]
             yield steps, shaped
             first = steps.stop
 
@@ -180,15 +173,15 @@ class Hdf5Source(_Trajectories):
 
     library = "h5py: pip install 'mosaic-collect[hdf5]'"
 
-    def _open(self) -> list[Field]:
+    def _open(self) -> None:
         import h5py
 
         self._file = h5py.File(self.path, "r", locking=False)
         demos = self._file["data"]
         self._demos = [demos[name] for name in sorted(demos, key=lambda name: (len(name), name))]
         self._keys = _datasets(self._demos[0]) if self._demos else {}
-        lengths = [len(demo["actions"]) for demo in self._demos]
-        for demo, length in zip(self._demos, lengths, strict=True):
+        self._lengths = [len(demo["actions"]) for demo in self._demos]
+        for demo, length in zip(self._demos, self._lengths, strict=True):
             found = {key: demo[key].shape[:1] for key in self._keys.values() if key in demo}
             for key in self._keys.values():
                 if found.get(key) != (length,):
@@ -196,17 +189,16 @@ class Hdf5Source(_Trajectories):
                         f"{self.path}: {demo.name}/{key}: expected {length} rows, got "
                         f"{found.get(key, 'none')}"
                     )
-        ids = [demo.attrs.get("trajectory_id", number) for number, demo in enumerate(self._demos)]
-        self._found(lengths, ids, [demo.attrs.get("end") for demo in self._demos])
+        attrs = [demo.attrs for demo in self._demos]
+        self._own_ids = [found.get("trajectory_id", number) for number, found in enumerate(attrs)]
+        self._own_ends = [found.get("end") for found in attrs]
         told = self._file[OURS][()] if OURS in self._file else b"null"
         self.about = {"metadata": {OURS: json.loads(told)}}
         first = {name: self._demos[0][key] for name, key in self._keys.items()}
-        return [Field(name=n, dim=d.shape[1:], dtype=d.dtype.name) for n, d in first.items()]
+        self._fields = [Field(n, dim=d.shape[1:], dtype=d.dtype.name) for n, d in first.items()]
 
     def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
-        row = {name: self._demos[0][self._keys[name]][:1] for name in names}
-        size = max(1, source.READ_NBYTES // max(1, sum(values.nbytes for values in row.values())))
-        begin = 0
+        size, begin = self._rows_at_once(names), 0
         for demo, end in zip(self._demos, self._behind.tolist(), strict=True):
             for at in range(max(first, begin), min(stop, end), size):
                 inside = slice(at - begin, min(at + size, end, stop) - begin)
@@ -240,7 +232,7 @@ class ParquetSource(_Trajectories):
     #: Columns of our exports that the store has in another way.
     _LEFT_OUT = (TRAJECTORY_ID, "step", "environment", "frame_index", "end")
 
-    def _open(self) -> list[Field]:
+    def _open(self) -> None:
         from pyarrow import parquet
 
         self._file = parquet.ParquetFile(self.path)
@@ -250,15 +242,15 @@ class ParquetSource(_Trajectories):
         self.about = {"metadata": {OURS: told}}
         dims = {f["name"]: f["dim"] for f in told["fields"]} if is_ours else {}
         left = self._LEFT_OUT if is_ours else (TRAJECTORY_ID,)
-        fields = [_field_of(f, dims.get(f.name)) for f in schema if f.name not in left]
-        self._widths = {f.name: f.row_nbytes for f in fields}
-        self._trace([n for n in (TRAJECTORY_ID, "end") if n in (left if is_ours else schema.names)])
-        return fields
+        self._fields = [_field_of(f, dims.get(f.name)) for f in schema if f.name not in left]
+        traced = left if is_ours else schema.names
+        self._trace([n for n in (TRAJECTORY_ID, "end") if n in traced])
 
     def _trace(self, names: list[str]) -> None:
         """Find where trajectories end."""
         if TRAJECTORY_ID not in names:
-            self._found([self._file.metadata.num_rows], None, [None])
+            self._lengths, self._own_ids = [self._file.metadata.num_rows], None
+            self._own_ends = [None]
             return
         ids, ends, counts = list[int](), list[str | None](), list[int]()
         for batch in self._file.iter_batches(1 << 16, columns=names):
@@ -272,13 +264,13 @@ class ParquetSource(_Trajectories):
                 counts[-1] += int(stop - start)
         if len(set(ids)) != len(ids):
             raise ValueError("trajectory_id: rows of a trajectory do not lie together")
-        self._found(counts, ids, ends)
+        self._lengths, self._own_ids, self._own_ends = counts, ids, ends
 
     def _read(self, names: Sequence[str], first: int, stop: int) -> Iterator[Rows]:
         groups = range(self._file.num_row_groups)
         behind = np.cumsum([0, *(self._file.metadata.row_group(n).num_rows for n in groups)])
         group = int(np.searchsorted(behind, first, side="right")) - 1
-        size = max(1, source.READ_NBYTES // sum(self._widths[name] for name in names))
+        size = self._rows_at_once(names)
         at = int(behind[group])
         for batch in self._file.iter_batches(size, list(groups[group:]), columns=list(names)):
             begin, end = max(first - at, 0), min(stop - at, len(batch))

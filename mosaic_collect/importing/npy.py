@@ -1,41 +1,62 @@
-"""``import_npy``: a file of MOSAIC's collector, or an export of ours, as a store."""
+"""``import_npy``: a file of MOSAIC's collector, or an export of ours, as a store.
+
+    observations, student_observations, actions, action_mean, action_sigma   floats [T, N, D]
+    valid_mask       bool [T, N]
+    trajectory_id    int64 [T, N]
+    trajectory_end   uint8 [T, N]
+    other arrays     [T, N], [T, N, D] or more axes, of any dtype that a store can hold
+
+Rows that our export made flat get their axes again, which the file's metadata keep. A compact file
+``[M, 1, D]`` is a grid of one environment. MOSAIC's own file:
+BAAI-Humanoid/MOSAIC, collection/expert_trajectory_collector.py.
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from itertools import count
+from math import prod
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import local_path
-from mosaic_collect.errors import CorruptExportError
+from mosaic_collect.checks import is_whole, local_path
+from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.importing import source
-from mosaic_collect.importing.contents import find_fields, leading
 from mosaic_collect.importing.source import ImportReport, Progress, Rows, Source, import_source
-from mosaic_collect.npyfile.layout import COMPACT, StoredArray
-from mosaic_collect.npyfile.read import (
-    NpyFile,
-    changed,
-    plain_copy,
-    read_into,
-    scan_npy,
-)
+from mosaic_collect.npyfile.layout import AXES, COMPACT, StoredArray
+from mosaic_collect.npyfile.read import NpyFile, changed, plain_copy, read_into, scan_npy
 from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.parsing import MAX_ENVS
 from mosaic_collect.store.ranks import Address
 from mosaic_collect.store.schema import (
     ENDED,
     GOES_ON,
+    MAX_AXES,
     MOSAIC_FIELDS,
+    MOSAIC_SIGMA,
     TRAJECTORY_END,
     TRAJECTORY_ID,
     TRUNCATED,
     VALID_MASK,
+    Field,
     Schema,
 )
 from mosaic_collect.store.view import Resume
 from mosaic_collect.text import shown
+
+#: Fields that keep a file's trajectory ids and ends, as the writer has its own under their names.
+SOURCE = {TRAJECTORY_ID: "source_trajectory_id", TRAJECTORY_END: "source_trajectory_end"}
+#: Numbers of axes, kinds of dtypes and their name, by key and of other keys.
+_EXPECTED = {
+    **dict.fromkeys(MOSAIC_FIELDS, (range(3, 4), "f", "floats")),
+    VALID_MASK: (range(2, 3), "b", "bool"),
+    TRAJECTORY_ID: (range(2, 3), "i", "whole numbers"),
+}
+_OTHERS = range(2, 3 + MAX_AXES), "biuf", "numbers"
 
 
 def import_npy(
@@ -116,27 +137,31 @@ class NpySource(Source):
         if self.nbytes != self.file.nbytes:
             self.__exit__()
             raise changed(self.path)
-        self.num_steps, self.num_envs = leading(self.file)
-        self.values_nbytes = sum(array.nbytes for array in self._values().values())
-        self.about = _about(self.file)
-
-    def _values(self) -> dict[str, StoredArray]:
-        """Place of the values of each field, and of the mask; without one every pair is valid."""
-        mask = self.file.arrays.get(VALID_MASK)
-        return self.arrays if mask is None else {**self.arrays, VALID_MASK: mask}
+        self.num_steps, self.num_envs = _leading(self.file)
+        self.stops, self.has_mask = [self.num_steps], VALID_MASK in self.file.arrays
+        others = {key: value for key, value in self.file.plain.items() if key != "metadata"}
+        about: dict[str, Any] = {"metadata": self.file.plain.get("metadata")}
+        self.about = plain_copy({**about, "others": others} if others else about, path)
 
     def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
-        return self._pieces(self._values(), first, stop)
+        mask = self.file.arrays.get(VALID_MASK)
+        arrays = self.arrays if mask is None else {**self.arrays, VALID_MASK: mask}
+        return self._pieces(arrays, first, stop)
 
     def _pieces(
-        self, arrays: Mapping[str, StoredArray], first: int = 0, stop: int | None = None
+        self, arrays: Mapping[str, StoredArray], first: int, stop: int
     ) -> Iterator[tuple[range, Rows]]:
-        stop = self.num_steps if stop is None else stop
         step_nbytes = sum(array.nbytes for array in arrays.values()) // self.num_steps
-        size = max(1, source.READ_NBYTES // step_nbytes)
+        size = max(1, source.READ_NBYTES // max(1, step_nbytes))
         for start in range(first, stop, size):
             steps = range(start, min(start + size, stop))
             yield steps, {name: self._rows(array, steps) for name, array in arrays.items()}
+
+    def _rows(self, array: StoredArray, steps: range) -> NDArray[Any]:
+        out = np.empty((len(steps), *array.shape[1:]), array.dtype)
+        first = array.offset + steps.start * (array.nbytes // array.shape[0])
+        read_into(self._fd, out.reshape(-1).view(np.uint8).data, first, self.path)
+        return out
 
     def ends(self, steps: range) -> NDArray[np.uint8]:
         if self.schema.has_ends:  # they are the file's
@@ -150,92 +175,57 @@ class NpySource(Source):
         return ends
 
     def check_values(self) -> None:
-        for key, array in self.file.arrays.items():
-            if array.dtype.kind == "b":
-                self._check_bools(key, array)
-        ids, ends = self.file.arrays.get(TRAJECTORY_ID), self.file.arrays.get(TRAJECTORY_END)
-        self.apart = ids is not None and self._ids_never_fall(ids)
+        arrays = self.file.arrays
+        kind = arrays.get(TRAJECTORY_END)
+        has_ids = TRAJECTORY_ID in arrays
+        agrees = kind is not None and kind.dtype == np.uint8 and len(kind.shape) == 2
+        self.apart = has_ids
+        names = [key for key, array in arrays.items() if array.dtype.kind == "b"]
+        names += [TRAJECTORY_ID] * has_ids + [TRAJECTORY_END] * agrees
+        before: Rows = {}
+        for _, piece in self._pieces({n: arrays[n] for n in names}, 0, self.num_steps):
+            for name, values in piece.items():
+                largest = values.view(np.uint8).max() if values.dtype == np.bool_ else 0
+                if largest > 1:
+                    raise CorruptExportError(
+                        f"{self.path}: {name}: expected bool, got a byte of {largest}"
+                    )
+            # One row before: behind the last row no id tells whether it ends.
+            rows = {n: np.concatenate([before.get(n, v[:0]), v]) for n, v in piece.items()}
+            before = {name: values[-1:] for name, values in piece.items()}
+            if has_ids:
+                ids = rows[TRAJECTORY_ID]
+                self.apart &= not (ids[1:] < ids[:-1]).any()
+            if agrees:
+                ends = rows[TRAJECTORY_END]
+                agrees = not (ends > TRUNCATED).any()
+                if has_ids:
+                    changes = ids[1:] != ids[:-1]
+                    agrees &= bool(((ends[:-1] != GOES_ON) == changes).all())
         # Without ids nothing tells whether a compact file's pairs are of one environment.
-        one_by_one = self.apart if ids is not None else not _is_compact(self.file)
-        plain = ends is not None and ends.dtype == np.uint8 and len(ends.shape) == 2
-        if ends is not None and plain and one_by_one and self._ends_agree(ends):
+        if agrees and (self.apart if has_ids else not self._is_compact):
             kept = self.source_names.pop(TRAJECTORY_END)
             del self.arrays[kept]
             fields = tuple(f for f in self.schema.fields if f.name != kept)
             self.schema = Schema(fields).with_ends()
 
+    @property
+    def _is_compact(self) -> bool:
+        return (self.file.provenance or {}).get("layout") == COMPACT
+
     def notes(self, state: StoreState) -> Iterator[str]:
-        return _notes(self, state)
-
-    def _check_bools(self, key: str, array: StoredArray) -> None:
-        as_bytes = StoredArray(array.offset, array.nbytes, array.shape, np.dtype("u1"))
-        for _, piece in self._pieces({key: as_bytes}):
-            largest = int(piece[key].max())
-            if largest > 1:
-                raise CorruptExportError(
-                    f"{self.path}: {key}: expected bool, got a byte of {largest}"
-                )
-
-    def _ids_never_fall(self, ids: StoredArray) -> bool:
-        last = None
-        for _, piece in self._pieces({TRAJECTORY_ID: ids}):
-            rows = piece[TRAJECTORY_ID]
-            if (rows[1:] < rows[:-1]).any() or (last is not None and (rows[0] < last).any()):
-                return False
-            last = rows[-1].copy()
-        return True
-
-    def _ends_agree(self, ends: StoredArray) -> bool:
-        """Whether the file's ends are a store's: where ids change, if there are any."""
-        last_step = self.num_steps - 1
-        for steps, piece in self._pieces({TRAJECTORY_END: ends}):
-            found = piece[TRAJECTORY_END]
-            if (found > TRUNCATED).any():
-                return False
-            inner = found[: last_step - steps.start]  # behind the last row no id tells
-            if (
-                self.apart
-                and ((inner != GOES_ON) != (self.ends(steps)[: len(inner)] != GOES_ON)).any()
-            ):
-                return False
-        return True
-
-    def _rows(self, array: StoredArray, steps: range) -> NDArray[Any]:
-        out = np.empty((len(steps), *array.shape[1:]), array.dtype)
-        first = array.offset + steps.start * (array.nbytes // array.shape[0])
-        read_into(self._fd, out.reshape(-1).view(np.uint8).data, first, self.path)
-        return out
-
-
-def _is_compact(file: NpyFile) -> bool:
-    return (file.provenance or {}).get("layout") == COMPACT
-
-
-def _about(file: NpyFile) -> dict[str, Any]:
-    """All that a file holds beside arrays, as JSON has it.
-
-    Raises:
-        CorruptExportError: A value that JSON cannot hold, or too many.
-    """
-    others = {key: value for key, value in file.plain.items() if key != "metadata"}
-    told: dict[str, Any] = {"metadata": file.plain.get("metadata")}
-    return plain_copy({**told, "others": others} if others else told, file.path)
-
-
-def _notes(source: NpySource, state: StoreState) -> Iterator[str]:
-    """What the reader of the store should know, one sentence each."""
-    yield from _notes_of_trajectories(source, state)
-    if _is_compact(source.file):
-        yield "the file is compact and knows no environments: its pairs are the steps of one"
-    wide = [f.name for f in source.schema.fields if f.dtype == "float64"]
-    if wide:
-        yield f"float64 is kept in {', '.join(wide)}; an export makes it float32"
-    missing = [n for n in MOSAIC_FIELDS if n.startswith("action") and n not in source.arrays]
-    if missing:
-        yield f"MOSAIC's loss also reads {', '.join(missing)}, which the file does not hold"
-    told = source.file.metadata.get("num_steps")
-    if told is not None and told != state.num_valid:
-        yield f"the file's metadata says num_steps {shown(told)}, valid pairs are {state.num_valid}"
+        yield from _notes_of_trajectories(self, state)
+        if self._is_compact:
+            yield "the file is compact and knows no environments: its pairs are the steps of one"
+        wide = [f.name for f in self.schema.fields if f.dtype == "float64"]
+        if wide:
+            yield f"float64 is kept in {', '.join(wide)}; an export makes it float32"
+        missing = [n for n in MOSAIC_FIELDS if n.startswith("action") and n not in self.arrays]
+        if missing:
+            yield f"MOSAIC's loss also reads {', '.join(missing)}, which the file does not hold"
+        told, valid = self.file.metadata.get("num_steps"), state.num_valid
+        if told is not None and told != valid:
+            yield f"the file's metadata says num_steps {shown(told)}, valid pairs are {valid}"
 
 
 def _notes_of_trajectories(source: NpySource, state: StoreState) -> Iterator[str]:
@@ -266,3 +256,101 @@ def _notes_of_trajectories(source: NpySource, state: StoreState) -> Iterator[str
             f"the file's trajectory_end is kept as {names[TRAJECTORY_END]}: it does not agree with "
             "trajectories that follow one another in each environment"
         )
+
+
+def find_fields(file: NpyFile) -> tuple[Schema, dict[str, StoredArray], dict[str, str]]:
+    """Find the fields of the store that a scanned file becomes.
+
+    Returns:
+        Schema of the store; place of each field's values; fields that keep the file's trajectory
+        ids and ends, by the file's keys.
+
+    Raises:
+        CorruptExportError: Naming every key at fault, what was expected and what is there.
+    """
+    problems = list(_missing(file)) or list(_misshapen(file))
+    if problems:
+        raise CorruptExportError(f"{file.path}: cannot become a store: " + "; ".join(problems))
+    names = _field_names(file)
+    try:
+        arrays = {name: _with_axes(file, key) for name, key in names.items()}
+        fields = (Field(name=n, dim=a.shape[2:], dtype=a.dtype.name) for n, a in arrays.items())
+        schema = Schema(tuple(with_defaults(fields)))
+    except InputError as error:
+        raise CorruptExportError(f"{file.path}: cannot become a store: {error}") from error
+    return schema, arrays, {key: name for name, key in names.items() if key in SOURCE}
+
+
+def _missing(file: NpyFile) -> Iterator[str]:
+    """Name what is missing. Our own exports may hold any fields; others are MOSAIC's."""
+    have = ", ".join(sorted(file.arrays)) or "no array"
+    if file.provenance is None:
+        if not {"observations", "student_observations"} & set(file.arrays):
+            yield f"expected observations or student_observations, got {have}"
+        if "actions" not in file.arrays:
+            yield f"expected actions, got {have}"
+    elif not set(file.arrays) - {VALID_MASK}:
+        yield f"expected at least one field, got {have}"
+    if file.metadata.get("has_valid_mask") is True and VALID_MASK not in file.arrays:
+        yield "the metadata tells of a valid_mask, and there is none"
+
+
+def _misshapen(file: NpyFile) -> Iterator[str]:
+    shape = _leading(file)
+    if not (len(shape) == 2 and shape[0] >= 1 and 1 <= shape[1] <= MAX_ENVS):
+        key = _first(file)
+        yield f"{key}: expected [T, N, D], N at most {MAX_ENVS}, got {file.arrays[key].shape}"
+        return
+    for key, array in file.arrays.items():
+        axes, kinds, words = _EXPECTED.get(key, _OTHERS)
+        whole = array.shape[:2] == shape and len(array.shape) in axes and 0 not in array.shape
+        if not whole:
+            form = " or ".join(str([*shape, "D"][:n]) for n in axes[:2]).replace("'", "")
+            yield f"{key}: expected {form}, got {list(array.shape)}"
+        if array.dtype.kind not in kinds:
+            yield f"{key}: expected {words}, got {array.dtype}"
+
+
+def _first(file: NpyFile) -> str:
+    """The key whose shape the others must have: MOSAIC's first, else the file's."""
+    return next((name for name in MOSAIC_FIELDS if name in file.arrays), next(iter(file.arrays)))
+
+
+def _leading(file: NpyFile) -> tuple[int, ...]:
+    """The first two axes of the arrays: steps and environments."""
+    return file.arrays[_first(file)].shape[:2]
+
+
+def _field_names(file: NpyFile) -> dict[str, str]:
+    """Field -> key, MOSAIC's in its order, then the file's others; the mask is no field."""
+    others = [key for key in file.arrays if key not in (*MOSAIC_FIELDS, VALID_MASK)]
+    keys = [*(key for key in MOSAIC_FIELDS if key in file.arrays), *others]
+    taken = {key.lower() for key in keys}
+    return {_free_name(SOURCE[key], taken) if key in SOURCE else key: key for key in keys}
+
+
+def _free_name(name: str, taken: set[str]) -> str:
+    numbered = (name if n == 1 else f"{name}_{n}" for n in count(1))
+    return next(free for free in numbered if free not in taken)
+
+
+def with_defaults(fields: Iterable[Field]) -> list[Field]:
+    """Give fields the defaults of ``Schema.mosaic``, so that a collection can resume."""
+    fields = list(fields)
+    shapes = {f.name: (f.dim, f.dtype) for f in fields}
+    defaults: dict[str, float | str] = {"action_sigma": MOSAIC_SIGMA}
+    if "actions" in shapes and shapes["actions"] == shapes.get("action_mean"):
+        defaults["action_mean"] = "actions"
+    return [replace(f, default=defaults.get(f.name)) for f in fields]
+
+
+def _with_axes(file: NpyFile, key: str) -> StoredArray:
+    """An array as it was recorded: our export makes MOSAIC's flat."""
+    array, told = file.arrays[key], (file.provenance or {}).get(AXES)
+    if not isinstance(told, dict) or key not in told or key not in MOSAIC_FIELDS:
+        return array
+    axes = told[key]
+    whole = isinstance(axes, list) and all(is_whole(n, 1, array.shape[2]) for n in axes)
+    if not whole or len(axes) > MAX_AXES or prod(axes) != array.shape[2]:
+        raise InputError(f"{key}: expected axes of {array.shape[2]} values, got {shown(axes)}")
+    return replace(array, shape=(*array.shape[:2], *axes))

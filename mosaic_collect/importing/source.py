@@ -23,10 +23,7 @@ from mosaic_collect.store.files import open_regular
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.parsing import json_copy
 from mosaic_collect.store.ranks import Address, blobs_at
-from mosaic_collect.store.schema import (
-    VALID_MASK,
-    Schema,
-)
+from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK, Schema
 from mosaic_collect.store.view import Resume, existing_state, read_state
 from mosaic_collect.text import shown
 
@@ -81,13 +78,12 @@ class Source:
         path: The file; nothing in it is executed.
 
     Attributes:
-        schema: Schema of the store.
+        schema: Schema of the store; final after ``check_values``.
         num_steps: Steps of the store.
         num_envs: Environments of the store.
-        values_nbytes: Bytes of all values that become the store's.
+        has_mask: Whether the file has a mask; else every pair is valid.
         about: Contents of the file beside its values, plain JSON.
-        stops: Steps at which runs of the store stop, and what goes on there is interrupted;
-            ascending, the last one is ``num_steps``. None: one run.
+        stops: Steps at which runs of the store stop, ascending; the last one is ``num_steps``.
 
     Raises:
         FileNotFoundError: No such file.
@@ -97,9 +93,9 @@ class Source:
     schema: Schema
     num_steps: int
     num_envs: int
-    values_nbytes: int
     about: dict[str, Any]
-    stops: Sequence[int] | None = None
+    stops: Sequence[int]
+    has_mask = False
 
     def __init__(self, path: str) -> None:
         self.path, self._fd = path, open_regular(path)
@@ -112,28 +108,35 @@ class Source:
     def __exit__(self, *exc: object) -> None:
         os.close(self._fd)
 
+    @property
+    def values_nbytes(self) -> int:
+        """Bytes of all rows and masks that ``pieces`` yields."""
+        given = (f.row_nbytes for f in self.schema.fields if f.name != TRAJECTORY_END)
+        return self.num_steps * self.num_envs * (sum(given) + self.has_mask)
+
     def check_values(self) -> None:
-        """Read what decides how the others are read; the schema is known afterwards.
+        """Read the values on which the schema depends; refuse what no store can hold.
 
         Raises:
             CorruptExportError: A value that no store can hold.
         """
+        raise NotImplementedError
 
     def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
         """Yield some steps at a time, with rows of all fields and masks, ``(steps, N[, D])``.
 
         Args:
             first: First step.
-            stop: Behind the last step.
+            stop: Step behind the last one.
         """
         raise NotImplementedError
 
     def ends(self, steps: range) -> NDArray[np.uint8]:
-        """How trajectories of the store end with each row. Shape: (steps, N)."""
+        """Return how trajectories of the store end with each row. Shape: (steps, N)."""
         raise NotImplementedError
 
     def notes(self, state: StoreState) -> Iterator[str]:
-        """Facts that a reader of the store should know, one sentence each."""
+        """Yield facts that a reader of the store should know, one sentence each."""
         raise NotImplementedError
 
     def sha256(self, progress: Progress) -> str:
@@ -148,11 +151,7 @@ class Source:
         return digest.hexdigest()
 
     def check_unchanged(self) -> None:
-        """Refuse to have read a file while somebody wrote it.
-
-        Raises:
-            CorruptExportError: The file was changed since it was opened.
-        """
+        """Raise ``CorruptExportError`` if the file was changed since it was opened."""
         now = os.fstat(self._fd)
         if (now.st_size, now.st_mtime_ns) != (self._stat.st_size, self._stat.st_mtime_ns):
             raise changed(self.path)
@@ -171,11 +170,8 @@ def import_source(
 ) -> ImportReport:
     """Make a store of a file; ``import_npy`` documents the arguments and errors."""
     start = time.monotonic()
-    blobs, own, done = (
-        blobs_at(store, "store"),
-        json_copy(metadata or {}),
-        progress or (lambda n: None),
-    )
+    blobs, own = blobs_at(store, "store"), json_copy(metadata or {})
+    done = progress or (lambda nbytes: None)
     if IMPORTED_FROM in own:
         raise InputError(f"metadata: {IMPORTED_FROM} is what the import says of the file")
     with opened(path) as source:
@@ -188,8 +184,8 @@ def import_source(
             _check_same_rows(source, TrajectoryDataset(blobs))
         first_step = 0 if state is None else state.committed_steps
         done(first_step * source.values_nbytes // source.num_steps)
-        every = source.stops or [source.num_steps]
-        stops, stored_nbytes = [stop for stop in every if stop > first_step] or every[-1:], 0
+        stops = [stop for stop in source.stops if stop > first_step] or [source.num_steps]
+        stored_nbytes = 0
         for stop in stops:
             with TrajectoryWriter(
                 blobs,
@@ -260,12 +256,7 @@ def _copy(source: Source, writer: TrajectoryWriter, stop: int, done: Progress) -
 
 
 def _check_same_source(state: StoreState, store: str, told: dict[str, Any], steps: int) -> None:
-    """Refuse to resume a store that is no import of just this file.
-
-    Raises:
-        StoreMismatchError: The store was made of another file or in another way, or was continued
-            since.
-    """
+    """Refuse to resume a store that is no import of just this file."""
     before = state.metadata.get(IMPORTED_FROM)
     if not isinstance(before, dict):
         raise StoreMismatchError(f"{store} was not imported from a file: nothing to go on with")
@@ -282,12 +273,7 @@ def _check_same_source(state: StoreState, store: str, told: dict[str, Any], step
 
 
 def _check_same_rows(source: Source, dataset: TrajectoryDataset) -> None:
-    """Compare every committed row with the file: others may have continued the store.
-
-    Raises:
-        StoreMismatchError: Naming the first field and step that differ.
-        CorruptStoreError: A damaged chunk.
-    """
+    """Compare every committed row with the file: others may have continued the store."""
     for steps, piece in source.pieces(0, dataset.num_steps):
         # Without a mask every pair is valid.
         piece.setdefault(VALID_MASK, np.ones((len(steps), source.num_envs), np.bool_))
