@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -182,6 +183,12 @@ def assert_holds(dataset: TrajectoryDataset, steps: range | list[int]) -> None:
 def ids(dataset: TrajectoryDataset) -> np.ndarray:
     """All trajectory ids, ``(T, N)``."""
     return dataset.read(TRAJECTORY_ID)
+
+
+def contents(folder: Any, pattern: str = "*") -> dict[str, bytes]:
+    """All files below a folder whose names match, by their path in it."""
+    paths = [path for path in Path(folder).rglob(pattern) if path.is_file()]
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def run_python(code: str, *args: str, timeout: float = 60) -> subprocess.CompletedProcess[str]:

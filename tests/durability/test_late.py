@@ -24,8 +24,8 @@ from mosaic_collect import (
 from mosaic_collect.store.posix import PosixBlobs
 from tests.durability.figures import count
 from tests.durability.recording import WrappedFiles
-from tests.durability.test_whose import contents, without_locks
-from tests.helpers import buffer_mb
+from tests.durability.test_whose import without_locks
+from tests.helpers import buffer_mb, contents
 
 SCHEMA = Schema((Field(name="x", dtype="int64"), Field(name="y", dtype="int64", default="x")))
 BEFORE, FIRST, SECOND = 100, 200, 300  # who added a row; its step is added to that

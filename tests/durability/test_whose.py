@@ -32,16 +32,9 @@ from mosaic_collect import (
 from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.lock import LOCK_NAME
 from tests.durability.rig import add_tiny, check, open_tiny
-from tests.helpers import run_python
+from tests.helpers import contents, run_python
 
 AWAY = "the shard does not belong there"
-
-
-def contents(folder: str) -> dict[str, bytes]:
-    """All files below a folder."""
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in Path(folder).rglob("*") if p.is_file()
-    }
 
 
 def assert_lost(writer: TrajectoryWriter, words: str, left_alone: str | None = None) -> None:

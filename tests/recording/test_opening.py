@@ -28,16 +28,19 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.lock import LOCK_NAME
-from tests.helpers import SMALL, add, assert_holds, assert_same, buffer_mb, open_writer, record
+from tests.helpers import (
+    SMALL,
+    add,
+    assert_holds,
+    assert_same,
+    buffer_mb,
+    contents,
+    open_writer,
+    record,
+)
 from tests.recording.mortal_files import MortalFiles
 
 N = 4
-
-
-def tree(path: str) -> dict[str, bytes]:
-    """Every file below ``path`` but the lock."""
-    files = [f for f in Path(path).rglob("*") if f.is_file() and f.name != LOCK_NAME]
-    return {str(f): f.read_bytes() for f in files}
 
 
 def edit(store: str, **changes: Any) -> None:
@@ -138,7 +141,7 @@ def assert_is_filled(store: str) -> None:
     assert_same(dataset.read("actions"), np.tile(np.array([[0], [1]], np.int32), 3))
     assert verify_store(store).ok
     # Of the store before, nothing is left.
-    there = {str(p.relative_to(store)) for p in Path(store).rglob("*") if p.is_file()}
+    there = set(contents(store))
     names = OTHER.stored_names
     assert {p for p in there if p.endswith("zarr.json")} == {
         "zarr.json",
@@ -227,7 +230,7 @@ class TestMismatch:
 
     def test_schema_n_and_compressor_at_once(self, store: str) -> None:
         record(store, 2, compressor="lz4")
-        before = tree(store)
+        before = contents(store)
         other = Schema.mosaic(4, 2, extra=[Field(name="reward")])
         with pytest.raises(StoreMismatchError) as caught:
             TrajectoryWriter(store, other, N + 1, resume=True, compressor="zstd")
@@ -241,7 +244,7 @@ class TestMismatch:
             "compressor: expected lz4, got zstd",
         ):
             assert part in message
-        assert tree(store) == before
+        assert contents(store) == before
 
     @pytest.mark.parametrize(
         ("schema", "words"),
@@ -282,11 +285,11 @@ class TestFormat:
     def test_a_newer_version(self, store: str) -> None:
         record(store, 2)
         edit(store, format_version=3)
-        before = tree(store)
+        before = contents(store)
         for open_it in (TrajectoryDataset, lambda p: TrajectoryWriter(p, resume=True)):
             with pytest.raises(NewerFormatError, match=r"version 3.*up to 2: upgrade"):
                 open_it(store)
-        assert tree(store) == before
+        assert contents(store) == before
 
     def test_a_newer_version_may_say_things_unknown_today(self, store: str) -> None:
         record(store, 2)
@@ -311,10 +314,10 @@ class TestFormat:
     def test_a_missing_shard_stops_a_resume_before_it_writes(self, store: str) -> None:
         record(store, 7)
         os.unlink(os.path.join(store, "actions", "c.1.0.0"))
-        before = tree(store)
+        before = contents(store)
         with pytest.raises(CorruptStoreError, match=r"1 committed shards are missing.*c\.1\.0\.0"):
             TrajectoryWriter(store, resume=True)
-        assert tree(store) == before
+        assert contents(store) == before
 
     def test_a_damaged_partial_block_stops_a_resume(self, store: str) -> None:
         record(store, 4)
@@ -331,10 +334,10 @@ class TestSpace:
 
     def test_a_resume_whose_blocks_are_larger(self, store: str) -> None:
         record(store, 4, block_steps=8)
-        before = tree(store)
+        before = contents(store)
         with pytest.raises(SpaceError, match="buffer_mb"):
             TrajectoryWriter(store, resume=True, buffer_mb=buffer_mb(1, N))
-        assert tree(store) == before
+        assert contents(store) == before
 
     @pytest.mark.parametrize("blocks", [1, 2])
     def test_a_ring_of_fewer_than_three_blocks_works(self, store: str, blocks: int) -> None:

@@ -48,6 +48,7 @@ from tests.helpers import (
     SMALL,
     add,
     assert_same,
+    contents,
     expected,
     open_files,
     open_writer,
@@ -86,9 +87,8 @@ def process_does_the_work(
 
 def files(store: str) -> dict[str, bytes]:
     """All files but the two documents that say when it was made."""
-    told = {Path(store, DOCUMENT), Path(store, SPARE, DOCUMENT)}
-    paths = [p for p in Path(store).rglob("*") if p.is_file() and p not in told]
-    return {str(p.relative_to(store)): p.read_bytes() for p in paths}
+    told = {DOCUMENT, f"{SPARE}/{DOCUMENT}"}
+    return {name: data for name, data in contents(store).items() if name not in told}
 
 
 def assert_whole(store: str, steps: int) -> None:

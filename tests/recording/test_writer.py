@@ -18,6 +18,7 @@ from tests.helpers import (
     add,
     assert_holds,
     assert_same,
+    contents,
     mask,
     open_files,
     open_writer,
@@ -312,21 +313,9 @@ def test_threads_and_commits_do_not_change_a_byte_of_the_shards(store: str) -> N
                 add(writer, step, masks=True)
                 if step % every == every - 1:
                     writer.commit()
-        stores.append(shards(path))
+        stores.append(contents(path, "c.*"))
     assert all(s == stores[0] for s in stores)
     assert len(stores[0]) == 3 * len(SMALL.stored)
-
-
-def shards(path: str) -> dict[str, bytes]:
-    """All shard files by their place in the store."""
-    found = {}
-    for folder, _, names in os.walk(path):
-        for name in names:
-            if name.startswith("c."):
-                file = os.path.join(folder, name)
-                with open(file, "rb") as data:
-                    found[os.path.relpath(file, path)] = data.read()
-    return found
 
 
 def test_what_a_writer_says_of_itself(store: str) -> None:
