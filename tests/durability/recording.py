@@ -73,6 +73,26 @@ class WrappedFiles:
         self.do("remove_folder", lambda: self.inner.remove_folder(path), path)
 
 
+class GatedFiles(WrappedFiles):
+    """Holds operations of a kind, on paths with that part, while it is shut.
+
+    Attributes:
+        shut: Whether such an operation waits for ``opened``.
+        reached: Set when one waits.
+    """
+
+    def __init__(self, kind: str, part: str = "") -> None:
+        super().__init__()
+        self._kind, self._part, self.shut = kind, part, False
+        self.reached, self.opened = threading.Event(), threading.Event()
+
+    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
+        if self.shut and kind == self._kind and self._part in path:
+            self.reached.set()
+            assert self.opened.wait(60)
+        return call()
+
+
 class RecordingFiles(WrappedFiles):
     """Writes down every operation under ``root``, in the order in which they were done.
 

@@ -16,22 +16,8 @@ from mosaic_collect.recording.encoding.encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.lock import StoreLock
-from tests.durability.recording import WrappedFiles, writing_through
+from tests.durability.recording import GatedFiles, writing_through
 from tests.durability.rig import add_tiny, check, check_resume, open_tiny
-
-
-class Gate(WrappedFiles):
-    """Holds an operation of a kind until it is opened."""
-
-    def __init__(self, kind: str, part: str = "") -> None:
-        super().__init__()
-        self._kind, self._part, self.shut = kind, part, False
-        self.opened = threading.Event()
-
-    def do(self, kind: str, call: Any, path: str, *details: Any) -> Any:
-        if self.shut and kind == self._kind and self._part in path:
-            assert self.opened.wait(60)
-        return call()
 
 
 @pytest.fixture(autouse=True)
@@ -50,7 +36,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hang_is_reported_and_nothing_is_dropped(
     store: str, caplog: pytest.LogCaptureFixture, kind: str, part: str, words: str
 ) -> None:
-    gate = Gate(kind, part)
+    gate = GatedFiles(kind, part)
     with writing_through(gate):
         writer = open_tiny(store)
         gate.shut = True
@@ -70,7 +56,7 @@ def test_a_hang_is_reported_and_nothing_is_dropped(
 
 def test_a_hang_in_the_close_is_reported(store: str, caplog: pytest.LogCaptureFixture) -> None:
     """Also where there is a failure already, and the other thread has not come back yet."""
-    gate = Gate("sync", "/x/")
+    gate = GatedFiles("sync", "/x/")
     with writing_through(gate):
         writer = open_tiny(store)
         add_tiny(writer)
@@ -124,7 +110,7 @@ def test_the_encoder_does_not_wait_for_ever_for_a_failed_committer(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The queue between them is short, and the committer fails while it is full."""
-    gate = Gate("sync", "/x/")
+    gate = GatedFiles("sync", "/x/")
     with writing_through(gate):
         writer = open_tiny(store, buffer_mb=0.01)  # dozens of steps a block: three in the ring
         gate.shut = True
@@ -171,7 +157,7 @@ def test_the_lock_stays_as_long_as_something_may_be_written(
         released.set()
 
     monkeypatch.setattr(StoreLock, "release", release)
-    gate = Gate("rename", ".zarr/.zarr.json")
+    gate = GatedFiles("rename", ".zarr/.zarr.json")
     with writing_through(gate):
         writer = open_tiny(store)
         add_tiny(writer)

@@ -13,37 +13,23 @@ import pytest
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import WriteError
 from mosaic_collect.recording.ring.blocks import Block
-from mosaic_collect.store.files import PosixFiles
+from tests.durability.recording import GatedFiles, WrappedFiles
 from tests.helpers import add, assert_holds, buffer_mb, open_writer
 from tests.recording.mortal_files import MortalFiles
 
 
-class GatedFiles(PosixFiles):
-    """A disk that can be made to wait."""
-
-    def __init__(self) -> None:
-        self.gate, self.reached = threading.Event(), threading.Event()
-        self.gate.set()
-
-    def rename(self, source: str, target: str) -> None:
-        self.reached.set()
-        assert self.gate.wait(60)
-        super().rename(source, target)
-
-
-def use(monkeypatch: pytest.MonkeyPatch, files: PosixFiles | MortalFiles) -> None:
+def use(monkeypatch: pytest.MonkeyPatch, files: WrappedFiles) -> None:
     monkeypatch.setattr("mosaic_collect.store.posix.PosixFiles", lambda: files)
 
 
 def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = GatedFiles()
+    files = GatedFiles("rename")
     use(monkeypatch, files)
     steps = 12
     with open_writer(store, block_steps=1) as writer:
-        files.gate.clear()
-        files.reached.clear()
+        files.shut = True
         caller = threading.Thread(target=add, args=(writer, *range(steps)))
         caller.start()
         assert files.reached.wait(30)
@@ -52,7 +38,7 @@ def test_a_full_ring_makes_add_step_wait_and_nothing_is_dropped(
         assert caller.is_alive()
         assert writer.num_steps == 3
         assert TrajectoryDataset(store).num_steps == 0
-        files.gate.set()
+        files.opened.set()
         caller.join(30)
         assert not caller.is_alive()
         assert writer.stats.stalled_seconds >= 0.2
@@ -63,11 +49,10 @@ def test_a_timed_commit_is_waited_for_only_until_it_is_written(
     store: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The disk may take its time to make it safe, but for a block that is to be written anew."""
-    files = GatedFiles()
+    files = GatedFiles("rename")
     use(monkeypatch, files)
     with open_writer(store, block_steps=4) as writer:
-        files.gate.clear()
-        files.reached.clear()
+        files.shut = True
         add(writer, 0)
         writer._steps.commit(wait=False)
         assert files.reached.wait(30)
@@ -78,7 +63,7 @@ def test_a_timed_commit_is_waited_for_only_until_it_is_written(
         caller.start()
         caller.join(0.3)
         assert caller.is_alive()
-        files.gate.set()
+        files.opened.set()
         caller.join(30)
         assert not caller.is_alive()
     assert_holds(TrajectoryDataset(store), range(5))
