@@ -29,7 +29,7 @@ from mosaic_collect.look.measure import part_pairs, store_statistics
 from mosaic_collect.look.motions import worst_trajectories
 from mosaic_collect.look.pictures import Pictures
 from mosaic_collect.look.report import report_page
-from mosaic_collect.look.statistics import StoreStatistics, statistics_text, write_statistics
+from mosaic_collect.look.statistics import StoreStatistics, statistics_text
 from mosaic_collect.look.watch import Look, Watcher, look_line, look_lines
 from mosaic_collect.npyfile.read import plain_copy
 from mosaic_collect.passes.engine import Engine
@@ -102,10 +102,11 @@ class Stats(WithStores, WithJson, WithEngine):
         output = None if self.output is None else output_path(self.output, "output")
         with self.engine() as engine:
             found = _measure(dataset, self.max_pairs, self.fields, engine)
+        if self.json or output is not None:
+            figures = json.dumps(found.to_json(), allow_nan=False)
         if output is not None:
-            write_statistics(found, output)
-        figures = json.dumps(found.to_json(), allow_nan=False) if self.json else None
-        print(figures or statistics_text(found))
+            write_target(output, figures.encode())
+        print(figures if self.json else statistics_text(found))
         if output is not None and not self.json:
             print(f"{output}: written")
         return True

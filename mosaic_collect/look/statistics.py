@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,11 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import local_path
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.reading.terms import Term
-from mosaic_collect.store.files import write_target
 from mosaic_collect.store.schema import FLOATS, Field
 from mosaic_collect.text import table
 
@@ -26,6 +22,8 @@ HEAD = ("field or term", "dim", "mean", "std", "min", "1 %", "median", "99 %", "
 _MOST_BINS, _MOST_ENVS, _MOST_FEATURES = 32, 1 << 16, 8192
 _MOST_SUMS = 4_000_000  # numbers of one field that are summed per environment
 Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+Mask = NDArray[np.bool_]
 QUANTILES = (0.001, 0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99, 0.999)
 
 
@@ -44,7 +42,7 @@ class FieldStatistics:
     """One field over the valid pairs that were read; D is 1 for a field without a width.
 
     Attributes:
-        name: The field's.
+        name: Name of the field.
         dtype: Type of the values.
         shape: Shape of one row, ``(D,)`` or ``()``.
         terms: Its observation terms, where the store names them.
@@ -68,27 +66,27 @@ class FieldStatistics:
         return f"<FieldStatistics {self.name}: {shape} {self.dtype}, {low:.4g} to {high:.4g}{odd}>"
 
     @cached_property
-    def mean(self) -> NDArray[np.float64]:
+    def mean(self) -> Floats:
         """Of the finite values, ``(D,)``; NaN of none."""
         return np.where(self.moments.count > 0, self.moments.mean, np.nan)
 
     @cached_property
-    def std(self) -> NDArray[np.float64]:
+    def std(self) -> Floats:
         """Of the finite values, ``(D,)``; NaN of none."""
         return np.where(self.moments.count > 0, np.sqrt(self.moments.var), np.nan)
 
     @property
-    def constant(self) -> NDArray[np.bool_]:
+    def constant(self) -> Mask:
         """Features of which all values are one and the same, ``(D,)``."""
         return np.asarray((self.moments.count > 1) & (self.moments.low == self.moments.high))
 
     @property
-    def dead(self) -> NDArray[np.bool_]:
+    def dead(self) -> Mask:
         """Features that are always 0, ``(D,)``."""
         return np.asarray(self.constant & (self.moments.low == 0))
 
     @property
-    def fixed(self) -> NDArray[np.bool_]:
+    def fixed(self) -> Mask:
         """Features that always have one value other than 0, ``(D,)``."""
         return self.constant & ~self.dead
 
@@ -97,7 +95,7 @@ class FieldStatistics:
         """Whether a field that never changes is odd: one whole number may well stay as it is."""
         return self.shape != () or self.dtype in FLOATS
 
-    def quantiles(self, at: Sequence[float] = QUANTILES) -> NDArray[np.float64]:
+    def quantiles(self, at: Sequence[float] = QUANTILES) -> Floats:
         """Quantiles of the sample's finite values, ``(len(at), D)``; NaN where there are none."""
         values = self.sample.astype(np.float64)
         if not len(values):
@@ -115,7 +113,7 @@ class FieldStatistics:
         return np.asarray(below + (above - below) * (ranks - lower))
 
     @cached_property
-    def saturation(self) -> NDArray[np.float64]:
+    def saturation(self) -> Floats:
         """Share of the sample that is exactly the least or the greatest value, ``(D,)``.
 
         A least or greatest value of 0 counts in actions alone: others may be off, or positive.
@@ -125,7 +123,7 @@ class FieldStatistics:
         found = np.sum(shares, axis=(0, 1)) / max(len(self.sample), 1)
         return np.asarray(np.where(self.constant, 0, found))
 
-    def columns_of(self, words: Collection[str]) -> NDArray[np.bool_]:
+    def columns_of(self, words: Collection[str]) -> Mask:
         """Columns of terms, or else of a field, whose names contain one of some words, ``(D,)``."""
         where = np.zeros(len(self.mean), np.bool_)
         for term in self.terms or (Term(name=self.name, dim=len(where)),):
@@ -185,27 +183,15 @@ class FieldProfile:
         self.low_block, self.high_block, self.odd_block = np.full((3, dim), -1, np.int64)
 
     @property
-    def means(self) -> NDArray[np.float64]:
+    def means(self) -> Floats:
         """Means over time, ``(bins, D)``; NaN where there are no values."""
         return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), np.nan)
 
     @property
-    def env_means(self) -> NDArray[np.float64]:
+    def env_means(self) -> Floats:
         """Means per environment, ``(N, features)``; NaN where there are no rows."""
         rows = self.env_rows[:, None]
         return np.where(rows > 0, self.env_sums / np.maximum(rows, 1), np.nan)
-
-    def add(self, at: int, cell: Cell, before: Moments, m: Moments, rows: Any, sums: Any) -> None:
-        """Add a piece to bin ``at``: its moments, behind those before, its sums per environment."""
-        with np.errstate(over="ignore", invalid="ignore"):
-            self.counts[at] += m.count
-            self.sums[at] += m.mean * m.count
-        envs = slice(cell.envs.start, cell.envs.stop)
-        self.env_rows[envs] += rows
-        self.env_sums[envs] += sums
-        self.low_block[m.low < before.low] = cell.block
-        self.high_block[m.high > before.high] = cell.block
-        self.odd_block[(self.odd_block < 0) & (m.nan + m.inf > 0)] = cell.block
 
 
 FAR = 8  # spans of the middle half from which an environment is far from the others
@@ -266,26 +252,34 @@ class StoreProfile:
         cell: Cell,
         first_step: int,
         before: Moments,
-        moments: Moments,
-        rows: NDArray[np.int64],
-        sums: NDArray[np.float64],
-        *counts: NDArray[np.int64],
+        m: Moments,
+        rows: Ints,
+        sums: Floats,
+        *counts: Ints,
     ) -> None:
-        """Add a piece of a field, whose block begins at ``first_step``."""
-        self.fields[name].add(first_step // self.width, cell, before, moments, rows, sums)
+        """Add a piece of a field, behind the moments before, to the bin of its first step."""
+        field, at, envs = self.fields[name], first_step // self.width, cell.at[1]
+        with np.errstate(over="ignore", invalid="ignore"):
+            field.counts[at] += m.count
+            field.sums[at] += m.mean * m.count
+        field.env_rows[envs] += rows
+        field.env_sums[envs] += sums
+        field.low_block[m.low < before.low] = cell.block
+        field.high_block[m.high > before.high] = cell.block
+        field.odd_block[(field.odd_block < 0) & (m.nan + m.inf > 0)] = cell.block
         for numbers, more in zip((self.same, self.compared), counts, strict=False):
             self._count(numbers, cell, first_step, more)
 
-    def add_valid(self, region: Cell, first_step: int, valid: NDArray[np.int64]) -> None:
+    def add_valid(self, region: Cell, first_step: int, valid: Ints) -> None:
         """Take the valid pairs of each environment of a region, ``(envs, bins)``."""
         self._count(self.valid, region, first_step, valid)
         bins = np.arange(first_step, first_step + len(region.steps)) // self.width
         read = np.bincount(bins - bins[0])
         self._count(self.read, region, first_step, np.broadcast_to(read, valid.shape))
 
-    def _count(self, numbers: Any, cell: Cell, first_step: int, more: NDArray[np.int64]) -> None:
+    def _count(self, numbers: Any, cell: Cell, first_step: int, more: Ints) -> None:
         at = first_step // self.width
-        numbers[at : at + more.shape[1], cell.envs.start : cell.envs.stop] += more.T
+        numbers[at : at + more.shape[1], cell.at[1]] += more.T
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -325,13 +319,10 @@ class StoreStatistics:
     def to_json(self) -> dict[str, Any]:
         """As the file beside a store has it."""
         observations = [n for n in self.fields if n.endswith("observations")]
+        names = ("num_steps", "num_envs", "num_valid", "num_read", "seconds")
         return {
             "store": self.path,
-            "num_steps": self.num_steps,
-            "num_envs": self.num_envs,
-            "num_valid": self.num_valid,
-            "num_read": self.num_read,
-            "seconds": self.seconds,
+            **{name: getattr(self, name) for name in names},
             "quantiles": list(QUANTILES),
             "quantile_rows": self.sample_rows,
             "quantile_rank_error": self.rank_error,
@@ -340,7 +331,7 @@ class StoreStatistics:
         }
 
 
-def _plain(values: NDArray[np.float64]) -> list[float | None]:
+def _plain(values: Floats) -> list[float | None]:
     return [v if math.isfinite(v) else None for v in values.tolist()]
 
 
@@ -349,17 +340,6 @@ def rank_error(rows: int, all_rows: int) -> float:
     if rows >= all_rows:
         return 0.0
     return math.sqrt(math.log(2 / 0.01) / (2 * max(rows, 1)))
-
-
-def write_statistics(found: StoreStatistics, path: str | os.PathLike[str]) -> None:
-    """Write the JSON, whole or not at all; a file of that name is replaced.
-
-    Raises:
-        InputError: A URL.
-        OSError: The file could not be written.
-    """
-    text = json.dumps(found.to_json(), allow_nan=False)
-    write_target(local_path(path, "path"), text.encode())
 
 
 def statistics_text(found: StoreStatistics) -> str:
@@ -388,7 +368,7 @@ def oddities(field: FieldStatistics) -> Iterator[str]:
             yield f"{field.name}: {feature_words(field, where, what)}"
 
 
-def feature_words(field: FieldStatistics, where: NDArray[np.bool_], what: str) -> str:
+def feature_words(field: FieldStatistics, where: Mask, what: str) -> str:
     """Features and what they are, such as ``always 0: joint_pos[3, 5-8]``."""
     if where.all() and len(where) > 1:
         return f"all {len(where)} features {what}"
@@ -398,7 +378,7 @@ def feature_words(field: FieldStatistics, where: NDArray[np.bool_], what: str) -
     return what + (f": {words}" if words else "")
 
 
-def _names(field: FieldStatistics, where: NDArray[np.bool_]) -> Iterator[str]:
+def _names(field: FieldStatistics, where: Mask) -> Iterator[str]:
     """Names of chosen columns, such as ``joint_pos[3, 5-8]``, once for all frames of a history."""
     for term in field.terms or (Term(name="", dim=len(where)),):
         labels = list(map(_inside, field.names[term.newest]))
@@ -414,7 +394,7 @@ def _names(field: FieldStatistics, where: NDArray[np.bool_]) -> Iterator[str]:
                 yield f"{term.name}[{inner}]{frames}"
 
 
-def number_ranges(where: NDArray[np.bool_]) -> str:
+def number_ranges(where: Mask) -> str:
     """Such as ``3, 5-8``: at most so many, from the first on."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(np.int8)))
     spans = [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
@@ -425,33 +405,28 @@ def number_ranges(where: NDArray[np.bool_]) -> str:
 
 def term_rows(field: FieldStatistics) -> Iterator[list[str]]:
     """Cells under ``HEAD`` of the field, then of each of its terms, whose names are set in."""
-    quantiles = field.quantiles((0.01, 0.5, 0.99))
-    whole = slice(0, len(field.mean))
-    yield [field.name, *_cells(field, quantiles, whole)]
+    m, quantiles = field.moments, field.quantiles((0.01, 0.5, 0.99))
+
+    def cells(columns: slice) -> list[str]:
+        """The mean mean, the root mean variance, and the outermost of the rest."""
+        some, q = m.count[columns] > 0, quantiles[:, columns]
+        dim, bad = str(len(some)), int((m.nan + m.inf)[columns].sum())
+        if not some.any():
+            return [dim, *["-"] * 7, f"{bad:,}"]
+        edges: tuple[Any, ...] = (np.nanmin, np.nanmedian, np.nanmax)
+        numbers = [
+            m.mean[columns][some].mean(),
+            np.sqrt(np.mean(m.var[columns][some])),
+            m.low[columns][some].min(),
+            *(
+                edge(v) if np.isfinite(v).any() else np.nan
+                for edge, v in zip(edges, q, strict=True)
+            ),
+            m.high[columns][some].max(),
+        ]
+        return [dim, *(f"{v:.4g}" for v in numbers), f"{bad:,}" if bad else ""]
+
+    yield [field.name, *cells(slice(0, len(field.mean)))]
     for term in field.terms:
-        yield [f"  {_name(term)}", *_cells(field, quantiles, term.columns)]
-
-
-def _name(term: Term) -> str:
-    return term.name if term.frames == 1 else f"{term.name} x {term.frames} frames"
-
-
-_EDGES: tuple[Any, ...] = (np.nanmin, np.nanmedian, np.nanmax)
-
-
-def _cells(field: FieldStatistics, quantiles: np.ndarray, columns: slice) -> list[str]:
-    """Of several features: the mean mean, the root mean variance, and the outermost of the rest."""
-    m, q = field.moments, quantiles[:, columns]
-    some = m.count[columns] > 0
-    bad = int((m.nan + m.inf)[columns].sum())
-    dim = str(len(some))
-    if not some.any():
-        return [dim, *["-"] * 7, f"{bad:,}"]
-    numbers = [
-        m.mean[columns][some].mean(),
-        np.sqrt(np.mean(m.var[columns][some])),
-        m.low[columns][some].min(),
-        *(edge(v) if np.isfinite(v).any() else np.nan for edge, v in zip(_EDGES, q, strict=True)),
-        m.high[columns][some].max(),
-    ]
-    return [dim, *(f"{v:.4g}" for v in numbers), f"{bad:,}" if bad else ""]
+        frames = f" x {term.frames} frames" if term.frames > 1 else ""
+        yield [f"  {term.name}{frames}", *cells(term.columns)]

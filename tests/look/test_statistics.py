@@ -13,10 +13,11 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.errors import CorruptStoreError, InputError
-from mosaic_collect.look.measure import Sample
+from mosaic_collect.look.measure import draw_sample
 from mosaic_collect.look.statistics import QUANTILES, oddities, rank_error, statistics_text
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.summary import stored_nbytes
+from mosaic_collect.reading.table import Cell
 from mosaic_collect.store.metadata import root_document
 from mosaic_collect.store.schema import Field, Schema
 from tests import helpers
@@ -154,36 +155,31 @@ def test_parts_add_up() -> None:
     np.testing.assert_allclose(total.var[2], rows[:, 2].var(), rtol=1e-5)
 
 
-class TestSample:
-    def test_it_is_uniform_and_knows_its_rows(self) -> None:
-        size, rows = 50, 2000
-        held = np.full(size, -1)
-        hits = np.zeros(rows)
-        for seed in range(200):
-            sample = Sample(size, seed)
-            for part in range(20):
-                entering, slots = sample.choose(100, part)
-                held[slots] = part * 100 + entering
-            assert sample.filled.all()
-            assert len(set(held.tolist())) == size
-            hits[held] += 1
-        assert hits.sum() == 200 * size
-        halves = hits.reshape(2, -1).sum(axis=1)
-        assert abs(halves[0] - halves[1]) < 5 * np.sqrt(200 * size)
+def regions(*counts: int) -> dict[Cell, int]:
+    """Regions with so many rows."""
+    return {Cell(block, range(1), range(1)): count for block, count in enumerate(counts)}
 
-    def test_all_of_few(self) -> None:
-        sample = Sample(10)
-        for part in range(3):
-            entering, slots = sample.choose(2, part)
-            assert sorted(entering.tolist()) == [0, 1]
-            assert len(slots) == 2
-        assert sample.filled.sum() == 6
-        assert rank_error(6, 6) == 0
-        assert rank_error(10_000, 10**8) == pytest.approx(0.0163, abs=1e-4)
 
-    def test_none_of_none(self) -> None:
-        entering, slots = Sample(10).choose(0, 1)
-        assert (len(entering), len(slots)) == (0, 0)
+def test_a_sample_is_uniform_and_knows_its_rows() -> None:
+    size, rows = 50, 2000
+    hits = np.zeros(rows)
+    for seed in range(200):
+        drawn = draw_sample(regions(*[100] * 20), size, seed)
+        places, found = (np.concatenate(each) for each in zip(*drawn.values(), strict=True))
+        assert places.tolist() == list(range(size))
+        held = np.repeat([region.block for region in drawn], [len(p) for p, _ in drawn.values()])
+        hits[100 * held + found] += 1
+    assert hits.sum() == 200 * size
+    halves = hits.reshape(2, -1).sum(axis=1)
+    assert abs(halves[0] - halves[1]) < 5 * np.sqrt(200 * size)
+
+
+def test_a_sample_of_few_rows_is_all_of_them() -> None:
+    drawn = [(p.tolist(), r.tolist()) for p, r in draw_sample(regions(2, 0, 2, 1), 10).values()]
+    assert drawn == [([0, 1], [0, 1]), ([2, 3], [0, 1]), ([4], [0])]
+    assert draw_sample(regions(0), 10) == {}
+    assert rank_error(6, 6) == 0
+    assert rank_error(10_000, 10**8) == pytest.approx(0.0163, abs=1e-4)
 
 
 def test_rsl_rls_normaliser_takes_it(noisy: TrajectoryDataset) -> None:

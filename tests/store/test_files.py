@@ -16,10 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, store_statistics
 from mosaic_collect.cli import main
 from mosaic_collect.look.canvas import new_figure, save
-from mosaic_collect.look.statistics import write_statistics
 from mosaic_collect.store.files import is_temp_name, temp_name, write_target
 from tests.helpers import REPO, record
 
@@ -46,10 +44,6 @@ WRITERS: dict[str, tuple[str, Callable[[str, str], Any]]] = {
     "report": (".html", lambda store, path: main(["report", store, "-o", path])),
     "stats": (".json", lambda store, path: main(["stats", store, "-o", path])),
     "plot": (".png", lambda store, path: save(new_figure(2, 2), path)),
-    "statistics": (
-        ".json",
-        lambda store, path: write_statistics(store_statistics(TrajectoryDataset(store)), path),
-    ),
     "film": (".png", lambda store, path: picture(path)),
 }
 
