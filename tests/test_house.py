@@ -62,7 +62,7 @@ OPTIONAL = {
     "dask": ("passes.cluster",),
     "distributed": ("passes.cluster",),
     "PIL": ("film.render", "export.lerobot", "export.episodes"),
-    "imageio_ffmpeg": ("film.render", "export.episodes"),
+    "imageio_ffmpeg": ("film.render", "export.lerobot", "export.episodes"),
     "yaml": ("adapters.rsl_rl.runner_cfg",),
     "wandb": ("commands.script",),
 }

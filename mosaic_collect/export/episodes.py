@@ -14,14 +14,16 @@ import os
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import needed, thread_count
+from mosaic_collect.checks import thread_count
 from mosaic_collect.export.parquet import ParquetFile, column
+from mosaic_collect.export.rows import TrajectoryRows
 from mosaic_collect.store.schema import Field
 from mosaic_collect.store.workers import WorkerPool
 
@@ -89,93 +91,79 @@ def merge(parts: Sequence[Statistics]) -> Statistics:
     }
 
 
+@dataclass
 class EpisodeFiles:
-    """Files of rows that are added in order; a context manager.
+    """Files of rows that are added in order; ``opened`` closes them.
 
-    Args:
-        path: Folder of the dataset.
-        features: Features by name.
-        videos: Names of the features that are videos.
-        fps: Frames per second.
-        episodes: Columns of the table of episodes, beside their statistics.
-        starts: Number of each episode's first row, and of all rows.
+    Attributes:
         files: Number of each episode's file.
+        episodes: Columns of the table of episodes, beside their statistics.
     """
 
-    def __init__(
-        self,
-        path: str,
-        features: Mapping[str, Field],
-        videos: Sequence[str],
-        fps: float,
-        episodes: Mapping[str, Any],
-        starts: Array,
-        files: Array,
-    ) -> None:
+    opened: ExitStack
+    path: str
+    rows: TrajectoryRows
+    features: Mapping[str, Field]
+    videos: Sequence[str]
+    fps: float
+    files: Array
+    episodes: Mapping[str, Any]
+
+    def __post_init__(self) -> None:
         import pyarrow as pa
 
-        self._pa, self._path, self._features, self._fps = pa, path, features, fps
-        self._episodes, self._starts, self._files = episodes, starts, files
-        stored = {name: f for name, f in features.items() if name not in videos}
+        self._pa, self._number = pa, -1
+        stored = {name: f for name, f in self.features.items() if name not in self.videos}
         self._schema = pa.schema([_column(pa, name, field) for name, field in stored.items()])
         self._images = [name for name, field in stored.items() if is_image(field)]
-        self._videos, self._send = videos, dict[str, Callable[[Any], object]]()
-        self._number = -1
+        self._send = dict[str, Callable[[Any], object]]()
         self._total: dict[str, Statistics] = {}
         self._parts: list[dict[str, Statistics]] = []  # of an episode that goes on
-        self._all, self._opened = ExitStack(), ExitStack()
-
-    def __enter__(self) -> EpisodeFiles:
-        pa, kinds = self._pa, {name: self._statistics(name) for name in self._features}
-        columns = [(name, values.type) for name, values in self._episodes.items()]
-        columns += [(f"stats/{n}/{k}", t) for n, of in kinds.items() for k, t in of.items()]
-        name = place(self._path, "meta/episodes", 0)
-        self._table = self._all.enter_context(ParquetFile(name, pa.schema(columns)))
-        self._pool = self._all.enter_context(WorkerPool(thread_count(), "mosaic-episodes"))
-        self._all.push(self._opened.__exit__)
-        return self
-
-    def __exit__(self, *exc: Any) -> None:
-        self._all.__exit__(*exc)
+        types = [(name, values.type) for name, values in self.episodes.items()]
+        for name, field in self.features.items():
+            types += [(f"stats/{name}/{k}", t) for k, t in _statistics_types(pa, field).items()]
+        self._columns = [name for name, _ in types]
+        table = ParquetFile(place(self.path, "meta/episodes", 0), pa.schema(types))
+        self._table = self.opened.enter_context(table)
+        self._pool = self.opened.enter_context(WorkerPool(thread_count(), "mosaic-episodes"))
+        self._opened = self.opened.enter_context(ExitStack())
 
     def add(self, first: int, columns: Mapping[str, Array]) -> None:
         """Add consecutive rows of all features, the first of them by its number."""
         stop = first + len(next(iter(columns.values())))
-        low, high = np.searchsorted(self._starts, (first, stop - 1), side="right")
-        owners = range(int(low) - 1, int(high))
-        cuts = np.clip(self._starts[low - 1 : high + 1] - first, 0, stop - first).tolist()
-        insides = [slice(*pair) for pair in pairwise(cuts)]
-        measured = [self._pool.submit(self._measure, columns, inside) for inside in insides]
-        for number in np.unique(self._files[owners.start : owners.stop]).tolist():
-            mine = [s for at, s in zip(owners, insides, strict=True) if self._files[at] == number]
-            inside = slice(mine[0].start, mine[-1].stop)
+        owners = self.rows.owners(first, stop)
+        starts = self.rows.starts[owners.start : owners.stop + 1]
+        cuts = np.clip(starts - first, 0, stop - first).tolist()
+        measured = [
+            self._pool.submit(self._measure, columns, slice(*inside)) for inside in pairwise(cuts)
+        ]
+        numbers = self.files[owners.start : owners.stop]
+        for number in np.unique(numbers).tolist():
+            low, high = np.searchsorted(numbers, (number, number + 1))
+            inside = slice(cuts[low], cuts[high])
             self._write(number, {name: values[inside] for name, values in columns.items()})
         whole = []
-        for at, found in zip(owners, measured, strict=True):
+        for found, end in zip(measured, starts[1:], strict=True):
             self._parts.append(found.result())
-            if self._starts[at + 1] <= stop:
+            if end <= stop:
                 whole.append(_merged(self._parts))
                 self._parts = []
-        if whole:
-            ended = slice(owners.start, owners.start + len(whole))
-            self._total = _merged([self._total, *whole] if self._total else whole)
-            self._table.add(
-                {
-                    **{name: values[ended] for name, values in self._episodes.items()},
-                    **{
-                        f"stats/{name}/{kind}": np.stack([one[name][kind] for one in whole])
-                        for name in self._features
-                        for kind in self._statistics(name)
-                    },
-                }
-            )
+        if not whole:
+            return
+        self._total = _merged([self._total, *whole] if self._total else whole)
+        ended = slice(owners.start, owners.start + len(whole))
+        table = {name: values[ended] for name, values in self.episodes.items()}
+        for key in self._columns[len(table) :]:
+            name, _, kind = key.removeprefix("stats/").rpartition("/")
+            table[key] = np.stack([one[name][kind] for one in whole])
+        self._table.add(table)
 
     def stats(self) -> dict[str, Any]:
         """Statistics of all features as ``stats.json`` has them: of images ``(C, 1, 1)``."""
         return {
             name: {
                 key: value.reshape(-1, 1, 1).tolist()
-                if is_image(self._features[name]) and key != "count"
+                if is_image(self.features[name]) and key != "count"
                 else value.tolist()
                 for key, value in found.items()
             }
@@ -183,21 +171,21 @@ class EpisodeFiles:
         }
 
     def _measure(self, columns: Mapping[str, Array], inside: slice) -> dict[str, Statistics]:
-        return {name: measure(columns[name][inside], f) for name, f in self._features.items()}
+        return {name: measure(columns[name][inside], f) for name, f in self.features.items()}
 
     def _write(self, number: int, columns: dict[str, Any]) -> None:
         """Write rows into the files of a number."""
         if number != self._number:
             self._opened.close()
-            name = place(self._path, "data", number)
+            name = place(self.path, "data", number)
             self._file = self._opened.enter_context(ParquetFile(name, self._schema))
-            for key in self._videos:
-                name = place(self._path, f"videos/{key}", number, ".mp4")
-                height, width, _ = self._features[key].row_shape
-                opening = _open_video(name, (width, height), self._fps)
+            for key in self.videos:
+                name = place(self.path, f"videos/{key}", number, ".mp4")
+                height, width, _ = self.features[key].row_shape
+                opening = _open_video(name, (width, height), self.fps)
                 self._send[key] = self._opened.enter_context(opening)
             self._number = number
-        for key in self._videos:
+        for key in self.videos:
             for image in columns.pop(key):
                 self._send[key](image)
         for key in self._images:
@@ -206,15 +194,14 @@ class EpisodeFiles:
             columns[key] = self._pa.array([{"bytes": png, "path": None} for png in pngs], kind)
         self._file.add(columns)
 
-    def _statistics(self, name: str) -> dict[str, Any]:
-        """Types of a feature's statistics."""
-        pa, field = self._pa, self._features[name]
-        kind = pa.float64()
-        for size in (1, 1) if is_image(field) else ():
-            kind = pa.list_(kind, size)
-        kind = pa.list_(kind, num_channels(field))
-        names = ("min", "max", "mean", "std", *_QUANTILES)
-        return {**dict.fromkeys(names, kind), "count": pa.list_(pa.int64(), 1)}
+
+def _statistics_types(pa: Any, field: Field) -> dict[str, Any]:
+    kind = pa.float64()
+    for size in (1, 1) if is_image(field) else ():
+        kind = pa.list_(kind, size)
+    kind = pa.list_(kind, num_channels(field))
+    names = ("min", "max", "mean", "std", *_QUANTILES)
+    return {**dict.fromkeys(names, kind), "count": pa.list_(pa.int64(), 1)}
 
 
 def _merged(parts: Sequence[dict[str, Statistics]]) -> dict[str, Statistics]:
@@ -236,16 +223,6 @@ def _png(image: Array) -> bytes:
     picture = Image.fromarray(image.squeeze(2) if image.shape[2] == 1 else image)
     picture.save(out, "png", compress_level=1)
     return out.getvalue()
-
-
-def require_video() -> None:
-    """Refuse videos without an encoder.
-
-    Raises:
-        MissingDependencyError: imageio-ffmpeg is not installed.
-    """
-    with needed("LeRobot's videos need imageio-ffmpeg: pip install 'mosaic-collect[lerobot]'"):
-        import imageio_ffmpeg  # noqa: F401
 
 
 @contextmanager

@@ -20,6 +20,7 @@ import json
 import math
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,14 +28,7 @@ import numpy as np
 
 from mosaic_collect.checks import needed
 from mosaic_collect.errors import InputError
-from mosaic_collect.export.episodes import (
-    CHUNK_FILES,
-    FILE_MB,
-    PLACE,
-    EpisodeFiles,
-    is_image,
-    require_video,
-)
+from mosaic_collect.export.episodes import CHUNK_FILES, FILE_MB, PLACE, EpisodeFiles, is_image
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.parquet import require_pyarrow
 from mosaic_collect.export.rows import Ints, RowFormat, TrajectoryRows, key_of
@@ -80,7 +74,10 @@ class LeRobot(RowFormat):
             with needed("LeRobot's images need Pillow: pip install 'mosaic-collect[lerobot]'"):
                 import PIL  # noqa: F401
         if videos:
-            require_video()
+            with needed(
+                "LeRobot's videos need imageio-ffmpeg: pip install 'mosaic-collect[lerobot]'"
+            ):
+                import imageio_ffmpeg  # noqa: F401
         for field in videos:
             if any(size % 2 for size in field.row_shape[:2]):
                 size = "{} x {}".format(*field.row_shape[:2])
@@ -133,8 +130,8 @@ class LeRobot(RowFormat):
         before = rows.starts[:-1] * rows.row_nbytes  # a file that is full ends with its episode
         _, files = np.unique(before // int(FILE_MB * 1_000_000), return_inverse=True)
         episodes = _describe_episodes(rows, [texts[number] for number in task], files, videos, fps)
-        written = EpisodeFiles(path, features, videos, fps, episodes, rows.starts, files)
-        with written:
+        with ExitStack() as opened:
+            written = EpisodeFiles(opened, path, rows, features, videos, fps, files, episodes)
             for batch in rows:
                 owner, frame = rows.places(batch)
                 columns = {names[name]: values for name, values in batch.fields.items()}
