@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from numbers import Real
+from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from mosaic_collect.errors import InputError, SpaceError
@@ -143,12 +144,8 @@ def _left_in_groups() -> Iterator[int]:
         if number != "0" and "memory" not in controllers.split(","):
             continue
         root, limits, used, reclaimable = _V2 if number == "0" else _V1
-        path = path.rstrip("/")
-        while True:
-            yield from _left_in(root + path, limits, used, reclaimable)
-            if not path:
-                break
-            path = path.rpartition("/")[0]
+        for group in (PurePosixPath(path), *PurePosixPath(path).parents):
+            yield from _left_in(f"{root}{group}".rstrip("/"), limits, used, reclaimable)
 
 
 def _left_in(folder: str, limits: Any, used: str, reclaimable: Any) -> Iterator[int]:
