@@ -70,7 +70,7 @@ def measure(num_envs: int, steps: int, rounds: int) -> tuple[str, ...]:
                 start = time.perf_counter()
                 bare(simulation, policy, steps)
                 middle, store = time.perf_counter(), f"{folder}/{turn}.zarr"
-                share = recorded(simulation, policy, tracker, store, origin, steps)
+                share = recorded(simulation, policy, store, origin, steps)
                 if turn:
                     seconds["bare"].append(middle - start)
                     seconds["recorded"].append(time.perf_counter() - middle)

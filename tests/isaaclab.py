@@ -51,7 +51,7 @@ def collect_motions(
         left = max(left - queue.completed - queue.fell, 0)
     tracker = MosaicMotionTracker(env.unwrapped, queue, choice.steps_per_trajectory, left)
     record(
-        *(IsaacLabSimulation(env, {}, tracker), policy, tracker, store, origin),
+        *(IsaacLabSimulation(env, {}, tracker), policy, store, origin),
         *(max_steps or sys.maxsize, known, None, acting),
         buffer_mb=buffer_mb,
     )

@@ -110,11 +110,13 @@ class Simulation(Protocol):
         num_envs: Environments, N.
         num_actions: Width of an action, A.
         device: Device of observations and actions.
+        tracker: Tracker of the episodes.
     """
 
     num_envs: int
     num_actions: int
     device: torch.device
+    tracker: EpisodeTracker
 
     def reset(self) -> Observations:
         """Begin new episodes in all environments."""
@@ -123,7 +125,7 @@ class Simulation(Protocol):
         """Take actions ``(num_envs, num_actions)``."""
 
     def close(self) -> None:
-        """Give back what the simulator took; a second call does nothing."""
+        """Give back what the simulator took."""
 
     @property
     def group_dims(self) -> Mapping[str, int]:

@@ -13,7 +13,7 @@ import numpy as np
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.groups import STUDENT, RecordedGroups, find_extras, flat_groups
 from mosaic_collect.collection.perturbed import PerturbedPolicy, Pushes
-from mosaic_collect.collection.protocols import EpisodeTracker, Extra, Policy, Simulation
+from mosaic_collect.collection.protocols import Extra, Policy, Simulation
 from mosaic_collect.collection.rollout import Health, collect
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
@@ -31,7 +31,6 @@ Watch = Callable[[TrajectoryWriter], object]
 def record(
     simulation: Simulation,
     policy: Policy,
-    tracker: EpisodeTracker,
     store: Address,
     metadata: Mapping[str, Any],
     max_steps: int,
@@ -48,7 +47,6 @@ def record(
     Args:
         simulation: Simulation whose groups are recorded as ``RecordedGroups`` describes.
         policy: Acts in it.
-        tracker: Tracker of the simulation's episodes.
         store: Address of the store.
         metadata: Provenance, as JSON values; this function adds groups, terms and the robot.
         max_steps: Number of steps of the store, those of earlier runs included.
@@ -73,6 +71,7 @@ def record(
     noise, push_seed = _seeds(acting, writer_options.get("rank") or 0, known)
     acts = PerturbedPolicy(policy, simulation, acting, noise)
     pushes = Pushes(simulation, acting.push, push_seed)
+    tracker = simulation.tracker
     ledger, first = tracker.ledger(), simulation.reset()
     groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
     extras = [

@@ -43,6 +43,7 @@ class QueuedToy(ToySimulation):
     def __init__(self, num_envs: int, queue: MotionQueue) -> None:
         super().__init__([[1]] * num_envs)
         self.queue, self.motion = queue, self.episode
+        self.tracker = QueuedToyTracker(self)
 
     def reset(self) -> Observations:
         for env in range(self.num_envs):
@@ -106,7 +107,6 @@ def collect(folder: str, arguments: argparse.Namespace) -> None:
         record(
             simulation,
             ToyPolicy(),
-            QueuedToyTracker(simulation),
             seat.whole,
             origin,
             1000,

@@ -68,7 +68,7 @@ class Looking(toys.ToyPolicy):
 def collected(store: str, simulation: Any, policy: Any, **options: Any) -> TrajectoryDataset:
     options = {"max_steps": 100, "known": None, **options}
     record(
-        *(simulation, policy, toys.ToyTracker(simulation), store, toys.ORIGIN),
+        *(simulation, policy, store, toys.ORIGIN),
         buffer_mb=1,
         commit_seconds=None,
         **options,

@@ -46,7 +46,6 @@ def recorded(
         *(
             simulation,
             policy or toys.ToyPolicy(),
-            toys.ToyTracker(simulation),
             store,
             toys.ORIGIN,
             100,

@@ -15,7 +15,7 @@ from mosaic_collect.collection.motion_queue import MotionQueue  # noqa: E402
 from mosaic_collect.collection.ranks import RankStore  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
-from tests.collection.rank_worker import QueuedToy, QueuedToyTracker, toy_motions  # noqa: E402
+from tests.collection.rank_worker import QueuedToy, toy_motions  # noqa: E402
 from tests.collection.toys import ORIGIN, ToyPolicy  # noqa: E402
 from tests.durability.interrupts import Interrupter, below  # noqa: E402
 
@@ -29,8 +29,7 @@ def recorded(store: str, interrupter: Interrupter | None = None) -> None:
     known = TrajectoryDataset(store) if Path(store).exists() else None
     queue = MotionQueue(toy_motions(MOTIONS), 1, known.metadata if known else {})
     simulation = QueuedToy(2, queue)
-    tracker = QueuedToyTracker(simulation)
-    arguments = (simulation, ToyPolicy(), tracker, store, ORIGIN, 100, known)
+    arguments = (simulation, ToyPolicy(), store, ORIGIN, 100, known)
     if interrupter is None:
         record(*arguments, buffer_mb=1, commit_seconds=None)
     else:
@@ -68,9 +67,8 @@ def test_who_idles_before_its_first_motion_has_a_trajectory_of_its_own(tmp_path:
     assert queue is not None
     assert seat.begins(queue)
     simulation = QueuedToy(4, queue)
-    tracker = QueuedToyTracker(simulation)
     record(
-        *(simulation, ToyPolicy(), tracker, seat.whole, ORIGIN, 100),
+        *(simulation, ToyPolicy(), seat.whole, ORIGIN, 100),
         buffer_mb=1,
         **seat.writer_options,
     )

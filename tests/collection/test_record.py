@@ -35,10 +35,10 @@ def recorded(
     simulation = toys.ToySimulation(EPISODES)
     known = TrajectoryDataset(store) if resume else None
     refuse_changes(known, origin)
-    tracker = options.pop("tracker", None) or toys.ToyTracker(simulation)
+    simulation.tracker = options.pop("tracker", simulation.tracker)
     policy = options.pop("policy", None) or toys.ToyPolicy()
     steps = record(
-        *(simulation, policy, tracker, store, origin, max_steps, known),
+        *(simulation, policy, store, origin, max_steps, known),
         buffer_mb=1,
         commit_seconds=None,
         **options,
@@ -90,7 +90,6 @@ def test_a_run_that_another_one_has_overtaken_is_refused(
             *(
                 simulation,
                 toys.ToyPolicy(),
-                toys.ToyTracker(simulation),
                 store,
                 toys.ORIGIN,
                 9,

@@ -36,7 +36,7 @@ class Recorded:
         on_step = options.pop("on_step", None)
         self.simulation = toys.ToySimulation(episodes, falls)
         self.policy = toys.ToyPolicy()
-        self.tracker = toys.ToyTracker(self.simulation)
+        self.tracker = self.simulation.tracker
         options = {"schema": toys.SCHEMA, "num_envs": len(episodes), **options}
         with helpers.open_writer(store, **options) as writer:
             self.writer = writer

@@ -73,6 +73,7 @@ class ToySimulation(Simulation):
         self.resets = self.computed = 0
         self.taken: list[torch.Tensor] = []
         self.closed = False
+        self.tracker = ToyTracker(self)
 
     @property
     def group_dims(self) -> dict[str, int]:
@@ -193,7 +194,7 @@ class ToyTracker(EpisodeTracker):
 
 def collect_toys(simulation: ToySimulation, policy: Any, writer: Any, max_steps: int) -> ToyTracker:
     """Run the collection loop; gives the tracker that it used."""
-    tracker = ToyTracker(simulation)
+    tracker = simulation.tracker
     first = simulation.reset()
     collect(simulation.step, first, policy, writer, RECORDED.rows, tracker, max_steps)
     return tracker

@@ -131,7 +131,6 @@ def collect_into(
         steps = record(
             simulation,
             simulation.policy(checkpoint, options.acts_by_mean, options.trust_checkpoint),
-            simulation.tracker,
             rank_store.whole,
             metadata,
             options.max_steps or sys.maxsize,

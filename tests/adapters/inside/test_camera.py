@@ -73,7 +73,7 @@ def recorded(request: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[st
     policy = load_policy(env, told, checkpoint)
     origin = {"simulator": "toy", "task": "spot", "runner_cfg": json_safe(told)}
     simulation = ManagedSimulation(env)
-    record(simulation, policy, simulation.tracker, store, origin, STEPS, buffer_mb=1)
+    record(simulation, policy, store, origin, STEPS, buffer_mb=1)
     return store, checkpoint, request.param
 
 

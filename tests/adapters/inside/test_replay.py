@@ -23,7 +23,6 @@ def test_falls_are_told_from_ends_by_time() -> None:
         assert not result.time_outs[0]
         assert bool(result.time_outs[1]) is (step == 7)
     simulation.close()
-    simulation.close()
 
 
 def test_time_outs_are_asked_of_the_environment_or_missed() -> None:
