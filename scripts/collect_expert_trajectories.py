@@ -43,7 +43,7 @@ def main() -> int:
         if plan.npy is not None:
             falls = ["--exclude-failed"] * args.exclude_falls
             exported.append(
-                command(["export", plan.own_store, plan.npy, f"--layout={args.layout}", *falls])
+                command(["export", result.store, plan.npy, f"--layout={args.layout}", *falls])
             )
 
     try:

@@ -139,8 +139,7 @@ class Plan:
     """Collection and export of one process."""
 
     options: IsaacLabCollectOptions
-    own_store: str  # one of several, if ``distributed``
-    npy: str | None  # export of ``own_store``; None: none is wanted
+    npy: str | None  # export of this process's store; None: none is wanted
     found: list[Motion]  # all motions, equal ones once
 
     @classmethod
@@ -191,8 +190,7 @@ class Plan:
         known = rank_store.known(args.resume)
         num_envs = (known.num_envs if known else 0) or min(args.num_envs, at_most)
         options = replace(options, num_envs=num_envs, max_trajectories=most)
-        wants_npy = args.output_path.endswith(".npy")
-        return cls(options, rank_store.store.address, npy if wants_npy else None, found)
+        return cls(options, npy if npy.endswith(".npy") else None, found)
 
 
 def _given(args: argparse.Namespace) -> dict[str, Any]:
