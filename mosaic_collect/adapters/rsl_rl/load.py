@@ -42,17 +42,14 @@ Forward: TypeAlias = tuple[torch.Tensor, torch.Tensor, torch.Tensor]
 
 
 class Actor:
-    """A loaded network as a policy, of whichever generation."""
+    """A loaded network as a policy, of whichever generation; acts by its mean or by samples."""
+
+    deterministic = True
 
     def __init__(
-        self,
-        network: Any,
-        shapes: Shapes,
-        forward: Callable[[dict[str, torch.Tensor]], Forward],
-        deterministic: bool,
+        self, network: Any, shapes: Shapes, forward: Callable[[dict[str, torch.Tensor]], Forward]
     ) -> None:
-        self.shapes, self._network = dict(shapes), network.eval()
-        self._forward, self._deterministic = forward, deterministic
+        self.shapes, self._network, self._forward = dict(shapes), network.eval(), forward
 
     @property
     def is_recurrent(self) -> bool:
@@ -64,7 +61,7 @@ class Actor:
         with torch.no_grad():
             sample, mean, sigma = self._forward(rows)
         mean = mean.detach()  # as sigma, which may be a view of a parameter
-        return PolicyOutput(mean if self._deterministic else sample.detach(), mean, sigma.detach())
+        return PolicyOutput(mean if self.deterministic else sample.detach(), mean, sigma.detach())
 
     def reset(self, dones: torch.Tensor) -> None:
         with torch.no_grad():
@@ -121,7 +118,9 @@ def load_policy(
     config = own.prepare(config_dict(runner_cfg))
     with weights_only(trust_checkpoint):
         runner = build_runner(env, config, device, runner_class)
-        return own.actor(runner, checkpoint, deterministic)
+        actor = own.actor(runner, checkpoint)
+    actor.deterministic = deterministic
+    return actor
 
 
 def generation() -> Generation:
@@ -154,7 +153,7 @@ class Generation:
         """Return the config of a runner that acts and does not train; may change it in place."""
         return config
 
-    def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
+    def actor(self, runner: Any, checkpoint: Checkpoint) -> Actor:
         """Load the actor, with its normaliser, into a fresh runner."""
         raise NotImplementedError
 
@@ -171,7 +170,7 @@ class RslRl2(Generation):
             config["algorithm"]["expert_trajectory_path"] = None
         return config
 
-    def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
+    def actor(self, runner: Any, checkpoint: Checkpoint) -> Actor:
         if getattr(runner.alg, "use_estimate_ref_vel", False):
             raise InputError("runner_cfg: an actor with use_estimate_ref_vel is not supported")
         module, normalizer = runner.alg.policy, runner.obs_normalizer
@@ -196,7 +195,6 @@ class RslRl2(Generation):
             module,
             _trained_shapes(runner, [POLICY]),
             lambda rows: _forward(module, normalizer(rows[POLICY])),
-            deterministic,
         )
 
 
@@ -205,11 +203,11 @@ class RslRl3(Generation):
 
     own = (RSL3, RSL23)
 
-    def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
+    def actor(self, runner: Any, checkpoint: Checkpoint) -> Actor:
         module = runner.alg.policy
         _load_actor(module, checkpoint)
         shapes = _trained_shapes(runner, module.obs_groups["policy"])
-        return Actor(module, shapes, lambda rows: _forward(module, rows), deterministic)
+        return Actor(module, shapes, lambda rows: _forward(module, rows))
 
 
 class RslRl5(Generation):
@@ -221,7 +219,7 @@ class RslRl5(Generation):
         migrates = runner_class is not None and runner_class.load is not _runner_class().load
         return tuple(dict.fromkeys((own, *((RSL3, RSL23, RSL4) if migrates else ()))))
 
-    def actor(self, runner: Any, checkpoint: Checkpoint, deterministic: bool) -> Actor:
+    def actor(self, runner: Any, checkpoint: Checkpoint) -> Actor:
         model = runner.alg.get_policy()
         with _loading(checkpoint, model), checkpoint.as_file() as path:
             # Critic, optimiser and iteration are left where they are.
@@ -235,7 +233,7 @@ class RslRl5(Generation):
             return sample, model.output_mean, model.output_std
 
         groups = (*model.obs_groups, *getattr(model, "obs_groups_2d", ()))
-        return Actor(model, _trained_shapes(runner, groups), forward, deterministic)
+        return Actor(model, _trained_shapes(runner, groups), forward)
 
 
 def build_runner(
