@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,6 @@ from mosaic_collect.store.view import AUTO, Resume, existing_state, goes_on
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
 
 
-@dataclass(frozen=True)
 class RankStore:
     """Place of a process's recording: a store of its own, or its rank's beside those of others.
 
@@ -32,12 +29,16 @@ class RankStore:
         rank: Number of this process among several, from 0 on; None: it is alone.
         local_rank: Its number among those of its machine.
         world_size: Number of processes.
+        store: The store of this process.
     """
 
-    whole: Blobs
-    rank: int | None = None
-    local_rank: int = 0
-    world_size: int = 1
+    def __init__(
+        self, whole: Blobs, rank: int | None = None, local_rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.whole, self.rank = whole, rank
+        self.local_rank, self.world_size = local_rank, world_size
+        self._destination = Destination(whole, *((rank, world_size) if rank is not None else ()))
+        self.store = self._destination.blobs
 
     @classmethod
     def of(
@@ -46,11 +47,6 @@ class RankStore:
         """The store of this process, by torchrun's variables if ``distributed``."""
         ranks = torchrun_ranks(environ) if distributed else (None,)
         return cls(blobs_at(output, "output"), *ranks)
-
-    @cached_property
-    def store(self) -> Blobs:
-        """The store of this process."""
-        return self._member.blobs
 
     @property
     def writer_options(self) -> dict[str, Any]:
@@ -80,7 +76,7 @@ class RankStore:
             StoreError: The store is missing, or exists and should not; or it cannot be read, or
                 does not belong to this folder of ranks.
         """
-        self._member.check(None)
+        self._destination.check(None)
         if overwrite and self.rank is not None:
             raise InputError("overwrite: expected only without distributed, for the ranks share it")
         if overwrite and resume:
@@ -92,7 +88,7 @@ class RankStore:
             existing_state(self.store, resume, overwrite)
             return None
         known = TrajectoryDataset(self.store)
-        self._member.check(known.state if known.num_envs else None)
+        self._destination.check(known.state if known.num_envs else None)
         return known
 
     def shared(
@@ -142,10 +138,6 @@ class RankStore:
             if other is not None and other.num_envs:
                 refuse_changes(other, origin, allowed)
                 return
-
-    @cached_property
-    def _member(self) -> Destination:
-        return Destination(self.whole, *(self.ranks if self.rank is not None else ()))
 
 
 def refuse_changes(

@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 
 from mosaic_collect import InputError, TrajectoryDataset, export_npy, verify_store
 from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
+from mosaic_collect.store.ranks import blobs_at
 from tests.collection.rank_worker import toy_motions
 from tests.helpers import REPO
 
@@ -120,8 +121,9 @@ def test_variables_that_say_no_rank(told: dict[str, str], words: str) -> None:
         torchrun_ranks(told)
 
 
-def test_devices_and_seeds_differ() -> None:
-    ranks = [RankStore(None, number, number % 8, 16) for number in range(16)]
+def test_devices_and_seeds_differ(tmp_path: Path) -> None:
+    whole = blobs_at(tmp_path / "expert")
+    ranks = [RankStore(whole, number, number % 8, 16) for number in range(16)]
     assert [rank.device(None, cuda=True) for rank in ranks[7:9]] == ["cuda:7", "cuda:0"]
     assert ranks[3].device("cpu", cuda=True) == ranks[3].device(None, cuda=False) == "cpu"
     seeds = {rank.seed(0, run) for rank in ranks for run in range(4)}
