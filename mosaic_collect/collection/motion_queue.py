@@ -57,14 +57,14 @@ class MotionQueue:
         passes: int | None = None,
         ledger: Mapping[str, Any] | None = None,
     ) -> None:
-        self.motions = _in_ledger_order(motions, ledger or {})
-        self._recorded = {m.sha256: m for m in recorded_motions(ledger or {})}
-        self.passes = passes
-        self._completed = _told(ledger or {}, "completed", len(self.motions))
-        self._fell = _told(ledger or {}, "fell", len(self.motions))
-        # Motions of the ledger whose files are gone keep their ids, but are not run.
-        present = {m.sha256 for m in motions}
-        self._present = [i for i, m in enumerate(self.motions) if m.sha256 in present]
+        ledger, self.passes = ledger or {}, passes
+        self._recorded = {m.sha256: m for m in recorded_motions(ledger)}
+        given = {m.sha256: m for m in motions}
+        # Motions keep their ids, also those whose files are gone, which are not run.
+        self.motions = list({**self._recorded, **given}.values())
+        self._present = [i for i, m in enumerate(self.motions) if m.sha256 in given]
+        self._completed = _told(ledger, "completed", len(self.motions))
+        self._fell = _told(ledger, "fell", len(self.motions))
         self._heap = [(self._ended(index), index) for index in self._present]
         heapq.heapify(self._heap)
 
@@ -261,15 +261,6 @@ def refuse_gone(
         )
 
 
-def _in_ledger_order(motions: Sequence[Motion], ledger: Mapping[str, Any]) -> list[Motion]:
-    """Ids must stay what they were: first the ledger's motions in its order, then new ones."""
-    by_content = {m.sha256: m for m in motions}
-    told = recorded_motions(ledger)
-    known = {m.sha256 for m in told}
-    old = [by_content.get(m.sha256, m) for m in told]
-    return old + [m for m in motions if m.sha256 not in known]
-
-
 def _told(ledger: Mapping[str, Any], key: str, motions: int) -> list[int]:
     """A ledger's counts, with zeros for the motions that are new."""
     entry = ledger.get("motion_counts", {})
@@ -296,7 +287,7 @@ class Claims:
     """
 
     def __init__(self, whole: Blobs, rank: int, world_size: int, num_envs: int) -> None:
-        self._blobs, self.rank, self.world_size, self.num_envs = whole, rank, world_size, num_envs
+        self.whole, self.rank, self.world_size, self.num_envs = whole, rank, world_size, num_envs
         self._run = secrets.token_hex(8)
         #: The highest number of a motion's claims that was read; they have no gaps.
         self._seen = self._listed()
@@ -328,7 +319,7 @@ class Claims:
     def _listed(self) -> dict[str, int]:
         """The highest number of each motion's claims."""
         highest: dict[str, int] = {}
-        for found in filter(None, map(_CLAIM.fullmatch, self._blobs.names(CLAIMS))):
+        for found in filter(None, map(_CLAIM.fullmatch, self.whole.names(CLAIMS))):
             highest[found[1]] = max(highest.get(found[1], 0), int(found[2]))
         return highest
 
@@ -337,14 +328,14 @@ class Claims:
         number, rank, run = self._seen.get(motion, 0) - 1, None, None
         while True:
             try:
-                data = read_all(self._blobs, _key(motion, number + 1), _MOST_NBYTES)
+                data = read_all(self.whole, _key(motion, number + 1), _MOST_NBYTES)
             except FileNotFoundError:
                 return number, rank, run
             number += 1
             self._seen[motion], (rank, run) = number, self._parsed(data, motion)
 
     def _parsed(self, data: bytes, motion: str) -> tuple[int | None, str | None]:
-        where = f"{self._blobs.address}/{CLAIMS}/{motion}"
+        where = f"{self.whole.address}/{CLAIMS}/{motion}"
         claim = strict_json(data, where)
         entries = claim if isinstance(claim, dict) else {}
         rank, run = entries.get("rank", ""), entries.get("run")
@@ -354,14 +345,14 @@ class Claims:
         raise CorruptStoreError(f"{where}: expected whose claim it is, got {data[:80]!r}")
 
     def _create(self, motion: str, number: int, claim: dict[str, Any]) -> bool:
-        return self._blobs.create(_key(motion, number), json.dumps(claim).encode())
+        return self.whole.create(_key(motion, number), json.dumps(claim).encode())
 
 
 def _key(motion: str, number: int) -> str:
     return f"{CLAIMS}/{motion}.{number}"
 
 
-def take_over(whole: Blobs, claims: Claims, ranks: Iterable[int], motions: Sequence[Motion]) -> int:
+def take_over(claims: Claims, ranks: Iterable[int], motions: Sequence[Motion]) -> int:
     """Leave what lost ranks claimed and did not finish to the others; returns how many motions.
 
     Only by an explicit word of the user: nobody can tell a dead rank from a slow one. The stores of
@@ -377,7 +368,7 @@ def take_over(whole: Blobs, claims: Claims, ranks: Iterable[int], motions: Seque
         if rank == claims.rank:
             raise InputError(f"take_over: expected other ranks, got this one, {rank}")
         held = [m.sha256 for m in motions if claims.owner(m.sha256) == rank]
-        blobs = whole.within(part_name(rank))
+        blobs = claims.whole.within(part_name(rank))
         if held and blobs.is_there():
             release = _lock(blobs)
             try:

@@ -105,7 +105,7 @@ class RankStore:
         if self.rank is None or queue is None:
             return queue
         claims = Claims(self.whole, *self.ranks, num_envs)
-        take_over(self.whole, claims, gone, queue.present)
+        take_over(claims, gone, queue.present)
         return SharedMotionQueue(queue.present, claims, queue.passes, ledger)
 
     def begins(self, queue: MotionQueue | None) -> bool:

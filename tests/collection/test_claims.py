@@ -235,14 +235,14 @@ def test_taking_over(whole: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     release = PosixBlobs(f"{whole.address}/rank-00001").claim(lambda: None)
     monkeypatch.setattr(motion_queue, "_LOCK_SECONDS", 0.001)
     with pytest.raises(StoreLockedError):
-        take_over(whole, mine, [1], MOTIONS)
+        take_over(mine, [1], MOTIONS)
     release()
-    assert take_over(whole, mine, [1, 3], MOTIONS) == 2
-    assert take_over(whole, mine, [1], MOTIONS) == 0
+    assert take_over(mine, [1, 3], MOTIONS) == 2
+    assert take_over(mine, [1], MOTIONS) == 0
     owners = [mine.owner(dead.motions[index].sha256) for index in ids]
     assert owners == [1, None, None]
     with pytest.raises(InputError, match="expected other ranks"):
-        take_over(whole, mine, [0], MOTIONS)
+        take_over(mine, [0], MOTIONS)
 
 
 def test_several_may_take_over_at_once(whole: Blobs) -> None:
@@ -253,7 +253,7 @@ def test_several_may_take_over_at_once(whole: Blobs) -> None:
     def come(rank: int) -> list[int]:
         barrier.wait()
         mine = claims(whole, rank, 4, 3)
-        take_over(whole, mine, [7], MOTIONS)
+        take_over(mine, [7], MOTIONS)
         one = SharedMotionQueue(MOTIONS, mine, 1)
         return [index for _ in range(12) if (index := one.next()) >= 0]
 
