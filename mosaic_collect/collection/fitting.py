@@ -79,10 +79,9 @@ def fit_motions(
     """
     problems = {} if robot is None else _robot_problems(motions, robot)
     words = [_OTHER_ROBOT] if problems else []
-    wrong = {m.path: [_other_rate(m, fps)] for m in motions if not same_rate(m.rate, fps)}
     if into is not None and not problems:
         motions = _resample_all(motions, fps, into)
-        wrong = {m.path: wrong[m.path] for m in motions if not same_rate(m.rate, fps)}
+    wrong = {m.path: [_other_rate(m, fps)] for m in motions if not same_rate(m.rate, fps)}
     if wrong and not allow_fps and (into is None or not problems):
         ways = "resample=True makes frames at its steps, allow_fps=True plays the file's"
         words.append(f"are not of the task's {fps:g} frames per second; {ways}")

@@ -300,8 +300,13 @@ def _recorded(given: Mapping[str, Any]) -> dict[str, Any]:
     helps = ("-h", "--help")
     if not isinstance(words, list) or not all(isinstance(w, str) and w not in helps for w in words):
         raise InputError(f"{output}: {COMMAND_LINE}: expected options, got {shortened(words)}")
+
+    def refuse(message: str) -> NoReturn:  # an error of the store, no exit
+        told = shortened(message.removeprefix("argument "))
+        raise InputError(f"{output}: {COMMAND_LINE}: {told}")
+
     parser = _parser()
-    setattr(parser, "error", _refuse(output))  # noqa: B010  an error of the store, no exit
+    setattr(parser, "error", refuse)  # noqa: B010
     values = vars(parser.parse_args(words))
     code = {n: values[n] for n in _RUN_CODE if n in values and n not in given}
     if code:
@@ -310,14 +315,6 @@ def _recorded(given: Mapping[str, Any]) -> dict[str, Any]:
             f"give them again, as {shlex.join(words_of(parser, code))}"
         )
     return {name: value for name, value in values.items() if name not in _OF_ONE_RUN}
-
-
-def _refuse(output: str) -> Callable[[str], NoReturn]:
-    def refuse(message: str) -> NoReturn:
-        words = shortened(message.removeprefix("argument "))
-        raise InputError(f"{output}: {COMMAND_LINE}: {words}")
-
-    return refuse
 
 
 def _parser() -> CommandParser:

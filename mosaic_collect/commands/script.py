@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from mosaic_collect.adapters.isaaclab.launch import installed
@@ -20,7 +20,7 @@ from mosaic_collect.checks import local_path
 from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
 from mosaic_collect.commands.collect import SHOWN
-from mosaic_collect.commands.options import add_options
+from mosaic_collect.commands.options import add_options, build
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreExistsError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
@@ -65,13 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("enable_terminations", "terminations", True),
         ("disable_terminations", "terminations", False),
     ):
-        how: dict[str, Any] = {
-            "dest": field,
-            "action": "store_const",
-            "const": value,
-            "default": argparse.SUPPRESS,
-        }
-        add(f"--{name}", help=f"{field}: {'yes' if value else 'no'}", **how)
+        words, action = ("yes", "store_true") if value else ("no", "store_false")
+        how: dict[str, Any] = {"dest": field, "action": action, "default": argparse.SUPPRESS}
+        add(f"--{name}", help=f"{field}: {words}", **how)
     words = "end a trajectory after that many rows (default: 100)"
     add("--steps_per_env", dest="steps_per_trajectory", type=int, help=words)
     add("--store", type=_place, help="the store; default: --output_path, ending in .zarr")
@@ -169,7 +165,7 @@ class Plan:
             "notes": {"flags": vars(args)},
         }
         try:
-            options = IsaacLabCollectOptions(**{**_given(args), **own})
+            options = build(IsaacLabCollectOptions, argparse.Namespace(**{**vars(args), **own}))
             options.check()
         except InputError as error:
             problems.append(str(error))
@@ -191,12 +187,6 @@ class Plan:
         num_envs = (known.num_envs if known else 0) or min(args.num_envs, at_most)
         options = replace(options, num_envs=num_envs, max_trajectories=most)
         return cls(options, npy if npy.endswith(".npy") else None, found)
-
-
-def _given(args: argparse.Namespace) -> dict[str, Any]:
-    """Options of a collection among parsed flags."""
-    names = {f.name for f in fields(IsaacLabCollectOptions)}
-    return {name: value for name, value in vars(args).items() if name in names}
 
 
 def _problems(args: argparse.Namespace, world: int) -> list[str]:
