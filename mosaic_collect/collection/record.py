@@ -117,8 +117,8 @@ def record(
         try:
             collect(
                 *(pushes.step, first, acts, writer, groups.rows, tracker, max_steps),
+                health,
                 on_step=after_step,
-                health=health,
                 extras=extras,
             )
         finally:

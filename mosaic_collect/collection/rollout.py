@@ -46,19 +46,16 @@ class Health:
         nonfinite: Number of recorded rows with NaN or infinity, without those of idle environments.
     """
 
-    def __init__(
-        self, simulation: Simulation | None = None, stop_on_nonfinite: bool = False
-    ) -> None:
+    def __init__(self, simulation: Simulation, stop_on_nonfinite: bool = False) -> None:
         self.nonfinite = 0
         self._simulation, self._stop = simulation, stop_on_nonfinite
         self._rows = self._steps = 0
         self._first: str | None = None
         self._disagrees = False
-        self._found: tuple[torch.Tensor, torch.Tensor, list[str]] | None = None
 
     def begin(self, active: torch.Tensor) -> None:
         """Note that all environments were reset, and who is at work, ``(N,)`` bool."""
-        if self._simulation is None or not bool(active.any()):
+        if not bool(active.any()):
             return
         words = self._simulation.disagreement(active)
         self._disagrees = words is not None
@@ -68,8 +65,6 @@ class Health:
     def look(self, fields: Mapping[str, torch.Tensor], active: torch.Tensor) -> None:
         """A row is about to be recorded; waits for no device."""
         names = [name for name, value in fields.items() if value.is_floating_point()]
-        if not names:
-            return
         bad = torch.stack([_nonfinite(fields[name]) & active for name in names])
         self._found = bad, torch.stack([active.sum(), *bad.sum(dim=1), bad.any(dim=0).sum()]), names
 
@@ -80,8 +75,6 @@ class Health:
         self._steps += 1
         if self._steps == 1:
             self._after_first(active, dones & ~time_outs)
-        if self._found is None:
-            return
         bad, counts, names = self._found
         rows, *by_field, wrong = counts.tolist()
         self._rows += rows
@@ -107,7 +100,7 @@ class Health:
     def _after_first(self, active: torch.Tensor, failed: torch.Tensor) -> None:
         if not bool(active.any()) or not bool(failed[active].all()):
             return
-        counts = self._simulation.failed_by(failed & active) if self._simulation else {}
+        counts = self._simulation.failed_by(failed & active)
         terms = ", ".join(f"{name}: {n}" for name, n in counts.items())
         likely = (
             "for reference and robot disagree, as said"
@@ -136,8 +129,8 @@ def collect(
     rows: Callable[[Observations, PolicyOutput], Mapping[str, torch.Tensor]],
     tracker: EpisodeTracker,
     max_steps: int,
+    health: Health,
     on_step: Callable[[], object] | None = None,
-    health: Health | None = None,
     extras: Sequence[Extra] = (),
 ) -> None:
     """Record until the store has ``max_steps`` steps or every environment idles.
@@ -150,11 +143,10 @@ def collect(
         rows: Makes the fields of a row from observations and the policy's output.
         tracker: Tracker of the environments' motions.
         max_steps: Number of steps of the store, those of earlier runs included.
-        on_step: Called after each step.
         health: May raise ``InputError``.
+        on_step: Called after each step.
         extras: More fields of a row.
     """
-    health = health or Health()
     before_step = [extra.before for extra in extras if extra.before is not None]
     after_step = [extra.after for extra in extras if extra.after is not None]
     observations = first

@@ -104,7 +104,7 @@ class TestNonfinite:
         assert "4 of 4 recorded rows" in caplog.text
 
     def test_large_numbers_are_numbers(self, caplog: pytest.LogCaptureFixture) -> None:
-        health, two = Health(stop_on_nonfinite=True), torch.ones(2, dtype=torch.bool)
+        health, two = Health(toys.ToySimulation([[1]] * 2), True), torch.ones(2, dtype=torch.bool)
         fields = {"a": torch.full((2, 9), 3e38), "b": torch.zeros(2, dtype=torch.int32)}
         health.look(fields, two)
         health.after(0, two, ~two, ~two)

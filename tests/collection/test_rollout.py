@@ -13,7 +13,7 @@ torch = pytest.importorskip("torch")
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.groups import RecordedGroups  # noqa: E402
 from mosaic_collect.collection.protocols import EpisodeTracker  # noqa: E402
-from mosaic_collect.collection.rollout import collect  # noqa: E402
+from mosaic_collect.collection.rollout import Health, collect  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
 from mosaic_collect.store.schema import (  # noqa: E402
@@ -42,7 +42,7 @@ class Recorded:
             self.writer = writer
             collect(
                 *(self.simulation.step, self.simulation.reset(), self.policy, writer),
-                *(toys.RECORDED.rows, self.tracker, max_steps),
+                *(toys.RECORDED.rows, self.tracker, max_steps, Health(self.simulation)),
                 on_step=None if on_step is None else lambda: on_step(self),
             )
 
@@ -218,7 +218,7 @@ def test_without_motions_everyone_is_at_work(store: str) -> None:
         collect(
             *(simulation.step, simulation.reset(), toys.ToyPolicy(), writer),
             RecordedGroups(read=toys.GROUPS, student_dim=None, own={}).rows,
-            *(EpisodeTracker(2, simulation.device), 4),
+            *(EpisodeTracker(2, simulation.device), 4, Health(simulation)),
         )
     dataset = TrajectoryDataset(store)
     assert dataset.num_valid == 8

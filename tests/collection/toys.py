@@ -20,7 +20,7 @@ from mosaic_collect.collection.protocols import (
     Simulation,
     StepResult,
 )
-from mosaic_collect.collection.rollout import collect
+from mosaic_collect.collection.rollout import Health, collect
 from mosaic_collect.store.schema import Field, Schema
 
 OBS_DIM, ACTION_DIM, STUDENT_DIM = 4, 2, 3
@@ -196,5 +196,14 @@ def collect_toys(simulation: ToySimulation, policy: Any, writer: Any, max_steps:
     """Run the collection loop; gives the tracker that it used."""
     tracker = simulation.tracker
     first = simulation.reset()
-    collect(simulation.step, first, policy, writer, RECORDED.rows, tracker, max_steps)
+    collect(
+        simulation.step,
+        first,
+        policy,
+        writer,
+        RECORDED.rows,
+        tracker,
+        max_steps,
+        Health(simulation),
+    )
     return tracker

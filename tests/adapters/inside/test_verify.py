@@ -18,7 +18,7 @@ from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
 from mosaic_collect.collection.groups import RecordedGroups
-from mosaic_collect.collection.rollout import collect
+from mosaic_collect.collection.rollout import Health, collect
 from mosaic_collect.errors import InputError
 from mosaic_collect.replay.policy import recorded_policy
 from tests.adapters.inside.recording import VALID, record
@@ -259,7 +259,7 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
         collect(
             *(simulation.step, simulation.reset(), policy, writer),
             RecordedGroups(read=read, student_dim=None, own={}).rows,
-            *(simulation.tracker, 20),
+            *(simulation.tracker, 20, Health(simulation)),
         )
     refused(verify, "--groups critic=WIDTH policy=WIDTH", store, checkpoint)
     assert verify(store, checkpoint, "--groups", "critic=12", "policy=6")[0] == 0
