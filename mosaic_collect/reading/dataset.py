@@ -428,8 +428,14 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         Raises:
             MissingDependencyError: xarray, or dask for chunks, is not installed.
         """
+        with analysis_by("xarray"):
+            import xarray
         born = [part for part in self.parts if part.num_envs]
-        return _tree_of({part.path: part.to_xarray(chunks) for part in born})
+        names = [os.path.basename(os.path.normpath(part.path)) for part in born]
+        if len(set(names)) < len(names):
+            names = [f"{number}-{name}" for number, name in enumerate(names)]
+        nodes = {name: part.to_xarray(chunks) for name, part in zip(names, born, strict=True)}
+        return xarray.DataTree.from_dict(nodes)
 
     def _part(self, store: OpenedStore) -> TrajectoryDataset:
         part = copy.copy(self)
@@ -479,13 +485,9 @@ def _open_labelled(
             drop_variables=_unfit(view.state, among_others),
         )
     # The root document as text, as files such as netCDF take no nested attributes.
-    data.attrs = {name: _as_text(value) for name, value in data.attrs.items()}
+    data.attrs = {k: json.dumps(v) if isinstance(v, dict) else v for k, v in data.attrs.items()}
     # A writer may have gone on since this snapshot.
     return _labelled(data.isel(step=slice(view.state.committed_steps)), view.state, terms)
-
-
-def _as_text(value: Any) -> Any:
-    return json.dumps(value) if isinstance(value, dict) else value
 
 
 def _join_labelled(datasets: Sequence[Any], view: Table) -> Any:
@@ -503,16 +505,6 @@ def _join_labelled(datasets: Sequence[Any], view: Table) -> Any:
 
 def _renumbered(array: Any, numbering: Numbering) -> Any:
     return array.copy(data=array.data.map_blocks(partial(numbering.apply, array.name)))
-
-
-def _tree_of(datasets: Mapping[str, Any]) -> Any:
-    """Datasets by paths as a ``DataTree``, by the last part of their paths where that tells."""
-    with analysis_by("xarray"):
-        import xarray
-    names = [os.path.basename(os.path.normpath(path)) for path in datasets]
-    if len(set(names)) < len(names):
-        names = [f"{number}-{name}" for number, name in enumerate(names)]
-    return xarray.DataTree.from_dict(dict(zip(names, datasets.values(), strict=True)))
 
 
 def _unfit(state: StoreState, among_others: bool) -> list[str]:

@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import InputError
 from mosaic_collect.text import shown
 
-#: Reads (steps, envs), both ascending ranges, as ``(len(steps), len(envs)[, dim])``.
-ReadRanges = Callable[[range, range], NDArray[Any]]
+#: Reads ascending ranges of the first axes, as an array of their lengths and the other axes.
+ReadRanges = Callable[..., NDArray[Any]]
 
 
 class LazyArray:
-    """A committed field, ``(T, N[, D])``.
+    """A committed field, ``(T, N[, D])``, or that of one trajectory, ``(num_steps[, D])``.
 
     Index it like a NumPy array with whole numbers, slices and ``...``. Each index decodes only the
     chunks that it touches and returns a NumPy array.
 
     Attributes:
-        shape: Shape of the array, ``(T, N[, D])``.
+        shape: Shape of the array.
         dtype: NumPy type of the values.
     """
 
-    def __init__(self, shape: tuple[int, ...], dtype: Any, read: ReadRanges) -> None:
+    def __init__(self, shape: tuple[int, ...], dtype: Any, read: ReadRanges, axes: int = 2) -> None:
         self.shape = shape
         self.dtype: np.dtype[Any] = np.dtype(dtype)
-        self._read = read
+        self._read, self._axes = read, axes
 
     @property
     def ndim(self) -> int:
@@ -73,29 +73,11 @@ class LazyArray:
             IndexError: A position is out of range.
         """
         parts = _expand(key, self.ndim)
-        steps, step_rest = _split(parts[0], self.shape[0], 0)
-        envs, env_rest = _split(parts[1], self.shape[1], 1)
-        values = self._read(steps, envs)
+        ahead = [_split(parts[axis], self.shape[axis], axis) for axis in range(self._axes)]
+        values = self._read(*(wanted for wanted, _rest in ahead))
         # Positions were turned into ranges of one and backward slices read forward: finish here.
-        rest = (step_rest, env_rest, *(_checked(p) for p in parts[2:]))
+        rest = (*(rest for _wanted, rest in ahead), *(_checked(p) for p in parts[self._axes :]))
         return np.asarray(values[rest])
-
-
-class Rows(LazyArray):
-    """A field of one trajectory, ``(num_steps[, dim])``.
-
-    Args:
-        array: Lazy array of one environment, ``(num_steps, 1[, dim])``.
-    """
-
-    def __init__(self, array: LazyArray) -> None:
-        super().__init__((array.shape[0], *array.shape[2:]), array.dtype, array._read)
-        self._array = array
-
-    def __getitem__(self, key: Any) -> NDArray[Any]:
-        """Decode the rows of a basic index; errors as of ``LazyArray``."""
-        steps, *rest = _expand(key, self.ndim)
-        return self._array[(steps, 0, *rest)]
 
 
 def _expand(key: Any, ndim: int) -> list[Any]:

@@ -108,22 +108,35 @@ def store_summary(dataset: TrajectoryDataset, engine: Engine | None = None) -> S
     state, status = dataset.state, store_status(dataset)
     ends, problem = _count_ends(dataset.view, engine)
     last = max((run.started for run in state.runs), default="never")
+    versions = state.runs[-1].versions if state.runs else {}
+    valid = f"{state.num_valid / state.num_pairs:.1%}" if state.num_pairs else "none yet"
+    part_facts, part_figures = _parts(dataset)
     facts = (
         ("status", status_words(status)),
-        *_part_facts(dataset),
+        *part_facts,
         *_robot_facts(state),
-        ("steps", steps_words(dataset)),
-        ("pairs", pairs_words(state.num_pairs, state.num_valid)),
+        ("steps", _steps_words(dataset)),
+        ("pairs", f"{state.num_pairs:,}, of them {state.num_valid:,} valid ({valid})"),
         ("trajectories", problem or trajectories_words(**ends)),
         ("block", f"{state.block_steps} steps, {state.num_blocks} blocks"),
         ("compressor", f"{state.compressor.name}, level {state.compressor.level}"),
         ("runs", f"{len(state.runs)}, the last from {last}"),
-        ("written by", _versions(state.runs[-1].versions if state.runs else {})),
+        ("written by", ", ".join(f"{n} {v}" for n, v in versions.items()) or "not said"),
     )
-    figures = {"status": status, **_figures(state), **{f"num_{k}": v for k, v in ends.items()}}
-    return Summary(
-        path, "store", _fields(dataset.view), facts, figures | _parts(dataset), dataset.metadata
-    )
+    figures = {
+        "status": status,
+        "num_steps": state.committed_steps,
+        "num_envs": state.num_envs,
+        "num_pairs": state.num_pairs,
+        "num_valid": state.num_valid,
+        "block_steps": state.block_steps,
+        "num_blocks": state.num_blocks,
+        "compressor": asdict(state.compressor),
+        "runs": [run.told() for run in state.runs],
+        **{f"num_{name}": number for name, number in ends.items()},
+        **part_figures,
+    }
+    return Summary(path, "store", _fields(dataset.view), facts, figures, dataset.metadata)
 
 
 def store_status(dataset: TrajectoryDataset) -> str:
@@ -143,8 +156,14 @@ def status_words(status: str) -> str:
 
 def stored_nbytes(view: StoreView) -> dict[str, int]:
     """Bytes of each field's shards; files shared with a field before it count there, once."""
-    counted: set[str] = set()
-    return {name: _shard_nbytes(view, name, counted) for name in view.grids}
+    counted, sizes = set[str](), dict[str, int]()
+    for name in view.grids:
+        found = view.versions(name)
+        if view.blobs.links:
+            found = [version for version in found if version.tag not in counted]
+            counted.update(version.tag for version in found)
+        sizes[name] = sum(version.nbytes for version in found)
+    return sizes
 
 
 def trajectories_words(
@@ -160,14 +179,7 @@ def trajectories_words(
     return words + ("" if without_end is None else f", {without_end:,} without an end")
 
 
-def pairs_words(num_pairs: int, num_valid: int) -> str:
-    """Number of pairs, and of valid ones, in words."""
-    share = f"{num_valid / num_pairs:.1%}" if num_pairs else "none yet"
-    return f"{num_pairs:,}, of them {num_valid:,} valid ({share})"
-
-
-def steps_words(dataset: TrajectoryDataset) -> str:
-    """Number of steps and environments, in words."""
+def _steps_words(dataset: TrajectoryDataset) -> str:
     widths = {part.num_envs for part in dataset.parts}
     most = f"{max(widths):,} envs"
     return f"{dataset.num_steps:,} x {most if len(widths) == 1 else f'{min(widths):,} to {most}'}"
@@ -192,56 +204,36 @@ def field_rows(summary: Summary) -> list[list[str]]:
 def _count_ends(view: StoreView, engine: Engine | None) -> tuple[dict[str, Any], str | None]:
     """Numbers of trajectories by their ends; and in words what is wrong if they are damaged."""
     ended = view.state.num_trajectories
+    ends: dict[str, Any] = dict.fromkeys(("trajectories", "ended", "failed", "without_end"))
+    ends["ended"] = ended
     try:
-        failed = count_failed(view, engine) if view.state.schema.has_ends else None
+        if view.state.schema.has_ends:
+            ends["failed"] = count_failed(view, engine)
     except CorruptStoreError as error:
-        return _ends(ended, "damaged", None), f"{ended:,} ended, how is damaged: {error}"
+        return {**ends, "failed": "damaged"}, f"{ended:,} ended, how is damaged: {error}"
     try:
-        return _ends(ended, failed, len(interrupted_ids(view))), None
+        ends["without_end"] = len(interrupted_ids(view))
     except CorruptStoreError as error:
-        return _ends(ended, failed, None), f"{ended:,} ended; ids are damaged: {error}"
+        return ends, f"{ended:,} ended; ids are damaged: {error}"
+    return {**ends, "trajectories": ended + ends["without_end"]}, None
 
 
-def _ends(ended: int, failed: int | str | None, without_end: int | None) -> dict[str, Any]:
-    total = None if without_end is None else ended + without_end
-    return {"trajectories": total, "ended": ended, "failed": failed, "without_end": without_end}
-
-
-def _figures(state: StoreState) -> dict[str, Any]:
-    return {
-        "num_steps": state.committed_steps,
-        "num_envs": state.num_envs,
-        "num_pairs": state.num_pairs,
-        "num_valid": state.num_valid,
-        "block_steps": state.block_steps,
-        "num_blocks": state.num_blocks,
-        "compressor": asdict(state.compressor),
-        "runs": [run.told() for run in state.runs],
-    }
-
-
-def _parts(dataset: TrajectoryDataset) -> dict[str, Any]:
-    """Figures per store, where there are several."""
-    if dataset.parts == (dataset,):
-        return {}
-    names = ("path", "status", "num_steps", "num_envs", "num_valid")
-    parts = [{name: getattr(part, name) for name in names} for part in dataset.parts]
-    return {"parts": parts, "missing": dataset.missing}
-
-
-def _part_facts(dataset: TrajectoryDataset) -> list[tuple[str, str]]:
-    """A fact per store, where there are several."""
-    parts = dataset.parts
-    if parts == (dataset,):
-        return []
-    facts = [
-        ("part", f"{_name(p.path)}: {store_status(p)}, {steps_words(p)}")
-        for p in parts[:_MOST_STORES]
+def _parts(dataset: TrajectoryDataset) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """Facts and figures per store, where there are several."""
+    if not dataset.stores.are_several:
+        return [], {}
+    parts, shown_parts = dataset.parts, dataset.parts[:_MOST_STORES]
+    facts = [("parts", f"{len(parts)}")]
+    facts += [
+        ("part", f"{_name(p.path)}: {store_status(p)}, {_steps_words(p)}") for p in shown_parts
     ]
-    facts += [("part", f"{len(parts) - len(facts)} more")] if len(parts) > len(facts) else []
+    more = len(parts) - len(shown_parts)
+    facts += [("part", f"{more} more")] if more else []
     facts += [("missing", f"{_name(path)}: joined, and is not there") for path in dataset.missing]
     facts += [("never joined", _name(path)) for path in dataset.never_joined]
-    return [("parts", f"{len(parts)}"), *facts]
+    names = ("path", "status", "num_steps", "num_envs", "num_valid")
+    each = [{name: getattr(part, name) for name in names} for part in parts]
+    return facts, {"parts": each, "missing": dataset.missing}
 
 
 def _robot_facts(state: StoreState) -> list[tuple[str, str]]:
@@ -270,18 +262,6 @@ def _fields(view: StoreView) -> tuple[FieldSummary, ...]:
         )
         for name, grid in view.grids.items()
     )
-
-
-def _shard_nbytes(view: StoreView, name: str, counted: set[str]) -> int:
-    found = view.versions(name)
-    if view.blobs.links:
-        found = [version for version in found if version.tag not in counted]
-        counted.update(version.tag for version in found)
-    return sum(version.nbytes for version in found)
-
-
-def _versions(versions: dict[str, str]) -> str:
-    return ", ".join(f"{name} {version}" for name, version in versions.items()) or "not said"
 
 
 def _sizes(raw: int, stored: int) -> list[str]:

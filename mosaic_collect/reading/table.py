@@ -16,10 +16,9 @@ and loaders walk the cells of a table.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
-from functools import cached_property
 from itertools import accumulate, product
 from typing import Any, NamedTuple
 
@@ -89,8 +88,7 @@ class Table(StoreView):
         super().__init__(
             self.parts[0].blobs, states[0] if is_one else _joined_state(states, is_whole)
         )
-        self.first_steps = _starts(state.committed_steps for state in states)
-        self.first_blocks = _starts(state.num_blocks for state in states)
+        self.first_steps, self.first_blocks = _starts(states)
         self.numberings = number_stores(states)
 
     def __reduce__(self) -> Any:
@@ -252,9 +250,13 @@ class JoinedState(StoreState):
 
     Attributes:
         parts: The states, in order.
+        first_steps: Per state, the number of its first step.
+        first_blocks: Per state, the number of its first block.
     """
 
     parts: tuple[StoreState, ...]
+    first_steps: list[int]
+    first_blocks: list[int]
 
     @property
     def num_pairs(self) -> int:
@@ -264,28 +266,20 @@ class JoinedState(StoreState):
     def num_blocks(self) -> int:
         return sum(part.num_blocks for part in self.parts)
 
-    @cached_property
-    def _first_steps(self) -> list[int]:
-        return _starts(part.committed_steps for part in self.parts)
-
-    @cached_property
-    def _first_blocks(self) -> list[int]:
-        return _starts(part.num_blocks for part in self.parts)
-
     def steps_of(self, block: int) -> range:
-        at = bisect_right(self._first_blocks, block) - 1
+        at = bisect_right(self.first_blocks, block) - 1
         return _shifted(
-            self.parts[at].steps_of(block - self._first_blocks[at]), self._first_steps[at]
+            self.parts[at].steps_of(block - self.first_blocks[at]), self.first_steps[at]
         )
 
     def block_of(self, step: int) -> int:
-        at = bisect_right(self._first_steps, step) - 1
-        return self._first_blocks[at] + self.parts[at].block_of(step - self._first_steps[at])
+        at = bisect_right(self.first_steps, step) - 1
+        return self.first_blocks[at] + self.parts[at].block_of(step - self.first_steps[at])
 
     def spans(self) -> tuple[tuple[Run, range], ...]:
         return tuple(
             (replace(run, first_step=run.first_step + first), _shifted(steps, first))
-            for part, first in zip(self.parts, self._first_steps, strict=True)
+            for part, first in zip(self.parts, self.first_steps, strict=True)
             for run, steps in part.spans()
         )
 
@@ -305,7 +299,10 @@ def _joined_state(parts: Sequence[StoreState], is_whole: bool) -> JoinedState:
         "metadata": _joined_metadata([part.metadata for part in parts]),
         "identity": "",
     }
-    joined = JoinedState(**{**first, **own}, parts=tuple(parts))
+    steps, blocks = _starts(parts)
+    joined = JoinedState(
+        **{**first, **own}, parts=tuple(parts), first_steps=steps, first_blocks=blocks
+    )
     return replace(joined, runs=tuple(run for run, _steps in joined.spans()))
 
 
@@ -324,5 +321,8 @@ def _shifted(steps: range, by: int) -> range:
     return range(steps.start + by, steps.stop + by, steps.step)
 
 
-def _starts(lengths: Iterable[int]) -> list[int]:
-    return list(accumulate(lengths, initial=0))[:-1]
+def _starts(states: Sequence[StoreState]) -> tuple[list[int], list[int]]:
+    """Per store, the numbers of its first step and of its first block."""
+    steps = accumulate((state.committed_steps for state in states), initial=0)
+    blocks = accumulate((state.num_blocks for state in states), initial=0)
+    return list(steps)[:-1], list(blocks)[:-1]

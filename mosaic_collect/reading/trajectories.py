@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import analysis_by
 from mosaic_collect.errors import CorruptStoreError, InputError
-from mosaic_collect.reading.lazy import LazyArray, Rows
+from mosaic_collect.reading.lazy import LazyArray
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.subset import find_motions
@@ -88,7 +88,7 @@ _SHOWN = 10
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Trajectory(Mapping[str, "Rows"]):
+class Trajectory(Mapping[str, LazyArray]):
     """A mapping from the names of a store's fields to lazy arrays ``(num_steps[, dim])``.
 
     Attributes:
@@ -127,7 +127,7 @@ class Trajectory(Mapping[str, "Rows"]):
     def _ipython_key_completions_(self) -> list[str]:
         return list(self)
 
-    def __getitem__(self, name: str) -> Rows:
+    def __getitem__(self, name: str) -> LazyArray:
         """Lazy rows of a field, ``(num_steps[, dim])``.
 
         Raises:
@@ -135,11 +135,11 @@ class Trajectory(Mapping[str, "Rows"]):
         """
         found = self.schema[name]
 
-        def read(steps: range, envs: range) -> NDArray[Any]:
-            at = range(self.first_step + steps.start, self.first_step + steps.stop, steps.step)
-            return self.read_field(name, at, range(self.env, self.env + 1))
+        def read(steps: range) -> NDArray[Any]:
+            at = self.steps[steps.start : steps.stop : steps.step]
+            return self.read_field(name, at, range(self.env, self.env + 1))[:, 0]
 
-        return Rows(LazyArray((self.num_steps, 1, *found.row_shape), found.dtype, read))
+        return LazyArray((self.num_steps, *found.row_shape), found.dtype, read, axes=1)
 
     def __contains__(self, name: object) -> bool:
         return any(name == mine for mine in self)
@@ -316,11 +316,22 @@ def _trace_part(
 ) -> Traced:
     """All trajectories of one store, by ascending ids."""
     view = table.parts[at]
-    trail = _Trail(view.state.num_envs)
+    found: list[Segments] = [dict.fromkeys(_COLUMNS, np.empty(0, np.int64))]
+    now: Segments = {}  # the open segment of each environment
     for block in range(view.state.num_blocks):
         chosen = None if selection is None else selection.block(table.first_blocks[at] + block).T
-        trail.add(*_rows(view, block, pool, chosen))
-    found = trail.close()
+        segments, heads = _segments(view, block, pool, chosen)
+        if now:
+            goes_on = segments["id"][heads] == now["id"]
+            joined = heads[goes_on]
+            for name in ("first", "motion"):
+                segments[name][joined] = now[name][goes_on]
+            segments["valid"][joined] += now["valid"][goes_on]
+            found.append({name: values[~goes_on] for name, values in now.items()})
+        newest = np.append(heads[1:], len(segments["id"])) - 1
+        now = {name: values[newest] for name, values in segments.items()}
+        found.append({name: np.delete(values, newest) for name, values in segments.items()})
+    found += [now] if now else []
     columns = {name: np.concatenate([part[name] for part in found]) for name in _COLUMNS}
     columns["end"] = _how_they_ended(view, columns)
     order = np.argsort(columns["id"], kind="stable")
@@ -329,13 +340,14 @@ def _trace_part(
     return Traced(**{name: values[order] for name, values in columns.items()})
 
 
-def _rows(
+def _segments(
     view: StoreView, block: int, pool: Executor | None, chosen: NDArray[np.bool_] | None
-) -> tuple[Any, ...]:
-    """First step of a block, and ids, mask, ends and motions, env-major ``(N, steps)``."""
+) -> tuple[Segments, Ints]:
+    """Segments of a block, ordered by environment and step, and the first of each environment."""
     steps, envs = view.state.steps_of(block), range(view.state.num_envs)
 
     def read(name: str) -> Any:
+        """A field env-major, ``(N, steps)``; None: the store has no such field."""
         if name not in view.grids or view.grids[name].field.dim is not None:
             return None
         if chosen is None:
@@ -351,56 +363,22 @@ def _rows(
                     raise
         return out
 
-    mask = read(VALID_MASK) if chosen is None else chosen
-    return steps.start, read(TRAJECTORY_ID), mask, read(TRAJECTORY_END), read(MOTION_ID)
-
-
-class _Trail:
-    """Joins the segments of blocks; ``_now`` holds the open segment of each environment."""
-
-    def __init__(self, num_envs: int) -> None:
-        self._now: Segments = {}
-        nothing = np.empty(0, np.int64)
-        self._found: list[Segments] = [dict.fromkeys(_COLUMNS, nothing)]
-        self._envs = np.arange(num_envs)
-
-    def add(self, step: int, ids: Any, mask: Any, ends: Any, motions: Any) -> None:
-        """Add the rows of a block; ``ends`` and ``motions`` may be None."""
-        length = ids.shape[1]
-        begins = np.ones(ids.shape, np.bool_)
-        begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
-        starts = np.flatnonzero(begins)
-        stops = np.append(starts[1:], ids.size) - 1
-        segments = {
-            "id": ids.reshape(-1)[starts],
-            "env": starts // length,
-            "first": step + starts % length,
-            "last": step + stops % length,
-            "valid": np.add.reduceat(mask.reshape(-1), starts, dtype=np.int64),
-            "end": _taken(ends, stops),
-            "motion": _taken(motions, starts),
-        }
-        self._join(segments, np.flatnonzero(starts % length == 0))
-        newest = np.append(np.flatnonzero(starts % length == 0)[1:], len(starts)) - 1
-        self._now = {name: values[newest] for name, values in segments.items()}
-        over = np.ones(len(starts), np.bool_)
-        over[newest] = False
-        self._found.append({name: values[over] for name, values in segments.items()})
-
-    def close(self) -> list[Segments]:
-        """All segments, the last ones included."""
-        return [*self._found, self._now] if self._now else self._found
-
-    def _join(self, segments: Segments, heads: Ints) -> None:
-        """Join each environment's first segment to its open one, if both have one id."""
-        if not self._now:
-            return
-        goes_on = segments["id"][heads] == self._now["id"]
-        at = heads[goes_on]
-        segments["first"][at] = self._now["first"][goes_on]
-        segments["motion"][at] = self._now["motion"][goes_on]
-        segments["valid"][at] += self._now["valid"][goes_on]
-        self._found.append({name: values[~goes_on] for name, values in self._now.items()})
+    ids, mask = read(TRAJECTORY_ID), read(VALID_MASK) if chosen is None else chosen
+    begins = np.ones(ids.shape, np.bool_)
+    begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
+    starts = np.flatnonzero(begins)
+    stops = np.append(starts[1:], ids.size) - 1
+    env, first = np.divmod(starts, len(steps))
+    segments = {
+        "id": ids.reshape(-1)[starts],
+        "env": env,
+        "first": steps.start + first,
+        "last": steps.start + stops % len(steps),
+        "valid": np.add.reduceat(mask.reshape(-1), starts, dtype=np.int64),
+        "end": _taken(read(TRAJECTORY_END), stops),
+        "motion": _taken(read(MOTION_ID), starts),
+    }
+    return segments, np.flatnonzero(first == 0)
 
 
 def _taken(values: Any, places: Ints) -> Ints:

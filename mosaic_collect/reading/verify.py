@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -230,7 +230,7 @@ class _StoreCheck:
         shards = range(len(self._view.grids) * self._state.num_blocks)
         looks = engine.map(partial(_look, self._view), shards, self._view.require_seen)
         for number, look in zip(shards, looks, strict=True):
-            self._gather(*_place(self._view, number), look)
+            self._gather(number, *look)
             progress(1)
         for name in self._view.grids:
             self._leftovers(name)
@@ -281,20 +281,19 @@ class _StoreCheck:
                 "; opening to write mends"
             )
 
-    def _gather(self, name: str, block: int, look: _Look) -> None:
-        self.problems += look.problems
+    def _gather(self, number: int, problems: list[str], nbytes: int, count: int, ids: Any) -> None:
+        name, block = _place(self._view, number)
+        self.problems += problems
         self.checked += 1
-        self.nbytes += look.nbytes
+        self.nbytes += nbytes
         if name == VALID_MASK:
-            self._num_valid += look.counted
+            self._num_valid += count
         elif name in self._nonfinite:
-            self._nonfinite[name] += look.counted
-        elif look.ids is not None and not look.problems:  # ids that were not read say nothing
-            first, last = look.ids
-            is_rising = look.is_rising and bool((first >= self._last_ids).all())
-            if not is_rising or (last >= self._state.next_trajectory_id).any():
-                wrong = "ids fall or were never given out"
-                self.problems.append(f"trajectory_id, block {block}: {wrong}")
+            self._nonfinite[name] += count
+        elif ids is not None:
+            first, last = ids
+            if not problems and (first < self._last_ids).any():
+                self.problems.append(_wrong_ids(block))
             self._last_ids = last
 
     def _leftovers(self, name: str) -> None:
@@ -307,38 +306,33 @@ class _StoreCheck:
             )
 
 
-class _Look(NamedTuple):
-    """One shard: what is wrong with it, the bytes that were checked, and what they hold.
-
-    Attributes:
-        counted: Pairs that the metadata count, too: with a true mask, or with NaN or infinity.
-        ids: First and last id of each environment, ``(2, N)``, of the field of ids.
-        is_rising: Whether no id fell between.
-    """
-
-    problems: list[str]
-    nbytes: int = 0
-    counted: int = 0
-    ids: NDArray[np.int64] | None = None
-    is_rising: bool = True
-
-
 def _place(view: StoreView, number: int) -> tuple[str, int]:
     """Field and block of a shard, as they are numbered: field by field."""
     field, block = divmod(number, view.state.num_blocks)
     return list(view.grids)[field], block
 
 
-def _look(view: StoreView, number: int) -> _Look:
+def _wrong_ids(block: int) -> str:
+    return f"{TRAJECTORY_ID}, block {block}: ids fall or were never given out"
+
+
+def _look(view: StoreView, number: int) -> tuple[list[str], int, int, NDArray[np.int64] | None]:
+    """Check a shard.
+
+    Returns:
+        What is wrong with it; the bytes that were checked; pairs that the metadata count, too, with
+        a true mask or with NaN or infinity; and of ids that were read the first and last of each
+        environment, ``(2, N)``.
+    """
     name, block = _place(view, number)
     grid, steps, num_envs = view.grids[name], view.state.steps_of(block), view.state.num_envs
-    ids = np.zeros((2, num_envs), np.int64) if name == TRAJECTORY_ID else None
-    problems, nbytes, count, is_rising = list[str](), 0, 0, True
+    problems, nbytes, count = list[str](), 0, 0
+    ids, is_rising = np.zeros((2, num_envs), np.int64), True
     chunk_values = np.empty(grid.chunk_shape, grid.field.dtype)
     try:
         shard = view.shard(name, block)
     except CorruptStoreError as error:
-        return _Look([f"{error}{_touched(steps, range(num_envs))}"])
+        return [f"{error}{_touched(steps, range(num_envs))}"], 0, 0, None
     with shard:
         for chunk in range(grid.chunks):
             nbytes += shard.stored_nbytes(chunk)
@@ -350,14 +344,18 @@ def _look(view: StoreView, number: int) -> _Look:
                 problems.append(f"{error}{_touched(rows, envs)}")
                 continue
             values = chunk_values[: len(envs), : len(rows)]
-            if ids is not None:
+            if name == TRAJECTORY_ID:
                 ids[:, columns] = values[:, 0], values[:, -1]
                 is_rising &= bool((np.diff(values, axis=1) >= 0).all())
             elif name == VALID_MASK:
                 count += int(np.count_nonzero(values))
             elif name in view.state.nonfinite:
                 count += nonfinite_pairs(values)
-    return _Look(problems, nbytes, count, ids, is_rising)
+    if name != TRAJECTORY_ID or problems:
+        return problems, nbytes, count, None
+    if not is_rising or (ids[1] >= view.state.next_trajectory_id).any():
+        problems.append(_wrong_ids(block))
+    return problems, nbytes, count, ids
 
 
 def _touched(steps: range, envs: range) -> str:

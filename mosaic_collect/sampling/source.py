@@ -52,13 +52,8 @@ Kept = Mapping[str, NDArray[np.int64]]
 _VERSION = 5
 _SHARED_NBYTES = 1 << 17  # of a state in shared memory
 _HEAD = 16  # the number of publications, odd while one is written; and the state's bytes
-#: Options on which batches depend, beside those that are no plain values.
-_OPTIONS = (
-    *("batch_size", "mode", "seed", "rank", "world_size", "shuffle_buffer_mb", "drop_last"),
-    *("reuse", "replace", "window", "stride", "padding"),
-    *("exclude_interrupted", "exclude_failed", "skip_damaged"),
-    *("split", "validation_fraction", "split_seed"),
-)
+#: Options on which batches do not depend, or that a state names beside the others.
+_NO_OPTIONS = {"fields", "threads", "pin_memory", "allow_different", "allow_incomplete"}
 
 
 class PairSource:
@@ -128,7 +123,7 @@ class PairSource:
         return {
             "version": _VERSION,
             "options": {
-                **{name: getattr(self._options, name) for name in _OPTIONS},
+                **{n: v for n, v in vars(self._options).items() if n not in _NO_OPTIONS},
                 "finite_fields": sorted(self._options.finite_fields or ()),
                 "steps": chosen.get("steps"),
                 "motions": chosen.get("motions"),

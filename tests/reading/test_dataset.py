@@ -55,9 +55,9 @@ def touched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, int]]]:
     seen: list[tuple[str, int]] = []
     init, read = ShardReader.__init__, ShardReader.read
 
-    def noting_init(self: Any, blobs: Any, grid: Any, *rest: Any) -> None:
-        init(self, blobs, grid, *rest)
-        self.name = grid.shard_key(rest[1])
+    def noting_init(self: Any, blobs: Any, state: Any, field: str, block: int) -> None:
+        init(self, blobs, state, field, block)
+        self.name = state.grid(field).shard_key(block)
 
     def noting_read(self: Any, chunk: int, out: Any) -> None:
         seen.append((self.name, chunk))
