@@ -7,6 +7,8 @@ import os
 import random
 import time
 from argparse import Namespace
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,20 +30,19 @@ def gpu(args: Namespace) -> dict[str, Any]:
     if reason:
         print(f"\n### GPU: not measured, {reason}\n", flush=True)
         return {"skipped": reason}
-    workload, small = (
-        make_workload(args.num_envs, args.dims, args.noise),
-        make_workload(16, "small"),
-    )
+    workload = make_workload(args.num_envs, args.dims, args.noise)
+    small = make_workload(16, "small")
     path = os.path.join(args.folder, "gpu.zarr")
     plan = Plan(path, args.steps, args.block_steps, args.buffer_mb, "auto")
     # A ring of three blocks of about two steps: thousands of blocks in a few seconds.
     many = Plan(path, 4 * args.steps, 2, 7 * small.step_nbytes / MB, "auto")
     results = {}
-    for measure in _MEASURES:
-        mine = (small, many) if measure.__name__.startswith("correct") else (workload, plan)
+    for name, measure in _MEASURES.items():
+        mine = (small, many) if name.startswith("correct") else (workload, plan)
         with removed(path):
-            results[measure.__name__] = in_child(measure, *mine)
-    show("GPU", [{"what": n, **figures} for n, f in results.items() for figures in [_flat(f)]])
+            results[name] = in_child(measure, *mine)
+    figures = {n: ", ".join(f"{k} {v:.4g}" for k, v in f.items()) for n, f in results.items()}
+    show("GPU", [{"what": name, "figures": words} for name, words in figures.items()])
     return results
 
 
@@ -93,19 +94,18 @@ def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
 
 
 def _seconds_of_a_block(staging: Any, rows: dict[str, Any]) -> tuple[float, int]:
-    import torch
-
-    block, taken = staging.new_block(0), []
+    block = staging.new_block(0)
     block.fill()
-    for _ in range(20):
+
+    def begin() -> None:
         staging.begin(block)
         staging.stage(block, rows)
-        torch.cuda.synchronize()
-        start = time.perf_counter()
+
+    def copy() -> None:
         staging.seal(block)
         block.wait_ready()
-        taken.append(time.perf_counter() - start)
-    return percentile(taken, 0.5), sum(block.arrays[n].nbytes for n in rows)
+
+    return _seconds(begin, copy), sum(block.arrays[n].nbytes for n in rows)
 
 
 def _seconds_of_a_copy(nbytes: int) -> float:
@@ -113,12 +113,24 @@ def _seconds_of_a_copy(nbytes: int) -> float:
 
     source = torch.empty(nbytes, dtype=torch.uint8, device="cuda:0")
     target = torch.empty(nbytes, dtype=torch.uint8, pin_memory=True)
-    taken = []
-    for _ in range(20):
-        torch.cuda.synchronize()
-        start = time.perf_counter()
+
+    def copy() -> None:
         target.copy_(source, non_blocking=True)
         torch.cuda.synchronize()
+
+    return _seconds(lambda: None, copy)
+
+
+def _seconds(begin: Callable[[], None], work: Callable[[], None]) -> float:
+    """Median seconds of some work, which begins on an idle device."""
+    import torch
+
+    taken = []
+    for _ in range(20):
+        begin()
+        torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
         taken.append(time.perf_counter() - start)
     return percentile(taken, 0.5)
 
@@ -165,11 +177,6 @@ def correctness(workload: Workload, plan: Plan, encode_in: str = "threads") -> d
     return {"blocks": blocks, "differences": 0}
 
 
-def correctness_of_a_process(workload: Workload, plan: Plan) -> dict[str, float]:
-    """The same with another process that encodes."""
-    return correctness(workload, plan, "process")
-
-
 def sampling(workload: Workload, plan: Plan) -> dict[str, float]:
     """Milliseconds that a trainer waits for batches of 100,000 pairs, at work 50 ms on each."""
     import torch
@@ -206,10 +213,14 @@ def sampling(workload: Workload, plan: Plan) -> dict[str, float]:
     return figures
 
 
-_MEASURES = (
-    *(host_time, copy_rate, step_loss, correctness),
-    *(correctness_of_a_process, sampling),
-)
+_MEASURES = {
+    "host_time": host_time,
+    "copy_rate": copy_rate,
+    "step_loss": step_loss,
+    "correctness": correctness,
+    "correctness_of_a_process": partial(correctness, encode_in="process"),
+    "sampling": sampling,
+}
 
 
 def _simulated(workload: Workload, writer: Any, steps: int) -> float:
@@ -272,7 +283,3 @@ def _why_not() -> str:
     except ImportError:
         return "torch is not installed"
     return "" if torch.cuda.is_available() else "torch sees no CUDA device"
-
-
-def _flat(figures: dict[str, float]) -> dict[str, str]:
-    return {"figures": ", ".join(f"{k} {v:.4g}" for k, v in figures.items())}

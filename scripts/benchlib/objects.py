@@ -19,8 +19,8 @@ from typing import Any
 from benchlib.ingest import recorder_row
 from benchlib.measure import MB, in_child
 from benchlib.peers import PEERS, Plan
-from benchlib.recording import compare, metered, remove
-from benchlib.scale import add_until, tiny_writer
+from benchlib.recording import compare, metered, removed
+from benchlib.scale import add_until, commit_milliseconds, tiny_writer
 from benchlib.table import in_turns, show, show_medians
 from benchlib.workload import Workload, make_workload
 
@@ -127,16 +127,16 @@ def _record(name: str, workload: Workload, plan: Plan) -> dict[str, float]:
 
 def _counted() -> Counter[str]:
     """Counts every request by its kind from now on."""
-    from mosaic_collect.store.objects import Service
+    from mosaic_collect.store.objects import ObjectBlobs
 
     asked: Counter[str] = Counter()
-    ask = Service.ask
+    ask = ObjectBlobs.ask
 
-    def counting(self: Any, key: str, call: Any, *args: Any, **options: Any) -> Any:
-        asked[getattr(call, "__name__", "get")] += 1
-        return ask(self, key, call, *args, **options)
+    def counting(self: Any, request: str, *args: Any, **options: Any) -> Any:
+        asked[request] += 1
+        return ask(self, request, *args, **options)
 
-    Service.ask = counting  # type: ignore[method-assign]
+    ObjectBlobs.ask = counting  # type: ignore[method-assign]
     return asked
 
 
@@ -162,27 +162,22 @@ def _plain_puts(url: str) -> tuple[int, float]:
 def _commits(place: str) -> dict[str, Any]:
     """What ``commit`` takes behind one step, and what one request takes."""
     asked = _counted()
-    remove(place)
-    writer = tiny_writer(place)
-    add_until(writer, 1)
-    writer.commit()
-    times, before = [], sum(asked.values())
-    for _ in range(_COMMITS):
-        add_until(writer, writer.num_steps + 1)
-        start = time.perf_counter()
+    with removed(place):
+        writer = tiny_writer(place)
+        add_until(writer, 1)
         writer.commit()
-        times.append(time.perf_counter() - start)
-    requests = (sum(asked.values()) - before) / _COMMITS
-    writer.close()
-    probes = []
-    for _ in range(_COMMITS):
-        start = time.perf_counter()
-        writer._opened.store.blobs.find("zarr.json")
-        probes.append(time.perf_counter() - start)
-    remove(place)
+        asked.clear()
+        commit_ms = commit_milliseconds(writer, _COMMITS, 1)
+        requests = sum(asked.values()) / _COMMITS
+        writer.close()
+        probes = []
+        for _ in range(_COMMITS):
+            start = time.perf_counter()
+            writer._opened.store.blobs.find("zarr.json")
+            probes.append(time.perf_counter() - start)
     return {
         "where": _where(place),
-        "commit ms": statistics.median(times) * 1e3,
+        "commit ms": commit_ms,
         "requests": requests,
         "one request ms": statistics.median(probes) * 1e3,
     }
@@ -192,10 +187,6 @@ def _opening(place: str, blocks: int) -> dict[str, Any]:
     """A store of so many blocks: to read, and to go on with."""
     from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 
-    remove(place)
-    writer = tiny_writer(place)
-    add_until(writer, blocks * writer.block_steps)
-    writer.close()
     asked = _counted()
     figures: dict[str, Any] = {"where": _where(place), "blocks": blocks}
 
@@ -207,12 +198,14 @@ def _opening(place: str, blocks: int) -> dict[str, Any]:
         figures[f"{what} requests"] = sum(asked.values())
         return found
 
-    dataset = timed("open", lambda: TrajectoryDataset(place))
-    middle = dataset.num_steps // 2
-    timed("one step", lambda: dataset.read("observations", middle, middle + 1))
-    again = timed("resume", lambda: TrajectoryWriter(place, resume=True, buffer_mb=1))
-    again.close()
-    remove(place)
+    with removed(place):
+        writer = tiny_writer(place)
+        add_until(writer, blocks * writer.block_steps)
+        writer.close()
+        dataset = timed("open", lambda: TrajectoryDataset(place))
+        middle = dataset.num_steps // 2
+        timed("one step", lambda: dataset.read("observations", middle, middle + 1))
+        timed("resume", lambda: TrajectoryWriter(place, resume=True, buffer_mb=1)).close()
     return figures
 
 

@@ -71,16 +71,22 @@ def add_until(writer: Any, steps: int) -> None:
         writer.add_step(observations=values)
 
 
+def commit_milliseconds(writer: Any, commits: int, steps: int) -> float:
+    """Median time of so many commits, each behind some steps."""
+    taken = []
+    for _ in range(commits):
+        add_until(writer, writer.num_steps + steps)
+        start = time.perf_counter()
+        writer.commit()
+        taken.append((time.perf_counter() - start) * 1e3)
+    return statistics.median(taken)
+
+
 def _look(path: str, writer: Any) -> dict[str, Any]:
     """Commit time, size of the root document, and what a reader needs, at this many blocks."""
     from mosaic_collect import TrajectoryDataset
 
-    commits = []
-    for _ in range(_COMMITS):
-        add_until(writer, writer.num_steps + _BLOCK_STEPS)
-        start = time.perf_counter()
-        writer.commit()
-        commits.append(time.perf_counter() - start)
+    commit_ms = commit_milliseconds(writer, _COMMITS, _BLOCK_STEPS)
     memory = status_nbytes("VmRSS")
     meter = Meter()
     dataset = TrajectoryDataset(path)
@@ -88,7 +94,7 @@ def _look(path: str, writer: Any) -> dict[str, Any]:
     start = time.perf_counter()
     dataset.read("observations", dataset.num_steps // 2, dataset.num_steps // 2 + 1)
     return {
-        "commit ms": statistics.median(commits) * 1e3,
+        "commit ms": commit_ms,
         "root document bytes": os.path.getsize(os.path.join(path, "zarr.json")),
         "writer RAM MB": memory / MB,
         "open ms": opened["wall_s"] * 1e3,
