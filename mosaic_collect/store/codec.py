@@ -43,23 +43,14 @@ _END = b"\x01\x00\x00"
 
 @dataclass(frozen=True)
 class Compressor:
-    """How chunks are compressed.
-
-    Attributes:
-        name: Key of the codec's entry in ``CODECS``.
-        level: The codec's own.
-    """
+    """How chunks are compressed: the name of a codec in ``CODECS``, and a level of its own."""
 
     name: str
     level: int
 
     @classmethod
     def named(cls, name: str) -> Compressor:
-        """The compressor a user means by ``name``, one of ``COMPRESSORS``.
-
-        Raises:
-            InputError: Another name.
-        """
+        """The compressor a user means by ``name``, which must be one of ``COMPRESSORS``."""
         if name == AUTO:
             return cls(*CHOSEN)
         if name not in CODECS:
@@ -115,11 +106,7 @@ def crc_bytes(*buffers: Any) -> bytes:
 
 
 def checked(data: memoryview, what: str) -> memoryview:
-    """``data`` without its last 4 bytes, which are its CRC-32C.
-
-    Raises:
-        CorruptStoreError: The checksum is wrong; ``what`` names the bytes.
-    """
+    """``data`` without its last 4 bytes, which are its CRC-32C; ``what`` names it in errors."""
     if len(data) < CRC_NBYTES:
         raise CorruptStoreError(f"{what}: {len(data)} bytes cannot hold a checksum")
     payload, expected = data[:-CRC_NBYTES], data[-CRC_NBYTES:]
@@ -161,19 +148,13 @@ def zstd_content_size(frame: memoryview) -> int:
 
 
 def raw_frame(data: NDArray[np.uint8]) -> list[Any]:
-    """Zstandard frame around bytes that nothing compresses, without copying them.
+    """Zstandard frame around at most 2**32 - 1 bytes that nothing compresses, without a copy.
 
         frame    magic, descriptor 0xA0, content size (4 bytes)
         block    3 bytes: last | type << 1 | size << 3, then its content; raw blocks are of type 0
         end      an empty block with "last" set
 
-    All numbers are little-endian. Format: RFC 8878, 3.1.1.
-
-    Args:
-        data: Less than 2**32 bytes.
-
-    Returns:
-        Headers, and slices of ``data`` between them.
+    It is headers, and slices of ``data`` between them; numbers are little-endian (RFC 8878, 3.1.1).
     """
     pieces: list[Any] = [_ZSTD_MAGIC + bytes([_SINGLE_SEGMENT_4]) + len(data).to_bytes(4, "little")]
     for start in range(0, len(data), MOST_BLOCK_NBYTES):

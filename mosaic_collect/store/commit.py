@@ -146,11 +146,8 @@ class Store:
     def shard(self, state: StoreState, name: str, block: int, twins: Sequence[str] = ()) -> Upload:
         """Open the shard of a field and block for writing; the old one stays until ``finish``.
 
-        Args:
-            state: State of the store once the shard is finished.
-            name: Name of the field.
-            block: Number of the block.
-            twins: Fields whose shards have the same bytes, and share the file.
+        ``state`` is that of the store once the shard is finished. ``twins`` are fields whose shards
+        have the same bytes, and share the file.
         """
         key, *others = (state.grid(n).shard_key(block) for n in (name, *twins))
         shard = self.blobs.upload(key, others)
@@ -171,7 +168,11 @@ class Store:
             self.blobs.settle(state.schema.stored_names)
         self._write_root(state)
         self._are_arrays_behind = True
-        self._copy_state()
+        # A copy of the state where no tool drops it: the root document may be rewritten by one. On
+        # a disk without a sync: it holds after a kill; after a power cut it may not.
+        key = f"{SPARE}/{DOCUMENT}" if self.blobs.guards else STATE_COPY
+        data = array_document(self._ours[-1], SPARE, self._attributes.get(SPARE))
+        self.blobs.put({key: data}, synced=self.blobs.guards)
 
     def finish(self) -> None:
         """Let the arrays' own documents follow the last commit.
@@ -272,21 +273,8 @@ class Store:
             }
         )
 
-    def _copy_state(self) -> None:
-        """Copy the state where no tool drops it: the root document may be rewritten by one.
-
-        On a disk that takes no sync, so it holds after a kill; after a power cut it may not.
-        """
-        key = f"{SPARE}/{DOCUMENT}" if self.blobs.guards else STATE_COPY
-        data = array_document(self._ours[-1], SPARE, self._attributes.get(SPARE))
-        self.blobs.put({key: data}, synced=self.blobs.guards)
-
     def _additions(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """What others added to the group, if that is all that has changed.
-
-        Raises:
-            StoreLostError: The store was removed, replaced, or written by another writer.
-        """
+        """What others added to the group, if that is all that has changed."""
         where = self.blobs.address
         try:
             now = read_state(self.blobs)

@@ -56,11 +56,7 @@ class PosixFiles:
         return PosixFile(path, *self._at(path))
 
     def link(self, source: str, target: str) -> None:
-        """Give a file a second name, in any folder; what had that name is removed.
-
-        Raises:
-            OSError: With an errno of ``NO_LINKS`` where the file system has no second names.
-        """
+        """Give a file a second name, in any folder; what had that name is removed."""
         self.remove(target)
         self._move(os.link, source, target)
 
@@ -73,8 +69,7 @@ class PosixFiles:
 
         Raises:
             FileExistsError: Something has it.
-            OSError: With ``ENOTSUP`` where the file system has neither hard links nor
-                ``RENAME_NOREPLACE``.
+            OSError: ``ENOTSUP``: the file system has neither hard links nor ``RENAME_NOREPLACE``.
         """
         try:
             self._move(os.link, source, target)
@@ -308,12 +303,9 @@ def free_nbytes(folder: str) -> int | None:
 
 
 def open_regular(path: str) -> int:
-    """A descriptor for reading a regular file; a link to one is fine.
+    """A descriptor for reading a regular file, or a link to one; an OSError for all else.
 
     Without waiting: a store from elsewhere may hold a pipe where a file belongs.
-
-    Raises:
-        OSError: The file cannot be opened; ``EINVAL`` for something that is no regular file.
     """
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     if not stat.S_ISREG(os.fstat(fd).st_mode):

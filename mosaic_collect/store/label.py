@@ -100,8 +100,7 @@ class ShardLabel:
         source = state.schema[name].default
         if not isinstance(source, str) or self.field != names.index(source):
             return False
-        place = _sharing(state, source).index(name)
-        return place < MOST_TWINS and bool(self.twins >> place & 1)
+        return bool(self.twins >> _sharing(state, source).index(name) & 1)
 
     def _run_fits(self, state: StoreState, steps: range) -> bool:
         """A block's last row says which run wrote it.

@@ -85,9 +85,6 @@ class StoreLock:
                 if self._number not in _held:
                     os.close(fd)
 
-    def __reduce__(self) -> str:
-        raise TypeError("a StoreLock cannot be copied: it belongs to one open file")
-
     def release(self) -> None:
         """Let the next writer in; calling it twice is allowed."""
         _release(*self._held_by)

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.grid import FieldGrid
-from mosaic_collect.store.schema import TRAJECTORY_ID, Field, Schema
+from mosaic_collect.store.schema import TRAJECTORY_ID, Schema
 
 FORMAT_VERSION = 2
 ATTRIBUTE = "mosaic_collect"
@@ -160,18 +160,17 @@ class StoreState:
 def root_document(state: StoreState) -> bytes:
     """The group's ``zarr.json``: consolidated arrays and the state."""
     arrays = {f.name: array_metadata(state, f.name) for f in state.schema.stored}
-    return _dump(
-        {
-            "zarr_format": 3,
-            "node_type": "group",
-            "attributes": {**state.foreign_attributes, ATTRIBUTE: _state_document(state)},
-            "consolidated_metadata": {
-                "kind": "inline",
-                "must_understand": False,
-                "metadata": {**arrays, **state.foreign_arrays},
-            },
-        }
-    )
+    document = {
+        "zarr_format": 3,
+        "node_type": "group",
+        "attributes": {**state.foreign_attributes, ATTRIBUTE: _state_document(state)},
+        "consolidated_metadata": {
+            "kind": "inline",
+            "must_understand": False,
+            "metadata": {**arrays, **state.foreign_arrays},
+        },
+    }
+    return json.dumps(document, allow_nan=False).encode()
 
 
 def array_document(
@@ -179,13 +178,18 @@ def array_document(
 ) -> bytes:
     """One array's ``zarr.json`` with third-party attributes; that of ``SPARE`` has the state."""
     own = {ATTRIBUTE: _state_document(state)} if name == SPARE else {}
-    return _dump({**array_metadata(state, name), "attributes": {**(attributes or {}), **own}})
+    document = {**array_metadata(state, name), "attributes": {**(attributes or {}), **own}}
+    return json.dumps(document, allow_nan=False).encode()
 
 
 def array_metadata(state: StoreState, name: str) -> dict[str, Any]:
     """One array's Zarr v3 metadata; shape ``(T, N[, dim])``, a shard one block and all N wide."""
     grid = state.grid(name)
     row = grid.field.row_shape
+    # Of one field each: axes of one name must be of one length (xarray).
+    axes = [
+        f"{name}_dim_{axis}" if grid.field.has_axes else f"{name}_dim" for axis in range(len(row))
+    ]
     shard_shape = [grid.block_steps, grid.padded_envs, *row]
     return {
         "zarr_format": 3,
@@ -197,16 +201,9 @@ def array_metadata(state: StoreState, name: str) -> dict[str, Any]:
         "fill_value": grid.field.fill_value,
         "codecs": [_sharding_codec(grid, state.compressor)],
         "attributes": {},
-        "dimension_names": ["step", "env", *_axis_names(grid.field)],
+        "dimension_names": ["step", "env", *axes],
         "storage_transformers": [],
     }
-
-
-def _axis_names(of: Field) -> list[str]:
-    """One that no other field has: axes of one name must be of one length (xarray)."""
-    if of.has_axes:
-        return [f"{of.name}_dim_{axis}" for axis in range(len(of.row_shape))]
-    return [f"{of.name}_dim" for _ in of.row_shape]
 
 
 def _sharding_codec(grid: FieldGrid, compressor: Compressor) -> dict[str, Any]:
@@ -250,7 +247,3 @@ def _state_document(state: StoreState) -> dict[str, Any]:
         del document["chunk_steps"]
     document["checksum"] = checksum(document)
     return document
-
-
-def _dump(document: dict[str, Any]) -> bytes:
-    return json.dumps(document, allow_nan=False).encode()

@@ -193,9 +193,8 @@ class ObjectUpload:
 
 def _nameless() -> int:
     """The descriptor of a new file in memory, or on the disk where the system gives none there."""
-    if hasattr(os, "memfd_create"):
-        with contextlib.suppress(OSError):  # a sandbox may refuse it
-            return os.memfd_create("mosaic_upload", os.MFD_CLOEXEC)
+    with contextlib.suppress(AttributeError, OSError):  # another system; a sandbox may refuse it
+        return os.memfd_create("mosaic_upload", os.MFD_CLOEXEC)
     with tempfile.TemporaryFile() as file:
         return os.dup(file.fileno())
 
@@ -346,8 +345,7 @@ class ObjectBlobs(Blobs):
     def _require_conditions(self, key: str, data: bytes, tag: str) -> None:
         """Make sure that the service refuses to make what is there, and to replace what is not.
 
-        Some services accept such conditions and ignore one or both: two writers would overwrite
-        each other. Asked once per writer, of a key that holds this data.
+        Some services accept such conditions and ignore them: writers would overwrite each other.
         """
         for wrong in (None, tag.translate(_OTHER_DIGITS)):
             with contextlib.suppress(ChangedError):
@@ -451,11 +449,9 @@ def is_store_object(value: Any) -> bool:
 
 
 def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
-    """The blobs of the store at a URL; credentials and endpoint are the environment's.
+    """The blobs of the store at a URL such as ``s3://bucket/runs/today.zarr``.
 
-    Args:
-        url: ``s3://bucket/runs/today.zarr``, ``gs://...`` or ``az://container/...``.
-        name: The argument's name, for errors.
+    Credentials and endpoint are the environment's. ``name`` is the argument's, for errors.
 
     Raises:
         InputError: Another scheme, no bucket, or a URL that would lead to another place than it
@@ -489,11 +485,7 @@ def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
 
 
 def blobs_in(store: Any, name: str = "path") -> ObjectBlobs:
-    """The blobs of the store that lies in an obstore store, at its prefix.
-
-    Raises:
-        InputError: A kind that has no conditional writes.
-    """
+    """The blobs of the store that lies in an obstore store, at its prefix."""
     kind = type(store).__name__
     if kind != "MemoryStore" and kind not in _KINDS:
         known = ", ".join([*_KINDS, "MemoryStore"])

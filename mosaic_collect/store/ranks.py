@@ -16,7 +16,6 @@ A multi-rank dataset is a Zarr group whose children are stores, one per rank:
       rank-00001/
 
 A store that joined has an entry ``part`` in its metadata: the identity of its folder, and its rank.
-So a store that was copied in from another recording is told from one that belongs there.
 """
 
 from __future__ import annotations
@@ -289,7 +288,7 @@ class Place:
         return cls(items, ", ".join(i if isinstance(i, str) else i.address for i in items))
 
     def find(self) -> list[Recording]:
-        """Look at what lies there now.
+        """Find the stores that lie there now.
 
         Raises:
             InputError: One store is named twice.

@@ -190,23 +190,22 @@ class Schema:
         an ``obs_dim``, for a policy that sees nothing but ``extra`` fields, or without a
         ``student_obs_dim`` there is no such field.
         """
-        dims = {"obs_dim": obs_dim, "student_obs_dim": student_obs_dim}
-        given = {name: dim for name, dim in dims.items() if dim is not None}
+        dims = (
+            ("obs_dim", "observations", obs_dim),
+            ("student_obs_dim", "student_observations", student_obs_dim),
+            ("action_dim", "actions", action_dim),
+        )
+        wanted = [d for d in dims if d[2] is not None or d[0] == "action_dim"]
         bad = [
-            f"{name} must be a whole number of at least 1, got {dim!r}"
-            for name, dim in {**given, "action_dim": action_dim}.items()
+            f"{argument} must be a whole number of at least 1, got {dim!r}"
+            for argument, _, dim in wanted
             if not is_whole(dim, 1, MAX_DIM)
         ]
         if bad:
             raise InputError("bad schema: " + "; ".join(bad))
-        names = {"obs_dim": "observations", "student_obs_dim": "student_observations"}
-        fields = [Field(name=names[name], dim=dim) for name, dim in given.items()]
-        fields += [
-            Field(name="actions", dim=action_dim),
-            Field(name="action_mean", dim=action_dim, default="actions"),
-            Field(name="action_sigma", dim=action_dim, default=MOSAIC_SIGMA),
-        ]
-        return cls((*fields, *extra))
+        mean = Field(name="action_mean", dim=action_dim, default="actions")
+        sigma = Field(name="action_sigma", dim=action_dim, default=MOSAIC_SIGMA)
+        return cls((*(Field(name=name, dim=dim) for _, name, dim in wanted), mean, sigma, *extra))
 
     def with_fields(self, *fields: Field) -> Schema:
         """This schema with more fields behind its own."""

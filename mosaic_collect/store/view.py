@@ -7,7 +7,6 @@ import errno
 import json
 import logging
 import re
-from bisect import bisect_left
 from collections.abc import Iterator
 from concurrent.futures import Executor
 from itertools import groupby, islice, product
@@ -204,10 +203,9 @@ def attributes_of(blobs: Blobs, state: StoreState) -> dict[str, dict[str, Any]]:
 
 
 def cuts(wanted: range, cell_size: int) -> Iterator[_Cut]:
-    """Cut a range of ascending positions at multiples of ``cell_size``, the size of a cell.
+    """Cut a range of ascending positions at multiples of ``cell_size``.
 
-    Yields:
-        Number of the cell, slice within it, with the range's step, and slice of the result.
+    Each cut is the number of a cell, the slice within it, and the slice of the result.
     """
     done = 0
     while done < len(wanted):
@@ -227,8 +225,6 @@ class StoreView:
     def __init__(self, blobs: Blobs, state: StoreState) -> None:
         self.blobs, self.state = blobs, state
         self.grids = state.grids()
-        stopped = [(run, steps[-1]) for run, (_, steps) in enumerate(state.spans()) if steps]
-        self._stopped, self._stops = [run for run, _ in stopped], [step for _, step in stopped]
 
     @classmethod
     def of(cls, blobs: Blobs, document: bytes | None = None) -> StoreView | None:
@@ -248,8 +244,7 @@ class StoreView:
         """Make sure that the store is here: for a process that was handed the view of another.
 
         Raises:
-            StoreLostError: Another store lies there, or it has fewer steps.
-            StoreError, OSError: The store cannot be read; see ``read_state``.
+            StoreLostError: Another store lies there, or it has fewer steps; or as ``read_state``.
         """
         now, then = read_state(self.blobs), self.state
         if (
@@ -296,8 +291,7 @@ class StoreView:
         """What a field's shards are, those that are there."""
         there, grid = self.blobs.versions(field), self.grids[field]
         # By what is there, for the state may claim any number of blocks.
-        numbers = (name.split(".")[1] for name in there if name.startswith("c."))
-        blocks = sorted(int(n) for n in numbers if n.isdecimal())
+        blocks = sorted(int(shard[1]) for shard in map(_SHARD.fullmatch, there) if shard)
         names = [grid.shard_name(b) for b in blocks if b < self.state.num_blocks]
         return [there[name] for name in names if name in there]
 
@@ -379,9 +373,8 @@ class StoreView:
         A kill between the two leaves the shard ahead by the ends of a run's last row. ``ends``,
         ``(len(steps), len(envs))``, is changed in place.
         """
-        first, stop = (bisect_left(self._stops, step) for step in (steps.start, steps.stop))
-        for last_step, run in zip(self._stops[first:stop], self._stopped[first:stop], strict=True):
-            row = ends[steps.index(last_step)] if last_step in steps else ends[:0]
+        for run, (_, span) in enumerate(self.state.spans()):
+            row = ends[steps.index(span[-1])] if span and span[-1] in steps else ends[:0]
             if row.any():
                 row[self.open_envs(run)[envs.start : envs.stop : envs.step]] = GOES_ON
 
