@@ -63,6 +63,10 @@ DOCUMENT: dict[str, Any] = json.loads(root_document(STATE))
 OWN: dict[str, Any] = DOCUMENT["attributes"][ATTRIBUTE]
 
 
+def parse_own(own: dict[str, Any]) -> StoreState:
+    return parse_root(with_own(own), "s")
+
+
 def with_own(own: dict[str, Any], seal: bool = True) -> bytes:
     """A root document with this attribute, its checksum made right."""
     if seal:
@@ -220,13 +224,13 @@ def test_a_bad_entry_is_named(key: str, value: Any) -> None:
 def test_a_missing_entry_is_named(key: str) -> None:
     own = {k: v for k, v in OWN.items() if k != key}
     with pytest.raises(CorruptStoreError, match=key):
-        parse_root(with_own(own), "s")
+        parse_own(own)
 
 
 def test_all_problems_are_told_at_once() -> None:
     own = {**OWN, "num_envs": 0, "status": "done", "has_mask": 3, "block_steps": None}
     with pytest.raises(CorruptStoreError) as caught:
-        parse_root(with_own(own), "s")
+        parse_own(own)
     for part in ("num_envs", "status", "has_mask", "block_steps"):
         assert part in str(caught.value)
 
@@ -235,7 +239,7 @@ def test_a_chunk_too_large_for_any_codec_is_refused() -> None:
     own = copy.deepcopy(OWN)
     own["block_steps"] = 1 << 30
     with pytest.raises(CorruptStoreError, match="too large"):
-        parse_root(with_own(own), "s")
+        parse_own(own)
 
 
 @pytest.mark.parametrize(
@@ -321,7 +325,133 @@ def test_any_value_in_any_field_is_read_or_refused(place: int, key: str, value: 
     own = copy.deepcopy(OWN)
     own["fields"][place % len(own["fields"])][key] = value
     try:
-        state = parse_root(with_own(own), "s")
+        state = parse_own(own)
     except StoreError:
         return
     assert root_document(state)
+
+
+# -- fields of several axes ---------------------------------------------------------------------
+
+CAMERA = Schema((Field(name="rgb", dim=(4, 6, 3), dtype="uint8"), Field(name="joints", dim=29)))
+CAMERA_STATE = StoreState(
+    schema=CAMERA,
+    num_envs=5,
+    block_steps=6,
+    chunk_envs={"rgb": 1, "joints": 5, "valid_mask": 5, "trajectory_id": 5},
+    chunk_steps={"rgb": 2},
+    compressor=Compressor("zstd", -3),
+    committed_steps=8,
+    next_trajectory_id=5,
+    nonfinite={"joints": 0},
+    identity="a0" * 16,
+    holder="0f" * 8,
+)
+CAMERA_OWN: dict[str, Any] = json.loads(root_document(CAMERA_STATE))["attributes"][ATTRIBUTE]
+
+
+def test_axes_are_written_and_read_back() -> None:
+    again = parse_root(root_document(CAMERA_STATE), "s")
+    assert again == CAMERA_STATE
+    assert root_document(again) == root_document(CAMERA_STATE)
+    assert CAMERA_OWN["fields"][0]["dim"] == [4, 6, 3]
+    assert CAMERA_OWN["chunk_steps"] == {"rgb": 2}
+
+
+def test_what_is_not_cut_is_not_told() -> None:
+    """So documents of flat fields are what they were before there were others."""
+    state = replace(CAMERA_STATE, chunk_steps={})
+    own = json.loads(root_document(state))["attributes"][ATTRIBUTE]
+    assert "chunk_steps" not in own
+    assert parse_own(own) == state
+    assert state.grid("rgb").chunk_steps == 6
+
+
+def test_array_metadata_of_axes_is_zarrs() -> None:
+    document = array_metadata(CAMERA_STATE, "rgb")
+    assert document["shape"] == [8, 5, 4, 6, 3]
+    assert document["chunk_grid"]["configuration"]["chunk_shape"] == [6, 5, 4, 6, 3]
+    assert document["dimension_names"] == ["step", "env", "rgb_dim_0", "rgb_dim_1", "rgb_dim_2"]
+    inner = document["codecs"][0]["configuration"]
+    assert inner["chunk_shape"] == [2, 1, 4, 6, 3]
+    assert inner["codecs"][0]["configuration"]["order"] == [1, 0, 2, 3, 4]
+    assert array_metadata(CAMERA_STATE, "joints")["dimension_names"] == [
+        "step",
+        "env",
+        "joints_dim",
+    ]
+
+
+BAD_CHUNK_STEPS = [
+    None,
+    [2],
+    {"rgb": 0},
+    {"rgb": -2},
+    {"rgb": 4},  # divides nothing
+    {"rgb": 6},  # is not needed
+    {"rgb": 7},
+    {"rgb": 2.0},
+    {"rgb": True},
+    {"joints": 2},  # flat
+    {"valid_mask": 2},
+    {"more": 2},
+]
+
+
+@pytest.mark.parametrize("value", BAD_CHUNK_STEPS, ids=lambda v: f"{v!r:.30}")
+def test_bad_chunk_steps_are_named(value: Any) -> None:
+    with pytest.raises(CorruptStoreError, match="chunk_steps"):
+        parse_own({**CAMERA_OWN, "chunk_steps": value})
+
+
+HOSTILE = [
+    [],
+    [0],
+    [4, 0],
+    [4, -6, 3],
+    [1 << 40, 1 << 40],
+    [1 << 24, 2],
+    [1 << 12] * 8,
+    [1] * 9,
+    [2] * 500_000,
+    [[4, 6], 3],
+    [4, "6"],
+    [4, None],
+    {"0": 4},
+    "4x6",
+]
+
+
+@pytest.mark.parametrize("dim", HOSTILE, ids=lambda v: f"{v!r:.30}")
+def test_hostile_axes_are_refused(dim: Any) -> None:
+    own = copy.deepcopy(CAMERA_OWN)
+    own["fields"][0]["dim"] = dim
+    with pytest.raises(CorruptStoreError, match=r"dim|chunk_steps") as caught:
+        parse_own(own)
+    assert len(str(caught.value)) < 500
+
+
+def test_a_shard_of_more_chunks_than_could_be_is_refused() -> None:
+    """Its index would be looked for, and read."""
+    with pytest.raises(CorruptStoreError, match="chunks a shard"):
+        parse_own({**CAMERA_OWN, "block_steps": 1 << 30, "chunk_steps": {"rgb": 1}})
+
+
+@given(value=JSON)
+def test_any_value_as_chunk_steps_is_read_or_refused(value: Any) -> None:
+    try:
+        state = parse_own({**CAMERA_OWN, "chunk_steps": value})
+    except StoreError:
+        return
+    assert root_document(state)
+
+
+@given(place=st.integers(0, 2), value=JSON | st.integers(-3, 1 << 26))
+def test_any_value_in_any_axis_is_read_or_refused(place: int, value: Any) -> None:
+    own = copy.deepcopy(CAMERA_OWN)
+    own["fields"][0]["dim"][place] = value
+    try:
+        state = parse_own(own)
+    except StoreError:
+        return
+    assert state.grid("rgb").chunk_nbytes <= 1 << 30
