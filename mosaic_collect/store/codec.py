@@ -72,11 +72,7 @@ class Compressor:
         return data if codec is None else codec.encode(data)
 
     def decode(self, data: memoryview, out: NDArray[Any], what: str) -> None:
-        """Fill C-contiguous ``out`` from the chunk's bytes ``data``, checksum included.
-
-        Raises:
-            CorruptStoreError: The checksum or the size is wrong; ``what`` names the chunk.
-        """
+        """Fill C-contiguous ``out`` from a chunk's bytes, with checksum; errors name ``what``."""
         payload, codec = checked(data, what), _codec(self)
         target = out.reshape(-1).view(np.uint8)
         size = CODECS[self.name].content_nbytes(payload)

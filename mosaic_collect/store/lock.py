@@ -1,9 +1,7 @@
 """File locks: one writer per store, one export per file.
 
-A lock is ``flock(2)``: it belongs to the open file, so whoever else opens and closes the file, a
-backup in this very process for one, takes nothing away, and threads of one process exclude each
-other. It ends with its process. A child made by fork, a data loader's worker say, would share it,
-and closes its descriptor at once.
+A lock is ``flock(2)``: it belongs to the open file, so threads of one process exclude each other,
+and it ends with its process. A forked child would share it, and closes its descriptor at once.
 
 The lock file of a store is removed when the lock is released: what stays behind is Zarr and nothing
 else. Whoever opened it just before finds that its name no longer leads to it, and opens the next.
@@ -56,10 +54,7 @@ def try_lock(fd: int, kind: int = fcntl.LOCK_EX) -> bool | None:
 class StoreLock:
     """The lock of a store's folder, held from construction to ``release`` or the process's end.
 
-    Args:
-        store: Path of the folder, for messages.
-        folder: Descriptor of the folder.
-        then: Called when the lock is released.
+    The folder is a descriptor, and ``then`` is called when the lock is released.
 
     Attributes:
         is_real: Whether the lock keeps others out; if not, that was logged as a warning.

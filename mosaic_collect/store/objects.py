@@ -1,12 +1,8 @@
 """``Blobs`` in an object store: S3, Google Cloud Storage, Azure, and what speaks like them.
 
 An object is put as a whole or not at all, so there are no temp names and nothing to sync. There are
-no locks either: each put is conditional. It makes an object that must not be there yet, or replaces
-one that must be the very one that this writer put. If neither holds, the object is looked at, then
-the root document, and only if that is still this writer's the object that was looked at is
-replaced. In this order: who came since has replaced the root document first, so its objects are
-other ones than that, and the put is refused. A request that arrives late, after its writer gave it
-up or died, is refused alike. Nothing is ever removed, since a removal has no condition.
+no locks either: each put has a condition, and nothing is removed, since a removal has none. See
+docs/durability.md, *In object storage*.
 """
 
 from __future__ import annotations
@@ -244,14 +240,9 @@ class ObjectBlobs(Blobs):
     def ask(
         self, request: str, key: str, call: Callable[..., Any], *args: Any, **options: Any
     ) -> Any:
-        """Make one request of a key, or of a folder's name.
+        """Call a function of obstore on the store, for a key or a folder's name.
 
-        Args:
-            request: "read", "write" or "list": what credentials must permit.
-            key: The key.
-            call: Function of obstore; its first argument is the store.
-            args: Further arguments of the function.
-            options: Keyword arguments of the function.
+        The ``request``, "read", "write" or "list", is what credentials must permit.
 
         Raises:
             FileNotFoundError: There is no such object.

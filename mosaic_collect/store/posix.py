@@ -1,13 +1,8 @@
 """``Blobs`` in a folder of a POSIX file system.
 
 A blob is written under a temp name, synced, and renamed. Reading asks the system itself; whatever
-changes goes through ``files.Files``.
-
-Where a file system has no locks, each writer has a folder of its own in the store, its outbox. A
-file gets its name by a rename out of there, and loses it by one into there; the file system carries
-out either as a whole or not at all. Who comes later takes the folder away, and only then looks at
-the store: from then on nothing that the earlier writer has under way can change it, however late
-that arrives, and that writer gets a ``StoreLostError``.
+changes goes through ``files.PosixFiles``. Where a file system has no locks, temp files lie in a
+folder of each writer's own, its outbox; see docs/durability.md, *How: one writer*.
 """
 
 from __future__ import annotations

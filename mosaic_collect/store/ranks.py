@@ -134,8 +134,7 @@ class Recording:
         """Look at what lies there; where nothing lies, that is one store without a document.
 
         Raises:
-            CorruptStoreError: A multi-rank dataset has lost its document, is damaged, or is a
-                store, too.
+            CorruptStoreError: A multi-rank dataset has no document, is damaged, or is a store, too.
             NewerFormatError: A newer package made the multi-rank dataset.
         """
         data, where = read_document(blobs), blobs.address
@@ -345,18 +344,12 @@ def _matches(item: Blobs | str) -> Iterator[Blobs]:
 
 
 class Destination:
-    """A place to record into.
+    """A place to record into: a store, or that of a rank in a folder of ranks.
 
     Args:
         where: Blobs of the store, or of the folder of ranks.
         rank: Number of the rank; None: the place is one store.
         world_size: Number of ranks now, as far as known.
-
-    Attributes:
-        blobs: Blobs of the store.
-
-    Raises:
-        InputError: No such rank.
     """
 
     def __init__(self, where: Blobs, rank: Any = None, world_size: Any = None) -> None:
@@ -388,12 +381,8 @@ class Destination:
     def join(self, existing: StoreState | None, state: StoreState) -> StoreState:
         """Make the folder of ranks if it is not there, and join it before its store is made.
 
-        Args:
-            existing: State of the store; None: it is not there yet.
-            state: State of the store as it is to be.
-
         Returns:
-            The state with the metadata entry of its rank; without a rank, the state itself.
+            The state that the store is to have, with the metadata entry of its rank if it has one.
 
         Raises:
             StoreMismatchError: The first other rank's store has other fields; or as of ``check``.

@@ -59,15 +59,15 @@ def read_state(blobs: Blobs, document: bytes | None = None) -> StoreState | None
     """
     where = blobs.address
     data = read_document(blobs) if document is None else document
-    if data is None and blobs.is_there() and not is_unborn(blobs):
+    if data is None:
+        if not blobs.is_there():
+            what = "it is a file" if blobs.is_taken() else "no such folder"
+            raise StoreNotFoundError(f"no store at {where}: {what}")
+        if is_unborn(blobs):
+            return None
         data = read_document(blobs)  # which may have been made just now
     if data is not None:
         return _state_of(data, blobs)
-    if not blobs.is_there():
-        what = "it is a file" if blobs.is_taken() else "no such folder"
-        raise StoreNotFoundError(f"no store at {where}: {what}")
-    if is_unborn(blobs):
-        return None
     if LOCK_NAME in blobs.names() or blobs.find(f"{SPARE}/{DOCUMENT}"):
         raise CorruptStoreError(f"{where}: zarr.json is missing, though other files are there")
     raise StoreNotFoundError(f"no store at {where}: the folder has no zarr.json")

@@ -26,14 +26,10 @@ _log = logging.getLogger(__name__)
 
 
 class WorkerPool(Executor):
-    """An executor of daemon threads.
+    """An executor of daemon threads, which start at the first ``submit``, or at ``begin``.
 
     If the system starts fewer threads than requested, the pool works with those. If it starts none,
     ``submit`` runs each task at once in the calling thread.
-
-    Args:
-        threads: Number of threads. They start at the first ``submit``, or at ``begin``.
-        name: Prefix of the threads' names.
     """
 
     def __init__(self, threads: int, name: str) -> None:
@@ -97,14 +93,7 @@ def in_order(
     most: int,
     result: Callable[[Any], Any] = Future.result,
 ) -> Iterator[Any]:
-    """Yield results of futures in the items' order.
-
-    Args:
-        submit: Returns the future of an item.
-        items: Items, taken as the reader goes on.
-        most: Maximum number of futures ahead of the reader; those left are cancelled at the end.
-        result: Waits for a future.
-    """
+    """Yield results of the items' futures in order, at most so many ahead of the reader."""
     ahead: deque[Any] = deque()
     try:
         for item in items:
