@@ -74,21 +74,20 @@ _MEANINGS = (
 )
 
 
-#: Whether obstore was at work in this process, and in one that it is a fork of. Its threads do not
-#: come along in a fork, and a request there would wait for ever.
-_use = {"here": False, "before_fork": False}
-os.register_at_fork(after_in_child=lambda: _use.update(before_fork=_use["here"]))
+#: Processes in which obstore was used: this one, and one that it is a fork of. The threads of obstore
+#: do not come along in a fork, and a request there would wait for ever.
+_users: set[int] = set()
 
 
 def _begin(address: str) -> None:
-    if _use["before_fork"]:
+    _users.add(os.getpid())
+    if len(_users) > 1:
         raise OSError(
             errno.ENOTSUP,
             "object storage was used before this process was forked, and cannot be used here: "
             'start it by spawn (multiprocessing_context="spawn" of a DataLoader)',
             address,
         )
-    _use["here"] = True
 
 
 def _explained(error: Exception, address: str, request: str, key: str) -> Exception:
@@ -416,7 +415,7 @@ def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-_URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.S)
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*", re.S)
 #: obstore gives up after half a minute, in which a large shard may not get through a thin line.
 _CLIENT = {"allow_http": True, "timeout": timedelta(minutes=5)}
 #: Of the first request, which tells whether the address is any good.
@@ -449,8 +448,7 @@ def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
             shows: obstore drops what stands behind ``#`` or ``?``, for one.
         MissingDependencyError: obstore is not installed.
     """
-    match = _URL.fullmatch(url)
-    scheme, rest = match.groups() if match else ("", url)
+    scheme, _, rest = url.partition("://")
     if scheme not in SCHEMES:
         known = ", ".join(f"{s}://" for s in SCHEMES)
         raise InputError(f"{name}: expected a path, or a URL with {known}, got the URL {url}")
