@@ -12,7 +12,6 @@ killed run; ``recover`` removes it. This module knows blobs and states, not valu
 
 from __future__ import annotations
 
-import errno
 import logging
 import math
 import time
@@ -26,6 +25,7 @@ from mosaic_collect.errors import (
     StoreLostError,
 )
 from mosaic_collect.store.blobs import Blobs, ChangedError, Upload, Version
+from mosaic_collect.store.files import NO_ROOM
 from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import (
     COLLECTING,
@@ -47,7 +47,6 @@ _log = logging.getLogger(__name__)
 _MOST_MISSING = 1000  # that are counted
 #: How long a look at the store is good for the shards of one commit.
 _LOOK_SECONDS = 0.5
-_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
@@ -222,7 +221,7 @@ class Store:
         try:
             self._write_root(state)
         except OSError as error:
-            if error.errno not in _FULL:
+            if error.errno not in NO_ROOM:
                 raise
             self.blobs.remove(debris)
             self._write_root(state)

@@ -74,7 +74,7 @@ _MEANINGS = (
 )
 
 
-#: Processes in which obstore was used: this one, and one that it is a fork of. The threads of obstore
+#: Processes in which obstore was used: this one, and one that it is a fork of. Threads of obstore
 #: do not come along in a fork, and a request there would wait for ever.
 _users: set[int] = set()
 
