@@ -68,7 +68,7 @@ def blobs_at(where: Address, name: str = "path") -> Blobs:
         InputError: No name of a folder, a URL of no object storage, or a zip archive.
         MissingDependencyError: Object storage, and obstore is not installed.
     """
-    if isinstance(where, Blobs):
+    if not isinstance(where, str) and isinstance(where, Blobs):
         return where
     if is_store_object(where):
         return blobs_in(where, name)
