@@ -20,7 +20,6 @@ from mosaic_collect.text import shown
 #: Metadata entry of the robot.
 ROBOT = "robot"
 _NAMES = ("joint_names", "body_names", "action_names")
-_NUMBERS = ("action_scale", "action_offset", "default_joint_pos")
 _SECONDS = ("control_dt", "sim_dt")
 #: Attributes that have one entry per entry of another one.
 _SAME_LENGTH = {
@@ -28,6 +27,7 @@ _SAME_LENGTH = {
     "action_offset": "action_names",
     "default_joint_pos": "joint_names",
 }
+_NUMBERS = tuple(_SAME_LENGTH)
 
 
 @dataclass(frozen=True, kw_only=True)
