@@ -20,10 +20,9 @@ import mosaic_collect
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.codec import Compressor, crc_bytes
-from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
 from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.schema import DTYPES, TRAJECTORY_ID, VALID_MASK, Field, Schema
-from mosaic_collect.store.shard import write_chunks
+from mosaic_collect.store.shard import LABEL_NBYTES, ShardLabel, write_chunks
 
 SMALL = Schema.mosaic(obs_dim=3, action_dim=2)
 #: One required field per dtype and rank.

@@ -26,7 +26,6 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.store.blobs import Blobs, ChangedError, Upload, Version
 from mosaic_collect.store.files import NO_ROOM
-from mosaic_collect.store.label import ShardLabel
 from mosaic_collect.store.metadata import (
     COLLECTING,
     SPARE,
@@ -35,6 +34,7 @@ from mosaic_collect.store.metadata import (
     root_document,
 )
 from mosaic_collect.store.parsing import refuse_large
+from mosaic_collect.store.shard import ShardLabel
 from mosaic_collect.store.view import (
     DOCUMENT,
     STATE_COPY,

@@ -27,11 +27,11 @@ from mosaic_collect.errors import (
 )
 from mosaic_collect.store.blobs import Blobs, read_all
 from mosaic_collect.store.commit import Store
-from mosaic_collect.store.label import LABEL_NBYTES, ShardLabel
 from mosaic_collect.store.lock import LOCK_NAME
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.ranks import CLAIMS, Address, Recording, blobs_at
 from mosaic_collect.store.schema import TRAJECTORY_END
+from mosaic_collect.store.shard import LABEL_NBYTES, ShardLabel
 from mosaic_collect.store.view import DOCUMENT, StoreView, attributes_of, read_document, read_state
 from mosaic_collect.store.workers import WorkerPool
 

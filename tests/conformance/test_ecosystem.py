@@ -11,7 +11,7 @@ import pytest
 
 from mosaic_collect import Field, Schema, TrajectoryDataset, verify_store
 from mosaic_collect.errors import CorruptStoreError
-from mosaic_collect.store.label import LABEL_NBYTES
+from mosaic_collect.store.shard import LABEL_NBYTES
 from tests.conformance.cases import Case
 from tests.helpers import (
     CAMERA,

@@ -15,7 +15,7 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset
 from mosaic_collect.errors import CorruptStoreError, StoreError
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.store.label import LABEL_NBYTES
+from mosaic_collect.store.shard import LABEL_NBYTES
 from tests.durability.figures import count
 from tests.durability.rig import add_tiny, check_resume, open_tiny
 from tests.helpers import assert_holds, open_writer, rows

@@ -24,12 +24,11 @@ from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.errors import CorruptStoreError, MosaicCollectError, StoreError
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.store.codec import Compressor, crc_bytes
-from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.metadata import ATTRIBUTE, checksum, root_document
 from mosaic_collect.store.parsing import MAX_VALUES, parse_root
 from mosaic_collect.store.posix import PosixBlobs
 from mosaic_collect.store.schema import Field
-from mosaic_collect.store.shard import ShardReader
+from mosaic_collect.store.shard import LABEL_NBYTES, ShardReader
 from tests.durability.explorer import RAM
 from tests.durability.rig import add_tiny, open_tiny
 from tests.helpers import one_block, one_shard

@@ -29,8 +29,8 @@ from mosaic_collect import (
     export_npy,
     verify_store,
 )
-from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.lock import LOCK_NAME
+from mosaic_collect.store.shard import LABEL_NBYTES
 from tests.durability.rig import add_tiny, check, open_tiny
 from tests.helpers import contents, run_python
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.schema import VALID_MASK, Schema
+from mosaic_collect.store.shard import LABEL_NBYTES
 from tests import helpers
 
 #: Three fields of three widths: a mix-up of fields shows as a wrong shape.

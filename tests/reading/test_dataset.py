@@ -14,8 +14,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import CorruptStoreError, InputError, StoreNotFoundError
-from mosaic_collect.store.label import LABEL_NBYTES
-from mosaic_collect.store.shard import ShardReader
+from mosaic_collect.store.shard import LABEL_NBYTES, ShardReader
 from tests.helpers import (
     SMALL,
     add,

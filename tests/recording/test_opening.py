@@ -26,8 +26,8 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
     WriteError,
 )
-from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.lock import LOCK_NAME
+from mosaic_collect.store.shard import LABEL_NBYTES
 from tests.helpers import (
     SMALL,
     add,

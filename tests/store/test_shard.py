@@ -11,10 +11,9 @@ import pytest
 
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.codec import Compressor, crc_bytes
-from mosaic_collect.store.label import LABEL_NBYTES
 from mosaic_collect.store.posix import PosixBlobs
 from mosaic_collect.store.schema import Field
-from mosaic_collect.store.shard import ShardReader
+from mosaic_collect.store.shard import LABEL_NBYTES, ShardReader
 from tests.helpers import one_block, one_shard
 
 STATE = one_block(Field(name="a", dim=2, dtype="int32"), Compressor.named("lz4"), 5, 3)

@@ -22,9 +22,8 @@ from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.codec import Compressor, crc_bytes, raw_frame, same_bytes
 from mosaic_collect.store.counts import float_names, nonfinite_pairs
 from mosaic_collect.store.grid import FieldGrid
-from mosaic_collect.store.label import MOST_TWINS
 from mosaic_collect.store.schema import VALID_MASK
-from mosaic_collect.store.shard import Encoded, write_chunks
+from mosaic_collect.store.shard import MOST_TWINS, Encoded, write_chunks
 from mosaic_collect.store.workers import WorkerPool
 
 _SMALL_NBYTES = 256 << 10  # a chunk below this is not worth a decision
