@@ -268,13 +268,12 @@ class PosixBlobs(Blobs):
                 for name in os.listdir(outbox):
                     self._files.remove(os.path.join(outbox, name))
                 self._files.remove_folder(outbox)
+                return True
             except FileNotFoundError:
                 return True
             except OSError as error:
                 if error.errno not in _REFILLED:
                     raise
-            else:
-                return True
         return False
 
     def _let_go(self) -> None:
