@@ -27,11 +27,7 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 
 
 def local_path(path: Any, name: str) -> str:
-    """A path of this machine as text; ``~`` is the home.
-
-    Args:
-        path: A text or an ``os.PathLike``.
-        name: The argument's name, for errors.
+    """A path of this machine as text; ``~`` is the home. ``name`` is the argument's, for errors.
 
     Raises:
         InputError: No path, or a URL, which would become a folder of that name.
@@ -84,12 +80,9 @@ def own_output(there: os.stat_result) -> int | None:
 
 
 def lfs_pointer(begin: bytes) -> str:
-    """Words about a file that is only a Git LFS pointer; empty for any other file.
+    """Words about a file that is only a Git LFS pointer, by its first ``LFS_NBYTES``; else empty.
 
     A clone without Git LFS has such small texts in place of large files.
-
-    Args:
-        begin: The file's first bytes, ``LFS_NBYTES`` or more.
     """
     is_pointer = begin.startswith(_LFS)
     return "a Git LFS pointer in place of the file: run git lfs pull" if is_pointer else ""
@@ -144,24 +137,17 @@ def unreadable(value: Any) -> str | None:
 
 
 def thread_count(threads: Any = None) -> int:
-    """How many threads are to work; None: one a processor, at most 4.
-
-    Raises:
-        InputError: No whole number of at least 1.
-    """
+    """Number of threads, a whole number from 1; None: one per processor, at most 4."""
     return min(processors(), _MOST_THREADS) if threads is None else whole(threads, "threads", 1)
 
 
 @contextmanager
 def needed(words: str, opengl: bool = False) -> Iterator[None]:
-    """Around the import of an optional package: ``words`` say what needs it and how to get it.
+    """Around the import of an optional package: a failure becomes a MissingDependencyError.
 
     Args:
         words: Message of the error: what needs the package and how to install it.
         opengl: The package loads OpenGL as the environment says, whose values may not fit.
-
-    Raises:
-        MissingDependencyError: The package cannot be imported.
     """
     try:
         yield
@@ -196,12 +182,7 @@ def processors() -> int:
 
 
 def check_device(device: str) -> None:
-    """Refuse what is neither the CPU nor a CUDA device that is there.
-
-    Raises:
-        InputError: No such device.
-        MissingDependencyError: A device, but no torch.
-    """
+    """Refuse what is neither the CPU nor a CUDA device that is there."""
     if device == "cpu":
         return
     with needed(f"device {device!r} needs torch"):

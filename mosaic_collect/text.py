@@ -36,12 +36,7 @@ def shown(value: Any) -> str:
 
 
 def reason(error: BaseException, path: object = None) -> str:
-    """What an error says; of the system's own its words, behind the name of the file.
-
-    Args:
-        error: Any.
-        path: Path that the message names already, so that it is not repeated.
-    """
+    """Words of an error; a system's error has the file's name in front, unless that is ``path``."""
     if isinstance(error, MemoryError):
         return f"not enough memory: {error}".removesuffix(": ")
     if not isinstance(error, OSError) or not error.strerror:

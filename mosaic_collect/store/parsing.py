@@ -277,7 +277,7 @@ def json_copy(entries: Mapping[str, Any], nonfinite_as_text: bool = False) -> di
         raise
     except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"metadata: expected values that JSON can hold: {error}") from error
-    _check(*_size(text), depth)
+    check_sizes([_size(text)], depth)
     return copy
 
 
@@ -286,17 +286,13 @@ def json_sizes(copy: Mapping[str, Any]) -> dict[str, tuple[int, int]]:
     return {name: _size(json.dumps({name: value})) for name, value in copy.items()}
 
 
-def check_sizes(sizes: Iterable[tuple[int, int]]) -> None:
-    """Refuse entries that are fine one by one, and too many or too large together."""
-    nbytes, values = (sum(each) for each in zip((0, 0), *sizes, strict=True))
-    _check(nbytes, values, 0)
-
-
 def _size(text: str) -> tuple[int, int]:
     return len(text), text.count(",") + text.count("[") + text.count("{")
 
 
-def _check(nbytes: int, values: int, depth: int) -> None:
+def check_sizes(sizes: Iterable[tuple[int, int]], depth: int = 0) -> None:
+    """Refuse entries that are fine one by one, and too many or too large together."""
+    nbytes, values = (sum(each) for each in zip((0, 0), *sizes, strict=True))
     if nbytes > _MAX_NBYTES or values > _MAX_VALUES or depth > _MAX_DEPTH:
         raise InputError(
             f"metadata: expected at most {_MAX_NBYTES} bytes of JSON, "
