@@ -165,7 +165,7 @@ def find_extras(
         if name not in anyway and isinstance(first[name], torch.Tensor)
     }
     have |= {
-        "reward": Extra((Field("reward"),), after=_reward),
+        "reward": Extra((Field("reward"),), after=lambda result: {"reward": result.rewards}),
         "terminated": Extra(
             (Field("terminated", dtype="bool"),),
             after=lambda result: {"terminated": result.dones & ~result.time_outs},
@@ -194,12 +194,6 @@ def _group(name: str, values: torch.Tensor, terms: Sequence[Term]) -> Extra:
         before=lambda observations: {recorded.name: observations[name]},
         terms={recorded.name: terms} if terms else {},
     )
-
-
-def _reward(result: StepResult) -> Mapping[str, torch.Tensor]:
-    if result.rewards is None:
-        raise InputError("record: the simulation returns no reward")
-    return {"reward": result.rewards}
 
 
 def _final(groups: RecordedGroups) -> Extra:

@@ -55,14 +55,14 @@ class StepResult:
         observations: Observations to act on next; the first of a new episode where one ended.
         dones: Environments that ended an episode with this step, ``(num_envs,)``, bool.
         time_outs: Environments of these that ended by a time-out, ``(num_envs,)``, bool.
-        rewards: Rewards of the step, ``(num_envs,)``; None: not known.
+        rewards: Rewards of the step, ``(num_envs,)``.
         final: Observations before the reset, which count for ``dones``; None: not known.
     """
 
     observations: Observations
     dones: torch.Tensor
     time_outs: torch.Tensor
-    rewards: torch.Tensor | None = None
+    rewards: torch.Tensor
     final: Observations | None = None
 
 

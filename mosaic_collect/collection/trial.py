@@ -14,7 +14,6 @@ from typing import TypeAlias
 import torch
 
 from mosaic_collect.collection.protocols import Observations, Simulation
-from mosaic_collect.errors import InputError
 
 #: A function from the observations of the lane's environments to their actions; and the standard
 #: deviation of the noise added to each action, in its units.
@@ -29,15 +28,10 @@ def run_lanes(
 ) -> list[int]:
     """Run one trajectory in each environment; count those of each lane that reached their end.
 
-    The lanes share the environments evenly, else it is an ``InputError``. A trajectory that ends by
-    time, as those of motions do on their last frame, has reached its end. ``seed`` is of the lanes'
-    noise; ``on_step`` is called after each step.
+    The lanes share the environments evenly. A trajectory that ends by time, as those of motions do
+    on their last frame, has reached its end. ``seed`` is of the lanes' noise; ``on_step`` is called
+    after each step.
     """
-    if not lanes or simulation.num_envs % len(lanes):
-        raise InputError(
-            f"lanes: expected environments for each alike, got {simulation.num_envs} for "
-            f"{len(lanes)}"
-        )
     each = simulation.num_envs // len(lanes)
     rows = [slice(i * each, (i + 1) * each) for i in range(len(lanes))]
     generator = torch.Generator(simulation.device).manual_seed(seed)

@@ -8,7 +8,6 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect.collection.protocols import Observations  # noqa: E402
 from mosaic_collect.collection.trial import Lane, run_lanes  # noqa: E402
-from mosaic_collect.errors import InputError  # noqa: E402
 from tests.collection import toys  # noqa: E402
 
 EPISODES = ((3, 9), (4, 9), (5, 9), (3, 9))
@@ -51,9 +50,3 @@ def test_noise_is_of_its_lane_and_its_seed() -> None:
     assert 0.2 < first[:, 2:].std() < 0.9
     assert torch.equal(taken(1), first)
     assert not torch.equal(taken(2), first)
-
-
-@pytest.mark.parametrize("lanes", [[], [always(0.0)] * 3])
-def test_environments_that_cannot_be_shared_out(lanes: list[Lane]) -> None:
-    with pytest.raises(InputError, match=f"got 4 for {len(lanes)}"):
-        run_lanes(toys.ToySimulation(EPISODES), lanes)
