@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +9,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
-from mosaic_collect.errors import InputError
 from mosaic_collect.replay.check import replay_check
-from tests.adapters.hostile import Author
 from tests.mjlab import case as mjlab_case
 from tests.mjlab.case import EXPERT, ROWS, Case, changed_expert
 
@@ -70,22 +67,3 @@ def test_a_checkpoint_of_the_generation_before(store: str, tmp_path: Any) -> Non
         lambda actor: actor.update(std=actor.pop("distribution.std_param")),
     )
     assert main(["verify", store, "--checkpoint", older]) == 0
-
-
-def test_a_checkpoint_with_code_is_refused_before_mjlab_reads_it(
-    store: str,
-    case: Case,
-    run: Callable[..., Any],
-    tmp_path: Any,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    import torch
-
-    mark, foreign = str(tmp_path / "ran"), str(tmp_path / "hub.pt")
-    torch.save({**torch.load(EXPERT, weights_only=True), "infos": Author(mark)}, foreign)
-    assert main(["verify", store, "--checkpoint", foreign]) == 2
-    assert "names posix.mkdir" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"names posix\.mkdir"):
-        run(case.options("foreign", checkpoint=foreign))
-    assert not os.path.exists(mark)
-    assert not os.path.exists(case.store("foreign"))

@@ -111,25 +111,6 @@ def test_one_that_differs_in_nothing_else_is_found(
         assert verify(store, other, "--tolerance", "1e-3")[0] == 0
 
 
-def test_a_checkpoint_without_normaliser_is_refused(
-    recorded: Any, tmp_path: Path, verify: Verify
-) -> None:
-    store, _, recurrent = recorded
-    bare = str(tmp_path / "bare.pt")
-    train(bare, recurrent, normalise=False)
-    refused(verify, "norm", store, bare)
-
-
-def test_a_network_of_another_shape_is_refused(
-    recorded: Any, tmp_path: Path, verify: Verify
-) -> None:
-    store, _, recurrent = recorded
-    for hidden in ((8, 8), (16, 16, 16)):
-        other = str(tmp_path / "other.pt")
-        train(other, recurrent, hidden=hidden)
-        refused(verify, "does not fit", store, other)
-
-
 def altered(
     checkpoint: str, folder: Path, change: Callable[[str, torch.Tensor], torch.Tensor]
 ) -> str:
