@@ -176,15 +176,6 @@ def test_without_motions_and_student(store: str, monkeypatch: pytest.MonkeyPatch
     assert TRAJECTORY_END in data.fields
 
 
-def test_a_group_that_is_not_flat_is_refused_before_the_store_is_made(store: str) -> None:
-    policy = toys.ToyPolicy()
-    policy.shapes = {"camera": (3, 8, 8), **policy.shapes}
-    with pytest.raises(InputError, match=r"reads the group 'camera'.* policy, extra, student"):
-        recorded(store, policy=policy)
-    with pytest.raises(FileNotFoundError):
-        TrajectoryDataset(store)
-
-
 def test_each_step_is_told_with_the_writer(store: str) -> None:
     told: list[int] = []
     recorded(store, max_steps=3, on_step=lambda writer: told.append(writer.num_steps))

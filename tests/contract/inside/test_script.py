@@ -189,12 +189,6 @@ def test_help_shows_isaac_labs_flags_beside_ours() -> None:
     assert "app closed" not in out
 
 
-def test_flags_that_are_needed_are_named() -> None:
-    result = script_with("--headless")
-    assert result.returncode == 2
-    assert "required: --task, --motion, --output_path" in result.stderr
-
-
 def test_4_flags_are_checked_before_a_simulator_starts(work: Path) -> None:
     result = script(work, "expert", "--num_envs", "0")
     assert result.returncode == 2
