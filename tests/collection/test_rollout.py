@@ -100,16 +100,6 @@ def test_masks_motions_and_frames(store: str) -> None:
         np.testing.assert_array_equal(dataset.read(name)[mask], want[mask])
 
 
-def test_trajectories_end_with_the_step_that_ended_them(store: str) -> None:
-    Recorded(store)
-    dataset = TrajectoryDataset(store)
-    _, _, _, last = whole_episodes(EPISODES)
-    ids = helpers.ids(dataset)
-    changes = np.diff(ids, axis=0) != 0
-    np.testing.assert_array_equal(changes, last[:-1])
-    assert dataset.num_ended == last.sum() == 6
-
-
 def test_falls_are_told_from_ends_by_time(store: str) -> None:
     """Of rows that count only: who idles falls over and over, and nobody is told."""
     falls = ((0, 1), (1, 1))
@@ -121,15 +111,9 @@ def test_falls_are_told_from_ends_by_time(store: str) -> None:
         want[last[:, env] & (episode[:, env] == number), env] = FAILED
     helpers.assert_same(dataset.read(TRAJECTORY_END), want)
     assert np.count_nonzero(want == FAILED) == 2
+    assert dataset.num_ended == last.sum() == 6
+    np.testing.assert_array_equal(np.diff(helpers.ids(dataset), axis=0) != 0, last[:-1])
     assert verify_store(store).ok
-
-
-def test_it_stops_when_all_idle(store: str) -> None:
-    made = Recorded(store)
-    assert made.writer.num_steps == 11
-    dataset = TrajectoryDataset(store)
-    assert dataset.status == "complete"
-    assert dataset.num_valid == 11 + 6 + 6
 
 
 def test_it_stops_at_max_steps(store: str) -> None:
