@@ -140,12 +140,8 @@ def _row_shape(observations: Observations, name: str) -> tuple[int, ...] | None:
 def field_of(name: str, values: torch.Tensor) -> Field:
     """Field that holds rows of these values."""
     dtype = str(values.dtype).removeprefix("torch.")
-    # NumPy lacks it, and a writer makes it a float.
-    return Field(
-        name=name,
-        dim=tuple(values.shape[1:]),
-        dtype="float32" if dtype == "bfloat16" else dtype,
-    )
+    dtype = "float32" if dtype == "bfloat16" else dtype  # which NumPy lacks; a writer converts it
+    return Field(name, dim=tuple(values.shape[1:]), dtype=dtype)
 
 
 #: Fields of a state: generalised positions and velocities in MuJoCo's order, and the place of each
