@@ -129,6 +129,8 @@ def serve(link: socket.socket, parent: int, setup: Setup, ring_fd: int) -> None:
     while message := receive(link, parent):
         request = pickle.loads(message[0])  # noqa: S301  from this package's other half
         shards.submit(answer, request, message[1])
+    shards.shutdown(wait=False)
+    pool.shutdown(wait=False)
 
 
 def receive(link: socket.socket, parent: int) -> tuple[bytes, int] | None:
