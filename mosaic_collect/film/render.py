@@ -13,7 +13,6 @@ import io
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Any
@@ -39,6 +38,7 @@ from mosaic_collect.reading.trajectories import Trajectory
 from mosaic_collect.store.files import write_target
 
 _INSTALL = "pip install 'mosaic-collect[replay]'"
+_PILLOW = f"pictures need Pillow: {_INSTALL}"
 #: Places of a free base and of joints among the generalised positions.
 _Layout = tuple[slice, Sequence[int]]
 Picture = NDArray[np.uint8]
@@ -92,8 +92,14 @@ def film(
     path = check_output(output)
     ids = [trajectories] if isinstance(trajectories, int) else list(trajectories)
     scene = _Scene(dataset, ids, motion, model)
-    pictures = _counted(scene.strips() if path.lower().endswith(STRIP) else scene.grid(), progress)
-    write_pictures(path, pictures, scene.fps)
+
+    def counted() -> Iterator[Picture]:
+        for picture in scene.strips() if path.lower().endswith(STRIP) else scene.grid():
+            yield picture
+            if progress is not None:
+                progress(1)
+
+    write_pictures(path, counted(), scene.fps)
     names = ("robot", "reference")
     shown = tuple(n for n in names if any(getattr(p, n) is not None for p in scene.poses))
     notes = dict.fromkeys(note for poses in scene.poses for note in poses.notes)
@@ -177,22 +183,13 @@ def strip_steps(num_steps: int) -> list[int]:
 
 def write_text(picture: Picture, text: str) -> Picture:
     """A picture with lines of text in its upper left corner."""
-    with _pillow():
+    with needed(_PILLOW):
         from PIL import Image, ImageDraw, ImageFont
     image = Image.fromarray(picture)
     font = ImageFont.load_default(max(15, picture.shape[1] // 30))
     look = {"fill": "white", "stroke_width": 1, "stroke_fill": "black", "spacing": 2}
     ImageDraw.Draw(image).multiline_text((8, 6), text, font=font, **look)
     return np.asarray(image)
-
-
-def _counted(
-    pictures: Iterator[Picture], progress: Callable[[int], object] | None
-) -> Iterator[Picture]:
-    for picture in pictures:
-        yield picture
-        if progress is not None:
-            progress(1)
 
 
 def check_output(path: str | os.PathLike[str]) -> str:
@@ -215,7 +212,7 @@ def encode(pictures: Iterable[Picture], ending: str, fps: float) -> bytes:
     """
     if ending == ".mp4":
         return _encode_video(iter(pictures), fps)
-    with _pillow():
+    with needed(_PILLOW):
         from PIL import Image
     buffer = io.BytesIO()
     if ending == ".gif":
@@ -244,10 +241,6 @@ def _encode_video(pictures: Iterator[Picture], fps: float) -> bytes:
             writing.close()
         with open(clip, "rb") as file:
             return file.read()
-
-
-def _pillow() -> AbstractContextManager[None]:
-    return needed(f"pictures need Pillow: {_INSTALL}")
 
 
 @dataclass(frozen=True)
@@ -284,11 +277,16 @@ def trajectory_poses(
     else:
         notes.append("the robot is not shown: its states were not recorded")
     try:
-        arrays = _motion_arrays(told, trajectory, motion)
-        if layout is None or len(layout[1]) != arrays["joint_pos"].shape[1]:
+        arrays = _played(told, trajectory, motion)
+        frames, joints = trajectory["motion_frame"][...], arrays["joint_pos"]
+        if layout is None or len(layout[1]) != joints.shape[1]:
             raise _NotShown("its motion is not of this task's robot")
-        frames = trajectory["motion_frame"][...]
-        reference = _reference(nq, layout, arrays, frames, origins)
+        if not (frames.min() >= 0 and frames.max() < len(joints)):
+            raise _NotShown("its motion is shorter than the frames that were recorded")
+        place = arrays["body_pos_w"][frames, 0] + (0.0 if origins is None else origins)
+        reference = np.zeros((len(frames), nq))
+        reference[:, layout[0]] = np.hstack([place, arrays["body_quat_w"][frames, 0]])
+        reference[:, layout[1]] = joints[frames]
         if robot is not None and told.get("simulator") == "isaaclab":
             _order_quaternions(reference[:, layout[0]], robot[:, layout[0]])
     except _NotShown as why:
@@ -312,19 +310,18 @@ class _NotShown(Exception):  # noqa: N818  no error: a note
     """Why a reference cannot be shown."""
 
 
-def _motion_arrays(
+def _played(
     told: Mapping[str, Any], trajectory: Trajectory, path: str | None
 ) -> dict[str, NDArray[Any]]:
     """The arrays of its motion, as they were played."""
-    if trajectory.motion is None or "motion_frame" not in trajectory:
-        raise _NotShown("the store tells of no motion that it followed")
     try:
         motions = recorded_motions(told)
     except StoreMismatchError as error:
         raise _NotShown(f"the metadata name motions in another form: {error}") from error
-    if not 0 <= trajectory.motion < len(motions):
+    number = trajectory.motion if "motion_frame" in trajectory else None
+    if number is None or not 0 <= number < len(motions):
         raise _NotShown("the store tells of no motion that it followed")
-    motion = motions[trajectory.motion]
+    motion = motions[number]
     file = _found(motion, path)
     if file is None:
         raise _NotShown(f"{motion.path} is gone or another file; motion= says where it lies")
@@ -340,19 +337,3 @@ def _found(motion: Motion, path: str | None) -> str | None:
         return {m.sha256: m.path for m in find_motions(path)}.get(motion.sha256)
     there = os.path.isfile(motion.path) and file_sha256(motion.path) == motion.sha256
     return motion.path if there and read_motion(motion.path)[0] is not None else None
-
-
-def _reference(
-    nq: int,
-    layout: _Layout,
-    arrays: Mapping[str, NDArray[Any]],
-    frames: NDArray[Any],
-    origins: NDArray[np.float64] | None,
-) -> NDArray[np.float64]:
-    if not (frames.min() >= 0 and frames.max() < len(arrays["joint_pos"])):
-        raise _NotShown("its motion is shorter than the frames that were recorded")
-    qpos = np.zeros((len(frames), nq))
-    place = arrays["body_pos_w"][frames, 0] + (0.0 if origins is None else origins)
-    qpos[:, layout[0]] = np.concatenate([place, arrays["body_quat_w"][frames, 0]], axis=1)
-    qpos[:, layout[1]] = arrays["joint_pos"][frames]
-    return qpos

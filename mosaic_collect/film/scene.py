@@ -120,9 +120,13 @@ class Stage:
         Without a robot the reference stands in its place. Where OpenGL draws nothing, that is a
         ``MissingDependencyError``.
         """
-        green, camera = _green(self._model), _camera(self._viewer)
-        main, aside = robot, self._aside(reference, camera)
-        figure, ghost = (_Figure(model, self._places) for model in (self._model, green))
+        camera, viewer = mujoco.MjvCamera(), self._viewer
+        camera.type = mujoco.mjtCamera.mjCAMERA_FREE
+        camera.distance, camera.elevation = viewer.distance, viewer.elevation
+        camera.azimuth = viewer.azimuth
+        main, aside = robot, self._aside(reference)
+        models = self._model, _green(self._model)
+        figure, ghost = (_Figure(model, self._places) for model in models)
         if main is None:
             main, aside, figure = reference, None, ghost
         assert main is not None
@@ -141,13 +145,11 @@ class Stage:
         finally:
             renderer.close()
 
-    def _aside(
-        self, reference: NDArray[np.float64] | None, camera: mujoco.MjvCamera
-    ) -> NDArray[np.float64] | None:
+    def _aside(self, reference: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         """The reference, to the right in the picture, along the floor."""
         if reference is None or self.layout is None:
             return None
-        azimuth = np.deg2rad(camera.azimuth)
+        azimuth = np.deg2rad(self._viewer.azimuth)
         moved, x = reference.copy(), self.layout[0].start
         moved[:, x : x + 2] += _APART * np.array([np.sin(azimuth), -np.cos(azimuth)])
         return moved
@@ -168,14 +170,13 @@ class Stage:
 
 
 class _Figure:
-    """A scene's bodies in one pose, of which the positions at ``places`` are given."""
+    """A scene's bodies in one pose; ``places`` are those of its positions in ``qpos``."""
 
     def __init__(self, model: mujoco.MjModel, places: Sequence[int] | None) -> None:
         self.model, self.data = model, mujoco.MjData(model)
         self._places = slice(None) if places is None else list(places)
 
     def pose(self, qpos: NDArray[np.float64]) -> None:
-        """Take it."""
         self.data.qpos[self._places] = qpos
         mujoco.mj_forward(self.model, self.data)
 
@@ -187,7 +188,7 @@ class _Figure:
 
 
 def _layout(model: mujoco.MjModel, entity: str) -> Layout | None:
-    """Of an entity with a free base; its joints' names begin with the entity's."""
+    """Places of an entity with a free base; its joints' names begin with the entity's."""
     joints = [model.joint(i) for i in range(model.njnt)]
     mine = [joint for joint in joints if joint.name.startswith(f"{entity}/")]
     free = [int(j.qposadr[0]) for j in mine if j.type[0] == mujoco.mjtJoint.mjJNT_FREE]
@@ -203,15 +204,6 @@ def _green(model: mujoco.MjModel) -> mujoco.MjModel:
     moving = model.body_weldid[model.geom_bodyid] != 0
     tinted.geom_rgba[moving], tinted.geom_matid[moving] = _GREEN, -1
     return tinted
-
-
-def _camera(viewer: Any) -> mujoco.MjvCamera:
-    """The task's own, but free."""
-    camera = mujoco.MjvCamera()
-    camera.type = mujoco.mjtCamera.mjCAMERA_FREE
-    camera.distance, camera.azimuth = viewer.distance, viewer.azimuth
-    camera.elevation = viewer.elevation
-    return camera
 
 
 def _renderer(model: mujoco.MjModel, width: int, height: int) -> mujoco.Renderer:

@@ -332,10 +332,9 @@ def _cells(table: Trajectories, envs: Ints, width: int, shape: tuple[int, ...]) 
 
 def _turn(row: Ints) -> Ints:
     """How many of the same row came before, for each; ids of an environment ascend in time."""
-    order = np.argsort(row, kind="stable")
-    starts = np.flatnonzero(np.append(True, np.diff(row[order]) != 0)) if len(row) else order
-    turn = np.empty(len(row), np.int64)
-    turn[order] = np.arange(len(row)) - np.repeat(starts, np.diff(np.append(starts, len(row))))
+    order, turn = np.argsort(row, kind="stable"), np.empty(len(row), np.int64)
+    _, starts, counts = np.unique(row[order], return_index=True, return_counts=True)
+    turn[order] = np.arange(len(row)) - np.repeat(starts, counts)
     return turn
 
 
