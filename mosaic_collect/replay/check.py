@@ -69,28 +69,18 @@ def replay_check(
     check_tolerance(tolerance)
     dataset = TrajectoryDataset(store)
     replay = _Replay(dataset.view, _fields(dataset, groups), policy, groups, device, tolerance)
-    steps = np.zeros(dataset.num_steps, STEP)
-    for at, compared in enumerate(_replayed(replay, dataset, engine)):
-        steps[at] = compared
-        if progress is not None:
-            progress(1)
-    return ReplayReport.of(steps, tolerance)
-
-
-def _replayed(
-    replay: _Replay, dataset: TrajectoryDataset, engine: Engine | None
-) -> Iterator[_Step]:
-    """Yield the comparison of each step, in order."""
-    blocks = range(dataset.state.num_blocks)
-    is_recurrent = bool(getattr(replay.policy, "is_recurrent", True))
-    if engine is not None and not is_recurrent:
-        yield from chain.from_iterable(engine.map(replay, blocks, dataset.view.require_seen))
-        return
-    if engine is not None:
+    blocks, steps = range(dataset.state.num_blocks), np.zeros(dataset.num_steps, STEP)
+    if engine is not None and getattr(policy, "is_recurrent", True):
         _log.warning("the policy is recurrent, or may be: it is replayed here, step by step")
+        engine = None
     with WorkerPool(thread_count(), "mosaic-replay") as pool:
-        for block in blocks:
-            yield from replay.steps(block, pool)
+        here = (replay.steps(block, pool) for block in blocks)
+        found = here if engine is None else engine.map(replay, blocks, dataset.view.require_seen)
+        for at, compared in enumerate(chain.from_iterable(found)):
+            steps[at] = compared
+            if progress is not None:
+                progress(1)
+    return ReplayReport.of(steps, tolerance)
 
 
 @dataclass(frozen=True)
