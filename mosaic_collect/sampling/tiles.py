@@ -25,7 +25,6 @@ draw is a pair's place, or a window: the place of its first row times H, plus it
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,8 +36,7 @@ from mosaic_collect.reading.selection import Selection
 from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.sampling.options import LoaderOptions
 from mosaic_collect.store.grid import FieldGrid
-from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID, Field
-from mosaic_collect.store.shard import ShardReader
+from mosaic_collect.store.schema import TRAJECTORY_ID, Field
 from mosaic_collect.store.view import StoreView
 
 Draws = NDArray[Any]
@@ -54,8 +52,6 @@ _TILES_OF_A_POOL = 16
 #: A worker's pool is cut into so many at least, though chunks are decoded several times then.
 _LEAST_TILES = 6
 _MOST_BLOCKS = 4  # of a tile of windows
-#: Room for a chunk, one a thread.
-_SCRATCH = threading.local()
 
 
 class Tiles:
@@ -189,55 +185,23 @@ class Tiles:
         at, _first = self.table.place(tile.block)
         part, numbering = self.table.parts[at], self.table.numberings[at]
         shape, width = part.grids[name].field.row_shape, len(tile.envs)
-        for block, steps, begin in self._sections(tile):
+        for _block, steps, begin in self._sections(tile):
             here = chosen[:, begin : begin + part.state.block_steps]
             if not here.any():
                 continue
             out = into[begin * width : begin * width + here.size].reshape(*here.shape, *shape)
-            self._load_block(part, name, block, tile.envs, out, here)
-            if name == TRAJECTORY_END:
-                part.clear_uncommitted_ends(steps, tile.envs, out[:, : len(steps)].T)
+            rows, wanted = out[:, : len(steps)].swapaxes(0, 1), here[:, : len(steps)].T
+            try:
+                part.fill(name, steps, tile.envs, rows, wanted=wanted)
+            except CorruptStoreError as error:
+                if not self._options.skip_damaged:
+                    raise
+                raise CorruptStoreError(
+                    f"{error}: it was damaged after the pairs were selected; refresh() leaves out "
+                    "its pairs, too"
+                ) from error
             if numbering.changes(name):
                 out[here] = numbering.apply(name, out[here])
-
-    def _load_block(
-        self,
-        part: StoreView,
-        name: str,
-        block: int,
-        envs: range,
-        out: NDArray[Any],
-        chosen: Mask,
-    ) -> None:
-        """Decode chunks of the first steps of a block that hold a chosen pair."""
-        grid = part.grids[name]
-        columns = range(envs.start // grid.chunk_envs, -(-envs.stop // grid.chunk_envs))
-        starts = range(0, grid.chunks, grid.env_chunks)  # of each piece of the block's steps
-        with part.shard(name, block) as shard:
-            for chunk in (start + column for start in starts for column in columns):
-                rows, steps = grid.rows(chunk)
-                first, stop = max(rows.start, envs.start), min(rows.stop, envs.stop)
-                inside = slice(first - envs.start, stop - envs.start), steps
-                if chosen[inside].any():
-                    self._read(shard, grid, chunk, out[inside], first - rows.start)
-
-    def _read(
-        self, shard: ShardReader, grid: FieldGrid, chunk: int, out: NDArray[Any], first: int
-    ) -> None:
-        """Decode the first steps of some environments of a chunk, from its ``first`` on."""
-        is_whole = out.shape[:2] == grid.chunk_shape[:2] and out.flags.c_contiguous
-        values = out if is_whole else _scratch_for(grid)
-        try:
-            shard.read(chunk, values)
-        except CorruptStoreError as error:
-            if not self._options.skip_damaged:
-                raise
-            raise CorruptStoreError(
-                f"{error}: it was damaged after the pairs were selected; refresh() leaves out its "
-                "pairs, too"
-            ) from error
-        if not is_whole:
-            out[...] = values[first : first + out.shape[0], : out.shape[1]]
 
     def _cut_blocks(self, at: int, first: int, counts: list[int]) -> None:
         """Add the tiles that begin with a block of a store and hold a draw."""
@@ -379,12 +343,3 @@ def _cut_envs(
     if most_nbytes is not None and width * env_nbytes > most_nbytes:
         width = max(1, most_nbytes // env_nbytes)
     return [range(e, min(e + width, num_envs)) for e in range(0, num_envs, width)]
-
-
-def _scratch_for(grid: FieldGrid) -> NDArray[Any]:
-    """This thread's room, as a chunk."""
-    held = getattr(_SCRATCH, "bytes", None)
-    if held is None or held.nbytes < grid.chunk_nbytes:
-        held = _SCRATCH.bytes = np.empty(grid.chunk_nbytes, np.uint8)
-    values: NDArray[Any] = held[: grid.chunk_nbytes].view(grid.field.dtype)
-    return values.reshape(grid.chunk_shape)

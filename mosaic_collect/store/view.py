@@ -326,8 +326,26 @@ class StoreView:
         Raises:
             CorruptStoreError: A damaged chunk, or a shard that is missing.
         """
+        out = empty_rows(self.grids[field].field, steps, envs, env_major)
+        self.fill(field, steps, envs, out, pool)
+        return out
+
+    def fill(
+        self,
+        field: str,
+        steps: range,
+        envs: range,
+        out: NDArray[Any],
+        pool: Executor | None = None,
+        wanted: NDArray[np.bool_] | None = None,
+    ) -> None:
+        """Read rows of one store, as ``read``, into an array of their shape.
+
+        Chunks that lie whole in ``out``, with an environment's rows together, are decoded in place.
+        Those without a row of ``wanted``, a mask of shape ``(len(steps), len(envs))``, are left
+        out.
+        """
         grid = self.grids[field]
-        out = empty_rows(grid.field, steps, envs, env_major)
         env_cuts = list(cuts(envs, grid.chunk_envs))
         in_block = grid.block_steps // grid.chunk_steps
         step_cuts = cuts(steps, grid.chunk_steps) if env_cuts else ()
@@ -346,12 +364,13 @@ class StoreView:
                     mine[...] = values[env_inside, step_inside]
 
                 chunks = list(product(of_block, env_cuts))
+                if wanted is not None:
+                    chunks = [(s, e) for s, e in chunks if wanted[s[2], e[2]].any()]
                 each = map if pool is None or len(chunks) == 1 else pool.map
                 for _ in each(decode, chunks):
                     pass
         if field == TRAJECTORY_END:
             self.clear_uncommitted_ends(steps, envs, out)
-        return out
 
     def open_envs(self, run: int) -> NDArray[np.bool_]:
         """Environments that were within a trajectory when ``state.runs[run]`` stopped.
