@@ -12,11 +12,11 @@ from dataclasses import asdict, fields, replace
 from importlib import import_module
 from typing import Any
 
-from mosaic_collect.errors import InputError, MosaicCollectError, SpaceError, WriteError
+from mosaic_collect.errors import InputError
+from mosaic_collect.export.contents import describe_stores
 from mosaic_collect.export.npy import (
     ExportReport,
     choose,
-    describe_stores,
     join_stores,
     naming_skip_damaged,
     open_stores,
@@ -24,13 +24,12 @@ from mosaic_collect.export.npy import (
 )
 from mosaic_collect.export.options import Options
 from mosaic_collect.export.rows import RowFormat, TrajectoryRows
-from mosaic_collect.export.target import Target, check_target
+from mosaic_collect.export.target import check_target, opened_target
 from mosaic_collect.npyfile.layout import GRID
 from mosaic_collect.reading.numbering import MOTION_ID
-from mosaic_collect.store.files import NO_ROOM
 from mosaic_collect.store.ranks import Addresses
 from mosaic_collect.store.schema import TRAJECTORY_END, TRAJECTORY_ID
-from mosaic_collect.text import reason, shown
+from mosaic_collect.text import shown
 
 NPY = "npy"
 #: Endings of each format's files; a folder has none.
@@ -129,16 +128,9 @@ def _write(
             "left_out": asdict(left),
             **describe_stores(table),
         }
-        try:
-            with Target(target, nbytes, is_folder=not endings) as opened:
-                for count in form.write(opened.temp_path, rows, options, about):
-                    progress(count)
-        except MosaicCollectError:
-            raise
-        except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
-            words = f"{target}: writing failed, nothing was left there: {reason(error)}"
-            is_full = getattr(error, "errno", None) in NO_ROOM
-            raise (SpaceError if is_full else WriteError)(words) from error
+        with opened_target(target, nbytes, is_folder=not endings) as opened:
+            for count in form.write(opened.temp_path, rows, options, about):
+                progress(count)
     return ExportReport(
         path=target,
         layout=name,

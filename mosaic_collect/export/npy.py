@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -18,22 +18,21 @@ from mosaic_collect.errors import (
     CorruptStoreError,
     ExportError,
     IncompleteStoreError,
-    MosaicCollectError,
-    WriteError,
+    InputError,
+    NonFiniteError,
+    StoreMismatchError,
 )
-from mosaic_collect.export.layouts import (
-    LAYOUTS,
-    Compact,
-    automatic_layout,
+from mosaic_collect.export.contents import (
+    arrays_of,
     check_rows,
-    is_flattened,
+    file_metadata,
+    notes_on,
 )
 from mosaic_collect.export.options import AUTO, LayoutName, Options
 from mosaic_collect.export.stream import Progress, fill
-from mosaic_collect.export.target import Target, check_target
-from mosaic_collect.npyfile.layout import AXES, COMPACT, OURS, FilePlan, plan_file
+from mosaic_collect.export.target import check_target, opened_target
+from mosaic_collect.npyfile.layout import COMPACT, GRID, FilePlan, plan_file
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import (
     Left,
     Selection,
@@ -43,17 +42,15 @@ from mosaic_collect.reading.selection import (
     nonfinite_fields,
     select,
 )
-from mosaic_collect.reading.store_set import StoreSet, alike_notes, check_mergeable
+from mosaic_collect.reading.store_set import StoreSet, check_mergeable
 from mosaic_collect.reading.table import Table
-from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE
 from mosaic_collect.store.ranks import Addresses, Place
-from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK, Field
+from mosaic_collect.store.schema import VALID_MASK, Field
 from mosaic_collect.store.view import StoreView
-from mosaic_collect.text import reason, size_of
+from mosaic_collect.text import size_of
 
 _log = logging.getLogger(__name__)
-#: Entries of a store's metadata under "acting" whose presence means that actions were perturbed.
-_PERTURBING = {"action_noise", "act_by"}
 
 
 @dataclass(frozen=True)
@@ -196,7 +193,7 @@ class ExportPlan:
 
     Attributes:
         table: The stores.
-        layout: How the pairs lie.
+        layout: ``grid`` or ``compact``.
         options: Options of the export.
         selection: Chosen pairs, in the file's order.
         left: Numbers of pairs left out.
@@ -205,7 +202,7 @@ class ExportPlan:
     """
 
     table: Table
-    layout: Compact
+    layout: str
     options: Options
     selection: Selection
     left: Left
@@ -227,7 +224,7 @@ class ExportPlan:
         """What loading the file will take, in words."""
         size = size_of(self.arrays_nbytes)
         return (
-            f"{self.selection.num_pairs:,} pairs, {self.layout.name}: {size} on disk, as much RAM "
+            f"{self.selection.num_pairs:,} pairs, {self.layout}: {size} on disk, as much RAM "
             "for np.load, and as much on the training device of every rank"
         )
 
@@ -253,34 +250,27 @@ class ExportPlan:
         start = time.monotonic()
         name = check_target(path, [part.address for part in self.table.parts])
         _log.info("%s", self.size_text)
-        may_be_nonfinite = self.layout.holds_every_pair and self.options.allow_nonfinite
-        try:
-            with Target(name, self.file.nbytes) as target, naming_skip_damaged(self.options):
-                fill(
-                    target,
-                    self.file,
-                    self.table,
-                    self.selection,
-                    check_finite=not may_be_nonfinite,
-                    progress=progress or (lambda nbytes: None),
-                    engine=engine,
-                )
-        except MosaicCollectError:
-            raise
-        except OSError as error:
-            raise WriteError(
-                f"{name}: writing failed, nothing was left there: {reason(error)}"
-            ) from error
+        may_be_nonfinite = self.layout == GRID and self.options.allow_nonfinite
+        with opened_target(name, self.file.nbytes) as target, naming_skip_damaged(self.options):
+            fill(
+                target,
+                self.file,
+                self.table,
+                self.selection,
+                check_finite=not may_be_nonfinite,
+                progress=progress or (lambda nbytes: None),
+                engine=engine,
+            )
         return ExportReport(
             path=name,
-            layout=self.layout.name,
+            layout=self.layout,
             num_pairs=self.num_valid,
             shapes={name: spec.shape for name, spec in self.file.arrays.items()},
             left_out=self.left,
             file_nbytes=self.file.nbytes,
             device_nbytes=self.arrays_nbytes,
             seconds=time.monotonic() - start,
-            notes=tuple(_notes(self.table, self.layout, self.file.arrays)),
+            notes=tuple(notes_on(self.table, self.layout, self.file.arrays)),
         )
 
 
@@ -313,28 +303,41 @@ def decide(
 ) -> ExportPlan:
     """Decide an export of open stores, as ``plan_export``."""
     table, fields = join_stores(views, options)
-    if options.layout != AUTO:
-        LAYOUTS[options.layout].check_stores(table)
+    if options.layout == GRID and not table.has_one_width:
+        widths = ", ".join(f"{p.address} has {p.state.num_envs}" for p in table.parts)
+        raise StoreMismatchError(
+            f"a grid of several stores needs one number of environments in all: {widths}; "
+            "use layout='compact'"
+        )
     check_rows(fields)
     layout, selection, left = choose(table, fields, options, engine)
-    arrays = layout.arrays(table, fields, selection.num_pairs)
+    arrays = arrays_of(table, fields, layout, selection.num_pairs)
     num_valid = _num_valid(table, layout, selection)
-    ours = {"layout": layout.name, "options": options.as_json(), "left_out": asdict(left)}
-    metadata = _metadata(table, arrays, num_valid, ours, options.metadata or {})
+    ours = {"layout": layout, "options": options.as_json(), "left_out": asdict(left)}
+    metadata = file_metadata(table, arrays, num_valid, ours, options.metadata or {})
     file = plan_file(arrays, {"metadata": metadata})
     return ExportPlan(table, layout, options, selection, left, metadata, file)
 
 
 def choose(
     table: Table, fields: Sequence[Field], options: Options, engine: Engine | None = None
-) -> tuple[Compact, Selection, Left]:
+) -> tuple[str, Selection, Left]:
     """Choose the layout and the pairs, and count the pairs left out; at least one must be left."""
     # Around damage every field is looked into anyway, and cannot be counted before.
     nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields, engine)
-    excludes = bool(options.excluding)
-    layout = LAYOUTS.get(options.layout) or automatic_layout(table, nonfinite, excludes)
-    layout.check_fields(options.fields or (), nonfinite, options.allow_nonfinite)
-    if layout.holds_every_pair:
+    layout: str = options.layout
+    if layout == AUTO:  # the columns of a merged grid would be no environment's own time
+        every = table.state.num_valid == table.state.num_pairs and not nonfinite
+        layout = GRID if len(table.parts) == 1 and every and not options.excluding else COMPACT
+    if layout == GRID and nonfinite and not options.allow_nonfinite:
+        counts = ", ".join(f"{name}: {count} pairs" for name, count in nonfinite.items())
+        raise NonFiniteError(
+            f"a grid would hold NaN or infinity ({counts}), and MOSAIC's update crashes on it: "
+            "use layout='compact', or allow_nonfinite=True"
+        )
+    if layout == COMPACT and VALID_MASK in (options.fields or ()):
+        raise InputError("fields: a compact export holds no valid_mask, all its pairs are valid")
+    if layout == GRID:
         selection, left = every_pair(table), Left()
     else:
         drawn = {"max_pairs": options.max_pairs, "seed": options.seed}
@@ -346,8 +349,8 @@ def choose(
     return layout, selection, left
 
 
-def _num_valid(table: Table, layout: Compact, selection: Selection) -> int:
-    return table.state.num_valid if layout.holds_every_pair else selection.num_pairs
+def _num_valid(table: Table, layout: str, selection: Selection) -> int:
+    return table.state.num_valid if layout == GRID else selection.num_pairs
 
 
 def join_stores(views: Sequence[StoreView], options: Options) -> tuple[Table, list[Field]]:
@@ -386,113 +389,3 @@ def naming_skip_damaged(options: Options) -> Iterator[None]:
         if options.exclude_failed or options.exclude_interrupted:
             way += ", if the ids and ends of the trajectories to leave out can be read"
         raise CorruptStoreError(f"{error}; {way}") from error
-
-
-# -- the file's metadata -----------------------------------------------------------------------
-
-
-def _metadata(
-    table: Table,
-    arrays: Collection[str],
-    num_valid: int,
-    ours: dict[str, Any],
-    more: Mapping[str, Any],
-) -> dict[str, Any]:
-    """MOSAIC's ``metadata``, and the export's provenance in it."""
-    fields = table.state.schema.fields
-    widths = {f.name: None if f.dim is None else f.width for f in fields}
-    axes = {f.name: list(f.row_shape) for f in fields if f.name in arrays and is_flattened(f)}
-    return {
-        "num_trajectories": table.state.num_trajectories,
-        "num_steps": num_valid,
-        "obs_dim_dict": {n: width for n, width in widths.items() if n.endswith("observations")},
-        "action_dim": widths.get("actions"),
-        "has_valid_mask": VALID_MASK in arrays,
-        **more,
-        OURS: {**ours, **describe_stores(table), **({AXES: axes} if axes else {})},
-    }
-
-
-def describe_stores(table: Table) -> dict[str, Any]:
-    """Describe the stores; of several also their paths, and the new numbers of their ids."""
-    if len(table.parts) == 1:
-        return _store(table.parts[0].state)
-    stores = [
-        {
-            "path": part.address,
-            "first_trajectory_id": numbering.first_id,
-            "motion_ids": list(numbering.motions),
-            **_store(part.state),
-        }
-        for part, numbering in zip(table.parts, table.numberings, strict=True)
-    ]
-    return {"stores": stores}
-
-
-def _store(state: StoreState) -> dict[str, Any]:
-    return {
-        "store_status": state.status,
-        "store_steps": state.committed_steps,
-        "store_envs": state.num_envs,
-        "runs": [run.told() for run in state.runs],
-        "metadata": state.metadata,
-    }
-
-
-# -- notes -------------------------------------------------------------------------------------
-
-
-def _notes(table: Table, layout: Compact, names: Collection[str]) -> Iterator[str]:
-    """What the reader of a file with these arrays should know, one sentence each."""
-    yield from alike_notes({p.address: p.state.metadata for p in table.parts})
-    if len(table.parts) > 1:
-        yield from _notes_of_ids(table, names)
-    yield from layout.notes(table)
-    for field in filter(is_flattened, table.state.schema.fields):
-        if field.name in names:
-            yield f"{field.name}: its axes {field.dim} became one of {field.width}, in C order"
-    missing = {"actions", "action_mean", "action_sigma"} - set(names)
-    if missing:
-        yield f"MOSAIC's loss also reads {', '.join(sorted(missing))}, left out here"
-    yield from _notes_of_labels(table, names)
-    if {"observations", "student_observations"} <= set(names):
-        yield "MOSAIC loads observations, but trains on student_observations only"
-    if not {"observations", "student_observations"} & set(names):
-        yield "MOSAIC cannot train on it: no observations"
-
-
-def _notes_of_ids(table: Table, names: Collection[str]) -> Iterator[str]:
-    """Note how the ids of several stores became unique."""
-    numbered = [(p.address, n) for p, n in zip(table.parts, table.numberings, strict=True)]
-    if TRAJECTORY_ID in names:
-        for address, numbering in numbered[1:]:
-            raised = f"its own and {numbering.first_id} more, to be unique"
-            yield f"{TRAJECTORY_ID}: those of {address} are {raised}"
-    if MOTION_ID not in names:
-        return
-    if any(numbering.changes(MOTION_ID) for numbering in table.numberings):
-        yield (
-            f"{MOTION_ID}: numbered through {table.numberings[0].num_motions} motions of all "
-            "stores; the file's metadata hold the new ids of each store under motion_ids"
-        )
-    unnamed = [address for address, numbering in numbered if not numbering.motions]
-    if unnamed:
-        yield (
-            f"{MOTION_ID}: the metadata of {', '.join(unnamed)} name no motions, so one id of "
-            "theirs may mean several motions"
-        )
-
-
-def _notes_of_labels(table: Table, names: Collection[str]) -> Iterator[str]:
-    """Note which labels a trainer gets, if ``actions`` were perturbed."""
-    told = (part.state.metadata.get("acting") for part in table.parts)
-    disturbed = any(isinstance(acting, dict) and _PERTURBING & set(acting) for acting in told)
-    if "actions" not in names or not disturbed:
-        return
-    if "action_mean" in names:
-        yield "MOSAIC learns from action_mean; actions are what was executed, disturbed on purpose"
-    else:
-        yield (
-            "WARNING: the labels left are actions, which were disturbed on purpose, and MOSAIC "
-            "would learn the disturbance: export action_mean, too"
-        )

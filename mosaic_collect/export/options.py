@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 from mosaic_collect.checks import is_whole, pythons
-from mosaic_collect.export.layouts import LAYOUTS
-from mosaic_collect.npyfile.layout import OURS
+from mosaic_collect.npyfile.layout import GRID, OURS
 from mosaic_collect.reading.subset import SubsetOptions
 from mosaic_collect.text import shown
 
@@ -61,8 +60,7 @@ class Options(SubsetOptions):
             if not is_whole(value, least) and not (name == "max_pairs" and value is None):
                 yield self.wrong(name, f"a whole number from {least}")
         yield from _metadata_problems(self.metadata)
-        layout = LAYOUTS.get(self.layout) if isinstance(self.layout, str) else None
-        if layout is not None and layout.holds_every_pair and self.excluding:
+        if self.layout == GRID and self.excluding:
             asked = ", ".join(self.excluding)
             yield f"{asked}: a {self.layout} holds every pair; use layout='compact'"
 

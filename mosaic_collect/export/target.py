@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from mosaic_collect.checks import local_path, output_path, regular_target
-from mosaic_collect.errors import InputError, SpaceError, WriteError
+from mosaic_collect.errors import InputError, MosaicCollectError, SpaceError, WriteError
 from mosaic_collect.store.files import NO_ROOM, PosixFiles, free_nbytes, temp_name
 from mosaic_collect.store.lock import try_lock
 from mosaic_collect.text import reason
@@ -177,6 +177,25 @@ class Target:
         """Remove the temp file, if it has not become the target, and close it."""
         _remove(self.temp_path)
         os.close(self.fd)
+
+
+@contextmanager
+def opened_target(path: str, nbytes: int, is_folder: bool = False) -> Iterator[Target]:
+    """Open a ``Target``; a failure to write it raises an error that names it.
+
+    Raises:
+        SpaceError: Not enough disk.
+        WriteError: The target cannot be written.
+    """
+    try:
+        with Target(path, nbytes, is_folder) as target:
+            yield target
+    except MosaicCollectError:
+        raise
+    except (OSError, RuntimeError) as error:  # h5py raises either when a disk is full
+        words = f"{path}: writing failed, nothing was left there: {reason(error)}"
+        is_full = getattr(error, "errno", None) in NO_ROOM
+        raise (SpaceError if is_full else WriteError)(words) from error
 
 
 def _remove(path: str) -> None:
