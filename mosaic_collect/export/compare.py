@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -64,9 +65,8 @@ def verify_export(
             raise CorruptExportError(f"{file.path}: impossible export options: {error}") from error
         problems = _same_shape(file, plan)
         if not problems:
-            problems = _same_values(
-                _Comparison(file, plan), progress or (lambda count: None), engine or Engine()
-            )
+            done = progress or (lambda count: None)
+            problems = _same_values(file, plan, done, engine or Engine())
             nbytes = plan.arrays_nbytes
     seconds = time.monotonic() - start
     return VerifyReport(file.path, tuple(problems), (), len(file.arrays), nbytes, seconds)
@@ -121,58 +121,49 @@ def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
 
 
 def _same_values(
-    comparison: _Comparison, progress: Callable[[int], object], engine: Engine
+    file: NpyFile, plan: ExportPlan, progress: Callable[[int], object], engine: Engine
 ) -> list[str]:
+    comparison = _Comparison(replace(file, path=os.path.abspath(file.path)), plan)
+    pieces = list(product(file.arrays, range(plan.table.state.num_blocks)))
     problems = []
-    found = engine.map(comparison, comparison.numbers, comparison.require_seen)
-    for number, (wrong, nbytes) in zip(comparison.numbers, found, strict=True):
+    found = engine.map(comparison, pieces, comparison.require_seen)
+    for (name, block), (wrong, nbytes) in zip(pieces, found, strict=True):
         progress(nbytes)
         if wrong:
-            problems.append(comparison.problem(number, wrong))
+            at, inside = plan.table.place(block)
+            store = plan.table.parts[at].address
+            problems.append(f"{name}, block {inside}: {wrong} rows differ from {store}")
     return problems
 
 
+@dataclass(frozen=True)
 class _Comparison:
     """Compares one array's rows of one block with the store's; pickles."""
 
-    def __init__(self, file: NpyFile, plan: ExportPlan) -> None:
-        self._file, self._plan = file, plan
-        self._path, self._names = os.path.abspath(file.path), list(file.arrays)
-        self.numbers = range(len(self._names) * plan.table.state.num_blocks)
+    file: NpyFile
+    plan: ExportPlan
 
     def require_seen(self) -> None:
-        """Make sure that this process sees the stores and the file.
-
-        Raises:
-            StoreError, CorruptExportError, OSError: The worker does not see the same store and
-                file.
-        """
-        self._plan.table.require_seen()
+        """Raise if this process does not see the same stores and the same file."""
+        self.plan.table.require_seen()
         # By their texts: what a file tells may hold NaN, which equals nothing.
-        if repr(scan_npy(self._path)) != repr(replace(self._file, path=self._path)):
-            raise CorruptExportError(f"{self._path}: another file lies there")
+        if repr(scan_npy(self.file.path)) != repr(self.file):
+            raise CorruptExportError(f"{self.file.path}: another file lies there")
 
-    def problem(self, number: int, wrong: int) -> str:
-        """What is wrong with how many rows, in words."""
-        name, block = self._place(number)
-        at, inside = self._plan.table.place(block)
-        part = self._plan.table.parts[at]
-        return f"{name}, block {inside}: {wrong} rows differ from {part.address}"
-
-    def __call__(self, number: int) -> tuple[int, int]:
+    def __call__(self, piece: tuple[str, int]) -> tuple[int, int]:
         """Rows that differ, and bytes compared."""
-        name, block = self._place(number)
-        stored, selection = self._file.arrays[name], self._plan.selection
+        name, block = piece
+        stored, selection = self.file.arrays[name], self.plan.selection
         chosen = selection.block(block)
         # Row numbers in the file, counted pair by pair and not slab by slab as the writer does.
         rows = int(selection.first_rows[block]) + np.cumsum(chosen).reshape(chosen.shape) - 1
         wrong = compared = 0
-        with open(self._path, "rb") as handle:
+        with open(self.file.path, "rb") as handle:
             for cell in selection.cells_of(block, name):
                 mine, places = chosen[cell.at], rows[cell.at]
                 if not mine.any():
                     continue
-                values = self._plan.table.read_cell(name, cell)
+                values = self.plan.table.read_cell(name, cell)
                 for step in np.flatnonzero(mine.any(axis=1)):
                     expected = exported(values[step][mine[step]], stored.dtype)
                     first = int(places[step][mine[step]][0])
@@ -181,10 +172,6 @@ class _Comparison:
                     wrong += _rows_off(expected, found)
                     compared += expected.nbytes
         return wrong, compared
-
-    def _place(self, number: int) -> tuple[str, int]:
-        array, block = divmod(number, self._plan.table.state.num_blocks)
-        return self._names[array], block
 
 
 def _rows_off(expected: NDArray[Any], found: bytes) -> int:

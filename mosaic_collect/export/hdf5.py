@@ -16,6 +16,7 @@ The pairs are those of a compact .npy export with the same options.
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,7 +65,8 @@ class Hdf5(RowFormat):
         with open(path, "r+b", buffering=0) as out:
 
             def put(name: str, row: int, values: NDArray[Any]) -> None:
-                for at in rows.owners(row, row + len(values)):
+                stop = row + len(values)
+                for at in range(bisect_right(starts, row) - 1, bisect_left(starts, stop)):
                     inside = slice(max(starts[at] - row, 0), starts[at + 1] - row)
                     before = max(row - starts[at], 0) * widths[name]
                     write_at(out.fileno(), values[inside], places[name][at] + before)
