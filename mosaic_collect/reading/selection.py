@@ -416,9 +416,15 @@ class Draw:
 
     def __init__(self, counts: Sequence[int], k: int, seed: int) -> None:
         self._seed = seed
-        least, before = self._bin_of(counts, k)
+        histogram = np.zeros(1 << _BITS, np.int64)
+        for block, count in enumerate(counts):
+            leading = (self._keys(block, count) >> _SHIFT).astype(np.int64)
+            histogram += np.bincount(leading, minlength=1 << _BITS)
+        # The leading bits of the k-th smallest key, and the number of keys with smaller ones.
+        least = int(np.searchsorted(np.cumsum(histogram), k))
+        before = int(histogram[:least].sum())
         each = (self._keys(block, count) for block, count in enumerate(counts))
-        keys = np.concatenate([own[own >> _SHIFT == least] for own in each])
+        keys = np.concatenate([own[own >> _SHIFT == np.uint64(least)] for own in each])
         self._threshold = np.partition(keys, k - before - 1)[k - before - 1]
         self.counts = [int(np.count_nonzero(self._are_drawn(b, n))) for b, n in enumerate(counts)]
 
@@ -434,12 +440,3 @@ class Draw:
     def _keys(self, block: int, count: int) -> NDArray[np.uint64]:
         generator = np.random.Generator(np.random.PCG64([self._seed, block]))
         return generator.integers(0, 2**64, size=count, dtype=np.uint64)
-
-    def _bin_of(self, counts: Sequence[int], k: int) -> tuple[np.uint64, int]:
-        """The leading bits of the k-th smallest key, and the number of keys with smaller ones."""
-        histogram = np.zeros(1 << _BITS, np.int64)
-        for block, count in enumerate(counts):
-            leading = (self._keys(block, count) >> _SHIFT).astype(np.int64)
-            histogram += np.bincount(leading, minlength=1 << _BITS)
-        found = int(np.searchsorted(np.cumsum(histogram), k))
-        return np.uint64(found), int(histogram[:found].sum())

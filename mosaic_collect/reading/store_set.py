@@ -81,7 +81,10 @@ class StoreSet:
             StoreError: A store cannot be read.
         """
         found = place.find()
-        stores = [_open_each(each) for each in found]
+        stores = [
+            tuple(OpenedStore(b, one.view(n), one.is_multi_rank) for n, b in one.stores.items())
+            for one in found
+        ]
         if place.is_one and not found[0].is_multi_rank:
             return cls(place.address, stores[0])
         late = (never_joined(f, _metadata(s).values()) for f, s in zip(found, stores, strict=True))
@@ -133,7 +136,14 @@ class StoreSet:
                 f"{', '.join(late)}: recorded by ranks that joined, and missing or without a step: "
                 "finish or find them, or go on without them by allow_incomplete=True"
             )
-        views = [_born(store) for store in self.stores if store.has_steps or not store.is_rank]
+        views = []
+        for store in self.stores:
+            if store.view is None and not store.is_rank:
+                raise StoreNotFoundError(
+                    f"{store.blobs.address} was killed before its first commit: no fields"
+                )
+            if store.view is not None and (store.has_steps or not store.is_rank):
+                views.append(store.view)
         if not views:
             raise StoreNotFoundError(f"{self.address}: no rank has a step yet")
         return views
@@ -213,22 +223,9 @@ def alike_notes(stores: Told) -> Iterator[str]:
         yield f"the stores are of {len({*checkpoints.values()})} checkpoints"
 
 
-def _open_each(found: Recording) -> tuple[OpenedStore, ...]:
-    is_rank = found.is_multi_rank
-    return tuple(OpenedStore(b, found.view(name), is_rank) for name, b in found.stores.items())
-
-
 def _is_unfinished(store: OpenedStore) -> bool:
     """Whether a rank may still record its first step."""
     return not store.has_steps and (store.view is None or store.view.state.status != COMPLETE)
-
-
-def _born(store: OpenedStore) -> StoreView:
-    if store.view is None:
-        raise StoreNotFoundError(
-            f"{store.blobs.address} was killed before its first commit: no fields"
-        )
-    return store.view
 
 
 def _metadata(stores: Sequence[OpenedStore]) -> dict[str, dict[str, object]]:

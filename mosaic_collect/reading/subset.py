@@ -34,21 +34,7 @@ _STEPS = re.compile(r"(\d*):(\d*)(?::(\d+))?")
 
 @dataclass(frozen=True, kw_only=True)
 class SubsetOptions:
-    """Options that choose pairs and fields of one or several stores.
-
-    Attributes:
-        fields: Fields to read; None: MOSAIC's if the store has observations, else all.
-        steps: Steps of every store to keep: a slice, a range, or a text such as ``100:200``.
-        trajectories: Values of ``trajectory_id`` to keep, as a dataset of the stores numbers them.
-        motions: Motions to keep: names of their files with or without ending, or ids.
-        split: Side of a split by trajectory to keep, ``train`` or ``validation``; None: both.
-        validation_fraction: Expected fraction of the trajectories on the validation side.
-        split_seed: Seed of the split.
-        exclude_interrupted: Leave out trajectories that never ended.
-        exclude_failed: Leave out trajectories that failed.
-        skip_damaged: Leave out pairs in damaged chunks, instead of refusing.
-        allow_different: Entries of the metadata that may differ between stores.
-        allow_incomplete: Take stores that are still collecting, or ranks of which one is missing.
+    """Options that choose pairs and fields of stores; ``BatchLoader`` describes them.
 
     Raises:
         InputError: Names all bad values.

@@ -179,11 +179,8 @@ class Trajectories(Sequence[Trajectory]):
             "num_valid": t.valid,
             "end": np.asarray(ENDS)[t.end],
         }
-        return {**columns, "motion": t.motion} if self._has_motions else columns
-
-    @property
-    def _has_motions(self) -> bool:
-        return MOTION_ID in self._schema.stored_names
+        has_motions = MOTION_ID in self._schema.stored_names
+        return {**columns, "motion": t.motion} if has_motions else columns
 
     def __len__(self) -> int:
         return len(self._traced.id)
@@ -205,7 +202,10 @@ class Trajectories(Sequence[Trajectory]):
         return (self[i] for i in range(len(self)))
 
     def __repr__(self) -> str:
-        return f"<Trajectories: {len(self):,}>\n{self._text()}"
+        columns, number = self.columns, min(len(self), _SHOWN)
+        rows = [[str(values[i]) for values in columns.values()] for i in range(number)]
+        more = f"\n  ... {len(self) - number:,} more" if number < len(self) else ""
+        return f"<Trajectories: {len(self):,}>\n{table(list(columns), rows, 0)}{more}"
 
     def by_id(self, number: int) -> Trajectory:
         """Find a trajectory by its id.
@@ -273,12 +273,6 @@ class Trajectories(Sequence[Trajectory]):
 
     def _of(self, which: Any) -> Trajectories:
         return Trajectories(self._traced.chosen(which), self._schema, self._read, self._told)
-
-    def _text(self) -> str:
-        columns = self.columns
-        rows = [[str(v[i]) for v in columns.values()] for i in range(min(len(self), _SHOWN))]
-        more = len(self) - len(rows)
-        return table(list(columns), rows, 0) + (f"\n  ... {more:,} more" if more else "")
 
 
 def _ends(names: Collection[str]) -> list[int]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -86,28 +87,34 @@ def verify_store(
     if place.is_one and not found[0].is_multi_rank:
         (blobs,) = found[0].stores.values()
         return _verify_one(blobs, found[0].document, progress, engine)
-    return _join(
+    problems, notes = list[str](), list[str]()
+    for one in found:
+        if one.is_multi_rank:
+            states = _states(one)
+            problems += _rank_problems(one, states)
+            late = never_joined(one, [state.metadata for state in states.values()])
+            notes += [f"{', '.join(late)}: ranks that never joined"] if late else []
+    each = [(blobs, one.document) for one in found for blobs in one.stores.values()]
+    reports = [_verify_one(*store, progress, engine) for store in each]
+    problems += [f"{one.path}: {problem}" for one in reports for problem in one.problems]
+    notes += [f"{one.path}: {note}" for one in reports for note in one.notes]
+    return VerifyReport(
         place.address,
-        [problem for one in found for problem in _rank_problems(one)],
-        [note for one in found for note in _rank_notes(one)],
-        [
-            _verify_one(blobs, one.document, progress, engine)
-            for one in found
-            for blobs in one.stores.values()
-        ],
+        tuple(problems[:_MAX_PROBLEMS]),
+        tuple(notes),
+        sum(one.checked for one in reports),
+        sum(one.nbytes for one in reports),
         time.monotonic() - start,
     )
 
 
-def _rank_problems(found: Recording) -> Iterator[str]:
+def _rank_problems(found: Recording, states: Mapping[str, StoreState]) -> Iterator[str]:
     """Yield the contradictions between the stores of a multi-rank dataset."""
-    if not found.is_multi_rank:
-        return
     yield from (
         f"{address}: a rank joined, and its store is not there" for address in found.missing()
     )
     recorded: dict[str, list[str]] = defaultdict(list)
-    for name, state in _states(found):
+    for name, state in states.items():
         try:
             found.check(name, state)
         except StoreError as error:
@@ -119,21 +126,14 @@ def _rank_problems(found: Recording) -> Iterator[str]:
             yield f"{found.blobs.address}: motion {motion} was recorded by {' and '.join(names)}"
 
 
-def _rank_notes(found: Recording) -> list[str]:
-    """Findings that are no problem."""
-    late = never_joined(found, [state.metadata for _name, state in _states(found)])
-    return [f"{', '.join(late)}: ranks that never joined"] if late else []
-
-
-def _states(found: Recording) -> Iterator[tuple[str, StoreState]]:
-    """Yield name and state of each store that can be read."""
+def _states(found: Recording) -> dict[str, StoreState]:
+    """The state of each store that can be read."""
+    states = {}
     for name, blobs in found.stores.items():
-        try:
-            state = read_state(blobs)
-        except StoreError:
-            continue
-        if state is not None:
-            yield name, state
+        with suppress(StoreError):
+            if state := read_state(blobs):
+                states[name] = state
+    return states
 
 
 def _verify_one(
@@ -171,25 +171,6 @@ def _own(root: Any) -> dict[str, Any]:
         for name, array in arrays.items()
     }
     return {**root, "consolidated_metadata": {**consolidated, "metadata": bare}}
-
-
-def _join(
-    path: str,
-    problems: Iterable[str],
-    notes: Iterable[str],
-    reports: Sequence[VerifyReport],
-    seconds: float,
-) -> VerifyReport:
-    """Join the reports of several stores, behind the problems and notes of all of them."""
-    found = [*problems, *(f"{one.path}: {problem}" for one in reports for problem in one.problems)]
-    return VerifyReport(
-        path,
-        tuple(found[:_MAX_PROBLEMS]),
-        (*notes, *(f"{one.path}: {note}" for one in reports for note in one.notes)),
-        sum(one.checked for one in reports),
-        sum(one.nbytes for one in reports),
-        seconds,
-    )
 
 
 class _StoreCheck:
