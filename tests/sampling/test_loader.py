@@ -247,16 +247,6 @@ def test_a_state_is_of_one_worker(store: str) -> None:
             next(iter(DataLoader(resumed, batch_size=None, num_workers=2)))
 
 
-def test_persistent_workers_count_epochs(store: str) -> None:
-    numbered(store, 12, 7, 4)
-    data_loader = DataLoader(
-        BatchLoader(store, 6), batch_size=None, num_workers=2, persistent_workers=True
-    )
-    first, second = numbers(data_loader), numbers(data_loader)
-    assert np.array_equal(np.sort(first), np.sort(second))
-    assert not np.array_equal(first, second)
-
-
 def test_it_pickles_in_the_middle(store: str) -> None:
     numbered(store, 12, 7, 4)
     loader = BatchLoader(store, 6)
@@ -392,18 +382,6 @@ def test_a_script_that_stops_in_the_middle_ends(store: str) -> None:
     )
     done = helpers.run_python(code, store, timeout=60)
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
-
-
-def test_a_dataset_that_is_given_keeps_its_own_snapshot(store: str) -> None:
-    with helpers.open_writer(store, 7, NUMBERED, 4) as writer:
-        add(writer, 0, 4)
-        writer.commit()
-        dataset = TrajectoryDataset(store)
-        loader = BatchLoader(dataset, 6)
-        add(writer, 4, 4)
-        writer.commit()
-        loader.refresh()
-        assert (loader.num_pairs, dataset.num_steps) == (56, 4)
 
 
 _MEMORY = """
