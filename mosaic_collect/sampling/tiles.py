@@ -9,8 +9,8 @@
 
 A tile lies block by block, and in a block env-major, ``(envs, steps[, dim])``, as chunks do: a
 chunk that lies whole within its tile is decoded in place, into the caller's memory. One that
-reaches beyond, of a narrow field or at the end of a store whose last chunk is padded, passes
-through a scratch chunk.
+reaches beyond, of a narrow field, a padded last chunk or a block that is not full, passes through
+a scratch chunk.
 
 With windows of H steps a tile holds H - 1 more steps, the first ones of the blocks behind it, which
 are decoded for two tiles. So it holds several blocks of fewer environments, if that costs less:
