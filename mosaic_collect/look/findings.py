@@ -26,9 +26,13 @@ from mosaic_collect.look.motions import (
     tracking_errors,
 )
 from mosaic_collect.look.statistics import (
+    ACTIONS,
     FAR,
+    MEAN,
+    SIGMA,
     FieldProfile,
     FieldStatistics,
+    Mask,
     StoreProfile,
     StoreStatistics,
     far_environments,
@@ -47,14 +51,11 @@ from mosaic_collect.text import shown
 
 ERROR, WARNING, NOTE = "error", "warning", "note"
 SEVERITIES = (ERROR, WARNING, NOTE)
-ACTION_FIELDS = ("actions", "action", "action_mean")
-SIGMA = "action_sigma"
+ACTION_FIELDS = (*ACTIONS, MEAN)
 MAX_PAIRS = 1_000_000
 _MOST_NAMED = 8  # environments or places that a finding names one by one
 #: Parts of the names of commands and of fixed places: they may well be constant.
 _ASKED = ("command", "reference", "ref_", "_ref", "motion", "goal", "target", "origin", "phase")
-
-Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -442,7 +443,7 @@ def _by_environment(
     for env, span in spans.items():
         groups.setdefault(span, []).append(env)
     named = [
-        f"{_list(envs)} (steps {first:,} to {last:,})"
+        f"{number_ranges(envs)} (steps {first:,} to {last:,})"
         for (first, last), envs in list(groups.items())[:_MOST_NAMED]
     ]
     more = f" and {len(groups) - len(named):,} more groups" if len(groups) > len(named) else ""
@@ -471,10 +472,10 @@ def far_environment(e: _Evidence) -> Found:
         ratio = np.where(odd, np.abs(means - q50) / np.maximum(spread, 1e-12), 0)
         env, column = np.unravel_index(ratio.argmax(), odd.shape)
         name = field.names[int(column) * profile.stride]
-        far = f"{len(envs):,} of {len(means):,} environments far from the others: {_list(envs)}"
+        far = f"{len(envs):,} of {len(means):,} environments far from the others"
         mean = f"{means[env, column]:.3g} in environment {env}, {q50[column]:.3g} in the median one"
         yield {
-            "text": f"{field.name}: {far}; {name} has the mean {mean}",
+            "text": f"{field.name}: {far}: {number_ranges(envs)}; {name} has the mean {mean}",
             "field": field.name,
             "features": tuple(int(c) * profile.stride for c in np.flatnonzero(odd.any(axis=0))),
             "environments": tuple(map(int, envs)),
@@ -632,13 +633,6 @@ def terms(e: _Evidence) -> Found:
 
 def _numbers(where: Mask) -> tuple[int, ...]:
     return tuple(map(int, np.flatnonzero(where)))
-
-
-def _list(numbers: Sequence[int] | NDArray[np.int64]) -> str:
-    """Such as ``3, 5-8``."""
-    where = np.zeros(max(numbers) + 1, np.bool_)
-    where[np.asarray(numbers)] = True
-    return number_ranges(where)
 
 
 def _at(spots: Sequence[_Spot]) -> dict[str, Any]:

@@ -17,11 +17,8 @@ from mosaic_collect.look.charts import (
 )
 from mosaic_collect.look.measure import store_statistics
 from mosaic_collect.look.motions import motions_figure, worst_trajectories
-from mosaic_collect.look.statistics import StoreStatistics
+from mosaic_collect.look.statistics import ACTIONS, MEAN, SIGMA, StoreStatistics
 from mosaic_collect.look.values import (
-    ACTIONS,
-    MEAN,
-    SIGMA,
     actions_figure,
     bands_figure,
     curves_figure,

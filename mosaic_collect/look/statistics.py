@@ -17,6 +17,7 @@ from mosaic_collect.reading.terms import Term
 from mosaic_collect.store.schema import FLOATS, Field
 from mosaic_collect.text import table
 
+ACTIONS, MEAN, SIGMA = ("actions", "action"), "action_mean", "action_sigma"
 _MOST_NAMES, _MOST_RANGES = 8, 16
 HEAD = ("field or term", "dim", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
 _MOST_BINS, _MOST_ENVS, _MOST_FEATURES = 32, 1 << 16, 8192
@@ -388,19 +389,20 @@ def _names(field: FieldStatistics, where: Mask) -> Iterator[str]:
         parts += [(c & ~whole, f" in frame {i - term.frames}") for i, c in enumerate(chosen, 1)]
         for columns, frames in parts:
             if columns.any():
-                picked = [labels[i] for i in np.flatnonzero(columns)]
+                at = np.flatnonzero(columns)
+                picked = [labels[i] for i in at]
                 numbered = all(label.isdigit() for label in picked)
-                inner = number_ranges(columns) if numbered else ", ".join(picked)
+                inner = number_ranges(at) if numbered else ", ".join(picked)
                 yield f"{term.name}[{inner}]{frames}"
 
 
-def number_ranges(where: Mask) -> str:
-    """Such as ``3, 5-8``: at most so many, from the first on."""
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], where, [False]]).astype(np.int8)))
-    spans = [(int(a), int(b) - 1) for a, b in edges.reshape(-1, 2)]
-    parts = [f"{a}" if a == b else f"{a}-{b}" for a, b in spans[:_MOST_RANGES]]
+def number_ranges(numbers: Sequence[int] | Ints) -> str:
+    """Ascending numbers such as ``3, 5-8``: at most so many ranges, from the first on."""
+    parts = np.split(np.asarray(numbers), np.flatnonzero(np.diff(numbers) != 1) + 1)
+    spans = [(int(part[0]), int(part[-1])) for part in parts]
+    words = [f"{a}" if a == b else f"{a}-{b}" for a, b in spans[:_MOST_RANGES]]
     more = sum(b - a + 1 for a, b in spans[_MOST_RANGES:])
-    return ", ".join(parts) + (f" and {more} more" if more else "")
+    return ", ".join(words) + (f" and {more} more" if more else "")
 
 
 def term_rows(field: FieldStatistics) -> Iterator[list[str]]:

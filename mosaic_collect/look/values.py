@@ -21,7 +21,13 @@ from mosaic_collect.look.canvas import (
 )
 from mosaic_collect.look.charts import END_WORDS
 from mosaic_collect.look.motions import reference_and_robot
-from mosaic_collect.look.statistics import FieldStatistics, short_labels
+from mosaic_collect.look.statistics import (
+    ACTIONS,
+    MEAN,
+    SIGMA,
+    FieldStatistics,
+    short_labels,
+)
 from mosaic_collect.reading.moments import Moments
 from mosaic_collect.reading.terms import Term, column_names, usable_terms
 from mosaic_collect.reading.trajectories import Trajectory
@@ -32,8 +38,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACTIONS = ("actions", "action")
-MEAN, SIGMA = "action_mean", "action_sigma"
 TEACHER, STUDENT = "observations", "student_observations"
 _WIDTH = 64  # features of a panel where no terms are known
 _MOST_PANELS, _MOST_HISTOGRAMS, _MOST_NAMED, _MOST_CURVES, _MOST_LINES = 30, 36, 40, 12, 3
