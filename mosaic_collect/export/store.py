@@ -32,23 +32,14 @@ from mosaic_collect.reading.selection import Selection, select
 from mosaic_collect.reading.store_set import alike_notes
 from mosaic_collect.reading.subset import asked_steps
 from mosaic_collect.reading.table import Table
-from mosaic_collect.reading.trajectories import ENDS, trace
+from mosaic_collect.reading.trajectories import CODES, trace
 from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter, end_with_codes
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
 from mosaic_collect.store.ranks import PART, Address, Addresses, blobs_at, check_distinct
-from mosaic_collect.store.schema import (
-    ENDED,
-    FAILED,
-    GOES_ON,
-    TERMINATED,
-    TRAJECTORY_END,
-    TRUNCATED,
-    VALID_MASK,
-    Schema,
-)
+from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, VALID_MASK, Schema
 from mosaic_collect.store.view import read_state
 
 Array = NDArray[Any]
@@ -57,7 +48,6 @@ Ints = NDArray[np.int64]
 Pairs = tuple[Ints, Ints]
 #: Key in a store's metadata under which ``export_store`` describes the sources.
 COPIED_FROM = "copied_from"
-_CODES = {"terminated": TERMINATED, "truncated": TRUNCATED, "failed": FAILED, "ended": ENDED}
 
 
 def export_store(
@@ -198,8 +188,7 @@ class _TargetPlan:
             first = np.maximum(first, np.array([s.start for s in spans])[part] + offset[part])
             stop = np.minimum(stop, np.array([s.stop for s in spans])[part] + offset[part])
         is_cut = stop <= kept.last
-        codes = np.array([_CODES.get(name, GOES_ON) for name in ENDS])
-        code = np.where(is_cut, GOES_ON, codes[kept.end])
+        code = np.where(is_cut, GOES_ON, np.array([*CODES.values()])[kept.end])
         starts = [run.first_step for run, _steps in table.state.spans()]
         run = np.searchsorted(starts, kept.first, side="right")
         # A run without trajectories that stop without an end needs no run of its own.

@@ -21,25 +21,19 @@ from mosaic_collect.importing import source
 from mosaic_collect.importing.npy import SOURCE, NpySource, with_defaults
 from mosaic_collect.importing.source import ImportReport, Rows, Source, import_source
 from mosaic_collect.npyfile.layout import OURS
-from mosaic_collect.reading.trajectories import ENDS, OVER
+from mosaic_collect.reading.trajectories import CODES
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.ranks import Address
 from mosaic_collect.store.schema import (
     ENDED,
-    FAILED,
     GOES_ON,
     MOSAIC_FIELDS,
-    TERMINATED,
     TRAJECTORY_END,
     TRAJECTORY_ID,
-    TRUNCATED,
     Field,
     Schema,
 )
 from mosaic_collect.text import shown
-
-_CODES = {"terminated": TERMINATED, "truncated": TRUNCATED, "failed": FAILED}
-_CODES |= dict.fromkeys(set(ENDS) - set(OVER), GOES_ON)
 
 
 def import_file(path: str | os.PathLike[str], store: Address, **options: Any) -> ImportReport:
@@ -110,7 +104,7 @@ class _Trajectories(Source):
 
     def _plan(self) -> None:
         self._behind = np.cumsum(np.asarray(self._lengths, np.int64))
-        self._codes = np.array([_CODES.get(str(end), ENDED) for end in self._own_ends], np.uint8)
+        self._codes = np.array([CODES.get(str(end), ENDED) for end in self._own_ends], np.uint8)
         self.num_steps = int(self._behind[-1]) if len(self._behind) else 0
         own = [f for f in self._fields if f.name not in SOURCE]
         if not self.num_steps or not own:
@@ -121,7 +115,7 @@ class _Trajectories(Source):
         if self._own_ids is not None:
             own.append(Field(name=SOURCE[TRAJECTORY_ID], dtype="int64"))
         self.schema = Schema(tuple(with_defaults(own)))
-        if any(end in ENDS for end in self._own_ends):
+        if any(end in CODES for end in self._own_ends):
             self.schema = self.schema.with_ends()
         stops = self._behind[self._codes == GOES_ON].tolist()
         self.stops = sorted({*stops, self.num_steps})

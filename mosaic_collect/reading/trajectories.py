@@ -30,7 +30,9 @@ from mosaic_collect.reading.subset import find_motions
 from mosaic_collect.reading.table import Table
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import (
+    ENDED,
     FAILED,
+    GOES_ON,
     TERMINATED,
     TRAJECTORY_END,
     TRAJECTORY_ID,
@@ -49,6 +51,8 @@ ENDS = get_args(End)
 #: The ends that are ends.
 OVER = ENDS[:4]
 _TERMINATED, _TRUNCATED, _FAILED, _ENDED, _INTERRUPTED, _OPEN = range(len(ENDS))
+#: Values of ``trajectory_end`` by end; those that are no ends have a code, too.
+CODES = dict(zip(ENDS, (TERMINATED, TRUNCATED, FAILED, ENDED, GOES_ON, GOES_ON), strict=True))
 
 Ints = NDArray[np.int64]
 
