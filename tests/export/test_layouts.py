@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import pytest
 
 from mosaic_collect import Field, Schema, export_npy
-from mosaic_collect.errors import InputError
 from tests import helpers
 from tests.export import stores
 
@@ -129,34 +127,6 @@ def test_provenance_says_where_it_comes_from(store: str, npy: str) -> None:
     assert (ours["store_steps"], ours["store_envs"], ours["layout"]) == (4, 4, "compact")
     assert ours["options"]["seed"] == 5
     assert ours["runs"][0]["versions"]["numpy"]
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"layout": "dense"}, "dense"),
-        ({"max_pairs": 0}, "max_pairs"),
-        ({"max_pairs": True}, "max_pairs"),
-        ({"max_pairs": 2.5}, "max_pairs"),
-        ({"seed": -1}, "seed"),
-        ({"seed": 0.5}, "seed"),
-        ({"layout": "grid", "max_pairs": 3}, "max_pairs"),
-        ({"layout": "grid", "exclude_interrupted": True}, "exclude_interrupted"),
-        ({"layout": "grid", "exclude_failed": True}, "exclude_failed"),
-        ({"layout": "grid", "skip_damaged": True}, "skip_damaged"),
-        ({"fields": []}, "fields"),
-        ({"fields": ["actions", "rewards"]}, "rewards"),
-        ({"fields": ["valid_mask"]}, "fields"),
-        ({"layout": "compact", "fields": ["actions", "valid_mask"]}, "valid_mask"),
-    ],
-)
-def test_bad_options_are_refused_before_a_byte(
-    store: str, npy: str, options: dict[str, Any], words: str
-) -> None:
-    stores.write(store, 3)
-    with pytest.raises(InputError, match=words):
-        export_npy(store, npy, **options)
-    assert not os.path.exists(npy)
 
 
 def test_a_store_of_other_fields_exports_all_of_them(store: str, npy: str) -> None:

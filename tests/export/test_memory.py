@@ -1,4 +1,4 @@
-"""Export and comparison take the same memory whatever the size."""
+"""Exports, comparisons and imports take the same memory whatever the size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 from mosaic_collect import Schema, TrajectoryWriter
 from tests import helpers
 
-_BOUND_MB = 150
+_BOUND_MB, _IMPORT_MB = 150, 70  # an import takes the writer's buffer besides
+_BUFFER_MB = 32
 _SCHEMA = Schema.mosaic(obs_dim=154, action_dim=29, student_obs_dim=770)
 
 _CODE = """
@@ -25,16 +26,33 @@ def peak_mb():
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) / 1e3 for line in file if line.startswith("VmHWM"))
 
-warm, npy, layout, *stores = sys.argv[1:]
-export_npy(warm, npy, layout=layout)  # libraries and thread pools
-verify_export(warm, npy)
+warm, npy, layout, fields, *stores = sys.argv[1:]
+options = {"layout": layout, "fields": fields.split(",")}
+export_npy(warm, f"{npy}.warm.npy", **options)  # libraries and thread pools
+verify_export(warm, f"{npy}.warm.npy")
 found = [peak_mb()]
-size = export_npy(stores, npy, layout=layout).file_nbytes
+size = export_npy(stores, npy, **options).file_nbytes
 found.append(peak_mb())
 assert verify_export(stores, npy).ok
 assert verify_store(stores[0]).ok
 found.append(peak_mb())
 print(json.dumps([size / 1e6, *found]))
+"""
+
+
+_IMPORT = """
+import sys
+from mosaic_collect import import_npy
+
+def peak_mb():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1e3 for line in file if line.startswith("VmHWM"))
+
+npy, buffer_mb = sys.argv[1:]
+import_npy(f"{npy}.warm.npy", f"{npy}.warm", buffer_mb=4)  # libraries
+print(peak_mb())
+import_npy(npy, f"{npy}.zarr", buffer_mb=float(buffer_mb))
+print(peak_mb())
 """
 
 
@@ -105,9 +123,14 @@ def _record(path: str, steps: int, num_envs: int) -> None:
 def test_bounded(large: tuple[str, str], tmp_path, layout: str, several: int) -> None:
     store, warm = large
     npy, others = str(tmp_path / "e.npy"), [warm] * several
-    done = helpers.run_python(_CODE, warm, npy, layout, store, *others, timeout=300)
+    fields = ",".join([*_SCHEMA.names, "trajectory_id"])
+    done = helpers.run_python(_CODE, warm, npy, layout, fields, store, *others, timeout=300)
     assert done.returncode == 0, done.stderr
     size, before, exported, verified = json.loads(done.stdout)
     assert size > 250
     assert exported - before < _BOUND_MB, "export"
     assert verified - before < _BOUND_MB, "comparison and verification"
+    done = helpers.run_python(_IMPORT, npy, str(_BUFFER_MB), timeout=300)
+    assert done.returncode == 0, done.stderr
+    before, imported = map(float, done.stdout.split())
+    assert imported - before < _BUFFER_MB + _IMPORT_MB, "import"

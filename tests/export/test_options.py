@@ -21,19 +21,32 @@ from tests.export import stores
         ({"layout": "circle"}, "layout: expected auto, grid or compact, got circle"),
         ({"fields": 5}, "fields: expected names"),
         ({"fields": ["a", 5]}, "fields: expected names"),
+        ({"fields": []}, "fields: expected at least one, got none"),
+        ({"fields": ["valid_mask"]}, "fields: expected at least one, got none"),
+        ({"fields": ["actions", "rewards"]}, "no field 'rewards'"),
+        ({"layout": "compact", "fields": ["actions", "valid_mask"]}, "fields: a compact export"),
         ({"max_pairs": 0}, "max_pairs: expected a whole number from 1, got 0"),
+        ({"max_pairs": 2.5}, "max_pairs: expected a whole number from 1, got 2.5"),
         ({"seed": True}, "seed: expected a whole number from 0, got True"),
+        ({"seed": -1}, "seed: expected a whole number from 0, got -1"),
         ({"skip_damaged": 1}, "skip_damaged: expected True or False, got 1"),
-        ({"layout": "grid", "exclude_failed": True}, "exclude_failed: a grid holds every pair"),
+        *(
+            ({"layout": "grid", **option}, f"{next(iter(option))}: a grid holds every pair")
+            for option in (
+                *({"exclude_failed": True}, {"exclude_interrupted": True}, {"max_pairs": 3}),
+                *({"skip_damaged": True}, {"steps": "1:2"}, {"split": "train"}),
+            )
+        ),
         ({"metadata": 5}, "metadata: expected entries with names"),
         ({"metadata": {5: 5}}, "metadata: expected entries with names"),
         ({"metadata": {"a": []}}, "metadata: expected texts and numbers, got others for ['a']"),
         ({"metadata": {"mosaic_collect": 1}}, "metadata: mosaic_collect is what the export says"),
     ],
 )
-def test_what_makes_no_sense_is_refused(options: dict[str, Any], words: str) -> None:
+def test_what_makes_no_sense_is_refused(store: str, options: dict[str, Any], words: str) -> None:
+    stores.write(store, 3)
     with pytest.raises(InputError) as error:
-        Options(**options)
+        plan_export(store, Options(**options))
     assert str(error.value).startswith(words)
 
 

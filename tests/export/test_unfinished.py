@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import numpy as np
 import pytest
 
 from mosaic_collect import export_npy
@@ -55,13 +54,6 @@ def test_a_store_killed_before_its_first_document(store: str, npy: str) -> None:
         export_npy(store, npy, allow_incomplete=True)
 
 
-def test_no_valid_pair_is_nothing_to_export(store: str, npy: str) -> None:
-    stores.write(store, 4, masks=lambda step: np.zeros(4, bool))
-    with pytest.raises(ExportError, match="16 invalid"):
-        export_npy(store, npy)
-    assert not os.path.exists(npy)
-
-
 def test_no_store(tmp_path, npy: str) -> None:
     with pytest.raises(StoreNotFoundError):
         export_npy(tmp_path / "nothing.zarr", npy)
@@ -71,11 +63,3 @@ def test_no_store(tmp_path, npy: str) -> None:
         export_npy(tmp_path / "folder", npy)
     with pytest.raises(StoreNotFoundError):
         export_npy(tmp_path / "folder" / "notes.txt", npy)
-
-
-def test_a_store_of_two_runs_is_one_file(store: str, npy: str) -> None:
-    one = stores.write(store, 4, complete=False)
-    two = stores.write(store, 6, first=4, resume=True)
-    export_npy(store, npy)
-    both = np.concatenate([one["actions"], two["actions"]])
-    helpers.assert_same(stores.load(npy)["actions"], both)
