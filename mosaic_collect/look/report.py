@@ -61,6 +61,7 @@ def report_page(
     summary, table = store_summary(dataset), dataset.trajectories
     motions, features = motion_rows(dataset), feature_rows(statistics)
     num_features = sum(len(f.mean) for f in statistics.fields.values() if f.shape)
+    read, quantiles = _value_words(statistics)
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return str(
         template.render(
@@ -74,13 +75,18 @@ def report_page(
             pictures=_pictures(Pictures(dataset, lambda: statistics, trajectory)),
             field_head=FIELD_HEAD,
             field_rows=field_rows(summary),
-            read=_read(statistics),
+            read=read,
             value_head=HEAD,
             value_rows=[row for f in statistics.fields.values() for row in term_rows(f)],
-            quantiles=_quantiles(statistics),
+            quantiles=quantiles,
             worst_head=WORST_HEAD,
             worst_rows=worst_rows(dataset),
-            strips=_strips(dataset, strips or {}),
+            strips={
+                f"Trajectory {number}: {dataset.trajectory(number).end}": (
+                    f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
+                )
+                for number, data in (strips or {}).items()
+            },
             end_head=END_HEAD,
             end_rows=end_rows(table),
             motion_head=MOTION_HEAD,
@@ -115,21 +121,21 @@ def _pictures(pictures: Pictures) -> list[dict[str, str]]:
     ]
 
 
-def _facts(summary: Summary, table: Trajectories) -> list[dict[str, str]]:
+def _facts(summary: Summary, table: Trajectories) -> tuple[tuple[str, str, str], ...]:
+    """Name, value, and what else there is to it."""
     words, stored, runs = dict(summary.facts), summary.stored_nbytes, summary.figures["runs"]
     steps, _, envs = words["steps"].partition(" ")
     pairs, _, valid = words["pairs"].partition(", of them ")
     count, _, ends = words["trajectories"].partition(": ")
     if idle := int((table.columns["num_valid"] == 0).sum()):
         ends += f", {idle:,} without a valid row"
-    facts = (
+    return (
         ("status", summary.figures["status"], f"{len(runs)} run{'s' if len(runs) != 1 else ''}"),
         ("pairs", pairs, valid),
         ("steps", steps, envs),
         ("trajectories", count, ends),
         ("on disk", size_of(stored), f"ratio {summary.raw_nbytes / stored:.2f}" if stored else ""),
     )
-    return [{"name": name, "value": value, "more": more} for name, value, more in facts]
 
 
 def _origin(dataset: TrajectoryDataset) -> str:
@@ -141,18 +147,15 @@ def _origin(dataset: TrajectoryDataset) -> str:
     return ", ".join(words)
 
 
-def _read(statistics: StoreStatistics) -> str:
+def _value_words(statistics: StoreStatistics) -> tuple[str, str]:
+    """What the values are of, and how those of several features and quantiles are made."""
     read, valid = statistics.num_read, statistics.num_valid
-    if read == valid:
-        return f"all {valid:,} valid pairs"
-    return f"{read:,} of {valid:,} valid pairs, spread over the run"
-
-
-def _quantiles(statistics: StoreStatistics) -> str:
+    spread = f"{read:,} of {valid:,} valid pairs, spread over the run"
     rows, off = statistics.sample_rows, statistics.rank_error
     exact = f"; their ranks are within {off:.1%} of those of the pairs read" if off else ""
     words = "Of several features: the mean of means, the root of the mean variance, the outermost "
-    return f"{words}least and greatest. Quantiles are of {rows:,} pairs drawn uniformly{exact}."
+    words += f"least and greatest. Quantiles are of {rows:,} pairs drawn uniformly{exact}."
+    return f"all {valid:,} valid pairs" if read == valid else spread, words
 
 
 def _more(count: int, most: int) -> str:
@@ -169,16 +172,6 @@ def worst_rows(dataset: TrajectoryDataset) -> list[list[str]]:
         where = (number, motion, f"{one.env:,}", f"{one.first_step:,}", f"{one.num_steps:,}")
         rows.append([*map(str, where), command])
     return rows
-
-
-def _strips(dataset: TrajectoryDataset, strips: Mapping[int, bytes]) -> list[dict[str, str]]:
-    return [
-        {
-            "title": f"Trajectory {number}: {dataset.trajectory(number).end}",
-            "data": f"data:image/jpeg;base64,{base64.b64encode(data).decode()}",
-        }
-        for number, data in strips.items()
-    ]
 
 
 def end_rows(table: Trajectories) -> list[list[str]]:
