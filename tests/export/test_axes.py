@@ -168,19 +168,6 @@ class TestImport:
         assert back.schema["action_mean"].default == "actions"
         assert report.shapes["observations_camera"] == (10, N, 2, 4, 3)
 
-    def test_an_import_that_was_interrupted_goes_on(self, store: str, npy: str) -> None:
-        recorded = write(store)
-        export_npy(store, npy, fields=ALL)
-
-        def stop(nbytes: int) -> None:
-            raise KeyboardInterrupt
-
-        with pytest.raises(KeyboardInterrupt):
-            import_npy(npy, store + "2", progress=stop)
-        import_npy(npy, store + "2", resume="auto")
-        back = TrajectoryDataset(store + "2")
-        helpers.assert_same(back.read("observations_camera"), recorded["observations_camera"])
-
     @pytest.mark.parametrize(
         "axes", [[3, 4], [], [15.0], [0], [-3, -5], "3x5", 15, [1] * 8 + [15], [1 << 62, 15]]
     )
@@ -195,13 +182,6 @@ class TestImport:
         with pytest.raises(CorruptExportError, match="student_observations: expected axes of 15"):
             import_npy(npy, store + "2")
         assert not os.path.exists(store + "2")
-
-    def test_others_files_of_more_axes(self, store: str, npy: str) -> None:
-        data: dict[str, Any] = helpers.expected(range(5), 3, stores.STUDENT)
-        data["camera"] = np.arange(5 * 3 * 24, dtype=np.uint8).reshape(5, 3, 2, 4, 3)
-        np.save(npy, data)
-        import_npy(npy, store)
-        helpers.assert_same(TrajectoryDataset(store).read("camera"), data["camera"])
 
     def test_mosaics_own_of_more_axes_are_refused(self, store: str, npy: str) -> None:
         data: dict[str, Any] = helpers.expected(range(5), 3, stores.STUDENT)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import Field, TrajectoryDataset, export_npy
+from mosaic_collect import Field, export_npy
 from mosaic_collect.errors import (
     CorruptExportError,
     CorruptStoreError,
@@ -165,13 +165,6 @@ def test_another_store_is_found(store: str, npy: str) -> None:
     assert not verify_export(other, npy).ok
 
 
-def test_a_store_that_was_gone_on_with_is_found(store: str, npy: str) -> None:
-    written(store)
-    export_npy(store, npy)
-    stores.write(store, 2, first=13, schema=SCHEMA, resume=True)
-    assert "13 steps, the store has 15" in verify_export(store, npy).problems[0]
-
-
 def _changed(npy: str, **changes: Any) -> None:
     data = stores.load(npy)
     data.update(changes)
@@ -287,11 +280,3 @@ def test_an_export_of_an_unfinished_store_stays_good_while_nothing_is_added(
     written(store, complete=False)
     export_npy(store, npy, allow_incomplete=True)
     assert verify_export(store, npy).ok
-
-
-def test_the_auto_layout_that_was_chosen_is_held_against(store: str, npy: str) -> None:
-    stores.write(store, 4)
-    assert export_npy(store, npy).layout == "grid"
-    assert scan_npy(npy).provenance["options"]["layout"] == "auto"
-    assert verify_export(store, npy).ok
-    assert TrajectoryDataset(store).num_steps == 4

@@ -53,12 +53,6 @@ def test_just_those_named(store: str, npy: str, layout: str, names: list[str]) -
         helpers.assert_same(data[name], want, name)
 
 
-def test_one_name_alone_may_be_a_string(store: str, npy: str) -> None:
-    stores.write(store, 3, schema=SCHEMA)
-    export_npy(store, npy, fields="motion_id")
-    assert set(stores.load(npy)) == {"motion_id", "metadata"}
-
-
 def test_named_twice_is_there_once(store: str, npy: str) -> None:
     stores.write(store, 3)
     export_npy(store, npy, fields=["actions", "actions"])

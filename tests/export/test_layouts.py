@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import Field, Schema, export_npy
+from mosaic_collect import Field, Schema, export_npy, verify_export
 from tests import helpers
 from tests.export import stores
 
@@ -74,32 +74,25 @@ def test_compact_holds_the_valid_rows_and_no_mask(store: str, npy: str, masks: A
 
 
 @pytest.mark.parametrize(
-    ("masks", "layout"),
+    ("recording", "options", "layout"),
     [
-        (no_masks, "grid"),
-        (all_true_masks, "grid"),
-        (one_mask, "grid"),
-        (one_invalid, "compact"),
-        (stores.some_masks(4), "compact"),
+        ({"masks": no_masks}, {}, "grid"),
+        ({"masks": all_true_masks}, {}, "grid"),
+        ({"masks": one_mask}, {}, "grid"),
+        ({"masks": one_invalid}, {}, "compact"),
+        ({"masks": stores.some_masks(4)}, {}, "compact"),
+        ({"edit": stores.nan_at("actions", (2, 1))}, {}, "compact"),
+        ({}, {"max_pairs": 3}, "compact"),
+        ({}, {"exclude_interrupted": False}, "grid"),
     ],
 )
-def test_auto_is_a_grid_only_if_every_row_is_valid(
-    store: str, npy: str, masks: Any, layout: str
+def test_auto_is_a_grid_only_if_every_row_is_valid_finite_and_wanted(
+    store: str, npy: str, recording: Any, options: Any, layout: str
 ) -> None:
-    stores.write(store, 9, masks=masks)
-    assert export_npy(store, npy).layout == layout
-
-
-def test_auto_is_compact_where_a_grid_would_hold_nan(store: str, npy: str) -> None:
-    stores.write(store, 5, edit=stores.nan_at("actions", (2, 1)))
-    report = export_npy(store, npy)
-    assert report.layout == "compact"
-    assert report.left_out.nonfinite == 1
-
-
-def test_auto_is_compact_for_a_draw(store: str, npy: str) -> None:
-    stores.write(store, 5)
-    assert export_npy(store, npy, max_pairs=3).layout == "compact"
+    stores.write(store, 9, **recording)
+    assert export_npy(store, npy, **options).layout == layout
+    assert stores.load(npy)["metadata"]["mosaic_collect"]["options"]["layout"] == "auto"
+    assert verify_export(store, npy).ok
 
 
 def test_metadata_is_mosaics(store: str, npy: str) -> None:

@@ -177,12 +177,6 @@ def test_trajectory_ids_stay_unique_and_the_report_says_how(paths: list[str], np
     assert not any("more, to be unique" in note for note in export_npy(paths, npy).notes)
 
 
-def test_other_fields_by_name(paths: list[str], npy: str) -> None:
-    recorded = three(paths)
-    export_npy(paths, npy, fields=["actions", "motion_id"])
-    assert_joined(npy, recorded, masks(recorded), ["actions", "motion_id"])
-
-
 def lie(path: str, **changes: Any) -> None:
     """A root document that says something else, with a checksum that fits."""
     state = replace(TrajectoryDataset(path).state, **changes)

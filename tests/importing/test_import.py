@@ -27,7 +27,6 @@ from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
 from tests import helpers
 from tests.export import stores
 from tests.importing import files
-from tests.npyfile import pickles
 
 
 @pytest.fixture(params=["whole", "step by step", "three steps"])
@@ -62,18 +61,6 @@ def test_every_value_and_the_mask(npy: str, made: str, masked: bool) -> None:
     assert (report.num_steps, report.num_envs, report.first_step) == (11, 4, 0)
     assert report.shapes == {name: data[name].shape for name in files.NAMES}
     assert report.file_nbytes == os.path.getsize(npy)
-
-
-@pytest.mark.parametrize("protocol", [3, 4])
-@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
-def test_files_of_other_numpys(npy: str, made: str, protocol: int, module: bytes) -> None:
-    """NumPy 1.x and 2.x name one function differently; text of protocol 4 has its length."""
-    data = files.grid()
-    pickled = pickles.dump(data, protocol)
-    for name in (b"numpy._core.multiarray", b"numpy.core.multiarray"):
-        pickled = pickled.replace(b"c" + name + b"\n", b"c" + module + b"\n")
-    import_it(pickles.write(npy, pickled), made)
-    assert_holds(made, data)
 
 
 @pytest.mark.skipif(find_spec("torch") is None, reason="torch is not installed")
@@ -160,21 +147,6 @@ def test_nan_comes_as_it_is_and_is_counted(npy: str, made: str) -> None:
 def test_one_step_of_one_environment(npy: str, made: str) -> None:
     data = files.grid(1, 1)
     np.save(npy, data)
-    import_it(npy, made)
-    assert_holds(made, data)
-
-
-def test_a_fortran_array_of_one_long_axis_is_c_ordered_too(npy: str, made: str) -> None:
-    actions = np.asfortranarray(np.ones((11, 1, 1), np.float32))
-    observations = np.arange(11, dtype=np.float32).reshape(11, 1, 1)
-    np.save(npy, {"observations": observations, "actions": actions})
-    import_it(npy, made)
-    helpers.assert_same(TrajectoryDataset(made).read("actions"), np.ones((11, 1, 1), np.float32))
-
-
-def test_an_array_under_two_keys(npy: str, made: str) -> None:
-    actions = files.grid()["actions"]
-    data = files.save(npy, actions=actions, action_mean=actions)
     import_it(npy, made)
     assert_holds(made, data)
 
@@ -322,15 +294,6 @@ def test_a_compact_file_is_one_environment(store: str, npy: str, made: str) -> N
     assert after.num_ended == 0
 
 
-def test_a_compact_file_of_one_environment_has_its_trajectories(
-    store: str, npy: str, made: str
-) -> None:
-    stores.write(store, 9, num_envs=1, ends={2: [0], 5: [0]})
-    export_npy(store, npy, layout="compact", fields=["actions", TRAJECTORY_ID])
-    import_it(npy, made)
-    assert helpers.ids(TrajectoryDataset(made)).ravel().tolist() == [0] * 3 + [1] * 3 + [2] * 3
-
-
 def test_ids_that_fall_in_one_environment_end_nothing(npy: str, made: str, monkeypatch) -> None:
     monkeypatch.setattr("mosaic_collect.importing.source.READ_NBYTES", 1)
     ids = np.zeros((11, 4), np.int64)
@@ -372,21 +335,6 @@ def test_a_store_without_mosaics_fields(store: str, npy: str, made: str) -> None
         helpers.assert_same(
             after.read(name), before.read(name).astype(kind or before.schema[name].dtype)
         )
-
-
-def test_the_export_of_an_import_is_the_same_file_but_for_its_metadata(
-    store: str, npy: str, made: str
-) -> None:
-    stores.write(store, 11, masks=stores.some_masks(4), schema=stores.STUDENT)
-    for layout in ("grid", "compact"):
-        export_npy(store, npy, layout=layout)
-        import_it(npy, f"{made}.{layout}")
-        again = npy.replace("expert", layout)
-        export_npy(f"{made}.{layout}", again, layout=layout)
-        before, after = stores.load(npy), stores.load(again)
-        assert list(before) == list(after)
-        for name in set(before) - {"metadata"}:
-            helpers.assert_same(after[name], before[name], name)
 
 
 def test_an_imported_store_merges_with_a_recorded_one(npy: str, store: str, made: str) -> None:
