@@ -42,6 +42,8 @@ def collected(options: RecordOptions, **changes: Any) -> CollectResult:
         simulator="none",
         runner_cfg={},
         observations={},
+        limits={},
+        notes={},
         found=None,
     )
 

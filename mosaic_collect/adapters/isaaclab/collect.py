@@ -96,10 +96,10 @@ def run_collect(
             simulator="isaaclab",
             runner_cfg=json_safe(config_dict(task.agent_cfg)),
             observations=_observations(options),
-            found=found,
-            motions=None if found is None else options.chosen(found),
             limits={} if rows is None else {"steps_per_env": rows},
             notes={"seed": task.seed, "passes": options.passes, **json_safe(options.notes)},
+            found=found,
+            motions=None if found is None else options.chosen(found),
         )
         if on_end is not None:
             on_end(result)

@@ -79,8 +79,9 @@ def run_collect(
             "student_noise": options.student_noise,
             **({} if drop == [*UNMEASURED] else {"student_drop": drop}),
         },
-        found=motions,
+        limits={},
         notes={"seed": options.seed, "passes": options.passes},
+        found=motions,
     )
     if on_end is not None:
         on_end(result)

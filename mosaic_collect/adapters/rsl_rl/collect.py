@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from mosaic_collect.adapters.rsl_rl.checkpoint import Checkpoint, file_identity
@@ -64,10 +63,10 @@ def collect_into(
     simulator: str,
     runner_cfg: Mapping[str, Any],
     observations: Mapping[str, Any],
+    limits: Mapping[str, Any],
+    notes: Mapping[str, Any],
     found: Sequence[Motion] | None,
     motions: Sequence[Motion] | None = None,
-    limits: Mapping[str, Any] = MappingProxyType({}),
-    notes: Mapping[str, Any] = MappingProxyType({}),
 ) -> CollectResult:
     """Collect into a new or an unfinished store.
 
@@ -79,10 +78,10 @@ def collect_into(
         simulator: Name of the simulator, as its stores contain it.
         runner_cfg: The task's training config, as JSON values.
         observations: How teacher and student see, as JSON values; must be the same on resume.
-        found: The motions at ``options.motion``; None: the task has none.
-        motions: Motions of these to record; None: all.
         limits: How much is recorded of each motion; must be the same on resume.
         notes: Further entries of the metadata, which may differ on resume.
+        found: The motions at ``options.motion``; None: the task has none.
+        motions: Motions of these to record; None: all.
 
     Raises:
         InputError: A bad option or motion; or a row with NaN or infinity that stops the run.
