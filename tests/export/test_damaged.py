@@ -34,17 +34,20 @@ def refused(store: str, npy: str, match: str, **options: object) -> None:
 
 
 @pytest.mark.parametrize("layout", ["grid", "compact"])
-def test_a_flipped_byte_is_refused_and_named(store: str, npy: str, layout: str) -> None:
-    stores.write(store, 10)
-    stores.flip(shard(store, "actions", 2), 5)
-    refused(store, npy, "actions, block 2, chunk 0", layout=layout)
-
-
-@pytest.mark.parametrize("layout", ["grid", "compact"])
-def test_a_missing_shard_is_refused_and_named(store: str, npy: str, layout: str) -> None:
-    stores.write(store, 10)
-    os.unlink(shard(store, "action_sigma", 1))
-    refused(store, npy, "action_sigma, block 1", layout=layout)
+@pytest.mark.parametrize(
+    ("field", "damage", "words"),
+    [
+        ("actions", lambda path: stores.flip(path, 5), "actions, block 1, chunk 0"),
+        ("action_sigma", os.unlink, "action_sigma, block 1"),
+        ("valid_mask", lambda path: stores.flip(path, 0), "valid_mask, block 1"),
+    ],
+)
+def test_damage_is_refused_and_named(
+    store: str, npy: str, layout: str, field: str, damage: Any, words: str
+) -> None:
+    stores.write(store, 10, masks=stores.some_masks(4))
+    damage(shard(store, field, 1))
+    refused(store, npy, words, layout=layout)
 
 
 @pytest.mark.parametrize("layout", ["auto", "grid", "compact"])
@@ -62,12 +65,6 @@ def test_the_error_names_the_way_around_damage(
     assert f"--skip-damaged makes {into}" in capsys.readouterr().err
     assert main(["export", store, npy, "--skip-damaged"]) == 0
     assert "skip" not in str(verify_export(store, npy).problems)
-
-
-def test_a_damaged_mask_is_refused(store: str, npy: str) -> None:
-    stores.write(store, 10, masks=stores.some_masks(4))
-    stores.flip(shard(store, "valid_mask", 1), 0)
-    refused(store, npy, "valid_mask, block 1")
 
 
 def test_damage_in_a_left_out_field_does_not_matter(store: str, npy: str) -> None:

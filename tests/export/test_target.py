@@ -32,23 +32,19 @@ def listing(path: str) -> list[str]:
     return sorted(os.listdir(os.path.dirname(path)))
 
 
-@pytest.mark.parametrize("name", ["expert", "expert.npz", "expert.pt", "expert.npy.gz", "npy"])
-def test_a_name_without_npy_is_refused(made: str, tmp_path, name: str) -> None:
-    with pytest.raises(InputError, match=r"\.npy"):
-        export_npy(made, str(tmp_path / name))
-    assert listing(str(tmp_path / name)) == ["expert.zarr"]
-
-
-def test_a_missing_folder_is_refused(made: str, tmp_path) -> None:
-    with pytest.raises(InputError, match="expected a folder at"):
-        export_npy(made, str(tmp_path / "missing" / "expert.npy"))
-    assert not (tmp_path / "missing").exists()
-
-
-def test_a_folder_as_target_is_refused(made: str, tmp_path) -> None:
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        *((n, r"\.npy") for n in ("expert", "expert.npz", "expert.pt", "expert.npy.gz", "npy")),
+        ("missing/expert.npy", "expected a folder at"),
+        ("folder.npy", "got the folder"),
+    ],
+)
+def test_a_name_that_is_no_place_is_refused(made: str, tmp_path, name: str, words: str) -> None:
     (tmp_path / "folder.npy").mkdir()
-    with pytest.raises(InputError, match="folder"):
-        export_npy(made, tmp_path / "folder.npy")
+    with pytest.raises(InputError, match=words):
+        export_npy(made, str(tmp_path / name))
+    assert sorted(os.listdir(tmp_path)) == ["expert.zarr", "folder.npy"]
 
 
 @pytest.mark.parametrize("inside", ["", "actions"])
@@ -188,38 +184,46 @@ def test_no_room_for_the_whole_file(made: str, npy: str, monkeypatch: Any, code:
     assert listing(npy) == ["expert.zarr"]
 
 
-def test_a_disk_that_fails_on_the_way(made: str, npy: str, monkeypatch: Any) -> None:
-    real, calls = os.pwrite, []
+@pytest.mark.parametrize(
+    ("call", "number", "error", "kind"),
+    [
+        ("pwrite", 8, OSError(errno.EIO, "broken"), WriteError),
+        ("pwrite", 8, OSError(errno.ENOSPC, "broken"), SpaceError),
+        ("pwrite", 1, KeyboardInterrupt(), KeyboardInterrupt),
+        ("fsync", 1, OSError(errno.EIO, "broken"), WriteError),
+        ("replace", 1, OSError(errno.EIO, "broken"), WriteError),
+    ],
+)
+@pytest.mark.parametrize("before", [None, b"before"])
+def test_an_end_on_the_way_leaves_what_was_there(
+    made: str,
+    npy: str,
+    monkeypatch: Any,
+    call: str,
+    number: int,
+    error: Any,
+    kind: Any,
+    before: Any,
+) -> None:
+    real, calls = getattr(os, call), []
 
-    def failing(fd: int, data: Any, offset: int) -> int:
-        calls.append(offset)
-        if len(calls) == 8:
-            raise OSError(errno.EIO, "broken")
-        return real(fd, data, offset)
+    def failing(*args: Any) -> Any:
+        calls.append(args)
+        if len(calls) == number:
+            raise error
+        return real(*args)
 
-    with open(npy, "wb") as file:
-        file.write(b"before")
-    monkeypatch.setattr(os, "pwrite", failing)
-    with pytest.raises(WriteError, match="broken") as caught:
-        export_npy(made, npy)
-    assert isinstance(caught.value.__cause__, OSError)
-    assert listing(npy) == ["expert.npy", "expert.zarr"]
-    assert open_bytes(npy) == b"before"
-
-
-@pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_disk_that_fails_at_the_end(made: str, npy: str, monkeypatch: Any, call: str) -> None:
-    with open(npy, "wb") as file:
-        file.write(b"before")
-
-    def failing(*args: Any) -> None:
-        raise OSError(errno.EIO, "broken")
-
+    if before is not None:
+        Path(npy).write_bytes(before)
+    there = listing(npy)
     monkeypatch.setattr(os, call, failing)
-    with pytest.raises(WriteError, match="broken"):
+    with pytest.raises(kind) as caught:
         export_npy(made, npy)
-    assert open_bytes(npy) == b"before"
-    assert listing(npy) == ["expert.npy", "expert.zarr"], "the temp file was left"
+    assert listing(npy) == there, "the temp file was left"
+    assert before is None or open_bytes(npy) == before
+    if kind is not KeyboardInterrupt:
+        assert "expert.npy: writing failed, nothing was left there: broken" in str(caught.value)
+        assert caught.value.__cause__ is error
 
 
 def test_short_writes_are_gone_on_with(made: str, npy: str, monkeypatch: Any) -> None:
@@ -239,16 +243,6 @@ def test_an_existing_file_stays_if_a_corrupt_shard_is_met(made: str, npy: str) -
         export_npy(made, npy, layout="grid")
     assert open_bytes(npy) == before
     assert listing(npy) == ["expert.npy", "expert.zarr"]
-
-
-def test_an_interrupt_leaves_nothing(made: str, npy: str, monkeypatch: Any) -> None:
-    def interrupted(*args: Any) -> int:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(os, "pwrite", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        export_npy(made, npy)
-    assert listing(npy) == ["expert.zarr"]
 
 
 def test_an_existing_file_is_replaced_in_one(made: str, npy: str) -> None:

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter, verify_store
+from mosaic_collect import TrajectoryDataset, import_file, verify_store
 from mosaic_collect.errors import CorruptExportError, InputError, MosaicCollectError
 from mosaic_collect.export import export
-from mosaic_collect.importing import import_file
 from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK
 from tests import helpers
 from tests.export import rows, stores
 from tests.export.rows import FIELDS, assert_same
+from tests.importing.test_resume import interrupted
 
 h5py = pytest.importorskip("h5py")
 pa = pytest.importorskip("pyarrow")
@@ -84,18 +84,7 @@ def test_an_import_that_was_interrupted_is_resumed(
     rows.record(store)
     export(store, path, fields=FIELDS, exclude_interrupted=False)
     import_file(path, made + "2")
-    add, left = TrajectoryWriter.add_step, [after]
-
-    def counted(self: TrajectoryWriter, **fields: Any) -> None:
-        if not left[0]:
-            raise KeyboardInterrupt
-        left[0] -= 1
-        add(self, **fields)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrajectoryWriter, "add_step", counted)
-        with pytest.raises(KeyboardInterrupt):
-            import_file(path, made)
+    interrupted(path, made, monkeypatch, after)
     assert import_file(path, made, resume=True).first_step == after
     whole, resumed = TrajectoryDataset(made + "2"), TrajectoryDataset(made)
     for name in (*whole.schema.names, TRAJECTORY_END):

@@ -10,7 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mosaic_collect import TrajectoryDataset, TrajectoryWriter, import_npy, verify_store
+from mosaic_collect import (
+    TrajectoryDataset,
+    TrajectoryWriter,
+    import_file,
+    import_npy,
+    verify_store,
+)
 from mosaic_collect.errors import (
     CorruptExportError,
     StoreMismatchError,
@@ -26,7 +32,7 @@ from tests.importing import files
 RING: dict[str, Any] = {"buffer_mb": 0.003}  # blocks of some steps
 
 
-def interrupted(npy: str, made: str, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+def interrupted(path: str, made: str, monkeypatch: pytest.MonkeyPatch, after: int) -> None:
     """An import in which the step behind ``after`` others is interrupted."""
     add, left = TrajectoryWriter.add_step, [after]
 
@@ -39,7 +45,7 @@ def interrupted(npy: str, made: str, monkeypatch: pytest.MonkeyPatch, after: int
     with monkeypatch.context() as patch:
         patch.setattr(TrajectoryWriter, "add_step", counted)
         with pytest.raises(KeyboardInterrupt):
-            import_npy(npy, made, **RING)
+            import_file(path, made, **RING)
 
 
 def assert_whole(made: str, data: dict[str, Any]) -> None:
