@@ -139,6 +139,16 @@ def test_the_policy_forgets_whoever_was_reset(store: str) -> None:
         assert told == np.flatnonzero(dones).tolist()
 
 
+def test_the_trackers_words_are_committed_with_the_steps(store: str) -> None:
+    def stop(made: Recorded) -> None:
+        if made.writer.num_steps == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Recorded(store, on_step=stop)
+    assert TrajectoryDataset(store).metadata == {"settled": 7}
+
+
 @pytest.mark.parametrize("steps", [1, 3, 4, 6])
 def test_an_interrupt_leaves_all_added_steps(store: str, steps: int) -> None:
     kept: list[Recorded] = []

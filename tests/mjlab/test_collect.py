@@ -63,6 +63,10 @@ def test_the_store_knows_its_terms(passes: str) -> None:
     assert {term.frames for term in student} == {HISTORY}
     teacher = {term.name: term for term in dataset.terms["observations"]}
     assert teacher["joint_pos"].frames == 1
+    # The last actions are seen without noise by both: what was done a step before.
+    for trajectory in dataset.where(min_valid=2):
+        seen = trajectory["observations"][1:, teacher["actions"].columns]
+        np.testing.assert_array_equal(seen, trajectory["actions"][:-1])
 
 
 def test_more_fields_of_the_step(passes: str) -> None:
@@ -177,6 +181,14 @@ def test_the_store_knows_where_it_comes_from(passes: str, case: Case) -> None:
     assert told["motion_counts"] == {"completed": [2, 2], "fell": [0, 0]}
     assert told["groups"] == {"actor": 160}
     assert TrajectoryDataset(passes).state.runs[0].versions["mjlab"].startswith("1.6")
+
+
+def test_the_store_and_its_export_are_right(passes: str, case: Case) -> None:
+    assert verify_store(passes).ok
+    npy = str(case.folder / "passes.npy")
+    report = export_npy(passes, npy)
+    assert (report.layout, report.num_pairs) == ("compact", 2 * sum(ROWS))
+    assert verify_export(passes, npy).ok
 
 
 def test_a_complete_store_is_not_collected_again(

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.collection.acting import Acting
@@ -159,6 +160,41 @@ def test_a_run_goes_on_with_the_motions_that_are_not_done(tmp_path: Path) -> Non
 def _begun_after(session: Session, step: int) -> set[int]:
     valid = session.read("valid_mask")[step:]
     return set(session.read("motion_id")[step:][valid].tolist())
+
+
+class Taking(Witness):
+    """Notes the actions that the environment takes, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.taken: list[torch.Tensor] = []
+
+    def watch(self, env: Any, *falls: Any) -> None:
+        super().watch(env, *falls)
+        step = env.step
+
+        def watched_step(actions: torch.Tensor) -> Any:
+            if not self._begins:  # by a step that nobody acts in
+                self.taken.append(actions.clone())
+            return step(actions)
+
+        env.step = watched_step
+
+
+def test_perturbed_actions_are_executed_and_the_policy_labels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tests.contract.inside.session.Witness", Taking)
+    motions = write_motions(tmp_path / "motions", [9] * 6)
+    noisy = run(tmp_path, motions, 3, max_steps=9, acting=Acting(action_noise=0.4, seed=1))
+    seen = torch.stack(noisy.spy.acted).numpy()
+    mean, actions = noisy.read("action_mean"), noisy.read("actions")
+    assert np.array_equal(actions, torch.stack(noisy.witness.taken).numpy())
+    assert np.array_equal(mean, np.float32(0.01) * (seen[..., 2:4] - seen[..., :2]))
+    scale, ids = noisy.read("action_noise"), noisy.read("trajectory_id")
+    assert all(len(set(scale[ids == one].tolist())) == 1 for one in np.unique(ids))
+    unit = (actions - mean) / scale[..., None]
+    assert 0.5 < unit.std() < 1.5
 
 
 def test_random_starts(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 
 def test_no_motion_is_lost_to_the_explicit_reset(session: Session) -> None:
-    """Behind it a command that nobody computed ends all episodes."""
+    """Behind it a command that nobody computed ends all episodes: ``test_g1`` shows it."""
     assert session.lengths == LENGTHS
     assert session.queue.fell == sum(map(len, FALLS.values()))
     assert session.read("valid_mask")[0].all()
