@@ -124,9 +124,9 @@ def one_block(field: Field, codec: Compressor, num_envs: int, steps: int) -> Sto
     )
 
 
-def one_shard(state: StoreState, name: str, chunks: Iterable[np.ndarray]) -> bytes:
-    """Bytes of the shard of the first block, with its label."""
-    written = [ShardLabel.of(state, name, 0).pack()]
+def one_shard(state: StoreState, name: str, chunks: Iterable[np.ndarray], block: int = 0) -> bytes:
+    """Bytes of the shard of a block, with its label."""
+    written = [ShardLabel.of(state, name, block).pack()]
     encoded = ((*encoded_chunk(state.compressor, chunk), 0) for chunk in chunks)
     write_chunks(encoded, lambda buffers: written.extend(map(bytes, buffers)), LABEL_NBYTES)
     return b"".join(written)

@@ -200,14 +200,17 @@ def test_ids_that_were_never_given_out(made: TrajectoryDataset) -> None:
     assert "trajectory_id" in report.problems[0]
 
 
-def test_ids_that_fall(store: str) -> None:
-    """The id shards of two blocks exchanged: each is whole by itself."""
+@pytest.mark.parametrize("ids", [(0, 0, 0), (5, 4, 4)], ids=["between blocks", "within a block"])
+def test_ids_that_fall(store: str, ids: tuple[int, ...]) -> None:
+    """In a shard that is whole by itself, behind ids of 0..3."""
     stores.write(store, 9, ends={2: [1], 5: [1]})
-    paths = [os.path.join(store, "trajectory_id", f"c.{b}.0") for b in (0, 1)]
-    shutil.move(paths[0], paths[0] + "x")
-    shutil.move(paths[1], paths[0])
-    shutil.move(paths[0] + "x", paths[1])
-    assert any("trajectory_id, block 1" in p for p in verify_store(store).problems)
+    state = TrajectoryDataset(store).state
+    grid = state.grid("trajectory_id")
+    chunks = [np.tile(np.array(ids), (grid.chunk_envs, 1))] * grid.chunks
+    with open(os.path.join(store, grid.shard_key(1)), "wb") as file:
+        file.write(helpers.one_shard(state, "trajectory_id", chunks, 1))
+    words = "trajectory_id, block 1: ids fall or were never given out"
+    assert verify_store(store).problems[0] == words
 
 
 def test_more_steps_than_there_are_shards(made: TrajectoryDataset) -> None:

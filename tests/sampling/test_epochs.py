@@ -67,6 +67,7 @@ def test_ranks_share_an_epoch_and_have_equally_many_batches(
         loaders = [BatchLoader(store, batch_size, rank=r, **options) for r in range(ranks)]
         epochs = [[b["number"].clone() for b in s] for s in loaders]
         assert {len(e) for e in epochs} == {len(loaders[0])}
+        assert all(len(batch) for epoch in epochs for batch in epoch)
         got = np.sort(torch.cat([b for e in epochs for b in e]).numpy())
         assert np.array_equal(got, valid)
 
@@ -355,6 +356,15 @@ def test_what_makes_no_sense_is_told_at_once(store: str, options: Any, words: st
     numbered(store, 12, 7, 4)
     with pytest.raises(InputError, match=words):
         BatchLoader(store, **{"batch_size": 6, **options})
+
+
+def test_a_buffer_holds_two_tiles_or_all(store: str) -> None:
+    numbered(store, 12, 7, 4)
+    with pytest.raises(InputError, match=r"shuffle_buffer_mb: expected at least 0\.000448"):
+        BatchLoader(store, 6, shuffle_buffer_mb=1.9 * tile_mb(store))
+    one = f"{store}.one"
+    numbered(one, 4, 1, 4)
+    assert len(BatchLoader(one, 3, shuffle_buffer_mb=1.1 * tile_mb(one))) == 2
 
 
 def test_an_epoch_is_a_whole_number(store: str) -> None:
