@@ -78,11 +78,7 @@ class Parquet(RowFormat):
 
 
 def require_pyarrow() -> None:
-    """Refuse an export without the library.
-
-    Raises:
-        MissingDependencyError: pyarrow is not installed.
-    """
+    """Raise ``MissingDependencyError`` if pyarrow is not installed."""
     with needed("Parquet and LeRobot need pyarrow: pip install 'mosaic-collect[parquet]'"):
         import pyarrow as pa  # noqa: F401
 
@@ -96,12 +92,7 @@ def column(pa: Any, name: str, field: Field) -> Any:
 
 
 class ParquetFile:
-    """A Parquet file in uncompressed row groups of bounded size; a context manager.
-
-    Args:
-        path: The file; one that is there is replaced.
-        schema: Schema of the file, of pyarrow.
-    """
+    """A Parquet file in uncompressed row groups of bounded size; a context manager."""
 
     def __init__(self, path: str, schema: Any) -> None:
         import pyarrow as pa

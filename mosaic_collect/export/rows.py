@@ -74,9 +74,6 @@ class TrajectoryRows:
     """Chosen rows of all trajectories; iterating reads them, each trajectory's one after the other.
 
     Attributes:
-        table: The stores.
-        selection: Chosen pairs.
-        fields: Fields to read.
         trajectories: The trajectories with chosen pairs, in the order of the rows; ``valid`` counts
             these.
     """
@@ -243,14 +240,7 @@ class RowFormat:
     def write(
         self, path: str, rows: TrajectoryRows, options: Options, about: dict[str, Any]
     ) -> Iterator[int]:
-        """Write the file; yield the bytes of values after each part.
-
-        Args:
-            path: File or folder to write.
-            rows: Rows of the fields.
-            options: Options of the export.
-            about: Provenance of the file, plain JSON.
-        """
+        """Write the file or folder; yield the bytes of values after each part."""
         raise NotImplementedError
 
 

@@ -169,11 +169,7 @@ class _TargetPlan:
 
     @classmethod
     def of(cls, table: Table, selection: Selection, steps: Any) -> _TargetPlan:
-        """Lay the trajectories that hold a chosen pair.
-
-        Raises:
-            ExportError: No pair is left.
-        """
+        """Lay the trajectories that hold a chosen pair; at least one must be left."""
         if not selection.num_pairs:
             raise ExportError(f"{table.address}: no pair is left to write")
         traced = trace(table)

@@ -105,11 +105,7 @@ class _PieceWriter:
             return sum(self._put(fd, field, cell) for field, cell in batch)
 
     def require_seen(self) -> None:
-        """Make sure that this process sees the stores and the file.
-
-        Raises:
-            StoreError, WriteError, OSError: The worker does not see the same store and file.
-        """
+        """Raise if this process does not see the same stores and the same file."""
         self.table.require_seen()
         with self.opened():
             pass

@@ -120,11 +120,7 @@ class Target:
         return os.open(path, flags | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666)
 
     def _remove_killed(self) -> None:
-        """Remove what killed exports to the target left.
-
-        Raises:
-            WriteError: An export to the target lives.
-        """
+        """Remove what killed exports to the target left; refuse to disturb one that lives."""
         before, behind = (glob.escape(part) for part in temp_name(self._target, "\0").split("\0"))
         for path in glob.glob(f"{before}.{'[0-9a-f]' * 2 * _MARK_NBYTES}{behind}"):
             is_locked = None
@@ -181,12 +177,7 @@ class Target:
 
 @contextmanager
 def opened_target(path: str, nbytes: int, is_folder: bool = False) -> Iterator[Target]:
-    """Open a ``Target``; a failure to write it raises an error that names it.
-
-    Raises:
-        SpaceError: Not enough disk.
-        WriteError: The target cannot be written.
-    """
+    """Open a ``Target``; a failure to write it is a ``WriteError`` that names it."""
     try:
         with Target(path, nbytes, is_folder) as target:
             yield target

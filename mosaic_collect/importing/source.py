@@ -115,20 +115,11 @@ class Source:
         return self.num_steps * self.num_envs * (sum(given) + self.has_mask)
 
     def check_values(self) -> None:
-        """Read the values on which the schema depends; refuse what no store can hold.
-
-        Raises:
-            CorruptExportError: A value that no store can hold.
-        """
+        """Read the values on which the schema depends; refuse those that no store can hold."""
         raise NotImplementedError
 
     def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
-        """Yield some steps at a time, with rows of all fields and masks, ``(steps, N[, D])``.
-
-        Args:
-            first: First step.
-            stop: Step behind the last one.
-        """
+        """Yield some steps at a time, with rows of all fields and masks, ``(steps, N[, D])``."""
         raise NotImplementedError
 
     def ends(self, steps: range) -> NDArray[np.uint8]:

@@ -248,12 +248,7 @@ class _Global:
 
 
 class _Machine(pickle._Unpickler):
-    """CPython's pickle machine in Python, on stand-ins and with bounds.
-
-    Args:
-        file: The file, open at the pickle's first byte.
-        size: Size of the file.
-    """
+    """CPython's pickle machine in Python, on stand-ins and with bounds."""
 
     dispatch: ClassVar[dict[int, Any]] = {
         code: pickle._Unpickler.dispatch[code] for code in _OPCODES
