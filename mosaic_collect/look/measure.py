@@ -74,44 +74,17 @@ def store_statistics(
     begun, table, state = time.monotonic(), dataset.view, dataset.view.state
     names = [n for n in dataset if n not in _WRITERS_OWN] if fields is None else list(fields)
     measured = [state.schema[name] for name in names]
-    drawn = _draw_regions(table, names, max_pairs)
-
-    def regions() -> Iterator[Cell]:
-        """All blocks, none made before its turn, for a state may claim any number of them."""
-        blocks = range(state.num_blocks)
-        return map(table.whole_block, blocks) if drawn is None else iter(drawn)
-
+    regions = partial(_regions, table, _draw_regions(table, names, max_pairs))
     engine, profile = engine or Engine(threads), StoreProfile(table, measured)
-    counts: dict[Cell, int] = {}
-    count_valid = partial(_count_valid, table, profile.width)
-    found = engine.map(count_valid, regions(), table.require_seen)
-    for region, valid in zip(regions(), found, strict=True):
-        profile.add_valid(region, _first_step(table, region), valid)
-        counts[region] = int(valid.sum())
-    num_read, row_nbytes = sum(counts.values()), sum(f.row_nbytes for f in measured)
-    size = max(1, min(SAMPLE_ROWS, _SAMPLE_NBYTES // max(row_nbytes, 1)))
-    moments = {f.name: Moments.nothing(f.width) for f in measured}
-    sample = {f.name: np.zeros((min(size, num_read), f.width), f.dtype) for f in measured}
-    measure = _Measure(table, draw_sample(counts, size), profile)
-    pieces, again = (_pieces(table, measured, regions()) for _ in range(2))
-    each = zip(pieces, engine.map(measure, again, table.require_seen), strict=True)
-    for region, of_region in groupby(each, key=lambda one: one[0].region):
-        for piece, (more, (slots, rows, *numbers)) in of_region:
-            name, before = piece.field, moments[piece.field]
-            if numbers:
-                first = _first_step(table, region)
-                profile.add(name, piece.cell, first, before, more, *numbers)
-            moments[name] = before + more
-            sample[name][slots] = rows
-        if progress is not None:
-            progress(_num_pairs(region))
+    counts = _count_pairs(table, profile, regions, engine)
+    moments, sample = _measure_pairs(table, measured, counts, profile, regions, engine, progress)
     terms = usable_terms(dataset.schema, dataset.metadata)
     return StoreStatistics(
         path=table.address,
         num_steps=state.committed_steps,
         num_envs=state.num_envs,
         num_valid=state.num_valid,
-        num_read=num_read,
+        num_read=sum(counts.values()),
         seconds=time.monotonic() - begun,
         fields={
             field.name: FieldStatistics(
@@ -127,6 +100,50 @@ def store_statistics(
         },
         profile=profile,
     )
+
+
+def _count_pairs(
+    table: Table, profile: StoreProfile, regions: Callable[[], Iterator[Cell]], engine: Engine
+) -> dict[Cell, int]:
+    """The first pass: the number of valid pairs per region; the profile gets their masks."""
+    counts: dict[Cell, int] = {}
+    count_valid = partial(_count_valid, table, profile.width)
+    found = engine.map(count_valid, regions(), table.require_seen)
+    for region, valid in zip(regions(), found, strict=True):
+        profile.add_valid(region, _first_step(table, region), valid)
+        counts[region] = int(valid.sum())
+    return counts
+
+
+def _measure_pairs(
+    table: Table,
+    fields: Sequence[Field],
+    counts: Mapping[Cell, int],
+    profile: StoreProfile,
+    regions: Callable[[], Iterator[Cell]],
+    engine: Engine,
+    progress: Callable[[int], object] | None,
+) -> tuple[dict[str, Moments], dict[str, NDArray[Any]]]:
+    """The second pass: moments and a sample per field; the profile gets what it keeps."""
+    row_nbytes = sum(f.row_nbytes for f in fields)
+    size = max(1, min(SAMPLE_ROWS, _SAMPLE_NBYTES // max(row_nbytes, 1)))
+    num_rows = min(size, sum(counts.values()))
+    moments = {f.name: Moments.nothing(f.width) for f in fields}
+    sample = {f.name: np.zeros((num_rows, f.width), f.dtype) for f in fields}
+    measure = _Measure(table, draw_sample(counts, size), profile)
+    pieces, again = (_pieces(table, fields, regions()) for _ in range(2))
+    each = zip(pieces, engine.map(measure, again, table.require_seen), strict=True)
+    for region, of_region in groupby(each, key=lambda one: one[0].region):
+        for piece, (more, (slots, rows, *numbers)) in of_region:
+            name, before = piece.field, moments[piece.field]
+            if numbers:
+                first = _first_step(table, region)
+                profile.add(name, piece.cell, first, before, more, *numbers)
+            moments[name] = before + more
+            sample[name][slots] = rows
+        if progress is not None:
+            progress(_num_pairs(region))
+    return moments, sample
 
 
 def part_pairs(dataset: TrajectoryDataset, max_pairs: int | None) -> int:
@@ -165,6 +182,11 @@ def draw_sample(
             chosen[region] = np.arange(count, count + len(rows)), rows
             count += len(rows)
     return chosen
+
+
+def _regions(table: Table, drawn: list[Cell] | None) -> Iterator[Cell]:
+    """Drawn regions, or all blocks, none made before its turn: a state may claim any number."""
+    return map(table.whole_block, range(table.state.num_blocks)) if drawn is None else iter(drawn)
 
 
 def _draw_regions(table: Table, names: Sequence[str], max_pairs: int | None) -> list[Cell] | None:
