@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import os
 import tarfile
+import zipfile
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -114,13 +115,18 @@ def test_a_program_is_none(path: str) -> None:
         Checkpoint.read(path)
 
 
-def test_torn_ones(path: str) -> None:
+def test_torn_and_swollen_ones(path: str) -> None:
     torch.save(ordinary(), path)
     whole = Path(path).read_bytes()
     for size in (3, 100, len(whole) // 2, len(whole) - 3):
         Path(path).write_bytes(whole[:size])
         with pytest.raises(InputError, match=f"checkpoint {path}"):
             Checkpoint.read(path)
+    Path(path).write_bytes(whole)
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/99", bytes(50_000_000))
+    with pytest.raises(InputError, match="claims more than its size"):
+        Checkpoint.read(path)
 
 
 def test_within_nobody_unpickles_whatever_he_asks_for(

@@ -167,3 +167,23 @@ def test_others_are_refused_by_their_place(name: Any, place: str) -> None:
         check_class_names({"actor": inner} if "actor" in place else deep)
     assert str(caught.value).startswith(f"{place} names ")
     assert "trust_checkpoint=True" in str(caught.value)
+
+
+def test_a_value_said_often_is_looked_at_once() -> None:
+    """As YAML's aliases say it: written out, 2 ** 60 values."""
+    value: Any = {"class_name": "os:system"}
+    for _ in range(60):
+        value = [value, value]
+    with pytest.raises(InputError, match="class_name names os:system"):
+        check_class_names({"a": value})
+
+
+def test_levels_without_end() -> None:
+    value: Any = {}
+    value["a"] = value
+    check_class_names(value)
+    deep: Any = 1
+    for _ in range(70):
+        deep = [deep]
+    with pytest.raises(InputError, match="at most 64 levels"):
+        check_class_names({"a": deep})

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from mosaic_collect import export_npy
+from mosaic_collect.errors import SpaceError
 from tests.export import stores
 
 
@@ -116,6 +117,19 @@ def test_a_damaged_store(cli, made: str, npy: str) -> None:
     done = cli("export", made, npy, "--skip-damaged")
     assert done.code == 0
     assert "12 damaged" in done.out
+
+
+def test_a_full_disk(cli, made: str, npy: str, monkeypatch) -> None:
+    def full(*arguments) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    done = cli("export", made, npy)
+    assert done.code == 2
+    assert done.err.count("\n") == 1
+    assert "bytes: no space left on device" in done.err
+    assert "Errno" not in done.err
+    assert SpaceError.__name__ not in done.err
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from mosaic_collect.cli import main
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreMismatchError
 from tests import helpers
 from tests.mjlab import case as mjlab_case
-from tests.mjlab.case import Case
+from tests.mjlab.case import EXPERT, Case
 
 pytestmark = mjlab_case.MARKS
 
@@ -163,6 +163,9 @@ class TestTheFilm:
         with image.open(path) as made:
             assert made.size == (1280, 736)
             assert np.asarray(made.convert("L"))[400:, 700:].min() > 250
+
+    def test_the_checkpoint_says_the_same_beside_states(self, stateful: str) -> None:
+        assert main(["verify", stateful, "--checkpoint", EXPERT]) == 0
 
 
 def test_refused(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

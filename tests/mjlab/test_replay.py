@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from mosaic_collect import TrajectoryDataset
 from mosaic_collect.cli import main
+from mosaic_collect.errors import InputError
+from tests.adapters.hostile import Author
 from tests.mjlab import case as mjlab_case
 from tests.mjlab.case import EXPERT, ROWS, Case, changed_expert
 
@@ -39,10 +44,43 @@ def test_another_checkpoint_on_the_command_line(
     assert "none.pt" in capsys.readouterr().err
 
 
-def test_a_checkpoint_of_the_generation_before(store: str, tmp_path: Any) -> None:
+def of_the_generation_before(actor: dict[str, Any]) -> None:
+    actor["std"] = actor.pop("distribution.std_param")
+
+
+def saved_through_torchs_wrappers(actor: dict[str, Any]) -> None:
+    for name in [*actor]:
+        actor[f"_orig_mod.{name}"] = actor.pop(name)
+
+
+@pytest.mark.parametrize("names", [of_the_generation_before, saved_through_torchs_wrappers])
+def test_a_checkpoint_with_other_names(
+    store: str, case: Case, run: Callable[..., Any], tmp_path: Any, names: Callable[..., None]
+) -> None:
     """The collection reads it by mjlab's runner, so the replay must, too."""
-    older = changed_expert(
-        tmp_path / "older.pt",
-        lambda actor: actor.update(std=actor.pop("distribution.std_param")),
+    other = changed_expert(tmp_path / "other.pt", names)
+    assert main(["verify", store, "--checkpoint", other]) == 0
+    run(case.options(names.__name__, passes=1, seed=3, checkpoint=other))
+    found, plain = (
+        TrajectoryDataset(s).read("actions") for s in (case.store(names.__name__), store)
     )
-    assert main(["verify", store, "--checkpoint", older]) == 0
+    np.testing.assert_array_equal(found, plain)
+
+
+def test_a_checkpoint_with_code_is_refused_before_mjlab_reads_it(
+    store: str,
+    case: Case,
+    run: Callable[..., Any],
+    tmp_path: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    import torch
+
+    mark, foreign = str(tmp_path / "ran"), str(tmp_path / "hub.pt")
+    torch.save({**torch.load(EXPERT, weights_only=True), "infos": Author(mark)}, foreign)
+    assert main(["verify", store, "--checkpoint", foreign]) == 2
+    assert "names posix.mkdir" in capsys.readouterr().err
+    with pytest.raises(InputError, match=r"names posix\.mkdir"):
+        run(case.options("foreign", checkpoint=foreign))
+    assert not os.path.exists(mark)
+    assert not os.path.exists(case.store("foreign"))

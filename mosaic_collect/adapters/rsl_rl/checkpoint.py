@@ -26,6 +26,7 @@ import os
 import pickle
 import re
 import tempfile
+import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -204,7 +205,11 @@ def weights_only(trust: bool) -> Iterator[None]:
 
 
 def _check_archive(file: BinaryIO, path: str) -> None:
-    """Refuse TorchScript and the form before zip archives, which runs code up to torch 2.5."""
+    """Refuse what torch's reader of weights is not sound for.
+
+    Those are the form before zip archives, which runs code up to torch 2.5, a program of
+    TorchScript, and a claim of more bytes than there are.
+    """
     file.seek(0)
     begin = file.read(len(_ZIP))
     if begin != _ZIP:
@@ -214,6 +219,10 @@ def _check_archive(file: BinaryIO, path: str) -> None:
         )
     if is_torchscript(file):
         raise InputError(f"checkpoint {path}: expected tensors, got a program of TorchScript")
+    with zipfile.ZipFile(file) as archive:
+        claimed = sum(entry.file_size for entry in archive.infolist())
+    if claimed > file.seek(0, os.SEEK_END):
+        raise InputError(f"checkpoint {path}: torch cannot read it: it claims more than its size")
 
 
 def _needs(error: pickle.UnpicklingError, path: str | None = None) -> str:

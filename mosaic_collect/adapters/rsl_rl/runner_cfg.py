@@ -100,15 +100,16 @@ def _yaml(path: str, text: str) -> Any:
 
 
 _KEY = "class_name"
+_MOST_LEVELS = 64
 #: A class of rsl_rl by its name alone, or of it or mjlab by its full name.
 _KNOWN = re.compile(r"([A-Z]\w*|(rsl_rl|mjlab)(\.[a-z]\w*)*[.:][A-Z]\w*)", re.ASCII)
 
 
 def check_class_names(runner_cfg: Mapping[str, Any]) -> None:
-    """Refuse a config that names other code than rsl_rl's and mjlab's."""
+    """Refuse a config that names other code than rsl_rl's and mjlab's, or is nested too deeply."""
     foreign = [
         f"{key} names {shown(name)}"
-        for key, name in _class_names("runner_cfg", runner_cfg)
+        for key, name in _class_names(runner_cfg)
         if name and not (isinstance(name, str) and _KNOWN.fullmatch(name))
     ]
     if foreign:
@@ -118,13 +119,19 @@ def check_class_names(runner_cfg: Mapping[str, Any]) -> None:
         )
 
 
-def _class_names(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Keys and names of all classes in a config."""
-    named = isinstance(value, Mapping)
-    if not named and not isinstance(value, (list, tuple)):
-        return
-    for k, inner in value.items() if named else enumerate(value):
-        inner_key = f"{key}.{k}" if named else f"{key}[{k}]"
-        if named and k == _KEY:
-            yield inner_key, inner
-        yield from _class_names(inner_key, inner)
+def _class_names(runner_cfg: Any) -> Iterator[tuple[str, Any]]:
+    """Keys and names, each value looked at once: a few lines of YAML can say one very often."""
+    seen: set[int] = set()
+    rest = [("runner_cfg", runner_cfg, 0)]
+    while rest:
+        key, value, depth = rest.pop()
+        if key.endswith(f".{_KEY}"):
+            yield key, value
+        if not isinstance(value, (Mapping, list, tuple)) or id(value) in seen:
+            continue
+        if depth > _MOST_LEVELS:
+            raise InputError(f"runner_cfg: expected at most {_MOST_LEVELS} levels, got more")
+        seen.add(id(value))
+        named = isinstance(value, Mapping)
+        pairs = value.items() if isinstance(value, Mapping) else enumerate(value)
+        rest += [(f"{key}.{k}" if named else f"{key}[{k}]", v, depth + 1) for k, v in pairs]

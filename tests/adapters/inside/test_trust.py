@@ -33,6 +33,19 @@ def with_code(checkpoint: str, mark: str, folder: Path) -> str:
     return other
 
 
+def test_a_policy_with_code_is_loaded_by_the_word_alone(
+    trained: Any, tmp_path: Path, mark: str
+) -> None:
+    _, checkpoint, recurrent = trained
+    foreign, env = with_code(checkpoint, mark, tmp_path), ToyEnv()
+    with pytest.raises(InputError, match=r"names posix\.mkdir"):
+        load_policy(env, config(recurrent), foreign)
+    assert not os.path.exists(mark)
+    assert env.asked == 0, "told before a runner is built"
+    load_policy(env, config(recurrent), foreign, trust_checkpoint=True)
+    assert os.path.exists(mark)
+
+
 def test_verify_says_so_in_its_words(
     trained: Any, tmp_path: Path, mark: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -21,6 +22,7 @@ from mosaic_collect.collection.groups import RecordedGroups
 from mosaic_collect.collection.rollout import Health, collect
 from mosaic_collect.errors import InputError
 from mosaic_collect.replay.policy import recorded_policy
+from tests.adapters.inside import recording
 from tests.adapters.inside.recording import VALID, record
 from tests.adapters.inside.toy import GENERATION, ToyEnv, config, train
 
@@ -78,6 +80,27 @@ def test_a_right_store_is_right(recorded: Any, verify: Verify) -> None:
     assert code == 0
     assert f"{checkpoint}: ok, {VALID} valid rows" in said
     assert "of mean 0.0e+00" in said
+
+
+@pytest.mark.parametrize(
+    ("fault", "rows"),
+    [
+        (recording.one_shifted_row, 1),
+        (recording.stale_after_resets, 7 + 4 + 4 + 2),  # environment 0 falls every fourth step
+        (recording.noise_drawn_again, VALID),
+    ],
+)
+def test_a_fault_of_the_record_is_found(
+    trained: Any, tmp_path: Path, verify: Verify, fault: recording.Fault, rows: int
+) -> None:
+    _, checkpoint, recurrent = trained
+    store = str(tmp_path / "faulty.zarr")
+    expected = record(store, checkpoint, recurrent, fault=fault)
+    assert recurrent or np.count_nonzero(expected) == rows
+    code, said = verify(store, checkpoint)
+    assert (code, off(said)) == (1, np.count_nonzero(expected))
+    step, env = np.argwhere(expected)[0]
+    assert f"the first at step {step}, env {env}" in said
 
 
 def test_another_checkpoint_is_found(recorded: Any, tmp_path: Path, verify: Verify) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.adapters.isaaclab.cfg import prepare_env_cfg, prepare_motion_cfg
@@ -66,6 +67,14 @@ class TestLibrary:
         assert "in 1 of 2 environments; body 'base' is 1.00 m from the robot's" in said
         assert "it has 'base' where the robot's 'tip' is" in said
 
+    def test_all_that_fall_with_their_first_step_are_told_by_what(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        motions = write_motions(tmp_path / "motions", [6, 4])
+        with caplog.at_level(logging.WARNING):
+            run(tmp_path, motions, num_envs=2, falls={0: [0, 1]})
+        assert "all 2 trajectories failed with their first step (fallen: 2); likely" in caplog.text
+
     def test_two_frames_are_a_row_and_one_is_no_motion(self, tmp_path: Path) -> None:
         """A row for the first trajectory, too: it begins within a step, as every other."""
         motions = write_motions(tmp_path / "motions", [2, 2])
@@ -92,6 +101,23 @@ class TestScript:
         assert "motion_1.npz: joint_pos: expected finite numbers" in result.stderr
         assert "app closed" not in result.stdout
 
+    def test_another_rate_is_refused_or_allowed_and_told(
+        self,
+        work: Path,  # noqa: F811
+        motions: Path,
+    ) -> None:
+        result = script(work, "rate.zarr", "--motion", str(motions))
+        assert result.returncode == 1
+        assert "motion_2.npz: fps: expected 1, got 2, played 0.5 times as fast" in result.stderr
+        assert not (work / "rate.zarr").exists()
+        out = ok(script(work, "rate.zarr", "--motion", str(motions), "--allow_fps"))
+        assert "1 motions were played at another speed than their own" in out
+        told = TrajectoryDataset(work / "rate.zarr").metadata["motions"]
+        assert [(m["fps"], m["played_fps"], m["frames"]) for m in told] == [
+            *((1.0, 1.0, 6), (1.0, 1.0, 4)),
+            (2.0, 1.0, 5),
+        ]
+
     def test_resampled(self, work: Path, motions: Path) -> None:  # noqa: F811
         flags = ("--motion", str(motions), "--resample", "--num_envs", "1")
         ok(script(work, "made.zarr", *flags, "--max_steps", "2"))
@@ -117,3 +143,17 @@ class TestScript:
         ok(script(work, "single.zarr", "--motion", str(motions / "motion_1.npz")))
         (told,) = TrajectoryDataset(work / "single.zarr").metadata["motions"]
         assert told["path"] == str(motions / "motion_1.npz")
+
+    def test_nan(self, work: Path, tmp_path: Path) -> None:  # noqa: F811
+        content = torch.load(work / "model.pt", weights_only=True)
+        content["model_state_dict"]["actor.4.bias"][0] = torch.nan
+        torch.save(content, tmp_path / "mad.pt")
+        flags = ("--checkpoint_path", str(tmp_path / "mad.pt"))
+        result = script(work, "mad.zarr", *flags)
+        assert result.returncode == 0, result.stderr
+        assert "the policy gives NaN or infinity: step 0, actions, action_mean" in result.stderr
+        assert "recorded rows of this run hold NaN or infinity" in result.stderr
+        stopped = script(work, "stopped.zarr", *flags, "--stop_on_nonfinite")
+        assert stopped.returncode == 1
+        assert "recorded, and stopped there" in stopped.stderr
+        assert TrajectoryDataset(work / "stopped.zarr").num_steps == 1
