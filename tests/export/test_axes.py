@@ -15,6 +15,7 @@ from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.inspect import summarize
 from tests import helpers
 from tests.export import stores
+from tests.importing.test_resume import interrupted
 
 #: A student that sees three frames of five values, a camera, and a stereo pair that nobody reads.
 SCHEMA = Schema(
@@ -167,6 +168,16 @@ class TestImport:
         assert back.schema["student_observations"].dim == (3, 5)
         assert back.schema["action_mean"].default == "actions"
         assert report.shapes["observations_camera"] == (10, N, 2, 4, 3)
+
+    def test_an_import_that_was_interrupted_goes_on(
+        self, store: str, npy: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        recorded = write(store)
+        export_npy(store, npy, fields=ALL)
+        interrupted(npy, store + "2", monkeypatch, 5)
+        assert import_npy(npy, store + "2", resume="auto").first_step == 5
+        back = TrajectoryDataset(store + "2")
+        helpers.assert_same(back.read("observations_camera"), recorded["observations_camera"])
 
     @pytest.mark.parametrize(
         "axes", [[3, 4], [], [15.0], [0], [-3, -5], "3x5", 15, [1] * 8 + [15], [1 << 62, 15]]

@@ -163,11 +163,12 @@ def test_a_grid_with_nan_anywhere_is_refused(paths: list[str], npy: str) -> None
 
 def test_trajectory_ids_stay_unique_and_the_report_says_how(paths: list[str], npy: str) -> None:
     recorded = three(paths)
-    report = export_npy(paths, npy, fields=["actions", TRAJECTORY_ID])
+    names = ["actions", "motion_id", TRAJECTORY_ID]
+    report = export_npy(paths, npy, fields=names)
     ids = raised_ids(paths)
     for rows, raised in zip(recorded, ids, strict=True):
         rows[TRAJECTORY_ID] = raised
-    assert_joined(npy, recorded, masks(recorded), ["actions", TRAJECTORY_ID])
+    assert_joined(npy, recorded, masks(recorded), names)
     assert not set(ids[0].flat) & set(ids[1].flat) | set(ids[1].flat) & set(ids[2].flat)
 
     used = [TrajectoryDataset(p).state.next_trajectory_id for p in paths]

@@ -26,6 +26,7 @@ from tests.export import stores
         ({"fields": ["actions", "rewards"]}, "no field 'rewards'"),
         ({"layout": "compact", "fields": ["actions", "valid_mask"]}, "fields: a compact export"),
         ({"max_pairs": 0}, "max_pairs: expected a whole number from 1, got 0"),
+        ({"max_pairs": True}, "max_pairs: expected a whole number from 1, got True"),
         ({"max_pairs": 2.5}, "max_pairs: expected a whole number from 1, got 2.5"),
         ({"seed": True}, "seed: expected a whole number from 0, got True"),
         ({"seed": -1}, "seed: expected a whole number from 0, got -1"),

@@ -278,6 +278,13 @@ def test_what_a_killed_export_left_is_removed(made: str, tmp_path: Path, form: s
     assert all(other.exists() for other in others)
 
 
+_ELSEWHERE = """
+import sys
+from mosaic_collect.export import export
+export(*sys.argv[1:], **{})
+"""
+
+
 @pytest.mark.parametrize("is_folder", [False, True])
 def test_a_target_that_another_export_writes_is_refused(
     made: str, tmp_path: Path, is_folder: bool
@@ -287,12 +294,16 @@ def test_a_target_that_another_export_writes_is_refused(
         str(tmp_path / ("e" if is_folder else "e.npy")),
         "lerobot" if is_folder else "npy",
     )
+    options = {"fps": 50} if is_folder else {}
     with Target(target, 10, is_folder) as first:
         at = os.path.join(first.temp_path, "a") if is_folder else first.temp_path
         Path(at).write_bytes(b"0123456789")
         for _ in range(2):
             with pytest.raises(WriteError, match="another export is writing it"):
-                export(made, target, form, **({"fps": 50} if is_folder else {}))
+                export(made, target, form, **options)
+        elsewhere = helpers.run_python(_ELSEWHERE.format(options), made, target, form)
+        assert "WriteError" in elsewhere.stderr
+        assert "another export is writing it" in elsewhere.stderr
     assert open_bytes(os.path.join(target, "a") if is_folder else target) == b"0123456789"
     assert sorted(os.listdir(tmp_path)) == [os.path.basename(target), "expert.zarr"]
 
@@ -313,6 +324,26 @@ def test_an_export_is_refused_if_another_took_its_file_for_a_killed_ones(
     with pytest.raises(WriteError, match="another export is writing it"):
         Target(npy, 10)
     assert listing(npy) == []
+
+
+def test_an_export_that_ends_just_now_is_not_disturbed(
+    npy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its temp file becomes the target between the look for killed ones' and the lock."""
+    temp = os.path.join(os.path.dirname(npy), f".expert.npy.{'0' * 16}.tmp")
+    Path(temp).write_bytes(b"whole")
+    real, ended = fcntl.flock, []
+
+    def flock(fd: int, how: int) -> None:
+        if not ended:
+            os.replace(temp, npy)
+            ended.append(fd)
+        real(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with Target(npy, 10):
+        assert ended
+        assert open_bytes(npy) == b"whole"
 
 
 def open_bytes(path: str) -> bytes:

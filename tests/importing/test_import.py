@@ -115,11 +115,19 @@ def test_without_mean_sigma_student_and_metadata(npy: str, made: str) -> None:
 def test_keys_in_any_order_and_further_arrays(npy: str, made: str) -> None:
     motion = np.arange(44, dtype=np.int32).reshape(11, 4)
     wide = np.arange(88, dtype=np.uint8).reshape(11, 4, 2)
-    data = {"motion_id": motion, "wide": wide, **dict(reversed(files.grid().items()))}
+    camera = np.arange(11 * 4 * 24, dtype=np.uint8).reshape(11, 4, 2, 4, 3)
+    grid = files.grid()
+    data = {
+        "motion_id": motion,
+        "wide": wide,
+        "camera": camera,
+        **dict(reversed(grid.items())),
+        "action_mean": grid["actions"],  # one array under two keys
+    }
     np.save(npy, data)
     import_it(npy, made)
     dataset = assert_holds(made, data)
-    assert dataset.schema.names == (*files.NAMES, "motion_id", "wide")
+    assert dataset.schema.names == (*files.NAMES, "motion_id", "wide", "camera")
 
 
 @pytest.mark.parametrize("kind", ["float16", "float64"])
@@ -292,6 +300,15 @@ def test_a_compact_file_is_one_environment(store: str, npy: str, made: str) -> N
     assert "knows no environments" in notes
     assert "trajectories lie mixed" in notes
     assert after.num_ended == 0
+
+
+def test_a_compact_file_of_one_environment_has_its_trajectories(
+    store: str, npy: str, made: str
+) -> None:
+    stores.write(store, 9, num_envs=1, ends={2: [0], 5: [0]})
+    export_npy(store, npy, layout="compact", fields=["actions", TRAJECTORY_ID])
+    import_it(npy, made)
+    assert helpers.ids(TrajectoryDataset(made)).ravel().tolist() == [0] * 3 + [1] * 3 + [2] * 3
 
 
 def test_ids_that_fall_in_one_environment_end_nothing(npy: str, made: str, monkeypatch) -> None:

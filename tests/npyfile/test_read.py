@@ -89,7 +89,7 @@ ARRAYS = {
     },
     **{str(shape): np.ones(shape, np.float32) for shape in ((0, 1, 3), (1,), (2, 0), (1, 1, 1))},
     "larger than a frame": np.arange(300_000, dtype=np.float32).reshape(100, 1000, 3),
-    "Fortran order of one axis": np.asfortranarray(np.ones((5, 1, 1), np.float32)),
+    "Fortran order of one axis": np.asfortranarray(np.arange(5.0).reshape(5, 1, 1)),
 }
 
 

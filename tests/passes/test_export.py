@@ -17,6 +17,7 @@ from mosaic_collect.export import stream
 from mosaic_collect.export.target import Target, opened_elsewhere
 from mosaic_collect.npyfile.read import scan_npy
 from mosaic_collect.reading import selection
+from tests import helpers
 from tests.export import stores
 from tests.passes.conftest import Killing
 
@@ -126,12 +127,35 @@ def _put(path: str, piece: int) -> int:
 
 
 def test_a_file_is_shared_until_it_is_done(engine: DaskEngine, npy: str) -> None:
-    """Workers of an export that has ended, or was killed, do not reach the next one's file."""
+    """Workers of an export that has ended do not reach the next one's file."""
     with Target(npy, 9) as target:
         assert list(engine.map(partial(_put, target.temp_path), range(9))) == [1] * 9
     assert Path(npy).read_bytes() == bytes(range(9))
     with Target(npy, 9), pytest.raises(FileNotFoundError):
         _put(target.temp_path, 1)
+
+
+_KILLED = """
+import os, sys
+from mosaic_collect.export.target import Target
+with Target(sys.argv[1], 9) as target:
+    print(target.temp_path, flush=True)
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_workers_of_a_killed_export_do_not_reach_the_next_ones_file(npy: str) -> None:
+    """Neither by its name nor by a descriptor that they have open."""
+    dead = helpers.run_python(_KILLED, npy)
+    assert dead.returncode == -9
+    path = dead.stdout.strip()
+    with opened_elsewhere(path) as late, Target(npy, 9) as target:
+        os.pwrite(target.fd, b"123456789", 0)
+        os.pwrite(late, b"LATE", 0)
+        with pytest.raises(FileNotFoundError):
+            _put(path, 1)
+    assert Path(npy).read_bytes() == b"123456789"
+    assert os.listdir(os.path.dirname(npy)) == ["expert.npy"]
 
 
 def test_errors_before_anything_is_written(

@@ -72,6 +72,14 @@ def test_an_exception_commits_all_steps_and_goes_through(
     assert TrajectoryDataset(store).status == "complete"
 
 
+def test_a_refused_step_inside_the_with_block_loses_none_before(store: str) -> None:
+    writer = open_writer(store)
+    add(writer, 0, 1)
+    with pytest.raises(InputError), writer:
+        writer.add_step(observations=np.zeros((N, 3), np.float32))
+    assert_holds(TrajectoryDataset(store), range(2))
+
+
 class Interrupting(np.ndarray):
     """An array during whose copying Ctrl-C is pressed."""
 
