@@ -16,6 +16,7 @@ from mosaic_collect.collection.groups import Groups, check_recorded, own_field
 from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.text import shown
 
 _ACTORS_SETS = ("actor", "policy")  # what 4.x on, and 3.x, call the actor's set of groups
 
@@ -79,9 +80,13 @@ def recorded_policy(
 def _group_sets(runner_cfg: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     """Names of the groups that each of the config's networks reads."""
     sets = runner_cfg.get("obs_groups") or {}
-    if not isinstance(sets, Mapping):
-        raise InputError(f"runner_cfg: expected obs_groups with lists by name, got {sets!r}")
-    return {name: (each,) if isinstance(each, str) else tuple(each) for name, each in sets.items()}
+    if isinstance(sets, Mapping):
+        found = {
+            name: [each] if isinstance(each, str) else each or [] for name, each in sets.items()
+        }
+        if all(_is_list(each) and all(isinstance(n, str) for n in each) for each in found.values()):
+            return {name: tuple(each) for name, each in found.items()}
+    raise InputError(f"runner_cfg: expected obs_groups with lists by name, got {shown(sets)}")
 
 
 def _groups(dataset: TrajectoryDataset, groups: Any, actor: tuple[str, ...]) -> Groups:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime as dt
+import hashlib
 import os
 import tarfile
 import zipfile
@@ -19,6 +20,7 @@ from mosaic_collect.adapters.rsl_rl import load
 from mosaic_collect.adapters.rsl_rl.checkpoint import (
     RSL2,
     Checkpoint,
+    file_identity,
     weights_only,
     without_prefixes,
 )
@@ -146,6 +148,15 @@ def test_within_nobody_unpickles_whatever_he_asks_for(
     with weights_only(trust=True):
         torch.load(path, weights_only=False)
     assert os.path.exists(mark)
+
+
+def test_a_file_is_known_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "m.pt").write_bytes(b"weights")
+    monkeypatch.chdir(tmp_path)
+    sha256 = hashlib.sha256(b"weights").hexdigest()
+    assert file_identity("m.pt") == {"path": str(tmp_path / "m.pt"), "sha256": sha256}
+    with pytest.raises(InputError, match=r"none\.pt: cannot be read"):
+        file_identity("none.pt")
 
 
 def test_loaders_are_handed_what_was_read(path: str) -> None:

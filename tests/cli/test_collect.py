@@ -121,6 +121,22 @@ def test_a_store_that_is_there_is_replaced_on_demand(cli, seen, made: str) -> No
     assert "--overwrite" not in TrajectoryDataset(made).metadata[COMMAND_LINE]
 
 
+def test_an_interrupt_says_how_to_go_on(cli, seen, made: str, monkeypatch) -> None:
+    def interrupted(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    adapter = sys.modules["mosaic_collect.adapters.mjlab.collect"]
+    monkeypatch.setattr(adapter, "run_collect", interrupted)
+    done = cli(
+        "collect", "--task", "T", "--checkpoint", "c.pt", "--output", "n.zarr", "--passes", "1"
+    )
+    assert (done.code, done.err.count("interrupted before the first step\n")) == (130, 1)
+    done = cli("collect", "--resume", "--output", made)
+    assert done.code == 130
+    words = "s.zarr: 2 steps are committed; continue with: mosaic-collect collect --resume --output"
+    assert f"{words} s.zarr\n" in done.err
+
+
 def test_a_mismatch_names_the_flags_to_type(cli, seen, made: str) -> None:
     done = cli("collect", "--resume", "--output", made, "--action-noise", "0.7")
     assert done.code == 2
@@ -143,6 +159,8 @@ def test_options_of_another_simulator(cli, seen, tmp_path) -> None:
     given += ["--output", str(tmp_path / "s.zarr"), "--tasks-module", "m", "--student-task", "S"]
     words = "--tasks-module, --student-task: expected only with --sim isaaclab"
     cli("collect", *given).failed(words)
+    given[6:] = ["--output", str(tmp_path / "s.zarr"), "--overrides", "env.sim.dt=1"]
+    cli("collect", *given).failed("--overrides: expected only with --sim isaaclab")
 
 
 @pytest.mark.parametrize(

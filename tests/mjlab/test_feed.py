@@ -56,6 +56,15 @@ class TestMotionsAreRefusedBeforeASimulatorIsBuilt:
         assert a.endswith("a.npz: joint_pos: expected the robot's 29 joints, got 23")
         assert b.endswith("b.npz: body_pos_w: expected the robot's 30 bodies, got 14")
 
+    def test_names_in_another_order(self, case: Case, run: Callable[..., Any]) -> None:
+        from mjlab.asset_zoo.robots import get_g1_robot_cfg
+        from mjlab.entity import Entity
+
+        names = list(Entity(get_g1_robot_cfg()).joint_names)
+        rewrite(case.motion(1), joint_names=np.array(names[::-1]))
+        with pytest.raises(InputError, match=r"b\.npz: joint_pos: expected 'left_hip_pitch_joint'"):
+            run(case.options("never"))
+
     def test_another_rate_in_the_library_and_on_the_command_line(
         self, case: Case, run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
     ) -> None:

@@ -272,7 +272,7 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
     assert "80 OF 80 valid ROWS OFF" in said
 
 
-@pytest.mark.parametrize("obs_groups", [["policy"], "policy", 3])
+@pytest.mark.parametrize("obs_groups", [["policy"], "policy", 3, {"actor": 3}, {"actor": [[]]}])
 def test_groups_of_no_set_are_refused(
     untold: Any, tmp_path: Path, verify: Verify, obs_groups: Any
 ) -> None:
@@ -287,6 +287,30 @@ def test_groups_of_no_set_are_refused(
         "--runner-cfg",
         str(path),
     )
+
+
+#: Sixty lines of YAML that are, written out, 2 ** 60 values.
+OFTEN = "x0: &x0 [a]\n" + "".join(f"x{i}: &x{i} [*x{i - 1}, *x{i - 1}]\n" for i in range(1, 61))
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"{OFTEN}obs_groups: *x60", "expected obs_groups with lists by name, got [[[["),
+        (f"{OFTEN}obs_groups: {{actor: *x60}}", "expected obs_groups with lists by name"),
+        (f"{OFTEN}actor: {{class_name: *x60}}", "actor.class_name names [[[["),
+        (f"a: {'[' * 200}{']' * 200}", "expected at most 64 levels"),
+    ],
+    ids=["sets", "a set", "a name", "levels"],
+)
+def test_yaml_without_end_is_refused(
+    untold: Any, tmp_path: Path, verify: Verify, text: str, words: str
+) -> None:
+    pytest.importorskip("yaml")
+    store, checkpoint, _ = untold
+    path = tmp_path / "agent.yaml"
+    path.write_text(text)
+    refused(verify, words, store, checkpoint, "--runner-cfg", str(path))
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "nowhere"])
