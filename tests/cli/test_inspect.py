@@ -15,6 +15,7 @@ from mosaic_collect import TrajectoryDataset, export_npy
 from mosaic_collect.look.inspect import summarize
 from tests import helpers
 from tests.export import stores
+from tests.npyfile import pickles
 
 
 def test_a_store(cli, store: str) -> None:
@@ -95,6 +96,19 @@ def test_stores_of_all_states(cli, store: str) -> None:
         assert "2 x 4 envs" in cli("inspect", store).out
     out = cli("inspect", store, store).out
     assert (out.count("complete"), out.count(f"store {store}")) == (2, 2)
+
+
+def test_a_large_export_without_loading_it(cli, npy: str) -> None:
+    """A file of 4 GiB that is mostly a hole."""
+
+    def bytes_read() -> int:
+        with open("/proc/self/io") as file:
+            return int(file.readline().removeprefix("rchar: "))
+
+    pickles.write_hole(npy)
+    before = bytes_read()
+    assert "1,048,576 x 1,024 x 1" in cli("inspect", npy).out
+    assert bytes_read() - before < 50e6
 
 
 @pytest.mark.parametrize("content", [b"", b"text\n", b"\x93NUMPY\x01\x00", b"PK\x03\x04"])

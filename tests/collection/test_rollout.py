@@ -132,6 +132,10 @@ def test_max_steps_counts_those_of_earlier_runs(store: str) -> None:
     assert TrajectoryDataset(store).num_steps == 6
 
 
+def test_all_idle_from_the_start(store: str) -> None:
+    assert Recorded(store, episodes=((), ())).writer.num_steps == 0
+
+
 def test_the_policy_forgets_whoever_was_reset(store: str) -> None:
     """Idle environments, too: they are reset like any other."""
     made = Recorded(store)
@@ -217,6 +221,13 @@ def test_without_motions_everyone_is_at_work(store: str) -> None:
     dataset = TrajectoryDataset(store)
     assert dataset.num_valid == 8
     assert dataset.num_ended == 3
+
+
+def test_one_group_alone_is_recorded_without_a_copy() -> None:
+    rows = RecordedGroups(read={"policy": 4}, student_dim=None, own={}).rows
+    seen = torch.rand(3, 4)
+    output = toys.ToyPolicy().act({"policy": seen[:, :3], "extra": seen[:, 3:]})
+    assert rows({"policy": seen}, output)["observations"] is seen
 
 
 def test_the_replay_of_a_collection(store: str) -> None:
