@@ -266,6 +266,8 @@ export(*sys.argv[1:], progress=lambda nbytes: os.kill(os.getpid(), 9))
 @pytest.mark.parametrize("form", ["npy", "lerobot"])
 def test_what_a_killed_export_left_is_removed(made: str, tmp_path: Path, form: str) -> None:
     """Not what has another name, a target that begins alike for one."""
+    if form == "lerobot":
+        pytest.importorskip("pyarrow")
     name, fps = ("e.npy", {}) if form == "npy" else ("e", {"fps": 50})
     code = _KILLED.replace("progress=", f"**{fps}, progress=")
     assert helpers.run_python(code, made, str(tmp_path / name), form).returncode == -9
@@ -290,6 +292,8 @@ def test_a_target_that_another_export_writes_is_refused(
     made: str, tmp_path: Path, is_folder: bool
 ) -> None:
     """Locks of ``flock`` keep a process's own threads apart, too."""
+    if is_folder:
+        pytest.importorskip("pyarrow")
     target, form = (
         str(tmp_path / ("e" if is_folder else "e.npy")),
         "lerobot" if is_folder else "npy",
