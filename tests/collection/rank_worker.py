@@ -3,6 +3,7 @@
 --motions N --envs N    of so many motions of 5 to 11 frames, in so many environments
 --kill RANK STEP        that rank kills itself there, in its first attempt
 --gone RANK ...         ranks that will not come back
+--meet RANK             wait in the first step until that rank has joined
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,6 +31,8 @@ from mosaic_collect.commands.collect import Collect
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.recording.writer import TrajectoryWriter
 from tests.collection.toys import ToyPolicy, ToySimulation
+
+MEMBER = "claims/rank-{:05d}"  # made in the folder by a rank that joins
 
 
 def toy_motions(count: int) -> list[Motion]:
@@ -98,6 +102,10 @@ def collect(folder: str, arguments: argparse.Namespace) -> None:
 
     def on_step(writer: TrajectoryWriter) -> None:
         time.sleep(float(os.environ.get("TOY_SECONDS", "0")))
+        while (
+            arguments.meet is not None and not Path(folder, MEMBER.format(arguments.meet)).exists()
+        ):
+            time.sleep(0.02)
         if writer.num_steps % 4 == 0:
             writer.commit()
         if kill == [seat.ranks[0], writer.num_steps]:
@@ -133,6 +141,7 @@ def main() -> None:
     parser.add_argument("--envs", type=int, default=2)
     parser.add_argument("--kill", type=int, nargs=2)
     parser.add_argument("--gone", type=int, nargs="+", default=[])
+    parser.add_argument("--meet", type=int)
     is_command = sys.argv[1] == "--command"
     arguments = parser.parse_args(by_command(sys.argv[2:]) if is_command else None)
     grouped = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0"

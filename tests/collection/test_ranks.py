@@ -16,7 +16,7 @@ pytest.importorskip("torch")
 from mosaic_collect import InputError, TrajectoryDataset, export_npy, verify_store
 from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
 from mosaic_collect.store.ranks import blobs_at
-from tests.collection.rank_worker import toy_motions
+from tests.collection.rank_worker import MEMBER, toy_motions
 from tests.helpers import REPO
 
 WORKER = ["tests/collection/rank_worker.py"]
@@ -35,7 +35,7 @@ def start(folder: Path, rank: int, world: int, *options: str) -> subprocess.Pope
 def joined(folder: Path, rank: int, world: int, *options: str) -> subprocess.Popen[bytes]:
     """A rank that has a share of the motions, before those who come later take what is left."""
     process = start(folder, rank, world, *options)
-    while not (folder / f"claims/rank-{rank:05d}").exists() and process.poll() is None:
+    while not (folder / MEMBER.format(rank)).exists() and process.poll() is None:
         time.sleep(0.02)
     return process
 
@@ -82,7 +82,8 @@ def test_a_rank_that_is_killed_goes_on_after_torchrun_started_all_again(tmp_path
 def test_one_killed_resumes_alone_and_one_never_starts(tmp_path: Path) -> None:
     folder = tmp_path / "expert"
     killed = joined(folder, 1, 4, "--kill", "1", "6")
-    ranks = [killed, *(start(folder, rank, 4) for rank in (0, 3))]
+    # Neither is through with all motions before the other one begins.
+    ranks = [killed, joined(folder, 0, 4, "--meet", "3"), start(folder, 3, 4)]
     assert [process.wait(300) for process in ranks] == [-9, 0, 0]
     dataset = TrajectoryDataset(folder)
     assert dataset.never_joined == (f"{folder}/rank-00002",)

@@ -83,8 +83,8 @@ def test_an_interrupt_of_local_workers_is_one_line(store: str) -> None:
     """Ctrl-C reaches the whole group of processes, as in a terminal."""
     stores.write(store, 30)
     code = (
-        "import os, signal, sys\n"
-        "from mosaic_collect.commands import shared\n"
+        "import faulthandler, os, signal, sys\n"
+        "faulthandler.dump_traceback_later(60, exit=True)\n"
         "from mosaic_collect.cli import main\n"
         "def measure(*given, **more): os.killpg(0, signal.SIGINT); signal.pause()\n"
         "if __name__ == '__main__':\n"
