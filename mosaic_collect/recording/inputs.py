@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_tensor, unreadable
 from mosaic_collect.errors import InputError
-from mosaic_collect.recording.ring.blocks import as_numpy
+from mosaic_collect.recording.blocks import as_numpy
 from mosaic_collect.store.schema import (
     ENDED,
     FAILED,

@@ -28,12 +28,13 @@ from dataclasses import dataclass, field, replace
 from queue import Empty, Queue, SimpleQueue
 
 from mosaic_collect.errors import SpaceError, StoreLostError, WriteError
-from mosaic_collect.recording.encoding.encoder import BlockEncoder, FieldEncoder
-from mosaic_collect.recording.encoding.process import EncoderProcess, start_process
-from mosaic_collect.recording.opening import OpenStore
-from mosaic_collect.recording.ring.blocks import Block
+from mosaic_collect.recording.blocks import Block, HostStaging
+from mosaic_collect.recording.budget import block_nbytes
+from mosaic_collect.recording.encoder import BlockEncoder, FieldEncoder, loaded_counts
+from mosaic_collect.recording.process import EncoderProcess, start_process
 from mosaic_collect.store.blobs import Upload
-from mosaic_collect.store.metadata import StoreState
+from mosaic_collect.store.commit import Store
+from mosaic_collect.store.metadata import Run, StoreState
 from mosaic_collect.store.schema import TRAJECTORY_END, VALID_MASK
 from mosaic_collect.store.workers import WorkerPool
 from mosaic_collect.text import reason
@@ -71,21 +72,39 @@ class Pipeline:
     """The threads behind one writer, the ring's slots, and how the caller waits for both.
 
     Args:
-        opened: The store, which is released when nothing will be written any more.
+        store: The store, claimed.
+        release: Lets the next writer in; called when nothing will be written any more.
+        state: State as committed, with the metadata of this opening.
+        run: This run's entry.
+        staging: Copies steps into the ring.
+        ring: All slots, the first one filled; with the last block, loaded, if it is not full.
         threads: Number of compressing threads.
 
     Attributes:
+        partial: The last block, if it is not full.
+        ring_nbytes: Bytes of the ring's slots.
         committed_steps: Committed steps of the store.
         stored_nbytes: Bytes written to shards.
         free: Slots that the next block may take; each stays here until a commit that releases it.
     """
 
-    def __init__(self, opened: OpenStore, threads: int) -> None:
-        state = opened.state
-        self._opened, self._store, self._threads = opened, opened.store, threads
+    def __init__(
+        self,
+        store: Store,
+        release: Callable[[], None],
+        state: StoreState,
+        run: Run,
+        staging: HostStaging,
+        ring: list[Block],
+        threads: int,
+    ) -> None:
+        self.store, self.state, self.run, self.staging = store, state, run, staging
+        self._release, self._threads = release, threads
         self._pool = WorkerPool(threads, "mosaic-compress")
         self._running: list[threading.Thread] = []
         self.committed_steps, self.stored_nbytes = state.committed_steps, 0
+        self._grids, self._encoded = state.grids(), state
+        self.ring_nbytes = len(ring) * block_nbytes(self._grids)
         # Nothing more is to be written: something failed, or the writer is being closed.
         self._stopped = False
         self._failure: BaseException | None = None
@@ -93,17 +112,16 @@ class Pipeline:
         self._at_work: dict[str, str] = {}
         self._changes: SimpleQueue[None] = SimpleQueue()
         # Slots; per slot, the commit that will free it: of two for one block, the later one.
-        self.free = [block for block in opened.free if block.filled]
-        self._unfilled = [block for block in opened.free if not block.filled]
+        self.partial = ring[0] if ring[0].count else None
+        self.free, self._unfilled = ring[:1] if self.partial is None else [], ring[1:]
         self._holders: dict[int, Commit] = {}
         # The encoder's.
         self._commits: SimpleQueue[Commit | None] = SimpleQueue()
         self._process: EncoderProcess | None = None
         self._encodes = False
-        self._grids, self._encoded = state.grids(), state
         self._encoders = {name: FieldEncoder(state.compressor) for name in self._grids}
         # Counts of the newest block, which may be counted again with more rows, and of all before.
-        self._newest, self._counted = opened.partial_counts, state.num_blocks - 1
+        self._newest, self._counted = loaded_counts(self.partial, self._grids), state.num_blocks - 1
         self._before = Counter({VALID_MASK: state.num_valid, **state.nonfinite}) - self._newest
         # The committer's. Room for one block's shards, and the commit behind them, while the next
         # are written.
@@ -147,6 +165,7 @@ class Pipeline:
                     self._report("the writing threads to end", start)
         self.free.clear()
         self._unfilled.clear()
+        self.partial = None
         self._holders.clear()
         return True
 
@@ -157,7 +176,7 @@ class Pipeline:
             StoreLostError: Another store is at the path than the one that was opened.
             WriteError: Anything else, chained to its cause.
         """
-        failure = self._failure and self._store.explained(self._failure)
+        failure = self._failure and self.store.explained(self._failure)
         if isinstance(failure, StoreLostError):
             raise StoreLostError(
                 f"{failure}; nothing that lies there was touched. Of this writer's steps the first "
@@ -214,7 +233,7 @@ class Pipeline:
         try:
             thread.start()
         except RuntimeError as error:
-            where = self._store.blobs.address
+            where = self.store.blobs.address
             words = f"{where}: a thread cannot be started ({error}); the limit of processes or of "
             raise SpaceError.because(words + "memory is reached", error) from error
         return thread
@@ -256,9 +275,8 @@ class Pipeline:
     # -- the encoder thread ----------------------------------------------------------------------
 
     def _encode_all(self) -> None:
-        opened = self._opened
         try:
-            self._process = start_process(opened.staging.ring, opened.state, self._threads)
+            self._process = start_process(self.staging.ring, self.state, self._threads)
             self._encodes = True
             self._notify()
             while (commit := self._commits.get()) is not None and not self._stopped:
@@ -296,15 +314,15 @@ class Pipeline:
         self._at_work[_ENCODER] = f"the copy of block {block.index} to the host"
         block.wait_ready()
         count = len(state.steps_of(block.index))
-        if count < state.block_steps:
+        whole, links = count == state.block_steps, self.store.blobs.links
+        if not whole:
             block.clear_tail(count)
-        links = self._store.blobs.links
-        encoder = BlockEncoder(self._encoders, block, count, self._grids, names, links)
+        encoder = BlockEncoder(self._encoders, block, whole, self._grids, names, links)
 
         def open_shard(name: str) -> Upload:
             self._at_work[_ENCODER] = f"block {block.index} of {name}"
             twins = [twin for twin, source in encoder.twins.items() if source == name]
-            return self._store.shard(state, name, block.index, twins)
+            return self.store.shard(state, name, block.index, twins)
 
         if self._process is None:
             shards = encoder.write(encoder.written, open_shard, self._pool)
@@ -329,9 +347,9 @@ class Pipeline:
                     self._fail(error)
                 self._at_work[_COMMITTER] = "rest"
             if self._failure is None:
-                self._guarded(self._store.finish)
+                self._guarded(self.store.finish)
         finally:
-            self._opened.release()
+            self._release()
 
     def _finish(self, shard: Upload) -> None:
         if self._stopped:
@@ -339,7 +357,7 @@ class Pipeline:
             return
         self._at_work[_COMMITTER] = f"the sync of {shard.address}"
         try:
-            self._store.require_unguarded()
+            self.store.require_unguarded()
         except BaseException:
             shard.abandon()
             raise
@@ -355,7 +373,7 @@ class Pipeline:
             self._at_work[_COMMITTER] = f"the commit of step {state.committed_steps}"
             nonfinite = {name: counts[name] for name in state.nonfinite}
             state = replace(state, num_valid=counts[VALID_MASK], nonfinite=nonfinite)
-            self._store.publish(state, self._are_shards_new)
+            self.store.publish(state, self._are_shards_new)
             self._are_shards_new = False
             self.committed_steps = state.committed_steps
         # The slot first: who waits for the commit may hand the same block over once more.

@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mosaic_collect.recording.blocks import Block
 from mosaic_collect.recording.inputs import StepCheck
-from mosaic_collect.recording.opening import OpenStore
 from mosaic_collect.recording.pipeline import Commit, Pipeline
-from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.metadata import COLLECTING, StoreState
 from mosaic_collect.store.parsing import check_sizes, json_copy, json_sizes
 from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, VALID_MASK
@@ -35,14 +34,12 @@ class Account:
     twice.
 
     Attributes:
-        state: State of the store, but for its steps, runs, trajectories and counts.
+        state: State of the store, but for its steps, runs and counts.
         ids: int64 ``(num_envs,)``, the id that each environment's next step will have. Replaced by
             each end, and never changed.
         begins: int64 ``(num_envs,)``, the step from which each has that id.
         ends: uint8 ``(num_envs,)``, how each environment's trajectory before that one ended;
             ``GOES_ON`` if none did since the writer was opened.
-        next_id: The least id never used.
-        ended: Trajectories that were ended, over the store's whole life.
         sizes: Sizes of the metadata's entries: a collection of thousands of motions changes few at
             each end.
     """
@@ -51,8 +48,6 @@ class Account:
     ids: NDArray[np.int64]
     begins: NDArray[np.int64]
     ends: NDArray[np.uint8]
-    next_id: int
-    ended: int
     sizes: Mapping[str, tuple[int, int]]
 
     @classmethod
@@ -65,12 +60,10 @@ class Account:
         ids = np.empty(num_envs, np.int64)
         ids[np.argsort(state.stopped_open, kind="stable")] = np.arange(first, first + num_envs)
         return cls(
-            state=state,
+            state=replace(state, next_trajectory_id=first + num_envs),
             ids=ids,
             begins=np.full(num_envs, state.committed_steps, dtype=np.int64),
             ends=np.full(num_envs, GOES_ON, dtype=np.uint8),
-            next_id=first + num_envs,
-            ended=state.num_trajectories,
             sizes=json_sizes(state.metadata),
         )
 
@@ -86,10 +79,11 @@ class Account:
         if not len(envs):
             return self
         ids, begins, all_ends = self.ids.copy(), self.begins.copy(), self.ends.copy()
-        next_id, ended = self.next_id + len(envs), self.ended + len(envs)
-        ids[envs] = np.arange(self.next_id, next_id)
+        first, ended = self.state.next_trajectory_id, self.state.num_trajectories + len(envs)
+        ids[envs] = np.arange(first, first + len(envs))
         begins[envs], all_ends[envs] = steps, ends
-        return replace(self, ids=ids, begins=begins, ends=all_ends, next_id=next_id, ended=ended)
+        state = replace(self.state, next_trajectory_id=first + len(envs), num_trajectories=ended)
+        return replace(self, state=state, ids=ids, begins=begins, ends=all_ends)
 
     def with_metadata(self, entries: Mapping[str, Any]) -> Account:
         """The account with more, or other, metadata; refuses what JSON cannot hold."""
@@ -109,12 +103,12 @@ class Steps:
         stalled_seconds: Seconds that steps and ends waited for the disk.
     """
 
-    def __init__(self, opened: OpenStore, pipeline: Pipeline, commit_seconds: float | None) -> None:
-        self._opened, self._pipeline, self._seconds = opened, pipeline, commit_seconds
-        self._staging, self._state = opened.staging, opened.state
+    def __init__(self, pipeline: Pipeline, commit_seconds: float | None) -> None:
+        self._pipeline, self._seconds = pipeline, commit_seconds
+        self._staging, self._state = pipeline.staging, pipeline.state
         self._check = StepCheck(self._state.schema, self._state.num_envs)
         self.account = Account.after(self._state)
-        self.block: Block | None = opened.partial
+        self.block: Block | None = pipeline.partial
         # Steps before the current block, while there is one; all steps, while there is none.
         self._before = self._state.committed_steps
         # Ids that the current block holds; None if they must be written anew.
@@ -203,7 +197,6 @@ class Steps:
         self._staging.close()
         self._before, self.block = self.count, None
         self._last = self._last_shards = None
-        self._opened.forget_blocks()
 
     def _settle(self) -> None:
         """Let the current block be changed, and put the account into it if it may show another.
@@ -292,7 +285,7 @@ class Steps:
         """
         self.settle_all()
         steps, self.block = self.count, None
-        block, view = self._free_block(), StoreView(self._opened.store.blobs, self._state)
+        block, view = self._free_block(), StoreView(self._pipeline.store.blobs, self._state)
         block.start(steps // self._state.block_steps - 1, self.account.ids)
         view.read_into(TRAJECTORY_END, block.index, block.arrays[TRAJECTORY_END])
         block.count = self._state.block_steps
@@ -301,7 +294,7 @@ class Steps:
 
     def _snapshot(self, status: str) -> StoreState:
         """The state that is true once all added steps are committed, but for the counts."""
-        account, steps, run = self.account, self.count, self._opened.run
+        account, steps, run = self.account, self.count, self._pipeline.run
         runs = account.state.runs
         if steps > run.first_step or not runs:
             # From the run's first step on, its ids say what the bitmap of the run before does.
@@ -309,11 +302,4 @@ class Steps:
             bits = np.packbits(account.begins < steps, bitorder="little")
             own = replace(run, open_envs=base64.b64encode(bits.tobytes()).decode())
             runs = (*runs[:-1], *before, own)
-        return replace(
-            account.state,
-            committed_steps=steps,
-            status=status,
-            runs=runs,
-            num_trajectories=account.ended,
-            next_trajectory_id=account.next_id,
-        )
+        return replace(account.state, committed_steps=steps, status=status, runs=runs)

@@ -33,11 +33,10 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import check_device, thread_count
 from mosaic_collect.errors import BusyError, ClosedError, InputError
-from mosaic_collect.recording.encoding.process import EncodeIn, least_ring_nbytes
+from mosaic_collect.recording.budget import asked_nbytes
 from mosaic_collect.recording.inputs import parse_ends
-from mosaic_collect.recording.opening import open_store
-from mosaic_collect.recording.pipeline import Pipeline
-from mosaic_collect.recording.ring.budget import asked_nbytes
+from mosaic_collect.recording.opening import open_pipeline
+from mosaic_collect.recording.process import EncodeIn, least_ring_nbytes
 from mosaic_collect.recording.steps import Steps
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.codec import AUTO, Compressor
@@ -167,7 +166,8 @@ class TrajectoryWriter:
         if takeover:
             _close_others(where.blobs)
         with ExitStack() as undo:  # what a start that fails on its way has made
-            opened = open_store(
+            pipeline = open_pipeline(
+                undo,
                 where,
                 schema,
                 num_envs,
@@ -179,17 +179,13 @@ class TrajectoryWriter:
                 ring_nbytes=ring_nbytes,
                 compressor=None if compressor == AUTO else codec,
                 process_nbytes=process_nbytes,
+                threads=threads,
             )
-            undo.callback(opened.abandon)
-            pipeline = Pipeline(opened, threads)
-            undo.callback(pipeline.close)
-            self._opened, self._pipeline, self._state = opened, pipeline, opened.state
-            self._steps = Steps(opened, pipeline, seconds)
+            self._pipeline, self._state = pipeline, pipeline.state
+            self._steps = Steps(pipeline, seconds)
             self._calls, self._pid = threading.RLock(), os.getpid()
             self._closed = self._shut_down = False
             self._opened_at = time.monotonic()
-            pipeline.start()
-            opened.begin()
             undo.callback(atexit.unregister, self._close_at_exit)
             atexit.register(self._close_at_exit)
             _open_writers.add(self)
@@ -333,7 +329,7 @@ class TrajectoryWriter:
     @property
     def path(self) -> str:
         """The store."""
-        return self._opened.store.blobs.address
+        return self._pipeline.store.blobs.address
 
     @property
     def schema(self) -> Schema:
@@ -358,7 +354,7 @@ class TrajectoryWriter:
     @property
     def ring_nbytes(self) -> int:
         """Bytes of the host ring."""
-        return self._opened.ring_nbytes
+        return self._pipeline.ring_nbytes
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -458,6 +454,6 @@ def _close_others(blobs: Blobs) -> None:
     """Close the writer of this process that is at work on the store, if there is one."""
     place = blobs.place()
     for other in [writer for writer in list(_open_writers) if not writer.closed]:
-        if place is not None and other._opened.store.blobs.place() == place:
+        if place is not None and other._pipeline.store.blobs.place() == place:
             _log.warning("%s: closing the writer that was at work on it", other.path)
             other._close(complete=False)

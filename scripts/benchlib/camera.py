@@ -20,7 +20,7 @@ from benchlib.read import READERS, random_slice_ms
 from benchlib.recording import compare, record_once, recorded, removed
 from benchlib.table import Figures, in_turns, show, show_medians
 from benchlib.workload import Workload
-from mosaic_collect.recording.encoding.encoder import FieldEncoder
+from mosaic_collect.recording.encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor
 
 RECORDERS = ("mosaic_collect", "mosaic-threads", "tensorstore", "zarr-layout", "memmap", "lists")

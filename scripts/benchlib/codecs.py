@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from benchlib.recording import DifferentDataError
 from benchlib.table import show
 from benchlib.workload import Workload, make_workload
-from mosaic_collect.recording.encoding.encoder import FieldEncoder
+from mosaic_collect.recording.encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor, crc_bytes
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import Field

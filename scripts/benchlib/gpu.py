@@ -74,8 +74,8 @@ def copy_rate(workload: Workload, plan: Plan) -> dict[str, float]:
 
     Once into memory that the driver allocates, once into a ring that another process sees.
     """
-    from mosaic_collect.recording.ring.blocks import SharedRing
-    from mosaic_collect.recording.ring.cuda import DeviceStaging
+    from mosaic_collect.recording.blocks import SharedRing
+    from mosaic_collect.recording.cuda import DeviceStaging
 
     writer = _writer(workload, plan)
     grids = writer._state.grids()

@@ -173,7 +173,7 @@ def _commits(place: str) -> dict[str, Any]:
         probes = []
         for _ in range(_COMMITS):
             start = time.perf_counter()
-            writer._opened.store.blobs.find("zarr.json")
+            writer._pipeline.store.blobs.find("zarr.json")
             probes.append(time.perf_counter() - start)
     return {
         "where": _where(place),

@@ -67,7 +67,7 @@ def _filled(recorder_class: Any, workload: Workload, plan: Plan) -> Ours:
         if block.slot not in used:
             for name, array in block.arrays.items():
                 np.copyto(array, writer._steps.block.arrays[name])
-    writer._opened.staging.stage = lambda block, rows: None
+    writer._pipeline.staging.stage = lambda block, rows: None
     return recorder
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mosaic_collect import Schema, TrajectoryWriter
-from mosaic_collect.recording.encoding.encoder import FieldEncoder
+from mosaic_collect.recording.encoder import FieldEncoder
 from tests.conformance.test_readers import READERS, Read
 from tests.helpers import assert_same
 from tests.recording.histories import history

@@ -18,8 +18,9 @@ PACKAGE = Path(mosaic_collect.__file__).parent
 WRITERS_SIDE = ("recording",)
 #: What below those folders no interrupt has to fall in, and why.
 UNREACHED = {
-    "recording/encoding": "runs in threads and in a process of its own, where no interrupt comes",
-    "recording/ring/cuda.py": "needs a device",
+    "recording/encoder.py": "runs in threads, where no interrupt comes",
+    "recording/process.py": "runs in a thread and in a process of its own, where none comes either",
+    "recording/cuda.py": "needs a device",
     "recording/signals.py": "makes interrupts of signals, and has nothing of a writer in hand",
 }
 

@@ -270,7 +270,7 @@ for encode_in in ("threads", "process"):
     writer = open_tiny(path + encode_in, encode_in=encode_in)
     add_tiny(writer, 3)
     writer.close()
-    kept += [writer, writer._opened.staging.ring]
+    kept += [writer, writer._pipeline.staging.ring]
 del writer
 ready()
 """

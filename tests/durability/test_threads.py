@@ -12,7 +12,7 @@ import pytest
 
 from mosaic_collect.errors import WriteError
 from mosaic_collect.recording import pipeline
-from mosaic_collect.recording.encoding.encoder import BlockEncoder
+from mosaic_collect.recording.encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
 from mosaic_collect.store.commit import Store
 from mosaic_collect.store.lock import StoreLock
@@ -142,7 +142,7 @@ def test_a_thread_that_is_gone_is_noticed(store: str, monkeypatch: pytest.Monkey
         writer.commit()
     with pytest.raises(WriteError, match="died"):
         writer.close()
-    writer._opened.release()
+    writer._pipeline._release()
 
 
 def test_the_lock_stays_as_long_as_something_may_be_written(

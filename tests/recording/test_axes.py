@@ -12,7 +12,7 @@ from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.look.inspect import summarize, summary_text
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.recording.ring import budget
+from mosaic_collect.recording import budget
 from tests.export import stores
 from tests.helpers import CAMERA, add, assert_holds, open_writer, rows
 

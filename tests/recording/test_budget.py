@@ -13,8 +13,8 @@ from hypothesis import given, strategies as st
 
 from mosaic_collect import Field, Schema, TrajectoryWriter
 from mosaic_collect.errors import SpaceError
-from mosaic_collect.recording.ring import budget
-from mosaic_collect.recording.ring.budget import MB, Budget, block_nbytes
+from mosaic_collect.recording import budget
+from mosaic_collect.recording.budget import MB, Budget, block_nbytes
 from tests.helpers import SMALL, record, run_python
 
 
@@ -207,7 +207,7 @@ def test_available_memory_heeds_the_control_groups(
 
 IN_GROUP = """
 import os, sys
-from mosaic_collect.recording.ring.budget import available_memory
+from mosaic_collect.recording.budget import available_memory
 group, path = sys.argv[1:]
 with open(f"{group}/cgroup.procs", "w") as file:
     file.write(str(os.getpid()))

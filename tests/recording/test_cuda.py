@@ -56,8 +56,8 @@ def test_a_store_from_device_tensors(
 def test_a_ring_that_another_process_sees_is_page_locked(store: str) -> None:
     options = {"block_steps": 8, "device": "cuda:0", "encode_in": "process"}
     with open_writer(store, N, SCHEMA, **options) as writer:
-        assert writer._opened.staging.ring is not None, "the driver did not lock it"
-        tensors = writer._opened.staging._tensors.values()
+        assert writer._pipeline.staging.ring is not None, "the driver did not lock it"
+        tensors = writer._pipeline.staging._tensors.values()
         assert all(t.is_pinned() for slot in tensors for t in slot.values())
 
 

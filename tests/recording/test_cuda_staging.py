@@ -16,7 +16,7 @@ import pytest
 from mosaic_collect import Field, Schema, TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import SpaceError, WriteError
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.recording.ring.blocks import Block
+from mosaic_collect.recording.blocks import Block
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
 from tests.helpers import (
@@ -33,8 +33,8 @@ from tests.helpers import (
 
 torch = pytest.importorskip("torch", reason="torch is not installed; staging on a device needs it")
 
-from mosaic_collect.recording.ring import cuda  # noqa: E402
-from mosaic_collect.recording.ring.cuda import DeviceStaging  # noqa: E402
+from mosaic_collect.recording import cuda  # noqa: E402
+from mosaic_collect.recording.cuda import DeviceStaging  # noqa: E402
 from tests.recording.simulated_streams import DeviceTensor, SimulatedTorch  # noqa: E402
 
 N, S, BLOCKS, SLOTS = 3, 4, 7, 3
@@ -355,7 +355,7 @@ def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
     simulator = Simulator(SCHEMA)
     want = np.zeros((14, N), np.uint8)
     with open_writer(store, N, SCHEMA.with_ends(), block_steps=S, device=device) as writer:
-        assert TRAJECTORY_END not in writer._opened.staging._names
+        assert TRAJECTORY_END not in writer._pipeline.staging._names
         for step in range(14):
             writer.add_step(**simulator.step(step))
             spoil(simulator.tensors)

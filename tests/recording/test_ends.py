@@ -17,9 +17,9 @@ from mosaic_collect.errors import InputError
 from mosaic_collect.look.inspect import summarize
 from mosaic_collect.npyfile.read import read_npy
 from mosaic_collect.reading.verify import verify_store
-from mosaic_collect.recording.encoding.encoder import BlockEncoder
+from mosaic_collect.recording.blocks import Block
+from mosaic_collect.recording.encoder import BlockEncoder
 from mosaic_collect.recording.pipeline import Pipeline
-from mosaic_collect.recording.ring.blocks import Block
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.schema import (
     END_FIELD,
@@ -134,7 +134,9 @@ def test_metadata_come_with_the_ends_or_not_at_all(store: str) -> None:
         writer.end_trajectories([], metadata={"ended": 0})
         with pytest.raises(InputError, match="metadata: expected values that JSON can hold"):
             writer.end_trajectories([1], metadata={"ended": object()})
-        assert (writer.metadata, writer._steps.account.ended) == ({"ended": 0}, 0)
+        assert writer.metadata == {"ended": 0}
+        writer.commit()
+        assert TrajectoryDataset(store).num_ended == 0
         writer.end_trajectories([1], metadata={"ended": 1})
     assert_ends(store, 1, (0, 1, ENDED))
     assert TrajectoryDataset(store).metadata == {"ended": 1}
@@ -327,7 +329,7 @@ def test_an_end_after_an_add_step_that_was_interrupted_at_a_blocks_border(
         add_own(writer, 0)
         writer.end_trajectories([1])
         add_own(writer, *range(1, border))
-        home = writer._steps if where == "_free_block" else writer._opened.staging
+        home = writer._steps if where == "_free_block" else writer._pipeline.staging
         with monkeypatch.context() as patch:
             patch.setattr(home, where, _interrupt)
             with pytest.raises(KeyboardInterrupt):

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, strategies as st
 from hypothesis.extra import numpy as arrays
 
-from mosaic_collect.recording import encoding
-from mosaic_collect.recording.encoding.encoder import FieldEncoder
+from mosaic_collect.recording import encoder as encoders
+from mosaic_collect.recording.encoder import FieldEncoder
 from mosaic_collect.store.codec import Compressor, crc_bytes
 from tests.recording.histories import history
 
@@ -116,5 +116,5 @@ def test_other_dtypes(encoder: FieldEncoder, dtype: str) -> None:
 def test_any_rows(values: np.ndarray) -> None:
     """With the size limit away, so that little arrays are decided about."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encoding.encoder, "_SMALL_NBYTES", 0)
+        patch.setattr(encoders, "_SMALL_NBYTES", 0)
         check(FieldEncoder(Compressor.named("auto")), values)

@@ -12,7 +12,7 @@ import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.errors import WriteError
-from mosaic_collect.recording.ring.blocks import Block
+from mosaic_collect.recording.blocks import Block
 from tests.durability.recording import GatedFiles, WrappedFiles
 from tests.helpers import add, assert_holds, buffer_mb, open_writer
 from tests.recording.mortal_files import MortalFiles

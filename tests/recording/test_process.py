@@ -25,16 +25,15 @@ import pytest
 
 from mosaic_collect.errors import InputError, WriteError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.recording.encoding.encoder import FieldEncoder
-from mosaic_collect.recording.encoding.process import (
+from mosaic_collect.recording.blocks import SharedRing
+from mosaic_collect.recording.encoder import FieldEncoder
+from mosaic_collect.recording.process import (
     EncoderProcess,
     Reply,
-    Request,
     least_ring_nbytes,
     ready,
     serve,
 )
-from mosaic_collect.recording.ring.blocks import SharedRing
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.grid import FieldGrid
@@ -313,7 +312,7 @@ def test_a_full_disk_is_an_error_that_names_the_file(store: str) -> None:
 def test_another_error_of_its_own_is_one_here(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = in_process(store)
     add(writer, *range(3))
-    reply = Reply("actions", error=RuntimeError("MemoryError: no scratch"))
+    reply: Reply = "actions", RuntimeError("MemoryError: no scratch")
     messages = iter([ready(), pickle.dumps(reply)])
     monkeypatch.setattr(EncoderProcess, "_message", lambda self, *args: next(messages))
     with pytest.raises(WriteError, match="no scratch"):
@@ -359,7 +358,7 @@ def test_an_executable_that_is_something_else(
     other.write_text(f"#!/bin/sh\n{does}\n")
     other.chmod(other.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr("sys.executable", str(other))
-    monkeypatch.setattr("mosaic_collect.recording.encoding.process._START_SECONDS", 0.5)
+    monkeypatch.setattr("mosaic_collect.recording.process._START_SECONDS", 0.5)
     with in_process(store) as writer:
         add(writer, *range(7))
     assert_whole(store, 7)
@@ -370,9 +369,7 @@ def test_another_copy_of_this_package_is_not_believed(
     store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A search path that begins with the working folder finds another after a chdir."""
-    monkeypatch.setattr(
-        "mosaic_collect.recording.encoding.process.ready", lambda: b"ready /other/copy.py"
-    )
+    monkeypatch.setattr("mosaic_collect.recording.process.ready", lambda: b"ready /other/copy.py")
     with in_process(store) as writer:
         add(writer, *range(7))
     assert_whole(store, 7)
@@ -406,7 +403,7 @@ def test_a_process_that_does_not_answer_any_more(
 
 @pytest.mark.usefixtures("may_be_lost")
 def test_too_many_fields_for_one_message(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mosaic_collect.recording.encoding.process.MOST_MESSAGE_NBYTES", 100)
+    monkeypatch.setattr("mosaic_collect.recording.process.MOST_MESSAGE_NBYTES", 100)
     with in_process(store) as writer:
         add(writer, *range(7))
     assert_whole(store, 7)
@@ -499,8 +496,8 @@ def test_a_worker_answers_with_what_went_wrong(
 
     def error_of(name: str, mode: str) -> Any:
         with open(tmp_path / "file", mode) as file:
-            socket.send_fds(ours, [pickle.dumps(Request(0, name, True, 0))], [file.fileno()])
-            return pickle.loads(ours.recv(1 << 16)).error
+            socket.send_fds(ours, [pickle.dumps((0, name, True, 0))], [file.fileno()])
+            return pickle.loads(ours.recv(1 << 16))[1]
 
     (tmp_path / "file").touch()
 
@@ -508,7 +505,7 @@ def test_a_worker_answers_with_what_went_wrong(
     assert ours.recv(1 << 16) == ready()
     assert error_of("a", "r").errno == errno.EBADF
     with monkeypatch.context() as patch:
-        patch.setattr("mosaic_collect.recording.encoding.process.os.close", no_room)
+        patch.setattr("mosaic_collect.recording.process.os.close", no_room)
         assert error_of("b", "w").errno == errno.EDQUOT
     monkeypatch.setattr(FieldEncoder, "encode", lambda self, values, whole: 1 / 0)
     failed = error_of("a", "w")

@@ -388,7 +388,7 @@ def test_a_ring_without_memory_leaves_no_store(store: str, monkeypatch: pytest.M
     def empty(*args: Any) -> None:
         raise MemoryError("Unable to allocate 1.00 GiB")
 
-    monkeypatch.setattr("mosaic_collect.recording.ring.blocks.host_arrays", empty)
+    monkeypatch.setattr("mosaic_collect.recording.blocks.host_arrays", empty)
     with pytest.raises(SpaceError, match=r"no room for the ring, not enough memory: Unable to"):
         open_writer(store)
     assert os.listdir(store) == []

@@ -10,8 +10,8 @@ from typing import ClassVar, Literal
 from mosaic_collect.checks import check_device, pythons
 from mosaic_collect.collection.acting import FIRST, Acting
 from mosaic_collect.errors import InputError
-from mosaic_collect.recording.encoding.process import EncodeIn
-from mosaic_collect.recording.ring.budget import asked_nbytes
+from mosaic_collect.recording.budget import asked_nbytes
+from mosaic_collect.recording.process import EncodeIn
 from mosaic_collect.store.view import Resume
 
 #: What a resume refuses to find changed, unless it is allowed by this name.

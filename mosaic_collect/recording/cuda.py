@@ -26,14 +26,14 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_tensor
 from mosaic_collect.errors import SpaceError
-from mosaic_collect.recording.ring.blocks import (
+from mosaic_collect.recording.blocks import (
     HOST_FIELDS,
     Block,
     HostStaging,
     SharedRing,
     host_arrays,
 )
-from mosaic_collect.recording.ring.budget import block_nbytes
+from mosaic_collect.recording.budget import block_nbytes
 from mosaic_collect.store.grid import FieldGrid
 from mosaic_collect.store.schema import DTYPES
 

@@ -30,11 +30,11 @@ import traceback
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, get_args
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.recording.encoding.encoder import BlockEncoder, FieldEncoder, OpenShard
-from mosaic_collect.recording.ring.blocks import SharedRing
+from mosaic_collect.recording.blocks import SharedRing
+from mosaic_collect.recording.encoder import BlockEncoder, FieldEncoder, OpenShard
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.codec import Compressor
 from mosaic_collect.store.files import write_all
@@ -53,28 +53,11 @@ _ORPHAN_SECONDS = 5.0
 
 #: The fields' cuttings, slots of the ring, whether it lies by step, compressor, threads.
 Setup = tuple[Mapping[str, FieldGrid], int, bool, Compressor, int]
-
-
-class Request(NamedTuple):
-    """A field of a slot, to be written to the file that comes along.
-
-    ``whole`` says whether all steps of the block hold rows, ``start`` how many bytes the file holds
-    already.
-    """
-
-    slot: int
-    name: str
-    whole: bool
-    start: int
-
-
-class Reply(NamedTuple):
-    """Bytes of a field's file, its pairs that hold NaN or infinity; or what went wrong."""
-
-    name: str
-    nbytes: int = 0
-    nonfinite: int = 0
-    error: OSError | RuntimeError | None = None
+#: A field of a slot, to be written to the file that comes along: the slot, the field, whether all
+#: steps of the block hold rows, and how many bytes the file holds already.
+Request = tuple[int, str, bool, int]
+#: A field, and bytes of its file and pairs that hold NaN or infinity; or what went wrong.
+Reply = tuple[str, tuple[int, int] | OSError | RuntimeError]
 
 
 def main(parent: int, link_fd: int, ring_fd: int) -> None:
@@ -106,14 +89,14 @@ def serve(link: socket.socket, parent: int, setup: Setup, ring_fd: int) -> None:
         try:
             try:
                 encoded = pool.map_ahead(encode, range(grid.chunks))
-                return Reply(name, *write_chunks(encoded, partial(write_all, fd), start))
+                return name, write_chunks(encoded, partial(write_all, fd), start)
             finally:
                 os.close(fd)  # where some file systems say that the disk is full
         except OSError as error:
-            return Reply(name, error=OSError(error.errno, error.strerror))
+            return name, OSError(error.errno, error.strerror)
         except Exception as error:  # noqa: BLE001  raised again in the parent
             # In words: not every exception can be sent.
-            return Reply(name, error=RuntimeError(f"{type(error).__name__}: {error}"))
+            return name, RuntimeError(f"{type(error).__name__}: {error}")
 
     def answer(request: Request, fd: int) -> None:
         """Or end the process: its parent must never wait for an answer that does not come."""
@@ -170,7 +153,7 @@ _ENVIRONMENT = {
 # This process's search path, so that the other finds the same packages.
 _CODE = (
     "import sys; sys.path[:] = {path!r}; "
-    "from mosaic_collect.recording.encoding.process import main; main({arguments})"
+    "from mosaic_collect.recording.process import main; main({arguments})"
 )
 
 
@@ -258,7 +241,7 @@ class EncoderProcess:
             for name, shard in self._written(encoder, left, open_shard):
                 left.remove(name)
                 yield shard
-        except _LostError as lost:
+        except EOFError as lost:
             self._give_up(lost)
         yield from encoder.write(left, open_shard, pool)
 
@@ -281,20 +264,20 @@ class EncoderProcess:
         if not (self._lost or self._ready):
             said = self._message(_START_SECONDS)
             if said != ready():
-                raise _LostError(f"it says {said!r} and not {ready()!r}")
+                raise EOFError(f"it says {said!r} and not {ready()!r}")
             self._ready = True
         try:
             while not self._lost and (waiting or asked):
                 while waiting and len(asked) < SHARDS_AHEAD:
                     name = waiting.popleft()
                     asked[name] = open_shard(name)
-                    start = asked[name].nbytes
-                    self._ask(Request(encoder.slot, name, encoder.whole, start), asked[name])
-                reply = self._reply(asked)
-                shard = asked.pop(reply.name)
-                shard.nbytes = reply.nbytes
-                encoder.add_nonfinite(reply.name, reply.nonfinite)
-                yield reply.name, shard
+                    request = encoder.slot, name, encoder.whole, asked[name].nbytes
+                    self._ask(request, asked[name])
+                name, nbytes, nonfinite = self._reply(asked)
+                shard = asked.pop(name)
+                shard.nbytes = nbytes
+                encoder.add_nonfinite(name, nonfinite)
+                yield name, shard
         except Exception:
             self._lost = True  # answers may be on their way that nobody waits for
             raise
@@ -307,16 +290,16 @@ class EncoderProcess:
         try:
             socket.send_fds(self._link, [message], fds, socket.MSG_NOSIGNAL)
         except OSError as error:
-            raise _LostError(error) from error
+            raise EOFError(error) from error
 
-    def _reply(self, asked: Mapping[str, Upload]) -> Reply:
+    def _reply(self, asked: Mapping[str, Upload]) -> tuple[str, int, int]:
         reply: Reply = pickle.loads(self._message())  # noqa: S301  from this package's other half
-        error = reply.error
-        if isinstance(error, OSError):
-            raise OSError(error.errno, error.strerror, asked[reply.name].address) from error
-        if error is not None:
-            raise error
-        return reply
+        name, result = reply
+        if isinstance(result, OSError):
+            raise OSError(result.errno, result.strerror, asked[name].address) from result
+        if isinstance(result, RuntimeError):
+            raise result
+        return name, *result
 
     def _message(self, seconds: float | None = None) -> bytes:
         """The next message, if it comes in time and the process lives."""
@@ -329,14 +312,14 @@ class EncoderProcess:
                 if self._process.poll() is not None:
                     break
             except OSError as error:
-                raise _LostError(error) from error
+                raise EOFError(error) from error
             else:
                 if message:
                     return message
                 break
-        raise _LostError("it does not answer")
+        raise EOFError("it does not answer")
 
-    def _give_up(self, lost: _LostError) -> None:
+    def _give_up(self, lost: EOFError) -> None:
         """Nothing it still does may reach files that others write: it is dead before they begin."""
         self._lost = True
         self._process.kill()
@@ -348,10 +331,6 @@ class EncoderProcess:
             lost,
             code,
         )
-
-
-class _LostError(Exception):
-    """The process does not answer."""
 
 
 def _spawn(link_fd: int, ring_fd: int) -> subprocess.Popen[bytes]:

@@ -52,7 +52,6 @@ class Block:
         slot: Number of the ring's slot.
         index: Number of the block of the store that the slot holds.
         count: Steps staged so far.
-        filled: Memory has been touched and set to fill values.
         wait_ready: Returns when all staged values have arrived in ``arrays``.
     """
 
@@ -63,7 +62,6 @@ class Block:
         self.index = -1
         self.count = 0
         self.wait_ready: Callable[[], None] = _nothing
-        self.filled = False
         self._grids = grids
 
     def fill(self) -> None:
@@ -73,7 +71,6 @@ class Block:
         memory then, tens of milliseconds in the middle of a simulation.
         """
         self.clear_tail(0)
-        self.filled = True
 
     def start(self, index: int, trajectory_ids: NDArray[np.int64]) -> None:
         """Begin another block; steps have no end, and these trajectory ids until ``set_ids``."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.recording.ring.blocks import Block
+from mosaic_collect.recording.blocks import Block
 from mosaic_collect.store.blobs import Upload
 from mosaic_collect.store.codec import Compressor, crc_bytes, raw_frame, same_bytes
 from mosaic_collect.store.counts import float_names, nonfinite_pairs
@@ -95,13 +95,13 @@ class BlockEncoder:
         self,
         encoders: Mapping[str, FieldEncoder],
         block: Block,
-        count: int,
+        whole: bool,
         grids: Mapping[str, FieldGrid],
         names: Sequence[str],
         links: bool,
     ) -> None:
-        self._encoders, self._block, self._count, self.grids = encoders, block, count, grids
-        self.slot, self.whole = block.slot, count == grids[VALID_MASK].block_steps
+        self._encoders, self._block, self.grids = encoders, block, grids
+        self.slot, self.whole = block.slot, whole
         self.twins = dict(self._find_twins(names)) if links else {}
         self.written = [name for name in names if name not in self.twins]
         self._nonfinite = dict.fromkeys(float_names(grids), 0)
@@ -137,9 +137,8 @@ class BlockEncoder:
 
     def counts(self) -> Counter[str]:
         """Counts of the whole block, as of ``Commit``, once all its shards are written."""
-        mask = self._block.arrays[VALID_MASK][: self.grids[VALID_MASK].num_envs, : self._count]
         twins = {n: self._nonfinite[s] for n, s in self.twins.items() if s in self._nonfinite}
-        return Counter({VALID_MASK: int(np.count_nonzero(mask)), **self._nonfinite, **twins})
+        return _counts(self._block, self.grids, {**self._nonfinite, **twins})
 
     def _find_twins(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Compares only where the schema says that one field can stand in for the other.
@@ -162,3 +161,18 @@ class BlockEncoder:
                 for rows in map(grid.rows, range(grid.chunks))
             ):
                 yield name, source
+
+
+def loaded_counts(block: Block | None, grids: Mapping[str, FieldGrid]) -> Counter[str]:
+    """Counts of a block's rows, as of ``Commit``, which were committed before."""
+    if block is None:
+        return Counter()
+    return _counts(block, grids, {n: nonfinite_pairs(block.arrays[n]) for n in float_names(grids)})
+
+
+def _counts(
+    block: Block, grids: Mapping[str, FieldGrid], nonfinite: Mapping[str, int]
+) -> Counter[str]:
+    """Counts of a block, behind whose rows lies the fill value: no valid pair."""
+    mask = block.arrays[VALID_MASK][: grids[VALID_MASK].num_envs]
+    return Counter({VALID_MASK: int(np.count_nonzero(mask)), **nonfinite})

@@ -1,1 +1,0 @@
-"""From a block to the bytes of its shards."""

@@ -1,1 +1,0 @@
-"""Where steps lie until they are committed."""
