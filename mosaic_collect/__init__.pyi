@@ -58,12 +58,12 @@ from mosaic_collect.mosaic.student_obs import (
 )
 from mosaic_collect.passes.cluster import DaskEngine as DaskEngine
 from mosaic_collect.reading.dataset import TrajectoryDataset as TrajectoryDataset
-from mosaic_collect.reading.ends import interrupted_ids as interrupted_ids
 from mosaic_collect.reading.lazy import LazyArray as LazyArray
 from mosaic_collect.reading.summary import Summary as Summary
 from mosaic_collect.reading.trajectories import (
     Trajectories as Trajectories,
     Trajectory as Trajectory,
+    interrupted_ids as interrupted_ids,
 )
 from mosaic_collect.reading.verify import (
     VerifyReport as VerifyReport,

@@ -140,7 +140,7 @@ def _write(
         file_nbytes=_size(target),
         device_nbytes=nbytes,
         seconds=time.monotonic() - start,
-        notes=(f"{len(rows.trajectories.id)} trajectories, one after the other",),
+        notes=(f"{len(rows.trajectories)} trajectories, one after the other",),
     )
 
 

@@ -49,7 +49,7 @@ class Hdf5(RowFormat):
         import h5py
 
         found = rows.trajectories
-        order = np.argsort(found.id)
+        order = np.argsort(found["id"])
         names = np.array([f"demo_{n}" for n in np.argsort(order).tolist()], "S")
         with h5py.File(path, "w", locking=False, libver="latest") as file:
             data = file.create_group("data")
@@ -94,12 +94,12 @@ def _make_demos(
     number, text = kind(np.int64), kind(h5py.string_dtype())
     keys = [(f.name, key_of(f.name).encode(), kind(f.dtype), f.row_shape) for f in rows.fields]
     found, places = rows.trajectories, {f.name: list[int]() for f in rows.fields}
-    for at, (name, length) in enumerate(zip(names, found.valid.tolist(), strict=True)):
+    for at, (name, length) in enumerate(zip(names, found["valid"].tolist(), strict=True)):
         demo = h5py.h5g.create(data, name)
         for key, value, of in (
-            (b"num_samples", found.valid[at], number),
-            (b"trajectory_id", found.id[at], number),
-            (b"end", np.array(ENDS[found.end[at]], object), text),
+            (b"num_samples", found["valid"][at], number),
+            (b"trajectory_id", found["id"][at], number),
+            (b"end", np.array(ENDS[found["end"][at]], object), text),
         ):
             h5py.h5a.create(demo, key, of, scalar).write(np.asarray(value))
         for field, key, of, shape in keys:

@@ -33,7 +33,7 @@ from mosaic_collect.export.options import Options
 from mosaic_collect.export.parquet import require_pyarrow
 from mosaic_collect.export.rows import Ints, RowFormat, TrajectoryRows, key_of
 from mosaic_collect.npyfile.layout import OURS
-from mosaic_collect.reading.subset import motion_names
+from mosaic_collect.reading.numbering import motion_names
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.terms import column_names, usable_robot
 from mosaic_collect.reading.trajectories import ENDS
@@ -170,7 +170,7 @@ class LeRobot(RowFormat):
 
 def _tasks(rows: TrajectoryRows) -> tuple[list[str], Ints]:
     """Texts of tasks, and the number of each trajectory's: its motion, or the store's task."""
-    metadata, motion = rows.table.state.metadata, rows.trajectories.motion
+    metadata, motion = rows.table.state.metadata, rows.trajectories["motion"]
     motions, other = motion_names(metadata), str(metadata.get("task") or "")
     is_named = (motion >= 0) & (motion < len(motions))
     used, task = np.unique(np.where(is_named, motion, -1), return_inverse=True)
@@ -188,20 +188,20 @@ def _describe_episodes(
     table: dict[str, Any] = {
         "episode_index": np.arange(len(files)),
         "tasks": [[task] for task in tasks],
-        "length": found.valid,
+        "length": found["valid"],
         "dataset_from_index": starts[:-1],
         "dataset_to_index": starts[1:],
         "meta/episodes/chunk_index": nothing,
         "meta/episodes/file_index": nothing,
-        "trajectory_id": found.id,
-        "end": [ENDS[end] for end in found.end],
+        "trajectory_id": found["id"],
+        "end": [ENDS[end] for end in found["end"]],
     }
     for folder in ("data", *(f"videos/{key}" for key in videos)):
         table[f"{folder}/chunk_index"] = files // CHUNK_FILES
         table[f"{folder}/file_index"] = files % CHUNK_FILES
     for key in videos:
         table[f"videos/{key}/from_timestamp"] = before / fps
-        table[f"videos/{key}/to_timestamp"] = (before + found.valid) / fps
+        table[f"videos/{key}/to_timestamp"] = (before + found["valid"]) / fps
     return {name: pa.array(values) for name, values in table.items()}
 
 

@@ -67,11 +67,11 @@ class Parquet(RowFormat):
             for batch in rows:
                 owner, frame = rows.places(batch)
                 beside = {
-                    TRAJECTORY_ID: found.id[owner],
+                    TRAJECTORY_ID: found["id"][owner],
                     "step": batch.steps,
-                    "environment": found.env[owner],
+                    "environment": found["env"][owner],
                     "frame_index": frame,
-                    "end": pa.array(ENDS).take(pa.array(found.end[owner])),
+                    "end": pa.array(ENDS).take(pa.array(found["end"][owner])),
                 }
                 file.add({**batch.fields, **beside})
                 yield len(frame) * rows.row_nbytes

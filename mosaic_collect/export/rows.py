@@ -14,7 +14,7 @@ file, or into batches of whole trajectories. A trajectory that is too long for a
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -87,23 +87,20 @@ class TrajectoryRows:
     def of(cls, table: Table, selection: Selection, fields: list[Field]) -> TrajectoryRows:
         """Find the trajectories: a pass over ids and ends."""
         traced = trace(table, selection=selection)
-        store = np.searchsorted(table.first_steps, traced.first, side="right")
-        traced = traced.chosen(np.lexsort((traced.first, traced.env, store)))
+        store = np.searchsorted(table.first_steps, traced["first"], side="right")
+        traced = traced[np.lexsort((traced["first"], traced["env"], store))]
         # A damaged chunk that is left out may cut a trajectory in two.
-        starts = np.flatnonzero(np.diff(traced.id, prepend=-1))
-        stops = np.append(starts[1:], len(traced.id)) - 1
-        joined = replace(
-            traced.chosen(starts),
-            valid=np.add.reduceat(traced.valid, starts),
-            last=traced.last[stops],
-            end=traced.end[stops],
-        )
+        starts = np.flatnonzero(np.diff(traced["id"], prepend=-1))
+        stops = np.append(starts[1:], len(traced)) - 1
+        joined = traced[starts]
+        joined["valid"] = np.add.reduceat(traced["valid"], starts)
+        joined["last"], joined["end"] = traced["last"][stops], traced["end"][stops]
         return cls(table, selection, tuple(fields), joined)
 
     @cached_property
     def starts(self) -> Ints:
         """Number of each trajectory's first row, and of all rows."""
-        return np.cumsum(np.append(0, self.trajectories.valid))
+        return np.cumsum(np.append(0, self.trajectories["valid"]))
 
     @property
     def row_nbytes(self) -> int:
@@ -138,9 +135,9 @@ class TrajectoryRows:
 
     def on_side(self, split: Split) -> NDArray[np.bool_]:
         """Whether each trajectory is on a side of a split."""
-        found, chosen = self.trajectories, np.zeros(len(self.trajectories.id), np.bool_)
+        found, chosen = self.trajectories, np.zeros(len(self.trajectories), np.bool_)
         for at, part in enumerate(self.table.parts):
-            mine, own_ids = self._in_store(at), found.id - self.table.numberings[at].first_id
+            mine, own_ids = self._in_store(at), found["id"] - self.table.numberings[at].first_id
             chosen[mine] = split.holds(part.state.identity, own_ids[mine])
         return chosen
 
@@ -148,7 +145,7 @@ class TrajectoryRows:
         """Whether each trajectory is of a store."""
         first = self.table.first_steps[at]
         behind = first + self.table.parts[at].state.committed_steps
-        return (self.trajectories.first >= first) & (self.trajectories.first < behind)
+        return (self.trajectories["first"] >= first) & (self.trajectories["first"] < behind)
 
     def _filled(self, what: tuple[range, list[_Request]]) -> Batch:
         rows, requests = what
@@ -166,7 +163,7 @@ class TrajectoryRows:
         for at, part in enumerate(self.table.parts):
             found, mine = self.trajectories, self._in_store(at)
             counts = np.zeros(part.state.num_envs, np.int64)
-            np.add.at(counts, found.env[mine], found.valid[mine])
+            np.add.at(counts, found["env"][mine], found["valid"][mine])
             rows = first + np.cumsum(counts) - counts
             for envs in _groups(counts, most, part.grids[widest].chunk_envs):
                 requests: list[_Request] = []

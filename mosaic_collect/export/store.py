@@ -173,9 +173,9 @@ class _TargetPlan:
         if not selection.num_pairs:
             raise ExportError(f"{table.address}: no pair is left to write")
         traced = trace(table)
-        kept = traced.chosen(np.isin(traced.id, trace(table, selection=selection).id))
-        kept = kept.chosen(np.lexsort((kept.env, kept.first)))
-        first, stop = kept.first, kept.last + 1
+        kept = traced[np.isin(traced["id"], trace(table, selection=selection)["id"])]
+        kept = kept[np.lexsort((kept["env"], kept["first"]))]
+        first, stop, env = kept["first"], kept["last"] + 1, kept["env"]
         part = np.searchsorted(table.first_steps, first, side="right") - 1
         if steps is not None:
             lengths = [view.state.committed_steps for view in table.parts]
@@ -183,10 +183,10 @@ class _TargetPlan:
             offset = np.array(table.first_steps)
             first = np.maximum(first, np.array([s.start for s in spans])[part] + offset[part])
             stop = np.minimum(stop, np.array([s.stop for s in spans])[part] + offset[part])
-        is_cut = stop <= kept.last
-        code = np.where(is_cut, GOES_ON, np.array([*CODES.values()])[kept.end])
+        is_cut = stop <= kept["last"]
+        code = np.where(is_cut, GOES_ON, np.array([*CODES.values()])[kept["end"]])
         starts = [run.first_step for run, _steps in table.state.spans()]
-        run = np.searchsorted(starts, kept.first, side="right")
+        run = np.searchsorted(starts, kept["first"], side="right")
         # A run without trajectories that stop without an end needs no run of its own.
         is_last = np.zeros(len(starts) + 1, np.int64)
         is_last[run[code == GOES_ON]] = 1
@@ -195,9 +195,9 @@ class _TargetPlan:
         members = [np.flatnonzero(group == number) for number in np.unique(group)]
         num_envs = max(min(len(at), int(widths[at].max())) for at in members)
         laid = tuple(
-            _lay(first[at], (stop - first)[at], kept.env[at], code[at], num_envs) for at in members
+            _lay(first[at], (stop - first)[at], env[at], code[at], num_envs) for at in members
         )
-        return cls(laid, num_envs, len(traced.id) - len(kept.id), int(is_cut.sum()))
+        return cls(laid, num_envs, len(traced) - len(kept), int(is_cut.sum()))
 
 
 def _lay(first: Ints, count: Ints, env: Ints, code: Ints, num_envs: int) -> _TargetRun:

@@ -22,8 +22,7 @@ from mosaic_collect.look.canvas import (
 )
 from mosaic_collect.look.statistics import FieldStatistics
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.numbering import MOTION_ID
-from mosaic_collect.reading.subset import motion_names
+from mosaic_collect.reading.numbering import MOTION_ID, motion_names
 from mosaic_collect.reading.trajectories import OVER
 from mosaic_collect.text import shown
 

@@ -10,16 +10,16 @@ from itertools import pairwise
 
 from mosaic_collect.look.charts import recorded_pace
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.ends import failed_in
 from mosaic_collect.reading.summary import (
     STOPPED,
     status_words,
     store_status,
     trajectories_words,
 )
+from mosaic_collect.reading.table import Table
+from mosaic_collect.reading.trajectories import failed_in
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.metadata import COMPLETE
-from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import size_of
 
 _LATE = 8  # commits that the rate of late is of
@@ -122,7 +122,7 @@ class Watcher:
             num_ended=data.num_ended,
             num_failed=failed,
             stored_nbytes=stored,
-            free_nbytes=data.view.blobs.free_nbytes() if born else None,
+            free_nbytes=data.view.parts[0].blobs.free_nbytes() if born else None,
             rate=self._rate(now),
             overall=self._overall() if born else None,
             max_steps=told if self._max_steps is None else self._max_steps,
@@ -152,33 +152,33 @@ class Watcher:
         seconds = self._committed - datetime.fromisoformat(run.started).timestamp()
         return (data.num_steps - run.first_step) / seconds if seconds > 0 else None
 
-    def _stored(self, view: StoreView) -> int:
+    def _stored(self, table: Table) -> int:
         """Bytes of shards, each file once.
 
         The first look lists them, as one request each is dear in object storage; later looks ask
         for those that may be new.
         """
         found: dict[object, int] = {}
-        for name in view.grids:
+        for name in table.grids:
             known = self._versions.setdefault(name, {})
-            listed = dict(enumerate(view.versions(name))) if not known else {}
-            whole = len(listed) == view.state.num_blocks
-            for block in range(0 if whole else self._open, view.state.num_blocks):
-                known[block] = listed[block] if whole else view.find(name, block)
+            listed = dict(enumerate(table.versions(name))) if not known else {}
+            whole = len(listed) == table.state.num_blocks
+            for block in range(0 if whole else self._open, table.state.num_blocks):
+                known[block] = listed[block] if whole else table.find(name, block)
                 if known[block] is None:
                     break  # a state may claim any number of blocks behind one that is missing
             for block, version in known.items():
                 if version is not None:
-                    key = version.tag if view.blobs.links else (name, block)
+                    key = version.tag if table.parts[0].blobs.links else (name, block)
                     found[key] = version.nbytes
         return sum(found.values())
 
-    def _count_failed(self, view: StoreView) -> int | None:
-        if not view.state.schema.has_ends:
+    def _count_failed(self, table: Table) -> int | None:
+        if not table.state.schema.has_ends:
             return None
-        for block in range(view.state.num_blocks):
+        for block in range(table.state.num_blocks):
             if block >= self._open or block not in self._failed:
-                self._failed[block] = failed_in(view, block)
+                self._failed[block] = failed_in(table, block)
         return sum(self._failed.values())
 
 

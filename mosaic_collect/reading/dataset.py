@@ -413,7 +413,7 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         """
         table = self.view
         if not self.stores.are_several:
-            return _open_labelled(table, self.terms, chunks)
+            return _open_labelled(table.parts[0], self.terms, chunks)
         self._require_one_width()
         lazy = {} if chunks is None else chunks
         parts = [_open_labelled(v, self.terms, lazy, among_others=True) for v in table.parts]
@@ -447,7 +447,8 @@ class TrajectoryDataset(Mapping[str, LazyArray]):
         row_nbytes = self.schema[field].row_nbytes
         if len(steps) and len(steps) * len(envs) * row_nbytes > _LARGE_NBYTES:
             # Metadata may claim steps that no file holds: look before memory is allocated.
-            self.view.shard(field, self.state.block_of(steps[-1])).close()
+            at, block = self.view.place(self.state.block_of(steps[-1]))
+            self.view.parts[at].shard(field, block).close()
         return self.view.read(field, steps, envs, self._executor())
 
     def _require_one_width(self) -> None:

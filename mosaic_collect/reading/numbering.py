@@ -10,8 +10,9 @@ that a store's metadata do not name goes behind all named motions. Negative ids 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -19,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.errors import StoreMismatchError
+from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.store.metadata import StoreState
-from mosaic_collect.store.schema import TRAJECTORY_ID
+from mosaic_collect.store.schema import TRAJECTORY_ID, Schema
 
 #: The field that holds a collection's motion ids; the ids index ``metadata["motions"]``.
 MOTION_ID = "motion_id"
@@ -119,6 +120,34 @@ def ended_motions(metadata: Mapping[str, Any]) -> Iterator[str]:
             continue  # nothing to compare with other stores
         if any(numbers[at : at + 1] not in ([], [0]) for numbers in counts.values()):
             yield str(motion["sha256"])
+
+
+def motion_names(metadata: Mapping[str, Any]) -> list[str]:
+    """File names of the motions in a store's metadata, by motion id."""
+    entries = _entries(metadata)
+    return [os.path.basename(str(e.get("path"))) if isinstance(e, dict) else "" for e in entries]
+
+
+def find_motions(
+    schema: Schema, metadata: Mapping[str, Any], motions: Iterable[str | int]
+) -> NDArray[np.int64]:
+    """Ids of motions by the names of their files, with or without ending, or by their ids.
+
+    Raises:
+        InputError: The stores have no motion ids, or no motion of that name.
+    """
+    if MOTION_ID not in schema.stored_names:
+        raise InputError(f"motion: the store has no field {MOTION_ID}")
+    names, found = motion_names(metadata), list[int]()
+    for motion in motions:
+        ids = [i for i, n in enumerate(names) if motion in (n, os.path.splitext(n)[0])]
+        if not ids and (not isinstance(motion, str) or motion.isdecimal()):
+            ids = [int(motion)]
+        if not ids:
+            have = ", ".join(names[:20]) or "no names of motions"
+            raise InputError(f"motion {motion!r}: there is none; the store tells {have}")
+        found += ids
+    return np.unique(np.array(found, np.int64))
 
 
 def _keys(metadata: Mapping[str, Any]) -> Iterator[Hashable]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,17 +10,16 @@ from dataclasses import dataclass, fields as dataclass_fields
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.ends import failed_ids, interrupted_ids
-from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.numbering import find_motions
 from mosaic_collect.reading.selection import Rules, Side, Split
 from mosaic_collect.reading.store_set import ALIKE
 from mosaic_collect.reading.table import Table
-from mosaic_collect.store.schema import Field, Schema
+from mosaic_collect.reading.trajectories import failed_ids, interrupted_ids
+from mosaic_collect.store.schema import Field
 from mosaic_collect.text import shown
 
 _EXCLUDING = (
@@ -168,35 +166,6 @@ def asked_steps(steps: Any, committed: int) -> range:
     """The committed steps among those of a slice or a range."""
     found = range(committed)[steps] if isinstance(steps, slice) else steps
     return range(found.start, max(found.start, min(found.stop, committed)), found.step)
-
-
-def motion_names(metadata: Mapping[str, Any]) -> list[str]:
-    """File names of the motions in a store's metadata, by motion id."""
-    told = metadata.get("motions")
-    entries = told if isinstance(told, list) else []
-    return [os.path.basename(str(e.get("path"))) if isinstance(e, dict) else "" for e in entries]
-
-
-def find_motions(
-    schema: Schema, metadata: Mapping[str, Any], motions: Iterable[str | int]
-) -> NDArray[np.int64]:
-    """Ids of motions by the names of their files, with or without ending, or by their ids.
-
-    Raises:
-        InputError: The stores have no motion ids, or no motion of that name.
-    """
-    if MOTION_ID not in schema.stored_names:
-        raise InputError(f"motion: the store has no field {MOTION_ID}")
-    names, found = motion_names(metadata), list[int]()
-    for motion in motions:
-        ids = [i for i, n in enumerate(names) if motion in (n, os.path.splitext(n)[0])]
-        if not ids and (not isinstance(motion, str) or motion.isdecimal()):
-            ids = [int(motion)]
-        if not ids:
-            have = ", ".join(names[:20]) or "no names of motions"
-            raise InputError(f"motion {motion!r}: there is none; the store tells {have}")
-        found += ids
-    return np.unique(np.array(found, np.int64))
 
 
 def _names(names: Any) -> Any:

@@ -18,11 +18,11 @@ import numpy as np
 
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.ends import count_failed, interrupted_ids
+from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.terms import TERMS, parse_terms
+from mosaic_collect.reading.trajectories import count_failed, interrupted_ids
 from mosaic_collect.store.metadata import COMPLETE, StoreState
 from mosaic_collect.store.robot import ROBOT, Robot
-from mosaic_collect.store.view import StoreView
 from mosaic_collect.text import shown, size_of
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def store_status(dataset: TrajectoryDataset) -> str:
     """``complete``, ``collecting``, or ``stopped`` if it is known that no writer is at work."""
     if dataset.status == COMPLETE:
         return COMPLETE
-    undone = [p.view.blobs for p in dataset.parts if p.status != COMPLETE and p.num_envs]
+    undone = [p.blobs for p in dataset.parts if p.status != COMPLETE and p.num_envs]
     alone = undone and all(blobs.is_claimed() is False for blobs in undone)
     return STOPPED if alone else dataset.status
 
@@ -154,12 +154,12 @@ def status_words(status: str) -> str:
     return status + (resume if status == STOPPED else "")
 
 
-def stored_nbytes(view: StoreView) -> dict[str, int]:
+def stored_nbytes(view: Table) -> dict[str, int]:
     """Bytes of each field's shards; files shared with a field before it count there, once."""
     counted, sizes = set[str](), dict[str, int]()
     for name in view.grids:
         found = view.versions(name)
-        if view.blobs.links:
+        if view.parts[0].blobs.links:
             found = [version for version in found if version.tag not in counted]
             counted.update(version.tag for version in found)
         sizes[name] = sum(version.nbytes for version in found)
@@ -201,7 +201,7 @@ def field_rows(summary: Summary) -> list[list[str]]:
     return [*rows, ["all", "", "", "", *_sizes(summary.raw_nbytes, summary.stored_nbytes), ""]]
 
 
-def _count_ends(view: StoreView, engine: Engine | None) -> tuple[dict[str, Any], str | None]:
+def _count_ends(view: Table, engine: Engine | None) -> tuple[dict[str, Any], str | None]:
     """Numbers of trajectories by their ends; and in words what is wrong if they are damaged."""
     ended = view.state.num_trajectories
     ends: dict[str, Any] = dict.fromkeys(("trajectories", "ended", "failed", "without_end"))
@@ -248,7 +248,7 @@ def _name(path: str) -> str:
     return path.rstrip("/").rpartition("/")[2]
 
 
-def _fields(view: StoreView) -> tuple[FieldSummary, ...]:
+def _fields(view: Table) -> tuple[FieldSummary, ...]:
     state, stored = view.state, stored_nbytes(view)
     return tuple(
         FieldSummary(

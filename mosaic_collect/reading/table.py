@@ -16,7 +16,7 @@ and loaders walk the cells of a table.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass, fields, replace
 from itertools import accumulate, product
@@ -30,8 +30,7 @@ from mosaic_collect.reading.numbering import join_motions, number_stores
 from mosaic_collect.store.blobs import Version
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE, Run, StoreState
 from mosaic_collect.store.schema import VALID_MASK
-from mosaic_collect.store.shard import ShardReader
-from mosaic_collect.store.view import StoreView, empty_rows
+from mosaic_collect.store.view import StoreView
 
 #: Bytes of a cell to aim at: a thread holds a cell, its selected rows, and one chunk.
 CELL_NBYTES = 8 << 20
@@ -62,16 +61,19 @@ class Cell(NamedTuple):
         return slice(self.steps.start, self.steps.stop), slice(self.envs.start, self.envs.stop)
 
 
-class Table(StoreView):
+class Table:
     """Immutable snapshot of one or several stores; decodes only the chunks that are read. Pickles.
 
     Args:
-        parts: Snapshots of the stores, at least one; the parts of a table count one by one.
+        parts: Snapshots of the stores, at least one.
         address: Name of all stores together, for errors; default: their addresses.
         is_whole: Whether no store is missing beside them.
 
     Attributes:
         parts: Snapshots of the stores, in order.
+        address: Name of all stores together.
+        state: State of the store, or of several as one.
+        grids: Cutting of each field in the first store; the others may be cut in another way.
         first_steps: Per store, the number of its first step.
         first_blocks: Per store, the number of its first block.
         numberings: Per store, the numbering of its trajectory ids and motion ids.
@@ -80,23 +82,15 @@ class Table(StoreView):
     def __init__(
         self, parts: Sequence[StoreView], address: str | None = None, is_whole: bool = True
     ) -> None:
-        self.parts = tuple(one for part in parts for one in getattr(part, "parts", (part,)))
-        self._address = address or ", ".join(part.address for part in self.parts)
-        self._is_whole = is_whole
-        states = [part.state for part in self.parts]
-        is_one = len(states) == 1 and is_whole
-        super().__init__(
-            self.parts[0].blobs, states[0] if is_one else _joined_state(states, is_whole)
-        )
-        self.first_steps, self.first_blocks = _starts(states)
+        self.parts, self.grids = tuple(parts), parts[0].grids
+        self.address = address or ", ".join(part.address for part in parts)
+        states = [part.state for part in parts]
+        self.first_steps = _starts(state.committed_steps for state in states)
+        self.first_blocks = _starts(state.num_blocks for state in states)
         self.numberings = number_stores(states)
-
-    def __reduce__(self) -> Any:
-        return Table, (self.parts, self._address, self._is_whole)
-
-    @property
-    def address(self) -> str:
-        return self._address
+        self.state = states[0]
+        if len(states) > 1 or not is_whole:
+            self.state = _joined_state(states, self.first_steps, self.first_blocks, is_whole)
 
     @property
     def has_one_width(self) -> bool:
@@ -109,6 +103,7 @@ class Table(StoreView):
         return self.state.has_mask or self.state.num_valid < self.state.num_pairs
 
     def require_seen(self) -> None:
+        """Make sure that this process sees the stores; errors as of ``StoreView.require_seen``."""
         for part in self.parts:
             part.require_seen()
 
@@ -146,45 +141,33 @@ class Table(StoreView):
         state = self.parts[at].state
         return len(state.steps_of(inside)), state.num_envs
 
-    def shard(self, field: str, block: int) -> ShardReader:
-        at, inside = self.place(block)
-        return self.parts[at].shard(field, inside)
-
     def find(self, field: str, block: int) -> Version | None:
+        """What the shard of a field and block is; None if it is not there."""
         at, inside = self.place(block)
         return self.parts[at].find(field, inside)
 
     def versions(self, field: str) -> list[Version]:
+        """What a field's shards are, those that are there."""
         return [version for part in self.parts for version in part.versions(field)]
 
     def read(
-        self,
-        field: str,
-        steps: range,
-        envs: range,
-        pool: Executor | None = None,
-        *,
-        env_major: bool = False,
+        self, field: str, steps: range, envs: range, pool: Executor | None = None
     ) -> NDArray[Any]:
-        if len(self.parts) == 1:
-            return self.parts[0].read(field, steps, envs, pool, env_major=env_major)
-        found = self.grids[field].field
-        out = empty_rows(found, steps, envs, env_major)
-        out[...] = found.fill_value
-        for at, rows, inside in self._cut(steps):
-            there = envs[: bisect_left(envs, self.parts[at].state.num_envs)]
-            values = self.parts[at].read(field, inside, there, pool)
-            out[rows, : len(there)] = self.numberings[at].apply(field, values)
-        return out
+        """Rows of some committed steps and environments, as of ``StoreView.read``.
 
-    def open_envs(self, run: int) -> NDArray[np.bool_]:
-        out = np.zeros(self.state.num_envs, np.bool_)
-        at = 0
-        while run >= len(self.parts[at].state.runs):
-            run -= len(self.parts[at].state.runs)
-            at += 1
-        found = self.parts[at].open_envs(run)
-        out[: len(found)] = found
+        Rows that a store of fewer environments does not have are fill value.
+        """
+        if len(self.parts) == 1:
+            return self.parts[0].read(field, steps, envs, pool)
+        found = self.grids[field].field
+        out = np.full((len(steps), len(envs), *found.row_shape), found.fill_value, found.dtype)
+        for at, (part, first) in enumerate(zip(self.parts, self.first_steps, strict=True)):
+            low = bisect_left(steps, first)
+            high = bisect_left(steps, first + part.state.committed_steps)
+            there = envs[: bisect_left(envs, part.state.num_envs)]
+            if low < high:
+                values = part.read(field, _shifted(steps[low:high], -first), there, pool)
+                out[low:high, : len(there)] = self.numberings[at].apply(field, values)
         return out
 
     def cells(self, names: Sequence[str], nbytes: int = CELL_NBYTES) -> Iterator[Cell]:
@@ -222,7 +205,7 @@ class Table(StoreView):
         return Cell(block, *map(range, self.shape(block)))
 
     def read_cell(self, field: str, cell: Cell, *, env_major: bool = False) -> NDArray[Any]:
-        """Rows of a cell, ``(steps, envs[, dim])``; ``env_major`` as of ``read``.
+        """Rows of a cell, ``(steps, envs[, dim])``; ``env_major`` as of ``StoreView.read``.
 
         Raises:
             CorruptStoreError: A chunk is damaged.
@@ -232,16 +215,6 @@ class Table(StoreView):
         steps = of_block[cell.steps.start : cell.steps.stop]
         rows = self.parts[at].read(field, steps, cell.envs, env_major=env_major)
         return self.numberings[at].apply(field, rows)
-
-    def _cut(self, steps: range) -> Iterator[tuple[int, slice, range]]:
-        """Per store that holds some of the steps: its number, rows of the answer, its steps."""
-        for at, (part, first) in enumerate(zip(self.parts, self.first_steps, strict=True)):
-            low = bisect_left(steps, first)
-            high = bisect_left(steps, first + part.state.committed_steps)
-            if low < high:
-                inside = steps[low:high]
-                shifted = range(inside.start - first, inside.stop - first, inside.step)
-                yield at, slice(low, high), shifted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,7 +257,10 @@ class JoinedState(StoreState):
         )
 
 
-def _joined_state(parts: Sequence[StoreState], is_whole: bool) -> JoinedState:
+def _joined_state(
+    parts: Sequence[StoreState], first_steps: list[int], first_blocks: list[int], is_whole: bool
+) -> JoinedState:
+    """The states of several stores, or of one beside which others are missing, as one."""
     first = {f.name: getattr(parts[0], f.name) for f in fields(StoreState)}
     totals = ("committed_steps", "num_valid", "num_trajectories", "next_trajectory_id")
     counted = dict.fromkeys(name for part in parts for name in part.nonfinite)
@@ -299,9 +275,8 @@ def _joined_state(parts: Sequence[StoreState], is_whole: bool) -> JoinedState:
         "metadata": _joined_metadata([part.metadata for part in parts]),
         "identity": "",
     }
-    steps, blocks = _starts(parts)
     joined = JoinedState(
-        **{**first, **own}, parts=tuple(parts), first_steps=steps, first_blocks=blocks
+        **{**first, **own}, parts=tuple(parts), first_steps=first_steps, first_blocks=first_blocks
     )
     return replace(joined, runs=tuple(run for run, _steps in joined.spans()))
 
@@ -321,8 +296,6 @@ def _shifted(steps: range, by: int) -> range:
     return range(steps.start + by, steps.stop + by, steps.step)
 
 
-def _starts(states: Sequence[StoreState]) -> tuple[list[int], list[int]]:
-    """Per store, the numbers of its first step and of its first block."""
-    steps = accumulate((state.committed_steps for state in states), initial=0)
-    blocks = accumulate((state.num_blocks for state in states), initial=0)
-    return list(steps)[:-1], list(blocks)[:-1]
+def _starts(counts: Iterable[int]) -> list[int]:
+    """Per store, the sum of the counts of those before it."""
+    return [0, *accumulate(counts)][:-1]

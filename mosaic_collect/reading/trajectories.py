@@ -1,33 +1,48 @@
-"""The trajectories of a store: a table, and each as a mapping of its fields.
+"""The trajectories of a store: a table, each as a mapping of its fields, and how they ended.
 
-One pass over ids, mask and ends finds them, block by block. An id belongs to one environment, and
-its rows lie one behind the other:
+One pass over ids, mask and ends finds them, block by block. An id belongs to one environment, its
+rows lie one behind the other, and its last row says how it ended:
 
     step             0   1   2 | 3   4   5 | 6 ...      blocks of three steps
-    env 0            0   0   0 | 0   2   2 | 2          two segments of 2 become one trajectory
-    env 1            1   1   3 | 3   3   3 | 4
+    trajectory_id    0   0   0 | 0   2   2 | 2          two segments of 2 become one trajectory
+    trajectory_end   0   0   0 | 2   0   0 | 0          0 failed, 2 goes on
 
-Memory: 50 bytes per trajectory, and the fields that are read, for one block.
+Memory: 60 bytes per trajectory, and the fields that are read, for one block.
+
+The field of a row that is committed may still change, as long as the row is the last one: an end is
+told after its step. So a shard may be ahead of the root document by the ends of the last row, after
+a kill or while a writer is at work, as no other field ever is.
+
+A trajectory is interrupted if it was still going on when a run of the writer stopped:
+
+    run 0    ──── a ────┤end├── b ──✗          b: open when the run was killed
+    run 1                            ├── c ──┤end├── d ──■      d: open when the run was closed
+
+A resume gives every environment a new id, so ``b`` never goes on. How the run stopped makes no
+difference: a trajectory open at a kill, at an exception, or at the close of a complete store has
+no last step that ``end_trajectories`` told of. Even in a store that is being written, what is open
+at the last commit has no end among the committed steps. ``StoreView.read`` removes ends that were
+recorded but not committed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, field, fields
-from functools import cached_property
-from typing import Any, Literal, get_args, overload
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, Literal, TypeAlias, TypeVar, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import analysis_by
 from mosaic_collect.errors import CorruptStoreError, InputError
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.lazy import LazyArray
-from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.numbering import MOTION_ID, find_motions
 from mosaic_collect.reading.selection import Selection
-from mosaic_collect.reading.subset import find_motions
-from mosaic_collect.reading.table import Table
+from mosaic_collect.reading.table import Cell, Table
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.schema import (
     ENDED,
@@ -55,37 +70,16 @@ _TERMINATED, _TRUNCATED, _FAILED, _ENDED, _INTERRUPTED, _OPEN = range(len(ENDS))
 CODES = dict(zip(ENDS, (TERMINATED, TRUNCATED, FAILED, ENDED, GOES_ON, GOES_ON), strict=True))
 
 Ints = NDArray[np.int64]
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Traced:
-    """Columns of equal length, one number per trajectory.
-
-    Attributes:
-        id: Trajectory ids.
-        env: Environments.
-        first: First steps.
-        last: Last steps.
-        valid: Numbers of pairs with a true mask.
-        end: Indices into ``ENDS``.
-        motion: Values of ``motion_id`` at the first rows; -1 without that field.
-    """
-
-    id: Ints
-    env: Ints
-    first: Ints
-    last: Ints
-    valid: Ints
-    end: Ints
-    motion: Ints
-
-    def chosen(self, which: Any) -> Traced:
-        """Select rows by a NumPy index."""
-        return Traced(**{name: getattr(self, name)[which] for name in _COLUMNS})
-
-
-_COLUMNS = tuple(column.name for column in fields(Traced))
-Segments = dict[str, Ints]
+#: A trajectory, as numbers: its id and environment; first and last step; pairs with a true mask;
+#: index into ``ENDS``; and value of ``motion_id`` at the first row, -1 without that field.
+TRACED = np.dtype(
+    [(name, np.int64) for name in ("id", "env", "first", "last", "valid", "end", "motion")]
+)
+#: Trajectories, or their segments in one block: a record each, and a column per attribute.
+Traced: TypeAlias = NDArray[Any]
 #: Reads rows of a field, name, steps and envs ascending, as ``(len(steps), len(envs)[, dim])``.
 ReadField = Callable[[str, range, range], NDArray[Any]]
 _SHOWN = 10
@@ -175,19 +169,19 @@ class Trajectories(Sequence[Trajectory]):
         """Columns by name, in order; ``motion`` only if the store has motion ids."""
         t = self._traced
         columns: dict[str, NDArray[Any]] = {
-            "id": t.id,
-            "env": t.env,
-            "first_step": t.first,
-            "last_step": t.last,
-            "num_steps": t.last - t.first + 1,
-            "num_valid": t.valid,
-            "end": np.asarray(ENDS)[t.end],
+            "id": t["id"],
+            "env": t["env"],
+            "first_step": t["first"],
+            "last_step": t["last"],
+            "num_steps": t["last"] - t["first"] + 1,
+            "num_valid": t["valid"],
+            "end": np.asarray(ENDS)[t["end"]],
         }
         has_motions = MOTION_ID in self._schema.stored_names
-        return {**columns, "motion": t.motion} if has_motions else columns
+        return {**columns, "motion": t["motion"]} if has_motions else columns
 
     def __len__(self) -> int:
-        return len(self._traced.id)
+        return len(self._traced)
 
     @overload
     def __getitem__(self, index: int) -> Trajectory: ...
@@ -217,9 +211,9 @@ class Trajectories(Sequence[Trajectory]):
         Raises:
             InputError: No trajectory has this id.
         """
-        found = np.flatnonzero(self._traced.id == number)
+        found = np.flatnonzero(self._traced["id"] == number)
         if not len(found):
-            ids = self._traced.id
+            ids = self._traced["id"]
             have = f"ids {ids[0]}..{ids[-1]}" if len(ids) else "no trajectories"
             raise InputError(f"trajectory {number!r}: there is none; the store has {have}")
         return self[int(found[0])]
@@ -246,18 +240,18 @@ class Trajectories(Sequence[Trajectory]):
         Raises:
             InputError: The end or the motion does not exist.
         """
-        t, length = self._traced, self._traced.last - self._traced.first + 1
+        t, length = self._traced, self._traced["last"] - self._traced["first"] + 1
         chosen = np.ones(len(self), np.bool_)
         if min_steps is not None:
             chosen &= length >= min_steps
         if max_steps is not None:
             chosen &= length <= max_steps
         if min_valid is not None:
-            chosen &= t.valid >= min_valid
+            chosen &= t["valid"] >= min_valid
         if end is not None:
-            chosen &= np.isin(t.end, _ends([end] if isinstance(end, str) else end))
+            chosen &= np.isin(t["end"], _ends([end] if isinstance(end, str) else end))
         if motion is not None:
-            chosen &= np.isin(t.motion, find_motions(self._schema, self._told, [motion]))
+            chosen &= np.isin(t["motion"], find_motions(self._schema, self._told, [motion]))
         return self._of(chosen)
 
     def to_pandas(self) -> Any:
@@ -272,11 +266,11 @@ class Trajectories(Sequence[Trajectory]):
 
     def counts(self) -> dict[str, int]:
         """Number of trajectories per end, in the order of ``ENDS``, without zeros."""
-        numbers = np.bincount(self._traced.end, minlength=len(ENDS)).tolist()
+        numbers = np.bincount(self._traced["end"], minlength=len(ENDS)).tolist()
         return {name: n for name, n in zip(ENDS, numbers, strict=True) if n}
 
     def _of(self, which: Any) -> Trajectories:
-        return Trajectories(self._traced.chosen(which), self._schema, self._read, self._told)
+        return Trajectories(self._traced[which], self._schema, self._read, self._told)
 
 
 def _ends(names: Collection[str]) -> list[int]:
@@ -300,47 +294,42 @@ def trace(table: Table, pool: Executor | None = None, selection: Selection | Non
         CorruptStoreError: A chunk of one of the fields that are read is damaged.
     """
     found = [_trace_part(table, at, pool, selection) for at in range(len(table.parts))]
-    columns = {name: [getattr(t, name) for t in found] for name in _COLUMNS}
-    for at, first in enumerate(table.first_steps):
-        columns["first"][at] = columns["first"][at] + first
-        columns["last"][at] = columns["last"][at] + first
+    for of_part, first, numbering in zip(found, table.first_steps, table.numberings, strict=True):
+        of_part["first"] += first
+        of_part["last"] += first
         for name, renumbered in (("id", TRAJECTORY_ID), ("motion", MOTION_ID)):
-            columns[name][at] = table.numberings[at].apply(renumbered, columns[name][at])
-    return Traced(**{name: np.concatenate(values) for name, values in columns.items()})
+            of_part[name] = numbering.apply(renumbered, of_part[name])
+    return np.concatenate(found)
 
 
 def _trace_part(
     table: Table, at: int, pool: Executor | None, selection: Selection | None
 ) -> Traced:
-    """All trajectories of one store, by ascending ids."""
-    view = table.parts[at]
-    found: list[Segments] = [dict.fromkeys(_COLUMNS, np.empty(0, np.int64))]
-    now: Segments = {}  # the open segment of each environment
+    """All trajectories of one store, by ascending ids of its own."""
+    view, now = table.parts[at], np.empty(0, TRACED)  # the open segment of each environment
+    found = [now]
     for block in range(view.state.num_blocks):
         chosen = None if selection is None else selection.block(table.first_blocks[at] + block).T
         segments, heads = _segments(view, block, pool, chosen)
-        if now:
+        if block:
             goes_on = segments["id"][heads] == now["id"]
             joined = heads[goes_on]
             for name in ("first", "motion"):
                 segments[name][joined] = now[name][goes_on]
             segments["valid"][joined] += now["valid"][goes_on]
-            found.append({name: values[~goes_on] for name, values in now.items()})
-        newest = np.append(heads[1:], len(segments["id"])) - 1
-        now = {name: values[newest] for name, values in segments.items()}
-        found.append({name: np.delete(values, newest) for name, values in segments.items()})
-    found += [now] if now else []
-    columns = {name: np.concatenate([part[name] for part in found]) for name in _COLUMNS}
-    columns["end"] = _how_they_ended(view, columns)
-    order = np.argsort(columns["id"], kind="stable")
-    if selection is not None:
-        order = order[columns["valid"][order] > 0]
-    return Traced(**{name: values[order] for name, values in columns.items()})
+            found.append(now[~goes_on])
+        newest = np.append(heads[1:], len(segments)) - 1
+        now = segments[newest]
+        found.append(np.delete(segments, newest))
+    traced = np.concatenate([*found, now])
+    traced["end"] = _how_they_ended(view, traced)
+    traced = traced[np.argsort(traced["id"], kind="stable")]
+    return traced if selection is None else traced[traced["valid"] > 0]
 
 
 def _segments(
     view: StoreView, block: int, pool: Executor | None, chosen: NDArray[np.bool_] | None
-) -> tuple[Segments, Ints]:
+) -> tuple[Traced, Ints]:
     """Segments of a block, ordered by environment and step, and the first of each environment."""
     steps, envs = view.state.steps_of(block), range(view.state.num_envs)
 
@@ -366,34 +355,98 @@ def _segments(
     begins[:, 1:] = ids[:, 1:] != ids[:, :-1]
     starts = np.flatnonzero(begins)
     stops = np.append(starts[1:], ids.size) - 1
-    env, first = np.divmod(starts, len(steps))
-    segments = {
-        "id": ids.reshape(-1)[starts],
-        "env": env,
-        "first": steps.start + first,
-        "last": steps.start + stops % len(steps),
-        "valid": np.add.reduceat(mask.reshape(-1), starts, dtype=np.int64),
-        "end": _taken(read(TRAJECTORY_END), stops),
-        "motion": _taken(read(MOTION_ID), starts),
-    }
+    segments = np.empty(len(starts), TRACED)
+    segments["id"] = ids.reshape(-1)[starts]
+    segments["env"], first = np.divmod(starts, len(steps))
+    segments["first"] = steps.start + first
+    segments["last"] = steps.start + stops % len(steps)
+    segments["valid"] = np.add.reduceat(mask.reshape(-1), starts, dtype=np.int64)
+    for column, name, places in (("end", TRAJECTORY_END, stops), ("motion", MOTION_ID, starts)):
+        values = read(name)
+        segments[column] = -1 if values is None else values.reshape(-1)[places]
     return segments, np.flatnonzero(first == 0)
 
 
-def _taken(values: Any, places: Ints) -> Ints:
-    if values is None:
-        return np.full(len(places), -1, np.int64)
-    return np.asarray(values.reshape(-1)[places], np.int64)
-
-
-def _how_they_ended(view: StoreView, columns: Segments) -> Ints:
-    """How each trajectory ended, from its last row and from where its run stopped."""
-    state, told = view.state, columns["end"]
+def _how_they_ended(view: StoreView, traced: Traced) -> Ints:
+    """Indices into ``ENDS``, from values of ``trajectory_end`` and from where each run stopped."""
+    state, told = view.state, traced["end"]
     codes = (TERMINATED, TRUNCATED, FAILED)
     found = np.select([told == c for c in codes], [_TERMINATED, _TRUNCATED, _FAILED], _ENDED)
     for number, (run, steps) in enumerate(state.spans()):
         if steps:
-            still = view.open_envs(number)[columns["env"]]
-            stopped = still & (columns["last"] == steps[-1])
+            still = view.open_envs(number)[traced["env"]]
+            stopped = still & (traced["last"] == steps[-1])
             may_go_on = run is state.runs[-1] and state.status != COMPLETE
             found[stopped] = _OPEN if may_go_on else _INTERRUPTED
     return np.asarray(found, np.int64)
+
+
+def interrupted_ids(view: Table) -> Ints:
+    """Ids of all interrupted trajectories, ascending: two steps per run are read.
+
+    Args:
+        view: The stores, such as ``dataset.view``.
+
+    Raises:
+        CorruptStoreError: A damaged chunk: which they are cannot be known.
+    """
+    found = [np.empty(0, np.int64)]
+    for part, numbering in zip(view.parts, view.numberings, strict=True):
+        for number, (_, steps) in enumerate(part.state.spans()):
+            if steps:
+                ids = part.read(TRAJECTORY_ID, steps[-1:], range(part.state.num_envs))[0]
+                open_ids = ids[part.open_envs(number)]
+                found.append(numbering.apply(TRAJECTORY_ID, open_ids))
+    return np.unique(np.concatenate(found))
+
+
+def failed_ids(table: Table, engine: Engine | None = None) -> Ints:
+    """Ids of all trajectories that failed, ascending: 8 bytes of memory each.
+
+    Ids are read only where a chunk of ends holds a failure.
+
+    Args:
+        table: The stores.
+        engine: Who reads; None: this thread.
+
+    Raises:
+        InputError: The stores have no field ``trajectory_end``.
+        CorruptStoreError: A damaged chunk: which trajectories failed cannot be known.
+        ClusterError: The cluster cannot do the work.
+    """
+    found = _of_blocks(_failed_of_block, table, engine)
+    return np.unique(np.concatenate([np.empty(0, np.int64), *found]))
+
+
+def count_failed(table: Table, engine: Engine | None = None) -> int:
+    """How many trajectories failed, from the one field; as ``failed_ids``."""
+    return sum(_of_blocks(failed_in, table, engine))
+
+
+def failed_in(table: Table, block: int) -> int:
+    """How many trajectories failed in a block."""
+    return sum(int(np.count_nonzero(failed)) for _cell, failed in _failures(table, block))
+
+
+def _of_blocks(
+    function: Callable[[Table, int], T], table: Table, engine: Engine | None
+) -> Iterator[T]:
+    if not table.state.schema.has_ends:
+        raise InputError(
+            f"{table.address}: has no field {TRAJECTORY_END}, it was recorded without "
+            "Schema.with_ends(): how its trajectories ended is not known"
+        )
+    blocks = range(table.state.num_blocks)
+    return (engine or Engine(1)).map(partial(function, table), blocks, table.require_seen)
+
+
+def _failed_of_block(table: Table, block: int) -> Ints:
+    each = _failures(table, block)
+    ids = [table.read_cell(TRAJECTORY_ID, cell)[failed] for cell, failed in each if failed.any()]
+    return np.concatenate([np.empty(0, np.int64), *ids])
+
+
+def _failures(table: Table, block: int) -> Iterator[tuple[Cell, NDArray[np.bool_]]]:
+    """Yield the cells of a block, a chunk of ends each, and the mask of their failures."""
+    for cell in table.cells_of(block, [TRAJECTORY_END], 1):
+        yield cell, table.read_cell(TRAJECTORY_END, cell) == FAILED

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptStoreError, StoreError
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.ends import end_problems
 from mosaic_collect.reading.numbering import ended_motions
 from mosaic_collect.reading.store_set import never_joined
 from mosaic_collect.store.blobs import Blobs
@@ -30,7 +29,13 @@ from mosaic_collect.store.metadata import (
 )
 from mosaic_collect.store.parsing import object_in
 from mosaic_collect.store.ranks import Addresses, Place, Recording
-from mosaic_collect.store.schema import TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.store.schema import (
+    GOES_ON,
+    TRAJECTORY_END,
+    TRAJECTORY_ID,
+    TRUNCATED,
+    VALID_MASK,
+)
 from mosaic_collect.store.view import DOCUMENT, StoreView, looked_through, read_document, read_state
 
 _MAX_PROBLEMS = 1000
@@ -343,3 +348,57 @@ def _touched(steps: range, envs: range) -> str:
     if not steps:
         return " (steps that are not committed)"
     return f" (steps {steps[0]}..{steps[-1]}, envs {envs[0]}..{envs[-1]})"
+
+
+def end_problems(view: StoreView, engine: Engine | None = None) -> list[str]:
+    """Where ends and ids contradict each other, in words, a block each.
+
+    An end is followed by another id, and another id only comes behind an end or with a new run.
+    A store without the field has no such problems.
+
+    Args:
+        view: View of one store.
+        engine: Who reads; None: this thread.
+
+    Raises:
+        CorruptStoreError: A damaged chunk.
+        ClusterError: The cluster cannot do the work.
+    """
+    if not view.state.schema.has_ends:
+        return []
+    ended, bad, blocks = 0, dict[int, str](), range(view.state.num_blocks)
+    check = partial(_check_ends, view)
+    for count, problems in (engine or Engine(1)).map(check, blocks, view.require_seen):
+        ended += count
+        for step, words in problems:
+            block = view.state.block_of(step)
+            bad.setdefault(block, f"{TRAJECTORY_END}, block {block}: {words}")
+    told = view.state.num_trajectories
+    if not bad and ended != told:
+        return [f"{TRAJECTORY_END}: {ended} ends, metadata says {told}"]
+    return list(bad.values())
+
+
+def _check_ends(view: StoreView, block: int) -> tuple[int, list[tuple[int, str]]]:
+    """Count the ends of a block; compare ends with ids from the last row before it on."""
+    own = view.state.steps_of(block)
+    steps = range(max(0, own.start - 1), own.stop)
+    starts = {run.first_step for run in view.state.runs}
+    inner = np.array([step not in starts for step in steps[1:]], np.bool_)
+    ended, problems = 0, list[tuple[int, str]]()
+    for envs in view.columns(TRAJECTORY_END):
+        ends, ids = (view.read(name, steps, envs) for name in (TRAJECTORY_END, TRAJECTORY_ID))
+        committed = ends[own.start - steps.start :]
+        ended += int(np.count_nonzero(committed))
+        if (committed > TRUNCATED).any():
+            problems.append((own.start, f"expected {GOES_ON}..{TRUNCATED}"))
+        before, changed = ends[:-1] != GOES_ON, np.diff(ids, axis=0) != 0
+        kinds = {
+            "an end, but the trajectory goes on": before & ~changed,
+            "no end, but another trajectory follows": changed & ~before & inner[:, None],
+        }
+        for words, wrong in kinds.items():
+            if wrong.any():
+                at, env = np.argwhere(wrong)[0].tolist()
+                problems.append((steps[at], f"step {steps[at]}, env {envs[env]}: {words}"))
+    return ended, problems

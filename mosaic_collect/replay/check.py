@@ -24,9 +24,9 @@ from mosaic_collect.collection.protocols import Policy
 from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
+from mosaic_collect.reading.table import Table
 from mosaic_collect.replay.report import STEP, TOLERANCE, ReplayReport, check_tolerance
 from mosaic_collect.store.ranks import Address
-from mosaic_collect.store.view import StoreView
 from mosaic_collect.store.workers import WorkerPool
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def replay_check(
 class _Replay:
     """Replays one block; pickles if the policy does, and is one thread's."""
 
-    view: StoreView
+    view: Table
     fields: list[str]
     policy: Policy
     groups: Groups

@@ -33,7 +33,7 @@ from mosaic_collect.store.parsing import (
     parse_root,
     with_foreign,
 )
-from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID, Field
+from mosaic_collect.store.schema import GOES_ON, TRAJECTORY_END, TRAJECTORY_ID
 from mosaic_collect.store.shard import ShardReader
 
 _log = logging.getLogger(__name__)
@@ -326,7 +326,10 @@ class StoreView:
         Raises:
             CorruptStoreError: A damaged chunk, or a shard that is missing.
         """
-        out = empty_rows(self.grids[field].field, steps, envs, env_major)
+        found = self.grids[field].field
+        shape = (len(envs), len(steps)) if env_major else (len(steps), len(envs))
+        out = np.empty((*shape, *found.row_shape), found.dtype)
+        out = out.swapaxes(0, 1) if env_major else out
         self.fill(field, steps, envs, out, pool)
         return out
 
@@ -411,10 +414,3 @@ class StoreView:
             for chunk in range(grid.chunks):
                 shard.read(chunk, values)
                 out[grid.rows(chunk)] = values
-
-
-def empty_rows(field: Field, steps: range, envs: range, env_major: bool) -> NDArray[Any]:
-    """An array for ``StoreView.read``."""
-    shape = (len(envs), len(steps)) if env_major else (len(steps), len(envs))
-    out = np.empty((*shape, *field.row_shape), field.dtype)
-    return out.swapaxes(0, 1) if env_major else out

@@ -7,7 +7,7 @@ from unittest import mock
 import pytest
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.reading.ends import interrupted_ids
+from mosaic_collect.reading.trajectories import interrupted_ids
 from mosaic_collect.store.metadata import open_envs
 from mosaic_collect.store.view import StoreView
 from tests.helpers import add, ids, open_writer

@@ -108,7 +108,7 @@ def test_nothing_but_one_cell_is_read_at_once(store: str) -> None:
 
 def test_skipped_are_just_the_images_of_the_damaged_chunk(store: str, npy: str) -> None:
     recorded = flat(write(store))
-    with TrajectoryDataset(store).view.shard("observations_camera", 1) as shard:
+    with TrajectoryDataset(store).view.parts[0].shard("observations_camera", 1) as shard:
         # Of environment 2, the block's steps 2 and 3.
         offset = sum(map(shard.stored_nbytes, range(N + 2)))
     stores.flip(os.path.join(store, "observations_camera", "c.1.0.0.0.0"), offset)

@@ -11,7 +11,7 @@ import pytest
 
 from mosaic_collect import Field, TrajectoryDataset, export_npy, verify_export
 from mosaic_collect.errors import CorruptStoreError, ExportError, InputError, NonFiniteError
-from mosaic_collect.reading.ends import count_failed, failed_ids
+from mosaic_collect.reading.trajectories import count_failed, failed_ids
 from tests import helpers
 from tests.export import stores
 

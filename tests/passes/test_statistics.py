@@ -23,8 +23,8 @@ from mosaic_collect import (
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.look import measure
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.ends import failed_ids
 from mosaic_collect.reading.moments import Moments
+from mosaic_collect.reading.trajectories import failed_ids
 from tests import helpers
 from tests.export import stores
 from tests.passes.conftest import Killing

@@ -26,7 +26,7 @@ from mosaic_collect import (
 )
 from mosaic_collect.cli import main
 from mosaic_collect.look.charts import Timeline
-from mosaic_collect.reading.ends import failed_ids, interrupted_ids
+from mosaic_collect.reading.trajectories import failed_ids, interrupted_ids
 from tests.helpers import SMALL, rows
 from tests.ranks import EVEN, MOVING, RAGGED, record_rank, record_ranks
 

@@ -111,7 +111,7 @@ def test_an_exception_leaves_the_open_trajectories_interrupted_not_ended(store: 
 
 def open_envs(store: str, run: int = -1) -> list[int]:
     """Environments within a trajectory when a run stopped."""
-    view = TrajectoryDataset(store).view
+    view = TrajectoryDataset(store).view.parts[0]
     number = range(len(view.state.runs))[run]
     return np.flatnonzero(view.open_envs(number)).tolist()
 

@@ -168,7 +168,7 @@ def test_a_damaged_chunk_is_told_with_its_steps(store: str) -> None:
     with camera_writer(store) as writer:
         add(writer, *range(8))
     path = os.path.join(store, "rgb", "c.0.0.0.0.0")
-    with TrajectoryDataset(store).view.shard("rgb", 0) as shard:
+    with TrajectoryDataset(store).view.parts[0].shard("rgb", 0) as shard:
         offset = sum(map(shard.stored_nbytes, range(N + 1)))
     stores.flip(path, offset)
     (problem,) = verify_store(store).problems

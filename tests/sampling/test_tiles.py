@@ -24,7 +24,7 @@ NAMES = ("observations", "actions")
 def tiles_of(
     *datasets: TrajectoryDataset, names: Any = NAMES, rules: Any = None, **options: Any
 ) -> Tiles:
-    table = Table([dataset.view for dataset in datasets])
+    table = Table([dataset.view.parts[0] for dataset in datasets])
     fields = [f for f in table.state.schema.stored if f.name in names]
     selection = every_pair(table) if rules is None else select(Rules(table, **rules))[0]
     return Tiles(table, fields, selection, LoaderOptions(batch_size=1, **options))
@@ -87,7 +87,7 @@ def test_damage_is_an_error_or_gone_around(store: str) -> None:
     dataset = TrajectoryDataset(store)
     with pytest.raises(CorruptStoreError, match="actions, block 1"):
         all_rows(tiles_of(dataset))
-    table = Table([dataset.view])
+    table = Table(dataset.view.parts)
     fields = [dataset.schema[n] for n in NAMES]
     chosen, _ = select(SubsetOptions(skip_damaged=True).rules(table, fields, {}))
     tiles = Tiles(table, fields, chosen, LoaderOptions(batch_size=1, skip_damaged=True))

@@ -305,7 +305,7 @@ def test_a_block_that_grows_is_read_of_one_content(place: Any) -> None:
             writer.add_step(x=values)
             writer.commit()
             if not step:
-                view = TrajectoryDataset(place).view
+                view = TrajectoryDataset(place).view.parts[0]
                 shard = view.shard("x", 0)
                 shards = [view.shard("x", 0) for _ in range(3)]
         out = np.empty(view.grids["x"].chunk_shape, np.float32)
@@ -319,7 +319,7 @@ def test_a_shard_that_became_another_store_s_is_refused(place: Any) -> None:
     schema = Schema((Field(name="x", dim=20_000),))
     with TrajectoryWriter(place, schema, 2, compressor="none", buffer_mb=1) as writer:
         writer.add_step(x=np.ones((2, 20_000), np.float32))
-    shard = TrajectoryDataset(place).view.shard("x", 0)
+    shard = TrajectoryDataset(place).view.parts[0].shard("x", 0)
     other = MemoryStore()
     with TrajectoryWriter(other, schema, 2, compressor="none", buffer_mb=1) as writer:
         writer.add_step(x=np.zeros((2, 20_000), np.float32))
