@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.sampling.pool import Batch, Codes, Memory
+from mosaic_collect.sampling.pool import Batch, Codes, Copies, Memory
 from mosaic_collect.sampling.tiles import PADDING_MASK, Draws, Tiles
 from mosaic_collect.text import reason
 
@@ -104,7 +104,7 @@ class DeviceMemory(Memory):
             self._staging.put(staged)
         return draws
 
-    def gather(self, codes: Codes, batch: Batch, first: int) -> None:
+    def gather(self, codes: Codes, batch: Batch, first: int) -> Copies:
         found, behind = self.rows_of(codes)
         at = slice(first, first + len(codes))
         with self._device.on(self._gathers):
@@ -115,6 +115,7 @@ class DeviceMemory(Memory):
             if PADDING_MASK in batch:
                 batch[PADDING_MASK][at].copy_(torch.from_numpy(behind))
         self._device.finish(self._gathers)
+        return []
 
     def empty(self, size: int) -> Batch:
         """Room for a batch; made on the stream that fills it."""

@@ -310,22 +310,21 @@ class BatchLoader(IterableDataset[Batch]):
     def _epoch(self, worker: int, workers: int) -> Iterator[Batch]:
         if self._position.batches and not self._goes_on:
             self._position = Position(epoch=self._position.epoch + 1)
-        made = rest_of_epoch(self._begin(worker, workers), self._options, self._position)
-        for batch in self._runner.run(made, self._batch_nbytes):
-            self._position = replaced(self._position, batches=self._position.batches + 1)
-            yield self._handed(batch)
-            del batch  # or it could not be used again
+        yield from self._run(rest_of_epoch, worker, workers)
         self._position = Position(epoch=self._position.epoch + 1)
 
     def _stream(self, worker: int, workers: int) -> Iterator[Batch]:
-        while True:
-            made = rest_of_stream(self._begin(worker, workers), self._options, self._position)
-            for batch, position in self._runner.run(made, self._batch_nbytes):
-                self._position = position
-                yield self._handed(batch)
-                del batch  # or it could not be used again
-                if self._source.is_stale:
-                    break
+        while True:  # it begins anew where it is when there is more to draw from
+            yield from self._run(rest_of_stream, worker, workers)
+
+    def _run(self, rest: Any, worker: int, workers: int) -> Iterator[Batch]:
+        made = rest(self._begin(worker, workers), self._options, self._position)
+        for batch, position in self._runner.run(made, self._batch_nbytes):
+            self._position = position
+            yield self._handed(batch)
+            del batch  # or it could not be used again
+            if self._source.is_stale and self._options.mode == STREAM:
+                break
 
     @property
     def _batch_nbytes(self) -> int:

@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.errors import InputError
 from mosaic_collect.sampling.options import LoaderOptions
-from mosaic_collect.sampling.pool import Batch, Codes, Pool
+from mosaic_collect.sampling.pool import Batch, Codes, Copies, Pool
 from mosaic_collect.sampling.tiles import Tiles
 
 #: Purposes of random numbers; no purpose shares numbers with another.
@@ -87,6 +87,10 @@ class Position:
             )
         here = self if own else Position(epoch=self.epoch)
         return replace(here, worker=worker, workers=workers)
+
+
+#: A batch, the position behind it, and the copies that fill it.
+Made = tuple[Batch, Position, Copies]
 
 
 class _EpochOrder:
@@ -162,7 +166,7 @@ def rank_share(num_pairs: int, options: LoaderOptions) -> tuple[int, int, int]:
     return rank * num_pairs // ranks, (rank + 1) * num_pairs // ranks, batches
 
 
-def rest_of_epoch(pool: Pool, options: LoaderOptions, at: Position) -> Generator[Batch, None, None]:
+def rest_of_epoch(pool: Pool, options: LoaderOptions, at: Position) -> Generator[Made, None, None]:
     """The remaining batches of one worker's part of a rank's share of an epoch, from ``at`` on."""
     lo, hi, batches = rank_share(pool.tiles.num_pairs, options)
     first, stop = (part * batches // at.workers for part in (at.worker, at.worker + 1))
@@ -175,14 +179,15 @@ def rest_of_epoch(pool: Pool, options: LoaderOptions, at: Position) -> Generator
     pieces = _pieces(pool, order, bounds[0], bounds[-1])
     codes, begin = np.empty(0, np.int64), 0
     for size in np.diff(bounds).tolist():
-        batch, filled = pool.memory.empty(size), 0
+        batch, filled, copies = pool.memory.empty(size), 0, Copies()
         while filled < size:
             if begin == len(codes):
                 codes, begin = next(pieces), 0
             taken = codes[begin : begin + size - filled]
-            pool.memory.gather(taken, batch, filled)
+            copies += pool.gather(taken, batch, filled)
             filled, begin = filled + len(taken), begin + len(taken)
-        yield batch
+        at = replace(at, batches=at.batches + 1)
+        yield batch, at, copies
         del batch  # or it could not be used again
 
 
@@ -204,9 +209,7 @@ def _pieces(pool: Pool, order: _EpochOrder, first: int, stop: int) -> Iterator[C
         tick += 1
 
 
-def rest_of_stream(
-    pool: Pool, options: LoaderOptions, at: Position
-) -> Generator[tuple[Batch, Position], None, None]:
+def rest_of_stream(pool: Pool, options: LoaderOptions, at: Position) -> Generator[Made, None, None]:
     """The endless batches of one worker from ``at`` on, each with the position behind it.
 
     Each worker of each rank acts as a rank of its own.
@@ -223,14 +226,14 @@ def rest_of_stream(
     while True:
         batch = pool.memory.empty(options.batch_size)
         rng = rng_for(options.seed, DRAW, at.epoch, rank, at.batches)
-        pool.memory.gather(codes[_draw(len(codes), options, rng)], batch, 0)
+        copies = pool.gather(codes[_draw(len(codes), options, rng)], batch, 0)
         batches, renewed = at.batches + 1, at.renewed
         draws = batches * options.batch_size
         if all_in_pool:  # tiles that stay owe nothing for it, should they no longer fit
             at = replace(at, batches=batches, paid=draws)
         else:
             at = drawn.renew(replace(at, batches=batches), draws, options.reuse)
-        yield batch, at
+        yield batch, at, copies
         del batch  # or it could not be used again
         if at.renewed != renewed:
             codes = drawn.codes()

@@ -13,7 +13,8 @@ holds the array that it was made of, and so does every view of it: when that arr
 are gone. Torch's own allocator uses page-locked ones again, once copies that were started from them
 have ended.
 
-One thread wants, gathers and releases; threads of the pool's own decode and copy.
+One thread wants, gathers and releases; threads of the pool's own decode and copy. The next batch is
+drawn while they copy: a slot is refilled once the copies that began before have ended.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import os
 import weakref
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,8 @@ from mosaic_collect.sampling.tiles import PADDING_MASK, Draws, Tiles
 
 Codes = NDArray[np.int64]
 Batch = dict[str, torch.Tensor]
+#: Copies of rows into a batch, which threads may still make.
+Copies = list[Future[None]]
 _KEPT = 4  # batches' memory, per field: one batch that is held, and those on their way
 _LEAST_ROWS = 256  # that are worth a thread's while
 
@@ -76,8 +79,8 @@ class Memory(ABC):
         """Room for a batch of so many rows."""
 
     @abstractmethod
-    def gather(self, codes: Codes, batch: Batch, first: int) -> None:
-        """Copy these rows of every field to rows ``first..`` of a batch."""
+    def gather(self, codes: Codes, batch: Batch, first: int) -> Copies:
+        """Begin to copy these rows of every field to rows ``first..`` of a batch."""
 
     def close(self) -> None:  # noqa: B027  not each has threads
         """End the threads it has."""
@@ -105,6 +108,7 @@ class Pool:
         self._held: dict[int, _Held] = {}
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._decoders = ThreadPoolExecutor(threads, "mosaic-sample")
+        self._copies: Copies = []
 
     def want(self, number: int) -> None:
         """Have a tile decoded, if it is not there; ``release`` it as often as it was wanted."""
@@ -117,12 +121,23 @@ class Pool:
             oldest, _ = self._idle.popitem(last=False)
             self._free.append(self._held.pop(oldest).slot)
         slot = self._free.pop()
-        self._held[number] = _Held(slot, self._decoders.submit(self.memory.load, number, slot))
+        draws = self._decoders.submit(self._load, number, slot, self._copies)
+        self._held[number] = _Held(slot, draws)
+
+    def _load(self, number: int, slot: int, copies: Copies) -> Draws:
+        wait(copies)  # they may read the slot
+        return self.memory.load(number, slot)
 
     def codes(self, number: int) -> Codes:
         """The codes of a wanted tile's pairs, waited for; errors as of ``Tiles.load``."""
         held = self._held[number]
         return held.draws.result() + np.int64(held.slot * self.tiles.rows * self.tiles.length)
+
+    def gather(self, codes: Codes, batch: Batch, first: int) -> Copies:
+        """Begin to copy pairs to rows ``first..`` of a batch; their tiles may be released."""
+        copies = self.memory.gather(codes, batch, first)
+        self._copies = [*(copy for copy in self._copies if not copy.done()), *copies]
+        return copies
 
     def release(self, number: int) -> None:
         """Give up a tile that was wanted: its slot may be used again."""
@@ -180,7 +195,7 @@ class HostMemory(Memory):
         weakref.finalize(rows, _keep, free, room).atexit = False
         return torch.from_numpy(rows)
 
-    def gather(self, codes: Codes, batch: Batch, first: int) -> None:
+    def gather(self, codes: Codes, batch: Batch, first: int) -> Copies:
         # Few large parts: smaller ones, taken by whichever thread is free, cost a tenth more CPU.
         out = {name: tensor.numpy() for name, tensor in batch.items()}
         parts = max(1, min(self._threads, len(codes) * self._length // _LEAST_ROWS, len(codes)))
@@ -195,8 +210,7 @@ class HostMemory(Memory):
                 # All codes are rows of the pool; to check them NumPy would copy once more.
                 np.take(array, mine, axis=0, out=out[name][at], mode="clip")
 
-        for _ in map(copy, range(1)) if parts == 1 else self._copiers.map(copy, range(parts)):
-            pass
+        return [self._copiers.submit(copy, k) for k in range(parts)]
 
     def close(self) -> None:
         self._copiers.shutdown(wait=True)

@@ -1,7 +1,9 @@
 """Batches made ahead of their consumer, and the pool and threads that make them.
 
     thread      decoders            mosaic-batches                  the consumer's
-                tiles into slots -> batches out of slots, ahead ->  hands them out
+                tiles into slots -> draws batches, ahead        ->  hands them out
+                copiers
+                batches out of slots
 
 Threads and memory are made when they are first needed, and anew in each process. An interrupt at
 any instruction of the consumer leaves them such that the next iteration begins anew. No finalizer
@@ -23,7 +25,8 @@ import torch
 from mosaic_collect.errors import ClosedError
 from mosaic_collect.sampling.device import DeviceMemory, TorchDevice
 from mosaic_collect.sampling.options import LoaderOptions
-from mosaic_collect.sampling.pool import HostMemory, Memory, Pool
+from mosaic_collect.sampling.order import Made, Position
+from mosaic_collect.sampling.pool import Batch, HostMemory, Memory, Pool
 from mosaic_collect.sampling.tiles import Tiles
 
 T = TypeVar("T")
@@ -123,6 +126,14 @@ def _end_all() -> None:
             prefetcher.join(_EXIT_SECONDS)
 
 
+def _filled(made: Made) -> tuple[Batch, Position]:
+    """A batch and the position behind it, once the batch is copied."""
+    batch, position, copies = made
+    for copy in copies:
+        copy.result()
+    return batch, position
+
+
 class PoolRunner:
     """The pool, and the one iteration that it serves. Pickles as if it had never run."""
 
@@ -147,7 +158,9 @@ class PoolRunner:
             self._pool = Pool(self._memory(tiles), tiles, self._options.threads or 1)
         return self._pool
 
-    def run(self, made: Generator[T, None, None], batch_nbytes: int) -> Iterator[T]:
+    def run(
+        self, made: Generator[Made, None, None], batch_nbytes: int
+    ) -> Iterator[tuple[Batch, Position]]:
         """Yield from ``made``, two batches ahead, or one if they are large beside the pool.
 
         Raises:
@@ -158,7 +171,7 @@ class PoolRunner:
         )
         try:
             ahead.start()
-            yield from ahead
+            yield from map(_filled, ahead)
             if self._live is not ahead:
                 raise ClosedError("this iteration was ended by another one, or by close()")
         finally:

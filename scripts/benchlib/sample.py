@@ -6,7 +6,7 @@ import os
 import time
 from argparse import Namespace
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import cycle
 from typing import Any
 
@@ -108,10 +108,10 @@ def _gather(args: Namespace, copies: Copies) -> dict[str, float]:
     chance = np.random.default_rng(0)
     codes = [chance.integers(slots * tiles.rows, size=args.batch) for _ in range(50)]
     room, done = memory.empty(args.batch), 0
-    memory.gather(codes[0], room, 0)
+    wait(memory.gather(codes[0], room, 0))
     meter = Meter()
     for some in cycle(codes):
-        memory.gather(some, room, 0)
+        wait(memory.gather(some, room, 0))
         done += args.batch
         if done >= _GATHERED * args.batch:
             break

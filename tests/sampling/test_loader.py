@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader  # noqa: E402
 
 from mosaic_collect import BatchLoader, TrajectoryDataset, TrajectoryWriter  # noqa: E402
 from mosaic_collect.errors import ClosedError, InputError, StoreNotFoundError  # noqa: E402
+from mosaic_collect.sampling.pool import Memory  # noqa: E402
 from mosaic_collect.sampling.tiles import Tiles  # noqa: E402
 from mosaic_collect.store.schema import Field, Schema  # noqa: E402
 from tests import helpers  # noqa: E402
@@ -388,6 +389,7 @@ _MEMORY = """
 import sys, torch
 from itertools import islice
 from mosaic_collect import BatchLoader
+from mosaic_collect.sampling.pool import Memory  # noqa: E402
 def now():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 1e6
@@ -437,3 +439,21 @@ def test_what_is_known_of_pairs_counts_where_they_are_narrow(
     done = helpers.run_python(_MEMORY, store, "200", mode, "100")
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 200 + 100
+
+
+@pytest.mark.parametrize("mode", ["epochs", "stream"])
+def test_a_batch_that_is_copied_late_holds_its_own_pairs(
+    store: str, mode: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    numbered(store, 48, 7, 4)
+    loader = BatchLoader(store, 5, mode=mode, reuse=1, shuffle_buffer_mb=3 * tile_mb(store))
+    expected = numbers(islice(loader, 60))
+    rows_of = Memory.rows_of
+
+    def late(self: Memory, codes: Any) -> Any:
+        time.sleep(0.003)  # the tiles behind have long been decoded
+        return rows_of(self, codes)
+
+    monkeypatch.setattr(Memory, "rows_of", late)
+    loader.set_epoch(0)
+    assert (numbers(islice(loader, 60)) == expected).all()

@@ -46,9 +46,10 @@ class NumberedMemory:
     def empty(self, size: int) -> Any:
         return {"number": torch.empty(size, dtype=torch.int64)}
 
-    def gather(self, codes: np.ndarray, batch: Any, first: int) -> None:
+    def gather(self, codes: np.ndarray, batch: Any, first: int) -> list[Any]:
         tiles = np.array(self._tiles)[codes // SIZE]
         batch["number"].numpy()[first : first + len(codes)] = tiles * SIZE + codes % SIZE
+        return []
 
     def close(self) -> None:
         pass
@@ -80,7 +81,7 @@ def epoch(pool: Pool, seed: int, rank: int = 0, world_size: int = 1) -> np.ndarr
     pool.release_all()
     options = LoaderOptions(batch_size=BATCH, seed=seed, rank=rank, world_size=world_size)
     made = rest_of_epoch(pool, options, Position())
-    return np.concatenate([b["number"].numpy() for b in made])
+    return np.concatenate([b["number"].numpy() for b, *_ in made])
 
 
 def draws(pool: Pool, seed: int, replace: bool = True) -> np.ndarray:
@@ -88,7 +89,7 @@ def draws(pool: Pool, seed: int, replace: bool = True) -> np.ndarray:
     pool.release_all()
     options = LoaderOptions(batch_size=BATCH, seed=seed, reuse=1, replace=replace)
     made = rest_of_stream(pool, options, Position())
-    return np.concatenate([b["number"].numpy() for b, _ in islice(made, PAIRS // BATCH)])
+    return np.concatenate([b["number"].numpy() for b, *_ in islice(made, PAIRS // BATCH)])
 
 
 def away(counts: np.ndarray) -> float:
