@@ -30,6 +30,7 @@ from mosaic_collect.sampling.pool import Batch, HostMemory, Memory, Pool
 from mosaic_collect.sampling.tiles import Tiles
 
 T = TypeVar("T")
+_THREAD_NAME = "mosaic-batches"
 _EXIT_SECONDS = 5.0  # for threads that work when the interpreter exits
 
 
@@ -53,7 +54,7 @@ class Prefetcher(Generic[T]):
         for _ in range(depth):
             self._room.put(None)
         self._thread = threading.Thread(
-            target=self._run, args=(made,), name="mosaic-batches", daemon=True
+            target=self._run, args=(made,), name=_THREAD_NAME, daemon=True
         )
 
     def start(self) -> None:
@@ -124,6 +125,10 @@ def _end_all() -> None:
     for prefetcher in list(_STARTED):
         if prefetcher.is_own:
             prefetcher.join(_EXIT_SECONDS)
+    # One that nobody refers to any more is just freeing what it made.
+    for thread in threading.enumerate():
+        if thread.name == _THREAD_NAME:
+            thread.join(_EXIT_SECONDS)
 
 
 def _filled(made: Made) -> tuple[Batch, Position]:

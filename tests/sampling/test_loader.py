@@ -385,11 +385,38 @@ def test_a_script_that_stops_in_the_middle_ends(store: str) -> None:
     assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr
 
 
+_FREED = """
+import threading, time
+from mosaic_collect.sampling.prefetch import Prefetcher
+freeing = threading.Event()
+class Batch:
+    def __del__(self):
+        freeing.set()
+        time.sleep(0.3)
+        print("freed")
+def batches():
+    yield Batch()
+    yield
+prefetcher = Prefetcher(batches(), 1)
+prefetcher.start()
+while prefetcher._items.empty():
+    time.sleep(0.001)
+prefetcher.stop()
+del prefetcher
+freeing.wait()
+"""
+
+
+def test_the_interpreter_ends_once_batches_nobody_wants_are_freed() -> None:
+    """A thread that frees a tensor behind the interpreter would abort the process."""
+    done = helpers.run_python(_FREED, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "freed\n"), done.stderr
+
+
 _MEMORY = """
 import sys, torch
 from itertools import islice
 from mosaic_collect import BatchLoader
-from mosaic_collect.sampling.pool import Memory  # noqa: E402
 def now():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * 4096 / 1e6
