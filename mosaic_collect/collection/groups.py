@@ -13,16 +13,16 @@ A field of its own keeps the group's axes and dtype, so that a replay can give i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeAlias
 
 import torch
 
 from mosaic_collect.collection.protocols import (
-    Extra,
+    FieldReader,
     Observations,
-    PolicyOutput,
     Simulation,
     StepResult,
 )
@@ -61,60 +61,51 @@ def check_recorded(schema: Schema, groups: Groups) -> None:
             raise InputError(f"{own_field(name)}: expected rows of {groups[name]}, got {got}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class RecordedGroups:
-    """What a collection records of its simulation's observations.
+def match_groups(
+    shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int], first: Observations
+) -> Groups:
+    """Match the rows that a policy expects with a simulation's flat widths and first groups.
 
-    Attributes:
-        read: By the policy.
-        student_dim: Width of the student's flat group; None: there is none.
-        own: Field -> the group that it is, of those whose rows are not flat.
+    A group that is missing or has another shape is an ``InputError``.
     """
+    return {name: _row(name, shape, dims, first) for name, shape in shapes.items()}
 
-    read: Groups
-    student_dim: int | None
-    own: Mapping[Field, str]
 
-    @classmethod
-    def of(
-        cls, shapes: Mapping[str, tuple[int, ...]], dims: Mapping[str, int], first: Observations
-    ) -> RecordedGroups:
-        """Match the rows that a policy expects with a simulation's flat widths and first groups.
+def flat_fields(read: Groups, dims: Mapping[str, int]) -> dict[str, dict[str, int]]:
+    """Fields whose rows are flat groups side by side: those groups and their widths.
 
-        A group that is missing or has another shape is an ``InputError``.
-        """
-        read = {name: _row(name, shape, dims, first) for name, shape in shapes.items()}
-        own = {own_field(name): name for name, row in read.items() if isinstance(row, tuple)}
-        student = _row_shape(first, STUDENT)
-        if student is not None and len(student) != 1:
-            own["student_observations"] = STUDENT
-        fields = {field_of(name, first[group]): group for name, group in own.items()}
-        return cls(read=read, student_dim=dims.get(STUDENT), own=fields)
+    ``read`` are the groups that the policy reads, ``dims`` the widths of all flat groups.
+    """
+    student = {STUDENT: dims[STUDENT]} if STUDENT in dims else {}
+    fields = {"observations": flat_groups(read), "student_observations": student}
+    return {name: groups for name, groups in fields.items() if groups}
 
-    def schema(self, num_actions: int, extra: Iterable[Field]) -> Schema:
-        """MOSAIC's fields, those of groups that are not flat, and ``extra`` ones."""
-        width = sum(flat_groups(self.read).values()) or None
-        return Schema.mosaic(width, num_actions, self.student_dim, (*self.own, *extra))
 
-    def rows(self, observations: Observations, output: PolicyOutput) -> dict[str, torch.Tensor]:
-        """The fields of a row, before the environment's own clipping of actions."""
-        seen = [observations[group] for group in flat_groups(self.read)]
-        fields = {}
-        if seen:
-            fields["observations"] = seen[0] if len(seen) == 1 else torch.cat(seen, dim=-1)
-        fields |= {field.name: observations[group] for field, group in self.own.items()}
-        fields |= {
-            "actions": output.actions,
-            "action_mean": output.mean,
-            "action_sigma": output.sigma,
-        }
-        if self.student_dim is not None:
-            fields["student_observations"] = observations[STUDENT]
-        return fields
+def group_readers(
+    read: Groups, simulation: Simulation, first: Observations
+) -> Iterator[FieldReader]:
+    """Readers of the groups that the policy and the student read."""
+    terms = simulation.group_terms
+    for name, groups in flat_fields(read, simulation.group_dims).items():
+        yield _side_by_side(name, groups, terms)
+    own = {name: own_field(name) for name, row in read.items() if isinstance(row, tuple)}
+    student = _row_shape(first, STUDENT)
+    if student is not None and len(student) != 1:
+        own[STUDENT] = "student_observations"
+    for group, name in own.items():
+        yield _as_it_is(name, group, first[group])
 
-    def to_metadata(self) -> dict[str, Any]:
-        """Groups that the policy reads, as a store keeps them; the order counts."""
-        return {name: row if isinstance(row, int) else list(row) for name, row in self.read.items()}
+
+def row_schema(read: Groups, simulation: Simulation, readers: Iterable[FieldReader]) -> Schema:
+    """MOSAIC's fields of the flat groups, then all other fields of the readers."""
+    flat = flat_fields(read, simulation.group_dims)
+    widths = {name: sum(groups.values()) for name, groups in flat.items()}
+    return Schema.mosaic(
+        widths.get("observations"),
+        simulation.num_actions,
+        widths.get("student_observations"),
+        [field for reader in readers for field in reader.fields if field.name not in widths],
+    )
 
 
 def _row(
@@ -137,11 +128,39 @@ def _row_shape(observations: Observations, name: str) -> tuple[int, ...] | None:
     return tuple(value.shape[1:]) if isinstance(value, torch.Tensor) else None
 
 
-def field_of(name: str, values: torch.Tensor) -> Field:
-    """Field that holds rows of these values."""
+def _joined(observations: Observations, groups: Iterable[str]) -> torch.Tensor:
+    """Flat groups side by side; one alone is not copied."""
+    rows = [observations[group] for group in groups]
+    return rows[0] if len(rows) == 1 else torch.cat(rows, dim=-1)
+
+
+def _side_by_side(
+    field: str, groups: Mapping[str, int], known: Mapping[str, Sequence[Term]]
+) -> FieldReader:
+    """Reader of flat groups; its terms are named if those of all groups are ``known``."""
+    found = []
+    if all(group in known for group in groups):
+        found = [(group, term) for group in groups for term in known[group]]
+    count = Counter(term.name for _, term in found)
+    terms = [t if count[t.name] == 1 else replace(t, name=f"{g}.{t.name}") for g, t in found]
+    return FieldReader(
+        (Field(field, dim=sum(groups.values())),),
+        before=lambda observations: {field: _joined(observations, groups)},
+        terms={field: terms} if terms else {},
+    )
+
+
+def _as_it_is(
+    field: str, group: str, values: torch.Tensor, terms: Sequence[Term] = ()
+) -> FieldReader:
+    """Reader of a group into a field of its own, with the axes and dtype of ``values``."""
     dtype = str(values.dtype).removeprefix("torch.")
     dtype = "float32" if dtype == "bfloat16" else dtype  # which NumPy lacks; a writer converts it
-    return Field(name, dim=tuple(values.shape[1:]), dtype=dtype)
+    return FieldReader(
+        (Field(field, dim=tuple(values.shape[1:]), dtype=dtype),),
+        before=lambda observations: {field: observations[group]},
+        terms={field: terms} if terms else {},
+    )
 
 
 #: Fields of a state: generalised positions and velocities in MuJoCo's order, and the place of each
@@ -150,30 +169,31 @@ QPOS, QVEL, ORIGIN = "qpos", "qvel", "env_origin"
 
 
 def find_extras(
-    names: Iterable[str], simulation: Simulation, groups: RecordedGroups, first: Observations
-) -> list[Extra]:
-    """Resolve the names of extras; ``groups`` are recorded anyway. An error lists all names."""
+    names: Iterable[str], simulation: Simulation, read: Groups, first: Observations
+) -> list[FieldReader]:
+    """Readers by the names of extras; groups that are ``read`` are recorded in any case.
+
+    An error lists all names.
+    """
     terms = simulation.group_terms
-    anyway = [*groups.read, *([STUDENT] if STUDENT in first.keys() else [])]  # noqa: SIM118
+    anyway = [*read, *([STUDENT] if STUDENT in first.keys() else [])]  # noqa: SIM118  TensorDict
     have = {
-        name: _group(name, first[name], terms.get(name, ()))
+        name: _as_it_is(own_field(name), name, first[name], terms.get(name, ()))
         for name in map(str, first.keys())
         if name not in anyway and isinstance(first[name], torch.Tensor)
     }
     have |= {
-        "reward": Extra((Field("reward"),), after=lambda result: {"reward": result.rewards}),
-        "terminated": Extra(
-            (Field("terminated", dtype="bool"),),
-            after=lambda result: {"terminated": result.dones & ~result.time_outs},
+        "reward": _of_step(Field("reward"), lambda step: step.rewards),
+        "terminated": _of_step(
+            Field("terminated", dtype="bool"), lambda step: step.dones & ~step.time_outs
         ),
-        "truncated": Extra(
-            (Field("truncated", dtype="bool"),),
-            after=lambda result: {"truncated": result.dones & result.time_outs},
+        "truncated": _of_step(
+            Field("truncated", dtype="bool"), lambda step: step.dones & step.time_outs
         ),
         **simulation.extras(),
     }
     if simulation.has_final:
-        have["final_observations"] = _final(groups)
+        have["final_observations"] = _final(flat_fields(read, simulation.group_dims))
     wanted = list(dict.fromkeys(names))
     if unknown := [name for name in wanted if name not in have]:
         raise InputError(
@@ -183,28 +203,19 @@ def find_extras(
     return [have[name] for name in wanted]
 
 
-def _group(name: str, values: torch.Tensor, terms: Sequence[Term]) -> Extra:
-    recorded = field_of(own_field(name), values)
-    return Extra(
-        (recorded,),
-        before=lambda observations: {recorded.name: observations[name]},
-        terms={recorded.name: terms} if terms else {},
-    )
+def _of_step(field: Field, value: Callable[[StepResult], torch.Tensor]) -> FieldReader:
+    return FieldReader((field,), after=lambda step: {field.name: value(step)})
 
 
-def _final(groups: RecordedGroups) -> Extra:
+def _final(flat: Mapping[str, Mapping[str, int]]) -> FieldReader:
     """Observations before a reset, in rows that end an episode; zeros in all other rows."""
-    flat = flat_groups(groups.read)
-    parts = {"final_observations": flat} if flat else {}
-    if groups.student_dim is not None:
-        parts["final_student_observations"] = {STUDENT: groups.student_dim}
 
     def after(result: StepResult) -> Mapping[str, torch.Tensor]:
         if result.final is None and bool(result.dones.any()):
             raise InputError("record: the simulation returned no observations before the reset")
         seen = result.observations if result.final is None else result.final
-        rows = {n: torch.cat([seen[group] for group in of], dim=-1) for n, of in parts.items()}
-        return {n: torch.where(result.dones[:, None], v, 0.0) for n, v in rows.items()}
+        ended = result.dones[:, None]
+        return {f"final_{n}": torch.where(ended, _joined(seen, of), 0.0) for n, of in flat.items()}
 
-    fields = tuple(Field(name, dim=sum(of.values())) for name, of in parts.items())
-    return Extra(fields, after=after)
+    fields = tuple(Field(f"final_{name}", dim=sum(of.values())) for name, of in flat.items())
+    return FieldReader(fields, after=after)

@@ -67,18 +67,18 @@ class StepResult:
 
 
 @dataclass(frozen=True)
-class Extra:
-    """Fields that are recorded together, by one name.
+class FieldReader:
+    """Reads some fields of each row.
 
     Attributes:
         fields: The fields.
-        before: Reads their values with the observations that the row's action answers.
-        after: Reads their values when the row's action was taken.
+        before: Reads values with the observations that the row's action answers.
+        after: Reads values when the row's action was taken.
         terms: Named columns per field, where they are known.
     """
 
     fields: tuple[Field, ...] = ()
-    before: Callable[[Observations], Mapping[str, torch.Tensor]] | None = None
+    before: Callable[[Observations], Mapping[str, torch.Tensor]] = lambda observations: {}
     after: Callable[[StepResult], Mapping[str, torch.Tensor]] | None = None
     terms: Mapping[str, Sequence[Term]] = field(default_factory=dict)
 
@@ -146,7 +146,7 @@ class Simulation(Protocol):
         """Whether steps return the observations before a reset."""
         return False
 
-    def extras(self) -> Mapping[str, Extra]:
+    def extras(self) -> Mapping[str, FieldReader]:
         """Fields that only this simulation can record, by name."""
         return {}
 

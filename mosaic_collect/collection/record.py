@@ -1,31 +1,51 @@
-"""One collection, whatever the simulator: from a simulation and a policy to a complete store."""
+"""One collection, whatever the simulator: from a simulation and a policy to a complete store.
+
+One observation object a step feeds the policy and the record:
+
+    observations ──▶ policy.act ──▶ actions ──▶ simulation.step ──▶ next observations
+          │                │                          │
+          └──── add_step ──┘                     dones ──▶ end_trajectories
+                                                          failed: not by time
+
+The row is recorded before the step, or copied before it where values of the step belong to it, so
+nothing that the simulator overwrites can reach it.
+
+    reset ──▶ _Health.begin: does the robot stand where the reference is?
+    row   ──▶ _Health.look: NaN or infinity in what is recorded? computed on the device
+    step  ──▶ _Health.after: the answer; and did all trajectories fail with the first step?
+"""
 
 from __future__ import annotations
 
+import logging
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
+import torch
 
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
-from mosaic_collect.collection.groups import STUDENT, RecordedGroups, find_extras, flat_groups
-from mosaic_collect.collection.perturbed import PerturbedPolicy, Pushes
-from mosaic_collect.collection.protocols import Extra, Policy, Simulation
-from mosaic_collect.collection.rollout import Health, collect
-from mosaic_collect.errors import StoreMismatchError
+from mosaic_collect.collection.groups import find_extras, group_readers, match_groups, row_schema
+from mosaic_collect.collection.perturbed import Perturbation
+from mosaic_collect.collection.protocols import FieldReader, Observations, Policy, Simulation
+from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.terms import Term
+from mosaic_collect.reading.terms import TERMS, Term
+from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter
 from mosaic_collect.store.ranks import PART, Address
 from mosaic_collect.store.robot import ROBOT
 from mosaic_collect.text import shown
 
+Watch = Callable[[TrajectoryWriter], object]
 #: Units of fields that a collection records beside the policy's.
 _FIELD_UNITS = {"push": "m/s", "env_origin": "m"}
-Watch = Callable[[TrajectoryWriter], object]
+#: Fields in which NaN is the simulation's fault and not the policy's.
+_SIMULATIONS = ("observations", "student_observations")
+_log = logging.getLogger(__name__)
 
 
 def record(
@@ -45,7 +65,7 @@ def record(
     """Record until the store has ``max_steps`` steps or every environment idles, and complete it.
 
     Args:
-        simulation: Simulation whose groups are recorded as ``RecordedGroups`` describes.
+        simulation: Simulation whose groups are recorded as ``groups`` describes.
         policy: Acts in it.
         store: Address of the store.
         metadata: Provenance, as JSON values; this function adds groups, terms and the robot.
@@ -68,34 +88,27 @@ def record(
             another robot.
         StoreError, WriteError: The writer raised it.
     """
-    noise, push_seed = _seeds(acting, writer_options.get("rank") or 0, known)
-    acts = PerturbedPolicy(policy, simulation, acting, noise)
-    pushes = Pushes(simulation, acting.push, push_seed)
+    acts = Perturbation(policy, simulation, acting, _seeds(acting, writer_options, known))
     tracker = simulation.tracker
     ledger, first = tracker.ledger(), simulation.reset()
-    groups = RecordedGroups.of(policy.shapes, simulation.group_dims, first)
-    extras = [
-        *(acts.extra, pushes.extra),
-        *find_extras(extra_names, simulation, groups, first),
+    read = match_groups(policy.shapes, simulation.group_dims, first)
+    readers = [
+        *group_readers(read, simulation, first),
+        FieldReader(tracker.fields, before=lambda observations: tracker.describe()),
+        acts.reader,
+        *find_extras(extra_names, simulation, read, first),
     ]
-    fields = (field for extra in extras for field in extra.fields)
-    schema = groups.schema(simulation.num_actions, (*tracker.fields, *fields))
-    health = Health(simulation, stop_on_nonfinite)
-    told, steps = ({}, 0) if known is None else (known.metadata, known.num_steps)
-    pace = Pace(max_steps, told, steps)
-    terms, units = _terms(simulation.group_terms, groups, extras)
-    told = {
-        **metadata,
-        "groups": groups.to_metadata(),
-        **({"terms": terms} if terms else {}),
-        **ledger,
-    }
+    schema = row_schema(read, simulation, readers)
+    terms, units = _terms(readers)
+    groups = {name: row if isinstance(row, int) else list(row) for name, row in read.items()}
+    told = {**metadata, "groups": groups, **terms, **ledger}
     if simulation.robot is not None:
         units |= {name: unit for name, unit in _FIELD_UNITS.items() if name in schema.names}
         robot = replace(simulation.robot, units=units).to_metadata()
         if known is not None and ROBOT not in (allow_changed or ()):
             _refuse_other_robot(known, robot)
         told[ROBOT] = robot
+    pace = Pace(max_steps, known.metadata if known else {}, known.num_steps if known else 0)
     with TrajectoryWriter(
         store,
         schema.with_ends(),
@@ -108,21 +121,8 @@ def record(
         if known is not None:
             _refuse_progress_since(known, writer)
             writer.update_metadata(**told)
-
-        def after_step() -> None:
-            pace.note(writer)
-            if on_step is not None:
-                on_step(writer)
-
-        try:
-            collect(
-                *(pushes.step, first, acts, writer, groups.rows, tracker, max_steps),
-                health,
-                on_step=after_step,
-                extras=extras,
-            )
-        finally:
-            health.end()
+        watches = (pace.note, *([] if on_step is None else [on_step]))
+        _collect(acts, writer, first, readers, max_steps, watches, stop_on_nonfinite)
     return writer.num_steps
 
 
@@ -143,8 +143,11 @@ def _refuse_progress_since(known: TrajectoryDataset, writer: TrajectoryWriter) -
     )
 
 
-def _seeds(acting: Acting, rank: int, known: TrajectoryDataset | None) -> list[int]:
+def _seeds(
+    acting: Acting, writer_options: Mapping[str, Any], known: TrajectoryDataset | None
+) -> list[int]:
     """Seeds of noise and of pushes: each run and each process draws numbers of its own."""
+    rank = writer_options.get("rank") or 0
     run = len(known.state.runs) if known is not None and known.num_envs else 0
     seeds = np.random.SeedSequence([(acting.seed or 0) % (1 << 32), rank, run])
     return [int(seed) for seed in seeds.generate_state(2)]
@@ -167,33 +170,166 @@ def _refuse_other_robot(known: TrajectoryDataset, robot: Mapping[str, Any]) -> N
         )
 
 
-def _terms(
-    known: Mapping[str, Sequence[Term]], groups: RecordedGroups, extras: Sequence[Extra]
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """The metadata entry ``terms`` of fields whose every column is known, and the terms' units."""
-    fields = {"observations": list(flat_groups(groups.read))}
-    if groups.student_dim is not None:
-        fields["student_observations"] = [STUDENT]
-    found = {
-        field: [(group, term) for group in of for term in known[group]]
-        for field, of in fields.items()
-        if of and all(group in known for group in of)
-    }
-    found |= {n: [("", t) for t in of] for extra in extras for n, of in extra.terms.items()}
-    terms: dict[str, Any] = {}
+def _terms(readers: Sequence[FieldReader]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The metadata entry ``terms`` of fields whose columns are known, and the terms' units."""
+    fields = {field: terms for reader in readers for field, terms in reader.terms.items()}
     units: dict[str, set[str]] = {}
-    for field, of in found.items():
-        names = Counter(term.name for _, term in of)
-        terms[field] = []
-        for group, term in of:
-            name = term.name if names[term.name] == 1 else f"{group}.{term.name}"
-            entry: dict[str, Any] = {"name": name, "dim": term.dim, "frames": term.frames}
-            terms[field].append(
-                entry | ({"columns": [*term.column_names]} if term.column_names else {})
-            )
-            units.setdefault(name, set()).add(term.unit)
+    for term in chain.from_iterable(fields.values()):
+        units.setdefault(term.name, set()).add(term.unit)
     same = {name: next(iter(found)) for name, found in units.items() if len(found) == 1}
-    return terms, {name: unit for name, unit in same.items() if unit}
+    entries = {field: [_entry(term) for term in terms] for field, terms in fields.items()}
+    return {TERMS: entries} if entries else {}, {name: u for name, u in same.items() if u}
+
+
+def _entry(term: Term) -> dict[str, Any]:
+    entry: dict[str, Any] = {"name": term.name, "dim": term.dim, "frames": term.frames}
+    return entry | ({"columns": [*term.column_names]} if term.column_names else {})
+
+
+def _collect(
+    acts: Perturbation,
+    writer: TrajectoryWriter,
+    first: Observations,
+    readers: Sequence[FieldReader],
+    max_steps: int,
+    watches: Sequence[Watch],
+    stop_on_nonfinite: bool,
+) -> None:
+    """Record until the store has ``max_steps`` steps or every environment idles."""
+    tracker, health = acts.simulation.tracker, _Health(acts.simulation, stop_on_nonfinite)
+    observations = first
+    health.begin(tracker.active())
+    try:
+        while writer.num_steps < max_steps and tracker.has_work():
+            observations = _record_step(acts, writer, observations, readers, health)
+            for watch in watches:
+                watch(writer)
+            exit_if_terminated()  # a simulator runs C code, in which Python loses the exception
+    finally:
+        health.end()
+
+
+def _record_step(
+    acts: Perturbation,
+    writer: TrajectoryWriter,
+    observations: Observations,
+    readers: Sequence[FieldReader],
+    health: _Health,
+) -> Observations:
+    """Record a row and take its step; returns the next observations."""
+    tracker, after_step = acts.simulation.tracker, [r.after for r in readers if r.after is not None]
+    active = tracker.active()
+    output = acts.act(observations)
+    fields: dict[str, torch.Tensor] = {}
+    for reader in readers:
+        fields |= reader.before(observations)
+    fields |= {"actions": output.actions, "action_mean": output.mean, "action_sigma": output.sigma}
+    # Kept apart from what the step changes in place.
+    active = active.clone()
+    if after_step:
+        fields = {name: value.clone() for name, value in fields.items()}
+    else:
+        health.look(fields, active)
+        writer.add_step(**fields, valid_mask=active)
+    result = acts.step(output.actions)
+    if after_step:
+        for read in after_step:
+            fields |= read(result)
+        health.look(fields, active)
+        writer.add_step(**fields, valid_mask=active)
+    acts.reset(result.dones)
+    # Who idled and is at work from here on has a trajectory of its own from here on, too.
+    ended = result.dones & (active | tracker.active())
+    writer.end_trajectories(
+        ended,
+        failed=result.dones & active & ~result.time_outs,
+        truncated=ended & result.time_outs,
+        metadata=tracker.settle(result),
+    )
+    health.after(writer.num_steps - 1, active, result.dones, result.time_outs)
+    return result.observations
+
+
+class _Health:
+    """Log what is wrong with a run; with ``stop_on_nonfinite`` NaN or infinity ends it.
+
+    Attributes:
+        nonfinite: Number of recorded rows with NaN or infinity, without those of idle environments.
+    """
+
+    def __init__(self, simulation: Simulation, stop_on_nonfinite: bool = False) -> None:
+        self.nonfinite = 0
+        self._simulation, self._stop = simulation, stop_on_nonfinite
+        self._rows = self._steps = 0
+        self._first: str | None = None
+        self._disagrees = False
+
+    def begin(self, active: torch.Tensor) -> None:
+        """Note that all environments were reset, and who is at work, ``(N,)`` bool."""
+        if not bool(active.any()):
+            return
+        words = self._simulation.disagreement(active)
+        self._disagrees = words is not None
+        if words is not None:
+            _log.warning("reference and robot disagree after the first reset: %s", words)
+
+    def look(self, fields: Mapping[str, torch.Tensor], active: torch.Tensor) -> None:
+        """A row is about to be recorded; waits for no device."""
+        names = [name for name, value in fields.items() if value.is_floating_point()]
+        bad = torch.stack([_nonfinite(fields[name]) & active for name in names])
+        self._found = bad, torch.stack([active.sum(), *bad.sum(dim=1), bad.any(dim=0).sum()]), names
+
+    def after(
+        self, step: int, active: torch.Tensor, dones: torch.Tensor, time_outs: torch.Tensor
+    ) -> None:
+        """Note that the step that was looked at was recorded under this number, and taken."""
+        self._steps += 1
+        if self._steps == 1:
+            self._after_first(active, dones & ~time_outs)
+        bad, counts, names = self._found
+        rows, *by_field, wrong = counts.tolist()
+        self._rows += rows
+        self.nonfinite += wrong
+        if wrong and self._first is None:
+            fields = [name for name, count in zip(names, by_field, strict=True) if count]
+            giver = "simulation" if set(fields) & set(_SIMULATIONS) else "policy"
+            env = int(bad.any(dim=0).to(torch.uint8).argmax())
+            self._first = (
+                f"step {step}, {', '.join(fields)} in {wrong} of {rows} environments, "
+                f"{env} the first"
+            )
+            _log.warning("the %s gives NaN or infinity: %s", giver, self._first)
+        if wrong and self._stop:
+            raise InputError(f"NaN or infinity: {self._first}; recorded, and stopped there")
+
+    def end(self) -> None:
+        """Log how many rows were not finite."""
+        if self.nonfinite:
+            told = f"{self.nonfinite:,} of {self._rows:,} recorded rows of this run"
+            _log.warning("%s hold NaN or infinity; the first: %s", told, self._first)
+
+    def _after_first(self, active: torch.Tensor, failed: torch.Tensor) -> None:
+        if not bool(active.any()) or not bool(failed[active].all()):
+            return
+        counts = self._simulation.failed_by(failed & active)
+        terms = ", ".join(f"{name}: {n}" for name, n in counts.items())
+        likely = (
+            "for reference and robot disagree, as said"
+            if self._disagrees
+            else "likely the policy is not of this task, or the motions not of this robot"
+        )
+        _log.warning(
+            "all %d trajectories failed with their first step%s; %s",
+            *(int(active.sum()), f" ({terms})" if terms else "", likely),
+        )
+
+
+def _nonfinite(value: torch.Tensor) -> torch.Tensor:
+    """Environments whose row holds NaN or infinity, ``(N,)`` bool."""
+    rows = value.reshape(len(value), -1)
+    if not rows.is_cuda and bool(torch.isfinite(rows.sum())):
+        return torch.zeros(len(rows), dtype=torch.bool)  # at once, where nobody waits for a device
+    return ~torch.isfinite((rows * 0).sum(dim=1))
 
 
 PACE = "pace"

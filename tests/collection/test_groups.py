@@ -13,7 +13,6 @@ torch = pytest.importorskip("torch")
 from mosaic_collect import Field, Schema, TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.groups import check_recorded  # noqa: E402
 from mosaic_collect.collection.protocols import Observations, PolicyOutput  # noqa: E402
-from mosaic_collect.collection.record import record  # noqa: E402
 from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
@@ -65,21 +64,10 @@ class Looking(toys.ToyPolicy):
         return output
 
 
-def collected(store: str, simulation: Any, policy: Any, **options: Any) -> TrajectoryDataset:
-    options = {"max_steps": 100, "known": None, **options}
-    record(
-        *(simulation, policy, store, toys.ORIGIN),
-        buffer_mb=1,
-        commit_seconds=None,
-        **options,
-    )
-    return TrajectoryDataset(store)
-
-
 @pytest.mark.parametrize("dtype", ["uint8", "float32", "float16"])
 def test_a_group_that_the_policy_reads_is_a_field_of_its_own(store: str, dtype: str) -> None:
     simulation, policy = Seeing(getattr(torch, dtype)), Looking()
-    data = collected(store, simulation, policy)
+    data = toys.collected(store, simulation, policy)
     field = data.schema["observations_camera"]
     assert (field.dim, field.dtype) == (SHAPE, dtype)
     images = data.read("observations_camera")
@@ -95,21 +83,21 @@ def test_a_group_that_the_policy_reads_is_a_field_of_its_own(store: str, dtype: 
 
 def test_what_the_policy_does_not_read_is_not_recorded(store: str) -> None:
     simulation = Seeing(other=(2, 4, 4), scalar=())
-    data = collected(store, simulation, toys.ToyPolicy())
+    data = toys.collected(store, simulation, toys.ToyPolicy())
     assert data.schema == toys.SCHEMA
     assert data.metadata["groups"] == toys.GROUPS
     assert replay_check(store, toys.ToyPolicy(), toys.GROUPS).ok
 
 
 def test_a_policy_that_sees_nothing_but_images(store: str) -> None:
-    data = collected(store, Seeing(), Looking("camera"))
+    data = toys.collected(store, Seeing(), Looking("camera"))
     assert "observations" not in data
     assert data.metadata["groups"] == {"camera": list(SHAPE)}
     assert replay_check(store, Looking("camera"), {"camera": SHAPE}).ok
 
 
 def test_the_replay_gives_the_images_back(store: str) -> None:
-    collected(store, Seeing(), Looking())
+    toys.collected(store, Seeing(), Looking())
     groups = {"policy": 3, "camera": SHAPE, "extra": 1}
     policy = Looking()
     report = replay_check(store, policy, groups)
@@ -132,19 +120,18 @@ def test_a_students_images_are_recorded_as_its_observations(
 ) -> None:
     monkeypatch.setattr(toys.ToySimulation, "group_dims", toys.GROUPS)
     simulation = Seeing(student=(2, 5))
-    data = collected(store, simulation, Looking())
+    data = toys.collected(store, simulation, Looking())
     field = data.schema["student_observations"]
     assert (field.dim, field.dtype) == ((2, 5), "uint8")
     assert data.read("student_observations").any()
 
 
 def test_such_a_collection_is_gone_on_with(store: str) -> None:
-    collected(store, Seeing(), Looking(), max_steps=4)
-    known = TrajectoryDataset(store)
-    assert collected(store, Seeing(), Looking(), known=known, max_steps=7).num_steps == 7
+    toys.collected(store, Seeing(), Looking(), max_steps=4)
+    assert toys.collected(store, Seeing(), Looking(), resume=True, max_steps=7).num_steps == 7
     assert replay_check(store, Looking(), {"policy": 3, "camera": SHAPE, "extra": 1}).ok
     with pytest.raises(StoreMismatchError, match=r"observations_camera: .*uint8.*float32"):
-        collected(store, Seeing(torch.float32), Looking(), known=known, max_steps=9)
+        toys.collected(store, Seeing(torch.float32), Looking(), resume=True, max_steps=9)
 
 
 @pytest.mark.parametrize(
@@ -158,7 +145,7 @@ def test_images_of_another_shape_are_refused_before_the_store_is_made(
     store: str, shape: tuple[int, ...], words: str
 ) -> None:
     with pytest.raises(InputError, match=words):
-        collected(store, Seeing(), Looking(shape=shape))
+        toys.collected(store, Seeing(), Looking(shape=shape))
     with pytest.raises(FileNotFoundError):
         TrajectoryDataset(store)
 
@@ -167,7 +154,7 @@ def test_terms_that_are_not_side_by_side_are_refused_if_they_are_read(store: str
     policy = toys.ToyPolicy()
     policy.shapes = {**policy.shapes, "terms": (2, 3)}
     with pytest.raises(InputError, match=r"'terms'; expected rows of \(2, 3\), got none such"):
-        collected(store, Seeing(), policy)
+        toys.collected(store, Seeing(), policy)
 
 
 @pytest.mark.parametrize(

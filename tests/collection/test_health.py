@@ -13,8 +13,6 @@ torch = pytest.importorskip("torch")
 from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.adapters.rsl_rl.simulation import disagreement  # noqa: E402
 from mosaic_collect.collection.protocols import Observations, PolicyOutput  # noqa: E402
-from mosaic_collect.collection.record import record  # noqa: E402
-from mosaic_collect.collection.rollout import Health  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from tests.collection import toys  # noqa: E402
 
@@ -25,36 +23,23 @@ def warnings_are_kept(caplog: pytest.LogCaptureFixture) -> None:
 
 
 class Mad(toys.ToyPolicy):
-    """Says a value that is no number for one environment, from a step on."""
+    """Says a value for one environment's last actions, from a step on."""
 
-    def __init__(self, step: int, env: int, value: float) -> None:
+    def __init__(self, step: int, env: int, value: float, dims: int = 1) -> None:
         super().__init__()
-        self.step, self.env, self.value = step, env, value
+        self.step, self.env, self.value, self.dims = step, env, value, dims
 
     def act(self, observations: Observations) -> PolicyOutput:
         output = super().act(observations)
         if len(self.seen) > self.step:
-            output.mean[self.env, 1] = self.value
+            output.mean[self.env, -self.dims :] = self.value
         return output
 
 
 def recorded(
     store: str, episodes: Any, policy: Any = None, falls: Any = (), **options: Any
 ) -> TrajectoryDataset:
-    simulation = toys.ToySimulation(episodes, falls)
-    record(
-        *(
-            simulation,
-            policy or toys.ToyPolicy(),
-            store,
-            toys.ORIGIN,
-            100,
-        ),
-        buffer_mb=1,
-        commit_seconds=None,
-        **options,
-    )
-    return TrajectoryDataset(store)
+    return toys.collected(store, toys.ToySimulation(episodes, falls), policy, **options)
 
 
 class TestNonfinite:
@@ -103,13 +88,10 @@ class TestNonfinite:
         assert "in 2 of 2 environments, 0 the first" in caplog.text
         assert "4 of 4 recorded rows" in caplog.text
 
-    def test_large_numbers_are_numbers(self, caplog: pytest.LogCaptureFixture) -> None:
-        health, two = Health(toys.ToySimulation([[1]] * 2), True), torch.ones(2, dtype=torch.bool)
-        fields = {"a": torch.full((2, 9), 3e38), "b": torch.zeros(2, dtype=torch.int32)}
-        health.look(fields, two)
-        health.after(0, two, ~two, ~two)
-        health.end()
-        assert (health.nonfinite, caplog.text) == (0, "")
+    def test_large_numbers_are_numbers(self, store: str, caplog: pytest.LogCaptureFixture) -> None:
+        """Their sum is none in float32."""
+        recorded(store, ((3,), (3,)), Mad(0, 1, 3e38, dims=2), stop_on_nonfinite=True)
+        assert caplog.text == ""
 
 
 class TestFirstStep:

@@ -21,7 +21,7 @@ from tests.durability.interrupts import Interrupter, below  # noqa: E402
 
 MOTIONS = 4
 #: Where an interrupt may tear ends from what is said of them.
-TORN = below("collection/rollout.py", "collection/protocols.py", "collection/motions.py")
+TORN = below("collection/record.py", "collection/protocols.py", "collection/motions.py")
 
 
 def recorded(store: str, interrupter: Interrupter | None = None) -> None:

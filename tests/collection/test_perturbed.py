@@ -14,11 +14,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect.collection.acting import Acting  # noqa: E402
-from mosaic_collect.collection.perturbed import (  # noqa: E402
-    CHANCE,
-    PerturbedPolicy,
-    Pushes,
-)
+from mosaic_collect.collection.perturbed import CHANCE, Perturbation  # noqa: E402
 from mosaic_collect.errors import InputError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
@@ -100,14 +96,19 @@ def test_each_trajectory_has_a_scale_which_is_the_noises(store: str, made: list[
 
 def test_the_mean_scale_is_half_the_largest() -> None:
     many = 4000
-    noisy = PerturbedPolicy(toys.ToyPolicy(), toys.ToySimulation([[1]] * many), NOISY, 0)
-    first = noisy._scale
+    simulation = toys.ToySimulation([[1]] * many)
+    noisy, seen = Perturbation(toys.ToyPolicy(), simulation, NOISY), simulation.reset()
+
+    def scale() -> torch.Tensor:
+        noisy.act(seen)
+        return noisy.reader.before(seen)["action_noise"]
+
+    first, half = scale(), torch.arange(many) < many // 2
     assert abs(first.mean() - 0.2) < 0.01
-    half = torch.arange(many) < many // 2
     noisy.reset(half)
-    assert torch.equal(noisy._scale[~half], first[~half])
-    assert (noisy._scale[half] != first[half]).all()
-    assert (noisy._scale <= 0.4).all()
+    assert torch.equal(scale()[~half], first[~half])
+    assert (scale()[half] != first[half]).all()
+    assert (scale() <= 0.4).all()
 
 
 def test_nothing_asked_is_nothing_changed(tmp_path: Path, made: list[Witness]) -> None:
@@ -164,9 +165,9 @@ def test_each_row_tells_the_push_behind_it(store: str, made: list[Witness]) -> N
 def test_pushes_are_rare_and_each_trajectory_has_a_scale_of_its_own() -> None:
     many, steps = 2000, 100
     simulation = Witness([[50] * 2] * many)
-    pushed = Pushes(simulation, 0.4, seed=0)
+    pushed = Perturbation(toys.ToyPolicy(), simulation, Acting(push=0.4))
     for _ in range(steps):
-        pushed.step(torch.zeros(many, 2))
+        pushed.reset(pushed.step(torch.zeros(many, 2)).dones)
     given = torch.stack(simulation.pushes[1:])
     came = given.any(dim=2)
     assert abs(float(came.float().mean()) - CHANCE) < 0.002

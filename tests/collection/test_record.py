@@ -13,7 +13,6 @@ torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter  # noqa: E402
 from mosaic_collect.collection.protocols import EpisodeTracker  # noqa: E402
-from mosaic_collect.collection.ranks import refuse_changes  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
 from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.terms import Term  # noqa: E402
@@ -24,28 +23,11 @@ from tests.collection import toys  # noqa: E402
 EPISODES = ((5, 2, 4), (3, 3), (6,), ())
 
 
-def recorded(
-    store: str,
-    origin: Any = toys.ORIGIN,
-    max_steps: int = 100,
-    resume: bool = False,
-    **options: Any,
-) -> TrajectoryDataset:
+def recorded(store: str, *arguments: Any, tracker: Any = None, **options: Any) -> TrajectoryDataset:
     """Record the toys; gives the store."""
-    simulation = toys.ToySimulation(EPISODES)
-    known = TrajectoryDataset(store) if resume else None
-    refuse_changes(known, origin)
-    simulation.tracker = options.pop("tracker", simulation.tracker)
-    policy = options.pop("policy", None) or toys.ToyPolicy()
-    steps = record(
-        *(simulation, policy, store, origin, max_steps, known),
-        buffer_mb=1,
-        commit_seconds=None,
-        **options,
-    )
-    data = TrajectoryDataset(store)
-    assert data.num_steps == steps
-    return data
+    simulation, policy = toys.ToySimulation(EPISODES), options.pop("policy", None)
+    simulation.tracker = tracker or simulation.tracker
+    return toys.collected(store, simulation, policy, *arguments, **options)
 
 
 def test_a_new_store(store: str) -> None:

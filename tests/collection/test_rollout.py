@@ -10,10 +10,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from mosaic_collect import TrajectoryDataset  # noqa: E402
-from mosaic_collect.collection.groups import RecordedGroups  # noqa: E402
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter  # noqa: E402
+from mosaic_collect.collection import record  # noqa: E402
+from mosaic_collect.collection.groups import group_readers  # noqa: E402
 from mosaic_collect.collection.protocols import EpisodeTracker  # noqa: E402
-from mosaic_collect.collection.rollout import Health, collect  # noqa: E402
 from mosaic_collect.reading.verify import verify_store  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
 from mosaic_collect.store.schema import (  # noqa: E402
@@ -29,22 +29,16 @@ EPISODES = ((5, 2, 4), (3, 3), (6,), ())
 
 
 class Recorded:
-    """One collection and all that was seen on the way."""
+    """One collection in blocks of three steps, and all that was seen on the way."""
 
-    def __init__(self, store: str, max_steps: int = 100, episodes=EPISODES, **options) -> None:
-        falls = options.pop("falls", ())
-        on_step = options.pop("on_step", None)
+    def __init__(self, store: str, episodes=EPISODES, **options) -> None:
+        falls, on_step = options.pop("falls", ()), options.pop("on_step", None)
         self.simulation = toys.ToySimulation(episodes, falls)
-        self.policy = toys.ToyPolicy()
-        self.tracker = self.simulation.tracker
-        options = {"schema": toys.SCHEMA, "num_envs": len(episodes), **options}
-        with helpers.open_writer(store, **options) as writer:
-            self.writer = writer
-            collect(
-                *(self.simulation.step, self.simulation.reset(), self.policy, writer),
-                *(toys.RECORDED.rows, self.tracker, max_steps, Health(self.simulation)),
-                on_step=None if on_step is None else lambda: on_step(self),
-            )
+        self.policy, self.tracker = toys.ToyPolicy(), self.simulation.tracker
+        if on_step is not None:
+            options["on_step"] = lambda writer: on_step(self, writer)
+        options |= toys.in_blocks(len(episodes))
+        self.data = toys.collected(store, self.simulation, self.policy, **options)
 
 
 def whole_episodes(episodes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
@@ -84,7 +78,7 @@ def test_the_student_saw_the_same_moment(store: str) -> None:
 
 def test_observations_are_worked_out_once_a_step(store: str) -> None:
     made = Recorded(store)
-    steps = made.writer.num_steps
+    steps = made.data.num_steps
     assert made.simulation.resets == 1
     assert made.simulation.computed == steps + 1
     assert len(made.policy.seen) == steps, "one forward a step"
@@ -103,7 +97,7 @@ def test_masks_motions_and_frames(store: str) -> None:
 def test_falls_are_told_from_ends_by_time(store: str) -> None:
     """Of rows that count only: who idles falls over and over, and nobody is told."""
     falls = ((0, 1), (1, 1))
-    Recorded(store, schema=toys.SCHEMA, falls=falls)
+    Recorded(store, falls=falls)
     dataset = TrajectoryDataset(store)
     _, episode, _, last = whole_episodes(EPISODES)
     want = np.where(last, TRUNCATED, GOES_ON).astype(np.uint8)
@@ -118,8 +112,7 @@ def test_falls_are_told_from_ends_by_time(store: str) -> None:
 
 def test_it_stops_at_max_steps(store: str) -> None:
     made = Recorded(store, max_steps=4)
-    assert made.writer.num_steps == 4
-    assert TrajectoryDataset(store).num_ended == 1
+    assert (made.data.num_steps, made.data.num_ended) == (4, 1)
     assert len(made.policy.seen) == 4
 
 
@@ -133,7 +126,7 @@ def test_max_steps_counts_those_of_earlier_runs(store: str) -> None:
 
 
 def test_all_idle_from_the_start(store: str) -> None:
-    assert Recorded(store, episodes=((), ())).writer.num_steps == 0
+    assert Recorded(store, episodes=((), ())).data.num_steps == 0
 
 
 def test_the_policy_forgets_whoever_was_reset(store: str) -> None:
@@ -144,21 +137,21 @@ def test_the_policy_forgets_whoever_was_reset(store: str) -> None:
 
 
 def test_the_trackers_words_are_committed_with_the_steps(store: str) -> None:
-    def stop(made: Recorded) -> None:
-        if made.writer.num_steps == 7:
+    def stop(made: Recorded, writer: TrajectoryWriter) -> None:
+        if writer.num_steps == 7:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         Recorded(store, on_step=stop)
-    assert TrajectoryDataset(store).metadata == {"settled": 7}
+    assert TrajectoryDataset(store).metadata["settled"] == 7
 
 
 @pytest.mark.parametrize("steps", [1, 3, 4, 6])
 def test_an_interrupt_leaves_all_added_steps(store: str, steps: int) -> None:
     kept: list[Recorded] = []
 
-    def stop(made: Recorded) -> None:
-        if made.writer.num_steps == steps:
+    def stop(made: Recorded, writer: TrajectoryWriter) -> None:
+        if writer.num_steps == steps:
             kept.append(made)
             raise KeyboardInterrupt
 
@@ -211,23 +204,18 @@ def test_an_error_of_the_simulation_goes_through(store: str, monkeypatch) -> Non
 
 def test_without_motions_everyone_is_at_work(store: str) -> None:
     simulation = toys.ToySimulation(((2, 2), (4,)))
-    schema = toys.Schema.mosaic(toys.OBS_DIM, toys.ACTION_DIM).with_ends()
-    with helpers.open_writer(store, 2, schema) as writer:
-        collect(
-            *(simulation.step, simulation.reset(), toys.ToyPolicy(), writer),
-            RecordedGroups(read=toys.GROUPS, student_dim=None, own={}).rows,
-            *(EpisodeTracker(2, simulation.device), 4, Health(simulation)),
-        )
-    dataset = TrajectoryDataset(store)
+    simulation.tracker = EpisodeTracker(2, simulation.device)
+    dataset = toys.collected(store, simulation, max_steps=4)
+    assert "motion_id" not in dataset
     assert dataset.num_valid == 8
     assert dataset.num_ended == 3
 
 
 def test_one_group_alone_is_recorded_without_a_copy() -> None:
-    rows = RecordedGroups(read={"policy": 4}, student_dim=None, own={}).rows
-    seen = torch.rand(3, 4)
-    output = toys.ToyPolicy().act({"policy": seen[:, :3], "extra": seen[:, 3:]})
-    assert rows({"policy": seen}, output)["observations"] is seen
+    simulation = toys.ToySimulation(((1,),))
+    (reader, _) = group_readers({"policy": 3}, simulation, simulation.reset())
+    seen = torch.rand(3, 3)
+    assert reader.before({"policy": seen})["observations"] is seen
 
 
 def test_the_replay_of_a_collection(store: str) -> None:
@@ -242,7 +230,7 @@ def test_the_loop_never_asks_for_observations_again() -> None:
     """Of all calls in the loop, only ``reset`` and ``step`` give observations."""
     names = {
         node.func.attr
-        for node in ast.walk(ast.parse(inspect.getsource(collect)))
+        for node in ast.walk(ast.parse(inspect.getsource(record)))
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)
     }
     assert not {n for n in names if "observation" in n or "compute" in n}
@@ -272,7 +260,7 @@ class Simulation(toys.ToySimulation):
 
 toys.ToySimulation = Simulation
 with termination_as_exit():
-    Recorded(sys.argv[1], 50, ((60,), (60,)))
+    Recorded(sys.argv[1], ((60,), (60,)), max_steps=50)
 """
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.collection.groups import RecordedGroups
+from mosaic_collect import TrajectoryDataset
 from mosaic_collect.collection.protocols import (
     EpisodeTracker,
     Observations,
@@ -20,8 +20,10 @@ from mosaic_collect.collection.protocols import (
     Simulation,
     StepResult,
 )
-from mosaic_collect.collection.rollout import Health, collect
+from mosaic_collect.collection.ranks import refuse_changes
+from mosaic_collect.collection.record import record
 from mosaic_collect.store.schema import Field, Schema
+from tests import helpers
 
 OBS_DIM, ACTION_DIM, STUDENT_DIM = 4, 2, 3
 EXTRA = (Field(name="motion_id", dtype="int32"), Field(name="motion_frame", dtype="int32"))
@@ -35,7 +37,6 @@ ORIGIN: Mapping[str, Any] = {
     "ranks": [0, 1],
     "checkpoint": {"path": "/models/m.pt", "sha256": "ab"},
 }
-RECORDED = RecordedGroups(read=GROUPS, student_dim=STUDENT_DIM, own={})
 
 
 class ToySimulation(Simulation):
@@ -192,18 +193,25 @@ class ToyTracker(EpisodeTracker):
         return {"settled": len(self.settled)}
 
 
-def collect_toys(simulation: ToySimulation, policy: Any, writer: Any, max_steps: int) -> ToyTracker:
-    """Run the collection loop; gives the tracker that it used."""
-    tracker = simulation.tracker
-    first = simulation.reset()
-    collect(
-        simulation.step,
-        first,
-        policy,
-        writer,
-        RECORDED.rows,
-        tracker,
-        max_steps,
-        Health(simulation),
-    )
-    return tracker
+def collected(
+    store: Any,
+    simulation: ToySimulation,
+    policy: Any = None,
+    origin: Mapping[str, Any] = ORIGIN,
+    max_steps: int = 100,
+    resume: bool = False,
+    **options: Any,
+) -> TrajectoryDataset:
+    """Record a simulation, or go on; gives the store. Options are those of ``record``."""
+    known = TrajectoryDataset(store) if resume else None
+    refuse_changes(known, origin)
+    options = {"buffer_mb": 1, "commit_seconds": None, "threads": 2, **options}
+    steps = record(simulation, policy or ToyPolicy(), store, origin, max_steps, known, **options)
+    data = TrajectoryDataset(store)
+    assert data.num_steps == steps
+    return data
+
+
+def in_blocks(num_envs: int) -> dict[str, float]:
+    """Options of ``collected`` for blocks of three steps of the toys' fields."""
+    return {"buffer_mb": helpers.buffer_mb(3, num_envs, SCHEMA)}

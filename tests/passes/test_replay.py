@@ -14,7 +14,6 @@ torch = pytest.importorskip("torch")
 from mosaic_collect import DaskEngine, replay_check  # noqa: E402
 from mosaic_collect.errors import ClusterError, CorruptStoreError  # noqa: E402
 from mosaic_collect.replay.report import ReplayReport  # noqa: E402
-from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
 from tests.export import stores  # noqa: E402
 from tests.passes.conftest import Killing  # noqa: E402
@@ -28,9 +27,7 @@ class Policy(toys.ToyPolicy):
 
 
 def record(store: str, policy: Any) -> str:
-    simulation = toys.ToySimulation(EPISODES)
-    with helpers.open_writer(store, 3, toys.SCHEMA) as writer:
-        toys.collect_toys(simulation, policy, writer, 200)
+    toys.collected(store, toys.ToySimulation(EPISODES), policy, **toys.in_blocks(3))
     return store
 
 

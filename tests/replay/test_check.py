@@ -23,9 +23,7 @@ Rows = dict[str, np.ndarray]
 
 @pytest.fixture
 def recorded(store: str) -> str:
-    simulation = toys.ToySimulation(EPISODES)
-    with helpers.open_writer(store, 3, toys.SCHEMA) as writer:
-        toys.collect_toys(simulation, toys.ToyPolicy(), writer, 100)
+    toys.collected(store, toys.ToySimulation(EPISODES), **toys.in_blocks(3))
     return store
 
 
@@ -225,6 +223,8 @@ def test_no_valid_row_proves_nothing(recorded: str) -> None:
 class Counting:
     """A recurrent policy: its mean is how many steps ago its memory was forgotten."""
 
+    shapes = toys.ToyPolicy().shapes
+
     def __init__(self, num_envs: int) -> None:
         self.count = torch.zeros(num_envs)
 
@@ -238,9 +238,7 @@ class Counting:
 
 
 def test_a_recurrent_policy_is_told_where_trajectories_begin(store: str) -> None:
-    simulation = toys.ToySimulation(EPISODES)
-    with helpers.open_writer(store, 3, toys.SCHEMA) as writer:
-        toys.collect_toys(simulation, Counting(3), writer, 100)
+    toys.collected(store, toys.ToySimulation(EPISODES), Counting(3), **toys.in_blocks(3))
     assert replay_check(store, Counting(3), toys.GROUPS).ok
     late = Counting(3)
     late.reset = lambda dones: None

@@ -13,7 +13,7 @@ from mosaic_collect.adapters.rsl_rl.load import POLICY, Actor, load_policy
 from mosaic_collect.collection.observation_terms import group_terms
 from mosaic_collect.collection.protocols import (
     EpisodeTracker,
-    Extra,
+    FieldReader,
     Observations,
     Simulation,
     StepResult,
@@ -105,13 +105,13 @@ class ManagedSimulation(Simulation):
     def has_final(self) -> bool:
         return bool(getattr(self.env.unwrapped.cfg, "compute_final_obs", False))
 
-    def extras(self) -> dict[str, Extra]:
+    def extras(self) -> dict[str, FieldReader]:
         env, found = self.env.unwrapped, {}
         rewards: Any = getattr(env, "reward_manager", None)
         if names := list(getattr(rewards, "active_terms", ())):
             # Managers keep rewards per second, unless a task does not scale them.
             scale = env.step_dt if getattr(rewards, "_scale_by_dt", True) else 1.0
-            found["reward_terms"] = Extra(
+            found["reward_terms"] = FieldReader(
                 (Field("reward_terms", dim=len(names)),),
                 after=lambda result: {"reward_terms": rewards._step_reward * scale},
                 terms={"reward_terms": [Term(name, 1) for name in names]},
@@ -120,7 +120,7 @@ class ManagedSimulation(Simulation):
         names = list(getattr(manager, "active_terms", ()))
         widths = {name: manager.get_command(name).shape[1] for name in names}
         if widths:
-            found["commands"] = Extra(
+            found["commands"] = FieldReader(
                 (Field("commands", dim=sum(widths.values())),),
                 before=lambda observations: {
                     "commands": torch.cat([manager.get_command(name) for name in widths], dim=1)
@@ -129,7 +129,7 @@ class ManagedSimulation(Simulation):
             )
         if state := self.state():
             fields = tuple(Field(name, dim=values.shape[1]) for name, values in state.items())
-            found["states"] = Extra(fields, before=lambda observations: self.state())
+            found["states"] = FieldReader(fields, before=lambda observations: self.state())
         return found
 
     def disagreement(self, active: torch.Tensor) -> str | None:

@@ -13,13 +13,12 @@ import numpy as np
 import pytest
 import torch
 
-from mosaic_collect import Schema, TrajectoryDataset, TrajectoryWriter
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl5, load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
-from mosaic_collect.collection.groups import RecordedGroups
-from mosaic_collect.collection.rollout import Health, collect
+from mosaic_collect.collection import record as collection
 from mosaic_collect.errors import InputError
 from mosaic_collect.replay.policy import recorded_policy
 from tests.adapters.inside import recording
@@ -254,17 +253,10 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
     groups = {"actor_groups": ("critic", "policy")}
     train(checkpoint, recurrent, **groups)
     env, told = ToyEnv(), json_safe(config(recurrent, **groups))
-    policy = load_policy(env, told, checkpoint)
-    schema = Schema.mosaic(obs_dim=12 + 6, action_dim=env.num_actions).with_ends()
-    with TrajectoryWriter(
-        store, schema, env.num_envs, buffer_mb=1, metadata={"runner_cfg": told}
-    ) as writer:
-        simulation, read = ManagedSimulation(env), {n: s[0] for n, s in policy.shapes.items()}
-        collect(
-            *(simulation.step, simulation.reset(), policy, writer),
-            RecordedGroups(read=read, student_dim=None, own={}).rows,
-            *(simulation.tracker, 20, Health(simulation)),
-        )
+    policy, metadata = load_policy(env, told, checkpoint), {"runner_cfg": told}
+    assert collection.record(ManagedSimulation(env), policy, store, metadata, 20) == 20
+    with TrajectoryWriter(store, resume=True) as writer:
+        writer.update_metadata(groups=None)
     refused(verify, "--groups critic=WIDTH policy=WIDTH", store, checkpoint)
     assert verify(store, checkpoint, "--groups", "critic=12", "policy=6")[0] == 0
     code, said = verify(store, checkpoint, "--groups", "policy=6", "critic=12")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -26,6 +27,8 @@ class ToyEnv(VecEnv):
         self.episode_length_buf = torch.zeros(num_envs, dtype=torch.long)
         self.state = torch.randn(num_envs, POLICY_DIM)
         self.asked = 0
+        dims = {"policy": (POLICY_DIM,), "critic": (critic_dim,)}
+        self.observation_manager = SimpleNamespace(group_obs_dim=dims)
 
     @property
     def unwrapped(self) -> ToyEnv:
