@@ -45,6 +45,12 @@ _LOOK_SECONDS = 1.0  # between looks for motions that other ranks gave back
 class MotionQueue:
     """Hands out motions, least recorded first, and keeps the ledger.
 
+    With ``claims`` ranks share the motions: no two have the same. When a rank begins it takes no
+    more than an even share, for others may be about to; from then on each environment that is free
+    takes one motion more, those that others gave back among them. What it has once, it has until it
+    is through with it or gives it back, in a later run, too. Claims that cannot be read or made
+    raise ``StoreError`` or ``OSError`` in all calls.
+
     Attributes:
         motions: The motions of the ``ledger`` of an earlier run, then new ones; the index of a
             motion is its ``motion_id`` in the store. Those that were not given are not run.
@@ -56,22 +62,27 @@ class MotionQueue:
         motions: Sequence[Motion],
         passes: int | None = None,
         ledger: Mapping[str, Any] | None = None,
+        claims: Claims | None = None,
     ) -> None:
-        ledger, self.passes = ledger or {}, passes
+        ledger, self.passes, self._claims = ledger or {}, passes, claims
         self._recorded = {m.sha256: m for m in recorded_motions(ledger)}
         given = {m.sha256: m for m in motions}
         # Motions keep their ids, also those whose files are gone, which are not run.
         self.motions = list({**self._recorded, **given}.values())
-        self._present = [i for i, m in enumerate(self.motions) if m.sha256 in given]
+        self._ids = {m.sha256: i for i, m in enumerate(self.motions) if m.sha256 in given}
         self._completed = _told(ledger, "completed", len(self.motions))
         self._fell = _told(ledger, "fell", len(self.motions))
-        self._heap = [(self._ended(index), index) for index in self._present]
+        self._asked, self._begun = 0, False
+        mine = {motion: index for motion, index in self._ids.items() if self._has(motion)}
+        self._heap = [(self._ended(index), index) for index in mine.values()]
         heapq.heapify(self._heap)
+        if claims is not None:
+            claims.share_out(self._ids, mine)
 
     @property
     def present(self) -> list[Motion]:
         """Motions whose files were given."""
-        return [self.motions[index] for index in self._present]
+        return [self.motions[index] for index in self._ids.values()]
 
     def take(self, motions: Sequence[Motion]) -> None:
         """Replace motions by these of the same content, as a task is going to play them.
@@ -95,6 +106,7 @@ class MotionQueue:
 
     def next(self) -> int:
         """The id of the motion to run next; -1 if none is left."""
+        self._asked += 1
         if not self.prepare():
             return -1
         count, index = self._heap[0]
@@ -107,18 +119,47 @@ class MotionQueue:
         heapq.heapify(self._heap)
 
     def prepare(self) -> bool:
-        """Whether there is a motion to run next."""
+        """Whether there is a motion to run next; this rank has it then."""
+        claims = self._claims
+        if claims is not None and not self._begun:
+            self._begun = True
+            self._heap = [e for e in self._heap if claims.take(self.motions[e[1]].sha256)]
+            heapq.heapify(self._heap)
+        # A motion that nobody has comes before this rank's own, once those have a trajectory.
+        if claims is not None and (not self._heap or self._heap[0][0] > 0):
+            motion = claims.take_another(begins=self._asked <= claims.num_envs)
+            if motion is not None:
+                heapq.heappush(self._heap, (0, self._ids[motion]))
         return bool(self._heap) and (self.passes is None or self._heap[0][0] < self.passes)
 
     def give_back(self) -> None:
-        """The run is over, in good order: who shares the motions may have what it did not end."""
+        """Let other ranks have what this one claimed and has no ended trajectory of, in any run."""
+        if self._claims is not None and self._begun:
+            for _, index in self._heap:
+                if not self._ended(index):
+                    self._claims.give_back(self.motions[index].sha256)
 
     @property
     def exhausted(self) -> bool:
-        """Whether every motion has all its trajectories."""
+        """Whether every motion has all its trajectories, or is another rank's."""
         return self.passes is not None and all(
-            self._ended(index) >= self.passes for index in self._present
+            self._ended(index) >= self.passes or self._is_anothers(motion)
+            for motion, index in self._ids.items()
         )
+
+    def _has(self, motion: str) -> bool:
+        """Whether it is this rank's by its claims; or by its ledger, if the claim was lost."""
+        claims = self._claims
+        if claims is None:
+            return True
+        owner = claims.owner(motion)
+        if owner is None and self._ended(self._ids[motion]):
+            return claims.take(motion)
+        return owner == claims.rank
+
+    def _is_anothers(self, motion: str) -> bool:
+        claims = self._claims
+        return claims is not None and claims.owner(motion) not in (None, claims.rank)
 
     def _ended(self, index: int) -> int:
         return self._completed[index] + self._fell[index]
@@ -144,101 +185,6 @@ class MotionQueue:
     def counts(self) -> dict[str, list[int]]:
         """The changing part of the ledger: trajectories that reached the end, or fell, by id."""
         return {"completed": list(self._completed), "fell": list(self._fell)}
-
-
-class SharedMotionQueue(MotionQueue):
-    """A queue of motions that ranks share: no two have the same.
-
-    When a rank begins it takes no more than an even share, for others may be about to; from then on
-    each environment that is free takes one motion more, those that others gave back among them.
-    What it has once, it has until it is through with it or gives it back, in a later run, too.
-    Claims that cannot be read or made raise ``StoreError`` or ``OSError`` in all calls.
-    """
-
-    def __init__(
-        self,
-        motions: Sequence[Motion],
-        claims: Claims,
-        passes: int | None = None,
-        ledger: Mapping[str, Any] | None = None,
-    ) -> None:
-        super().__init__(motions, passes, ledger)
-        self._claims = claims
-        present = {self.motions[index].sha256: index for index in self._present}
-        mine = {index for motion, index in present.items() if self._has(motion, index)}
-        self._heap = [(self._ended(index), index) for index in mine]
-        heapq.heapify(self._heap)
-        #: Motions to ask for, the next one last; and those that another rank had when asked for.
-        ordered, rank, world = sorted(present), claims.rank, claims.world_size
-        share = ordered[rank % world :: world]
-        asked = dict.fromkeys([*share, *ordered])
-        self._others = [present[m] for m in asked if present[m] not in mine][::-1]
-        self._taken: set[int] = set()
-        self._at_first = -(-len(present) // world)  # motions to take before one has ended
-        self._begun, self._asked = False, 0
-        self._looked, self._asked_since = -_LOOK_SECONDS, 0
-
-    def next(self) -> int:
-        self._asked += 1
-        return super().next()
-
-    def prepare(self) -> bool:
-        """Whether there is a motion to run next; this rank has it then."""
-        if not self._begun:
-            self._begun = True
-            take = self._claims.take
-            self._heap = [entry for entry in self._heap if take(self.motions[entry[1]].sha256)]
-            heapq.heapify(self._heap)
-        if not self._heap or self._heap[0][0] > 0:  # a motion that nobody has comes first
-            self._take_one()
-        return super().prepare()
-
-    def give_back(self) -> None:
-        """Let others have what this rank claimed and has no ended trajectory of, in any run."""
-        for _, index in self._heap if self._begun else ():
-            if not self._ended(index):
-                self._claims.give_back(self.motions[index].sha256)
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether every motion has all its trajectories, or is another rank's."""
-        return self.passes is not None and all(
-            self._ended(index) >= self.passes
-            or self._claims.owner(self.motions[index].sha256) not in (None, self._claims.rank)
-            for index in self._present
-        )
-
-    def _has(self, motion: str, index: int) -> bool:
-        """Whether it is this rank's by its claims; or by its ledger, if the claim was lost."""
-        owner = self._claims.owner(motion)
-        if owner is None and self._ended(index):
-            return self._claims.take(motion)
-        return owner == self._claims.rank
-
-    def _take_one(self) -> None:
-        begins = self._asked <= self._claims.num_envs
-        if begins and self._at_first <= 0:
-            return
-        if not self._others:
-            self._look_for_given_back()
-        while self._others:
-            index = self._others.pop()
-            if self._claims.take(self.motions[index].sha256):
-                heapq.heappush(self._heap, (0, index))
-                self._at_first -= 1
-                return
-            self._taken.add(index)
-
-    def _look_for_given_back(self) -> None:
-        """Ask again for motions of other ranks; not at each reset, as a look lists all claims."""
-        now = time.monotonic()
-        self._asked_since += 1
-        waited = now - self._looked >= _LOOK_SECONDS or self._asked_since >= self._claims.num_envs
-        if self._taken and waited:
-            self._looked, self._asked_since = now, 0
-            changed = self._claims.unread()
-            self._others = [i for i in self._taken if self.motions[i].sha256 in changed]
-            self._taken.difference_update(self._others)
 
 
 def refuse_gone(
@@ -291,6 +237,10 @@ class Claims:
         self._run = secrets.token_hex(8)
         #: The highest number of a motion's claims that was read; they have no gaps.
         self._seen = self._listed()
+        #: Motions to ask for, the next one last; and those that another rank had when asked for.
+        self._wanted: list[str] = []
+        self._others: dict[str, None] = {}
+        self._looked, self._asked_since = -_LOOK_SECONDS, 0
 
     def owner(self, motion: str) -> int | None:
         """The rank that has a motion; None: nobody."""
@@ -312,9 +262,38 @@ class Claims:
         if owner is not None and (mine or owner == rank):
             self._create(motion, number + 1, {"rank": None})
 
-    def unread(self) -> set[str]:
-        """Motions that were claimed or given back since their last claim was read."""
-        return {m for m, number in self._listed().items() if number > self._seen.get(m, -1)}
+    def share_out(self, motions: Collection[str], mine: Collection[str]) -> None:
+        """Choose the order in which to ask for motions but ``mine``: an even share first."""
+        ordered = sorted(motions)
+        share = ordered[self.rank % self.world_size :: self.world_size]
+        self._wanted = [m for m in dict.fromkeys([*share, *ordered]) if m not in mine][::-1]
+        self._at_first = -(-len(motions) // self.world_size)  # to take before one has ended
+
+    def take_another(self, begins: bool) -> str | None:
+        """Claim one motion more, if there is one; ``begins``: no environment ended one yet."""
+        if begins and self._at_first <= 0:
+            return None
+        if not self._wanted:
+            self._look_for_given_back()
+        while self._wanted:
+            motion = self._wanted.pop()
+            if self.take(motion):
+                self._at_first -= 1
+                return motion
+            self._others[motion] = None
+        return None
+
+    def _look_for_given_back(self) -> None:
+        """Ask again for motions of other ranks; not at each reset, as a look lists all claims."""
+        now = time.monotonic()
+        self._asked_since += 1
+        waited = now - self._looked >= _LOOK_SECONDS or self._asked_since >= self.num_envs
+        if self._others and waited:
+            self._looked, self._asked_since = now, 0
+            listed = self._listed()
+            self._wanted = [m for m in self._others if listed.get(m, -1) > self._seen.get(m, -1)]
+            for motion in self._wanted:
+                del self._others[motion]
 
     def _listed(self) -> dict[str, int]:
         """The highest number of each motion's claims."""

@@ -52,7 +52,7 @@ class Perturbation:
     Args:
         policy: Labels all rows, and acts unless the student does.
         simulation: Steps behind the pushes.
-        acting: What is changed.
+        acting: Noise, student and pushes.
         seeds: Seeds of noise and student, and of pushes.
     """
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from mosaic_collect.collection.motion_queue import Claims, MotionQueue, SharedMotionQueue, take_over
+from mosaic_collect.collection.motion_queue import Claims, MotionQueue, take_over
+from mosaic_collect.collection.motions import Motion
 from mosaic_collect.errors import InputError, StoreError, StoreMismatchError, WriteError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.writer import TrajectoryWriter
@@ -91,22 +92,22 @@ class RankStore:
         self._destination.check(known.state if known.num_envs else None)
         return known
 
-    def shared(
+    def queue(
         self,
-        queue: MotionQueue | None,
-        num_envs: int,
+        motions: Sequence[Motion],
+        passes: int | None,
         ledger: Mapping[str, Any],
+        num_envs: int,
         gone: Collection[int] = (),
-    ) -> MotionQueue | None:
-        """The queue of this process's motions out of the queue of all, made with this ledger.
+    ) -> MotionQueue:
+        """The queue of this process's motions, of which ranks have each only once.
 
         ``gone`` are ranks that will not come back; see ``take_over``.
         """
-        if self.rank is None or queue is None:
-            return queue
-        claims = Claims(self.whole, *self.ranks, num_envs)
-        take_over(claims, gone, queue.present)
-        return SharedMotionQueue(queue.present, claims, queue.passes, ledger)
+        claims = None if self.rank is None else Claims(self.whole, *self.ranks, num_envs)
+        if claims is not None:
+            take_over(claims, gone, motions)
+        return MotionQueue(motions, passes, ledger, claims)
 
     def begins(self, queue: MotionQueue | None) -> bool:
         """Whether there is anything to record; if not, what the store has is complete."""

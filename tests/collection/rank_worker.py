@@ -90,9 +90,7 @@ def collect(folder: str, arguments: argparse.Namespace) -> None:
     seat = RankStore.of(folder, distributed=True)
     known = seat.known("auto")
     told = known.metadata if known else {}
-    every = MotionQueue(toy_motions(arguments.motions), 1, told)
-    queue = seat.shared(every, arguments.envs, told, arguments.gone)
-    assert queue is not None
+    queue = seat.queue(toy_motions(arguments.motions), 1, told, arguments.envs, arguments.gone)
     origin = {"simulator": "toy", "task": "toy", "ranks": list(seat.ranks)}
     seat.refuse_changes(known, origin, ())
     if not seat.begins(queue):

@@ -14,7 +14,7 @@ pytest.importorskip("torch")
 
 from mosaic_collect import CorruptStoreError, InputError, StoreLockedError
 from mosaic_collect.collection import motion_queue
-from mosaic_collect.collection.motion_queue import Claims, SharedMotionQueue, take_over
+from mosaic_collect.collection.motion_queue import Claims, MotionQueue, take_over
 from mosaic_collect.collection.motions import Motion
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.posix import PosixBlobs
@@ -35,8 +35,8 @@ def claims(whole: Blobs, rank: int, world: int = 4, num_envs: int = 2) -> Claims
     return Claims(whole, rank, world, num_envs)
 
 
-def queue(whole: Blobs, rank: int, ledger: Any = None, **options: Any) -> SharedMotionQueue:
-    return SharedMotionQueue(MOTIONS, claims(whole, rank, **options), 1, ledger)
+def queue(whole: Blobs, rank: int, ledger: Any = None, **options: Any) -> MotionQueue:
+    return MotionQueue(MOTIONS, 1, ledger, claims(whole, rank, **options))
 
 
 def test_of_many_who_want_a_motion_one_has_it(whole: Blobs) -> None:
@@ -208,7 +208,7 @@ def test_exhausted_is_what_others_have(whole: Blobs) -> None:
 
 
 def test_without_a_bound_each_goes_round_its_own(whole: Blobs) -> None:
-    queues = [SharedMotionQueue(MOTIONS, claims(whole, rank, 2, 3)) for rank in range(2)]
+    queues = [MotionQueue(MOTIONS, claims=claims(whole, rank, 2, 3)) for rank in range(2)]
     handed = [[one.next() for _ in range(3)] for one in queues]
     for one, mine in zip(queues, handed, strict=True):
         mine += [one.next() for _ in range(30)]
@@ -254,7 +254,7 @@ def test_several_may_take_over_at_once(whole: Blobs) -> None:
         barrier.wait()
         mine = claims(whole, rank, 4, 3)
         take_over(mine, [7], MOTIONS)
-        one = SharedMotionQueue(MOTIONS, mine, 1)
+        one = MotionQueue(MOTIONS, 1, claims=mine)
         return [index for _ in range(12) if (index := one.next()) >= 0]
 
     with ThreadPoolExecutor(4) as pool:
@@ -266,6 +266,6 @@ def test_motions_keep_their_rank_in_a_longer_list(whole: Blobs) -> None:
     one = queue(whole, 0, num_envs=2)
     ids = [one.next(), one.next()]
     more = [Motion("/m/new.npz", "f" * 64, 9), *MOTIONS]
-    longer = SharedMotionQueue(more, claims(whole, 0), 1, one.ledger())
+    longer = MotionQueue(more, 1, one.ledger(), claims(whole, 0))
     assert [longer.motions[i].sha256 for i in ids] == [one.motions[i].sha256 for i in ids]
     assert longer.next() in ids

@@ -63,8 +63,7 @@ def test_who_idles_before_its_first_motion_has_a_trajectory_of_its_own(tmp_path:
     """A rank takes no more than its share at first: more environments than that wait."""
     told = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2"}
     seat = RankStore.of(tmp_path / "ranks", True, told)
-    queue = seat.shared(MotionQueue(toy_motions(MOTIONS), 1), 4, {})
-    assert queue is not None
+    queue = seat.queue(toy_motions(MOTIONS), 1, {}, 4)
     assert seat.begins(queue)
     simulation = QueuedToy(4, queue)
     record(

@@ -94,8 +94,8 @@ def collect_into(
     queue = None
     if found is not None:
         refuse_gone(found, told, options.output, options.allow_changed)
-        queue = MotionQueue(found if motions is None else motions, options.passes, told)
-    queue = rank_store.shared(queue, num_envs, told, options.take_over)
+        chosen = found if motions is None else motions
+        queue = rank_store.queue(chosen, options.passes, told, num_envs, options.take_over)
     acting = options.acting_metadata()
     origin = {
         "simulator": simulator,
