@@ -18,12 +18,12 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
+from functools import partial
 
 from mosaic_collect import __version__
 from mosaic_collect.commands import COMMANDS, command
 from mosaic_collect.commands.options import (
     BAD_USAGE,
-    Command,
     closest,
     flags_of,
     in_flags,
@@ -56,15 +56,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(name, rest)
 
 
-def parse(words: Sequence[str]) -> Command:
-    """The command of a command line, such as ``["inspect", "expert.zarr"]``.
+def parse(words: Sequence[str]) -> partial[bool]:
+    """The call that a command line means, such as ``["inspect", "expert.zarr"]``.
 
     Raises:
-        InputError: Values that the library refuses.
         SystemExit: Help was asked for, or the options are wrong.
     """
-    kind = command(words[0])
-    return kind.parsed(parser_of(words[0], kind).parse_args(words[1:]))
+    run = command(words[0])
+    return partial(run, **vars(parser_of(words[0], run).parse_args(words[1:])))
 
 
 def help_text() -> str:
@@ -95,16 +94,16 @@ def help_text() -> str:
 
 
 def _run(name: str, words: list[str]) -> int:
-    kind = command(name)
-    parser = parser_of(name, kind)
-    parsed = parser.parse_args(words)
-    verbose = getattr(parsed, "verbose", False)
+    run = command(name)
+    parser = parser_of(name, run)
+    options = vars(parser.parse_args(words))
+    verbose = options.pop("verbose", False)
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
     try:
-        return OK if kind.parsed(parsed).run() else NO
+        return OK if run(**options) else NO
     except BrokenPipeError:
         # Whoever read our answer has gone; nor must the interpreter flush at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -27,7 +27,7 @@ sys.path.insert(0, str(ROOT))
 import mosaic_collect  # noqa: E402  that of this checkout
 from mosaic_collect.cli import help_text  # noqa: E402
 from mosaic_collect.commands import COMMANDS, command  # noqa: E402
-from mosaic_collect.commands.options import parser_of, summary_of, wrapped  # noqa: E402
+from mosaic_collect.commands.options import example_of, parser_of, summary_of, wrapped  # noqa: E402
 
 _ROOT_PAGES = {
     "index.md": "README.md",
@@ -110,7 +110,7 @@ def _command(name: str) -> str:
     kind = command(name)
     summary, text = summary_of(kind)
     lines = [f"# mosaic-collect {name}", "", summary, "", _cell(text), ""]
-    lines += ["```text", wrapped(kind.EXAMPLE, "", 78), "```", ""]
+    lines += ["```text", wrapped(example_of(kind), "", 78), "```", ""]
     for group in parser_of(name, kind)._action_groups:
         title = str(group.title)
         heading = {"positional arguments": "Arguments", "options": "Options"}.get(title, title)

@@ -1,4 +1,4 @@
-"""The commands of the command line. A command is a dataclass of its options with ``run()``.
+"""The commands of the command line. A command is a function whose parameters are its options.
 
 A module is imported when one of its commands is used, or for the help of all commands.
 """
@@ -6,32 +6,30 @@ A module is imported when one of its commands is used, or for the help of all co
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from importlib.util import find_spec
 
-from mosaic_collect.commands.options import Command
-
-#: Name -> module and class.
+#: Name -> module, whose function ``run_NAME`` does it and prints the answer; False: a no.
 COMMANDS = {
-    "collect": "mosaic_collect.commands.collect:Collect",
-    "export": "mosaic_collect.commands.convert:Export",
-    "store": "mosaic_collect.commands.convert:StoreSubset",
-    "import": "mosaic_collect.commands.convert:Import",
-    "inspect": "mosaic_collect.commands.look:Inspect",
-    "stats": "mosaic_collect.commands.look:Stats",
-    "plot": "mosaic_collect.commands.look:Plot",
-    "report": "mosaic_collect.commands.look:Report",
-    "replay": "mosaic_collect.commands.look:Replay",
-    "watch": "mosaic_collect.commands.look:Watch",
-    "verify": "mosaic_collect.commands.verify:Verify",
-    "copy": "mosaic_collect.commands.convert:Copy",
-    "completion": "mosaic_collect.commands.completion:Completion",
+    "collect": "mosaic_collect.commands.collect",
+    "export": "mosaic_collect.commands.convert",
+    "store": "mosaic_collect.commands.convert",
+    "import": "mosaic_collect.commands.convert",
+    "inspect": "mosaic_collect.commands.look",
+    "stats": "mosaic_collect.commands.look",
+    "plot": "mosaic_collect.commands.look",
+    "report": "mosaic_collect.commands.look",
+    "replay": "mosaic_collect.commands.look",
+    "watch": "mosaic_collect.commands.look",
+    "verify": "mosaic_collect.commands.verify",
+    "copy": "mosaic_collect.commands.convert",
+    "completion": "mosaic_collect.commands.completion",
 }
 if find_spec("mosaic_collect.demo") is not None:  # in a checkout
-    COMMANDS["demo"] = "mosaic_collect.demo:Demo"
+    COMMANDS["demo"] = "mosaic_collect.demo"
 
 
-def command(name: str) -> type[Command]:
-    """The class of a command."""
-    module, kind = COMMANDS[name].split(":")
-    found: type[Command] = getattr(importlib.import_module(module), kind)
-    return found
+def command(name: str) -> Callable[..., bool]:
+    """The function of a command."""
+    run: Callable[..., bool] = getattr(importlib.import_module(COMMANDS[name]), f"run_{name}")
+    return run

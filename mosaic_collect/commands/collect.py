@@ -2,36 +2,33 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import fields
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 from tqdm import tqdm
 
+from mosaic_collect import simulators
 from mosaic_collect.adapters.isaaclab.options import TRAINING_RUN, IsaacLabCollectOptions
 from mosaic_collect.adapters.mjlab.options import MjlabCollectOptions
 from mosaic_collect.adapters.rsl_rl.options import RecordOptions
 from mosaic_collect.collection.acting import MEAN, SAMPLE
 from mosaic_collect.collection.ranks import RankStore
 from mosaic_collect.commands.options import (
-    Command,
     CommandParser,
-    add_options,
     flags_of,
     parser_of,
-    shown,
     words_of,
 )
 from mosaic_collect.commands.shared import add_resume, interrupted_text
 from mosaic_collect.errors import InputError, StoreMismatchError, StoreNotFoundError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.signals import termination_as_exit
-from mosaic_collect.simulators import SIMULATORS, require_simulator, run_collect
+from mosaic_collect.simulators import SIMULATORS, require_simulator
 from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.ranks import blobs_at
 from mosaic_collect.text import shown as shortened, size_of
@@ -53,8 +50,25 @@ SHOWN: dict[str, dict[str, Any]] = {
     "output": {"flags": ("-o",)},
     "record": {"metavar": "NAME"},
     "resume": {"add": add_resume},
-    "compressor": {"choices": COMPRESSORS},
+    "compressor": {"choices": COMPRESSORS, "metavar": None},
 }
+_GROUPS = {
+    "": (
+        *("task", "checkpoint", "output", "max_steps", "num_envs", "device", "seed"),
+        "trust_checkpoint",
+    ),
+    "motions": ("motion", "passes", "start", "resample", "allow_fps"),
+    "who acts, and disturbances": ("action_noise", "act_by", "act_share", "push"),
+    "observations": ("teacher_noise", "student_noise", "student_history", "student_drop"),
+    "the store": ("resume", "overwrite", "allow_changed", "stop_on_nonfinite"),
+    "more fields": ("record", "record_states"),
+    "several processes": ("distributed", "take_over"),
+    "Isaac Lab, 2.1 to 2.3 and 3": (
+        *("tasks_module", "overrides", "launcher", "student_task", "student_overrides"),
+    ),
+    "tuning": ("buffer_mb", "compressor", "encode_in", "commit_seconds"),
+}
+_OPTIONS = {"of": IsaacLabCollectOptions, "but": _PROGRAMS, "groups": _GROUPS, "more": SHOWN}
 #: What an option changes, by the name that ``--allow-changed`` takes.
 _CHANGES = {
     **dict.fromkeys(("action_noise", "act_by", "act_share", "push", "start"), "acting"),
@@ -70,83 +84,48 @@ _OF_ONE_RUN = ("output", "resume", "allow_changed", "take_over", "overwrite", "v
 _RUN_CODE = ("trust_checkpoint", "tasks_module", "overrides", "student_overrides", "launcher")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Collect(Command):
+def run_collect(
+    *,
+    sim: Annotated[str | None, {"choices": tuple(SIMULATORS), "metavar": None}] = None,
+    **given: Annotated[Any, _OPTIONS],
+) -> bool:
     """Run an rsl_rl checkpoint in a simulated task, and record it into a store.
 
     --resume --output STORE continues a store with the options that it was collected with.
 
-    Attributes:
-        sim: Simulator.
-        given: Options that were given, by name.
+    Args:
+        sim: Simulator (default: mjlab).
+
+    Example:
+        mosaic-collect collect --sim mjlab --task Mjlab-Tracking-Flat-Unitree-G1
+            --motion motions/ --checkpoint model.pt --num-envs 1024 --max-steps 5000
+            --output expert.zarr
     """
-
-    EXAMPLE: ClassVar[str] = (
-        "mosaic-collect collect --sim mjlab --task Mjlab-Tracking-Flat-Unitree-G1 "
-        "--motion motions/ --checkpoint model.pt --num-envs 1024 --max-steps 5000 "
-        "--output expert.zarr"
-    )
-    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {
-        "": (
-            *("task", "checkpoint", "output", "max_steps", "num_envs", "device", "seed"),
-            "trust_checkpoint",
-        ),
-        "motions": ("motion", "passes", "start", "resample", "allow_fps"),
-        "who acts, and disturbances": ("action_noise", "act_by", "act_share", "push"),
-        "observations": ("teacher_noise", "student_noise", "student_history", "student_drop"),
-        "the store": ("resume", "overwrite", "allow_changed", "stop_on_nonfinite"),
-        "more fields": ("record", "record_states"),
-        "several processes": ("distributed", "take_over"),
-        "Isaac Lab, 2.1 to 2.3 and 3": (
-            *("tasks_module", "overrides", "launcher", "student_task", "student_overrides"),
-        ),
-        "tuning": ("buffer_mb", "compressor", "encode_in", "commit_seconds"),
-    }
-
-    sim: str | None = field(default="mjlab", metadata=shown(choices=tuple(SIMULATORS)))
-    given: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def add_to(cls, parser: argparse.ArgumentParser) -> None:
-        add_options(parser, cls, but=("given",), optional=True)
-        for title in filter(None, cls.GROUPS):
-            parser.add_argument_group(title)  # in this order
-        how: dict[str, Any] = {"groups": cls.GROUPS, "optional": True, "more": SHOWN}
-        add_options(parser, IsaacLabCollectOptions, but=_PROGRAMS, **how)
-
-    @classmethod
-    def parsed(cls, namespace: argparse.Namespace) -> Collect:
-        given = dict(vars(namespace))
-        verbose, sim = given.pop("verbose", False), given.pop("sim", None)
-        return cls(verbose=verbose, sim=sim, given=given)
-
-    def run(self) -> bool:
-        """Collect behind a progress bar; print before what will happen, and after it what did."""
-        if "output" not in self.given:
-            raise InputError("output: expected the store to record, got none")
-        # A job that is queued again with --auto-resume and names its task gives all its options.
-        is_whole = self.given.get("resume") == "auto" and {"task", "checkpoint"} <= {*self.given}
-        recorded = _recorded(self.given) if self.given.get("resume") and not is_whole else {}
-        before = recorded.pop("sim", "mjlab")
-        sim = self.sim or before
-        values = {**recorded, **self.given}
-        missing = [name for name in ("task", "checkpoint") if name not in values]
-        if missing:
-            raise InputError(
-                f"{', '.join(missing)}: expected for a store that collect did not record, got none"
-            )
-        options = _chosen(sim, values)
-        require_simulator(options)
-        announce(options, sim)
-        try:
-            watched(
-                lambda bar: run_collect(options, bar, lambda result: tell(result, options)),
-                options,
-                {**values, "sim": sim},
-            )
-        except StoreMismatchError as error:
-            raise StoreMismatchError(_in_flags(str(error), recorded, self.given)) from error
-        return True
+    if "output" not in given:
+        raise InputError("output: expected the store to record, got none")
+    # A job that is queued again with --auto-resume and names its task gives all its options.
+    is_whole = given.get("resume") == "auto" and {"task", "checkpoint"} <= {*given}
+    recorded = _recorded(given) if given.get("resume") and not is_whole else {}
+    before = recorded.pop("sim", "mjlab")
+    sim = sim or before
+    values = {**recorded, **given}
+    missing = [name for name in ("task", "checkpoint") if name not in values]
+    if missing:
+        raise InputError(
+            f"{', '.join(missing)}: expected for a store that collect did not record, got none"
+        )
+    options = _chosen(sim, values)
+    require_simulator(options)
+    announce(options, sim)
+    try:
+        watched(
+            lambda bar: simulators.run_collect(options, bar, lambda result: tell(result, options)),
+            options,
+            {**values, "sim": sim},
+        )
+    except StoreMismatchError as error:
+        raise StoreMismatchError(_in_flags(str(error), recorded, given)) from error
+    return True
 
 
 def announce(options: RecordOptions, sim: str) -> None:
@@ -318,7 +297,7 @@ def _recorded(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _parser() -> CommandParser:
-    return parser_of("collect", Collect)
+    return parser_of("collect", run_collect)
 
 
 def _in_flags(message: str, recorded: Mapping[str, Any], given: Mapping[str, Any]) -> str:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, Literal
 
 from mosaic_collect.commands import COMMANDS, command
-from mosaic_collect.commands.options import Command, CommandParser, parser_of, shown, summary_of
+from mosaic_collect.commands.options import (
+    ARGUMENT,
+    CommandParser,
+    parser_of,
+    summary_of,
+)
 
 _BASH = """\
 _mosaic_collect() {{
@@ -32,25 +36,20 @@ _mosaic_collect() {{
 complete -o default -F _mosaic_collect mosaic-collect"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Completion(Command):
+def run_completion(shell: Annotated[Literal["bash", "zsh", "fish"], ARGUMENT]) -> bool:
     """Print a script that completes commands, options and choices in a shell.
 
     Source it from the shell's startup file: source <(mosaic-collect completion bash).
 
-    Attributes:
+    Args:
         shell: The shell.
+
+    Example:
+        mosaic-collect completion bash
     """
-
-    EXAMPLE: ClassVar[str] = "mosaic-collect completion bash"
-
-    shell: Literal["bash", "zsh", "fish"] = field(metadata=shown(positional=True))
-
-    def run(self) -> bool:
-        """Print the script."""
-        parsers = {name: parser_of(name, command(name)) for name in COMMANDS}
-        print(_fish(parsers) if self.shell == "fish" else _bash(parsers, zsh=self.shell == "zsh"))
-        return True
+    parsers = {name: parser_of(name, command(name)) for name in COMMANDS}
+    print(_fish(parsers) if shell == "fish" else _bash(parsers, zsh=shell == "zsh"))
+    return True
 
 
 def _bash(parsers: dict[str, CommandParser], zsh: bool) -> str:

@@ -6,17 +6,20 @@ import glob
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from mosaic_collect.checks import local_path
-from mosaic_collect.commands.options import shown
+from mosaic_collect.commands.options import ARGUMENT
 from mosaic_collect.commands.shared import (
-    WithEngine,
-    WithJson,
-    WithWriter,
+    Json,
+    Paths,
+    Scheduler,
+    Workers,
     add_resume,
+    answer,
     bar,
+    engine_of,
     interrupted_text,
     store_stem,
 )
@@ -25,79 +28,85 @@ from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
 from mosaic_collect.export.formats import FORMATS, NPY, export, format_of
 from mosaic_collect.export.store import export_store
 from mosaic_collect.export.target import check_target
-from mosaic_collect.importing import import_file
+from mosaic_collect.importing import import_file, import_npy
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.store_set import ALIKE
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.signals import termination_as_exit
+from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.copying import copy_store
 from mosaic_collect.store.ranks import addresses_of
+from mosaic_collect.store.view import Resume
 from mosaic_collect.text import pace_of
 
-#: How the command line shows the options that choose a subset.
-_SUBSET: dict[str, dict[str, Any]] = {
-    "steps": {"metavar": "START:STOP"},
-    "trajectories": {"nargs": "+", "type": int, "metavar": "ID"},
-    "allow_different": {"metavar": "NAME", "choices": ALIKE},
+#: Parameters of exports and imports that are no options, or are the command's own.
+_OWN = ("store", "stores", "npy", "path", "metadata", "resume", "progress", "engine", "subset")
+#: The options that choose a subset.
+_SUBSET: dict[str, Any] = {
+    "of": export_npy,
+    "but": _OWN,
+    "more": {
+        "steps": {"metavar": "START:STOP"},
+        "trajectories": {"metavar": "ID"},
+        "allow_different": {"metavar": "NAME", "choices": ALIKE},
+    },
+}
+#: The options of a new store's writer.
+_WRITER = {
+    "but": _OWN,
+    "group": "tuning",
+    "more": {"compressor": {"choices": COMPRESSORS, "metavar": None}},
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Export(WithJson, WithEngine):
+def run_export(
+    paths: Paths,
+    *,
+    format: Annotated[str | None, {"choices": FORMATS, "metavar": None}] = None,  # noqa: A002  as of export
+    fps: float | None = None,
+    state: Annotated[str | None, {"metavar": "FIELD"}] = None,
+    video: bool = False,
+    json: Json = False,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    **options: Annotated[Any, _SUBSET],
+) -> bool:
     """Write a store, or several as one, in a format that other libraries read.
 
     .npy is the dict that MOSAIC loads, .hdf5 or .h5 the layout of robomimic and Isaac Lab, .parquet
     a table of one row per pair; LeRobot's dataset is a folder. Memory is bounded.
 
-    Attributes:
+    Args:
         paths: Store, or several with the same fields, followed by the file to write. With one store
             the file may be left out: an .npy file goes next to the store, by its name.
         format: Format of the file (default: by the ending of its name).
         fps: Steps per second of a LeRobot dataset (default: the store's control rate).
         state: Field that a LeRobot dataset names observation.state (default: observations).
         video: Encode color images of a LeRobot dataset as videos, which are small and lossy.
+
+    Example:
+        mosaic-collect export expert.zarr expert.npy
+            --fields student_observations actions action_mean action_sigma
     """
-
-    EXAMPLE: ClassVar[str] = (
-        "mosaic-collect export expert.zarr expert.npy "
-        "--fields student_observations actions action_mean action_sigma"
-    )
-
-    paths: Sequence[str] = field(metadata=shown(positional=True))
-    options: Options = field(
-        metadata=shown(
-            described_by=export_npy,
-            but=("metadata",),
-            more=_SUBSET,
-        )
-    )
-    format: str | None = field(default=None, metadata=shown(choices=FORMATS))
-    fps: float | None = None
-    state: str | None = field(default=None, metadata=shown(metavar="FIELD"))
-    video: bool = False
-
-    def run(self) -> bool:
-        """Export, printing sizes before and figures after."""
-        names, path = _stores_and_target(self.paths)
-        own = {"fps": self.fps, "state": self.state, "video": self.video or None}
-        own = {name: value for name, value in own.items() if value is not None}
-        form = format_of(path, self.format)
-        if own or form != NPY:
-            if (self.scheduler, self.workers) != (None, None):
-                raise InputError(f"{form} has one writer: expected no scheduler or workers")
-            with bar("export", leave=True) as progress:
-                options = {**vars(self.options), **own}
-                report = export(names, path, self.format, progress=progress.update, **options)
-        else:
-            path = check_target(path, addresses_of(names))
-            with self.engine() as engine:
-                plan = plan_export(names, self.options, engine)
-                if not self.json:
-                    print(plan.size_text, flush=True)
-                with bar("export", total=plan.arrays_nbytes, leave=True) as progress:
-                    report = plan.write(path, progress.update, engine)
-        self.answer(report, *_export_lines(report))
-        return True
+    names, path = _stores_and_target(paths)
+    own = {"fps": fps, "state": state, "video": video or None}
+    own = {name: value for name, value in own.items() if value is not None}
+    form = format_of(path, format)
+    if own or form != NPY:
+        if (scheduler, workers) != (None, None):
+            raise InputError(f"{form} has one writer: expected no scheduler or workers")
+        with bar("export", leave=True) as progress:
+            report = export(names, path, format, progress=progress.update, **options, **own)
+    else:
+        asked, path = Options(**options), check_target(path, addresses_of(names))
+        with engine_of(scheduler, workers) as engine:
+            plan = plan_export(names, asked, engine)
+            if not json:
+                print(plan.size_text, flush=True)
+            with bar("export", total=plan.arrays_nbytes, leave=True) as progress:
+                report = plan.write(path, progress.update, engine)
+    answer(json, report, *_export_lines(report))
+    return True
 
 
 def _stores_and_target(paths: Sequence[str]) -> tuple[list[str], str]:
@@ -122,131 +131,115 @@ def _export_lines(report: ExportReport) -> Iterator[str]:
     yield from (f"note: {note}" for note in report.notes)
 
 
-@dataclass(frozen=True, kw_only=True)
-class StoreSubset(WithWriter):
+def run_store(
+    paths: Paths,
+    *,
+    json: Json = False,
+    **options: Annotated[
+        Any,
+        {**_SUBSET, "but": (*_OWN, "layout", "allow_nonfinite")},
+        {**_WRITER, "of": export_store},
+    ],
+) -> bool:
     """Write a subset of a store, or of several, as one new store; also merges and recompresses.
 
     Each trajectory stays whole and in its order. The new store has trajectory ids of its own. It
     keeps metadata, masks and ends. Use "copy" to move a store to another place as it is.
 
-    Attributes:
+    Args:
         paths: Store, or several with the same fields, followed by the new store.
-        options: Pairs and fields to write.
+
+    Example:
+        mosaic-collect store ranks/ good.zarr --exclude-failed
     """
-
-    EXAMPLE: ClassVar[str] = "mosaic-collect store ranks/ good.zarr --exclude-failed"
-
-    paths: Sequence[str] = field(metadata=shown(positional=True, metavar="PATH"))
-    options: Options = field(
-        metadata=shown(
-            described_by=export_npy, but=("metadata", "layout", "allow_nonfinite"), more=_SUBSET
-        )
-    )
-
-    def run(self) -> bool:
-        """Write the store behind a progress bar, and print what was left out."""
-        *names, target = self.paths
-        if not names:
-            raise InputError(f"{target}: expected a store before the new store's name, got none")
-        with termination_as_exit(), bar("store", leave=True) as progress:
-            report = export_store(
-                names,
-                target,
-                compressor=self.compressor,
-                buffer_mb=self.buffer_mb,
-                progress=progress.update,
-                **vars(self.options),
-            )
-        self.answer(report, *_export_lines(report))
-        return True
+    *names, target = paths
+    if not names:
+        raise InputError(f"{target}: expected a store before the new store's name, got none")
+    with termination_as_exit(), bar("store", leave=True) as progress:
+        report = export_store(names, target, progress=progress.update, **options)
+    answer(json, report, *_export_lines(report))
+    return True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Import(WithWriter):
+def run_import(
+    path: Annotated[str, ARGUMENT, {"metavar": "FILE"}],
+    store: Annotated[str, ARGUMENT],
+    *,
+    resume: Annotated[Resume, {"add": add_resume}] = False,
+    json: Json = False,
+    **writer: Annotated[Any, {**_WRITER, "of": import_npy}],
+) -> bool:
     """Make a store of a file of MOSAIC's own collector, of an export, or of another recorder.
 
     .npy is MOSAIC's dict, .hdf5 or .h5 robomimic's layout, .parquet a table of one row per pair.
     The file is neither unpickled nor loaded whole.
 
-    Attributes:
+    Args:
         path: The file.
         store: The store to make, a folder or a URL.
         resume: Continue an interrupted run of the same command.
-        compressor: Compression of the chunks (default: zstd, or what the store has).
+
+    Example:
+        mosaic-collect import expert.npy expert.zarr
     """
-
-    EXAMPLE: ClassVar[str] = "mosaic-collect import expert.npy expert.zarr"
-
-    path: str = field(metadata=shown(positional=True, metavar="FILE"))
-    store: str = field(metadata=shown(positional=True))
-    resume: bool | Literal["auto"] = field(default=False, metadata=shown(add=add_resume))
-
-    def run(self) -> bool:
-        """Import behind a progress bar, and print what was made."""
-        try:
-            total = 2 * os.path.getsize(local_path(self.path, "path"))
-            with termination_as_exit(), bar("import", total=total, leave=True) as progress:
-                report = import_file(
-                    self.path,
-                    self.store,
-                    buffer_mb=self.buffer_mb,
-                    compressor=self.compressor,
-                    resume=self.resume,
-                    progress=progress.update,
-                )
-        except (KeyboardInterrupt, SystemExit):
-            print(interrupted_text(self.store), file=sys.stderr)
-            raise
-        steps = f"{report.num_steps:,} steps x {report.num_envs:,} envs"
-        pairs = f"{report.num_valid:,} valid pairs, {report.num_trajectories:,} ended trajectories"
-        self.answer(
-            report,
-            f"{report.store}: {steps}, {pairs}, from {pace_of(report.file_nbytes, report.seconds)}",
-            f"fields: {', '.join(report.shapes)}",
-            *(f"note: {note}" for note in report.notes),
-        )
-        return True
+    try:
+        total = 2 * os.path.getsize(local_path(path, "path"))
+        with termination_as_exit(), bar("import", total=total, leave=True) as progress:
+            report = import_file(path, store, resume=resume, progress=progress.update, **writer)
+    except (KeyboardInterrupt, SystemExit):
+        print(interrupted_text(store), file=sys.stderr)
+        raise
+    steps = f"{report.num_steps:,} steps x {report.num_envs:,} envs"
+    pairs = f"{report.num_valid:,} valid pairs, {report.num_trajectories:,} ended trajectories"
+    answer(
+        json,
+        report,
+        f"{report.store}: {steps}, {pairs}, from {pace_of(report.file_nbytes, report.seconds)}",
+        f"fields: {', '.join(report.shapes)}",
+        *(f"note: {note}" for note in report.notes),
+    )
+    return True
 
 
-@dataclass(frozen=True, kw_only=True)
-class Copy(WithJson):
+def run_copy(
+    source: Annotated[str, ARGUMENT],
+    target: Annotated[str, ARGUMENT],
+    *,
+    threads: int | None = None,
+    verify: bool = False,
+    json: Json = False,
+) -> bool:
     """Copy a store or a multi-rank dataset between folders and object storage.
 
     Checksums are checked on the way, and the root document is written last. The same command
     continues an interrupted copy, and updates an older one.
 
-    Attributes:
+    Args:
         source: Store, or multi-rank dataset.
         target: Path or URL of the copy: nothing is there, or an earlier copy of the same store.
         threads: Number of copying threads (default: the processors, at most 4).
         verify: Read the copy back and check all of it.
+
+    Example:
+        mosaic-collect copy expert.zarr s3://bucket/expert.zarr --verify
     """
-
-    EXAMPLE: ClassVar[str] = "mosaic-collect copy expert.zarr s3://bucket/expert.zarr --verify"
-
-    source: str = field(metadata=shown(positional=True))
-    target: str = field(metadata=shown(positional=True))
-    threads: int | None = None
-    verify: bool = False
-
-    def run(self) -> bool:
-        """Copy behind a progress bar; False if the copy is damaged."""
-        views = [part.view for part in TrajectoryDataset(self.source).parts]
-        shards = sum(view.state.num_blocks * len(view.grids) for view in views)
-        with bar("copy", " shards", shards, leave=True) as progress:
-            report = copy_store(self.source, self.target, self.threads, progress.update)
-        problems: tuple[str, ...] = ()
-        if self.verify:
-            with bar("verify", " shards", shards) as progress:
-                problems = verify_store(report.target, progress.update).problems
-        pace = pace_of(report.nbytes, report.seconds)
-        copied = f"{report.copied:,} shards copied, {pace}, {report.kept:,} were there"
-        self.answer(
-            report,
-            f"{report.target}: {report.num_steps:,} steps; {copied}",
-            *(f"note: {note}" for note in report.notes),
-            *(f"  problem: {problem}" for problem in problems),
-            ok=not problems,
-            problems=problems,
-        )
-        return not problems
+    views = [part.view for part in TrajectoryDataset(source).parts]
+    shards = sum(view.state.num_blocks * len(view.grids) for view in views)
+    with bar("copy", " shards", shards, leave=True) as progress:
+        report = copy_store(source, target, threads, progress.update)
+    problems: tuple[str, ...] = ()
+    if verify:
+        with bar("verify", " shards", shards) as progress:
+            problems = verify_store(report.target, progress.update).problems
+    pace = pace_of(report.nbytes, report.seconds)
+    copied = f"{report.copied:,} shards copied, {pace}, {report.kept:,} were there"
+    answer(
+        json,
+        report,
+        f"{report.target}: {report.num_steps:,} steps; {copied}",
+        *(f"note: {note}" for note in report.notes),
+        *(f"  problem: {problem}" for problem in problems),
+        ok=not problems,
+        problems=problems,
+    )
+    return not problems

@@ -1,15 +1,20 @@
-"""Generate a command's options from a dataclass: names, types, defaults and help texts.
+"""Generate a command's options from the signature of its function.
 
     max_pairs: int | None = None            --max-pairs N
     fields: Sequence[str] | None = None     --fields NAME [NAME ...]
     layout: Literal["auto", "grid"]         --layout {auto,grid}
     skip_damaged: bool = False              --skip-damaged
     noise: bool = True                      --noise, --no-noise
-    task: str                               --task TASK, required
-    options: ExportOptions                  the options of that dataclass
+    task: Annotated[str, ARGUMENT]          TASK, a positional argument
+    **more: Annotated[Any, {"of": f}]       the options of the function or dataclass f
 
-The help of an option is its entry in the docstring of the class, or of the function that takes it.
-``shown`` adds what a dataclass cannot express: metavars, positional arguments, short flags.
+The help of an option is its entry in the docstring. ``Annotated`` adds what a type cannot express:
+a dict of arguments of ``add_argument``, such as ``metavar``, or of
+
+    positional, flags    an argument without a flag; short flags before the long one
+    name, group          another name for the flag; title of its group in the help
+    exclusive            name of a set of options of which one may be given
+    add                  function that adds the option itself
 """
 
 from __future__ import annotations
@@ -21,79 +26,36 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from itertools import takewhile
 from types import NoneType, UnionType
 from typing import (
+    Annotated,
     Any,
-    ClassVar,
     Literal,
     NoReturn,
-    TypeVar,
     Union,
     get_args,
     get_origin,
     get_type_hints as type_hints,
 )
 
-_T = TypeVar("_T")
-_META = "command_line"
 BAD_USAGE = 2
+ARGUMENT = {"positional": True}
 
 
-def shown(**how: Any) -> dict[str, Any]:
-    """Metadata of a dataclass field: how the command line shows it.
-
-    Args:
-        **how: Arguments of ``add_argument`` such as ``metavar``; or ``positional=True``,
-            ``flags=("-o",)`` before the long one, ``exclusive="name"`` of a group of which one may
-            be given, ``add=function`` that adds the option itself; of a nested dataclass
-            ``described_by=function`` and ``but=("name",)``.
-    """
-    return {_META: how}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Command:
-    """A command of the command line.
-
-    Attributes:
-        verbose: Log what happens, and print the tracebacks of errors.
-    """
-
-    #: A command line that works.
-    EXAMPLE: ClassVar[str] = ""
-    #: Title -> fields. Other options come first, without a title.
-    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {}
-
-    verbose: bool = False
-
-    @classmethod
-    def add_to(cls, parser: argparse.ArgumentParser) -> None:
-        """Add the command's options to its parser."""
-        add_options(parser, cls, groups=cls.GROUPS)
-
-    @classmethod
-    def parsed(cls: type[_T], namespace: argparse.Namespace) -> _T:
-        """Build the command from parsed arguments; the library may refuse their values."""
-        return build(cls, namespace)
-
-    def run(self) -> bool:
-        """Do it and print the answer; False if the answer is no."""
-        raise NotImplementedError
-
-
-def parser_of(name: str, kind: type[Command]) -> CommandParser:
+def parser_of(name: str, run: Callable[..., bool]) -> CommandParser:
     """The parser of one command."""
     parser = CommandParser(
         prog=f"mosaic-collect {name}",
-        description=" ".join(summary_of(kind)).strip(),
-        epilog=f"example:\n{wrapped(kind.EXAMPLE, '  ', 78)}\n",
+        description=" ".join(summary_of(run)).strip(),
+        epilog=f"example:\n{wrapped(example_of(run), '  ', 78)}\n",
         formatter_class=HelpFormatter,
         allow_abbrev=False,
     )
-    kind.add_to(parser)
+    add_options(parser, run)
+    verbose = "log what happens, and print the tracebacks of errors (default: no)"
+    parser.add_argument("--verbose", action="store_true", help=verbose, default=argparse.SUPPRESS)
     parser.usage = _usage(parser)
     return parser
 
@@ -105,65 +67,78 @@ def summary_of(documented: Any) -> tuple[str, str]:
     return _plain(summary), _plain(" ".join(text))
 
 
+def example_of(documented: Any) -> str:
+    """The command line in a docstring's section ``Example``."""
+    return " ".join(_section(documented, "Example").split())
+
+
 def add_options(
-    parser: argparse._ActionsContainer,
-    kind: Any,
+    container: argparse._ActionsContainer,
+    of: Callable[..., Any],
     *,
-    described_by: Any = None,
-    only: Collection[str] | None = None,
     but: Collection[str] = (),
     between: str = "-",
+    group: str = "",
     groups: Mapping[str, Collection[str]] | None = None,
-    optional: bool = False,
     more: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> None:
-    """Add an option for each field of a dataclass, or for those in ``only``, ``but`` some.
+    """Add an option for each parameter of a function or dataclass.
+
+    Options that are not given are left out of the namespace.
 
     Args:
-        parser: Parser of the command, or a group of it.
-        kind: The dataclass.
-        described_by: Function or class whose docstring describes the fields; None: the dataclass.
-        only: Fields to add; None: all.
-        but: Fields to leave out.
+        container: Parser of the command.
+        of: The function or dataclass.
+        but: Parameters to leave out.
         between: Separator of the words of a name.
-        groups: Title of a group -> its fields; other fields stay outside.
-        optional: Require no option, and leave options that were not given out of the namespace.
-        more: Field -> what ``shown`` takes, beside the field's own.
+        group: Title of the group of parameters that ``groups`` does not name; empty: none.
+        groups: Title of a group -> its parameters, in this order behind the others.
+        more: Parameter -> what ``Annotated`` may add, beside its own.
     """
-    hints, words = type_hints(kind), meanings(described_by or kind)
+    parameters, words = inspect.signature(of).parameters, meanings(of)
     title_of = {name: title for title, names in (groups or {}).items() for name in names}
-    order = list(title_of)
-    exclusive: dict[str, argparse._ActionsContainer] = {}
-    own = getattr(kind, "__annotations__", {})
-    for field in sorted(
-        fields(kind),
-        key=lambda f: (order.index(f.name) if f.name in title_of else -1, f.name not in own),
-    ):
-        if field.name in but or not (only is None or field.name in only):
+    order, exclusive = list(title_of), dict[str, argparse._ActionsContainer]()
+    for name in sorted(parameters, key=lambda n: order.index(n) if n in title_of else -1):
+        hint, *added = _unpacked(type_hints(of, include_extras=True)[name])
+        if name in but:
             continue
-        how = {**field.metadata.get(_META, {}), **(more or {}).get(field.name, {})}
-        container = _group(parser, title_of.get(field.name, ""))
+        if parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
+            for how in added:
+                add_options(container, between=between, **how)
+            continue
+        default, how = parameters[name].default, {"group": title_of.get(name, group)}
+        for addition in (*added, (more or {}).get(name, {})):
+            how |= addition
+        within = _group(container, how.pop("group"))
         if key := how.pop("exclusive", None):
-            if key not in exclusive:
-                exclusive[key] = container.add_mutually_exclusive_group()
-            container = exclusive[key]
-        if is_dataclass(hints[field.name]):
-            add_options(container, hints[field.name], between=between, optional=optional, **how)
-            continue
-        option = {**_type_arguments(hints[field.name], field), **how}
-        if option.get("choices") and "metavar" not in how:
-            option.pop("metavar", None)
-        option["help"] = _help(field, words.get(field.name, ""), between, kind)
-        if optional:
-            option["default"] = argparse.SUPPRESS
-            option.pop("required", None)
-        _add(container, field.name, between, option)
+            within = exclusive[key] = exclusive.get(key) or within.add_mutually_exclusive_group()
+        entry = words.get(name, how.get("help", ""))
+        how["help"] = _help(entry, default, parameters, between)
+        _add(within, name, between, {**_type_arguments(name, hint, default), **how})
 
 
-def _group(parser: argparse._ActionsContainer, title: str) -> argparse._ActionsContainer:
-    """The group of that title, which is made if there is none; no title: the parser."""
-    groups = {group.title: group for group in parser._action_groups}
-    return groups.get(title) or parser.add_argument_group(title) if title else parser
+def _unpacked(hint: Any) -> tuple[Any, ...]:
+    """A type, and the dicts that ``Annotated`` adds to it."""
+    return get_args(hint) if get_origin(hint) is Annotated else (hint,)
+
+
+def _group(container: argparse._ActionsContainer, title: str) -> argparse._ActionsContainer:
+    """The group of that title, which is made if there is none; no title: the container."""
+    groups = {group.title: group for group in container._action_groups}
+    return groups.get(title) or container.add_argument_group(title) if title else container
+
+
+def _add(
+    group: argparse._ActionsContainer, name: str, between: str, option: dict[str, Any]
+) -> None:
+    """Add one option, which is left out of the namespace if it is not given."""
+    flags = [*option.pop("flags", ()), "--" + option.pop("name", name).replace("_", between)]
+    if add := option.pop("add", None):
+        add(group, option["help"])
+    elif option.pop("positional", False):
+        group.add_argument(name, **option)
+    else:
+        group.add_argument(*flags, dest=name, default=argparse.SUPPRESS, **option)
 
 
 def words_of(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list[str]:
@@ -185,46 +160,23 @@ def words_of(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list
     return words
 
 
-def _add(
-    container: argparse._ActionsContainer, name: str, between: str, option: dict[str, Any]
-) -> None:
-    add, flags = option.pop("add", None), option.pop("flags", ())
-    if add is not None:
-        add(container, option["help"], option["default"])
-    elif option.pop("positional", False):
-        for key in ("required", *(["default"] if option.get("nargs") != "?" else [])):
-            option.pop(key, None)
-        container.add_argument(name, **option)
-    else:
-        flag = "--" + option.pop("name", name).replace("_", between)
-        container.add_argument(*flags, flag, dest=name, **option)
-
-
-def build(kind: type[_T], namespace: argparse.Namespace) -> _T:
-    """A dataclass of the values in a namespace; errors are the dataclass's own."""
-    values, hints = vars(namespace), type_hints(kind)
-    given = {}
-    for field in fields(kind):  # type: ignore[arg-type]
-        if is_dataclass(hints[field.name]):
-            given[field.name] = build(hints[field.name], namespace)
-        elif field.name in values:
-            given[field.name] = values[field.name]
-    return kind(**given)
-
-
 def meanings(documented: Any) -> dict[str, str]:
     """Name -> its entry in a docstring, without markup; entries of base classes come in, too."""
     found: dict[str, str] = {}
     bases = reversed(documented.__mro__) if inspect.isclass(documented) else [documented]
     for one in bases:
-        text = inspect.cleandoc(one.__doc__ or "")
-        section = re.search(r"^(?:Args|Attributes):\n((?:    .*\n|\n)+)", text + "\n", re.M)
-        entries = re.split(r"^    \**(\w+(?:, \w+)*): ", section[1] if section else "", flags=re.M)[
-            1:
-        ]
+        section = _section(one, "Args|Attributes")
+        _, *entries = re.split(r"^    \**(\w+(?:, \w+)*): ", section, flags=re.M)
         for names, entry in zip(entries[::2], entries[1::2], strict=True):
             found |= dict.fromkeys(names.split(", "), " ".join(entry.split()))
     return found
+
+
+def _section(documented: Any, title: str) -> str:
+    """The indented lines below a title in a docstring."""
+    text = inspect.cleandoc(documented.__doc__ or "")
+    found = re.search(rf"^(?:{title}):\n((?:    .*\n|\n)+)", text + "\n", re.M)
+    return found[1] if found else ""
 
 
 def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
@@ -345,8 +297,6 @@ def _usage(parser: argparse.ArgumentParser) -> str:
         metavar = str(action.metavar or action.dest.upper())
         if action.option_strings:
             words += [f"{action.option_strings[-1]} {metavar}"] if action.required else []
-        elif action.nargs == "?":
-            words.append(f"[{metavar}]")
         else:
             words.append(f"{metavar} [{metavar} ...]" if action.nargs == "+" else metavar)
     return " ".join(words).replace("%", "%%")
@@ -356,29 +306,21 @@ def _plain(text: str) -> str:
     return " ".join(text.replace("``", "").split())
 
 
-def _help(field: Field[Any], entry: str, between: str, kind: Any) -> str:
+def _help(entry: str, default: Any, names: Collection[str], between: str) -> str:
     """The entry as a phrase in the words of the command line, and the default behind it."""
-    entry, *nothing = re.split(r"[;.,] None: |\. None means ", entry.removesuffix("."), maxsplit=1)
-    default = nothing[0] if nothing else _default(field)
-    names = {f.name for f in fields(kind)}
-    words = [
-        re.sub(
-            r"``(\w+)``",
-            lambda name: "--" + name[1].replace("_", between) if name[1] in names else name[1],
-            text,
-        )
-        for text in (entry, default)
-    ]
-    entry, default = (_plain(text).replace("%", "%%") for text in words)
+    for name in names:
+        entry = entry.replace(f"``{name}``", "--" + name.replace("_", between))
+    entry = _plain(entry.removesuffix(".")).replace("%", "%%")
+    entry, *nothing = re.split(r"[;.,] None: |\. None means ", entry, maxsplit=1)
+    usual = nothing[0] if nothing else _default_text(default)
     lower = entry[:1].lower() + entry[1:] if entry[1:2].islower() else entry
-    return lower + (f" (default: {default})" if default and "default" not in entry else "")
+    return lower + (f" (default: {usual})" if usual and "default" not in entry else "")
 
 
-def _default(field: Field[Any]) -> str:
-    value = field.default
+def _default_text(value: Any) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if value is MISSING:
+    if value is inspect.Parameter.empty:
         return ""
     if value is None or value == ():
         return "none"
@@ -387,22 +329,17 @@ def _default(field: Field[Any]) -> str:
     return format(value, {int: ",", float: "g"}.get(type(value), ""))
 
 
-def _type_arguments(hint: Any, field: Field[Any]) -> dict[str, Any]:
-    """Arguments of ``add_argument`` for a field's type."""
+def _type_arguments(name: str, hint: Any, default: Any) -> dict[str, Any]:
+    """Arguments of ``add_argument`` for a parameter of that type."""
     if hint is bool:
-        if field.default:
-            return {"action": _Switch, "default": True}
-        return {"action": "store_true", "default": False}
-    given: dict[str, Any] = {"default": field.default}
-    if field.default is MISSING:
-        given = {"default": None, "required": True}
+        return {"action": _Switch if default is True else "store_true"}
     # The last word of a name is what its value is: MB of buffer_mb, MODULE of tasks_module.
-    given["metavar"] = field.name.rpartition("_")[2].upper()
+    metavar = name.rpartition("_")[2].upper()
     kinds = [kind for kind in _members(hint) if kind is not NoneType]
-    if get_origin(kinds[0]) in (tuple, list, Sequence):
-        given["metavar"] = given["metavar"].removesuffix("S")
-        return {**given, "nargs": "+", **_one(_members(get_args(kinds[0])[0]))}
-    return {**given, **_one(kinds)}
+    if get_origin(kinds[0]) in (tuple, list, Sequence, Iterable):
+        several = _one(_members(get_args(kinds[0])[0]))
+        return {"metavar": metavar.removesuffix("S"), "nargs": "+", **several}
+    return {"metavar": metavar, **_one(kinds)}
 
 
 def _one(kinds: Sequence[Any]) -> dict[str, Any]:
@@ -410,9 +347,11 @@ def _one(kinds: Sequence[Any]) -> dict[str, Any]:
     literals = [value for kind in kinds if get_origin(kind) is Literal for value in get_args(kind)]
     plain = [kind for kind in kinds if get_origin(kind) is not Literal]
     if not plain:
-        return {"choices": tuple(literals)}
+        return {"choices": tuple(literals), "metavar": None}
     if float in plain and (literals or str in plain):
         return {"type": number_or_text}
+    if str in plain:
+        return {"type": str}
     return {"type": int, "metavar": "N"} if plain[0] is int else {"type": plain[0]}
 
 

@@ -11,7 +11,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mosaic_collect.adapters.isaaclab.launch import installed
@@ -20,7 +20,7 @@ from mosaic_collect.checks import local_path
 from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
 from mosaic_collect.commands.collect import SHOWN
-from mosaic_collect.commands.options import add_options, build
+from mosaic_collect.commands.options import add_options
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreExistsError
 from mosaic_collect.export.options import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
@@ -30,7 +30,7 @@ from mosaic_collect.store.view import AUTO as AUTO_RESUME
 #: Options that the script has in its own way, or not at all.
 _OWN = (
     *("task", "motion", "output", "num_envs", "tasks_module", "notes", "steps_per_trajectory"),
-    *("passes", "device", "launcher", "overrides", "overwrite", "allow_changed", *TRAINING_RUN),
+    *("passes", "device", "launcher", "overrides", "overwrite", "allow_changed"),
 )
 _REQUIRED = ("task", "motion", "output_path")
 _DEFAULTS: dict[str, Any] = {
@@ -57,17 +57,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         **SHOWN,
         "checkpoint": {"name": "checkpoint_path", "type": _path},
         "student_history": {"name": "student_obs_history"},
+        "load_checkpoint": {"name": "checkpoint"},
         "resume": {"nargs": "?", "const": True, "type": _resume, "metavar": "True|False|auto"},
     }
-    add_options(parser, IsaacLabCollectOptions, but=_OWN, between="_", optional=True, more=more)
-    for name, field, value in (
-        ("disable_student_noise", "student_noise", False),
-        ("enable_terminations", "terminations", True),
-        ("disable_terminations", "terminations", False),
-    ):
-        words, action = ("yes", "store_true") if value else ("no", "store_false")
-        how: dict[str, Any] = {"dest": field, "action": action, "default": argparse.SUPPRESS}
-        add(f"--{name}", help=f"{field}: {words}", **how)
+    runs = {"rsl_rl": TRAINING_RUN}
+    add_options(parser, IsaacLabCollectOptions, but=_OWN, between="_", groups=runs, more=more)
+    no: dict[str, Any] = {"action": "store_false", "default": argparse.SUPPRESS}
+    add("--disable_student_noise", dest="student_noise", help="student_noise: no", **no)
+    add("--disable_terminations", dest="terminations", help="terminations: no", **no)
+    yes = {**no, "action": "store_true"}
+    add("--enable_terminations", dest="terminations", help="terminations: yes", **yes)
     words = "end a trajectory after that many rows (default: 100)"
     add("--steps_per_env", dest="steps_per_trajectory", type=int, help=words)
     add("--store", type=_place, help="the store; default: --output_path, ending in .zarr")
@@ -77,17 +76,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="leave trajectories that ended by a fall out of the .npy; the store keeps them",
     )
-    group = parser.add_argument_group("rsl_rl")
-    runs = {"load_checkpoint": {"name": "checkpoint"}}
-    add_options(
-        group, IsaacLabCollectOptions, only=TRAINING_RUN, between="_", optional=True, more=runs
-    )
+    group = next(group for group in parser._action_groups if group.title == "rsl_rl")
     group.add_argument("--wandb_path", help="run, or run and file, to download a checkpoint from")
-    group.add_argument(
-        "--resume_student_checkpoint",
-        type=_path,
-        help="as --checkpoint_path, which MOSAIC's script has, too",
-    )
+    words = "as --checkpoint_path, which MOSAIC's script has, too"
+    group.add_argument("--resume_student_checkpoint", type=_path, help=words)
     parser.set_defaults(**_DEFAULTS)
 
 
@@ -165,7 +157,9 @@ class Plan:
             "notes": {"flags": vars(args)},
         }
         try:
-            options = build(IsaacLabCollectOptions, argparse.Namespace(**{**vars(args), **own}))
+            given = {**vars(args), **own}
+            taken = [f.name for f in fields(IsaacLabCollectOptions) if f.name in given]
+            options = IsaacLabCollectOptions(**{name: given[name] for name in taken})
             options.check()
         except InputError as error:
             problems.append(str(error))

@@ -6,88 +6,66 @@ import argparse
 import json
 import math
 import os
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from typing import Any, ClassVar, Literal
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from tqdm import tqdm
 
-from mosaic_collect.commands.options import Command, shown
+from mosaic_collect.commands.options import ARGUMENT
 from mosaic_collect.errors import InputError, StoreError
 from mosaic_collect.passes.cluster import DaskEngine
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.store.codec import COMPRESSORS
 from mosaic_collect.store.objects import is_url
 from mosaic_collect.store.ranks import Place
 from mosaic_collect.store.view import AUTO
 
-#: What every command that reads stores takes.
-STORES = shown(positional=True)
+Paths = Annotated[Sequence[str], ARGUMENT]
+File = Annotated[str | None, {"metavar": "FILE"}]
+Stores = Annotated[
+    Paths,
+    {
+        "help": "Store, multi-rank dataset or pattern; several are read as one. A store may still "
+        "be recording."
+    },
+]
+Json = Annotated[bool, {"help": "Print the answer as JSON, one object per line."}]
+_ENGINE = {"group": "many processes", "exclusive": "engine"}
+Scheduler = Annotated[
+    str | None,
+    {
+        **_ENGINE,
+        "help": "Address of a Dask scheduler that does the work, such as tcp://10.0.0.1:8786. Its "
+        "workers need the same files and the same version of mosaic_collect (default: threads of "
+        "this process).",
+    },
+]
+Workers = Annotated[
+    int | None,
+    {
+        **_ENGINE,
+        "help": "Number of local processes that do the work (default: threads of this process).",
+    },
+]
 
 
-@dataclass(frozen=True, kw_only=True)
-class WithJson(Command):
-    """A command that can print its answer for programs.
-
-    Attributes:
-        json: Print the answer as JSON, one object per line.
-    """
-
-    json: bool = False
-
-    def answer(self, report: Any, *lines: str, but: Collection[str] = (), **more: Any) -> None:
-        """Print a report: as JSON ``but`` some fields and ``more`` beside, or else these lines."""
-        print(as_json(report, but, **more) if self.json else "\n".join(lines), flush=True)
+def engine_of(scheduler: str | None, workers: int | None) -> AbstractContextManager[Engine | None]:
+    """The processes or the cluster; None: threads of this process."""
+    if scheduler is None and workers is None:
+        return nullcontext()
+    return DaskEngine(scheduler, workers)
 
 
-@dataclass(frozen=True, kw_only=True)
-class WithStores(Command):
-    """A command that reads stores as one.
-
-    Attributes:
-        store: Store, multi-rank dataset or pattern; several are read as one. A store may still be
-            recording.
-    """
-
-    store: Sequence[str] = field(metadata=STORES)
-
-    @property
-    def dataset(self) -> TrajectoryDataset:
-        """The stores; a single one is named in errors as it was given."""
-        return TrajectoryDataset(self.store[0] if len(self.store) == 1 else list(self.store))
+def dataset_of(stores: Sequence[str]) -> TrajectoryDataset:
+    """The stores as one; a single one is named in errors as it was given."""
+    return TrajectoryDataset(stores[0] if len(stores) == 1 else list(stores))
 
 
-@dataclass(frozen=True, kw_only=True)
-class WithEngine(Command):
-    """A command that reads whole stores, on several processes or machines if wanted.
-
-    Attributes:
-        scheduler: Address of a Dask scheduler that does the work, such as tcp://10.0.0.1:8786. Its
-            workers need the same files and the same version of mosaic_collect (default: threads of
-            this process).
-        workers: Number of local processes that do the work (default: threads of this process).
-    """
-
-    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {"many processes": ("scheduler", "workers")}
-
-    scheduler: str | None = field(default=None, metadata=shown(exclusive="engine"))
-    workers: int | None = field(default=None, metadata=shown(exclusive="engine"))
-
-    @contextmanager
-    def engine(self) -> Iterator[Engine | None]:
-        """The processes or the cluster; None: threads of this process."""
-        if self.scheduler is None and self.workers is None:
-            yield None
-            return
-        with DaskEngine(self.scheduler, self.workers) as engine:
-            yield engine
-
-
-def add_resume(group: argparse._ActionsContainer, help_: str, default: Any) -> None:
+def add_resume(group: argparse._ActionsContainer, help_: str) -> None:
     """``--resume``, for people, and ``--auto-resume``, for jobs that are queued again."""
-    flags = group.add_mutually_exclusive_group()
+    flags, default = group.add_mutually_exclusive_group(), argparse.SUPPRESS
     flags.add_argument("--resume", action="store_true", help=help_, default=default)
     flags.add_argument(
         "--auto-resume",
@@ -99,20 +77,9 @@ def add_resume(group: argparse._ActionsContainer, help_: str, default: Any) -> N
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class WithWriter(WithJson):
-    """A command that makes a store of other data.
-
-    Attributes:
-        buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
-            steps per block, at most a tenth of the free memory).
-        compressor: Compression of the chunks (default: zstd).
-    """
-
-    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {"tuning": ("buffer_mb", "compressor")}
-
-    buffer_mb: float | Literal["auto"] = "auto"
-    compressor: str = field(default="auto", metadata=shown(choices=COMPRESSORS))
+def answer(is_json: bool, report: Any, *lines: str, but: Collection[str] = (), **more: Any) -> None:
+    """Print a report: as JSON ``but`` some fields and ``more`` beside, or else these lines."""
+    print(as_json(report, but, **more) if is_json else "\n".join(lines), flush=True)
 
 
 def as_json(report: Any, but: Collection[str] = (), **more: Any) -> str:

@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 from mosaic_collect.adapters.rsl_rl.runner_cfg import read_runner_cfg
 from mosaic_collect.checks import local_path, needed
-from mosaic_collect.commands.options import shown
-from mosaic_collect.commands.shared import STORES, WithEngine, WithJson, bar
+from mosaic_collect.commands.shared import (
+    File,
+    Json,
+    Scheduler,
+    Stores,
+    Workers,
+    answer,
+    bar,
+    engine_of,
+)
 from mosaic_collect.errors import InputError, StoreError
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.look.canvas import check_picture
@@ -24,7 +32,8 @@ from mosaic_collect.replay.report import TOLERANCE, check_tolerance, plot_replay
 from mosaic_collect.store.ranks import Place
 from mosaic_collect.text import size_of
 
-_FILE = shown(metavar="FILE")
+#: The checkpoint as a store's policy, and its groups.
+_Recorded = tuple[Any, Any]
 
 
 def _group(text: str) -> tuple[str, int | tuple[int, ...]]:
@@ -35,21 +44,11 @@ def _group(text: str) -> tuple[str, int | tuple[int, ...]]:
     return name, tuple(map(int, axes)) if len(axes) > 1 else int(row)
 
 
-#: The checkpoint as a store's policy, and its groups.
-_Recorded = tuple[Any, Any]
-
-
 @dataclass(frozen=True, kw_only=True)
-class Verify(WithJson, WithEngine):
-    """Check stores, exports and recorded actions for damage and differences.
-
-    Checks every checksum, and that metadata and files agree; compares an export with its stores bit
-    by bit; replays the recorded observations through the checkpoint. Exit code 1: a check failed.
+class _ReplayOptions:
+    """The options of a replay through a checkpoint.
 
     Attributes:
-        store: Store, multi-rank dataset or pattern.
-        npy: Export to compare with the store; an export of several stores is compared with all of
-            them, in the same order.
         checkpoint: rsl_rl checkpoint that recorded the store. It is given every observation of a
             valid row again, and must return the recorded mean and sigma. This needs the rsl_rl
             generation that wrote the checkpoint.
@@ -68,74 +67,33 @@ class Verify(WithJson, WithEngine):
         plot: Picture of the differences over the steps, .png, .svg or .pdf.
     """
 
-    EXAMPLE: ClassVar[str] = (
-        "mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png"
-    )
-    GROUPS: ClassVar[Mapping[str, Sequence[str]]] = {
-        "replay through the checkpoint": (
-            *("checkpoint", "trust_checkpoint", "tolerance", "device", "runner_cfg"),
-            *("groups", "plot"),
-        ),
-        **WithEngine.GROUPS,
-    }
-
-    store: Sequence[str] = field(metadata=STORES)
-    npy: str | None = field(default=None, metadata=_FILE)
-    checkpoint: str | None = field(default=None, metadata=_FILE)
+    checkpoint: File = None
     trust_checkpoint: bool = False
     tolerance: float = TOLERANCE
     device: str = "cpu"
-    runner_cfg: str | None = field(default=None, metadata=_FILE)
-    groups: Sequence[Any] | None = field(
-        default=None, metadata=shown(type=_group, metavar="NAME=WIDTH")
-    )
-    plot: str | None = field(default=None, metadata=_FILE)
+    runner_cfg: File = None
+    groups: Annotated[Sequence[Any] | None, {"type": _group, "metavar": "NAME=WIDTH"}] = None
+    plot: File = None
 
-    def run(self) -> bool:
-        """Verify, printing every problem; True if there is none."""
-        self._check()
-        first = None
-        if self.checkpoint is not None:  # before all work
-            with contextlib.suppress(StoreError):  # which verifying it reports
-                first = self._policy(self._parts()[0])
-        # Lists and not generators: each store is checked, whatever the ones before were like.
-        with self.engine() as engine:
-            good = all([self._verify(store, engine) for store in self.store])  # noqa: C419
-            if self.npy and good:
-                with bar("compare") as progress:
-                    report = verify_export(self.store, self.npy, progress.update, engine)
-                good = self._say(report, "arrays")
-            if self.checkpoint and good:
-                for part in self._parts():
-                    good &= self._replay(part, first or self._policy(part), engine)
-                    first = None
-        return good
-
-    def _check(self) -> None:
-        """What would be wrong only after hours, before them."""
+    def check(self, stores: Sequence[str]) -> None:
+        """Refuse what would be wrong only after hours."""
         if self.checkpoint is None:
             given = [n for n in ("plot", "runner_cfg", "groups") if getattr(self, n) is not None]
             if given:
                 names = ", ".join("--" + name.replace("_", "-") for name in given)
                 raise InputError(f"{names}: expected --checkpoint FILE beside it")
         check_tolerance(self.tolerance)
-        if self.npy is not None:
-            open(local_path(self.npy, "npy"), "rb").close()
         if self.runner_cfg is not None:
             read_runner_cfg(self.runner_cfg)
         if self.plot is not None:
             check_picture(self.plot)
-            if len(self._parts()) > 1:
+            if len(_parts(stores)) > 1:
                 raise InputError(
                     "--plot: expected one store, for each would replace the last one's"
                 )
 
-    def _parts(self) -> list[TrajectoryDataset]:
-        """The stores one by one, those of a folder of ranks, too."""
-        views = StoreSet.open(Place.of(self.store, "store")).with_steps()
-        return [TrajectoryDataset(view.blobs) for view in views]
-
-    def _policy(self, dataset: TrajectoryDataset) -> _Recorded:
+    def policy(self, dataset: TrajectoryDataset) -> _Recorded:
+        """Load the checkpoint into the network of a store."""
         install = "pip install torch rsl-rl-lib"
         with needed(f"the replay check needs torch and the rsl_rl of the checkpoint: {install}"):
             from mosaic_collect.replay.policy import recorded_policy
@@ -148,37 +106,18 @@ class Verify(WithJson, WithEngine):
             self.trust_checkpoint,
         )
 
-    def _verify(self, store: str, engine: Engine | None) -> bool:
-        with bar("verify", " shards") as progress:
-            report = verify_store(store, progress.update, engine)
-        return self._say(report, "shards")
-
-    def _say(self, report: VerifyReport, unit: str) -> bool:
-        count = len(report.problems)
-        verdict = "ok" if report.ok else f"{count} PROBLEM{'S' if count > 1 else ''}"
-        figures = f"{report.checked:,} {unit}, {size_of(report.nbytes)}, {report.seconds:.1f} s"
-        self.answer(
-            report,
-            f"{report.path}: {verdict} ({figures})",
-            *(f"  problem: {problem}" for problem in report.problems),
-            *(f"  note: {note}" for note in report.notes),
-            of=unit,
-            ok=report.ok,
-        )
-        return report.ok
-
-    def _replay(
-        self, dataset: TrajectoryDataset, recorded: _Recorded, engine: Engine | None
+    def run(
+        self, dataset: TrajectoryDataset, recorded: _Recorded, json: bool, engine: Engine | None
     ) -> bool:
+        """Replay a store, print the differences and draw them; True if there are none."""
         from mosaic_collect.replay.check import replay_check  # torch is needed for this alone
 
         with bar("replay", " steps", dataset.num_steps) as progress:
             report = replay_check(
-                *(dataset.blobs, *recorded, self.device, self.tolerance),
-                progress.update,
-                engine,
+                *(dataset.blobs, *recorded, self.device, self.tolerance), progress.update, engine
             )
-        self.answer(
+        answer(
+            json,
             report,
             f"{self.checkpoint}: {report.verdict} ({report.figures})",
             but=("steps",),
@@ -192,6 +131,77 @@ class Verify(WithJson, WithEngine):
             names = [os.path.basename(os.path.normpath(path)) for path in paths]
             title = f"{' replayed by '.join(names)}: {report.verdict}\n{report.figures}"
             plot_replay(report, title, self.plot)
-            if not self.json:
+            if not json:
                 print(f"{self.plot}: drawn")
         return report.ok
+
+
+def run_verify(
+    store: Stores,
+    *,
+    npy: File = None,
+    json: Json = False,
+    scheduler: Scheduler = None,
+    workers: Workers = None,
+    **options: Annotated[Any, {"of": _ReplayOptions, "group": "replay through the checkpoint"}],
+) -> bool:
+    """Check stores, exports and recorded actions for damage and differences.
+
+    Checks every checksum, and that metadata and files agree; compares an export with its stores bit
+    by bit; replays the recorded observations through the checkpoint. Exit code 1: a check failed.
+
+    Args:
+        store: Store, multi-rank dataset or pattern.
+        npy: Export to compare with the store; an export of several stores is compared with all of
+            them, in the same order.
+
+    Example:
+        mosaic-collect verify expert.zarr --npy expert.npy --checkpoint model.pt --plot replay.png
+    """
+    replay, first = _ReplayOptions(**options), None
+    replay.check(store)
+    if npy is not None:
+        open(local_path(npy, "npy"), "rb").close()
+    if replay.checkpoint is not None:  # before all work
+        with contextlib.suppress(StoreError):  # which verifying it reports
+            first = replay.policy(_parts(store)[0])
+    # Lists and not generators: each store is checked, whatever the ones before were like.
+    with engine_of(scheduler, workers) as engine:
+        good = all([_verify(path, json, engine) for path in store])  # noqa: C419
+        if npy and good:
+            with bar("compare") as progress:
+                report = verify_export(store, npy, progress.update, engine)
+            good = _say(report, "arrays", json)
+        if replay.checkpoint and good:
+            for part in _parts(store):
+                good &= replay.run(part, first or replay.policy(part), json, engine)
+                first = None
+    return good
+
+
+def _parts(stores: Sequence[str]) -> list[TrajectoryDataset]:
+    """The stores one by one, those of a folder of ranks, too."""
+    views = StoreSet.open(Place.of(stores, "store")).with_steps()
+    return [TrajectoryDataset(view.blobs) for view in views]
+
+
+def _verify(store: str, json: bool, engine: Engine | None) -> bool:
+    with bar("verify", " shards") as progress:
+        report = verify_store(store, progress.update, engine)
+    return _say(report, "shards", json)
+
+
+def _say(report: VerifyReport, unit: str, json: bool) -> bool:
+    count = len(report.problems)
+    verdict = "ok" if report.ok else f"{count} PROBLEM{'S' if count > 1 else ''}"
+    figures = f"{report.checked:,} {unit}, {size_of(report.nbytes)}, {report.seconds:.1f} s"
+    answer(
+        json,
+        report,
+        f"{report.path}: {verdict} ({figures})",
+        *(f"  problem: {problem}" for problem in report.problems),
+        *(f"  note: {note}" for note in report.notes),
+        of=unit,
+        ok=report.ok,
+    )
+    return report.ok

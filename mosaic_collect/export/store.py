@@ -71,8 +71,9 @@ def export_store(
     Args:
         stores: The stores, as ``export_npy`` takes them.
         path: The new store: a folder or a URL where nothing lies.
-        compressor: Compressor of the new store, as of ``TrajectoryWriter``.
-        buffer_mb: Bound of the writer's buffer, as of ``TrajectoryWriter``.
+        compressor: Compression of the chunks (default: zstd).
+        buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
+            steps per block, at most a tenth of the free memory).
         progress: Called with the bytes of rows written since the last call.
         subset: Pairs and fields to write, by default all: ``fields``, ``steps``, ``trajectories``,
             ``motions``, ``split``, ``exclude_failed``, ``max_pairs`` and the other filters of

@@ -92,8 +92,9 @@ def import_npy(
         npy: The file.
         store: The store to be made, a folder that is not there yet, or is empty.
         metadata: Metadata of the store, beside ``imported_from``.
-        buffer_mb: Bound of the writer's buffer, as of ``TrajectoryWriter``.
-        compressor: Compressor of the store, as of ``TrajectoryWriter``.
+        buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
+            steps per block, at most a tenth of the free memory).
+        compressor: Compression of the chunks (default: zstd, or what the store has).
         resume: Continue an interrupted import of the same file, known by size and SHA-256; the
             committed rows are compared with the file first. "auto": if there is one. Trajectories
             that were open there continue under new ids.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 import mosaic_collect
 from mosaic_collect.cli import help_text, parse
 from mosaic_collect.commands import COMMANDS, command
-from mosaic_collect.commands.options import parser_of
+from mosaic_collect.commands.options import example_of, parser_of
 from tests import helpers
 from tests.export import stores
 
@@ -43,14 +44,14 @@ def test_the_help_of_all_is_shown_where_no_command_is_given(cli) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_help_of_each_shows_an_example_that_parses(cli, name: str) -> None:
-    kind = command(name)
+    run = command(name)
     done = cli(name, "--help")
     assert done.code == 0
     example = done.out.split("\nexample:\n")[1].replace("\\\n", "")
-    assert example.split() == kind.EXAMPLE.split()
-    words = kind.EXAMPLE.split()
+    words = example_of(run).split()
+    assert example.split() == words
     assert words[:2] == ["mosaic-collect", name]
-    assert type(parse(words[1:])) is kind
+    assert parse(words[1:]).func is run
 
 
 @pytest.mark.parametrize("width", ["60", "120"])
@@ -102,7 +103,7 @@ def test_unknown_words_and_a_suggestion(cli, arguments, words: str) -> None:
 
 def test_underscores_stand_for_hyphens() -> None:
     given = ["--num_envs", "5", "--max_steps=7", "--no_student_noise", "--launcher=--viz kit_x"]
-    assert parse(["collect", *given]).given == {  # type: ignore[attr-defined]
+    assert parse(["collect", *given]).keywords == {
         "num_envs": 5,
         "max_steps": 7,
         "student_noise": False,
@@ -126,15 +127,23 @@ def test_a_list_of_numbers_ends_at_a_text(
     words: str, numbers: list[int], places: list[str]
 ) -> None:
     """argparse takes all that is behind such an option for numbers."""
-    command = parse(words.split())
-    assert (command.trajectory, command.store) == (numbers, places)  # type: ignore[attr-defined]
+    options = parse(words.split()).keywords
+    assert (options["trajectory"], options["store"]) == (numbers, places)
+
+
+def fail(monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException) -> None:
+    """Let a command raise an error, whatever its options."""
+    run = command(name)
+
+    @functools.wraps(run)
+    def failing(**options: object) -> bool:
+        raise error
+
+    monkeypatch.setattr(sys.modules[COMMANDS[name]], run.__name__, failing)
 
 
 def test_an_unexpected_error_is_no_answer(cli, monkeypatch, tmp_path) -> None:
-    def bug(self) -> None:
-        raise ZeroDivisionError("of ours")
-
-    monkeypatch.setattr(command("inspect"), "run", bug)
+    fail(monkeypatch, "inspect", ZeroDivisionError("of ours"))
     done = cli("inspect", str(tmp_path))
     assert done.code == 70
     assert "ZeroDivisionError: of ours" in done.err
@@ -222,11 +231,8 @@ def test_verbose_shows_the_traceback(cli, tmp_path, caplog) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_an_interrupt_is_130(cli, monkeypatch, name: str) -> None:
-    def interrupted(self) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(command(name), "run", interrupted)
-    done = cli(*command(name).EXAMPLE.split()[1:])
+    fail(monkeypatch, name, KeyboardInterrupt())
+    done = cli(*example_of(command(name)).split()[1:])
     assert done.code == 130
     assert done.err == f"mosaic-collect {name}: interrupted\n"
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import pytest
 
 from mosaic_collect.commands.options import (
+    ARGUMENT,
     add_options,
-    build,
     flags_of,
     in_flags,
     meanings,
@@ -34,7 +34,7 @@ class Trip:
         rest: Sleep.
     """
 
-    goal: str
+    goal: Annotated[str, {"required": True}]
     days: int | None = None
     by: Literal["train", "ship"] = "train"
     stops: Sequence[str] | None = None
@@ -47,7 +47,7 @@ class Trip:
 def parsed(*words: str) -> Trip:
     parser = argparse.ArgumentParser()
     add_options(parser, Trip, but=("inner",))
-    return build(Trip, parser.parse_args(words))
+    return Trip(**vars(parser.parse_args(words)))
 
 
 def test_defaults_are_the_classes() -> None:
@@ -87,18 +87,33 @@ def test_words_of_values_are_parsed_as_these() -> None:
     parser = argparse.ArgumentParser()
     add_options(parser, Trip)
     trip = Trip(goal="--A b", days=-3, stops=["B"], bound=2.5, fast=True, rest=False)
-    assert build(Trip, parser.parse_args(words_of(parser, vars(trip)))) == trip
+    assert Trip(**vars(parser.parse_args(words_of(parser, vars(trip))))) == trip
 
 
 def test_groups_and_optional_options() -> None:
     parser = argparse.ArgumentParser()
-    add_options(parser, Trip, optional=True, groups={"": ("rest", "goal"), "pace": ("fast",)})
-    assert vars(parser.parse_args(["--fast"])) == {"fast": True}
+    add_options(parser, Trip, groups={"": ("rest", "goal"), "pace": ("fast",)})
+    assert vars(parser.parse_args(["--fast", "--goal", "A"])) == {"fast": True, "goal": "A"}
     told = parser.format_help()
     places = [
         told.index(text) for text in ("  --days", "  --rest", "  --goal", "pace:", "  --fast")
     ]
     assert places == sorted(places)
+
+
+MORE = {"of": Trip, "but": ("goal",), "group": "more", "more": {"days": {"name": "length"}}}
+
+
+def travel(goal: Annotated[str, ARGUMENT], **trip: Annotated[Any, MORE]) -> None:
+    """Go."""
+
+
+def test_options_of_other_functions_are_passed_on_by_name() -> None:
+    parser = argparse.ArgumentParser()
+    add_options(parser, travel)
+    given = vars(parser.parse_args(["A", "--length", "3", "--no-rest"]))
+    assert given == {"goal": "A", "days": 3, "rest": False}
+    assert "more:\n  --length N" in parser.format_help()
 
 
 def test_the_meanings_of_a_function_and_of_nothing() -> None:

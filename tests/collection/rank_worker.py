@@ -27,7 +27,7 @@ from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.protocols import MotionTracker, Observations, StepResult
 from mosaic_collect.collection.ranks import RankStore, giving_back
 from mosaic_collect.collection.record import record
-from mosaic_collect.commands.collect import Collect
+from mosaic_collect.commands.collect import run_collect
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.recording.writer import TrajectoryWriter
 from tests.collection.toys import ToyPolicy, ToySimulation
@@ -125,9 +125,9 @@ def collect(folder: str, arguments: argparse.Namespace) -> None:
 
 def by_command(command: list[str]) -> list[str]:
     """This program's arguments for a command line of ``mosaic-collect``."""
-    collect = parse(command)
-    assert isinstance(collect, Collect)
-    given = collect.given
+    call = parse(command)
+    assert call.func is run_collect
+    given = call.keywords
     assert (given["distributed"], given["resume"]) == (True, "auto")
     return [given["output"], "--envs", str(given["num_envs"])]
 
