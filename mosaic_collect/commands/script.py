@@ -22,7 +22,7 @@ from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
 from mosaic_collect.commands.collect import SHOWN
 from mosaic_collect.commands.options import add_options
 from mosaic_collect.errors import InputError, MissingDependencyError, StoreExistsError
-from mosaic_collect.export.options import AUTO
+from mosaic_collect.export.plan import AUTO
 from mosaic_collect.npyfile.layout import COMPACT, GRID
 from mosaic_collect.store.objects import is_url
 from mosaic_collect.store.view import AUTO as AUTO_RESUME

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import CorruptExportError, InputError
-from mosaic_collect.export.npy import ExportPlan, decide
-from mosaic_collect.export.options import Options
+from mosaic_collect.export.npy import Npy, file_metadata
+from mosaic_collect.export.plan import ExportPlan, Options, decide
 from mosaic_collect.npyfile.layout import of_mosaic
 from mosaic_collect.npyfile.read import NpyFile, scan_npy
 from mosaic_collect.passes.engine import Engine
@@ -60,7 +60,7 @@ def verify_export(
     nbytes = 0
     if not problems:
         try:
-            plan = decide(views, options, engine)
+            plan = decide(views, Npy(), options, engine)
         except InputError as error:
             raise CorruptExportError(f"{file.path}: impossible export options: {error}") from error
         problems = _same_shape(file, plan)
@@ -114,7 +114,10 @@ def _same_shape(file: NpyFile, plan: ExportPlan) -> list[str]:
         )
         if found != expected:
             problems.append(f"{shown(name)}: expected {expected}, got {found}")
-    told, expected_metadata = of_mosaic(file.metadata), of_mosaic(plan.metadata)
+    told, expected_metadata = (
+        of_mosaic(file.metadata),
+        of_mosaic(file_metadata(plan)),
+    )
     if told != expected_metadata:
         problems.append(f"metadata: expected {expected_metadata}, got {shown(told)}")
     return problems

@@ -24,10 +24,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.checks import needed
-from mosaic_collect.export.options import Options
-from mosaic_collect.export.rows import RowFormat, TrajectoryRows, key_of
-from mosaic_collect.export.stream import write_at
+from mosaic_collect.export.plan import ExportFormat, ExportPlan, Options
+from mosaic_collect.export.rows import TrajectoryRows, key_of
+from mosaic_collect.export.target import Target, write_at
 from mosaic_collect.npyfile.layout import OURS
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.selection import TRAIN, VALIDATION, Split
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.trajectories import ENDS
@@ -36,18 +37,19 @@ from mosaic_collect.store.schema import Field
 _ENV_TYPE = 2  # robomimic's number of gym environments, which Isaac Lab writes as well
 
 
-class Hdf5(RowFormat):
+class Hdf5(ExportFormat):
     """HDF5 in robomimic's layout."""
 
-    def check(self, table: Table, fields: Sequence[Field]) -> None:
+    name = "hdf5"
+
+    def check(self, table: Table, fields: Sequence[Field], options: Options) -> None:
         with needed("HDF5 exports need h5py: pip install 'mosaic-collect[hdf5]'"):
             import h5py  # noqa: F401
 
-    def write(
-        self, path: str, rows: TrajectoryRows, options: Options, about: dict[str, Any]
-    ) -> Iterator[int]:
+    def write(self, target: Target, plan: ExportPlan, engine: Engine | None) -> Iterator[int]:
         import h5py
 
+        rows, options, path = plan.rows, plan.options, target.temp_path
         found = rows.trajectories
         order = np.argsort(found["id"])
         names = np.array([f"demo_{n}" for n in np.argsort(order).tolist()], "S")
@@ -60,7 +62,7 @@ class Hdf5(RowFormat):
             for kind, side in (("train", TRAIN), ("valid", VALIDATION)):
                 split = Split(side, options.validation_fraction, options.split_seed)
                 file[f"mask/{kind}"] = names[order][rows.on_side(split)[order]]
-            file[OURS] = json.dumps(about)
+            file[OURS] = json.dumps(plan.about)
         starts, widths = rows.starts.tolist(), {f.name: f.row_nbytes for f in rows.fields}
         with open(path, "r+b", buffering=0) as out:
 

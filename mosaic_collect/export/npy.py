@@ -1,83 +1,60 @@
 """``export_npy``: a store, or several, as the single ``.npy`` dict that MOSAIC loads.
 
-An export is decided before its first byte: ``plan_export`` opens the stores, chooses the pairs and
-lays out the file; ``ExportPlan.write`` writes it, or nothing.
+    grid       [T, N, D]    every pair, at its step and environment, with a valid_mask [T, N]
+    compact    [M, 1, D]    valid, finite pairs only, by step, then environment
+
+MOSAIC takes each of its own arrays for ``[T, N, D]`` of float32, so rows of several axes become one
+axis, in C order, and the file's metadata keep the axes. It reads no other arrays: they keep theirs.
+
+All places are known before the first byte. So the rows of each cell go to their place with
+``pwrite``, several cells at once. Memory: the cells at work, about ``3 * CELL_NBYTES`` each,
+whatever the store's size.
 """
 
 from __future__ import annotations
 
-import logging
+import math
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, fields as dataclass_fields
+from functools import partial
+from itertools import tee
 from typing import Any
 
-from mosaic_collect.errors import (
-    CorruptStoreError,
-    ExportError,
-    IncompleteStoreError,
-    InputError,
-    NonFiniteError,
-    StoreMismatchError,
+import numpy as np
+from numpy.typing import NDArray
+
+from mosaic_collect.errors import CorruptStoreError, InputError, StoreMismatchError
+from mosaic_collect.export.plan import (
+    NPY,
+    ExportFormat,
+    ExportPlan,
+    ExportReport,
+    LayoutName,
+    Options,
+    plan_format,
 )
-from mosaic_collect.export.contents import (
-    arrays_of,
-    check_rows,
-    file_metadata,
-    notes_on,
-)
-from mosaic_collect.export.options import AUTO, LayoutName, Options
-from mosaic_collect.export.stream import Progress, fill
-from mosaic_collect.export.target import check_target, opened_target
-from mosaic_collect.npyfile.layout import COMPACT, GRID, FilePlan, plan_file
+from mosaic_collect.export.target import Target, opened_elsewhere, write_at
+from mosaic_collect.npyfile.layout import AXES, GRID, OURS, ArraySpec, FilePlan, plan_file
 from mosaic_collect.passes.engine import Engine
-from mosaic_collect.reading.selection import (
-    Left,
-    Selection,
-    Side,
-    chosen_fields,
-    every_pair,
-    nonfinite_fields,
-    select,
-)
-from mosaic_collect.reading.store_set import StoreSet, check_mergeable
-from mosaic_collect.reading.table import Table
-from mosaic_collect.store.metadata import COLLECTING, COMPLETE
-from mosaic_collect.store.ranks import Addresses, Place
-from mosaic_collect.store.schema import VALID_MASK, Field
-from mosaic_collect.store.view import StoreView
-from mosaic_collect.text import size_of
+from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.selection import Side, exported
+from mosaic_collect.reading.store_set import alike_notes
+from mosaic_collect.reading.table import Cell, Table
+from mosaic_collect.store.counts import all_finite, finite_rows
+from mosaic_collect.store.ranks import Addresses
+from mosaic_collect.store.schema import MOSAIC_FIELDS, TRAJECTORY_ID, VALID_MASK, Field
 
-_log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ExportReport:
-    """What was exported.
-
-    Attributes:
-        path: The file.
-        layout: ``grid`` or ``compact``.
-        num_pairs: Valid pairs in the file.
-        shapes: Key -> shape.
-        left_out: Pairs left out, by reason.
-        file_nbytes: Size of the file; np.load needs about as much RAM.
-        device_nbytes: Bytes that MOSAIC moves to the training device, on every rank.
-        seconds: Duration of the export.
-        notes: Facts that a reader of the file should know.
-    """
-
-    path: str
-    layout: str
-    num_pairs: int
-    shapes: dict[str, tuple[int, ...]]
-    left_out: Left
-    file_nbytes: int
-    device_nbytes: int
-    seconds: float
-    notes: tuple[str, ...]
+#: Opens the file for some pieces; yields its descriptor.
+Opened = Callable[[], AbstractContextManager[int]]
+#: A field, and a cell of it.
+Piece = tuple[str, Cell]
+#: Bytes to hand to another process at a time, which syncs the file after them.
+_BATCH_NBYTES = 256 << 20
+#: Entries of a store's metadata under "acting" whose presence means that actions were perturbed.
+_PERTURBING = {"action_noise", "act_by"}
+_OPTIONS = [f.name for f in dataclass_fields(Options) if f.name != "metadata"]
 
 
 def export_npy(
@@ -161,231 +138,255 @@ def export_npy(
         SpaceError: Not enough disk; WriteError: The file cannot be written.
         ClusterError: The cluster cannot do the work.
     """
-    options = Options(
-        layout=layout,
-        fields=fields,
-        max_pairs=max_pairs,
-        seed=seed,
-        allow_incomplete=allow_incomplete,
-        allow_nonfinite=allow_nonfinite,
-        exclude_interrupted=exclude_interrupted,
-        exclude_failed=exclude_failed,
-        skip_damaged=skip_damaged,
-        steps=steps,
-        trajectories=trajectories,
-        motions=motions,
-        split=split,
-        validation_fraction=validation_fraction,
-        split_seed=split_seed,
-        allow_different=allow_different,
-    )
-    check_target(path, ())  # before any store is read
-    views, folders = open_stores(store, options)
-    check_target(path, folders)  # before their rows are read
-    with naming_skip_damaged(options):
-        plan = decide(views, options, engine)
-    return plan.write(path, progress, engine)
-
-
-@dataclass(frozen=True)
-class ExportPlan:
-    """A decided export: what is to be written, and how to write it.
-
-    Attributes:
-        table: The stores.
-        layout: ``grid`` or ``compact``.
-        options: Options of the export.
-        selection: Chosen pairs, in the file's order.
-        left: Numbers of pairs left out.
-        metadata: MOSAIC's dict, with ours under ``mosaic_collect``.
-        file: Place of everything in the file.
-    """
-
-    table: Table
-    layout: str
-    options: Options
-    selection: Selection
-    left: Left
-    metadata: dict[str, Any]
-    file: FilePlan
-
-    @property
-    def arrays_nbytes(self) -> int:
-        """Bytes of all arrays: what MOSAIC moves to the training device, on every rank."""
-        return sum(spec.nbytes for spec in self.file.arrays.values())
-
-    @property
-    def num_valid(self) -> int:
-        """Number of valid pairs in the file."""
-        return _num_valid(self.table, self.layout, self.selection)
-
-    @property
-    def size_text(self) -> str:
-        """What loading the file will take, in words."""
-        size = size_of(self.arrays_nbytes)
-        return (
-            f"{self.selection.num_pairs:,} pairs, {self.layout}: {size} on disk, as much RAM "
-            "for np.load, and as much on the training device of every rank"
-        )
-
-    def write(
-        self,
-        path: str | os.PathLike[str],
-        progress: Progress | None = None,
-        engine: Engine | None = None,
-    ) -> ExportReport:
-        """Write the file: whole under its name, or not there at all.
-
-        Args:
-            path: The file, ``*.npy``; one of that name is replaced.
-            progress: Called with the bytes written since the last call, ``arrays_nbytes`` in all.
-            engine: Writes; None: threads here.
-
-        Raises:
-            InputError: A name that is no place for the file.
-            CorruptStoreError: A damaged chunk.
-            SpaceError: Not enough disk; WriteError: The file cannot be written.
-            ClusterError: The cluster cannot do the work.
-        """
-        start = time.monotonic()
-        name = check_target(path, [part.address for part in self.table.parts])
-        _log.info("%s", self.size_text)
-        may_be_nonfinite = self.layout == GRID and self.options.allow_nonfinite
-        with opened_target(name, self.file.nbytes) as target, naming_skip_damaged(self.options):
-            fill(
-                target,
-                self.file,
-                self.table,
-                self.selection,
-                check_finite=not may_be_nonfinite,
-                progress=progress or (lambda nbytes: None),
-                engine=engine,
-            )
-        return ExportReport(
-            path=name,
-            layout=self.layout,
-            num_pairs=self.num_valid,
-            shapes={name: spec.shape for name, spec in self.file.arrays.items()},
-            left_out=self.left,
-            file_nbytes=self.file.nbytes,
-            device_nbytes=self.arrays_nbytes,
-            seconds=time.monotonic() - start,
-            notes=tuple(notes_on(self.table, self.layout, self.file.arrays)),
-        )
+    given = locals()
+    options = Options(**{name: given[name] for name in _OPTIONS})
+    return plan_format(store, Npy(), options, path, engine).write(path, progress, engine)
 
 
 def plan_export(stores: Addresses, options: Options, engine: Engine | None = None) -> ExportPlan:
-    """Decide an export; its plan knows the file's size, and writes the file.
+    """Decide an export to ``.npy``; its plan knows the file's size, and writes the file.
 
     Args:
         stores: The stores, as ``export_npy`` takes them; it raises the same errors.
         options: Pairs and fields to export, and their layout.
         engine: Reads what must be read for that; None: threads here.
     """
-    views, _ = open_stores(stores, options)
-    with naming_skip_damaged(options):
-        return decide(views, options, engine)
+    return plan_format(stores, Npy(), options, engine=engine)
 
 
-def open_stores(stores: Addresses, options: Options) -> tuple[list[StoreView], list[str]]:
-    """Read each root document once; return the snapshots, and folders closed to exports."""
-    found = StoreSet.open(Place.of(stores, "store"))
-    for store in found.stores:
-        if store.view is None and not store.is_rank:
-            _check_store(store.blobs.address, COLLECTING, 0, options)
-    views = found.with_steps(options.allow_incomplete)
-    Table(views).check_extent()
-    return views, found.folders
+class Npy(ExportFormat):
+    """MOSAIC's dict of arrays."""
 
+    name = NPY
+    by_trajectory = False
+    load_text = ", as much RAM for np.load, and as much on the training device of every rank"
 
-def decide(
-    views: Sequence[StoreView], options: Options, engine: Engine | None = None
-) -> ExportPlan:
-    """Decide an export of open stores, as ``plan_export``."""
-    table, fields = join_stores(views, options)
-    if options.layout == GRID and not table.has_one_width:
-        widths = ", ".join(f"{p.address} has {p.state.num_envs}" for p in table.parts)
-        raise StoreMismatchError(
-            f"a grid of several stores needs one number of environments in all: {widths}; "
-            "use layout='compact'"
+    def check(self, table: Table, fields: Sequence[Field], options: Options) -> None:
+        if options.layout == GRID and not table.has_one_width:
+            widths = ", ".join(f"{p.address} has {p.state.num_envs}" for p in table.parts)
+            raise StoreMismatchError(
+                f"a grid of several stores needs one number of environments in all: {widths}; "
+                "use layout='compact'"
+            )
+        # MOSAIC would not normalise images, and crash on uint8.
+        images = [f for f in fields if _is_flattened(f) and not f.is_float]
+        if images:
+            wrong = ", ".join(f"{f.name} is {f.dtype} of {f.dim}" for f in images)
+            raise InputError(
+                f"fields: MOSAIC takes rows of float32, but {wrong}: leave it out by naming the "
+                "other fields"
+            )
+
+    def lay_out(self, plan: ExportPlan) -> FilePlan:
+        return plan_file(arrays_of(plan), {"metadata": file_metadata(plan)})
+
+    def write(self, target: Target, plan: ExportPlan, engine: Engine | None) -> Iterator[int]:
+        table, selection, file = plan.table, plan.selection, plan.file
+        for offset, data in file.pieces:
+            write_at(target.fd, data, offset)
+        pieces: Iterator[Piece] = (
+            (field, cell)
+            for field in file.arrays
+            for block in range(table.state.num_blocks)
+            for cell in selection.cells_of(block, field)
         )
-    check_rows(fields)
-    layout, selection, left = choose(table, fields, options, engine)
-    arrays = arrays_of(table, fields, layout, selection.num_pairs)
-    num_valid = _num_valid(table, layout, selection)
-    ours = {"layout": layout, "options": options.as_json(), "left_out": asdict(left)}
-    metadata = file_metadata(table, arrays, num_valid, ours, options.metadata or {})
-    file = plan_file(arrays, {"metadata": metadata})
-    return ExportPlan(table, layout, options, selection, left, metadata, file)
+        may_be_nonfinite = plan.layout == GRID and plan.options.allow_nonfinite
+        writer = partial(_PieceWriter, plan, not may_be_nonfinite)
+        if engine is not None:
+            # A file system of several machines that keeps whole pages would else write them over
+            # its neighbours'.
+            os.fsync(target.fd)
+            write = writer(partial(opened_elsewhere, target.temp_path))
+            yield from engine.map(write, _batches(pieces, file), write.require_seen)
+            return
+        write, before = writer(lambda: nullcontext(target.fd)), None
+        pieces, done = tee(pieces)
+        written = Engine().map(write, ([piece] for piece in pieces))
+        for (field, cell), nbytes in zip(done, written, strict=True):
+            yield nbytes
+            if before not in (None, (field, cell.block)):
+                _write_back(target.fd, *write.place(*before))
+            before = field, cell.block
+
+    def notes(self, plan: ExportPlan) -> Iterator[str]:
+        table, names = plan.table, plan.file.arrays
+        yield from alike_notes({p.address: p.state.metadata for p in table.parts})
+        if len(table.parts) > 1:
+            yield from _notes_of_ids(table, names)
+        if plan.layout == GRID and table.state.num_valid < table.state.num_pairs:
+            yield "MOSAIC ignores valid_mask and trains on the invalid rows of this grid"
+        for field in filter(_is_flattened, table.state.schema.fields):
+            if field.name in names:
+                yield f"{field.name}: its axes {field.dim} became one of {field.width}, in C order"
+        missing = {"actions", "action_mean", "action_sigma"} - set(names)
+        if missing:
+            yield f"MOSAIC's loss also reads {', '.join(sorted(missing))}, left out here"
+        yield from _notes_of_labels(table, names)
+        if {"observations", "student_observations"} <= set(names):
+            yield "MOSAIC loads observations, but trains on student_observations only"
+        if not {"observations", "student_observations"} & set(names):
+            yield "MOSAIC cannot train on it: no observations"
 
 
-def choose(
-    table: Table, fields: Sequence[Field], options: Options, engine: Engine | None = None
-) -> tuple[str, Selection, Left]:
-    """Choose the layout and the pairs, and count the pairs left out; at least one must be left."""
-    # Around damage every field is looked into anyway, and cannot be counted before.
-    nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields, engine)
-    layout: str = options.layout
-    if layout == AUTO:  # the columns of a merged grid would be no environment's own time
-        every = table.state.num_valid == table.state.num_pairs and not nonfinite
-        layout = GRID if len(table.parts) == 1 and every and not options.excluding else COMPACT
-    if layout == GRID and nonfinite and not options.allow_nonfinite:
-        counts = ", ".join(f"{name}: {count} pairs" for name, count in nonfinite.items())
-        raise NonFiniteError(
-            f"a grid would hold NaN or infinity ({counts}), and MOSAIC's update crashes on it: "
-            "use layout='compact', or allow_nonfinite=True"
+def arrays_of(plan: ExportPlan) -> dict[str, ArraySpec]:
+    """Shape and dtype of each array; floats are float32, which MOSAIC's networks take."""
+    width = plan.table.state.num_envs if plan.layout == GRID else 1
+    leading = plan.selection.num_pairs // width, width
+    arrays: dict[str, ArraySpec] = {
+        f.name: (
+            (*leading, *((f.width,) if _is_flattened(f) else f.row_shape)),
+            "float32" if f.is_float else f.dtype,
         )
-    if layout == COMPACT and VALID_MASK in (options.fields or ()):
-        raise InputError("fields: a compact export holds no valid_mask, all its pairs are valid")
-    if layout == GRID:
-        selection, left = every_pair(table), Left()
+        for f in plan.fields
+        if f.name != VALID_MASK
+    }
+    if plan.layout == GRID and plan.table.has_mask:
+        arrays[VALID_MASK] = leading, "bool"
+    return arrays
+
+
+def _is_flattened(field: Field) -> bool:
+    """Whether several axes of the field become one."""
+    return field.has_axes and field.name in MOSAIC_FIELDS
+
+
+def file_metadata(plan: ExportPlan) -> dict[str, Any]:
+    """MOSAIC's ``metadata``, and the export's provenance in it."""
+    state, arrays = plan.table.state, arrays_of(plan)
+    fields = state.schema.fields
+    widths = {f.name: None if f.dim is None else f.width for f in fields}
+    axes = {f.name: list(f.row_shape) for f in fields if f.name in arrays and _is_flattened(f)}
+    ours = {"layout": plan.layout, **plan.provenance, **({AXES: axes} if axes else {})}
+    return {
+        "num_trajectories": state.num_trajectories,
+        "num_steps": plan.num_valid,
+        "obs_dim_dict": {n: width for n, width in widths.items() if n.endswith("observations")},
+        "action_dim": widths.get("actions"),
+        "has_valid_mask": VALID_MASK in arrays,
+        **(plan.options.metadata or {}),
+        OURS: ours,
+    }
+
+
+def _notes_of_ids(table: Table, names: Collection[str]) -> Iterator[str]:
+    """Note how the ids of several stores became unique."""
+    numbered = [(p.address, n) for p, n in zip(table.parts, table.numberings, strict=True)]
+    if TRAJECTORY_ID in names:
+        for address, numbering in numbered[1:]:
+            raised = f"its own and {numbering.first_id} more, to be unique"
+            yield f"{TRAJECTORY_ID}: those of {address} are {raised}"
+    if MOTION_ID not in names:
+        return
+    if any(numbering.changes(MOTION_ID) for numbering in table.numberings):
+        yield (
+            f"{MOTION_ID}: numbered through {table.numberings[0].num_motions} motions of all "
+            "stores; the file's metadata hold the new ids of each store under motion_ids"
+        )
+    unnamed = [address for address, numbering in numbered if not numbering.motions]
+    if unnamed:
+        yield (
+            f"{MOTION_ID}: the metadata of {', '.join(unnamed)} name no motions, so one id of "
+            "theirs may mean several motions"
+        )
+
+
+def _notes_of_labels(table: Table, names: Collection[str]) -> Iterator[str]:
+    """Note which labels a trainer gets, if ``actions`` were perturbed."""
+    told = (part.state.metadata.get("acting") for part in table.parts)
+    disturbed = any(isinstance(acting, dict) and _PERTURBING & set(acting) for acting in told)
+    if "actions" not in names or not disturbed:
+        return
+    if "action_mean" in names:
+        yield "MOSAIC learns from action_mean; actions are what was executed, disturbed on purpose"
     else:
-        drawn = {"max_pairs": options.max_pairs, "seed": options.seed}
-        selection, left = select(options.rules(table, fields, nonfinite, engine, **drawn), engine)
-    if not selection.num_pairs:
-        reasons = [f"{count} {name}" for name, count in asdict(left).items() if count]
-        told = ", ".join(reasons) or "there is none"
-        raise ExportError(f"{table.address}: no pair is left to export: {told}")
-    return layout, selection, left
-
-
-def _num_valid(table: Table, layout: str, selection: Selection) -> int:
-    return table.state.num_valid if layout == GRID else selection.num_pairs
-
-
-def join_stores(views: Sequence[StoreView], options: Options) -> tuple[Table, list[Field]]:
-    """Join open stores that are alike to one table, and find the fields to export."""
-    for view in views:
-        state = view.state
-        _check_store(view.address, state.status, state.committed_steps, options)
-    names = options.fields
-    if names is None:  # all that any store would export: they must be alike
-        names = [f.name for v in views for f in chosen_fields(v.state.schema, None)]
-    check_mergeable(views, names, options.allow_different)
-    table = Table(views)
-    return table, chosen_fields(table.state.schema, options.fields)
-
-
-def _check_store(address: str, status: str, steps: int, options: Options) -> None:
-    if status != COMPLETE and not options.allow_incomplete:
-        raise IncompleteStoreError(
-            f"{address} is still collecting ({steps} steps committed): finish "
-            "it, or export what is there with allow_incomplete=True"
+        yield (
+            "WARNING: the labels left are actions, which were disturbed on purpose, and MOSAIC "
+            "would learn the disturbance: export action_mean, too"
         )
-    if not steps:
-        raise ExportError(f"{address}: no committed step, nothing to export")
 
 
-@contextmanager
-def naming_skip_damaged(options: Options) -> Iterator[None]:
-    """Name the way around damage in an error of damage, if it is not taken yet."""
-    try:
-        yield
-    except CorruptStoreError as error:
-        if options.skip_damaged:
-            raise
-        into = "the export" if options.layout == COMPACT else "a compact export"
-        way = f"skip_damaged=True makes {into} without the pairs whose bytes are damaged"
-        if options.exclude_failed or options.exclude_interrupted:
-            way += ", if the ids and ends of the trajectories to leave out can be read"
-        raise CorruptStoreError(f"{error}; {way}") from error
+def _batches(pieces: Iterable[Piece], file: FilePlan) -> Iterator[list[Piece]]:
+    """All pieces, as many at a time as make up ``_BATCH_NBYTES``."""
+    batch, size = list[Piece](), 0
+    for field, cell in pieces:
+        batch.append((field, cell))
+        size += math.prod(cell.shape) * file.arrays[field].row_nbytes
+        if size >= _BATCH_NBYTES:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+@dataclass(frozen=True)
+class _PieceWriter:
+    """Writes pieces to their places; pickles if ``opened`` does.
+
+    The bytes written are the same each time: a batch may be written twice.
+    """
+
+    plan: ExportPlan
+    check_finite: bool
+    opened: Opened
+
+    def __call__(self, batch: Iterable[Piece]) -> int:
+        """Write all rows of some pieces; return the bytes written."""
+        with self.opened() as fd:
+            return sum(self._put(fd, field, cell) for field, cell in batch)
+
+    def require_seen(self) -> None:
+        """Raise if this process does not see the same stores and the same file."""
+        self.plan.table.require_seen()
+        with self.opened():
+            pass
+
+    def place(self, field: str, block: int) -> tuple[int, int]:
+        """Place of a block's rows in the file: the first byte, and the number of bytes."""
+        first, stop = self.plan.selection.first_rows[block : block + 2].tolist()
+        array = self.plan.file.arrays[field]
+        return array.offset + first * array.row_nbytes, (stop - first) * array.row_nbytes
+
+    def _put(self, fd: int, field: str, cell: Cell) -> int:
+        """Write the chosen rows of a cell; return the bytes written."""
+        chosen = self.plan.selection.block(cell.block)
+        array = self.plan.file.arrays[field]
+        mine = chosen[cell.at]
+        if not mine.any():
+            return 0
+        values = self.plan.table.read_cell(field, cell)
+        rows = values if mine.all() else values[mine]
+        rows = exported(rows, array.dtype)
+        if self.check_finite and rows.dtype.kind == "f":
+            self._check(rows, field, cell.block)
+        start, _ = self.place(field, cell.block)
+        if cell.shape == chosen.shape:
+            write_at(fd, rows, start)
+            return rows.nbytes
+        # Rows of one step lie together in the file, behind those of the environments before.
+        ends = np.cumsum(np.count_nonzero(mine, axis=1)) * array.row_nbytes
+        steps = np.cumsum(np.count_nonzero(chosen, axis=1))
+        steps -= np.count_nonzero(chosen[:, cell.envs.start :], axis=1)
+        steps = steps[cell.at[0]]
+        data, begin = rows.reshape(-1).view(np.uint8), 0
+        for end, before in zip(ends.tolist(), (steps * array.row_nbytes).tolist(), strict=True):
+            write_at(fd, data[begin:end], start + before)
+            begin = end
+        return rows.nbytes
+
+    def _check(self, rows: NDArray[Any], field: str, block: int) -> None:
+        if not all_finite(rows) and not finite_rows(rows.reshape(len(rows), 1, -1)).all():
+            table = self.plan.table
+            at, inside = table.place(block)
+            raise CorruptStoreError(
+                f"{table.parts[at].address}: {field}, block {inside} holds NaN or infinity, "
+                "which the metadata denies"
+            )
+
+
+def _write_back(fd: int, start: int, nbytes: int) -> None:
+    """Let the disk begin now with a range, so that the last sync need not do it all.
+
+    Linux starts writing a range's dirty pages when told that it will not be needed.
+    """
+    if hasattr(os, "posix_fadvise") and nbytes:
+        os.posix_fadvise(fd, start, nbytes, os.POSIX_FADV_DONTNEED)

@@ -21,9 +21,10 @@ import numpy as np
 
 from mosaic_collect.checks import needed
 from mosaic_collect.errors import InputError
-from mosaic_collect.export.options import Options
-from mosaic_collect.export.rows import RowFormat, TrajectoryRows
+from mosaic_collect.export.plan import ExportFormat, ExportPlan, Options
+from mosaic_collect.export.target import Target
 from mosaic_collect.npyfile.layout import OURS
+from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.trajectories import ENDS
 from mosaic_collect.store.schema import TRAJECTORY_ID, Field
@@ -36,10 +37,12 @@ _GROUP_NBYTES, _GROUP_ROWS = 32 << 20, 1 << 20
 _PAGE_NBYTES = 256 << 10
 
 
-class Parquet(RowFormat):
+class Parquet(ExportFormat):
     """Parquet, one row per pair."""
 
-    def check(self, table: Table, fields: Sequence[Field]) -> None:
+    name = "parquet"
+
+    def check(self, table: Table, fields: Sequence[Field], options: Options) -> None:
         require_pyarrow()
         # DuckDB does not tell upper case from lower case.
         clashing = [f.name for f in fields if f.name != TRAJECTORY_ID and f.name.lower() in BESIDE]
@@ -49,21 +52,20 @@ class Parquet(RowFormat):
                 "the other fields"
             )
 
-    def write(
-        self, path: str, rows: TrajectoryRows, options: Options, about: dict[str, Any]
-    ) -> Iterator[int]:
+    def write(self, target: Target, plan: ExportPlan, engine: Engine | None) -> Iterator[int]:
         import pyarrow as pa
 
+        rows = plan.rows
         fields = [f for f in rows.fields if f.name != TRAJECTORY_ID]
         schema = pa.schema(
             [
                 *((name, pa.string() if name == "end" else pa.int64()) for name in BESIDE),
                 *(column(pa, f.name, f) for f in fields),
             ],
-            {OURS: json.dumps(about)},
+            {OURS: json.dumps(plan.about)},
         )
         found = rows.trajectories
-        with ParquetFile(path, schema) as file:
+        with ParquetFile(target.temp_path, schema) as file:
             for batch in rows:
                 owner, frame = rows.places(batch)
                 beside = {

@@ -21,7 +21,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.export.options import Options
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import MOTION_ID
 from mosaic_collect.reading.selection import Selection, Split
@@ -84,7 +83,7 @@ class TrajectoryRows:
     trajectories: Traced
 
     @classmethod
-    def of(cls, table: Table, selection: Selection, fields: list[Field]) -> TrajectoryRows:
+    def of(cls, table: Table, selection: Selection, fields: Sequence[Field]) -> TrajectoryRows:
         """Find the trajectories: a pass over ids and ends."""
         traced = trace(table, selection=selection)
         store = np.searchsorted(table.first_steps, traced["first"], side="right")
@@ -221,24 +220,6 @@ def _groups(counts: Ints, most: int, chunk: int) -> Iterator[range]:
         stop = whole if start < whole and stop < len(counts) else stop
         yield range(start, stop)
         start = stop
-
-
-class RowFormat:
-    """A file format that holds one trajectory after the other; subclasses are its options."""
-
-    def check(self, table: Table, fields: Sequence[Field]) -> None:
-        """Refuse fields and options before anything is read or written.
-
-        Raises:
-            InputError: Naming the field that the format cannot hold.
-            MissingDependencyError: The format's library is not installed.
-        """
-
-    def write(
-        self, path: str, rows: TrajectoryRows, options: Options, about: dict[str, Any]
-    ) -> Iterator[int]:
-        """Write the file or folder; yield the bytes of values after each part."""
-        raise NotImplementedError
 
 
 def key_of(name: str) -> str:

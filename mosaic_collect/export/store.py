@@ -17,24 +17,30 @@ from __future__ import annotations
 import heapq
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, NamedTuple
+from dataclasses import asdict, replace
+from math import prod
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.errors import ExportError, InputError, StoreNotFoundError
-from mosaic_collect.export.npy import ExportReport, join_stores, naming_skip_damaged, open_stores
-from mosaic_collect.export.options import AUTO, Options
-from mosaic_collect.export.stream import Progress
+from mosaic_collect.export.plan import (
+    AUTO,
+    ExportReport,
+    Options,
+    Progress,
+    join_stores,
+    naming_skip_damaged,
+    open_stores,
+)
+from mosaic_collect.importing.source import READ_NBYTES, Rows, Source, write_store
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.selection import Selection, select
 from mosaic_collect.reading.store_set import alike_notes
 from mosaic_collect.reading.subset import asked_steps
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.trajectories import CODES, trace
-from mosaic_collect.recording.signals import exit_if_terminated
-from mosaic_collect.recording.writer import TrajectoryWriter, end_with_codes
 from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.metadata import COMPLETE
 from mosaic_collect.store.parsing import json_copy
@@ -65,8 +71,8 @@ def export_store(
     and runs. Environments whose trajectories end earlier than others' are filled with masked rows,
     which count as steps of the store, not as pairs; a note names their number. A copy that was
     interrupted or killed is a store that is still collecting: the same call makes it anew, any
-    other is refused. Memory use: the writer's buffer, a block as large as one of its blocks, and
-    100 bytes per trajectory.
+    other is refused. Memory use: the writer's buffer, 8 MB or as much as the sources' longest block
+    takes, and 100 bytes per trajectory.
 
     Args:
         stores: The stores, as ``export_npy`` takes them.
@@ -103,158 +109,117 @@ def export_store(
         table, fields = join_stores(views, replace(options, fields=names))
         drawn = {"max_pairs": options.max_pairs, "seed": options.seed}
         selection, left = select(options.rules(table, fields, {}, None, **drawn))
-        plan = _TargetPlan.of(table, selection, options.steps)
-        schema = _schema(table, names)
-        stored_nbytes = 0
+        copy = _Copy(table, selection, options, names)
         metadata = {k: v for k, v in table.state.metadata.items() if k != PART}
-        if plan.num_left_out:
+        if copy.num_left_out:
             metadata.pop("motion_counts", None)  # of all trajectories
         origin = json_copy(_origin(table, options, asdict(left)))
-        metadata |= {**(options.metadata or {}), COPIED_FROM: origin}
-        is_unfinished = _is_unfinished(goal, origin)
-        for number, run in enumerate(plan.runs):
-            with TrajectoryWriter(
-                goal,
-                schema,
-                plan.num_envs,
-                metadata=metadata,
-                resume=number > 0,
-                overwrite=number == 0 and is_unfinished,
-                compressor=compressor,
-                buffer_mb=buffer_mb,
-                commit_seconds=None,  # a timed commit may fall between a row and its ends
-                encode_in="threads",
-            ) as writer:
-                copying = _RowCopy(table, selection, writer, options.skip_damaged)
-                copying.write(run, progress or (lambda nbytes: None))
-                writer.close(complete=number == len(plan.runs) - 1)
-            stored_nbytes += writer.stats.stored_nbytes
-    num_steps = sum(run.num_steps for run in plan.runs)
+        stored_nbytes = write_store(
+            copy,
+            goal,
+            progress or (lambda nbytes: None),
+            metadata=metadata | {**(options.metadata or {}), COPIED_FROM: origin},
+            overwrite=_is_unfinished(goal, origin),
+            compressor=compressor,
+            buffer_mb=buffer_mb,
+        )
+    shape = copy.num_steps, copy.num_envs
     return ExportReport(
         path=goal.address,
         layout="store",
         num_pairs=selection.num_pairs,
-        shapes={f.name: (num_steps, plan.num_envs, *f.row_shape) for f in schema.fields},
+        shapes={f.name: (*shape, *f.row_shape) for f in copy.schema.fields},
         left_out=left,
         file_nbytes=stored_nbytes,
-        device_nbytes=num_steps * plan.num_envs * schema.pair_nbytes,
+        device_nbytes=prod(shape) * copy.schema.pair_nbytes,
         seconds=time.monotonic() - start,
-        notes=tuple(_notes(plan, table)),
+        notes=tuple(copy.notes()),
     )
 
 
-class _TargetRun(NamedTuple):
-    """Trajectories of one run of the target, a number each: where they are, and where they go."""
+class _Copy(Source):
+    """Chosen trajectories of stores while they are copied, and the place of each in the target.
 
-    first: Ints  # step in the sources
-    env: Ints  # environment in the sources
-    start: Ints  # step in the run
-    length: Ints
-    column: Ints  # environment in the target
-    code: Ints  # value of ``trajectory_end`` at the last row
+    Attributes:
+        num_left_out: Number of trajectories without a chosen pair.
+        num_cut: Number of trajectories whose last rows are left out.
+    """
 
-    @property
-    def num_steps(self) -> int:
-        """Steps of the run."""
-        return int((self.start + self.length).max())
-
-
-@dataclass(frozen=True)
-class _TargetPlan:
-    """Place of every trajectory in the target."""
-
-    runs: tuple[_TargetRun, ...]
-    num_envs: int
-    num_left_out: int  # trajectories without a valid row among them
-    num_cut: int  # trajectories whose last rows are left out
-
-    @classmethod
-    def of(cls, table: Table, selection: Selection, steps: Any) -> _TargetPlan:
+    def __init__(
+        self, table: Table, selection: Selection, options: Options, names: Sequence[str]
+    ) -> None:
         """Lay the trajectories that hold a chosen pair; at least one must be left."""
         if not selection.num_pairs:
             raise ExportError(f"{table.address}: no pair is left to write")
+        self._table, self._selection, self.schema = table, selection, _schema(table, names)
+        self._skips = options.skip_damaged  # cells without a chosen pair, which may be damaged
+        given = {n for part in table.parts for n, is_given in part.state.given.items() if is_given}
+        # Fields that take their default in all sources take it in the target, and no memory.
+        self._fields = [f for f in self.schema.fields if f.default is None or f.name in given]
         traced = trace(table)
         kept = traced[np.isin(traced["id"], trace(table, selection=selection)["id"])]
         kept = kept[np.lexsort((kept["env"], kept["first"]))]
-        first, stop, env = kept["first"], kept["last"] + 1, kept["env"]
-        part = np.searchsorted(table.first_steps, first, side="right") - 1
-        if steps is not None:
+        self.num_left_out = len(traced) - len(kept)
+        part = np.searchsorted(table.first_steps, kept["first"], side="right") - 1
+        self._first, stop = kept["first"], kept["last"] + 1  # steps of the sources
+        if options.steps is not None:
             lengths = [view.state.committed_steps for view in table.parts]
-            spans = [asked_steps(steps, length) for length in lengths]
-            offset = np.array(table.first_steps)
-            first = np.maximum(first, np.array([s.start for s in spans])[part] + offset[part])
-            stop = np.minimum(stop, np.array([s.stop for s in spans])[part] + offset[part])
+            spans = [asked_steps(options.steps, length) for length in lengths]
+            offset = np.array(table.first_steps)[part]
+            self._first = np.maximum(
+                kept["first"], np.array([s.start for s in spans])[part] + offset
+            )
+            stop = np.minimum(stop, np.array([s.stop for s in spans])[part] + offset)
         is_cut = stop <= kept["last"]
-        code = np.where(is_cut, GOES_ON, np.array([*CODES.values()])[kept["end"]])
+        self.num_cut = int(is_cut.sum())
+        self._env, self._length = kept["env"], stop - self._first
+        self._code = np.where(is_cut, GOES_ON, np.array([*CODES.values()])[kept["end"]])
         starts = [run.first_step for run, _steps in table.state.spans()]
         run = np.searchsorted(starts, kept["first"], side="right")
         # A run without trajectories that stop without an end needs no run of its own.
         is_last = np.zeros(len(starts) + 1, np.int64)
-        is_last[run[code == GOES_ON]] = 1
+        is_last[run[self._code == GOES_ON]] = 1
         group = (np.cumsum(is_last) - is_last)[run]
         widths = np.array([view.state.num_envs for view in table.parts])[part]
         members = [np.flatnonzero(group == number) for number in np.unique(group)]
-        num_envs = max(min(len(at), int(widths[at].max())) for at in members)
-        laid = tuple(
-            _lay(first[at], (stop - first)[at], env[at], code[at], num_envs) for at in members
-        )
-        return cls(laid, num_envs, len(traced) - len(kept), int(is_cut.sum()))
+        self.num_envs = max(min(len(at), int(widths[at].max())) for at in members)
+        self._start, self._column = np.empty_like(stop), np.empty_like(stop)
+        self.stops = list[int]()
+        for at in members:
+            start, self._column[at] = _lay(self._length[at], self._code[at], self.num_envs)
+            self._start[at] = start + (self.stops[-1] if self.stops else 0)
+            self.stops.append(int((self._start + self._length)[at].max()))
+        self.num_steps = self.stops[-1]
+        self.has_mask = self.num_steps * self.num_envs > selection.num_pairs
 
+    def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
+        step_nbytes = self.num_envs * sum(f.row_nbytes for f in self._fields)
+        longest = max(part.state.block_steps for part in self._table.parts)
+        size = max(longest, READ_NBYTES // max(1, step_nbytes))  # a block is decoded once or twice
+        for at in range(first, stop, size):
+            steps = range(at, min(at + size, stop))
+            yield steps, self._rows(steps)
 
-def _lay(first: Ints, count: Ints, env: Ints, code: Ints, num_envs: int) -> _TargetRun:
-    """Lay trajectories, in the order of time, each into the environment that is free first."""
-    start, column = np.empty_like(first), np.empty_like(first)
-    free = [(0, number) for number in range(num_envs)]
-    for at in np.argsort(code == GOES_ON, kind="stable").tolist():
-        start[at], column[at] = heapq.heappop(free)
-        if code[at] != GOES_ON:
-            heapq.heappush(free, (int(start[at] + count[at]), int(column[at])))
-    return _TargetRun(first, env, start, count, column, code)
+    def ends(self, steps: range) -> NDArray[np.uint8]:
+        ends = np.zeros((len(steps), self.num_envs), np.uint8)
+        last = self._start + self._length - 1 - steps.start
+        here = (last >= 0) & (last < len(steps))
+        ends[last[here], self._column[here]] = self._code[here]
+        return ends
 
-
-class _RowCopy:
-    """Copies the rows of a run into a store, a block of the target at a time."""
-
-    def __init__(
-        self, table: Table, selection: Selection, writer: TrajectoryWriter, skip_damaged: bool
-    ) -> None:
-        self._table, self._selection, self._writer = table, selection, writer
-        self._skips = skip_damaged  # cells without a chosen pair, which may be damaged
-        given = {
-            name for part in table.parts for name, is_given in part.state.given.items() if is_given
-        }
-        # Fields that take their default in all sources take it in the target, and no memory.
-        self._fields = [f for f in writer.schema.fields if f.default is None or f.name in given]
-
-    def write(self, run: _TargetRun, progress: Progress) -> None:
-        """Write the rows of a run, and end its trajectories."""
-        writer, size, stop = self._writer, self._writer.block_steps, run.start + run.length
-        for at in range(0, run.num_steps, size):
-            steps = range(at, min(at + size, run.num_steps))
-            rows, mask = self._rows(run, steps)
-            ends = np.zeros(mask.shape, np.uint8)
-            here = (stop > at) & (stop <= steps.stop)
-            ends[stop[here] - 1 - at, run.column[here]] = run.code[here]
-            for step in range(len(steps)):
-                row = {name: values[step] for name, values in rows.items()}
-                writer.add_step(valid_mask=None if mask[step].all() else mask[step], **row)
-                end_with_codes(writer, ends[step])
-            progress(sum(values.nbytes for values in rows.values()))
-            exit_if_terminated()
-
-    def _rows(self, run: _TargetRun, steps: range) -> tuple[dict[str, Array], Array]:
-        """Rows of some steps of the target, ``(steps, N[, D])``, and their mask."""
-        shape = (len(steps), self._writer.num_envs)
+    def _rows(self, steps: range) -> Rows:
+        """Rows of some steps of the target, and their mask."""
+        shape = len(steps), self.num_envs
         mask = np.zeros(shape, np.bool_)
         rows = {
             f.name: np.full((*shape, *f.row_shape), f.fill_value, f.dtype) for f in self._fields
         }
-        low = np.maximum(run.start, steps.start)
-        count = np.maximum(np.minimum(run.start + run.length, steps.stop) - low, 0)
+        low = np.maximum(self._start, steps.start)
+        count = np.maximum(np.minimum(self._start + self._length, steps.stop) - low, 0)
         index = np.repeat(np.arange(len(count)), count)
         low = low[index] + np.arange(len(index)) - np.repeat(np.cumsum(count) - count, count)
-        to = low - steps.start, run.column[index]
-        step, env = run.first[index] + low - run.start[index], run.env[index]
+        to = low - steps.start, self._column[index]
+        step, env = self._first[index] + low - self._start[index], self._env[index]
         part = np.searchsorted(self._table.first_steps, step, side="right") - 1
         length = np.array([view.state.block_steps for view in self._table.parts])[part]
         blocks = np.array(self._table.first_blocks)[part]
@@ -269,7 +234,7 @@ class _RowCopy:
             pieces += [(block, at, goal, name) for name in rows]
         for _ in Engine().map(lambda piece: self._fill(rows[piece[3]], *piece), pieces):
             pass
-        return rows, mask
+        return {**rows, VALID_MASK: mask} if self.has_mask else rows
 
     def _fill(self, out: Array, block: int, at: Pairs, goal: Pairs, name: str) -> None:
         """Copy the rows of one field of one block; rows that were left out stay fill value."""
@@ -285,6 +250,33 @@ class _RowCopy:
             is_left_out = valid & ~chosen[cell.at][step, env]
             values[is_left_out] = self._table.grids[name].field.fill_value
             out[goal[0][inside], goal[1][inside]] = values
+
+    def notes(self) -> Iterator[str]:
+        """Yield facts that a reader of the target should know, one sentence each."""
+        parts = self._table.parts
+        yield from alike_notes({p.address: p.state.metadata for p in parts})
+        yield "trajectories have new ids, in the order of the sources"
+        if self.num_left_out:
+            yield f"{self.num_left_out:,} trajectories without a chosen pair were left out"
+        num_filled = self.num_steps * self.num_envs - int(self._length.sum())
+        if num_filled:
+            yield f"{num_filled:,} masked rows fill environments whose trajectories end earlier"
+        if self.num_cut:
+            yield f"{self.num_cut:,} trajectories were cut by steps: they have no end"
+        foreign = sorted({name for part in parts for name in part.state.foreign_arrays})
+        if foreign:
+            yield f"third-party arrays were left out: {', '.join(foreign)}"
+
+
+def _lay(length: Ints, code: Ints, num_envs: int) -> Pairs:
+    """Lay trajectories, in the order of time, each into the environment that is free first."""
+    start, column = np.empty_like(length), np.empty_like(length)
+    free = [(0, number) for number in range(num_envs)]
+    for at in np.argsort(code == GOES_ON, kind="stable").tolist():
+        start[at], column[at] = heapq.heappop(free)
+        if code[at] != GOES_ON:
+            heapq.heappush(free, (int(start[at] + length[at]), int(column[at])))
+    return start, column
 
 
 def _schema(table: Table, names: Sequence[str]) -> Schema:
@@ -332,19 +324,3 @@ def _origin(table: Table, options: Options, left: dict[str, int]) -> dict[str, A
     earlier = table.state.metadata.get(COPIED_FROM)
     before = {} if earlier is None else {COPIED_FROM: earlier}
     return {"stores": stores, "options": options.as_json(), "left_out": left, **before}
-
-
-def _notes(plan: _TargetPlan, table: Table) -> Iterator[str]:
-    """Yield facts that a reader of the target should know, one sentence each."""
-    yield from alike_notes({p.address: p.state.metadata for p in table.parts})
-    yield "trajectories have new ids, in the order of the sources"
-    if plan.num_left_out:
-        yield f"{plan.num_left_out:,} trajectories without a chosen pair were left out"
-    num_filled = sum(run.num_steps * plan.num_envs - int(run.length.sum()) for run in plan.runs)
-    if num_filled:
-        yield f"{num_filled:,} masked rows fill environments whose trajectories end earlier"
-    if plan.num_cut:
-        yield f"{plan.num_cut:,} trajectories were cut by steps: they have no end"
-    foreign = sorted({name for part in table.parts for name in part.state.foreign_arrays})
-    if foreign:
-        yield f"third-party arrays were left out: {', '.join(foreign)}"

@@ -10,6 +10,7 @@ import secrets
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from mosaic_collect.checks import local_path, output_path, regular_target
 from mosaic_collect.errors import InputError, MosaicCollectError, SpaceError, WriteError
@@ -222,3 +223,11 @@ def opened_elsewhere(path: str) -> Iterator[int]:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def write_at(fd: int, values: Any, offset: int) -> None:
+    """Write all bytes of an array or a buffer at ``offset``, however few bytes a call takes."""
+    data = memoryview(values).cast("B")
+    while len(data):
+        written = os.pwrite(fd, data, offset)
+        data, offset = data[written:], offset + written

@@ -19,7 +19,7 @@ from mosaic_collect.checks import local_path, needed
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.importing import source
 from mosaic_collect.importing.npy import SOURCE, NpySource, with_defaults
-from mosaic_collect.importing.source import ImportReport, Rows, Source, import_source
+from mosaic_collect.importing.source import FileSource, ImportReport, Rows, import_source
 from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.reading.trajectories import CODES
 from mosaic_collect.store.metadata import StoreState
@@ -53,7 +53,7 @@ def import_file(path: str | os.PathLike[str], store: Address, **options: Any) ->
         MissingDependencyError: h5py or pyarrow is not installed.
     """
     name = local_path(path, "path")
-    sources: dict[str, type[Source]] = {
+    sources: dict[str, type[FileSource]] = {
         ".npy": NpySource,
         ".hdf5": Hdf5Source,
         ".h5": Hdf5Source,
@@ -65,7 +65,7 @@ def import_file(path: str | os.PathLike[str], store: Address, **options: Any) ->
     raise InputError(f"{name}: expected a name ending in {', '.join(sources)}")
 
 
-class _Trajectories(Source):
+class _Trajectories(FileSource):
     """A file of one trajectory after the other, as a store of one environment."""
 
     num_envs = 1

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import is_whole, local_path
 from mosaic_collect.errors import CorruptExportError, InputError
 from mosaic_collect.importing import source
-from mosaic_collect.importing.source import ImportReport, Progress, Rows, Source, import_source
+from mosaic_collect.importing.source import FileSource, ImportReport, Progress, Rows, import_source
 from mosaic_collect.npyfile.layout import AXES, COMPACT, StoredArray
 from mosaic_collect.npyfile.read import NpyFile, changed, plain_copy, read_into, scan_npy
 from mosaic_collect.store.metadata import StoreState
@@ -123,7 +123,7 @@ def import_npy(
     )
 
 
-class NpySource(Source):
+class NpySource(FileSource):
     """A ``.npy`` file while it is imported.
 
     Attributes:

@@ -1,4 +1,4 @@
-"""The engine of imports: any file of rows, step by step, as a store."""
+"""Rows of any origin as a store, step by step: the engine of imports and of filtered copies."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from mosaic_collect.npyfile.read import changed, read_into
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.recording.signals import exit_if_terminated
 from mosaic_collect.recording.writer import TrajectoryWriter, end_with_codes
+from mosaic_collect.store.blobs import Blobs
 from mosaic_collect.store.files import open_regular
 from mosaic_collect.store.metadata import StoreState
 from mosaic_collect.store.parsing import json_copy
@@ -72,37 +73,87 @@ class ImportReport:
 
 
 class Source:
-    """A file while it is imported: read in bounded pieces, and required to stay one file.
+    """Rows of a store that is to be written, read in bounded pieces.
+
+    Attributes:
+        schema: Schema of the store.
+        num_steps: Steps of the store.
+        num_envs: Environments of the store.
+        stops: Steps at which runs of the store stop, ascending; the last one is ``num_steps``.
+        has_mask: Whether ``pieces`` yields a mask; else every pair is valid.
+    """
+
+    schema: Schema
+    num_steps: int
+    num_envs: int
+    stops: Sequence[int]
+    has_mask = False
+
+    def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
+        """Yield some steps at a time, with rows of fields and masks, ``(steps, N[, D])``."""
+        raise NotImplementedError
+
+    def ends(self, steps: range) -> NDArray[np.uint8]:
+        """Return how trajectories of the store end with each row. Shape: (steps, N)."""
+        raise NotImplementedError
+
+    def check_unchanged(self) -> None:
+        """Raise if the rows may be others than they were when the source was opened."""
+
+
+def write_store(
+    source: Source, blobs: Blobs, done: Progress, first_step: int = 0, **options: Any
+) -> int:
+    """Write the steps from ``first_step`` on, run by run; return the bytes written to shards.
+
+    Args:
+        source: The rows.
+        blobs: Place of the store.
+        done: Called with the bytes of rows read since the last call.
+        first_step: Number of steps that the store has already.
+        options: Options of ``TrajectoryWriter``.
+    """
+    stored_nbytes = 0
+    for stop in [stop for stop in source.stops if stop > first_step] or [source.num_steps]:
+        with TrajectoryWriter(
+            blobs,
+            source.schema,
+            source.num_envs,
+            commit_seconds=None,  # a timed commit may fall between a row and its ends
+            encode_in="threads",  # which is a little faster where no simulation is disturbed
+            **options,
+        ) as writer:
+            _copy(source, writer, stop, done)
+            source.check_unchanged()
+            writer.close(complete=stop == source.num_steps)
+        stored_nbytes += writer.stats.stored_nbytes
+        options = {**options, "resume": True, "overwrite": False}
+    return stored_nbytes
+
+
+class FileSource(Source):
+    """A file while it is imported; it must stay one file.
 
     Args:
         path: The file; nothing in it is executed.
 
     Attributes:
         schema: Schema of the store; final after ``check_values``.
-        num_steps: Steps of the store.
-        num_envs: Environments of the store.
-        has_mask: Whether the file has a mask; else every pair is valid.
         about: Contents of the file beside its values, plain JSON.
-        stops: Steps at which runs of the store stop, ascending; the last one is ``num_steps``.
 
     Raises:
         FileNotFoundError: No such file.
         CorruptExportError: Torn, hostile, or of another kind.
     """
 
-    schema: Schema
-    num_steps: int
-    num_envs: int
     about: dict[str, Any]
-    stops: Sequence[int]
-    has_mask = False
 
     def __init__(self, path: str) -> None:
         self.path, self._fd = path, open_regular(path)
         self._stat = os.fstat(self._fd)
         self.nbytes = self._stat.st_size
 
-    def __enter__(self) -> Source:
+    def __enter__(self) -> FileSource:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -116,14 +167,6 @@ class Source:
 
     def check_values(self) -> None:
         """Read the values on which the schema depends; refuse those that no store can hold."""
-        raise NotImplementedError
-
-    def pieces(self, first: int, stop: int) -> Iterator[tuple[range, Rows]]:
-        """Yield some steps at a time, with rows of all fields and masks, ``(steps, N[, D])``."""
-        raise NotImplementedError
-
-    def ends(self, steps: range) -> NDArray[np.uint8]:
-        """Return how trajectories of the store end with each row. Shape: (steps, N)."""
         raise NotImplementedError
 
     def notes(self, state: StoreState) -> Iterator[str]:
@@ -149,7 +192,7 @@ class Source:
 
 
 def import_source(
-    opened: type[Source],
+    opened: type[FileSource],
     path: str,
     store: Address,
     *,
@@ -175,31 +218,23 @@ def import_source(
             _check_same_rows(source, TrajectoryDataset(blobs))
         first_step = 0 if state is None else state.committed_steps
         done(first_step * source.values_nbytes // source.num_steps)
-        stops = [stop for stop in source.stops if stop > first_step] or [source.num_steps]
-        stored_nbytes = 0
-        for stop in stops:
-            with TrajectoryWriter(
-                blobs,
-                source.schema,
-                source.num_envs,
-                buffer_mb=buffer_mb,
-                metadata={**own, IMPORTED_FROM: origin},
-                compressor=compressor,
-                resume=resume if stop == stops[0] else True,
-                commit_seconds=None,  # a timed commit may fall between a row and its ends
-                encode_in="threads",  # which is a little faster where no simulation is disturbed
-            ) as writer:
-                _copy(source, writer, stop, done)
-                source.check_unchanged()
-                writer.close(complete=stop == source.num_steps)
-            stored_nbytes += writer.stats.stored_nbytes
+        stored_nbytes = write_store(
+            source,
+            blobs,
+            done,
+            first_step,
+            buffer_mb=buffer_mb,
+            metadata={**own, IMPORTED_FROM: origin},
+            compressor=compressor,
+            resume=resume,
+        )
         done(source.nbytes - source.values_nbytes)  # what is no value
         made = read_state(blobs)
         assert made is not None
-        _log.info("%s: %d steps of %s", writer.path, source.num_steps, path)
+        _log.info("%s: %d steps of %s", blobs.address, source.num_steps, path)
         shape = source.num_steps, source.num_envs
         return ImportReport(
-            store=writer.path,
+            store=blobs.address,
             path=path,
             first_step=first_step,
             num_steps=made.committed_steps,
@@ -263,7 +298,7 @@ def _check_same_source(state: StoreState, store: str, told: dict[str, Any], step
         )
 
 
-def _check_same_rows(source: Source, dataset: TrajectoryDataset) -> None:
+def _check_same_rows(source: FileSource, dataset: TrajectoryDataset) -> None:
     """Compare every committed row with the file: others may have continued the store."""
     for steps, piece in source.pieces(0, dataset.num_steps):
         # Without a mask every pair is valid.

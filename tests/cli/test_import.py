@@ -110,7 +110,7 @@ def test_an_interrupt_before_the_store(cli, npy: str, store: str, monkeypatch) -
     def interrupted(*arguments) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("mosaic_collect.importing.source.Source.sha256", interrupted)
+    monkeypatch.setattr("mosaic_collect.importing.source.FileSource.sha256", interrupted)
     done = cli("import", npy, store)
     assert done.code == 130
     assert "interrupted before the first step" in done.err

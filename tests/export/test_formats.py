@@ -140,8 +140,7 @@ def test_row_groups_and_files_are_bounded(
     dataset = record(store)
     monkeypatch.setattr("mosaic_collect.export.parquet._GROUP_NBYTES", 200)
     monkeypatch.setattr("mosaic_collect.export.lerobot.FILE_MB", 0.0002)
-    for module in ("lerobot", "episodes"):
-        monkeypatch.setattr(f"mosaic_collect.export.{module}.CHUNK_FILES", 2)
+    monkeypatch.setattr("mosaic_collect.export.lerobot.CHUNK_FILES", 2)
     for target in (str(tmp_path / "e.parquet"), str(tmp_path / "e")):
         write(store, target, fields=FIELDS)
         assert_exported(target, dataset, dataset.read(VALID_MASK))

@@ -23,7 +23,7 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
     WriteError,
 )
-from mosaic_collect.importing.source import Source
+from mosaic_collect.importing.source import FileSource
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE
 from mosaic_collect.store.schema import VALID_MASK
 from tests import helpers
@@ -215,9 +215,9 @@ def test_a_file_that_changes_meanwhile_leaves_no_complete_store(
     data = files.save(npy)
     whole = npy + ".copy"
     shutil.copy2(npy, whole)
-    digest = Source.sha256
+    digest = FileSource.sha256
 
-    def then_changed(self: Source, progress: Any) -> str:
+    def then_changed(self: FileSource, progress: Any) -> str:
         found = digest(self, progress)
         if how == "cut off":
             os.truncate(npy, 500)
@@ -225,10 +225,10 @@ def test_a_file_that_changes_meanwhile_leaves_no_complete_store(
             os.utime(npy, ns=(1, 1))
         return found
 
-    monkeypatch.setattr(Source, "sha256", then_changed)
+    monkeypatch.setattr(FileSource, "sha256", then_changed)
     with pytest.raises(CorruptExportError, match="was changed while"):
         import_npy(npy, made)
-    monkeypatch.setattr(Source, "sha256", digest)
+    monkeypatch.setattr(FileSource, "sha256", digest)
     assert TrajectoryDataset(made).status == COLLECTING
     os.replace(whole, npy)
     import_npy(npy, made, resume=True)

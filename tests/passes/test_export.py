@@ -13,7 +13,7 @@ import pytest
 
 from mosaic_collect import DaskEngine, Field, Schema, export_npy, verify_export
 from mosaic_collect.errors import CorruptStoreError, InputError, SpaceError
-from mosaic_collect.export import stream
+from mosaic_collect.export import npy as npy_format
 from mosaic_collect.export.target import Target, opened_elsewhere
 from mosaic_collect.npyfile.read import scan_npy
 from mosaic_collect.reading import selection
@@ -30,7 +30,7 @@ Bytes = Callable[..., tuple[bytes, Any]]
 def small_slabs(small_chunks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Several slabs a block, of which only some are whole, and several batches a field."""
     monkeypatch.setattr(selection, "CELL_NBYTES", 8 * small_chunks)
-    monkeypatch.setattr(stream, "_BATCH_NBYTES", 4000)
+    monkeypatch.setattr(npy_format, "_BATCH_NBYTES", 4000)
 
 
 @pytest.fixture
