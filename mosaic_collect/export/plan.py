@@ -159,7 +159,7 @@ class ExportFormat:
     Attributes:
         name: Name of the format, an entry of ``FORMATS``.
         by_trajectory: Whether the file holds valid pairs alone, trajectory by trajectory.
-        load_text: What loading a file takes beside the disk, in words.
+        load_text: Words on the memory that loading a file takes.
     """
 
     name: ClassVar[str]
