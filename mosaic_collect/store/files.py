@@ -51,9 +51,25 @@ class PosixFiles:
             if not stat.S_ISDIR(os.stat(name, dir_fd=within).st_mode):
                 raise
 
-    def create(self, path: str) -> PosixFile:
-        """Open a new, empty file for writing; what had that name is removed, not opened."""
-        return PosixFile(path, *self._at(path))
+    def create(self, path: str) -> int:
+        """Open a new, empty file for writing, and return its descriptor.
+
+        What had that name is removed, not opened: in a store made by someone else a link, or a file
+        that has another name, too, could lead out of it.
+        """
+        self.remove(path)
+        name, within = self._at(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+        fd: int = named(path, os.open, name, flags, 0o666, dir_fd=within)
+        return fd
+
+    def write(self, path: str, fd: int, buffers: Sequence[Any]) -> None:
+        """Append all bytes of ``buffers`` to an open file, or raise."""
+        named(path, write_all, fd, buffers)
+
+    def sync(self, path: str, fd: int) -> None:
+        """When it returns, the bytes written so far survive a power cut, though not the name."""
+        named(path, os.fsync, fd)
 
     def link(self, source: str, target: str) -> None:
         """Give a file a second name, in any folder; what had that name is removed."""
@@ -116,37 +132,6 @@ class PosixFiles:
         return path[len(self._folder) + 1 :] or os.curdir, self._fd
 
 
-class PosixFile:
-    """A file being written: ``name`` in the folder of a descriptor, or a path without one."""
-
-    def __init__(self, path: str, name: str, within: int | None) -> None:
-        self.path = path
-        # Never through a link, and never into a file that has another name, too: in a store made
-        # by someone else either could lead out of it.
-        with contextlib.suppress(FileNotFoundError):
-            named(path, os.unlink, name, dir_fd=within)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        self._fd: int = named(path, os.open, name, flags, 0o666, dir_fd=within)
-
-    def write(self, buffers: Sequence[Any]) -> None:
-        """Append all bytes of ``buffers``, or raise."""
-        named(self.path, write_all, self._fd, buffers)
-
-    def fileno(self) -> int:
-        """Descriptor, for a process that writes in this one's place."""
-        return self._fd
-
-    def sync(self) -> None:
-        """When it returns, the bytes written so far survive a power cut, though not the name."""
-        named(self.path, os.fsync, self._fd)
-
-    def close(self) -> None:
-        """Close; closing twice is allowed."""
-        if self._fd >= 0:
-            fd, self._fd = self._fd, -1
-            named(self.path, os.close, fd)
-
-
 def _rename_new(old: str, new: str, src_dir_fd: int | None, dst_dir_fd: int | None) -> None:
     """Rename, unless something has the new name: Linux's ``renameat2``, which Python lacks."""
     here, no_replace = -100, 1  # AT_FDCWD, RENAME_NOREPLACE
@@ -183,18 +168,18 @@ class PosixUpload:
     def __init__(
         self, files: PosixFiles, path: str, temp: str, also: Sequence[tuple[str, str]] = ()
     ) -> None:
-        self._files, self.address, self._also = files, path, also
-        self._file = files.create(temp)
+        self._files, self.address, self._temp, self._also = files, path, temp, also
+        self._fd = files.create(temp)
         self.nbytes = 0
 
     def write(self, buffers: Sequence[Any]) -> None:
         """Append the buffers."""
-        self._file.write(buffers)
+        self._files.write(self._temp, self._fd, buffers)
         self.nbytes += sum(len(b) for b in buffers)
 
     def fileno(self) -> int:
         """Descriptor, for a process that writes in this one's place."""
-        return self._file.fileno()
+        return self._fd
 
     def finish(self, anew: bool = False, synced: bool = True) -> None:
         """Sync and close the temp file, then give it its names.
@@ -208,10 +193,10 @@ class PosixUpload:
         try:
             try:
                 if synced:
-                    self._file.sync()
+                    self._files.sync(self._temp, self._fd)
             finally:
-                self._file.close()
-            (self._files.take if anew else self._files.rename)(self._file.path, self.address)
+                self._close()
+            (self._files.take if anew else self._files.rename)(self._temp, self.address)
         except BaseException:
             self.abandon()
             raise
@@ -221,9 +206,14 @@ class PosixUpload:
     def abandon(self) -> None:
         """Close and remove the temp file, if the system lets us."""
         with contextlib.suppress(OSError):
-            self._file.close()
+            self._close()
         with contextlib.suppress(OSError):
-            self._files.remove(self._file.path)
+            self._files.remove(self._temp)
+
+    def _close(self) -> None:
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            named(self._temp, os.close, fd)
 
 
 def link_file(files: PosixFiles, source: str, path: str, temp: str) -> int:

@@ -12,28 +12,8 @@ from unittest.mock import patch
 from mosaic_collect.recording import opening
 from mosaic_collect.store import posix
 from mosaic_collect.store.commit import Store
-from mosaic_collect.store.files import PosixFile, PosixFiles
+from mosaic_collect.store.files import PosixFiles
 from mosaic_collect.store.metadata import StoreState
-
-
-class WrappedFile:
-    """An open file whose operations pass through its ``Files``."""
-
-    def __init__(self, files: WrappedFiles, inner: PosixFile) -> None:
-        self._files, self._inner, self.path = files, inner, inner.path
-
-    def write(self, buffers: Sequence[Any]) -> None:
-        data = b"".join(bytes(memoryview(b).cast("B")) for b in buffers if len(b))
-        self._files.do("write", lambda: self._inner.write(buffers), self.path, data)
-
-    def fileno(self) -> int:
-        return self._inner.fileno()
-
-    def sync(self) -> None:
-        self._files.do("sync", self._inner.sync, self.path)
-
-    def close(self) -> None:
-        self._inner.close()
 
 
 class WrappedFiles:
@@ -51,8 +31,15 @@ class WrappedFiles:
     def make_folder(self, path: str) -> None:
         self.do("make_folder", lambda: self.inner.make_folder(path), path)
 
-    def create(self, path: str) -> WrappedFile:
-        return WrappedFile(self, self.do("create", lambda: self.inner.create(path), path))
+    def create(self, path: str) -> Any:
+        return self.do("create", lambda: self.inner.create(path), path)
+
+    def write(self, path: str, fd: int, buffers: Sequence[Any]) -> None:
+        data = b"".join(bytes(memoryview(b).cast("B")) for b in buffers if len(b))
+        self.do("write", lambda: self.inner.write(path, fd, buffers), path, data)
+
+    def sync(self, path: str, fd: int) -> None:
+        self.do("sync", lambda: self.inner.sync(path, fd), path)
 
     def link(self, source: str, target: str) -> None:
         self.do("link", lambda: self.inner.link(source, target), source, target)

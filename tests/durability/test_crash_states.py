@@ -155,6 +155,12 @@ class InPlace(RecordingFiles):
     def create(self, path: str) -> Any:
         return super().create(path.replace("/.zarr.json.tmp", "/zarr.json"))
 
+    def write(self, path: str, fd: int, buffers: Any) -> None:
+        super().write(path.replace("/.zarr.json.tmp", "/zarr.json"), fd, buffers)
+
+    def sync(self, path: str, fd: int) -> None:
+        super().sync(path.replace("/.zarr.json.tmp", "/zarr.json"), fd)
+
     def rename(self, source: str, target: str) -> None:
         if not target.endswith("/zarr.json"):
             super().rename(source, target)

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Sequence
 from typing import Any
 
-from tests.durability.recording import WrappedFile, WrappedFiles
+from tests.durability.recording import WrappedFiles
 
 
 class MortalFiles(WrappedFiles):
@@ -35,16 +35,9 @@ class MortalFiles(WrappedFiles):
             os.stat(path)
         return call() if not kind.startswith("sync") else None
 
-    def create(self, path: str) -> WrappedFile:
-        return TornFile(self, self.do("create", lambda: self.inner.create(path), path))
-
-
-class TornFile(WrappedFile):
-    """A file of ``MortalFiles``."""
-
-    def write(self, buffers: Sequence[Any]) -> None:
+    def write(self, path: str, fd: int, buffers: Sequence[Any]) -> None:
         try:
-            super().write(buffers)
+            super().write(path, fd, buffers)
         except OSError:
-            self._inner.write([b"".join(bytes(b) for b in buffers)[:7]])
+            self.inner.write(path, fd, [b"".join(bytes(b) for b in buffers)[:7]])
             raise
