@@ -83,8 +83,14 @@ class DaskEngine(Engine):
         count = None if workers is None else whole(workers, "workers", 1)
         self._dask = _distributed()
         with contextlib.ExitStack() as opened:
-            where = scheduler if count is None else opened.enter_context(self._processes(count))
-            self._client = opened.enter_context(self._connect(where))
+            try:
+                where = opened.enter_context(self._processes(count)) if count else scheduler
+                client = self._dask.Client(where, timeout=_START_SECONDS, set_as_default=False)
+            except (OSError, RuntimeError, ValueError, self._dask.TimeoutError) as error:
+                here = f"workers: cannot start {count} processes"
+                what = here if count else f"scheduler: cannot reach {scheduler}"
+                raise ClusterError(f"{what}: {error}") from error
+            self._client = opened.enter_context(client)
             self._check_workers()
             self._opened = opened.pop_all()
 
@@ -146,22 +152,13 @@ class DaskEngine(Engine):
     def _processes(self, count: int) -> Any:
         from dask import config
 
-        try:
-            with config.set(_NANNY), _interrupts_are_ours():
-                return self._dask.LocalCluster(
-                    n_workers=count,
-                    threads_per_worker=1,
-                    dashboard_address="127.0.0.1:0",  # and not a known port of all networks
-                    silence_logs=False,  # it would silence whoever else writes to the same log
-                )
-        except (OSError, RuntimeError) as error:
-            raise ClusterError(f"workers: cannot start {count} processes: {error}") from error
-
-    def _connect(self, where: Any) -> Any:
-        try:
-            return self._dask.Client(where, timeout=_START_SECONDS, set_as_default=False)
-        except (OSError, ValueError, self._dask.TimeoutError) as error:
-            raise ClusterError(f"scheduler: cannot reach {where}: {error}") from error
+        with config.set(_NANNY), _interrupts_are_ours():
+            return self._dask.LocalCluster(
+                n_workers=count,
+                threads_per_worker=1,
+                dashboard_address="127.0.0.1:0",  # and not a known port of all networks
+                silence_logs=False,  # it would silence whoever else writes to the same log
+            )
 
     def _check_workers(self) -> None:
         """That there are some, and that they are of this copy of the package."""

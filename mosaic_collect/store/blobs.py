@@ -96,12 +96,12 @@ class Blobs(Protocol):
         """Make the place; when it returns, it survives a power cut."""
         return
 
-    def check_folders(self, names: Iterable[str]) -> None:
-        """Raise CorruptStoreError for folders that lead out of the store; they may be missing."""
-        return
-
     def make_folders(self, names: Iterable[str]) -> None:
-        """Make folders for keys; they last after ``settle`` of ``""``."""
+        """Make those folders for keys that are missing; they last after ``settle`` of ``""``.
+
+        Raises:
+            CorruptStoreError: One is there that leads out of the store.
+        """
         return
 
     def names(self, folder: str = "") -> list[str]:

@@ -110,6 +110,7 @@ class Store:
         if self._ours:
             self._empty(self._ours[-1], state)
         self._write_root(state)
+        self.blobs.make_folders(state.schema.stored_names)
         self._make_arrays(state)
 
     def _empty(self, old: StoreState, new: StoreState) -> None:
@@ -123,6 +124,7 @@ class Store:
             status=COLLECTING,
         )
         self._foreign = {}, {}
+        self.blobs.make_folders(old.schema.stored_names)  # refuses links, before files are removed
         if empty != old:
             self._write_root(empty)
         _, debris = looked_through(self.blobs, empty, 0)
@@ -207,7 +209,7 @@ class Store:
             CorruptStoreError: A committed shard is missing, or a field's folder is a link.
         """
         self._holder = holder
-        self.blobs.check_folders(state.schema.stored_names)
+        self.blobs.make_folders(state.schema.stored_names)
         missing, debris = looked_through(self.blobs, state, _MOST_MISSING)
         if missing:
             count = f"{len(missing)}{' or more' if len(missing) == _MOST_MISSING else ''}"
@@ -259,7 +261,6 @@ class Store:
         self.blobs.settle([""])
 
     def _make_arrays(self, state: StoreState) -> None:
-        self.blobs.make_folders(state.schema.stored_names)
         self._write_array_documents(state)
         self.blobs.settle([*state.schema.stored_names, ""])
 

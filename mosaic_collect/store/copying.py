@@ -160,7 +160,6 @@ def _copy_one(
     try:
         if read_document(goal) is not None:
             _check_older(store.look(), state, goal)
-        goal.check_folders(view.grids)
         goal.make_folders(view.grids)
         # A field that may share the shard of its default comes behind that, in the same thread.
         groups = [

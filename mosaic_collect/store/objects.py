@@ -33,13 +33,17 @@ _TRIES = 4
 _UNANSWERED = "HTTP error"
 _UNREACHABLE = "tcp connect error|dns error|ConnectError|Connection refused"
 _DENIED = "PermissionDenied|Unauthenticated|status code: 403"
-#: Schemes of addresses, and the permissions that each request needs there.
-SCHEMES = ("s3", "gs", "az")
-_PERMISSIONS = {
-    "read": ("s3:GetObject", "storage.objects.get", "Read"),
-    "write": ("s3:PutObject", "storage.objects.create and storage.objects.delete", "Write"),
-    "list": ("s3:ListBucket", "storage.objects.list", "List"),
+#: Per scheme of addresses: obstore's kind of store, what its config calls the bucket, and the
+#: permissions that requests need.
+SERVICES = {
+    "s3": ("S3Store", "bucket", "s3:GetObject", "s3:PutObject", "s3:ListBucket"),
+    "gs": (
+        *("GCSStore", "bucket", "storage.objects.get"),
+        *("storage.objects.create and storage.objects.delete", "storage.objects.list"),
+    ),
+    "az": ("AzureStore", "container_name", "Read", "Write", "List"),
 }
+_REQUESTS = ("read", "write", "list")
 #: The first of these that an error's name and text hold: an errno, and what to do.
 _MEANINGS = (
     (
@@ -98,8 +102,8 @@ def _explained(error: Exception, address: str, request: str, key: str) -> Except
         return ChangedError(where)
     meant = f"{name}: {text}"
     code, meaning = next(m[1:] for m in _MEANINGS if re.search(m[0], meant, re.I))
-    scheme = address.partition("://")[0]
-    permission = _PERMISSIONS[request][SCHEMES.index(scheme) if scheme in SCHEMES else 0]
+    _, _, *permissions = SERVICES.get(address.partition("://")[0], SERVICES["s3"])
+    permission = permissions[_REQUESTS.index(request)]
     # Without the permission to list, a missing object is reported as a refusal.
     missing = ", or there is no such object" if request == "read" else ""
     meaning = meaning.format(request=f"{request}: they need {permission}{missing}")
@@ -420,12 +424,6 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://.*", re.S)
 _CLIENT = {"allow_http": True, "timeout": timedelta(minutes=5)}
 #: Of the first request, which tells whether the address is any good.
 _IMPATIENT = {"max_retries": 3, "retry_timeout": timedelta(seconds=10)}
-#: obstore's kinds of stores, what their URLs begin with, and what their configs call the bucket.
-_KINDS = {
-    "S3Store": ("s3", "bucket"),
-    "GCSStore": ("gs", "bucket"),
-    "AzureStore": ("az", "container_name"),
-}
 
 
 def is_url(text: Any) -> bool:
@@ -449,8 +447,8 @@ def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
         MissingDependencyError: obstore is not installed.
     """
     scheme, _, rest = url.partition("://")
-    if scheme not in SCHEMES:
-        known = ", ".join(f"{s}://" for s in SCHEMES)
+    if scheme not in SERVICES:
+        known = ", ".join(f"{s}://" for s in SERVICES)
         raise InputError(f"{name}: expected a path, or a URL with {known}, got the URL {url}")
     address = f"{scheme}://{rest.strip('/')}"
     if not rest.strip("/") or rest.startswith("/"):
@@ -475,18 +473,18 @@ def blobs_at_url(url: str, name: str = "path") -> ObjectBlobs:
 
 def blobs_in(store: Any, name: str = "path") -> ObjectBlobs:
     """The blobs of the store that lies in an obstore store, at its prefix."""
-    kind = type(store).__name__
-    if kind != "MemoryStore" and kind not in _KINDS:
-        known = ", ".join([*_KINDS, "MemoryStore"])
-        raise InputError(f"{name}: expected one of obstore's {known}, got its {kind}")
+    kind, kinds = type(store).__name__, [*(k for k, *_ in SERVICES.values()), "MemoryStore"]
+    if kind not in kinds:
+        raise InputError(f"{name}: expected one of obstore's {', '.join(kinds)}, got its {kind}")
     return ObjectBlobs(store, _address_of(store), (blobs_in, (store,)))
 
 
 def _address_of(store: Any) -> str:
     """URL of the bucket and prefix that an obstore store uses."""
-    if type(store).__name__ == "MemoryStore":
+    kind = type(store).__name__
+    if kind == "MemoryStore":
         return f"memory://{id(store):x}"
-    scheme, bucket = _KINDS[type(store).__name__]
+    scheme, bucket = next((s, b) for s, (k, b, *_) in SERVICES.items() if k == kind)
     parts = [str(store.config.get(bucket, "")), str(store.prefix or "").strip("/")]
     return f"{scheme}://{'/'.join(filter(None, parts))}"
 

@@ -19,7 +19,7 @@ from mosaic_collect.errors import (
     StoreNotFoundError,
 )
 from mosaic_collect.store.codec import CODECS, Compressor
-from mosaic_collect.store.grid import FieldGrid, may_be_cut
+from mosaic_collect.store.grid import may_be_cut
 from mosaic_collect.store.metadata import (
     ATTRIBUTE,
     COLLECTING,
@@ -66,6 +66,7 @@ MAX_CHUNK_NBYTES = 1 << 30  # Blosc's own limit is just under 2 GiB
 MAX_ENVS = 1 << 24
 _MAX_STEPS = 1 << 40
 _MAX_ID = (1 << 63) - 1
+_STATUS = (COLLECTING, COMPLETE)
 
 
 def parse_root(data: bytes, where: str) -> StoreState:
@@ -129,7 +130,7 @@ def _parse(data: bytes, where: str) -> StoreState:
         )
     checks = _Checks(document)
     state = checks.state()
-    if state is None:
+    if state is None or checks.problems:
         raise CorruptStoreError(f"{where}: bad metadata: " + "; ".join(checks.problems))
     if document.get("checksum") != checksum(document):
         raise CorruptStoreError(
@@ -146,7 +147,7 @@ class _Checks:
         self.problems: list[str] = []
 
     def state(self) -> StoreState | None:
-        """The state that the document holds; None if there are problems."""
+        """The state that the document holds; None if its entries cannot make one."""
         document = self._document
         try:
             schema = Schema(tuple(Field(**f) for f in self._typed("fields", list)))
@@ -159,10 +160,9 @@ class _Checks:
         cut, status = document.get("chunk_steps", {}), document.get("status")
         is_cut = may_be_cut(cut, schema.fields, document.get("block_steps"))
         self._check("chunk_steps", cut, is_cut, "divisors of block_steps")
-        is_status = status in (COLLECTING, COMPLETE)
-        self._check("status", status, is_status, f"{COLLECTING} or {COMPLETE}")
-        block_steps = self._count("block_steps", 1, _MAX_STEPS)
-        chunk_envs = self._counts("chunk_envs", schema.stored_names, 1, num_envs)
+        self._check("status", status, status in _STATUS, " or ".join(_STATUS))
+        self._count("block_steps", 1, _MAX_STEPS)
+        self._counts("chunk_envs", schema.stored_names, 1, num_envs)
         self._compressor()
         self._count("num_valid", 0, pairs)
         self._count("num_trajectories", 0, next_id)
@@ -173,19 +173,18 @@ class _Checks:
         self._typed("metadata", dict)
         self._hex("identity", document.get("identity"), 16)
         self._hex("holder", document.get("holder"), 8)
-        for f in schema.stored:
-            chunk_steps = cut.get(f.name, 0) if is_cut else 0
-            grid = FieldGrid(f, num_envs, block_steps, chunk_envs[f.name], chunk_steps)
-            if grid.chunk_nbytes > MAX_CHUNK_NBYTES:
-                self.problems.append(f"{f.name}: a chunk of {grid.chunk_nbytes} bytes is too large")
-            if grid.chunks > MAX_ENVS:
-                self.problems.append(f"{f.name}: {grid.chunks} chunks a shard are too many")
         if self.problems:
             return None
         entries = {f.name: document[f.name] for f in fields(StoreState) if f.name in document}
         entries["compressor"] = Compressor(**document["compressor"])
         entries["runs"] = tuple(Run(**run) for run in document["runs"])
-        return StoreState(**{**entries, "schema": schema})
+        state = StoreState(**{**entries, "schema": schema})
+        for name, grid in state.grids().items():
+            if grid.chunk_nbytes > MAX_CHUNK_NBYTES:
+                self.problems.append(f"{name}: a chunk of {grid.chunk_nbytes} bytes is too large")
+            if grid.chunks > MAX_ENVS:
+                self.problems.append(f"{name}: {grid.chunks} chunks a shard are too many")
+        return state
 
     def _check(self, name: str, value: Any, is_good: bool, expected: str) -> bool:
         if not is_good:
@@ -203,11 +202,11 @@ class _Checks:
         value = self._document.get(name)
         return value if self._check(name, value, type(value) is kind, kind.__name__) else kind()
 
-    def _counts(self, name: str, keys: Iterable[str], least: int, most: int) -> dict[str, int]:
+    def _counts(self, name: str, keys: Iterable[str], least: int, most: int) -> None:
         value, names = self._typed(name, dict), sorted(keys)
-        if not self._check(name, sorted(value), sorted(value) == names, f"the keys {names}"):
-            return dict.fromkeys(names, least)
-        return {k: self._whole(f"{name}.{k}", v, least, most) for k, v in value.items()}
+        if self._check(name, sorted(value), sorted(value) == names, f"the keys {names}"):
+            for key, count in value.items():
+                self._whole(f"{name}.{key}", count, least, most)
 
     def _given(self, names: list[str]) -> None:
         value = self._typed("given", dict)
@@ -270,7 +269,10 @@ def json_copy(entries: Mapping[str, Any], nonfinite_as_text: bool = False) -> di
     if not isinstance(entries, Mapping):
         raise InputError(f"metadata: expected a mapping, got {type(entries).__name__}")
     try:
-        text = _dumped(dict(entries), nonfinite_as_text)
+        try:
+            text = json.dumps(dict(entries), allow_nan=False)
+        except (TypeError, ValueError):  # only then are the values looked at one by one
+            text = json.dumps(_plain(entries, "", nonfinite_as_text), allow_nan=False)
         copy = dict(json.loads(text))
         depth = _depth(copy)
     except InputError:
@@ -298,14 +300,6 @@ def check_sizes(sizes: Iterable[tuple[int, int]], depth: int = 0) -> None:
             f"metadata: expected at most {_MAX_NBYTES} bytes of JSON, "
             f"{_MAX_VALUES} values and {_MAX_DEPTH} levels, got {nbytes}, {values}, {depth}"
         )
-
-
-def _dumped(entries: dict[str, Any], nonfinite_as_text: bool) -> str:
-    """Their JSON; the values are only looked at one by one where it is not to be had at once."""
-    try:
-        return json.dumps(entries, allow_nan=False)
-    except (TypeError, ValueError):
-        return json.dumps(_plain(entries, "", nonfinite_as_text), allow_nan=False)
 
 
 def _plain(value: Any, place: str, nonfinite_as_text: bool) -> Any:

@@ -108,15 +108,12 @@ class PosixBlobs(Blobs):
             self._files.make_folder(folder)
             self._files.sync_folder(os.path.dirname(folder))
 
-    def check_folders(self, names: Iterable[str]) -> None:
+    def make_folders(self, names: Iterable[str]) -> None:
         for path in map(self._path, names):
             # Writing through a link, or removing behind it, would reach files of someone else.
             if os.path.lexists(path) and (os.path.islink(path) or not os.path.isdir(path)):
                 raise CorruptStoreError(f"{path}: expected a folder, found a link or a file")
-
-    def make_folders(self, names: Iterable[str]) -> None:
-        for name in names:
-            self._files.make_folder(self._path(name))
+            self._files.make_folder(path)
 
     def names(self, folder: str = "") -> list[str]:
         path = self._path(folder)
