@@ -16,13 +16,15 @@ from mosaic_collect.store.codec import (
     COMPRESSORS,
     MOST_BLOCK_NBYTES,
     Compressor,
-    checked,
     crc_bytes,
     raw_frame,
     zstd_content_size,
 )
 from mosaic_collect.store.schema import DTYPES, Field
 from tests.helpers import encoded_chunk, values
+
+MAGIC = b"\x28\xb5\x2f\xfd"  # of zstd
+MOST = MOST_BLOCK_NBYTES
 
 
 def encoded(codec: Compressor, array: np.ndarray) -> bytes:
@@ -51,25 +53,14 @@ def test_round_trip_of_any_bytes(name: str, data: bytes) -> None:
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
-def test_every_flipped_bit_is_noticed(name: str) -> None:
-    codec = Compressor.named(name)
-    array = np.arange(12, dtype="<i4").reshape(3, 4)
-    data = encoded(codec, array)
-    for bit in range(8 * len(data)):
-        damaged = bytearray(data)
-        damaged[bit // 8] ^= 1 << bit % 8
-        with pytest.raises(CorruptStoreError, match=r"actions, chunk 3.*checksum"):
-            codec.decode(memoryview(damaged), np.empty_like(array), "actions, chunk 3")
-
-
-@pytest.mark.parametrize("name", COMPRESSORS)
 def test_every_cut_is_noticed(name: str) -> None:
     codec = Compressor.named(name)
     array = np.arange(12, dtype="<i4")
     data = encoded(codec, array)
     for length in range(len(data)):
-        with pytest.raises(CorruptStoreError):
-            codec.decode(memoryview(data[:length]), np.empty_like(array), "chunk")
+        words = f"{length} bytes cannot hold" if length < 4 else "(checksum mismatch|expected 48)"
+        with pytest.raises(CorruptStoreError, match=f"actions, chunk 3: {words}"):
+            codec.decode(memoryview(data[:length]), np.empty_like(array), "actions, chunk 3")
 
 
 @pytest.mark.parametrize("name", COMPRESSORS)
@@ -81,10 +72,12 @@ def test_another_size_is_refused_though_the_checksum_is_right(name: str, length:
         codec.decode(memoryview(data), np.empty(12, np.uint8), "chunk")
 
 
-@pytest.mark.parametrize("name", ["lz4", "zstd"])
-@given(st.binary(max_size=200))
-def test_rubbish_with_a_right_checksum_is_an_error_and_no_crash(name: str, rubbish: bytes) -> None:
-    codec = Compressor.named(name)
+@pytest.mark.parametrize(("name", "magic"), [("lz4", b""), ("zstd", b""), ("zstd", MAGIC)])
+@given(rubbish=st.binary(max_size=200))
+def test_rubbish_with_a_right_checksum_is_an_error_and_no_crash(
+    name: str, magic: bytes, rubbish: bytes
+) -> None:
+    codec, rubbish = Compressor.named(name), magic + rubbish
     with pytest.raises(CorruptStoreError):
         codec.decode(memoryview(rubbish + crc_bytes(rubbish)), np.empty(999, np.uint8), "chunk")
 
@@ -105,12 +98,6 @@ def test_the_checksum_is_crc32c_little_endian() -> None:
     assert struct.unpack("<I", crc_bytes(b"abc"))[0] == crc32c(b"abc")
 
 
-def test_checked_takes_the_checksum_off() -> None:
-    assert bytes(checked(memoryview(b"abc" + crc_bytes(b"abc")), "x")) == b"abc"
-    with pytest.raises(CorruptStoreError, match="3 bytes cannot hold"):
-        checked(memoryview(b"abc"), "x")
-
-
 def test_values_are_little_endian_in_c_order() -> None:
     codec = Compressor.named("none")
     array = np.arange(6, dtype=np.int32).reshape(2, 3)
@@ -122,12 +109,6 @@ def test_zstd_content_size_of_real_frames(size: int) -> None:
     frame = numcodecs.Zstd(level=1).encode(np.zeros(size, np.uint8))
     if size:
         assert zstd_content_size(memoryview(frame)) == size
-
-
-@given(st.binary(max_size=40))
-def test_zstd_content_size_of_rubbish_is_a_number(rubbish: bytes) -> None:
-    assert zstd_content_size(memoryview(b"\x28\xb5\x2f\xfd" + rubbish)) >= -1
-    assert zstd_content_size(memoryview(rubbish)) >= -1
 
 
 def test_names() -> None:
@@ -147,9 +128,6 @@ def test_history_compresses() -> None:
         assert len(payload) < history.nbytes / 3, name
 
 
-MOST = MOST_BLOCK_NBYTES
-
-
 @pytest.mark.parametrize("nbytes", [1, 255, 256, MOST - 1, MOST, MOST + 1, 5 * MOST, 5 * MOST + 7])
 def test_decodes_to_what_it_was_made_of(nbytes: int) -> None:
     data = np.random.default_rng(nbytes).integers(0, 256, nbytes, np.uint8)
@@ -158,10 +136,6 @@ def test_decodes_to_what_it_was_made_of(nbytes: int) -> None:
     assert zstd_content_size(memoryview(frame)) == nbytes
     assert numcodecs.Zstd(level=1).decode(frame) == data.tobytes()
     assert len(frame) - nbytes == 9 + 3 * -(-nbytes // MOST) + 3
-
-
-def test_the_data_is_not_copied() -> None:
-    data = np.zeros(3 * MOST, np.uint8)
-    slices = [p for p in raw_frame(data) if isinstance(p, np.ndarray)]
-    assert len(slices) == 3
-    assert all(np.shares_memory(s, data) for s in slices)
+    slices = [p for p in pieces if isinstance(p, np.ndarray)]
+    assert len(slices) == -(-nbytes // MOST)
+    assert all(np.shares_memory(s, data) for s in slices), "a copy"

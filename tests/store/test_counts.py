@@ -34,12 +34,17 @@ def check(store: str, steps: int) -> None:
     assert dataset.num_valid == dataset.read("valid_mask").sum()
 
 
+def add_bad(writer: TrajectoryWriter, *steps: int) -> None:
+    for step in steps:
+        writer.add_step(**bad_rows(step), valid_mask=mask(step, N))
+
+
 @pytest.mark.parametrize("steps", range(10))
 @pytest.mark.parametrize("every", [None, 1, 2, 3, 4])
 def test_counts_whatever_was_committed_when(store: str, steps: int, every: int | None) -> None:
     with open_writer(store, N, block_steps=3) as writer:
         for step in range(steps):
-            writer.add_step(**bad_rows(step), valid_mask=mask(step, N))
+            add_bad(writer, step)
             if every and (step + 1) % every == 0:
                 writer.commit()
                 check(store, step + 1)
@@ -51,24 +56,17 @@ def test_counts_over_resumes(store: str, stride: int) -> None:
     open_writer(store, N, block_steps=3).close()
     for first in range(0, 12, stride):
         with TrajectoryWriter(store, resume=True) as writer:
-            for step in range(first, first + stride):
-                writer.add_step(**bad_rows(step), valid_mask=mask(step, N))
+            add_bad(writer, *range(first, first + stride))
             writer.commit()
         check(store, first + stride)
 
 
-def test_counts_after_each_step_when_every_step_commits(store: str) -> None:
-    with open_writer(store, N, block_steps=3, commit_seconds=0.0) as writer:
-        for step in range(10):
-            writer.add_step(**bad_rows(step), valid_mask=mask(step, N))
-    check(store, 10)
-
-
 @pytest.mark.usefixtures("small_chunks")
-def test_counts_over_many_chunks_and_padding(store: str) -> None:
-    with open_writer(store, N, block_steps=4) as writer:
-        for step in range(10):
-            writer.add_step(**bad_rows(step), valid_mask=mask(step, N))
+@pytest.mark.parametrize("commit_seconds", [0.0, None])
+def test_counts_over_many_chunks_and_padding(store: str, commit_seconds: float | None) -> None:
+    """Also where every step commits."""
+    with open_writer(store, N, block_steps=4, commit_seconds=commit_seconds) as writer:
+        add_bad(writer, *range(10))
     assert max(g.chunks for g in TrajectoryDataset(store).state.grids().values()) > 1
     check(store, 10)
 
@@ -103,10 +101,8 @@ def test_each_place_is_seen(bad: float, dtype: str) -> None:
 
 
 def test_opposite_infinities_do_not_cancel() -> None:
-    values = np.array([[np.inf, -np.inf]], np.float32)
+    """In rows without an axis of features, too."""
+    values = np.array([[np.inf, -np.inf, 1.0]], np.float32)
     assert not all_finite(values)
     assert nonfinite_pairs(values) == 2
-
-
-def test_rows_without_feature_axis() -> None:
-    assert finite_rows(np.array([[1.0, np.nan]])).tolist() == [[True, False]]
+    assert finite_rows(values).tolist() == [[False, False, True]]

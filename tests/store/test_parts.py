@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -52,14 +53,6 @@ def test_of_many_who_come_at_once_one_makes_the_folder(tmp_path: Path) -> None:
         assert os.listdir(f"{folder}/claims") == ["zarr.json"]
 
 
-def test_a_blob_is_created_once(tmp_path: Path) -> None:
-    blobs = PosixBlobs(str(tmp_path))
-    assert blobs.create("key", b"first")
-    assert not blobs.create("key", b"second")
-    assert (tmp_path / "key").read_bytes() == b"first"
-    assert os.listdir(tmp_path) == ["key"]
-
-
 def test_a_kill_while_the_folder_is_made_leaves_what_the_next_goes_on_with(tmp_path: Path) -> None:
     half = tmp_path / "expert"
     (half / "claims").mkdir(parents=True)
@@ -88,9 +81,8 @@ def test_a_rank_resumes_alone_in_a_world_of_another_size(tmp_path: Path) -> None
 
 
 def _swap(folder: Path) -> None:
-    os.rename(folder / "rank-00000", folder / "x")
-    os.rename(folder / "rank-00001", folder / "rank-00000")
-    os.rename(folder / "x", folder / "rank-00001")
+    for old, new in (("rank-00000", "x"), ("rank-00001", "rank-00000"), ("x", "rank-00001")):
+        os.rename(folder / old, folder / new)
 
 
 def _of_another(folder: Path) -> None:
@@ -103,28 +95,10 @@ def _by_itself(folder: Path) -> None:
         writer.add_step(**rows(0, 2))
 
 
-def _stray(folder: Path) -> None:
-    shutil.copytree(folder / "rank-00000", folder / "rank-1")
-
-
-def _nested(folder: Path) -> None:
-    record_ranks(folder / "more")
-
-
-def _no_document(folder: Path) -> None:
-    os.remove(folder / "zarr.json")
-
-
 def _both(folder: Path) -> None:
     """A store copied over the folder."""
     shutil.copytree(folder / "rank-00000", folder, dirs_exist_ok=True)
-    document = json.loads((folder / "zarr.json").read_text())
-    document["attributes"]["mosaic_collect_parts"] = {"format_version": 1, "identity": "0"}
-    (folder / "zarr.json").write_text(json.dumps(document))
-
-
-def _store_over_it(folder: Path) -> None:
-    shutil.copy(folder / "rank-00000" / "zarr.json", folder / "zarr.json")
+    _told(folder, {"format_version": 1, "identity": "0"})
 
 
 def _told(folder: Path, told: Any) -> None:
@@ -133,35 +107,44 @@ def _told(folder: Path, told: Any) -> None:
     (folder / "zarr.json").write_text(json.dumps(document))
 
 
-def _newer(folder: Path) -> None:
-    _told(folder, {"format_version": 2, "identity": "x"})
+#: What is done to a folder of two ranks, the error, and its words.
+SPOILED: list[tuple[Callable[[Path], Any], type[StoreError], str]] = [
+    (_swap, StoreMismatchError, r"rank-00000: was recorded as rank 1"),
+    (_of_another, StoreMismatchError, r"rank-00001: was recorded in another folder of ranks"),
+    (_by_itself, StoreMismatchError, r"rank-00002: was recorded by itself"),
+    (
+        lambda folder: shutil.copytree(folder / "rank-00000", folder / "rank-1"),
+        *(CorruptStoreError, r"rank-1: a store among ranks"),
+    ),
+    (
+        lambda folder: record_ranks(folder / "more"),
+        *(CorruptStoreError, r"more: a store among ranks"),
+    ),
+    (
+        lambda folder: os.remove(folder / "zarr.json"),
+        *(CorruptStoreError, r"zarr\.json is missing, though rank-00000 is there"),
+    ),
+    (_both, CorruptStoreError, "is a store, and a folder of ranks"),
+    (
+        lambda folder: shutil.copy(folder / "rank-00000" / "zarr.json", folder / "zarr.json"),
+        *(CorruptStoreError, "rank-00000 lies in it"),
+    ),
+    (
+        lambda folder: _told(folder, {"format_version": 2, "identity": "x"}),
+        *(NewerFormatError, "format version 2"),
+    ),
+    (
+        lambda folder: _told(folder, {"format_version": 1}),
+        *(CorruptStoreError, "is damaged"),
+    ),
+    (  # a copy that was interrupted: shards without the document that counts them
+        lambda folder: os.remove(folder / "rank-00001" / "zarr.json"),
+        *(CorruptStoreError, "rank-00001.*zarr.json is missing"),
+    ),
+]
 
 
-def _damaged(folder: Path) -> None:
-    _told(folder, {"format_version": 1})
-
-
-def _half_made(folder: Path) -> None:
-    """A copy that was interrupted: shards without the document that counts them."""
-    os.remove(folder / "rank-00001" / "zarr.json")
-
-
-@pytest.mark.parametrize(
-    ("spoil", "error", "words"),
-    [
-        (_swap, StoreMismatchError, r"rank-00000: was recorded as rank 1"),
-        (_of_another, StoreMismatchError, r"rank-00001: was recorded in another folder of ranks"),
-        (_by_itself, StoreMismatchError, r"rank-00002: was recorded by itself"),
-        (_stray, CorruptStoreError, r"rank-1: a store among ranks"),
-        (_nested, CorruptStoreError, r"more: a store among ranks"),
-        (_no_document, CorruptStoreError, r"zarr\.json is missing, though rank-00000 is there"),
-        (_both, CorruptStoreError, "is a store, and a folder of ranks"),
-        (_store_over_it, CorruptStoreError, "rank-00000 lies in it"),
-        (_newer, NewerFormatError, "format version 2"),
-        (_damaged, CorruptStoreError, "is damaged"),
-        (_half_made, CorruptStoreError, "rank-00001.*zarr.json is missing"),
-    ],
-)
+@pytest.mark.parametrize(("spoil", "error", "words"), SPOILED, ids=[s[2] for s in SPOILED])
 def test_what_does_not_belong_is_told(
     tmp_path: Path, spoil: Any, error: type[StoreError], words: str
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ def test_mosaic_has_the_fields_of_an_expert_file_in_order() -> None:
     assert {f.dtype for f in schema.fields} == {"float32"}
 
 
-def test_mosaic_keeps_the_rule_for_missing_action_fields() -> None:
+def test_mosaic_keeps_the_rule_for_missing_fields() -> None:
     schema = Schema.mosaic(3, 2)
     defaults = {f.name: f.default for f in schema.fields}
     assert defaults == {
@@ -35,10 +36,6 @@ def test_mosaic_keeps_the_rule_for_missing_action_fields() -> None:
         "action_mean": "actions",
         "action_sigma": 0.01,
     }
-
-
-def test_student_observations_are_optional_and_required_once_there() -> None:
-    assert "student_observations" not in Schema.mosaic(3, 2).names
     assert Schema.mosaic(3, 2, 7)["student_observations"].default is None
 
 
@@ -54,51 +51,31 @@ def test_mask_and_ids_are_stored_behind_the_callers_fields() -> None:
     assert [f.name for f in schema.stored] == [*schema.names, "valid_mask", "trajectory_id"]
     assert schema["valid_mask"].dtype == "bool"
     assert schema["trajectory_id"].dtype == "int64"
-
-
-def test_pair_nbytes_counts_every_stored_field() -> None:
-    assert Schema.mosaic(3, 2).pair_nbytes == 4 * (3 + 2 + 2 + 2) + 1 + 8
-
-
-def test_an_unknown_field_is_answered_with_those_there_are() -> None:
+    assert schema.pair_nbytes == 4 * (3 + 2 + 2 + 2) + 1 + 8
     with pytest.raises(InputError, match=r"no field 'obs'.*observations, actions.*trajectory_id"):
-        Schema.mosaic(3, 2)["obs"]
+        schema["obs"]
 
 
+#: Bad arguments of a field, and what the error names.
 BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
-    ({"name": "2d"}, "'2d'"),
-    ({"name": "a/b"}, "'a/b'"),
-    ({"name": "../up"}, "up"),
-    ({"name": ""}, "''"),
-    ({"name": "x" * 65}, "xxx"),
-    ({"name": 7}, "7"),
-    ({"name": "a", "dim": 0}, "dim"),
-    ({"name": "a", "dim": -1}, "dim"),
-    ({"name": "a", "dim": 2.0}, "dim"),
-    ({"name": "a", "dim": True}, "dim"),
-    ({"name": "a", "dim": 1 << 40}, "dim"),
-    ({"name": "a", "dim": (0, 2)}, "dim"),
-    ({"name": "a", "dim": (2, -1)}, "dim"),
-    ({"name": "a", "dim": (2, 2.0)}, "dim"),
-    ({"name": "a", "dim": (2, True)}, "dim"),
-    ({"name": "a", "dim": (2, None)}, "dim"),
-    ({"name": "a", "dim": (None,)}, "dim"),
-    ({"name": "a", "dim": ((2, 3),)}, "dim"),
-    ({"name": "a", "dim": (2, (3, 4))}, "dim"),
-    ({"name": "a", "dim": "64"}, "dim"),
-    ({"name": "a", "dim": {2: 3}}, "dim"),
+    *(({"name": name}, f"name {name!r}") for name in ("2d", "a/b", "../up", "", "x" * 65, 7)),
+    *(
+        ({"name": "a", "dim": dim}, "dim")
+        for dim in (
+            *(0, -1, 2.0, True, 1 << 40, "64", {2: 3}),
+            *((0, 2), (2, -1), (2, 2.0), (2, True), (2, None), (None,), (1 << 70, 2)),
+            *(((2, 3),), (2, (3, 4))),
+        )
+    ),
     ({"name": "a", "dim": (1,) * 9}, "dim must be at most 8"),
     ({"name": "a", "dim": (4096, 4097)}, "16781312 values a row"),
     ({"name": "a", "dim": (1 << 24,) * 8}, "values a row"),
-    ({"name": "a", "dim": (1 << 70, 2)}, "dim"),
-    ({"name": "a", "dtype": "float128"}, "float128"),
-    ({"name": "a", "dtype": "complex64"}, "complex64"),
-    ({"name": "a", "dtype": np.float32}, "dtype"),
-    ({"name": "a", "dtype": None}, "dtype"),
+    *(({"name": "a", "dtype": name}, name) for name in ("float128", "complex64")),
+    *(({"name": "a", "dtype": dtype}, "dtype") for dtype in (np.float32, None)),
     # It equals its name, and so could slip through a comparison.
     ({"name": "a", "dim": 2, "dtype": np.dtype("float32")}, "dtype"),
     ({"name": "a", "dtype": np.dtype("float32"), "default": 0.5}, "dtype"),
-    ({"name": "valid_mask"}, "valid_mask"),
+    *(({"name": name}, name) for name in ("valid_mask", "Valid_Mask")),
     ({"name": "trajectory_id", "dtype": "int64"}, "trajectory_id"),
 ]
 
@@ -109,23 +86,24 @@ def test_a_bad_field_is_refused_by_name(arguments: dict[str, Any], named: str) -
         Schema((Field(**arguments),))
 
 
-def test_all_problems_of_all_fields_are_told_at_once() -> None:
-    bad = Field(name="2d", dim=0, dtype="text"), Field(name="valid_mask"), Field(name="c", dim=-5)
+@pytest.mark.parametrize(
+    ("bad", "parts"),
+    [
+        (
+            [Field("2d", dim=0, dtype="text"), Field("valid_mask"), Field("c", dim=-5)],
+            ("'2d'", "dim must be None", "'text'", "valid_mask", "got -5"),
+        ),
+        (
+            [Field("a"), Field("A"), Field("c", dim=0), Field("d", default="x")],
+            ("twice", "'c'", "default 'x'"),
+        ),
+    ],
+    ids=["of all fields", "of one field and between fields"],
+)
+def test_all_problems_are_told_at_once(bad: list[Field], parts: tuple[str, ...]) -> None:
     with pytest.raises(InputError) as caught:
-        Schema(bad)
-    message = str(caught.value)
-    for part in ("'2d'", "dim must be None", "'text'", "valid_mask", "got -5"):
-        assert part in message
-
-
-def test_problems_of_one_field_do_not_hide_those_between_fields() -> None:
-    with pytest.raises(InputError) as caught:
-        Schema(
-            (Field(name="a"), Field(name="A"), Field(name="c", dim=0), Field(name="d", default="x"))
-        )
-    message = str(caught.value)
-    for part in ("twice", "'c'", "default 'x'"):
-        assert part in message
+        Schema(tuple(bad))
+    assert all(part in str(caught.value) for part in parts)
 
 
 def test_mosaic_tells_all_bad_dims_at_once() -> None:
@@ -155,37 +133,15 @@ def test_a_row_of_several_axes(dim: Any) -> None:
 def test_each_shape_has_one_spelling() -> None:
     """So ``dim=array.shape[1:]`` gives what is written by hand, whatever the array."""
     assert Field(name="a", dim=(5,)) == Field(name="a", dim=5)
-    assert Field(name="a", dim=()) == Field(name="a")
+    assert Field(name="a", dim=()) == Field("a")
     assert not Field(name="a", dim=(5,)).has_axes
     assert Field(name="a").width == 1
-
-
-def test_axes_are_a_difference_in_words() -> None:
-    one, other = (Schema((Field(name="rgb", dim=d),)) for d in ((2, 3), (3, 2)))
-    (found,) = one.differences(other)
-    assert "dim=(2, 3)" in found
-    assert "dim=(3, 2)" in found
-    assert one.differences(one) == []
-
-
-def test_a_stand_in_has_the_same_axes() -> None:
-    far = Field(name="far", dim=(2, 5), default="depth")
-    Schema((Field(name="depth", dim=(2, 5)), far))
-    with pytest.raises(InputError, match=r"far.* has another shape"):
-        Schema((Field(name="depth", dim=(5, 2)), far))
 
 
 def test_a_policy_that_sees_no_flat_rows_has_no_observations() -> None:
     schema = Schema.mosaic(None, 2, extra=(Field(name="observations_camera", dim=(3, 4, 4)),))
     names = ("actions", "action_mean", "action_sigma", "observations_camera")
     assert schema.names == names
-
-
-def test_names_stay_apart_where_case_is_folded() -> None:
-    with pytest.raises(InputError, match="twice"):
-        Schema((Field(name="reward"), Field(name="Reward")))
-    with pytest.raises(InputError, match="Valid_Mask"):
-        Schema((Field(name="Valid_Mask"),))
 
 
 def test_a_schema_needs_a_field_and_only_fields() -> None:
@@ -221,7 +177,11 @@ def test_a_default_is_a_number_that_the_field_can_hold_or_a_required_field_alike
         Schema((A, bad))
 
 
-def test_defaults_do_not_chain() -> None:
+def test_a_default_stands_in_for_a_field_alike_and_defaults_do_not_chain() -> None:
+    far = Field(name="far", dim=(2, 5), default="depth")
+    Schema((Field(name="depth", dim=(2, 5)), far))
+    with pytest.raises(InputError, match=r"far.* has another shape"):
+        Schema((Field(name="depth", dim=(5, 2)), far))
     second = Field(name="b", dim=2, default="a")
     with pytest.raises(InputError, match=r"'c'.*default 'b' names no required field"):
         Schema((A, second, Field(name="c", dim=2, default="b")))
@@ -239,18 +199,13 @@ def test_fill_values_are_of_the_fields_kind_and_floats_can_be_nan(dtype: str) ->
 
 
 def test_differences_name_each_field() -> None:
-    mine = Schema((A, Field(name="b"), Field(name="c", dim=1)))
-    other = Schema((A, Field(name="c", dim=2), Field(name="d")))
+    b = Field(name="b")
+    mine = Schema((A, b, Field(name="c", dim=(2, 3))))
+    other = Schema((A, Field(name="c", dim=(3, 2)), Field(name="d")))
     words = "; ".join(mine.differences(other))
-    assert "b: expected" in words
-    assert "d: not in the store" in words
-    assert "c: expected" in words
+    assert re.search(r"b: expected .*d: not in the store; c: expected .*\(2, 3\).*\(3, 2\)", words)
     assert "a: " not in words
     assert mine.differences(mine) == []
-
-
-def test_another_order_is_a_difference() -> None:
-    b = Field(name="b")
     assert "order" in Schema((A, b)).differences(Schema((b, A)))[0]
 
 
@@ -261,8 +216,3 @@ def test_schemas_are_frozen_and_comparable() -> None:
     assert schema == Schema.mosaic(3, 2)
     assert hash(schema) == hash(Schema.mosaic(3, 2))
     assert schema != Schema.mosaic(3, 1)
-
-
-def test_a_field_by_its_name_alone() -> None:
-    assert Field("reward") == Field(name="reward")
-    assert Field("rgb", dim=(4, 4)).row_shape == (4, 4)

@@ -13,7 +13,7 @@ from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.store.codec import Compressor, crc_bytes
 from mosaic_collect.store.posix import PosixBlobs
 from mosaic_collect.store.schema import Field
-from mosaic_collect.store.shard import LABEL_NBYTES, ShardReader
+from mosaic_collect.store.shard import ShardReader
 from tests.helpers import one_block, one_shard
 
 STATE = one_block(Field(name="a", dim=2, dtype="int32"), Compressor.named("lz4"), 5, 3)
@@ -43,10 +43,6 @@ def path(tmp_path: Path) -> str:
 
 def open_bytes(path: str, data: bytes) -> ShardReader:
     Path(path).write_bytes(data)
-    return open_at(path)
-
-
-def open_at(path: str) -> ShardReader:
     return ShardReader(PosixBlobs(str(Path(path).parents[1])), STATE, "a", 0)
 
 
@@ -57,24 +53,11 @@ def read(reader: ShardReader, chunk: int) -> np.ndarray:
 
 
 def test_chunks_come_back_in_any_order(path: str) -> None:
-    with open_bytes(path, shard_bytes()) as reader:
-        for chunk in (2, 0, 1):
-            np.testing.assert_array_equal(read(reader, chunk), BLOCK[2 * chunk : 2 * chunk + 2])
-
-
-def test_the_index_lies_at_the_end_and_covers_every_byte() -> None:
-    data = shard_bytes()
-    entries = index_of(data)
-    ends = [offset + nbytes for offset, nbytes in entries]
-    assert [offset for offset, _ in entries] == [LABEL_NBYTES, *ends[:-1]]
-    assert ends[-1] == len(data) - (16 * 3 + 4)
-    assert data[-4:] == crc_bytes(data[-52:-4])
-
-
-def test_stored_nbytes_are_the_indexs(path: str) -> None:
     data = shard_bytes()
     with open_bytes(path, data) as reader:
-        assert [reader.stored_nbytes(i) for i in range(3)] == [n for _, n in index_of(data)]
+        for chunk in (2, 0, 1):
+            np.testing.assert_array_equal(read(reader, chunk), BLOCK[2 * chunk : 2 * chunk + 2])
+            assert reader.stored_nbytes(chunk) == index_of(data)[chunk][1]
 
 
 def test_an_absent_chunk_is_fill_value(path: str) -> None:
@@ -86,55 +69,19 @@ def test_an_absent_chunk_is_fill_value(path: str) -> None:
         np.testing.assert_array_equal(read(reader, 2), BLOCK[4:6])
 
 
-def test_a_missing_file_is_corruption_that_names_it(path: str) -> None:
-    with pytest.raises(CorruptStoreError, match=r"block 0.*c\.0\.0\.0 is missing"):
-        open_at(path)
-
-
 @pytest.mark.parametrize("length", [0, 1, 51])
 def test_a_file_too_short_for_an_index_is_corruption(path: str, length: int) -> None:
     with pytest.raises(CorruptStoreError, match="cannot hold an index"):
         open_bytes(path, b"\0" * length)
 
 
-def test_every_truncation_is_corruption(path: str) -> None:
-    data = shard_bytes()
-    for length in range(len(data)):
-        with pytest.raises(CorruptStoreError):
-            open_bytes(path, data[:length])
-
-
-def test_every_flipped_byte_is_corruption_of_its_place(path: str) -> None:
-    data = shard_bytes()
-    entries = index_of(data)
-    for at in range(len(data)):
-        damaged = bytearray(data)
-        damaged[at] ^= 0x40
-        hit = [i for i, (offset, n) in enumerate(entries) if offset <= at < offset + n]
-        if not hit:
-            with pytest.raises(CorruptStoreError, match="label" if at < LABEL_NBYTES else "index"):
-                open_bytes(path, bytes(damaged))
-            continue
-        with open_bytes(path, bytes(damaged)) as reader:
-            for chunk in range(3):
-                if chunk in hit:
-                    with pytest.raises(CorruptStoreError, match=f"chunk {chunk}"):
-                        read(reader, chunk)
-                else:
-                    read(reader, chunk)
-
-
-LIES = [
-    (10**6, 10),
-    (0, 10**6),
-    (ABSENT - 5, 10),
-    (10, ABSENT),
-    (ABSENT, 10),
-    (2**63, 2**63),
-]
-
-
-@pytest.mark.parametrize("lie", LIES)
+@pytest.mark.parametrize(
+    "lie",
+    [
+        *((10**6, 10), (0, 10**6), (ABSENT - 5, 10)),
+        *((10, ABSENT), (ABSENT, 10), (2**63, 2**63)),
+    ],
+)
 def test_an_index_that_points_out_of_the_file_is_refused(path: str, lie: tuple[int, int]) -> None:
     data = shard_bytes()
     entries = index_of(data)
