@@ -37,7 +37,7 @@ from typing import (
     Union,
     get_args,
     get_origin,
-    get_type_hints as type_hints,
+    get_type_hints,
 )
 
 BAD_USAGE = 2
@@ -95,11 +95,11 @@ def add_options(
         groups: Title of a group -> its parameters, in this order behind the others.
         more: Parameter -> what ``Annotated`` may add, beside its own.
     """
-    parameters, words = inspect.signature(of).parameters, meanings(of)
+    parameters, hints, words = inspect.signature(of).parameters, _hints(of), meanings(of)
     title_of = {name: title for title, names in (groups or {}).items() for name in names}
     order, exclusive = list(title_of), dict[str, argparse._ActionsContainer]()
     for name in sorted(parameters, key=lambda n: order.index(n) if n in title_of else -1):
-        hint, *added = _unpacked(type_hints(of, include_extras=True)[name])
+        hint, *added = _unpacked(hints[name])
         if name in but:
             continue
         if parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
@@ -115,6 +115,13 @@ def add_options(
         entry = words.get(name, how.get("help", ""))
         how["help"] = _help(entry, default, parameters, between)
         _add(within, name, between, {**_type_arguments(name, hint, default), **how})
+
+
+def _hints(of: Callable[..., Any]) -> dict[str, Any]:
+    """Parameter -> its type; of a dataclass's, some may be written in other modules."""
+    if inspect.isclass(of):
+        return get_type_hints(of, include_extras=True)
+    return inspect.get_annotations(of, eval_str=True)
 
 
 def _unpacked(hint: Any) -> tuple[Any, ...]:
