@@ -40,7 +40,7 @@ from mosaic_collect.checks import needed, thread_count
 from mosaic_collect.errors import InputError
 from mosaic_collect.export.parquet import ParquetFile, column, require_pyarrow
 from mosaic_collect.export.plan import ExportFormat, ExportPlan, Options
-from mosaic_collect.export.rows import Ints, TrajectoryRows, key_of
+from mosaic_collect.export.rows import Batch, Ints, TrajectoryRows, key_of
 from mosaic_collect.export.target import Target
 from mosaic_collect.npyfile.layout import OURS
 from mosaic_collect.passes.engine import Engine
@@ -94,7 +94,7 @@ class LeRobot(ExportFormat):
 
     def check(self, table: Table, fields: Sequence[Field], options: Options) -> None:
         require_pyarrow()
-        videos = [f for f in fields if self._is_video(f)]
+        videos = [f for f in fields if self.is_video(f)]
         if any(is_image(f) and f not in videos for f in fields):
             with needed("LeRobot's images need Pillow: pip install 'mosaic-collect[lerobot]'"):
                 import PIL  # noqa: F401
@@ -107,19 +107,21 @@ class LeRobot(ExportFormat):
             if any(size % 2 for size in field.row_shape[:2]):
                 size = "{} x {}".format(*field.row_shape[:2])
                 raise InputError(f"{field.name}: a video needs even height and width, got {size}")
-        self._rate(table)
+        self.rate(table)
         names = [f.name for f in fields]
         if self.state is not None and self.state not in names:
             raise InputError(f"state: expected one of {', '.join(names)}, got {shown(self.state)}")
-        features = list(self._names(fields).values())
+        features = list(self.names(fields).values())
         twice = {name for name in features if features.count(name) > 1}
         if twice:
             raise InputError(f"fields: two of them would be the feature {', '.join(twice)}")
 
-    def _is_video(self, field: Field) -> bool:
+    def is_video(self, field: Field) -> bool:
+        """Whether the field's rows become a video."""
         return self.video and is_image(field) and field.row_shape[2] == 3
 
-    def _rate(self, table: Table) -> float:
+    def rate(self, table: Table) -> float:
+        """Steps per second."""
         period = usable_robot(table.state.metadata).control_dt
         fps = self.fps if self.fps is not None or not period else 1 / period
         if not isinstance(fps, (int, float)) or not 0 < fps < math.inf:
@@ -129,7 +131,7 @@ class LeRobot(ExportFormat):
             )
         return round(fps) if math.isclose(fps, round(fps)) else fps
 
-    def _names(self, fields: Sequence[Field]) -> dict[str, str]:
+    def names(self, fields: Sequence[Field]) -> dict[str, str]:
         """Field -> feature."""
         names = [f.name for f in fields]
         usual = [n for n in ("observations", "student_observations") if n in names]
@@ -146,50 +148,12 @@ class LeRobot(ExportFormat):
         return {name: feature(name) for name in names}
 
     def write(self, target: Target, plan: ExportPlan, engine: Engine | None) -> Iterator[int]:
-        rows, path = plan.rows, target.temp_path
-        fps, names = self._rate(rows.table), self._names(rows.fields)
-        features = {**{names[f.name]: f for f in rows.fields}, **{f.name: f for f in _INDICES}}
-        videos = [name for name, field in features.items() if self._is_video(field)]
-        texts, task = _tasks(rows)
-        before = rows.starts[:-1] * rows.row_nbytes  # a file that is full ends with its episode
-        _, files = np.unique(before // int(FILE_MB * 1_000_000), return_inverse=True)
-        episodes = _describe_episodes(rows, [texts[number] for number in task], files, videos, fps)
         with ExitStack() as opened:
-            written = EpisodeFiles(opened, path, rows, features, videos, fps, files, episodes)
-            for batch in rows:
-                owner, frame = rows.places(batch)
-                columns = {names[name]: values for name, values in batch.fields.items()}
-                columns |= {
-                    "timestamp": (frame / fps).astype(np.float32),
-                    "frame_index": frame,
-                    "episode_index": owner,
-                    "index": np.arange(batch.first, batch.first + len(frame)),
-                    "task_index": task[owner],
-                }
-                written.add(batch.first, columns)
-                yield len(frame) * rows.row_nbytes
-        info = {
-            "codebase_version": "v3.0",
-            "robot_type": usable_robot(rows.table.state.metadata).name or None,
-            "fps": fps,
-            "total_episodes": len(files),
-            "total_frames": rows.selection.num_pairs,
-            "total_tasks": len(texts),
-            "splits": {"train": f"0:{len(files)}"},
-            "chunks_size": CHUNK_FILES,
-            "data_files_size_in_mb": FILE_MB,
-            "video_files_size_in_mb": FILE_MB,
-            "data_path": f"data/{PLACE}.parquet",
-            "video_path": f"videos/{{video_key}}/{PLACE}.mp4" if videos else None,
-            "features": {
-                name: _describe(rows.table, field, fps if name in videos else None)
-                for name, field in features.items()
-            },
-        }
-        _write_tasks(path, texts)
-        for key, content in (("info", info), ("stats", written.stats()), (OURS, plan.about)):
-            with open(os.path.join(path, "meta", f"{key}.json"), "w") as meta:
-                json.dump(content, meta, indent=4)
+            dataset = _Dataset(self, plan, target.temp_path, opened)
+            for batch in plan.rows:
+                dataset.add(batch)
+                yield len(batch.steps) * plan.rows.row_nbytes
+        dataset.describe()
 
 
 def _tasks(rows: TrajectoryRows) -> tuple[list[str], Ints]:
@@ -199,34 +163,6 @@ def _tasks(rows: TrajectoryRows) -> tuple[list[str], Ints]:
     is_named = (motion >= 0) & (motion < len(motions))
     used, task = np.unique(np.where(is_named, motion, -1), return_inverse=True)
     return [motions[m] if m >= 0 else other for m in used.tolist()], task
-
-
-def _describe_episodes(
-    rows: TrajectoryRows, tasks: list[str], files: Ints, videos: Sequence[str], fps: float
-) -> dict[str, Any]:
-    """Columns of the table of episodes."""
-    import pyarrow as pa
-
-    starts, found, nothing = rows.starts, rows.trajectories, np.zeros(len(files), np.int64)
-    before = starts[:-1] - starts[np.searchsorted(files, files)]  # in the same file
-    table: dict[str, Any] = {
-        "episode_index": np.arange(len(files)),
-        "tasks": [[task] for task in tasks],
-        "length": found["valid"],
-        "dataset_from_index": starts[:-1],
-        "dataset_to_index": starts[1:],
-        "meta/episodes/chunk_index": nothing,
-        "meta/episodes/file_index": nothing,
-        "trajectory_id": found["id"],
-        "end": [ENDS[end] for end in found["end"]],
-    }
-    for folder in ("data", *(f"videos/{key}" for key in videos)):
-        table[f"{folder}/chunk_index"] = files // CHUNK_FILES
-        table[f"{folder}/file_index"] = files % CHUNK_FILES
-    for key in videos:
-        table[f"videos/{key}/from_timestamp"] = before / fps
-        table[f"videos/{key}/to_timestamp"] = (before + found["valid"]) / fps
-    return {name: pa.array(values) for name, values in table.items()}
 
 
 def _write_tasks(path: str, texts: list[str]) -> None:
@@ -310,53 +246,56 @@ def merge(parts: Sequence[Statistics]) -> Statistics:
     }
 
 
-@dataclass
-class EpisodeFiles:
-    """Files of rows that are added in order; ``opened`` closes them.
+class _Dataset:
+    """A dataset of rows that are added in order; ``opened`` closes its files."""
 
-    Attributes:
-        files: Number of each episode's file.
-        episodes: Columns of the table of episodes, beside their statistics.
-    """
-
-    opened: ExitStack
-    path: str
-    rows: TrajectoryRows
-    features: Mapping[str, Field]
-    videos: Sequence[str]
-    fps: float
-    files: Array
-    episodes: Mapping[str, Any]
-
-    def __post_init__(self) -> None:
+    def __init__(self, form: LeRobot, plan: ExportPlan, path: str, opened: ExitStack) -> None:
         import pyarrow as pa
 
-        self._pa, self._number = pa, -1
-        stored = {name: f for name, f in self.features.items() if name not in self.videos}
+        self._pa, self._plan, self._rows, self._path = pa, plan, plan.rows, path
+        self._fps, self._names = form.rate(plan.table), form.names(plan.fields)
+        self._features = {self._names[f.name]: f for f in plan.fields}
+        self._features |= {f.name: f for f in _INDICES}
+        self._videos = [name for name, field in self._features.items() if form.is_video(field)]
+        self._texts, self._task = _tasks(plan.rows)
+        before = plan.rows.starts[:-1] * plan.rows.row_nbytes
+        # A file that is full ends with its episode: the number of each episode's file.
+        _, self._files = np.unique(before // int(FILE_MB * 1_000_000), return_inverse=True)
+        stored = {name: f for name, f in self._features.items() if name not in self._videos}
         self._schema = pa.schema([_column(pa, name, field) for name, field in stored.items()])
         self._images = [name for name, field in stored.items() if is_image(field)]
         self._send = dict[str, Callable[[Any], object]]()
-        self._total: dict[str, Statistics] = {}
+        self._number, self._total = -1, dict[str, Statistics]()
         self._parts: list[dict[str, Statistics]] = []  # of an episode that goes on
-        types = [(name, values.type) for name, values in self.episodes.items()]
-        for name, field in self.features.items():
+        self._episodes = self._describe_episodes()
+        types = [(name, values.type) for name, values in self._episodes.items()]
+        for name, field in self._features.items():
             types += [(f"stats/{name}/{k}", t) for k, t in _statistics_types(pa, field).items()]
         self._columns = [name for name, _ in types]
-        table = ParquetFile(place(self.path, "meta/episodes", 0), pa.schema(types))
-        self._table = self.opened.enter_context(table)
-        self._pool = self.opened.enter_context(WorkerPool(thread_count(), "mosaic-episodes"))
-        self._opened = self.opened.enter_context(ExitStack())
+        table = ParquetFile(place(path, "meta/episodes", 0), pa.schema(types))
+        self._table = opened.enter_context(table)
+        self._pool = opened.enter_context(WorkerPool(thread_count(), "mosaic-episodes"))
+        self._opened = opened.enter_context(ExitStack())
 
-    def add(self, first: int, columns: Mapping[str, Array]) -> None:
-        """Add consecutive rows of all features, the first of them by its number."""
-        stop = first + len(next(iter(columns.values())))
-        owners = self.rows.owners(first, stop)
-        starts = self.rows.starts[owners.start : owners.stop + 1]
+    def add(self, batch: Batch) -> None:
+        """Add consecutive rows."""
+        owner, frame = self._rows.places(batch)
+        first, stop = batch.first, batch.first + len(frame)
+        columns: dict[str, Any] = {self._names[n]: values for n, values in batch.fields.items()}
+        columns |= {
+            "timestamp": (frame / self._fps).astype(np.float32),
+            "frame_index": frame,
+            "episode_index": owner,
+            "index": np.arange(first, stop),
+            "task_index": self._task[owner],
+        }
+        owners = range(int(owner[0]), int(owner[-1]) + 1)
+        starts = self._rows.starts[owners.start : owners.stop + 1]
         cuts = np.clip(starts - first, 0, stop - first).tolist()
         measured = [
             self._pool.submit(self._measure, columns, slice(*inside)) for inside in pairwise(cuts)
         ]
-        numbers = self.files[owners.start : owners.stop]
+        numbers = self._files[owners.start : owners.stop]
         for number in np.unique(numbers).tolist():
             low, high = np.searchsorted(numbers, (number, number + 1))
             inside = slice(cuts[low], cuts[high])
@@ -367,44 +306,98 @@ class EpisodeFiles:
             if end <= stop:
                 whole.append(_merged(self._parts))
                 self._parts = []
-        if not whole:
-            return
+        if whole:
+            self._end_episodes(owners.start, whole)
+
+    def _end_episodes(self, first: int, whole: Sequence[dict[str, Statistics]]) -> None:
+        """Add episodes to their table, each with its statistics."""
         self._total = _merged([self._total, *whole] if self._total else whole)
-        ended = slice(owners.start, owners.start + len(whole))
-        table = {name: values[ended] for name, values in self.episodes.items()}
+        ended = slice(first, first + len(whole))
+        table = {name: values[ended] for name, values in self._episodes.items()}
         for key in self._columns[len(table) :]:
             name, _, kind = key.removeprefix("stats/").rpartition("/")
             table[key] = np.stack([one[name][kind] for one in whole])
         self._table.add(table)
 
-    def stats(self) -> dict[str, Any]:
+    def describe(self) -> None:
+        """Write the folder ``meta``, once all rows are added and the files are closed."""
+        table, videos = self._plan.table, self._videos
+        info = {
+            "codebase_version": "v3.0",
+            "robot_type": usable_robot(table.state.metadata).name or None,
+            "fps": self._fps,
+            "total_episodes": len(self._files),
+            "total_frames": self._plan.selection.num_pairs,
+            "total_tasks": len(self._texts),
+            "splits": {"train": f"0:{len(self._files)}"},
+            "chunks_size": CHUNK_FILES,
+            "data_files_size_in_mb": FILE_MB,
+            "video_files_size_in_mb": FILE_MB,
+            "data_path": f"data/{PLACE}.parquet",
+            "video_path": f"videos/{{video_key}}/{PLACE}.mp4" if videos else None,
+            "features": {
+                name: _describe(table, field, self._fps if name in videos else None)
+                for name, field in self._features.items()
+            },
+        }
+        _write_tasks(self._path, self._texts)
+        for key, content in (("info", info), ("stats", self._stats()), (OURS, self._plan.about)):
+            with open(os.path.join(self._path, "meta", f"{key}.json"), "w") as meta:
+                json.dump(content, meta, indent=4)
+
+    def _stats(self) -> dict[str, Any]:
         """Statistics of all features as ``stats.json`` has them: of images ``(C, 1, 1)``."""
         return {
             name: {
                 key: value.reshape(-1, 1, 1).tolist()
-                if is_image(self.features[name]) and key != "count"
+                if is_image(self._features[name]) and key != "count"
                 else value.tolist()
                 for key, value in found.items()
             }
             for name, found in self._total.items()
         }
 
+    def _describe_episodes(self) -> dict[str, Any]:
+        """Columns of the table of episodes, beside their statistics."""
+        files, fps, videos = self._files, self._fps, self._videos
+        starts, found = self._rows.starts, self._rows.trajectories
+        nothing = np.zeros(len(files), np.int64)
+        before = starts[:-1] - starts[np.searchsorted(files, files)]  # in the same file
+        table: dict[str, Any] = {
+            "episode_index": np.arange(len(files)),
+            "tasks": [[self._texts[number]] for number in self._task],
+            "length": found["valid"],
+            "dataset_from_index": starts[:-1],
+            "dataset_to_index": starts[1:],
+            "meta/episodes/chunk_index": nothing,
+            "meta/episodes/file_index": nothing,
+            "trajectory_id": found["id"],
+            "end": [ENDS[end] for end in found["end"]],
+        }
+        for folder in ("data", *(f"videos/{key}" for key in videos)):
+            table[f"{folder}/chunk_index"] = files // CHUNK_FILES
+            table[f"{folder}/file_index"] = files % CHUNK_FILES
+        for key in videos:
+            table[f"videos/{key}/from_timestamp"] = before / fps
+            table[f"videos/{key}/to_timestamp"] = (before + found["valid"]) / fps
+        return {name: self._pa.array(values) for name, values in table.items()}
+
     def _measure(self, columns: Mapping[str, Array], inside: slice) -> dict[str, Statistics]:
-        return {name: measure(columns[name][inside], f) for name, f in self.features.items()}
+        return {name: measure(columns[name][inside], f) for name, f in self._features.items()}
 
     def _write(self, number: int, columns: dict[str, Any]) -> None:
         """Write rows into the files of a number."""
         if number != self._number:
             self._opened.close()
-            name = place(self.path, "data", number)
+            name = place(self._path, "data", number)
             self._file = self._opened.enter_context(ParquetFile(name, self._schema))
-            for key in self.videos:
-                name = place(self.path, f"videos/{key}", number, ".mp4")
-                height, width, _ = self.features[key].row_shape
-                opening = _open_video(name, (width, height), self.fps)
+            for key in self._videos:
+                name = place(self._path, f"videos/{key}", number, ".mp4")
+                height, width, _ = self._features[key].row_shape
+                opening = _open_video(name, (width, height), self._fps)
                 self._send[key] = self._opened.enter_context(opening)
             self._number = number
-        for key in self.videos:
+        for key in self._videos:
             for image in columns.pop(key):
                 self._send[key](image)
         for key in self._images:

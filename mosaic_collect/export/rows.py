@@ -35,7 +35,7 @@ Ints = NDArray[np.int64]
 Put = Callable[[str, int, Array], object]
 #: Bytes of rows in a batch, at most; and of a file's part that is written at a time.
 BATCH_NBYTES, _WINDOW_NBYTES = 64 << 20, 1 << 30
-_STEP = "step"
+_STEP = ""  # the name of no field
 _STATES = ("qpos", "qvel", "env_origin")
 _BESIDE = (MOTION_ID, TRAJECTORY_END, TRAJECTORY_ID, "motion_frame")
 _BESIDE_NBYTES = 64  # of a row's numbers and ends
@@ -105,11 +105,6 @@ class TrajectoryRows:
     def row_nbytes(self) -> int:
         """Bytes of a row of all fields."""
         return sum(f.row_nbytes for f in self.fields)
-
-    def owners(self, first: int, stop: int) -> range:
-        """Indices of the trajectories to which some rows belong."""
-        low, high = np.searchsorted(self.starts, (first, stop - 1), side="right").tolist()
-        return range(low - 1, high)
 
     def places(self, batch: Batch) -> tuple[Ints, Ints]:
         """Per row, the index of its trajectory, and the number of rows before it there."""

@@ -80,7 +80,7 @@ def export_store(
         compressor: Compression of the chunks (default: zstd).
         buffer_mb: Memory for steps that are not on disk yet, in MB of 10^6 bytes (default: about 64
             steps per block, at most a tenth of the free memory).
-        progress: Called with the bytes of rows written since the last call.
+        progress: Called with the bytes of rows and masks read since the last call.
         subset: Pairs and fields to write, by default all: ``fields``, ``steps``, ``trajectories``,
             ``motions``, ``split``, ``exclude_failed``, ``max_pairs`` and the other filters of
             ``export_npy``.

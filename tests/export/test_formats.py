@@ -231,6 +231,13 @@ def test_names_that_clash(store: str, tmp_path: Path, path: str, name: str, word
     assert [entry.name for entry in tmp_path.iterdir()] == ["expert.zarr"]
 
 
+def test_a_field_may_be_named_step(store: str, tmp_path: Path) -> None:
+    recorded = stores.write(store, 4, schema=Schema.mosaic(3, 2, extra=[Field("step")]))
+    write(store, str(tmp_path / "e.h5"), fields=["step"])
+    with h5py.File(tmp_path / "e.h5") as file:
+        np.testing.assert_array_equal(file["data/demo_2/obs/step"], recorded["step"][:, 2])
+
+
 @pytest.mark.parametrize(
     ("form", "package", "extra"),
     [("hdf5", "h5py", "hdf5"), ("parquet", "pyarrow", "parquet"), ("lerobot", "PIL", "lerobot")],
