@@ -89,7 +89,6 @@ def plan_ring(schema: Schema, num_envs: int, budget: Budget) -> dict[str, FieldG
         grids = {f.name: FieldGrid.plan(f, num_envs, steps) for f in schema.stored}
         # Padding to whole chunks may add a little to each block: take it out of the steps.
         if steps == 1 or slots * block_nbytes(grids) <= budget.nbytes:
-            budget.slots(block_nbytes(grids))
             return grids
         steps = even_steps(schema.fields, steps - 1)
 

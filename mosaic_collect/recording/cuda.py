@@ -71,8 +71,9 @@ class DeviceStaging(HostStaging):
         self._copied: list[Any] = [None, None]
         self._turn = 0
         self._tensors: dict[int, dict[str, torch.Tensor]] = {}  # by slot
-        if ring is not None:
-            self._pin(ring.bytes)
+        if ring is not None and (error := self._lock(ring.bytes, True)):
+            words = f"cudaHostRegister of {ring.bytes.nbytes} bytes: error {error}"
+            raise OSError(errno.ENOMEM, words)
 
     def new_block(self, slot: int) -> Block:
         nbytes = block_nbytes(self._grids)
@@ -120,8 +121,8 @@ class DeviceStaging(HostStaging):
             self._buffers = []
             self._tensors = {}
             ring, self.ring = self.ring, None
-            if ring is not None:
-                self._unpin(ring.bytes)
+            if ring is not None and (error := self._lock(ring.bytes, False)):
+                _log.error("cudaHostUnregister of %d bytes: error %d", ring.bytes.nbytes, error)
 
     def _stream(self) -> Any:
         """The caller's stream, ordered behind the one it used before, if it has changed."""
@@ -152,46 +153,39 @@ class DeviceStaging(HostStaging):
                 # it, and a pinned source would otherwise be read later.
                 target.copy_(source, non_blocking=source.device.type == "cuda")
 
-    def _pin(self, memory: NDArray[np.uint8]) -> None:
+    def _lock(self, memory: NDArray[np.uint8], locked: bool) -> int:
+        """Page-lock memory, or unlock it, and return the runtime's error, 0 for none."""
+        runtime, address = torch.cuda.cudart(), memory.ctypes.data
         with torch.cuda.device(self._device):
-            register = torch.cuda.cudart().cudaHostRegister
-            error = int(register(memory.ctypes.data, memory.nbytes, _PORTABLE))
+            if locked:
+                error = int(runtime.cudaHostRegister(address, memory.nbytes, _PORTABLE))
+            else:
+                error = int(runtime.cudaHostUnregister(address))
         if error:
-            self._forget_error()
-            raise OSError(errno.ENOMEM, f"cudaHostRegister of {memory.nbytes} bytes: error {error}")
-
-    def _unpin(self, memory: NDArray[np.uint8]) -> None:
-        with torch.cuda.device(self._device):
-            error = int(torch.cuda.cudart().cudaHostUnregister(memory.ctypes.data))
-        if error:
-            self._forget_error()
-            _log.error("cudaHostUnregister of %d bytes: error %d", memory.nbytes, error)
-
-    def _forget_error(self) -> None:
-        """The runtime keeps an error for the next kernel's launch, which may be the caller's."""
-        with contextlib.suppress(RuntimeError):
-            torch.zeros(1, device=self._device)
+            # It is kept for the next kernel's launch, which may be the caller's.
+            with contextlib.suppress(RuntimeError):
+                torch.zeros(1, device=self._device)
+        return error
 
     def _host_arrays(self) -> dict[str, NDArray[Any]]:
         own = {n: g for n, g in self._grids.items() if n in HOST_FIELDS}
-        pinned = {}
-        for name in self._names:
-            shape, dtype = self._grids[name].buffer_shape, self._dtype(name)
-            tensor = torch.empty(shape, dtype=dtype, pin_memory=True, device="cpu")
-            pinned[name] = tensor.numpy()
-        return {**pinned, **host_arrays(own)}
-
-    def _dtype(self, name: str) -> torch.dtype:
-        return _TORCH_DTYPES[self._grids[name].field.dtype]
+        pinned = self._tensors_in(device="cpu", pin_memory=True)
+        return {**{n: tensor.numpy() for n, tensor in pinned.items()}, **host_arrays(own)}
 
     def _device_buffers(self) -> dict[str, torch.Tensor]:
-        buffers = {}
-        for name in self._names:
-            self._stream()
-            grid, dtype = self._grids[name], self._dtype(name)
-            buffers[name] = torch.empty(grid.buffer_shape, dtype=dtype, device=self._device)
-            buffers[name].fill_(grid.field.fill_value)
+        self._stream()
+        buffers = self._tensors_in(device=self._device)
+        for name, buffer in buffers.items():
+            buffer.fill_(self._grids[name].field.fill_value)
         return buffers
+
+    def _tensors_in(self, **memory: Any) -> dict[str, torch.Tensor]:
+        """Allocate a block's tensors, but for the fields that stay on the host."""
+        grids = [self._grids[name] for name in self._names]
+        return {
+            g.field.name: torch.empty(g.buffer_shape, dtype=_TORCH_DTYPES[g.field.dtype], **memory)
+            for g in grids
+        }
 
 
 def free_device_nbytes(device: str) -> int:

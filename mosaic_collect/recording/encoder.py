@@ -89,6 +89,7 @@ class BlockEncoder:
             cannot share a shard (``links``).
         slot: Number of the ring's slot that holds the block.
         whole: Whether all its steps hold rows.
+        nonfinite: Per written field, pairs that hold NaN or infinity.
     """
 
     def __init__(
@@ -104,7 +105,7 @@ class BlockEncoder:
         self.slot, self.whole = block.slot, whole
         self.twins = dict(self._find_twins(names)) if links else {}
         self.written = [name for name in names if name not in self.twins]
-        self._nonfinite = dict.fromkeys(float_names(grids), 0)
+        self.nonfinite = Counter[str]()
 
     def write(
         self, names: Sequence[str], open_shard: OpenShard, pool: WorkerPool
@@ -121,7 +122,7 @@ class BlockEncoder:
             except BaseException:
                 shard.abandon()
                 raise
-            self.add_nonfinite(grid.field.name, nonfinite)
+            self.nonfinite[grid.field.name] = nonfinite
             yield shard
 
     def encode(self, task: tuple[FieldGrid, int]) -> Encoded:
@@ -130,15 +131,10 @@ class BlockEncoder:
         values = self._block.arrays[grid.field.name][grid.rows(chunk)]
         return self._encoders[grid.field.name].encode_chunk(values, self.whole)
 
-    def add_nonfinite(self, name: str, found: int) -> None:
-        """Count pairs of a field that hold NaN or infinity."""
-        if found:
-            self._nonfinite[name] += found
-
     def counts(self) -> Counter[str]:
         """Counts of the whole block, as of ``Commit``, once all its shards are written."""
-        twins = {n: self._nonfinite[s] for n, s in self.twins.items() if s in self._nonfinite}
-        return _counts(self._block, self.grids, {**self._nonfinite, **twins})
+        twins = {name: self.nonfinite[source] for name, source in self.twins.items()}
+        return _counts(self._block, self.grids, {**self.nonfinite, **twins})
 
     def _find_twins(self, names: Iterable[str]) -> Iterator[tuple[str, str]]:
         """Compares only where the schema says that one field can stand in for the other.
@@ -175,4 +171,4 @@ def _counts(
 ) -> Counter[str]:
     """Counts of a block, behind whose rows lies the fill value: no valid pair."""
     mask = block.arrays[VALID_MASK][: grids[VALID_MASK].num_envs]
-    return Counter({VALID_MASK: int(np.count_nonzero(mask)), **nonfinite})
+    return Counter({**nonfinite, VALID_MASK: int(np.count_nonzero(mask))})

@@ -18,6 +18,7 @@ from mosaic_collect.recording.blocks import as_numpy
 from mosaic_collect.store.schema import (
     ENDED,
     FAILED,
+    GOES_ON,
     TERMINATED,
     TRAJECTORY_END,
     TRUNCATED,
@@ -134,8 +135,8 @@ def parse_ends(
     truncated: Any,
     dones: Any,
     time_outs: Any,
-) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
-    """Environments whose trajectories end, ascending, and the code of each end.
+) -> NDArray[np.uint8]:
+    """How the trajectory of each environment ends, a code of ``trajectory_end``; ``(num_envs,)``.
 
     Arguments and errors are those of ``TrajectoryWriter.end_trajectories``.
     """
@@ -155,14 +156,14 @@ def parse_ends(
             for flags, name in ((terminated, "terminated"), (truncated, "truncated"))
         )
         env_ids = terminated | truncated
-    envs = env_indices(env_ids, num_envs)
-    codes = np.full(len(envs), ENDED, np.uint8)
+    codes = np.full(num_envs, GOES_ON, np.uint8)
+    codes[env_indices(env_ids, num_envs)] = ENDED
     # A terminal state at the time-out is a terminal state; a failure is one, too.
     kinds = ((truncated, "truncated", TRUNCATED), (terminated, "terminated", TERMINATED))
     for which, name, code in (*kinds, (failed, "failed", FAILED)):
         if which is not None:
-            codes[_are_among(which, name, envs, schema, num_envs)] = code
-    return envs, codes
+            codes[_indices_among(which, name, codes, schema)] = code
+    return codes
 
 
 def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[np.int64]:
@@ -197,20 +198,20 @@ def env_indices(env_ids: Any, num_envs: int, what: str = "env_ids") -> NDArray[n
     return unique.astype(np.int64)
 
 
-def _are_among(
-    which: Any, name: str, envs: NDArray[np.int64], schema: Schema, num_envs: int
-) -> NDArray[np.bool_]:
-    """The mask of those environments that an argument names."""
+def _indices_among(
+    which: Any, name: str, codes: NDArray[np.uint8], schema: Schema
+) -> NDArray[np.int64]:
+    """The environments that an argument names, which must be some of those that end."""
     if not schema.has_ends:
         raise InputError(
             f"{name}: expected None, for the store has no field {TRAJECTORY_END}; a new store has "
             "it if its schema was made by Schema.with_ends()"
         )
-    named = env_indices(which, num_envs, name)
-    others = np.setdiff1d(named, envs)
+    named = env_indices(which, len(codes), name)
+    others = named[codes[named] == GOES_ON]
     if len(others):
         raise InputError(f"{name}: expected some of env_ids, got {others.tolist()[:8]}, too")
-    return np.isin(envs, named)
+    return named
 
 
 def _flags(values: Any, num_envs: int, what: str) -> NDArray[np.bool_]:

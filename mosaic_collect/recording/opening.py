@@ -86,12 +86,12 @@ def open_pipeline(
             _check_matches(existing, blobs.address, schema, num_envs, compressor, added.get(ROBOT))
         state = existing or _new_state(schema, num_envs, compressor, budget)
         state = _with_metadata(state, added)
+        slots = budget.slots(block_nbytes(state.grids()))
         _check_room(blobs, state)
         state = where.join(existing, state)
         # Where no lock shows whether its writer lives, an empty store is replaced on demand alone.
         most = 0 if resume == AUTO or not blobs.guards else -1
         store, release = _claim(undo, blobs, existing, math.inf if overwrite else most)
-        slots = budget.slots(block_nbytes(state.grids()))
         staging = _staging(state, device, slots, process_nbytes)
         undo.callback(staging.close)
         ring = _ring(StoreView(blobs, state), staging, slots)

@@ -121,7 +121,7 @@ class Pipeline:
         self._encodes = False
         self._encoders = {name: FieldEncoder(state.compressor) for name in self._grids}
         # Counts of the newest block, which may be counted again with more rows, and of all before.
-        self._newest, self._counted = loaded_counts(self.partial, self._grids), state.num_blocks - 1
+        self._newest = loaded_counts(self.partial, self._grids)
         self._before = Counter({VALID_MASK: state.num_valid, **state.nonfinite}) - self._newest
         # The committer's. Room for one block's shards, and the commit behind them, while the next
         # are written.
@@ -302,10 +302,9 @@ class Pipeline:
         more_ends = state.num_trajectories > self._encoded.num_trajectories
         more_ends = more_ends and TRAJECTORY_END in self._grids
         if block is not None and state.committed_steps > self._encoded.committed_steps:
-            encoder = self._write(state, block, list(self._grids))
-            if block.index != self._counted:
+            if block.index >= self._encoded.num_blocks:
                 self._before = self._before + self._newest
-            self._newest, self._counted = encoder.counts(), block.index
+            self._newest = self._write(state, block, list(self._grids)).counts()
         elif block is not None and more_ends:
             self._write(state, block, [TRAJECTORY_END])
         commit.counts = self._before + self._newest

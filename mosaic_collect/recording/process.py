@@ -276,7 +276,7 @@ class EncoderProcess:
                 name, nbytes, nonfinite = self._reply(asked)
                 shard = asked.pop(name)
                 shard.nbytes = nbytes
-                encoder.add_nonfinite(name, nonfinite)
+                encoder.nonfinite[name] = nonfinite
                 yield name, shard
         except Exception:
             self._lost = True  # answers may be on their way that nobody waits for

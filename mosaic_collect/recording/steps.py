@@ -113,10 +113,9 @@ class Steps:
         self._before = self._state.committed_steps
         # Ids that the current block holds; None if they must be written anew.
         self._shown: NDArray[np.int64] | None = None
-        self._submitted = self._state
         self._submitted_at = time.monotonic()
-        self._last: Commit | None = None
-        self._last_shards: Commit | None = None  # the last one that writes a block
+        # The last commit, and the last one that writes a block: before the first, what is there.
+        self._last = self._last_shards = Commit(self._state, queued=True, written=True, done=True)
         self.stalled_seconds = 0.0
         if self.block is not None:
             self._staging.begin(self.block)
@@ -149,15 +148,12 @@ class Steps:
         if self._seconds is not None and time.monotonic() - self._submitted_at >= self._seconds:
             self.commit(wait=False)
 
-    def end(
-        self, envs: NDArray[np.int64], ends: NDArray[np.uint8], entries: Mapping[str, Any]
-    ) -> None:
-        """End these environments' trajectories, if open, and add metadata in the same commit."""
+    def end(self, codes: NDArray[np.uint8], entries: Mapping[str, Any]) -> None:
+        """End open trajectories as ``parse_ends`` says, and add metadata in the same commit."""
         self._settle()
-        ending = (self.account.begins < self.count)[envs]
-        envs, ends = envs[ending], ends[ending]
+        envs = np.flatnonzero((codes != GOES_ON) & (self.account.begins < self.count))
         account = self.account.with_metadata(entries) if entries else self.account
-        self.account = account.with_ends(envs, ends, self.count)
+        self.account = account.with_ends(envs, codes[envs], self.count)
         if len(envs):
             self._show(envs)
 
@@ -173,7 +169,7 @@ class Steps:
         """
         self._settle()
         status = status or (COLLECTING if self.added > 0 else self._state.status)
-        state, before = self._snapshot(status), self._submitted
+        state, before = self._snapshot(status), self._last.state
         if state != before:
             same_rows = state.committed_steps == before.committed_steps
             same_ends = state.num_trajectories == before.num_trajectories
@@ -188,15 +184,14 @@ class Steps:
         """Wait until everything that was submitted is committed."""
         self._wait_until_written()
         last = self._last
-        if last is not None:
-            self._pipeline.queue(last)
-            self._pipeline.wait(lambda: last.done, "a commit")
+        self._pipeline.queue(last)
+        self._pipeline.wait(lambda: last.done, "a commit")
 
     def give_back(self) -> None:
         """Give back all memory; what there is to count stays."""
         self._staging.close()
         self._before, self.block = self.count, None
-        self._last = self._last_shards = None
+        self._last.block = self._last_shards.block = None
 
     def _settle(self) -> None:
         """Let the current block be changed, and put the account into it if it may show another.
@@ -211,7 +206,7 @@ class Steps:
         """Wait until the current block is not being read: bytes must not change under a codec."""
         self._pipeline.check()
         last = self._last_shards
-        if last is not None and last.block is self.block and not last.written:
+        if last.block is self.block and not last.written:
             self._stall(lambda: last.written, last, "a block to be written")
 
     def _stall(self, ready: Callable[[], bool], commit: Commit | None, what: str) -> None:
@@ -254,7 +249,7 @@ class Steps:
         self._submitted_at = time.monotonic()
         if commit.block is not None:
             before = self._last_shards
-            if before is not None and before.block is commit.block:
+            if before.block is commit.block:
                 # Its shards must have their names before they are written anew.
                 self._stall(lambda: before.done, before, "a commit")
             # Known before it is queued: from then on the block must not change until it is
@@ -263,7 +258,6 @@ class Steps:
             self._last_shards = commit
         self._last = commit
         self._pipeline.queue(commit)
-        self._submitted = commit.state
 
     def _show(self, envs: Any) -> None:
         """Put these environments' next ids, and the last step's ends, where they belong."""

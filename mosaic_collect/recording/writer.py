@@ -259,10 +259,10 @@ class TrajectoryWriter:
             WriteError: Writing failed since; committed steps stay.
         """
         self._require_open()
-        envs, codes = parse_ends(
+        codes = parse_ends(
             self.schema, self.num_envs, env_ids, failed, terminated, truncated, dones, time_outs
         )
-        self._steps.end(envs, codes, metadata or {})
+        self._steps.end(codes, metadata or {})
 
     @_one_caller
     def commit(self) -> None:
