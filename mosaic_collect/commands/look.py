@@ -126,7 +126,7 @@ def run_stats(
     dataset = dataset_of(store)
     target = None if output is None else output_path(output, "output")
     with engine_of(scheduler, workers) as engine:
-        found = _measure(dataset, max_pairs, fields, engine)
+        found = _measure(dataset, max_pairs, fields, engine, over_time=False)
     if json or target is not None:
         figures = dumps(found.to_json(), allow_nan=False)
     if target is not None:
@@ -142,11 +142,14 @@ def _measure(
     max_pairs: int,
     fields: Sequence[str] | None = None,
     engine: Engine | None = None,
+    over_time: bool = True,
 ) -> StoreStatistics:
     """Statistics of some pairs, or of all for 0, behind a progress bar."""
     most = max_pairs or None
     with bar("stats", " pairs", part_pairs(dataset, most)) as progress:
-        return store_statistics(dataset, fields, most, progress.update, engine=engine)
+        return store_statistics(
+            dataset, fields, most, progress.update, engine=engine, over_time=over_time
+        )
 
 
 def run_plot(

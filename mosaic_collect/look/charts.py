@@ -21,7 +21,7 @@ from mosaic_collect.look.canvas import (
     percent,
     whole_numbers,
 )
-from mosaic_collect.look.statistics import FAR, far_environments
+from mosaic_collect.look.statistics import FAR
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.trajectories import ENDS, OVER, End, Trajectories
 from mosaic_collect.store.schema import VALID_MASK
@@ -193,25 +193,21 @@ def _staircase(pace: PaceSpans, values: Floats) -> tuple[Floats, Floats]:
 
 def environments_figure(subject: Subject) -> Figure:
     """Environments against each other: valid pairs, failures, standing still, distance of means."""
-    dataset, fields, palette = subject.dataset, subject.statistics.fields, subject.palette
-    profile, columns, num_envs = (
-        subject.statistics.profile,
-        dataset.trajectories.columns,
-        dataset.num_envs,
-    )
+    dataset, statistics, palette = subject.dataset, subject.statistics, subject.palette
+    columns, num_envs = dataset.trajectories.columns, dataset.num_envs
     ended, failed = (
         np.bincount(columns["env"][np.isin(columns["end"], ends)], minlength=num_envs)
         for ends in (OVER, ["failed"])
     )
     panels = {
-        "valid pairs": (profile.valid.sum(axis=0), profile.read.sum(axis=0)),
+        "valid pairs": (statistics.valid.sum(axis=0), statistics.read.sum(axis=0)),
         **({"failed trajectories": (failed, ended)} if failed.any() else {}),
-        "pairs that stand still": (profile.same.sum(axis=0), profile.compared.sum(axis=0)),
+        "pairs that stand still": (statistics.same.sum(axis=0), statistics.compared.sum(axis=0)),
     }
     far = [
-        np.nan_to_num(far_environments(fields[name], one)[0], posinf=0.0).max(axis=1)
-        for name, one in profile.fields.items()
-        if len(fields[name].sample) and one.env_means.shape[1]
+        np.nan_to_num(field.far_environments()[0], posinf=0.0).max(axis=1)
+        for field in statistics.fields.values()
+        if field.stride and len(field.sample) and field.env_means.shape[1]
     ]
     figure, grid = new_grid(len(panels) + bool(far), 1, 0.9, 1.15, sharex=True)
     edges = np.arange(num_envs + 1) - 0.5

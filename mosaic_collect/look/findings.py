@@ -30,12 +30,9 @@ from mosaic_collect.look.statistics import (
     FAR,
     MEAN,
     SIGMA,
-    FieldProfile,
     FieldStatistics,
     Mask,
-    StoreProfile,
     StoreStatistics,
-    far_environments,
     feature_words,
     number_ranges,
 )
@@ -153,7 +150,7 @@ class _Evidence:
         checks: Sequence[Mapping[str, Any]],
     ) -> None:
         self.dataset, self.checks = dataset, checks
-        self.fields, self.profile = statistics.fields, statistics.profile
+        self.statistics, self.fields = statistics, statistics.fields
         part = statistics.num_read < statistics.num_valid
         self.part = " in the part that was read" if part else ""
         self.state, self.columns = dataset.state, dataset.trajectories.columns
@@ -164,11 +161,10 @@ class _Evidence:
         acting = dataset.metadata.get("acting")
         self.is_perturbed = isinstance(acting, Mapping) and bool({*acting} & {*_PERTURBS})
 
-    def profiles(self) -> Iterator[tuple[FieldStatistics, FieldProfile]]:
-        """Statistics and profile of each field of numbers that may vary."""
-        for name, profile in self.profile.fields.items():
-            if len(self.fields[name].sample):
-                yield self.fields[name], profile
+    @property
+    def over_time(self) -> list[FieldStatistics]:
+        """Statistics of the fields with values that were measured over time."""
+        return [f for f in self.fields.values() if f.stride and len(f.sample)]
 
     @property
     def actions(self) -> list[FieldStatistics]:
@@ -251,7 +247,8 @@ def nonfinite(e: _Evidence) -> Found:
     for name, pairs in e.state.nonfinite.items():
         if not pairs:
             continue
-        blocks = e.profile.fields[name].odd_block if name in e.profile.fields else np.empty(0)
+        field = e.fields.get(name)
+        blocks = field.odd_block if field is not None and field.stride else np.empty(0)
         there, spot, named = blocks[blocks >= 0], None, ""
         if len(there):
             spot = e.spot(name, int(there.min()))
@@ -309,7 +306,7 @@ def _unchanging(e: _Evidence, field: FieldStatistics, where: Mask, what: str) ->
 @_rule(WARNING, "An actuator or sensor at its limit: more was asked or measured.")
 def clipped(e: _Evidence) -> Found:
     """Continuous features of which 5 % of the values are exactly the least or the greatest one."""
-    for field, _profile in e.profiles():
+    for field in e.over_time:
         is_action, share = field.name in ACTION_FIELDS, field.saturation
         where = (share > max(0.05, 20 / len(field.sample))) & e.new_in(field)
         where &= ~field.columns_of(_ASKED)
@@ -325,7 +322,7 @@ def clipped(e: _Evidence) -> Found:
 @_rule(WARNING, "A value far beyond all others: it dominates means and normalizers.")
 def outlier(e: _Evidence) -> Found:
     """Values whose distance from the median is over ten times the span of 98 % of the values."""
-    for field, profile in e.profiles():
+    for field in e.over_time:
         (q1, q50, q99), m = field.quantiles((0.01, 0.5, 0.99)), field.moments
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             apart = np.maximum(m.high - q50, q50 - m.low) / (q99 - q1)
@@ -333,7 +330,7 @@ def outlier(e: _Evidence) -> Found:
         spots, words = [], []
         for i in sorted(_numbers(where), key=lambda i: -apart[i])[:3]:
             up = m.high[i] - q50[i] >= q50[i] - m.low[i]
-            value, block = (m.high, profile.high_block) if up else (m.low, profile.low_block)
+            value, block = (m.high, field.high_block) if up else (m.low, field.low_block)
             spot = e.spot(field.name, int(block[i]), value[i], i)
             if spot is not None:
                 spots.append(spot)
@@ -349,19 +346,19 @@ def drift(e: _Evidence) -> Found:
 
     Short recordings have no drift: there the motions themselves are a trend.
     """
-    edges, lengths = e.profile.edges, e.columns["num_steps"]
+    edges, lengths = e.statistics.edges, e.columns["num_steps"]
     middles = (edges[1:] + edges[:-1]) / 2
     if len(lengths) < 200 or e.state.committed_steps < 8 * np.median(lengths):
         return
-    for field, profile in e.profiles():
-        there = (profile.counts > 0).all(axis=1)
+    for field in e.over_time:
+        there = (field.bin_counts > 0).all(axis=1)
         if there.sum() < 10:
             continue
-        change, fit, rest = _trend(middles[there], profile.means[there], field.std)
+        change, fit, rest = _trend(middles[there], field.bin_means[there], field.std)
         where = (fit > 0.9) & (np.abs(change) > 0.5 * rest) & ~field.constant
         if where.any():
             worst = int(np.where(where, np.abs(change) / np.maximum(rest, 1e-12), 0).argmax())
-            first, last = profile.means[there][[0, -1], worst]
+            first, last = field.bin_means[there][[0, -1], worst]
             span = f"; {field.names[worst]} from {first:.3g} to {last:.3g}"
             yield from _some_in(field, where, "drifting", span)
 
@@ -394,7 +391,7 @@ def collapsed_sigma(e: _Evidence) -> Found:
 @_rule(ERROR, "Its simulation stopped, or its observations are not updated.")
 def frozen_environment(e: _Evidence) -> Found:
     """Environments whose valid rows stay as they are for a 32nd of the recording or longer."""
-    p = e.profile
+    p = e.statistics
     still = (p.same > 0.9 * p.compared) & (p.compared >= 10)
     envs = np.flatnonzero(still.any(axis=0))
     if not len(envs) or len(envs) > still.shape[1] / 2:
@@ -408,7 +405,7 @@ def frozen_environment(e: _Evidence) -> Found:
 @_rule(NOTE, "They had nothing to do, or were masked; exports and loaders skip these rows.")
 def idle_environment(e: _Evidence) -> Found:
     """Environments without a valid row for a 32nd of the recording, while most others have some."""
-    p = e.profile
+    p = e.statistics
     share, read = p.valid / np.maximum(p.read, 1), p.read > 0
     most = [
         np.median(row[there]) if there.any() else 0 for row, there in zip(share, read, strict=True)
@@ -423,16 +420,16 @@ def idle_environment(e: _Evidence) -> Found:
 
 def _first_still(e: _Evidence, env: int, step: int) -> int:
     """The step from which on an environment stands still, within a bin before ``step``."""
-    steps = range(max(0, step - e.profile.width), step + 1)
-    rows = e.dataset.view.read(str(e.profile.watched), steps, range(env, env + 1))[:, 0]
+    steps = range(max(0, step - e.statistics.width), step + 1)
+    rows = e.dataset.view.read(str(e.statistics.watched), steps, range(env, env + 1))[:, 0]
     changed = (rows[1:] != rows[:-1]).reshape(len(rows) - 1, -1).any(axis=1)
     return steps.start + int(np.max(np.flatnonzero(changed) + 1, initial=0))
 
 
-def _span(profile: StoreProfile, where: Mask) -> tuple[int, int]:
+def _span(statistics: StoreStatistics, where: Mask) -> tuple[int, int]:
     """First and last step of the bins that are true."""
     at = np.flatnonzero(where)
-    return int(profile.edges[at[0]]), int(profile.edges[at[-1] + 1]) - 1
+    return int(statistics.edges[at[0]]), int(statistics.edges[at[-1] + 1]) - 1
 
 
 def _by_environment(
@@ -458,26 +455,26 @@ def _by_environment(
 @_rule(WARNING, "Another robot, terrain or state than the others have: look at its trajectories.")
 def far_environment(e: _Evidence) -> Found:
     """Environments whose mean lies far outside of the others' means, and of all values' spread."""
-    for field, profile in e.profiles():
-        means = profile.env_means
+    for field in e.over_time:
+        means = field.env_means
         if len(means) < 8:
             continue
-        apart, spread, q50 = far_environments(field, profile)
+        apart, spread, q50 = field.far_environments()
         with np.errstate(invalid="ignore"):
             odd = (apart > FAR) & (np.abs(means - q50) > 3 * spread)
-        odd &= e.new_in(field)[:: profile.stride]
+        odd &= e.new_in(field)[:: field.stride]
         envs = np.flatnonzero(odd.any(axis=1))
         if not len(envs) or len(envs) > len(means) / 4:
             continue
         ratio = np.where(odd, np.abs(means - q50) / np.maximum(spread, 1e-12), 0)
         env, column = np.unravel_index(ratio.argmax(), odd.shape)
-        name = field.names[int(column) * profile.stride]
+        name = field.names[int(column) * field.stride]
         far = f"{len(envs):,} of {len(means):,} environments far from the others"
         mean = f"{means[env, column]:.3g} in environment {env}, {q50[column]:.3g} in the median one"
         yield {
             "text": f"{field.name}: {far}: {number_ranges(envs)}; {name} has the mean {mean}",
             "field": field.name,
-            "features": tuple(int(c) * profile.stride for c in np.flatnonzero(odd.any(axis=0))),
+            "features": tuple(int(c) * field.stride for c in np.flatnonzero(odd.any(axis=0))),
             "environments": tuple(map(int, envs)),
         }
 

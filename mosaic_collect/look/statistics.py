@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mosaic_collect.reading.moments import Moments
-from mosaic_collect.reading.table import Cell, Table
+from mosaic_collect.reading.table import Cell
 from mosaic_collect.reading.terms import Term
-from mosaic_collect.store.schema import FLOATS, Field
+from mosaic_collect.store.schema import FLOATS
 from mosaic_collect.text import table
 
 ACTIONS, MEAN, SIGMA = ("actions", "action"), "action_mean", "action_sigma"
@@ -38,7 +38,7 @@ def _inside(name: str) -> str:
     return name[name.find("[") + 1 :].partition("]")[0]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(kw_only=True, eq=False)
 class FieldStatistics:
     """One field over the valid pairs that were read; D is 1 for a field without a width.
 
@@ -50,15 +50,34 @@ class FieldStatistics:
         names: Names of its columns, such as ``joint_pos[left_knee_joint]``.
         moments: Moments per feature.
         sample: A uniform sample of rows, ``(at most 10,000, D)``, the same pairs of each field.
+        stride: Stride of the features that are summed per environment; 0: the field is not
+            measured over time and per environment, and the attributes below are missing.
+        bin_counts: Finite values per bin of steps, ``(bins, D)``.
+        bin_sums: Their sums.
+        env_rows: Rows that were summed per environment, ``(N,)``.
+        env_sums: Their sums, ``(N, features)``.
+        low_block: Block that holds the least value, ``(D,)``.
+        high_block: Block that holds the greatest value.
+        odd_block: First block that holds NaN or infinity; -1: none.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     terms: tuple[Term, ...]
-    names: tuple[str, ...] = field(repr=False)
-    moments: Moments = field(repr=False)
-    sample: NDArray[Any] = field(repr=False)
+    names: tuple[str, ...]
+    moments: Moments
+    sample: NDArray[Any]
+    stride: int = field(default=0, init=False)
+
+    def measure_over_time(self, bins: int, num_envs: int) -> None:
+        """Begin to measure over time and per environment."""
+        dim = len(self.names)
+        self.stride = max(1, -(-num_envs * dim // _MOST_SUMS))
+        self.bin_counts, self.bin_sums = np.zeros((bins, dim), np.int64), np.zeros((bins, dim))
+        self.env_rows = np.zeros(num_envs, np.int64)
+        self.env_sums = np.zeros((num_envs, -(-dim // self.stride)))
+        self.low_block, self.high_block, self.odd_block = np.full((3, dim), -1, np.int64)
 
     def __repr__(self) -> str:
         low, high = self.moments.low.min(), self.moments.high.max()
@@ -113,6 +132,33 @@ class FieldStatistics:
         )
         return np.asarray(below + (above - below) * (ranks - lower))
 
+    @property
+    def bin_means(self) -> Floats:
+        """Means over time, ``(bins, D)``; NaN where there are no values."""
+        counts = self.bin_counts
+        return np.where(counts > 0, self.bin_sums / np.maximum(counts, 1), np.nan)
+
+    @property
+    def env_means(self) -> Floats:
+        """Means per environment, ``(N, features)``; NaN where there are no rows."""
+        rows = self.env_rows[:, None]
+        return np.where(rows > 0, self.env_sums / np.maximum(rows, 1), np.nan)
+
+    def far_environments(self) -> tuple[Floats, Floats, Floats]:
+        """How far the mean of each environment lies from the median environment's.
+
+        Returns:
+            Distances in spans of the middle half of the environments, ``(N, features)``; half the
+            span of 68 % of all values, and the median environment's means, ``(features,)`` each.
+        """
+        means = self.env_means
+        quartiles, there = np.full((3, means.shape[1]), np.nan), np.isfinite(means).any(axis=0)
+        quartiles[:, there] = np.nanquantile(means[:, there], (0.25, 0.5, 0.75), axis=0)
+        q25, q50, q75 = quartiles
+        spread = np.diff(self.quantiles((0.16, 0.84)), axis=0)[0, :: self.stride] / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.abs(means - q50) / (q75 - q25), spread, q50
+
     @cached_property
     def saturation(self) -> Floats:
         """Share of the sample that is exactly the least or the greatest value, ``(D,)``.
@@ -130,6 +176,39 @@ class FieldStatistics:
         for term in self.terms or (Term(name=self.name, dim=len(where)),):
             where[term.columns] = any(word in term.name.lower() for word in words)
         return where
+
+    def add(
+        self,
+        block: int,
+        envs: slice,
+        at: int,
+        m: Moments,
+        sample: tuple[Ints, NDArray[Any]],
+        of_envs: tuple[Ints, Floats] | None,
+    ) -> None:
+        """Add a chunk of a block, which begins in the bin ``at``.
+
+        Args:
+            block: Number of the block.
+            envs: The chunk's environments.
+            at: Number of the bin.
+            m: Moments of the chunk.
+            sample: Places in the sample of its rows, and these rows.
+            of_envs: Per environment the number of rows that were summed, and their sums.
+        """
+        before, self.moments = self.moments, self.moments + m
+        slots, rows = sample
+        self.sample[slots] = rows
+        if of_envs is None:
+            return
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.bin_counts[at] += m.count
+            self.bin_sums[at] += m.mean * m.count
+        self.env_rows[envs] += of_envs[0]
+        self.env_sums[envs] += of_envs[1]
+        self.low_block[m.low < before.low] = block
+        self.high_block[m.high > before.high] = block
+        self.odd_block[(self.odd_block < 0) & (m.nan + m.inf > 0)] = block
 
     def labels(self, columns: slice = slice(None)) -> list[str]:
         """Short names of columns, such as ``left_knee`` or ``3``."""
@@ -162,70 +241,23 @@ class FieldStatistics:
         }
 
 
-class FieldProfile:
-    """Values of a field over time and per environment.
-
-    Attributes:
-        stride: Stride of the features that are summed per environment.
-        counts: Finite values, ``(bins, D)``.
-        sums: Their sums.
-        env_rows: Rows that were summed, ``(N,)``.
-        env_sums: Their sums, ``(N, features)``.
-        low_block: Block that holds the least value, ``(D,)``.
-        high_block: Block that holds the greatest value.
-        odd_block: First block that holds NaN or infinity; -1: none.
-    """
-
-    def __init__(self, dim: int, bins: int, num_envs: int) -> None:
-        self.stride = max(1, -(-num_envs * dim // _MOST_SUMS))
-        self.counts, self.sums = np.zeros((bins, dim), np.int64), np.zeros((bins, dim))
-        self.env_rows = np.zeros(num_envs, np.int64)
-        self.env_sums = np.zeros((num_envs, -(-dim // self.stride)))
-        self.low_block, self.high_block, self.odd_block = np.full((3, dim), -1, np.int64)
-
-    @property
-    def means(self) -> Floats:
-        """Means over time, ``(bins, D)``; NaN where there are no values."""
-        return np.where(self.counts > 0, self.sums / np.maximum(self.counts, 1), np.nan)
-
-    @property
-    def env_means(self) -> Floats:
-        """Means per environment, ``(N, features)``; NaN where there are no rows."""
-        rows = self.env_rows[:, None]
-        return np.where(rows > 0, self.env_sums / np.maximum(rows, 1), np.nan)
-
-
 FAR = 8  # spans of the middle half from which an environment is far from the others
 
 
-def far_environments(
-    field: FieldStatistics, profile: FieldProfile
-) -> tuple[Floats, Floats, Floats]:
-    """How far the mean of each environment lies from the median environment's.
+@dataclass(kw_only=True, eq=False)
+class StoreStatistics:
+    """What was measured of a store.
 
-    Returns:
-        Distances in spans of the middle half of the environments, ``(N, features)``; half the span
-        of 68 % of all values, and the median environment's means, ``(features,)`` each.
-    """
-    means = profile.env_means
-    quartiles, there = np.full((3, means.shape[1]), np.nan), np.isfinite(means).any(axis=0)
-    quartiles[:, there] = np.nanquantile(means[:, there], (0.25, 0.5, 0.75), axis=0)
-    q25, q50, q75 = quartiles
-    spread = np.diff(field.quantiles((0.16, 0.84)), axis=0)[0, :: profile.stride] / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return np.abs(means - q50) / (q75 - q25), spread, q50
-
-
-class StoreProfile:
-    """A store over time and per environment, in at most 32 bins of equal numbers of steps.
-
-    Values of fields are counted in the bin in which their block begins.
-
-    Args:
-        table: The store.
-        fields: Fields that are measured.
+    Over time it is measured in at most 32 bins of equal numbers of steps. Values of fields are
+    counted in the bin in which their block begins.
 
     Attributes:
+        path: The store.
+        num_steps: Its steps then.
+        num_envs: Its environments.
+        num_valid: Its valid pairs then.
+        fields: Statistics per field.
+        seconds: Duration of the measurement.
         width: Steps of a bin.
         edges: First steps of the bins, and T, ``(bins + 1,)``.
         read: Pairs that were read, ``(bins, N)``.
@@ -233,79 +265,41 @@ class StoreProfile:
         watched: Field whose rows are compared with those before them; None: there is none.
         same: Valid rows of that field that equal the valid row before them, ``(bins, N)``.
         compared: Valid rows that follow a valid one.
-        fields: Profiles of the fields of numbers that may vary and are no images.
-    """
-
-    def __init__(self, table: Table, fields: Sequence[Field]) -> None:
-        steps, num_envs = table.state.committed_steps, table.state.num_envs
-        self.width = max(1, -(-steps // (_MOST_BINS if num_envs <= _MOST_ENVS else 1)))
-        self.edges = np.append(np.arange(0, steps, self.width), steps)
-        bins = len(self.edges) - 1
-        nothing = np.zeros((4, bins, num_envs), np.int64)
-        self.read, self.valid, self.same, self.compared = nothing
-        used = [f for f in fields if f.is_float and not f.has_axes and f.width <= _MOST_FEATURES]
-        self.watched = max(used, key=lambda f: f.width).name if used else None
-        self.fields = {f.name: FieldProfile(f.width, bins, num_envs) for f in used}
-
-    def add(
-        self,
-        name: str,
-        cell: Cell,
-        first_step: int,
-        before: Moments,
-        m: Moments,
-        rows: Ints,
-        sums: Floats,
-        *counts: Ints,
-    ) -> None:
-        """Add a piece of a field, behind the moments before, to the bin of its first step."""
-        field, at, envs = self.fields[name], first_step // self.width, cell.at[1]
-        with np.errstate(over="ignore", invalid="ignore"):
-            field.counts[at] += m.count
-            field.sums[at] += m.mean * m.count
-        field.env_rows[envs] += rows
-        field.env_sums[envs] += sums
-        field.low_block[m.low < before.low] = cell.block
-        field.high_block[m.high > before.high] = cell.block
-        field.odd_block[(field.odd_block < 0) & (m.nan + m.inf > 0)] = cell.block
-        for numbers, more in zip((self.same, self.compared), counts, strict=False):
-            self._count(numbers, cell, first_step, more)
-
-    def add_valid(self, region: Cell, first_step: int, valid: Ints) -> None:
-        """Take the valid pairs of each environment of a region, ``(envs, bins)``."""
-        self._count(self.valid, region, first_step, valid)
-        bins = np.arange(first_step, first_step + len(region.steps)) // self.width
-        read = np.bincount(bins - bins[0])
-        self._count(self.read, region, first_step, np.broadcast_to(read, valid.shape))
-
-    def _count(self, numbers: Any, cell: Cell, first_step: int, more: Ints) -> None:
-        at = first_step // self.width
-        numbers[at : at + more.shape[1], cell.at[1]] += more.T
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class StoreStatistics:
-    """What was measured of a store.
-
-    Attributes:
-        path: The store.
-        num_steps: Its steps then.
-        num_envs: Its environments.
-        num_valid: Its valid pairs then.
-        num_read: Valid pairs that were read; fewer if not all were asked for.
-        seconds: Duration of the measurement.
-        fields: Statistics per field.
-        profile: Values over time and per environment.
     """
 
     path: str
     num_steps: int
     num_envs: int
     num_valid: int
-    num_read: int
-    seconds: float
     fields: dict[str, FieldStatistics]
-    profile: StoreProfile
+    seconds: float = 0.0
+    watched: str | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        most = _MOST_BINS if self.num_envs <= _MOST_ENVS else 1
+        self.width = max(1, -(-self.num_steps // most))
+        self.edges = np.append(np.arange(0, self.num_steps, self.width), self.num_steps)
+        counts = np.zeros((4, len(self.edges) - 1, self.num_envs), np.int64)
+        self.read, self.valid, self.same, self.compared = counts
+
+    def measure_over_time(self) -> None:
+        """Begin to measure fields of numbers that may vary and are no images over time, too."""
+        vectors = [f for f in self.fields.values() if f.dtype in FLOATS and len(f.shape) <= 1]
+        used = [f for f in vectors if len(f.names) <= _MOST_FEATURES]
+        for one in used:
+            one.measure_over_time(len(self.edges) - 1, self.num_envs)
+        self.watched = max(used, key=lambda f: len(f.names)).name if used else None
+
+    def count(self, cell: Cell, first_step: int, **counts: Ints) -> None:
+        """Add counts of each environment of a cell, ``(envs, bins)``, to attributes."""
+        at = first_step // self.width
+        for name, more in counts.items():
+            getattr(self, name)[at : at + more.shape[1], cell.at[1]] += more.T
+
+    @property
+    def num_read(self) -> int:
+        """Valid pairs that were read; fewer if not all were asked for."""
+        return int(self.valid.sum())
 
     @property
     def sample_rows(self) -> int:

@@ -218,12 +218,11 @@ def sigma_figure(subject: Subject) -> Figure:
 
 def _over_time(axes: Axes, subject: Subject, field: FieldStatistics) -> None:
     """Each action, the median one, and by name those that are far from it."""
-    store, palette = subject.statistics.profile, subject.palette
-    profile, edges = store.fields[SIGMA], store.edges
-    there = (profile.counts > 0).any(axis=1)
-    means, at = profile.means[there], ((edges[1:] + edges[:-1]) / 2)[there]
-    if not len(at):
+    edges, palette = subject.statistics.edges, subject.palette
+    there = (field.bin_counts > 0).any(axis=1) if field.stride else np.zeros(0, np.bool_)
+    if not there.any():
         return
+    means, at = field.bin_means[there], ((edges[1:] + edges[:-1]) / 2)[there]
     median = np.nanmedian(means, axis=1)
     lines = axes.plot(at, means[:, :_WIDTH], color=palette.ended2, linewidth=0.8)
     lines[0].set_label("an action")
