@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import resources
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -20,17 +20,19 @@ from mosaic_collect.look.charts import END_WORDS
 from mosaic_collect.look.findings import Finding, find
 from mosaic_collect.look.motions import MOTION_HEAD, motion_name, motion_rows, worst_trajectories
 from mosaic_collect.look.pictures import Pictures
-from mosaic_collect.look.statistics import HEAD, FieldStatistics, StoreStatistics, term_rows
+from mosaic_collect.look.statistics import HEAD, StoreStatistics, term_rows, value_rows
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.summary import FIELD_HEAD, Summary, field_rows, store_summary
 from mosaic_collect.reading.trajectories import ENDS, Trajectories
 from mosaic_collect.text import shown, size_of
 
 END_HEAD = ("end", "trajectories", "shortest", "25 %", "median", "75 %", "longest", "valid pairs")
-FEATURE_HEAD = ("feature", "mean", "std", "min", "1 %", "median", "99 %", "max", "NaN/inf")
+FEATURE_HEAD = ("feature", *HEAD[2:])
 WORST_HEAD = ("trajectory", "motion", "environment", "first step", "steps", "to render it")
 MOST_MOTIONS, MOST_FEATURES, MOST_WORST = 200, 2000, 10
 _TEMPLATE = "report.html.jinja"
+#: Title, head, rows, number of columns of words, and a note below.
+_Table: TypeAlias = tuple[str, Sequence[str], list[list[str]], int, str]
 _QUIET = ("terms", "pace")  # metadata that pictures and tables show better
 
 
@@ -57,11 +59,7 @@ def report_page(
         MissingDependencyError: matplotlib or jinja2 is not installed.
         CorruptStoreError: A damaged chunk.
     """
-    template = _template()
-    summary, table = store_summary(dataset), dataset.trajectories
-    motions, features = motion_rows(dataset), feature_rows(statistics)
-    num_features = sum(len(f.mean) for f in statistics.fields.values() if f.shape)
-    read, quantiles = _value_words(statistics)
+    template, summary, table = _template(), store_summary(dataset), dataset.trajectories
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC")
     return str(
         template.render(
@@ -73,28 +71,15 @@ def report_page(
             facts=_facts(summary, table),
             findings=find(dataset, statistics, checks) if findings is None else findings,
             pictures=_pictures(Pictures(dataset, lambda: statistics, trajectory)),
-            field_head=FIELD_HEAD,
-            field_rows=field_rows(summary),
-            read=read,
-            value_head=HEAD,
-            value_rows=[row for f in statistics.fields.values() for row in term_rows(f)],
-            quantiles=quantiles,
-            worst_head=WORST_HEAD,
-            worst_rows=worst_rows(dataset),
+            worst=(WORST_HEAD, worst_rows(dataset)),
             strips={
                 f"Trajectory {number}: {dataset.trajectory(number).end}": (
                     f"data:image/jpeg;base64,{base64.b64encode(data).decode()}"
                 )
                 for number, data in (strips or {}).items()
             },
-            end_head=END_HEAD,
-            end_rows=end_rows(table),
-            motion_head=MOTION_HEAD,
-            motion_rows=motions[:MOST_MOTIONS],
-            motion_more=_more(len(motions), MOST_MOTIONS),
-            feature_head=FEATURE_HEAD,
-            feature_rows=features,
-            feature_more=_more(num_features, MOST_FEATURES),
+            tables=list(_tables(dataset, statistics, summary)),
+            features=_features(statistics),
             told=[(shown(k), shown(v)) for k, v in dataset.metadata.items() if k not in _QUIET],
             footer=f"Made by mosaic_collect {__version__}, {now}. It asks nothing of any network.",
         )
@@ -147,15 +132,42 @@ def _origin(dataset: TrajectoryDataset) -> str:
     return ", ".join(words)
 
 
-def _value_words(statistics: StoreStatistics) -> tuple[str, str]:
-    """What the values are of, and how those of several features and quantiles are made."""
+def _tables(
+    dataset: TrajectoryDataset, statistics: StoreStatistics, summary: Summary
+) -> Iterator[_Table]:
+    """Tables of motions, fields, values and ends."""
+    if motions := motion_rows(dataset):
+        more = _more(len(motions), MOST_MOTIONS)
+        yield f"Motions{more}", MOTION_HEAD, motions[:MOST_MOTIONS], 1, ""
+    yield "Fields", FIELD_HEAD, field_rows(summary), 2, ""
     read, valid = statistics.num_read, statistics.num_valid
     spread = f"{read:,} of {valid:,} valid pairs, spread over the run"
+    title = f"Values, over {f'all {valid:,} valid pairs' if read == valid else spread}"
     rows, off = statistics.sample_rows, statistics.rank_error
     exact = f"; their ranks are within {off:.1%} of those of the pairs read" if off else ""
-    words = "Of several features: the mean of means, the root of the mean variance, the outermost "
-    words += f"least and greatest. Quantiles are of {rows:,} pairs drawn uniformly{exact}."
-    return f"all {valid:,} valid pairs" if read == valid else spread, words
+    note = "Of several features: the mean of means, the root of the mean variance, the outermost "
+    note += f"least and greatest. Quantiles are of {rows:,} pairs drawn uniformly{exact}."
+    values = [row for f in statistics.fields.values() for row in term_rows(f)]
+    yield title, HEAD, values, 1, note
+    ends = end_rows(dataset.trajectories)
+    yield "Trajectories by how they ended", END_HEAD, ends, 1, ""
+
+
+def _features(statistics: StoreStatistics) -> _Table:
+    """The table of the first ``MOST_FEATURES`` features of fields with axes."""
+    fields = [f for f in statistics.fields.values() if f.shape]
+    every = (
+        row
+        for field in fields
+        for row in value_rows(field, field.names, map(_column, range(len(field.names))))
+    )
+    rows = [[name, *cells] for name, _dim, *cells in islice(every, MOST_FEATURES)]
+    more = _more(sum(len(field.names) for field in fields), MOST_FEATURES)
+    return f"Features{more}", FEATURE_HEAD, rows, 1, ""
+
+
+def _column(at: int) -> slice:
+    return slice(at, at + 1)
 
 
 def _more(count: int, most: int) -> str:
@@ -185,18 +197,3 @@ def end_rows(table: Trajectories) -> list[list[str]]:
             cells.append(columns["num_valid"][where].sum())
             rows.append([END_WORDS[end], *(f"{v:,.0f}" for v in cells)])
     return rows
-
-
-def feature_rows(statistics: StoreStatistics) -> list[list[str]]:
-    """Rows under ``FEATURE_HEAD`` for the first ``MOST_FEATURES`` features of fields with axes."""
-    fields = [f for f in statistics.fields.values() if f.shape]
-    return list(islice((row for field in fields for row in _features(field)), MOST_FEATURES))
-
-
-def _features(field: FieldStatistics) -> Iterator[list[str]]:
-    m, (q1, q50, q99) = field.moments, field.quantiles((0.01, 0.5, 0.99))
-    columns = (field.mean, field.std, m.low, q1, q50, q99, m.high)
-    for i in range(len(field.mean)):
-        cells = [f"{v[i]:.4g}" for v in columns] if m.count[i] else ["–"] * 7
-        bad = int(m.nan[i] + m.inf[i])
-        yield [field.names[i], *cells, f"{bad:,}" if bad else ""]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -401,28 +401,32 @@ def number_ranges(numbers: Sequence[int] | Ints) -> str:
 
 def term_rows(field: FieldStatistics) -> Iterator[list[str]]:
     """Cells under ``HEAD`` of the field, then of each of its terms, whose names are set in."""
-    m, quantiles = field.moments, field.quantiles((0.01, 0.5, 0.99))
+    names = [field.name]
+    names += [f"  {t.name}{f' x {t.frames} frames' * (t.frames > 1)}" for t in field.terms]
+    columns = [slice(0, len(field.names)), *(term.columns for term in field.terms)]
+    return value_rows(field, names, columns)
 
-    def cells(columns: slice) -> list[str]:
-        """The mean mean, the root mean variance, and the outermost of the rest."""
+
+def value_rows(
+    field: FieldStatistics, names: Iterable[str], parts: Iterable[slice]
+) -> Iterator[list[str]]:
+    """Cells under ``HEAD`` of parts of a field's columns.
+
+    Of several columns: the mean mean, the root mean variance, and the outermost of the rest.
+    """
+    m, quantiles = field.moments, field.quantiles((0.01, 0.5, 0.99))
+    for name, columns in zip(names, parts, strict=True):
         some, q = m.count[columns] > 0, quantiles[:, columns]
         dim, bad = str(len(some)), int((m.nan + m.inf)[columns].sum())
         if not some.any():
-            return [dim, *["-"] * 7, f"{bad:,}"]
+            yield [name, dim, *["-"] * 7, f"{bad:,}"]
+            continue
         edges: tuple[Any, ...] = (np.nanmin, np.nanmedian, np.nanmax)
         numbers = [
             m.mean[columns][some].mean(),
             np.sqrt(np.mean(m.var[columns][some])),
             m.low[columns][some].min(),
-            *(
-                edge(v) if np.isfinite(v).any() else np.nan
-                for edge, v in zip(edges, q, strict=True)
-            ),
+            *(e(v) if np.isfinite(v).any() else np.nan for e, v in zip(edges, q, strict=True)),
             m.high[columns][some].max(),
         ]
-        return [dim, *(f"{v:.4g}" for v in numbers), f"{bad:,}" if bad else ""]
-
-    yield [field.name, *cells(slice(0, len(field.mean)))]
-    for term in field.terms:
-        frames = f" x {term.frames} frames" if term.frames > 1 else ""
-        yield [f"  {term.name}{frames}", *cells(term.columns)]
+        yield [name, dim, *(f"{v:.4g}" for v in numbers), f"{bad:,}" if bad else ""]
