@@ -56,8 +56,9 @@ class Stage:
         # On a CPU shadows take two thirds of a picture's time.
         self._model.light_castshadow[:] = False
         self._model.mat_reflectance[:] = 0.0
-        self._viewer, self.fps, self._places = viewer, fps, places
-        self.nq = int(self._model.nq) if places is None else len(places)
+        self._viewer, self.fps = viewer, fps
+        self._places = range(self._model.nq) if places is None else places
+        self.nq = len(self._places)
         self.layout: Layout | None = None
 
     @classmethod
@@ -125,25 +126,29 @@ class Stage:
         camera.distance, camera.elevation = viewer.distance, viewer.elevation
         camera.azimuth = viewer.azimuth
         main, aside = robot, self._aside(reference)
-        models = self._model, _green(self._model)
-        figure, ghost = (_Figure(model, self._places) for model in models)
+        model, green = self._model, _green(self._model)
         if main is None:
-            main, aside, figure = reference, None, ghost
+            main, aside, model = reference, None, green
         assert main is not None
+        figure, ghost = mujoco.MjData(model), mujoco.MjData(green)
         shown = [main] if aside is None else [main, aside]
         centre = np.mean([self._centre(qpos) for qpos in shown], axis=0)
-        renderer = _renderer(figure.model, width, height)
+        renderer = _renderer(model, width, height)
         try:
             for step in steps:
-                figure.pose(main[step])
+                self._pose(model, figure, main[step])
                 camera.lookat[:] = centre[step]
-                renderer.update_scene(figure.data, camera)
+                renderer.update_scene(figure, camera)
                 if aside is not None:
-                    ghost.pose(aside[step])
-                    ghost.join(renderer.scene)
+                    self._pose(green, ghost, aside[step])
+                    _add_moving(renderer.scene, green, ghost)
                 yield renderer.render()
         finally:
             renderer.close()
+
+    def _pose(self, model: mujoco.MjModel, data: mujoco.MjData, qpos: NDArray[np.float64]) -> None:
+        data.qpos[self._places] = qpos
+        mujoco.mj_forward(model, data)
 
     def _aside(self, reference: NDArray[np.float64] | None) -> NDArray[np.float64] | None:
         """The reference, to the right in the picture, along the floor."""
@@ -159,7 +164,7 @@ class Stage:
         free = np.flatnonzero(self._model.jnt_type == mujoco.mjtJoint.mjJNT_FREE)
         if not len(free):
             return np.broadcast_to(self._model.stat.center, (len(qpos), 3))
-        start = int(self._model.jnt_qposadr[free[0]]) if self._places is None else 0
+        start = self._places.index(int(self._model.jnt_qposadr[free[0]]))
         base = qpos[:, start : start + 3]
         half = round(self.fps / 2)
         padded = np.pad(base, ((half, half), (0, 0)), mode="edge")
@@ -169,27 +174,15 @@ class Stage:
         return centre
 
 
-class _Figure:
-    """A scene's bodies in one pose; ``places`` are those of its positions in ``qpos``."""
-
-    def __init__(self, model: mujoco.MjModel, places: Sequence[int] | None) -> None:
-        self.model, self.data = model, mujoco.MjData(model)
-        self._places = slice(None) if places is None else list(places)
-
-    def pose(self, qpos: NDArray[np.float64]) -> None:
-        self.data.qpos[self._places] = qpos
-        mujoco.mj_forward(self.model, self.data)
-
-    def join(self, scene: mujoco.MjvScene) -> None:
-        """Stand in a scene that was made, without its floor and lights."""
-        moving = mujoco.mjtCatBit.mjCAT_DYNAMIC.value
-        every, held = mujoco.MjvOption(), mujoco.MjvPerturb()
-        mujoco.mjv_addGeoms(self.model, self.data, every, held, moving, scene)
+def _add_moving(scene: mujoco.MjvScene, model: mujoco.MjModel, data: mujoco.MjData) -> None:
+    """Add a model in its pose to a scene that was made, without its floor and lights."""
+    moving = mujoco.mjtCatBit.mjCAT_DYNAMIC.value
+    mujoco.mjv_addGeoms(model, data, mujoco.MjvOption(), mujoco.MjvPerturb(), moving, scene)
 
 
 def _layout(model: mujoco.MjModel, entity: str) -> Layout | None:
     """Places of an entity with a free base; its joints' names begin with the entity's."""
-    joints = [model.joint(i) for i in range(model.njnt)]
+    joints = map(model.joint, range(model.njnt))
     mine = [joint for joint in joints if joint.name.startswith(f"{entity}/")]
     free = [int(j.qposadr[0]) for j in mine if j.type[0] == mujoco.mjtJoint.mjJNT_FREE]
     if len(free) != 1:

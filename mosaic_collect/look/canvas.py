@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -196,8 +196,10 @@ def whole_numbers(axis: Axis) -> None:
     axis.set_major_formatter("{x:,.0f}")
 
 
-def percent(axis: Axis) -> None:
-    """Ticks of an axis in per cent."""
+def percent(axis: Axis, *ticks: float) -> None:
+    """Ticks of an axis in per cent, at some places if any are named."""
+    if ticks:
+        axis.set_ticks(ticks)
     axis.set_major_formatter(lambda share, _at: f"{100 * share:g} %")
 
 
@@ -217,6 +219,18 @@ def legend(figure: Figure | Axes, *only: Axes, **options: Any) -> None:
     if labels:
         for text in figure.legend(handles=handles, labels=labels, **options).get_texts():
             text.set_parse_math(False)
+
+
+def stack_histograms(
+    axes: Axes, edges: NDArray[Any], groups: Iterable[tuple[NDArray[Any], str, str, str | None]]
+) -> None:
+    """Draw histograms one upon the other: values, label, color and hatch of each."""
+    below = np.zeros(len(edges) - 1)
+    for values, label, color, hatch in groups:
+        top = below + np.histogram(values, edges)[0]
+        bars = axes.stairs(top, edges, baseline=below, fill=True, label=label, hatch=hatch)
+        bars.set(facecolor=color, edgecolor=axes.figure.get_facecolor(), linewidth=0)
+        below = top
 
 
 def fill_cells(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from mosaic_collect.look.canvas import (
     new_figure,
     new_grid,
     percent,
+    stack_histograms,
     whole_numbers,
 )
 from mosaic_collect.look.statistics import FAR
@@ -65,18 +66,8 @@ def lengths_figure(subject: Subject) -> Figure:
     axes = figure.add_subplot()
     left_out = f" ({idle:,} without a valid row are left out)" if idle else ""
     dress(axes, f"lengths of {len(table):,} trajectories{left_out}")
-    lengths, ends = table.columns["num_steps"], table.columns["end"]
-    edges, wide = _edges(lengths)
-    below = np.zeros(len(edges) - 1)
-    for end, colour, hatch in _ENDS:
-        chosen = lengths[ends == end]
-        if not len(chosen):
-            continue
-        top = below + np.histogram(chosen, edges)[0]
-        label = f"{END_WORDS[end]}: {len(chosen):,}, median {np.median(chosen):,.0f} steps"
-        bars = axes.stairs(top, edges, baseline=below, fill=True, label=label, hatch=hatch)
-        bars.set(facecolor=getattr(palette, colour), edgecolor=palette.paper, linewidth=0)
-        below = top
+    edges, wide = _edges(table.columns["num_steps"])
+    stack_histograms(axes, edges, _by_end(table, palette))
     whole_numbers(axes.yaxis)
     if wide:
         axes.set_xscale("log")
@@ -88,6 +79,16 @@ def lengths_figure(subject: Subject) -> Figure:
     if len(table):
         legend(figure, loc="outside lower left", ncols=3)
     return figure
+
+
+def _by_end(table: Trajectories, palette: Palette) -> Iterator[tuple[Ints, str, str, str | None]]:
+    """Lengths of trajectories by their ends, with label, color and hatch."""
+    for end, colour, hatch in _ENDS:
+        lengths = table.columns["num_steps"][table.columns["end"] == end]
+        if len(lengths):
+            median = f"median {np.median(lengths):,.0f} steps"
+            label = f"{END_WORDS[end]}: {len(lengths):,}, {median}"
+            yield lengths, label, getattr(palette, colour), hatch
 
 
 def _edges(lengths: Ints) -> tuple[Floats, bool]:
@@ -216,8 +217,7 @@ def environments_figure(subject: Subject) -> Figure:
         color = palette.failed if "failed" in title else palette.ended
         axes.stairs(some / np.maximum(every, 1), edges, fill=True, color=color)
         axes.set_ylim(0, 1.02)
-        axes.set_yticks([0, 0.5, 1])
-        percent(axes.yaxis)
+        percent(axes.yaxis, 0, 0.5, 1)
     last = grid[-1]
     if far:
         dress(last, "distance of means from the median environment (1: span of the middle half)")
@@ -266,8 +266,8 @@ class Timeline:
         edges = np.append(np.arange(0, steps, width), steps)
         rows = min(num_envs, most_envs)
         envs = np.unique(np.linspace(0, num_envs - 1, rows).round().astype(np.int64))
-        valid, seen = _valid(dataset, envs, width, len(edges) - 1)
-        pairs = np.maximum(_pairs(dataset, edges), 1)
+        valid, pairs, seen = _valid(dataset, envs, width, len(edges) - 1)
+        pairs = np.maximum(pairs, 1)
         table = dataset.trajectories
         return cls(
             num_steps=steps,
@@ -282,31 +282,22 @@ class Timeline:
         )
 
 
-def _pairs(dataset: TrajectoryDataset, edges: Ints) -> Ints:
-    """Pairs per bin: stores that are read as one may differ in their number of environments."""
-    pairs, first = np.zeros(len(edges) - 1, np.int64), 0
-    for part in dataset.parts:
-        inside = np.clip(edges, first, first + part.num_steps)
-        pairs += np.diff(inside) * part.num_envs
-        first += part.num_steps
-    return pairs
-
-
 def _valid(
     dataset: TrajectoryDataset, envs: Ints, width: int, bins: int
-) -> tuple[Ints, NDArray[np.bool_]]:
-    """Valid pairs of each bin, and whether the shown environments have any there."""
-    count, seen = np.zeros(bins, np.int64), np.zeros((len(envs), bins), np.bool_)
+) -> tuple[Ints, Ints, NDArray[np.bool_]]:
+    """Valid pairs and all pairs per bin, and whether the shown environments have valid ones."""
+    count, pairs, seen = *np.zeros((2, bins), np.int64), np.zeros((len(envs), bins), np.bool_)
     table, state = dataset.view, dataset.state
     for block in range(state.num_blocks):
         cell, steps = table.whole_block(block), state.steps_of(block)
         mask, there = table.read_cell(VALID_MASK, cell), envs < cell.envs.stop
         places = np.arange(steps.start, steps.stop) // width
         np.add.at(count, places, mask.sum(axis=1))
+        np.add.at(pairs, places, mask.shape[1])
         first, at = np.unique(places, return_index=True)
         some = np.logical_or.reduceat(mask[:, envs[there]], at, axis=0).T
         seen[np.ix_(there, first)] |= some
-    return count, seen
+    return count, pairs, seen
 
 
 def _cells(table: Trajectories, envs: Ints, width: int, shape: tuple[int, ...]) -> NDArray[np.int8]:
@@ -387,8 +378,7 @@ def _shares(axes: Axes, timeline: Timeline, palette: Palette) -> None:
     axes.stairs(timeline.failed, edges, fill=True, color=palette.failed, label="failed")
     legend(axes, loc="center left", bbox_to_anchor=(1.0, 0.5))
     axes.set_ylim(0, 1)
-    axes.set_yticks([0, 0.5, 1])
-    percent(axes.yaxis)
+    percent(axes.yaxis, 0, 0.5, 1)
 
 
 def _rows(axes: Axes, timeline: Timeline, palette: Palette) -> None:

@@ -269,38 +269,36 @@ def nonfinite(e: _Evidence) -> Found:
 @_rule(ERROR, "The policy does not drive it, or its action is not recorded.")
 def dead_actuator(e: _Evidence) -> Found:
     """Actions that are always 0."""
-    for field in e.actions:
-        yield from _some_in(field, field.dead, "always 0", e.part)
+    return _unchanging(e, e.actions, "dead", "always 0")
 
 
 @_rule(WARNING, "The policy never changes this action.")
 def constant_action(e: _Evidence) -> Found:
     """Actions that always have the same value, but not 0."""
-    for field in e.actions:
-        yield from _some_in(field, field.fixed, "constant", e.part)
+    return _unchanging(e, e.actions, "fixed", "constant")
 
 
 @_rule(WARNING, "A sensor that is not connected, or a term of fixed values.")
 def dead_feature(e: _Evidence) -> Found:
     """Other features that are always 0."""
-    for field in e.measured:
-        yield from _unchanging(e, field, field.dead, "always 0")
+    return _unchanging(e, e.measured, "dead", "always 0")
 
 
 @_rule(WARNING, "A sensor that stands still, or a term of fixed values.")
 def constant_feature(e: _Evidence) -> Found:
     """Other features that always have the same value, but not 0."""
-    for field in e.measured:
-        yield from _unchanging(e, field, field.fixed, "constant")
+    return _unchanging(e, e.measured, "fixed", "constant")
 
 
-def _unchanging(e: _Evidence, field: FieldStatistics, where: Mask, what: str) -> Found:
-    """Observations are measured and should vary; commands, sigmas and extra fields need not."""
-    where = where & e.new_in(field)
-    asked = field.columns_of(_ASKED) | (not field.name.endswith("observations"))
-    yield from _some_in(field, where & ~asked, what, e.part)
+def _unchanging(e: _Evidence, fields: Sequence[FieldStatistics], which: str, what: str) -> Found:
+    """Actions and observations should vary; commands, sigmas and extra fields need not."""
     cause = "Nothing, if it is meant to be constant, as an unused command is."
-    yield from _some_in(field, where & asked, what, e.part, severity=NOTE, cause=cause)
+    for field in fields:
+        where, asked = getattr(field, which) & e.new_in(field), np.zeros(len(field.names), np.bool_)
+        if field.name not in ACTION_FIELDS:
+            asked = field.columns_of(_ASKED) | (not field.name.endswith("observations"))
+        yield from _some_in(field, where & ~asked, what, e.part)
+        yield from _some_in(field, where & asked, what, e.part, severity=NOTE, cause=cause)
 
 
 @_rule(WARNING, "An actuator or sensor at its limit: more was asked or measured.")

@@ -18,6 +18,7 @@ from mosaic_collect.look.canvas import (
     name_ticks,
     new_grid,
     percent,
+    stack_histograms,
     whole_numbers,
 )
 from mosaic_collect.look.statistics import FieldStatistics
@@ -268,8 +269,7 @@ def _rates(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
     words = [f"{counts.rate[i]:.0%} of {counts.ended[i]:,}" for i in at]
     _bars(axes, _names(subject, counts.ids[at]), counts.rate[at], words, subject.palette.failed)
     axes.set_xlim(0, 1.25)
-    axes.set_xticks([0, 0.5, 1])
-    percent(axes.xaxis)
+    percent(axes.xaxis, 0, 0.5, 1)
 
 
 def _tracking(axes: Axes, subject: Subject, tracking: TrackingErrors) -> None:
@@ -298,15 +298,9 @@ def _frames(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
     apart = counts.ids[np.argsort(-counts.failed, kind="stable")[:_MOST_APART]]
     width = max(1, -(-(last + 1) // _BINS))
     edges = np.arange(0, last + width + 1, width) - 0.5
-    below = np.zeros(len(edges) - 1)
-    groups = [(name, motions == m) for name, m in zip(_names(subject, apart), apart, strict=True)]
-    groups.append(("other motions", ~np.isin(motions, apart)))
-    for (name, chosen), color in zip(groups, palette.lines, strict=False):
-        if chosen.any():
-            top = below + np.histogram(frames[chosen], edges)[0]
-            bars = axes.stairs(top, edges, baseline=below, fill=True, label=name)
-            bars.set(facecolor=color, edgecolor=palette.paper, linewidth=0)
-            below = top
+    chosen = [*(motions == motion for motion in apart), ~np.isin(motions, apart)]
+    named = zip([*_names(subject, apart), "other motions"], chosen, palette.lines, strict=False)
+    stack_histograms(axes, edges, ((frames[w], n, color, None) for n, w, color in named if w.any()))
     axes.set_xlabel(where)
     axes.set_ylabel("trajectories")
     whole_numbers(axes.xaxis)

@@ -186,33 +186,41 @@ _BAR = 24
 _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
+#: A fact in a line of all of them.
+_IN_LINE = {
+    "steps": "{} steps",
+    "pairs": "{} pairs",
+    "trajectories": "trajectories: {}",
+    "stalled": "{} stalled",
+    "commit": "last commit {}",
+}
+
+
 def look_lines(look: Look) -> list[str]:
     """A line per fact, the most important first."""
-    facts = {
-        "steps": _steps(look),
-        "pairs": _pairs(look),
-        "rate": _rate(look),
-        "disk": _disk(look),
-        "stalled": "not told" if look.stalled is None else f"{look.stalled:.1%} of the time",
-        "trajectories": trajectories_words(look.num_ended, look.num_failed),
-        "commit": _commit(look),
-    }
+    facts = _facts(look)
+    facts["stalled"] = f"{facts['stalled']} of the time" if facts["stalled"] else "not told"
     return [f"  {name + ':':14}{words}" for name, words in facts.items() if words]
 
 
 def look_line(look: Look) -> str:
     """All facts in one line."""
-    parts = [
-        status_words(look.status),
-        f"{_steps(look, bar=False)} steps",
-        f"{_pairs(look)} pairs",
-        _rate(look),
-        _disk(look),
-        f"trajectories: {trajectories_words(look.num_ended, look.num_failed)}",
-        "" if look.stalled is None else f"{look.stalled:.1%} stalled",
-        f"last commit {_commit(look)}" if _commit(look) else "",
-    ]
-    return "; ".join(part for part in parts if part)
+    facts = _facts(look, bar=False).items()
+    parts = [_IN_LINE.get(name, "{}").format(words) for name, words in facts if words]
+    return "; ".join([status_words(look.status), *parts])
+
+
+def _facts(look: Look, bar: bool = True) -> dict[str, str]:
+    """The facts in words; empty where nothing is known."""
+    return {
+        "steps": _steps(look, bar),
+        "pairs": _pairs(look),
+        "rate": _rate(look),
+        "disk": _disk(look),
+        "trajectories": trajectories_words(look.num_ended, look.num_failed),
+        "stalled": "" if look.stalled is None else f"{look.stalled:.1%}",
+        "commit": _commit(look),
+    }
 
 
 def duration(seconds: float) -> str:

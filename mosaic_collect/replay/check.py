@@ -8,9 +8,9 @@ on, noise drawn anew, another checkpoint or a missing normaliser all show.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from functools import partial
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -68,14 +68,16 @@ def replay_check(
     """
     check_tolerance(tolerance)
     dataset = TrajectoryDataset(store)
-    replay = _Replay(dataset.view, _fields(dataset, groups), policy, groups, device, tolerance)
+    fields = _fields(dataset, groups)
+    replay = partial(_replay, dataset.view, fields, policy, groups, device, tolerance)
     blocks, steps = range(dataset.state.num_blocks), np.zeros(dataset.num_steps, STEP)
     if engine is not None and getattr(policy, "is_recurrent", True):
         _log.warning("the policy is recurrent, or may be: it is replayed here, step by step")
         engine = None
     with WorkerPool(thread_count(), "mosaic-replay") as pool:
-        here = (replay.steps(block, pool) for block in blocks)
-        found = here if engine is None else engine.map(replay, blocks, dataset.view.require_seen)
+        here = (replay(block, pool) for block in blocks)
+        there = partial(_replay_all, replay)
+        found = here if engine is None else engine.map(there, blocks, dataset.view.require_seen)
         for at, compared in enumerate(chain.from_iterable(found)):
             steps[at] = compared
             if progress is not None:
@@ -83,37 +85,34 @@ def replay_check(
     return ReplayReport.of(steps, tolerance)
 
 
-@dataclass(frozen=True)
-class _Replay:
-    """Replays one block; pickles if the policy does, and is one thread's."""
+def _replay_all(replay: Callable[[int], Iterator[_Step]], block: int) -> list[_Step]:
+    """All steps of a block, for an engine."""
+    return list(replay(block))
 
-    view: Table
-    fields: list[str]
-    policy: Policy
-    groups: Groups
-    device: Any
-    tolerance: float
 
-    def __call__(self, block: int) -> list[_Step]:
-        """Compare all steps of a block."""
-        return list(self.steps(block))
-
-    def steps(self, block: int, pool: Executor | None = None) -> Iterator[_Step]:
-        """Compare a block's steps one by one; chunks are decoded in the pool."""
-        steps, envs = self.view.state.steps_of(block), range(self.view.state.num_envs)
-        values = {name: self.view.read(name, steps, envs, pool) for name in self.fields}
-        last_ids: Any = -1
-        if steps.start:
-            (last_ids,) = self.view.read("trajectory_id", range(steps.start - 1, steps.start), envs)
-        for at in range(len(steps)):
-            row = {name: of_field[at] for name, of_field in values.items()}
-            new = row["trajectory_id"] != last_ids
-            self.policy.reset(torch.as_tensor(new, device=self.device))
-            last_ids = row["trajectory_id"]
-            output = self.policy.act(_observations(row, self.groups, self.device))
-            yield _compare(
-                row, output.mean.cpu().numpy(), output.sigma.cpu().numpy(), self.tolerance
-            )
+def _replay(
+    view: Table,
+    fields: Sequence[str],
+    policy: Policy,
+    groups: Groups,
+    device: Any,
+    tolerance: float,
+    block: int,
+    pool: Executor | None = None,
+) -> Iterator[_Step]:
+    """Compare a block's steps one by one; chunks are decoded in the pool."""
+    steps, envs = view.state.steps_of(block), range(view.state.num_envs)
+    values = {name: view.read(name, steps, envs, pool) for name in fields}
+    last_ids: Any = -1
+    if steps.start:
+        (last_ids,) = view.read("trajectory_id", range(steps.start - 1, steps.start), envs)
+    for at in range(len(steps)):
+        row = {name: of_field[at] for name, of_field in values.items()}
+        new = row["trajectory_id"] != last_ids
+        policy.reset(torch.as_tensor(new, device=device))
+        last_ids = row["trajectory_id"]
+        output = policy.act(_observations(row, groups, device))
+        yield _compare(row, output.mean.cpu().numpy(), output.sigma.cpu().numpy(), tolerance)
 
 
 def _compare(
