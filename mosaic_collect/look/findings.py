@@ -391,13 +391,12 @@ def frozen_environment(e: _Evidence) -> Found:
     """Environments whose valid rows stay as they are for a 32nd of the recording or longer."""
     p = e.statistics
     still = (p.same > 0.9 * p.compared) & (p.compared >= 10)
-    envs = np.flatnonzero(still.any(axis=0))
-    if not len(envs) or len(envs) > still.shape[1] / 2:
+    spans = _spans(p, still)
+    if len(spans) > still.shape[1] / 2:
         return  # of most of them: the field is constant
-    spans = {int(env): _span(p, still[:, env]) for env in envs}
-    for env in list(spans)[:_MOST_NAMED]:
-        spans[env] = (_first_still(e, env, spans[env][0]), spans[env][1])
-    yield {**_by_environment(e, "stand still for a while", spans), "field": p.watched}
+    for env, (first, last) in list(spans.items())[:_MOST_NAMED]:
+        spans[env] = (_first_still(e, env, first), last)
+    yield from _by_environment(e, "stand still for a while", spans, field=p.watched)
 
 
 @_rule(NOTE, "They had nothing to do, or were masked; exports and loaders skip these rows.")
@@ -409,11 +408,8 @@ def idle_environment(e: _Evidence) -> Found:
         np.median(row[there]) if there.any() else 0 for row, there in zip(share, read, strict=True)
     ]
     idle = (p.read >= 10) & (share == 0) & (np.array(most) > 0.5)[:, None]
-    envs = np.flatnonzero(idle.any(axis=0))
-    if len(envs):
-        spans = {int(env): _span(p, idle[:, env]) for env in envs}
-        severity = WARNING if idle[:, envs].mean(axis=0).max() > 0.5 else NOTE
-        yield {**_by_environment(e, "are idle for a while", spans), "severity": severity}
+    severity = WARNING if idle.sum(axis=0).max(initial=0) > len(idle) / 2 else NOTE
+    yield from _by_environment(e, "are idle for a while", _spans(p, idle), severity=severity)
 
 
 def _first_still(e: _Evidence, env: int, step: int) -> int:
@@ -424,16 +420,19 @@ def _first_still(e: _Evidence, env: int, step: int) -> int:
     return steps.start + int(np.max(np.flatnonzero(changed) + 1, initial=0))
 
 
-def _span(statistics: StoreStatistics, where: Mask) -> tuple[int, int]:
-    """First and last step of the bins that are true."""
-    at = np.flatnonzero(where)
-    return int(statistics.edges[at[0]]), int(statistics.edges[at[-1] + 1]) - 1
+def _spans(statistics: StoreStatistics, where: Mask) -> dict[int, tuple[int, int]]:
+    """First and last step of the bins, ``(bins, N)``, that are true, per environment with some."""
+    at = {int(env): np.flatnonzero(where[:, env]) for env in np.flatnonzero(where.any(axis=0))}
+    edges = statistics.edges.tolist()
+    return {env: (edges[bins[0]], edges[bins[-1] + 1] - 1) for env, bins in at.items()}
 
 
 def _by_environment(
-    e: _Evidence, words: str, spans: Mapping[int, tuple[int, int]]
-) -> dict[str, Any]:
-    """Environments by the steps in which they are so."""
+    e: _Evidence, words: str, spans: Mapping[int, tuple[int, int]], **others: Any
+) -> Found:
+    """Environments by the steps in which they are so, if there are any."""
+    if not spans:
+        return
     groups: dict[tuple[int, int], list[int]] = {}
     for env, span in spans.items():
         groups.setdefault(span, []).append(env)
@@ -443,10 +442,11 @@ def _by_environment(
     ]
     more = f" and {len(groups) - len(named):,} more groups" if len(groups) > len(named) else ""
     which = f"{', '.join(named)}{more}{e.part}"
-    return {
+    yield {
         "text": f"{len(spans):,} of {e.state.num_envs:,} environments {words}: {which}",
         "environments": tuple(spans),
         "steps": (min(a for a, _ in spans.values()), max(b for _, b in spans.values())),
+        **others,
     }
 
 

@@ -134,13 +134,15 @@ def _measure_pairs(
     for field in fields:
         num_rows = min(size, sum(counts.values()))
         field.sample = np.zeros((num_rows, field.sample.shape[1]), field.dtype)
-    measure = _Measure(table, draw_sample(counts, size), found)
+    strides = {name: field.stride for name, field in found.fields.items()}
+    read_region = Cached(partial(_read_region, table, draw_sample(counts, size)), _CACHED_MASKS)
+    measure = partial(_measure, table, read_region, strides, found.watched, found.width)
     measured = engine.map(measure, _pieces(table, found.fields, regions), table.require_seen)
     for region, pieces in groupby(measured, key=lambda piece: piece[0]):
         first = _first_step(table, region)
         for _region, name, chunks in pieces:
             for cell, values, *compared in chunks:
-                found.fields[name].add(cell.block, cell.at[1], first // found.width, *values)
+                found.fields[name].add(cell, first // found.width, *values)
                 found.count(cell, first, **dict(zip(("same", "compared"), compared, strict=False)))
         if progress is not None:
             progress(_num_pairs(region))
@@ -240,51 +242,45 @@ def _pieces(table: Table, names: Iterable[str], regions: Iterator[Cell]) -> Iter
 
 def _read_region(
     table: Table, chosen: Mapping[Cell, tuple[Places, Places]], region: Cell
-) -> tuple[Mask, Places, Places, Places]:
-    """The mask of a region; of its pairs in the sample their slots there, steps and columns."""
-    mask, nothing = table.read_cell(VALID_MASK, region), np.empty(0, np.int64)
-    slots, pairs = chosen.get(region, (nothing, nothing))
-    return mask, slots, *np.divmod(np.flatnonzero(mask)[pairs], len(region.envs))
+) -> tuple[Mask, Places]:
+    """The mask of a region, and the places of its pairs in the sample, -1 for most."""
+    mask = table.read_cell(VALID_MASK, region)
+    slots = np.full(mask.shape, -1, np.int64)
+    if region in chosen:
+        drawn, pairs = chosen[region]
+        slots.flat[np.flatnonzero(mask)[pairs]] = drawn
+    return mask, slots
 
 
-class _Measure:
-    """Measures a piece. Pickles.
+def _measure(
+    table: Table,
+    read_region: Callable[[Cell], tuple[Mask, Places]],
+    strides: Mapping[str, int],
+    watched: str | None,
+    width: int,
+    piece: _Piece,
+) -> tuple[Cell, str, list[Any]]:
+    """Measure the chunks of a piece one by one.
 
-    ``chosen`` has, per region, the slots of its pairs in the sample, and their places among the
-    valid ones; ``found`` contains the fields before anything was read.
+    Returns:
+        Region and field of the piece, and per chunk its cell, what ``FieldStatistics.add`` takes,
+        and the counts of rows that equal the one before, if the field is watched.
     """
-
-    def __init__(
-        self, table: Table, chosen: Mapping[Cell, tuple[Places, Places]], found: StoreStatistics
-    ) -> None:
-        self._table = table
-        self._strides = {name: field.stride for name, field in found.fields.items()}
-        self._watched, self._width = found.watched, found.width
-        self._read = Cached(partial(_read_region, table, chosen), _CACHED_MASKS)
-
-    def __call__(self, piece: _Piece) -> tuple[Cell, str, list[Any]]:
-        """Measure the chunks of a piece one by one."""
-        region, name, cell = piece
-        grid = self._table.part_of(cell.block).grids[name]
-        steps = _aligned(cell.steps, grid.chunk_steps)
-        chunks = product(steps, _aligned(cell.envs, grid.chunk_envs))
-        found = [self._measure(region, name, Cell(cell.block, *chunk)) for chunk in chunks]
-        return region, name, found
-
-    def _measure(self, region: Cell, name: str, cell: Cell) -> tuple[Any, ...]:
-        """The chunk's cell, what ``FieldStatistics.add`` takes, and counts of equal rows."""
-        rows = self._table.read_cell(name, cell).reshape(*cell.shape, -1)
-        mask, slots, steps, columns = self._read(region)
-        first = cell.envs.start - region.envs.start
-        valid = mask[cell.steps.start : cell.steps.stop, first : first + len(cell.envs)]
-        steps, columns = steps - cell.steps.start, columns - first
-        here = (steps >= 0) & (steps < cell.shape[0]) & (columns >= 0) & (columns < cell.shape[1])
-        sample, stride = (slots[here], rows[steps[here], columns[here]]), self._strides[name]
+    (region, name, whole), found = piece, []
+    (mask, chosen), first = read_region(region), region.envs.start
+    grid, first_step = table.part_of(whole.block).grids[name], _first_step(table, whole)
+    chunks = _aligned(whole.steps, grid.chunk_steps), _aligned(whole.envs, grid.chunk_envs)
+    for steps, envs in product(*chunks):
+        cell = Cell(whole.block, steps, envs)
+        rows = table.read_cell(name, cell).reshape(*cell.shape, -1)
+        at = cell.at[0], slice(envs.start - first, envs.stop - first)
+        valid, slots = mask[at], chosen[at]
+        sample, stride = (slots[slots >= 0], rows[slots >= 0]), strides[name]
         of_envs = _sum_of_envs(rows[::_EVERY, :, ::stride], valid[::_EVERY]) if stride else None
-        compared = _compare(rows, valid) if name == self._watched else ()
-        begin = _first_step(self._table, cell)
-        counts = (_count_in_bins(where, begin, self._width) for where in compared)
-        return cell, (Moments.of(rows, valid), sample, of_envs), *counts
+        compared = _compare(rows, valid) if name == watched else ()
+        counts = (_count_in_bins(where, first_step, width) for where in compared)
+        found.append((cell, (Moments.of(rows, valid), sample, of_envs), *counts))
+    return region, name, found
 
 
 def _sum_of_envs(rows: NDArray[Any], valid: Mask) -> tuple[Places, NDArray[np.float64]]:

@@ -44,16 +44,9 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class MotionCounts:
-    """Numbers of trajectories of each motion.
+    """Numbers of trajectories of each motion."""
 
-    Attributes:
-        ids: Ids of motions, ascending: those with trajectories, and those that metadata name.
-        total: Trajectories per motion.
-        ended: Trajectories that ended.
-        failed: Trajectories that failed.
-    """
-
-    ids: Ints
+    ids: Ints  # ascending: of motions with trajectories, and of those that metadata name
     total: Ints
     ended: Ints
     failed: Ints
@@ -173,18 +166,11 @@ _LEAST_ROWS = 10
 
 @dataclass(frozen=True, eq=False)
 class TrackingErrors:
-    """Distances of the robot's joints from the reference's, per motion.
+    """Distances of the robot's joints from the reference's, per motion."""
 
-    Attributes:
-        ids: Ids of motions of which enough pairs were drawn, ascending.
-        errors: Median over the pairs of the root mean square over the joints.
-        robot: Name of the robot's term or field.
-        reference: Name of the reference's term or field.
-    """
-
-    ids: Ints
-    errors: NDArray[np.float64]
-    robot: str
+    ids: Ints  # ascending: of motions of which enough pairs were drawn
+    errors: NDArray[np.float64]  # median over the pairs of the root mean square over the joints
+    robot: str  # name of the term or field
     reference: str
 
 

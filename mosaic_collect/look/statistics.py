@@ -179,22 +179,16 @@ class FieldStatistics:
 
     def add(
         self,
-        block: int,
-        envs: slice,
+        cell: Cell,
         at: int,
         m: Moments,
         sample: tuple[Ints, NDArray[Any]],
         of_envs: tuple[Ints, Floats] | None,
     ) -> None:
-        """Add a chunk of a block, which begins in the bin ``at``.
+        """Add a cell of a block that begins in the bin ``at``.
 
-        Args:
-            block: Number of the block.
-            envs: The chunk's environments.
-            at: Number of the bin.
-            m: Moments of the chunk.
-            sample: Places in the sample of its rows, and these rows.
-            of_envs: Per environment the number of rows that were summed, and their sums.
+        It has places in the sample and rows for them; and per environment the number of rows that
+        were summed, and their sums.
         """
         before, self.moments = self.moments, self.moments + m
         slots, rows = sample
@@ -204,11 +198,11 @@ class FieldStatistics:
         with np.errstate(over="ignore", invalid="ignore"):
             self.bin_counts[at] += m.count
             self.bin_sums[at] += m.mean * m.count
-        self.env_rows[envs] += of_envs[0]
-        self.env_sums[envs] += of_envs[1]
-        self.low_block[m.low < before.low] = block
-        self.high_block[m.high > before.high] = block
-        self.odd_block[(self.odd_block < 0) & (m.nan + m.inf > 0)] = block
+        self.env_rows[cell.at[1]] += of_envs[0]
+        self.env_sums[cell.at[1]] += of_envs[1]
+        self.low_block[m.low < before.low] = cell.block
+        self.high_block[m.high > before.high] = cell.block
+        self.odd_block[(self.odd_block < 0) & (m.nan + m.inf > 0)] = cell.block
 
     def labels(self, columns: slice = slice(None)) -> list[str]:
         """Short names of columns, such as ``left_knee`` or ``3``."""
