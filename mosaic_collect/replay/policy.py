@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from mosaic_collect.adapters.rsl_rl.load import POLICY, RslRl2, generation, load_policy
+from mosaic_collect.adapters.rsl_rl.load import POLICY, generation, load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import check_class_names
 from mosaic_collect.checks import needed, whole
 from mosaic_collect.collection.groups import Groups, check_recorded, own_field
@@ -171,7 +171,7 @@ def _shapes_only(
     rows = {name: (row,) if isinstance(row, int) else row for name, row in groups.items()}
     zeros = {name: torch.zeros(num_envs, *row, device=device) for name, row in rows.items()}
     observed: Any
-    if isinstance(generation(), RslRl2):
+    if generation() == 2:
         if POLICY not in zeros:
             raise InputError(f"groups: rsl_rl 2.x reads {POLICY!r}, got {', '.join(groups)}")
         observed = zeros[POLICY], {"observations": zeros}

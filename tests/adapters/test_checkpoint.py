@@ -245,7 +245,7 @@ def test_no_expert_file_is_loaded_and_no_sigma_replaced(monkeypatch: pytest.Monk
     def build_runner(env: Any, config: dict[str, Any], *_: Any) -> Any:
         raise BuiltError(config)
 
-    monkeypatch.setattr(load, "generation", load.RslRl2)
+    monkeypatch.setattr(load, "generation", lambda: 2)
     monkeypatch.setattr(load, "build_runner", build_runner)
     checkpoint = Checkpoint("m.pt", {}, RSL2)
     monkeypatch.setattr(Checkpoint, "read", lambda path, trust: checkpoint)

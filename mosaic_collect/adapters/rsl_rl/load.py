@@ -111,129 +111,110 @@ def load_policy(
             are named. Or the actor is of a kind that cannot be recorded.
         MissingDependencyError: rsl_rl is not installed.
     """
-    own = generation()
+    number = generation()
     if not isinstance(checkpoint, Checkpoint):
         checkpoint = Checkpoint.read(checkpoint, trust_checkpoint)
-    checkpoint.require(own.families(runner_class))
-    config = own.prepare(config_dict(runner_cfg))
+    checkpoint.require(_families(number, runner_class))
+    config = config_dict(runner_cfg)
+    if number == 2:
+        _forget_training(config)
     with weights_only(trust_checkpoint):
         runner = build_runner(env, config, device, runner_class)
-        actor = own.actor(runner, checkpoint)
+        actor = _ACTORS[number](runner, checkpoint)
     actor.deterministic = deterministic
     return actor
 
 
-def generation() -> Generation:
-    """The generation of the installed rsl_rl, recognised by its parts.
+def generation() -> int:
+    """The generation of the installed rsl_rl, recognised by its parts: 2, 3, or 5 for 4.x, too.
 
     Its version would not do: forks keep or change it as they like.
     """
     with _needs_rsl_rl():
         utils = importlib.import_module("rsl_rl.utils")
     if find_spec("rsl_rl.models") is not None:
-        return RslRl5()
+        return 5
     # The function through which 3.x picks observation groups.
-    return RslRl3() if hasattr(utils, "resolve_obs_groups") else RslRl2()
+    return 3 if hasattr(utils, "resolve_obs_groups") else 2
 
 
-class Generation:
-    """Loading of the policies of one generation of rsl_rl.
+def _families(number: int, runner_class: type[Any] | None) -> tuple[str, ...]:
+    """Families of the checkpoints whose actor a generation reads; the one it writes is first.
 
-    Attributes:
-        own: Families of the checkpoints that its own runner reads; the one it writes is first.
+    From 4.x on a runner with a ``load`` of its own may migrate older ones.
     """
-
-    own: tuple[str, ...]
-
-    def families(self, runner_class: type[Any] | None) -> tuple[str, ...]:
-        """Families of the checkpoints whose actor it reads; the one it writes is first."""
-        return self.own
-
-    def prepare(self, config: dict[str, Any]) -> dict[str, Any]:
-        """Return the config of a runner that acts and does not train; may change it in place."""
-        return config
-
-    def actor(self, runner: Any, checkpoint: Checkpoint) -> Actor:
-        """Load the actor, with its normaliser, into a fresh runner."""
-        raise NotImplementedError
+    if number < 5:
+        return (RSL2 if number == 2 else RSL3, RSL23)
+    own = RSL4 if find_spec("rsl_rl.modules.distribution") is None else RSL5
+    migrates = runner_class is not None and runner_class.load is not _runner_class().load
+    return tuple(dict.fromkeys((own, *((RSL3, RSL23, RSL4) if migrates else ()))))
 
 
-class RslRl2(Generation):
-    """rsl_rl 2.x, MOSAIC's fork among them: one tensor, normalised by the caller."""
-
-    own = (RSL2, RSL23)
-
-    def prepare(self, config: dict[str, Any]) -> dict[str, Any]:
-        config["reset_noise_std_on_resume"] = False  # it would replace the trained sigma
-        if "expert_trajectory_path" in config.get("algorithm", {}):
-            # It would load the file, to no end.
-            config["algorithm"]["expert_trajectory_path"] = None
-        return config
-
-    def actor(self, runner: Any, checkpoint: Checkpoint) -> Actor:
-        if getattr(runner.alg, "use_estimate_ref_vel", False):
-            raise InputError("runner_cfg: an actor with use_estimate_ref_vel is not supported")
-        module, normalizer = runner.alg.policy, runner.obs_normalizer
-        parts = checkpoint.state("model_state_dict").values()
-        if any(isinstance(part, dict) for part in parts):
-            # MOSAIC's residual policy: parts of parts, which only its own runner can put together.
-            with _loading(checkpoint, module), checkpoint.as_file() as path:
-                runner.load(path, load_optimizer=False, load_critic=False)
-        else:
-            _load_actor(module, checkpoint)
-            learned, wanted = checkpoint.state("obs_norm_state_dict"), bool(normalizer.state_dict())
-            if wanted != bool(learned):
-                raise InputError(
-                    f"checkpoint {checkpoint.path} {'has' if learned else 'lacks'} "
-                    f"obs_norm_state_dict, but runner_cfg says empirical_normalization={wanted}: "
-                    "actions would be wrong"
-                )
-            with _loading(checkpoint, normalizer):
-                normalizer.load_state_dict(learned)
-        normalizer.eval()  # in training mode it would learn what it is shown
-        return Actor(
-            module,
-            _trained_shapes(runner, [POLICY]),
-            lambda rows: _forward(module, normalizer(rows[POLICY])),
-        )
+def _forget_training(config: dict[str, Any]) -> None:
+    """Change a config of 2.x in place to that of a runner that acts and does not train."""
+    config["reset_noise_std_on_resume"] = False  # it would replace the trained sigma
+    if "expert_trajectory_path" in config.get("algorithm", {}):
+        # It would load the file, to no end.
+        config["algorithm"]["expert_trajectory_path"] = None
 
 
-class RslRl3(Generation):
-    """rsl_rl 3.x: TensorDict observations, normalisers inside the policy."""
-
-    own = (RSL3, RSL23)
-
-    def actor(self, runner: Any, checkpoint: Checkpoint) -> Actor:
-        module = runner.alg.policy
+def _actor_2(runner: Any, checkpoint: Checkpoint) -> Actor:
+    """Of rsl_rl 2.x, MOSAIC's fork among them: one tensor, normalised by the caller."""
+    if getattr(runner.alg, "use_estimate_ref_vel", False):
+        raise InputError("runner_cfg: an actor with use_estimate_ref_vel is not supported")
+    module, normalizer = runner.alg.policy, runner.obs_normalizer
+    parts = checkpoint.state("model_state_dict").values()
+    if any(isinstance(part, dict) for part in parts):
+        # MOSAIC's residual policy: parts of parts, which only its own runner can put together.
+        with _loading(checkpoint, module), checkpoint.as_file() as path:
+            runner.load(path, load_optimizer=False, load_critic=False)
+    else:
         _load_actor(module, checkpoint)
-        shapes = _trained_shapes(runner, module.obs_groups["policy"])
-        return Actor(module, shapes, lambda rows: _forward(module, rows))
+        learned, wanted = checkpoint.state("obs_norm_state_dict"), bool(normalizer.state_dict())
+        if wanted != bool(learned):
+            raise InputError(
+                f"checkpoint {checkpoint.path} {'has' if learned else 'lacks'} "
+                f"obs_norm_state_dict, but runner_cfg says empirical_normalization={wanted}: "
+                "actions would be wrong"
+            )
+        with _loading(checkpoint, normalizer):
+            normalizer.load_state_dict(learned)
+    normalizer.eval()  # in training mode it would learn what it is shown
+    return Actor(
+        module,
+        _trained_shapes(runner, [POLICY]),
+        lambda rows: _forward(module, normalizer(rows[POLICY])),
+    )
 
 
-class RslRl5(Generation):
-    """rsl_rl 4.x and 5.x: an actor model that holds its normaliser and distribution."""
+def _actor_3(runner: Any, checkpoint: Checkpoint) -> Actor:
+    """Of rsl_rl 3.x: TensorDict observations, normalisers inside the policy."""
+    module = runner.alg.policy
+    _load_actor(module, checkpoint)
+    shapes = _trained_shapes(runner, module.obs_groups["policy"])
+    return Actor(module, shapes, lambda rows: _forward(module, rows))
 
-    def families(self, runner_class: type[Any] | None) -> tuple[str, ...]:
-        """Older ones, too, if the runner has a ``load`` of its own, which may migrate them."""
-        own = RSL4 if find_spec("rsl_rl.modules.distribution") is None else RSL5
-        migrates = runner_class is not None and runner_class.load is not _runner_class().load
-        return tuple(dict.fromkeys((own, *((RSL3, RSL23, RSL4) if migrates else ()))))
 
-    def actor(self, runner: Any, checkpoint: Checkpoint) -> Actor:
-        model = runner.alg.get_policy()
-        with _loading(checkpoint, model), checkpoint.as_file() as path:
-            # Critic, optimiser and iteration are left where they are.
-            runner.load(path, load_cfg={"actor": True}, strict=True, map_location=runner.device)
-        # 5.x keeps a distribution or None, 4.x a flag.
-        if not getattr(model, "stochastic", model.distribution is not None):
-            raise InputError("actor: expected one with an action distribution, got a plain network")
+def _actor_5(runner: Any, checkpoint: Checkpoint) -> Actor:
+    """Of rsl_rl 4.x and 5.x: an actor model that holds its normaliser and distribution."""
+    model = runner.alg.get_policy()
+    with _loading(checkpoint, model), checkpoint.as_file() as path:
+        # Critic, optimiser and iteration are left where they are.
+        runner.load(path, load_cfg={"actor": True}, strict=True, map_location=runner.device)
+    # 5.x keeps a distribution or None, 4.x a flag.
+    if not getattr(model, "stochastic", model.distribution is not None):
+        raise InputError("actor: expected one with an action distribution, got a plain network")
 
-        def forward(rows: Any) -> Forward:
-            sample = model(rows, stochastic_output=True)
-            return sample, model.output_mean, model.output_std
+    def forward(rows: Any) -> Forward:
+        sample = model(rows, stochastic_output=True)
+        return sample, model.output_mean, model.output_std
 
-        groups = (*model.obs_groups, *getattr(model, "obs_groups_2d", ()))
-        return Actor(model, _trained_shapes(runner, groups), forward)
+    groups = (*model.obs_groups, *getattr(model, "obs_groups_2d", ()))
+    return Actor(model, _trained_shapes(runner, groups), forward)
+
+
+#: Functions that load the actor, with its normaliser, into a fresh runner of a generation.
+_ACTORS = {2: _actor_2, 3: _actor_3, 5: _actor_5}
 
 
 def build_runner(

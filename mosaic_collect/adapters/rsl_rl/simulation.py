@@ -48,6 +48,7 @@ class ManagedSimulation(Simulation):
         self.num_envs, self.num_actions = int(env.num_envs), int(env.num_actions)
         self.device = torch.device(env.device)
         self.tracker = tracker or EpisodeTracker(self.num_envs, self.device)
+        self._is_closed = False
 
     def policy(
         self, checkpoint: str | Checkpoint, by_mean: bool = True, trust_checkpoint: bool = False
@@ -75,7 +76,9 @@ class ManagedSimulation(Simulation):
         )
 
     def close(self) -> None:
-        self.env.close()
+        if not self._is_closed:
+            self._is_closed = True
+            self.env.close()
 
     def _time_outs(self, extras: Mapping[str, Any]) -> torch.Tensor:
         """Wrappers leave them out for tasks of finite horizon; the environment still knows."""

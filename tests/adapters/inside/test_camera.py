@@ -14,16 +14,14 @@ import torch
 from rsl_rl.runners import OnPolicyRunner
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.adapters.rsl_rl.load import RslRl5, load_policy, quiet
+from mosaic_collect.adapters.rsl_rl.load import load_policy, quiet
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
 from mosaic_collect.collection.record import record
 from tests.adapters.inside.toy import ACTIONS, GENERATION, POLICY_DIM, ToyEnv, config
 
-pytestmark = pytest.mark.skipif(
-    GENERATION is not RslRl5, reason="networks for images come with rsl_rl 4"
-)
+pytestmark = pytest.mark.skipif(GENERATION != 5, reason="networks for images come with rsl_rl 4")
 
 CAMERA, STEPS = (3, 16, 12), 20
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl3, load_policy
+from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.errors import InputError
 from tests.adapters.inside.toy import GENERATION, ToyEnv, config
 
@@ -21,7 +21,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "4.x": {"actor_state_dict": {**MODEL, "std": STD}, "critic_state_dict": {}},
     "5.x": {"actor_state_dict": {**MODEL, "distribution.std_param": STD}, "critic_state_dict": {}},
 }
-OWN = {RslRl2: ("2.x", "2.x or 3.x"), RslRl3: ("3.x", "2.x or 3.x")}
+OWN = {2: ("2.x", "2.x or 3.x"), 3: ("3.x", "2.x or 3.x")}
 
 
 def own() -> tuple[str, ...]:

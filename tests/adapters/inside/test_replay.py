@@ -13,7 +13,8 @@ from tests.adapters.inside.toy import ToyEnv
 
 
 def test_falls_are_told_from_ends_by_time() -> None:
-    simulation = ManagedSimulation(ToyEnv())
+    env = ToyEnv()
+    simulation = ManagedSimulation(env)
     simulation.reset()
     for step in range(1, 8):
         result = simulation.step(torch.zeros(4, 3))
@@ -23,6 +24,8 @@ def test_falls_are_told_from_ends_by_time() -> None:
         assert not result.time_outs[0]
         assert bool(result.time_outs[1]) is (step == 7)
     simulation.close()
+    simulation.close()
+    assert env.closed == 1, "a second close is nothing"
 
 
 def test_time_outs_are_asked_of_the_environment_or_missed() -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
-from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl5, load_policy
+from mosaic_collect.adapters.rsl_rl.load import load_policy
 from mosaic_collect.adapters.rsl_rl.runner_cfg import json_safe
 from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.cli import main
@@ -202,7 +202,7 @@ def test_a_config_that_this_rsl_rl_cannot_build(
     """Such as one with MOSAIC's own policies, which its fork alone has."""
     store, checkpoint, recurrent = untold
     told = config(recurrent)
-    told["actor" if GENERATION is RslRl5 else "policy"]["class_name"] = "ActorCriticFSQ"
+    told["actor" if GENERATION == 5 else "policy"]["class_name"] = "ActorCriticFSQ"
     path = tmp_path / "agent.json"
     path.write_text(json.dumps(told))
     refused(verify, "ActorCriticFSQ", store, checkpoint, "--runner-cfg", str(path))
@@ -234,7 +234,7 @@ def test_an_actor_that_sees_an_estimate_is_refused(
     refused(verify, "use_estimate_ref_vel", store, checkpoint)
 
 
-@pytest.mark.skipif(GENERATION is RslRl2, reason="2.x has no obs_groups")
+@pytest.mark.skipif(GENERATION == 2, reason="2.x has no obs_groups")
 def test_a_critic_may_see_what_the_store_does_not_know(
     trained: Any, tmp_path: Path, verify: Verify
 ) -> None:
@@ -246,7 +246,7 @@ def test_a_critic_may_see_what_the_store_does_not_know(
     assert verify(store, checkpoint)[0] == 0
 
 
-@pytest.mark.skipif(GENERATION is RslRl2, reason="2.x has no obs_groups")
+@pytest.mark.skipif(GENERATION == 2, reason="2.x has no obs_groups")
 def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) -> None:
     _, _, recurrent = trained
     checkpoint, store = str(tmp_path / "model.pt"), str(tmp_path / "expert.zarr")

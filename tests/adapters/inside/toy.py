@@ -9,9 +9,9 @@ import torch
 from rsl_rl.env import VecEnv
 from rsl_rl.runners import OnPolicyRunner
 
-from mosaic_collect.adapters.rsl_rl.load import RslRl2, RslRl5, generation, quiet
+from mosaic_collect.adapters.rsl_rl.load import generation, quiet
 
-GENERATION = type(generation())
+GENERATION = generation()
 ACTIONS, POLICY_DIM = 3, 6
 
 
@@ -26,7 +26,7 @@ class ToyEnv(VecEnv):
         self.device, self.cfg, self._critic_dim = "cpu", {}, critic_dim
         self.episode_length_buf = torch.zeros(num_envs, dtype=torch.long)
         self.state = torch.randn(num_envs, POLICY_DIM)
-        self.asked = 0
+        self.asked = self.closed = 0
         dims = {"policy": (POLICY_DIM,), "critic": (critic_dim,)}
         self.observation_manager = SimpleNamespace(group_obs_dim=dims)
 
@@ -60,12 +60,12 @@ class ToyEnv(VecEnv):
         return observed, reward, dones.long(), extras
 
     def close(self) -> None:
-        pass
+        self.closed += 1
 
     def _observe(self) -> Any:
         noisy = 3 * self.state + 1 + 0.1 * torch.randn_like(self.state)
         groups = {"policy": noisy, "critic": self.state.repeat(1, 2)[:, : self._critic_dim]}
-        if GENERATION is RslRl2:
+        if GENERATION == 2:
             return groups["policy"], {"observations": groups}
         from tensordict import TensorDict
 
@@ -87,7 +87,7 @@ def config(
         "algorithm": {"class_name": "PPO", "num_learning_epochs": 1, "num_mini_batches": 2},
     }
     rnn = {"rnn_type": "gru", "rnn_hidden_dim": 8, "rnn_num_layers": 1} if recurrent else {}
-    if GENERATION is RslRl5:
+    if GENERATION == 5:
         common["algorithm"]["rnd_cfg"] = None
         model = {
             "class_name": "RNNModel" if recurrent else "MLPModel",
@@ -106,7 +106,7 @@ def config(
         "activation": "elu",
         **rnn,
     }
-    if GENERATION is RslRl2:
+    if GENERATION == 2:
         return {**common, "policy": policy, "empirical_normalization": normalise}
     policy |= {"actor_obs_normalization": normalise, "critic_obs_normalization": normalise}
     sets = {"policy": list(actor_groups), "critic": ["critic"]}
