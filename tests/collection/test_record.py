@@ -12,7 +12,6 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter  # noqa: E402
-from mosaic_collect.collection.protocols import EpisodeTracker  # noqa: E402
 from mosaic_collect.collection.record import record  # noqa: E402
 from mosaic_collect.errors import InputError, StoreExistsError, StoreMismatchError  # noqa: E402
 from mosaic_collect.reading.terms import Term  # noqa: E402
@@ -23,11 +22,11 @@ from tests.collection import toys  # noqa: E402
 EPISODES = ((5, 2, 4), (3, 3), (6,), ())
 
 
-def recorded(store: str, *arguments: Any, tracker: Any = None, **options: Any) -> TrajectoryDataset:
+def recorded(
+    store: str, origin: Any = toys.ORIGIN, policy: Any = None, **options: Any
+) -> TrajectoryDataset:
     """Record the toys; gives the store."""
-    simulation, policy = toys.ToySimulation(EPISODES), options.pop("policy", None)
-    simulation.tracker = tracker or simulation.tracker
-    return toys.collected(store, simulation, policy, *arguments, **options)
+    return toys.collected(store, toys.ToySimulation(EPISODES), policy, origin, **options)
 
 
 def test_a_new_store(store: str) -> None:
@@ -148,20 +147,6 @@ def test_a_resume_with_another_robot_is_refused_or_allowed(
         recorded(store, max_steps=4, resume=True)
     data = recorded(store, max_steps=4, resume=True, allow_changed=["robot"])
     assert (data.num_steps, data.robot.control_dt) == (4, 0.01)
-
-
-def test_without_motions_and_student(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(toys.ToySimulation, "group_dims", toys.GROUPS)
-    data = recorded(store, max_steps=3, tracker=EpisodeTracker(4, torch.device("cpu")))
-    assert data.schema == toys.Schema.mosaic(toys.OBS_DIM, toys.ACTION_DIM).with_ends()
-    assert data.num_valid == 12
-    assert TRAJECTORY_END in data.fields
-
-
-def test_each_step_is_told_with_the_writer(store: str) -> None:
-    told: list[int] = []
-    recorded(store, max_steps=3, on_step=lambda writer: told.append(writer.num_steps))
-    assert told == [1, 2, 3]
 
 
 def test_what_observations_are_made_of(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -110,19 +110,12 @@ def test_falls_are_told_from_ends_by_time(store: str) -> None:
     assert verify_store(store).ok
 
 
-def test_it_stops_at_max_steps(store: str) -> None:
+def test_it_stops_at_max_steps_those_of_earlier_runs_included(store: str) -> None:
     made = Recorded(store, max_steps=4)
-    assert (made.data.num_steps, made.data.num_ended) == (4, 1)
-    assert len(made.policy.seen) == 4
-
-
-def test_max_steps_counts_those_of_earlier_runs(store: str) -> None:
-    Recorded(store, max_steps=4)
-    made = Recorded(store, max_steps=6, resume=True)
-    assert len(made.policy.seen) == 2
-    assert TrajectoryDataset(store).num_steps == 6
-    Recorded(store, max_steps=6, resume=True)
-    assert TrajectoryDataset(store).num_steps == 6
+    assert (made.data.num_steps, made.data.num_ended, len(made.policy.seen)) == (4, 1, 4)
+    for steps in (2, 0):
+        made = Recorded(store, max_steps=6, resume=True)
+        assert (made.data.num_steps, len(made.policy.seen)) == (6, steps)
 
 
 def test_all_idle_from_the_start(store: str) -> None:
@@ -202,13 +195,15 @@ def test_an_error_of_the_simulation_goes_through(store: str, monkeypatch) -> Non
     assert TrajectoryDataset(store).num_steps == 1
 
 
-def test_without_motions_everyone_is_at_work(store: str) -> None:
+def test_without_motions_and_student_everyone_is_at_work(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(toys.ToySimulation, "group_dims", toys.GROUPS)
     simulation = toys.ToySimulation(((2, 2), (4,)))
     simulation.tracker = EpisodeTracker(2, simulation.device)
     dataset = toys.collected(store, simulation, max_steps=4)
-    assert "motion_id" not in dataset
-    assert dataset.num_valid == 8
-    assert dataset.num_ended == 3
+    assert dataset.schema == toys.Schema.mosaic(toys.OBS_DIM, toys.ACTION_DIM).with_ends()
+    assert (dataset.num_valid, dataset.num_ended) == (8, 3)
 
 
 def test_one_group_alone_is_recorded_without_a_copy() -> None:

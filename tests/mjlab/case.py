@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mosaic_collect import TrajectoryDataset
 from tests import helpers
 
 TASK = "Mjlab-Tracking-Flat-Unitree-G1"
@@ -69,6 +70,15 @@ class Case:
             commit_seconds=None,
         )
         return replace(options, **changes)
+
+    def run(self, name: str, on_step: Any = None, **changes: Any) -> Any:
+        """Collect into the store of that name; gives the result."""
+        from mosaic_collect.adapters.mjlab.collect import run_collect
+
+        return run_collect(self.options(name, **changes), on_step)
+
+    def data(self, name: str) -> TrajectoryDataset:
+        return TrajectoryDataset(self.store(name))
 
 
 def changed_expert(path: Path, change: Callable[[dict[str, Any]], object]) -> str:

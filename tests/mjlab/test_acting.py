@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -22,11 +20,11 @@ pytestmark = mjlab_case.MARKS
 
 
 @pytest.fixture(scope="module")
-def noisy(case: Case, run: Callable[..., Any]) -> str:
+def noisy(case: Case) -> str:
     """Sixteen environments that begin anywhere, disturbed and pushed, interrupted once."""
     options = {"num_envs": 16, "action_noise": 0.3, "push": 0.3, "start": "random", "seed": 2}
-    run(case.options("noisy", max_steps=8, **options))
-    run(case.options("noisy", max_steps=16, resume=True, **options))
+    case.run("noisy", max_steps=8, **options)
+    case.run("noisy", max_steps=16, resume=True, **options)
     return case.store("noisy")
 
 
@@ -110,23 +108,21 @@ def test_a_robot_without_a_free_base_is_not_pushed(case: Case) -> None:
     simulation.close()
 
 
-def test_samples_are_of_the_policys_own_distribution(case: Case, run: Callable[..., Any]) -> None:
-    run(case.options("sampled", num_envs=8, max_steps=6, act_by="sample"))
-    dataset = TrajectoryDataset(case.store("sampled"))
+def test_samples_are_of_the_policys_own_distribution(case: Case) -> None:
+    case.run("sampled", num_envs=8, max_steps=6, act_by="sample")
+    dataset = case.data("sampled")
     sigma = dataset.read("action_sigma")
     unit = (dataset.read("actions") - dataset.read("action_mean")) / sigma
     assert abs(unit.std() - 1) < 0.1
     assert dataset.metadata["acting"] == {"act_by": "sample"}
 
 
-def test_a_student_acts_and_the_expert_labels(
-    case: Case, run: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_a_student_acts_and_the_expert_labels(case: Case, tmp_path: Path) -> None:
     from tests.collection import students
 
     student = students.save(students.Constant(0.25, 29), tmp_path / "student.pt")
     taught = {"act_by": student, "act_share": 0.5, "trust_checkpoint": True}
-    run(case.options("taught", num_envs=4, max_steps=6, **taught))
+    case.run("taught", num_envs=4, max_steps=6, **taught)
     store = case.store("taught")
     dataset = TrajectoryDataset(store)
     acted = dataset.read("student_acted")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,34 +42,34 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 @pytest.mark.usefixtures("no_simulator")
 class TestMotionsAreRefusedBeforeASimulatorIsBuilt:
-    def test_other_joints_and_bodies_all_at_once(self, case: Case, run: Callable[..., Any]) -> None:
+    def test_other_joints_and_bodies_all_at_once(self, case: Case) -> None:
         arrays = read_arrays(str(case.motion(0)))
         rewrite(case.motion(0), **{n: a[:, :23] for n, a in arrays.items() if n[:5] == "joint"})
         rewrite(case.motion(1), **{
             n: a[:, :14] for n, a in read_arrays(str(case.motion(1))).items() if n[:4] == "body"
         })  # fmt: skip
         with pytest.raises(InputError) as told:
-            run(case.options("never"))
+            case.run("never")
         head, a, b = str(told.value).split("\n")
         assert head == "motion: 2 of 2 files are of another robot"
         assert a.endswith("a.npz: joint_pos: expected the robot's 29 joints, got 23")
         assert b.endswith("b.npz: body_pos_w: expected the robot's 30 bodies, got 14")
 
-    def test_names_in_another_order(self, case: Case, run: Callable[..., Any]) -> None:
+    def test_names_in_another_order(self, case: Case) -> None:
         from mjlab.asset_zoo.robots import get_g1_robot_cfg
         from mjlab.entity import Entity
 
         names = list(Entity(get_g1_robot_cfg()).joint_names)
         rewrite(case.motion(1), joint_names=np.array(names[::-1]))
         with pytest.raises(InputError, match=r"b\.npz: joint_pos: expected 'left_hip_pitch_joint'"):
-            run(case.options("never"))
+            case.run("never")
 
     def test_another_rate_in_the_library_and_on_the_command_line(
-        self, case: Case, run: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+        self, case: Case, capsys: pytest.CaptureFixture[str]
     ) -> None:
         rewrite(case.motion(1), fps=np.array([30]))
         with pytest.raises(InputError, match=r"b\.npz: fps: expected 50, got 30, played 1\.67"):
-            run(case.options("never"))
+            case.run("never")
         assert main(case.command("never", "--max-steps", "9")) == 2
         told = capsys.readouterr().err
         assert "--resample makes frames at its steps, --allow-fps plays the file's" in told
@@ -78,14 +77,14 @@ class TestMotionsAreRefusedBeforeASimulatorIsBuilt:
 
 
 def test_another_rate_is_allowed_by_name_and_told(
-    case: Case, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     rewrite(case.motion(1), fps=np.array([30]))
     with caplog.at_level(logging.WARNING):
-        result = run(case.options("allowed", max_steps=3, allow_fps=True))
+        result = case.run("allowed", max_steps=3, allow_fps=True)
     assert "1 of 2 files are played at another speed than their own" in caplog.text
     assert result.notes == ("1 motions were played at another speed than their own",)
-    told = TrajectoryDataset(case.store("allowed")).metadata["motions"]
+    told = case.data("allowed").metadata["motions"]
     assert [(m["fps"], m["played_fps"], m["resampled"]) for m in told] == [
         (50.0, 50.0, None),
         (30.0, 50.0, None),
@@ -93,16 +92,16 @@ def test_another_rate_is_allowed_by_name_and_told(
 
 
 def test_resampled_motions_are_followed_and_told(
-    case: Case, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Every other frame of the squat, said to be of 25: in between lie the frames left out."""
     whole = read_arrays(str(mjlab_case.ASSETS / "g1_squat.npz"))
     slow = {name: a[20:61:2] for name, a in whole.items() if name != "fps"}
     np.savez(case.motion(1), **slow, fps=np.array([25.0]))
-    result = run(case.options("made", passes=1, resample=True))
+    result = case.run("made", passes=1, resample=True)
     assert result.notes == (f"1 motions were resampled: {HOW}",)
     assert (result.completed, caplog.text) == (2, "")
-    data = TrajectoryDataset(case.store("made"))
+    data = case.data("made")
     assert [(m["path"], m["fps"], m["frames"]) for m in data.metadata["motions"]] == [
         (str(case.motion(0)), 50.0, FRAMES[0]),
         (str(case.motion(1)), 25.0, 41),
@@ -115,22 +114,22 @@ def test_resampled_motions_are_followed_and_told(
     np.testing.assert_allclose(seen, joints[frames], atol=0.02)
     np.testing.assert_allclose(seen[frames % 2 == 0], joints[frames[frames % 2 == 0]], atol=1e-5)
     with pytest.raises(StoreMismatchError, match=r"b\.npz was recorded with 41 frames, resampled"):
-        run(case.options("made", passes=2, resume=True, allow_fps=True))
-    assert run(case.options("made", passes=2, resume=True, resample=True)).completed == 4
+        case.run("made", passes=2, resume=True, allow_fps=True)
+    assert case.run("made", passes=2, resume=True, resample=True).completed == 4
 
 
-def test_two_frames_are_one_row(case: Case, run: Callable[..., Any]) -> None:
+def test_two_frames_are_one_row(case: Case) -> None:
     arrays = read_arrays(str(case.motion(0)))
     rewrite(case.motion(0), **{n: a[:2] for n, a in arrays.items() if n != "fps"})
-    assert run(case.options("two", passes=1)).completed == 2
-    data = TrajectoryDataset(case.store("two"))
+    assert case.run("two", passes=1).completed == 2
+    data = case.data("two")
     valid, motions = data.read("valid_mask"), data.read("motion_id")
     assert data.read("motion_frame")[valid & (motions == 0)].tolist() == [1]
     assert (valid & (motions == 1)).sum() == ROWS[1]
 
 
 def test_bodies_in_another_order_are_told_while_it_runs_with_what_ended_them(
-    case: Case, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
+    case: Case, caplog: pytest.LogCaptureFixture
 ) -> None:
     for index in (0, 1):
         arrays = read_arrays(str(case.motion(index)))
@@ -140,7 +139,7 @@ def test_bodies_in_another_order_are_told_while_it_runs_with_what_ended_them(
         )
     seen: list[str] = []
     with caplog.at_level(logging.WARNING):
-        run(case.options("order", max_steps=2), lambda writer: seen.append(caplog.text))
+        case.run("order", lambda writer: seen.append(caplog.text), max_steps=2)
     reset, first = (r.getMessage() for r in caplog.records)
     assert "disagree after the first reset: in 2 of 2 environments; body" in reset
     assert "the file's bodies are in another order" in reset
@@ -150,16 +149,8 @@ def test_bodies_in_another_order_are_told_while_it_runs_with_what_ended_them(
     assert first in seen[0]
 
 
-def test_its_own_motions_agree(
-    case: Case, run: Callable[..., Any], caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        run(case.options("fine", max_steps=2))
-    assert caplog.text == ""
-
-
 def test_groups_that_the_policy_does_not_read_break_nothing(
-    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Images of two types, and terms that stay apart."""
     import torch
@@ -184,9 +175,9 @@ def test_groups_that_the_policy_does_not_read_break_nothing(
         cfg.observations["terms"].concatenate_terms = False
         return cfg
 
-    run(case.options("plain", max_steps=3, teacher_noise=False))
+    case.run("plain", max_steps=3, teacher_noise=False)
     monkeypatch.setattr(adapter, "load_env_cfg", with_groups)
-    run(case.options("groups", max_steps=3, teacher_noise=False))
+    case.run("groups", max_steps=3, teacher_noise=False)
     plain, groups = (TrajectoryDataset(case.store(n)) for n in ("plain", "groups"))
     assert groups.metadata["groups"] == {"actor": 160}
     assert groups.schema == plain.schema
@@ -205,5 +196,5 @@ def test_nan_stops_a_run_on_the_command_line(
     more = ("--num-envs", "2", "--max-steps", "9", "--stop-on-nonfinite")
     assert main(case.command("stopped", *more, checkpoint=mad)) == 2
     assert "NaN or infinity: step 0, actions, action_mean" in capsys.readouterr().err
-    data = TrajectoryDataset(case.store("stopped"))
+    data = case.data("stopped")
     assert (data.num_steps, data.status) == (1, "collecting")

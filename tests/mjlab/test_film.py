@@ -29,10 +29,8 @@ IMU = (0.04525, 0.0, -0.08339)
 @pytest.fixture(scope="module")
 def stateful(case: Case) -> str:
     """Pushed and disturbed, the policy's observations without noise."""
-    from mosaic_collect.adapters.mjlab.collect import run_collect
-
     options = {"push": 5.0, "action_noise": 0.5, "teacher_noise": False, "record_states": True}
-    run_collect(case.options("stateful", max_steps=12, num_envs=4, **options))
+    case.run("stateful", max_steps=12, num_envs=4, **options)
     return case.store("stateful")
 
 
@@ -70,11 +68,9 @@ class TestTheState:
         assert abs(data.read("qpos")[..., :2] - origins[..., :2]).max() < 0.7
 
     def test_a_resume_goes_on_with_it(self, case: Case, stateful: str) -> None:
-        from mosaic_collect.adapters.mjlab.collect import run_collect
-
         options = {"num_envs": 4, "push": 5.0, "action_noise": 0.5, "teacher_noise": False}
         with pytest.raises(StoreMismatchError, match="qpos"):
-            run_collect(case.options("stateful", max_steps=14, resume=True, **options))
+            case.run("stateful", max_steps=14, resume=True, **options)
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +127,7 @@ class TestTheFilm:
         assert (pictures[-1][:100, :200] != pictures[0][:100, :200]).any()
 
     def test_without_states_the_reference_stands_alone(self, case: Case, tmp_path: Path) -> None:
-        from mosaic_collect.adapters.mjlab.collect import run_collect
-
-        run_collect(case.options("stateless", max_steps=3))
+        case.run("stateless", max_steps=3)
         pictures, made = strip(case.store("stateless"), tmp_path / "s.png")
         assert made.shown == ("reference",)
         assert len(bright(pictures[0])) == 0
@@ -164,8 +158,9 @@ class TestTheFilm:
             assert made.size == (1280, 736)
             assert np.asarray(made.convert("L"))[400:, 700:].min() > 250
 
-    def test_the_checkpoint_says_the_same_beside_states(self, stateful: str) -> None:
-        assert main(["verify", stateful, "--checkpoint", EXPERT]) == 0
+
+def test_the_checkpoint_says_the_same_beside_states(stateful: str) -> None:
+    assert main(["verify", stateful, "--checkpoint", EXPERT]) == 0
 
 
 def test_refused(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,14 +17,12 @@ pytestmark = mjlab_case.MARKS
 
 
 @pytest.fixture
-def ranked(
-    case: Case, run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Any]:
+def ranked(case: Case, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def of_rank(rank: int, world: int, **changes: Any) -> Any:
         for name, value in (("RANK", rank), ("LOCAL_RANK", rank), ("WORLD_SIZE", world)):
             monkeypatch.setenv(name, str(value))
         options = {"distributed": True, "passes": 1, "num_envs": 1, **changes}
-        return run(case.options("ranks", **options))
+        return case.run("ranks", **options)
 
     return of_rank
 
@@ -53,13 +51,12 @@ def test_ranks_share_the_motions(case: Case, ranked: Callable[..., Any]) -> None
 
 def test_without_torchruns_variables(
     case: Case,
-    run: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(InputError, match="distributed: expected torchrun's"):
-        run(case.options("none", distributed=True))
+        case.run("none", distributed=True)
     assert main(case.command("none", "--max-steps", "5", "--distributed")) == 2
     assert "--distributed: expected torchrun's RANK" in capsys.readouterr().err
     assert not (case.folder / "none.zarr").exists()

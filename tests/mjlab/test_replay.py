@@ -20,8 +20,8 @@ pytestmark = mjlab_case.MARKS
 
 
 @pytest.fixture(scope="module")
-def store(case: Case, run: Callable[..., Any]) -> str:
-    run(case.options("one", passes=1, seed=3))
+def store(case: Case) -> str:
+    case.run("one", passes=1, seed=3)
     return case.store("one")
 
 
@@ -55,12 +55,12 @@ def saved_through_torchs_wrappers(actor: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("names", [of_the_generation_before, saved_through_torchs_wrappers])
 def test_a_checkpoint_with_other_names(
-    store: str, case: Case, run: Callable[..., Any], tmp_path: Any, names: Callable[..., None]
+    store: str, case: Case, tmp_path: Any, names: Callable[..., None]
 ) -> None:
     """The collection reads it by mjlab's runner, so the replay must, too."""
     other = changed_expert(tmp_path / "other.pt", names)
     assert main(["verify", store, "--checkpoint", other]) == 0
-    run(case.options(names.__name__, passes=1, seed=3, checkpoint=other))
+    case.run(names.__name__, passes=1, seed=3, checkpoint=other)
     found, plain = (
         TrajectoryDataset(s).read("actions") for s in (case.store(names.__name__), store)
     )
@@ -70,7 +70,6 @@ def test_a_checkpoint_with_other_names(
 def test_a_checkpoint_with_code_is_refused_before_mjlab_reads_it(
     store: str,
     case: Case,
-    run: Callable[..., Any],
     tmp_path: Any,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -81,6 +80,6 @@ def test_a_checkpoint_with_code_is_refused_before_mjlab_reads_it(
     assert main(["verify", store, "--checkpoint", foreign]) == 2
     assert "names posix.mkdir" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"names posix\.mkdir"):
-        run(case.options("foreign", checkpoint=foreign))
+        case.run("foreign", checkpoint=foreign)
     assert not os.path.exists(mark)
     assert not os.path.exists(case.store("foreign"))

@@ -42,7 +42,7 @@ def test_the_demo_in_small(case: Case, tmp_path: Path, capsys: pytest.CaptureFix
     # The student that it leaves can act where the expert labels.
     acting = ["--act-by", f"{output}/student.pt", "--act-share", "1.0", "--trust-checkpoint"]
     assert main(case.command("labelled", "--num-envs", "2", "--max-steps", "3", *acting)) == 0
-    assert TrajectoryDataset(case.store("labelled")).read("student_acted").all()
+    assert case.data("labelled").read("student_acted").all()
 
 
 def test_the_command_line_knows_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,10 +60,34 @@ def untold(trained: Any, tmp_path: Path) -> Any:
     return store, checkpoint, recurrent
 
 
-def refused(verify: Verify, words: str, *arguments: str) -> None:
-    code, said = verify(*arguments)
-    assert code == 2
-    assert words in said
+@pytest.fixture
+def verify_with(untold: Any, tmp_path: Path, verify: Verify) -> Verify:
+    """``verify`` of the store that does not say its network, by a config in a file."""
+
+    def run(told: Any, *options: str, ending: str = "json") -> tuple[int, str]:
+        path = tmp_path / f"agent.{ending}"
+        path.write_text(told if isinstance(told, str) else json.dumps(told))
+        return verify(*untold[:2], "--runner-cfg", str(path), *options)
+
+    return run
+
+
+@pytest.fixture
+def verify_about(trained: Any, tmp_path: Path, verify: Verify) -> Verify:
+    """``verify`` of a new store with this training config in its metadata, and more entries."""
+    _, checkpoint, recurrent = trained
+
+    def run(told: Any, **more: Any) -> tuple[int, str]:
+        store = str(tmp_path / f"{len(os.listdir(tmp_path))}.zarr")
+        record(store, checkpoint, recurrent, about={"runner_cfg": json_safe(told), **more})
+        return verify(store, checkpoint)
+
+    return run
+
+
+def check_refused(answer: tuple[int, str], words: str) -> None:
+    assert answer[0] == 2
+    assert words in answer[1]
 
 
 def off(said: str) -> int:
@@ -147,24 +171,20 @@ def altered(
 
 
 def test_a_store_that_does_not_say_its_network(untold: Any, verify: Verify) -> None:
-    store, checkpoint, _ = untold
-    refused(verify, "has no runner_cfg", store, checkpoint)
-    refused(verify, "--runner-cfg agent.yaml", store, checkpoint)
+    answer = verify(*untold[:2])
+    check_refused(answer, "has no runner_cfg")
+    check_refused(answer, "--runner-cfg agent.yaml")
 
 
 @pytest.mark.parametrize("ending", ["json", "yaml"])
 @pytest.mark.parametrize("groups", [(), ("--groups", "policy=6")])
 def test_a_network_that_is_told(
-    untold: Any, tmp_path: Path, verify: Verify, ending: str, groups: tuple[str, ...]
+    untold: Any, verify_with: Verify, ending: str, groups: tuple[str, ...]
 ) -> None:
-    store, checkpoint, recurrent = untold
-    path = tmp_path / f"agent.{ending}"
-    if ending == "json":
-        path.write_text(json.dumps(config(recurrent)))
-    else:
-        yaml = pytest.importorskip("yaml")
-        path.write_text(yaml.dump({**config(recurrent), "betas": (0.9, 0.99)}))
-    code, said = verify(store, checkpoint, "--runner-cfg", str(path), *groups)
+    told: Any = config(untold[2])
+    if ending == "yaml":
+        told = pytest.importorskip("yaml").dump({**told, "betas": (0.9, 0.99)})
+    code, said = verify_with(told, *groups, ending=ending)
     assert code == 0, said
     assert f"ok, {VALID} valid rows" in said
 
@@ -178,14 +198,9 @@ def test_a_network_that_is_told(
     ],
 )
 def test_groups_that_do_not_fit(
-    untold: Any, tmp_path: Path, verify: Verify, groups: list[str], words: str
+    untold: Any, verify_with: Verify, groups: list[str], words: str
 ) -> None:
-    store, checkpoint, recurrent = untold
-    path = tmp_path / "agent.json"
-    path.write_text(json.dumps(config(recurrent)))
-    code, said = verify(store, checkpoint, "--runner-cfg", str(path), "--groups", *groups)
-    assert code == 2
-    assert words in said
+    check_refused(verify_with(config(untold[2]), "--groups", *groups), words)
 
 
 @pytest.mark.parametrize("width", [0, "6", True])
@@ -196,54 +211,41 @@ def test_a_width_that_is_none(untold: Any, width: Any) -> None:
         recorded_policy(dataset, checkpoint, runner_cfg=told, groups={"policy": width})
 
 
-def test_a_config_that_this_rsl_rl_cannot_build(
-    untold: Any, tmp_path: Path, verify: Verify
-) -> None:
+def test_a_config_that_this_rsl_rl_cannot_build(untold: Any, verify_with: Verify) -> None:
     """Such as one with MOSAIC's own policies, which its fork alone has."""
-    store, checkpoint, recurrent = untold
-    told = config(recurrent)
+    told = config(untold[2])
     told["actor" if GENERATION == 5 else "policy"]["class_name"] = "ActorCriticFSQ"
-    path = tmp_path / "agent.json"
-    path.write_text(json.dumps(told))
-    refused(verify, "ActorCriticFSQ", store, checkpoint, "--runner-cfg", str(path))
+    check_refused(verify_with(told), "ActorCriticFSQ")
 
 
-def test_what_only_training_needs_is_left_out(trained: Any, tmp_path: Path, verify: Verify) -> None:
-    """A replay has neither simulator nor the files of teachers and experts."""
-    _, checkpoint, recurrent = trained
-    for algorithm in (
+@pytest.mark.parametrize(
+    "algorithm",
+    [
         {"rnd_cfg": {"weight": 1.0}, "symmetry_cfg": {"data_augmentation_func": "gone:mirror"}},
         {"class_name": "MOSAIC", "expert_trajectory_path": "gone.npy", "hybrid": False},
-    ):
-        told = config(recurrent)
-        told["algorithm"].update(algorithm)
-        store = str(tmp_path / f"{len(algorithm)}.zarr")
-        record(store, checkpoint, recurrent, about={"runner_cfg": json_safe(told)})
-        code, said = verify(store, checkpoint)
-        assert code == 0, said
-
-
-def test_an_actor_that_sees_an_estimate_is_refused(
-    trained: Any, tmp_path: Path, verify: Verify
+    ],
+)
+def test_what_only_training_needs_is_left_out(
+    trained: Any, verify_about: Verify, algorithm: dict[str, Any]
 ) -> None:
-    _, checkpoint, recurrent = trained
-    told = config(recurrent)
-    told["algorithm"] = {"class_name": "MOSAIC", "use_estimate_ref_vel": True}
-    store = str(tmp_path / "expert.zarr")
-    record(store, checkpoint, recurrent, about={"runner_cfg": told})
-    refused(verify, "use_estimate_ref_vel", store, checkpoint)
+    """A replay has neither simulator nor the files of teachers and experts."""
+    told = config(trained[2])
+    told["algorithm"].update(algorithm)
+    code, said = verify_about(told)
+    assert code == 0, said
+
+
+def test_an_actor_that_sees_an_estimate_is_refused(trained: Any, verify_about: Verify) -> None:
+    algorithm = {"class_name": "MOSAIC", "use_estimate_ref_vel": True}
+    answer = verify_about({**config(trained[2]), "algorithm": algorithm})
+    check_refused(answer, "use_estimate_ref_vel")
 
 
 @pytest.mark.skipif(GENERATION == 2, reason="2.x has no obs_groups")
-def test_a_critic_may_see_what_the_store_does_not_know(
-    trained: Any, tmp_path: Path, verify: Verify
-) -> None:
-    _, checkpoint, recurrent = trained
-    told = config(recurrent)
+def test_a_critic_may_see_what_the_store_does_not_know(trained: Any, verify_about: Verify) -> None:
+    told = config(trained[2])
     told["obs_groups"]["critic"] = ["policy", "critic", "privileged"]
-    store = str(tmp_path / "expert.zarr")
-    record(store, checkpoint, recurrent, about={"runner_cfg": told, "groups": {"policy": 6}})
-    assert verify(store, checkpoint)[0] == 0
+    assert verify_about(told, groups={"policy": 6})[0] == 0
 
 
 @pytest.mark.skipif(GENERATION == 2, reason="2.x has no obs_groups")
@@ -257,7 +259,7 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
     assert collection.record(ManagedSimulation(env), policy, store, metadata, 20) == 20
     with TrajectoryWriter(store, resume=True) as writer:
         writer.update_metadata(groups=None)
-    refused(verify, "--groups critic=WIDTH policy=WIDTH", store, checkpoint)
+    check_refused(verify(store, checkpoint), "--groups critic=WIDTH policy=WIDTH")
     assert verify(store, checkpoint, "--groups", "critic=12", "policy=6")[0] == 0
     code, said = verify(store, checkpoint, "--groups", "policy=6", "critic=12")
     assert code == 1
@@ -265,20 +267,9 @@ def test_an_actor_of_two_groups(trained: Any, tmp_path: Path, verify: Verify) ->
 
 
 @pytest.mark.parametrize("obs_groups", [["policy"], "policy", 3, {"actor": 3}, {"actor": [[]]}])
-def test_groups_of_no_set_are_refused(
-    untold: Any, tmp_path: Path, verify: Verify, obs_groups: Any
-) -> None:
-    store, checkpoint, recurrent = untold
-    path = tmp_path / "agent.json"
-    path.write_text(json.dumps({**config(recurrent), "obs_groups": obs_groups}))
-    refused(
-        verify,
-        "expected obs_groups with lists by name",
-        store,
-        checkpoint,
-        "--runner-cfg",
-        str(path),
-    )
+def test_groups_of_no_set_are_refused(untold: Any, verify_with: Verify, obs_groups: Any) -> None:
+    answer = verify_with({**config(untold[2]), "obs_groups": obs_groups})
+    check_refused(answer, "expected obs_groups with lists by name")
 
 
 #: Sixty lines of YAML that are, written out, 2 ** 60 values.
@@ -295,14 +286,9 @@ OFTEN = "x0: &x0 [a]\n" + "".join(f"x{i}: &x{i} [*x{i - 1}, *x{i - 1}]\n" for i 
     ],
     ids=["sets", "a set", "a name", "levels"],
 )
-def test_yaml_without_end_is_refused(
-    untold: Any, tmp_path: Path, verify: Verify, text: str, words: str
-) -> None:
+def test_yaml_without_end_is_refused(verify_with: Verify, text: str, words: str) -> None:
     pytest.importorskip("yaml")
-    store, checkpoint, _ = untold
-    path = tmp_path / "agent.yaml"
-    path.write_text(text)
-    refused(verify, words, store, checkpoint, "--runner-cfg", str(path))
+    check_refused(verify_with(text, ending="yaml"), words)
 
 
 @pytest.mark.parametrize("device", ["cuda:77", "nowhere"])

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from mosaic_collect import TrajectoryDataset
 from mosaic_collect.collection.acting import Acting
@@ -22,7 +21,6 @@ from tests.contract.inside.session import HISTORY, run
 from tests.contract.inside.toy import NOISE, write_motions
 from tests.contract.promises import (  # noqa: F401  the tests
     Session,
-    Witness,
     test_5_every_row_knows_its_motion_and_frame,
     test_6_idle_environments_are_masked,
     test_7_falls_and_resets_begin_another_trajectory,
@@ -162,52 +160,6 @@ def _begun_after(session: Session, step: int) -> set[int]:
     return set(session.read("motion_id")[step:][valid].tolist())
 
 
-class Taking(Witness):
-    """Notes the actions that the environment takes, too."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.taken: list[torch.Tensor] = []
-
-    def watch(self, env: Any, *falls: Any) -> None:
-        super().watch(env, *falls)
-        step = env.step
-
-        def watched_step(actions: torch.Tensor) -> Any:
-            if not self._begins:  # by a step that nobody acts in
-                self.taken.append(actions.clone())
-            return step(actions)
-
-        env.step = watched_step
-
-
-def test_perturbed_actions_are_executed_and_the_policy_labels(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("tests.contract.inside.session.Witness", Taking)
-    motions = write_motions(tmp_path / "motions", [9] * 6)
-    noisy = run(tmp_path, motions, 3, max_steps=9, acting=Acting(action_noise=0.4, seed=1))
-    seen = torch.stack(noisy.spy.acted).numpy()
-    mean, actions = noisy.read("action_mean"), noisy.read("actions")
-    assert np.array_equal(actions, torch.stack(noisy.witness.taken).numpy())
-    assert np.array_equal(mean, np.float32(0.01) * (seen[..., 2:4] - seen[..., :2]))
-    scale, ids = noisy.read("action_noise"), noisy.read("trajectory_id")
-    assert all(len(set(scale[ids == one].tolist())) == 1 for one in np.unique(ids))
-    unit = (actions - mean) / scale[..., None]
-    assert 0.5 < unit.std() < 1.5
-
-
-def test_random_starts(tmp_path: Path) -> None:
-    motions = write_motions(tmp_path / "motions", [30] * 12)
-    spread = run(tmp_path, motions, 4, acting=Acting(start="random"))
-    ids, valid = spread.read("trajectory_id"), spread.read("valid_mask")
-    frames = spread.read("motion_frame")
-    rows = [frames[(ids == one) & valid] for one in np.unique(ids[valid])]
-    assert all(np.array_equal(np.diff(r), np.ones(len(r) - 1)) for r in rows)
-    assert {int(r[-1]) for r in rows} == {29}
-    assert len({int(r[0]) for r in rows}) > 5
-
-
 @pytest.mark.parametrize("num_envs", [1, 3])
 def test_a_random_start_on_the_last_frame_costs_no_motion(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, num_envs: int
@@ -250,18 +202,3 @@ def test_a_command_that_draws_motions_of_its_own_is_refused(
         run(tmp_path, motions, 1)
     data = TrajectoryDataset(tmp_path / "expert.zarr")
     assert set(data.read("motion_id").ravel().tolist()) == {0, 1}
-
-
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"start_index": 5}, "none among 2"),
-        ({"start_index": -1}, "start_index"),
-        ({"steps_per_trajectory": 0, "max_trajectories": 0}, "steps_per_.*max_trajectories"),
-    ],
-)
-def test_bad_options(tmp_path: Path, options: dict[str, Any], words: str) -> None:
-    motions = write_motions(tmp_path / "motions", [3, 3])
-    with pytest.raises(InputError, match=words):
-        run(tmp_path, motions, **options)
-    assert not (tmp_path / "expert.zarr").exists()
