@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
@@ -64,16 +64,16 @@ class Selection:
         table: The stores.
         choose: Returns the mask of chosen pairs of a block, ``(steps of the block, N)``; pickles.
         counts: Number of chosen pairs per block.
-        skip_damaged: Whether damaged chunks hold no chosen pair, so that readers go around them.
+        cell_nbytes: Size of the cells to read; 1: chunk by chunk, so that readers go around damage.
 
     Attributes:
         first_rows: Per block, the number of pairs chosen before it; one more entry at the end.
     """
 
     def __init__(
-        self, table: Table, choose: Choose, counts: Iterable[int], skip_damaged: bool = False
+        self, table: Table, choose: Choose, counts: Iterable[int], cell_nbytes: int = CELL_NBYTES
     ) -> None:
-        self._table, self._cell_nbytes = table, _cell_nbytes(skip_damaged)
+        self._table, self._cell_nbytes = table, cell_nbytes
         self._choose = Cached(choose, _KEPT_BLOCKS)
         self.first_rows: NDArray[np.int64] = np.cumsum([0, *counts], dtype=np.int64)
 
@@ -106,11 +106,6 @@ class Selection:
     def cells_of(self, block: int, field: str) -> Iterator[Cell]:
         """The cells in which to read the chosen pairs of a block: each whole, or not at all."""
         return self._table.cells_of(block, [field], self._cell_nbytes)
-
-
-def _cell_nbytes(skip_damaged: bool) -> int:
-    """Damage is gone around chunk by chunk."""
-    return 1 if skip_damaged else CELL_NBYTES
 
 
 def exported(values: NDArray[Any], dtype: Any) -> NDArray[Any]:
@@ -196,8 +191,7 @@ class Rules:
         fields: Names of the fields to read.
         finite_fields: Fields in which NaN or infinity excludes a pair.
         skip_damaged: Whether a damaged chunk excludes its pairs; else it is an error.
-        interrupted_ids: Trajectories to exclude because they never ended, ascending.
-        failed_ids: Trajectories to exclude because they failed, ascending.
+        excluded_ids: Per reason, ``interrupted`` or ``failed``, the trajectories to exclude for it.
         steps: Steps to include, one range per store; None: all.
         asked_ids: Trajectories to include; None: all. Pairs of other trajectories are not counted
             as excluded.
@@ -212,8 +206,7 @@ class Rules:
     fields: Sequence[str] = ()
     finite_fields: Sequence[str] = ()
     skip_damaged: bool = False
-    interrupted_ids: NDArray[np.int64] | None = None
-    failed_ids: NDArray[np.int64] | None = None
+    excluded_ids: Mapping[str, NDArray[np.int64]] = field(default_factory=dict)
     steps: Sequence[range] | None = None
     asked_ids: NDArray[np.int64] | None = None
     motion_ids: NDArray[np.int64] | None = None
@@ -228,12 +221,15 @@ class Rules:
         return self.fields if self.skip_damaged else self.finite_fields
 
     @property
+    def cell_nbytes(self) -> int:
+        """Size of the cells to read, as of ``Selection``."""
+        return 1 if self.skip_damaged else CELL_NBYTES
+
+    @property
     def needs_ids(self) -> bool:
         """Whether trajectory ids, or motion ids, must be read to choose pairs."""
-        ids = (self.interrupted_ids, self.failed_ids)
-        is_any = any(found is not None and len(found) for found in ids)
         asked = (self.asked_ids, self.motion_ids, self.split)
-        return is_any or any(found is not None for found in asked)
+        return any(map(len, self.excluded_ids.values())) or any(a is not None for a in asked)
 
     def __call__(self, block: int) -> Mask:
         """The mask of chosen pairs of a block that was searched."""
@@ -258,19 +254,14 @@ class Rules:
                     values = exported(values, np.float32)
                     if not all_finite(values):
                         nonfinite[cell.at] |= ~finite_rows(values)
-        interrupted, failed, of_asked = self._of_trajectories(block, damaged)
-        asked = asked_steps[:, None] & of_asked
-        whole = valid & ~damaged
-        reasons = {
-            "damaged": damaged,
-            "invalid": ~valid & ~damaged,
-            "interrupted": whole & interrupted,
-            "failed": whole & ~interrupted & failed,
-            "nonfinite": whole & ~interrupted & ~failed & nonfinite,
-        }
-        left = {name: int(np.count_nonzero(mask & asked)) for name, mask in reasons.items()}
-        bad = damaged | interrupted | failed | nonfinite | ~asked
-        num_valid, num_chosen = (int(np.count_nonzero(m)) for m in (valid, valid & ~bad))
+        asked, of_reason = self._of_trajectories(block, damaged)
+        rest, left = asked & asked_steps[:, None], dict[str, int]()
+        reasons = {"damaged": damaged, "invalid": ~valid, **of_reason, "nonfinite": nonfinite}
+        for reason, excluded in reasons.items():
+            left[reason] = int(np.count_nonzero(rest & excluded))
+            rest &= ~excluded
+        bad = (valid | damaged) & ~rest
+        num_valid, num_chosen = (int(np.count_nonzero(mask)) for mask in (valid, rest))
         return num_valid, num_chosen, left, np.packbits(bad) if bad.any() else None
 
     def _asked_steps(self, block: int) -> Mask:
@@ -289,12 +280,12 @@ class Rules:
             mask[cell.at] = values
         return mask
 
-    def _of_trajectories(self, block: int, damaged: Mask) -> tuple[Mask, Mask, Mask]:
-        """Masks of pairs of interrupted trajectories, of failed ones, and of those to include."""
-        at, _inside = self.table.place(block)
-        interrupted, failed = np.zeros_like(damaged), np.zeros_like(damaged)
+    def _of_trajectories(self, block: int, damaged: Mask) -> tuple[Mask, dict[str, Mask]]:
+        """The mask of pairs to include, and per reason that of pairs to exclude."""
+        of_reason = {reason: np.zeros_like(damaged) for reason in self.excluded_ids}
         if not self.needs_ids:
-            return interrupted, failed, np.ones_like(damaged)
+            return np.ones_like(damaged), of_reason
+        at, _inside = self.table.place(block)
         asked, of_motion = np.zeros_like(damaged), np.zeros_like(damaged)
         for cell, ids in self._read(TRAJECTORY_ID, block, damaged):
             asked[cell.at] = True if self.asked_ids is None else np.isin(ids, self.asked_ids)
@@ -302,19 +293,17 @@ class Rules:
                 own = ids - self.table.numberings[at].first_id
                 identity = self.table.parts[at].state.identity
                 asked[cell.at] &= self.split.holds(identity, own)
-            for out, excluded in ((interrupted, self.interrupted_ids), (failed, self.failed_ids)):
-                if excluded is not None:
-                    out[cell.at] = np.isin(ids, excluded)
+            for reason, excluded in self.excluded_ids.items():
+                of_reason[reason][cell.at] = np.isin(ids, excluded)
         if self.motion_ids is not None:
             for cell, motions in self._read(MOTION_ID, block, damaged):
                 of_motion[cell.at] = np.isin(motions, self.motion_ids)
             asked &= of_motion
-        return interrupted, failed, asked
+        return asked, of_reason
 
     def _read(self, name: str, block: int, damaged: Mask) -> Iterator[tuple[Cell, NDArray[Any]]]:
         """Yield the cells of a block; damaged ones are marked instead if they may be excluded."""
-        nbytes = _cell_nbytes(self.skip_damaged)
-        for cell in self.table.cells_of(block, [name], nbytes):
+        for cell in self.table.cells_of(block, [name], self.cell_nbytes):
             try:
                 yield cell, self.table.read_cell(name, cell)
             except CorruptStoreError:
@@ -354,9 +343,9 @@ def select(rules: Rules, engine: Engine | None = None) -> tuple[Selection, Left]
                 f"says {part.state.num_valid}"
             )
     if rules.max_pairs is None or rules.max_pairs >= sum(counts):
-        return Selection(table, rules, counts, rules.skip_damaged), Left(**left)
+        return Selection(table, rules, counts, rules.cell_nbytes), Left(**left)
     draw = Draw(counts, rules.max_pairs, rules.seed)
-    drawn = Selection(table, partial(_drawn, draw, rules), draw.counts, rules.skip_damaged)
+    drawn = Selection(table, partial(_drawn, draw, rules), draw.counts, rules.cell_nbytes)
     return drawn, Left(**left, not_drawn=sum(counts) - drawn.num_pairs)
 
 

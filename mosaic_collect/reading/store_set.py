@@ -80,20 +80,17 @@ class StoreSet:
             StoreMismatchError: A store in a folder of ranks belongs to none of its ranks.
             StoreError: A store cannot be read.
         """
-        found = place.find()
-        stores = [
-            tuple(OpenedStore(b, one.view(n), one.is_multi_rank) for n, b in one.stores.items())
-            for one in found
-        ]
-        if place.is_one and not found[0].is_multi_rank:
-            return cls(place.address, stores[0])
-        late = (never_joined(f, _metadata(s).values()) for f, s in zip(found, stores, strict=True))
+        found, stores, late = place.find(), list[OpenedStore](), list[str]()
+        for one in found:
+            views = {name: one.view(name) for name in one.stores}
+            stores += [OpenedStore(b, views[n], one.is_multi_rank) for n, b in one.stores.items()]
+            late += never_joined(one, [v.state.metadata for v in views.values() if v is not None])
         return cls(
             place.address,
-            sum(stores, ()),
-            are_several=True,
-            missing=tuple(address for each in found for address in each.missing()),
-            never_joined=sum(late, ()),
+            tuple(stores),
+            are_several=not place.is_one or found[0].is_multi_rank,
+            missing=tuple(address for one in found for address in one.missing()),
+            never_joined=tuple(late),
         )
 
     @property
@@ -112,10 +109,8 @@ class StoreSet:
         views = [store.view for store in self.stores if store.view is not None]
         if not views:
             return None
-        if not self.are_several:
-            return Table(views)
-        _check_schemas(views)
-        _check_alike(views, [name for view in views for name in view.grids], ())
+        if self.are_several:
+            check_mergeable(views, [name for view in views for name in view.grids])
         is_whole = not self.missing and len(views) == len(self.stores)
         return Table(views, self.address, is_whole)
 
@@ -138,12 +133,12 @@ class StoreSet:
             )
         views = []
         for store in self.stores:
-            if store.view is None and not store.is_rank:
+            if store.view is not None and (store.has_steps or not store.is_rank):
+                views.append(store.view)
+            elif not store.is_rank:
                 raise StoreNotFoundError(
                     f"{store.blobs.address} was killed before its first commit: no fields"
                 )
-            if store.view is not None and (store.has_steps or not store.is_rank):
-                views.append(store.view)
         if not views:
             raise StoreNotFoundError(f"{self.address}: no rank has a step yet")
         return views
@@ -166,12 +161,13 @@ def never_joined(found: Recording, metadata: Iterable[Mapping[str, Any]]) -> tup
 
 
 def check_mergeable(
-    views: Sequence[StoreView], names: Collection[str], allowed: Collection[str]
+    views: Sequence[StoreView], names: Collection[str], allowed: Collection[str] = ()
 ) -> None:
     """Refuse stores that differ in these fields, or whose columns may have other meanings.
 
     Order and defaults of fields do not matter: what they decided is in the recorded rows. Numbers
-    of environments may differ, and so may the allowed entries of ``ALIKE``.
+    of environments may differ, and so may the allowed entries of ``ALIKE``. A missing entry is no
+    difference.
 
     Raises:
         StoreMismatchError: Naming all that differs.
@@ -185,19 +181,12 @@ def check_mergeable(
     ]
     if problems:
         raise StoreMismatchError(
-            f"stores of one export must have the same fields as {first.address}: "
+            f"stores that are read as one must have the same fields as {first.address}: "
             + "; ".join(problems)
         )
     if sum(view.state.next_trajectory_id for view in views) > _MAX_ID:
         raise ExportError("the stores' trajectory ids, one behind the other, are beyond int64")
-    _check_alike(views, names, allowed)
-
-
-def _check_alike(
-    views: Sequence[StoreView], fields: Collection[str], allowed: Collection[str]
-) -> None:
-    """Refuse stores whose columns may have other meanings; a missing entry is no difference."""
-    stores = {view.address: _of_fields(view.state.metadata, fields) for view in views}
+    stores = {view.address: _of_fields(view.state.metadata, names) for view in views}
     found = [
         f"{words}, unless allow_different='{name}'"
         for name, words in _origins_apart(stores)
@@ -205,8 +194,8 @@ def _check_alike(
     ]
     if found:
         raise StoreMismatchError(
-            "stores of one export must be of the same origin, or columns of one name mean other "
-            f"things: {'; '.join(found)}"
+            "stores that are read as one must be of the same origin, or columns of one name mean "
+            f"other things: {'; '.join(found)}"
         )
 
 
@@ -228,35 +217,18 @@ def _is_unfinished(store: OpenedStore) -> bool:
     return not store.has_steps and (store.view is None or store.view.state.status != COMPLETE)
 
 
-def _metadata(stores: Sequence[OpenedStore]) -> dict[str, dict[str, object]]:
-    return {s.blobs.address: s.view.state.metadata for s in stores if s.view is not None}
-
-
-def _check_schemas(views: Sequence[StoreView]) -> None:
-    first, *others = views
-    for other in others:
-        wrong = first.state.schema.differences(other.state.schema)
-        if wrong:
-            raise StoreMismatchError(
-                f"stores that are read as one must have the same fields: {other.address} is not "
-                f"like {first.address}: {'; '.join(wrong)}"
-            )
-
-
 def _differences(first: Schema, other: Schema, names: Collection[str]) -> list[str]:
-    mine, theirs = ({f.name: f for f in s.fields} for s in (first, other))
-    compared = [n for n in {**mine, **theirs} if n in names]
+    mine, theirs = ({f.name: _form(f) for f in s.fields if f.name in names} for s in (first, other))
+    absent = "no such field"
     return [
-        f"{name}: expected {_form(mine.get(name))}, got {_form(theirs.get(name))}"
-        for name in compared
-        if _form(mine.get(name)) != _form(theirs.get(name))
+        f"{name}: expected {mine.get(name, absent)}, got {theirs.get(name, absent)}"
+        for name in {**mine, **theirs}
+        if mine.get(name) != theirs.get(name)
     ]
 
 
-def _form(field: Field | None) -> str:
+def _form(field: Field) -> str:
     """Width and type of a field in words."""
-    if field is None:
-        return "no such field"
     width = "one value" if field.dim is None else f"dim {field.dim}"
     return f"{width} of {field.dtype}"
 

@@ -140,10 +140,13 @@ class SubsetOptions:
             "fields": [f.name for f in fields],
             "finite_fields": floats if self.skip_damaged else list(nonfinite),
             "skip_damaged": self.skip_damaged,
-            "interrupted_ids": interrupted_ids(table) if self.exclude_interrupted else None,
-            "failed_ids": failed_ids(table, engine) if self.exclude_failed else None,
+            "excluded_ids": {},
             "split": self.side,
         }
+        if self.exclude_interrupted:
+            found["excluded_ids"]["interrupted"] = interrupted_ids(table)
+        if self.exclude_failed:
+            found["excluded_ids"]["failed"] = failed_ids(table, engine)
         if self.motions is not None:
             state = table.state
             found["motion_ids"] = find_motions(state.schema, state.metadata, self.motions)

@@ -8,11 +8,11 @@ of a growing store in the same words. So they count trajectories alike:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from html import escape
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
@@ -278,6 +278,8 @@ def _times(sizes: Sequence[int]) -> str:
     return " x ".join(f"{n:,}" for n in sizes)
 
 
+#: Texts of a table, row by row.
+Rows: TypeAlias = Sequence[Sequence[str]]
 #: Text takes the page's own colour or a shade of it, so light and dark both read well.
 _STYLE = """\
 .mosaic-card{font:13px/1.45 system-ui,sans-serif;color:inherit;max-width:72em}
@@ -292,19 +294,16 @@ color:inherit;vertical-align:top;border-bottom:1px solid rgba(128,128,128,.35)}
 def card(dataset: TrajectoryDataset) -> str:
     """A store as a card for notebooks: HTML that takes its colours from where it is shown."""
     summary = store_summary(dataset)
-    name, facts = f"<strong>{_safe(summary.path)}</strong>", summary.facts
+    name, facts = f"<strong>{escape(shown(summary.path))}</strong>", summary.facts
     if not summary.fields:
-        return f"<div>{name}<br>{_safe(facts[0][1])}</div>"
-    rows = [
-        [_head(r[0]), f"<td>{_safe(r[1])}</td>", *map(_number, r[2:])] for r in field_rows(summary)
-    ]
+        return f"<div>{name}<br>{escape(shown(facts[0][1]))}</div>"
     told = [(k, v) for k, v in summary.metadata.items() if k != TERMS]
     parts = [
         name,
-        _table(None, [[_head(k), f"<td>{_safe(v)}</td>"] for k, v in facts]),
-        f'<div class="wide">{_table(FIELD_HEAD, rows)}</div>',
+        _table([(shown(k), shown(v)) for k, v in facts]),
+        f'<div class="wide">{_table(field_rows(summary), FIELD_HEAD)}</div>',
         _terms(dataset.state),
-        _folded("metadata", [[_head(k), f"<td>{_safe(v)}</td>"] for k, v in told]),
+        _folded("metadata", [(shown(k), shown(v)) for k, v in told]),
     ]
     return f'<div class="mosaic-card"><style>{_STYLE}</style>{"".join(parts)}</div>'
 
@@ -313,33 +312,27 @@ def _terms(state: StoreState) -> str:
     try:
         terms = parse_terms(state.schema, state.metadata)
     except InputError as error:
-        return f"<p>{_safe(str(error))}</p>"
-    labels = {name: ", ".join(t.label for t in of[:_MOST_TERMS]) for name, of in terms.items()}
-    rows = [[_head(name), f"<td>{escape(words)}</td>"] for name, words in labels.items()]
-    return _folded("observation terms", rows)
+        return f"<p>{escape(shown(str(error)))}</p>"
+    labels = [(n, ", ".join(t.label for t in of[:_MOST_TERMS])) for n, of in terms.items()]
+    return _folded("observation terms", labels)
 
 
-def _folded(title: str, rows: Sequence[Iterable[str]]) -> str:
-    if not rows:
-        return ""
-    return f"<details><summary>{title}</summary>{_table(None, rows)}</details>"
+def _folded(title: str, rows: Rows) -> str:
+    return f"<details><summary>{title}</summary>{_table(rows)}</details>" if rows else ""
 
 
-def _table(head: Sequence[str] | None, rows: Iterable[Iterable[str]]) -> str:
-    flush = ("", ' class="n"')
-    cells = [f'<th scope="col"{flush[i > 1]}>{escape(n)}</th>' for i, n in enumerate(head or ())]
-    top = f"<thead><tr>{''.join(cells)}</tr></thead>" if head else ""
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<table>{top}<tbody>{body}</tbody></table>"
+def _table(rows: Rows, head: Sequence[str] = ()) -> str:
+    """A table of texts; the first of each row is its head, those from the third on are numbers."""
+    top = "".join(f'<th scope="col"{_flush(i)}>{escape(n)}</th>' for i, n in enumerate(head))
+    body = [
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td{_flush(i)}>{escape(text)}</td>" for i, text in enumerate(row[1:], 1))
+        + "</tr>"
+        for row in rows
+    ]
+    above = f"<thead><tr>{top}</tr></thead>" if top else ""
+    return f"<table>{above}<tbody>{''.join(body)}</tbody></table>"
 
 
-def _safe(value: Any) -> str:
-    return escape(shown(value))
-
-
-def _head(text: str) -> str:
-    return f'<th scope="row">{_safe(text)}</th>'
-
-
-def _number(text: str) -> str:
-    return f'<td class="n">{escape(text)}</td>'
+def _flush(column: int) -> str:
+    return ' class="n"' if column > 1 else ""

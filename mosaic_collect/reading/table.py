@@ -170,24 +170,16 @@ class Table:
                 out[low:high, : len(there)] = self.numberings[at].apply(field, values)
         return out
 
-    def cells(self, names: Sequence[str], nbytes: int = CELL_NBYTES) -> Iterator[Cell]:
-        """All rows of some fields, block by block.
-
-        Args:
-            names: The fields.
-            nbytes: Size of a cell to aim at, in bytes of these fields; at least one chunk.
-
-        Raises:
-            CorruptStoreError: Shards are missing, as of ``check_extent``.
-        """
-        self.check_extent()
-        for block in range(self.state.num_blocks):
-            yield from self.cells_of(block, names, nbytes)
-
     def cells_of(
         self, block: int, names: Sequence[str], nbytes: int = CELL_NBYTES
     ) -> Iterator[Cell]:
-        """The rows of one block in whole chunks; its steps are cut only where chunks cut them."""
+        """The rows of one block in whole chunks; its steps are cut only where chunks cut them.
+
+        Args:
+            block: Number of the block.
+            names: Fields to be read.
+            nbytes: Size of a cell to aim at, in bytes of these fields; at least one chunk.
+        """
         (count, num_envs), part = self.shape(block), self.part_of(block)
         grids = [part.grids[name] for name in names]
         width, length = max(g.chunk_envs for g in grids), max(g.chunk_steps for g in grids)

@@ -176,20 +176,12 @@ def _terms(field: Field, told: Any) -> tuple[Term, ...]:
 
 
 def _term(entry: Any, start: int) -> Term | None:
-    if not isinstance(entry, Mapping) or not isinstance(entry.get("name"), str):
+    told = entry if isinstance(entry, Mapping) else {}
+    name, names = told.get("name"), told.get("columns") or []
+    dim, frames = told.get("dim"), told.get("frames", 1)
+    if not isinstance(name, str) or not is_whole(dim, 1) or not is_whole(frames, 1):
         return None
-    dim, frames = entry.get("dim"), entry.get("frames", 1)
-    if not is_whole(dim, 1) or not is_whole(frames, 1):
+    is_list = isinstance(names, list) and all(isinstance(n, str) for n in names)
+    if not is_list or (names and len({*names}) != dim):
         return None
-    names = entry.get("columns", ())
-    if names and (not isinstance(names, list) or not all(isinstance(n, str) for n in names)):
-        return None
-    if names and len({*names}) != dim:
-        return None
-    return Term(
-        name=entry["name"],
-        dim=int(dim or 0),
-        frames=int(frames),
-        start=start,
-        column_names=tuple(names),
-    )
+    return Term(name, int(dim or 0), int(frames), start, tuple(names))

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.errors import CorruptStoreError, StoreError
+from mosaic_collect.errors import CorruptStoreError, StoreError, StoreMismatchError
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import ended_motions
 from mosaic_collect.reading.store_set import never_joined
@@ -23,7 +23,6 @@ from mosaic_collect.store.counts import nonfinite_pairs
 from mosaic_collect.store.metadata import (
     ATTRIBUTE,
     SPARE,
-    StoreState,
     array_metadata,
     root_document,
 )
@@ -89,18 +88,16 @@ def verify_store(
         found = place.find()
     except CorruptStoreError as error:
         return VerifyReport(place.address, (str(error),), (), 0, 0, time.monotonic() - start)
+    reports = [
+        _verify_one(blobs, one.document, progress, engine)
+        for one in found
+        for blobs in one.stores.values()
+    ]
     if place.is_one and not found[0].is_multi_rank:
-        (blobs,) = found[0].stores.values()
-        return _verify_one(blobs, found[0].document, progress, engine)
+        return reports[0]
     problems, notes = list[str](), list[str]()
     for one in found:
-        if one.is_multi_rank:
-            states = _states(one)
-            problems += _rank_problems(one, states)
-            late = never_joined(one, [state.metadata for state in states.values()])
-            notes += [f"{', '.join(late)}: ranks that never joined"] if late else []
-    each = [(blobs, one.document) for one in found for blobs in one.stores.values()]
-    reports = [_verify_one(*store, progress, engine) for store in each]
+        _compare_ranks(one, problems, notes)
     problems += [f"{one.path}: {problem}" for one in reports for problem in one.problems]
     notes += [f"{one.path}: {note}" for one in reports for note in one.notes]
     return VerifyReport(
@@ -113,32 +110,30 @@ def verify_store(
     )
 
 
-def _rank_problems(found: Recording, states: Mapping[str, StoreState]) -> Iterator[str]:
-    """Yield the contradictions between the stores of a multi-rank dataset."""
-    yield from (
-        f"{address}: a rank joined, and its store is not there" for address in found.missing()
-    )
-    recorded: dict[str, list[str]] = defaultdict(list)
-    for name, state in states.items():
-        try:
-            found.check(name, state)
-        except StoreError as error:
-            yield str(error)
-        for motion in ended_motions(state.metadata):
-            recorded[motion].append(name)
-    for motion, names in recorded.items():
-        if len(names) > 1:
-            yield f"{found.blobs.address}: motion {motion} was recorded by {' and '.join(names)}"
-
-
-def _states(found: Recording) -> dict[str, StoreState]:
-    """The state of each store that can be read."""
-    states = {}
+def _compare_ranks(found: Recording, problems: list[str], notes: list[str]) -> None:
+    """Add the contradictions between the stores of a multi-rank dataset; one store has none."""
+    if not found.is_multi_rank:
+        return
+    problems += [f"{name}: a rank joined, and its store is not there" for name in found.missing()]
+    metadata, recorded = list[Mapping[str, Any]](), defaultdict[str, list[str]](list)
     for name, blobs in found.stores.items():
-        with suppress(StoreError):
+        try:
             if state := read_state(blobs):
-                states[name] = state
-    return states
+                metadata.append(state.metadata)
+                for motion in ended_motions(state.metadata):
+                    recorded[motion].append(name)
+                found.check(name, state)
+        except StoreMismatchError as error:
+            problems.append(str(error))
+        except StoreError:
+            pass  # which the store's own report has
+    problems += [
+        f"{found.blobs.address}: motion {motion} was recorded by {' and '.join(names)}"
+        for motion, names in recorded.items()
+        if len(names) > 1
+    ]
+    if late := never_joined(found, metadata):
+        notes.append(f"{', '.join(late)}: ranks that never joined")
 
 
 def _verify_one(
@@ -185,8 +180,8 @@ class _StoreCheck:
         self._view, self._state = view, view.state
         self.problems: list[str] = []
         self.notes: list[str] = []
-        self.checked = self.nbytes = self._num_valid = 0
-        self._nonfinite = dict.fromkeys(view.state.nonfinite, 0)
+        self.checked = self.nbytes = 0
+        self._counts = Counter[str]()  # per field, pairs that the metadata count, too
         self._last_ids = np.full(view.state.num_envs, -1, np.int64)
 
     def documents(self) -> None:
@@ -199,7 +194,10 @@ class _StoreCheck:
             )
         elif _own(root) != _own(json.loads(root_document(self._state))):
             self.problems.append("zarr.json: the consolidated arrays contradict the store's state")
-        self._foreign()
+        added = sorted([*self._state.foreign_attributes, *self._state.foreign_arrays])
+        if added:
+            names = ", ".join(added[:8])
+            self.notes.append(f"zarr.json: attributes or arrays that others added: {names}")
         for name in self._view.grids:
             self._array_document(name)
         if self.problems and read_state(self._view.blobs) != self._state:
@@ -213,10 +211,10 @@ class _StoreCheck:
             # Not damage but a lie, perhaps of more blocks than could be looked at.
             self.problems.append(f"{len(missing)} or more shards are missing, {missing[0]} first")
             return
-        shards = range(len(self._view.grids) * self._state.num_blocks)
+        shards = list(product(self._view.grids, range(self._state.num_blocks)))
         looks = engine.map(partial(_look, self._view), shards, self._view.require_seen)
-        for number, look in zip(shards, looks, strict=True):
-            self._gather(number, *look)
+        for (name, block), look in zip(shards, looks, strict=True):
+            self._gather(name, block, *look)
             progress(1)
         for name in self._view.grids:
             self._leftovers(name)
@@ -225,22 +223,12 @@ class _StoreCheck:
         """Hold the counts against the metadata; after damage they cannot agree, nor need they."""
         if self.problems:
             return
-        if self._num_valid != self._state.num_valid:
-            told = self._state.num_valid
-            self.problems.append(f"valid_mask: {self._num_valid} valid pairs, metadata says {told}")
-        for name, count in self._nonfinite.items():
-            if count != self._state.nonfinite[name]:
-                told = self._state.nonfinite[name]
-                self.problems.append(f"{name}: {count} non-finite pairs, metadata says {told}")
+        for name, told in {VALID_MASK: self._state.num_valid, **self._state.nonfinite}.items():
+            if self._counts[name] != told:
+                pairs = "valid pairs" if name == VALID_MASK else "non-finite pairs"
+                found = f"{self._counts[name]} {pairs}"
+                self.problems.append(f"{name}: {found}, metadata says {told}")
         self.problems += end_problems(self._view, engine)
-
-    def _foreign(self) -> None:
-        """What others added is no damage."""
-        added = sorted([*self._state.foreign_attributes, *self._state.foreign_arrays])
-        if added:
-            self.notes.append(
-                f"zarr.json: attributes or arrays that others added: {', '.join(added[:8])}"
-            )
 
     def _json(self, folder: str = "") -> Any:
         try:
@@ -267,16 +255,14 @@ class _StoreCheck:
                 "; opening to write mends"
             )
 
-    def _gather(self, number: int, problems: list[str], nbytes: int, count: int, ids: Any) -> None:
-        name, block = _place(self._view, number)
+    def _gather(
+        self, name: str, block: int, problems: list[str], nbytes: int, count: int, ids: Any
+    ) -> None:
         self.problems += problems
         self.checked += 1
         self.nbytes += nbytes
-        if name == VALID_MASK:
-            self._num_valid += count
-        elif name in self._nonfinite:
-            self._nonfinite[name] += count
-        elif ids is not None:
+        self._counts[name] += count
+        if ids is not None:
             first, last = ids
             if not problems and (first < self._last_ids).any():
                 self.problems.append(_wrong_ids(block))
@@ -292,25 +278,21 @@ class _StoreCheck:
             )
 
 
-def _place(view: StoreView, number: int) -> tuple[str, int]:
-    """Field and block of a shard, as they are numbered: field by field."""
-    field, block = divmod(number, view.state.num_blocks)
-    return list(view.grids)[field], block
-
-
 def _wrong_ids(block: int) -> str:
     return f"{TRAJECTORY_ID}, block {block}: ids fall or were never given out"
 
 
-def _look(view: StoreView, number: int) -> tuple[list[str], int, int, NDArray[np.int64] | None]:
-    """Check a shard.
+def _look(
+    view: StoreView, shard_of: tuple[str, int]
+) -> tuple[list[str], int, int, NDArray[np.int64] | None]:
+    """Check the shard of a field and block.
 
     Returns:
         What is wrong with it; the bytes that were checked; pairs that the metadata count, too, with
         a true mask or with NaN or infinity; and of ids that were read the first and last of each
         environment, ``(2, N)``.
     """
-    name, block = _place(view, number)
+    name, block = shard_of
     grid, steps, num_envs = view.grids[name], view.state.steps_of(block), view.state.num_envs
     problems, nbytes, count = list[str](), 0, 0
     ids, is_rising = np.zeros((2, num_envs), np.int64), True

@@ -41,6 +41,9 @@ def test_terms(told: TrajectoryDataset) -> None:
     assert history.shape == (10, 4, 3, 2)
     helpers.assert_same(history[...], whole.reshape(10, 4, 3, 2))
     assert history[3, 1, -1].tolist() == whole[3, 1, 4:].tolist()
+    (term,) = told.terms["student_observations"]
+    assert term.label == "pos (2 x 3 frames)"
+    assert (term.columns, term.newest) == (slice(0, 6), slice(4, 6))
 
 
 def test_terms_that_are_not_there(told: TrajectoryDataset) -> None:
@@ -70,9 +73,10 @@ def test_terms_that_make_no_sense(store: str, terms: Any, words: str) -> None:
     assert "metadata" in dataset._repr_html_()
 
 
-def test_a_store_without_terms(store: str) -> None:
-    dataset = helpers.record(store, 2, metadata={"terms": {"gone": 1}})
+def test_a_store_without_terms_or_steps(store: str) -> None:
+    dataset = helpers.record(store, 0, metadata={"terms": {"gone": 1}})
     assert dataset.terms == {}
+    assert any("0 ended" in text for text in texts(dataset._repr_html_()))
 
 
 class TestXarray:
@@ -178,23 +182,6 @@ def test_the_card(told: TrajectoryDataset) -> None:
     assert "http" not in page
 
 
-def test_the_card_of_little(store: str) -> None:
-    helpers.record(store, 0)
-    assert any("0 ended" in text for text in texts(TrajectoryDataset(store)._repr_html_()))
-
-
 def test_the_card_of_a_damaged_store(told: TrajectoryDataset) -> None:
     stores.flip(f"{told.path}/trajectory_end/c.1.0", 3)
     assert any("damaged: " in text for text in texts(told._repr_html_()))
-
-
-def test_all_frames_are_named(told: TrajectoryDataset) -> None:
-    (term,) = told.terms["student_observations"]
-    assert (term.label, term.columns, term.newest) == (
-        "pos (2 x 3 frames)",
-        slice(0, 6),
-        slice(4, 6),
-    )
-    assert np.all(told["student_observations"][0, 0, term.newest] == told.term(
-        "student_observations", "pos"
-    )[0, 0])  # fmt: skip

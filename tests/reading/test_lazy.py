@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given, strategies as st
 
+from mosaic_collect import TrajectoryDataset
 from mosaic_collect.errors import InputError
 from mosaic_collect.reading.lazy import LazyArray
-from mosaic_collect.store.grid import FieldGrid
-from mosaic_collect.store.schema import Field
 from mosaic_collect.store.shard import ShardReader
 from mosaic_collect.store.view import cuts
 from tests.helpers import CAMERA, assert_same, expected, open_writer, record, rows
@@ -20,7 +19,7 @@ N, T = 7, 10
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
+def store(tmp_path_factory: pytest.TempPathFactory) -> TrajectoryDataset:
     """One store for all indices: several blocks, chunks and padding."""
     path = tmp_path_factory.mktemp("lazy") / "s.zarr"
     with pytest.MonkeyPatch.context() as patch:
@@ -28,13 +27,35 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Any:
         with open_writer(path, N, block_steps=4) as writer:
             for step in range(T):
                 writer.add_step(**rows(step, N), valid_mask=np.arange(N) % 2 == step % 2)
-    from mosaic_collect import TrajectoryDataset
+    dataset = TrajectoryDataset(path, threads=1)
+    grid = dataset.state.grid("observations")
+    assert grid.chunks > 1
+    assert grid.padded_envs > N
+    assert T % grid.block_steps
+    return dataset
 
-    return TrajectoryDataset(path, threads=1)
+
+@pytest.fixture(scope="module")
+def camera(tmp_path_factory: pytest.TempPathFactory) -> TrajectoryDataset:
+    """The same for images, whose chunks hold two steps of one environment."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", 60)
+        path = tmp_path_factory.mktemp("lazy") / "c.zarr"
+        return record(path, T, num_envs=3, schema=CAMERA, block_steps=4)
 
 
-WANT = expected(range(T), N)["observations"]
-WANT_MASK = np.stack([np.arange(N) % 2 == s % 2 for s in range(T)])
+WANT = {
+    "observations": expected(range(T), N)["observations"],
+    "valid_mask": np.stack([np.arange(N) % 2 == s % 2 for s in range(T)]),
+    "rgb": expected(range(T), 3, CAMERA)["rgb"],
+}
+
+
+@pytest.fixture
+def lazy(request: pytest.FixtureRequest) -> LazyArray:
+    """The field of ``WANT`` that a test names."""
+    dataset = request.getfixturevalue("camera" if request.param == "rgb" else "store")
+    return dataset[request.param]
 
 
 def part(length: int) -> st.SearchStrategy[Any]:
@@ -66,20 +87,27 @@ def indices(draw: st.DrawFn, shape: tuple[int, ...]) -> Any:
     return tuple(parts)
 
 
-@given(index=indices((T, N, 3)))
-def test_any_basic_index_of_three_axes(store: Any, index: Any) -> None:
-    assert_same(store["observations"][index], np.asarray(WANT[index]), repr(index))
+@pytest.mark.parametrize(("lazy", "name"), [(n, n) for n in WANT], indirect=["lazy"])
+@given(data=st.data())
+def test_any_basic_index(lazy: LazyArray, name: str, data: st.DataObject) -> None:
+    index, want = data.draw(indices(WANT[name].shape)), WANT[name]
+    assert_same(lazy[index], np.asarray(want[index]), repr(index))
 
 
-@given(index=indices((T, N)))
-def test_any_basic_index_of_two_axes(store: Any, index: Any) -> None:
-    assert_same(store["valid_mask"][index], np.asarray(WANT_MASK[index]), repr(index))
-
-
-@pytest.mark.parametrize("index", [T, -T - 1, (0, N), (0, -N - 1), (0, 0, 3), (..., 5), 10**30])
-def test_positions_out_of_range(store: Any, index: Any) -> None:
+@pytest.mark.parametrize(
+    ("lazy", "index"),
+    [
+        *(
+            ("observations", i)
+            for i in (T, -T - 1, (0, N), (0, -N - 1), (0, 0, 3), (..., 5), 10**30)
+        ),
+        *(("rgb", i) for i in ((0, 0, 4), (0, 0, 0, -4), (..., 2))),
+    ],
+    indirect=["lazy"],
+)
+def test_positions_out_of_range(lazy: LazyArray, index: Any) -> None:
     with pytest.raises(IndexError):
-        store["observations"][index]
+        lazy[index]
 
 
 @pytest.mark.parametrize(
@@ -101,41 +129,39 @@ def test_positions_out_of_range(store: Any, index: Any) -> None:
     ],
     ids=repr,
 )
-def test_other_indices_are_refused_in_words(store: Any, index: Any) -> None:
+@pytest.mark.parametrize("lazy", ["observations"], indirect=True)
+def test_other_indices_are_refused_in_words(lazy: LazyArray, index: Any) -> None:
     with pytest.raises(InputError, match=r"index (.|\n)*expected"):
-        store["observations"][index]
+        lazy[index]
 
 
-def test_numpy_takes_it_as_an_array(store: Any) -> None:
-    lazy = store["observations"]
-    assert_same(np.asarray(lazy), WANT)
+def test_numpy_takes_it_as_an_array(store: TrajectoryDataset) -> None:
+    lazy, want = store["observations"], WANT["observations"]
+    assert_same(np.asarray(lazy), want)
     assert np.asarray(lazy, dtype=np.float64).dtype == np.float64
-    assert_same(np.mean(lazy, axis=0), WANT.mean(axis=0))
-    assert_same(np.stack(list(lazy)), WANT)
+    assert_same(np.mean(lazy, axis=0), want.mean(axis=0))
+    assert_same(np.stack(list(lazy)), want)
+    with pytest.raises(ValueError, match="always a copy"):
+        lazy.__array__(copy=False)
 
 
-def test_torch_takes_it_whole(store: Any) -> None:
+def test_torch_takes_it_whole(store: TrajectoryDataset) -> None:
     """And not row by row, as it takes a sequence."""
     torch = pytest.importorskip("torch")
     reads: list[range] = []
 
     def read(steps: range, envs: range) -> Any:
         reads.append(steps)
-        return WANT[steps.start : steps.stop]
+        return want[steps.start : steps.stop]
 
-    lazy = LazyArray(WANT.shape, WANT.dtype, read)
-    assert_same(torch.as_tensor(lazy).numpy(), WANT)
+    want = WANT["observations"]
+    assert_same(torch.as_tensor(LazyArray(want.shape, want.dtype, read)).numpy(), want)
     assert len(reads) == 1
-    for name, want in (("valid_mask", WANT_MASK), ("observations", WANT)):
-        assert_same(torch.as_tensor(store[name]).numpy(), want)
-        assert_same(np.from_dlpack(store[name]), want)
+    for name in ("valid_mask", "observations"):
+        assert_same(torch.as_tensor(store[name]).numpy(), WANT[name])
+        assert_same(np.from_dlpack(store[name]), WANT[name])
     trajectory = store.trajectories[0]
     assert_same(torch.as_tensor(trajectory["actions"]).numpy(), trajectory["actions"][:])
-
-
-def test_it_is_never_a_view(store: Any) -> None:
-    with pytest.raises(ValueError, match="always a copy"):
-        store["observations"].__array__(copy=False)
 
 
 @given(
@@ -177,45 +203,16 @@ def test_a_lazy_array_asks_for_no_more_than_needed() -> None:
     ]
 
 
-def test_the_grid_of_this_module_has_padding(store: Any) -> None:
-    grid: FieldGrid = store.state.grid("observations")
-    assert isinstance(grid.field, Field)
-    assert grid.chunks > 1
-    assert grid.padded_envs > N
-    assert T % grid.block_steps
-
-
-@pytest.fixture(scope="module")
-def camera(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """The same for images, whose chunks hold two steps of one environment."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", 60)
-        path = tmp_path_factory.mktemp("lazy") / "c.zarr"
-        return record(path, T, num_envs=3, schema=CAMERA, block_steps=4)
-
-
-IMAGES = expected(range(T), 3, CAMERA)["rgb"]
-
-
-@given(index=indices((T, 3, 4, 3, 2)))
-def test_any_basic_index_of_five_axes(camera: Any, index: Any) -> None:
-    assert_same(camera["rgb"][index], np.asarray(IMAGES[index]), repr(index))
-
-
-@pytest.mark.parametrize("index", [(0, 0, 4), (0, 0, 0, -4), (..., 2), (0, 0, 0, 0, 0, 0)])
-def test_axes_of_images_have_their_lengths(camera: Any, index: Any) -> None:
-    with pytest.raises((IndexError, InputError)):
-        camera["rgb"][index]
-
-
-def test_what_a_field_of_images_says_of_itself(camera: Any) -> None:
+def test_what_a_field_of_images_says_of_itself(camera: TrajectoryDataset) -> None:
     lazy = camera["rgb"]
     assert (lazy.shape, lazy.ndim, lazy.dtype) == ((T, 3, 4, 3, 2), 5, np.uint8)
     assert (lazy.size, lazy.nbytes, len(lazy)) == (T * 72, T * 72, T)
-    assert_same(np.asarray(lazy), IMAGES)
+    assert_same(np.asarray(lazy), WANT["rgb"])
+    with pytest.raises(InputError):
+        lazy[0, 0, 0, 0, 0, 0]
 
 
-def test_one_image_is_one_chunk(camera: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_image_is_one_chunk(camera: TrajectoryDataset, monkeypatch: pytest.MonkeyPatch) -> None:
     grid = camera.state.grid("rgb")
     assert (grid.block_steps, grid.chunk_steps, grid.chunks) == (4, 2, 6)
     decoded: list[int] = []
@@ -226,10 +223,10 @@ def test_one_image_is_one_chunk(camera: Any, monkeypatch: pytest.MonkeyPatch) ->
         read(self, chunk, out)
 
     monkeypatch.setattr(ShardReader, "read", noting)
-    assert_same(camera["rgb"][7, 1], IMAGES[7, 1])
+    assert_same(camera["rgb"][7, 1], WANT["rgb"][7, 1])
     assert decoded == [4]
     decoded.clear()
-    assert_same(camera["rgb"][1:9:3, 2, ..., 0], IMAGES[1:9:3, 2, ..., 0])
+    assert_same(camera["rgb"][1:9:3, 2, ..., 0], WANT["rgb"][1:9:3, 2, ..., 0])
     assert sorted(decoded) == [2, 2, 5], "threads take them in any order"
     decoded.clear()
     assert camera["rgb"][3:3].shape == (0, 3, 4, 3, 2)

@@ -66,32 +66,51 @@ def hashed(*names: str) -> list[dict[str, str]]:
     return [{"path": f"/somewhere/{name}.npz", "sha256": name} for name in names]
 
 
-def test_motions_of_one_hash_are_one_motion(tmp_path: Path) -> None:
-    first = record(tmp_path / "a.zarr", 0, hashed("walk", "run"), [0, 1, 1])
-    second = record(tmp_path / "b.zarr", 1, hashed("run", "jump"), [0, 1, -1])
-    assert read([first, second]) == [(0, 0), (0, 1), (1, -1), (1, 1), (1, 2)]
+def paths(*names: str) -> list[dict[str, str]]:
+    return [{"path": f"{name}.npz"} for name in names]
 
 
-def test_motions_without_a_hash_are_known_by_their_paths(tmp_path: Path) -> None:
-    first = record(tmp_path / "a.zarr", 0, [{"path": "walk.npz"}, {"path": "run.npz"}], [0, 1, 1])
-    second = record(tmp_path / "b.zarr", 1, [{"path": "jump.npz"}, {"path": "run.npz"}], [0, 1, 1])
-    assert read([first, second]) == [(0, 0), (0, 1), (1, 1), (1, 2)]
-    dataset = TrajectoryDataset([first, second])
-    assert [m["path"] for m in dataset.metadata["motions"]] == ["walk.npz", "run.npz", "jump.npz"]
-    assert len(dataset.where(motion="run")) == 4
+@pytest.mark.parametrize(
+    ("motions", "ids", "expected"),
+    [
+        (
+            (hashed("walk", "run"), hashed("run", "jump")),
+            ([0, 1, 1], [0, 1, -1]),
+            [(0, 0), (0, 1), (1, -1), (1, 1), (1, 2)],
+        ),
+        (
+            (paths("walk", "run"), paths("jump", "run")),
+            ([0, 1, 1], [0, 1, 1]),
+            [(0, 0), (0, 1), (1, 1), (1, 2)],
+        ),
+        (
+            ([{"frames": 9}, {"frames": 9}], ["walk", {"frames": 9}]),
+            ([0, 1, 1], [0, 1, 1]),
+            [(0, 0), (0, 1), (1, 0), (1, 2)],
+        ),
+        (
+            (None, hashed("walk", "run")),
+            ([0, 1, -1], [0, 1, 2]),
+            [(0, -1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)],
+        ),
+    ],
+    ids=["by hash", "by path", "by entry, once in a store", "unnamed ones behind the others"],
+)
+def test_what_one_motion_is(
+    tmp_path: Path, motions: tuple[Any, Any], ids: tuple[Any, Any], expected: list[tuple[int, int]]
+) -> None:
+    each = enumerate(zip(motions, ids, strict=True))
+    assert read([record(tmp_path / f"{i}.zarr", i, *one) for i, one in each]) == expected
 
 
-def test_motions_of_one_store_stay_apart_whatever_names_them(tmp_path: Path) -> None:
-    first = record(tmp_path / "a.zarr", 0, [{"frames": 9}, {"frames": 9}], [0, 1, 1])
-    second = record(tmp_path / "b.zarr", 1, ["walk", {"frames": 9}], [0, 1, 1])
-    assert read([first, second]) == [(0, 0), (0, 1), (1, 0), (1, 2)]
-
-
-def test_ids_that_a_store_does_not_name_lie_behind_all_named_motions(tmp_path: Path) -> None:
-    unnamed = record(tmp_path / "a.zarr", 0, None, [0, 1, -1])
-    named = record(tmp_path / "b.zarr", 1, hashed("walk", "run"), [0, 1, 2])
-    assert read([unnamed, named]) == [(0, -1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2)]
-    assert len(TrajectoryDataset([unnamed, named]).where(motion="walk")) == 1
+def test_motions_are_found_by_name(tmp_path: Path) -> None:
+    """Of all stores together, in the order in which they are named first."""
+    motions = (paths("walk", "run"), paths("jump", "run"), None)
+    each = [record(tmp_path / f"{i}.zarr", i, m, [0, 1, 1]) for i, m in enumerate(motions)]
+    dataset = TrajectoryDataset(each)
+    names = [m["path"] for m in dataset.metadata["motions"]]
+    assert names == ["walk.npz", "run.npz", "jump.npz"]
+    assert [len(dataset.where(motion=name)) for name in ("walk", "run")] == [1, 4]
 
 
 def test_an_export_notes_what_became_of_motion_ids(tmp_path: Path, npy: str) -> None:

@@ -73,24 +73,6 @@ def test_the_fraction_is_that_of_many_trajectories() -> None:
             assert (Split("train", fraction, 3).holds(identity, ids) != held_out).all()
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"split": "test"}, "split: expected train or validation, got test"),
-        ({"split": "train", "validation_fraction": 1}, "validation_fraction: expected a number"),
-        ({"split": "train", "validation_fraction": "x"}, "validation_fraction: expected a number"),
-        ({"split": "train", "split_seed": -1}, "split_seed: expected a whole number from 0"),
-        ({"split": "train", "layout": "grid"}, "split: a grid holds every pair"),
-    ],
-)
-def test_impossible_splits_are_refused(
-    store: str, npy: str, options: dict[str, Any], words: str
-) -> None:
-    record(store, 4)
-    with pytest.raises(InputError, match=words):
-        export_npy(store, npy, **options)
-
-
 def test_steps_trajectories_and_motions_choose_the_pairs(tmp_path: Any, npy: str) -> None:
     """Motions by id and by name, as the stores together number them; alone and combined."""
     stores = [str(tmp_path / name) for name in ("a", "b")]
@@ -130,6 +112,11 @@ def test_steps_trajectories_and_motions_choose_the_pairs(tmp_path: Any, npy: str
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        ({"split": "test"}, "split: expected train or validation, got test"),
+        ({"split": "train", "validation_fraction": 1}, "validation_fraction: expected a number"),
+        ({"split": "train", "validation_fraction": "x"}, "validation_fraction: expected a number"),
+        ({"split": "train", "split_seed": -1}, "split_seed: expected a whole number from 0"),
+        ({"split": "train", "layout": "grid"}, "split: a grid holds every pair"),
         ({"steps": "1-3"}, "steps: expected a slice of steps, or a range"),
         ({"trajectories": [5000]}, r"trajectories: expected ids of 0\.\..*, got 5000"),
         ({"trajectories": "all"}, "trajectories: expected ids"),

@@ -118,9 +118,6 @@ def test_narrowing(mixed: TrajectoryDataset) -> None:
     assert [t.id for t in mixed.trajectories[2:4]] == [mixed.trajectories[i].id for i in (2, 3)]
     with pytest.raises(InputError, match=r"expected some of terminated, truncated.*got 'fell'"):
         mixed.where(end="fell")
-
-
-def test_by_id(mixed: TrajectoryDataset) -> None:
     assert mixed.trajectory(7).id == 7
     with pytest.raises(InputError, match=r"trajectory 999: there is none; the store has ids 0\.\."):
         mixed.trajectory(999)
