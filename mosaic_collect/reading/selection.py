@@ -17,13 +17,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from numbers import Real
 from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mosaic_collect.checks import whole
 from mosaic_collect.errors import CorruptStoreError, InputError
 from mosaic_collect.passes.engine import Cached, Engine
 from mosaic_collect.reading.numbering import MOTION_ID
@@ -36,7 +34,6 @@ from mosaic_collect.store.schema import (
     Field,
     Schema,
 )
-from mosaic_collect.text import shown
 
 Mask = NDArray[np.bool_]
 _BITS = 16  # leading bits of a key, for the histogram of a draw
@@ -146,23 +143,6 @@ class Split(NamedTuple):
     side: Side
     fraction: float
     seed: int
-
-    @classmethod
-    def of(cls, split: Any, validation_fraction: Any, split_seed: Any) -> Split | None:
-        """Check the three options of a split; None: all trajectories.
-
-        Raises:
-            InputError: An option has another type, or is out of range.
-        """
-        if split is not None and split not in SIDES:
-            raise InputError(f"split: expected {' or '.join(SIDES)}, got {shown(split)}")
-        fraction = validation_fraction
-        if not isinstance(fraction, Real) or not 0 < float(fraction) < 1:
-            raise InputError(
-                f"validation_fraction: expected a number between 0 and 1, got {shown(fraction)}"
-            )
-        seed = whole(split_seed, "split_seed", 0)
-        return None if split is None else cls(split, float(fraction), seed)
 
     def holds(self, identity: str, ids: NDArray[np.int64]) -> Mask:
         """Whether trajectories are on this side.

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields as dataclass_fields
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
 from mosaic_collect.passes.engine import Engine
 from mosaic_collect.reading.numbering import find_motions
-from mosaic_collect.reading.selection import Rules, Side, Split
+from mosaic_collect.reading.selection import SIDES, Rules, Side, Split
 from mosaic_collect.reading.store_set import ALIKE
 from mosaic_collect.reading.table import Table
 from mosaic_collect.reading.trajectories import failed_ids, interrupted_ids
@@ -80,19 +81,17 @@ class SubsetOptions:
             yield self.wrong("trajectories", "ids")
         if not all(isinstance(m, str) or is_whole(m, 0) for m in self.motions or ()):
             yield self.wrong("motions", "names or ids")
-        try:
-            self.side  # noqa: B018  raises what is wrong
-        except InputError as error:
-            yield str(error)
+        if self.split is not None and self.split not in SIDES:
+            yield self.wrong("split", " or ".join(SIDES))
+        fraction: Any = self.validation_fraction
+        if not isinstance(fraction, Real) or not 0 < float(fraction) < 1:
+            yield self.wrong("validation_fraction", "a number between 0 and 1")
+        if not is_whole(self.split_seed, 0):
+            yield self.wrong("split_seed", "a whole number from 0")
 
     def wrong(self, name: str, expected: str) -> str:
         """Message on a bad value of one option."""
         return f"{name}: expected {expected}, got {shown(getattr(self, name))}"
-
-    @property
-    def side(self) -> Split | None:
-        """Side of a split to keep."""
-        return Split.of(self.split, self.validation_fraction, self.split_seed)
 
     @property
     def excluding(self) -> list[str]:
@@ -141,8 +140,9 @@ class SubsetOptions:
             "finite_fields": floats if self.skip_damaged else list(nonfinite),
             "skip_damaged": self.skip_damaged,
             "excluded_ids": {},
-            "split": self.side,
         }
+        if self.split is not None:
+            found["split"] = Split(self.split, float(self.validation_fraction), self.split_seed)
         if self.exclude_interrupted:
             found["excluded_ids"]["interrupted"] = interrupted_ids(table)
         if self.exclude_failed:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from itertools import accumulate, product
 from typing import Any, NamedTuple
 
@@ -253,7 +253,6 @@ def _joined_state(
     parts: Sequence[StoreState], first_steps: list[int], first_blocks: list[int], is_whole: bool
 ) -> JoinedState:
     """The states of several stores, or of one beside which others are missing, as one."""
-    first = {f.name: getattr(parts[0], f.name) for f in fields(StoreState)}
     totals = ("committed_steps", "num_valid", "num_trajectories", "next_trajectory_id")
     counted = dict.fromkeys(name for part in parts for name in part.nonfinite)
     widths = {part.num_envs for part in parts}
@@ -267,9 +266,8 @@ def _joined_state(
         "metadata": _joined_metadata([part.metadata for part in parts]),
         "identity": "",
     }
-    joined = JoinedState(
-        **{**first, **own}, parts=tuple(parts), first_steps=first_steps, first_blocks=first_blocks
-    )
+    places = {"parts": tuple(parts), "first_steps": first_steps, "first_blocks": first_blocks}
+    joined = JoinedState(**{**vars(parts[0]), **own, **places})
     return replace(joined, runs=tuple(run for run, _steps in joined.spans()))
 
 

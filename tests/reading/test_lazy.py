@@ -51,7 +51,7 @@ WANT = {
 }
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def lazy(request: pytest.FixtureRequest) -> LazyArray:
     """The field of ``WANT`` that a test names."""
     dataset = request.getfixturevalue("camera" if request.param == "rgb" else "store")

@@ -8,6 +8,7 @@ import shutil
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -144,10 +145,13 @@ def test_no_end_of_problems(
     assert "missing" in problems[0] or harm is not os.unlink
 
 
-def edit_json(path: str, edit: Callable[[Any], None]) -> None:
+def edit_json(path: str, *keys: Any, to: Callable[[Any], Any]) -> None:
+    """Replace one value of a JSON file by what a function makes of it."""
     with open(path) as file:
-        document = json.load(file)
-    edit(document)
+        document = place = json.load(file)
+    for key in keys[:-1]:
+        place = place[key]
+    place[keys[-1]] = to(place[keys[-1]])
     with open(path, "w") as file:
         json.dump(document, file)
 
@@ -155,36 +159,28 @@ def edit_json(path: str, edit: Callable[[Any], None]) -> None:
 def lie(store: str, **changes: Any) -> VerifyReport:
     """Change the state and give it a good checksum again."""
 
-    def edit(root: Any) -> None:
-        state = root["attributes"][ATTRIBUTE]
-        state.update(changes)
-        state["checksum"] = checksum(state)
+    def edit(state: Any) -> Any:
+        state = {**state, **changes}
+        return {**state, "checksum": checksum(state)}
 
-    edit_json(os.path.join(store, "zarr.json"), edit)
+    edit_json(os.path.join(store, "zarr.json"), "attributes", ATTRIBUTE, to=edit)
     return verify_store(store)
 
 
-def test_a_wrong_count_of_valid_pairs(made: TrajectoryDataset) -> None:
-    report = lie(made.path, num_valid=made.num_valid - 1)
-    assert report.problems == (
-        f"valid_mask: {made.num_valid} valid pairs, metadata says {made.num_valid - 1}",
-    )
-
-
-def test_a_wrong_count_of_nonfinite_pairs(store: str) -> None:
+def test_a_state_that_lies(store: str) -> None:
     stores.write(store, 8, edit=stores.nan_at("actions", (3, 1)))
-    assert verify_store(store).ok
-    counts = TrajectoryDataset(store).state.nonfinite
-    report = lie(store, nonfinite={**counts, "actions": 0})
-    assert report.problems == ("actions: 1 non-finite pairs, metadata says 0",)
-    report = lie(store, nonfinite={**counts, "observations": 2})
-    assert report.problems == ("observations: 0 non-finite pairs, metadata says 2",)
-
-
-def test_ids_that_were_never_given_out(made: TrajectoryDataset) -> None:
-    report = lie(made.path, next_trajectory_id=made.state.next_trajectory_id - 1)
-    assert not report.ok
-    assert "trajectory_id" in report.problems[0]
+    state = TrajectoryDataset(store).state
+    valid, more = state.num_valid, state.committed_steps + state.block_steps
+    none, two_more = ({**state.nonfinite, n: c} for n, c in (("actions", 0), ("observations", 2)))
+    for (name, value), words in (
+        (("num_valid", valid - 1), f"valid_mask: {valid} valid pairs, metadata says {valid - 1}"),
+        (("nonfinite", none), "actions: 1 non-finite pairs, metadata says 0"),
+        (("nonfinite", two_more), "observations: 0 non-finite pairs, metadata says 2"),
+        (("next_trajectory_id", state.next_trajectory_id - 1), "trajectory_id, block 0: ids fall"),
+        (("committed_steps", more), "zarr.json: the consolidated arrays contradict"),
+    ):
+        assert lie(store, **{name: value}).problems[0].startswith(words)
+        assert lie(store, **{name: getattr(state, name)}).ok
 
 
 @pytest.mark.parametrize("ids", [(0, 0, 0), (5, 4, 4)], ids=["between blocks", "within a block"])
@@ -200,27 +196,17 @@ def test_ids_that_fall(store: str, ids: tuple[int, ...]) -> None:
     assert verify_store(store).problems[0] == words
 
 
-def test_more_steps_than_there_are_shards(made: TrajectoryDataset) -> None:
-    report = lie(made.path, committed_steps=made.num_steps + made.state.block_steps)
-    assert not report.ok
-
-
 @pytest.mark.parametrize("field", ["num_valid", "committed_steps", "next_trajectory_id", "status"])
 def test_an_edited_root_without_its_checksum(made: TrajectoryDataset, field: str) -> None:
-    def edit(root: Any) -> None:
-        state = root["attributes"][ATTRIBUTE]
-        state[field] = "collecting" if field == "status" else state[field] + 1
-
-    edit_json(os.path.join(made.path, "zarr.json"), edit)
+    root = os.path.join(made.path, "zarr.json")
+    change = (lambda _: "collecting") if field == "status" else (lambda number: number + 1)
+    edit_json(root, "attributes", ATTRIBUTE, field, to=change)
     assert "checksum" in only_problem(made.path)
 
 
 def test_consolidated_arrays_that_contradict_the_state(made: TrajectoryDataset) -> None:
-    def edit(root: Any) -> None:
-        arrays = root["consolidated_metadata"]["metadata"]
-        arrays["actions"]["shape"][0] += 1
-
-    edit_json(os.path.join(made.path, "zarr.json"), edit)
+    place = ("consolidated_metadata", "metadata", "actions", "shape", 0)
+    edit_json(os.path.join(made.path, "zarr.json"), *place, to=lambda steps: steps + 1)
     assert only_problem(made.path).startswith("zarr.json: the consolidated arrays")
 
 
@@ -235,23 +221,18 @@ def test_a_store_that_zarr_consolidated_is_good(made: TrajectoryDataset) -> None
     assert TrajectoryDataset(made.path).num_steps == made.num_steps
 
 
-def _ahead(document: Any) -> None:
-    document["shape"][0] += 1
-
-
-def _other_codec(document: Any) -> None:
-    document["codecs"][0]["configuration"]["codecs"].pop()
-
-
-def _other_fill(document: Any) -> None:
-    document["fill_value"] = 7
-
-
-@pytest.mark.parametrize("edit", [_ahead, _other_codec, _other_fill])
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (("shape", 0), lambda steps: steps + 1),
+        (("codecs", 0, "configuration", "codecs"), lambda chain: chain[:-1]),
+        (("fill_value",), lambda _: 7),
+    ],
+)
 def test_an_array_document_that_contradicts_the_state(
-    made: TrajectoryDataset, edit: Callable[[Any], None]
+    made: TrajectoryDataset, place: tuple[Any, ...], change: Callable[[Any], Any]
 ) -> None:
-    edit_json(os.path.join(made.path, "actions", "zarr.json"), edit)
+    edit_json(os.path.join(made.path, "actions", "zarr.json"), *place, to=change)
     assert only_problem(made.path).startswith("actions/zarr.json")
 
 
@@ -259,12 +240,10 @@ def test_an_array_document_that_contradicts_the_state(
 def test_an_array_document_that_is_missing_or_torn(
     made: TrajectoryDataset, content: bytes | None
 ) -> None:
-    path = os.path.join(made.path, "actions", "zarr.json")
-    if content is None:
-        os.unlink(path)
-    else:
-        with open(path, "wb") as file:
-            file.write(content)
+    path = Path(made.path, "actions", "zarr.json")
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
     assert only_problem(made.path).startswith("actions/zarr.json")
 
 
@@ -287,53 +266,36 @@ def test_a_pipe_in_place_of_a_file_does_not_hang(store: str, name: str) -> None:
     assert name.split("/", maxsplit=1)[0] in done.stdout
 
 
-def test_a_document_that_lags_is_a_note(made: TrajectoryDataset) -> None:
-    def lag(document: Any) -> None:
-        document["shape"][0] = 5
-
-    edit_json(os.path.join(made.path, "actions", "zarr.json"), lag)
-    report = verify_store(made.path)
-    assert report.ok
-    assert len(report.notes) == 1
-    assert "actions/zarr.json lags at step 5" in report.notes[0]
-
-
-def test_leftovers_of_a_killed_run_are_notes(made: TrajectoryDataset) -> None:
+def test_what_a_killed_run_leaves_is_a_note(made: TrajectoryDataset) -> None:
+    """A document that lags, and files past the last commit."""
     folder = os.path.join(made.path, "actions")
+    edit_json(os.path.join(folder, "zarr.json"), "shape", 0, to=lambda _: 5)
     for name in ("c.77.0.0", ".c.78.0.0.tmp"):
         shutil.copy(shard(made, "actions", 0), os.path.join(folder, name))
     report = verify_store(made.path)
     assert report.ok
-    assert len(report.notes) == 1
-    assert report.notes[0].startswith("actions: 2 files past the last commit")
+    lags, files = report.notes
+    assert "actions/zarr.json lags at step 5" in lags
+    assert files.startswith("actions: 2 files past the last commit")
 
 
-def test_an_unfinished_store_of_two_runs_is_good(store: str) -> None:
-    stores.write(store, 5, complete=False, ends={2: [0]})
+def test_a_store_with_little_in_it(store: str) -> None:
+    os.mkdir(store)
+    (note,) = verify_store(store).notes
+    assert "zero steps" in note
+    stores.write(store, 0, complete=False)
+    assert verify_store(store).ok
+    stores.write(store, 5, complete=False, resume=True, ends={2: [0]})
     stores.write(store, 6, first=5, resume=True, complete=False)
     report = verify_store(store)
-    assert report.ok
-    assert report.notes == ()
-
-
-def test_zero_steps(store: str) -> None:
-    helpers.open_writer(store).close()
-    assert verify_store(store).ok
-
-
-def test_a_store_killed_before_its_first_document(store: str) -> None:
-    os.mkdir(store)
-    report = verify_store(store)
-    assert report.ok
-    assert "zero steps" in report.notes[0]
+    assert (report.problems, report.notes) == ((), ())
 
 
 def test_no_store(tmp_path) -> None:
-    with pytest.raises(StoreNotFoundError):
-        verify_store(tmp_path / "nothing")
     (tmp_path / "file").write_text("x")
-    with pytest.raises(StoreNotFoundError):
-        verify_store(tmp_path / "file")
+    for name in ("nothing", "file"):
+        with pytest.raises(StoreNotFoundError):
+            verify_store(tmp_path / name)
 
 
 def test_a_newer_format(made: TrajectoryDataset) -> None:
@@ -342,15 +304,12 @@ def test_a_newer_format(made: TrajectoryDataset) -> None:
 
 
 def test_a_damaged_root(made: TrajectoryDataset) -> None:
-    path = os.path.join(made.path, "zarr.json")
-    with open(path) as file:
-        text = file.read()
+    path = Path(made.path, "zarr.json")
+    text = path.read_text()
     for torn in (text[: len(text) // 2], "", text.replace('"num_envs": 60', '"num_envs": -1')):
-        with open(path, "w") as file:
-            file.write(torn)
-        report = verify_store(made.path)
-        assert not report.ok
-        assert "zarr.json" in report.problems[0] or "num_envs" in report.problems[0]
+        path.write_text(torn)
+        problem = only_problem(made.path)
+        assert "zarr.json" in problem or "num_envs" in problem
 
 
 def test_a_store_that_is_being_written_is_not_called_damaged(
