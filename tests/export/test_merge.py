@@ -334,6 +334,9 @@ def test_order_and_defaults_of_fields_do_not_matter(paths: list[str], npy: str) 
     writer.close()
     export_npy(paths[:2], npy)
     assert_joined(npy, [first, first], masks([first, first]), stores.MOSAIC_NAMES)
+    dataset = TrajectoryDataset(paths[:2])
+    for name in helpers.SMALL.names:
+        helpers.assert_same(dataset.read(name), np.concatenate([first[name]] * 2), name)
 
 
 @pytest.mark.parametrize("how", ["same", "slash", "link", "dots"])
