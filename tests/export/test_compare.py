@@ -59,12 +59,6 @@ def test_an_export_of_the_store_is_ok(
     assert report.nbytes == sum(a.nbytes for a in arrays.values()) == sum(told)
 
 
-def test_with_nan_in_an_allowed_grid(store: str, npy: str) -> None:
-    stores.write(store, 8, edit=stores.nan_at("actions", (3, 1)))
-    export_npy(store, npy, layout="grid", allow_nonfinite=True)
-    assert verify_export(store, npy).ok
-
-
 @pytest.mark.parametrize("options", [{"layout": "grid"}, {"max_pairs": 9}])
 def test_a_flipped_bit_anywhere_in_an_array_is_found(
     store: str, npy: str, options: dict[str, Any]
@@ -255,14 +249,6 @@ def test_a_file_of_others_is_refused(store: str, npy: str) -> None:
     assert scan_npy(npy).provenance is None
 
 
-def test_a_cut_off_file_is_refused(store: str, npy: str) -> None:
-    written(store)
-    export_npy(store, npy)
-    os.truncate(npy, os.path.getsize(npy) - 1)
-    with pytest.raises(CorruptExportError, match="cut off"):
-        verify_export(store, npy)
-
-
 def test_errors_of_the_store(store: str, npy: str) -> None:
     written(store)
     export_npy(store, npy)
@@ -272,11 +258,3 @@ def test_errors_of_the_store(store: str, npy: str) -> None:
     stores.flip(shard, 3)
     with pytest.raises(CorruptStoreError, match="actions, block 1"):
         verify_export(store, npy)
-
-
-def test_an_export_of_an_unfinished_store_stays_good_while_nothing_is_added(
-    store: str, npy: str
-) -> None:
-    written(store, complete=False)
-    export_npy(store, npy, allow_incomplete=True)
-    assert verify_export(store, npy).ok

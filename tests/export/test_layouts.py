@@ -51,15 +51,6 @@ def test_a_grid_holds_the_mask_if_one_was_ever_given(
     assert report.num_pairs == data["metadata"]["num_steps"] == recorded["valid_mask"].sum()
 
 
-def test_a_grid_holds_every_row_as_recorded(store: str, npy: str) -> None:
-    recorded = stores.write(store, 11, masks=stores.some_masks(4), schema=stores.STUDENT)
-    report = export_npy(store, npy, layout="grid")
-    data = stores.load(npy)
-    for name in (*stores.MOSAIC_NAMES, "student_observations", "valid_mask"):
-        helpers.assert_same(data[name], recorded[name], name)
-        assert report.shapes[name] == recorded[name].shape
-
-
 @pytest.mark.parametrize("masks", [no_masks, all_true_masks, one_invalid, stores.some_masks(4)])
 def test_compact_holds_the_valid_rows_and_no_mask(store: str, npy: str, masks: Any) -> None:
     recorded = stores.write(store, 11, masks=masks)

@@ -138,12 +138,6 @@ def test_nothing_left_is_nothing_to_export(
     assert not os.path.exists(npy)
 
 
-def test_without_an_option_trajectories_are_in_whatever_their_ends(store: str, npy: str) -> None:
-    stores.write(store, 6, schema=SCHEMA, falls={2: [0]})
-    report = export_npy(store, npy)
-    assert (report.layout, report.num_pairs) == ("grid", 24)
-
-
 def test_a_draw_is_of_the_rest(store: str, npy: str) -> None:
     recorded = stores.write(store, 9, ends={8: [2]})
     export_npy(store, npy, exclude_interrupted=True, max_pairs=5)
@@ -251,6 +245,7 @@ def test_a_grid_with_nan_is_refused_unless_allowed(store: str, npy: str, valid: 
 
     export_npy(store, npy, layout="grid", allow_nonfinite=True)
     helpers.assert_same(stores.load(npy)["observations"], recorded["observations"])
+    assert verify_export(store, npy).ok
 
 
 def test_float64_beyond_float32_is_infinite_in_the_file(store: str, npy: str) -> None:

@@ -15,16 +15,18 @@ _BOUND_MB, _IMPORT_MB = 150, 70  # an import takes the writer's buffer besides
 _BUFFER_MB = 32
 _SCHEMA = Schema.mosaic(obs_dim=154, action_dim=29, student_obs_dim=770)
 
+_PEAK = """
+def peak_mb():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1e3 for line in file if line.startswith("VmHWM"))
+"""
+
 _CODE = """
 import json, sys
 
 from mosaic_collect import export_npy
 from mosaic_collect.export.compare import verify_export
 from mosaic_collect.reading.verify import verify_store
-
-def peak_mb():
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) / 1e3 for line in file if line.startswith("VmHWM"))
 
 warm, npy, layout, fields, *stores = sys.argv[1:]
 options = {"layout": layout, "fields": fields.split(",")}
@@ -44,10 +46,6 @@ _IMPORT = """
 import sys
 from mosaic_collect import import_npy
 
-def peak_mb():
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) / 1e3 for line in file if line.startswith("VmHWM"))
-
 npy, buffer_mb = sys.argv[1:]
 import_npy(f"{npy}.warm.npy", f"{npy}.warm", buffer_mb=4)  # libraries
 print(peak_mb())
@@ -61,10 +59,6 @@ import sys
 
 import mosaic_collect.export.rows
 from mosaic_collect.export import export, export_store
-
-def peak_mb():
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) / 1e3 for line in file if line.startswith("VmHWM"))
 
 mosaic_collect.export.rows.BATCH_NBYTES = 2_000_000
 form, *stores = sys.argv[1:]
@@ -89,7 +83,7 @@ def test_formats_are_bounded(form: str, library: str, tmp_path) -> None:
     for name, steps in (("small", 160), ("large", 640)):
         _record(str(tmp_path / name), steps, 128)
     done = helpers.run_python(
-        _FORMATS, form, str(tmp_path / "small"), str(tmp_path / "large"), timeout=300
+        _PEAK + _FORMATS, form, str(tmp_path / "small"), str(tmp_path / "large"), timeout=300
     )
     assert done.returncode == 0, done.stderr
     small, large = map(float, done.stdout.split())
@@ -124,13 +118,13 @@ def test_bounded(large: tuple[str, str], tmp_path, layout: str, several: int) ->
     store, warm = large
     npy, others = str(tmp_path / "e.npy"), [warm] * several
     fields = ",".join([*_SCHEMA.names, "trajectory_id"])
-    done = helpers.run_python(_CODE, warm, npy, layout, fields, store, *others, timeout=300)
+    done = helpers.run_python(_PEAK + _CODE, warm, npy, layout, fields, store, *others, timeout=300)
     assert done.returncode == 0, done.stderr
     size, before, exported, verified = json.loads(done.stdout)
     assert size > 250
     assert exported - before < _BOUND_MB, "export"
     assert verified - before < _BOUND_MB, "comparison and verification"
-    done = helpers.run_python(_IMPORT, npy, str(_BUFFER_MB), timeout=300)
+    done = helpers.run_python(_PEAK + _IMPORT, npy, str(_BUFFER_MB), timeout=300)
     assert done.returncode == 0, done.stderr
     before, imported = map(float, done.stdout.split())
     assert imported - before < _BUFFER_MB + _IMPORT_MB, "import"

@@ -16,14 +16,6 @@ from mosaic_collect.store.posix import PosixBlobs
 from tests.export import stores
 
 
-def test_a_plan_is_of_the_files_exact_size(tmp_path: os.PathLike[str]) -> None:
-    store = os.path.join(tmp_path, "s.zarr")
-    stores.write(store, 3)
-    plan = plan_export(store, Options())
-    end = max(offset + len(piece) for offset, piece in plan.file.pieces)
-    assert end == plan.file.nbytes
-
-
 def test_a_plan_says_what_the_file_will_be_and_writes_it(store: str, npy: str) -> None:
     stores.write(store, 9, masks=stores.some_masks(4))
     plan = plan_export(store, Options(layout="compact"))

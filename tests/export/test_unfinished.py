@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from mosaic_collect import export_npy
+from mosaic_collect import export_npy, verify_export
 from mosaic_collect.errors import ExportError, IncompleteStoreError, StoreNotFoundError
 from tests import helpers
 from tests.export import stores
@@ -22,6 +22,7 @@ def test_an_unfinished_store_is_exported_only_if_allowed(store: str, npy: str) -
     helpers.assert_same(stores.load(npy)["observations"], recorded["observations"])
     assert report.num_pairs == 28
     assert stores.load(npy)["metadata"]["mosaic_collect"]["store_status"] == "collecting"
+    assert verify_export(store, npy).ok, "while nothing is added"
 
 
 def test_while_a_writer_is_at_work_the_committed_prefix(store: str, npy: str) -> None:

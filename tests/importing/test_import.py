@@ -50,15 +50,19 @@ def assert_holds(store: str, data: dict[str, Any]) -> TrajectoryDataset:
 
 
 @pytest.mark.usefixtures("pieces")
-@pytest.mark.parametrize("masked", [False, True])
-def test_every_value_and_the_mask(npy: str, made: str, masked: bool) -> None:
-    data = files.grid(masked=masked)
+@pytest.mark.parametrize(
+    ("steps", "num_envs", "masked"), [(11, 4, False), (11, 4, True), (1, 1, True)]
+)
+def test_every_value_and_the_mask(
+    npy: str, made: str, steps: int, num_envs: int, masked: bool
+) -> None:
+    data = files.grid(steps, num_envs, masked)
     np.save(npy, data)
     report = import_it(npy, made)
     dataset = assert_holds(made, data)
     assert dataset.state.has_mask is masked
     assert dataset.num_valid == report.num_valid == data["metadata"]["num_steps"]
-    assert (report.num_steps, report.num_envs, report.first_step) == (11, 4, 0)
+    assert (report.num_steps, report.num_envs, report.first_step) == (steps, num_envs, 0)
     assert report.shapes == {name: data[name].shape for name in files.NAMES}
     assert report.file_nbytes == os.path.getsize(npy)
 
@@ -150,13 +154,6 @@ def test_nan_comes_as_it_is_and_is_counted(npy: str, made: str) -> None:
     assert dataset.state.nonfinite == {**dict.fromkeys(files.NAMES, 0), "actions": 1} | {
         "observations": 1
     }
-
-
-def test_one_step_of_one_environment(npy: str, made: str) -> None:
-    data = files.grid(1, 1)
-    np.save(npy, data)
-    import_it(npy, made)
-    assert_holds(made, data)
 
 
 # -- what the file says ----------------------------------------------------------------------------

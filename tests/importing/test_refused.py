@@ -74,13 +74,6 @@ def test_refused(npy: str, made: str, changes: dict[str, Any], words: list[str])
     refused(npy, made, *words)
 
 
-def test_a_mask_that_upstream_was_given_on_some_steps_only(npy: str, made: str) -> None:
-    """Upstream saves student observations of some steps; the file is of no use to anyone."""
-    data = files.grid()
-    files.save(npy, student_observations=data["student_observations"][:4])
-    refused(npy, made, "student_observations: expected [11, 4, D], got [4, 4, 5]")
-
-
 @pytest.mark.parametrize("byte", [2, 255])
 def test_a_mask_of_other_bytes_than_0_and_1(npy: str, made: str, byte: int) -> None:
     data = files.grid()

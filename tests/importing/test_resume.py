@@ -55,20 +55,6 @@ def assert_whole(made: str, data: dict[str, Any]) -> None:
         helpers.assert_same(dataset.read(name), data[name], name)
 
 
-@pytest.mark.parametrize("after", [0, 1, 4, 7, 10])
-def test_what_was_added_stays_and_the_rest_comes(
-    npy: str, made: str, monkeypatch: pytest.MonkeyPatch, after: int
-) -> None:
-    data = files.save(npy)
-    interrupted(npy, made, monkeypatch, after)
-    dataset = TrajectoryDataset(made)
-    assert (dataset.num_steps, dataset.status) == (after, COLLECTING)
-    report = import_npy(npy, made, resume=True, **RING)
-    assert (report.first_step, report.num_steps) == (after, 11)
-    assert any(f"went on at step {after}" in n for n in report.notes) == (after > 0)
-    assert_whole(made, data)
-
-
 def test_twice_and_with_a_file_that_was_moved(
     npy: str, made: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -98,20 +84,26 @@ def test_trajectories_open_there_go_on_under_new_ids(
     assert helpers.ids(dataset)[[2, 3, 6]].tolist() == [[0, 1, 2, 3], [4, 5, 6, 7], [4, 8, 6, 7]]
 
 
-def own_ids(npy: str) -> int:
-    """A file in which each environment's id changes every few steps; how many changes there are."""
+def own_ids(npy: str) -> tuple[dict[str, Any], int]:
+    """A file in which each environment's id changes every few steps, and the number of changes."""
     ids = np.stack([np.arange(11) // (2 + env) for env in range(4)], axis=1)
-    files.save(npy, trajectory_id=ids)
-    return int(np.count_nonzero(np.diff(ids, axis=0)))
+    data = files.save(npy, trajectory_id=ids)
+    return data, int(np.count_nonzero(np.diff(ids, axis=0)))
 
 
-@pytest.mark.parametrize("after", range(1, 11))
-def test_trajectories_that_end_at_the_cut_have_ended(
+@pytest.mark.parametrize("after", range(11))
+def test_what_was_added_stays_with_its_ends_and_the_rest_comes(
     npy: str, made: str, monkeypatch: pytest.MonkeyPatch, after: int
 ) -> None:
-    changes = own_ids(npy)
+    data, changes = own_ids(npy)
     interrupted(npy, made, monkeypatch, after)
-    assert import_npy(npy, made, resume=True).num_trajectories == changes
+    dataset = TrajectoryDataset(made)
+    assert (dataset.num_steps, dataset.status) == (after, COLLECTING)
+    report = import_npy(npy, made, resume=True, **RING)
+    assert (report.first_step, report.num_steps) == (after, 11)
+    assert any(f"went on at step {after}" in n for n in report.notes) == (after > 0)
+    assert report.num_trajectories == changes
+    assert_whole(made, data)
     assert verify_store(made).ok
 
 
@@ -119,7 +111,7 @@ def test_trajectories_that_end_at_the_cut_have_ended(
 def test_an_interrupt_between_a_row_and_its_ends(
     npy: str, made: str, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    changes, end, left = own_ids(npy), TrajectoryWriter.end_trajectories, [number]
+    (_, changes), end, left = own_ids(npy), TrajectoryWriter.end_trajectories, [number]
 
     def interrupted_once(self: TrajectoryWriter, *args: Any) -> None:
         left[0] -= 1
@@ -158,7 +150,7 @@ import_npy(npy, store, buffer_mb=0.003)
 def test_a_kill_loses_no_end_of_what_is_committed(
     npy: str, made: str, after: int, commit: str
 ) -> None:
-    changes = own_ids(npy)
+    _, changes = own_ids(npy)
     assert helpers.run_python(_KILLED, npy, made, str(after), commit).returncode == 9
     assert TrajectoryDataset(made).num_steps <= after
     assert import_npy(npy, made, resume=True).num_trajectories == changes

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import io
 import os
-import pickle
 import pickletools
 
 import numpy as np
-import pytest
 from hypothesis import given, strategies as st
 
 from mosaic_collect.npyfile.layout import ArraySpec, plan_file
@@ -145,14 +143,3 @@ def test_whatever_the_names_shapes_and_metadata(tmp_path_factory, specs: dict, p
         found = data[stored.offset : stored.offset + stored.nbytes]
         assert found == arrays[name].tobytes()
         assert stored.shape == arrays[name].shape
-
-
-def test_a_pure_python_unpickler_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The C unpickler is lenient here and there; the other one is the reference."""
-    data, arrays = file_bytes(SPECS, PLAIN)
-    with io.BytesIO(data) as file:
-        np.lib.format.read_magic(file)
-        np.lib.format.read_array_header_1_0(file)
-        content = pickle._Unpickler(file).load().item()
-        assert file.read() == b""
-    np.testing.assert_array_equal(content["observations"], arrays["observations"])

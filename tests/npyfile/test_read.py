@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime as dt
 import io
 import os
-import pickle
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -304,10 +303,3 @@ def test_axes_too_long_for_numpy(npy: str, shape: tuple[int, ...]) -> None:
 
         with pytest.raises(CorruptExportError, match="observations: axes too long for NumPy"):
             ExpertTrajectoryCollector.load(npy)
-
-
-def test_the_standard_library_still_has_its_pickle_machine() -> None:
-    """The reader builds on ``pickle._Unpickler``, which is in CPython since 3.0, but not public."""
-    machine = pickle._Unpickler
-    assert {"load", "find_class", "pop_mark", "dispatch"} <= set(dir(machine))
-    assert all(code in machine.dispatch for code in (pickle.MARK[0], pickle.BUILD[0]))
