@@ -56,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _run(name, rest)
 
 
-def parse(words: Sequence[str]) -> partial[bool]:
+def parse(words: Sequence[str]) -> partial[bool | None]:
     """The call that a command line means, such as ``["inspect", "expert.zarr"]``.
 
     Raises:
@@ -103,7 +103,7 @@ def _run(name: str, words: list[str]) -> int:
         format="%(levelname)s %(name)s: %(message)s",
     )
     try:
-        return OK if run(**options) else NO
+        return NO if run(**options) is False else OK
     except BrokenPipeError:
         # Whoever read our answer has gone; nor must the interpreter flush at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -9,7 +9,7 @@ import importlib
 from collections.abc import Callable
 from importlib.util import find_spec
 
-#: Name -> module, whose function ``run_NAME`` does it and prints the answer; False: a no.
+#: Name -> module, whose function ``run_NAME`` prints the answer; it returns False if that is no.
 COMMANDS = {
     "collect": "mosaic_collect.commands.collect",
     "export": "mosaic_collect.commands.convert",
@@ -29,7 +29,9 @@ if find_spec("mosaic_collect.demo") is not None:  # in a checkout
     COMMANDS["demo"] = "mosaic_collect.demo"
 
 
-def command(name: str) -> Callable[..., bool]:
+def command(name: str) -> Callable[..., bool | None]:
     """The function of a command."""
-    run: Callable[..., bool] = getattr(importlib.import_module(COMMANDS[name]), f"run_{name}")
+    run: Callable[..., bool | None] = getattr(
+        importlib.import_module(COMMANDS[name]), f"run_{name}"
+    )
     return run

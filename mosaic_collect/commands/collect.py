@@ -60,15 +60,20 @@ _GROUPS = {
     "motions": ("motion", "passes", "start", "resample", "allow_fps"),
     "who acts, and disturbances": ("action_noise", "act_by", "act_share", "push"),
     "observations": ("teacher_noise", "student_noise", "student_history", "student_drop"),
-    "the store": ("resume", "overwrite", "allow_changed", "stop_on_nonfinite"),
+    "the store": ("resume", "overwrite", "allow_changed"),
     "more fields": ("record", "record_states"),
     "several processes": ("distributed", "take_over"),
     "Isaac Lab, 2.1 to 2.3 and 3": (
         *("tasks_module", "overrides", "launcher", "student_task", "student_overrides"),
     ),
-    "tuning": ("buffer_mb", "compressor", "encode_in", "commit_seconds"),
 }
-_OPTIONS = {"of": IsaacLabCollectOptions, "but": _PROGRAMS, "groups": _GROUPS, "more": SHOWN}
+_OPTIONS = {
+    "of": IsaacLabCollectOptions,
+    "but": _PROGRAMS,
+    "group": "checks and tuning",
+    "groups": _GROUPS,
+    "more": SHOWN,
+}
 #: What an option changes, by the name that ``--allow-changed`` takes.
 _CHANGES = {
     **dict.fromkeys(("action_noise", "act_by", "act_share", "push", "start"), "acting"),
@@ -88,7 +93,7 @@ def run_collect(
     *,
     sim: Annotated[str | None, {"choices": tuple(SIMULATORS), "metavar": None}] = None,
     **given: Annotated[Any, _OPTIONS],
-) -> bool:
+) -> None:
     """Run an rsl_rl checkpoint in a simulated task, and record it into a store.
 
     --resume --output STORE continues a store with the options that it was collected with.
@@ -107,8 +112,7 @@ def run_collect(
     is_whole = given.get("resume") == "auto" and {"task", "checkpoint"} <= {*given}
     recorded = _recorded(given) if given.get("resume") and not is_whole else {}
     before = recorded.pop("sim", "mjlab")
-    sim = sim or before
-    values = {**recorded, **given}
+    sim, values = sim or before, {**recorded, **given}
     missing = [name for name in ("task", "checkpoint") if name not in values]
     if missing:
         raise InputError(
@@ -125,7 +129,6 @@ def run_collect(
         )
     except StoreMismatchError as error:
         raise StoreMismatchError(_in_flags(str(error), recorded, given)) from error
-    return True
 
 
 def announce(options: RecordOptions, sim: str) -> None:

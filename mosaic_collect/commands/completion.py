@@ -36,7 +36,7 @@ _mosaic_collect() {{
 complete -o default -F _mosaic_collect mosaic-collect"""
 
 
-def run_completion(shell: Annotated[Literal["bash", "zsh", "fish"], ARGUMENT]) -> bool:
+def run_completion(shell: Annotated[Literal["bash", "zsh", "fish"], ARGUMENT]) -> None:
     """Print a script that completes commands, options and choices in a shell.
 
     Source it from the shell's startup file: source <(mosaic-collect completion bash).
@@ -49,7 +49,6 @@ def run_completion(shell: Annotated[Literal["bash", "zsh", "fish"], ARGUMENT]) -
     """
     parsers = {name: parser_of(name, command(name)) for name in COMMANDS}
     print(_fish(parsers) if shell == "fish" else _bash(parsers, zsh=shell == "zsh"))
-    return True
 
 
 def _bash(parsers: dict[str, CommandParser], zsh: bool) -> str:

@@ -70,7 +70,7 @@ def run_export(
     scheduler: Scheduler = None,
     workers: Workers = None,
     **options: Annotated[Any, _SUBSET],
-) -> bool:
+) -> None:
     """Write a store, or several as one, in a format that other libraries read.
 
     .npy is the dict that MOSAIC loads, .hdf5 or .h5 the layout of robomimic and Isaac Lab, .parquet
@@ -106,7 +106,6 @@ def run_export(
             with bar("export", total=plan.arrays_nbytes, leave=True) as progress:
                 report = plan.write(path, progress.update, engine)
     answer(json, report, *_export_lines(report))
-    return True
 
 
 def _stores_and_target(paths: Sequence[str]) -> tuple[list[str], str]:
@@ -140,7 +139,7 @@ def run_store(
         {**_SUBSET, "but": (*_OWN, "layout", "allow_nonfinite")},
         {**_WRITER, "of": export_store},
     ],
-) -> bool:
+) -> None:
     """Write a subset of a store, or of several, as one new store; also merges and recompresses.
 
     Each trajectory stays whole and in its order. The new store has trajectory ids of its own. It
@@ -158,7 +157,6 @@ def run_store(
     with termination_as_exit(), bar("store", leave=True) as progress:
         report = export_store(names, target, progress=progress.update, **options)
     answer(json, report, *_export_lines(report))
-    return True
 
 
 def run_import(
@@ -168,7 +166,7 @@ def run_import(
     resume: Annotated[Resume, {"add": add_resume}] = False,
     json: Json = False,
     **writer: Annotated[Any, {**_WRITER, "of": import_npy}],
-) -> bool:
+) -> None:
     """Make a store of a file of MOSAIC's own collector, of an export, or of another recorder.
 
     .npy is MOSAIC's dict, .hdf5 or .h5 robomimic's layout, .parquet a table of one row per pair.
@@ -198,7 +196,6 @@ def run_import(
         f"fields: {', '.join(report.shapes)}",
         *(f"note: {note}" for note in report.notes),
     )
-    return True
 
 
 def run_copy(

@@ -69,7 +69,7 @@ def run_inspect(
     json: Json = False,
     scheduler: Scheduler = None,
     workers: Workers = None,
-) -> bool:
+) -> None:
     """Show the contents of a store or an exported .npy file, without loading or unpickling it.
 
     Args:
@@ -85,7 +85,6 @@ def run_inspect(
         print("\n".join(_json(summary) for summary in found))
     else:
         print("\n\n".join(summary_text(summary, metadata) for summary in found))
-    return True
 
 
 def _json(summary: Summary) -> str:
@@ -109,7 +108,7 @@ def run_stats(
     json: Json = False,
     scheduler: Scheduler = None,
     workers: Workers = None,
-) -> bool:
+) -> None:
     """Measure every feature over the valid pairs.
 
     Mean, standard deviation, range, quantiles, shares of NaN and infinity, constant and dead
@@ -134,7 +133,6 @@ def run_stats(
     print(figures if json else statistics_text(found))
     if target is not None and not json:
         print(f"{target}: written")
-    return True
 
 
 def _measure(
@@ -161,7 +159,7 @@ def run_plot(
     theme: Literal["light", "dark"] = "light",
     trajectory: Curves = None,
     max_pairs: Pairs = _MOST_PAIRS,
-) -> bool:
+) -> None:
     """Draw charts of a store: environments, motions, observations, actions, one trajectory, speed.
 
     Args:
@@ -184,7 +182,6 @@ def run_plot(
         path = f"{stem}.{name}.{format}"
         save(pictures.draw(name), path)
         print(f"{path}: drawn", flush=True)
-    return True
 
 
 def run_report(
@@ -196,7 +193,7 @@ def run_report(
     checks: File = None,
     trajectory: Curves = None,
     max_pairs: Pairs = _MOST_PAIRS,
-) -> bool:
+) -> None:
     """Write one self-contained HTML page about a store: findings first, then charts and tables.
 
     Args:
@@ -223,7 +220,6 @@ def run_report(
         write_target(json_path, dumps(plain, indent=1).encode())
         print(f"{json_path}: written, {len(findings)} findings")
     print(f"{page_path}: written, {len(page) / 1e6:.1f} MB")
-    return True
 
 
 def _rendered(dataset: TrajectoryDataset, count: int) -> dict[int, bytes]:
@@ -259,7 +255,7 @@ def run_replay(
     output: Annotated[str, _SHORT, {"metavar": "FILE", "required": True}],
     motion: str | None = None,
     model: str | None = None,
-) -> bool:
+) -> None:
     """Render trajectories: the robot beside its reference, in mjlab's scene or with a model.
 
     Args:
@@ -289,7 +285,6 @@ def run_replay(
         print(f"{made.path}: {what}; {shown_in}")
     for note in made.notes:
         print(f"note: {note}")
-    return True
 
 
 def run_watch(

@@ -44,7 +44,7 @@ BAD_USAGE = 2
 ARGUMENT = {"positional": True}
 
 
-def parser_of(name: str, run: Callable[..., bool]) -> CommandParser:
+def parser_of(name: str, run: Callable[..., Any]) -> CommandParser:
     """The parser of one command."""
     parser = CommandParser(
         prog=f"mosaic-collect {name}",
@@ -92,13 +92,13 @@ def add_options(
         but: Parameters to leave out.
         between: Separator of the words of a name.
         group: Title of the group of parameters that ``groups`` does not name; empty: none.
-        groups: Title of a group -> its parameters, in this order behind the others.
+        groups: Title of a group -> its parameters, in this order before the others.
         more: Parameter -> what ``Annotated`` may add, beside its own.
     """
     parameters, hints, words = inspect.signature(of).parameters, _hints(of), meanings(of)
     title_of = {name: title for title, names in (groups or {}).items() for name in names}
     order, exclusive = list(title_of), dict[str, argparse._ActionsContainer]()
-    for name in sorted(parameters, key=lambda n: order.index(n) if n in title_of else -1):
+    for name in sorted(parameters, key=lambda n: order.index(n) if n in order else len(order)):
         hint, *added = _unpacked(hints[name])
         if name in but:
             continue
@@ -340,7 +340,7 @@ def _type_arguments(name: str, hint: Any, default: Any) -> dict[str, Any]:
     """Arguments of ``add_argument`` for a parameter of that type."""
     if hint is bool:
         return {"action": _Switch if default is True else "store_true"}
-    # The last word of a name is what its value is: MB of buffer_mb, MODULE of tasks_module.
+    # The last word of a name is what its value is: MODULE of tasks_module.
     metavar = name.rpartition("_")[2].upper()
     kinds = [kind for kind in _members(hint) if kind is not NoneType]
     if get_origin(kinds[0]) in (tuple, list, Sequence, Iterable):
