@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -21,7 +22,6 @@ from tests import helpers
 from tests.export import stores
 
 NAMES = list(COMMANDS)
-WITHOUT_MJLAB = pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab is installed")
 
 
 def test_the_commands() -> None:
@@ -30,16 +30,11 @@ def test_the_commands() -> None:
     assert sorted(NAMES) == sorted(core + more)
 
 
-def test_help_lists_the_commands(cli) -> None:
-    done = cli("--help")
-    assert done.code == 0
-    for name in NAMES:
-        assert name in done.out
-
-
-def test_the_help_of_all_is_shown_where_no_command_is_given(cli) -> None:
-    done = cli()
-    assert (done.code, done.out, done.err) == (2, "", help_text() + "\n")
+def test_the_help_of_all_is_shown_on_demand_and_where_no_command_is_given(cli) -> None:
+    asked, bare = cli("--help"), cli()
+    assert (asked.code, asked.out) == (0, help_text() + "\n")
+    assert (bare.code, bare.out, bare.err) == (2, "", asked.out)
+    assert all(f"\n  {name} " in asked.out for name in NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -184,43 +179,31 @@ def test_version(cli) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("line", "words"),
     [
-        ("dance",),
-        ("inspect",),
-        ("export",),
-        ("import",),
-        ("import", "e.npy"),
-        ("export", "s.zarr", "--layout", "dense"),
-        ("export", "s.zarr", "--max-pairs", "many"),
-        ("verify",),
-        ("collect", "--max-steps", "many"),
+        *(
+            (line, "(see mosaic-collect")
+            for line in (
+                *("dance", "inspect", "export", "import", "import e.npy", "verify"),
+                *("export s.zarr --layout dense", "export s.zarr --max-pairs many"),
+                "collect --max-steps many",
+            )
+        ),
+        *(
+            (line, "nothing")
+            for line in (
+                *("inspect nothing.zarr", "inspect nothing.npy", "import nothing.npy e.zarr"),
+                *("export nothing.zarr", "verify nothing.zarr"),
+            )
+        ),
+        *((f"{name} folder", "no store") for name in ("inspect", "export", "verify")),
     ],
 )
-def test_bad_usage_is_2(cli, arguments: tuple[str, ...]) -> None:
-    cli(*arguments).failed("(see mosaic-collect")
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ("inspect", "nothing.zarr"),
-        ("inspect", "nothing.npy"),
-        ("import", "nothing.npy", "e.zarr"),
-        ("export", "nothing.zarr"),
-        ("verify", "nothing.zarr"),
-    ],
-)
-def test_no_such_file_is_2(cli, tmp_path, monkeypatch, arguments: tuple[str, ...]) -> None:
+def test_what_cannot_be_done_is_2(cli, tmp_path, monkeypatch, line: str, words: str) -> None:
     monkeypatch.chdir(tmp_path)
-    cli(*arguments).failed("nothing")
-
-
-@pytest.mark.parametrize("command", ["inspect", "export", "verify"])
-def test_no_store_is_2(cli, tmp_path, command: str) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "notes.txt").write_text("x")
-    cli(command, str(tmp_path / "folder")).failed("no store")
+    cli(*line.split()).failed(words)
 
 
 def test_verbose_shows_the_traceback(cli, tmp_path, caplog) -> None:
@@ -237,17 +220,14 @@ def test_an_interrupt_is_130(cli, monkeypatch, name: str) -> None:
     assert done.err == f"mosaic-collect {name}: interrupted\n"
 
 
-@WITHOUT_MJLAB
-def test_collect_without_mjlab_names_the_extra(cli) -> None:
-    arguments = ["--task", "T", "--checkpoint", "c.pt", "--max-steps", "1", "--output", "x.zarr"]
-    cli("collect", *arguments).failed("mosaic-collect[mjlab]")
-    assert not os.path.exists("x.zarr")
-
-
-@WITHOUT_MJLAB
-def test_demo_without_mjlab_names_the_extra(cli, tmp_path) -> None:
-    cli("demo", "--output", str(tmp_path / "demo")).failed("mosaic-collect[mjlab]")
-    assert not (tmp_path / "demo").exists()
+@pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab is installed")
+@pytest.mark.parametrize(
+    "line", ["collect --task T --checkpoint c.pt --max-steps 1 --output out", "demo --output out"]
+)
+def test_without_mjlab_the_extra_is_named(cli, tmp_path, monkeypatch, line: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    cli(*line.split()).failed("mosaic-collect[mjlab]")
+    assert not os.path.exists("out")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -295,9 +275,6 @@ def test_a_pipe_that_is_closed_is_no_traceback(store: str) -> None:
 def test_the_console_script_is_main() -> None:
     project = (Path(helpers.REPO) / "pyproject.toml").read_text()
     assert '\n[project.scripts]\nmosaic-collect = "mosaic_collect.cli:main"\n' in project
-
-
-def test_the_installed_console_script(tmp_path) -> None:
     script = Path(sys.executable).parent / "mosaic-collect"
     if not script.exists():
         pytest.skip("the package is not installed beside this interpreter")
@@ -314,26 +291,23 @@ def test_no_command_needs_torch_or_zarr_until_it_does() -> None:
 
 
 @pytest.mark.parametrize("command", ["verify", "stats", "export"])
-def test_without_memory_it_fails_in_one_line(cli, store: str, monkeypatch, command: str) -> None:
-    helpers.record(store, 9)
-
-    def refuse(*args: object, **options: object) -> None:
-        raise MemoryError
-
-    monkeypatch.setattr("mosaic_collect.store.shard.ShardReader.__init__", refuse)
-    done = cli(command, store, *([store + ".npy"] if command == "export" else []))
-    assert (done.code, done.err) == (2, f"mosaic-collect {command}: not enough memory\n")
-
-
-@pytest.mark.parametrize("command", ["verify", "stats", "export"])
-def test_without_threads_it_is_done_all_the_same(
+def test_without_memory_it_fails_in_one_line_and_without_threads_it_is_done(
     cli, store: str, monkeypatch, command: str
 ) -> None:
     helpers.record(store, 9)
+    words = (command, store, *([store + ".npy"] if command == "export" else []))
 
-    def refuse(thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+    def refuse(error: Exception) -> Callable[..., None]:
+        def refusing(*args: object, **options: object) -> None:
+            raise error
 
-    monkeypatch.setattr(threading.Thread, "start", refuse)
-    done = cli(command, store, *([store + ".npy"] if command == "export" else []))
+        return refusing
+
+    with monkeypatch.context() as patch:
+        no_memory = refuse(MemoryError())
+        patch.setattr("mosaic_collect.store.shard.ShardReader.__init__", no_memory)
+        done = cli(*words)
+        assert (done.code, done.err) == (2, f"mosaic-collect {command}: not enough memory\n")
+    monkeypatch.setattr(threading.Thread, "start", refuse(RuntimeError("can't start new thread")))
+    done = cli(*words)
     assert (done.code, "Traceback" in done.err) == (0, False)
