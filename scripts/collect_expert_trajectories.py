@@ -18,7 +18,7 @@ from mosaic_collect.adapters.isaaclab.collect import CollectResult, run_collect
 from mosaic_collect.cli import main as command
 from mosaic_collect.commands.collect import tell, watched
 from mosaic_collect.commands.options import flags_of, in_flags
-from mosaic_collect.commands.script import Plan, add_arguments, parse
+from mosaic_collect.commands.script import add_arguments, parse, plan_collection
 from mosaic_collect.errors import MosaicCollectError
 from mosaic_collect.text import any_text
 
@@ -33,7 +33,7 @@ def main() -> int:
     args, overrides = parse(parser)
     flags, exported = flags_of(parser), []
     try:
-        plan = Plan.of(args, os.environ, overrides)
+        plan = plan_collection(args, os.environ, overrides)
     except MosaicCollectError as error:
         parser.error(in_flags(str(error), flags))
     options = plan.options

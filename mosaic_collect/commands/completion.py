@@ -14,23 +14,14 @@ from mosaic_collect.commands.options import (
     summary_of,
 )
 
+#: A case is chosen by the number of the word, the command, the word before, and the word.
 _BASH = """\
 _mosaic_collect() {{
-  local word=${{COMP_WORDS[COMP_CWORD]}} before=${{COMP_WORDS[COMP_CWORD - 1]}} found=
-  if [ "$COMP_CWORD" = 1 ]; then
-    found="{commands}"
-  else
-    case "${{COMP_WORDS[1]}} $before" in
-{choices}
-      *)
-        case "$word" in
-          -*)
-            case "${{COMP_WORDS[1]}}" in
-{options}
-            esac ;;
-        esac ;;
-    esac
-  fi
+  local word=${{COMP_WORDS[COMP_CWORD]}} found=
+  case "$COMP_CWORD ${{COMP_WORDS[1]}} ${{COMP_WORDS[COMP_CWORD - 1]}} $word" in
+    "1 "*) found="{commands}" ;;
+{cases}
+  esac
   COMPREPLY=($(compgen -W "$found" -- "$word"))
 }}
 complete -o default -F _mosaic_collect mosaic-collect"""
@@ -53,19 +44,17 @@ def run_completion(shell: Annotated[Literal["bash", "zsh", "fish"], ARGUMENT]) -
 
 def _bash(parsers: dict[str, CommandParser], zsh: bool) -> str:
     """For bash; zsh takes it, too, once it has loaded its emulation."""
-    options, choices = [], []
+    cases = [
+        f'    *" {name} {flag} "*) found="{" ".join(map(str, action.choices))}" ;;'
+        for name, parser in parsers.items()
+        for action in parser._actions
+        if action.choices
+        for flag in action.option_strings or [name]
+    ]
     for name, parser in parsers.items():
-        flags = " ".join(flag for a in parser._actions for flag in _long(a))
-        options.append(f'              {name}) found="{flags}" ;;')
-        choices += [
-            f'      "{name} {flag}") found="{" ".join(map(str, action.choices))}" ;;'
-            for action in parser._actions
-            if action.choices
-            for flag in action.option_strings or [name]
-        ]
-    script = _BASH.format(
-        commands=" ".join(parsers), options="\n".join(options), choices="\n".join(choices)
-    )
+        flags = " ".join(flag for action in parser._actions for flag in _long(action))
+        cases.append(f'    *" {name} "*" -"*) found="{flags}" ;;')
+    script = _BASH.format(commands=" ".join(parsers), cases="\n".join(cases))
     return f"autoload -U +X bashcompinit && bashcompinit\n{script}" if zsh else script
 
 
@@ -75,12 +64,10 @@ def _fish(parsers: dict[str, CommandParser]) -> str:
         summary = summary_of(command(name))[0]
         lines.append(f"-n __fish_use_subcommand -f -a {name} -d {shlex.quote(summary)}")
         for action in parser._actions:
-            choices = [f"-xa {shlex.quote(' '.join(map(str, action.choices or ())))}"]
-            more = " ".join(choices if action.choices else [])
-            lines += [
-                f"-n '__fish_seen_subcommand_from {name}' -l {flag[2:]} {more}".rstrip()
-                for flag in _long(action)
-            ]
+            choices = shlex.quote(" ".join(map(str, action.choices or ())))
+            more = f" -xa {choices}" if action.choices else ""
+            within = f"-n '__fish_seen_subcommand_from {name}'"
+            lines += [f"{within} -l {flag[2:]}{more}" for flag in _long(action)]
     return "\n".join(f"complete -c mosaic-collect {line}" for line in lines)
 
 

@@ -24,9 +24,11 @@ import difflib
 import inspect
 import re
 import shlex
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import takewhile
 from types import NoneType, UnionType
 from typing import (
@@ -46,11 +48,12 @@ ARGUMENT = {"positional": True}
 
 def parser_of(name: str, run: Callable[..., Any]) -> CommandParser:
     """The parser of one command."""
+    width = shutil.get_terminal_size().columns - 2
     parser = CommandParser(
         prog=f"mosaic-collect {name}",
-        description=" ".join(summary_of(run)).strip(),
+        description=textwrap.fill(" ".join(summary_of(run)), width),
         epilog=f"example:\n{wrapped(example_of(run), '  ', 78)}\n",
-        formatter_class=HelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=28),
         allow_abbrev=False,
     )
     add_options(parser, run)
@@ -188,11 +191,8 @@ def _section(documented: Any, title: str) -> str:
 
 def flags_of(parser: argparse.ArgumentParser) -> dict[str, str]:
     """Name -> option, of all that are no positional arguments."""
-    flags: dict[str, str] = {}
-    for action in parser._actions:
-        for flag in action.option_strings[-1:]:
-            flags.setdefault(action.dest, flag)
-    return flags
+    options = [action for action in reversed(parser._actions) if action.option_strings]
+    return {action.dest: action.option_strings[-1] for action in options}
 
 
 def in_flags(message: str, flags: Mapping[str, str]) -> str:
@@ -250,16 +250,16 @@ class CommandParser(argparse.ArgumentParser):
             if name in options:
                 is_list = options[name].nargs == "+" and options[name].type is int
                 numbers_at = len(found) if is_list and not equals else None
-            elif numbers_at is not None and len(found) > numbers_at + 1 and not _is_whole(word):
+            elif (
+                numbers_at is not None
+                and len(found) > numbers_at + 1
+                and not re.fullmatch(r"-?\d+", word)
+            ):
                 found.insert(numbers_at, word)
                 numbers_at += 1
                 continue
             found.append(word)
         return found
-
-
-def _is_whole(text: str) -> bool:
-    return text.removeprefix("-").isdecimal()
 
 
 class _Switch(argparse.Action):
@@ -272,18 +272,6 @@ class _Switch(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, flag: str | None = None) -> None:
         setattr(namespace, self.dest, not str(flag).startswith(("--no-", "--no_")))
-
-
-class HelpFormatter(argparse.HelpFormatter):
-    """Wrap texts to the terminal; lines that begin with two spaces are kept as they are."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, max_help_position=28)
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if "\n  " in text:
-            return text
-        return textwrap.fill(" ".join(text.split()), width)
 
 
 def wrapped(command: str, indent: str, width: int) -> str:

@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any, NamedTuple
 
 from mosaic_collect.adapters.isaaclab.launch import installed
 from mosaic_collect.adapters.isaaclab.options import TRAINING_RUN, IsaacLabCollectOptions
@@ -33,6 +33,7 @@ _OWN = (
     *("passes", "device", "launcher", "overrides", "overwrite", "allow_changed"),
 )
 _REQUIRED = ("task", "motion", "output_path")
+_FILES = ("checkpoint", "resume_student_checkpoint")
 _DEFAULTS: dict[str, Any] = {
     "num_envs": 16,
     "steps_per_trajectory": 100,
@@ -122,98 +123,85 @@ def _place(text: str) -> str:
     return text if is_url(text) else _path(text)
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """Collection and export of one process."""
 
     options: IsaacLabCollectOptions
     npy: str | None  # export of this process's store; None: none is wanted
     found: list[Motion]  # all motions, equal ones once
 
-    @classmethod
-    def of(
-        cls, args: argparse.Namespace, environ: Mapping[str, str], overrides: Sequence[str] = ()
-    ) -> Plan:
-        """Check the flags and Hydra's overrides, before a simulator takes minutes to start.
 
-        Raises:
-            InputError: Flags that make no sense, or motion files that cannot be played: all of
-                them.
-            StoreError: ``--resume``, and the store cannot be read; or it is there without.
-        """
-        rank, world = 0, 1
-        if args.distributed:
-            rank, _, world = torchrun_ranks(environ)
-        problems = _problems(args, world)
-        store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
-        own = {
-            "output": store,
-            "checkpoint": "",
-            # Isaac Lab's --device has a default, which is no wish.
-            "device": args.device if getattr(args, "device_explicit", False) else None,
-            "passes": 1,
-            "overrides": overrides,
-            "allow_changed": None,
-            "notes": {"flags": vars(args)},
-        }
-        try:
-            given = {**vars(args), **own}
-            taken = [f.name for f in fields(IsaacLabCollectOptions) if f.name in given]
-            options = IsaacLabCollectOptions(**{name: given[name] for name in taken})
-            options.check()
-        except InputError as error:
-            problems.append(str(error))
-        if problems:
-            raise InputError("; ".join(problems))
-        rank_store = RankStore.of(store, args.distributed, environ)
-        if not args.resume and rank_store.store.is_taken():
-            raise StoreExistsError(
-                f"{store} exists: --resume goes on with it, --store names another"
-            )
-        options = replace(options, checkpoint=named_checkpoint(args))
-        most, npy = options.max_trajectories, args.output_path
-        if args.distributed:
-            most = None if most is None else len(range(most)[rank::world])
-            npy = f"-rank{rank}".join(os.path.splitext(npy))
-        found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
-        at_most = -(-len(options.chosen(found)) // world)
-        known = rank_store.known(args.resume)
-        num_envs = (known.num_envs if known else 0) or min(args.num_envs, at_most)
-        options = replace(options, num_envs=num_envs, max_trajectories=most)
-        return cls(options, npy if npy.endswith(".npy") else None, found)
+def plan_collection(
+    args: argparse.Namespace, environ: Mapping[str, str], overrides: Sequence[str] = ()
+) -> Plan:
+    """Check the flags and Hydra's overrides, before a simulator takes minutes to start.
+
+    Raises:
+        InputError: Flags that make no sense, or motion files that cannot be played: all of them.
+        StoreError: ``--resume``, and the store cannot be read; or it is there without.
+    """
+    rank, _, world = torchrun_ranks(environ) if args.distributed else (0, 0, 1)
+    problems = list(_problems(args, world))
+    store = args.store or os.path.splitext(args.output_path)[0] + ".zarr"
+    given = {
+        **vars(args),
+        "output": store,
+        "checkpoint": "",
+        # Isaac Lab's --device has a default, which is no wish.
+        "device": args.device if getattr(args, "device_explicit", False) else None,
+        "passes": 1,
+        "overrides": overrides,
+        "allow_changed": None,
+        "notes": {"flags": vars(args)},
+    }
+    taken = [f.name for f in fields(IsaacLabCollectOptions) if f.name in given]
+    try:
+        options = IsaacLabCollectOptions(**{name: given[name] for name in taken})
+        options.check()
+    except InputError as error:
+        problems.append(str(error))
+    if problems:
+        raise InputError("; ".join(problems))
+    rank_store = RankStore.of(store, args.distributed, environ)
+    if not args.resume and rank_store.store.is_taken():
+        raise StoreExistsError(f"{store} exists: --resume goes on with it, --store names another")
+    options = replace(options, checkpoint=named_checkpoint(args))
+    most, npy = options.max_trajectories, args.output_path
+    if args.distributed:
+        most = None if most is None else len(range(most)[rank::world])
+        npy = f"-rank{rank}".join(os.path.splitext(npy))
+    found = find_motions(os.path.realpath(args.motion))  # as MOSAIC resolves it
+    at_most = -(-len(options.chosen(found)) // world)
+    known = rank_store.known(args.resume)
+    num_envs = (known.num_envs if known else 0) or min(args.num_envs, at_most)
+    options = replace(options, num_envs=num_envs, max_trajectories=most)
+    return Plan(options, npy if npy.endswith(".npy") else None, found)
 
 
-def _problems(args: argparse.Namespace, world: int) -> list[str]:
-    problems = []
+def _problems(args: argparse.Namespace, world: int) -> Iterator[str]:
+    """What is wrong with the flags that a collection does not have."""
     if 0 < (args.max_trajectories or 0) < world:
-        problems.append(f"max_trajectories: expected at least {world}, got {args.max_trajectories}")
+        yield f"max_trajectories: expected at least {world}, got {args.max_trajectories}"
     path, is_npy = args.output_path, args.output_path.endswith(".npy")
-    of_npy = {"store": args.store, "layout": args.layout != AUTO}
-    of_npy |= {"exclude_falls": args.exclude_falls}
     if not is_npy and not path.endswith(".zarr"):
-        problems.append(f"output_path: expected *.npy or *.zarr, got {path}")
+        yield f"output_path: expected *.npy or *.zarr, got {path}"
     if is_npy and is_url(path):
-        problems.append(f"output_path: expected *.npy on this machine, got {path}")
-    problems += [
-        f"{name}: expected only with an output_path ending in .npy"
-        for name, is_given in of_npy.items()
-        if is_given and not is_npy
-    ]
+        yield f"output_path: expected *.npy on this machine, got {path}"
+    of_npy = {
+        "store": args.store,
+        "layout": args.layout != AUTO,
+        "exclude_falls": args.exclude_falls,
+    }
+    for name in [name for name, is_given in of_npy.items() if is_given and not is_npy]:
+        yield f"{name}: expected only with an output_path ending in .npy"
     if args.exclude_falls and args.layout == GRID:
-        problems.append("exclude_falls: a grid holds every pair; use --layout compact")
-    named = {name: value for name in _NAMED if (value := getattr(args, name))}
-    problems += [
-        f"{name}: expected a file, found none at {path}"
-        for name, path in named.items()
-        if name in _FILES and not os.path.isfile(path)
-    ]
+        yield "exclude_falls: a grid holds every pair; use --layout compact"
+    named = {name: path for name in (*_FILES, "wandb_path") if (path := getattr(args, name))}
+    for name in _FILES:
+        if name in named and not os.path.isfile(named[name]):
+            yield f"{name}: expected a file, found none at {named[name]}"
     if len(named) > 1:
-        problems.append(f"{', '.join(named)}: expected one checkpoint, got {len(named)}")
-    return problems
-
-
-_FILES = ("checkpoint", "resume_student_checkpoint")
-_NAMED = (*_FILES, "wandb_path")
+        yield f"{', '.join(named)}: expected one checkpoint, got {len(named)}"
 
 
 def named_checkpoint(args: argparse.Namespace) -> str:

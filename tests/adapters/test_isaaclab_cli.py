@@ -14,9 +14,9 @@ from mosaic_collect import Schema, TrajectoryWriter
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.commands import script
 from mosaic_collect.commands.script import (
-    Plan,
     add_arguments,
     newest_checkpoint,
+    plan_collection,
     wandb_run,
 )
 from mosaic_collect.errors import InputError, StoreExistsError, StoreNotFoundError
@@ -49,7 +49,7 @@ def test_mosaics_own_command_line(motions: Path) -> None:
         *("--enable_terminations", "--experiment_name", "e", "--load_run", "r"),
         *("--resume", "False"),
     )
-    plan = Plan.of(args, {})
+    plan = plan_collection(args, {})
     options = plan.options
     assert (options.output, plan.npy) == ("out/expert.zarr", "out/expert.npy")
     assert (options.num_envs, len(plan.found)) == (5, 5)
@@ -95,7 +95,7 @@ def test_each_flag_of_mosaics_script_is_taken(motions: Path, flag: str) -> None:
 def test_options_that_only_the_command_line_had(motions: Path) -> None:
     """Both are made of one description."""
     more = ("--record", "reward,critic", "--record_states", "--compressor", "lz4", "--push", "0.5")
-    options = Plan.of(parse(motions, "x.npy", *more, "--no_teacher_noise"), {}).options
+    options = plan_collection(parse(motions, "x.npy", *more, "--no_teacher_noise"), {}).options
     assert (options.extra_names, options.compressor) == (["reward", "critic", "states"], "lz4")
     assert (options.push, options.teacher_noise) == (0.5, False)
 
@@ -121,12 +121,12 @@ def test_one_checkpoint_only(motions: Path, tmp_path: Path) -> None:
     model.touch()
     both = ("--checkpoint_path", str(model), "--wandb_path", "team/project/run")
     with pytest.raises(InputError, match="checkpoint, wandb_path: expected one checkpoint"):
-        Plan.of(parse(motions, "x.npy", *both), {})
+        plan_collection(parse(motions, "x.npy", *both), {})
     missing = ("--resume_student_checkpoint", str(tmp_path / "none.pt"))
     with pytest.raises(InputError, match=r"resume_student_checkpoint: .* none at .*none\.pt"):
-        Plan.of(parse(motions, "x.npy", *missing), {})
+        plan_collection(parse(motions, "x.npy", *missing), {})
     for flag in ("--checkpoint_path", "--resume_student_checkpoint"):
-        Plan.of(parse(motions, "x.npy", flag, str(model)), {})
+        plan_collection(parse(motions, "x.npy", flag, str(model)), {})
 
 
 def test_a_run_on_weights_and_biases() -> None:
@@ -139,9 +139,9 @@ def test_a_run_on_weights_and_biases() -> None:
 
 
 def test_a_store_alone_and_a_store_elsewhere(motions: Path) -> None:
-    alone = Plan.of(parse(motions, "x.zarr"), {})
+    alone = plan_collection(parse(motions, "x.zarr"), {})
     assert (alone.options.output, alone.npy) == ("x.zarr", None)
-    elsewhere = Plan.of(parse(motions, "x.npy", "--store", "fast/y.zarr"), {})
+    elsewhere = plan_collection(parse(motions, "x.npy", "--store", "fast/y.zarr"), {})
     assert (elsewhere.options.output, elsewhere.npy) == ("fast/y.zarr", "x.npy")
 
 
@@ -153,36 +153,36 @@ def test_processes_share_motions_and_trajectories(motions: Path) -> None:
     plans = []
     for rank in range(3):
         args = parse(motions, "x.npy", "--distributed", "--max_trajectories", "4")
-        plans.append(Plan.of(args, torchrun(rank)))
+        plans.append(plan_collection(args, torchrun(rank)))
     assert [p.options.output for p in plans] == ["x.zarr"] * 3
     assert [p.npy for p in plans] == [f"x-rank{r}.npy" for r in range(3)]
     assert [p.options.num_envs for p in plans] == [2, 2, 2]
     assert [p.options.max_trajectories for p in plans] == [2, 1, 1]
     assert plans[1].options.distributed
-    alone = Plan.of(parse(motions, "x.npy"), torchrun(1))
+    alone = plan_collection(parse(motions, "x.npy"), torchrun(1))
     assert (alone.npy, alone.options.num_envs) == ("x.npy", 5)
     with pytest.raises(InputError, match="expected torchrun's RANK, LOCAL_RANK, WORLD_SIZE"):
-        Plan.of(args, {})
+        plan_collection(args, {})
 
 
 def test_a_store_that_goes_on_keeps_its_environments(motions: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "x.zarr")
     with TrajectoryWriter(store, Schema.mosaic(3, 2), 2, buffer_mb=1):
         pass
-    assert Plan.of(parse(motions, store, "--resume"), {}).options.num_envs == 2
+    assert plan_collection(parse(motions, store, "--resume"), {}).options.num_envs == 2
     with pytest.raises(StoreExistsError, match="--resume goes on with it"):
-        Plan.of(parse(motions, store), {})
+        plan_collection(parse(motions, store), {})
     with pytest.raises(StoreNotFoundError):
-        Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume"), {})
-    assert Plan.of(parse(motions, store, "--resume", "auto"), {}).options.num_envs == 2
-    assert Plan.of(parse(motions, str(tmp_path / "none.zarr"), "--resume", "auto"), {})
+        plan_collection(parse(motions, str(tmp_path / "none.zarr"), "--resume"), {})
+    assert plan_collection(parse(motions, store, "--resume", "auto"), {}).options.num_envs == 2
+    assert plan_collection(parse(motions, str(tmp_path / "none.zarr"), "--resume", "auto"), {})
     (tmp_path / "empty.zarr").mkdir()
-    assert Plan.of(parse(motions, str(tmp_path / "empty.zarr")), {}).options.num_envs == 5
+    assert plan_collection(parse(motions, str(tmp_path / "empty.zarr")), {}).options.num_envs == 5
 
 
 def test_a_range_bounds_the_environments(motions: Path) -> None:
     args = parse(motions, "x.npy", "--start_index", "1", "--end_index", "3", "--num_envs", "9")
-    assert Plan.of(args, {}).options.num_envs == 2
+    assert plan_collection(args, {}).options.num_envs == 2
 
 
 def test_all_problems_are_told_together(motions: Path) -> None:
@@ -194,28 +194,28 @@ def test_all_problems_are_told_together(motions: Path) -> None:
         *("--max_trajectories", "0", "--student_obs_history", "-1"),
     )
     with pytest.raises(InputError) as told:
-        Plan.of(args, {})
+        plan_collection(args, {})
     assert sorted(problem.split(":")[0] for problem in str(told.value).split("; ")) == [
         *("checkpoint", "layout", "max_steps", "max_trajectories", "num_envs"),
         *("start_index", "steps_per_trajectory", "store", "student_history"),
     ]
     with pytest.raises(InputError, match=r"output_path: expected \*\.npy or \*\.zarr"):
-        Plan.of(parse(motions, "expert"), {})
+        plan_collection(parse(motions, "expert"), {})
 
 
 def test_a_process_with_nothing_to_collect_is_told_before_a_simulator_starts(
     motions: Path,
 ) -> None:
     with pytest.raises(InputError, match=r"motions 3\.\.3: none among 5"):
-        Plan.of(parse(motions, "x.npy", "--start_index", "3", "--end_index", "3"), {})
+        plan_collection(parse(motions, "x.npy", "--start_index", "3", "--end_index", "3"), {})
     args = parse(motions, "x.npy", "--distributed", "--max_trajectories", "2")
     with pytest.raises(InputError, match="max_trajectories: expected at least 3, got 2"):
-        Plan.of(args, torchrun(0))
+        plan_collection(args, torchrun(0))
 
 
 def test_who_acts(motions: Path, tmp_path: Path) -> None:
     def acting(*flags: str) -> Acting:
-        options = Plan.of(parse(motions, "x.npy", *flags), {}).options
+        options = plan_collection(parse(motions, "x.npy", *flags), {}).options
         return Acting(**{field.name: getattr(options, field.name) for field in fields(Acting)})
 
     assert acting() == replace(AS_TRAINED, seed=None)
@@ -240,12 +240,12 @@ def test_who_acts(motions: Path, tmp_path: Path) -> None:
 
 
 def test_the_writers_buffer(motions: Path) -> None:
-    assert Plan.of(parse(motions, "x.npy"), {}).options.buffer_mb == "auto"
+    assert plan_collection(parse(motions, "x.npy"), {}).options.buffer_mb == "auto"
     assert parse(motions, "x.npy", "--buffer_mb", "1.5").buffer_mb == 1.5
     with pytest.raises(
         InputError, match='buffer_mb: expected "auto" or a positive number, got \'mu'
     ):
-        Plan.of(parse(motions, "x.npy", "--buffer_mb", "much"), {})
+        plan_collection(parse(motions, "x.npy", "--buffer_mb", "much"), {})
 
 
 def test_falls_are_left_out_of_an_export_of_a_store_that_knows_them(
@@ -255,6 +255,6 @@ def test_falls_are_left_out_of_an_export_of_a_store_that_knows_them(
     assert parse(motions, output).exclude_falls is False
     assert parse(motions, output, "--exclude_falls").exclude_falls is True
     with pytest.raises(InputError, match=r"exclude_falls: expected only with .*\.npy"):
-        Plan.of(parse(motions, "x.zarr", "--exclude_falls"), {})
+        plan_collection(parse(motions, "x.zarr", "--exclude_falls"), {})
     with pytest.raises(InputError, match="exclude_falls: a grid holds every pair"):
-        Plan.of(parse(motions, output, "--exclude_falls", "--layout", "grid"), {})
+        plan_collection(parse(motions, output, "--exclude_falls", "--layout", "grid"), {})

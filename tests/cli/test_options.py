@@ -96,7 +96,7 @@ def test_groups_and_optional_options() -> None:
     assert vars(parser.parse_args(["--fast", "--goal", "A"])) == {"fast": True, "goal": "A"}
     told = parser.format_help()
     places = [
-        told.index(text) for text in ("  --days", "  --rest", "  --goal", "pace:", "  --fast")
+        told.index(text) for text in ("  --rest", "  --goal", "  --days", "pace:", "  --fast")
     ]
     assert places == sorted(places)
 
