@@ -10,10 +10,9 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +21,7 @@ from numpy.typing import NDArray
 
 from mosaic_collect.checks import needed, output_path
 from mosaic_collect.errors import InputError
-from mosaic_collect.look.statistics import StoreStatistics
-from mosaic_collect.reading.dataset import TrajectoryDataset
-from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.store.files import write_target
-from mosaic_collect.store.robot import Robot
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,39 +74,6 @@ DARK = Palette(
     *("#2b2e35", "#f0915a", "#4fd0ae", "#d99cc5", "#d9c04a", "#b3b6be"),
 )
 THEMES = {"light": LIGHT, "dark": DARK}
-
-
-@dataclass(frozen=True, eq=False)
-class Subject:
-    """What pictures are drawn of, and in which colors.
-
-    Attributes:
-        dataset: The store.
-        measure: Measures the store's fields, when they are first needed.
-        palette: The colors.
-    """
-
-    dataset: TrajectoryDataset
-    measure: Callable[[], StoreStatistics]
-    palette: Palette
-
-    @cached_property
-    def statistics(self) -> StoreStatistics:
-        """What was measured."""
-        return self.measure()
-
-    @cached_property
-    def robot(self) -> Robot:
-        """The robot, as far as the store describes one."""
-        return usable_robot(self.dataset.metadata)
-
-    def unit_of(self, *names: str) -> str:
-        """Unit of the first of some terms and fields that has one, or an empty text."""
-        return next((self.robot.units[n] for n in names if n in self.robot.units), "")
-
-    def step_words(self, word: str = "step") -> str:
-        """Name of an axis of steps, with their duration where it is known."""
-        return f"{word} of {self.robot.control_dt:g} s" if self.robot.control_dt else word
 
 
 @contextmanager

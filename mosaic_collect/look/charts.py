@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from mosaic_collect.checks import is_whole, whole
 from mosaic_collect.look.canvas import (
     Palette,
-    Subject,
     dress,
     fill_cells,
     legend,
@@ -30,6 +29,8 @@ from mosaic_collect.store.schema import VALID_MASK
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from mosaic_collect.look.pictures import Pictures
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -57,9 +58,9 @@ _ENDS = (
 )
 
 
-def lengths_figure(subject: Subject) -> Figure:
+def lengths_figure(pictures: Pictures) -> Figure:
     """A histogram of lengths in steps; trajectories without a valid row are left out."""
-    every, palette = subject.dataset.trajectories, subject.palette
+    every, palette = pictures.dataset.trajectories, pictures.palette
     table = every.where(min_valid=1)
     idle = len(every) - len(table)
     figure = new_figure(10, 3.2)
@@ -74,7 +75,7 @@ def lengths_figure(subject: Subject) -> Figure:
         axes.xaxis.set_major_formatter("{x:,.0f}")
     else:
         whole_numbers(axes.xaxis)
-    axes.set_xlabel(subject.step_words("steps"))
+    axes.set_xlabel(pictures.step_words("steps"))
     axes.set_ylabel("trajectories")
     if len(table):
         legend(figure, loc="outside lower left", ncols=3)
@@ -159,9 +160,9 @@ def recorded_pace(metadata: Mapping[str, Any]) -> PaceSpans | None:
 _UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"))
 
 
-def pace_figure(subject: Subject) -> Figure:
+def pace_figure(pictures: Pictures) -> Figure:
     """Pairs per second above, the share of time stalled below; gaps are times without a run."""
-    pace, num_envs = recorded_pace(subject.dataset.metadata), subject.dataset.num_envs
+    pace, num_envs = recorded_pace(pictures.dataset.metadata), pictures.dataset.num_envs
     assert pace is not None
     figure = new_figure(10, 3.6)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[2, 1])
@@ -170,8 +171,8 @@ def pace_figure(subject: Subject) -> Figure:
     dress(above, f"pairs per second, {num_envs:,} environments")
     dress(below, "share of time stalled, waiting for the disk")
     for axes, values, colour in (
-        (above, pace.rates * num_envs, subject.palette.ended),
-        (below, pace.stalled, subject.palette.failed),
+        (above, pace.rates * num_envs, pictures.palette.ended),
+        (below, pace.stalled, pictures.palette.failed),
     ):
         x, y = _staircase(pace, values)
         axes.plot(x / unit, y, color=colour, linewidth=1.3)
@@ -192,9 +193,9 @@ def _staircase(pace: PaceSpans, values: Floats) -> tuple[Floats, Floats]:
     return np.insert(x, breaks, np.nan), np.insert(np.repeat(values, 2), breaks, np.nan)
 
 
-def environments_figure(subject: Subject) -> Figure:
+def environments_figure(pictures: Pictures) -> Figure:
     """Environments against each other: valid pairs, failures, standing still, distance of means."""
-    dataset, statistics, palette = subject.dataset, subject.statistics, subject.palette
+    dataset, statistics, palette = pictures.dataset, pictures.statistics, pictures.palette
     columns, num_envs = dataset.trajectories.columns, dataset.num_envs
     ended, failed = (
         np.bincount(columns["env"][np.isin(columns["end"], ends)], minlength=num_envs)
@@ -350,15 +351,15 @@ _KINDS = (
 _MOST_RUNS = 20
 
 
-def timeline_figure(subject: Subject) -> Figure:
+def timeline_figure(pictures: Pictures) -> Figure:
     """Shares of all environments above, some environments one by one below."""
-    timeline, palette = Timeline.of(subject.dataset), subject.palette
+    timeline, palette = Timeline.of(pictures.dataset), pictures.palette
     height = min(1.2 + 0.22 * max(len(timeline.envs), 1), 5.2)
     figure = new_figure(10, 1.6 + height)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=[1.1, height])
     _shares(above, timeline, palette)
     _rows(below, timeline, palette)
-    width, words = int(np.diff(timeline.edges[:2]).sum()), subject.step_words()
+    width, words = int(np.diff(timeline.edges[:2]).sum()), pictures.step_words()
     below.set_xlabel(words if width <= 1 else f"{words}; a cell is the worst of {width:,} steps")
     for axes in (above, below):
         for step in timeline.runs[:_MOST_RUNS]:

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from mosaic_collect.look.canvas import (
     ABOVE,
-    Subject,
     dress,
     fill_cells,
     legend,
@@ -30,6 +29,8 @@ from mosaic_collect.text import shown
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from mosaic_collect.look.pictures import Pictures
 
 MOTION_HEAD = (
     *("motion", "trajectories", "ended", "failed", "failed of ended", "median steps"),
@@ -207,18 +208,18 @@ def tracking_errors(fields: Mapping[str, FieldStatistics]) -> TrackingErrors | N
     return TrackingErrors(ids, medians, robot, reference)
 
 
-def motions_figure(subject: Subject) -> Figure:
+def motions_figure(pictures: Pictures) -> Figure:
     """Failures and tracking errors of motions, the frames of the failures, the frames recorded."""
-    counts = MotionCounts.of(subject.dataset)
-    tracking = tracking_errors(subject.statistics.fields)
+    counts = MotionCounts.of(pictures.dataset)
+    tracking = tracking_errors(pictures.statistics.fields)
     assert counts is not None
-    panels: list[Callable[[Axes], None]] = [lambda axes: _rates(axes, subject, counts)]
+    panels: list[Callable[[Axes], None]] = [lambda axes: _rates(axes, pictures, counts)]
     if tracking is not None and len(tracking.ids):
-        panels.append(lambda axes: _tracking(axes, subject, tracking))
+        panels.append(lambda axes: _tracking(axes, pictures, tracking))
     if counts.failed.any():
-        panels.append(lambda axes: _frames(axes, subject, counts))
-    if FRAME in subject.dataset:
-        panels.append(lambda axes: _coverage(axes, subject, counts))
+        panels.append(lambda axes: _frames(axes, pictures, counts))
+    if FRAME in pictures.dataset:
+        panels.append(lambda axes: _coverage(axes, pictures, counts))
     height = max(2.4, 1.0 + 0.2 * min(len(counts.ids), _MOST_BARS))
     figure, grid = new_grid(len(panels), 2, 0.5, height)
     for axes, draw in zip(grid, panels, strict=False):
@@ -245,27 +246,27 @@ def _some_of(which: str, drawn: Sized, motions: Sized) -> str:
     return f": {which}{len(drawn)} of {len(motions):,} motions" if few else ""
 
 
-def _names(subject: Subject, motions: Iterable[int]) -> list[str]:
-    return [motion_name(subject.dataset, int(m)).removesuffix(".npz") for m in motions]
+def _names(pictures: Pictures, motions: Iterable[int]) -> list[str]:
+    return [motion_name(pictures.dataset, int(m)).removesuffix(".npz") for m in motions]
 
 
-def _rates(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
+def _rates(axes: Axes, pictures: Pictures, counts: MotionCounts) -> None:
     at = counts.worst_first[:_MOST_BARS]
     dress(axes, f"failed trajectories{_some_of('the worst ', at, counts.ids)}")
     words = [f"{counts.rate[i]:.0%} of {counts.ended[i]:,}" for i in at]
-    _bars(axes, _names(subject, counts.ids[at]), counts.rate[at], words, subject.palette.failed)
+    _bars(axes, _names(pictures, counts.ids[at]), counts.rate[at], words, pictures.palette.failed)
     axes.set_xlim(0, 1.25)
     percent(axes.xaxis, 0, 0.5, 1)
 
 
-def _tracking(axes: Axes, subject: Subject, tracking: TrackingErrors) -> None:
+def _tracking(axes: Axes, pictures: Pictures, tracking: TrackingErrors) -> None:
     """Motions that are tracked worst, and the median motion."""
-    order, palette = np.argsort(-tracking.errors, kind="stable")[:_MOST_BARS], subject.palette
-    unit = subject.unit_of(tracking.robot, tracking.reference)
+    order, palette = np.argsort(-tracking.errors, kind="stable")[:_MOST_BARS], pictures.palette
+    unit = pictures.unit_of(tracking.robot, tracking.reference)
     dress(axes, f"tracking error{_some_of('the worst ', order, tracking.ids)}")
     errors = tracking.errors[order]
     words = [f"{value:.2g} {unit}".rstrip() for value in errors]
-    _bars(axes, _names(subject, tracking.ids[order]), errors, words, palette.ended)
+    _bars(axes, _names(pictures, tracking.ids[order]), errors, words, palette.ended)
     if len(order) > 1:
         usual = float(np.median(tracking.errors))
         axes.axvline(usual, color=palette.ink, linewidth=1, linestyle=":", label="median motion")
@@ -274,9 +275,9 @@ def _tracking(axes: Axes, subject: Subject, tracking: TrackingErrors) -> None:
     legend(axes, loc="lower right")
 
 
-def _frames(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
+def _frames(axes: Axes, pictures: Pictures, counts: MotionCounts) -> None:
     """A histogram of the frames of all failures, the motions with most of them apart."""
-    dataset, palette = subject.dataset, subject.palette
+    dataset, palette = pictures.dataset, pictures.palette
     where = "frame of the motion" if FRAME in dataset else "steps since the trajectory began"
     dress(axes, "failures by frame" if FRAME in dataset else "failures by steps")
     columns, frames = dataset.trajectories.columns, failure_frames(dataset)
@@ -285,7 +286,7 @@ def _frames(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
     width = max(1, -(-(last + 1) // _BINS))
     edges = np.arange(0, last + width + 1, width) - 0.5
     chosen = [*(motions == motion for motion in apart), ~np.isin(motions, apart)]
-    named = zip([*_names(subject, apart), "other motions"], chosen, palette.lines, strict=False)
+    named = zip([*_names(pictures, apart), "other motions"], chosen, palette.lines, strict=False)
     stack_histograms(axes, edges, ((frames[w], n, color, None) for n, w, color in named if w.any()))
     axes.set_xlabel(where)
     axes.set_ylabel("trajectories")
@@ -294,12 +295,12 @@ def _frames(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
     legend(axes, loc="upper right", fontsize=7)
 
 
-def _coverage(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
+def _coverage(axes: Axes, pictures: Pictures, counts: MotionCounts) -> None:
     """Frames that trajectories contain, often or seldom, motion by motion."""
-    total, palette = len(counts.ids), subject.palette
+    total, palette = len(counts.ids), pictures.palette
     even = np.linspace(0, total - 1, min(total, _MOST_ROWS)).round().astype(int)
     motions = counts.ids[np.unique(even)]
-    found = frame_counts(subject.dataset, list(map(int, motions)))
+    found = frame_counts(pictures.dataset, list(map(int, motions)))
     longest = max((len(c) for c in found.values()), default=0)
     width = max(1, -(-longest // _CELLS))
     edges = np.arange(0, longest + width, width)
@@ -319,7 +320,7 @@ def _coverage(axes: Axes, subject: Subject, counts: MotionCounts) -> None:
         fill_cells(axes, where, edges, color, label)
     axes.set_xlim(0, max(longest, 1))
     axes.set_ylim(len(motions), 0)
-    name_ticks(axes.yaxis, _names(subject, motions), np.arange(len(motions)) + 0.5)
+    name_ticks(axes.yaxis, _names(pictures, motions), np.arange(len(motions)) + 0.5)
     axes.tick_params(axis="y", labelsize=7)
     axes.set_xlabel("frame of the motion")
     whole_numbers(axes.xaxis)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from mosaic_collect.errors import InputError
-from mosaic_collect.look.canvas import LIGHT, Palette, Subject, default_style
+from mosaic_collect.look.canvas import LIGHT, Palette, default_style
 from mosaic_collect.look.charts import (
     environments_figure,
     lengths_figure,
@@ -28,7 +28,9 @@ from mosaic_collect.look.values import (
 )
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID
+from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import OVER, Trajectory
+from mosaic_collect.store.robot import Robot
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -58,13 +60,31 @@ class Pictures:
         trajectory: int | None = None,
         palette: Palette = LIGHT,
     ) -> None:
-        measure = statistics or partial(store_statistics, dataset, max_pairs=_MOST_PAIRS)
-        self._subject = Subject(dataset, measure, palette)
+        self.dataset, self.palette = dataset, palette
+        self._measure = statistics or partial(store_statistics, dataset, max_pairs=_MOST_PAIRS)
         one = _typical(dataset) if trajectory is None else dataset.trajectory(trajectory)
-        self._charts = {name: (title, draw) for name, title, draw in _charts(self._subject, one)}
+        self._charts = {name: (title, draw) for name, title, draw in _charts(self, one)}
 
     def __repr__(self) -> str:
-        return f"<Pictures of {self._subject.dataset.path}: {', '.join(self.names)}>"
+        return f"<Pictures of {self.dataset.path}: {', '.join(self.names)}>"
+
+    @cached_property
+    def statistics(self) -> StoreStatistics:
+        """What was measured of the store."""
+        return self._measure()
+
+    @cached_property
+    def robot(self) -> Robot:
+        """The robot, as far as the store describes one."""
+        return usable_robot(self.dataset.metadata)
+
+    def unit_of(self, *names: str) -> str:
+        """Unit of the first of some terms and fields that has one, or an empty text."""
+        return next((self.robot.units[n] for n in names if n in self.robot.units), "")
+
+    def step_words(self, word: str = "step") -> str:
+        """Name of an axis of steps, with their duration where it is known."""
+        return f"{word} of {self.robot.control_dt:g} s" if self.robot.control_dt else word
 
     @property
     def names(self) -> dict[str, str]:
@@ -81,11 +101,13 @@ class Pictures:
         """
         if name not in self._charts:
             raise InputError(f"picture {name!r}: this store has {', '.join(self._charts)}")
-        with default_style(self._subject.palette):
+        with default_style(self.palette):
             return self._charts[name][1]()
 
 
-def _charts(of: Subject, one: Trajectory | None) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
+def _charts(
+    of: Pictures, one: Trajectory | None
+) -> Iterator[tuple[str, str, Callable[[], Figure]]]:
     """Yield name, what the picture shows, and how it is drawn."""
     data, schema = of.dataset, of.dataset.schema
     yield "timeline", "What each environment did, step by step", partial(timeline_figure, of)

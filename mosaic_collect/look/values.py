@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from mosaic_collect.look.canvas import (
     ABOVE,
     Palette,
-    Subject,
     dress,
     legend,
     name_ticks,
@@ -38,6 +37,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from mosaic_collect.look.pictures import Pictures
+
 TEACHER, STUDENT = "observations", "student_observations"
 _WIDTH = 64  # features of a panel where no terms are known
 _MOST_PANELS, _MOST_HISTOGRAMS, _MOST_NAMED, _MOST_CURVES, _MOST_LINES = 30, 36, 40, 12, 3
@@ -47,9 +48,9 @@ _BEYOND = 1.0  # spans of 98 % of the values that a panel shows above and below 
 _WIDE = 30  # greatest by least sigma from which their axis is logarithmic
 
 
-def bands_figure(subject: Subject, name: str) -> Figure:
+def bands_figure(pictures: Pictures, name: str) -> Figure:
     """Per feature: least and greatest, 1 to 99 %, 25 to 75 %, median; the newest frame alone."""
-    field, palette = subject.statistics.fields[name], subject.palette
+    field, palette = pictures.statistics.fields[name], pictures.palette
     terms = _panels(field)
     shown = terms[:_MOST_PANELS]
     named = any(_is_named(field.labels(term.newest)) for term in shown)
@@ -58,7 +59,7 @@ def bands_figure(subject: Subject, name: str) -> Figure:
     quantiles = field.quantiles(_AT)
     found: set[str] = set()
     for axes, term in zip(grid, shown, strict=False):
-        unit = subject.unit_of(term.name, field.name)
+        unit = pictures.unit_of(term.name, field.name)
         dress(axes, f"{term.label}, {unit}" if unit else term.label)
         found |= _panel(axes, field, quantiles, term, palette)
     for label, style in _marks(palette).items():
@@ -149,9 +150,9 @@ def _name_features(axes: Axes, labels: Sequence[str]) -> None:
     axes.tick_params(axis="x", labelrotation=90, labelsize=6)
 
 
-def actions_figure(subject: Subject) -> Figure:
+def actions_figure(pictures: Pictures) -> Figure:
     """A histogram per action, the most saturated first where there are too many."""
-    fields, palette = subject.statistics.fields, subject.palette
+    fields, palette = pictures.statistics.fields, pictures.palette
     actions, mean = next(fields[name] for name in ACTIONS if name in fields), fields.get(MEAN)
     labels, count = actions.labels(), len(actions.mean)
     most = np.argsort(-actions.saturation, kind="stable")[:_MOST_HISTOGRAMS]
@@ -192,9 +193,9 @@ def actions_figure(subject: Subject) -> Figure:
     return figure
 
 
-def sigma_figure(subject: Subject) -> Figure:
+def sigma_figure(pictures: Pictures) -> Figure:
     """Sigma of each action on the left; on the right over time, the odd ones by name."""
-    field, palette = subject.statistics.fields[SIGMA], subject.palette
+    field, palette = pictures.statistics.fields[SIGMA], pictures.palette
     figure = new_figure(10, 3.4)
     left, right = figure.subplots(1, 2, sharey=True)
     dress(left, "sigma per action: 1 to 99 % and median")
@@ -205,7 +206,7 @@ def sigma_figure(subject: Subject) -> Figure:
     _name_features(left, field.labels())
     dress(right, "mean sigma over time")
     whole_numbers(right.xaxis)
-    _over_time(right, subject, field)
+    _over_time(right, pictures, field)
     low, high = float(field.moments.low.min()), float(field.moments.high.max())
     if 0 < low < high / _WIDE < np.inf:
         left.set_yscale("log")
@@ -216,9 +217,9 @@ def sigma_figure(subject: Subject) -> Figure:
     return figure
 
 
-def _over_time(axes: Axes, subject: Subject, field: FieldStatistics) -> None:
+def _over_time(axes: Axes, pictures: Pictures, field: FieldStatistics) -> None:
     """Each action, the median one, and by name those that are far from it."""
-    edges, palette = subject.statistics.edges, subject.palette
+    edges, palette = pictures.statistics.edges, pictures.palette
     there = (field.bin_counts > 0).any(axis=1) if field.stride else np.zeros(0, np.bool_)
     if not there.any():
         return
@@ -239,9 +240,9 @@ def is_image(field: Field) -> bool:
     return min(shape[:2], default=0) > 3 and (len(shape) == 2 or shape[2:] in ((1,), (3,), (4,)))
 
 
-def images_figure(subject: Subject, name: str) -> Figure:
+def images_figure(pictures: Pictures, name: str) -> Figure:
     """A contact sheet: images of a field, spread evenly over the recording and its environments."""
-    dataset = subject.dataset
+    dataset = pictures.dataset
     figure, grid = new_grid(_IMAGES, _IMAGES // 2, 0, 1.8)
     table, last = dataset.view, dataset.num_steps - 1
     for at, axes in enumerate(grid):
@@ -280,17 +281,17 @@ class _Panel(NamedTuple):
     meaning: str = ""
 
 
-def curves_figure(subject: Subject, trajectory: Trajectory) -> Figure:
+def curves_figure(pictures: Pictures, trajectory: Trajectory) -> Figure:
     """Draw those few features of each term that vary most.
 
     Actions are drawn with their means; joints with the command where there is one, so that the
     tracking error shows; other observations with the student's.
     """
-    panels, robot, palette = _curves(subject, trajectory), subject.robot, subject.palette
+    panels, robot, palette = _curves(pictures, trajectory), pictures.robot, pictures.palette
     figure, grid = new_grid(len(panels), 2, 0.8, 1.8, sharex=True)
     wrong = ~trajectory[VALID_MASK][...]
     for axes, panel in zip(grid, panels, strict=False):
-        _draw(axes, panel, wrong, subject)
+        _draw(axes, panel, wrong, pictures)
     for axes in grid[max(len(panels) - 2, 0) : len(panels)]:
         axes.set_xlabel("seconds" if robot.control_dt else "step of the trajectory")
         axes.tick_params(labelbottom=True)
@@ -304,12 +305,12 @@ def curves_figure(subject: Subject, trajectory: Trajectory) -> Figure:
     return figure
 
 
-def _curves(subject: Subject, trajectory: Trajectory) -> list[_Panel]:
+def _curves(pictures: Pictures, trajectory: Trajectory) -> list[_Panel]:
     """Actions, joints beside the command, other terms beside the student's, other fields."""
-    named, students = (_by_terms(subject, trajectory, field) for field in (TEACHER, STUDENT))
+    named, students = (_by_terms(pictures, trajectory, field) for field in (TEACHER, STUDENT))
     others = (field for field in trajectory.schema.fields if field.is_float and not field.has_axes)
     fields = [field.name for field in others if field.name not in (TEACHER, STUDENT)]
-    labels_of = {name: short_labels(column_names(subject.dataset, name)) for name in fields}
+    labels_of = {name: short_labels(column_names(pictures.dataset, name)) for name in fields}
     named |= {name: (trajectory[name][...], labels) for name, labels in labels_of.items()}
     mean, panels = named.pop(MEAN, (None, []))[0], []
     named.pop(SIGMA, None)
@@ -320,7 +321,7 @@ def _curves(subject: Subject, trajectory: Trajectory) -> list[_Panel]:
         if name in fields and name in ACTIONS:
             other, meaning = mean, "mean"
         elif name == joints:
-            other, meaning = _beside(reference, named[reference][0], values, subject.robot)
+            other, meaning = _beside(reference, named[reference][0], values, pictures.robot)
         if other is not None and other.shape != values.shape:
             other = None
         if other is not None and np.array_equal(other, values, equal_nan=True):
@@ -343,10 +344,10 @@ def _beside(
 
 
 def _by_terms(
-    subject: Subject, trajectory: Trajectory, field: str
+    pictures: Pictures, trajectory: Trajectory, field: str
 ) -> dict[str, tuple[NDArray[Any], list[str]]]:
     """The newest frames of a field's terms, and the names of their columns."""
-    dataset = subject.dataset
+    dataset = pictures.dataset
     if field not in trajectory:
         return {}
     rows, labels = trajectory[field][...], short_labels(column_names(dataset, field))
@@ -356,15 +357,15 @@ def _by_terms(
     return {term.name: (rows[:, term.newest], labels[term.newest]) for term in terms}
 
 
-def _draw(axes: Axes, panel: _Panel, wrong: NDArray[Any], subject: Subject) -> None:
-    palette, scale = subject.palette, subject.robot.control_dt or 1.0
+def _draw(axes: Axes, panel: _Panel, wrong: NDArray[Any], pictures: Pictures) -> None:
+    palette, scale = pictures.palette, pictures.robot.control_dt or 1.0
     values = panel.values.reshape(len(panel.values), -1)
     dashed = None if panel.dashed is None else panel.dashed.reshape(values.shape)
     spread = Moments.of(values if dashed is None else values - dashed).var
     spread = spread if spread.any() else Moments.of(values).var
     features = np.sort(np.argsort(-spread, kind="stable")[:_MOST_LINES])
     dress(axes, panel.title)
-    axes.set_ylabel(subject.unit_of(panel.title))
+    axes.set_ylabel(pictures.unit_of(panel.title))
     at = np.arange(len(values)) * scale
     for feature, color in zip(features, palette.lines, strict=False):
         axes.plot(at, values[:, feature], color=color, label=panel.labels[feature], **_SOLID)
@@ -377,5 +378,5 @@ def _draw(axes: Axes, panel: _Panel, wrong: NDArray[Any], subject: Subject) -> N
         axes.axvspan(start, stop, color=palette.invalid, zorder=0)
     axes.set_xlim(-0.5 * scale, (len(values) - 0.5) * scale)
     legend(axes, **ABOVE, ncols=4, fontsize=7, columnspacing=0.8, handletextpad=0.3)
-    if subject.robot.control_dt is None:
+    if pictures.robot.control_dt is None:
         whole_numbers(axes.xaxis)

@@ -100,20 +100,19 @@ def test_a_resampled_motion_is_resampled_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scene", "why"),
+    ("frames", "layout", "why"),
     [
-        ({"layout": None}, "not of this task's robot"),
-        ({"layout": (slice(1, 8), [9])}, "not of this task's robot"),
+        (FRAMES, None, "not of this task's robot"),
+        (FRAMES, (slice(1, 8), [9]), "not of this task's robot"),
+        (6, LAYOUT, "shorter than the frames"),
     ],
 )
-def test_another_robots_motion_is_not_shown(tmp_path: Path, scene: Any, why: str) -> None:
-    (note,) = poses(recorded(tmp_path), **scene).notes
+def test_a_motion_that_does_not_fit_is_not_shown(
+    tmp_path: Path, frames: int, layout: Any, why: str
+) -> None:
+    write_motion(tmp_path / "walk.npz", frames=frames)
+    (note,) = poses(recorded(tmp_path), layout=layout).notes
     assert why in note
-
-
-def test_frames_that_the_motion_does_not_have(tmp_path: Path) -> None:
-    write_motion(tmp_path / "walk.npz", frames=6)
-    assert "shorter than the frames" in poses(recorded(tmp_path)).notes[0]
 
 
 def test_refused(tmp_path: Path) -> None:
@@ -128,21 +127,23 @@ def test_nothing_to_show(tmp_path: Path) -> None:
         poses(data)
 
 
-def test_of_no_motion(tmp_path: Path) -> None:
-    data = recorded(tmp_path)
-    found = trajectory_poses({}, data.trajectory(0), NQ, LAYOUT, None)
-    (note,) = found.notes
-    assert note == "the reference is not shown: the store tells of no motion that it followed"
+FORM = "the metadata name motions in another form"
 
 
 @pytest.mark.parametrize(
-    "motions", [["walk.npz"], [{"file": "walk.npz"}], "walk.npz", 5, [{"path": 1, "sha256": 2}]]
+    ("told", "why"),
+    [
+        ({}, "the store tells of no motion that it followed"),
+        ({"motions": ["walk.npz"]}, FORM),
+        ({"motions": [{"file": "walk.npz"}]}, FORM),
+        ({"motions": "walk.npz"}, FORM),
+        ({"motions": 5}, FORM),
+        ({"motions": [{"path": 1, "sha256": 2}]}, FORM),
+    ],
 )
-def test_motions_that_are_told_in_another_form(tmp_path: Path, motions: Any) -> None:
-    data = recorded(tmp_path)
-    found = trajectory_poses({"motions": motions}, data.trajectory(0), NQ, LAYOUT, None)
-    (note,) = found.notes
-    assert note.startswith("the reference is not shown: the metadata name motions in another form")
+def test_metadata_without_usable_motions(tmp_path: Path, told: Any, why: str) -> None:
+    (note,) = trajectory_poses(told, recorded(tmp_path).trajectory(0), NQ, LAYOUT, None).notes
+    assert note.startswith(f"the reference is not shown: {why}")
 
 
 def test_names_that_were_pickled_are_left_out(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ import subprocess
 import sys
 from functools import partial
 from itertools import combinations
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,6 +33,7 @@ from mosaic_collect.store.schema import Field, Schema
 from tests import helpers
 from tests.export import stores
 from tests.look.planted import ROBOT, SMALL, Size, put, record, record_all
+from tests.ranks import MOVING, RAGGED, record_ranks
 
 ALL = ["timeline", "lengths", "motions", "environments", "actions", "sigma"]
 ALL += ["bands-observations", "bands-student_observations", "trajectory", "pace"]
@@ -50,19 +53,42 @@ def test_all_of_a_rich_store(dataset: TrajectoryDataset, tmp_path: object, theme
         assert os.path.getsize(path) > 5000
 
 
-def test_of_poor_stores(tmp_path: object) -> None:
-    """No step, one step, nothing valid, no terms, no ends, one environment."""
-    for steps, options in (
+def draw_all(drawer: Pictures) -> None:
+    """Without a word of NumPy's or matplotlib's: warnings are errors here."""
+    for name in drawer.names:
+        assert inline_svg(drawer.draw(name), "title", name)
+
+
+@pytest.mark.parametrize(
+    ("steps", "options"),
+    [
         (0, {}),
         (1, {"num_envs": 1}),
         (5, {"masks": lambda step: np.zeros(4, bool)}),
         (9, {"ends": {3: [0]}, "complete": False}),
-    ):
-        path = os.path.join(str(tmp_path), f"{steps}.zarr")
-        stores.write(path, steps, **options)
-        drawer = pictures(TrajectoryDataset(path))
-        for name in drawer.names:
-            inline_svg(drawer.draw(name), "title", name)
+        (9, {"edit": lambda step, rows: [value.fill(np.nan) for value in rows.values()]}),
+    ],
+    ids=["no step", "one environment", "nothing valid", "not complete", "nothing finite"],
+)
+def test_of_poor_stores(store: str, steps: int, options: dict[str, Any]) -> None:
+    stores.write(store, steps, **options)
+    draw_all(pictures(TrajectoryDataset(store)))
+    kinds = {finding.kind for finding in store_findings(store)}
+    assert ("nonfinite" in kinds) == ("edit" in options)
+
+
+def test_of_a_store_that_is_being_written(store: str) -> None:
+    with TrajectoryWriter(store, helpers.SMALL, 3, commit_seconds=None) as writer:
+        helpers.add(writer, 0, 1)
+        writer.commit()
+        draw_all(pictures(TrajectoryDataset(store)))
+
+
+def test_of_several_ranks(tmp_path: Path) -> None:
+    folder = record_ranks(tmp_path / "expert", RAGGED, schema=MOVING.with_ends())
+    drawer = pictures(TrajectoryDataset(folder))
+    assert {"timeline", "lengths", "trajectory"} <= {*drawer.names}
+    draw_all(drawer)
 
 
 def test_long_lengths_get_a_logarithmic_axis(store: str) -> None:
@@ -183,8 +209,7 @@ class TestAnySchema:
             kind = "images-" if field.has_axes else "bands-" if field.name == "obs" else ""
             name = "actions" if field.name == "action" else f"{kind}{field.name}"
             assert (name in drawer.names) == bool(field.row_shape)
-        for name in drawer.names:
-            inline_svg(drawer.draw(name), "title", name)
+        draw_all(drawer)
 
     def test_curves_are_those_of_its_fields(self, store: str) -> None:
         schema = Schema([Field(name="obs", dim=4), Field(name="action", dim=2)])
@@ -279,18 +304,6 @@ def test_joints_from_the_default_pose_are_drawn_beside_the_command(store: str) -
     assert np.abs(solid.get_ydata() - dashed.get_ydata()).max() < 0.4
 
 
-def test_fields_without_a_finite_value(store: str) -> None:
-    """They are drawn without a word of NumPy's: warnings are errors here."""
-    with helpers.open_writer(store) as writer:
-        for step in range(9):
-            rows = {k: np.full_like(v, np.nan) for k, v in helpers.rows(step, 4).items()}
-            writer.add_step(**rows)
-    assert "nonfinite" in {finding.kind for finding in store_findings(store)}
-    drawer = pictures(TrajectoryDataset(store))
-    for name in drawer.names:
-        inline_svg(drawer.draw(name), "title", name)
-
-
 @pytest.mark.parametrize("setting", ["text.usetex: True", "axes.titlesize: 40"])
 def test_the_users_matplotlibrc_changes_nothing(
     dataset: TrajectoryDataset, tmp_path: object, setting: str
@@ -332,12 +345,3 @@ def test_the_command(cli, dataset: TrajectoryDataset) -> None:
     cli("plot", dataset.path, "--only", "x").failed("picture 'x'")
     cli("plot", dataset.path, "--format", "xyz").failed("expected an ending of")
     cli("plot", dataset.path, "--trajectory", "999").failed("trajectory 999")
-
-
-def test_a_store_that_is_being_written(store: str) -> None:
-    with TrajectoryWriter(store, helpers.SMALL, 3, commit_seconds=None) as writer:
-        helpers.add(writer, 0, 1)
-        writer.commit()
-        drawer = pictures(TrajectoryDataset(store))
-        for name in drawer.names:
-            drawer.draw(name)

@@ -11,7 +11,7 @@ pytest.importorskip("matplotlib")
 pytest.importorskip("jinja2")
 
 
-from mosaic_collect import Pictures, TrajectoryDataset, TrajectoryWriter, store_statistics
+from mosaic_collect import TrajectoryDataset, TrajectoryWriter, store_statistics
 from mosaic_collect.look.charts import Timeline
 from mosaic_collect.look.report import report_page
 from mosaic_collect.look.watch import Watcher
@@ -41,13 +41,6 @@ def test_shares_are_of_the_environments_that_there_are(tmp_path: Path) -> None:
         found = Timeline.of(TrajectoryDataset(folder), most_bins=most_bins)
         assert found.valid.tolist() == [1.0] * len(found.valid)
         assert found.endless.tolist() == [1.0] * len(found.valid)
-
-
-def test_every_picture_is_drawn(folder: str) -> None:
-    pictures = Pictures(TrajectoryDataset(folder))
-    assert {"timeline", "lengths", "trajectory"} <= {*pictures.names}
-    for name in pictures.names:
-        assert pictures.draw(name).axes
 
 
 def test_the_report_counts_what_is_there(folder: str) -> None:

@@ -55,62 +55,16 @@ def same_content(ours: dict[str, Any], theirs: dict[str, Any]) -> None:
         assert np.asarray(ours[key]).dtype == np.asarray(theirs[key]).dtype, key
 
 
+def ours(folder: Path, student: int | None = STUDENT, **more: Any) -> ExpertTrajectoryCollector:
+    options = {"store": folder / "s.zarr", "buffer_mb": 1, **more}
+    return ExpertTrajectoryCollector(OBS, ACT, student, **options)
+
+
 @pytest.fixture
 def collector(tmp_path: Path) -> Any:
-    made = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=tmp_path / "s.zarr", buffer_mb=1)
+    made = ours(tmp_path)
     yield made
     made.close()
-
-
-@pytest.mark.parametrize("student", [False, True])
-def test_the_same_calls_make_the_same_file(tmp_path: Path, student: bool) -> None:
-    arguments = (OBS, ACT, STUDENT if student else None, 1000, "cpu")
-    ours = ExpertTrajectoryCollector(*arguments, store=tmp_path / "s.zarr", buffer_mb=1)
-    theirs = UpstreamCollector(*arguments)
-    for step in range(50):
-        for each in (ours, theirs):
-            each.add_step(**step_of(step, student))
-            each.mark_trajectory_end(count=step % 3)
-    ours.save(str(tmp_path / "new" / "ours.npy"))
-    theirs.save(str(tmp_path / "theirs.npy"))
-    same_content(np.load(tmp_path / "new" / "ours.npy", allow_pickle=True).item(), theirs.content())
-    loaded = ExpertTrajectoryCollector.load(str(tmp_path / "new" / "ours.npy"))
-    assert all(isinstance(v, torch.Tensor) for k, v in loaded.items() if k != "metadata")
-    same_content(loaded, ExpertTrajectoryCollector.load(str(tmp_path / "theirs.npy")))
-    mine, upstreams = ours.get_statistics(), theirs.get_statistics()
-    assert list(mine) == list(upstreams)
-    assert {k: v for k, v in mine.items() if k != "memory_usage_mb"} == {
-        k: v for k, v in upstreams.items() if k != "memory_usage_mb"
-    }
-    ours.close()
-
-
-def test_positional_calls_and_the_defaults_of_mean_and_sigma(tmp_path: Path) -> None:
-    ours = ExpertTrajectoryCollector(OBS, ACT, store=tmp_path / "s.zarr", buffer_mb=1)
-    theirs = UpstreamCollector(OBS, ACT)
-    for step in range(3):
-        for each in (ours, theirs):
-            each.add_step(row(step, OBS), row(step, ACT))
-            each.mark_trajectory_end()
-    ours.save(str(tmp_path / "ours.npy"))
-    same_content(ExpertTrajectoryCollector.load(tmp_path / "ours.npy"), theirs.content())
-    ours.close()
-
-
-@settings(max_examples=12)
-@given(steps=st.lists(st.booleans(), min_size=1, max_size=8))
-def test_statistics_count_as_upstreams(tmp_path_factory: Any, steps: list[bool]) -> None:
-    folder = tmp_path_factory.mktemp("stats")
-    ours = ExpertTrajectoryCollector(OBS, ACT, store=folder / "s.zarr", buffer_mb=1)
-    theirs = UpstreamCollector(OBS, ACT)
-    for step, masked in enumerate(steps):
-        for each in (ours, theirs):
-            each.add_step(**step_of(step, student=False, mask=masked))
-            each.mark_trajectory_end(step)
-            mine = each.get_statistics()
-        assert mine["num_steps"] == ours.num_steps
-    assert ours.num_steps == theirs.num_steps == completed(ours).num_valid
-    ours.close()
 
 
 def completed(collector: ExpertTrajectoryCollector) -> TrajectoryDataset:
@@ -118,13 +72,55 @@ def completed(collector: ExpertTrajectoryCollector) -> TrajectoryDataset:
     return TrajectoryDataset(collector.store)
 
 
-def test_a_grid_with_masks_is_upstreams_file(collector: Any, tmp_path: Path) -> None:
-    theirs = UpstreamCollector(OBS, ACT, STUDENT)
-    for step in range(9):
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("student", [None, STUDENT])
+@pytest.mark.parametrize("calls", ["by name", "by position"])
+def test_the_same_calls_make_the_same_file(
+    tmp_path: Path, calls: str, student: int | None, masked: bool
+) -> None:
+    """With masks as a grid; a mean and a sigma that are not passed have the same defaults."""
+    theirs = UpstreamCollector(OBS, ACT, student, 1000, "cpu")
+    collector = ours(tmp_path, student, max_trajectories=1000, device="cpu")
+    for step in range(20):
+        values = step_of(step, student is not None, mask=masked)
         for each in (collector, theirs):
-            each.add_step(**step_of(step, mask=True))
-    collector.save(tmp_path / "e.npy", layout="grid")
-    same_content(collector.load(tmp_path / "e.npy"), theirs.content())
+            if calls == "by name":
+                each.add_step(**values)
+            else:
+                rest = {
+                    k: v for k, v in values.items() if k in ("student_observations", "valid_mask")
+                }
+                each.add_step(values["observations"], values["actions"], **rest)
+            each.mark_trajectory_end(*([step % 3] if step else []))
+    collector.save(str(tmp_path / "new" / "ours.npy"), **({"layout": "grid"} if masked else {}))
+    theirs.save(str(tmp_path / "theirs.npy"))
+    same_content(np.load(tmp_path / "new" / "ours.npy", allow_pickle=True).item(), theirs.content())
+    loaded = collector.load(str(tmp_path / "new" / "ours.npy"))
+    assert all(isinstance(v, torch.Tensor) for k, v in loaded.items() if k != "metadata")
+    same_content(loaded, collector.load(str(tmp_path / "theirs.npy")))
+    assert_same_statistics(collector, theirs)
+
+
+def assert_same_statistics(collector: ExpertTrajectoryCollector, theirs: UpstreamCollector) -> None:
+    mine, upstreams = collector.get_statistics(), theirs.get_statistics()
+    assert list(mine) == list(upstreams)
+    for each in (mine, upstreams):
+        del each["memory_usage_mb"]
+    assert mine == upstreams
+    assert mine["num_steps"] == collector.num_steps == completed(collector).num_valid
+
+
+@settings(max_examples=12)
+@given(steps=st.lists(st.booleans(), min_size=1, max_size=8))
+def test_statistics_count_as_upstreams(tmp_path_factory: Any, steps: list[bool]) -> None:
+    """Also with a mask on some steps only, of which upstream saves no file."""
+    collector = ours(tmp_path_factory.mktemp("stats"), None)
+    theirs = UpstreamCollector(OBS, ACT)
+    for step, masked in enumerate(steps):
+        for each in (collector, theirs):
+            each.add_step(**step_of(step, student=False, mask=masked))
+            each.mark_trajectory_end(step)
+    assert_same_statistics(collector, theirs)
 
 
 def test_saving_holds_only_valid_rows_since_mosaic_ignores_the_mask(
@@ -145,33 +141,28 @@ def test_saving_holds_only_valid_rows_since_mosaic_ignores_the_mask(
 def test_steps_after_the_last_trajectory_are_left_out_and_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ours = ExpertTrajectoryCollector(OBS, ACT, None, 2, store=tmp_path / "s.zarr", buffer_mb=1)
+    collector = ours(tmp_path, None, max_trajectories=2)
     for step in range(6):
-        ours.add_step(**step_of(step, student=False))
-        ours.mark_trajectory_end()
-    assert ours.get_statistics()["num_steps"] == 2 * N
+        collector.add_step(**step_of(step, student=False))
+        collector.mark_trajectory_end()
+    assert collector.get_statistics()["num_steps"] == 2 * N
     assert caplog.text.count("max_trajectories=2") == 1
-    assert completed(ours).num_steps == 2
+    assert completed(collector).num_steps == 2
 
 
-def test_a_saved_file_is_the_stores(collector: Any, tmp_path: Path) -> None:
+def test_a_saved_file_is_the_stores_whenever_it_is_saved(collector: Any, tmp_path: Path) -> None:
     """Its number of trajectories is the collector's, which the store alone does not know."""
-    for step in range(5):
+    for step in range(3):
         collector.add_step(**step_of(step))
         collector.mark_trajectory_end(count=3)
-    collector.save(tmp_path / "e.npy")
-    assert collector.load(tmp_path / "e.npy")["metadata"]["num_trajectories"] == 15
-    assert TrajectoryDataset(collector.store).state.num_trajectories == 0
-    assert verify_export(collector.store, tmp_path / "e.npy").ok
-
-
-def test_saving_twice_and_going_on(collector: Any, tmp_path: Path) -> None:
-    collector.add_step(**step_of(0))
-    collector.save(tmp_path / "e.npy")
-    assert len(collector.load(tmp_path / "e.npy")["actions"]) == 1
-    collector.add_step(**step_of(1))
-    collector.save(tmp_path / "e.npy")
-    assert len(collector.load(tmp_path / "e.npy")["actions"]) == 2
+        collector.save(tmp_path / "e.npy")
+        saved = collector.load(tmp_path / "e.npy")
+        assert (len(saved["actions"]), saved["metadata"]["num_trajectories"]) == (
+            step + 1,
+            3 * step + 3,
+        )
+        assert TrajectoryDataset(collector.store).state.num_trajectories == 0
+        assert verify_export(collector.store, tmp_path / "e.npy").ok
 
 
 def test_clear_begins_anew_and_keeps_the_old_store(collector: Any, tmp_path: Path) -> None:
@@ -208,12 +199,11 @@ def test_environments_that_are_named_end_in_the_store(collector: Any) -> None:
 
 
 def test_what_another_run_added_before_the_first_step_is_counted(tmp_path: Path) -> None:
-    store = tmp_path / "s.zarr"
-    first = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, buffer_mb=1)
+    first = ours(tmp_path)
     first.add_step(**step_of(0))
     first.mark_trajectory_end(2)
     first._writer.commit()
-    second = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, resume=True, buffer_mb=1)
+    second = ours(tmp_path, resume=True)
     first.add_step(**step_of(1))
     first.mark_trajectory_end(1)
     first.close()
@@ -224,7 +214,7 @@ def test_what_another_run_added_before_the_first_step_is_counted(tmp_path: Path)
     second.add_step(**step_of(3))  # goes on with what it has itself recorded
     assert (second.num_trajectories, second.num_steps) == (7, 4 * N)
     second.close()
-    assert TrajectoryDataset(store).metadata["num_trajectories"] == 7
+    assert TrajectoryDataset(first.store).metadata["num_trajectories"] == 7
 
 
 def test_one_environment_is_named_by_a_list_or_a_mask(tmp_path: Path) -> None:
@@ -241,14 +231,11 @@ def test_one_environment_is_named_by_a_list_or_a_mask(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("resume", [True, "auto"])
 def test_a_run_goes_on_where_another_ended(tmp_path: Path, resume: bool | str) -> None:
-    store = tmp_path / "s.zarr"
-    first = ExpertTrajectoryCollector(
-        OBS, ACT, STUDENT, store=store, resume=resume == "auto" and resume, buffer_mb=1
-    )
+    first = ours(tmp_path, resume=resume == "auto" and resume)
     first.add_step(**step_of(0, mask=True))
     first.mark_trajectory_end(2)
     first.close()
-    second = ExpertTrajectoryCollector(OBS, ACT, STUDENT, store=store, resume=resume, buffer_mb=1)
+    second = ours(tmp_path, resume=resume)
     assert second.num_trajectories == 2
     assert second.num_steps == first.num_steps
     second.save(tmp_path / "early.npy", layout="grid")
@@ -256,18 +243,16 @@ def test_a_run_goes_on_where_another_ended(tmp_path: Path, resume: bool | str) -
     second.save(tmp_path / "e.npy", layout="grid")
     assert len(second.load(tmp_path / "e.npy")["actions"]) == 2
     second.close()
-    other = ExpertTrajectoryCollector(OBS + 1, ACT, STUDENT, store=store, resume=True)
+    other = ExpertTrajectoryCollector(OBS + 1, ACT, STUDENT, store=first.store, resume=True)
     with pytest.raises(StoreMismatchError, match="observations"):
         other.add_step(**{**step_of(2), "observations": row(2, OBS + 1)})
 
 
 def test_extra_fields(tmp_path: Path) -> None:
     extra = (Field(name="motion_id", dtype="int32"),)
-    ours = ExpertTrajectoryCollector(
-        OBS, ACT, store=tmp_path / "s.zarr", extra=extra, buffer_mb=1, compressor="zstd"
-    )
-    ours.add_step(row(0, OBS), row(0, ACT), motion_id=torch.arange(N, dtype=torch.int32))
-    assert completed(ours).read("motion_id")[0].tolist() == [0, 1, 2, 3]
+    collector = ours(tmp_path, None, extra=extra, compressor="zstd")
+    collector.add_step(row(0, OBS), row(0, ACT), motion_id=torch.arange(N, dtype=torch.int32))
+    assert completed(collector).read("motion_id")[0].tolist() == [0, 1, 2, 3]
 
 
 def test_a_bad_first_step_leaves_no_store(collector: Any) -> None:

@@ -14,6 +14,7 @@ from mosaic_collect import TrajectoryDataset  # noqa: E402
 from mosaic_collect.collection.protocols import PolicyOutput  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
 from mosaic_collect.replay.check import replay_check  # noqa: E402
+from mosaic_collect.replay.report import ReplayReport  # noqa: E402
 from tests import helpers  # noqa: E402
 from tests.collection import toys  # noqa: E402
 
@@ -43,16 +44,29 @@ def altered(store: str, alter: Callable[[Rows], None]) -> str:
     return copy
 
 
+def check(
+    store: str, policy: Any = None, groups: Any = toys.GROUPS, **options: Any
+) -> ReplayReport:
+    return replay_check(store, policy or toys.ToyPolicy(), groups, **options)
+
+
+def changed(change: Callable[[PolicyOutput], PolicyOutput]) -> toys.ToyPolicy:
+    """A policy that answers otherwise."""
+
+    class Changed(toys.ToyPolicy):
+        def act(self, observations: Mapping[str, torch.Tensor]) -> PolicyOutput:
+            return change(super().act(observations))
+
+    return Changed()
+
+
 def test_unaltered_rows_are_as_recorded(recorded: str) -> None:
     told: list[int] = []
-    report = replay_check(
-        altered(recorded, lambda rows: None), toys.ToyPolicy(), toys.GROUPS, progress=told.append
-    )
-    assert report.ok
-    assert report.rows == 23
-    assert report.rows_off == 0
-    assert report.first_off is None
+    report = check(altered(recorded, lambda rows: None), progress=told.append)
+    assert (report.ok, report.rows, report.rows_off, report.first_off) == (True, 23, 0, None)
     assert told == [1] * 11
+    assert report.verdict == "ok, 23 valid rows"
+    assert report.figures.startswith("largest difference of mean ")
 
 
 def shift(rows: Rows) -> None:
@@ -90,27 +104,25 @@ def test_altered_rows_are_off(
     recorded: str, alter: Callable[[Rows], None], rows_off: int, first_off: tuple[int, int]
 ) -> None:
     copy = altered(recorded, alter)
-    report = replay_check(copy, toys.ToyPolicy(), toys.GROUPS)
-    assert not report.ok
-    assert (report.rows_off, report.first_off) == (rows_off, first_off)
-    tolerant = replay_check(copy, toys.ToyPolicy(), toys.GROUPS, tolerance=1e-4)
-    assert tolerant.ok == (alter in (another_mean, another_sigma))
+    report = check(copy)
+    assert (report.ok, report.rows_off, report.first_off) == (False, rows_off, first_off)
+    step, env = first_off
+    words = f"{rows_off} OF 23 valid ROWS OFF, the first at step {step}, env {env}"
+    assert report.verdict == words
+    assert check(copy, tolerance=1e-4).ok == (alter in (another_mean, another_sigma))
 
 
-def test_another_checkpoint(recorded: str) -> None:
-    assert not replay_check(recorded, toys.ToyPolicy(seed=1), toys.GROUPS).ok
+def test_another_checkpoint_or_another_order_of_groups(recorded: str) -> None:
+    assert not check(recorded, toys.ToyPolicy(seed=1)).ok
+    reversed_groups = dict(reversed(toys.GROUPS.items()))
+    assert not check(recorded, groups=reversed_groups).ok, "groups in another order"
     slightly, bare = toys.ToyPolicy(), toys.ToyPolicy()
     slightly.weight[0, 0] += 1e-3
-    report = replay_check(recorded, slightly, toys.GROUPS)
+    report = check(recorded, slightly)
     assert not report.ok
     assert report.largest_mean < 1e-2
     bare.mean, bare.std = torch.zeros_like(bare.mean), torch.ones_like(bare.std)
-    assert replay_check(recorded, bare, toys.GROUPS).rows_off == 23, "a missing normaliser"
-
-
-def test_groups_in_another_order(recorded: str) -> None:
-    report = replay_check(recorded, toys.ToyPolicy(), dict(reversed(toys.GROUPS.items())))
-    assert not report.ok
+    assert check(recorded, bare).rows_off == 23, "a missing normaliser"
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -120,15 +132,11 @@ def test_what_is_not_finite_is_off_even_where_the_policy_says_so_too(
     def alter(rows: Rows) -> None:
         rows["action_mean"][3, 0, 0] = value
 
-    class Infinite(toys.ToyPolicy):
-        def act(self, observations: Mapping[str, torch.Tensor]) -> PolicyOutput:
-            output = super().act(observations)
-            return PolicyOutput(output.actions, output.mean * value, output.sigma)
-
+    infinite = changed(lambda o: PolicyOutput(o.actions, o.mean * value, o.sigma))
     copy = altered(recorded, alter)
-    for policy in (toys.ToyPolicy(), Infinite()):
-        report = replay_check(copy, policy, toys.GROUPS)
-        assert report.first_off == ((0, 0) if isinstance(policy, Infinite) else (3, 0))
+    for policy, first_off in ((None, (3, 0)), (infinite, (0, 0))):
+        report = check(copy, policy)
+        assert report.first_off == first_off
         assert report.largest_mean == report.relative_mean == np.inf
 
 
@@ -138,7 +146,7 @@ def test_relative_to_the_rows_largest_value(recorded: str) -> None:
     def alter(rows: Rows) -> None:
         rows["action_mean"][4, 2, np.abs(rows["action_mean"][4, 2]).argmin()] += 2e-3
 
-    report = replay_check(altered(recorded, alter), toys.ToyPolicy(), toys.GROUPS)
+    report = check(altered(recorded, alter))
     assert report.largest_mean == pytest.approx(2e-3, rel=1e-2)
     assert report.relative_mean == pytest.approx(2e-3 / largest, rel=1e-2)
     assert report.relative_sigma < 1e-6
@@ -148,14 +156,10 @@ def test_a_recorded_zero_has_no_relative_difference_or_an_infinite_one(recorded:
     def alter(rows: Rows) -> None:
         rows["action_sigma"][:] = 0.0
 
-    class Sure(toys.ToyPolicy):
-        def act(self, observations: Mapping[str, torch.Tensor]) -> PolicyOutput:
-            output = super().act(observations)
-            return PolicyOutput(output.actions, output.mean, torch.zeros_like(output.sigma))
-
+    sure = changed(lambda o: PolicyOutput(o.actions, o.mean, torch.zeros_like(o.sigma)))
     copy = altered(recorded, alter)
-    assert replay_check(copy, Sure(), toys.GROUPS).relative_sigma == 0.0
-    assert replay_check(copy, toys.ToyPolicy(), toys.GROUPS).relative_sigma == np.inf
+    assert check(copy, sure).relative_sigma == 0.0
+    assert check(copy).relative_sigma == np.inf
 
 
 def test_differences_over_the_steps(recorded: str) -> None:
@@ -163,7 +167,7 @@ def test_differences_over_the_steps(recorded: str) -> None:
         rows["action_mean"][4, 2] += 0.5
         rows["action_sigma"][5, 0] += 0.25
 
-    report = replay_check(altered(recorded, alter), toys.ToyPolicy(), toys.GROUPS)
+    report = check(altered(recorded, alter))
     steps = report.steps
     assert len(steps) == 11
     assert steps["rows"].sum() == 23
@@ -173,28 +177,26 @@ def test_differences_over_the_steps(recorded: str) -> None:
     assert steps["largest_sigma"][5] == pytest.approx(0.25, rel=1e-5)
 
 
-@pytest.mark.parametrize("tolerance", [-1e-9, float("nan"), float("inf")])
-def test_a_tolerance_that_proves_nothing_is_refused(recorded: str, tolerance: float) -> None:
-    with pytest.raises(InputError, match="tolerance: expected a finite number"):
-        replay_check(recorded, toys.ToyPolicy(), toys.GROUPS, tolerance=tolerance)
+WIDE = torch.zeros(3, toys.ACTION_DIM + 1)
+WORDS_OF_TOLERANCE = "tolerance: expected a finite number"
 
 
-def test_a_policy_of_other_actions_is_refused(recorded: str) -> None:
-    class Wide(toys.ToyPolicy):
-        def act(self, observations: Mapping[str, torch.Tensor]) -> PolicyOutput:
-            wide = torch.zeros(3, toys.ACTION_DIM + 1)
-            return PolicyOutput(wide, wide, wide)
-
-    with pytest.raises(InputError, match="policy: expected actions"):
-        replay_check(recorded, Wide(), toys.GROUPS)
-
-
-def test_what_is_said(recorded: str) -> None:
-    report = replay_check(recorded, toys.ToyPolicy(), toys.GROUPS)
-    assert report.verdict == "ok, 23 valid rows"
-    assert report.figures.startswith("largest difference of mean ")
-    report = replay_check(recorded, toys.ToyPolicy(seed=1), toys.GROUPS)
-    assert report.verdict == "23 OF 23 valid ROWS OFF, the first at step 0, env 0"
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tolerance": -1e-9}, WORDS_OF_TOLERANCE),
+        ({"tolerance": float("nan")}, WORDS_OF_TOLERANCE),
+        ({"tolerance": float("inf")}, WORDS_OF_TOLERANCE),
+        ({"policy": changed(lambda o: PolicyOutput(WIDE, WIDE, WIDE))}, "policy: expected actions"),
+        ({"groups": {"policy": 3}}, "add up to 4"),
+        ({"groups": {"policy": 3, "extra": 2}}, "add up"),
+    ],
+)
+def test_what_proves_nothing_or_does_not_fit_is_refused(
+    recorded: str, options: Any, words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        check(recorded, **options)
 
 
 def test_invalid_rows_do_not_count(recorded: str) -> None:
@@ -206,14 +208,14 @@ def test_invalid_rows_do_not_count(recorded: str) -> None:
         rows["observations"][idle] = np.nan
         rows["action_mean"][idle] = 1e9
 
-    assert replay_check(altered(recorded, alter), toys.ToyPolicy(), toys.GROUPS).ok
+    assert check(altered(recorded, alter)).ok
 
 
 def test_no_valid_row_proves_nothing(recorded: str) -> None:
     def alter(rows: Rows) -> None:
         rows["valid_mask"][:] = False
 
-    report = replay_check(altered(recorded, alter), toys.ToyPolicy(), toys.GROUPS)
+    report = check(altered(recorded, alter))
     assert np.isnan(report.steps["largest_mean"]).all()
     assert report.rows == report.largest_mean == 0
     assert not report.ok
@@ -239,21 +241,13 @@ class Counting:
 
 def test_a_recurrent_policy_is_told_where_trajectories_begin(store: str) -> None:
     toys.collected(store, toys.ToySimulation(EPISODES), Counting(3), **toys.in_blocks(3))
-    assert replay_check(store, Counting(3), toys.GROUPS).ok
+    assert check(store, Counting(3)).ok
     late = Counting(3)
     late.reset = lambda dones: None
-    assert not replay_check(store, late, toys.GROUPS).ok
-
-
-@pytest.mark.parametrize(
-    ("groups", "words"), [({"policy": 3}, "add up to 4"), ({"policy": 3, "extra": 2}, "add up")]
-)
-def test_groups_that_do_not_add_up(recorded: str, groups: Any, words: str) -> None:
-    with pytest.raises(InputError, match=words):
-        replay_check(recorded, toys.ToyPolicy(), groups)
+    assert not check(store, late).ok
 
 
 def test_a_store_without_what_is_needed(store: str) -> None:
     helpers.record(store, 2, schema=helpers.Schema((helpers.Field(name="observations", dim=4),)))
     with pytest.raises(InputError, match="action_mean, action_sigma"):
-        replay_check(store, toys.ToyPolicy(), toys.GROUPS)
+        check(store)
