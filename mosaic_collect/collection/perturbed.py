@@ -28,8 +28,7 @@ from mosaic_collect.collection.protocols import (
     Simulation,
     StepResult,
 )
-from mosaic_collect.collection.student import Student, load_student
-from mosaic_collect.errors import InputError
+from mosaic_collect.collection.student import load_student
 from mosaic_collect.store.schema import Field
 
 #: Standard deviation of the noise that was added to each action of the row, in its units.
@@ -66,14 +65,15 @@ class Perturbation:
         self._policy, self.simulation, self._acting = policy, simulation, acting
         self._noise = _Scale(simulation, acting.action_noise, seeds[0])
         self._push = _Scale(simulation, acting.push, seeds[1])
-        self._student = self._load_student() if acting.student_path is not None else None
+        student = acting.student_path
+        self._student = None if student is None else load_student(acting, simulation)
         self._row: dict[str, torch.Tensor] = {}
         if acting.push:
             simulation.push(torch.zeros(simulation.num_envs, 2, device=simulation.device))
             self._draw_pushes()
         wanted = (
             (ACTION_NOISE, acting.action_noise),
-            (STUDENT_ACTED, acting.student_path),
+            (STUDENT_ACTED, student),
             (PUSH, acting.push),
         )
         self.reader = FieldReader(
@@ -108,15 +108,6 @@ class Perturbation:
         if self._acting.push:
             self._push.redraw(dones)
             self._draw_pushes()
-
-    def _load_student(self) -> Student:
-        simulation, dims = self.simulation, self.simulation.group_dims
-        if STUDENT not in dims:
-            raise InputError(
-                f"act_by: expected a group {STUDENT!r} to act on, got {', '.join(dims)}"
-            )
-        widths = dims[STUDENT], simulation.num_actions
-        return load_student(self._acting, simulation.num_envs, *widths, simulation.device)
 
     def _draw_pushes(self) -> None:
         """Draw the next push of each environment; zeros for most."""

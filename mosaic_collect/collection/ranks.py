@@ -64,7 +64,9 @@ class RankStore:
         return asked or (f"cuda:{self.local_rank}" if cuda else "cpu")
 
     def seed(self, seed: int, run: int) -> int:
-        """Seed of a rank's own, and of each of its runs."""
+        """Seed of one run of this process; each rank and run has its own."""
+        if self.rank is None:
+            return seed + run
         numbers = np.random.SeedSequence([seed % (1 << 32), self.ranks[0], run])
         return int(numbers.generate_state(1)[0])
 

@@ -1,14 +1,7 @@
 """One collection, whatever the simulator: from a simulation and a policy to a complete store.
 
-One observation object a step feeds the policy and the record:
-
-    observations ──▶ policy.act ──▶ actions ──▶ simulation.step ──▶ next observations
-          │                │                          │
-          └──── add_step ──┘                     dones ──▶ end_trajectories
-                                                          failed: not by time
-
-The row is recorded before the step, or copied before it where values of the step belong to it, so
-nothing that the simulator overwrites can reach it.
+``protocols`` shows its loop. A row is recorded before its step, or copied before it where values of
+the step belong to it, so nothing that the simulator overwrites can reach it.
 
     reset ──▶ _Health.begin: does the robot stand where the reference is?
     row   ──▶ _Health.look: NaN or infinity in what is recorded? computed on the device

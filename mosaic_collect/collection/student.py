@@ -13,6 +13,8 @@ from typing import Any, BinaryIO
 import torch
 
 from mosaic_collect.collection.acting import Acting
+from mosaic_collect.collection.groups import STUDENT
+from mosaic_collect.collection.protocols import Simulation
 from mosaic_collect.errors import InputError
 
 #: From ``(num_envs, student_obs_dim)`` to ``(num_envs, num_actions)``.
@@ -46,16 +48,18 @@ def read_student(acting: Acting, device: Any = "cpu") -> Any:
         ) from error
 
 
-def load_student(
-    acting: Acting, num_envs: int, obs_dim: int, num_actions: int, device: torch.device
-) -> Student:
+def load_student(acting: Acting, simulation: Simulation) -> Student:
     """Load a student and ask it once, so that one that does not fit is refused before all else.
 
     It was written by ``save_student`` or ``torch.jit.save``, and normalises its input itself.
 
     Raises:
-        InputError: The file cannot be read or is not trusted, or the student has other widths.
+        InputError: The file cannot be read or is not trusted, the student has other widths, or the
+            simulation has no observations for it.
     """
+    dims, device = simulation.group_dims, simulation.device
+    if STUDENT not in dims:
+        raise InputError(f"act_by: expected a group {STUDENT!r} to act on, got {', '.join(dims)}")
     network = read_student(acting, device)
 
     def student(observations: torch.Tensor) -> torch.Tensor:
@@ -64,7 +68,9 @@ def load_student(
             actions: torch.Tensor = network(observations.clone())
         return actions
 
-    seen, expected = (num_envs, obs_dim), (num_envs, num_actions)
+    seen, expected = (
+        (simulation.num_envs, width) for width in (dims[STUDENT], simulation.num_actions)
+    )
     asked = (
         f"act_by: {acting.student_path}: expected actions {expected} for student observations "
         f"{seen}"

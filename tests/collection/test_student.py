@@ -11,14 +11,14 @@ torch = pytest.importorskip("torch")
 from mosaic_collect.collection.acting import Acting  # noqa: E402
 from mosaic_collect.collection.student import Student, load_student, read_student  # noqa: E402
 from mosaic_collect.errors import InputError  # noqa: E402
-from tests.collection import students  # noqa: E402
+from tests.collection import students, toys  # noqa: E402
+
+#: Four environments, observations of three and actions of two.
+SIMULATION = toys.ToySimulation([[1]] * 4)
 
 
 def loaded(path: str | Path) -> Student:
-    """For four environments, observations of three and actions of two."""
-    return load_student(
-        Acting(act_by=str(path), trust_checkpoint=True), 4, 3, 2, torch.device("cpu")
-    )
+    return load_student(Acting(act_by=str(path), trust_checkpoint=True), SIMULATION)
 
 
 def test_it_says_what_the_network_says(tmp_path: Path) -> None:
@@ -61,7 +61,7 @@ def test_nothing_in_it_runs_without_a_word_of_trust(tmp_path: Path) -> None:
     acting = Acting(act_by=path)
     for read in (
         lambda: read_student(acting),
-        lambda: load_student(acting, 4, 3, 2, torch.device("cpu")),
+        lambda: load_student(acting, SIMULATION),
     ):
         with pytest.raises(InputError, match=r"TorchScript program.*trust_checkpoint=True"):
             read()
@@ -98,5 +98,5 @@ def test_the_file_is_read_once(tmp_path: Path) -> None:
     told = acting.acting_metadata()
     students.save(students.Constant(2.0, 2), path)
     assert Acting(act_by=str(path)).acting_metadata() != told == acting.acting_metadata()
-    student = load_student(acting, 4, 3, 2, torch.device("cpu"))
+    student = load_student(acting, SIMULATION)
     assert (student(torch.zeros(4, 3)) == 1.0).all()

@@ -57,11 +57,10 @@ def run_collect(
     def open_simulation(
         queue: MotionQueue | None, num_envs: int, run: int
     ) -> closing[MjlabSimulation]:
-        seed, alone = options.seed or 0, rank_store.rank is None
         now = replace(
             options,
             num_envs=num_envs,
-            seed=seed + run if alone else rank_store.seed(seed, run),
+            seed=rank_store.seed(options.seed or 0, run),
             device=rank_store.device(options.device, torch.cuda.is_available()),
         )
         return closing(MjlabSimulation(now, queue))
