@@ -46,10 +46,8 @@ def collect_motions(
         choice.chosen(loaded_motions(env.unwrapped)), 1, known.metadata if known else {}
     )
     queue.take(fit_motions(queue.present, 1.0 / env.unwrapped.step_dt, allow_fps=allow_fps))
-    left = choice.max_trajectories
-    if left is not None:
-        left = max(left - queue.completed - queue.fell, 0)
-    tracker = MosaicMotionTracker(env.unwrapped, queue, choice.steps_per_trajectory, left)
+    limits = choice.steps_per_trajectory, choice.max_trajectories
+    tracker = MosaicMotionTracker(env.unwrapped, queue, *limits)
     record(
         *(IsaacLabSimulation(env, {}, tracker), policy, store, origin),
         *(max_steps or sys.maxsize, known, None, acting),

@@ -207,13 +207,21 @@ class MotionTracker(EpisodeTracker):
     def ledger(self) -> Mapping[str, Any]:
         return self.queue.ledger()
 
-    def finish(
-        self, motions: torch.Tensor, ended: torch.Tensor, completed: torch.Tensor
-    ) -> Mapping[str, Any]:
-        """Count the motions, ``(N,)`` ids, that ended and whether they were ``completed``.
+    def following(self) -> tuple[torch.Tensor, ...]:
+        """Motions, frames, who counts, and who is at its motion's end; copies, ``(N,)`` each.
 
-        Returns what changed of the ledger.
+        Motions and frames are int32. The last are those whose motion ends if they end by time.
         """
+        raise NotImplementedError
+
+    def describe(self) -> Mapping[str, torch.Tensor]:
+        self._before = self.following()
+        return {"motion_id": self._before[0], "motion_frame": self._before[1]}
+
+    def settle(self, result: StepResult) -> Mapping[str, Any]:
+        """Count the motions that ended; returns what changed of the ledger."""
+        motions, _, counts, at_end = self._before
+        ended, completed = result.dones & counts, result.time_outs & at_end
         if not bool(ended.any()):
             return {}
         for motion, done in zip(motions[ended].tolist(), completed[ended].tolist(), strict=True):

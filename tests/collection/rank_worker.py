@@ -14,9 +14,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.distributed
@@ -24,7 +22,7 @@ import torch.distributed
 from mosaic_collect.cli import parse
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import Motion
-from mosaic_collect.collection.protocols import MotionTracker, Observations, StepResult
+from mosaic_collect.collection.protocols import MotionTracker, Observations
 from mosaic_collect.collection.ranks import RankStore, giving_back
 from mosaic_collect.collection.record import record
 from mosaic_collect.commands.collect import run_collect
@@ -77,13 +75,9 @@ class QueuedToyTracker(MotionTracker):
     def active(self) -> torch.Tensor:
         return ~self._simulation.idle
 
-    def describe(self) -> Mapping[str, torch.Tensor]:
-        self._before = self._simulation.motion.clone(), self._simulation.idle.clone()
-        return {"motion_id": self._before[0], "motion_frame": self._simulation.frame.clone()}
-
-    def settle(self, result: StepResult) -> Mapping[str, Any]:
-        motions, idle = self._before
-        return self.finish(motions, result.dones & ~idle, result.time_outs)
+    def following(self) -> tuple[torch.Tensor, ...]:
+        toy = self._simulation
+        return toy.motion.clone(), toy.frame.clone(), self.active(), ~toy.idle
 
 
 def collect(folder: str, arguments: argparse.Namespace) -> None:

@@ -103,9 +103,8 @@ def make_case(folder: Path) -> Case:
     return case
 
 
-def trajectories(store: str) -> list[tuple[int, list[int], bool]]:
+def trajectories(dataset: TrajectoryDataset) -> list[tuple[int, list[int], bool]]:
     """Per trajectory with a valid row, in order of ids: motion, frames, and whether it ended."""
-    dataset = helpers.TrajectoryDataset(store)
     names = ("trajectory_id", "motion_id", "motion_frame", "valid_mask")
     ids, motions, frames, valid = (dataset.read(name) for name in names)
     found = []

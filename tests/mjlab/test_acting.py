@@ -20,56 +20,54 @@ pytestmark = mjlab_case.MARKS
 
 
 @pytest.fixture(scope="module")
-def noisy(case: Case) -> str:
+def noisy(case: Case) -> TrajectoryDataset:
     """Sixteen environments that begin anywhere, disturbed and pushed, interrupted once."""
     options = {"num_envs": 16, "action_noise": 0.3, "push": 0.3, "start": "random", "seed": 2}
     case.run("noisy", max_steps=8, **options)
     case.run("noisy", max_steps=16, resume=True, **options)
-    return case.store("noisy")
+    return case.data("noisy")
 
 
-def test_the_next_observation_shows_what_was_executed(noisy: str) -> None:
-    dataset = TrajectoryDataset(noisy)
-    actions, ids = dataset.read("actions"), helpers.ids(dataset)
-    seen = dataset.read("observations")[:, :, -29:]
+def test_the_next_observation_shows_what_was_executed(noisy: TrajectoryDataset) -> None:
+    actions, ids = noisy.read("actions"), helpers.ids(noisy)
+    seen = noisy.read("observations")[:, :, -29:]
     same = ids[1:] == ids[:-1]
     assert same.sum() > 100
     np.testing.assert_array_equal(seen[1:][same], actions[:-1][same])
-    unit = (actions - dataset.read("action_mean")) / dataset.read("action_noise")[..., None]
+    unit = (actions - noisy.read("action_mean")) / noisy.read("action_noise")[..., None]
     assert abs(unit.mean()) < 0.1
     assert abs(unit.std() - 1) < 0.1
-    assert verify_store(noisy).ok
+    assert verify_store(noisy.path).ok
     # The resumed run draws numbers of its own.
-    assert not np.array_equal(
-        dataset.read("action_noise", 0, 1), dataset.read("action_noise", 8, 9)
-    )
+    assert not np.array_equal(noisy.read("action_noise", 0, 1), noisy.read("action_noise", 8, 9))
 
 
 def test_the_checkpoint_says_the_same_on_every_row(
-    noisy: str, capsys: pytest.CaptureFixture[str]
+    noisy: TrajectoryDataset, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["verify", noisy, "--checkpoint", EXPERT]) == 0
+    assert main(["verify", noisy.path, "--checkpoint", EXPERT]) == 0
     assert f"{16 * 16} valid rows" in capsys.readouterr().out
 
 
-def test_trajectories_begin_anywhere_and_end_where_the_motion_does(noisy: str) -> None:
+def test_trajectories_begin_anywhere_and_end_with_their_motion(
+    noisy: TrajectoryDataset,
+) -> None:
     found = trajectories(noisy)
     begun = {(motion, frames[0]) for motion, frames, _ in found}
     assert {motion for motion, _ in begun} == {0, 1}
     assert len(begun) > 8
     assert all(1 <= first <= FRAMES[motion] - 1 for motion, first in begun)
-    dataset = TrajectoryDataset(noisy)
-    ended = dataset.read("trajectory_end") == TRUNCATED
-    last = np.array(FRAMES)[dataset.read("motion_id")] - 1
+    ended = noisy.read("trajectory_end") == TRUNCATED
+    last = np.array(FRAMES)[noisy.read("motion_id")] - 1
     assert ended.sum() > 16
-    assert np.array_equal(ended, dataset.read("motion_frame") == last)
+    assert np.array_equal(ended, noisy.read("motion_frame") == last)
 
 
-def test_it_is_told_and_exported_with_a_word(noisy: str, case: Case) -> None:
-    told = TrajectoryDataset(noisy).metadata["acting"]
+def test_it_is_told_and_exported_with_a_word(noisy: TrajectoryDataset, case: Case) -> None:
+    told = noisy.metadata["acting"]
     assert told == {"action_noise": 0.3, "push": 0.3, "start": "random"}
     npy = str(case.folder / "noisy.npy")
-    assert any("learns from action_mean" in note for note in export_npy(noisy, npy).notes)
+    assert any("learns from action_mean" in note for note in export_npy(noisy.path, npy).notes)
 
 
 def test_a_push_moves_the_base_and_the_next_observation_shows_it(case: Case) -> None:

@@ -28,12 +28,12 @@ HISTORY = 5
 
 
 @pytest.fixture(scope="module")
-def passes(case: Case) -> str:
+def passes(case: Case) -> TrajectoryDataset:
     """Two passes of each motion in three environments, until all are done."""
     names = ["reward,reward_terms,commands", "terminated", "truncated", "critic"]
     result = case.run("passes", passes=2, num_envs=3, seed=7, record=names)
     assert (result.completed, result.fell, result.already_complete) == (4, 0, False)
-    return case.store("passes")
+    return case.data("passes")
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def no_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mosaic_collect.adapters.mjlab.collect.MjlabSimulation", made)
 
 
-def test_every_row_is_of_the_frame_it_says(passes: str) -> None:
+def test_every_row_is_of_the_frame_it_says(passes: TrajectoryDataset) -> None:
     found = trajectories(passes)
     assert sorted(motion for motion, _, _ in found) == [0, 0, 1, 1]
     for motion, frames, ended in found:
@@ -54,40 +54,37 @@ def test_every_row_is_of_the_frame_it_says(passes: str) -> None:
         assert ended
 
 
-def test_the_store_knows_its_terms(passes: str) -> None:
-    dataset = TrajectoryDataset(passes)
-    student = dataset.terms["student_observations"]
+def test_the_store_knows_its_terms(passes: TrajectoryDataset) -> None:
+    student = passes.terms["student_observations"]
     assert tuple(term.dim for term in student) == STUDENT_TERMS
     assert {term.frames for term in student} == {HISTORY}
-    teacher = {term.name: term for term in dataset.terms["observations"]}
+    teacher = {term.name: term for term in passes.terms["observations"]}
     assert teacher["joint_pos"].frames == 1
     # The last actions are seen without noise by both: what was done a step before.
-    for trajectory in dataset.where(min_valid=2):
+    for trajectory in passes.where(min_valid=2):
         seen = trajectory["observations"][:, teacher["actions"].columns]
         np.testing.assert_array_equal(seen[1:], trajectory["actions"][:-1])
         assert not seen[0].any()
 
 
-def test_more_fields_of_the_step(passes: str) -> None:
+def test_more_fields_of_the_step(passes: TrajectoryDataset) -> None:
     """Rewards are the sum of their terms; the critic sees command and last actions as well."""
-    dataset = TrajectoryDataset(passes)
-    valid, reward = dataset["valid_mask"][...], dataset["reward"][...]
-    np.testing.assert_allclose(dataset["reward_terms"][...].sum(axis=-1), reward, atol=1e-6)
+    valid, reward = passes["valid_mask"][...], passes["reward"][...]
+    np.testing.assert_allclose(passes["reward_terms"][...].sum(axis=-1), reward, atol=1e-6)
     assert (reward[valid] > 0).all()
-    assert {t.name for t in dataset.terms["reward_terms"]} >= {"joint_limit", "motion_body_pos"}
-    ended = dataset["trajectory_end"][...][valid] > 0
-    np.testing.assert_array_equal(dataset["truncated"][...][valid], ended)
-    assert not dataset["terminated"][...].any()
-    command = dataset["commands"][...]
-    np.testing.assert_array_equal(dataset.term("observations_critic", "command")[:], command)
-    critic = dataset.term("observations_critic", "actions")[:]
-    np.testing.assert_array_equal(critic, dataset.term("observations", "actions")[:])
+    assert {t.name for t in passes.terms["reward_terms"]} >= {"joint_limit", "motion_body_pos"}
+    ended = passes["trajectory_end"][...][valid] > 0
+    np.testing.assert_array_equal(passes["truncated"][...][valid], ended)
+    assert not passes["terminated"][...].any()
+    command = passes["commands"][...]
+    np.testing.assert_array_equal(passes.term("observations_critic", "command")[:], command)
+    critic = passes.term("observations_critic", "actions")[:]
+    np.testing.assert_array_equal(critic, passes.term("observations", "actions")[:])
 
 
-def test_the_store_knows_its_robot(passes: str) -> None:
+def test_the_store_knows_its_robot(passes: TrajectoryDataset) -> None:
     """Names, scales and offsets are those of the action term, read from the environment."""
-    dataset = TrajectoryDataset(passes)
-    robot, squat = dataset.robot, robot_of_mjlab()
+    robot, squat = passes.robot, robot_of_mjlab()
     assert robot.joint_names == robot.action_names == squat["joint_names"]
     assert robot.body_names == squat["body_names"]
     assert robot.default_joint_pos == robot.action_offset == squat["default"]
@@ -99,10 +96,10 @@ def test_the_store_knows_its_robot(passes: str) -> None:
         "base_lin_vel": "m/s",
         "base_ang_vel": "rad/s",
     }
-    names = column_names(dataset, "observations")
+    names = column_names(passes, "observations")
     assert names[-1] == f"actions[{squat['joint_names'][-1]}]"
     assert len({*names}) == len(names) == 160
-    assert "joint_pos[left_knee_joint]@-4" in column_names(dataset, "student_observations")
+    assert "joint_pos[left_knee_joint]@-4" in column_names(passes, "student_observations")
 
 
 def robot_of_mjlab() -> dict[str, Any]:
@@ -122,36 +119,33 @@ def robot_of_mjlab() -> dict[str, Any]:
     }
 
 
-def test_passes_end_it_and_idle_environments_do_not_count(passes: str) -> None:
-    dataset = TrajectoryDataset(passes)
+def test_passes_end_it_and_idle_environments_do_not_count(passes: TrajectoryDataset) -> None:
     # Motions 0, 1, 0 to begin with; the first environment to be free takes motion 1 again.
-    assert dataset.num_steps == ROWS[0] + ROWS[1]
-    mask = np.zeros((dataset.num_steps, 3), bool)
+    assert passes.num_steps == ROWS[0] + ROWS[1]
+    mask = np.zeros((passes.num_steps, 3), bool)
     mask[: sum(ROWS), 0] = mask[: ROWS[1], 1] = mask[: ROWS[0], 2] = True
-    np.testing.assert_array_equal(dataset.read("valid_mask"), mask)
-    assert dataset.status == "complete"
-    assert dataset.num_ended == 4
-    ends = dataset.read("trajectory_end")
+    np.testing.assert_array_equal(passes.read("valid_mask"), mask)
+    assert passes.status == "complete"
+    assert passes.num_ended == 4
+    ends = passes.read("trajectory_end")
     assert ends[ends != GOES_ON].tolist() == [TRUNCATED] * 4
 
 
-def test_observations_move_with_the_reference(passes: str) -> None:
+def test_observations_move_with_the_reference(passes: TrajectoryDataset) -> None:
     """The command's part of an observation is the reference at the row's own frame."""
-    dataset = TrajectoryDataset(passes)
     with np.load(mjlab_case.ASSETS / "g1_squat.npz") as arrays:
         reference = np.concatenate([arrays["joint_pos"], arrays["joint_vel"]], axis=1)
-    valid = dataset.read("valid_mask")
-    seen = dataset.read("observations")[valid][:, :58]
-    want = reference[dataset.read("motion_frame")[valid]]
+    valid = passes.read("valid_mask")
+    seen = passes.read("observations")[valid][:, :58]
+    want = reference[passes.read("motion_frame")[valid]]
     np.testing.assert_allclose(seen, want, atol=1e-5)
 
 
-def test_the_students_history_advances_once_a_step(passes: str) -> None:
+def test_the_students_history_advances_once_a_step(passes: TrajectoryDataset) -> None:
     """Frames 1..4 of a row are frames 0..3 of the next, bit for bit; a reset fills all five."""
-    dataset = TrajectoryDataset(passes)
-    student = dataset.read("student_observations")
+    student = passes.read("student_observations")
     assert student.shape[2] == HISTORY * sum(STUDENT_TERMS) == 770
-    frames, valid = dataset.read("motion_frame"), dataset.read("valid_mask")
+    frames, valid = passes.read("motion_frame"), passes.read("valid_mask")
     at = 0
     for width in STUDENT_TERMS:
         term = student[:, :, at : at + HISTORY * width].reshape(*valid.shape, HISTORY, width)
@@ -163,26 +157,26 @@ def test_the_students_history_advances_once_a_step(passes: str) -> None:
                 np.testing.assert_array_equal(term[step, env, :-1], term[step - 1, env, 1:])
 
 
-def test_the_store_knows_where_it_comes_from(passes: str, case: Case) -> None:
-    told = TrajectoryDataset(passes).metadata
+def test_the_store_knows_where_it_comes_from(passes: TrajectoryDataset, case: Case) -> None:
+    told = passes.metadata
     assert (told["simulator"], told["task"], told["seed"], told["passes"]) == ("mjlab", TASK, 7, 2)
     assert told["checkpoint"]["path"] == EXPERT
     assert [m["path"] for m in told["motions"]] == [str(case.motion(i)) for i in (0, 1)]
     assert told["motion_counts"] == {"completed": [2, 2], "fell": [0, 0]}
     assert told["groups"] == {"actor": 160}
-    assert TrajectoryDataset(passes).state.runs[0].versions["mjlab"].startswith("1.6")
+    assert passes.state.runs[0].versions["mjlab"].startswith("1.6")
 
 
-def test_the_store_and_its_export_are_right(passes: str, case: Case) -> None:
-    assert verify_store(passes).ok
+def test_the_store_and_its_export_are_right(passes: TrajectoryDataset, case: Case) -> None:
+    assert verify_store(passes.path).ok
     npy = str(case.folder / "passes.npy")
-    report = export_npy(passes, npy)
+    report = export_npy(passes.path, npy)
     assert (report.layout, report.num_pairs) == ("compact", 2 * sum(ROWS))
-    assert verify_export(passes, npy).ok
+    assert verify_export(passes.path, npy).ok
 
 
 def test_a_complete_store_is_not_collected_again(
-    passes: str, case: Case, no_simulation: None, capsys: Any
+    passes: TrajectoryDataset, case: Case, no_simulation: None, capsys: Any
 ) -> None:
     result = case.run("passes", passes=2, num_envs=None, resume=True)
     assert result.already_complete
@@ -205,7 +199,7 @@ def test_a_complete_store_is_not_collected_again(
     ],
 )
 def test_a_resume_with_other_options_is_refused(
-    passes: str,
+    passes: TrajectoryDataset,
     case: Case,
     no_simulation: None,
     changes: dict[str, Any],
@@ -275,10 +269,9 @@ def test_a_resume_repeats_what_was_unfinished_and_nothing_else(case: Case) -> No
 
     result = case.run("resumed", passes=1, num_envs=None, resume=True)
     assert (result.completed, result.num_steps) == (2, steps + ROWS[1])
-    found = trajectories(store)
-    whole = [(motion, len(frames)) for motion, frames, _ in found]
-    assert whole == [(0, ROWS[0]), (1, steps), (1, ROWS[1])]
     dataset = TrajectoryDataset(store)
+    whole = [(motion, len(frames)) for motion, frames, _ in trajectories(dataset)]
+    assert whole == [(0, ROWS[0]), (1, steps), (1, ROWS[1])]
     assert dataset.metadata["motion_counts"] == {"completed": [1, 1], "fell": [0, 0]}
     assert dataset.num_valid == ROWS[0] + steps + ROWS[1], "who idles does not count"
     assert [run.first_step for run in dataset.state.runs] == [0, steps]
@@ -357,7 +350,7 @@ def test_going_on_without_a_motion_and_with_another_checkpoint(case: Case, tmp_p
         allow_changed=("motions", "checkpoint"),
     )
     assert result.completed == 1
-    found = trajectories(case.store("changed"))
+    found = trajectories(case.data("changed"))
     assert found[-1] == (1, list(range(1, ROWS[1] + 1)), True)
     told = case.data("changed").metadata
     assert [Path(m["path"]).name for m in told["motions"]] == ["a.npz", "b.npz"]
@@ -403,7 +396,7 @@ def test_no_timer_of_the_tasks_ends_a_trajectory_before_its_motion_does(
     result = case.run("timer", passes=1)
     assert (result.completed, result.num_steps) == (2, ROWS[1])
     whole = [(motion, list(range(1, rows + 1)), True) for motion, rows in enumerate(ROWS)]
-    assert trajectories(case.store("timer")) == whole
+    assert trajectories(case.data("timer")) == whole
 
 
 def test_numpys_numbers_and_paths(case: Case) -> None:

@@ -27,11 +27,11 @@ IMU = (0.04525, 0.0, -0.08339)
 
 
 @pytest.fixture(scope="module")
-def stateful(case: Case) -> str:
+def stateful(case: Case) -> TrajectoryDataset:
     """Pushed and disturbed, the policy's observations without noise."""
     options = {"push": 5.0, "action_noise": 0.5, "teacher_noise": False, "record_states": True}
     case.run("stateful", max_steps=12, num_envs=4, **options)
-    return case.store("stateful")
+    return case.data("stateful")
 
 
 def turned_back(quaternions: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any]:
@@ -43,12 +43,11 @@ def turned_back(quaternions: NDArray[Any], vectors: NDArray[Any]) -> NDArray[Any
 
 
 class TestTheState:
-    def test_is_that_of_the_rows_observation(self, stateful: str) -> None:
+    def test_is_that_of_the_rows_observation(self, stateful: TrajectoryDataset) -> None:
         """One of the step before or behind would be another, and so would one behind a push."""
-        data = TrajectoryDataset(stateful)
-        qpos, qvel = data.read("qpos"), data.read("qvel")
+        qpos, qvel = stateful.read("qpos"), stateful.read("qvel")
         names = ("joint_pos", "joint_vel", "base_lin_vel", "base_ang_vel")
-        seen = {name: data.term("observations", name)[...] for name in names}
+        seen = {name: stateful.term("observations", name)[...] for name in names}
         # Joints as seen are relative to a default pose, and to each environment's encoders.
         off = qpos[..., 7:] - seen["joint_pos"]
         np.testing.assert_allclose(off, np.broadcast_to(off[0], off.shape), atol=1e-6)
@@ -58,16 +57,15 @@ class TestTheState:
         linear = turned_back(qpos[..., 3:7], qvel[..., :3]) + of_imu
         np.testing.assert_allclose(linear, seen["base_lin_vel"], atol=1e-4)
         assert abs(np.diff(qvel, axis=0)).max(axis=-1).min() > 0.1
-        assert abs(data.read("push")).max() > 0.1
+        assert abs(stateful.read("push")).max() > 0.1
 
-    def test_is_where_the_environment_is(self, stateful: str) -> None:
-        data = TrajectoryDataset(stateful)
-        origins = data.read("env_origin")
+    def test_is_where_the_environment_is(self, stateful: TrajectoryDataset) -> None:
+        origins = stateful.read("env_origin")
         assert len({tuple(o) for o in origins[0].tolist()}) == 4
         assert (origins == origins[0]).all()
-        assert abs(data.read("qpos")[..., :2] - origins[..., :2]).max() < 0.7
+        assert abs(stateful.read("qpos")[..., :2] - origins[..., :2]).max() < 0.7
 
-    def test_a_resume_goes_on_with_it(self, case: Case, stateful: str) -> None:
+    def test_a_resume_goes_on_with_it(self, case: Case, stateful: TrajectoryDataset) -> None:
         options = {"num_envs": 4, "push": 5.0, "action_noise": 0.5, "teacher_noise": False}
         with pytest.raises(StoreMismatchError, match="qpos"):
             case.run("stateful", max_steps=14, resume=True, **options)
@@ -80,13 +78,13 @@ def stage() -> Any:
     return Stage.of_task(mjlab_case.TASK)
 
 
-def strip(store: str, path: Path, trajectory: int = 0, motion: str | None = None) -> Any:
+def strip(data: TrajectoryDataset, path: Path) -> Any:
     """The strip's pictures and what was said; skips where nothing draws."""
     image = pytest.importorskip("PIL.Image")
     from mosaic_collect.film.render import film
 
     try:
-        made = film(TrajectoryDataset(store), trajectory, path, motion)
+        made = film(data, 0, path)
     except MissingDependencyError as error:
         pytest.skip(str(error))
     whole = np.asarray(image.open(path)).astype(int)
@@ -110,7 +108,7 @@ def bright(picture: NDArray[Any]) -> NDArray[Any]:
 
 class TestTheFilm:
     def test_shows_the_robot_and_its_reference_beside_it(
-        self, stateful: str, tmp_path: Path
+        self, stateful: TrajectoryDataset, tmp_path: Path
     ) -> None:
         pictures, made = strip(stateful, tmp_path / "s.png")
         assert made.shown == ("robot", "reference")
@@ -128,30 +126,30 @@ class TestTheFilm:
 
     def test_without_states_the_reference_stands_alone(self, case: Case, tmp_path: Path) -> None:
         case.run("stateless", max_steps=3)
-        pictures, made = strip(case.store("stateless"), tmp_path / "s.png")
+        pictures, made = strip(case.data("stateless"), tmp_path / "s.png")
         assert made.shown == ("reference",)
         assert len(bright(pictures[0])) == 0
         assert abs(np.median(green(pictures[0])) - 224) < 60
 
     def test_on_the_command_line(
-        self, stateful: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+        self, stateful: TrajectoryDataset, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         ffmpeg = pytest.importorskip("imageio_ffmpeg")
         clip = tmp_path / "clip.mp4"
-        code = main(["replay", stateful, "--trajectory", "0", "-o", str(clip)])
+        code = main(["replay", stateful.path, "--trajectory", "0", "-o", str(clip)])
         said = capsys.readouterr()
         if "OpenGL" in said.err:
             pytest.skip(said.err)
         assert code == 0, said.err
-        steps = TrajectoryDataset(stateful).trajectory(0).num_steps
+        steps = stateful.trajectory(0).num_steps
         assert f"{clip}: trajectory 0 of environment 0, {steps} steps" in said.out
         assert "robot and reference at 50 steps per second" in said.out
         assert ffmpeg.count_frames_and_secs(str(clip))[0] == steps
 
-    def test_several_are_a_grid(self, stateful: str, tmp_path: Path) -> None:
+    def test_several_are_a_grid(self, stateful: TrajectoryDataset, tmp_path: Path) -> None:
         image = pytest.importorskip("PIL.Image")
         path = tmp_path / "grid.gif"
-        code = main(["replay", stateful, "--trajectory", "0", "1", "2", "-o", str(path)])
+        code = main(["replay", stateful.path, "--trajectory", "0", "1", "2", "-o", str(path)])
         if code == 2:
             pytest.skip("nothing draws here")
         with image.open(path) as made:
@@ -159,8 +157,8 @@ class TestTheFilm:
             assert np.asarray(made.convert("L"))[400:, 700:].min() > 250
 
 
-def test_the_checkpoint_says_the_same_beside_states(stateful: str) -> None:
-    assert main(["verify", stateful, "--checkpoint", EXPERT]) == 0
+def test_the_checkpoint_says_the_same_beside_states(stateful: TrajectoryDataset) -> None:
+    assert main(["verify", stateful.path, "--checkpoint", EXPERT]) == 0
 
 
 def test_refused(store: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -206,10 +206,8 @@ class _Task:
             queue.take(motions)
             prepare_motion_cfg(self._command, folder, options.start, motions)
             env = self._env()
-        left = options.max_trajectories
-        if left is not None:  # may still begin
-            left = max(left - queue.completed - queue.fell, 0)
-        tracker = MosaicMotionTracker(env.unwrapped, queue, options.steps_per_trajectory, left)
+        limits = options.steps_per_trajectory, options.max_trajectories
+        tracker = MosaicMotionTracker(env.unwrapped, queue, *limits)
         return IsaacLabSimulation(env, self.agent_cfg, tracker)
 
     def _env(self) -> Any:

@@ -33,6 +33,7 @@ class MosaicMotionTracker(MotionTracker):
 
     Attaches itself to the unwrapped environment, whose terms ``prepare_env_cfg`` made ask it. A
     command that has not loaded one of the motions, or is of another kind, is an ``InputError``.
+    ``max_trajectories`` is of all runs.
 
     Attributes:
         restart: Environments whose trajectory ends with the next step, ``(num_envs,)`` bool.
@@ -50,13 +51,14 @@ class MosaicMotionTracker(MotionTracker):
         super().__init__(queue)
         self._command = env.command_manager.get_term("motion")
         self._limit, self._left = steps_per_trajectory, max_trajectories
+        if self._left is not None:  # may still begin
+            self._left = max(self._left - queue.completed - queue.fell, 0)
         self.hands_out = True
         self._loaded = _loaded_at(self._command, queue).to(env.device)
         shape, device = (env.num_envs,), env.device
         self.motion_ids = torch.full(shape, _NONE, dtype=torch.int32, device=device)
         self.restart = torch.zeros(shape, dtype=torch.bool, device=device)
         self._rows = torch.zeros(shape, dtype=torch.long, device=device)
-        self._before = (self.motion_ids.clone(), self.restart.clone(), self.restart.clone())
         setattr(env, TRACKER, self)
 
     @property
@@ -74,8 +76,8 @@ class MosaicMotionTracker(MotionTracker):
 
     def describe(self) -> Mapping[str, torch.Tensor]:
         """Return the extra fields, and choose who restarts with the step to come."""
-        command, active = self._command, self.active()
-        self._refuse_strays(active)
+        command = self._command
+        self._refuse_strays(self.active())
         self._put_back(self.motion_ids[command.motion_end_buf & (self.motion_ids != _NONE)])
         lengths = command.motion_lengths[command.env_motion_indices]
         due = (command.time_steps >= lengths - 1) | command.motion_end_buf
@@ -83,8 +85,10 @@ class MosaicMotionTracker(MotionTracker):
             due |= self._rows + 1 >= self._limit
         # Who has no motion stays as it is.
         self.restart[:] = due & (self.motion_ids != _NONE)
-        self._before = (self.motion_ids.clone(), self.restart.clone(), active)
-        return {"motion_id": self._before[0], "motion_frame": self.frames}
+        return super().describe()
+
+    def following(self) -> tuple[torch.Tensor, ...]:
+        return self.motion_ids.clone(), self.frames, self.active(), self.restart.clone()
 
     def _refuse_strays(self, active: torch.Tensor) -> None:
         """A command may draw motions of its own at a reset; rows would tell another's."""
@@ -99,12 +103,10 @@ class MosaicMotionTracker(MotionTracker):
             )
 
     def settle(self, result: StepResult) -> Mapping[str, Any]:
-        motions, restart, active = self._before
         self.restart[:] = False
         self._rows += 1
         self._rows[result.dones] = 0
-        ended = result.dones & (motions != _NONE) & active
-        return self.finish(motions, ended, result.time_outs & restart)
+        return super().settle(result)
 
     def assign(self, env_ids: Any) -> None:
         """Give the next motions to environments that are being reset, if any are handed out."""

@@ -12,7 +12,6 @@ without a word. Written against mjlab 1.6 (tasks/tracking/mdp/commands.py).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from mjlab.tasks.tracking.mdp.commands import MotionCommand, MotionLoader
 from mosaic_collect.collection.acting import FIRST
 from mosaic_collect.collection.motion_queue import MotionQueue
 from mosaic_collect.collection.motions import ARRAYS, Motion
-from mosaic_collect.collection.protocols import MotionTracker, StepResult
+from mosaic_collect.collection.protocols import MotionTracker
 from mosaic_collect.errors import InputError
 
 _NO_RESAMPLING_S = 1.0e9  # a timer would put a robot on another motion, without a word
@@ -121,19 +120,10 @@ class QueuedMotionTracker(MotionTracker):
     def __init__(self, command: QueuedMotionCommand) -> None:
         super().__init__(command.queue)
         self._command = command
-        self._before = self._state()
 
     def active(self) -> torch.Tensor:
         return ~self._command.idle
 
-    def describe(self) -> Mapping[str, torch.Tensor]:
-        self._before = self._state()
-        return {"motion_id": self._before[0], "motion_frame": self._command.frames}
-
-    def settle(self, result: StepResult) -> Mapping[str, Any]:
-        motions, idle, at_end = self._before
-        return self.finish(motions, result.dones & ~idle, result.time_outs & at_end)
-
-    def _state(self) -> tuple[torch.Tensor, ...]:
+    def following(self) -> tuple[torch.Tensor, ...]:
         command = self._command
-        return command.motion_ids.clone(), command.idle.clone(), command.at_end()
+        return command.motion_ids.clone(), command.frames, self.active(), command.at_end()

@@ -21,6 +21,7 @@ from tests.isaaclab3.inside.session import configs
 
 LENGTHS = [8, 12, 10]
 Collect = Callable[..., int]
+Collected = Callable[..., TrajectoryDataset]
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,17 @@ def collect(tmp_path: Path, motions: str) -> Collect:
             given["--motion"] = motions
         kept = [text for pair in given.items() if pair[0] not in flags for text in pair]
         return main(["collect", "--sim", "isaaclab", *kept, *flags])
+
+    return run
+
+
+@pytest.fixture
+def collected(collect: Collect, tmp_path: Path) -> Collected:
+    """The store that the command made."""
+
+    def run(*flags: str, **options: str) -> TrajectoryDataset:
+        assert collect("a.zarr", *flags, **options) == 0
+        return TrajectoryDataset(tmp_path / "a.zarr")
 
     return run
 
@@ -64,23 +76,21 @@ def test_motions_once_each_and_what_the_store_says(
     assert "give them again, as --student-overrides presets=short" in capsys.readouterr().err
 
 
-def test_a_student_by_dropping_terms(collect: Collect, tmp_path: Path) -> None:
+def test_a_student_by_dropping_terms(collected: Collected) -> None:
     drop = ("--student-drop", "lin_vel", "anchor_pos_b", "--student-history", "3")
     flags = ("--max-steps", "5", *drop, "--no-student-noise", "--no-teacher-noise")
-    assert collect("a.zarr", *flags) == 0
-    data = TrajectoryDataset(tmp_path / "a.zarr")
+    data = collected(*flags)
     assert data.schema["student_observations"].dim == 3 * 154
     assert data.metadata["observations"]["teacher_noise"] is False
     newest = data.term("student_observations", "joint_vel")[:]
     assert np.array_equal(newest, data.term("observations", "joint_vel")[:])
 
 
-def test_more_fields_and_states(collect: Collect, tmp_path: Path) -> None:
+def test_more_fields_and_states(collected: Collected) -> None:
     """Last observations are those before the reset; states are the robot's, in MuJoCo's form."""
     names = "reward,reward_terms,terminated,truncated,commands,critic,final_observations"
     flags = ("--passes", "1", "--no-teacher-noise", "--record", names, "--record-states")
-    assert collect("a.zarr", *flags) == 0
-    data = TrajectoryDataset(tmp_path / "a.zarr")
+    data = collected(*flags)
     valid, reward = data["valid_mask"][:], data["reward"][:]
     np.testing.assert_allclose(data["reward_terms"][:].sum(axis=-1), reward, atol=1e-5)
     assert np.ptp(reward[valid]) > 0
@@ -106,9 +116,8 @@ def test_more_fields_and_states(collect: Collect, tmp_path: Path) -> None:
     assert ((height > 0.5) & (height < 1.0)).all()
 
 
-def test_random_starts_are_on_the_motions_that_rows_tell(collect: Collect, tmp_path: Path) -> None:
-    assert collect("a.zarr", "--passes", "3", "--start", "random", "--seed", "5") == 0
-    data = TrajectoryDataset(tmp_path / "a.zarr")
+def test_random_starts_are_on_the_motions_that_rows_tell(collected: Collected) -> None:
+    data = collected("--passes", "3", "--start", "random", "--seed", "5")
     told = data.metadata["motions"]
     files = [np.load(motion["path"])["joint_pos"] for motion in told]
     command, trajectories = data.term("observations", "command")[:], data.where(min_valid=1)
@@ -122,10 +131,9 @@ def test_random_starts_are_on_the_motions_that_rows_tell(collect: Collect, tmp_p
             assert frames[-1] == told[trajectory.motion]["frames"] - 1
 
 
-def test_a_resumed_run_draws_other_noise(collect: Collect, tmp_path: Path) -> None:
-    assert collect("a.zarr", "--max-steps", "4") == 0
-    assert collect("a.zarr", "--max-steps", "8", "--resume") == 0
-    data = TrajectoryDataset(tmp_path / "a.zarr")
+def test_a_resumed_run_draws_other_noise(collected: Collected) -> None:
+    collected("--max-steps", "4")
+    data = collected("--max-steps", "8", "--resume")
     assert np.array_equal(data["motion_id"][0], data["motion_id"][4])
     seen = data.term("observations", "joint_pos")
     assert not np.array_equal(seen[0], seen[4])
@@ -145,14 +153,11 @@ def walker(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(path)
 
 
-def test_a_task_without_motions_ends_as_it_is_trained(
-    collect: Collect, tmp_path: Path, walker: str
-) -> None:
+def test_a_task_without_motions_ends_as_it_is_trained(collected: Collected, walker: str) -> None:
     """Its events reset it, on the device that is there though the task names another."""
     flags = ("--checkpoint", walker, "--max-steps", "80", "--action-noise", "3")
     flags += ("--tasks-module", velocity.__name__, "--student-history", "2")
-    assert collect("a.zarr", *flags, task=velocity.TASK) == 0
-    data = TrajectoryDataset(tmp_path / "a.zarr")
+    data = collected(*flags, task=velocity.TASK)
     assert "motion_id" not in data.fields
     ends = data.trajectories
     over = [t for t in ends if t.end != "interrupted"]
@@ -162,11 +167,10 @@ def test_a_task_without_motions_ends_as_it_is_trained(
     assert main(["verify", data.path, "--checkpoint", walker]) == 0
 
 
-def test_pushes_move_the_base(collect: Collect, tmp_path: Path, walker: str) -> None:
+def test_pushes_move_the_base(collected: Collected, walker: str) -> None:
     flags = ("--checkpoint", walker, "--max-steps", "60", "--push", "3", "--no-teacher-noise")
     flags += ("--tasks-module", velocity.__name__)
-    assert collect("a.zarr", *flags, task=velocity.TASK) == 0
-    data = TrajectoryDataset(tmp_path / "a.zarr")
+    data = collected(*flags, task=velocity.TASK)
     speed = data.term("observations", "lin_vel")[:]
     same = data["trajectory_id"][1:] == data["trajectory_id"][:-1]
     pushed = np.linalg.norm(data["push"][:-1], axis=-1)
@@ -225,11 +229,10 @@ def test_a_misspelt_field_is_told(
     assert "TeacherEnvCfg has no field episode_lenght_s" in caplog.text
 
 
-def test_a_history_by_time_is_told_by_its_columns(collect: Collect, tmp_path: Path) -> None:
+def test_a_history_by_time_is_told_by_its_columns(collected: Collected) -> None:
     student = ("--student-task", g1.STUDENT, "--student-overrides", "presets=time_major")
     flags = (*student, "--no-student-noise", "--no-teacher-noise", "--max-steps", "6")
-    assert collect("a.zarr", *flags) == 0
-    data = TrajectoryDataset(tmp_path / "a.zarr")
+    data = collected(*flags)
     for name in ("joint_pos", "joint_vel", "actions"):
         newest = data.term("student_observations", name)[:]
         assert np.array_equal(newest, data.term("observations", name)[:])
