@@ -46,28 +46,6 @@ def test_every_value_is_kept(store: str, encode_in: str, compressor: str) -> Non
     check(store, 16)
 
 
-def test_tensors_of_any_layout(store: str) -> None:
-    torch = pytest.importorskip("torch")
-    with camera_writer(store) as writer:
-        for step in range(7):
-            given = {name: torch.from_numpy(v) for name, v in rows(step, N, CAMERA).items()}
-            given["rgb"] = given["rgb"].contiguous(memory_format=torch.channels_last)
-            given["depth"] = given["depth"].mT.contiguous().mT
-            writer.add_step(**given)
-            for value in given.values():
-                value.zero_()
-    check(store, 7)
-
-
-def test_arrays_of_any_layout(store: str) -> None:
-    with camera_writer(store) as writer:
-        for step in range(7):
-            given = rows(step, N, CAMERA)
-            given["rgb"] = np.asfortranarray(given["rgb"])
-            writer.add_step(**given)
-    check(store, 7)
-
-
 def test_commits_in_the_middle_of_chunks_and_resumes(store: str) -> None:
     steps = iter(range(100))
     for run, count in enumerate((1, 2, 5, 6, 1)):
@@ -137,13 +115,6 @@ def test_a_stand_in_that_is_never_given(store: str) -> None:
             writer.add_step(**given)
     dataset = TrajectoryDataset(store)
     assert (dataset.read("far") == dataset.read("depth")).all()
-
-
-def test_a_number_that_stands_in(store: str) -> None:
-    schema = Schema((Field(name="a", dim=(2, 3), default=0.5), Field(name="b")))
-    with open_writer(store, N, schema) as writer:
-        writer.add_step(b=np.zeros(N, np.float32))
-    assert (TrajectoryDataset(store).read("a") == 0.5).all()
 
 
 def test_the_ring_counts_every_value(store: str) -> None:

@@ -36,28 +36,47 @@ def test_the_ring_stays_within_its_bound(step_nbytes: int, buffer_mb: int) -> No
     assert slots * steps * step_nbytes <= buffer_mb * MB
 
 
-def test_three_blocks_share_a_number() -> None:
-    assert plan_ring(step_nbytes=10_000, buffer_mb=3, device_nbytes=None) == (100, 3)
+@pytest.mark.parametrize(
+    ("step_nbytes", "buffer_mb", "free_mb", "device_mb", "want"),
+    [
+        pytest.param(10_000, 3, None, None, (100, 3), id="three blocks share a number"),
+        pytest.param(MB, 2.5, None, None, (1, 2), id="fewer slots of one step"),
+        pytest.param(MB, 1.5, None, None, (1, 1), id="one slot of one step"),
+        pytest.param(MB, "auto", 10_000, None, (64, 3), id="auto aims at 64 steps"),
+        pytest.param(20_000, "auto", 10_000, None, (400, 3), id="auto: more steps if small"),
+        pytest.param(1_000, "auto", 10_000, None, (1024, 3), id="auto: and not longer than useful"),
+        pytest.param(MB, "auto", 1_000, None, (33, 3), id="auto takes a tenth of what is free"),
+        pytest.param(2 * MB, "auto", 10, None, (1, 1), id="auto: or all, where that is too little"),
+        pytest.param(2 * MB, "auto", 10, 4, (1, 1), id="auto: beside a device"),
+        pytest.param(MB, 300, None, 200, (10, 3), id="the device bounds a block, too"),
+    ],
+)
+def test_steps_of_a_block_and_slots(
+    monkeypatch: pytest.MonkeyPatch,
+    step_nbytes: int,
+    buffer_mb: Any,
+    free_mb: int | None,
+    device_mb: int | None,
+    want: tuple[int, int],
+) -> None:
+    if free_mb is not None:
+        monkeypatch.setattr(budget, "available_memory", lambda: free_mb * MB)
+    device_nbytes = None if device_mb is None else device_mb * MB
+    assert plan_ring(step_nbytes, buffer_mb, device_nbytes) == want
 
 
-def test_a_small_bound_gives_fewer_slots_of_one_step() -> None:
-    assert plan_ring(MB, 2.5, None) == (1, 2)
-    assert plan_ring(MB, 1.5, None) == (1, 1)
-
-
-def test_no_space_for_one_step_is_told_with_the_size() -> None:
-    with pytest.raises(SpaceError, match=r"buffer_mb: expected at least 2\.0 MB.*got 1\.0 MB"):
-        plan_ring(2 * MB, 1, None)
-
-
-def test_auto_aims_at_64_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "available_memory", lambda: 10_000 * MB)
-    assert plan_ring(MB, "auto", None) == (64, 3)
-
-
-def test_auto_takes_no_more_than_a_tenth_of_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "available_memory", lambda: 1_000 * MB)
-    assert plan_ring(MB, "auto", None) == (33, 3)
+@pytest.mark.parametrize(
+    ("step_nbytes", "buffer_mb", "device_nbytes", "words"),
+    [
+        (2 * MB, 1, None, r"buffer_mb: expected at least 2\.0 MB.*got 1\.0 MB"),
+        (MB, 300, MB, r"free GPU memory: expected at least 2\.0 MB.*got 1\.0 MB"),
+    ],
+)
+def test_no_space_is_told_with_the_size(
+    step_nbytes: int, buffer_mb: int, device_nbytes: int | None, words: str
+) -> None:
+    with pytest.raises(SpaceError, match=words):
+        plan_ring(step_nbytes, buffer_mb, device_nbytes)
 
 
 def test_memory_is_looked_at_once(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -68,29 +87,6 @@ def test_memory_is_looked_at_once(store: str, monkeypatch: pytest.MonkeyPatch) -
     with TrajectoryWriter(store, schema, 256, encode_in="threads") as writer:
         step_nbytes = 256 * schema.pair_nbytes
         assert 3 * writer.block_steps * step_nbytes <= writer.ring_nbytes <= 100 * MB
-
-
-def test_auto_makes_longer_blocks_of_small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(budget, "available_memory", lambda: 10_000 * MB)
-    steps, _slots = plan_ring(20_000, "auto", None)
-    assert 64 < steps <= 1024
-
-
-def test_the_device_bounds_a_block_too() -> None:
-    assert plan_ring(MB, 300, device_nbytes=200 * MB) == (10, 3)
-
-
-def test_a_device_without_room_is_told() -> None:
-    with pytest.raises(SpaceError, match="GPU memory"):
-        plan_ring(MB, 300, device_nbytes=MB)
-
-
-def test_auto_takes_what_is_free_where_a_tenth_is_not_enough(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(budget, "available_memory", lambda: 10 * MB)
-    assert plan_ring(2 * MB, "auto", None) == (1, 1)
-    assert plan_ring(2 * MB, "auto", 4 * MB) == (1, 1)
 
 
 def test_auto_blames_no_argument_that_nobody_gave(
@@ -107,85 +103,65 @@ def test_auto_blames_no_argument_that_nobody_gave(
 GIB = 1 << 30
 UNLIMITED_V1 = 9223372036854771712
 V2, V1 = "/sys/fs/cgroup", "/sys/fs/cgroup/memory"
-#: What the system's files say, and the GiB that are left: of 16 free ones where no group says less.
-GROUPS: dict[str, tuple[dict[str, str], int]] = {
-    "no groups": ({}, 16),
-    "version 2, a container's own root": (
-        {
-            "/proc/self/cgroup": "0::/\n",
-            f"{V2}/memory.max": f"{8 * GIB}\n",
-            f"{V2}/memory.current": f"{3 * GIB}\n",
-        },
-        5,
-    ),
-    "version 2, unlimited": (
-        {
-            "/proc/self/cgroup": "0::/user.slice\n",
-            f"{V2}/user.slice/memory.max": "max\n",
-            f"{V2}/user.slice/memory.high": "max\n",
-            f"{V2}/user.slice/memory.current": f"{3 * GIB}\n",
-        },
-        16,
-    ),
+
+
+def v2(folder: str, limit: object, used: int, **files: object) -> dict[str, str]:
+    """The files of a group of version 2."""
+    told = {"max": limit, "current": used * GIB, **files}
+    return {f"{V2}{folder}/memory.{name}": f"{text}\n" for name, text in told.items()}
+
+
+def v1(folder: str, limit: object, used: int, **files: object) -> dict[str, str]:
+    """The files of a group of version 1."""
+    told = {"limit_in_bytes": limit, "usage_in_bytes": used * GIB, **files}
+    return {f"{V1}{folder}/memory.{name}": f"{text}\n" for name, text in told.items()}
+
+
+def stat(**gib: int) -> str:
+    return "\n".join(f"{name} {number * GIB}" for name, number in gib.items())
+
+
+#: The process's groups, their files, and the GiB that are left: 16 where no group says less.
+GROUPS: dict[str, tuple[str | None, dict[str, str], int]] = {
+    "no groups": (None, {}, 16),
+    "version 2, a container's own root": ("0::/", v2("", 8 * GIB, 3), 5),
+    "version 2, unlimited": ("0::/user.slice", v2("/user.slice", "max", 3, high="max"), 16),
     "version 2, a limit of the group above": (
-        {
-            "/proc/self/cgroup": "0::/job_7/step_0\n",
-            f"{V2}/job_7/step_0/memory.max": "max\n",
-            f"{V2}/job_7/step_0/memory.current": f"{GIB}\n",
-            f"{V2}/job_7/memory.max": f"{4 * GIB}\n",
-            f"{V2}/job_7/memory.current": f"{2 * GIB}\n",
-        },
+        "0::/job_7/step_0",
+        {**v2("/job_7/step_0", "max", 1), **v2("/job_7", 4 * GIB, 2)},
         2,
     ),
     "version 2, from a lower mark on it is slowed down": (
-        {
-            "/proc/self/cgroup": "0::/job\n",
-            f"{V2}/job/memory.max": "max\n",
-            f"{V2}/job/memory.high": f"{4 * GIB}\n",
-            f"{V2}/job/memory.current": f"{GIB}\n",
-        },
+        "0::/job",
+        v2("/job", "max", 1, high=4 * GIB),
         3,
     ),
     "version 2, page cache and what the kernel gives back": (
-        {
-            "/proc/self/cgroup": "0::/\n",
-            f"{V2}/memory.max": f"{8 * GIB}\n",
-            f"{V2}/memory.current": f"{8 * GIB}\n",
-            f"{V2}/memory.stat": f"anon {GIB}\nfile {6 * GIB}\ninactive_file {3 * GIB}\n"
-            f"active_file {2 * GIB}\nslab_reclaimable {GIB}\n",
-        },
+        "0::/",
+        v2(
+            *("", 8 * GIB, 8),
+            stat=stat(anon=1, file=6, inactive_file=3, active_file=2, slab_reclaimable=1),
+        ),
         6,
     ),
     "version 1": (
+        "7:cpu,cpuacct:/elsewhere\n4:memory:/job/step\n1:name=a:b:/c",
         {
-            "/proc/self/cgroup": "7:cpu,cpuacct:/elsewhere\n4:memory:/job/step\n1:name=a:b:/c\n",
-            f"{V1}/memory.limit_in_bytes": f"{UNLIMITED_V1}\n",
-            f"{V1}/memory.usage_in_bytes": f"{9 * GIB}\n",
-            f"{V1}/job/memory.limit_in_bytes": f"{6 * GIB}\n",
-            f"{V1}/job/memory.usage_in_bytes": f"{5 * GIB}\n",
-            f"{V1}/job/memory.stat": f"inactive_file 0\ntotal_inactive_file {GIB}\n"
-            f"total_active_file {GIB}\n",
-            f"{V1}/job/step/memory.limit_in_bytes": f"{UNLIMITED_V1}\n",
-            f"{V1}/job/step/memory.usage_in_bytes": f"{GIB}\n",
+            **v1("", UNLIMITED_V1, 9),
+            **v1(
+                *("/job", 6 * GIB, 5),
+                stat=stat(inactive_file=0, total_inactive_file=1, total_active_file=1),
+            ),
+            **v1("/job/step", UNLIMITED_V1, 1),
         },
         3,
     ),
     "version 1, a container that sees the host's path": (
-        {
-            "/proc/self/cgroup": "4:memory:/docker/0123\n",
-            f"{V1}/memory.limit_in_bytes": f"{2 * GIB}\n",
-            f"{V1}/memory.usage_in_bytes": f"{GIB}\n",
-        },
+        "4:memory:/docker/0123",
+        v1("", 2 * GIB, 1),
         1,
     ),
-    "more in use than the limit": (
-        {
-            "/proc/self/cgroup": "0::/\n",
-            f"{V2}/memory.max": f"{GIB}\n",
-            f"{V2}/memory.current": f"{2 * GIB}\n",
-        },
-        0,
-    ),
+    "more in use than the limit": ("0::/", v2("", GIB, 2), 0),
 }
 
 
@@ -193,8 +169,10 @@ GROUPS: dict[str, tuple[dict[str, str], int]] = {
 def test_available_memory_heeds_the_control_groups(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files, left = GROUPS[name]
+    groups, files, left = GROUPS[name]
     files = {**files, "/proc/meminfo": f"MemTotal: 1 kB\nMemAvailable: {16 * GIB // 1024} kB\n"}
+    if groups is not None:
+        files["/proc/self/cgroup"] = f"{groups}\n"
 
     def stand_in(path: str) -> io.StringIO:
         if path not in files:

@@ -18,7 +18,7 @@ from mosaic_collect.errors import SpaceError, WriteError
 from mosaic_collect.reading.verify import verify_store
 from mosaic_collect.recording.blocks import Block
 from mosaic_collect.store.grid import FieldGrid
-from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, TRAJECTORY_ID, VALID_MASK
+from mosaic_collect.store.schema import ENDED, FAILED, TRAJECTORY_END, VALID_MASK
 from tests.helpers import (
     ALL_DTYPES,
     CAMERA,
@@ -250,50 +250,11 @@ def test_numbers_stand_for_all_in_their_turn() -> None:
 
 
 @pytest.mark.usefixtures("simulated")
-def test_a_part_of_a_block_is_copied_out_and_the_block_goes_on() -> None:
-    recording, simulator = Recording(), Simulator(SCHEMA)
-    block = recording.begin(0)
-    for step in range(S):
-        recording.stage(block, simulator.step, steps=1)
-        recording.staging.seal(block)
-        block.wait_ready()
-        for at in range(step + 1):
-            assert_same(block.arrays["a"][:N, at], rows(at, N, SCHEMA)["a"])
-        if step < S - 1:
-            block.clear_tail(block.count)  # as the encoder does
-
-
-@pytest.mark.usefixtures("simulated")
-def test_a_loaded_block_goes_on_after_a_resume() -> None:
-    recording = Recording()
-    block = recording.slots[0]
-    for step in range(2):
-        for name, value in host_row(step).items():
-            block.arrays[name][:N, step] = value
-    block.index, block.count = 0, 2
-    recording.staging.begin(block)
-    recording.stage(block, Simulator(SCHEMA).step, steps=S - 2)
-    recording.seal(block)
-    recording.take()
-    assert recording.is_exact(host_row)
-
-
-@pytest.mark.usefixtures("simulated")
 def test_arrays_and_host_tensors_may_be_overwritten_at_once() -> None:
     recording = Recording()
     recording.run(1, lambda step: {**host_row(step), "a": torch.from_numpy(host_row(step)["a"])})
     assert len(recording.taken) == 1
     assert recording.is_exact(host_row)
-
-
-@pytest.mark.usefixtures("simulated")
-def test_ids_go_straight_to_the_host() -> None:
-    recording = Recording()
-    assert TRAJECTORY_ID not in recording.staging._names
-    block = recording.slots[0]
-    block.start(0, np.array([5, 6, 7]))
-    assert block.arrays[TRAJECTORY_ID][:N].tolist() == [[5] * S, [6] * S, [7] * S]
-    assert (block.arrays[TRAJECTORY_ID][N:] == -1).all()
 
 
 @pytest.fixture
@@ -355,7 +316,6 @@ def test_ends_on_the_device(store: str, device: str, commit_every: int) -> None:
     simulator = Simulator(SCHEMA)
     want = np.zeros((14, N), np.uint8)
     with open_writer(store, N, SCHEMA.with_ends(), block_steps=S, device=device) as writer:
-        assert TRAJECTORY_END not in writer._pipeline.staging._names
         for step in range(14):
             writer.add_step(**simulator.step(step))
             spoil(simulator.tensors)

@@ -30,7 +30,7 @@ from mosaic_collect.store.schema import (
     TRAJECTORY_END,
     TRUNCATED,
 )
-from tests.helpers import SMALL, add, ids, mask, open_writer, rows
+from tests.helpers import SMALL, add, assert_same, ids, mask, open_writer, rows
 
 N = 4
 SCHEMA = SMALL.with_ends()
@@ -102,30 +102,158 @@ def test_alone_it_is_no_schema() -> None:
 # -- what a caller may say -----------------------------------------------------------------------
 
 
-def test_a_step_that_gives_it_is_refused(store: str) -> None:
+def tensor(values: Any, **options: Any) -> Any:
+    torch = pytest.importorskip("torch", reason="torch is not installed; arrays are tested without")
+    options = {name: getattr(torch, value) for name, value in options.items()}
+    return torch.tensor(values, **options)
+
+
+@pytest.mark.parametrize(
+    ("given", "want"),
+    [
+        (list, []),
+        (lambda: [2], [2]),
+        (lambda: 1, [1]),
+        (lambda: np.int32(3), [3]),
+        (lambda: [3, 1], [1, 3]),
+        (lambda: (1, 0), [0, 1]),
+        (lambda: range(4), [0, 1, 2, 3]),
+        (lambda: np.array([0, 2], np.uint8), [0, 2]),
+        (lambda: np.array([[1], [2]]), [1, 2]),
+        (lambda: np.array([True, False, False, True]), [0, 3]),
+        (lambda: [True, False, True, False], [0, 2]),
+        (lambda: np.zeros(N, bool), []),
+        (lambda: tensor([2, 0]), [0, 2]),
+        (lambda: tensor([[1], [3]]), [1, 3]),
+        (lambda: tensor([True, False, False, True]), [0, 3]),
+        (lambda: tensor([], dtype="int64"), []),
+        (lambda: tensor(2), [2]),
+        (lambda: [tensor(1), tensor(2)], [1, 2]),
+    ],
+)
+def test_environments_are_ids_or_a_mask_and_are_read_at_once(
+    store: str, given: Callable[[], Any], want: list[int]
+) -> None:
+    """Those that failed have the same forms."""
+    with open_ends(store) as writer:
+        for step, named in enumerate(("env_ids", "failed")):
+            add_own(writer, step)
+            value = given()
+            all_of_them = {} if named == "env_ids" else {"env_ids": range(N)}
+            writer.end_trajectories(**all_of_them, **{named: value})
+            if isinstance(value, np.ndarray):
+                value[...] = 0
+    told = [(0, env, ENDED) for env in want]
+    told += [(1, env, FAILED if env in want else ENDED) for env in range(N)]
+    assert_ends(store, 2, *told)
+
+
+def test_of_two_environments_a_list_or_a_number_is_ids(store: str) -> None:
+    with open_writer(store, 2) as writer:
+        for step, envs in enumerate(([0, 1], (1, 0), range(2), 0, np.int64(1))):
+            add(writer, step)
+            writer.end_trajectories(envs)
+    assert TrajectoryDataset(store).num_ended == 8
+
+
+@pytest.mark.parametrize(
+    ("num_envs", "flags"),
+    [(1, [0]), (1, [1]), (2, [0, 1]), (2, [1, 0]), (2, [0, 0]), (3, [1, 0, 0])],
+)
+@pytest.mark.parametrize("dtype", ["int64", "int32", "uint8"])
+@pytest.mark.parametrize("argument", ["env_ids", "failed"])
+def test_flags_of_a_whole_number_type_end_no_trajectory(
+    store: str, num_envs: int, flags: list[int], dtype: str, argument: str
+) -> None:
+    """rsl_rl's dones are int64: of one or two environments they could be ids."""
+    array = np.array(flags, dtype)
+    with open_writer(store, num_envs, SCHEMA) as writer:
+        add(writer, 0)
+        for value in (array, tensor(flags, dtype=dtype), array[:, None]):
+            given = {"env_ids": np.ones(num_envs, bool), argument: value}
+            with pytest.raises(InputError, match=f"{argument}: .* flags of all environments must"):
+                writer.end_trajectories(**given)
+        writer.end_trajectories(dones=array, time_outs=array)
+    assert TrajectoryDataset(store).num_ended == sum(flags)
+
+
+@pytest.mark.parametrize("dtype", [bool, np.int64, np.uint8, np.float32, "bfloat16"])
+@pytest.mark.parametrize("num_envs", [1, 3])
+def test_flags_of_all_environments(store: str, dtype: Any, num_envs: int) -> None:
+    """As simulators give them, of whatever type; with one environment, too."""
+
+    def flags(value: bool) -> Any:
+        if dtype == "bfloat16":  # which NumPy lacks
+            return tensor([float(value)] * num_envs, dtype=dtype)
+        return np.full(num_envs, value).astype(dtype)
+
+    with open_writer(store, num_envs, SCHEMA) as writer:
+        for step, done in enumerate([0, 1, 0, 1, 1]):
+            add(writer, step)
+            time_outs = flags(step == 3) if step > 1 else None
+            writer.end_trajectories(dones=flags(bool(done)), time_outs=time_outs)
+    dataset = TrajectoryDataset(store)
+    assert dataset.num_ended == 3 * num_envs
+    got = dataset.read(TRAJECTORY_END)
+    assert got[:, 0].tolist() == [GOES_ON, ENDED, GOES_ON, TRUNCATED, TERMINATED]
+    assert (got == got[:, :1]).all()
+
+
+def test_gymnasiums_flags(store: str) -> None:
+    """Terminal states and time-outs; both at once is a terminal state; a failure is one, too."""
+    with open_ends(store) as writer:
+        add(writer, 0)
+        writer.end_trajectories(terminated=[1, 0, 1, 0], truncated=[0, 1, 1, 0])
+        add(writer, 1)
+        writer.end_trajectories(terminated=np.array([1, 1, 0, 0]), failed=[1])
+        add(writer, 2)
+        writer.end_trajectories([0, 3], truncated=[3])
+    dataset = TrajectoryDataset(store)
+    assert dataset.read(TRAJECTORY_END).tolist() == [
+        [TERMINATED, TRUNCATED, TERMINATED, GOES_ON],
+        [TERMINATED, FAILED, GOES_ON, GOES_ON],
+        [ENDED, GOES_ON, GOES_ON, TRUNCATED],
+    ]
+    counts = {"terminated": 3, "truncated": 2, "failed": 1, "ended": 1, "interrupted": 2}
+    assert dataset.trajectories.counts() == counts
+    assert {t.end for t in dataset.where(end="terminated")} == {"terminated", "failed"}
+    assert len(dataset.where(end="terminated")) == 4
+
+
+@pytest.mark.parametrize(
+    ("told", "words"),
+    [
+        ({}, "env_ids: expected whole numbers or a bool mask, got None"),
+        ({"env_ids": [N]}, r"env_ids: expected 0\.\.3, got 4\.\.4"),
+        ({"env_ids": [-1, 0]}, r"env_ids: expected 0\.\.3, got -1\.\.0"),
+        ({"env_ids": lambda: tensor([0.0], dtype="bfloat16")}, "env_ids: expected whole numbers"),
+        ({"env_ids": [0, 1], "failed": [2]}, r"failed: expected some of env_ids, got \[2\]"),
+        ({"env_ids": [0, 1], "failed": np.ones(N, bool)}, r"some of env_ids, got \[2, 3\]"),
+        ({"env_ids": [0, 1], "failed": [N]}, r"failed: expected 0\.\.3"),
+        ({"env_ids": [0, 1], "failed": [0.5]}, "failed: expected whole numbers"),
+        ({"env_ids": [0, 1], "failed": [True]}, "failed: expected a mask"),
+        ({"env_ids": [0, 1], "failed": [1, 1]}, "failed: an id is there twice"),
+        ({"env_ids": [1], "truncated": [0]}, "truncated: expected some of env_ids"),
+        ({"time_outs": [0, 1, 0, 0]}, "expected dones"),
+        ({"dones": [0, 1, 0, 0], "env_ids": [0]}, "expected dones"),
+        ({"dones": [0, 1, 0, 0], "truncated": [0, 1, 0, 0]}, "expected dones"),
+        ({"dones": [0, 1, 0, 0], "failed": [0]}, "failed: expected some of env_ids"),
+        ({"dones": [0, 1, 0]}, r"dones: expected flags of shape \(4,\), got int64 \(3,\)"),
+        ({"dones": [0, 2, 0, 0]}, r"dones: expected 0 and 1, got \[0, 2\]"),
+        ({"dones": [True] * N, "time_outs": ["a"] * N}, "time_outs: expected flags"),
+        ({"terminated": [0, 2, 0, 0]}, r"terminated: expected 0 and 1, got \[0, 2\]"),
+        ({"truncated": [1]}, r"truncated: expected flags of shape \(4,\)"),
+    ],
+)
+def test_bad_ones_are_refused_and_end_nothing(store: str, told: dict[str, Any], words: str) -> None:
+    told = {name: value() if callable(value) else value for name, value in told.items()}
     with open_ends(store) as writer:
         add_own(writer, 0)
-        given = {n: v for n, v in rows(1, N).items() if n in SCHEMA.names}
-        with pytest.raises(InputError, match=r"end_trajectories\(env_ids, failed\)"):
-            writer.add_step(**given, trajectory_end=np.zeros(N, np.uint8))
-        assert writer.num_steps == 1
-
-
-FAILED_1 = [
-    pytest.param(lambda: [1], id="ids"),
-    pytest.param(lambda: np.array([False, True, False, False]), id="mask"),
-    pytest.param(lambda: 1, id="one"),
-]
-
-
-@pytest.mark.parametrize("failed", FAILED_1)
-def test_ends_are_told_apart(store: str, failed: Callable[[], object]) -> None:
-    with open_ends(store) as writer:
-        add_own(writer, 0, 1)
-        writer.end_trajectories([1, 3], failed())
-        add_own(writer, 2)
-    assert_ends(store, 3, (1, 1, FAILED), (1, 3, ENDED))
-    assert (ids(TrajectoryDataset(store))[:, 1] == [1, 1, N]).all()
+        with pytest.raises(InputError, match=words):
+            writer.end_trajectories(**told)
+        add_own(writer, 1)
+    assert_ends(store, 2)
+    assert (ids(TrajectoryDataset(store)) == range(N)).all()
 
 
 def test_metadata_come_with_the_ends_or_not_at_all(store: str) -> None:
@@ -140,26 +268,6 @@ def test_metadata_come_with_the_ends_or_not_at_all(store: str) -> None:
         writer.end_trajectories([1], metadata={"ended": 1})
     assert_ends(store, 1, (0, 1, ENDED))
     assert TrajectoryDataset(store).metadata == {"ended": 1}
-
-
-@pytest.mark.parametrize(
-    ("failed", "words"),
-    [
-        ([2], r"failed: expected some of env_ids, got \[2\]"),
-        (np.ones(N, bool), r"failed: expected some of env_ids, got \[2, 3\]"),
-        ([N], "failed: expected 0..3"),
-        ([0.5], "failed: expected whole numbers"),
-        ([True], "failed: expected a mask"),
-        ([1, 1], "failed: an id is there twice"),
-    ],
-)
-def test_bad_ones_are_refused_and_end_nothing(store: str, failed: object, words: str) -> None:
-    with open_ends(store) as writer:
-        add_own(writer, 0)
-        with pytest.raises(InputError, match=words):
-            writer.end_trajectories([0, 1], failed)
-        add_own(writer, 1)
-    assert_ends(store, 2)
 
 
 def test_a_store_without_the_field_says_how_to_get_it(store: str) -> None:
@@ -183,6 +291,7 @@ def test_the_first_end_of_a_step_counts(store: str) -> None:
         add_own(writer, 0)
         writer.end_trajectories([0, 1], [0])
         writer.end_trajectories([0, 1, 2], [1, 2])
+        writer.end_trajectories(np.array([True, False, False, False]))
         add_own(writer, 1)
     with TrajectoryWriter(store, resume=True) as writer:
         writer.end_trajectories(range(N), range(N))
@@ -190,27 +299,42 @@ def test_the_first_end_of_a_step_counts(store: str) -> None:
         add_own(writer, 2)
         writer.end_trajectories([3], [3])
     assert_ends(store, 3, (0, 0, FAILED), (0, 1, ENDED), (0, 2, FAILED), (2, 3, FAILED))
+    got = ids(TrajectoryDataset(store))
+    assert got[:2].tolist() == [[0, 1, 2, 3], [N, N + 1, N + 2, 3]]
+    assert got[2].min() > got[1].max()
 
 
 # -- commits between ------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("schema", [SMALL, SCHEMA], ids=["ids alone", "ends"])
 @pytest.mark.parametrize("more", [0, 1, 4])
-@pytest.mark.parametrize("then", ["commit", "nothing"])
+@pytest.mark.parametrize("when", ["never", "before", "after", "both"])
 @pytest.mark.parametrize("steps", range(1, 8))
-def test_an_end_told_after_the_commit_of_its_row(
-    store: str, steps: int, then: str, more: int
+def test_an_end_belongs_to_the_last_added_step_wherever_blocks_and_commits_end(
+    store: str, steps: int, when: str, more: int, schema: Schema
 ) -> None:
-    """The block, partly filled or full, is committed again, though no step was added."""
-    with open_ends(store) as writer:
+    """Told after its row's commit: the block, partly filled or full, is committed again."""
+
+    def check(added: int) -> None:
+        dataset = TrajectoryDataset(store)
+        want = np.tile(np.arange(N), (added, 1))
+        want[steps:, :2] = [N, N + 1]
+        assert_same(ids(dataset), want)
+        assert dataset.num_ended == 2
+        if schema is SCHEMA:
+            assert_ends(store, added, (steps - 1, 0, ENDED), (steps - 1, 1, FAILED))
+
+    with open_writer(store, N, schema) as writer:
         add_own(writer, *range(steps))
-        writer.commit()
-        writer.end_trajectories([0, 1], [1])
-        if then == "commit":
+        if when in ("before", "both"):
             writer.commit()
-            assert_ends(store, steps, (steps - 1, 0, ENDED), (steps - 1, 1, FAILED))
+        writer.end_trajectories([0, 1], [1] if schema is SCHEMA else None)
+        if when in ("after", "both"):
+            writer.commit()
+            check(steps)
         add_own(writer, *range(steps, steps + more))
-    assert_ends(store, steps + more, (steps - 1, 0, ENDED), (steps - 1, 1, FAILED))
+    check(steps + more)
 
 
 def test_ends_told_one_after_another(store: str) -> None:
@@ -422,75 +546,3 @@ def test_an_end_ahead_of_the_commit_is_no_problem(
     assert export_npy(store, npy, layout="compact", exclude_failed=True).left_out.failed == 0
     export_npy(store, npy, layout="grid", fields=["trajectory_end"])
     assert (read_npy(npy)["trajectory_end"] == dataset.read(TRAJECTORY_END)).all()
-
-
-FLAGS = [bool, np.int64, np.uint8, np.float32]
-
-
-@pytest.mark.parametrize("dtype", FLAGS)
-@pytest.mark.parametrize("num_envs", [1, 3])
-def test_flags_of_all_environments(store: str, dtype: type, num_envs: int) -> None:
-    """As simulators give them, of whatever type; with one environment, too."""
-    dones = [0, 1, 0, 1, 1]
-    with open_writer(store, num_envs, SMALL.with_ends()) as writer:
-        for step, done in enumerate(dones):
-            add(writer, step)
-            flags = np.full(num_envs, done).astype(dtype)
-            time_outs = np.full(num_envs, step == 3).astype(dtype)
-            writer.end_trajectories(dones=flags, time_outs=time_outs if step > 1 else None)
-    dataset = TrajectoryDataset(store)
-    assert dataset.num_ended == 3 * num_envs
-    ends = dataset.read(TRAJECTORY_END)
-    assert ends[:, 0].tolist() == [GOES_ON, ENDED, GOES_ON, TRUNCATED, TERMINATED]
-    assert (ends == ends[:, :1]).all()
-
-
-def test_gymnasiums_flags(store: str) -> None:
-    """Terminal states and time-outs; both at once is a terminal state; a failure is one, too."""
-    with open_writer(store, 4, SMALL.with_ends()) as writer:
-        add(writer, 0)
-        writer.end_trajectories(terminated=[1, 0, 1, 0], truncated=[0, 1, 1, 0])
-        add(writer, 1)
-        writer.end_trajectories(terminated=np.array([1, 1, 0, 0]), failed=[1])
-        add(writer, 2)
-        writer.end_trajectories([0, 3], truncated=[3])
-    dataset = TrajectoryDataset(store)
-    assert dataset.read(TRAJECTORY_END).tolist() == [
-        [TERMINATED, TRUNCATED, TERMINATED, GOES_ON],
-        [TERMINATED, FAILED, GOES_ON, GOES_ON],
-        [ENDED, GOES_ON, GOES_ON, TRUNCATED],
-    ]
-    counts = dataset.trajectories.counts()
-    assert counts == {
-        "terminated": 3,
-        "truncated": 2,
-        "failed": 1,
-        "ended": 1,
-        "interrupted": 2,
-    }
-    assert {t.end for t in dataset.where(end="terminated")} == {"terminated", "failed"}
-    assert len(dataset.where(end="terminated")) == 4
-
-
-@pytest.mark.parametrize(
-    ("told", "words"),
-    [
-        ({}, "whole numbers"),
-        ({"time_outs": [0, 1]}, "expected dones"),
-        ({"dones": [0, 1], "env_ids": [0]}, "expected dones"),
-        ({"dones": [0, 1], "failed": [0]}, "failed: expected some of env_ids"),
-        ({"dones": [0, 1], "truncated": [0, 1]}, "expected dones"),
-        ({"terminated": [0, 2]}, r"terminated: expected 0 and 1, got \[0, 2\]"),
-        ({"truncated": [1]}, r"truncated: expected flags of shape \(2,\)"),
-        ({"env_ids": [1], "truncated": [0]}, "truncated: expected some of env_ids"),
-        ({"dones": [0, 1, 0]}, r"dones: expected flags of shape \(2,\), got int64 \(3,\)"),
-        ({"dones": [0, 2]}, r"dones: expected 0 and 1, got \[0, 2\]"),
-        ({"dones": [True, True], "time_outs": ["a", "b"]}, "time_outs: expected flags"),
-    ],
-)
-def test_flags_that_are_none(store: str, told: dict[str, Any], words: str) -> None:
-    with open_writer(store, 2, SMALL.with_ends()) as writer:
-        add(writer, 0)
-        with pytest.raises(InputError, match=words):
-            writer.end_trajectories(**told)
-    assert TrajectoryDataset(store).num_ended == 0

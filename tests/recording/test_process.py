@@ -162,6 +162,8 @@ def test_it_ends_with_the_writer_and_leaves_nothing(store: str) -> None:
         assert os.path.exists(f"/proc/{pid}")
         ours, its = (os.getpriority(os.PRIO_PROCESS, of) for of in (0, pid))
         assert its == min(ours + 10, 19), "the simulation comes first"
+        steps: Any = writer._steps
+        assert steps.block.arrays["actions"][:, 0].flags.c_contiguous, "a step is one piece"
     assert not os.path.exists(f"/proc/{pid}"), "neither running nor a zombie"
     assert open_files() <= before
     with open("/proc/self/maps") as file:
@@ -455,41 +457,15 @@ GRIDS = {
 }
 
 
-@pytest.fixture(params=[False, True], ids=["by env", "by step"])
-def by_step(request: pytest.FixtureRequest) -> bool:
-    found: bool = request.param
-    return found
-
-
-@pytest.fixture
-def ring(by_step: bool) -> Iterator[SharedRing]:
-    ring = SharedRing(GRIDS, 2, by_step)
-    yield ring
-    ring.close()
-
-
-def test_two_mappings_show_the_same_arrays(ring: SharedRing) -> None:
-    other = SharedRing(GRIDS, 2, ring.by_step, os.dup(ring.fd))
-    for slot in range(2):
-        for place, array in enumerate(ring.slot(slot).values()):
-            assert array.shape == (6, 4, 3)
-            assert array[:, 0].flags.c_contiguous == ring.by_step
-            assert array[0].flags.c_contiguous != ring.by_step
-            array[...] = 10 * slot + place
-    for slot in range(2):
-        for place, name in enumerate(GRIDS):
-            assert (other.slot(slot)[name] == 10 * slot + place).all()
-    other.close()
-
-
 def no_room(fd: int) -> None:
     raise OSError(errno.EDQUOT, "no room")
 
 
 def test_a_worker_answers_with_what_went_wrong(
-    ring: SharedRing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A file that cannot be written, one that cannot be closed, and an encoder that fails."""
+    ring = SharedRing(GRIDS, 2, by_step=True)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     setup = GRIDS, 2, ring.by_step, Compressor.named("auto"), 1
     worker = threading.Thread(target=serve, args=(theirs, os.getppid(), setup, os.dup(ring.fd)))
@@ -514,5 +490,5 @@ def test_a_worker_answers_with_what_went_wrong(
     ours.send(b"")
     worker.join(10)
     assert not worker.is_alive()
-    ours.close()
-    theirs.close()
+    for end in (ours, theirs, ring):
+        end.close()

@@ -80,20 +80,18 @@ def test_extending_a_complete_store_makes_it_collecting_until_the_end(store: str
     assert TrajectoryDataset(store).status == "complete"
 
 
-def test_a_complete_store_stays_so_if_a_resume_adds_nothing(store: str) -> None:
-    record(store, 4)
+@pytest.mark.parametrize("before", ["complete", "collecting"])
+def test_a_resume_that_adds_nothing_keeps_the_status_unless_it_completes(
+    store: str, before: str
+) -> None:
+    writer = open_writer(store)
+    add(writer, *range(4))
+    writer.close(complete=before == "complete")
     TrajectoryWriter(store, resume=True).close(complete=False)
-    assert TrajectoryDataset(store).status == "complete"
+    assert TrajectoryDataset(store).status == before
     with pytest.raises(ZeroDivisionError), TrajectoryWriter(store, resume=True):
         raise ZeroDivisionError
-    assert TrajectoryDataset(store).status == "complete"
-    assert_holds(TrajectoryDataset(store), range(4))
-
-
-def test_a_resume_that_adds_nothing_can_complete(store: str) -> None:
-    writer = open_writer(store)
-    add(writer, 0, 1, 2, 3)
-    writer.close(complete=False)
+    assert TrajectoryDataset(store).status == before
     TrajectoryWriter(store, resume=True).close()
     assert TrajectoryDataset(store).status == "complete"
     assert_holds(TrajectoryDataset(store), range(4))
