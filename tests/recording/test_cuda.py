@@ -61,56 +61,37 @@ def test_a_ring_that_another_process_sees_is_page_locked(store: str) -> None:
         assert all(t.is_pinned() for slot in tensors for t in slot.values())
 
 
-def test_work_queued_behind_a_long_kernel_is_still_in_order(
-    store: str, steps: list[dict[str, Any]]
+@pytest.mark.parametrize("how", ["behind a long kernel", "on another stream", "by a CUDA graph"])
+def test_buffers_are_overwritten_right_behind_each_step(
+    store: str, steps: list[dict[str, Any]], how: str
 ) -> None:
-    """The device is far behind the host when rows are staged and overwritten."""
+    sources = {n: torch.empty_like(v) for n, v in steps[0].items()}
     buffers = {n: torch.empty_like(v) for n, v in steps[0].items()}
-    slow = torch.randn(4096, 4096, device="cuda")
-    with open_writer(store, N, SCHEMA, block_steps=4, device="cuda:0") as writer:
-        for given in steps:
-            for _ in range(5):
-                slow = slow @ slow
-            for name, value in given.items():
-                buffers[name].copy_(value)
-            writer.add_step(**buffers)
-            for value in buffers.values():
-                value.fill_(77)
-    assert_holds(TrajectoryDataset(store), range(40))
+    slow, graph = torch.randn(4096, 4096, device="cuda"), torch.cuda.CUDAGraph()
 
+    def fill() -> None:
+        for name, value in buffers.items():
+            value.copy_(sources[name])
 
-def test_another_stream_of_the_callers(store: str, steps: list[dict[str, Any]]) -> None:
-    stream = torch.cuda.Stream()
-    buffers = {n: torch.empty_like(v) for n, v in steps[0].items()}
+    overwrite = fill
+    if how == "by a CUDA graph":
+        with torch.cuda.graph(graph):
+            fill()
+        overwrite = graph.replay
+    stream = torch.cuda.Stream() if how == "on another stream" else torch.cuda.current_stream()
     torch.cuda.synchronize()
     options = {"block_steps": 4, "device": "cuda:0"}
     with torch.cuda.stream(stream), open_writer(store, N, SCHEMA, **options) as writer:
         for given in steps:
-            for name, value in given.items():
-                buffers[name].copy_(value)
-            writer.add_step(**buffers)
-            for value in buffers.values():
-                value.zero_()
-    assert_holds(TrajectoryDataset(store), range(40))
-
-
-def test_static_buffers_of_a_cuda_graph(store: str, steps: list[dict[str, Any]]) -> None:
-    """Each replay overwrites the same tensors, right behind the step's copies."""
-    sources = {n: torch.empty_like(v) for n, v in steps[0].items()}
-    static = {n: torch.empty_like(v) for n, v in steps[0].items()}
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        for name, value in static.items():
-            value.copy_(sources[name])
-    with open_writer(store, N, SCHEMA, block_steps=4, device="cuda:0") as writer:
-        for given in steps:
+            for _ in range(5 if how == "behind a long kernel" else 0):
+                slow = slow @ slow  # the device falls far behind the host
             for name, value in given.items():
                 sources[name].copy_(value)
-            graph.replay()
-            writer.add_step(**static)
+            overwrite()
+            writer.add_step(**buffers)
             for value in sources.values():
-                value.zero_()
-            graph.replay()
+                value.fill_(77)
+            overwrite()
     assert_holds(TrajectoryDataset(store), range(40))
 
 

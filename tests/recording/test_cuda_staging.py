@@ -265,48 +265,34 @@ def device(simulated: SimulatedTorch, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("encode_in", ["threads", "process"])
+@pytest.mark.parametrize("schema", [SCHEMA, CAMERA], ids=["small", "images"])
 def test_a_writer_on_the_device_makes_the_same_store(
-    store: str, device: str, encode_in: str
+    store: str, device: str, encode_in: str, schema: Schema, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    simulator = Simulator(SCHEMA)
-    options = {"device": device, "encode_in": encode_in}
-    with open_writer(store, N, SCHEMA, block_steps=S, **options) as writer:
-        for step in range(30):
-            writer.add_step(**simulator.step(step))
-            spoil(simulator.tensors)
-            if step % 7 == 3:
-                writer.end_trajectories([step % N])
-            if step % 5 == 4:
-                writer.commit()
-                assert TrajectoryDataset(store).num_steps == step + 1
-    dataset = TrajectoryDataset(store)
-    assert_holds(dataset, range(30))
-    assert_same(dataset.read(VALID_MASK), np.stack([mask(s, N) for s in range(30)]))
-    got = ids(dataset)
-    changes = np.argwhere(got[1:] != got[:-1]).tolist()
-    assert changes == [[s, s % N] for s in range(29) if s % 7 == 3]
-    assert len(np.unique(got)) == N + len(changes)
-
-
-@pytest.mark.parametrize("encode_in", ["threads", "process"])
-def test_images_on_the_device(
-    store: str, device: str, encode_in: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Commits and a resume fall into the middle of chunks, of which a block has several a row."""
+    """Commits and a resume fall into blocks, and into the chunks of images."""
     monkeypatch.setattr("mosaic_collect.store.grid.CHUNK_NBYTES", 80)
-    simulator, options = Simulator(CAMERA), {"device": device, "encode_in": encode_in}
-    for steps in (range(9), range(9, 22)):
-        with open_writer(
-            store, N, CAMERA, block_steps=6, resume=steps.start > 0, **options
-        ) as writer:
+    simulator, options = Simulator(schema), {"device": device, "encode_in": encode_in}
+    for steps in (range(9), range(9, 30)):
+        options["resume"] = steps.start > 0
+        with open_writer(store, N, schema, block_steps=6, **options) as writer:
             for step in steps:
                 writer.add_step(**simulator.step(step))
                 spoil(simulator.tensors)
+                if step % 7 == 3:
+                    writer.end_trajectories([step % N])
                 if step % 5 == 4:
                     writer.commit()
+                    assert TrajectoryDataset(store).num_steps == step + 1
     dataset = TrajectoryDataset(store)
-    assert dataset.state.chunk_steps == {"rgb": 3, "depth": 2, "far": 2}
-    assert_holds(dataset, range(22))
+    cuts = {"rgb": 3, "depth": 2, "far": 2} if schema is CAMERA else {}
+    assert dataset.state.chunk_steps == cuts
+    assert_holds(dataset, range(30))
+    assert_same(dataset.read(VALID_MASK), np.stack([mask(s, N) for s in range(30)]))
+    got = ids(dataset)
+    ends = [[s, s % N] for s in range(29) if s % 7 == 3]
+    changes = sorted(ends + [[8, env] for env in range(N)])
+    assert np.argwhere(got[1:] != got[:-1]).tolist() == changes
+    assert len(np.unique(got)) == N + len(changes)
     assert verify_store(store).ok
 
 

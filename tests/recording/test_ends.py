@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Callable
@@ -349,30 +348,21 @@ def test_ends_told_one_after_another(store: str) -> None:
     assert_ends(store, 4, *told)
 
 
-def test_only_the_field_of_the_ends_is_written_again(store: str) -> None:
-    with open_ends(store) as writer:
+@pytest.mark.parametrize("schema", [SMALL, SCHEMA], ids=["ids alone", "ends"])
+def test_only_the_field_of_the_ends_is_written_again(store: str, schema: Schema) -> None:
+    """A file that replaced another has an inode of its own."""
+
+    def shards() -> dict[str, int]:
+        return {str(p.relative_to(store)): p.stat().st_ino for p in Path(store).rglob("c.*")}
+
+    with open_writer(store, N, schema) as writer:
         add_own(writer, 0, 1)
         writer.commit()
-        before = _shards(store)
+        before = shards()
         writer.end_trajectories([0])
         writer.commit()
-        changed = {path for path, inode in _shards(store).items() if before[path] != inode}
-    assert {Path(path).parent.name for path in changed} == {TRAJECTORY_END}
-
-
-def _shards(store: str) -> dict[str, int]:
-    """Shards and their inodes: a file that replaced another has its own."""
-    return {str(p): os.stat(p).st_ino for p in Path(store).rglob("c.*")}
-
-
-def test_ends_do_nothing_to_the_shards_of_a_store_without_the_field(store: str) -> None:
-    with open_writer(store, N) as writer:
-        add(writer, 0, 1)
-        writer.commit()
-        before = _shards(store)
-        writer.end_trajectories([0])
-        writer.commit()
-        assert _shards(store) == before
+        changed = {Path(path).parent.name for path, _ in shards().items() - before.items()}
+    assert changed == ({TRAJECTORY_END} if schema is SCHEMA else set())
 
 
 class Gate:

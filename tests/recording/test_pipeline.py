@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 import weakref
+from collections.abc import Callable
 
 import pytest
 
@@ -69,17 +70,26 @@ def test_a_timed_commit_is_waited_for_only_until_it_is_written(
     assert_holds(TrajectoryDataset(store), range(5))
 
 
-def test_memory_is_touched_when_it_is_needed_and_not_before(
-    store: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    filled = []
+def on_fill(monkeypatch: pytest.MonkeyPatch, note: Callable[[], object]) -> None:
+    """Call ``note`` behind each first use of a slot's memory."""
     inner = Block.fill
 
     def fill(self: Block) -> None:
         inner(self)
-        filled.append(threading.current_thread() is threading.main_thread())
+        note()
 
     monkeypatch.setattr(Block, "fill", fill)
+
+
+def is_main() -> bool:
+    return threading.current_thread() is threading.main_thread()
+
+
+def test_memory_is_touched_when_it_is_needed_and_not_before(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filled: list[bool] = []
+    on_fill(monkeypatch, lambda: filled.append(is_main()))
     with open_writer(store, block_steps=2) as writer:
         assert filled == [True]
         add(writer, 0, 1)
@@ -97,13 +107,7 @@ def test_a_resumed_ring_is_filled_at_once(store: str, monkeypatch: pytest.Monkey
     with open_writer(store, block_steps=4) as writer:
         add(writer, 0)
     filled = threading.Event()
-    inner = Block.fill
-
-    def fill(self: Block) -> None:
-        inner(self)
-        filled.set()
-
-    monkeypatch.setattr(Block, "fill", fill)
+    on_fill(monkeypatch, filled.set)
     with TrajectoryWriter(store, resume=True):
         assert filled.wait(30)
 
@@ -134,14 +138,11 @@ def test_a_job_that_is_there_twice_gives_its_slot_back(store: str) -> None:
 
 
 def test_memory_that_is_not_to_be_had_is_told(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    inner = Block.fill
-
-    def fill(self: Block) -> None:
-        if threading.current_thread() is not threading.main_thread():
+    def refuse() -> None:
+        if not is_main():
             raise MemoryError("no pages")
-        inner(self)
 
-    monkeypatch.setattr(Block, "fill", fill)
+    on_fill(monkeypatch, refuse)
     writer = open_writer(store, block_steps=2)
     with pytest.raises(WriteError, match="no pages"):
         add(writer, *range(9))

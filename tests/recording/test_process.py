@@ -16,7 +16,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ from tests.helpers import (
 pytestmark = pytest.mark.skipif(not hasattr(os, "memfd_create"), reason="needs memfd_create")
 
 N = 4
+PROCESS = "mosaic_collect.recording.process"
 
 
 def in_process(store: str, **options: Any) -> TrajectoryWriter:
@@ -333,13 +334,22 @@ def no_process(*args: Any, **options: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("what", "instead"), [("os.memfd_create", no_memory), ("subprocess.Popen", no_process)]
+    ("what", "instead", "words"),
+    [
+        ("os.memfd_create", no_memory, "no memory to share; encoding in threads"),
+        ("subprocess.Popen", no_process, "no process; encoding in threads"),
+        (f"{PROCESS}.MOST_MESSAGE_NBYTES", 100, "are too many for it; encoding in threads"),
+        # A search path that begins with the working folder finds another copy after a chdir.
+        (f"{PROCESS}.ready", lambda: b"ready /other/copy.py", "/other/copy.py"),
+    ],
+    ids=["no memory", "no process", "fields of more than a message", "another copy"],
 )
 @pytest.mark.usefixtures("may_be_lost")
-def test_without_the_system_s_help_threads_do_it(
+def test_where_it_cannot_be_threads_do_it(
     store: str,
     what: str,
-    instead: Callable[..., Any],
+    instead: Any,
+    words: str,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -347,7 +357,7 @@ def test_without_the_system_s_help_threads_do_it(
     with in_process(store) as writer:
         add(writer, *range(7))
     assert_whole(store, 7)
-    assert "encoding in threads" in caplog.text
+    assert words in caplog.text
 
 
 @pytest.mark.parametrize("does", ["exit 3", "exec sleep 100"])
@@ -360,22 +370,10 @@ def test_an_executable_that_is_something_else(
     other.write_text(f"#!/bin/sh\n{does}\n")
     other.chmod(other.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setattr("sys.executable", str(other))
-    monkeypatch.setattr("mosaic_collect.recording.process._START_SECONDS", 0.5)
+    monkeypatch.setattr(f"{PROCESS}._START_SECONDS", 0.5)
     with in_process(store) as writer:
         add(writer, *range(7))
     assert_whole(store, 7)
-
-
-@pytest.mark.usefixtures("may_be_lost")
-def test_another_copy_of_this_package_is_not_believed(
-    store: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """A search path that begins with the working folder finds another after a chdir."""
-    monkeypatch.setattr("mosaic_collect.recording.process.ready", lambda: b"ready /other/copy.py")
-    with in_process(store) as writer:
-        add(writer, *range(7))
-    assert_whole(store, 7)
-    assert "/other/copy.py" in caplog.text
 
 
 @pytest.mark.usefixtures("may_be_lost")
@@ -401,14 +399,6 @@ def test_a_process_that_does_not_answer_any_more(
         monkeypatch.setattr("socket.send_fds", lambda *args: None)
         add(writer, *range(4, 9))
     assert_whole(store, 9)
-
-
-@pytest.mark.usefixtures("may_be_lost")
-def test_too_many_fields_for_one_message(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mosaic_collect.recording.process.MOST_MESSAGE_NBYTES", 100)
-    with in_process(store) as writer:
-        add(writer, *range(7))
-    assert_whole(store, 7)
 
 
 def test_an_opening_that_is_refused_keeps_no_memory(
@@ -481,7 +471,7 @@ def test_a_worker_answers_with_what_went_wrong(
     assert ours.recv(1 << 16) == ready()
     assert error_of("a", "r").errno == errno.EBADF
     with monkeypatch.context() as patch:
-        patch.setattr("mosaic_collect.recording.process.os.close", no_room)
+        patch.setattr(f"{PROCESS}.os.close", no_room)
         assert error_of("b", "w").errno == errno.EDQUOT
     monkeypatch.setattr(FieldEncoder, "encode", lambda self, values, whole: 1 / 0)
     failed = error_of("a", "w")
