@@ -174,7 +174,7 @@ class _Copy(Source):
         self.num_cut = int(is_cut.sum())
         self._env, self._length = kept["env"], stop - self._first
         self._code = np.where(is_cut, GOES_ON, np.array([*CODES.values()])[kept["end"]])
-        starts = [run.first_step for run, _steps in table.state.spans()]
+        starts = [run.first_step for run in table.state.runs]
         run = np.searchsorted(starts, kept["first"], side="right")
         # A run without trajectories that stop without an end needs no run of its own.
         is_last = np.zeros(len(starts) + 1, np.int64)

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from mosaic_collect.errors import CorruptStoreError
 from mosaic_collect.reading.numbering import join_motions, number_stores
 from mosaic_collect.store.blobs import Version
-from mosaic_collect.store.metadata import COLLECTING, COMPLETE, Run, StoreState
+from mosaic_collect.store.metadata import COLLECTING, COMPLETE, StoreState
 from mosaic_collect.store.schema import VALID_MASK
 from mosaic_collect.store.view import StoreView
 
@@ -241,13 +241,6 @@ class JoinedState(StoreState):
         at = bisect_right(self.first_steps, step) - 1
         return self.first_blocks[at] + self.parts[at].block_of(step - self.first_steps[at])
 
-    def spans(self) -> tuple[tuple[Run, range], ...]:
-        return tuple(
-            (replace(run, first_step=run.first_step + first), _shifted(steps, first))
-            for part, first in zip(self.parts, self.first_steps, strict=True)
-            for run, steps in part.spans()
-        )
-
 
 def _joined_state(
     parts: Sequence[StoreState], first_steps: list[int], first_blocks: list[int], is_whole: bool
@@ -265,10 +258,14 @@ def _joined_state(
         "status": COMPLETE if complete else COLLECTING,
         "metadata": _joined_metadata([part.metadata for part in parts]),
         "identity": "",
+        "runs": tuple(
+            replace(run, first_step=run.first_step + first)
+            for part, first in zip(parts, first_steps, strict=True)
+            for run in part.runs
+        ),
     }
     places = {"parts": tuple(parts), "first_steps": first_steps, "first_blocks": first_blocks}
-    joined = JoinedState(**{**vars(parts[0]), **own, **places})
-    return replace(joined, runs=tuple(run for run, _steps in joined.spans()))
+    return JoinedState(**{**vars(parts[0]), **own, **places})
 
 
 def _joined_metadata(each: Sequence[dict[str, Any]]) -> dict[str, Any]:
