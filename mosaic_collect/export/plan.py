@@ -378,8 +378,7 @@ def choose(
     if layout == GRID:
         selection, left = every_pair(table), Left()
     else:
-        drawn = {"max_pairs": options.max_pairs, "seed": options.seed}
-        selection, left = select(options.rules(table, fields, nonfinite, engine, **drawn), engine)
+        selection, left = select(options.rules(table, fields, nonfinite, engine), engine)
     if not selection.num_pairs:
         reasons = [f"{count} {name}" for name, count in asdict(left).items() if count]
         told = ", ".join(reasons) or "there is none"

@@ -107,8 +107,7 @@ def export_store(
         names.append(TRAJECTORY_END)
     with naming_skip_damaged(options):
         table, fields = join_stores(views, replace(options, fields=names))
-        drawn = {"max_pairs": options.max_pairs, "seed": options.seed}
-        selection, left = select(options.rules(table, fields, {}, None, **drawn))
+        selection, left = select(options.rules(table, fields, {}))
         copy = _Copy(table, selection, options, names)
         metadata = {k: v for k, v in table.state.metadata.items() if k != PART}
         if copy.num_left_out:

@@ -11,6 +11,7 @@ from numbers import Real
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mosaic_collect.checks import is_whole, pythons
 from mosaic_collect.errors import InputError
@@ -119,7 +120,8 @@ class SubsetOptions:
         fields: Sequence[Field],
         nonfinite: Mapping[str, int],
         engine: Engine | None = None,
-        **others: Any,
+        committed: Sequence[int] | None = None,
+        asked_ids: NDArray[np.int64] | None = None,
     ) -> Rules:
         """The rules for the pairs of some fields.
 
@@ -128,38 +130,45 @@ class SubsetOptions:
             fields: Fields to read.
             nonfinite: Fields among them whose NaN or infinity excludes a pair.
             engine: Finds the failed trajectories; None: this thread.
-            others: Arguments of ``Rules`` that replace the options'.
+            committed: Steps of each store to include at most; None: all.
+            asked_ids: Trajectories to include; None: those of the options.
 
         Raises:
             InputError: A trajectory or a motion does not exist, or a store does not record how
                 its trajectories ended.
         """
-        floats = [f.name for f in fields if f.is_float]
-        found: dict[str, Any] = {
-            "fields": [f.name for f in fields],
-            "finite_fields": floats if self.skip_damaged else list(nonfinite),
-            "skip_damaged": self.skip_damaged,
-            "excluded_ids": {},
-        }
-        if self.split is not None:
-            found["split"] = Split(self.split, float(self.validation_fraction), self.split_seed)
+        state, floats = table.state, [f.name for f in fields if f.is_float]
+        excluded, motion_ids, steps = dict[str, NDArray[np.int64]](), None, None
         if self.exclude_interrupted:
-            found["excluded_ids"]["interrupted"] = interrupted_ids(table)
+            excluded["interrupted"] = interrupted_ids(table)
         if self.exclude_failed:
-            found["excluded_ids"]["failed"] = failed_ids(table, engine)
+            excluded["failed"] = failed_ids(table, engine)
         if self.motions is not None:
-            state = table.state
-            found["motion_ids"] = find_motions(state.schema, state.metadata, self.motions)
-        if "steps" not in others and self.steps is not None:
-            lengths = [part.state.committed_steps for part in table.parts]
-            found["steps"] = [asked_steps(self.steps, length) for length in lengths]
-        if "asked_ids" not in others and self.trajectories is not None:
-            used = table.state.next_trajectory_id
+            motion_ids = find_motions(state.schema, state.metadata, self.motions)
+        if committed is not None or self.steps is not None:
+            asked = slice(None) if self.steps is None else self.steps
+            lengths = committed or [part.state.committed_steps for part in table.parts]
+            steps = [asked_steps(asked, length) for length in lengths]
+        if asked_ids is None and self.trajectories is not None:
+            used = state.next_trajectory_id
             strange = [i for i in self.trajectories if not 0 <= i < used]
             if strange:
                 raise InputError(f"trajectories: expected ids of 0..{used - 1}, got {strange[0]}")
-            found["asked_ids"] = np.array([*self.trajectories], np.int64)
-        return Rules(table, **{**found, **others})
+            asked_ids = np.array([*self.trajectories], np.int64)
+        split = self.split and Split(self.split, float(self.validation_fraction), self.split_seed)
+        return Rules(
+            table,
+            fields=[f.name for f in fields],
+            finite_fields=floats if self.skip_damaged else list(nonfinite),
+            skip_damaged=self.skip_damaged,
+            excluded_ids=excluded,
+            steps=steps,
+            asked_ids=asked_ids,
+            motion_ids=motion_ids,
+            split=split,
+            max_pairs=getattr(self, "max_pairs", None),
+            seed=getattr(self, "seed", 0),
+        )
 
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)

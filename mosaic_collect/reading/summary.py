@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 FIELD_HEAD = ("field", "dtype", "shape", "chunk", "raw", "stored", "ratio", "NaN/inf pairs")
 STOPPED = "stopped"
 _UNBORN = "no steps yet: an empty folder, or a writer killed before its first commit"
+#: Numbers of a store's state that programs get by the same names.
+_NUMBERS = ("num_envs", "num_pairs", "num_valid", "block_steps", "num_blocks")
 _MOST_STORES = 20
 _MOST_TERMS = 40
 
@@ -126,11 +128,7 @@ def store_summary(dataset: TrajectoryDataset, engine: Engine | None = None) -> S
     figures = {
         "status": status,
         "num_steps": state.committed_steps,
-        "num_envs": state.num_envs,
-        "num_pairs": state.num_pairs,
-        "num_valid": state.num_valid,
-        "block_steps": state.block_steps,
-        "num_blocks": state.num_blocks,
+        **{name: getattr(state, name) for name in _NUMBERS},
         "compressor": asdict(state.compressor),
         "runs": [run.told() for run in state.runs],
         **{f"num_{name}": number for name, number in ends.items()},

@@ -31,7 +31,6 @@ from mosaic_collect.reading.selection import (
     select,
 )
 from mosaic_collect.reading.store_set import StoreSet, check_mergeable
-from mosaic_collect.reading.subset import asked_steps
 from mosaic_collect.reading.table import Table
 from mosaic_collect.sampling.options import EPOCHS, LoaderOptions
 from mosaic_collect.sampling.order import Position, rank_share
@@ -232,11 +231,8 @@ class PairSource:
             names = [*names, TRAJECTORY_ID]
         fields = chosen_fields(table.state.schema, names)
         nonfinite = {} if options.skip_damaged else nonfinite_fields(table, fields)
-        seen: dict[str, Any] = {"asked_ids": _asked_ids(self._kept, table)}
-        if committed is not None:
-            asked = slice(None) if options.steps is None else options.steps
-            seen["steps"] = [asked_steps(asked, limit) for limit in committed]
-        rules = options.rules(table, fields, nonfinite, **seen)
+        asked_ids = _asked_ids(self._kept, table)
+        rules = options.rules(table, fields, nonfinite, None, committed, asked_ids)
         if table.has_mask or rules.looked_at or rules.steps is not None or rules.needs_ids:
             return select(rules)[0]
         return every_pair(table)
