@@ -62,24 +62,24 @@ def read(stores: list[str]) -> list[tuple[int, int]]:
     return found
 
 
-def hashed(*names: str) -> list[dict[str, str]]:
-    return [{"path": f"/somewhere/{name}.npz", "sha256": name} for name in names]
+def hashed(*names: str, folder: str = "/somewhere") -> list[dict[str, str]]:
+    return [{"path": f"{folder}/{name}.npz", "sha256": name} for name in names]
 
 
-def paths(*names: str) -> list[dict[str, str]]:
-    return [{"path": f"{name}.npz"} for name in names]
+def paths(*names: str, frames: int = 9) -> list[dict[str, Any]]:
+    return [{"path": f"{name}.npz", "frames": frames} for name in names]
 
 
 @pytest.mark.parametrize(
     ("motions", "ids", "expected"),
     [
         (
-            (hashed("walk", "run"), hashed("run", "jump")),
+            (hashed("walk", "run"), hashed("run", "jump", folder="/elsewhere")),
             ([0, 1, 1], [0, 1, -1]),
             [(0, 0), (0, 1), (1, -1), (1, 1), (1, 2)],
         ),
         (
-            (paths("walk", "run"), paths("jump", "run")),
+            (paths("walk", "run"), paths("jump", "run", frames=7)),
             ([0, 1, 1], [0, 1, 1]),
             [(0, 0), (0, 1), (1, 1), (1, 2)],
         ),

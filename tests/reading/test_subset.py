@@ -66,11 +66,14 @@ def test_a_trajectory_keeps_its_side(tmp_path: Any, npy: str) -> None:
 def test_the_fraction_is_that_of_many_trajectories() -> None:
     ids = np.arange(200_000)
     for fraction in (0.001, 0.1, 0.5, 0.999):
+        sides = []
         for identity in ("0" * 32, "f" * 32):
             held_out = Split("validation", fraction, 3).holds(identity, ids)
+            sides.append(held_out)
             bound = 5 * np.sqrt(fraction * (1 - fraction) / len(ids))
             assert abs(held_out.mean() - fraction) < bound
             assert (Split("train", fraction, 3).holds(identity, ids) != held_out).all()
+        assert (sides[0] != sides[1]).any(), "each store has sides of its own"
 
 
 def test_steps_trajectories_and_motions_choose_the_pairs(tmp_path: Any, npy: str) -> None:

@@ -267,6 +267,7 @@ def test_a_loader_draws_the_side_that_an_export_holds(tmp_path: Any, npy: str) -
             want = expected[name].reshape(loader.num_pairs, -1)
             assert sorted(got.tolist()) == sorted(want.tolist())
         total += loader.num_pairs
+        other = BatchLoader(stores, 5, fields, split=split, validation_fraction=0.3)
         with pytest.raises(InputError, match=r"state: .*split_seed: the state has 5"):
-            BatchLoader(stores, 5, fields, split=split).load_state_dict(loader.state_dict())
+            other.load_state_dict(loader.state_dict())
     assert total == BatchLoader(stores, 5).num_pairs
