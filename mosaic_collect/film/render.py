@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +37,11 @@ from mosaic_collect.reading.terms import usable_robot
 from mosaic_collect.reading.trajectories import Trajectory
 from mosaic_collect.store.files import write_target
 
+if TYPE_CHECKING:
+    from mosaic_collect.film.scene import Layout
+
 _INSTALL = "pip install 'mosaic-collect[replay]'"
 _PILLOW = f"pictures need Pillow: {_INSTALL}"
-#: Places of a free base and of joints among the generalised positions.
-_Layout = tuple[slice, Sequence[int]]
 Picture = NDArray[np.uint8]
 
 STRIP = ".png"
@@ -256,7 +257,7 @@ def trajectory_poses(
     told: Mapping[str, Any],
     trajectory: Trajectory,
     nq: int,
-    layout: _Layout | None,
+    layout: Layout | None,
     motion: str | None,
 ) -> Poses:
     """Poses of the robot and of its reference in a scene of ``nq`` positions.

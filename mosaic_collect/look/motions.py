@@ -84,14 +84,15 @@ def motion_name(dataset: TrajectoryDataset, motion: int) -> str:
 def motion_rows(dataset: TrajectoryDataset) -> list[list[str]]:
     """Rows under ``MOTION_HEAD``, those with the greatest share of failures first."""
     counts, columns = MotionCounts.of(dataset), dataset.trajectories.columns
+    if counts is None:
+        return []
     rows = []
-    for at in counts.worst_first if counts is not None else []:
-        assert counts is not None
+    for at in counts.worst_first:
         motion = int(counts.ids[at])
         where = columns["motion"] == motion
-        steps = f"{np.median(columns['num_steps'][where]):,.0f}" if where.any() else "-"
-        rate = f"{counts.rate[at]:.0%}" if counts.ended[at] else "-"
         numbers = [f"{n[at]:,}" for n in (counts.total, counts.ended, counts.failed)]
+        rate = f"{counts.rate[at]:.0%}" if counts.ended[at] else "-"
+        steps = f"{np.median(columns['num_steps'][where]):,.0f}" if where.any() else "-"
         valid = f"{columns['num_valid'][where].sum():,}"
         rows.append([motion_name(dataset, motion), *numbers, rate, steps, valid])
     return rows

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timezone
 from importlib import resources
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -156,18 +156,11 @@ def _tables(
 def _features(statistics: StoreStatistics) -> _Table:
     """The table of the first ``MOST_FEATURES`` features of fields with axes."""
     fields = [f for f in statistics.fields.values() if f.shape]
-    every = (
-        row
-        for field in fields
-        for row in value_rows(field, field.names, map(_column, range(len(field.names))))
-    )
+    columns = ((field, (slice(i, i + 1) for i in range(len(field.names)))) for field in fields)
+    every = chain.from_iterable(value_rows(field, field.names, each) for field, each in columns)
     rows = [[name, *cells] for name, _dim, *cells in islice(every, MOST_FEATURES)]
     more = _more(sum(len(field.names) for field in fields), MOST_FEATURES)
     return f"Features{more}", FEATURE_HEAD, rows, 1, ""
-
-
-def _column(at: int) -> slice:
-    return slice(at, at + 1)
 
 
 def _more(count: int, most: int) -> str:

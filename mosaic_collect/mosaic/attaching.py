@@ -13,7 +13,6 @@ from mosaic_collect.reading.selection import chosen_fields
 from mosaic_collect.sampling.loader import BatchLoader
 from mosaic_collect.sampling.options import STREAM
 from mosaic_collect.sampling.source import Stores, named, open_views
-from mosaic_collect.store.schema import Schema
 
 _log = logging.getLogger(__name__)
 _NEEDED = ("_sample_expert_batch", "off_policy_batch_size", "use_off_policy_bc", "device")
@@ -97,12 +96,15 @@ class ExpertBatches:
         views = open_views(named(stores), bool(options.get("allow_incomplete")))
         self.address = ", ".join(view.address for view in views)
         schema = views[0].state.schema
-        self._observations, fields = _fields(schema)
+        given = [n for n in ("student_observations", "observations") if n in schema.names]
+        if not given:
+            raise InputError(f"no field observations or student_observations, only {schema.names}")
+        self._observations = given[0]
         self._options = {
             "rank": getattr(algorithm, "gpu_global_rank", 0),
             "world_size": getattr(algorithm, "gpu_world_size", 1),
             **options,
-            "fields": fields,
+            "fields": [given[0], *(label for label in _LABELS if label in schema.names)],
             "finite_fields": [field.name for field in chosen_fields(schema, None)],
             "mode": STREAM,
             "device": algorithm.device,
@@ -125,7 +127,10 @@ class ExpertBatches:
             raise ClosedError("expert batches: close() was called; attach the stores again")
         if self._drawn != self._asked():
             self._draw_anew()
-        drawn = self._next()
+        # An iteration that an error or interrupt ends begins anew with the next call.
+        stream, self._stream = self._stream or iter(self.loader), None
+        drawn = next(stream)
+        self._stream = stream
         found = {"observations": drawn[self._observations]}
         found.update({name: drawn[name] for name in _LABELS if name in drawn})
         return {n: t.reshape(len(t), -1).to(torch.float32) for n, t in found.items()}
@@ -138,13 +143,6 @@ class ExpertBatches:
         """End its threads, and give the pool's memory back; no batch can be drawn then."""
         self._is_closed = True
         self.loader.close()
-
-    def _next(self) -> Batch:
-        """The stream's next batch; an iteration that an error or interrupt ended begins anew."""
-        stream, self._stream = self._stream or iter(self.loader), None
-        drawn = next(stream)
-        self._stream = stream
-        return drawn
 
     def _asked(self) -> tuple[int, bool]:
         """Pairs of a batch, and whether one may come twice; if not, at most all of them."""
@@ -160,14 +158,6 @@ class ExpertBatches:
         self.loader.close()
         self.loader, self._drawn, self._stream = loader, asked, None
         self._made += 1
-
-
-def _fields(schema: Schema) -> tuple[str, list[str]]:
-    """The name of the observations to learn from, and all names to read."""
-    for name in ("student_observations", "observations"):
-        if name in schema.names:
-            return name, [name, *(label for label in _LABELS if label in schema.names)]
-    raise InputError(f"no field observations or student_observations, only {schema.names}")
 
 
 def _tell(algorithm: Any, loader: BatchLoader) -> None:
