@@ -100,8 +100,13 @@ def _edges(lengths: Ints) -> tuple[Floats, bool]:
     if most / least >= _WIDE:
         found = np.geomspace(least - 0.5, most + 0.5, _BINS + 1)
         return np.unique(np.floor(found - 0.5) + 0.5), True
-    width = max(1, -(-(most - least + 1) // _BINS))
-    return np.arange(least - 0.5, most + 0.5 + width, width), False
+    return whole_edges(least, most, _BINS), False
+
+
+def whole_edges(least: int, most: int, bins: int) -> Floats:
+    """Edges of at most so many bins of equal width, half way between whole numbers."""
+    width = max(1, -(-(most - least + 1) // bins))
+    return np.arange(least - 0.5, most + 0.5 + width, width)
 
 
 PACE = "pace"  # the metadata entry of a collection
@@ -326,17 +331,16 @@ def _turn(row: Ints) -> Ints:
     return turn
 
 
-def _covered(table: Trajectories, edges: Ints) -> Floats:
+def _covered(table: Trajectories, edges: Ints) -> Ints:
     """Pairs of these trajectories in each bin."""
     first, behind = table.columns["first_step"], table.columns["last_step"] + 1
-    return np.diff(_past(first, edges) - _past(behind, edges)).astype(np.float64)
+    return np.add.reduceat(coverage(first, behind, int(edges[-1])), edges[:-1])
 
 
-def _past(steps: Ints, edges: Ints) -> Ints:
-    """For each edge, by how much it is past those steps that it is past, in sum."""
-    ordered = np.sort(steps)
-    count = np.searchsorted(ordered, edges)
-    return np.asarray(count * edges - np.append(0, np.cumsum(ordered))[count])
+def coverage(first: Ints, behind: Ints, size: int) -> Ints:
+    """How many spans, from ``first`` until before ``behind``, contain each of ``size`` places."""
+    starts, ends = (np.bincount(places, minlength=size + 1) for places in (first, behind))
+    return np.cumsum(starts - ends)[:size]
 
 
 #: What is drawn, its colour's name, its hatch, and what the legend says.

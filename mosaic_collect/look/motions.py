@@ -20,6 +20,7 @@ from mosaic_collect.look.canvas import (
     stack_histograms,
     whole_numbers,
 )
+from mosaic_collect.look.charts import coverage, whole_edges
 from mosaic_collect.look.statistics import FieldStatistics
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.numbering import MOTION_ID, motion_names
@@ -146,9 +147,7 @@ def frame_counts(dataset: TrajectoryDataset, motions: Sequence[int]) -> dict[int
     for motion in motions:
         of = table["motion"] == motion
         length = max(int(behind[of].max(initial=0)), _num_frames(dataset, motion))
-        size = length + 1
-        change = np.bincount(first[of], minlength=size) - np.bincount(behind[of], minlength=size)
-        found[motion] = np.cumsum(change)[:length]
+        found[motion] = coverage(first[of], behind[of], length)
     return found
 
 
@@ -284,8 +283,7 @@ def _frames(axes: Axes, pictures: Pictures, counts: MotionCounts) -> None:
     columns, frames = dataset.trajectories.columns, failure_frames(dataset)
     motions, last = columns["motion"][columns["end"] == "failed"], int(frames.max(initial=0))
     apart = counts.ids[np.argsort(-counts.failed, kind="stable")[:_MOST_APART]]
-    width = max(1, -(-(last + 1) // _BINS))
-    edges = np.arange(0, last + width + 1, width) - 0.5
+    edges = whole_edges(0, last, _BINS)
     chosen = [*(motions == motion for motion in apart), ~np.isin(motions, apart)]
     named = zip([*_names(pictures, apart), "other motions"], chosen, palette.lines, strict=False)
     stack_histograms(axes, edges, ((frames[w], n, color, None) for n, w, color in named if w.any()))

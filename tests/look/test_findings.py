@@ -158,11 +158,6 @@ class TestMotions:
         assert found.trajectories
         assert {ends[number] for number in found.trajectories} == {("failed", 2)}
 
-    def test_hardly_recorded(self, store: str) -> None:
-        weights = np.array([1, 1, 1, 1, 1, 0.01])
-        (found,) = of_kind(record(store, weights=weights / weights.sum()), "rare_motion")
-        assert (found.motions, found.severity) == ((5,), WARNING)
-
     def test_of_a_store_without_motions(self, store: str) -> None:
         with TrajectoryWriter(store, Schema.mosaic(4, 2).with_ends(), 3) as writer:
             for step in range(40):
@@ -230,6 +225,7 @@ def test_fifteen_problems_of_one_store(store: str) -> None:
     frames = [int(n) for n in found["failing_motion"][0].text.split("at frames ")[1].split(" to ")]
     assert 20 <= frames[0] <= frames[1] <= 30
     assert [f.motions for f in found["tracking_error"]] == [(7,)]
+    assert [(f.motions, f.severity) for f in found["rare_motion"]] == [((15,), WARNING)]
     assert found["frozen_environment"][0].environments == (13,)
     assert found["outlier"][0].steps == (376, 376)
     kinds = {f.kind for of in found.values() for f in of if f.severity != NOTE}

@@ -81,7 +81,9 @@ def test_of_a_store_that_is_being_written(store: str) -> None:
     with TrajectoryWriter(store, helpers.SMALL, 3, commit_seconds=None) as writer:
         helpers.add(writer, 0, 1)
         writer.commit()
-        draw_all(pictures(TrajectoryDataset(store)))
+        dataset = TrajectoryDataset(store)
+        draw_all(pictures(dataset))
+        assert store_statistics(dataset).num_read == 6
 
 
 def test_of_several_ranks(tmp_path: Path) -> None:

@@ -26,11 +26,6 @@ def folder(tmp_path: Path) -> str:
     return record_ranks(tmp_path / "expert", RAGGED, schema=MOVING.with_ends())
 
 
-def test_the_timeline_shows_where_ranks_begin(folder: str) -> None:
-    found = Timeline.of(TrajectoryDataset(folder))
-    assert [*found.runs] == [5, 11]
-
-
 def test_shares_are_of_the_environments_that_there_are(tmp_path: Path) -> None:
     folder = str(tmp_path / "expert")
     for rank, (steps, num_envs) in RAGGED.items():
@@ -48,27 +43,22 @@ def test_the_report_counts_what_is_there(folder: str) -> None:
     page = report_page(data, store_statistics(data), None, [])
     pairs, valid = 5 * 3 + 6 * 4 + 8 * 2, 2 * (5 + 6 + 8)
     assert f"<dd>{pairs} <small>{valid} valid ({valid / pairs:.1%})" in page
-    assert "<small>x 2 to 4 envs" in page
     assert f"<td>{pairs}, of them {valid} valid" in data._repr_html_()
     assert "19 x up to 4 x 3" in data._repr_html_()
 
 
-def test_the_commands(folder: str, cli: Any, tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    assert cli("report", folder, "-o", f"{made}.html").code == 0
-    assert cli("plot", folder, "-o", str(made), "--format", "svg").code == 0
-    assert cli("stats", folder, "-o", f"{made}.json").code == 0
-    assert (tmp_path / "made.timeline.svg").exists()
+def test_watch_names_each_rank(folder: str, cli: Any) -> None:
     said = cli("watch", folder, "--once").out
-    assert [line.split(": ")[0] for line in said.splitlines()] == [
-        f"{folder}/rank-{rank:05d}" for rank in RAGGED
-    ]
+    ranks = [f"{folder}/rank-{rank:05d}" for rank in RAGGED]
+    assert [line.split(": ")[0] for line in said.splitlines()] == ranks
 
 
-def test_a_rank_is_a_store_of_its_own(folder: str, cli: Any, tmp_path: Path) -> None:
-    one = f"{folder}/rank-00001"
-    assert cli("report", one, "-o", str(tmp_path / "one.html")).code == 0
-    assert "<small>x 4 envs" in (tmp_path / "one.html").read_text()
+@pytest.mark.parametrize(("rank", "envs"), [("", "2 to 4"), ("/rank-00001", "4")])
+def test_a_report_of_all_ranks_or_of_one(
+    folder: str, cli: Any, tmp_path: Path, rank: str, envs: str
+) -> None:
+    assert cli("report", folder + rank, "-o", str(tmp_path / "made.html")).code == 0
+    assert f"<small>x {envs} envs" in (tmp_path / "made.html").read_text()
 
 
 def test_the_first_look_asks_for_no_shard(store: str, monkeypatch: pytest.MonkeyPatch) -> None:

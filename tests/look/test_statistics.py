@@ -111,6 +111,16 @@ def test_nothing_to_measure(store: str) -> None:
         assert "0 valid pairs" in statistics_text(found)
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_findings_need_can_be_left_out(noisy: TrajectoryDataset, threads: int) -> None:
+    whole, less = (
+        store_statistics(noisy, threads=threads, over_time=over_time) for over_time in (True, False)
+    )
+    assert whole.compared.any()
+    assert not less.compared.any()
+    assert {**less.to_json(), "seconds": 0} == {**whole.to_json(), "seconds": 0}
+
+
 def test_an_even_part(store: str, small_chunks: int) -> None:
     assert small_chunks
     helpers.record(store, 60, num_envs=16, block_steps=5)
@@ -125,13 +135,6 @@ def test_an_even_part(store: str, small_chunks: int) -> None:
         store_statistics(dataset, max_pairs=0)
     with pytest.raises(InputError, match="no field 'x'"):
         store_statistics(dataset, ["x"])
-
-
-def test_a_writer_at_work(store: str) -> None:
-    with helpers.open_writer(store) as writer:
-        helpers.add(writer, *range(5))
-        writer.commit()
-        assert store_statistics(store).num_read == 20
 
 
 def test_damage_is_told(noisy: TrajectoryDataset) -> None:
@@ -241,14 +244,12 @@ def test_the_command(cli, noisy: TrajectoryDataset) -> None:
     assert cli("stats", noisy.path).code == 0
     assert os.listdir(os.path.dirname(noisy.path)) == before, "a file that nobody asked for"
     output = noisy.path.removesuffix(".zarr") + ".json"
+    neighbour = Path(f"{output}.tmp")
+    neighbour.write_text("someone's")
     done = cli("stats", noisy.path, "-o", output)
     assert (done.code, done.err) == (0, "")
-    for words in (
-        "observations",
-        "  b ",
-        f"{output}: written",
-        "actions: all 2 features hold infinity",
-    ):
+    infinite = "actions: all 2 features hold infinity"
+    for words in ("observations", "  b ", f"{output}: written", infinite):
         assert words in done.out
     with open(output) as file:
         told = json.load(file, parse_constant=pytest.fail)
@@ -256,17 +257,8 @@ def test_the_command(cli, noisy: TrajectoryDataset) -> None:
     assert told["fields"]["observations"]["dead"] == [1]
     printed = cli("stats", noisy.path, "--json", "--fields", "actions", "--pairs", "60")
     assert list(json.loads(printed.out)["fields"]) == ["actions"]
-    assert not [n for n in os.listdir(os.path.dirname(noisy.path)) if n.endswith(".tmp")]
+    others = [n for n in os.listdir(neighbour.parent) if n.endswith(".tmp")]
+    assert (others, neighbour.read_text()) == ([neighbour.name], "someone's")
     cli("stats", noisy.path, "--fields", "x").failed("no field 'x'")
     cli("stats", noisy.path, "--pairs", "-1").failed("--pairs: expected a whole number from 1")
     cli("stats", noisy.path, "-o", "no/such.json").failed("--output: expected a folder at")
-
-
-def test_a_neighbour_of_a_like_name_is_left_alone(cli, noisy: TrajectoryDataset) -> None:
-    output = noisy.path.removesuffix(".zarr") + ".own"
-    with open(f"{output}.tmp", "w") as file:
-        file.write("someone's")
-    for command in ("stats", "report"):
-        assert cli(command, noisy.path, "-o", output).code == 0
-    with open(f"{output}.tmp") as file:
-        assert file.read() == "someone's"
