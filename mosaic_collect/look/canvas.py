@@ -121,12 +121,7 @@ def new_grid(
 ) -> tuple[Figure, list[Axes]]:
     """Make a figure with rows of ``columns`` axes, of which the first ``count`` are to be drawn.
 
-    Args:
-        count: Number of axes that are drawn.
-        columns: Number of axes per row.
-        head: Inches of the figure beside its rows.
-        height: Inches per row.
-        shared: Options of ``Figure.subplots``, such as ``sharex``.
+    A row is ``height`` inches high, and there are ``head`` inches beside the rows.
     """
     rows = max(1, -(-count // columns))
     figure = new_figure(10, head + height * rows)

@@ -111,15 +111,9 @@ def find(
     statistics: StoreStatistics,
     checks: Sequence[Mapping[str, Any]] = (),
 ) -> list[Finding]:
-    """Look for problems in what was measured; the gravest come first.
+    """Look for problems in what was measured and checked; the gravest come first.
 
-    Args:
-        dataset: The store.
-        statistics: Its statistics.
-        checks: Objects that ``mosaic-collect verify --json`` printed about it.
-
-    Raises:
-        CorruptStoreError: A damaged chunk of its ids, mask or ends.
+    ``checks`` are objects that ``mosaic-collect verify --json`` printed about the store.
     """
     evidence = _Evidence(dataset, statistics, checks)
     found = [finding for rule in _RULES for finding in rule(evidence)]

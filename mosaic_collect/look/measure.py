@@ -157,12 +157,7 @@ def part_pairs(dataset: TrajectoryDataset, max_pairs: int | None) -> int:
 def draw_sample(
     counts: Mapping[Cell, int], size: int, seed: int = 0
 ) -> dict[Cell, tuple[Places, Places]]:
-    """Draw a uniform sample of rows.
-
-    Args:
-        counts: Number of rows per region.
-        size: Number of rows to draw; all, if there are fewer.
-        seed: Seed of the draw.
+    """Draw a uniform sample of ``size`` rows of regions, of all if there are fewer.
 
     Returns:
         Per region with rows in the sample: their places in it, and among the region's rows.
@@ -262,9 +257,8 @@ def _measure(
 ) -> tuple[Cell, str, list[Any]]:
     """Measure the chunks of a piece one by one.
 
-    Returns:
-        Region and field of the piece, and per chunk its cell, what ``FieldStatistics.add`` takes,
-        and the counts of rows that equal the one before, if the field is watched.
+    Found are per chunk its cell, what ``FieldStatistics.add`` takes, and the counts of rows that
+    equal the one before, if the field is watched.
     """
     (region, name, whole), found = piece, []
     (mask, chosen), first = read_region(region), region.envs.start
