@@ -67,6 +67,31 @@ def test_the_error_names_the_way_around_damage(
     assert "skip" not in str(verify_export(store, npy).problems)
 
 
+@pytest.mark.parametrize(
+    ("damage", "gone"),
+    [
+        pytest.param([], [], id="undamaged"),
+        pytest.param(
+            [("actions", 0, 4), ("observations", 0, 4), ("actions", 3, None)],
+            [0, 1, 2, 9],
+            id="a pair damaged in two fields counts once",
+        ),
+        pytest.param([("valid_mask", 1, None)], [3, 4, 5], id="the mask is gone"),
+        pytest.param([("valid_mask", 1, -1)], [3, 4, 5], id="nothing is known to be valid"),
+    ],
+)
+def test_skipped_steps(store: str, npy: str, damage: list[Any], gone: list[int]) -> None:
+    recorded = stores.write(store, 10, masks=stores.some_masks(4))
+    for field, block, position in damage:
+        path = shard(store, field, block)
+        os.unlink(path) if position is None else stores.flip(path, position)
+    report = export_npy(store, npy, skip_damaged=True)
+    whole = recorded["valid_mask"].copy()
+    whole[gone] = False
+    assert report.left_out.damaged == 4 * len(gone)
+    stores.assert_compact(npy, recorded, whole, NAMES)
+
+
 def test_damage_in_a_left_out_field_does_not_matter(store: str, npy: str) -> None:
     recorded = stores.write(store, 10)
     stores.flip(shard(store, "observations", 2), 5)
@@ -95,35 +120,6 @@ def test_skipped_are_just_the_pairs_of_the_chunk(
     stores.assert_compact(npy, recorded, recorded["valid_mask"] & ~hit, NAMES)
     assert report.left_out.damaged == hit.sum()
     assert report.left_out.invalid == (~hit & ~recorded["valid_mask"]).sum()
-
-
-def test_a_pair_damaged_in_two_fields_counts_once(store: str, npy: str) -> None:
-    recorded = stores.write(store, 10)
-    for field in ("actions", "observations"):
-        stores.flip(shard(store, field, 0), 4)
-    os.unlink(shard(store, "actions", 3))
-    report = export_npy(store, npy, skip_damaged=True)
-    whole = np.ones((10, 4), bool)
-    whole[[0, 1, 2, 9]] = False
-    assert report.left_out.damaged == 16
-    stores.assert_compact(npy, recorded, whole, NAMES)
-
-
-@pytest.mark.parametrize("missing", [False, True])
-def test_where_the_mask_is_damaged_nothing_is_known_to_be_valid(
-    store: str, npy: str, missing: bool
-) -> None:
-    recorded = stores.write(store, 10, masks=stores.some_masks(4))
-    path = shard(store, "valid_mask", 1)
-    if missing:
-        os.unlink(path)
-    else:
-        stores.flip(path, -1)
-    report = export_npy(store, npy, skip_damaged=True)
-    whole = recorded["valid_mask"].copy()
-    whole[3:6] = False
-    assert report.left_out.damaged == 12
-    stores.assert_compact(npy, recorded, whole, NAMES)
 
 
 def test_only_the_damaged_chunk_of_a_mask_is_skipped(
@@ -168,13 +164,6 @@ def test_skipping_with_nan_and_a_draw(store: str, npy: str) -> None:
     assert report.num_pairs == 9
     assert left.not_drawn == whole.sum() - 9
     assert sum(vars(left).values()) + 9 == 40
-
-
-def test_an_undamaged_store_loses_nothing(store: str, npy: str) -> None:
-    recorded = stores.write(store, 10, masks=stores.some_masks(4))
-    report = export_npy(store, npy, skip_damaged=True)
-    assert report.left_out.damaged == 0
-    stores.assert_compact(npy, recorded, recorded["valid_mask"], NAMES)
 
 
 def test_all_damaged_is_nothing_to_export(store: str, npy: str) -> None:
