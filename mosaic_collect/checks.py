@@ -151,20 +151,18 @@ def needed(words: str, opengl: bool = False) -> Iterator[None]:
     """
     try:
         yield
-    except MosaicCollectError:
-        raise
-    except ImportError as error:
-        raise MissingDependencyError(f"{words} ({error}{opengl_settings(opengl)})") from error
     except Exception as error:
-        if not opengl:
+        is_import = isinstance(error, ImportError)
+        if isinstance(error, MosaicCollectError) or not (is_import or opengl):
             raise
-        told = f"{type(error).__name__}: {error}{opengl_settings()}"
-        raise MissingDependencyError(f"{words} ({told})") from error
+        told = f"{error}" if is_import else f"{type(error).__name__}: {error}"
+        settings = opengl_settings() if opengl else ""
+        raise MissingDependencyError(f"{words} ({told}{settings})") from error
 
 
-def opengl_settings(wanted: bool = True) -> str:
+def opengl_settings() -> str:
     """Variables of the environment that choose an OpenGL, as the end of an error; "" if none."""
-    told = ", ".join(f"{name}={value}" for name, value in _OPENGL_SET.items() if wanted)
+    told = ", ".join(f"{name}={value}" for name, value in _OPENGL_SET.items())
     return f"; the environment has {told}, which may not fit this machine: unset it" if told else ""
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mosaic_collect.adapters.rsl_rl.collect import CollectResult
     from mosaic_collect.recording.writer import TrajectoryWriter
 
-_INSTALL = {"mjlab": "collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"}
+_MJLAB = "collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"
 
 
 def require_simulator(options: MjlabCollectOptions | IsaacLabCollectOptions) -> None:
@@ -40,7 +40,7 @@ def require_simulator(options: MjlabCollectOptions | IsaacLabCollectOptions) -> 
         MissingDependencyError: The simulator is not installed.
     """
     if isinstance(options, MjlabCollectOptions) and find_spec("mjlab") is None:
-        raise MissingDependencyError(_INSTALL)
+        raise MissingDependencyError(_MJLAB)
 
 
 def run_collect(
@@ -64,7 +64,8 @@ def run_collect(
         WriteError: The store cannot be written.
     """
     name = next(name for name, kind in SIMULATORS.items() if isinstance(options, kind))
-    with needed(_INSTALL.get(name, f"collecting in {name} needs its packages"), opengl=True):
+    words = _MJLAB if name == "mjlab" else f"collecting in {name} needs its packages"
+    with needed(words, opengl=True):
         adapter = importlib.import_module(f"mosaic_collect.adapters.{name}.collect")
     result: CollectResult = adapter.run_collect(options, on_step, on_end)
     return result
@@ -101,7 +102,7 @@ def run_trial(
             "run_trial: expected students of other names than 'expert', one noise or more and at "
             f"least 1 trajectory, got {[*networks]}, {[*noise]} and {trajectories}"
         )
-    with needed(_INSTALL["mjlab"], opengl=True):
+    with needed(_MJLAB, opengl=True):
         from mosaic_collect.adapters.mjlab.collect import MjlabSimulation
         from mosaic_collect.collection.groups import STUDENT
         from mosaic_collect.collection.trial import run_lanes

@@ -80,17 +80,14 @@ class _ReplayOptions:
         if self.checkpoint is None:
             given = [n for n in ("plot", "runner_cfg", "groups") if getattr(self, n) is not None]
             if given:
-                names = ", ".join("--" + name.replace("_", "-") for name in given)
-                raise InputError(f"{names}: expected --checkpoint FILE beside it")
+                raise InputError(f"{', '.join(given)}: expected --checkpoint FILE beside it")
         check_tolerance(self.tolerance)
         if self.runner_cfg is not None:
             read_runner_cfg(self.runner_cfg)
         if self.plot is not None:
             check_picture(self.plot)
             if len(_parts(stores)) > 1:
-                raise InputError(
-                    "--plot: expected one store, for each would replace the last one's"
-                )
+                raise InputError("plot: expected one store, for each would replace the last one's")
 
     def policy(self, dataset: TrajectoryDataset) -> _Recorded:
         """Load the checkpoint into the network of a store."""

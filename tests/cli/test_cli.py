@@ -220,14 +220,21 @@ def test_an_interrupt_is_130(cli, monkeypatch, name: str) -> None:
     assert done.err == f"mosaic-collect {name}: interrupted\n"
 
 
-@pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab is installed")
-@pytest.mark.parametrize(
-    "line", ["collect --task T --checkpoint c.pt --max-steps 1 --output out", "demo --output out"]
-)
-def test_without_mjlab_the_extra_is_named(cli, tmp_path, monkeypatch, line: str) -> None:
+def test_without_mjlab_collect_names_the_extra(cli, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    cli(*line.split()).failed("mosaic-collect[mjlab]")
+    monkeypatch.setitem(sys.modules, "mjlab", None)  # as if it were not installed
+    done = cli(
+        *["collect", "--task", "T", "--checkpoint", "c.pt", "--max-steps", "1", "--output", "out"]
+    )
+    words = "collecting in mjlab needs it: pip install 'mosaic-collect[mjlab]'"
+    assert (done.code, done.err) == (2, f"mosaic-collect collect: {words}\n")
     assert not os.path.exists("out")
+
+
+@pytest.mark.skipif(find_spec("mjlab") is not None, reason="mjlab is installed")
+def test_without_mjlab_the_demo_names_the_extra(cli, tmp_path) -> None:
+    cli("demo", "--output", str(tmp_path / "demo")).failed("mosaic-collect[mjlab]")
+    assert not (tmp_path / "demo").exists()
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
