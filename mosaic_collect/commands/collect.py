@@ -7,7 +7,6 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 from tqdm import tqdm
@@ -247,10 +246,10 @@ def tell(result: Any, options: RecordOptions) -> None:
 
 def _chosen(sim: str, values: Mapping[str, Any]) -> MjlabCollectOptions | IsaacLabCollectOptions:
     """A simulator's options of those that were given; its own defaults for the others."""
-    names = {name: {f.name for f in fields(kind)} for name, kind in SIMULATORS.items()}
-    wrong = [name for name in values if name not in names[sim]]
+    takers = {name: kind.__dataclass_fields__ for name, kind in SIMULATORS.items()}
+    wrong = [name for name in values if name not in takers[sim]]
     if wrong:
-        others = " or ".join(other for other in names if wrong[0] in names[other])
+        others = " or ".join(other for other in takers if wrong[0] in takers[other])
         raise InputError(f"{', '.join(wrong)}: expected only with --sim {others}")
     return SIMULATORS[sim](**values)
 
@@ -275,10 +274,7 @@ def _recorded(given: Mapping[str, Any]) -> dict[str, Any]:
         parts = TrajectoryDataset(output).parts
     except StoreNotFoundError:
         return {}
-    found = [part.metadata[COMMAND_LINE] for part in parts if COMMAND_LINE in part.metadata]
-    if not found:
-        return {}
-    words = found[0]
+    words: Any = next((p.metadata[COMMAND_LINE] for p in parts if COMMAND_LINE in p.metadata), [])
     helps = ("-h", "--help")
     if not isinstance(words, list) or not all(isinstance(w, str) and w not in helps for w in words):
         raise InputError(f"{output}: {COMMAND_LINE}: expected options, got {shortened(words)}")

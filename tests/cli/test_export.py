@@ -80,20 +80,6 @@ def test_every_option_of_the_library_is_there(cli) -> None:
             assert f"--{name.replace('_', '-')}" in out
 
 
-def test_an_unfinished_store(cli, store: str, npy: str) -> None:
-    stores.write(store, 5, complete=False)
-    cli("export", store, npy).failed("still collecting", "with --allow-incomplete")
-    assert cli("export", store, npy, "--allow-incomplete").code == 0
-
-
-def test_a_damaged_store(cli, made: str, npy: str) -> None:
-    stores.flip(os.path.join(made, "actions", "c.1.0.0"), 3)
-    cli("export", made, npy).failed("actions, block 1")
-    done = cli("export", made, npy, "--skip-damaged")
-    assert done.code == 0
-    assert "12 damaged" in done.out
-
-
 def test_a_full_disk(cli, made: str, npy: str, monkeypatch) -> None:
     def full(*arguments) -> None:
         raise OSError(28, "No space left on device")

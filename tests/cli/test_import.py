@@ -14,7 +14,6 @@ import pytest
 from mosaic_collect import TrajectoryDataset, TrajectoryWriter
 from mosaic_collect.store.metadata import COLLECTING, COMPLETE
 from tests import helpers
-from tests.export import stores
 from tests.importing import files
 
 
@@ -29,22 +28,6 @@ def test_says_what_was_made(cli, npy: str, store: str) -> None:
     assert all(note.startswith("note: ") for note in notes)
     assert "no trajectory ids" in notes[0]
     assert TrajectoryDataset(store).status == COMPLETE
-
-
-def test_round_trip_of_the_commands(cli, npy: str, store: str, tmp_path) -> None:
-    files.save(npy)
-    again = str(tmp_path / "again.npy")
-    for arguments in (
-        ("import", npy, store),
-        ("verify", store),
-        ("export", store, again, "--layout", "grid"),
-        ("verify", store, "--npy", again),
-        ("inspect", store, again),
-    ):
-        assert cli(*arguments).code == 0
-    before, after = stores.load(npy), stores.load(again)
-    for name in set(before) - {"metadata"}:
-        helpers.assert_same(after[name], before[name], name)
 
 
 def test_options(cli, npy: str, store: str) -> None:

@@ -11,7 +11,6 @@ import pytest
 
 from mosaic_collect import export_npy
 from mosaic_collect.npyfile.read import scan_npy
-from tests import helpers
 from tests.export import stores
 
 REPLAY = "--checkpoint model.pt"
@@ -95,15 +94,6 @@ def test_no_export_to_be_read(cli, made: tuple[str, str], tmp_path, what: str) -
     done.failed("e.npy: is a directory" if what == "folder" else "e.npy: no such file")
 
 
-def test_an_empty_and_an_unfinished_store(cli, store: str, tmp_path) -> None:
-    helpers.open_writer(store).close(complete=False)
-    assert cli("verify", store).code == 0
-    os.mkdir(tmp_path / "unborn.zarr")
-    done = cli("verify", str(tmp_path / "unborn.zarr"))
-    assert done.code == 0
-    assert "zero steps" in done.out
-
-
 @WITH_TORCH
 def test_a_broken_store_is_told_of_before_its_checkpoint(cli, made: tuple[str, str]) -> None:
     with open(os.path.join(made[0], "zarr.json"), "w") as file:
@@ -164,6 +154,9 @@ def test_several_stores_and_their_file(cli, merged: tuple[str, str, str]) -> Non
     done = cli("verify", other, store, "--npy", npy)
     assert done.code == 1
     assert "10 steps, the store" in done.out
+    done = cli("verify", store, store, "--npy", npy)
+    assert done.code == 2
+    assert "the same store as" in done.err
 
 
 def test_each_store_is_looked_at_whatever_the_first_is_like(
@@ -176,13 +169,6 @@ def test_each_store_is_looked_at_whatever_the_first_is_like(
     assert done.code == 1
     assert done.out.count("1 PROBLEM") == 2
     assert npy not in done.out
-
-
-def test_a_store_twice_is_compared_with_no_file(cli, merged: tuple[str, str, str]) -> None:
-    store, _, npy = merged
-    done = cli("verify", store, store, "--npy", npy)
-    assert done.code == 2
-    assert "the same store as" in done.err
 
 
 @WITH_PLOTS
