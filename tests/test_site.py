@@ -56,7 +56,7 @@ def test_every_public_name_is_in_the_reference(site: Path) -> None:
 
 def test_a_command_has_a_page_of_its_options(site: Path) -> None:
     page = (site / "commands" / "collect.html").read_text()
-    for words in ("--num-envs N", "(default: 60)", "Tuning", "continue the store"):
+    for words in ("--num-envs N", "(default: 60)", "Checks and tuning", "continue the store"):
         assert words in page
 
 
