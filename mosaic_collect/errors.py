@@ -29,6 +29,10 @@ from __future__ import annotations
 class MosaicCollectError(Exception):
     """Base of all errors raised on purpose by this package."""
 
+    def __str__(self) -> str:
+        # KeyError would show the message in quotes, OSError its number and file name in its place.
+        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
+
 
 class InputError(MosaicCollectError, ValueError):
     """An argument is wrong; nothing was staged or written."""
@@ -36,10 +40,6 @@ class InputError(MosaicCollectError, ValueError):
 
 class FieldNotFoundError(InputError, KeyError):
     """The store or schema has no field of that name."""
-
-    def __str__(self) -> str:
-        # KeyError would show the message in quotes.
-        return ValueError.__str__(self)
 
 
 class ClosedError(MosaicCollectError, RuntimeError):
@@ -110,10 +110,6 @@ class WriteError(MosaicCollectError, OSError):
         error.errno = getattr(cause, "errno", None)
         error.filename = getattr(cause, "filename", None)
         return error
-
-    def __str__(self) -> str:
-        # OSError would put its number and file name in place of the message.
-        return str(self.args[0]) if len(self.args) == 1 else super().__str__()
 
 
 class SpaceError(WriteError):

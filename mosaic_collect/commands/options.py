@@ -48,7 +48,7 @@ ARGUMENT = {"positional": True}
 
 def parser_of(name: str, run: Callable[..., Any]) -> CommandParser:
     """The parser of one command."""
-    width = shutil.get_terminal_size().columns - 2
+    width = max(shutil.get_terminal_size().columns - 2, 11)  # as argparse has it
     parser = CommandParser(
         prog=f"mosaic-collect {name}",
         description=textwrap.fill(" ".join(summary_of(run)), width),
