@@ -25,7 +25,7 @@ from mosaic_collect.commands.shared import (
 )
 from mosaic_collect.errors import InputError
 from mosaic_collect.export import ExportReport, Options, export_npy, plan_export
-from mosaic_collect.export.formats import FORMATS, NPY, export, format_of
+from mosaic_collect.export.plan import FORMATS, NPY, export, format_of
 from mosaic_collect.export.store import export_store
 from mosaic_collect.export.target import check_target
 from mosaic_collect.importing import import_file, import_npy

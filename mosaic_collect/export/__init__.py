@@ -1,8 +1,7 @@
 """Exports of a store for those who cannot read one."""
 
-from mosaic_collect.export.formats import export
 from mosaic_collect.export.npy import export_npy, plan_export
-from mosaic_collect.export.plan import ExportPlan, ExportReport, Options
+from mosaic_collect.export.plan import ExportPlan, ExportReport, Options, export
 from mosaic_collect.export.store import export_store
 
 __all__ = [

@@ -106,12 +106,7 @@ def write_store(
 ) -> int:
     """Write the steps from ``first_step`` on, run by run; return the bytes written to shards.
 
-    Args:
-        source: The rows.
-        blobs: Place of the store.
-        done: Called with the bytes of rows read since the last call.
-        first_step: Number of steps that the store has already.
-        options: Options of ``TrajectoryWriter``.
+    ``options`` are those of ``TrajectoryWriter``, which is opened once per run.
     """
     stored_nbytes = 0
     for stop in [stop for stop in source.stops if stop > first_step] or [source.num_steps]:
