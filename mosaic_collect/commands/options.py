@@ -155,9 +155,10 @@ def words_of(parser: argparse.ArgumentParser, values: Mapping[str, Any]) -> list
     """The command line that gives these values to the options of a parser."""
     words = []
     for action in parser._actions:
-        value, flag = values.get(action.dest), (action.option_strings or [""])[-1]
-        if action.dest not in values or value is None or not flag:
+        value = values.get(action.dest)
+        if value is None or not action.option_strings:
             continue
+        flag = action.option_strings[-1]
         if isinstance(action, _Switch):
             words.append(action.option_strings[-1 if value is False else -2])
         elif action.nargs == 0:

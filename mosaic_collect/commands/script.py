@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from mosaic_collect.adapters.isaaclab.launch import installed
 from mosaic_collect.adapters.isaaclab.options import TRAINING_RUN, IsaacLabCollectOptions
-from mosaic_collect.checks import local_path
+from mosaic_collect.checks import local_path, needed
 from mosaic_collect.collection.motions import Motion, find_motions
 from mosaic_collect.collection.ranks import RankStore, torchrun_ranks
 from mosaic_collect.commands.collect import SHOWN
@@ -210,10 +210,8 @@ def named_checkpoint(args: argparse.Namespace) -> str:
         return os.path.abspath(str(named))
     if not args.wandb_path:
         return ""
-    try:
+    with needed("wandb_path: needs wandb"):
         import wandb
-    except ImportError as error:
-        raise MissingDependencyError(f"wandb_path: needs wandb: {error}") from error
     run_path, named = wandb_run(args.wandb_path)
     run = wandb.Api().run(run_path)
     name = named or newest_checkpoint([file.name for file in run.files()])
