@@ -18,12 +18,13 @@ import sys
 import textwrap
 import traceback
 from collections.abc import Sequence
-from functools import partial
+from typing import Any
 
 from mosaic_collect import __version__
 from mosaic_collect.commands import COMMANDS, command
 from mosaic_collect.commands.options import (
     BAD_USAGE,
+    CommandParser,
     closest,
     flags_of,
     in_flags,
@@ -46,24 +47,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if words[0] == "--version":
         print(f"mosaic-collect {__version__}")
         return OK
-    name, *rest = words
+    name = words[0]
     if name not in COMMANDS:
         kind = "option" if name.startswith("-") else "command"
         hint = closest(name, [*COMMANDS, "--help", "--version"])
         see = "(see mosaic-collect --help)"
         print(f"mosaic-collect: unknown {kind} {name}{hint} {see}", file=sys.stderr)
         return FAILED
-    return _run(name, rest)
+    return _run(words)
 
 
-def parse(words: Sequence[str]) -> partial[bool | None]:
-    """The call that a command line means, such as ``["inspect", "expert.zarr"]``.
+def parse(words: Sequence[str]) -> tuple[CommandParser, dict[str, Any]]:
+    """Parser and options of a command line, such as ``["inspect", "expert.zarr"]``.
 
     Raises:
         SystemExit: Help was asked for, or the options are wrong.
     """
-    run = command(words[0])
-    return partial(run, **vars(parser_of(words[0], run).parse_args(words[1:])))
+    parser = parser_of(words[0], command(words[0]))
+    return parser, vars(parser.parse_args(words[1:]))
 
 
 def help_text() -> str:
@@ -93,17 +94,15 @@ def help_text() -> str:
     return "\n".join(lines)
 
 
-def _run(name: str, words: list[str]) -> int:
-    run = command(name)
-    parser = parser_of(name, run)
-    options = vars(parser.parse_args(words))
+def _run(words: Sequence[str]) -> int:
+    name, (parser, options) = words[0], parse(words)
     verbose = options.pop("verbose", False)
     logging.basicConfig(
         level=logging.DEBUG if verbose else logging.WARNING,
         format="%(levelname)s %(name)s: %(message)s",
     )
     try:
-        return NO if run(**options) is False else OK
+        return NO if command(name)(**options) is False else OK
     except BrokenPipeError:
         # Whoever read our answer has gone; nor must the interpreter flush at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

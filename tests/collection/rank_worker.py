@@ -25,7 +25,6 @@ from mosaic_collect.collection.motions import Motion
 from mosaic_collect.collection.protocols import MotionTracker, Observations
 from mosaic_collect.collection.ranks import RankStore, giving_back
 from mosaic_collect.collection.record import record
-from mosaic_collect.commands.collect import run_collect
 from mosaic_collect.recording.signals import termination_as_exit
 from mosaic_collect.recording.writer import TrajectoryWriter
 from tests.collection.toys import ToyPolicy, ToySimulation
@@ -119,9 +118,8 @@ def collect(folder: str, arguments: argparse.Namespace) -> None:
 
 def by_command(command: list[str]) -> list[str]:
     """This program's arguments for a command line of ``mosaic-collect``."""
-    call = parse(command)
-    assert call.func is run_collect
-    given = call.keywords
+    assert command[0] == "collect"
+    _, given = parse(command)
     assert (given["distributed"], given["resume"]) == (True, "auto")
     return [given["output"], "--envs", str(given["num_envs"])]
 
