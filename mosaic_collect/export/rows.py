@@ -31,6 +31,8 @@ from mosaic_collect.store.workers import WorkerPool, in_order
 
 Array = NDArray[Any]
 Ints = NDArray[np.int64]
+#: A field, a cell of it, and the number of each environment's first row in the cell's block.
+_Request = tuple[str, Cell, Ints]
 #: Takes consecutive rows of a field: its name, the number of the first row, the rows.
 Put = Callable[[str, int, Array], object]
 #: Bytes of rows in a batch, at most; and of a file's part that is written at a time.
@@ -58,14 +60,6 @@ class Batch(NamedTuple):
         """Copy rows to their place."""
         values = self.steps if field == _STEP else self.fields[field]
         values[row - self.first : row - self.first + len(rows)] = rows
-
-
-class _Request(NamedTuple):
-    """A cell of a field, and the number of each environment's first row in its block."""
-
-    field: str
-    cell: Cell
-    rows: Ints
 
 
 @dataclass(frozen=True)
@@ -184,7 +178,7 @@ class TrajectoryRows:
                 start, stop = max(cell.envs.start, envs.start), min(cell.envs.stop, envs.stop)
                 if start < stop:
                     mine = Cell(block, cell.steps, range(start, stop))
-                    yield _Request(name, mine, rows[start:stop].copy())
+                    yield name, mine, rows[start:stop].copy()
 
     def _read(self, put: Put, request: _Request) -> int:
         """Put the chosen rows of a cell, environment by environment; return their bytes."""
