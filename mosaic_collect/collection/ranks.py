@@ -67,8 +67,7 @@ class RankStore:
         """Seed of one run of this process; each rank and run has its own."""
         if self.rank is None:
             return seed + run
-        numbers = np.random.SeedSequence([seed % (1 << 32), self.ranks[0], run])
-        return int(numbers.generate_state(1)[0])
+        return run_seeds(seed, self.rank, run)[0]
 
     def known(self, resume: Resume, overwrite: bool = False) -> TrajectoryDataset | None:
         """The store to resume; None if one is to be made, as by ranks that joined later.
@@ -141,6 +140,17 @@ class RankStore:
             if other is not None and other.num_envs:
                 refuse_changes(other, origin, allowed)
                 return
+
+
+def run_number(known: TrajectoryDataset | None) -> int:
+    """Number of the runs that a store had, from which the next one draws other noise."""
+    return len(known.state.runs) if known is not None and known.num_envs else 0
+
+
+def run_seeds(seed: int, rank: int, run: int) -> list[int]:
+    """Two seeds of a rank's run, of a collection's one."""
+    seeds = np.random.SeedSequence([seed % (1 << 32), rank, run])
+    return [int(number) for number in seeds.generate_state(2)]
 
 
 def refuse_changes(

@@ -17,13 +17,13 @@ from dataclasses import replace
 from itertools import chain
 from typing import Any
 
-import numpy as np
 import torch
 
 from mosaic_collect.collection.acting import AS_TRAINED, Acting
 from mosaic_collect.collection.groups import find_extras, group_readers, match_groups, row_schema
 from mosaic_collect.collection.perturbed import Perturbation
 from mosaic_collect.collection.protocols import FieldReader, Observations, Policy, Simulation
+from mosaic_collect.collection.ranks import run_number, run_seeds
 from mosaic_collect.errors import InputError, StoreMismatchError
 from mosaic_collect.reading.dataset import TrajectoryDataset
 from mosaic_collect.reading.terms import TERMS, Term
@@ -81,7 +81,8 @@ def record(
             another robot.
         StoreError, WriteError: The writer raised it.
     """
-    acts = Perturbation(policy, simulation, acting, _seeds(acting, writer_options, known))
+    seeds = run_seeds(acting.seed or 0, writer_options.get("rank") or 0, run_number(known))
+    acts = Perturbation(policy, simulation, acting, seeds)
     tracker = simulation.tracker
     ledger, first = tracker.ledger(), simulation.reset()
     read = match_groups(policy.shapes, simulation.group_dims, first)
@@ -134,16 +135,6 @@ def _refuse_progress_since(known: TrajectoryDataset, writer: TrajectoryWriter) -
         f"{writer.path}: expected {expected} that it had when this run was begun, got {got}: "
         "another run went on with it; begin again"
     )
-
-
-def _seeds(
-    acting: Acting, writer_options: Mapping[str, Any], known: TrajectoryDataset | None
-) -> list[int]:
-    """Seeds of noise and of pushes: each run and each process draws numbers of its own."""
-    rank = writer_options.get("rank") or 0
-    run = len(known.state.runs) if known is not None and known.num_envs else 0
-    seeds = np.random.SeedSequence([(acting.seed or 0) % (1 << 32), rank, run])
-    return [int(seed) for seed in seeds.generate_state(2)]
 
 
 def _refuse_other_robot(known: TrajectoryDataset, robot: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from mosaic_collect.adapters.rsl_rl.simulation import ManagedSimulation
 from mosaic_collect.collection.fitting import rate_notes
 from mosaic_collect.collection.motion_queue import MotionQueue, refuse_gone
 from mosaic_collect.collection.motions import Motion
-from mosaic_collect.collection.ranks import RankStore, giving_back
+from mosaic_collect.collection.ranks import RankStore, giving_back, run_number
 from mosaic_collect.collection.record import Watch, record
 from mosaic_collect.errors import StoreMismatchError
 from mosaic_collect.store.metadata import COMPLETE
@@ -121,12 +121,10 @@ def collect_into(
         words = f"num_envs: expected {stored}, got {num_envs}"
         raise StoreMismatchError(f"{known.path} was collected otherwise: {words}")
     checkpoint = Checkpoint.read(options.checkpoint, options.trust_checkpoint)
-    # A resumed run would draw the first one's noise again, if it were not told its number.
-    run = len(known.state.runs) if known is not None and stored else 0
     if not rank_store.begins(queue):
         return result(known.num_steps if known else 0, True)
     metadata = {**notes, **origin, "runner_cfg": runner_cfg}
-    with giving_back(queue), open_simulation(queue, num_envs, run) as simulation:
+    with giving_back(queue), open_simulation(queue, num_envs, run_number(known)) as simulation:
         steps = record(
             simulation,
             simulation.policy(checkpoint, options.acts_by_mean, options.trust_checkpoint),
