@@ -15,7 +15,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests import service
+from tests.envs import INSIDE
 
+#: Tests that ``test_environments`` runs in other environments.
+collect_ignore_glob = [] if os.environ.get(INSIDE) else ["*/inside"]
 # Threads and files make single examples slow now and then; that is no failure.
 settings.register_profile(
     "default", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True
